@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Makes .venv beside this folder with the tested versions and the project in it.
+# Run again, it does only what is missing. With apt (as root, or with sudo) it also installs the
+# system packages; without, it says which ones are needed and for what.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf 'bootstrap: %s\n' "$*" >&2; }
+
+# What FFCV compiles against and runs on, and the browser that the tests open TensorBoard in.
+ffcv_packages=(libopencv-dev libturbojpeg0-dev libtbb12 pkg-config g++)
+browser_packages=(chromium chromium-driver)
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+may_install() { command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; }
+missing() { for p in "$@"; do dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || echo "$p"; done; }
+
+install_packages() { # purpose, packages...
+    local purpose=$1 absent; shift
+    command -v dpkg-query >/dev/null || { say "no Debian packages here; $purpose needs the equivalents of: $*"; return 0; }
+    absent=$(missing "$@" | tr '\n' ' ')
+    [ -n "$absent" ] || return 0
+    if ! may_install; then
+        say "$purpose needs packages that are not installed. Run: sudo apt-get install $absent"
+        return 0
+    fi
+    [ -n "${apt_updated:-}" ] || { say "apt-get update"; as_root apt-get update -qq >/dev/null; apt_updated=yes; }
+    say "installing for $purpose: $absent"
+    # shellcheck disable=SC2086 - one word a package is meant
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $absent >/dev/null ||
+        say "apt-get could not install: $absent($purpose will not work until they are there)"
+}
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-}" python3.11 python3.12 python3.13 python3; do
+        [ -n "$candidate" ] && command -v "$candidate" >/dev/null || continue
+        "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$candidate"; return 0; }
+    done
+    return 1
+}
+
+python=$(find_python) || { install_packages "Python" python3; python=$(find_python); } || {
+    say "Python 3.11 or newer is needed. Install one (sudo apt-get install python3.11 python3.11-venv) or name it: PYTHON=/path/to/python bash $0"
+    exit 2
+}
+install_packages "FFCV" "${ffcv_packages[@]}"
+if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then
+    install_packages "the browser tests" "${browser_packages[@]}"
+fi
+
+if [ ! -x .venv/bin/python ] || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    "$python" -c 'import ensurepip' 2>/dev/null || install_packages "virtual environments" python3-venv python3-dev
+    say "making .venv with $("$python" --version)"
+    "$python" -m venv --clear .venv
+fi
+
+stamp=$(cat pyproject.toml cluster/constraints.txt cluster/bootstrap.sh | sha256sum | cut -d' ' -f1)
+if [ "$(cat .venv/.bootstrap 2>/dev/null)" != "$stamp" ]; then
+    export PIP_DISABLE_PIP_VERSION_CHECK=1
+    say "installing the pinned packages (about 5 GB with torch's CUDA libraries; a few minutes)"
+    .venv/bin/python -m pip install -q -c cluster/constraints.txt "setuptools>=77" wheel
+    .venv/bin/python -m pip install -q -c cluster/constraints.txt -e '.[test]'
+    echo "$stamp" >.venv/.bootstrap
+fi
+if ! .venv/bin/python -c 'import importlib.metadata as m; m.version("ffcv")' 2>/dev/null; then
+    say "compiling FFCV"
+    .venv/bin/python -m pip install -q -c cluster/constraints.txt -e '.[ffcv]' >.venv/ffcv.log 2>&1 ||
+        say "FFCV could not be compiled (see .venv/ffcv.log). Everything but its own reader works without it."
+fi
+say "ready: .venv/bin/rt-scale"

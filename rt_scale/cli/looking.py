@@ -1,0 +1,104 @@
+"""Commands that show what is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rt_scale import __version__
+from rt_scale.cli.options import (
+    DataOption,
+    JsonOption,
+    SetOption,
+    StoreOption,
+    find_data_dir,
+    open_console,
+    open_store,
+    print_table,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def status(
+    file: Annotated[Path | None, typer.Argument(help="A sweep file; without it, the whole store.")] = None,
+    overrides: SetOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What is done, running, failed, partial or missing."""
+    from rt_scale.report.status import show_status, status_of_store, status_of_sweep
+    from rt_scale.spec.sweep import load_sweep
+
+    place = open_store(store)
+    rows = status_of_store(place) if file is None else status_of_sweep(load_sweep(file, overrides)[1], place)
+    if as_json:
+        print(json.dumps([row.to_json() for row in rows], indent=1))
+    else:
+        show_status(rows, open_console())
+
+
+@app.command()
+def board(
+    file: Annotated[Path | None, typer.Argument(help="A sweep file; without it, every run of the store.")] = None,
+    overrides: SetOption = None,
+    store: StoreOption = None,
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 6006,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "localhost",
+) -> None:
+    """Open TensorBoard on a sweep's comparison view."""
+    from rt_scale.launch.board import open_board
+    from rt_scale.spec.sweep import load_sweep
+
+    loaded = None if file is None else load_sweep(file, overrides)
+    open_board(loaded, open_store(store), host=host, port=port, say=open_console().print)
+
+
+@app.command()
+def models(
+    as_json: JsonOption = False,
+) -> None:
+    """Encoders by name, with parameters and embedding size at 32 x 32 x 3."""
+    from rt_scale.models.encoders import list_encoders
+
+    rows = [(row.name, row.parameters, row.embed_dim) for row in list_encoders()]
+    if as_json:
+        print(json.dumps([dict(zip(("name", "parameters", "embed_dim"), row, strict=True)) for row in rows], indent=1))
+    else:
+        print_table(["encoder", "parameters", "embedding"], [(name, f"{n:,}", str(dim)) for name, n, dim in rows])
+
+
+@app.command()
+def doctor(store: StoreOption = None, data_dir: DataOption = None, as_json: JsonOption = False) -> None:
+    """What this machine can do, what is missing and how to get it."""
+    from dataclasses import asdict
+
+    from rt_scale.launch.doctor import examine
+
+    findings = examine(open_store(store).root, find_data_dir(data_dir))
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        print_table(["", "", "found", "to mend it"], [(f.what, f.state, f.detail, f.remedy) for f in findings])
+
+
+@app.command()
+def schema(kind: Annotated[str, typer.Argument(help="run or sweep.")] = "sweep") -> None:
+    """The JSON schema of spec or sweep files, for editors."""
+    from rt_scale.spec.errors import unknown_name
+    from rt_scale.spec.schema import run_schema, sweep_schema
+
+    makers = {"run": run_schema, "sweep": sweep_schema}
+    if kind not in makers:
+        raise unknown_name("kind of file", kind, makers)
+    print(json.dumps(makers[kind](), indent=1))
+
+
+@app.command()
+def version() -> None:
+    """The version of rt-scale."""
+    print(__version__)

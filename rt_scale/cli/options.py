@@ -1,0 +1,58 @@
+"""Options that commands share, and what they are resolved to."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rt_scale.store.store import Store
+
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", help="Where runs are kept [RT_SCALE_STORE, else ./rt-store].")
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Where prepared data is kept [RT_SCALE_DATA, else the user's cache]."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Assign a field of the spec: --set encoder.name=vgg11; may be repeated."),
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+BestOption = Annotated[bool, typer.Option("--best", help="The student's best epoch instead of its last.")]
+
+
+def open_console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, soft_wrap=not sys.stdout.isatty())
+
+
+def open_store(given: Path | None) -> Store:
+    from rt_scale.store.store import Store, default_store_root
+
+    return Store(default_store_root(given))
+
+
+def find_data_dir(given: Path | None) -> Path:
+    from rt_scale.data.places import default_data_dir
+
+    return default_data_dir(given)
+
+
+def print_table(titles: list[str], rows: list[tuple[str, ...]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    open_console().print(table)

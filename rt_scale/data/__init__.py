@@ -1,0 +1,1 @@
+"""Data sets: where they come from, the prepared file, and batches of images on a device."""

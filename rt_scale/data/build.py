@@ -1,0 +1,85 @@
+"""Writing the prepared files of an original, and moving them into place."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from rt_scale import __version__
+from rt_scale.data.beton import write
+from rt_scale.data.files import sync_folder, write_json, writing
+from rt_scale.data.originals import Progress
+from rt_scale.data.prepared import META, TEST, TRAIN, Meta, Request
+from rt_scale.data.sources.original import Original, Split
+from rt_scale.spec.errors import InputError
+
+
+def write_splits(original: Original, request: Request, folder: Path, progress: Progress | None) -> Meta:
+    info = original.info
+    shape = (info.size, info.size, info.channels)
+    histogram = np.zeros((info.channels, 256), np.int64)
+    before, sha256 = 0, {}
+    for file, split in ((TRAIN, original.train), (TEST, original.test)):
+        tapped = original.measure and file == TRAIN
+        images = _counted(split, histogram) if tapped else split.chunks()
+        report = _reporter(progress, before, info.train + info.test)
+        sha256[file] = write(folder / file, images, split.labels, image_shape=shape, progress=report)
+        before += len(split.labels)
+    if original.measure:
+        mean, std = _statistics(histogram, info.name)
+        info = dataclasses.replace(info, mean=mean, std=std)
+    return Meta(info=info, request=request, sha256=sha256, notes=original.notes, version=__version__)
+
+
+def _reporter(progress: Progress | None, before: int, total: int) -> Callable[[int], None] | None:
+    return None if progress is None else lambda done: progress(before + done, total)
+
+
+def _counted(split: Split, histogram: np.ndarray) -> Iterator[np.ndarray]:
+    """Pass the images on, counting pixel values into int64 [channels, 256]."""
+    for chunk in split.chunks():
+        for channel, counts in enumerate(histogram):
+            counts += np.bincount(chunk[..., channel].ravel(), minlength=256)
+        yield chunk
+
+
+def _statistics(histogram: np.ndarray, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of pixels in [0, 1], exact from the counts of their values."""
+    value = np.arange(256) / 255
+    share = histogram / histogram.sum(axis=1, keepdims=True)
+    mean = share @ value
+    std = np.sqrt((share * (value - mean[:, None]) ** 2).sum(axis=1))
+    if std.min() == 0:
+        raise InputError(f"All training images of '{name}' are of one colour: there is nothing to learn from them.")
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def move_into_place(meta: Meta, workplace: Path, target: Path) -> None:
+    """Put the files in place; meta.json goes first and comes last, so that half a set is never opened."""
+    with writing(target):
+        target.mkdir(exist_ok=True)
+        (target / META).unlink(missing_ok=True)
+        for file in (TRAIN, TEST):
+            os.replace(workplace / file, target / file)
+        write_json(target / META, meta.to_json())
+        sync_folder(target.parent)
+
+
+def check_target(target: Path) -> None:
+    """Never write into a folder of somebody else's."""
+    with writing(target):
+        foreign = target.exists() and {each.name for each in target.iterdir()} - {
+            META,
+            TRAIN,
+            TEST,
+            f"{META}.tmp",
+        }
+    if foreign:
+        raise InputError(
+            f"'{target}' exists and holds something else than prepared data ('{sorted(foreign)[0]}'). Choose "
+            "another name for the data set, or another folder with --data-dir."
+        )

@@ -1,0 +1,60 @@
+"""From stored pixels to what an encoder takes: conversion, resizing and normalisation on the device."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F
+
+from rt_scale.spec.errors import InputError
+
+
+def to_inputs(
+    images: torch.Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    size: int | None,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """Normalised inputs: (pixel / 255 - mean) / std, per channel.
+
+    Computed in float32, or float64 where that is asked for, and rounded to ``dtype`` at the end.
+
+    Args:
+        images: uint8 [B, H, W, C], on any device.
+        mean: C values, of pixels scaled to [0, 1].
+        std: C values above 0, of pixels scaled to [0, 1].
+        size: resize to size x size (bilinear, antialiased), or None to leave the images as they are.
+        dtype: float32, float64, bfloat16 or float16.
+
+    Returns:
+        [B, C, H, W] or [B, C, size, size] of ``dtype`` in channels_last memory, on the images' device.
+    """
+    channels = images.shape[-1]
+    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+        raise InputError(
+            f"Images have {channels} channels; given are mean {tuple(mean)} and std {tuple(std)}. One value "
+            "a channel is needed, std above 0."
+        )
+    if size is not None and size < 1:
+        raise InputError(f"Images cannot be resized to {size} pixels; the size must be at least 1.")
+    working = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+    pixels = images.permute(0, 3, 1, 2).to(working, memory_format=torch.channels_last)
+    if size is not None and (size, size) != tuple(images.shape[1:3]):
+        pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+    scale, shift = _affine(tuple(mean), tuple(std), working, images.device)
+    return torch.addcmul(shift, pixels, scale).to(dtype, memory_format=torch.channels_last)
+
+
+@functools.lru_cache(maxsize=32)
+def _affine(
+    mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and shift, each [1, C, 1, 1]. Kept, because making them on a GPU makes the host wait for it."""
+    scale = [1 / (255 * each) for each in std]
+    shift = [-centre / each for centre, each in zip(mean, std, strict=True)]
+    make = functools.partial(torch.tensor, dtype=dtype, device=device)
+    with torch.inference_mode(False):  # what is kept must serve outside of inference mode as well
+        return make(scale).view(1, -1, 1, 1), make(shift).view(1, -1, 1, 1)

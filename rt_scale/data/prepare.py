@@ -1,0 +1,201 @@
+"""From an original to its prepared files, once; and opening, listing and verifying what is prepared."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+
+from rt_scale.data.build import check_target, move_into_place, write_splits
+from rt_scale.data.catalogue import DATASETS
+from rt_scale.data.files import fingerprint, lock, writing
+from rt_scale.data.originals import Progress, find_original
+from rt_scale.data.places import check_name, default_data_dir, prepare_command
+from rt_scale.data.prepared import META, Prepared, Request, load, load_verified
+from rt_scale.data.sources.cifar import read_cifar
+from rt_scale.data.sources.digits import read_digits
+from rt_scale.data.sources.folder import read_folder
+from rt_scale.data.sources.idx import read_idx
+from rt_scale.data.sources.original import Original, check
+from rt_scale.spec.errors import InputError, unknown_name
+
+__all__ = [
+    "Prepared",
+    "default_data_dir",
+    "list_prepared",
+    "open_prepared",
+    "prepare",
+    "verify_prepared",
+]
+
+
+def prepare(
+    name: str,
+    data_dir: Path,
+    source: Path | None = None,
+    download: bool = False,
+    progress: Progress | None = None,
+    *,
+    size: int | None = None,
+    split_seed: int | None = None,
+) -> Prepared:
+    """Make the prepared files of ``name`` in ``data_dir``, or return them where the same was done before.
+
+    Args:
+        name: of the catalogue, or any other for a folder of one's own.
+        data_dir: where prepared sets lie, one folder a name.
+        source: the original; by default looked for (see ``originals.find_original``).
+        download: fetch the original where it is not found; nothing is downloaded otherwise.
+        progress: called with images done and in all, during a download with bytes done and in all.
+        size: resize a folder's images to size x size pixels.
+        split_seed: of the split of a folder that has none, 0 by default.
+
+    Raises:
+        InputError: whatever is wrong with the request or the original, and a preparation under way elsewhere.
+        RunError: the disk filled up on the way. Nothing is left behind in either case.
+    """
+    _check_request(name, source, download, size, split_seed)
+    if (done := _done(name, data_dir, source, size, split_seed)) is not None:
+        return done
+    if source is None and name not in DATASETS:
+        raise _no_source(name, data_dir)
+    with lock(name, data_dir, wait=False):
+        if (done := _done(name, data_dir, source, size, split_seed)) is not None:
+            return done
+        return _make(name, data_dir, source, download, progress, size, split_seed or 0)
+
+
+def open_prepared(name: str, data_dir: Path) -> Prepared:
+    """Open a prepared set; the bundled digits are prepared on the way where they are not yet.
+
+    Raises InputError with the command to type where it is not prepared, or the nearest names known.
+    """
+    check_name(name)
+    if (prepared := load(name, data_dir)) is not None:
+        return prepared
+    if name in DATASETS and DATASETS[name].reader == "digits":
+        with lock(name, data_dir, wait=True):
+            return load(name, data_dir) or _make(name, data_dir, None, False, None, None, 0)
+    command = prepare_command(name, data_dir)
+    if name in DATASETS:
+        raise InputError(f"The data set '{name}' is not prepared in '{data_dir}'. Prepare it with '{command}'.")
+    known = {*DATASETS, *list_prepared(data_dir)}
+    raise unknown_name("data set", name, known, hint=f"A folder of your own images becomes one with '{command}'.")
+
+
+def list_prepared(data_dir: Path) -> dict[str, Prepared | InputError]:
+    """Every prepared set by name, sorted; a damaged one as the error that opening it raises."""
+    found: dict[str, Prepared | InputError] = {}
+    for meta in sorted(data_dir.glob(f"*/{META}")):
+        name = meta.parent.name
+        try:
+            prepared = load(check_name(name), data_dir)
+        except InputError as error:
+            found[name] = error
+        else:
+            if prepared is not None:
+                found[name] = prepared
+    return found
+
+
+def verify_prepared(name: str, data_dir: Path) -> Prepared:
+    """Open a prepared set after reading it through; InputError where a checksum is not the recorded one."""
+    return load_verified(check_name(name), data_dir) or open_prepared(name, data_dir)
+
+
+def _check_request(name: str, source: Path | None, download: bool, size: int | None, split_seed: int | None) -> None:
+    check_name(name)
+    info = DATASETS.get(name)
+    if source is not None and download:
+        raise InputError("Both --from and --download were given: say where the original is, or let it be downloaded.")
+    if source is not None and not source.exists():
+        raise InputError(f"'{source}', given as the original of '{name}', does not exist. Check the path.")
+    if info is not None and (size is not None or split_seed is not None):
+        raise InputError(
+            f"--size and a split seed are for folders of images; '{name}' has its own size and split. A run "
+            "resizes on the device: data.size in its spec."
+        )
+    if info is not None and info.reader == "digits" and (source is not None or download):
+        raise InputError("The digits come with scikit-learn: leave out --from and --download.")
+
+
+def _done(name: str, data_dir: Path, source: Path | None, size: int | None, split_seed: int | None) -> Prepared | None:
+    """What is prepared already, if it is whole and from the same source in the same way."""
+    try:
+        prepared = load(name, data_dir)
+    except InputError:
+        return None
+    if prepared is None:
+        return None
+    before = prepared.request
+    asked = Request(
+        source=before.source if source is None else str(source.resolve()),
+        fingerprint=before.fingerprint if source is None else fingerprint(source),
+        size=before.size if source is None and size is None else size,
+        split_seed=before.split_seed if source is None and split_seed is None else split_seed or 0,
+    )
+    return prepared if asked == before else None
+
+
+def _no_source(name: str, data_dir: Path) -> InputError:
+    """Why a set that is not in the catalogue cannot be made without saying from what."""
+    command = prepare_command(name, data_dir)
+    if load(name, data_dir) is not None:
+        return InputError(
+            f"'{name}' is prepared already, with another size or split. To prepare it anew, say where its "
+            f"images are: '{command}'."
+        )
+    hint = f"A folder of your own images becomes a data set with '{command}'."
+    return unknown_name("data set", name, DATASETS, hint=hint)
+
+
+def _make(
+    name: str,
+    data_dir: Path,
+    source: Path | None,
+    download: bool,
+    progress: Progress | None,
+    size: int | None,
+    split_seed: int,
+) -> Prepared:
+    """Build in a hidden folder, then move into place; the caller holds the lock."""
+    target, workplace = data_dir / name, data_dir / f".{name}.tmp"
+    check_target(target)
+    found = _locate(name, data_dir, source, download, progress)
+    request = Request(
+        source=None if source is None else str(source.resolve()),
+        fingerprint="" if found is None else fingerprint(found),
+        size=size,
+        split_seed=split_seed,
+    )
+    try:
+        with writing(workplace):
+            shutil.rmtree(workplace, ignore_errors=True)  # a preparation that was killed
+            workplace.mkdir()
+        with ExitStack() as stack:
+            original = _read(name, found, size, split_seed, workplace, stack)
+            check(original)
+            meta = write_splits(original, request, workplace, progress)
+        move_into_place(meta, workplace, target)
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+    return load(name, data_dir) or open_prepared(name, data_dir)
+
+
+def _locate(name: str, data_dir: Path, source: Path | None, download: bool, progress: Progress | None) -> Path | None:
+    """Where the original is; None for the bundled one."""
+    if source is not None:
+        return source
+    info = DATASETS[name]
+    return None if info.reader == "digits" else find_original(info, data_dir, download, progress)
+
+
+def _read(
+    name: str, found: Path | None, size: int | None, split_seed: int, scratch: Path, stack: ExitStack
+) -> Original:
+    info = DATASETS.get(name)
+    if found is None:
+        return read_digits(DATASETS[name])
+    if info is None:
+        return read_folder(name, found, size=size, split_seed=split_seed, scratch=scratch, stack=stack)
+    return read_idx(info, found) if info.reader == "idx" else read_cifar(info, found)

@@ -1,0 +1,118 @@
+"""A prepared data set on disk: ``<data_dir>/<name>/{train.beton, test.beton, meta.json}``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rt_scale.data.beton import Beton, open_beton, verify
+from rt_scale.data.catalogue import DataInfo
+from rt_scale.data.places import prepare_command
+from rt_scale.spec.errors import InputError
+
+FORMAT = 1
+META = "meta.json"
+TRAIN = "train.beton"
+TEST = "test.beton"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for when a set was prepared; asking for the same again does nothing."""
+
+    source: str | None
+    """The original, absolute; None where it was found or is bundled."""
+    fingerprint: str
+    """Sizes and times of the source's files."""
+    size: int | None
+    """Pixels that a folder's images were resized to."""
+    split_seed: int
+    """Of the split of a folder without train/ and test/."""
+
+
+@dataclass(frozen=True)
+class Meta:
+    """The contents of ``meta.json``."""
+
+    info: DataInfo
+    request: Request
+    sha256: dict[str, str]
+    """SHA-256 of each file, by file name."""
+    notes: dict[str, str]
+    """What was decided while reading the original."""
+    version: str
+    """Of rt-scale."""
+    format: int = field(default=FORMAT)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "info": self.info.to_json()}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An open prepared data set."""
+
+    info: DataInfo
+    train: Beton
+    test: Beton
+    sha256: str
+    """Of both files' contents, as recorded when they were written; ``verify_prepared`` recomputes it."""
+    folder: Path
+    notes: dict[str, str]
+    """What was decided while reading the original: the split, resizing, files left out."""
+    request: Request
+
+
+def load(name: str, data_dir: Path) -> Prepared | None:
+    """Open what is prepared under ``name``; None where nothing is, InputError where it is damaged."""
+    folder = data_dir / name
+    if not (folder / META).is_file():
+        return None
+    meta = _read_meta(folder / META, name, data_dir)
+    train, test = open_beton(folder / TRAIN), open_beton(folder / TEST)
+    info = meta.info
+    shape = (info.size, info.size, info.channels)
+    for beton, expected in ((train, info.train), (test, info.test)):
+        if beton.samples != expected or beton.image_shape != shape or beton.labels.max() >= len(info.classes):
+            raise _damaged(beton.path, "it does not fit its meta.json", name, data_dir)
+    return Prepared(info, train, test, _combined(meta.sha256), folder, meta.notes, meta.request)
+
+
+def load_verified(name: str, data_dir: Path) -> Prepared | None:
+    """Like ``load``, and read both files through: InputError where contents changed since."""
+    prepared = load(name, data_dir)
+    if prepared is None:
+        return None
+    recorded = _read_meta(prepared.folder / META, name, data_dir).sha256
+    for file in (TRAIN, TEST):
+        if (actual := verify(prepared.folder / file)) != recorded[file]:
+            reason = f"its contents have SHA-256 {actual}, written was {recorded[file]}"
+            raise _damaged(prepared.folder / file, reason, name, data_dir)
+    return prepared
+
+
+def _combined(sha256: dict[str, str]) -> str:
+    return hashlib.sha256((sha256[TRAIN] + sha256[TEST]).encode()).hexdigest()
+
+
+def _read_meta(path: Path, name: str, data_dir: Path) -> Meta:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        info = DataInfo.from_json(fields.pop("info"))
+        meta = Meta(info=info, request=Request(**fields.pop("request")), **fields)
+        complete = meta.format == FORMAT and {TRAIN, TEST} <= meta.sha256.keys()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(path, f"it is not a description that we wrote ({error})", name, data_dir) from error
+    if not complete:
+        raise _damaged(path, f"its format {meta.format} is not {FORMAT}, or checksums are missing", name, data_dir)
+    return meta
+
+
+def _damaged(path: Path, reason: str, name: str, data_dir: Path) -> InputError:
+    return InputError(
+        f"The prepared data set '{name}' is damaged: '{path}', {reason}. Delete the folder "
+        f"'{data_dir / name}' and make it again with '{prepare_command(name, data_dir)}'."
+    )

@@ -1,0 +1,1 @@
+"""Readers of originals, one a format. Files are found and fetched by ``rt_scale.data.originals``."""

@@ -1,0 +1,75 @@
+"""Which images: nested class-balanced subsets, and a stratified split where the original has none."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.seeding import stream
+
+
+def nested_subset(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """``n`` of the samples, balanced over the classes; of two sizes, the larger holds the smaller.
+
+    Every class is shuffled, then the classes take turns in an order that is drawn anew each round; the first
+    ``n`` are taken. So the counts of classes differ by at most 1 until a class is used up.
+
+    Args:
+        labels: int [N].
+        n: how many, from the number of classes to N.
+        seed: the user's data seed.
+
+    Returns:
+        int64 [n], ascending positions.
+    """
+    labels = np.asarray(labels)
+    classes = len(np.unique(labels))
+    if not classes <= n <= len(labels):
+        raise InputError(
+            f"A subset of {n} images was asked for; allowed is from {classes}, one a class, to the "
+            f"{len(labels)} there are."
+        )
+    generator = np.random.Generator(np.random.PCG64(stream("data.subset", seed)))
+    turn = _rank_in_class(labels, generator)
+    taken = np.lexsort((generator.random(len(labels)), turn))[:n]
+    return np.sort(taken).astype(np.int64)
+
+
+def stratified_split(labels: np.ndarray, seed: int, fraction: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
+    """A split into training and test samples that keeps the classes' proportions.
+
+    Args:
+        labels: int [N], at least two of every class.
+        seed: of the stream ``data.split``.
+        fraction: of the samples that go to the test part, rounded up; every class gives at least one and
+            keeps at least one.
+
+    Returns:
+        Ascending int64 positions of the training and of the test samples.
+    """
+    labels = np.asarray(labels)
+    counts = np.bincount(labels)
+    counts = counts[counts > 0]
+    if counts.min() < 2:
+        raise InputError("A class with a single image cannot be split into training and test images.")
+    share = counts * fraction
+    test = np.clip(np.floor(share).astype(np.int64), 1, counts - 1)
+    missing = int(np.ceil(len(labels) * fraction)) - int(test.sum())
+    for position in np.argsort(test - share, kind="stable")[: max(missing, 0)]:
+        test[position] += test[position] < counts[position] - 1
+    generator = np.random.Generator(np.random.PCG64(stream("data.split", seed)))
+    quota = np.zeros(labels.max() + 1, np.int64)
+    quota[np.unique(labels)] = test
+    in_test = _rank_in_class(labels, generator) < quota[labels]
+    return np.flatnonzero(~in_test), np.flatnonzero(in_test)
+
+
+def _rank_in_class(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """For every sample its place, from 0, in a random order of its own class, int64 [N]."""
+    order = np.lexsort((generator.random(len(labels)), labels))
+    grouped = labels[order]
+    starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]])
+    lengths = np.diff(np.r_[starts, len(labels)])
+    rank = np.empty(len(labels), np.int64)
+    rank[order] = np.arange(len(labels)) - np.repeat(starts, lengths)
+    return rank

@@ -1,0 +1,101 @@
+"""What a running experiment holds: its directory, its device, and where its numbers go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from rt_scale.experiments.settings import Execution, Observer
+from rt_scale.spec.errors import RunError
+from rt_scale.store.board import BoardWriter
+from rt_scale.store.metrics import MetricsTable
+from rt_scale.store.run_dir import METRICS, RunDir
+
+T = TypeVar("T")
+
+
+@dataclass
+class Context:
+    """One attempt at a run.
+
+    Attributes:
+        run_dir: the run's directory, whose lease this process holds.
+        execution: device and threads.
+        observer: who watches.
+        checkpoint_seconds: least time between two checkpoints that nothing else asks for.
+        metrics: every number so far.
+        hparams: the spec as a nested mapping, for TensorBoard.
+        elapsed_before: seconds of wall time that earlier attempts took.
+    """
+
+    run_dir: RunDir
+    execution: Execution
+    observer: Observer
+    checkpoint_seconds: float
+    metrics: MetricsTable
+    hparams: Mapping[str, Any]
+    elapsed_before: float = 0.0
+    board: BoardWriter | None = None
+    _started: float = field(default_factory=time.monotonic)
+    _last_checkpoint: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of wall time over all attempts, without what a killed attempt did not save."""
+        return self.elapsed_before + time.monotonic() - self._started
+
+    def log(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Record numbers in the metrics table and TensorBoard, and show them."""
+        self.metrics.append(step, epoch, values)
+        if self.board is not None:
+            self.board.scalars(step, values)
+        self.observer.logged(step, epoch, values)
+
+    def checkpoint(self, step: int, writer: Callable[[Path], None]) -> None:
+        """Write a checkpoint with the metrics up to here; of the older ones the first and the two newest stay.
+
+        Raises:
+            RunError: where the lease was lost to another process, or the disk is full.
+        """
+        self.metrics.flush()
+
+        def write(folder: Path) -> None:
+            writer(folder)
+            (folder / METRICS).write_bytes(self.metrics.to_bytes())
+
+        self.run_dir.save_checkpoint(step, write)
+        steps = self.run_dir.checkpoints.steps()
+        self.run_dir.prune({0, *steps[-2:]})
+        self._last_checkpoint = time.monotonic()
+
+    def checkpoint_due(self) -> bool:
+        """Whether the last checkpoint is long enough ago for another."""
+        return time.monotonic() - self._last_checkpoint >= self.checkpoint_seconds
+
+    def restore(self, load: Callable[[Path], T]) -> T | None:
+        """What ``load`` makes of the newest checkpoint that is whole, with its metrics; None where there is none."""
+
+        def read(folder: Path) -> tuple[T, MetricsTable]:
+            table = MetricsTable(self.run_dir.metrics_path, (folder / METRICS).read_bytes())
+            return load(folder), table
+
+        found = self.run_dir.latest_checkpoint(read, warn=self.observer.warned)
+        self.board = BoardWriter(self.run_dir.path, resume_step=found and found[0])
+        self.board.settings(self.hparams)
+        if found is None:
+            return None
+        _, (value, self.metrics) = found
+        return value
+
+    def close(self, status: Literal["done", "failed"] | None) -> None:
+        """Close what is open; None: the run is to go on later, or another process has taken it over."""
+        if self.board is None:
+            return
+        try:
+            self.run_dir.check()
+        except RunError:
+            status = None
+        self.board.close(status)

@@ -1,0 +1,166 @@
+"""Distillation of a random teacher into a student, probed along the way (paper, section 4)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rt_scale.data.inputs import to_inputs
+from rt_scale.data.prepare import Prepared
+from rt_scale.data.resident import ResidentLoader
+from rt_scale.data.subsets import nested_subset
+from rt_scale.experiments.context import Context
+from rt_scale.models.pair import build_pair, to_device
+from rt_scale.probing.prober import Prober
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.schedule import duration_steps
+from rt_scale.spec.seeding import stream
+from rt_scale.training.checkpoint import load_training, save_training, save_weights
+from rt_scale.training.distillation import Distillation, parameter_dtype
+from rt_scale.training.loop import Progress, distance, train
+from rt_scale.training.optim import build_optimizer
+from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
+
+TEACHER = "teacher.safetensors"
+
+
+class DistillRun:
+    """One attempt at a spec of kind distill, from its start or from its newest checkpoint.
+
+    Args:
+        spec: the run.
+        data: its prepared data set, which fits it.
+        context: where it runs and what it writes to.
+    """
+
+    def __init__(self, spec: RunSpec, data: Prepared, context: Context) -> None:
+        self.spec, self.context = spec, context
+        info, device = data.info, context.execution.device
+        dtype = parameter_dtype(spec.precision)
+        pair = build_pair(spec, info.channels, spec.data.size or info.size)
+        self.teacher = to_device(pair.teacher, device, dtype)
+        self.student = to_device(pair.student, device, dtype)
+        self.initial = [parameter.detach().clone() for parameter in self.student.parameters()]
+        self.to_inputs: Callable[[torch.Tensor], torch.Tensor] = functools.partial(
+            to_inputs, mean=info.mean, std=info.std, size=spec.data.size, dtype=dtype
+        )
+        subset = None
+        if spec.data.samples is not None:
+            subset = nested_subset(data.train.labels, spec.data.samples, spec.seeds.data)
+        loader = functools.partial(
+            ResidentLoader, batch_size=spec.train.batch_size, seed=spec.seeds.data, device=device
+        )
+        self.loader = loader(data.train, subset=subset)
+        self.prober = Prober(spec.probe, self.loader, loader(data.test), self.to_inputs, classes=len(info.classes))
+        # One draw for input, teacher and student at every epoch: their differences are the embeddings' own.
+        self.probe_seed = stream("probe", spec.seeds.probe)
+        self.optimizer = build_optimizer(spec.train.optimizer, self.student.parameters())
+        self.progress = Progress()
+        self.constant_probes: dict[str, float] = {}
+        every = spec.probe.every
+        self.probe_steps = duration_steps(every, self.loader.steps) if every else self.total_steps
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.spec.train.epochs * self.loader.steps
+
+    def run(self) -> dict[str, float]:
+        """Train to the end; the last value of every metric."""
+        if not self._resume():
+            self._begin()
+        targets = self._targets()
+        self.context.observer.started(self.progress.step, self.total_steps)
+        train(
+            self.student,
+            self.loader,
+            Distillation(targets, self.to_inputs, self.spec.precision),
+            self.optimizer,
+            epochs=self.spec.train.epochs,
+            progress=self.progress,
+            hooks=[self],
+        )
+        return self.context.metrics.last()
+
+    def after_step(self, progress: Progress) -> None:
+        """Show the step, and probe where it is due in the middle of an epoch (a Hook)."""
+        self.context.observer.stepped(progress.step)
+        if progress.step % self.loader.steps and progress.step % self.probe_steps == 0:
+            self._probe_student()
+
+    def after_epoch(self, progress: Progress, metrics: dict[str, float]) -> None:
+        """Record the epoch, probe and checkpoint where it is due (a Hook)."""
+        values = {f"train/{name}": value for name, value in metrics.items()}
+        values["distance/from_init"] = float(distance(self.student, self.initial))
+        values["distance/from_teacher"] = float(distance(self.student, list(self.teacher.parameters())))
+        self.context.log(progress.step, progress.epoch, values)
+        last = progress.epoch == self.spec.train.epochs
+        due = last or progress.step % self.probe_steps == 0
+        if due:
+            self._probe_student()
+        if due or self.context.checkpoint_due():
+            self._checkpoint()
+
+    def _resume(self) -> bool:
+        def load(folder: Path) -> tuple[Progress, float]:
+            return load_training(folder, self.student, self.optimizer)
+
+        found = self.context.restore(load)
+        if found is None:
+            return False
+        self.progress, self.context.elapsed_before = found
+        known = self.context.metrics.last()
+        self.constant_probes = {
+            name: value for name, value in known.items() if name.startswith(("probe/teacher/", "probe/input/"))
+        }
+        return True
+
+    def _begin(self) -> None:
+        """Probe what stays constant once, the student at its start, and keep the start as a checkpoint."""
+        self.context.observer.stage("probing input pixels")
+        pixels = self.prober.probe_input(self.probe_seed)
+        self.context.observer.stage("probing the teacher")
+        teacher = self.prober.probe_network(self.teacher.encoder, self.probe_seed)
+        self.constant_probes = {f"probe/input/{name}": value for name, value in pixels.items()}
+        self.constant_probes |= {f"probe/teacher/{name}": value for name, value in teacher.items()}
+        self._probe_student()
+        self._checkpoint()
+
+    def _probe_student(self) -> None:
+        progress = self.progress
+        self.context.observer.stage("probing the student")
+        values = self.prober.probe_network(self.student.encoder, self.probe_seed)
+        # The constant ones are repeated, not measured again: curves want a line to compare with.
+        named = self.constant_probes | {f"probe/student/{name}": value for name, value in values.items()}
+        self.context.log(progress.step, progress.step / self.loader.steps, named)
+        self.context.observer.stage("training")
+
+    def _checkpoint(self) -> None:
+        def write(folder: Path) -> None:
+            save_training(folder, self.student, self.optimizer, self.progress, self.context.elapsed)
+            if self.progress.step == 0:
+                save_weights(folder / TEACHER, self.teacher)
+
+        self.context.checkpoint(self.progress.step, write)
+
+    def _targets(self) -> Targets:
+        if not self.context.execution.cache_teacher:
+            return ComputedTargets(self.teacher)
+        self.context.observer.stage("embedding the teacher's targets")
+        return CachedTargets(self.teacher, self.loader.sequential(), self.loader.samples, self.to_inputs)
+
+
+def cache_bytes(spec: RunSpec, samples: int) -> int:
+    """Bytes that the cached bottleneck features of ``samples`` images take."""
+    return samples * spec.projector.bottleneck * parameter_dtype(spec.precision).itemsize
+
+
+def distill(spec: RunSpec, data: Prepared, context: Context) -> dict[str, Any]:
+    """Run ``spec`` to its end; what goes into its result beside the metrics."""
+    attempt = DistillRun(spec, data, context)
+    last = attempt.run()
+    return {"last": last, "steps": attempt.progress.step, "epochs": attempt.progress.epoch}

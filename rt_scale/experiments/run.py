@@ -1,0 +1,144 @@
+"""Run a spec: the one call behind the command line, a Tune trial and a second attempt."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+import traceback
+from typing import Any
+
+import torch
+
+from rt_scale.data.prepare import Prepared
+from rt_scale.experiments.check import check
+from rt_scale.experiments.context import Context
+from rt_scale.experiments.distill import cache_bytes, distill
+from rt_scale.experiments.settings import Execution, Settings, resolve
+from rt_scale.spec.errors import InputError, RtScaleError, RunError
+from rt_scale.spec.run import RunSpec
+from rt_scale.store.metrics import MetricsTable
+from rt_scale.store.run_dir import RunDir
+
+VERSIONS = ("rt-scale", "torch", "torchvision", "numpy", "ray", "pydantic")
+
+
+def run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
+    """The result of ``spec``: read where its directory is complete, else computed from where it stands.
+
+    Args:
+        spec: what to run.
+        settings: where and how.
+
+    Returns:
+        The content of ``result.json``: ``last`` and ``best`` values of metrics, steps, seconds, data.
+
+    Raises:
+        InputError: where the spec cannot be run here, or a live process is running it.
+        RunError: where it failed; the reason is kept in its directory, and so is what was computed.
+    """
+    run_dir = settings.store.run(spec)
+    data = check(spec, settings.data_dir)
+    finished = run_dir.result()
+    if finished is not None:
+        _refuse_other_data(spec, data, finished["data"]["sha256"])
+        return finished
+    with run_dir.acquire():
+        try:
+            return _attempt(spec, data, run_dir, settings)
+        except InputError:
+            raise
+        except Exception as error:
+            failure = _failure(spec, error)
+            run_dir.fail({"reason": str(failure), "traceback": traceback.format_exc(), "time": time.time()})
+            raise failure from error
+
+
+def _attempt(spec: RunSpec, data: Prepared, run_dir: RunDir, settings: Settings) -> dict[str, Any]:
+    run_dir.write_spec(spec)
+    earlier = run_dir.environment()
+    if earlier:
+        _refuse_other_data(spec, data, earlier["data"]["sha256"])
+    samples = spec.data.samples or len(data.train.labels)
+    execution = resolve(settings, earlier and earlier["execution"], cache_bytes(spec, samples))
+    attempts = [*(earlier["attempts"] if earlier else []), _machine(execution)]
+    run_dir.write_environment({"execution": execution.to_json(), "data": _data_record(data), "attempts": attempts})
+    torch.set_num_threads(execution.threads)
+    context = Context(
+        run_dir=run_dir,
+        execution=execution,
+        observer=settings.observer,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        metrics=MetricsTable(run_dir.metrics_path),
+        hparams=spec.canonical(),
+    )
+    try:
+        result = _result(spec, data, context, len(attempts))
+        run_dir.complete(result)
+    except Exception:
+        context.close("failed")
+        raise
+    except BaseException:  # stopped from outside: it is to go on later
+        context.close(None)
+        raise
+    context.close("done")
+    return result
+
+
+def _result(spec: RunSpec, data: Prepared, context: Context, attempts: int) -> dict[str, Any]:
+    outcome = distill(spec, data, context)
+    return {
+        "name": spec.name,
+        **outcome,
+        "best": context.metrics.best("probe/student/"),
+        "seconds": round(context.elapsed, 3),
+        "attempts": attempts,
+        "data": _data_record(data),
+    }
+
+
+def _data_record(data: Prepared) -> dict[str, str]:
+    return {"name": data.info.name, "title": data.info.title, "sha256": data.sha256}
+
+
+def _refuse_other_data(spec: RunSpec, data: Prepared, sha256: str) -> None:
+    if data.sha256 != sha256:
+        raise InputError(
+            f"Run {spec.name} was computed on a data set '{spec.data.name}' with other contents (sha256 "
+            f"{sha256[:12]}..., here {data.sha256[:12]}...). Prepare this one under another name, or use another store."
+        )
+
+
+def _machine(execution: Execution) -> dict[str, Any]:
+    device = execution.device
+    return {
+        "time": time.time(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in VERSIONS},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "threads": execution.threads,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _failure(spec: RunSpec, error: Exception) -> RtScaleError:
+    """The error in words for the user; one that already has them is kept."""
+    if isinstance(error, RtScaleError):
+        return error
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
+        return RunError(
+            f"Run {spec.name} ran out of memory ({str(error).splitlines()[0] if str(error) else 'no detail'}). "
+            "Lower train.batch_size, projector.out_dim or data.samples, or use a device with more memory."
+        )
+    return RunError(
+        f"Run {spec.name} failed: {type(error).__name__}: {error}. The traceback is in its failure.json; "
+        "run it again to go on from its last checkpoint."
+    )

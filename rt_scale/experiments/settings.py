@@ -1,0 +1,153 @@
+"""How a run is executed: nothing here changes its numbers beyond rounding, so none of it is in the spec."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from rt_scale.spec.errors import InputError
+from rt_scale.store.store import Store
+
+
+class Observer(Protocol):
+    """Whoever wants to see a run move: a progress bar, Ray, a test."""
+
+    def stage(self, text: str) -> None:
+        """What is being done now, e.g. ``probing the student``."""
+
+    def started(self, step: int, steps: int) -> None:
+        """Training starts, or goes on, at ``step`` of ``steps``."""
+
+    def stepped(self, step: int) -> None:
+        """An optimiser step was issued."""
+
+    def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Numbers were recorded."""
+
+    def warned(self, text: str) -> None:
+        """Something the user should know happened, and the run goes on."""
+
+
+class Silent:
+    """An observer that shows nothing."""
+
+    def stage(self, text: str) -> None:
+        """Ignored."""
+
+    def started(self, step: int, steps: int) -> None:
+        """Ignored."""
+
+    def stepped(self, step: int) -> None:
+        """Ignored."""
+
+    def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Ignored."""
+
+    def warned(self, text: str) -> None:
+        """Ignored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Where and how runs are executed.
+
+    Attributes:
+        store: where run directories are.
+        data_dir: where prepared data sets are.
+        device: ``auto``, or a device as torch names it (``cpu``, ``cuda``, ``cuda:1``).
+        threads: CPU threads to compute with; None: as many as the process may use. A run that is
+            resumed keeps the number it started with, since sums depend on it in their last bits.
+        cache_teacher: whether a constant teacher's bottleneck features are computed once; None: where
+            they take less than a quarter of the free memory.
+        checkpoint_seconds: least time between two checkpoints; probing and the end always write one.
+        observer: who watches.
+    """
+
+    store: Store
+    data_dir: Path
+    device: str = "auto"
+    threads: int | None = None
+    cache_teacher: bool | None = None
+    checkpoint_seconds: float = 30.0
+    observer: Observer = field(default_factory=Silent)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The settings as resolved for one run; written to ``environment.json`` and kept when it is resumed.
+
+    Attributes:
+        device: a torch device.
+        threads: CPU threads.
+        cache_teacher: whether the teacher's features are computed once.
+    """
+
+    device: torch.device
+    threads: int
+    cache_teacher: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for ``environment.json``."""
+        return {"device": str(self.device), "threads": self.threads, "cache_teacher": self.cache_teacher}
+
+
+def resolve(settings: Settings, earlier: Mapping[str, Any] | None, cache_bytes: int) -> Execution:
+    """Decide what ``settings`` leave open.
+
+    Args:
+        settings: what was asked for.
+        earlier: the record of this run's first attempt, or None. Its number of threads and its choice
+            to cache are kept, so that a resumed run's numbers are bitwise those of an undisturbed one.
+        cache_bytes: size of the teacher's cached features.
+
+    Raises:
+        InputError: where the device is unknown or not there, or threads is not positive.
+    """
+    device = find_device(settings.device)
+    threads = settings.threads if settings.threads is not None else allowed_cores()
+    if threads < 1:
+        raise InputError(f"{threads} threads were asked for; give at least 1.")
+    cache = settings.cache_teacher
+    if cache is None:
+        cache = cache_bytes < free_memory(device) / 4
+    if earlier:
+        threads, cache = int(earlier["threads"]), bool(earlier["cache_teacher"])
+    return Execution(device, threads, cache)
+
+
+def find_device(name: str) -> torch.device:
+    """The torch device of that name; ``auto`` is the first GPU, or the CPU where there is none.
+
+    Raises:
+        InputError: where there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"The device '{name}' cannot be used here ({reason}). Here: {', '.join(['cpu', *gpus])}; "
+            "'auto' takes the first GPU there is."
+        ) from None
+    return device
+
+
+def allowed_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory(device: torch.device) -> int:
+    """Free memory of the device in bytes."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,51 @@
+"""TensorBoard on a sweep's comparison view, or on every run of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rt_scale.launch.sweep import refresh_board
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.sweep import Point, SweepSpec
+from rt_scale.store.board import serve
+from rt_scale.store.store import Store
+
+
+def open_board(
+    loaded: tuple[SweepSpec, Sequence[Point]] | None,
+    store: Store,
+    *,
+    host: str,
+    port: int | None,
+    say: Callable[[str], None],
+) -> None:
+    """Serve until interrupted; runs that begin meanwhile appear.
+
+    Args:
+        loaded: a sweep and its runs; None shows the store's run directories.
+        store: where runs are kept.
+        host: address to listen on.
+        port: port; 0 takes a free one, None 6006 or the next free one.
+        say: receives the line that names the address.
+
+    Raises:
+        InputError: where there is nothing to show, or the port is taken.
+    """
+    if loaded is None:
+        folder = store.root / "runs"
+        if not folder.is_dir():
+            raise InputError(f"There are no runs in '{store.root}'. Run a sweep first, or name the store with --store.")
+        refresh = None
+    else:
+        folder = refresh_board(*loaded, store)
+
+        def refresh() -> None:
+            refresh_board(*loaded, store)
+
+    serve(
+        folder,
+        lambda address: say(f"TensorBoard: {address} (Ctrl-C ends it)"),
+        port=port,
+        host=host,
+        refresh=refresh,
+    )

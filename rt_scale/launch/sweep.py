@@ -1,0 +1,116 @@
+"""A sweep from its file to finished runs; a second driver finds everything the first one knew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rt_scale.experiments.check import check_all
+from rt_scale.launch.tune import View, run_points
+from rt_scale.spec.sweep import Point, SweepSpec
+from rt_scale.store.board import BoardRun, build_sweep_board
+from rt_scale.store.store import Store
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sweep stands after a driver is through with it.
+
+    Attributes:
+        finished: runs with their results, in the sweep's order.
+        failed: label of a run -> why it has no result.
+    """
+
+    finished: list[tuple[Point, dict[str, Any]]] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def finished_runs(points: Sequence[Point], store: Store) -> list[tuple[Point, dict[str, Any]]]:
+    """The runs among ``points`` that are complete, with their results."""
+    results = [(point, store.run(point.spec).result()) for point in points]
+    return [(point, result) for point, result in results if result is not None]
+
+
+def run_sweep(
+    sweep: SweepSpec,
+    points: Sequence[Point],
+    text: str,
+    *,
+    store: Store,
+    data_dir: Path,
+    device: str,
+    concurrency: int | None,
+    view: Callable[[int, int], AbstractContextManager[View]],
+) -> Outcome:
+    """Run what is not finished yet through Ray Tune.
+
+    Args:
+        sweep: the sweep.
+        points: its runs.
+        text: its file, kept in the store as run.
+        store: where runs are kept.
+        data_dir: where prepared data sets are.
+        device: as ``Settings.device``.
+        concurrency: runs at a time, at most.
+        view: makes the view from the number of runs and the number done before.
+
+    Raises:
+        InputError: where data are missing, the store cannot be written or resources are not there.
+    """
+    store.check_writable()
+    check_all([point.spec for point in points], data_dir)
+    folder = store.sweep(sweep.name)
+    folder.write(text, [point.spec.name for point in points])
+    done = {point.spec.name for point, _ in finished_runs(points, store)}
+    todo = [point for point in points if point.spec.name not in done]
+    refresh_board(sweep, points, store)
+    if todo:
+        with view(len(points), len(done)) as shown:
+            run_points(
+                todo, sweep.launch, store=store.root, data_dir=data_dir, device=device, view=shown,
+                concurrency=concurrency,
+            )  # fmt: skip
+    finished = finished_runs(points, store)
+    complete = {point.spec.name for point, _ in finished}
+    failed = {point.label: reason(store, point) for point in points if point.spec.name not in complete}
+    return Outcome(finished, failed)
+
+
+def reason(store: Store, point: Point) -> str:
+    """Why a run has no result, in a sentence."""
+    run_dir = store.run(point.spec)
+    failure = run_dir.failure()
+    if failure is not None:
+        return str(failure["reason"])
+    status = run_dir.status()
+    if status.state == "running":
+        return f"it is being run by {status.owner}"
+    return "it did not finish (its process died or was stopped); run the sweep again to go on"
+
+
+def refresh_board(sweep: SweepSpec, points: Sequence[Point], store: Store) -> Path:
+    """Make the sweep's TensorBoard view from its run directories; returns its folder."""
+    folder = store.sweep(sweep.name).board
+    runs = [
+        BoardRun(
+            label=point.label,
+            group=point.configuration,
+            folder=store.run(point.spec).path,
+            values=point.values,
+        )
+        for point in points
+    ]
+    build_sweep_board(folder, runs, board_metrics(points))
+    return folder
+
+
+def board_metrics(points: Sequence[Point]) -> list[str]:
+    """Tags that become columns of the HParams view: the probes, then what training ended with."""
+    probe = points[0].spec.probe
+    kinds = [*(["linear"] if probe.linear else []), *(["knn"] if probe.knn else [])]
+    kinds += [f"{kind}_standardized" for kind in kinds if probe.standardized]
+    tags = [f"probe/{role}/{kind}" for kind in kinds for role in ("student", "teacher", "input")]
+    return [*tags, "train/loss", "train/kl", "distance/from_init", "distance/from_teacher"]

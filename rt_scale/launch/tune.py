@@ -1,0 +1,211 @@
+"""Ray Tune over a list of runs. Ray schedules; the run directories are the truth.
+
+A run with one worker executes directly in a function trainable. Its process is reused for the next
+run, so that importing torch is paid once a slot. Nothing of Ray's own state is read back: a run that
+is started again, by Tune after its process was killed or by the next driver, resumes from its directory.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from rt_scale.spec.errors import InputError, RtScaleError
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import LaunchSpec, Point
+
+# Read by Ray when it is imported; what a user has set stands.
+for _name, _value in {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+
+RESTARTS = 3
+"""How often a run whose process was killed is started again within one sweep."""
+
+
+class View(Protocol):
+    """Whoever shows a sweep while it runs."""
+
+    def running(self, label: str, result: Mapping[str, Any]) -> None:
+        """A run reported: ``step``, ``steps``, ``stage`` and ``values``."""
+
+    def finished(self, label: str, error: str | None) -> None:
+        """A run is complete, or failed for the reason ``error``."""
+
+
+def run_points(
+    points: Sequence[Point],
+    launch: LaunchSpec,
+    *,
+    store: Path,
+    data_dir: Path,
+    device: str,
+    view: View,
+    concurrency: int | None = None,
+) -> None:
+    """Run every point through Ray Tune on a local Ray that lives as long as this call.
+
+    What became of a run stands in its directory afterwards; the failure of one leaves the others alone.
+
+    Args:
+        points: distinct runs.
+        launch: resources a run.
+        store: root of the store.
+        data_dir: where prepared data sets are.
+        device: as ``Settings.device``.
+        view: is told of every report.
+        concurrency: runs at a time, at most; None: as many as the resources hold.
+
+    Raises:
+        InputError: where this machine can never hold the resources of one run.
+    """
+    configs = [
+        {
+            "label": point.label,
+            "spec": point.spec.model_dump(mode="json"),
+            "store": str(store.absolute()),
+            "data_dir": str(data_dir.absolute()),
+            "device": device,
+            "threads": launch.cpus,
+        }
+        for point in points
+    ]
+    scratch = Path(tempfile.mkdtemp(prefix="rt-scale-tune-"))
+    try:
+        with _local_ray():
+            _refuse_impossible(launch)
+            tune.Tuner(
+                tune.with_resources(_trial, {"cpu": launch.cpus, "gpu": launch.gpus}),
+                param_space={"run": tune.grid_search(configs)},
+                tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=concurrency),
+                run_config=tune.RunConfig(
+                    storage_path=str(scratch),
+                    verbose=0,
+                    callbacks=[_Forward(view)],
+                    failure_config=tune.FailureConfig(max_failures=RESTARTS),
+                ),
+            ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class _Reporter:
+    """Forwards a run's progress to Tune, once an epoch at most (an Observer)."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {
+            "state": "running",
+            "step": 0,
+            "steps": 0,
+            "stage": "starting",
+            "values": {},
+        }
+
+    def stage(self, text: str) -> None:
+        self.state["stage"] = text
+
+    def started(self, step: int, steps: int) -> None:
+        self.state |= {"step": step, "steps": steps, "stage": "training"}
+        tune.report(dict(self.state))
+
+    def stepped(self, step: int) -> None:
+        self.state["step"] = step
+
+    def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        self.state["values"] = self.state["values"] | dict(values)
+        tune.report(dict(self.state))
+
+    def warned(self, text: str) -> None:
+        tune.report(self.state | {"warning": text})
+
+
+def _trial(config: Mapping[str, Any]) -> None:
+    # Imported here: the driver never needs torch.
+    from rt_scale.experiments.run import run
+    from rt_scale.experiments.settings import Settings
+    from rt_scale.store.store import Store
+
+    given = config["run"]
+    settings = Settings(
+        store=Store(Path(given["store"])),
+        data_dir=Path(given["data_dir"]),
+        device=given["device"],
+        threads=given["threads"],
+        observer=_Reporter(),
+    )
+    try:
+        run(RunSpec.model_validate(given["spec"]), settings)
+    except RtScaleError as error:
+        tune.report({"state": "failed", "error": str(error)})
+    else:
+        tune.report({"state": "done"})
+
+
+class _Forward(tune.Callback):  # type: ignore[misc]
+    """Hands Tune's events to the view."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks for a restore that we never ask for; a terminal cannot be pickled.
+        return {}
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        label = trial.config["run"]["label"]
+        if result.get("state") == "running":
+            self._view.running(label, result)
+        elif result.get("state") in {"done", "failed"}:
+            self._view.finished(label, result.get("error"))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        reason = f"its process died {RESTARTS + 1} times; run the sweep again to go on from its last checkpoint"
+        self._view.finished(trial.config["run"]["label"], reason)
+
+
+@contextmanager
+def _local_ray() -> Iterator[None]:
+    """A Ray of our own on this machine, quiet, on localhost, gone afterwards."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.init(
+            address="local",
+            num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            configure_logging=True,
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _refuse_impossible(launch: LaunchSpec) -> None:
+    has = ray.cluster_resources()
+    for name, wanted, key in (("cpus", launch.cpus, "CPU"), ("gpus", launch.gpus, "GPU")):
+        if wanted > has.get(key, 0):
+            raise InputError(
+                f"launch.{name} asks for {wanted:g} a run, but this machine has {has.get(key, 0):g}. "
+                f"Lower it in the sweep file, or run where there are more."
+            )

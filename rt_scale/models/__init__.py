@@ -1,0 +1,1 @@
+"""Encoders, the projector, and how teacher and student are initialised."""

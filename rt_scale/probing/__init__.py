@@ -1,0 +1,1 @@
+"""Probes: how well labels can be read off embeddings."""

@@ -1,0 +1,111 @@
+"""Embeddings of whole splits, and their standardisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from rt_scale.data.loader import Batch
+
+ToInputs = Callable[[Tensor], Tensor]
+"""From images, uint8 [B, H, W, C], to a network's inputs, float [B, C, H, W], on the same device."""
+
+
+class Split(Protocol):
+    """The images of one split, as every loader of ``rt_scale.data`` offers them."""
+
+    @property
+    def samples(self) -> int:
+        """Number of images."""
+
+    def sequential(self) -> Iterator[Batch]:
+        """Every image once, in index order."""
+
+
+class Features(NamedTuple):
+    """One vector an image, and its class.
+
+    Attributes:
+        x: float32 [N, D].
+        y: int64 [N].
+    """
+
+    x: Tensor
+    y: Tensor
+
+
+@torch.no_grad()
+def embed(encoder: nn.Module, split: Split, to_inputs: ToInputs) -> Features:
+    """Embeddings of a whole split with the encoder in evaluation mode (paper, section 3 'Probing').
+
+    The training mode of every module of the encoder is afterwards what it was.
+
+    Args:
+        encoder: from inputs [B, C, H, W] to embeddings [B, D], on the device of the inputs.
+        split: N images, with labels.
+        to_inputs: see ``ToInputs``.
+
+    Returns:
+        Embeddings and labels in index order, on the encoder's device.
+
+    Raises:
+        ValueError: the split holds no image, or yields another number than it names.
+    """
+    x = y = None
+    filled = 0
+    with evaluation_mode(encoder):
+        for batch in split.sequential():
+            embeddings = encoder(to_inputs(batch.images))
+            if x is None or y is None:
+                x = embeddings.new_empty((split.samples, embeddings.shape[1]), dtype=torch.float32)
+                y = torch.empty(split.samples, dtype=torch.int64, device=x.device)
+            x[filled : filled + len(embeddings)] = embeddings
+            y[filled : filled + len(embeddings)] = batch.labels
+            filled += len(embeddings)
+    if x is None or y is None or filled != split.samples:
+        raise ValueError(f"a split of {split.samples} images yielded {filled}")
+    return Features(x, y)
+
+
+def pixels(split: Split, to_inputs: ToInputs) -> Features:
+    """The normalised inputs themselves, flattened, as if they were embeddings [N, C * H * W]."""
+    return embed(nn.Flatten(), split, to_inputs)
+
+
+def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Subtract the training mean and divide by the training standard deviation, per dimension.
+
+    The standard deviation is the population's (divided by N). Features that are constant over the
+    training split are divided by 1.
+
+    Args:
+        train: float [N, D].
+        test: float [M, D].
+
+    Returns:
+        Both, standardised; the arguments are not changed.
+    """
+    variance, mean = torch.var_mean(train, dim=0, correction=0)
+    # Not ``variance == 0``: the mean of equal numbers need not be that number to the last bit.
+    constant = (train == train[0]).all(dim=0)
+    deviation = variance.sqrt_().masked_fill_(constant, 1.0)
+    # Variances so small that they underflow are constants too.
+    deviation.masked_fill_(deviation == 0, 1.0)
+    return (train - mean).div_(deviation), (test - mean).div_(deviation)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module is in the mode that it was in."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training

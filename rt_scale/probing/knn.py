@@ -1,0 +1,66 @@
+"""The k-nearest-neighbour probe."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rt_scale.spec.errors import InputError
+
+_TILE_ELEMENTS = 1 << 24
+_LEAST_TILE_ROWS = 64
+
+
+@torch.no_grad()
+def knn_accuracy(
+    train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, *, k: int = 20, classes: int
+) -> float:
+    """Accuracy of a majority vote among the k nearest training embeddings (paper, appendix C.1).
+
+    Euclidean distance, found by ||a - b||^2 = ||a||^2 - 2 ab + ||b||^2 on embeddings less the training
+    mean (differences of embeddings far from the origin would drown in rounding). Of classes with
+    equally many votes the lowest wins, as in scikit-learn. Which of several training samples at
+    exactly the k-th distance vote is left to ``torch.topk``.
+
+    Args:
+        train_x: float32 [N, D].
+        train_y: int64 [N], in [0, classes).
+        test_x: float32 [M, D], on the same device.
+        test_y: int64 [M].
+        k: neighbours, 1 to N.
+        classes: number of classes.
+
+    Returns:
+        The share of test samples that are given their class, in [0, 1].
+
+    Raises:
+        InputError: k is not in 1 to N.
+    """
+    check_neighbours(k, len(train_x))
+    mean = train_x.mean(dim=0)
+    centred = train_x - mean
+    squares = torch.linalg.vecdot(centred, centred)
+    rows = max(_LEAST_TILE_ROWS, _TILE_ELEMENTS // len(centred))
+    right = torch.zeros((), dtype=torch.int64, device=train_x.device)
+    for tile_x, tile_y in zip(torch.split(test_x, rows), torch.split(test_y, rows), strict=True):
+        # ||a||^2 is the same for every neighbour of a and does not change their order.
+        distances = torch.addmm(squares, tile_x - mean, centred.T, alpha=-2.0)
+        nearest = distances.topk(k, dim=1, largest=False, sorted=False).indices
+        right += (_vote(train_y[nearest], classes) == tile_y).sum()
+    return right.item() / len(test_y)
+
+
+def check_neighbours(k: int, samples: int) -> None:
+    """Refuse a number of neighbours ``k`` that is not in 1 to ``samples`` (InputError)."""
+    if not 1 <= k <= samples:
+        raise InputError(
+            f"{k} nearest neighbours were asked for among {samples} training embeddings. "
+            f"Set probe.knn to 1 to {samples}, or to 0 to leave the kNN probe out."
+        )
+
+
+def _vote(labels: Tensor, classes: int) -> Tensor:
+    """The most frequent label [M] in each row of [M, k]; argmax returns the first, so lowest, of equals."""
+    votes = torch.zeros((len(labels), classes), dtype=torch.int32, device=labels.device)
+    votes.scatter_add_(1, labels, torch.ones_like(labels, dtype=torch.int32))
+    return votes.argmax(dim=1)

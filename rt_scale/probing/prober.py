@@ -1,0 +1,92 @@
+"""All probes that a spec asks for, of a network or of the input pixels."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from rt_scale.probing.features import Features, Split, ToInputs, embed, pixels, standardise
+from rt_scale.probing.knn import check_neighbours, knn_accuracy
+from rt_scale.probing.linear import linear_probe
+from rt_scale.spec.run import ProbeSpec
+
+
+class Prober:
+    """Probes embeddings of clean training images on the test split (paper, section 3 'Probing').
+
+    Every method returns ``{name: accuracy in [0, 1]}`` with the names ``linear`` and ``knn``, as the
+    spec asks for them, and the same with ``_standardized`` for embeddings that are standardised per
+    dimension by training statistics. Nothing is logged.
+
+    Args:
+        spec: which probes, and the linear classifier's recipe.
+        train: images to fit on, in index order, without augmentation.
+        test: images to measure on.
+        to_inputs: from uint8 images to a network's inputs.
+        classes: number of classes.
+
+    Raises:
+        InputError: more neighbours than training images.
+    """
+
+    def __init__(
+        self, spec: ProbeSpec, train: Split, test: Split, to_inputs: ToInputs, *, classes: int
+    ) -> None:
+        if spec.knn:
+            check_neighbours(spec.knn, train.samples)
+        self.spec = spec
+        self.train = train
+        self.test = test
+        self.to_inputs = to_inputs
+        self.classes = classes
+
+    def probe_network(self, encoder: nn.Module, seed: int) -> dict[str, float]:
+        """Probe the embeddings of ``encoder``, which is left in the mode that it was in.
+
+        Args:
+            encoder: on the device of the inputs.
+            seed: of the linear classifiers, e.g. ``stream("probe.student", spec.seeds.probe, epoch)``.
+        """
+        train = embed(encoder, self.train, self.to_inputs)
+        test = embed(encoder, self.test, self.to_inputs)
+        return self.probe_features(train, test, seed)
+
+    def probe_input(self, seed: int) -> dict[str, float]:
+        """Probe the flattened normalised pixels; ``seed`` as in ``probe_network``."""
+        train = pixels(self.train, self.to_inputs)
+        test = pixels(self.test, self.to_inputs)
+        return self.probe_features(train, test, seed)
+
+    def probe_features(self, train: Features, test: Features, seed: int) -> dict[str, float]:
+        """Probe embeddings that were computed before.
+
+        The classifiers on raw and on standardised embeddings start from the same draw and see the
+        same order, so that their difference is the standardisation's.
+
+        Args:
+            train: of the training images.
+            test: of the test images, on the same device.
+            seed: as in ``probe_network``.
+        """
+        values = self._measure(train, test, seed)
+        if self.spec.standardized:
+            train_x, test_x = standardise(train.x, test.x)
+            standardised = self._measure(Features(train_x, train.y), Features(test_x, test.y), seed)
+            values |= {f"{name}_standardized": value for name, value in standardised.items()}
+        return values
+
+    def _measure(self, train: Features, test: Features, seed: int) -> dict[str, float]:
+        values: dict[str, float] = {}
+        if self.spec.linear:
+            values["linear"] = linear_probe(
+                *train,
+                *test,
+                classes=self.classes,
+                generator=torch.Generator("cpu").manual_seed(seed),
+                epochs=self.spec.epochs,
+                batch_size=self.spec.batch_size,
+                lr=self.spec.lr,
+            )
+        if self.spec.knn:
+            values["knn"] = knn_accuracy(*train, *test, k=self.spec.knn, classes=self.classes)
+        return values

@@ -1,0 +1,150 @@
+"""Figures of a sweep: student against teacher over epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from rt_scale.report.tables import PROBES, estimate
+from rt_scale.spec.axes import axis_names
+from rt_scale.spec.sweep import Point
+
+MOST_PANELS = 8
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run's probes.
+
+    Attributes:
+        point: the run.
+        epochs: [E] epochs at which the student was probed, increasing.
+        student: [E] accuracies in [0, 1].
+        teacher: accuracy.
+        input: accuracy.
+    """
+
+    point: Point
+    epochs: np.ndarray
+    student: np.ndarray
+    teacher: float
+    input: float
+
+
+def curve(point: Point, metrics: Mapping[str, Sequence[Any]], probe: str) -> Curve | None:
+    """The run's curve under ``probe``, or None where it was not probed so.
+
+    Args:
+        point: the run.
+        metrics: columns ``epoch``, ``name`` and ``value`` of its metrics table.
+        probe: key of ``PROBES``.
+    """
+    series: dict[str, list[tuple[float, float]]] = {}
+    for epoch, name, value in zip(metrics["epoch"], metrics["name"], metrics["value"], strict=True):
+        series.setdefault(name, []).append((epoch, value))
+    found = [series.get(f"probe/{role}/{probe}") for role in ("student", "teacher", "input")]
+    student, teacher, pixels = found
+    if not student or not teacher or not pixels:
+        return None
+    epochs, accuracies = np.array(sorted(student)).T
+    return Curve(point, epochs, accuracies, teacher[-1][1], pixels[-1][1])
+
+
+def draw(curves: Sequence[Curve], probe: str, title: str) -> Figure:
+    """Accuracy (above) and gain over the own teacher (below) over epochs, averaged over seeds.
+
+    The first axis of the sweep gives the colours; each combination of the others is a column. Bands are
+    95 % intervals of the mean over seeds.
+
+    Args:
+        curves: at least one.
+        probe: key of ``PROBES``.
+        title: above the figure.
+    """
+    panels: dict[str, list[Curve]] = {}
+    for item in curves:
+        panels.setdefault(_text(item.point, slice(1, None)), []).append(item)
+    left_out = len(panels) - MOST_PANELS
+    shown = list(panels.items())[:MOST_PANELS]
+    width = max(6.0, 1.2 + 2.6 * len(shown))
+    figure, axes = plt.subplots(2, len(shown), figsize=(width, 5.6), sharex=True, sharey="row", squeeze=False)
+    colours = _colours([_text(item.point, slice(0, 1)) for item in curves])
+    for column, (name, members) in enumerate(shown):
+        _panel(axes[0][column], axes[1][column], members, colours)
+        axes[0][column].set_title(name, fontsize=10)
+        axes[1][column].set_xlabel("epoch")
+    axes[0][0].set_ylabel("test accuracy (%)")
+    axes[1][0].set_ylabel("gain over own teacher\n(percentage points)")
+    more = f" ({left_out} more configurations not drawn)" if left_out > 0 else ""
+    figure.suptitle(f"{title}: {PROBES[probe]}{more}", fontsize=11)
+    rows = _legend(figure, colours, columns=max(2, int(width / 2)))
+    figure.tight_layout(rect=(0, 0.045 * rows, 1, 0.98))
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure to ``path`` (the suffix says the format) and free its memory."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _text(point: Point, part: slice) -> str:
+    names = axis_names(point.values)
+    values = list(point.values.items())[part]
+    return ", ".join(f"{names[key]} = {value:g}" if isinstance(value, float) else f"{names[key]} = {value}"
+                     for key, value in values)  # fmt: skip
+
+
+def _colours(names: Sequence[str]) -> dict[str, Any]:
+    distinct = list(dict.fromkeys(names))
+    return {name: plt.get_cmap("viridis")(0.05 + 0.8 * i / max(1, len(distinct) - 1))
+            for i, name in enumerate(distinct)}  # fmt: skip
+
+
+def _panel(accuracy: Axes, gain: Axes, members: Sequence[Curve], colours: Mapping[str, Any]) -> None:
+    groups: dict[str, list[Curve]] = {}
+    for item in members:
+        groups.setdefault(_text(item.point, slice(0, 1)), []).append(item)
+    for name, group in groups.items():
+        same = [item for item in group if len(item.epochs) == len(group[0].epochs)]
+        students = 100 * np.stack([item.student for item in same])
+        gains = students - 100 * np.array([[item.teacher] for item in same])
+        _band(accuracy, same[0].epochs, students, colours[name])
+        _band(gain, same[0].epochs, gains, colours[name])
+    teachers = {(item.point.seed, item.teacher) for item in members}
+    accuracy.axhline(100 * float(np.mean([value for _, value in teachers])), color="0.3", ls="--", lw=1.2)
+    accuracy.axhline(100 * float(np.mean([item.input for item in members])), color="tab:red", ls=":", lw=1.2)
+    gain.axhline(0, color="0.3", ls="--", lw=1.2)
+    for axis in (accuracy, gain):
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+
+
+def _band(axis: Axes, epochs: np.ndarray, values: np.ndarray, colour: Any) -> None:
+    summaries = [estimate(column.tolist()) for column in values.T]
+    mean = np.array([item.mean for item in summaries])
+    half = np.array([item.half_width or 0.0 for item in summaries])
+    axis.plot(epochs, mean, color=colour, lw=1.8, marker="o", ms=3)
+    axis.fill_between(epochs, mean - half, mean + half, color=colour, alpha=0.18, lw=0)
+
+
+def _legend(figure: Figure, colours: Mapping[str, Any], columns: int) -> int:
+    """One legend below all panels; returns its number of rows."""
+    handles = [Line2D([], [], color=colour, marker="o", ms=3, label=f"student{f', {name}' if name else ''}")
+               for name, colour in colours.items()]  # fmt: skip
+    handles.append(Line2D([], [], color="0.3", ls="--", label="teacher (mean)"))
+    handles.append(Line2D([], [], color="tab:red", ls=":", label="input pixels"))
+    figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=9)
+    return -(-len(handles) // columns)

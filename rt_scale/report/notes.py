@@ -1,0 +1,1 @@
+DEMO = "to be written"

@@ -1,0 +1,160 @@
+"""Tables of a sweep: teacher, student, input and the student's gain over its own teacher."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+from rich.table import Table
+from scipy import stats
+
+from rt_scale.spec.axes import axis_names
+from rt_scale.spec.sweep import Point
+
+PROBES = {
+    "linear": "linear probe",
+    "knn": "k-nearest-neighbour probe",
+    "linear_standardized": "linear probe, standardised features",
+    "knn_standardized": "k-nearest-neighbour probe, standardised features",
+}
+"""Probes by name, with their titles."""
+
+Which = Literal["last", "best"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean of n numbers with their spread.
+
+    Attributes:
+        mean: arithmetic mean.
+        std: sample standard deviation; None for one number.
+        half_width: half of the two-sided 95 % interval of the mean by Student's t; None for one number.
+        n: how many.
+    """
+
+    mean: float
+    std: float | None
+    half_width: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration of a sweep under one probe; accuracies in [0, 1], over its finished seeds.
+
+    Attributes:
+        values: the axes' values.
+        probe: key of ``PROBES``.
+        input, teacher, student: accuracies.
+        gain: student less its own teacher, paired over seeds.
+    """
+
+    values: dict[str, Any]
+    probe: str
+    input: Estimate
+    teacher: Estimate
+    student: Estimate
+    gain: Estimate
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def estimate(numbers: Sequence[float]) -> Estimate:
+    """Mean, standard deviation and 95 % interval of ``numbers`` (at least one)."""
+    if len(numbers) < 2:
+        return Estimate(numbers[0], None, None, 1)
+    spread = stdev(numbers)
+    quantile = float(stats.t.ppf(0.975, len(numbers) - 1))
+    return Estimate(fmean(numbers), spread, quantile * spread / math.sqrt(len(numbers)), len(numbers))
+
+
+def rows(finished: Iterable[tuple[Point, Mapping[str, Any]]], probe: str, which: Which = "last") -> list[Row]:
+    """One row a configuration that has a finished run with this probe, in the sweep's order.
+
+    Args:
+        finished: runs and their ``result.json``.
+        probe: key of ``PROBES``.
+        which: the student's accuracy after the last epoch, or its best over the probed epochs
+            (what the paper reports). Teacher and input are probed once.
+    """
+    groups: dict[str, list[tuple[Point, float, float, float]]] = {}
+    for point, result in finished:
+        last = result["last"]
+        student = last if which == "last" else {name: best["value"] for name, best in result["best"].items()}
+        names = [f"probe/{role}/{probe}" for role in ("input", "teacher", "student")]
+        if any(name not in last for name in names):
+            continue
+        numbers = (last[names[0]], last[names[1]], student[names[2]])
+        groups.setdefault(point.configuration, []).append((point, *numbers))
+    return [
+        Row(
+            values=dict(members[0][0].values),
+            probe=probe,
+            input=estimate([member[1] for member in members]),
+            teacher=estimate([member[2] for member in members]),
+            student=estimate([member[3] for member in members]),
+            gain=estimate([member[3] - member[2] for member in members]),
+        )
+        for members in groups.values()
+    ]
+
+
+def _percent(value: Estimate) -> str:
+    spread = "" if value.std is None else f" ± {100 * value.std:.1f}"
+    return f"{100 * value.mean:.1f}{spread}"
+
+
+def _interval(value: Estimate) -> str:
+    mean = 100 * value.mean
+    if value.half_width is None:
+        return f"{mean:+.1f}"
+    half = 100 * value.half_width
+    return f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}]"
+
+
+def header(table: Sequence[Row]) -> list[str]:
+    """Column titles: the axes, then what was measured."""
+    keys = list(table[0].values) if table else []
+    return [*axis_names(keys).values(), "runs", "input", "teacher", "student", "gain [95 %]"]
+
+
+def cells(row: Row) -> list[str]:
+    """The row as text, accuracies in percent as mean ± standard deviation."""
+    axes = [f"{value:g}" if isinstance(value, float) else str(value) for value in row.values.values()]
+    measured = [_percent(row.input), _percent(row.teacher), _percent(row.student), _interval(row.gain)]
+    return [*axes, str(row.gain.n), *measured]
+
+
+def caption(probe: str, which: Which) -> str:
+    """What the numbers of a table are."""
+    return (
+        f"{PROBES[probe]}: test accuracy in %, mean ± standard deviation over seeds; student after its "
+        f"{which} {'epoch' if which == 'last' else 'probed epoch'}; gain = student less its own teacher, "
+        "with its 95 % interval"
+    )
+
+
+def to_rich(table: Sequence[Row], which: Which) -> Table:
+    """The rows (at least one) as a table for the terminal."""
+    view = Table(title=caption(table[0].probe, which), title_justify="left", title_style="dim")
+    for title in header(table):
+        view.add_column(title, justify="right", no_wrap=True)
+    for row in table:
+        low = row.gain.mean - (row.gain.half_width or 0.0)
+        view.add_row(*cells(row), style="bold" if row.gain.half_width is not None and low > 0 else "")
+    return view
+
+
+def to_markdown(table: Sequence[Row], which: Which) -> str:
+    """The rows (at least one) as a Markdown table under their caption."""
+    titles = header(table)
+    lines = [caption(table[0].probe, which) + ".", ""]
+    lines += [f"| {' | '.join(titles)} |", f"|{' ---: |' * len(titles)}"]
+    lines += [f"| {' | '.join(cells(row))} |" for row in table]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,68 @@
+"""Axes of a sweep: the values they stand for, and the short names they are shown by."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from rt_scale.spec.errors import InputError, unknown_name
+
+
+def axis_names(keys: Iterable[str]) -> dict[str, str]:
+    """The shortest tail of each dotted field that tells it from the others and says what it is.
+
+    ``student.alpha`` is ``alpha``, but ``encoder.name`` stays whole: ``name`` alone says nothing.
+    """
+    vague = {"name", "size", "epochs", "batch_size", "lr", "every"}
+    tails = {key: key.rpartition(".")[2] for key in keys}
+    counts = Counter(tails.values())
+    return {key: key if tail in vague or counts[tail] > 1 else tail for key, tail in tails.items()}
+
+
+def expand_axis(key: str, axis: list[Any] | dict[str, list[Any]]) -> list[Any]:
+    """The values of an axis.
+
+    Raises:
+        InputError: where the generator is unknown, its arguments are wrong, or no value comes out.
+    """
+    if isinstance(axis, list):
+        values = axis
+    else:
+        values = _generated(key, axis)
+    if not values:
+        raise InputError(f"The axis {key} has no values; give at least one.")
+    texts = [repr(value) for value in values]
+    twice = sorted({text for text in texts if texts.count(text) > 1})
+    if twice:
+        raise InputError(f"The axis {key} has the value {', '.join(twice)} more than once; list each value once.")
+    return values
+
+
+def _generated(key: str, axis: dict[str, list[Any]]) -> list[Any]:
+    shapes = {
+        "pow2": "[from, to]",
+        "linspace": "[from, to, n]",
+        "logspace": "[from exponent, to exponent, n]",
+    }
+    if len(axis) != 1:
+        raise InputError(f"The axis {key} must have one of {', '.join(shapes)}; given: {', '.join(axis) or 'none'}.")
+    ((kind, numbers),) = axis.items()
+    if kind not in shapes:
+        raise unknown_name(f"generator of the axis {key}", kind, shapes)
+    wanted = f"The axis {key} needs {kind}: {shapes[kind]}; given: {numbers}."
+    if len(numbers) != shapes[kind].count(",") + 1 or not all(
+        isinstance(number, int | float) and not isinstance(number, bool) for number in numbers
+    ):
+        raise InputError(wanted)
+    if kind == "pow2":
+        if not all(isinstance(number, int) for number in numbers) or not 0 <= numbers[0] <= numbers[1] <= 62:
+            raise InputError(f"{wanted} Both are whole exponents of 2, 0 <= from <= to.")
+        return [2**exponent for exponent in range(numbers[0], numbers[1] + 1)]
+    start, stop, count = numbers
+    if not isinstance(count, int) or count < 2:
+        raise InputError(f"{wanted} n is a whole number of at least 2.")
+    points = [start + (stop - start) * i / (count - 1) for i in range(count)]
+    # 12 digits: 0.1 * 3 must be the 0.3 that a list of the same values would hold, hence the same hash.
+    return [float(f"{math.pow(10, point) if kind == 'logspace' else point:.12g}") for point in points]

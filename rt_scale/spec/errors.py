@@ -1,0 +1,53 @@
+"""The errors that reach a user.
+
+An error is one paragraph that says what was given, what is allowed and what to do next.
+The command line prints it without a traceback and exits with its ``exit_code``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RtScaleError(Exception):
+    """Base of every error that is meant for the user's eyes."""
+
+    exit_code = 1
+
+
+class InputError(RtScaleError, ValueError):
+    """What was asked for cannot be done as it stands; found before any work started.
+
+    A ValueError too, so that a validator may raise it and pydantic collects it with the others.
+    """
+
+    exit_code = 2
+
+
+class RunError(RtScaleError):
+    """Something failed while running; what was computed before is kept."""
+
+    exit_code = 1
+
+
+def nearest(given: str, allowed: Iterable[str]) -> str | None:
+    """The allowed name closest in spelling to ``given``, or None where none is close."""
+    matches = difflib.get_close_matches(given.lower(), list(allowed), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def unknown_name(what: str, given: str, allowed: Iterable[str], hint: str = "") -> InputError:
+    """An error for a name that is not known: names the nearest one and lists those allowed.
+
+    Args:
+        what: the kind of thing that was named, e.g. ``"encoder"``.
+        given: the name as the user wrote it.
+        allowed: every name that would have been accepted.
+        hint: a closing sentence on what to do, where the list alone does not say it.
+    """
+    names = sorted(allowed)
+    close = nearest(given, names)
+    guess = f" Did you mean '{close}'?" if close else ""
+    message = f"Unknown {what} '{given}'.{guess} Known: {', '.join(names)}."
+    return InputError(f"{message} {hint}".rstrip())

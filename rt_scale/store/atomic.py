@@ -1,0 +1,204 @@
+"""Files that are either wholly there or not there at all, and disk errors in plain words."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rt_scale.spec.errors import InputError, RunError
+
+TEMPORARY = ".tmp-"
+"""Prefix of files and folders that are being written; what a killed process leaves has it too."""
+
+_NOT_A_FOLDER = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, *_NOT_A_FOLDER}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError in the body, which works on ``path``, into one that tells what to do.
+
+    Raises:
+        InputError: where the place cannot be written at all (permission, read-only, not a folder).
+        RunError: where the disk is full or fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _explained(error, path) from error
+
+
+def full_disk(path: Path) -> RunError:
+    """The error for a disk that has no room for ``path``."""
+    return RunError(
+        f"The disk is full: '{path}' could not be written, {free_bytes(path) / 1e6:.1f} MB free there. "
+        "What was written before is kept. Make room, or choose a store on another disk with --store or "
+        "RT_SCALE_STORE, and run the same command again."
+    )
+
+
+def _explained(error: OSError, path: Path) -> InputError | RunError:
+    if error.errno in _FULL:
+        return full_disk(path)
+    if error.errno in _REFUSED:
+        return InputError(
+            f"'{path}' cannot be written: {os.strerror(error.errno or 0)}. Give yourself write permission "
+            "there, or choose another store with --store or RT_SCALE_STORE."
+        )
+    return RunError(f"'{path}' could not be written: {error}. Check that disk, then run the command again.")
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes on the disk of ``path``, which may not exist yet."""
+    folder = next(folder for folder in path.absolute().parents if folder.is_dir())
+    return shutil.disk_usage(folder).free
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside ``path`` that no other process uses, recognisable as unfinished."""
+    return path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, making its folder: readers see the old contents or the new, never a part.
+
+    Raises:
+        InputError, RunError: see :func:`disk_errors`.
+    """
+    temporary = temporary_name(path)
+    with disk_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_synced(temporary, data)
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        except BaseException:
+            remove(temporary)
+            raise
+
+
+def write_if_changed(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` unless that is what the file holds."""
+    if not path.is_file() or path.read_bytes() != data:
+        write_bytes(path, data)
+
+
+def link_relatively(source: Path, link: Path) -> None:
+    """Make ``link`` lead to ``source`` by a relative path, so that the store as a whole can be moved.
+
+    Where there is no ``source``, ``link`` is removed.
+    """
+    if not source.exists():
+        remove(link)
+        return
+    target = os.path.relpath(source.resolve(), link.parent.resolve())
+    if link.is_symlink() and os.readlink(link) == target:
+        return
+    temporary = temporary_name(link)
+    with disk_errors(link):
+        os.symlink(target, temporary)
+        os.replace(temporary, link)
+
+
+def create_exclusive(path: Path, data: bytes) -> bool:
+    """Write ``data`` to ``path`` unless there is such a file; of several processes exactly one succeeds.
+
+    Returns:
+        Whether this call created the file.
+
+    Raises:
+        InputError, RunError: see :func:`disk_errors`.
+    """
+    temporary = temporary_name(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _write_synced(temporary, data)
+            _link(temporary, path, data)
+        except FileExistsError:
+            return False
+        finally:
+            remove(temporary)
+        sync_folder(path.parent)
+    return True
+
+
+def _link(temporary: Path, path: Path, data: bytes) -> None:
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        # Some file systems (exFAT, most FUSE) have no hard links. Without them a reader may for a
+        # moment find the file empty.
+        if error.errno not in _NO_LINKS:
+            raise
+        _write_synced(path, data)
+
+
+def to_json(value: Any) -> bytes:
+    """``value`` as indented JSON with a final newline, UTF-8."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON to ``path``, as :func:`write_bytes` does."""
+    write_bytes(path, to_json(value))
+
+
+def read_json(path: Path) -> Any:
+    """The value in the JSON file ``path``.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        RunError: where it cannot be read or is no JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"'{path}' cannot be read as JSON ({error}). rt-scale writes it in one piece, so it was edited "
+            "or the disk is damaged; put back a copy, or remove its folder to compute that run anew."
+        ) from error
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, where it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes left unfinished in ``folder``; for the holder of its lease alone."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if path.name.startswith(TEMPORARY):
+                remove(path)

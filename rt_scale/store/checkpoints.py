@@ -1,0 +1,180 @@
+"""Checkpoints of a run: whole folders with checksums, and the newest one that is sound."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+
+from rt_scale.spec.errors import RunError
+from rt_scale.store.atomic import (
+    disk_errors,
+    free_bytes,
+    full_disk,
+    read_json,
+    remove,
+    remove_temporaries,
+    sync_folder,
+    temporary_name,
+    write_json,
+)
+
+MANIFEST = "manifest.json"
+DAMAGED = "damaged-"
+_NO_ROOM = 1_000_000
+"""Free bytes below which a library's failure to write is put down to the disk."""
+
+T = TypeVar("T")
+
+# RuntimeError is not among them: the checksums are right when the loader runs, so a loader that raises it
+# (out of memory, a model of other shapes) says nothing against the checkpoint.
+_UNREADABLE = (ValueError, OSError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError)
+
+
+class Checkpoints:
+    """The folder ``checkpoints`` of a run: ``<step>/`` each, written and removed in one piece."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, ascending; whether sound is not looked at."""
+        names = os.listdir(self.folder) if self.folder.is_dir() else []
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def save(self, step: int, writer: Callable[[Path], None], check: Callable[[], object]) -> None:
+        """Write the checkpoint of ``step``; a checkpoint of that step that is there is replaced.
+
+        Args:
+            step: optimiser steps done, >= 0.
+            writer: called with an empty folder, writes the checkpoint's files into it.
+            check: called right before the checkpoint takes its name; raises where it must not.
+
+        Raises:
+            RunError: where the disk is full; InputError: where the folder cannot be written.
+        """
+        target = self.folder / str(step)
+        temporary = temporary_name(target)
+        try:
+            with disk_errors(target), _full_disk_of_libraries(target):
+                temporary.mkdir(parents=True)
+                writer(temporary)
+                files = {name: _describe(temporary / name) for name in _files(temporary)}
+            write_json(temporary / MANIFEST, {"step": step, "files": files})
+            check()
+            with disk_errors(target):
+                _retire(target)
+                os.rename(temporary, target)
+                sync_folder(self.folder)
+        except BaseException:
+            remove(temporary)
+            raise
+
+    def latest(self, loader: Callable[[Path], T], warn: Callable[[str], None]) -> tuple[int, T] | None:
+        """The newest sound checkpoint, read by ``loader``.
+
+        A damaged one (a file missing, of another size or checksum, or unreadable for ``loader``) is
+        moved aside to ``damaged-<step>``, and the one before it is tried.
+
+        Args:
+            loader: reads a checkpoint's folder. A ValueError, OSError, EOFError, or unpickling, zip
+                or safetensors error counts as damage; any other exception is passed on.
+            warn: receives a sentence that names each damaged checkpoint and where it is now.
+
+        Returns:
+            (step, what the loader returned), or None where no sound checkpoint is left.
+        """
+        for step in reversed(self.steps()):
+            path = self.folder / str(step)
+            problem = _problem(path)
+            if problem is None:
+                try:
+                    return step, loader(path)
+                except _UNREADABLE as error:
+                    problem = f"it cannot be read: {type(error).__name__}: {error}"
+            aside = self._set_aside(path)
+            warn(f"Checkpoint '{path}' is damaged ({problem}); moved to '{aside.name}'. {self._fallback()}")
+        return None
+
+    def _fallback(self) -> str:
+        left = self.steps()
+        return f"Trying the one before, step {left[-1]}." if left else "There is none before; starting anew."
+
+    def _set_aside(self, path: Path) -> Path:
+        number = 1
+        aside = self.folder / f"{DAMAGED}{path.name}"
+        while aside.exists():
+            number += 1
+            aside = self.folder / f"{DAMAGED}{path.name}-{number}"
+        with disk_errors(aside):
+            os.rename(path, aside)
+        return aside
+
+    def prune(self, keep: Iterable[int]) -> None:
+        """Remove every checkpoint whose step is not in ``keep``."""
+        kept = set(keep)
+        for step in self.steps():
+            if step not in kept:
+                with disk_errors(self.folder / str(step)):
+                    _retire(self.folder / str(step))
+
+    def clean(self) -> None:
+        """Remove what killed processes left unfinished."""
+        remove_temporaries(self.folder)
+
+
+@contextlib.contextmanager
+def _full_disk_of_libraries(path: Path) -> Iterator[None]:
+    """torch and safetensors report a full disk as errors of their own, not as OSError."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        if free_bytes(path) < _NO_ROOM or "No space left" in str(error):
+            raise full_disk(path) from error
+        raise
+
+
+def _retire(path: Path) -> None:
+    """Remove a checkpoint: it loses its name before its files, so a kill leaves no half of it."""
+    if path.exists():
+        grave = temporary_name(path)
+        os.rename(path, grave)
+        remove(grave)
+
+
+def _files(folder: Path) -> list[str]:
+    """Relative names of all files under ``folder``, sorted."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    """Size in bytes and SHA-256 of a file, which is on the disk when this returns."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size": path.stat().st_size, "sha256": digest}
+
+
+def _problem(path: Path) -> str | None:
+    """What is wrong with the checkpoint in ``path``; None where its files are those that were written."""
+    try:
+        manifest: dict[str, dict[str, Any]] = read_json(path / MANIFEST)["files"]
+        for name, expected in manifest.items():
+            if not (path / name).is_file():
+                return f"{name} is missing"
+            if (path / name).stat().st_size != expected["size"]:
+                return f"{name} has {(path / name).stat().st_size} bytes instead of {expected['size']}"
+            if _describe(path / name)["sha256"] != expected["sha256"]:
+                return f"{name} has another checksum than when it was written"
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (RunError, OSError, TypeError, KeyError, AttributeError) as error:
+        return f"{MANIFEST} or a file in it cannot be read: {error}"
+    return None

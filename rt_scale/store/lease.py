@@ -1,0 +1,241 @@
+"""Who is running a run directory: at most one process, replaced when it is gone.
+
+Each attempt at a run is a file ``lease/<attempt>.json``, numbered from 1. Creating the next
+number is exclusive, so of several contenders one wins; the highest number is the owner. Files are
+never removed, so no number is ever given twice and no slow contender can undo a later takeover.
+The owner's heartbeat is the file's modification time; 1970 says that the owner is done, and
+saying so needs no room on a full disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import secrets
+import socket
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from rt_scale.spec.errors import InputError, RunError
+from rt_scale.store.atomic import create_exclusive, read_json, remove, temporary_name, to_json
+
+FOLDER = "lease"
+HEARTBEAT = 5.0
+"""Seconds between heartbeats."""
+STALE = 60.0
+"""Seconds without a heartbeat after which an owner elsewhere counts as gone."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that made an attempt.
+
+    Attributes:
+        host: name of its machine, for people.
+        machine: what its process id is relative to: this boot of this machine, this container.
+        pid: its process id.
+        started: when the process started, in clock ticks since boot: tells a reused process id.
+        token: random; tells two attempts of one process.
+        acquired: when the attempt began, in seconds since 1970.
+    """
+
+    host: str
+    machine: str
+    pid: int
+    started: int
+    token: str
+    acquired: float
+
+    @staticmethod
+    def current() -> Owner:
+        """This process, now."""
+        pid = os.getpid()
+        return Owner(socket.gethostname(), _machine(), pid, _started(pid), secrets.token_hex(8), time.time())
+
+
+def _machine() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # not Linux
+        return socket.gethostname()
+
+
+def _started(pid: int) -> int:
+    """Start of process ``pid`` in clock ticks since boot; -1 where there is none; 0 where none can tell."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return -1 if Path("/proc/self/stat").exists() else _signalled(pid)
+    # The command, second and in parentheses, may hold blanks and parentheses itself.
+    fields = text.rpartition(")")[2].split()
+    return -1 if fields[0] in "ZX" else int(fields[19])
+
+
+def _signalled(pid: int) -> int:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return -1
+    except PermissionError:
+        pass
+    return 0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The newest attempt at a run, as seen from outside.
+
+    Attributes:
+        number: counted from 1.
+        owner: who made it; None where its file cannot be read.
+        age: seconds since its last heartbeat; infinite where the owner is done.
+    """
+
+    number: int
+    owner: Owner | None
+    age: float
+
+    def is_live(self, stale: float = STALE) -> bool:
+        """Whether the owner is at work: its process alive, its heartbeat younger than ``stale`` s."""
+        owner = self.owner
+        if owner is not None and owner.machine == _machine() and _started(owner.pid) != owner.started:
+            return False
+        return self.age < stale
+
+    @property
+    def who(self) -> str:
+        """The owner in words: ``process <pid> on host <host>``."""
+        return f"process {self.owner.pid} on host {self.owner.host}" if self.owner else "an unknown process"
+
+    def __str__(self) -> str:
+        since = f"last heartbeat {self.age:.0f} s ago" if math.isfinite(self.age) else "done by now"
+        return f"{self.who}, {since}"
+
+
+def latest_attempt(run: Path) -> Attempt | None:
+    """The newest attempt at the run in folder ``run``; None where there was none."""
+    number = _newest(run / FOLDER)
+    if number == 0:
+        return None
+    path = _path(run, number)
+    owner: Owner | None = None
+    with contextlib.suppress(RunError, TypeError, FileNotFoundError):
+        owner = Owner(**read_json(path))
+    try:
+        heartbeat = path.stat().st_mtime
+    except FileNotFoundError:  # the whole run was removed while we looked
+        return None
+    age = max(0.0, _file_system_time(run / FOLDER) - heartbeat) if heartbeat else math.inf
+    return Attempt(number, owner, age)
+
+
+def _newest(folder: Path) -> int:
+    names = os.listdir(folder) if folder.is_dir() else []
+    numbers = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+    return max((int(number) for number in numbers if number.isdigit()), default=0)
+
+
+def _path(run: Path, number: int) -> Path:
+    return run / FOLDER / f"{number}.json"
+
+
+def _file_system_time(folder: Path) -> float:
+    """Now, by the clock that stamps files in ``folder``: a file server's may differ from ours."""
+    probe = temporary_name(folder / "clock")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:  # a store that we may only read
+        return time.time()
+    finally:
+        remove(probe)
+
+
+class Lease:
+    """The right to write into a run directory, kept up by a heartbeat until :meth:`release`.
+
+    Attributes:
+        attempt: number of this attempt at the run, from 1.
+        owner: this process as recorded.
+    """
+
+    def __init__(self, run: Path, *, heartbeat: float = HEARTBEAT, stale: float = STALE) -> None:
+        """Acquire the lease of the run in folder ``run``, which is made if need be.
+
+        Args:
+            run: the run's folder.
+            heartbeat: seconds between heartbeats.
+            stale: seconds without a heartbeat after which another owner counts as gone.
+
+        Raises:
+            InputError: where a live process holds it, or the folder cannot be written.
+        """
+        self._run = run
+        self._stale = stale
+        self.owner = Owner.current()
+        self.attempt = self._claim()
+        self._file = _path(run, self.attempt)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, args=(heartbeat,), name="lease", daemon=True)
+        self._thread.start()
+
+    def _claim(self) -> int:
+        while True:
+            before = latest_attempt(self._run)
+            if before is not None and before.is_live(self._stale):
+                raise InputError(
+                    f"The run directory '{self._run}' is in use: {before}. Wait until that process is done "
+                    "or stop it, then run the same command again; if it is gone, its claim ends "
+                    f"{self._stale:g} s after its last heartbeat."
+                )
+            number = 1 if before is None else before.number + 1
+            if create_exclusive(_path(self._run, number), to_json(asdict(self.owner))):
+                return number
+            # Another contender was faster: look again at who it is, and whether it is still there.
+
+    def _beat(self, interval: float) -> None:
+        while not self._stop.wait(interval):
+            try:
+                os.utime(self._file)
+            except OSError:
+                # A file server that is away comes back; a folder that is gone is found by check().
+                continue
+
+    def check(self) -> None:
+        """Make sure that this process still owns the run; to be called before each write.
+
+        Raises:
+            RunError: where another process has taken over, the run was removed, or the lease was released.
+        """
+        if self._stop.is_set():
+            raise RunError(f"The lease of '{self._run}' was released; acquire it again before writing there.")
+        newest = _newest(self._run / FOLDER)
+        if newest != self.attempt:
+            other = latest_attempt(self._run)
+            now = f"attempt {other.number} does ({other})" if other else "its folder was removed"
+            raise RunError(
+                f"This process (attempt {self.attempt}) no longer owns the run directory '{self._run}': "
+                f"{now}. Nothing more is written by this one; what it saved before is kept and used."
+            )
+
+    def release(self) -> None:
+        """Stop the heartbeat and give the run directory free."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):  # a file server that is away: the claim goes stale by itself
+            os.utime(self._file, (0, 0))
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()

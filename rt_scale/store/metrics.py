@@ -1,0 +1,116 @@
+"""The metrics table of a run: one row a measured value, in one parquet file.
+
+A run keeps the table in memory and rewrites the file as a whole; it is small (a few thousand rows).
+Every checkpoint holds a copy of it, so resuming takes table and weights from the same moment.
+"""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rt_scale.spec.errors import RunError
+from rt_scale.store.atomic import write_bytes
+
+SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("epoch", pa.float64()),
+        ("name", pa.string()),
+        ("value", pa.float64()),
+        ("time", pa.float64()),
+    ]
+)
+"""step: optimiser steps done; epoch: passes over the training images done; time: seconds since 1970."""
+
+
+class MetricsTable:
+    """The values measured in a run, in the order of their measurement."""
+
+    def __init__(self, path: Path, data: bytes | None = None) -> None:
+        """A table that :meth:`flush` writes to ``path``.
+
+        Args:
+            path: the run's parquet file; it is not read.
+            data: an earlier table to go on from, as :meth:`to_bytes` gave it; None starts an empty one.
+
+        Raises:
+            ValueError: where ``data`` is no metrics table.
+        """
+        self._path = path
+        self._rows: list[tuple[int, float, str, float, float]] = []
+        if data is not None:
+            columns = _parse(data).to_pydict()
+            self._rows = list(zip(*(columns[name] for name in SCHEMA.names), strict=True))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def append(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Add the ``values`` measured after ``step`` optimiser steps, ``epoch`` passes over the images."""
+        now = clock.time()
+        self._rows += [(int(step), float(epoch), name, float(value), now) for name, value in values.items()]
+
+    def last(self) -> dict[str, float]:
+        """The newest value of every name."""
+        return {name: value for _, _, name, value, _ in self._rows}
+
+    def best(self, prefix: str) -> dict[str, dict[str, float]]:
+        """The largest value of every name that starts with ``prefix``, and the first epoch that had it.
+
+        Returns:
+            name -> ``{"value": ..., "epoch": ..., "step": ...}``.
+        """
+        found: dict[str, dict[str, float]] = {}
+        for step, epoch, name, value, _ in self._rows:
+            if name.startswith(prefix) and (name not in found or value > found[name]["value"]):
+                found[name] = {"value": value, "epoch": epoch, "step": step}
+        return found
+
+    def to_bytes(self) -> bytes:
+        """The table as a parquet file."""
+        columns = list(zip(*self._rows, strict=True)) or [()] * len(SCHEMA)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+        buffer = BytesIO()
+        pq.write_table(pa.table(arrays, SCHEMA), buffer)
+        return buffer.getvalue()
+
+    def flush(self) -> None:
+        """Write the whole table to its file, in one piece.
+
+        Raises:
+            InputError, RunError: where the disk refuses or is full.
+        """
+        write_bytes(self._path, self.to_bytes())
+
+
+def _parse(data: bytes) -> pa.Table:
+    try:
+        table = pq.read_table(BytesIO(data))
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"not a readable parquet file: {error}") from error
+    if table.schema.names != SCHEMA.names:
+        raise ValueError(f"columns {table.schema.names} instead of {SCHEMA.names}")
+    return table.cast(SCHEMA)
+
+
+def read_metrics(path: Path) -> pa.Table:
+    """The metrics table in the file ``path``, with the columns of :data:`SCHEMA`; empty where there is none.
+
+    Raises:
+        RunError: where the file is damaged.
+    """
+    try:
+        return _parse(path.read_bytes())
+    except FileNotFoundError:
+        return SCHEMA.empty_table()
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"The metrics in '{path}' cannot be read ({error}). Each checkpoint beside it holds a copy; "
+            "without one, remove the run's folder and run it again."
+        ) from error

@@ -1,0 +1,200 @@
+"""The directory of one run: the only state that a run has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+from rt_scale.spec.errors import InputError, RunError
+from rt_scale.store.atomic import (
+    read_json,
+    remove,
+    remove_temporaries,
+    to_json,
+    write_json,
+)
+from rt_scale.store.checkpoints import Checkpoints
+from rt_scale.store.lease import HEARTBEAT, STALE, Lease, latest_attempt
+
+T = TypeVar("T")
+State = Literal["done", "running", "failed", "partial", "missing"]
+
+SPEC, ENVIRONMENT, METRICS = "spec.json", "environment.json", "metrics.parquet"
+RESULT, FAILURE, CHECKPOINTS = "result.json", "failure.json", "checkpoints"
+
+
+class Spec(Protocol):
+    """What the store needs of a spec, of whatever kind."""
+
+    @property
+    def name(self) -> str:
+        """``<kind>-<hash>``, the name of the run and its folder."""
+
+    def canonical(self) -> dict[str, Any]:
+        """The JSON-able value that was hashed."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run stands.
+
+    Attributes:
+        state: ``done`` (has its result), ``running`` (a live process holds it), ``failed`` (its newest
+            attempt ended in a recorded failure), ``partial`` (begun; the next attempt goes on), ``missing``.
+        attempts: attempts made so far.
+        heartbeat_age: seconds since the owner's last heartbeat, where it is running; else None.
+        owner: ``process <pid> on host <host>``, where it is running; else None.
+    """
+
+    state: State
+    attempts: int = 0
+    heartbeat_age: float | None = None
+    owner: str | None = None
+
+
+class RunDir:
+    """The directory of one run. Reading is free; writing needs :meth:`acquire`.
+
+    Attributes:
+        path: the folder; it need not exist.
+        checkpoints: its checkpoints; written through :meth:`save_checkpoint`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = Checkpoints(path / CHECKPOINTS)
+        self._lease: Lease | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the run: ``<kind>-<hash>``."""
+        return self.path.name
+
+    @property
+    def metrics_path(self) -> Path:
+        """Where the run's metrics table is."""
+        return self.path / METRICS
+
+    def acquire(self, *, heartbeat: float = HEARTBEAT, stale: float = STALE) -> Lease:
+        """Become the one process that writes here; a context manager that gives it free again.
+
+        Leftovers of killed attempts are cleared away.
+
+        Args:
+            heartbeat: seconds between heartbeats.
+            stale: seconds without a heartbeat after which another owner counts as gone.
+
+        Raises:
+            InputError: where a live process holds the run, or the folder cannot be written.
+        """
+        self._lease = Lease(self.path, heartbeat=heartbeat, stale=stale)
+        remove_temporaries(self.path)
+        self.checkpoints.clean()
+        return self._lease
+
+    def check(self) -> Lease:
+        """The lease that allows this process to write here.
+
+        Raises:
+            RunError: where none is held, or another process has taken over.
+        """
+        if self._lease is None:
+            raise RunError(f"'{self.path}' was about to be written without its lease; acquire it first.")
+        self._lease.check()
+        return self._lease
+
+    def write_spec(self, spec: Spec) -> None:
+        """Record the spec, or make sure that it is the one recorded.
+
+        Raises:
+            InputError: where the spec recorded here is another one.
+        """
+        self.check()
+        if (recorded := self.spec()) is None:
+            write_json(self.path / SPEC, spec.canonical())
+        elif recorded != _as_read(spec.canonical()):
+            raise InputError(
+                f"Another spec lives in '{self.path}': its {SPEC} is not the one that gives the folder its "
+                f"name, so it was edited. Put {SPEC} back, or move the folder away to compute the run anew."
+            )
+
+    def spec(self) -> dict[str, Any] | None:
+        """The recorded spec; None where the run was never begun."""
+        return _read_optional(self.path / SPEC)
+
+    def write_environment(self, environment: dict[str, Any]) -> None:
+        """Record where the run is executed: versions, device, git state."""
+        self.check()
+        write_json(self.path / ENVIRONMENT, environment)
+
+    def environment(self) -> dict[str, Any] | None:
+        """Where the run was last executed; None where that was not recorded."""
+        return _read_optional(self.path / ENVIRONMENT)
+
+    def save_checkpoint(self, step: int, writer: Callable[[Path], None]) -> None:
+        """Write the checkpoint of ``step`` in one piece; ``writer`` fills the empty folder it is given.
+
+        Raises:
+            RunError: where the disk is full, or another process has taken the run over.
+        """
+        self.check()
+        self.checkpoints.save(step, writer, self.check)
+
+    def latest_checkpoint(
+        self, loader: Callable[[Path], T], warn: Callable[[str], None]
+    ) -> tuple[int, T] | None:
+        """The newest sound checkpoint as (step, ``loader(folder)``); see :meth:`Checkpoints.latest`."""
+        self.check()
+        return self.checkpoints.latest(loader, warn)
+
+    def prune(self, keep: Iterable[int]) -> None:
+        """Remove every checkpoint whose step is not in ``keep``."""
+        self.check()
+        self.checkpoints.prune(keep)
+
+    def complete(self, result: dict[str, Any]) -> None:
+        """Record the result, last of all: its presence means that the run is done."""
+        self.check()
+        remove(self.path / FAILURE)
+        write_json(self.path / RESULT, result)
+
+    def result(self) -> dict[str, Any] | None:
+        """The result; None where the run is not done."""
+        return _read_optional(self.path / RESULT)
+
+    def fail(self, error: dict[str, Any]) -> None:
+        """Record why this attempt failed, e.g. ``{"reason": ..., "traceback": ...}``; its number is added."""
+        attempt = self.check().attempt
+        write_json(self.path / FAILURE, {**error, "attempt": attempt})
+
+    def failure(self) -> dict[str, Any] | None:
+        """The newest recorded failure, with its ``attempt``; None where the run is done or never failed."""
+        return None if (self.path / RESULT).exists() else _read_optional(self.path / FAILURE)
+
+    def status(self, stale: float = STALE) -> Status:
+        """How the run stands; ``stale`` as in :meth:`acquire`."""
+        attempt = latest_attempt(self.path)
+        attempts = attempt.number if attempt else 0
+        if (self.path / RESULT).exists():
+            return Status("done", attempts)
+        if attempt and attempt.is_live(stale):
+            return Status("running", attempts, attempt.age, attempt.who)
+        failure = self.failure()
+        if failure and failure.get("attempt") == attempts:
+            return Status("failed", attempts)
+        return Status("partial" if attempts or (self.path / SPEC).exists() else "missing", attempts)
+
+
+def _read_optional(path: Path) -> dict[str, Any] | None:
+    try:
+        value: dict[str, Any] = read_json(path)
+    except FileNotFoundError:
+        return None
+    return value
+
+
+def _as_read(value: dict[str, Any]) -> Any:
+    return json.loads(to_json(value))

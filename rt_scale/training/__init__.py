@@ -1,0 +1,1 @@
+"""Distillation: objective, targets, optimiser, the loop and its checkpoints."""

@@ -1,0 +1,89 @@
+"""Everything that resuming needs: weights as safetensors, the rest readable with weights_only."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rt_scale.training.loop import Progress
+
+STATE = "state.pt"
+STUDENT = "student.safetensors"
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write the model's parameters and buffers to ``path`` (safetensors, contiguous layout)."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, path)
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Read the parameters and buffers of ``model`` from ``path``.
+
+    Raises:
+        RuntimeError: where names or shapes are not the model's.
+    """
+    model.load_state_dict(load_file(path))
+
+
+def save_training(folder: Path, student: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress,
+                  elapsed: float) -> None:  # fmt: skip
+    """Write weights, optimiser, progress and the state of every random generator into ``folder``.
+
+    Args:
+        elapsed: seconds of wall time that the run has taken so far, over all attempts.
+    """
+    save_weights(folder / STUDENT, student)
+    state = {
+        "optimizer": optimizer.state_dict(),
+        "epoch": progress.epoch,
+        "step": progress.step,
+        "elapsed": elapsed,
+        "rng": _rng_state(),
+    }
+    torch.save(state, folder / STATE)
+
+
+def load_training(folder: Path, student: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, float]:
+    """Undo :func:`save_training`; returns the progress and the elapsed seconds.
+
+    Raises:
+        OSError, ValueError, UnpicklingError: where a file is damaged.
+        RuntimeError, KeyError: where it is whole, but of another model or version.
+    """
+    # Everything is read before anything is changed: a damaged file leaves student and optimiser as they were.
+    state: Mapping[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    weights = load_file(folder / STUDENT)
+    student.load_state_dict(weights)
+    optimizer.load_state_dict(dict(state["optimizer"]))
+    _restore_rng(state["rng"])
+    return Progress(state["epoch"], state["step"]), float(state["elapsed"])
+
+
+def _rng_state() -> dict[str, Any]:
+    # Our own draws come from generators seeded by (name, seed, epoch), which have no state to keep;
+    # these are the generators that a library underneath could draw from.
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
+        "python": random.getstate(),
+    }
+
+
+def _restore_rng(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
+        tensors: list[Tensor] = state["cuda"]
+        torch.cuda.set_rng_state_all(tensors)
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    version, internal, gauss_next = state["python"]
+    random.setstate((version, tuple(internal), gauss_next))

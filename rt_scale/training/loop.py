@@ -1,0 +1,142 @@
+"""The one training loop: batches in, parameter updates out, means of device-side metrics an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from rt_scale.data.loader import Batch, Loader
+from rt_scale.spec.errors import RunError
+
+
+class Measured(NamedTuple):
+    """What an objective says of a batch.
+
+    Attributes:
+        loss: scalar tensor with a gradient.
+        metrics: further scalar tensors on the device, by name.
+    """
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+Objective = Callable[[nn.Module, Batch], Measured]
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        epoch: completed epochs.
+        step: completed optimiser steps.
+    """
+
+    epoch: int = 0
+    step: int = 0
+
+
+class Hook(Protocol):
+    """Something done between steps; never changes the model."""
+
+    def after_step(self, progress: Progress) -> None:
+        """Called after every optimiser step; must not synchronise with the device unless it is due."""
+
+    def after_epoch(self, progress: Progress, metrics: dict[str, float]) -> None:
+        """Called after every epoch with the means of its metrics."""
+
+
+class Diverged(RunError):
+    """The loss is no longer a finite number."""
+
+
+class Means:
+    """Weighted means of scalar tensors, summed on the device and read once."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._weight = 0
+
+    def add(self, values: dict[str, Tensor], weight: int) -> None:
+        """Add scalar tensors that stand for ``weight`` samples; no synchronisation."""
+        for name, value in values.items():
+            term = value.detach().double() * weight
+            self._sums[name] = self._sums[name] + term if name in self._sums else term
+        self._weight += weight
+
+    def read(self) -> dict[str, float]:
+        """The means, in one transfer to the host; empty where nothing was added."""
+        if not self._sums:
+            return {}
+        values = (torch.stack(list(self._sums.values())) / self._weight).tolist()
+        return dict(zip(self._sums, values, strict=True))
+
+
+def train(
+    model: nn.Module,
+    loader: Loader,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    *,
+    epochs: int,
+    progress: Progress,
+    hooks: Sequence[Hook] = (),
+) -> None:
+    """Train ``model`` from ``progress`` to ``epochs``; ``progress`` moves along.
+
+    Within an epoch the host never waits for the device: metrics are summed there and read at its
+    end. Metrics are the objective's, ``loss`` and ``grad_norm`` (l2 norm of the whole gradient).
+
+    Raises:
+        Diverged: at the end of an epoch whose mean loss or gradient is not finite.
+    """
+    while progress.epoch < epochs:
+        means = Means()
+        model.train()
+        for batch in loader.epoch(progress.epoch):
+            measured = objective(model, batch)
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(measured.loss)
+            means.add({"loss": measured.loss, "grad_norm": _gradient_norm(model)} | measured.metrics, len(batch.index))
+            optimizer.step()
+            progress.step += 1
+            for hook in hooks:
+                hook.after_step(progress)
+            model.train()
+        progress.epoch += 1
+        metrics = means.read()
+        _refuse_divergence(metrics, progress)
+        for hook in hooks:
+            hook.after_epoch(progress, metrics)
+
+
+def _gradient_norm(model: nn.Module) -> Tensor:
+    return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+
+
+def _refuse_divergence(metrics: dict[str, float], progress: Progress) -> None:
+    for name in ("loss", "grad_norm"):
+        if not torch.isfinite(torch.tensor(metrics[name])):
+            raise Diverged(
+                f"The {name.replace('_', ' ')} is {metrics[name]} in epoch {progress.epoch} (step {progress.step}): "
+                "training diverged. Lower train.optimizer.lr, or look at the metrics up to here."
+            )
+
+
+def distance(model: nn.Module, reference: Sequence[Tensor]) -> Tensor:
+    """The l2 distance of all of the model's parameters from ``reference`` (paper, figure 17), a scalar tensor.
+
+    Args:
+        model: its parameters, in their order, have the shapes of ``reference``.
+        reference: one tensor a parameter, on the same device.
+    """
+    squares = [
+        (parameter.detach().double() - other.double()).square().sum()
+        for parameter, other in zip(model.parameters(), reference, strict=True)
+    ]
+    return torch.stack(squares).sum().sqrt()

@@ -1,0 +1,71 @@
+"""Teacher targets: computed at every step, or looked up where the teacher is constant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from rt_scale.data.loader import Batch
+from rt_scale.models.pair import Network
+
+
+class Targets(Protocol):
+    """The teacher's logits for a batch."""
+
+    def __call__(self, inputs: Tensor, index: Tensor) -> Tensor:
+        """Teacher logits [B, m] for network inputs [B, C, H, W] at positions ``index`` [B]."""
+        ...
+
+
+class ComputedTargets:
+    """The teacher runs at every step; its last layer is normalised once, as it is frozen."""
+
+    @torch.no_grad()
+    def __init__(self, teacher: Network) -> None:
+        self.teacher = teacher
+        self.directions = teacher.projector.directions()
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, index: Tensor) -> Tensor:
+        """Teacher logits [B, m]; ``index`` is not needed."""
+        return self.teacher.projector.logits(self.teacher.features(inputs), self.directions)
+
+
+class CachedTargets:
+    """The teacher's bottleneck features, computed once and kept on the device.
+
+    Exact to rounding for a frozen teacher in evaluation mode on images that are not augmented:
+    every image then has one feature vector for ever. Logits are recomputed from it, since
+    k features a sample are small where m logits are not (paper, appendix A: k = 256, m = 65,536).
+
+    Args:
+        teacher: the frozen network.
+        batches: every training image once, with its position in ``index``.
+        samples: number of training images N; the cache is [N, k] in the teacher's dtype.
+        to_inputs: uint8 images to network inputs.
+        advance: called with the number of images done, after every batch.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        teacher: Network,
+        batches: Iterable[Batch],
+        samples: int,
+        to_inputs: Callable[[Tensor], Tensor],
+        advance: Callable[[int], None] = lambda images: None,
+    ) -> None:
+        self.projector = teacher.projector
+        self.directions = teacher.projector.directions()
+        self.features = self.directions.new_empty(samples, self.directions.shape[1])
+        for batch in batches:
+            self.features[batch.index] = teacher.features(to_inputs(batch.images)).to(self.features)
+            advance(len(batch.index))
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, index: Tensor) -> Tensor:
+        """Teacher logits [B, m] from the cache; ``inputs`` are not needed."""
+        return self.projector.logits(self.features[index], self.directions)

@@ -1,0 +1,65 @@
+"""Small originals in the official formats, and a catalogue entry that announces them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rt_scale.data.beton import Beton, open_beton, write
+from rt_scale.data.catalogue import DATASETS, DataInfo
+
+
+@pytest.fixture
+def make_beton(tmp_path: Path) -> Callable[..., tuple[Beton, np.ndarray]]:
+    """Writes ``n`` random images of a shape and gives the open file with what was written."""
+
+    def make(n: int, shape: tuple[int, int, int] = (4, 4, 3), page: int | None = None) -> tuple[Beton, np.ndarray]:
+        images = np.random.default_rng(n).integers(0, 256, (n, *shape), np.uint8)
+        path = tmp_path / f"{n}.beton"
+        write(path, [images], np.arange(n) % 7, image_shape=shape, page=page)
+        return open_beton(path), images
+
+    return make
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., DataInfo]:
+    """Shrinks a catalogue entry to a few images without official checksums."""
+
+    def shrink(name: str, train: int, test: int, **changes: object) -> DataInfo:
+        info = dataclasses.replace(DATASETS[name], train=train, test=test, **{"checksums": (), **changes})
+        monkeypatch.setitem(DATASETS, name, info)
+        return info
+
+    return shrink
+
+
+@pytest.fixture
+def save_images() -> Callable[..., None]:
+    """Saves images as ``<root>/<class>/<number>.png``."""
+
+    def save(root: Path, classes: dict[str, int], shape: tuple[int, ...] = (6, 6, 3), seed: int = 0) -> None:
+        generator = np.random.default_rng(seed)
+        for name, count in classes.items():
+            (root / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 256, shape, np.uint8)
+                Image.fromarray(pixels).save(root / name / f"{number:03}.png")
+
+    return save
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def pets(tmp_path: Path, save_images: Callable[..., None]) -> Path:
+    save_images(tmp_path / "pets", {"cat": 10, "dog": 10})
+    return tmp_path / "pets"

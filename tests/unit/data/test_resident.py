@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from rt_scale.data import resident
+from rt_scale.data.beton import Beton
+from rt_scale.data.loader import Batch, Loader, order
+from rt_scale.data.resident import ResidentLoader
+from rt_scale.spec.errors import InputError
+
+MakeBeton = Callable[..., tuple[Beton, np.ndarray]]
+DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+
+
+def _joined(batches: list[Batch]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    images, labels, index = zip(*batches, strict=True)
+    return tuple(torch.cat(part).cpu().numpy() for part in (images, labels, index))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("host", [False, True])
+def test_an_epoch_gives_every_sample_with_its_label_and_index(make_beton: MakeBeton, device: str, host: bool) -> None:
+    beton, expected = make_beton(10)
+    loader: Loader = ResidentLoader(beton, batch_size=4, seed=2, device=device, host=host)
+    assert (loader.samples, loader.batch_size, loader.steps) == (10, 4, 3)
+    batches = list(loader.epoch(5))
+    assert [len(batch.labels) for batch in batches] == [4, 4, 2]
+    assert {batch.images.device.type for batch in batches} == {device}
+    assert batches[0].images.dtype == torch.uint8
+    assert batches[0].labels.dtype == batches[0].index.dtype == torch.int64
+    images, labels, index = _joined(batches)
+    np.testing.assert_array_equal(index, order(10, 2, 5))
+    np.testing.assert_array_equal(images, expected[index])
+    np.testing.assert_array_equal(labels, beton.labels[index])
+
+
+def test_starting_later_gives_the_tail(make_beton: MakeBeton) -> None:
+    loader = ResidentLoader(make_beton(10)[0], batch_size=3, seed=0, device="cpu")
+    whole = list(loader.epoch(1))
+    for start in range(5):
+        tail = list(loader.epoch(1, start))
+        assert len(tail) == len(whole) - start
+        for one, other in zip(tail, whole[start:], strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_sequential_is_in_order(make_beton: MakeBeton) -> None:
+    beton, expected = make_beton(7)
+    images, _, index = _joined(list(ResidentLoader(beton, batch_size=3, seed=9, device="cpu").sequential()))
+    np.testing.assert_array_equal(index, np.arange(7))
+    np.testing.assert_array_equal(images, expected)
+
+
+def test_a_subset_is_numbered_from_zero(make_beton: MakeBeton) -> None:
+    beton, expected = make_beton(10)
+    subset = np.array([8, 1, 5])
+    loader = ResidentLoader(beton, batch_size=2, seed=0, device="cpu", subset=subset)
+    assert (loader.samples, loader.steps) == (3, 2)
+    images, labels, index = _joined(list(loader.epoch(0)))
+    assert sorted(index) == [0, 1, 2]
+    np.testing.assert_array_equal(images, expected[subset[index]])
+    np.testing.assert_array_equal(labels, beton.labels[subset[index]])
+
+
+def test_seeds_and_epochs_differ(make_beton: MakeBeton) -> None:
+    beton, _ = make_beton(50)
+
+    def index(seed: int, epoch: int) -> list[int]:
+        loader = ResidentLoader(beton, batch_size=50, seed=seed, device="cpu")
+        return next(loader.epoch(epoch)).index.tolist()
+
+    assert index(0, 0) == index(0, 0)
+    assert len({tuple(index(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_the_file_may_vanish(make_beton: MakeBeton) -> None:
+    beton, expected = make_beton(6)
+    loader = ResidentLoader(beton, batch_size=6, seed=0, device="cpu")
+    beton.path.unlink()
+    del beton
+    np.testing.assert_array_equal(next(loader.sequential()).images.numpy(), expected)
+
+
+def test_host_memory_keeps_the_images_off_the_device(make_beton: MakeBeton) -> None:
+    beton, _ = make_beton(6)
+    kept = {host: ResidentLoader(beton, batch_size=2, seed=0, device="meta", host=host) for host in (True, False)}
+    assert kept[True]._rows.device.type == "cpu"
+    assert kept[False]._rows.device.type == "meta"
+    assert all(next(loader.epoch(0)).images.device.type == "meta" for loader in kept.values())
+
+
+@pytest.mark.parametrize(("free", "on_host"), [(2 * 48 * 6, False), (2 * 48 * 6 - 2, True)])
+def test_half_of_the_free_memory_is_the_limit(monkeypatch: pytest.MonkeyPatch, free: int, on_host: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, free))
+    assert resident._too_large(torch.device("cuda"), 48 * 6) is on_host
+    assert resident._too_large(torch.device("cpu"), 1 << 60) is False
+
+
+def test_impossible_requests_are_refused(make_beton: MakeBeton) -> None:
+    beton, _ = make_beton(6)
+    with pytest.raises(InputError, match="batch size of 0"):
+        ResidentLoader(beton, batch_size=0, seed=0, device="cpu")
+    with pytest.raises(InputError, match="positions 0 to 6"):
+        ResidentLoader(beton, batch_size=1, seed=0, device="cpu", subset=np.array([0, 6]))
+
+
+def test_no_global_generator_is_touched(make_beton: MakeBeton) -> None:
+    beton, _ = make_beton(6)
+    before = torch.get_rng_state()
+    list(ResidentLoader(beton, batch_size=2, seed=0, device="cpu").epoch(0))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from rt_scale.data.subsets import nested_subset, stratified_split
+from rt_scale.spec.errors import InputError
+
+LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 100))
+
+
+@pytest.mark.parametrize("n", [10, 11, 57, 500, 999, 1000])
+def test_counts_differ_by_at_most_one(n: int) -> None:
+    chosen = nested_subset(LABELS, n, seed=3)
+    counts = np.bincount(LABELS[chosen], minlength=10)
+    assert counts.sum() == n == len(np.unique(chosen))
+    assert counts.max() - counts.min() <= 1
+    assert chosen.dtype == np.int64
+    assert (np.diff(chosen) > 0).all()
+
+
+def test_small_classes_are_used_up_and_the_others_stay_balanced() -> None:
+    labels = np.array([0] * 3 + [1] * 50 + [2] * 50)
+    counts = np.bincount(labels[nested_subset(labels, 63, seed=0)])
+    np.testing.assert_array_equal(counts, [3, 30, 30])
+
+
+def test_labels_need_not_be_consecutive() -> None:
+    labels = np.array([5, 5, 9, 9])
+    assert sorted(labels[nested_subset(labels, 2, seed=0)]) == [5, 9]
+
+
+def test_subsets_are_nested() -> None:
+    sets = [set(nested_subset(LABELS, n, seed=1)) for n in range(10, 300, 7)]
+    assert all(smaller < larger for smaller, larger in itertools.pairwise(sets))
+
+
+def test_the_seed_decides() -> None:
+    first, again, other = (nested_subset(LABELS, 100, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_the_draw_is_pinned() -> None:
+    assert nested_subset(np.arange(20) % 4, 6, seed=0).tolist() == [0, 5, 9, 14, 15, 16]
+
+
+@pytest.mark.parametrize("n", [-1, 0, 9, 1001])
+def test_sizes_out_of_range_are_refused(n: int) -> None:
+    with pytest.raises(InputError, match=rf"{n} images.*from 10.*1000"):
+        nested_subset(LABELS, n, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fraction", "expected"),
+    [
+        ([10, 10], 0.2, [2, 2]),
+        ([178, 182, 177], 0.2, [36, 36, 36]),
+        ([2, 2, 100], 0.2, [1, 1, 19]),
+        ([4, 4], 0.5, [2, 2]),
+    ],
+)
+def test_a_split_keeps_the_proportions(sizes: list[int], fraction: float, expected: list[int]) -> None:
+    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    train, test = stratified_split(labels, 0, fraction)
+    assert np.array_equal(np.sort(np.r_[train, test]), np.arange(len(labels)))
+    assert (np.diff(train) > 0).all()
+    assert (np.diff(test) > 0).all()
+    counts = np.bincount(labels[test])
+    assert np.abs(counts - expected).max() <= 1
+    assert counts.sum() >= np.ceil(len(labels) * fraction)
+    assert (np.bincount(labels[train]) > 0).all()
+
+
+def test_splits_differ_by_seed() -> None:
+    assert not np.array_equal(stratified_split(LABELS, 0)[1], stratified_split(LABELS, 1)[1])
+    assert np.array_equal(stratified_split(LABELS, 1)[1], stratified_split(LABELS, 1)[1])
+
+
+def test_a_class_of_one_cannot_be_split() -> None:
+    with pytest.raises(InputError, match="single image"):
+        stratified_split(np.array([0, 0, 1]), 0)

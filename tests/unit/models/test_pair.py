@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rt_scale.models.init import local_initialisation
+from rt_scale.models.pair import Network, build_network, build_pair, to_device
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.seeding import stream
+
+
+def spec(**fields: Any) -> RunSpec:
+    base: dict[str, Any] = {
+        "data": {"name": "digits"},
+        "encoder": {"name": "convnet_4_2", "norm": "batch"},
+        "projector": {"hidden": [6], "bottleneck": 3, "out_dim": 5},
+        "student": {"alpha": 0.5},
+    }
+    return RunSpec.model_validate(base | fields)
+
+
+def draw(seed: int, **fields: Any) -> Network:
+    return build_network(spec(**fields), 1, 8, torch.Generator().manual_seed(seed))
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg11", "convnet_4_2"])
+def test_no_global_random_state_is_touched(name: str) -> None:
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    build_pair(spec(encoder={"name": name, "width": 0.0625, "norm": "batch"}), 3, 32)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], states[1])
+    assert random.getstate() == states[2]
+
+
+def test_a_network_is_its_generators() -> None:
+    assert same(draw(0), draw(0))
+    assert not same(draw(0), draw(1))
+
+
+def test_nothing_is_left_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    to_empty = Network.to_empty
+
+    def to_poison(self: Network, **where: Any) -> Network:
+        to_empty(self, **where)
+        for tensor in self.state_dict().values():
+            tensor.detach().fill_(torch.nan if tensor.is_floating_point() else 7)
+        return self
+
+    monkeypatch.setattr(Network, "to_empty", to_poison)
+    for name in ("resnet18", "vgg11", "convnet_4_2"):
+        poisoned = build_network(
+            spec(encoder={"name": name, "width": 0.0625, "norm": "batch"}), 3, 32, torch.Generator()
+        )
+        for tensor in poisoned.state_dict().values():
+            assert tensor.isfinite().all()
+            assert (tensor == 0).all() or tensor.is_floating_point()
+
+
+def test_networks_are_float32_on_the_cpu_whatever_the_default() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        other = draw(0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {tensor.dtype for tensor in other.parameters()} == {torch.float32}
+    assert {tensor.device.type for tensor in other.parameters()} == {"cpu"}
+    assert same(other, draw(0))
+
+
+def test_channels_and_size_are_the_images() -> None:
+    assert build_network(spec(), 3, 32, torch.Generator())(torch.randn(2, 3, 32, 32)).shape == (2, 5)
+    with pytest.raises(InputError, match="at least 2 x 2"):
+        build_network(spec(), 3, 1, torch.Generator())
+
+
+def test_the_encoders_draw_does_not_depend_on_the_projector() -> None:
+    wide = draw(0, projector={"hidden": [6], "bottleneck": 3, "out_dim": 50})
+    assert same(wide.encoder, draw(0).encoder)
+    assert not same(wide.projector, draw(0).projector)
+
+
+def test_forward_is_the_projector_on_the_encoder() -> None:
+    network, images = draw(0).eval(), torch.randn(3, 1, 8, 8)
+    features = network.features(images)
+    assert torch.equal(features, network.projector.features(network.encoder(images)))
+    assert torch.equal(network(images), network.projector.logits(features))
+
+
+def test_the_pair_is_made_of_two_named_streams() -> None:
+    pair = build_pair(spec(seeds={"teacher": 3, "student": 4}), 1, 8)
+    teacher, fresh = draw(stream("teacher", 3)), draw(stream("student", 4))
+    assert same(pair.teacher, teacher)
+    assert same(pair.student, local_initialisation(teacher, fresh, 0.5))
+
+
+def test_equal_seeds_are_independent_draws() -> None:
+    pair = build_pair(spec(student={"alpha": 1.0}), 1, 8)
+    assert not same(pair.teacher, pair.student)
+
+
+def test_at_alpha_0_the_student_is_the_teacher() -> None:
+    pair = build_pair(spec(student={"alpha": 0.0}), 1, 8)
+    assert same(pair.teacher, pair.student)
+
+
+def test_at_the_default_alpha_the_student_is_the_teacher_to_rounding() -> None:
+    pair = build_pair(spec(student={}), 1, 8)
+    for ours, theirs in zip(pair.student.parameters(), pair.teacher.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+def test_the_teacher_is_frozen_and_the_student_trains() -> None:
+    pair = build_pair(spec(), 1, 8)
+    assert not any(parameter.requires_grad for parameter in pair.teacher.parameters())
+    assert all(parameter.requires_grad for parameter in pair.student.parameters())
+    assert not any(module.training for module in pair.teacher.modules())
+    assert all(module.training for module in pair.student.modules())
+
+
+def test_teacher_and_student_share_no_memory() -> None:
+    pair = build_pair(spec(student={"alpha": 0.0}), 1, 8)
+    theirs = {tensor.data_ptr() for tensor in pair.teacher.state_dict().values()}
+    assert theirs.isdisjoint(tensor.data_ptr() for tensor in pair.student.state_dict().values())
+
+
+def test_moving_keeps_values_and_lays_convolutions_out_as_images() -> None:
+    network = draw(0)
+    moved = to_device(network, "cpu", torch.float64)
+    assert moved is network
+    assert {parameter.dtype for parameter in moved.parameters()} == {torch.float64}
+    convolution = moved.get_parameter("encoder.features.3.weight")
+    assert convolution.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(convolution.float(), draw(0).get_parameter("encoder.features.3.weight"))
+    assert {parameter.dtype for parameter in to_device(draw(0), "cpu").parameters()} == {torch.float32}
+    assert to_device(draw(0), torch.device("meta")).get_parameter("projector.last.weight").is_meta

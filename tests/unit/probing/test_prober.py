@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rt_scale.probing.features import Features, embed, pixels, standardise
+from rt_scale.probing.knn import knn_accuracy
+from rt_scale.probing.linear import linear_probe
+from rt_scale.probing.prober import Prober
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.run import ProbeSpec
+
+
+def to_inputs(images: Tensor) -> Tensor:
+    return images.permute(0, 3, 1, 2).float() / 255
+
+
+def prober(train: Any, test: Any, **fields: Any) -> Prober:
+    spec = ProbeSpec.model_validate({"knn": 5, "epochs": 3, "batch_size": 16, "lr": 0.01} | fields)
+    return Prober(spec, train, test, to_inputs, classes=3)
+
+
+def encoder() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten())
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({}, ["linear", "knn", "linear_standardized", "knn_standardized"]),
+        ({"standardized": False}, ["linear", "knn"]),
+        ({"linear": False}, ["knn", "knn_standardized"]),
+        ({"knn": 0, "standardized": False}, ["linear"]),
+    ],
+)
+def test_what_the_spec_asks_for_is_measured(
+    train: Any, test: Any, fields: dict[str, Any], names: list[str]
+) -> None:
+    values = prober(train, test, **fields).probe_input(0)
+    assert list(values) == names
+    assert all(isinstance(value, float) and 0 <= value <= 1 for value in values.values())
+
+
+def test_values_are_those_of_the_parts(train: Any, test: Any) -> None:
+    model = encoder()
+    fit, held = embed(model, train, to_inputs), embed(model, test, to_inputs)
+    fit_z, held_z = standardise(fit.x, held.x)
+
+    def linear(fit_x: Tensor, held_x: Tensor) -> float:
+        generator = torch.Generator().manual_seed(11)
+        recipe: dict[str, Any] = {"classes": 3, "epochs": 3, "batch_size": 16, "lr": 0.01}
+        return linear_probe(fit_x, fit.y, held_x, held.y, generator=generator, **recipe)
+
+    assert prober(train, test).probe_network(model, 11) == {
+        "linear": linear(fit.x, held.x),
+        "knn": knn_accuracy(*fit, *held, k=5, classes=3),
+        "linear_standardized": linear(fit_z, held_z),
+        "knn_standardized": knn_accuracy(fit_z, fit.y, held_z, held.y, k=5, classes=3),
+    }
+
+
+def test_the_input_is_probed_as_pixels(train: Any, test: Any) -> None:
+    ours = prober(train, test)
+    features = pixels(train, to_inputs), pixels(test, to_inputs)
+    assert ours.probe_input(3) == ours.probe_features(*features, 3)
+
+
+def test_probing_leaves_the_network_as_it_was(train: Any, test: Any) -> None:
+    model = encoder().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    rng = torch.get_rng_state()
+    prober(train, test).probe_network(model, 0)
+    assert model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), rng)
+
+
+def test_the_seed_is_the_linear_probes_alone(train: Any, test: Any) -> None:
+    # Features without information: what the classifier says is its initialisation's.
+    noise = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+    fit, held = Features(noise, train.labels), Features(noise[:31], test.labels)
+    ours = prober(train, test, epochs=1, standardized=False)
+    measured = [ours.probe_features(fit, held, seed) for seed in (0, 0, 1, 2, 3)]
+    assert measured[0] == measured[1]
+    assert len({values["linear"] for values in measured}) > 1
+    assert len({values["knn"] for values in measured}) == 1
+
+
+def test_the_number_of_classes_reaches_the_probes(train: Any, test: Any) -> None:
+    spec = ProbeSpec.model_validate({"knn": 5})
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        Prober(spec, train, test, to_inputs, classes=2).probe_input(0)
+
+
+def test_more_neighbours_than_images_are_refused_before_any_work(train: Any, test: Any) -> None:
+    with pytest.raises(InputError, match="61 nearest neighbours were asked for among 60"):
+        prober(train, test, knn=61)

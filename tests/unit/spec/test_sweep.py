@@ -1,0 +1,170 @@
+"""Sweep files: expansion, overrides, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rt_scale.spec.axes import axis_names, expand_axis
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.sweep import SweepSpec, expand, load_run, load_sweep
+
+BASE = {"data": {"name": "digits"}, "encoder": {"name": "convnet_32_2"}}
+
+
+def sweep(**fields: Any) -> SweepSpec:
+    return SweepSpec.model_validate({"name": "s", "base": BASE, **fields})
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [
+        ([1, 2], [1, 2]),
+        ({"pow2": [0, 4]}, [1, 2, 4, 8, 16]),
+        ({"linspace": [0, 1, 11]}, [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]),
+        ({"logspace": [-4, -2, 3]}, [1e-4, 1e-3, 1e-2]),
+    ],
+)
+def test_axes_expand(axis: Any, values: list[Any]) -> None:
+    assert expand_axis("x", axis) == values
+
+
+def test_generated_and_listed_values_name_the_same_runs() -> None:
+    generated = expand(sweep(axes={"student.alpha": {"linspace": [0, 1, 11]}}))
+    listed = expand(sweep(axes={"student.alpha": [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1]}))
+    assert [point.spec.name for point in generated] == [point.spec.name for point in listed]
+
+
+@pytest.mark.parametrize(
+    ("axis", "words"),
+    [
+        ([], "no values"),
+        ([1, 1], "more than once"),
+        ({"pow": [1, 2]}, "Did you mean 'pow2'?"),
+        ({"pow2": [3, 1]}, "from <= to"),
+        ({"pow2": [0, 1.5]}, "whole exponents"),
+        ({"linspace": [0, 1]}, "[from, to, n]"),
+        ({"linspace": [0, 1, 1]}, "at least 2"),
+        ({"linspace": ["a", 1, 3]}, "[from, to, n]"),
+        ({"pow2": [0, 1], "linspace": [0, 1, 2]}, "must have one of"),
+    ],
+)
+def test_bad_axes_are_refused(axis: Any, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        expand_axis("x", axis)
+    assert words in str(caught.value)
+
+
+def test_the_grid_is_the_product_and_seeds_vary_slowest() -> None:
+    points = expand(sweep(axes={"student.alpha": [0, 1], "projector.out_dim": [2, 4]}, seeds=2))
+    assert [point.label for point in points] == [
+        "alpha=0,out_dim=2,seed=0", "alpha=0,out_dim=4,seed=0", "alpha=1,out_dim=2,seed=0", "alpha=1,out_dim=4,seed=0",
+        "alpha=0,out_dim=2,seed=1", "alpha=0,out_dim=4,seed=1", "alpha=1,out_dim=2,seed=1", "alpha=1,out_dim=4,seed=1",
+    ]  # fmt: skip
+    assert points[1].spec.student.alpha == 0
+    assert points[1].spec.projector.out_dim == 4
+    assert points[4].spec.seeds.model_dump() == {"teacher": 1, "student": 1, "data": 1, "probe": 1}
+    assert points[0].configuration == points[4].configuration
+
+
+def test_zipped_fields_vary_together() -> None:
+    group = {"encoder.name": ["vgg11", "resnet18"], "data.size": [32, 40]}
+    points = expand(sweep(zip=[group], axes={"student.alpha": [0, 1]}))
+    seen = {(point.spec.student.alpha, point.spec.encoder.name, point.spec.data.size) for point in points}
+    assert seen == {(a, name, size) for a in (0, 1) for name, size in (("vgg11", 32), ("resnet18", 40))}
+
+
+def test_seeds_named_in_the_base_or_on_an_axis_stay() -> None:
+    fixed = expand(sweep(base={**BASE, "seeds": {"teacher": 7}}, seeds=[3]))
+    assert fixed[0].spec.seeds.model_dump() == {"teacher": 7, "student": 3, "data": 3, "probe": 3}
+    varied = expand(sweep(axes={"seeds.data": [5, 6]}, seeds=[3]))
+    assert [point.spec.seeds.data for point in varied] == [5, 6]
+    assert varied[0].spec.seeds.teacher == 3
+
+
+def test_equal_specs_appear_once() -> None:
+    points = expand(sweep(axes={"encoder.norm": [None, "none"]}))
+    assert len(points) == 1
+
+
+def test_all_bad_points_are_listed_at_once() -> None:
+    with pytest.raises(InputError) as caught:
+        expand(sweep(axes={"student.alpha": [0.5, 1.5, 2.5], "encoder.name": ["vgg11", "vgg12"]}))
+    message = str(caught.value)
+    for words in ("nothing was started", "1.5", "2.5", "'vgg12'"):
+        assert words in message
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"axes": {"student.alhpa": [1]}}, "Did you mean 'student.alpha'?"),
+        ({"zip": [{"student.alpha": [0, 1], "data.size": [8]}]}, "equally many values"),
+        ({"axes": {"student.alpha": [0]}, "zip": [{"student.alpha": [1]}]}, "on two axes"),
+    ],
+)
+def test_bad_grids_are_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        expand(sweep(**fields))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("seeds", [0, [], [1, 1], [-1]])
+def test_bad_seeds_are_refused(seeds: Any, tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(f"name: s\nbase: {{data: {{name: digits}}, encoder: {{name: vgg11}}}}\nseeds: {seeds}\n")
+    with pytest.raises(InputError, match="seeds"):
+        load_sweep(path)
+
+
+def test_axis_names_are_short_and_unambiguous() -> None:
+    assert axis_names(["student.alpha", "encoder.name"]) == {
+        "student.alpha": "alpha",
+        "encoder.name": "encoder.name",
+    }
+    assert axis_names(["train.x", "probe.x"]) == {"train.x": "train.x", "probe.x": "probe.x"}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        "name: s\nbase:\n  data: {name: digits}\n  encoder: {name: convnet_32_2}\n"
+        "axes:\n  student.alpha: [1e-10, 1]\nzip:\n- {projector.out_dim: [2, 4], projector.bottleneck: [2, 4]}\n"
+    )
+    return path
+
+
+def test_set_changes_the_base(file: Path) -> None:
+    _, points = load_sweep(file, ["train.epochs=3", "encoder.name=vgg11"])
+    assert {(point.spec.train.epochs, point.spec.encoder.name) for point in points} == {(3, "vgg11")}
+
+
+def test_set_on_an_axis_pins_it_or_gives_it_other_values(file: Path) -> None:
+    _, pinned = load_sweep(file, ["student.alpha=0.5"])
+    assert [point.configuration for point in pinned] == ["out_dim=2,bottleneck=2", "out_dim=4,bottleneck=4"]
+    assert {point.spec.student.alpha for point in pinned} == {0.5}
+    _, listed = load_sweep(file, ["student.alpha=[0.1, 0.2, 0.3]"])
+    assert {point.spec.student.alpha for point in listed} == {0.1, 0.2, 0.3}
+    with pytest.raises(InputError, match="zipped"):
+        load_sweep(file, ["projector.out_dim=8"])
+
+
+def test_launch_is_no_part_of_a_spec(file: Path) -> None:
+    _, before = load_sweep(file)
+    file.write_text(file.read_text() + "launch: {cpus: 2}\n")
+    sweep_spec, after = load_sweep(file)
+    assert sweep_spec.launch.cpus == 2
+    assert [point.spec.name for point in before] == [point.spec.name for point in after]
+
+
+def test_spec_and_sweep_files_are_told_apart(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="rt-scale sweep"):
+        load_run(file)
+    single = tmp_path / "one.yaml"
+    single.write_text("data: {name: digits}\nencoder: {name: convnet_32_2}\n")
+    with pytest.raises(InputError, match="rt-scale run"):
+        load_sweep(single)
+    assert load_run(single, ["student.alpha=1e-3"]).student.alpha == 1e-3

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from rt_scale.spec.errors import InputError, RunError
+from rt_scale.store.lease import FOLDER, Lease, Owner, latest_attempt
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from rt_scale.store.lease import Lease
+lease = Lease(Path(sys.argv[1]), heartbeat=float(sys.argv[2]))
+print(lease.attempt, flush=True)
+time.sleep(600)
+"""
+
+CONTEND = """
+import sys
+from pathlib import Path
+from rt_scale.spec.errors import InputError
+from rt_scale.store.lease import Lease
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    lease = Lease(Path(sys.argv[1]))
+    print("won", lease.attempt, flush=True)
+except InputError:
+    print("lost", flush=True)
+sys.stdin.readline()
+"""
+
+
+def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def record(run: Path, number: int, owner: Owner, age: float = 0.0) -> None:
+    """An attempt by another process, its last heartbeat ``age`` seconds ago."""
+    path = run / FOLDER / f"{number}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asdict(owner)))
+    then = time.time() - age
+    os.utime(path, (then, then))
+
+
+def elsewhere() -> Owner:
+    return replace(Owner.current(), host="node7", machine="another boot", pid=4242)
+
+
+def test_attempts_are_counted_and_released(tmp_path: Path) -> None:
+    assert latest_attempt(tmp_path) is None
+    for number in (1, 2, 3):
+        with Lease(tmp_path) as lease:
+            lease.check()
+            assert lease.attempt == number
+            attempt = latest_attempt(tmp_path)
+            assert attempt is not None
+            assert (attempt.number, attempt.owner, attempt.is_live()) == (number, lease.owner, True)
+        after = latest_attempt(tmp_path)
+        assert after is not None
+        assert str(after).endswith("done by now")
+        assert not after.is_live()
+    with pytest.raises(RunError, match="released"):
+        lease.check()
+    assert not [thread for thread in threading.enumerate() if thread.name == "lease"]
+
+
+def test_a_live_process_keeps_others_out(tmp_path: Path) -> None:
+    holder = start(HOLD, tmp_path, 5)
+    try:
+        assert line(holder) == "1"
+        with pytest.raises(
+            InputError, match=rf"in use: process {holder.pid} on host .*heartbeat \d+ s ago"
+        ) as caught:
+            Lease(tmp_path)
+        assert caught.value.exit_code == 2
+    finally:
+        finish(holder)
+    # Killed: it is taken over at once, whatever the age of the heartbeat.
+    with Lease(tmp_path, stale=1e9) as lease:
+        assert lease.attempt == 2
+
+
+def test_a_stopped_process_is_no_owner_after_a_while(tmp_path: Path) -> None:
+    record(tmp_path, 1, replace(Owner.current(), token="other"), age=100)
+    with Lease(tmp_path, stale=60) as lease:
+        assert lease.attempt == 2
+
+
+def test_a_reused_process_id_is_another_process(tmp_path: Path) -> None:
+    mine = Owner.current()
+    record(tmp_path, 1, replace(mine, started=mine.started - 1))
+    with Lease(tmp_path) as lease:
+        assert lease.attempt == 2
+
+
+def test_another_machine_is_judged_by_its_heartbeat(tmp_path: Path) -> None:
+    record(tmp_path, 1, elsewhere(), age=10)
+    with pytest.raises(InputError, match=r"process 4242 on host node7.*30 s after its last heartbeat"):
+        Lease(tmp_path, stale=30)
+    with Lease(tmp_path, stale=5) as lease:
+        assert lease.attempt == 2
+
+
+def test_an_unreadable_claim_is_respected_until_stale(tmp_path: Path) -> None:
+    record(tmp_path, 1, elsewhere())
+    (tmp_path / FOLDER / "1.json").write_text("")
+    with pytest.raises(InputError, match="an unknown process"):
+        Lease(tmp_path)
+    os.utime(tmp_path / FOLDER / "1.json", (1, 1))
+    with Lease(tmp_path) as lease:
+        assert lease.attempt == 2
+
+
+def test_the_heartbeat_is_told_by_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(tmp_path, 1, elsewhere(), age=10)
+    monkeypatch.setattr(time, "time", lambda: 1e12)  # our clock is far off; the files' is not
+    attempt = latest_attempt(tmp_path)
+    assert attempt is not None
+    assert 9 < attempt.age < 60
+    assert os.listdir(tmp_path / FOLDER) == ["1.json"]
+
+
+def test_the_heartbeat_beats(tmp_path: Path) -> None:
+    with Lease(tmp_path, heartbeat=0.01):
+        path = tmp_path / FOLDER / "1.json"
+        os.utime(path, (1, 1))
+        deadline = time.monotonic() + 30
+        while path.stat().st_mtime == 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert path.stat().st_mtime > 1
+
+
+def test_who_was_taken_over_stops_writing(tmp_path: Path) -> None:
+    lease = Lease(tmp_path)
+    record(tmp_path, 2, elsewhere())
+    with pytest.raises(
+        RunError, match=r"attempt 1\) no longer owns .*attempt 2 does \(process 4242 on host node7"
+    ):
+        lease.check()
+    lease.release()
+    attempt = latest_attempt(tmp_path)
+    assert attempt is not None
+    assert attempt.number == 2
+    assert attempt.is_live()
+
+
+def test_a_removed_run_stops_its_owner(tmp_path: Path) -> None:
+    with Lease(tmp_path / "run") as lease:
+        (tmp_path / "run" / FOLDER / "1.json").unlink()
+        (tmp_path / "run" / FOLDER).rmdir()
+        with pytest.raises(RunError, match="its folder was removed"):
+            lease.check()
+    assert not (tmp_path / "run" / FOLDER).exists()
+
+
+def test_of_two_contenders_for_a_dead_owners_run_one_wins(tmp_path: Path) -> None:
+    for attempt in range(3):
+        run = tmp_path / str(attempt)
+        dead = start(HOLD, run, 5)
+        assert line(dead) == "1"
+        finish(dead)
+        contenders = [start(CONTEND, run) for _ in range(3)]
+        try:
+            assert [line(contender) for contender in contenders] == ["ready"] * 3
+            for contender in contenders:
+                assert contender.stdin is not None
+                contender.stdin.write("\n")
+                contender.stdin.flush()
+            assert sorted(line(contender) for contender in contenders) == ["lost", "lost", "won 2"]
+        finally:
+            for contender in contenders:
+                finish(contender)
+
+
+def test_where_nobody_may_write(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(InputError, match="cannot be written"):
+        Lease(tmp_path / "run")
