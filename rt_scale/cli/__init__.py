@@ -12,6 +12,9 @@ import typer
 from rt_scale.cli import data, looking, runs
 from rt_scale.spec.errors import RtScaleError
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM, as shells have it."""
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -31,9 +34,12 @@ def main() -> None:
     except RtScaleError as error:
         print(f"rt-scale: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Inside a command, typer turns the interrupt into an exit without a word.
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
         print("rt-scale: interrupted; the same command goes on from the last checkpoints.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rt_scale.store.store import Store
+PIPE_WIDTH = 240
 
 StoreOption = Annotated[
     Path | None, typer.Option("--store", help="Where runs are kept [RT_SCALE_STORE, else ./rt-store].")
@@ -30,9 +30,11 @@ BestOption = Annotated[bool, typer.Option("--best", help="The student's best epo
 
 
 def open_console(stderr: bool = False) -> Console:
+    """The terminal, as wide as it is; a pipe gets lines that are never cut."""
     from rich.console import Console
 
-    return Console(stderr=stderr, soft_wrap=not sys.stdout.isatty())
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=PIPE_WIDTH, soft_wrap=True)
 
 
 def open_store(given: Path | None) -> Store:

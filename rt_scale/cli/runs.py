@@ -23,6 +23,7 @@ from rt_scale.cli.options import (
 from rt_scale.spec.errors import InputError
 
 if TYPE_CHECKING:
+    from rt_scale.report.sweep_report import SweepReport
     from rt_scale.spec.sweep import Point, SweepSpec
     from rt_scale.store.store import Store
 
@@ -33,10 +34,10 @@ app = typer.Typer()
 def demo(store: StoreOption = None, data_dir: DataOption = None) -> None:
     """The main job in small: bundled digits, no download, about three minutes on two cores."""
     path = Path(__file__).parents[2] / "sweeps" / "demo.yaml"
-    _sweep(path, [], store, data_dir, device="cpu", concurrency=None, best=False)
-    from rt_scale.report.notes import DEMO
+    written = _sweep(path, [], store, data_dir, device="cpu", concurrency=None, best=False)
+    from rt_scale.report.notes import demo_notes
 
-    open_console().print(DEMO)
+    open_console().print(f"\n{demo_notes(written.tables)}", highlight=False)
 
 
 @app.command()
@@ -63,6 +64,8 @@ def run(
     console = open_console(stderr=as_json)
     place = open_store(store)
     place.check_writable()
+    if place.run(value).result() is not None:
+        console.print("complete already, nothing to do")
     with RunBar(console) as bar:
         settings = Settings(
             store=place,
@@ -117,8 +120,8 @@ def _sweep(
     device: str,
     concurrency: int | None,
     best: bool,
-) -> None:
-    from rt_scale.spec.sweep import load_sweep
+) -> SweepReport:
+    from rt_scale.spec.sweep import as_run, load_sweep
 
     spec, points = load_sweep(file, overrides)
     from rt_scale.launch.progress import SweepTable
@@ -128,21 +131,22 @@ def _sweep(
     outcome = run_sweep(
         spec,
         points,
-        file.read_text(encoding="utf-8"),
+        as_run(file, overrides),
         store=place,
         data_dir=find_data_dir(data_dir),
         device=device,
         concurrency=concurrency,
         view=lambda total, done: SweepTable(console, total, done),
     )
-    _report(spec, points, place, best, as_json=False)
-    if outcome.failed:
-        for label, why in outcome.failed.items():
-            print(f"rt-scale: {label} has no result: {why}", file=sys.stderr)
+    written = _report(spec, points, place, best, as_json=False) if outcome.finished else None
+    for label, why in outcome.failed.items():
+        print(f"rt-scale: {label} has no result: {why}", file=sys.stderr)
+    if outcome.failed or written is None:
         raise typer.Exit(1)
+    return written
 
 
-def _report(spec: SweepSpec, points: list[Point], store: Store, best: bool, as_json: bool) -> None:
+def _report(spec: SweepSpec, points: list[Point], store: Store, best: bool, as_json: bool) -> SweepReport:
     from rt_scale.launch.sweep import finished_runs
     from rt_scale.report.sweep_report import write_report
     from rt_scale.report.tables import to_rich
@@ -157,7 +161,7 @@ def _report(spec: SweepSpec, points: list[Point], store: Store, best: bool, as_j
     if as_json:
         plain: dict[str, Any] = {probe: [row.to_json() for row in rows] for probe, rows in written.tables.items()}
         print(json.dumps(plain, indent=1))
-        return
+        return written
     console = open_console()
     for probe in ("linear", "knn"):
         if probe in written.tables:
@@ -166,3 +170,4 @@ def _report(spec: SweepSpec, points: list[Point], store: Store, best: bool, as_j
     for path in written.files:
         console.print(f"  {path}", highlight=False)
     console.print(f"TensorBoard: {store.sweep(spec.name).board}", highlight=False)
+    return written

@@ -23,7 +23,7 @@ def to_inputs(
     Computed in float32, or float64 where that is asked for, and rounded to ``dtype`` at the end.
 
     Args:
-        images: uint8 [B, H, W, C], on any device.
+        images: uint8 [B, H, W, C], or float in the same units (0 to 255), on any device.
         mean: C values, of pixels scaled to [0, 1].
         std: C values above 0, of pixels scaled to [0, 1].
         size: resize to size x size (bilinear, antialiased), or None to leave the images as they are.

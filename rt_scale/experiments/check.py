@@ -1,8 +1,9 @@
-"""What can be refused about a spec once the data set is known, before any work starts."""
+"""What can be refused about a spec once its data sets are known, before any work starts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rt_scale.data.prepare import Prepared, open_prepared
@@ -11,22 +12,42 @@ from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 
 
-def check(spec: RunSpec, data_dir: Path) -> Prepared:
-    """The prepared data set of ``spec``, which fits it.
+@dataclass(frozen=True)
+class Sets:
+    """The prepared data sets of a run.
+
+    Attributes:
+        main: what the student is distilled and probed on.
+        also: the others that it is probed on, by name.
+    """
+
+    main: Prepared
+    also: dict[str, Prepared] = field(default_factory=dict)
+
+
+def check(spec: RunSpec, data_dir: Path) -> Sets:
+    """The prepared data sets of ``spec``, which fit it.
 
     Raises:
-        InputError: where the data set is not prepared or damaged, has fewer images or neighbours than
-            asked for, or images too small for the encoder.
+        InputError: where a data set is not prepared or damaged, has fewer images or neighbours than asked
+            for, images too small for the encoder, or, in ``probe.also``, another number of channels.
     """
-    data = open_prepared(spec.data.name, data_dir)
-    fits(spec, data)
-    return data
+    return _open(spec, lambda name: open_prepared(name, data_dir))
+
+
+def _open(spec: RunSpec, opener: Callable[[str], Prepared]) -> Sets:
+    sets = Sets(opener(spec.data.name), {name: opener(name) for name in spec.probe.also})
+    fits(spec, sets.main)
+    for other in sets.also.values():
+        fits_probing(spec, sets.main, other)
+    return sets
 
 
 def fits(spec: RunSpec, data: Prepared) -> None:
     """Refuse a spec that the data set cannot serve; raises InputError."""
     info = data.info
-    parse_encoder(spec.encoder.name).check_image(channels=info.channels, size=spec.data.size or info.size)
+    encoder, size = spec.encoder, spec.data.size or info.size
+    parse_encoder(encoder.name).check_image(channels=info.channels, size=size, norm=encoder.norm, width=encoder.width)
     samples = spec.data.samples or len(data.train.labels)
     classes = len(info.classes)
     if not classes <= samples <= len(data.train.labels):
@@ -41,15 +62,35 @@ def fits(spec: RunSpec, data: Prepared) -> None:
         )
 
 
+def fits_probing(spec: RunSpec, main: Prepared, other: Prepared) -> None:
+    """Refuse a data set of ``probe.also`` that an encoder made for ``main`` cannot be probed on (InputError)."""
+    name, channels, samples = other.info.name, other.info.channels, len(other.train.labels)
+    if channels != main.info.channels:
+        raise InputError(
+            f"probe.also names '{name}', whose images have {channels} channel{'s' if channels > 1 else ''}; the "
+            f"encoder is distilled on '{main.info.name}' and takes {main.info.channels}. Leave '{name}' out, or "
+            f"distil on a data set with as many channels."
+        )
+    if spec.probe.knn > samples:
+        raise InputError(
+            f"probe.knn is {spec.probe.knn}, but '{name}' in probe.also has only {samples} training images to be "
+            f"neighbours; give at most {samples}, or leave '{name}' out."
+        )
+
+
 def check_all(specs: Iterable[RunSpec], data_dir: Path) -> None:
     """Check every spec, and raise one InputError that names all that is wrong with any."""
     problems: dict[str, None] = {}
     opened: dict[str, Prepared] = {}
+
+    def once(name: str) -> Prepared:
+        if name not in opened:
+            opened[name] = open_prepared(name, data_dir)
+        return opened[name]
+
     for spec in specs:
         try:
-            if spec.data.name not in opened:
-                opened[spec.data.name] = open_prepared(spec.data.name, data_dir)
-            fits(spec, opened[spec.data.name])
+            _open(spec, once)
         except InputError as error:
             problems[str(error)] = None
     if problems:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rt_scale.experiments.settings import Execution, Observer
-from rt_scale.spec.errors import RunError
+from rt_scale.spec.errors import RtScaleError, RunError
 from rt_scale.store.board import BoardWriter
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import METRICS, RunDir
@@ -99,3 +100,7 @@ class Context:
         except RunError:
             status = None
         self.board.close(status)
+        if status == "failed" and len(self.metrics):
+            # To look at; the next attempt takes those of its checkpoint. The failure is told, not this one's.
+            with contextlib.suppress(RtScaleError):
+                self.metrics.flush()

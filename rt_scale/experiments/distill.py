@@ -10,15 +10,15 @@ from typing import Any
 import torch
 
 from rt_scale.data.inputs import to_inputs
-from rt_scale.data.prepare import Prepared
 from rt_scale.data.resident import ResidentLoader
 from rt_scale.data.subsets import nested_subset
+from rt_scale.experiments.check import Sets
 from rt_scale.experiments.context import Context
-from rt_scale.models.pair import build_pair, to_device
-from rt_scale.probing.prober import Prober
+from rt_scale.experiments.evaluation import Evaluation, build_probers
+from rt_scale.models.pair import Pair, build_pair, to_device
+from rt_scale.spec.duration import duration_steps
+from rt_scale.spec.metric_names import is_constant
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.schedule import duration_steps
-from rt_scale.spec.seeding import stream
 from rt_scale.training.checkpoint import load_training, save_training, save_weights
 from rt_scale.training.distillation import Distillation, parameter_dtype
 from rt_scale.training.loop import Progress, distance, train
@@ -33,13 +33,13 @@ class DistillRun:
 
     Args:
         spec: the run.
-        data: its prepared data set, which fits it.
+        data: its prepared data sets, which fit it.
         context: where it runs and what it writes to.
     """
 
-    def __init__(self, spec: RunSpec, data: Prepared, context: Context) -> None:
+    def __init__(self, spec: RunSpec, data: Sets, context: Context) -> None:
         self.spec, self.context = spec, context
-        info, device = data.info, context.execution.device
+        info, device = data.main.info, context.execution.device
         dtype = parameter_dtype(spec.precision)
         pair = build_pair(spec, info.channels, spec.data.size or info.size)
         self.teacher = to_device(pair.teacher, device, dtype)
@@ -50,17 +50,20 @@ class DistillRun:
         )
         subset = None
         if spec.data.samples is not None:
-            subset = nested_subset(data.train.labels, spec.data.samples, spec.seeds.data)
-        loader = functools.partial(
-            ResidentLoader, batch_size=spec.train.batch_size, seed=spec.seeds.data, device=device
+            subset = nested_subset(data.main.train.labels, spec.data.samples, spec.seeds.data)
+        self.loader = ResidentLoader(
+            data.main.train, batch_size=spec.train.batch_size, seed=spec.seeds.data, device=device, subset=subset
         )
-        self.loader = loader(data.train, subset=subset)
-        self.prober = Prober(spec.probe, self.loader, loader(data.test), self.to_inputs, classes=len(info.classes))
-        # One draw for input, teacher and student at every epoch: their differences are the embeddings' own.
-        self.probe_seed = stream("probe", spec.seeds.probe)
+        self.evaluation = Evaluation(
+            spec,
+            build_probers(spec, data, self.loader, self.to_inputs, dtype),
+            Pair(self.teacher, self.student),
+            self.initial,
+            context.observer.stage,
+        )
         self.optimizer = build_optimizer(spec.train.optimizer, self.student.parameters())
         self.progress = Progress()
-        self.constant_probes: dict[str, float] = {}
+        self.constant: dict[str, float] = {}
         every = spec.probe.every
         self.probe_steps = duration_steps(every, self.loader.steps) if every else self.total_steps
 
@@ -114,29 +117,20 @@ class DistillRun:
             return False
         self.progress, self.context.elapsed_before = found
         known = self.context.metrics.last()
-        self.constant_probes = {
-            name: value for name, value in known.items() if name.startswith(("probe/teacher/", "probe/input/"))
-        }
+        self.constant = {name: value for name, value in known.items() if is_constant(name)}
         return True
 
     def _begin(self) -> None:
         """Probe what stays constant once, the student at its start, and keep the start as a checkpoint."""
-        self.context.observer.stage("probing input pixels")
-        pixels = self.prober.probe_input(self.probe_seed)
-        self.context.observer.stage("probing the teacher")
-        teacher = self.prober.probe_network(self.teacher.encoder, self.probe_seed)
-        self.constant_probes = {f"probe/input/{name}": value for name, value in pixels.items()}
-        self.constant_probes |= {f"probe/teacher/{name}": value for name, value in teacher.items()}
+        self.constant = self.evaluation.constant()
         self._probe_student()
         self._checkpoint()
 
     def _probe_student(self) -> None:
         progress = self.progress
-        self.context.observer.stage("probing the student")
-        values = self.prober.probe_network(self.student.encoder, self.probe_seed)
         # The constant ones are repeated, not measured again: curves want a line to compare with.
-        named = self.constant_probes | {f"probe/student/{name}": value for name, value in values.items()}
-        self.context.log(progress.step, progress.step / self.loader.steps, named)
+        values = self.constant | self.evaluation.changing()
+        self.context.log(progress.step, progress.step / self.loader.steps, values)
         self.context.observer.stage("training")
 
     def _checkpoint(self) -> None:
@@ -159,7 +153,7 @@ def cache_bytes(spec: RunSpec, samples: int) -> int:
     return samples * spec.projector.bottleneck * parameter_dtype(spec.precision).itemsize
 
 
-def distill(spec: RunSpec, data: Prepared, context: Context) -> dict[str, Any]:
+def distill(spec: RunSpec, data: Sets, context: Context) -> dict[str, Any]:
     """Run ``spec`` to its end; what goes into its result beside the metrics."""
     attempt = DistillRun(spec, data, context)
     last = attempt.run()

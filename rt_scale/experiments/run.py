@@ -6,16 +6,17 @@ import importlib.metadata
 import platform
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from rt_scale.data.prepare import Prepared
-from rt_scale.experiments.check import check
+from rt_scale.experiments.check import Sets, check
 from rt_scale.experiments.context import Context
 from rt_scale.experiments.distill import cache_bytes, distill
 from rt_scale.experiments.settings import Execution, Settings, resolve
 from rt_scale.spec.errors import InputError, RtScaleError, RunError
+from rt_scale.spec.metric_names import probe_group
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
@@ -38,12 +39,16 @@ def run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
         RunError: where it failed; the reason is kept in its directory, and so is what was computed.
     """
     run_dir = settings.store.run(spec)
-    data = check(spec, settings.data_dir)
     finished = run_dir.result()
     if finished is not None:
-        _refuse_other_data(spec, data, finished["data"]["sha256"])
+        _refuse_other_result(spec, finished, settings.data_dir)
         return finished
+    data = check(spec, settings.data_dir)
+    resolve(settings, None, 0)  # what cannot be done here is refused before anything is written
     with run_dir.acquire():
+        finished = run_dir.result()  # of a process that had the lease until now
+        if finished is not None:
+            return finished
         try:
             return _attempt(spec, data, run_dir, settings)
         except InputError:
@@ -54,12 +59,12 @@ def run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
             raise failure from error
 
 
-def _attempt(spec: RunSpec, data: Prepared, run_dir: RunDir, settings: Settings) -> dict[str, Any]:
+def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> dict[str, Any]:
     run_dir.write_spec(spec)
     earlier = run_dir.environment()
     if earlier:
-        _refuse_other_data(spec, data, earlier["data"]["sha256"])
-    samples = spec.data.samples or len(data.train.labels)
+        _refuse_other_data(spec, data, earlier["data"])
+    samples = spec.data.samples or len(data.main.train.labels)
     execution = resolve(settings, earlier and earlier["execution"], cache_bytes(spec, samples))
     attempts = [*(earlier["attempts"] if earlier else []), _machine(execution)]
     run_dir.write_environment({"execution": execution.to_json(), "data": _data_record(data), "attempts": attempts})
@@ -85,28 +90,54 @@ def _attempt(spec: RunSpec, data: Prepared, run_dir: RunDir, settings: Settings)
     return result
 
 
-def _result(spec: RunSpec, data: Prepared, context: Context, attempts: int) -> dict[str, Any]:
+def _result(spec: RunSpec, data: Sets, context: Context, attempts: int) -> dict[str, Any]:
     outcome = distill(spec, data, context)
     return {
         "name": spec.name,
         **outcome,
-        "best": context.metrics.best("probe/student/"),
+        "best": _best(spec, context.metrics),
         "seconds": round(context.elapsed, 3),
         "attempts": attempts,
         "data": _data_record(data),
     }
 
 
-def _data_record(data: Prepared) -> dict[str, str]:
-    return {"name": data.info.name, "title": data.info.title, "sha256": data.sha256}
+def _best(spec: RunSpec, metrics: MetricsTable) -> dict[str, dict[str, float]]:
+    """The student's best accuracies on every data set that it is probed on."""
+    found: dict[str, dict[str, float]] = {}
+    for data in (None, *spec.probe.also):
+        found |= metrics.best(f"{probe_group(data)}/student/")
+    return found
 
 
-def _refuse_other_data(spec: RunSpec, data: Prepared, sha256: str) -> None:
-    if data.sha256 != sha256:
-        raise InputError(
-            f"Run {spec.name} was computed on a data set '{spec.data.name}' with other contents (sha256 "
-            f"{sha256[:12]}..., here {data.sha256[:12]}...). Prepare this one under another name, or use another store."
-        )
+def _data_record(data: Sets) -> dict[str, Any]:
+    """Names and contents of the data sets; ``also``, by name, where the run is probed on others."""
+    info = data.main.info
+    record: dict[str, Any] = {"name": info.name, "title": info.title, "sha256": data.main.sha256}
+    if data.also:
+        record["also"] = {name: {"title": set_.info.title, "sha256": set_.sha256} for name, set_ in data.also.items()}
+    return record
+
+
+def _refuse_other_result(spec: RunSpec, finished: dict[str, Any], data_dir: Path) -> None:
+    """A result needs no data to be read, but must not pass for one on other data of the same name."""
+    try:
+        data = check(spec, data_dir)
+    except InputError:
+        return
+    _refuse_other_data(spec, data, finished["data"])
+
+
+def _refuse_other_data(spec: RunSpec, data: Sets, record: dict[str, Any]) -> None:
+    """Refuse data sets whose contents are not those of ``record``, as ``_data_record`` made it."""
+    pairs = [(spec.data.name, data.main.sha256, record["sha256"])]
+    pairs += [(name, data.also[name].sha256, known["sha256"]) for name, known in record.get("also", {}).items()]
+    for name, here, then in pairs:
+        if here != then:
+            raise InputError(
+                f"Run {spec.name} was computed on a data set '{name}' with other contents (sha256 {then[:12]}..., "
+                f"here {here[:12]}...). Prepare this one under another name, or use another store."
+            )
 
 
 def _machine(execution: Execution) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).tolist()  # fails where there is no such device, or one without memory
     except (RuntimeError, AssertionError) as error:
         gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         reason = str(error).splitlines()[0]

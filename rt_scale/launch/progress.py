@@ -13,6 +13,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+QUIET = 30.0
+"""Seconds after which a sweep in a pipe says that it is alive."""
 SHOWN = ("probe/student/linear", "probe/student/knn")
 
 
@@ -92,7 +94,7 @@ class SweepTable:
         self.failed: dict[str, str] = {}
         self._values: dict[str, dict[str, float]] = {}
         self._finished: set[str] = set()
-        self._started = time.monotonic()
+        self._started = self._spoke = time.monotonic()
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._render, transient=True)
 
     def __enter__(self) -> SweepTable:
@@ -112,6 +114,8 @@ class SweepTable:
             self._console.print(f"[yellow]warning[/] {label}: {result['warning']}", highlight=False)
         self._running[label] = result
         self._values.setdefault(label, {}).update(result["values"])
+        if not self._console.is_terminal and time.monotonic() - self._spoke > QUIET:
+            self._say(self._summary(markup=False))
 
     def finished(self, label: str, error: str | None) -> None:
         """Turn the row of a run into a line."""
@@ -122,23 +126,31 @@ class SweepTable:
         place = f"[{self._done_before + len(self._finished)}/{self._total}]"
         if error is None:
             text = probe_text(self._values.get(label, {}))
-            self._console.print(f"{place} {label}  {text}", markup=False, highlight=False)
+            self._say(f"{place} {label}  {text}")
         else:
             self.failed[label] = error
-            self._console.print(f"{place} {label}  FAILED: {error}", markup=False, highlight=False)
+            self._say(f"{place} {label}  FAILED: {error}")
 
     def _render(self) -> Group:
         table = Table(box=None, pad_edge=False, show_header=False)
         for label, result in self._running.items():
             percent = 100 * result["step"] / max(1, result["steps"])
             table.add_row(label, f"{percent:3.0f} %", str(result["stage"]), probe_text(self._values[label]))
+        return Group(table, self._summary(markup=True))
+
+    def _summary(self, markup: bool) -> str:
         count = len(self._finished)
         left = self._total - self._done_before - count
         seconds = time.monotonic() - self._started
         rate = f", about {_duration(seconds / count * left)} left" if count else ""
-        failed = f", [red]{len(self.failed)} failed[/]" if self.failed else ""
-        line = f"{self._done_before + count} of {self._total} runs{failed}, {_duration(seconds)} so far{rate}"
-        return Group(table, line)
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        failed = f"[red]{failed}[/]" if markup and failed else failed
+        running = "" if markup else f", {len(self._running)} running"
+        return f"{self._done_before + count} of {self._total} runs{failed}{running}, {_duration(seconds)} so far{rate}"
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
+        self._spoke = time.monotonic()
 
 
 def _duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rt_scale.experiments.check import check_all
 from rt_scale.launch.tune import View, run_points
+from rt_scale.spec.metric_names import ProbeName
 from rt_scale.spec.sweep import Point, SweepSpec
 from rt_scale.store.board import BoardRun, build_sweep_board
 from rt_scale.store.store import Store
@@ -58,25 +59,38 @@ def run_sweep(
         view: makes the view from the number of runs and the number done before.
 
     Raises:
-        InputError: where data are missing, the store cannot be written or resources are not there.
+        InputError: where data or the device are missing, the store cannot be written or resources are not there.
     """
     store.check_writable()
-    check_all([point.spec for point in points], data_dir)
     folder = store.sweep(sweep.name)
-    folder.write(text, [point.spec.name for point in points])
     done = {point.spec.name for point, _ in finished_runs(points, store)}
     todo = [point for point in points if point.spec.name not in done]
+    check_all([point.spec for point in todo], data_dir)
+    if todo and device != "auto":
+        _check_device(device)
+    folder.write(text, [point.spec.name for point in points])
     refresh_board(sweep, points, store)
+    told: dict[str, str] = {}
     if todo:
         with view(len(points), len(done)) as shown:
-            run_points(
+            told = run_points(
                 todo, sweep.launch, store=store.root, data_dir=data_dir, device=device, view=shown,
                 concurrency=concurrency,
             )  # fmt: skip
     finished = finished_runs(points, store)
     complete = {point.spec.name for point, _ in finished}
-    failed = {point.label: reason(store, point) for point in points if point.spec.name not in complete}
+    failed = {
+        point.label: told.get(point.label) or reason(store, point)
+        for point in points
+        if point.spec.name not in complete
+    }
     return Outcome(finished, failed)
+
+
+def _check_device(device: str) -> None:
+    from rt_scale.experiments.settings import find_device  # imports torch, which nothing else here needs
+
+    find_device(device)
 
 
 def reason(store: Store, point: Point) -> str:
@@ -110,7 +124,10 @@ def refresh_board(sweep: SweepSpec, points: Sequence[Point], store: Store) -> Pa
 def board_metrics(points: Sequence[Point]) -> list[str]:
     """Tags that become columns of the HParams view: the probes, then what training ended with."""
     probe = points[0].spec.probe
-    kinds = [*(["linear"] if probe.linear else []), *(["knn"] if probe.knn else [])]
-    kinds += [f"{kind}_standardized" for kind in kinds if probe.standardized]
-    tags = [f"probe/{role}/{kind}" for kind in kinds for role in ("student", "teacher", "input")]
+    tags = [
+        str(ProbeName(role, kind, data))
+        for data in (None, *probe.also)
+        for kind in probe.kinds
+        for role in ("student", "teacher", "input")
+    ]
     return [*tags, "train/loss", "train/kl", "distance/from_init", "distance/from_teacher"]

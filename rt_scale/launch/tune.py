@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,7 +61,7 @@ def run_points(
     device: str,
     view: View,
     concurrency: int | None = None,
-) -> None:
+) -> dict[str, str]:
     """Run every point through Ray Tune on a local Ray that lives as long as this call.
 
     What became of a run stands in its directory afterwards; the failure of one leaves the others alone.
@@ -72,6 +74,10 @@ def run_points(
         device: as ``Settings.device``.
         view: is told of every report.
         concurrency: runs at a time, at most; None: as many as the resources hold.
+
+    Returns:
+        label -> why the run ended without a result, for those that did. A refusal, which leaves no trace
+        in a run's directory, is told here alone.
 
     Raises:
         InputError: where this machine can never hold the resources of one run.
@@ -88,6 +94,7 @@ def run_points(
         for point in points
     ]
     scratch = Path(tempfile.mkdtemp(prefix="rt-scale-tune-"))
+    forward = _Forward(view)
     try:
         with _local_ray():
             _refuse_impossible(launch)
@@ -98,12 +105,13 @@ def run_points(
                 run_config=tune.RunConfig(
                     storage_path=str(scratch),
                     verbose=0,
-                    callbacks=[_Forward(view)],
+                    callbacks=[forward],
                     failure_config=tune.FailureConfig(max_failures=RESTARTS),
                 ),
             ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    return forward.errors
 
 
 class _Reporter:
@@ -137,12 +145,20 @@ class _Reporter:
 
 
 def _trial(config: Mapping[str, Any]) -> None:
+    try:
+        _run(config["run"])
+    except Exception as error:
+        tune.report({"state": "failed", "error": _in_words(error)})
+    else:
+        tune.report({"state": "done"})
+
+
+def _run(given: Mapping[str, Any]) -> None:
     # Imported here: the driver never needs torch.
     from rt_scale.experiments.run import run
     from rt_scale.experiments.settings import Settings
     from rt_scale.store.store import Store
 
-    given = config["run"]
     settings = Settings(
         store=Store(Path(given["store"])),
         data_dir=Path(given["data_dir"]),
@@ -150,19 +166,23 @@ def _trial(config: Mapping[str, Any]) -> None:
         threads=given["threads"],
         observer=_Reporter(),
     )
-    try:
-        run(RunSpec.model_validate(given["spec"]), settings)
-    except RtScaleError as error:
-        tune.report({"state": "failed", "error": str(error)})
-    else:
-        tune.report({"state": "done"})
+    run(RunSpec.model_validate(given["spec"]), settings)
+
+
+def _in_words(error: Exception) -> str:
+    """What ended a run; whatever happens once it is under way comes as an RtScaleError."""
+    if isinstance(error, RtScaleError):
+        return str(error)
+    detail = " ".join(str(error).split())
+    return f"it could not be started ({type(error).__name__}: {detail}); see what is missing with 'rt-scale doctor'"
 
 
 class _Forward(tune.Callback):  # type: ignore[misc]
-    """Hands Tune's events to the view."""
+    """Hands Tune's events to the view, and keeps the errors."""
 
     def __init__(self, view: View) -> None:
         self._view = view
+        self.errors: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks for a restore that we never ask for; a terminal cannot be pickled.
@@ -173,11 +193,16 @@ class _Forward(tune.Callback):  # type: ignore[misc]
         if result.get("state") == "running":
             self._view.running(label, result)
         elif result.get("state") in {"done", "failed"}:
-            self._view.finished(label, result.get("error"))
+            self._finished(label, result.get("error"))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         reason = f"its process died {RESTARTS + 1} times; run the sweep again to go on from its last checkpoint"
-        self._view.finished(trial.config["run"]["label"], reason)
+        self._finished(trial.config["run"]["label"], reason)
+
+    def _finished(self, label: str, error: str | None) -> None:
+        if error is not None:
+            self.errors[label] = error
+        self._view.finished(label, error)
 
 
 @contextmanager
@@ -185,6 +210,7 @@ def _local_ray() -> Iterator[None]:
     """A Ray of our own on this machine, quiet, on localhost, gone afterwards."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         ray.init(
@@ -195,6 +221,9 @@ def _local_ray() -> Iterator[None]:
             logging_level="ERROR",
             configure_logging=True,
         )
+        # Ray puts its own handler in place of ours, which ends a sweep as Ctrl-C does.
+        if on_sigterm is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)
         try:
             yield
         finally:

@@ -8,14 +8,18 @@ import torch
 
 from rt_scale.models.convnet import ConvNet
 from rt_scale.models.encoder import Encoder
-from rt_scale.models.norms import NORM_LAYERS, scaled
+from rt_scale.models.mlp import MLP, Flatten
+from rt_scale.models.norms import NORM_LAYERS
+from rt_scale.models.preresnet import PreActivationResNet
 from rt_scale.models.resnet import ResNet
 from rt_scale.models.vgg import VGG
-from rt_scale.spec.encoders import encoder_names, parse_encoder
+from rt_scale.models.vit import ViT
+from rt_scale.spec.encoders import EncoderDescription, encoder_names, parse_encoder
+from rt_scale.spec.families import scaled
 from rt_scale.spec.run import EncoderSpec
 
 ENCODERS: tuple[str, ...] = encoder_names()
-"""Names of encoders, with one example of the conv nets."""
+"""Names of encoders, with one example each of the conv nets and MLPs."""
 
 _LISTED_SIZE = 32
 _LISTED_CHANNELS = 3
@@ -46,28 +50,50 @@ def build_encoder(spec: EncoderSpec, *, channels: int, size: int) -> Encoder:
     called directly, torch's layers initialise themselves from the global generator.
 
     Args:
-        spec: name, normalisation and width multiplier.
+        spec: name, normalisation, width multiplier and attention.
         channels: 1 or 3.
         size: side of the square images in pixels.
 
     Raises:
-        InputError: unknown name or normalisation, image too small, channels not 1 or 3.
+        InputError: unknown name, a normalisation, width or attention that it cannot have, an image too small
+            or not a whole number of patches wide, channels not 1 or 3.
     """
     description = parse_encoder(spec.name)
-    description.check(norm=spec.norm, width=spec.width)
-    description.check_image(channels=channels, size=size)
-    norm = NORM_LAYERS[spec.norm]
-    if description.family == "resnet":
-        return ResNet(description.layers, channels=channels, width=spec.width, norm=norm)
+    description.check(norm=spec.norm, width=spec.width, attention=spec.attention)
+    description.check_image(channels=channels, size=size, norm=spec.norm, width=spec.width)
+    if description.channels is None:
+        return _published(description, spec, channels, size)
+    return _by_width(description, spec, scaled(description.channels, spec.width), channels, size)
+
+
+def _published(description: EncoderDescription, spec: EncoderSpec, channels: int, size: int) -> Encoder:
+    """An encoder whose name stands for the channels of its stages."""
+    norm, layers, stages = NORM_LAYERS[spec.norm], description.layers, description.stages
+    if description.family == "flatten":
+        return Flatten(channels * size**2)
     if description.family == "vgg":
-        return VGG(description.layers, channels=channels, width=spec.width, norm=norm)
-    assert description.channels is not None
-    return ConvNet(
+        return VGG(layers, channels=channels, width=spec.width, norm=norm)
+    residual = PreActivationResNet if description.family == "preresnet" else ResNet
+    return residual(layers, channels=channels, planes=stages, width=spec.width, norm=norm)
+
+
+def _by_width(description: EncoderDescription, spec: EncoderSpec, width: int, channels: int, size: int) -> Encoder:
+    """An encoder whose layers all have one width."""
+    depth = description.layers
+    if description.family == "convnet":
+        norm = NORM_LAYERS[spec.norm]
+        return ConvNet(channels=channels, size=size, layer_channels=width, depth=depth, norm=norm)
+    if description.family == "mlp":
+        return MLP(inputs=channels * size**2, units=width, depth=depth)
+    return ViT(
         channels=channels,
         size=size,
-        layer_channels=scaled(description.channels, spec.width),
-        depth=description.layers,
-        norm=norm,
+        patch=description.design.patch,
+        width=width,
+        heads=description.heads,
+        layers=depth,
+        shared=description.family == "vit_shared",
+        over_heads=spec.attention == "heads",
     )
 
 
@@ -77,9 +103,9 @@ def list_encoders() -> list[EncoderRow]:
 
 
 def _row(name: str) -> EncoderRow:
-    description = parse_encoder(name)
     spec = EncoderSpec.model_validate({"name": name})
     with torch.device("meta"):
         encoder = build_encoder(spec, channels=_LISTED_CHANNELS, size=_LISTED_SIZE)
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
-    return EncoderRow(name, parameters, encoder.embed_dim, description.default_norm, description.minimum_size)
+    design = parse_encoder(name).design
+    return EncoderRow(name, parameters, encoder.embed_dim, design.default_norm, design.minimum_size)

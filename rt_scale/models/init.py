@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from rt_scale.models.mlp import RectifiedLinear
+from rt_scale.models.vit import Tokens
 from rt_scale.spec.errors import InputError
 
 _LINEAR_STD = 0.02
@@ -26,37 +28,71 @@ def _convolution(module: nn.Module, generator: torch.Generator) -> None:
 
 def _linear(module: nn.Module, generator: torch.Generator) -> None:
     assert isinstance(module, nn.Linear)
-    # The cut lies 100 sigma out, so this is the truncated normal. torch's own trunc_normal_ is not used:
-    # its draws differ between versions (inverse error function, rejection), and so would a run's numbers.
-    module.weight.normal_(0.0, _LINEAR_STD, generator=generator).clamp_(-_LINEAR_CUT, _LINEAR_CUT)
+    _truncated_normal(module.weight, generator)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
 
 
-def _batch_norm(module: nn.Module, generator: torch.Generator) -> None:
-    assert isinstance(module, nn.BatchNorm2d)
-    # Scale 1, shift 0, running mean 0, running variance 1, none counted: nothing is drawn.
+def _torch_linear(module: nn.Module, generator: torch.Generator) -> None:
+    assert isinstance(module, nn.Linear)
+    # torch's own default: uniform in +-1/sqrt(inputs) for weights (Kaiming uniform with a = sqrt 5) and biases.
+    bound = module.in_features**-0.5
+    module.weight.uniform_(-bound, bound, generator=generator)
+    if module.bias is not None:
+        module.bias.uniform_(-bound, bound, generator=generator)
+
+
+def _rectified_linear(module: nn.Module, generator: torch.Generator) -> None:
+    assert isinstance(module, RectifiedLinear)
+    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+    nn.init.zeros_(module.bias)
+
+
+def _tokens(module: nn.Module, generator: torch.Generator) -> None:
+    assert isinstance(module, Tokens)
+    _truncated_normal(module.class_token, generator)
+    _truncated_normal(module.positions, generator)
+
+
+def _truncated_normal(tensor: Tensor, generator: torch.Generator) -> None:
+    # The cut lies 100 sigma out, so this is the truncated normal. torch's own trunc_normal_ is not used:
+    # its draws differ between versions (inverse error function, rejection), and so would a run's numbers.
+    tensor.normal_(0.0, _LINEAR_STD, generator=generator).clamp_(-_LINEAR_CUT, _LINEAR_CUT)
+
+
+def _normalisation(module: nn.Module, generator: torch.Generator) -> None:
+    assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm | nn.LayerNorm)
+    # Scale 1, shift 0; for batch norm running mean 0, running variance 1, none counted. Nothing is drawn.
     module.reset_parameters()
 
 
 _INITIALISERS: dict[type[nn.Module], Callable[[nn.Module, torch.Generator], None]] = {
     nn.Conv2d: _convolution,
     nn.Linear: _linear,
-    nn.BatchNorm2d: _batch_norm,
+    RectifiedLinear: _rectified_linear,
+    Tokens: _tokens,
+    nn.BatchNorm1d: _normalisation,
+    nn.BatchNorm2d: _normalisation,
+    nn.InstanceNorm2d: _normalisation,
+    nn.GroupNorm: _normalisation,
+    nn.LayerNorm: _normalisation,
 }
 
 
 @torch.no_grad()
-def initialise(model: Model, generator: torch.Generator) -> Model:
+def initialise(model: Model, generator: torch.Generator, *, linear: str = "trunc_normal") -> Model:
     """Set every parameter and buffer of ``model``, in place, drawing from ``generator`` alone.
 
-    Convolutions are Kaiming normal (fan-out, ReLU gain), linear weights truncated normal (sigma 0.02,
-    cut at -2 and 2), biases 0, normalisations 1 and 0. Modules are drawn in the order of
-    ``model.modules()``: an encoder's draw does not depend on the projector that follows it.
+    Convolutions and an MLP encoder's layers are Kaiming normal (fan-out, ReLU gain). The projector's
+    linear weights (paper, appendix E.1) and all of a ViT's, patch embedding, class token and positions
+    included (DeiT, Touvron et al. 2020; DINO), are truncated normal (sigma 0.02, cut at -2 and 2).
+    Biases are 0, normalisations 1 and 0. Modules are drawn in the order of ``model.modules()``, a shared one
+    once: an encoder's draw does not depend on the projector that follows it.
 
     Args:
         model: on the generator's device.
         generator: on the CPU where every device is to draw the same.
+        linear: initialisation of linear layers: ``trunc_normal`` as above, or ``torch``, torch's default.
 
     Returns:
         ``model``.
@@ -64,11 +100,12 @@ def initialise(model: Model, generator: torch.Generator) -> Model:
     Raises:
         TypeError: a module holds parameters or buffers that no rule covers.
     """
+    initialisers = _INITIALISERS | ({nn.Linear: _torch_linear} if linear == "torch" else {})
     for name, module in model.named_modules():
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         if not own:
             continue
-        initialiser = _INITIALISERS.get(type(module))
+        initialiser = initialisers.get(type(module))
         if initialiser is None:
             raise TypeError(f"no initialisation is known for {type(module).__name__} at '{name}'")
         initialiser(module, generator)
@@ -96,13 +133,40 @@ def local_initialisation(teacher: nn.Module, fresh: Model, alpha: float) -> Mode
         ValueError: the networks' parameters or buffers differ in name or shape.
     """
     if not 0.0 <= alpha <= 1.0:
-        raise InputError(
-            f"alpha is {alpha}; it must lie in [0, 1]: 0 starts at the teacher, 1 at a fresh draw."
-        )
+        raise InputError(f"alpha is {alpha}; it must lie in [0, 1]: 0 starts at the teacher, 1 at a fresh draw.")
     _same_architecture(teacher, fresh)
     delta = math.sqrt(alpha**2 + (1.0 - alpha) ** 2)
     for parameter, taught in zip(fresh.parameters(), teacher.parameters(), strict=True):
         parameter.mul_(alpha).add_(taught, alpha=1.0 - alpha).div_(delta)
+    for buffer, kept in zip(fresh.buffers(), teacher.buffers(), strict=True):
+        buffer.copy_(kept)
+    return fresh
+
+
+@torch.no_grad()
+def neighbourhood_initialisation(teacher: nn.Module, fresh: Model, epsilon: float) -> Model:
+    """Move ``fresh`` near ``teacher``: theta = theta_T + epsilon theta~, for every parameter.
+
+    Unlike local initialisation the variance grows, by the factor 1 + epsilon^2; the distance from the teacher is
+    epsilon times the norm of the draw. Buffers become the teacher's. At epsilon = 0 bitwise the teacher.
+
+    Args:
+        teacher: a network of the same architecture, dtype and device; not changed.
+        fresh: theta~, an independent draw of the same initialisation; changed in place.
+        epsilon: >= 0.
+
+    Returns:
+        ``fresh``.
+
+    Raises:
+        InputError: epsilon below 0.
+        ValueError: the networks' parameters or buffers differ in name or shape.
+    """
+    if not epsilon >= 0.0:
+        raise InputError(f"epsilon is {epsilon}; it must be at least 0, where 0 starts at the teacher.")
+    _same_architecture(teacher, fresh)
+    for parameter, taught in zip(fresh.parameters(), teacher.parameters(), strict=True):
+        parameter.mul_(epsilon).add_(taught)
     for buffer, kept in zip(fresh.buffers(), teacher.buffers(), strict=True):
         buffer.copy_(kept)
     return fresh

@@ -1,8 +1,9 @@
-"""Normalisation layers by name, and channel counts by width multiplier."""
+"""Normalisation layers by name, for feature maps [B, C, H, W]."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
@@ -14,12 +15,14 @@ def _nothing(channels: int) -> nn.Module:
     return nn.Identity()
 
 
+# All have a learned scale and shift a channel, so that every choice has as many parameters (none apart).
+# 'instance' is over the positions of one channel. 'layer' is over all channels and positions of an image,
+# what figure 11 calls layer norm: one group of Wu & He (2018), and not ConvNeXt's norm over channels alone.
+# Neither keeps running statistics: an image's output depends on that image, in training and evaluation.
 NORM_LAYERS: dict[str, NormLayer] = {
     "batch": nn.BatchNorm2d,
+    "instance": partial(nn.InstanceNorm2d, affine=True),
+    "group8": partial(nn.GroupNorm, 8),
+    "layer": partial(nn.GroupNorm, 1),
     "none": _nothing,
 }
-
-
-def scaled(channels: int, width: float) -> int:
-    """``channels`` times ``width``, rounded to the nearest whole number (half to even), at least 1."""
-    return max(1, round(channels * width))

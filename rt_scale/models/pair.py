@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rt_scale.models.encoder import Encoder
 from rt_scale.models.encoders import build_encoder
-from rt_scale.models.init import initialise, local_initialisation
+from rt_scale.models.init import initialise, local_initialisation, neighbourhood_initialisation
 from rt_scale.models.projector import Projector
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.seeding import stream
@@ -65,16 +65,26 @@ def build_network(spec: RunSpec, channels: int, size: int, generator: torch.Gene
     head = spec.projector
     with torch.device("meta"):
         encoder = build_encoder(spec.encoder, channels=channels, size=size)
-        projector = Projector(encoder.embed_dim, head.hidden, head.bottleneck, head.out_dim)
-        network = Network(encoder, projector).float()
-    return initialise(network.to_empty(device="cpu"), generator)
+        projector = Projector(
+            encoder.embed_dim,
+            head.hidden,
+            head.bottleneck,
+            head.out_dim,
+            parts=head.parts,
+            activation=head.activation,
+            batch_norm=head.batch_norm,
+        )
+        network = Network(encoder, projector).float().to_empty(device="cpu")
+    initialise(network.encoder, generator)
+    initialise(network.projector, generator, linear=head.init)
+    return network
 
 
 def build_pair(spec: RunSpec, channels: int, size: int) -> Pair:
     """Teacher and locally initialised student, in float32 on the CPU.
 
     The teacher is the draw of stream ``teacher`` at ``seeds.teacher``; the student's own share
-    (``student.alpha``) is the draw of stream ``student`` at ``seeds.student``.
+    (``student.alpha``, or ``student.epsilon``) is the draw of stream ``student`` at ``seeds.student``.
 
     Args:
         spec: its ``encoder``, ``projector``, ``student`` and ``seeds`` are read.
@@ -86,7 +96,11 @@ def build_pair(spec: RunSpec, channels: int, size: int) -> Pair:
     """
     teacher = build_network(spec, channels, size, _generator("teacher", spec.seeds.teacher))
     fresh = build_network(spec, channels, size, _generator("student", spec.seeds.student))
-    student = local_initialisation(teacher, fresh, spec.student.alpha)
+    start = spec.student
+    if start.epsilon is None:
+        student = local_initialisation(teacher, fresh, start.alpha)
+    else:
+        student = neighbourhood_initialisation(teacher, fresh, start.epsilon)
     return Pair(teacher.requires_grad_(False).eval(), student.train())
 
 

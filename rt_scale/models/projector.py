@@ -1,4 +1,4 @@
-"""The projector: an MLP and the l2-bottleneck (paper, appendix E.1)."""
+"""The projector: an MLP and the l2-bottleneck (paper, appendices B.2 and E.1)."""
 
 from __future__ import annotations
 
@@ -8,48 +8,89 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rt_scale.spec.bottleneck import PAPER, part_flags
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+
 
 class Projector(nn.Module):
-    """MLP with GELU, then linear, l2-normalisation, and a linear layer of unit weight vectors.
+    """An MLP, then the six parts of the l2-bottleneck, each there or not.
 
-    embedding -> [linear, GELU] per hidden width -> linear to k -> divide by its l2 norm
-    -> inner products with m unit vectors of length k.
+    embedding -> [linear, batch norm, activation] per hidden width -> linear 1 to k -> feature norm 1 (divide by
+    the l2 norm) -> linear 2, without bias, to m -> feature norm 2. Weight norm 1 and 2 divide the weight
+    vector of every output of linear 1 and 2 by its length. Where linear 2 is left out, linear 1 goes to m; where
+    linear 1 is left out, k is the width of the MLP's output; without both, so is m.
 
     Args:
         embed_dim: width of the embedding.
         hidden: widths of the hidden layers; may be empty.
-        bottleneck: k.
-        out_dim: m.
+        bottleneck: k, where both linear layers are there.
+        out_dim: m, where at least one linear layer is there.
+        parts: the bottleneck's parts as ``spec.bottleneck`` writes them; the paper's by default.
+        activation: after every hidden layer, key of ``ACTIVATIONS``.
+        batch_norm: whether hidden layers have a batch norm before their activation.
+
+    Attributes:
+        feature_width: k, the width of ``features()``.
     """
 
-    def __init__(self, embed_dim: int, hidden: Sequence[int], bottleneck: int, out_dim: int) -> None:
+    def __init__(
+        self,
+        embed_dim: int,
+        hidden: Sequence[int],
+        bottleneck: int,
+        out_dim: int,
+        *,
+        parts: str = PAPER,
+        activation: str = "gelu",
+        batch_norm: bool = False,
+    ) -> None:
         super().__init__()
         modules: list[nn.Module] = []
         inputs = embed_dim
         for outputs in hidden:
-            modules += [nn.Linear(inputs, outputs), nn.GELU()]
+            modules.append(nn.Linear(inputs, outputs))
+            if batch_norm:
+                modules.append(nn.BatchNorm1d(outputs))
+            modules.append(ACTIVATIONS[activation]())
             inputs = outputs
         self.mlp = nn.Sequential(*modules)
-        self.bottleneck = nn.Linear(inputs, bottleneck)
-        self.last = nn.Linear(bottleneck, out_dim, bias=False)
+        self.parts = part_flags(parts)
+        self.bottleneck: nn.Module = nn.Identity()
+        self.last: nn.Module = nn.Identity()
+        if self.parts["linear_1"]:
+            self.bottleneck = nn.Linear(inputs, bottleneck if self.parts["linear_2"] else out_dim)
+            inputs = bottleneck if self.parts["linear_2"] else out_dim
+        self.feature_width = inputs
+        if self.parts["linear_2"]:
+            self.last = nn.Linear(inputs, out_dim, bias=False)
 
     def features(self, embedding: Tensor) -> Tensor:
-        """Bottleneck features [B, k] of length 1 from embeddings [B, embed_dim]."""
-        return functional.normalize(self.bottleneck(self.mlp(embedding)), dim=1)
+        """Bottleneck features [B, k], of length 1 under feature norm 1, from embeddings [B, embed_dim]."""
+        hidden = self.mlp(embedding)
+        if isinstance(self.bottleneck, nn.Linear):
+            weight = self.bottleneck.weight
+            weight = unit_rows(weight) if self.parts["weight_norm_1"] else weight
+            hidden = functional.linear(hidden, weight, self.bottleneck.bias)
+        return functional.normalize(hidden, dim=1) if self.parts["feature_norm_1"] else hidden
 
-    def directions(self) -> Tensor:
-        """The last layer's weight vectors [m, k] divided by their lengths, with gradient to the weight."""
-        return unit_rows(self.last.weight)
+    def directions(self) -> Tensor | None:
+        """The weight [m, k] that linear 2 acts with, with gradient; None where there is no linear 2."""
+        if not isinstance(self.last, nn.Linear):
+            return None
+        return unit_rows(self.last.weight) if self.parts["weight_norm_2"] else self.last.weight
 
     def logits(self, features: Tensor, directions: Tensor | None = None) -> Tensor:
-        """Logits [B, m] from bottleneck features [B, k]: cosines, so in [-1, 1].
+        """Logits [B, m] from bottleneck features [B, k]; with the paper's parts cosines, so in [-1, 1].
 
         Args:
             features: as ``features()`` gives them.
             directions: ``directions()`` computed before, where the weight is constant (a frozen
                 teacher's: 67 MB at m = 65,536, k = 256, not to be made anew at every step).
         """
-        return functional.linear(features, self.directions() if directions is None else directions)
+        weight = self.directions() if directions is None else directions
+        logits = features if weight is None else functional.linear(features, weight)
+        return functional.normalize(logits, dim=1) if self.parts["feature_norm_2"] else logits
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Logits [B, m] from embeddings [B, embed_dim]."""

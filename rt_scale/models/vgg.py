@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torchvision.models.vgg import cfgs
 
 from rt_scale.models.encoder import Encoder
-from rt_scale.models.norms import NormLayer, scaled
+from rt_scale.models.norms import NormLayer
+from rt_scale.spec.families import scaled
 
 _CONFIGURATIONS = {11: "A", 13: "B", 16: "D", 19: "E"}
 
@@ -21,7 +22,7 @@ class VGG(Encoder):
     Args:
         layers: 11, 13, 16 or 19.
         channels: of the images.
-        width: multiplier of every convolution's channels (``norms.scaled``).
+        width: multiplier of every convolution's channels (``families.scaled``).
         norm: makes the layer between convolution and ReLU.
     """
 

@@ -92,19 +92,19 @@ def train_classifier(
     # Weights and biases are views of one vector, so that the optimiser updates one tensor.
     parameters = drawn.to(device=x.device, dtype=x.dtype)
     parameters.grad = torch.empty_like(parameters)
-    classifier = _views(parameters, classes, width)
-    gradient = _views(parameters.grad, classes, width)
+    classifier = views(parameters, classes, width)
+    gradient = views(parameters.grad, classes, width)
     # The one-kernel step is the fastest on a GPU, and slower than the plain one on a CPU.
     optimizer = torch.optim.AdamW([parameters], lr=lr, fused=x.is_cuda)
     for _ in range(epochs):
         order = torch.randperm(len(x), generator=generator).to(x.device, non_blocking=True)
         for index in torch.split(order, batch_size):
-            _write_gradient(gradient, classifier, x.index_select(0, index), y.index_select(0, index))
+            write_gradient(gradient, classifier, x.index_select(0, index), y.index_select(0, index))
             optimizer.step()
     return classifier
 
 
-def _write_gradient(gradient: Classifier, classifier: Classifier, x: Tensor, y: Tensor) -> None:
+def write_gradient(gradient: Classifier, classifier: Classifier, x: Tensor, y: Tensor) -> None:
     """Write the gradient of the mean cross entropy over embeddings [B, D] and labels [B]."""
     errors = torch.softmax(classifier.logits(x), dim=1)
     target = y.unsqueeze(1)
@@ -114,5 +114,6 @@ def _write_gradient(gradient: Classifier, classifier: Classifier, x: Tensor, y: 
     torch.sum(errors, dim=0, out=gradient.bias)
 
 
-def _views(vector: Tensor, classes: int, width: int) -> Classifier:
+def views(vector: Tensor, classes: int, width: int) -> Classifier:
+    """The weight [classes, width] and the bias [classes] that lie in ``vector`` one after the other."""
     return Classifier(vector[: classes * width].view(classes, width), vector[classes * width :])

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rt_scale.probing.features import Features, Split, ToInputs, embed, pixels, standardise
 from rt_scale.probing.knn import check_neighbours, knn_accuracy
 from rt_scale.probing.linear import linear_probe
+from rt_scale.probing.logistic import logistic_probe
+from rt_scale.probing.ridge import ridge_probe
 from rt_scale.spec.run import ProbeSpec
 
 
 class Prober:
     """Probes embeddings of clean training images on the test split (paper, section 3 'Probing').
 
-    Every method returns ``{name: accuracy in [0, 1]}`` with the names ``linear`` and ``knn``, as the
-    spec asks for them, and the same with ``_standardized`` for embeddings that are standardised per
-    dimension by training statistics. Nothing is logged.
+    Every method returns ``{name: accuracy in [0, 1]}`` with the names ``linear``, ``knn``, ``logistic``
+    and ``ridge``, as the spec asks for them, and the same with ``_standardized`` for embeddings that are
+    standardised per dimension by training statistics. Nothing is logged.
 
     Args:
         spec: which probes, and the linear classifier's recipe.
@@ -29,9 +33,7 @@ class Prober:
         InputError: more neighbours than training images.
     """
 
-    def __init__(
-        self, spec: ProbeSpec, train: Split, test: Split, to_inputs: ToInputs, *, classes: int
-    ) -> None:
+    def __init__(self, spec: ProbeSpec, train: Split, test: Split, to_inputs: ToInputs, *, classes: int) -> None:
         if spec.knn:
             check_neighbours(spec.knn, train.samples)
         self.spec = spec
@@ -40,15 +42,20 @@ class Prober:
         self.to_inputs = to_inputs
         self.classes = classes
 
-    def probe_network(self, encoder: nn.Module, seed: int) -> dict[str, float]:
+    def probe_network(
+        self, encoder: nn.Module, seed: int, watch: Callable[[Tensor], None] | None = None
+    ) -> dict[str, float]:
         """Probe the embeddings of ``encoder``, which is left in the mode that it was in.
 
         Args:
             encoder: on the device of the inputs.
             seed: of the linear classifiers, e.g. ``stream("probe.student", spec.seeds.probe, epoch)``.
+            watch: given the test images' embeddings, float32 [N, D], to measure something else on them.
         """
         train = embed(encoder, self.train, self.to_inputs)
         test = embed(encoder, self.test, self.to_inputs)
+        if watch is not None:
+            watch(test.x)
         return self.probe_features(train, test, seed)
 
     def probe_input(self, seed: int) -> dict[str, float]:
@@ -89,4 +96,8 @@ class Prober:
             )
         if self.spec.knn:
             values["knn"] = knn_accuracy(*train, *test, k=self.spec.knn, classes=self.classes)
+        if self.spec.logistic:
+            values["logistic"] = logistic_probe(*train, *test, classes=self.classes, l2=self.spec.l2)
+        if self.spec.ridge:
+            values["ridge"] = ridge_probe(*train, *test, classes=self.classes, l2=self.spec.l2)
         return values

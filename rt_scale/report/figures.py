@@ -127,6 +127,7 @@ def _panel(accuracy: Axes, gain: Axes, members: Sequence[Curve], colours: Mappin
     accuracy.axhline(100 * float(np.mean([value for _, value in teachers])), color="0.3", ls="--", lw=1.2)
     accuracy.axhline(100 * float(np.mean([item.input for item in members])), color="tab:red", ls=":", lw=1.2)
     gain.axhline(0, color="0.3", ls="--", lw=1.2)
+    accuracy.set_ylim(bottom=max(0.0, accuracy.get_ylim()[0]))
     for axis in (accuracy, gain):
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

@@ -19,6 +19,10 @@ PROBES = {
     "knn": "k-nearest-neighbour probe",
     "linear_standardized": "linear probe, standardised features",
     "knn_standardized": "k-nearest-neighbour probe, standardised features",
+    "logistic": "logistic regression to convergence (not the paper's probe)",
+    "ridge": "ridge classifier (not the paper's probe)",
+    "logistic_standardized": "logistic regression to convergence, standardised features (not the paper's probe)",
+    "ridge_standardized": "ridge classifier, standardised features (not the paper's probe)",
 }
 """Probes by name, with their titles."""
 
@@ -110,7 +114,8 @@ def _percent(value: Estimate) -> str:
     return f"{100 * value.mean:.1f}{spread}"
 
 
-def _interval(value: Estimate) -> str:
+def gain_text(value: Estimate) -> str:
+    """A difference in percentage points with its 95 % interval, e.g. ``+26.3 [+15.5, +37.0]``."""
     mean = 100 * value.mean
     if value.half_width is None:
         return f"{mean:+.1f}"
@@ -127,7 +132,7 @@ def header(table: Sequence[Row]) -> list[str]:
 def cells(row: Row) -> list[str]:
     """The row as text, accuracies in percent as mean ± standard deviation."""
     axes = [f"{value:g}" if isinstance(value, float) else str(value) for value in row.values.values()]
-    measured = [_percent(row.input), _percent(row.teacher), _percent(row.student), _interval(row.gain)]
+    measured = [_percent(row.input), _percent(row.teacher), _percent(row.student), gain_text(row.gain)]
     return [*axes, str(row.gain.n), *measured]
 
 

@@ -27,10 +27,7 @@ def expand_axis(key: str, axis: list[Any] | dict[str, list[Any]]) -> list[Any]:
     Raises:
         InputError: where the generator is unknown, its arguments are wrong, or no value comes out.
     """
-    if isinstance(axis, list):
-        values = axis
-    else:
-        values = _generated(key, axis)
+    values = axis if isinstance(axis, list) else _generated(key, axis)
     if not values:
         raise InputError(f"The axis {key} has no values; give at least one.")
     texts = [repr(value) for value in values]

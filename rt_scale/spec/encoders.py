@@ -7,39 +7,19 @@ import re
 from dataclasses import dataclass
 
 from rt_scale.spec.errors import InputError, unknown_name
+from rt_scale.spec.families import (
+    ATTENTIONS,
+    ENCODER_FAMILIES,
+    NORMS,
+    VIT_HEAD,
+    VIT_LAYERS,
+    VIT_WIDTHS,
+    Family,
+    scaled,
+)
 
-NORMS = ("batch", "none")
-"""Normalisation layers that every family can be built with."""
-
-CONVNET_PATTERN = "convnet_<width>_<depth>"
-_CONVNET = re.compile(r"convnet_(0|[1-9][0-9]{0,5})_(0|[1-9][0-9]{0,5})")
-_CONVNET_LIMITS = (4096, 100)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """Encoders of one design.
-
-    Attributes:
-        names: its members; for conv nets an example of the pattern.
-        default_norm: normalisation that the paper uses with it (section 3).
-        minimum_size: side in pixels below which its last feature map would vanish or be made of
-            padding alone.
-    """
-
-    names: tuple[str, ...]
-    default_norm: str
-    minimum_size: int
-
-
-ENCODER_FAMILIES: dict[str, Family] = {
-    # Three halvings: 8 pixels are the least that leave one real position in the last map.
-    "resnet": Family(names=("resnet18", "resnet34", "resnet50"), default_norm="batch", minimum_size=8),
-    # Five unpadded 2 x 2 max-pools: at 16 pixels nothing would be left.
-    "vgg": Family(names=("vgg11", "vgg13", "vgg16", "vgg19"), default_norm="none", minimum_size=32),
-    # The final map is averaged to 2 x 2.
-    "convnet": Family(names=("convnet_32_2",), default_norm="none", minimum_size=2),
-}
+_PATTERNS = {family: re.compile(family + "_(0|[1-9][0-9]{0,5})_(0|[1-9][0-9]{0,5})") for family in ("convnet", "mlp")}
+_MOST_WIDE, _MOST_DEEP = 4096, 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,61 +29,134 @@ class EncoderDescription:
     Attributes:
         name: as given.
         family: key of ``ENCODER_FAMILIES``.
-        default_norm: normalisation meant where none is named.
-        minimum_size: least side of an image in pixels.
-        norms: normalisations it can be built with.
-        layers: number in the name (18 of resnet18), or the depth of a conv net.
-        channels: channels of a conv net's layers before the width multiplier; None for the others.
+        layers: number in the name (18 of resnet18), depth of a conv net or MLP, blocks of a ViT; 0 for flatten.
+        channels: width of the layers of a conv net or MLP, of the tokens of a ViT, before the width
+            multiplier; None for the others.
     """
 
     name: str
     family: str
-    default_norm: str
-    minimum_size: int
-    norms: tuple[str, ...]
     layers: int
     channels: int | None = None
 
-    def check(self, *, norm: str, width: float) -> None:
+    @property
+    def design(self) -> Family:
+        """What it has in common with its family."""
+        return ENCODER_FAMILIES[self.family]
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Channels of the stages, before the width multiplier."""
+        return self.design.stages if self.channels is None else (self.channels,)
+
+    @property
+    def is_vit(self) -> bool:
+        """Whether it is a vision transformer."""
+        return self.family in ("vit", "vit_shared")
+
+    @property
+    def heads(self) -> int:
+        """Attention heads of a ViT; 0 for the others."""
+        return (self.channels or 0) // VIT_HEAD if self.is_vit else 0
+
+    def check(self, *, norm: str, width: float, attention: str = "tokens") -> None:
         """Refuse what cannot be built.
 
         Args:
             norm: normalisation by name.
             width: multiplier of every layer's number of channels, > 0.
+            attention: what attention mixes, "tokens" or "heads".
 
         Raises:
-            InputError: unknown normalisation, or a width that is not a positive number.
+            InputError: a normalisation, width or attention that is unknown or that this encoder cannot have.
         """
-        if norm not in self.norms:
-            raise unknown_name(f"normalisation for {self.name}", norm, self.norms)
-        if not (math.isfinite(width) and width > 0):
+        self._check_norm(norm)
+        self._check_width(norm, width)
+        if attention not in ATTENTIONS:
+            raise unknown_name("attention", attention, ATTENTIONS)
+        if attention == "heads" and self.family != "vit_shared":
             raise InputError(
-                f"The width multiplier {width} of encoder '{self.name}' is not a positive number. "
-                "Give one above 0: 1 is the published network, 0.25 a quarter of its channels."
+                f"Encoder '{self.name}' cannot have attention over heads: that is the published variant of the "
+                f"ViTs, vit_tiny_shared to vit_base_shared. Leave encoder.attention at tokens, or take one of those."
             )
 
-    def check_image(self, *, channels: int, size: int) -> None:
+    def check_image(self, *, channels: int, size: int, norm: str, width: float) -> None:
         """Refuse images that the encoder cannot take.
 
         Args:
             channels: 1 (grey) or 3 (colour).
             size: side of the square image in pixels.
+            norm: normalisation by name: those within an image need at least two values to normalise.
+            width: multiplier of every layer's number of channels.
 
         Raises:
-            InputError: too small an image, or another number of channels.
+            InputError: an image too small or not a whole number of patches wide, or another number of channels.
         """
         if channels not in (1, 3):
             raise InputError(f"Images of {channels} channels were given; encoders take 1 (grey) or 3 (colour).")
-        if size < self.minimum_size:
+        least = self.design.minimum_size
+        if size < least:
             raise InputError(
                 f"Images of {size} x {size} pixels are too small for encoder '{self.name}', which needs at "
-                f"least {self.minimum_size} x {self.minimum_size}. Set data.size={self.minimum_size} to have "
+                f"least {least} x {least}. Set data.size={least} to have "
                 f"them enlarged, or take an encoder for small images such as convnet_32_2."
+            )
+        patch = self.design.patch
+        if size % patch:
+            raise InputError(
+                f"Images of {size} x {size} pixels cannot be cut into the {patch} x {patch} patches of encoder "
+                f"'{self.name}'. Set data.size={math.ceil(size / patch) * patch} to have them resized."
+            )
+        self._check_last_map(size, norm, width)
+
+    def _check_norm(self, norm: str) -> None:
+        if norm not in NORMS:
+            raise unknown_name(f"normalisation for {self.name}", norm, self.design.norms)
+        if norm not in self.design.norms:
+            raise InputError(
+                f"Encoder '{self.name}' cannot have normalisation '{norm}': {self.design.refusal}. "
+                f"Leave encoder.norm out, which means {self.design.default_norm} here."
+            )
+
+    def _check_width(self, norm: str, width: float) -> None:
+        if not (math.isfinite(width) and width > 0):
+            raise InputError(
+                f"The width multiplier {width} of encoder '{self.name}' is not a positive number. "
+                "Give one above 0: 1 is the published network, 0.25 a quarter of its channels."
+            )
+        if self.family == "flatten" and width != 1:
+            raise InputError(f"Encoder 'flatten' has no channels to multiply by {width}: leave encoder.width at 1.")
+        if norm == "group8":
+            for channels in (scaled(stage, width) for stage in self.stages):
+                if channels % 8:
+                    raise InputError(
+                        f"Encoder '{self.name}' at width {width} has a stage of {channels} channels, which "
+                        "normalisation 'group8' cannot divide into 8 groups. Choose a width that leaves multiples "
+                        "of 8, or another normalisation."
+                    )
+        if self.is_vit and scaled(self.channels or 0, width) % self.heads:
+            raise InputError(
+                f"Encoder '{self.name}' at width {width} has tokens of {scaled(self.channels or 0, width)} numbers, "
+                f"which its {self.heads} attention heads cannot share equally. Choose another width, e.g. 0.5."
+            )
+
+    def _check_last_map(self, size: int, norm: str, width: float) -> None:
+        if not self.stages or norm not in ("instance", "group8", "layer") or self.is_vit:
+            return
+        channels = scaled(self.stages[-1], width)
+        halved = 2**self.design.halvings
+        side = math.ceil(size / halved)
+        if side**2 * channels // {"instance": channels, "group8": 8, "layer": 1}[norm] < 2:
+            raise InputError(
+                f"Encoder '{self.name}' has a last feature map of 1 x 1 for images of {size} x {size} pixels, where "
+                f"normalisation '{norm}' would be over single values: their variance is 0, and every image would "
+                f"give the same. Set data.size={halved + 1} or more to have them enlarged, or choose another "
+                "normalisation, such as batch or none."
             )
 
 
 def encoder_names() -> tuple[str, ...]:
-    """Every encoder that has a name of its own, with one example of the conv nets."""
+    """Every encoder that has a name of its own, with one example each of the conv nets and MLPs."""
     return tuple(name for family in ENCODER_FAMILIES.values() for name in family.names)
 
 
@@ -111,46 +164,38 @@ def parse_encoder(name: str) -> EncoderDescription:
     """The encoder that ``name`` stands for.
 
     Args:
-        name: one of ``encoder_names()``, or ``convnet_<width>_<depth>``: that many channels a layer,
-            that many layers.
+        name: one of ``encoder_names()``, or ``convnet_<width>_<depth>`` or ``mlp_<width>_<depth>``: that
+            many channels or units a layer, that many layers.
 
     Raises:
-        InputError: unknown name (the nearest is named), or a conv net of impossible width or depth.
+        InputError: unknown name (the nearest is named), or a conv net or MLP of impossible width or depth.
     """
-    convnet = _CONVNET.fullmatch(name)
-    if convnet:
-        width, depth = (int(group) for group in convnet.groups())
-        _check_convnet(name, width, depth)
-        return _describe(name, "convnet", layers=depth, channels=width)
+    for family, pattern in _PATTERNS.items():
+        match = pattern.fullmatch(name)
+        if match:
+            width, depth = (int(group) for group in match.groups())
+            _check_pattern(name, family, width, depth)
+            return EncoderDescription(name=name, family=family, layers=depth, channels=width)
     for family, members in ENCODER_FAMILIES.items():
         if name in members.names:
-            return _describe(name, family, layers=int(name.removeprefix(family)))
-    hint = f"Any {CONVNET_PATTERN} is known too, e.g. convnet_64_3; `rt-scale models` lists encoders."
+            return _named(name, family)
+    hint = (
+        "Any convnet_<width>_<depth> and mlp_<width>_<depth> is known too, e.g. convnet_64_3; "
+        "`rt-scale models` lists encoders."
+    )
     raise unknown_name("encoder", name, encoder_names(), hint)
 
 
-def minimum_size(name: str) -> int:
-    """The least side in pixels of an image for encoder ``name``; InputError for an unknown one."""
-    return parse_encoder(name).minimum_size
+def _named(name: str, family: str) -> EncoderDescription:
+    if family.startswith("vit"):
+        return EncoderDescription(name=name, family=family, layers=VIT_LAYERS, channels=VIT_WIDTHS[name.split("_")[1]])
+    number = re.search(r"[0-9]+$", name)
+    return EncoderDescription(name=name, family=family, layers=int(number.group()) if number else 0)
 
 
-def _describe(name: str, family: str, *, layers: int, channels: int | None = None) -> EncoderDescription:
-    members = ENCODER_FAMILIES[family]
-    return EncoderDescription(
-        name=name,
-        family=family,
-        default_norm=members.default_norm,
-        minimum_size=members.minimum_size,
-        norms=NORMS,
-        layers=layers,
-        channels=channels,
-    )
-
-
-def _check_convnet(name: str, width: int, depth: int) -> None:
-    most_wide, most_deep = _CONVNET_LIMITS
-    if not (1 <= width <= most_wide and 1 <= depth <= most_deep):
+def _check_pattern(name: str, family: str, width: int, depth: int) -> None:
+    if not (1 <= width <= _MOST_WIDE and 1 <= depth <= _MOST_DEEP):
         raise InputError(
-            f"Encoder '{name}' would have {depth} layers of {width} channels. In {CONVNET_PATTERN} the width "
-            f"is 1 to {most_wide} and the depth 1 to {most_deep}, e.g. convnet_32_2."
+            f"Encoder '{name}' would have {depth} layers of width {width}. In {family}_<width>_<depth> the width "
+            f"is 1 to {_MOST_WIDE} and the depth 1 to {_MOST_DEEP}, e.g. {family}_32_2."
         )

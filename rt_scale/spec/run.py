@@ -7,138 +7,36 @@ import json
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field
 
-from rt_scale.spec.encoders import parse_encoder
-from rt_scale.spec.schedule import Duration
+from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StudentSpec
+from rt_scale.spec.part import DataName, Part
+from rt_scale.spec.probe import ProbeSpec
+from rt_scale.spec.training import OptimizerSpec, TrainSpec
 
-
-class Part(BaseModel):
-    """A frozen part of a spec: unknown keys are refused, numbers are finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-    @model_validator(mode="after")
-    def _one_zero(self) -> Part:
-        """-0.0 means 0.0: one meaning, one hash."""
-        for name, value in self.__dict__.items():
-            if isinstance(value, float) and value == 0.0:
-                self.__dict__[name] = 0.0
-        return self
+__all__ = [
+    "DataSpec",
+    "EncoderSpec",
+    "OptimizerSpec",
+    "Part",
+    "ProbeSpec",
+    "ProjectorSpec",
+    "RunSpec",
+    "SeedSpec",
+    "StudentSpec",
+    "TrainSpec",
+]
 
 
 class DataSpec(Part):
     """The images that the student is distilled and probed on."""
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+    name: DataName
     """Name of a prepared data set (`rt-scale data list`)."""
     size: int | None = Field(None, ge=4, le=512)
     """Side in pixels to which images are resized on the device (bilinear, antialiased); null: as prepared."""
     samples: int | None = Field(None, ge=1)
     """Training images used: a class-balanced subset, nested for one data seed; null: the whole split."""
-
-
-class EncoderSpec(Part):
-    """The network whose embedding is probed."""
-
-    name: str
-    """Name of an encoder (`rt-scale models`), e.g. resnet18, vgg11, convnet_32_2."""
-    norm: Literal["batch", "none"]
-    """Normalisation layers: batch or none. Left out: the paper's choice (batch for ResNets, none for VGG)."""
-    width: float = Field(1.0, gt=0, le=16)
-    """Multiplier of every layer's number of channels; 0 < width <= 16."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _paper_norm(cls, given: Any) -> Any:
-        if isinstance(given, dict) and isinstance(given.get("name"), str) and given.get("norm") is None:
-            return {**given, "norm": parse_encoder(given["name"]).default_norm}
-        return given
-
-    @model_validator(mode="after")
-    def _buildable(self) -> EncoderSpec:
-        parse_encoder(self.name).check(norm=self.norm, width=self.width)
-        return self
-
-
-class ProjectorSpec(Part):
-    """The MLP with the l2-bottleneck on top of the encoder (paper, appendix E.1)."""
-
-    hidden: tuple[int, ...] = (2048, 2048)
-    """Widths of the hidden layers, each >= 1; may be empty."""
-    bottleneck: int = Field(256, ge=1, le=65536)
-    """Width k of the l2-bottleneck; 1 to 65,536."""
-    out_dim: int = Field(65536, ge=1, le=65536)
-    """Output dimension m; 1 to 65,536."""
-
-    @model_validator(mode="after")
-    def _widths(self) -> ProjectorSpec:
-        bad = [width for width in self.hidden if width < 1]
-        if bad:
-            raise ValueError(f"hidden widths must be at least 1, not {bad}")
-        return self
-
-
-class StudentSpec(Part):
-    """Where the student starts (paper, section 4, local initialisation)."""
-
-    alpha: float = Field(1e-10, ge=0, le=1)
-    """Locality: 0 starts at the teacher, 1 at an independent draw; in [0, 1]."""
-
-
-class OptimizerSpec(Part):
-    """How the student's parameters are updated, at a constant learning rate."""
-
-    name: Literal["adam", "adamw", "sgd"] = "adamw"
-    """adam, adamw or sgd, as in torch.optim."""
-    lr: float = Field(1e-3, gt=0)
-    """Learning rate; > 0."""
-    weight_decay: float = Field(0.0, ge=0)
-    """Weight decay, decoupled for adamw; >= 0."""
-    momentum: float = Field(0.0, ge=0, lt=1)
-    """Momentum of sgd, in [0, 1); the others have none."""
-
-    @model_validator(mode="after")
-    def _momentum_is_sgds(self) -> OptimizerSpec:
-        if self.momentum and self.name != "sgd":
-            raise ValueError(f"momentum belongs to sgd; {self.name} has none, so leave it at 0")
-        return self
-
-
-class TrainSpec(Part):
-    """The length of training and its steps."""
-
-    epochs: int = Field(100, ge=1)
-    """Passes over the training images; >= 1."""
-    batch_size: int = Field(256, ge=1)
-    """Images a step; the last step of an epoch takes what is left."""
-    optimizer: OptimizerSpec = OptimizerSpec()
-    """The optimiser."""
-
-
-class ProbeSpec(Part):
-    """How embeddings are measured with labels (paper, section 3 'Probing', appendix C.1)."""
-
-    every: Duration | None = "5ep"
-    """How often the student is probed; null: at the end alone. It is always probed at start and end."""
-    linear: bool = True
-    """Whether a linear classifier is trained on the embeddings."""
-    knn: int = Field(20, ge=0)
-    """Neighbours of the k-nearest-neighbour classifier; 0 leaves it out."""
-    standardized: bool = True
-    """Whether both are repeated on embeddings standardised per dimension."""
-    epochs: int = Field(10, ge=1)
-    """Epochs of the linear classifier."""
-    batch_size: int = Field(256, ge=1)
-    """Embeddings a step of the linear classifier."""
-    lr: float = Field(1e-3, gt=0)
-    """Learning rate of the linear classifier's AdamW."""
-
-    @model_validator(mode="after")
-    def _something(self) -> ProbeSpec:
-        if not self.linear and not self.knn:
-            raise ValueError("nothing would be probed: set linear to true or knn to 1 or more")
-        return self
 
 
 class SeedSpec(Part):

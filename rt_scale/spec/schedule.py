@@ -1,43 +1,216 @@
-"""Durations: lengths of training written as "5ep" (epochs) or "500it" (optimiser steps)."""
+"""Schedules: numbers that change while training, written as in ``linear(0, 5e-4, 10ep) + cosine(5e-4, 1e-6)``.
+
+A schedule is a sum of pieces that follow each other. A piece has a name, its numbers, and how long it
+lasts: 10ep (epochs), 500it (optimiser steps) or 20% (of the whole run); the last piece takes what is left.
+"""
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-_DURATION = re.compile(r"^([1-9][0-9]*)(ep|it)$")
+from rt_scale.spec.errors import nearest
+
+SHAPES: dict[str, Callable[[float, float, float], float]] = {
+    "linear": lambda a, b, u: (1 - u) * a + u * b,
+    "cosine": lambda a, b, u: (1 + math.cos(math.pi * u)) / 2 * a + (1 - math.cos(math.pi * u)) / 2 * b,
+    "exponential": lambda a, b, u: a * (b / a) ** u,
+}
+"""Value at the fraction u in [0, 1] of a piece that goes from a to b."""
+
+FORMS = {
+    "constant": "constant(value)",
+    **{name: f"{name}(from, to)" for name in SHAPES},
+    "multistep": "multistep(from, factor, 80ep, 120ep)",
+}
+_TOKEN = re.compile(
+    r"(?P<length>\d+(?:\.\d+)?(?:ep|it|%))|(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
+    r"|(?P<name>[A-Za-z_]+)|(?P<mark>[(),+])|(?P<blank>\s+)|(?P<other>.)"
+)
 
 
-def parse_duration(value: Any) -> str:
-    """The duration ``value`` in its one spelling, e.g. ``"5ep"``.
+@dataclass(frozen=True)
+class Length:
+    """How long something lasts: a number of ``ep`` (epochs), ``it`` (steps) or ``%`` (of the run)."""
+
+    number: float
+    unit: str
+
+    def steps(self, total: int, per_epoch: int) -> float:
+        """In optimiser steps, of a run of ``total`` with ``per_epoch`` each epoch."""
+        return self.number * {"ep": per_epoch, "it": 1, "%": total / 100}[self.unit]
+
+    def __str__(self) -> str:
+        return f"{self.number:g}{self.unit}"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One piece of a schedule: its name, its numbers, its lengths (for multistep the milestones)."""
+
+    name: str
+    numbers: tuple[float, ...]
+    lengths: tuple[Length, ...]
+
+    def value(self, step: float, duration: float, total: int, per_epoch: int) -> float:
+        """The value ``step`` steps after the piece began, of the ``duration`` steps that it lasts."""
+        if self.name == "constant":
+            return self.numbers[0]
+        if self.name == "multistep":
+            passed = sum(step >= milestone.steps(total, per_epoch) for milestone in self.lengths)
+            return self.numbers[0] * self.numbers[1] ** passed
+        first, second = self.numbers
+        return SHAPES[self.name](first, second, min(1.0, step / duration) if duration > 0 else 1.0)
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join([*map(repr, self.numbers), *map(str, self.lengths)])})"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A number for every optimiser step; made by :func:`parse`."""
+
+    pieces: tuple[Piece, ...]
+
+    def value(self, step: int, total: int, per_epoch: int) -> float:
+        """The value that optimiser step ``step`` (from 0) uses.
+
+        Args:
+            step: optimiser steps done before.
+            total: optimiser steps of the run.
+            per_epoch: optimiser steps an epoch.
+        """
+        start = 0.0
+        for piece in self.pieces[:-1]:
+            duration = piece.lengths[0].steps(total, per_epoch)
+            if step < start + duration:
+                return piece.value(step - start, duration, total, per_epoch)
+            start += duration
+        last = self.pieces[-1]
+        lasts = last.name != "multistep" and last.lengths
+        duration = last.lengths[0].steps(total, per_epoch) if lasts else total - start
+        return last.value(step - start, duration, total, per_epoch)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest value that the schedule can take."""
+        values = []
+        for piece in self.pieces:
+            if piece.name == "multistep":
+                values += [piece.numbers[0] * piece.numbers[1] ** power for power in range(len(piece.lengths) + 1)]
+            else:
+                values += piece.numbers
+        return min(values), max(values)
+
+    @property
+    def constant(self) -> float | None:
+        """The value of a schedule that never changes, else None."""
+        low, high = self.bounds
+        return low if low == high else None
+
+    def __str__(self) -> str:
+        return " + ".join(map(str, self.pieces))
+
+
+def parse(text: str | float) -> Schedule:
+    """The schedule that ``text`` stands for; a number is a constant.
 
     Raises:
-        ValueError: where it is not a positive whole number followed by ``ep`` or ``it``.
+        ValueError: pointing at the character that is wrong.
     """
-    text = str(value).strip().lower().replace(" ", "")
-    if not _DURATION.match(text):
-        raise ValueError(
-            f"'{value}' is no duration; write a positive whole number and its unit, "
-            "'5ep' for epochs or '500it' for optimiser steps"
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        return Schedule((Piece("constant", (float(text),), ()),))
+    return _Parser(str(text)).schedule()
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        found = [(match.lastgroup, match.group(), match.start()) for match in _TOKEN.finditer(text)]
+        self.tokens = [token for token in found if token[0] != "blank"] + [("end", "", len(text))]
+        self.place = 0
+
+    def fail(self, place: int, problem: str) -> ValueError:
+        forms = ", ".join(FORMS.values())
+        marked = f"{self.text[:place]}>>{self.text[place:]}"
+        return ValueError(
+            f"schedule '{self.text}', character {place + 1} ('{marked}'): {problem}; known: {forms}, each with a "
+            "length such as 10ep, 500it or 20% where another follows after '+'"
         )
-    return text
+
+    def take(self, kind: str, wanted: str) -> str:
+        found, text, place = self.tokens[self.place]
+        if found != kind or (kind == "mark" and text not in wanted):
+            raise self.fail(place, f"expected {wanted}, found {repr(text) if text else 'the end'}")
+        self.place += 1
+        return text
+
+    def schedule(self) -> Schedule:
+        if [token[0] for token in self.tokens] == ["number", "end"]:
+            return parse(float(self.tokens[0][1]))
+        pieces = [self.piece()]
+        while self.tokens[self.place][0] != "end":
+            place = self.tokens[self.place][2]
+            self.take("mark", "+")
+            before = pieces[-1]
+            if not before.lengths or before.name == "multistep":
+                raise self.fail(place, f"{before.name} before a '+' needs to say how long it lasts")
+            pieces.append(self.piece())
+        return Schedule(tuple(pieces))
+
+    def piece(self) -> Piece:
+        _, name, place = self.tokens[self.place]
+        self.take("name", "the name of a schedule")
+        if name not in FORMS:
+            close = nearest(name, FORMS)
+            raise self.fail(place, f"unknown schedule '{name}'" + (f", did you mean '{close}'?" if close else ""))
+        self.take("mark", "(")
+        numbers, lengths = [], []
+        while True:
+            if self.tokens[self.place][0] == "length":
+                text = self.take("length", "a length")
+                unit = "%" if text.endswith("%") else text[-2:]
+                lengths.append(Length(float(text.removesuffix(unit)), unit))
+            elif lengths:
+                raise self.fail(self.tokens[self.place][2], "expected a length, since lengths come last")
+            else:
+                numbers.append(float(self.take("number", "a number or a length")))
+            if self.take("mark", ",)") == ")":
+                break
+        self.check(name, numbers, lengths, place)
+        return Piece(name, tuple(numbers), tuple(lengths))
+
+    def check(self, name: str, numbers: list[float], lengths: list[Length], place: int) -> None:
+        wanted = 1 if name == "constant" else 2
+        if len(numbers) != wanted:
+            raise self.fail(place, f"{name} needs {wanted} number{'s' if wanted > 1 else ''}, given: {len(numbers)}")
+        if name == "multistep":
+            if not lengths or [item.unit for item in lengths] != [lengths[0].unit] * len(lengths):
+                raise self.fail(place, "multistep needs at least one milestone, all of one unit")
+            if [item.number for item in lengths] != sorted({item.number for item in lengths}):
+                raise self.fail(place, "the milestones of multistep must increase")
+        elif len(lengths) > 1:
+            raise self.fail(place, f"{name} takes one length at most")
+        elif any(item.number <= 0 for item in lengths):
+            raise self.fail(place, "a length must be above 0")
+        if name == "exponential" and min(numbers) <= 0:
+            raise self.fail(place, "exponential needs numbers above 0")
 
 
-def duration_steps(duration: str, steps_per_epoch: int) -> int:
-    """The number of optimiser steps that ``duration`` lasts.
-
-    Args:
-        duration: a parsed duration.
-        steps_per_epoch: optimiser steps in one pass over the training images.
-    """
-    number, unit = _DURATION.match(parse_duration(duration)).groups()  # type: ignore[union-attr]
-    return int(number) * (steps_per_epoch if unit == "ep" else 1)
+def _normal(value: Any) -> float | str:
+    schedule = parse(value)
+    constant = schedule.constant
+    return str(schedule) if constant is None else constant
 
 
-Duration = Annotated[
-    str,
-    BeforeValidator(parse_duration),
-    WithJsonSchema({"type": "string", "pattern": _DURATION.pattern, "examples": ["5ep", "500it"]}),
+Scheduled = Annotated[
+    float | str,
+    BeforeValidator(_normal),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}], "examples": [1e-3, "cosine(0.996, 1)"]}),
 ]
+"""A number, or the text of a schedule in its one spelling; a schedule that never changes is its number."""

@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from rt_scale.spec.axes import axis_names, expand_axis
 from rt_scale.spec.document import apply_overrides, build, problem_lines, read_document, set_dotted
 from rt_scale.spec.errors import InputError, unknown_name
-from rt_scale.spec.run import Part, RunSpec, SeedSpec
+from rt_scale.spec.part import Part
+from rt_scale.spec.run import RunSpec, SeedSpec
 
 
 class LaunchSpec(Part):
@@ -174,6 +175,12 @@ def load_sweep(path: Path, overrides: list[str] | None = None) -> tuple[SweepSpe
         document = _override(document, overrides)
     sweep = build(SweepSpec, document, str(path))
     return sweep, expand(sweep)
+
+
+def as_run(path: Path, overrides: list[str]) -> str:
+    """The text of the sweep file, under a comment with the assignments that it was run with."""
+    comment = "".join(f"# run with --set {override}\n" for override in overrides)
+    return comment + path.read_text(encoding="utf-8")
 
 
 def _override(document: dict[str, Any], overrides: list[str]) -> dict[str, Any]:

@@ -143,9 +143,7 @@ class RunDir:
         self.check()
         self.checkpoints.save(step, writer, self.check)
 
-    def latest_checkpoint(
-        self, loader: Callable[[Path], T], warn: Callable[[str], None]
-    ) -> tuple[int, T] | None:
+    def latest_checkpoint(self, loader: Callable[[Path], T], warn: Callable[[str], None]) -> tuple[int, T] | None:
         """The newest sound checkpoint as (step, ``loader(folder)``); see :meth:`Checkpoints.latest`."""
         self.check()
         return self.checkpoints.latest(loader, warn)

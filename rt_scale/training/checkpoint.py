@@ -69,7 +69,7 @@ def load_training(folder: Path, student: nn.Module, optimizer: torch.optim.Optim
 def _rng_state() -> dict[str, Any]:
     # Our own draws come from generators seeded by (name, seed, epoch), which have no state to keep;
     # these are the generators that a library underneath could draw from.
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -84,6 +84,6 @@ def _restore_rng(state: Mapping[str, Any]) -> None:
         tensors: list[Tensor] = state["cuda"]
         torch.cuda.set_rng_state_all(tensors)
     name, keys, position, has_gauss, gauss = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal), gauss_next))

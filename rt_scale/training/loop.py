@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rt_scale.data.loader import Batch, Loader
 from rt_scale.spec.errors import RunError
+from rt_scale.training.memory import keep_freed_memory
 
 
 class Measured(NamedTuple):
@@ -95,24 +96,38 @@ def train(
     Raises:
         Diverged: at the end of an epoch whose mean loss or gradient is not finite.
     """
-    while progress.epoch < epochs:
-        means = Means()
-        model.train()
-        for batch in loader.epoch(progress.epoch):
-            measured = objective(model, batch)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(measured.loss)
-            means.add({"loss": measured.loss, "grad_norm": _gradient_norm(model)} | measured.metrics, len(batch.index))
-            optimizer.step()
-            progress.step += 1
+    with keep_freed_memory():
+        while progress.epoch < epochs:
+            metrics = _epoch(model, loader, objective, optimizer, progress, hooks)
+            progress.epoch += 1
+            _refuse_divergence(metrics, progress)
             for hook in hooks:
-                hook.after_step(progress)
-            model.train()
-        progress.epoch += 1
-        metrics = means.read()
-        _refuse_divergence(metrics, progress)
+                hook.after_epoch(progress, metrics)
+
+
+def _epoch(
+    model: nn.Module,
+    loader: Loader,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    hooks: Sequence[Hook],
+) -> dict[str, float]:
+    """One pass over the loader; the means of its metrics."""
+    means = Means()
+    model.train()
+    for batch in loader.epoch(progress.epoch):
+        measured = objective(model, batch)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(measured.loss)
+        values = {"loss": measured.loss, "grad_norm": _gradient_norm(model)} | measured.metrics
+        means.add(values, len(batch.index))
+        optimizer.step()
+        progress.step += 1
         for hook in hooks:
-            hook.after_epoch(progress, metrics)
+            hook.after_step(progress)
+        model.train()
+    return means.read()
 
 
 def _gradient_norm(model: nn.Module) -> Tensor:
@@ -128,6 +143,7 @@ def _refuse_divergence(metrics: dict[str, float], progress: Progress) -> None:
             )
 
 
+@torch.no_grad()
 def distance(model: nn.Module, reference: Sequence[Tensor]) -> Tensor:
     """The l2 distance of all of the model's parameters from ``reference`` (paper, figure 17), a scalar tensor.
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class Distance(NamedTuple):
@@ -24,30 +25,43 @@ class Distance(NamedTuple):
 
 
 class _SoftCrossEntropy(torch.autograd.Function):
-    """Cross entropy with soft targets in two batch x m tensors: the log-probabilities and the targets.
+    """Cross entropy with soft targets that keeps one batch x m tensor for the backward pass: its gradient.
 
-    The backward pass writes its gradient into the first of them, since with m = 65,536 the
-    step is bound by memory traffic.
+    Beside the logits that it is given it makes two, the probabilities of student and teacher, and
+    lets the second go at the end of the forward pass. With m = 65,536 the step is bound by memory
+    traffic, so everything else is a row's worth: with n = log sum_j exp(z_j), cross entropy and
+    entropy are n - <p, z>, and no batch x m tensor of log-probabilities is needed.
     """
 
     @staticmethod
     def forward(ctx: Any, student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        log_p = torch.log_softmax(student_logits, dim=1)
-        normaliser = torch.logsumexp(teacher_logits, dim=1, keepdim=True)
-        targets = torch.sub(teacher_logits, normaliser).exp_()
-        cross_entropy = -_row_dot(targets, log_p).mean()
-        teacher_entropy = (normaliser.squeeze(1) - _row_dot(targets, teacher_logits)).mean()
-        student_entropy = -_row_dot(log_p.exp(), log_p).mean()
-        ctx.save_for_backward(log_p, targets)
+        predictions = torch.softmax(student_logits, dim=1)
+        targets = torch.softmax(teacher_logits, dim=1)
+        normaliser = _log_normaliser(student_logits, predictions)
+        loss = (normaliser - _row_dot(targets, student_logits)).mean()
+        student_entropy = (normaliser - _row_dot(predictions, student_logits)).mean()
+        normaliser = _log_normaliser(teacher_logits, targets)
+        teacher_entropy = (normaliser - _row_dot(targets, teacher_logits)).mean()
+        # d loss / d logits = (p - t) / B, because the targets of a row sum to 1.
+        ctx.save_for_backward(predictions.sub_(targets))
         ctx.mark_non_differentiable(teacher_entropy, student_entropy)
-        return cross_entropy, teacher_entropy, student_entropy
+        return loss, teacher_entropy, student_entropy
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        log_p, targets = ctx.saved_tensors
-        # d loss / d logits = (p - t) / B, because the targets of a row sum to 1.
-        gradient = torch.exp(log_p).sub_(targets).mul_(grads[0] / log_p.shape[0])
-        return gradient, None
+        (difference,) = ctx.saved_tensors
+        # In place: torch refuses a second backward pass, which would find it scaled already.
+        return difference.mul_(grads[0] / difference.shape[0]), None
+
+
+def _log_normaliser(logits: Tensor, probabilities: Tensor) -> Tensor:
+    """log sum_j exp(z_j) [B] of logits [B, m], read off the largest logit and its probability.
+
+    Exact where it counts: the largest probability is at least 1 / m. torch.logsumexp would pass over
+    all of the logits again, several times.
+    """
+    return logits.amax(dim=1) - probabilities.amax(dim=1).log()
 
 
 def _row_dot(a: Tensor, b: Tensor) -> Tensor:

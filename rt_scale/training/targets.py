@@ -60,7 +60,8 @@ class CachedTargets:
     ) -> None:
         self.projector = teacher.projector
         self.directions = teacher.projector.directions()
-        self.features = self.directions.new_empty(samples, self.directions.shape[1])
+        weight = next(teacher.parameters())
+        self.features = weight.new_empty(samples, self.projector.feature_width)
         for batch in batches:
             self.features[batch.index] = teacher.features(to_inputs(batch.images)).to(self.features)
             advance(len(batch.index))

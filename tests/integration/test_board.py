@@ -142,9 +142,7 @@ def session_groups(address: str) -> dict[str, Any]:
         return {group["name"]: group for group in json.load(answer)["sessionGroups"]}
 
 
-def test_curves_of_every_run(
-    store: tuple[Path, list[BoardRun]], address: str, browser: webdriver.Chrome
-) -> None:
+def test_curves_of_every_run(store: tuple[Path, list[BoardRun]], address: str, browser: webdriver.Chrome) -> None:
     begun = [run.label for run in store[1][:4]]
     browser.get(f"{address}#timeseries")
     # The last value of each curve stands in the table under its chart.

@@ -66,9 +66,7 @@ def test_a_killed_preparation_is_refused_while_it_lives_and_cleaned_after(tmp_pa
 
 def test_many_processes_may_open_the_digits_first(tmp_path: Path) -> None:
     children = [
-        subprocess.Popen(
-            [sys.executable, "-c", OPENS_DIGITS, str(tmp_path)], stdout=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([sys.executable, "-c", OPENS_DIGITS, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
     answers = {child.communicate()[0] for child in children}

@@ -48,9 +48,7 @@ def test_the_linear_probe_is_the_plain_training_loop(epochs: int, batch_size: in
     train_x, train_y, test_x, test_y = digits()
     recipe = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
     plain = by_autograd(train_x.double(), train_y, **recipe)
-    ours = train_classifier(
-        train_x.double(), train_y, classes=10, generator=torch.Generator().manual_seed(0), **recipe
-    )
+    ours = train_classifier(train_x.double(), train_y, classes=10, generator=torch.Generator().manual_seed(0), **recipe)
     torch.testing.assert_close(ours.weight, plain.weight.detach(), rtol=1e-7, atol=1e-9)
     torch.testing.assert_close(ours.bias, plain.bias.detach(), rtol=1e-7, atol=1e-9)
     accuracy = linear_probe(*digits(), classes=10, generator=torch.Generator().manual_seed(0), **recipe)

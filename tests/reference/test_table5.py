@@ -19,14 +19,24 @@ TABLE_5 = {
     "vgg13": 9404992,
     "vgg16": 14714688,
     "vgg19": 20024384,
+    "resnet20": 271824,
+    "resnet56": 855120,
     "resnet18": 11168832,
     "resnet34": 21276992,
     "resnet50": 23500352,
+    "vit_tiny_shared": 594048,
+    "vit_small_shared": 2072832,
+    "vit_medium_shared": 3550208,
+    "vit_base_shared": 7684608,
+    # The row 'none'.
+    "flatten": 0,
 }
 
 
-def build(name: str, *, width: float = 1.0, channels: int = 3, norm: str | None = None) -> Encoder:
-    spec = EncoderSpec.model_validate({"name": name, "width": width, "norm": norm})
+def build(
+    name: str, *, width: float = 1.0, channels: int = 3, norm: str | None = None, attention: str = "tokens"
+) -> Encoder:
+    spec = EncoderSpec.model_validate({"name": name, "width": width, "norm": norm, "attention": attention})
     with torch.device("meta"):
         return build_encoder(spec, channels=channels, size=32)
 
@@ -38,6 +48,27 @@ def count(model: nn.Module) -> int:
 @pytest.mark.parametrize(("name", "parameters"), TABLE_5.items())
 def test_parameter_counts_are_table_5s(name: str, parameters: int) -> None:
     assert count(build(name)) == parameters
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE_5 if name.endswith("_shared")])
+def test_what_attention_mixes_does_not_change_the_count(name: str) -> None:
+    assert count(build(name, attention="heads")) == TABLE_5[name]
+
+
+@pytest.mark.parametrize(("size", "width"), [("tiny", 192), ("small", 384), ("medium", 512), ("base", 768)])
+def test_vits_closed_form(size: str, width: int) -> None:
+    """Of the standard family: twelve blocks of their own, 16 patches of 8 x 8."""
+    norm = 2 * width
+    attention = 4 * (width**2 + width)
+    mlp = 2 * 4 * width**2 + 4 * width + width
+    outside = 3 * 8**2 * width + width + width + 17 * width + norm
+    assert count(build(f"vit_{size}")) == outside + 12 * (2 * norm + attention + mlp)
+
+
+@pytest.mark.parametrize(("width", "depth", "channels"), [(512, 2, 3), (7, 4, 1)])
+def test_mlps_closed_form(width: int, depth: int, channels: int) -> None:
+    expected = channels * 32**2 * width + (depth - 1) * width**2 + depth * width
+    assert count(build(f"mlp_{width}_{depth}", channels=channels)) == expected
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
@@ -58,9 +89,7 @@ def test_resnets_are_torchvisions_with_another_stem(name: str) -> None:
 def test_vggs_are_torchvisions_features(name: str, letter: str, norm: str) -> None:
     ours = initialise(build(name, norm=norm).to_empty(device="cpu"), torch.Generator().manual_seed(0))
     with torch.device("meta"):
-        features = torchvision.models.vgg.make_layers(
-            torchvision.models.vgg.cfgs[letter], batch_norm=norm == "batch"
-        )
+        features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs[letter], batch_norm=norm == "batch")
     theirs = nn.ModuleDict({"features": features})
     theirs.load_state_dict(ours.state_dict(), assign=True)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))

@@ -33,10 +33,24 @@ def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg11", "convnet_4_2"])
-def test_no_global_random_state_is_touched(name: str) -> None:
+EVERY_LAYER: list[dict[str, Any]] = [
+    *({"name": "resnet18", "width": 0.125, "norm": norm} for norm in ("batch", "instance", "group8", "layer", "none")),
+    {"name": "resnet50", "width": 0.0625},
+    {"name": "resnet20", "width": 0.25},
+    {"name": "preresnet50", "width": 0.0625},
+    {"name": "vgg11", "width": 0.0625, "norm": "batch"},
+    {"name": "convnet_4_2", "norm": "batch"},
+    {"name": "vit_tiny", "width": 0.0625},
+    {"name": "vit_tiny_shared", "width": 0.0625, "attention": "heads"},
+    {"name": "mlp_8_2"},
+    {"name": "flatten"},
+]
+
+
+@pytest.mark.parametrize("encoder", EVERY_LAYER, ids=lambda encoder: "-".join(map(str, encoder.values())))
+def test_no_global_random_state_is_touched(encoder: dict[str, Any]) -> None:
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    build_pair(spec(encoder={"name": name, "width": 0.0625, "norm": "batch"}), 3, 32)
+    build_pair(spec(encoder=encoder), 3, 32)
     assert torch.equal(torch.get_rng_state(), states[0])
     np.testing.assert_array_equal(np.random.get_state()[1], states[1])
     assert random.getstate() == states[2]
@@ -47,7 +61,8 @@ def test_a_network_is_its_generators() -> None:
     assert not same(draw(0), draw(1))
 
 
-def test_nothing_is_left_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("encoder", EVERY_LAYER, ids=lambda encoder: "-".join(map(str, encoder.values())))
+def test_nothing_is_left_unset(encoder: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     to_empty = Network.to_empty
 
     def to_poison(self: Network, **where: Any) -> Network:
@@ -57,13 +72,10 @@ def test_nothing_is_left_unset(monkeypatch: pytest.MonkeyPatch) -> None:
         return self
 
     monkeypatch.setattr(Network, "to_empty", to_poison)
-    for name in ("resnet18", "vgg11", "convnet_4_2"):
-        poisoned = build_network(
-            spec(encoder={"name": name, "width": 0.0625, "norm": "batch"}), 3, 32, torch.Generator()
-        )
-        for tensor in poisoned.state_dict().values():
-            assert tensor.isfinite().all()
-            assert (tensor == 0).all() or tensor.is_floating_point()
+    poisoned = build_network(spec(encoder=encoder), 3, 32, torch.Generator())
+    for tensor in poisoned.state_dict().values():
+        assert tensor.isfinite().all()
+        assert (tensor == 0).all() or tensor.is_floating_point()
 
 
 def test_networks_are_float32_on_the_cpu_whatever_the_default() -> None:

@@ -38,9 +38,7 @@ def test_defaults_are_the_papers() -> None:
     generator = torch.Generator().manual_seed(0)
     default = train_classifier(*clouds(600, 0), classes=3, generator=generator).weight
     generator.manual_seed(0)
-    paper = train_classifier(
-        *clouds(600, 0), classes=3, generator=generator, epochs=10, batch_size=256, lr=1e-3
-    )
+    paper = train_classifier(*clouds(600, 0), classes=3, generator=generator, epochs=10, batch_size=256, lr=1e-3)
     assert torch.equal(default, paper.weight)
     arguments = {"classes": 3, "generator": generator.manual_seed(0)}
     probed = linear_probe(*clouds(600, 0), *clouds(200, 1), **arguments)

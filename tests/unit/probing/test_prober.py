@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from rt_scale.probing.features import Features, embed, pixels, standardise
 from rt_scale.probing.knn import knn_accuracy
 from rt_scale.probing.linear import linear_probe
+from rt_scale.probing.logistic import logistic_probe
 from rt_scale.probing.prober import Prober
+from rt_scale.probing.ridge import ridge_probe
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import ProbeSpec
 
@@ -35,11 +37,11 @@ def encoder() -> nn.Module:
         ({"standardized": False}, ["linear", "knn"]),
         ({"linear": False}, ["knn", "knn_standardized"]),
         ({"knn": 0, "standardized": False}, ["linear"]),
+        ({"linear": False, "knn": 0, "logistic": True}, ["logistic", "logistic_standardized"]),
+        ({"ridge": True, "standardized": False}, ["linear", "knn", "ridge"]),
     ],
 )
-def test_what_the_spec_asks_for_is_measured(
-    train: Any, test: Any, fields: dict[str, Any], names: list[str]
-) -> None:
+def test_what_the_spec_asks_for_is_measured(train: Any, test: Any, fields: dict[str, Any], names: list[str]) -> None:
     values = prober(train, test, **fields).probe_input(0)
     assert list(values) == names
     assert all(isinstance(value, float) and 0 <= value <= 1 for value in values.values())
@@ -61,6 +63,27 @@ def test_values_are_those_of_the_parts(train: Any, test: Any) -> None:
         "linear_standardized": linear(fit_z, held_z),
         "knn_standardized": knn_accuracy(fit_z, fit.y, held_z, held.y, k=5, classes=3),
     }
+
+
+def test_screens_are_those_of_the_parts(train: Any, test: Any) -> None:
+    model = encoder()
+    fit, held = embed(model, train, to_inputs), embed(model, test, to_inputs)
+    fit_z, held_z = standardise(fit.x, held.x)
+    fields = {"linear": False, "knn": 0, "logistic": True, "ridge": True, "l2": 0.3}
+    assert prober(train, test, **fields).probe_network(model, 11) == {
+        "logistic": logistic_probe(*fit, *held, classes=3, l2=0.3),
+        "ridge": ridge_probe(*fit, *held, classes=3, l2=0.3),
+        "logistic_standardized": logistic_probe(fit_z, fit.y, held_z, held.y, classes=3, l2=0.3),
+        "ridge_standardized": ridge_probe(fit_z, fit.y, held_z, held.y, classes=3, l2=0.3),
+    }
+
+
+def test_test_embeddings_can_be_watched(train: Any, test: Any) -> None:
+    model, seen = encoder(), []
+    values = prober(train, test).probe_network(model, 0, seen.append)
+    assert values == prober(train, test).probe_network(model, 0)
+    assert len(seen) == 1
+    assert torch.equal(seen[0], embed(model, test, to_inputs).x)
 
 
 def test_the_input_is_probed_as_pixels(train: Any, test: Any) -> None:

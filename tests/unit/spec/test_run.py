@@ -61,10 +61,13 @@ def leaves(model: type[Part], prefix: tuple[str, ...] = ()) -> list[tuple[str, .
 OTHER = {
     "data.name": "mnist", "data.size": 16, "data.samples": 100, "encoder.name": "convnet_16_2",
     "encoder.norm": "batch", "encoder.width": 0.5, "projector.hidden": [8], "projector.bottleneck": 8,
-    "projector.out_dim": 8, "student.alpha": 0.5, "train.epochs": 3, "train.batch_size": 8,
+    "projector.out_dim": 8, "projector.parts": "-/lb/fn/-/l/-", "projector.activation": "relu",
+    "projector.batch_norm": True, "projector.init": "torch", "student.alpha": 0.5, "student.epsilon": 0.1,
+    "train.epochs": 3, "train.batch_size": 8,
     "train.optimizer.name": "sgd", "train.optimizer.lr": 0.1, "train.optimizer.weight_decay": 0.1,
     "probe.every": "1ep", "probe.linear": False, "probe.knn": 5, "probe.standardized": False,
-    "probe.epochs": 3, "probe.batch_size": 8, "probe.lr": 0.1, "seeds.teacher": 1, "seeds.student": 1,
+    "probe.epochs": 3, "probe.batch_size": 8, "probe.lr": 0.1, "probe.logistic": True, "probe.ridge": True,
+    "probe.l2": 0.1, "probe.also": ["mnist"], "probe.statistics": True, "seeds.teacher": 1, "seeds.student": 1,
     "seeds.data": 1, "seeds.probe": 1, "precision": "bf16",
 }  # fmt: skip
 
@@ -72,12 +75,16 @@ OTHER = {
 @pytest.mark.parametrize("path", [".".join(leaf) for leaf in leaves(RunSpec)])
 def test_every_field_changes_the_name(path: str) -> None:
     if path == "kind":
-        pytest.raises(ValidationError, spec, kind="prune")
+        with pytest.raises(ValidationError):
+            spec(kind="prune")
         return
     base: dict[str, Any] = json.loads(json.dumps(SMALL))
-    if path == "train.optimizer.momentum":
+    if path == "encoder.attention":
+        base["encoder"] = {"name": "vit_tiny_shared"}
+        changed: Any = "heads"
+    elif path == "train.optimizer.momentum":
         base["train"] = {"optimizer": {"name": "sgd"}}
-        changed: Any = 0.9
+        changed = 0.9
     else:
         changed = OTHER[path]
     before = RunSpec.model_validate(base).name
@@ -128,6 +135,13 @@ def test_norm_defaults_to_the_papers() -> None:
     assert spec(encoder={"name": "resnet18"}).name == spec(encoder={"name": "resnet18", "norm": "batch"}).name
 
 
+def test_attention_over_tokens_is_left_out_of_the_name() -> None:
+    assert spec(encoder={"name": "convnet_32_2", "attention": "tokens"}).name == spec().name
+    assert "attention" not in spec(encoder={"name": "vit_tiny_shared"}).canonical()["encoder"]
+    with pytest.raises(ValidationError, match="published variant"):
+        spec(encoder={"name": "vit_tiny", "attention": "heads"})
+
+
 def test_specs_are_frozen_and_documented() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         spec().precision = "bf16"  # type: ignore[misc]
@@ -159,6 +173,8 @@ def test_names_survive_a_round_trip_through_json(alpha: float, out_dim: int, see
     ("changes", "words"),
     [
         ({"student": {"alpha": 1.5}}, ["student.alpha", "1.5", "less than or equal to 1"]),
+        ({"student": {"alpha": 0.5, "epsilon": 0.1}}, ["two forms of one choice"]),
+        ({"student": {"epsilon": -0.1}}, ["student.epsilon", "greater than or equal to 0"]),
         ({"student": {"alpha": -0.1}}, ["student.alpha", "greater than or equal to 0"]),
         ({"student": {"alpha": float("nan")}}, ["student.alpha", "finite"]),
         ({"projector": {"out_dim": 0}}, ["projector.out_dim", "greater than or equal to 1", "0"]),
@@ -173,6 +189,10 @@ def test_names_survive_a_round_trip_through_json(alpha: float, out_dim: int, see
         ({"train": {"optimizer": {"momentum": 0.9}}}, ["momentum belongs to sgd", "adamw"]),
         ({"probe": {"every": "5"}}, ["probe.every", "'5' is no duration", "'5ep'"]),
         ({"probe": {"linear": False, "knn": 0}}, ["nothing would be probed"]),
+        ({"probe": {"l2": 0}}, ["probe.l2", "greater than 0"]),
+        ({"probe": {"also": "mnist"}}, ["probe.also"]),
+        ({"probe": {"also": ["../x"]}}, ["probe.also"]),
+        ({"probe": {"also": ["mnist", "digits", "mnist"]}}, ["probe.also", "once", "mnist, digits, mnist"]),
         ({"seeds": {"teacher": -1}}, ["seeds.teacher", "greater than or equal to 0"]),
         ({"data": {}}, ["data.name", "required"]),
         ({"data": {"name": "../x"}}, ["data.name"]),
@@ -192,3 +212,17 @@ def test_bad_values_are_refused_with_what_is_allowed(changes: dict[str, Any], wo
 def test_probe_defaults_are_the_papers() -> None:
     probe = ProbeSpec()
     assert (probe.knn, probe.epochs, probe.batch_size, probe.lr) == (20, 10, 256, 1e-3)
+    assert probe.kinds == ("linear", "knn", "linear_standardized", "knn_standardized")
+
+
+def test_the_probes_that_are_asked_for_by_name() -> None:
+    probe = ProbeSpec(linear=False, knn=0, ridge=True, logistic=True)
+    assert probe.kinds == ("logistic", "ridge", "logistic_standardized", "ridge_standardized")
+    assert ProbeSpec(knn=1, ridge=True, standardized=False).kinds == ("linear", "knn", "ridge")
+
+
+def test_the_order_of_further_data_sets_is_no_difference() -> None:
+    names = [spec(probe={"also": also}).name for also in (["stl10", "mnist"], ["mnist", "stl10"], ["mnist"], [])]
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
+    assert names[3] == spec().name

@@ -29,9 +29,7 @@ from rt_scale.store.board import (
 def curve(folder: Path, tag: str) -> list[tuple[int, float]]:
     """A curve as TensorBoard's own reader sees it, after discarding what a restart supersedes."""
     reader = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
-    return [
-        (point.step, float(tensor_util.make_ndarray(point.tensor_proto))) for point in reader.Tensors(tag)
-    ]
+    return [(point.step, float(tensor_util.make_ndarray(point.tensor_proto))) for point in reader.Tensors(tag)]
 
 
 def plugin_data(path: Path) -> dict[str, Any]:
@@ -83,9 +81,7 @@ def test_a_torn_record_is_cut(tmp_path: Path) -> None:
         assert curve(tmp_path, "loss") == [(1, 1.0), (3, 3.0)]
 
 
-@pytest.mark.parametrize(
-    ("status", "code"), [("done", api_pb2.STATUS_SUCCESS), ("failed", api_pb2.STATUS_FAILURE)]
-)
+@pytest.mark.parametrize(("status", "code"), [("done", api_pb2.STATUS_SUCCESS), ("failed", api_pb2.STATUS_FAILURE)])
 def test_the_end_is_recorded_and_undone_by_going_on(tmp_path: Path, status: Any, code: int) -> None:
     BoardWriter(tmp_path).close(status)
     assert plugin_data(tmp_path / END)[metadata.SESSION_END_INFO_TAG].status == code

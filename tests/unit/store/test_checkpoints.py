@@ -113,9 +113,7 @@ def other_manifest(folder: Path) -> None:
         (other_manifest, "manifest.json or a file in it cannot be read"),
     ],
 )
-def test_damage_falls_back_and_is_named(
-    checkpoints: Checkpoints, damage: Callable[[Path], None], problem: str
-) -> None:
+def test_damage_falls_back_and_is_named(checkpoints: Checkpoints, damage: Callable[[Path], None], problem: str) -> None:
     damage(checkpoints.folder / "100")
     warnings: list[str] = []
     assert checkpoints.latest(read, warnings.append) == (20, "step 20")

@@ -216,9 +216,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     rng = random.Random(0)
     promised = 0
     for attempt in range(1, 9):
-        process = subprocess.Popen(
-            [sys.executable, "-c", WORK, str(run.path)], stdout=subprocess.PIPE, text=True
-        )
+        process = subprocess.Popen([sys.executable, "-c", WORK, str(run.path)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         first = process.stdout.readline().split()
         assert first[0] == "at", first

@@ -1,0 +1,188 @@
+"""What is random about augmentation: parameters of every view, drawn on the host from one generator.
+
+Nothing here touches pixels, and nothing that touches pixels draws: ``crops``, ``colour`` and ``blur``
+apply what is drawn here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from rt_scale.spec.augment import AugmentSpec
+from rt_scale.spec.seeding import stream
+
+ATTEMPTS = 10  # at a random box that fits, as in torchvision; then the largest central box
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Which part of an image each view shows, in pixels; int64 [N] on the host."""
+
+    top: torch.Tensor
+    left: torch.Tensor
+    height: torch.Tensor
+    width: torch.Tensor
+
+
+@dataclass(frozen=True)
+class ViewDraws:
+    """Parameters of N = views * batch views, all views of kind 1 first; on the host.
+
+    A factor or standard deviation is drawn for every view and used where its mask is set.
+    """
+
+    boxes: Boxes
+    flip: torch.Tensor
+    """bool [N]: mirrored left to right."""
+    jitter: torch.Tensor
+    """bool [N]: whether the four that follow are applied."""
+    brightness: torch.Tensor
+    """float64 [N], a factor; so are contrast and saturation."""
+    contrast: torch.Tensor
+    saturation: torch.Tensor
+    hue: torch.Tensor
+    """float64 [N], a share of the colour circle."""
+    order: torch.Tensor
+    """int64 [N, 4]: the order of 0 brightness, 1 contrast, 2 saturation, 3 hue."""
+    grayscale: torch.Tensor
+    """bool [N]."""
+    blur: torch.Tensor
+    """bool [N]."""
+    sigma: torch.Tensor
+    """float64 [N], standard deviation of the blur in pixels of the view."""
+    solarize: torch.Tensor
+    """bool [N]."""
+
+    def select(self, rows: torch.Tensor) -> ViewDraws:
+        """The views at ``rows``, int64 positions."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        boxes = Boxes(**{name: value[rows] for name, value in vars(values.pop("boxes")).items()})
+        return ViewDraws(boxes=boxes, **{name: value[rows] for name, value in values.items()})
+
+
+class MultiCropDraws(NamedTuple):
+    """Parameters of all views of a batch; ``local_views`` is None where there are none."""
+
+    global_views: ViewDraws
+    local_views: ViewDraws | None
+
+
+@dataclass(frozen=True)
+class CropFlipDraws:
+    """Parameters of a padded crop and flip; on the host."""
+
+    top: torch.Tensor
+    """int64 [B], in 0..2 * padding, of the padded image; so is left."""
+    left: torch.Tensor
+    flip: torch.Tensor
+    """bool [B]."""
+
+
+def augment_generator(seed: int, epoch: int, step: int) -> torch.Generator:
+    """The generator of a batch's views: equal for equal keys, wherever training was resumed."""
+    return torch.Generator().manual_seed(stream("augment", seed, epoch, step))
+
+
+def draw_multicrop(
+    generator: torch.Generator, spec: AugmentSpec, batch: int, height: int, width: int
+) -> MultiCropDraws:
+    """Parameters of the global and local views of ``batch`` images of height x width pixels."""
+    later, locals_ = spec.global_views - 1, spec.local_views
+    global_views = _draw_views(
+        generator,
+        spec,
+        _draw_boxes(generator, batch * spec.global_views, height, width, spec.global_scale, spec.ratio),
+        blur=_repeated([spec.blur.first] + [spec.blur.others] * later, batch),
+        solarize=_repeated([0.0] + [spec.solarize] * later, batch),
+    )
+    if not locals_:
+        return MultiCropDraws(global_views, None)
+    local_views = _draw_views(
+        generator,
+        spec,
+        _draw_boxes(generator, batch * locals_, height, width, spec.local_scale, spec.ratio),
+        blur=_repeated([spec.blur.local] * locals_, batch),
+        solarize=_repeated([0.0] * locals_, batch),
+    )
+    return MultiCropDraws(global_views, local_views)
+
+
+def draw_crop_flip(generator: torch.Generator, spec: AugmentSpec, batch: int) -> CropFlipDraws:
+    """Parameters of a padded crop and a flip of ``batch`` images."""
+    top, left = (torch.randint(0, 2 * spec.padding + 1, (batch,), generator=generator) for _ in range(2))
+    return CropFlipDraws(top, left, _uniform(generator, batch) < spec.flip)
+
+
+def _draw_views(
+    generator: torch.Generator, spec: AugmentSpec, boxes: Boxes, *, blur: torch.Tensor, solarize: torch.Tensor
+) -> ViewDraws:
+    n, jitter = len(boxes.top), spec.jitter
+    return ViewDraws(
+        boxes=boxes,
+        flip=_uniform(generator, n) < spec.flip,
+        jitter=_uniform(generator, n) < jitter.probability,
+        brightness=_factor(generator, n, jitter.brightness),
+        contrast=_factor(generator, n, jitter.contrast),
+        saturation=_factor(generator, n, jitter.saturation),
+        hue=_uniform(generator, n, -jitter.hue, jitter.hue),
+        order=_uniform(generator, n, columns=4).argsort(dim=1),
+        grayscale=_uniform(generator, n) < spec.grayscale,
+        blur=_uniform(generator, n) < blur,
+        sigma=_uniform(generator, n, *spec.blur.sigma),
+        solarize=_uniform(generator, n) < solarize,
+    )
+
+
+def _draw_boxes(
+    generator: torch.Generator,
+    n: int,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> Boxes:
+    """As torchvision's RandomResizedCrop: the first of ten random boxes that fits, else a central one."""
+    area = height * width * _uniform(generator, n, *scale, columns=ATTEMPTS)
+    aspect = _uniform(generator, n, math.log(ratio[0]), math.log(ratio[1]), columns=ATTEMPTS).exp()
+    widths, heights = (area * aspect).sqrt().round().long(), (area / aspect).sqrt().round().long()
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
+    central_height, central_width = _central(height, width, ratio)
+    some = fits.any(dim=1)
+    box_height = torch.where(some, heights.gather(1, first).squeeze(1), central_height)
+    box_width = torch.where(some, widths.gather(1, first).squeeze(1), central_width)
+    free_rows, free_columns = height - box_height, width - box_width
+    top = (_uniform(generator, n) * (free_rows + 1)).long()
+    left = (_uniform(generator, n) * (free_columns + 1)).long()
+    return Boxes(
+        torch.where(some, top, free_rows // 2), torch.where(some, left, free_columns // 2), box_height, box_width
+    )
+
+
+def _central(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int]:
+    if width / height < ratio[0]:
+        return round(width / ratio[0]), width
+    if width / height > ratio[1]:
+        return height, round(height * ratio[1])
+    return height, width
+
+
+def _uniform(
+    generator: torch.Generator, n: int, low: float = 0.0, high: float = 1.0, columns: int | None = None
+) -> torch.Tensor:
+    shape = (n,) if columns is None else (n, columns)
+    return torch.rand(shape, generator=generator, dtype=torch.float64) * (high - low) + low
+
+
+def _factor(generator: torch.Generator, n: int, strength: float) -> torch.Tensor:
+    return _uniform(generator, n, max(0.0, 1 - strength), 1 + strength)
+
+
+def _repeated(probabilities: Sequence[float], batch: int) -> torch.Tensor:
+    return torch.tensor(probabilities, dtype=torch.float64).repeat_interleave(batch)

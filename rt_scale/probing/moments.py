@@ -1,0 +1,47 @@
+"""Centring, scaling and second moments of embeddings: what probes in closed form and statistics share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_TILE_ELEMENTS = 1 << 22
+
+
+def centre_and_scale(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Subtract the training mean, and divide by one number so that the mean training variance is 1.
+
+    The geometry of the embeddings stays: one scale for all dimensions, unlike ``standardise``. A
+    penalty on the weights then means the same for embeddings of every magnitude, of which random
+    networks have many. Embeddings that are all equal are divided by 1.
+
+    Args:
+        train: float [N, D].
+        test: float [M, D].
+
+    Returns:
+        Both, centred and scaled; the arguments are not changed.
+    """
+    mean = train.mean(dim=0)
+    centred = train - mean
+    scale = centred.square().mean().sqrt()
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    return centred.div_(scale), (test - mean).div_(scale)
+
+
+def gram(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix a^T b [D, E] of a [N, D] and b [N, E], summed in float64 tile by tile.
+
+    In float32 the rounding of large directions would drown small ones, which ranks, inverses and
+    alignments are about.
+    """
+    total = torch.zeros((a.shape[1], b.shape[1]), dtype=torch.float64, device=a.device)
+    rows = max(1, _TILE_ELEMENTS // max(a.shape[1], b.shape[1], 1))
+    for tile_a, tile_b in zip(torch.split(a, rows), torch.split(b, rows), strict=True):
+        total.addmm_(tile_a.double().T, tile_b.double())
+    return total
+
+
+def smaller_gram(x: Tensor) -> Tensor:
+    """x^T x or x x^T, whichever is smaller, float64: both have the squared singular values of x [N, D]."""
+    return gram(x, x) if x.shape[1] <= x.shape[0] else gram(x.T, x.T)

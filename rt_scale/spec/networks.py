@@ -1,0 +1,94 @@
+"""The networks of a run: encoder, projector, and where the student starts."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from rt_scale.spec.bottleneck import PAPER, BottleneckParts, part_flags
+from rt_scale.spec.encoders import parse_encoder
+from rt_scale.spec.part import Part
+
+
+class EncoderSpec(Part):
+    """The network whose embedding is probed."""
+
+    name: str
+    """Name of an encoder (`rt-scale models`), e.g. resnet18, vgg11, convnet_32_2."""
+    norm: Literal["batch", "instance", "group8", "layer", "none"]
+    """Normalisation layers: batch, instance (each map), group8 (8 groups of maps), layer (all maps), none.
+
+    Left out: the paper's choice (batch for ResNets, none for VGG). ViTs have layer alone, MLPs and flatten none.
+    """
+    width: float = Field(1.0, gt=0, le=16)
+    """Multiplier of every layer's number of channels; 0 < width <= 16."""
+    attention: Literal["tokens", "heads"] = Field("tokens", json_schema_extra={"neutral": "tokens"})
+    """What attention mixes: tokens, or, as published for table 5 and in the *_shared ViTs alone, the heads of each."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paper_norm(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("name"), str) and given.get("norm") is None:
+            return {**given, "norm": parse_encoder(given["name"]).design.default_norm}
+        return given
+
+    @model_validator(mode="after")
+    def _buildable(self) -> EncoderSpec:
+        parse_encoder(self.name).check(norm=self.norm, width=self.width, attention=self.attention)
+        return self
+
+
+class ProjectorSpec(Part):
+    """The MLP with the l2-bottleneck on top of the encoder (paper, appendix E.1)."""
+
+    hidden: tuple[int, ...] = (2048, 2048)
+    """Widths of the hidden layers, each >= 1; may be empty."""
+    bottleneck: int = Field(256, ge=1, le=65536)
+    """Width k of the l2-bottleneck; 1 to 65,536."""
+    out_dim: int = Field(65536, ge=1, le=65536)
+    """Output dimension m; 1 to 65,536."""
+    parts: BottleneckParts = Field(PAPER, json_schema_extra={"neutral": PAPER})
+    """Parts of the l2-bottleneck, as -/lb/fn/wn/l/- or six booleans: weight norm 1, linear 1 (with bias), feature
+    norm 1, weight norm 2, linear 2, feature norm 2. Without linear 2, linear 1 goes to out_dim; without linear 1
+    the bottleneck is the last hidden layer."""
+    activation: Literal["gelu", "relu"] = Field("gelu", json_schema_extra={"neutral": "gelu"})
+    """Activation after every hidden layer: gelu or relu."""
+    batch_norm: bool = Field(False, json_schema_extra={"neutral": False})
+    """Whether hidden layers have a batch norm before their activation."""
+    init: Literal["trunc_normal", "torch"] = Field("trunc_normal", json_schema_extra={"neutral": "trunc_normal"})
+    """Initialisation of linear layers: truncated normal (sigma 0.02, biases 0), or torch's default (uniform)."""
+
+    @model_validator(mode="after")
+    def _widths(self) -> ProjectorSpec:
+        bad = [width for width in self.hidden if width < 1]
+        if bad:
+            raise ValueError(f"hidden widths must be at least 1, not {bad}")
+        if self.batch_norm and not self.hidden:
+            raise ValueError("batch_norm acts in hidden layers, and hidden is empty: leave one out")
+        flags = part_flags(self.parts)
+        if not flags["linear_1"] and not self.hidden:
+            raise ValueError("without linear 1 the bottleneck is the last hidden layer, and hidden is empty")
+        # A width that no layer has must not tell two equal runs apart: it is that of the layer that is there.
+        if not flags["linear_2"]:
+            self.__dict__["out_dim"] = self.out_dim if flags["linear_1"] else self.hidden[-1]
+            self.__dict__["bottleneck"] = self.out_dim
+        elif not flags["linear_1"]:
+            self.__dict__["bottleneck"] = self.hidden[-1]
+        return self
+
+
+class StudentSpec(Part):
+    """Where the student starts (paper, section 4, local initialisation)."""
+
+    alpha: float = Field(1e-10, ge=0, le=1)
+    """Locality: 0 starts at the teacher, 1 at an independent draw; in [0, 1]."""
+    epsilon: float | None = Field(None, ge=0, json_schema_extra={"neutral": None})
+    """In place of alpha: the student starts at teacher + epsilon x an independent draw; >= 0."""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> StudentSpec:
+        default = StudentSpec.model_fields["alpha"].default
+        if self.epsilon is not None and self.alpha != default:
+            raise ValueError("alpha and epsilon are two forms of one choice: give one of them")
+        return self

@@ -1,0 +1,302 @@
+"""Bad input through the real entry point: one paragraph that helps, the right exit code, and nothing lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import gzip
+import io
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from rt_scale.data.catalogue import DATASETS
+from rt_scale.spec.document import set_dotted
+from rt_scale.spec.run import RunSpec
+from rt_scale.store.store import Store
+
+SPEC: dict[str, Any] = {
+    "data": {"name": "digits", "samples": 60},
+    "encoder": {"name": "convnet_4_1"},
+    "projector": {"hidden": [16], "bottleneck": 8, "out_dim": 32},
+    "train": {"epochs": 3, "batch_size": 32},
+    "probe": {"every": "1ep", "knn": 5, "epochs": 1, "standardized": False},
+}
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store and a data folder of our own, named as a user may name them."""
+    monkeypatch.setenv("RT_SCALE_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("RT_SCALE_DATA", str(data_dir))
+    monkeypatch.chdir(tmp_path)
+
+
+def spec_file(path: Path, value: Any = SPEC) -> Path:
+    path.write_text(yaml.safe_dump(value, sort_keys=False))
+    return path
+
+
+# field, value, what the message must hold
+FIELDS = [
+    ("encoder.nam", "vgg11", ["encoder.nam: unknown key", "did you mean 'name'?"]),
+    ("encodr", {"name": "vgg11"}, ["encodr: unknown key", "did you mean 'encoder'?"]),
+    ("encoder.name", "vgg12", ["Unknown encoder 'vgg12'", "Did you mean 'vgg1", "convnet_<width>_<depth>"]),
+    ("encoder.norm", "bach", ["'bach' is not known", "did you mean 'batch'?"]),
+    ("train.optimizer.name", "adamm", ["'adamm' is not known", "did you mean 'adam", "sgd"]),
+    ("data.name", "digts", ["Unknown data set 'digts'", "Did you mean 'digits'?"]),
+    ("data.name", "mnist", ["'mnist' is not prepared", "rt-scale data prepare mnist"]),
+    ("precision", "float23", ["'float23' is not known", "did you mean 'float32'?"]),
+    ("student.alpha", 1.5, ["student.alpha", "1.5", "1"]),
+    ("student.alpha", -0.25, ["student.alpha", "-0.25", "0"]),
+    ("student.alpha", "much", ["student.alpha", "'much'", "number"]),
+    ("projector.out_dim", 0, ["projector.out_dim", "0", "1"]),
+    ("projector.out_dim", 65537, ["projector.out_dim", "65537", "65536"]),
+    ("train.epochs", 0, ["train.epochs", "0"]),
+    ("probe.every", "5epp", ["probe.every", "5epp", "ep"]),
+    ("encoder.name", "vgg11", ["Images of 8 x 8 pixels are too small for encoder 'vgg11'", "data.size=32"]),
+    ("data.samples", 5, ["data.samples is 5", "1,437"]),
+    ("probe.knn", 500, ["probe.knn is 500", "at most 60"]),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "parts"), FIELDS)
+def test_a_bad_spec(cli: Any, tmp_path: Path, field: str, value: Any, parts: list[str]) -> None:
+    message = cli("run", spec_file(tmp_path / "spec.yaml", set_dotted(SPEC, field, value))).refusal()
+    for part in parts:
+        assert part in message
+    assert not (tmp_path / "store" / "runs").exists()
+
+
+@pytest.mark.parametrize(("field", "value", "parts"), FIELDS)
+def test_a_bad_point_of_a_sweep_starts_nothing(
+    cli: Any, tmp_path: Path, field: str, value: Any, parts: list[str]
+) -> None:
+    sweep = {"name": "bad", "base": set_dotted(SPEC, field, value), "axes": {"seeds.teacher": [0, 1]}}
+    message = cli("sweep", spec_file(tmp_path / "sweep.yaml", sweep)).refusal()
+    for part in parts:
+        assert message.count(part) >= 1
+    assert not (tmp_path / "store" / "sweeps").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"axes": {"student.alhpa": [1]}}, ["Unknown field of an axis 'student.alhpa'", "'student.alpha'"]),
+        ({"axes": {"student.alpha": [0.5, 1.5, 2]}}, ["nothing was started", "1.5", "2"]),
+        ({"axes": {"student.alpha": []}}, ["axis student.alpha has no values"]),
+        ({"axes": {"projector.out_dim": {"pow3": [1, 2]}}}, ["'pow3'", "Did you mean 'pow2'?"]),
+        ({"zip": [{"student.alpha": [0, 1], "seeds.data": [1]}]}, ["Zipped fields need equally many values"]),
+        ({"seeds": 0}, ["seeds must be a number of at least 1"]),
+        ({"launch": {"cpu": 1}}, ["launch.cpu: unknown key", "did you mean 'cpus'?"]),
+        ({"name": "../evil"}, ["name", "../evil"]),
+    ],
+)
+def test_a_bad_sweep(cli: Any, tmp_path: Path, change: dict[str, Any], parts: list[str]) -> None:
+    message = cli("sweep", spec_file(tmp_path / "sweep.yaml", {"name": "bad", "base": SPEC, **change})).refusal()
+    for part in parts:
+        assert part in message
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "sweep", "status", "report"])
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"data: {name: digits\nencoder: [", "line 2"),
+        (b"\x89PNG\r\n\x1a\n\x00\xff", "is not YAML"),
+        (b"- a\n- b\n", "holds a list"),
+        (b"", "holds nothing"),
+        (b"data: {name: a}\ndata: {name: b}\n", "'data' is there twice"),
+    ],
+)
+def test_a_file_that_is_no_yaml_mapping(cli: Any, tmp_path: Path, command: str, content: bytes, part: str) -> None:
+    (tmp_path / "spec.yaml").write_bytes(content)
+    message = cli(command, tmp_path / "spec.yaml").refusal()
+    assert str(tmp_path / "spec.yaml") in message
+    assert part in message
+
+
+def test_files_that_are_missing_or_of_the_other_kind(cli: Any, tmp_path: Path) -> None:
+    spec = spec_file(tmp_path / "spec.yaml")
+    sweep = spec_file(tmp_path / "sweep.yaml", {"name": "a", "base": SPEC})
+    assert f"Did you mean {spec}?" in cli("run", tmp_path / "spce.yaml").refusal()
+    assert f"rt-scale run {spec}" in cli("sweep", spec).refusal()
+    assert f"rt-scale sweep {sweep}" in cli("run", sweep).refusal()
+    assert "cannot be read" in cli("run", tmp_path).refusal()
+    assert "None of the 1 runs of sweep 'a' is finished" in cli("report", sweep).refusal()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--set", "encoder.name"], "'--set encoder.name' is no assignment"),
+        (["--set", "encoder.nam=x"], "did you mean 'name'?"),
+        (["--set", "student.alpha=[1"], "is not YAML"),
+        (["--device", "cdua"], "The device 'cdua' cannot be used here"),
+        (["--threads", "0"], "0 threads were asked for"),
+    ],
+)
+def test_bad_options(cli: Any, tmp_path: Path, arguments: list[str], part: str) -> None:
+    assert part in cli("run", spec_file(tmp_path / "spec.yaml"), *arguments).refusal()
+    assert not (tmp_path / "store" / "runs").exists()
+
+
+@pytest.mark.parametrize("place", ["file/store", "file", "/sys/rt-scale/store"])
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_a_store_that_cannot_be_written(cli: Any, tmp_path: Path, command: str, place: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    value = SPEC if command == "run" else {"name": "a", "base": SPEC}
+    file = spec_file(tmp_path / "spec.yaml", value)
+    message = cli(command, file, "--store", tmp_path / place).refusal()
+    assert f"'{tmp_path / place}" in message
+    assert "cannot be written" in message
+    assert "--store or RT_SCALE_STORE" in message
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_data_folder_that_cannot_be_written(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    message = cli("data", "prepare", "digits", "--data-dir", tmp_path / "file" / "data").refusal()
+    assert f"'{tmp_path / 'file'}" in message
+
+
+@pytest.mark.parametrize("number", [1, 20, 35])
+def test_a_full_disk_loses_nothing(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    file = spec_file(tmp_path / "spec.yaml")
+    spec = RunSpec.model_validate(SPEC)
+    synced, real = [0], os.fsync
+
+    def full(handle: int) -> None:
+        synced[0] += 1
+        if synced[0] >= number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        message = cli("run", file).refusal(code=1)
+    assert "The disk is full" in message
+    assert "run the same command again" in message
+    run_dir = Store(tmp_path / "store").run(spec)
+    kept = run_dir.checkpoints.steps()
+    assert run_dir.result() is None
+    assert run_dir.status().state in ("partial", "failed", "missing")
+    assert (number > 1) is bool(kept)
+    ended = cli("run", file)
+    assert ended.code == 0, ended
+    if any(kept):
+        assert f"resuming at step {kept[-1]} of 6" in ended.out
+    other = cli("run", file, "--store", tmp_path / "other", "--json")
+    assert other.code == 0
+    first, second = run_dir.result(), Store(tmp_path / "other").run(spec).result()
+    assert first is not None
+    assert second is not None
+    assert first["last"] == second["last"]
+
+
+def test_a_failure_while_running_is_exit_code_1(cli: Any, tmp_path: Path) -> None:
+    spec = set_dotted(set_dotted(SPEC, "train.optimizer", {"name": "sgd", "lr": 1e30}), "student.alpha", 1.0)
+    message = cli("run", spec_file(tmp_path / "spec.yaml", spec)).refusal(code=1)
+    assert "training diverged. Lower train.optimizer.lr" in message
+    assert "1 failed" in cli("status").out
+
+
+def cifar_archive(path: Path) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
+            entry = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            entry.size = 100_000
+            archive.addfile(entry, io.BytesIO(np.random.default_rng(0).bytes(entry.size)))
+    path.write_bytes(buffer.getvalue())
+    return buffer.getvalue()
+
+
+def prepare_fails(cli: Any, tmp_path: Path, name: str, source: Path) -> str:
+    """The refusal; nothing is left of the attempt."""
+    data = tmp_path / "data"
+    message: str = cli("data", "prepare", name, "--from", source, "--data-dir", data).refusal()
+    assert not [path for path in data.rglob("*") if path.is_file() and path.stat().st_size]
+    return message
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_a_truncated_archive(cli: Any, tmp_path: Path, share: float) -> None:
+    path = tmp_path / "cifar-10-python.tar.gz"
+    data = cifar_archive(path)
+    path.write_bytes(data[: int(len(data) * share)])
+    assert str(path) in prepare_fails(cli, tmp_path, "cifar10", path)
+
+
+def test_a_wrong_checksum(cli: Any, tmp_path: Path) -> None:
+    path = tmp_path / "cifar-10-python.tar.gz"
+    cifar_archive(path)
+    message = prepare_fails(cli, tmp_path, "cifar10", path)
+    assert str(path) in message
+    assert "md5" in message.lower()
+
+
+def pictures(folder: Path, classes: list[str]) -> Path:
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for number in range(5):
+            Image.new("RGB", (8, 8), (number * 20, 0, 0)).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_a_folder_with_one_class(cli: Any, tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "pets", ["cat"])
+    message = prepare_fails(cli, tmp_path, "pets", folder)
+    assert str(folder) in message
+    assert "class" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\n cut short"])
+def test_an_image_that_cannot_be_read_is_named(cli: Any, tmp_path: Path, content: bytes) -> None:
+    folder = pictures(tmp_path / "pets", ["cat", "dog"])
+    (folder / "dog" / "3.png").write_bytes(content)
+    assert str(folder / "dog" / "3.png") in prepare_fails(cli, tmp_path, "pets", folder)
+
+
+def test_a_label_out_of_range(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = dataclasses.replace(DATASETS["mnist"], train=20, test=20, checksums=())
+    monkeypatch.setitem(DATASETS, "mnist", info)
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for part in ("train", "t10k"):
+        labels = np.arange(20, dtype=np.uint8) % 10
+        labels[7] = 10 if part == "train" else 7
+        images = np.zeros((20, 28, 28), np.uint8)
+        for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
+            header = np.array([0x800 + array.ndim, *array.shape], ">u4").tobytes()
+            (folder / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    message = prepare_fails(cli, tmp_path, "mnist", folder)
+    assert "Label 10 among the training images of 'mnist' is out of range" in message
+
+
+Damage = Callable[[Path], object]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: os.truncate(folder / "train.beton", 5000),
+        lambda folder: (folder / "test.beton").unlink(),
+        lambda folder: (folder / "meta.json").write_text("{"),
+    ],
+)
+def test_prepared_data_that_are_damaged(cli: Any, tmp_path: Path, damage: Damage) -> None:
+    data = tmp_path / "data"
+    assert cli("data", "prepare", "digits", "--data-dir", data).code == 0
+    damage(data / "digits")
+    message = cli("run", spec_file(tmp_path / "spec.yaml"), "--data-dir", data).refusal()
+    assert str(data / "digits") in message
+    assert not (tmp_path / "store" / "runs").exists()

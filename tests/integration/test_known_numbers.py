@@ -1,0 +1,53 @@
+"""The pipeline, from files to accuracies, agrees with numbers that are known from elsewhere.
+
+The bundled digits always; with RT_SCALE_TEST_DATA also every archive of class folders there that holds
+CIFAR-10's ten classes.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+
+from rt_scale.data.inputs import to_inputs
+from rt_scale.data.prepare import Prepared, open_prepared, prepare
+from rt_scale.data.resident import ResidentLoader
+from rt_scale.probing.features import Features, pixels
+from rt_scale.probing.knn import knn_accuracy
+
+GIVEN = os.environ.get("RT_SCALE_TEST_DATA")
+ARCHIVES = sorted(Path(GIVEN).glob("cifar10*.tar*")) if GIVEN else []
+
+
+def pixel_features(data: Prepared) -> tuple[Features, Features]:
+    def inputs(images: torch.Tensor) -> torch.Tensor:
+        return to_inputs(images, data.info.mean, data.info.std, None, torch.float32)
+
+    train, test = (
+        pixels(ResidentLoader(split, batch_size=1000, seed=0, device="cpu"), inputs)
+        for split in (data.train, data.test)
+    )
+    return train, test
+
+
+def test_digits_agree_with_scikit_learn(tmp_path: Path) -> None:
+    train, test = pixel_features(open_prepared("digits", tmp_path))
+    ours = knn_accuracy(*train, *test, k=20, classes=10)
+    theirs = KNeighborsClassifier(20, algorithm="brute").fit(train.x.numpy(), train.y.numpy())
+    assert ours == pytest.approx(np.mean(theirs.predict(test.x.numpy()) == test.y.numpy()), abs=1 / 360)
+    assert 0.94 < ours < 0.99
+
+
+@pytest.mark.parametrize("archive", ARCHIVES, ids=lambda path: path.name)
+def test_cifar10_photographs_have_their_known_pixel_accuracy(archive: Path, tmp_path: Path) -> None:
+    data = prepare("photographs", tmp_path, archive)
+    assert (len(data.train), len(data.test), len(data.info.classes)) == (50_000, 10_000, 10)
+    assert data.info.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=2e-3)
+    accuracy = knn_accuracy(*(part for split in pixel_features(data) for part in split), k=20, classes=10)
+    # The paper's table 3 has 33.61 % for the original pixels; re-encoded as JPEG 33.8 % was measured elsewhere.
+    assert accuracy == pytest.approx(0.338, abs=0.004)

@@ -1,0 +1,217 @@
+"""A run that is killed at any moment goes on, and ends bitwise as one that was left alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from rt_scale.experiments.run import run
+from rt_scale.experiments.settings import Settings, Silent
+from rt_scale.spec.run import RunSpec
+from rt_scale.store.metrics import read_metrics
+from rt_scale.store.run_dir import RunDir
+from rt_scale.store.store import Store
+
+Start = Callable[..., subprocess.Popen[str]]
+SPEC: dict[str, Any] = {
+    "data": {"name": "digits"},
+    "encoder": {"name": "convnet_8_2", "norm": "batch"},
+    "projector": {"hidden": [32], "bottleneck": 16, "out_dim": 256},
+    "train": {"epochs": 30, "batch_size": 128},
+    "probe": {"every": "3ep", "epochs": 2, "standardized": False},
+}
+STEPS = 30 * 12
+SAVED = range(0, STEPS + 1, 3 * 12)
+"""About two seconds, with a checkpoint every 3 epochs."""
+
+# Runs the command line, and dies when the named function is called for the n-th time: before it or after it.
+DIES = """
+import importlib, os, signal, sys
+module, owner, name, count, when = sys.argv[1].split(":")
+owner = getattr(importlib.import_module(module), owner) if owner else importlib.import_module(module)
+original, calls = getattr(owner, name), [0]
+def wrapped(*args, **kwargs):
+    calls[0] += 1
+    if calls[0] == int(count) and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    value = original(*args, **kwargs)
+    if calls[0] == int(count):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+setattr(owner, name, wrapped)
+sys.argv[:] = ["rt-scale", *sys.argv[2:]]
+from rt_scale.cli import main
+main()
+"""
+# Moment of death -> checkpoints that are there afterwards.
+MOMENTS = {
+    "rt_scale.probing.prober:Prober:probe_network:1:before": [],  # during the first probes
+    "rt_scale.experiments.distill::save_weights:1:before": [],  # the first checkpoint is half there
+    "rt_scale.store.run_dir:RunDir:save_checkpoint:1:after": [0],
+    "rt_scale.experiments.distill:DistillRun:after_step:40:before": [0, 36],  # in the middle of an epoch
+    "rt_scale.store.metrics:MetricsTable:flush:2:after": [0, 36, 72],  # its metrics are saved, the checkpoint not
+    "rt_scale.store.run_dir:RunDir:save_checkpoint:1:after ": [0, 36, 72, 108],  # the old ones are still there
+    "rt_scale.store.run_dir:RunDir:complete:1:before": [0, 324, 360],  # all is done but the result
+}
+
+
+def spec_file(folder: Path) -> Path:
+    path = folder / "spec.yaml"
+    path.write_text(yaml.safe_dump(SPEC))
+    return path
+
+
+@pytest.fixture
+def command(tmp_path: Path, data_dir: Path) -> list[str]:
+    """The one command that a user repeats."""
+    arguments = ["run", spec_file(tmp_path), "--store", tmp_path / "store", "--data-dir", data_dir]
+    return [*map(str, arguments), "--threads", "1", "--device", "cpu"]
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> RunDir:
+    return Store(tmp_path / "store").run(RunSpec.model_validate(SPEC))
+
+
+def outcome(run_dir: RunDir) -> tuple[bytes, pa.Table, dict[str, Any]]:
+    """What must not depend on what happened on the way."""
+    result = run_dir.result()
+    assert result is not None
+    weights = run_dir.path / "checkpoints" / str(STEPS) / "student.safetensors"
+    metrics = read_metrics(run_dir.metrics_path).drop_columns("time")
+    return weights.read_bytes(), metrics, {key: result[key] for key in ("last", "best", "steps", "epochs", "data")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> tuple[bytes, pa.Table, dict[str, Any]]:
+    store = Store(tmp_path_factory.mktemp("undisturbed"))
+    spec = RunSpec.model_validate(SPEC)
+    run(spec, Settings(store=store, data_dir=data_dir, device="cpu", threads=1))
+    return outcome(store.run(spec))
+
+
+def finish(ended: Any, run_dir: RunDir, undisturbed: Any) -> str:
+    """The output of the command that ended the run, after a look at what came out."""
+    assert ended.code == 0, ended
+    assert outcome(run_dir) == undisturbed
+    out: str = ended.out
+    return out
+
+
+def test_killed_at_every_delicate_moment(
+    command: list[str], run_dir: RunDir, start: Start, undisturbed: Any, cli: Any
+) -> None:
+    for attempt, (moment, checkpoints) in enumerate(MOMENTS.items(), start=1):
+        process = start(moment.strip(), *command, program=[sys.executable, "-c", DIES])
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == -signal.SIGKILL, (moment, out, err)
+        status = run_dir.status()
+        assert (status.state, status.attempts) == ("partial", attempt)
+        assert run_dir.checkpoints.steps() == checkpoints, moment
+    out = finish(cli(*command), run_dir, undisturbed)
+    assert f"resuming at step {STEPS:,} of {STEPS:,}" in out
+    assert not list(run_dir.path.rglob(".tmp-*"))
+
+
+def test_killed_again_and_again_at_any_moment(
+    command: list[str], run_dir: RunDir, start: Start, undisturbed: Any, wait_for: Any, cli: Any
+) -> None:
+    delays = random.Random(0)
+    for attempt in (1, 2, 3):
+        process = start(*command)
+        lease = run_dir.path / "lease" / f"{attempt}.json"
+        wait_for(lambda process=process, lease=lease: lease.exists() or process.poll() is not None, process)
+        time.sleep(delays.uniform(0, 0.8))
+        process.kill()
+        process.wait()
+    finish(cli(*command), run_dir, undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop(
+    command: list[str], run_dir: RunDir, start: Start, undisturbed: Any, wait_for: Any, cli: Any, number: int
+) -> None:
+    process = start(*command)
+    wait_for((run_dir.path / "checkpoints" / "36").exists, process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, (out, err)
+    assert err == "rt-scale: interrupted; the same command goes on from the last checkpoints.\n"
+    assert run_dir.status().state == "partial"
+    assert run_dir.failure() is None
+    assert "1 partial" in cli("status", "--store", run_dir.path.parents[1]).out
+    assert "resuming at step" in finish(cli(*command), run_dir, undisturbed)
+
+
+class StopsAt(Silent):
+    """Ends the process's attempt as Ctrl-C would, at a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def stepped(self, step: int) -> None:
+        if step == self.step:
+            raise KeyboardInterrupt
+
+
+def cut(folder: Path) -> None:
+    os.truncate(folder / "student.safetensors", (folder / "student.safetensors").stat().st_size // 2)
+
+
+def flip(folder: Path) -> None:
+    data = bytearray((folder / "state.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "state.pt").write_bytes(data)
+
+
+def empty(folder: Path) -> None:
+    (folder / "manifest.json").write_bytes(b"")
+
+
+def lose(folder: Path) -> None:
+    (folder / "metrics.parquet").unlink()
+
+
+@pytest.mark.parametrize("damage", [cut, flip, empty, lose])
+def test_a_damaged_newest_checkpoint(
+    command: list[str], run_dir: RunDir, undisturbed: Any, cli: Any, data_dir: Path, damage: Callable[[Path], None]
+) -> None:
+    store = Store(run_dir.path.parents[1])
+    settings = Settings(store=store, data_dir=data_dir, device="cpu", threads=1, observer=StopsAt(SAVED[5] + 5))
+    with pytest.raises(KeyboardInterrupt):
+        run(RunSpec.model_validate(SPEC), settings)
+    newest = run_dir.path / "checkpoints" / str(SAVED[5])
+    damage(newest)
+    out = finish(cli(*command), run_dir, undisturbed)
+    (warning,) = (line for line in out.splitlines() if "warning" in line)
+    assert f"Checkpoint '{newest}' is damaged" in warning
+    assert f"moved to 'damaged-{SAVED[5]}'. Trying the one before, step {SAVED[4]}." in warning
+    assert f"resuming at step {SAVED[4]:,} of {STEPS:,}" in out
+    assert newest.with_name(f"damaged-{SAVED[5]}").is_dir()
+
+
+def test_a_second_process_is_refused_and_the_first_unharmed(
+    command: list[str], run_dir: RunDir, start: Start, undisturbed: Any, wait_for: Any, cli: Any
+) -> None:
+    process = start(*command)
+    wait_for((run_dir.path / "spec.json").exists, process)
+    process.send_signal(signal.SIGSTOP)  # so that it is still there, however slow this machine is
+    message = cli(*command).refusal()
+    assert f"'{run_dir.path}' is in use: process {process.pid} on host" in message
+    assert "1 running" in cli("status", "--store", run_dir.path.parents[1]).out
+    process.send_signal(signal.SIGCONT)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, (out, err)
+    assert outcome(run_dir) == undisturbed
+    assert run_dir.status().attempts == 1

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+from typer.testing import CliRunner
+
+from rt_scale import __version__
+from rt_scale.cli import INTERRUPTED, app, main, runs
+from rt_scale.spec.errors import InputError, RunError
+from rt_scale.store.store import Store
+
+SPEC: dict[str, Any] = {
+    "data": {"name": "digits", "samples": 60},
+    "encoder": {"name": "convnet_4_1"},
+    "projector": {"hidden": [16], "bottleneck": 8, "out_dim": 32},
+    "train": {"epochs": 1, "batch_size": 32},
+    "probe": {"every": "1ep", "knn": 5, "epochs": 1, "standardized": False},
+}
+
+
+def commands() -> list[list[str]]:
+    """Every command, as it is typed."""
+    root = typer.main.get_command(app)
+    found = []
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        found += [[name, sub] for sub in inner] if inner else [[name]]
+    return found
+
+
+@pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """What a command prints; it must succeed."""
+    monkeypatch.setenv("RT_SCALE_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("RT_SCALE_DATA", str(tmp_path / "data"))
+
+    def call(*arguments: object) -> str:
+        ended = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+        assert ended.exit_code == 0, ended.output
+        return ended.stdout
+
+    return call
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_command_explains_itself(invoke: Callable[..., str], command: list[str]) -> None:
+    text = invoke(*command, "--help")
+    assert f"Usage: root {' '.join(command)}" in text
+    assert len(text.splitlines()) > 5
+
+
+def test_the_commands_of_the_design_are_there() -> None:
+    names = {" ".join(command) for command in commands()}
+    assert {"demo", "doctor", "data list", "data prepare", "data verify", "run", "sweep"} <= names
+    assert {"status", "report", "board", "models", "schema"} <= names
+
+
+def test_help_imports_neither_torch_nor_ray() -> None:
+    code = """
+import sys
+sys.argv = ["rt-scale", "--help"]
+from rt_scale.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert end.code == 0, end.code
+heavy = {"torch", "ray", "numpy", "matplotlib", "tensorboard", "sklearn", "pyarrow", "pydantic"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: rt-scale" in done.stdout
+
+
+@pytest.fixture
+def spec_file(tmp_path: Path) -> Path:
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump(SPEC))
+    return path
+
+
+@pytest.fixture
+def sweep_file(tmp_path: Path) -> Path:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump({"name": "one", "base": SPEC}))
+    return path
+
+
+def test_json_of_a_run_its_status_and_its_report(
+    invoke: Callable[..., str], spec_file: Path, sweep_file: Path, tmp_path: Path
+) -> None:
+    result = json.loads(invoke("run", spec_file, "--json", "--threads", "1", "--device", "cpu"))
+    (run_dir,) = Store(tmp_path / "store")
+    assert result == run_dir.result()
+    (row,) = json.loads(invoke("status", "--json"))
+    assert row == {"label": run_dir.name, "name": run_dir.name, "state": "done", "attempts": 1, "detail": ""}
+    (row,) = json.loads(invoke("status", sweep_file, "--json"))
+    assert (row["label"], row["state"]) == ("base,seed=0", "done")
+    tables = json.loads(invoke("report", sweep_file, "--json"))
+    assert tables["linear"][0]["student"]["mean"] == result["last"]["probe/student/linear"]
+    best = json.loads(invoke("report", sweep_file, "--json", "--best"))
+    assert best["linear"][0]["student"]["mean"] == result["best"]["probe/student/linear"]["value"]
+
+
+def test_set_store_data_dir_and_cache_reach_the_run(
+    invoke: Callable[..., str], spec_file: Path, tmp_path: Path
+) -> None:
+    places = ("--store", tmp_path / "other", "--data-dir", tmp_path / "mine")
+    text = invoke("run", spec_file, *places, "--set", "train.epochs=2", "--no-cache-teacher", "--threads", 1)
+    (run_dir,) = Store(tmp_path / "other")
+    assert run_dir.name in text
+    spec, environment = run_dir.spec(), run_dir.environment()
+    assert spec is not None
+    assert environment is not None
+    assert spec["train"]["epochs"] == 2
+    assert environment["execution"] == {"device": "cpu", "threads": 1, "cache_teacher": False}
+    assert (tmp_path / "mine" / "digits" / "meta.json").is_file()
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(("command", "key"), [("models", "parameters"), ("doctor", "state"), ("data list", "prepared")])
+def test_json_of_what_is_there(invoke: Callable[..., str], command: str, key: str) -> None:
+    rows = json.loads(invoke(*command.split(), "--json"))
+    assert rows
+    assert all(key in row for row in rows)
+    plain = invoke(*command.split())
+    assert str(rows[0].get("name") or rows[0]["what"]) in plain
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep"])
+def test_schemas_for_editors(invoke: Callable[..., str], kind: str) -> None:
+    schema = json.loads(invoke("schema", kind))
+    assert ("axes" in schema["properties"]) is (kind == "sweep")
+
+
+def test_version_and_data_prepare_and_verify(invoke: Callable[..., str], tmp_path: Path) -> None:
+    assert invoke("version").strip() == __version__
+    assert "1,437 training and 360 test images" in invoke("data", "prepare", "digits")
+    assert "digits: 1,797 images as written (sha256 " in invoke("data", "verify", "digits")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (InputError("Give a number."), 2, "rt-scale: Give a number.\n"),
+        (RunError("The disk is full."), 1, "rt-scale: The disk is full.\n"),
+        (KeyboardInterrupt(), INTERRUPTED, "rt-scale: interrupted; the same command goes on"),
+    ],
+)
+def test_errors_are_one_paragraph_with_their_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, message: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(runs, "_sweep", fail)
+    monkeypatch.setattr(sys, "argv", ["rt-scale", "sweep", "any.yaml"])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == code
+    out, err = capsys.readouterr()
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+    assert out == ""
+
+
+@pytest.mark.parametrize("arguments", [["swep"], ["run"], ["run", "a.yaml", "--sotre", "x"], ["sweep", "a", "b"]])
+def test_usage_errors_are_exit_code_2(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["rt-scale", *arguments])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2

@@ -1,0 +1,93 @@
+"""A run that takes a tenth of a second, and everything that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rt_scale.data.prepare import Prepared, open_prepared
+from rt_scale.experiments.settings import Settings
+from rt_scale.spec.document import set_dotted
+from rt_scale.spec.run import RunSpec
+from rt_scale.store.store import Store
+
+TINY: dict[str, Any] = {
+    "data": {"name": "digits", "samples": 60},
+    "encoder": {"name": "convnet_4_1"},
+    "projector": {"hidden": [16], "bottleneck": 8, "out_dim": 32},
+    "student": {"alpha": 0.5},
+    "train": {"epochs": 2, "batch_size": 32, "optimizer": {"name": "adamw", "lr": 0.01, "weight_decay": 0.1}},
+    "probe": {"every": "1ep", "knn": 5, "epochs": 2, "batch_size": 32, "lr": 0.01},
+}
+"""2 epochs of 2 steps each."""
+
+
+@dataclass
+class Seen:
+    """An observer that remembers every call, in order."""
+
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def stage(self, text: str) -> None:
+        self.calls.append(("stage", text))
+
+    def started(self, step: int, steps: int) -> None:
+        self.calls.append(("started", step, steps))
+
+    def stepped(self, step: int) -> None:
+        self.calls.append(("stepped", step))
+
+    def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        self.calls.append(("logged", step, epoch, dict(values)))
+
+    def warned(self, text: str) -> None:
+        self.calls.append(("warned", text))
+
+    def named(self, kind: str) -> list[tuple[Any, ...]]:
+        """The arguments of every call of one kind."""
+        return [call[1:] for call in self.calls if call[0] == kind]
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    open_prepared("digits", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits(data_dir: Path) -> Prepared:
+    return open_prepared("digits", data_dir)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., RunSpec]:
+    """The tiny spec with dotted fields changed."""
+
+    def make(changes: Mapping[str, Any] | None = None) -> RunSpec:
+        document = TINY
+        for key, value in (changes or {}).items():
+            document = set_dotted(document, key, value)
+        return RunSpec.model_validate(document)
+
+    return make
+
+
+@pytest.fixture
+def settings(tmp_path: Path, data_dir: Path) -> Callable[..., Settings]:
+    """Settings on the CPU with one thread and a store of the test's own."""
+
+    def make(**changes: Any) -> Settings:
+        defaults = {"store": Store(tmp_path / "store"), "data_dir": data_dir, "device": "cpu", "threads": 1}
+        return Settings(**{**defaults, **changes})
+
+    return make

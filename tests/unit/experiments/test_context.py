@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rt_scale.experiments.context import Context
+from rt_scale.experiments.run import run
+from rt_scale.experiments.settings import Execution, Settings, Silent
+from rt_scale.spec.run import RunSpec
+from rt_scale.store.metrics import MetricsTable, read_metrics
+from rt_scale.store.run_dir import RunDir
+
+Tiny = Callable[..., RunSpec]
+Make = Callable[..., Settings]
+# Probed at the start and the end alone: what else is saved, time decides.
+RARE = {"probe.every": None, "train.epochs": 3}
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.0, [0, 4, 6]), (math.inf, [0, 6])])
+def test_checkpoints_come_with_time_and_the_first_and_two_newest_stay(
+    tiny: Tiny, settings: Make, seconds: float, steps: list[int]
+) -> None:
+    given = settings(checkpoint_seconds=seconds)
+    run(tiny(RARE), given)
+    assert given.store.run(tiny(RARE)).checkpoints.steps() == steps
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_the_teacher_is_embedded_once_where_its_targets_are_cached(
+    tiny: Tiny, settings: Make, seen: Any, cache: bool
+) -> None:
+    run(tiny(), settings(cache_teacher=cache, observer=seen))
+    assert (("embedding the teacher's targets",) in seen.named("stage")) is cache
+
+
+def test_an_observer_is_told_everything_in_order(tiny: Tiny, settings: Make, seen: Any) -> None:
+    given = settings(observer=seen)
+    result = run(tiny(), given)
+    assert seen.named("started") == [(0, 4)]
+    assert seen.named("stepped") == [(1,), (2,), (3,), (4,)]
+    assert [step for step, _, _ in seen.named("logged")] == [0, 2, 2, 4, 4]
+    assert [epoch for _, epoch, _ in seen.named("logged")] == [0, 1, 1, 2, 2]
+    last: dict[str, float] = {}
+    for _, _, values in seen.named("logged"):
+        last |= values
+    assert last == result["last"]
+    stages = [text for (text,) in seen.named("stage")]
+    assert stages[:3] == ["probing input pixels", "probing the teacher", "probing the student"]
+    assert stages[-1] == "training"
+    assert seen.named("warned") == []
+
+
+def test_a_silent_observer_changes_nothing(tiny: Tiny, settings: Make, seen: Any, tmp_path: Path) -> None:
+    store = type(settings().store)
+    silent = run(tiny(), settings(store=store(tmp_path / "a"), observer=Silent()))
+    watched = run(tiny(), settings(store=store(tmp_path / "b"), observer=seen))
+    assert silent["last"] == watched["last"]
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Callable[[], Context]:
+    """A new attempt at one run; each call is one process's context."""
+
+    def begin() -> Context:
+        run_dir = RunDir(tmp_path / "distill-0000000000000000")
+        run_dir.acquire()
+        execution = Execution(torch.device("cpu"), 1, True)
+        table = MetricsTable(run_dir.metrics_path)
+        return Context(run_dir, execution, Silent(), 30.0, table, hparams={"data": {"name": "digits"}})
+
+    return begin
+
+
+def test_restoring_takes_metrics_and_state_from_one_moment(context: Callable[[], Context]) -> None:
+    first = context()
+    assert first.restore(lambda folder: folder.name) is None
+    first.log(1, 0.5, {"train/loss": 2.0})
+
+    def write(folder: Path) -> None:
+        (folder / "state").write_text("one")
+
+    first.checkpoint(1, write)
+    first.log(2, 1.0, {"train/loss": 1.0})
+    first.metrics.flush()
+    first.run_dir.check().release()
+
+    second = context()
+    assert second.restore(lambda folder: (folder / "state").read_text()) == "one"
+    assert second.metrics.last() == {"train/loss": 2.0}
+    second.log(2, 1.0, {"train/loss": 1.5})
+    second.checkpoint(2, lambda folder: None)
+    assert read_metrics(second.run_dir.metrics_path).column("value").to_pylist() == [2.0, 1.5]
+    second.close("done")
+    second.run_dir.check().release()
+
+
+def test_elapsed_time_goes_on_from_earlier_attempts(context: Callable[[], Context]) -> None:
+    attempt = context()
+    own = attempt.elapsed
+    attempt.elapsed_before = 1000.0
+    assert 1000.0 <= own + 1000.0 <= attempt.elapsed
+    attempt.run_dir.check().release()
+
+
+def test_a_checkpoint_puts_the_next_one_off(context: Callable[[], Context]) -> None:
+    attempt = context()
+    attempt.checkpoint_seconds = 1e-9
+    assert attempt.checkpoint_due()
+    attempt.checkpoint_seconds = 1e9
+    attempt._last_checkpoint -= 2e9
+    assert attempt.checkpoint_due()
+    attempt.checkpoint(1, lambda folder: None)
+    assert not attempt.checkpoint_due()
+    attempt.run_dir.check().release()

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rt_scale.data.beton import write
+from rt_scale.data.prepare import Prepared, open_prepared
+from rt_scale.experiments import run as module
+from rt_scale.experiments.run import run
+from rt_scale.experiments.settings import Settings
+from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.run import RunSpec
+from rt_scale.store.metrics import read_metrics
+from rt_scale.store.run_dir import RunDir
+
+Tiny = Callable[..., RunSpec]
+Make = Callable[..., Settings]
+DIVERGES = {"train.optimizer": {"name": "sgd", "lr": 1e30}}
+
+
+def files(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file below the folder with its time of change and contents."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
+
+def test_a_result_says_what_came_out_of_what(tiny: Tiny, settings: Make, digits: Prepared) -> None:
+    spec, given = tiny(), settings()
+    result = run(spec, given)
+    assert json.loads(json.dumps(result)) == result == given.store.run(spec).result()
+    assert {key: result[key] for key in ("name", "steps", "epochs", "attempts")} == {
+        "name": spec.name,
+        "steps": 4,
+        "epochs": 2,
+        "attempts": 1,
+    }
+    assert result["data"] == {"name": "digits", "title": "Digits", "sha256": digits.sha256}
+    assert result["seconds"] > 0
+    probes = ("linear", "knn", "linear_standardized", "knn_standardized")
+    assert set(result["best"]) == {f"probe/student/{probe}" for probe in probes}
+    training = {"loss", "kl", "grad_norm", "teacher_entropy", "student_entropy"}
+    assert set(result["last"]) == (
+        {f"probe/{role}/{probe}" for role in ("student", "teacher", "input") for probe in probes}
+        | {f"train/{name}" for name in training}
+        | {"distance/from_init", "distance/from_teacher"}
+    )
+
+
+def test_a_run_records_its_spec_and_where_it_was_executed(
+    tiny: Tiny, settings: Make, digits: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    spec, given = tiny(), settings(threads=2, cache_teacher=False)
+    run(spec, given)
+    run_dir = given.store.run(spec)
+    assert run_dir.spec() == spec.canonical()
+    environment = run_dir.environment()
+    assert environment is not None
+    assert environment["execution"] == {"device": "cpu", "threads": 2, "cache_teacher": False}
+    assert environment["data"]["sha256"] == digits.sha256
+    (attempt,) = environment["attempts"]
+    assert attempt["versions"]["torch"] == importlib.metadata.version("torch")
+    assert [attempt["threads"]] == used == [2]
+    assert run_dir.checkpoints.steps() == [0, 2, 4]
+    assert (run_dir.path / "checkpoints" / "0" / "teacher.safetensors").is_file()
+
+
+def test_a_finished_run_is_returned_and_nothing_is_touched(
+    tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = settings()
+    first = run(tiny(), given)
+    before = files(given.store.root)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(module, "distill", refuse)
+    assert run(tiny(), settings(threads=2)) == first
+    assert files(given.store.root) == before
+
+
+def test_the_same_spec_in_two_stores_gives_the_same_numbers(tiny: Tiny, settings: Make, tmp_path: Path) -> None:
+    tables = []
+    for name in ("one", "two"):
+        given = settings(store=type(settings().store)(tmp_path / name))
+        run(tiny(), given)
+        run_dir = given.store.run(tiny())
+        weights = (run_dir.path / "checkpoints" / "4" / "student.safetensors").read_bytes()
+        tables.append((read_metrics(run_dir.metrics_path).drop_columns("time"), weights))
+    assert tables[0] == tables[1]
+
+
+def other_digits(folder: Path, digits: Prepared) -> Path:
+    """A data folder whose digits have one pixel changed."""
+    open_prepared("digits", folder)
+    images = digits.train.read_all()
+    images[0, 0, 0, 0] ^= 1
+    write(folder / "digits" / "train.beton", [images], digits.train.labels, image_shape=digits.train.image_shape)
+    meta = json.loads((folder / "digits" / "meta.json").read_text())
+    meta["sha256"]["train.beton"] = "0" * 64
+    (folder / "digits" / "meta.json").write_text(json.dumps(meta))
+    return folder
+
+
+def test_data_with_other_contents_are_refused(tiny: Tiny, settings: Make, tmp_path: Path, digits: Prepared) -> None:
+    given = settings()
+    result = run(tiny(), given)
+    other = settings(data_dir=other_digits(tmp_path / "other", digits))
+    with pytest.raises(InputError, match=rf"sha256 {digits.sha256[:12]}\.\.\..*another name, or use another store"):
+        run(tiny(), other)
+    assert given.store.run(tiny()).result() == result
+
+
+def test_an_unfinished_run_does_not_go_on_with_other_data(
+    tiny: Tiny, settings: Make, tmp_path: Path, digits: Prepared
+) -> None:
+    spec = tiny(DIVERGES)
+    with pytest.raises(RunError):
+        run(spec, settings())
+    with pytest.raises(InputError, match="other contents"):
+        run(spec, settings(data_dir=other_digits(tmp_path / "other", digits)))
+
+
+def test_divergence_is_a_failure_with_its_reason_and_keeps_what_was_computed(
+    tiny: Tiny, settings: Make, seen: Any
+) -> None:
+    given = settings()
+    kept = run(tiny(), given)
+    spec = tiny(DIVERGES)
+    with pytest.raises(RunError, match=r"diverged\. Lower train\.optimizer\.lr") as caught:
+        run(spec, settings(observer=seen))
+    run_dir = given.store.run(spec)
+    failure = run_dir.failure()
+    assert failure is not None
+    assert failure["reason"] == str(caught.value)
+    assert "Diverged" in failure["traceback"]
+    assert (run_dir.status().state, run_dir.status().attempts) == ("failed", 1)
+    assert run_dir.checkpoints.steps() == [0]
+    assert table_names(run_dir) == logged_names(seen) != []
+    assert given.store.run(tiny()).result() == kept
+
+
+def logged_names(seen: Any) -> list[tuple[int, str]]:
+    return [(step, name) for step, _, values in seen.named("logged") for name in values]
+
+
+def table_names(run_dir: RunDir) -> list[tuple[int, str]]:
+    table = read_metrics(run_dir.metrics_path).to_pydict()
+    return list(zip(table["step"], table["name"], strict=True))
+
+
+def test_a_failure_keeps_the_numbers_since_the_last_checkpoint(
+    tiny: Tiny, settings: Make, seen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_in_second_epoch(step: int) -> None:
+        if step == 3:
+            raise RuntimeError("boom")
+
+    monkeypatch.setattr(seen, "stepped", fail_in_second_epoch)
+    spec, given = tiny({"probe.every": None}), settings(observer=seen)
+    with pytest.raises(RunError, match="boom"):
+        run(spec, given)
+    run_dir = given.store.run(spec)
+    assert run_dir.checkpoints.steps() == [0]
+    assert (2, "train/loss") in table_names(run_dir)
+    assert table_names(run_dir) == logged_names(seen)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried\nmore"), r"ran out of memory \(CUDA out of memory. Tried\)"),
+        (MemoryError(), r"ran out of memory \(no detail\)"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "ran out of memory"),
+        (KeyError("weird"), "failed: KeyError: 'weird'. The traceback is in its failure.json"),
+        (RunError("The disk is full."), "^The disk is full.$"),
+    ],
+)
+def test_failures_are_told_in_words_and_recorded(
+    tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "distill", fail)
+    given = settings()
+    with pytest.raises(RunError, match=message) as caught:
+        run(tiny(), given)
+    failure = given.store.run(tiny()).failure()
+    assert failure is not None
+    assert failure["reason"] == str(caught.value)
+    monkeypatch.undo()
+    assert run(tiny(), given)["attempts"] == 2
+    assert given.store.run(tiny()).failure() is None
+
+
+def test_a_run_that_is_stopped_is_partial_not_failed(
+    tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "distill", stop)
+    given = settings()
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(), given)
+    assert given.store.run(tiny()).status().state == "partial"
+
+
+def test_a_run_in_use_is_refused(tiny: Tiny, settings: Make) -> None:
+    given = settings()
+    with given.store.run(tiny()).acquire(), pytest.raises(InputError, match=f"in use: process {os.getpid()} on host"):
+        run(tiny(), given)
+
+
+@pytest.mark.parametrize("changes", [{"device": "cuda:99"}, {"threads": 0}])
+def test_what_cannot_be_done_here_leaves_nothing_behind(tiny: Tiny, settings: Make, changes: dict[str, Any]) -> None:
+    given = settings(**changes)
+    with pytest.raises(InputError):
+        run(tiny(), given)
+    assert not given.store.root.exists()
+
+
+def test_the_store_decides_where_a_run_is_kept(tiny: Tiny, settings: Make) -> None:
+    given = settings()
+    run(tiny(), given)
+    assert [found.name for found in given.store] == [tiny().name]
+    assert isinstance(given.store.run(tiny()), RunDir)

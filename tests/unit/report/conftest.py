@@ -1,0 +1,42 @@
+"""Points and results of a sweep that was never run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from rt_scale.spec.document import set_dotted
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import Point
+
+BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
+
+
+@pytest.fixture
+def point() -> Callable[..., Point]:
+    """A point of a sweep over dotted fields."""
+
+    def make(values: Mapping[str, Any], seed: int = 0) -> Point:
+        document = {**BASE, "seeds": dict.fromkeys(("teacher", "student", "data", "probe"), seed)}
+        for key, value in values.items():
+            document = set_dotted(document, key, value)
+        return Point(dict(values), seed, RunSpec.model_validate(document))
+
+    return make
+
+
+@pytest.fixture
+def result() -> Callable[..., dict[str, Any]]:
+    """A ``result.json`` with the accuracies of one or more probes."""
+
+    def make(student: float, teacher: float, pixels: float, best: float | None = None, probe: str = "linear") -> Any:
+        names = {"student": student, "teacher": teacher, "input": pixels}
+        return {
+            "last": {f"probe/{role}/{probe}": value for role, value in names.items()},
+            "best": {f"probe/student/{probe}": {"value": student if best is None else best, "epoch": 1, "step": 2}},
+            "data": {"name": "digits", "title": "Digits", "sha256": "0" * 64},
+        }
+
+    return make

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from rt_scale.report.figures import MOST_PANELS, Curve, curve, draw, save
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def curves(point: Make) -> Callable[..., list[Curve]]:
+    """Curves of two alphas, some output dimensions and some seeds."""
+
+    def make(dims: int = 2, seeds: int = 3, epochs: int = 3) -> list[Curve]:
+        found = []
+        for seed in range(seeds):
+            for dim in range(dims):
+                for alpha in (0.1, 1.0):
+                    place = point({"student.alpha": alpha, "projector.out_dim": 16 * 2**dim}, seed)
+                    student = 0.3 + 0.1 * seed + alpha * np.arange(epochs) / 10
+                    found.append(Curve(place, np.arange(epochs) * 1.0, student, 0.3 + 0.1 * seed, 0.6))
+        return found
+
+    return make
+
+
+def test_a_curve_is_read_from_the_metrics_table(point: Make) -> None:
+    rows = [(0, "student", 0.1), (0, "teacher", 0.3), (0, "input", 0.5), (4, "student", 0.4), (2, "student", 0.2)]
+    metrics = {
+        "epoch": [epoch for epoch, _, _ in rows],
+        "name": [f"probe/{role}/linear" for _, role, _ in rows],
+        "value": [value for _, _, value in rows],
+    }
+    found = curve(point({}), metrics, "linear")
+    assert found is not None
+    assert found.epochs.tolist() == [0, 2, 4]
+    assert found.student.tolist() == [0.1, 0.2, 0.4]
+    assert (found.teacher, found.input) == (0.3, 0.5)
+    assert curve(point({}), metrics, "knn") is None
+
+
+@pytest.mark.parametrize("dims", [1, 2, 5])
+def test_a_column_for_each_combination_of_the_other_axes(curves: Make, dims: int) -> None:
+    figure = draw(curves(dims), "linear", "demo")
+    assert len(figure.axes) == 2 * dims
+    assert [axis.get_title() for axis in figure.axes[:dims]] == [f"out_dim = {16 * 2**dim}" for dim in range(dims)]
+    assert figure.get_suptitle() == "demo: linear probe"
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ["student, alpha = 0.1", "student, alpha = 1", "teacher (mean)", "input pixels"]
+
+
+def test_what_is_drawn_are_means_over_seeds_in_percent(curves: Make) -> None:
+    figure = draw(curves(1), "linear", "demo")
+    accuracy, gain = figure.axes
+    low, high, teacher, pixels = accuracy.lines
+    np.testing.assert_allclose(low.get_xdata(), [0, 1, 2])
+    np.testing.assert_allclose(low.get_ydata(), [40, 41, 42])
+    np.testing.assert_allclose(high.get_ydata(), [40, 50, 60])
+    np.testing.assert_allclose(teacher.get_ydata(), [40, 40])
+    np.testing.assert_allclose(pixels.get_ydata(), [60, 60])
+    np.testing.assert_allclose(gain.lines[0].get_ydata(), [0, 1, 2], atol=1e-12)
+    np.testing.assert_allclose(gain.lines[1].get_ydata(), [0, 10, 20], atol=1e-12)
+
+
+def test_bands_are_there_with_several_seeds(curves: Make) -> None:
+    heights = {}
+    for seeds in (1, 3):
+        band = draw(curves(1, seeds), "linear", "demo").axes[0].collections[0]
+        low, high = band.get_paths()[0].get_extents().get_points()[:, 1]
+        heights[seeds] = high - low
+    # One seed has no interval: the band is as flat as its line, which climbs by 2 points.
+    assert heights[1] == pytest.approx(2)
+    assert heights[3] > 20
+
+
+def test_too_many_columns_are_counted_not_drawn(curves: Make) -> None:
+    figure = draw(curves(MOST_PANELS + 3, seeds=1), "knn", "wide")
+    assert len(figure.axes) == 2 * MOST_PANELS
+    assert "(3 more configurations not drawn)" in figure.get_suptitle()
+
+
+def test_a_sweep_without_axes_is_one_column(point: Make) -> None:
+    figure = draw([Curve(point({}), np.array([0.0]), np.array([0.5]), 0.4, 0.6)], "linear", "one")
+    assert len(figure.axes) == 2
+    assert figure.legends[0].get_texts()[0].get_text() == "student"
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_a_figure_is_written_and_its_memory_freed(curves: Make, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "new" / f"figure.{suffix}"
+    save(draw(curves(), "linear", "demo"), path)
+    assert plt.get_fignums() == []
+    if suffix == "png":
+        with Image.open(path) as image:
+            image.load()
+            assert min(image.size) > 300
+    else:
+        assert "</svg>" in path.read_text()

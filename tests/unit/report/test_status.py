@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from rt_scale.report.status import show_status, status_of_store, status_of_sweep
+from rt_scale.spec.sweep import Point
+from rt_scale.store.store import Store
+
+STATES = ["done", "running", "failed", "partial", "missing"]
+
+
+@pytest.fixture
+def points(point: Callable[..., Point]) -> list[Point]:
+    return [point({"student.alpha": number / 10}) for number in range(5)]
+
+
+@pytest.fixture
+def store(tmp_path: Path, points: list[Point]) -> Store:
+    """A store with one run in each state; the running one is ours."""
+    store = Store(tmp_path / "store")
+    for state, point in zip(STATES[:-1], points[:-1], strict=True):
+        run_dir = store.run(point.spec)
+        lease = run_dir.acquire()
+        run_dir.write_spec(point.spec)
+        if state == "done":
+            run_dir.complete({"last": {}})
+        if state == "failed":
+            run_dir.fail({"reason": "The loss is nan."})
+        if state != "running":
+            lease.release()
+    return store
+
+
+def test_every_state_of_a_sweep_in_its_order(store: Store, points: list[Point]) -> None:
+    rows = status_of_sweep(points, store)
+    assert [row.state for row in rows] == STATES
+    assert [row.label for row in rows] == [point.label for point in points]
+    assert [row.attempts for row in rows] == [1, 1, 1, 1, 0]
+    assert rows[1].detail.startswith(f"process {os.getpid()} on host ")
+    assert "heartbeat" in rows[1].detail
+    assert rows[2].detail == "The loss is nan."
+    assert rows[0].detail == rows[3].detail == rows[4].detail == ""
+    assert rows[2].to_json() == {
+        "label": "alpha=0.2,seed=0",
+        "name": points[2].spec.name,
+        "state": "failed",
+        "attempts": 1,
+        "detail": "The loss is nan.",
+    }
+
+
+def test_a_store_shows_what_was_begun(store: Store, points: list[Point]) -> None:
+    rows = status_of_store(store)
+    assert {row.label: row.state for row in rows} == {
+        point.spec.name: state for point, state in zip(points[:-1], STATES[:-1], strict=True)
+    }
+
+
+def shown(rows: Any) -> str:
+    console = Console(width=200, record=True)
+    show_status(rows, console)
+    return console.export_text()
+
+
+def test_what_is_not_done_is_listed_and_all_is_counted(store: Store, points: list[Point]) -> None:
+    text = shown(status_of_sweep(points, store))
+    for point, state in zip(points, STATES, strict=True):
+        assert (point.label in text) is (state != "done")
+    assert text.rstrip().endswith("5 runs: 1 done, 1 running, 1 failed, 1 partial, 1 missing")
+
+
+def test_a_finished_sweep_and_an_empty_store_are_one_line(store: Store, points: list[Point], tmp_path: Path) -> None:
+    assert shown(status_of_sweep(points[:1], store)) == "1 runs: 1 done\n"
+    assert shown(status_of_store(Store(tmp_path / "none"))) == "0 runs: none\n"

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from rt_scale.report.tables import caption, cells, estimate, gain_text, header, rows, to_markdown, to_rich
+from rt_scale.spec.sweep import Point
+
+Make = Callable[..., Any]
+NUMBERS = [0.31, 0.42, 0.37, 0.55, 0.29]
+
+
+@pytest.mark.parametrize("numbers", [NUMBERS, NUMBERS[:2], [0.5, 0.5, 0.5]])
+def test_an_estimate_is_the_t_interval(numbers: list[float]) -> None:
+    found = estimate(numbers)
+    assert found.n == len(numbers)
+    assert found.mean == pytest.approx(np.mean(numbers), rel=1e-12)
+    assert found.std == pytest.approx(np.std(numbers, ddof=1), abs=1e-15)
+    assert found.half_width is not None
+    if found.std:
+        low, high = stats.t.interval(0.95, len(numbers) - 1, np.mean(numbers), stats.sem(numbers))
+        assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high), rel=1e-9)
+    else:
+        assert found.half_width == 0.0
+
+
+def test_one_number_has_no_spread() -> None:
+    assert estimate([0.25]) == type(estimate([0.25]))(0.25, None, None, 1)
+
+
+def test_of_two_numbers_the_interval_has_a_closed_form() -> None:
+    # t at 0.975 with one degree of freedom is tan(0.475 pi); the mean's standard error is half the difference.
+    assert estimate([0.0, 1.0]).half_width == pytest.approx(math.tan(0.475 * math.pi) / 2, rel=1e-9)
+
+
+@pytest.fixture
+def finished(point: Make, result: Make) -> list[tuple[Point, dict[str, Any]]]:
+    """Two configurations of three and one seeds; seeds vary slowest, as in a sweep."""
+    numbers = {(0.5, 0): (0.6, 0.5, 0.7, 0.65), (1.0, 0): (0.4, 0.5, 0.7, 0.4)}
+    numbers |= {(0.5, 1): (0.5, 0.3, 0.7, 0.5), (0.5, 2): (0.8, 0.7, 0.7, 0.9)}
+    return [(point({"student.alpha": alpha}, seed), result(*row)) for (alpha, seed), row in numbers.items()]
+
+
+def test_gains_are_paired_with_their_own_teacher(finished: Any) -> None:
+    first, second = rows(finished, "linear")
+    assert (first.values, second.values) == ({"student.alpha": 0.5}, {"student.alpha": 1.0})
+    assert first.student == estimate([0.6, 0.5, 0.8])
+    assert first.teacher == estimate([0.5, 0.3, 0.7])
+    assert first.input == estimate([0.7] * 3)
+    gains = [0.6 - 0.5, 0.5 - 0.3, 0.8 - 0.7]
+    assert first.gain == estimate(gains)
+    paired = stats.ttest_rel([0.6, 0.5, 0.8], [0.5, 0.3, 0.7]).confidence_interval(0.95)
+    assert first.gain.half_width is not None
+    assert first.gain.mean - first.gain.half_width == pytest.approx(paired.low)
+    assert (second.gain.n, second.gain.mean, second.gain.std) == (1, pytest.approx(-0.1), None)
+
+
+def test_best_is_the_students_alone(finished: Any) -> None:
+    last, best = rows(finished, "linear", "last")[0], rows(finished, "linear", "best")[0]
+    assert best.student == estimate([0.65, 0.5, 0.9])
+    assert best.gain.mean == pytest.approx(np.mean([0.15, 0.2, 0.2]))
+    assert (best.teacher, best.input) == (last.teacher, last.input)
+
+
+def test_runs_without_the_probe_are_left_out(finished: Any, point: Make, result: Make) -> None:
+    assert rows(finished, "knn") == []
+    more = [*finished, (point({"student.alpha": 0.5}, 3), result(0.1, 0.1, 0.1, probe="knn"))]
+    assert [row.student.n for row in rows(more, "knn")] == [1]
+    assert rows(more, "linear") == rows(finished, "linear")
+
+
+def test_a_row_as_text(finished: Any) -> None:
+    table = rows(finished, "linear")
+    assert header(table) == ["alpha", "runs", "input", "teacher", "student", "gain [95 %]"]
+    assert cells(table[0])[:5] == ["0.5", "3", "70.0 ± 0.0", "50.0 ± 20.0", "63.3 ± 15.3"]
+    assert cells(table[0])[5] == gain_text(table[0].gain) == "+13.3 [-1.0, +27.7]"
+    assert cells(table[1]) == ["1", "1", "70.0", "50.0", "40.0", "-10.0"]
+    assert header([])[0] == "runs"
+
+
+def test_markdown_is_a_table_with_its_caption(finished: Any) -> None:
+    table = rows(finished, "linear")
+    text, empty, titles, rule, *body = to_markdown(table, "last").splitlines()
+    assert text == caption("linear", "last") + "."
+    assert empty == ""
+    assert titles == "| alpha | runs | input | teacher | student | gain [95 %] |"
+    assert rule == "|" + " ---: |" * 6
+    assert body == [f"| {' | '.join(cells(row))} |" for row in table]
+
+
+def test_the_caption_names_probe_and_epoch() -> None:
+    assert "student after its last epoch" in caption("linear", "last")
+    assert "student after its best probed epoch" in caption("linear", "best")
+    assert caption("knn_standardized", "last").startswith("k-nearest-neighbour probe, standardised features: ")
+
+
+def test_the_terminal_shows_every_cell_and_certain_gains_in_bold(finished: Any, point: Make, result: Make) -> None:
+    sure = [(point({"student.alpha": 0.1}, seed), result(0.9 + seed / 100, 0.1, 0.5)) for seed in range(3)]
+    table = rows([*finished, *sure], "linear")
+    console = Console(width=200, record=True, force_terminal=True)
+    console.print(to_rich(table, "best"))
+    text = console.export_text(clear=False)
+    for row in table:
+        for cell in cells(row):
+            assert cell in text
+    assert [row.style for row in to_rich(table, "best").rows] == ["", "", "bold"]
+
+
+def test_rows_are_plain_json(finished: Any) -> None:
+    plain = json.loads(json.dumps([row.to_json() for row in rows(finished, "linear")]))
+    assert plain[0]["values"] == {"student.alpha": 0.5}
+    assert plain[0]["gain"]["n"] == 3
+    assert plain[1]["gain"]["std"] is None

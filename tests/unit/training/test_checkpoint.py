@@ -1,0 +1,98 @@
+"""Checkpoints of training: everything comes back, bitwise, and nothing is unpickled."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from rt_scale.training.checkpoint import STATE, STUDENT, load_training, load_weights, save_training, save_weights
+from rt_scale.training.loop import Progress
+
+
+def network(seed: int) -> nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.rand(tensor.shape, generator=generator))
+    return model.to(memory_format=torch.channels_last)
+
+
+def trained(steps: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    generator = torch.Generator().manual_seed(9)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(torch.rand(3, 1, 4, 4, generator=generator)).square().sum().backward()
+        optimizer.step()
+
+
+def test_training_goes_on_bitwise_from_a_checkpoint(tmp_path: Path) -> None:
+    model = network(0)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    trained(3, model, optimizer)
+    save_training(tmp_path, model, optimizer, Progress(2, 3), elapsed=12.5)
+
+    other = network(1)
+    other_optimizer = torch.optim.AdamW(other.parameters(), lr=0.5, fused=True)
+    progress, elapsed = load_training(tmp_path, other, other_optimizer)
+    assert (progress.epoch, progress.step, elapsed) == (2, 3, 12.5)
+    trained(2, model, optimizer)
+    trained(2, other, other_optimizer)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+def test_every_random_generator_comes_back(tmp_path: Path) -> None:
+    model = network(0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    save_training(tmp_path, model, optimizer, Progress(), elapsed=0.0)
+    drawn = (torch.rand(3), np.random.rand(3), random.random())
+    load_training(tmp_path, model, optimizer)
+    again = (torch.rand(3), np.random.rand(3), random.random())
+    assert torch.equal(drawn[0], again[0])
+    assert np.array_equal(drawn[1], again[1])
+    assert drawn[2] == again[2]
+
+
+def test_weights_are_safetensors_and_keep_buffers(tmp_path: Path) -> None:
+    model, other = network(0), network(1)
+    save_weights(tmp_path / "w", model)
+    load_weights(tmp_path / "w", other)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+    with pytest.raises(RuntimeError, match="Missing key"):
+        load_weights(tmp_path / "w", nn.Linear(2, 2))
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (Path("pwned"),))  # type: ignore[return-value]
+
+
+def test_code_in_a_checkpoint_is_refused_and_nothing_changed(tmp_path: Path) -> None:
+    model = network(0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    save_training(tmp_path, network(1), optimizer, Progress(), elapsed=0.0)
+    torch.save({"optimizer": Evil()}, tmp_path / STATE)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(pickle.UnpicklingError):
+        load_training(tmp_path, model, optimizer)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_cut_weight_file_changes_nothing(tmp_path: Path) -> None:
+    model = network(0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    save_training(tmp_path, network(1), optimizer, Progress(), elapsed=0.0)
+    content = (tmp_path / STUDENT).read_bytes()
+    (tmp_path / STUDENT).write_bytes(content[: len(content) // 2])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(SafetensorError):
+        load_training(tmp_path, model, optimizer)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())

@@ -1,0 +1,146 @@
+"""The training loop: what it updates, measures, and says to its hooks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rt_scale.data.loader import Batch
+from rt_scale.training.loop import Diverged, Means, Measured, Progress, distance, train
+
+
+class TenNumbers:
+    """Ten samples in batches of 4, 4 and 2; the order of an epoch is rotated by its number."""
+
+    samples, batch_size, steps = 10, 4, 3
+
+    def epoch(self, epoch: int, start: int = 0):  # type: ignore[no-untyped-def]
+        index = torch.from_numpy(np.roll(np.arange(10), epoch))
+        for part in index.split(4)[start:]:
+            yield Batch(part.float().view(-1, 1, 1, 1), part % 2, part)
+
+    def sequential(self):  # type: ignore[no-untyped-def]
+        yield from self.epoch(0)
+
+
+def model() -> nn.Linear:
+    layer = nn.utils.skip_init(nn.Linear, 1, 1)
+    nn.init.constant_(layer.weight, 2.0)
+    nn.init.constant_(layer.bias, 0.5)
+    return layer
+
+
+def squares(network: nn.Module, batch: Batch) -> Measured:
+    values = network(batch.images.view(-1, 1))
+    return Measured(values.square().mean(), {"largest": values.detach().max()})
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.epochs: list[tuple[int, int, dict[str, float]]] = []
+
+    def after_step(self, progress: Progress) -> None:
+        self.steps.append(progress.step)
+
+    def after_epoch(self, progress: Progress, metrics: dict[str, float]) -> None:
+        self.epochs.append((progress.epoch, progress.step, metrics))
+
+
+def run(epochs: int, lr: float = 0.0, progress: Progress | None = None) -> tuple[nn.Linear, Recorder]:
+    network, recorder = model(), Recorder()
+    optimizer = torch.optim.SGD(network.parameters(), lr=lr)
+    train(
+        network, TenNumbers(), squares, optimizer, epochs=epochs, progress=progress or Progress(), hooks=[recorder]
+    )  # fmt: skip
+    return network, recorder
+
+
+def test_metrics_are_means_over_samples_not_over_batches() -> None:
+    _, recorder = run(1)
+    values = 2.0 * np.arange(10) + 0.5
+    metrics = recorder.epochs[0][2]
+    assert metrics["loss"] == pytest.approx(np.square(values).mean())
+    assert metrics["largest"] == pytest.approx((4 * values[3] + 4 * values[7] + 2 * values[9]) / 10)
+    gradients = []
+    for part in np.split(np.arange(10), [4, 8]):
+        out = 2.0 * part + 0.5
+        gradients.append(math.hypot((2 * out * part).mean(), (2 * out).mean()) * len(part))
+    assert metrics["grad_norm"] == pytest.approx(sum(gradients) / 10, rel=1e-6)
+
+
+def test_parameters_follow_plain_gradient_descent() -> None:
+    network, _ = run(2, lr=1e-3)
+    weight, bias = 2.0, 0.5
+    for epoch in range(2):
+        for part in np.split(np.roll(np.arange(10.0), epoch), [4, 8]):
+            out = weight * part + bias
+            weight, bias = weight - 1e-3 * (2 * out * part).mean(), bias - 1e-3 * (2 * out).mean()
+    assert network.weight.item() == pytest.approx(weight, rel=1e-5)
+    assert network.bias.item() == pytest.approx(bias, rel=1e-4)
+
+
+def test_hooks_see_every_step_and_epoch() -> None:
+    _, recorder = run(2)
+    assert recorder.steps == [1, 2, 3, 4, 5, 6]
+    assert [entry[:2] for entry in recorder.epochs] == [(1, 3), (2, 6)]
+
+
+def test_training_goes_on_from_its_progress() -> None:
+    whole, _ = run(3, lr=1e-3)
+    network, recorder = model(), Recorder()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    progress = Progress()
+    for epochs in (1, 3):
+        train(network, TenNumbers(), squares, optimizer, epochs=epochs, progress=progress, hooks=[recorder])
+    assert torch.equal(network.weight, whole.weight)
+    assert recorder.steps == list(range(1, 10))
+    assert (progress.epoch, progress.step) == (3, 9)
+    train(network, TenNumbers(), squares, optimizer, epochs=3, progress=progress, hooks=[recorder])
+    assert torch.equal(network.weight, whole.weight)
+
+
+def test_hooks_may_leave_the_model_in_evaluation_mode() -> None:
+    modes: list[bool] = []
+
+    class Probes(Recorder):
+        def after_step(self, progress: Progress) -> None:
+            network.eval()
+
+    def objective(network: nn.Module, batch: Batch) -> Measured:
+        modes.append(network.training)
+        return squares(network, batch)
+
+    network = model()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    train(network, TenNumbers(), objective, optimizer, epochs=2, progress=Progress(), hooks=[Probes()])
+    assert modes == [True] * 6
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_the_run_with_its_place(number: float) -> None:
+    def objective(network: nn.Module, batch: Batch) -> Measured:
+        measured = squares(network, batch)
+        return Measured(measured.loss * number, {})
+
+    network = model()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    with pytest.raises(Diverged, match=rf"loss is {number}.*epoch 1 \(step 3\).*lower|Lower train.optimizer.lr"):
+        train(network, TenNumbers(), objective, optimizer, epochs=2, progress=Progress())
+
+
+def test_means_of_nothing_are_empty() -> None:
+    assert Means().read() == {}
+
+
+def test_distance_is_the_l2_norm_over_all_parameters() -> None:
+    network = model()
+    reference: list[Tensor] = [torch.tensor([[-1.0]]), torch.tensor([4.5])]
+    assert float(distance(network, reference)) == pytest.approx(5.0)
+    assert float(distance(network, list(network.parameters()))) == 0.0
+    with pytest.raises(ValueError, match="zip"):
+        distance(network, reference[:1])
