@@ -20,9 +20,9 @@ from rt_scale.spec.duration import duration_steps
 from rt_scale.spec.metric_names import is_constant
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.checkpoint import load_training, save_training, save_weights
-from rt_scale.training.distillation import Distillation, parameter_dtype
+from rt_scale.training.distillation import Distillation, arithmetic, parameter_dtype
 from rt_scale.training.loop import Progress, distance, train
-from rt_scale.training.optim import build_optimizer
+from rt_scale.training.optim import UpdateRules, build_optimizer
 from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
 
 TEACHER = "teacher.safetensors"
@@ -85,9 +85,21 @@ class DistillRun:
             self.optimizer,
             epochs=self.spec.train.epochs,
             progress=self.progress,
+            before_update=self._update_rules(),
             hooks=[self],
         )
         return self.context.metrics.last()
+
+    def _update_rules(self) -> UpdateRules:
+        recipe = self.spec.train
+        return UpdateRules(
+            self.optimizer,
+            recipe.optimizer,
+            steps=self.total_steps,
+            steps_per_epoch=self.loader.steps,
+            frozen=list(self.student.projector.last.parameters()),
+            frozen_steps=duration_steps(recipe.freeze_last, self.loader.steps) if recipe.freeze_last else 0,
+        )
 
     def after_step(self, progress: Progress) -> None:
         """Show the step, and probe where it is due in the middle of an epoch (a Hook)."""
@@ -145,7 +157,8 @@ class DistillRun:
         if not self.context.execution.cache_teacher:
             return ComputedTargets(self.teacher)
         self.context.observer.stage("embedding the teacher's targets")
-        return CachedTargets(self.teacher, self.loader.sequential(), self.loader.samples, self.to_inputs)
+        with arithmetic(self.spec.precision, self.context.execution.device):
+            return CachedTargets(self.teacher, self.loader.sequential(), self.loader.samples, self.to_inputs)
 
 
 def cache_bytes(spec: RunSpec, samples: int) -> int:

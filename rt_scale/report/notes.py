@@ -30,7 +30,7 @@ def demo_notes(tables: Mapping[str, Sequence[Row]]) -> str:
     for probe, name in (("linear_standardized", "the linear probe of standardised embeddings"), ("knn", "kNN")):
         row = next((row for row in tables.get(probe, ()) if row.values == local.values), None)
         if row is not None:
-            others.append(f"{name} goes from {100 * row.teacher.mean:.0f} % by {gain_text(row.gain)}")
+            others.append(f"{name} changes by {gain_text(row.gain)} from {100 * row.teacher.mean:.0f} %")
     unseen = (
         f"What this set cannot show. For the same runs {' and '.join(others)}; pixels alone reach "
         f"{100 * local.input.mean:.0f} % in the linear probe. So on 8 x 8 digits the gain lies in what ten epochs "

@@ -52,6 +52,14 @@ class Hook(Protocol):
         """Called after every epoch with the means of its metrics."""
 
 
+BeforeUpdate = Callable[[int, Tensor], None]
+"""Called with the number of steps done and the gradient's norm, before each optimiser step."""
+
+
+def _as_it_is(step: int, gradient_norm: Tensor) -> None:
+    """No schedule, no clipping."""
+
+
 class Diverged(RunError):
     """The loss is no longer a finite number."""
 
@@ -86,19 +94,21 @@ def train(
     *,
     epochs: int,
     progress: Progress,
+    before_update: BeforeUpdate = _as_it_is,
     hooks: Sequence[Hook] = (),
 ) -> None:
     """Train ``model`` from ``progress`` to ``epochs``; ``progress`` moves along.
 
     Within an epoch the host never waits for the device: metrics are summed there and read at its
-    end. Metrics are the objective's, ``loss`` and ``grad_norm`` (l2 norm of the whole gradient).
+    end. Metrics are the objective's, ``loss`` and ``grad_norm`` (l2 norm of the whole gradient as the objective
+    gives it). ``before_update`` is called between the gradient and the optimiser's step.
 
     Raises:
         Diverged: at the end of an epoch whose mean loss or gradient is not finite.
     """
     with keep_freed_memory():
         while progress.epoch < epochs:
-            metrics = _epoch(model, loader, objective, optimizer, progress, hooks)
+            metrics = _epoch(model, loader, objective, optimizer, progress, before_update, hooks)
             progress.epoch += 1
             _refuse_divergence(metrics, progress)
             for hook in hooks:
@@ -111,6 +121,7 @@ def _epoch(
     objective: Objective,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
+    before_update: BeforeUpdate,
     hooks: Sequence[Hook],
 ) -> dict[str, float]:
     """One pass over the loader; the means of its metrics."""
@@ -120,8 +131,9 @@ def _epoch(
         measured = objective(model, batch)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(measured.loss)
-        values = {"loss": measured.loss, "grad_norm": _gradient_norm(model)} | measured.metrics
-        means.add(values, len(batch.index))
+        norm = _gradient_norm(model)
+        means.add({"loss": measured.loss, "grad_norm": norm} | measured.metrics, len(batch.index))
+        before_update(progress.step, norm)
         optimizer.step()
         progress.step += 1
         for hook in hooks:

@@ -1,30 +1,89 @@
-"""Optimisers by name."""
+"""Optimisers by name, and what changes from step to step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import assert_never
+from collections.abc import Iterable, Sequence
+from typing import Any, assert_never
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rt_scale.spec.run import OptimizerSpec
+from rt_scale.spec.schedule import parse
 
 
 def build_optimizer(spec: OptimizerSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimiser that ``spec`` names, over ``parameters``, with torch's other defaults.
 
-    Fused kernels: one pass over parameters, gradients and moments a step instead of one an operation.
+    Its learning rate and weight decay are those of the first step; :class:`UpdateRules` moves them. Parameters
+    that do not decay are a second group. Fused kernels: one pass over parameters, gradients and moments a step
+    instead of one an operation.
     """
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    decaying = [parameter for parameter in trainable if _decays(spec, parameter)]
+    kept = [parameter for parameter in trainable if not _decays(spec, parameter)]
+    groups: list[dict[str, Any]] = [{"params": decaying}] if decaying else []
+    groups += [{"params": kept, "weight_decay": 0.0}] if kept else []
+    lr, weight_decay = (parse(value).value(0, 1, 1) for value in (spec.lr, spec.weight_decay))
     match spec.name:
         case "adam":
-            return torch.optim.Adam(trainable, lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
+            return torch.optim.Adam(groups, lr=lr, weight_decay=weight_decay, fused=True)
         case "adamw":
-            return torch.optim.AdamW(trainable, lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
+            return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=True)
         case "sgd":
-            return torch.optim.SGD(
-                trainable, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
-            )
+            return torch.optim.SGD(groups, lr=lr, momentum=spec.momentum, weight_decay=weight_decay, fused=True)
         case never:
             assert_never(never)
+
+
+def _decays(spec: OptimizerSpec, parameter: Tensor) -> bool:
+    return spec.decay_norm_and_bias or parameter.ndim > 1
+
+
+class UpdateRules:
+    """What happens between the gradient and the optimiser's step: schedules, clipping, frozen parameters.
+
+    Args:
+        optimizer: made by :func:`build_optimizer` from the same ``spec``.
+        spec: its schedules and its ``clip``.
+        steps: optimiser steps of the run.
+        steps_per_epoch: optimiser steps an epoch.
+        frozen: parameters that are not updated in the first ``frozen_steps`` steps.
+        frozen_steps: how many.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        spec: OptimizerSpec,
+        *,
+        steps: int,
+        steps_per_epoch: int,
+        frozen: Sequence[nn.Parameter] = (),
+        frozen_steps: int = 0,
+    ) -> None:
+        self.optimizer = optimizer
+        self.lr, self.weight_decay = parse(spec.lr), parse(spec.weight_decay)
+        self.decays = [_decays(spec, group["params"][0]) for group in optimizer.param_groups]
+        self.clip = spec.clip
+        self.steps, self.steps_per_epoch = steps, steps_per_epoch
+        self.frozen, self.frozen_steps = frozen, frozen_steps
+
+    def __call__(self, step: int, gradient_norm: Tensor) -> None:
+        """Prepare the update of optimiser step ``step`` (from 0); no synchronisation with the device.
+
+        Args:
+            step: optimiser steps done before.
+            gradient_norm: l2 norm of the whole gradient, a scalar tensor.
+        """
+        lr, weight_decay = (
+            schedule.value(step, self.steps, self.steps_per_epoch) for schedule in (self.lr, self.weight_decay)
+        )
+        for group, decays in zip(self.optimizer.param_groups, self.decays, strict=True):
+            group["lr"], group["weight_decay"] = lr, weight_decay if decays else 0.0
+        if self.clip is not None:
+            parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grads_with_norm_(parameters, self.clip, gradient_norm)
+        if step < self.frozen_steps:
+            for parameter in self.frozen:
+                parameter.grad = None

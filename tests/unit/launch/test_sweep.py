@@ -95,14 +95,14 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     points: list[Point], store: Store, tmp_path: Path, launched: list[Any], change: dict[str, Any]
 ) -> None:
     with pytest.raises(InputError):
-        go(points, store, tmp_path, **change)
+        go(points, **{"store": store, "tmp_path": tmp_path, **change})
     assert launched == []
     assert not (store.root / "sweeps").exists()
 
 
 def test_a_sweep_that_does_not_fit_its_data_is_refused(store: Store, tmp_path: Path, launched: list[Any]) -> None:
     bad = expand(SweepSpec(name="bad", base={**BASE, "data": {"name": "digits", "samples": 3}}))
-    with pytest.raises(InputError, match="data.samples is 3"):
+    with pytest.raises(InputError, match=r"data\.samples is 3"):
         go(bad, store, tmp_path)
     assert launched == []
 

@@ -1,0 +1,89 @@
+"""Originals that are not what they should be: refused in one paragraph that names the file, nothing left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rt_scale.data.catalogue import DATASETS
+
+
+def cifar_archive(path: Path) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
+            entry = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            entry.size = 100_000
+            archive.addfile(entry, io.BytesIO(np.random.default_rng(0).bytes(entry.size)))
+    path.write_bytes(buffer.getvalue())
+    return buffer.getvalue()
+
+
+def prepare_fails(cli: Any, tmp_path: Path, name: str, source: Path) -> str:
+    """The refusal; nothing is left of the attempt."""
+    data = tmp_path / "data"
+    message: str = cli("data", "prepare", name, "--from", source, "--data-dir", data).refusal()
+    assert not [path for path in data.rglob("*") if path.is_file() and path.stat().st_size]
+    return message
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_a_truncated_archive(cli: Any, tmp_path: Path, share: float) -> None:
+    path = tmp_path / "cifar-10-python.tar.gz"
+    data = cifar_archive(path)
+    path.write_bytes(data[: int(len(data) * share)])
+    assert str(path) in prepare_fails(cli, tmp_path, "cifar10", path)
+
+
+def test_a_wrong_checksum(cli: Any, tmp_path: Path) -> None:
+    path = tmp_path / "cifar-10-python.tar.gz"
+    cifar_archive(path)
+    message = prepare_fails(cli, tmp_path, "cifar10", path)
+    assert str(path) in message
+    assert "md5" in message.lower()
+
+
+def pictures(folder: Path, classes: list[str]) -> Path:
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for number in range(5):
+            Image.new("RGB", (8, 8), (number * 20, 0, 0)).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_a_folder_with_one_class(cli: Any, tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "pets", ["cat"])
+    message = prepare_fails(cli, tmp_path, "pets", folder)
+    assert str(folder) in message
+    assert "class" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\n cut short"])
+def test_an_image_that_cannot_be_read_is_named(cli: Any, tmp_path: Path, content: bytes) -> None:
+    folder = pictures(tmp_path / "pets", ["cat", "dog"])
+    (folder / "dog" / "3.png").write_bytes(content)
+    assert str(folder / "dog" / "3.png") in prepare_fails(cli, tmp_path, "pets", folder)
+
+
+def test_a_label_out_of_range(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = dataclasses.replace(DATASETS["mnist"], train=20, test=20, checksums=())
+    monkeypatch.setitem(DATASETS, "mnist", info)
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for part in ("train", "t10k"):
+        labels = np.arange(20, dtype=np.uint8) % 10
+        labels[7] = 10 if part == "train" else 7
+        images = np.zeros((20, 28, 28), np.uint8)
+        for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
+            header = np.array([0x800 + array.ndim, *array.shape], ">u4").tobytes()
+            (folder / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    message = prepare_fails(cli, tmp_path, "mnist", folder)
+    assert "Label 10 among the training images of 'mnist' is out of range" in message
