@@ -55,6 +55,11 @@ def fits(spec: RunSpec, data: Prepared) -> None:
             f"data.samples is {samples}, but '{info.name}' has {len(data.train.labels):,} training images of "
             f"{classes} classes; give a number from {classes} to {len(data.train.labels)}, or null for all."
         )
+    if spec.projector.batch_norm and samples % spec.train.batch_size == 1:
+        raise InputError(
+            f"projector.batch_norm needs at least 2 images a step, but the last step of an epoch has 1: {samples} "
+            f"images in batches of {spec.train.batch_size}. Choose another train.batch_size or data.samples."
+        )
     if spec.probe.knn > samples:
         raise InputError(
             f"probe.knn is {spec.probe.knn}, but only {samples} training images are there to be neighbours; "

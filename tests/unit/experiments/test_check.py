@@ -120,3 +120,11 @@ def test_a_set_to_probe_on_as_well_with_too_few_neighbours(tiny: Tiny, colour: P
     with pytest.raises(InputError, match=rf"'colour' in probe.also has only {samples} training images .* at most"):
         fits_probing(tiny({"probe.knn": samples + 1}), colour, colour)
     fits_probing(tiny({"probe.knn": 1437}), digits, digits)
+
+
+def test_batch_norm_in_the_projector_and_a_last_step_of_one_image(tiny: Tiny, digits: Prepared) -> None:
+    alone = {"projector.batch_norm": True, "data.samples": 65, "train.batch_size": 32}
+    with pytest.raises(InputError, match=r"the last step of an epoch has 1: 65 images in batches of 32"):
+        fits(tiny(alone), digits)
+    fits(tiny({**alone, "data.samples": 66}), digits)
+    fits(tiny({**alone, "projector.batch_norm": False}), digits)
