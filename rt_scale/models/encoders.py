@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -10,13 +10,15 @@ from rt_scale.models.convnet import ConvNet
 from rt_scale.models.encoder import Encoder
 from rt_scale.models.mlp import MLP, Flatten
 from rt_scale.models.norms import NORM_LAYERS
-from rt_scale.models.preresnet import PreActivationResNet
-from rt_scale.models.resnet import ResNet
-from rt_scale.models.vgg import VGG
 from rt_scale.models.vit import ViT
 from rt_scale.spec.encoders import EncoderDescription, encoder_names, parse_encoder
 from rt_scale.spec.families import scaled
 from rt_scale.spec.run import EncoderSpec
+
+if TYPE_CHECKING:
+    from rt_scale.models.preresnet import PreActivationResNet
+    from rt_scale.models.resnet import ResNet
+    from rt_scale.models.vgg import VGG
 
 ENCODERS: tuple[str, ...] = encoder_names()
 """Names of encoders, with one example each of the conv nets and MLPs."""
@@ -71,10 +73,20 @@ def _published(description: EncoderDescription, spec: EncoderSpec, channels: int
     norm, layers, stages = NORM_LAYERS[spec.norm], description.layers, description.stages
     if description.family == "flatten":
         return Flatten(channels * size**2)
+    vgg, preresnet, resnet = _from_torchvision()
     if description.family == "vgg":
-        return VGG(layers, channels=channels, width=spec.width, norm=norm)
-    residual = PreActivationResNet if description.family == "preresnet" else ResNet
+        return vgg(layers, channels=channels, width=spec.width, norm=norm)
+    residual = preresnet if description.family == "preresnet" else resnet
     return residual(layers, channels=channels, planes=stages, width=spec.width, norm=norm)
+
+
+def _from_torchvision() -> tuple[type[VGG], type[PreActivationResNet], type[ResNet]]:
+    """The encoders that need torchvision, whose import takes longer than a small conv net to train."""
+    with torch.device("cpu"):  # a module's own constants must not land where the caller is building
+        from rt_scale.models.preresnet import PreActivationResNet
+        from rt_scale.models.resnet import ResNet
+        from rt_scale.models.vgg import VGG
+    return VGG, PreActivationResNet, ResNet
 
 
 def _by_width(description: EncoderDescription, spec: EncoderSpec, width: int, channels: int, size: int) -> Encoder:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from rt_scale.spec.errors import InputError
 from rt_scale.store.atomic import disk_errors, read_json, remove, temporary_name, write_bytes, write_json
 from rt_scale.store.run_dir import SPEC, RunDir, Spec
 
@@ -92,5 +93,10 @@ class Store:
             try:
                 self.root.mkdir(parents=True, exist_ok=True)
                 probe.write_bytes(b"rt-scale" * 512)
+            except FileNotFoundError as error:
+                raise InputError(
+                    f"'{self.root}' cannot be made: no folders can be made there. Choose another store with "
+                    "--store or RT_SCALE_STORE."
+                ) from error
             finally:
                 remove(probe)
