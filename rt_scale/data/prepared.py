@@ -59,7 +59,8 @@ class Prepared:
     train: Beton
     test: Beton
     sha256: str
-    """Of both files' contents, as recorded when they were written; ``verify_prepared`` recomputes it."""
+    """Of both files' contents, as recorded when they were written (``verify_prepared`` reads them again), and of
+    mean and std."""
     folder: Path
     notes: dict[str, str]
     """What was decided while reading the original: the split, resizing, files left out."""
@@ -78,7 +79,7 @@ def load(name: str, data_dir: Path) -> Prepared | None:
     for beton, expected in ((train, info.train), (test, info.test)):
         if beton.samples != expected or beton.image_shape != shape or beton.labels.max() >= len(info.classes):
             raise _damaged(beton.path, "it does not fit its meta.json", name, data_dir)
-    return Prepared(info, train, test, _combined(meta.sha256), folder, meta.notes, meta.request)
+    return Prepared(info, train, test, _combined(meta), folder, meta.notes, meta.request)
 
 
 def load_verified(name: str, data_dir: Path) -> Prepared | None:
@@ -94,8 +95,10 @@ def load_verified(name: str, data_dir: Path) -> Prepared | None:
     return prepared
 
 
-def _combined(sha256: dict[str, str]) -> str:
-    return hashlib.sha256((sha256[TRAIN] + sha256[TEST]).encode()).hexdigest()
+def _combined(meta: Meta) -> str:
+    """Of everything that a run's numbers take from the set: both files, and the statistics it is normalised by."""
+    parts = [meta.sha256[TRAIN], meta.sha256[TEST], *map(repr, (*meta.info.mean, *meta.info.std))]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def _read_meta(path: Path, name: str, data_dir: Path) -> Meta:

@@ -185,3 +185,13 @@ def test_a_folder_of_somebody_else_is_never_touched(data_dir: Path, save_images:
     with pytest.raises(InputError, match="holds something else than prepared data"):
         prepare("pets", data_dir, data_dir / "pets")
     assert sorted(data_dir.rglob("*.png")) == before
+
+
+def test_the_checksum_covers_the_statistics_too(data_dir: Path) -> None:
+    """Equal pixels under another mean give other numbers: they must not pass for the same data."""
+    before = open_prepared("digits", data_dir)
+    path = before.folder / "meta.json"
+    path.write_text(path.read_text().replace(repr(before.info.mean[0]), "0.25"))
+    after = open_prepared("digits", data_dir)
+    assert after.info.mean == (0.25,)
+    assert after.sha256 != before.sha256
