@@ -31,7 +31,15 @@ def build_optimizer(spec: OptimizerSpec, parameters: Iterable[nn.Parameter]) -> 
         case "adamw":
             return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=True)
         case "sgd":
-            return torch.optim.SGD(groups, lr=lr, momentum=spec.momentum, weight_decay=weight_decay, fused=True)
+            # torch's fused kernel needs momentum for all parameters or none; a frozen layer gets its own later.
+            return torch.optim.SGD(
+                groups,
+                lr=lr,
+                momentum=spec.momentum,
+                weight_decay=weight_decay,
+                fused=not spec.momentum,
+                foreach=bool(spec.momentum),
+            )
         case never:
             assert_never(never)
 
