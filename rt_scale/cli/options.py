@@ -38,18 +38,21 @@ def open_console(stderr: bool = False) -> Console:
 
 
 def open_store(given: Path | None) -> Store:
+    """The store at ``given``, else where the environment says."""
     from rt_scale.store.store import Store, default_store_root
 
     return Store(default_store_root(given))
 
 
 def find_data_dir(given: Path | None) -> Path:
+    """Where prepared data is: ``given``, else where the environment says."""
     from rt_scale.data.places import default_data_dir
 
     return default_data_dir(given)
 
 
 def print_table(titles: list[str], rows: list[tuple[str, ...]]) -> None:
+    """Print rows under their titles."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)

@@ -34,6 +34,7 @@ class Beton:
 
     @property
     def samples(self) -> int:
+        """Number of images."""
         return self.layout.samples
 
     @property

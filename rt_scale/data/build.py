@@ -19,6 +19,7 @@ from rt_scale.spec.errors import InputError
 
 
 def write_splits(original: Original, request: Request, folder: Path, progress: Progress | None) -> Meta:
+    """Write both prepared files of ``original`` into ``folder``; what ``meta.json`` is to say."""
     info = original.info
     shape = (info.size, info.size, info.channels)
     histogram = np.zeros((info.channels, 256), np.int64)

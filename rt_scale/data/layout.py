@@ -47,14 +47,17 @@ class Layout:
 
     @property
     def sample_bytes(self) -> int:
+        """Bytes an image."""
         return math.prod(self.image_shape)
 
     @property
     def per_page(self) -> int:
+        """Images a page; none crosses two pages."""
         return self.page // self.sample_bytes
 
     @property
     def pages(self) -> int:
+        """Pages of images."""
         return -(-self.samples // self.per_page)
 
     @property
@@ -70,6 +73,7 @@ class Layout:
 
     @property
     def file_bytes(self) -> int:
+        """Length of the whole file."""
         return self.table_start + self.samples * ALLOCATION.itemsize
 
     def pointers(self) -> np.ndarray:
@@ -79,6 +83,7 @@ class Layout:
         return np.uint64(self.data_start) + page * np.uint64(self.page) + slot * np.uint64(self.sample_bytes)
 
     def header(self) -> bytes:
+        """The file's first bytes and the descriptors of its fields."""
         header = np.zeros(1, HEADER)
         header["version"] = VERSION
         header["num_fields"] = len(FIELDS)
@@ -102,6 +107,7 @@ class Layout:
         return fields.tobytes()
 
     def records(self, labels: np.ndarray) -> bytes:
+        """The metadata table, one record a sample, for int64 ``labels`` [samples]."""
         records = np.zeros(self.samples, RECORD)
         records["image"] = self.pointers()
         records["label"] = labels
@@ -109,6 +115,7 @@ class Layout:
         return records.tobytes()
 
     def allocation_table(self) -> bytes:
+        """Where each sample's bytes are."""
         table = np.zeros(self.samples, ALLOCATION)
         table["sample_id"] = np.arange(self.samples)
         table["ptr"] = self.pointers()

@@ -48,6 +48,7 @@ class Meta:
     format: int = field(default=FORMAT)
 
     def to_json(self) -> dict[str, Any]:
+        """Plain values for ``meta.json``."""
         return {**asdict(self), "info": self.info.to_json()}
 
 

@@ -127,20 +127,25 @@ class _Reporter:
         }
 
     def stage(self, text: str) -> None:
+        """Keep the stage for the next report."""
         self.state["stage"] = text
 
     def started(self, step: int, steps: int) -> None:
+        """Report that training starts, or goes on."""
         self.state |= {"step": step, "steps": steps, "stage": "training"}
         tune.report(dict(self.state))
 
     def stepped(self, step: int) -> None:
+        """Keep the step for the next report."""
         self.state["step"] = step
 
     def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Report the newest numbers."""
         self.state["values"] = self.state["values"] | dict(values)
         tune.report(dict(self.state))
 
     def warned(self, text: str) -> None:
+        """Report the warning."""
         tune.report(self.state | {"warning": text})
 
 
@@ -189,6 +194,7 @@ class _Forward(tune.Callback):  # type: ignore[misc]
         return {}
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        """Tune received a report."""
         label = trial.config["run"]["label"]
         if result.get("state") == "running":
             self._view.running(label, result)
@@ -196,6 +202,7 @@ class _Forward(tune.Callback):  # type: ignore[misc]
             self._finished(label, result.get("error"))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial's process died more often than it is restarted."""
         reason = f"its process died {RESTARTS + 1} times; run the sweep again to go on from its last checkpoint"
         self._finished(trial.config["run"]["label"], reason)
 
