@@ -83,7 +83,7 @@ class Layout:
         return np.uint64(self.data_start) + page * np.uint64(self.page) + slot * np.uint64(self.sample_bytes)
 
     def header(self) -> bytes:
-        """The file's first bytes and the descriptors of its fields."""
+        """The file's first bytes: version, sizes, and where the allocation table is."""
         header = np.zeros(1, HEADER)
         header["version"] = VERSION
         header["num_fields"] = len(FIELDS)
