@@ -78,7 +78,7 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> 
         hparams=spec.canonical(),
     )
     try:
-        result = _result(spec, data, context, len(attempts))
+        result = _result(spec, data, context, run_dir.check().attempt)
         run_dir.complete(result)
     except Exception:
         context.close("failed")
