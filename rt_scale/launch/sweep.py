@@ -123,11 +123,11 @@ def refresh_board(sweep: SweepSpec, points: Sequence[Point], store: Store) -> Pa
 
 def board_metrics(points: Sequence[Point]) -> list[str]:
     """Tags that become columns of the HParams view: the probes, then what training ended with."""
-    probe = points[0].spec.probe
     tags = [
         str(ProbeName(role, kind, data))
+        for probe in dict.fromkeys(point.spec.probe for point in points)
         for data in (None, *probe.also)
         for kind in probe.kinds
         for role in ("student", "teacher", "input")
     ]
-    return [*tags, "train/loss", "train/kl", "distance/from_init", "distance/from_teacher"]
+    return [*dict.fromkeys(tags), "train/loss", "train/kl", "distance/from_init", "distance/from_teacher"]

@@ -180,3 +180,11 @@ def test_events_of_trials_reach_the_view_and_errors_are_kept() -> None:
     assert error.startswith("its process died 4 times")
     assert forward.errors == {"b": "bad", "d": error}
     assert forward.__getstate__() == {}
+
+
+def test_the_board_has_the_columns_of_every_point() -> None:
+    """A probe that only some points of the grid have is a column, too, and each once."""
+    points = expand(SweepSpec(name="a", base=BASE, axes={"probe.knn": [0, 5], "probe.linear": [True]}))
+    tags = board_metrics(points)
+    assert {"probe/student/linear", "probe/student/knn"} <= set(tags)
+    assert len(set(tags)) == len(tags)
