@@ -53,11 +53,12 @@ def find_data_dir(given: Path | None) -> Path:
 
 def print_table(titles: list[str], rows: list[tuple[str, ...]]) -> None:
     """Print rows under their titles."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for title in titles:
         table.add_column(title, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     open_console().print(table)

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -80,7 +81,7 @@ class RunBar:
 
     def warned(self, text: str) -> None:
         """Print the warning."""
-        self._console.print(f"[yellow]warning:[/] {text}", highlight=False)
+        self._console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False)
 
 
 class SweepTable:
@@ -111,7 +112,7 @@ class SweepTable:
     def running(self, label: str, result: Mapping[str, Any]) -> None:
         """Update the row of a run."""
         if result.get("warning"):
-            self._console.print(f"[yellow]warning[/] {label}: {result['warning']}", highlight=False)
+            self._console.print(f"[yellow]warning[/] {escape(label)}: {escape(result['warning'])}", highlight=False)
         self._running[label] = result
         self._values.setdefault(label, {}).update(result["values"])
         if not self._console.is_terminal and time.monotonic() - self._spoke > QUIET:
@@ -135,7 +136,7 @@ class SweepTable:
         table = Table(box=None, pad_edge=False, show_header=False)
         for label, result in self._running.items():
             percent = 100 * result["step"] / max(1, result["steps"])
-            table.add_row(label, f"{percent:3.0f} %", str(result["stage"]), probe_text(self._values[label]))
+            table.add_row(escape(label), f"{percent:3.0f} %", str(result["stage"]), probe_text(self._values[label]))
         return Group(table, self._summary(markup=True))
 
     def _summary(self, markup: bool) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from rt_scale.spec.sweep import Point
@@ -67,7 +68,8 @@ def show_status(rows: Sequence[RunStatus], console: Console) -> None:
         table.add_column(title)
     unfinished = [row for row in rows if row.state != "done"]
     for row in unfinished:
-        table.add_row(row.label, f"[{STYLES[row.state]}]{row.state}[/]", str(row.attempts), row.detail, row.name)
+        state = f"[{STYLES[row.state]}]{row.state}[/]"
+        table.add_row(escape(row.label), state, str(row.attempts), escape(row.detail), row.name)
     if unfinished:
         console.print(table)
     counts = Counter(row.state for row in rows)

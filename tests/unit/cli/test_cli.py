@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from rt_scale import __version__
 from rt_scale.cli import INTERRUPTED, app, main, runs
+from rt_scale.cli.options import print_table
 from rt_scale.launch import doctor
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.store.store import Store
@@ -185,3 +186,8 @@ def test_usage_errors_are_exit_code_2(monkeypatch: pytest.MonkeyPatch, arguments
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2
+
+
+def test_a_table_shows_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["what", "found"], [("ffcv", "does not load: [undefined symbol]")])
+    assert "[undefined symbol]" in capsys.readouterr().out

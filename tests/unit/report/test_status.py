@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rt_scale.report.status import show_status, status_of_store, status_of_sweep
+from rt_scale.report.status import RunStatus, show_status, status_of_store, status_of_sweep
 from rt_scale.spec.sweep import Point
 from rt_scale.store.store import Store
 
@@ -78,3 +78,12 @@ def test_what_is_not_done_is_listed_and_all_is_counted(store: Store, points: lis
 def test_a_finished_sweep_and_an_empty_store_are_one_line(store: Store, points: list[Point], tmp_path: Path) -> None:
     assert shown(status_of_sweep(points[:1], store)) == "1 runs: 1 done\n"
     assert shown(status_of_store(Store(tmp_path / "none"))) == "0 runs: none\n"
+
+
+def test_a_reason_with_brackets_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Paths and messages of libraries hold what a terminal library could take for its markup."""
+    row = RunStatus("norm=[bold]", "distill-0", "failed", 1, "no tensor of shape [batch, m] in '[red]'")
+    show_status([row], Console(width=200))
+    shown = capsys.readouterr().out
+    assert "norm=[bold]" in shown
+    assert "no tensor of shape [batch, m] in '[red]'" in shown
