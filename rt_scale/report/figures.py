@@ -84,6 +84,8 @@ def draw(curves: Sequence[Curve], probe: str, title: str) -> Figure:
         _panel(axes[0][column], axes[1][column], members, colours)
         axes[0][column].set_title(name, fontsize=10)
         axes[1][column].set_xlabel("epoch")
+    if axes[0][0].get_ylim()[0] < 0:  # once all panels are drawn, as they share their axis: an interval may reach below
+        axes[0][0].set_ylim(bottom=0)
     axes[0][0].set_ylabel("test accuracy (%)")
     axes[1][0].set_ylabel("gain over own teacher\n(percentage points)")
     more = f" ({left_out} more configurations not drawn)" if left_out > 0 else ""
@@ -127,7 +129,6 @@ def _panel(accuracy: Axes, gain: Axes, members: Sequence[Curve], colours: Mappin
     accuracy.axhline(100 * float(np.mean([value for _, value in teachers])), color="0.3", ls="--", lw=1.2)
     accuracy.axhline(100 * float(np.mean([item.input for item in members])), color="tab:red", ls=":", lw=1.2)
     gain.axhline(0, color="0.3", ls="--", lw=1.2)
-    accuracy.set_ylim(bottom=max(0.0, accuracy.get_ylim()[0]))
     for axis in (accuracy, gain):
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

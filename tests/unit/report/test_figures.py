@@ -110,3 +110,19 @@ def test_a_figure_is_written_and_its_memory_freed(curves: Make, tmp_path: Path, 
             assert min(image.size) > 300
     else:
         assert "</svg>" in path.read_text()
+
+
+@pytest.mark.parametrize(("lowest", "bottom"), [(0.2, None), (0.0, 0.0)])
+def test_no_panel_is_cut_off_by_the_limits_of_another(point: Make, lowest: float, bottom: float | None) -> None:
+    """Panels share an axis: what is drawn last may lie lowest. Accuracies below 0 are not shown."""
+    curves = [
+        Curve(point({"student.alpha": 0.5, "projector.out_dim": dim}, seed), np.array([0.0, 1.0]), values, 0.8, 0.9)
+        for dim, low in ((16, 0.7), (32, lowest))
+        for seed, values in enumerate((np.array([0.8, low]), np.array([0.8, low + 0.02])))
+    ]
+    figure = draw(curves, "linear", "two panels")
+    drawn = [line.get_ydata() for axis in figure.axes[:2] for line in axis.lines]
+    limit = figure.axes[0].get_ylim()[0]
+    assert limit <= min(float(np.min(values)) for values in drawn)
+    if bottom is not None:
+        assert limit == bottom
