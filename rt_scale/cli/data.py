@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +14,17 @@ from rt_scale.cli.options import DataOption, JsonOption, find_data_dir, open_con
 app = typer.Typer(no_args_is_help=True, help="Prepared data sets.")
 
 
+class Split(StrEnum):
+    """Which images of a data set."""
+
+    TRAIN = "train"
+    TEST = "test"
+
+
 @app.command("list")
 def data_list(data_dir: DataOption = None, as_json: JsonOption = False) -> None:
     """Data sets: those known by name, those prepared, and their statistics."""
-    from rt_scale.report.data_sets import data_rows
+    from rt_scale.report.data_sets import data_notes, data_rows
 
     rows = data_rows(find_data_dir(data_dir))
     if as_json:
@@ -24,6 +32,8 @@ def data_list(data_dir: DataOption = None, as_json: JsonOption = False) -> None:
     else:
         titles = ["name", "classes", "size", "train", "test", "mean", "std", "prepared"]
         print_table(titles, [tuple(str(row[title]) for title in titles) for row in rows])
+        for note in data_notes(rows):
+            open_console().print(note, highlight=False, markup=False)
 
 
 @app.command("prepare")
@@ -31,7 +41,9 @@ def data_prepare(
     name: Annotated[str, typer.Argument(help="A known data set, or a new name for a folder of images.")],
     source: Annotated[Path | None, typer.Option("--from", help="The original: archive, file or folder.")] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the original.")] = False,
-    size: Annotated[int | None, typer.Option(help="Resize a folder's images to SIZE x SIZE.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Resize to SIZE x SIZE: a folder's images, stl10, tiny_imagenet.")
+    ] = None,
     split_seed: Annotated[int | None, typer.Option(help="Seed of the split of a folder that has none.")] = None,
     data_dir: DataOption = None,
 ) -> None:
@@ -58,3 +70,23 @@ def data_verify(name: Annotated[str, typer.Argument(help="A prepared data set.")
 
     prepared = verify_prepared(name, find_data_dir(data_dir))
     print(f"{name}: {len(prepared.train) + len(prepared.test):,} images as written (sha256 {prepared.sha256})")
+
+
+@app.command("show")
+def data_show(
+    name: Annotated[str, typer.Argument(help="A prepared data set.")],
+    out: Annotated[Path | None, typer.Option(help="The file to write [NAME-SPLIT.png].")] = None,
+    per_class: Annotated[int, typer.Option(min=1, help="Samples a class.")] = 10,
+    split: Annotated[Split, typer.Option(help="Which images.")] = Split.TRAIN,
+    data_dir: DataOption = None,
+) -> None:
+    """Draw a contact sheet: samples of every class, as PNG."""
+    from rt_scale.data.prepare import open_prepared
+    from rt_scale.report.contact_sheet import draw, save, unlabelled
+
+    prepared = open_prepared(name, find_data_dir(data_dir))
+    images, what = (prepared.train, "training") if split is Split.TRAIN else (prepared.test, "test")
+    path = Path(f"{name}-{split}.png") if out is None else out
+    info = prepared.info if images is prepared.test or prepared.info.labelled else unlabelled(prepared.info)
+    save(draw(info, images, per_class, f"{prepared.info.title}: {what} images"), path)
+    print(path)

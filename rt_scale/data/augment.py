@@ -31,6 +31,7 @@ def augmented_inputs(
     std: Sequence[float],
     size: int | None,
     dtype: torch.dtype,
+    channels_last: bool = True,
 ) -> tuple[torch.Tensor, ...]:
     """The views of a batch, normalised as by ``to_inputs``.
 
@@ -42,9 +43,10 @@ def augmented_inputs(
         size: side to which images are resized without augmentation and after crop_flip; None: as they
             are. Views of multicrop have the sides that ``spec`` says.
         dtype: of the views.
+        channels_last: memory format of the views.
 
     Returns:
-        One tensor [B, C, S, S] a view, channels_last: one for none and crop_flip; for multicrop the
+        One tensor [B, C, S, S] a view: one for none and crop_flip; for multicrop the
         global views first, then the local ones.
 
     Raises:
@@ -54,10 +56,11 @@ def augmented_inputs(
         working = torch.float64 if dtype == torch.float64 else torch.float32
         draws = draw_multicrop(generator, spec, *images.shape[:3])
         views = multicrop(images, spec, draws, working)
-        return tuple(to_inputs(255 * view.permute(0, 2, 3, 1), mean, std, None, dtype) for view in views)
+        pixels = (255 * view.permute(0, 2, 3, 1) for view in views)
+        return tuple(to_inputs(each, mean, std, None, dtype, channels_last=channels_last) for each in pixels)
     if spec.kind == "crop_flip":
         images = padded_crops(images, draw_crop_flip(generator, spec, len(images)), spec.padding)
-    return (to_inputs(images, mean, std, size, dtype),)
+    return (to_inputs(images, mean, std, size, dtype, channels_last=channels_last),)
 
 
 def multicrop(

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from rt_scale import __version__
 from rt_scale.data.beton import write
-from rt_scale.data.files import sync_folder, write_json, writing
+from rt_scale.data.files import disk_full, sync_folder, write_json, writing
+from rt_scale.data.layout import Layout, page_size
 from rt_scale.data.originals import Progress
 from rt_scale.data.prepared import META, TEST, TRAIN, Meta, Request
 from rt_scale.data.sources.original import Original, Split
@@ -22,18 +28,32 @@ def write_splits(original: Original, request: Request, folder: Path, progress: P
     """Write both prepared files of ``original`` into ``folder``; what ``meta.json`` is to say."""
     info = original.info
     shape = (info.size, info.size, info.channels)
+    _check_room(original, folder)
     histogram = np.zeros((info.channels, 256), np.int64)
     before, sha256 = 0, {}
     for file, split in ((TRAIN, original.train), (TEST, original.test)):
         tapped = original.measure and file == TRAIN
-        images = _counted(split, histogram) if tapped else split.chunks()
         report = _reporter(progress, before, info.train + info.test)
-        sha256[file] = write(folder / file, images, split.labels, image_shape=shape, progress=report)
+        with contextlib.closing(_ahead(_counted(split, histogram) if tapped else split.chunks())) as images:
+            sha256[file] = write(folder / file, images, split.labels, image_shape=shape, progress=report)
         before += len(split.labels)
     if original.measure:
         mean, std = _statistics(histogram, info.name)
         info = dataclasses.replace(info, mean=mean, std=std)
     return Meta(info=info, request=request, sha256=sha256, notes=original.notes, version=__version__)
+
+
+def _check_room(original: Original, folder: Path) -> None:
+    """InputError where the disk has no room for both files, before any is begun."""
+    shape = (original.info.size, original.info.size, original.info.channels)
+    needed = 0
+    for split in (original.train, original.test):
+        samples = len(split.labels)
+        needed += Layout(samples, shape, page_size(samples, math.prod(shape))).file_bytes
+    with writing(folder):
+        free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(disk_full(folder, f"{needed:,} bytes are needed, {free:,} are free"))
 
 
 def _reporter(progress: Progress | None, before: int, total: int) -> Callable[[int], None] | None:
@@ -42,10 +62,23 @@ def _reporter(progress: Progress | None, before: int, total: int) -> Callable[[i
 
 def _counted(split: Split, histogram: np.ndarray) -> Iterator[np.ndarray]:
     """Pass the images on, counting pixel values into int64 [channels, 256]."""
+    mode = "L" if len(histogram) == 1 else "RGB"
     for chunk in split.chunks():
-        for channel, counts in enumerate(histogram):
-            counts += np.bincount(chunk[..., channel].ravel(), minlength=256)
+        count, height, width, _ = chunk.shape
+        pixels = np.ascontiguousarray(chunk)
+        # As one tall image, because Pillow counts four times as fast as numpy, which widens every byte first.
+        tall = Image.frombuffer(mode, (width, count * height), pixels, "raw", mode, 0, 1)
+        histogram += np.reshape(tall.histogram(), histogram.shape)
         yield chunk
+
+
+def _ahead(chunks: Iterator[np.ndarray]) -> Generator[np.ndarray, None, None]:
+    """Pass the chunks on, each read, unpacked and counted in a thread while the one before is hashed and written."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = pool.submit(next, chunks, None)
+            yield chunk
 
 
 def _statistics(histogram: np.ndarray, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

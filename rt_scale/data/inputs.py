@@ -17,6 +17,8 @@ def to_inputs(
     std: Sequence[float],
     size: int | None,
     dtype: torch.dtype,
+    *,
+    channels_last: bool = True,
 ) -> torch.Tensor:
     """Normalised inputs: (pixel / 255 - mean) / std, per channel.
 
@@ -28,9 +30,10 @@ def to_inputs(
         std: C values above 0, of pixels scaled to [0, 1].
         size: resize to size x size (bilinear, antialiased), or None to leave the images as they are.
         dtype: float32, float64, bfloat16 or float16.
+        channels_last: memory format: pixel by pixel, or map by map.
 
     Returns:
-        [B, C, H, W] or [B, C, size, size] of ``dtype`` in channels_last memory, on the images' device.
+        [B, C, H, W] or [B, C, size, size] of ``dtype``, on the images' device.
     """
     channels = images.shape[-1]
     if len(mean) != channels or len(std) != channels or min(std) <= 0:
@@ -44,17 +47,24 @@ def to_inputs(
     pixels = images.permute(0, 3, 1, 2).to(working, memory_format=torch.channels_last)
     if size is not None and (size, size) != tuple(images.shape[1:3]):
         pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-    scale, shift = _affine(tuple(mean), tuple(std), working, images.device)
-    return torch.addcmul(shift, pixels, scale).to(dtype, memory_format=torch.channels_last)
+    scale, shift = _affine(tuple(mean), tuple(std), pixels.shape[2:], working, images.device)
+    inputs = torch.addcmul(shift, pixels, scale).to(dtype, memory_format=torch.channels_last)
+    # Copied, not asked for: with one channel both formats are the same memory, and torch leaves strides as they are.
+    return inputs if channels_last else torch.empty(inputs.shape, dtype=dtype, device=inputs.device).copy_(inputs)
 
 
 @functools.lru_cache(maxsize=32)
 def _affine(
-    mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
+    mean: tuple[float, ...], std: tuple[float, ...], size: torch.Size, dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale and shift, each [1, C, 1, 1]. Kept, because making them on a GPU makes the host wait for it."""
+    """Scale and shift, each [1, C, H, W]: on the CPU broadcasting over 3 channels takes longer than the arithmetic.
+
+    Kept, because making them on a GPU makes the host wait for it.
+    """
     scale = [1 / (255 * each) for each in std]
     shift = [-centre / each for centre, each in zip(mean, std, strict=True)]
     make = functools.partial(torch.tensor, dtype=dtype, device=device)
     with torch.inference_mode(False):  # what is kept must serve outside of inference mode as well
-        return make(scale).view(1, -1, 1, 1), make(shift).view(1, -1, 1, 1)
+        spread = (make(each).view(1, -1, 1, 1).expand(-1, -1, *size) for each in (scale, shift))
+        scale_map, shift_map = (each.contiguous(memory_format=torch.channels_last) for each in spread)
+        return scale_map, shift_map

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import contextlib
 import http.client
 import os
+import shutil
 import urllib.request
 from collections.abc import Callable
+from email.message import Message
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
-from rt_scale.data.catalogue import DataInfo, Download
-from rt_scale.data.files import md5_of, writing
+from rt_scale.data.catalogue import DATASETS, DataInfo, Download
+from rt_scale.data.files import disk_full, md5_of, writing
 from rt_scale.data.places import ORIGINALS, prepare_command
 from rt_scale.data.sources.cifar import holds_cifar
 from rt_scale.data.sources.idx import holds_idx
+from rt_scale.data.sources.npz import holds_npz
+from rt_scale.data.sources.stl10 import holds_stl10
+from rt_scale.data.sources.tiny_imagenet import holds_tiny_imagenet
 from rt_scale.spec.errors import InputError
 
 _TIMEOUT = 30.0
@@ -27,12 +35,13 @@ Result = TypeVar("Result")
 def find_original(info: DataInfo, data_dir: Path, download: bool, progress: Progress | None) -> Path:
     """The folder that holds the original of ``info``.
 
-    Looked for where the Debian package puts it and in ``<data_dir>/originals/<name>``; with ``download`` what
-    is missing there is fetched. Raises InputError saying which file to put where.
+    Looked for where the Debian package puts it, in ``<data_dir>/originals/<name>`` and in the folders there of sets
+    that come in the same files; with ``download`` what is missing there is fetched. Raises InputError saying which
+    file to put where.
     """
     if info.package_folder and _holds(info, Path(info.package_folder)):
         return Path(info.package_folder)
-    folder = data_dir / ORIGINALS / info.name
+    folder = _folder(info, data_dir)
     if download:
         fetch(info, data_dir, progress)
     elif not _holds(info, folder):
@@ -43,17 +52,26 @@ def find_original(info: DataInfo, data_dir: Path, download: bool, progress: Prog
     return folder
 
 
+def _folder(info: DataInfo, data_dir: Path) -> Path:
+    """Where the original lies, or is to lie: in a folder of its own, unless a set of the same files has it."""
+    own = data_dir / ORIGINALS / info.name
+    shared = [data_dir / ORIGINALS / each.name for each in DATASETS.values() if each.downloads == info.downloads]
+    return next((folder for folder in (own, *shared) if _holds(info, folder)), own)
+
+
 def fetch(info: DataInfo, data_dir: Path, progress: Progress | None) -> None:
     """Download the files of ``info`` that are not there with the right checksum, each whole or not at all.
 
+    Where the publisher states no checksum, the one that the server announces counts.
+
     ``progress`` is called with the bytes of the file so far and its size (0 where the server does not say).
     """
-    folder = data_dir / ORIGINALS / info.name
+    folder = _folder(info, data_dir)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for each in info.downloads:
         target = folder / each.file
-        if not target.is_file() or md5_of(target) != each.md5:
+        if not target.is_file() or (each.md5 and md5_of(target) != each.md5):
             _fetch_file(each, target, progress, advice(info, data_dir))
 
 
@@ -70,17 +88,24 @@ def advice(info: DataInfo, data_dir: Path) -> str:
 
 
 def _holds(info: DataInfo, folder: Path) -> bool:
-    return holds_idx(folder) if info.reader == "idx" else holds_cifar(info, folder)
+    if info.reader == "cifar":
+        return holds_cifar(info, folder)
+    if info.reader == "npz":
+        return holds_npz(info, folder)
+    if info.reader == "stl10":
+        return holds_stl10(folder, "train" if info.labelled else "unlabeled")
+    return holds_idx(folder) if info.reader == "idx" else holds_tiny_imagenet(folder)
 
 
 def _fetch_file(each: Download, target: Path, progress: Progress | None, advice_text: str) -> None:
     partial = target.with_name(f".{target.name}.part")
     try:
         with writing(partial), open(partial, "wb") as out:
-            _copy(each.url, out.write, progress, advice_text)
-        if (actual := md5_of(partial)) != each.md5:
+            announced = _copy(each.url, out, progress, advice_text)
+        expected = each.md5 or announced
+        if expected and (actual := md5_of(partial)) != expected:
             raise InputError(
-                f"Wrong checksum: what {each.url} sent has MD5 {actual}, expected is {each.md5}; nothing was "
+                f"Wrong checksum: what {each.url} sent has MD5 {actual}, expected is {expected}; nothing was "
                 f"kept. Try again. {advice_text}"
             )
         with writing(target):
@@ -89,17 +114,39 @@ def _fetch_file(each: Download, target: Path, progress: Progress | None, advice_
         partial.unlink(missing_ok=True)
 
 
-def _copy(url: str, write: Callable[[bytes], int], progress: Progress | None, advice_text: str) -> None:
-    """Pass the body at ``url`` to ``write``; only the network's errors become 'could not be downloaded'."""
+def _copy(url: str, out: BinaryIO, progress: Progress | None, advice_text: str) -> str:
+    """Write the body at ``url`` to ``out``; the MD5 that the server announces for it, or an empty string.
+
+    Only the network's errors become 'could not be downloaded'.
+    """
     response = _guarded(lambda: urllib.request.urlopen(url, timeout=_TIMEOUT), url, advice_text)
     with response:
         total = int(response.headers.get("Content-Length") or 0)
+        free = shutil.disk_usage(Path(out.name).parent).free
+        if free < total:
+            raise InputError(disk_full(Path(out.name), f"{total:,} bytes are needed, {free:,} are free"))
         done = 0
         while block := _guarded(lambda: response.read(_BLOCK), url, advice_text):
-            write(block)
+            out.write(block)
             done += len(block)
             if progress is not None:
                 progress(done, total)
+        if done < total:
+            raise InputError(
+                f"{url} could not be downloaded (it ended after {done:,} of {total:,} bytes). Try again. {advice_text}"
+            )
+        return _announced_md5(response.headers)
+
+
+def _announced_md5(headers: Message) -> str:
+    """The MD5, hexadecimal, in Google Cloud Storage's header ``x-goog-hash: crc32c=...,md5=<base64>``, or ''."""
+    for value in headers.get_all("x-goog-hash", []):
+        for item in value.split(","):
+            kind, _, encoded = item.strip().partition("=")
+            if kind == "md5":
+                with contextlib.suppress(binascii.Error):
+                    return base64.b64decode(encoded, validate=True).hex()
+    return ""
 
 
 def _guarded(action: Callable[[], Result], url: str, advice_text: str) -> Result:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rt_scale.data.build import check_target, move_into_place, write_splits
 from rt_scale.data.catalogue import DATASETS
+from rt_scale.data.fetch import data_origin, fetch
 from rt_scale.data.files import fingerprint, lock, writing
 from rt_scale.data.originals import Progress, find_original
 from rt_scale.data.places import check_name, default_data_dir, prepare_command
@@ -16,7 +17,11 @@ from rt_scale.data.sources.cifar import read_cifar
 from rt_scale.data.sources.digits import read_digits
 from rt_scale.data.sources.folder import read_folder
 from rt_scale.data.sources.idx import read_idx
+from rt_scale.data.sources.npz import read_npz
 from rt_scale.data.sources.original import Original, check
+from rt_scale.data.sources.stl10 import Part, read_stl10
+from rt_scale.data.sources.tiny_imagenet import read_tiny_imagenet
+from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError, unknown_name
 
 __all__ = [
@@ -27,6 +32,10 @@ __all__ = [
     "prepare",
     "verify_prepared",
 ]
+
+
+RESIZING = frozenset(["stl10", "tiny_imagenet"])
+"""Readers, beside that of folders, that scale images to another size."""
 
 
 def prepare(
@@ -47,7 +56,7 @@ def prepare(
         source: the original; by default looked for (see ``originals.find_original``).
         download: fetch the original where it is not found; nothing is downloaded otherwise.
         progress: called with images done and in all, during a download with bytes done and in all.
-        size: resize a folder's images to size x size pixels.
+        size: resize to size x size pixels: a folder's images, or those of a set whose reader is in ``RESIZING``.
         split_seed: of the split of a folder that has none, 0 by default.
 
     Raises:
@@ -66,9 +75,11 @@ def prepare(
 
 
 def open_prepared(name: str, data_dir: Path) -> Prepared:
-    """Open a prepared set; the bundled digits are prepared on the way where they are not yet.
+    """Open a prepared set, after getting it where that needs no asking.
 
-    Raises InputError with the command to type where it is not prepared, or the nearest names known.
+    The bundled digits are prepared where they are not yet; other sets are fetched where RT_SCALE_DATA_ORIGIN says
+    where prepared data is kept. Raises InputError with the command to type where it is not prepared, or the
+    nearest names known.
     """
     check_name(name)
     if (prepared := load(name, data_dir)) is not None:
@@ -76,9 +87,13 @@ def open_prepared(name: str, data_dir: Path) -> Prepared:
     if name in DATASETS and DATASETS[name].reader == "digits":
         with lock(name, data_dir, wait=True):
             return load(name, data_dir) or _make(name, data_dir, None, False, None, None, 0)
+    origin = data_origin()
+    if origin and (prepared := fetch(name, data_dir, origin)) is not None:
+        return prepared
     command = prepare_command(name, data_dir)
     if name in DATASETS:
-        raise InputError(f"The data set '{name}' is not prepared in '{data_dir}'. Prepare it with '{command}'.")
+        places = f"in '{data_dir}', nor in '{origin}' (RT_SCALE_DATA_ORIGIN)" if origin else f"in '{data_dir}'"
+        raise InputError(f"The data set '{name}' is not prepared {places}. Prepare it with '{command}'.")
     known = {*DATASETS, *list_prepared(data_dir)}
     raise unknown_name("data set", name, known, hint=f"A folder of your own images becomes one with '{command}'.")
 
@@ -106,14 +121,19 @@ def verify_prepared(name: str, data_dir: Path) -> Prepared:
 def _check_request(name: str, source: Path | None, download: bool, size: int | None, split_seed: int | None) -> None:
     check_name(name)
     info = DATASETS.get(name)
+    if name == GAUSSIAN:
+        raise InputError(f"'{GAUSSIAN}' names inputs that are drawn, not prepared: give the data set another name.")
     if source is not None and download:
         raise InputError("Both --from and --download were given: say where the original is, or let it be downloaded.")
     if source is not None and not source.exists():
         raise InputError(f"'{source}', given as the original of '{name}', does not exist. Check the path.")
-    if info is not None and (size is not None or split_seed is not None):
+    if info is not None and split_seed is not None:
+        raise InputError(f"A split seed is for folders of images; '{name}' has its own split. Leave it out.")
+    if info is not None and size is not None and info.reader not in RESIZING:
+        resizing = ", ".join(each.name for each in DATASETS.values() if each.reader in RESIZING)
         raise InputError(
-            f"--size and a split seed are for folders of images; '{name}' has its own size and split. A run "
-            "resizes on the device: data.size in its spec."
+            f"--size is for folders of images and for {resizing}; '{name}' has its own size. A run resizes on the "
+            "device: data.size in its spec."
         )
     if info is not None and info.reader == "digits" and (source is not None or download):
         raise InputError("The digits come with scikit-learn: leave out --from and --download.")
@@ -198,4 +218,11 @@ def _read(
         return read_digits(DATASETS[name])
     if info is None:
         return read_folder(name, found, size=size, split_seed=split_seed, scratch=scratch, stack=stack)
+    if info.reader == "npz":
+        return read_npz(info, found)
+    if info.reader == "stl10":
+        part: Part = "train" if info.labelled else "unlabeled"
+        return read_stl10(info, found, size=size, scratch=scratch, part=part)
+    if info.reader == "tiny_imagenet":
+        return read_tiny_imagenet(info, found, size=size, scratch=scratch, stack=stack)
     return read_idx(info, found) if info.reader == "idx" else read_cifar(info, found)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rt_scale import __version__
 from rt_scale.data.beton import Beton, open_beton, verify
 from rt_scale.data.catalogue import DataInfo
 from rt_scale.data.places import prepare_command
@@ -102,21 +103,34 @@ def _combined(meta: Meta) -> str:
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def _read_meta(path: Path, name: str, data_dir: Path) -> Meta:
+def parse_meta(text: str) -> Meta:
+    """The contents of a ``meta.json``; ValueError, saying why, for any that this version cannot use."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(text)
+        written, version = fields["format"], fields["version"]
+        if written != FORMAT:
+            raise ValueError(
+                f"its format {written} is not {FORMAT}: rt-scale {version} wrote it, this is {__version__}"
+            )
         info = DataInfo.from_json(fields.pop("info"))
         meta = Meta(info=info, request=Request(**fields.pop("request")), **fields)
-        complete = meta.format == FORMAT and {TRAIN, TEST} <= meta.sha256.keys()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _damaged(path, f"it is not a description that we wrote ({error})", name, data_dir) from error
+        complete = {TRAIN, TEST} <= meta.sha256.keys()
+    except (json.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"it is not a description that we wrote ({error})") from error
     if not complete:
-        raise _damaged(path, f"its format {meta.format} is not {FORMAT}, or checksums are missing", name, data_dir)
+        raise ValueError("checksums are missing in it")
     return meta
+
+
+def _read_meta(path: Path, name: str, data_dir: Path) -> Meta:
+    try:
+        return parse_meta(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(path, str(error), name, data_dir) from error
 
 
 def _damaged(path: Path, reason: str, name: str, data_dir: Path) -> InputError:
     return InputError(
-        f"The prepared data set '{name}' is damaged: '{path}', {reason}. Delete the folder "
+        f"The prepared data set '{name}' is damaged or of another version: '{path}', {reason}. Delete the folder "
         f"'{data_dir / name}' and make it again with '{prepare_command(name, data_dir)}'."
     )

@@ -31,8 +31,14 @@ def nested_subset(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
         )
     generator = np.random.Generator(np.random.PCG64(stream("data.subset", seed)))
     turn = _rank_in_class(labels, generator)
-    taken = np.lexsort((generator.random(len(labels)), turn))[:n]
-    return np.sort(taken).astype(np.int64)
+    draw = generator.random(len(labels))
+    up_to = np.cumsum(np.bincount(turn))
+    whole = int(np.searchsorted(up_to, n, side="right"))  # rounds in which every class gives its sample
+    chosen = turn < whole
+    if (rest := n - int(np.count_nonzero(chosen))) > 0:
+        last = np.flatnonzero(turn == whole)
+        chosen[last[np.argsort(draw[last], kind="stable")[:rest]]] = True
+    return np.flatnonzero(chosen)
 
 
 def stratified_split(labels: np.ndarray, seed: int, fraction: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
@@ -66,8 +72,12 @@ def stratified_split(labels: np.ndarray, seed: int, fraction: float = 0.2) -> tu
 
 def _rank_in_class(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """For every sample its place, from 0, in a random order of its own class, int64 [N]."""
-    order = np.lexsort((generator.random(len(labels)), labels))
-    grouped = labels[order]
+    drawn = np.argsort(generator.random(len(labels)), kind="stable")
+    # Numpy sorts 16 bits in linear time, and a few million 64-bit labels in more than a second.
+    small = labels.min() >= 0 and labels.max() < 1 << 16
+    keys = labels.astype(np.uint16) if small else labels
+    order = drawn[np.argsort(keys[drawn], kind="stable")]
+    grouped = keys[order]
     starts = np.flatnonzero(np.r_[True, grouped[1:] != grouped[:-1]])
     lengths = np.diff(np.r_[starts, len(labels)])
     rank = np.empty(len(labels), np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def data_rows(data_dir: Path) -> list[dict[str, Any]]:
                 "size": f"{info.size}x{info.size}x{info.channels}",
                 "train": info.train,
                 "test": info.test,
+                "labelled": info.labelled,
                 "mean": " ".join(f"{value:.4f}" for value in info.mean),
                 "std": " ".join(f"{value:.4f}" for value in info.std),
                 "stats_source": info.stats_source,
@@ -42,3 +44,14 @@ def data_rows(data_dir: Path) -> list[dict[str, Any]]:
         row["problem"] = str(found) if isinstance(found, InputError) else ""
         rows.append(row)
     return rows
+
+
+def data_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the table leaves open: sets without labels, where means and deviations are from, what is damaged."""
+    sources: dict[str, list[str]] = {}
+    for row in rows:
+        if "stats_source" in row:
+            sources.setdefault(row["stats_source"], []).append(row["name"])
+    notes = [f"mean and std of {', '.join(names)}: {source}" for source, names in sources.items()]
+    notes += [f"the training images of {row['name']} have no labels" for row in rows if not row.get("labelled", True)]
+    return notes + [row["problem"] for row in rows if row["problem"]]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import io
+import shutil
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +89,47 @@ def test_a_label_out_of_range(cli: Any, tmp_path: Path, monkeypatch: pytest.Monk
             (folder / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes()))
     message = prepare_fails(cli, tmp_path, "mnist", folder)
     assert "Label 10 among the training images of 'mnist' is out of range" in message
+
+
+def parts(folder: Path, images: int = 300) -> Path:
+    """Six deflated parts of CIFAR-5M; level 0, so that what is overwritten is nothing deflate knows."""
+    folder.mkdir()
+    for number in range(6):
+        generator = np.random.default_rng(number)
+        arrays = {"X": generator.integers(0, 256, (images, 32, 32, 3), np.uint8), "Y": np.arange(images) % 10}
+        with zipfile.ZipFile(folder / f"part{number}.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=0) as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w") as member:
+                    np.save(member, array)
+    return folder
+
+
+def test_a_corrupt_stream_in_a_part(cli: Any, tmp_path: Path) -> None:
+    path = parts(tmp_path / "parts") / "part3.npz"
+    with open(path, "r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"\xff" * 70_000)
+    message = prepare_fails(cli, tmp_path, "cifar5m", path.parent)
+    assert f"'{path}' is damaged, which showed while images 0 to 299 of 300 were read (from byte 0 of its X)" in message
+
+
+def test_parts_that_are_not_there(cli: Any, tmp_path: Path) -> None:
+    folder = parts(tmp_path / "parts", images=2)
+    (folder / "part0.npz").unlink()
+    (folder / "part5.npz").unlink()
+    assert "part0.npz, part5.npz missing" in prepare_fails(cli, tmp_path, "cifar5m", folder)
+
+
+def test_a_label_that_is_no_class_in_a_part(cli: Any, tmp_path: Path) -> None:
+    folder = parts(tmp_path / "parts", images=20)
+    np.savez(folder / "part4.npz", X=np.zeros((20, 32, 32, 3), np.uint8), Y=np.arange(20) // 18 * 10)
+    message = prepare_fails(cli, tmp_path, "cifar5m", folder)
+    assert f"Cannot read '{folder}/part4.npz': label 10 of image 18 " in message
+
+
+def test_too_little_disk_for_a_set(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = parts(tmp_path / "parts", images=20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, 1000))  # type: ignore[attr-defined]
+    message = prepare_fails(cli, tmp_path, "cifar5m", folder)
+    assert "Disk full" in message
+    assert "bytes are needed, 1,000 are free" in message

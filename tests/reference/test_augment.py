@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torchvision.transforms import functional as classic
 from torchvision.transforms.v2 import functional as reference
 
-from rt_scale.data.augment import multicrop
+from rt_scale.data.augment import augmented_inputs, multicrop
+from rt_scale.data.beton import open_beton, write
 from rt_scale.data.blur import blur_taps, blurred
 from rt_scale.data.colour import greyscaled, jittered, solarised
 from rt_scale.data.crops import padded_crops, resized_crops
 from rt_scale.data.draws import Boxes, CropFlipDraws, ViewDraws, augment_generator, draw_crop_flip, draw_multicrop
+from rt_scale.data.loader import Batch
+from rt_scale.data.resident import ResidentLoader
 from rt_scale.spec.augment import AugmentSpec
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
@@ -128,6 +135,36 @@ def test_padded_crops_are_bitwise_equal(channels: int, padding: int, device: str
         expected = reference.crop(padded, int(draws.top[row]), int(draws.left[row]), 9, 12)
         expected = reference.horizontal_flip(expected) if draws.flip[row] else expected
         assert torch.equal(ours[row].permute(2, 0, 1), expected)
+
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
+SUPERVISED = AugmentSpec(kind="crop_flip")
+
+
+def _recipe(batch: Batch, epoch: int, step: int) -> torch.Tensor:
+    generator = augment_generator(5, epoch, step)
+    given = {"mean": MEAN, "std": STD, "size": None, "dtype": torch.float32}
+    (inputs,) = augmented_inputs(batch.images, SUPERVISED, generator, **given)
+    return inputs.cpu()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_supervised_recipe_is_torchvisions_on_pictures(tmp_path: Path, device: str) -> None:
+    """Pad 4, crop, flip, ToTensor, Normalize one PIL image after another, whoever reads the images, resumed or not."""
+    images = _images(48, 32, 32).numpy()
+    write(tmp_path / "train.beton", [images], np.arange(48), image_shape=(32, 32, 3))
+    beton = open_beton(tmp_path / "train.beton")
+    for host, first in [(True, 0), (False, 0), (False, 2)]:
+        loader = ResidentLoader(beton, batch_size=20, seed=0, device=device, host=host)
+        for step, batch in enumerate(loader.epoch(3, first), start=first):
+            ours = _recipe(batch, 3, step)
+            draws = draw_crop_flip(augment_generator(5, 3, step), SUPERVISED, len(batch.index))
+            for row, sample in enumerate(batch.index.tolist()):
+                picture = classic.pad(Image.fromarray(images[sample]), 4)
+                picture = classic.crop(picture, int(draws.top[row]), int(draws.left[row]), 32, 32)
+                picture = classic.hflip(picture) if draws.flip[row] else picture
+                expected = classic.normalize(classic.to_tensor(picture), MEAN, STD)
+                torch.testing.assert_close(ours[row], expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from rt_scale.data.catalogue import DataInfo
-from rt_scale.data.files import reading
-from rt_scale.data.sources.original import CHUNK, Original, Split
+from rt_scale.data.sources.decoding import GREY, Decoder, Parts, check_size, name_of, opened, scaling_note
+from rt_scale.data.sources.original import Original, Split
 from rt_scale.data.sources.tree import Tree, open_tree
 from rt_scale.data.subsets import stratified_split
 from rt_scale.spec.errors import InputError
 
 SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
-_GREY = {"1", "L", "LA"}
-_DEEP = ("I", "F")
-_CHUNK_BYTES = 1 << 24
-
-Parts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -66,7 +57,7 @@ def read_folder(
     decoder = _decoder(tree, listing, size)
     notes = dict(listing.notes)
     if size is not None:
-        notes["resized"] = f"to {size} x {size}: scaled (bicubic, antialiased), then cropped in the middle"
+        notes["resized"] = scaling_note(size)
     info = DataInfo(
         name=name,
         title=name,
@@ -153,7 +144,7 @@ def _classes(tree: Tree, images: Sequence[Parts], depth: int) -> tuple[str, ...]
 def _names(tree: Tree, images: Sequence[Parts], depth: int) -> set[str]:
     for parts in images:
         if len(parts) < depth + 2:
-            raise InputError(f"The image '{_name(tree, parts)}' lies outside of any class folder.")
+            raise InputError(f"The image '{name_of(tree, parts)}' lies outside of any class folder.")
     return {parts[depth] for parts in images}
 
 
@@ -162,66 +153,19 @@ def _labels(images: Sequence[Parts], classes: tuple[str, ...], depth: int) -> np
     return np.array([position[parts[depth]] for parts in images], np.int64)
 
 
-@dataclass(frozen=True)
-class _Decoder:
-    """Decodes images of a tree to uint8 [size, size, channels]."""
-
-    tree: Tree
-    size: int
-    channels: int
-    resize: bool
-
-    def chunks(self, images: Sequence[Parts]) -> Iterator[np.ndarray]:
-        """All ``images`` in order, uint8 [b, size, size, channels]; PIL decodes in threads."""
-        length = max(1, min(CHUNK, _CHUNK_BYTES // (self.size**2 * self.channels)))
-        workers = min(4, len(os.sched_getaffinity(0)))
-        with ThreadPoolExecutor(workers) as pool:
-            for start in range(0, len(images), length):
-                yield np.stack(list(pool.map(self.decode, images[start : start + length])))
-
-    def decode(self, parts: Parts) -> np.ndarray:
-        with _opened(self.tree, parts) as image:
-            pixels = image.convert("RGBA") if image.mode == "P" else image
-            pixels = pixels.convert("L" if self.channels == 1 else "RGB")
-            if self.resize:
-                pixels = ImageOps.fit(pixels, (self.size, self.size), Image.Resampling.BICUBIC)
-            if pixels.size != (self.size, self.size):
-                width, height = pixels.size
-                raise InputError(
-                    f"The image '{_name(self.tree, parts)}' has {width} x {height} pixels, others have "
-                    f"{self.size} x {self.size}. Say --size {self.size}, or another size, to make them equal."
-                )
-            return np.asarray(pixels).reshape(self.size, self.size, self.channels)
-
-
-def _decoder(tree: Tree, listing: _Listing, size: int | None) -> _Decoder:
-    if size is not None and size < 1:
-        raise InputError(f"Images cannot be resized to {size} pixels; --size must be at least 1.")
-    with _opened(tree, listing.train[0]) as first:
+def _decoder(tree: Tree, listing: _Listing, size: int | None) -> Decoder:
+    check_size(size)
+    with opened(tree, listing.train[0]) as first:
         width, height = first.size
     if size is None and width != height:
         raise InputError(
-            f"The image '{_name(tree, listing.train[0])}' has {width} x {height} pixels; images must be "
+            f"The image '{name_of(tree, listing.train[0])}' has {width} x {height} pixels; images must be "
             f"square. Say --size {min(width, height)}, or another size, to scale and crop all of them."
         )
     grey = all(_is_grey(tree, parts) for parts in (*listing.train, *listing.test))
-    return _Decoder(tree, size or width, 1 if grey else 3, size is not None)
+    return Decoder(tree, size or width, 1 if grey else 3, size is not None)
 
 
 def _is_grey(tree: Tree, parts: Parts) -> bool:
-    with _opened(tree, parts) as image:
-        return image.mode in _GREY
-
-
-@contextmanager
-def _opened(tree: Tree, parts: Parts) -> Iterator[Image.Image]:
-    """An image of the tree, of which only the header is read yet; whatever fails inside names the file."""
-    advice = "Remove the file, or replace it by a readable 8-bit image."
-    with reading(_name(tree, parts), advice), Image.open(io.BytesIO(tree.read(parts))) as image:
-        if image.mode.startswith(_DEEP):
-            raise ValueError(f"its pixels are of mode {image.mode}, not 8 bits a channel")
-        yield image
-
-
-def _name(tree: Tree, parts: Parts) -> str:
-    return os.path.join(tree.root, *parts)
+    with opened(tree, parts) as image:
+        return image.mode in GREY

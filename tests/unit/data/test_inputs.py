@@ -62,6 +62,29 @@ def test_the_size_it_has_already_changes_nothing() -> None:
     assert torch.equal(same, to_inputs(images, MEAN, STD, None, torch.float32))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [None, 3, 12])
+def test_the_memory_format_is_a_choice_and_no_number_changes(size: int | None, dtype: torch.dtype) -> None:
+    pixels = to_inputs(_images(3), MEAN, STD, size, dtype, channels_last=True)
+    maps = to_inputs(_images(3), MEAN, STD, size, dtype, channels_last=False)
+    assert torch.equal(pixels, maps)
+    assert pixels.is_contiguous(memory_format=torch.channels_last)
+    assert not pixels.is_contiguous()
+    assert maps.is_contiguous()
+
+
+@pytest.mark.parametrize("size", [None, 3, 12])
+def test_grey_images_have_the_strides_of_the_format_too(size: int | None) -> None:
+    """A convolution looks at strides, which one channel leaves open: both formats are contiguous to torch."""
+    pixels, maps = (
+        to_inputs(_images(1), MEAN[:1], STD[:1], size, torch.float32, channels_last=layout) for layout in (True, False)
+    )
+    side = size or 6
+    assert torch.equal(pixels, maps)
+    assert maps.stride() == (side**2, side**2, side, 1)
+    assert pixels.stride() == (side**2, 1, side, 1)
+
+
 def test_constants_made_in_inference_mode_serve_outside_of_it() -> None:
     images = _images(1)
     with torch.inference_mode():

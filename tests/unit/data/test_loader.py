@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rt_scale.data.loader import check_batch_size, check_subset, order
+from rt_scale.data.loader import check_batch_size, check_shard, check_subset, order, shares
 from rt_scale.spec.errors import InputError
 
 
@@ -44,3 +46,32 @@ def test_possible_subsets_pass() -> None:
 def test_batches_hold_at_least_one(batch_size: int) -> None:
     with pytest.raises(InputError, match=f"{batch_size} was given"):
         check_batch_size(batch_size)
+
+
+@given(samples=st.integers(1, 70), world=st.integers(1, 7), each=st.integers(1, 5), extra=st.integers(0, 6))
+def test_shares_of_all_ranks_join_to_the_batches_of_one(samples: int, world: int, each: int, extra: int) -> None:
+    batch_size = world * each + extra
+    ranks = [list(shares(samples, batch_size, rank, world)) for rank in range(world)]
+    everything = list(range(samples))
+    for number, (batch, *parts) in enumerate(zip(shares(samples, batch_size, 0, 1), *ranks, strict=True)):
+        assert everything[batch] == everything[number * batch_size :][:batch_size]
+        assert [position for part in parts for position in everything[part]] == everything[batch]
+        sizes = [part.stop - part.start for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_last_batch_smaller_than_the_ranks_leaves_some_with_none() -> None:
+    sizes = [[part.stop - part.start for part in shares(9, 4, rank, 4)] for rank in range(4)]
+    assert sizes == [[1, 1, 0], [1, 1, 0], [1, 1, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize(("rank", "world"), [(-1, 2), (2, 2), (0, 0), (1, 1)])
+def test_a_rank_is_one_of_the_ranks(rank: int, world: int) -> None:
+    with pytest.raises(InputError, match=f"Rank {rank} of {world}"):
+        check_shard(rank, world, 8)
+
+
+def test_a_batch_has_a_sample_for_every_rank() -> None:
+    assert check_shard(3, 4, 4) == (3, 4)
+    with pytest.raises(InputError, match="batch of 3 samples cannot be shared by 4 ranks"):
+        check_shard(3, 4, 3)

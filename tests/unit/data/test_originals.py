@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import http.server
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +21,19 @@ Small = Callable[..., DataInfo]
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     requests: list[str] = []  # noqa: RUF012 - one server a test
+    announced: dict[str, str] = {}  # noqa: RUF012 - headers sent with every answer, the same
+
+    longer = 0
+    """Bytes that the announced length is too long by."""
+
+    def send_header(self, keyword: str, value: str) -> None:
+        wrong = str(int(value) + self.longer) if keyword == "Content-Length" else value
+        super().send_header(keyword, wrong)
+
+    def end_headers(self) -> None:
+        for name, value in self.announced.items():
+            self.send_header(name, value)
+        super().end_headers()
 
     def log_message(self, *_: object) -> None:
         self.requests.append(self.path)
@@ -30,6 +45,7 @@ def server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     folder = tmp_path / "served"
     folder.mkdir()
     _Quiet.requests.clear()
+    _Quiet.announced.clear()
     handler = functools.partial(_Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever)
@@ -53,7 +69,7 @@ def test_nothing_is_downloaded_unless_asked(small: Small, server: tuple[Path, st
     assert advice(info, tmp_path) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100", "cifar5m"])
 def test_the_advice_says_which_file_goes_where(name: str, tmp_path: Path) -> None:
     info = DATASETS[name]
     text = advice(info, tmp_path)
@@ -96,6 +112,59 @@ def test_a_wrong_checksum_keeps_nothing(small: Small, server: tuple[Path, str], 
     assert not list((tmp_path / "originals" / "mnist").iterdir())
 
 
+def _goog_hash(content: bytes) -> dict[str, str]:
+    digest = base64.b64encode(hashlib.md5(content).digest()).decode()
+    return {"x-goog-hash": f"crc32c=AAAAAA==,md5={digest}"}
+
+
+@pytest.mark.parametrize(
+    "announced", [{}, {"x-goog-hash": "crc32c=AAAAAA=="}, {"x-goog-hash": "md5=?"}, _goog_hash(b"part0.npz" * 100_000)]
+)
+def test_a_file_without_published_checksum_is_kept_and_not_fetched_again(
+    small: Small, server: tuple[Path, str], tmp_path: Path, announced: dict[str, str]
+) -> None:
+    published = _publish(*server, ("part0.npz",))
+    info = small("cifar5m", 1, 1, downloads=(Download("part0.npz", published[0].url, ""),))
+    _Quiet.announced.update(announced)
+    for _ in range(2):
+        folder = find_original(info, tmp_path, True, None)
+        assert (folder / "part0.npz").read_bytes() == (server[0] / "part0.npz").read_bytes()
+    assert find_original(info, tmp_path, False, None) == folder
+    assert _Quiet.requests == ["/part0.npz"]
+
+
+def test_the_checksum_that_the_server_announces_counts(small: Small, server: tuple[Path, str], tmp_path: Path) -> None:
+    published = _publish(*server, ("part0.npz",))
+    info = small("cifar5m", 1, 1, downloads=(Download("part0.npz", published[0].url, ""),))
+    _Quiet.announced.update(_goog_hash(b"another"))
+    expected = hashlib.md5(b"another").hexdigest()
+    with pytest.raises(InputError, match=f"Wrong checksum.*part0.npz.*expected is {expected}"):
+        fetch(info, tmp_path, None)
+    assert not list((tmp_path / "originals" / "cifar5m").iterdir())
+
+
+def test_a_connection_that_ends_early_keeps_nothing(
+    small: Small, server: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = _publish(*server, ("part0.npz",))
+    info = small("cifar5m", 1, 1, downloads=(Download("part0.npz", published[0].url, ""),))
+    monkeypatch.setattr(_Quiet, "longer", 10)
+    with pytest.raises(InputError, match="ended after 900,000 of 900,010 bytes"):
+        fetch(info, tmp_path, None)
+    assert not list((tmp_path / "originals" / "cifar5m").iterdir())
+
+
+def test_a_download_without_room_is_not_begun(
+    small: Small, server: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = small("mnist", 1, 1, downloads=_publish(*server))
+    size = len(FILES[0]) * 100_000
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, size - 1))  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=f"Disk full.*{size:,} bytes are needed, {size - 1:,} are free"):
+        fetch(info, tmp_path, None)
+    assert not list((tmp_path / "originals" / "mnist").iterdir())
+
+
 def test_a_missing_page_keeps_nothing(small: Small, server: tuple[Path, str], tmp_path: Path) -> None:
     info = small("mnist", 1, 1, downloads=_publish(*server))
     (server[0] / FILES[0]).unlink()
@@ -127,3 +196,30 @@ def test_an_original_put_in_its_place_is_found(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "cifar-10-binary.tar.gz").write_bytes(b"")
     assert find_original(DATASETS["cifar10"], tmp_path, False, None) == folder
+
+
+@pytest.mark.parametrize("holder", ["stl10", "stl10_unlabeled"])
+def test_sets_of_the_same_files_share_them(tmp_path: Path, holder: str) -> None:
+    folder = tmp_path / "originals" / holder
+    folder.mkdir(parents=True)
+    (folder / "stl10_binary.tar.gz").write_bytes(b"")
+    for name in ("stl10", "stl10_unlabeled"):
+        assert find_original(DATASETS[name], tmp_path, False, None) == folder
+    with pytest.raises(InputError, match="tiny_imagenet"):
+        find_original(DATASETS["tiny_imagenet"], tmp_path, False, None)
+    own = tmp_path / "originals" / "stl10_unlabeled"
+    own.mkdir(exist_ok=True)
+    for name in ("unlabeled_X.bin", "test_X.bin", "test_y.bin"):
+        (own / name).write_bytes(b"")
+    assert find_original(DATASETS["stl10_unlabeled"], tmp_path, False, None) == own
+    assert find_original(DATASETS["stl10"], tmp_path, False, None) == folder
+
+
+def test_files_that_another_set_has_are_not_downloaded_again(
+    small: Small, server: tuple[Path, str], tmp_path: Path
+) -> None:
+    published = _publish(*server, ("stl10_binary.tar.gz",))
+    infos = [small(name, 1, 1, downloads=published) for name in ("stl10", "stl10_unlabeled")]
+    folders = {find_original(info, tmp_path, True, None) for info in infos}
+    assert folders == {tmp_path / "originals" / "stl10"}
+    assert _Quiet.requests == ["/stl10_binary.tar.gz"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,12 +113,18 @@ def test_labels_out_of_range_are_refused(data_dir: Path, tmp_path: Path, small: 
     [
         ("../pets", {}, "cannot name a data set"),
         ("cifra10", {}, "Unknown data set 'cifra10'. Did you mean 'cifar10'.*--from FOLDER"),
+        ("gaussian", {"source": Path("/")}, "'gaussian' names inputs that are drawn, not prepared"),
         ("mnist", {"source": Path("/nowhere")}, "'/nowhere'.*does not exist"),
         ("mnist", {"source": Path("/"), "download": True}, "Both --from and --download"),
         ("digits", {"source": Path("/")}, "leave out --from"),
         ("digits", {"download": True}, "leave out --from and --download"),
-        ("cifar10", {"size": 64}, "data.size"),
-        ("cifar10", {"split_seed": 1}, "its own size and split"),
+        (
+            "cifar10",
+            {"size": 64},
+            "folders of images and for stl10, stl10_unlabeled, tiny_imagenet; 'cifar10'.*data.size",
+        ),
+        ("cifar10", {"split_seed": 1}, "'cifar10' has its own split"),
+        ("stl10", {"split_seed": 1}, "'stl10' has its own split"),
         ("cifar10", {}, "The original of 'cifar10' is not here"),
     ],
 )
@@ -171,6 +178,25 @@ def test_a_full_disk_leaves_nothing(data_dir: Path, pets: Path, monkeypatch: pyt
     with pytest.raises(RunError, match="Disk full"):
         prepare("pets", data_dir, pets)
     assert [path.name for path in data_dir.iterdir()] == [".pets.lock"]
+
+
+def _leave(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    usage = shutil._ntuple_diskusage(10**9, 0, free)  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+
+
+def test_too_little_disk_for_both_files_is_refused_before_writing(
+    data_dir: Path, pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepare("pets", data_dir, pets)
+    size = sum((prepared.folder / file).stat().st_size for file in ("train.beton", "test.beton"))
+    _leave(monkeypatch, size - 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("rt_scale.data.build.write", None)
+        with pytest.raises(InputError, match=f"Disk full.*{size:,} bytes are needed, {size - 1:,} are free"):
+            prepare("pets", data_dir, pets, split_seed=1)
+    _leave(monkeypatch, size)
+    assert prepare("pets", data_dir, pets, split_seed=1).sha256 != prepared.sha256
 
 
 def test_a_folder_that_cannot_be_written_is_bad_input(tmp_path: Path, pets: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rt_scale import __version__
 from rt_scale.data.beton import open_beton
 from rt_scale.data.prepare import list_prepared, open_prepared, prepare, verify_prepared
 from rt_scale.spec.errors import InputError
@@ -47,7 +48,10 @@ def _meta(change: Callable[[dict[str, object]], object]) -> Callable[[Path], Non
         (lambda folder: (folder / "meta.json").write_text("[]"), "not a description"),
         (_meta(lambda fields: fields.pop("info")), "not a description"),
         (_meta(lambda fields: fields.update(colour=1)), "not a description"),
-        (_meta(lambda fields: fields.update(format=2)), "format 2 is not 1"),
+        (
+            _meta(lambda fields: fields.update(format=2, version="9.9", more=1)),
+            f"of another version.*format 2 is not 1: rt-scale 9.9 wrote it, this is {__version__}",
+        ),
         (_meta(lambda fields: fields["sha256"].popitem()), "checksums are missing"),  # type: ignore[attr-defined]
         (_meta(lambda fields: fields["info"].update(train=17)), "does not fit"),  # type: ignore[attr-defined]
         (_meta(lambda fields: fields["info"].update(size=5)), "does not fit"),  # type: ignore[attr-defined]

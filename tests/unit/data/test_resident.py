@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -113,3 +114,21 @@ def test_no_global_generator_is_touched(make_beton: MakeBeton) -> None:
     before = torch.get_rng_state()
     list(ResidentLoader(beton, batch_size=2, seed=0, device="cpu").epoch(0))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("host", [False, True])
+@pytest.mark.parametrize(("samples", "batch_size", "world"), [(10, 4, 2), (11, 5, 3), (9, 4, 4)])
+def test_ranks_share_every_batch(make_beton: MakeBeton, host: bool, samples: int, batch_size: int, world: int) -> None:
+    beton, _ = make_beton(samples)
+    make = functools.partial(ResidentLoader, beton, batch_size=batch_size, seed=1, device="cpu", host=host)
+    alone, ranks = make(), [make(rank=rank, world=world) for rank in range(world)]
+    assert {loader.steps for loader in ranks} == {alone.steps}
+    for read in (lambda loader: loader.epoch(2, 1), lambda loader: loader.sequential()):
+        for batch, *parts in zip(read(alone), *map(read, ranks), strict=True):
+            for one, *others in zip(batch, *parts, strict=True):
+                assert torch.equal(torch.cat(others), one)
+
+
+def test_an_epoch_does_not_start_before_its_first_batch(make_beton: MakeBeton) -> None:
+    with pytest.raises(InputError, match="start at batch -1"):
+        ResidentLoader(make_beton(6)[0], batch_size=2, seed=0, device="cpu").epoch(0, -1)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from rt_scale.data.subsets import nested_subset, stratified_split
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.seeding import stream
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 100))
 
@@ -45,6 +47,51 @@ def test_the_seed_decides() -> None:
 
 def test_the_draw_is_pinned() -> None:
     assert nested_subset(np.arange(20) % 4, 6, seed=0).tolist() == [0, 5, 9, 14, 15, 16]
+
+
+def by_sorting_everything(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """The subset by its definition: every sample's round, then its draw in that round."""
+    generator = np.random.Generator(np.random.PCG64(stream("data.subset", seed)))
+    order = np.lexsort((generator.random(len(labels)), labels))
+    turn = np.empty(len(labels), np.int64)
+    for value in np.unique(labels):
+        members = order[labels[order] == value]
+        turn[members] = np.arange(len(members))
+    return np.sort(np.lexsort((generator.random(len(labels)), turn))[:n])
+
+
+@pytest.mark.parametrize("n", [200, 201, 399, 400, 1234, 49_999, 50_000])
+@pytest.mark.parametrize("offset", [0, -3, 70_000])
+def test_the_samples_are_those_of_the_definition(n: int, offset: int) -> None:
+    labels = np.random.default_rng(2).integers(0, 200, 50_000) ** 2 // 200 + offset
+    assert len(np.unique(labels)) <= 200
+    np.testing.assert_array_equal(nested_subset(labels, n, seed=5), by_sorting_everything(labels, n, seed=5))
+
+
+def test_at_millions_of_labels_subsets_are_nested_and_balanced() -> None:
+    labels = np.random.default_rng(0).integers(0, 10, 1_000_000, np.int8)
+    smallest = np.bincount(labels).min()
+    inside = np.zeros(len(labels), bool)
+    for n in (500, 5000, 50_000, 10 * int(smallest), 1_000_000):
+        chosen = nested_subset(labels, n, seed=3)
+        now = np.zeros(len(labels), bool)
+        now[chosen] = True
+        assert not (inside & ~now).any()
+        assert now.sum() == n
+        counts = np.bincount(labels[chosen])
+        assert counts.max() - counts.min() <= 1 or n == 1_000_000
+        inside = now
+
+
+def test_memory_is_a_few_numbers_a_label() -> None:
+    labels = np.random.default_rng(0).integers(0, 10, 200_000)
+    tracemalloc.start()
+    try:
+        nested_subset(labels, 500, seed=3)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 48 * len(labels)
 
 
 @pytest.mark.parametrize("n", [-1, 0, 9, 1001])
