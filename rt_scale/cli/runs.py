@@ -51,6 +51,7 @@ def run(
     cache_teacher: Annotated[
         bool | None, typer.Option(help="Compute a constant teacher once [where it fits in memory].")
     ] = None,
+    loader: Annotated[str, typer.Option(help="What reads images: auto, resident, ffcv, map.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Run one spec in this process, or go on with it where it stands."""
@@ -73,6 +74,7 @@ def run(
             device=device,
             threads=threads,
             cache_teacher=cache_teacher,
+            loader=loader,
             observer=bar,
         )
         result = run_spec(value, settings)
@@ -163,9 +165,9 @@ def _report(spec: SweepSpec, points: list[Point], store: Store, best: bool, as_j
         print(json.dumps(plain, indent=1))
         return written
     console = open_console()
-    for probe in ("linear", "knn"):
-        if probe in written.tables:
-            console.print(to_rich(written.tables[probe], written.which))
+    for probe, rows in written.tables.items():
+        if probe.partition("@")[0] in ("linear", "knn"):
+            console.print(to_rich(rows, written.which))
     console.print(f"{len(finished)} of {len(points)} runs finished. Written:", highlight=False)
     for path in written.files:
         console.print(f"  {path}", highlight=False)

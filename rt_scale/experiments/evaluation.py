@@ -8,17 +8,21 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from rt_scale.data.inputs import to_inputs
+from rt_scale.data.loader import OrderedLoader
+from rt_scale.data.prepared import Prepared
 from rt_scale.data.resident import ResidentLoader
 from rt_scale.experiments.check import Sets
 from rt_scale.models.pair import Network, Pair
-from rt_scale.probing.features import ToInputs, embed
+from rt_scale.probing.features import Split, ToInputs, embed, evaluation_mode
 from rt_scale.probing.geometry import geometry
 from rt_scale.probing.prober import Prober
 from rt_scale.probing.statistics import agreement, feature_statistics
 from rt_scale.spec.metric_names import ProbeName
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.seeding import stream
+from rt_scale.training.distillation import arithmetic
+from rt_scale.training.loop import Means
+from rt_scale.training.supervised import supervised_cross_entropy
 
 Stage = Callable[[str], None]
 
@@ -27,12 +31,13 @@ class Evaluation:
     """Probes on every data set that the spec names, and statistics where it asks for them.
 
     Names are those of ``spec.metric_names``; statistics are ``features/<role>/<statistic>``, of the test
-    images of the data set that is distilled on, ``distance/<part>/<from>`` and ``angle/<part>/<from>``.
+    images of the data set that is distilled on, ``distance/<part>/<from>`` and ``angle/<part>/<from>``; a
+    supervised classifier is measured itself, as ``test/loss`` and ``test/accuracy``.
 
     Args:
-        spec: its ``probe`` and ``seeds.probe`` are read.
-        probers: one a data set; None names the one that is distilled on.
-        pair: the teacher, which does not change, and the student, measured as it then is.
+        spec: its ``kind``, ``precision``, ``teacher``, ``probe`` and ``seeds.probe`` are read.
+        probers: one a data set; None names the one that is distilled on, which has none without labels.
+        pair: teacher and student, measured as they then are.
         initial: the student's parameters at its start.
         stage: told what is being done.
     """
@@ -54,20 +59,16 @@ class Evaluation:
         self._teacher_test: Tensor | None = None
 
     def constant(self) -> dict[str, float]:
-        """Measure input and teacher, which stay what they are."""
+        """Measure what stays what it is: the input, and the teacher where it is frozen."""
         values: dict[str, float] = {}
         for data, prober in self.probers.items():
             self.stage(f"probing input pixels{_on(data)}")
             values |= _named("input", data, prober.probe_input(self.seed))
-        kept: list[Tensor] = []
-        values |= self._network("teacher", self.teacher, kept.append)
-        if kept:
-            self._teacher_test = kept[0]
-            values |= _features("teacher", feature_statistics(kept[0]))
-        return values
+        return values if self.spec.teacher.moves else values | self._measure_teacher()
 
     def changing(self) -> dict[str, float]:
-        """Measure the student as it is now."""
+        """Measure the student as it is now, and a teacher that moves."""
+        values = self._measure_teacher() if self.spec.teacher.moves else {}
         statistics: dict[str, float] = {}
 
         def describe(test: Tensor) -> None:
@@ -75,10 +76,22 @@ class Evaluation:
             alike = agreement(test, self._teacher_features())
             statistics.update(_features("student", {f"{name}_teacher": value for name, value in alike.items()}))
 
-        values = self._network("student", self.student, describe)
+        values |= self._network("student", self.student, describe)
+        if self.spec.kind == "supervise":
+            prober = self.probers[None]
+            values |= test_classifier(self.student, prober.test, prober.to_inputs, self.spec.precision)
         if self.spec.probe.statistics:
             values |= statistics | geometry(self.student, self.references)
         return values
+
+    def _measure_teacher(self) -> dict[str, float]:
+        statistics: dict[str, float] = {}
+
+        def describe(test: Tensor) -> None:
+            self._teacher_test = test
+            statistics.update(_features("teacher", feature_statistics(test)))
+
+        return self._network("teacher", self.teacher, describe) | statistics
 
     def _network(self, role: str, network: Network, watch: Callable[[Tensor], None]) -> dict[str, float]:
         """Probe on every data set; ``watch`` sees the test embeddings of the main one if there are statistics."""
@@ -90,35 +103,54 @@ class Evaluation:
         return values
 
     def _teacher_features(self) -> Tensor:
-        """The teacher's test embeddings, computed once: by its probes, or here where the run was resumed."""
+        """The teacher's test embeddings as its probes left them, or, of a resumed run, computed here."""
         if self._teacher_test is None:
             prober = self.probers[None]
             self._teacher_test = embed(self.teacher.encoder, prober.test, prober.to_inputs).x
         return self._teacher_test
 
 
+@torch.no_grad()
+def test_classifier(network: Network, split: Split, inputs: ToInputs, precision: str) -> dict[str, float]:
+    """``test/loss`` (nats) and ``test/accuracy`` (share) of a classifier in evaluation mode on a whole split.
+
+    Args:
+        network: from inputs to logits, one a class; afterwards in the mode that it was in.
+        split: the images and labels.
+        inputs: images to network inputs.
+        precision: of the spec.
+    """
+    means = Means()
+    with evaluation_mode(network):
+        for batch in split.sequential():
+            images = inputs(batch.images)
+            with arithmetic(precision, images.device):
+                logits = network(images)
+            loss, accuracy = supervised_cross_entropy(logits, batch.labels)
+            means.add({"test/loss": loss, "test/accuracy": accuracy}, len(batch.labels))
+    return means.read()
+
+
 def build_probers(
-    spec: RunSpec, sets: Sets, train: ResidentLoader, inputs: ToInputs, dtype: torch.dtype
+    spec: RunSpec, sets: Sets, train: OrderedLoader, inputs: functools.partial[Tensor]
 ) -> dict[str | None, Prober]:
-    """A prober for the set that is distilled on, then one for each of ``probe.also``.
+    """A prober for the set that is distilled on, where it has labels, then one for each of ``probe.also``.
 
     Args:
         spec: its ``probe``, ``data`` and ``train.batch_size`` are read.
         sets: the data sets, which fit the spec.
         train: the training images that the student is distilled on, on which the main prober fits too.
-        inputs: from the main set's images to a network's inputs.
-        dtype: of the inputs.
+        inputs: from the main set's images to a network's inputs, as ``objectives.clean_inputs`` makes it.
     """
-    main = sets.main.info
+    main = sets.main
     loader = functools.partial(ResidentLoader, batch_size=train.batch_size, seed=train.seed, device=train.device)
-    probers: dict[str | None, Prober] = {
-        None: Prober(spec.probe, train, loader(sets.main.test), inputs, classes=len(main.classes))
-    }
+    probers: dict[str | None, Prober] = {}
+    if isinstance(main, Prepared) and main.info.labelled:
+        probers[None] = Prober(spec.probe, train, loader(main.test), inputs, classes=len(main.info.classes))
     for name, data in sets.also.items():
         # What the encoder sees: its size, but this set's own mean and standard deviation.
-        convert = functools.partial(
-            to_inputs, mean=data.info.mean, std=data.info.std, size=spec.data.size or main.size, dtype=dtype
-        )
+        size = spec.data.size or main.info.size
+        convert = functools.partial(inputs, mean=data.info.mean, std=data.info.std, size=size)
         fit, held = loader(data.train), loader(data.test)
         probers[name] = Prober(spec.probe, fit, held, convert, classes=len(data.info.classes))
     return probers

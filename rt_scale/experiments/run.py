@@ -11,21 +11,26 @@ from typing import Any
 
 import torch
 
-from rt_scale.experiments.check import Sets, check
+from rt_scale.experiments.check import Sets, check, unfinished
 from rt_scale.experiments.context import Context
-from rt_scale.experiments.distill import cache_bytes, distill
 from rt_scale.experiments.settings import Execution, Settings, resolve
+from rt_scale.experiments.starts import StartWeights, start_weights
+from rt_scale.experiments.training_run import train_run
+from rt_scale.experiments.waiting import compute_first
 from rt_scale.spec.errors import InputError, RtScaleError, RunError
 from rt_scale.spec.metric_names import probe_group
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
+from rt_scale.training.precision import check_precision, set_precision
 
 VERSIONS = ("rt-scale", "torch", "torchvision", "numpy", "ray", "pydantic")
 
 
 def run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
     """The result of ``spec``: read where its directory is complete, else computed from where it stands.
+
+    The runs that it starts from are computed before it, each in its own directory.
 
     Args:
         spec: what to run.
@@ -44,7 +49,7 @@ def run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
         _refuse_other_result(spec, finished, settings.data_dir)
         return finished
     data = check(spec, settings.data_dir)
-    resolve(settings, None, 0)  # what cannot be done here is refused before anything is written
+    _refuse_impossible(spec, data, settings)
     with run_dir.acquire():
         finished = run_dir.result()  # of a process that had the lease until now
         if finished is not None:
@@ -59,16 +64,27 @@ def run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
             raise failure from error
 
 
+def _refuse_impossible(spec: RunSpec, data: Sets, settings: Settings) -> None:
+    """What cannot be done here, by the run or by those that come first, is refused before anything is written."""
+    execution = resolve(spec, data.main, settings, None)
+    for each in unfinished(spec, settings.store):
+        check_precision(each.precision, execution.device)
+
+
 def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> dict[str, Any]:
     run_dir.write_spec(spec)
+    for start in spec.starts:
+        compute_first(start.run, settings, run)
     earlier = run_dir.environment()
     if earlier:
         _refuse_other_data(spec, data, earlier["data"])
-    samples = spec.data.samples or len(data.main.train.labels)
-    execution = resolve(settings, earlier and earlier["execution"], cache_bytes(spec, samples))
+    execution = resolve(spec, data.main, settings, earlier and earlier["execution"])
+    settings.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
     attempts = [*(earlier["attempts"] if earlier else []), _machine(execution)]
     run_dir.write_environment({"execution": execution.to_json(), "data": _data_record(data), "attempts": attempts})
     torch.set_num_threads(execution.threads)
+    set_precision(spec.precision)
+    weights = start_weights(spec, settings.store)
     context = Context(
         run_dir=run_dir,
         execution=execution,
@@ -78,7 +94,7 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> 
         hparams=spec.canonical(),
     )
     try:
-        result = _result(spec, data, context, run_dir.check().attempt)
+        result = _result(spec, data, context, weights, run_dir.check().attempt)
         run_dir.complete(result)
     except Exception:
         context.close("failed")
@@ -90,8 +106,8 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> 
     return result
 
 
-def _result(spec: RunSpec, data: Sets, context: Context, attempts: int) -> dict[str, Any]:
-    outcome = distill(spec, data, context)
+def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int) -> dict[str, Any]:
+    outcome = train_run(spec, data, context, weights)
     return {
         "name": spec.name,
         **outcome,
@@ -103,11 +119,11 @@ def _result(spec: RunSpec, data: Sets, context: Context, attempts: int) -> dict[
 
 
 def _best(spec: RunSpec, metrics: MetricsTable) -> dict[str, dict[str, float]]:
-    """The student's best accuracies on every data set that it is probed on."""
+    """The student's best accuracies on every data set that it is probed on, and as a classifier itself."""
     found: dict[str, dict[str, float]] = {}
     for data in (None, *spec.probe.also):
         found |= metrics.best(f"{probe_group(data)}/student/")
-    return found
+    return found | metrics.best("test/accuracy")
 
 
 def _data_record(data: Sets) -> dict[str, Any]:

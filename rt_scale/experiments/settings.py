@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +12,17 @@ from typing import Any, Protocol
 
 import torch
 
+from rt_scale.data.ffcv import require_ffcv
+from rt_scale.data.noise_set import NoiseSet
+from rt_scale.data.prepared import Prepared
+from rt_scale.experiments.loaders import choose_loader
+from rt_scale.experiments.needs import cache_bytes, image_bytes
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
+from rt_scale.training.precision import check_precision
+
+MEMINFO = Path("/proc/meminfo")
 
 
 class Observer(Protocol):
@@ -28,6 +39,9 @@ class Observer(Protocol):
 
     def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Numbers were recorded."""
+
+    def decided(self, text: str) -> None:
+        """A choice that was left open was made, and why."""
 
     def warned(self, text: str) -> None:
         """Something the user should know happened, and the run goes on."""
@@ -48,6 +62,9 @@ class Silent:
     def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Ignored."""
 
+    def decided(self, text: str) -> None:
+        """Ignored."""
+
     def warned(self, text: str) -> None:
         """Ignored."""
 
@@ -64,6 +81,9 @@ class Settings:
             resumed keeps the number it started with, since sums depend on it in their last bits.
         cache_teacher: whether a constant teacher's bottleneck features are computed once; None: where
             they take less than a quarter of the free memory.
+        channels_last: whether feature maps lie in memory pixel by pixel, not map by map.
+        loader: what reads training images: ``resident`` (in memory), ``ffcv`` (streamed), ``map`` (read from the file
+            as needed), or ``auto``: in memory where they take less than half of it, else streamed.
         checkpoint_seconds: least time between two checkpoints; probing and the end always write one.
         observer: who watches.
     """
@@ -73,6 +93,8 @@ class Settings:
     device: str = "auto"
     threads: int | None = None
     cache_teacher: bool | None = None
+    channels_last: bool = True
+    loader: str = "auto"
     checkpoint_seconds: float = 30.0
     observer: Observer = field(default_factory=Silent)
 
@@ -85,39 +107,56 @@ class Execution:
         device: a torch device.
         threads: CPU threads.
         cache_teacher: whether the teacher's features are computed once.
+        channels_last: memory format of feature maps.
+        loader: what reads training images, see ``loaders.Choice``.
+        loader_reason: why it does.
     """
 
     device: torch.device
     threads: int
     cache_teacher: bool
+    channels_last: bool
+    loader: str
+    loader_reason: str
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``environment.json``."""
-        return {"device": str(self.device), "threads": self.threads, "cache_teacher": self.cache_teacher}
+        return {**dataclasses.asdict(self), "device": str(self.device)}
 
 
-def resolve(settings: Settings, earlier: Mapping[str, Any] | None, cache_bytes: int) -> Execution:
+def resolve(
+    spec: RunSpec, data: Prepared | NoiseSet, settings: Settings, earlier: Mapping[str, Any] | None
+) -> Execution:
     """Decide what ``settings`` leave open.
 
     Args:
+        spec: the run.
+        data: the data set that it distils on.
         settings: what was asked for.
-        earlier: the record of this run's first attempt, or None. Its number of threads and its choice
-            to cache are kept, so that a resumed run's numbers are bitwise those of an undisturbed one.
-        cache_bytes: size of the teacher's cached features.
+        earlier: the record of this run's first attempt, or None. Its number of threads, its choice
+            to cache and its memory format are kept, so that a resumed run's numbers are bitwise those of an
+            undisturbed one.
 
     Raises:
-        InputError: where the device is unknown or not there, or threads is not positive.
+        InputError: where the device is unknown or not there or lacks the precision, threads is not positive, or
+            the loader is unknown or not installed.
     """
     device = find_device(settings.device)
+    check_precision(spec.precision, device)
     threads = settings.threads if settings.threads is not None else allowed_cores()
     if threads < 1:
         raise InputError(f"{threads} threads were asked for; give at least 1.")
     cache = settings.cache_teacher
+    channels_last = settings.channels_last
     if cache is None:
-        cache = cache_bytes < free_memory(device) / 4
+        cache = cache_bytes(spec, data) < free_memory(device) / 4
     if earlier:
         threads, cache = int(earlier["threads"]), bool(earlier["cache_teacher"])
-    return Execution(device, threads, cache)
+        channels_last = bool(earlier["channels_last"])
+    loader, reason = choose_loader(settings.loader, image_bytes(spec, data), device, free_memory)
+    if loader == "ffcv":
+        require_ffcv()
+    return Execution(device, threads, cache, channels_last, loader, reason)
 
 
 def find_device(name: str) -> torch.device:
@@ -150,4 +189,8 @@ def free_memory(device: torch.device) -> int:
     """Free memory of the device in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    # What the system can make free, page cache included: a set that was just prepared fills that cache.
+    with contextlib.suppress(OSError, StopIteration):
+        lines = MEMINFO.read_text(encoding="ascii").splitlines()
+        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:")))
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -11,23 +11,40 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
+
+from rt_scale.spec.metric_names import parse_probe_name
 
 QUIET = 30.0
 """Seconds after which a sweep in a pipe says that it is alive."""
-SHOWN = ("probe/student/linear", "probe/student/knn")
+SHOWN = ("linear", "knn")
+"""Probes in progress bars and lines."""
 
 
 def probe_text(values: Mapping[str, float]) -> str:
-    """Student and teacher accuracies in percent, as far as they are known."""
-    parts = []
-    for name in SHOWN:
-        probe = name.rpartition("/")[2]
-        if name in values:
-            teacher = values.get(f"probe/teacher/{probe}")
-            against = "" if teacher is None else f" (teacher {100 * teacher:.1f})"
-            parts.append(f"{probe} {100 * values[name]:.1f}{against}")
+    """Student and teacher accuracies in percent, as far as they are known; those of a classifier itself first.
+
+    On the data set that is distilled on, or, where that is not probed, on the others.
+    """
+    parts = [f"test accuracy {100 * values['test/accuracy']:.1f}"] if "test/accuracy" in values else []
+    found = [name for name in map(parse_probe_name, values) if name and name.role == "student" and name.probe in SHOWN]
+    main = [name for name in found if name.data is None]
+    for name in sorted(main or found, key=lambda each: (each.data or "", SHOWN.index(each.probe))):
+        teacher = values.get(str(name._replace(role="teacher")))
+        against = "" if teacher is None else f" (teacher {100 * teacher:.1f})"
+        where = "" if name.data is None else f" on {name.data}"
+        parts.append(f"{name.probe}{where} {100 * values[str(name)]:.1f}{against}")
     return ", ".join(parts)
 
 
@@ -76,8 +93,12 @@ class RunBar:
         """Show the newest probes."""
         self._values |= values
         self._progress.update(self._task, values=probe_text(self._values))
-        if not self._console.is_terminal and SHOWN[0] in values:
+        if not self._console.is_terminal and any(map(parse_probe_name, values)):
             self._console.print(f"epoch {epoch:g}: {probe_text(self._values)}")
+
+    def decided(self, text: str) -> None:
+        """Print what was decided."""
+        self._console.print(text, markup=False, highlight=False, style="dim")
 
     def warned(self, text: str) -> None:
         """Print the warning."""
@@ -160,10 +181,19 @@ def _duration(seconds: float) -> str:
     return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
 
 
+class _Rate(ProgressColumn):
+    """What is done a second, lately."""
+
+    def render(self, task: Task) -> Text:
+        """Empty until there is a rate."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
+
+
 @contextmanager
 def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for work that reports (done, total); silent in a pipe."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    """A bar with rate and time left for work that reports (done, total); silent in a pipe."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rt_scale.experiments.check import check_all
+from rt_scale.data.catalogue import DATASETS
+from rt_scale.experiments.check import check_all, unfinished
 from rt_scale.launch.tune import View, run_points
+from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.metric_names import ProbeName
 from rt_scale.spec.sweep import Point, SweepSpec
 from rt_scale.store.board import BoardRun, build_sweep_board
@@ -66,8 +68,11 @@ def run_sweep(
     done = {point.spec.name for point, _ in finished_runs(points, store)}
     todo = [point for point in points if point.spec.name not in done]
     check_all([point.spec for point in todo], data_dir)
-    if todo and device != "auto":
-        _check_device(device)
+    precisions = {each.precision for point in todo for each in unfinished(point.spec, store)}
+    if todo and (device != "auto" or "tf32" in precisions):
+        _check_device(device, precisions)
+    if todo and sweep.launch.loader == "ffcv":
+        _check_ffcv()
     folder.write(text, [point.spec.name for point in points])
     refresh_board(sweep, points, store)
     told: dict[str, str] = {}
@@ -87,10 +92,19 @@ def run_sweep(
     return Outcome(finished, failed)
 
 
-def _check_device(device: str) -> None:
+def _check_device(device: str, precisions: Iterable[str]) -> None:
     from rt_scale.experiments.settings import find_device  # imports torch, which nothing else here needs
+    from rt_scale.training.precision import check_precision
 
-    find_device(device)
+    found = find_device(device)
+    for precision in precisions:
+        check_precision(precision, found)
+
+
+def _check_ffcv() -> None:
+    from rt_scale.data.ffcv import require_ffcv  # imports torch, too
+
+    require_ffcv()
 
 
 def reason(store: Store, point: Point) -> str:
@@ -125,9 +139,14 @@ def board_metrics(points: Sequence[Point]) -> list[str]:
     """Tags that become columns of the HParams view: the probes, then what training ended with."""
     tags = [
         str(ProbeName(role, kind, data))
-        for probe in dict.fromkeys(point.spec.probe for point in points)
-        for data in (None, *probe.also)
+        for main, probe in dict.fromkeys((_labelled(point.spec.data.name), point.spec.probe) for point in points)
+        for data in (*([None] if main else []), *probe.also)
         for kind in probe.kinds
         for role in ("student", "teacher", "input")
     ]
     return [*dict.fromkeys(tags), "train/loss", "train/kl", "distance/from_init", "distance/from_teacher"]
+
+
+def _labelled(name: str) -> bool:
+    """Whether the images of that set can be probed, as all can that are not known to have no labels."""
+    return name != GAUSSIAN and (name not in DATASETS or DATASETS[name].labelled)

@@ -90,6 +90,7 @@ def run_points(
             "data_dir": str(data_dir.absolute()),
             "device": device,
             "threads": launch.cpus,
+            "loader": launch.loader,
         }
         for point in points
     ]
@@ -135,6 +136,9 @@ class _Reporter:
         self.state |= {"step": step, "steps": steps, "stage": "training"}
         tune.report(dict(self.state))
 
+    def decided(self, text: str) -> None:
+        """Kept in the run's environment."""
+
     def stepped(self, step: int) -> None:
         """Keep the step for the next report."""
         self.state["step"] = step
@@ -169,6 +173,7 @@ def _run(given: Mapping[str, Any]) -> None:
         data_dir=Path(given["data_dir"]),
         device=given["device"],
         threads=given["threads"],
+        loader=given["loader"],
         observer=_Reporter(),
     )
     run(RunSpec.model_validate(given["spec"]), settings)

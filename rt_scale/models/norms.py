@@ -15,14 +15,19 @@ def _nothing(channels: int) -> nn.Module:
     return nn.Identity()
 
 
+def _groups_of_8(channels: int) -> nn.Module:
+    return nn.GroupNorm(channels // 8, channels)
+
+
 # All have a learned scale and shift a channel, so that every choice has as many parameters (none apart).
 # 'instance' is over the positions of one channel. 'layer' is over all channels and positions of an image,
 # what figure 11 calls layer norm: one group of Wu & He (2018), and not ConvNeXt's norm over channels alone.
-# Neither keeps running statistics: an image's output depends on that image, in training and evaluation.
+# 'group8' is over groups of 8 channels, which the authors' code means by "Group Norm8", not over 8 groups.
+# None of them keeps running statistics: an image's output depends on that image, in training and evaluation.
 NORM_LAYERS: dict[str, NormLayer] = {
     "batch": nn.BatchNorm2d,
     "instance": partial(nn.InstanceNorm2d, affine=True),
-    "group8": partial(nn.GroupNorm, 8),
+    "group8": _groups_of_8,
     "layer": partial(nn.GroupNorm, 1),
     "none": _nothing,
 }

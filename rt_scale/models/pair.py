@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -15,6 +17,12 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.seeding import stream
 
 Model = TypeVar("Model", bound=nn.Module)
+
+
+Weights = Mapping[str, Tensor]
+"""Parameters and buffers by name."""
+
+NOTHING: Mapping[str, Weights] = {}
 
 
 class Network(nn.Module):
@@ -35,12 +43,35 @@ class Network(nn.Module):
         logits: Tensor = self.projector(self.encoder(images))
         return logits
 
+    def features_of_views(self, views: Sequence[Tensor]) -> Tensor:
+        """Bottleneck features [V B, k] of V views [B, C, S, S], all images of the first view first."""
+        features: Tensor = self.projector.features(self._embeddings(views))
+        return features
+
+    def of_views(self, views: Sequence[Tensor]) -> Tensor:
+        """Logits [V B, m] of V views [B, C, S, S], all images of the first view first."""
+        logits: Tensor = self.projector(self._embeddings(views))
+        return logits
+
+    def _embeddings(self, views: Sequence[Tensor]) -> Tensor:
+        """Embeddings [V B, d]: neighbouring views of one size go through the encoder together, as in DINO.
+
+        The batch of a batch norm is then all of them.
+        """
+        sizes = itertools.groupby(views, key=lambda view: view.shape)
+        groups = [list(same) for _, same in sizes]
+        return _joined([self.encoder(_joined(same)) for same in groups])
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+
 
 class Pair(NamedTuple):
     """What a run starts from.
 
     Attributes:
-        teacher: random, frozen (no gradients) and in evaluation mode.
+        teacher: without gradients and in evaluation mode.
         student: of the same architecture, in training mode.
     """
 
@@ -80,44 +111,71 @@ def build_network(spec: RunSpec, channels: int, size: int, generator: torch.Gene
     return network
 
 
-def build_pair(spec: RunSpec, channels: int, size: int) -> Pair:
-    """Teacher and locally initialised student, in float32 on the CPU.
+def build_pair(spec: RunSpec, channels: int, size: int, weights: Mapping[str, Weights] = NOTHING) -> Pair:
+    """Teacher and student as a run begins with them, on the CPU in float32, or in float64 where weights are.
 
-    The teacher is the draw of stream ``teacher`` at ``seeds.teacher``; the student's own share
-    (``student.alpha``, or ``student.epsilon``) is the draw of stream ``student`` at ``seeds.student``.
+    The teacher is the draw of stream ``teacher`` at ``seeds.teacher``. The student is locally initialised around
+    it: its own share (``student.alpha``, or ``student.epsilon``) is the draw of stream ``student`` at
+    ``seeds.student``.
 
     Args:
         spec: its ``encoder``, ``projector``, ``student`` and ``seeds`` are read.
         channels: of the images, 1 or 3.
         size: side of the images in pixels, after resizing.
+        weights: what ``teacher`` or ``student`` start from in place of that: parameters and buffers by name,
+            of the whole network or of its encoder alone (the rest is then the network's own draw).
 
     Raises:
         InputError: as ``build_network``.
+        ValueError: weights of another architecture.
     """
-    teacher = build_network(spec, channels, size, _generator("teacher", spec.seeds.teacher))
-    fresh = build_network(spec, channels, size, _generator("student", spec.seeds.student))
+    dtypes = {value.dtype for taken in weights.values() for value in taken.values()}
+    dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+    teacher, fresh = (
+        build_network(spec, channels, size, _generator(role, seed)).to(dtype)
+        for role, seed in (("teacher", spec.seeds.teacher), ("student", spec.seeds.student))
+    )
+    if "teacher" in weights:
+        _take_over(teacher, weights["teacher"])
     start = spec.student
-    if start.epsilon is None:
+    if "student" in weights:
+        student = _take_over(fresh, weights["student"])
+    elif start.epsilon is None:
         student = local_initialisation(teacher, fresh, start.alpha)
     else:
         student = neighbourhood_initialisation(teacher, fresh, start.epsilon)
     return Pair(teacher.requires_grad_(False).eval(), student.train())
 
 
-def to_device(network: Model, device: torch.device | str, dtype: torch.dtype | None = None) -> Model:
-    """Move ``network`` in place, its convolutions laid out channels-last as the images are.
+def _take_over(network: Network, weights: Weights) -> Network:
+    own = network.state_dict()
+    encoder = {name for name in own if name.startswith("encoder.")}
+    wanted = encoder if weights.keys() <= encoder else own.keys()
+    strange = sorted(wanted ^ weights.keys())
+    strange += sorted(name for name in wanted & weights.keys() if own[name].shape != weights[name].shape)
+    if strange:
+        raise ValueError(f"these weights are of another architecture: {', '.join(strange[:3])}")
+    network.load_state_dict({**own, **weights})
+    return network
+
+
+def to_device(
+    network: Model, device: torch.device | str, dtype: torch.dtype | None = None, *, channels_last: bool = True
+) -> Model:
+    """Move ``network`` in place, its convolutions laid out as the images are.
 
     Args:
         network: any module.
         device: where to.
         dtype: of floating-point parameters and buffers; None leaves it.
+        channels_last: memory format of the weights of convolutions, and with them of all feature maps.
 
     Returns:
         ``network``.
     """
     network.to(device=device, dtype=dtype)
     # Only four-dimensional weights, those of convolutions, have a layout.
-    network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     return network
 
 

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rt_scale.report.tables import PROBES, estimate
+from rt_scale.report.tables import estimate, probe_metric, probe_title
 from rt_scale.spec.axes import axis_names
 from rt_scale.spec.sweep import Point
 
@@ -31,14 +31,14 @@ class Curve:
         point: the run.
         epochs: [E] epochs at which the student was probed, increasing.
         student: [E] accuracies in [0, 1].
-        teacher: accuracy.
+        teacher: [E] accuracies, all the same where it is frozen.
         input: accuracy.
     """
 
     point: Point
     epochs: np.ndarray
     student: np.ndarray
-    teacher: float
+    teacher: np.ndarray
     input: float
 
 
@@ -48,17 +48,17 @@ def curve(point: Point, metrics: Mapping[str, Sequence[Any]], probe: str) -> Cur
     Args:
         point: the run.
         metrics: columns ``epoch``, ``name`` and ``value`` of its metrics table.
-        probe: key of ``PROBES``.
+        probe: as of ``tables.Row``.
     """
     series: dict[str, list[tuple[float, float]]] = {}
     for epoch, name, value in zip(metrics["epoch"], metrics["name"], metrics["value"], strict=True):
         series.setdefault(name, []).append((epoch, value))
-    found = [series.get(f"probe/{role}/{probe}") for role in ("student", "teacher", "input")]
+    found = [series.get(probe_metric(role, probe)) for role in ("student", "teacher", "input")]
     student, teacher, pixels = found
     if not student or not teacher or not pixels:
         return None
     epochs, accuracies = np.array(sorted(student)).T
-    return Curve(point, epochs, accuracies, teacher[-1][1], pixels[-1][1])
+    return Curve(point, epochs, accuracies, np.array(sorted(teacher))[:, 1], pixels[-1][1])
 
 
 def draw(curves: Sequence[Curve], probe: str, title: str) -> Figure:
@@ -69,7 +69,7 @@ def draw(curves: Sequence[Curve], probe: str, title: str) -> Figure:
 
     Args:
         curves: at least one.
-        probe: key of ``PROBES``.
+        probe: as of ``tables.Row``.
         title: above the figure.
     """
     panels: dict[str, list[Curve]] = {}
@@ -89,7 +89,7 @@ def draw(curves: Sequence[Curve], probe: str, title: str) -> Figure:
     axes[0][0].set_ylabel("test accuracy (%)")
     axes[1][0].set_ylabel("gain over own teacher\n(percentage points)")
     more = f" ({left_out} more configurations not drawn)" if left_out > 0 else ""
-    figure.suptitle(f"{title}: {PROBES[probe]}{more}", fontsize=11)
+    figure.suptitle(f"{title}: {probe_title(probe)}{more}", fontsize=11)
     rows = _legend(figure, colours, columns=max(2, int(width / 2)))
     figure.tight_layout(rect=(0, 0.045 * rows, 1, 0.98))
     return figure
@@ -122,16 +122,33 @@ def _panel(accuracy: Axes, gain: Axes, members: Sequence[Curve], colours: Mappin
     for name, group in groups.items():
         same = [item for item in group if len(item.epochs) == len(group[0].epochs)]
         students = 100 * np.stack([item.student for item in same])
-        gains = students - 100 * np.array([[item.teacher] for item in same])
+        gains = students - 100 * np.stack([item.teacher for item in same])
         _band(accuracy, same[0].epochs, students, colours[name])
         _band(gain, same[0].epochs, gains, colours[name])
-    teachers = {(item.point.seed, item.teacher) for item in members}
-    accuracy.axhline(100 * float(np.mean([value for _, value in teachers])), color="0.3", ls="--", lw=1.2)
+    for epochs, accuracies in _teachers(members):
+        accuracy.plot(epochs, 100 * accuracies, color="0.3", ls="--", lw=1.2)
     accuracy.axhline(100 * float(np.mean([item.input for item in members])), color="tab:red", ls=":", lw=1.2)
     gain.axhline(0, color="0.3", ls="--", lw=1.2)
     for axis in (accuracy, gain):
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
+
+
+def _teachers(members: Sequence[Curve]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Epochs and mean accuracies of the teachers: of all alike where they are frozen, else configuration by
+    configuration."""
+    longest = max((item.epochs for item in members), key=len)
+    if all((item.teacher == item.teacher[0]).all() for item in members):
+        distinct = {(item.point.seed, float(item.teacher[0])) for item in members}
+        return [(longest, np.full(len(longest), np.mean([value for _, value in distinct])))]
+    groups: dict[str, list[Curve]] = {}
+    for item in members:
+        groups.setdefault(item.point.configuration, []).append(item)
+    found = []
+    for group in groups.values():
+        same = [item.teacher for item in group if len(item.epochs) == len(group[0].epochs)]
+        found.append((group[0].epochs, np.mean(same, axis=0)))
+    return found
 
 
 def _band(axis: Axes, epochs: np.ndarray, values: np.ndarray, colour: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rt_scale.report import figures, tables
-from rt_scale.report.tables import PROBES, Row, Which
+from rt_scale.report.tables import Row, Which
 from rt_scale.spec.sweep import Point
 from rt_scale.store.atomic import write_bytes
 from rt_scale.store.metrics import read_metrics
@@ -21,7 +21,7 @@ class SweepReport:
     """What was written.
 
     Attributes:
-        tables: rows by probe, for the probes that the runs have.
+        tables: rows by probe (``linear``, ``knn@cifar100``, ...), for the probes that the runs have.
         which: the student's epoch that they are about.
         files: tables (Markdown, JSON) and figures.
     """
@@ -44,7 +44,8 @@ def write_report(
         which: ``last`` or ``best`` epoch of the student.
     """
     folder = store.sweep(name).report
-    found = {probe: tables.rows(finished, probe, which) for probe in PROBES}
+    keys = tables.probe_keys(finished)
+    found = {probe: tables.rows(finished, probe, which) for probe in keys}
     found = {probe: rows for probe, rows in found.items() if rows}
     files = []
     if found:
@@ -55,7 +56,7 @@ def write_report(
         plain = {probe: [row.to_json() for row in rows] for probe, rows in found.items()}
         files.append(_write(folder / "tables.json", json.dumps({"which": which, "tables": plain}, indent=1)))
     metrics = {point.spec.name: read_metrics(store.run(point.spec).metrics_path).to_pydict() for point, _ in finished}
-    for probe in ("linear", "knn"):
+    for probe in (key for key in keys if key.partition("@")[0] in ("linear", "knn")):
         curves = [figures.curve(point, metrics[point.spec.name], probe) for point, _ in finished]
         drawn = [item for item in curves if item is not None]
         if drawn:

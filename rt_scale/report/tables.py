@@ -12,6 +12,7 @@ from rich.table import Table
 from scipy import stats
 
 from rt_scale.spec.axes import axis_names
+from rt_scale.spec.metric_names import ProbeName
 from rt_scale.spec.sweep import Point
 
 PROBES = {
@@ -25,6 +26,25 @@ PROBES = {
     "ridge_standardized": "ridge classifier, standardised features (not the paper's probe)",
 }
 """Probes by name, with their titles."""
+
+
+def probe_title(key: str) -> str:
+    """What is measured: the title of ``linear``, say, or of ``linear@cifar100``, on that data set."""
+    probe, _, data = key.partition("@")
+    return f"{PROBES[probe]} on {data}" if data else PROBES[probe]
+
+
+def probe_keys(finished: Iterable[tuple[Point, Mapping[str, Any]]]) -> list[str]:
+    """The probes that runs may have: on the set that they distil on, then on each other one."""
+    others = dict.fromkeys(data for point, _ in finished for data in point.spec.probe.also)
+    return [*PROBES, *(f"{probe}@{data}" for data in others for probe in PROBES)]
+
+
+def probe_metric(role: str, key: str) -> str:
+    """The name of the metric of ``role`` under a probe, e.g. ``probe@cifar100/student/linear``."""
+    probe, _, data = key.partition("@")
+    return str(ProbeName(role, probe, data or None))
+
 
 Which = Literal["last", "best"]
 
@@ -52,7 +72,7 @@ class Row:
 
     Attributes:
         values: the axes' values.
-        probe: key of ``PROBES``.
+        probe: key of ``PROBES``, with ``@<data>`` after it on another data set than the one distilled on.
         input, teacher, student: accuracies.
         gain: student less its own teacher, paired over seeds.
     """
@@ -83,15 +103,16 @@ def rows(finished: Iterable[tuple[Point, Mapping[str, Any]]], probe: str, which:
 
     Args:
         finished: runs and their ``result.json``.
-        probe: key of ``PROBES``.
+        probe: as of a ``Row``.
         which: the student's accuracy after the last epoch, or its best over the probed epochs
-            (what the paper reports). Teacher and input are probed once.
+            (what the paper reports). Input and a frozen teacher are probed once; of a teacher that moves it is
+            the last.
     """
     groups: dict[str, list[tuple[Point, float, float, float]]] = {}
     for point, result in finished:
         last = result["last"]
         student = last if which == "last" else {name: best["value"] for name, best in result["best"].items()}
-        names = [f"probe/{role}/{probe}" for role in ("input", "teacher", "student")]
+        names = [probe_metric(role, probe) for role in ("input", "teacher", "student")]
         if any(name not in last for name in names):
             continue
         numbers = (last[names[0]], last[names[1]], student[names[2]])
@@ -139,7 +160,7 @@ def cells(row: Row) -> list[str]:
 def caption(probe: str, which: Which) -> str:
     """What the numbers of a table are."""
     return (
-        f"{PROBES[probe]}: test accuracy in %, mean ± standard deviation over seeds; student after its "
+        f"{probe_title(probe)}: test accuracy in %, mean ± standard deviation over seeds; student after its "
         f"{which} {'epoch' if which == 'last' else 'probed epoch'}; gain = student less its own teacher, "
         "with its 95 % interval"
     )

@@ -131,7 +131,7 @@ class EncoderDescription:
                 if channels % 8:
                     raise InputError(
                         f"Encoder '{self.name}' at width {width} has a stage of {channels} channels, which "
-                        "normalisation 'group8' cannot divide into 8 groups. Choose a width that leaves multiples "
+                        "normalisation 'group8' cannot divide into groups of 8. Choose a width that leaves multiples "
                         "of 8, or another normalisation."
                     )
         if self.is_vit and scaled(self.channels or 0, width) % self.heads:
@@ -146,7 +146,7 @@ class EncoderDescription:
         channels = scaled(self.stages[-1], width)
         halved = 2**self.design.halvings
         side = math.ceil(size / halved)
-        if side**2 * channels // {"instance": channels, "group8": 8, "layer": 1}[norm] < 2:
+        if side**2 * {"instance": 1, "group8": 8, "layer": channels}[norm] < 2:
             raise InputError(
                 f"Encoder '{self.name}' has a last feature map of 1 x 1 for images of {size} x {size} pixels, where "
                 f"normalisation '{norm}' would be over single values: their variance is 0, and every image would "

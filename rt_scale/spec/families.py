@@ -13,6 +13,7 @@ ATTENTIONS = ("tokens", "heads")
 VIT_HEAD = 64
 """Width of an attention head before the multiplier (Dosovitskiy et al. 2020, table 1)."""
 
+_VIT_SIZE = "it has learned one vector a position"
 _VIT_NORM = "its blocks have layer norms of their own, one vector a token, and no feature maps"
 
 
@@ -30,6 +31,7 @@ class Family:
         stages: channels of its stages before the width multiplier; empty where the name says them.
         halvings: how often a feature map is halved, rounding up, before the last normalisation.
         patch: side in pixels of the patches that images are cut into.
+        one_size: why a network built for one size of image takes no other; empty where it does.
     """
 
     names: tuple[str, ...]
@@ -40,6 +42,7 @@ class Family:
     stages: tuple[int, ...] = ()
     halvings: int = 0
     patch: int = 1
+    one_size: str = ""
 
 
 ENCODER_FAMILIES: dict[str, Family] = {
@@ -77,6 +80,7 @@ ENCODER_FAMILIES: dict[str, Family] = {
         norms=("layer",),
         refusal=_VIT_NORM,
         patch=8,
+        one_size=_VIT_SIZE,
     ),
     "vit_shared": Family(
         names=("vit_tiny_shared", "vit_small_shared", "vit_medium_shared", "vit_base_shared"),
@@ -85,6 +89,7 @@ ENCODER_FAMILIES: dict[str, Family] = {
         norms=("layer",),
         refusal=_VIT_NORM,
         patch=16,
+        one_size=_VIT_SIZE,
     ),
     # The final map is averaged to 2 x 2.
     "convnet": Family(names=("convnet_32_2",), default_norm="none", minimum_size=2),
@@ -94,9 +99,15 @@ ENCODER_FAMILIES: dict[str, Family] = {
         minimum_size=1,
         norms=("none",),
         refusal="it has no feature maps to normalise",
+        one_size="it has a weight a pixel",
     ),
     "flatten": Family(
-        names=("flatten",), default_norm="none", minimum_size=1, norms=("none",), refusal="it has no layers at all"
+        names=("flatten",),
+        default_norm="none",
+        minimum_size=1,
+        norms=("none",),
+        refusal="it has no layers at all",
+        one_size="its embedding has a number a pixel",
     ),
 }
 

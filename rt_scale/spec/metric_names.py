@@ -40,7 +40,8 @@ def parse_probe_name(name: str) -> ProbeName | None:
     return ProbeName(rest[0], rest[1], data or None)
 
 
-def is_constant(name: str) -> bool:
-    """Whether the metric is the input's or a frozen teacher's, measured once a run and repeated."""
+def is_constant(name: str, *, frozen_teacher: bool) -> bool:
+    """Whether the metric is measured once a run and repeated: the input's, and the teacher's where it is frozen."""
     parsed = parse_probe_name(name)
-    return name.startswith("features/teacher/") or (parsed is not None and parsed.role in ("input", "teacher"))
+    roles = ("input", "teacher") if frozen_teacher else ("input",)
+    return (frozen_teacher and name.startswith("features/teacher/")) or (parsed is not None and parsed.role in roles)

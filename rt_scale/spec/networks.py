@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from rt_scale.spec.bottleneck import PAPER, BottleneckParts, part_flags
 from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.part import Part
+from rt_scale.spec.start import StartFrom
+from rt_scale.spec.teacher import Momentum, Temperature
 
 
 class EncoderSpec(Part):
@@ -17,7 +19,7 @@ class EncoderSpec(Part):
     name: str
     """Name of an encoder (`rt-scale models`), e.g. resnet18, vgg11, convnet_32_2."""
     norm: Literal["batch", "instance", "group8", "layer", "none"]
-    """Normalisation layers: batch, instance (each map), group8 (8 groups of maps), layer (all maps), none.
+    """Normalisation layers: batch, instance (each map), group8 (groups of 8 maps), layer (all maps), none.
 
     Left out: the paper's choice (batch for ResNets, none for VGG). ViTs have layer alone, MLPs and flatten none.
     """
@@ -78,17 +80,29 @@ class ProjectorSpec(Part):
         return self
 
 
+_COUNT = {2: "two", 3: "three"}
+
+
 class StudentSpec(Part):
-    """Where the student starts (paper, section 4, local initialisation)."""
+    """Where the student starts (paper, section 4, local initialisation), and what is done to its logits."""
 
     alpha: float = Field(1e-10, ge=0, le=1)
     """Locality: 0 starts at the teacher, 1 at an independent draw; in [0, 1]."""
     epsilon: float | None = Field(None, ge=0, json_schema_extra={"neutral": None})
     """In place of alpha: the student starts at teacher + epsilon x an independent draw; >= 0."""
+    start_from: StartFrom | None = Field(None, json_schema_extra={"neutral": None})
+    """In place of alpha: the student starts from weights of another run."""
+    temperature: Temperature = Field(1.0, json_schema_extra={"neutral": 1.0})
+    """The student's logits are divided by it before the softmax; > 0, or a schedule (DINO: 0.1)."""
+    center: Momentum | None = Field(None, json_schema_extra={"neutral": None})
+    """Momentum of a running mean of the student's logits that is subtracted from them; null: none."""
 
     @model_validator(mode="after")
     def _one_form(self) -> StudentSpec:
         default = StudentSpec.model_fields["alpha"].default
-        if self.epsilon is not None and self.alpha != default:
-            raise ValueError("alpha and epsilon are two forms of one choice: give one of them")
+        forms = {"alpha": self.alpha != default, "epsilon": self.epsilon is not None}
+        forms["start_from"] = self.start_from is not None
+        given = [name for name, is_given in forms.items() if is_given]
+        if len(given) > 1:
+            raise ValueError(f"{', '.join(given)}: they are {_COUNT[len(given)]} forms of one choice, give one of them")
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
 
@@ -22,3 +22,20 @@ class Part(BaseModel):
             if isinstance(value, float) and value == 0.0:
                 self.__dict__[name] = 0.0
         return self
+
+
+def canonical(part: BaseModel) -> dict[str, Any]:
+    """The JSON-able value of a part: every field, less those at the neutral value that they carry."""
+    values: dict[str, Any] = {}
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        plain = canonical(value) if isinstance(value, BaseModel) else _plain(value)
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and "neutral" in extra and plain == _plain(extra["neutral"]):
+            continue
+        values[name] = plain
+    return values
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -7,36 +7,35 @@ import json
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field, model_validator
 
+from rt_scale.spec.augment import AugmentSpec
+from rt_scale.spec.consistency import check_run
+from rt_scale.spec.data import DataSpec
 from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StudentSpec
-from rt_scale.spec.part import DataName, Part
+from rt_scale.spec.objective import ObjectiveSpec
+from rt_scale.spec.part import Part, canonical
 from rt_scale.spec.probe import ProbeSpec
+from rt_scale.spec.start import StartFrom
+from rt_scale.spec.teacher import TeacherSpec
 from rt_scale.spec.training import OptimizerSpec, TrainSpec
 
 __all__ = [
+    "AugmentSpec",
     "DataSpec",
     "EncoderSpec",
+    "ObjectiveSpec",
     "OptimizerSpec",
     "Part",
     "ProbeSpec",
     "ProjectorSpec",
     "RunSpec",
     "SeedSpec",
+    "StartFrom",
     "StudentSpec",
+    "TeacherSpec",
     "TrainSpec",
 ]
-
-
-class DataSpec(Part):
-    """The images that the student is distilled and probed on."""
-
-    name: DataName
-    """Name of a prepared data set (`rt-scale data list`)."""
-    size: int | None = Field(None, ge=4, le=512)
-    """Side in pixels to which images are resized on the device (bilinear, antialiased); null: as prepared."""
-    samples: int | None = Field(None, ge=1)
-    """Training images used: a class-balanced subset, nested for one data seed; null: the whole split."""
 
 
 class SeedSpec(Part):
@@ -53,7 +52,7 @@ class SeedSpec(Part):
 
 
 class RunSpec(Part):
-    """One distillation of a random teacher into a student, with its probes.
+    """One distillation of a teacher into a student, or one supervised training, with its probes.
 
     Equal specs name the same run. The hash covers every field's value, defaults included, so a
     changed default names another run. A field that is added later carries
@@ -61,28 +60,48 @@ class RunSpec(Part):
     the field existed; it is left out of the hash where it has that value, so old names stay.
     """
 
-    kind: Literal["distill"] = "distill"
-    """What is run: distill."""
+    kind: Literal["distill", "supervise"] = "distill"
+    """distill (the student learns the teacher's outputs), or supervise (it learns labels; out_dim is their number).
+
+    A plain linear classifier is ``projector: {hidden: [], parts: -/lb/-/-/-/-, init: torch, out_dim: 10}``.
+    """
     data: DataSpec
     """The images."""
     encoder: EncoderSpec
     """The encoder, the same for teacher and student."""
     projector: ProjectorSpec = ProjectorSpec()
     """The projector, the same for teacher and student."""
-    student: StudentSpec = StudentSpec()
-    """The student's initialisation."""
+    teacher: TeacherSpec = Field(default_factory=lambda: TeacherSpec(), json_schema_extra={"neutral": {}})
+    """The teacher: where it starts and how it moves."""
+    student: StudentSpec = Field(default_factory=lambda: StudentSpec())
+    """The student: where it starts."""
+    objective: ObjectiveSpec = Field(ObjectiveSpec(), json_schema_extra={"neutral": {}})
+    """What training minimises."""
+    augment: AugmentSpec = Field(AugmentSpec(), json_schema_extra={"neutral": canonical(AugmentSpec())})
+    """How training images are augmented; those that are probed never are."""
     train: TrainSpec = TrainSpec()
     """Training."""
     probe: ProbeSpec = ProbeSpec()
     """Probing."""
     seeds: SeedSpec = SeedSpec()
     """Random streams."""
-    precision: Literal["float32", "float64", "bf16"] = "float32"
-    """Arithmetic of the networks; bf16 is autocast over float32 parameters."""
+    precision: Literal["float32", "tf32", "float64", "bf16"] = "float32"
+    """Arithmetic of the networks: float32 in full, tf32 in matrix products and convolutions (GPUs alone), float64,
+    or bf16, which is autocast over float32 parameters."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunSpec:
+        check_run(self)
+        return self
+
+    @property
+    def starts(self) -> tuple[StartFrom, ...]:
+        """What teacher and student start from, where they start from other runs."""
+        return tuple(start for start in (self.teacher.start_from, self.student.start_from) if start is not None)
 
     def canonical(self) -> dict[str, Any]:
         """The JSON-able value that is hashed: every field, less those at their neutral value."""
-        return _canonical(self)
+        return canonical(self)
 
     @cached_property
     def hash(self) -> str:
@@ -91,8 +110,8 @@ class RunSpec(Part):
 
     @cached_property
     def configuration_hash(self) -> str:
-        """The hash of everything but the seeds: equal for the repetitions of one configuration."""
-        return _digest({key: value for key, value in self.canonical().items() if key != "seeds"})
+        """The hash of everything but the seeds, those of runs to start from too: equal for all repetitions."""
+        return _digest(_without_seeds(self.canonical()))
 
     @property
     def name(self) -> str:
@@ -100,15 +119,10 @@ class RunSpec(Part):
         return f"{self.kind}-{self.hash}"
 
 
-def _canonical(part: BaseModel) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, field in type(part).model_fields.items():
-        value = getattr(part, name)
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and "neutral" in extra and value == extra["neutral"]:
-            continue
-        values[name] = _canonical(value) if isinstance(value, BaseModel) else _plain(value)
-    return values
+def _without_seeds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_seeds(inner) for key, inner in value.items() if key != "seeds"}
+    return value
 
 
 def _digest(values: dict[str, Any]) -> str:
@@ -116,5 +130,5 @@ def _digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+for _part in (StartFrom, TeacherSpec, StudentSpec, RunSpec):
+    _part.model_rebuild(_types_namespace={"RunSpec": RunSpec})

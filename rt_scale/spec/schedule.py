@@ -179,7 +179,7 @@ class _Parser:
             elif lengths:
                 raise self.fail(self.tokens[self.place][2], "expected a length, since lengths come last")
             else:
-                numbers.append(float(self.take("number", "a number or a length")))
+                numbers.append(float(self.take("number", "a number or a length")) + 0.0)  # -0 is 0
             if self.take("mark", ",)") == ")":
                 break
         self.check(name, numbers, lengths, place)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import SweepSpec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_LOOSE = "Changes"
 
 
 def run_schema() -> dict[str, Any]:
     """The JSON schema of a single spec file."""
-    return {"$schema": DIALECT, **RunSpec.model_json_schema()}
+    definitions = _definitions()
+    return {"$schema": DIALECT, **definitions["RunSpec"], "$defs": definitions}
 
 
 def sweep_schema() -> dict[str, Any]:
@@ -21,11 +24,44 @@ def sweep_schema() -> dict[str, Any]:
     ``base`` is a RunSpec in which nothing is required, since axes may give what it leaves open.
     """
     schema = SweepSpec.model_json_schema()
-    base = RunSpec.model_json_schema()
-    definitions = {**base.pop("$defs", {}), **schema.pop("$defs", {})}
-    for part in (base, *definitions.values()):
-        if "sweep" not in part.get("title", "").lower():
-            part.pop("required", None)
+    definitions = _definitions() | schema.pop("$defs", {})
     description = schema["properties"]["base"].get("description")
-    schema["properties"]["base"] = {**base, "description": description}
+    schema["properties"]["base"] = {**definitions[f"RunSpec{_LOOSE}"], "description": description}
     return {"$schema": DIALECT, **schema, "$defs": definitions}
+
+
+def _definitions() -> dict[str, Any]:
+    """Every part of a spec as a file may write it, and ``<part>Changes`` where a part requires something."""
+    whole: dict[str, Any] = RunSpec.model_json_schema()["$defs"]
+    whole["EncoderSpec"]["required"].remove("norm")  # left out or null, it is the encoder's own
+    whole["EncoderSpec"]["properties"]["norm"]["enum"].append(None)
+    del whole["EncoderSpec"]["properties"]["norm"]["type"]
+    run = whole["StartFrom"]["properties"]["run"]
+    changed = {
+        "type": "object",
+        "properties": {"same_but": {"$ref": f"#/$defs/RunSpec{_LOOSE}", "description": "The fields that differ."}},
+        "required": ["same_but"],
+        "additionalProperties": False,
+    }
+    run["anyOf"] = [{"const": "same"}, changed, {"$ref": run.pop("$ref")}]
+    return whole | _loose(whole)
+
+
+def _loose(whole: dict[str, Any]) -> dict[str, Any]:
+    """Copies of the parts that require a field, or hold one that does, in which nothing is required."""
+    texts = {name: json.dumps(part) for name, part in whole.items()}
+    names = {name for name, part in whole.items() if "required" in part}
+    while more := {name for name in whole if name not in names and any(_reference(n) in texts[name] for n in names)}:
+        names |= more
+    copies = {}
+    for name in sorted(names):
+        text = texts[name]
+        for other in names:
+            text = text.replace(_reference(other), _reference(f"{other}{_LOOSE}"))
+        copies[f"{name}{_LOOSE}"] = {key: value for key, value in json.loads(text).items() if key != "required"}
+    return copies
+
+
+def _reference(name: str) -> str:
+    """How JSON text refers to a definition, its closing quote included."""
+    return f'"#/$defs/{name}"'

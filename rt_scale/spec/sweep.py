@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
@@ -14,7 +14,8 @@ from rt_scale.spec.axes import axis_names, expand_axis
 from rt_scale.spec.document import apply_overrides, build, problem_lines, read_document, set_dotted
 from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.spec.part import Part
-from rt_scale.spec.run import RunSpec, SeedSpec
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.same import resolve_same
 
 
 class LaunchSpec(Part):
@@ -24,6 +25,8 @@ class LaunchSpec(Part):
     """CPU cores a run, which are also the threads it computes with."""
     gpus: float = Field(0.0, ge=0)
     """GPUs a run; a fraction shares one GPU between runs."""
+    loader: Literal["auto", "resident", "ffcv", "map"] = "auto"
+    """What reads training images: resident (in memory), ffcv (streamed), map (from the file as needed), or auto."""
 
 
 class SweepSpec(Part):
@@ -88,8 +91,15 @@ def _text(value: Any) -> str:
 
 
 def _check_field(key: str) -> None:
-    """Refuse an axis that names no field of RunSpec."""
+    """Refuse an axis that names no field of RunSpec, or of the run that it starts from."""
     fields = _dotted_fields(RunSpec)
+    start, inside, rest = key.partition(".start_from.")
+    if inside and f"{start}.start_from" in fields:
+        fields += [f"{start}.start_from.{name}" for name in ("run", "take", "part")]
+        for within in ("run.same_but.", "run."):
+            if rest.startswith(within):
+                _check_field(rest.removeprefix(within))
+                return
     if key not in fields:
         raise unknown_name("field of an axis", key, fields)
 
@@ -134,22 +144,21 @@ def expand(sweep: SweepSpec) -> list[Point]:
     Raises:
         InputError: listing every point of the grid that is not valid, before anything starts.
     """
-    given_seeds = sweep.base.get("seeds")
     points: dict[str, Point] = {}
     problems: dict[str, None] = {}
     combinations = list(_combinations(sweep))
     for seed in sweep.seed_values:
         for values in combinations:
-            seeds = dict.fromkeys(SeedSpec.model_fields, seed)
-            if isinstance(given_seeds, Mapping):
-                seeds |= dict(given_seeds)
-            document: dict[str, Any] = {**sweep.base, "seeds": seeds}
+            document: dict[str, Any] = sweep.base
             for key, value in values.items():
                 document = set_dotted(document, key, value)
             try:
-                spec = RunSpec.model_validate(document)
+                spec = RunSpec.model_validate(resolve_same(document, seed))
             except ValidationError as error:
                 problems |= dict.fromkeys(problem_lines(RunSpec, error))
+                continue
+            except InputError as error:
+                problems[str(error)] = None
                 continue
             points.setdefault(spec.hash, Point(values, seed, spec))
     if problems:
@@ -212,4 +221,4 @@ def load_run(path: Path, overrides: list[str] | None = None) -> RunSpec:
     document = read_document(path)
     if "base" in document:
         raise InputError(f"{path} is a sweep file; run all of it with: rt-scale sweep {path}")
-    return build(RunSpec, apply_overrides(document, overrides or []), str(path))
+    return build(RunSpec, resolve_same(apply_overrides(document, overrides or [])), str(path))

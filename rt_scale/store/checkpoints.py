@@ -103,6 +103,21 @@ class Checkpoints:
             warn(f"Checkpoint '{path}' is damaged ({problem}); moved to '{aside.name}'. {self._fallback()}")
         return None
 
+    def read(self, step: int, loader: Callable[[Path], T]) -> T:
+        """What ``loader`` makes of the checkpoint of ``step``, which stays where it is.
+
+        Raises:
+            RunError: where it is missing or damaged.
+        """
+        path = self.folder / str(step)
+        problem = _problem(path) if path.is_dir() else "it is not there"
+        if problem is None:
+            try:
+                return loader(path)
+            except _UNREADABLE as error:
+                problem = f"it cannot be read: {type(error).__name__}: {error}"
+        raise RunError(f"its checkpoint '{path}' cannot be used: {problem}.")
+
     def _fallback(self) -> str:
         left = self.steps()
         return f"Trying the one before, step {left[-1]}." if left else "There is none before; starting anew."

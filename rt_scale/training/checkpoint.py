@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rt_scale.training.loop import Progress
+from rt_scale.training.sharpening import Sharpening
 
 STATE = "state.pt"
 STUDENT = "student.safetensors"
@@ -23,21 +24,29 @@ def save_weights(path: Path, model: nn.Module) -> None:
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, path)
 
 
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Read the parameters and buffers of ``model`` from ``path``.
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Parameters and buffers by name from ``path``, on the CPU.
 
     Raises:
-        RuntimeError: where names or shapes are not the model's.
+        OSError, SafetensorError: where the file is missing or damaged.
     """
-    model.load_state_dict(load_file(path))
+    weights: dict[str, Tensor] = load_file(path)
+    return weights
 
 
-def save_training(folder: Path, student: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress,
-                  elapsed: float) -> None:  # fmt: skip
-    """Write weights, optimiser, progress and the state of every random generator into ``folder``.
+def save_training(
+    folder: Path,
+    student: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    elapsed: float,
+    sharpenings: Mapping[str, Sharpening],
+) -> None:
+    """Write weights, optimiser, progress, centres and the state of every random generator into ``folder``.
 
     Args:
         elapsed: seconds of wall time that the run has taken so far, over all attempts.
+        sharpenings: by name; their centres are kept.
     """
     save_weights(folder / STUDENT, student)
     state = {
@@ -45,12 +54,15 @@ def save_training(folder: Path, student: nn.Module, optimizer: torch.optim.Optim
         "epoch": progress.epoch,
         "step": progress.step,
         "elapsed": elapsed,
+        "centres": {name: each.centre for name, each in sharpenings.items() if each.centre is not None},
         "rng": _rng_state(),
     }
     torch.save(state, folder / STATE)
 
 
-def load_training(folder: Path, student: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, float]:
+def load_training(
+    folder: Path, student: nn.Module, optimizer: torch.optim.Optimizer, sharpenings: Mapping[str, Sharpening]
+) -> tuple[Progress, float]:
     """Undo :func:`save_training`; returns the progress and the elapsed seconds.
 
     Raises:
@@ -59,9 +71,13 @@ def load_training(folder: Path, student: nn.Module, optimizer: torch.optim.Optim
     """
     # Everything is read before anything is changed: a damaged file leaves student and optimiser as they were.
     state: Mapping[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    weights = load_file(folder / STUDENT)
+    weights = read_weights(folder / STUDENT)
     student.load_state_dict(weights)
     optimizer.load_state_dict(dict(state["optimizer"]))
+    device = next(student.parameters()).device
+    for name, sharpening in sharpenings.items():
+        centre: Tensor | None = state["centres"].get(name)
+        sharpening.centre = None if centre is None else centre.to(device)
     _restore_rng(state["rng"])
     return Progress(state["epoch"], state["step"]), float(state["elapsed"])
 

@@ -1,17 +1,23 @@
-"""The objective of distillation as the loop takes it: one batch in, loss and metrics out."""
+"""The objectives as the loop takes them: one batch in, loss and metrics out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rt_scale.data.loader import Batch
+from rt_scale.models.pair import Network
 from rt_scale.training.loop import Measured
-from rt_scale.training.objective import cross_entropy
+from rt_scale.training.objective import ONE_VIEW, Pair, distance
+from rt_scale.training.sharpening import AS_THEY_ARE, Sharpening
+from rt_scale.training.supervised import supervised_cross_entropy
 from rt_scale.training.targets import Targets
+
+Views = Callable[[Tensor, int], Sequence[Tensor]]
+"""uint8 images [B, H, W, C] at an optimiser step to their views, network inputs [B, C, H, W] each."""
 
 
 def parameter_dtype(precision: str) -> torch.dtype:
@@ -25,35 +31,68 @@ def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[N
 
 
 class Distillation:
-    """Soft cross entropy of the student's logits under the teacher's, on the same images.
+    """The distance of the student's logits from the teacher's, on the same images.
 
     Args:
         targets: the teacher's logits.
-        to_inputs: uint8 images [B, H, W, C] to network inputs [B, C, H, W].
+        views: images to network inputs.
+        precision: of the spec; the objective itself is at least float32.
+        name: of the distance, see ``objective.distance``.
+        pairs: the (teacher, student) views that are compared; the teacher sees those that it is in.
+        sharpenings: what is done to the logits of ``teacher`` and ``student``.
+    """
+
+    def __init__(
+        self,
+        targets: Targets,
+        views: Views,
+        precision: str,
+        *,
+        name: str = "cross_entropy",
+        pairs: Sequence[Pair] = ONE_VIEW,
+        sharpenings: Mapping[str, Sharpening] = AS_THEY_ARE,
+    ) -> None:
+        self.targets, self.views, self.precision = targets, views, precision
+        self.name, self.pairs = name, pairs
+        self.teacher_views = 1 + max(view for view, _ in pairs)
+        self.sharpenings = sharpenings
+
+    def __call__(self, model: Network, batch: Batch, step: int) -> Measured:
+        """Loss of ``model`` at optimiser step ``step`` and, in nats, ``kl`` and both entropies.
+
+        KL(teacher || student) = cross entropy - teacher entropy (paper, appendix D).
+        """
+        views = self.views(batch.images, step)
+        with arithmetic(self.precision, batch.images.device):
+            teacher_logits = self.targets(views[: self.teacher_views], batch.index)
+            student_logits = model.of_views(views)
+        at_least = torch.promote_types(student_logits.dtype, torch.float32)
+        measured = distance(
+            self.name,
+            self.sharpenings["student"](student_logits.to(at_least), step),
+            self.sharpenings["teacher"](teacher_logits.to(at_least), step),
+            self.pairs,
+        )
+        metrics = measured._asdict()
+        return Measured(metrics.pop("loss"), metrics)
+
+
+class Supervision:
+    """Cross entropy of the model's logits under labels (paper, section 2).
+
+    Args:
+        labels: int64 [N] on the device, by position in ``index``; with noise where that is asked for.
+        views: images to network inputs, one view.
         precision: of the spec; the objective itself is at least float32.
     """
 
-    def __init__(self, targets: Targets, to_inputs: Callable[[Tensor], Tensor], precision: str) -> None:
-        self.targets = targets
-        self.to_inputs = to_inputs
-        self.precision = precision
+    def __init__(self, labels: Tensor, views: Views, precision: str) -> None:
+        self.labels, self.views, self.precision = labels, views, precision
 
-    def __call__(self, model: nn.Module, batch: Batch) -> Measured:
-        """Loss of ``model`` and, in nats, the metrics ``kl``, ``teacher_entropy`` and ``student_entropy``.
-
-        KL(teacher || student) = loss - teacher entropy (paper, appendix D).
-        """
-        inputs = self.to_inputs(batch.images)
+    def __call__(self, model: Network, batch: Batch, step: int) -> Measured:
+        """Loss of ``model`` in nats, and ``accuracy`` (share) on the labels that it is trained with."""
+        (inputs,) = self.views(batch.images, step)
         with arithmetic(self.precision, inputs.device):
-            teacher_logits = self.targets(inputs, batch.index)
-            student_logits = model(inputs)
-        at_least = torch.promote_types(student_logits.dtype, torch.float32)
-        measured = cross_entropy(student_logits.to(at_least), teacher_logits.to(at_least))
-        return Measured(
-            measured.loss,
-            {
-                "kl": measured.loss - measured.teacher_entropy,
-                "teacher_entropy": measured.teacher_entropy,
-                "student_entropy": measured.student_entropy,
-            },
-        )
+            logits = model(inputs)
+        loss, accuracy = supervised_cross_entropy(logits, self.labels[batch.index])
+        return Measured(loss, {"accuracy": accuracy})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,10 @@ class Measured(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-Objective = Callable[[nn.Module, Batch], Measured]
+Model = TypeVar("Model", bound=nn.Module)
+
+Objective = Callable[[Model, Batch, int], Measured]
+"""What is minimised: model, batch and number of optimiser steps done to loss and metrics."""
 
 
 @dataclass
@@ -43,7 +46,7 @@ class Progress:
 
 
 class Hook(Protocol):
-    """Something done between steps; never changes the model."""
+    """Something done between steps; never changes the model that is trained."""
 
     def after_step(self, progress: Progress) -> None:
         """Called after every optimiser step; must not synchronise with the device unless it is due."""
@@ -87,9 +90,9 @@ class Means:
 
 
 def train(
-    model: nn.Module,
+    model: Model,
     loader: Loader,
-    objective: Objective,
+    objective: Objective[Model],
     optimizer: torch.optim.Optimizer,
     *,
     epochs: int,
@@ -116,9 +119,9 @@ def train(
 
 
 def _epoch(
-    model: nn.Module,
+    model: Model,
     loader: Loader,
-    objective: Objective,
+    objective: Objective[Model],
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     before_update: BeforeUpdate,
@@ -128,7 +131,7 @@ def _epoch(
     means = Means()
     model.train()
     for batch in loader.epoch(progress.epoch):
-        measured = objective(model, batch)
+        measured = objective(model, batch, progress.step)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(measured.loss)
         norm = _gradient_norm(model)

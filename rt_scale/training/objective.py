@@ -1,7 +1,8 @@
-"""The distillation objective: soft cross entropy between teacher and student (paper, appendix A)."""
+"""The distillation objectives: distances between student and teacher outputs (paper, section 3 and appendix A)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,49 +11,193 @@ from torch.autograd.function import once_differentiable
 
 
 class Distance(NamedTuple):
-    """The objective of one batch and what it is made of, each a scalar tensor on the device, in nats.
+    """The objective of one batch and what belongs to it, each a scalar tensor on the device.
+
+    All are averaged over the batch and over the pairs of views; entropies and divergence are in nats.
 
     Attributes:
-        loss: cross entropy of the student under the teacher, summed over outputs, averaged over the batch;
-            the only one with a gradient.
-        teacher_entropy: mean entropy of the teacher's distributions.
-        student_entropy: mean entropy of the student's distributions.
+        loss: what is minimised; the only one with a gradient.
+        kl: KL(teacher || student) of the softmaxes, summed over outputs.
+        teacher_entropy: of the teacher's distributions.
+        student_entropy: of the student's distributions.
     """
 
     loss: Tensor
+    kl: Tensor
     teacher_entropy: Tensor
     student_entropy: Tensor
 
 
-class _SoftCrossEntropy(torch.autograd.Function):
-    """Cross entropy with soft targets that keeps one batch x m tensor for the backward pass: its gradient.
+Pair = tuple[int, int]
+"""Positions of a teacher's and of a student's view."""
 
-    Beside the logits that it is given it makes two, the probabilities of student and teacher, and
-    lets the second go at the end of the forward pass. With m = 65,536 the step is bound by memory
-    traffic, so everything else is a row's worth: with n = log sum_j exp(z_j), cross entropy and
-    entropy are n - <p, z>, and no batch x m tensor of log-probabilities is needed.
+
+def view_pairs(pairing: str, teacher_views: int, student_views: int) -> tuple[Pair, ...]:
+    """The (teacher, student) views that are compared; the teacher's views are the student's first ones.
+
+    Args:
+        pairing: ``same`` (i, i), ``opposite`` (i, j) with i != j, as in DINO (Caron et al. 2021, algorithm 1),
+            or ``all``.
+        teacher_views: T, the global views.
+        student_views: S >= T, the global and the local ones.
+    """
+    every = [(i, j) for i in range(teacher_views) for j in range(student_views)]
+    return tuple((i, j) for i, j in every if pairing == "all" or (pairing == "same") == (i == j))
+
+
+ONE_VIEW: tuple[Pair, ...] = ((0, 0),)
+
+
+def distance(name: str, student_logits: Tensor, teacher_logits: Tensor, pairs: Sequence[Pair] = ONE_VIEW) -> Distance:
+    """The distance of that name, averaged over the batch and ``pairs``; its gradient reaches the student alone.
+
+    ``cross_entropy``: -sum_i softmax(teacher)_i log softmax(student)_i; ``kl``: the same less the teacher's
+    entropy; ``mse``: squared difference of logits, mean over outputs.
+
+    Args:
+        name: cross_entropy, kl or mse.
+        student_logits: [S B, m], floating point, all images of the first view, then of the next.
+        teacher_logits: [T B, m], of the same dtype, likewise.
+        pairs: the (teacher, student) views that are compared.
+
+    Raises:
+        ValueError: where outputs differ in number, or rows do not make up the views that ``pairs`` names.
+    """
+    teacher_logits = teacher_logits.detach()
+    batch = _batch(student_logits, teacher_logits, pairs)
+    students, teachers = (_weights(pairs, side, batch, student_logits) for side in (1, 0))
+    # Minimised or not, it is what the other metrics are made of; first, so that its memory is free again for mse.
+    with torch.set_grad_enabled(torch.is_grad_enabled() and name != "mse"):
+        cross, *entropies = _cross_entropy(student_logits, teacher_logits, pairs, students, teachers)
+    loss = _SquaredError.apply(student_logits, teacher_logits, pairs, students) if name == "mse" else cross
+    kl = cross - entropies[0]
+    return Distance(kl if name == "kl" else loss, kl.detach(), *entropies)
+
+
+def _weights(pairs: Sequence[Pair], side: int, batch: int, like: Tensor) -> Tensor:
+    """How much each row [V B] of the teacher's (side 0) or student's (1) views counts in a mean over pairs."""
+    counts = [0] * (1 + max(pair[side] for pair in pairs))
+    for pair in pairs:
+        counts[pair[side]] += 1
+    return torch.cat([like.new_full((batch,), count / len(pairs) / batch) for count in counts])
+
+
+def _batch(student_logits: Tensor, teacher_logits: Tensor, pairs: Sequence[Pair]) -> int:
+    teachers, students = (1 + max(pair[side] for pair in pairs) for side in (0, 1))
+    batch = len(teacher_logits) // teachers
+    if (len(teacher_logits), len(student_logits)) != (teachers * batch, students * batch) or (
+        student_logits.shape[1:] != teacher_logits.shape[1:]
+    ):
+        raise ValueError(
+            f"student logits {tuple(student_logits.shape)} and teacher logits {tuple(teacher_logits.shape)} must have "
+            f"the same outputs, and the rows of {students} and {teachers} views of one batch"
+        )
+    return batch
+
+
+def _cross_entropy(
+    student_logits: Tensor, teacher_logits: Tensor, pairs: Sequence[Pair], students: Tensor, teachers: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross entropy with a gradient, the teacher's and the student's entropy."""
+    probabilities = torch.softmax(teacher_logits, dim=1)
+    rows = _log_normaliser(teacher_logits, probabilities) - _row_dot(probabilities, teacher_logits)
+    loss, student_entropy = _SoftCrossEntropy.apply(student_logits, probabilities, pairs, students)
+    return loss, torch.dot(teachers, rows), student_entropy
+
+
+def _partners(pairs: Sequence[Pair]) -> dict[tuple[int, ...], list[int]]:
+    """The student's views by the teacher's views that they are compared with: most have the same."""
+    teachers: dict[int, tuple[int, ...]] = {}
+    for i, j in pairs:
+        teachers[j] = (*teachers.get(j, ()), i)
+    students: dict[tuple[int, ...], list[int]] = {}
+    for j, views in teachers.items():
+        students.setdefault(views, []).append(j)
+    return students
+
+
+def _mean_target(views: Sequence[Tensor]) -> Tensor:
+    """The mean [B, m] of the teacher's distributions or logits [B, m] that a student's view is compared with."""
+    if len(views) == 1:
+        return views[0]
+    total = views[0] + views[1]
+    for view in views[2:]:
+        total += view
+    return total.div_(len(views))
+
+
+class _SoftCrossEntropy(torch.autograd.Function):
+    """Cross entropy with soft targets that keeps one rows x m tensor for the backward pass: its gradient.
+
+    With m = 65,536 the step is bound by memory traffic, so beside what it is given it makes the student's
+    probabilities, a mean target [B, m] where a view is compared with several, and else a row's worth: with
+    n = log sum_j exp(z_j), cross entropy and entropy are n - <p, z>, and no log-probabilities are needed.
+    Cross entropy is linear in its targets: one term with their mean stands for all pairs of a view.
     """
 
     @staticmethod
-    def forward(ctx: Any, student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: Any, student_logits: Tensor, targets: Tensor, pairs: Sequence[Pair], weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
         predictions = torch.softmax(student_logits, dim=1)
-        targets = torch.softmax(teacher_logits, dim=1)
         normaliser = _log_normaliser(student_logits, predictions)
-        loss = (normaliser - _row_dot(targets, student_logits)).mean()
-        student_entropy = (normaliser - _row_dot(predictions, student_logits)).mean()
-        normaliser = _log_normaliser(teacher_logits, targets)
-        teacher_entropy = (normaliser - _row_dot(targets, teacher_logits)).mean()
-        # d loss / d logits = (p - t) / B, because the targets of a row sum to 1.
-        ctx.save_for_backward(predictions.sub_(targets))
-        ctx.mark_non_differentiable(teacher_entropy, student_entropy)
-        return loss, teacher_entropy, student_entropy
+        student_entropy = torch.dot(weights, normaliser - _row_dot(predictions, student_logits))
+        batch = len(targets) // (1 + max(i for i, _ in pairs))
+        logits, differences, views = (torch.split(each, batch) for each in (student_logits, predictions, targets))
+        overlaps = torch.zeros_like(normaliser)
+        for teachers, students in _partners(pairs).items():
+            target = _mean_target([views[teacher] for teacher in teachers])
+            for student in students:
+                overlaps[student * batch : (student + 1) * batch] = _row_dot(target, logits[student])
+                # d loss / d logits = w (p - t), because the targets of a row sum to 1.
+                differences[student].sub_(target)
+            del target  # before the next one is made
+        ctx.save_for_backward(predictions, weights)
+        ctx.mark_non_differentiable(student_entropy)
+        return torch.dot(weights, normaliser - overlaps), student_entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (difference,) = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        difference, weights = ctx.saved_tensors
         # In place: torch refuses a second backward pass, which would find it scaled already.
-        return difference.mul_(grads[0] / difference.shape[0]), None
+        return difference.mul_((grads[0] * weights)[:, None]), None, None, None
+
+
+class _SquaredError(torch.autograd.Function):
+    """Squared difference of logits, mean over outputs, that keeps one rows x m tensor: the differences.
+
+    Of a view with several partners t_i the mean of |z - t_i|^2 is |z - mean t|^2 and the spread of the t_i, which
+    has no gradient: one difference stands for all pairs of that view.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, student_logits: Tensor, teacher_logits: Tensor, pairs: Sequence[Pair], weights: Tensor
+    ) -> Tensor:
+        differences = student_logits.clone()
+        batch = len(teacher_logits) // (1 + max(i for i, _ in pairs))
+        parts, views = torch.split(differences, batch), torch.split(teacher_logits, batch)
+        spreads = torch.zeros_like(weights)
+        for teachers, students in _partners(pairs).items():
+            partners = [views[teacher] for teacher in teachers]
+            target = _mean_target(partners)
+            if len(partners) > 1:
+                squares = torch.stack([_row_squares(partner) for partner in partners])
+                spread = squares.mean(dim=0) - _row_squares(target)
+            for student in students:
+                parts[student].sub_(target)
+                if len(partners) > 1:
+                    spreads[student * batch : (student + 1) * batch] = spread
+        ctx.save_for_backward(differences, weights)
+        return torch.dot(weights, _row_squares(differences) + spreads) / student_logits.shape[1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        differences, weights = ctx.saved_tensors
+        # In place, as above.
+        return differences.mul_((grads[0] * 2 / differences.shape[1] * weights)[:, None]), None, None, None
 
 
 def _log_normaliser(logits: Tensor, probabilities: Tensor) -> Tensor:
@@ -64,27 +209,15 @@ def _log_normaliser(logits: Tensor, probabilities: Tensor) -> Tensor:
     return logits.amax(dim=1) - probabilities.amax(dim=1).log()
 
 
+def _row_squares(a: Tensor) -> Tensor:
+    """Squared l2 norms [B] of rows [B, m]."""
+    norms: Tensor = torch.linalg.vector_norm(a, dim=1)
+    return norms.square()
+
+
 def _row_dot(a: Tensor, b: Tensor) -> Tensor:
     """Inner products of the rows of two [B, m] tensors, without a third."""
+    if a.is_cuda and a.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
+        # tf32 is for networks: the difference of two sums of products would be its rounding alone.
+        return torch.cat([(x * y).sum(dim=1) for x, y in zip(torch.split(a, 32), torch.split(b, 32), strict=True)])
     return torch.bmm(a.unsqueeze(1), b.unsqueeze(2)).flatten()
-
-
-def cross_entropy(student_logits: Tensor, teacher_logits: Tensor) -> Distance:
-    """Soft cross entropy, -sum_i softmax(teacher)_i log softmax(student)_i, averaged over the batch.
-
-    The gradient reaches the student's logits alone. KL(teacher || student) is
-    ``loss - teacher_entropy`` (paper, appendix D).
-
-    Args:
-        student_logits: [B, m], floating point.
-        teacher_logits: [B, m], of the same dtype.
-
-    Raises:
-        ValueError: where the shapes differ.
-    """
-    if student_logits.shape != teacher_logits.shape:
-        raise ValueError(
-            f"student logits {tuple(student_logits.shape)} and teacher logits "
-            f"{tuple(teacher_logits.shape)} must have one shape [B, m]"
-        )
-    return Distance(*_SoftCrossEntropy.apply(student_logits, teacher_logits.detach()))

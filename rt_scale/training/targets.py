@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -15,23 +15,35 @@ from rt_scale.models.pair import Network
 class Targets(Protocol):
     """The teacher's logits for a batch."""
 
-    def __call__(self, inputs: Tensor, index: Tensor) -> Tensor:
-        """Teacher logits [B, m] for network inputs [B, C, H, W] at positions ``index`` [B]."""
+    def __call__(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
+        """Teacher logits [T B, m] for T views [B, C, H, W] of the images at positions ``index`` [B]."""
         ...
 
 
 class ComputedTargets:
-    """The teacher runs at every step; its last layer is normalised once, as it is frozen."""
+    """The teacher runs at every step.
+
+    Args:
+        teacher: in the mode that it is to have.
+        frozen: whether its parameters never change: its last layer is then normalised once.
+        learn_statistics: whether running statistics of batch norms in evaluation mode are moved by the batch
+            before they are used, by a pass of their own.
+    """
 
     @torch.no_grad()
-    def __init__(self, teacher: Network) -> None:
+    def __init__(self, teacher: Network, *, frozen: bool = True, learn_statistics: bool = False) -> None:
         self.teacher = teacher
-        self.directions = teacher.projector.directions()
+        self.directions = teacher.projector.directions() if frozen else None
+        self.learn_statistics = learn_statistics and not teacher.training
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor, index: Tensor) -> Tensor:
-        """Teacher logits [B, m]; ``index`` is not needed."""
-        return self.teacher.projector.logits(self.teacher.features(inputs), self.directions)
+    def __call__(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
+        """Teacher logits [T B, m]; ``index`` is not needed."""
+        if self.learn_statistics:
+            self.teacher.train()
+            self.teacher.features_of_views(views)
+            self.teacher.eval()
+        return self.teacher.projector.logits(self.teacher.features_of_views(views), self.directions)
 
 
 class CachedTargets:
@@ -67,6 +79,6 @@ class CachedTargets:
             advance(len(batch.index))
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor, index: Tensor) -> Tensor:
-        """Teacher logits [B, m] from the cache; ``inputs`` are not needed."""
+    def __call__(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
+        """Teacher logits [B, m] from the cache; ``views`` are not needed."""
         return self.projector.logits(self.features[index], self.directions)

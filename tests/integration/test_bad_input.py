@@ -57,6 +57,17 @@ FIELDS = [
     ("encoder.name", "vgg11", ["Images of 8 x 8 pixels are too small for encoder 'vgg11'", "data.size=32"]),
     ("data.samples", 5, ["data.samples is 5", "1,437"]),
     ("probe.knn", 500, ["probe.knn is 500", "at most 60"]),
+    ("kind", "supervised", ["'supervised' is not known", "did you mean 'supervise'?"]),
+    ("kind", "supervise", ["one output a class: projector.out_dim is 32", "set projector.out_dim to 10"]),
+    ("teacher.statistics", "student", ["statistics follow the student only", "update: ema"]),
+    ("teacher.temperature", "linear(0.04, 0)", ["teacher.temperature", "greater than 0"]),
+    ("objective.pairing", "all", ["there is one", "set augment.kind to multicrop"]),
+    ("objective.label_noise", 0.5, ["label_noise changes labels", "set kind: supervise"]),
+    ("augment.kind", "multicrop", ["the 10 local ones would be made for nothing"]),
+    ("augment.padding", 2, ["kind none does not use padding"]),
+    ("teacher.start_from", {"run": "sme"}, ["teacher.start_from.run must be 'same', {same_but", "given: sme"]),
+    ("teacher.start_from", {"run": {"same_but": {"encoder": {"width": 2}}}}, ["between equal encoders", "width: 2.0"]),
+    ("student.start_from", {"run": {"same_but": {"data": {"name": "mnist"}}}}, ["'mnist' is not prepared"]),
 ]
 
 
@@ -83,6 +94,14 @@ def test_a_bad_point_of_a_sweep_starts_nothing(
     ("change", "parts"),
     [
         ({"axes": {"student.alhpa": [1]}}, ["Unknown field of an axis 'student.alhpa'", "'student.alpha'"]),
+        (
+            {"axes": {"teacher.start_from.take": ["innit"]}},
+            ["teacher.start_from.run: required", "'innit' is not known"],
+        ),
+        (
+            {"axes": {"student.start_from.run.same_but.train.epoch": [1]}},
+            ["'train.epoch'. Did you mean 'train.epochs'?"],
+        ),
         ({"axes": {"student.alpha": [0.5, 1.5, 2]}}, ["nothing was started", "1.5", "2"]),
         ({"axes": {"student.alpha": []}}, ["axis student.alpha has no values"]),
         ({"axes": {"projector.out_dim": {"pow3": [1, 2]}}}, ["'pow3'", "Did you mean 'pow2'?"]),
@@ -135,6 +154,7 @@ def test_files_that_are_missing_or_of_the_other_kind(cli: Any, tmp_path: Path) -
         (["--set", "student.alpha=[1"], "is not YAML"),
         (["--device", "cdua"], "The device 'cdua' cannot be used here"),
         (["--threads", "0"], "0 threads were asked for"),
+        (["--device", "cpu", "--set", "precision=tf32"], "precision tf32 is arithmetic of NVIDIA GPUs since Ampere"),
     ],
 )
 def test_bad_options(cli: Any, tmp_path: Path, arguments: list[str], part: str) -> None:

@@ -6,22 +6,20 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import yaml
 
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings, Silent
 from rt_scale.spec.run import RunSpec
-from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
+from tests.integration.dying import DIES, Outcome, outcome
 
 Start = Callable[..., subprocess.Popen[str]]
 SPEC: dict[str, Any] = {
@@ -35,48 +33,60 @@ STEPS = 30 * 12
 SAVED = range(0, STEPS + 1, 3 * 12)
 """About two seconds, with a checkpoint every 3 epochs."""
 
-# Runs the command line, and dies when the named function is called for the n-th time: before it or after it.
-DIES = """
-import importlib, os, signal, sys
-module, owner, name, count, when = sys.argv[1].split(":")
-owner = getattr(importlib.import_module(module), owner) if owner else importlib.import_module(module)
-original, calls = getattr(owner, name), [0]
-def wrapped(*args, **kwargs):
-    calls[0] += 1
-    if calls[0] == int(count) and when == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    value = original(*args, **kwargs)
-    if calls[0] == int(count):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return value
-setattr(owner, name, wrapped)
-sys.argv[:] = ["rt-scale", *sys.argv[2:]]
-from rt_scale.cli import main
-main()
-"""
 # Moment of death -> checkpoints that are there afterwards.
 MOMENTS = {
     "rt_scale.probing.prober:Prober:probe_network:1:before": [],  # during the first probes
-    "rt_scale.experiments.distill::save_weights:1:before": [],  # the first checkpoint is half there
+    "rt_scale.experiments.training_run::save_weights:1:before": [],  # the first checkpoint is half there
     "rt_scale.store.run_dir:RunDir:save_checkpoint:1:after": [0],
-    "rt_scale.experiments.distill:DistillRun:after_step:40:before": [0, 36],  # in the middle of an epoch
+    "rt_scale.experiments.training_run:TrainingRun:after_step:40:before": [0, 36],  # in the middle of an epoch
     "rt_scale.store.metrics:MetricsTable:flush:2:after": [0, 36, 72],  # its metrics are saved, the checkpoint not
     "rt_scale.store.run_dir:RunDir:save_checkpoint:1:after ": [0, 36, 72, 108],  # the old ones are still there
     "rt_scale.store.run_dir:RunDir:complete:1:before": [0, 324, 360],  # all is done but the result
 }
 
 
-def spec_file(folder: Path) -> Path:
+DINO: dict[str, Any] = {
+    "data": {"name": "digits", "samples": 256},
+    "encoder": {"name": "convnet_8_2", "norm": "batch"},
+    "projector": {"hidden": [32], "bottleneck": 16, "out_dim": 256},
+    "teacher": {
+        "update": "ema", "momentum": "cosine(0.9, 1)", "mode": "train", "statistics": "data",
+        "center": 0.9, "temperature": "linear(0.04, 0.07, 50%) + constant(0.07)",
+    },
+    "student": {"alpha": 1.0, "temperature": 0.1, "center": 0.5},
+    "augment": {"kind": "multicrop", "local_views": 3, "global_size": 8, "local_size": 4},
+    "objective": {"pairing": "opposite"},
+    "train": {"epochs": 6, "batch_size": 64, "optimizer": {"lr": "cosine(0.01, 0)", "clip": 3}, "freeze_last": "1ep"},
+    "probe": {"every": "2ep", "epochs": 2, "standardized": False, "statistics": True},
+}  # fmt: skip
+"""4 steps an epoch, a checkpoint every 2 epochs; everything moves."""
+BEHIND = {
+    **DINO,
+    "teacher": {"update": "previous_epoch", "statistics": "student"},
+    "augment": {"kind": "crop_flip", "padding": 2},
+    "objective": {"name": "mse"},
+}
+MOVING_MOMENTS = {
+    "rt_scale.experiments.training_run::save_weights:1:before": [],
+    "rt_scale.experiments.training_run::save_training:2:after": [0],  # the student of step 8 is there, the teacher not
+    "rt_scale.store.metrics:MetricsTable:flush:1:after": [0],
+    "rt_scale.training.teacher:Following:after_step:11:after": [0, 8],  # moved, and nothing of it is saved
+    "rt_scale.training.teacher:Following:after_epoch:2:after": [0, 8],
+    "rt_scale.store.run_dir:RunDir:save_checkpoint:1:after": [0, 8, 16],
+}
+
+
+def command_for(document: dict[str, Any], folder: Path, data_dir: Path) -> list[str]:
+    """The one command that a user repeats."""
     path = folder / "spec.yaml"
-    path.write_text(yaml.safe_dump(SPEC))
-    return path
+    path.write_text(yaml.safe_dump(document))
+    arguments = ["run", path, "--store", folder / "store", "--data-dir", data_dir]
+    return [*map(str, arguments), "--threads", "1", "--device", "cpu"]
 
 
 @pytest.fixture
 def command(tmp_path: Path, data_dir: Path) -> list[str]:
-    """The one command that a user repeats."""
-    arguments = ["run", spec_file(tmp_path), "--store", tmp_path / "store", "--data-dir", data_dir]
-    return [*map(str, arguments), "--threads", "1", "--device", "cpu"]
+    return command_for(SPEC, tmp_path, data_dir)
 
 
 @pytest.fixture
@@ -84,17 +94,8 @@ def run_dir(tmp_path: Path) -> RunDir:
     return Store(tmp_path / "store").run(RunSpec.model_validate(SPEC))
 
 
-def outcome(run_dir: RunDir) -> tuple[bytes, pa.Table, dict[str, Any]]:
-    """What must not depend on what happened on the way."""
-    result = run_dir.result()
-    assert result is not None
-    weights = run_dir.path / "checkpoints" / str(STEPS) / "student.safetensors"
-    metrics = read_metrics(run_dir.metrics_path).drop_columns("time")
-    return weights.read_bytes(), metrics, {key: result[key] for key in ("last", "best", "steps", "epochs", "data")}
-
-
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> tuple[bytes, pa.Table, dict[str, Any]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Outcome:
     store = Store(tmp_path_factory.mktemp("undisturbed"))
     spec = RunSpec.model_validate(SPEC)
     run(spec, Settings(store=store, data_dir=data_dir, device="cpu", threads=1))
@@ -113,7 +114,7 @@ def test_killed_at_every_delicate_moment(
     command: list[str], run_dir: RunDir, start: Start, undisturbed: Any, cli: Any
 ) -> None:
     for attempt, (moment, checkpoints) in enumerate(MOMENTS.items(), start=1):
-        process = start(moment.strip(), *command, program=[sys.executable, "-c", DIES])
+        process = start(moment.strip(), *command, program=DIES)
         out, err = process.communicate(timeout=240)
         assert process.returncode == -signal.SIGKILL, (moment, out, err)
         status = run_dir.status()
@@ -122,6 +123,23 @@ def test_killed_at_every_delicate_moment(
     out = finish(cli(*command), run_dir, undisturbed)
     assert f"resuming at step {STEPS:,} of {STEPS:,}" in out
     assert not list(run_dir.path.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize(("document", "moments"), [(DINO, 6), (BEHIND, 3)], ids=["dino", "previous epoch"])
+def test_a_teacher_that_moves(
+    tmp_path: Path, data_dir: Path, start: Start, cli: Any, document: dict[str, Any], moments: int
+) -> None:
+    spec, alone = RunSpec.model_validate(document), Store(tmp_path / "alone")
+    run(spec, Settings(store=alone, data_dir=data_dir, device="cpu", threads=1))
+    command, run_dir = command_for(document, tmp_path, data_dir), Store(tmp_path / "store").run(spec)
+    for moment, checkpoints in list(MOVING_MOMENTS.items())[-moments:]:
+        process = start(moment, *command, program=DIES)
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == -signal.SIGKILL, (moment, out, err)
+        assert run_dir.checkpoints.steps() == checkpoints, moment
+    undisturbed = outcome(alone.run(spec))
+    assert undisturbed[0].keys() == {"student.safetensors", "teacher.safetensors"}
+    assert "resuming at step 16 of 24" in finish(cli(*command), run_dir, undisturbed)
 
 
 def test_killed_again_and_again_at_any_moment(

@@ -1,8 +1,7 @@
 """The whole method a second time, naively, in float64 (paper, appendix A: the algorithm box; appendix E).
 
-Nothing of rt_scale is imported. Images are taken one at a time, except where batch norm joins them, every
-formula is written out, and autograd of those formulas is the gradient. Names of parameters are those of our
-networks' state, so that both implementations can start from the same numbers.
+Nothing of rt_scale is imported. Pairs of views are compared one image at a time, every formula is written out,
+and autograd of those formulas is the gradient. The networks are those of ``naive_network``.
 """
 
 from __future__ import annotations
@@ -10,128 +9,132 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from tests.reference.naive_network import Network, outputs
+
+AtStep = Callable[[int], float]
+"""A number for every optimiser step t, from 0."""
+
+
+class Batch(NamedTuple):
+    """Views [B, C, S, S] of the same images, the teacher's (global) ones first, and the images' labels."""
+
+    views: Sequence[Tensor]
+    labels: Sequence[int]
+
 
 @dataclass
-class Network:
-    """A small conv net and its projector.
+class Sharpening:
+    """What is done to the logits of one network (appendix E.3).
 
     Attributes:
-        theta: parameters by name.
-        statistics: running means and variances of batch norms by name.
-        parts: of the l2-bottleneck, e.g. ``-/lb/fn/wn/l/-``.
-        activation: of the projector, gelu or relu.
-        training: whether batch norms take their statistics from the batch, and move the running ones.
+        temperature: by which they are divided.
+        momentum: of the centre, where there is one.
+        centre: running mean of the logits.
     """
 
-    theta: dict[str, Tensor]
-    statistics: dict[str, Tensor]
-    parts: str
-    activation: str
-    training: bool
+    temperature: AtStep = lambda t: 1.0
+    momentum: AtStep | None = None
+    centre: Tensor | float = 0.0
+
+    def __call__(self, views: list[list[Tensor]], t: int) -> list[list[Tensor]]:
+        """Every z becomes (z - c) / tau, with the centre c of the batches before this one."""
+        before = self.centre
+        if self.momentum is not None:
+            mean = torch.stack([z.detach() for view in views for z in view]).mean(0)
+            self.centre = self.momentum(t) * before + (1 - self.momentum(t)) * mean
+        return [[(z - before) / self.temperature(t) for z in view] for view in views]
 
 
-def convolution(image: Tensor, kernels: Tensor, biases: Tensor) -> Tensor:
-    """3 x 3, padded with zeros: [C, H, W] to [K, H, W], by kernels [K, C, 3, 3] and biases [K]."""
-    channels, height, width = image.shape
-    padded = torch.zeros(channels, height + 2, width + 2, dtype=torch.float64)
-    padded[:, 1:-1, 1:-1] = image
-    shifted = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
-    taps = torch.stack(shifted, dim=1)  # [C, 9, H, W]
-    return torch.einsum("kct,cthw->khw", kernels.flatten(2), taps) + biases[:, None, None]
+@dataclass
+class Method:
+    """What is minimised, and how the teacher moves.
 
-
-def relu(x: Tensor) -> Tensor:
-    return x * (x > 0)
-
-
-def gelu(x: Tensor) -> Tensor:
-    """x times the normal distribution function."""
-    return x * (1 + torch.erf(x / math.sqrt(2))) / 2
-
-
-def batch_norm(network: Network, name: str, samples: list[Tensor]) -> list[Tensor]:
-    """Batch norm of the samples [C, ...], where the network has one of that name.
-
-    Ioffe & Szegedy (2015): the batch's biased variance normalises, the unbiased one moves the running variance.
+    Attributes:
+        objective: cross_entropy, kl, mse, or labels (then there is no teacher).
+        pairing: which of the teacher's and the student's views are compared: same, opposite or all.
+        global_views: how many of the views the teacher sees.
+        update: of the teacher's parameters: none, ema, previous_epoch.
+        momentum: of ema.
+        evaluation: whether the teacher's batch norms normalise by running statistics.
+        statistics: running ones of the teacher: initial, student, data.
+        teacher: what is done to its logits.
+        student: likewise.
     """
-    if f"{name}.weight" not in network.theta:
-        return samples
-    statistics = network.statistics
-    mean, variance = statistics[f"{name}.running_mean"], statistics[f"{name}.running_var"]
-    if network.training:
-        values = torch.stack(samples, dim=1).flatten(1)  # [C, all values of that channel]
-        count = values.shape[1]
-        mean = values.sum(1) / count
-        variance = (values - mean[:, None]).square().sum(1) / count
-        for which, seen in {"mean": mean, "var": variance * count / (count - 1)}.items():
-            key = f"{name}.running_{which}"
-            statistics[key] = 0.9 * statistics[key] + 0.1 * seen.detach()
-    scale, shift = network.theta[f"{name}.weight"], network.theta[f"{name}.bias"]
-    slope = scale / (variance + 1e-5).sqrt()
-    shape = [-1] + [1] * (samples[0].ndim - 1)
-    return [(sample - mean.reshape(shape)) * slope.reshape(shape) + shift.reshape(shape) for sample in samples]
+
+    objective: str = "cross_entropy"
+    pairing: str = "same"
+    global_views: int = 1
+    update: str = "none"
+    momentum: AtStep = lambda t: 1.0
+    evaluation: bool = True
+    statistics: str = "initial"
+    teacher: Sharpening = field(default_factory=Sharpening)
+    student: Sharpening = field(default_factory=Sharpening)
 
 
-def embeddings(network: Network, images: list[Tensor]) -> list[Tensor]:
-    """The encoder: two layers of convolution, batch norm and ReLU, then the means of the four quarters of a map."""
-    maps = images
-    for layer in (0, 3):
-        kernels, biases = (network.theta[f"encoder.features.{layer}.{kind}"] for kind in ("weight", "bias"))
-        maps = [convolution(image, kernels, biases) for image in maps]
-        maps = batch_norm(network, f"encoder.features.{layer + 1}", maps)
-        maps = [relu(image) for image in maps]
-    half = images[0].shape[-1] // 2
-    quarters = [(slice(y, y + half), slice(x, x + half)) for y in (0, half) for x in (0, half)]
-    return [torch.stack([image[:, y, x].mean((1, 2)) for y, x in quarters], dim=1).flatten() for image in maps]
+def softmax(z: Tensor) -> Tensor:
+    return z.exp() / z.exp().sum()
 
 
-def unit(vectors: Tensor) -> Tensor:
-    """Vectors, along the last dimension, divided by their l2 norms."""
-    return vectors / vectors.square().sum(-1, keepdim=True).sqrt()
+def compared(pairing: str, i: int, j: int) -> bool:
+    """Whether the teacher's view i is a target for the student's view j."""
+    return {"same": i == j, "opposite": i != j, "all": True}[pairing]
 
 
-def bottleneck(theta: dict[str, Tensor], parts: str, x: Tensor) -> Tensor:
-    """The l2-bottleneck of one sample: V^T (W^T x + b) / ||W^T x + b|| and its variants (appendix E.1, figure 12)."""
-    weight_norm_1, linear_1, feature_norm_1, weight_norm_2, linear_2, feature_norm_2 = (
-        mark != "-" for mark in parts.split("/")
-    )
-    if linear_1:
-        w = theta["projector.bottleneck.weight"]
-        x = (unit(w) if weight_norm_1 else w) @ x + theta["projector.bottleneck.bias"]
-    if feature_norm_1:
-        x = unit(x)
-    if linear_2:
-        v = theta["projector.last.weight"]
-        x = (unit(v) if weight_norm_2 else v) @ x
-    return unit(x) if feature_norm_2 else x
-
-
-def predictions(network: Network, images: list[Tensor]) -> list[Tensor]:
-    """Softmax of the logits of every image: encoder, one hidden layer, l2-bottleneck."""
-    theta = network.theta
-    weight, bias = theta["projector.mlp.0.weight"], theta["projector.mlp.0.bias"]
-    hidden = [weight @ embedding + bias for embedding in embeddings(network, images)]
-    hidden = batch_norm(network, "projector.mlp.1", hidden)
-    activation = {"gelu": gelu, "relu": relu}[network.activation]
-    logits = [bottleneck(theta, network.parts, activation(x)) for x in hidden]
-    return [z.exp() / z.exp().sum() for z in logits]
-
-
-def objective(teacher: Network, student: Network, images: list[Tensor]) -> dict[str, Tensor]:
-    """Cross entropy, summed over outputs and averaged over images, and the other metrics of an epoch, likewise."""
+def distances(method: Method, teacher: list[list[Tensor]], student: list[list[Tensor]]) -> dict[str, Tensor]:
+    """The loss and the other metrics of a batch, means over images and pairs of views."""
     sums: defaultdict[str, Any] = defaultdict(float)
-    for target, prediction in zip(predictions(teacher, images), predictions(student, images), strict=True):
-        sums["loss"] += -(target * prediction.log()).sum()
-        sums["kl"] += (target * (target / prediction).log()).sum()
-        sums["teacher_entropy"] += -(target * target.log()).sum()
-        sums["student_entropy"] += -(prediction * prediction.log()).sum()
-    return {name: total / len(images) for name, total in sums.items()}
+    count = 0
+    for i, taught in enumerate(teacher):
+        for j, learned in enumerate(student):
+            if not compared(method.pairing, i, j):
+                continue
+            for t, s in zip(taught, learned, strict=True):
+                target, prediction = softmax(t), softmax(s)
+                terms = {"cross_entropy": -(target * prediction.log()).sum(), "mse": ((t - s) ** 2).sum() / len(t)}
+                terms["kl"] = (target * (target / prediction).log()).sum()
+                sums["loss"] += terms[method.objective]
+                sums["kl"] += terms["kl"]
+                sums["teacher_entropy"] += -(target * target.log()).sum()
+                sums["student_entropy"] += -(prediction * prediction.log()).sum()
+                count += 1
+    return {name: total / count for name, total in sums.items()}
+
+
+def taught_logits(method: Method, teacher: Network, views: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The teacher's logits; its running statistics move where they are to follow the data."""
+    rate = 0.1 if method.statistics == "data" else 0.0
+    with torch.no_grad():
+        if method.evaluation and method.statistics == "data":
+            outputs(replace(teacher, training=True, rate=rate), views)
+        return outputs(replace(teacher, training=not method.evaluation, rate=rate), views)
+
+
+def measured(method: Method, teacher: Network, student: Network, batch: Batch, t: int) -> dict[str, Tensor]:
+    """The loss of a batch and what is reported beside it."""
+    if method.objective == "labels":
+        (logits,) = outputs(student, batch.views)
+        pairs = list(zip(logits, batch.labels, strict=True))
+        losses = [-softmax(z)[label].log() for z, label in pairs]
+        right = [float(z.tolist().index(max(z.tolist())) == label) for z, label in pairs]
+        return {"loss": torch.stack(losses).mean(), "accuracy": torch.tensor(right, dtype=torch.float64).mean()}
+    taught = method.teacher(taught_logits(method, teacher, batch.views[: method.global_views]), t)
+    return distances(method, taught, method.student(outputs(student, batch.views), t))
+
+
+def follow(method: Method, teacher: Network, student: Network, mu: float) -> None:
+    """theta_T <- mu theta_T + (1 - mu) theta_S, and likewise running statistics where they follow the student."""
+    for name, value in student.theta.items():
+        teacher.theta[name] = mu * teacher.theta[name].detach() + (1 - mu) * value.detach()
+    if method.statistics == "student":
+        for name, value in student.statistics.items():
+            teacher.statistics[name] = mu * teacher.statistics[name] + (1 - mu) * value
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class Recipe:
 
     Attributes:
         name: adam, adamw or sgd.
-        lr: learning rate of optimiser step t, from 0.
+        lr: learning rate of optimiser step t.
         weight_decay: of optimiser step t.
         momentum: of sgd.
         decay_norm_and_bias: whether parameters of one dimension decay, too.
@@ -149,8 +152,8 @@ class Recipe:
     """
 
     name: str
-    lr: Callable[[int], float]
-    weight_decay: Callable[[int], float]
+    lr: AtStep
+    weight_decay: AtStep
     momentum: float = 0.0
     decay_norm_and_bias: bool = True
     clip: float = math.inf
@@ -196,26 +199,30 @@ def step(student: Network, loss: Tensor, recipe: Recipe, past: dict[str, Moments
 
 
 def training(
-    teacher: Network, student: Network, images: Tensor, epochs: Sequence[Sequence[Sequence[int]]], recipe: Recipe
+    teacher: Network, student: Network, epochs: Sequence[Sequence[Batch]], recipe: Recipe, method: Method
 ) -> list[dict[str, float]]:
     """Train the student; for every epoch, the means over images of its metrics.
 
     Args:
-        teacher: frozen, in evaluation mode.
+        teacher: changed in place where it follows.
         student: changed in place.
-        images: [N, C, H, W], normalised.
-        epochs: positions of the images of every batch of every epoch.
+        epochs: the batches of every epoch.
         recipe: of the updates.
+        method: its centres move.
     """
     past: defaultdict[str, Moments] = defaultdict(Moments)
     history, t = [], 0
     for batches in epochs:
         sums: defaultdict[str, float] = defaultdict(float)
         for batch in batches:
-            metrics = objective(teacher, student, [images[position] for position in batch])
-            sums["grad_norm"] += step(student, metrics["loss"], recipe, past, t) * len(batch)
+            metrics = measured(method, teacher, student, batch, t)
+            sums["grad_norm"] += step(student, metrics["loss"], recipe, past, t) * len(batch.labels)
             for name, value in metrics.items():
-                sums[name] += value.item() * len(batch)
+                sums[name] += value.item() * len(batch.labels)
+            if method.update == "ema":
+                follow(method, teacher, student, method.momentum(t))
             t += 1
-        history.append({name: total / sum(map(len, batches)) for name, total in sums.items()})
+        if method.update == "previous_epoch":
+            follow(method, teacher, student, 0.0)
+        history.append({name: total / sum(len(batch.labels) for batch in batches) for name, total in sums.items()})
     return history

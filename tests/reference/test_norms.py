@@ -10,14 +10,14 @@ from torch import Tensor
 
 from rt_scale.models.norms import NORM_LAYERS
 
-IMAGES, CHANNELS, HEIGHT, WIDTH = 3, 16, 2, 5
+IMAGES, CHANNELS, HEIGHT, WIDTH = 3, 32, 2, 5
 EPSILON = 1e-5
 
 # norm -> which numbers (image, channel) are normalised together with which.
 GROUPS: dict[str, Callable[[int, int], object]] = {
     "batch": lambda image, channel: channel,
     "instance": lambda image, channel: (image, channel),
-    "group8": lambda image, channel: (image, channel // 2),
+    "group8": lambda image, channel: (image, channel // 8),
     "layer": lambda image, channel: image,
 }
 

@@ -123,9 +123,32 @@ def test_set_store_data_dir_and_cache_reach_the_run(
     assert spec is not None
     assert environment is not None
     assert spec["train"]["epochs"] == 2
-    assert environment["execution"] == {"device": "cpu", "threads": 1, "cache_teacher": False}
+    execution = {"device": "cpu", "threads": 1, "cache_teacher": False, "channels_last": True, "loader": "resident"}
+    assert {key: environment["execution"][key] for key in execution} == execution
+    assert f"images: resident, as {environment['execution']['loader_reason']}" in " ".join(text.split())
     assert (tmp_path / "mine" / "digits" / "meta.json").is_file()
     assert not (tmp_path / "store").exists()
+
+
+def test_a_run_on_noise_and_its_report_show_the_numbers_on_images(
+    invoke: Callable[..., str], spec_file: Path, sweep_file: Path
+) -> None:
+    noise = {
+        **SPEC,
+        "data": {"name": "gaussian", "size": 8, "samples": 60, "channels": 1},
+        "probe": {**SPEC["probe"], "also": ["digits"]},
+    }
+    spec_file.write_text(yaml.safe_dump(noise))
+    sweep_file.write_text(yaml.safe_dump({"name": "noise", "base": noise}))
+    text = " ".join(invoke("run", spec_file, "--threads", 1, "--device", "cpu").split())
+    assert "images: drawn, as Gaussian inputs are made where they are used" in text
+    result = json.loads(invoke("run", spec_file, "--json"))
+    student, teacher = (f"{100 * result['last'][f'probe@digits/{role}/linear']:.1f}" for role in ("student", "teacher"))
+    for line in ("epoch 1", result["name"]):
+        assert f"{line}: linear on digits {student} (teacher {teacher}), knn on digits " in text
+    report = " ".join(invoke("report", sweep_file).split())
+    assert "linear probe on digits: test accuracy in %" in report
+    assert "k-nearest-neighbour probe on digits" in report
 
 
 @pytest.mark.parametrize(("command", "key"), [("models", "parameters"), ("doctor", "state"), ("data list", "prepared")])

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from rt_scale.data.prepare import Prepared, open_prepared
+from rt_scale.data.prepare import Prepared, open_prepared, prepare
 from rt_scale.experiments.settings import Settings
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.same import resolve_same
 from rt_scale.store.store import Store
 
 TINY: dict[str, Any] = {
@@ -44,6 +47,9 @@ class Seen:
     def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         self.calls.append(("logged", step, epoch, dict(values)))
 
+    def decided(self, text: str) -> None:
+        self.calls.append(("decided", text))
+
     def warned(self, text: str) -> None:
         self.calls.append(("warned", text))
 
@@ -70,14 +76,26 @@ def digits(data_dir: Path) -> Prepared:
 
 
 @pytest.fixture(scope="session")
+def colours(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """The set `colours` beside the digits: 100 noisy colour images of 8 x 8 pixels, 50 of each of two classes."""
+    folder = tmp_path_factory.mktemp("originals") / "colours"
+    generator = np.random.default_rng(0)
+    for number in range(100):
+        path = folder / str(number % 2) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+    return prepare("colours", data_dir, folder)
+
+
+@pytest.fixture(scope="session")
 def tiny() -> Callable[..., RunSpec]:
-    """The tiny spec with dotted fields changed."""
+    """The tiny spec with dotted fields changed; `same` and `same_but` may stand for other runs."""
 
     def make(changes: Mapping[str, Any] | None = None) -> RunSpec:
         document = TINY
         for key, value in (changes or {}).items():
             document = set_dotted(document, key, value)
-        return RunSpec.model_validate(document)
+        return RunSpec.model_validate(resolve_same(document))
 
     return make
 

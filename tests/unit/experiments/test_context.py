@@ -69,7 +69,7 @@ def context(tmp_path: Path) -> Callable[[], Context]:
     def begin() -> Context:
         run_dir = RunDir(tmp_path / "distill-0000000000000000")
         run_dir.acquire()
-        execution = Execution(torch.device("cpu"), 1, True)
+        execution = Execution(torch.device("cpu"), 1, True, True, "resident", "asked for")
         table = MetricsTable(run_dir.metrics_path)
         return Context(run_dir, execution, Silent(), 30.0, table, hparams={"data": {"name": "digits"}})
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rt_scale.data.prepare import prepare
+from rt_scale.data.prepare import Prepared, prepare
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
 from rt_scale.spec.run import RunSpec
@@ -20,6 +20,26 @@ from rt_scale.store.store import Store
 
 SGD = {"train.optimizer": {"name": "sgd", "lr": 0.1}}
 
+BATCH_NORM = {"encoder.norm": "batch"}
+EMA = {**BATCH_NORM, "teacher": {"update": "ema", "momentum": 0.9, "statistics": "student"}}
+LABELS = {"kind": "supervise", "projector.out_dim": 10}
+OPEN = {"student": {}}
+"""Without an alpha, which is another form of where the student starts."""
+ELSEWHERE = {"same_but": {"student": {"alpha": 0.5}}}
+CROP_FLIP = {"augment": {"kind": "crop_flip", "padding": 2}}
+VIEWS: dict[str, Any] = {
+    "augment": {
+        "kind": "multicrop", "global_views": 2, "local_views": 2, "global_size": 8, "local_size": 4,
+        "jitter": {"probability": 0.5, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.2},
+    },
+    "objective.pairing": "all",
+}  # fmt: skip
+COLOUR = {**VIEWS, "data": {"name": "colours"}}
+"""Grey images have neither hue nor saturation to lose."""
+NOISE = {
+    "data": {"name": "gaussian", "size": 8, "samples": 60, "channels": 1},
+    "probe.also": ["digits"],
+}
 SHARED_VIT = {"encoder": {"name": "vit_tiny_shared", "width": 0.0625}, "data.size": 16}
 
 # field -> (changes to the tiny spec that both runs share, the field's other value, a metric that must differ)
@@ -27,6 +47,7 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
     "data.name": ({}, "noise", "probe/input/linear"),
     "data.size": ({}, 12, "probe/student/linear"),
     "data.samples": ({}, 50, "probe/input/linear"),
+    "data.sigma": (NOISE, 2.0, "train/loss"),
     "encoder.name": ({}, "convnet_4_2", "probe/teacher/knn"),
     "encoder.norm": ({}, "batch", "train/loss"),
     "encoder.attention": (SHARED_VIT, "heads", "probe/teacher/knn"),
@@ -38,6 +59,43 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
     "projector.activation": ({}, "relu", "train/loss"),
     "projector.batch_norm": ({}, True, "train/loss"),
     "projector.init": ({}, "torch", "train/loss"),
+    "kind": ({"projector.out_dim": 10}, "supervise", "train/loss"),
+    "teacher.start_from": ({}, {"run": "same"}, "probe/teacher/knn"),
+    "teacher.update": (BATCH_NORM, "ema", "train/loss"),
+    "teacher.momentum": (EMA, 0.5, "train/loss"),
+    "teacher.mode": (BATCH_NORM, "train", "train/loss"),
+    "teacher.statistics": (EMA, "data", "train/loss"),
+    "teacher.temperature": ({}, 0.5, "train/teacher_entropy"),
+    "teacher.center": ({}, 0.5, "train/teacher_entropy"),
+    "student.start_from": (OPEN, {"run": "same"}, "distance/from_teacher"),
+    "student.temperature": ({}, 0.5, "train/student_entropy"),
+    "student.center": ({}, 0.5, "train/loss"),
+    "objective.name": ({}, "mse", "train/loss"),
+    "objective.pairing": (VIEWS, "opposite", "train/loss"),
+    "objective.label_noise": (LABELS, 0.5, "train/loss"),
+    "augment.kind": ({}, "crop_flip", "train/loss"),
+    "augment.padding": (CROP_FLIP, 1, "train/loss"),
+    "augment.flip": (VIEWS, 0.0, "train/loss"),
+    "augment.global_views": (VIEWS, 3, "train/loss"),
+    "augment.local_views": (VIEWS, 3, "train/loss"),
+    "augment.global_size": (VIEWS, 12, "train/loss"),
+    "augment.local_size": (VIEWS, 6, "train/loss"),
+    "augment.global_scale": (VIEWS, [0.9, 1.0], "train/loss"),
+    "augment.local_scale": (VIEWS, [0.3, 0.4], "train/loss"),
+    "augment.ratio": (VIEWS, [1.0, 1.0], "train/loss"),
+    "augment.interpolation": (VIEWS, "bilinear", "train/loss"),
+    "augment.jitter.probability": (VIEWS, 1.0, "train/loss"),
+    "augment.jitter.brightness": (VIEWS, 0.1, "train/loss"),
+    "augment.jitter.contrast": (VIEWS, 0.1, "train/loss"),
+    "augment.jitter.saturation": (COLOUR, 0.1, "train/loss"),
+    "augment.jitter.hue": (COLOUR, 0.0, "train/loss"),
+    "augment.grayscale": (COLOUR, 0.9, "train/loss"),
+    "augment.blur.first": (VIEWS, 0.0, "train/loss"),
+    "augment.blur.others": (VIEWS, 0.9, "train/loss"),
+    "augment.blur.local": (VIEWS, 0.0, "train/loss"),
+    "augment.blur.sigma": (VIEWS, [1.5, 2.0], "train/loss"),
+    "augment.solarize": (VIEWS, 0.9, "train/loss"),
+    "augment.solarize_threshold": (VIEWS, 0.1, "train/loss"),
     "student.alpha": ({}, 0.9, "distance/from_teacher"),
     "student.epsilon": ({"student.alpha": 1e-10}, 0.1, "distance/from_teacher"),
     "train.epochs": ({}, 3, "distance/from_init"),
@@ -66,13 +124,37 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
     "seeds.probe": ({}, 1, "probe/input/linear"),
     "precision": ({}, "bf16", "train/loss"),
 }
-NO_NUMBERS = {"kind", "probe.every"}
-"""One value alone so far; and what decides when, not what (test_distill)."""
+NO_NUMBERS = {"probe.every", "data.channels"}
+"""The first decides when, not what (test_training_run); the second is that of probe.also (test_noise_inputs)."""
+
+# field -> (changes that all runs share, every value, a metric in which no two agree)
+CHOICES: dict[str, tuple[dict[str, Any], list[Any], str]] = {
+    "objective.name": ({}, ["cross_entropy", "kl", "mse"], "train/loss"),
+    "objective.pairing": ({**VIEWS, "augment.local_views": 0}, ["same", "opposite", "all"], "train/loss"),
+    "augment.kind": ({}, ["none", "crop_flip"], "train/loss"),
+    "teacher.update": (BATCH_NORM, ["none", "ema", "previous_epoch"], "train/loss"),
+    "teacher.statistics": (EMA, ["initial", "student", "data"], "train/loss"),
+    "teacher.mode": (EMA, ["eval", "train"], "train/loss"),
+    "student.start_from": (
+        EMA | OPEN,
+        [
+            None,
+            *({"run": ELSEWHERE, "take": take} for take in ("student", "teacher", "init")),
+            *({"run": ELSEWHERE, "take": take, "part": "encoder"} for take in ("student", "teacher", "init")),
+        ],
+        "distance/from_teacher",
+    ),
+    "teacher.start_from": (
+        EMA,
+        [None, *({"run": "same", "take": t} for t in ("student", "teacher", "init"))],
+        "train/loss",
+    ),
+}
 
 
 @pytest.fixture(scope="module")
-def both(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits' data folder, with a second set of 8 x 8 grey images in ten classes."""
+def both(data_dir: Path, colours: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits' data folder, with a second set of 8 x 8 grey images in ten classes, and one of colour images."""
     folder = tmp_path_factory.mktemp("originals") / "noise"
     generator = np.random.default_rng(0)
     for number in range(200):
@@ -103,6 +185,16 @@ def test_a_field_changes_the_numbers(
     after = run(tiny({**shared, field: value}), given)["last"]
     assert metric in before
     assert before[metric] != after.get(metric)
+
+
+@pytest.mark.parametrize("field", CHOICES)
+def test_every_choice_has_numbers_of_its_own(
+    field: str, tiny: Callable[..., RunSpec], settings: Callable[..., Settings], both: Path, store: Store
+) -> None:
+    shared, values, metric = CHOICES[field]
+    given = settings(data_dir=both, store=store)
+    found = [run(tiny({**shared, field: value}), given)["last"][metric] for value in values]
+    assert len(set(found)) == len(values), dict(zip(map(str, values), found, strict=True))
 
 
 def test_float64_differs_from_float32_by_rounding_alone(

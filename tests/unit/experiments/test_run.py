@@ -58,13 +58,20 @@ def test_a_run_records_its_spec_and_where_it_was_executed(
 ) -> None:
     used: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", used.append)
-    spec, given = tiny(), settings(threads=2, cache_teacher=False)
+    spec, given = tiny(), settings(threads=2, cache_teacher=False, loader="map")
     run(spec, given)
     run_dir = given.store.run(spec)
     assert run_dir.spec() == spec.canonical()
     environment = run_dir.environment()
     assert environment is not None
-    assert environment["execution"] == {"device": "cpu", "threads": 2, "cache_teacher": False}
+    assert environment["execution"] == {
+        "device": "cpu",
+        "threads": 2,
+        "cache_teacher": False,
+        "channels_last": True,
+        "loader": "map",
+        "loader_reason": "asked for",
+    }
     assert environment["data"]["sha256"] == digits.sha256
     (attempt,) = environment["attempts"]
     assert attempt["versions"]["torch"] == importlib.metadata.version("torch")
@@ -83,7 +90,7 @@ def test_a_finished_run_is_returned_and_nothing_is_touched(
     def refuse(*_: Any) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(module, "distill", refuse)
+    monkeypatch.setattr(module, "train_run", refuse)
     assert run(tiny(), settings(threads=2)) == first
     assert files(given.store.root) == before
 
@@ -191,7 +198,7 @@ def test_failures_are_told_in_words_and_recorded(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(module, "distill", fail)
+    monkeypatch.setattr(module, "train_run", fail)
     given = settings()
     with pytest.raises(RunError, match=message) as caught:
         run(tiny(), given)
@@ -209,7 +216,7 @@ def test_a_run_that_is_stopped_is_partial_not_failed(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "distill", stop)
+    monkeypatch.setattr(module, "train_run", stop)
     given = settings()
     with pytest.raises(KeyboardInterrupt):
         run(tiny(), given)

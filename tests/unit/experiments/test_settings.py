@@ -1,14 +1,24 @@
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from rt_scale.data.prepare import Prepared
+from rt_scale.experiments.needs import cache_bytes
+from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Execution, Settings, allowed_cores, find_device, free_memory, resolve
+from rt_scale.models.convnet import ConvNet
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.run import RunSpec
+
+Tiny = Callable[..., RunSpec]
+Make = Callable[..., Settings]
 
 
 @pytest.mark.parametrize("name", ["cdua", "", "gpu", "cuda:99", "cpu:x", "meta"])
@@ -28,46 +38,148 @@ def test_the_device_is_the_one_named() -> None:
 
 
 @pytest.mark.parametrize("threads", [0, -3])
-def test_threads_must_be_positive(settings: Callable[..., Settings], threads: int) -> None:
+def test_threads_must_be_positive(tiny: Tiny, settings: Make, digits: Prepared, threads: int) -> None:
     with pytest.raises(InputError, match=f"{threads} threads were asked for; give at least 1"):
-        resolve(settings(threads=threads), None, 0)
+        resolve(tiny(), digits, settings(threads=threads), None)
 
 
-def test_threads_are_those_asked_for_else_all_that_are_allowed(settings: Callable[..., Settings]) -> None:
-    assert resolve(settings(threads=3), None, 0).threads == 3
-    assert resolve(settings(threads=None), None, 0).threads == allowed_cores() == len(os.sched_getaffinity(0))
+def test_threads_are_those_asked_for_else_all_that_are_allowed(tiny: Tiny, settings: Make, digits: Prepared) -> None:
+    assert resolve(tiny(), digits, settings(threads=3), None).threads == 3
+    everything = resolve(tiny(), digits, settings(threads=None), None)
+    assert everything.threads == allowed_cores() == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize(
-    ("asked", "size", "expected"),
-    [(None, 0.24, True), (None, 0.26, False), (True, 10.0, True), (False, 0.0, False)],
+    ("asked", "share", "expected"),
+    [(None, 0.24, True), (None, 0.26, False), (True, 10.0, True), (False, 0.001, False)],
 )
 def test_the_cache_is_taken_where_it_is_small_unless_the_user_decides(
-    settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, asked: bool | None, size: float, expected: bool
+    tiny: Tiny,
+    settings: Make,
+    digits: Prepared,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: bool | None,
+    share: float,
+    expected: bool,
 ) -> None:
-    monkeypatch.setattr("rt_scale.experiments.settings.free_memory", lambda device: 1000)
-    assert resolve(settings(cache_teacher=asked), None, int(1000 * size)).cache_teacher is expected
+    free = int(cache_bytes(tiny(), digits) / share)
+    monkeypatch.setattr("rt_scale.experiments.settings.free_memory", lambda device: free)
+    given = settings(cache_teacher=asked, loader="map")
+    assert resolve(tiny(), digits, given, None).cache_teacher is expected
 
 
-@pytest.mark.parametrize(("threads", "cache"), [(2, True), (5, False)])
+@pytest.mark.parametrize(("threads", "cache", "channels_last"), [(2, True, False), (5, False, True)])
 def test_a_resumed_run_keeps_what_its_bits_depend_on(
-    settings: Callable[..., Settings], threads: int, cache: bool
+    tiny: Tiny, settings: Make, digits: Prepared, threads: int, cache: bool, channels_last: bool
 ) -> None:
-    earlier = {"device": "cpu", "threads": threads, "cache_teacher": cache}
-    resolved = resolve(settings(threads=1, cache_teacher=not cache), earlier, 0)
-    assert resolved == Execution(torch.device("cpu"), threads, cache)
+    kept = Execution(torch.device("cpu"), threads, cache, channels_last, "map", "asked for")
+    given = settings(threads=1, cache_teacher=not cache, channels_last=not channels_last, loader="map")
+    assert resolve(tiny(), digits, given, kept.to_json()) == kept
 
 
-def test_a_resumed_run_may_move_to_another_device(settings: Callable[..., Settings]) -> None:
-    earlier = {"device": "cuda:7", "threads": 1, "cache_teacher": True}
-    assert resolve(settings(device="cpu"), earlier, 0).device == torch.device("cpu")
+def test_a_resumed_run_may_have_another_reader(tiny: Tiny, settings: Make, digits: Prepared) -> None:
+    earlier = Execution(torch.device("cpu"), 1, True, True, "ffcv", "asked for").to_json()
+    for loader in ("map", "resident"):
+        assert resolve(tiny(), digits, settings(loader=loader), earlier).loader == loader
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_the_memory_format_is_the_one_asked_for(
+    tiny: Tiny, settings: Make, digits: Prepared, channels_last: bool
+) -> None:
+    assert resolve(tiny(), digits, settings(channels_last=channels_last), None).channels_last is channels_last
+    assert settings().channels_last
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_feature_maps_lie_in_memory_as_was_asked(
+    tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch, colours: Prepared, channels_last: bool
+) -> None:
+    layouts = set()
+    forward = ConvNet.forward
+
+    def watch(self: ConvNet, images: torch.Tensor) -> torch.Tensor:
+        weight = next(parameter for parameter in self.parameters() if parameter.ndim == 4)
+        for tensor in (images, weight, self.features(images)):
+            layouts.add((tensor.is_contiguous(), tensor.is_contiguous(memory_format=torch.channels_last)))
+        return forward(self, images)
+
+    monkeypatch.setattr(ConvNet, "forward", watch)
+    run(
+        tiny({"data": {"name": colours.info.name}, "encoder.name": "convnet_4_2"}),
+        settings(channels_last=channels_last),
+    )
+    assert layouts == {(not channels_last, channels_last)}
+
+
+def test_a_resumed_run_may_move_to_another_device(tiny: Tiny, settings: Make, digits: Prepared) -> None:
+    earlier = {"device": "cuda:7", "threads": 1, "cache_teacher": True, "channels_last": True}
+    assert resolve(tiny(), digits, settings(device="cpu"), earlier).device == torch.device("cpu")
+
+
+def test_tf32_is_refused_where_there_is_none(tiny: Tiny, settings: Make, digits: Prepared) -> None:
+    given = settings()
+    with pytest.raises(
+        InputError, match=r"tf32 is arithmetic of NVIDIA GPUs since Ampere, .* use 'cpu'\. Set precision"
+    ):
+        resolve(tiny({"precision": "tf32"}), digits, given, None)
+    with pytest.raises(InputError, match="tf32"):
+        run(tiny({"precision": "tf32"}), given)
+    assert not given.store.root.exists()
 
 
 def test_an_execution_is_recorded_as_plain_values() -> None:
-    expected: dict[str, Any] = {"device": "cpu", "threads": 2, "cache_teacher": False}
-    assert Execution(torch.device("cpu"), 2, False).to_json() == expected
+    expected: dict[str, Any] = {"device": "cpu", "threads": 2, "cache_teacher": False, "channels_last": True}
+    execution = Execution(torch.device("cpu"), 2, False, True, "map", "asked for")
+    assert execution.to_json() == {**expected, "loader": "map", "loader_reason": "asked for"}
 
 
 def test_free_memory_is_less_than_all_there_is() -> None:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert 0 < free_memory(torch.device("cpu")) < total
+
+
+@pytest.mark.parametrize("text", ["MemTotal: 9 kB\nMemFree: 2 kB\nMemAvailable:    7 kB\n", "MemFree: 2 kB\n", None])
+def test_free_is_what_the_system_can_make_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    """Page cache counts, which a data set that was just prepared has filled; without Linux's word, unused pages do."""
+    if text is not None:
+        (tmp_path / "meminfo").write_text(text)
+    monkeypatch.setattr("rt_scale.experiments.settings.MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(os, "sysconf", {"SC_AVPHYS_PAGES": 3, "SC_PAGE_SIZE": 4096}.get)
+    assert free_memory(torch.device("cpu")) == (7 * 1024 if text and "Available" in text else 3 * 4096)
+
+
+def test_the_reader_is_decided_by_the_memory_that_is_free(
+    tiny: Tiny, settings: Make, digits: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = 60 * 8 * 8
+    for free, expected in ((2 * images, "resident"), (2 * images - 1, "ffcv")):
+        monkeypatch.setattr("rt_scale.experiments.settings.free_memory", lambda device, free=free: free)
+        execution = resolve(tiny(), digits, settings(), None)
+        assert (execution.loader, "of the 0.0 GB free" in execution.loader_reason) == (expected, expected == "resident")
+    for asked in ("map", "resident", "ffcv"):
+        found = resolve(tiny(), digits, settings(loader=asked), None).loader
+        assert found == ("host" if asked == "resident" else asked)
+
+
+def test_ffcv_that_is_not_there_is_refused_before_anything_is_written(
+    tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("rt_scale.data.ffcv.importlib.metadata.version", absent)
+    given = settings(loader="ffcv")
+    with pytest.raises(InputError, match=r"cluster/bootstrap\.sh.*--loader resident, map or auto"):
+        run(tiny(), given)
+    assert not given.store.root.exists()
+    assert run(tiny(), settings())["steps"] == 4
+
+
+def test_an_unknown_reader_is_refused_before_anything_is_written(tiny: Tiny, settings: Make) -> None:
+    given = settings(loader="fcv")
+    with pytest.raises(InputError, match=r"'fcv'.*Did you mean 'ffcv'"):
+        run(tiny(), given)
+    assert not given.store.root.exists()

@@ -28,6 +28,13 @@ def text(made: Console) -> str:
         ({"train/loss": 1.0}, ""),
         ({"probe/student/linear": 0.5}, "linear 50.0"),
         (VALUES, "linear 45.7 (teacher 25.0), knn 90.0"),
+        (VALUES | {"probe@stl10/student/linear": 0.3}, "linear 45.7 (teacher 25.0), knn 90.0"),
+        (
+            {"probe@stl10/student/knn": 0.2, "probe@stl10/student/linear": 0.3, "probe@stl10/teacher/linear": 0.1},
+            "linear on stl10 30.0 (teacher 10.0), knn on stl10 20.0",
+        ),
+        ({"probe/student/knn": 0.2, "test/accuracy": 0.815}, "test accuracy 81.5, knn 20.0"),
+        ({"probe/student/ridge": 0.2}, ""),
     ],
 )
 def test_probes_in_percent_as_far_as_they_are_known(values: dict[str, float], expected: str) -> None:
@@ -140,3 +147,37 @@ def test_counting_shows_a_bar_in_a_terminal_and_nothing_in_a_pipe(terminal: bool
         advance(10, 10)
     assert ("preparing digits" in text(made) and "10/10" in text(made)) is terminal
     assert terminal or text(made) == ""
+
+
+def test_counting_tells_the_rate_and_the_time_left() -> None:
+    now = 0.0
+    made = Console(file=io.StringIO(), force_terminal=True, width=160, get_time=lambda: now)
+    with counting(made, "preparing cifar5m") as advance:
+        for done in range(0, 6000, 1000):
+            advance(done, 100_000)
+            now += 1.0
+    assert "1,000/s" in text(made)
+    assert "0:01:35" in text(made)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_run_and_a_sweep_on_noise_show_the_numbers_on_images(terminal: bool) -> None:
+    values = {f"probe@digits/{name.removeprefix('probe/')}": value for name, value in VALUES.items()}
+    wanted = "linear on digits 45.7 (teacher 25.0), knn on digits 90.0"
+    made = console(terminal)
+    with RunBar(made) as bar:
+        bar.started(0, 10)
+        bar.logged(5, 0.5, values)
+    assert wanted in " ".join(text(made).split())
+    made = console(terminal)
+    with SweepTable(made, 2, 0) as table:
+        table.running("sigma=1", {"step": 5, "steps": 10, "stage": "training", "values": values})
+        table.finished("sigma=1", None)
+    assert f"[1/2] sigma=1  {wanted}" in text(made)
+
+
+def test_a_run_says_what_was_decided() -> None:
+    made = console(False)
+    with RunBar(made) as bar:
+        bar.decided("images: [map], as 3 MB")
+    assert "images: [map], as 3 MB\n" in text(made)

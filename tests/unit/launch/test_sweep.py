@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,8 @@ import pytest
 
 from rt_scale.launch import sweep as module
 from rt_scale.launch.sweep import board_metrics, finished_runs, reason, run_sweep
-from rt_scale.launch.tune import _Forward, _in_words
-from rt_scale.spec.errors import InputError, RunError
-from rt_scale.spec.sweep import Point, SweepSpec, expand
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec, expand
 from rt_scale.store.store import Store
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
@@ -60,7 +62,8 @@ def go(points: list[Point], store: Store, tmp_path: Path, **changes: Any) -> Any
         yield "view"
 
     given = {"store": store, "data_dir": tmp_path / "data", "device": "auto", "concurrency": None, "view": view}
-    return run_sweep(SWEEP, points, "name: small\n", **{**given, **changes}), views
+    sweep = changes.pop("sweep", SWEEP)
+    return run_sweep(sweep, points, "name: small\n", **{**given, **changes}), views
 
 
 def test_a_driver_runs_what_is_not_finished(
@@ -98,6 +101,48 @@ def test_what_cannot_work_is_refused_before_anything_starts(
         go(points, **{"store": store, "tmp_path": tmp_path, **change})
     assert launched == []
     assert not (store.root / "sweeps").exists()
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_tf32_on_a_cpu_is_refused_before_anything_starts(
+    store: Store, tmp_path: Path, launched: list[Any], monkeypatch: pytest.MonkeyPatch, within: bool
+) -> None:
+    """Of the runs themselves, and of those to be computed before them."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    tf32 = {"precision": "tf32"}
+    base = {**BASE, "teacher": {"start_from": {"run": {"same_but": tf32}}}} if within else BASE | tf32
+    points = expand(SweepSpec(name="small", base=base))
+    for device in ("auto", "cpu"):
+        with pytest.raises(InputError, match="tf32"):
+            go(points, store, tmp_path, device=device)
+    assert launched == []
+    assert not (store.root / "sweeps").exists()
+    if within:  # a result that is there was computed elsewhere
+        (start,) = points[0].spec.starts
+        finish(store, Point({}, 0, start.run))
+        go(points, store, tmp_path)
+        assert len(launched) == 1
+
+
+def test_ffcv_that_is_not_there_is_refused_before_anything_starts(
+    points: list[Point], store: Store, tmp_path: Path, launched: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    asked = SWEEP.model_copy(update={"launch": LaunchSpec(loader="ffcv")})
+    with pytest.raises(InputError, match="FFCV is not installed"):
+        go(points, store, tmp_path, sweep=asked)
+    assert launched == []
+    assert not (store.root / "sweeps").exists()
+    go(points, store, tmp_path)
+    assert len(launched) == 1
+
+
+def test_a_driver_imports_no_torch() -> None:
+    code = "import sys, rt_scale.launch.sweep; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
 
 
 def test_a_sweep_that_does_not_fit_its_data_is_refused(store: Store, tmp_path: Path, launched: list[Any]) -> None:
@@ -139,47 +184,14 @@ def test_the_board_has_a_column_for_what_is_probed(probe: dict[str, Any], there:
     assert len(tags) == len(set(tags))
 
 
-def test_errors_of_a_trial_are_told_in_words() -> None:
-    assert _in_words(RunError("The disk is full.")) == "The disk is full."
-    told = _in_words(ImportError("no module\n  named torch"))
-    assert "could not be started (ImportError: no module named torch)" in told
-    assert "rt-scale doctor" in told
-
-
-class Recorder:
-    """A view that remembers."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-
-    def running(self, label: str, result: Any) -> None:
-        self.calls.append(("running", label, result["step"]))
-
-    def finished(self, label: str, error: str | None) -> None:
-        self.calls.append(("finished", label, error))
-
-
-def test_events_of_trials_reach_the_view_and_errors_are_kept() -> None:
-    view = Recorder()
-    forward = _Forward(view)
-
-    def trial(label: str) -> Any:
-        return type("Trial", (), {"config": {"run": {"label": label}}})()
-
-    for label, result in [
-        ("a", {"state": "running", "step": 1}),
-        ("a", {"state": "done"}),
-        ("b", {"state": "failed", "error": "bad"}),
-        ("c", {"step": 3}),
-    ]:
-        forward.on_trial_result(1, [], trial(label), result)
-    forward.on_trial_error(1, [], trial("d"))
-    assert view.calls[:3] == [("running", "a", 1), ("finished", "a", None), ("finished", "b", "bad")]
-    kind, label, error = view.calls[3]
-    assert (kind, label) == ("finished", "d")
-    assert error.startswith("its process died 4 times")
-    assert forward.errors == {"b": "bad", "d": error}
-    assert forward.__getstate__() == {}
+@pytest.mark.parametrize("data", [{"name": "gaussian", "size": 8, "samples": 60}, {"name": "stl10_unlabeled"}])
+def test_a_set_without_labels_has_no_columns_of_its_own_and_a_grid_with_others_has(data: dict[str, Any]) -> None:
+    base = {**BASE, "data": data, "probe": {"also": ["stl10", "digits"]}}
+    tags = board_metrics(expand(SweepSpec(name="a", base=base)))
+    assert {tag.partition("/")[0] for tag in tags} == {"probe@stl10", "probe@digits", "train", "distance"}
+    images = {**base, "data": {"name": "my_own"}}
+    mixed = [point for each in (base, images) for point in expand(SweepSpec(name="a", base=each))]
+    assert "probe/student/linear" in board_metrics(mixed)
 
 
 def test_the_board_has_the_columns_of_every_point() -> None:

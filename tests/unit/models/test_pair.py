@@ -10,41 +10,8 @@ import torch
 from rt_scale.models.init import local_initialisation
 from rt_scale.models.pair import Network, build_network, build_pair, to_device
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.run import RunSpec
 from rt_scale.spec.seeding import stream
-
-
-def spec(**fields: Any) -> RunSpec:
-    base: dict[str, Any] = {
-        "data": {"name": "digits"},
-        "encoder": {"name": "convnet_4_2", "norm": "batch"},
-        "projector": {"hidden": [6], "bottleneck": 3, "out_dim": 5},
-        "student": {"alpha": 0.5},
-    }
-    return RunSpec.model_validate(base | fields)
-
-
-def draw(seed: int, **fields: Any) -> Network:
-    return build_network(spec(**fields), 1, 8, torch.Generator().manual_seed(seed))
-
-
-def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
-    ours, theirs = a.state_dict(), b.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-EVERY_LAYER: list[dict[str, Any]] = [
-    *({"name": "resnet18", "width": 0.125, "norm": norm} for norm in ("batch", "instance", "group8", "layer", "none")),
-    {"name": "resnet50", "width": 0.0625},
-    {"name": "resnet20", "width": 0.25},
-    {"name": "preresnet50", "width": 0.0625},
-    {"name": "vgg11", "width": 0.0625, "norm": "batch"},
-    {"name": "convnet_4_2", "norm": "batch"},
-    {"name": "vit_tiny", "width": 0.0625},
-    {"name": "vit_tiny_shared", "width": 0.0625, "attention": "heads"},
-    {"name": "mlp_8_2"},
-    {"name": "flatten"},
-]
+from tests.unit.models.networks import EVERY_LAYER, draw, same, spec
 
 
 @pytest.mark.parametrize("encoder", EVERY_LAYER, ids=lambda encoder: "-".join(map(str, encoder.values())))
@@ -139,12 +106,6 @@ def test_the_teacher_is_frozen_and_the_student_trains() -> None:
     assert all(module.training for module in pair.student.modules())
 
 
-def test_teacher_and_student_share_no_memory() -> None:
-    pair = build_pair(spec(student={"alpha": 0.0}), 1, 8)
-    theirs = {tensor.data_ptr() for tensor in pair.teacher.state_dict().values()}
-    assert theirs.isdisjoint(tensor.data_ptr() for tensor in pair.student.state_dict().values())
-
-
 def test_moving_keeps_values_and_lays_convolutions_out_as_images() -> None:
     network = draw(0)
     moved = to_device(network, "cpu", torch.float64)
@@ -152,6 +113,10 @@ def test_moving_keeps_values_and_lays_convolutions_out_as_images() -> None:
     assert {parameter.dtype for parameter in moved.parameters()} == {torch.float64}
     convolution = moved.get_parameter("encoder.features.3.weight")
     assert convolution.is_contiguous(memory_format=torch.channels_last)
+    assert not convolution.is_contiguous()
     assert torch.equal(convolution.float(), draw(0).get_parameter("encoder.features.3.weight"))
+    back = to_device(moved, "cpu", channels_last=False).get_parameter("encoder.features.3.weight")
+    assert back.is_contiguous()
+    assert torch.equal(back.float(), draw(0).get_parameter("encoder.features.3.weight"))
     assert {parameter.dtype for parameter in to_device(draw(0), "cpu").parameters()} == {torch.float32}
     assert to_device(draw(0), torch.device("meta")).get_parameter("projector.last.weight").is_meta

@@ -31,25 +31,29 @@ def curves(point: Make) -> Callable[..., list[Curve]]:
                 for alpha in (0.1, 1.0):
                     place = point({"student.alpha": alpha, "projector.out_dim": 16 * 2**dim}, seed)
                     student = 0.3 + 0.1 * seed + alpha * np.arange(epochs) / 10
-                    found.append(Curve(place, np.arange(epochs) * 1.0, student, 0.3 + 0.1 * seed, 0.6))
+                    teacher = np.full(epochs, 0.3 + 0.1 * seed)
+                    found.append(Curve(place, np.arange(epochs) * 1.0, student, teacher, 0.6))
         return found
 
     return make
 
 
-def test_a_curve_is_read_from_the_metrics_table(point: Make) -> None:
+@pytest.mark.parametrize(("group", "probe"), [("probe", "linear"), ("probe@mnist", "linear@mnist")])
+def test_a_curve_is_read_from_the_metrics_table(point: Make, group: str, probe: str) -> None:
     rows = [(0, "student", 0.1), (0, "teacher", 0.3), (0, "input", 0.5), (4, "student", 0.4), (2, "student", 0.2)]
+    rows += [(4, "teacher", 0.33), (2, "teacher", 0.32)]
     metrics = {
         "epoch": [epoch for epoch, _, _ in rows],
-        "name": [f"probe/{role}/linear" for _, role, _ in rows],
+        "name": [f"{group}/{role}/linear" for _, role, _ in rows],
         "value": [value for _, _, value in rows],
     }
-    found = curve(point({}), metrics, "linear")
+    found = curve(point({}), metrics, probe)
     assert found is not None
     assert found.epochs.tolist() == [0, 2, 4]
     assert found.student.tolist() == [0.1, 0.2, 0.4]
-    assert (found.teacher, found.input) == (0.3, 0.5)
-    assert curve(point({}), metrics, "knn") is None
+    assert found.teacher.tolist() == [0.3, 0.32, 0.33]
+    assert found.input == 0.5
+    assert curve(point({}), metrics, probe.replace("linear", "knn")) is None
 
 
 @pytest.mark.parametrize("dims", [1, 2, 5])
@@ -70,10 +74,25 @@ def test_what_is_drawn_are_means_over_seeds_in_percent(curves: Make) -> None:
     np.testing.assert_allclose(low.get_xdata(), [0, 1, 2])
     np.testing.assert_allclose(low.get_ydata(), [40, 41, 42])
     np.testing.assert_allclose(high.get_ydata(), [40, 50, 60])
-    np.testing.assert_allclose(teacher.get_ydata(), [40, 40])
+    np.testing.assert_allclose(teacher.get_ydata(), [40, 40, 40])
     np.testing.assert_allclose(pixels.get_ydata(), [60, 60])
     np.testing.assert_allclose(gain.lines[0].get_ydata(), [0, 1, 2], atol=1e-12)
     np.testing.assert_allclose(gain.lines[1].get_ydata(), [0, 10, 20], atol=1e-12)
+
+
+def test_a_teacher_that_moves_is_a_curve_of_its_own(point: Make) -> None:
+    epochs = np.array([0.0, 1.0])
+    curves = [
+        Curve(point({"student.alpha": alpha}, seed), epochs, np.array([0.5, 0.7]), np.array([0.4, 0.4 + rise]), 0.6)
+        for alpha, seed, rise in ((0.1, 0, 0.1), (0.1, 1, 0.2), (1.0, 0, 0.0))
+    ]
+    figure = draw(curves, "linear@stl10", "moving")
+    accuracy, gain = figure.axes
+    _, _, first, second, _ = accuracy.lines
+    np.testing.assert_allclose(first.get_ydata(), [40, 55])
+    np.testing.assert_allclose(second.get_ydata(), [40, 40])
+    np.testing.assert_allclose(gain.lines[0].get_ydata(), [10, 15], atol=1e-12)
+    assert figure.get_suptitle() == "moving: linear probe on stl10"
 
 
 def test_bands_are_there_with_several_seeds(curves: Make) -> None:
@@ -94,7 +113,7 @@ def test_too_many_columns_are_counted_not_drawn(curves: Make) -> None:
 
 
 def test_a_sweep_without_axes_is_one_column(point: Make) -> None:
-    figure = draw([Curve(point({}), np.array([0.0]), np.array([0.5]), 0.4, 0.6)], "linear", "one")
+    figure = draw([Curve(point({}), np.array([0.0]), np.array([0.5]), np.array([0.4]), 0.6)], "linear", "one")
     assert len(figure.axes) == 2
     assert figure.legends[0].get_texts()[0].get_text() == "student"
 
@@ -116,7 +135,9 @@ def test_a_figure_is_written_and_its_memory_freed(curves: Make, tmp_path: Path, 
 def test_no_panel_is_cut_off_by_the_limits_of_another(point: Make, lowest: float, bottom: float | None) -> None:
     """Panels share an axis: what is drawn last may lie lowest. Accuracies below 0 are not shown."""
     curves = [
-        Curve(point({"student.alpha": 0.5, "projector.out_dim": dim}, seed), np.array([0.0, 1.0]), values, 0.8, 0.9)
+        Curve(
+            point({"student.alpha": 0.5, "projector.out_dim": dim}, seed), np.arange(2.0), values, np.full(2, 0.8), 0.9
+        )
         for dim, low in ((16, 0.7), (32, lowest))
         for seed, values in enumerate((np.array([0.8, low]), np.array([0.8, low + 0.02])))
     ]

@@ -10,7 +10,18 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from rt_scale.report.tables import caption, cells, estimate, gain_text, header, rows, to_markdown, to_rich
+from rt_scale.report.tables import (
+    PROBES,
+    caption,
+    cells,
+    estimate,
+    gain_text,
+    header,
+    probe_keys,
+    rows,
+    to_markdown,
+    to_rich,
+)
 from rt_scale.spec.sweep import Point
 
 Make = Callable[..., Any]
@@ -118,3 +129,21 @@ def test_rows_are_plain_json(finished: Any) -> None:
     assert plain[0]["values"] == {"student.alpha": 0.5}
     assert plain[0]["gain"]["n"] == 3
     assert plain[1]["gain"]["std"] is None
+
+
+def test_probes_on_other_data_sets_have_tables_of_their_own(point: Make, result: Make) -> None:
+    place = point({"probe.also": ["stl10", "mnist"]})
+    finished = [(place, result(0.6, 0.5, 0.7, probe="linear"))]
+    on_stl10 = result(0.3, 0.2, 0.1, probe="linear")
+    for part in ("last", "best"):
+        finished[0][1][part] |= {
+            name.replace("probe/", "probe@stl10/"): value for name, value in on_stl10[part].items()
+        }
+    keys = probe_keys(finished)
+    assert keys[: len(PROBES)] == list(PROBES)
+    assert keys[len(PROBES) :] == [f"{probe}@{data}" for data in ("mnist", "stl10") for probe in PROBES]
+    (row,) = rows(finished, "linear@stl10")
+    assert (row.probe, row.student.mean, row.teacher.mean, row.input.mean) == ("linear@stl10", 0.3, 0.2, 0.1)
+    assert rows(finished, "linear@mnist") == []
+    assert "linear probe on stl10" in to_markdown([row], "last")
+    assert rows(finished, "linear")[0].student.mean == 0.6

@@ -87,8 +87,8 @@ def test_the_others_have_one_and_say_why(name: str, own: str, reason: str, norm:
     ("name", "width", "channels"),
     [("resnet18", 0.0625, 4), ("resnet20", 0.25, 4), ("resnet20", 0.75, 12), ("convnet_12_2", 1.0, 12)],
 )
-def test_eight_groups_need_multiples_of_eight_channels(name: str, width: float, channels: int) -> None:
-    with pytest.raises(InputError, match=rf"stage of {channels} channels, .*'group8' cannot divide into 8 groups"):
+def test_groups_of_eight_need_multiples_of_eight_channels(name: str, width: float, channels: int) -> None:
+    with pytest.raises(InputError, match=rf"stage of {channels} channels, .*'group8' cannot divide into groups of 8"):
         parse_encoder(name).check(norm="group8", width=width)
     parse_encoder(name).check(norm="layer", width=width)
 

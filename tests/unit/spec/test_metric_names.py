@@ -27,9 +27,12 @@ def test_other_metrics_are_no_probes(text: str) -> None:
 
 
 def test_what_is_measured_once_a_run() -> None:
-    constant = {"probe/input/knn", "probe/teacher/knn", "probe@mnist/teacher/knn", "features/teacher/std"}
+    inputs = {"probe/input/knn", "probe@mnist/input/linear"}
+    teacher = {"probe/teacher/knn", "probe@mnist/teacher/knn", "features/teacher/std"}
     changing = {
         "probe/student/knn", "probe@mnist/student/knn", "features/student/std", "features/student/cka_teacher",
-        "distance/from_teacher", "distance/encoder/from_teacher", "train/teacher_entropy",
+        "distance/from_teacher", "distance/encoder/from_teacher", "train/teacher_entropy", "test/accuracy",
     }  # fmt: skip
-    assert {name for name in constant | changing if is_constant(name)} == constant
+    every = inputs | teacher | changing
+    assert {name for name in every if is_constant(name, frozen_teacher=True)} == inputs | teacher
+    assert {name for name in every if is_constant(name, frozen_teacher=False)} == inputs

@@ -160,6 +160,13 @@ def test_launch_is_no_part_of_a_spec(file: Path) -> None:
     assert [point.spec.name for point in before] == [point.spec.name for point in after]
 
 
+def test_launch_names_a_reader() -> None:
+    assert sweep().launch.loader == "auto"
+    assert sweep(launch={"loader": "map"}).launch.loader == "map"
+    with pytest.raises(ValueError, match="loader"):
+        sweep(launch={"loader": "fcv"})
+
+
 def test_spec_and_sweep_files_are_told_apart(file: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="rt-scale sweep"):
         load_run(file)

@@ -126,6 +126,44 @@ def test_damage_falls_back_and_is_named(checkpoints: Checkpoints, damage: Callab
     assert (checkpoints.folder / "damaged-100").is_dir()
 
 
+@pytest.mark.parametrize("step", [5, 20, 100])
+def test_one_step_is_read_whatever_the_newest_is(checkpoints: Checkpoints, step: int) -> None:
+    assert checkpoints.read(step, read) == f"step {step}"
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (shutil.rmtree, "it is not there"),
+        (same_size, "weights has another checksum than when it was written"),
+        (shorter, "weights has 2 bytes instead of 8"),
+        (lost, "rest/state is missing"),
+        (no_manifest, "manifest.json is missing"),
+        (bad_manifest, "manifest.json or a file in it cannot be read"),
+    ],
+)
+def test_a_step_that_cannot_be_read_stays_and_is_named(
+    checkpoints: Checkpoints, damage: Callable[[Path], None], problem: str
+) -> None:
+    damage(checkpoints.folder / "100")
+    left = sorted(os.listdir(checkpoints.folder))
+    with pytest.raises(RunError) as caught:
+        checkpoints.read(100, read)
+    assert str(caught.value).startswith(f"its checkpoint '{checkpoints.folder / '100'}' cannot be used: {problem}")
+    assert sorted(os.listdir(checkpoints.folder)) == left
+    assert checkpoints.read(20, read) == "step 20"
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, EOFError, SafetensorError])
+def test_a_step_that_the_loader_cannot_read(checkpoints: Checkpoints, error: type[Exception]) -> None:
+    def loader(folder: Path) -> str:
+        raise error("no good")
+
+    with pytest.raises(RunError, match=f"it cannot be read: {error.__name__}: no good"):
+        checkpoints.read(20, loader)
+    assert checkpoints.steps() == [5, 20, 100]
+
+
 @pytest.mark.parametrize("error", [ValueError, OSError, EOFError, SafetensorError])
 def test_unreadable_falls_back_to_the_last(checkpoints: Checkpoints, error: type[Exception]) -> None:
     def loader(folder: Path) -> str:

@@ -12,8 +12,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from rt_scale.training.checkpoint import STATE, STUDENT, load_training, load_weights, save_training, save_weights
+from rt_scale.training.checkpoint import STATE, STUDENT, load_training, read_weights, save_training, save_weights
 from rt_scale.training.loop import Progress
+from rt_scale.training.sharpening import Sharpening
 
 
 def network(seed: int) -> nn.Module:
@@ -37,11 +38,11 @@ def test_training_goes_on_bitwise_from_a_checkpoint(tmp_path: Path) -> None:
     model = network(0)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     trained(3, model, optimizer)
-    save_training(tmp_path, model, optimizer, Progress(2, 3), elapsed=12.5)
+    save_training(tmp_path, model, optimizer, Progress(2, 3), elapsed=12.5, sharpenings={})
 
     other = network(1)
     other_optimizer = torch.optim.AdamW(other.parameters(), lr=0.5, fused=True)
-    progress, elapsed = load_training(tmp_path, other, other_optimizer)
+    progress, elapsed = load_training(tmp_path, other, other_optimizer, {})
     assert (progress.epoch, progress.step, elapsed) == (2, 3, 12.5)
     trained(2, model, optimizer)
     trained(2, other, other_optimizer)
@@ -52,9 +53,9 @@ def test_training_goes_on_bitwise_from_a_checkpoint(tmp_path: Path) -> None:
 def test_every_random_generator_comes_back(tmp_path: Path) -> None:
     model = network(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    save_training(tmp_path, model, optimizer, Progress(), elapsed=0.0)
+    save_training(tmp_path, model, optimizer, Progress(), elapsed=0.0, sharpenings={})
     drawn = (torch.rand(3), np.random.rand(3), random.random())
-    load_training(tmp_path, model, optimizer)
+    load_training(tmp_path, model, optimizer, {})
     again = (torch.rand(3), np.random.rand(3), random.random())
     assert torch.equal(drawn[0], again[0])
     assert np.array_equal(drawn[1], again[1])
@@ -64,10 +65,40 @@ def test_every_random_generator_comes_back(tmp_path: Path) -> None:
 def test_weights_are_safetensors_and_keep_buffers(tmp_path: Path) -> None:
     model, other = network(0), network(1)
     save_weights(tmp_path / "w", model)
-    load_weights(tmp_path / "w", other)
+    other.load_state_dict(read_weights(tmp_path / "w"))
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
-    with pytest.raises(RuntimeError, match="Missing key"):
-        load_weights(tmp_path / "w", nn.Linear(2, 2))
+    (tmp_path / "w").write_bytes(b"no weights")
+    with pytest.raises(SafetensorError):
+        read_weights(tmp_path / "w")
+
+
+def centred() -> dict[str, Sharpening]:
+    return {"teacher": Sharpening(center=0.9), "student": Sharpening(temperature=0.1)}
+
+
+def test_centres_come_back_bitwise_in_dtype_and_on_the_device(tmp_path: Path) -> None:
+    model, before, after = network(0), centred(), centred()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    logits = torch.rand(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for role in before:
+        before[role](logits, 0)
+    save_training(tmp_path, model, optimizer, Progress(), 0.0, before)
+    load_training(tmp_path, model, optimizer, after)
+    assert torch.equal(after["teacher"].centre, before["teacher"].centre)
+    assert after["teacher"].centre.dtype == torch.float64
+    assert after["teacher"].centre.device == next(model.parameters()).device
+    assert after["student"].centre is None
+    torch.testing.assert_close(after["teacher"](logits, 1), before["teacher"](logits, 1), rtol=0, atol=0)
+
+
+def test_before_the_first_batch_there_is_no_centre_and_one_that_is_there_goes(tmp_path: Path) -> None:
+    """Of the checkpoint that holds the start."""
+    model, after = network(0), centred()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    save_training(tmp_path, model, optimizer, Progress(), 0.0, centred())
+    after["teacher"](torch.ones(3, 4), 0)
+    load_training(tmp_path, model, optimizer, after)
+    assert after["teacher"].centre is None
 
 
 class Evil:
@@ -78,21 +109,21 @@ class Evil:
 def test_code_in_a_checkpoint_is_refused_and_nothing_changed(tmp_path: Path) -> None:
     model = network(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    save_training(tmp_path, network(1), optimizer, Progress(), elapsed=0.0)
+    save_training(tmp_path, network(1), optimizer, Progress(), elapsed=0.0, sharpenings={})
     torch.save({"optimizer": Evil()}, tmp_path / STATE)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(pickle.UnpicklingError):
-        load_training(tmp_path, model, optimizer)
+        load_training(tmp_path, model, optimizer, {})
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_a_cut_weight_file_changes_nothing(tmp_path: Path) -> None:
     model = network(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    save_training(tmp_path, network(1), optimizer, Progress(), elapsed=0.0)
+    save_training(tmp_path, network(1), optimizer, Progress(), elapsed=0.0, sharpenings={})
     content = (tmp_path / STUDENT).read_bytes()
     (tmp_path / STUDENT).write_bytes(content[: len(content) // 2])
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(SafetensorError):
-        load_training(tmp_path, model, optimizer)
+        load_training(tmp_path, model, optimizer, {})
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())

@@ -1,24 +1,48 @@
-"""The objective of distillation as the loop takes it."""
+"""The objectives as the loop takes them: what reaches the teacher, the student and the distance."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from rt_scale.data.loader import Batch
-from rt_scale.training.distillation import Distillation, arithmetic, parameter_dtype
+from rt_scale.training.distillation import Distillation, Supervision, arithmetic, parameter_dtype
+from rt_scale.training.objective import distance, view_pairs
+from rt_scale.training.sharpening import Sharpening
+from rt_scale.training.supervised import supervised_cross_entropy
 
 
 class Fixed:
-    """Targets that depend on the positions alone."""
+    """Targets that depend on the positions, and on which of the views it is; keeps how many it is shown."""
 
-    def __call__(self, inputs: Tensor, index: Tensor) -> Tensor:
-        return torch.stack([index.to(inputs.dtype), -index.to(inputs.dtype)], dim=1)
+    def __init__(self) -> None:
+        self.shown: list[int] = []
+
+    def __call__(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
+        self.shown.append(len(views))
+        position = index.to(torch.float32)
+        return torch.cat([torch.stack([position + view, -position], dim=1) for view in range(len(views))])
 
 
-def to_inputs(images: Tensor) -> Tensor:
-    return images.float().flatten(1) / 255
+class Linear(nn.Linear):
+    """A student of one layer."""
+
+    def of_views(self, views: Sequence[Tensor]) -> Tensor:
+        logits: Tensor = self(torch.cat(list(views)))
+        return logits
+
+
+def one_view(images: Tensor, step: int) -> tuple[Tensor, ...]:
+    return (images.float().flatten(1) / 255,)
+
+
+def three_views(images: Tensor, step: int) -> tuple[Tensor, ...]:
+    (whole,) = one_view(images, step)
+    return whole, whole.flip(1) + step, whole.square()
 
 
 def batch() -> Batch:
@@ -26,8 +50,8 @@ def batch() -> Batch:
     return Batch(images, torch.tensor([0, 1, 0]), torch.tensor([2, 0, 1]))
 
 
-def student() -> nn.Linear:
-    layer = nn.utils.skip_init(nn.Linear, 4, 2)
+def student() -> Any:
+    layer = nn.utils.skip_init(Linear, 4, 2)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[0.3, -0.2, 0.5, 0.1], [-0.4, 0.2, 0.1, 0.7]]))
         layer.bias.zero_()
@@ -35,30 +59,93 @@ def student() -> nn.Linear:
 
 
 def test_loss_and_metrics_are_those_of_the_formula() -> None:
-    measured = Distillation(Fixed(), to_inputs, "float32")(student(), batch())
+    measured = Distillation(Fixed(), one_view, "float32")(student(), batch(), 0)
     targets = torch.softmax(torch.tensor([[2.0, -2.0], [0.0, 0.0], [1.0, -1.0]]), dim=1)
-    log_p = torch.log_softmax(student()(to_inputs(batch().images)), dim=1).detach()
+    log_p = torch.log_softmax(student()(one_view(batch().images, 0)[0]), dim=1).detach()
     entropy = -(targets * targets.log()).sum(1).mean()
     assert measured.loss.item() == pytest.approx(-(targets * log_p).sum(1).mean().item(), rel=1e-6)
+    assert set(measured.metrics) == {"kl", "teacher_entropy", "student_entropy"}
     assert measured.metrics["teacher_entropy"].item() == pytest.approx(entropy.item(), rel=1e-6)
     expected = torch.nn.functional.kl_div(log_p, targets, reduction="batchmean").item()
     assert measured.metrics["kl"].item() == pytest.approx(expected, rel=1e-5)
     assert measured.metrics["student_entropy"].item() == pytest.approx(-(log_p.exp() * log_p).sum(1).mean().item())
     assert measured.loss.requires_grad
-    assert not any(value.requires_grad for name, value in measured.metrics.items() if name != "kl")
+    assert not any(value.requires_grad for value in measured.metrics.values())
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "kl", "mse"])
+@pytest.mark.parametrize(("pairing", "teachers"), [("opposite", 2), ("all", 1), ("all", 2)])
+def test_the_views_of_the_step_are_compared_by_name_and_pairs(name: str, pairing: str, teachers: int) -> None:
+    pairs, targets, step = view_pairs(pairing, teachers, 3), Fixed(), 5
+    measured = Distillation(targets, three_views, "float32", name=name, pairs=pairs)(student(), batch(), step)
+    assert targets.shown == [teachers]
+    views = three_views(batch().images, step)
+    logits = student().of_views(views)
+    expected = distance(name, logits, Fixed()(views[:teachers], batch().index), pairs)
+    assert torch.equal(measured.loss, expected.loss)
+    assert torch.equal(measured.metrics["kl"], expected.kl)
+
+
+def test_each_networks_logits_are_sharpened_as_its_own_at_the_step() -> None:
+    def sharpenings() -> dict[str, Sharpening]:
+        return {"teacher": Sharpening("linear(0.5, 0.1)", 0.5, steps=4), "student": Sharpening(0.2)}
+
+    ours, theirs, layer = sharpenings(), sharpenings(), student()
+    objective = Distillation(Fixed(), one_view, "float32", sharpenings=ours)
+    for step in (0, 1):
+        measured = objective(layer, batch(), step)
+        views = one_view(batch().images, step)
+        student_logits = theirs["student"](layer(views[0]), step)
+        teacher_logits = theirs["teacher"](Fixed()(views, batch().index), step)
+        assert torch.equal(measured.loss, distance("cross_entropy", student_logits, teacher_logits).loss)
+        assert torch.equal(ours["teacher"].centre, theirs["teacher"].centre)
 
 
 def test_precision_decides_dtypes() -> None:
     assert parameter_dtype("float64") == torch.float64
-    assert parameter_dtype("float32") == parameter_dtype("bf16") == torch.float32
+    assert parameter_dtype("float32") == parameter_dtype("bf16") == parameter_dtype("tf32") == torch.float32
     layer, inputs = student(), torch.rand(1, 4, generator=torch.Generator().manual_seed(0))
     device = torch.device("cpu")
     with arithmetic("bf16", device):
         assert layer(inputs).dtype == torch.bfloat16
     with arithmetic("float32", device):
         assert layer(inputs).dtype == torch.float32
-    exact = Distillation(Fixed(), to_inputs, "float32")(layer, batch()).loss
-    rounded = Distillation(Fixed(), to_inputs, "bf16")(layer, batch()).loss
+
+
+@pytest.mark.parametrize("kind", ["distill", "supervise"])
+def test_bf16_rounds_the_network_and_not_the_objective(kind: str) -> None:
+    def loss(precision: str) -> Tensor:
+        if kind == "supervise":
+            return Supervision(torch.tensor([1, 0, 1]), one_view, precision)(student(), batch(), 0).loss
+        # Of bf16 logits, means and divisions would be rounded too.
+        sharpenings = {"teacher": Sharpening(0.3, 0.9), "student": Sharpening(0.3)}
+        return Distillation(Fixed(), one_view, precision, sharpenings=sharpenings)(student(), batch(), 0).loss
+
+    exact, rounded = loss("float32"), loss("bf16")
     assert rounded.dtype == torch.float32
     assert exact.item() != rounded.item()
     assert exact.item() == pytest.approx(rounded.item(), rel=2e-2)
+
+
+def test_a_centre_of_bf16_logits_is_float32() -> None:
+    sharpenings = {"teacher": Sharpening(), "student": Sharpening(center=0.9)}
+    Distillation(Fixed(), one_view, "bf16", sharpenings=sharpenings)(student(), batch(), 0)
+    assert sharpenings["student"].centre is not None
+    assert sharpenings["student"].centre.dtype == torch.float32
+
+
+def test_supervision_knows_labels_by_position_and_not_those_of_the_batch() -> None:
+    table = torch.tensor([1, 0, 1])
+    measured = Supervision(table, moving_view, "float32")(student(), batch(), 4)
+    inputs = one_view(batch().images, 4)[0] + 4
+    expected = supervised_cross_entropy(student()(inputs), torch.tensor([1, 1, 0]))
+    assert torch.equal(measured.loss, expected.loss)
+    assert measured.metrics.keys() == {"accuracy"}
+    assert torch.equal(measured.metrics["accuracy"], expected.accuracy)
+    assert measured.loss.requires_grad
+    with pytest.raises(ValueError, match="too many values"):
+        Supervision(table, three_views, "float32")(student(), batch(), 0)
+
+
+def moving_view(images: Tensor, step: int) -> tuple[Tensor, ...]:
+    return (one_view(images, step)[0] + step,)

@@ -34,7 +34,7 @@ def model() -> nn.Linear:
     return layer
 
 
-def squares(network: nn.Module, batch: Batch) -> Measured:
+def squares(network: nn.Module, batch: Batch, step: int) -> Measured:
     values = network(batch.images.view(-1, 1))
     return Measured(values.square().mean(), {"largest": values.detach().max()})
 
@@ -104,6 +104,19 @@ def test_training_goes_on_from_its_progress() -> None:
     assert torch.equal(network.weight, whole.weight)
 
 
+def test_an_objective_is_told_how_many_steps_are_done() -> None:
+    told: list[int] = []
+
+    def objective(network: nn.Module, batch: Batch, step: int) -> Measured:
+        told.append(step)
+        return squares(network, batch, step)
+
+    network = model()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    train(network, TenNumbers(), objective, optimizer, epochs=3, progress=Progress(1, 3))
+    assert told == [3, 4, 5, 6, 7, 8]
+
+
 def test_hooks_may_leave_the_model_in_evaluation_mode() -> None:
     modes: list[bool] = []
 
@@ -111,9 +124,9 @@ def test_hooks_may_leave_the_model_in_evaluation_mode() -> None:
         def after_step(self, progress: Progress) -> None:
             network.eval()
 
-    def objective(network: nn.Module, batch: Batch) -> Measured:
+    def objective(network: nn.Module, batch: Batch, step: int) -> Measured:
         modes.append(network.training)
-        return squares(network, batch)
+        return squares(network, batch, step)
 
     network = model()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
@@ -123,8 +136,8 @@ def test_hooks_may_leave_the_model_in_evaluation_mode() -> None:
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_the_run_with_its_place(number: float) -> None:
-    def objective(network: nn.Module, batch: Batch) -> Measured:
-        measured = squares(network, batch)
+    def objective(network: nn.Module, batch: Batch, step: int) -> Measured:
+        measured = squares(network, batch, step)
         return Measured(measured.loss * number, {})
 
     network = model()

@@ -1,62 +1,70 @@
-"""Distillation of a random teacher into a student, probed along the way (paper, section 4)."""
+"""One attempt at a run that trains a student, probed along the way (paper, section 4)."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from rt_scale.data.inputs import to_inputs
-from rt_scale.data.resident import ResidentLoader
-from rt_scale.data.subsets import nested_subset
+from rt_scale.data.prepared import Prepared
 from rt_scale.experiments.check import Sets
 from rt_scale.experiments.context import Context
 from rt_scale.experiments.evaluation import Evaluation, build_probers
+from rt_scale.experiments.loaders import training_loader, training_subset
+from rt_scale.experiments.objectives import (
+    build_distillation,
+    build_sharpenings,
+    build_supervision,
+    clean_inputs,
+    training_labels,
+)
+from rt_scale.experiments.starts import START, TEACHER, StartWeights
 from rt_scale.models.pair import Pair, build_pair, to_device
 from rt_scale.spec.duration import duration_steps
 from rt_scale.spec.metric_names import is_constant
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.checkpoint import load_training, save_training, save_weights
-from rt_scale.training.distillation import Distillation, arithmetic, parameter_dtype
+from rt_scale.training.checkpoint import load_training, read_weights, save_training, save_weights
+from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
 from rt_scale.training.loop import Progress, distance, train
 from rt_scale.training.optim import UpdateRules, build_optimizer
-from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
+from rt_scale.training.teacher import Following
 
-TEACHER = "teacher.safetensors"
+STILL = (
+    "The gradient of the whole first epoch is exactly 0: the student says bit for bit what its teacher says, so it "
+    "learns nothing. Without batch norm alpha = 0 does that, and at precision bf16 any small alpha "
+    "(benchmarks/fidelity.py); set student.alpha to 1e-4 or more, or precision to float32."
+)
 
 
-class DistillRun:
-    """One attempt at a spec of kind distill, from its start or from its newest checkpoint.
+class TrainingRun:
+    """One attempt at a spec of kind distill or supervise, from its start or from its newest checkpoint.
 
     Args:
         spec: the run.
         data: its prepared data sets, which fit it.
         context: where it runs and what it writes to.
+        weights: what teacher and student start from where that is another run.
     """
 
-    def __init__(self, spec: RunSpec, data: Sets, context: Context) -> None:
-        self.spec, self.context = spec, context
-        info, device = data.main.info, context.execution.device
+    def __init__(self, spec: RunSpec, data: Sets, context: Context, weights: StartWeights) -> None:
+        self.spec, self.context, self.info = spec, context, data.main.info
+        execution = context.execution
         dtype = parameter_dtype(spec.precision)
-        pair = build_pair(spec, info.channels, spec.data.size or info.size)
-        self.teacher = to_device(pair.teacher, device, dtype)
-        self.student = to_device(pair.student, device, dtype)
+        pair = build_pair(spec, self.info.channels, spec.data.size or self.info.size, weights)
+        self.teacher, self.student = (
+            to_device(network, execution.device, dtype, channels_last=execution.channels_last) for network in pair
+        )
         self.initial = [parameter.detach().clone() for parameter in self.student.parameters()]
-        self.to_inputs: Callable[[torch.Tensor], torch.Tensor] = functools.partial(
-            to_inputs, mean=info.mean, std=info.std, size=spec.data.size, dtype=dtype
-        )
-        subset = None
-        if spec.data.samples is not None:
-            subset = nested_subset(data.main.train.labels, spec.data.samples, spec.seeds.data)
-        self.loader = ResidentLoader(
-            data.main.train, batch_size=spec.train.batch_size, seed=spec.seeds.data, device=device, subset=subset
-        )
+        subset = training_subset(spec, data.main)
+        self.labels = None
+        if spec.kind == "supervise" and isinstance(data.main, Prepared):
+            self.labels = training_labels(spec, data.main, subset)
+        self.loader = training_loader(spec, data.main, execution.loader, execution.device, subset)
+        steps = {"steps": self.total_steps, "steps_per_epoch": self.loader.steps}
+        self.following = Following(spec.teacher, self.teacher, self.student, **steps)
+        self.sharpenings = build_sharpenings(spec, **steps)
         self.evaluation = Evaluation(
             spec,
-            build_probers(spec, data, self.loader, self.to_inputs, dtype),
+            build_probers(spec, data, self.loader, clean_inputs(spec, self.info, execution.channels_last)),
             Pair(self.teacher, self.student),
             self.initial,
             context.observer.stage,
@@ -76,12 +84,12 @@ class DistillRun:
         """Train to the end; the last value of every metric."""
         if not self._resume():
             self._begin()
-        targets = self._targets()
+        objective = self._objective()
         self.context.observer.started(self.progress.step, self.total_steps)
         train(
             self.student,
             self.loader,
-            Distillation(targets, self.to_inputs, self.spec.precision),
+            objective,
             self.optimizer,
             epochs=self.spec.train.epochs,
             progress=self.progress,
@@ -89,6 +97,11 @@ class DistillRun:
             hooks=[self],
         )
         return self.context.metrics.last()
+
+    def _objective(self) -> Distillation | Supervision:
+        if self.labels is not None:
+            return build_supervision(self.spec, self.info, self.labels, self.loader, self.context)
+        return build_distillation(self.spec, self.info, self.teacher, self.loader, self.context, self.sharpenings)
 
     def _update_rules(self) -> UpdateRules:
         recipe = self.spec.train
@@ -102,43 +115,54 @@ class DistillRun:
         )
 
     def after_step(self, progress: Progress) -> None:
-        """Show the step, and probe where it is due in the middle of an epoch (a Hook)."""
+        """Move the teacher, show the step, and probe where it is due in the middle of an epoch (a Hook)."""
+        self.following.after_step(progress)
         self.context.observer.stepped(progress.step)
         if progress.step % self.loader.steps and progress.step % self.probe_steps == 0:
-            self._probe_student()
+            self._probe()
 
     def after_epoch(self, progress: Progress, metrics: dict[str, float]) -> None:
-        """Record the epoch, probe and checkpoint where it is due (a Hook)."""
+        """Record the epoch, probe where it is due, move the teacher and checkpoint (a Hook)."""
         values = {f"train/{name}": value for name, value in metrics.items()}
         values["distance/from_init"] = float(distance(self.student, self.initial))
         values["distance/from_teacher"] = float(distance(self.student, list(self.teacher.parameters())))
         self.context.log(progress.step, progress.epoch, values)
+        if progress.epoch == 1 and metrics["grad_norm"] == 0:
+            self.context.observer.warned(STILL)
         last = progress.epoch == self.spec.train.epochs
         due = last or progress.step % self.probe_steps == 0
         if due:
-            self._probe_student()
+            self._probe()
+        # Measured with the teacher that it learned from; a checkpoint holds the one that the next step finds.
+        self.following.after_epoch(progress, metrics)
         if due or self.context.checkpoint_due():
             self._checkpoint()
 
     def _resume(self) -> bool:
         def load(folder: Path) -> tuple[Progress, float]:
-            return load_training(folder, self.student, self.optimizer)
+            # Read before anything is changed: a damaged file leaves the teacher as it was.
+            teacher = read_weights(folder / TEACHER) if self.spec.teacher.moves else None
+            found = load_training(folder, self.student, self.optimizer, self.sharpenings)
+            if teacher is not None:
+                self.teacher.load_state_dict(teacher)
+            return found
 
         found = self.context.restore(load)
         if found is None:
             return False
         self.progress, self.context.elapsed_before = found
         known = self.context.metrics.last()
-        self.constant = {name: value for name, value in known.items() if is_constant(name)}
+        frozen = not self.spec.teacher.moves
+        self.constant = {name: value for name, value in known.items() if is_constant(name, frozen_teacher=frozen)}
         return True
 
     def _begin(self) -> None:
         """Probe what stays constant once, the student at its start, and keep the start as a checkpoint."""
         self.constant = self.evaluation.constant()
-        self._probe_student()
+        self._probe()
         self._checkpoint()
 
-    def _probe_student(self) -> None:
+    def _probe(self) -> None:
         progress = self.progress
         # The constant ones are repeated, not measured again: curves want a line to compare with.
         values = self.constant | self.evaluation.changing()
@@ -147,27 +171,15 @@ class DistillRun:
 
     def _checkpoint(self) -> None:
         def write(folder: Path) -> None:
-            save_training(folder, self.student, self.optimizer, self.progress, self.context.elapsed)
-            if self.progress.step == 0:
+            save_training(folder, self.student, self.optimizer, self.progress, self.context.elapsed, self.sharpenings)
+            if self.progress.step == START or self.spec.teacher.moves:
                 save_weights(folder / TEACHER, self.teacher)
 
         self.context.checkpoint(self.progress.step, write)
 
-    def _targets(self) -> Targets:
-        if not self.context.execution.cache_teacher:
-            return ComputedTargets(self.teacher)
-        self.context.observer.stage("embedding the teacher's targets")
-        with arithmetic(self.spec.precision, self.context.execution.device):
-            return CachedTargets(self.teacher, self.loader.sequential(), self.loader.samples, self.to_inputs)
 
-
-def cache_bytes(spec: RunSpec, samples: int) -> int:
-    """Bytes that the cached bottleneck features of ``samples`` images take."""
-    return samples * spec.projector.bottleneck * parameter_dtype(spec.precision).itemsize
-
-
-def distill(spec: RunSpec, data: Sets, context: Context) -> dict[str, Any]:
+def train_run(spec: RunSpec, data: Sets, context: Context, weights: StartWeights) -> dict[str, Any]:
     """Run ``spec`` to its end; what goes into its result beside the metrics."""
-    attempt = DistillRun(spec, data, context)
+    attempt = TrainingRun(spec, data, context, weights)
     last = attempt.run()
     return {"last": last, "steps": attempt.progress.step, "epochs": attempt.progress.epoch}

@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rt_scale.experiments.distill import DistillRun, cache_bytes
+from rt_scale.data.prepare import Prepared
+from rt_scale.experiments import training_run
+from rt_scale.experiments.needs import cache_bytes
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
 from rt_scale.probing.prober import Prober
@@ -181,23 +183,59 @@ def test_cached_and_computed_targets_lead_to_the_same_student(tiny: Tiny, settin
         assert lasts[1][name] == pytest.approx(value, abs=tolerance), name
 
 
-def test_the_targets_are_cached_exactly_where_that_was_decided(
-    tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kinds = []
-    make = DistillRun._targets
+@pytest.fixture
+def targets(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kinds of targets that runs had, one a run."""
+    kinds: list[str] = []
+    build = training_run.build_distillation
 
-    def watch(self: DistillRun) -> Any:
-        targets = make(self)
-        kinds.append(type(targets).__name__)
-        return targets
+    def watch(*given: Any) -> Any:
+        objective = build(*given)
+        kinds.append(type(objective.targets).__name__)
+        return objective
 
-    monkeypatch.setattr(DistillRun, "_targets", watch)
+    monkeypatch.setattr(training_run, "build_distillation", watch)
+    return kinds
+
+
+def test_the_targets_are_cached_exactly_where_that_was_decided(tiny: Tiny, settings: Make, targets: list[str]) -> None:
     for cache in (True, False):
         run(tiny({"seeds.probe": int(cache)}), settings(cache_teacher=cache))
-    assert kinds == ["CachedTargets", "ComputedTargets"]
+    assert targets == ["CachedTargets", "ComputedTargets"]
 
 
-@pytest.mark.parametrize(("precision", "size"), [("float32", 4), ("float64", 8), ("bf16", 4)])
-def test_the_cache_is_one_bottleneck_feature_vector_an_image(tiny: Tiny, precision: str, size: int) -> None:
-    assert cache_bytes(tiny({"precision": precision, "projector.bottleneck": 7}), 100) == 100 * 7 * size
+CHANGING: list[dict[str, Any]] = [
+    {"teacher.update": "ema"},
+    {"teacher.update": "previous_epoch"},
+    {"teacher.mode": "train"},
+    {"teacher.statistics": "data"},
+    {"augment": {"kind": "crop_flip", "padding": 1}},
+]
+
+
+@pytest.mark.parametrize("changes", CHANGING, ids=str)
+def test_targets_that_change_are_never_cached(
+    tiny: Tiny, settings: Make, digits: Prepared, targets: list[str], changes: dict[str, Any]
+) -> None:
+    spec = tiny({**changes, "train.epochs": 1})
+    run(spec, settings(cache_teacher=True))
+    assert targets == ["ComputedTargets"]
+    assert cache_bytes(spec, digits) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "still"),
+    [
+        ({"student.alpha": 0.0}, True),
+        ({"student.alpha": 1e-10, "precision": "bf16"}, True),
+        ({"student.alpha": 1e-3}, False),
+        ({"student.alpha": 0.0, "encoder.norm": "batch"}, False),
+    ],
+)
+def test_a_student_that_cannot_move_is_told_of_once(
+    tiny: Tiny, settings: Make, seen: Any, changes: dict[str, Any], still: bool
+) -> None:
+    spec = tiny({"train.optimizer": {"name": "adamw"}, **changes})  # weight decay would move it
+    run(spec, settings(observer=seen, cache_teacher=False))
+    told = [text for (text,) in seen.named("warned") if "exactly 0" in text]
+    assert len(told) == int(still)

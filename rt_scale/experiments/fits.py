@@ -1,0 +1,112 @@
+"""Whether a spec and its data sets fit each other."""
+
+from __future__ import annotations
+
+from rt_scale.data.noise_set import NoiseSet
+from rt_scale.data.prepare import Prepared
+from rt_scale.experiments.needs import training_samples
+from rt_scale.spec.encoders import parse_encoder
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.run import RunSpec
+
+
+def fits(spec: RunSpec, data: Prepared | NoiseSet) -> None:
+    """Refuse a spec that the data set cannot serve; raises InputError."""
+    info = data.info
+    encoder, size = spec.encoder, spec.data.size or info.size
+    parse_encoder(encoder.name).check_image(channels=info.channels, size=size, norm=encoder.norm, width=encoder.width)
+    _fits_views(spec, info.channels, size)
+    samples = training_samples(spec, data)
+    if spec.projector.batch_norm and samples % spec.train.batch_size == 1:
+        raise InputError(
+            f"projector.batch_norm needs at least 2 images a step, but the last step of an epoch has 1: {samples} "
+            f"images in batches of {spec.train.batch_size}. Choose another train.batch_size or data.samples."
+        )
+    if isinstance(data, Prepared):
+        _fits_samples(spec, data)
+        _fits_labels(spec, data)
+
+
+def _fits_samples(spec: RunSpec, data: Prepared) -> None:
+    info, there, samples = data.info, len(data.train.labels), training_samples(spec, data)
+    least, kinds = (len(info.classes), f"of {len(info.classes)} classes") if info.labelled else (1, "without labels")
+    if not least <= samples <= there:
+        raise InputError(
+            f"data.samples is {samples}, but '{info.name}' has {there:,} training images {kinds}; "
+            f"give a number from {least} to {there}, or null for all."
+        )
+
+
+def _fits_labels(spec: RunSpec, data: Prepared) -> None:
+    """Refuse what needs labels where there are none, or too few of them."""
+    info, samples = data.info, training_samples(spec, data)
+    if not info.labelled:
+        if not spec.probe.also or spec.probe.statistics or spec.kind == "supervise":
+            raise InputError(
+                f"The training images of '{info.name}' have no labels: a student can be distilled on them and probed "
+                "on others. Name those in probe.also, and leave kind at distill and probe.statistics at false."
+            )
+        return
+    if spec.probe.knn > samples:
+        raise InputError(
+            f"probe.knn is {spec.probe.knn}, but only {samples} training images are there to be neighbours; "
+            f"give at most {samples}."
+        )
+    if spec.kind == "supervise" and spec.projector.out_dim != len(info.classes):
+        raise InputError(
+            f"kind supervise needs one output a class: projector.out_dim is {spec.projector.out_dim:,}, but "
+            f"'{info.name}' has {len(info.classes)} classes; set projector.out_dim to {len(info.classes)}."
+        )
+
+
+def _fits_views(spec: RunSpec, channels: int, size: int) -> None:
+    """Refuse views that the encoder cannot take."""
+    views, encoder = spec.augment, spec.encoder
+    if views.kind != "multicrop":
+        return
+    sides = {"global_size": views.global_size} | ({"local_size": views.local_size} if views.local_views else {})
+    description = parse_encoder(encoder.name)
+    for name, side in sides.items():
+        if description.design.one_size and side != size:
+            raise InputError(
+                f"augment.{name} is {side}, but encoder '{encoder.name}' is built for images of {size} x {size} pixels "
+                f"and takes no others: {description.design.one_size}. Set augment.{name} to {size}."
+            )
+        try:
+            description.check_image(channels=channels, size=side, norm=encoder.norm, width=encoder.width)
+        except InputError as error:
+            raise InputError(f"augment.{name} is {side}: {error}") from None
+
+
+def fits_probing(spec: RunSpec, main: Prepared | NoiseSet, other: Prepared) -> None:
+    """Refuse a data set of ``probe.also`` that an encoder made for ``main`` cannot be probed on (InputError)."""
+    name, channels, samples = other.info.name, other.info.channels, len(other.train.labels)
+    if not other.info.labelled:
+        raise InputError(f"probe.also names '{name}', whose images have no labels to probe with; leave it out.")
+    if channels != main.info.channels:
+        raise InputError(
+            f"probe.also names '{name}', whose images have {channels} channel{'s' if channels > 1 else ''}; the "
+            f"encoder is distilled on '{main.info.name}' and takes {main.info.channels}. Leave '{name}' out, or "
+            f"distil on a data set with as many channels."
+        )
+    if spec.probe.knn > samples:
+        raise InputError(
+            f"probe.knn is {spec.probe.knn}, but '{name}' in probe.also has only {samples} training images to be "
+            f"neighbours; give at most {samples}, or leave '{name}' out."
+        )
+
+
+def fits_start(spec: RunSpec, main: Prepared | NoiseSet, before: RunSpec, other: Prepared | NoiseSet) -> None:
+    """Refuse weights of a run on images that an encoder for ``main`` is not built for (InputError)."""
+    if main.info.channels != other.info.channels:
+        raise InputError(
+            f"start_from.run is on '{other.info.name}', whose images have another number of channels "
+            f"({other.info.channels}) than those of '{main.info.name}' ({main.info.channels}): its weights do not fit."
+        )
+    size, size_before = spec.data.size or main.info.size, before.data.size or other.info.size
+    reason = parse_encoder(spec.encoder.name).design.one_size
+    if reason and size != size_before:
+        raise InputError(
+            f"start_from.run is on images of {size_before} x {size_before} pixels, this run on {size} x {size}, and "
+            f"encoder '{spec.encoder.name}' takes one size alone: {reason}. Set data.size to {size_before}."
+        )

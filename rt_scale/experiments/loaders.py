@@ -1,0 +1,110 @@
+"""Which reader serves a run's training images, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from rt_scale.data.ffcv import FFCVLoader, require_ffcv
+from rt_scale.data.loader import OrderedLoader
+from rt_scale.data.mapped import MapLoader
+from rt_scale.data.noise import GaussianLoader
+from rt_scale.data.noise_set import NoiseSet
+from rt_scale.data.prepared import Prepared
+from rt_scale.data.resident import ResidentLoader
+from rt_scale.data.subsets import nested_subset
+from rt_scale.spec.errors import InputError, unknown_name
+from rt_scale.spec.run import RunSpec
+from rt_scale.training.distillation import parameter_dtype
+
+SHARE = 0.5
+"""Share of the free memory that images may take to be held in it."""
+LOADERS = ("auto", "resident", "ffcv", "map")
+DRAWN = "drawn"
+
+
+class Choice(NamedTuple):
+    """A reader, and why it was chosen.
+
+    Attributes:
+        name: resident (images on the device), host (in host memory beside it), ffcv, map, or drawn (Gaussian inputs).
+        reason: in words.
+    """
+
+    name: str
+    reason: str
+
+
+def choose_loader(asked: str, image_bytes: int, device: torch.device, free: Callable[[torch.device], int]) -> Choice:
+    """The reader for images of that size.
+
+    Args:
+        asked: ``auto``, ``resident``, ``ffcv`` or ``map``.
+        image_bytes: of all training images that the run uses; 0 where there are none to read.
+        device: where it trains.
+        free: free memory of a device in bytes.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if asked not in LOADERS:
+        raise unknown_name("loader", asked, LOADERS)
+    if not image_bytes:
+        return Choice(DRAWN, "Gaussian inputs are made where they are used")
+    if asked in ("ffcv", "map"):
+        return Choice(asked, "asked for")
+    host = torch.device("cpu")
+    needed = f"{image_bytes / 1e6:,.1f} MB of images"
+    for place in dict.fromkeys((device, host)):
+        room = free(place)
+        if image_bytes <= SHARE * room:
+            name = "resident" if place == device else "host"
+            return Choice(name, f"{needed} take less than {SHARE:.0%} of the {room / 1e9:,.1f} GB free on {place}")
+    if asked == "resident":
+        return Choice("host", f"asked for, though {needed} take more than {SHARE:.0%} of the free memory")
+    reason = f"{needed} take more than {SHARE:.0%} of the free memory"
+    try:
+        require_ffcv()
+    except InputError:
+        return Choice("map", f"{reason}, and FFCV cannot be used here ('rt-scale doctor' says why)")
+    return Choice("ffcv", reason)
+
+
+def training_subset(spec: RunSpec, data: Prepared | NoiseSet) -> np.ndarray | None:
+    """int64 [n] positions of the images that ``spec`` trains on; None for all."""
+    if spec.data.samples is None or isinstance(data, NoiseSet):
+        return None
+    return nested_subset(data.train.labels, spec.data.samples, spec.seeds.data)
+
+
+def training_loader(
+    spec: RunSpec, data: Prepared | NoiseSet, loader: str, device: torch.device, subset: np.ndarray | None
+) -> OrderedLoader:
+    """The training images of ``spec``; the same batches in the same order from every reader.
+
+    Args:
+        spec: its ``data``, ``train.batch_size``, ``seeds.data`` and ``precision`` are read.
+        data: its data set.
+        loader: name of a ``Choice``.
+        device: where batches are to lie.
+        subset: see :func:`training_subset`.
+
+    Raises:
+        InputError: FFCV was asked for and is not there.
+    """
+    batch_size, seed = spec.train.batch_size, spec.seeds.data
+    if isinstance(data, NoiseSet):
+        info, dtype = data.info, parameter_dtype(spec.precision)
+        return GaussianLoader(
+            info.train, info.size, info.channels, data.sigma,
+            batch_size=batch_size, seed=seed, device=device, dtype=dtype,
+        )  # fmt: skip
+    if loader == "ffcv":
+        return FFCVLoader(data.train, batch_size=batch_size, seed=seed, device=device, subset=subset)
+    if loader == "map":
+        return MapLoader(data.train, batch_size=batch_size, seed=seed, device=device, subset=subset)
+    host = loader == "host"
+    return ResidentLoader(data.train, batch_size=batch_size, seed=seed, device=device, subset=subset, host=host)

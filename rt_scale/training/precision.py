@@ -1,0 +1,35 @@
+"""float32 in full, or with the shortcuts that a device has for it: a choice of the spec, never of the library."""
+
+from __future__ import annotations
+
+import torch
+
+from rt_scale.spec.errors import InputError
+
+TF32_SINCE = (8, 0)
+"""Compute capability of the first GPUs with TF32 (Ampere)."""
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse what ``device`` has no arithmetic for (InputError)."""
+    if precision != "tf32":
+        return
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < TF32_SINCE:
+        raise InputError(
+            f"precision tf32 is arithmetic of NVIDIA GPUs since Ampere, and the run is to use '{device}'. Set "
+            "precision to float32 here, which tf32 is a faster approximation of."
+        )
+
+
+def set_precision(precision: str) -> None:
+    """Make float32 of matrix products and convolutions mean what ``precision`` says, in this process.
+
+    torch's own default is tf32 for convolutions and float32 for matrix products: a student that starts from
+    rounding noise would start from another noise in each.
+
+    Args:
+        precision: of the spec; float32, float64 and bf16 all forbid tf32.
+    """
+    # By these names: torch keeps its newer fp32_precision in step with them, but not the other way round.
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"

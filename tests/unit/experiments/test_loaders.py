@@ -1,0 +1,150 @@
+"""Which reader serves a run's images: the rule, and that all of them serve the same."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rt_scale.data.noise import GaussianLoader
+from rt_scale.data.noise_set import noise_set
+from rt_scale.data.prepare import Prepared
+from rt_scale.experiments.loaders import (
+    SHARE,
+    choose_loader,
+    training_loader,
+    training_subset,
+)
+from rt_scale.experiments.run import run
+from rt_scale.experiments.settings import Settings
+from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.run import RunSpec
+from rt_scale.store.metrics import read_metrics
+from rt_scale.store.store import Store
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
+Tiny = Callable[..., RunSpec]
+Make = Callable[..., Settings]
+
+
+def memory(cpu: int, gpu: int = 0) -> Callable[[torch.device], int]:
+    return lambda device: gpu if device.type == "cuda" else cpu
+
+
+@pytest.mark.parametrize(
+    ("asked", "needed", "device", "cpu", "gpu", "chosen", "words"),
+    [
+        ("auto", 100, CPU, 1000, 0, "resident", "less than 50%"),
+        ("auto", 500, CPU, 1000, 0, "resident", "free on cpu"),
+        ("auto", 501, CPU, 1000, 0, "ffcv", "more than 50%"),
+        ("auto", 100, GPU, 1000, 200, "resident", "free on cuda:0"),
+        ("auto", 101, GPU, 1000, 200, "host", "free on cpu"),
+        ("auto", 501, GPU, 1000, 200, "ffcv", "more than"),
+        ("resident", 501, CPU, 1000, 0, "host", "asked for, though"),
+        ("resident", 10, CPU, 1000, 0, "resident", "less than"),
+        ("ffcv", 1, CPU, 1000, 0, "ffcv", "asked for"),
+        ("map", 1, CPU, 1000, 0, "map", "asked for"),
+    ],
+)
+def test_the_rule(asked: str, needed: int, device: torch.device, cpu: int, gpu: int, chosen: str, words: str) -> None:
+    choice = choose_loader(asked, needed, device, memory(cpu, gpu))
+    assert choice.name == chosen
+    assert words in choice.reason
+    assert SHARE == 0.5
+
+
+def absent(name: str) -> str:
+    raise importlib.metadata.PackageNotFoundError(name)
+
+
+def test_without_ffcv_the_map_reads_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    choice = choose_loader("auto", 501, CPU, memory(1000))
+    assert choice.name == "map"
+    assert "FFCV cannot be used here ('rt-scale doctor' says why)" in choice.reason
+
+
+def test_unknown_loaders_are_refused() -> None:
+    for needed in (1, 0):
+        with pytest.raises(InputError, match=r"resident.*ffcv"):
+            choose_loader("residant", needed, CPU, memory(1000))
+
+
+@pytest.mark.parametrize("asked", ["auto", "resident", "ffcv", "map"])
+def test_what_is_drawn_has_no_reader(asked: str) -> None:
+    assert choose_loader(asked, 0, CPU, memory(0)) == ("drawn", "Gaussian inputs are made where they are used")
+
+
+@pytest.mark.parametrize("samples", [60, None])
+def test_every_reader_gives_the_same_batches(tiny: Tiny, digits: Prepared, samples: int | None) -> None:
+    spec = tiny({"data.samples": samples, "seeds.data": 3})
+    subset = training_subset(spec, digits)
+    expected: list[Any] = []
+    for name in ("resident", "host", "map", "ffcv"):
+        loader = training_loader(spec, digits, name, CPU, subset)
+        batches = [*loader.epoch(1), *loader.sequential()]
+        expected = expected or batches
+        for batch, known in zip(batches, expected, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(batch, known, strict=True))
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("float64", torch.float64)])
+def test_noise_is_drawn_whatever_the_reader(tiny: Tiny, precision: str, dtype: torch.dtype) -> None:
+    data = {"name": "gaussian", "size": 8, "samples": 60, "channels": 1, "sigma": 2.0}
+    spec = tiny({"data": data, "probe.also": ["digits"], "precision": precision})
+    noise = noise_set("gaussian", 60, 8, 1, 2.0)
+    assert training_subset(spec, noise) is None
+    loader = training_loader(spec, noise, "drawn", CPU, None)
+    assert isinstance(loader, GaussianLoader)
+    batch = next(loader.epoch(0))
+    assert batch.images.dtype == dtype
+    assert batch.images.shape == (32, 8, 8, 1)
+    assert batch.images.std() == pytest.approx(2.0, rel=0.1)
+
+
+def finish(spec: RunSpec, given: Settings) -> tuple[bytes, Any, Any]:
+    """What must not depend on who reads the images."""
+    result = run(spec, given)
+    run_dir = given.store.run(spec)
+    weights = (run_dir.path / "checkpoints" / str(result["steps"]) / "student.safetensors").read_bytes()
+    return weights, read_metrics(run_dir.metrics_path).drop_columns("time"), (result["last"], result["best"])
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_runs_are_bitwise_the_same_whatever_reads_the_images(
+    tiny: Tiny, settings: Make, seen: Any, tmp_path: Path, cache: bool
+) -> None:
+    found = []
+    for loader in ("resident", "map", "ffcv"):
+        given = settings(store=Store(tmp_path / loader), loader=loader, cache_teacher=cache, observer=seen)
+        found.append(finish(tiny(), given))
+        environment = given.store.run(tiny()).environment() or {}
+        assert environment["execution"]["loader"] == loader
+        assert seen.named("decided")[-1] == (f"images: {loader}, as {environment['execution']['loader_reason']}",)
+    assert len(seen.named("decided")) == 3
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(("first", "then"), [("resident", "ffcv"), ("ffcv", "map"), ("map", "resident")])
+def test_a_run_goes_on_bitwise_with_another_reader(
+    tiny: Tiny, settings: Make, seen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, then: str
+) -> None:
+    spec = tiny({"train.epochs": 3})
+    undisturbed = finish(spec, settings(store=Store(tmp_path / "undisturbed"), loader=first))
+
+    def stop(step: int) -> None:
+        if step == 5:
+            raise RuntimeError("stopped on the way")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(seen, "stepped", stop)
+        with pytest.raises(RunError, match="stopped on the way"):
+            run(spec, settings(observer=seen, loader=first))
+    assert finish(spec, settings(observer=seen, loader=then)) == undisturbed
+    assert seen.named("started") == [(0, 6), (4, 6)]
+    environment = settings().store.run(spec).environment() or {}
+    assert environment["execution"]["loader"] == then

@@ -1,0 +1,119 @@
+"""Runs of kind supervise: labels in place of a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rt_scale.data.inputs import to_inputs
+from rt_scale.data.label_noise import noisy_labels
+from rt_scale.data.prepare import Prepared
+from rt_scale.data.subsets import nested_subset
+from rt_scale.experiments import training_run
+from rt_scale.experiments.run import run
+from rt_scale.experiments.settings import Settings
+from rt_scale.models.pair import build_pair
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.run import RunSpec
+from rt_scale.store.metrics import read_metrics
+
+Tiny = Callable[..., RunSpec]
+Make = Callable[..., Settings]
+CLASSIFIER = {"hidden": [], "parts": "-/lb/-/-/-/-", "init": "torch", "out_dim": 10}
+LABELS: dict[str, Any] = {"kind": "supervise", "projector": CLASSIFIER, "student.alpha": 1.0}
+
+
+def test_a_classifier_learns_its_labels(tiny: Tiny, settings: Make) -> None:
+    spec = tiny({**LABELS, "data.samples": None, "train.epochs": 6, "probe.every": None, "encoder.name": "convnet_8_2"})
+    given = settings()
+    result = run(spec, given)
+    last = result["last"]
+    assert last["test/accuracy"] > 0.7
+    best = result["best"]["test/accuracy"]
+    assert best == {"value": last["test/accuracy"], "step": 270, "epoch": 6}
+    assert not {name for name in result["best"] if not name.startswith(("probe/student/", "test/accuracy"))}
+    assert last["train/accuracy"] > 0.7
+    assert not {"train/kl", "train/teacher_entropy"} & set(last)
+    table = read_metrics(given.store.run(spec).metrics_path).to_pydict()
+    assert [step for step, name in zip(table["step"], table["name"], strict=True) if name == "test/accuracy"] == [
+        0,
+        276 - 6,
+    ]
+
+
+def test_the_test_numbers_are_those_of_the_saved_classifier(tiny: Tiny, settings: Make, digits: Prepared) -> None:
+    spec, given = tiny({**LABELS, "encoder.norm": "batch"}), settings()
+    last = run(spec, given)["last"]
+    model = build_pair(spec, 1, 8).student
+    model.load_state_dict(load_file(given.store.run(spec).path / "checkpoints" / "4" / "student.safetensors"))
+    images = to_inputs(torch.from_numpy(digits.test.read_all()), digits.info.mean, digits.info.std, None, torch.float32)
+    labels = torch.from_numpy(digits.test.labels.astype(np.int64))
+    with torch.no_grad():
+        logits = model.eval()(images)
+    assert last["test/accuracy"] == pytest.approx((logits.argmax(1) == labels).double().mean().item(), abs=1e-6)
+    assert last["test/loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_labels_are_those_of_the_images_with_their_share_of_noise(
+    tiny: Tiny, settings: Make, digits: Prepared, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    built = []
+    build = training_run.build_supervision
+
+    def watch(*given: Any) -> Any:
+        built.append(build(*given))
+        return built[-1]
+
+    monkeypatch.setattr(training_run, "build_supervision", watch)
+    run(tiny({**LABELS, "objective.label_noise": share, "seeds.data": 3, "train.epochs": 1}), settings())
+    every = digits.train.labels
+    subset = nested_subset(every, 60, 3)
+    found = built[0].labels.numpy()
+    assert found.tolist() == noisy_labels(every, share, 10, 3)[subset].tolist()
+    assert (found != every[subset]).mean() == pytest.approx(0.9 * share, abs=0.15)
+
+
+def test_noise_is_in_training_alone(tiny: Tiny, settings: Make) -> None:
+    changes = {**LABELS, "data.samples": None, "encoder.name": "convnet_8_2", "train.epochs": 8, "probe.every": None}
+    last = run(tiny({**changes, "objective.label_noise": 0.5}), settings())["last"]
+    assert last["train/accuracy"] < 0.55
+    assert last["test/accuracy"] > last["train/accuracy"] + 0.15
+
+
+def test_outputs_are_the_classes(tiny: Tiny, settings: Make, colours: Prepared) -> None:
+    given = settings()
+    for changes, classes in (({"projector.out_dim": 11}, 10), ({"data": {"name": "colours"}}, 2)):
+        with pytest.raises(InputError, match=rf"kind supervise needs one output a class: .* set .* to {classes}\."):
+            run(tiny({**LABELS, **changes}), given)
+    assert not given.store.root.exists()
+    tested = run(tiny({**LABELS, "data": {"name": "colours"}, "projector.out_dim": 2}), given)["last"]
+    assert 0 <= tested["test/accuracy"] <= 1
+
+
+def test_augmented_images_are_learned_from(tiny: Tiny, settings: Make) -> None:
+    given = settings()
+    losses = [
+        run(tiny({**LABELS, "augment": augment}), given)["last"]["train/loss"]
+        for augment in ({}, {"kind": "crop_flip", "padding": 1})
+    ]
+    assert losses[0] != losses[1]
+
+
+def test_from_a_distilled_encoder_to_a_classifier(tiny: Tiny, settings: Make) -> None:
+    distilled = {"kind": "distill", "projector": {"hidden": [16], "parts": "-/lb/fn/wn/l/-", "out_dim": 32}}
+    start = {"run": {"same_but": distilled}, "part": "encoder"}
+    spec, given = tiny({"kind": "supervise", "projector": CLASSIFIER, "student": {"start_from": start}}), settings()
+    run(spec, given)
+    first = spec.starts[0].run
+    assert first.name.startswith("distill-")
+    began = load_file(given.store.run(spec).path / "checkpoints" / "0" / "student.safetensors")
+    ended = load_file(given.store.run(first).path / "checkpoints" / "4" / "student.safetensors")
+    encoder = [name for name in ended if name.startswith("encoder.")]
+    assert encoder
+    assert all(torch.equal(began[name], ended[name]) for name in encoder)
