@@ -48,7 +48,7 @@ class Ours:
         start = time.perf_counter()
         targets = CachedTargets(teacher, self.loader.sequential(), images, inputs)
         self.cache_seconds_an_image = (time.perf_counter() - start) / images
-        self.objective = Distillation(targets, inputs, spec.precision)
+        self.objective = Distillation(targets, lambda images, step: (inputs(images),), spec.precision)
         self.optimizer = build_optimizer(spec.train.optimizer, self.student.parameters())
         self.progress = Progress()
         self.losses: list[float] = []
