@@ -24,6 +24,7 @@ from rt_scale.spec.errors import InputError
 
 if TYPE_CHECKING:
     from rt_scale.report.sweep_report import SweepReport
+    from rt_scale.spec.run import RunSpec
     from rt_scale.spec.sweep import Point, SweepSpec
     from rt_scale.store.store import Store
 
@@ -52,6 +53,8 @@ def run(
         bool | None, typer.Option(help="Compute a constant teacher once [where it fits in memory].")
     ] = None,
     loader: Annotated[str, typer.Option(help="What reads images: auto, resident, ffcv, map.")] = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train together, through a local Ray.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs a worker, of several.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Run one spec in this process, or go on with it where it stands."""
@@ -60,13 +63,23 @@ def run(
     value = load_run(spec, overrides)
     from rt_scale.experiments.run import run as run_spec
     from rt_scale.experiments.settings import Settings
-    from rt_scale.launch.progress import RunBar, probe_text
+    from rt_scale.launch.progress import RunBar
 
     console = open_console(stderr=as_json)
     place = open_store(store)
     place.check_writable()
     if place.run(value).result() is not None:
         console.print("complete already, nothing to do")
+    if workers > 1:
+        from rt_scale.launch.ddp import run_here
+
+        with console.status(f"training on {workers} workers"):
+            result = run_here(
+                value, workers=workers, cpus=threads or 1, gpus=gpus, store=place.root,
+                data_dir=find_data_dir(data_dir), device=device, loader=loader,
+            )  # fmt: skip
+        _show(value, place, result, as_json)
+        return
     with RunBar(console) as bar:
         settings = Settings(
             store=place,
@@ -78,11 +91,18 @@ def run(
             observer=bar,
         )
         result = run_spec(value, settings)
+    _show(value, place, result, as_json)
+
+
+def _show(value: RunSpec, place: Store, result: dict[str, Any], as_json: bool) -> None:
+    from rt_scale.launch.progress import probe_text
+
     if as_json:
         print(json.dumps(result, indent=1))
-    else:
-        console.print(f"{value.name}: {probe_text(result['last'])}", highlight=False)
-        console.print(f"in {place.run(value).path}", highlight=False)
+        return
+    console = open_console()
+    console.print(f"{value.name}: {probe_text(result['last'])}", highlight=False)
+    console.print(f"in {place.run(value).path}", highlight=False)
 
 
 @app.command()

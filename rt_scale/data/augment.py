@@ -18,6 +18,7 @@ from rt_scale.data.crops import padded_crops, resized_crops
 from rt_scale.data.draws import MultiCropDraws, ViewDraws, draw_crop_flip, draw_multicrop
 from rt_scale.data.host import on_some
 from rt_scale.data.inputs import to_inputs
+from rt_scale.data.loader import Share
 from rt_scale.spec.augment import AugmentSpec
 from rt_scale.spec.errors import InputError
 
@@ -32,6 +33,7 @@ def augmented_inputs(
     size: int | None,
     dtype: torch.dtype,
     channels_last: bool = True,
+    share: Share | None = None,
 ) -> tuple[torch.Tensor, ...]:
     """The views of a batch, normalised as by ``to_inputs``.
 
@@ -44,6 +46,7 @@ def augmented_inputs(
             are. Views of multicrop have the sides that ``spec`` says.
         dtype: of the views.
         channels_last: memory format of the views.
+        share: where the images lie in a larger batch, whose views they get; None: they are all of it.
 
     Returns:
         One tensor [B, C, S, S] a view: one for none and crop_flip; for multicrop the
@@ -54,12 +57,15 @@ def augmented_inputs(
     """
     if spec.kind == "multicrop":
         working = torch.float64 if dtype == torch.float64 else torch.float32
-        draws = draw_multicrop(generator, spec, *images.shape[:3])
+        batch, start = share or Share(len(images), 0)
+        draws = draw_multicrop(generator, spec, batch, *images.shape[1:3]).of_images(batch, start, len(images))
         views = multicrop(images, spec, draws, working)
         pixels = (255 * view.permute(0, 2, 3, 1) for view in views)
         return tuple(to_inputs(each, mean, std, None, dtype, channels_last=channels_last) for each in pixels)
     if spec.kind == "crop_flip":
-        images = padded_crops(images, draw_crop_flip(generator, spec, len(images)), spec.padding)
+        batch, start = share or Share(len(images), 0)
+        draws_here = draw_crop_flip(generator, spec, batch).of_images(start, len(images))
+        images = padded_crops(images, draws_here, spec.padding)
     return (to_inputs(images, mean, std, size, dtype, channels_last=channels_last),)
 
 

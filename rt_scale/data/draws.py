@@ -72,6 +72,21 @@ class MultiCropDraws(NamedTuple):
     global_views: ViewDraws
     local_views: ViewDraws | None
 
+    def of_images(self, batch: int, start: int, images: int) -> MultiCropDraws:
+        """Those of ``images`` consecutive images of the ``batch``, from position ``start`` on."""
+        if images == batch:
+            return self
+        global_views, local_views = self
+        return MultiCropDraws(
+            global_views.select(_rows(global_views, batch, start, images)),
+            local_views and local_views.select(_rows(local_views, batch, start, images)),
+        )
+
+
+def _rows(draws: ViewDraws, batch: int, start: int, images: int) -> torch.Tensor:
+    """Positions in ``draws`` of all views of consecutive images."""
+    return torch.arange(len(draws.flip)).view(-1, batch)[:, start : start + images].flatten()
+
 
 @dataclass(frozen=True)
 class CropFlipDraws:
@@ -82,6 +97,11 @@ class CropFlipDraws:
     left: torch.Tensor
     flip: torch.Tensor
     """bool [B]."""
+
+    def of_images(self, start: int, images: int) -> CropFlipDraws:
+        """Those of ``images`` consecutive images, from position ``start`` on."""
+        end = start + images
+        return CropFlipDraws(self.top[start:end], self.left[start:end], self.flip[start:end])
 
 
 def augment_generator(seed: int, epoch: int, step: int) -> torch.Generator:

@@ -90,6 +90,12 @@ class OrderedLoader(ABC):
             raise InputError(f"Epoch {epoch} was to start at batch {start}; batches count from 0.")
         return self._batches(order(self.samples, self.seed, epoch)[start * self.batch_size :])
 
+    def share(self, number: int) -> Share:
+        """Which part of batch ``number`` of an epoch this rank has; of an empty one, an image's place in it."""
+        start = number * self.batch_size
+        size = min(self.batch_size, self.samples - start)
+        return Share(size, min(size * self.rank // self.world, size - 1))
+
     def sequential(self) -> Iterator[Batch]:
         """All samples once over all ranks, in the order of their index."""
         return self._batches(np.arange(self.samples))
@@ -126,6 +132,18 @@ def shares(samples: int, batch_size: int, rank: int, world: int) -> Iterator[sli
     for start in range(0, samples, batch_size):
         size = min(batch_size, samples - start)
         yield slice(start + size * rank // world, start + size * (rank + 1) // world)
+
+
+class Share(NamedTuple):
+    """Which images of a batch a rank has.
+
+    Attributes:
+        batch: images in the batch of all ranks together.
+        start: position of the first of this rank's, which are consecutive.
+    """
+
+    batch: int
+    start: int
 
 
 def order(n: int, seed: int, epoch: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from rt_scale.spec.errors import RtScaleError, RunError
 from rt_scale.store.board import BoardWriter
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import METRICS, RunDir
+from rt_scale.training.dist import ALONE, Group
 
 T = TypeVar("T")
 
@@ -30,6 +31,7 @@ class Context:
         metrics: every number so far.
         hparams: the spec as a nested mapping, for TensorBoard.
         elapsed_before: seconds of wall time that earlier attempts took.
+        group: the processes that train together; this one is rank 0, and tells the others where they stand.
     """
 
     run_dir: RunDir
@@ -40,6 +42,7 @@ class Context:
     hparams: Mapping[str, Any]
     elapsed_before: float = 0.0
     board: BoardWriter | None = None
+    group: Group = ALONE
     _started: float = field(default_factory=time.monotonic)
     _last_checkpoint: float = field(default_factory=time.monotonic)
 
@@ -84,6 +87,7 @@ class Context:
             return load(folder), table
 
         found = self.run_dir.latest_checkpoint(read, warn=self.observer.warned)
+        self.group.broadcast(None if found is None else found[0])
         self.board = BoardWriter(self.run_dir.path, resume_step=found and found[0])
         self.board.settings(self.hparams)
         if found is None:
@@ -104,3 +108,25 @@ class Context:
             # To look at; the next attempt takes those of its checkpoint. The failure is told, not this one's.
             with contextlib.suppress(RtScaleError):
                 self.metrics.flush()
+
+
+class Follower(Context):
+    """The context of every rank but the first: it reads what rank 0 wrote, and writes nothing."""
+
+    def log(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Rank 0 records the same numbers."""
+
+    def checkpoint(self, step: int, writer: Callable[[Path], None]) -> None:
+        """Rank 0 holds the same weights."""
+
+    def checkpoint_due(self) -> bool:
+        """Rank 0's matter."""
+        return False
+
+    def restore(self, load: Callable[[Path], T]) -> T | None:
+        """What ``load`` makes of the checkpoint that rank 0 goes on from; RunError where it cannot be read here."""
+        step = self.group.broadcast(None)
+        return None if step is None else self.run_dir.checkpoints.read(step, load)
+
+    def close(self, status: Literal["done", "failed"] | None) -> None:
+        """Nothing is open."""

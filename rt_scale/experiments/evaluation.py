@@ -20,6 +20,7 @@ from rt_scale.probing.statistics import agreement, feature_statistics
 from rt_scale.spec.metric_names import ProbeName
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.seeding import stream
+from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.distillation import arithmetic
 from rt_scale.training.loop import Means
 from rt_scale.training.supervised import supervised_cross_entropy
@@ -79,7 +80,7 @@ class Evaluation:
         values |= self._network("student", self.student, describe)
         if self.spec.kind == "supervise":
             prober = self.probers[None]
-            values |= test_classifier(self.student, prober.test, prober.to_inputs, self.spec.precision)
+            values |= test_classifier(self.student, prober.test, prober.to_inputs, self.spec.precision, prober.group)
         if self.spec.probe.statistics:
             values |= statistics | geometry(self.student, self.references)
         return values
@@ -106,12 +107,12 @@ class Evaluation:
         """The teacher's test embeddings as its probes left them, or, of a resumed run, computed here."""
         if self._teacher_test is None:
             prober = self.probers[None]
-            self._teacher_test = embed(self.teacher.encoder, prober.test, prober.to_inputs).x
+            self._teacher_test = embed(self.teacher.encoder, prober.test, prober.to_inputs, prober.group).x
         return self._teacher_test
 
 
 @torch.no_grad()
-def test_classifier(network: Network, split: Split, inputs: ToInputs, precision: str) -> dict[str, float]:
+def test_classifier(network: Network, split: Split, inputs: ToInputs, precision: str, group: Group) -> dict[str, float]:
     """``test/loss`` (nats) and ``test/accuracy`` (share) of a classifier in evaluation mode on a whole split.
 
     Args:
@@ -119,10 +120,13 @@ def test_classifier(network: Network, split: Split, inputs: ToInputs, precision:
         split: the images and labels.
         inputs: images to network inputs.
         precision: of the spec.
+        group: the ranks, each with a split of its own shares.
     """
-    means = Means()
+    means = Means(group)
     with evaluation_mode(network):
         for batch in split.sequential():
+            if not len(batch.labels):
+                continue
             images = inputs(batch.images)
             with arithmetic(precision, images.device):
                 logits = network(images)
@@ -132,7 +136,7 @@ def test_classifier(network: Network, split: Split, inputs: ToInputs, precision:
 
 
 def build_probers(
-    spec: RunSpec, sets: Sets, train: OrderedLoader, inputs: functools.partial[Tensor]
+    spec: RunSpec, sets: Sets, train: OrderedLoader, inputs: functools.partial[Tensor], group: Group = ALONE
 ) -> dict[str | None, Prober]:
     """A prober for the set that is distilled on, where it has labels, then one for each of ``probe.also``.
 
@@ -141,18 +145,27 @@ def build_probers(
         sets: the data sets, which fit the spec.
         train: the training images that the student is distilled on, on which the main prober fits too.
         inputs: from the main set's images to a network's inputs, as ``objectives.clean_inputs`` makes it.
+        group: the ranks that ``train`` is shared by; so are the other images.
     """
     main = sets.main
-    loader = functools.partial(ResidentLoader, batch_size=train.batch_size, seed=train.seed, device=train.device)
+    loader = functools.partial(
+        ResidentLoader,
+        batch_size=train.batch_size,
+        seed=train.seed,
+        device=train.device,
+        rank=group.rank,
+        world=group.world,
+    )
+    prober = functools.partial(Prober, spec.probe, group=group)
     probers: dict[str | None, Prober] = {}
     if isinstance(main, Prepared) and main.info.labelled:
-        probers[None] = Prober(spec.probe, train, loader(main.test), inputs, classes=len(main.info.classes))
+        probers[None] = prober(train, loader(main.test), inputs, classes=len(main.info.classes))
     for name, data in sets.also.items():
         # What the encoder sees: its size, but this set's own mean and standard deviation.
         size = spec.data.size or main.info.size
         convert = functools.partial(inputs, mean=data.info.mean, std=data.info.std, size=size)
         fit, held = loader(data.train), loader(data.test)
-        probers[name] = Prober(spec.probe, fit, held, convert, classes=len(data.info.classes))
+        probers[name] = prober(fit, held, convert, classes=len(data.info.classes))
     return probers
 
 

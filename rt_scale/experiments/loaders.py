@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from rt_scale.data.resident import ResidentLoader
 from rt_scale.data.subsets import nested_subset
 from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.spec.run import RunSpec
+from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.distillation import parameter_dtype
 
 SHARE = 0.5
@@ -81,7 +82,12 @@ def training_subset(spec: RunSpec, data: Prepared | NoiseSet) -> np.ndarray | No
 
 
 def training_loader(
-    spec: RunSpec, data: Prepared | NoiseSet, loader: str, device: torch.device, subset: np.ndarray | None
+    spec: RunSpec,
+    data: Prepared | NoiseSet,
+    loader: str,
+    device: torch.device,
+    subset: np.ndarray | None,
+    group: Group = ALONE,
 ) -> OrderedLoader:
     """The training images of ``spec``; the same batches in the same order from every reader.
 
@@ -91,20 +97,28 @@ def training_loader(
         loader: name of a ``Choice``.
         device: where batches are to lie.
         subset: see :func:`training_subset`.
+        group: the ranks that share every batch.
 
     Raises:
         InputError: FFCV was asked for and is not there.
     """
-    batch_size, seed = spec.train.batch_size, spec.seeds.data
+    order: _Order = {
+        "batch_size": spec.train.batch_size, "seed": spec.seeds.data, "device": device,
+        "rank": group.rank, "world": group.world,
+    }  # fmt: skip
     if isinstance(data, NoiseSet):
         info, dtype = data.info, parameter_dtype(spec.precision)
-        return GaussianLoader(
-            info.train, info.size, info.channels, data.sigma,
-            batch_size=batch_size, seed=seed, device=device, dtype=dtype,
-        )  # fmt: skip
+        return GaussianLoader(info.train, info.size, info.channels, data.sigma, dtype=dtype, **order)
     if loader == "ffcv":
-        return FFCVLoader(data.train, batch_size=batch_size, seed=seed, device=device, subset=subset)
+        return FFCVLoader(data.train, subset=subset, **order)
     if loader == "map":
-        return MapLoader(data.train, batch_size=batch_size, seed=seed, device=device, subset=subset)
-    host = loader == "host"
-    return ResidentLoader(data.train, batch_size=batch_size, seed=seed, device=device, subset=subset, host=host)
+        return MapLoader(data.train, subset=subset, **order)
+    return ResidentLoader(data.train, subset=subset, host=loader == "host", **order)
+
+
+class _Order(TypedDict):
+    batch_size: int
+    seed: int
+    device: torch.device
+    rank: int
+    world: int

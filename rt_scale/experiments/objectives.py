@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,13 +14,14 @@ from rt_scale.data.catalogue import DataInfo
 from rt_scale.data.draws import augment_generator
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.label_noise import noisy_labels
-from rt_scale.data.loader import Loader
+from rt_scale.data.loader import OrderedLoader, Share
 from rt_scale.data.prepared import Prepared
 from rt_scale.experiments.context import Context
 from rt_scale.experiments.needs import constant_targets
 from rt_scale.models.pair import Network
 from rt_scale.probing.features import ToInputs
 from rt_scale.spec.run import RunSpec
+from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.distillation import Distillation, Supervision, Views, arithmetic, parameter_dtype
 from rt_scale.training.objective import view_pairs
 from rt_scale.training.sharpening import Sharpening
@@ -39,8 +40,22 @@ def clean_inputs(spec: RunSpec, info: DataInfo, channels_last: bool) -> functool
     )
 
 
-def build_views(spec: RunSpec, info: DataInfo, channels_last: bool, steps_per_epoch: int) -> Views:
-    """From a batch's images and an optimiser step to views; those of a step are equal wherever a run is resumed."""
+def build_views(
+    spec: RunSpec,
+    info: DataInfo,
+    channels_last: bool,
+    steps_per_epoch: int,
+    share: Callable[[int], Share] | None = None,
+) -> Views:
+    """From a batch's images and an optimiser step to views; those of a step are equal wherever a run is resumed.
+
+    Args:
+        spec: its ``augment``, ``data``, ``precision`` and ``seeds.data`` are read.
+        info: of the images.
+        channels_last: memory format of the views.
+        steps_per_epoch: optimiser steps an epoch.
+        share: from the number of a batch in its epoch to the share that the images are; None: they are all of it.
+    """
     clean = clean_inputs(spec, info, channels_last)
     if spec.augment.kind == "none":
         return lambda images, step: (clean(images),)
@@ -56,15 +71,21 @@ def build_views(spec: RunSpec, info: DataInfo, channels_last: bool, steps_per_ep
 
     def views(images: Tensor, step: int) -> Sequence[Tensor]:
         epoch, batch = divmod(step, steps_per_epoch)
-        return augmented(images, generator=augment_generator(spec.seeds.data, epoch, batch))
+        generator = augment_generator(spec.seeds.data, epoch, batch)
+        return augmented(images, generator=generator, share=share and share(batch))
 
     return views
 
 
-def build_sharpenings(spec: RunSpec, steps: int, steps_per_epoch: int) -> dict[str, Sharpening]:
-    """What is done to the logits of teacher and student."""
+def share_of(loader: OrderedLoader) -> Callable[[int], Share] | None:
+    """From the number of a batch to the share of it that ``loader`` gives; None where it gives whole batches."""
+    return None if loader.world == 1 else loader.share
+
+
+def build_sharpenings(spec: RunSpec, steps: int, steps_per_epoch: int, group: Group = ALONE) -> dict[str, Sharpening]:
+    """What is done to the logits of teacher and student, whose centres are those of all ranks of ``group``."""
     return {
-        role: Sharpening(part.temperature, part.center, steps=steps, steps_per_epoch=steps_per_epoch)
+        role: Sharpening(part.temperature, part.center, steps=steps, steps_per_epoch=steps_per_epoch, group=group)
         for role, part in (("teacher", spec.teacher), ("student", spec.student))
     }
 
@@ -73,7 +94,7 @@ def build_distillation(
     spec: RunSpec,
     info: DataInfo,
     teacher: Network,
-    loader: Loader,
+    loader: OrderedLoader,
     context: Context,
     sharpenings: dict[str, Sharpening],
 ) -> Distillation:
@@ -93,7 +114,7 @@ def build_distillation(
     layout = context.execution.channels_last
     return Distillation(
         _targets(spec, clean_inputs(spec, info, layout), teacher, loader, context),
-        build_views(spec, info, layout, loader.steps),
+        build_views(spec, info, layout, loader.steps, share_of(loader)),
         spec.precision,
         name=spec.objective.name,
         pairs=view_pairs(spec.objective.pairing, *(views if several else (1, 1))),
@@ -101,17 +122,17 @@ def build_distillation(
     )
 
 
-def _targets(spec: RunSpec, inputs: ToInputs, teacher: Network, loader: Loader, context: Context) -> Targets:
+def _targets(spec: RunSpec, inputs: ToInputs, teacher: Network, loader: OrderedLoader, context: Context) -> Targets:
     if not (constant_targets(spec) and context.execution.cache_teacher):
         learn = spec.teacher.statistics == "data"
         return ComputedTargets(teacher, frozen=spec.teacher.update == "none", learn_statistics=learn)
     context.observer.stage("embedding the teacher's targets")
     with arithmetic(spec.precision, context.execution.device):
-        return CachedTargets(teacher, loader.sequential(), loader.samples, inputs)
+        return CachedTargets(teacher, loader.sequential(), loader.samples, inputs, group=context.group)
 
 
 def build_supervision(
-    spec: RunSpec, info: DataInfo, labels: np.ndarray, loader: Loader, context: Context
+    spec: RunSpec, info: DataInfo, labels: np.ndarray, loader: OrderedLoader, context: Context
 ) -> Supervision:
     """The objective of kind supervise.
 
@@ -123,7 +144,7 @@ def build_supervision(
         context: of the run.
     """
     execution = context.execution
-    views = build_views(spec, info, execution.channels_last, loader.steps)
+    views = build_views(spec, info, execution.channels_last, loader.steps, share_of(loader))
     return Supervision(torch.from_numpy(labels).to(execution.device), views, spec.precision)
 
 

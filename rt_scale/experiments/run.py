@@ -15,6 +15,7 @@ from rt_scale.experiments.check import Sets, check, unfinished
 from rt_scale.experiments.context import Context
 from rt_scale.experiments.settings import Execution, Settings, resolve
 from rt_scale.experiments.starts import StartWeights, start_weights
+from rt_scale.experiments.together import ALIKE, check_shares, dismiss, follow, lead
 from rt_scale.experiments.training_run import train_run
 from rt_scale.experiments.waiting import compute_first
 from rt_scale.spec.errors import InputError, RtScaleError, RunError
@@ -22,6 +23,7 @@ from rt_scale.spec.metric_names import probe_group
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
+from rt_scale.training.dist import WorkerLost
 from rt_scale.training.precision import check_precision, set_precision
 
 VERSIONS = ("rt-scale", "torch", "torchvision", "numpy", "ray", "pydantic")
@@ -30,7 +32,8 @@ VERSIONS = ("rt-scale", "torch", "torchvision", "numpy", "ray", "pydantic")
 def run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
     """The result of ``spec``: read where its directory is complete, else computed from where it stands.
 
-    The runs that it starts from are computed before it, each in its own directory.
+    The runs that it starts from are computed before it, each in its own directory. With several processes in
+    ``settings.group`` each of them calls this; all return when rank 0 is through.
 
     Args:
         spec: what to run.
@@ -43,6 +46,23 @@ def run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
         InputError: where the spec cannot be run here, or a live process is running it.
         RunError: where it failed; the reason is kept in its directory, and so is what was computed.
     """
+    if settings.group.world == 1:
+        return _run(spec, settings)
+    if not settings.group.leads:
+        follow(settings)
+        finished = settings.store.run(spec).result()
+        return finished or {}
+    try:
+        result = _run(spec, settings)
+    except ALIKE:
+        dismiss(settings)
+        raise
+    # Whatever else is raised leaves the others in the middle of a step: they learn of it by the end of this process.
+    dismiss(settings)
+    return result
+
+
+def _run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
     run_dir = settings.store.run(spec)
     finished = run_dir.result()
     if finished is not None:
@@ -56,7 +76,7 @@ def run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
             return finished
         try:
             return _attempt(spec, data, run_dir, settings)
-        except InputError:
+        except (InputError, WorkerLost):
             raise
         except Exception as error:
             failure = _failure(spec, error)
@@ -69,12 +89,14 @@ def _refuse_impossible(spec: RunSpec, data: Sets, settings: Settings) -> None:
     execution = resolve(spec, data.main, settings, None)
     for each in unfinished(spec, settings.store):
         check_precision(each.precision, execution.device)
+        if settings.group.world > 1:
+            check_shares(each, check(each, settings.data_dir), settings.group.world)
 
 
 def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> dict[str, Any]:
     run_dir.write_spec(spec)
     for start in spec.starts:
-        compute_first(start.run, settings, run)
+        compute_first(start.run, settings, _run)
     earlier = run_dir.environment()
     if earlier:
         _refuse_other_data(spec, data, earlier["data"])
@@ -92,12 +114,14 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> 
         checkpoint_seconds=settings.checkpoint_seconds,
         metrics=MetricsTable(run_dir.metrics_path),
         hparams=spec.canonical(),
+        group=settings.group,
     )
     try:
+        lead(spec, execution, settings)
         result = _result(spec, data, context, weights, run_dir.check().attempt)
         run_dir.complete(result)
-    except Exception:
-        context.close("failed")
+    except Exception as error:
+        context.close(None if isinstance(error, WorkerLost) else "failed")
         raise
     except BaseException:  # stopped from outside: it is to go on later
         context.close(None)
@@ -166,6 +190,7 @@ def _machine(execution: Execution) -> dict[str, Any]:
         "versions": {name: _version(name) for name in VERSIONS},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "threads": execution.threads,
+        "workers": execution.workers,
     }
 
 

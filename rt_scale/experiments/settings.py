@@ -20,6 +20,7 @@ from rt_scale.experiments.needs import cache_bytes, image_bytes
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
+from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.precision import check_precision
 
 MEMINFO = Path("/proc/meminfo")
@@ -86,6 +87,7 @@ class Settings:
             as needed), or ``auto``: in memory where they take less than half of it, else streamed.
         checkpoint_seconds: least time between two checkpoints; probing and the end always write one.
         observer: who watches.
+        group: the processes that train together, each with settings of its own; rank 0's decide.
     """
 
     store: Store
@@ -97,6 +99,7 @@ class Settings:
     loader: str = "auto"
     checkpoint_seconds: float = 30.0
     observer: Observer = field(default_factory=Silent)
+    group: Group = ALONE
 
 
 @dataclass(frozen=True)
@@ -105,11 +108,12 @@ class Execution:
 
     Attributes:
         device: a torch device.
-        threads: CPU threads.
+        threads: CPU threads a worker.
         cache_teacher: whether the teacher's features are computed once.
         channels_last: memory format of feature maps.
         loader: what reads training images, see ``loaders.Choice``.
         loader_reason: why it does.
+        workers: processes that train together.
     """
 
     device: torch.device
@@ -118,6 +122,7 @@ class Execution:
     channels_last: bool
     loader: str
     loader_reason: str
+    workers: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``environment.json``."""
@@ -156,7 +161,7 @@ def resolve(
     loader, reason = choose_loader(settings.loader, image_bytes(spec, data), device, free_memory)
     if loader == "ffcv":
         require_ffcv()
-    return Execution(device, threads, cache, channels_last, loader, reason)
+    return Execution(device, threads, cache, channels_last, loader, reason, settings.group.world)
 
 
 def find_device(name: str) -> torch.device:

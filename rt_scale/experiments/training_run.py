@@ -22,6 +22,7 @@ from rt_scale.models.pair import Pair, build_pair, to_device
 from rt_scale.spec.duration import duration_steps
 from rt_scale.spec.metric_names import is_constant
 from rt_scale.spec.run import RunSpec
+from rt_scale.training.batch_norm import with_global_statistics
 from rt_scale.training.checkpoint import load_training, read_weights, save_training, save_weights
 from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
 from rt_scale.training.loop import Progress, distance, train
@@ -48,23 +49,28 @@ class TrainingRun:
     def __init__(self, spec: RunSpec, data: Sets, context: Context, weights: StartWeights) -> None:
         self.spec, self.context, self.info = spec, context, data.main.info
         execution = context.execution
+        self.group = group = context.group
         dtype = parameter_dtype(spec.precision)
+        subset = training_subset(spec, data.main)
         pair = build_pair(spec, self.info.channels, spec.data.size or self.info.size, weights)
         self.teacher, self.student = (
             to_device(network, execution.device, dtype, channels_last=execution.channels_last) for network in pair
         )
+        self.loader = training_loader(spec, data.main, execution.loader, execution.device, subset, group)
+        stand_ins = self.loader.samples % self.loader.batch_size in range(1, group.world)
+        self.teacher, self.student = (
+            with_global_statistics(network, group, stand_ins=stand_ins) for network in (self.teacher, self.student)
+        )
         self.initial = [parameter.detach().clone() for parameter in self.student.parameters()]
-        subset = training_subset(spec, data.main)
         self.labels = None
         if spec.kind == "supervise" and isinstance(data.main, Prepared):
             self.labels = training_labels(spec, data.main, subset)
-        self.loader = training_loader(spec, data.main, execution.loader, execution.device, subset)
         steps = {"steps": self.total_steps, "steps_per_epoch": self.loader.steps}
         self.following = Following(spec.teacher, self.teacher, self.student, **steps)
-        self.sharpenings = build_sharpenings(spec, **steps)
+        self.sharpenings = build_sharpenings(spec, **steps, group=group)
         self.evaluation = Evaluation(
             spec,
-            build_probers(spec, data, self.loader, clean_inputs(spec, self.info, execution.channels_last)),
+            build_probers(spec, data, self.loader, clean_inputs(spec, self.info, execution.channels_last), group),
             Pair(self.teacher, self.student),
             self.initial,
             context.observer.stage,
@@ -84,6 +90,7 @@ class TrainingRun:
         """Train to the end; the last value of every metric."""
         if not self._resume():
             self._begin()
+        self.group.check_same([*self.student.parameters(), *self.teacher.parameters()])
         objective = self._objective()
         self.context.observer.started(self.progress.step, self.total_steps)
         train(
@@ -95,6 +102,7 @@ class TrainingRun:
             progress=self.progress,
             before_update=self._update_rules(),
             hooks=[self],
+            group=self.group,
         )
         return self.context.metrics.last()
 

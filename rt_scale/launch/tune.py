@@ -1,42 +1,27 @@
 """Ray Tune over a list of runs. Ray schedules; the run directories are the truth.
 
-A run with one worker executes directly in a function trainable. Its process is reused for the next
+A run with one worker executes directly in a function trainable; one with several starts a Ray Train inside its
+trial, which itself holds next to nothing. The process of a trial is reused for the next
 run, so that importing torch is paid once a slot. Nothing of Ray's own state is read back: a run that
 is started again, by Tune after its process was killed or by the next driver, resumes from its directory.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
-import signal
 import tempfile
-import threading
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from rt_scale.spec.errors import InputError, RtScaleError
+from rt_scale.launch.cluster import at_once, local_ray, refuse_impossible
+from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, Point
 
-# Read by Ray when it is imported; what a user has set stands.
-for _name, _value in {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}.items():
-    os.environ.setdefault(_name, _value)
+# After cluster, which sets what Ray reads when it is imported.
+from ray import tune  # isort: skip
 
-import ray  # noqa: E402
-from ray import tune  # noqa: E402
 
 RESTARTS = 3
 """How often a run whose process was killed is started again within one sweep."""
@@ -91,16 +76,24 @@ def run_points(
             "device": device,
             "threads": launch.cpus,
             "loader": launch.loader,
+            "workers": launch.workers,
+            "gpus": launch.gpus,
         }
         for point in points
     ]
     scratch = Path(tempfile.mkdtemp(prefix="rt-scale-tune-"))
     forward = _Forward(view)
     try:
-        with _local_ray():
-            _refuse_impossible(launch)
+        with local_ray(launch.workers > 1):
+            refuse_impossible(launch)
+            resources = {"cpu": launch.cpus, "gpu": launch.gpus}
+            if launch.workers > 1:
+                # The workers are a placement group of their own. So that trials never hold what workers of others
+                # wait for, a trial holds nothing, and no more are started than have room for all of their workers.
+                resources = {"cpu": 0.01, "gpu": 0}
+                concurrency = min(concurrency or at_once(launch), at_once(launch))
             tune.Tuner(
-                tune.with_resources(_trial, {"cpu": launch.cpus, "gpu": launch.gpus}),
+                tune.with_resources(_trial, resources),
                 param_space={"run": tune.grid_search(configs)},
                 tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=concurrency),
                 run_config=tune.RunConfig(
@@ -168,6 +161,10 @@ def _run(given: Mapping[str, Any]) -> None:
     from rt_scale.experiments.settings import Settings
     from rt_scale.store.store import Store
 
+    spec = RunSpec.model_validate(given["spec"])
+    if given["workers"] > 1:
+        _run_with_workers(spec, given)
+        return
     settings = Settings(
         store=Store(Path(given["store"])),
         data_dir=Path(given["data_dir"]),
@@ -176,7 +173,25 @@ def _run(given: Mapping[str, Any]) -> None:
         loader=given["loader"],
         observer=_Reporter(),
     )
-    run(RunSpec.model_validate(given["spec"]), settings)
+    run(spec, settings)
+
+
+def _run_with_workers(spec: RunSpec, given: Mapping[str, Any]) -> None:
+    from rt_scale.launch.ddp import run_with_workers  # Ray Train is needed nowhere else
+
+    reporter = _Reporter()
+    reporter.started(0, 0)
+    reporter.stage(f"training on {given['workers']} workers")
+    run_with_workers(
+        spec,
+        workers=given["workers"],
+        cpus=given["threads"],
+        gpus=given["gpus"],
+        store=Path(given["store"]),
+        data_dir=Path(given["data_dir"]),
+        device=given["device"],
+        loader=given["loader"],
+    )
 
 
 def _in_words(error: Exception) -> str:
@@ -215,38 +230,3 @@ class _Forward(tune.Callback):  # type: ignore[misc]
         if error is not None:
             self.errors[label] = error
         self._view.finished(label, error)
-
-
-@contextmanager
-def _local_ray() -> Iterator[None]:
-    """A Ray of our own on this machine, quiet, on localhost, gone afterwards."""
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ray.init(
-            address="local",
-            num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            configure_logging=True,
-        )
-        # Ray puts its own handler in place of ours, which ends a sweep as Ctrl-C does.
-        if on_sigterm is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)
-        try:
-            yield
-        finally:
-            ray.shutdown()
-
-
-def _refuse_impossible(launch: LaunchSpec) -> None:
-    has = ray.cluster_resources()
-    for name, wanted, key in (("cpus", launch.cpus, "CPU"), ("gpus", launch.gpus, "GPU")):
-        if wanted > has.get(key, 0):
-            raise InputError(
-                f"launch.{name} asks for {wanted:g} a run, but this machine has {has.get(key, 0):g}. "
-                f"Lower it in the sweep file, or run where there are more."
-            )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from rt_scale.training.dist import ALONE, Group
+
 if TYPE_CHECKING:
     from rt_scale.data.loader import Batch
 
@@ -21,10 +23,10 @@ class Split(Protocol):
 
     @property
     def samples(self) -> int:
-        """Number of images."""
+        """Number of images, over all ranks."""
 
     def sequential(self) -> Iterator[Batch]:
-        """Every image once, in index order."""
+        """Every image once over all ranks, in index order."""
 
 
 class Features(NamedTuple):
@@ -40,7 +42,7 @@ class Features(NamedTuple):
 
 
 @torch.no_grad()
-def embed(encoder: nn.Module, split: Split, to_inputs: ToInputs) -> Features:
+def embed(encoder: nn.Module, split: Split, to_inputs: ToInputs, group: Group = ALONE) -> Features:
     """Embeddings of a whole split with the encoder in evaluation mode (paper, section 3 'Probing').
 
     The training mode of every module of the encoder is afterwards what it was.
@@ -49,9 +51,10 @@ def embed(encoder: nn.Module, split: Split, to_inputs: ToInputs) -> Features:
         encoder: from inputs [B, C, H, W] to embeddings [B, D], on the device of the inputs.
         split: N images, with labels.
         to_inputs: see ``ToInputs``.
+        group: the ranks that share the work, each with a split of its own shares of at least one image.
 
     Returns:
-        Embeddings and labels in index order, on the encoder's device.
+        Embeddings and labels of all images in index order, on every rank, on the encoder's device.
 
     Raises:
         ValueError: the split holds no image, or yields another number than it names.
@@ -60,21 +63,29 @@ def embed(encoder: nn.Module, split: Split, to_inputs: ToInputs) -> Features:
     filled = 0
     with evaluation_mode(encoder):
         for batch in split.sequential():
+            if group.world > 1 and not len(batch.index):
+                continue
             embeddings = encoder(to_inputs(batch.images))
             if x is None or y is None:
-                x = embeddings.new_empty((split.samples, embeddings.shape[1]), dtype=torch.float32)
-                y = torch.empty(split.samples, dtype=torch.int64, device=x.device)
-            x[filled : filled + len(embeddings)] = embeddings
-            y[filled : filled + len(embeddings)] = batch.labels
+                x = embeddings.new_zeros((split.samples, embeddings.shape[1]), dtype=torch.float32)
+                y = torch.zeros(split.samples, dtype=torch.int64, device=x.device)
+            rows = batch.index if group.world > 1 else slice(filled, filled + len(embeddings))
+            x[rows] = embeddings.to(x)
+            y[rows] = batch.labels
             filled += len(embeddings)
-    if x is None or y is None or filled != split.samples:
+    if x is None or y is None:
+        raise ValueError(f"a split of {split.samples} images yielded 0")
+    # Each row is one rank's, and 0 on the others: their sum is exact.
+    group.sum(x)
+    group.sum(y)
+    if (filled := int(group.sum(torch.tensor([filled], device=x.device)))) != split.samples:
         raise ValueError(f"a split of {split.samples} images yielded {filled}")
     return Features(x, y)
 
 
-def pixels(split: Split, to_inputs: ToInputs) -> Features:
+def pixels(split: Split, to_inputs: ToInputs, group: Group = ALONE) -> Features:
     """The normalised inputs themselves, flattened, as if they were embeddings [N, C * H * W]."""
-    return embed(nn.Flatten(), split, to_inputs)
+    return embed(nn.Flatten(), split, to_inputs, group)
 
 
 def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from rt_scale.probing.linear import linear_probe
 from rt_scale.probing.logistic import logistic_probe
 from rt_scale.probing.ridge import ridge_probe
 from rt_scale.spec.run import ProbeSpec
+from rt_scale.training.dist import ALONE, Group
 
 
 class Prober:
@@ -28,12 +29,23 @@ class Prober:
         test: images to measure on.
         to_inputs: from uint8 images to a network's inputs.
         classes: number of classes.
+        group: the ranks that share the embedding of images. The classifiers are rank 0's alone, the others, which wait
+            for it at their next reduction, measure nothing: an equal result k times would help nobody.
 
     Raises:
         InputError: more neighbours than training images.
     """
 
-    def __init__(self, spec: ProbeSpec, train: Split, test: Split, to_inputs: ToInputs, *, classes: int) -> None:
+    def __init__(
+        self,
+        spec: ProbeSpec,
+        train: Split,
+        test: Split,
+        to_inputs: ToInputs,
+        *,
+        classes: int,
+        group: Group = ALONE,
+    ) -> None:
         if spec.knn:
             check_neighbours(spec.knn, train.samples)
         self.spec = spec
@@ -41,6 +53,7 @@ class Prober:
         self.test = test
         self.to_inputs = to_inputs
         self.classes = classes
+        self.group = group
 
     def probe_network(
         self, encoder: nn.Module, seed: int, watch: Callable[[Tensor], None] | None = None
@@ -52,16 +65,16 @@ class Prober:
             seed: of the linear classifiers, e.g. ``stream("probe.student", spec.seeds.probe, epoch)``.
             watch: given the test images' embeddings, float32 [N, D], to measure something else on them.
         """
-        train = embed(encoder, self.train, self.to_inputs)
-        test = embed(encoder, self.test, self.to_inputs)
+        train = embed(encoder, self.train, self.to_inputs, self.group)
+        test = embed(encoder, self.test, self.to_inputs, self.group)
         if watch is not None:
             watch(test.x)
         return self.probe_features(train, test, seed)
 
     def probe_input(self, seed: int) -> dict[str, float]:
         """Probe the flattened normalised pixels; ``seed`` as in ``probe_network``."""
-        train = pixels(self.train, self.to_inputs)
-        test = pixels(self.test, self.to_inputs)
+        train = pixels(self.train, self.to_inputs, self.group)
+        test = pixels(self.test, self.to_inputs, self.group)
         return self.probe_features(train, test, seed)
 
     def probe_features(self, train: Features, test: Features, seed: int) -> dict[str, float]:
@@ -75,6 +88,8 @@ class Prober:
             test: of the test images, on the same device.
             seed: as in ``probe_network``.
         """
+        if not self.group.leads:
+            return {}
         values = self._measure(train, test, seed)
         if self.spec.standardized:
             train_x, test_x = standardise(train.x, test.x)

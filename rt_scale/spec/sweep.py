@@ -22,9 +22,11 @@ class LaunchSpec(Part):
     """Where runs are executed; never part of a spec or its hash."""
 
     cpus: int = Field(1, ge=1)
-    """CPU cores a run, which are also the threads it computes with."""
+    """CPU cores a worker, which are also the threads it computes with."""
     gpus: float = Field(0.0, ge=0)
-    """GPUs a run; a fraction shares one GPU between runs."""
+    """GPUs a worker; a fraction shares one GPU between runs of one worker."""
+    workers: int = Field(1, ge=1)
+    """Processes that distil one run together through Ray Train, each a share of every batch of train.batch_size."""
     loader: Literal["auto", "resident", "ffcv", "map"] = "auto"
     """What reads training images: resident (in memory), ffcv (streamed), map (from the file as needed), or auto."""
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rt_scale.data.loader import Batch, Loader
 from rt_scale.spec.errors import RunError
+from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.memory import keep_freed_memory
 
 
@@ -68,9 +69,14 @@ class Diverged(RunError):
 
 
 class Means:
-    """Weighted means of scalar tensors, summed on the device and read once."""
+    """Weighted means of scalar tensors, summed on the device and read once.
 
-    def __init__(self) -> None:
+    Args:
+        group: whose samples the means are over; every rank adds the same names.
+    """
+
+    def __init__(self, group: Group = ALONE) -> None:
+        self._group = group
         self._sums: dict[str, Tensor] = {}
         self._weight = 0
 
@@ -85,7 +91,9 @@ class Means:
         """The means, in one transfer to the host; empty where nothing was added."""
         if not self._sums:
             return {}
-        values = (torch.stack(list(self._sums.values())) / self._weight).tolist()
+        sums = torch.stack(list(self._sums.values()))
+        total = self._group.sum(torch.cat([sums, sums.new_tensor([self._weight])]))
+        values = (total[:-1] / total[-1]).tolist()
         return dict(zip(self._sums, values, strict=True))
 
 
@@ -99,6 +107,7 @@ def train(
     progress: Progress,
     before_update: BeforeUpdate = _as_it_is,
     hooks: Sequence[Hook] = (),
+    group: Group = ALONE,
 ) -> None:
     """Train ``model`` from ``progress`` to ``epochs``; ``progress`` moves along.
 
@@ -106,12 +115,15 @@ def train(
     end. Metrics are the objective's, ``loss`` and ``grad_norm`` (l2 norm of the whole gradient as the objective
     gives it). ``before_update`` is called between the gradient and the optimiser's step.
 
+    With several ranks in ``group`` each calls this with its own loader of its shares and a model of equal weights;
+    gradients and metrics are those of the global batch.
+
     Raises:
         Diverged: at the end of an epoch whose mean loss or gradient is not finite.
     """
     with keep_freed_memory():
         while progress.epoch < epochs:
-            metrics = _epoch(model, loader, objective, optimizer, progress, before_update, hooks)
+            metrics = _epoch(model, loader, objective, optimizer, progress, before_update, hooks, group)
             progress.epoch += 1
             _refuse_divergence(metrics, progress)
             for hook in hooks:
@@ -126,14 +138,17 @@ def _epoch(
     progress: Progress,
     before_update: BeforeUpdate,
     hooks: Sequence[Hook],
+    group: Group,
 ) -> dict[str, float]:
     """One pass over the loader; the means of its metrics."""
-    means = Means()
+    means = Means(group)
     model.train()
-    for batch in loader.epoch(progress.epoch):
-        measured = objective(model, batch, progress.step)
+    for number, batch in enumerate(loader.epoch(progress.epoch)):
+        share, weight = group.share(batch, loader, number)
+        measured = objective(model, share, progress.step)
         optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(measured.loss)
+        torch.autograd.backward(measured.loss if group.world == 1 else measured.loss * weight)
+        group.sum_gradients(model.parameters())
         norm = _gradient_norm(model)
         means.add({"loss": measured.loss, "grad_norm": norm} | measured.metrics, len(batch.index))
         before_update(progress.step, norm)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rt_scale.spec.schedule import parse
+from rt_scale.training.dist import ALONE, Group
 
 
 class Sharpening:
@@ -19,6 +20,7 @@ class Sharpening:
         center: momentum mu, a number or a schedule in [0, 1]; None: no centre.
         steps: optimiser steps of the run.
         steps_per_epoch: optimiser steps an epoch.
+        group: the ranks whose images and views the mean is over.
 
     Attributes:
         centre: [m], in the logits' dtype; None before the first batch and without centring.
@@ -31,10 +33,12 @@ class Sharpening:
         *,
         steps: int = 1,
         steps_per_epoch: int = 1,
+        group: Group = ALONE,
     ) -> None:
         self.temperature = parse(temperature)
         self.momentum = None if center is None else parse(center)
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
+        self.group = group
         self.centre: Tensor | None = None
 
     def __call__(self, logits: Tensor, step: int) -> Tensor:
@@ -45,7 +49,7 @@ class Sharpening:
                 self.centre = torch.zeros_like(logits[0], requires_grad=False)
             sharpened = logits - self.centre
             momentum = self.momentum.value(step, self.steps, self.steps_per_epoch)
-            self.centre = momentum * self.centre + (1 - momentum) * logits.detach().mean(dim=0)
+            self.centre = momentum * self.centre + (1 - momentum) * self.group.mean_of_rows(logits)
         temperature = self.temperature.value(step, self.steps, self.steps_per_epoch)
         return sharpened if temperature == 1 else sharpened / temperature
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rt_scale.data.loader import Batch
 from rt_scale.models.pair import Network
+from rt_scale.training.dist import ALONE, Group
 
 
 class Targets(Protocol):
@@ -55,10 +56,11 @@ class CachedTargets:
 
     Args:
         teacher: the frozen network.
-        batches: every training image once, with its position in ``index``.
+        batches: every training image once over all ranks, with its position in ``index``.
         samples: number of training images N; the cache is [N, k] in the teacher's dtype.
         to_inputs: uint8 images to network inputs.
         advance: called with the number of images done, after every batch.
+        group: the ranks; each holds the features of all images afterwards.
     """
 
     @torch.no_grad()
@@ -69,14 +71,19 @@ class CachedTargets:
         samples: int,
         to_inputs: Callable[[Tensor], Tensor],
         advance: Callable[[int], None] = lambda images: None,
+        group: Group = ALONE,
     ) -> None:
         self.projector = teacher.projector
         self.directions = teacher.projector.directions()
         weight = next(teacher.parameters())
-        self.features = weight.new_empty(samples, self.projector.feature_width)
+        self.features = weight.new_zeros(samples, self.projector.feature_width)
         for batch in batches:
+            if not len(batch.index):
+                continue
             self.features[batch.index] = teacher.features(to_inputs(batch.images)).to(self.features)
             advance(len(batch.index))
+        # Each row is one rank's, and 0 on the others: their sum is exact.
+        group.sum(self.features)
 
     @torch.no_grad()
     def __call__(self, views: Sequence[Tensor], index: Tensor) -> Tensor:

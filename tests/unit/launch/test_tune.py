@@ -72,8 +72,8 @@ def test_the_reader_reaches_every_run(tmp_path: Path, monkeypatch: pytest.Monkey
             """Nothing is run."""
 
     monkeypatch.setattr(tune.tune, "Tuner", Tuner)
-    monkeypatch.setattr(tune, "_local_ray", contextlib.nullcontext)
-    monkeypatch.setattr(tune, "_refuse_impossible", lambda launch: None)
+    monkeypatch.setattr(tune, "local_ray", contextlib.nullcontext)
+    monkeypatch.setattr(tune, "refuse_impossible", lambda launch: None)
     launch = LaunchSpec(loader=loader)
     tune.run_points(points, launch, store=tmp_path, data_dir=tmp_path, device="cpu", view=Recorder())
     assert [config["label"] for config in configs] == [point.label for point in points]
