@@ -66,9 +66,10 @@ def run_with_workers(
     check_workers(workers, cpus, gpus, ray.cluster_resources())
     run_dir = Store(store).run(spec)
     scratch = Path(tempfile.mkdtemp(prefix="rt-scale-train-"))
+    refusal = scratch / "refusal"
     config = {
         "spec": spec.model_dump(mode="json"), "store": str(store.absolute()), "data_dir": str(data_dir.absolute()),
-        "device": device if gpus else "cpu", "threads": cpus, "loader": loader, "refusal": str(scratch / "refusal"),
+        "device": device if gpus else "cpu", "threads": cpus, "loader": loader, "refusal": str(refusal),
     }  # fmt: skip
     try:
         for _ in range(RESTARTS + 1):
@@ -77,7 +78,6 @@ def run_with_workers(
             finished = run_dir.result()
             if finished is not None:
                 return finished
-            refusal = Path(config["refusal"])
             if refusal.exists():
                 raise InputError(refusal.read_text(encoding="utf-8"))
             failure = run_dir.failure()

@@ -11,6 +11,7 @@ from rt_scale.data.augment import augmented_inputs, multicrop
 from rt_scale.data.crops import padded_crops
 from rt_scale.data.draws import augment_generator, draw_crop_flip, draw_multicrop
 from rt_scale.data.inputs import to_inputs
+from rt_scale.data.loader import Share
 from rt_scale.spec.augment import AugmentSpec
 from rt_scale.spec.errors import InputError
 
@@ -156,3 +157,12 @@ def test_greyscale_has_equal_channels() -> None:
 def test_two_channels_are_refused() -> None:
     with pytest.raises(InputError, match=r"1 or 3 channels; these have 2"):
         _augmented(MULTICROP, _images(2))
+
+
+@pytest.mark.parametrize("spec", [{"kind": "none"}, {"kind": "crop_flip", "padding": 2}, MULTICROP])
+@pytest.mark.parametrize(("start", "end"), [(0, 16), (0, 5), (5, 16), (15, 16)])
+def test_a_share_of_a_batch_gets_the_views_that_it_has_in_the_whole(spec: dict[str, Any], start: int, end: int) -> None:
+    whole = _augmented(spec, _images(), dtype=torch.float64)
+    part = _augmented(spec, _images()[start:end], dtype=torch.float64, share=Share(16, start))
+    for own, view in zip(part, whole, strict=True):
+        torch.testing.assert_close(own, view[start:end], rtol=0, atol=1e-12)

@@ -1,0 +1,63 @@
+"""`launch.workers` and `rt-scale run --workers` through a real local Ray Train."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rt_scale.experiments.run import run
+from rt_scale.experiments.settings import Settings
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import load_sweep
+from rt_scale.store.store import Store
+
+Start = Callable[..., subprocess.Popen[str]]
+BASE: dict[str, Any] = {
+    "data": {"name": "digits", "samples": 97},
+    "encoder": {"name": "convnet_4_2", "norm": "batch"},
+    "projector": {"hidden": [16], "bottleneck": 8, "out_dim": 32},
+    "train": {"epochs": 2, "batch_size": 32},
+    "probe": {"knn": 5, "epochs": 2, "standardized": False},
+    "precision": "float64",
+}
+TIMEOUT = 540
+
+
+def test_a_run_with_two_workers_is_the_run_with_one(tmp_path: Path, data_dir: Path, start: Start) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(BASE))
+    spec = RunSpec.model_validate(BASE)
+    command = ["run", file, "--store", tmp_path / "two", "--data-dir", data_dir, "--workers", 2, "--threads", 1]
+    out, err = start(*command, "--device", "cpu", "--json").communicate(timeout=TIMEOUT)
+    found = json.loads(out)
+    assert found == Store(tmp_path / "two").run(spec).result(), err
+    alone = run(spec, Settings(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
+    assert found["last"] == pytest.approx(alone["last"], rel=1e-9, abs=1e-9)
+
+
+def test_runs_of_several_workers_in_a_sweep_take_turns(tmp_path: Path, data_dir: Path, start: Start) -> None:
+    """Two runs, room for the workers of one: neither holds what the other waits for, and a failure is told."""
+    file = tmp_path / "sweep.yaml"
+    axes = {"student.alpha": [0.5, 1.0]}
+    optimizer = {"optimizer": {"name": "sgd", "lr": 0.01}}
+    base = {**BASE, "train": BASE["train"] | optimizer}
+    file.write_text(
+        yaml.safe_dump(
+            {"name": "two", "base": base, "axes": axes, "launch": {"workers": 2, "cpus": 1}}, sort_keys=False
+        )
+    )
+    process = start("sweep", file, "--store", tmp_path / "store", "--data-dir", data_dir, "--device", "cpu")
+    out, err = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, (out, err)
+    for point in load_sweep(file)[1]:
+        run_dir = Store(tmp_path / "store").run(point.spec)
+        environment = run_dir.environment()
+        assert environment is not None
+        assert run_dir.result() is not None
+        assert [(each["workers"], each["threads"]) for each in environment["attempts"]] == [(2, 1)]
