@@ -27,6 +27,11 @@ for _name, _value in {
 
 import ray  # noqa: E402
 
+TRIAL = "rt-scale-trial"
+"""What a trial holds whose workers are elsewhere: Tune refuses a trial of nothing, and a CPU's hundredth would be
+missing where the workers need all CPUs there are."""
+TRIALS = 1000
+
 
 @contextmanager
 def local_ray(nested: bool = False) -> Iterator[None]:
@@ -44,6 +49,7 @@ def local_ray(nested: bool = False) -> Iterator[None]:
         ray.init(
             address="local",
             num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            resources={TRIAL: TRIALS} if nested else None,
             include_dashboard=nested,
             log_to_driver=False,
             logging_level="ERROR",
@@ -94,8 +100,8 @@ def check_workers(workers: int, cpus: int, gpus: float, resources: Mapping[str, 
 
 
 def at_once(launch: LaunchSpec) -> int:
-    """How many runs of several workers the cluster holds; one CPU's hundredth a trial is left beside them."""
-    has, runs = ray.cluster_resources(), []
+    """How many runs of several workers the cluster holds together."""
+    has, runs = ray.cluster_resources(), [TRIALS]
     for wanted, key in ((launch.cpus, "CPU"), (launch.gpus, "GPU")):
         if wanted:
             runs.append(int(has.get(key, 0) // (launch.workers * wanted)))

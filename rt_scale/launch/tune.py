@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from rt_scale.launch.cluster import at_once, local_ray, refuse_impossible
+from rt_scale.launch.cluster import TRIAL, at_once, local_ray, refuse_impossible
 from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, Point
@@ -86,11 +86,11 @@ def run_points(
     try:
         with local_ray(launch.workers > 1):
             refuse_impossible(launch)
-            resources = {"cpu": launch.cpus, "gpu": launch.gpus}
+            resources: Any = {"cpu": launch.cpus, "gpu": launch.gpus}
             if launch.workers > 1:
                 # The workers are a placement group of their own. So that trials never hold what workers of others
                 # wait for, a trial holds nothing, and no more are started than have room for all of their workers.
-                resources = {"cpu": 0.01, "gpu": 0}
+                resources = tune.PlacementGroupFactory([{TRIAL: 1}])
                 concurrency = min(concurrency or at_once(launch), at_once(launch))
             tune.Tuner(
                 tune.with_resources(_trial, resources),

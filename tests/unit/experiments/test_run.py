@@ -71,11 +71,13 @@ def test_a_run_records_its_spec_and_where_it_was_executed(
         "channels_last": True,
         "loader": "map",
         "loader_reason": "asked for",
+        "workers": 1,
     }
     assert environment["data"]["sha256"] == digits.sha256
     (attempt,) = environment["attempts"]
     assert attempt["versions"]["torch"] == importlib.metadata.version("torch")
     assert [attempt["threads"]] == used == [2]
+    assert attempt["workers"] == 1
     assert run_dir.checkpoints.steps() == [0, 2, 4]
     assert (run_dir.path / "checkpoints" / "0" / "teacher.safetensors").is_file()
 

@@ -46,6 +46,7 @@ def test_others_are_not(has: dict[str, float]) -> None:
     ("launch", "runs"),
     [
         (LaunchSpec(workers=2, cpus=1), 8),
+        (LaunchSpec(workers=3, cpus=2), 2),
         (LaunchSpec(workers=2, cpus=1, gpus=1), 2),
         (LaunchSpec(workers=2, cpus=8, gpus=1), 1),
     ],

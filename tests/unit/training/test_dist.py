@@ -243,3 +243,13 @@ def single(group: Group) -> str:
 
 def test_one_value_a_channel_is_refused_as_torch_does(tmp_path: Path) -> None:
     assert all("more than 1 value" in text for text in Ranks(tmp_path / "ranks", 2, single).results())
+
+
+def test_a_share_of_a_batch_is_where_its_images_are() -> None:
+    for rank in range(3):
+        loader, whole = Rows(rank, 3), Rows(0, 1)
+        for number, (part, batch) in enumerate(zip(loader.epoch(0), whole.epoch(0), strict=True)):
+            size, start = loader.share(number)
+            assert size == len(batch.index)
+            assert torch.equal(batch.index[start : start + len(part.index)], part.index)
+            assert start < size  # of an empty share, too: its stand-in takes an image's place
