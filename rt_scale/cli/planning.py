@@ -34,10 +34,10 @@ COUNTED = "FLOPs counted"
 
 PriceOption = Annotated[Path | None, typer.Option("--price", help="A price sheet, e.g. cluster/prices.yaml, edited.")]
 GpusOption = Annotated[
-    int | None, typer.Option("--gpus", min=1, help="GPUs at once [those here]; sweeps that ask for none get one a run.")
+    int | None, typer.Option("--gpus", min=1, help="GPUs at once (those here); sweeps that ask for none get one a run.")
 ]
 CpusOption = Annotated[
-    int | None, typer.Option("--cpus", min=1, help="CPU cores at once, for runs on CPUs [those here].")
+    int | None, typer.Option("--cpus", min=1, help="CPU cores at once, for runs on CPUs (those here).")
 ]
 RateOption = Annotated[float, typer.Option("--rate", min=0, help="Spot interruptions an hour of a running run.")]
 TflopsOption = Annotated[

@@ -160,14 +160,14 @@ class _Counter:
 
     def _embeddings(self) -> Work:
         """The encoder on every image that is probed on."""
-        images = self.samples + self.info.test if self.info.labelled else 0
+        images = self.samples + self.info.test if self.info.labelled and self.spec.probe.own else 0
         images += sum(info.train + info.test for info in self.also.values())
         return self.embedding * (images / self.batch)
 
     def _probing(self, width: int) -> Work:
         """Every probe on vectors of ``width``, on every data set."""
         work = Work()
-        if self.info.labelled:
+        if self.info.labelled and self.spec.probe.own:
             work += self._probes(self.samples, self.info.test, width, len(self.info.classes))
         for info in self.also.values():
             work += self._probes(info.train, info.test, width, len(info.classes))
