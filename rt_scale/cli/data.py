@@ -75,7 +75,7 @@ def data_verify(name: Annotated[str, typer.Argument(help="A prepared data set.")
 @app.command("show")
 def data_show(
     name: Annotated[str, typer.Argument(help="A prepared data set.")],
-    out: Annotated[Path | None, typer.Option(help="The file to write [NAME-SPLIT.png].")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write (NAME-SPLIT.png).")] = None,
     per_class: Annotated[int, typer.Option(min=1, help="Samples a class.")] = 10,
     split: Annotated[Split, typer.Option(help="Which images.")] = Split.TRAIN,
     data_dir: DataOption = None,

@@ -31,15 +31,18 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """What is done, running, failed, partial or missing."""
-    from rt_scale.report.status import show_status, status_of_store, status_of_sweep
+    from rt_scale.report.status import STYLES, count_by_sweep, show_status, status_of_store, status_of_sweep
     from rt_scale.spec.sweep import load_sweep
 
     place = open_store(store)
     rows = status_of_store(place) if file is None else status_of_sweep(load_sweep(file, overrides)[1], place)
     if as_json:
         print(json.dumps([row.to_json() for row in rows], indent=1))
-    else:
-        show_status(rows, open_console())
+        return
+    if file is None and (counts := count_by_sweep(rows, place)):
+        print_table(["sweep", "runs", *STYLES], counts)
+    # The missing ones of a whole store are counted sweep by sweep: they can be very many.
+    show_status(rows, open_console(), quiet=("done",) if file else ("done", "missing"))
 
 
 @app.command()

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 240
 
 StoreOption = Annotated[
-    Path | None, typer.Option("--store", help="Where runs are kept [RT_SCALE_STORE, else ./rt-store].")
+    Path | None, typer.Option("--store", help="Where runs are kept (RT_SCALE_STORE, else ./rt-store).")
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Where prepared data is kept [RT_SCALE_DATA, else the user's cache]."),
+    typer.Option("--data-dir", help="Where prepared data is kept (RT_SCALE_DATA, else the user's cache)."),
 ]
 SetOption = Annotated[
     list[str] | None,

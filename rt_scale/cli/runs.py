@@ -48,9 +48,9 @@ def run(
     store: StoreOption = None,
     data_dir: DataOption = None,
     device: DeviceOption = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads [all that the process may use].")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads (all that the process may use).")] = None,
     cache_teacher: Annotated[
-        bool | None, typer.Option(help="Compute a constant teacher once [where it fits in memory].")
+        bool | None, typer.Option(help="Compute a constant teacher once (where it fits in memory).")
     ] = None,
     loader: Annotated[str, typer.Option(help="What reads images: auto, resident, ffcv, map.")] = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together, through a local Ray.")] = 1,

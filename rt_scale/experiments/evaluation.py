@@ -138,7 +138,7 @@ def test_classifier(network: Network, split: Split, inputs: ToInputs, precision:
 def build_probers(
     spec: RunSpec, sets: Sets, train: OrderedLoader, inputs: functools.partial[Tensor], group: Group = ALONE
 ) -> dict[str | None, Prober]:
-    """A prober for the set that is distilled on, where it has labels, then one for each of ``probe.also``.
+    """A prober for the set that is distilled on, where that is to be probed, then one for each of ``probe.also``.
 
     Args:
         spec: its ``probe``, ``data`` and ``train.batch_size`` are read.
@@ -158,7 +158,7 @@ def build_probers(
     )
     prober = functools.partial(Prober, spec.probe, group=group)
     probers: dict[str | None, Prober] = {}
-    if isinstance(main, Prepared) and main.info.labelled:
+    if isinstance(main, Prepared) and main.info.labelled and spec.probe.own:
         probers[None] = prober(train, loader(main.test), inputs, classes=len(main.info.classes))
     for name, data in sets.also.items():
         # What the encoder sees: its size, but this set's own mean and standard deviation.

@@ -47,7 +47,7 @@ def _fits_labels(spec: RunSpec, data: Prepared) -> None:
                 "on others. Name those in probe.also, and leave kind at distill and probe.statistics at false."
             )
         return
-    if spec.probe.knn > samples:
+    if spec.probe.own and spec.probe.knn > samples:
         raise InputError(
             f"probe.knn is {spec.probe.knn}, but only {samples} training images are there to be neighbours; "
             f"give at most {samples}."

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import time
 import traceback
 from pathlib import Path
@@ -13,7 +11,8 @@ import torch
 
 from rt_scale.experiments.check import Sets, check, unfinished
 from rt_scale.experiments.context import Context
-from rt_scale.experiments.settings import Execution, Settings, resolve
+from rt_scale.experiments.provenance import attempt_record
+from rt_scale.experiments.settings import Settings, resolve
 from rt_scale.experiments.starts import StartWeights, start_weights
 from rt_scale.experiments.together import ALIKE, check_shares, dismiss, follow, lead
 from rt_scale.experiments.training_run import train_run
@@ -25,8 +24,6 @@ from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.dist import WorkerLost
 from rt_scale.training.precision import check_precision, set_precision
-
-VERSIONS = ("rt-scale", "torch", "torchvision", "numpy", "ray", "pydantic")
 
 
 def run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
@@ -102,7 +99,7 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> 
         _refuse_other_data(spec, data, earlier["data"])
     execution = resolve(spec, data.main, settings, earlier and earlier["execution"])
     settings.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
-    attempts = [*(earlier["attempts"] if earlier else []), _machine(execution)]
+    attempts = [*(earlier["attempts"] if earlier else []), attempt_record(execution)]
     run_dir.write_environment({"execution": execution.to_json(), "data": _data_record(data), "attempts": attempts})
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
@@ -178,27 +175,6 @@ def _refuse_other_data(spec: RunSpec, data: Sets, record: dict[str, Any]) -> Non
                 f"Run {spec.name} was computed on a data set '{name}' with other contents (sha256 {then[:12]}..., "
                 f"here {here[:12]}...). Prepare this one under another name, or use another store."
             )
-
-
-def _machine(execution: Execution) -> dict[str, Any]:
-    device = execution.device
-    return {
-        "time": time.time(),
-        "host": platform.node(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in VERSIONS},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
-        "threads": execution.threads,
-        "workers": execution.workers,
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _failure(spec: RunSpec, error: Exception) -> RtScaleError:

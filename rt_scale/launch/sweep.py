@@ -140,7 +140,7 @@ def board_metrics(points: Sequence[Point]) -> list[str]:
     tags = [
         str(ProbeName(role, kind, data))
         for main, probe in dict.fromkeys((_labelled(point.spec.data.name), point.spec.probe) for point in points)
-        for data in (*([None] if main else []), *probe.also)
+        for data in (*([None] if main and probe.own else []), *probe.also)
         for kind in probe.kinds
         for role in ("student", "teacher", "input")
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from rt_scale.spec.sweep import Point
-from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "partial": "yellow", "missing": "dim"}
@@ -27,7 +26,7 @@ class RunStatus:
         name: its directory.
         state: done, running, failed, partial or missing.
         attempts: attempts made so far.
-        detail: age of the heartbeat, or the reason of the failure.
+        detail: age of the heartbeat, the reason of the failure, or, in a whole store, the sweep of a missing run.
     """
 
     label: str
@@ -41,36 +40,62 @@ class RunStatus:
         return asdict(self)
 
 
-def _status(label: str, run_dir: RunDir) -> RunStatus:
-    status = run_dir.status()
+def _status(label: str, name: str, store: Store) -> RunStatus:
+    status = store.status(name)
     detail = ""
     if status.heartbeat_age is not None:
         detail = f"{status.owner}, heartbeat {status.heartbeat_age:.0f} s ago"
     elif status.state == "failed":
-        detail = str((run_dir.failure() or {}).get("reason", ""))
-    return RunStatus(label, run_dir.name, status.state, status.attempts, detail)
+        detail = str((store.run(name).failure() or {}).get("reason", ""))
+    return RunStatus(label, name, status.state, status.attempts, detail)
 
 
 def status_of_sweep(points: Sequence[Point], store: Store) -> list[RunStatus]:
     """One status a run of the sweep, in its order."""
-    return [_status(point.label, store.run(point.spec)) for point in points]
+    return [_status(point.label, point.spec.name, store) for point in points]
 
 
 def status_of_store(store: Store) -> list[RunStatus]:
-    """One status a run that was ever begun in the store."""
-    return [_status(run_dir.name, run_dir) for run_dir in store]
+    """One status a run that was ever begun in the store, by name, then one a run that a sweep still lacks."""
+    rows = [_status(name, name, store) for name in store.names()]
+    begun = {row.name: row for row in rows if row.state != "missing"}
+    missing: dict[str, RunStatus] = {}
+    for sweep in store.sweeps():
+        for name in sweep.runs():
+            if name not in begun:
+                missing.setdefault(name, RunStatus(name, name, "missing", 0, f"of sweep {sweep.name}"))
+    return [*begun.values(), *missing.values()]
 
 
-def show_status(rows: Sequence[RunStatus], console: Console) -> None:
-    """Print the runs that are not done, a row each, and the count of every state."""
+def count_by_sweep(rows: Sequence[RunStatus], store: Store) -> list[tuple[str, ...]]:
+    """For every sweep of the store its name and how many of its runs are in each state.
+
+    Args:
+        rows: of the whole store.
+        store: the store.
+
+    Returns:
+        Rows of text under the titles ``sweep``, ``runs`` and the states; empty where there are no sweeps.
+    """
+    states = {row.name: row.state for row in rows}
+    counts = {sweep.name: Counter(states[name] for name in sweep.runs() if name in states) for sweep in store.sweeps()}
+    counts = {name: count for name, count in counts.items() if count}
+    return [(name, str(count.total()), *(str(count[state]) for state in STYLES)) for name, count in counts.items()]
+
+
+def show_status(rows: Sequence[RunStatus], console: Console, quiet: Collection[str] = ("done",)) -> None:
+    """Print the runs, a row each, but for those in the states ``quiet``, and the count of every state."""
     table = Table(box=None, pad_edge=False)
-    for title in ("run", "state", "attempts", "", "directory"):
+    shown = [row for row in rows if row.state not in quiet]
+    labelled = any(row.label != row.name for row in shown)
+    for title in ("run", "state", "attempts", "", *(["directory"] if labelled else [])):
         table.add_column(title)
-    unfinished = [row for row in rows if row.state != "done"]
-    for row in unfinished:
+    for row in shown:
         state = f"[{STYLES[row.state]}]{row.state}[/]"
-        table.add_row(escape(row.label), state, str(row.attempts), escape(row.detail), row.name)
-    if unfinished:
+        table.add_row(
+            escape(row.label), state, str(row.attempts), escape(row.detail), *([row.name] if labelled else [])
+        )
+    if shown:
         console.print(table)
     counts = Counter(row.state for row in rows)
     text = ", ".join(f"[{STYLES[state]}]{counts[state]} {state}[/]" for state in STYLES if counts[state])

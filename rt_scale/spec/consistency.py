@@ -43,6 +43,8 @@ def _supervised(spec: RunSpec) -> None:
     idle = [name for name, is_given in given.items() if is_given]
     if idle:
         raise ValueError(f"kind supervise learns labels, not a teacher: leave out {', '.join(idle)}")
+    if not spec.probe.own:
+        raise ValueError("kind supervise measures its classifier on its own test images: leave probe.own at true")
     if spec.augment.kind == "multicrop":
         raise ValueError("kind supervise takes one view of an image: set augment.kind to crop_flip or none")
 
@@ -53,6 +55,8 @@ def _noise(spec: RunSpec) -> None:
         raise ValueError("kind supervise learns labels, and gaussian inputs have none: name another data set")
     if not spec.probe.also:
         raise ValueError("gaussian inputs have no labels to probe on: name other data sets in probe.also")
+    if not spec.probe.own:
+        raise ValueError("gaussian inputs are never probed themselves: leave probe.own at true")
     if spec.probe.statistics:
         raise ValueError("probe.statistics are of test images, and gaussian inputs have none: leave it false")
     if spec.augment.kind == "multicrop":

@@ -36,6 +36,8 @@ class ProbeSpec(Part):
 
     Their images are resized to the size that the encoder sees; as many channels as it has are needed.
     """
+    own: bool = Field(True, json_schema_extra={"neutral": True})
+    """Whether the data set that is distilled on is probed itself; false: those of also alone (millions of images)."""
     statistics: bool = Field(False, json_schema_extra={"neutral": False})
     """Whether every probing also measures what embeddings are like: rank, dead units, agreement with the teacher,
     and distance and angle of encoder and projector from start and teacher."""
@@ -52,6 +54,10 @@ class ProbeSpec(Part):
     def _something(self) -> ProbeSpec:
         if not self.kinds:
             raise ValueError("nothing would be probed: set linear to true or knn to 1 or more")
+        if not self.own and not self.also:
+            raise ValueError("nothing would be probed: name data sets in also, or set own to true")
+        if not self.own and self.statistics:
+            raise ValueError("statistics are of the test images of the data set distilled on: set own to true")
         return self
 
     @property

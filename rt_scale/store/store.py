@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rt_scale.spec.errors import InputError
-from rt_scale.store.atomic import disk_errors, read_json, remove, temporary_name, write_bytes, write_json
-from rt_scale.store.run_dir import SPEC, RunDir, Spec
+from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, temporary_name, write_bytes, write_json
+from rt_scale.store.lease import FOLDER as LEASES
+from rt_scale.store.run_dir import RESULT, SPEC, RunDir, Spec, Status
 
 
 def default_store_root(given: Path | None = None) -> Path:
@@ -27,6 +28,11 @@ class SweepDir:
         self.path = path
 
     @property
+    def name(self) -> str:
+        """Name of the sweep."""
+        return self.path.name
+
+    @property
     def board(self) -> Path:
         """The folder that TensorBoard opens to compare the sweep's runs."""
         return self.path / "board"
@@ -35,6 +41,11 @@ class SweepDir:
     def report(self) -> Path:
         """The folder of tables and figures."""
         return self.path / "report"
+
+    @property
+    def export(self) -> Path:
+        """The folder of exported tables."""
+        return self.path / "export"
 
     @property
     def file(self) -> Path:
@@ -73,13 +84,32 @@ class Store:
         """The directory of the sweep ``name``."""
         return SweepDir(self.root / "sweeps" / name)
 
+    def names(self) -> list[str]:
+        """Names of the folders of runs, sorted; a folder may hold no run yet."""
+        return _folders(self.root / "runs")
+
     def __iter__(self) -> Iterator[RunDir]:
         """Every run that was begun, by name."""
-        folder = self.root / "runs"
-        for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
-            run = RunDir(folder / name)
+        for name in self.names():
+            run = self.run(name)
             if (run.path / SPEC).exists():
                 yield run
+
+    def sweeps(self) -> list[SweepDir]:
+        """Every sweep, by name."""
+        return [self.sweep(name) for name in _folders(self.root / "sweeps")]
+
+    def status(self, name: str) -> Status:
+        """How the run of that name stands; of a finished one no file is opened, which is quick."""
+        folder = f"{self.root}/runs/{name}"
+        if not os.path.exists(f"{folder}/{RESULT}"):
+            return self.run(name).status()
+        try:
+            # Every attempt leaves its file, whose names alone are asked for here.
+            attempts = sum(file.endswith(".json") for file in os.listdir(f"{folder}/{LEASES}"))
+        except FileNotFoundError:
+            attempts = 0
+        return Status("done", attempts)
 
     def check_writable(self) -> None:
         """Make sure that runs can be kept here, before any work.
@@ -100,3 +130,12 @@ class Store:
                 ) from error
             finally:
                 remove(probe)
+
+
+def _folders(folder: Path) -> list[str]:
+    """Names of the folders in ``folder``, sorted; none where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith(TEMPORARY) and entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -97,7 +97,8 @@ def test_a_sweep_runs_everything_and_prints_its_table(swept: tuple[Place, str]) 
         student, teacher = (f"{100 * result['last'][f'probe/{role}/linear']:.1f}" for role in ("student", "teacher"))
         (row,) = (line for line in lines if f"] {point.label}  linear {student} (teacher {teacher})" in line)
         assert row.startswith("[")
-    assert [line[:5] for line in lines[:4]] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+    # Beside them a machine that is slow today says every half minute that it is alive.
+    assert [line[:5] for line in lines if line.startswith("[")] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
     assert "linear probe: test accuracy in %" in out
     assert "4 of 4 runs finished. Written:" in out
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rt_scale.report.status import RunStatus, show_status, status_of_store, status_of_sweep
+from rt_scale.report.status import RunStatus, count_by_sweep, show_status, status_of_store, status_of_sweep
 from rt_scale.spec.sweep import Point
 from rt_scale.store.store import Store
 
@@ -62,10 +62,49 @@ def test_a_store_shows_what_was_begun(store: Store, points: list[Point]) -> None
     }
 
 
-def shown(rows: Any) -> str:
+def test_a_store_lacks_what_its_sweeps_list(store: Store, points: list[Point]) -> None:
+    names = [point.spec.name for point in points]
+    store.sweep("all").write("", [*names, "distill-0"])
+    store.sweep("some").write("", [names[4], names[0]])
+    store.sweep("never-run").path.mkdir()
+    rows = status_of_store(store)
+    assert [row.name for row in rows] == [*sorted(names[:4]), names[4], "distill-0"]
+    assert rows[4] == RunStatus(names[4], names[4], "missing", 0, "of sweep all")
+    assert count_by_sweep(rows, store) == [
+        ("all", "6", "1", "1", "1", "1", "2"),
+        ("some", "2", "1", "0", "0", "0", "1"),
+    ]
+
+
+def test_folders_of_a_store_that_hold_no_run(store: Store) -> None:
+    """One that is being removed, one that a process has claimed and written nothing to, and one that is nobody's."""
+    (store.root / "runs" / ".tmp-distill-1-abcd").mkdir()
+    (store.root / "runs" / ".tmp-distill-1-abcd" / "result.json").touch()
+    (store.root / "runs" / "distill-1").mkdir()
+    with store.run("distill-2").acquire():
+        pass
+    rows = {row.name: row.state for row in status_of_store(store)}
+    assert rows.pop("distill-2") == "partial"
+    assert rows.keys() == {run.name for run in store}
+    assert len(rows) == 4
+
+
+def shown(rows: Any, **options: Any) -> str:
     console = Console(width=200, record=True)
-    show_status(rows, console)
+    show_status(rows, console, **options)
     return console.export_text()
+
+
+def test_the_states_that_are_only_counted_are_the_callers_choice(store: Store, points: list[Point]) -> None:
+    text = shown(status_of_sweep(points, store), quiet=("done", "missing"))
+    assert points[4].label not in text
+    assert points[3].label in text
+    assert text.rstrip().endswith("5 runs: 1 done, 1 running, 1 failed, 1 partial, 1 missing")
+
+
+def test_a_directory_is_named_once(store: Store, points: list[Point]) -> None:
+    assert shown(status_of_store(store)).count(points[2].spec.name) == 1
+    assert shown(status_of_sweep(points, store)).count(points[2].spec.name) == 1
 
 
 def test_what_is_not_done_is_listed_and_all_is_counted(store: Store, points: list[Point]) -> None:

@@ -43,6 +43,8 @@ SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convne
         ({"probe": {"linear": False, "knn": 0}}, ["nothing would be probed"]),
         ({"probe": {"l2": 0}}, ["probe.l2", "greater than 0"]),
         ({"probe": {"also": "mnist"}}, ["probe.also"]),
+        ({"probe": {"own": False}}, ["nothing would be probed", "also"]),
+        ({"probe": {"own": False, "also": ["mnist"], "statistics": True}}, ["set own to true"]),
         ({"probe": {"also": ["../x"]}}, ["probe.also"]),
         ({"probe": {"also": ["mnist", "digits", "mnist"]}}, ["probe.also", "once", "mnist, digits, mnist"]),
         ({"seeds": {"teacher": -1}}, ["seeds.teacher", "greater than or equal to 0"]),

@@ -58,6 +58,8 @@ def test_supervised_training_may_start_anywhere() -> None:
 
 def test_label_noise_is_for_those_who_learn_labels() -> None:
     assert RunSpec.model_validate({**LABELS, "objective": {"label_noise": 0.5}}).objective.label_noise == 0.5
+    unprobed = refusal({**LABELS, "probe": {"own": False, "also": ["mnist"]}})
+    assert "measures its classifier on its own test images" in unprobed
     message = refusal({**SMALL, "objective": {"label_noise": 0.5}})
     assert "label_noise changes labels, which kind distill never sees: set kind: supervise" in message
 
@@ -116,6 +118,7 @@ def test_noise_is_written_out_in_full() -> None:
         ({"kind": "supervise"}, "kind supervise learns labels, and gaussian inputs have none: name another data set"),
         ({"probe": {}}, "gaussian inputs have no labels to probe on: name other data sets in probe.also"),
         ({"probe": {"also": ["digits"], "statistics": True}}, "probe.statistics are of test images"),
+        ({"probe": {"also": ["digits"], "own": False}}, "gaussian inputs are never probed themselves"),
         ({"augment": {"kind": "multicrop", "local_views": 0}}, "set augment.kind to none or crop_flip"),
     ],
 )

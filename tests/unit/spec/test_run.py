@@ -95,6 +95,7 @@ AROUND: dict[str, dict[str, Any]] = {
     "objective.pairing": MULTICROP,
     "objective.label_noise": SUPERVISED,
     "augment.padding": {"augment": {"kind": "crop_flip"}},
+    "probe.own": {"probe": {"also": ["mnist"]}},
 }
 OTHER = {
     "kind": "supervise", "data.name": "mnist", "data.size": 16, "data.samples": 100, "data.sigma": 0.5,
@@ -119,8 +120,8 @@ OTHER = {
     "train.optimizer.clip": 3, "train.freeze_last": "1ep",
     "probe.every": "1ep", "probe.linear": False, "probe.knn": 5, "probe.standardized": False,
     "probe.epochs": 3, "probe.batch_size": 8, "probe.lr": 0.1, "probe.logistic": True, "probe.ridge": True,
-    "probe.l2": 0.1, "probe.also": ["mnist"], "probe.statistics": True, "seeds.teacher": 1, "seeds.student": 1,
-    "seeds.data": 1, "seeds.probe": 1, "precision": "bf16",
+    "probe.l2": 0.1, "probe.also": ["mnist"], "probe.own": False, "probe.statistics": True,
+    "seeds.teacher": 1, "seeds.student": 1, "seeds.data": 1, "seeds.probe": 1, "precision": "bf16",
 }  # fmt: skip
 
 

@@ -2,14 +2,60 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from rt_scale.spec.errors import InputError
+from rt_scale.store import run_dir, store
+from rt_scale.store.run_dir import Status
 from rt_scale.store.store import Store
 
 
 def test_a_place_that_cannot_hold_folders_is_bad_input() -> None:
     with pytest.raises(InputError, match=r"/proc/nowhere/store' cannot be made.*--store"):
         Store(Path("/proc/nowhere/store")).check_writable()
+
+
+def test_a_finished_run_is_told_by_names_of_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Store(tmp_path)
+    run = place.run("distill-1")
+    for _ in range(3):
+        with run.acquire():
+            (run.path / "lease" / ".tmp-4.json-abcd").touch()
+            run.complete({})
+    assert place.status("distill-1") == run.status() == Status("done", 3)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a file was opened")
+
+    for module in (run_dir, store):
+        monkeypatch.setattr(module, "read_json", refuse)
+    monkeypatch.setattr(json, "loads", refuse)
+    assert place.status("distill-1") == Status("done", 3)
+    for path in (run.path / "lease").iterdir():
+        path.unlink()
+    (run.path / "lease").rmdir()
+    assert place.status("distill-1") == Status("done", 0)
+
+
+def test_other_states_are_those_of_the_run(tmp_path: Path) -> None:
+    place = Store(tmp_path)
+    assert place.status("distill-1") == Status("missing")
+    with place.run("distill-1").acquire():
+        assert place.status("distill-1").state == "running"
+    assert place.status("distill-1") == place.run("distill-1").status() == Status("partial", 1)
+
+
+def test_names_and_sweeps_are_folders_in_order(tmp_path: Path) -> None:
+    place = Store(tmp_path)
+    assert (place.names(), place.sweeps()) == ([], [])
+    for name in ("runs/b", "runs/a", "runs/.tmp-c-1234", "sweeps/two", "sweeps/one", "sweeps/.tmp-x-1"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("runs/file", "sweeps/file"):
+        (tmp_path / name).touch()
+    assert place.names() == ["a", "b"]
+    assert [(sweep.name, sweep.path, sweep.export) for sweep in place.sweeps()] == [
+        (name, tmp_path / "sweeps" / name, tmp_path / "sweeps" / name / "export") for name in ("one", "two")
+    ]

@@ -1,0 +1,77 @@
+"""The command that gives disk space back."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rt_scale.cli.options import JsonOption, StoreOption, open_console, open_store, print_table
+
+if TYPE_CHECKING:
+    from rt_scale.store.garbage import Garbage
+DAY = 86400.0
+
+app = typer.Typer()
+
+
+@app.command()
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed.")] = False,
+    older_than: Annotated[float, typer.Option(min=0, metavar="DAYS", help="Only what has not changed since.")] = 0.0,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List runs that no sweep of the store refers to, and leftovers of killed processes; remove them when asked.
+
+    A sweep refers to the runs in its folder sweeps/NAME, and to those that they start from. Runs that were started
+    alone with 'rt-scale run' belong to no sweep and are listed, too. Running ones stay.
+    """
+    from rt_scale.store.garbage import find_garbage, remove_garbage
+
+    place = open_store(store)
+    found = find_garbage(place, older_than * DAY)
+    if as_json:
+        print(json.dumps([{"path": str(item.path), "state": item.state, "size": item.size, "age": item.age}
+                          for item in found], indent=1))  # fmt: skip
+    else:
+        if found:
+            rows: list[tuple[str, ...]]
+            rows = [(str(i.path.relative_to(place.root)), i.state, size_text(i.size), age_text(i.age)) for i in found]
+            print_table(["path", "state", "size", "last change"], rows)
+        end = " Remove them with --delete." if found and not delete else ""
+        open_console().print(f"{place.root}: {_summary(found)}{end}", highlight=False, markup=False)
+    if delete and found:
+        stay = remove_garbage(place, found)
+        console = open_console(stderr=as_json)
+        for path, why in stay.items():
+            console.print(f"{path.name} stays: {why}", highlight=False, markup=False)
+        gone = [item for item in found if item.path not in stay]
+        console.print(f"Removed {len(gone):,}, {size_text(sum(item.size for item in gone))}.", highlight=False)
+
+
+def _summary(found: list[Garbage]) -> str:
+    runs = [item for item in found if item.state != "leftover"]
+    left = [item for item in found if item.state == "leftover"]
+    if not found:
+        return "nothing to remove."
+    sizes = [size_text(sum(item.size for item in items)) for items in (runs, left)]
+    return f"{len(runs):,} runs that no sweep refers to ({sizes[0]}), {len(left):,} leftovers ({sizes[1]})."
+
+
+def size_text(size: float) -> str:
+    """Bytes in a unit that suits them, e.g. ``3.1 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.3g} TB"
+
+
+def age_text(seconds: float) -> str:
+    """A time ago in a unit that suits it, e.g. ``2.5 days ago``."""
+    for unit, length in (("days", DAY), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= length:
+            return f"{seconds / length:.3g} {unit} ago"
+    return f"{max(seconds, 0):.0f} s ago"

@@ -1,0 +1,50 @@
+"""The command that hands results to other programs."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rt_scale.cli.options import JsonOption, SetOption, StoreOption, open_console, open_store
+from rt_scale.spec.errors import InputError
+
+app = typer.Typer()
+
+
+class Format(StrEnum):
+    """Kinds of files."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+@app.command()
+def export(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Sweep files.")],
+    to: Annotated[Format, typer.Option("--to", help="Kind of files.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to (export, in the sweep's own folder of the store).")
+    ] = None,
+    overrides: SetOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write sweeps as two tables: runs, a row each, and curves, a row each measured value."""
+    from rt_scale.spec.sweep import load_sweep
+
+    sweeps = [(sweep.name, points) for sweep, points in (load_sweep(file, overrides) for file in files)]
+    place, names = open_store(store), {name for name, _ in sweeps}
+    if out is None and len(names) > 1:
+        raise InputError(f"{len(names)} sweeps go into one pair of tables; say where with --out FOLDER.")
+    from rt_scale.report.export import export as export_tables
+
+    written = export_tables(sweeps, place, out or place.sweep(sweeps[0][0]).export, to.value)
+    if as_json:
+        print(json.dumps({name: {"path": str(table.path), "rows": table.rows} for name, table in written.items()}))
+        return
+    for name, table in written.items():
+        open_console().print(f"{name}: {table.rows:,} rows in {table.path}", highlight=False, markup=False)

@@ -1,0 +1,150 @@
+"""How long a run takes: from runs of its shape where there are any, else from its FLOPs."""
+
+from __future__ import annotations
+
+import functools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from rt_scale.data.info import DataInfo
+from rt_scale.experiments.settings import Settings
+from rt_scale.launch.calibration import Calibration, Rates, assumed
+from rt_scale.launch.known_data import KnownData
+from rt_scale.launch.measured import Measured, shape
+from rt_scale.launch.plan_queue import Node, evaluations, training_steps
+from rt_scale.launch.run_work import RunWork, count_run
+from rt_scale.spec.run import RunSpec
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long a run takes, and how that is known.
+
+    Attributes:
+        seconds: of the whole run; None where nothing is known.
+        left: seconds of it that are still to be computed.
+        checkpoint: seconds between two checkpoints.
+        how: in words; of None, why.
+    """
+
+    seconds: float | None
+    left: float
+    checkpoint: float
+    how: str
+
+
+class Estimator:
+    """Estimates runs, and remembers what it counted and measured.
+
+    Args:
+        measured: finished runs by shape.
+        known: what is known of the data sets.
+        teraflops: of the device that is to be used, assumed: then nothing is measured and ``measured`` not used.
+    """
+
+    def __init__(self, measured: Mapping[str, Sequence[Measured]], known: KnownData, teraflops: float | None) -> None:
+        self.measured = {} if teraflops else measured
+        self.known = known
+        self.teraflops = teraflops
+        self._works: dict[str, RunWork] = {}
+        self._known_rates: dict[tuple[str, bool, int], Rates | None] = {}
+        self._calibration = functools.cache(_calibration)
+
+    def estimate(self, node: Node) -> Estimate:
+        """How long the run takes on what its sweep gives it."""
+        spec = node.spec
+        if missing := self.known.unknown(spec):
+            return Estimate(None, 0.0, 0.0, f"unknown: nothing is known of the data set {' and '.join(missing)} yet")
+        seconds, how = self._from_runs(node) or self._from_flops(node)
+        if seconds is None:
+            return Estimate(None, 0.0, 0.0, how)
+        steps, an_epoch = training_steps(spec, self._info(spec).train)
+        left = seconds * (1 - min(node.step, steps) / steps)
+        return Estimate(seconds, left, _between_checkpoints(spec, seconds * an_epoch / steps), how)
+
+    def _from_runs(self, node: Node) -> tuple[float, str] | None:
+        kind = "gpu" if node.launch.gpus else "cpu"
+        runs = [
+            run
+            for run in self.measured.get(shape(node.spec), ())
+            if run.kind == kind and (kind == "gpu" or run.threads == node.launch.cpus)
+        ]
+        if not runs:
+            return None
+        images = self._info(node.spec).train
+        length = _length(node.spec, images)
+        alike = [run.seconds for run in runs if _length(run.spec, images) == length]
+        on = " and ".join(sorted({run.device for run in runs}))
+        if alike:
+            return statistics.median(alike), f"measured from {_runs(len(alike))} ({on})"
+        rates = self._rates(node)
+        own = self._seconds(node.spec, rates)
+        scaled = [run.seconds * own / self._seconds(run.spec, rates) for run in runs]
+        return statistics.median(scaled), f"measured from {_runs(len(runs))} of another length, scaled ({on})"
+
+    def _from_flops(self, node: Node) -> tuple[float | None, str]:
+        rates = self._rates(node)
+        if rates is None:
+            return None, "unknown: no GPU here to measure, no run of this shape in the store; give --tflops"
+        return self._seconds(node.spec, rates), rates.how
+
+    def _rates(self, node: Node) -> Rates | None:
+        if self.teraflops:
+            return assumed(self.teraflops)
+        key = (shape(node.spec), node.launch.gpus > 0, node.launch.cpus)
+        if key not in self._known_rates:
+            calibration, work = self._calibration(*key[1:]), self._work(node.spec).total
+            self._known_rates[key] = calibration.rates(work, node.spec.precision) if calibration else None
+        return self._known_rates[key]
+
+    def _seconds(self, spec: RunSpec, rates: Rates | None) -> float:
+        """By FLOPs; to compare two runs of one shape, any rates do where none can be measured."""
+        work, rates = self._work(spec), rates or assumed(1.0)
+        parts = ((work.start, 1), (work.step, work.steps), (work.evaluation, work.evaluations))
+        return sum(rates.seconds(part) * times for part, times in parts)
+
+    def _work(self, spec: RunSpec) -> RunWork:
+        """Counted once for all runs of a shape."""
+        key, info = shape(spec), self._info(spec)
+        if key not in self._works:
+            self._works[key] = count_run(spec, info, {name: self.known.infos[name] for name in spec.probe.also})
+        steps, an_epoch = training_steps(spec, info.train)
+        known = self._works[key]
+        return replace(known, steps=steps, steps_per_epoch=an_epoch, evaluations=evaluations(spec, info.train))
+
+    def _info(self, spec: RunSpec) -> DataInfo:
+        info = self.known.main(spec)
+        assert info is not None, "asked for before it was known"
+        return info
+
+
+def _calibration(gpu: bool, threads: int) -> Calibration | None:
+    if gpu and not torch.cuda.is_available():
+        return None
+    return Calibration(torch.device("cuda" if gpu else "cpu"), threads)
+
+
+def _length(spec: RunSpec, images: int) -> tuple[int, int]:
+    return training_steps(spec, images)[0], evaluations(spec, images)
+
+
+def _runs(number: int) -> str:
+    return f"{number} run" + ("" if number == 1 else "s")
+
+
+def _between_checkpoints(spec: RunSpec, epoch: float) -> float:
+    """Seconds between checkpoints: at ends of epochs, as often as settings say, and whenever it is probed there.
+
+    Args:
+        spec: the run.
+        epoch: seconds of an epoch.
+    """
+    epochs = max(1, math.ceil(Settings.checkpoint_seconds / epoch)) if epoch else 1
+    every = spec.probe.every
+    if every and every.endswith("ep"):
+        epochs = min(epochs, int(every.removesuffix("ep")))
+    return epochs * epoch

@@ -1,0 +1,93 @@
+"""What finished runs in the store say of the time that others will take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from rt_scale.spec.run import RunSpec
+from rt_scale.store.store import Store
+
+MOST = 2000
+"""Run directories that are looked at; names are hashes, so the first ones are a fair sample."""
+FREE = (
+    ("seeds",),
+    ("student", "alpha"),
+    ("student", "epsilon"),
+    ("student", "start_from"),
+    ("student", "temperature"),
+    ("teacher", "start_from"),
+    ("teacher", "temperature"),
+    ("teacher", "momentum"),
+    ("train", "epochs"),
+    ("train", "freeze_last"),
+    ("train", "optimizer", "lr"),
+    ("train", "optimizer", "weight_decay"),
+    ("probe", "every"),
+    ("probe", "lr"),
+    ("probe", "l2"),
+    ("objective", "label_noise"),
+    ("data", "sigma"),
+    ("projector", "init"),
+)
+"""Fields that do not change what a step or a probing costs."""
+
+
+def shape(spec: RunSpec) -> str:
+    """Equal for runs whose steps cost the same, and whose probings do: the canonical spec without ``FREE``."""
+    values = spec.canonical()
+    for *path, last in FREE:
+        part: Any = values
+        for name in path:
+            part = part.get(name, {})
+        part.pop(last, None)
+    return json.dumps({key: value for key, value in values.items() if value != {}}, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A finished run.
+
+    Attributes:
+        spec: the run.
+        seconds: that it took.
+        kind: of the device that it ran on: ``cpu`` or ``gpu``.
+        threads: CPU threads that it computed with.
+        device: name of the device.
+    """
+
+    spec: RunSpec
+    seconds: float
+    kind: str
+    threads: int
+    device: str
+
+
+def measured_runs(store: Store, shapes: Collection[str]) -> dict[str, list[Measured]]:
+    """Finished runs in the store by shape, of those in ``shapes``; whatever cannot be read is passed over."""
+    found: dict[str, list[Measured]] = {}
+    for number, run_dir in enumerate(store):
+        if number >= MOST:
+            break
+        try:
+            result, environment = run_dir.result(), run_dir.environment()
+            if result is None or environment is None:
+                continue
+            spec = RunSpec.model_validate(run_dir.spec())
+            record = _record(spec, result, environment)
+        except (ValidationError, ValueError, KeyError, TypeError, IndexError, OSError):
+            continue  # of another version, or half removed
+        if (key := shape(spec)) in shapes:
+            found.setdefault(key, []).append(record)
+    return found
+
+
+def _record(spec: RunSpec, result: dict[str, Any], environment: dict[str, Any]) -> Measured:
+    execution = environment["execution"]
+    kind = "cpu" if execution["device"] == "cpu" else "gpu"
+    device = environment["attempts"][-1]["device"]
+    return Measured(spec, float(result["seconds"]), kind, int(execution["threads"]), str(device))

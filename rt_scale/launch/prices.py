@@ -1,0 +1,70 @@
+"""Price sheets: what machines cost an hour, as the user wrote it down."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from rt_scale.spec.document import build, read_document
+from rt_scale.spec.part import Part
+
+
+class Price(Part):
+    """What one kind of machine costs, and where that is known from."""
+
+    name: str = Field(min_length=1)
+    """Name of the machine."""
+    gpus: int = Field(ge=0)
+    """GPUs in it; 0: a machine for runs on CPUs."""
+    cpus: int = Field(ge=1)
+    """CPU cores in it."""
+    on_demand: float = Field(gt=0)
+    """Price an hour, never interrupted."""
+    spot: float | None = Field(None, gt=0)
+    """Price an hour where it may be taken away; null: not offered."""
+    currency: str = Field(pattern=r"^[A-Z]{3}$")
+    """Three capital letters, e.g. USD."""
+    date: datetime.date
+    """When the price was looked up."""
+    source: str = Field(min_length=1)
+    """Where it was looked up."""
+
+    def machines(self, gpus: float, cpus: float) -> int | None:
+        """How many of these hold ``gpus`` GPUs and ``cpus`` cores; None where they are not meant for that.
+
+        Args:
+            gpus: GPUs in use at once; 0 where runs are on CPUs, for which machines with GPUs are not priced.
+            cpus: cores in use at once by runs on CPUs.
+        """
+        if (gpus > 0) != (self.gpus > 0):
+            return None
+        return max(math.ceil(gpus / self.gpus) if self.gpus else 0, math.ceil(cpus / self.cpus))
+
+
+class PriceSheet(Part):
+    """A file of prices."""
+
+    prices: tuple[Price, ...] = Field(min_length=1)
+    """One a machine."""
+
+    @field_validator("prices")
+    @classmethod
+    def _one_currency(cls, prices: tuple[Price, ...]) -> tuple[Price, ...]:
+        currencies = sorted({price.currency for price in prices})
+        if len(currencies) > 1:
+            raise ValueError(
+                f"prices in {' and '.join(currencies)} cannot be compared; write all of them in one currency"
+            )
+        return prices
+
+
+def load_prices(path: Path) -> PriceSheet:
+    """The price sheet in the YAML file ``path``.
+
+    Raises:
+        InputError: where the file or a price is not valid.
+    """
+    return build(PriceSheet, read_document(path), str(path))

@@ -1,0 +1,190 @@
+"""What a run computes, counted from its spec and the numbers of its data sets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rt_scale.data.info import DataInfo
+from rt_scale.experiments.needs import constant_targets
+from rt_scale.launch.plan_queue import evaluations, training_steps
+from rt_scale.launch.work import Work, count
+from rt_scale.models.encoders import build_encoder
+from rt_scale.models.pair import Network
+from rt_scale.models.projector import Projector
+from rt_scale.spec.run import RunSpec
+from rt_scale.training.distillation import parameter_dtype
+
+BACKWARD = 3
+"""Forward and backward pass over the forward pass alone."""
+OPTIMIZER_PASSES, OPTIMIZER_CALLS = 8, 2
+"""Reads and writes of every parameter, and calls a parameter tensor, in a fused step (assumed)."""
+OBJECTIVE_PASSES = 12
+"""Reads and writes of every logit for softmaxes, their logarithms, sums and gradients (assumed)."""
+AUGMENT_PASSES = 60
+"""Reads and writes of every value of an augmented view (assumed)."""
+PROBE_CALLS = 25
+"""Calls a step of the linear classifier (assumed)."""
+NEIGHBOUR_PASSES = 6
+"""Reads and writes of every distance for the nearest neighbours (assumed)."""
+LOGISTIC_PASSES = 60
+"""Passes over the embeddings until logistic regression has converged (assumed)."""
+
+
+def meta_network(spec: RunSpec, info: DataInfo) -> Network:
+    """The network of ``spec`` for images of ``info``, without memory, in evaluation mode."""
+    head = spec.projector
+    with torch.device("meta"):
+        encoder = build_encoder(spec.encoder, channels=info.channels, size=spec.data.size or info.size)
+        projector = Projector(
+            encoder.embed_dim,
+            head.hidden,
+            head.bottleneck,
+            head.out_dim,
+            parts=head.parts,
+            activation=head.activation,
+            batch_norm=head.batch_norm,
+        )
+    return Network(encoder, projector).to(parameter_dtype(spec.precision)).eval()
+
+
+@dataclass(frozen=True)
+class RunWork:
+    """What a run computes, by part.
+
+    Attributes:
+        start: once: a constant teacher's features, probes of the input and of a frozen teacher.
+        step: every optimiser step.
+        evaluation: every probing.
+        steps: optimiser steps of the run.
+        steps_per_epoch: of an epoch.
+        evaluations: probings of the run.
+    """
+
+    start: Work
+    step: Work
+    evaluation: Work
+    steps: int
+    steps_per_epoch: int
+    evaluations: int
+
+    @property
+    def total(self) -> Work:
+        """Of the whole run."""
+        return self.start + self.step * self.steps + self.evaluation * self.evaluations
+
+
+def count_run(spec: RunSpec, info: DataInfo, also: Mapping[str, DataInfo], *, cached: bool = True) -> RunWork:
+    """Count what ``spec`` computes.
+
+    Args:
+        spec: the run.
+        info: of the data set that it distils on.
+        also: of those in ``probe.also``, by name.
+        cached: whether a constant teacher's features are computed once.
+
+    Raises:
+        InputError: images that the encoder cannot take.
+    """
+    return _Counter(spec, info, also, cached).run()
+
+
+class _Counter:
+    def __init__(self, spec: RunSpec, info: DataInfo, also: Mapping[str, DataInfo], cached: bool) -> None:
+        self.spec, self.info, self.also = spec, info, also
+        self.network = meta_network(spec, info)
+        self.size, self.batch = spec.data.size or info.size, spec.train.batch_size
+        self.samples = spec.data.samples or info.train
+        self.cached = cached and constant_targets(spec) and spec.kind == "distill"
+        images = self._images(self.size)
+        self.embedding = count(lambda: self.network.encoder(images))
+
+    def run(self) -> RunWork:
+        steps, an_epoch = training_steps(self.spec, self.info.train)
+        student = self._probing(self.network.encoder.embed_dim) + self._embeddings()
+        pixels = self._probing(self.info.channels * self.size**2)
+        start, evaluation = pixels, student
+        if self.spec.teacher.moves:
+            evaluation = evaluation + student
+        else:
+            start = start + student
+        if self.cached:
+            images = self._images(self.size)
+            start = start + count(lambda: self.network.features(images)) * (self.samples / self.batch)
+        if self.spec.kind == "supervise":
+            evaluation = evaluation + self.embedding * (self.info.test / self.batch)
+        # The last step of an epoch takes what is left.
+        step = self._step() * (self.samples / self.batch / an_epoch)
+        return RunWork(start, step, evaluation, steps, an_epoch, evaluations(self.spec, self.info.train))
+
+    def _images(self, size: int) -> Tensor:
+        dtype = parameter_dtype(self.spec.precision)
+        return torch.empty(self.batch, self.info.channels, size, size, device="meta", dtype=dtype)
+
+    def _step(self) -> Work:
+        views, seen = self._views()
+        student = count(lambda: self.network.of_views(views)) * BACKWARD
+        parameters = list(self.network.parameters())
+        update = Work(
+            traffic=OPTIMIZER_PASSES * sum(each.numel() * each.element_size() for each in parameters),
+            calls=OPTIMIZER_CALLS * len(parameters),
+        )
+        logits = len(views) * self.batch * self.spec.projector.out_dim
+        made = sum(view.numel() for view in views) * (1 if self.spec.augment.kind == "none" else AUGMENT_PASSES)
+        return student + update + self._teacher(seen) + Work(traffic=4 * (OBJECTIVE_PASSES * logits + made))
+
+    def _views(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Views that the student sees, and those of them that the teacher sees."""
+        augment = self.spec.augment
+        if augment.kind != "multicrop":
+            return [self._images(self.size)], [self._images(self.size)]
+        wide = [self._images(augment.global_size)] * augment.global_views
+        return wide + [self._images(augment.local_size)] * augment.local_views, wide
+
+    def _teacher(self, views: list[Tensor]) -> Work:
+        if self.spec.kind == "supervise":
+            return Work()
+        if not self.cached:
+            return count(lambda: self.network.of_views(views))
+        projector = self.network.projector
+        features = torch.empty(
+            self.batch, projector.feature_width, device="meta", dtype=parameter_dtype(self.spec.precision)
+        )
+        with torch.no_grad():
+            directions = projector.directions()
+        return count(lambda: projector.logits(features, directions))
+
+    def _embeddings(self) -> Work:
+        """The encoder on every image that is probed on."""
+        images = self.samples + self.info.test if self.info.labelled and self.spec.probe.own else 0
+        images += sum(info.train + info.test for info in self.also.values())
+        return self.embedding * (images / self.batch)
+
+    def _probing(self, width: int) -> Work:
+        """Every probe on vectors of ``width``, on every data set."""
+        work = Work()
+        if self.info.labelled and self.spec.probe.own:
+            work += self._probes(self.samples, self.info.test, width, len(self.info.classes))
+        for info in self.also.values():
+            work += self._probes(info.train, info.test, width, len(info.classes))
+        return work * (2 if self.spec.probe.standardized else 1)
+
+    def _probes(self, train: int, test: int, width: int, classes: int) -> Work:
+        probe, pass_over = self.spec.probe, 4.0 * train * width * classes
+        work = Work(traffic=8.0 * (train + test) * width)
+        if probe.linear:
+            steps = probe.epochs * math.ceil(train / probe.batch_size)
+            rows = 8.0 * probe.batch_size * width + 4.0 * OPTIMIZER_PASSES * width * classes
+            work += Work(product=probe.epochs * pass_over, traffic=steps * rows, calls=steps * PROBE_CALLS)
+        if probe.knn:
+            traffic = 4.0 * NEIGHBOUR_PASSES * train * test
+            work += Work(product=2.0 * train * test * width, traffic=traffic, calls=12)
+        if probe.logistic:
+            work += Work(product=LOGISTIC_PASSES * pass_over, calls=20 * LOGISTIC_PASSES)
+        if probe.ridge:
+            work += Work(product=2.0 * train * width**2 + width**3 / 3, calls=20)
+        return work

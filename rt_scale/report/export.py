@@ -1,0 +1,219 @@
+"""Sweeps as tables for other programs: one row a run, and one row a measured value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rt_scale.report.table_files import Form, table_file
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import Point
+from rt_scale.store.metrics import read_metrics
+from rt_scale.store.run_dir import RunDir
+from rt_scale.store.settings import Setting, flat_settings, typed_columns
+from rt_scale.store.store import Store
+
+TIME = pa.timestamp("us", tz="UTC")
+STANDING = {
+    "status": pa.string(),
+    "reason": pa.string(),
+    "attempts": pa.int64(),
+    "steps": pa.int64(),
+    "epochs": pa.float64(),
+    "seconds": pa.float64(),
+    "started": TIME,
+    "finished": TIME,
+    "device": pa.string(),
+    "host": pa.string(),
+    "torch": pa.string(),
+    "rt-scale": pa.string(),
+    "git_commit": pa.string(),
+}
+"""Columns on how a run stands, with their types. reason: of the newest failure; started: its first attempt;
+finished: its last measurement or its failure; device, host and versions: of its newest attempt."""
+_MEASURED = {"step": pa.int64(), "epoch": pa.float64(), "metric": pa.string(), "value": pa.float64(), "time": TIME}
+_RUNS = 1000
+"""Runs that are made into columns at a time."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A table that was written.
+
+    Attributes:
+        path: the file.
+        rows: how many it has.
+    """
+
+    path: Path
+    rows: int
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of the sweeps; ``shared`` are axes and seeds (column -> value, of one type a column)."""
+
+    sweeps: str
+    point: Point
+    shared: dict[str, Setting | None]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What stands in every row of either table."""
+        return {"run": self.point.spec.name, "label": self.point.label, **self.shared}
+
+
+def export(
+    sweeps: Sequence[tuple[str, Sequence[Point]]], store: Store, folder: Path, form: Form
+) -> dict[str, Exported]:
+    """Write the tables ``runs`` and ``curves`` of sweeps, each in one piece, from their run directories.
+
+    ``runs`` has a row for every run, those without a result and those never begun included; ``curves`` one for
+    every measured value. One run's metrics are read at a time, and fewer than 65,536 rows of others wait to be written.
+
+    Args:
+        sweeps: names and runs; a run that several of them have is one row, which names them all.
+        store: where the runs are kept.
+        folder: where the files go; it is made if need be.
+        form: of the files.
+
+    Returns:
+        ``runs`` and ``curves`` -> what was written.
+
+    Raises:
+        InputError: where none of the runs was begun, or the folder cannot be written.
+        RunError: where a file of a run is damaged, or the disk is full.
+    """
+    runs = _merge(sweeps)
+    _refuse_where_none_was_begun(runs, store)
+    types = {"run": pa.string(), "label": pa.string()}
+    types |= {key: _arrow_type(run.shared[key] for run in runs) for key in runs[0].shared}
+    standing: list[dict[str, Any]] = []
+    tables: list[pa.Table] = []
+    path = folder / f"curves.{form}"
+    with table_file(path, pa.schema({**types, **_MEASURED}), form) as curves:
+        for run in runs:
+            run_dir = store.run(run.point.spec)
+            metrics = read_metrics(run_dir.metrics_path)
+            curves.add(_curves(run, metrics, types))
+            standing.append({"sweep": run.sweeps, **run.identity, **_standing(run_dir, store, metrics)})
+            if len(standing) == _RUNS or run is runs[-1]:
+                tables.append(_to_table(standing, types))
+                standing = []
+    return {"runs": _write_runs(tables, folder / f"runs.{form}", form), "curves": Exported(path, curves.rows)}
+
+
+def _refuse_where_none_was_begun(runs: Sequence[_Run], store: Store) -> None:
+    if all(store.status(run.point.spec.name).state == "missing" for run in runs):
+        names = ", ".join(f"'{name}'" for name in dict.fromkeys(run.sweeps for run in runs))
+        raise InputError(
+            f"None of the {len(runs)} runs of {names} was begun in '{store.root}'. Run them with 'rt-scale sweep', "
+            "or name the store with --store."
+        )
+
+
+def _merge(sweeps: Sequence[tuple[str, Sequence[Point]]]) -> list[_Run]:
+    """Distinct runs, with every axis that any of the sweeps has."""
+    points: dict[str, Point] = {}
+    members: dict[str, dict[str, None]] = {}
+    for name, of_sweep in sweeps:
+        for point in of_sweep:
+            points.setdefault(point.spec.name, point)
+            members.setdefault(point.spec.name, {})[name] = None
+    axes = list(dict.fromkeys(key for point in points.values() for key in point.values))
+    columns = typed_columns([_settings(point, axes) for point in points.values()])
+    return [
+        _Run(", ".join(members[name]), point, {key: column[number] for key, column in columns.items()})
+        for number, (name, point) in enumerate(points.items())
+    ]
+
+
+def _settings(point: Point, axes: Iterable[str]) -> dict[str, Setting]:
+    """The values of the axes there, of those that only other sweeps vary too, and the seeds."""
+    values = {key: point.values[key] if key in point.values else _field(point.spec, key) for key in axes}
+    seeds = {f"seeds.{name}": value for name, value in point.spec.seeds.model_dump().items()}
+    flat = flat_settings({**values, "seed": point.seed, **seeds})
+    return {key: str(value) if type(value) is int and abs(value) >= 2**63 else value for key, value in flat.items()}
+
+
+def _field(spec: RunSpec, key: str) -> Any:
+    """The dotted field of ``spec``; None where it has none of that name."""
+    value: Any = spec.model_dump(mode="json")
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _arrow_type(values: Iterable[Setting | None]) -> pa.DataType:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float}:
+        return pa.float64() if float in kinds else pa.int64()
+    return pa.bool_() if kinds == {bool} else pa.string()
+
+
+def _curves(run: _Run, metrics: pa.Table, types: Mapping[str, pa.DataType]) -> pa.Table:
+    """The run's metrics, with what identifies it in every row."""
+    identity = run.identity
+    repeated = [pa.repeat(pa.scalar(identity[name], kind), len(metrics)) for name, kind in types.items()]
+    time = pc.round(pc.multiply(metrics["time"], 1e6)).cast(pa.int64()).cast(TIME)
+    measured = [*(metrics[name] for name in ("step", "epoch", "name", "value")), time]
+    return pa.table([*repeated, *measured], pa.schema({**types, **_MEASURED}))
+
+
+def _standing(run_dir: RunDir, store: Store, metrics: pa.Table) -> dict[str, Any]:
+    """How a run stands, where it was executed and, where it is done, its numbers."""
+    status = store.status(run_dir.name)
+    result = (run_dir.result() if status.state == "done" else None) or {}
+    failure = (run_dir.failure() if status.state == "failed" else None) or {}
+    attempts = (run_dir.environment() or {}).get("attempts", [])
+    newest = attempts[-1] if attempts else {}
+    versions = newest.get("versions", {})
+    # By the clock of whoever computed it: the date of result.json changes when a store is copied.
+    measured = metrics["time"][-1].as_py() if result and len(metrics) else None
+    return {
+        "status": status.state,
+        "reason": failure.get("reason"),
+        "attempts": status.attempts,
+        **{name: result.get(name) for name in ("steps", "epochs", "seconds")},
+        "started": _microseconds(attempts[0]["time"] if attempts else None),
+        "finished": _microseconds(measured or failure.get("time")),
+        "device": newest.get("device"),
+        "host": newest.get("host"),
+        "torch": versions.get("torch"),
+        "rt-scale": versions.get("rt-scale"),
+        "git_commit": newest.get("git_commit"),
+        **{f"last/{name}": value for name, value in result.get("last", {}).items()},
+        **{f"best/{name}": best["value"] for name, best in result.get("best", {}).items()},
+        **{f"best_epoch/{name}": best["epoch"] for name, best in result.get("best", {}).items()},
+    }
+
+
+def _microseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1e6)
+
+
+def _to_table(rows: Sequence[Mapping[str, Any]], identity: Mapping[str, pa.DataType]) -> pa.Table:
+    """The rows as columns; a metric that a row does not have is null there."""
+    types = {"sweep": pa.string(), **identity, **STANDING}
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: pa.array([row.get(name) for row in rows], types.get(name, pa.float64())) for name in names})
+
+
+def _write_runs(tables: Sequence[pa.Table], path: Path, form: Form) -> Exported:
+    table = pa.concat_tables(tables, promote_options="default")
+    # What names a run first, its metrics last, whichever run had them first.
+    table = table.select(sorted(table.column_names, key=_place))
+    with table_file(path, table.schema, form) as file:
+        file.add(table)
+    return Exported(path, file.rows)
+
+
+def _place(column: str) -> int:
+    starts = ("last/", "best/", "best_epoch/")
+    return next((place for place, start in enumerate(starts, 1) if column.startswith(start)), 0)

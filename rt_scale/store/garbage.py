@@ -1,0 +1,231 @@
+"""What no sweep refers to, and what killed processes left behind: found, and removed when asked."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import load_sweep
+from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, temporary_name
+from rt_scale.store.checkpoints import DAMAGED
+from rt_scale.store.lease import FOLDER as LEASES
+from rt_scale.store.lease import latest_attempt
+from rt_scale.store.run_dir import CHECKPOINTS, SPEC, RunDir, State
+from rt_scale.store.store import Store, SweepDir
+
+GRACE = 3600.0
+"""Seconds for which a silent owner elsewhere, or a temporary file, counts as at work: removing has no way back."""
+_AS_RUN = "# run with --set "
+
+Kind = State | Literal["leftover"]
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """One thing that can be removed.
+
+    Attributes:
+        path: a run's folder, or a file or folder that was left unfinished or is damaged.
+        state: of the run; ``leftover`` for all else.
+        size: bytes in its files.
+        age: seconds since one of its files last changed.
+    """
+
+    path: Path
+    state: Kind
+    size: int
+    age: float
+
+
+def find_garbage(store: Store, older_than: float = 0.0) -> list[Garbage]:
+    """Runs that nothing refers to, by name, then leftovers.
+
+    A run is referred to where a sweep of the store lists it, or where a run that stays starts from it, however
+    far back. Running ones stay, and so does what they start from. A leftover is a temporary file or folder that
+    nobody has touched for an hour, or a damaged checkpoint that was set aside.
+
+    Args:
+        store: where to look.
+        older_than: seconds; what changed later stays.
+
+    Raises:
+        InputError, RunError: where what a run starts from cannot be told; nothing is safe to remove then.
+    """
+    # First the runs, then the sweeps: a sweep is recorded before its runs are begun.
+    names = store.names()
+    kept = _kept(store, names, older_than)
+    runs = []
+    for run in filter(_is_run, (store.run(name) for name in names if name not in kept)):
+        size, changed = _measure(run.path)
+        runs.append(Garbage(run.path, run.status(GRACE).state, size, time.time() - changed))
+    left = []
+    for path in _leftovers(store, {run.path.name for run in runs}):
+        size, changed = _measure(path)
+        least = older_than if path.name.startswith(DAMAGED) else max(older_than, GRACE)
+        if time.time() - changed >= least:
+            left.append(Garbage(path, "leftover", size, time.time() - changed))
+    return runs + left
+
+
+def remove_garbage(store: Store, found: Sequence[Garbage]) -> dict[Path, str]:
+    """Remove what :func:`find_garbage` found; a kill on the way leaves whole runs and leftovers.
+
+    Needs no room, so that it helps where the disk is full.
+
+    Returns:
+        path -> why it stays after all.
+
+    Raises:
+        InputError: where the store cannot be written.
+    """
+    kept = _kept(store, store.names())
+    stay = {}
+    for item in found:
+        if item.state == "leftover":
+            _remove_whole(item.path)
+        elif item.path.name in kept:
+            stay[item.path] = "it was begun again, or a sweep or a run that was begun meanwhile needs it"
+        elif not _remove_run(item.path):
+            stay[item.path] = "it was begun again meanwhile"
+    return stay
+
+
+def _remove_run(path: Path) -> bool:
+    """Remove a run that nobody holds; whether that was so."""
+    if not path.exists():
+        return True
+    grave = temporary_name(path)
+    with disk_errors(path):
+        os.rename(path, grave)
+        # Who took the lease just before the folder lost its name gets it back.
+        attempt = latest_attempt(grave)
+        if attempt is not None and attempt.is_live(GRACE):
+            os.rename(grave, path)
+            return False
+    remove(grave)
+    return True
+
+
+def _remove_whole(path: Path) -> None:
+    if path.exists() and not path.name.startswith(TEMPORARY):
+        grave = temporary_name(path)
+        with disk_errors(path):
+            os.rename(path, grave)
+        path = grave
+    remove(path)
+
+
+def _is_run(run: RunDir) -> bool:
+    """Whether the folder is a run's own: another folder of a user's, or a link to one, is left alone."""
+    return not run.path.is_symlink() and ((run.path / SPEC).exists() or (run.path / LEASES).is_dir())
+
+
+def _kept(store: Store, names: Iterable[str], older_than: float = 0.0) -> set[str]:
+    """Names that sweeps list, those of ``names`` that are running or young, and all that these start from."""
+    kept: set[str] = set()
+    for sweep in store.sweeps():
+        listed = sweep.runs()
+        kept.update(listed)
+        if not listed or not all((store.run(name).path / SPEC).exists() for name in listed):
+            kept.update(name for spec in _planned(sweep) for name in (spec.name, *_starts(spec)))
+    for name in set(names) - kept:
+        run = store.run(name)
+        running = run.status(GRACE).state == "running"
+        if running or (older_than and time.time() - _measure(run.path)[1] < older_than):
+            kept.add(name)
+    for name in list(kept):
+        kept.update(_recorded_starts(store.run(name)))
+    return kept
+
+
+def _planned(sweep: SweepDir) -> Iterator[RunSpec]:
+    """The runs of a sweep by its file: of one that was not begun yet, only that tells what it starts from."""
+    if not sweep.file.exists():
+        return
+    overrides = []
+    for line in sweep.file.read_text(encoding="utf-8").splitlines():
+        if not line.startswith(_AS_RUN):
+            break
+        overrides.append(line.removeprefix(_AS_RUN))
+    try:
+        points = load_sweep(sweep.file, overrides)[1]
+    except InputError as error:
+        raise InputError(
+            f"Sweep '{sweep.name}' has runs that were never begun, and what they start from cannot be told: {error} "
+            f"Finish the sweep, or move '{sweep.path}' away if it is not wanted."
+        ) from error
+    for point in points:
+        yield point.spec
+
+
+def _recorded_starts(run: RunDir) -> Iterator[str]:
+    """Names of the runs that a run starts from, as its directory records them; none where it was never begun."""
+    try:
+        recorded = read_json(run.path / SPEC)
+    except FileNotFoundError:
+        return
+    if not any((recorded.get(role) or {}).get("start_from") for role in ("teacher", "student")):
+        return
+    try:
+        spec = RunSpec.model_validate(recorded)
+    except ValidationError as error:
+        raise RunError(
+            f"What run '{run.path}' starts from cannot be told: its {SPEC} is of another version of rt-scale, or "
+            "damaged. Look with that version, or move the folder away."
+        ) from error
+    yield from _starts(spec)
+
+
+def _starts(spec: RunSpec) -> Iterator[str]:
+    for start in spec.starts:
+        yield start.run.name
+        yield from _starts(start.run)
+
+
+def _leftovers(store: Store, doomed: set[str]) -> Iterator[Path]:
+    """Temporary files and folders and damaged checkpoints, but for those in running runs and in ``doomed`` ones."""
+    yield from _marked(store.root)
+    yield from _marked(store.root / "runs")
+    for name in store.names():
+        if name in doomed:
+            continue
+        run = store.run(name)
+        found = [path for folder in ("", LEASES, CHECKPOINTS) for path in _marked(run.path / folder)]
+        if found and run.status(GRACE).state != "running":
+            yield from found
+    yield from _marked(store.root / "sweeps")
+    for sweep in store.sweeps():
+        for folder, inner, _ in os.walk(sweep.path):
+            inner[:] = [name for name in inner if not name.startswith(TEMPORARY)]
+            yield from _marked(Path(folder))
+
+
+def _marked(folder: Path) -> list[Path]:
+    """What stands in ``folder`` and is unfinished or damaged, by its name."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(entry.path) for entry in entries if entry.name.startswith((TEMPORARY, DAMAGED)))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _measure(path: Path) -> tuple[int, float]:
+    """Bytes in the files under ``path`` and when the newest changed, in seconds since 1970; links are not followed."""
+    files = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
+    size, changed = 0, 0.0
+    for file in files or [path]:
+        try:
+            found = file.lstat()
+        except FileNotFoundError:  # its owner is at work
+            continue
+        size += found.st_size if not file.is_dir() else 0
+        changed = max(changed, found.st_mtime)
+    return size, changed

@@ -1,0 +1,276 @@
+"""What sweeps will take, put together: states, order, machines, money."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rt_scale.data.catalogue import DATASETS
+from rt_scale.experiments.settings import allowed_cores
+from rt_scale.launch import plan as module
+from rt_scale.launch import planned as planned_module
+from rt_scale.launch.conditions import Conditions
+from rt_scale.launch.estimate import Estimate
+from rt_scale.launch.plan import Plan, check_budget, make_plan
+from rt_scale.launch.plan_queue import build_queue, evaluations, training_steps
+from rt_scale.launch.prices import Price, PriceSheet
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import Point, SweepSpec, expand
+from rt_scale.store.store import Store
+
+BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}, "train": {"epochs": 2}}
+Sweeps = list[tuple[SweepSpec, list[Point]]]
+HOUR = 3600.0
+
+
+def sweeps(*changes: dict[str, Any]) -> Sweeps:
+    made = [
+        SweepSpec.model_validate({"name": f"s{number}", "base": BASE, **change})
+        for number, change in enumerate(changes)
+    ]
+    return [(sweep, expand(sweep)) for sweep in made]
+
+
+RESTART = {"base": {**BASE, "teacher": {"start_from": {"run": "same"}}}, "axes": {"student.alpha": [0.1, 0.5]}}
+"""Two runs, each from a run of its own."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture(autouse=True)
+def an_hour_each(monkeypatch: pytest.MonkeyPatch) -> Callable[[float | None], None]:
+    """Every run takes an hour, with a checkpoint every ten minutes; call it for other times."""
+
+    def take(seconds: float | None) -> None:
+        class Fixed:
+            def __init__(self, measured: Any, known: Any, teraflops: float | None) -> None:
+                self.how = f"fixed {teraflops}"
+
+            def estimate(self, node: Any) -> Estimate:
+                return Estimate(seconds, seconds or 0.0, 600.0, self.how)
+
+        monkeypatch.setattr(planned_module, "Estimator", Fixed)
+
+    monkeypatch.setattr(planned_module, "free_memory", lambda device: 10**9)
+    take(HOUR)
+    return take
+
+
+def finish(store: Store, spec: RunSpec) -> None:
+    run_dir = store.run(spec)
+    with run_dir.acquire():
+        run_dir.write_spec(spec)
+        run_dir.complete({"seconds": 1.0})
+
+
+def go(given: Sweeps, store: Store, **conditions: Any) -> Plan:
+    return make_plan(given, store, store.root.parent / "data", Conditions(**conditions))
+
+
+def sheet(*rows: dict[str, Any]) -> PriceSheet:
+    usual = {"name": "a", "gpus": 0, "cpus": 2, "on_demand": 3.0, "spot": 1.0, "currency": "EUR"}
+    known = {"date": "2026-02-03", "source": "a page"}
+    return PriceSheet(prices=tuple(Price.model_validate({**usual, **known, **row}) for row in rows))
+
+
+def test_several_files_are_one_queue_of_distinct_runs(store: Store) -> None:
+    given = sweeps({"seeds": 3, "launch": {"cpus": 2}}, {"seeds": 4})
+    first = given[0][1]
+    finish(store, first[0].spec)
+    failed = store.run(first[1].spec)
+    with failed.acquire():
+        failed.fail({"reason": "nan"})
+    plan = go(given, store, cpus=2)
+    assert plan.runs == {"done": 1, "failed": 1, "missing": 2}
+    assert (plan.nodes, plan.to_compute) == (4, 3)
+    # Two of the three belong to the first file, with its two cores.
+    assert plan.core_hours == 2 + 2 + 1
+    assert plan.undisturbed is not None
+    assert plan.undisturbed.makespan == 3 * HOUR
+
+
+def test_runs_to_start_from_are_there_once_and_first(store: Store) -> None:
+    given = sweeps(RESTART, RESTART)
+    nodes = build_queue(given, store)
+    assert [node.asked for node in nodes] == [False, True, False, True]
+    plan = go(given, store, cpus=8)
+    assert (plan.runs, plan.nodes, plan.to_compute) == ({"missing": 2}, 4, 4)
+    assert plan.undisturbed is not None
+    assert plan.undisturbed.makespan == 2 * HOUR
+
+
+def test_what_a_finished_run_started_from_is_not_computed(store: Store) -> None:
+    given = sweeps(RESTART)
+    finish(store, given[0][1][0].spec)
+    plan = go(given, store)
+    assert (plan.nodes, plan.to_compute, plan.runs) == (4, 2, {"done": 1, "missing": 1})
+
+
+def test_the_newest_checkpoint_of_a_partial_run_is_found(store: Store) -> None:
+    given = sweeps({})
+    run_dir = store.run(given[0][1][0].spec)
+    with run_dir.acquire():
+        run_dir.write_spec(given[0][1][0].spec)
+        for step in (0, 6):
+            run_dir.save_checkpoint(step, lambda folder: (folder / "weights").touch())
+    (node,) = build_queue(given, store)
+    assert (node.state, node.wanted, node.step) == ("partial", True, 6)
+
+
+def test_nothing_left_needs_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = sweeps({})
+    finish(store, given[0][1][0].spec)
+    monkeypatch.delattr(planned_module, "plan_runs")
+    plan = go(given, store, prices=sheet({}))
+    assert (plan.to_compute, plan.undisturbed, plan.costs, plan.groups) == (0, None, [], [])
+    check_budget(plan, 0)
+
+
+def test_slots_are_those_here_unless_said(store: Store) -> None:
+    assert go(sweeps({}), store).capacity == {"cpu": allowed_cores()}
+    assert go(sweeps({}), store, cpus=3).capacity == {"cpu": 3}
+    on_gpus = sweeps({"launch": {"gpus": 0.5}, "seeds": 4})
+    assert go(on_gpus, store).capacity["gpu"] >= 1
+    plan = go(on_gpus, store, gpus=2)
+    assert (plan.capacity, plan.gpu_hours, plan.core_hours) == ({"gpu": 2}, 2, 0)
+    assert plan.undisturbed is not None
+    assert plan.undisturbed.makespan == HOUR
+
+
+def test_gpus_for_a_sweep_that_asks_for_none_are_one_a_run(store: Store) -> None:
+    plan = go(sweeps({"seeds": 3}), store, gpus=2)
+    assert (plan.capacity, plan.gpu_hours) == ({"gpu": 2}, 3)
+
+
+def test_interruptions_take_longer_and_are_the_same_each_time(store: Store) -> None:
+    given = sweeps({"seeds": 8})
+    plan, again, calm = (go(given, store, cpus=2, rate=rate) for rate in (1.0, 1.0, 0.0))
+    assert plan == again
+    assert (calm.interrupted, calm.slowest) == (None, None)
+    assert plan.interrupted is not None
+    assert plan.undisturbed is not None
+    assert plan.interrupted.interruptions > 0
+    assert plan.slowest is not None
+    assert plan.slowest > plan.interrupted.makespan
+    assert plan.interrupted.makespan > plan.undisturbed.makespan == 4 * HOUR
+
+
+def test_an_assumed_device_reaches_the_estimates(store: Store) -> None:
+    assert go(sweeps({}), store, teraflops=60.0).groups[0].how == "fixed 60.0"
+
+
+def test_groups_say_what_they_are(store: Store) -> None:
+    plan = go(sweeps({"axes": {"projector.out_dim": [16, 1024]}, "seeds": 2}), store)
+    assert [(group.what, group.runs, group.seconds, group.left) for group in plan.groups] == [
+        ("convnet_8_2, digits, 16 outputs, 2 epochs", 2, HOUR, 2 * HOUR),
+        ("convnet_8_2, digits, 1,024 outputs, 2 epochs", 2, HOUR, 2 * HOUR),
+    ]
+    json.dumps(plan.to_json())
+
+
+@pytest.mark.parametrize(
+    ("data", "launch", "expected", "reason"),
+    [
+        ({"name": "digits"}, {}, "resident", "0.1 MB of images take less"),
+        ({"name": "cifar10"}, {}, "resident", "153.6 MB of images take less"),
+        ({"name": "cifar10", "samples": 1000}, {}, "resident", "3.1 MB"),
+        ({"name": "digits"}, {"loader": "map"}, "map", "asked for"),
+        ({"name": "digits"}, {"gpus": 1}, "unknown", "no GPU here"),
+        ({"name": "mine"}, {}, "unknown", "nothing is known of the data set mine"),
+    ],
+)
+def test_the_reader_of_images_is_told_with_its_reason(
+    store: Store, monkeypatch: pytest.MonkeyPatch, data: dict[str, Any], launch: dict[str, Any], expected: str,
+    reason: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(planned_module, "free_memory", lambda device: 10**9)
+    (group,) = go(sweeps({"base": {**BASE, "data": data}, "launch": launch}), store).groups
+    assert group.loader == expected
+    assert reason in group.loader_reason
+
+
+def test_free_memory_is_asked_once_so_that_equal_runs_are_one_group(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = iter([10**9, 2 * 10**9, 3 * 10**9])
+    monkeypatch.setattr(planned_module, "free_memory", lambda device: next(free))
+    assert len(go(sweeps({"seeds": 3}), store).groups) == 1
+
+
+def test_images_that_do_not_fit_are_streamed_or_it_says_why_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planned_module, "free_memory", lambda device: 1000)
+    (group,) = go(sweeps({}), store).groups
+    assert group.loader in ("ffcv", "map")
+
+    def refuse() -> None:
+        raise InputError("there is no FFCV here")
+
+    monkeypatch.setattr(planned_module, "require_ffcv", refuse)
+    (group,) = go(sweeps({"launch": {"loader": "ffcv"}}), store).groups
+    assert group.loader_reason == "asked for, which will be refused here: there is no FFCV here"
+
+
+def test_noise_is_drawn_and_unprepared_sets_are_told(store: Store) -> None:
+    noise = {"name": "gaussian", "size": 8, "samples": 64, "channels": 1}
+    plan = go(sweeps({"base": {**BASE, "data": noise, "probe": {"also": ["mnist"]}}}), store)
+    assert plan.groups[0].loader == "drawn"
+    assert plan.missing_data == {"mnist": f"rt-scale data prepare mnist --data-dir {store.root.parent / 'data'}"}
+
+
+def test_costs_are_machines_times_hours_and_spot_has_the_interruptions(store: Store) -> None:
+    given = sweeps({"seeds": 8})
+    prices = sheet({}, {"name": "b", "cpus": 1, "spot": None}, {"name": "gpu", "gpus": 1})
+    first, second = go(given, store, cpus=2, prices=prices).costs
+    assert (first.name, first.machines, first.on_demand, first.spot) == ("a", 1, 12.0, 4.0)
+    assert (first.currency, first.known) == ("EUR", "a page, 2026-02-03")
+    assert (second.machines, second.on_demand, second.spot) == (2, 24.0, None)
+    plan = go(given, store, cpus=2, prices=prices, rate=1.0)
+    assert plan.interrupted is not None
+    assert plan.costs[0].on_demand == 12.0
+    assert plan.costs[0].spot == pytest.approx(plan.interrupted.makespan / HOUR)
+
+
+def test_a_budget_is_kept_or_refused(store: Store) -> None:
+    given, prices = sweeps({"seeds": 8}), sheet({}, {"name": "dear", "on_demand": 30.0})
+    check_budget(go(given, store, cpus=2, prices=prices), 12.0)
+    with pytest.raises(InputError, match=r"above the budget of 11\.99 EUR.*12\.00 EUR, on 1 x a\. Nothing was started"):
+        check_budget(go(given, store, cpus=2, prices=prices), 11.99)
+    # Planned with interruptions, it is the price on spot machines that counts.
+    check_budget(go(given, store, cpus=2, prices=prices, rate=0.01), 11.99)
+
+
+def test_a_budget_that_cannot_be_compared_is_refused(
+    store: Store, an_hour_each: Callable[[float | None], None]
+) -> None:
+    with pytest.raises(InputError, match="No machine of the price sheet is for these runs"):
+        check_budget(go(sweeps({}), store, prices=sheet({"gpus": 1})), 1e9)
+    an_hour_each(None)
+    plan = go(sweeps({"seeds": 2}), store, prices=sheet({}))
+    assert (plan.unknown, plan.undisturbed, plan.costs) == (2, None, [])
+    with pytest.raises(InputError, match="2 of 2 runs have no estimate"):
+        check_budget(plan, 1e9)
+
+
+def test_lengths_are_those_of_a_run() -> None:
+    spec = RunSpec.model_validate({**BASE, "train": {"epochs": 7, "batch_size": 100}, "probe": {"every": "2ep"}})
+    images = DATASETS["digits"].train
+    assert training_steps(spec, images) == (105, 15)
+    assert evaluations(spec, images) == 1 + 3 + 1
+    subset = RunSpec.model_validate({**BASE, "data": {"name": "digits", "samples": 256}, "probe": {"every": None}})
+    assert training_steps(subset, images) == (2, 1)
+    assert evaluations(subset, images) == 2
+    by_step = RunSpec.model_validate({**BASE, "probe": {"every": "5it"}})
+    assert evaluations(by_step, images) == 1 + 12 // 5 + 1
+
+
+def test_draws_are_odd_so_that_one_is_in_the_middle() -> None:
+    assert module.DRAWS % 2 == 1

@@ -1,0 +1,239 @@
+"""How long runs take: by runs of their shape in a store, by their FLOPs, or unknown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from rt_scale.data.catalogue import DATASETS
+from rt_scale.launch import estimate as module
+from rt_scale.launch import measured as measured_module
+from rt_scale.launch.calibration import Rates
+from rt_scale.launch.estimate import Estimator
+from rt_scale.launch.known_data import KnownData, known_data
+from rt_scale.launch.measured import measured_runs, shape
+from rt_scale.launch.plan_queue import Node
+from rt_scale.launch.run_work import count_run
+from rt_scale.spec.document import set_dotted
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.store import Store
+
+BASE: dict[str, Any] = {
+    "data": {"name": "digits"},
+    "encoder": {"name": "convnet_8_2"},
+    "projector": {"hidden": [16], "bottleneck": 8, "out_dim": 32},
+    "train": {"epochs": 10},
+}
+DIGITS = KnownData({"digits": DATASETS["digits"]})
+
+
+def spec(**changes: Any) -> RunSpec:
+    """BASE with dotted fields changed, whose dots are written as two underscores."""
+    document: dict[str, Any] = BASE
+    for key, value in changes.items():
+        document = set_dotted(document, key.replace("__", "."), value)
+    return RunSpec.model_validate(document)
+
+
+def node(run: RunSpec, gpus: float = 0, cpus: int = 1, step: int = 0) -> Node:
+    return Node(run, LaunchSpec(gpus=gpus, cpus=cpus), True, "missing", True, step)
+
+
+def finish(
+    store: Store, run: RunSpec, seconds: float, device: str = "cpu", threads: int = 1, name: str = "a chip"
+) -> None:
+    run_dir = store.run(run)
+    with run_dir.acquire():
+        run_dir.write_spec(run)
+        run_dir.write_environment({"execution": {"device": device, "threads": threads}, "attempts": [{"device": name}]})
+        run_dir.complete({"seconds": seconds, "steps": 60})
+
+
+class Fixed:
+    """Stands in for a calibration: a FLOP a nanosecond, all else for free."""
+
+    asked: ClassVar[list[tuple[Any, ...]]] = []
+
+    def __init__(self, device: Any, threads: int) -> None:
+        self.asked.append((str(device), threads))
+
+    def rates(self, work: Any, precision: str) -> Rates:
+        self.asked.append((precision,))
+        return Rates(1e9, 1e9, float("inf"), 0.0, False, "fixed")
+
+
+@pytest.fixture(autouse=True)
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    monkeypatch.setattr(module, "Calibration", Fixed)
+    monkeypatch.setattr(Fixed, "asked", [])
+    return Fixed.asked
+
+
+def estimator(store: Store, *runs: RunSpec, teraflops: float | None = None) -> Estimator:
+    return Estimator(measured_runs(store, {shape(run) for run in runs}), DIGITS, teraflops)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seeds__data", 3),
+        ("student__alpha", 0.5),
+        ("student__epsilon", 0.1),
+        ("student__temperature", 0.1),
+        ("teacher__temperature", 0.1),
+        ("train__epochs", 3),
+        ("train__freeze_last", "1ep"),
+        ("train__optimizer", {"lr": 0.1, "weight_decay": 0.1}),
+        ("probe__every", "1ep"),
+        ("probe__lr", 0.1),
+        ("projector__init", "torch"),
+        ("teacher__start_from", {"run": BASE}),
+    ],
+)
+def test_a_shape_has_nothing_that_costs_the_same(field: str, value: Any) -> None:
+    assert shape(spec(**{field: value})) == shape(spec())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("encoder__name", "convnet_8_3"),
+        ("projector__out_dim", 64),
+        ("data__samples", 100),
+        ("train__batch_size", 128),
+        ("train__optimizer", {"name": "sgd"}),
+        ("probe__epochs", 3),
+        ("probe__knn", 0),
+        ("precision", "float64"),
+        ("teacher__update", "ema"),
+    ],
+)
+def test_whatever_changes_the_cost_is_another_shape(field: str, value: Any) -> None:
+    assert shape(spec(**{field: value})) != shape(spec())
+
+
+def test_measured_runs_are_the_middle_of_those_alike(tmp_path: Path, asked: list[Any]) -> None:
+    store = Store(tmp_path)
+    for seed, seconds in enumerate((1.0, 9.0, 2.0)):
+        finish(store, spec(seeds__data=seed), seconds)
+    found = estimator(store, spec()).estimate(node(spec(seeds__data=7)))
+    assert (found.seconds, found.left, found.how) == (2.0, 2.0, "measured from 3 runs (a chip)")
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"threads": 2}, {}),
+        ({}, {"cpus": 2}),
+        ({"device": "cuda:0"}, {}),
+    ],
+)
+def test_runs_on_other_devices_or_threads_do_not_count(
+    tmp_path: Path, given: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    finish(Store(tmp_path), spec(), 5.0, **given)
+    assert estimator(Store(tmp_path), spec()).estimate(node(spec(), **wanted)).how == "fixed"
+
+
+def test_on_a_gpu_threads_do_not_matter_and_its_name_is_told(tmp_path: Path) -> None:
+    finish(Store(tmp_path), spec(), 5.0, device="cuda:1", threads=8, name="a big one")
+    found = estimator(Store(tmp_path), spec()).estimate(node(spec(), gpus=0.5))
+    assert (found.seconds, found.how) == (5.0, "measured from 1 run (a big one)")
+
+
+def test_runs_of_another_length_are_scaled_by_steps_and_probings(tmp_path: Path) -> None:
+    finish(Store(tmp_path), spec(), 5.0)
+    longer = spec(train__epochs=30, probe__every="10ep")
+    found = estimator(Store(tmp_path), spec()).estimate(node(longer))
+    works = [count_run(run, DATASETS["digits"], {}).total.flops for run in (longer, spec())]
+    assert found.seconds == pytest.approx(5 * works[0] / works[1])
+    assert found.how == "measured from 1 run of another length, scaled (a chip)"
+
+
+def test_without_runs_it_is_flops_at_the_rates_of_the_device(tmp_path: Path, asked: list[Any]) -> None:
+    found = estimator(Store(tmp_path))
+    first, second = (found.estimate(node(spec(seeds__data=seed), cpus=3)) for seed in (0, 1))
+    assert first == second
+    assert first.seconds == pytest.approx(count_run(spec(), DATASETS["digits"], {}).total.flops / 1e9)
+    assert asked == [("cpu", 3), ("float32",)]
+
+
+def test_an_assumed_device_takes_no_measured_run(tmp_path: Path, asked: list[Any]) -> None:
+    finish(Store(tmp_path), spec(), 5.0, device="cuda:1")
+    found = estimator(Store(tmp_path), spec(), teraflops=10).estimate(node(spec(), gpus=1))
+    assert "an assumed 10 TFLOP/s" in found.how
+    slower = estimator(Store(tmp_path), spec(), teraflops=1e-6).estimate(node(spec(), gpus=1))
+    assert found.seconds is not None
+    assert slower.seconds is not None
+    assert found.seconds < slower.seconds
+    assert asked == []
+
+
+def test_a_gpu_that_is_not_here_leaves_it_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
+    found = estimator(Store(tmp_path)).estimate(node(spec(), gpus=1))
+    assert found.seconds is None
+    assert "give --tflops" in found.how
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: True)
+    assert estimator(Store(tmp_path)).estimate(node(spec(), gpus=1)).how == "fixed"
+
+
+def test_a_data_set_of_which_nothing_is_known_leaves_it_unknown(tmp_path: Path) -> None:
+    for run in (spec(data__name="mine"), spec(probe__also=["mine"])):
+        found = estimator(Store(tmp_path)).estimate(node(run))
+        assert (found.seconds, found.how) == (None, "unknown: nothing is known of the data set mine yet")
+
+
+def test_noise_needs_no_data_set_but_those_probed_on() -> None:
+    noise = {"name": "gaussian", "size": 8, "samples": 64, "channels": 1}
+    run = spec(data=noise, probe__also=["digits"])
+    assert Estimator({}, DIGITS, None).estimate(node(run)).how == "fixed"
+
+
+def test_a_checkpoint_leaves_less_to_do_and_comes_at_the_end_of_epochs(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    finish(store, spec(), 120.0)
+    found = estimator(store, spec())
+    assert found.estimate(node(spec(seeds__data=1), step=45)).left == pytest.approx(30)
+    # An epoch takes 12 s, least between checkpoints are 30 s; a probing writes one, too.
+    assert found.estimate(node(spec())).checkpoint == pytest.approx(36)
+    finish(store, spec(probe__every="2ep"), 120.0)
+    assert estimator(store, spec()).estimate(node(spec(probe__every="2ep"))).checkpoint == pytest.approx(24)
+
+
+def test_what_cannot_be_read_or_is_not_finished_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    runs = [spec(seeds__data=seed) for seed in range(4)]
+    for run in runs:
+        finish(store, run, 1.0)
+    (store.run(runs[0]).path / "result.json").unlink()
+    (store.run(runs[1]).path / "environment.json").write_text('{"execution": {}}')
+    (store.run(runs[2]).path / "spec.json").write_text('{"kind": "older"}')
+    (found,) = measured_runs(store, {shape(spec())}).values()
+    assert [run.spec for run in found] == [runs[3]]
+    assert measured_runs(store, {"another"}) == {}
+    monkeypatch.setattr(measured_module, "MOST", 0)
+    assert measured_runs(store, {shape(spec())}) == {}
+
+
+def test_data_sets_are_known_prepared_or_from_the_catalogue(tmp_path: Path) -> None:
+    found = known_data([spec(), spec(data__name="cifar10", probe__also=["mine"])], tmp_path)
+    assert found.infos == {name: DATASETS[name] for name in ("digits", "cifar10")}
+    place = f" --data-dir {tmp_path}"
+    assert found.missing == {
+        "cifar10": f"rt-scale data prepare cifar10{place}",
+        "mine": f"rt-scale data prepare mine --from FOLDER{place}",
+    }
+    assert found.main(spec(data__name="mine")) is None
+
+
+def test_a_damaged_data_set_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "meta.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        known_data([spec()], tmp_path)
