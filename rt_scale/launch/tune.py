@@ -67,33 +67,17 @@ def run_points(
     Raises:
         InputError: where this machine can never hold the resources of one run.
     """
-    configs = [
-        {
-            "label": point.label,
-            "spec": point.spec.model_dump(mode="json"),
-            "store": str(store.absolute()),
-            "data_dir": str(data_dir.absolute()),
-            "device": device,
-            "threads": launch.cpus,
-            "loader": launch.loader,
-            "workers": launch.workers,
-            "gpus": launch.gpus,
-        }
-        for point in points
-    ]
+    configs = [_config(point, launch, store, data_dir, device) for point in points]
     scratch = Path(tempfile.mkdtemp(prefix="rt-scale-tune-"))
     forward = _Forward(view)
     try:
         with local_ray(launch.workers > 1):
             refuse_impossible(launch)
-            resources: Any = {"cpu": launch.cpus, "gpu": launch.gpus}
             if launch.workers > 1:
-                # The workers are a placement group of their own. So that trials never hold what workers of others
-                # wait for, a trial holds nothing, and no more are started than have room for all of their workers.
-                resources = tune.PlacementGroupFactory([{TRIAL: 1}])
+                # No more are started than have room for all of their workers.
                 concurrency = min(concurrency or at_once(launch), at_once(launch))
             tune.Tuner(
-                tune.with_resources(_trial, resources),
+                tune.with_resources(_trial, _resources(launch)),
                 param_space={"run": tune.grid_search(configs)},
                 tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=concurrency),
                 run_config=tune.RunConfig(
@@ -106,6 +90,31 @@ def run_points(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return forward.errors
+
+
+def _config(point: Point, launch: LaunchSpec, store: Path, data_dir: Path, device: str) -> dict[str, Any]:
+    """What a trial is told, in plain values."""
+    return {
+        "label": point.label,
+        "spec": point.spec.model_dump(mode="json"),
+        "store": str(store.absolute()),
+        "data_dir": str(data_dir.absolute()),
+        "device": device,
+        "threads": launch.cpus,
+        "loader": launch.loader,
+        "workers": launch.workers,
+        "gpus": launch.gpus,
+    }
+
+
+def _resources(launch: LaunchSpec) -> Any:
+    """What a trial holds: with several workers nothing, as they are a placement group of their own.
+
+    So trials never hold what workers of others wait for.
+    """
+    if launch.workers > 1:
+        return tune.PlacementGroupFactory([{TRIAL: 1}])
+    return {"cpu": launch.cpus, "gpu": launch.gpus}
 
 
 class _Reporter:
