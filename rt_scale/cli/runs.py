@@ -64,6 +64,7 @@ def run(
     from rt_scale.experiments.run import run as run_spec
     from rt_scale.experiments.settings import Settings
     from rt_scale.launch.progress import RunBar
+    from rt_scale.launch.stopping import stopping_on_signals
 
     console = open_console(stderr=as_json)
     place = open_store(store)
@@ -80,7 +81,7 @@ def run(
             )  # fmt: skip
         _show(value, place, result, as_json)
         return
-    with RunBar(console) as bar:
+    with stopping_on_signals(console.print) as stopping, RunBar(console) as bar:
         settings = Settings(
             store=place,
             data_dir=find_data_dir(data_dir),
@@ -89,6 +90,7 @@ def run(
             cache_teacher=cache_teacher,
             loader=loader,
             observer=bar,
+            stop=stopping,
         )
         result = run_spec(value, settings)
     _show(value, place, result, as_json)

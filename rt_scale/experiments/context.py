@@ -15,6 +15,7 @@ from rt_scale.store.board import BoardWriter
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import METRICS, RunDir
 from rt_scale.training.dist import ALONE, Group
+from rt_scale.training.loop import Stop, never
 
 T = TypeVar("T")
 
@@ -32,6 +33,7 @@ class Context:
         hparams: the spec as a nested mapping, for TensorBoard.
         elapsed_before: seconds of wall time that earlier attempts took.
         group: the processes that train together; this one is rank 0, and tells the others where they stand.
+        stop: whether training is asked to stop.
     """
 
     run_dir: RunDir
@@ -43,6 +45,7 @@ class Context:
     elapsed_before: float = 0.0
     board: BoardWriter | None = None
     group: Group = ALONE
+    stop: Stop = never
     _started: float = field(default_factory=time.monotonic)
     _last_checkpoint: float = field(default_factory=time.monotonic)
 

@@ -112,6 +112,7 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> 
         metrics=MetricsTable(run_dir.metrics_path),
         hparams=spec.canonical(),
         group=settings.group,
+        stop=settings.stop,
     )
     try:
         lead(spec, execution, settings)

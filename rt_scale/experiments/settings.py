@@ -21,6 +21,7 @@ from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 from rt_scale.training.dist import ALONE, Group
+from rt_scale.training.loop import Stop, never
 from rt_scale.training.precision import check_precision
 
 MEMINFO = Path("/proc/meminfo")
@@ -88,6 +89,7 @@ class Settings:
         checkpoint_seconds: least time between two checkpoints; probing and the end always write one.
         observer: who watches.
         group: the processes that train together, each with settings of its own; rank 0's decide.
+        stop: asked after every step whether to write a checkpoint and stop, which raises ``Stopped``.
     """
 
     store: Store
@@ -100,6 +102,7 @@ class Settings:
     checkpoint_seconds: float = 30.0
     observer: Observer = field(default_factory=Silent)
     group: Group = ALONE
+    stop: Stop = never
 
 
 @dataclass(frozen=True)
