@@ -27,6 +27,8 @@ class LaunchSpec(Part):
     """GPUs a worker; a fraction shares one GPU between runs of one worker."""
     workers: int = Field(1, ge=1)
     """Processes that distil one run together through Ray Train, each a share of every batch of train.batch_size."""
+    retries: int = Field(3, ge=0)
+    """How often a run whose process died without a new checkpoint is started again within a sweep."""
     loader: Literal["auto", "resident", "ffcv", "map"] = "auto"
     """What reads training images: resident (in memory), ffcv (streamed), map (from the file as needed), or auto."""
 

@@ -76,6 +76,14 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @staticmethod
+    def open(place: str | Path) -> Store:
+        return Store(Path(place))
+
+    @property
+    def place(self) -> str:
+        return str(self.root.absolute())
+
     def run(self, spec: Spec | str) -> RunDir:
         """The directory of the run of ``spec``, or of the run of that name."""
         return RunDir(self.root / "runs" / (spec if isinstance(spec, str) else spec.name))
