@@ -25,6 +25,8 @@ class LaunchSpec(Part):
     """CPU cores a worker, which are also the threads it computes with."""
     gpus: float = Field(0.0, ge=0)
     """GPUs a worker; a fraction shares one GPU between runs of one worker."""
+    accelerator: str | None = None
+    """Type of those GPUs by Ray's name for it, e.g. H100; None: any."""
     workers: int = Field(1, ge=1)
     """Processes that distil one run together through Ray Train, each a share of every batch of train.batch_size."""
     retries: int = Field(3, ge=0)
