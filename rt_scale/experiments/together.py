@@ -85,6 +85,7 @@ def _prepared(order: Mapping[str, Any], settings: Settings) -> tuple[RunSpec, Se
         execution=execution,
         observer=settings.observer,
         checkpoint_seconds=settings.checkpoint_seconds,
+        patience_seconds=settings.patience_seconds,
         metrics=MetricsTable(run_dir.metrics_path),
         hparams={},
         group=settings.group,

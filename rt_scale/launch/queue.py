@@ -10,9 +10,11 @@ import heapq
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.graph import all_runs
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
@@ -73,7 +75,7 @@ class Queue:
         clock: seconds, monotonic.
 
     Attributes:
-        failed: label of a run -> why it has no result.
+        failed: name of a run -> why it has no result.
     """
 
     def __init__(
@@ -128,7 +130,7 @@ class Queue:
             return
         lost = [need for need in needs if self._over.get(need) is False]
         if lost:
-            self._give_up(name, _without(lost[0], self.failed[self._tasks[lost[0]].label]))
+            self._give_up(name, _without(lost[0], self.failed[lost[0]]))
         elif not needs:
             self._make_ready(name)
 
@@ -208,8 +210,9 @@ class Queue:
         self._reached[name] = max(began, self._reached.get(name, -1))
         tries = self._tries[name] = 1 if gets_on else self._tries.get(name, 0) + 1
         if tries > task.launch.retries:
-            ending = "the same command goes on from its last checkpoint"
-            self._settle(name, Ended("failed", f"{how.why}, {tries} times without a new checkpoint; {ending}."))
+            why = f"{how.why}, {tries} times in a row without a new checkpoint."
+            self._record(task, why)
+            self._settle(name, Ended("failed", why))
             return
         delay = min(LONGEST, BACKOFF * 2 ** (tries - 2)) if tries > 1 else 0.0
         self._view.waiting(task.label, f"{how.why}; try {tries + 1} of {task.launch.retries + 1}", delay)
@@ -218,13 +221,19 @@ class Queue:
         else:
             self._make_ready(name)
 
+    def _record(self, task: Task, why: str) -> None:
+        """Leave the reason in the run's directory, as nobody else could."""
+        run_dir = self._store.run(task.spec)
+        with suppress(RtScaleError), run_dir.acquire():
+            run_dir.fail({"reason": why, "time": time.time()})
+
     def _settle(self, name: str, how: Ended) -> None:
         label = self._tasks[name].label
         self._over[name] = how.state == "done"
         if how.state == "settled":
             self._view.stopped(label, how.why)
         elif how.state == "failed":
-            self.failed[label] = how.why
+            self.failed[name] = how.why
             self._view.finished(label, how.why)
         else:
             self._view.finished(label, None, how.values)
