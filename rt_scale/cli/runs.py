@@ -146,7 +146,7 @@ def _sweep(
     from rt_scale.spec.sweep import as_run, load_sweep
 
     spec, points = load_sweep(file, overrides)
-    from rt_scale.launch.progress import SweepTable
+    from rt_scale.launch.live import SweepView
     from rt_scale.launch.sweep import run_sweep
 
     console, place = open_console(), open_store(store)
@@ -158,7 +158,7 @@ def _sweep(
         data_dir=find_data_dir(data_dir),
         device=device,
         concurrency=concurrency,
-        view=lambda total, done: SweepTable(console, total, done),
+        view=lambda total, done: SweepView(console, total, done),
     )
     written = _report(spec, points, place, best, as_json=False) if outcome.finished else None
     for label, why in outcome.failed.items():
