@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from rt_scale.launch import token
-from rt_scale.launch.chatter import to_file
 from rt_scale.launch.reach import reach
 from rt_scale.launch.resources import (
     SHARE,
@@ -24,6 +23,7 @@ from rt_scale.launch.resources import (
     refuse_nonsense,
     refuse_unplaceable,
 )
+from rt_scale.launch.worker_output import to_file
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import LaunchSpec
 

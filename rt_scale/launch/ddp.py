@@ -68,8 +68,10 @@ def run_here(
     def work() -> None:
         try:
             messenger = Messenger(spec.name, f"{launch.workers} workers")
-            how = {"store": store, "data_dir": data_dir, "device": device, "messenger": messenger}
-            found.append(run_with_workers(spec, launch, **how))
+            result = run_with_workers(
+                spec, launch, store=store, data_dir=data_dir, device=device, messenger=messenger
+            )  # fmt: skip
+            found.append(result)
         except BaseException as error:  # whatever it is belongs to the caller's thread
             found.append(error)
 

@@ -12,11 +12,11 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rt_scale.launch.cluster import draining_nodes
+import rt_scale.launch.cluster  # noqa: F401 - sets what Ray reads when it is imported
 
-# After cluster, which sets what Ray reads when it is imported.
 import ray  # isort: skip
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # isort: skip
+from rt_scale.launch.notices import draining_nodes  # isort: skip
 
 INTERVAL = 1.0
 """Seconds between two reports of a run."""
@@ -145,7 +145,7 @@ class Messenger:
 
     def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Numbers were recorded."""
-        self._state["values"] = self._state["values"] | dict(values)
+        self._state |= {"values": self._state["values"] | dict(values), "epoch": epoch}
 
     def decided(self, text: str) -> None:
         """Kept in the run's environment."""

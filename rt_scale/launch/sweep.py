@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,6 +83,7 @@ def run_sweeps(
     where: Where,
     view: Callable[[int, int], AbstractContextManager[View]],
     stopping: Callable[[], bool] = lambda: False,
+    lost: Callable[[str], None] = lambda address: None,
 ) -> list[Outcome]:
     """Run what is not finished yet of all sweeps, as one queue through Ray Tune.
 
@@ -91,6 +92,7 @@ def run_sweeps(
         where: where and how.
         view: makes the view from the number of runs and the number done before.
         stopping: whether to stop: runs under way write a checkpoint, and the rest is left for later.
+        lost: called from another thread with the address of a cluster whose head does not answer any more.
 
     Returns:
         How each sweep stands.
@@ -112,7 +114,7 @@ def run_sweeps(
         refresh_board(sweep.spec, sweep.points, store)
     told: dict[str, str] = {}
     if todo:
-        told = _run(todo, len(tasks), where, view, stopping)
+        told = _run(todo, len(tasks), where, view, stopping, lost)
     if stopping():
         raise KeyboardInterrupt
     return [_outcome(sweep, told, store) for sweep in sweeps]
@@ -137,24 +139,30 @@ def _run(
     where: Where,
     view: Callable[[int, int], AbstractContextManager[View]],
     stopping: Callable[[], bool],
+    lost: Callable[[str], None],
 ) -> dict[str, str]:
     """Why runs have no result that do not say so themselves, by name."""
     from rt_scale.launch.cluster import connect  # Ray is not needed where all is done
+    from rt_scale.launch.notices import cluster_lost
     from rt_scale.launch.tune import Place, run_queue
 
     launches = dict.fromkeys(task.launch for task in todo)
     place = Place(where.store.place, where.data_dir, where.device)
-    with connect(where.address, train=any(launch.workers > 1 for launch in launches)) as cluster:
+    given_up = {} if where.retry_failed else failed_before(todo, where.store)
+    with ExitStack() as stack:
+        shown = stack.enter_context(view(total, total - len(todo)))
+        cluster = stack.enter_context(connect(where.address, train=any(launch.workers > 1 for launch in launches)))
         for launch in launches:
             cluster.refuse_impossible(launch)
+        if not cluster.local:
+            shown.said(cluster.describe())
+            stack.enter_context(cluster_lost(cluster.address, lambda: lost(cluster.address)))
 
         def room(launch: LaunchSpec) -> int | None:
             return cluster.at_once(launch) if launch.workers > 1 else None
 
-        with view(total, total - len(todo)) as shown:
-            given_up = {} if where.retry_failed else failed_before(todo, where.store)
-            queue = Queue(todo, where.store, shown, concurrency=where.concurrency, room=room, given_up=given_up)
-            run_queue(queue, place, cluster, shown, stopping=stopping)
+        queue = Queue(todo, where.store, shown, concurrency=where.concurrency, room=room, given_up=given_up)
+        run_queue(queue, place, cluster, shown, stopping=stopping)
     return queue.failed
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rt_scale.launch.cluster import Cluster
 from rt_scale.launch.desk import Desk
 from rt_scale.launch.queue import Ended, Queue, Task
+from rt_scale.launch.stopping import NOTICE
 from rt_scale.launch.trial import run_trial
 
 # After cluster, which sets what Ray reads when it is imported.
@@ -40,7 +41,6 @@ class Place:
         store: the store, as other processes open it.
         data_dir: where prepared data sets are, on every node.
         device: as ``Settings.device``.
-        sweeps: folder of the store that a process which reaches the same store sees.
     """
 
     store: str
@@ -118,6 +118,7 @@ class _Pulse:
         self._last = now
         if self.stopping() and not self._told:
             self._told = True
+            self._view.said(NOTICE)
             self._desk.stop("the sweep was asked to stop")
         for name, report in self._desk.news().items():
             if name in self._queue.live:
