@@ -104,18 +104,20 @@ class Queue:
         self._reached: dict[str, int] = {}
         self._over: dict[str, bool] = {}
         self.failed: dict[str, str] = {}
-        for task in tasks:
+        self._wanted = {task.spec.name: task for task in tasks}
+        for task in list(self._wanted.values()):
             self.add(task)
 
     def add(self, task: Task) -> None:
         """Put a run at the end, and what it starts from before it."""
+        self._wanted.setdefault(task.spec.name, task)
         for spec in all_runs([task.spec]):
             if spec.name in self._tasks or self._done(spec.name):
                 continue
-            wanted = spec.name == task.spec.name
-            self._enter(task if wanted else Task(f"{spec.name} (to start from)", spec, task.launch))
-            if not wanted:
+            wanted = self._wanted.get(spec.name)
+            if wanted is None:
                 self._view.added(1)
+            self._enter(wanted or Task(f"{spec.name} (to start from)", spec, task.launch))
 
     def _enter(self, task: Task) -> None:
         name = task.spec.name
