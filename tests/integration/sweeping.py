@@ -35,6 +35,7 @@ class Place:
         self.store = Store(folder / "store")
         self.data_dir = data_dir
         self.file = folder / "small.yaml"
+        folder.mkdir(exist_ok=True)
         self.change({})
 
     def change(self, changes: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
 from rt_scale.store.run_dir import RunDir
 from tests.integration.several_nodes import Nodes
-from tests.integration.sweeping import Place, training, until, workers
+from tests.integration.sweeping import SWEEP, Place, training, until, workers
 
 Start = Callable[..., subprocess.Popen[str]]
 TIMEOUT = 400
@@ -66,9 +66,13 @@ def test_a_node_is_lost_and_another_one_goes_on(
 
 
 def test_a_node_that_is_preempted_is_left_with_a_checkpoint(
-    tmp_path: Path, data_dir: Path, start: Start, nodes: Nodes, undisturbed: Place, wait_for: Any
+    tmp_path: Path, data_dir: Path, start: Start, nodes: Nodes, wait_for: Any
 ) -> None:
-    place = Place(tmp_path, data_dir)
+    place, alone = Place(tmp_path, data_dir), Place(tmp_path / "alone", data_dir)
+    base = {**SWEEP["base"], "train": {"epochs": 120, "batch_size": 128}}
+    base["probe"] = {"every": "40ep", "epochs": 2, "standardized": False}
+    for each in (place, alone):
+        each.change({"base": base, "axes": {}})
     going = nodes("add", 1)
     process = begin(start, place, nodes)
     wait_for(lambda: training(place), process)
@@ -77,10 +81,12 @@ def test_a_node_that_is_preempted_is_left_with_a_checkpoint(
     wait_for(lambda: pid not in workers(place), process)
     assert not (path / "result.json").exists()
     left = RunDir(path).checkpoints.steps()[-1]
-    assert left % (3 * 12) != 0, "a checkpoint that the run would have written anyway"
+    assert left % (40 * 12) != 0, "a checkpoint that the run would have written anyway"
     nodes("add", 1)
     finish(process)
-    same(place, undisturbed)
+    (point,) = place.points
+    run(point.spec, Settings(store=alone.store, data_dir=data_dir, device="cpu", threads=1))
+    same(place, alone)
 
 
 def test_the_driver_is_killed_and_the_next_one_goes_on(
