@@ -51,6 +51,11 @@ class Node:
         return self.resources.get(key, 0)
 
 
+def same_kind(one: Node, other: Node) -> bool:
+    """Whether two nodes have as many CPUs and GPUs."""
+    return all(one.resources.get(key, 0) == other.resources.get(key, 0) for key in ("CPU", "GPU"))
+
+
 def bundle(launch: LaunchSpec) -> dict[str, float]:
     """What one worker of a run takes, by Ray's names; all of it on one node."""
     taken: dict[str, float] = {"CPU": launch.cpus}
