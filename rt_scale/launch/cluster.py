@@ -48,6 +48,8 @@ HEAD = "node:__internal_head__"
 """A resource of every cluster's head: a thousandth of it is what a trial holds whose workers are elsewhere. Tune
 refuses a trial of nothing, and a CPU's hundredth would be missing where the workers need all CPUs there are."""
 
+UNSEEN = 8
+"""Runs together, at least, where an autoscaler does not say which nodes it could add."""
 TRIAL = "rt-scale-trial"
 TRIALS = 1000
 
@@ -86,7 +88,8 @@ class Cluster:
 
     def at_once(self, launch: LaunchSpec) -> int:
         """How many runs the cluster holds together, each with all of its workers."""
-        return fits_at_once(launch, self._ever() or self.nodes())
+        nodes = self._ever()
+        return fits_at_once(launch, nodes) if nodes else max(UNSEEN, fits_at_once(launch, self.nodes()))
 
     def trial_resources(self, launch: LaunchSpec) -> dict[str, float]:
         """The one bundle of a trial: what its run takes, or next to nothing where its workers are elsewhere."""
