@@ -42,12 +42,14 @@ for _name, _value in {
 import ray  # noqa: E402
 from ray._private import ray_constants  # noqa: E402
 
-from rt_scale.launch.autoscaling import node_types  # noqa: E402
+from rt_scale.launch.autoscaling import ever, node_kinds  # noqa: E402
 
 HEAD = "node:__internal_head__"
 """A resource of every cluster's head: a thousandth of it is what a trial holds whose workers are elsewhere. Tune
 refuses a trial of nothing, and a CPU's hundredth would be missing where the workers need all CPUs there are."""
 
+UNSEEN = 8
+"""Runs together, at least, where an autoscaler does not say which nodes it could add."""
 TRIAL = "rt-scale-trial"
 TRIALS = 1000
 
@@ -64,8 +66,8 @@ class Cluster:
     def __init__(self, address: str, *, local: bool) -> None:
         self.address = address
         self.local = local
-        self._types = None if local else node_types(address)
-        self.autoscaling = self._types is not None
+        self._kinds = None if local else node_kinds(address)
+        self.autoscaling = self._kinds is not None
 
     def nodes(self) -> list[Node]:
         """The living nodes."""
@@ -86,7 +88,8 @@ class Cluster:
 
     def at_once(self, launch: LaunchSpec) -> int:
         """How many runs the cluster holds together, each with all of its workers."""
-        return fits_at_once(launch, self._ever() or self.nodes())
+        nodes = self._ever()
+        return fits_at_once(launch, nodes) if nodes else max(UNSEEN, fits_at_once(launch, self.nodes()))
 
     def trial_resources(self, launch: LaunchSpec) -> dict[str, float]:
         """The one bundle of a trial: what its run takes, or next to nothing where its workers are elsewhere."""
@@ -94,9 +97,9 @@ class Cluster:
 
     def _ever(self) -> list[Node] | None:
         """All nodes there can be; None where an autoscaler does not say which it could add."""
-        if self._types is None:
+        if self._kinds is None:
             return self.nodes()
-        return [*self.nodes(), *self._types] if self._types else None
+        return ever(self.nodes(), self._kinds) if self._kinds else None
 
 
 @contextmanager

@@ -22,19 +22,25 @@ LOST_S = 10.0
 def cluster_lost(address: str, then: Callable[[], None], *, after: float = LOST_S) -> Iterator[None]:
     """Watch the head of a cluster from a thread, and call ``then`` once where it is lost.
 
+    Ray waits for a lost head for 60 s and then ends this process on the spot, with code 1 and no exception; until
+    then its calls, those that leave it among them, may not return. So ``then`` should say what happened and end the
+    process (``os._exit``).
+
     Args:
         address: the head's GCS, as ``Cluster.address``.
-        then: called from the watching thread, at most once; this process' main thread may be waiting in Ray for ever.
-        after: seconds without any answer.
+        then: called from the watching thread, at most once.
+        after: seconds for which the head does not answer.
     """
     end = threading.Event()
 
     def watch() -> None:
-        answered = time.monotonic()
+        silent_since: float | None = None
         while not end.wait(min(EVERY_S, after / 5)):
             if knock(address, EVERY_S):
-                answered = time.monotonic()
-            elif time.monotonic() - answered >= after and not end.is_set():
+                silent_since = None
+                continue
+            silent_since = silent_since or time.monotonic()
+            if time.monotonic() - silent_since >= after and not end.is_set():
                 then()
                 return
 

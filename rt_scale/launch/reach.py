@@ -18,7 +18,7 @@ from rt_scale.spec.errors import InputError
 
 KNOCK_S = 3.0
 """How long a port may take to answer."""
-ASK_S = 12.0
+ASK_S = 10.0
 """How long the cluster may take to say what it is; 2 s of it start the process that asks."""
 
 
@@ -57,7 +57,7 @@ def reach(address: str) -> str:
     if problem == "silent":
         raise _silent(found)
     if problem:
-        raise InputError(_WORDS.get(problem, _WORDS["other"]).format(address=found, **answer))
+        raise InputError(_WORDS.get(problem, _WORDS["other"]).format(**{**answer, "address": found}))
     ours = {"ray": answer["our_ray"], "python": platform.python_version()}
     for what, name in (("ray", "Ray"), ("python", "Python")):
         if answer[what] != ours[what]:
@@ -102,7 +102,7 @@ def _silent(address: str) -> InputError:
 
 def _ask(address: str) -> dict[str, Any]:
     """What a process of its own learns about the cluster; ``problem`` where it cannot be joined."""
-    environment = {**os.environ, "RAY_py_gcs_connect_timeout_s": "6", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    environment = {**os.environ, "RAY_py_gcs_connect_timeout_s": "5", "RAY_BACKEND_LOG_LEVEL": "fatal"}
     try:
         asked = subprocess.run(
             [sys.executable, "-m", "rt_scale.launch.ask", address],

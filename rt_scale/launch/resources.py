@@ -43,12 +43,24 @@ class Node:
 
     def holds(self, bundle: Mapping[str, float]) -> int:
         """How many of ``bundle`` fit on one such node."""
-        return min(int(self._has(key) / wanted + 1e-9) for key, wanted in bundle.items() if wanted)
+        return min(_times(self._has(key), wanted, key == "GPU") for key, wanted in bundle.items() if wanted)
 
     def _has(self, key: str) -> float:
         if key.startswith(ACCELERATOR) and not self.told and not self.accelerators:
             return self.resources.get("GPU", 0)
         return self.resources.get(key, 0)
+
+
+def _times(there: float, wanted: float, whole: bool) -> int:
+    """How often ``wanted`` is in ``there``; a share of something ``whole`` is never made of parts of two."""
+    if whole and wanted < 1:
+        return int(there) * _times(1, wanted, False)
+    return int(there / wanted + 1e-9)
+
+
+def same_kind(one: Node, other: Node) -> bool:
+    """Whether two nodes have as many CPUs and GPUs."""
+    return all(one.resources.get(key, 0) == other.resources.get(key, 0) for key in ("CPU", "GPU"))
 
 
 def bundle(launch: LaunchSpec) -> dict[str, float]:
