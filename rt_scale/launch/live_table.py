@@ -85,7 +85,6 @@ class LiveTable:
         apart = [Text()] if room > len(lines) else []  # from what scrolls by above
         for line in (*apart, *lines, *notes):
             line.no_wrap, line.overflow = True, "crop"
-            line.truncate(options.max_width)
             yield line
 
 
@@ -124,7 +123,7 @@ def _line(row: Row, cells: dict[str, str], label: int, widths: dict[str, int], m
             continue
         line.append(GAP)
         if name == "bar" and row.steps:
-            done = min(BAR, BAR * row.step // row.steps)
+            done = BAR * row.step // row.steps
             line.append(mark * done, style="bar.complete").append(mark * (BAR - done), style="bar.back")
         elif name in ("rate", "left"):
             line.append(" " * (widths[name] - cell_len(cells[name])) + cells[name], style=STYLES.get(name, ""))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from rt_scale.launch.live import QUIET, REFRESH, SweepView, View
+from rt_scale.launch.pace import WINDOW
 
 VALUES = {"probe/student/linear": 0.4567, "probe/teacher/linear": 0.25, "probe/student/knn": 0.9}
 PROBES = "linear 45.7 (teacher 25.0), knn 90.0"
@@ -139,6 +141,34 @@ def test_a_run_that_left_its_device_is_a_line_and_waits() -> None:
         "waiting a: its process died (attempt 2 of 4), again in 8s",
         "[1/5] a  17s on cpu",
     ]
+
+
+def test_a_run_waits_until_it_runs_again_or_is_through() -> None:
+    watched = Watched(terminal=False)
+    with watched.view as view:
+        for label in ("a", "b", "c"):
+            view.waiting(label, "another driver computes it", None)
+        view.running("a", report(0))
+        view.finished("b", None)
+        assert "1 of 5 done, 1 running, 1 waiting, 2 to start" in watched.shown()
+
+
+def test_the_time_left_counts_runs_that_wait_and_slots_that_are_lost() -> None:
+    watched = Watched(terminal=False, total=4)
+
+    def left() -> str:
+        return watched.shown()[2].rpartition("about ")[2]
+
+    with watched.view as view:
+        view.running("a", report(0))
+        view.running("b", report(0))
+        watched.now += 100
+        view.finished("a", None)
+        view.running("c", report(0))
+        view.waiting("b", "its node was removed", None)
+        assert left() == "3m 20s left"  # b beside c, and d after them
+        watched.now += WINDOW
+        assert left() == "4m 00s left"  # one after the other
 
 
 def test_a_retry_whose_time_is_not_known_is_a_line_without_one() -> None:
@@ -280,7 +310,8 @@ def test_a_terminal_is_drawn_a_few_times_a_second_and_no_more() -> None:
         assert watched.written == before
         watched.now += REFRESH
         view.tick()
-        assert "1 running" in watched.written.removeprefix(before)
+        view.tick()
+        assert watched.written.removeprefix(before).count("1 running") == 1
 
 
 def test_a_line_is_never_drawn_above_a_row_of_the_same_run() -> None:
@@ -327,13 +358,20 @@ def test_a_dumb_terminal_is_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     with watched.view as view:
         view.running("a", report(1))
         view.finished("a", None)
-    assert watched.lines == ["[1/5] a  0s on cpu"]
+        assert watched.summary() == "1 of 5 done, 4 to start; 30s so far, 120 runs an hour, about 0s left"
+    assert watched.lines[0] == "[1/5] a  0s on cpu"
 
 
 def test_what_others_print_is_not_drawn() -> None:
     before = sys.stdout, sys.stderr
     with Watched(terminal=True).view:
         assert (sys.stdout, sys.stderr) == before
+
+
+def test_no_other_thread_draws() -> None:
+    before = threading.active_count()
+    with Watched(terminal=True).view:
+        assert threading.active_count() == before
 
 
 def test_an_error_leaves_a_clean_terminal() -> None:
