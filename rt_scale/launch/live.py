@@ -150,7 +150,7 @@ class SweepView:
                 self._live.refresh()
         elif now - self._summed >= QUIET:
             self._summed = now
-            self._print("; ".join(note.plain for note in self._standing.notes(now)))
+            self._print(self._standing.line(now))
 
     def said(self, text: str) -> None:
         """Keep the text as a line."""

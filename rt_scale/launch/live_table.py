@@ -18,8 +18,8 @@ DROPPED = ("bar", "stage", "rate", "probes", "where", "left", "percent")
 """What a narrow terminal does without, first to last."""
 STYLES = {"where": "dim", "stage": "dim", "rate": "dim"}
 BAR = 10
-LABEL = 24
-"""Characters of a label that are worth a column."""
+LABEL, SHARE = 24, 0.4
+"""Characters of a label that are worth a column, and the part of a terminal that is."""
 CELL = 24
 """Characters of a device or a stage, at most."""
 GAP = "  "
@@ -82,9 +82,9 @@ class LiveTable:
         lines = _lines(shown, self._now, options.max_width, "-" if options.ascii_only else "\u2501")
         if room and len(shown) < len(self._rows):
             lines.append(Text(f"and {len(self._rows) - len(shown)} more", style="dim"))
-        for line in (*lines, *notes):
+        apart = [Text()] if room > len(lines) else []  # from what scrolls by above
+        for line in (*apart, *lines, *notes):
             line.no_wrap, line.overflow = True, "crop"
-            line.truncate(options.max_width)
             yield line
 
 
@@ -103,12 +103,13 @@ def _lines(rows: Sequence[Row], now: float, width: int, mark: str) -> list[Text]
     widths = {name: max(map(cell_len, column), default=0) for name in COLUMNS if (column := [c[name] for c in cells])}
     widths["bar"] = BAR if widths.get("percent") else 0
     widest = max((cell_len(row.label) for row in rows), default=0)
+    wanted = min(widest, max(LABEL, int(SHARE * width)))
 
     def beside() -> int:
         return sum(each + len(GAP) for each in widths.values() if each)
 
     for name in DROPPED:
-        if beside() + min(widest, LABEL) <= width:
+        if beside() + wanted <= width:
             break
         widths[name] = 0
     label = min(widest, max(1, width - beside()))
@@ -122,7 +123,7 @@ def _line(row: Row, cells: dict[str, str], label: int, widths: dict[str, int], m
             continue
         line.append(GAP)
         if name == "bar" and row.steps:
-            done = min(BAR, BAR * row.step // row.steps)
+            done = BAR * row.step // row.steps
             line.append(mark * done, style="bar.complete").append(mark * (BAR - done), style="bar.back")
         elif name in ("rate", "left"):
             line.append(" " * (widths[name] - cell_len(cells[name])) + cells[name], style=STYLES.get(name, ""))

@@ -112,17 +112,21 @@ class Standing:
         """The summary as lines, the most important first."""
         return [note for note in (self._counts(), self._times(now), self._leader(), self._reasons(now)) if note]
 
+    def line(self, now: float) -> str:
+        """The summary in one line, with the devices, which no row tells there."""
+        places = [*dict.fromkeys(row.where for row in self._running.values() if row.where)]
+        devices = [f"running on {_named(places)}"] if places else []
+        return "; ".join([*(note.plain for note in self.notes(now)), *devices])
+
     @property
     def _queued(self) -> int:
         """Runs that were not started yet."""
         return self.total - self._done_before - len(self._settled) - len(self._running) - len(self._waiting)
 
     def _counts(self) -> Text:
-        places = [*dict.fromkeys(row.where for row in self._running.values() if row.where)]
-        devices = f" ({_named(places)})" if places else ""
         text = Text(f"{self._done_before + self._states[DONE]} of {self.total} {DONE}")
         for count, words, style in (
-            (len(self._running), f"running{devices}", ""),
+            (len(self._running), "running", ""),
             (self._states[FAILED], FAILED, "bold red"),
             (self._states[STOPPED], STOPPED, ""),
             (len(self._waiting), "waiting", "yellow"),
@@ -162,8 +166,8 @@ class Standing:
         if not self._waiting:
             return None
         counted = Counter(why for why, _ in self._waiting.values()).most_common()
-        due = [until for _, until in self._waiting.values() if until is not None]
-        again = f"; tried again in {duration_text(max(0.0, min(due) - now))}" if due else ""
+        due = [until for _, until in self._waiting.values() if until is not None and until > now]
+        again = f"; tried again in {duration_text(min(due) - now)}" if due else ""
         why = _named([f"{why} ({count})" if count > 1 else why for why, count in counted])
         return Text(f"waiting: {why}{again}", style="yellow")
 

@@ -60,8 +60,12 @@ def program(inside: str, after: str = "", before: str = "") -> list[str]:
     return [sys.executable, "-c", code]
 
 
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+"""What streams do unless they are told otherwise."""
+
+
 def ran(command: list[str], log: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*command, str(log)], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([*command, str(log)], capture_output=True, text=True, timeout=60, check=False, env=BUFFERED)
 
 
 def test_whatever_is_written_to_the_standard_streams_is_in_the_file_alone(tmp_path: Path) -> None:
@@ -120,12 +124,22 @@ for number in (1, 2):
     assert shut == {number for number, text in ((1, out), (2, err)) if not text}
 
 
-@pytest.mark.parametrize("view", ["out.write('view')", "console_on(out).print('view')"])
-def test_a_reader_that_is_gone_spoils_nothing_of_the_rest(tmp_path: Path, view: str) -> None:
+@pytest.mark.parametrize(
+    ("write", "heard"),
+    [("out.write('view')", "two\n1\n"), ("console.print('view')", "two\nended 1\n1\n")],
+)
+def test_a_reader_that_is_gone_spoils_nothing_of_the_rest(tmp_path: Path, write: str, heard: str) -> None:
     log = tmp_path / "ray.log"
-    inside = (
-        f"os.write(2, b'two\\n')\ntry:\n    {view}\nexcept SystemExit as end:\n    print('ended', end.code)\nprint(1)"
-    )
+    inside = f"""
+console = console_on(out)
+os.write(2, b"two\\n")
+try:
+    {write}
+except SystemExit as end:
+    print("ended", end.code)
+    console.print("once more, on the way out")
+print(1)
+"""
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -134,17 +148,18 @@ def test_a_reader_that_is_gone_spoils_nothing_of_the_rest(tmp_path: Path, view: 
         stderr=subprocess.PIPE,
         timeout=60,
         check=False,
+        env=BUFFERED,
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"error after")
-    assert log.read_text() == ("two\nended 1\n1\n" if "console_on" in view else "two\n1\n")
+    assert log.read_text() == heard
 
 
 def in_terminal(command: list[str], log: Path, rows: int, columns: int) -> str:
     """What a terminal shows whose size standard input does not tell."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    environment = {name: value for name, value in BUFFERED.items() if name not in ("COLUMNS", "LINES")}
     process = subprocess.Popen(
         [*command, str(log)],
         stdin=subprocess.DEVNULL,
@@ -223,7 +238,7 @@ def test_it_can_be_entered_again_within_itself(tmp_path: Path) -> None:
 
 
 def test_no_descriptor_is_left_open_or_inherited(tmp_path: Path) -> None:
-    inside = "inner = subprocess.run(['ls', '/proc/self/fd'], capture_output=True, text=True).stdout.split()"
+    inside = "inner = subprocess.check_output(['ls', '/proc/self/fd'], text=True, close_fds=False).split()"
     after = "print(len(inner), len(os.listdir('/proc/self/fd')) - had)"
     done = ran(program(inside, after, "had = len(os.listdir('/proc/self/fd'))"), tmp_path / "ray.log")
     assert done.stdout == "4 0\n"  # three standard streams, and the folder that is listed

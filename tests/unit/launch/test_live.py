@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from rt_scale.launch.live import QUIET, REFRESH, SweepView, View
+from rt_scale.launch.pace import WINDOW
 
 VALUES = {"probe/student/linear": 0.4567, "probe/teacher/linear": 0.25, "probe/student/knn": 0.9}
 PROBES = "linear 45.7 (teacher 25.0), knn 90.0"
@@ -45,7 +47,7 @@ class Watched:
         plain = Console(file=io.StringIO(), width=160, height=self.console.height)
         plain.print(self.view)
         assert isinstance(plain.file, io.StringIO)
-        return [line.rstrip() for line in plain.file.getvalue().splitlines()]
+        return [line.rstrip() for line in plain.file.getvalue().splitlines() if line.strip()]
 
     def summary(self) -> str:
         """What a pipe is told after a while."""
@@ -130,6 +132,8 @@ def test_a_run_that_left_its_device_is_a_line_and_waits() -> None:
             "13s so far, time left not known yet",
             "waiting: another driver computes it (2), its process died (attempt 2 of 4); tried again in 5s",
         ]
+        watched.now += 5
+        assert watched.shown()[-1].endswith("(attempt 2 of 4); tried again in 32s")
         view.running("a", report(5))
         watched.now += 7
         view.finished("a", None)
@@ -137,6 +141,34 @@ def test_a_run_that_left_its_device_is_a_line_and_waits() -> None:
         "waiting a: its process died (attempt 2 of 4), again in 8s",
         "[1/5] a  17s on cpu",
     ]
+
+
+def test_a_run_waits_until_it_runs_again_or_is_through() -> None:
+    watched = Watched(terminal=False)
+    with watched.view as view:
+        for label in ("a", "b", "c"):
+            view.waiting(label, "another driver computes it", None)
+        view.running("a", report(0))
+        view.finished("b", None)
+        assert "1 of 5 done, 1 running, 1 waiting, 2 to start" in watched.shown()
+
+
+def test_the_time_left_counts_runs_that_wait_and_slots_that_are_lost() -> None:
+    watched = Watched(terminal=False, total=4)
+
+    def left() -> str:
+        return watched.shown()[2].rpartition("about ")[2]
+
+    with watched.view as view:
+        view.running("a", report(0))
+        view.running("b", report(0))
+        watched.now += 100
+        view.finished("a", None)
+        view.running("c", report(0))
+        view.waiting("b", "its node was removed", None)
+        assert left() == "3m 20s left"  # b beside c, and d after them
+        watched.now += WINDOW
+        assert left() == "4m 00s left"  # one after the other
 
 
 def test_a_retry_whose_time_is_not_known_is_a_line_without_one() -> None:
@@ -167,10 +199,10 @@ def test_a_pipe_is_told_how_it_stands_every_half_minute_and_no_more() -> None:
         watched.now += 14
         view.tick()
     assert [line for line in watched.lines if not line.startswith("[")] == [
-        "2 of 24 done, 3 running (cuda:0, cuda:1), 19 to start; 30s so far, at least 3m 46s left; "
-        f"best of those run now: {PROBES.partition(',')[0]}  a",
-        "3 of 24 done, 1 running (cuda:1), 1 failed, 19 to start; 1m 00s so far, 60 runs an hour, about 5m 22s left; "
-        f"best of those run now: {PROBES.partition(',')[0]}  a",
+        "2 of 24 done, 3 running, 19 to start; 30s so far, at least 3m 46s left; "
+        f"best of those run now: {PROBES.partition(',')[0]}  a; running on cuda:0, cuda:1",
+        "3 of 24 done, 1 running, 1 failed, 19 to start; 1m 00s so far, 60 runs an hour, about 5m 22s left; "
+        f"best of those run now: {PROBES.partition(',')[0]}  a; running on cuda:1",
     ]
 
 
@@ -179,7 +211,7 @@ def test_many_devices_are_not_all_named() -> None:
     with watched.view as view:
         for number in range(6):
             view.running(str(number), report(0, f"cuda:{number}"))
-        assert "6 running (cuda:0, cuda:1, cuda:2, cuda:3, ...); " in watched.summary()
+        assert watched.summary().endswith("; running on cuda:0, cuda:1, cuda:2, cuda:3, ...")
 
 
 def test_runs_that_join_are_counted() -> None:
@@ -251,7 +283,7 @@ def test_a_terminal_shows_what_runs_and_keeps_what_is_through() -> None:
         view.finished("alpha=0.7", "diverged [badly]")
         assert watched.shown() == [
             "alpha=1  ━━━━━━━━━━   50 %  0.1 steps/s  40s left  2 workers cuda:0-1  training  linear 45.7, knn 90.0",
-            "2 of 9 done, 1 running (2 workers cuda:0-1), 1 failed, 5 to start",
+            "2 of 9 done, 1 running, 1 failed, 5 to start",
             "40s so far, 90 runs an hour, about 2m 00s left",
             "best of those run now: linear 45.7 (teacher 25.0)  alpha=[0.5]",
         ]
@@ -278,7 +310,8 @@ def test_a_terminal_is_drawn_a_few_times_a_second_and_no_more() -> None:
         assert watched.written == before
         watched.now += REFRESH
         view.tick()
-        assert "1 running" in watched.written.removeprefix(before)
+        view.tick()
+        assert watched.written.removeprefix(before).count("1 running") == 1
 
 
 def test_a_line_is_never_drawn_above_a_row_of_the_same_run() -> None:
@@ -302,7 +335,7 @@ def test_a_picture_fits_a_tiny_terminal(height: int) -> None:
         view.tick()
         shown = watched.shown()
     assert len(shown) == max(1, height - 1)
-    assert "0 of 50 done, 40 running (cpu), 10 to start" in shown
+    assert "0 of 50 done, 40 running, 10 to start" in shown
     assert ("and 38 more" in shown) == (height == 7)
 
 
@@ -325,13 +358,20 @@ def test_a_dumb_terminal_is_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     with watched.view as view:
         view.running("a", report(1))
         view.finished("a", None)
-    assert watched.lines == ["[1/5] a  0s on cpu"]
+        assert watched.summary() == "1 of 5 done, 4 to start; 30s so far, 120 runs an hour, about 0s left"
+    assert watched.lines[0] == "[1/5] a  0s on cpu"
 
 
 def test_what_others_print_is_not_drawn() -> None:
     before = sys.stdout, sys.stderr
     with Watched(terminal=True).view:
         assert (sys.stdout, sys.stderr) == before
+
+
+def test_no_other_thread_draws() -> None:
+    before = threading.active_count()
+    with Watched(terminal=True).view:
+        assert threading.active_count() == before
 
 
 def test_an_error_leaves_a_clean_terminal() -> None:

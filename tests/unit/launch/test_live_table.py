@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
@@ -30,22 +31,29 @@ def drawn(rows: list[Row], width: int = 160, height: int = 20, notes: list[str] 
     return [line.rstrip() for line in file.read().splitlines()]
 
 
+def below(*given: Any, **options: Any) -> list[str]:
+    """What is drawn below the empty line."""
+    first, *lines = drawn(*given, **options)
+    assert first == ""
+    return lines
+
+
 def test_a_row_says_what_is_known_of_a_run() -> None:
-    lines = drawn([row()])
+    lines = below([row()])
     cells = ["alpha=0.5,out_dim=64,seed=1", "━━━━━━━━━━", "50 %", "5.0 steps/s", "10s left", "cuda:0", "training"]
     assert lines[0].split() == " ".join([*cells, "linear 34.1, knn 20.0"]).split()
     assert lines[1:] == NOTES
 
 
 def test_a_run_of_which_nothing_is_known_yet_is_a_label() -> None:
-    assert drawn([Row("alpha=1", Pace(10))]) == ["alpha=1", *NOTES]
-    first, second, *_ = drawn([row("alpha=0.5"), Row("alpha=1", Pace(10), stage="starting")])
+    assert below([Row("alpha=1", Pace(10))]) == ["alpha=1", *NOTES]
+    first, second, *_ = below([row("alpha=0.5"), Row("alpha=1", Pace(10), stage="starting")])
     assert second.split() == ["alpha=1", "starting"]
     assert second.index("starting") == first.index("training")
 
 
 def test_columns_stand_below_each_other() -> None:
-    lines = drawn([row("alpha=0.5"), row("alpha=[1e-10]", step=7, where="10.0.0.3 cuda:1")])
+    lines = below([row("alpha=0.5"), row("alpha=[1e-10]", step=7, where="10.0.0.3 cuda:1")])
     assert lines[1].startswith("alpha=[1e-10]")
     for word in ("steps/s", "left", "training", "linear"):
         assert lines[0].index(word) == lines[1].index(word)
@@ -60,19 +68,19 @@ def test_a_bar_is_as_long_as_what_is_done() -> None:
 
 
 def test_a_terminal_without_lines_to_draw_gets_letters() -> None:
-    assert "----------" in drawn([row()], utf=False)[0]
+    assert "----------" in below([row()], utf=False)[0]
 
 
 @pytest.mark.parametrize("width", [1, 5, 20, 40, 60, 80, 100, 120])
 def test_nothing_is_wider_than_the_terminal(width: int) -> None:
-    lines = drawn([row(), row("数据=[很长的名字],seed=3" * 3)], width=width)
+    lines = below([row(), row("数据=[很长的名字],seed=3" * 3)], width=width)
     assert max(map(cell_len, lines)) <= width
     assert len(lines) == 2 + len(NOTES)
 
 
 def test_a_narrow_terminal_keeps_what_matters_most() -> None:
     kept = [
-        (word, [width for width in range(20, 140) if word in drawn([row()], width=width)[0]])
+        (word, [width for width in range(20, 140) if word in below([row()], width=width)[0]])
         for word in ("50 %", "10s left", "cuda:0", "linear 34.1, knn 20.0", "steps/s", "training", "━━━━━━━━━━")
     ]
     narrowest = [min(widths) for _, widths in kept]
@@ -80,11 +88,20 @@ def test_a_narrow_terminal_keeps_what_matters_most() -> None:
     assert all(widths == list(range(min(widths), 140)) for _, widths in kept)
 
 
+def test_a_wide_terminal_gives_labels_more_room() -> None:
+    long = f"alpha=1e-10,{'x' * 60}=3"
+    room = {width: len(below([row(long)], width=width)[0].split()[0]) for width in (50, 80, 120, 200)}
+    assert room[50] >= 24
+    assert 32 <= room[80] < 48 <= room[120]
+    assert room[200] == len(long)
+
+
 @pytest.mark.parametrize("height", range(1, 16))
 def test_nothing_is_taller_than_the_terminal(height: int) -> None:
     lines = drawn([row(f"seed={seed}") for seed in range(10)], height=height)
-    assert len(lines) == max(1, min(height - 1, 14))
-    assert lines[0] == NOTES[0] or lines[-1] == NOTES[-1]
+    assert len(lines) == max(1, min(height - 1, 15))
+    assert lines[-1] == NOTES[len(lines) - 1 if height <= 5 else -1]
+    assert (lines[0] == "") == (height >= 16)
     seen = sum("seed=" in line for line in lines)
     hidden = [line for line in lines if line.startswith("and ")]
     assert hidden == ([] if seen == 10 or height <= 5 else [f"and {10 - seen} more"])
