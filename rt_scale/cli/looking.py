@@ -35,7 +35,9 @@ def status(
     from rt_scale.spec.sweep import load_sweep
 
     place = open_store(store)
-    rows = status_of_store(place) if file is None else status_of_sweep(load_sweep(file, overrides)[1], place)
+    rows = (
+        status_of_store(place) if file is None else status_of_sweep(load_sweep(file, overrides, limit=None)[1], place)
+    )
     if as_json:
         print(json.dumps([row.to_json() for row in rows], indent=1))
         return
@@ -57,7 +59,7 @@ def board(
     from rt_scale.launch.board import open_board
     from rt_scale.spec.sweep import load_sweep
 
-    loaded = None if file is None else load_sweep(file, overrides)
+    loaded = None if file is None else load_sweep(file, overrides, limit=None)
     open_board(loaded, open_store(store), host=host, port=port, say=open_console().print)
 
 

@@ -13,6 +13,7 @@ from rt_scale.cli.options import (
     JsonOption,
     SetOption,
     StoreOption,
+    YesOption,
     find_data_dir,
     open_console,
     open_store,
@@ -60,20 +61,19 @@ def plan(
     rate: RateOption = 0.0,
     tflops: TflopsOption = None,
     budget: BudgetOption = None,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Runs, time, machines and money that sweeps will take, and how each number is known."""
-    if budget is not None and price is None:
-        raise InputError("--budget needs prices: name a sheet with --price (cluster/prices.yaml is one to be edited).")
     if tflops is not None and not tflops > 0:
         raise InputError(f"--tflops is {tflops:g}; give what a GPU reaches in practice, above 0, e.g. 60.")
     from rt_scale.launch.conditions import Conditions
-    from rt_scale.launch.plan import check_budget, make_plan
-    from rt_scale.launch.prices import load_prices
-    from rt_scale.spec.sweep import load_sweep
+    from rt_scale.launch.plan import make_plan
+    from rt_scale.launch.plan_budget import check_budget, prices_for
+    from rt_scale.spec.sweep import GRID_LIMIT, load_sweep
 
-    sheet = None if price is None else load_prices(price)
-    sweeps = [load_sweep(file, overrides) for file in files]
+    sheet = prices_for(budget, price)
+    sweeps = [load_sweep(file, overrides, None if yes else GRID_LIMIT) for file in files]
     conditions = Conditions(gpus=gpus or (1 if tflops else None), cpus=cpus, rate=rate, prices=sheet, teraflops=tflops)
     made = make_plan(sweeps, open_store(store), find_data_dir(data_dir), conditions)
     if as_json:
