@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rt_scale.launch import sweep as module
-from rt_scale.launch.sweep import board_metrics, finished_runs, reason, run_sweep
+from rt_scale.launch.sweep import finished_runs, reason, run_sweep
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec, expand
 from rt_scale.store.store import Store
