@@ -44,11 +44,11 @@ def write_means(folder: Path, tables: Sequence[Path], metrics: Sequence[str]) ->
     """
     found = [(path, path.stat()) for path in tables if path.exists()]
     state = [(path.parent.name, stat.st_size, stat.st_mtime_ns) for path, stat in found]
-    digest = hashlib.sha256(repr((state, list(metrics))).encode()).hexdigest()[:12]
     newest = max((mtime for *_, mtime in state), default=0)
     # A server that is showing the run never looks again at a file that it has read: changed means are a new file,
     # whose name is later, and whose first record takes back what the one before it said.
-    name = f"{PREFIX}2-mean-{newest:020d}-{digest}"
+    kind = f"{PREFIX}2-mean-{_digest(list(metrics))}-"
+    name = f"{kind}{newest:020d}-{_digest(state)}"
     if (folder / name).exists():
         return
     try:
@@ -60,9 +60,15 @@ def write_means(folder: Path, tables: Sequence[Path], metrics: Sequence[str]) ->
         remove(folder)
         return
     write_bytes(folder / name, event_file(_events(curves), 0.0))
+    earlier = [path.name for path in folder.iterdir() if path.name.startswith(kind) and path.name < name]
+    # The server may be in the middle of the one before.
     for path in folder.iterdir():
-        if path.name != name:
+        if path.name not in (name, max(earlier, default=name)):
             remove(path)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
 
 
 def _events(curves: Mapping[str, MeanCurve]) -> list[Any]:
