@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rt_scale.launch.sweep import refresh_board
+from rt_scale.launch.comparison import refresh_board
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import Point, SweepSpec
-from rt_scale.store.board import serve
+from rt_scale.store.board_server import serve
 from rt_scale.store.store import Store
 
 

@@ -8,15 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rt_scale.data.catalogue import DATASETS
 from rt_scale.experiments.check import check_all, unfinished
+from rt_scale.launch.comparison import refresh_board
 from rt_scale.launch.queue import Queue, Task
-from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.graph import all_runs
-from rt_scale.spec.metric_names import ProbeName
 from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec
-from rt_scale.store.board import BoardRun, build_sweep_board
 from rt_scale.store.store import Store
 
 if TYPE_CHECKING:
@@ -210,36 +207,3 @@ def reason(store: Store, point: Point) -> str:
     if status.state == "running":
         return f"it is being run by {status.owner}"
     return "it did not finish (its process died or was stopped); run the sweep again to go on"
-
-
-def refresh_board(sweep: SweepSpec, points: Sequence[Point], store: Store) -> Path:
-    """Make the sweep's TensorBoard view from its run directories; returns its folder."""
-    folder = store.sweep(sweep.name).board
-    runs = [
-        BoardRun(
-            label=point.label,
-            group=point.configuration,
-            folder=store.run(point.spec).path,
-            values=point.values,
-        )
-        for point in points
-    ]
-    build_sweep_board(folder, runs, board_metrics(points))
-    return folder
-
-
-def board_metrics(points: Sequence[Point]) -> list[str]:
-    """Tags that become columns of the HParams view: the probes, then what training ended with."""
-    tags = [
-        str(ProbeName(role, kind, data))
-        for main, probe in dict.fromkeys((_labelled(point.spec.data.name), point.spec.probe) for point in points)
-        for data in (*([None] if main and probe.own else []), *probe.also)
-        for kind in probe.kinds
-        for role in ("student", "teacher", "input")
-    ]
-    return [*dict.fromkeys(tags), "train/loss", "train/kl", "distance/from_init", "distance/from_teacher"]
-
-
-def _labelled(name: str) -> bool:
-    """Whether the images of that set can be probed, as all can that are not known to have no labels."""
-    return name != GAUSSIAN and (name not in DATASETS or DATASETS[name].labelled)

@@ -17,7 +17,6 @@ from rt_scale.launch.queue import Task
 from rt_scale.launch.sweep import (
     Sweep,
     Where,
-    board_metrics,
     failed_before,
     finished_runs,
     reason,
@@ -233,37 +232,3 @@ def test_finished_runs_are_in_the_sweeps_order(points: list[Point], store: Store
     finish(store, points[2])
     finish(store, points[0])
     assert [point for point, _ in finished_runs(points, store)] == [points[0], points[2]]
-
-
-@pytest.mark.parametrize(
-    ("probe", "there", "absent"),
-    [
-        ({"knn": 0}, "probe/student/linear_standardized", "knn"),
-        ({"linear": False}, "probe/input/knn", "linear"),
-        ({"standardized": False}, "probe/teacher/linear", "standardized"),
-    ],
-)
-def test_the_board_has_a_column_for_what_is_probed(probe: dict[str, Any], there: str, absent: str) -> None:
-    tags = board_metrics(expand(SweepSpec(name="a", base={**BASE, "probe": probe})))
-    assert there in tags
-    assert not [tag for tag in tags if absent in tag]
-    assert "train/loss" in tags
-    assert len(tags) == len(set(tags))
-
-
-@pytest.mark.parametrize("data", [{"name": "gaussian", "size": 8, "samples": 60}, {"name": "stl10_unlabeled"}])
-def test_a_set_without_labels_has_no_columns_of_its_own_and_a_grid_with_others_has(data: dict[str, Any]) -> None:
-    base = {**BASE, "data": data, "probe": {"also": ["stl10", "digits"]}}
-    tags = board_metrics(expand(SweepSpec(name="a", base=base)))
-    assert {tag.partition("/")[0] for tag in tags} == {"probe@stl10", "probe@digits", "train", "distance"}
-    images = {**base, "data": {"name": "my_own"}}
-    mixed = [point for each in (base, images) for point in expand(SweepSpec(name="a", base=each))]
-    assert "probe/student/linear" in board_metrics(mixed)
-
-
-def test_the_board_has_the_columns_of_every_point() -> None:
-    """A probe that only some points of the grid have is a column, too, and each once."""
-    points = expand(SweepSpec(name="a", base=BASE, axes={"probe.knn": [0, 5], "probe.linear": [True]}))
-    tags = board_metrics(points)
-    assert {"probe/student/linear", "probe/student/knn"} <= set(tags)
-    assert len(set(tags)) == len(tags)
