@@ -11,6 +11,7 @@ import typer
 from rt_scale.cli.options import (
     DataOption,
     JsonOption,
+    PriceOption,
     SetOption,
     StoreOption,
     YesOption,
@@ -33,7 +34,6 @@ COUNTED = "FLOPs counted"
 """How estimates begin that no run was measured for."""
 
 
-PriceOption = Annotated[Path | None, typer.Option("--price", help="A price sheet, e.g. cluster/prices.yaml, edited.")]
 GpusOption = Annotated[
     int | None, typer.Option("--gpus", min=1, help="GPUs at once (those here); sweeps that ask for none get one a run.")
 ]

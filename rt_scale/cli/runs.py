@@ -20,7 +20,7 @@ from rt_scale.cli.options import (
     open_store,
 )
 from rt_scale.cli.reporting import print_report
-from rt_scale.cli.sweeping import run_files
+from rt_scale.cli.sweeping import load_files, run_loaded
 
 if TYPE_CHECKING:
     from rt_scale.spec.run import RunSpec
@@ -36,7 +36,8 @@ def demo(store: StoreOption = None, data_dir: DataOption = None) -> None:
     path = Path(__file__).parents[2] / "sweeps" / "demo.yaml"
     from rt_scale.launch.sweep import Where
 
-    (written,) = run_files([path], [], Where(open_store(store), find_data_dir(data_dir), "cpu", "local"), {})
+    where = Where(open_store(store), find_data_dir(data_dir), "cpu", "local")
+    (written,) = run_loaded(load_files([path], [], {}), where)
     from rt_scale.report.notes import demo_notes
 
     open_console().print(f"\n{demo_notes(written.tables)}", highlight=False)

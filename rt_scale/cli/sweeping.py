@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +15,10 @@ from rt_scale.cli.options import (
     BestOption,
     DataOption,
     DeviceOption,
+    PriceOption,
     SetOption,
     StoreOption,
+    YesOption,
     find_data_dir,
     open_store,
 )
@@ -24,6 +26,7 @@ from rt_scale.cli.reporting import print_report
 
 if TYPE_CHECKING:
     from rt_scale.launch.live import SweepView
+    from rt_scale.launch.prices import PriceSheet
     from rt_scale.launch.sweep import Sweep, Where
     from rt_scale.report.sweep_report import SweepReport
 
@@ -47,11 +50,18 @@ def sweep(
     accelerator: Annotated[str | None, typer.Option(help="Type of GPU, in place of launch.accelerator.")] = None,
     workers: Annotated[int | None, typer.Option(help="Workers a run, in place of launch.workers.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try runs again that failed before.")] = False,
+    budget: Annotated[
+        float | None, typer.Option(min=0, help="Start nothing where the plan costs more; see rt-scale plan.")
+    ] = None,
+    price: PriceOption = None,
     best: BestOption = False,
+    yes: YesOption = False,
 ) -> None:
     """Run grids through Ray Tune; finished runs are not run again."""
+    from rt_scale.launch.plan_budget import prices_for
     from rt_scale.launch.sweep import Where
 
+    prices = prices_for(budget, price)
     launch = {"cpus": cpus, "gpus": gpus, "accelerator": accelerator, "workers": workers}
     where = Where(
         store=open_store(store),
@@ -61,22 +71,46 @@ def sweep(
         concurrency=concurrency,
         retry_failed=retry_failed,
     )
-    run_files(files, overrides or [], where, {key: value for key, value in launch.items() if value is not None}, best)
+    given = {key: value for key, value in launch.items() if value is not None}
+    sweeps = load_files(files, overrides or [], given, yes)
+    if budget is not None:
+        _check_budget(sweeps, budget, prices, where)
+    run_loaded(sweeps, where, best)
 
 
-def run_files(
-    files: list[Path], overrides: list[str], where: Where, launch: dict[str, Any], best: bool = False
-) -> list[SweepReport]:
-    """Run sweep files, print and write their reports; exits with 1 where a run has no result.
+def _check_budget(sweeps: list[Sweep], budget: float, prices: PriceSheet | None, where: Where) -> None:
+    from rt_scale.launch.conditions import Conditions
+    from rt_scale.launch.plan_budget import refuse_over_budget
+
+    pairs = [(each.spec, each.points) for each in sweeps]
+    refuse_over_budget(pairs, budget, where.store, where.data_dir, Conditions(prices=prices))
+
+
+def load_files(
+    files: Sequence[Path], overrides: list[str], launch: Mapping[str, Any], yes: bool = False
+) -> list[Sweep]:
+    """The sweeps in files, as they are to be run.
 
     Args:
         files: sweep files.
         overrides: ``key=value`` assignments.
-        where: where and how.
         launch: fields of every launch section, in place of those in the files.
+        yes: whether grids may be as large as they like.
+
+    Raises:
+        InputError: where a file or any of its runs is not valid.
+    """
+    return [_load(file, overrides, launch, yes) for file in files]
+
+
+def run_loaded(sweeps: Sequence[Sweep], where: Where, best: bool = False) -> list[SweepReport]:
+    """Run sweeps, print and write their reports; exits with 1 where a run has no result.
+
+    Args:
+        sweeps: to be run as one queue.
+        where: where and how.
         best: whether the student's best epoch is reported, not its last.
     """
-    sweeps = [_load(file, overrides, launch) for file in files]
     from rt_scale.launch.stopping import stopping_on_signals
     from rt_scale.launch.sweep import run_sweeps
 
@@ -98,11 +132,11 @@ def run_files(
     return written
 
 
-def _load(file: Path, overrides: list[str], launch: dict[str, Any]) -> Sweep:
+def _load(file: Path, overrides: list[str], launch: Mapping[str, Any], yes: bool) -> Sweep:
     from rt_scale.spec.document import build
-    from rt_scale.spec.sweep import LaunchSpec, as_run, load_sweep
+    from rt_scale.spec.sweep import GRID_LIMIT, LaunchSpec, as_run, load_sweep
 
-    spec, points = load_sweep(file, overrides)
+    spec, points = load_sweep(file, overrides, None if yes else GRID_LIMIT)
     from rt_scale.launch.sweep import Sweep
 
     if launch:

@@ -352,10 +352,6 @@ def test_two_nodes_one_of_which_is_taken_away(env: dict[str, str], start: Start,
     assert process.returncode == 0, err
     said = {"has", "refused", "trials", "before", "after", "done"}
     lines = [line for line in out.splitlines() if line.split(" ")[0] in said]
-        line
-        for line in out.splitlines()
-        if line.split(" ")[0] in ["has", "refused", "trials", "before", "after", "done"]
-    ]
     assert re.fullmatch(r"has Ray at [\d.]+:\d+: 2 nodes, 2 CPUs", lines[0]), out
     assert lines[1].startswith("refused A run asks for 2 CPUs on one node")
     assert "2 nodes of 1 CPU" in lines[1]
