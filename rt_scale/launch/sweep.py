@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -55,6 +56,11 @@ class Where:
     concurrency: int | None = None
     retry_failed: bool = False
 
+    @property
+    def alone(self) -> bool:
+        """Whether a Ray of our own on this machine executes the runs, so that it must have what they need."""
+        return self.address in {None, "local"} and (self.address == "local" or not os.environ.get("RAY_ADDRESS"))
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -104,7 +110,7 @@ def run_sweeps(
     tasks = wanted(sweeps)
     done = {name for name in tasks if store.status(name).state == "done"}
     todo = [task for name, task in tasks.items() if name not in done]
-    if where.address is None:
+    if where.alone:
         check_here(todo, where)
     for sweep in sweeps:
         store.sweep(sweep.spec.name).write(sweep.text, [point.spec.name for point in sweep.points])

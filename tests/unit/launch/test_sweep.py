@@ -141,13 +141,17 @@ def test_runs_that_failed_are_named_with_what_tries_them_again(store: Store) -> 
 
 
 def test_on_a_cluster_what_this_machine_lacks_does_not_matter(
-    store: Store, tmp_path: Path, launched: list[Any]
+    store: Store, tmp_path: Path, launched: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     absent = expand(SweepSpec(name="a", base={**BASE, "data": {"name": "my_own"}}))
     with pytest.raises(InputError, match="my_own"):
         go(absent, store, tmp_path)
     go(absent, store, tmp_path, address="10.0.0.1:6379")
-    assert len(launched) == 1
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(InputError, match="my_own"):
+        go(absent, Store(tmp_path / "other"), tmp_path, address="local")
+    go(absent, Store(tmp_path / "other"), tmp_path)
+    assert len(launched) == 2
 
 
 def test_a_finished_sweep_starts_no_ray(points: list[Point], store: Store, tmp_path: Path, launched: list[Any]) -> None:
