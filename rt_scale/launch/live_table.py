@@ -124,7 +124,7 @@ def _line(row: Row, cells: dict[str, str], label: int, widths: dict[str, int], m
         line.append(GAP)
         if name == "bar" and row.steps:
             done = BAR * row.step // row.steps
-            line.append(mark * done, style="bar.complete").append(mark * (BAR - done), style="bar.back")
+            line.append(mark * done, style="cyan").append(mark * (BAR - done), style="bar.back")
         elif name in ("rate", "left"):
             line.append(" " * (widths[name] - cell_len(cells[name])) + cells[name], style=STYLES.get(name, ""))
         else:
