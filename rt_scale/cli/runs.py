@@ -68,6 +68,7 @@ def run(
     console = open_console(stderr=as_json)
     place = open_store(store)
     place.check_writable()
+    place.run(value).refresh()
     if place.run(value).result() is not None:
         console.print("complete already, nothing to do")
     if workers > 1:
@@ -75,7 +76,7 @@ def run(
 
         with console.status(f"training on {workers} workers"):
             result = run_here(
-                value, workers=workers, cpus=threads or 1, gpus=gpus, store=place.root,
+                value, workers=workers, cpus=threads or 1, gpus=gpus, store=place.place,
                 data_dir=find_data_dir(data_dir), device=device, loader=loader,
             )  # fmt: skip
         _show(value, place, result, as_json)
@@ -131,13 +132,15 @@ def report(
     from rt_scale.spec.sweep import load_sweep
 
     spec, points = load_sweep(file, overrides)
-    _report(spec, points, open_store(store), best, as_json)
+    place = open_store(store)
+    place.refresh()
+    _report(spec, points, place, best, as_json)
 
 
 def _sweep(
     file: Path,
     overrides: list[str],
-    store: Path | None,
+    store: str | None,
     data_dir: Path | None,
     device: str,
     concurrency: int | None,
@@ -176,10 +179,11 @@ def _report(spec: SweepSpec, points: list[Point], store: Store, best: bool, as_j
     finished = finished_runs(points, store)
     if not finished:
         raise InputError(
-            f"None of the {len(points)} runs of sweep '{spec.name}' is finished in '{store.root}'. "
+            f"None of the {len(points)} runs of sweep '{spec.name}' is finished in '{store.place}'. "
             "Run it with 'rt-scale sweep', or name the store with --store."
         )
     written = write_report(spec.name, finished, len(points), store, "best" if best else "last")
+    store.sweep(spec.name).send(store.sweep(spec.name).report)
     if as_json:
         plain: dict[str, Any] = {probe: [row.to_json() for row in rows] for probe, rows in written.tables.items()}
         print(json.dumps(plain, indent=1))

@@ -45,7 +45,7 @@ def run_here(spec: RunSpec, **how: Any) -> dict[str, Any]:
 
 
 def run_with_workers(
-    spec: RunSpec, *, workers: int, cpus: int, gpus: float, store: Path, data_dir: Path, device: str, loader: str
+    spec: RunSpec, *, workers: int, cpus: int, gpus: float, store: str, data_dir: Path, device: str, loader: str
 ) -> dict[str, Any]:
     """The result of ``spec``, computed by ``workers`` processes on the Ray that this process is connected to.
 
@@ -54,7 +54,7 @@ def run_with_workers(
         workers: how many.
         cpus: cores a worker, which are also the threads it computes with.
         gpus: GPUs a worker, a whole number.
-        store: root of the store, which every worker can reach.
+        store: where runs are kept, as ``Store.open`` takes it; every worker can reach it.
         data_dir: where prepared data sets are, for every worker.
         device: as ``Settings.device``; the same for all.
         loader: as ``Settings.loader``.
@@ -64,17 +64,19 @@ def run_with_workers(
         RunError: where it failed, or its workers died too often.
     """
     check_workers(workers, cpus, gpus, ray.cluster_resources())
-    run_dir = Store(store).run(spec)
+    run_dir = Store.open(store).run(spec)
     scratch = Path(tempfile.mkdtemp(prefix="rt-scale-train-"))
     refusal = scratch / "refusal"
     config = {
-        "spec": spec.model_dump(mode="json"), "store": str(store.absolute()), "data_dir": str(data_dir.absolute()),
+        "spec": spec.model_dump(mode="json"), "store": store, "data_dir": str(data_dir.absolute()),
         "device": device if gpus else "cpu", "threads": cpus, "loader": loader, "refusal": str(refusal),
     }  # fmt: skip
     try:
         for _ in range(RESTARTS + 1):
+            run_dir.refresh()
             before = run_dir.failure()
             error = _fit(config, workers, cpus, gpus, scratch)
+            run_dir.refresh()
             finished = run_dir.result()
             if finished is not None:
                 return finished
@@ -119,7 +121,7 @@ def _worker(config: Mapping[str, Any]) -> None:
 
     group = Group.current()
     settings = Settings(
-        store=Store(Path(config["store"])),
+        store=Store.open(config["store"]),
         data_dir=Path(config["data_dir"]),
         device=config["device"],
         threads=config["threads"],

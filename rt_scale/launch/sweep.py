@@ -64,6 +64,7 @@ def run_sweep(
         InputError: where data or the device are missing, the store cannot be written or resources are not there.
     """
     store.check_writable()
+    store.refresh(curves=False)
     folder = store.sweep(sweep.name)
     done = {point.spec.name for point, _ in finished_runs(points, store)}
     todo = [point for point in points if point.spec.name not in done]
@@ -79,9 +80,10 @@ def run_sweep(
     if todo:
         with view(len(points), len(done)) as shown:
             told = run_points(
-                todo, sweep.launch, store=store.root, data_dir=data_dir, device=device, view=shown,
+                todo, sweep.launch, store=store.place, data_dir=data_dir, device=device, view=shown,
                 concurrency=concurrency,
             )  # fmt: skip
+        store.refresh()
     finished = finished_runs(points, store)
     complete = {point.spec.name for point, _ in finished}
     failed = {

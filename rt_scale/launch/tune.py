@@ -41,7 +41,7 @@ def run_points(
     points: Sequence[Point],
     launch: LaunchSpec,
     *,
-    store: Path,
+    store: str,
     data_dir: Path,
     device: str,
     view: View,
@@ -54,7 +54,7 @@ def run_points(
     Args:
         points: distinct runs.
         launch: resources a run.
-        store: root of the store.
+        store: where runs are kept, as ``Store.open`` takes it.
         data_dir: where prepared data sets are.
         device: as ``Settings.device``.
         view: is told of every report.
@@ -92,12 +92,12 @@ def run_points(
     return forward.errors
 
 
-def _config(point: Point, launch: LaunchSpec, store: Path, data_dir: Path, device: str) -> dict[str, Any]:
+def _config(point: Point, launch: LaunchSpec, store: str, data_dir: Path, device: str) -> dict[str, Any]:
     """What a trial is told, in plain values."""
     return {
         "label": point.label,
         "spec": point.spec.model_dump(mode="json"),
-        "store": str(store.absolute()),
+        "store": store,
         "data_dir": str(data_dir.absolute()),
         "device": device,
         "threads": launch.cpus,
@@ -175,7 +175,7 @@ def _run(given: Mapping[str, Any]) -> None:
         _run_with_workers(spec, given)
         return
     settings = Settings(
-        store=Store(Path(given["store"])),
+        store=Store.open(given["store"]),
         data_dir=Path(given["data_dir"]),
         device=given["device"],
         threads=given["threads"],
@@ -196,7 +196,7 @@ def _run_with_workers(spec: RunSpec, given: Mapping[str, Any]) -> None:
         workers=given["workers"],
         cpus=given["threads"],
         gpus=given["gpus"],
-        store=Path(given["store"]),
+        store=given["store"],
         data_dir=Path(given["data_dir"]),
         device=given["device"],
         loader=given["loader"],

@@ -44,9 +44,9 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Stands in for Ray: finishes the first run, tells a refusal of the second, says nothing of the others."""
     calls: list[dict[str, Any]] = []
 
-    def run_points(todo: list[Point], launch: Any, *, store: Path, **more: Any) -> dict[str, str]:
+    def run_points(todo: list[Point], launch: Any, *, store: str, **more: Any) -> dict[str, str]:
         calls.append({"todo": todo, "launch": launch, "store": store, **more})
-        finish(Store(store), todo[0])
+        finish(Store.open(store), todo[0])
         return {todo[1].label: "refused"} if len(todo) > 1 else {}
 
     monkeypatch.setattr(module, "run_points", run_points)
@@ -73,7 +73,7 @@ def test_a_driver_runs_what_is_not_finished(
     outcome, views = go(points, store, tmp_path, device="cpu", concurrency=3)
     (call,) = launched
     assert call["todo"] == [points[0], points[2]]
-    assert (call["launch"], call["store"], call["device"]) == (SWEEP.launch, store.root, "cpu")
+    assert (call["launch"], call["store"], call["device"]) == (SWEEP.launch, store.place, "cpu")
     assert (call["data_dir"], call["concurrency"], call["view"]) == (tmp_path / "data", 3, "view")
     assert views == [(3, 1)]
     assert [point for point, _ in outcome.finished] == points[:2]
