@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from rt_scale.spec.errors import InputError
 from rt_scale.store.atomic import disk_errors, remove, temporary_name
@@ -65,9 +66,12 @@ class Bucket:
 
         # A small file is then one request, and its date that of this request, not of an upload's beginning.
         option = ("&" if "?" in address else "?") + "allow_delayed_open=true"
+        whole = address + (option if address.startswith("s3") else "")
         try:
-            system, root = FileSystem.from_uri(address + (option if address.startswith("s3") else ""))
-        except (pa.ArrowException, OSError, ValueError) as error:
+            # Without a region in the address, the store is asked for it.
+            retries = Retries(address, urlsplit(address).netloc, PATIENCE)
+            system, root = retries.tried("open", "", lambda: FileSystem.from_uri(whole))
+        except (pa.ArrowException, FileNotFoundError) as error:
             raise InputError(f"The store '{address}' cannot be opened: {in_a_line(error)}") from error
         return Bucket(system, root.rstrip("/"), address)
 
@@ -92,17 +96,25 @@ class Bucket:
             with self._system.open_output_stream(self._path(key)) as out:
                 out.write(data)
 
-        self._retries.tried("write", key, write)
+        self._write(key, write)
 
     def put_file(self, key: str, path: Path) -> None:
         """Write the contents of a file as an object; raises as :meth:`put`."""
 
         def write() -> None:
-            with open(path, "rb") as file, self._system.open_output_stream(self._path(key)) as out:
+            with self._system.open_output_stream(self._path(key)) as out:
+                file.seek(0)
                 while block := file.read(_BLOCK):
                     out.write(block)
 
-        self._retries.tried("write", key, write)
+        with open(path, "rb") as file:
+            self._write(key, write)
+
+    def _write(self, key: str, write: Callable[[], None]) -> None:
+        try:
+            self._retries.tried("write", key, write)
+        except FileNotFoundError as error:  # as some stores call a bucket that is not there
+            raise self._retries.no_bucket() from error
 
     def get(self, key: str) -> bytes | None:
         """An object's contents, None where there is none; raises as :meth:`put`."""

@@ -154,7 +154,8 @@ class RemoteRun(RunMirror):
     def complete(self, result: Mapping[str, Any]) -> None:
         """Send all that is left, then the result; only then is it here as well."""
         self.send()
-        self._bucket.put(self._key(RESULT), to_json(result))
+        # An interrupt reaches the main thread alone: elsewhere, it would end the object before its contents are in it.
+        self._bucket.each(lambda data: self._bucket.put(self._key(RESULT), data), [to_json(result)])
         write_json(self.folder / RESULT, result)
 
     def send_failure(self) -> None:

@@ -40,6 +40,7 @@ class Retries:
 
     def __init__(self, address: str, bucket: str, patience: float) -> None:
         self.address, self.bucket, self.patience = address, bucket, patience
+        self._away = False
         self._random = random.Random(stream("store.backoff", int(secrets.token_hex(8), 16)))
 
     def name(self, key: str) -> str:
@@ -59,17 +60,22 @@ class Retries:
             InputError: the store refuses, or there is no such bucket.
             StorageAwayError: it does not answer.
         """
-        deadline, wait = time.monotonic() + self.patience, _FIRST
+        # Once it was waited for in vain, the next ones do not each wait as long again.
+        patience = min(BRIEF, self.patience) if self._away else self.patience
+        deadline, wait = time.monotonic() + patience, _FIRST
         while True:
             try:
-                return operation()
+                value = operation()
+                self._away = False
+                return value
             except FileNotFoundError:
                 raise
             except OSError as error:
                 self._refuse(what, key, error)
                 pause = wait * self._random.uniform(0.5, 1.5)
                 if time.monotonic() + pause > deadline:
-                    raise self._away(what, key, error) from error
+                    self._away = True
+                    raise self._gave_up(what, key, patience, error) from error
             time.sleep(pause)
             wait = min(2 * wait, _LONGEST)
 
@@ -77,10 +83,7 @@ class Retries:
         """What will not pass by itself is not tried again."""
         text = str(error)
         if any(word in text for word in _NOBODY_THERE):
-            raise InputError(
-                f"There is no bucket '{self.bucket}' for the store '{self.address}'. Make it, or check its name, its "
-                "region and the endpoint; rt-scale makes no buckets."
-            ) from error
+            raise self.no_bucket() from error
         if isinstance(error, PermissionError) or any(word in text for word in _DENIED):
             raise InputError(
                 f"The store refuses to {what} '{self.name(key)}' ({in_a_line(error)}). Check the credentials in the "
@@ -88,9 +91,16 @@ class Retries:
                 f"'{self.bucket}'."
             ) from error
 
-    def _away(self, what: str, key: str, error: OSError) -> StorageAwayError:
+    def no_bucket(self) -> InputError:
+        """The error for a bucket that is not there."""
+        return InputError(
+            f"There is no bucket '{self.bucket}' for the store '{self.address}'. Make it, or check its name, its "
+            "region and the endpoint; rt-scale makes no buckets."
+        )
+
+    def _gave_up(self, what: str, key: str, patience: float, error: OSError) -> StorageAwayError:
         return StorageAwayError(
-            f"The store did not {what} '{self.name(key)}' within {self.patience:g} s ({in_a_line(error)}). Nothing "
+            f"The store did not {what} '{self.name(key)}' within {patience:g} s ({in_a_line(error)}). Nothing "
             "that was computed is lost: it lies in this machine's mirror of the store, and the same command, on this "
             "machine, goes on from there. Check the network and the endpoint first."
         )
