@@ -116,12 +116,6 @@ class RemoteRun(RunMirror):
         with contextlib.suppress(OSError):
             os.utime(self._lease_path(lease), (0, 0))
 
-    def held(self) -> RemoteLease | None:
-        """The lease, where this object has it, without asking whether another has taken over."""
-        if self._lease is not None:
-            self._lease.held()
-        return self._lease
-
     def send(self, bucket: Bucket | None = None) -> None:
         """Send everything that changed here but the result; what is gone here goes there.
 
@@ -132,13 +126,13 @@ class RemoteRun(RunMirror):
             RunError: where another process has taken the run over, or the store does not answer.
             InputError: where the store refuses.
         """
-        if self._lease is None:
+        lease, bucket = self._lease, bucket or self._bucket
+        if lease is None:
             return
-        bucket = bucket or self._bucket
-        self._lease.check(bucket)
+        lease.check(bucket)
         here = [step for step in names(self.folder / CHECKPOINTS) if step.isdigit()]
         for step in sorted(here, key=int):
-            self._send_checkpoint(bucket, step)
+            self._send_checkpoint(bucket, step, lease)
         files = {name: self.folder / name for name in names(self.folder) if _is_sent(self.folder / name)}
         for name, path in files.items():
             stamp = _stamp(path)
@@ -163,7 +157,7 @@ class RemoteRun(RunMirror):
         with contextlib.suppress(RtScaleError), self._bucket.brief() as bucket:
             self.send(bucket)
 
-    def _send_checkpoint(self, bucket: Bucket, step: str) -> None:
+    def _send_checkpoint(self, bucket: Bucket, step: str, lease: RemoteLease) -> None:
         data = self._manifest(step)
         if data is None or self._manifests.get(step) == data:
             return
@@ -174,6 +168,7 @@ class RemoteRun(RunMirror):
         names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
         names.remove(MANIFEST)
         bucket.each(lambda name: bucket.put_file(self._key(f"{key}/{name}"), folder / name), names)
+        lease.check(bucket)  # sending takes its time
         bucket.put(self._key(f"{key}/{MANIFEST}"), data)
         self._manifests[step] = data
 

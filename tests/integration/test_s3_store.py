@@ -227,6 +227,16 @@ def test_what_is_refused(place: Place, cli: Any) -> None:
     assert "0 runs" in cli("status", "--store", place.address).out
 
 
+def test_the_endpoint_of_the_environment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{place.server.port}")
+    store = Store.open("s3://bucket/of/the/environment?region=us-east-1")
+    store.sweep("small").write("name: small", ["distill-0"])
+    other = Store.open(place.server.address("of/the/environment"))
+    other.refresh()
+    assert other.root != store.root
+    assert other.sweep("small").runs() == ["distill-0"]
+
+
 def test_a_sweep_and_what_others_see_of_it(place: Place, start: Start, cli: Any) -> None:
     a = place.on("a")
     file = place.folder / "small.yaml"
