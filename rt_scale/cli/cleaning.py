@@ -31,6 +31,7 @@ def gc(
     from rt_scale.store.garbage import find_garbage, remove_garbage
 
     place = open_store(store)
+    place.refresh(curves=False)
     found = find_garbage(place, older_than * DAY)
     if as_json:
         print(json.dumps([{"path": str(item.path), "state": item.state, "size": item.size, "age": item.age}
@@ -41,7 +42,7 @@ def gc(
             rows = [(str(i.path.relative_to(place.root)), i.state, size_text(i.size), age_text(i.age)) for i in found]
             print_table(["path", "state", "size", "last change"], rows)
         end = " Remove them with --delete." if found and not delete else ""
-        open_console().print(f"{place.root}: {_summary(found)}{end}", highlight=False, markup=False)
+        open_console().print(f"{place.place}: {_summary(found)}{end}", highlight=False, markup=False)
     if delete and found:
         stay = remove_garbage(place, found)
         console = open_console(stderr=as_json)

@@ -43,7 +43,11 @@ def export(
         raise InputError(f"{len(names)} sweeps go into one pair of tables; say where with --out FOLDER.")
     from rt_scale.report.export import export as export_tables
 
-    written = export_tables(sweeps, place, out or place.sweep(sweeps[0][0]).export, to.value)
+    place.refresh()
+    folder = place.sweep(sweeps[0][0])
+    written = export_tables(sweeps, place, out or folder.export, to.value)
+    if out is None:
+        folder.send(folder.export)
     if as_json:
         print(json.dumps({name: {"path": str(table.path), "rows": table.rows} for name, table in written.items()}))
         return

@@ -35,6 +35,7 @@ def status(
     from rt_scale.spec.sweep import load_sweep
 
     place = open_store(store)
+    place.refresh(curves=False)
     rows = (
         status_of_store(place) if file is None else status_of_sweep(load_sweep(file, overrides, limit=None)[1], place)
     )

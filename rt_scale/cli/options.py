@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 240
 
 StoreOption = Annotated[
-    Path | None, typer.Option("--store", help="Where runs are kept (RT_SCALE_STORE, else ./rt-store).")
+    str | None,
+    typer.Option(
+        "--store", help="Where runs are kept: a folder, s3://... or gs://... (RT_SCALE_STORE, else ./rt-store)."
+    ),
 ]
 DataOption = Annotated[
     Path | None,
@@ -39,11 +42,12 @@ def open_console(stderr: bool = False) -> Console:
     return console if console.is_terminal else Console(stderr=stderr, width=PIPE_WIDTH, soft_wrap=True)
 
 
-def open_store(given: Path | None) -> Store:
+def open_store(given: str | None) -> Store:
     """The store at ``given``, else where the environment says."""
-    from rt_scale.store.store import Store, default_store_root
+    from rt_scale.store.place import default_place
+    from rt_scale.store.store import Store
 
-    return Store(default_store_root(given))
+    return Store.open(default_place(given))
 
 
 def find_data_dir(given: Path | None) -> Path:

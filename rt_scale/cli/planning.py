@@ -75,7 +75,9 @@ def plan(
     sheet = prices_for(budget, price)
     sweeps = [load_sweep(file, overrides, None if yes else GRID_LIMIT) for file in files]
     conditions = Conditions(gpus=gpus or (1 if tflops else None), cpus=cpus, rate=rate, prices=sheet, teraflops=tflops)
-    made = make_plan(sweeps, open_store(store), find_data_dir(data_dir), conditions)
+    place = open_store(store)
+    place.refresh(curves=False)
+    made = make_plan(sweeps, place, find_data_dir(data_dir), conditions)
     if as_json:
         print(json.dumps(made.to_json(), indent=1))
     else:

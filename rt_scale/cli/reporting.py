@@ -35,10 +35,11 @@ def print_report(spec: SweepSpec, points: Sequence[Point], store: Store, best: b
     finished = finished_runs(points, store)
     if not finished:
         raise InputError(
-            f"None of the {len(points)} runs of sweep '{spec.name}' is finished in '{store.root}'. "
+            f"None of the {len(points)} runs of sweep '{spec.name}' is finished in '{store.place}'. "
             "Run it with 'rt-scale sweep', or name the store with --store."
         )
     written = write_report(spec.name, finished, len(points), store, "best" if best else "last")
+    store.sweep(spec.name).send(store.sweep(spec.name).report)
     if as_json:
         plain: dict[str, Any] = {probe: [row.to_json() for row in rows] for probe, rows in written.tables.items()}
         print(json.dumps(plain, indent=1))

@@ -72,6 +72,7 @@ def run(
     console = open_console(stderr=as_json)
     place = open_store(store)
     place.check_writable()
+    place.run(value).refresh()
     if place.run(value).result() is not None:
         console.print("complete already, nothing to do")
     if workers > 1:
@@ -138,4 +139,6 @@ def report(
     from rt_scale.spec.sweep import load_sweep
 
     spec, points = load_sweep(file, overrides)
-    print_report(spec, points, open_store(store), best, as_json)
+    place = open_store(store)
+    place.refresh()
+    print_report(spec, points, place, best, as_json)

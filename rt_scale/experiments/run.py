@@ -47,8 +47,9 @@ def run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
         return _run(spec, settings)
     if not settings.group.leads:
         follow(settings)
-        finished = settings.store.run(spec).result()
-        return finished or {}
+        run_dir = settings.store.run(spec)
+        run_dir.refresh()
+        return run_dir.result() or {}
     try:
         result = _run(spec, settings)
     except ALIKE:
@@ -61,6 +62,7 @@ def run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
 
 def _run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
     run_dir = settings.store.run(spec)
+    run_dir.refresh()
     finished = run_dir.result()
     if finished is not None:
         _refuse_other_result(spec, finished, settings.data_dir)

@@ -38,6 +38,7 @@ def start_weights(spec: RunSpec, store: Store) -> dict[str, dict[str, Tensor]]:
 
 def _weights(start: StartFrom, store: Store) -> dict[str, Tensor]:
     run_dir = store.run(start.run)
+    run_dir.refresh()
     finished = run_dir.result()
     if finished is None:
         raise RunError(f"The run {start.run.name}, to start from, is not finished; compute it first.")

@@ -64,10 +64,12 @@ def compute_first(
     watched = dataclasses.replace(settings, observer=_Before(settings.observer, spec.name))
     run_dir = settings.store.run(spec)
     while True:
+        run_dir.refresh()
         held = run_dir.status().state == "running"
         try:
             return run(spec, watched)
         except InputError:
+            run_dir.refresh()
             # Held before or after: who held it may have let go of it between the refusal and this look.
             if not held and run_dir.status().state != "running":
                 raise

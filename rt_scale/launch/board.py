@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 from rt_scale.launch.comparison import refresh_board
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, StoreAway
 from rt_scale.spec.sweep import Point, SweepSpec
 from rt_scale.store.board_server import serve
 from rt_scale.store.store import Store
+
+LOOK = 30.0
+"""Seconds between two looks at an object store; each asks for the names of all that is in it."""
 
 
 def open_board(
@@ -31,15 +35,20 @@ def open_board(
     Raises:
         InputError: where there is nothing to show, or the port is taken.
     """
+    store.refresh()
     if loaded is None:
         folder = store.root / "runs"
         if not folder.is_dir():
-            raise InputError(f"There are no runs in '{store.root}'. Run a sweep first, or name the store with --store.")
-        refresh = None
+            raise InputError(
+                f"There are no runs in '{store.place}'. Run a sweep first, or name the store with --store."
+            )
     else:
         folder = refresh_board(*loaded, store)
 
-        def refresh() -> None:
+    def refresh() -> None:
+        with contextlib.suppress(StoreAway):  # it comes back
+            store.refresh(younger=LOOK)
+        if loaded is not None:
             refresh_board(*loaded, store)
 
     serve(

@@ -18,7 +18,6 @@ from rt_scale.launch.resources import bundle
 from rt_scale.spec.errors import Held, InputError, RtScaleError, RunError, StoreAway
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
-from rt_scale.store.atomic import remove, temporary_name
 from rt_scale.store.store import Store
 
 # Read by Ray Train when it is imported, or by its controller; what a user has set stands.
@@ -118,19 +117,19 @@ def run_with_workers(
 
     place = Store.open(store)
     run_dir = place.run(spec)
-    # Ray Train wants a folder that all workers see.
-    scratch = temporary_name(place.root.absolute() / "train")
     config = {
         "spec": spec.model_dump(mode="json"), "store": store, "data_dir": str(data_dir.absolute()),
         "device": device if launch.gpus else "cpu", "threads": launch.cpus, "loader": launch.loader,
     }  # fmt: skip
-    try:
+    with place.scratch() as scratch:  # Ray Train wants one that all workers see
         for _ in range(launch.retries + 1):
+            run_dir.refresh()
             before = run_dir.failure()
             messenger.begin()
             messenger.stage(f"starting {launch.workers} workers")
             messenger.pass_on()
             error = _fit(config, launch, scratch)
+            run_dir.refresh()
             finished = run_dir.result()
             if finished is not None:
                 return finished
@@ -142,8 +141,6 @@ def run_with_workers(
                 raise RunError(str(failure["reason"]))
             if stop and stop != PREEMPTED:
                 raise Stopped
-    finally:
-        remove(scratch)
     raise RunError(
         f"The workers of run {spec.name} died {launch.retries + 1} times ({error}); run it again to go on from its "
         "last checkpoint."
@@ -154,7 +151,7 @@ def _as_error(kind: str, text: str) -> RtScaleError:
     return {"Held": Held, "StoreAway": StoreAway}.get(kind, InputError)(text)
 
 
-def _fit(config: dict[str, Any], launch: LaunchSpec, scratch: Path) -> str:
+def _fit(config: dict[str, Any], launch: LaunchSpec, scratch: str) -> str:
     """Train once; why Ray says that it ended, empty where it ended well."""
     trainer = TorchTrainer(
         _worker,
@@ -163,9 +160,7 @@ def _fit(config: dict[str, Any], launch: LaunchSpec, scratch: Path) -> str:
         scaling_config=ray.train.ScalingConfig(
             num_workers=launch.workers, use_gpu=launch.gpus > 0, resources_per_worker=bundle(launch)
         ),
-        run_config=ray.train.RunConfig(
-            storage_path=str(scratch), failure_config=ray.train.FailureConfig(max_failures=0)
-        ),
+        run_config=ray.train.RunConfig(storage_path=scratch, failure_config=ray.train.FailureConfig(max_failures=0)),
     )
     try:
         trainer.fit()

@@ -174,6 +174,7 @@ class Queue:
         """Look again at what was put off until now; what another driver still executes is put off again."""
         while self._later and self._later[0][0] <= self._clock():
             name = self._names[heapq.heappop(self._later)[1]]
+            self._store.run(name).refresh()
             status = self._store.status(name)
             if status.state == "done":
                 self._settle(name, Ended("done"))

@@ -107,6 +107,7 @@ def run_sweeps(
     """
     store = where.store
     store.check_writable()
+    store.refresh(curves=False)
     tasks = wanted(sweeps)
     done = {name for name in tasks if store.status(name).state == "done"}
     todo = [task for name, task in tasks.items() if name not in done]
@@ -118,6 +119,7 @@ def run_sweeps(
     told: dict[str, str] = {}
     if todo:
         told = _run(todo, len(tasks), where, view, stopping, lost)
+        store.refresh()
     if stopping():
         raise KeyboardInterrupt
     return [_outcome(sweep, told, store) for sweep in sweeps]

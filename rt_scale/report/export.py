@@ -113,7 +113,7 @@ def _refuse_where_none_was_begun(runs: Sequence[_Run], store: Store) -> None:
     if all(store.status(run.point.spec.name).state == "missing" for run in runs):
         names = ", ".join(f"'{name}'" for name in dict.fromkeys(run.sweeps for run in runs))
         raise InputError(
-            f"None of the {len(runs)} runs of {names} was begun in '{store.root}'. Run them with 'rt-scale sweep', "
+            f"None of the {len(runs)} runs of {names} was begun in '{store.place}'. Run them with 'rt-scale sweep', "
             "or name the store with --store."
         )
 

@@ -41,8 +41,15 @@ _UNREADABLE = (ValueError, OSError, EOFError, pickle.UnpicklingError, zipfile.Ba
 class Checkpoints:
     """The folder ``checkpoints`` of a run: ``<step>/`` each, written and removed in one piece."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, fetch: Callable[[int], None] = lambda step: None) -> None:
+        """The checkpoints in ``folder``.
+
+        Args:
+            folder: it need not exist.
+            fetch: called with a step before its checkpoint is read; brings here what is kept elsewhere.
+        """
         self.folder = folder
+        self._fetch = fetch
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending; whether sound is not looked at."""
@@ -93,6 +100,7 @@ class Checkpoints:
         """
         for step in reversed(self.steps()):
             path = self.folder / str(step)
+            self._fetch(step)
             problem = _problem(path)
             if problem is None:
                 try:
@@ -110,6 +118,7 @@ class Checkpoints:
             RunError: where it is missing or damaged.
         """
         path = self.folder / str(step)
+        self._fetch(step)
         problem = _problem(path) if path.is_dir() else "it is not there"
         if problem is None:
             try:
@@ -175,6 +184,11 @@ def _describe(path: Path) -> dict[str, Any]:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"size": path.stat().st_size, "sha256": digest}
+
+
+def is_sound(path: Path, expected: dict[str, Any]) -> bool:
+    """Whether the file is there as its manifest describes it."""
+    return path.is_file() and path.stat().st_size == expected["size"] and _describe(path) == expected
 
 
 def _problem(path: Path) -> str | None:

@@ -48,6 +48,9 @@ class Garbage:
 def find_garbage(store: Store, older_than: float = 0.0) -> list[Garbage]:
     """Runs that nothing refers to, by name, then leftovers.
 
+    Of an object store, the mirror of this machine is looked at: refresh it first. What a killed process left in the
+    object store itself goes with the next attempt at its run, or with the run.
+
     A run is referred to where a sweep of the store lists it, or where a run that stays starts from it, however
     far back. Running ones stay, and so does what they start from. A leftover is a temporary file or folder that
     nobody has touched for an hour, or a damaged checkpoint that was set aside.
@@ -64,7 +67,7 @@ def find_garbage(store: Store, older_than: float = 0.0) -> list[Garbage]:
     kept = _kept(store, names, older_than)
     runs = []
     for run in filter(_is_run, (store.run(name) for name in names if name not in kept)):
-        size, changed = _measure(run.path)
+        size, changed = _measure_run(store, run.name)
         runs.append(Garbage(run.path, run.status(GRACE).state, size, time.time() - changed))
     left = []
     for path in _leftovers(store, {run.path.name for run in runs}):
@@ -86,16 +89,19 @@ def remove_garbage(store: Store, found: Sequence[Garbage]) -> dict[Path, str]:
     Raises:
         InputError: where the store cannot be written.
     """
+    store.refresh(curves=False)
     kept = _kept(store, store.names())
     stay = {}
+    runs = []
     for item in found:
         if item.state == "leftover":
             _remove_whole(item.path)
         elif item.path.name in kept:
             stay[item.path] = "it was begun again, or a sweep or a run that was begun meanwhile needs it"
-        elif not _remove_run(item.path):
-            stay[item.path] = "it was begun again meanwhile"
-    return stay
+        else:
+            runs.append(item.path)
+    gone = map(_remove_run, runs) if store.remote is None else store.remote.remove([run.name for run in runs], GRACE)
+    return stay | {run: "it was begun again meanwhile" for run, went in zip(runs, gone, strict=True) if not went}
 
 
 def _remove_run(path: Path) -> bool:
@@ -139,7 +145,7 @@ def _kept(store: Store, names: Iterable[str], older_than: float = 0.0) -> set[st
     for name in set(names) - kept:
         run = store.run(name)
         running = run.status(GRACE).state == "running"
-        if running or (older_than and time.time() - _measure(run.path)[1] < older_than):
+        if running or (older_than and time.time() - _measure_run(store, name)[1] < older_than):
             kept.add(name)
     for name in list(kept):
         kept.update(_recorded_starts(store.run(name)))
@@ -215,6 +221,11 @@ def _marked(folder: Path) -> list[Path]:
             return sorted(Path(entry.path) for entry in entries if entry.name.startswith((TEMPORARY, DAMAGED)))
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _measure_run(store: Store, name: str) -> tuple[int, float]:
+    """As :func:`_measure`, of a run, most of which a mirror does not hold."""
+    return (store.remote and store.remote.measure(name)) or _measure(store.run(name).path)
 
 
 def _measure(path: Path) -> tuple[int, float]:

@@ -18,6 +18,10 @@ from rt_scale.store.atomic import (
 )
 from rt_scale.store.checkpoints import Checkpoints
 from rt_scale.store.lease import HEARTBEAT, STALE, Lease, latest_attempt
+from rt_scale.store.remote_lease import HEARTBEAT as REMOTE_HEARTBEAT
+from rt_scale.store.remote_lease import STALE as REMOTE_STALE
+from rt_scale.store.remote_lease import RemoteLease
+from rt_scale.store.remote_run import RemoteRun
 
 T = TypeVar("T")
 State = Literal["done", "running", "failed", "partial", "missing"]
@@ -58,15 +62,20 @@ class Status:
 class RunDir:
     """The directory of one run. Reading is free; writing needs :meth:`acquire`.
 
+    Of a run in an object store it is the mirror of this machine: :meth:`refresh` brings what others wrote, and what
+    is written here is sent as it is written.
+
     Attributes:
         path: the folder; it need not exist.
+        remote: the run in an object store; None where the folder is all there is.
         checkpoints: its checkpoints; written through :meth:`save_checkpoint`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.checkpoints = Checkpoints(path / CHECKPOINTS)
-        self._lease: Lease | None = None
+    def __init__(self, path: Path, remote: RemoteRun | None = None) -> None:
+        self.path, self.remote = path, remote
+        folder = path / CHECKPOINTS
+        self.checkpoints = Checkpoints(folder) if remote is None else Checkpoints(folder, remote.fetch)
+        self._lease: Lease | RemoteLease | None = None
 
     @property
     def name(self) -> str:
@@ -78,33 +87,63 @@ class RunDir:
         """Where the run's metrics table is."""
         return self.path / METRICS
 
-    def acquire(self, *, heartbeat: float = HEARTBEAT, stale: float = STALE) -> Lease:
+    def refresh(self) -> None:
+        """Look at what an object store has of the run by now; a folder is always looked at as it is.
+
+        Raises:
+            InputError, RunError: where the store refuses or does not answer.
+        """
+        if self.remote is not None:
+            self.remote.refresh()
+
+    def acquire(self, *, heartbeat: float | None = None, stale: float | None = None) -> Lease | RemoteLease:
         """Become the one process that writes here; a context manager that gives it free again.
 
         Leftovers of killed attempts are cleared away.
 
         Args:
-            heartbeat: seconds between heartbeats.
-            stale: seconds without a heartbeat after which another owner counts as gone.
+            heartbeat: seconds between heartbeats; None: as suits the store.
+            stale: seconds without a heartbeat after which another owner counts as gone; None: as suits the store.
 
         Raises:
-            InputError: where a live process holds the run, or the folder cannot be written.
+            InputError: where a live process holds the run, or the store cannot be written.
+            RunError: where an object store does not answer.
         """
-        self._lease = Lease(self.path, heartbeat=heartbeat, stale=stale)
+        if self.remote is not None:
+            self._lease = self.remote.acquire(heartbeat=heartbeat or REMOTE_HEARTBEAT, stale=stale or REMOTE_STALE)
+        else:
+            self._lease = Lease(self.path, heartbeat=heartbeat or HEARTBEAT, stale=stale or STALE)
         remove_temporaries(self.path)
         self.checkpoints.clean()
         return self._lease
 
-    def check(self) -> Lease:
+    def check(self) -> Lease | RemoteLease:
         """The lease that allows this process to write here.
 
         Raises:
-            RunError: where none is held, or another process has taken over.
+            RunError: where none is held, another process has taken over, or an object store does not answer.
+        """
+        lease = self._permitted()
+        lease.check()
+        return lease
+
+    def _permitted(self) -> Lease | RemoteLease:
+        """As :meth:`check`, before what goes to the disk of this machine.
+
+        Of a run in an object store that is its mirror: a store that is away must not keep it from being written, and
+        whether another has taken over is asked before anything is sent.
         """
         if self._lease is None:
             raise RunError(f"'{self.path}' was about to be written without its lease; acquire it first.")
-        self._lease.check()
+        if isinstance(self._lease, RemoteLease):
+            self._lease.held()
+        else:
+            self._lease.check()
         return self._lease
+
+    def _send(self) -> None:
+        if self.remote is not None:
+            self.remote.send()
 
     def write_spec(self, spec: Spec) -> None:
         """Record the spec, or make sure that it is the one recorded.
@@ -112,9 +151,10 @@ class RunDir:
         Raises:
             InputError: where the spec recorded here is another one.
         """
-        self.check()
+        self._permitted()
         if (recorded := self.spec()) is None:
             write_json(self.path / SPEC, spec.canonical())
+            self._send()
         elif recorded != _as_read(spec.canonical()):
             raise InputError(
                 f"Another spec lives in '{self.path}': its {SPEC} is not the one that gives the folder its "
@@ -127,8 +167,9 @@ class RunDir:
 
     def write_environment(self, environment: dict[str, Any]) -> None:
         """Record where the run is executed: versions, device, git state."""
-        self.check()
+        self._permitted()
         write_json(self.path / ENVIRONMENT, environment)
+        self._send()
 
     def environment(self) -> dict[str, Any] | None:
         """Where the run was last executed; None where that was not recorded."""
@@ -138,26 +179,32 @@ class RunDir:
         """Write the checkpoint of ``step`` in one piece; ``writer`` fills the empty folder it is given.
 
         Raises:
-            RunError: where the disk is full, or another process has taken the run over.
+            RunError: where the disk is full, another process has taken the run over, or an object store does not
+                answer; the checkpoint then lies in this machine's mirror, and is sent by its next attempt.
         """
-        self.check()
-        self.checkpoints.save(step, writer, self.check)
+        self._permitted()
+        self.checkpoints.save(step, writer, self._permitted)
+        self._send()
 
     def latest_checkpoint(self, loader: Callable[[Path], T], warn: Callable[[str], None]) -> tuple[int, T] | None:
         """The newest sound checkpoint as (step, ``loader(folder)``); see :meth:`Checkpoints.latest`."""
-        self.check()
+        self._permitted()
         return self.checkpoints.latest(loader, warn)
 
     def prune(self, keep: Iterable[int]) -> None:
         """Remove every checkpoint whose step is not in ``keep``."""
-        self.check()
+        self._permitted()
         self.checkpoints.prune(keep)
+        self._send()
 
     def complete(self, result: dict[str, Any]) -> None:
         """Record the result, last of all: its presence means that the run is done."""
-        self.check()
+        self._permitted()
         remove(self.path / FAILURE)
-        write_json(self.path / RESULT, result)
+        if self.remote is not None:
+            self.remote.complete(result)
+        else:
+            write_json(self.path / RESULT, result)
 
     def result(self) -> dict[str, Any] | None:
         """The result; None where the run is not done."""
@@ -165,15 +212,19 @@ class RunDir:
 
     def fail(self, error: dict[str, Any]) -> None:
         """Record why this attempt failed, e.g. ``{"reason": ..., "traceback": ...}``; its number is added."""
-        attempt = self.check().attempt
+        attempt = self._permitted().attempt
         write_json(self.path / FAILURE, {**error, "attempt": attempt})
+        if self.remote is not None:
+            self.remote.send_failure()
 
     def failure(self) -> dict[str, Any] | None:
         """The newest recorded failure, with its ``attempt``; None where the run is done or never failed."""
         return None if (self.path / RESULT).exists() else _read_optional(self.path / FAILURE)
 
-    def status(self, stale: float = STALE) -> Status:
+    def status(self, stale: float | None = None) -> Status:
         """How the run stands; ``stale`` as in :meth:`acquire`."""
+        if stale is None:
+            stale = STALE if self.remote is None else REMOTE_STALE
         attempt = latest_attempt(self.path)
         attempts = attempt.number if attempt else 0
         if (self.path / RESULT).exists():

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rt_scale.spec.errors import InputError
-from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, temporary_name, write_bytes, write_json
+from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, temporary_name, to_json, write_bytes
 from rt_scale.store.lease import FOLDER as LEASES
+from rt_scale.store.place import is_address
+from rt_scale.store.remote import FILE, RUNS, RemoteStore
 from rt_scale.store.run_dir import RESULT, SPEC, RunDir, Spec, Status
-
-
-def default_store_root(given: Path | None = None) -> Path:
-    """Where runs are kept: ``given`` (``--store``), else ``RT_SCALE_STORE``, else ``./rt-store``."""
-    return given or Path(os.environ.get("RT_SCALE_STORE") or "rt-store")
 
 
 class SweepDir:
@@ -22,10 +20,11 @@ class SweepDir:
 
     Attributes:
         path: the folder; it need not exist.
+        remote: the object store that it is a mirror of, if any.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, remote: RemoteStore | None = None) -> None:
+        self.path, self.remote = path, remote
 
     @property
     def name(self) -> str:
@@ -50,47 +49,99 @@ class SweepDir:
     @property
     def file(self) -> Path:
         """The sweep file as run."""
-        return self.path / "sweep.yaml"
+        return self.path / FILE
 
     def write(self, text: str, runs: Iterable[str]) -> None:
         """Record the sweep file's text and the names of its runs, in their order."""
-        write_bytes(self.file, text.encode())
-        write_json(self.path / "runs.json", list(runs))
+        for path, data in ((self.file, text.encode()), (self.path / RUNS, to_json(list(runs)))):
+            if self.remote is not None:
+                self.remote.put(path, data)
+            write_bytes(path, data)
+
+    def send(self, path: Path) -> None:
+        """Send what was written at ``path``, a file or folder of the sweep's, to where the store is kept.
+
+        Raises:
+            InputError, RunError: where an object store refuses or does not answer.
+        """
+        if self.remote is not None:
+            self.remote.send(path)
 
     def runs(self) -> list[str]:
         """Names of the sweep's runs; empty where it was never run."""
         try:
-            names: list[str] = read_json(self.path / "runs.json")
+            names: list[str] = read_json(self.path / RUNS)
         except FileNotFoundError:
             return []
         return names
 
 
 class Store:
-    """A folder that keeps runs and sweeps.
+    """A folder that keeps runs and sweeps, or such a folder in an object store and this machine's mirror of it.
 
     Attributes:
         root: the folder; it need not exist.
+        remote: the object store; None where the folder is all there is.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, remote: RemoteStore | None = None) -> None:
+        self.root, self.remote = root, remote
 
     @staticmethod
     def open(place: str | Path) -> Store:
-        return Store(Path(place))
+        """The store at a place as a user names it: a folder, ``s3://bucket/prefix`` or ``gs://bucket/prefix``.
+
+        Raises:
+            InputError: an address that holds credentials, or that nothing here can open.
+        """
+        if not is_address(place):
+            return Store(Path(place))
+        remote = RemoteStore.open(str(place))
+        return Store(remote.root, remote)
 
     @property
     def place(self) -> str:
-        return str(self.root.absolute())
+        """What :meth:`open` takes in another process: the address, or the folder's whole path."""
+        return str(self.root.absolute()) if self.remote is None else self.remote.address
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """A place of its own in the store, path or address, that all processes see; removed afterwards."""
+        name = temporary_name(Path("scratch")).name
+        if self.remote is None:
+            folder = self.root.absolute() / name
+            try:
+                yield str(folder)
+            finally:
+                remove(folder)
+            return
+        address, _, query = self.remote.address.partition("?")
+        try:
+            yield f"{address}/{name}" + (f"?{query}" if query else "")
+        finally:
+            self.remote.bucket.delete_folder(name)
 
     def run(self, spec: Spec | str) -> RunDir:
         """The directory of the run of ``spec``, or of the run of that name."""
-        return RunDir(self.root / "runs" / (spec if isinstance(spec, str) else spec.name))
+        name = spec if isinstance(spec, str) else spec.name
+        return RunDir(self.root / "runs" / name, None if self.remote is None else self.remote.run(name))
 
     def sweep(self, name: str) -> SweepDir:
         """The directory of the sweep ``name``."""
-        return SweepDir(self.root / "sweeps" / name)
+        return SweepDir(self.root / "sweeps" / name, self.remote)
+
+    def refresh(self, *, curves: bool = True, younger: float = 0.0) -> None:
+        """Look at what an object store has by now; a folder is always looked at as it is.
+
+        Args:
+            curves: whether metrics and event files are wanted, too.
+            younger: seconds within which the last look is good enough.
+
+        Raises:
+            InputError, RunError: where the store refuses or does not answer.
+        """
+        if self.remote is not None:
+            self.remote.refresh(curves, younger)
 
     def names(self) -> list[str]:
         """Names of the folders of runs, sorted; a folder may hold no run yet."""
@@ -124,8 +175,10 @@ class Store:
 
         Raises:
             InputError: where the folder cannot be made or written.
-            RunError: where the disk is full.
+            RunError: where the disk is full, or an object store does not answer.
         """
+        if self.remote is not None:
+            self.remote.bucket.check_writable()
         probe = temporary_name(self.root / "probe")
         with disk_errors(self.root):
             try:

@@ -16,7 +16,7 @@ from rt_scale.spec.errors import InputError, RunError
 from rt_scale.store.lease import FOLDER
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
-from rt_scale.store.store import Store, SweepDir, default_store_root
+from rt_scale.store.store import Store, SweepDir
 
 
 @dataclass(frozen=True)
@@ -161,14 +161,6 @@ def test_sweep_dir(tmp_path: Path) -> None:
     assert sweep.runs() == ["distill-b", "distill-a"]
     assert {sweep.board.parent, sweep.report.parent} == {sweep.path}
     assert sweep.board != sweep.report
-
-
-def test_default_store_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RT_SCALE_STORE", raising=False)
-    assert default_store_root() == Path("rt-store")
-    monkeypatch.setenv("RT_SCALE_STORE", "/elsewhere")
-    assert default_store_root() == Path("/elsewhere")
-    assert default_store_root(Path("given")) == Path("given")
 
 
 def test_check_writable(tmp_path: Path) -> None:

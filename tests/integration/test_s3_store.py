@@ -1,0 +1,282 @@
+"""Stores on S3, spoken to over the wire; every mirror stands for a machine of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rt_scale.experiments.run import run
+from rt_scale.experiments.settings import Settings
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.same import resolve_same
+from rt_scale.spec.sweep import load_sweep
+from rt_scale.store import remote_lease
+from rt_scale.store.bucket import Bucket
+from rt_scale.store.remote_lease import RemoteLease
+from rt_scale.store.run_dir import RunDir
+from rt_scale.store.store import Store
+from tests.integration.dying import DIES, Outcome, outcome
+from tests.integration.object_server import Door, ObjectServer, serving
+from tests.integration.test_secrets import holding
+from tests.integration.test_start_from import FIRST, RESTART
+from tests.integration.test_start_from import SPEC as SECOND
+
+Start = Callable[..., subprocess.Popen[str]]
+DOCUMENT: dict[str, Any] = {
+    "data": {"name": "digits"},
+    "encoder": {"name": "convnet_8_2", "norm": "batch"},
+    "projector": {"hidden": [32], "bottleneck": 16, "out_dim": 256},
+    "train": {"epochs": 12, "batch_size": 128},
+    "probe": {"every": "3ep", "epochs": 2, "standardized": False},
+}
+"""144 steps, with a checkpoint every 36."""
+SPEC = RunSpec.model_validate(DOCUMENT)
+SECRET = f"planted-{secrets.token_hex(16)}"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ObjectServer]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        with serving() as running:
+            yield running
+
+
+class Place:
+    """A store of its own on the server, and the commands of a user on one machine or another."""
+
+    def __init__(self, server: ObjectServer, folder: Path, data_dir: Path) -> None:
+        self.server, self.folder, self.data_dir = server, folder, data_dir
+        self.address = server.address(folder.name)
+
+    def on(self, machine: str) -> Store:
+        """The store as that machine sees it."""
+        os.environ["RT_SCALE_MIRROR"] = str(self.folder / machine)
+        return Store.open(self.address)
+
+    def run(self, document: dict[str, Any]) -> list[str]:
+        path = self.folder / f"{abs(hash(json.dumps(document)))}.yaml"
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        where = ["--store", self.address, "--data-dir", str(self.data_dir), "--device", "cpu"]
+        return ["run", str(path), *where, "--threads", "1"]
+
+
+@pytest.fixture
+def place(server: ObjectServer, tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setenv("RT_SCALE_MIRROR", "")
+    monkeypatch.setattr(remote_lease, "SETTLING", 0.2)
+    monkeypatch.setattr(remote_lease, "RESOLUTION", 0.0)
+    return Place(server, tmp_path, data_dir)
+
+
+def alone(folder: Path, data_dir: Path, spec: RunSpec) -> RunDir:
+    """The run in a folder, undisturbed."""
+    store = Store(folder)
+    run(spec, Settings(store=store, data_dir=data_dir, device="cpu", threads=1))
+    return store.run(spec)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Outcome:
+    return outcome(alone(tmp_path_factory.mktemp("undisturbed"), data_dir, SPEC))
+
+
+def whole(store: Store, spec: RunSpec) -> Outcome:
+    """The run's outcome, brought from the store."""
+    run_dir = store.run(spec)
+    run_dir.refresh()
+    result = run_dir.result()
+    assert result is not None
+    run_dir.checkpoints.read(result["steps"], lambda folder: None)
+    return outcome(run_dir)
+
+
+def test_killed_on_one_machine_and_finished_on_another(
+    place: Place, start: Start, cli: Any, undisturbed: Outcome
+) -> None:
+    place.on("a")
+    process = start("rt_scale.experiments.training_run:TrainingRun:after_step:100:before",
+                    *place.run(DOCUMENT), program=DIES)  # fmt: skip
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == -signal.SIGKILL, (out, err)
+    b = place.on("b")
+    assert "1 runs: 1 partial" in cli("status", "--store", place.address).out
+    ended = cli(*place.run(DOCUMENT))
+    assert ended.code == 0, ended
+    assert "resuming at step 72 of 144" in ended.out
+    assert (b.run(SPEC).status().state, b.run(SPEC).status().attempts) == ("done", 2)
+    assert whole(b, SPEC) == whole(place.on("c"), SPEC) == undisturbed
+    assert "complete already" in cli(*place.run(DOCUMENT)).out
+    environment = place.on("c").run(SPEC).environment()
+    assert environment is not None
+    assert len(environment["attempts"]) == 2
+
+
+def test_a_second_driver_is_refused_while_the_first_is_at_work(
+    place: Place, start: Start, cli: Any, wait_for: Any, undisturbed: Outcome
+) -> None:
+    a = place.on("a")
+    first = start(*place.run(DOCUMENT))
+    wait_for((a.run(SPEC).path / "environment.json").exists, first)
+    first.send_signal(signal.SIGSTOP)  # so that it is not done before the other begins
+    place.on("b")
+    refusal = cli(*place.run(DOCUMENT)).refusal()
+    assert f"runs/{SPEC.name}" in refusal
+    assert f"is in use: process {first.pid} on host" in refusal
+    rows = json.loads(cli("status", "--store", place.address, "--json").out)
+    assert [(row["state"], row["attempts"]) for row in rows] == [("running", 1)]
+    assert f"process {first.pid} on host" in rows[0]["detail"]
+    first.send_signal(signal.SIGCONT)
+    out, err = first.communicate(timeout=240)
+    assert first.returncode == 0, (out, err)
+    assert whole(place.on("b"), SPEC) == undisturbed
+
+
+def test_of_drivers_at_the_same_moment_one_gets_the_run(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_lease, "SETTLING", 2.2)
+    monkeypatch.setattr(remote_lease, "RESOLUTION", 1.0)
+    outcomes: list[Any] = []
+
+    def contend(delay: float) -> None:
+        time.sleep(delay)
+        try:
+            outcomes.append(RemoteLease(Bucket.open(place.address), "runs/distill-0"))
+        except InputError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=contend, args=(delay,)) for delay in (0.0, 0.0, 0.3, 1.1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (winner,) = (found for found in outcomes if isinstance(found, RemoteLease))
+    winner.check()
+    winner.release()
+    assert all("is in use" in str(found) for found in outcomes if found is not winner)
+
+
+def test_a_run_starts_from_one_of_another_machine(place: Place, cli: Any, tmp_path: Path, data_dir: Path) -> None:
+    first = {key: value for key, value in RESTART.items() if key != "teacher"} | {"student": {"alpha": 1.0}}
+    assert RunSpec.model_validate(resolve_same(first)) == FIRST
+    place.on("a")
+    assert cli(*place.run(first)).code == 0
+    b = place.on("b")
+    ended = cli(*place.run(RESTART))
+    assert ended.code == 0, ended
+    assert whole(b, SECOND) == outcome(alone(tmp_path / "alone", data_dir, SECOND))
+    assert [b.run(spec).status().attempts for spec in (FIRST, SECOND)] == [1, 1]
+    # Of the run that was there, no more was brought than what is read.
+    steps = b.run(FIRST).path / "checkpoints"
+    assert [step.name for step in sorted(steps.iterdir()) if (step / "student.safetensors").exists()] == ["16"]
+
+
+def test_the_server_is_away_for_a_while(place: Place, start: Start, wait_for: Any, undisturbed: Outcome) -> None:
+    door = Door(place.server.port)
+    try:
+        place.address = place.server.address(place.folder.name, door.port)
+        a = place.on("a")
+        process = start(*place.run(DOCUMENT))
+        wait_for((a.run(SPEC).path / "checkpoints" / "0").exists, process)
+        door.open = False
+        wait_for(lambda: door.turned_away > 2, process)
+        time.sleep(3)
+        assert process.poll() is None
+        door.open = True
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, (out, err)
+        assert whole(place.on("b"), SPEC) == undisturbed
+        assert a.run(SPEC).status().attempts == 1
+    finally:
+        door.close()
+
+
+def test_what_is_refused(place: Place, cli: Any) -> None:
+    def refusal(store: str) -> str:
+        found: str = cli("status", "--store", store).refusal()
+        return found
+
+    place.on("a")
+    assert "holds a user name or a key" in refusal("s3://testing:qUiEt@bucket/x")
+    assert "has the option 'secret_key'" in refusal(f"{place.address}&secret_key=qUiEt")
+    assert "Unknown kind of store 'https'. Known: gs, s3." in refusal("https://bucket/x")
+    typo = place.server.address("x", bucket="typo")
+    assert "There is no bucket 'typo'" in refusal(typo)
+    command = place.run(DOCUMENT)
+    command[command.index("--store") + 1] = typo
+    assert "There is no bucket 'typo'" in cli(*command).refusal()
+    place.server.let_in(anybody=False)
+    try:
+        assert "Check the credentials in the environment" in refusal(place.address)
+        assert "Check the credentials in the environment" in cli(*place.run(DOCUMENT)).refusal()
+    finally:
+        place.server.let_in(anybody=True)
+    assert "0 runs" in cli("status", "--store", place.address).out
+
+
+def test_the_endpoint_of_the_environment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{place.server.port}")
+    store = Store.open("s3://bucket/of/the/environment?region=us-east-1")
+    store.sweep("small").write("name: small", ["distill-0"])
+    other = Store.open(place.server.address("of/the/environment"))
+    other.refresh()
+    assert other.root != store.root
+    assert other.sweep("small").runs() == ["distill-0"]
+
+
+def test_a_sweep_and_what_others_see_of_it(place: Place, start: Start, cli: Any) -> None:
+    a = place.on("a")
+    file = place.folder / "small.yaml"
+    base = {**DOCUMENT, "train": {"epochs": 2, "batch_size": 128}}
+    file.write_text(yaml.safe_dump({"name": "small", "base": base, "axes": {"student.alpha": [0.1, 1.0]}}))
+    where = ["--store", place.address]
+    process = start("sweep", file, *where, "--data-dir", place.data_dir)
+    out, err = process.communicate(timeout=240)
+    assert (process.returncode, err) == (0, ""), out
+    assert "2 of 2 runs finished" in out
+    points = load_sweep(file)[1]
+    b = place.on("b")
+    rows = json.loads(cli("status", file, *where, "--json").out)
+    assert [(row["state"], row["attempts"]) for row in rows] == [("done", 1)] * 2
+    assert "small  2" in " ".join(cli("status", *where).out.split("\n")).replace("   ", "  ")
+    tables = json.loads(cli("report", file, *where, "--json").out)
+    local = json.loads((a.sweep("small").report / "tables.json").read_text())
+    assert tables == local["tables"]
+    exported = json.loads(cli("export", file, "--to", "parquet", *where, "--json").out)
+    assert exported["runs"]["rows"] == 2
+    assert exported["curves"]["rows"] > 20
+    assert "nothing to remove" in cli("gc", *where).out
+    assert [whole(b, point.spec) == outcome(a.run(point.spec)) for point in points] == [True, True]
+    assert "complete already" not in cli("plan", file, *where, "--data-dir", place.data_dir).out
+    again = cli("sweep", file, *where, "--data-dir", place.data_dir)
+    assert again.code == 0, again
+    assert [b.run(point.spec).status().attempts for point in points] == [1, 1]
+    assert holding(place.folder, SECRET) == []
+    assert SECRET not in out + err
+
+
+def test_what_no_sweep_refers_to_is_removed(place: Place, cli: Any) -> None:
+    place.on("a")
+    assert cli(*place.run({**DOCUMENT, "train": {"epochs": 1, "batch_size": 128}})).code == 0
+    b = place.on("b")
+    found = json.loads(cli("gc", "--store", place.address, "--json").out)
+    assert [item["state"] for item in found] == ["done"]
+    assert found[0]["size"] > 100_000
+    assert "Removed 1" in cli("gc", "--delete", "--store", place.address).out
+    assert b.remote is not None
+    assert b.remote.bucket.entries("runs") == {}
+    place.on("a")
+    assert "0 runs" in cli("status", "--store", place.address).out
