@@ -72,7 +72,7 @@ def test_a_node_that_is_preempted_is_left_with_a_checkpoint(
     base = {**SWEEP["base"], "train": {"epochs": 120, "batch_size": 128}}
     base["probe"] = {"every": "40ep", "epochs": 2, "standardized": False}
     for each in (place, alone):
-        each.change({"base": base, "axes": {}})
+        each.change({"base": base, "axes": {"projector.out_dim": [64]}})
     going = nodes("add", 1)
     process = begin(start, place, nodes)
     wait_for(lambda: training(place), process)
