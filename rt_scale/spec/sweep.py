@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rt_scale.spec.axes import axis_names, expand_axis
 from rt_scale.spec.document import apply_overrides, build, problem_lines, read_document, set_dotted
-from rt_scale.spec.errors import InputError, unknown_name
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.explore import ExploreSpec, check_explore, check_grid
+from rt_scale.spec.fields import check_field
 from rt_scale.spec.part import Part
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.same import resolve_same
@@ -45,6 +47,8 @@ class SweepSpec(Part):
     """Groups of fields that vary together; each group is one more axis of the grid."""
     seeds: int | list[int] = 1
     """Number of seeds (0, 1, ...), or a list; each sets every named seed that base and axes leave open."""
+    explore: ExploreSpec | None = None
+    """Runs ended early, or points sampled in place of a grid; null: every run of the grid, to its end."""
     launch: LaunchSpec = LaunchSpec()
     """Where runs are executed."""
 
@@ -55,6 +59,12 @@ class SweepSpec(Part):
         if not values or min(values) < 0 or len(set(values)) != len(values):
             raise ValueError("seeds must be a number of at least 1 or a list of different numbers >= 0")
         return seeds
+
+    @model_validator(mode="after")
+    def _grid_or_search(self) -> SweepSpec:
+        if self.explore is not None:
+            check_grid(self.explore, [*self.axes, *(key for group in self.zip for key in group)], self.seed_values)
+        return self
 
     @property
     def seed_values(self) -> list[int]:
@@ -92,38 +102,13 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).replace("/", "_").replace(" ", "")
 
 
-def _check_field(key: str) -> None:
-    """Refuse an axis that names no field of RunSpec, or of the run that it starts from."""
-    fields = _dotted_fields(RunSpec)
-    start, inside, rest = key.partition(".start_from.")
-    if inside and f"{start}.start_from" in fields:
-        fields += [f"{start}.start_from.{name}" for name in ("run", "take", "part")]
-        for within in ("run.same_but.", "run."):
-            if rest.startswith(within):
-                _check_field(rest.removeprefix(within))
-                return
-    if key not in fields:
-        raise unknown_name("field of an axis", key, fields)
-
-
-def _dotted_fields(model: type[BaseModel], prefix: str = "") -> list[str]:
-    names: list[str] = []
-    for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            names += _dotted_fields(inner, f"{prefix}{name}.")
-        else:
-            names.append(f"{prefix}{name}")
-    return names
-
-
 def _combinations(sweep: SweepSpec) -> Iterator[dict[str, Any]]:
     groups: list[list[dict[str, Any]]] = []
     taken: set[str] = set()
     for fields in [*({key: axis} for key, axis in sweep.axes.items()), *sweep.zip]:
         columns = {}
         for key, axis in fields.items():
-            _check_field(key)
+            check_field("field of an axis", key)
             if key in taken:
                 raise InputError(f"The field {key} is on two axes; keep one of them.")
             taken.add(key)
@@ -141,16 +126,46 @@ def _combinations(sweep: SweepSpec) -> Iterator[dict[str, Any]]:
 def expand(sweep: SweepSpec) -> list[Point]:
     """Every run of the sweep, validated; equal specs appear once.
 
-    Seeds vary slowest, so that the first results cover the whole grid.
+    Seeds vary slowest, so that the first results cover the whole grid. Of a search there are none before it samples
+    them (``points_at`` makes runs of those); its space is validated here all the same.
 
     Raises:
         InputError: listing every point of the grid that is not valid, before anything starts.
     """
+    points = corner_points(sweep)
+    return [] if sweep.explore is not None and sweep.explore.search is not None else points
+
+
+def corner_points(sweep: SweepSpec) -> list[Point]:
+    """What must be valid before anything starts: the runs of the grid, or those at the corners of a search's space.
+
+    Raises:
+        InputError: listing every point that is not valid.
+    """
+    explore = sweep.explore
+    if explore is None:
+        return points_at(sweep, _combinations(sweep))
+    corners = {key: domain.corners for key, domain in explore.domains.items()}
+    points = points_at(sweep, _combinations(sweep.model_copy(update={"axes": corners}) if corners else sweep))
+    check_explore(explore, [point.spec for point in points], sweep.launch.workers)
+    return points
+
+
+def points_at(sweep: SweepSpec, combinations: Iterable[Mapping[str, Any]]) -> list[Point]:
+    """The runs of the sweep's base at given values, with every seed.
+
+    Args:
+        sweep: its ``base``, ``seeds`` and ``name`` are read.
+        combinations: dotted field -> value, of one point each.
+
+    Raises:
+        InputError: listing every point that is not valid.
+    """
     points: dict[str, Point] = {}
     problems: dict[str, None] = {}
-    combinations = list(_combinations(sweep))
+    rows = list(combinations)
     for seed in sweep.seed_values:
-        for values in combinations:
+        for values in rows:
             document: dict[str, Any] = sweep.base
             for key, value in values.items():
                 document = set_dotted(document, key, value)
@@ -198,10 +213,14 @@ def _override(document: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """``--set`` on a sweep: fields of the base; a field on an axis is pinned, or given another list."""
     base, axes = document["base"], dict(document.get("axes") or {})
     zipped = {key for group in document.get("zip") or [] if isinstance(group, Mapping) for key in group}
+    explore = document.get("explore")
+    searched = explore.get("space") if isinstance(explore, Mapping) else None
     for override in overrides:
         key = override.partition("=")[0]
         if key in zipped:
             raise InputError(f"'--set {override}': {key} is zipped with other fields; edit the sweep file instead.")
+        if isinstance(searched, Mapping) and key in searched:
+            raise InputError(f"'--set {override}': {key} is searched in explore.space; edit the sweep file instead.")
         base = apply_overrides(base, [override])
         if key in axes:
             value: Any = base
