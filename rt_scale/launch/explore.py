@@ -7,12 +7,12 @@ process is lost. So the decision is written down, Tune is told to go on, and the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import rt_scale.launch.cluster  # noqa: F401 - sets what Ray reads when it is imported
 from rt_scale.launch.stopped import StoppedRun, StoppedRuns
-from rt_scale.spec.explore import ExploreSpec, StopSpec
+from rt_scale.spec.explore import ExploreSpec
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler  # isort: skip
 
@@ -27,34 +27,25 @@ class _Run(NamedTuple):
     trial_id: str
 
 
-class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
-    """Starts trials in their order, and writes down which runs are to end early by one of Tune's rules.
+class Rule:
+    """One of Tune's rules, as it judges the runs of one sweep; what it ends is written down.
 
     Args:
-        stop: the rule.
-        metric: its name, for the reason that is told.
-        rule: Tune's scheduler on the attributes ``time`` and ``value``.
+        explore: the sweep's section, which has ``stop``.
+        scheduler: Tune's scheduler on the attributes ``time`` and ``value``.
         stopped: where it is written down.
     """
 
-    def __init__(self, stop: StopSpec, metric: str, rule: TrialScheduler, stopped: StoppedRuns) -> None:
-        super().__init__()
-        self._stop, self._name, self.rule, self._stopped = stop, metric, rule, stopped
+    def __init__(self, explore: ExploreSpec, scheduler: TrialScheduler, stopped: StoppedRuns) -> None:
+        self._explore, self.scheduler, self._stopped = explore, scheduler, stopped
         self._latest: dict[str, float] = {}
         self._ended: set[str] = set()
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Judge a report that :meth:`Watch.report` is part of, flattened by Tune; the trial always goes on."""
-        run = result.get("explore/run")
-        if run is not None:
-            time, value = result["explore/time"], result["explore/value"]
-            if self._judge(run, time, value) == TrialScheduler.STOP and not result["explore/last"]:
-                self._ended.add(run)
-                self._stopped.record(run, StoppedRun(result["explore/step"], value, self._reason(time, value)))
-        return str(TrialScheduler.CONTINUE)
-
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Everything was said in its reports."""
+    def hear(self, run: str, step: int, last: bool, time: float, value: float) -> None:
+        """Judge what a run reports: the content of ``Watch.report``."""
+        if self._judge(run, time, value) == TrialScheduler.STOP and not last:
+            self._ended.add(run)
+            self._stopped.record(run, StoppedRun(step, value, self._reason(time, value)))
 
     def remember(self, run: str, curve: Iterable[tuple[float, float]]) -> None:
         """Let the rule know a run from before this driver, which others are compared with.
@@ -72,17 +63,38 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
             return str(TrialScheduler.CONTINUE)
         known = _Run(run)
         if run not in self._latest:
-            self.rule.on_trial_add(None, known)
+            self.scheduler.on_trial_add(None, known)
         self._latest[run] = time
-        return str(self.rule.on_trial_result(None, known, {TIME: time, VALUE: value}))
+        return str(self.scheduler.on_trial_result(None, known, {TIME: time, VALUE: value}))
 
     def _reason(self, time: float, value: float) -> str:
-        unit = "epochs" if self._stop.unit == "ep" else "steps"
-        return f"ended early by {self._stop.name} after {time:g} {unit}: {self._name} was {value:.6g}"
+        stop = self._explore.stop
+        assert stop is not None  # as said above
+        unit = "epochs" if stop.unit == "ep" else "steps"
+        return f"ended early by {stop.name} after {time:g} {unit}: {self._explore.metric} was {value:.6g}"
 
 
-def build_scheduler(explore: ExploreSpec, stopped: StoppedRuns) -> EarlyStopping | None:
-    """The sweep's early stopping for ``TuneConfig(scheduler=...)``; None where no run is to be ended.
+class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
+    """For ``TuneConfig(scheduler=...)``: starts trials in their order, and lets each sweep's rule judge its runs.
+
+    Args:
+        rules: by the name of their sweep.
+    """
+
+    def __init__(self, rules: Mapping[str, Rule]) -> None:
+        super().__init__()
+        self._rules = rules
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Hand on a report that ``Watch.report`` is part of, flattened by Tune; the trial always goes on."""
+        said = {key.removeprefix("explore/"): value for key, value in result.items() if key.startswith("explore/")}
+        if said:
+            self._rules[said.pop("sweep")].hear(**said)
+        return str(TrialScheduler.CONTINUE)
+
+
+def build_rule(explore: ExploreSpec, stopped: StoppedRuns) -> Rule | None:
+    """The rule of a sweep; None where no run is to be ended.
 
     Args:
         explore: the section.
@@ -93,7 +105,7 @@ def build_scheduler(explore: ExploreSpec, stopped: StoppedRuns) -> EarlyStopping
     attributes = {"time_attr": TIME, "metric": VALUE, "mode": explore.mode}
     grace = int(explore.stop.grace[:-2])
     if explore.stop.asha is not None:
-        rule = AsyncHyperBandScheduler(
+        scheduler = AsyncHyperBandScheduler(
             **attributes,
             max_t=LONGEST,
             grace_period=grace,
@@ -103,11 +115,11 @@ def build_scheduler(explore: ExploreSpec, stopped: StoppedRuns) -> EarlyStopping
         )
     else:
         assert explore.stop.median is not None  # one of both
-        rule = MedianStoppingRule(
+        scheduler = MedianStoppingRule(
             **attributes,
             grace_period=grace,
             min_samples_required=explore.stop.median.min_runs,
             # It would pause runs until there are others to compare with; ours run on meanwhile.
             min_time_slice=float("inf"),
         )
-    return EarlyStopping(explore.stop, explore.metric, rule, stopped)
+    return Rule(explore, scheduler, stopped)

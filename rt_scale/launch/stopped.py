@@ -74,7 +74,7 @@ class Watch:
 
     def __init__(self, explore: ExploreSpec, folder: Path, run: str) -> None:
         self._explore, self._stopped, self._run = explore, StoppedRuns(explore, folder), run
-        self._told = False
+        self._sweep, self._told = folder.name, False
 
     def __call__(self) -> bool:
         """Whether the run is to end now."""
@@ -93,7 +93,8 @@ class Watch:
         if value is None or not math.isfinite(value):
             return {}
         time = time_of(self._explore, step, epoch)
-        return {"explore": {"run": self._run, "step": step, "last": step >= steps, "time": time, "value": value}}
+        said = {"run": self._run, "step": step, "last": step >= steps, "time": time, "value": value}
+        return {"explore": {"sweep": self._sweep, **said}}
 
     def look(self) -> None:
         """See what the scheduler made of the last report."""

@@ -12,7 +12,7 @@ import pytest
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
 from rt_scale.launch.cluster import local_ray
-from rt_scale.launch.explore import build_scheduler
+from rt_scale.launch.explore import EarlyStopping, build_rule
 from rt_scale.launch.stopped import StoppedRuns, Watch
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.logged import logged_metrics
@@ -88,13 +88,13 @@ def test_the_worse_half_ends_early_and_one_process_does_it_all(
     section = {"metric": METRIC, "mode": "max", "stop": rule}
     explore, store = ExploreSpec.model_validate(section), Store(tmp_path / "store")
     stopped, heard = StoppedRuns(explore, store.sweep("s").path), Heard(store)
+    judge = build_rule(explore, stopped)
+    assert judge is not None
     space = {"place": tune.grid_search(list(ORDER)), "store": str(store.root), "explore": section}
     tune.Tuner(
         tune.with_resources(trial, {"cpu": 1}),
         param_space=space,
-        tune_config=tune.TuneConfig(
-            reuse_actors=True, max_concurrent_trials=1, scheduler=build_scheduler(explore, stopped)
-        ),
+        tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=1, scheduler=EarlyStopping({"s": judge})),
         run_config=tune.RunConfig(storage_path=str(tmp_path / "tune"), verbose=0, callbacks=[heard]),
     ).fit()
     whole, early = ("done", EPOCHS), ("stopped", GRACE)

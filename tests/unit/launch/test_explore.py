@@ -15,7 +15,7 @@ import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.launch.explore import EarlyStopping, build_scheduler
+from rt_scale.launch.explore import EarlyStopping, Rule, build_rule
 from rt_scale.launch.explore_data import check_on_data
 from rt_scale.launch.known_data import KnownData
 from rt_scale.launch.sampler import Sampler, read_sampled, require_optuna
@@ -175,93 +175,98 @@ def test_a_missing_optuna_is_told_with_its_remedy(tmp_path: Path, monkeypatch: p
     assert Sampler(searching(), tmp_path).suggest() is not None
 
 
-def scheduler(folder: Path, stop: dict[str, Any], mode: str = "max") -> tuple[EarlyStopping, StoppedRuns]:
+def ruled(folder: Path, stop: dict[str, Any], mode: str = "max") -> tuple[Rule, StoppedRuns]:
     explore = exploring(mode, stop=stop)
     stopped = StoppedRuns(explore, folder)
-    built = build_scheduler(explore, stopped)
-    assert built is not None
-    return built, stopped
+    rule = build_rule(explore, stopped)
+    assert rule is not None
+    return rule, stopped
 
 
-def tell(judge: EarlyStopping, run: str, time: float, value: float, last: bool = False) -> str:
-    """A trial reports, as Tune flattens it."""
-    report = {"run": run, "step": int(time * 10), "last": last, "time": time, "value": value}
-    return judge.on_trial_result(None, object(), {f"explore/{key}": each for key, each in report.items()})
+def tell(rule: Rule, run: str, time: float, value: float, last: bool = False) -> str:
+    """A trial reports, as Tune flattens it; returns what Tune is told."""
+    report = {"sweep": "s", "run": run, "step": int(time * 10), "last": last, "time": time, "value": value}
+    flat = {f"explore/{key}": each for key, each in report.items()}
+    return EarlyStopping({"other": None, "s": rule}).on_trial_result(None, object(), {"state": "running", **flat})
 
 
 def test_the_rules_get_their_arguments(tmp_path: Path) -> None:
-    asha = scheduler(tmp_path, {"asha": {"grace": "3ep", "reduction": 2.5}}, "min")[0].rule
+    asha = ruled(tmp_path, {"asha": {"grace": "3ep", "reduction": 2.5}}, "min")[0].scheduler
     assert isinstance(asha, AsyncHyperBandScheduler)
     assert [rung for rung, _ in asha._brackets[0]._rungs][-3:] == [3 * 2.5**2, 3 * 2.5, 3]
     assert (asha._metric_op, asha._time_attr, asha._stop_last_trials) == (-1.0, "time", False)
-    median = scheduler(tmp_path, {"median": {"grace": "30it", "min_runs": 4}})[0].rule
+    median = ruled(tmp_path, {"median": {"grace": "30it", "min_runs": 4}})[0].scheduler
     assert isinstance(median, MedianStoppingRule)
     assert (median._grace_period, median._min_samples_required, median._mode) == (30, 4, "max")
-    assert build_scheduler(searching(), StoppedRuns(searching(), tmp_path)) is None
+    assert build_rule(searching(), StoppedRuns(searching(), tmp_path)) is None
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("max", 1), ("min", -1)])
 @pytest.mark.parametrize(
-    "rule", [{"asha": {"grace": "2ep", "reduction": 2}}, {"median": {"grace": "2ep", "min_runs": 2}}]
+    "stop", [{"asha": {"grace": "2ep", "reduction": 2}}, {"median": {"grace": "2ep", "min_runs": 2}}]
 )
 def test_the_worse_are_to_end_and_tune_lets_them_go_on(
-    tmp_path: Path, rule: dict[str, Any], mode: str, sign: int
+    tmp_path: Path, stop: dict[str, Any], mode: str, sign: int
 ) -> None:
-    judge, stopped = scheduler(tmp_path, rule, mode)
+    rule, stopped = ruled(tmp_path, stop, mode)
     for time in (0.0, 1.0, 2.0, 3.0):
         for place in (3, 4, 1, 2):
-            assert tell(judge, f"r{place}", time, sign * (place + time / 10)) == TrialScheduler.CONTINUE
+            assert tell(rule, f"r{place}", time, sign * (place + time / 10)) == TrialScheduler.CONTINUE
     ended = stopped.runs()
     assert "r1" in ended
     assert not {"r4", "r3"} & set(ended)
     assert (ended["r1"].step, ended["r1"].value) == (20, pytest.approx(sign * 1.2))
-    assert ended["r1"].reason == f"ended early by {next(iter(rule))} after 2 epochs: {METRIC} was {sign * 1.2:g}"
+    assert ended["r1"].reason == f"ended early by {next(iter(stop))} after 2 epochs: {METRIC} was {sign * 1.2:g}"
 
 
 def test_none_ends_before_its_grace_or_at_its_end(tmp_path: Path) -> None:
-    judge, stopped = scheduler(tmp_path, {"asha": {"grace": "2ep", "reduction": 2}})
+    rule, stopped = ruled(tmp_path, {"asha": {"grace": "2ep", "reduction": 2}})
     for place in range(8, 0, -1):
-        tell(judge, f"r{place}", 1.0, place)
-        tell(judge, f"r{place}", 2.0, place, last=True)
+        tell(rule, f"r{place}", 1.0, place)
+        tell(rule, f"r{place}", 2.0, place, last=True)
     assert stopped.runs() == {}
-    tell(judge, "r0", 2.0, 0.0)
+    tell(rule, "r0", 2.0, 0.0)
     assert list(stopped.runs()) == ["r0"]
 
 
 def test_the_median_wants_enough_others(tmp_path: Path) -> None:
-    judge, stopped = scheduler(tmp_path, {"median": {"grace": "2ep", "min_runs": 3}})
+    rule, stopped = ruled(tmp_path, {"median": {"grace": "2ep", "min_runs": 3}})
     for place in (9, 8, 1):
-        tell(judge, f"r{place}", 2.0, place)
+        tell(rule, f"r{place}", 2.0, place)
     assert stopped.runs() == {}
-    tell(judge, "r2", 2.0, 2.0)
+    tell(rule, "r2", 2.0, 2.0)
     assert list(stopped.runs()) == ["r2"]
 
 
 def test_other_reports_and_ends_decide_nothing(tmp_path: Path) -> None:
     """The rules would compare what such a report does not hold."""
-    judge, stopped = scheduler(tmp_path, {"median": {"grace": "1ep", "min_runs": 1}})
+    rule, stopped = ruled(tmp_path, {"median": {"grace": "1ep", "min_runs": 1}})
+    early = EarlyStopping({"s": rule})
     for run in ("a", "b"):
-        assert judge.on_trial_result(None, object(), {"state": "running", "step": 3}) == TrialScheduler.CONTINUE
-        tell(judge, run, 1.0, 1.0)
-        judge.on_trial_complete(None, object(), {"state": "done"})
+        assert early.on_trial_result(None, object(), {"state": "running", "step": 3}) == TrialScheduler.CONTINUE
+        tell(rule, run, 1.0, 1.0)
+        early.on_trial_complete(None, object(), {"state": "done"})
     assert stopped.runs() == {}
-    tell(judge, "c", 1.0, 0.5)
-    tell(judge, "c", 2.0, 0.4)  # it was not read in time
+    tell(rule, "c", 1.0, 0.5)
+    tell(rule, "c", 2.0, 0.4)  # it was not read in time
     assert stopped.runs()["c"].value == 0.5
 
 
 def test_a_run_that_goes_on_from_a_checkpoint_is_the_same_run(tmp_path: Path) -> None:
-    judge, stopped = scheduler(tmp_path, {"asha": {"grace": "1ep", "reduction": 2}})
+    asha, stopped = ruled(tmp_path, {"asha": {"grace": "1ep", "reduction": 2}})
+    median, _ = ruled(tmp_path, {"median": {"grace": "1ep"}})
     for _ in range(3):
         for time in (0.0, 1.0):
-            tell(judge, "a", time, 0.5)
+            tell(asha, "a", time, 0.5)
+            tell(median, "a", time, 0.5)
     assert stopped.runs() == {}
-    assert list(judge.rule._brackets[0]._rungs[-1][1]) == ["a"]
+    assert list(asha.scheduler._brackets[0]._rungs[-1][1]) == ["a"]
+    assert [len(results) for results in median.scheduler._results.values()] == [2]
 
 
 def test_a_second_driver_compares_with_runs_of_the_first(tmp_path: Path) -> None:
     rule = {"asha": {"grace": "2ep", "reduction": 2}}
-    fresh, stopped = scheduler(tmp_path, rule)
+    fresh, stopped = ruled(tmp_path, rule)
     tell(fresh, "new", 2.0, 0.1)
     assert stopped.runs() == {}
     for place in range(4):
@@ -303,12 +308,12 @@ def test_ended_runs_count_under_their_rule_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("grace", "time"), [("2ep", 1.5), ("2it", 30.0)])
 def test_a_trial_reports_what_was_measured_and_hears_when_it_is_to_end(tmp_path: Path, grace: str, time: float) -> None:
     explore = exploring(stop={"asha": {"grace": grace}})
-    watch = Watch(explore, tmp_path, "a")
-    said = {"run": "a", "step": 30, "last": False, "time": time, "value": 0.5}
+    watch = Watch(explore, tmp_path / "s", "a")
+    said = {"sweep": "s", "run": "a", "step": 30, "last": False, "time": time, "value": 0.5}
     assert watch.report(30, 40, 1.5, {METRIC: 0.5, "probe/student/knn": 0.1}) == {"explore": said}
     assert watch.report(40, 40, 2.0, {METRIC: 0.5})["explore"]["last"] is True
     assert watch.report(30, 40, 1.5, {"train/loss": 0.5}) == watch.report(30, 40, 1.5, {METRIC: math.nan}) == {}
-    stopped = StoppedRuns(explore, tmp_path)
+    stopped = StoppedRuns(explore, tmp_path / "s")
     for name, told in (("b", False), ("a", True)):
         stopped.record(name, StoppedRun(30, 0.5, "because"))
         assert not watch()
