@@ -70,15 +70,18 @@ class Watch:
         explore: the sweep's section, which has ``stop``.
         folder: the sweep's folder in the store.
         run: name of the run.
+
+    Attributes:
+        told: why the run is to end; empty while it is not.
     """
 
     def __init__(self, explore: ExploreSpec, folder: Path, run: str) -> None:
-        self._explore, self._stopped, self._run = explore, StoppedRuns(explore, folder), run
-        self._sweep, self._told = folder.name, False
+        self._explore, self._stopped = explore, StoppedRuns(explore, folder)
+        self._sweep, self._run, self.told = folder.name, run, ""
 
     def __call__(self) -> bool:
         """Whether the run is to end now."""
-        return self._told
+        return bool(self.told)
 
     def report(self, step: int, steps: int, epoch: float, values: Mapping[str, float]) -> dict[str, Any]:
         """What to add to a report to Tune; nothing where the metric was not measured.
@@ -98,7 +101,8 @@ class Watch:
 
     def look(self) -> None:
         """See what the scheduler made of the last report."""
-        self._told = self._told or self._run in self._stopped.runs()
+        ended = self._stopped.runs().get(self._run)
+        self.told = ended.reason if ended is not None else ""
 
 
 def time_of(explore: ExploreSpec, step: int, epoch: float) -> float:

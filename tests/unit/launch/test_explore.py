@@ -319,6 +319,7 @@ def test_a_trial_reports_what_was_measured_and_hears_when_it_is_to_end(tmp_path:
         assert not watch()
         watch.look()
         assert watch() is told
+        assert watch.told == ("because" if told else "")
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_points_of_one_run_are_one_run(store: Store) -> None:
 
 
 def test_a_point_that_is_no_run_is_left_out(store: Store) -> None:
-    """Expanding a sweep refuses a space with a bad corner, as this one has; a bad point between good ones is left out."""
+    """Expanding a sweep refuses a space with a bad corner, as this one has, but knows none between."""
     gap = sweep(40, **{"data.size": {"pow2": [2, 10]}, "student.alpha": [0.5]})
     points = drive(Search(gap, store), store)
     assert {point.spec.data.size for point in points} <= {4, 8, 16, 32, 64, 128, 256, 512}
