@@ -71,7 +71,7 @@ class Rule:
         stop = self._explore.stop
         assert stop is not None  # as said above
         unit = "epochs" if stop.unit == "ep" else "steps"
-        return f"ended early by {stop.name} after {time:g} {unit}: {self._explore.metric} was {value:.6g}"
+        return f"{stop.name} after {time:g} {unit}: {self._explore.metric} was {value:.6g}"
 
 
 class EarlyStopping(FIFOScheduler):  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -15,6 +16,7 @@ import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
 from rt_scale.data.catalogue import DATASETS
+from rt_scale.launch import sampler
 from rt_scale.launch.explore import EarlyStopping, Rule, build_rule
 from rt_scale.launch.explore_data import check_on_data
 from rt_scale.launch.known_data import KnownData
@@ -53,12 +55,12 @@ def accuracy(values: dict[str, Any]) -> float:
     )
 
 
-def explored(sampler: Sampler, objective: Callable[[dict[str, Any]], float], most: int = 1000) -> list[Any]:
+def explored(source: Sampler, objective: Callable[[dict[str, Any]], float], most: int = 1000) -> list[Any]:
     """The next points, each told the value of the objective."""
     points = []
-    while len(points) < most and (found := sampler.suggest()) is not None:
+    while len(points) < most and (found := source.suggest()) is not None:
         points.append(found[1])
-        sampler.observed(found[0], objective(found[1]))
+        source.observed(found[0], objective(found[1]))
     return points
 
 
@@ -141,11 +143,11 @@ def test_unfinished_points_are_handed_out_again_first_and_each_once(tmp_path: Pa
 
 @pytest.mark.parametrize("failure", [None, math.nan, math.inf])
 def test_a_failed_point_is_not_handed_out_again_and_teaches_nothing(tmp_path: Path, failure: float | None) -> None:
-    sampler = Sampler(searching(runs=13), tmp_path)
-    found = sampler.suggest()
+    failing = Sampler(searching(runs=13), tmp_path)
+    found = failing.suggest()
     assert found is not None
-    sampler.observed(found[0], failure)
-    assert found[1] not in explored(sampler, accuracy)
+    failing.observed(found[0], failure)
+    assert found[1] not in explored(failing, accuracy)
 
 
 def test_a_small_space_is_used_up_without_repetition(tmp_path: Path) -> None:
@@ -157,6 +159,29 @@ def test_a_small_space_is_used_up_without_repetition(tmp_path: Path) -> None:
         for norm in ("batch", None)
         for hidden in ([8], [16, 16])
     }
+
+
+def test_each_point_is_a_draw_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one that was drawn before and is drawn again until it is new."""
+    monkeypatch.setattr(sampler, "ATTEMPTS", 1)
+    assert len(explored(Sampler(searching(runs=15), tmp_path), accuracy)) == 15
+
+
+def test_points_that_run_at_the_same_time_do_not_crowd(tmp_path: Path) -> None:
+    drawing = Sampler(searching(space={"student.alpha": {"uniform": [0, 1]}}), tmp_path)
+    explored(drawing, lambda point: -abs(point["student.alpha"] - 0.5), most=20)
+    together = sorted(found[1]["student.alpha"] for found in (drawing.suggest() for _ in range(20)) if found)
+    assert len(together) == 20
+    gaps = [after - before for before, after in itertools.pairwise(together)]
+    assert statistics.median(gaps) > 0.01  # 0.0035 where those under way are not looked at
+
+
+@pytest.mark.parametrize("key", list(SPACE))
+def test_points_are_told_to_optuna_as_it_drew_them(key: str) -> None:
+    domain = searching().domains[key]
+    for value in domain.corners:
+        expected = pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
+        assert sampler._from_optuna(domain, sampler._to_optuna(domain, value)) == expected
 
 
 def test_points_of_another_space_are_refused(tmp_path: Path) -> None:
@@ -216,7 +241,7 @@ def test_the_worse_are_to_end_and_tune_lets_them_go_on(
     assert "r1" in ended
     assert not {"r4", "r3"} & set(ended)
     assert (ended["r1"].step, ended["r1"].value) == (20, pytest.approx(sign * 1.2))
-    assert ended["r1"].reason == f"ended early by {next(iter(stop))} after 2 epochs: {METRIC} was {sign * 1.2:g}"
+    assert ended["r1"].reason == f"{next(iter(stop))} after 2 epochs: {METRIC} was {sign * 1.2:g}"
 
 
 def test_none_ends_before_its_grace_or_at_its_end(tmp_path: Path) -> None:
