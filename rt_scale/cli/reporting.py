@@ -28,10 +28,12 @@ def print_report(spec: SweepSpec, points: Sequence[Point], store: Store, best: b
     Raises:
         InputError: where none is finished.
     """
+    from rt_scale.launch.search import known_points
     from rt_scale.launch.sweep import finished_runs
     from rt_scale.report.sweep_report import write_report
     from rt_scale.report.tables import to_rich
 
+    points = known_points(spec, points, store)
     finished = finished_runs(points, store)
     if not finished:
         raise InputError(

@@ -125,6 +125,8 @@ def run_loaded(sweeps: Sequence[Sweep], where: Where, best: bool = False) -> lis
     for each, outcome in zip(sweeps, outcomes, strict=True):
         if outcome.finished:
             written.append(print_report(each.spec, each.points, where.store, best, as_json=False))
+        for label, why in outcome.ended.items():
+            print(f"{label} was ended early: {why}")
         for label, why in outcome.failed.items():
             print(f"rt-scale: {label} has no result: {why}", file=sys.stderr)
     if any(outcome.failed for outcome in outcomes):

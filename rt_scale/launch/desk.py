@@ -24,6 +24,8 @@ LOOK = 2.0
 """Seconds between two looks at which nodes are about to go."""
 NAME = "rt-scale-desk"
 PREEMPTED = "its node is about to go"
+ENDED = "ended early: "
+"""How the answer begins to a run that its sweep's rule ends."""
 
 
 class _Desk:
@@ -36,6 +38,7 @@ class _Desk:
         self._looked = -LOOK
         self._leaving: set[str] = set()
         self._refused: dict[str, tuple[str, str]] = {}
+        self._ended: dict[str, str] = {}
 
     def report(self, run: str, state: dict[str, Any] | None, node: str) -> str:
         """Keep the newest ``state`` of a run, if any; the answer is why it is to stop, or empty."""
@@ -47,7 +50,14 @@ class _Desk:
         if node in self._draining:
             # All processes that train this run together stop, whichever of them is on that node.
             self._leaving.add(run)
-        return self._stop or (PREEMPTED if run in self._leaving else "")
+        return self._why(run)
+
+    def _why(self, run: str) -> str:
+        return self._ended.get(run) or self._stop or (PREEMPTED if run in self._leaving else "")
+
+    def end(self, run: str, why: str) -> None:
+        """A run is to end early, as its sweep's rule says."""
+        self._ended[run] = ENDED + why
 
     def begin(self, run: str) -> None:
         """A run is started, again perhaps, where it may stay."""
@@ -60,7 +70,7 @@ class _Desk:
 
     def outcome(self, run: str) -> tuple[str, tuple[str, str] | None]:
         """Why a run was told to stop, and what a worker said that it cannot do."""
-        return self._stop or (PREEMPTED if run in self._leaving else ""), self._refused.get(run)
+        return self._why(run), self._refused.get(run)
 
     def news(self) -> dict[str, dict[str, Any]]:
         """The newest state of every run that said something since this was last asked."""
@@ -103,6 +113,10 @@ class Desk:
         """Tell every run to write a checkpoint and stop."""
         self._actor.stop.remote(why)
 
+    def end(self, run: str, why: str) -> None:
+        """Tell one run to end early; when this returns, the run hears of it."""
+        ray.get(self._actor.end.remote(run, why))
+
 
 class Messenger:
     """A run's side (an Observer): keeps how it stands, and passes that on in a thread of its own.
@@ -126,6 +140,16 @@ class Messenger:
         self._desk: Any = None
         with contextlib.suppress(ValueError):
             self._desk = ray.get_actor(NAME)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run; 0 while that is not known."""
+        return int(self._state["steps"])
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The newest values of all metrics."""
+        return dict(self._state["values"])
 
     def stop(self) -> bool:
         """Whether this run is to stop (``Settings.stop``)."""

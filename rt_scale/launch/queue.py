@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.graph import all_runs
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.store import Store
 
 if TYPE_CHECKING:
@@ -39,11 +39,13 @@ class Task:
         label: how it is shown; unique in a queue.
         spec: what to run.
         launch: what it is executed on.
+        sweep: the one that wants it, if any; its rule may end the run early.
     """
 
     label: str
     spec: RunSpec
     launch: LaunchSpec
+    sweep: SweepSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,12 @@ class Queue:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do or to wait for."""
-        return not (self._live or self._later or any(self._ready.values()))
+        return not (self._live or self._later or self.waiting)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a run could be executed at once if there were room."""
+        return any(self._ready.values())
 
     @property
     def live(self) -> Mapping[str, Task]:

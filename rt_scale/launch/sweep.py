@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from rt_scale.experiments.check import check_all, unfinished
 from rt_scale.launch.comparison import refresh_board
+from rt_scale.launch.explore_data import check_on_data
+from rt_scale.launch.known_data import known_data
 from rt_scale.launch.queue import Queue, Task
+from rt_scale.launch.search import known_points
+from rt_scale.launch.stopped import ended_early
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.graph import all_runs
+from rt_scale.spec.grid import corner_points
 from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec
 from rt_scale.store.store import Store
 
@@ -69,10 +74,12 @@ class Outcome:
     Attributes:
         finished: runs with their results, in the sweep's order.
         failed: label of a run -> why it has no result.
+        ended: label of a run that its sweep's rule ended early -> why; it has no result either.
     """
 
     finished: list[tuple[Point, dict[str, Any]]] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    ended: dict[str, str] = field(default_factory=dict)
 
 
 def finished_runs(points: Sequence[Point], store: Store) -> list[tuple[Point, dict[str, Any]]]:
@@ -110,19 +117,31 @@ def run_sweeps(
     store.refresh(curves=False)
     tasks = wanted(sweeps)
     done = {name for name in tasks if store.status(name).state == "done"}
-    todo = [task for name, task in tasks.items() if name not in done]
+    early = ended_early([sweep.spec for sweep in sweeps], store)
+    todo = [task for name, task in tasks.items() if name not in done and name not in early]
+    searched = [sweep for sweep in sweeps if sweep.spec.explore is not None and sweep.spec.explore.search is not None]
+    for sweep in sweeps:
+        check_exploration(sweep, where)
     if where.alone:
         check_here(todo, where)
     for sweep in sweeps:
-        store.sweep(sweep.spec.name).write(sweep.text, [point.spec.name for point in sweep.points])
-        refresh_board(sweep.spec, sweep.points, store)
+        keep(sweep, store)
     told: dict[str, str] = {}
-    if todo:
-        told = _run(todo, len(tasks), where, view, stopping, lost)
+    if todo or searched:
+        told = _run(sweeps, todo, len(tasks), where, view, stopping, lost)
         store.refresh()
+        for sweep in searched:
+            keep(sweep, store)
     if stopping():
         raise KeyboardInterrupt
     return [_outcome(sweep, told, store) for sweep in sweeps]
+
+
+def keep(sweep: Sweep, store: Store) -> None:
+    """Record the sweep in the store, with its runs as far as they are known, and its comparison view."""
+    points = known_points(sweep.spec, sweep.points, store)
+    store.sweep(sweep.spec.name).write(sweep.text, [point.spec.name for point in points])
+    refresh_board(sweep.spec, points, store)
 
 
 def wanted(sweeps: Sequence[Sweep]) -> dict[str, Task]:
@@ -134,11 +153,13 @@ def wanted(sweeps: Sequence[Sweep]) -> dict[str, Task]:
     for sweep in sweeps:
         prefix = f"{sweep.spec.name}: " if len(sweeps) > 1 else ""
         for point in sweep.points:
-            tasks.setdefault(point.spec.name, Task(f"{prefix}{point.label}", point.spec, sweep.spec.launch))
+            task = Task(f"{prefix}{point.label}", point.spec, sweep.spec.launch, sweep.spec)
+            tasks.setdefault(point.spec.name, task)
     return tasks
 
 
 def _run(
+    sweeps: Sequence[Sweep],
     todo: Sequence[Task],
     total: int,
     where: Where,
@@ -148,10 +169,11 @@ def _run(
 ) -> dict[str, str]:
     """Why runs have no result that do not say so themselves, by name."""
     from rt_scale.launch.cluster import connect  # Ray is not needed where all is done
+    from rt_scale.launch.exploration import Exploration
     from rt_scale.launch.notices import cluster_lost
     from rt_scale.launch.tune import Place, run_queue
 
-    launches = dict.fromkeys(task.launch for task in todo)
+    launches = dict.fromkeys(sweep.spec.launch for sweep in sweeps)
     place = Place(where.store.place, where.data_dir, where.device)
     given_up = {} if where.retry_failed else failed_before(todo, where.store)
     with ExitStack() as stack:
@@ -167,7 +189,9 @@ def _run(
             return cluster.at_once(launch) if launch.workers > 1 else None
 
         queue = Queue(todo, where.store, shown, concurrency=where.concurrency, room=room, given_up=given_up)
-        run_queue(queue, place, cluster, shown, stopping=stopping)
+        pairs = [(sweep.spec, sweep.points) for sweep in sweeps]
+        exploration = Exploration(pairs, where.store, given_up, cluster.at_once)
+        run_queue(queue, place, cluster, shown, exploration, stopping=stopping)
     return queue.failed
 
 
@@ -199,10 +223,26 @@ def check_here(todo: Sequence[Task], where: Where) -> None:
 
 
 def _outcome(sweep: Sweep, told: Mapping[str, str], store: Store) -> Outcome:
-    finished = finished_runs(sweep.points, store)
+    points = known_points(sweep.spec, sweep.points, store)
+    finished = finished_runs(points, store)
     complete = {point.spec.name for point, _ in finished}
-    missing = [point for point in sweep.points if point.spec.name not in complete]
-    return Outcome(finished, {point.label: told.get(point.spec.name) or reason(store, point) for point in missing})
+    early = ended_early([sweep.spec], store)
+    missing = [point for point in points if point.spec.name not in complete]
+    return Outcome(
+        finished,
+        {point.label: told.get(point.spec.name) or reason(store, point)
+         for point in missing if point.spec.name not in early},
+        {point.label: early[point.spec.name] for point in missing if point.spec.name in early},
+    )  # fmt: skip
+
+
+def check_exploration(sweep: Sweep, where: Where) -> None:
+    """Refuse an ``explore`` section that the data sets, as far as they are known here, do not go with (InputError)."""
+    if sweep.spec.explore is not None:
+        specs = [point.spec for point in corner_points(sweep.spec)]
+        check_on_data(sweep.spec.explore, specs, known_data(specs, where.data_dir))
+        if sweep.spec.explore.search is not None and where.alone:
+            check_all(specs, where.data_dir)
 
 
 def reason(store: Store, point: Point) -> str:

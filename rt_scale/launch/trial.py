@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rt_scale.launch.desk import PREEMPTED, Messenger
+from rt_scale.launch.desk import ENDED, PREEMPTED, Messenger
+from rt_scale.launch.stopped import report_for
 from rt_scale.spec.errors import Held, RtScaleError, StoreAway
+from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 
 # After desk, which sets what Ray reads when it is imported.
 import ray  # isort: skip
+from ray import tune  # isort: skip
 
 
 def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,7 +24,7 @@ def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         given: ``spec`` and ``launch`` as JSON; ``store``, ``data_dir`` and ``device``; ``local``, whether all is on
-            one machine.
+            one machine; ``judged``, of a run that a rule may end early: ``explore`` as JSON and ``sweep``.
 
     Returns:
         ``state``, ``why`` and ``values`` as in :class:`rt_scale.launch.queue.Ended`.
@@ -30,7 +33,8 @@ def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
     from rt_scale.training.loop import Stopped
 
     spec, launch = RunSpec.model_validate(given["spec"]), LaunchSpec.model_validate(given["launch"])
-    messenger = Messenger(spec.name, _where(launch, given))
+    where = _where(launch, given)
+    messenger = Judged(spec.name, where, given["judged"]) if given["judged"] else Messenger(spec.name, where)
     messenger.begin()
     try:
         if launch.workers > 1:
@@ -45,6 +49,8 @@ def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
     except Stopped:
         if messenger.told == PREEMPTED:
             os._exit(0)  # nothing else is to start in this process: its node is about to go
+        if messenger.told.startswith(ENDED):
+            return _ended("settled", messenger.told.removeprefix(ENDED), messenger.values)
         return _ended("stopped", messenger.told)
     except Held as error:
         return _ended("held", str(error))
@@ -53,6 +59,29 @@ def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
     except Exception as error:
         return _ended("failed", _in_words(error))
     return _ended("done", values=result["last"])
+
+
+class Judged(Messenger):
+    """The side of a run that its sweep's rule may end early: every measurement of the metric is judged.
+
+    Args:
+        run, where: as for :class:`Messenger`.
+        judged: ``explore``, the sweep's section as JSON, and ``sweep``, its name.
+    """
+
+    def __init__(self, run: str, where: str, judged: Mapping[str, Any]) -> None:
+        super().__init__(run, where)
+        self._explore, self._sweep = ExploreSpec.model_validate(judged["explore"]), judged["sweep"]
+
+    def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Numbers were recorded: the rule, where it goes by one of them, has decided when this returns."""
+        super().logged(step, epoch, values)
+        said = report_for(
+            self._explore, self._sweep, self.run, step=step, steps=self.steps, epoch=epoch, values=values
+        )  # fmt: skip
+        if said:
+            tune.report({"state": "running", **said})
+            self.pass_on()
 
 
 def _ended(state: str, why: str = "", values: Mapping[str, float] | None = None) -> dict[str, Any]:

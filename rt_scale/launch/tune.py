@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from rt_scale.launch.cluster import Cluster
 from rt_scale.launch.desk import Desk
+from rt_scale.launch.exploration import Exploration
 from rt_scale.launch.queue import Ended, Queue, Task
 from rt_scale.launch.stopping import NOTICE
 from rt_scale.launch.trial import run_trial
+from rt_scale.spec.sweep import SweepSpec
 
 # After cluster, which sets what Ray reads when it is imported.
 from ray import tune  # isort: skip
@@ -49,7 +51,13 @@ class Place:
 
 
 def run_queue(
-    queue: Queue, place: Place, cluster: Cluster, view: View, *, stopping: Callable[[], bool] = lambda: False
+    queue: Queue,
+    place: Place,
+    cluster: Cluster,
+    view: View,
+    exploration: Exploration,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> None:
     """Execute what the queue gives, until it is finished.
 
@@ -61,17 +69,21 @@ def run_queue(
         place: where they are executed and kept.
         cluster: the Ray that this process is connected to.
         view: is told what runs report.
+        exploration: ends runs early and adds some, where sweeps say so.
         stopping: whether to stop: runs that are under way write a checkpoint, and this call returns.
     """
     scratch = Path(tempfile.mkdtemp(prefix="rt-scale-tune-"))
     try:
         with Desk() as desk:
             pulse = _Pulse(desk, queue, view, stopping)
-            follower = _Follower(queue, pulse)
+            follower = _Follower(queue, pulse, exploration)
+            exploration.tell = desk.end
             handout = _Handout(follower, lambda task: _config(task, place, cluster))
             tune.Tuner(
                 tune.with_resources(_trial, _resources),
-                tune_config=tune.TuneConfig(reuse_actors=True, search_alg=handout, num_samples=-1),
+                tune_config=tune.TuneConfig(
+                    reuse_actors=True, search_alg=handout, num_samples=-1, scheduler=exploration.scheduler()
+                ),
                 run_config=tune.RunConfig(
                     storage_path=str(scratch), verbose=0, callbacks=[follower], stop=_AllStopped(follower),
                     failure_config=tune.FailureConfig(max_failures=0),
@@ -91,7 +103,15 @@ def _config(task: Task, place: Place, cluster: Cluster) -> dict[str, Any]:
         "device": place.device,
         "local": cluster.local,
         "bundle": cluster.trial_resources(task.launch),
+        "judged": _judged(task.sweep),
     }
+
+
+def _judged(sweep: SweepSpec | None) -> dict[str, Any] | None:
+    """What a run needs that its sweep's rule may end early."""
+    if sweep is None or sweep.explore is None or sweep.explore.stop is None:
+        return None
+    return {"sweep": sweep.name, "explore": sweep.explore.model_dump(mode="json")}
 
 
 def _resources(config: Mapping[str, Any]) -> Any:
@@ -131,8 +151,8 @@ class _Pulse:
 class _Follower(tune.Callback):  # type: ignore[misc]
     """Tells the queue what becomes of trials."""
 
-    def __init__(self, queue: Queue, pulse: _Pulse) -> None:
-        self.queue, self.pulse = queue, pulse
+    def __init__(self, queue: Queue, pulse: _Pulse, exploration: Exploration) -> None:
+        self.queue, self.pulse, self.exploration = queue, pulse, exploration
         self.given: dict[str, Task] = {}
         self.running = False
 
@@ -146,8 +166,9 @@ class _Follower(tune.Callback):  # type: ignore[misc]
         self.pulse()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """A trial said how its run ended."""
-        self._ended(trial, Ended(result["state"], result["why"], result["values"]))
+        """A trial said how its run ended, or what a rule is to judge."""
+        if result["state"] != "running":
+            self._ended(trial, Ended(result["state"], result["why"], result["values"]))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A trial's process died."""
@@ -157,6 +178,7 @@ class _Follower(tune.Callback):  # type: ignore[misc]
         task = self.given.pop(trial.trial_id, None)
         if task is not None:
             self.queue.ended(task.spec.name, how)
+            self.exploration.ended(task, how)
 
 
 class _Handout(Searcher):  # type: ignore[misc]
@@ -170,6 +192,7 @@ class _Handout(Searcher):  # type: ignore[misc]
         """The next run; None where there is none yet."""
         self._follower.pulse()
         queue = self._follower.queue
+        self._follower.exploration.refill(queue)
         if queue.finished or self._follower.pulse.stopping():
             return Searcher.FINISHED
         task = queue.take()

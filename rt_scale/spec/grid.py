@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from rt_scale.spec.assembly import Assembler
 from rt_scale.spec.axes import axis_length, axis_names, expand_axis
 from rt_scale.spec.document import problem_lines, set_dotted
-from rt_scale.spec.errors import InputError, unknown_name
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.explore import check_explore
+from rt_scale.spec.fields import check_field
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.same import resolve_same
 
@@ -83,17 +85,47 @@ def refuse_large(sweep: SweepSpec, limit: int | None) -> None:
 def expand(sweep: SweepSpec) -> list[Point]:
     """Every run of the sweep, validated; equal specs appear once.
 
-    Seeds vary slowest, so that the first results cover the whole grid.
+    Seeds vary slowest, so that the first results cover the whole grid. Of a search there are none before it samples
+    them (``points_at`` makes runs of those); its space is validated here all the same.
 
     Raises:
         InputError: listing every point of the grid that is not valid, before anything starts.
     """
+    points = corner_points(sweep)
+    return [] if sweep.explore is not None and sweep.explore.search is not None else points
+
+
+def corner_points(sweep: SweepSpec) -> list[Point]:
+    """What must be valid before anything starts: the runs of the grid, or those at the corners of a search's space.
+
+    Raises:
+        InputError: listing every point that is not valid.
+    """
+    explore = sweep.explore
+    if explore is None:
+        return points_at(sweep, _combinations(sweep))
+    corners = {key: domain.corners for key, domain in explore.domains.items()}
+    points = points_at(sweep, _combinations(sweep.model_copy(update={"axes": corners}) if corners else sweep))
+    check_explore(explore, [point.spec for point in points], sweep.launch.workers)
+    return points
+
+
+def points_at(sweep: SweepSpec, combinations: Iterable[Mapping[str, Any]]) -> list[Point]:
+    """The runs of the sweep's base at given values, with every seed.
+
+    Args:
+        sweep: its ``base``, ``seeds`` and ``name`` are read.
+        combinations: dotted field -> value, of one point each.
+
+    Raises:
+        InputError: listing every point that is not valid.
+    """
     points: dict[str, Point] = {}
     problems: dict[str, None] = {}
     assembler = Assembler()
-    combinations = list(_combinations(sweep))
+    rows = list(combinations)
     for seed in sweep.seed_values:
-        for values in combinations:
+        for values in rows:
             document: dict[str, Any] = sweep.base
             for key, value in values.items():
                 document = set_dotted(document, key, value)
@@ -126,7 +158,7 @@ def _groups(sweep: SweepSpec) -> list[Group]:
     taken: set[str] = set()
     for group in groups:
         for key in group:
-            _check_field(key)
+            check_field("field of an axis", key)
             if key in taken:
                 raise InputError(f"The field {key} is on two axes; keep one of them.")
             taken.add(key)
@@ -139,28 +171,3 @@ def _length(group: Group) -> int:
     if len(set(lengths.values())) > 1:
         raise InputError(f"Zipped fields need equally many values; given: {lengths}.")
     return next(iter(lengths.values()))
-
-
-def _check_field(key: str) -> None:
-    """Refuse an axis that names no field of RunSpec, or of the run that it starts from."""
-    fields = _dotted_fields(RunSpec)
-    start, inside, rest = key.partition(".start_from.")
-    if inside and f"{start}.start_from" in fields:
-        fields += [f"{start}.start_from.{name}" for name in ("run", "take", "part")]
-        for within in ("run.same_but.", "run."):
-            if rest.startswith(within):
-                _check_field(rest.removeprefix(within))
-                return
-    if key not in fields:
-        raise unknown_name("field of an axis", key, fields)
-
-
-def _dotted_fields(model: type[BaseModel], prefix: str = "") -> list[str]:
-    names: list[str] = []
-    for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            names += _dotted_fields(inner, f"{prefix}{name}.")
-        else:
-            names.append(f"{prefix}{name}")
-    return names

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from rt_scale.spec.document import apply_overrides, build, read_document
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.explore import ExploreSpec, check_grid
 from rt_scale.spec.grid import GRID_LIMIT, Point, expand, refuse_large
 from rt_scale.spec.part import Part
 from rt_scale.spec.run import RunSpec
@@ -49,6 +50,8 @@ class SweepSpec(Part):
     """Groups of fields that vary together; each group is one more axis of the grid."""
     seeds: int | list[int] = 1
     """Number of seeds (0, 1, ...), or a list; each sets every named seed that base and axes leave open."""
+    explore: ExploreSpec | None = None
+    """Runs ended early, or points sampled in place of a grid; null: every run of the grid, to its end."""
     launch: LaunchSpec = LaunchSpec()
     """Where runs are executed."""
 
@@ -59,6 +62,12 @@ class SweepSpec(Part):
         if not listed or min(listed) < 0 or len(set(listed)) != len(listed):
             raise ValueError("seeds must be a number of at least 1 or a list of different numbers >= 0")
         return seeds
+
+    @model_validator(mode="after")
+    def _grid_or_search(self) -> SweepSpec:
+        if self.explore is not None:
+            check_grid(self.explore, [*self.axes, *(key for group in self.zip for key in group)], self.seed_values)
+        return self
 
     @property
     def seed_values(self) -> Sequence[int]:
@@ -100,10 +109,14 @@ def _override(document: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """``--set`` on a sweep: fields of the base; a field on an axis is pinned, or given another list."""
     base, axes = document["base"], dict(document.get("axes") or {})
     zipped = {key for group in document.get("zip") or [] if isinstance(group, Mapping) for key in group}
+    explore = document.get("explore")
+    searched = explore.get("space") if isinstance(explore, Mapping) else None
     for override in overrides:
         key = override.partition("=")[0]
         if key in zipped:
             raise InputError(f"'--set {override}': {key} is zipped with other fields; edit the sweep file instead.")
+        if isinstance(searched, Mapping) and key in searched:
+            raise InputError(f"'--set {override}': {key} is searched in explore.space; edit the sweep file instead.")
         base = apply_overrides(base, [override])
         if key in axes:
             value: Any = base

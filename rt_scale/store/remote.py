@@ -76,10 +76,11 @@ class RemoteStore:
 
     def _show_sweep(self, name: str, entries: Mapping[str, Entry]) -> None:
         folder = self.root / SWEEPS / name
-        for file in (FILE, RUNS):
-            if file not in entries:
+        wanted = {file: entry for file, entry in entries.items() if file == FILE or _is_record(file)}
+        here = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        for file in here:
+            if (file == FILE or _is_record(file)) and file not in wanted:
                 (folder / file).unlink(missing_ok=True)
-        wanted = {file: entries[file] for file in (FILE, RUNS) if file in entries}
         for file, entry in changed_entries(wanted, folder):
             self.bucket.get_file(f"{SWEEPS}/{name}/{file}", folder / file, date(entry))
 
@@ -109,6 +110,11 @@ class RemoteStore:
     def measure(self, name: str) -> tuple[int, float] | None:
         """Bytes of the run in the store at the last look, and when the newest object was written; None of no run."""
         return self._sizes.get(name)
+
+
+def _is_record(file: str) -> bool:
+    """Whether a file of a sweep's folder is what ``SweepDir.record`` wrote."""
+    return file.endswith(".json") and "/" not in file
 
 
 def _measure(entries: Mapping[str, Entry]) -> tuple[int, float]:

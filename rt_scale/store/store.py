@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rt_scale.spec.errors import InputError
 from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, temporary_name, to_json, write_bytes
@@ -53,10 +54,17 @@ class SweepDir:
 
     def write(self, text: str, runs: Iterable[str]) -> None:
         """Record the sweep file's text and the names of its runs, in their order."""
-        for path, data in ((self.file, text.encode()), (self.path / RUNS, to_json(list(runs)))):
-            if self.remote is not None:
-                self.remote.put(path, data)
-            write_bytes(path, data)
+        self._put(self.file, text.encode())
+        self.record(RUNS, list(runs))
+
+    def record(self, name: str, value: Any) -> None:
+        """Keep a JSON-able ``value`` as the file ``name`` of the sweep, which everybody who sees the store sees."""
+        self._put(self.path / name, to_json(value))
+
+    def _put(self, path: Path, data: bytes) -> None:
+        if self.remote is not None:
+            self.remote.put(path, data)
+        write_bytes(path, data)
 
     def send(self, path: Path) -> None:
         """Send what was written at ``path``, a file or folder of the sweep's, to where the store is kept.

@@ -13,7 +13,7 @@ from PIL import Image
 from rt_scale.data.prepare import Prepared, prepare
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
-from rt_scale.spec.grid import _dotted_fields
+from rt_scale.spec.fields import dotted_fields
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store
@@ -173,7 +173,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def test_every_field_has_a_case() -> None:
-    assert set(CASES) | NO_NUMBERS == set(_dotted_fields(RunSpec))
+    assert set(CASES) | NO_NUMBERS == set(dotted_fields(RunSpec))
 
 
 @pytest.mark.parametrize("field", CASES)

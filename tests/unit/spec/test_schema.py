@@ -10,7 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from rt_scale.spec.document import parse_yaml
-from rt_scale.spec.grid import _dotted_fields
+from rt_scale.spec.fields import dotted_fields
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.schema import run_schema, sweep_schema
 from rt_scale.spec.sweep import load_sweep
@@ -61,7 +61,7 @@ def properties(schema: dict[str, Any], part: dict[str, Any], path: list[str]) ->
 def test_every_field_is_completed_within_other_runs_too(within: list[str]) -> None:
     run, sweep = run_schema(), sweep_schema()
     for schema, part in ((run, run), (sweep, sweep["properties"]["base"])):
-        for field in _dotted_fields(RunSpec):
+        for field in dotted_fields(RunSpec):
             *parents, last = field.split(".")
             assert last in properties(schema, part, [*within, *parents]), field
 

@@ -1,0 +1,215 @@
+"""ExploreSpec: runs that are ended early and points that are sampled, where a plain grid is not wanted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from rt_scale.spec.duration import Duration, duration_steps
+from rt_scale.spec.errors import InputError, unknown_name
+from rt_scale.spec.fields import check_field
+from rt_scale.spec.logged import logged_metrics
+from rt_scale.spec.metric_names import is_constant
+from rt_scale.spec.part import Part
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.space import MOST_CORNERS, Domain, parse_domain
+
+
+class AshaSpec(Part):
+    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934)."""
+
+    grace: Duration
+    """Training that every run is given; the first rung. The next are at reduction times the one before."""
+    reduction: float = Field(4.0, gt=1)
+    """At each rung a run goes on that is among the best 1/reduction of those that came there before it."""
+
+
+class MedianSpec(Part):
+    """The median stopping rule (Golovin et al. 2017, Google Vizier)."""
+
+    grace: Duration
+    """Training that every run is given."""
+    min_runs: int = Field(3, ge=1)
+    """Other runs that must have come as far before any is ended."""
+
+
+class StopSpec(Part):
+    """When a run is ended early; exactly one of both."""
+
+    asha: AshaSpec | None = None
+    """Asynchronous successive halving."""
+    median: MedianSpec | None = None
+    """A run is ended whose best value is worse than the median of the others' means so far."""
+
+    @model_validator(mode="after")
+    def _one(self) -> StopSpec:
+        if (self.asha is None) == (self.median is None):
+            raise ValueError("give one of asha: {grace: 5ep, reduction: 4} and median: {grace: 5ep, min_runs: 3}")
+        return self
+
+    @property
+    def name(self) -> str:
+        """``asha`` or ``median``."""
+        return "asha" if self.asha is not None else "median"
+
+    @property
+    def grace(self) -> str:
+        """Training that every run is given."""
+        rule = self.asha or self.median
+        assert rule is not None  # of the validator
+        return rule.grace
+
+    @property
+    def unit(self) -> Literal["ep", "it"]:
+        """What time is counted in: epochs, or optimiser steps."""
+        return "ep" if self.grace.endswith("ep") else "it"
+
+
+class OptunaSpec(Part):
+    """Optuna's tree-structured Parzen estimator."""
+
+    runs: int = Field(ge=1)
+    """Points that are sampled, one run each; the first 10 at random. It may grow later."""
+    seed: int = Field(0, ge=0)
+    """Of the sampling, not of the runs."""
+
+
+class SearchSpec(Part):
+    """What samples the points."""
+
+    optuna: OptunaSpec
+    """Optuna (an optional dependency: pip install 'rt-scale[explore]')."""
+
+
+class ExploreSpec(Part):
+    """Exploration: runs ended early, points sampled in place of a grid, or both."""
+
+    metric: str
+    """A metric that every run logs, e.g. probe/student/linear; a search goes by its last value."""
+    mode: Literal["max", "min"]
+    """Whether it is to be large or small."""
+    stop: StopSpec | None = None
+    """When runs are ended early; null: all run to their end."""
+    search: SearchSpec | None = None
+    """What samples points of space, in place of axes and zip, with one seed; null: the grid."""
+    space: dict[str, list[Any] | dict[str, list[Any]]] = Field(default={})
+    """With search: dotted field -> list of values, or {uniform: [from, to]}, {loguniform: [from, to]} or
+    {pow2: [from exponent, to exponent]}."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> ExploreSpec:
+        if self.stop is None and self.search is None:
+            raise ValueError("give stop, search or both; without either, leave explore out: the grid is run as it is")
+        if (self.search is None) == bool(self.space):
+            raise ValueError(
+                "search and space belong together: search samples the fields of space, e.g. "
+                "search: {optuna: {runs: 40}} with space: {student.alpha: {loguniform: [1e-10, 1]}}"
+            )
+        for key in self.space:
+            check_field("field in space", key)
+        corners = math.prod(len(domain.corners) for domain in self.domains.values())
+        if corners > MOST_CORNERS:
+            raise ValueError(
+                f"space has {corners} corners, which are all checked before anything starts, and at most "
+                f"{MOST_CORNERS} can be: search fewer fields, or list fewer values"
+            )
+        return self
+
+    @property
+    def domains(self) -> dict[str, Domain]:
+        """Dotted field -> the values that it can have."""
+        return {key: parse_domain(key, given) for key, given in self.space.items()}
+
+
+def check_grid(explore: ExploreSpec, axes: Iterable[str], seeds: Sequence[int]) -> None:
+    """Refuse axes (dotted fields) and several seeds beside a search; raises InputError."""
+    if explore.search is None:
+        return
+    fields = list(axes)
+    twice = [key for key in fields if key in explore.space]
+    if twice:
+        raise InputError(f"{', '.join(twice)}: on an axis and in explore.space; keep it in explore.space alone.")
+    if fields:
+        raise InputError(
+            f"explore.search samples its points, so axes and zip must be empty; given: {', '.join(fields)}. Give "
+            "these fields a list of values in explore.space, or a value in base."
+        )
+    if len(seeds) > 1:
+        raise InputError(
+            f"explore.search runs every point with one seed, but {len(seeds)} were given: set seeds to 1, or to a "
+            "list of one, and repeat what it finds as a plain grid with more seeds."
+        )
+
+
+def check_explore(explore: ExploreSpec, specs: Iterable[RunSpec], workers: int) -> None:
+    """Refuse a metric that a run does not log, and an end that comes too late or unseen.
+
+    Args:
+        explore: the section.
+        specs: every run of the grid, or at the corners of the space.
+        workers: of one run.
+
+    Raises:
+        InputError: naming the nearest metric, or what to change.
+    """
+    if explore.stop is not None and workers > 1:
+        raise InputError(
+            f"explore.stop ends runs of one worker, but launch.workers is {workers}: set it to 1, or leave stop out."
+        )
+    for spec in specs:
+        known = logged_metrics(spec)
+        if explore.metric not in known:
+            raise unknown_name("metric in explore.metric", explore.metric, known)
+        if explore.stop is not None:
+            _check_stop(explore, explore.stop, spec, at_probes=known[explore.metric] == "probe")
+
+
+def check_length(stop: StopSpec, spec: RunSpec, steps_per_epoch: int) -> None:
+    """Refuse a grace that leaves nothing of a run to be saved.
+
+    Args:
+        stop: the rule.
+        spec: the run.
+        steps_per_epoch: its optimiser steps in one pass over the training images; any number where the grace is
+            in epochs.
+
+    Raises:
+        InputError: naming both lengths.
+    """
+    steps = spec.train.epochs * steps_per_epoch
+    if duration_steps(stop.grace, steps_per_epoch) >= steps:
+        length = f"{spec.train.epochs}ep" if stop.unit == "ep" else f"{steps}it"
+        raise InputError(
+            f"explore.stop.{stop.name}.grace is {stop.grace}, but a run lasts {length}: none would be ended early. "
+            "Shorten the grace, or leave explore.stop out."
+        )
+
+
+def _check_stop(explore: ExploreSpec, stop: StopSpec, spec: RunSpec, at_probes: bool) -> None:
+    grace = f"explore.stop.{stop.name}.grace is {stop.grace}"
+    every = spec.probe.every if at_probes else "1ep"
+    if is_constant(explore.metric, frozen_teacher=not spec.teacher.moves):
+        raise InputError(
+            f"explore.metric {explore.metric} stays what it is while a run trains, so that no run can be ended by it: "
+            "name one of the student's, or leave explore.stop out."
+        )
+    if every is None:
+        raise InputError(
+            f"explore.metric {explore.metric} is only known at the end of a run, as probe.every is null: set "
+            f"probe.every to {stop.grace} or less, or leave explore.stop out."
+        )
+    if every[-2:] != stop.unit:
+        raise InputError(
+            f"{grace}, but {explore.metric} is measured every {every}: write "
+            f"{'both in one unit' if at_probes else 'the grace in epochs'}, so that they can be compared."
+        )
+    if duration_steps(every, 1) > duration_steps(stop.grace, 1):
+        raise InputError(
+            f"{grace}, but {explore.metric} is measured every {every}, so nothing is known by then: probe more "
+            f"often (probe.every: {stop.grace}), or lengthen the grace."
+        )
+    if stop.unit == "ep":
+        check_length(stop, spec, 1)
