@@ -18,8 +18,10 @@ from rt_scale.spec.errors import InputError
 
 KNOCK_S = 3.0
 """How long a port may take to answer."""
-ASK_S = 10.0
-"""How long the cluster may take to say what it is; 2 s of it start the process that asks."""
+PATIENCE_S = 2
+"""How long Ray may take to connect; it tries three times."""
+ASK_S = 25.0
+"""How long the process that asks may live, on a machine that is busy."""
 
 
 def knock(address: str, seconds: float = KNOCK_S) -> bool:
@@ -102,7 +104,7 @@ def _silent(address: str) -> InputError:
 
 def _ask(address: str) -> dict[str, Any]:
     """What a process of its own learns about the cluster; ``problem`` where it cannot be joined."""
-    environment = {**os.environ, "RAY_py_gcs_connect_timeout_s": "5", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    environment = {**os.environ, "RAY_py_gcs_connect_timeout_s": str(PATIENCE_S), "RAY_BACKEND_LOG_LEVEL": "fatal"}
     try:
         asked = subprocess.run(
             [sys.executable, "-m", "rt_scale.launch.ask", address],
@@ -120,4 +122,4 @@ def _ask(address: str) -> dict[str, Any]:
 
 def _kind(said: str) -> str:
     low = said.lower()
-    return "wrong token" if "unauthenticated" in low or "token" in low else "other"
+    return "wrong token" if "unauthenticated" in low or "authentication token" in low else "other"

@@ -13,6 +13,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -57,12 +58,17 @@ def connecting(address: str | None, env: dict[str, str], inside: str = "print(cl
 
 
 def told(process: subprocess.Popen[str], what: str) -> str:
-    """The next line of the process that begins with ``what``."""
+    """What follows ``what`` on the next line of the process that has it; a process that never says it is killed."""
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith(what):
-            return line.removeprefix(what).strip()
-    raise AssertionError(process.communicate())
+    hangs = threading.Timer(90, process.kill)
+    hangs.start()
+    try:
+        for line in process.stdout:
+            if what in line:
+                return line.partition(what)[2].strip()
+    finally:
+        hangs.cancel()
+    raise AssertionError(f"never said {what!r}")
 
 
 def listening(pids: list[int]) -> dict[str, int]:
@@ -184,7 +190,7 @@ def begin_head(
         token.chmod(0o600)
         port = free_port()
         arguments = ["start", "--head", "--block", f"--port={port}", f"--temp-dir={temp}", "--num-cpus=2"]
-        environment = {**env, "RAY_AUTH_MODE": "token", **more}
+        environment = {**env, "RAY_AUTH_MODE": "token", "PYTHONUNBUFFERED": "1", **more}
         process = start(*arguments, "--include-dashboard=false", *options, program=[RAY], env=environment)
         started.append(process)
         told(process, "Ray runtime started")
@@ -346,12 +352,14 @@ print("done", flush=True)
 """
 
 
+SAID = ["has", "refused", "trials", "before", "after", "done"]
+
+
 def test_two_nodes_one_of_which_is_taken_away(env: dict[str, str], start: Start, tmp_path: Path) -> None:
     process = start("-c", TWO, RAY, str(tmp_path / "trials"), program=[sys.executable], env=env)
     out, err = process.communicate(timeout=150)
     assert process.returncode == 0, err
-    said = {"has", "refused", "trials", "before", "after", "done"}
-    lines = [line for line in out.splitlines() if line.split(" ")[0] in said]
+    lines = [line for line in out.splitlines() if line.partition(" ")[0] in SAID]
     assert re.fullmatch(r"has Ray at [\d.]+:\d+: 2 nodes, 2 CPUs", lines[0]), out
     assert lines[1].startswith("refused A run asks for 2 CPUs on one node")
     assert "2 nodes of 1 CPU" in lines[1]
