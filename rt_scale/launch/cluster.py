@@ -50,8 +50,6 @@ refuses a trial of nothing, and a CPU's hundredth would be missing where the wor
 
 UNSEEN = 8
 """Runs together, at least, where an autoscaler does not say which nodes it could add."""
-TRIAL = "rt-scale-trial"
-TRIALS = 1000
 
 
 class Cluster:
@@ -155,7 +153,6 @@ def _own(train: bool) -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "address": "local", "num_cpus": cores, "include_dashboard": train, "dashboard_host": "127.0.0.1",
-        "resources": {TRIAL: TRIALS} if train else None,
     }  # fmt: skip
 
 
@@ -210,28 +207,6 @@ def _read_token() -> None:
     """Let Ray, which has been imported, read mode and token again."""
     ray._raylet.Config.initialize("")
     ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
-
-
-@contextmanager
-def local_ray(nested: bool = False) -> Iterator[None]:
-    """A Ray of our own on this machine."""
-    with connect("local", train=nested):
-        yield
-
-
-def refuse_impossible(launch: LaunchSpec) -> None:
-    """Refuse resources of a run that this Ray can never hold (InputError)."""
-    here().refuse_impossible(launch)
-
-
-def check_workers(workers: int, cpus: int, gpus: float, resources: Any) -> None:
-    """Refuse workers that the connected Ray can never hold together (InputError)."""
-    here().refuse_impossible(LaunchSpec(workers=workers, cpus=cpus, gpus=gpus))
-
-
-def at_once(launch: LaunchSpec) -> int:
-    """How many runs of several workers the connected Ray holds together."""
-    return here().at_once(launch)
 
 
 def here() -> Cluster:

@@ -158,7 +158,9 @@ def _fit(config: dict[str, Any], launch: LaunchSpec, scratch: str) -> str:
         train_loop_config=config,
         torch_config=TorchConfig(backend="nccl" if launch.gpus else "gloo", timeout_s=PATIENCE_S),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=launch.workers, use_gpu=launch.gpus > 0, resources_per_worker=bundle(launch)
+            num_workers=launch.workers,
+            use_gpu=launch.gpus > 0,
+            resources_per_worker=bundle(launch),
         ),
         run_config=ray.train.RunConfig(storage_path=scratch, failure_config=ray.train.FailureConfig(max_failures=0)),
     )

@@ -175,10 +175,11 @@ def _run(
 
     launches = dict.fromkeys(sweep.spec.launch for sweep in sweeps)
     place = Place(where.store.place, where.data_dir, where.device)
+    train, log_dir = any(launch.workers > 1 for launch in launches), where.store.sweep(sweeps[0].spec.name).path
     given_up = {} if where.retry_failed else failed_before(todo, where.store)
     with ExitStack() as stack:
         shown = stack.enter_context(view(total, total - len(todo)))
-        cluster = stack.enter_context(connect(where.address, train=any(launch.workers > 1 for launch in launches)))
+        cluster = stack.enter_context(connect(where.address, train=train, log_dir=log_dir))
         for launch in launches:
             cluster.refuse_impossible(launch)
         if not cluster.local:

@@ -11,9 +11,9 @@ import pytest
 
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
-from rt_scale.launch.cluster import local_ray
+from rt_scale.launch.cluster import connect
 from rt_scale.launch.explore import EarlyStopping, build_rule
-from rt_scale.launch.stopped import StoppedRuns, Watch
+from rt_scale.launch.stopped import StoppedRuns, report_for
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.logged import logged_metrics
 from rt_scale.spec.run import RunSpec
@@ -36,15 +36,19 @@ def name(place: int) -> str:
 def trial(config: Mapping[str, Any]) -> None:
     """A run in miniature: its lease, its epochs, its reports, and the question whether to go on."""
     store, explore = Store(Path(config["store"])), ExploreSpec.model_validate(config["explore"])
-    watch = Watch(explore, store.sweep("s").path, name(config["place"]))
+    run, stopped = name(config["place"]), StoppedRuns(explore, store.sweep("s"))
     epoch = 0
-    with store.run(name(config["place"])).acquire():
-        while epoch < EPOCHS and not watch():
+    with store.run(run).acquire():
+        while epoch < EPOCHS and run not in stopped.runs():
             epoch += 1
-            values = {METRIC: config["place"] + epoch / 10}
-            tune.report({"state": "running"} | watch.report(epoch * 5, EPOCHS * 5, epoch, values))
-            watch.look()
-    tune.report({"state": "stopped" if watch() else "done", "epoch": epoch, "process": os.getpid()})
+            how = {
+                "step": epoch * 5,
+                "steps": EPOCHS * 5,
+                "epoch": epoch,
+                "values": {METRIC: config["place"] + epoch / 10},
+            }
+            tune.report({"state": "running"} | report_for(explore, "s", run, **how))
+    tune.report({"state": "stopped" if run in stopped.runs() else "done", "epoch": epoch, "process": os.getpid()})
 
 
 class Heard(tune.Callback):  # type: ignore[misc]
@@ -70,7 +74,7 @@ class Heard(tune.Callback):  # type: ignore[misc]
 
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:
-    with local_ray():
+    with connect("local"):
         yield
 
 
@@ -87,7 +91,7 @@ def test_the_worse_half_ends_early_and_one_process_does_it_all(
 ) -> None:
     section = {"metric": METRIC, "mode": "max", "stop": rule}
     explore, store = ExploreSpec.model_validate(section), Store(tmp_path / "store")
-    stopped, heard = StoppedRuns(explore, store.sweep("s").path), Heard(store)
+    stopped, heard = StoppedRuns(explore, store.sweep("s")), Heard(store)
     judge = build_rule(explore, stopped)
     assert judge is not None
     space = {"place": tune.grid_search(list(ORDER)), "store": str(store.root), "explore": section}

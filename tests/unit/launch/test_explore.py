@@ -21,12 +21,13 @@ from rt_scale.launch.explore import EarlyStopping, Rule, build_rule
 from rt_scale.launch.explore_data import check_on_data
 from rt_scale.launch.known_data import KnownData
 from rt_scale.launch.sampler import Sampler, read_sampled, require_optuna
-from rt_scale.launch.stopped import StoppedRun, StoppedRuns, Watch, curve
+from rt_scale.launch.stopped import StoppedRun, StoppedRuns, curve, report_for
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
+from rt_scale.store.store import SweepDir
 
 METRIC = "probe/student/linear"
 SPACE = {
@@ -66,7 +67,7 @@ def explored(source: Sampler, objective: Callable[[dict[str, Any]], float], most
 
 def test_points_come_from_the_space(tmp_path: Path) -> None:
     explore = searching(runs=30)
-    points = explored(Sampler(explore, tmp_path), accuracy)
+    points = explored(Sampler(explore, SweepDir(tmp_path)), accuracy)
     assert len(points) == 30
     for key, domain in explore.domains.items():
         assert all(point[key] in domain for point in points)
@@ -81,7 +82,8 @@ def test_it_finds_the_optimum_better_than_chance(tmp_path: Path, mode: str) -> N
     best, by_chance = [], []
     for seed in range(5):
         points = explored(
-            Sampler(searching(seed=seed, mode=mode), tmp_path / str(seed)), lambda point: sign * accuracy(point)
+            Sampler(searching(seed=seed, mode=mode), SweepDir(tmp_path / str(seed))),
+            lambda point: sign * accuracy(point),
         )
         best.append(max(map(accuracy, points)))
         draw = random.Random(seed)
@@ -103,7 +105,7 @@ def test_it_finds_the_optimum_better_than_chance(tmp_path: Path, mode: str) -> N
 
 def test_the_seed_decides_the_points(tmp_path: Path) -> None:
     first, again, other = (
-        explored(Sampler(searching(runs=15, seed=seed), tmp_path / name), accuracy)
+        explored(Sampler(searching(runs=15, seed=seed), SweepDir(tmp_path / name)), accuracy)
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
     assert first == again
@@ -111,23 +113,23 @@ def test_the_seed_decides_the_points(tmp_path: Path) -> None:
 
 
 def test_a_second_driver_goes_on_where_the_first_was(tmp_path: Path) -> None:
-    undisturbed = explored(Sampler(searching(), tmp_path / "whole"), accuracy)
+    undisturbed = explored(Sampler(searching(), SweepDir(tmp_path / "whole")), accuracy)
     folder = tmp_path / "killed"
-    explored(Sampler(searching(), folder), accuracy, most=20)
-    recorded = read_sampled(folder)
-    second = Sampler(searching(), folder)
+    explored(Sampler(searching(), SweepDir(folder)), accuracy, most=20)
+    recorded = read_sampled(SweepDir(folder))
+    second = Sampler(searching(), SweepDir(folder))
     for point in recorded:
         second.known(point, accuracy(point))
     assert recorded + explored(second, accuracy) == undisturbed
-    assert read_sampled(folder) == undisturbed
-    assert read_sampled(tmp_path / "whole") == undisturbed
+    assert read_sampled(SweepDir(folder)) == undisturbed
+    assert read_sampled(SweepDir(tmp_path / "whole")) == undisturbed
 
 
 def test_unfinished_points_are_handed_out_again_first_and_each_once(tmp_path: Path) -> None:
-    first = Sampler(searching(runs=4), tmp_path)
+    first = Sampler(searching(runs=4), SweepDir(tmp_path))
     points = [first.suggest() for _ in range(3)]
     assert len({str(point) for point in points}) == 3
-    second = Sampler(searching(runs=4), tmp_path)
+    second = Sampler(searching(runs=4), SweepDir(tmp_path))
     assert points[1] is not None
     second.known(points[1][1], 0.5)
     assert [second.suggest(), second.suggest()] == [points[0], points[2]]
@@ -135,7 +137,7 @@ def test_unfinished_points_are_handed_out_again_first_and_each_once(tmp_path: Pa
     assert last is not None
     assert last not in points
     assert second.suggest() is None
-    grown = Sampler(searching(runs=5), tmp_path)
+    grown = Sampler(searching(runs=5), SweepDir(tmp_path))
     assert [(grown.suggest() or ("",))[0] for _ in range(6)] == ["0", "1", "2", "3", "4", ""]
     with pytest.raises(ValueError, match="not in list"):
         grown.known({**points[1][1], "student.alpha": 0.123}, 1.0)
@@ -143,7 +145,7 @@ def test_unfinished_points_are_handed_out_again_first_and_each_once(tmp_path: Pa
 
 @pytest.mark.parametrize("failure", [None, math.nan, math.inf])
 def test_a_failed_point_is_not_handed_out_again_and_teaches_nothing(tmp_path: Path, failure: float | None) -> None:
-    failing = Sampler(searching(runs=13), tmp_path)
+    failing = Sampler(searching(runs=13), SweepDir(tmp_path))
     found = failing.suggest()
     assert found is not None
     failing.observed(found[0], failure)
@@ -152,7 +154,9 @@ def test_a_failed_point_is_not_handed_out_again_and_teaches_nothing(tmp_path: Pa
 
 def test_a_small_space_is_used_up_without_repetition(tmp_path: Path) -> None:
     space = {"encoder.norm": ["batch", None], "projector.hidden": [[8], [16, 16]]}
-    points = explored(Sampler(searching(space=space), tmp_path), lambda point: float(point["projector.hidden"] == [8]))
+    points = explored(
+        Sampler(searching(space=space), SweepDir(tmp_path)), lambda point: float(point["projector.hidden"] == [8])
+    )
     assert len(points) == 4
     assert {json.dumps(point, sort_keys=True) for point in points} == {
         json.dumps({"encoder.norm": norm, "projector.hidden": hidden}, sort_keys=True)
@@ -164,11 +168,11 @@ def test_a_small_space_is_used_up_without_repetition(tmp_path: Path) -> None:
 def test_each_point_is_a_draw_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not one that was drawn before and is drawn again until it is new."""
     monkeypatch.setattr(sampler, "ATTEMPTS", 1)
-    assert len(explored(Sampler(searching(runs=15), tmp_path), accuracy)) == 15
+    assert len(explored(Sampler(searching(runs=15), SweepDir(tmp_path)), accuracy)) == 15
 
 
 def test_points_that_run_at_the_same_time_do_not_crowd(tmp_path: Path) -> None:
-    drawing = Sampler(searching(space={"student.alpha": {"uniform": [0, 1]}}), tmp_path)
+    drawing = Sampler(searching(space={"student.alpha": {"uniform": [0, 1]}}), SweepDir(tmp_path))
     explored(drawing, lambda point: -abs(point["student.alpha"] - 0.5), most=20)
     together = sorted(found[1]["student.alpha"] for found in (drawing.suggest() for _ in range(20)) if found)
     assert len(together) == 20
@@ -185,24 +189,24 @@ def test_points_are_told_to_optuna_as_it_drew_them(key: str) -> None:
 
 
 def test_points_of_another_space_are_refused(tmp_path: Path) -> None:
-    Sampler(searching(), tmp_path).suggest()
-    Sampler(searching(runs=50, seed=3, mode="min"), tmp_path)
+    Sampler(searching(), SweepDir(tmp_path)).suggest()
+    Sampler(searching(runs=50, seed=3, mode="min"), SweepDir(tmp_path))
     with pytest.raises(InputError, match="points of another space"):
-        Sampler(searching(space={"student.alpha": [0.5, 1.0]}), tmp_path)
+        Sampler(searching(space={"student.alpha": [0.5, 1.0]}), SweepDir(tmp_path))
 
 
 def test_a_missing_optuna_is_told_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require_optuna.cache_clear()
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(InputError, match=r"pip install 'rt-scale\[explore\]'"):
-        Sampler(searching(), tmp_path)
+        Sampler(searching(), SweepDir(tmp_path))
     monkeypatch.undo()
-    assert Sampler(searching(), tmp_path).suggest() is not None
+    assert Sampler(searching(), SweepDir(tmp_path)).suggest() is not None
 
 
 def ruled(folder: Path, stop: dict[str, Any], mode: str = "max") -> tuple[Rule, StoppedRuns]:
     explore = exploring(mode, stop=stop)
-    stopped = StoppedRuns(explore, folder)
+    stopped = StoppedRuns(explore, SweepDir(folder))
     rule = build_rule(explore, stopped)
     assert rule is not None
     return rule, stopped
@@ -223,7 +227,7 @@ def test_the_rules_get_their_arguments(tmp_path: Path) -> None:
     median = ruled(tmp_path, {"median": {"grace": "30it", "min_runs": 4}})[0].scheduler
     assert isinstance(median, MedianStoppingRule)
     assert (median._grace_period, median._min_samples_required, median._mode) == (30, 4, "max")
-    assert build_rule(searching(), StoppedRuns(searching(), tmp_path)) is None
+    assert build_rule(searching(), StoppedRuns(searching(), SweepDir(tmp_path))) is None
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("max", 1), ("min", -1)])
@@ -315,36 +319,32 @@ def test_ended_runs_count_under_their_rule_alone(tmp_path: Path) -> None:
     asha = {"asha": {"grace": "2ep"}}
     search = {"search": {"optuna": {"runs": 3}}, "space": SPACE}
     ended = StoppedRun(20, 0.3, "because")
-    StoppedRuns(exploring(stop=asha, **search), tmp_path).record("a", ended)
+    StoppedRuns(exploring(stop=asha, **search), SweepDir(tmp_path)).record("a", ended)
     grown = {**search, "search": {"optuna": {"runs": 9}}}
-    assert StoppedRuns(exploring(stop=asha, **grown), tmp_path).runs() == {"a": ended}
+    assert StoppedRuns(exploring(stop=asha, **grown), SweepDir(tmp_path)).runs() == {"a": ended}
     others = [
         exploring(stop={"asha": {"grace": "3ep"}}),
         exploring("min", stop=asha),
         exploring(stop=asha).model_copy(update={"metric": "train/loss"}),
     ]
     for other in others:
-        assert StoppedRuns(other, tmp_path).runs() == {}
-    StoppedRuns(others[0], tmp_path).record("b", ended)
-    assert StoppedRuns(others[0], tmp_path).runs() == {"b": ended}
-    assert StoppedRuns(exploring(stop=asha), tmp_path).runs() == {}
+        assert StoppedRuns(other, SweepDir(tmp_path)).runs() == {}
+    StoppedRuns(others[0], SweepDir(tmp_path)).record("b", ended)
+    assert StoppedRuns(others[0], SweepDir(tmp_path)).runs() == {"b": ended}
+    assert StoppedRuns(exploring(stop=asha), SweepDir(tmp_path)).runs() == {}
 
 
 @pytest.mark.parametrize(("grace", "time"), [("2ep", 1.5), ("2it", 30.0)])
-def test_a_trial_reports_what_was_measured_and_hears_when_it_is_to_end(tmp_path: Path, grace: str, time: float) -> None:
+def test_a_run_reports_what_was_measured(grace: str, time: float) -> None:
     explore = exploring(stop={"asha": {"grace": grace}})
-    watch = Watch(explore, tmp_path / "s", "a")
+
+    def report(values: dict[str, float], step: int = 30) -> dict[str, Any]:
+        return report_for(explore, "s", "a", step=step, steps=40, epoch=1.5, values=values)
+
     said = {"sweep": "s", "run": "a", "step": 30, "last": False, "time": time, "value": 0.5}
-    assert watch.report(30, 40, 1.5, {METRIC: 0.5, "probe/student/knn": 0.1}) == {"explore": said}
-    assert watch.report(40, 40, 2.0, {METRIC: 0.5})["explore"]["last"] is True
-    assert watch.report(30, 40, 1.5, {"train/loss": 0.5}) == watch.report(30, 40, 1.5, {METRIC: math.nan}) == {}
-    stopped = StoppedRuns(explore, tmp_path / "s")
-    for name, told in (("b", False), ("a", True)):
-        stopped.record(name, StoppedRun(30, 0.5, "because"))
-        assert not watch()
-        watch.look()
-        assert watch() is told
-        assert watch.told == ("because" if told else "")
+    assert report({METRIC: 0.5, "probe/student/knn": 0.1}) == {"explore": said}
+    assert report({METRIC: 0.5}, step=40)["explore"]["last"] is True
+    assert report({"train/loss": 0.5}) == report({METRIC: math.nan}) == {}
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_what_a_first_driver_left_is_run_first_and_what_ended_is_not_run_again(s
     finish(store, done)
     section = sweep(4).explore
     assert section is not None
-    StoppedRuns(section, store.sweep("s").path).record(ended.spec.name, StoppedRun(5, 0.1, "because"))
+    StoppedRuns(section, store.sweep("s")).record(ended.spec.name, StoppedRun(5, 0.1, "because"))
     again = Search(sweep(4), store, failed=[failed.spec.name])
     assert again.next() == open_
     assert again.next() is None
@@ -98,7 +98,7 @@ def test_points_of_one_run_are_one_run(store: Store) -> None:
     point = search.next()
     assert point is not None
     assert search.next() is None
-    assert len(read_sampled(store.sweep("s").path)) == 2
+    assert len(read_sampled(store.sweep("s"))) == 2
     search.ended(point.spec.name, 0.5)
     assert names(sampled_points(same, store)) == [point.spec.name]
     finish(store, point)
@@ -110,5 +110,5 @@ def test_a_point_that_is_no_run_is_left_out(store: Store) -> None:
     gap = sweep(40, **{"data.size": {"pow2": [2, 10]}, "student.alpha": [0.5]})
     points = drive(Search(gap, store), store)
     assert {point.spec.data.size for point in points} <= {4, 8, 16, 32, 64, 128, 256, 512}
-    assert len(read_sampled(store.sweep("s").path)) == 9
+    assert len(read_sampled(store.sweep("s"))) == 9
     assert names(sampled_points(gap, store)) == names(points)
