@@ -108,7 +108,7 @@ def test_the_table_has_a_row_for_each_configuration_and_a_typed_column_for_each_
     browser.until(lambda: set(CONFIGURATIONS) <= set(cells(browser)), CONFIGURATIONS)
     assert browser.chrome.title == "rt-scale: demo"
     columns = ["alpha", "log10 alpha", "log2 out_dim", "student linear", "teacher linear", "student knn", "teacher knn"]
-    columns.append("input linear")
+    columns.append("train/loss")
     shown = cells(browser)
     assert shown[: len(columns) + 2] == ["Trial ID", "Show Metrics", *columns]
     rows = np.reshape(shown[len(columns) + 2 :], (-1, len(columns) + 1))
@@ -117,7 +117,8 @@ def test_the_table_has_a_row_for_each_configuration_and_a_typed_column_for_each_
     alphas += [["1.0000e-10", "-10.000", dim] for dim in ("4.0000", "6.0000")]
     assert rows[:, 1:4].tolist() == alphas
     for row in rows:
-        means = [finished.last_mean(row[0], f"probe/{column.replace(' ', '/')}") for column in columns[3:]]
+        means = [finished.last_mean(row[0], f"probe/{column.replace(' ', '/')}") for column in columns[3:-1]]
+        means.append(finished.last_mean(row[0], "train/loss"))
         assert [float(value) for value in row[4:]] == pytest.approx(means, rel=1e-4)
     browser.picture("hparams")
 
@@ -139,7 +140,7 @@ def test_parallel_coordinates_have_an_axis_for_everything_and_a_line_for_each_co
     browser.open(f"{address}#hparams")
     browser.click("paper-tab", "parallel")
     axes = ["alpha", "log10 alpha", "log2 out_dim", "student linear", "teacher linear", "student knn", "teacher knn"]
-    browser.until(lambda: browser.texts("text.axis-title") == [*axes, "input linear"], axes)
+    browser.until(lambda: browser.texts("text.axis-title") == [*axes, "train/loss"], axes)
     lines = browser.until(lambda: browser.find("g.foreground > path"), "lines")
     assert len({line.get_attribute("d") for line in lines}) == len(lines) == len(CONFIGURATIONS)
     ticks = [[tick.text for tick in browser.find("g.tick", axis)] for axis in browser.find("g.axis")]
