@@ -60,20 +60,25 @@ def _shown(key: str, name: str, column: list[Any]) -> dict[str, list[Any]]:
 
 
 def board_metrics(points: Sequence[Point]) -> list[str]:
-    """Tags that become columns of the HParams view, which shows the first five: the probes, then what training did."""
-    probed = [
-        (kind, data)
-        for main, probe in dict.fromkeys((_labelled(point.spec.data.name), point.spec.probe) for point in points)
-        for data in (*([None] if main and probe.own else []), *probe.also)
-        for kind in probe.kinds
-    ]
-    networks = [str(ProbeName(role, *each)) for each in probed for role in ("student", "teacher")]
-    inputs = [str(ProbeName("input", *each)) for each in probed]
+    """Tags that become columns of the HParams view, which shows the first five at first, and charts of means."""
+    probed = list(
+        dict.fromkeys(
+            (kind, data)
+            for main, probe in dict.fromkeys((_labelled(point.spec.data.name), point.spec.probe) for point in points)
+            for data in (*([None] if main and probe.own else []), *probe.also)
+            for kind in probe.kinds
+        )
+    )
+    plain = [each for each in probed if not each[0].endswith("_standardized")]
+    others = [each for each in probed if each not in plain]
     kinds = {point.spec.kind for point in points}
-    supervised = ["test/accuracy", "train/accuracy"] if "supervise" in kinds else []
-    distilled = ["train/kl"] if "distill" in kinds else []
-    rest = ["train/loss", *distilled, "distance/from_init", "distance/from_teacher"]
-    return [*supervised, *dict.fromkeys(networks), *dict.fromkeys(inputs), *rest]
+    tags = ["test/accuracy", "train/accuracy"] if "supervise" in kinds else []
+    tags += [str(ProbeName(role, *each)) for each in plain for role in ("student", "teacher")]
+    tags += (
+        ["train/loss"] + (["train/kl"] if "distill" in kinds else []) + ["distance/from_init", "distance/from_teacher"]
+    )
+    tags += [str(ProbeName(role, *each)) for each in others for role in ("student", "teacher")]
+    return tags + [str(ProbeName("input", *each)) for each in probed]
 
 
 def _labelled(name: str) -> bool:

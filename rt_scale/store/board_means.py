@@ -15,7 +15,6 @@ from typing import Any
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import metadata as layout_metadata
-from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.util import tensor_util
 
 from rt_scale.spec.errors import RunError
@@ -79,7 +78,7 @@ def _events(curves: Mapping[str, MeanCurve]) -> list[Any]:
         for step, time, *values in zip(curve.steps, curve.times, curve.mean, lower, upper, strict=True):
             _, summary = points.setdefault(int(step), (float(time), summary_pb2.Summary()))
             for name, value in zip((tag, *margin_tags(tag)), (values[0], *values), strict=True):
-                summary.MergeFrom(scalar_pb(name, value))
+                summary.value.add(tag=name, simple_value=value)
     events = [
         event_pb2.Event(wall_time=time, step=step, summary=summary) for step, (time, summary) in sorted(points.items())
     ]

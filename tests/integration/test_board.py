@@ -1,186 +1,237 @@
-"""The comparison view of a sweep as a person sees it: a real TensorBoard server in a real browser."""
+"""The comparison view of a finished sweep as a person sees it: a real TensorBoard server in a real browser."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.support.ui import WebDriverWait
+import yaml
+from scipy import stats
+from selenium.webdriver.remote.webelement import WebElement
 
-from rt_scale.store.board import BoardRun, BoardWriter, build_sweep_board
+from rt_scale.experiments.run import run
+from rt_scale.experiments.settings import Settings
+from rt_scale.spec.sweep import Point, load_sweep
+from rt_scale.store.metrics import read_metrics
+from rt_scale.store.store import Store
+from tests.integration.browser import Browser, opened, served
 
-METRICS = ["probe/student/linear", "probe/teacher/linear"]
-SERVE = """
-import json, sys
-from pathlib import Path
-from rt_scale.store.board import BoardRun, build_sweep_board, serve
-board, runs, metrics = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
-runs = [BoardRun(run["label"], run["group"], Path(run["folder"]), run["values"]) for run in runs]
-tell = lambda address: print(address, flush=True)
-refresh = lambda: build_sweep_board(board, runs, metrics)
-serve(board, tell, port=0, host="127.0.0.1", refresh=refresh, interval=1.0)
-"""
-# Shadow roots hide TensorBoard's older views from body.innerText; its newer ones split a tag in two nodes.
-ALL_TEXT = """
-const texts = [];
-const visit = node => {
-    if (node.nodeType === Node.TEXT_NODE) texts.push(node.textContent);
-    if (node.shadowRoot) visit(node.shadowRoot);
-    if (!['SCRIPT', 'STYLE'].includes(node.nodeName)) node.childNodes.forEach(visit);
-};
-visit(document.body);
-return texts.join('');
-"""
+SWEEP: dict[str, Any] = {
+    "name": "demo",
+    "base": {
+        "data": {"name": "digits", "samples": 120},
+        "encoder": {"name": "convnet_4_1"},
+        "projector": {"hidden": [16], "bottleneck": 8, "out_dim": 16},
+        "train": {"epochs": 4, "batch_size": 32, "optimizer": {"name": "adamw", "lr": 0.03}},
+        "probe": {"every": "1ep", "knn": 5, "epochs": 5, "batch_size": 32, "lr": 0.01, "standardized": False},
+    },
+    "axes": {"student.alpha": [1e-10, 0.5], "projector.out_dim": [16, 64], "encoder.norm": ["none"]},
+    "seeds": 2,
+}
+CONFIGURATIONS = [f"alpha={alpha},out_dim={dim}" for alpha in ("0.5", "1e-10") for dim in (16, 64)]
+RUNS = [f"{configuration},seed={seed}" for configuration in CONFIGURATIONS for seed in (0, 1)]
+MEANS = [f"mean/{configuration}" for configuration in CONFIGURATIONS]
+STUDENT = "probe/student/linear"
 
 
-def write_sweep(root: Path) -> tuple[Path, list[BoardRun]]:
-    """Two values of alpha with two seeds each, the last run unfinished; one more run not begun."""
-    runs = []
-    for number, (alpha, seed) in enumerate([(0.25, 0), (0.25, 1), (1.0, 0), (1.0, 1), (1.0, 2)]):
-        group = f"alpha={alpha:g},norm=none"
-        values = {"student.alpha": alpha, "encoder.norm": "none", "projector.out_dim": 1024}
-        runs.append(BoardRun(f"{group},seed={seed}", group, root / "runs" / f"distill-{number}", values))
-    for number, run in enumerate(runs[:4]):
-        writer = BoardWriter(run.folder)
-        writer.settings({"student": {"alpha": 0.0}, "unvaried": "not shown"})
-        for step in range(0, 101, 20):
-            values = {
-                "probe/student/linear": 0.3012 + number / 10 + step / 1000,
-                "probe/teacher/linear": 0.25,
-            }
-            writer.scalars(step, values)
-        writer.close("done" if number < 3 else None)
-    board = root / "sweeps" / "demo" / "board"
-    build_sweep_board(board, runs, METRICS)
-    return board, runs
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file with its store.
+
+    Attributes:
+        points: its runs.
+    """
+
+    file: Path
+    store: Store
+    points: list[Point]
+
+    def curve(self, point: Point, metric: str) -> list[float]:
+        """The values of a metric as a run's table has them."""
+        table = read_metrics(self.store.run(point.spec).metrics_path).to_pydict()
+        return [value for name, value in zip(table["name"], table["value"], strict=True) if name == metric]
+
+    def last_mean(self, configuration: str, metric: str) -> float:
+        """The mean over seeds of a metric's last values."""
+        # The norm is an axis that does not vary: the view leaves it out of its names.
+        members = [point for point in self.points if point.configuration == f"{configuration},norm=none"]
+        assert len(members) == 2
+        return fmean(self.curve(point, metric)[-1] for point in members)
+
+
+def write_sweep(root: Path, changes: dict[str, Any]) -> Sweep:
+    file = root / "demo.yaml"
+    file.write_text(yaml.safe_dump({**SWEEP, **changes}, sort_keys=False))
+    return Sweep(file, Store(root / "store"), load_sweep(file)[1])
+
+
+def compute(point: Point, sweep: Sweep, data_dir: Path) -> None:
+    run(point.spec, Settings(store=sweep.store, data_dir=data_dir, device="cpu", threads=1))
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[BoardRun]]:
-    return write_sweep(tmp_path_factory.mktemp("store"))
+def finished(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Sweep:
+    sweep = write_sweep(tmp_path_factory.mktemp("finished"), {})
+    for point in sweep.points:
+        compute(point, sweep, data_dir)
+    return sweep
 
 
 @pytest.fixture(scope="module")
-def address(store: tuple[Path, list[BoardRun]]) -> Iterator[str]:
-    board, runs = store
-    described = json.dumps([asdict(run) for run in runs], default=str)
-    command = [sys.executable, "-c", SERVE, str(board), described, json.dumps(METRICS)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    found = server.stdout.readline().strip()
-    try:
-        assert found.startswith("http://127.0.0.1:"), server.communicate(timeout=60)
+def address(finished: Sweep) -> Iterator[str]:
+    with served(finished.file, finished.store.root) as found:
         yield found
-    finally:
-        server.send_signal(signal.SIGINT)
-        _, noise = server.communicate(timeout=60)
-    # An interrupt is the ordinary way to leave, and nothing but the address was said.
-    assert (server.returncode, noise) == (0, "")
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    assert chromium, "this test needs Chromium: apt-get install chromium"
-    assert driver, "this test needs its driver: apt-get install chromium-driver"
-    options = Options()
-    options.binary_location = chromium
-    with tempfile.TemporaryDirectory() as profile:
-        quiet = ["disable-quic", "no-first-run", "disable-background-networking", "disable-component-update"]
-        flags = ["headless", "no-sandbox", "disable-gpu", "disable-sync", *quiet, "window-size=1600,1000"]
-        for flag in [*flags, f"user-data-dir={profile}"]:
-            options.add_argument(f"--{flag}")
-        chrome = webdriver.Chrome(options, Service(driver))
-        try:
-            yield chrome
-        finally:
-            chrome.quit()
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with opened(tmp_path_factory.mktemp("pictures")) as found:
+        yield found
 
 
-def shown(browser: webdriver.Chrome, *wanted: str) -> str:
-    """All text on the page, once it holds everything ``wanted``."""
-
-    def complete(browser: webdriver.Chrome) -> str | None:
-        text: str = browser.execute_script(ALL_TEXT)
-        return text if all(word in text for word in wanted) else None
-
-    text: str = WebDriverWait(browser, 90).until(complete, f"not shown: {wanted}")
-    return text
+def cells(browser: Browser) -> list[str]:
+    return browser.texts("vaadin-grid-cell-content")
 
 
-def keep_picture(browser: webdriver.Chrome, name: str) -> None:
-    """Leave a picture for people to look at in the folder RT_SCALE_SHOTS, where that is set."""
-    if folder := os.environ.get("RT_SCALE_SHOTS"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        browser.save_screenshot(str(Path(folder) / f"{name}.png"))
+def test_the_table_has_a_row_for_each_configuration_and_a_typed_column_for_each_axis(
+    finished: Sweep, address: str, browser: Browser
+) -> None:
+    browser.open(f"{address}#hparams")
+    browser.until(lambda: set(CONFIGURATIONS) <= set(cells(browser)), CONFIGURATIONS)
+    assert browser.chrome.title == "rt-scale: demo"
+    columns = ["alpha", "log10 alpha", "log2 out_dim", "student linear", "teacher linear", "student knn", "teacher knn"]
+    columns.append("train/loss")
+    shown = cells(browser)
+    assert shown[: len(columns) + 2] == ["Trial ID", "Show Metrics", *columns]
+    rows = np.reshape(shown[len(columns) + 2 :], (-1, len(columns) + 1))
+    assert rows[:, 0].tolist() == CONFIGURATIONS
+    alphas = [["0.50000", "-0.30103", dim] for dim in ("4.0000", "6.0000")]
+    alphas += [["1.0000e-10", "-10.000", dim] for dim in ("4.0000", "6.0000")]
+    assert rows[:, 1:4].tolist() == alphas
+    for row in rows:
+        means = [finished.last_mean(row[0], f"probe/{column.replace(' ', '/')}") for column in columns[3:-1]]
+        means.append(finished.last_mean(row[0], "train/loss"))
+        assert [float(value) for value in row[4:]] == pytest.approx(means, rel=1e-4)
+    browser.picture("hparams")
 
 
-def session_groups(address: str) -> dict[str, Any]:
-    """What the HParams view is made of, by group."""
-    statuses = [f"STATUS_{name}" for name in ("UNKNOWN", "SUCCESS", "FAILURE", "RUNNING")]
-    question = {"experimentName": "", "allowedStatuses": statuses, "colParams": [], "sliceSize": 100}
-    request = urllib.request.Request(
-        f"{address}data/plugin/hparams/session_groups",
-        json.dumps(question).encode(),
-        {"Content-Type": "application/json"},
+def test_an_axis_is_chosen_from_by_its_values(address: str, browser: Browser) -> None:
+    browser.open(f"{address}#hparams")
+    browser.until(lambda: set(CONFIGURATIONS) <= set(cells(browser)), CONFIGURATIONS)
+    offered = browser.texts(".discrete-value-checkbox, .hparam-checkbox")
+    assert offered[:3] == ["alpha", "1.0000e-10", "0.50000"]
+    assert offered[3:] == ["log10 alpha", "-10.000", "-0.30103", "log2 out_dim", "4.0000", "6.0000"]
+    browser.click(".discrete-value-checkbox", "1.0000e-10")
+    left = set(CONFIGURATIONS[:2])
+    browser.until(lambda: left == {text for text in cells(browser) if text.startswith("alpha=")}, left)
+
+
+def test_parallel_coordinates_have_an_axis_for_everything_and_a_line_for_each_configuration(
+    address: str, browser: Browser
+) -> None:
+    browser.open(f"{address}#hparams")
+    browser.click("paper-tab", "parallel")
+    axes = ["alpha", "log10 alpha", "log2 out_dim", "student linear", "teacher linear", "student knn", "teacher knn"]
+    browser.until(lambda: browser.texts("text.axis-title") == [*axes, "train/loss"], axes)
+    lines = browser.until(lambda: browser.find("g.foreground > path"), "lines")
+    assert len({line.get_attribute("d") for line in lines}) == len(lines) == len(CONFIGURATIONS)
+    ticks = [[tick.text for tick in browser.find("g.tick", axis)] for axis in browser.find("g.axis")]
+    assert {"0.10", "0.50"} < set(ticks[0])
+    assert {"4.0", "6.0"} < set(ticks[2])
+    browser.picture("parallel")
+
+
+def chart(browser: Browser, metric: str) -> WebElement:
+    """The margin chart of a metric, once it is drawn."""
+    title = f"{metric}: mean and 95 % interval"
+    cards = browser.until(
+        lambda: [
+            card
+            for card in browser.find("tf-custom-scalar-margin-chart-card")
+            if title in browser.texts("tf-card-heading", card) and browser.find("path.line", card)
+        ],
+        title,
     )
-    with urllib.request.urlopen(request) as answer:
-        return {group["name"]: group for group in json.load(answer)["sessionGroups"]}
+    return cards[0]
 
 
-def test_curves_of_every_run(store: tuple[Path, list[BoardRun]], address: str, browser: webdriver.Chrome) -> None:
-    begun = [run.label for run in store[1][:4]]
-    browser.get(f"{address}#timeseries")
-    # The last value of each curve stands in the table under its chart.
-    shown(browser, *begun, *METRICS, "0.4012", "0.5012", "0.6012", "0.7012")
-    keep_picture(browser, "timeseries")
-    browser.get(f"{address}#scalars")
-    shown(browser, *begun, *METRICS)
-    assert browser.title == "rt-scale: demo"
+def drawn(browser: Browser, card: WebElement, kind: str) -> list[str]:
+    """The shapes of a chart's lines or bands ("area"), of those that can be drawn."""
+    return [shape for path in browser.find(f"path.{kind}", card) if (shape := path.get_attribute("d"))]
 
 
-def test_hparams_lists_every_axis_and_metric(
-    store: tuple[Path, list[BoardRun]], address: str, browser: webdriver.Chrome
+def test_a_margin_chart_has_a_line_and_a_band_for_each_configuration(
+    finished: Sweep, address: str, browser: Browser
 ) -> None:
-    browser.get(f"{address}#hparams")
-    groups = [run.group for run in store[1]]
-    text = shown(browser, *store[1][0].values, *METRICS, *groups)
-    keep_picture(browser, "hparams")
-    assert "unvaried" not in text
-    answer = session_groups(address)
-    assert set(answer) == set(groups)
-    group = answer["alpha=0.25,norm=none"]
-    assert group["hparams"] == {"student.alpha": 0.25, "encoder.norm": "none", "projector.out_dim": 1024}
-    assert [session["status"] for session in group["sessions"]] == ["STATUS_SUCCESS", "STATUS_SUCCESS"]
-    means = {metric["name"]["tag"]: metric["value"] for metric in group["metricValues"]}
-    # Seeds 0 and 1 end at 0.4012 and 0.5012.
-    assert means == pytest.approx({"probe/student/linear": 0.4512, "probe/teacher/linear": 0.25})
+    browser.open(f"{address}#custom_scalars&regexInput=%5Emean%2F")
+    card = chart(browser, STUDENT)
+    browser.until(lambda: "Matches (4)" in card.text, "four lines")
+    browser.click(".toggle-matches-button", within=card)
+    named = {f"◼ with interval/{STUDENT}/mean ({name})" for name in MEANS}
+    browser.until(lambda: set(browser.texts(".match-list-entry", card)) == named, named)
+    assert len(drawn(browser, card, "area")) == len(CONFIGURATIONS)
+    assert "Missing" not in card.text
+    headings = browser.texts("tf-card-heading")
+    probes = [f"probe/{role}/{kind}" for kind in ("linear", "knn") for role in ("student", "teacher", "input")]
+    rest = ["train/loss", "train/kl", "distance/from_init", "distance/from_teacher"]
+    assert headings == [f"{metric}: mean and 95 % interval" for metric in (*probes, *rest)]
+    groups = [text.split("\n")[0] for text in browser.texts(".heading")]
+    assert groups == ["linear probe", "kNN probe", "loss", "distances"]
+    browser.click("paper-icon-button[icon=fullscreen]", within=card)
+    browser.picture("margin")
 
 
-def test_a_run_that_begins_while_one_watches(
-    store: tuple[Path, list[BoardRun]], address: str, browser: webdriver.Chrome
-) -> None:
-    with BoardWriter(store[1][4].folder) as writer:
-        writer.scalars(20, {"probe/late": 0.5})
-        browser.get(f"{address}#scalars")
+def test_time_series_are_named_by_what_varies(finished: Sweep, address: str, browser: Browser) -> None:
+    browser.open(f"{address}#timeseries")
+    rows = "runs-data-table tb-data-table-content-row"
+    browser.until(lambda: sorted(browser.texts(rows)) == sorted([".", *RUNS, *MEANS]), [*RUNS, *MEANS])
+    groups = browser.until(lambda: browser.texts("metrics-card-group-toolbar"), "groups")
+    assert groups == ["distance2 cards", "probe6 cards", "train5 cards", "with interval30 cards"]
+    browser.picture("timeseries")
+    # Of the runs, those of the configurations alone: the table under the chart has their last means.
+    browser.open(f"{address}?runFilter=%5Emean%2F&tagFilter=%5Eprobe%2Fstudent%2Flinear%24#timeseries")
+    browser.until(lambda: sorted(browser.texts(rows)) == MEANS, MEANS)
 
-        def arrived(browser: webdriver.Chrome) -> bool:
-            browser.refresh()
-            return "probe/late" in shown(browser, METRICS[0])
 
-        WebDriverWait(browser, 90, poll_frequency=2).until(arrived, "the new curve is not shown")
-        keep_picture(browser, "late")
+def test_means_follow_the_seeds_while_one_watches(tmp_path: Path, data_dir: Path, browser: Browser) -> None:
+    """One seed has a line without a band; with the second, the line moves to the mean and gets its band."""
+    sweep = write_sweep(tmp_path, {"axes": {"student.alpha": [0.5, 1.0]}})
+    first, second = (point for point in sweep.points if point.values["student.alpha"] == 0.5)
+    compute(first, sweep, data_dir)
+    with served(sweep.file, sweep.store.root) as address:
+        browser.open(f"{address}#custom_scalars")
+        card = chart(browser, STUDENT)
+        browser.until(lambda: "Matches (1)" in card.text, "one line")
+        alone = drawn(browser, card, "line")
+        assert drawn(browser, card, "area") == []
+        assert "Missing" not in card.text
+        browser.picture("one-seed")
+        compute(second, sweep, data_dir)
+
+        def known() -> bool:
+            return "NaN" not in answer(address, "mean/alpha=0.5", f"with interval/{STUDENT}/lower")
+
+        browser.until(known, "an interval")
+        browser.open(f"{address}#custom_scalars")
+        card = chart(browser, STUDENT)
+        browser.until(lambda: drawn(browser, card, "area"), "a band")
+        assert drawn(browser, card, "line") != alone
+        values = np.array([sweep.curve(point, STUDENT) for point in (first, second)])
+        mean, half = values.mean(axis=0), stats.t.ppf(0.975, 1) * values.std(axis=0, ddof=1) / np.sqrt(2)
+        for name, expected in (("mean", mean), ("lower", mean - half), ("upper", mean + half)):
+            assert answer(address, "mean/alpha=0.5", f"with interval/{STUDENT}/{name}") == pytest.approx(expected)
+
+
+def answer(address: str, run: str, tag: str) -> list[float | str]:
+    """What the server tells the charts; "NaN" is text."""
+    question = urllib.parse.urlencode({"run": run, "tag": tag})
+    with urllib.request.urlopen(f"{address}data/plugin/custom_scalars/scalars?{question}") as reply:
+        return [value for _, _, value in json.load(reply)["tag_to_events"][tag]]

@@ -75,10 +75,11 @@ def test_what_a_classifier_reaches_is_a_column_of_supervised_sweeps_alone() -> N
     assert {"test/accuracy", "train/accuracy", "train/kl"} < set(board_metrics([*supervised, *distilled]))
 
 
-def test_student_and_teacher_come_first_as_five_columns_are_shown_at_first() -> None:
-    tags = board_metrics(expand(SweepSpec(name="a", base={**BASE, "probe": {"standardized": False}})))
-    assert tags[:4] == [f"probe/{role}/{kind}" for kind in ("linear", "knn") for role in ("student", "teacher")]
-    assert tags[4:6] == ["probe/input/linear", "probe/input/knn"]
+def test_student_teacher_and_loss_come_first_as_five_columns_are_shown_at_first() -> None:
+    tags = board_metrics(expand(SweepSpec(name="a", base=BASE)))
+    student_and_teacher = [f"probe/{role}/{kind}" for kind in ("linear", "knn") for role in ("student", "teacher")]
+    assert tags[:5] == [*student_and_teacher, "train/loss"]
+    assert tags[-4:] == [f"probe/input/{kind}" for kind in ("linear", "knn", "linear_standardized", "knn_standardized")]
 
 
 @pytest.mark.parametrize(
