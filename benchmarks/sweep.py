@@ -5,9 +5,10 @@ python benchmarks/sweep.py [--only overhead expansion status] [--rounds 3] [--ru
 
 overhead: distillations of about a second each (digits, a tiny network; the number of epochs is found first) through
 rt_scale's run_sweep, and fewer of the same as plain Ray Tune function trials, a process each. The overhead of a run is
-wall x slots / runs - its own seconds, both after the first run of each slot is through. A run's own seconds are those
-of its result.json, which begin when its data is open and end when its last numbers are known: its lease, its spec,
-reading the prepared set, its last files and everything of Ray's count as overhead, in both ways alike.
+wall x slots / runs - its own seconds: in every slot, from the first result there to the last, over the results in
+between. A run's own seconds are those of its result.json, which begin when its data is open and end when its last
+numbers are known: its lease, its spec, opening the prepared set, its last files and all of Ray count as overhead, in
+both ways alike.
 expansion: a sweep file of alpha x output dimension x learning rate x 10 seeds, read, validated, hashed and labelled.
 status: benchmarks/store.py.
 """
@@ -18,13 +19,12 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import measure
 import yaml
@@ -36,6 +36,8 @@ from rt_scale.experiments.settings import Settings
 from rt_scale.launch.sweep import run_sweep
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import Point, SweepSpec, expand, load_sweep
+from rt_scale.store.lease import latest_attempt
+from rt_scale.store.run_dir import RESULT
 from rt_scale.store.store import Store
 
 # After rt_scale's own launcher, which sets what Ray reads when it is imported.
@@ -51,24 +53,26 @@ TINY: dict[str, Any] = {
 }
 
 
-@dataclass
-class Finished:
-    """A view that notes when runs ended (rt_scale.launch.tune.View)."""
-
-    times: list[float] = field(default_factory=list)
+class Silent:
+    """A view that shows nothing (rt_scale.launch.tune.View)."""
 
     def running(self, label: str, result: Mapping[str, Any]) -> None:
         """Not shown."""
 
     def finished(self, label: str, error: str | None) -> None:
-        """Note the time."""
-        if error is not None:
-            raise SystemExit(f"{label} failed: {error}")
-        self.times.append(time.perf_counter())
+        """Not shown: the store tells."""
 
 
-@dataclass(frozen=True)
-class Queue:
+class Ran(NamedTuple):
+    """A finished run: process, when it began and ended (seconds since 1970), and its own seconds."""
+
+    process: int
+    began: float
+    ended: float
+    own: float
+
+
+class Queue(NamedTuple):
     """How a queue of runs went.
 
     Attributes:
@@ -84,30 +88,43 @@ class Queue:
     last: float
 
 
-def in_the_middle(start: float, times: Sequence[float], own: Sequence[float], slots: int) -> Queue:
-    """How a queue went that began at ``start``; runs ended at ``times`` and took ``own`` seconds themselves."""
-    ended = sorted(times)
-    wall = ended[-1] - ended[slots - 1]
-    overhead = wall * slots / (len(ended) - slots) - statistics.mean(own)
-    return Queue(overhead, statistics.median(own), ended[slots - 1] - start, time.perf_counter() - ended[-1])
+def went(start: float, points: Sequence[Point], store: Store, slots: int) -> Queue:
+    """How the queue of ``points`` went that began at ``start`` and is through now."""
+    through, queues = time.time(), list[list[Ran]]()
+    for run_ in sorted((ran(point, store) for point in points), key=lambda each: each.began):
+        queue = next((each for each in queues if each[-1].process == run_.process), None)
+        if queue is None and len(queues) == slots:
+            queue = min(queues, key=lambda each: each[-1].ended)  # a new process in the slot that was free first
+        if queue is None:
+            queues.append([run_])
+        else:
+            queue.append(run_)
+    later = [run_.own for queue in queues for run_ in queue[1:]]
+    busy = sum(queue[-1].ended - queue[0].ended for queue in queues)
+    first, last = (max(queue[place].ended for queue in queues) for place in (0, -1))
+    return Queue(busy / len(later) - statistics.mean(later), statistics.median(later), first - start, through - last)
+
+
+def ran(point: Point, store: Store) -> Ran:
+    """What the store tells of a run; the end of the process where it has no result."""
+    run_dir = store.run(point.spec)
+    result, attempt = run_dir.result(), latest_attempt(run_dir.path)
+    if result is None or attempt is None or attempt.owner is None:
+        raise SystemExit(f"{point.label} has no result: {run_dir.failure()}")
+    ended = (run_dir.path / RESULT).stat().st_mtime
+    return Ran(attempt.owner.pid, attempt.owner.acquired, ended, float(result["seconds"]))
 
 
 def ours(sweep: SweepSpec, data_dir: Path, slots: int) -> Queue:
     """The sweep through ``run_sweep``, in a store of its own."""
-    points, view = expand(sweep), Finished()
-
-    @contextmanager
-    def shown(total: int, done: int) -> Iterator[Finished]:
-        yield view
-
+    points = expand(sweep)
     with tempfile.TemporaryDirectory(prefix="rt-scale-sweep-") as folder:
-        start, store = time.perf_counter(), Store(Path(folder))
-        outcome = run_sweep(
-            sweep, points, "", store=store, data_dir=data_dir, device="cpu", concurrency=slots, view=shown
-        )
-        if outcome.failed or len(view.times) != len(points):
-            raise SystemExit(f"{len(outcome.failed)} runs failed, {len(view.times)} told of: {outcome.failed}")
-        return in_the_middle(start, view.times, own_seconds(points, store), slots)
+        start, store = time.time(), Store(Path(folder))
+        run_sweep(
+            sweep, points, "", store=store, data_dir=data_dir, device="cpu", concurrency=slots,
+            view=lambda total, done: nullcontext(Silent()),
+        )  # fmt: skip
+        return went(start, points, store, slots)
 
 
 def trial(config: Mapping[str, Any]) -> None:
@@ -116,22 +133,11 @@ def trial(config: Mapping[str, Any]) -> None:
     run(RunSpec.model_validate(config["spec"]), settings)
 
 
-class Ends(tune.Callback):  # type: ignore[misc]
-    """Notes when trials ended."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Note the time."""
-        self.times.append(time.perf_counter())
-
-
 def plain(sweep: SweepSpec, data_dir: Path, slots: int) -> Queue:
     """The sweep as plain Ray Tune function trials, each in a process of its own."""
-    points, ends = expand(sweep), Ends()
+    points = expand(sweep)
     with tempfile.TemporaryDirectory(prefix="rt-scale-plain-") as folder:
-        start, store = time.perf_counter(), Store(Path(folder) / "store")
+        start, store = time.time(), Store(Path(folder) / "store")
         told = [
             {"spec": point.spec.model_dump(mode="json"), "store": str(store.root), "data_dir": str(data_dir)}
             for point in points
@@ -143,19 +149,11 @@ def plain(sweep: SweepSpec, data_dir: Path, slots: int) -> Queue:
                     lambda config: trial(config["run"]),
                     param_space={"run": tune.grid_search(told)},
                     tune_config=tune.TuneConfig(max_concurrent_trials=slots),
-                    run_config=tune.RunConfig(storage_path=folder, verbose=0, callbacks=[ends]),
+                    run_config=tune.RunConfig(storage_path=folder, verbose=0),
                 ).fit()
         finally:
             ray.shutdown()
-        return in_the_middle(start, ends.times, own_seconds(points, store), slots)
-
-
-def own_seconds(points: Sequence[Point], store: Store) -> list[float]:
-    """Seconds of every run by its result."""
-    results = [store.run(point.spec).result() for point in points]
-    if None in results:
-        raise SystemExit(f"{results.count(None)} runs have no result")
-    return [float(result["seconds"]) for result in results if result is not None]
+        return went(start, points, store, slots)
 
 
 def a_second_each(data_dir: Path) -> dict[str, Any]:
@@ -195,7 +193,7 @@ def measure_overhead(runs: int, baseline: int, rounds: int, slots: int, data_dir
 def measure_expansion(specs: int, rounds: int) -> None:
     """Reading, validating, hashing and labelling a sweep file, after a small one as warm-up."""
 
-    def expansion(learning_rates: int) -> float:
+    def expansion(learning_rates: int) -> tuple[float, float]:
         axes = {
             "student.alpha": {"linspace": [0, 1, 40]},
             "projector.out_dim": {"pow2": [0, 16]},
@@ -205,18 +203,20 @@ def measure_expansion(specs: int, rounds: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "sweep.yaml"
             file.write_text(yaml.safe_dump({"name": "large", "base": base, "axes": axes, "seeds": 10}))
-            start = time.perf_counter()
+            start, computed = time.perf_counter(), time.process_time()
             points = load_sweep(file, limit=None)[1]
             labels = {point.label for point in points}
-            taken = time.perf_counter() - start
+            taken = time.perf_counter() - start, time.process_time() - computed
         if len(labels) != 6800 * learning_rates:
             raise SystemExit(f"wrong: {len(labels)} labels")
         return taken
 
     expansion(2)
     learning_rates = max(2, round(specs / 6800))
-    summary = measure.summarise([expansion(learning_rates) for _ in range(rounds)])
-    print(f"{f'expansion of {6800 * learning_rates:,} specs':<42} {summary}", flush=True)
+    walls, computed = zip(*(expansion(learning_rates) for _ in range(rounds)), strict=True)
+    what = f"expansion of {6800 * learning_rates:,} specs"
+    for name, taken in ((what, walls), (f"{what}: CPU", computed)):
+        print(f"{name:<42} {measure.summarise(list(taken))}", flush=True)
 
 
 def main() -> None:
@@ -231,7 +231,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the large store is made [the system's temporary folder]")
     given = parser.parse_args()
     goals = "overhead under 0.5 s a run, 100,000 specs and status of 100,000 runs under 10 s each"
-    facts: dict[str, object] = {"goals": goals, "ray": ray.__version__, "slots": given.slots, "rounds": given.rounds}
+    facts = {"goals": goals, "ray": ray.__version__, "slots": given.slots, "rounds": given.rounds}
     measure.print_header("A sweep beside its runs", facts)
     data_dir = default_data_dir(given.data_dir)
     questions: dict[str, Callable[[], None]] = {

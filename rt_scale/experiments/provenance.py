@@ -54,6 +54,7 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
     return commit.strip(), bool(changes.strip())
 
 
+@functools.cache
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
