@@ -4,7 +4,7 @@ python benchmarks/sweep.py [--only overhead expansion status] [--rounds 3] [--ru
     [--specs 100000] [--stored 100000] [--data-dir FOLDER] [--folder FOLDER]
 
 overhead: distillations of about a second each (digits, a tiny network; the number of epochs is found first) through
-rt_scale's run_sweep, and fewer of the same as plain Ray Tune function trials, a process each. The overhead of a run is
+rt_scale's run_sweeps, and fewer of the same as plain Ray Tune function trials, a process each. The overhead of a run is
 wall x slots / runs - its own seconds: in every slot, from the first result there to the last, over the results in
 between. A run's own seconds are those of its result.json, which begin when its data is open and end when its last
 numbers are known: its lease, its spec, opening the prepared set, its last files and all of Ray count as overhead, in
@@ -33,7 +33,7 @@ from store import measure_store, seconds
 from rt_scale.data.places import default_data_dir
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
-from rt_scale.launch.sweep import run_sweep
+from rt_scale.launch.sweep import Sweep, Where, run_sweeps
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import Point, SweepSpec, expand, load_sweep
 from rt_scale.store.lease import latest_attempt
@@ -54,13 +54,10 @@ TINY: dict[str, Any] = {
 
 
 class Silent:
-    """A view that shows nothing (rt_scale.launch.tune.View)."""
+    """A view that shows nothing (rt_scale.launch.live.View)."""
 
-    def running(self, label: str, result: Mapping[str, Any]) -> None:
-        """Not shown."""
-
-    def finished(self, label: str, error: str | None) -> None:
-        """Not shown: the store tells."""
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *given: None
 
 
 class Ran(NamedTuple):
@@ -116,14 +113,12 @@ def ran(point: Point, store: Store) -> Ran:
 
 
 def ours(sweep: SweepSpec, data_dir: Path, slots: int) -> Queue:
-    """The sweep through ``run_sweep``, in a store of its own."""
+    """The sweep through ``run_sweeps``, in a store of its own."""
     points = expand(sweep)
     with tempfile.TemporaryDirectory(prefix="rt-scale-sweep-") as folder:
         start, store = time.time(), Store(Path(folder))
-        run_sweep(
-            sweep, points, "", store=store, data_dir=data_dir, device="cpu", concurrency=slots,
-            view=lambda total, done: nullcontext(Silent()),
-        )  # fmt: skip
+        where = Where(store, data_dir, "cpu", "local", concurrency=slots)
+        run_sweeps([Sweep(sweep, points, "")], where, lambda total, done: nullcontext(Silent()))
         return went(start, points, store, slots)
 
 

@@ -37,13 +37,14 @@ def export(
     from rt_scale.spec.sweep import load_sweep
 
     loaded = [load_sweep(file, overrides, limit=None) for file in files]
-    sweeps = [(sweep.name, points) for sweep, points in loaded]
-    place, names = open_store(store), {name for name, _ in sweeps}
+    place, names = open_store(store), {sweep.name for sweep, _ in loaded}
     if out is None and len(names) > 1:
         raise InputError(f"{len(names)} sweeps go into one pair of tables; say where with --out FOLDER.")
+    from rt_scale.launch.search import known_points
     from rt_scale.report.export import export as export_tables
 
     place.refresh()
+    sweeps = [(sweep.name, known_points(sweep, points, place)) for sweep, points in loaded]
     folder = place.sweep(sweeps[0][0])
     written = export_tables(sweeps, place, out or folder.export, to.value)
     if out is None:

@@ -31,14 +31,18 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """What is done, running, failed, partial or missing."""
+    from rt_scale.launch.search import known_points
+    from rt_scale.launch.stopped import ended_early
     from rt_scale.report.status import STYLES, count_by_sweep, show_status, status_of_store, status_of_sweep
     from rt_scale.spec.sweep import load_sweep
 
     place = open_store(store)
     place.refresh(curves=False)
-    rows = (
-        status_of_store(place) if file is None else status_of_sweep(load_sweep(file, overrides, limit=None)[1], place)
-    )
+    if file is None:
+        rows = status_of_store(place)
+    else:
+        sweep, points = load_sweep(file, overrides, limit=None)
+        rows = status_of_sweep(known_points(sweep, points, place), place, ended_early([sweep], place))
     if as_json:
         print(json.dumps([row.to_json() for row in rows], indent=1))
         return

@@ -30,7 +30,9 @@ SetOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PriceOption = Annotated[Path | None, typer.Option("--price", help="A price sheet, e.g. cluster/prices.yaml, edited.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Mean it where a grid has more than 10,000 runs.")]
+YesOption = Annotated[
+    bool, typer.Option("--yes", help="Mean it: a grid of more than 10,000 runs, a sweep in place of another.")
+]
 BestOption = Annotated[bool, typer.Option("--best", help="The student's best epoch instead of its last.")]
 
 

@@ -138,7 +138,7 @@ def report(
     """Tables and figures of a sweep's finished runs."""
     from rt_scale.spec.sweep import load_sweep
 
-    spec, points = load_sweep(file, overrides)
+    spec, points = load_sweep(file, overrides, limit=None)
     place = open_store(store)
     place.refresh()
     print_report(spec, points, place, best, as_json)

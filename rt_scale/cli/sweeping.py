@@ -70,6 +70,7 @@ def sweep(
         address=address,
         concurrency=concurrency,
         retry_failed=retry_failed,
+        replace=yes,
     )
     given = {key: value for key, value in launch.items() if value is not None}
     sweeps = load_files(files, overrides or [], given, yes)

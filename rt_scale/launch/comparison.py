@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rt_scale.data.catalogue import DATASETS
+from rt_scale.launch.search import known_points
 from rt_scale.spec.axes import axis_names
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.metric_names import ProbeName
@@ -23,7 +24,7 @@ WIDE = 1000
 
 def refresh_board(sweep: SweepSpec, points: Sequence[Point], store: Store) -> Path:
     """Make the sweep's TensorBoard view from its run directories; returns its folder."""
-    folder = store.sweep(sweep.name).board
+    folder, points = store.sweep(sweep.name).board, known_points(sweep, points, store)
     build_sweep_board(folder, board_runs(points, store), board_metrics(points))
     return folder
 

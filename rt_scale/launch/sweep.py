@@ -52,6 +52,7 @@ class Where:
         address: the Ray cluster, as for ``cluster.connect``.
         concurrency: runs at a time, at most.
         retry_failed: whether runs are tried again that failed for a reason of their own.
+        replace: whether a sweep may take the name of one that has no run in common with it.
     """
 
     store: Store
@@ -60,6 +61,7 @@ class Where:
     address: str | None = None
     concurrency: int | None = None
     retry_failed: bool = False
+    replace: bool = False
 
     @property
     def alone(self) -> bool:
@@ -124,11 +126,12 @@ def run_sweeps(
         check_exploration(sweep, where)
     if where.alone:
         check_here(todo, where)
+    notes = [note for sweep in sweeps if (note := changed(sweep, where))]
     for sweep in sweeps:
         keep(sweep, store)
     told: dict[str, str] = {}
     if todo or searched:
-        told = _run(sweeps, todo, len(tasks), where, view, stopping, lost)
+        told = _run(sweeps, todo, len(tasks), where, view, stopping, lost, notes)
         store.refresh()
         for sweep in searched:
             keep(sweep, store)
@@ -137,11 +140,34 @@ def run_sweeps(
     return [_outcome(sweep, told, store) for sweep in sweeps]
 
 
+def changed(sweep: Sweep, where: Where) -> str:
+    """What has become of the sweep's runs since it was run last, where its file says something else by now.
+
+    Raises:
+        InputError: where the store's sweep of that name has none of these runs: it is probably another one.
+    """
+    before = set(where.store.sweep(sweep.spec.name).runs())
+    now = {point.spec.name for point in known_points(sweep.spec, sweep.points, where.store)}
+    gone, new = len(before - now), len(now - before)
+    if not before or not gone:
+        return ""
+    if not before & now and not where.replace:
+        raise InputError(
+            f"The store holds a sweep '{sweep.spec.name}' of {len(before)} runs, and none of them is among the "
+            f"{len(now)} of this file. Give this one another name; or, if it is meant to take that one's place, say so "
+            "with --yes: runs stay in the store until 'rt-scale gc --delete'."
+        )
+    return (
+        f"sweep '{sweep.spec.name}' has changed since it was run: {new} of its {len(now)} runs are new, and {gone} of "
+        "those before are no part of it any more; they stay in the store until 'rt-scale gc --delete'"
+    )
+
+
 def keep(sweep: Sweep, store: Store) -> None:
     """Record the sweep in the store, with its runs as far as they are known, and its comparison view."""
     points = known_points(sweep.spec, sweep.points, store)
     store.sweep(sweep.spec.name).write(sweep.text, [point.spec.name for point in points])
-    refresh_board(sweep.spec, points, store)
+    refresh_board(sweep.spec, sweep.points, store)
 
 
 def wanted(sweeps: Sequence[Sweep]) -> dict[str, Task]:
@@ -166,6 +192,7 @@ def _run(
     view: Callable[[int, int], AbstractContextManager[View]],
     stopping: Callable[[], bool],
     lost: Callable[[str], None],
+    notes: Sequence[str],
 ) -> dict[str, str]:
     """Why runs have no result that do not say so themselves, by name."""
     from rt_scale.launch.cluster import connect  # Ray is not needed where all is done
@@ -179,6 +206,8 @@ def _run(
     given_up = {} if where.retry_failed else failed_before(todo, where.store)
     with ExitStack() as stack:
         shown = stack.enter_context(view(total, total - len(todo)))
+        for note in notes:
+            shown.said(note)
         cluster = stack.enter_context(connect(where.address, train=train, log_dir=log_dir))
         for launch in launches:
             cluster.refuse_impossible(launch)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +14,9 @@ from rich.table import Table
 from rt_scale.spec.sweep import Point
 from rt_scale.store.store import Store
 
-STYLES = {"done": "green", "running": "cyan", "failed": "red", "partial": "yellow", "missing": "dim"}
+STYLES = {
+    "done": "green", "running": "cyan", "failed": "red", "ended": "blue", "partial": "yellow", "missing": "dim",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,9 @@ class RunStatus:
     Attributes:
         label: what varies there, or its name.
         name: its directory.
-        state: done, running, failed, partial or missing.
+        state: done, running, failed, ended (early, by its sweep's rule), partial or missing.
         attempts: attempts made so far.
-        detail: age of the heartbeat, the reason of the failure, or, in a whole store, the sweep of a missing run.
+        detail: age of the heartbeat, the reason of the failure or of the early end, or, in a whole store, the sweep of a missing run.
     """
 
     label: str
@@ -50,9 +52,16 @@ def _status(label: str, name: str, store: Store) -> RunStatus:
     return RunStatus(label, name, status.state, status.attempts, detail)
 
 
-def status_of_sweep(points: Sequence[Point], store: Store) -> list[RunStatus]:
-    """One status a run of the sweep, in its order."""
-    return [_status(point.label, point.spec.name, store) for point in points]
+def status_of_sweep(points: Sequence[Point], store: Store, ended: Mapping[str, str] | None = None) -> list[RunStatus]:
+    """One status a run of the sweep, in its order; ``ended`` is why runs were ended early, by name."""
+    early = ended or {}
+    rows = []
+    for point in points:
+        row = _status(point.label, point.spec.name, store)
+        if row.state == "partial" and row.name in early:
+            row = replace(row, state="ended", detail=early[row.name])
+        rows.append(row)
+    return rows
 
 
 def status_of_store(store: Store) -> list[RunStatus]:
