@@ -7,7 +7,9 @@ three curves, and complains of runs that have some but not all of them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,7 @@ def write_means(folder: Path, tables: Sequence[Path], metrics: Sequence[str]) ->
     Raises:
         InputError, RunError: where the disk refuses or is full.
     """
-    found = [(path, path.stat()) for path in tables if path.exists()]
+    found = [(path, stat) for path in tables if (stat := _stat(path))]
     state = [(path.parent.name, stat.st_size, stat.st_mtime_ns) for path, stat in found]
     newest = max((mtime for *_, mtime in state), default=0)
     # A server that is showing the run never looks again at a file that it has read: changed means are a new file,
@@ -64,6 +66,12 @@ def write_means(folder: Path, tables: Sequence[Path], metrics: Sequence[str]) ->
     for path in folder.iterdir():
         if path.name not in (name, max(earlier, default=name)):
             remove(path)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat()
+    return None
 
 
 def _digest(value: object) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from rt_scale.spec.errors import InputError
 
@@ -34,14 +35,9 @@ def serve(
     Raises:
         InputError: where the port is in use or not allowed.
     """
-    from tensorboard import default, program
+    from tensorboard import program
 
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)
-    title = f"rt-scale: {logdir.absolute().parent.name if logdir.name == 'board' else logdir.name}"
-    arguments = ["--logdir", str(logdir), "--host", host, "--window_title", title]
-    arguments += ["--reload_interval", f"{interval:g}"] + ([] if port is None else ["--port", str(port)])
-    server = program.TensorBoard(default.get_plugins())
-    server.configure(argv=["tensorboard", *arguments])
+    server = _server(logdir, host, port, interval)
     try:
         # It prints a note on how it loads data, whatever the level of its log.
         with contextlib.redirect_stderr(StringIO()):
@@ -50,10 +46,20 @@ def serve(
         problem = error.msg.strip()
         raise InputError(f"TensorBoard cannot start: {problem} Choose another port with --port.") from error
     ready(address)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         while True:
             time.sleep(interval)
             if refresh is not None:
                 refresh()
-    except KeyboardInterrupt:
-        return
+
+
+def _server(logdir: Path, host: str, port: int | None, interval: float) -> Any:
+    from tensorboard import default, program
+
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
+    title = f"rt-scale: {logdir.absolute().parent.name if logdir.name == 'board' else logdir.name}"
+    arguments = ["--logdir", str(logdir), "--host", host, "--window_title", title]
+    arguments += ["--reload_interval", f"{interval:g}"] + ([] if port is None else ["--port", str(port)])
+    server = program.TensorBoard(default.get_plugins())
+    server.configure(argv=["tensorboard", *arguments])
+    return server
