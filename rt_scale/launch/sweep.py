@@ -133,7 +133,7 @@ def run_sweeps(
     if todo or searched:
         told = _run(sweeps, todo, len(tasks), where, view, stopping, lost, notes)
         store.refresh()
-        for sweep in searched:
+        for sweep in sweeps:
             keep(sweep, store)
     if stopping():
         raise KeyboardInterrupt

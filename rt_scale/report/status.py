@@ -28,7 +28,8 @@ class RunStatus:
         name: its directory.
         state: done, running, failed, ended (early, by its sweep's rule), partial or missing.
         attempts: attempts made so far.
-        detail: age of the heartbeat, the reason of the failure or of the early end, or, in a whole store, the sweep of a missing run.
+        detail: age of the heartbeat, the reason of the failure or of the early end, or, in a whole store, the sweep
+            of a missing run.
     """
 
     label: str
