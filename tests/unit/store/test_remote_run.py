@@ -283,6 +283,33 @@ def test_looking_leaves_the_folder_of_who_works_there_alone(objects: Objects, ma
     assert run.status().state == "partial"
 
 
+def test_looking_leaves_it_alone_even_where_another_has_taken_over(objects: Objects, machine: Any) -> None:
+    """What works in the folder may be in the middle of a file."""
+    store = machine("a")
+    run = store.run(FakeSpec())
+    with run.acquire():
+        run.write_spec(FakeSpec())
+        stop_waiting(objects)
+        other = machine("b").run(FakeSpec())
+        with other.acquire():
+            other.write_environment({"host": "b"})
+        (run.path / "events").write_text("at work")
+        store.refresh()
+        assert (run.path / "events").read_text() == "at work"
+    store.refresh()
+    assert not (run.path / "events").exists()
+    assert store.run("distill-0").environment() == {"host": "b"}
+
+
+def test_a_folder_is_ahead_only_until_all_is_sent(objects: Objects, machine: Any) -> None:
+    store = machine("a")
+    run = begin(store, 4)
+    assert [path.suffix for path in (store.root / ".mirror").iterdir()] == [".lock"]
+    (run.path / "spec.json").unlink()
+    store.refresh()
+    assert run.spec() == FakeSpec().canonical()
+
+
 def test_a_process_that_lost_the_run_and_works_on_in_this_folder(
     objects: Objects, machine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
