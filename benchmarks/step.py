@@ -76,6 +76,9 @@ class Ours:
         self.end = time.perf_counter()
         self.losses.append(metrics["loss"])
 
+    def stopped(self, progress: Progress) -> None:
+        """Nobody stops it."""
+
 
 class Theirs:
     """The paper-style way on the same batches."""

@@ -81,8 +81,31 @@ def check_status(store: Store, runs: int) -> None:
         raise SystemExit(f"wrong: {len(rows)} rows, {json.dumps(rows[0].to_json())}")
 
 
+def measure_store(runs: int, rounds: int, parent: Path | None) -> None:
+    """Make a store, measure each way of looking at it after one as warm-up, print, and remove it.
+
+    Args:
+        runs: finished runs in the store.
+        rounds: repetitions of each way.
+        parent: folder in which it is made; None: the system's temporary folder.
+    """
+    with tempfile.TemporaryDirectory(prefix="rt-scale-store-", dir=parent) as folder:
+        store = Store(Path(folder))
+        print(f"{'making the store':<30} {seconds(lambda: fill(store, runs)):8.3f} s", flush=True)
+        command = [PROGRAM, "status", "--store", folder]
+        ways: dict[str, Callable[[], object]] = {
+            "status_of_store": lambda: check_status(store, runs),
+            "rt-scale status": lambda: subprocess.run(command, check=True, capture_output=True),
+            "rt-scale status --json": lambda: subprocess.run([*command, "--json"], check=True, capture_output=True),
+            "find_garbage": lambda: find_garbage(store),
+        }
+        for name, work in ways.items():
+            work()
+            print(f"{name:<30} {measure.summarise([seconds(work) for _ in range(rounds)])}", flush=True)
+
+
 def main() -> None:
-    """Make the store, measure each way of looking at it after one as warm-up, print, and remove it."""
+    """Measure a store of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -90,19 +113,7 @@ def main() -> None:
     given = parser.parse_args()
     facts: dict[str, object] = {"runs": f"{given.runs:,} finished", "rounds": given.rounds}
     measure.print_header("A store of many runs (goal: status of 100,000 under 10 s)", facts)
-    with tempfile.TemporaryDirectory(prefix="rt-scale-store-", dir=given.folder) as folder:
-        store = Store(Path(folder))
-        print(f"{'making the store':<30} {seconds(lambda: fill(store, given.runs)):8.3f} s", flush=True)
-        command = [PROGRAM, "status", "--store", folder]
-        ways: dict[str, Callable[[], object]] = {
-            "status_of_store": lambda: check_status(store, given.runs),
-            "rt-scale status": lambda: subprocess.run(command, check=True, capture_output=True),
-            "rt-scale status --json": lambda: subprocess.run([*command, "--json"], check=True, capture_output=True),
-            "find_garbage": lambda: find_garbage(store),
-        }
-        for name, work in ways.items():
-            work()
-            print(f"{name:<30} {measure.summarise([seconds(work) for _ in range(given.rounds)])}", flush=True)
+    measure_store(given.runs, given.rounds, given.folder)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ def export(
     """Write sweeps as two tables: runs, a row each, and curves, a row each measured value."""
     from rt_scale.spec.sweep import load_sweep
 
-    sweeps = [(sweep.name, points) for sweep, points in (load_sweep(file, overrides) for file in files)]
+    loaded = [load_sweep(file, overrides, limit=None) for file in files]
+    sweeps = [(sweep.name, points) for sweep, points in loaded]
     place, names = open_store(store), {name for name, _ in sweeps}
     if out is None and len(names) > 1:
         raise InputError(f"{len(names)} sweeps go into one pair of tables; say where with --out FOLDER.")

@@ -36,7 +36,9 @@ def status(
 
     place = open_store(store)
     place.refresh(curves=False)
-    rows = status_of_store(place) if file is None else status_of_sweep(load_sweep(file, overrides)[1], place)
+    rows = (
+        status_of_store(place) if file is None else status_of_sweep(load_sweep(file, overrides, limit=None)[1], place)
+    )
     if as_json:
         print(json.dumps([row.to_json() for row in rows], indent=1))
         return
@@ -58,7 +60,7 @@ def board(
     from rt_scale.launch.board import open_board
     from rt_scale.spec.sweep import load_sweep
 
-    loaded = None if file is None else load_sweep(file, overrides)
+    loaded = None if file is None else load_sweep(file, overrides, limit=None)
     open_board(loaded, open_store(store), host=host, port=port, say=open_console().print)
 
 

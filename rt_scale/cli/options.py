@@ -29,6 +29,8 @@ SetOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PriceOption = Annotated[Path | None, typer.Option("--price", help="A price sheet, e.g. cluster/prices.yaml, edited.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Mean it where a grid has more than 10,000 runs.")]
 BestOption = Annotated[bool, typer.Option("--best", help="The student's best epoch instead of its last.")]
 
 

@@ -11,8 +11,10 @@ import typer
 from rt_scale.cli.options import (
     DataOption,
     JsonOption,
+    PriceOption,
     SetOption,
     StoreOption,
+    YesOption,
     find_data_dir,
     open_console,
     open_store,
@@ -32,7 +34,6 @@ COUNTED = "FLOPs counted"
 """How estimates begin that no run was measured for."""
 
 
-PriceOption = Annotated[Path | None, typer.Option("--price", help="A price sheet, e.g. cluster/prices.yaml, edited.")]
 GpusOption = Annotated[
     int | None, typer.Option("--gpus", min=1, help="GPUs at once (those here); sweeps that ask for none get one a run.")
 ]
@@ -60,20 +61,19 @@ def plan(
     rate: RateOption = 0.0,
     tflops: TflopsOption = None,
     budget: BudgetOption = None,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Runs, time, machines and money that sweeps will take, and how each number is known."""
-    if budget is not None and price is None:
-        raise InputError("--budget needs prices: name a sheet with --price (cluster/prices.yaml is one to be edited).")
     if tflops is not None and not tflops > 0:
         raise InputError(f"--tflops is {tflops:g}; give what a GPU reaches in practice, above 0, e.g. 60.")
     from rt_scale.launch.conditions import Conditions
-    from rt_scale.launch.plan import check_budget, make_plan
-    from rt_scale.launch.prices import load_prices
-    from rt_scale.spec.sweep import load_sweep
+    from rt_scale.launch.plan import make_plan
+    from rt_scale.launch.plan_budget import check_budget, prices_for
+    from rt_scale.spec.sweep import GRID_LIMIT, load_sweep
 
-    sheet = None if price is None else load_prices(price)
-    sweeps = [load_sweep(file, overrides) for file in files]
+    sheet = prices_for(budget, price)
+    sweeps = [load_sweep(file, overrides, None if yes else GRID_LIMIT) for file in files]
     conditions = Conditions(gpus=gpus or (1 if tflops else None), cpus=cpus, rate=rate, prices=sheet, teraflops=tflops)
     place = open_store(store)
     place.refresh(curves=False)

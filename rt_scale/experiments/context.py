@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rt_scale.experiments.settings import Execution, Observer
-from rt_scale.spec.errors import RtScaleError, RunError
+from rt_scale.spec.errors import RtScaleError, RunError, StoreAway
 from rt_scale.store.board import BoardWriter
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import METRICS, RunDir
 from rt_scale.training.dist import ALONE, Group
+from rt_scale.training.loop import Stop, never
 
 T = TypeVar("T")
+
+FIRST_DELAY, LONGEST_DELAY = 1.0, 15.0
+"""Seconds until a write that the store did not take is tried again: first, and at most, doubled in between."""
 
 
 @dataclass
@@ -28,21 +32,25 @@ class Context:
         execution: device and threads.
         observer: who watches.
         checkpoint_seconds: least time between two checkpoints that nothing else asks for.
+        patience_seconds: how long a store that does not answer is tried again.
         metrics: every number so far.
         hparams: the spec as a nested mapping, for TensorBoard.
         elapsed_before: seconds of wall time that earlier attempts took.
         group: the processes that train together; this one is rank 0, and tells the others where they stand.
+        stop: whether training is asked to stop.
     """
 
     run_dir: RunDir
     execution: Execution
     observer: Observer
     checkpoint_seconds: float
+    patience_seconds: float
     metrics: MetricsTable
     hparams: Mapping[str, Any]
     elapsed_before: float = 0.0
     board: BoardWriter | None = None
     group: Group = ALONE
+    stop: Stop = never
     _started: float = field(default_factory=time.monotonic)
     _last_checkpoint: float = field(default_factory=time.monotonic)
 
@@ -54,9 +62,26 @@ class Context:
     def log(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Record numbers in the metrics table and TensorBoard, and show them."""
         self.metrics.append(step, epoch, values)
-        if self.board is not None:
-            self.board.scalars(step, values)
+        if (board := self.board) is not None:
+            self.patiently(lambda: board.scalars(step, values))
         self.observer.logged(step, epoch, values)
+
+    def patiently(self, write: Callable[[], T]) -> T:
+        """What ``write`` returns; a store that does not answer is tried again for ``patience_seconds``.
+
+        Raises:
+            StoreAway: where it did not answer for so long.
+        """
+        until, delay = time.monotonic() + self.patience_seconds, FIRST_DELAY
+        while True:
+            try:
+                return write()
+            except StoreAway as error:
+                if time.monotonic() + delay > until:
+                    raise
+                self.observer.warned(f"{error} Training waits, and tries again in {delay:g} s.")
+                time.sleep(delay)
+                delay = min(2 * delay, LONGEST_DELAY)
 
     def checkpoint(self, step: int, writer: Callable[[Path], None]) -> None:
         """Write a checkpoint with the metrics up to here; of the older ones the first and the two newest stay.
@@ -64,16 +89,19 @@ class Context:
         Raises:
             RunError: where the lease was lost to another process, or the disk is full.
         """
-        self.metrics.flush()
+        self.patiently(self.metrics.flush)
 
         def write(folder: Path) -> None:
             writer(folder)
             (folder / METRICS).write_bytes(self.metrics.to_bytes())
 
-        self.run_dir.save_checkpoint(step, write)
+        self.patiently(lambda: self.run_dir.save_checkpoint(step, write))
+        self.patiently(self._prune)
+        self._last_checkpoint = time.monotonic()
+
+    def _prune(self) -> None:
         steps = self.run_dir.checkpoints.steps()
         self.run_dir.prune({0, *steps[-2:]})
-        self._last_checkpoint = time.monotonic()
 
     def checkpoint_due(self) -> bool:
         """Whether the last checkpoint is long enough ago for another."""

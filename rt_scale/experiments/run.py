@@ -17,7 +17,7 @@ from rt_scale.experiments.starts import StartWeights, start_weights
 from rt_scale.experiments.together import ALIKE, check_shares, dismiss, follow, lead
 from rt_scale.experiments.training_run import train_run
 from rt_scale.experiments.waiting import compute_first
-from rt_scale.spec.errors import InputError, RtScaleError, RunError
+from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway
 from rt_scale.spec.metric_names import probe_group
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import MetricsTable
@@ -75,7 +75,7 @@ def _run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
             return finished
         try:
             return _attempt(spec, data, run_dir, settings)
-        except (InputError, WorkerLost):
+        except (InputError, WorkerLost, StoreAway):
             raise
         except Exception as error:
             failure = _failure(spec, error)
@@ -111,16 +111,18 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> 
         execution=execution,
         observer=settings.observer,
         checkpoint_seconds=settings.checkpoint_seconds,
+        patience_seconds=settings.patience_seconds,
         metrics=MetricsTable(run_dir.metrics_path),
         hparams=spec.canonical(),
         group=settings.group,
+        stop=settings.stop,
     )
     try:
         lead(spec, execution, settings)
         result = _result(spec, data, context, weights, run_dir.check().attempt)
-        run_dir.complete(result)
+        context.patiently(lambda: run_dir.complete(result))
     except Exception as error:
-        context.close(None if isinstance(error, WorkerLost) else "failed")
+        context.close(None if isinstance(error, WorkerLost | StoreAway) else "failed")
         raise
     except BaseException:  # stopped from outside: it is to go on later
         context.close(None)

@@ -21,6 +21,7 @@ from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 from rt_scale.training.dist import ALONE, Group
+from rt_scale.training.loop import Stop, never
 from rt_scale.training.precision import check_precision
 
 MEMINFO = Path("/proc/meminfo")
@@ -86,8 +87,10 @@ class Settings:
         loader: what reads training images: ``resident`` (in memory), ``ffcv`` (streamed), ``map`` (read from the file
             as needed), or ``auto``: in memory where they take less than half of it, else streamed.
         checkpoint_seconds: least time between two checkpoints; probing and the end always write one.
+        patience_seconds: how long a store that does not answer is tried again before the run ends.
         observer: who watches.
         group: the processes that train together, each with settings of its own; rank 0's decide.
+        stop: asked after every step whether to write a checkpoint and stop, which raises ``Stopped``.
     """
 
     store: Store
@@ -98,8 +101,10 @@ class Settings:
     channels_last: bool = True
     loader: str = "auto"
     checkpoint_seconds: float = 30.0
+    patience_seconds: float = 120.0
     observer: Observer = field(default_factory=Silent)
     group: Group = ALONE
+    stop: Stop = never
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from rt_scale.experiments.training_run import train_run
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import MetricsTable
-from rt_scale.training.loop import Diverged
+from rt_scale.training.loop import Diverged, Stopped
 from rt_scale.training.precision import set_precision
 
-ALIKE = (InputError, Diverged)
+ALIKE = (InputError, Diverged, Stopped)
 """What every rank finds by itself, at the same point: the group stays whole."""
 
 
@@ -85,8 +85,10 @@ def _prepared(order: Mapping[str, Any], settings: Settings) -> tuple[RunSpec, Se
         execution=execution,
         observer=settings.observer,
         checkpoint_seconds=settings.checkpoint_seconds,
+        patience_seconds=settings.patience_seconds,
         metrics=MetricsTable(run_dir.metrics_path),
         hparams={},
         group=settings.group,
+        stop=settings.stop,
     )
     return spec, check(spec, settings.data_dir), context, start_weights(spec, settings.store)

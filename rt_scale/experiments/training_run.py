@@ -103,6 +103,7 @@ class TrainingRun:
             before_update=self._update_rules(),
             hooks=[self],
             group=self.group,
+            stop=self.context.stop,
         )
         return self.context.metrics.last()
 
@@ -144,6 +145,12 @@ class TrainingRun:
         # Measured with the teacher that it learned from; a checkpoint holds the one that the next step finds.
         self.following.after_epoch(progress, metrics)
         if due or self.context.checkpoint_due():
+            self._checkpoint()
+
+    def stopped(self, progress: Progress) -> None:
+        """Keep everything up to this step, unless a checkpoint just did (a Hook)."""
+        if progress.step not in self.context.run_dir.checkpoints.steps():
+            self.context.observer.stage("writing a checkpoint, as it is asked to stop")
             self._checkpoint()
 
     def _resume(self) -> bool:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 
-from rt_scale.launch.sweep import refresh_board
-from rt_scale.spec.errors import InputError
+from rt_scale.launch.comparison import refresh_board
+from rt_scale.spec.errors import InputError, StoreAway
 from rt_scale.spec.sweep import Point, SweepSpec
-from rt_scale.store.board import serve
-from rt_scale.store.retries import StorageAwayError
+from rt_scale.store.board_server import serve
 from rt_scale.store.store import Store
 
 LOOK = 30.0
@@ -47,7 +46,7 @@ def open_board(
         folder = refresh_board(*loaded, store)
 
     def refresh() -> None:
-        with contextlib.suppress(StorageAwayError):  # it comes back
+        with contextlib.suppress(StoreAway):  # it comes back
             store.refresh(younger=LOOK)
         if loaded is not None:
             refresh_board(*loaded, store)

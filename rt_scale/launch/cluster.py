@@ -1,4 +1,4 @@
-"""A Ray of our own on this machine, and what it has room for."""
+"""The Ray that runs are scheduled on: one of our own on this machine, or a cluster that is there already."""
 
 from __future__ import annotations
 
@@ -7,9 +7,23 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+from rt_scale.launch import token
+from rt_scale.launch.reach import reach
+from rt_scale.launch.resources import (
+    SHARE,
+    Node,
+    bundle,
+    described,
+    fits_at_once,
+    refuse_nonsense,
+    refuse_unplaceable,
+)
+from rt_scale.launch.worker_output import to_file
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import LaunchSpec
 
@@ -26,83 +40,200 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
+from ray._private import ray_constants  # noqa: E402
 
+from rt_scale.launch.autoscaling import ever, node_kinds  # noqa: E402
+
+HEAD = "node:__internal_head__"
+"""A resource of every cluster's head: a thousandth of it is what a trial holds whose workers are elsewhere. Tune
+refuses a trial of nothing, and a CPU's hundredth would be missing where the workers need all CPUs there are."""
+
+UNSEEN = 8
+"""Runs together, at least, where an autoscaler does not say which nodes it could add."""
 TRIAL = "rt-scale-trial"
-"""What a trial holds whose workers are elsewhere: Tune refuses a trial of nothing, and a CPU's hundredth would be
-missing where the workers need all CPUs there are."""
 TRIALS = 1000
+
+
+class Cluster:
+    """The Ray that this process is connected to.
+
+    Attributes:
+        address: its GCS, ``host:port``.
+        local: whether it is our own, on this machine, and goes with this process.
+        autoscaling: whether nodes may be added to it.
+    """
+
+    def __init__(self, address: str, *, local: bool) -> None:
+        self.address = address
+        self.local = local
+        self._kinds = None if local else node_kinds(address)
+        self.autoscaling = self._kinds is not None
+
+    def nodes(self) -> list[Node]:
+        """The living nodes."""
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        return [Node(node["NodeManagerAddress"], node["Resources"]) for node in alive]
+
+    def describe(self) -> str:
+        """One line: nodes, CPUs, GPUs, accelerators."""
+        more = "; more nodes may be added" if self.autoscaling else ""
+        return f"{'a Ray of its own' if self.local else f'Ray at {self.address}'}: {described(self.nodes())}{more}"
+
+    def refuse_impossible(self, launch: LaunchSpec) -> None:
+        """Refuse a run that no node, or not enough nodes, can ever hold (InputError)."""
+        refuse_nonsense(launch)
+        nodes = self._ever()
+        if nodes is not None:
+            refuse_unplaceable(launch, nodes, "this machine" if self.local else f"the cluster at {self.address}")
+
+    def at_once(self, launch: LaunchSpec) -> int:
+        """How many runs the cluster holds together, each with all of its workers."""
+        nodes = self._ever()
+        return fits_at_once(launch, nodes) if nodes else max(UNSEEN, fits_at_once(launch, self.nodes()))
+
+    def trial_resources(self, launch: LaunchSpec) -> dict[str, float]:
+        """The one bundle of a trial: what its run takes, or next to nothing where its workers are elsewhere."""
+        return bundle(launch) if launch.workers == 1 else {HEAD: SHARE}
+
+    def _ever(self) -> list[Node] | None:
+        """All nodes there can be; None where an autoscaler does not say which it could add."""
+        if self._kinds is None:
+            return self.nodes()
+        return ever(self.nodes(), self._kinds) if self._kinds else None
+
+
+@contextmanager
+def connect(address: str | None = None, *, train: bool = False, log_dir: Path | None = None) -> Iterator[Cluster]:
+    """Connect this process to Ray, quietly, and leave it afterwards.
+
+    Args:
+        address: ``host:port`` of a cluster, ``auto`` for the one that this machine belongs to, or ``local`` for a Ray
+            of our own, on localhost, that ends with this call. None: the cluster that RAY_ADDRESS names, which is set
+            inside a Ray job; else ``local``.
+        train: whether Ray Train is used on a Ray of our own. It wants the dashboard's State API: without it,
+            placement groups of trainings that were ended stay for ever.
+        log_dir: where Ray's own messages and all that its workers print goes (``ray.log``); None: nowhere.
+
+    Raises:
+        InputError: where no cluster answers, or it cannot be joined.
+    """
+    asked = address if address not in {None, "auto"} else os.environ.get("RAY_ADDRESS") or address or "local"
+    _quiet()
+    if asked == "local":
+        _own_token()
+        given = _own(train)
+        where = "A Ray of our own could not be started on this machine"
+    else:
+        _show_token()
+        found = reach(asked)
+        given = {"address": found}
+        where = f"The Ray cluster at {found} could not be joined"
+    try:
+        _init(given, where, log_dir)
+        with to_file(log_dir):
+            yield Cluster(ray.get_runtime_context().gcs_address, local=asked == "local")
+    finally:
+        ray.shutdown()
+
+
+def _init(given: dict[str, Any], where: str, log_dir: Path | None) -> None:
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    with warnings.catch_warnings(), _loopback(given["address"] == "local"):
+        warnings.simplefilter("ignore")
+        try:
+            ray.init(**given, log_to_driver=log_dir is not None, logging_level="ERROR", configure_logging=True)
+        except Exception as error:  # Ray's classes differ by what failed
+            raise InputError(f"{where} ({' '.join(str(error.__cause__ or error).split())[:300]}).") from error
+        finally:
+            # Ray puts its own handler in place of ours, which ends a sweep as Ctrl-C does.
+            if on_sigterm is not None and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _own(train: bool) -> dict[str, Any]:
+    """A Ray of our own, as ``ray.init`` starts it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "address": "local", "num_cpus": cores, "include_dashboard": train, "dashboard_host": "127.0.0.1",
+        "resources": {TRIAL: TRIALS} if train else None,
+    }  # fmt: skip
+
+
+def _quiet() -> None:
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _loopback(local: bool) -> Iterator[None]:
+    """Let a Ray of our own listen on 127.0.0.1 alone, and its workers' gloo too.
+
+    Ray does so by itself on systems where it makes no clusters; elsewhere it takes the machine's outward address,
+    whatever node address it is given.
+    """
+    before, interface = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get("GLOO_SOCKET_IFNAME")
+    if local:
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        if interface is None and os.path.isdir("/sys/class/net/lo"):
+            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        if interface is None:
+            os.environ.pop("GLOO_SOCKET_IFNAME", None)
+
+
+def _own_token() -> None:
+    """Token authentication for a Ray of our own, unless the user has turned it off."""
+    if os.environ.setdefault(token.MODE, "token").lower() == "token":
+        token.own_token()
+        _read_token()
+
+
+def _show_token() -> None:
+    """Show a cluster the token that there is; Ray itself would not, given its address."""
+    mode = os.environ.get(token.MODE, "token").lower()
+    if mode != "token":
+        return
+    if token.known_token():
+        os.environ[token.MODE] = "token"
+        _read_token()
+    elif token.MODE in os.environ:
+        raise InputError(
+            f"RAY_AUTH_MODE is token, but there is no token in {token.token_file()}. Copy the one of the cluster's "
+            "head there with mode 0600, or name its file in RAY_AUTH_TOKEN_PATH."
+        )
+
+
+def _read_token() -> None:
+    """Let Ray, which has been imported, read mode and token again."""
+    ray._raylet.Config.initialize("")
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager
 def local_ray(nested: bool = False) -> Iterator[None]:
-    """A Ray of our own on this machine, quiet, on localhost, gone afterwards.
-
-    Args:
-        nested: whether Ray Train is used on it, which wants the dashboard's State API: without it, placement groups
-            of trainings that were ended stay for ever.
-    """
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ray.init(
-            address="local",
-            num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            resources={TRIAL: TRIALS} if nested else None,
-            include_dashboard=nested,
-            log_to_driver=False,
-            logging_level="ERROR",
-            configure_logging=True,
-        )
-        # Ray puts its own handler in place of ours, which ends a sweep as Ctrl-C does.
-        if on_sigterm is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)
-        try:
-            yield
-        finally:
-            ray.shutdown()
+    """A Ray of our own on this machine."""
+    with connect("local", train=nested):
+        yield
 
 
 def refuse_impossible(launch: LaunchSpec) -> None:
     """Refuse resources of a run that this Ray can never hold (InputError)."""
-    has = ray.cluster_resources()
-    if launch.workers > 1:
-        check_workers(launch.workers, launch.cpus, launch.gpus, has)
-    for name, wanted, key in (("cpus", launch.cpus, "CPU"), ("gpus", launch.gpus, "GPU")):
-        if wanted > has.get(key, 0):
-            raise InputError(
-                f"launch.{name} asks for {wanted:g} a run, but this machine has {has.get(key, 0):g}. "
-                f"Lower it in the sweep file, or run where there are more."
-            )
+    here().refuse_impossible(launch)
 
 
-def check_workers(workers: int, cpus: int, gpus: float, resources: Mapping[str, float]) -> None:
-    """Refuse workers that a cluster can never hold together, or that would share a GPU (InputError).
-
-    Args:
-        workers: processes that train together.
-        cpus: cores a worker.
-        gpus: GPUs a worker.
-        resources: of the cluster, as ``ray.cluster_resources`` gives them.
-    """
-    if workers > 1 and gpus % 1:
-        raise InputError(
-            f"launch.gpus is {gpus:g} with {workers} workers: two workers of one run would share a GPU, which NCCL "
-            "rejects. Give whole GPUs a worker, or one worker."
-        )
-    for name, wanted, key in (("cpus", cpus, "CPU"), ("gpus", gpus, "GPU")):
-        if workers * wanted > resources.get(key, 0):
-            raise InputError(
-                f"{workers} workers of {wanted:g} {name} each need {workers * wanted:g}, but there are "
-                f"{resources.get(key, 0):g}. Lower launch.workers or launch.{name}, or run where there are more."
-            )
+def check_workers(workers: int, cpus: int, gpus: float, resources: Any) -> None:
+    """Refuse workers that the connected Ray can never hold together (InputError)."""
+    here().refuse_impossible(LaunchSpec(workers=workers, cpus=cpus, gpus=gpus))
 
 
 def at_once(launch: LaunchSpec) -> int:
-    """How many runs of several workers the cluster holds together."""
-    has, runs = ray.cluster_resources(), [TRIALS]
-    for wanted, key in ((launch.cpus, "CPU"), (launch.gpus, "GPU")):
-        if wanted:
-            runs.append(int(has.get(key, 0) // (launch.workers * wanted)))
-    return max(1, min(runs))
+    """How many runs of several workers the connected Ray holds together."""
+    return here().at_once(launch)
+
+
+def here() -> Cluster:
+    """The Ray that this process, a driver or a worker, is connected to already."""
+    return Cluster(ray.get_runtime_context().gcs_address, local=False)

@@ -7,15 +7,17 @@ back: workers that are started again go on from the run directory, which rank 0 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rt_scale.launch.cluster import check_workers, local_ray
-from rt_scale.spec.errors import InputError, RunError
+from rt_scale.launch.cluster import connect
+from rt_scale.launch.desk import PREEMPTED, Desk, Messenger
+from rt_scale.launch.resources import bundle
+from rt_scale.spec.errors import Held, InputError, RtScaleError, RunError, StoreAway
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
 
 # Read by Ray Train when it is imported, or by its controller; what a user has set stands.
@@ -32,79 +34,133 @@ import ray  # noqa: E402
 import ray.train  # noqa: E402
 from ray.train.torch import TorchConfig, TorchTrainer  # noqa: E402
 
-RESTARTS = 3
-"""How often workers are started again after one of them died."""
 PATIENCE_S = 12 * 3600
 """How long a rank waits for another: for rank 0's classifiers above all. A rank that is gone is noticed at once."""
+NEWS_S = 0.5
+"""Seconds between two looks at the news."""
 
 
-def run_here(spec: RunSpec, **how: Any) -> dict[str, Any]:
-    """The result of ``spec``, computed on a Ray of our own on this machine; ``how`` as :func:`run_with_workers`."""
-    with local_ray(nested=True):
-        return run_with_workers(spec, **how)
+def run_here(
+    spec: RunSpec,
+    launch: LaunchSpec,
+    *,
+    store: str,
+    data_dir: Path,
+    device: str,
+    show: Callable[[Mapping[str, Any]], None],
+    stopping: Callable[[], bool],
+    address: str | None = None,
+) -> dict[str, Any]:
+    """The result of ``spec``, computed on a Ray of our own on this machine, or on the cluster at ``address``.
+
+    Args:
+        spec, launch, store, data_dir, device: as :func:`run_with_workers`.
+        show: is told what the run reports.
+        stopping: whether the run is to write a checkpoint and stop.
+        address: as for ``cluster.connect``.
+
+    Raises:
+        InputError, RunError, Stopped: as :func:`run_with_workers`.
+    """
+    found: list[Any] = []
+
+    def work() -> None:
+        try:
+            messenger = Messenger(spec.name, f"{launch.workers} workers")
+            result = run_with_workers(
+                spec, launch, store=store, data_dir=data_dir, device=device, messenger=messenger
+            )  # fmt: skip
+            found.append(result)
+        except BaseException as error:  # whatever it is belongs to the caller's thread
+            found.append(error)
+
+    with connect(address, train=True) as cluster:
+        cluster.refuse_impossible(launch)
+        with Desk() as desk:
+            # Ray Train takes Ctrl-C for itself in the main thread alone.
+            worker = threading.Thread(target=work, name="workers", daemon=True)
+            worker.start()
+            told = False
+            while worker.is_alive():
+                worker.join(NEWS_S)
+                for report in desk.news().values():
+                    show(report)
+                if stopping() and not told:
+                    told = True
+                    desk.stop("it was asked to stop")
+    (outcome,) = found
+    if isinstance(outcome, BaseException):
+        raise outcome
+    result: dict[str, Any] = outcome
+    return result
 
 
 def run_with_workers(
-    spec: RunSpec, *, workers: int, cpus: int, gpus: float, store: str, data_dir: Path, device: str, loader: str
+    spec: RunSpec, launch: LaunchSpec, *, store: str, data_dir: Path, device: str, messenger: Messenger
 ) -> dict[str, Any]:
-    """The result of ``spec``, computed by ``workers`` processes on the Ray that this process is connected to.
+    """The result of ``spec``, computed by ``launch.workers`` processes on the Ray that this process is connected to.
 
     Args:
         spec: what to run; its batch is that of all workers together.
-        workers: how many.
-        cpus: cores a worker, which are also the threads it computes with.
-        gpus: GPUs a worker, a whole number.
-        store: where runs are kept, as ``Store.open`` takes it; every worker can reach it.
+        launch: how many workers, and what each of them takes.
+        store: the store, as ``Store.open`` takes it, which every worker can reach.
         data_dir: where prepared data sets are, for every worker.
         device: as ``Settings.device``; the same for all.
-        loader: as ``Settings.loader``.
+        messenger: tells the desk, through which workers say what they cannot do.
 
     Raises:
         InputError: where it cannot be run.
         RunError: where it failed, or its workers died too often.
+        Stopped: where it was asked to stop.
     """
-    check_workers(workers, cpus, gpus, ray.cluster_resources())
-    run_dir = Store.open(store).run(spec)
-    scratch = Path(tempfile.mkdtemp(prefix="rt-scale-train-"))
-    refusal = scratch / "refusal"
+    from rt_scale.training.loop import Stopped
+
+    place = Store.open(store)
+    run_dir = place.run(spec)
     config = {
         "spec": spec.model_dump(mode="json"), "store": store, "data_dir": str(data_dir.absolute()),
-        "device": device if gpus else "cpu", "threads": cpus, "loader": loader, "refusal": str(refusal),
+        "device": device if launch.gpus else "cpu", "threads": launch.cpus, "loader": launch.loader,
     }  # fmt: skip
-    try:
-        for _ in range(RESTARTS + 1):
+    with place.scratch() as scratch:  # Ray Train wants one that all workers see
+        for _ in range(launch.retries + 1):
             run_dir.refresh()
             before = run_dir.failure()
-            error = _fit(config, workers, cpus, gpus, scratch)
+            messenger.begin()
+            messenger.stage(f"starting {launch.workers} workers")
+            messenger.pass_on()
+            error = _fit(config, launch, scratch)
             run_dir.refresh()
             finished = run_dir.result()
             if finished is not None:
                 return finished
-            if refusal.exists():
-                raise InputError(refusal.read_text(encoding="utf-8"))
+            stop, refused = messenger.outcome()
+            if refused:
+                raise _as_error(*refused)
             failure = run_dir.failure()
             if failure is not None and failure != before:
                 raise RunError(str(failure["reason"]))
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            if stop and stop != PREEMPTED:
+                raise Stopped
     raise RunError(
-        f"The workers of run {spec.name} died {RESTARTS + 1} times ({error}); run it again to go on from its last "
-        "checkpoint."
+        f"The workers of run {spec.name} died {launch.retries + 1} times ({error}); run it again to go on from its "
+        "last checkpoint."
     )
 
 
-def _fit(config: dict[str, Any], workers: int, cpus: int, gpus: float, scratch: Path) -> str:
+def _as_error(kind: str, text: str) -> RtScaleError:
+    return {"Held": Held, "StoreAway": StoreAway}.get(kind, InputError)(text)
+
+
+def _fit(config: dict[str, Any], launch: LaunchSpec, scratch: str) -> str:
     """Train once; why Ray says that it ended, empty where it ended well."""
     trainer = TorchTrainer(
         _worker,
         train_loop_config=config,
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=PATIENCE_S),
+        torch_config=TorchConfig(backend="nccl" if launch.gpus else "gloo", timeout_s=PATIENCE_S),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers, use_gpu=gpus > 0, resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})}
+            num_workers=launch.workers, use_gpu=launch.gpus > 0, resources_per_worker=bundle(launch)
         ),
-        run_config=ray.train.RunConfig(
-            storage_path=str(scratch), failure_config=ray.train.FailureConfig(max_failures=0)
-        ),
+        run_config=ray.train.RunConfig(storage_path=scratch, failure_config=ray.train.FailureConfig(max_failures=0)),
     )
     try:
         trainer.fit()
@@ -118,19 +174,27 @@ def _worker(config: Mapping[str, Any]) -> None:
     from rt_scale.experiments.run import run
     from rt_scale.experiments.settings import Settings
     from rt_scale.training.dist import Group
+    from rt_scale.training.loop import Stopped
 
-    group = Group.current()
+    group, spec = Group.current(), RunSpec.model_validate(config["spec"])
+    messenger = Messenger(spec.name, f"{group.world} workers, {config['device']}", shown=group.leads)
     settings = Settings(
         store=Store.open(config["store"]),
         data_dir=Path(config["data_dir"]),
         device=config["device"],
         threads=config["threads"],
         loader=config["loader"],
+        observer=messenger,
         group=group,
+        stop=messenger.stop,
     )
     try:
-        run(RunSpec.model_validate(config["spec"]), settings)
-    except InputError as error:
+        with messenger.reporting():
+            run(spec, settings)
+    except Stopped:
+        return
+    except (InputError, StoreAway) as error:
         # A refusal leaves no trace in a run's directory.
-        if group.leads:
-            Path(config["refusal"]).write_text(str(error), encoding="utf-8")
+        if not group.leads:
+            return
+        messenger.refuse(error)

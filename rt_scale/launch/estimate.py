@@ -16,8 +16,11 @@ from rt_scale.launch.calibration import Calibration, Rates, assumed
 from rt_scale.launch.known_data import KnownData
 from rt_scale.launch.measured import Measured, shape
 from rt_scale.launch.plan_queue import Node, evaluations, training_steps
-from rt_scale.launch.run_work import RunWork, count_run
+from rt_scale.launch.run_work import EFFICIENCY, RunWork, count_run
 from rt_scale.spec.run import RunSpec
+
+ASSUMED = f"several are assumed to share steps and embeddings at {EFFICIENCY:.0%} of ideal speed (Goyal et al. 2017)"
+"""What is said of a time that was scaled to several workers."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +78,29 @@ class Estimator:
         ]
         if not runs:
             return None
-        images = self._info(node.spec).train
+        workers, images = node.launch.workers, self._info(node.spec).train
         length = _length(node.spec, images)
-        alike = [run.seconds for run in runs if _length(run.spec, images) == length]
-        on = " and ".join(sorted({run.device for run in runs}))
-        if alike:
-            return statistics.median(alike), f"measured from {_runs(len(alike))} ({on})"
-        rates = self._rates(node)
-        own = self._seconds(node.spec, rates)
-        scaled = [run.seconds * own / self._seconds(run.spec, rates) for run in runs]
-        return statistics.median(scaled), f"measured from {_runs(len(runs))} of another length, scaled ({on})"
+        together = [run for run in runs if run.workers == workers]
+        alike = [run for run in together or runs if _length(run.spec, images) == length]
+        asked = alike or together or runs
+        seconds = [run.seconds for run in asked]
+        if not (together and alike):
+            rates = self._rates(node)
+            own = self._seconds(node.spec, rates, workers)
+            seconds = [run.seconds * own / self._seconds(run.spec, rates, run.workers) for run in asked]
+        how = f"measured from {_many(len(asked), 'run')}" + ("" if alike else " of another length, scaled")
+        if not together:
+            how += f", scaled to {_many(workers, 'worker')}: {ASSUMED}"
+        elif workers > 1:
+            how += f" on {workers} workers"
+        return statistics.median(seconds), f"{how} ({' and '.join(sorted({run.device for run in asked}))})"
 
     def _from_flops(self, node: Node) -> tuple[float | None, str]:
-        rates = self._rates(node)
+        rates, workers = self._rates(node), node.launch.workers
         if rates is None:
             return None, "unknown: no GPU here to measure, no run of this shape in the store; give --tflops"
-        return self._seconds(node.spec, rates), rates.how
+        how = rates.how if workers == 1 else f"{rates.how}, shared by {workers} workers: {ASSUMED}"
+        return self._seconds(node.spec, rates, workers), how
 
     def _rates(self, node: Node) -> Rates | None:
         if self.teraflops:
@@ -101,11 +111,9 @@ class Estimator:
             self._known_rates[key] = calibration.rates(work, node.spec.precision) if calibration else None
         return self._known_rates[key]
 
-    def _seconds(self, spec: RunSpec, rates: Rates | None) -> float:
+    def _seconds(self, spec: RunSpec, rates: Rates | None, workers: int) -> float:
         """By FLOPs; to compare two runs of one shape, any rates do where none can be measured."""
-        work, rates = self._work(spec), rates or assumed(1.0)
-        parts = ((work.start, 1), (work.step, work.steps), (work.evaluation, work.evaluations))
-        return sum(rates.seconds(part) * times for part, times in parts)
+        return self._work(spec).seconds(rates or assumed(1.0), workers)
 
     def _work(self, spec: RunSpec) -> RunWork:
         """Counted once for all runs of a shape."""
@@ -132,8 +140,8 @@ def _length(spec: RunSpec, images: int) -> tuple[int, int]:
     return training_steps(spec, images)[0], evaluations(spec, images)
 
 
-def _runs(number: int) -> str:
-    return f"{number} run" + ("" if number == 1 else "s")
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _between_checkpoints(spec: RunSpec, epoch: float) -> float:

@@ -56,7 +56,8 @@ class Measured:
         spec: the run.
         seconds: that it took.
         kind: of the device that it ran on: ``cpu`` or ``gpu``.
-        threads: CPU threads that it computed with.
+        threads: CPU threads that it computed with; of several workers, each.
+        workers: processes that computed it together.
         device: name of the device.
     """
 
@@ -64,6 +65,7 @@ class Measured:
     seconds: float
     kind: str
     threads: int
+    workers: int
     device: str
 
 
@@ -90,4 +92,5 @@ def _record(spec: RunSpec, result: dict[str, Any], environment: dict[str, Any]) 
     execution = environment["execution"]
     kind = "cpu" if execution["device"] == "cpu" else "gpu"
     device = environment["attempts"][-1]["device"]
-    return Measured(spec, float(result["seconds"]), kind, int(execution["threads"]), str(device))
+    workers = int(execution.get("workers", 1))  # not recorded before runs could have several
+    return Measured(spec, float(result["seconds"]), kind, int(execution["threads"]), workers, str(device))

@@ -15,7 +15,6 @@ from rt_scale.launch.known_data import known_data
 from rt_scale.launch.plan_queue import build_queue
 from rt_scale.launch.prices import PriceSheet
 from rt_scale.launch.queue_simulation import Kind, Simulated, Task, simulate
-from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.seeding import stream
 from rt_scale.spec.sweep import Point, SweepSpec
@@ -160,33 +159,6 @@ def make_plan(
 
 def _hours(tasks: Sequence[Task], kind: Kind) -> float:
     return sum(task.seconds * task.units for task in tasks if task.kind == kind) / 3600
-
-
-def check_budget(plan: Plan, budget: float) -> None:
-    """Refuse a plan that costs more than ``budget``, in the price sheet's currency, wherever it is run (InputError).
-
-    With interruptions planned for, spot prices count where they are offered; else those on demand.
-    """
-    if not plan.to_compute:
-        return
-    if plan.unknown:
-        raise InputError(
-            f"The budget cannot be kept for sure: {plan.unknown} of {plan.to_compute} runs have no estimate. Make "
-            "them known (the plan says how), or leave --budget out."
-        )
-    amounts = [(cost.spot if plan.rate and cost.spot else cost.on_demand, cost) for cost in plan.costs]
-    if not amounts:
-        raise InputError(
-            "No machine of the price sheet is for these runs, so that the budget cannot be compared with anything: "
-            "runs with launch.gpus: 0 need a row with gpus: 0, others one with gpus."
-        )
-    amount, cost = min(amounts, key=lambda each: each[0])
-    if amount > budget:
-        raise InputError(
-            f"The plan is above the budget of {budget:,.2f} {cost.currency}: the least that it is estimated to cost "
-            f"is {amount:,.2f} {cost.currency}, on {cost.machines} x {cost.name}. Nothing was started. Make the grid "
-            "smaller or the runs shorter, or raise --budget."
-        )
 
 
 def _outcomes(tasks: Sequence[Task], capacity: Mapping[Kind, float], rate: float) -> list[Simulated]:

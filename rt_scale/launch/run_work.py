@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rt_scale.data.info import DataInfo
 from rt_scale.experiments.needs import constant_targets
+from rt_scale.launch.calibration import Rates
 from rt_scale.launch.plan_queue import evaluations, training_steps
 from rt_scale.launch.work import Work, count
 from rt_scale.models.encoders import build_encoder
@@ -19,6 +20,9 @@ from rt_scale.models.projector import Projector
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.distillation import parameter_dtype
 
+EFFICIENCY = 0.9
+"""Speed of several workers at what they share, over that of one times their number (assumed; Goyal et al. 2017,
+arXiv:1706.02677, report about 0.9 from 8 to 256 GPUs; small networks and slow links have less)."""
 BACKWARD = 3
 """Forward and backward pass over the forward pass alone."""
 OPTIMIZER_PASSES, OPTIMIZER_CALLS = 8, 2
@@ -60,6 +64,8 @@ class RunWork:
         start: once: a constant teacher's features, probes of the input and of a frozen teacher.
         step: every optimiser step.
         evaluation: every probing.
+        fits_at_start: the probes' part in ``start``, which the first of several workers computes alone.
+        fits: the same in ``evaluation``.
         steps: optimiser steps of the run.
         steps_per_epoch: of an epoch.
         evaluations: probings of the run.
@@ -68,6 +74,8 @@ class RunWork:
     start: Work
     step: Work
     evaluation: Work
+    fits_at_start: Work
+    fits: Work
     steps: int
     steps_per_epoch: int
     evaluations: int
@@ -76,6 +84,23 @@ class RunWork:
     def total(self) -> Work:
         """Of the whole run."""
         return self.start + self.step * self.steps + self.evaluation * self.evaluations
+
+    def seconds(self, rates: Rates, workers: int = 1) -> float:
+        """Time that it takes ``workers`` processes, which share every batch, on a device of ``rates`` each."""
+        nothing, efficiency = Work(), EFFICIENCY if workers > 1 else 1.0
+        parts = (
+            (self.start, self.fits_at_start, 1),
+            (self.step, nothing, self.steps),
+            (self.evaluation, self.fits, self.evaluations),
+        )
+        return sum(
+            (rates.seconds(alone) + _shared(whole, alone, rates, workers) / efficiency) * times
+            for whole, alone, times in parts
+        )
+
+
+def _shared(whole: Work, alone: Work, rates: Rates, workers: int) -> float:
+    return rates.seconds(whole.among(workers)) - rates.seconds(alone.among(workers))
 
 
 def count_run(spec: RunSpec, info: DataInfo, also: Mapping[str, DataInfo], *, cached: bool = True) -> RunWork:
@@ -105,13 +130,11 @@ class _Counter:
 
     def run(self) -> RunWork:
         steps, an_epoch = training_steps(self.spec, self.info.train)
-        student = self._probing(self.network.encoder.embed_dim) + self._embeddings()
-        pixels = self._probing(self.info.channels * self.size**2)
-        start, evaluation = pixels, student
-        if self.spec.teacher.moves:
-            evaluation = evaluation + student
-        else:
-            start = start + student
+        probing = self._probing(self.network.encoder.embed_dim)
+        student, pixels = probing + self._embeddings(), self._probing(self.info.channels * self.size**2)
+        teacher_moves = self.spec.teacher.moves
+        start, fits_at_start = (pixels, pixels) if teacher_moves else (pixels + student, pixels + probing)
+        evaluation, fits = (student * 2, probing * 2) if teacher_moves else (student, probing)
         if self.cached:
             images = self._images(self.size)
             start = start + count(lambda: self.network.features(images)) * (self.samples / self.batch)
@@ -119,7 +142,8 @@ class _Counter:
             evaluation = evaluation + self.embedding * (self.info.test / self.batch)
         # The last step of an epoch takes what is left.
         step = self._step() * (self.samples / self.batch / an_epoch)
-        return RunWork(start, step, evaluation, steps, an_epoch, evaluations(self.spec, self.info.train))
+        probings = evaluations(self.spec, self.info.train)
+        return RunWork(start, step, evaluation, fits_at_start, fits, steps, an_epoch, probings)
 
     def _images(self, size: int) -> Tensor:
         dtype = parameter_dtype(self.spec.precision)

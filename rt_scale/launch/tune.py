@@ -1,241 +1,210 @@
-"""Ray Tune over a list of runs. Ray schedules; the run directories are the truth.
+"""Ray Tune over a queue of runs. Ray schedules; the run directories are the truth.
 
 A run with one worker executes directly in a function trainable; one with several starts a Ray Train inside its
-trial, which itself holds next to nothing. The process of a trial is reused for the next
-run, so that importing torch is paid once a slot. Nothing of Ray's own state is read back: a run that
-is started again, by Tune after its process was killed or by the next driver, resumes from its directory.
+trial, which itself holds next to nothing. The process of a trial is reused for the next run, so that importing torch
+is paid once a slot. Nothing of Ray's own state is read back, and Tune restarts nothing: the queue does, and a run
+that is started again goes on from its directory.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from rt_scale.launch.cluster import TRIAL, at_once, local_ray, refuse_impossible
-from rt_scale.spec.errors import RtScaleError
-from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import LaunchSpec, Point
+from rt_scale.launch.cluster import Cluster
+from rt_scale.launch.desk import Desk
+from rt_scale.launch.queue import Ended, Queue, Task
+from rt_scale.launch.stopping import NOTICE
+from rt_scale.launch.trial import run_trial
 
 # After cluster, which sets what Ray reads when it is imported.
 from ray import tune  # isort: skip
+from ray.tune.search import Searcher  # isort: skip
+
+if TYPE_CHECKING:
+    from rt_scale.launch.live import View
+
+PULSE = 0.5
+"""Seconds between two looks at the news."""
 
 
-RESTARTS = 3
-"""How often a run whose process was killed is started again within one sweep."""
+@dataclass(frozen=True)
+class Place:
+    """Where runs are executed and kept.
+
+    Attributes:
+        store: the store, as other processes open it.
+        data_dir: where prepared data sets are, on every node.
+        device: as ``Settings.device``.
+    """
+
+    store: str
+    data_dir: Path
+    device: str
 
 
-class View(Protocol):
-    """Whoever shows a sweep while it runs."""
+def run_queue(
+    queue: Queue, place: Place, cluster: Cluster, view: View, *, stopping: Callable[[], bool] = lambda: False
+) -> None:
+    """Execute what the queue gives, until it is finished.
 
-    def running(self, label: str, result: Mapping[str, Any]) -> None:
-        """A run reported: ``step``, ``steps``, ``stage`` and ``values``."""
-
-    def finished(self, label: str, error: str | None) -> None:
-        """A run is complete, or failed for the reason ``error``."""
-
-
-def run_points(
-    points: Sequence[Point],
-    launch: LaunchSpec,
-    *,
-    store: str,
-    data_dir: Path,
-    device: str,
-    view: View,
-    concurrency: int | None = None,
-) -> dict[str, str]:
-    """Run every point through Ray Tune on a local Ray that lives as long as this call.
-
-    What became of a run stands in its directory afterwards; the failure of one leaves the others alone.
+    What became of a run stands in its directory afterwards, or in ``queue.failed``; the failure of one leaves the
+    others alone.
 
     Args:
-        points: distinct runs.
-        launch: resources a run.
-        store: where runs are kept, as ``Store.open`` takes it.
-        data_dir: where prepared data sets are.
-        device: as ``Settings.device``.
-        view: is told of every report.
-        concurrency: runs at a time, at most; None: as many as the resources hold.
-
-    Returns:
-        label -> why the run ended without a result, for those that did. A refusal, which leaves no trace
-        in a run's directory, is told here alone.
-
-    Raises:
-        InputError: where this machine can never hold the resources of one run.
+        queue: the runs.
+        place: where they are executed and kept.
+        cluster: the Ray that this process is connected to.
+        view: is told what runs report.
+        stopping: whether to stop: runs that are under way write a checkpoint, and this call returns.
     """
-    configs = [_config(point, launch, store, data_dir, device) for point in points]
     scratch = Path(tempfile.mkdtemp(prefix="rt-scale-tune-"))
-    forward = _Forward(view)
     try:
-        with local_ray(launch.workers > 1):
-            refuse_impossible(launch)
-            if launch.workers > 1:
-                # No more are started than have room for all of their workers.
-                concurrency = min(concurrency or at_once(launch), at_once(launch))
+        with Desk() as desk:
+            pulse = _Pulse(desk, queue, view, stopping)
+            follower = _Follower(queue, pulse)
+            handout = _Handout(follower, lambda task: _config(task, place, cluster))
             tune.Tuner(
-                tune.with_resources(_trial, _resources(launch)),
-                param_space={"run": tune.grid_search(configs)},
-                tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=concurrency),
+                tune.with_resources(_trial, _resources),
+                tune_config=tune.TuneConfig(reuse_actors=True, search_alg=handout, num_samples=-1),
                 run_config=tune.RunConfig(
-                    storage_path=str(scratch),
-                    verbose=0,
-                    callbacks=[forward],
-                    failure_config=tune.FailureConfig(max_failures=RESTARTS),
+                    storage_path=str(scratch), verbose=0, callbacks=[follower], stop=_AllStopped(follower),
+                    failure_config=tune.FailureConfig(max_failures=0),
                 ),
-            ).fit()
+            ).fit()  # fmt: skip
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return forward.errors
 
 
-def _config(point: Point, launch: LaunchSpec, store: str, data_dir: Path, device: str) -> dict[str, Any]:
+def _config(task: Task, place: Place, cluster: Cluster) -> dict[str, Any]:
     """What a trial is told, in plain values."""
     return {
-        "label": point.label,
-        "spec": point.spec.model_dump(mode="json"),
-        "store": store,
-        "data_dir": str(data_dir.absolute()),
-        "device": device,
-        "threads": launch.cpus,
-        "loader": launch.loader,
-        "workers": launch.workers,
-        "gpus": launch.gpus,
+        "spec": task.spec.model_dump(mode="json"),
+        "launch": task.launch.model_dump(mode="json"),
+        "store": place.store,
+        "data_dir": str(place.data_dir.absolute()),
+        "device": place.device,
+        "local": cluster.local,
+        "bundle": cluster.trial_resources(task.launch),
     }
 
 
-def _resources(launch: LaunchSpec) -> Any:
-    """What a trial holds: with several workers nothing, as they are a placement group of their own.
-
-    So trials never hold what workers of others wait for.
-    """
-    if launch.workers > 1:
-        return tune.PlacementGroupFactory([{TRIAL: 1}])
-    return {"cpu": launch.cpus, "gpu": launch.gpus}
-
-
-class _Reporter:
-    """Forwards a run's progress to Tune, once an epoch at most (an Observer)."""
-
-    def __init__(self) -> None:
-        self.state: dict[str, Any] = {
-            "state": "running",
-            "step": 0,
-            "steps": 0,
-            "stage": "starting",
-            "values": {},
-        }
-
-    def stage(self, text: str) -> None:
-        """Keep the stage for the next report."""
-        self.state["stage"] = text
-
-    def started(self, step: int, steps: int) -> None:
-        """Report that training starts, or goes on."""
-        self.state |= {"step": step, "steps": steps, "stage": "training"}
-        tune.report(dict(self.state))
-
-    def decided(self, text: str) -> None:
-        """Kept in the run's environment."""
-
-    def stepped(self, step: int) -> None:
-        """Keep the step for the next report."""
-        self.state["step"] = step
-
-    def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        """Report the newest numbers."""
-        self.state["values"] = self.state["values"] | dict(values)
-        tune.report(dict(self.state))
-
-    def warned(self, text: str) -> None:
-        """Report the warning."""
-        tune.report(self.state | {"warning": text})
+def _resources(config: Mapping[str, Any]) -> Any:
+    # Asked once for the function itself, too, before there is a trial.
+    return tune.PlacementGroupFactory([config["run"]["bundle"] if "run" in config else {"CPU": 1}])
 
 
 def _trial(config: Mapping[str, Any]) -> None:
-    try:
-        _run(config["run"])
-    except Exception as error:
-        tune.report({"state": "failed", "error": _in_words(error)})
-    else:
-        tune.report({"state": "done"})
+    tune.report(run_trial(config["run"]))
 
 
-def _run(given: Mapping[str, Any]) -> None:
-    # Imported here: the driver never needs torch.
-    from rt_scale.experiments.run import run
-    from rt_scale.experiments.settings import Settings
-    from rt_scale.store.store import Store
+class _Pulse:
+    """What is done now and then: the news are shown, and the wish to stop is passed on."""
 
-    spec = RunSpec.model_validate(given["spec"])
-    if given["workers"] > 1:
-        _run_with_workers(spec, given)
-        return
-    settings = Settings(
-        store=Store.open(given["store"]),
-        data_dir=Path(given["data_dir"]),
-        device=given["device"],
-        threads=given["threads"],
-        loader=given["loader"],
-        observer=_Reporter(),
-    )
-    run(spec, settings)
+    def __init__(self, desk: Desk, queue: Queue, view: View, stopping: Callable[[], bool]) -> None:
+        self._desk, self._queue, self._view, self.stopping = desk, queue, view, stopping
+        self._last = -PULSE
+        self._told = False
 
-
-def _run_with_workers(spec: RunSpec, given: Mapping[str, Any]) -> None:
-    from rt_scale.launch.ddp import run_with_workers  # Ray Train is needed nowhere else
-
-    reporter = _Reporter()
-    reporter.started(0, 0)
-    reporter.stage(f"training on {given['workers']} workers")
-    run_with_workers(
-        spec,
-        workers=given["workers"],
-        cpus=given["threads"],
-        gpus=given["gpus"],
-        store=given["store"],
-        data_dir=Path(given["data_dir"]),
-        device=given["device"],
-        loader=given["loader"],
-    )
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._last < PULSE:
+            return
+        self._last = now
+        if self.stopping() and not self._told:
+            self._told = True
+            self._view.said(NOTICE)
+            self._desk.stop("the sweep was asked to stop")
+        for name, report in self._desk.news().items():
+            if name in self._queue.live:
+                self._queue.reported(name, report)
+                shown = {**report, "warning": " ".join(report["warnings"])}
+                self._view.running(self._queue.live[name].label, shown)
+        self._view.tick()
 
 
-def _in_words(error: Exception) -> str:
-    """What ended a run; whatever happens once it is under way comes as an RtScaleError."""
-    if isinstance(error, RtScaleError):
-        return str(error)
-    detail = " ".join(str(error).split())
-    return f"it could not be started ({type(error).__name__}: {detail}); see what is missing with 'rt-scale doctor'"
+class _Follower(tune.Callback):  # type: ignore[misc]
+    """Tells the queue what becomes of trials."""
 
-
-class _Forward(tune.Callback):  # type: ignore[misc]
-    """Hands Tune's events to the view, and keeps the errors."""
-
-    def __init__(self, view: View) -> None:
-        self._view = view
-        self.errors: dict[str, str] = {}
+    def __init__(self, queue: Queue, pulse: _Pulse) -> None:
+        self.queue, self.pulse = queue, pulse
+        self.given: dict[str, Task] = {}
+        self.running = False
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks for a restore that we never ask for; a terminal cannot be pickled.
         return {}
 
+    def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        """Tune is at work."""
+        self.running = any(trial.status == "RUNNING" for trial in trials)
+        self.pulse()
+
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """Tune received a report."""
-        label = trial.config["run"]["label"]
-        if result.get("state") == "running":
-            self._view.running(label, result)
-        elif result.get("state") in {"done", "failed"}:
-            self._finished(label, result.get("error"))
+        """A trial said how its run ended."""
+        self._ended(trial, Ended(result["state"], result["why"], result["values"]))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial's process died more often than it is restarted."""
-        reason = f"its process died {RESTARTS + 1} times; run the sweep again to go on from its last checkpoint"
-        self._finished(trial.config["run"]["label"], reason)
+        """A trial's process died."""
+        self._ended(trial, Ended("died", "its process died"))
 
-    def _finished(self, label: str, error: str | None) -> None:
-        if error is not None:
-            self.errors[label] = error
-        self._view.finished(label, error)
+    def _ended(self, trial: Any, how: Ended) -> None:
+        task = self.given.pop(trial.trial_id, None)
+        if task is not None:
+            self.queue.ended(task.spec.name, how)
+
+
+class _Handout(Searcher):  # type: ignore[misc]
+    """Gives Tune the runs of the queue, one at a time; what Tune takes for a search."""
+
+    def __init__(self, follower: _Follower, config: Callable[[Task], dict[str, Any]]) -> None:
+        super().__init__()
+        self._follower, self._config = follower, config
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next run; None where there is none yet."""
+        self._follower.pulse()
+        queue = self._follower.queue
+        if queue.finished or self._follower.pulse.stopping():
+            return Searcher.FINISHED
+        task = queue.take()
+        if task is None:
+            return None
+        self._follower.given[trial_id] = task
+        return {"run": self._config(task)}
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **_: Any) -> bool:
+        """There is nothing to search by."""
+        return True
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The follower knows more."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the store knows all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the store knows all."""
+
+
+class _AllStopped(tune.Stopper):  # type: ignore[misc]
+    """Ends Tune where it was asked to stop and no run is under way any more; what waits for room is forgotten."""
+
+    def __init__(self, follower: _Follower) -> None:
+        self._follower = follower
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial is ended from here."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Asked after every step."""
+        return self._follower.pulse.stopping() and not self._follower.running

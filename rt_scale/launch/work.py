@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -46,7 +45,7 @@ class Work:
     product: float = 0.0
     traffic: float = 0.0
     calls: float = 0.0
-    largest: Mapping[str, Operation] = dataclasses.field(default_factory=dict)
+    largest: Mapping[str, Operation] = field(default_factory=dict)
 
     @property
     def flops(self) -> float:
@@ -73,6 +72,10 @@ class Work:
             self.calls * factor,
             self.largest,
         )
+
+    def among(self, workers: int) -> Work:
+        """What each of ``workers`` computes that share it image by image: all of them issue every operation."""
+        return replace(self * (1 / workers), calls=self.calls)
 
 
 class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any, Literal
 
 from rich.table import Table
-from scipy import stats
 
 from rt_scale.spec.axes import axis_names
 from rt_scale.spec.metric_names import ProbeName
 from rt_scale.spec.sweep import Point
+from rt_scale.store.interval import half_width
 
 PROBES = {
     "linear": "linear probe",
@@ -94,8 +93,7 @@ def estimate(numbers: Sequence[float]) -> Estimate:
     if len(numbers) < 2:
         return Estimate(numbers[0], None, None, 1)
     spread = stdev(numbers)
-    quantile = float(stats.t.ppf(0.975, len(numbers) - 1))
-    return Estimate(fmean(numbers), spread, quantile * spread / math.sqrt(len(numbers)), len(numbers))
+    return Estimate(fmean(numbers), spread, half_width(spread, len(numbers)), len(numbers))
 
 
 def rows(finished: Iterable[tuple[Point, Mapping[str, Any]]], probe: str, which: Which = "last") -> list[Row]:

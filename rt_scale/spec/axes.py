@@ -21,23 +21,34 @@ def axis_names(keys: Iterable[str]) -> dict[str, str]:
     return {key: key if tail in vague or counts[tail] > 1 else tail for key, tail in tails.items()}
 
 
+def axis_length(key: str, axis: list[Any] | dict[str, list[Any]]) -> int:
+    """How many values an axis has, told without making them; raises as ``expand_axis``."""
+    if isinstance(axis, list):
+        count = len(axis)
+    else:
+        kind, numbers = _generator(key, axis)
+        count = numbers[1] - numbers[0] + 1 if kind == "pow2" else numbers[2]
+    if not count:
+        raise InputError(f"The axis {key} has no values; give at least one.")
+    return int(count)
+
+
 def expand_axis(key: str, axis: list[Any] | dict[str, list[Any]]) -> list[Any]:
     """The values of an axis.
 
     Raises:
         InputError: where the generator is unknown, its arguments are wrong, or no value comes out.
     """
-    values = axis if isinstance(axis, list) else _generated(key, axis)
-    if not values:
-        raise InputError(f"The axis {key} has no values; give at least one.")
-    texts = [repr(value) for value in values]
-    twice = sorted({text for text in texts if texts.count(text) > 1})
+    axis_length(key, axis)
+    values = axis if isinstance(axis, list) else _generated(*_generator(key, axis))
+    twice = sorted(text for text, times in Counter(map(repr, values)).items() if times > 1)
     if twice:
         raise InputError(f"The axis {key} has the value {', '.join(twice)} more than once; list each value once.")
     return values
 
 
-def _generated(key: str, axis: dict[str, list[Any]]) -> list[Any]:
+def _generator(key: str, axis: dict[str, list[Any]]) -> tuple[str, list[Any]]:
+    """The name and the arguments of a generator, checked."""
     shapes = {
         "pow2": "[from, to]",
         "linspace": "[from, to, n]",
@@ -50,16 +61,23 @@ def _generated(key: str, axis: dict[str, list[Any]]) -> list[Any]:
         raise unknown_name(f"generator of the axis {key}", kind, shapes)
     wanted = f"The axis {key} needs {kind}: {shapes[kind]}; given: {numbers}."
     if len(numbers) != shapes[kind].count(",") + 1 or not all(
-        isinstance(number, int | float) and not isinstance(number, bool) for number in numbers
+        isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number) for number in numbers
     ):
         raise InputError(wanted)
     if kind == "pow2":
         if not all(isinstance(number, int) for number in numbers) or not 0 <= numbers[0] <= numbers[1] <= 62:
             raise InputError(f"{wanted} Both are whole exponents of 2, 0 <= from <= to.")
+    elif not isinstance(numbers[2], int) or numbers[2] < 2:
+        raise InputError(f"{wanted} n is a whole number of at least 2.")
+    if kind == "logspace" and max(map(abs, numbers[:2])) > 300:
+        raise InputError(f"{wanted} Exponents are of 10, from -300 to 300.")
+    return kind, numbers
+
+
+def _generated(kind: str, numbers: list[Any]) -> list[Any]:
+    if kind == "pow2":
         return [2**exponent for exponent in range(numbers[0], numbers[1] + 1)]
     start, stop, count = numbers
-    if not isinstance(count, int) or count < 2:
-        raise InputError(f"{wanted} n is a whole number of at least 2.")
     points = [start + (stop - start) * i / (count - 1) for i in range(count)]
     # 12 digits: 0.1 * 3 must be the 0.3 that a list of the same values would hold, hence the same hash.
     return [float(f"{math.pow(10, point) if kind == 'logspace' else point:.12g}") for point in points]

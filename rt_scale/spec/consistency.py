@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rt_scale.spec.data import GAUSSIAN
 
 if TYPE_CHECKING:
+    from rt_scale.spec.part import Part
     from rt_scale.spec.run import RunSpec
     from rt_scale.spec.start import StartFrom
 
@@ -97,6 +98,5 @@ def _same_architecture(spec: RunSpec, name: str, start: StartFrom) -> None:
         )
 
 
-def _text(part: object) -> str:
-    fields = getattr(part, "__dict__", {})
-    return "{" + ", ".join(f"{name}: {value}" for name, value in fields.items()) + "}"
+def _text(part: Part) -> str:
+    return "{" + ", ".join(f"{name}: {getattr(part, name)}" for name in type(part).model_fields) + "}"

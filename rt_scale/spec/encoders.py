@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from dataclasses import dataclass
@@ -160,6 +161,7 @@ def encoder_names() -> tuple[str, ...]:
     return tuple(name for family in ENCODER_FAMILIES.values() for name in family.names)
 
 
+@functools.cache
 def parse_encoder(name: str) -> EncoderDescription:
     """The encoder that ``name`` stands for.
 

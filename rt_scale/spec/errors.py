@@ -25,10 +25,18 @@ class InputError(RtScaleError, ValueError):
     exit_code = 2
 
 
+class Held(InputError):
+    """Another live process is executing that run."""
+
+
 class RunError(RtScaleError):
     """Something failed while running; what was computed before is kept."""
 
     exit_code = 1
+
+
+class StoreAway(RunError):
+    """The store does not answer as it should, which may pass."""
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str | None:

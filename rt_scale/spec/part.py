@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
@@ -23,6 +25,17 @@ class Part(BaseModel):
                 self.__dict__[name] = 0.0
         return self
 
+    @functools.cached_property
+    def canonical_text(self) -> str:
+        """``canonical`` of it as JSON, keys sorted: what is hashed; written once for all specs that share the part."""
+        texts = []
+        for name, neutral in _fields_and_neutrals(type(self)):
+            value = getattr(self, name)
+            text = value.canonical_text if isinstance(value, Part) else json_text(value)
+            if text != neutral:
+                texts.append(f'"{name}":{text}')
+        return "{" + ",".join(texts) + "}"
+
 
 def canonical(part: BaseModel) -> dict[str, Any]:
     """The JSON-able value of a part: every field, less those at the neutral value that they carry."""
@@ -39,3 +52,21 @@ def canonical(part: BaseModel) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def json_text(value: Any) -> str:
+    """``value`` as JSON in its one spelling: keys sorted, no blanks, ASCII."""
+    return _ENCODER.encode(value)
+
+
+@functools.cache
+def _fields_and_neutrals(model: type[BaseModel]) -> list[tuple[str, str | None]]:
+    """Names of the fields, sorted, and the text of the neutral value of those that carry one."""
+    extras = {name: field.json_schema_extra for name, field in model.model_fields.items()}
+    return [
+        (name, json_text(extra["neutral"]) if isinstance(extra, dict) and "neutral" in extra else None)
+        for name, extra in sorted(extras.items())
+    ]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import json
-from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -14,7 +13,7 @@ from rt_scale.spec.consistency import check_run
 from rt_scale.spec.data import DataSpec
 from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StudentSpec
 from rt_scale.spec.objective import ObjectiveSpec
-from rt_scale.spec.part import Part, canonical
+from rt_scale.spec.part import Part, canonical, json_text
 from rt_scale.spec.probe import ProbeSpec
 from rt_scale.spec.start import StartFrom
 from rt_scale.spec.teacher import TeacherSpec
@@ -71,9 +70,11 @@ class RunSpec(Part):
     """The encoder, the same for teacher and student."""
     projector: ProjectorSpec = ProjectorSpec()
     """The projector, the same for teacher and student."""
-    teacher: TeacherSpec = Field(default_factory=lambda: TeacherSpec(), json_schema_extra={"neutral": {}})
+    teacher: TeacherSpec = Field(
+        default_factory=functools.cache(lambda: TeacherSpec()), json_schema_extra={"neutral": {}}
+    )
     """The teacher: where it starts and how it moves."""
-    student: StudentSpec = Field(default_factory=lambda: StudentSpec())
+    student: StudentSpec = Field(default_factory=functools.cache(lambda: StudentSpec()))
     """The student: where it starts."""
     objective: ObjectiveSpec = Field(ObjectiveSpec(), json_schema_extra={"neutral": {}})
     """What training minimises."""
@@ -103,15 +104,15 @@ class RunSpec(Part):
         """The JSON-able value that is hashed: every field, less those at their neutral value."""
         return canonical(self)
 
-    @cached_property
+    @functools.cached_property
     def hash(self) -> str:
         """16 hexadecimal digits of the SHA-256 of the canonical value."""
-        return _digest(self.canonical())
+        return _digest(self.canonical_text)
 
-    @cached_property
+    @functools.cached_property
     def configuration_hash(self) -> str:
         """The hash of everything but the seeds, those of runs to start from too: equal for all repetitions."""
-        return _digest(_without_seeds(self.canonical()))
+        return _digest(json_text(_without_seeds(self.canonical())))
 
     @property
     def name(self) -> str:
@@ -125,8 +126,7 @@ def _without_seeds(value: Any) -> Any:
     return value
 
 
-def _digest(values: dict[str, Any]) -> str:
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -25,11 +25,11 @@ def resolve_same(document: Mapping[str, Any], seed: int | None = None) -> dict[s
         InputError: where a ``run`` is none of the three, or ``same_but`` is no mapping or stands beside other fields.
     """
     resolved = dict(document) if seed is None else {**document, "seeds": _seeds(document.get("seeds"), seed)}
-    origin = {key: _without_start(value) if key in ROLES else value for key, value in resolved.items()}
     for role in ROLES:
         part = resolved.get(role)
         start = part.get("start_from") if isinstance(part, Mapping) else None
         if isinstance(part, Mapping) and isinstance(start, Mapping) and "run" in start:
+            origin = {key: _without_start(value) if key in ROLES else value for key, value in resolved.items()}
             run = _written_out(origin, start["run"], f"{role}.start_from.run", seed)
             resolved[role] = {**part, "start_from": {**start, "run": run}}
     return resolved

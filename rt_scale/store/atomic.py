@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.errors import InputError, RunError, StoreAway
 
 TEMPORARY = ".tmp-"
 """Prefix of files and folders that are being written; what a killed process leaves has it too."""
@@ -29,7 +29,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
     Raises:
         InputError: where the place cannot be written at all (permission, read-only, not a folder).
-        RunError: where the disk is full or fails.
+        RunError: where the disk is full; StoreAway, one of them, where it fails.
     """
     try:
         yield
@@ -54,7 +54,7 @@ def _explained(error: OSError, path: Path) -> InputError | RunError:
             f"'{path}' cannot be written: {os.strerror(error.errno or 0)}. Give yourself write permission "
             "there, or choose another store with --store or RT_SCALE_STORE."
         )
-    return RunError(f"'{path}' could not be written: {error}. Check that disk, then run the command again.")
+    return StoreAway(f"'{path}' could not be written: {error}. Check that disk, then run the command again.")
 
 
 def free_bytes(path: Path) -> int:

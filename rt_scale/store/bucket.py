@@ -89,7 +89,7 @@ class Bucket:
 
         Raises:
             InputError: the store refuses, or there is no such bucket.
-            StorageAwayError: it does not answer.
+            StoreAway: it does not answer.
         """
 
         def write() -> None:

@@ -162,7 +162,7 @@ def _planned(sweep: SweepDir) -> Iterator[RunSpec]:
             break
         overrides.append(line.removeprefix(_AS_RUN))
     try:
-        points = load_sweep(sweep.file, overrides)[1]
+        points = load_sweep(sweep.file, overrides, limit=None)[1]
     except InputError as error:
         raise InputError(
             f"Sweep '{sweep.name}' has runs that were never begun, and what they start from cannot be told: {error} "

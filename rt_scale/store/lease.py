@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
-from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.errors import Held, RunError
 from rt_scale.store.atomic import create_exclusive, read_json, remove, temporary_name, to_json
 
 FOLDER = "lease"
@@ -188,7 +188,7 @@ class Lease:
         while True:
             before = latest_attempt(self._run)
             if before is not None and before.is_live(self._stale):
-                raise InputError(
+                raise Held(
                     f"The run directory '{self._run}' is in use: {before}. Wait until that process is done "
                     "or stop it, then run the same command again; if it is gone, its claim ends "
                     f"{self._stale:g} s after its last heartbeat."

@@ -27,12 +27,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from types import TracebackType
 
-from rt_scale.spec.errors import InputError, RtScaleError, RunError
+from rt_scale.spec.errors import Held, RtScaleError, RunError, StoreAway
 from rt_scale.store.atomic import to_json
 from rt_scale.store.bucket import Bucket
 from rt_scale.store.claims import Claim, as_attempt, claim_key, winners
 from rt_scale.store.lease import FOLDER, Owner
-from rt_scale.store.retries import StorageAwayError
 
 HEARTBEAT = 15.0
 """Seconds between heartbeats; each is a request that costs money."""
@@ -78,7 +77,7 @@ class RemoteLease:
 
         Raises:
             InputError: where a live process holds it, or the store refuses.
-            StorageAwayError: where the store does not answer, or not quickly enough for claims.
+            StoreAway: where the store does not answer, or not quickly enough for claims.
         """
         self._bucket, self._run, self._stale = bucket, run, stale
         self._beaten, self._leaving, self._left = beaten, leaving, left
@@ -113,7 +112,7 @@ class RemoteLease:
                 self._bucket.put(self._object("beat"), b"")
                 return self.attempt
             self._bucket.delete(self._object("claim"))
-        raise StorageAwayError(
+        raise StoreAway(
             f"The run '{self._bucket.name(self._run)}' could not be claimed in {_TRIES} tries: to write a claim took "
             f"longer than {SETTLING - RESOLUTION:g} s each time, or others were faster. Look at the network and the "
             "store, then run the same command again."
@@ -124,7 +123,7 @@ class RemoteLease:
             return
         attempt = as_attempt(self._bucket, self._run, claim, self._bucket.now())
         if attempt.is_live(self._stale):
-            raise InputError(
+            raise Held(
                 f"The run '{self._bucket.name(self._run)}' is in use: {attempt}. Wait until that process is done "
                 "or stop it, then run the same command again; if it is gone, its claim ends "
                 f"{self._stale:g} s after its last heartbeat."
@@ -153,7 +152,7 @@ class RemoteLease:
 
         Raises:
             RunError: where another process has taken over, the run was removed, or the lease was released.
-            StorageAwayError: where the store does not answer.
+            StoreAway: where the store does not answer.
         """
         self.held()
         newest = self._seen(bucket or self._bucket)

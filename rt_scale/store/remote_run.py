@@ -45,7 +45,7 @@ class RemoteRun(RunMirror):
 
         Raises:
             InputError: where a live process holds it, or one that lost it is still working in this folder.
-            StorageAwayError: where the store does not answer.
+            StoreAway: where the store does not answer.
         """
         lease = RemoteLease(
             self._bucket, self._prefix, heartbeat=heartbeat, stale=stale,

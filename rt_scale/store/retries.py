@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.errors import InputError, StoreAway
 from rt_scale.spec.seeding import stream
 
 T = TypeVar("T")
@@ -23,10 +23,6 @@ _DENIED = (
     "ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "INVALID_CLIENT_TOKEN_ID", "InvalidToken",
     "ExpiredToken", "HTTP status 401", "HTTP status 403", "PERMISSION_DENIED", "UNAUTHENTICATED",
 )  # fmt: skip
-
-
-class StorageAwayError(RunError):
-    """The object store did not answer for as long as is waited for."""
 
 
 class Retries:
@@ -58,7 +54,7 @@ class Retries:
 
         Raises:
             InputError: the store refuses, or there is no such bucket.
-            StorageAwayError: it does not answer.
+            StoreAway: it does not answer.
         """
         # Once it was waited for in vain, the next ones do not each wait as long again.
         patience = min(BRIEF, self.patience) if self._away else self.patience
@@ -98,8 +94,8 @@ class Retries:
             "region and the endpoint; rt-scale makes no buckets."
         )
 
-    def _gave_up(self, what: str, key: str, patience: float, error: OSError) -> StorageAwayError:
-        return StorageAwayError(
+    def _gave_up(self, what: str, key: str, patience: float, error: OSError) -> StoreAway:
+        return StoreAway(
             f"The store did not {what} '{self.name(key)}' within {patience:g} s ({in_a_line(error)}). Nothing "
             "that was computed is lost: it lies in this machine's mirror of the store, and the same command, on this "
             "machine, goes on from there. Check the network and the endpoint first."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rt_scale.spec.errors import InputError
@@ -102,6 +103,23 @@ class Store:
     def place(self) -> str:
         """What :meth:`open` takes in another process: the address, or the folder's whole path."""
         return str(self.root.absolute()) if self.remote is None else self.remote.address
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """A place of its own in the store, path or address, that all processes see; removed afterwards."""
+        name = temporary_name(Path("scratch")).name
+        if self.remote is None:
+            folder = self.root.absolute() / name
+            try:
+                yield str(folder)
+            finally:
+                remove(folder)
+            return
+        address, _, query = self.remote.address.partition("?")
+        try:
+            yield f"{address}/{name}" + (f"?{query}" if query else "")
+        finally:
+            self.remote.bucket.delete_folder(name)
 
     def run(self, spec: Spec | str) -> RunDir:
         """The directory of the run of ``spec``, or of the run of that name."""

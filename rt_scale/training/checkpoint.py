@@ -53,6 +53,8 @@ def save_training(
         "optimizer": optimizer.state_dict(),
         "epoch": progress.epoch,
         "step": progress.step,
+        "sums": progress.sums,
+        "weight": progress.weight,
         "elapsed": elapsed,
         "centres": {name: each.centre for name, each in sharpenings.items() if each.centre is not None},
         "rng": _rng_state(),
@@ -79,7 +81,8 @@ def load_training(
         centre: Tensor | None = state["centres"].get(name)
         sharpening.centre = None if centre is None else centre.to(device)
     _restore_rng(state["rng"])
-    return Progress(state["epoch"], state["step"]), float(state["elapsed"])
+    progress = Progress(state["epoch"], state["step"], dict(state["sums"]), state["weight"])
+    return progress, float(state["elapsed"])
 
 
 def _rng_state() -> dict[str, Any]:

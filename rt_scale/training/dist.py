@@ -85,6 +85,14 @@ class Group:
                 torch_dist.all_reduce(tensor)
         return tensor
 
+    def any(self, found: bool) -> bool:
+        """Whether ``found`` holds on any rank; every rank calls this."""
+        if self.world == 1:
+            return found
+        backend = torch_dist.get_backend()
+        count = torch.tensor([float(found)], device="cuda" if backend == "nccl" else "cpu")
+        return bool(self.sum(count).item())
+
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replace gradients, each of this rank's share of a weighted mean, by their sums over all ranks."""
         if self.world == 1:

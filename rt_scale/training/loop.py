@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import NamedTuple, NoReturn, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -40,10 +40,29 @@ class Progress:
     Attributes:
         epoch: completed epochs.
         step: completed optimiser steps.
+        sums: of a run that was stopped within an epoch, what its metrics sum up to so far, over all ranks.
+        weight: samples that ``sums`` are over.
     """
 
     epoch: int = 0
     step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    weight: float = 0.0
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was asked to stop, and did so between two steps, with everything kept that it goes on from."""
+
+
+Stop = Callable[[], bool]
+"""Whether training is asked to stop; cheap, as it is called after every step."""
+STEPS_TOGETHER = 50
+"""Every so many steps several ranks ask each other whether one of them is to stop; a single one asks itself always."""
+
+
+def never() -> bool:
+    """Nobody asks."""
+    return False
 
 
 class Hook(Protocol):
@@ -54,6 +73,9 @@ class Hook(Protocol):
 
     def after_epoch(self, progress: Progress, metrics: dict[str, float]) -> None:
         """Called after every epoch with the means of its metrics."""
+
+    def stopped(self, progress: Progress) -> None:
+        """Called before training ends early, between two steps."""
 
 
 BeforeUpdate = Callable[[int, Tensor], None]
@@ -78,7 +100,7 @@ class Means:
     def __init__(self, group: Group = ALONE) -> None:
         self._group = group
         self._sums: dict[str, Tensor] = {}
-        self._weight = 0
+        self._weight = 0.0
 
     def add(self, values: dict[str, Tensor], weight: int) -> None:
         """Add scalar tensors that stand for ``weight`` samples; no synchronisation."""
@@ -91,10 +113,26 @@ class Means:
         """The means, in one transfer to the host; empty where nothing was added."""
         if not self._sums:
             return {}
-        sums = torch.stack(list(self._sums.values()))
-        total = self._group.sum(torch.cat([sums, sums.new_tensor([self._weight])]))
+        total = self._total()
         values = (total[:-1] / total[-1]).tolist()
         return dict(zip(self._sums, values, strict=True))
+
+    def _total(self) -> Tensor:
+        sums = torch.stack(list(self._sums.values()))
+        return self._group.sum(torch.cat([sums, sums.new_tensor([self._weight])]))
+
+    def save(self, progress: Progress) -> None:
+        """Keep in ``progress`` what was added so far by all ranks; every rank calls this, having added something."""
+        *sums, progress.weight = self._total().tolist()
+        progress.sums = dict(zip(self._sums, sums, strict=True))
+
+    def restore(self, progress: Progress, device: torch.device) -> None:
+        """Go on from what :meth:`save` kept, which counts once: on rank 0."""
+        counts = float(self._group.leads)
+        for name, value in progress.sums.items():
+            self._sums[name] = torch.tensor(value * counts, dtype=torch.float64, device=device)
+        self._weight = progress.weight * counts
+        progress.sums, progress.weight = {}, 0.0
 
 
 def train(
@@ -108,6 +146,7 @@ def train(
     before_update: BeforeUpdate = _as_it_is,
     hooks: Sequence[Hook] = (),
     group: Group = ALONE,
+    stop: Stop = never,
 ) -> None:
     """Train ``model`` from ``progress`` to ``epochs``; ``progress`` moves along.
 
@@ -118,16 +157,42 @@ def train(
     With several ranks in ``group`` each calls this with its own loader of its shares and a model of equal weights;
     gradients and metrics are those of the global batch.
 
+    Asked by ``stop``, training ends between two steps, on all ranks at the same: from ``progress`` and equal weights
+    it goes on as if it had not been stopped.
+
     Raises:
         Diverged: at the end of an epoch whose mean loss or gradient is not finite.
+        Stopped: where it was asked to stop.
     """
+    asked = _Asked(stop, group)
     with keep_freed_memory():
         while progress.epoch < epochs:
-            metrics = _epoch(model, loader, objective, optimizer, progress, before_update, hooks, group)
+            metrics = _epoch(model, loader, objective, optimizer, progress, before_update, hooks, group, asked)
             progress.epoch += 1
             _refuse_divergence(metrics, progress)
             for hook in hooks:
                 hook.after_epoch(progress, metrics)
+            if progress.epoch < epochs and asked.now():
+                _end_early(hooks, progress)
+
+
+class _Asked:
+    """Whether any rank is asked to stop, which all find out at the same step."""
+
+    def __init__(self, stop: Stop, group: Group) -> None:
+        self._stop, self._group = stop, group
+
+    def after(self, step: int) -> bool:
+        return (self._group.world == 1 or step % STEPS_TOGETHER == 0) and self.now()
+
+    def now(self) -> bool:
+        return self._group.any(self._stop())
+
+
+def _end_early(hooks: Sequence[Hook], progress: Progress) -> NoReturn:
+    for hook in hooks:
+        hook.stopped(progress)
+    raise Stopped
 
 
 def _epoch(
@@ -139,11 +204,14 @@ def _epoch(
     before_update: BeforeUpdate,
     hooks: Sequence[Hook],
     group: Group,
+    asked: _Asked,
 ) -> dict[str, float]:
-    """One pass over the loader; the means of its metrics."""
+    """One pass over the loader, or the rest of one; the means of its metrics."""
     means = Means(group)
+    means.restore(progress, next(model.parameters()).device)
+    done = progress.step - progress.epoch * loader.steps
     model.train()
-    for number, batch in enumerate(loader.epoch(progress.epoch)):
+    for number, batch in enumerate(loader.epoch(progress.epoch, done), done):
         share, weight = group.share(batch, loader, number)
         measured = objective(model, share, progress.step)
         optimizer.zero_grad(set_to_none=True)
@@ -156,6 +224,9 @@ def _epoch(
         progress.step += 1
         for hook in hooks:
             hook.after_step(progress)
+        if number + 1 < loader.steps and asked.after(progress.step):
+            means.save(progress)
+            _end_early(hooks, progress)
         model.train()
     return means.read()
 

@@ -17,6 +17,7 @@ import pytest
 
 from rt_scale.cli import main
 from rt_scale.data.prepare import open_prepared
+from tests.integration import several_nodes
 
 PROGRAM = str(Path(sys.executable).with_name("rt-scale"))
 TIMEOUT = 240.0
@@ -122,3 +123,9 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
     open_prepared("digits", folder)
     return folder
+
+
+@pytest.fixture
+def nodes(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> several_nodes.Nodes:
+    """A Ray of several nodes; gone with the test."""
+    return several_nodes.begin(start, tmp_path)

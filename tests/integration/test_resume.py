@@ -19,6 +19,7 @@ from rt_scale.experiments.settings import Settings, Silent
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
+from rt_scale.training.loop import Stopped
 from tests.integration.dying import DIES, Outcome, outcome
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -166,10 +167,39 @@ def test_asked_to_stop(
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, (out, err)
     assert err == "rt-scale: interrupted; the same command goes on from the last checkpoints.\n"
+    assert "stopping: a checkpoint is written first" in out
     assert run_dir.status().state == "partial"
+    stopped_at = run_dir.checkpoints.steps()[-1]
     assert run_dir.failure() is None
     assert "1 partial" in cli("status", "--store", run_dir.path.parents[1]).out
-    assert "resuming at step" in finish(cli(*command), run_dir, undisturbed)
+    assert f"resuming at step {stopped_at:,} of" in finish(cli(*command), run_dir, undisturbed)
+
+
+@pytest.mark.parametrize("document", [SPEC, DINO, BEHIND], ids=["plain", "dino", "previous epoch"])
+@pytest.mark.parametrize("step", [1, 14, 16])
+def test_asked_to_stop_within_an_epoch(tmp_path: Path, data_dir: Path, document: dict[str, Any], step: int) -> None:
+    spec = RunSpec.model_validate({**document, "train": {**document["train"], "epochs": 6}})
+    steps: list[int] = []
+
+    class Counts(Silent):
+        def stepped(self, step: int) -> None:
+            steps.append(step)
+
+    def settings(name: str, stop: Callable[[], bool] = lambda: False) -> Settings:
+        return Settings(
+            store=Store(tmp_path / name), data_dir=data_dir, device="cpu", threads=1, observer=Counts(), stop=stop
+        )  # fmt: skip
+
+    run(spec, settings("alone"))
+    count = len(steps)
+    with pytest.raises(Stopped):
+        run(spec, settings("stopped", lambda: len(steps) == count + step))
+    run_dir = Store(tmp_path / "stopped").run(spec)
+    assert run_dir.checkpoints.steps() == [*({0, 8} if step > 8 and document != SPEC else {0}), step]
+    assert (run_dir.status().state, run_dir.failure()) == ("partial", None)
+    run(spec, settings("stopped"))
+    assert steps == [*range(1, count + 1)] * 2
+    assert outcome(run_dir) == outcome(Store(tmp_path / "alone").run(spec))
 
 
 class StopsAt(Silent):

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,60 +16,13 @@ import yaml
 from PIL import Image
 
 from rt_scale.launch import sweep as launched
-from rt_scale.spec.sweep import Point, load_sweep
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
-from rt_scale.store.store import Store
+from tests.integration.sweeping import SWEEP, Place, training, until, workers
 
 Start = Callable[..., subprocess.Popen[str]]
-SWEEP: dict[str, Any] = {
-    "name": "small",
-    "base": {
-        "data": {"name": "digits"},
-        "encoder": {"name": "convnet_8_2", "norm": "batch"},
-        "projector": {"hidden": [32], "bottleneck": 16},
-        "train": {"epochs": 30, "batch_size": 128, "optimizer": {"name": "sgd", "lr": 0.001}},
-        "probe": {"every": "3ep", "epochs": 2, "standardized": False},
-    },
-    "axes": {"student.alpha": [1e-10, 1.0], "projector.out_dim": [16, 64]},
-}
-"""Four runs of about two seconds."""
 GROWN = {"axes": {"projector.out_dim": [16, 32], "student.alpha": [1.0], "train.optimizer.lr": [0.001, 1e30]}}
 """One of the four again, one more, and two that diverge."""
-
-
-class Place:
-    """A sweep file with its store, and the command that a user repeats."""
-
-    def __init__(self, folder: Path, data_dir: Path) -> None:
-        self.store = Store(folder / "store")
-        self.data_dir = data_dir
-        self.file = folder / "small.yaml"
-        self.change({})
-
-    def change(self, changes: dict[str, Any]) -> None:
-        self.file.write_text(yaml.safe_dump({**SWEEP, **changes}, sort_keys=False))
-
-    @property
-    def command(self) -> list[str]:
-        return ["sweep", str(self.file), "--store", str(self.store.root), "--data-dir", str(self.data_dir)]
-
-    @property
-    def points(self) -> list[Point]:
-        return load_sweep(self.file)[1]
-
-    def outcome(self, point: Point) -> tuple[bytes, Any, Any]:
-        """What must not depend on what happened on the way."""
-        run_dir = self.store.run(point.spec)
-        result = run_dir.result()
-        assert result is not None, point.label
-        weights = run_dir.path / "checkpoints" / str(result["steps"]) / "student.safetensors"
-        metrics = read_metrics(run_dir.metrics_path).drop_columns("time")
-        return weights.read_bytes(), metrics, (result["last"], result["best"])
-
-    def times(self) -> dict[str, int]:
-        """When each result was written."""
-        return {str(path): path.stat().st_mtime_ns for path in self.store.root.glob("runs/*/result.json")}
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
@@ -129,7 +81,7 @@ def test_a_finished_sweep_is_not_run_again(swept: tuple[Place, str], cli: Any, m
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("Ray was asked for")
 
-    monkeypatch.setattr(launched, "run_points", refuse)
+    monkeypatch.setattr(launched, "_run", refuse)
     before = place.times()
     again = cli(*place.command)
     assert again.code == 0, again
@@ -165,40 +117,18 @@ def test_a_grown_sweep_runs_what_is_new_and_names_what_failed(swept: tuple[Place
         assert {row["label"] for row in rows if row["state"] == "failed"} == failed
         assert all("diverged" in row["detail"] for row in rows if row["label"] in failed)
         assert {row["state"] for row in rows if row["label"] not in failed} == {"done"}
+
+        # Run again, it leaves those alone, unless it is told to try them.
+        attempts = {label: run_dir.status().attempts for label, run_dir in points.items()}
+        out, err = ended(start(*place.command))
+        assert [line.count("diverged") for line in err.splitlines()] == [1, 1]
+        assert err.count("tried again with --retry-failed") == 2
+        assert {label: run_dir.status().attempts for label, run_dir in points.items()} == attempts
+        ended(start(*place.command, "--retry-failed"))
+        for label, run_dir in points.items():
+            assert run_dir.status().attempts == attempts[label] + (label in failed)
     finally:
         place.change({})
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
-
-
-def workers(place: Place) -> dict[int, Path]:
-    """Living processes that hold a run, with its directory."""
-    found = {}
-    for point in place.points:
-        path = place.store.run(point.spec).path
-        leases = sorted((path / "lease").glob("[0-9]*.json"), key=lambda lease: int(lease.stem))
-        if leases and not (path / "result.json").exists():
-            pid = json.loads(leases[-1].read_text())["pid"]
-            if alive(pid):
-                found[pid] = path
-    return found
-
-
-def training(place: Place) -> list[int]:
-    """Those processes that have trained for an epoch at least."""
-    return [pid for pid, path in workers(place).items() if any((path / "checkpoints").glob("[1-9]*"))]
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_sweep_survives_whatever_is_killed(
@@ -214,13 +144,20 @@ def test_a_sweep_survives_whatever_is_killed(
     process = start(*place.command)
     wait_for(lambda: training(place), process)
     assert "running" in states()
+    stopped = [workers(place)[pid] for pid in training(place)]
     process.send_signal(signal.SIGTERM)
-    _, err = ended(process)
+    out, err = ended(process)
+    assert "stopping: a checkpoint is written first" in out
     assert err == "rt-scale: interrupted; the same command goes on from the last checkpoints.\n"
     assert process.returncode == 130
     until(lambda: not living(process.pid))
     assert states() <= {"partial", "missing", "done"}
     assert "partial" in states()
+    # Those that were training did not lose a step.
+    logs = [read_metrics(path / "metrics.parquet")["step"].to_pylist() for path in stopped]
+    assert logs
+    for path, steps in zip(stopped, logs, strict=True):
+        assert RunDir(path).checkpoints.steps()[-1] >= max(steps)
 
     # The driver dies: its trials go with it.
     process = start(*place.command)

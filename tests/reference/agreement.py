@@ -64,6 +64,9 @@ class Epochs(list[dict[str, float]]):
     def after_epoch(self, progress: Progress, metrics: dict[str, float]) -> None:
         self.append(metrics)
 
+    def stopped(self, progress: Progress) -> None:
+        """Nobody stops it."""
+
 
 def split(positions: list[int]) -> list[list[int]]:
     return [positions[start : start + BATCH] for start in range(0, SAMPLES, BATCH)]

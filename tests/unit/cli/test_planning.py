@@ -13,11 +13,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from rt_scale.cli import app
+from rt_scale.cli import app, planning
 from rt_scale.cli.planning import duration
 from rt_scale.launch import calibration
+from rt_scale.launch import plan as plan_module
+from rt_scale.spec import sweep as sweep_module
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.sweep import load_sweep
+from rt_scale.spec.sweep import GRID_LIMIT, load_sweep
 from rt_scale.store.store import Store
 
 SWEEP: dict[str, Any] = {
@@ -212,3 +214,26 @@ print("LOADED", sorted({"torch", "ray"} & set(sys.modules)))
 )
 def test_durations_in_words(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_grid_of_many_runs_is_planned_with_yes_alone(
+    plan: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "large.yaml"
+    file.write_text(yaml.safe_dump({**SWEEP, "seeds": GRID_LIMIT + 1}))
+    with pytest.raises(InputError, match="more than 10,000: 10,001 \\(seeds\\)"):
+        plan(file)
+    monkeypatch.setattr(plan_module, "make_plan", lambda sweeps, *_: len(sweeps[0][1]))
+    monkeypatch.setattr(planning, "_show", lambda made, given_gpus: print(made))
+    assert plan(file, "--yes") == "10001"
+    assert f"{GRID_LIMIT:,} runs" in CliRunner().invoke(app, ["plan", "--help"], terminal_width=200).stdout
+
+
+@pytest.mark.parametrize("command", ["status", "board", "export --to csv"])
+def test_commands_that_only_read_take_any_grid(command: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loaded(path: Path, overrides: list[str] | None, limit: int | None = GRID_LIMIT) -> None:
+        raise InputError(f"{path.name} limited to {limit}")
+
+    monkeypatch.setattr(sweep_module, "load_sweep", loaded)
+    with pytest.raises(InputError, match=f"{file.name} limited to None"):
+        CliRunner().invoke(app, [*command.split(), str(file)], catch_exceptions=False)

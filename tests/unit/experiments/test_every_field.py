@@ -13,8 +13,8 @@ from PIL import Image
 from rt_scale.data.prepare import Prepared, prepare
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
+from rt_scale.spec.grid import _dotted_fields
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import _dotted_fields
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store
 

@@ -15,7 +15,7 @@ from rt_scale.experiments.check import check
 from rt_scale.experiments.fits import fits
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
-from rt_scale.launch.sweep import board_metrics
+from rt_scale.launch.comparison import board_metrics
 from rt_scale.report.sweep_report import write_report
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec

@@ -1,56 +1,77 @@
+"""What a cluster holds, from what Ray says of its nodes."""
+
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from rt_scale.launch import cluster
-from rt_scale.launch.cluster import at_once, check_workers, refuse_impossible
+from rt_scale.launch.cluster import HEAD, Cluster, connect
+from rt_scale.launch.resources import Node
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import LaunchSpec
 
 
+def node(address: str, alive: bool = True, **resources: float) -> dict[str, Any]:
+    """A node as ``ray.nodes`` tells of it."""
+    return {"Alive": alive, "NodeManagerAddress": address, "Resources": {"memory": 1e9, **resources}}
+
+
 @pytest.fixture
-def has(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    resources = {"CPU": 16.0, "GPU": 4.0}
-    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: resources)
-    return resources
+def two(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """Two nodes of two CPUs each; a third one is dead."""
+    nodes = [node("10.0.0.1", CPU=2), node("10.0.0.2", CPU=2), node("10.0.0.3", alive=False, CPU=64)]
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
+    return Cluster("10.0.0.1:6379", local=True)
 
 
-@pytest.mark.parametrize(
-    ("workers", "cpus", "gpus", "said"),
-    [
-        (2, 1, 0.5, "two workers of one run would share a GPU"),
-        (5, 1, 1, "5 workers of 1 gpus each need 5, but there are 4"),
-        (2, 9, 0, "2 workers of 9 cpus each need 18, but there are 16"),
-    ],
-)
-def test_workers_that_never_find_room_are_refused(
-    has: dict[str, float], workers: int, cpus: int, gpus: float, said: str
+def growing(monkeypatch: pytest.MonkeyPatch, kinds: list[Node] | None) -> Cluster:
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [node("10.0.0.1", CPU=2)])
+    monkeypatch.setattr(cluster, "node_kinds", lambda address: kinds)
+    return Cluster("10.0.0.1:6379", local=False)
+
+
+def test_only_living_nodes_count(two: Cluster) -> None:
+    assert two.describe() == "a Ray of its own: 2 nodes, 4 CPUs"
+    assert two.at_once(LaunchSpec(workers=2, cpus=1)) == 2
+    with pytest.raises(InputError, match="no node of this machine can ever give"):
+        two.refuse_impossible(LaunchSpec(cpus=4))
+    two.refuse_impossible(LaunchSpec(workers=2, cpus=2))
+
+
+def test_what_a_trial_holds(two: Cluster) -> None:
+    assert two.trial_resources(LaunchSpec(cpus=2)) == {"CPU": 2}
+    wanted = LaunchSpec(cpus=2, gpus=0.5, accelerator="H100")
+    assert two.trial_resources(wanted) == {"CPU": 2, "GPU": 0.5, "accelerator_type:H100": 0.001}
+    assert two.trial_resources(LaunchSpec(cpus=2, workers=2)) == {HEAD: 0.001}
+
+
+def test_an_autoscaler_is_judged_by_what_it_could_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    grows = growing(monkeypatch, [Node("big", {"CPU": 8}, 3, False)])
+    assert grows.autoscaling
+    grows.refuse_impossible(LaunchSpec(cpus=8, workers=3))
+    assert grows.at_once(LaunchSpec(cpus=4, workers=2)) == 3
+    with pytest.raises(InputError, match=r"the cluster at 10.0.0.1:6379.*1 node of 2 CPUs: 10.0.0.1; up to 3 nodes of"):
+        grows.refuse_impossible(LaunchSpec(cpus=9))
+
+
+def test_an_autoscaler_that_says_nothing_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    grows = growing(monkeypatch, [])
+    grows.refuse_impossible(LaunchSpec(cpus=64))
+    assert grows.at_once(LaunchSpec(cpus=64, workers=2)) == cluster.UNSEEN
+    assert "more nodes may be added" in grows.describe()
+    with pytest.raises(InputError, match="would share a GPU"):
+        grows.refuse_impossible(LaunchSpec(gpus=0.5, workers=2))
+    assert not growing(monkeypatch, None).autoscaling
+
+
+def test_a_cluster_is_not_asked_without_the_token_that_was_demanded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    for refuse in (
-        lambda: check_workers(workers, cpus, gpus, has),
-        lambda: refuse_impossible(LaunchSpec(workers=workers, cpus=cpus, gpus=gpus)),
-    ):
-        with pytest.raises(InputError, match=said):
-            refuse()
-
-
-def test_others_are_not(has: dict[str, float]) -> None:
-    check_workers(1, 1, 0.5, has)
-    check_workers(4, 4, 1, has)
-    refuse_impossible(LaunchSpec(workers=4, cpus=4, gpus=1))
-    with pytest.raises(InputError, match="asks for 5 a run"):
-        refuse_impossible(LaunchSpec(gpus=5))
-
-
-@pytest.mark.parametrize(
-    ("launch", "runs"),
-    [
-        (LaunchSpec(workers=2, cpus=1), 8),
-        (LaunchSpec(workers=3, cpus=2), 2),
-        (LaunchSpec(workers=2, cpus=1, gpus=1), 2),
-        (LaunchSpec(workers=2, cpus=8, gpus=1), 1),
-    ],
-)
-@pytest.mark.usefixtures("has")
-def test_no_more_runs_start_than_have_room_for_all_their_workers(launch: LaunchSpec, runs: int) -> None:
-    assert at_once(launch) == runs
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setattr(cluster, "reach", lambda address: pytest.fail("asked"))
+    with pytest.raises(InputError, match="RAY_AUTH_MODE is token, but there is no token"), connect("10.0.0.1:6379"):
+        pass

@@ -15,7 +15,8 @@ from rt_scale.launch import plan as module
 from rt_scale.launch import planned as planned_module
 from rt_scale.launch.conditions import Conditions
 from rt_scale.launch.estimate import Estimate
-from rt_scale.launch.plan import Plan, check_budget, make_plan
+from rt_scale.launch.plan import Plan, make_plan
+from rt_scale.launch.plan_budget import check_budget, prices_for, refuse_over_budget
 from rt_scale.launch.plan_queue import build_queue, evaluations, training_steps
 from rt_scale.launch.prices import Price, PriceSheet
 from rt_scale.spec.errors import InputError
@@ -246,6 +247,37 @@ def test_a_budget_is_kept_or_refused(store: Store) -> None:
         check_budget(go(given, store, cpus=2, prices=prices), 11.99)
     # Planned with interruptions, it is the price on spot machines that counts.
     check_budget(go(given, store, cpus=2, prices=prices, rate=0.01), 11.99)
+
+
+def test_sweeps_about_to_start_are_planned_and_held_to_their_budget(store: Store, tmp_path: Path) -> None:
+    given, conditions = sweeps({"seeds": 8}), Conditions(cpus=2, prices=sheet({}))
+    made = refuse_over_budget(given, 12.0, store, tmp_path / "data", conditions)
+    assert made == make_plan(given, store, tmp_path / "data", conditions)
+    with pytest.raises(InputError, match="above the budget of 11"):
+        refuse_over_budget(given, 11.0, store, tmp_path / "data", conditions)
+    for point in given[0][1][:4]:
+        finish(store, point.spec)
+    refuse_over_budget(given, 6.0, store, tmp_path / "data", conditions)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_budget_needs_prices(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--budget needs prices"):
+        prices_for(1.0, None)
+    assert prices_for(None, None) is None
+    file = tmp_path / "prices.yaml"
+    file.write_text(json.dumps(sheet({"name": "mine"}).model_dump(mode="json")))
+    assert [prices_for(budget, file) for budget in (None, 1.0)] == [sheet({"name": "mine"})] * 2
+
+
+def test_several_workers_are_counted_in_hours_and_machines(store: Store) -> None:
+    plan = go(
+        sweeps({"seeds": 3, "launch": {"gpus": 1, "workers": 4}}), store, gpus=8, prices=sheet({"gpus": 4, "cpus": 8})
+    )
+    assert plan.gpu_hours == 3 * 4
+    assert plan.undisturbed is not None
+    assert plan.undisturbed.makespan == 2 * HOUR
+    assert [(cost.machines, cost.on_demand) for cost in plan.costs] == [(2, 2 * 2 * 3.0)]
 
 
 def test_a_budget_that_cannot_be_compared_is_refused(

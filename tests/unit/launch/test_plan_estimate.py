@@ -39,18 +39,23 @@ def spec(**changes: Any) -> RunSpec:
     return RunSpec.model_validate(document)
 
 
-def node(run: RunSpec, gpus: float = 0, cpus: int = 1, step: int = 0) -> Node:
-    return Node(run, LaunchSpec(gpus=gpus, cpus=cpus), True, "missing", True, step)
+def node(run: RunSpec, gpus: float = 0, cpus: int = 1, step: int = 0, workers: int = 1) -> Node:
+    return Node(run, LaunchSpec(gpus=gpus, cpus=cpus, workers=workers), True, "missing", True, step)
 
 
 def finish(
-    store: Store, run: RunSpec, seconds: float, device: str = "cpu", threads: int = 1, name: str = "a chip"
-) -> None:
+    store: Store, run: RunSpec, seconds: float, device: str = "cpu", threads: int = 1, name: str = "a chip",
+    workers: int | None = None,
+) -> None:  # fmt: skip
     run_dir = store.run(run)
     with run_dir.acquire():
         run_dir.write_spec(run)
-        run_dir.write_environment({"execution": {"device": device, "threads": threads}, "attempts": [{"device": name}]})
+        execution = {"device": device, "threads": threads} | ({} if workers is None else {"workers": workers})
+        run_dir.write_environment({"execution": execution, "attempts": [{"device": name}]})
         run_dir.complete({"seconds": seconds, "steps": 60})
+
+
+FIXED = Rates(1e9, 1e9, float("inf"), 0.0, False, "fixed")
 
 
 class Fixed:
@@ -63,7 +68,7 @@ class Fixed:
 
     def rates(self, work: Any, precision: str) -> Rates:
         self.asked.append((precision,))
-        return Rates(1e9, 1e9, float("inf"), 0.0, False, "fixed")
+        return FIXED
 
 
 @pytest.fixture(autouse=True)
@@ -153,6 +158,46 @@ def test_runs_of_another_length_are_scaled_by_steps_and_probings(tmp_path: Path)
     works = [count_run(run, DATASETS["digits"], {}).total.flops for run in (longer, spec())]
     assert found.seconds == pytest.approx(5 * works[0] / works[1])
     assert found.how == "measured from 1 run of another length, scaled (a chip)"
+
+
+def test_runs_on_as_many_workers_come_first(tmp_path: Path, asked: list[Any]) -> None:
+    store = Store(tmp_path)
+    for seed, (seconds, workers) in enumerate(((8.0, None), (8.0, 1), (5.0, 2), (3.0, 4))):
+        finish(store, spec(seeds__data=seed), seconds, workers=workers)
+    found = estimator(store, spec())
+    told = [(each.seconds, each.how) for each in (found.estimate(node(spec(), workers=k)) for k in (1, 2, 4))]
+    assert told == [
+        (8.0, "measured from 2 runs (a chip)"),
+        (5.0, "measured from 1 run on 2 workers (a chip)"),
+        (3.0, "measured from 1 run on 4 workers (a chip)"),
+    ]
+    assert asked == []
+    longer = found.estimate(node(spec(train__epochs=30), workers=2))
+    assert longer.how == "measured from 1 run of another length, scaled on 2 workers (a chip)"
+    work = [count_run(spec(train__epochs=epochs), DATASETS["digits"], {}) for epochs in (30, 10)]
+    assert longer.seconds == pytest.approx(5 * work[0].seconds(FIXED, 2) / work[1].seconds(FIXED, 2))
+
+
+def test_runs_on_other_numbers_of_workers_are_scaled_which_is_said(tmp_path: Path) -> None:
+    finish(Store(tmp_path), spec(), 8.0)
+    found = estimator(Store(tmp_path), spec())
+    work = count_run(spec(), DATASETS["digits"], {})
+    for workers in (2, 4):
+        told = found.estimate(node(spec(), workers=workers))
+        assert told.seconds == pytest.approx(8 * work.seconds(FIXED, workers) / work.seconds(FIXED))
+        assert told.how == (
+            f"measured from 1 run, scaled to {workers} workers: several are assumed to share steps and embeddings at "
+            "90% of ideal speed (Goyal et al. 2017) (a chip)"
+        )
+    finish(Store(tmp_path), spec(seeds__data=1), 8.0, workers=2)
+    alone = estimator(Store(tmp_path), spec()).estimate(node(spec(train__epochs=20)))
+    assert alone.how == "measured from 1 run of another length, scaled (a chip)"
+
+
+def test_flops_are_shared_by_workers_which_is_said(tmp_path: Path) -> None:
+    found = estimator(Store(tmp_path)).estimate(node(spec(), workers=2))
+    assert found.seconds == pytest.approx(count_run(spec(), DATASETS["digits"], {}).seconds(FIXED, 2))
+    assert found.how.startswith("fixed, shared by 2 workers: several are assumed")
 
 
 def test_without_runs_it_is_flops_at_the_rates_of_the_device(tmp_path: Path, asked: list[Any]) -> None:

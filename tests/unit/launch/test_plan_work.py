@@ -10,7 +10,7 @@ import torch
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.launch import calibration as module
 from rt_scale.launch.calibration import Calibration, Rates, assumed
-from rt_scale.launch.run_work import RunWork, count_run, meta_network
+from rt_scale.launch.run_work import EFFICIENCY, RunWork, count_run, meta_network
 from rt_scale.launch.work import Operation, Work, count
 from rt_scale.spec.run import RunSpec
 
@@ -126,6 +126,25 @@ def test_seconds_are_computing_and_issuing_which_gpus_do_at_once() -> None:
     assert Rates(**rates, overlaps=False).seconds(work) == 1 + 2 + 3 + 40
     assert Rates(**rates, overlaps=True).seconds(work) == 40
     assert Rates(**{**rates, "call": 0.0}, overlaps=True).seconds(work) == 6
+
+
+@pytest.mark.parametrize("moves", ["none", "ema"])
+def test_workers_share_steps_and_embeddings_and_the_first_fits_probes(moves: str) -> None:
+    work = counted(teacher={"update": moves})
+    rates = Rates(1e6, 1e7, 1e8, 0.0, False, "")
+    alone = rates.seconds(work.fits_at_start) + rates.seconds(work.fits) * work.evaluations
+    one = work.seconds(rates)
+    assert one == pytest.approx(rates.seconds(work.total))
+    assert 0 < alone < one
+    for workers in (2, 8):
+        assert work.seconds(rates, workers) == pytest.approx(alone + (one - alone) / workers / EFFICIENCY)
+
+
+def test_issuing_operations_is_not_shared() -> None:
+    work = counted()
+    rates = Rates(float("inf"), float("inf"), float("inf"), 1e-5, True, "")
+    assert work.seconds(rates, 4) > work.seconds(rates)
+    assert Work(1, 2, 4, 8).among(2) == Work(0.5, 1, 2, 8)
 
 
 def test_assumed_rates_say_so() -> None:

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import pytest
 from rich.console import Console
 
-from rt_scale.launch import progress
-from rt_scale.launch.progress import RunBar, SweepTable, counting, probe_text
+from rt_scale.launch.progress import RunBar, Score, counting, probe_text, scores
 
 VALUES = {"probe/student/linear": 0.4567, "probe/teacher/linear": 0.25, "probe/student/knn": 0.9}
 
@@ -39,6 +37,16 @@ def text(made: Console) -> str:
 )
 def test_probes_in_percent_as_far_as_they_are_known(values: dict[str, float], expected: str) -> None:
     assert probe_text(values) == expected
+
+
+def test_scores_are_the_student_s_and_the_classifier_s() -> None:
+    found = scores(VALUES | {"test/accuracy": 0.8, "probe/input/linear": 0.1, "probe/student/ridge": 0.2})
+    assert found == [
+        Score("test accuracy", 0.8, "test accuracy 80.0"),
+        Score("linear", 0.4567, "linear 45.7 (teacher 25.0)"),
+        Score("knn", 0.9, "knn 90.0"),
+    ]
+    assert scores({"train/loss": 1.0}) == []
 
 
 def drive(bar: RunBar) -> None:
@@ -80,65 +88,6 @@ def test_a_new_run_does_not_say_that_it_resumes() -> None:
     assert text(made) == ""
 
 
-def report(step: int, **more: Any) -> dict[str, Any]:
-    return {"step": step, "steps": 10, "stage": "training", "values": {}, **more}
-
-
-def test_a_sweep_in_a_pipe_is_a_line_a_run() -> None:
-    made = console(terminal=False)
-    with SweepTable(made, total=5, done_before=2) as table:
-        table.running("alpha=0.5,seed=0", report(1, values=VALUES))
-        table.running("alpha=1,seed=0", report(1))
-        table.running("alpha=1,seed=0", report(1, warning="Checkpoint [3] is damaged"))
-        table.finished("alpha=0.5,seed=0", None)
-        table.finished("alpha=0.5,seed=0", None)
-        table.finished("alpha=1,seed=0", "The loss is nan [really].")
-    assert text(made).splitlines() == [
-        "warning alpha=1,seed=0: Checkpoint [3] is damaged",
-        "[3/5] alpha=0.5,seed=0  linear 45.7 (teacher 25.0), knn 90.0",
-        "[4/5] alpha=1,seed=0  FAILED: The loss is nan [really].",
-    ]
-    assert table.failed == {"alpha=1,seed=0": "The loss is nan [really]."}
-
-
-def test_a_long_quiet_sweep_in_a_pipe_says_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    made = console(terminal=False)
-    with SweepTable(made, total=5, done_before=2) as table:
-        table.running("a", report(1))
-        assert text(made) == ""
-        now[0] += progress.QUIET + 1
-        table.running("a", report(2))
-        table.running("a", report(3))
-    (line,) = text(made).splitlines()
-    assert line == "2 of 5 runs, 1 running, 31s so far"
-
-
-def test_a_sweep_in_a_terminal_is_a_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    made = console(terminal=True)
-    with SweepTable(made, total=9, done_before=1) as table:
-        table.running("alpha=0.5,seed=0", report(3, values=VALUES))
-        table.running("alpha=1,seed=0", report(5, stage="probing the student"))
-        now[0] = 3700.0
-        table.finished("alpha=0.5,seed=0", None)
-        table.finished("alpha=0.7,seed=0", "diverged")
-        live = Console(file=io.StringIO(), width=160)
-        live.print(table._render())
-    rows = [line.split() for line in text(live).splitlines()]
-    assert rows[0] == ["alpha=1,seed=0", "50", "%", "probing", "the", "student"]
-    assert "3 of 9 runs, 1 failed, 1h 01m so far, about 3h 05m left" in text(live)
-    assert "[2/9] alpha=0.5,seed=0  linear 45.7" in text(made)
-    assert "[3/9] alpha=0.7,seed=0  FAILED: diverged" in text(made)
-
-
-@pytest.mark.parametrize(("seconds", "expected"), [(0, "0s"), (59.9, "59s"), (61, "1m 01s"), (7265, "2h 01m")])
-def test_durations(seconds: float, expected: str) -> None:
-    assert progress._duration(seconds) == expected
-
-
 @pytest.mark.parametrize("terminal", [True, False])
 def test_counting_shows_a_bar_in_a_terminal_and_nothing_in_a_pipe(terminal: bool) -> None:
     made = console(terminal)
@@ -161,19 +110,13 @@ def test_counting_tells_the_rate_and_the_time_left() -> None:
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_a_run_and_a_sweep_on_noise_show_the_numbers_on_images(terminal: bool) -> None:
+def test_a_run_on_noise_shows_the_numbers_on_images(terminal: bool) -> None:
     values = {f"probe@digits/{name.removeprefix('probe/')}": value for name, value in VALUES.items()}
-    wanted = "linear on digits 45.7 (teacher 25.0), knn on digits 90.0"
     made = console(terminal)
     with RunBar(made) as bar:
         bar.started(0, 10)
         bar.logged(5, 0.5, values)
-    assert wanted in " ".join(text(made).split())
-    made = console(terminal)
-    with SweepTable(made, 2, 0) as table:
-        table.running("sigma=1", {"step": 5, "steps": 10, "stage": "training", "values": values})
-        table.finished("sigma=1", None)
-    assert f"[1/2] sigma=1  {wanted}" in text(made)
+    assert "linear on digits 45.7 (teacher 25.0), knn on digits 90.0" in " ".join(text(made).split())
 
 
 def test_a_run_says_what_was_decided() -> None:

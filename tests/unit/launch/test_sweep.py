@@ -13,8 +13,18 @@ from typing import Any
 import pytest
 
 from rt_scale.launch import sweep as module
-from rt_scale.launch.sweep import board_metrics, finished_runs, reason, run_sweep
+from rt_scale.launch.queue import Task
+from rt_scale.launch.sweep import (
+    Sweep,
+    Where,
+    failed_before,
+    finished_runs,
+    reason,
+    run_sweeps,
+    wanted,
+)
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec, expand
 from rt_scale.store.store import Store
 
@@ -33,10 +43,14 @@ def store(tmp_path: Path) -> Store:
 
 
 def finish(store: Store, point: Point) -> None:
-    run_dir = store.run(point.spec)
+    complete(store, point.spec, point.label)
+
+
+def complete(store: Store, spec: RunSpec, label: str) -> None:
+    run_dir = store.run(spec)
     with run_dir.acquire():
-        run_dir.write_spec(point.spec)
-        run_dir.complete({"last": {}, "label": point.label})
+        run_dir.write_spec(spec)
+        run_dir.complete({"last": {}, "label": label})
 
 
 @pytest.fixture
@@ -44,12 +58,13 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Stands in for Ray: finishes the first run, tells a refusal of the second, says nothing of the others."""
     calls: list[dict[str, Any]] = []
 
-    def run_points(todo: list[Point], launch: Any, *, store: str, **more: Any) -> dict[str, str]:
-        calls.append({"todo": todo, "launch": launch, "store": store, **more})
-        finish(Store.open(store), todo[0])
-        return {todo[1].label: "refused"} if len(todo) > 1 else {}
+    def run(todo: list[Task], total: int, where: Where, view: Any, stopping: Any, lost: Any) -> dict[str, str]:
+        calls.append({"todo": todo, "where": where, "lost": lost})
+        with view(total, total - len(todo)):
+            complete(where.store, todo[0].spec, todo[0].label)
+        return {todo[1].spec.name: "refused"} if len(todo) > 1 else {}
 
-    monkeypatch.setattr(module, "run_points", run_points)
+    monkeypatch.setattr(module, "_run", run)
     return calls
 
 
@@ -61,20 +76,25 @@ def go(points: list[Point], store: Store, tmp_path: Path, **changes: Any) -> Any
         views.append((total, done))
         yield "view"
 
-    given = {"store": store, "data_dir": tmp_path / "data", "device": "auto", "concurrency": None, "view": view}
-    sweep = changes.pop("sweep", SWEEP)
-    return run_sweep(sweep, points, "name: small\n", **{**given, **changes}), views
+    sweep = Sweep(changes.pop("sweep", SWEEP), points, "name: small\n")
+    more = {key: changes.pop(key) for key in ("stopping", "lost") if key in changes}
+    where = Where(store=store, data_dir=tmp_path / "data", **changes)
+    (outcome,) = run_sweeps([sweep], where, view, **more)
+    return outcome, views
 
 
 def test_a_driver_runs_what_is_not_finished(
     points: list[Point], store: Store, tmp_path: Path, launched: list[Any]
 ) -> None:
     finish(store, points[1])
-    outcome, views = go(points, store, tmp_path, device="cpu", concurrency=3)
+    lost = [].append
+    outcome, views = go(points, store, tmp_path, device="cpu", concurrency=3, lost=lost)
     (call,) = launched
-    assert call["todo"] == [points[0], points[2]]
-    assert (call["launch"], call["store"], call["device"]) == (SWEEP.launch, store.place, "cpu")
-    assert (call["data_dir"], call["concurrency"], call["view"]) == (tmp_path / "data", 3, "view")
+    assert [(task.label, task.spec, task.launch) for task in call["todo"]] == [
+        (point.label, point.spec, SWEEP.launch) for point in (points[0], points[2])
+    ]
+    assert call["where"] == Where(store=store, data_dir=tmp_path / "data", device="cpu", concurrency=3)
+    assert call["lost"] is lost
     assert views == [(3, 1)]
     assert [point for point, _ in outcome.finished] == points[:2]
     assert outcome.failed == {points[2].label: "refused"}
@@ -82,6 +102,56 @@ def test_a_driver_runs_what_is_not_finished(
     assert folder.file.read_text() == "name: small\n"
     assert folder.runs() == [point.spec.name for point in points]
     assert folder.board.is_dir()
+
+
+def test_asked_to_stop_it_ends_as_ctrl_c_does(
+    points: list[Point], store: Store, tmp_path: Path, launched: list[Any]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        go(points, store, tmp_path, stopping=lambda: True)
+    assert len(launched) == 1
+
+
+def test_several_sweeps_are_one_queue_of_distinct_runs() -> None:
+    other = SweepSpec(name="other", base=BASE, axes={"student.alpha": [1.0, 0.25]}, launch=LaunchSpec(cpus=2))
+    sweeps = [Sweep(each, expand(each), "") for each in (SWEEP, other)]
+    tasks = list(wanted(sweeps).values())
+    assert [(task.label, task.launch.cpus) for task in tasks] == [
+        ("small: alpha=0.1,seed=0", 1), ("small: alpha=0.5,seed=0", 1), ("small: alpha=1,seed=0", 1),
+        ("other: alpha=0.25,seed=0", 2),
+    ]  # fmt: skip
+    assert next(iter(wanted(sweeps[:1]).values())).label == "alpha=0.1,seed=0"
+    with pytest.raises(InputError, match="names of their own; given: small, small"):
+        wanted([sweeps[0], sweeps[0]])
+
+
+def test_runs_that_failed_are_named_with_what_tries_them_again(store: Store) -> None:
+    start = {"teacher": {"start_from": {"run": {"same_but": {"seeds": {"student": 9}}}}}}
+    points = expand(SweepSpec(name="a", base={**BASE, **start}, axes={"student.alpha": [0.1, 0.5]}))
+    first = points[0].spec.starts[0].run
+    for spec in (first, points[1].spec):
+        run_dir = store.run(spec)
+        with run_dir.acquire():
+            run_dir.fail({"reason": "It diverged."})
+    with store.run(points[0].spec).acquire():
+        pass  # that one was stopped
+    tasks = [Task(point.label, point.spec, LaunchSpec()) for point in points]
+    why = "It diverged. (It failed before, and is tried again with --retry-failed.)"
+    assert failed_before(tasks, store) == {first.name: why, points[1].spec.name: why}
+
+
+def test_on_a_cluster_what_this_machine_lacks_does_not_matter(
+    store: Store, tmp_path: Path, launched: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = expand(SweepSpec(name="a", base={**BASE, "data": {"name": "my_own"}}))
+    with pytest.raises(InputError, match="my_own"):
+        go(absent, store, tmp_path)
+    go(absent, store, tmp_path, address="10.0.0.1:6379")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(InputError, match="my_own"):
+        go(absent, Store(tmp_path / "other"), tmp_path, address="local")
+    go(absent, Store(tmp_path / "other"), tmp_path)
+    assert len(launched) == 2
 
 
 def test_a_finished_sweep_starts_no_ray(points: list[Point], store: Store, tmp_path: Path, launched: list[Any]) -> None:
@@ -166,37 +236,3 @@ def test_finished_runs_are_in_the_sweeps_order(points: list[Point], store: Store
     finish(store, points[2])
     finish(store, points[0])
     assert [point for point, _ in finished_runs(points, store)] == [points[0], points[2]]
-
-
-@pytest.mark.parametrize(
-    ("probe", "there", "absent"),
-    [
-        ({"knn": 0}, "probe/student/linear_standardized", "knn"),
-        ({"linear": False}, "probe/input/knn", "linear"),
-        ({"standardized": False}, "probe/teacher/linear", "standardized"),
-    ],
-)
-def test_the_board_has_a_column_for_what_is_probed(probe: dict[str, Any], there: str, absent: str) -> None:
-    tags = board_metrics(expand(SweepSpec(name="a", base={**BASE, "probe": probe})))
-    assert there in tags
-    assert not [tag for tag in tags if absent in tag]
-    assert "train/loss" in tags
-    assert len(tags) == len(set(tags))
-
-
-@pytest.mark.parametrize("data", [{"name": "gaussian", "size": 8, "samples": 60}, {"name": "stl10_unlabeled"}])
-def test_a_set_without_labels_has_no_columns_of_its_own_and_a_grid_with_others_has(data: dict[str, Any]) -> None:
-    base = {**BASE, "data": data, "probe": {"also": ["stl10", "digits"]}}
-    tags = board_metrics(expand(SweepSpec(name="a", base=base)))
-    assert {tag.partition("/")[0] for tag in tags} == {"probe@stl10", "probe@digits", "train", "distance"}
-    images = {**base, "data": {"name": "my_own"}}
-    mixed = [point for each in (base, images) for point in expand(SweepSpec(name="a", base=each))]
-    assert "probe/student/linear" in board_metrics(mixed)
-
-
-def test_the_board_has_the_columns_of_every_point() -> None:
-    """A probe that only some points of the grid have is a column, too, and each once."""
-    points = expand(SweepSpec(name="a", base=BASE, axes={"probe.knn": [0, 5], "probe.linear": [True]}))
-    tags = board_metrics(points)
-    assert {"probe/student/linear", "probe/student/knn"} <= set(tags)
-    assert len(set(tags)) == len(tags)

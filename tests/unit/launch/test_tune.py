@@ -2,84 +2,146 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.tune.search import Searcher
 
 from rt_scale.launch import tune
-from rt_scale.launch.tune import _Forward, _in_words
-from rt_scale.spec.errors import RunError
-from rt_scale.spec.sweep import LaunchSpec, SweepSpec, expand
+from rt_scale.launch.queue import Queue, Task
+from rt_scale.launch.stopping import NOTICE
+from rt_scale.launch.tune import _AllStopped, _config, _Follower, _Handout, _Pulse
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.store import Store
+from tests.unit.launch.test_queue import Told
 
 
-def test_errors_of_a_trial_are_told_in_words() -> None:
-    assert _in_words(RunError("The disk is full.")) == "The disk is full."
-    told = _in_words(ImportError("no module\n  named torch"))
-    assert "could not be started (ImportError: no module named torch)" in told
-    assert "rt-scale doctor" in told
+class News:
+    """A desk with one piece of news."""
+
+    def __init__(self, news: dict[str, Any]) -> None:
+        self._news, self.stops = news, list[str]()
+
+    def news(self) -> dict[str, Any]:
+        news, self._news = self._news, {}
+        return news
+
+    def stop(self, why: str) -> None:
+        self.stops.append(why)
 
 
-class Recorder:
-    """A view that remembers."""
+class View(Told):
+    """One that runs report to, too."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
+        super().__init__()
+        self.shown: list[tuple[str, Any]] = []
+        self.texts: list[str] = []
+        self.ticks = 0
 
-    def running(self, label: str, result: Any) -> None:
-        self.calls.append(("running", label, result["step"]))
+    def running(self, label: str, report: Any) -> None:
+        self.shown.append((label, report))
 
-    def finished(self, label: str, error: str | None) -> None:
-        self.calls.append(("finished", label, error))
+    def tick(self) -> None:
+        self.ticks += 1
 
-
-def test_events_of_trials_reach_the_view_and_errors_are_kept() -> None:
-    view = Recorder()
-    forward = _Forward(view)
-
-    def trial(label: str) -> Any:
-        return type("Trial", (), {"config": {"run": {"label": label}}})()
-
-    for label, result in [
-        ("a", {"state": "running", "step": 1}),
-        ("a", {"state": "done"}),
-        ("b", {"state": "failed", "error": "bad"}),
-        ("c", {"step": 3}),
-    ]:
-        forward.on_trial_result(1, [], trial(label), result)
-    forward.on_trial_error(1, [], trial("d"))
-    assert view.calls[:3] == [("running", "a", 1), ("finished", "a", None), ("finished", "b", "bad")]
-    kind, label, error = view.calls[3]
-    assert (kind, label) == ("finished", "d")
-    assert error.startswith("its process died 4 times")
-    assert forward.errors == {"b": "bad", "d": error}
-    assert forward.__getstate__() == {}
+    def said(self, text: str) -> None:
+        self.texts.append(text)
 
 
-@pytest.mark.parametrize("loader", ["auto", "map"])
-def test_the_reader_reaches_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loader: Any) -> None:
-    """From the sweep's file to Tune's configurations, and from one of these to the run's settings."""
-    base = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
-    points = expand(SweepSpec(name="small", base=base, axes={"student.alpha": [0.1, 0.5]}))
-    configs: list[dict[str, Any]] = []
+def spec(seed: int) -> RunSpec:
+    document = {"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2"}, "seeds": {"student": seed}}
+    return RunSpec.model_validate(document)
 
-    class Tuner:
-        def __init__(self, trainable: Any, param_space: dict[str, Any], **_: Any) -> None:
-            configs.extend(param_space["run"]["grid_search"])
 
-        def fit(self) -> None:
-            """Nothing is run."""
+def trial(name: str, status: str = "RUNNING") -> Any:
+    return type("Trial", (), {"trial_id": name, "status": status})()
 
-    monkeypatch.setattr(tune.tune, "Tuner", Tuner)
-    monkeypatch.setattr(tune, "local_ray", contextlib.nullcontext)
-    monkeypatch.setattr(tune, "refuse_impossible", lambda launch: None)
-    launch = LaunchSpec(loader=loader)
-    tune.run_points(points, launch, store=tmp_path, data_dir=tmp_path, device="cpu", view=Recorder())
-    assert [config["label"] for config in configs] == [point.label for point in points]
-    given: list[Any] = []
-    monkeypatch.setattr("rt_scale.experiments.run.run", lambda spec, settings: given.append((spec, settings)))
-    tune._run(configs[1])
-    ((spec, settings),) = given
-    assert spec == points[1].spec
-    assert (settings.loader, settings.threads, settings.device) == (loader, 1, "cpu")
+
+@pytest.fixture
+def view() -> View:
+    return View()
+
+
+@pytest.fixture
+def queue(tmp_path: Path, view: View) -> Queue:
+    tasks = [Task(f"run {seed}", spec(seed), LaunchSpec(retries=0)) for seed in range(3)]
+    return Queue(tasks, Store(tmp_path), view, concurrency=2)
+
+
+def test_the_queue_is_handed_out_and_hears_how_runs_ended(
+    queue: Queue, view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "PULSE", 0.0)
+    report = {"began": 0, "step": 3, "warnings": ["hot", "dry"], "values": {}}
+    desk = News({})
+    pulse = _Pulse(desk, queue, view, lambda: False)
+    follower = _Follower(queue, pulse)
+    handout = _Handout(follower, lambda task: {"label": task.label})
+    assert handout.set_search_properties(None, None, {})
+    assert handout.suggest("a") == {"run": {"label": "run 0"}}
+    desk._news = {spec(0).name: report, "unknown": report}
+    assert [handout.suggest(name) for name in "bc"] == [{"run": {"label": "run 1"}}, None]
+    assert view.shown == [("run 0", {**report, "warning": "hot dry"})]
+    assert view.ticks == 3
+    follower.on_trial_result(1, [], trial("a"), {"state": "done", "why": "", "values": {"x": 1.0}})
+    assert handout.suggest("c") == {"run": {"label": "run 2"}}
+    follower.on_trial_error(1, [], trial("a"))  # it had ended
+    follower.on_trial_error(1, [], trial("b"))
+    follower.on_trial_result(1, [], trial("c"), {"state": "failed", "why": "bad", "values": {}})
+    assert view.ends == [
+        ("run 0", None), ("run 1", "its process died, 1 times in a row without a new checkpoint."), ("run 2", "bad"),
+    ]  # fmt: skip
+    assert handout.suggest("d") == Searcher.FINISHED
+    assert follower.__getstate__() == _AllStopped(follower).__getstate__() == {}
+
+
+def test_asked_to_stop_it_tells_the_desk_once_and_ends_when_nothing_runs(
+    queue: Queue, view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "PULSE", 0.0)
+    asked: list[bool] = []
+    desk = News({})
+    follower = _Follower(queue, _Pulse(desk, queue, view, lambda: bool(asked)))
+    handout, stopper = _Handout(follower, lambda task: {}), _AllStopped(follower)
+    handout.suggest("a")
+    follower.on_step_begin(1, [trial("a")])
+    assert not stopper.stop_all()
+    assert not stopper("a", {})
+    asked.append(True)
+    for _ in range(2):
+        follower.on_step_begin(1, [trial("a"), trial("b", "PENDING")])
+        assert not stopper.stop_all()
+    assert handout.suggest("c") == Searcher.FINISHED
+    assert (desk.stops, view.texts) == (["the sweep was asked to stop"], [NOTICE])
+    follower.on_step_begin(1, [trial("a", "TERMINATED"), trial("b", "PENDING")])
+    assert stopper.stop_all()
+
+
+def test_news_are_looked_at_now_and_then(queue: Queue, view: View) -> None:
+    pulse = _Pulse(News({}), queue, view, lambda: False)
+    for _ in range(3):
+        pulse()
+    assert view.ticks == 1
+
+
+class Cluster:
+    local = False
+
+    def trial_resources(self, launch: LaunchSpec) -> dict[str, float]:
+        return {"CPU": float(launch.cpus)}
+
+
+def test_a_trial_is_told_everything_in_plain_values(tmp_path: Path) -> None:
+    launch = LaunchSpec(cpus=2, loader="map")
+    place = tune.Place("s3://bucket/store", tmp_path, "cuda")
+    config = _config(Task("a", spec(1), launch), place, Cluster())  # type: ignore[arg-type]
+    assert RunSpec.model_validate(config["spec"]) == spec(1)
+    assert LaunchSpec.model_validate(config["launch"]) == launch
+    assert {key: config[key] for key in ("store", "data_dir", "device", "local", "bundle")} == {
+        "store": "s3://bucket/store", "data_dir": str(tmp_path), "device": "cuda", "local": False, "bundle": {"CPU": 2},
+    }  # fmt: skip
+    assert tune._resources({"run": config}).bundles == [{"CPU": 2}]
+    assert tune._resources({}).bundles == [{"CPU": 1}]

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from rt_scale.spec.axes import axis_names, expand_axis
+from rt_scale.spec.axes import axis_length, axis_names, expand_axis
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import SweepSpec, expand, load_run, load_sweep
 
@@ -48,6 +49,8 @@ def test_generated_and_listed_values_name_the_same_runs() -> None:
         ({"linspace": [0, 1]}, "[from, to, n]"),
         ({"linspace": [0, 1, 1]}, "at least 2"),
         ({"linspace": ["a", 1, 3]}, "[from, to, n]"),
+        ({"linspace": [0, float("inf"), 3]}, "[from, to, n]"),
+        ({"logspace": [0, 400, 3]}, "from -300 to 300"),
         ({"pow2": [0, 1], "linspace": [0, 1, 2]}, "must have one of"),
     ],
 )
@@ -55,6 +58,16 @@ def test_bad_axes_are_refused(axis: Any, words: str) -> None:
     with pytest.raises(InputError) as caught:
         expand_axis("x", axis)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("axis", "count"),
+    [([1, 2, 5], 3), ({"pow2": [2, 6]}, 5), ({"linspace": [0, 1, 10**9]}, 10**9), ({"logspace": [-4, 0, 9]}, 9)],
+)
+def test_the_length_of_an_axis_is_known_without_its_values(axis: Any, count: int) -> None:
+    assert axis_length("x", axis) == count
+    with pytest.raises(InputError, match="no values"):
+        axis_length("x", [])
 
 
 def test_the_grid_is_the_product_and_seeds_vary_slowest() -> None:
@@ -67,6 +80,12 @@ def test_the_grid_is_the_product_and_seeds_vary_slowest() -> None:
     assert points[1].spec.projector.out_dim == 4
     assert points[4].spec.seeds.model_dump() == {"teacher": 1, "student": 1, "data": 1, "probe": 1}
     assert points[0].configuration == points[4].configuration
+
+
+def test_different_values_have_different_labels() -> None:
+    near = [0.5, 0.12345678, 0.123456789, 1e-3]
+    labels = [point.label for point in expand(sweep(axes={"student.alpha": near}))]
+    assert labels == [f"alpha={text},seed=0" for text in ("0.5", "0.12345678", "0.123456789", "0.001")]
 
 
 def test_zipped_fields_vary_together() -> None:
@@ -87,6 +106,56 @@ def test_seeds_named_in_the_base_or_on_an_axis_stay() -> None:
 def test_equal_specs_appear_once() -> None:
     points = expand(sweep(axes={"encoder.norm": [None, "none"]}))
     assert len(points) == 1
+
+
+def test_points_share_the_parts_that_do_not_vary() -> None:
+    same = {"start_from": {"run": {"same_but": {"student": {"alpha": 1.0}}}}}
+    one, two = expand(sweep(base={**BASE, "teacher": same}, axes={"student.alpha": [0.25, 0.5]}))
+    assert one.spec.encoder is two.spec.encoder
+    assert one.spec.teacher is two.spec.teacher
+    assert one.spec.teacher.start_from is not None
+    assert one.spec.teacher.start_from.run.encoder is one.spec.encoder
+
+
+def test_equal_values_of_other_types_are_validated_apart() -> None:
+    with pytest.raises(InputError) as caught:
+        expand(sweep(axes={"probe.every": [1, 1.0, True]}))
+    assert [f"'{given}' is no duration" in str(caught.value) for given in ("1", "1.0", "True")] == [True] * 3
+
+
+def test_what_does_not_fit_together_is_found_at_every_point() -> None:
+    axes = {"kind": ["distill", "supervise"], "student.temperature": [1.0, 0.5], "objective.label_noise": [0.0, 0.25]}
+    with pytest.raises(InputError) as caught:
+        expand(sweep(axes=axes))
+    message = str(caught.value)
+    assert [message.count(words) for words in ("kind distill never sees", "leave out student.temperature")] == [1, 1]
+
+
+def write(folder: Path, **fields: Any) -> Path:
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump({"name": "s", "base": BASE, **fields}, sort_keys=False))
+    return path
+
+
+def test_a_large_grid_is_refused_at_once(tmp_path: Path) -> None:
+    axes = {"student.alpha": {"linspace": [0, 1, 10**8]}, "projector.out_dim": [2, 4, 8]}
+    file = write(tmp_path, axes=axes, zip=[{"encoder.name": ["vgg11", "vgg16"], "data.size": [32, 40]}], seeds=10**9)
+    with pytest.raises(InputError) as caught:
+        load_sweep(file)
+    lengths = (
+        "100,000,000 (student.alpha) x 3 (projector.out_dim) x 2 (encoder.name with data.size) x 1,000,000,000 (seeds)"
+    )
+    for words in ("'s'", "600,000,000,000,000,000 runs", "more than 10,000", lengths, "--yes", "--set student.alpha="):
+        assert words in str(caught.value)
+
+
+def test_the_limit_is_of_runs_and_can_be_moved(tmp_path: Path) -> None:
+    file = write(tmp_path, axes={"student.alpha": [0, 0.5, 1]}, seeds=[4, 7])
+    assert [len(load_sweep(file, limit=limit)[1]) for limit in (6, None)] == [6, 6]
+    assert len(load_sweep(file)[1]) == 6
+    with pytest.raises(InputError, match="6 runs, more than 5"):
+        load_sweep(file, limit=5)
+    assert len(load_sweep(file, ["student.alpha=1"], limit=5)[1]) == 2
 
 
 def test_all_bad_points_are_listed_at_once() -> None:

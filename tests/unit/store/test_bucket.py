@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, StoreAway
 from rt_scale.store import retries
 from rt_scale.store.bucket import Bucket, Entry, changed_entries
-from rt_scale.store.retries import StorageAwayError
 from tests.unit.store.objects import Objects
 
 
@@ -93,23 +92,23 @@ def test_what_fails_for_a_while_is_tried_again(objects: Objects, watch: list[flo
 def test_patience_ends(objects: Objects, watch: list[float]) -> None:
     objects.before = Away(10**9)
     bucket = objects.bucket(patience=120.0)
-    with pytest.raises(StorageAwayError) as error:
+    with pytest.raises(StoreAway) as error:
         bucket.put("runs/a/result.json", b"1")
     assert 100 < sum(watch) <= 120
     assert max(watch) <= 15
     assert "did not write 's3://bucket/store/runs/a/result.json' within 120 s (AWS Error NETWORK" in str(error.value)
     assert "Nothing that was computed is lost" in str(error.value)
     before = sum(watch)
-    with pytest.raises(StorageAwayError, match="within 10 s"):
+    with pytest.raises(StoreAway, match="within 10 s"):
         bucket.get("a")
     assert sum(watch) - before <= 10
     objects.before = lambda operation, key: None
     assert bucket.get("a") is None or bucket.get("a")
     bucket.put("b", b"")
     objects.before = Away(10**9)
-    with pytest.raises(StorageAwayError, match="within 120 s"):
+    with pytest.raises(StoreAway, match="within 120 s"):
         bucket.get("a")
-    with bucket.brief() as quick, pytest.raises(StorageAwayError, match="within 10 s"):
+    with bucket.brief() as quick, pytest.raises(StoreAway, match="within 10 s"):
         quick.get("a")
 
 

@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.errors import InputError, RunError, StoreAway
 from rt_scale.store import remote_lease
 from rt_scale.store.claims import winners
 from rt_scale.store.lease import Owner
 from rt_scale.store.remote_lease import RemoteLease
-from rt_scale.store.retries import StorageAwayError
 from tests.unit.store.objects import Objects
 
 RUN = "runs/r"
@@ -171,7 +170,7 @@ def test_a_claim_that_took_long_to_write_is_taken_back(objects: Objects) -> None
 def test_a_store_too_slow_for_claims(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_lease, "SETTLING", 0.001)
     monkeypatch.setattr(remote_lease, "RESOLUTION", 1.0)
-    with pytest.raises(StorageAwayError, match="could not be claimed in 20 tries"):
+    with pytest.raises(StoreAway, match="could not be claimed in 20 tries"):
         RemoteLease(objects.bucket(), RUN)
     assert objects.keys() == []
 

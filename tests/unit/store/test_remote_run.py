@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.errors import InputError, RunError, StoreAway
 from rt_scale.store import remote_lease, remote_run
 from rt_scale.store.garbage import find_garbage, remove_garbage
 from rt_scale.store.lease import Owner
 from rt_scale.store.remote import RemoteStore
-from rt_scale.store.retries import StorageAwayError
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 from tests.unit.store.objects import Objects
@@ -140,7 +139,7 @@ def test_a_result_is_here_only_when_it_is_there(objects: Objects, machine: Any) 
                 raise OSError("away")
 
         objects.before = away
-        with pytest.raises(StorageAwayError, match="in this machine's mirror"):
+        with pytest.raises(StoreAway, match="in this machine's mirror"):
             run.complete({})
         assert run.result() is None
         objects.before = lambda operation, key: None
@@ -206,7 +205,7 @@ def test_what_could_not_be_sent_is_sent_by_the_next_attempt_here(objects: Object
         a.write_spec(FakeSpec())
         objects.before = away
         a.metrics_path.write_bytes(b"eight")
-        with pytest.raises(StorageAwayError):
+        with pytest.raises(StoreAway):
             a.save_checkpoint(8, weights("eight"))
         a.fail({"reason": "the store is away"})
     objects.before = lambda operation, key: None
@@ -238,7 +237,7 @@ def test_what_was_overtaken_is_not_kept(objects: Objects, machine: Any) -> None:
         a.write_spec(FakeSpec())
         a.save_checkpoint(4, weights("four"))
         objects.before = away
-        with pytest.raises(StorageAwayError):
+        with pytest.raises(StoreAway):
             a.save_checkpoint(8, weights("eight of a"))
     objects.before = lambda operation, key: None
     stop_waiting(objects)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ from torch import Tensor, nn
 
 from rt_scale.data.loader import Batch, OrderedLoader
 from rt_scale.spec.errors import RunError
-from rt_scale.training import dist
+from rt_scale.training import dist, loop
 from rt_scale.training.batch_norm import GlobalBatchNorm, with_global_statistics
 from rt_scale.training.dist import ALONE, Group, WorkerLost, differentiable_sum
-from rt_scale.training.loop import Means, Measured, Progress, train
+from rt_scale.training.loop import Means, Measured, Progress, Stopped, train
 from rt_scale.training.sharpening import Sharpening
 from tests.distributed import Ranks
 
@@ -61,6 +62,9 @@ class Watch:
 
     def after_epoch(self, progress: Progress, metrics: dict[str, float]) -> None:
         self.metrics = metrics
+
+    def stopped(self, progress: Progress) -> None:
+        """Nobody stops it."""
 
 
 def steps(group: Group, dtype: torch.dtype, samples: int, without: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -170,6 +174,43 @@ def test_reductions_count_rows_and_samples(tmp_path: Path) -> None:
     assert [each["leads"] for each in found] == [True, False]
     # d(s^2)/ds = 2 s = 12 at s = 2 + 4, and each rank's term of s has the factor 1 + rank.
     assert [each["gradient"].item() for each in found] == [12.0, 24.0]
+
+
+def halves(group: Group, asks: int) -> dict[str, Any]:
+    """Two epochs, stopped after step 2 as one rank asks for it, and gone on with."""
+    loop.STEPS_TOGETHER = 2
+    model, watch, progress = network(torch.float64), Watch(), Progress()
+    for number in (1, 5):
+        model[number] = nn.Identity()
+
+    def objective(model: nn.Module, batch: Batch, step: int) -> Measured:
+        logits = model(batch.images.permute(0, 3, 1, 2).double() / 255)
+        return Measured(nn.functional.cross_entropy(logits, batch.labels), {"size": logits.square().mean()})
+
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    how = {"epochs": 2, "progress": progress, "hooks": [watch], "group": group}
+    given = (model, Rows(group.rank, group.world, 25), objective, optimizer)
+    stopped: dict[str, Any] | None = None
+    try:
+        train(*given, **how, stop=lambda: group.rank == asks and progress.step >= 1)
+    except Stopped:
+        stopped = dataclasses.asdict(progress)
+        train(*given, **how)
+    return {"stopped": stopped, "metrics": watch.metrics, "state": model.state_dict()}
+
+
+def test_all_ranks_stop_at_one_step_where_one_is_asked_to(tmp_path: Path) -> None:
+    alone = halves(ALONE, asks=9)
+    assert alone["stopped"] is None
+    for asks in (0, 1):
+        first, second = Ranks(tmp_path / f"ranks-{asks}", 2, halves, asks).results()
+        assert first["stopped"] == second["stopped"]
+        assert (first["stopped"]["epoch"], first["stopped"]["step"]) == (0, 2)
+        assert first["stopped"]["sums"].keys() == {"loss", "grad_norm", "size"}
+        for found in (first, second):
+            assert found["metrics"] == pytest.approx(alone["metrics"], rel=1e-11)
+            for name, value in found["state"].items():
+                torch.testing.assert_close(value, alone["state"][name], rtol=0, atol=1e-12)
 
 
 def differing(group: Group, rank: int) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rt_scale.data.loader import Batch
-from rt_scale.training.loop import Diverged, Means, Measured, Progress, distance, train
+from rt_scale.training.loop import Diverged, Means, Measured, Progress, Stopped, distance, train
 
 
 class TenNumbers:
@@ -43,12 +43,16 @@ class Recorder:
     def __init__(self) -> None:
         self.steps: list[int] = []
         self.epochs: list[tuple[int, int, dict[str, float]]] = []
+        self.stops: list[int] = []
 
     def after_step(self, progress: Progress) -> None:
         self.steps.append(progress.step)
 
     def after_epoch(self, progress: Progress, metrics: dict[str, float]) -> None:
         self.epochs.append((progress.epoch, progress.step, metrics))
+
+    def stopped(self, progress: Progress) -> None:
+        self.stops.append(progress.step)
 
 
 def run(epochs: int, lr: float = 0.0, progress: Progress | None = None) -> tuple[nn.Linear, Recorder]:
@@ -102,6 +106,33 @@ def test_training_goes_on_from_its_progress() -> None:
     assert (progress.epoch, progress.step) == (3, 9)
     train(network, TenNumbers(), squares, optimizer, epochs=3, progress=progress, hooks=[recorder])
     assert torch.equal(network.weight, whole.weight)
+
+
+@pytest.mark.parametrize("at", range(1, 9))
+def test_asked_to_stop_after_any_step_it_goes_on_as_if_it_had_not_been(at: int) -> None:
+    whole, undisturbed = run(3, lr=1e-3)
+    network, recorder, progress = model(), Recorder(), Progress()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    parts = {"epochs": 3, "progress": progress, "hooks": [recorder]}
+    with pytest.raises(Stopped):
+        train(network, TenNumbers(), squares, optimizer, **parts, stop=lambda: progress.step >= at)
+    assert recorder.stops == [at] == [progress.step]
+    assert progress.epoch == at // 3
+    assert bool(progress.sums) == (at % 3 > 0)
+    train(network, TenNumbers(), squares, optimizer, **parts)
+    assert torch.equal(network.weight, whole.weight)
+    assert recorder.epochs == undisturbed.epochs
+    assert recorder.steps == undisturbed.steps
+
+
+def test_after_the_last_step_there_is_nothing_to_stop() -> None:
+    network, recorder, progress = model(), Recorder(), Progress()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    train(
+        network, TenNumbers(), squares, optimizer, epochs=2, progress=progress, hooks=[recorder],
+        stop=lambda: progress.step == 6,
+    )  # fmt: skip
+    assert (recorder.stops, progress.epoch) == ([], 2)
 
 
 def test_an_objective_is_told_how_many_steps_are_done() -> None:

@@ -1,0 +1,175 @@
+"""The command that runs sweeps."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rt_scale.cli.options import (
+    BestOption,
+    DataOption,
+    DeviceOption,
+    PriceOption,
+    SetOption,
+    StoreOption,
+    YesOption,
+    find_data_dir,
+    open_store,
+)
+from rt_scale.cli.reporting import print_report
+
+if TYPE_CHECKING:
+    from rt_scale.launch.live import SweepView
+    from rt_scale.launch.prices import PriceSheet
+    from rt_scale.launch.sweep import Sweep, Where
+    from rt_scale.report.sweep_report import SweepReport
+
+app = typer.Typer()
+SHOW_CURSOR = "\x1b[?25h"
+
+
+@app.command()
+def sweep(
+    files: Annotated[list[Path], typer.Argument(help="Sweep files (YAML), run as one queue.")],
+    overrides: SetOption = None,
+    store: StoreOption = None,
+    data_dir: DataOption = None,
+    device: DeviceOption = "auto",
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster: host:port, or auto (RAY_ADDRESS, else a Ray of its own).")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Runs at a time, at most.")] = None,
+    cpus: Annotated[int | None, typer.Option(help="CPU cores a worker, in place of launch.cpus.")] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs a worker, in place of launch.gpus.")] = None,
+    accelerator: Annotated[str | None, typer.Option(help="Type of GPU, in place of launch.accelerator.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Workers a run, in place of launch.workers.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try runs again that failed before.")] = False,
+    budget: Annotated[
+        float | None, typer.Option(min=0, help="Start nothing where the plan costs more; see rt-scale plan.")
+    ] = None,
+    price: PriceOption = None,
+    best: BestOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Run grids through Ray Tune; finished runs are not run again."""
+    from rt_scale.launch.plan_budget import prices_for
+    from rt_scale.launch.sweep import Where
+
+    prices = prices_for(budget, price)
+    launch = {"cpus": cpus, "gpus": gpus, "accelerator": accelerator, "workers": workers}
+    where = Where(
+        store=open_store(store),
+        data_dir=find_data_dir(data_dir),
+        device=device,
+        address=address,
+        concurrency=concurrency,
+        retry_failed=retry_failed,
+    )
+    given = {key: value for key, value in launch.items() if value is not None}
+    sweeps = load_files(files, overrides or [], given, yes)
+    if budget is not None:
+        _check_budget(sweeps, budget, prices, where)
+    run_loaded(sweeps, where, best)
+
+
+def _check_budget(sweeps: list[Sweep], budget: float, prices: PriceSheet | None, where: Where) -> None:
+    from rt_scale.launch.conditions import Conditions
+    from rt_scale.launch.plan_budget import refuse_over_budget
+
+    pairs = [(each.spec, each.points) for each in sweeps]
+    refuse_over_budget(pairs, budget, where.store, where.data_dir, Conditions(prices=prices))
+
+
+def load_files(
+    files: Sequence[Path], overrides: list[str], launch: Mapping[str, Any], yes: bool = False
+) -> list[Sweep]:
+    """The sweeps in files, as they are to be run.
+
+    Args:
+        files: sweep files.
+        overrides: ``key=value`` assignments.
+        launch: fields of every launch section, in place of those in the files.
+        yes: whether grids may be as large as they like.
+
+    Raises:
+        InputError: where a file or any of its runs is not valid.
+    """
+    return [_load(file, overrides, launch, yes) for file in files]
+
+
+def run_loaded(sweeps: Sequence[Sweep], where: Where, best: bool = False) -> list[SweepReport]:
+    """Run sweeps, print and write their reports; exits with 1 where a run has no result.
+
+    Args:
+        sweeps: to be run as one queue.
+        where: where and how.
+        best: whether the student's best epoch is reported, not its last.
+    """
+    from rt_scale.launch.stopping import stopping_on_signals
+    from rt_scale.launch.sweep import run_sweeps
+
+    log = where.store.sweep(sweeps[0].spec.name).path / "ray.log"
+    error = os.dup(2)  # which leads elsewhere while Ray is there
+    try:
+        with stopping_on_signals(lambda text: None) as stopping:
+            outcomes = run_sweeps(sweeps, where, _terminal(log), stopping, _says_lost(error))
+    finally:
+        os.close(error)
+    written = []
+    for each, outcome in zip(sweeps, outcomes, strict=True):
+        if outcome.finished:
+            written.append(print_report(each.spec, each.points, where.store, best, as_json=False))
+        for label, why in outcome.failed.items():
+            print(f"rt-scale: {label} has no result: {why}", file=sys.stderr)
+    if any(outcome.failed for outcome in outcomes):
+        raise typer.Exit(1)
+    return written
+
+
+def _load(file: Path, overrides: list[str], launch: Mapping[str, Any], yes: bool) -> Sweep:
+    from rt_scale.spec.document import build
+    from rt_scale.spec.sweep import GRID_LIMIT, LaunchSpec, as_run, load_sweep
+
+    spec, points = load_sweep(file, overrides, None if yes else GRID_LIMIT)
+    from rt_scale.launch.sweep import Sweep
+
+    if launch:
+        section = build(LaunchSpec, {**spec.launch.model_dump(), **launch}, "the command line")
+        spec = spec.model_copy(update={"launch": section})
+    return Sweep(spec, points, as_run(file, overrides))
+
+
+def _terminal(log: Path) -> Any:
+    """Makes the view of a sweep on what standard output is, while Ray's chatter goes to ``log``."""
+    from rt_scale.launch.chatter import chatter_to, console_on
+    from rt_scale.launch.live import SweepView
+
+    @contextmanager
+    def view(total: int, done_before: int) -> Iterator[SweepView]:
+        with chatter_to(log) as out, SweepView(console_on(out), total, done_before, log) as shown:
+            yield shown
+
+    return view
+
+
+def _says_lost(error: int) -> Callable[[str], None]:
+    """Ends this process, with a word on descriptor ``error``, as the head of its cluster is gone.
+
+    Ray would wait for it for a minute, and then end the process from a thread of its own, without one.
+    """
+
+    def lost(address: str) -> None:
+        text = (
+            f"rt-scale: the Ray cluster at {address} is gone: its head does not answer. Nothing is lost; once there is "
+            "a cluster again, the same command goes on from the last checkpoints.\n"
+        )
+        os.write(error, (SHOW_CURSOR if os.isatty(error) else "").encode() + text.encode())
+        os._exit(1)
+
+    return lost

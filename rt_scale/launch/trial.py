@@ -1,0 +1,95 @@
+"""One run inside a Ray worker: what a trial does, and how that ended, in plain values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rt_scale.launch.desk import PREEMPTED, Messenger
+from rt_scale.spec.errors import Held, RtScaleError, StoreAway
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import LaunchSpec
+
+# After desk, which sets what Ray reads when it is imported.
+import ray  # isort: skip
+
+
+def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Execute the run that a trial was given, and say how it ended.
+
+    Args:
+        given: ``spec`` and ``launch`` as JSON; ``store``, ``data_dir`` and ``device``; ``local``, whether all is on
+            one machine.
+
+    Returns:
+        ``state``, ``why`` and ``values`` as in :class:`rt_scale.launch.queue.Ended`.
+    """
+    # Imported here: the driver never needs torch.
+    from rt_scale.training.loop import Stopped
+
+    spec, launch = RunSpec.model_validate(given["spec"]), LaunchSpec.model_validate(given["launch"])
+    messenger = Messenger(spec.name, _where(launch, given))
+    messenger.begin()
+    try:
+        if launch.workers > 1:
+            from rt_scale.launch.ddp import run_with_workers  # Ray Train is needed nowhere else
+
+            result = run_with_workers(
+                spec, launch, store=given["store"], data_dir=Path(given["data_dir"]), device=given["device"],
+                messenger=messenger,
+            )  # fmt: skip
+        else:
+            result = _run(spec, launch, given, messenger)
+    except Stopped:
+        if messenger.told == PREEMPTED:
+            os._exit(0)  # nothing else is to start in this process: its node is about to go
+        return _ended("stopped", messenger.told)
+    except Held as error:
+        return _ended("held", str(error))
+    except StoreAway as error:
+        return _ended("away", str(error))
+    except Exception as error:
+        return _ended("failed", _in_words(error))
+    return _ended("done", values=result["last"])
+
+
+def _ended(state: str, why: str = "", values: Mapping[str, float] | None = None) -> dict[str, Any]:
+    return {"state": state, "why": why, "values": dict(values or {})}
+
+
+def _run(spec: RunSpec, launch: LaunchSpec, given: Mapping[str, Any], messenger: Messenger) -> dict[str, Any]:
+    from rt_scale.experiments.run import run
+    from rt_scale.experiments.settings import Settings
+    from rt_scale.store.store import Store
+
+    settings = Settings(
+        store=Store.open(given["store"]),
+        data_dir=Path(given["data_dir"]),
+        device=given["device"],
+        threads=launch.cpus,
+        loader=launch.loader,
+        observer=messenger,
+        stop=messenger.stop,
+    )
+    with messenger.reporting():
+        return run(spec, settings)
+
+
+def _where(launch: LaunchSpec, given: Mapping[str, Any]) -> str:
+    """What the run is executed on, in words: the node, where there are several, and the device."""
+    node = [] if given["local"] else [ray.util.get_node_ip_address()]
+    if launch.workers > 1:
+        return " ".join([*node, f"{launch.workers} workers"])
+    gpus = ray.get_gpu_ids()
+    device = f"cuda:{','.join(map(str, gpus))}" if gpus and given["device"] != "cpu" else given["device"]
+    return " ".join([*node, "cpu" if device == "auto" and not gpus else device])
+
+
+def _in_words(error: Exception) -> str:
+    """What ended a run; whatever happens once it is under way comes as an RtScaleError."""
+    if isinstance(error, RtScaleError):
+        return str(error)
+    detail = " ".join(str(error).split())
+    return f"it could not be started ({type(error).__name__}: {detail}); see what is missing with 'rt-scale doctor'"

@@ -1,0 +1,166 @@
+"""The grid of a sweep: how large it is, and its points, every one a validated run."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from rt_scale.spec.assembly import Assembler
+from rt_scale.spec.axes import axis_length, axis_names, expand_axis
+from rt_scale.spec.document import problem_lines, set_dotted
+from rt_scale.spec.errors import InputError, unknown_name
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.same import resolve_same
+
+if TYPE_CHECKING:
+    from rt_scale.spec.sweep import SweepSpec
+
+GRID_LIMIT = 10_000
+"""Runs of a grid that may be asked for without saying that so many are meant."""
+
+Group = dict[str, list[Any] | dict[str, list[Any]]]
+"""Dotted fields that vary together, each with its axis as written."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep: what varies there, and the spec.
+
+    Attributes:
+        values: dotted field -> value, for the axes alone, in the file's order.
+        seed: the repetition that the run belongs to.
+        spec: the run.
+    """
+
+    values: Mapping[str, Any]
+    seed: int
+    spec: RunSpec
+
+    @functools.cached_property
+    def configuration(self) -> str:
+        """The axes' values as text, e.g. ``alpha=0.5,out_dim=1024``; equal for all seeds, and for them alone."""
+        names = _names(tuple(self.values))
+        return ",".join(f"{names[key]}={_text(value)}" for key, value in self.values.items()) or "base"
+
+    @property
+    def label(self) -> str:
+        """The configuration and the seed, e.g. ``alpha=0.5,out_dim=1024,seed=3``."""
+        return f"{self.configuration},seed={self.seed}"
+
+
+@functools.cache
+def _names(keys: tuple[str, ...]) -> dict[str, str]:
+    return axis_names(keys)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return str(value).replace("/", "_").replace(" ", "")
+
+
+def refuse_large(sweep: SweepSpec, limit: int | None) -> None:
+    """Refuse a grid of more than ``limit`` runs, from the lengths of its axes alone; None refuses none."""
+    lengths = [(" with ".join(group), _length(group)) for group in _groups(sweep)]
+    lengths.append(("seeds", len(sweep.seed_values)))
+    runs = math.prod(length for _, length in lengths)
+    if limit is not None and runs > limit:
+        axes = " x ".join(f"{length:,} ({name})" for name, length in lengths)
+        raise InputError(
+            f"Sweep '{sweep.name}' is a grid of {runs:,} runs, more than {limit:,}: {axes}. Nothing was started. "
+            "If all of them are meant, say so with --yes; else shorten an axis in the file, or pin it, as with "
+            f"--set {next(iter(sweep.axes), 'student.alpha')}=VALUE."
+        )
+
+
+def expand(sweep: SweepSpec) -> list[Point]:
+    """Every run of the sweep, validated; equal specs appear once.
+
+    Seeds vary slowest, so that the first results cover the whole grid.
+
+    Raises:
+        InputError: listing every point of the grid that is not valid, before anything starts.
+    """
+    points: dict[str, Point] = {}
+    problems: dict[str, None] = {}
+    assembler = Assembler()
+    combinations = list(_combinations(sweep))
+    for seed in sweep.seed_values:
+        for values in combinations:
+            document: dict[str, Any] = sweep.base
+            for key, value in values.items():
+                document = set_dotted(document, key, value)
+            try:
+                spec = assembler.make(resolve_same(document, seed))
+            except ValidationError as error:
+                problems |= dict.fromkeys(problem_lines(RunSpec, error))
+                continue
+            except InputError as error:
+                problems[str(error)] = None
+                continue
+            points.setdefault(spec.hash, Point(values, seed, spec))
+    if problems:
+        raise InputError(f"Sweep '{sweep.name}' is not valid, nothing was started: {' '.join(problems)}")
+    return list(points.values())
+
+
+def _combinations(sweep: SweepSpec) -> Iterator[dict[str, Any]]:
+    columns = []
+    for group in _groups(sweep):
+        rows = zip(*(expand_axis(key, axis) for key, axis in group.items()), strict=True)
+        columns.append([dict(zip(group, row, strict=True)) for row in rows])
+    for parts in itertools.product(*columns):
+        yield {key: value for part in parts for key, value in part.items()}
+
+
+def _groups(sweep: SweepSpec) -> list[Group]:
+    """The axes of the grid, each a group of one or more fields, checked."""
+    groups = [group for group in [*({key: axis} for key, axis in sweep.axes.items()), *sweep.zip] if group]
+    taken: set[str] = set()
+    for group in groups:
+        for key in group:
+            _check_field(key)
+            if key in taken:
+                raise InputError(f"The field {key} is on two axes; keep one of them.")
+            taken.add(key)
+        _length(group)
+    return groups
+
+
+def _length(group: Group) -> int:
+    lengths = {key: axis_length(key, axis) for key, axis in group.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError(f"Zipped fields need equally many values; given: {lengths}.")
+    return next(iter(lengths.values()))
+
+
+def _check_field(key: str) -> None:
+    """Refuse an axis that names no field of RunSpec, or of the run that it starts from."""
+    fields = _dotted_fields(RunSpec)
+    start, inside, rest = key.partition(".start_from.")
+    if inside and f"{start}.start_from" in fields:
+        fields += [f"{start}.start_from.{name}" for name in ("run", "take", "part")]
+        for within in ("run.same_but.", "run."):
+            if rest.startswith(within):
+                _check_field(rest.removeprefix(within))
+                return
+    if key not in fields:
+        raise unknown_name("field of an axis", key, fields)
+
+
+def _dotted_fields(model: type[BaseModel], prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            names += _dotted_fields(inner, f"{prefix}{name}.")
+        else:
+            names.append(f"{prefix}{name}")
+    return names

@@ -1,0 +1,59 @@
+"""The TensorBoard server."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+from rt_scale.spec.errors import InputError
+
+
+def serve(
+    logdir: Path,
+    ready: Callable[[str], None],
+    *,
+    port: int | None = None,
+    host: str = "localhost",
+    refresh: Callable[[], None] | None = None,
+    interval: float = 5.0,
+) -> None:
+    """Show ``logdir`` in TensorBoard until interrupted (Ctrl-C).
+
+    Args:
+        logdir: folder of a sweep's view, or of runs.
+        ready: called once with the address to open.
+        port: where to listen; 0: any free port; None: 6006 or the next free one.
+        host: interface to listen on.
+        refresh: called every ``interval`` seconds, to link runs that have begun meanwhile.
+        interval: seconds between refreshes, also TensorBoard's own.
+
+    Raises:
+        InputError: where the port is in use or not allowed.
+    """
+    from tensorboard import default, program
+
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
+    title = f"rt-scale: {logdir.absolute().parent.name if logdir.name == 'board' else logdir.name}"
+    arguments = ["--logdir", str(logdir), "--host", host, "--window_title", title]
+    arguments += ["--reload_interval", f"{interval:g}"] + ([] if port is None else ["--port", str(port)])
+    server = program.TensorBoard(default.get_plugins())
+    server.configure(argv=["tensorboard", *arguments])
+    try:
+        # It prints a note on how it loads data, whatever the level of its log.
+        with contextlib.redirect_stderr(StringIO()):
+            address = server.launch()
+    except program.TensorBoardServerException as error:
+        problem = error.msg.strip()
+        raise InputError(f"TensorBoard cannot start: {problem} Choose another port with --port.") from error
+    ready(address)
+    try:
+        while True:
+            time.sleep(interval)
+            if refresh is not None:
+                refresh()
+    except KeyboardInterrupt:
+        return

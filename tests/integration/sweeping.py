@@ -1,0 +1,95 @@
+"""A small sweep, and what is seen of it from outside while it runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rt_scale.spec.sweep import Point, load_sweep
+from rt_scale.store.metrics import read_metrics
+from rt_scale.store.store import Store
+
+SWEEP: dict[str, Any] = {
+    "name": "small",
+    "base": {
+        "data": {"name": "digits"},
+        "encoder": {"name": "convnet_8_2", "norm": "batch"},
+        "projector": {"hidden": [32], "bottleneck": 16},
+        "train": {"epochs": 30, "batch_size": 128, "optimizer": {"name": "sgd", "lr": 0.001}},
+        "probe": {"every": "3ep", "epochs": 2, "standardized": False},
+    },
+    "axes": {"student.alpha": [1e-10, 1.0], "projector.out_dim": [16, 64]},
+}
+"""Four runs of about two seconds."""
+
+
+class Place:
+    """A sweep file with its store, and the command that a user repeats."""
+
+    def __init__(self, folder: Path, data_dir: Path) -> None:
+        self.store = Store(folder / "store")
+        self.data_dir = data_dir
+        self.file = folder / "small.yaml"
+        folder.mkdir(exist_ok=True)
+        self.change({})
+
+    def change(self, changes: dict[str, Any]) -> None:
+        self.file.write_text(yaml.safe_dump({**SWEEP, **changes}, sort_keys=False))
+
+    @property
+    def command(self) -> list[str]:
+        return ["sweep", str(self.file), "--store", str(self.store.root), "--data-dir", str(self.data_dir)]
+
+    @property
+    def points(self) -> list[Point]:
+        return load_sweep(self.file)[1]
+
+    def outcome(self, point: Point) -> tuple[bytes, Any, Any]:
+        """What must not depend on what happened on the way."""
+        run_dir = self.store.run(point.spec)
+        result = run_dir.result()
+        assert result is not None, point.label
+        weights = run_dir.path / "checkpoints" / str(result["steps"]) / "student.safetensors"
+        metrics = read_metrics(run_dir.metrics_path).drop_columns("time")
+        return weights.read_bytes(), metrics, (result["last"], result["best"])
+
+    def times(self) -> dict[str, int]:
+        """When each result was written."""
+        return {str(path): path.stat().st_mtime_ns for path in self.store.root.glob("runs/*/result.json")}
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def workers(place: Place) -> dict[int, Path]:
+    """Living processes that hold a run, with its directory."""
+    found = {}
+    for point in place.points:
+        path = place.store.run(point.spec).path
+        leases = sorted((path / "lease").glob("[0-9]*.json"), key=lambda lease: int(lease.stem))
+        if leases and not (path / "result.json").exists():
+            pid = json.loads(leases[-1].read_text())["pid"]
+            if alive(pid):
+                found[pid] = path
+    return found
+
+
+def training(place: Place) -> list[int]:
+    """Those processes that have trained for an epoch at least."""
+    return [pid for pid, path in workers(place).items() if any((path / "checkpoints").glob("[1-9]*"))]
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,0 +1,131 @@
+"""A sweep on a Ray of several nodes that lose nodes, notices, heads and processes: each run ends as if undisturbed."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rt_scale.experiments.run import run
+from rt_scale.experiments.settings import Settings
+from rt_scale.store.run_dir import RunDir
+from tests.integration.several_nodes import Nodes
+from tests.integration.sweeping import SWEEP, Place, training, until, workers
+
+Start = Callable[..., subprocess.Popen[str]]
+TIMEOUT = 400
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Place:
+    """The sweep's runs, one after the other in this process."""
+    place = Place(tmp_path_factory.mktemp("alone"), data_dir)
+    for point in place.points:
+        run(point.spec, Settings(store=place.store, data_dir=data_dir, device="cpu", threads=1))
+    return place
+
+
+def same(place: Place, undisturbed: Place) -> None:
+    assert [place.outcome(point) for point in place.points] == [undisturbed.outcome(point) for point in place.points]
+
+
+def begin(start: Start, place: Place, nodes: Nodes, *more: object) -> subprocess.Popen[str]:
+    return start(*place.command, "--address", nodes.address, *more, env=nodes.environment)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, err) == (0, ""), (process.returncode, out, err)
+    return out
+
+
+def attempts(place: Place) -> dict[str, int]:
+    return {point.label: place.store.run(point.spec).status().attempts for point in place.points}
+
+
+def test_a_node_is_lost_and_another_one_goes_on(
+    tmp_path: Path, data_dir: Path, start: Start, nodes: Nodes, undisturbed: Place, wait_for: Any
+) -> None:
+    place = Place(tmp_path, data_dir)
+    lost = nodes("add", 1)
+    process = begin(start, place, nodes)
+    wait_for(lambda: training(place), process)
+    (hit,) = workers(place).values()
+    before = attempts(place)
+    nodes("add", 1)
+    nodes("remove", lost)
+    out = finish(process)
+    same(place, undisturbed)
+    label = next(point.label for point in place.points if place.store.run(point.spec).path == hit)
+    assert attempts(place)[label] == before[label] + 1
+    assert f"waiting {label}: its process died; try 2 of 4" in out
+    assert f"Ray at {nodes.address}: 2 nodes, 1 CPU" in out
+
+
+def test_a_node_that_is_preempted_is_left_with_a_checkpoint(
+    tmp_path: Path, data_dir: Path, start: Start, nodes: Nodes, wait_for: Any
+) -> None:
+    place, alone = Place(tmp_path, data_dir), Place(tmp_path / "alone", data_dir)
+    base = {**SWEEP["base"], "train": {"epochs": 120, "batch_size": 128}}
+    base["probe"] = {"every": "40ep", "epochs": 2, "standardized": False}
+    for each in (place, alone):
+        each.change({"base": base, "axes": {"projector.out_dim": [64]}})
+    going = nodes("add", 1)
+    process = begin(start, place, nodes)
+    wait_for(lambda: training(place), process)
+    ((pid, path),) = workers(place).items()
+    assert nodes("drain", going) == "done"
+    wait_for(lambda: pid not in workers(place), process)
+    assert not (path / "result.json").exists()
+    left = RunDir(path).checkpoints.steps()[-1]
+    assert left % (40 * 12) != 0, "a checkpoint that the run would have written anyway"
+    nodes("add", 1)
+    finish(process)
+    (point,) = place.points
+    run(point.spec, Settings(store=alone.store, data_dir=data_dir, device="cpu", threads=1))
+    same(place, alone)
+
+
+def test_the_driver_is_killed_and_the_next_one_goes_on(
+    tmp_path: Path, data_dir: Path, start: Start, nodes: Nodes, undisturbed: Place, wait_for: Any
+) -> None:
+    place = Place(tmp_path, data_dir)
+    nodes("add", 1)
+    process = begin(start, place, nodes)
+    wait_for(lambda: training(place), process)
+    process.kill()
+    process.wait()
+    finish(begin(start, place, nodes))
+    same(place, undisturbed)
+
+
+def test_the_head_is_killed_and_there_is_a_new_one(
+    tmp_path: Path, data_dir: Path, start: Start, nodes: Nodes, undisturbed: Place, wait_for: Any, request: Any
+) -> None:
+    place = Place(tmp_path, data_dir)
+    nodes("add", 1)
+    process = begin(start, place, nodes)
+    wait_for(lambda: training(place), process)
+    nodes("behead")
+    out, err = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1, (out, err)
+    assert err.startswith(f"rt-scale: the Ray cluster at {nodes.address} is gone: its head does not answer.")
+    until(lambda: not workers(place))
+    finish(start(*place.command))  # a Ray of its own will do as well
+    same(place, undisturbed)
+
+
+def test_two_drivers_share_a_sweep_and_a_store(
+    tmp_path: Path, data_dir: Path, start: Start, nodes: Nodes, undisturbed: Place
+) -> None:
+    place = Place(tmp_path, data_dir)
+    for _ in range(2):
+        nodes("add", 1)
+    both = [begin(start, place, nodes, "--concurrency", 1) for _ in range(2)]
+    for process in both:
+        finish(process)
+    same(place, undisturbed)
+    assert attempts(place) == dict.fromkeys(attempts(place), 1)

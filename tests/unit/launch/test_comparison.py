@@ -1,0 +1,115 @@
+"""What the comparison view of a sweep is made of."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rt_scale.launch.comparison import board_metrics, board_runs, refresh_board
+from rt_scale.spec.sweep import SweepSpec, expand
+from rt_scale.store.store import Store
+
+BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
+
+
+def shown(axes: dict[str, list[Any]], **more: Any) -> dict[str, dict[str, Any]]:
+    """Label -> values of the runs of a sweep over ``axes``."""
+    runs = board_runs(expand(SweepSpec(name="a", base=BASE, axes=axes, **more)), Store(Path("store")))
+    return {run.label: dict(run.values) for run in runs}
+
+
+def test_names_and_axes_are_what_varies(tmp_path: Path) -> None:
+    axes = {"student.alpha": [0.5, 1.0], "encoder.norm": ["none"], "probe.linear": [True]}
+    points = expand(SweepSpec(name="a", base=BASE, axes=axes, seeds=2))
+    runs = board_runs(points, Store(tmp_path))
+    assert [run.label for run in runs] == [f"alpha={alpha},seed={seed}" for seed in (0, 1) for alpha in ("0.5", "1")]
+    assert [run.group for run in runs] == ["alpha=0.5", "alpha=1"] * 2
+    assert [run.values for run in runs] == [{"alpha": 0.5}, {"alpha": 1.0}] * 2
+    assert [run.folder for run in runs] == [tmp_path / "runs" / point.spec.name for point in points]
+    assert shown({"encoder.norm": ["none"]}) == {"base,seed=0": {}}
+    assert board_runs([], Store(tmp_path)) == []
+
+
+def test_values_keep_their_types() -> None:
+    axes = {"encoder.norm": ["none", "batch"], "probe.standardized": [True, False], "train.epochs": [1, 2]}
+    values = list(shown(axes).values())
+    assert values[0] == {"norm": "none", "standardized": True, "train.epochs": 1}
+    assert values[-1] == {"norm": "batch", "standardized": False, "train.epochs": 2}
+
+
+def test_the_output_dimension_is_shown_by_its_logarithm_where_that_is_whole() -> None:
+    assert shown({"projector.out_dim": [16, 65536]}) == {
+        "out_dim=16,seed=0": {"log2 out_dim": 4},
+        "out_dim=65536,seed=0": {"log2 out_dim": 16},
+    }
+    assert list(shown({"projector.out_dim": [16, 100]}).values()) == [{"out_dim": 16}, {"out_dim": 100}]
+
+
+def test_a_wide_axis_is_shown_by_its_logarithm_too_which_0_has_not() -> None:
+    assert list(shown({"student.alpha": [0, 1e-10, 1.0]}).values()) == [
+        {"alpha": 0, "log10 alpha": None},
+        {"alpha": 1e-10, "log10 alpha": pytest.approx(-10)},
+        {"alpha": 1.0, "log10 alpha": 0.0},
+    ]
+    assert shown({"student.alpha": [0.001, 1]})["alpha=0.001,seed=0"]["log10 alpha"] == pytest.approx(-3)
+    assert shown({"student.alpha": [0, 0.0011, 1]})["alpha=0,seed=0"] == {"alpha": 0}
+
+
+def test_the_view_is_made_in_the_sweeps_folder(tmp_path: Path) -> None:
+    sweep = SweepSpec(name="a", base=BASE, axes={"student.alpha": [0.5, 1.0]})
+    board = refresh_board(sweep, expand(sweep), Store(tmp_path))
+    assert board == tmp_path / "sweeps" / "a" / "board"
+    assert {"alpha=0.5,seed=0", "alpha=1,seed=0"} < set(os.listdir(board))
+
+
+def test_what_a_classifier_reaches_is_a_column_of_supervised_sweeps_alone() -> None:
+    classifier = {**BASE, "kind": "supervise", "projector": {"out_dim": 10}}
+    supervised, distilled = (expand(SweepSpec(name="a", base=base)) for base in (classifier, BASE))
+    assert board_metrics(supervised)[:2] == ["test/accuracy", "train/accuracy"]
+    assert "train/kl" not in board_metrics(supervised)
+    assert not [tag for tag in board_metrics(distilled) if "accuracy" in tag]
+    assert "train/kl" in board_metrics(distilled)
+    assert {"test/accuracy", "train/accuracy", "train/kl"} < set(board_metrics([*supervised, *distilled]))
+
+
+def test_student_and_teacher_come_first_as_five_columns_are_shown_at_first() -> None:
+    tags = board_metrics(expand(SweepSpec(name="a", base={**BASE, "probe": {"standardized": False}})))
+    assert tags[:4] == [f"probe/{role}/{kind}" for kind in ("linear", "knn") for role in ("student", "teacher")]
+    assert tags[4:6] == ["probe/input/linear", "probe/input/knn"]
+
+
+@pytest.mark.parametrize(
+    ("probe", "there", "absent"),
+    [
+        ({"knn": 0}, "probe/student/linear_standardized", "knn"),
+        ({"linear": False}, "probe/input/knn", "linear"),
+        ({"standardized": False}, "probe/teacher/linear", "standardized"),
+    ],
+)
+def test_the_board_has_a_column_for_what_is_probed(probe: dict[str, Any], there: str, absent: str) -> None:
+    tags = board_metrics(expand(SweepSpec(name="a", base={**BASE, "probe": probe})))
+    assert there in tags
+    assert not [tag for tag in tags if absent in tag]
+    assert "train/loss" in tags
+    assert len(tags) == len(set(tags))
+
+
+@pytest.mark.parametrize("data", [{"name": "gaussian", "size": 8, "samples": 60}, {"name": "stl10_unlabeled"}])
+def test_a_set_without_labels_has_no_columns_of_its_own_and_a_grid_with_others_has(data: dict[str, Any]) -> None:
+    base = {**BASE, "data": data, "probe": {"also": ["stl10", "digits"]}}
+    tags = board_metrics(expand(SweepSpec(name="a", base=base)))
+    assert {tag.partition("/")[0] for tag in tags} == {"probe@stl10", "probe@digits", "train", "distance"}
+    images = {**base, "data": {"name": "my_own"}}
+    mixed = [point for each in (base, images) for point in expand(SweepSpec(name="a", base=each))]
+    assert "probe/student/linear" in board_metrics(mixed)
+
+
+def test_the_board_has_the_columns_of_every_point() -> None:
+    """A probe that only some points of the grid have is a column, too, and each once."""
+    points = expand(SweepSpec(name="a", base=BASE, axes={"probe.knn": [0, 5], "probe.linear": [True]}))
+    tags = board_metrics(points)
+    assert {"probe/student/linear", "probe/student/knn"} <= set(tags)
+    assert len(set(tags)) == len(tags)

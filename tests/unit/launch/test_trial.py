@@ -1,0 +1,125 @@
+"""How a trial executes its run, and says how that ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rt_scale.launch import trial as module
+from rt_scale.launch.desk import PREEMPTED
+from rt_scale.launch.trial import _in_words, _where, run_trial
+from rt_scale.spec.errors import Held, InputError, RunError, StoreAway
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.store import Store
+from rt_scale.training.loop import Stopped
+
+SPEC = RunSpec.model_validate({"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2"}})
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> dict[str, Any]:
+    launch = LaunchSpec(cpus=3, loader="map").model_dump(mode="json")
+    return {
+        "spec": SPEC.model_dump(mode="json"), "launch": launch, "store": str(tmp_path / "store"),
+        "data_dir": str(tmp_path), "device": "cpu", "local": True,
+    }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_desk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Ray is there: the messenger finds no desk."""
+
+    def absent(name: str) -> Any:
+        raise ValueError(name)
+
+    monkeypatch.setattr("ray.get_actor", absent)
+    monkeypatch.setattr("ray.get_gpu_ids", list)
+    context = type("Context", (), {"get_node_id": staticmethod(lambda: "node")})
+    monkeypatch.setattr("ray.get_runtime_context", context)
+    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "10.0.0.3")
+
+
+def test_what_it_is_given_reaches_the_run(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def run(spec: RunSpec, settings: Any) -> dict[str, Any]:
+        calls.append((spec, settings))
+        return {"last": {"train/loss": 1.5}}
+
+    monkeypatch.setattr("rt_scale.experiments.run.run", run)
+    assert run_trial(given) == {"state": "done", "why": "", "values": {"train/loss": 1.5}}
+    ((spec, settings),) = calls
+    assert spec == SPEC
+    assert (settings.threads, settings.loader, settings.device) == (3, "map", "cpu")
+    assert settings.store.root == Store(Path(given["store"])).root
+    assert settings.data_dir == Path(given["data_dir"])
+    assert settings.stop() is False
+    settings.observer.told = PREEMPTED
+    assert settings.stop() is True
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "why"),
+    [
+        (Held("another one"), "held", "another one"),
+        (StoreAway("no answer"), "away", "no answer"),
+        (RunError("It diverged."), "failed", "It diverged."),
+        (InputError("No such data."), "failed", "No such data."),
+        (Stopped(), "stopped", ""),
+        (ImportError("no\n torch"), "failed", "could not be started (ImportError: no torch)"),
+    ],
+)
+def test_how_a_run_ended_is_said(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, error: BaseException, state: str, why: str
+) -> None:
+    def run(spec: RunSpec, settings: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("rt_scale.experiments.run.run", run)
+    said = run_trial(given)
+    assert said["state"] == state
+    assert why in said["why"]
+
+
+def test_on_a_node_that_is_about_to_go_the_process_ends(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended(Exception):
+        pass
+
+    def run(spec: RunSpec, settings: Any) -> Any:
+        settings.observer.told = PREEMPTED
+        raise Stopped
+
+    def end(code: int) -> None:
+        raise Ended
+
+    monkeypatch.setattr("rt_scale.experiments.run.run", run)
+    monkeypatch.setattr(module.os, "_exit", end)
+    with pytest.raises(Ended):
+        run_trial(given)
+
+
+@pytest.mark.parametrize(
+    ("launch", "local", "device", "gpus", "text"),
+    [
+        ({}, True, "auto", [], "cpu"),
+        ({"gpus": 1}, True, "auto", [3], "cuda:3"),
+        ({"gpus": 1}, True, "cpu", [3], "cpu"),
+        ({}, False, "cpu", [], "10.0.0.3 cpu"),
+        ({"workers": 4}, False, "auto", [], "10.0.0.3 4 workers"),
+    ],
+)
+def test_where_a_run_is_executed(
+    monkeypatch: pytest.MonkeyPatch, launch: dict[str, Any], local: bool, device: str, gpus: list[int], text: str
+) -> None:
+    monkeypatch.setattr("ray.get_gpu_ids", lambda: gpus)
+    assert _where(LaunchSpec(**launch), {"local": local, "device": device}) == text
+
+
+def test_errors_are_told_in_words() -> None:
+    assert _in_words(RunError("The disk is full.")) == "The disk is full."
+    told = _in_words(ImportError("no module\n  named torch"))
+    assert "could not be started (ImportError: no module named torch)" in told
+    assert "rt-scale doctor" in told
