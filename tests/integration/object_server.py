@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import select
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
+import yaml
 from pyarrow.fs import S3FileSystem
+
+from rt_scale.experiments.run import run
+from rt_scale.experiments.settings import Settings
+from rt_scale.spec.run import RunSpec
+from rt_scale.store.run_dir import RunDir
+from rt_scale.store.store import Store
+from tests.integration.dying import Outcome, outcome
 
 _SERVER = """
 import threading
@@ -102,3 +114,39 @@ def serving() -> Iterator[ObjectServer]:
     finally:
         process.kill()
         process.communicate()
+
+
+class Place:
+    """A store of its own on the server, and the commands of a user on one machine or another."""
+
+    def __init__(self, server: ObjectServer, folder: Path, data_dir: Path) -> None:
+        self.server, self.folder, self.data_dir = server, folder, data_dir
+        self.address = server.address(folder.name)
+
+    def on(self, machine: str) -> Store:
+        """The store as that machine sees it."""
+        os.environ["RT_SCALE_MIRROR"] = str(self.folder / machine)
+        return Store.open(self.address)
+
+    def run(self, document: dict[str, Any]) -> list[str]:
+        path = self.folder / f"{abs(hash(json.dumps(document)))}.yaml"
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        where = ["--store", self.address, "--data-dir", str(self.data_dir), "--device", "cpu"]
+        return ["run", str(path), *where, "--threads", "1"]
+
+
+def alone(folder: Path, data_dir: Path, spec: RunSpec) -> RunDir:
+    """The run in a folder, undisturbed."""
+    store = Store(folder)
+    run(spec, Settings(store=store, data_dir=data_dir, device="cpu", threads=1))
+    return store.run(spec)
+
+
+def whole(store: Store, spec: RunSpec) -> Outcome:
+    """The run's outcome, brought from the store."""
+    run_dir = store.run(spec)
+    run_dir.refresh()
+    result = run_dir.result()
+    assert result is not None
+    run_dir.checkpoints.read(result["steps"], lambda folder: None)
+    return outcome(run_dir)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import signal
 import subprocess
@@ -16,8 +15,6 @@ from typing import Any
 import pytest
 import yaml
 
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.same import resolve_same
@@ -25,10 +22,9 @@ from rt_scale.spec.sweep import load_sweep
 from rt_scale.store import remote_lease
 from rt_scale.store.bucket import Bucket
 from rt_scale.store.remote_lease import RemoteLease
-from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 from tests.integration.dying import DIES, Outcome, outcome
-from tests.integration.object_server import Door, ObjectServer, serving
+from tests.integration.object_server import Door, ObjectServer, Place, alone, serving, whole
 from tests.integration.test_secrets import holding
 from tests.integration.test_start_from import FIRST, RESTART
 from tests.integration.test_start_from import SPEC as SECOND
@@ -56,25 +52,6 @@ def server() -> Iterator[ObjectServer]:
             yield running
 
 
-class Place:
-    """A store of its own on the server, and the commands of a user on one machine or another."""
-
-    def __init__(self, server: ObjectServer, folder: Path, data_dir: Path) -> None:
-        self.server, self.folder, self.data_dir = server, folder, data_dir
-        self.address = server.address(folder.name)
-
-    def on(self, machine: str) -> Store:
-        """The store as that machine sees it."""
-        os.environ["RT_SCALE_MIRROR"] = str(self.folder / machine)
-        return Store.open(self.address)
-
-    def run(self, document: dict[str, Any]) -> list[str]:
-        path = self.folder / f"{abs(hash(json.dumps(document)))}.yaml"
-        path.write_text(yaml.safe_dump(document, sort_keys=False))
-        where = ["--store", self.address, "--data-dir", str(self.data_dir), "--device", "cpu"]
-        return ["run", str(path), *where, "--threads", "1"]
-
-
 @pytest.fixture
 def place(server: ObjectServer, tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setenv("RT_SCALE_MIRROR", "")
@@ -83,26 +60,9 @@ def place(server: ObjectServer, tmp_path: Path, data_dir: Path, monkeypatch: pyt
     return Place(server, tmp_path, data_dir)
 
 
-def alone(folder: Path, data_dir: Path, spec: RunSpec) -> RunDir:
-    """The run in a folder, undisturbed."""
-    store = Store(folder)
-    run(spec, Settings(store=store, data_dir=data_dir, device="cpu", threads=1))
-    return store.run(spec)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Outcome:
     return outcome(alone(tmp_path_factory.mktemp("undisturbed"), data_dir, SPEC))
-
-
-def whole(store: Store, spec: RunSpec) -> Outcome:
-    """The run's outcome, brought from the store."""
-    run_dir = store.run(spec)
-    run_dir.refresh()
-    result = run_dir.result()
-    assert result is not None
-    run_dir.checkpoints.read(result["steps"], lambda folder: None)
-    return outcome(run_dir)
 
 
 def test_killed_on_one_machine_and_finished_on_another(
