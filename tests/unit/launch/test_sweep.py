@@ -14,6 +14,7 @@ import pytest
 
 from rt_scale.launch import sweep as module
 from rt_scale.launch.queue import Task
+from rt_scale.launch.stopped import StoppedRun, StoppedRuns
 from rt_scale.launch.sweep import (
     Sweep,
     Where,
@@ -58,8 +59,10 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Stands in for Ray: finishes the first run, tells a refusal of the second, says nothing of the others."""
     calls: list[dict[str, Any]] = []
 
-    def run(todo: list[Task], total: int, where: Where, view: Any, stopping: Any, lost: Any) -> dict[str, str]:
-        calls.append({"todo": todo, "where": where, "lost": lost})
+    def run(
+        sweeps: Any, todo: list[Task], total: int, where: Where, view: Any, stopping: Any, lost: Any, notes: list[str]
+    ) -> dict[str, str]:
+        calls.append({"todo": todo, "where": where, "lost": lost, "notes": notes})
         with view(total, total - len(todo)):
             complete(where.store, todo[0].spec, todo[0].label)
         return {todo[1].spec.name: "refused"} if len(todo) > 1 else {}
@@ -138,6 +141,47 @@ def test_runs_that_failed_are_named_with_what_tries_them_again(store: Store) -> 
     tasks = [Task(point.label, point.spec, LaunchSpec()) for point in points]
     why = "It diverged. (It failed before, and is tried again with --retry-failed.)"
     assert failed_before(tasks, store) == {first.name: why, points[1].spec.name: why}
+
+
+def test_a_sweep_that_changed_since_its_runs_says_so(
+    points: list[Point], store: Store, tmp_path: Path, launched: list[Any]
+) -> None:
+    go(points, store, tmp_path)
+    other = SWEEP.model_copy(update={"axes": {"student.alpha": [0.5, 1.0, 0.25, 0.75]}})
+    go(expand(other), store, tmp_path, sweep=other)
+    assert launched[0]["notes"] == []
+    assert launched[1]["notes"] == [
+        "sweep 'small' has changed since it was run: 2 of its 4 runs are new, and 1 of those before are no part of it "
+        "any more; they stay in the store until 'rt-scale gc --delete'"
+    ]
+    grown = SWEEP.model_copy(update={"axes": {"student.alpha": [0.5, 1.0, 0.25, 0.75, 0.1]}})
+    go(expand(grown), store, tmp_path, sweep=grown)
+    assert launched[2]["notes"] == []
+    foreign = SWEEP.model_copy(update={"axes": {"student.alpha": [0.3]}})
+    with pytest.raises(InputError, match="holds a sweep 'small' of 5 runs, and none of them is among the 1 of this"):
+        go(expand(foreign), store, tmp_path, sweep=foreign)
+    assert len(store.sweep("small").runs()) == 5
+    go(expand(foreign), store, tmp_path, sweep=foreign, replace=True)
+    assert len(store.sweep("small").runs()) == 1
+
+
+def test_runs_that_a_rule_ended_before_are_left_alone(
+    points: list[Point], store: Store, tmp_path: Path, launched: list[Any]
+) -> None:
+    section = {"metric": "probe/student/linear", "mode": "max", "stop": {"asha": {"grace": "5ep"}}}
+    base = {**BASE, "probe": {"every": "5ep"}}
+    sweep = SweepSpec.model_validate({**SWEEP.model_dump(), "base": base, "explore": section})
+    points = expand(sweep)
+    assert sweep.explore is not None
+    ended = StoppedRuns(sweep.explore, store.sweep("small"))
+    ended.record(points[1].spec.name, StoppedRun(10, 0.5, "asha after 5 epochs"))
+    outcome, views = go(points, store, tmp_path, sweep=sweep)
+    assert [task.label for task in launched[0]["todo"]] == [points[0].label, points[2].label]
+    assert outcome.ended == {points[1].label: "asha after 5 epochs"}
+    assert outcome.failed == {points[2].label: "refused"}
+    plain = sweep.model_copy(update={"explore": None})
+    go(points, store, tmp_path, sweep=plain)
+    assert [task.label for task in launched[1]["todo"]] == [points[1].label, points[2].label]
 
 
 def test_on_a_cluster_what_this_machine_lacks_does_not_matter(
