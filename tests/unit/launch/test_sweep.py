@@ -175,7 +175,7 @@ def test_runs_that_a_rule_ended_before_are_left_alone(
     assert sweep.explore is not None
     ended = StoppedRuns(sweep.explore, store.sweep("small"))
     ended.record(points[1].spec.name, StoppedRun(10, 0.5, "asha after 5 epochs"))
-    outcome, views = go(points, store, tmp_path, sweep=sweep)
+    outcome, _ = go(points, store, tmp_path, sweep=sweep)
     assert [task.label for task in launched[0]["todo"]] == [points[0].label, points[2].label]
     assert outcome.ended == {points[1].label: "asha after 5 epochs"}
     assert outcome.failed == {points[2].label: "refused"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rt_scale.launch import trial as module
-from rt_scale.launch.desk import PREEMPTED
+from rt_scale.launch.desk import ENDED, PREEMPTED
 from rt_scale.launch.trial import _in_words, _where, run_trial
 from rt_scale.spec.errors import Held, InputError, RunError, StoreAway
 from rt_scale.spec.run import RunSpec
@@ -24,7 +24,7 @@ def given(tmp_path: Path) -> dict[str, Any]:
     launch = LaunchSpec(cpus=3, loader="map").model_dump(mode="json")
     return {
         "spec": SPEC.model_dump(mode="json"), "launch": launch, "store": str(tmp_path / "store"),
-        "data_dir": str(tmp_path), "device": "cpu", "local": True,
+        "data_dir": str(tmp_path), "device": "cpu", "local": True, "judged": None,
     }  # fmt: skip
 
 
@@ -82,6 +82,27 @@ def test_how_a_run_ended_is_said(
     said = run_trial(given)
     assert said["state"] == state
     assert why in said["why"]
+
+
+def test_a_run_that_its_rule_ends_is_settled(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    section = {"metric": "probe/student/linear", "mode": "max", "stop": {"asha": {"grace": "5ep"}}}
+    given["judged"] = {"explore": section, "sweep": "s"}
+    reports: list[dict[str, Any]] = []
+    monkeypatch.setattr(module.tune, "report", reports.append)
+
+    def run(spec: RunSpec, settings: Any) -> Any:
+        observer = settings.observer
+        observer.started(0, 100)
+        observer.logged(10, 1.0, {"train/loss": 2.0})
+        observer.logged(50, 5.0, {"probe/student/linear": 0.25})
+        observer.told = f"{ENDED}asha after 5 epochs"
+        raise Stopped
+
+    monkeypatch.setattr("rt_scale.experiments.run.run", run)
+    values = {"train/loss": 2.0, "probe/student/linear": 0.25}
+    assert run_trial(given) == {"state": "settled", "why": "asha after 5 epochs", "values": values}
+    said = {"sweep": "s", "run": SPEC.name, "step": 50, "last": False, "time": 5.0, "value": 0.25}
+    assert reports == [{"state": "running", "explore": said}]
 
 
 def test_on_a_node_that_is_about_to_go_the_process_ends(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

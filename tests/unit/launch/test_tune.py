@@ -12,8 +12,9 @@ from rt_scale.launch import tune
 from rt_scale.launch.queue import Queue, Task
 from rt_scale.launch.stopping import NOTICE
 from rt_scale.launch.tune import _AllStopped, _config, _Follower, _Handout, _Pulse
+from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.store import Store
 from tests.unit.launch.test_queue import Told
 
@@ -60,6 +61,18 @@ def trial(name: str, status: str = "RUNNING") -> Any:
     return type("Trial", (), {"trial_id": name, "status": status})()
 
 
+class Plain:
+    """Plain grids, which explore nothing."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str]] = []
+
+    def refill(self, queue: Queue) -> None: ...
+
+    def ended(self, task: Task, how: Any) -> None:
+        self.heard.append((task.label, how.state))
+
+
 @pytest.fixture
 def view() -> View:
     return View()
@@ -78,7 +91,8 @@ def test_the_queue_is_handed_out_and_hears_how_runs_ended(
     report = {"began": 0, "step": 3, "warnings": ["hot", "dry"], "values": {}}
     desk = News({})
     pulse = _Pulse(desk, queue, view, lambda: False)
-    follower = _Follower(queue, pulse)
+    plain = Plain()
+    follower = _Follower(queue, pulse, plain)  # type: ignore[arg-type]
     handout = _Handout(follower, lambda task: {"label": task.label})
     assert handout.set_search_properties(None, None, {})
     assert handout.suggest("a") == {"run": {"label": "run 0"}}
@@ -86,6 +100,7 @@ def test_the_queue_is_handed_out_and_hears_how_runs_ended(
     assert [handout.suggest(name) for name in "bc"] == [{"run": {"label": "run 1"}}, None]
     assert view.shown == [("run 0", {**report, "warning": "hot dry"})]
     assert view.ticks == 3
+    follower.on_trial_result(1, [], trial("a"), {"state": "running", "explore/value": 1.0})
     follower.on_trial_result(1, [], trial("a"), {"state": "done", "why": "", "values": {"x": 1.0}})
     assert handout.suggest("c") == {"run": {"label": "run 2"}}
     follower.on_trial_error(1, [], trial("a"))  # it had ended
@@ -94,6 +109,7 @@ def test_the_queue_is_handed_out_and_hears_how_runs_ended(
     assert view.ends == [
         ("run 0", None), ("run 1", "its process died, 1 times in a row without a new checkpoint."), ("run 2", "bad"),
     ]  # fmt: skip
+    assert plain.heard == [("run 0", "done"), ("run 1", "died"), ("run 2", "failed")]
     assert handout.suggest("d") == Searcher.FINISHED
     assert follower.__getstate__() == _AllStopped(follower).__getstate__() == {}
 
@@ -104,7 +120,8 @@ def test_asked_to_stop_it_tells_the_desk_once_and_ends_when_nothing_runs(
     monkeypatch.setattr(tune, "PULSE", 0.0)
     asked: list[bool] = []
     desk = News({})
-    follower = _Follower(queue, _Pulse(desk, queue, view, lambda: bool(asked)))
+    pulse = _Pulse(desk, queue, view, lambda: bool(asked))  # type: ignore[arg-type]
+    follower = _Follower(queue, pulse, Plain())  # type: ignore[arg-type]
     handout, stopper = _Handout(follower, lambda task: {}), _AllStopped(follower)
     handout.suggest("a")
     follower.on_step_begin(1, [trial("a")])
@@ -143,5 +160,11 @@ def test_a_trial_is_told_everything_in_plain_values(tmp_path: Path) -> None:
     assert {key: config[key] for key in ("store", "data_dir", "device", "local", "bundle")} == {
         "store": "s3://bucket/store", "data_dir": str(tmp_path), "device": "cuda", "local": False, "bundle": {"CPU": 2},
     }  # fmt: skip
+    assert config["judged"] is None
+    section = {"metric": "probe/student/linear", "mode": "max", "stop": {"asha": {"grace": "5ep"}}}
+    base = {"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2"}, "probe": {"every": "5ep"}}
+    sweep = SweepSpec.model_validate({"name": "s", "base": base, "explore": section})
+    judged = _config(Task("a", spec(1), launch, sweep), place, Cluster())["judged"]  # type: ignore[arg-type]
+    assert (judged["sweep"], ExploreSpec.model_validate(judged["explore"])) == ("s", sweep.explore)
     assert tune._resources({"run": config}).bundles == [{"CPU": 2}]
     assert tune._resources({}).bundles == [{"CPU": 1}]
