@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from rt_scale import __version__
-from rt_scale.cli import INTERRUPTED, app, main, runs
+from rt_scale.cli import INTERRUPTED, app, main, sweeping
 from rt_scale.cli.options import print_table
 from rt_scale.launch import doctor
 from rt_scale.spec.errors import InputError, RunError
@@ -190,7 +190,7 @@ def test_errors_are_one_paragraph_with_their_code(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(runs, "_sweep", fail)
+    monkeypatch.setattr(sweeping, "load_files", fail)
     monkeypatch.setattr(sys, "argv", ["rt-scale", "sweep", "any.yaml"])
     monkeypatch.setattr("signal.signal", lambda *_: None)
     with pytest.raises(SystemExit) as end:
@@ -202,7 +202,7 @@ def test_errors_are_one_paragraph_with_their_code(
     assert out == ""
 
 
-@pytest.mark.parametrize("arguments", [["swep"], ["run"], ["run", "a.yaml", "--sotre", "x"], ["sweep", "a", "b"]])
+@pytest.mark.parametrize("arguments", [["swep"], ["run"], ["run", "a.yaml", "--sotre", "x"], ["report", "a", "b"]])
 def test_usage_errors_are_exit_code_2(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["rt-scale", *arguments])
     monkeypatch.setattr("signal.signal", lambda *_: None)

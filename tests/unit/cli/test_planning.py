@@ -226,7 +226,7 @@ def test_a_grid_of_many_runs_is_planned_with_yes_alone(
     monkeypatch.setattr(plan_module, "make_plan", lambda sweeps, *_: len(sweeps[0][1]))
     monkeypatch.setattr(planning, "_show", lambda made, given_gpus: print(made))
     assert plan(file, "--yes") == "10001"
-    assert f"{GRID_LIMIT:,} runs" in CliRunner().invoke(app, ["plan", "--help"], terminal_width=200).stdout
+    assert f"{GRID_LIMIT:,}" in CliRunner().invoke(app, ["plan", "--help"], terminal_width=200).stdout
 
 
 @pytest.mark.parametrize("command", ["status", "board", "export --to csv"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from rt_scale.experiments import context as module
 from rt_scale.experiments.context import Context
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Execution, Settings, Silent
+from rt_scale.spec.errors import StoreAway
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import MetricsTable, read_metrics
 from rt_scale.store.run_dir import RunDir
@@ -71,7 +74,7 @@ def context(tmp_path: Path) -> Callable[[], Context]:
         run_dir.acquire()
         execution = Execution(torch.device("cpu"), 1, True, True, "resident", "asked for")
         table = MetricsTable(run_dir.metrics_path)
-        return Context(run_dir, execution, Silent(), 30.0, table, hparams={"data": {"name": "digits"}})
+        return Context(run_dir, execution, Silent(), 30.0, 120.0, table, hparams={"data": {"name": "digits"}})
 
     return begin
 
@@ -117,3 +120,45 @@ def test_a_checkpoint_puts_the_next_one_off(context: Callable[[], Context]) -> N
     attempt.checkpoint(1, lambda folder: None)
     assert not attempt.checkpoint_due()
     attempt.run_dir.check().release()
+
+
+def test_a_store_that_comes_back_is_waited_for(
+    tiny: Tiny, settings: Make, seen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = run(tiny(RARE), settings())["last"]
+    naps: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", naps.append)
+    save, calls = RunDir.save_checkpoint, [0]
+
+    def save_checkpoint(self: RunDir, step: int, writer: Callable[[Path], None]) -> None:
+        calls[0] += 1
+        if calls[0] in (2, 3, 4):
+            raise StoreAway("No answer.")
+        save(self, step, writer)
+
+    monkeypatch.setattr(RunDir, "save_checkpoint", save_checkpoint)
+    given = settings(observer=seen, checkpoint_seconds=math.inf)
+    store = type(given.store)(given.store.root.parent / "other")
+    result = run(tiny(RARE), dataclasses.replace(given, store=store))
+    assert result["last"] == undisturbed
+    assert naps == [1.0, 2.0, 4.0]
+    assert seen.named("warned") == [(f"No answer. Training waits, and tries again in {nap:g} s.",) for nap in naps]
+    assert (store.run(tiny(RARE)).status().state, store.run(tiny(RARE)).status().attempts) == ("done", 1)
+
+
+def test_a_store_that_stays_away_ends_the_attempt_without_a_failure(
+    tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+
+    def save_checkpoint(*_: Any) -> None:
+        raise StoreAway("No answer.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(RunDir, "save_checkpoint", save_checkpoint)
+        with pytest.raises(StoreAway, match="No answer"):
+            run(tiny(), settings(patience_seconds=0.5))
+    run_dir = settings().store.run(tiny())
+    assert (run_dir.status().state, run_dir.failure()) == ("partial", None)
+    run(tiny(), settings())
+    assert run_dir.status().state == "done"

@@ -55,6 +55,13 @@ def test_every_state_of_a_sweep_in_its_order(store: Store, points: list[Point]) 
     }
 
 
+def test_a_run_that_its_rule_ended_is_no_loose_end(store: Store, points: list[Point]) -> None:
+    early = {point.spec.name: "asha after 5 epochs" for point in (points[0], points[3])}
+    rows = status_of_sweep(points, store, early)
+    assert [row.state for row in rows] == ["done", "running", "failed", "ended", "missing"]
+    assert rows[3].detail == "asha after 5 epochs"
+
+
 def test_a_store_shows_what_was_begun(store: Store, points: list[Point]) -> None:
     rows = status_of_store(store)
     assert {row.label: row.state for row in rows} == {
@@ -71,8 +78,8 @@ def test_a_store_lacks_what_its_sweeps_list(store: Store, points: list[Point]) -
     assert [row.name for row in rows] == [*sorted(names[:4]), names[4], "distill-0"]
     assert rows[4] == RunStatus(names[4], names[4], "missing", 0, "of sweep all")
     assert count_by_sweep(rows, store) == [
-        ("all", "6", "1", "1", "1", "1", "2"),
-        ("some", "2", "1", "0", "0", "0", "1"),
+        ("all", "6", "1", "1", "1", "0", "1", "2"),
+        ("some", "2", "1", "0", "0", "0", "0", "1"),
     ]
 
 
