@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
 from rt_scale.store.run_dir import RunDir
+from rt_scale.store.store import Store
 from tests.integration.several_nodes import Nodes
 from tests.integration.sweeping import SWEEP, Place, training, until, workers
 
@@ -129,3 +132,44 @@ def test_two_drivers_share_a_sweep_and_a_store(
         finish(process)
     same(place, undisturbed)
     assert attempts(place) == dict.fromkeys(attempts(place), 1)
+
+
+TOGETHER: dict[str, Any] = {
+    "data": {"name": "digits", "samples": 512},
+    "encoder": {"name": "convnet_4_2", "norm": "batch"},
+    "projector": {"hidden": [16], "bottleneck": 8, "out_dim": 32},
+    "train": {"epochs": 60, "batch_size": 64},
+    "probe": {"every": "2ep", "epochs": 1, "standardized": False},
+    "precision": "float64",
+}
+
+
+def test_workers_and_nodes_of_a_run_of_several_are_lost(
+    tmp_path: Path, data_dir: Path, start: Start, nodes: Nodes, wait_for: Any
+) -> None:
+    place = Place(tmp_path, data_dir)
+    place.change({"base": TOGETHER, "axes": {}, "launch": {"workers": 2}})
+    first, _ = nodes("add", 1), nodes("add", 1)
+    process = begin(start, place, nodes)
+    (point,) = place.points
+    run_dir = place.store.run(point.spec)
+
+    def resumed(times: int) -> bool:
+        """Whether an attempt is under way that has saved something of its own."""
+        before = lost[-1] if lost else 0
+        return run_dir.status().attempts == times and run_dir.checkpoints.steps()[-1:] > [before]
+
+    lost: list[int] = []
+    wait_for(lambda: resumed(1), process)
+    lost += run_dir.checkpoints.steps()[-1:]
+    os.kill(next(iter(workers(place))), signal.SIGKILL)  # rank 0
+    wait_for(lambda: resumed(2), process)
+    lost += run_dir.checkpoints.steps()[-1:]
+    nodes("add", 1)
+    nodes("remove", first)
+    finish(process)
+    assert run_dir.status().attempts >= 3
+    alone = run(point.spec, Settings(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
+    result = run_dir.result()
+    assert result is not None
+    assert result["last"] == pytest.approx(alone["last"], rel=1e-9, abs=1e-9)
