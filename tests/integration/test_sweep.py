@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 from rt_scale.launch import sweep as launched
+from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 from tests.integration.sweeping import SWEEP, Place, training, until, workers
@@ -179,3 +180,65 @@ def test_a_sweep_survives_whatever_is_killed(
     assert (RunDir(killed).status().state, RunDir(killed).status().attempts) == ("done", attempts + 1)
     undisturbed, _ = swept
     assert [place.outcome(point) for point in place.points] == [undisturbed.outcome(point) for point in place.points]
+
+
+def test_several_files_are_one_queue_and_what_others_start_from_runs_once(
+    tmp_path: Path, data_dir: Path, start: Start
+) -> None:
+    place, other = Place(tmp_path, data_dir), tmp_path / "other.yaml"
+    base = {**SWEEP["base"], "train": {**SWEEP["base"]["train"], "epochs": 3}}
+    place.change({"base": base, "axes": {"projector.out_dim": [16, 64]}})
+    again = {**base, "teacher": {"start_from": {"run": "same", "take": "student"}}}
+    document = {"name": "other", "base": again, "axes": {"projector.out_dim": [64, 16, 32]}, "launch": {"retries": 1}}
+    other.write_text(yaml.safe_dump(document))
+    command = ["sweep", place.file, other, "--store", place.store.root, "--data-dir", data_dir]
+    out, err = ended(start(*command, "--concurrency", 2))
+    assert err == ""
+    (start_from,) = {point.spec.starts[0].run.name for point in load_sweep(other)[1]} - {
+        point.spec.name for point in place.points
+    }
+    lines = [line.split("  ")[0] for line in out.splitlines() if line.startswith("[")]
+    assert {line.split("] ")[1] for line in lines} == {
+        "small: out_dim=16,seed=0", "small: out_dim=64,seed=0", "other: out_dim=16,seed=0", "other: out_dim=64,seed=0",
+        "other: out_dim=32,seed=0", f"{start_from} (to start from)",
+    }  # fmt: skip
+    assert lines[-1].startswith("[6/6]")
+    assert all(run_dir.status().attempts == 1 for run_dir in place.store)
+    assert len(place.store.sweep("other").runs()) == 3
+    assert "2 of 2 runs finished" in out
+    assert "3 of 3 runs finished" in out
+
+
+def test_a_rule_ends_runs_early_and_a_search_samples_points(
+    tmp_path: Path, data_dir: Path, start: Start, cli: Any
+) -> None:
+    place = Place(tmp_path, data_dir)
+    base = {**SWEEP["base"], "projector": {"hidden": [32], "bottleneck": 16, "out_dim": 16}}
+    base["probe"] = {"every": "5ep", "epochs": 2, "standardized": False}
+    metric = {"metric": "train/kl", "mode": "min"}
+    asha = {**metric, "stop": {"asha": {"grace": "5ep", "reduction": 2}}}
+    base["student"] = {"alpha": 1.0}
+    place.change({"base": base, "axes": {"train.optimizer.lr": [0.05, 1e-7, 1e-8]}, "explore": asha})
+    out, err = ended(start(*place.command, "--concurrency", 1))
+    assert err == ""
+    early = [line for line in out.splitlines() if "was ended early: asha after" in line]
+    rows = json.loads(cli("status", place.file, "--store", place.store.root, "--json").out)
+    assert sorted({row["state"] for row in rows}) == ["done", "ended"]
+    assert [row["state"] for row in rows] == ["done", "ended", "ended"]
+    assert len(early) == 2
+    assert all("asha after 5 epochs: train/kl was" in row["detail"] for row in rows[1:])
+    times = place.times()
+    ended(start(*place.command))
+    assert place.times() == times
+
+    search = {**metric, "search": {"optuna": {"runs": 4}}, "space": {"student.alpha": {"uniform": [0, 1]}}}
+    place.change({"name": "search", "base": {**base, "train": {"epochs": 2}}, "axes": {}, "explore": search})
+    out, err = ended(start(*place.command))
+    assert err == ""
+    rows = json.loads(cli("status", place.file, "--store", place.store.root, "--json").out)
+    assert [row["state"] for row in rows] == ["done"] * 4
+    assert len({row["label"] for row in rows}) == 4
+    assert "4 of 4 runs finished" in out
+    times = place.times()
+    ended(start(*place.command))
+    assert place.times() == times
