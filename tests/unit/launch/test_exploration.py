@@ -1,0 +1,105 @@
+"""What explore sections add to a queue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rt_scale.launch import exploration as module
+from rt_scale.launch.exploration import Exploration
+from rt_scale.launch.queue import Ended, Queue, Task
+from rt_scale.launch.stopped import StoppedRun, StoppedRuns, ended_early
+from rt_scale.spec.grid import expand, points_at
+from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec
+from rt_scale.store.store import Store
+from tests.unit.launch.test_queue import Told
+
+BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2"}, "probe": {"every": "5ep"}}
+METRIC = {"metric": "probe/student/linear", "mode": "max"}
+PLAIN = SweepSpec(name="plain", base=BASE)
+RULED = SweepSpec.model_validate(
+    {"name": "ruled", "base": BASE, "axes": {"student.alpha": [0.1, 0.2]},
+     "explore": {**METRIC, "stop": {"median": {"grace": "5ep", "min_runs": 1}}}}
+)  # fmt: skip
+SEARCHED = SweepSpec.model_validate(
+    {"name": "searched", "base": BASE, "launch": {"cpus": 2},
+     "explore": {**METRIC, "search": {"optuna": {"runs": 9}}, "space": {"student.alpha": {"uniform": [0, 1]}}}}
+)  # fmt: skip
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float | None]]:
+    """What a search of three points is told."""
+    told: list[tuple[str, float | None]] = []
+
+    class Three:
+        def __init__(self, spec: SweepSpec, store: Store, failed: Any) -> None:
+            self._points = points_at(spec, [{"student.alpha": alpha} for alpha in (0.1, 0.2, 0.3)])
+            assert failed == {"gone": "why"}
+
+        def next(self) -> Point | None:
+            return self._points.pop(0) if self._points else None
+
+        def ended(self, name: str, value: float | None) -> None:
+            told.append((name, value))
+
+    monkeypatch.setattr(module, "Search", Three)
+    return told
+
+
+def test_points_are_sampled_as_slots_become_free(tmp_path: Path, heard: list[Any]) -> None:
+    store, rooms = Store(tmp_path), list[LaunchSpec]()
+
+    def room(launch: LaunchSpec) -> int:
+        rooms.append(launch)
+        return 2
+
+    exploration = Exploration([(PLAIN, expand(PLAIN)), (SEARCHED, [])], store, {"gone": "why"}, room)
+    view = Told()
+    queue = Queue([Task("plain", expand(PLAIN)[0].spec, LaunchSpec())], store, view)
+    exploration.refill(queue)
+    first = queue.take()
+    assert first is not None
+    assert (first.label, queue.take()) == ("plain", None)  # nothing is sampled while something is ready
+    taken = []
+    for _ in range(3):
+        exploration.refill(queue)
+        task = queue.take()
+        taken.append(task and task.label)
+    assert taken == ["searched: alpha=0.1,seed=0", "searched: alpha=0.2,seed=0", None]
+    assert set(rooms) == {LaunchSpec(cpus=2)}
+    one, two = [task for task in queue.live.values() if task.sweep == SEARCHED]
+    for task, how in ((one, Ended("done", values={METRIC["metric"]: 0.5})), (two, Ended("died", "gone"))):
+        queue.ended(task.spec.name, how)
+        exploration.ended(task, how)
+    exploration.ended(first, Ended("done", values={METRIC["metric"]: 0.9}))
+    assert heard == [(one.spec.name, 0.5)]
+    assert queue.take() == two
+    exploration.refill(queue)
+    third = queue.take()
+    assert third is not None
+    exploration.ended(third, Ended("failed", "bad", {METRIC["metric"]: 0.7}))
+    assert heard[1:] == [(third.spec.name, None)]
+    exploration.refill(queue)
+    assert queue.take() is None
+
+
+def test_a_rule_tells_the_run_that_it_ends_and_knows_those_of_before(
+    tmp_path: Path, heard: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, points = Store(tmp_path), expand(RULED)
+    curves = {points[0].spec.name: [(5.0, 0.9), (10.0, 0.95)]}
+    monkeypatch.setattr(module, "curve", lambda explore, run_dir: curves.get(run_dir.name, []))
+    exploration = Exploration([(RULED, points)], store, (), lambda launch: 1)
+    told: list[tuple[str, str]] = []
+    exploration.tell = lambda name, reason: told.append((name, reason))
+    name = points[1].spec.name
+    result = {"explore/sweep": "ruled", "explore/run": name, "explore/step": 50, "explore/last": False}
+    exploration.scheduler().on_trial_result(None, None, {**result, "explore/time": 10.0, "explore/value": 0.1})
+    ((ended, why),) = told
+    assert (ended, why.startswith("median after 10 epochs")) == (name, True)
+    assert ended_early([PLAIN, RULED, SEARCHED], store) == {name: why}
+    assert RULED.explore is not None
+    assert StoppedRuns(RULED.explore, store.sweep("ruled")).runs() == {name: StoppedRun(50, 0.1, why)}
