@@ -225,7 +225,7 @@ class Queue:
             self._settle(name, Ended("failed", why))
             return
         delay = min(LONGEST, BACKOFF * 2 ** (tries - 2)) if tries > 1 else 0.0
-        self._view.waiting(task.label, f"{how.why}; try {tries + 1} of {task.launch.retries + 1}", delay)
+        self._view.waiting(task.label, f"{how.why}; try {tries + 1} of {task.launch.retries + 1}", delay or None)
         if delay:
             self._put_off(name, delay)
         else:

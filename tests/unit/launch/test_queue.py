@@ -178,7 +178,7 @@ def test_a_process_that_dies_is_replaced_a_few_times(store: Store) -> None:
     queue.ended(each.name, Ended("died", "its process died"))
     assert queue.finished
     assert told.waits == [
-        ("run 0", "its process died; try 2 of 3", 0.0),
+        ("run 0", "its process died; try 2 of 3", None),
         ("run 0", "its process died; try 3 of 3", BACKOFF),
     ]
     why = "its process died, 3 times in a row without a new checkpoint."
@@ -193,7 +193,7 @@ def test_the_pause_grows_to_a_minute(store: Store) -> None:
         clock.now += LONGEST
         assert taken(queue) == ["run 0"]
         queue.ended(spec().name, Ended("away", "the store is away"))
-    assert [seconds for *_, seconds in told.waits] == [0.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+    assert [seconds for *_, seconds in told.waits] == [None, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
 
 
 def test_a_run_that_gets_on_may_die_for_ever(store: Store) -> None:
