@@ -124,3 +124,20 @@ def test_a_run_says_what_was_decided() -> None:
     with RunBar(made) as bar:
         bar.decided("images: [map], as 3 MB")
     assert "images: [map], as 3 MB\n" in text(made)
+
+
+def test_the_bar_of_a_run_elsewhere_shows_what_it_reports() -> None:
+    made = console(terminal=False)
+    report = {"step": 0, "steps": 0, "stage": "starting 2 workers", "values": {}, "warnings": []}
+    with RunBar(made) as bar:
+        bar.reported(report)
+        under_way = report | {"stage": "training", "began": 120, "step": 121, "steps": 4000, "epoch": 1.5}
+        bar.reported(under_way | {"values": VALUES, "warnings": ["hot"]})
+        bar.reported(under_way | {"values": VALUES, "step": 130})
+        bar.reported(under_way | {"values": VALUES | {"probe/student/knn": 0.95}, "epoch": 2.0, "step": 160})
+    assert text(made).splitlines() == [
+        "warning: hot",
+        "resuming at step 120 of 4,000",
+        "epoch 1.5: linear 45.7 (teacher 25.0), knn 90.0",
+        "epoch 2: linear 45.7 (teacher 25.0), knn 95.0",
+    ]

@@ -1,0 +1,113 @@
+"""`rt-scale sweep` as it is typed: what it hands on, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from rt_scale.cli import app
+from rt_scale.cli.sweeping import load_files
+from rt_scale.data.prepare import open_prepared
+from rt_scale.launch import calibration
+from rt_scale.launch import sweep as launched
+from rt_scale.launch.sweep import Outcome, Where
+from rt_scale.spec import sweep as sweep_module
+from rt_scale.spec.errors import InputError
+
+SWEEP: dict[str, Any] = {
+    "name": "one",
+    "base": {"data": {"name": "digits", "samples": 60}, "encoder": {"name": "convnet_4_1"}, "train": {"epochs": 1}},
+    "axes": {"student.alpha": [0.5, 1.0]},
+    "launch": {"cpus": 2, "retries": 1},
+}
+PRICES = {
+    "prices": [
+        {"name": "a machine", "gpus": 0, "cpus": 4, "on_demand": 3600.0, "spot": 1800.0, "currency": "EUR",
+         "date": "2026-02-03", "source": "a page"},
+    ]
+}  # fmt: skip
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "one.yaml"
+    path.write_text(yaml.safe_dump(SWEEP))
+    return path
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Where]]:
+    """What would be run."""
+    found: list[tuple[Any, Where]] = []
+
+    def run_sweeps(sweeps: Any, where: Where, view: Any, stopping: Any, lost: Any) -> list[Outcome]:
+        found.append((sweeps, where))
+        return [Outcome() for _ in sweeps]
+
+    monkeypatch.setattr(launched, "run_sweeps", run_sweeps)
+    return found
+
+
+def test_what_is_typed_is_handed_on(file: Path, tmp_path: Path, calls: list[tuple[Any, Where]]) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump({**SWEEP, "name": "other"}))
+    arguments = [
+        "sweep", file, other, "--set", "train.epochs=7", "--store", tmp_path / "s", "--data-dir", tmp_path / "d",
+        "--device", "cpu", "--address", "10.0.0.1:6379", "--concurrency", 3, "--cpus", 4, "--gpus", 0.5,
+        "--accelerator", "H100", "--retry-failed", "--yes",
+    ]  # fmt: skip
+    ended = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    assert ended.exit_code == 0, ended.output
+    ((sweeps, where),) = calls
+    assert [sweep.spec.name for sweep in sweeps] == ["one", "other"]
+    launch = sweeps[0].spec.launch
+    assert (launch.cpus, launch.gpus, launch.accelerator, launch.workers, launch.retries) == (4, 0.5, "H100", 1, 1)
+    assert {point.spec.train.epochs for sweep in sweeps for point in sweep.points} == {7}
+    assert sweeps[0].text.startswith("# run with --set train.epochs=7\n")
+    assert (where.store.root, where.data_dir, where.device) == (tmp_path / "s", tmp_path / "d", "cpu")
+    assert (where.address, where.concurrency, where.retry_failed, where.replace) == ("10.0.0.1:6379", 3, True, True)
+
+
+def test_flags_that_make_no_launch_section_are_refused(file: Path) -> None:
+    with pytest.raises(InputError, match="workers"):
+        load_files([file], [], {"workers": 0})
+    (sweep,) = load_files([file], [], {"workers": 2})
+    assert sweep.spec.launch.workers == 2
+
+
+def test_a_large_grid_needs_yes(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_module, "GRID_LIMIT", 1)
+    with pytest.raises(InputError, match="--yes"):
+        load_files([file], [], {})
+    assert len(load_files([file], [], {}, yes=True)[0].points) == 2
+
+
+def test_nothing_starts_above_the_budget(
+    file: Path, tmp_path: Path, calls: list[tuple[Any, Where]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "SECONDS", 0.0)
+    prices = tmp_path / "prices.yaml"
+    prices.write_text(yaml.safe_dump(PRICES))
+    open_prepared("digits", tmp_path / "data")
+    given = ["sweep", file, "--store", tmp_path / "s", "--data-dir", tmp_path / "data", "--price", prices, "--budget"]
+    with pytest.raises(InputError, match=r"above the budget of 0\.00 EUR"):
+        CliRunner().invoke(app, [*map(str, given), "0"], catch_exceptions=False)
+    assert calls == []
+    assert CliRunner().invoke(app, [*map(str, given), "1e6"], catch_exceptions=False).exit_code == 0
+    assert len(calls) == 1
+    with pytest.raises(InputError, match="--budget needs prices"):
+        CliRunner().invoke(app, ["sweep", str(file), "--budget", "1"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("kind", ["failed", "ended"])
+def test_runs_without_a_result_are_named(file: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    outcome = Outcome(failed={"a": "It diverged."}) if kind == "failed" else Outcome(ended={"a": "asha after 5 epochs"})
+    monkeypatch.setattr(launched, "run_sweeps", lambda *_: [outcome])
+    ended = CliRunner().invoke(app, ["sweep", str(file)], catch_exceptions=False)
+    assert ended.exit_code == (1 if kind == "failed" else 0)
+    said = {"failed": "rt-scale: a has no result: It diverged.\n", "ended": "a was ended early: asha after 5 epochs\n"}
+    assert said[kind] in ended.output
