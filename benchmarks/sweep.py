@@ -33,7 +33,8 @@ from store import measure_store, seconds
 from rt_scale.data.places import default_data_dir
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
-from rt_scale.launch.sweep import Sweep, Where, run_sweeps
+from rt_scale.launch.sweep import run_sweeps
+from rt_scale.launch.wanted import Sweep, Where
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import Point, SweepSpec, expand, load_sweep
 from rt_scale.store.lease import latest_attempt

@@ -34,7 +34,7 @@ app = typer.Typer()
 def demo(store: StoreOption = None, data_dir: DataOption = None) -> None:
     """The main job in small: bundled digits, no download, about three minutes on two cores."""
     path = Path(__file__).parents[2] / "sweeps" / "demo.yaml"
-    from rt_scale.launch.sweep import Where
+    from rt_scale.launch.wanted import Where
 
     where = Where(open_store(store), find_data_dir(data_dir), "cpu", "local")
     (written,) = run_loaded(load_files([path], [], {}), where)

@@ -27,7 +27,7 @@ from rt_scale.cli.reporting import print_report
 if TYPE_CHECKING:
     from rt_scale.launch.live import SweepView
     from rt_scale.launch.prices import PriceSheet
-    from rt_scale.launch.sweep import Sweep, Where
+    from rt_scale.launch.wanted import Sweep, Where
     from rt_scale.report.sweep_report import SweepReport
 
 app = typer.Typer()
@@ -59,7 +59,7 @@ def sweep(
 ) -> None:
     """Run grids through Ray Tune; finished runs are not run again."""
     from rt_scale.launch.plan_budget import prices_for
-    from rt_scale.launch.sweep import Where
+    from rt_scale.launch.wanted import Where
 
     prices = prices_for(budget, price)
     launch = {"cpus": cpus, "gpus": gpus, "accelerator": accelerator, "workers": workers}
@@ -140,7 +140,7 @@ def _load(file: Path, overrides: list[str], launch: Mapping[str, Any], yes: bool
     from rt_scale.spec.sweep import GRID_LIMIT, LaunchSpec, as_run, load_sweep
 
     spec, points = load_sweep(file, overrides, None if yes else GRID_LIMIT)
-    from rt_scale.launch.sweep import Sweep
+    from rt_scale.launch.wanted import Sweep
 
     if launch:
         section = build(LaunchSpec, {**spec.launch.model_dump(), **launch}, "the command line")

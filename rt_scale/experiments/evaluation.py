@@ -22,7 +22,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.seeding import stream
 from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.distillation import arithmetic
-from rt_scale.training.loop import Means
+from rt_scale.training.means import Means
 from rt_scale.training.supervised import supervised_cross_entropy
 
 Stage = Callable[[str], None]

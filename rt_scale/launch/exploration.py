@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from rt_scale.launch.explore import EarlyStopping, Rule, build_rule
-from rt_scale.launch.queue import Ended, Queue, Task
+from rt_scale.launch.queue import Queue
 from rt_scale.launch.search import Search
 from rt_scale.launch.stopped import StoppedRun, StoppedRuns, curve
+from rt_scale.launch.task import Ended, Task
 from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec
 from rt_scale.store.store import Store, SweepDir
 

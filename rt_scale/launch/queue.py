@@ -11,13 +11,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from rt_scale.launch.task import Ended, Task
 from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.graph import all_runs
-from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import LaunchSpec, SweepSpec
+from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
 
 if TYPE_CHECKING:
@@ -29,39 +28,6 @@ BACKOFF = 2.0
 """Seconds before a run whose process died for the second time in a row is started again; doubled each time."""
 LONGEST = 60.0
 """Seconds between two tries at most."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A run that is wanted.
-
-    Attributes:
-        label: how it is shown; unique in a queue.
-        spec: what to run.
-        launch: what it is executed on.
-        sweep: the one that wants it, if any; its rule may end the run early.
-    """
-
-    label: str
-    spec: RunSpec
-    launch: LaunchSpec
-    sweep: SweepSpec | None = None
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a process was through with a run.
-
-    Attributes:
-        state: ``done``; ``failed`` for a reason of its own; ``died``, process and all; ``away``: the store could not
-            be reached; ``held`` by another driver; ``stopped`` as its node is to go; ``settled``: a scheduler ended it.
-        why: a sentence, but for ``done``.
-        values: its newest metrics.
-    """
-
-    state: Literal["done", "failed", "died", "away", "held", "stopped", "settled"]
-    why: str = ""
-    values: Mapping[str, float] = field(default_factory=dict)
 
 
 class Queue:

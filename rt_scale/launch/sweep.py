@@ -2,71 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rt_scale.experiments.check import check_all, unfinished
 from rt_scale.launch.comparison import refresh_board
-from rt_scale.launch.explore_data import check_on_data
-from rt_scale.launch.known_data import known_data
-from rt_scale.launch.queue import Queue, Task
+from rt_scale.launch.preflight import changed, check_exploration, check_here, failed_before
+from rt_scale.launch.queue import Queue
 from rt_scale.launch.search import known_points
 from rt_scale.launch.stopped import ended_early
-from rt_scale.spec.errors import InputError
-from rt_scale.spec.graph import all_runs
-from rt_scale.spec.grid import corner_points
-from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec
+from rt_scale.launch.task import Task
+from rt_scale.launch.wanted import Sweep, Where, wanted
+from rt_scale.spec.sweep import LaunchSpec, Point
 from rt_scale.store.store import Store
 
 if TYPE_CHECKING:
     from rt_scale.launch.live import View
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A sweep file as it is to be run.
-
-    Attributes:
-        spec: what the file says.
-        points: its runs.
-        text: the file, kept in the store as run.
-    """
-
-    spec: SweepSpec
-    points: Sequence[Point]
-    text: str
-
-
-@dataclass(frozen=True)
-class Where:
-    """Where and how sweeps are run; nothing here changes a run's numbers.
-
-    Attributes:
-        store: where runs are kept.
-        data_dir: where prepared data sets are.
-        device: as ``Settings.device``.
-        address: the Ray cluster, as for ``cluster.connect``.
-        concurrency: runs at a time, at most.
-        retry_failed: whether runs are tried again that failed for a reason of their own.
-        replace: whether a sweep may take the name of one that has no run in common with it.
-    """
-
-    store: Store
-    data_dir: Path
-    device: str = "auto"
-    address: str | None = None
-    concurrency: int | None = None
-    retry_failed: bool = False
-    replace: bool = False
-
-    @property
-    def alone(self) -> bool:
-        """Whether a Ray of our own on this machine executes the runs, so that it must have what they need."""
-        return self.address in {None, "local"} and (self.address == "local" or not os.environ.get("RAY_ADDRESS"))
 
 
 @dataclass(frozen=True)
@@ -140,48 +92,11 @@ def run_sweeps(
     return [_outcome(sweep, told, store) for sweep in sweeps]
 
 
-def changed(sweep: Sweep, where: Where) -> str:
-    """What has become of the sweep's runs since it was run last, where its file says something else by now.
-
-    Raises:
-        InputError: where the store's sweep of that name has none of these runs: it is probably another one.
-    """
-    before = set(where.store.sweep(sweep.spec.name).runs())
-    now = {point.spec.name for point in known_points(sweep.spec, sweep.points, where.store)}
-    gone, new = len(before - now), len(now - before)
-    if not before or not gone:
-        return ""
-    if not before & now and not where.replace:
-        raise InputError(
-            f"The store holds a sweep '{sweep.spec.name}' of {len(before)} runs, and none of them is among the "
-            f"{len(now)} of this file. Give this one another name; or, if it is meant to take that one's place, say so "
-            "with --yes: runs stay in the store until 'rt-scale gc --delete'."
-        )
-    return (
-        f"sweep '{sweep.spec.name}' has changed since it was run: {new} of its {len(now)} runs are new, and {gone} of "
-        "those before are no part of it any more; they stay in the store until 'rt-scale gc --delete'"
-    )
-
-
 def keep(sweep: Sweep, store: Store) -> None:
     """Record the sweep in the store, with its runs as far as they are known, and its comparison view."""
     points = known_points(sweep.spec, sweep.points, store)
     store.sweep(sweep.spec.name).write(sweep.text, [point.spec.name for point in points])
     refresh_board(sweep.spec, sweep.points, store)
-
-
-def wanted(sweeps: Sequence[Sweep]) -> dict[str, Task]:
-    """The distinct runs of all sweeps by name; one that several want is executed as the first of them says."""
-    if len({sweep.spec.name for sweep in sweeps}) < len(sweeps):
-        names = ", ".join(sweep.spec.name for sweep in sweeps)
-        raise InputError(f"Sweeps that are run together need names of their own; given: {names}.")
-    tasks: dict[str, Task] = {}
-    for sweep in sweeps:
-        prefix = f"{sweep.spec.name}: " if len(sweeps) > 1 else ""
-        for point in sweep.points:
-            task = Task(f"{prefix}{point.label}", point.spec, sweep.spec.launch, sweep.spec)
-            tasks.setdefault(point.spec.name, task)
-    return tasks
 
 
 def _run(
@@ -225,33 +140,6 @@ def _run(
     return queue.failed
 
 
-def failed_before(tasks: Iterable[Task], store: Store) -> dict[str, str]:
-    """Why runs, and those that they start from, failed when they were last tried, by name."""
-    found = {}
-    for spec in all_runs(task.spec for task in tasks):
-        if store.status(spec.name).state == "failed":
-            why = str((store.run(spec).failure() or {}).get("reason", "no reason is recorded"))
-            found[spec.name] = f"{why} (It failed before, and is tried again with --retry-failed.)"
-    return found
-
-
-def check_here(todo: Sequence[Task], where: Where) -> None:
-    """Refuse what cannot be run on this machine, before anything starts (InputError)."""
-    check_all([task.spec for task in todo], where.data_dir)
-    precisions = {each.precision for task in todo for each in unfinished(task.spec, where.store)}
-    if todo and (where.device != "auto" or "tf32" in precisions):
-        from rt_scale.experiments.settings import find_device  # imports torch, which nothing else here needs
-        from rt_scale.training.precision import check_precision
-
-        found = find_device(where.device)
-        for precision in precisions:
-            check_precision(precision, found)
-    if any(task.launch.loader == "ffcv" for task in todo):
-        from rt_scale.data.ffcv import require_ffcv  # imports torch, too
-
-        require_ffcv()
-
-
 def _outcome(sweep: Sweep, told: Mapping[str, str], store: Store) -> Outcome:
     points = known_points(sweep.spec, sweep.points, store)
     finished = finished_runs(points, store)
@@ -264,15 +152,6 @@ def _outcome(sweep: Sweep, told: Mapping[str, str], store: Store) -> Outcome:
          for point in missing if point.spec.name not in early},
         {point.label: early[point.spec.name] for point in missing if point.spec.name in early},
     )  # fmt: skip
-
-
-def check_exploration(sweep: Sweep, where: Where) -> None:
-    """Refuse an ``explore`` section that the data sets, as far as they are known here, do not go with (InputError)."""
-    if sweep.spec.explore is not None:
-        specs = [point.spec for point in corner_points(sweep.spec)]
-        check_on_data(sweep.spec.explore, specs, known_data(specs, where.data_dir))
-        if sweep.spec.explore.search is not None and where.alone:
-            check_all(specs, where.data_dir)
 
 
 def reason(store: Store, point: Point) -> str:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from rt_scale.launch.cluster import Cluster
 from rt_scale.launch.desk import Desk
 from rt_scale.launch.exploration import Exploration
-from rt_scale.launch.queue import Ended, Queue, Task
+from rt_scale.launch.queue import Queue
 from rt_scale.launch.stopping import NOTICE
+from rt_scale.launch.task import Ended, Task
 from rt_scale.launch.trial import run_trial
 from rt_scale.spec.sweep import SweepSpec
 

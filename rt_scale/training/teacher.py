@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rt_scale.models.pair import Network
 from rt_scale.spec.schedule import parse
 from rt_scale.spec.teacher import TeacherSpec
-from rt_scale.training.loop import Progress
+from rt_scale.training.means import Progress
 
 
 class Following:

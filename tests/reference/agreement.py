@@ -18,7 +18,8 @@ from rt_scale.models.pair import Network, Pair, build_pair, to_device
 from rt_scale.spec.duration import duration_steps
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.distillation import Distillation, Supervision, Views
-from rt_scale.training.loop import Progress, train
+from rt_scale.training.loop import train
+from rt_scale.training.means import Progress
 from rt_scale.training.objective import view_pairs
 from rt_scale.training.optim import UpdateRules, build_optimizer
 from rt_scale.training.sharpening import Sharpening

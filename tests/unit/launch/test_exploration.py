@@ -9,8 +9,9 @@ import pytest
 
 from rt_scale.launch import exploration as module
 from rt_scale.launch.exploration import Exploration
-from rt_scale.launch.queue import Ended, Queue, Task
+from rt_scale.launch.queue import Queue
 from rt_scale.launch.stopped import StoppedRun, StoppedRuns, ended_early
+from rt_scale.launch.task import Ended, Task
 from rt_scale.spec.grid import expand, points_at
 from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec
 from rt_scale.store.store import Store

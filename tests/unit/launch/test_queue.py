@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from rt_scale.launch.queue import BACKOFF, HELD, LONGEST, Ended, Queue, Task
+from rt_scale.launch.queue import BACKOFF, HELD, LONGEST, Queue
+from rt_scale.launch.task import Ended, Task
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store

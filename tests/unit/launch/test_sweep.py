@@ -13,17 +13,11 @@ from typing import Any
 import pytest
 
 from rt_scale.launch import sweep as module
-from rt_scale.launch.queue import Task
+from rt_scale.launch.preflight import failed_before
 from rt_scale.launch.stopped import StoppedRun, StoppedRuns
-from rt_scale.launch.sweep import (
-    Sweep,
-    Where,
-    failed_before,
-    finished_runs,
-    reason,
-    run_sweeps,
-    wanted,
-)
+from rt_scale.launch.sweep import finished_runs, reason, run_sweeps
+from rt_scale.launch.task import Task
+from rt_scale.launch.wanted import Sweep, Where, wanted
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec, expand

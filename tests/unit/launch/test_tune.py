@@ -9,8 +9,9 @@ import pytest
 from ray.tune.search import Searcher
 
 from rt_scale.launch import tune
-from rt_scale.launch.queue import Queue, Task
+from rt_scale.launch.queue import Queue
 from rt_scale.launch.stopping import NOTICE
+from rt_scale.launch.task import Task
 from rt_scale.launch.tune import _AllStopped, _config, _Follower, _Handout, _Pulse
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec

@@ -13,7 +13,8 @@ from rt_scale.spec.errors import RunError
 from rt_scale.training import dist, loop
 from rt_scale.training.batch_norm import GlobalBatchNorm, with_global_statistics
 from rt_scale.training.dist import ALONE, Group, WorkerLost, differentiable_sum
-from rt_scale.training.loop import Means, Measured, Progress, Stopped, train
+from rt_scale.training.loop import Measured, Stopped, train
+from rt_scale.training.means import Means, Progress
 from rt_scale.training.sharpening import Sharpening
 from tests.distributed import Ranks
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rt_scale.data.loader import Batch
-from rt_scale.training.loop import Diverged, Means, Measured, Progress, Stopped, distance, train
+from rt_scale.training.loop import Diverged, Measured, Stopped, distance, train
+from rt_scale.training.means import Means, Progress
 
 
 class TenNumbers:
