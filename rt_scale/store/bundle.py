@@ -75,7 +75,7 @@ def pack(
     Args:
         path: a zip file; one that is there is replaced.
         store: where the runs are; of an object store, refresh it first.
-        sweeps: with names of their own.
+        sweeps: with names of their own, in the order in which a reader shows them.
         weights: ``none``; ``final``, of every run the newest checkpoint's and a frozen teacher's; or ``all``
             checkpoints'. What resuming needs beside the weights (pickled) is never packed.
         made: how the bundle is made, for its readers.
@@ -98,7 +98,7 @@ def pack(
         progress(len(specs), len(specs))
         manifest = Manifest(
             format=FORMAT, rt_scale=__version__, made=dict(made or {}), weights=weights,
-            sweeps=sorted(sweep.name for sweep in sweeps), runs=states, notes=writer.notes, files=writer.files,
+            sweeps=[sweep.name for sweep in sweeps], runs=states, notes=writer.notes, files=writer.files,
         )  # fmt: skip
         writer.add(MANIFEST, io.BytesIO(to_json(manifest.model_dump(mode="json"))))
     with open(path, "rb") as written:

@@ -74,7 +74,7 @@ class Manifest(BaseModel):
     weights: Weights
     """Whose checkpoints are in it."""
     sweeps: list[str]
-    """Names."""
+    """Names, in the order in which they were given."""
     runs: dict[str, State]
     """How each run stood, those that others start from included."""
     notes: list[str]

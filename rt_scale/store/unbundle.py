@@ -143,7 +143,7 @@ def _check_members(path: Path, archive: zipfile.ZipFile, size: int) -> dict[str,
     """The members by name, after all that their list says was checked."""
     members: dict[str, zipfile.ZipInfo] = {}
     if len(archive.infolist()) > limits.MOST_FILES:
-        raise refusal(path, f"it has more files than the {limits.MOST_FILES:,} that a bundle may have")
+        raise refusal(path, f"it lists more files than the {limits.MOST_FILES:,} that a bundle may have")
     for info in archive.infolist():
         name, kind = info.filename, stat.S_IFMT(info.external_attr >> 16)
         if not (is_member(name) or name == MANIFEST) or name != info.orig_filename:
@@ -200,7 +200,7 @@ def _extract(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, target
 
 def _check_contents(path: Path, folder: Path, manifest: Manifest) -> None:
     """Refuse files that are whole, but not what their names promise."""
-    if set(_names(folder / "sweeps")) != set(manifest.sweeps):
+    if _names(folder / "sweeps") != sorted(manifest.sweeps):
         raise refusal(path, "it holds other sweeps than its manifest names")
     try:
         for sweep in (folder / "sweeps" / name for name in manifest.sweeps):
