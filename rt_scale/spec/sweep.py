@@ -17,18 +17,7 @@ from rt_scale.spec.part import Part
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.same import resolve_same
 
-__all__ = [
-    "GRID_LIMIT",
-    "LaunchSpec",
-    "Point",
-    "SweepSpec",
-    "as_run",
-    "expand",
-    "load_run",
-    "load_sweep",
-    "overrides_as_run",
-]
-_AS_RUN = "# run with --set "
+__all__ = ["GRID_LIMIT", "LaunchSpec", "Point", "SweepSpec", "as_run", "expand", "load_run", "load_sweep"]
 
 
 class LaunchSpec(Part):
@@ -109,6 +98,9 @@ def load_sweep(
     sweep = build(SweepSpec, document, str(path))
     refuse_large(sweep, limit)
     return sweep, expand(sweep)
+
+
+_AS_RUN = "# run with --set "
 
 
 def as_run(path: Path, overrides: list[str]) -> str:

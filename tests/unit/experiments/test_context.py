@@ -72,7 +72,7 @@ def context(tmp_path: Path) -> Callable[[], Context]:
         run_dir.acquire()
         execution = Execution(torch.device("cpu"), 1, True, True, "resident", "asked for")
         table = MetricsTable(run_dir.metrics_path)
-        return Context(run_dir, execution, Silent(), 30.0, 0.0, table, hparams={"data": {"name": "digits"}})
+        return Context(run_dir, execution, Silent(), 30.0, 120.0, table, hparams={"data": {"name": "digits"}})
 
     return begin
 

@@ -32,6 +32,16 @@ def test_axes_expand(axis: Any, values: list[Any]) -> None:
     assert expand_axis("x", axis) == values
 
 
+def test_a_sweep_file_as_run_says_with_which_assignments(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text("name: s\n# run with --set later=1\n")
+    overrides = ["encoder.name=vgg11", "seeds.data=[1, 2]"]
+    text = as_run(path, overrides)
+    assert text.endswith(path.read_text())
+    assert overrides_as_run(text) == overrides
+    assert overrides_as_run(as_run(path, [])) == []
+
+
 def test_generated_and_listed_values_name_the_same_runs() -> None:
     generated = expand(sweep(axes={"student.alpha": {"linspace": [0, 1, 11]}}))
     listed = expand(sweep(axes={"student.alpha": [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1]}))
@@ -244,13 +254,3 @@ def test_spec_and_sweep_files_are_told_apart(file: Path, tmp_path: Path) -> None
     with pytest.raises(InputError, match="rt-scale run"):
         load_sweep(single)
     assert load_run(single, ["student.alpha=1e-3"]).student.alpha == 1e-3
-
-
-def test_a_sweep_file_as_run_says_with_which_assignments(tmp_path: Path) -> None:
-    path = tmp_path / "sweep.yaml"
-    path.write_text("name: s\n# run with --set later=1\n")
-    overrides = ["encoder.name=vgg11", "seeds.data=[1, 2]"]
-    text = as_run(path, overrides)
-    assert text.endswith(path.read_text())
-    assert overrides_as_run(text) == overrides
-    assert overrides_as_run(as_run(path, [])) == []
