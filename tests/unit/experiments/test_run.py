@@ -14,12 +14,15 @@ import torch
 from rt_scale.data.beton import write
 from rt_scale.data.prepare import Prepared, open_prepared
 from rt_scale.experiments import run as module
+from rt_scale.experiments import training_run
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
+from rt_scale.training.checkpoint import Spent
+from rt_scale.training.loop import Stopped
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Settings]
@@ -159,6 +162,20 @@ def test_data_of_the_runs_that_it_starts_from_are_recorded_and_looked_at(
 def test_device_time_is_cores_times_wall_time(tiny: Tiny, settings: Make) -> None:
     result = run(tiny(), settings(threads=2))
     assert result["device_seconds"] == {"cpu": pytest.approx(2 * result["seconds"], abs=0.002)}
+
+
+def test_what_earlier_attempts_took_counts(tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Stopped):
+        run(tiny(), settings(stop=lambda: True))
+    load = training_run.load_training
+
+    def long_ago(*given: Any) -> Any:
+        return load(*given)[0], Spent(1000.0, {"gpu": 500.0})
+
+    monkeypatch.setattr(training_run, "load_training", long_ago)
+    result = run(tiny(), settings())
+    assert result["seconds"] > 1000
+    assert result["device_seconds"] == {"gpu": 500.0, "cpu": pytest.approx(result["seconds"] - 1000.0, abs=0.002)}
 
 
 def test_an_unfinished_run_does_not_go_on_with_other_data(

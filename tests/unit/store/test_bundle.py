@@ -115,6 +115,16 @@ def test_weights_are_packed_as_asked_and_nothing_pickled_ever(store: Store, tmp_
         assert torch.equal(found["w"], torch.full((3,), 4.0))
 
 
+def test_checkpoints_that_are_not_wanted_are_not_looked_at(store: Store, tmp_path: Path) -> None:
+    folder = store.run(DONE).path / "checkpoints"
+    shutil.copytree(folder / "4", folder / "2")
+    (folder / "2" / "student.safetensors").write_bytes(b"damaged")
+    assert pack(tmp_path / "a.zip", store, [PART], weights="none").manifest.notes == []
+    assert pack(tmp_path / "a.zip", store, [PART], weights="final").manifest.notes == []
+    (note,) = pack(tmp_path / "a.zip", store, [PART], weights="all").manifest.notes
+    assert note.startswith(f"Run {DONE.name}, step 2: its checkpoint '")
+
+
 def test_the_same_store_is_the_same_bytes_wherever_and_whenever(store: Store, tmp_path: Path) -> None:
     first = pack(tmp_path / "a.zip", store, [PART], weights="all")
     shutil.copytree(store.root, tmp_path / "elsewhere")
@@ -125,6 +135,10 @@ def test_the_same_store_is_the_same_bytes_wherever_and_whenever(store: Store, tm
     again = pack(tmp_path / "b.zip", Store(tmp_path / "elsewhere"), [PART], weights="all")
     assert again.path.read_bytes() == first.path.read_bytes()
     assert again.sha256 == first.sha256
+    with zipfile.ZipFile(again.path) as archive:
+        assert {(info.date_time, info.external_attr >> 16) for info in archive.infolist()} == {
+            ((1980, 1, 1, 0, 0, 0), 0o100644)
+        }
 
 
 def test_several_sweeps_share_what_they_share(store: Store, tmp_path: Path) -> None:
