@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from rt_scale.spec.sweep import Point, load_sweep
 from rt_scale.store.store import Store
 from tests.integration.conftest import Ended
 from tests.integration.dying import DIES
-from tests.integration.object_server import serving
 from tests.unit.store.bundles import read, rewrite
 
 Cli = Callable[..., Ended]
@@ -262,32 +261,3 @@ def test_what_makes_no_sense_is_refused(made: Made, packed: Path, cli: Cli, else
 def test_without_out_it_is_named_by_the_first_sweep(made: Made, cli: Cli, elsewhere: Path) -> None:
     assert cli("bundle", made.files[1], *LABEL, *made.where).code == 0
     assert [path.name for path in elsewhere.glob("*.zip")] == ["again.zip"]
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        with serving() as server:
-            yield server.address("bundled")
-
-
-def test_a_store_on_s3_is_packed_from_another_machine(
-    address: str, cli: Cli, elsewhere: Path, tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RT_SCALE_MIRROR", str(tmp_path / "a"))
-    monkeypatch.setattr("rt_scale.store.remote_lease.SETTLING", 0.2)
-    monkeypatch.setattr("rt_scale.store.remote_lease.RESOLUTION", 0.0)
-    file = tmp_path / "one.yaml"
-    file.write_text(yaml.safe_dump({**SWEEP, "axes": {}, "seeds": 1, "name": "one"}, sort_keys=False))
-    (point,) = load_sweep(file)[1]
-    result = run(point.spec, Settings(store=Store.open(address), data_dir=data_dir, device="cpu", threads=1))
-    monkeypatch.setenv("RT_SCALE_MIRROR", str(tmp_path / "b"))
-    ended = cli("bundle", file, "--store", address, "--out", tmp_path / "one.zip", "--weights", "final")
-    assert ended.code == 0, ended
-    members = read(tmp_path / "one.zip")
-    assert json.loads(members[f"runs/{point.spec.name}/result.json"]) == result
-    assert f"runs/{point.spec.name}/checkpoints/{result['steps']}/student.safetensors" in members
-    assert "1 runs: 1 done" in cli("status", tmp_path / "one.zip").out
