@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from rt_scale.cli import cleaning, data, exporting, looking, planning, runs, sweeping
+from rt_scale.cli import bundling, cleaning, data, exporting, looking, planning, runs, sweeping
 from rt_scale.spec.errors import RtScaleError
 
 INTERRUPTED = 130
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Sweeps of self-distillation from random teachers.",
 )
-for commands in (runs, sweeping, looking, exporting, cleaning, planning):
+for commands in (runs, sweeping, looking, exporting, bundling, cleaning, planning):
     app.add_typer(commands.app)
 app.add_typer(data.app, name="data")
 

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from rt_scale.cli.options import JsonOption, SetOption, StoreOption, open_console, open_store
+from rt_scale.cli.options import JsonOption, SetOption, StoreOption, open_console
+from rt_scale.cli.sources import open_sweeps
 from rt_scale.spec.errors import InputError
 
 app = typer.Typer()
@@ -24,7 +25,7 @@ class Format(StrEnum):
 
 @app.command()
 def export(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Sweep files.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Sweep files, or a bundle.")],
     to: Annotated[Format, typer.Option("--to", help="Kind of files.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to (export, in the sweep's own folder of the store).")
@@ -34,10 +35,8 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write sweeps as two tables: runs, a row each, and curves, a row each measured value."""
-    from rt_scale.spec.sweep import load_sweep
-
-    loaded = [load_sweep(file, overrides, limit=None) for file in files]
-    place, names = open_store(store), {sweep.name for sweep, _ in loaded}
+    place, loaded = open_sweeps(files, overrides, store)
+    names = {sweep.name for sweep, _ in loaded}
     if out is None and len(names) > 1:
         raise InputError(f"{len(names)} sweeps go into one pair of tables; say where with --out FOLDER.")
     from rt_scale.launch.search import known_points

@@ -19,13 +19,14 @@ from rt_scale.cli.options import (
     open_store,
     print_table,
 )
+from rt_scale.cli.sources import open_sweeps
 
 app = typer.Typer()
 
 
 @app.command()
 def status(
-    file: Annotated[Path | None, typer.Argument(help="A sweep file; without it, the whole store.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="A sweep file, or a bundle; without it, the whole store.")] = None,
     overrides: SetOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -34,15 +35,12 @@ def status(
     from rt_scale.launch.search import known_points
     from rt_scale.launch.stopped import ended_early
     from rt_scale.report.status import STYLES, count_by_sweep, show_status, status_of_store, status_of_sweep
-    from rt_scale.spec.sweep import load_sweep
 
-    place = open_store(store)
+    place, loaded = open_sweeps([] if file is None else [file], overrides, store)
     place.refresh(curves=False)
-    if file is None:
-        rows = status_of_store(place)
-    else:
-        sweep, points = load_sweep(file, overrides, limit=None)
-        rows = status_of_sweep(known_points(sweep, points, place), place, ended_early([sweep], place))
+    rows = status_of_store(place) if file is None else []
+    for sweep, points in loaded:
+        rows += status_of_sweep(known_points(sweep, points, place), place, ended_early([sweep], place))
     if as_json:
         print(json.dumps([row.to_json() for row in rows], indent=1))
         return
@@ -54,7 +52,9 @@ def status(
 
 @app.command()
 def board(
-    file: Annotated[Path | None, typer.Argument(help="A sweep file; without it, every run of the store.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="A sweep file, or a bundle; without it, every run of the store.")
+    ] = None,
     overrides: SetOption = None,
     store: StoreOption = None,
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 6006,
@@ -62,10 +62,12 @@ def board(
 ) -> None:
     """Open TensorBoard on a sweep's comparison view."""
     from rt_scale.launch.board import open_board
-    from rt_scale.spec.sweep import load_sweep
 
-    loaded = None if file is None else load_sweep(file, overrides, limit=None)
-    open_board(loaded, open_store(store), host=host, port=port, say=open_console().print)
+    place, loaded = open_sweeps([] if file is None else [file], overrides, store)
+    console = open_console()
+    if len(loaded) > 1:
+        console.print(f"The bundle holds {len(loaded)} sweeps; every run in it is shown.", highlight=False)
+    open_board(loaded[0] if len(loaded) == 1 else None, place, host=host, port=port, say=console.print)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from rt_scale.cli.options import (
     open_store,
 )
 from rt_scale.cli.reporting import print_report
+from rt_scale.cli.sources import open_sweeps
 from rt_scale.cli.sweeping import load_files, run_loaded
 
 if TYPE_CHECKING:
@@ -129,16 +130,14 @@ def _show(value: RunSpec, place: Store, as_json: bool) -> None:
 
 @app.command()
 def report(
-    file: Annotated[Path, typer.Argument(help="A sweep file (YAML).")],
+    file: Annotated[Path, typer.Argument(help="A sweep file (YAML), or a bundle.")],
     overrides: SetOption = None,
     store: StoreOption = None,
     best: BestOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Tables and figures of a sweep's finished runs."""
-    from rt_scale.spec.sweep import load_sweep
-
-    spec, points = load_sweep(file, overrides, limit=None)
-    place = open_store(store)
+    place, loaded = open_sweeps([file], overrides, store)
     place.refresh()
-    print_report(spec, points, place, best, as_json)
+    for spec, points in loaded:
+        print_report(spec, points, place, best, as_json)

@@ -22,10 +22,12 @@ class Sets:
     Attributes:
         main: what the student is distilled and probed on.
         also: the others that it is probed on, by name.
+        starts: those of the runs that it starts from, by the run's name.
     """
 
     main: Prepared | NoiseSet
     also: dict[str, Prepared] = field(default_factory=dict)
+    starts: dict[str, Sets] = field(default_factory=dict)
 
 
 def check(spec: RunSpec, data_dir: Path) -> Sets:
@@ -45,7 +47,8 @@ def _open(spec: RunSpec, opener: Callable[[str], Prepared]) -> Sets:
     for other in sets.also.values():
         fits_probing(spec, sets.main, other)
     for start in spec.starts:
-        fits_start(spec, sets.main, start.run, _open(start.run, opener).main)
+        sets.starts[start.run.name] = _open(start.run, opener)
+        fits_start(spec, sets.main, start.run, sets.starts[start.run.name].main)
     return sets
 
 

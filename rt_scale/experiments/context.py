@@ -14,6 +14,7 @@ from rt_scale.spec.errors import RtScaleError, RunError, StoreAway
 from rt_scale.store.board import BoardWriter
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import METRICS, RunDir
+from rt_scale.training.checkpoint import Spent
 from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.loop import Stop, never
 
@@ -35,7 +36,7 @@ class Context:
         patience_seconds: how long a store that does not answer is tried again.
         metrics: every number so far.
         hparams: the spec as a nested mapping, for TensorBoard.
-        elapsed_before: seconds of wall time that earlier attempts took.
+        spent_before: the time that earlier attempts took.
         group: the processes that train together; this one is rank 0, and tells the others where they stand.
         stop: whether training is asked to stop.
     """
@@ -47,7 +48,7 @@ class Context:
     patience_seconds: float
     metrics: MetricsTable
     hparams: Mapping[str, Any]
-    elapsed_before: float = 0.0
+    spent_before: Spent = field(default_factory=Spent)
     board: BoardWriter | None = None
     group: Group = ALONE
     stop: Stop = never
@@ -55,9 +56,9 @@ class Context:
     _last_checkpoint: float = field(default_factory=time.monotonic)
 
     @property
-    def elapsed(self) -> float:
-        """Seconds of wall time over all attempts, without what a killed attempt did not save."""
-        return self.elapsed_before + time.monotonic() - self._started
+    def spent(self) -> Spent:
+        """The time that the run has taken up to now, over all attempts."""
+        return self.spent_before.plus(time.monotonic() - self._started, *self.execution.held)
 
     def log(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Record numbers in the metrics table and TensorBoard, and show them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import platform
@@ -12,9 +13,14 @@ from typing import Any
 
 import torch
 
-from rt_scale.experiments.settings import Execution
+from rt_scale.experiments.settings import Execution, allowed_cores
 
-VERSIONS = ("rt-scale", "torch", "torchvision", "numpy", "ray", "pydantic")
+VERSIONS = (
+    *("rt-scale", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "ray", "pydantic"),
+    *("pyarrow", "pillow", "safetensors", "tensorboard", "ffcv", "optuna"),
+)
+"""Packages whose versions are recorded: those that numbers pass through, and those that write them down."""
+CPUINFO = Path("/proc/cpuinfo")
 _SOURCE = Path(__file__).parent
 
 
@@ -31,27 +37,62 @@ def attempt_record(execution: Execution) -> dict[str, Any]:
         "git_commit": commit,
         "git_dirty": dirty,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "gpu": _gpu(device) if device.type == "cuda" else None,
+        "cpu": {"model": cpu_model(), "cores": allowed_cores()},
         "threads": execution.threads,
         "workers": execution.workers,
     }
+
+
+def _gpu(device: torch.device) -> dict[str, Any]:
+    """The GPU of a worker, as its driver and torch's build for it tell of it; memory in bytes."""
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "memory": properties.total_memory,
+        "capability": f"{properties.major}.{properties.minor}",
+        "driver": gpu_driver(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+    }
+
+
+@functools.cache
+def gpu_driver() -> str | None:
+    """Version of NVIDIA's driver; None where there is none, or nothing that tells of it."""
+    said = _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return said.splitlines()[0].strip() if said else None
+
+
+@functools.cache
+def cpu_model() -> str | None:
+    """Name of the processor, as Linux has it; None where there is no telling."""
+    with contextlib.suppress(OSError):
+        for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or None
 
 
 @functools.cache
 def git_state(folder: Path) -> tuple[str | None, bool | None]:
     """The commit that the code in ``folder`` is at, and whether files that git follows were changed since.
 
-    None for both where it is no checkout, or git is not there.
+    None for both where git does not follow that code, as where it was installed, or where git is not there.
     """
-    try:
-        commit, changes = (
-            subprocess.run(
-                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
-            ).stdout
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        )
-    except (OSError, subprocess.SubprocessError):
+    # Installed below a project of the user's, the code stands in a checkout that it is no part of.
+    if not _said("git", "-C", str(folder), "ls-files", "--", "."):
         return None, None
-    return commit.strip(), bool(changes.strip())
+    commit = _said("git", "-C", str(folder), "rev-parse", "HEAD")
+    changes = _said("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
+    return (None, None) if commit is None or changes is None else (commit.strip(), bool(changes.strip()))
+
+
+def _said(*command: str) -> str | None:
+    """What a program prints; None where it is not there, or fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 @functools.cache

@@ -133,11 +133,13 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> 
 
 def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int) -> dict[str, Any]:
     outcome = train_run(spec, data, context, weights)
+    spent = context.spent
     return {
         "name": spec.name,
         **outcome,
         "best": _best(spec, context.metrics),
-        "seconds": round(context.elapsed, 3),
+        "seconds": round(spent.seconds, 3),
+        "device_seconds": {kind: round(seconds, 3) for kind, seconds in spent.devices.items()},
         "attempts": attempts,
         "data": _data_record(data),
     }
@@ -152,11 +154,17 @@ def _best(spec: RunSpec, metrics: MetricsTable) -> dict[str, dict[str, float]]:
 
 
 def _data_record(data: Sets) -> dict[str, Any]:
-    """Names and contents of the data sets; ``also``, by name, where the run is probed on others."""
+    """Names and contents of the data sets.
+
+    Where the run is probed on others, they are in ``also`` by name; where it starts from other runs, theirs are in
+    ``starts`` by the run's name.
+    """
     info = data.main.info
     record: dict[str, Any] = {"name": info.name, "title": info.title, "sha256": data.main.sha256}
     if data.also:
         record["also"] = {name: {"title": set_.info.title, "sha256": set_.sha256} for name, set_ in data.also.items()}
+    if data.starts:
+        record["starts"] = {name: _data_record(sets) for name, sets in data.starts.items()}
     return record
 
 
@@ -179,6 +187,9 @@ def _refuse_other_data(spec: RunSpec, data: Sets, record: dict[str, Any]) -> Non
                 f"Run {spec.name} was computed on a data set '{name}' with other contents (sha256 {then[:12]}..., "
                 f"here {here[:12]}...). Prepare this one under another name, or use another store."
             )
+    for start in spec.starts:
+        if (known := record.get("starts", {}).get(start.run.name)) is not None:
+            _refuse_other_data(start.run, data.starts[start.run.name], known)
 
 
 def _failure(spec: RunSpec, error: Exception) -> RtScaleError:

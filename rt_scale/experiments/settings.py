@@ -89,6 +89,7 @@ class Settings:
         checkpoint_seconds: least time between two checkpoints; probing and the end always write one.
         patience_seconds: how long a store that does not answer is tried again before the run ends.
         observer: who watches.
+        gpus: GPUs that each process takes, less than 1 where several runs share one; of no account on the CPU.
         group: the processes that train together, each with settings of its own; rank 0's decide.
         stop: asked after every step whether to write a checkpoint and stop, which raises ``Stopped``.
     """
@@ -103,6 +104,7 @@ class Settings:
     checkpoint_seconds: float = 30.0
     patience_seconds: float = 120.0
     observer: Observer = field(default_factory=Silent)
+    gpus: float = 1.0
     group: Group = ALONE
     stop: Stop = never
 
@@ -119,6 +121,7 @@ class Execution:
         loader: what reads training images, see ``loaders.Choice``.
         loader_reason: why it does.
         workers: processes that train together.
+        gpus: GPUs that each of them takes, 0 on the CPU.
     """
 
     device: torch.device
@@ -128,6 +131,12 @@ class Execution:
     loader: str
     loader_reason: str
     workers: int = 1
+    gpus: float = 0.0
+
+    @property
+    def held(self) -> tuple[str, float]:
+        """What all workers hold together while they work: ``gpu`` and GPUs, or ``cpu`` and cores (threads)."""
+        return ("cpu", self.workers * self.threads) if self.device.type == "cpu" else ("gpu", self.workers * self.gpus)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``environment.json``."""
@@ -166,7 +175,8 @@ def resolve(
     loader, reason = choose_loader(settings.loader, image_bytes(spec, data), device, free_memory)
     if loader == "ffcv":
         require_ffcv()
-    return Execution(device, threads, cache, channels_last, loader, reason, settings.group.world)
+    gpus = 0.0 if device.type == "cpu" else settings.gpus
+    return Execution(device, threads, cache, channels_last, loader, reason, settings.group.world, gpus)
 
 
 def find_device(name: str) -> torch.device:

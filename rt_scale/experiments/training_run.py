@@ -23,7 +23,7 @@ from rt_scale.spec.duration import duration_steps
 from rt_scale.spec.metric_names import is_constant
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.batch_norm import with_global_statistics
-from rt_scale.training.checkpoint import load_training, read_weights, save_training, save_weights
+from rt_scale.training.checkpoint import Spent, load_training, read_weights, save_training, save_weights
 from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
 from rt_scale.training.loop import distance, train
 from rt_scale.training.means import Progress
@@ -155,7 +155,7 @@ class TrainingRun:
             self._checkpoint()
 
     def _resume(self) -> bool:
-        def load(folder: Path) -> tuple[Progress, float]:
+        def load(folder: Path) -> tuple[Progress, Spent]:
             # Read before anything is changed: a damaged file leaves the teacher as it was.
             teacher = read_weights(folder / TEACHER) if self.spec.teacher.moves else None
             found = load_training(folder, self.student, self.optimizer, self.sharpenings)
@@ -166,7 +166,7 @@ class TrainingRun:
         found = self.context.restore(load)
         if found is None:
             return False
-        self.progress, self.context.elapsed_before = found
+        self.progress, self.context.spent_before = found
         known = self.context.metrics.last()
         frozen = not self.spec.teacher.moves
         self.constant = {name: value for name, value in known.items() if is_constant(name, frozen_teacher=frozen)}
@@ -187,7 +187,7 @@ class TrainingRun:
 
     def _checkpoint(self) -> None:
         def write(folder: Path) -> None:
-            save_training(folder, self.student, self.optimizer, self.progress, self.context.elapsed, self.sharpenings)
+            save_training(folder, self.student, self.optimizer, self.progress, self.context.spent, self.sharpenings)
             if self.progress.step == START or self.spec.teacher.moves:
                 save_weights(folder / TEACHER, self.teacher)
 

@@ -120,6 +120,7 @@ def run_with_workers(
     config = {
         "spec": spec.model_dump(mode="json"), "store": store, "data_dir": str(data_dir.absolute()),
         "device": device if launch.gpus else "cpu", "threads": launch.cpus, "loader": launch.loader,
+        "gpus": launch.gpus,
     }  # fmt: skip
     with place.scratch() as scratch:  # Ray Train wants one that all workers see
         for _ in range(launch.retries + 1):
@@ -187,6 +188,7 @@ def _worker(config: Mapping[str, Any]) -> None:
         threads=config["threads"],
         loader=config["loader"],
         observer=messenger,
+        gpus=config["gpus"] or 1.0,
         group=group,
         stop=messenger.stop,
     )

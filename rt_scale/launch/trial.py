@@ -100,6 +100,7 @@ def _run(spec: RunSpec, launch: LaunchSpec, given: Mapping[str, Any], messenger:
         threads=launch.cpus,
         loader=launch.loader,
         observer=messenger,
+        gpus=launch.gpus or 1.0,
         stop=messenger.stop,
     )
     with messenger.reporting():

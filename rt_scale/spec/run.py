@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -118,6 +119,11 @@ class RunSpec(Part):
     def name(self) -> str:
         """The name of the run and of its directory, e.g. ``distill-0123456789abcdef``."""
         return f"{self.kind}-{self.hash}"
+
+
+def recorded_name(canonical: Mapping[str, Any]) -> str:
+    """The name of the run of that canonical value, whatever version of rt-scale recorded it."""
+    return f"{canonical['kind']}-{_digest(json_text(canonical))}"
 
 
 def _without_seeds(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -99,10 +100,19 @@ def load_sweep(
     return sweep, expand(sweep)
 
 
+_AS_RUN = "# run with --set "
+
+
 def as_run(path: Path, overrides: list[str]) -> str:
     """The text of the sweep file, under a comment with the assignments that it was run with."""
-    comment = "".join(f"# run with --set {override}\n" for override in overrides)
+    comment = "".join(f"{_AS_RUN}{override}\n" for override in overrides)
     return comment + path.read_text(encoding="utf-8")
+
+
+def overrides_as_run(text: str) -> list[str]:
+    """The assignments that the text of :func:`as_run` begins with."""
+    lines = itertools.takewhile(lambda line: line.startswith(_AS_RUN), text.splitlines())
+    return [line.removeprefix(_AS_RUN) for line in lines]
 
 
 def _override(document: dict[str, Any], overrides: list[str]) -> dict[str, Any]:

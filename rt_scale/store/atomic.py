@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import glob
 import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rt_scale.spec.errors import InputError, RunError, StoreAway
 
@@ -100,6 +102,39 @@ def write_bytes(path: Path, data: bytes) -> None:
         except BaseException:
             remove(temporary)
             raise
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes the name ``path`` when the body is through; a kill leaves what was there.
+
+    What a killed process left of ``path`` is removed first: nobody holds its lock any more.
+
+    Raises:
+        InputError, RunError: see :func:`disk_errors`.
+    """
+    temporary = temporary_name(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}-*"):
+            _remove_unlocked(left)
+        with open(temporary, "xb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                remove(temporary)
+                raise
+        sync_folder(path.parent)
+
+
+def _remove_unlocked(path: Path) -> None:
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove(path)
 
 
 def write_if_changed(path: Path, data: bytes) -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import load_sweep
+from rt_scale.spec.sweep import load_sweep, overrides_as_run
 from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, temporary_name
 from rt_scale.store.checkpoints import DAMAGED
 from rt_scale.store.lease import FOLDER as LEASES
@@ -23,7 +23,6 @@ from rt_scale.store.store import Store, SweepDir
 
 GRACE = 3600.0
 """Seconds for which a silent owner elsewhere, or a temporary file, counts as at work: removing has no way back."""
-_AS_RUN = "# run with --set "
 
 Kind = State | Literal["leftover"]
 
@@ -156,11 +155,7 @@ def _planned(sweep: SweepDir) -> Iterator[RunSpec]:
     """The runs of a sweep by its file: of one that was not begun yet, only that tells what it starts from."""
     if not sweep.file.exists():
         return
-    overrides = []
-    for line in sweep.file.read_text(encoding="utf-8").splitlines():
-        if not line.startswith(_AS_RUN):
-            break
-        overrides.append(line.removeprefix(_AS_RUN))
+    overrides = overrides_as_run(sweep.file.read_text(encoding="utf-8"))
     try:
         points = load_sweep(sweep.file, overrides, limit=None)[1]
     except InputError as error:

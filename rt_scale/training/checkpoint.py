@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,23 @@ from rt_scale.training.sharpening import Sharpening
 
 STATE = "state.pt"
 STUDENT = "student.safetensors"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a run has taken so far, over all its attempts, without what a killed one did not save.
+
+    Attributes:
+        seconds: wall time.
+        devices: ``gpu`` or ``cpu`` -> GPU-seconds or core-seconds: what the run held of them times wall time.
+    """
+
+    seconds: float = 0.0
+    devices: Mapping[str, float] = field(default_factory=dict)
+
+    def plus(self, seconds: float, kind: str, held: float) -> Spent:
+        """After ``seconds`` more, with ``held`` GPUs or cores (by ``kind``) all the while."""
+        return Spent(self.seconds + seconds, {**self.devices, kind: self.devices.get(kind, 0.0) + seconds * held})
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
@@ -39,13 +57,13 @@ def save_training(
     student: nn.Module,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
-    elapsed: float,
+    spent: Spent,
     sharpenings: Mapping[str, Sharpening],
 ) -> None:
     """Write weights, optimiser, progress, centres and the state of every random generator into ``folder``.
 
     Args:
-        elapsed: seconds of wall time that the run has taken so far, over all attempts.
+        spent: the time that the run has taken so far.
         sharpenings: by name; their centres are kept.
     """
     save_weights(folder / STUDENT, student)
@@ -55,7 +73,8 @@ def save_training(
         "step": progress.step,
         "sums": progress.sums,
         "weight": progress.weight,
-        "elapsed": elapsed,
+        "elapsed": spent.seconds,
+        "devices": dict(spent.devices),
         "centres": {name: each.centre for name, each in sharpenings.items() if each.centre is not None},
         "rng": _rng_state(),
     }
@@ -64,8 +83,8 @@ def save_training(
 
 def load_training(
     folder: Path, student: nn.Module, optimizer: torch.optim.Optimizer, sharpenings: Mapping[str, Sharpening]
-) -> tuple[Progress, float]:
-    """Undo :func:`save_training`; returns the progress and the elapsed seconds.
+) -> tuple[Progress, Spent]:
+    """Undo :func:`save_training`; returns the progress and the time spent.
 
     Raises:
         OSError, ValueError, UnpicklingError: where a file is damaged.
@@ -82,7 +101,8 @@ def load_training(
         sharpening.centre = None if centre is None else centre.to(device)
     _restore_rng(state["rng"])
     progress = Progress(state["epoch"], state["step"], dict(state["sums"]), state["weight"])
-    return progress, float(state["elapsed"])
+    # Runs that were begun before device time was counted have none for what they did until then.
+    return progress, Spent(float(state["elapsed"]), dict(state.get("devices", {})))
 
 
 def _rng_state() -> dict[str, Any]:

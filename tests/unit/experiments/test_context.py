@@ -17,6 +17,7 @@ from rt_scale.spec.errors import StoreAway
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import MetricsTable, read_metrics
 from rt_scale.store.run_dir import RunDir
+from rt_scale.training.checkpoint import Spent
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Settings]
@@ -102,11 +103,14 @@ def test_restoring_takes_metrics_and_state_from_one_moment(context: Callable[[],
     second.run_dir.check().release()
 
 
-def test_elapsed_time_goes_on_from_earlier_attempts(context: Callable[[], Context]) -> None:
+def test_time_goes_on_from_earlier_attempts(context: Callable[[], Context]) -> None:
     attempt = context()
-    own = attempt.elapsed
-    attempt.elapsed_before = 1000.0
-    assert 1000.0 <= own + 1000.0 <= attempt.elapsed
+    own = attempt.spent
+    assert own.devices == {"cpu": own.seconds}
+    attempt.spent_before = Spent(1000.0, {"gpu": 500.0})
+    now = attempt.spent
+    assert 1000.0 <= own.seconds + 1000.0 <= now.seconds
+    assert now.devices == {"gpu": 500.0, "cpu": pytest.approx(now.seconds - 1000.0)}
     attempt.run_dir.check().release()
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ import torch
 from rt_scale.data.beton import write
 from rt_scale.data.prepare import Prepared, open_prepared
 from rt_scale.experiments import run as module
+from rt_scale.experiments import training_run
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
+from rt_scale.training.checkpoint import Spent
+from rt_scale.training.loop import Stopped
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Settings]
@@ -43,6 +47,7 @@ def test_a_result_says_what_came_out_of_what(tiny: Tiny, settings: Make, digits:
     }
     assert result["data"] == {"name": "digits", "title": "Digits", "sha256": digits.sha256}
     assert result["seconds"] > 0
+    assert result["device_seconds"] == {"cpu": result["seconds"]}
     probes = ("linear", "knn", "linear_standardized", "knn_standardized")
     assert set(result["best"]) == {f"probe/student/{probe}" for probe in probes}
     training = {"loss", "kl", "grad_norm", "teacher_entropy", "student_entropy"}
@@ -72,6 +77,7 @@ def test_a_run_records_its_spec_and_where_it_was_executed(
         "loader": "map",
         "loader_reason": "asked for",
         "workers": 1,
+        "gpus": 0.0,
     }
     assert environment["data"]["sha256"] == digits.sha256
     (attempt,) = environment["attempts"]
@@ -127,6 +133,49 @@ def test_data_with_other_contents_are_refused(tiny: Tiny, settings: Make, tmp_pa
     with pytest.raises(InputError, match=rf"sha256 {digits.sha256[:12]}\.\.\..*another name, or use another store"):
         run(tiny(), other)
     assert given.store.run(tiny()).result() == result
+
+
+def test_data_of_the_runs_that_it_starts_from_are_recorded_and_looked_at(
+    tiny: Tiny, settings: Make, tmp_path: Path, digits: Prepared
+) -> None:
+    folder = tmp_path / "sets"
+    open_prepared("digits", folder)
+    shutil.copytree(folder / "digits", folder / "copies")
+    meta = json.loads((folder / "copies" / "meta.json").read_text())
+    meta["info"] |= {"name": "copies", "title": "Copies"}
+    (folder / "copies" / "meta.json").write_text(json.dumps(meta))
+    on_digits = {"same_but": {"data": {"name": "digits", "samples": 60}}}
+    spec = tiny({"data.name": "copies", "teacher.start_from": {"run": on_digits}})
+    first, given = spec.starts[0].run, settings(data_dir=folder)
+    result = run(spec, given)
+    (before,) = result["data"].pop("starts").items()
+    assert before == (first.name, {"name": "digits", "title": "Digits", "sha256": digits.sha256})
+    assert result["data"] == {"name": "copies", "title": "Copies", "sha256": digits.sha256}
+    environment = given.store.run(spec).environment()
+    assert environment is not None
+    assert environment["data"]["starts"] == dict([before])
+    other_digits(folder, digits)
+    with pytest.raises(InputError, match=rf"Run {first.name} was computed on a data set 'digits' with other contents"):
+        run(spec, given)
+
+
+def test_device_time_is_cores_times_wall_time(tiny: Tiny, settings: Make) -> None:
+    result = run(tiny(), settings(threads=2))
+    assert result["device_seconds"] == {"cpu": pytest.approx(2 * result["seconds"], abs=0.002)}
+
+
+def test_what_earlier_attempts_took_counts(tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Stopped):
+        run(tiny(), settings(stop=lambda: True))
+    load = training_run.load_training
+
+    def long_ago(*given: Any) -> Any:
+        return load(*given)[0], Spent(1000.0, {"gpu": 500.0})
+
+    monkeypatch.setattr(training_run, "load_training", long_ago)
+    result = run(tiny(), settings())
+    assert result["seconds"] > 1000
+    assert result["device_seconds"] == {"gpu": 500.0, "cpu": pytest.approx(result["seconds"] - 1000.0, abs=0.002)}
 
 
 def test_an_unfinished_run_does_not_go_on_with_other_data(

@@ -77,6 +77,21 @@ def test_a_resumed_run_keeps_what_its_bits_depend_on(
     assert resolve(tiny(), digits, given, kept.to_json()) == kept
 
 
+def test_what_a_run_holds_is_cores_or_gpus(tiny: Tiny, settings: Make, digits: Prepared) -> None:
+    assert resolve(tiny(), digits, settings(threads=3, gpus=0.5), None).held == ("cpu", 3)
+    assert Execution(torch.device("cpu"), 3, True, True, "map", "", workers=2).held == ("cpu", 6)
+    assert Execution(torch.device("cuda:1"), 3, True, True, "map", "", workers=2, gpus=0.25).held == ("gpu", 0.5)
+
+
+def test_gpus_are_recorded_where_the_device_is_one(
+    tiny: Tiny, settings: Make, digits: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for device, gpus in (("cpu", 0.0), ("cuda", 0.25)):
+        monkeypatch.setattr("rt_scale.experiments.settings.find_device", lambda name: torch.device(name))
+        monkeypatch.setattr("rt_scale.experiments.settings.free_memory", lambda device: 10**9)
+        assert resolve(tiny(), digits, settings(device=device, gpus=0.25), None).gpus == gpus
+
+
 def test_a_resumed_run_may_have_another_reader(tiny: Tiny, settings: Make, digits: Prepared) -> None:
     earlier = Execution(torch.device("cpu"), 1, True, True, "ffcv", "asked for").to_json()
     for loader in ("map", "resident"):
@@ -130,8 +145,9 @@ def test_tf32_is_refused_where_there_is_none(tiny: Tiny, settings: Make, digits:
 
 def test_an_execution_is_recorded_as_plain_values() -> None:
     expected: dict[str, Any] = {"device": "cpu", "threads": 2, "cache_teacher": False, "channels_last": True}
-    execution = Execution(torch.device("cpu"), 2, False, True, "map", "asked for", 3)
-    assert execution.to_json() == {**expected, "loader": "map", "loader_reason": "asked for", "workers": 3}
+    execution = Execution(torch.device("cpu"), 2, False, True, "map", "asked for", 3, 0.5)
+    expected |= {"loader": "map", "loader_reason": "asked for", "workers": 3, "gpus": 0.5}
+    assert execution.to_json() == expected
 
 
 def test_free_memory_is_less_than_all_there_is() -> None:

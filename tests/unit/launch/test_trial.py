@@ -59,6 +59,10 @@ def test_what_it_is_given_reaches_the_run(given: dict[str, Any], monkeypatch: py
     assert settings.stop() is False
     settings.observer.told = PREEMPTED
     assert settings.stop() is True
+    assert settings.gpus == 1.0
+    given["launch"]["gpus"] = 0.25
+    run_trial(given)
+    assert calls[-1][1].gpus == 0.25
 
 
 @pytest.mark.parametrize(

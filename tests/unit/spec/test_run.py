@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from rt_scale.spec.document import parse_yaml, set_dotted
-from rt_scale.spec.run import Part, RunSpec
+from rt_scale.spec.run import Part, RunSpec, recorded_name
 
 SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_32_2"}}
 # Names that users have runs under. A change here means that every store of the world is computed anew.
@@ -55,6 +55,14 @@ def spec(**changes: Any) -> RunSpec:
 @pytest.mark.parametrize("name", PINNED)
 def test_names_are_pinned(name: str) -> None:
     assert RunSpec.model_validate(PINNED[name]).name == name
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_a_recorded_spec_tells_its_name(name: str) -> None:
+    recorded = json.loads(json.dumps(RunSpec.model_validate(PINNED[name]).canonical()))
+    assert recorded_name(recorded) == name
+    assert recorded_name({**recorded, "precision": "bf16"}) != name
+    assert recorded_name({**recorded, "kind": "other"}).startswith("other-")
 
 
 def test_the_same_meaning_has_the_same_name() -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from rt_scale.spec.axes import axis_length, axis_names, expand_axis
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.sweep import SweepSpec, expand, load_run, load_sweep
+from rt_scale.spec.sweep import SweepSpec, as_run, expand, load_run, load_sweep, overrides_as_run
 
 BASE = {"data": {"name": "digits"}, "encoder": {"name": "convnet_32_2"}}
 
@@ -30,6 +30,16 @@ def sweep(**fields: Any) -> SweepSpec:
 )
 def test_axes_expand(axis: Any, values: list[Any]) -> None:
     assert expand_axis("x", axis) == values
+
+
+def test_a_sweep_file_as_run_says_with_which_assignments(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text("name: s\n# run with --set later=1\n")
+    overrides = ["encoder.name=vgg11", "seeds.data=[1, 2]"]
+    text = as_run(path, overrides)
+    assert text.endswith(path.read_text())
+    assert overrides_as_run(text) == overrides
+    assert overrides_as_run(as_run(path, [])) == []
 
 
 def test_generated_and_listed_values_name_the_same_runs() -> None:

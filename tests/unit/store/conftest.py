@@ -1,4 +1,4 @@
-"""An object store in memory, and the machines that share it."""
+"""An object store in memory, the machines that share it, and a bundle."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from rt_scale.spec.errors import InputError
 from rt_scale.store import remote_lease
+from rt_scale.store.bundle import pack
 from rt_scale.store.remote import RemoteStore
 from rt_scale.store.store import Store
+from rt_scale.store.unbundle import open_bundle
+from tests.unit.store.bundles import PART, fill
 from tests.unit.store.objects import Objects
 
 
@@ -30,3 +34,30 @@ def machine(objects: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return Store(tmp_path / name, RemoteStore(objects.bucket(), tmp_path / name))
 
     return see
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sound")
+    store = Store(folder / "store")
+    fill(store)
+    return pack(folder / "a.zip", store, [PART], weights="final").path
+
+
+@pytest.fixture
+def refusal(tmp_path: Path) -> Callable[[Path], str]:
+    """Why a bundle is not opened; nothing of it may be left, inside the cache or beside it."""
+
+    def find(path: Path) -> str:
+        before = set(tmp_path.rglob("*"))
+        with pytest.raises(InputError) as refused:
+            open_bundle(path, tmp_path / "cache")
+        left = set(tmp_path.rglob("*")) - before
+        assert {file.suffix for file in left} <= {"", ".lock"}
+        assert [file for file in left if file.suffix != ".lock"] in ([], [tmp_path / "cache"])
+        text = str(refused.value)
+        assert text.startswith(f"'{path}' is not opened: ")
+        assert text.endswith("get it again from where it was made.")
+        return text
+
+    return find

@@ -12,9 +12,11 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from rt_scale.training.checkpoint import STATE, STUDENT, load_training, read_weights, save_training, save_weights
+from rt_scale.training.checkpoint import STATE, STUDENT, Spent, load_training, read_weights, save_training, save_weights
 from rt_scale.training.means import Progress
 from rt_scale.training.sharpening import Sharpening
+
+SPENT = Spent(12.5, {"cpu": 25.0, "gpu": 3.5})
 
 
 def network(seed: int) -> nn.Module:
@@ -38,22 +40,37 @@ def test_training_goes_on_bitwise_from_a_checkpoint(tmp_path: Path) -> None:
     model = network(0)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     trained(3, model, optimizer)
-    save_training(tmp_path, model, optimizer, Progress(2, 3), elapsed=12.5, sharpenings={})
+    save_training(tmp_path, model, optimizer, Progress(2, 3), spent=SPENT, sharpenings={})
 
     other = network(1)
     other_optimizer = torch.optim.AdamW(other.parameters(), lr=0.5, fused=True)
-    progress, elapsed = load_training(tmp_path, other, other_optimizer, {})
-    assert (progress.epoch, progress.step, elapsed) == (2, 3, 12.5)
+    progress, spent = load_training(tmp_path, other, other_optimizer, {})
+    assert (progress.epoch, progress.step, spent) == (2, 3, SPENT)
     trained(2, model, optimizer)
     trained(2, other, other_optimizer)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
 
 
+def test_time_is_counted_by_what_was_held_meanwhile() -> None:
+    spent = Spent().plus(2.0, "cpu", 4).plus(3.0, "gpu", 0.25).plus(1.0, "cpu", 2)
+    assert spent == Spent(6.0, {"cpu": 10.0, "gpu": 0.75})
+
+
+def test_a_checkpoint_from_before_device_time_was_counted_is_gone_on_from(tmp_path: Path) -> None:
+    model = network(0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    save_training(tmp_path, model, optimizer, Progress(), spent=SPENT, sharpenings={})
+    state = torch.load(tmp_path / STATE, weights_only=True)
+    del state["devices"]
+    torch.save(state, tmp_path / STATE)
+    assert load_training(tmp_path, model, optimizer, {})[1] == Spent(12.5)
+
+
 def test_every_random_generator_comes_back(tmp_path: Path) -> None:
     model = network(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    save_training(tmp_path, model, optimizer, Progress(), elapsed=0.0, sharpenings={})
+    save_training(tmp_path, model, optimizer, Progress(), spent=Spent(), sharpenings={})
     drawn = (torch.rand(3), np.random.rand(3), random.random())
     load_training(tmp_path, model, optimizer, {})
     again = (torch.rand(3), np.random.rand(3), random.random())
@@ -82,7 +99,7 @@ def test_centres_come_back_bitwise_in_dtype_and_on_the_device(tmp_path: Path) ->
     logits = torch.rand(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for role in before:
         before[role](logits, 0)
-    save_training(tmp_path, model, optimizer, Progress(), 0.0, before)
+    save_training(tmp_path, model, optimizer, Progress(), Spent(), before)
     load_training(tmp_path, model, optimizer, after)
     assert torch.equal(after["teacher"].centre, before["teacher"].centre)
     assert after["teacher"].centre.dtype == torch.float64
@@ -95,7 +112,7 @@ def test_before_the_first_batch_there_is_no_centre_and_one_that_is_there_goes(tm
     """Of the checkpoint that holds the start."""
     model, after = network(0), centred()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    save_training(tmp_path, model, optimizer, Progress(), 0.0, centred())
+    save_training(tmp_path, model, optimizer, Progress(), Spent(), centred())
     after["teacher"](torch.ones(3, 4), 0)
     load_training(tmp_path, model, optimizer, after)
     assert after["teacher"].centre is None
@@ -109,7 +126,7 @@ class Evil:
 def test_code_in_a_checkpoint_is_refused_and_nothing_changed(tmp_path: Path) -> None:
     model = network(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    save_training(tmp_path, network(1), optimizer, Progress(), elapsed=0.0, sharpenings={})
+    save_training(tmp_path, network(1), optimizer, Progress(), spent=Spent(), sharpenings={})
     torch.save({"optimizer": Evil()}, tmp_path / STATE)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(pickle.UnpicklingError):
@@ -120,7 +137,7 @@ def test_code_in_a_checkpoint_is_refused_and_nothing_changed(tmp_path: Path) -> 
 def test_a_cut_weight_file_changes_nothing(tmp_path: Path) -> None:
     model = network(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    save_training(tmp_path, network(1), optimizer, Progress(), elapsed=0.0, sharpenings={})
+    save_training(tmp_path, network(1), optimizer, Progress(), spent=Spent(), sharpenings={})
     content = (tmp_path / STUDENT).read_bytes()
     (tmp_path / STUDENT).write_bytes(content[: len(content) // 2])
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

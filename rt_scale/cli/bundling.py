@@ -1,0 +1,113 @@
+"""The command that packs sweeps for another machine."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rt_scale.cli.cleaning import size_text
+from rt_scale.cli.options import JsonOption, SetOption, StoreOption, open_console, open_store
+from rt_scale.spec.errors import InputError
+
+if TYPE_CHECKING:
+    from rt_scale.spec.sweep import Point, SweepSpec
+    from rt_scale.store.bundle import Packed
+    from rt_scale.store.store import Store
+
+app = typer.Typer()
+
+
+class Weights(StrEnum):
+    """Whose checkpoints are packed."""
+
+    NONE = "none"
+    FINAL = "final"
+    ALL = "all"
+
+
+@app.command()
+def bundle(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Sweep files.")],
+    out: Annotated[Path | None, typer.Option(help="File to write, a .zip (the first sweep's name).")] = None,
+    weights: Annotated[Weights, typer.Option(help="Networks that are packed, too.")] = Weights.NONE,
+    overrides: SetOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pack sweeps with their runs and reports into one file, which report, status, export and board open anywhere.
+
+    What is not finished is packed as far as it is. Weights are packed as safetensors; no checkpoint can be gone on
+    from.
+    """
+    from rt_scale.launch.search import known_points
+    from rt_scale.spec.sweep import as_run, load_sweep, overrides_as_run
+    from rt_scale.store.bundle import SweepPart, pack
+    from rt_scale.store.bundle_format import SUFFIX, is_bundle
+
+    _refuse_bundles([file for file in files if is_bundle(file)])
+    loaded = [load_sweep(file, overrides, limit=None) for file in files]
+    path = out or Path(loaded[0][0].name + SUFFIX)
+    if path.suffix != SUFFIX or path.is_dir():
+        raise InputError(f"--out is '{path}'; a bundle is a zip file: name one that ends in {SUFFIX}.")
+    place = open_store(store)
+    place.refresh()
+    sweeps, parts = [], []
+    for file, (sweep, points) in zip(files, loaded, strict=True):
+        text = as_run(file, overrides or [])
+        if overrides_as_run(text) != (overrides or []):
+            raise InputError(
+                f"{file} begins with '--set' lines, as the store keeps sweep files; give the file that it was made "
+                "from, with those --set options."
+            )
+        sweeps.append((sweep, known_points(sweep, points, place)))
+        parts.append(SweepPart(sweep.name, text, [point.spec for point in sweeps[-1][1]]))
+    words = [*(file.name for file in files), "--weights", weights.value]
+    words += [word for override in overrides or [] for word in ("--set", override)]
+    from rt_scale.launch.progress import counting
+
+    with counting(open_console(stderr=True), "packing runs") as progress:
+        packed = pack(
+            path, place, parts, weights=weights.value, progress=progress,
+            made={"command": shlex.join(["rt-scale", "bundle", *words])},
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(_plain(packed), indent=1))
+    else:
+        _show(sweeps, place, packed)
+
+
+def _refuse_bundles(files: Sequence[Path]) -> None:
+    if files:
+        raise InputError(f"'{files[0]}' is a bundle already; give sweep files.")
+
+
+def _plain(packed: Packed) -> dict[str, Any]:
+    manifest = packed.manifest
+    return {
+        "path": str(packed.path), "size": packed.size, "sha256": packed.sha256, "files": len(manifest.files),
+        "sweeps": manifest.sweeps, "runs": manifest.runs, "notes": manifest.notes,
+    }  # fmt: skip
+
+
+def _show(sweeps: Sequence[tuple[SweepSpec, Sequence[Point]]], place: Store, packed: Packed) -> None:
+    from rt_scale.launch.stopped import ended_early
+    from rt_scale.report.status import show_status, status_of_sweep
+
+    console = open_console()
+    for sweep, points in sweeps:
+        console.print(f"{sweep.name}:", highlight=False, markup=False)
+        show_status(status_of_sweep(points, place, ended_early([sweep], place)), console)
+    own = {point.spec.name for _, points in sweeps for point in points}
+    first = Counter(state for name, state in packed.manifest.runs.items() if name not in own)
+    counts = ", ".join(f"{number} {state}" for state, number in first.items())
+    lines = [f"{first.total()} more that these start from: {counts}"] if first else []
+    files = f"{len(packed.manifest.files):,} files, {size_text(packed.size)}, sha256 {packed.sha256}"
+    for line in [*lines, *packed.manifest.notes, f"{packed.path}: {files}"]:
+        console.print(line, highlight=False, markup=False)
