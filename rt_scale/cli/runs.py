@@ -19,7 +19,7 @@ from rt_scale.cli.options import (
     open_console,
     open_store,
 )
-from rt_scale.cli.reporting import print_report
+from rt_scale.cli.reporting import print_reports
 from rt_scale.cli.sweeping import load_files, run_loaded
 
 if TYPE_CHECKING:
@@ -129,16 +129,16 @@ def _show(value: RunSpec, place: Store, as_json: bool) -> None:
 
 @app.command()
 def report(
-    file: Annotated[Path, typer.Argument(help="A sweep file (YAML).")],
+    files: Annotated[list[Path], typer.Argument(help="Sweep files (YAML); those of one experiment make one report.")],
     overrides: SetOption = None,
     store: StoreOption = None,
     best: BestOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Tables and figures of a sweep's finished runs."""
+    """Tables, figures and verdicts of sweeps' finished runs, beside the paper's where they repeat an experiment."""
     from rt_scale.spec.sweep import load_sweep
 
-    spec, points = load_sweep(file, overrides, limit=None)
+    sweeps = [load_sweep(file, overrides, limit=None) for file in files]
     place = open_store(store)
     place.refresh()
-    print_report(spec, points, place, best, as_json)
+    print_reports(sweeps, place, best, as_json)

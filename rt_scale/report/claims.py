@@ -47,6 +47,7 @@ def all_gain(over: str) -> Claim:
     def claim(runs: Sequence[Outcome]) -> Verdict:
         return judge({_text(over, value): gains(group) for value, group in by(runs, over).items()}, above=0)
 
+    claim.__doc__ = all_gain.__doc__
     return claim
 
 

@@ -1,0 +1,84 @@
+"""Verdicts on the claims of an experiment, group by group."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rt_scale.report.beside import count_states
+from rt_scale.report.evidence import Verdict
+from rt_scale.report.outcomes import Outcome
+from rt_scale.report.pairing import groups
+from rt_scale.report.paper import Experiment
+from rt_scale.report.paper_numbers import data_title
+from rt_scale.report.shown import value_text
+from rt_scale.report.status import RunStatus
+from rt_scale.report.tables import probe_title
+from rt_scale.spec.axes import axis_names
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim and what the runs of one group say on it.
+
+    Attributes:
+        claim: in a sentence.
+        rule: by which it is judged, in words.
+        where: what the group's runs share, in words.
+        verdict: the judgement.
+        runs: names of the group's runs.
+        without: how many of those have no result, by state.
+    """
+
+    claim: str
+    rule: str
+    where: str
+    verdict: Verdict
+    runs: tuple[str, ...]
+    without: Mapping[str, int]
+
+
+def judge_all(experiment: Experiment, runs: Sequence[Outcome], statuses: Mapping[str, RunStatus]) -> list[Judged]:
+    """Every claim of the experiment on every group of runs that it is about.
+
+    Args:
+        experiment: with its claims.
+        runs: under every probe, finished or not.
+        statuses: how every run stands, by name.
+    """
+    found = []
+    for statement in experiment.statements:
+        about = [run for run in runs if run.at["probe"] in statement.probes]
+        parts = groups(about, statement.over)
+        keys = [shared for shared, _ in parts]
+        for shared, members in parts:
+            names = tuple(dict.fromkeys(run.run for run in members))
+            lacking = count_states(statuses[name] for name in names if statuses[name].state != "done")
+            found.append(
+                Judged(
+                    statement.text,
+                    " ".join((inspect.getdoc(statement.rule) or "").split()),
+                    _where(shared, keys),
+                    statement.rule(members),
+                    names,
+                    lacking,
+                )
+            )
+    return found
+
+
+def _where(shared: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
+    """The probe, the data, and what tells the group from the others."""
+    probed = data_title(shared["probed"])
+    distilled = data_title(shared["data"]) if "data" in shared else probed
+    data = probed if distilled == probed else f"distilled on {distilled}, probed on {probed}"
+    telling = [
+        key
+        for key, value in shared.items()
+        if key not in ("data", "probed", "probe") and any(other.get(key) != value for other in others)
+    ]
+    names = axis_names(telling)
+    told = [f"{names[key]} {value_text(key, shared[key])}" for key in telling]
+    return ", ".join([*told, data, probe_title(shared["probe"])])

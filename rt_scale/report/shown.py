@@ -1,0 +1,75 @@
+"""What runs vary, and how they depart from the paper's setting, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rt_scale.report.paper_numbers import data_title
+from rt_scale.spec.axes import axis_names
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import Point
+
+_START = "teacher.start_from"
+_UNSHOWN = ("seeds", "probe", "data.name", "encoder.name", "encoder.norm", _START)
+
+
+def shown_values(points: Sequence[Point]) -> dict[str, dict[str, str]]:
+    """Run -> shown name of an axis -> value as text; a second round is told by its number."""
+    keys = [key for key in dict.fromkeys(key for point in points for key in point.values) if not key.startswith(_START)]
+    names = axis_names(keys)
+    rounds = any(point.spec.teacher.start_from is not None for point in points)
+    found = {}
+    for point in points:
+        values = {
+            names[key]: value_text(key, point.values[key] if key in point.values else _field(point.spec, key))
+            for key in keys
+        }
+        if rounds:
+            values["round"] = "1" if point.spec.teacher.start_from is None else "2"
+        found[point.spec.name] = values
+    return found
+
+
+def value_text(key: str, value: Any) -> str:
+    """A value of the field ``key`` for readers."""
+    if value is None:
+        return "all" if key.endswith("samples") else "-"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if key.endswith("data.name") or key in ("data", "probed"):
+        return data_title(str(value))
+    return f"{value:,}" if key.endswith("samples") else str(value)
+
+
+def departures(points: Sequence[Point]) -> list[str]:
+    """Fields that are not as in the paper in any of the runs, e.g. ``width = 0.25``; what the sweep varies is left out.
+
+    The paper's setting is the default of every field (appendix E), at any data set, encoder and norm.
+    """
+    varied = {key for point in points for key in point.values}
+    found: dict[str, dict[str, None]] = {}
+    for point in points:
+        plain = RunSpec.model_validate(
+            {"data": {"name": "cifar10"}, "encoder": {"name": point.spec.encoder.name, "norm": point.spec.encoder.norm}}
+        )
+        ours, papers = _flat(point.spec.model_dump(mode="json")), _flat(plain.model_dump(mode="json"))
+        for key, value in ours.items():
+            if value != papers.get(key) and key not in varied and not key.startswith(_UNSHOWN):
+                found.setdefault(key, {})[value_text(key, value)] = None
+    names = axis_names(found)
+    return [f"{names[key]} = {' or '.join(values)}" for key, values in found.items()]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            flat |= _flat(inner, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = inner
+    return flat
+
+
+def _field(spec: RunSpec, key: str) -> Any:
+    return _flat(spec.model_dump(mode="json")).get(key)
