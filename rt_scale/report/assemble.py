@@ -122,15 +122,21 @@ def _paper_pictures(
     assert sources.experiment is not None  # there is a plan
     for name, panels in plan.figures.items():
         probed = any(panel.metric == ACCURACY for panel in panels)
-        for kind in _KINDS if probed else _KINDS[:1]:
-            about = [run for run in runs if run.at["probe"] == kind]
-            drawn = [each for panel in panels for each in drawings(panel, about, metrics, sources.which,
-                                                                   sources.experiment)]  # fmt: skip
-            if drawn:
-                title = f"{name.capitalize().replace('-', ' ')}{f', {tables.probe_title(kind)}' if probed else ''}"
-                figure = figures.draw_drawings(drawn, title)
-                told = f"{title}, with the paper's axes; where epochs are not the axis: {EPOCH[sources.which]}."
-                found.append(_save(figure, sources.folder, f"{name}-{kind}" if probed else name, told))
+        for kind in _KINDS if probed else [""]:
+            about = [run for run in runs if run.at["probe"] == kind or not probed]
+            rows = [drawings(panel, about, metrics, sources.which, sources.experiment) for panel in panels]
+            drawn = [each for row in rows for each in row]
+            if not drawn:
+                continue
+            title = ", ".join([name.capitalize().replace("-", " "), *([tables.probe_title(kind)] if probed else [])])
+            # Rows of equal length stay rows; what is beside a summary makes one row with it.
+            alike = len(rows) > 1 and len({len(row) for row in rows}) == 1 and len(rows[0]) > 1
+            figure = figures.draw_drawings(drawn, title, len(rows[0]) if alike else min(3, len(drawn)))
+            summary = any(panel.x != "epoch" for panel in panels)
+            axes = ["with the paper's axes"] if name.startswith("figure") else []
+            told = [title, *axes, *([EPOCH[sources.which]] if summary else [])]
+            file = f"{name}-{kind}" if probed else name
+            found.append(_save(figure, sources.folder, file, f"{', '.join(told)}."))
     return found
 
 

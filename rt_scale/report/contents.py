@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rt_scale.report.beside import BesideRow, Member
 from rt_scale.report.judging import Judged
+from rt_scale.report.paper_numbers import data_title
 from rt_scale.report.status import RunStatus
 from rt_scale.report.tables import Estimate, Which, gain_text, probe_title
 
@@ -81,11 +82,17 @@ class Contents:
         return f"{os.path.relpath(self.runs / run, self.folder)}/{file}"
 
 
+def titled_probe(key: str) -> str:
+    """As ``tables.probe_title``, with the data set by its title."""
+    probe, _, data = key.partition("@")
+    return f"{probe_title(probe)} on {data_title(data)}" if data else probe_title(probe)
+
+
 def caption(probe: str, which: Which, experiment: str | None) -> str:
     """What the numbers of a table are."""
     text = (
-        f"{probe_title(probe)}: test accuracy in %, mean ± standard deviation over seeds with the 95 % interval of the "
-        f"mean by Student's t; {EPOCH[which]}; gain = student less its own teacher"
+        f"{titled_probe(probe)}: test accuracy in %, mean ± standard deviation over seeds with the 95 % interval of "
+        f"the mean by Student's t; {EPOCH[which]}; gain = student less its own teacher"
     )
     if experiment is None:
         return text

@@ -71,7 +71,9 @@ class Scale:
 
     def number(self, value: float) -> str:
         """One number without its unit."""
-        return f"{self.factor * value:{'+' if self.signed else ''}.{1 if self.factor != 1 else 2}f}"
+        digits = 1 if self.factor != 1 else 2
+        scaled = round(self.factor * value, digits)
+        return f"{scaled:{'+' if self.signed else ''}.{digits}f}" if scaled else f"{0:.{digits}f}"
 
 
 POINTS = Scale()
@@ -128,7 +130,7 @@ def judge(
         return Verdict("undecided", f"too few seeds ({SEEDS} are needed): {', '.join(few)}", found)
     open_ = {name: each for name, each in found.items() if not _within(each, above, below)}
     if open_:
-        text = f"the interval is too wide: {_listed(open_, scale)}; wanted: {wanted}"
+        text = f"the interval reaches too far: {_listed(open_, scale)}; wanted: {wanted}"
         return Verdict("undecided", text, found)
     return Verdict("holds", f"{_listed(found, scale)}; wanted: {wanted}", found)
 

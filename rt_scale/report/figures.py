@@ -94,19 +94,19 @@ def draw(curves: Sequence[Curve], probe: str, title: str) -> Figure:
     return figure
 
 
-def draw_drawings(panels: Sequence[Drawing], title: str) -> Figure:
-    """The panels of a figure of the paper's, up to three in a row, under one legend.
+def draw_drawings(panels: Sequence[Drawing], title: str, columns: int) -> Figure:
+    """The panels of a figure of the paper's under one legend.
 
     Args:
         panels: at least one.
         title: above them.
+        columns: panels in a row.
     """
-    columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     width = max(6.4, 4.1 * columns)
     figure, axes = plt.subplots(rows, columns, figsize=(width, 3.3 * rows + 0.9), squeeze=False)
     ours = dict.fromkeys(line.label for panel in panels for line in panel.lines if line.style == "ours")
-    colours = _colours(list(ours))
+    colours = _line_colours(list(ours))
     for axis, panel in zip(axes.flat, panels, strict=False):
         _draw_panel(axis, panel, colours)
     for axis in list(axes.flat)[len(panels) :]:
@@ -132,19 +132,20 @@ _STYLES: Mapping[str, dict[str, Any]] = {
 
 def _draw_panel(axis: Axes, panel: Drawing, colours: Mapping[str, Any]) -> None:
     names = list(dict.fromkeys(name for line in panel.lines for name in line.x)) if panel.scale == "names" else []
+    ours = [line.label for line in panel.lines if line.style == "ours"]
     for line in panel.lines:
         own = line.label if line.style == "ours" else line.of
-        x = [names.index(name) for name in line.x] if names else list(line.x)
         look = {"color": colours.get(own, "0.3"), **_STYLES[line.style]}
-        axis.plot(x, list(line.y), **({**look, "ls": "none"} if names else look))
+        x = list(line.x)
+        if names:  # side by side, where lines would lie on each other
+            x = [names.index(name) + 0.12 * (ours.index(own) - (len(ours) - 1) / 2) for name in line.x]
+            look |= {"ls": "none"} | ({"marker": "_", "ms": 9} if line.style == "teacher" else {})
+        axis.plot(x, list(line.y), **look)
         if line.style == "ours":
             _interval(axis, x, line, look["color"], bars=bool(names))
     if names:
         axis.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
         axis.margins(x=0.1)
-        teachers = [line for line in panel.lines if line.style == "teacher"]
-        for line in teachers:
-            axis.plot([names.index(name) for name in line.x], list(line.y), ls="none", marker="_", ms=12, color="0.3")
     elif panel.scale != "linear":
         axis.set_xscale("log", base=2 if panel.scale == "log2" else 10)
     axis.set(xlabel=panel.x_label, ylabel=panel.y_label)
@@ -182,6 +183,14 @@ def _colours(names: Sequence[str]) -> dict[str, Any]:
     distinct = list(dict.fromkeys(names))
     return {name: plt.get_cmap("viridis")(0.05 + 0.8 * i / max(1, len(distinct) - 1))
             for i, name in enumerate(distinct)}  # fmt: skip
+
+
+def _line_colours(labels: Sequence[str]) -> dict[str, Any]:
+    """Numbers in the order of a scale, names in colours that differ; red is the input's."""
+    numbers = [label for label in labels if " = " in label]
+    names = [label for label in labels if label not in numbers]
+    palette = [f"tab:{name}" for name in ("blue", "orange", "green", "purple", "brown", "pink", "olive", "cyan")]
+    return _colours(numbers) | {name: palette[place % len(palette)] for place, name in enumerate(names)}
 
 
 def _panel(accuracy: Axes, gain: Axes, members: Sequence[Curve], colours: Mapping[str, Any]) -> None:

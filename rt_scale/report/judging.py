@@ -11,9 +11,9 @@ from rt_scale.report.beside import count_states
 from rt_scale.report.evidence import Verdict
 from rt_scale.report.outcomes import Outcome
 from rt_scale.report.pairing import groups
-from rt_scale.report.paper import Experiment
+from rt_scale.report.paper import Experiment, Statement
 from rt_scale.report.paper_numbers import data_title
-from rt_scale.report.shown import value_text
+from rt_scale.report.shown import telling_keys, value_text
 from rt_scale.report.status import RunStatus
 from rt_scale.report.tables import probe_title
 from rt_scale.spec.axes import axis_names
@@ -50,7 +50,7 @@ def judge_all(experiment: Experiment, runs: Sequence[Outcome], statuses: Mapping
     """
     found = []
     for statement in experiment.statements:
-        about = [run for run in runs if run.at["probe"] in statement.probes]
+        about = [run for run in runs if _is_about(statement, run)]
         parts = groups(about, statement.over)
         keys = [shared for shared, _ in parts]
         for shared, members in parts:
@@ -69,16 +69,18 @@ def judge_all(experiment: Experiment, runs: Sequence[Outcome], statuses: Mapping
     return found
 
 
+def _is_about(statement: Statement, run: Outcome) -> bool:
+    elsewhere = run.at["probed"] != run.at["data"]
+    return run.at["probe"] in statement.probes and statement.elsewhere in (None, elsewhere)
+
+
 def _where(shared: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
     """The probe, the data, and what tells the group from the others."""
     probed = data_title(shared["probed"])
     distilled = data_title(shared["data"]) if "data" in shared else probed
     data = probed if distilled == probed else f"distilled on {distilled}, probed on {probed}"
-    telling = [
-        key
-        for key, value in shared.items()
-        if key not in ("data", "probed", "probe") and any(other.get(key) != value for other in others)
-    ]
+    keys = [key for key in shared if key not in ("data", "probed", "probe")]
+    telling = telling_keys(keys, others, beside=("data", "probed", "probe"))
     names = axis_names(telling)
     told = [f"{names[key]} {value_text(key, shared[key])}" for key in telling]
     return ", ".join([*told, data, probe_title(shared["probe"])])

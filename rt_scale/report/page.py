@@ -13,22 +13,24 @@ from rt_scale.report.contents import (
     cells,
     configurations,
     notes,
+    titled_probe,
     titles,
     unfinished,
 )
 from rt_scale.report.elements import Html, inline_svg, join, tag
 from rt_scale.report.judging import Judged
-from rt_scale.report.tables import probe_title
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1c1e21; max-width: 1180px; margin: 2em auto; padding: 0 1.2em; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1c1e21; max-width: 1280px; margin: 2em auto; padding: 0 1.2em; }
 h1 { font-size: 1.6em; margin-bottom: .2em; } h2 { font-size: 1.2em; margin-top: 2em; }
 h3 { font-size: 1em; margin-bottom: .3em; }
 table { border-collapse: collapse; margin: .4em 0 1.2em; font-size: .87em; font-variant-numeric: tabular-nums; }
 th, td { padding: .28em .7em; text-align: right; border-bottom: 1px solid #e3e5e8; vertical-align: top; }
 th { font-weight: 600; border-bottom: 2px solid #b9bdc3; } td.text, th.text { text-align: left; }
 tr:target { background: #fff6d6; } .wide { overflow-x: auto; } td { white-space: nowrap; }
-td.why { white-space: normal; min-width: 22em; } td.claim { white-space: normal; min-width: 14em; }
+td small { display: block; color: #5a6068; font-size: .88em; }
+td.why { white-space: normal; min-width: 22em; }
+td.claim { white-space: normal; min-width: 14em; overflow-wrap: anywhere; }
 a { color: #0b57a4; text-decoration: none; } a:hover { text-decoration: underline; } td a { color: inherit; }
 td.links a, p a, figcaption a { color: #0b57a4; }
 .note { color: #5a6068; font-size: .87em; } figure { margin: 1em 0; } figure svg { max-width: 100%; height: auto; }
@@ -65,7 +67,7 @@ def _heading(contents: Contents) -> Html:
         tag("h1", contents.title),
         tag("p", f"{named}. {finished} of {len(contents.statuses)} runs finished.", id="standing"),
         tag("p", f"Data: {'; '.join(contents.data) or 'none read yet'}.", id="data"),
-        *(tag("p", note, **{"class": "note"}) for note in notes(contents)),
+        tag("p", " ".join(notes(contents)), **{"class": "note"}),
     )
 
 
@@ -121,7 +123,7 @@ def _tables(contents: Contents) -> Html:
         head = tag("tr", *(tag("th", title) for title in titles(rows, contents.experiment)))
         body = [_row(row, contents) for row in rows]
         text = caption(probe, contents.which, contents.experiment)
-        title = probe_title(probe)
+        title = titled_probe(probe)
         parts += [tag("h3", title[0].upper() + title[1:]), tag("p", f"{text}.", **{"class": "note"})]
         parts.append(tag("div", tag("table", head, *body, id=f"table-{probe}"), **{"class": "wide"}))
     return join(*parts)
@@ -134,8 +136,14 @@ def _row(row: BesideRow, contents: Contents) -> Html:
     found = []
     for place, text in enumerate(texts):
         ours = axes <= place < measured and text != NOTHING
-        found.append(tag("td", tag("a", text, href=f"#{row.key}") if ours else text))
+        found.append(tag("td", tag("a", *_two_lines(text), href=f"#{row.key}") if ours else text))
     return tag("tr", *found)
+
+
+def _two_lines(text: str) -> list[Html | str]:
+    """A mean, and its interval below it."""
+    mean, bracket, interval = text.partition(" [")
+    return [mean, tag("small", f"[{interval}")] if bracket else [text]
 
 
 def _unfinished(contents: Contents) -> Html:
@@ -144,7 +152,8 @@ def _unfinished(contents: Contents) -> Html:
         return Html("")
     head = tag("tr", *(tag("th", title, **_TEXT) for title in ("run", "state", "why", "attempts")))
     rows = [
-        tag("tr", tag("td", _link_unless_missing(contents, status.name, status.label, status.state), **_TEXT),
+        tag("tr", tag("td", _link_unless_missing(contents, status.name, status.label, status.state),
+                       **{"class": "text claim"}),
             tag("td", status.state, **_TEXT), tag("td", status.detail, **{"class": "text why"}),
             tag("td", status.attempts))
         for status in lacking

@@ -73,7 +73,10 @@ def drawings(
         experiment: whose printed numbers are drawn too.
     """
     found = []
-    several = len({run.at["probed"] for run in runs}) > 1 and "probed" not in (panel.x, panel.line)
+    if panel.metric != ACCURACY:  # measured once, however often its run is probed
+        runs = list({run.run: run for run in runs}.values())
+    several = panel.metric == ACCURACY and "probed" not in (panel.x, panel.line)
+    several = several and len({run.at["probed"] for run in runs}) > 1
     columns: dict[str, list[Outcome]] = {}
     for run in runs:
         parts = [] if panel.column is None else [_titled(panel.column, run.at[panel.column])]
@@ -104,7 +107,7 @@ def _lines(panel: Panel, runs: Iterable[Outcome]) -> dict[str, list[Outcome]]:
     found: dict[str, list[Outcome]] = {}
     for run in members:
         more = [f"{key} = {value_text(key, run.at.get(key))}" for key in extra]
-        name = value_text(panel.line, run.at[panel.line])
+        name = "student" if panel.line == "probe" else value_text(panel.line, run.at[panel.line])
         first = f"{panel.line} = {name}" if isinstance(run.at[panel.line], int | float) else name
         found.setdefault(", ".join([first, *more]), []).append(run)
     return found

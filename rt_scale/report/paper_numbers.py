@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from rt_scale.data.catalogue import DATASETS
+from rt_scale.spec.data import GAUSSIAN
+
 
 @dataclass(frozen=True)
 class Number:
@@ -40,11 +43,15 @@ def data_title(name: str, title: str = "") -> str:
 
     Args:
         name: of the data set.
-        title: what the set calls itself.
+        title: what the set calls itself; empty: as the catalogue does.
     """
     variant = _facts()["variants"].get(name)
-    known = variant["title"] if variant else _facts()["titles"].get(name)
-    return str(known or title or name)
+    if variant:
+        return str(variant["title"])
+    if name == GAUSSIAN:
+        return "Gaussian noise"
+    known = DATASETS.get(name)
+    return title or (known.title if known else name)
 
 
 def number_of(experiment: str, at: Mapping[str, Any]) -> Number | None:

@@ -11,12 +11,15 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import Point
 
 _START = "teacher.start_from"
-_UNSHOWN = ("seeds", "probe", "data.name", "encoder.name", "encoder.norm", _START)
+_UNSHOWN = ("seeds", "probe", "data.name", "encoder.name", "encoder.norm", "data.sigma", "data.channels", _START)
 
 
 def shown_values(points: Sequence[Point]) -> dict[str, dict[str, str]]:
     """Run -> shown name of an axis -> value as text; a second round is told by its number."""
     keys = [key for key in dict.fromkeys(key for point in points for key in point.values) if not key.startswith(_START)]
+    rows = [dict(point.values) for point in points]
+    plain = [key for key in keys if not key.startswith("probe.")]
+    keys = plain + telling_keys([key for key in keys if key not in plain], rows, beside=plain)
     names = axis_names(keys)
     rounds = any(point.spec.teacher.start_from is not None for point in points)
     found = {}
@@ -28,6 +31,18 @@ def shown_values(points: Sequence[Point]) -> dict[str, dict[str, str]]:
         if rounds:
             values["round"] = "1" if point.spec.teacher.start_from is None else "2"
         found[point.spec.name] = values
+    return found
+
+
+def telling_keys(keys: Sequence[str], rows: Sequence[Mapping[str, Any]], beside: Sequence[str] = ()) -> list[str]:
+    """The keys that tell rows apart which the keys before them, and ``beside``, do not."""
+    told = [repr([row.get(key) for key in beside]) for row in rows]
+    found = []
+    for key in keys:
+        more = [f"{before} {row.get(key)!r}" for before, row in zip(told, rows, strict=True)]
+        if len(set(more)) > len(set(told)):
+            told = more
+            found.append(key)
     return found
 
 
