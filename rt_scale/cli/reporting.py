@@ -54,11 +54,11 @@ def print_report(
         InputError: where none is finished, or they were on different data.
     """
     from rt_scale.launch.sweep import finished_runs
-    from rt_scale.report.merging import check_same_data
+    from rt_scale.report.merging import check_same_data, merged_points
     from rt_scale.report.sweep_report import write_report
 
     together = _known([(spec, points), *others], store)
-    points = list({point.spec.name: point for _, members in together for point in members}.values())
+    points = merged_points([members for _, members in together])
     finished = finished_runs(points, store)
     results = {point.spec.name: result for point, result in finished}
     check_same_data(

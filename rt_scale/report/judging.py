@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rt_scale.report.beside import count_states
@@ -29,7 +29,6 @@ class Judged:
         where: what the group's runs share, in words.
         verdict: the judgement.
         runs: names of the group's runs.
-        without: how many of those have no result, by state.
     """
 
     claim: str
@@ -37,7 +36,6 @@ class Judged:
     where: str
     verdict: Verdict
     runs: tuple[str, ...]
-    without: Mapping[str, int]
 
 
 def judge_all(experiment: Experiment, runs: Sequence[Outcome], statuses: Mapping[str, RunStatus]) -> list[Judged]:
@@ -61,12 +59,19 @@ def judge_all(experiment: Experiment, runs: Sequence[Outcome], statuses: Mapping
                     statement.text,
                     " ".join((inspect.getdoc(statement.rule) or "").split()),
                     _where(shared, keys),
-                    statement.rule(members),
+                    _with_lacking(statement.rule(members), lacking),
                     names,
-                    lacking,
                 )
             )
     return found
+
+
+def _with_lacking(verdict: Verdict, lacking: Mapping[str, int]) -> Verdict:
+    """The verdict, which says what it does not rest on."""
+    if not lacking:
+        return verdict
+    told = ", ".join(f"{count} {state}" for state, count in lacking.items())
+    return replace(verdict, why=f"{verdict.why}; runs without a result: {told}")
 
 
 def _is_about(statement: Statement, run: Outcome) -> bool:

@@ -1,10 +1,11 @@
-"""Which sweeps may be reported as one."""
+"""Which sweeps may be reported as one, and what tells their runs apart."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rt_scale.report.shown import flat_fields
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import Point
 
@@ -44,6 +45,33 @@ def check_same_data(sweeps: Mapping[str, tuple[Sequence[Point], Sequence[Mapping
                 "numbers are not averaged. Report sweeps one by one, or run those of one content again: remove their "
                 "directories, then rt-scale sweep."
             )
+
+
+def merged_points(sweeps: Sequence[Sequence[Point]]) -> list[Point]:
+    """The distinct runs of several sweeps; what one varies, or has otherwise than another, is a value of all of them.
+
+    Args:
+        sweeps: the runs of each.
+    """
+    points = list({point.spec.name: point for members in sweeps for point in members}.values())
+    if len(sweeps) == 1:
+        return points
+    fields = [flat_fields(point.spec.model_dump(mode="json", exclude={"seeds"})) for point in points]
+    axes = dict.fromkeys(key for point in points for key in point.values)
+    starts = {key for key in axes if "start_from" in key}
+    seen = {
+        key: {repr(each.get(key)) for each in fields} for key in dict.fromkeys(key for each in fields for key in each)
+    }
+    other = [key for key, values in seen.items() if len(values) > 1 and key not in axes and "start_from" not in key]
+    return [
+        Point(
+            {key: point.values.get(key, each.get(key)) for key in [*axes, *other] if key not in starts}
+            | {key: point.values[key] for key in starts if key in point.values},
+            point.seed,
+            point.spec,
+        )
+        for point, each in zip(points, fields, strict=True)
+    ]
 
 
 def _data(point: Point) -> str:

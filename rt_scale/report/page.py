@@ -80,13 +80,15 @@ def _verdicts(contents: Contents) -> Html:
 
 def _verdict(judged: Judged, contents: Contents) -> Html:
     word = judged.verdict.word
-    lacking = ", ".join(f"{count} {state}" for state, count in judged.without.items())
-    among = f"{len(judged.runs)} runs{f' ({lacking})' if lacking else ''}: "
     rule = tag(
         "details",
         tag("summary", "rule and runs"),
         tag("p", judged.rule),
-        tag("p", among, *_spaced([_run_link(contents, name, name.partition("-")[2][:6]) for name in judged.runs])),
+        tag(
+            "p",
+            f"{len(judged.runs)} runs: ",
+            *_spaced([_run_link(contents, name, name.partition("-")[2][:6]) for name in judged.runs]),
+        ),
     )
     return tag(
         "tr",

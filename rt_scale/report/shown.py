@@ -63,28 +63,31 @@ def departures(points: Sequence[Point]) -> list[str]:
     The paper's setting is the default of every field (appendix E), at any data set, encoder and norm.
     """
     varied = {key for point in points for key in point.values}
+    ours = [flat_fields(point.spec.model_dump(mode="json")) for point in points]
     found: dict[str, dict[str, None]] = {}
-    for point in points:
-        plain = RunSpec.model_validate(
-            {"data": {"name": "cifar10"}, "encoder": {"name": point.spec.encoder.name, "norm": point.spec.encoder.norm}}
-        )
-        ours, papers = _flat(point.spec.model_dump(mode="json")), _flat(plain.model_dump(mode="json"))
-        for key, value in ours.items():
-            if value != papers.get(key) and key not in varied and not key.startswith(_UNSHOWN):
-                found.setdefault(key, {})[value_text(key, value)] = None
+    for point, fields in zip(points, ours, strict=True):
+        encoder = {"name": point.spec.encoder.name, "norm": point.spec.encoder.norm}
+        papers = RunSpec.model_validate({"data": {"name": "cifar10"}, "encoder": encoder}).model_dump(mode="json")
+        plain = flat_fields(papers)
+        for key, value in fields.items():
+            if value != plain.get(key) and key not in varied and not key.startswith(_UNSHOWN):
+                found.setdefault(key, {})
+    for key, values in found.items():
+        values |= {value_text(key, fields[key]): None for fields in ours if key in fields}
     names = axis_names(found)
     return [f"{names[key]} = {' or '.join(values)}" for key, values in found.items()]
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_fields(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted field -> value."""
     flat: dict[str, Any] = {}
     for key, inner in value.items():
         if isinstance(inner, Mapping):
-            flat |= _flat(inner, f"{prefix}{key}.")
+            flat |= flat_fields(inner, f"{prefix}{key}.")
         else:
             flat[prefix + key] = inner
     return flat
 
 
 def _field(spec: RunSpec, key: str) -> Any:
-    return _flat(spec.model_dump(mode="json")).get(key)
+    return flat_fields(spec.model_dump(mode="json")).get(key)
