@@ -25,7 +25,7 @@ def print_reports(sweeps: Sequence[Loaded], store: Store, best: bool, as_json: b
         sweeps: in their order.
         store: where their runs are.
         best: whether the student's best epoch counts, not its last.
-        as_json: whether JSON is printed in place of tables, a line a report.
+        as_json: whether JSON is printed in place of tables, report after report.
 
     Raises:
         InputError: where sweeps of one experiment have different data, or none of a report's runs is finished.

@@ -20,8 +20,9 @@ EPOCH = {
 """What the student's numbers are, by ``Which``."""
 JUDGED = (
     "Judged on the last epoch, whichever epoch the tables show: the best over epochs, the start included, would be "
-    "above its teacher by construction. Runs of one seed are compared with each other; fewer than 3 seeds decide "
-    "nothing."
+    "above its teacher by construction. Runs of one seed are compared with each other. Brackets hold one-sided 95 % "
+    "limits of the mean by Student's t, which are narrower than the two-sided intervals of the tables. Fewer than 3 "
+    "seeds decide nothing."
 )
 """What verdicts rest on."""
 ROLES = ("input", "teacher", "student")
@@ -88,31 +89,35 @@ def titled_probe(key: str) -> str:
     return f"{probe_title(probe)} on {data_title(data)}" if data else probe_title(probe)
 
 
-def caption(probe: str, which: Which, experiment: str | None) -> str:
+def caption(probe: str, which: Which, paper: bool) -> str:
     """What the numbers of a table are."""
     text = (
         f"{titled_probe(probe)}: test accuracy in %, mean ± standard deviation over seeds with the 95 % interval of "
         f"the mean by Student's t; {EPOCH[which]}; gain = student less its own teacher"
     )
-    if experiment is None:
-        return text
-    return f"{text}; paper = the best over its epochs; difference = our student less the paper's, in points"
+    beside = "; paper = the best over its epochs; difference = our student less the paper's, in points"
+    return text + beside if paper else text
 
 
-def titles(rows: Sequence[BesideRow], experiment: str | None) -> list[str]:
+def beside_paper(rows: Sequence[BesideRow]) -> bool:
+    """Whether a table has columns for the paper: it prints a number for one of the rows."""
+    return any(row.printed is not None for row in rows)
+
+
+def titles(rows: Sequence[BesideRow]) -> list[str]:
     """Column titles: the axes, then what was measured, then the paper's."""
-    paper = ["paper: teacher", "paper: student", "difference"] if experiment else []
+    paper = ["paper: teacher", "paper: student", "difference"] if beside_paper(rows) else []
     return [*rows[0].values, "runs", *ROLES, "gain", *paper]
 
 
-def cells(row: BesideRow, experiment: str | None) -> list[str]:
-    """The row as text, in the order of the titles."""
+def cells(row: BesideRow, paper: bool) -> list[str]:
+    """The row as text, in the order of the titles; ``paper``: with the paper's columns."""
     if row.measured:
         measured = [with_interval(row.measured[role]) for role in ROLES]
         measured.append(gain_text(row.measured["gain"]))
     else:
         measured = [NOTHING] * 4
-    return [*row.values.values(), runs_text(row), *measured, *(_paper(row) if experiment else [])]
+    return [*row.values.values(), runs_text(row), *measured, *(_paper(row) if paper else [])]
 
 
 def runs_text(row: BesideRow) -> str:

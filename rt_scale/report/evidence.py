@@ -65,7 +65,7 @@ class Scale:
     signed: bool = True
 
     def text(self, limits: Limits) -> str:
-        """E.g. ``+10.0 [+1.3, +18.6] points, n = 3``."""
+        """The mean with its limits, e.g. ``+10.0 [+1.3, +18.6] points, n = 3``."""
         mean, low, high = (self.number(value) for value in (limits.mean, limits.low, limits.high))
         return f"{mean} [{low}, {high}] {self.unit}, n = {limits.n}"
 

@@ -149,6 +149,8 @@ def _draw_panel(axis: Axes, panel: Drawing, colours: Mapping[str, Any]) -> None:
     elif panel.scale != "linear":
         axis.set_xscale("log", base=2 if panel.scale == "log2" else 10)
     axis.set(xlabel=panel.x_label, ylabel=panel.y_label)
+    if axis.get_ylim()[0] < 0 <= min((min(line.y) for line in panel.lines if len(line.y)), default=0):
+        axis.set_ylim(bottom=0)  # an interval may reach below what can be measured
     axis.set_title(panel.title, fontsize=10)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)

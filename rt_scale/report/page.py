@@ -9,6 +9,7 @@ from rt_scale.report.contents import (
     JUDGED,
     NOTHING,
     Contents,
+    beside_paper,
     caption,
     cells,
     configurations,
@@ -122,18 +123,19 @@ def _pictures(contents: Contents) -> Html:
 def _tables(contents: Contents) -> Html:
     parts = [tag("h2", "Tables")]
     for probe, rows in contents.tables.items():
-        head = tag("tr", *(tag("th", title) for title in titles(rows, contents.experiment)))
-        body = [_row(row, contents) for row in rows]
-        text = caption(probe, contents.which, contents.experiment)
+        paper = beside_paper(rows)
+        head = tag("tr", *(tag("th", title) for title in titles(rows)))
+        body = [_row(row, paper) for row in rows]
+        text = caption(probe, contents.which, paper)
         title = titled_probe(probe)
         parts += [tag("h3", title[0].upper() + title[1:]), tag("p", f"{text}.", **{"class": "note"})]
         parts.append(tag("div", tag("table", head, *body, id=f"table-{probe}"), **{"class": "wide"}))
     return join(*parts)
 
 
-def _row(row: BesideRow, contents: Contents) -> Html:
+def _row(row: BesideRow, paper: bool) -> Html:
     """Every number of ours leads to the runs that it is of."""
-    texts = cells(row, contents.experiment)
+    texts = cells(row, paper)
     axes, measured = len(row.values), len(row.values) + 5
     found = []
     for place, text in enumerate(texts):

@@ -6,7 +6,17 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from rt_scale.report.contents import JUDGED, Contents, caption, cells, configurations, notes, titles, unfinished
+from rt_scale.report.contents import (
+    JUDGED,
+    Contents,
+    beside_paper,
+    caption,
+    cells,
+    configurations,
+    notes,
+    titles,
+    unfinished,
+)
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
 
@@ -31,9 +41,9 @@ def to_markdown(contents: Contents) -> str:
     for picture in contents.pictures:
         lines += [f"![{_text(picture.title)}]({picture.png.name})", ""]
     for probe, table in contents.tables.items():
-        texts = _texts(cells(row, contents.experiment) for row in table)
-        lines += [f"{_text(caption(probe, contents.which, contents.experiment))}.", ""]
-        lines += _table([_text(title) for title in titles(table, contents.experiment)], texts, "---:")
+        paper = beside_paper(table)
+        lines += [f"{_text(caption(probe, contents.which, paper))}.", ""]
+        lines += _table([_text(title) for title in titles(table)], _texts(cells(row, paper) for row in table), "---:")
     return "\n".join([*lines, *_unfinished(contents), *_runs(contents)]).rstrip() + "\n"
 
 

@@ -17,6 +17,7 @@ from rt_scale.report.judging import Judged
 from rt_scale.report.page import to_html
 from rt_scale.report.page_markdown import to_markdown
 from rt_scale.report.page_tables import numbers_table, verdicts_table
+from rt_scale.report.paper_numbers import data_title
 from rt_scale.report.status import RunStatus, status_of_sweep
 from rt_scale.report.table_files import table_file
 from rt_scale.report.tables import Row, Which
@@ -89,7 +90,7 @@ def _write_tables(
     total: int,
     which: Which,
 ) -> list[Path]:
-    data = sorted({result["data"]["title"] for _, result in finished})
+    data = sorted({data_title(result["data"]["name"], result["data"]["title"]) for _, result in finished})
     head = f"# {name}\n\nData: {', '.join(data)}. {len(finished)} of {total} runs finished.\n\n"
     text = head + "\n".join(tables.to_markdown(rows, which) for rows in found.values())
     plain = {probe: [row.to_json() for row in rows] for probe, rows in found.items()}

@@ -124,7 +124,7 @@ def test_numbers_are_means_over_finished_seeds_and_lead_to_their_runs(reported: 
         student, teacher = (reported.values(alpha, f"probe/{role}/linear") for role in ("student", "teacher"))
         assert row[4].startswith(f"{100 * fmean(student):.1f} ± {100 * (estimate(student).std or 0):.1f} [")
         assert row[5] == gain_text(estimate([a - b for a, b in zip(student, teacher, strict=True)]))
-        assert row[6:] == ["-", "-", "-"]  # the paper has no digits
+        assert len(row) == 6  # the paper has no digits
     links = page.find("[id='table-linear'] td a")
     assert len(links) == 3 * 5
     for link in links:

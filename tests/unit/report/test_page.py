@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rt_scale.report.beside import beside
-from rt_scale.report.contents import Contents, Picture, cells, notes, titles
+from rt_scale.report.contents import Contents, Picture, beside_paper, cells, notes, titles
 from rt_scale.report.elements import Html, inline_svg, join, tag
 from rt_scale.report.evidence import Verdict, limits
 from rt_scale.report.judging import Judged
@@ -91,13 +91,13 @@ def make(points: list[Point], result: Make, tmp_path: Path) -> Make:
 
 def test_rows_have_ours_the_papers_and_what_is_lacking(make: Make) -> None:
     near, far = make().tables["linear"]
-    assert titles([near], "fig3")[:3] == ["alpha", "runs", "input"]
-    assert cells(near, "fig3") == [
+    assert titles([near])[:3] == ["alpha", "runs", "input"]
+    assert cells(near, True) == [
         "0.1", "2 of 3 (1 failed)", "60.0 ± 0.0 [60.0, 60.0]", "30.5 ± 0.7 [24.1, 36.9]", "42.0 ± 2.8 [16.6, 67.4]",
         "+11.5 [-7.6, +30.6]", "-", "-", "-",
     ]  # fmt: skip
-    assert cells(far, None) == ["1", "1 of 3 (1 partial, 1 missing)", "60.0", "30.0", "20.0", "-10.0"]
-    assert cells(make(which="best").tables["linear"][0], None)[4].startswith("52.0 ± 2.8")
+    assert cells(far, False) == ["1", "1 of 3 (1 partial, 1 missing)", "60.0", "30.0", "20.0", "-10.0"]
+    assert cells(make(which="best").tables["linear"][0], False)[4].startswith("52.0 ± 2.8")
 
 
 def test_the_difference_is_our_student_less_the_papers(point: Make, result: Make) -> None:
@@ -107,13 +107,13 @@ def test_the_difference_is_our_student_less_the_papers(point: Make, result: Make
     (row,) = beside(places, results, statuses, "linear", "last", "fig1")
     assert row.difference == pytest.approx(50 - 51.98)
     assert dict(row.values) == {"data.name": "CIFAR-10 (re-encoded as JPEG)", "encoder.name": "vgg11"}
-    assert cells(row, "fig1")[-3:] == ["36.55", "51.98", "-2.0"]
+    assert cells(row, beside_paper([row]))[-3:] == ["36.55", "51.98", "-2.0"]
 
 
 def test_a_configuration_without_results_has_a_row(points: list[Point]) -> None:
     statuses = {place.spec.name: RunStatus(place.label, place.spec.name, "missing", 0, "") for place in points}
     rows = beside(points, {}, statuses, "linear", "last", "fig3")
-    assert [cells(row, "fig3")[1:] for row in rows] == [["0 of 3 (3 missing)", *["-"] * 7]] * 2
+    assert [cells(row, beside_paper(rows))[1:] for row in rows] == [["0 of 3 (3 missing)", *["-"] * 4]] * 2
 
 
 def test_the_page_is_whole_and_leads_to_runs_that_are_there(make: Make, points: list[Point]) -> None:
