@@ -24,6 +24,8 @@ from rt_scale.store.store import Store
 
 _KINDS = ("linear", "knn")
 """Probes that figures are drawn of."""
+_PANELS = 12
+"""Panels that a figure has at most."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +131,11 @@ def _paper_pictures(
             if not drawn:
                 continue
             title = ", ".join([name.capitalize().replace("-", " "), *([tables.probe_title(kind)] if probed else [])])
+            more = f" ({len(drawn) - _PANELS} more panels not drawn)" if len(drawn) > _PANELS else ""
             # Rows of equal length stay rows; what is beside a summary makes one row with it.
-            alike = len(rows) > 1 and len({len(row) for row in rows}) == 1 and len(rows[0]) > 1
-            figure = figures.draw_drawings(drawn, title, len(rows[0]) if alike else min(3, len(drawn)))
+            alike = len(rows) > 1 and {len(row) for row in rows} == {2}
+            columns = 2 if alike else min(3, len(drawn))
+            figure = figures.draw_drawings(drawn[:_PANELS], f"{title}{more}", columns)
             summary = any(panel.x != "epoch" for panel in panels)
             axes = ["with the paper's axes"] if name.startswith("figure") else []
             told = [title, *axes, *([EPOCH[sources.which]] if summary else [])]

@@ -102,23 +102,23 @@ def draw_drawings(panels: Sequence[Drawing], title: str, columns: int) -> Figure
         title: above them.
         columns: panels in a row.
     """
-    rows = -(-len(panels) // columns)
-    width = max(6.4, 4.1 * columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(width, 3.3 * rows + 0.9), squeeze=False)
     ours = dict.fromkeys(line.label for panel in panels for line in panel.lines if line.style == "ours")
     colours = _line_colours(list(ours))
+    styles = {line.style: line.label for panel in panels for line in panel.lines if line.style != "ours"}
+    handles = [Line2D([], [], color=colour, marker="o", ms=3, label=name) for name, colour in colours.items()]
+    handles += [Line2D([], [], label=label, **{"color": "0.3", **_STYLES[style]}) for style, label in styles.items()]
+    rows, width = -(-len(panels) // columns), max(6.4, 4.1 * columns)
+    per_row = max(2, int(width / 2.4))
+    legend = 0.2 + 0.2 * -(-len(handles) // per_row)
+    height = 3.2 * rows + 0.4 + legend
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
     for axis, panel in zip(axes.flat, panels, strict=False):
         _draw_panel(axis, panel, colours)
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_axis_off()
     figure.suptitle(title, fontsize=11)
-    styles = {line.style: line.label for panel in panels for line in panel.lines if line.style != "ours"}
-    handles = [Line2D([], [], color=colour, marker="o", ms=3, label=name) for name, colour in colours.items()]
-    handles += [Line2D([], [], label=label, **{"color": "0.3", **_STYLES[style]}) for style, label in styles.items()]
-    per_row = max(2, int(width / 2.4))
     figure.legend(handles=handles, loc="lower center", ncols=per_row, frameon=False, fontsize=8)
-    below = 0.22 * -(-len(handles) // per_row) / figure.get_size_inches()[1]
-    figure.tight_layout(rect=(0, below, 1, 0.99))
+    figure.tight_layout(rect=(0, legend / height, 1, 0.99))
     return figure
 
 

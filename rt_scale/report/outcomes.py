@@ -57,8 +57,8 @@ class Outcome:
     Attributes:
         run: name of its directory.
         seed: its repetition.
-        at: what was done: ``data``, ``probed`` (the data set of the probe), ``probe``, ``round``, the values of
-            :data:`KNOWN`, and by its dotted field every other axis of the sweep.
+        at: what was done: ``data``, ``probed`` (the data set of the probe), ``probe``, ``round``,
+            ``teacher`` (how it moves), the values of :data:`KNOWN`, and by its dotted field every other axis of the sweep.
         start: name of the run whose student is its teacher; None of a random teacher.
         scores: what it reached; None where it has no result.
     """
@@ -110,6 +110,7 @@ def done(point: Point, probe: str) -> dict[str, Any]:
     at: dict[str, Any] = {"data": spec.data.name, "probed": data or spec.data.name, "probe": kind}
     at |= {name: _field(spec, key) for key, name in KNOWN.items()}
     at["round"] = _round(spec)
+    at["teacher"] = {"none": "frozen", "ema": f"average, {spec.teacher.momentum}"}.get(spec.teacher.update, "copy")
     return at | {key: value for key, value in point.values.items() if key not in KNOWN and not key.startswith(_START)}
 
 

@@ -77,10 +77,13 @@ def drawings(
         runs = list({run.run: run for run in runs}.values())
     several = panel.metric == ACCURACY and "probed" not in (panel.x, panel.line)
     several = several and len({run.at["probed"] for run in runs}) > 1
+    extra = _besides(panel, [run for run in runs if run.scores is not None])
     columns: dict[str, list[Outcome]] = {}
     for run in runs:
         parts = [] if panel.column is None else [_titled(panel.column, run.at[panel.column])]
-        columns.setdefault(", ".join([*parts, *([data_title(run.at["probed"])] if several else [])]), []).append(run)
+        parts += [data_title(run.at["probed"])] if several else []
+        parts += [f"{key} {value_text(key, run.at.get(key))}" for key in extra]
+        columns.setdefault(", ".join(parts), []).append(run)
     for title, members in columns.items():
         if panel.x == "epoch":
             lines = _over_epochs(panel, members, metrics)
@@ -96,20 +99,25 @@ def _titled(key: str, value: Any) -> str:
     return f"round {value}" if key == "round" else value_text(key, value)
 
 
-def _lines(panel: Panel, runs: Iterable[Outcome]) -> dict[str, list[Outcome]]:
-    """Runs by the line that they belong to; what else varies within a line tells it apart, too."""
-    members = [run for run in runs if run.scores is not None]
+def _besides(panel: Panel, runs: Sequence[Outcome]) -> list[str]:
+    """What varies among the runs of one position of one line, but for their seeds: panels of their own show it."""
     spots: dict[str, list[Outcome]] = {}
-    for run in members:
-        spots.setdefault(repr((run.at[panel.line], run.at.get(panel.x))), []).append(run)
-    extra = [key for key in dict.fromkeys(key for run in members for key in run.at)
-             if any(len({repr(run.at.get(key)) for run in spot}) > 1 for spot in spots.values())]  # fmt: skip
+    for run in runs:
+        place = [run.at.get(key) for key in (panel.line, panel.x, panel.column or "", "probed")]
+        spots.setdefault(repr(place), []).append(run)
+    keys = dict.fromkeys(key for run in runs for key in run.at)
+    return [key for key in keys if any(len({repr(run.at.get(key)) for run in spot}) > 1 for spot in spots.values())]
+
+
+def _lines(panel: Panel, runs: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+    """Finished runs by the line that they belong to."""
     found: dict[str, list[Outcome]] = {}
-    for run in members:
-        more = [f"{key} = {value_text(key, run.at.get(key))}" for key in extra]
-        name = "student" if panel.line == "probe" else value_text(panel.line, run.at[panel.line])
-        first = f"{panel.line} = {name}" if isinstance(run.at[panel.line], int | float) else name
-        found.setdefault(", ".join([first, *more]), []).append(run)
+    for run in runs:
+        value = run.at[panel.line]
+        name = "student" if panel.line == "probe" else value_text(panel.line, value)
+        label = f"{panel.line} = {name}" if isinstance(value, int | float) else name
+        if run.scores is not None:
+            found.setdefault(label, []).append(run)
     return found
 
 

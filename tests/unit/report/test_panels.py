@@ -82,11 +82,11 @@ def test_a_metric_is_drawn_once_a_run_however_often_it_is_probed() -> None:
     assert [each.title for each in probed] == ["vgg11, CIFAR-10", "vgg11, STL-10"]
 
 
-def test_what_else_varies_tells_lines_apart() -> None:
+def test_what_else_varies_has_panels_of_its_own() -> None:
     members = [run(0, 0.5, alpha=0.1, **{"train.epochs": epochs}) for epochs in (5, 50)]
-    (panel,) = drawings(Panel("epoch", "alpha"), members, {}, "last", "fig3")
-    ours = [line.label for line in panel.lines if line.style == "ours"]
-    assert ours == ["alpha = 0.1, train.epochs = 5", "alpha = 0.1, train.epochs = 50"]
+    panels = drawings(Panel("epoch", "alpha", "encoder"), members, {}, "last", "fig3")
+    assert [each.title for each in panels] == ["vgg11, train.epochs 5", "vgg11, train.epochs 50"]
+    assert all([line.label for line in each.lines if line.style == "ours"] == ["alpha = 0.1"] for each in panels)
 
 
 def test_runs_without_results_draw_nothing() -> None:

@@ -134,6 +134,9 @@ def test_what_was_done_is_read_from_the_spec_and_the_axes(point: Make) -> None:
         place.spec.encoder.norm,
         False,
     )
+    assert at["teacher"] == "frozen"
+    moving = point({"teacher.update": "ema", "teacher.momentum": 0.9})
+    assert done(moving, "linear")["teacher"] == "average, 0.9"
     assert has_probe(place.spec, "linear")
     assert has_probe(place.spec, "knn@mnist")
     assert not has_probe(place.spec, "knn@cifar10")
