@@ -58,7 +58,7 @@ class Outcome:
         run: name of its directory.
         seed: its repetition.
         at: what was done: ``data``, ``probed`` (the data set of the probe), ``probe``, ``round``,
-            ``teacher`` (how it moves), the values of :data:`KNOWN`, and by its dotted field every other axis of the sweep.
+            ``teacher`` (how it moves), the values of :data:`KNOWN`, and by its dotted field every other axis.
         start: name of the run whose student is its teacher; None of a random teacher.
         scores: what it reached; None where it has no result.
     """
