@@ -14,8 +14,32 @@ if TYPE_CHECKING:
     from rt_scale.spec.sweep import Point, SweepSpec
     from rt_scale.store.store import Store
 
+Loaded = tuple["SweepSpec", Sequence["Point"]]
+"""A sweep with its runs."""
 
-def print_report(spec: SweepSpec, points: Sequence[Point], store: Store, best: bool, as_json: bool) -> SweepReport:
+
+def print_reports(sweeps: Sequence[Loaded], store: Store, best: bool, as_json: bool) -> None:
+    """Print and write a report of every sweep, and one of those that repeat the same experiment of the paper.
+
+    Args:
+        sweeps: in their order.
+        store: where their runs are.
+        best: whether the student's best epoch counts, not its last.
+        as_json: whether JSON is printed in place of tables, report after report.
+
+    Raises:
+        InputError: where sweeps of one experiment have different data, or none of a report's runs is finished.
+    """
+    reports: dict[str, list[Loaded]] = {}
+    for number, (spec, points) in enumerate(sweeps):
+        reports.setdefault(spec.experiment or f"#{number}", []).append((spec, points))
+    for (spec, points), *others in reports.values():
+        print_report(spec, points, store, best, as_json, others)
+
+
+def print_report(
+    spec: SweepSpec, points: Sequence[Point], store: Store, best: bool, as_json: bool, others: Sequence[Loaded] = ()
+) -> SweepReport:
     """Print and write tables and figures of the finished runs among ``points``.
 
     Args:
@@ -24,34 +48,78 @@ def print_report(spec: SweepSpec, points: Sequence[Point], store: Store, best: b
         store: where they are.
         best: whether the student's best epoch counts, not its last.
         as_json: whether JSON is printed in place of tables.
+        others: sweeps that are reported with it.
 
     Raises:
-        InputError: where none is finished.
+        InputError: where none is finished, or they were on different data.
     """
-    from rt_scale.launch.search import known_points
     from rt_scale.launch.sweep import finished_runs
+    from rt_scale.report.merging import check_same_data, merged_points
     from rt_scale.report.sweep_report import write_report
-    from rt_scale.report.tables import to_rich
 
-    points = known_points(spec, points, store)
+    together = _known([(spec, points), *others], store)
+    points = merged_points([members for _, members in together])
     finished = finished_runs(points, store)
+    results = {point.spec.name: result for point, result in finished}
+    check_same_data(
+        {each.name: (members, [results[point.spec.name] for point in members if point.spec.name in results])
+         for each, members in together}
+    )  # fmt: skip
     if not finished:
         raise InputError(
             f"None of the {len(points)} runs of sweep '{spec.name}' is finished in '{store.place}'. "
             "Run it with 'rt-scale sweep', or name the store with --store."
         )
-    written = write_report(spec.name, finished, len(points), store, "best" if best else "last")
+    written = write_report(
+        spec.name,
+        finished,
+        len(points),
+        store,
+        "best" if best else "last",
+        experiment=spec.experiment,
+        standing=_standing(points, [each for each, _ in together], store),
+        others=[each.name for each, _ in others],
+    )
     store.sweep(spec.name).send(store.sweep(spec.name).report)
+    _show(written, len(finished), len(points), store.sweep(spec.name).board, as_json)
+    return written
+
+
+def _known(sweeps: Sequence[Loaded], store: Store) -> list[Loaded]:
+    """With the runs that searches sampled."""
+    from rt_scale.launch.search import known_points
+
+    if len({spec.name for spec, _ in sweeps}) < len(sweeps):
+        names = ", ".join(spec.name for spec, _ in sweeps)
+        raise InputError(f"Sweeps that are reported together need names of their own; given: {names}.")
+    return [(spec, known_points(spec, points, store)) for spec, points in sweeps]
+
+
+def _standing(points: Sequence[Point], specs: Sequence[SweepSpec], store: Store) -> Any:
+    from rt_scale.launch.stopped import ended_early
+    from rt_scale.report.status import status_of_sweep
+
+    return list(zip(points, status_of_sweep(points, store, ended_early(specs, store)), strict=True))
+
+
+def _show(written: SweepReport, finished: int, total: int, board: Any, as_json: bool) -> None:
+    from rich.markup import escape
+
+    from rt_scale.report.tables import to_rich
+
     if as_json:
         plain: dict[str, Any] = {probe: [row.to_json() for row in rows] for probe, rows in written.tables.items()}
         print(json.dumps(plain, indent=1))
-        return written
+        return
     console = open_console()
     for probe, rows in written.tables.items():
         if probe.partition("@")[0] in ("linear", "knn"):
             console.print(to_rich(rows, written.which))
-    console.print(f"{len(finished)} of {len(points)} runs finished. Written:", highlight=False)
+    for judged in written.verdicts:
+        style = {"holds": "green", "fails": "red", "undecided": "yellow"}[judged.verdict.word]
+        told = escape(f"{judged.claim} ({judged.where}) {judged.verdict.why}")
+        console.print(f"[{style}]{judged.verdict.word}[/] {told}", highlight=False)
+    console.print(f"{finished} of {total} runs finished. Written:", highlight=False)
     for path in written.files:
         console.print(f"  {path}", highlight=False)
-    console.print(f"TensorBoard: {store.sweep(spec.name).board}", highlight=False)
-    return written
+    console.print(f"TensorBoard: {board}", highlight=False)

@@ -19,7 +19,7 @@ from rt_scale.cli.options import (
     open_console,
     open_store,
 )
-from rt_scale.cli.reporting import print_report
+from rt_scale.cli.reporting import print_reports
 from rt_scale.cli.sources import open_sweeps
 from rt_scale.cli.sweeping import load_files, run_loaded
 
@@ -130,14 +130,15 @@ def _show(value: RunSpec, place: Store, as_json: bool) -> None:
 
 @app.command()
 def report(
-    file: Annotated[Path, typer.Argument(help="A sweep file (YAML), or a bundle.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Sweep files (YAML), or a bundle; those of one experiment make one report.")
+    ],
     overrides: SetOption = None,
     store: StoreOption = None,
     best: BestOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Tables and figures of a sweep's finished runs."""
-    place, loaded = open_sweeps([file], overrides, store)
+    """Tables, figures and verdicts of sweeps' finished runs, beside the paper's where they repeat an experiment."""
+    place, sweeps = open_sweeps(files, overrides, store)
     place.refresh()
-    for spec, points in loaded:
-        print_report(spec, points, place, best, as_json)
+    print_reports(sweeps, place, best, as_json)

@@ -1,4 +1,4 @@
-"""Figures of a sweep: student against teacher over epochs."""
+"""Figures of a sweep: student against teacher over epochs, and the paper's own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from rt_scale.report.outcomes import Series
+from rt_scale.report.panels import Drawing, Line
 from rt_scale.report.tables import estimate, probe_metric, probe_title
 from rt_scale.spec.axes import axis_names
 from rt_scale.spec.sweep import Point
@@ -42,18 +44,15 @@ class Curve:
     input: float
 
 
-def curve(point: Point, metrics: Mapping[str, Sequence[Any]], probe: str) -> Curve | None:
+def curve(point: Point, metrics: Series, probe: str) -> Curve | None:
     """The run's curve under ``probe``, or None where it was not probed so.
 
     Args:
         point: the run.
-        metrics: columns ``epoch``, ``name`` and ``value`` of its metrics table.
+        metrics: its measured values by name.
         probe: as of ``tables.Row``.
     """
-    series: dict[str, list[tuple[float, float]]] = {}
-    for epoch, name, value in zip(metrics["epoch"], metrics["name"], metrics["value"], strict=True):
-        series.setdefault(name, []).append((epoch, value))
-    found = [series.get(probe_metric(role, probe)) for role in ("student", "teacher", "input")]
+    found = [metrics.get(probe_metric(role, probe)) for role in ("student", "teacher", "input")]
     student, teacher, pixels = found
     if not student or not teacher or not pixels:
         return None
@@ -95,10 +94,83 @@ def draw(curves: Sequence[Curve], probe: str, title: str) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write the figure to ``path`` (the suffix says the format) and free its memory."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+def draw_drawings(panels: Sequence[Drawing], title: str, columns: int) -> Figure:
+    """The panels of a figure of the paper's under one legend.
+
+    Args:
+        panels: at least one.
+        title: above them.
+        columns: panels in a row.
+    """
+    ours = dict.fromkeys(line.label for panel in panels for line in panel.lines if line.style == "ours")
+    colours = _line_colours(list(ours))
+    styles = {line.style: line.label for panel in panels for line in panel.lines if line.style != "ours"}
+    handles = [Line2D([], [], color=colour, marker="o", ms=3, label=name) for name, colour in colours.items()]
+    handles += [Line2D([], [], label=label, **{"color": "0.3", **_STYLES[style]}) for style, label in styles.items()]
+    rows, width = -(-len(panels) // columns), max(6.4, 4.1 * columns)
+    per_row = max(2, int(width / 2.4))
+    legend = 0.2 + 0.2 * -(-len(handles) // per_row)
+    height = 3.2 * rows + 0.4 + legend
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        _draw_panel(axis, panel, colours)
+    for axis in list(axes.flat)[len(panels) :]:
+        axis.set_axis_off()
+    figure.suptitle(title, fontsize=11)
+    figure.legend(handles=handles, loc="lower center", ncols=per_row, frameon=False, fontsize=8)
+    figure.tight_layout(rect=(0, legend / height, 1, 0.99))
+    return figure
+
+
+_STYLES: Mapping[str, dict[str, Any]] = {
+    "ours": {"marker": "o", "ms": 3, "lw": 1.6},
+    "teacher": {"ls": "--", "lw": 1.1},
+    "input": {"ls": ":", "lw": 1.2, "color": "tab:red"},
+    "paper": {"ls": "none", "marker": "D", "mfc": "none", "ms": 6},
+}
+
+
+def _draw_panel(axis: Axes, panel: Drawing, colours: Mapping[str, Any]) -> None:
+    names = list(dict.fromkeys(name for line in panel.lines for name in line.x)) if panel.scale == "names" else []
+    ours = [line.label for line in panel.lines if line.style == "ours"]
+    for line in panel.lines:
+        own = line.label if line.style == "ours" else line.of
+        look = {"color": colours.get(own, "0.3"), **_STYLES[line.style]}
+        x = list(line.x)
+        if names:  # side by side, where lines would lie on each other
+            x = [names.index(name) + 0.12 * (ours.index(own) - (len(ours) - 1) / 2) for name in line.x]
+            look |= {"ls": "none"} | ({"marker": "_", "ms": 9} if line.style == "teacher" else {})
+        axis.plot(x, list(line.y), **look)
+        if line.style == "ours":
+            _interval(axis, x, line, look["color"], bars=bool(names))
+    if names:
+        axis.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
+        axis.margins(x=0.1)
+    elif panel.scale != "linear":
+        axis.set_xscale("log", base=2 if panel.scale == "log2" else 10)
+    axis.set(xlabel=panel.x_label, ylabel=panel.y_label)
+    if axis.get_ylim()[0] < 0 <= min((min(line.y) for line in panel.lines if len(line.y)), default=0):
+        axis.set_ylim(bottom=0)  # an interval may reach below what can be measured
+    axis.set_title(panel.title, fontsize=10)
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _interval(axis: Axes, x: Sequence[float], line: Line, colour: Any, bars: bool) -> None:
+    mean, half = np.asarray(line.y, float), np.asarray(line.half, float)
+    if bars:
+        axis.errorbar(x, mean, half, fmt="none", ecolor=colour, capsize=3, lw=1.2)
+    else:
+        axis.fill_between(x, mean - half, mean + half, color=colour, alpha=0.15, lw=0)
+
+
+def save(figure: Figure, *paths: Path) -> None:
+    """Write the figure to every one of ``paths`` (the suffix says the format) and free its memory."""
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # In svg text stays text, which is smaller and can be searched, and the same figure is the same file.
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rt-scale"}):
+            figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(figure)
 
 
@@ -113,6 +185,14 @@ def _colours(names: Sequence[str]) -> dict[str, Any]:
     distinct = list(dict.fromkeys(names))
     return {name: plt.get_cmap("viridis")(0.05 + 0.8 * i / max(1, len(distinct) - 1))
             for i, name in enumerate(distinct)}  # fmt: skip
+
+
+def _line_colours(labels: Sequence[str]) -> dict[str, Any]:
+    """Numbers in the order of a scale, names in colours that differ; red is the input's."""
+    numbers = [label for label in labels if " = " in label]
+    names = [label for label in labels if label not in numbers]
+    palette = [f"tab:{name}" for name in ("blue", "orange", "green", "purple", "brown", "pink", "olive", "cyan")]
+    return _colours(numbers) | {name: palette[place % len(palette)] for place, name in enumerate(names)}
 
 
 def _panel(accuracy: Axes, gain: Axes, members: Sequence[Curve], colours: Mapping[str, Any]) -> None:

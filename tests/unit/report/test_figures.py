@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from rt_scale.report.figures import MOST_PANELS, Curve, curve, draw, save
+from rt_scale.report.outcomes import series
 
 Make = Callable[..., Any]
 
@@ -47,13 +48,13 @@ def test_a_curve_is_read_from_the_metrics_table(point: Make, group: str, probe: 
         "name": [f"{group}/{role}/linear" for _, role, _ in rows],
         "value": [value for _, _, value in rows],
     }
-    found = curve(point({}), metrics, probe)
+    found = curve(point({}), series(metrics), probe)
     assert found is not None
     assert found.epochs.tolist() == [0, 2, 4]
     assert found.student.tolist() == [0.1, 0.2, 0.4]
     assert found.teacher.tolist() == [0.3, 0.32, 0.33]
     assert found.input == 0.5
-    assert curve(point({}), metrics, probe.replace("linear", "knn")) is None
+    assert curve(point({}), series(metrics), probe.replace("linear", "knn")) is None
 
 
 @pytest.mark.parametrize("dims", [1, 2, 5])

@@ -37,7 +37,10 @@ def test_a_report_is_written_beside_the_sweep(finished: tuple[Store, list[Any]],
     store, runs = finished
     written = write_report("demo", runs, 3, store, which)
     folder = store.root / "sweeps" / "demo" / "report"
-    assert written.files == [folder / name for name in ("tables.md", "tables.json", "curves-linear.png")]
+    names = ["tables.md", "tables.json", "curves-linear.png", "curves-linear.svg"]
+    assert written.files == [
+        folder / name for name in (*names, "report.html", "report.md", "report.csv", "report.parquet")
+    ]
     assert all(path.stat().st_size > 0 for path in written.files)
     expected = rows(runs, "linear", which)
     assert (written.which, written.tables) == (which, {"linear": expected})

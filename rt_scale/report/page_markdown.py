@@ -1,0 +1,87 @@
+"""A report as Markdown: the same verdicts, tables, figures and runs as on the page."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+
+from rt_scale.report.contents import (
+    JUDGED,
+    Contents,
+    beside_paper,
+    caption,
+    cells,
+    configurations,
+    notes,
+    titles,
+    unfinished,
+)
+
+_SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
+
+
+def to_markdown(contents: Contents) -> str:
+    """The whole report."""
+    finished = len(contents.statuses) - len(unfinished(contents))
+    lines = [
+        f"# {_text(contents.title)}",
+        "",
+        f"Sweep: {_text(', '.join(contents.sweeps))}. {finished} of {len(contents.statuses)} runs finished.",
+        "",
+        f"Data: {_text('; '.join(contents.data) or 'none read yet')}.",
+        "",
+    ]
+    for note in notes(contents):
+        lines += [_text(note), ""]
+    if contents.experiment is not None:
+        rows = [[each.verdict.word, each.claim, each.where, each.verdict.why] for each in contents.verdicts]
+        lines += ["## The paper's claims", "", *_table(["verdict", "claim", "where", "why"], _texts(rows), ":---")]
+        lines += [JUDGED, ""]
+    for picture in contents.pictures:
+        lines += [f"![{_text(picture.title)}]({picture.png.name})", ""]
+    for probe, table in contents.tables.items():
+        paper = beside_paper(table)
+        lines += [f"{_text(caption(probe, contents.which, paper))}.", ""]
+        lines += _table([_text(title) for title in titles(table)], _texts(cells(row, paper) for row in table), "---:")
+    return "\n".join([*lines, *_unfinished(contents), *_runs(contents)]).rstrip() + "\n"
+
+
+def _unfinished(contents: Contents) -> list[str]:
+    lacking = unfinished(contents)
+    if not lacking:
+        return []
+    rows = _texts([each.label, each.state, each.detail] for each in lacking)
+    return [f"## Runs without a result ({len(lacking)})", "", *_table(["run", "state", "why"], rows, ":---")]
+
+
+def _runs(contents: Contents) -> list[str]:
+    found = configurations(contents)
+    if not found:
+        return []
+    rows = []
+    for values, members in found.values():
+        links = [
+            f"seed {member.seed} (missing)"
+            if member.status.state == "missing"
+            else f"[seed {member.seed}]({contents.link(member.status.name)}) "
+            f"([spec]({contents.link(member.status.name, 'spec.json')}))"
+            for member in members
+        ]
+        rows.append([*map(_text, values.values()), ", ".join(links)])
+    shown = next(iter(found.values()))[0]
+    return ["## Runs behind the numbers", "", *_table([*map(_text, shown), "runs"], rows, ":---")]
+
+
+def _texts(rows: Iterable[Sequence[str]]) -> list[list[str]]:
+    return [[_text(cell) for cell in row] for row in rows]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> list[str]:
+    lines = [f"| {' | '.join(head)} |", f"|{f' {align} |' * len(head)}"]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def _text(text: str) -> str:
+    """Text that Markdown shows as it is, in one line."""
+    return _SPECIAL.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -1,0 +1,180 @@
+"""The paper's figures as lines: means over seeds with their intervals, still without a drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, Literal
+
+from rt_scale.report.outcomes import Outcome, Series
+from rt_scale.report.paper import Panel
+from rt_scale.report.paper_numbers import data_title, number_of
+from rt_scale.report.shown import value_text
+from rt_scale.report.tables import Which, estimate
+
+Style = Literal["ours", "teacher", "input", "paper"]
+ACCURACY = "accuracy"
+_LABELS = {
+    "train/kl": "KL divergence (training)",
+    "distance/from_init": "distance from start",
+    ACCURACY: "probing accuracy (%)",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel.
+
+    Attributes:
+        label: for the legend.
+        x: positions: numbers, or names where the panel's scale is ``names``.
+        y: means over seeds.
+        half: half widths of their 95 % intervals, 0 where there is one seed.
+        style: ours, teacher, input, or paper (the numbers that it prints).
+        of: the label of the line of ours that it goes with; empty: none.
+    """
+
+    label: str
+    x: Sequence[Any]
+    y: Sequence[float]
+    half: Sequence[float]
+    style: Style = "ours"
+    of: str = ""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One panel, ready to be drawn.
+
+    Attributes:
+        title, x_label, y_label: texts.
+        scale: of the horizontal axis.
+        lines: what is drawn.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    scale: Literal["linear", "log2", "log10", "names"]
+    lines: Sequence[Line] = field(default_factory=tuple)
+
+
+def drawings(
+    panel: Panel, runs: Sequence[Outcome], metrics: Mapping[str, Series], which: Which, experiment: str
+) -> list[Drawing]:
+    """The panels that runs fill, one for each value of the panel's column and data set probed on.
+
+    Args:
+        panel: what is to be seen.
+        runs: under one kind of probe.
+        metrics: measured values by run.
+        which: the student's epoch where epochs are not the axis.
+        experiment: whose printed numbers are drawn too.
+    """
+    found = []
+    if panel.metric != ACCURACY:  # measured once, however often its run is probed
+        runs = list({run.run: run for run in runs}.values())
+    several = panel.metric == ACCURACY and "probed" not in (panel.x, panel.line)
+    several = several and len({run.at["probed"] for run in runs}) > 1
+    extra = _besides(panel, [run for run in runs if run.scores is not None])
+    columns: dict[str, list[Outcome]] = {}
+    for run in runs:
+        parts = [] if panel.column is None else [_titled(panel.column, run.at[panel.column])]
+        parts += [data_title(run.at["probed"])] if several else []
+        parts += [f"{key} {value_text(key, run.at.get(key))}" for key in extra]
+        columns.setdefault(", ".join(parts), []).append(run)
+    for title, members in columns.items():
+        if panel.x == "epoch":
+            lines = _over_epochs(panel, members, metrics)
+        else:
+            lines = _summary(panel, members, which, experiment)
+        if any(line.x for line in lines):
+            x_label = "epoch" if panel.x == "epoch" else panel.label or panel.x
+            found.append(Drawing(title, x_label, _LABELS.get(panel.metric, panel.metric), panel.scale, lines))
+    return found
+
+
+def _titled(key: str, value: Any) -> str:
+    return f"round {value}" if key == "round" else value_text(key, value)
+
+
+def _besides(panel: Panel, runs: Sequence[Outcome]) -> list[str]:
+    """What varies among the runs of one position of one line, but for their seeds: panels of their own show it."""
+    spots: dict[str, list[Outcome]] = {}
+    for run in runs:
+        place = [run.at.get(key) for key in (panel.line, panel.x, panel.column or "", "probed")]
+        spots.setdefault(repr(place), []).append(run)
+    keys = dict.fromkeys(key for run in runs for key in run.at)
+    return [key for key in keys if any(len({repr(run.at.get(key)) for run in spot}) > 1 for spot in spots.values())]
+
+
+def _lines(panel: Panel, runs: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+    """Finished runs by the line that they belong to."""
+    found: dict[str, list[Outcome]] = {}
+    for run in runs:
+        value = run.at[panel.line]
+        name = "student" if panel.line == "probe" else value_text(panel.line, value)
+        label = f"{panel.line} = {name}" if isinstance(value, int | float) else name
+        if run.scores is not None:
+            found.setdefault(label, []).append(run)
+    return found
+
+
+def _over_epochs(panel: Panel, runs: Sequence[Outcome], metrics: Mapping[str, Series]) -> list[Line]:
+    lines, teachers = [], {}
+    for label, members in _lines(panel, runs).items():
+        curves = [curve for run in members if (curve := _curve(panel.metric, run, metrics))]
+        if not curves:
+            continue
+        epochs = [epoch for epoch, _ in curves[0]]
+        same = [[value for _, value in curve] for curve in curves if [epoch for epoch, _ in curve] == epochs]
+        factor = 100 if panel.metric == ACCURACY else 1
+        lines.append(_line(label, epochs, [[factor * value for value in column] for column in zip(*same, strict=True)]))
+        teachers[label] = (epochs[0], epochs[-1]), members
+    return lines + (_references(teachers) if panel.metric == ACCURACY else [])
+
+
+def _curve(metric: str, run: Outcome, metrics: Mapping[str, Series]) -> Sequence[tuple[float, float]]:
+    if metric == ACCURACY:
+        return run.scores.curve if run.scores is not None else ()
+    return metrics.get(run.run, {}).get(metric, ())
+
+
+def _line(label: str, x: Sequence[Any], values: Sequence[Sequence[float]], style: Style = "ours", of: str = "") -> Line:
+    """The mean of the numbers at every position, with its interval."""
+    summaries = [estimate(column) for column in values]
+    return Line(label, x, [each.mean for each in summaries], [each.half_width or 0.0 for each in summaries], style, of)
+
+
+def _references(lines: Mapping[str, tuple[tuple[float, float], Sequence[Outcome]]]) -> list[Line]:
+    """Teachers and input pixels as level lines: one for all where all have the same, else line by line."""
+    found: list[Line] = []
+    for style in ("teacher", "input"):
+        means = {label: 100 * fmean(getattr(run.scores, style) for run in runs) for label, (_, runs) in lines.items()}
+        common = len({round(mean, 6) for mean in means.values()}) == 1
+        for label, mean in list(means.items())[: 1 if common else None]:
+            ends = lines[label][0]
+            found.append(Line(style, ends, [mean, mean], [0.0, 0.0], style, "" if common else label))
+    return found
+
+
+def _summary(panel: Panel, runs: Sequence[Outcome], which: Which, experiment: str) -> list[Line]:
+    found = []
+    for label, members in _lines(panel, runs).items():
+        spots: dict[Any, list[Outcome]] = {}
+        for run in members:
+            if run.at.get(panel.x) is not None:
+                spots.setdefault(run.at[panel.x], []).append(run)
+        order = list(spots) if panel.scale == "names" else sorted(spots)
+        x = [value_text(panel.x, value) for value in order] if panel.scale == "names" else order
+        scores = [[run.scores for run in spots[value] if run.scores is not None] for value in order]
+        students = [[100 * (each.student if which == "last" else each.best) for each in spot] for spot in scores]
+        found.append(_line(label, x, students))
+        found.append(_line("teacher", x, [[100 * each.teacher for each in spot] for spot in scores], "teacher", label))
+        printed = [(place, number_of(experiment, spots[value][0].at)) for place, value in zip(x, order, strict=True)]
+        known = [(place, number.student) for place, number in printed if number is not None]
+        if known:
+            places, numbers = zip(*known, strict=True)
+            found.append(Line("paper's student", places, numbers, [0.0] * len(places), "paper", label))
+    return found

@@ -1,0 +1,166 @@
+"""The paper's experiments: their claims and figures (Sarnthein et al., ICML 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rt_scale.report import claims
+from rt_scale.report.claims import Claim
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A claim of the paper's.
+
+    Attributes:
+        text: the claim, in a sentence.
+        rule: judges the runs of one group.
+        over: what varies within a group, as in ``Outcome.at``; a group is alike in all else.
+        probes: probes that it is about.
+        elsewhere: whether it is about other data sets than the one distilled on; None: about any.
+    """
+
+    text: str
+    rule: Claim
+    over: tuple[str, ...] = ()
+    probes: tuple[str, ...] = ("linear",)
+    elsewhere: bool | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Panels of a figure, one for each value of ``column``.
+
+    Attributes:
+        x: ``epoch``, or what varies along the axis, as in ``Outcome.at``.
+        line: what tells lines apart, as in ``Outcome.at``.
+        column: what tells panels apart.
+        metric: ``accuracy`` of the probe, or the name of a metric.
+        scale: of the horizontal axis.
+        label: of the horizontal axis; empty: ``x`` itself.
+    """
+
+    x: str
+    line: str
+    column: str | None = None
+    metric: str = "accuracy"
+    scale: Literal["linear", "log2", "log10", "names"] = "linear"
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What the report of a sweep that repeats it shows.
+
+    Attributes:
+        title: what it is, with the paper's table or figure.
+        statements: claims.
+        figures: name of a figure -> its panels.
+    """
+
+    title: str
+    statements: tuple[Statement, ...]
+    figures: Mapping[str, tuple[Panel, ...]] = field(default_factory=dict)
+
+
+_BOTH = ("linear", "knn")
+_GAIN = Statement("The student ends above its random teacher.", claims.student_above_teacher, (), _BOTH, False)
+_NOISE = (
+    Statement("Students distilled on Gaussian noise fall below their teachers.", claims.noise_below_teacher,
+              ("data", "samples", "sigma")),
+    Statement("More images make a better student.", claims.more_images_better, ("data", "samples", "sigma")),
+)  # fmt: skip
+_SAMPLES = {"figure-4": (Panel("samples", "data", "encoder", scale="log10", label="data set size n"),)}
+
+EXPERIMENTS: Mapping[str, Experiment] = {
+    "fig1": Experiment(
+        "Student, teacher and input (figure 1, tables 1 and 3)",
+        (
+            _GAIN,
+            Statement("The student ends above the probe of the input pixels.", claims.student_above_input,
+                      elsewhere=False),
+        ),
+        {"figure-1": (Panel("epoch", "data", "encoder"),)},
+    ),
+    "fig3": Experiment(
+        "Locality of the start, alpha (figures 3 and 17)",
+        (
+            Statement("Students are alike for alpha up to 0.6.", claims.flat_in_alpha, ("alpha",)),
+            Statement("At alpha = 1 the student is worse than at the smallest alpha.", claims.lower_at_alpha_one,
+                      ("alpha",)),
+            Statement("At alpha = 1 the student still ends above its teacher.", claims.gain_at_alpha_one, ("alpha",)),
+        ),
+        {
+            "figure-3": (Panel("epoch", "alpha", "encoder"), Panel("alpha", "encoder", label="alpha")),
+            "figure-17": (
+                Panel("epoch", "alpha", "encoder", "train/kl"),
+                Panel("epoch", "alpha", "encoder", "distance/from_init"),
+            ),
+        },
+    ),
+    "fig4_epochs": Experiment("Sample size and noise inputs, epochs fixed (figure 4)", _NOISE, _SAMPLES),
+    "fig4_steps": Experiment("Sample size and noise inputs, steps fixed (figure 4)", _NOISE, _SAMPLES),
+    "tab2": Experiment(
+        "Transfer to other data sets (tables 2 and 4)",
+        (Statement("Distilled on one data set, the student is above its teacher on another.",
+                   claims.student_above_teacher, (), _BOTH, True),),
+        {"table-2": (Panel("probed", "encoder", scale="names", label="probed on"),)},
+    ),
+    "tab5": Experiment(
+        "Architectures (table 5)",
+        (Statement("The students of all architectures end above their teachers.", claims.all_gain("encoder"),
+                   ("encoder",)),),
+        {"table-5": (Panel("encoder", "probe", scale="names", label="encoder"),)},
+    ),
+    "fig10": Experiment(
+        "Number of outputs m (figure 10)",
+        (Statement("Accuracy makes a transition where m passes the width of the bottleneck.",
+                   claims.transition_at_bottleneck, ("outputs",)),),
+        {"figure-10": (
+            Panel("epoch", "outputs", "encoder"),
+            Panel("outputs", "encoder", scale="log2", label="output dimension m"),
+        )},
+    ),
+    "fig11": Experiment(
+        "Normalisation layers (figure 11)",
+        (
+            Statement("The student gains under every normalisation.", claims.all_gain("norm"), ("norm",)),
+            Statement("Without normalisation the student is not worse than with batch norm.", claims.no_norm_not_worse,
+                      ("norm",)),
+            Statement("Without normalisation it converges later than with batch norm.", claims.no_norm_later,
+                      ("norm",)),
+        ),
+        {"figure-11": (Panel("epoch", "norm", "encoder"),)},
+    ),
+    "fig12": Experiment(
+        "Parts of the l2-bottleneck (figure 12)",
+        (
+            Statement("The feature norm matters more than the weight norm.", claims.feature_norm_matters_more,
+                      ("parts",)),
+            Statement("The whole bottleneck is better than every other combination.", claims.whole_bottleneck_best,
+                      ("parts",)),
+        ),
+        {"figure-12": (Panel("epoch", "parts", "encoder"),)},
+    ),
+    "fig18": Experiment(
+        "Restart: the student as teacher of a second round (figure 18)",
+        (
+            Statement("The second round does not move.", claims.second_round_stays, ("round",), ("linear",)),
+            Statement("The second round does not change the accuracy.", claims.second_round_keeps_accuracy, ("round",)),
+        ),
+        {"figure-18": (
+            Panel("epoch", "encoder", "round", "train/kl"),
+            Panel("epoch", "encoder", "round", "distance/from_init"),
+            Panel("epoch", "encoder", "round"),
+        )},
+    ),
+    "ema": Experiment(
+        "A teacher that averages its student (appendix D.1)",
+        (Statement("A teacher that is a moving average of its student does not help.",
+                   claims.moving_teacher_does_not_help, ("update", "momentum", "teacher")),),
+        {"ema": (Panel("epoch", "teacher", "encoder"),)},
+    ),
+}  # fmt: skip
+"""The experiments by the name that a sweep gives."""

@@ -1,0 +1,247 @@
+"""Pages and tables of synthetic runs: what is written, linked and escaped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rt_scale.report.beside import beside
+from rt_scale.report.contents import Contents, Picture, beside_paper, cells, notes, titles
+from rt_scale.report.elements import Html, inline_svg, join, tag
+from rt_scale.report.evidence import Verdict, limits
+from rt_scale.report.judging import Judged
+from rt_scale.report.merging import check_same_data, merged_points
+from rt_scale.report.page import to_html
+from rt_scale.report.page_markdown import to_markdown
+from rt_scale.report.page_tables import numbers_table, verdicts_table
+from rt_scale.report.shown import departures, telling_keys
+from rt_scale.report.status import RunStatus
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.sweep import Point
+
+Make = Callable[..., Any]
+EVIL = '"><img src=x onerror=alert(1)> | `code` [a](b)'
+
+
+class Reader(HTMLParser):
+    """What a page holds, as a browser would read it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("href", "src")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+@pytest.fixture
+def points(point: Make) -> list[Point]:
+    return [point({"student.alpha": alpha}, seed) for seed in (0, 1, 2) for alpha in (0.1, 1.0)]
+
+
+@pytest.fixture
+def make(points: list[Point], result: Make, tmp_path: Path) -> Make:
+    """Contents of six runs: at alpha = 0.1 one failed, at alpha = 1 one is finished."""
+
+    def contents(experiment: str | None = "fig3", which: Any = "last", reason: str = "out of memory") -> Contents:
+        done = {0: (0.40, 0.30), 1: (0.2, 0.3), 2: (0.44, 0.31)}
+        results = {points[i].spec.name: result(student, teacher, 0.6, student + 0.1)
+                   for i, (student, teacher) in done.items()}  # fmt: skip
+        states = ["done", "done", "done", "missing", "failed", "partial"]
+        statuses = [RunStatus(place.label, place.spec.name, state, 1, reason if state == "failed" else "")
+                    for place, state in zip(points, states, strict=True)]  # fmt: skip
+        by_name = {status.name: status for status in statuses}
+        verdict = Verdict("fails", f"why {reason}", {"a": limits([0.1, 0.2, 0.3])})
+        drawn = tmp_path / "report" / "figure-3.svg"
+        drawn.parent.mkdir(exist_ok=True)
+        drawn.write_text("<?xml version='1.0'?><!DOCTYPE svg>\n<svg><metadata>x</metadata><text>axis</text></svg>\n")
+        return Contents(
+            title="Locality",
+            sweeps=("near",),
+            experiment=experiment,
+            data=("Digits (digits, sha256 0123)",),
+            which=which,
+            verdicts=[Judged("A claim.", "The rule.", "somewhere", verdict, (points[0].spec.name,))]
+            if experiment
+            else [],
+            pictures=[Picture("figure-3", "Figure 3.", drawn, drawn.with_suffix(".png"))],
+            tables={"linear": beside(points, results, by_name, "linear", which, experiment)},
+            statuses=statuses,
+            departures=["width = 0.25"],
+            folder=tmp_path / "sweeps" / "near" / "report",
+            runs=tmp_path / "runs",
+        )
+
+    return contents
+
+
+def test_rows_have_ours_the_papers_and_what_is_lacking(make: Make) -> None:
+    near, far = make().tables["linear"]
+    assert titles([near])[:3] == ["alpha", "runs", "input"]
+    assert cells(near, True) == [
+        "0.1", "2 of 3 (1 failed)", "60.0 ± 0.0 [60.0, 60.0]", "30.5 ± 0.7 [24.1, 36.9]", "42.0 ± 2.8 [16.6, 67.4]",
+        "+11.5 [-7.6, +30.6]", "-", "-", "-",
+    ]  # fmt: skip
+    assert cells(far, False) == ["1", "1 of 3 (1 partial, 1 missing)", "60.0", "30.0", "20.0", "-10.0"]
+    assert cells(make(which="best").tables["linear"][0], False)[4].startswith("52.0 ± 2.8")
+
+
+def test_the_difference_is_our_student_less_the_papers(point: Make, result: Make) -> None:
+    places = [point({"data.name": "cifar10_jpeg", "encoder.name": "vgg11"}, seed) for seed in (0, 1)]
+    results = {place.spec.name: result(0.5, 0.3, 0.6) for place in places}
+    statuses = {place.spec.name: RunStatus(place.label, place.spec.name, "done", 1, "") for place in places}
+    (row,) = beside(places, results, statuses, "linear", "last", "fig1")
+    assert row.difference == pytest.approx(50 - 51.98)
+    assert dict(row.values) == {"data.name": "CIFAR-10 (re-encoded as JPEG)", "encoder.name": "vgg11"}
+    assert cells(row, beside_paper([row]))[-3:] == ["36.55", "51.98", "-2.0"]
+
+
+def test_a_configuration_without_results_has_a_row(points: list[Point]) -> None:
+    statuses = {place.spec.name: RunStatus(place.label, place.spec.name, "missing", 0, "") for place in points}
+    rows = beside(points, {}, statuses, "linear", "last", "fig3")
+    assert [cells(row, beside_paper(rows))[1:] for row in rows] == [["0 of 3 (3 missing)", *["-"] * 4]] * 2
+
+
+def test_the_page_is_whole_and_leads_to_runs_that_are_there(make: Make, points: list[Point]) -> None:
+    contents = make()
+    text = to_html(contents)
+    read = Reader(text)
+    assert text.startswith('<!DOCTYPE html>\n<html lang="en">')
+    assert not {"script", "img", "iframe", "object", "embed", "metadata"} & set(read.tags)
+    assert "link" not in read.tags
+    outside = [link for link in read.links if not link.startswith("#")]
+    assert all(not re.match(r"[a-z]+:|//", link) for link in outside)
+    begun = [place.spec.name for number, place in enumerate(points) if number != 3]
+    expected = {f"../../../runs/{name}/" for name in begun} | {f"../../../runs/{name}/spec.json" for name in begun}
+    assert set(outside) == expected | {"figure-3.svg", "figure-3.png"}
+    inside = {link[1:] for link in read.links if link.startswith("#")}
+    assert inside == {row.key for row in contents.tables["linear"]} <= set(read.ids)
+    for words in (
+        "3 of 6 runs finished",
+        "Digits (digits, sha256 0123)",
+        "fails",
+        "A claim.",
+        "The rule.",
+        "axis",
+        "student after its last epoch",
+        "Not the paper's setting: width = 0.25.",
+        "out of memory",
+    ):
+        assert words in read.words, words
+    assert read.words.index("A claim.") < read.words.index("axis") < read.words.index("Linear probe")
+
+
+@pytest.mark.parametrize("write", [to_html, to_markdown])
+def test_nothing_that_is_written_becomes_markup(make: Make, write: Callable[[Contents], str]) -> None:
+    text = write(make(reason=EVIL))
+    assert "<img" not in text
+    if write is to_html:
+        assert Reader(text).words.count(EVIL) == 2
+    else:
+        rows = [line for line in text.splitlines() if "onerror" in line]
+        assert len(rows) == 2
+        assert all(r"\| \`code\` \[a\](b)" in row for row in rows)
+
+
+def test_a_sweep_that_is_no_experiment_has_no_claims_and_no_paper(make: Make) -> None:
+    for text in (Reader(to_html(make(None))).words, to_markdown(make(None))):
+        assert "paper" not in text.lower()
+        assert "+11.5 [-7.6, +30.6]" in text.replace("+11.5[", "+11.5 [").replace(r"\[", "[").replace(r"\]", "]")
+
+
+@pytest.mark.parametrize(("which", "words"), [("last", "after its last epoch"), ("best", "at its best probed epoch")])
+def test_the_epoch_is_told_everywhere(make: Make, which: str, words: str) -> None:
+    contents = make(which=which)
+    assert words in to_html(contents)
+    assert words in to_markdown(contents)
+    assert numbers_table(contents)["epoch"].to_pylist() == [which, which]
+    assert ("--best" in " ".join(notes(contents))) is False  # no number of the paper's is beside these
+
+
+def test_tables_for_programs_have_every_number(make: Make, points: list[Point]) -> None:
+    near, far = numbers_table(make()).to_pylist()
+    assert (near["alpha"], near["n"], near["done"], near["failed"], near["missing"]) == ("0.1", 2, 2, 1, 0)
+    assert near["student_mean"] == pytest.approx(0.42)
+    assert near["gain_low"] == pytest.approx(-0.0756, abs=1e-4)
+    assert (far["student_std"], far["student_low"], far["paper_student"], far["difference"]) == (None,) * 4
+    assert near["runs"].split() == [points[i].spec.name for i in (0, 2, 4)]
+    (verdict,) = verdicts_table(make()).to_pylist()
+    assert (verdict["verdict"], verdict["of"], verdict["n"]) == ("fails", "a", 3)
+    assert verdict["mean"] == pytest.approx(0.2)
+
+
+def test_markdown_has_links_and_figures(make: Make, points: list[Point]) -> None:
+    text = to_markdown(make())
+    assert "![Figure 3.](figure-3.png)" in text
+    name = points[0].spec.name
+    assert f"[seed 0](../../../runs/{name}/) ([spec](../../../runs/{name}/spec.json))" in text
+    assert "seed 1 (missing)" in text
+    assert "| fails | A claim. | somewhere | why out of memory |" in text
+
+
+def test_elements_escape_what_is_no_element() -> None:
+    assert tag("a", "<&>", Html("<b>x</b>"), href='"') == '<a href="&quot;">&lt;&amp;&gt;<b>x</b></a>'
+    assert tag("td", 3, class_="n") == '<td class="n">3</td>'
+    assert join("<", Html("<br>")) == "&lt;<br>"
+
+
+def test_ids_of_figures_do_not_meet() -> None:
+    text = '<?xml?><svg id="top"><path id="p"/><use xlink:href="#p"/><g clip-path="url(#c)"/><clipPath id="c"/></svg>'
+    assert inline_svg(text, "f1-") == (
+        '<svg><path id="f1-p"/><use xlink:href="#f1-p"/><g clip-path="url(#f1-c)"/><clipPath id="f1-c"/></svg>'
+    )
+
+
+def test_departures_from_the_papers_setting_are_told(point: Make) -> None:
+    places = [point({"student.alpha": 0.3, "encoder.width": width}) for width in (0.5, 1.0)]
+    base = [Point({"student.alpha": 0.3}, 0, place.spec) for place in places]
+    assert departures(places) == []
+    assert departures(base) == ["width = 0.5 or 1"]
+
+
+def test_columns_that_tell_nothing_more_are_left_out() -> None:
+    rows = [{"a": 1, "b": 1, "c": 5}, {"a": 2, "b": 2, "c": 5}, {"a": 2, "b": 3, "c": 5}]
+    assert telling_keys(["a", "b", "c"], rows) == ["a", "b"]
+    assert telling_keys(["a", "c"], rows, beside=["b"]) == []
+
+
+def on(name: str, sha: str) -> dict[str, Any]:
+    return {"name": f"run-{name}-{sha}", "data": {"name": name, "sha256": sha, "also": {}}}
+
+
+def test_different_data_are_not_merged(point: Make) -> None:
+    ours, samples, size = (point({f"data.{key}": value}) for key, value in
+                           (("name", "digits"), ("samples", 50), ("size", 8)))  # fmt: skip
+    check_same_data({"a": ([ours], [on("digits", "1")]), "b": ([ours], [on("digits", "1")])})
+    for other, words in ((samples, "digits samples 50"), (size, "digits size 8")):
+        with pytest.raises(InputError, match=f"'a' has digits, 'b' has {words}.*one by one"):
+            check_same_data({"a": ([ours], []), "b": ([other], [])})
+    with pytest.raises(InputError, match=r"'digits' had different contents.*run-digits-1 of 'a'.*run-digits-2 of 'b'"):
+        check_same_data({"a": ([ours], [on("digits", "1")]), "b": ([ours], [on("digits", "2")])})
+
+
+def test_what_sweeps_have_otherwise_tells_their_runs_apart(point: Make) -> None:
+    short = [Point({"student.alpha": alpha}, 0, point({"student.alpha": alpha, "train.epochs": 5}).spec)
+             for alpha in (0.1, 0.5)]  # fmt: skip
+    long = [point({"student.alpha": 0.1})]
+    merged = merged_points([short, [*long, short[0]]])
+    assert [dict(each.values) for each in merged] == [
+        {"student.alpha": 0.1, "train.epochs": 5},
+        {"student.alpha": 0.5, "train.epochs": 5},
+        {"student.alpha": 0.1, "train.epochs": 100},
+    ]
+    assert merged_points([short]) == short

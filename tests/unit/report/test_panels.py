@@ -1,0 +1,133 @@
+"""The paper's figures as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pytest
+
+from rt_scale.report.figures import draw_drawings
+from rt_scale.report.outcomes import Outcome, Scores
+from rt_scale.report.panels import Drawing, Line, drawings
+from rt_scale.report.paper import Panel
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def run(seed: int, student: float, best: float = 0.0, teacher: float = 0.3, **at: Any) -> Outcome:
+    curve = ((0, teacher), (4, student))
+    shared = {"data": "cifar10", "probed": "cifar10", "probe": "linear", "encoder": "vgg11", "alpha": 1e-10}
+    scores = Scores(0.39, teacher, student, best, curve, 1.0)
+    return Outcome(f"run-{at}-{seed}", seed, {**shared, **at}, None, scores)
+
+
+def runs(**changes: Any) -> list[Outcome]:
+    return [run(seed, 0.4 + alpha / 10 + seed / 100, 0.9, alpha=alpha, **changes)
+            for alpha in (1e-10, 0.5) for seed in (0, 1)]  # fmt: skip
+
+
+def test_epochs_have_a_line_for_each_value_with_teacher_and_input() -> None:
+    (panel,) = drawings(Panel("epoch", "alpha", "encoder"), runs(), {}, "last", "fig3")
+    assert (panel.title, panel.x_label, panel.y_label) == ("vgg11", "epoch", "probing accuracy (%)")
+    near, far, teacher, pixels = panel.lines
+    assert (near.label, far.label) == ("alpha = 1e-10", "alpha = 0.5")
+    assert (list(near.x), list(near.y)) == ([0, 4], pytest.approx([30, 40.5]))
+    assert list(far.y) == pytest.approx([30, 45.5])
+    assert far.half[0] == 0
+    assert far.half[1] == pytest.approx(12.706 * 0.7071 / 2**0.5, rel=1e-3)
+    assert (teacher.style, list(teacher.x), list(teacher.y), teacher.of) == ("teacher", [0, 4], [30, 30], "")
+    assert (pixels.style, list(pixels.y)) == ("input", [39, 39])
+
+
+def test_teachers_that_differ_have_a_line_each() -> None:
+    members = [run(0, 0.5, norm="batch"), run(0, 0.5, teacher=0.2, norm="none")]
+    (panel,) = drawings(Panel("epoch", "norm"), members, {}, "last", "fig11")
+    teachers = [line for line in panel.lines if line.style == "teacher"]
+    assert [(line.of, line.y[0]) for line in teachers] == [("batch", 30), ("none", 20)]
+
+
+@pytest.mark.parametrize(("which", "expected"), [("last", [40.5, 45.5]), ("best", [90, 90])])
+def test_a_summary_has_ours_the_teacher_and_the_papers_number(which: Any, expected: list[float]) -> None:
+    (panel,) = drawings(Panel("alpha", "encoder"), runs(), {}, which, "fig3")
+    ours, teacher, printed = panel.lines
+    assert (ours.label, list(ours.x), list(ours.y)) == ("vgg11", [1e-10, 0.5], pytest.approx(expected))
+    assert (teacher.style, teacher.of, list(teacher.y)) == ("teacher", "vgg11", [30, 30])
+    assert (printed.style, list(printed.x), list(printed.y)) == ("paper", [1e-10], [51.98])
+
+
+def test_names_stay_in_their_order_and_unknown_positions_are_left_out() -> None:
+    members = [run(0, 0.5, encoder=name) for name in ("vgg11", "resnet18")]
+    (panel,) = drawings(Panel("encoder", "probe", scale="names"), members, {}, "last", "tab5")
+    assert list(panel.lines[0].x) == ["vgg11", "resnet18"]
+    members = [run(0, 0.5, samples=n) for n in (500, None)]
+    (panel,) = drawings(Panel("samples", "data", scale="log10"), members, {}, "last", "fig4_steps")
+    assert list(panel.lines[0].x) == [500]
+
+
+def test_a_metric_is_drawn_once_a_run_however_often_it_is_probed() -> None:
+    members = runs() + [
+        Outcome(each.run, each.seed, {**each.at, "probed": "stl10"}, None, each.scores) for each in runs()
+    ]
+    metrics = {each.run: {"train/kl": [(1, 0.2 + each.seed), (2, 0.1)]} for each in members}
+    (panel,) = drawings(Panel("epoch", "alpha", "encoder", "train/kl"), members, metrics, "last", "fig3")
+    assert [list(line.y) for line in panel.lines] == [pytest.approx([0.7, 0.1])] * 2
+    assert panel.y_label == "KL divergence (training)"
+    probed = drawings(Panel("epoch", "alpha", "encoder"), members, metrics, "last", "fig3")
+    assert [each.title for each in probed] == ["vgg11, CIFAR-10", "vgg11, STL-10"]
+
+
+def test_what_else_varies_has_panels_of_its_own() -> None:
+    members = [run(0, 0.5, alpha=0.1, **{"train.epochs": epochs}) for epochs in (5, 50)]
+    panels = drawings(Panel("epoch", "alpha", "encoder"), members, {}, "last", "fig3")
+    assert [each.title for each in panels] == ["vgg11, train.epochs 5", "vgg11, train.epochs 50"]
+    assert all([line.label for line in each.lines if line.style == "ours"] == ["alpha = 0.1"] for each in panels)
+
+
+def test_runs_without_results_draw_nothing() -> None:
+    absent = [Outcome(each.run, each.seed, each.at) for each in runs()]
+    for panel in (Panel("epoch", "alpha", "encoder"), Panel("alpha", "encoder")):
+        assert drawings(panel, absent, {}, "last", "fig3") == []
+
+
+def panel(scale: Any = "linear", title: str = "one") -> Drawing:
+    x: list[Any] = ["a", "b"] if scale == "names" else [1, 16]
+    lines = [Line("vgg11", x, [40.0, 50.0], [1.0, 2.0]), Line("alpha = 1", x, [30.0, 20.0], [0.0, 0.0])]
+    lines.append(Line("teacher", x, [10.0, 10.0], [0, 0], "teacher", "vgg11"))
+    return Drawing(
+        title, "where", "how much", scale, [*lines, Line("the paper's", x[:1], [60.0], [0], "paper", "vgg11")]
+    )
+
+
+def test_panels_stand_in_rows_under_one_legend() -> None:
+    figure = draw_drawings([panel(), panel(title="two"), panel(title="three")], "Figure 0", 2)
+    assert [axis.get_title() for axis in figure.axes] == ["one", "two", "three", ""]
+    assert figure.get_suptitle() == "Figure 0"
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("where", "how much")
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert sorted(labels[:2]) == ["alpha = 1", "vgg11"]
+    assert labels[2:] == ["teacher", "the paper's"]
+
+
+@pytest.mark.parametrize(("scale", "axis"), [("linear", "linear"), ("log2", "log"), ("log10", "log")])
+def test_axes_are_scaled_and_lines_are_where_they_belong(scale: Any, axis: str) -> None:
+    (drawn,) = draw_drawings([panel(scale)], "", 1).axes
+    assert drawn.get_xscale() == axis
+    ours, other, teacher, printed = drawn.lines
+    assert (list(ours.get_xdata()), list(ours.get_ydata())) == ([1, 16], [40, 50])
+    assert ours.get_color() == teacher.get_color() == printed.get_color() != other.get_color()
+    assert teacher.get_linestyle() == "--"
+    assert len(drawn.collections) == 2
+
+
+def test_names_are_ticks_and_lines_stand_side_by_side() -> None:
+    (drawn,) = draw_drawings([panel("names")], "", 1).axes
+    assert [tick.get_text() for tick in drawn.get_xticklabels()] == ["a", "b"]
+    positions = {round(float(line.get_xdata()[0]), 2) for line in drawn.lines}
+    assert positions >= {-0.06, 0.06}
