@@ -16,7 +16,13 @@ from rt_scale.spec.part import Part
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.same import resolve_same
 
-__all__ = ["GRID_LIMIT", "LaunchSpec", "Point", "SweepSpec", "as_run", "expand", "load_run", "load_sweep"]
+__all__ = ["GRID_LIMIT", "Experiment", "LaunchSpec", "Point", "SweepSpec", "as_run", "expand", "load_run", "load_sweep"]
+
+
+Experiment = Literal[
+    "fig1", "fig3", "fig4_epochs", "fig4_steps", "tab2", "tab5", "fig10", "fig11", "fig12", "fig18", "ema"
+]  # fmt: skip
+"""Experiments of the paper by name: what a report sets beside the paper's numbers, and which claims it judges."""
 
 
 class LaunchSpec(Part):
@@ -41,6 +47,8 @@ class SweepSpec(Part):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
     """Name of the sweep and of its folder in the store."""
+    experiment: Experiment | None = None
+    """The paper's experiment that the sweep repeats, whose numbers and claims its report shows; null: none of them."""
     base: dict[str, Any]
     """Fields of the RunSpec that all runs share."""
     axes: dict[str, list[Any] | dict[str, list[Any]]] = Field(default={})

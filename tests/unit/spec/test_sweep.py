@@ -244,3 +244,17 @@ def test_spec_and_sweep_files_are_told_apart(file: Path, tmp_path: Path) -> None
     with pytest.raises(InputError, match="rt-scale run"):
         load_sweep(single)
     assert load_run(single, ["student.alpha=1e-3"]).student.alpha == 1e-3
+
+
+def test_the_experiment_is_known_and_decides_no_run(tmp_path: Path) -> None:
+    text = "name: s\nbase: {data: {name: digits}, encoder: {name: convnet_8_2}}\n"
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    plain, (without,) = load_sweep(path)
+    path.write_text(text + "experiment: fig4_steps\n")
+    named, (run,) = load_sweep(path)
+    assert (plain.experiment, named.experiment) == (None, "fig4_steps")
+    assert run.spec.name == without.spec.name
+    path.write_text(text + "experiment: fig4_step\n")
+    with pytest.raises(InputError, match="experiment: 'fig4_step' is not known; did you mean 'fig4_steps'.*tab5"):
+        load_sweep(path)
