@@ -11,6 +11,7 @@ import pytest
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.spec.bottleneck import PAPER
 from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.run import RunSpec
 from tests.unit.spec.sweep_files import FILES, ORDER, ROOT, hashes, head, load, runs, values
 
@@ -59,12 +60,18 @@ def test_heads_are_true(folder: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(("folder", "name"), FILES)
-def test_data_sets_are_known(folder: str, name: str) -> None:
-    known = {*DATASETS, GAUSSIAN} | ({"cifar10_jpeg"} if folder == "small" else set())
+def test_data_sets_are_known_and_encoders_take_them(folder: str, name: str) -> None:
+    jpeg = {"cifar10_jpeg": DATASETS["cifar10"]} if folder == "small" else {}
+    known = {**DATASETS, **jpeg}
     for spec in runs(folder, name):
-        assert {spec.data.name, *spec.probe.also} <= known
-        info = DATASETS.get(spec.data.name)
-        assert info is None or spec.data.samples is None or spec.data.samples <= info.train
+        assert {spec.data.name, *spec.probe.also} <= {*known, GAUSSIAN}
+        info = known.get(spec.data.name, DATASETS["cifar10"])
+        if spec.data.name != GAUSSIAN:
+            assert (spec.data.samples or 0) <= info.train
+        size, encoder = spec.data.size or info.size, spec.encoder
+        described = parse_encoder(encoder.name)
+        described.check_image(channels=info.channels, size=size, norm=encoder.norm, width=encoder.width)
+        assert {known[other].channels for other in spec.probe.also} <= {info.channels}
 
 
 @pytest.mark.parametrize("name", ORDER)
