@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -144,12 +145,17 @@ def points_at(sweep: SweepSpec, combinations: Iterable[Mapping[str, Any]]) -> li
 
 
 def _combinations(sweep: SweepSpec) -> Iterator[dict[str, Any]]:
-    columns = []
-    for group in _groups(sweep):
-        rows = zip(*(expand_axis(key, axis) for key, axis in group.items()), strict=True)
-        columns.append([dict(zip(group, row, strict=True)) for row in rows])
-    for parts in itertools.product(*columns):
+    for parts in itertools.product(*map(_rows, _groups(sweep))):
         yield {key: value for part in parts for key, value in part.items()}
+
+
+def _rows(group: Group) -> list[dict[str, Any]]:
+    """What the fields of a group are together, one after another: a value of one may come again, a row may not."""
+    rows = list(zip(*(expand_axis(key, axis) for key, axis in group.items()), strict=True))
+    twice = sorted(text for text, times in Counter(", ".join(map(repr, row)) for row in rows).items() if times > 1)
+    if twice:
+        raise InputError(f"The axis {' with '.join(group)} has {'; '.join(twice)} more than once; list each once.")
+    return [dict(zip(group, row, strict=True)) for row in rows]
 
 
 def _groups(sweep: SweepSpec) -> list[Group]:

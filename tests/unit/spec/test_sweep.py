@@ -52,7 +52,6 @@ def test_generated_and_listed_values_name_the_same_runs() -> None:
     ("axis", "words"),
     [
         ([], "no values"),
-        ([1, 1], "more than once"),
         ({"pow": [1, 2]}, "Did you mean 'pow2'?"),
         ({"pow2": [3, 1]}, "from <= to"),
         ({"pow2": [0, 1.5]}, "whole exponents"),
@@ -103,6 +102,13 @@ def test_zipped_fields_vary_together() -> None:
     points = expand(sweep(zip=[group], axes={"student.alpha": [0, 1]}))
     seen = {(point.spec.student.alpha, point.spec.encoder.name, point.spec.data.size) for point in points}
     assert seen == {(a, name, size) for a in (0, 1) for name, size in (("vgg11", 32), ("resnet18", 40))}
+
+
+def test_a_zipped_field_may_have_a_value_again() -> None:
+    points = expand(sweep(zip=[{"encoder.name": ["vgg11", "vgg11", "vgg13"], "data.size": [32, 40, 40]}]))
+    assert [(point.spec.encoder.name, point.spec.data.size) for point in points] == [
+        ("vgg11", 32), ("vgg11", 40), ("vgg13", 40),
+    ]  # fmt: skip
 
 
 def test_seeds_named_in_the_base_or_on_an_axis_stay() -> None:
@@ -182,6 +188,11 @@ def test_all_bad_points_are_listed_at_once() -> None:
         ({"axes": {"student.alhpa": [1]}}, "Did you mean 'student.alpha'?"),
         ({"zip": [{"student.alpha": [0, 1], "data.size": [8]}]}, "equally many values"),
         ({"axes": {"student.alpha": [0]}, "zip": [{"student.alpha": [1]}]}, "on two axes"),
+        ({"axes": {"student.alpha": [0.5, 1, 0.5]}}, "The axis student.alpha has 0.5 more than once"),
+        (
+            {"zip": [{"data.name": ["a", "b", "a"], "data.size": [8, 8, 8]}]},
+            "The axis data.name with data.size has 'a', 8 more than once",
+        ),
     ],
 )
 def test_bad_grids_are_refused(fields: dict[str, Any], words: str) -> None:
