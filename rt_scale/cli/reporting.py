@@ -60,29 +60,27 @@ def print_report(
     together = _known([(spec, points), *others], store)
     points = merged_points([members for _, members in together])
     finished = finished_runs(points, store)
-    results = {point.spec.name: result for point, result in finished}
-    check_same_data(
-        {each.name: (members, [results[point.spec.name] for point in members if point.spec.name in results])
-         for each, members in together}
-    )  # fmt: skip
+    check_same_data({each.name: _of(members, finished) for each, members in together})
     if not finished:
         raise InputError(
             f"None of the {len(points)} runs of sweep '{spec.name}' is finished in '{store.place}'. "
             "Run it with 'rt-scale sweep', or name the store with --store."
         )
     written = write_report(
-        spec.name,
-        finished,
-        len(points),
-        store,
-        "best" if best else "last",
+        spec.name, finished, len(points), store, "best" if best else "last",
         experiment=spec.experiment,
         standing=_standing(points, [each for each, _ in together], store),
         others=[each.name for each, _ in others],
-    )
+    )  # fmt: skip
     store.sweep(spec.name).send(store.sweep(spec.name).report)
     _show(written, len(finished), len(points), store.sweep(spec.name).board, as_json)
     return written
+
+
+def _of(members: Sequence[Point], finished: Sequence[tuple[Point, Any]]) -> tuple[Sequence[Point], list[Any]]:
+    """The runs of one sweep, and the results of those that are finished."""
+    names = {point.spec.name for point in members}
+    return members, [result for point, result in finished if point.spec.name in names]
 
 
 def _known(sweeps: Sequence[Loaded], store: Store) -> list[Loaded]:

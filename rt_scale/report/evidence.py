@@ -115,13 +115,9 @@ def judge(
     if not numbers:
         return Verdict("undecided", "no run that could tell is part of the sweep")
     enough = {name: values for name, values in numbers.items() if len(values) >= SEEDS}
-    strict = 1 - (1 - LEVEL) / len(numbers)
     found = {name: limits(values) for name, values in enough.items()}
-    beyond = []
-    for name, values in enough.items():
-        hard = limits(values, strict)
-        if hard.high < above - _EXACT or hard.low > below + _EXACT:
-            beyond.append(name)
+    hard = {name: limits(values, 1 - (1 - LEVEL) / len(numbers)) for name, values in enough.items()}
+    beyond = [name for name, each in hard.items() if each.high < above - _EXACT or each.low > below + _EXACT]
     wanted = _wanted(above, below, scale)
     if beyond:
         return Verdict("fails", f"{_listed({name: found[name] for name in beyond}, scale)}; wanted: {wanted}", found)

@@ -11,7 +11,7 @@ from rt_scale.report.outcomes import Outcome, Series
 from rt_scale.report.paper import Panel
 from rt_scale.report.paper_numbers import data_title, number_of
 from rt_scale.report.shown import value_text
-from rt_scale.report.tables import Which, estimate
+from rt_scale.report.tables import Which, estimate, probe_metric
 
 Style = Literal["ours", "teacher", "input", "paper"]
 ACCURACY = "accuracy"
@@ -132,7 +132,7 @@ def _over_epochs(panel: Panel, runs: Sequence[Outcome], metrics: Mapping[str, Se
         factor = 100 if panel.metric == ACCURACY else 1
         lines.append(_line(label, epochs, [[factor * value for value in column] for column in zip(*same, strict=True)]))
         teachers[label] = (epochs[0], epochs[-1]), members
-    return lines + (_references(teachers) if panel.metric == ACCURACY else [])
+    return lines + (_references(teachers, metrics) if panel.metric == ACCURACY else [])
 
 
 def _curve(metric: str, run: Outcome, metrics: Mapping[str, Series]) -> Sequence[tuple[float, float]]:
@@ -147,16 +147,38 @@ def _line(label: str, x: Sequence[Any], values: Sequence[Sequence[float]], style
     return Line(label, x, [each.mean for each in summaries], [each.half_width or 0.0 for each in summaries], style, of)
 
 
-def _references(lines: Mapping[str, tuple[tuple[float, float], Sequence[Outcome]]]) -> list[Line]:
-    """Teachers and input pixels as level lines: one for all where all have the same, else line by line."""
-    found: list[Line] = []
+def _references(
+    lines: Mapping[str, tuple[tuple[float, float], Sequence[Outcome]]], metrics: Mapping[str, Series]
+) -> list[Line]:
+    """Teachers and input pixels as level lines: one for all where all have the same, else line by line; a teacher that
+    moves as the curve that it is."""
+    found = []
+    moving = {label: curve for label, (_, runs) in lines.items() if (curve := _moving_teacher(runs, metrics))}
+    for label, (epochs, accuracies) in moving.items():
+        found.append(Line("teacher", epochs, accuracies, [0.0] * len(epochs), "teacher", label))
     for style in ("teacher", "input"):
-        means = {label: 100 * fmean(getattr(run.scores, style) for run in runs) for label, (_, runs) in lines.items()}
+        still = {label: runs for label, (_, runs) in lines.items() if style == "input" or label not in moving}
+        means = {label: 100 * fmean(getattr(run.scores, style) for run in runs) for label, runs in still.items()}
         common = len({round(mean, 6) for mean in means.values()}) == 1
         for label, mean in list(means.items())[: 1 if common else None]:
             ends = lines[label][0]
             found.append(Line(style, ends, [mean, mean], [0.0, 0.0], style, "" if common else label))
     return found
+
+
+def _moving_teacher(
+    runs: Sequence[Outcome], metrics: Mapping[str, Series]
+) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Epochs and mean accuracies in percent of teachers that were not the same at all probings."""
+    curves = []
+    for run in runs:
+        key = run.at["probe"] if run.at["probed"] == run.at["data"] else f"{run.at['probe']}@{run.at['probed']}"
+        curves.append(metrics.get(run.run, {}).get(probe_metric("teacher", key), ()))
+    if not any(len({value for _, value in curve}) > 1 for curve in curves):
+        return None
+    epochs = [epoch for epoch, _ in curves[0]]
+    same = [[value for _, value in curve] for curve in curves if [epoch for epoch, _ in curve] == epochs]
+    return epochs, [100 * fmean(column) for column in zip(*same, strict=True)]
 
 
 def _summary(panel: Panel, runs: Sequence[Outcome], which: Which, experiment: str) -> list[Line]:

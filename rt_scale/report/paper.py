@@ -160,7 +160,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "A teacher that averages its student (appendix D.1)",
         (Statement("A teacher that is a moving average of its student does not help.",
                    claims.moving_teacher_does_not_help, ("update", "momentum", "teacher")),),
-        {"ema": (Panel("epoch", "teacher", "encoder"),)},
+        {"moving-teacher": (Panel("epoch", "teacher", "encoder"),)},
     ),
 }  # fmt: skip
 """The experiments by the name that a sweep gives."""

@@ -48,10 +48,8 @@ def data_title(name: str, title: str = "") -> str:
     variant = _facts()["variants"].get(name)
     if variant:
         return str(variant["title"])
-    if name == GAUSSIAN:
-        return "Gaussian noise"
     known = DATASETS.get(name)
-    return title or (known.title if known else name)
+    return title or (known.title if known else "Gaussian noise" if name == GAUSSIAN else name)
 
 
 def number_of(experiment: str, at: Mapping[str, Any]) -> Number | None:

@@ -20,10 +20,10 @@ def nothing_left_open() -> Iterator[None]:
     plt.close("all")
 
 
-def run(seed: int, student: float, best: float = 0.0, teacher: float = 0.3, **at: Any) -> Outcome:
-    curve = ((0, teacher), (4, student))
+def run(seed: int, student: float, best: float = 0.0, level: float = 0.3, **at: Any) -> Outcome:
+    curve = ((0, level), (4, student))
     shared = {"data": "cifar10", "probed": "cifar10", "probe": "linear", "encoder": "vgg11", "alpha": 1e-10}
-    scores = Scores(0.39, teacher, student, best, curve, 1.0)
+    scores = Scores(0.39, level, student, best, curve, 1.0)
     return Outcome(f"run-{at}-{seed}", seed, {**shared, **at}, None, scores)
 
 
@@ -46,10 +46,21 @@ def test_epochs_have_a_line_for_each_value_with_teacher_and_input() -> None:
 
 
 def test_teachers_that_differ_have_a_line_each() -> None:
-    members = [run(0, 0.5, norm="batch"), run(0, 0.5, teacher=0.2, norm="none")]
+    members = [run(0, 0.5, norm="batch"), run(0, 0.5, level=0.2, norm="none")]
     (panel,) = drawings(Panel("epoch", "norm"), members, {}, "last", "fig11")
     teachers = [line for line in panel.lines if line.style == "teacher"]
     assert [(line.of, line.y[0]) for line in teachers] == [("batch", 30), ("none", 20)]
+
+
+def test_a_teacher_that_moves_is_a_curve_beside_those_that_stay() -> None:
+    members = [run(seed, 0.5, level=0.4, probed=probed, **{"teacher": moves})
+               for seed in (0, 1) for moves in ("frozen", "average, 0.9") for probed in ("stl10",)]  # fmt: skip
+    name = "probe@stl10/teacher/linear"
+    metrics = {each.run: {name: [(0, 0.3), (4, 0.4 if each.at["teacher"] != "frozen" else 0.3)]} for each in members}
+    (panel,) = drawings(Panel("epoch", "teacher"), members, metrics, "last", "ema")
+    moving, still = [line for line in panel.lines if line.style == "teacher"]
+    assert (moving.of, list(moving.x), list(moving.y)) == ("average, 0.9", [0, 4], pytest.approx([30, 40]))
+    assert (still.of, list(still.y)) == ("", pytest.approx([40, 40]))
 
 
 @pytest.mark.parametrize(("which", "expected"), [("last", [40.5, 45.5]), ("best", [90, 90])])
