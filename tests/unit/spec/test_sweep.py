@@ -277,5 +277,5 @@ def test_the_experiment_is_known_and_decides_no_run(tmp_path: Path) -> None:
     assert (plain.experiment, named.experiment) == (None, "fig4_steps")
     assert run.spec.name == without.spec.name
     path.write_text(text + "experiment: fig4_step\n")
-    with pytest.raises(InputError, match="experiment: 'fig4_step' is not known; did you mean 'fig4_steps'.*tab5"):
+    with pytest.raises(InputError, match=r"experiment: 'fig4_step' is not known; did you mean 'fig4_steps'.*tab5"):
         load_sweep(path)
