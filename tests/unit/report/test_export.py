@@ -119,7 +119,9 @@ def test_one_row_a_run_with_all_that_is_known_of_it(store: Store, runs: list[Poi
         **dict(zip([*last, *best], [0.25, 2.5, 0.5, 1.5], strict=True)),
     }
     newest = MetricsTable(tmp_path, store.run(runs[0].spec).metrics_path.read_bytes())._rows[-1][-1]
-    assert abs(done["finished"] - utc(newest)) <= datetime.timedelta(microseconds=1)  # each rounds a float in its own way
+    assert abs(done["finished"] - utc(newest)) <= datetime.timedelta(
+        microseconds=1
+    )  # each rounds a float in its own way
     assert (failed["status"], failed["reason"]) == ("failed", 'The loss is nan, "so"\nit ends.')
     assert (failed["started"], failed["finished"], failed["host"]) == (utc(START), utc(START + 7), "old")
     assert {failed[name] for name in ("seconds", "git_commit", *last, *best)} == {None}
