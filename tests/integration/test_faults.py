@@ -15,6 +15,7 @@ from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
+from tests.integration import several_nodes
 from tests.integration.several_nodes import Nodes
 from tests.integration.sweeping import SWEEP, Place, training, until, workers
 
@@ -107,7 +108,7 @@ def test_the_driver_is_killed_and_the_next_one_goes_on(
 
 
 def test_the_head_is_killed_and_there_is_a_new_one(
-    tmp_path: Path, data_dir: Path, start: Start, nodes: Nodes, undisturbed: Place, wait_for: Any, request: Any
+    tmp_path: Path, data_dir: Path, start: Start, nodes: Nodes, undisturbed: Place, wait_for: Any
 ) -> None:
     place = Place(tmp_path, data_dir)
     nodes("add", 1)
@@ -118,7 +119,11 @@ def test_the_head_is_killed_and_there_is_a_new_one(
     assert process.returncode == 1, (out, err)
     assert err.startswith(f"rt-scale: the Ray cluster at {nodes.address} is gone: its head does not answer.")
     until(lambda: not workers(place))
-    finish(start(*place.command))  # a Ray of its own will do as well
+    folder = tmp_path / "again"
+    folder.mkdir()
+    again = several_nodes.begin(start, folder)
+    again("add", 1)
+    finish(begin(start, place, again))
     same(place, undisturbed)
 
 
