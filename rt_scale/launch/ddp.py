@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from rt_scale.launch.cluster import connect
-from rt_scale.launch.desk import PREEMPTED, Desk, Messenger
+from rt_scale.launch.desk import Desk, Messenger
 from rt_scale.launch.resources import bundle
-from rt_scale.spec.errors import Held, InputError, RtScaleError, RunError, StoreAway
+from rt_scale.spec.errors import Held, InputError, RtScaleError, RunError, StoreAway, WorkersDied
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
@@ -60,19 +60,24 @@ def run_here(
         address: as for ``cluster.connect``.
 
     Raises:
-        InputError, RunError, Stopped: as :func:`run_with_workers`.
+        InputError, RunError, Stopped: as :func:`run_with_workers`, whose workers are started again a few times.
     """
     found: list[Any] = []
 
     def work() -> None:
-        try:
-            messenger = Messenger(spec.name, f"{launch.workers} workers")
-            result = run_with_workers(
-                spec, launch, store=store, data_dir=data_dir, device=device, messenger=messenger
-            )  # fmt: skip
-            found.append(result)
-        except BaseException as error:  # whatever it is belongs to the caller's thread
-            found.append(error)
+        messenger = Messenger(spec.name, f"{launch.workers} workers")
+        how: dict[str, Any] = {"store": store, "data_dir": data_dir, "device": device, "messenger": messenger}
+        for left in reversed(range(launch.retries + 1)):
+            try:
+                found.append(run_with_workers(spec, launch, **how))
+            except WorkersDied as error:
+                if left:
+                    continue
+                again = "run it again to go on from its last checkpoint"
+                found.append(RunError(f"Run {spec.name}: {error}, {launch.retries + 1} times; {again}."))
+            except BaseException as error:  # whatever it is belongs to the caller's thread
+                found.append(error)
+            return
 
     with connect(address, train=True) as cluster:
         cluster.refuse_impossible(launch)
@@ -110,8 +115,9 @@ def run_with_workers(
 
     Raises:
         InputError: where it cannot be run.
-        RunError: where it failed, or its workers died too often.
-        Stopped: where it was asked to stop.
+        RunError: where it failed.
+        WorkersDied: where it can be tried again, from its last checkpoint.
+        Stopped: where it was asked to stop; ``messenger.told`` says why.
     """
     from rt_scale.training.loop import Stopped
 
@@ -122,30 +128,26 @@ def run_with_workers(
         "device": device if launch.gpus else "cpu", "threads": launch.cpus, "loader": launch.loader,
         "gpus": launch.gpus,
     }  # fmt: skip
+    run_dir.refresh()
+    before = run_dir.failure()
+    messenger.begin()
+    messenger.stage(f"starting {launch.workers} workers")
+    messenger.pass_on()
     with place.scratch() as scratch:  # Ray Train wants one that all workers see
-        for _ in range(launch.retries + 1):
-            run_dir.refresh()
-            before = run_dir.failure()
-            messenger.begin()
-            messenger.stage(f"starting {launch.workers} workers")
-            messenger.pass_on()
-            error = _fit(config, launch, scratch)
-            run_dir.refresh()
-            finished = run_dir.result()
-            if finished is not None:
-                return finished
-            stop, refused = messenger.outcome()
-            if refused:
-                raise _as_error(*refused)
-            failure = run_dir.failure()
-            if failure is not None and failure != before:
-                raise RunError(str(failure["reason"]))
-            if stop and stop != PREEMPTED:
-                raise Stopped
-    raise RunError(
-        f"The workers of run {spec.name} died {launch.retries + 1} times ({error}); run it again to go on from its "
-        "last checkpoint."
-    )
+        error = _fit(config, launch, scratch)
+    run_dir.refresh()
+    finished = run_dir.result()
+    if finished is not None:
+        return finished
+    messenger.told, refused = messenger.outcome()
+    if refused:
+        raise _as_error(*refused)
+    failure = run_dir.failure()
+    if failure is not None and failure != before:
+        raise RunError(str(failure["reason"]))
+    if messenger.told:
+        raise Stopped
+    raise WorkersDied(f"a worker of its {launch.workers} died" + (f" ({error})" if error else ""))
 
 
 def _as_error(kind: str, text: str) -> RtScaleError:

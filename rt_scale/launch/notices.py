@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import ray
 from ray._private.state import state
 
 from rt_scale.launch.reach import knock
@@ -58,8 +57,3 @@ def draining_nodes() -> dict[str, float]:
     From a driver or a worker: one question to the head, half a millisecond.
     """
     return {node: deadline / 1000 for node, deadline in state.get_draining_nodes().items()}
-
-
-def draining(node_id: str | None = None) -> bool:
-    """Whether node ``node_id``, by default the one that this process is on, is being drained or preempted."""
-    return (node_id or ray.get_runtime_context().get_node_id()) in draining_nodes()

@@ -9,7 +9,7 @@ from typing import Any
 
 from rt_scale.launch.desk import ENDED, PREEMPTED, Messenger
 from rt_scale.launch.stopped import report_for
-from rt_scale.spec.errors import Held, RtScaleError, StoreAway
+from rt_scale.spec.errors import Held, RtScaleError, StoreAway, WorkersDied
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
@@ -27,7 +27,7 @@ def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
             one machine; ``judged``, of a run that a rule may end early: ``explore`` as JSON and ``sweep``.
 
     Returns:
-        ``state``, ``why`` and ``values`` as in :class:`rt_scale.launch.queue.Ended`.
+        ``state``, ``why`` and ``values`` as in :class:`rt_scale.launch.task.Ended`.
     """
     # Imported here: the driver never needs torch.
     from rt_scale.training.loop import Stopped
@@ -47,7 +47,7 @@ def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
         else:
             result = _run(spec, launch, given, messenger)
     except Stopped:
-        if messenger.told == PREEMPTED:
+        if messenger.told == PREEMPTED and launch.workers == 1:
             os._exit(0)  # nothing else is to start in this process: its node is about to go
         if messenger.told.startswith(ENDED):
             return _ended("settled", messenger.told.removeprefix(ENDED), messenger.values)
@@ -56,6 +56,8 @@ def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
         return _ended("held", str(error))
     except StoreAway as error:
         return _ended("away", str(error))
+    except WorkersDied as error:
+        return _ended("died", str(error))
     except Exception as error:
         return _ended("failed", _in_words(error))
     return _ended("done", values=result["last"])

@@ -35,6 +35,10 @@ class RunError(RtScaleError):
     exit_code = 1
 
 
+class WorkersDied(RunError):
+    """Of several processes that execute a run together one died, and with it all."""
+
+
 class StoreAway(RunError):
     """The store does not answer as it should, which may pass."""
 

@@ -173,8 +173,9 @@ def test_workers_and_nodes_of_a_run_of_several_are_lost(
     lost += run_dir.checkpoints.steps()[-1:]
     nodes("add", 1)
     nodes("remove", first)
-    finish(process)
+    out = finish(process)
     assert run_dir.status().attempts >= 3
+    assert out.count("a worker of its 2 died") == 2
     alone = run(point.spec, Settings(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
     result = run_dir.result()
     assert result is not None

@@ -10,7 +10,7 @@ import pytest
 from rt_scale.launch import trial as module
 from rt_scale.launch.desk import ENDED, PREEMPTED
 from rt_scale.launch.trial import _in_words, _where, run_trial
-from rt_scale.spec.errors import Held, InputError, RunError, StoreAway
+from rt_scale.spec.errors import Held, InputError, RunError, StoreAway, WorkersDied
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
@@ -70,6 +70,7 @@ def test_what_it_is_given_reaches_the_run(given: dict[str, Any], monkeypatch: py
     [
         (Held("another one"), "held", "another one"),
         (StoreAway("no answer"), "away", "no answer"),
+        (WorkersDied("a worker of its 2 died"), "died", "a worker of its 2 died"),
         (RunError("It diverged."), "failed", "It diverged."),
         (InputError("No such data."), "failed", "No such data."),
         (Stopped(), "stopped", ""),
@@ -86,6 +87,23 @@ def test_how_a_run_ended_is_said(
     said = run_trial(given)
     assert said["state"] == state
     assert why in said["why"]
+
+
+def test_several_workers_leave_a_node_and_their_trial_stays(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+
+    def run_with_workers(spec: RunSpec, launch: LaunchSpec, *, messenger: Any, **more: Any) -> Any:
+        calls.append((spec, launch.workers, more))
+        messenger.told = PREEMPTED
+        raise Stopped
+
+    monkeypatch.setattr("rt_scale.launch.ddp.run_with_workers", run_with_workers)
+    given["launch"]["workers"] = 2
+    assert run_trial(given) == {"state": "stopped", "why": PREEMPTED, "values": {}}
+    more = {"store": given["store"], "data_dir": Path(given["data_dir"]), "device": "cpu"}
+    assert calls == [(SPEC, 2, more)]
 
 
 def test_a_run_that_its_rule_ends_is_settled(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
