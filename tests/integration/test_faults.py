@@ -180,3 +180,24 @@ def test_workers_and_nodes_of_a_run_of_several_are_lost(
     result = run_dir.result()
     assert result is not None
     assert result["last"] == pytest.approx(alone["last"], rel=1e-9, abs=1e-9)
+
+
+def test_a_run_of_several_workers_leaves_a_node_that_is_preempted(
+    tmp_path: Path, data_dir: Path, start: Start, nodes: Nodes, wait_for: Any
+) -> None:
+    place = Place(tmp_path, data_dir)
+    base = {**TOGETHER, "probe": {**TOGETHER["probe"], "every": "20ep"}}
+    place.change({"base": base, "axes": {}, "launch": {"workers": 2, "retries": 0}})
+    going, _ = nodes("add", 1), nodes("add", 1)
+    process = begin(start, place, nodes)
+    (point,) = place.points
+    run_dir = place.store.run(point.spec)
+    wait_for(lambda: run_dir.checkpoints.steps()[-1:] > [0], process)
+    nodes("add", 1)
+    assert nodes("drain", going) == "done"
+    assert "waiting base,seed=0: its node is about to go" in finish(process)
+    assert run_dir.status().attempts == 2
+    alone = run(point.spec, Settings(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
+    result = run_dir.result()
+    assert result is not None
+    assert result["last"] == pytest.approx(alone["last"], rel=1e-9, abs=1e-9)
