@@ -10,7 +10,7 @@ from typing import Any
 
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.launch.search import known_points
-from rt_scale.spec.axes import axis_names
+from rt_scale.spec.axes import axis_names, value_label
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.metric_names import ProbeName
 from rt_scale.spec.sweep import Point, SweepSpec
@@ -53,7 +53,7 @@ def _shown(key: str, name: str, column: list[Any]) -> dict[str, list[Any]]:
     if key.endswith(OUT_DIM) and all(isinstance(value, int) and value.bit_count() == 1 for value in column):
         return {f"log2 {name}": [value.bit_length() - 1 for value in column]}
     if not all(isinstance(value, int | float) for value in column):
-        return {name: column}
+        return {name: [value_label(value) if isinstance(value, dict | list) else value for value in column]}
     positive = [value for value in column if value > 0]
     if min(column) < 0 or max(positive) < WIDE * min(positive):
         return {name: column}

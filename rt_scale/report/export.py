@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from rt_scale.report.table_files import Form, table_file
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.run import RunSpec, StudentSpec, TeacherSpec
 from rt_scale.spec.sweep import Point
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
@@ -38,6 +38,7 @@ STANDING = {
 """Columns on how a run stands, with their types. reason: of the newest failure; started: its first attempt;
 finished: its last measurement or its failure; device, host and versions: of its newest attempt."""
 _MEASURED = {"step": pa.int64(), "epoch": pa.float64(), "metric": pa.string(), "value": pa.float64(), "time": TIME}
+_STARTS = ("teacher.start_from", "student.start_from")
 _RUNS = 1000
 """Runs that are made into columns at a time."""
 
@@ -136,10 +137,18 @@ def _merge(sweeps: Sequence[tuple[str, Sequence[Point]]]) -> list[_Run]:
 
 def _settings(point: Point, axes: Iterable[str]) -> dict[str, Setting]:
     """The values of the axes there, of those that only other sweeps vary too, and the seeds."""
-    values = {key: point.values[key] if key in point.values else _field(point.spec, key) for key in axes}
+    values = {key: _value(point, key) for key in axes}
     seeds = {f"seeds.{name}": value for name, value in point.spec.seeds.model_dump().items()}
     flat = flat_settings({**values, "seed": point.seed, **seeds})
     return {key: str(value) if type(value) is int and abs(value) >= 2**63 else value for key, value in flat.items()}
+
+
+def _value(point: Point, key: str) -> Any:
+    """The value of an axis; a run to start from by its name, as in the column ``run``."""
+    if key in _STARTS:
+        part: TeacherSpec | StudentSpec = getattr(point.spec, key.partition(".")[0])
+        return part.start_from and {**part.start_from.model_dump(), "run": part.start_from.run.name}
+    return point.values[key] if key in point.values else _field(point.spec, key)
 
 
 def _field(spec: RunSpec, key: str) -> Any:

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from rt_scale.report.outcomes import Series
 from rt_scale.report.panels import Drawing, Line
 from rt_scale.report.tables import estimate, probe_metric, probe_title
-from rt_scale.spec.axes import axis_names
+from rt_scale.spec.axes import axis_names, value_label
 from rt_scale.spec.sweep import Point
 
 MOST_PANELS = 8
@@ -177,8 +177,7 @@ def save(figure: Figure, *paths: Path) -> None:
 def _text(point: Point, part: slice) -> str:
     names = axis_names(point.values)
     values = list(point.values.items())[part]
-    return ", ".join(f"{names[key]} = {value:g}" if isinstance(value, float) else f"{names[key]} = {value}"
-                     for key, value in values)  # fmt: skip
+    return ", ".join(f"{names[key]} = {value_label(value)}" for key, value in values)
 
 
 def _colours(names: Sequence[str]) -> dict[str, Any]:

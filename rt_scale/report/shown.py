@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rt_scale.report.paper_numbers import data_title
-from rt_scale.spec.axes import axis_names
+from rt_scale.spec.axes import axis_names, value_label
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import Point
 
@@ -54,6 +54,8 @@ def value_text(key: str, value: Any) -> str:
         return f"{value:g}"
     if key.endswith("data.name") or key in ("data", "probed"):
         return data_title(str(value))
+    if isinstance(value, list | tuple | Mapping):
+        return value_label(value)
     return f"{value:,}" if key.endswith("samples") else str(value)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from rt_scale.spec.axes import axis_names
+from rt_scale.spec.axes import axis_names, value_label
 from rt_scale.spec.metric_names import ProbeName
 from rt_scale.spec.sweep import Point
 from rt_scale.store.interval import half_width
@@ -150,7 +150,7 @@ def header(table: Sequence[Row]) -> list[str]:
 
 def cells(row: Row) -> list[str]:
     """The row as text, accuracies in percent as mean ± standard deviation."""
-    axes = [f"{value:g}" if isinstance(value, float) else str(value) for value in row.values.values()]
+    axes = [value_label(value) for value in row.values.values()]
     measured = [_percent(row.input), _percent(row.teacher), _percent(row.student), gain_text(row.gain)]
     return [*axes, str(row.gain.n), *measured]
 

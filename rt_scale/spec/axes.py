@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rt_scale.spec.errors import InputError, unknown_name
+from rt_scale.spec.part import json_text
+
+LONGEST = 40
+"""Characters of a list or a mapping that stand in a label; of a longer one its digest does."""
 
 
 def axis_names(keys: Iterable[str]) -> dict[str, str]:
@@ -19,6 +24,35 @@ def axis_names(keys: Iterable[str]) -> dict[str, str]:
     tails = {key: key.rpartition(".")[2] for key in keys}
     counts = Counter(tails.values())
     return {key: key if tail in vague or counts[tail] > 1 else tail for key, tail in tails.items()}
+
+
+def value_label(value: Any) -> str:
+    """A value of an axis in few characters, different for different values; names of runs are made of it.
+
+    Lists are ``cifar10+stl10``, mappings ``name:sgd;lr:0.1``. A run to start from is told by what is taken of it and 6
+    hexadecimal digits of the SHA-256 of how the file describes it, e.g. ``student of 3fa2c1``: equal for all seeds.
+    """
+    if isinstance(value, Mapping) and "run" in value:
+        taken = value.get("take", "student") + (" encoder" if value.get("part") == "encoder" else "")
+        return f"{taken} of {value['run'] if isinstance(value['run'], str) else _short_digest(value['run'])}"
+    if isinstance(value, Mapping):
+        return _short(value, ";".join(f"{key}:{value_label(inner)}" for key, inner in value.items()))
+    if isinstance(value, list | tuple):
+        return _short(value, "+".join(map(value_label, value)))
+    if value is None or isinstance(value, bool):
+        return "none" if value is None else str(value).lower()
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return str(value).replace(" ", "")
+
+
+def _short(value: Any, text: str) -> str:
+    return (text or "none") if len(text) <= LONGEST else _short_digest(value)
+
+
+def _short_digest(value: Any) -> str:
+    return hashlib.sha256(json_text(value).encode()).hexdigest()[:6]
 
 
 def axis_length(key: str, axis: list[Any] | dict[str, list[Any]]) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from rt_scale.spec.assembly import Assembler
-from rt_scale.spec.axes import axis_length, axis_names, expand_axis
+from rt_scale.spec.axes import axis_length, axis_names, expand_axis, value_label
 from rt_scale.spec.document import problem_lines, set_dotted
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.explore import check_explore
@@ -49,7 +49,7 @@ class Point:
     def configuration(self) -> str:
         """The axes' values as text, e.g. ``alpha=0.5,out_dim=1024``; equal for all seeds, and for them alone."""
         names = _names(tuple(self.values))
-        return ",".join(f"{names[key]}={_text(value)}" for key, value in self.values.items()) or "base"
+        return ",".join(f"{names[key]}={value_label(value)}" for key, value in self.values.items()) or "base"
 
     @property
     def label(self) -> str:
@@ -60,13 +60,6 @@ class Point:
 @functools.cache
 def _names(keys: tuple[str, ...]) -> dict[str, str]:
     return axis_names(keys)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        short = f"{value:g}"
-        return short if float(short) == value else repr(value)
-    return str(value).replace("/", "_").replace(" ", "")
 
 
 def refuse_large(sweep: SweepSpec, limit: int | None) -> None:

@@ -40,6 +40,13 @@ def test_values_keep_their_types() -> None:
     assert values[-1] == {"norm": "batch", "standardized": False, "train.epochs": 2}
 
 
+def test_lists_and_mappings_are_shown_in_short() -> None:
+    start = {"run": {"same_but": {"train": {"epochs": 40}}}}
+    values = list(shown({"teacher.start_from": [None, start], "projector.hidden": [[16], [16, 8]]}).values())
+    assert values[0] == {"start_from": None, "hidden": "16"}
+    assert values[-1] == {"start_from": "student of ec8431", "hidden": "16+8"}
+
+
 def test_the_output_dimension_is_shown_by_its_logarithm_where_that_is_whole() -> None:
     assert shown({"projector.out_dim": [16, 65536]}) == {
         "out_dim=16,seed=0": {"log2 out_dim": 4},

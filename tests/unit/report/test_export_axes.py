@@ -75,3 +75,17 @@ def test_an_axis_that_the_other_sweep_has_no_field_for_is_empty_there(
     written = export([("a", [plain]), ("b", [starting])], store, tmp_path, "parquet")
     rows = pq.read_table(written["runs"].path).to_pylist()
     assert [row["teacher.start_from.take"] for row in rows] == [None, "init"]
+
+
+def test_a_run_to_start_from_is_told_by_its_name(store: Store, point: Make, tmp_path: Path) -> None:
+    first = point({"student.alpha": 0.5})
+    start = {"take": "init", "run": first.spec.model_dump(mode="json")}
+    with store.run(first.spec).acquire():
+        pass
+    points = [point({"teacher.start_from": None}), point({"teacher.start_from": start})]
+    written = export([("a", points), ("b", [first])], store, tmp_path, "parquet")
+    rows = [{key: value for key, value in row.items() if "start_from" in key}
+            for row in pq.read_table(written["runs"].path).to_pylist()]  # fmt: skip
+    none = {"teacher.start_from.run": None, "teacher.start_from.take": None, "teacher.start_from.part": None}
+    told = {"run": first.spec.name, "take": "init", "part": "network"}
+    assert rows == [none, {f"teacher.start_from.{key}": value for key, value in told.items()}, none]

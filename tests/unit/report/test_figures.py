@@ -68,6 +68,13 @@ def test_a_column_for_each_combination_of_the_other_axes(curves: Make, dims: int
     assert labels == ["student, alpha = 0.1", "student, alpha = 1", "teacher (mean)", "input pixels"]
 
 
+def test_a_legend_tells_lists_in_short(point: Make) -> None:
+    places = [point({"projector.hidden": hidden}) for hidden in ([16], [16, 8])]
+    found = [Curve(place, np.arange(2.0), np.array([0.3, 0.4]), np.array([0.3, 0.3]), 0.6) for place in places]
+    (legend,) = draw(found, "linear", "demo").legends
+    assert [text.get_text() for text in legend.get_texts()][:2] == ["student, hidden = 16", "student, hidden = 16+8"]
+
+
 def test_what_is_drawn_are_means_over_seeds_in_percent(curves: Make) -> None:
     figure = draw(curves(1), "linear", "demo")
     accuracy, gain = figure.axes

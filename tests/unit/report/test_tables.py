@@ -22,6 +22,7 @@ from rt_scale.report.tables import (
     to_markdown,
     to_rich,
 )
+from rt_scale.spec.axes import value_label
 from rt_scale.spec.sweep import Point
 
 Make = Callable[..., Any]
@@ -94,6 +95,12 @@ def test_a_row_as_text(finished: Any) -> None:
     assert cells(table[0])[5] == gain_text(table[0].gain) == "+13.3 [-1.0, +27.7]"
     assert cells(table[1]) == ["1", "1", "70.0", "50.0", "40.0", "-10.0"]
     assert header([])[0] == "runs"
+
+
+def test_a_row_tells_a_run_to_start_from_in_short(point: Make, result: Make) -> None:
+    start = {"run": point({}).spec.model_dump(mode="json"), "take": "init"}
+    found = [(point({"teacher.start_from": value}), result(0.6, 0.5, 0.7)) for value in (None, start)]
+    assert [cells(row)[0] for row in rows(found, "linear")] == ["none", value_label(start)]
 
 
 def test_markdown_is_a_table_with_its_caption(finished: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rt_scale.spec.axes import axis_length, axis_names, expand_axis
+from rt_scale.spec.axes import axis_length, axis_names, expand_axis, value_label
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import SweepSpec, as_run, expand, load_run, load_sweep, overrides_as_run
 
@@ -95,6 +95,56 @@ def test_different_values_have_different_labels() -> None:
     near = [0.5, 0.12345678, 0.123456789, 1e-3]
     labels = [point.label for point in expand(sweep(axes={"student.alpha": near}))]
     assert labels == [f"alpha={text},seed=0" for text in ("0.5", "0.12345678", "0.123456789", "0.001")]
+
+
+START = {"run": {"same_but": {"train": {"epochs": 40}}}, "take": "student"}
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        (None, "none"),
+        (True, "true"),
+        (1, "1"),
+        (1e-10, "1e-10"),
+        (0.123456789, "0.123456789"),
+        ("cosine(0.996, 1)", "cosine(0.996,1)"),
+        ("-/lb/fn/wn/l/-", "-/lb/fn/wn/l/-"),
+        ([], "none"),
+        (["cifar10", "stl10"], "cifar10+stl10"),
+        ([512, 512], "512+512"),
+        ({"name": "sgd", "lr": 0.1}, "name:sgd;lr:0.1"),
+        ({}, "none"),
+        (START, "student of ec8431"),
+        ({"run": START["run"]}, "student of ec8431"),
+        ({**START, "take": "init"}, "init of ec8431"),
+        ({**START, "part": "encoder"}, "student encoder of ec8431"),
+        ({"run": "same"}, "student of same"),
+        ({"mode": "eval", "start_from": START}, "mode:eval;start_from:student of ec8431"),
+    ],
+)
+def test_a_value_in_a_label(value: Any, label: str) -> None:
+    assert value_label(value) == label
+
+
+def test_what_is_too_long_for_a_label_is_told_by_its_digest() -> None:
+    others = [[f"a_data_set_{number}" for number in range(many)] for many in (3, 4, 5)]
+    labels = [value_label(value) for value in others]
+    assert labels[0] == "a_data_set_0+a_data_set_1+a_data_set_2"
+    assert [len(label) for label in labels[1:]] == [6, 6]
+    assert labels[1] != labels[2]
+    mapping = {"name": "adamw", "lr": 0.1234567, "weight_decay": 0.1234567}
+    assert len(value_label(mapping)) == 6
+    assert value_label({"optimizer": mapping}) == f"optimizer:{value_label(mapping)}"
+
+
+def test_a_run_to_start_from_is_short_in_labels_and_the_same_for_all_seeds() -> None:
+    starts = [None, START, {**START, "run": {"same_but": {"train": {"epochs": 41}}}}]
+    points = expand(sweep(axes={"teacher.start_from": starts}, seeds=2))
+    first, second, third = (point.configuration for point in points[:3])
+    assert (first, second) == ("start_from=none", "start_from=student of ec8431")
+    assert third not in (first, second)
+    assert [point.configuration for point in points[3:]] == [first, second, third]
 
 
 def test_zipped_fields_vary_together() -> None:
