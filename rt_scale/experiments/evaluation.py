@@ -12,6 +12,7 @@ from rt_scale.data.loader import OrderedLoader
 from rt_scale.data.prepared import Prepared
 from rt_scale.data.resident import ResidentLoader
 from rt_scale.experiments.check import Sets
+from rt_scale.experiments.needs import probed_size
 from rt_scale.models.pair import Network, Pair
 from rt_scale.probing.features import Split, ToInputs, embed, evaluation_mode
 from rt_scale.probing.geometry import geometry
@@ -161,8 +162,7 @@ def build_probers(
     if isinstance(main, Prepared) and main.info.labelled and spec.probe.own:
         probers[None] = prober(train, loader(main.test), inputs, classes=len(main.info.classes))
     for name, data in sets.also.items():
-        # What the encoder sees: its size, but this set's own mean and standard deviation.
-        size = spec.data.size or main.info.size
+        size = probed_size(spec, main.info, data.info)
         convert = functools.partial(inputs, mean=data.info.mean, std=data.info.std, size=size)
         fit, held = loader(data.train), loader(data.test)
         probers[name] = prober(fit, held, convert, classes=len(data.info.classes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rt_scale.data.noise_set import NoiseSet
 from rt_scale.data.prepare import Prepared
-from rt_scale.experiments.needs import training_samples
+from rt_scale.experiments.needs import probed_size, training_samples
 from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
@@ -89,10 +89,30 @@ def fits_probing(spec: RunSpec, main: Prepared | NoiseSet, other: Prepared) -> N
             f"encoder is distilled on '{main.info.name}' and takes {main.info.channels}. Leave '{name}' out, or "
             f"distil on a data set with as many channels."
         )
+    _fits_size(spec, main, other)
     if spec.probe.knn > samples:
         raise InputError(
             f"probe.knn is {spec.probe.knn}, but '{name}' in probe.also has only {samples} training images to be "
             f"neighbours; give at most {samples}, or leave '{name}' out."
+        )
+
+
+def _fits_size(spec: RunSpec, main: Prepared | NoiseSet, other: Prepared) -> None:
+    """Refuse images of a set of ``probe.also`` at a size that an encoder made for ``main`` cannot take."""
+    encoder, size, built = spec.encoder, probed_size(spec, main.info, other.info), spec.data.size or main.info.size
+    if size == built:
+        return
+    description = parse_encoder(encoder.name)
+    try:
+        description.check_image(channels=other.info.channels, size=size, norm=encoder.norm, width=encoder.width)
+        reason = description.design.one_size
+    except InputError as error:
+        reason = str(error).partition(". ")[0]
+    if reason:
+        raise InputError(
+            f"probe.also_size is own, but encoder '{encoder.name}' for {built} x {built} pixels cannot take images of "
+            f"'{other.info.name}', which have {size} x {size}: {reason}. Set probe.also_size to encoder, which has "
+            f"them resized, or leave '{other.info.name}' out of probe.also."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rt_scale.data.info import DataInfo
 from rt_scale.data.noise_set import NoiseSet
 from rt_scale.data.prepared import Prepared
 from rt_scale.spec.run import RunSpec
@@ -17,6 +18,11 @@ def image_bytes(spec: RunSpec, data: Prepared | NoiseSet) -> int:
 def training_samples(spec: RunSpec, data: Prepared | NoiseSet) -> int:
     """Number of training images that ``spec`` uses."""
     return spec.data.samples or (data.info.train if isinstance(data, NoiseSet) else len(data.train.labels))
+
+
+def probed_size(spec: RunSpec, main: DataInfo, other: DataInfo) -> int:
+    """Side in pixels at which images of ``other``, a set of ``probe.also``, are probed; ``main`` is distilled on."""
+    return other.size if spec.probe.also_size == "own" else spec.data.size or main.size
 
 
 def constant_targets(spec: RunSpec) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rt_scale.data.info import DataInfo
-from rt_scale.experiments.needs import constant_targets
+from rt_scale.experiments.needs import constant_targets, probed_size
 from rt_scale.launch.calibration import Rates
 from rt_scale.launch.plan_queue import evaluations, training_steps
 from rt_scale.launch.work import Work, count
@@ -125,13 +125,12 @@ class _Counter:
         self.size, self.batch = spec.data.size or info.size, spec.train.batch_size
         self.samples = spec.data.samples or info.train
         self.cached = cached and constant_targets(spec) and spec.kind == "distill"
-        images = self._images(self.size)
-        self.embedding = count(lambda: self.network.encoder(images))
+        self.embedding = self._embedding(self.size)
 
     def run(self) -> RunWork:
         steps, an_epoch = training_steps(self.spec, self.info.train)
-        probing = self._probing(self.network.encoder.embed_dim)
-        student, pixels = probing + self._embeddings(), self._probing(self.info.channels * self.size**2)
+        probing = self._probing(lambda size: self.network.encoder.embed_dim)
+        student, pixels = probing + self._embeddings(), self._probing(lambda size: self.info.channels * size**2)
         teacher_moves = self.spec.teacher.moves
         start, fits_at_start = (pixels, pixels) if teacher_moves else (pixels + student, pixels + probing)
         evaluation, fits = (student * 2, probing * 2) if teacher_moves else (student, probing)
@@ -185,16 +184,26 @@ class _Counter:
     def _embeddings(self) -> Work:
         """The encoder on every image that is probed on."""
         images = self.samples + self.info.test if self.info.labelled and self.spec.probe.own else 0
-        images += sum(info.train + info.test for info in self.also.values())
-        return self.embedding * (images / self.batch)
+        work = self.embedding * (images / self.batch)
+        for info in self.also.values():
+            size = probed_size(self.spec, self.info, info)
+            embedding = self.embedding if size == self.size else self._embedding(size)
+            work += embedding * ((info.train + info.test) / self.batch)
+        return work
 
-    def _probing(self, width: int) -> Work:
-        """Every probe on vectors of ``width``, on every data set."""
+    def _embedding(self, size: int) -> Work:
+        """The encoder on a batch of images of ``size`` x ``size`` pixels."""
+        images = self._images(size)
+        return count(lambda: self.network.encoder(images))
+
+    def _probing(self, width: Callable[[int], int]) -> Work:
+        """Every probe on every data set, on vectors that are as wide as ``width`` says for the side of its images."""
         work = Work()
         if self.info.labelled and self.spec.probe.own:
-            work += self._probes(self.samples, self.info.test, width, len(self.info.classes))
+            work += self._probes(self.samples, self.info.test, width(self.size), len(self.info.classes))
         for info in self.also.values():
-            work += self._probes(info.train, info.test, width, len(info.classes))
+            wide = width(probed_size(self.spec, self.info, info))
+            work += self._probes(info.train, info.test, wide, len(info.classes))
         return work * (2 if self.spec.probe.standardized else 1)
 
     def _probes(self, train: int, test: int, width: int, classes: int) -> Work:

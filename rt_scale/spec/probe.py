@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, field_validator, model_validator
 
 from rt_scale.spec.duration import Duration
@@ -34,8 +36,11 @@ class ProbeSpec(Part):
     also: tuple[DataName, ...] = Field((), json_schema_extra={"neutral": ()})  # type: ignore[dict-item]
     """Other prepared data sets on whose whole splits the same embeddings are probed, e.g. [cifar100, stl10].
 
-    Their images are resized to the size that the encoder sees; as many channels as it has are needed.
+    As many channels as the encoder has are needed.
     """
+    also_size: Literal["encoder", "own"] = Field("encoder", json_schema_extra={"neutral": "encoder"})
+    """Size at which images of the sets of also are seen: encoder (resized to what the encoder was trained on), or own
+    (each as it comes, as paper, tables 2 and 4: their teachers are those of tables 1 and 3). Without also, encoder."""
     own: bool = Field(True, json_schema_extra={"neutral": True})
     """Whether the data set that is distilled on is probed itself; false: those of also alone (millions of images)."""
     statistics: bool = Field(False, json_schema_extra={"neutral": False})
@@ -49,6 +54,13 @@ class ProbeSpec(Part):
         if len(set(names)) < len(names):
             raise ValueError(f"each data set is probed once; given were {', '.join(names)}")
         return tuple(sorted(names))
+
+    @model_validator(mode="after")
+    def _one_size(self) -> ProbeSpec:
+        """Without other data sets their size decides nothing: one meaning, one hash."""
+        if not self.also:
+            self.__dict__["also_size"] = "encoder"
+        return self
 
     @model_validator(mode="after")
     def _something(self) -> ProbeSpec:

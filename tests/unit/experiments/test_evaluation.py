@@ -68,17 +68,18 @@ def split(data: Prepared, side: int, which: str) -> tuple[ResidentLoader, Any]:
     return loader, lambda given: to_inputs(given, info.mean, info.std, side, torch.float32)
 
 
-def test_every_set_is_probed_with_its_own_normalisation_at_the_encoders_size(
-    tiny: Tiny, settings: Make, shades: Prepared
+@pytest.mark.parametrize(("also_size", "side"), [("encoder", 8), ("own", 12)])
+def test_every_set_is_probed_with_its_own_normalisation_at_the_encoders_size_or_its_own(
+    tiny: Tiny, settings: Make, shades: Prepared, also_size: str, side: int
 ) -> None:
-    spec, given = tiny({"probe.also": ["shades"]}), settings()
+    spec, given = tiny({"probe.also": ["shades"], "probe.also_size": also_size}), settings()
     result = run(spec, given)
     last, run_dir = result["last"], given.store.run(spec)
     probed = {f"{role}/{probe}" for role in ("student", "teacher", "input") for probe in PROBES}
     assert set(by_role(last, "probe@shades/")) == set(by_role(last, "probe/")) == probed
 
     def knn(of: Callable[..., Features]) -> float:
-        fit, held = (of(*split(shades, 8, which)) for which in ("train", "test"))
+        fit, held = (of(*split(shades, side, which)) for which in ("train", "test"))
         return knn_accuracy(*fit, *held, k=5, classes=4)
 
     student, teacher = (network(spec, run_dir, step, name) for step, name in ((4, "student"), (0, "teacher")))

@@ -127,6 +127,18 @@ def test_channels_and_size_are_those_of_the_encoder(tiny: Tiny, settings: Make, 
         check(tiny({**NOISE, "probe.also": ["colours"]}), given.data_dir)
 
 
+def test_what_is_seen_at_its_own_size_must_fit_the_encoder(tiny: Tiny, settings: Make) -> None:
+    data_dir = settings().data_dir
+    own = {**NOISE, "data.size": 32, "probe.also_size": "own"}
+    check(tiny({**own, "encoder.name": "resnet18", "encoder.width": 0.1}), data_dir)
+    with pytest.raises(InputError, match=r"'vgg11' for 32 x 32 .* images of 'digits', which have 8 x 8: .* too small"):
+        check(tiny({**own, "encoder.name": "vgg11"}), data_dir)
+    with pytest.raises(InputError, match=r"have 8 x 8: it has a weight a pixel\. Set probe.also_size to encoder"):
+        check(tiny({**own, "encoder.name": "mlp_512_2"}), data_dir)
+    for same in ({"data.size": 8}, {"probe.also_size": "encoder"}):
+        check(tiny({**own, "encoder.name": "mlp_512_2", **same}), data_dir)
+
+
 def test_what_noise_must_fit(tiny: Tiny, settings: Make) -> None:
     data_dir = settings().data_dir
     main = check(tiny({**NOISE, "probe.knn": 100}), data_dir).main  # neighbours are among the images

@@ -115,6 +115,16 @@ def test_other_data_sets_are_probed_whole() -> None:
     assert ratio == pytest.approx(sum(images) / images[0])
 
 
+def test_other_data_sets_cost_what_they_do_at_the_size_at_which_they_are_seen() -> None:
+    sets, plain = {"mnist": DATASETS["mnist"]}, counted()
+    sizes = ("encoder", "own")
+    resized, own = (count_run(spec(probe={"also": ["mnist"], "also_size": size}), DIGITS, sets) for size in sizes)
+    embeddings = [each.evaluation.convolution - plain.evaluation.convolution for each in (resized, own)]
+    assert embeddings[1] == pytest.approx((28 / 8) ** 2 * embeddings[0])
+    pixels = [each.fits_at_start.product - each.fits.product for each in (plain, resized, own)]
+    assert pixels[2] > 5 * pixels[1] > pixels[0]
+
+
 def test_a_subset_costs_its_share() -> None:
     half = count_run(spec(data={"name": "cifar10", "samples": 25_600}), CIFAR, {})
     assert (half.steps_per_epoch, half.steps) == (100, 10_000)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import pytest
@@ -72,6 +73,9 @@ def test_data_sets_are_known_and_encoders_take_them(folder: str, name: str) -> N
         described = parse_encoder(encoder.name)
         described.check_image(channels=info.channels, size=size, norm=encoder.norm, width=encoder.width)
         assert {known[other].channels for other in spec.probe.also} <= {info.channels}
+        for side in {known[other].size for other in spec.probe.also if spec.probe.also_size == "own"}:
+            assert not described.design.one_size
+            described.check_image(channels=info.channels, size=side, norm=encoder.norm, width=encoder.width)
 
 
 @pytest.mark.parametrize("name", ORDER)
@@ -85,7 +89,7 @@ def test_everything_else_is_the_default(name: str) -> None:
         for part in {"kind", "projector", "teacher", "student", "objective", "augment", "precision"} - varied:
             assert getattr(spec, part) == getattr(plain, part), part
         assert spec.train == plain.train.model_copy(update={"epochs": spec.train.epochs})
-        changed = ("every", "also", "own")
+        changed = ("every", "also", "also_size", "own")
         assert spec.probe == plain.probe.model_copy(update={each: getattr(spec.probe, each) for each in changed})
 
 
@@ -133,6 +137,17 @@ def test_tables_1_to_4_have_data_sets_as_they_come() -> None:
     assert DATASETS["tiny_imagenet"].size == 64
     assert values("tab2", "data.name") == {"tiny_imagenet"}
     assert values("tab2", "probe.also") == {("cifar10", "cifar100", "stl10")}
+    assert values("tab2", "probe.also_size") == {"own"}
+
+
+def test_the_teachers_of_tables_2_and_4_are_those_of_tables_1_and_3() -> None:
+    """What is printed of them: hence a set that is probed on is seen as where it is distilled on."""
+    numbers = json.loads((ROOT / "rt_scale/report/paper_numbers.json").read_text())["numbers"]
+    keys = ("encoder", "probed", "probe")
+    printed = {(each["source"], *map(each["at"].get, keys)): each.get("teacher") for each in numbers}
+    for encoder, probed in product(BOTH, ("cifar10", "cifar100", "stl10")):
+        for one, other, probe in (("table 1", "table 2", "linear"), ("table 3", "table 4", "knn")):
+            assert printed[one, encoder, probed, probe] == printed[other, encoder, probed, probe]
 
 
 def test_figure_3_has_steps_of_a_tenth_and_the_papers_stand_in_for_0() -> None:

@@ -24,3 +24,9 @@ def test_the_order_of_further_data_sets_is_no_difference() -> None:
     assert names[0] == names[1]
     assert len(set(names)) == 3
     assert names[3] == RunSpec.model_validate(small).name
+
+
+def test_without_further_data_sets_their_size_is_no_difference() -> None:
+    assert ProbeSpec(also_size="own") == ProbeSpec()
+    assert ProbeSpec(also_size="own").canonical_text == ProbeSpec().canonical_text
+    assert ProbeSpec(also=("mnist",), also_size="own").also_size == "own"

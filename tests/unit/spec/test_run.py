@@ -103,6 +103,7 @@ AROUND: dict[str, dict[str, Any]] = {
     "objective.label_noise": SUPERVISED,
     "augment.padding": {"augment": {"kind": "crop_flip"}},
     "probe.own": {"probe": {"also": ["mnist"]}},
+    "probe.also_size": {"probe": {"also": ["mnist"]}},
 }
 OTHER = {
     "kind": "supervise", "data.name": "mnist", "data.size": 16, "data.samples": 100, "data.sigma": 0.5,
@@ -127,7 +128,7 @@ OTHER = {
     "train.optimizer.clip": 3, "train.freeze_last": "1ep",
     "probe.every": "1ep", "probe.linear": False, "probe.knn": 5, "probe.standardized": False,
     "probe.epochs": 3, "probe.batch_size": 8, "probe.lr": 0.1, "probe.logistic": True, "probe.ridge": True,
-    "probe.l2": 0.1, "probe.also": ["mnist"], "probe.own": False, "probe.statistics": True,
+    "probe.l2": 0.1, "probe.also": ["mnist"], "probe.also_size": "own", "probe.own": False, "probe.statistics": True,
     "seeds.teacher": 1, "seeds.student": 1, "seeds.data": 1, "seeds.probe": 1, "precision": "bf16",
 }  # fmt: skip
 
