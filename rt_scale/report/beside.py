@@ -39,6 +39,7 @@ class BesideRow:
         measured: ``input``, ``teacher``, ``student`` and ``gain`` (student less its own teacher); empty where no run
             is finished.
         printed: what the paper prints, if it prints anything.
+        device_seconds: ``gpu`` or ``cpu`` -> GPU-seconds or core-seconds of its finished runs, under all their probes.
         members: its runs, finished or not.
     """
 
@@ -47,6 +48,7 @@ class BesideRow:
     probe: str
     measured: Mapping[str, Estimate]
     printed: Number | None
+    device_seconds: Mapping[str, float]
     members: tuple[Member, ...]
 
     @property
@@ -98,8 +100,16 @@ def beside(
         printed = None if experiment is None else number_of(experiment, outcome.at)
         runs = tuple(Member(point.seed, statuses[point.spec.name]) for point, _ in pairs)
         measured = _measured([each for _, each in pairs], which)
-        rows.append(BesideRow(key, shown[first.spec.name], probe, measured, printed, runs))
+        took = _device_seconds(results[point.spec.name] for point, _ in pairs if point.spec.name in results)
+        rows.append(BesideRow(key, shown[first.spec.name], probe, measured, printed, took, runs))
     return rows
+
+
+def _device_seconds(results: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    total: Counter[str] = Counter()
+    for result in results:
+        total.update(result.get("device_seconds", {}))
+    return dict(total)
 
 
 def _measured(runs: Sequence[Outcome], which: Which) -> dict[str, Estimate]:

@@ -27,16 +27,22 @@ STANDING = {
     "steps": pa.int64(),
     "epochs": pa.float64(),
     "seconds": pa.float64(),
+    "device_seconds/gpu": pa.float64(),
+    "device_seconds/cpu": pa.float64(),
     "started": TIME,
     "finished": TIME,
     "device": pa.string(),
+    "driver": pa.string(),
+    "cpu": pa.string(),
+    "workers": pa.int64(),
     "host": pa.string(),
     "torch": pa.string(),
     "rt-scale": pa.string(),
     "git_commit": pa.string(),
 }
-"""Columns on how a run stands, with their types. reason: of the newest failure; started: its first attempt;
-finished: its last measurement or its failure; device, host and versions: of its newest attempt."""
+"""Columns on how a run stands, with their types. reason: of the newest failure; device_seconds: GPUs and CPU cores
+that it held, times how long; started: its first attempt; finished: its last measurement or its failure; device, driver
+of the GPU, model of the CPU, workers, host and versions: of its newest attempt."""
 _MEASURED = {"step": pa.int64(), "epoch": pa.float64(), "metric": pa.string(), "value": pa.float64(), "time": TIME}
 _STARTS = ("teacher.start_from", "student.start_from")
 _RUNS = 1000
@@ -190,9 +196,13 @@ def _standing(run_dir: RunDir, store: Store, metrics: pa.Table) -> dict[str, Any
         "reason": failure.get("reason"),
         "attempts": status.attempts,
         **{name: result.get(name) for name in ("steps", "epochs", "seconds")},
+        **{f"device_seconds/{kind}": value for kind, value in result.get("device_seconds", {}).items()},
         "started": _microseconds(attempts[0]["time"] if attempts else None),
         "finished": _microseconds(measured or failure.get("time")),
         "device": newest.get("device"),
+        "driver": (newest.get("gpu") or {}).get("driver"),
+        "cpu": (newest.get("cpu") or {}).get("model"),
+        "workers": newest.get("workers"),
         "host": newest.get("host"),
         "torch": versions.get("torch"),
         "rt-scale": versions.get("rt-scale"),
@@ -210,7 +220,7 @@ def _microseconds(seconds: float | None) -> int | None:
 def _to_table(rows: Sequence[Mapping[str, Any]], identity: Mapping[str, pa.DataType]) -> pa.Table:
     """The rows as columns; a metric that a row does not have is null there."""
     types = {"sweep": pa.string(), **identity, **STANDING}
-    names = dict.fromkeys(name for row in rows for name in row)
+    names = dict.fromkeys([*types, *(name for row in rows for name in row)])
     return pa.table({name: pa.array([row.get(name) for row in rows], types.get(name, pa.float64())) for name in names})
 
 

@@ -12,12 +12,16 @@ from rt_scale.report.contents import ROLES, Contents
 from rt_scale.report.paper_numbers import data_title
 from rt_scale.report.status import STYLES
 
+DEVICES = ("gpu", "cpu")
+"""What device seconds are counted of."""
+
 
 def numbers_table(contents: Contents) -> pa.Table:
     """One row a configuration and probe: ours (accuracies in [0, 1]), the paper's (in percent), and the runs."""
     rows = [_row(row, contents) for table in contents.tables.values() for row in table]
     numbers = {f"{role}_{part}" for role in (*ROLES, "gain") for part in ("mean", "std", "low", "high")}
     numbers |= {"paper_input", "paper_teacher", "paper_student", "difference"}
+    numbers |= {f"device_seconds_{kind}" for kind in DEVICES}
     counts = {"n", *STYLES}
     return _table(rows, numbers, counts)
 
@@ -56,6 +60,7 @@ def _row(row: BesideRow, contents: Contents) -> dict[str, Any]:
             found |= {f"{role}_low": value.mean - half, f"{role}_high": value.mean + half}
     found["n"] = row.measured["student"].n if row.measured else 0
     found |= dict.fromkeys(STYLES, 0) | row.counts
+    found |= {f"device_seconds_{kind}": row.device_seconds.get(kind) for kind in DEVICES}
     for role in ROLES:
         found[f"paper_{role}"] = None if row.printed is None else getattr(row.printed, role)
     found |= {"difference": row.difference, "paper_source": row.printed and row.printed.source}

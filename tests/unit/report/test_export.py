@@ -25,11 +25,14 @@ Make = Callable[..., Point]
 SEEDS = ["seed", "seeds.teacher", "seeds.student", "seeds.data", "seeds.probe"]
 START = 1_700_000_000.25
 ATTEMPT = {"time": START, "host": "old", "device": "cpu", "versions": {"torch": "2.11", "rt-scale": "0.1"}}
-NEWEST = {**ATTEMPT, "time": START + 9, "host": "new", "device": "NVIDIA H200", "git_commit": "abc123"}
+NEWEST = {
+    **ATTEMPT, "time": START + 9, "host": "new", "device": "NVIDIA H200", "git_commit": "abc123", "workers": 2,
+    "gpu": {"driver": "570.1"}, "cpu": {"model": "AMD EPYC", "cores": 2},
+}  # fmt: skip
 RESULT = {
     "last": {"probe/student/knn": 0.25, "train/loss": 2.5},
     "best": {"probe/student/knn": {"value": 0.5, "epoch": 1.5, "step": 3}},
-    "steps": 4, "epochs": 2, "seconds": 12.5,
+    "steps": 4, "epochs": 2, "seconds": 12.5, "device_seconds": {"gpu": 25.0, "cpu": 1.5},
 }  # fmt: skip
 
 
@@ -109,9 +112,14 @@ def test_one_row_a_run_with_all_that_is_known_of_it(store: Store, runs: list[Poi
         "reason": None,
         "attempts": 1,
         **{name: RESULT[name] for name in ("steps", "epochs", "seconds")},
+        "device_seconds/gpu": 25.0,
+        "device_seconds/cpu": 1.5,
         "started": utc(START),
         "finished": done["finished"],
         "device": "NVIDIA H200",
+        "driver": "570.1",
+        "cpu": "AMD EPYC",
+        "workers": 2,
         "host": "new",
         "torch": "2.11",
         "rt-scale": "0.1",
@@ -124,7 +132,8 @@ def test_one_row_a_run_with_all_that_is_known_of_it(store: Store, runs: list[Poi
     )  # each rounds a float in its own way
     assert (failed["status"], failed["reason"]) == ("failed", 'The loss is nan, "so"\nit ends.')
     assert (failed["started"], failed["finished"], failed["host"]) == (utc(START), utc(START + 7), "old")
-    assert {failed[name] for name in ("seconds", "git_commit", *last, *best)} == {None}
+    lacking = ("seconds", "device_seconds/gpu", "device_seconds/cpu", "driver", "cpu", "workers", "git_commit")
+    assert {failed[name] for name in (*lacking, *last, *best)} == {None}
     assert (missing["status"], missing["attempts"], missing["student.alpha"]) == ("missing", 0, 0.0)
     assert {missing[name] for name in ("reason", "started", "finished", "device", *last, *best)} == {None}
 

@@ -59,7 +59,7 @@ def make(points: list[Point], result: Make, tmp_path: Path) -> Make:
 
     def contents(experiment: str | None = "fig3", which: Any = "last", reason: str = "out of memory") -> Contents:
         done = {0: (0.40, 0.30), 1: (0.2, 0.3), 2: (0.44, 0.31)}
-        results = {points[i].spec.name: result(student, teacher, 0.6, student + 0.1)
+        results = {points[i].spec.name: {**result(student, teacher, 0.6, student + 0.1), "device_seconds": {"cpu": 2.5}}
                    for i, (student, teacher) in done.items()}  # fmt: skip
         states = ["done", "done", "done", "missing", "failed", "partial"]
         statuses = [RunStatus(place.label, place.spec.name, state, 1, reason if state == "failed" else "")
@@ -178,6 +178,7 @@ def test_tables_for_programs_have_every_number(make: Make, points: list[Point]) 
     assert near["student_mean"] == pytest.approx(0.42)
     assert near["gain_low"] == pytest.approx(-0.0756, abs=1e-4)
     assert (far["student_std"], far["student_low"], far["paper_student"], far["difference"]) == (None,) * 4
+    assert (near["device_seconds_cpu"], near["device_seconds_gpu"]) == (5.0, None)
     assert near["runs"].split() == [points[i].spec.name for i in (0, 2, 4)]
     (verdict,) = verdicts_table(make()).to_pylist()
     assert (verdict["verdict"], verdict["of"], verdict["n"]) == ("fails", "a", 3)
