@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rt_scale.cli.options import open_console
@@ -18,7 +21,7 @@ Loaded = tuple["SweepSpec", Sequence["Point"]]
 """A sweep with its runs."""
 
 
-def print_reports(sweeps: Sequence[Loaded], store: Store, best: bool, as_json: bool) -> None:
+def print_reports(sweeps: Sequence[Loaded], store: Store, best: bool, as_json: bool) -> list[SweepReport]:
     """Print and write a report of every sweep, and one of those that repeat the same experiment of the paper.
 
     Args:
@@ -27,14 +30,16 @@ def print_reports(sweeps: Sequence[Loaded], store: Store, best: bool, as_json: b
         best: whether the student's best epoch counts, not its last.
         as_json: whether JSON is printed in place of tables, report after report.
 
+    Returns:
+        What was written, report after report.
+
     Raises:
         InputError: where sweeps of one experiment have different data, or none of a report's runs is finished.
     """
     reports: dict[str, list[Loaded]] = {}
     for number, (spec, points) in enumerate(sweeps):
         reports.setdefault(spec.experiment or f"#{number}", []).append((spec, points))
-    for (spec, points), *others in reports.values():
-        print_report(spec, points, store, best, as_json, others)
+    return [print_report(spec, points, store, best, as_json, others) for (spec, points), *others in reports.values()]
 
 
 def print_report(
@@ -113,7 +118,7 @@ def _show(written: SweepReport, finished: int, total: int, board: Any, as_json: 
     for probe, rows in written.tables.items():
         if probe.partition("@")[0] in ("linear", "knn"):
             console.print(to_rich(rows, written.which))
-    for judged in written.verdicts:
+    for judged in written.contents.verdicts:
         style = {"holds": "green", "fails": "red", "undecided": "yellow"}[judged.verdict.word]
         told = escape(f"{judged.claim} ({judged.where}) {judged.verdict.why}")
         console.print(f"[{style}]{judged.verdict.word}[/] {told}", highlight=False)
@@ -121,3 +126,12 @@ def _show(written: SweepReport, finished: int, total: int, board: Any, as_json: 
     for path in written.files:
         console.print(f"  {path}", highlight=False)
     console.print(f"TensorBoard: {board}", highlight=False)
+
+
+def keep_summary(written: Sequence[SweepReport], store: Store, command: Sequence[str], folder: Path) -> None:
+    """Keep what reports say in ``folder`` (``report.summary.write_summary``), and say so on the standard error."""
+    from rt_scale.report.summary import write_summary
+
+    files = write_summary(written, store, shlex.join(command), folder)
+    size = sum(path.stat().st_size for path in files)
+    print(f"Summary: {files[0]} ({len(files)} files, {size / 1e6:.2f} MB)", file=sys.stderr)

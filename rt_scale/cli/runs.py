@@ -19,7 +19,7 @@ from rt_scale.cli.options import (
     open_console,
     open_store,
 )
-from rt_scale.cli.reporting import print_reports
+from rt_scale.cli.reporting import keep_summary, print_reports
 from rt_scale.cli.sources import open_sweeps
 from rt_scale.cli.sweeping import load_files, run_loaded
 
@@ -136,9 +136,16 @@ def report(
     overrides: SetOption = None,
     store: StoreOption = None,
     best: BestOption = False,
+    summary: Annotated[
+        Path | None, typer.Option(help="Also keep what is said, without run directories, in this folder.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tables, figures and verdicts of sweeps' finished runs, beside the paper's where they repeat an experiment."""
     place, sweeps = open_sweeps(files, overrides, store)
     place.refresh()
-    print_reports(sweeps, place, best, as_json)
+    written = print_reports(sweeps, place, best, as_json)
+    if summary is not None:
+        assigned = [part for override in overrides or [] for part in ("--set", override)]
+        command = ["rt-scale", "report", *map(str, files), *assigned, *(["--best"] if best else [])]
+        keep_summary(written, place, command, summary)

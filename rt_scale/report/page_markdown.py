@@ -21,30 +21,32 @@ from rt_scale.report.contents import (
 _SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
 
 
-def to_markdown(contents: Contents) -> str:
-    """The whole report."""
+def to_markdown(contents: Contents, *, runs: bool = True) -> str:
+    """The whole report; without ``runs`` it names no run directories, and may lie anywhere."""
     finished = len(contents.statuses) - len(unfinished(contents))
     lines = [
-        f"# {_text(contents.title)}",
+        f"# {text(contents.title)}",
         "",
-        f"Sweep: {_text(', '.join(contents.sweeps))}. {finished} of {len(contents.statuses)} runs finished.",
+        f"Sweep: {text(', '.join(contents.sweeps))}. {finished} of {len(contents.statuses)} runs finished.",
         "",
-        f"Data: {_text('; '.join(contents.data) or 'none read yet')}.",
+        f"Data: {text('; '.join(contents.data) or 'none read yet')}.",
         "",
     ]
     for note in notes(contents):
-        lines += [_text(note), ""]
+        lines += [text(note), ""]
     if contents.experiment is not None:
         rows = [[each.verdict.word, each.claim, each.where, each.verdict.why] for each in contents.verdicts]
-        lines += ["## The paper's claims", "", *_table(["verdict", "claim", "where", "why"], _texts(rows), ":---")]
+        lines += ["## The paper's claims", "", *table_lines(["verdict", "claim", "where", "why"], _texts(rows), ":---")]
         lines += [JUDGED, ""]
     for picture in contents.pictures:
-        lines += [f"![{_text(picture.title)}]({picture.png.name})", ""]
+        lines += [f"![{text(picture.title)}]({picture.png.name})", ""]
     for probe, table in contents.tables.items():
         paper = beside_paper(table)
-        lines += [f"{_text(caption(probe, contents.which, paper))}.", ""]
-        lines += _table([_text(title) for title in titles(table)], _texts(cells(row, paper) for row in table), "---:")
-    return "\n".join([*lines, *_unfinished(contents), *_runs(contents)]).rstrip() + "\n"
+        lines += [f"{text(caption(probe, contents.which, paper))}.", ""]
+        lines += table_lines(
+            [text(title) for title in titles(table)], _texts(cells(row, paper) for row in table), "---:"
+        )
+    return "\n".join([*lines, *_unfinished(contents), *(_runs(contents) if runs else [])]).rstrip() + "\n"
 
 
 def _unfinished(contents: Contents) -> list[str]:
@@ -52,7 +54,7 @@ def _unfinished(contents: Contents) -> list[str]:
     if not lacking:
         return []
     rows = _texts([each.label, each.state, each.detail] for each in lacking)
-    return [f"## Runs without a result ({len(lacking)})", "", *_table(["run", "state", "why"], rows, ":---")]
+    return [f"## Runs without a result ({len(lacking)})", "", *table_lines(["run", "state", "why"], rows, ":---")]
 
 
 def _runs(contents: Contents) -> list[str]:
@@ -68,20 +70,21 @@ def _runs(contents: Contents) -> list[str]:
             f"([spec]({contents.link(member.status.name, 'spec.json')}))"
             for member in members
         ]
-        rows.append([*map(_text, values.values()), ", ".join(links)])
+        rows.append([*map(text, values.values()), ", ".join(links)])
     shown = next(iter(found.values()))[0]
-    return ["## Runs behind the numbers", "", *_table([*map(_text, shown), "runs"], rows, ":---")]
+    return ["## Runs behind the numbers", "", *table_lines([*map(text, shown), "runs"], rows, ":---")]
 
 
 def _texts(rows: Iterable[Sequence[str]]) -> list[list[str]]:
-    return [[_text(cell) for cell in row] for row in rows]
+    return [[text(cell) for cell in row] for row in rows]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> list[str]:
+def table_lines(head: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> list[str]:
+    """A table whose columns all have one alignment, ``:---`` or ``---:``, and an empty line; cells are Markdown."""
     lines = [f"| {' | '.join(head)} |", f"|{f' {align} |' * len(head)}"]
     return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
 
 
-def _text(text: str) -> str:
+def text(plain: str) -> str:
     """Text that Markdown shows as it is, in one line."""
-    return _SPECIAL.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    return _SPECIAL.sub(r"\\\1", html.escape(" ".join(plain.split()), quote=False))

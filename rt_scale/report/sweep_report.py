@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import pyarrow as pa
 from rt_scale.report import tables
 from rt_scale.report.assemble import Sources, assemble
 from rt_scale.report.contents import Contents
-from rt_scale.report.judging import Judged
 from rt_scale.report.page import to_html
 from rt_scale.report.page_markdown import to_markdown
 from rt_scale.report.page_tables import numbers_table, verdicts_table
@@ -34,13 +33,15 @@ class SweepReport:
         tables: rows by probe (``linear``, ``knn@cifar100``, ...), for the probes that the runs have.
         which: the student's epoch that they are about.
         files: tables (Markdown, JSON) and figures, then the page and its numbers.
-        verdicts: on the claims of the experiment, if the sweep repeats one.
+        contents: of the page.
+        results: of the finished runs.
     """
 
     tables: dict[str, list[Row]]
     which: Which
     files: list[Path]
-    verdicts: Sequence[Judged] = field(default_factory=tuple)
+    contents: Contents
+    results: Sequence[Mapping[str, Any]]
 
 
 def write_report(
@@ -79,7 +80,7 @@ def write_report(
     sources = Sources((name, *others), experiment, finished, standing, store, which, folder)
     contents = assemble(sources)
     files += [picture.png for picture in contents.pictures] + [picture.svg for picture in contents.pictures]
-    return SweepReport(found, which, files + _write_page(contents), contents.verdicts)
+    return SweepReport(found, which, files + _write_page(contents), contents, [result for _, result in finished])
 
 
 def _write_tables(

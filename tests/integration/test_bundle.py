@@ -121,8 +121,12 @@ def test_status_report_and_export_are_those_of_the_store(
     assert {row["state"] for row in rows} == {"done", "failed", "missing"}
 
     reports = [cli("report", file, *where, "--json") for file in made.files]
-    there = cli("report", packed, "--json")
+    there = cli("report", packed, "--json", "--best", "--summary", tmp_path / "kept")
     assert there.code == 0, there
+    kept = (tmp_path / "kept" / "README.md").read_text()
+    assert f"\n    rt-scale report {packed} --best\n" in kept
+    assert {f"[{name}]({name}/report.md)" in kept for name in ("small", "again")} == {True}
+    there = cli("report", packed, "--json")
     assert there.out == "".join(report.out for report in reports)
     assert "1 of 2 runs finished" in cli("report", packed).out
     (cached,) = (elsewhere / "home" / ".cache" / "rt-scale-bundles").glob("*/")
