@@ -115,6 +115,7 @@ def _show(written: SweepReport, finished: int, total: int, board: Any, as_json: 
         print(json.dumps(plain, indent=1))
         return
     console = open_console()
+    console.print(escape(f"Data: {'; '.join(written.contents.data)}"), highlight=False)
     for probe, rows in written.tables.items():
         if probe.partition("@")[0] in ("linear", "knn"):
             console.print(to_rich(rows, written.which))

@@ -14,7 +14,7 @@ from rt_scale.report.judging import judge_all
 from rt_scale.report.outcomes import Outcome, Series, has_probe, outcomes, series, with_first_rounds
 from rt_scale.report.panels import ACCURACY, drawings
 from rt_scale.report.paper import EXPERIMENTS, Experiment
-from rt_scale.report.paper_numbers import data_title
+from rt_scale.report.paper_numbers import data_title, data_words
 from rt_scale.report.shown import departures
 from rt_scale.report.status import RunStatus, status_of_sweep
 from rt_scale.report.tables import Which
@@ -130,7 +130,9 @@ def _paper_pictures(
             drawn = [each for row in rows for each in row]
             if not drawn:
                 continue
-            title = ", ".join([name.capitalize().replace("-", " "), *([tables.probe_title(kind)] if probed else [])])
+            parts = [name.capitalize().replace("-", " "), tables.probe_title(kind) if probed else ""]
+            data = data_words((run.at["data"], run.at["probed" if probed else "data"]) for run in about)
+            title = ", ".join(part for part in (*parts, data) if part)
             more = f" ({len(drawn) - _PANELS} more panels not drawn)" if len(drawn) > _PANELS else ""
             # Rows of equal length stay rows; what is beside a summary makes one row with it.
             alike = len(rows) > 1 and {len(row) for row in rows} == {2}

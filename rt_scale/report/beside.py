@@ -34,6 +34,7 @@ class BesideRow:
 
     Attributes:
         key: of the configuration, the same under every probe.
+        data: names of the data sets that it is distilled on and probed on.
         values: shown name of an axis -> value, as text.
         probe: key of the probe, as in ``tables.Row``.
         measured: ``input``, ``teacher``, ``student`` and ``gain`` (student less its own teacher); empty where no run
@@ -44,6 +45,7 @@ class BesideRow:
     """
 
     key: str
+    data: tuple[str, str]
     values: Mapping[str, str]
     probe: str
     measured: Mapping[str, Estimate]
@@ -101,7 +103,8 @@ def beside(
         runs = tuple(Member(point.seed, statuses[point.spec.name]) for point, _ in pairs)
         measured = _measured([each for _, each in pairs], which)
         took = _device_seconds(results[point.spec.name] for point, _ in pairs if point.spec.name in results)
-        rows.append(BesideRow(key, shown[first.spec.name], probe, measured, printed, took, runs))
+        data = (outcome.at["data"], outcome.at["probed"])
+        rows.append(BesideRow(key, data, shown[first.spec.name], probe, measured, printed, took, runs))
     return rows
 
 

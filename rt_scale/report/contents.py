@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rt_scale.report.beside import BesideRow, Member
 from rt_scale.report.judging import Judged
-from rt_scale.report.paper_numbers import data_title
+from rt_scale.report.paper_numbers import data_words
 from rt_scale.report.status import RunStatus
 from rt_scale.report.tables import Estimate, Which, gain_text, probe_title
 
@@ -83,16 +83,16 @@ class Contents:
         return f"{os.path.relpath(self.runs / run, self.folder)}/{file}"
 
 
-def titled_probe(key: str) -> str:
-    """As ``tables.probe_title``, with the data set by its title."""
-    probe, _, data = key.partition("@")
-    return f"{probe_title(probe)} on {data_title(data)}" if data else probe_title(probe)
+def titled_probe(rows: Sequence[BesideRow]) -> str:
+    """As ``tables.probe_title``, with the data sets that the rows (at least one) have in common."""
+    words = data_words(row.data for row in rows)
+    return ", ".join([probe_title(rows[0].probe.partition("@")[0]), *([words] if words else [])])
 
 
-def caption(probe: str, which: Which, paper: bool) -> str:
+def caption(rows: Sequence[BesideRow], which: Which, paper: bool) -> str:
     """What the numbers of a table are."""
     text = (
-        f"{titled_probe(probe)}: test accuracy in %, mean ± standard deviation over seeds with the 95 % interval of "
+        f"{titled_probe(rows)}: test accuracy in %, mean ± standard deviation over seeds with the 95 % interval of "
         f"the mean by Student's t; {EPOCH[which]}; gain = student less its own teacher"
     )
     beside = "; paper = the best over its epochs; difference = our student less the paper's, in points"

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rt_scale.report.paper_numbers import data_title
 from rt_scale.report.table_files import Form, table_file
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec, StudentSpec, TeacherSpec
@@ -21,6 +22,9 @@ from rt_scale.store.store import Store
 
 TIME = pa.timestamp("us", tz="UTC")
 STANDING = {
+    "data": pa.string(),
+    "data_title": pa.string(),
+    "data_sha256": pa.string(),
     "status": pa.string(),
     "reason": pa.string(),
     "attempts": pa.int64(),
@@ -40,9 +44,10 @@ STANDING = {
     "rt-scale": pa.string(),
     "git_commit": pa.string(),
 }
-"""Columns on how a run stands, with their types. reason: of the newest failure; device_seconds: GPUs and CPU cores
-that it held, times how long; started: its first attempt; finished: its last measurement or its failure; device, driver
-of the GPU, model of the CPU, workers, host and versions: of its newest attempt."""
+"""Columns on a run and how it stands, with their types. data: the set that it is distilled on, with its variant in the
+title (JPEG CIFAR-10 is not CIFAR-10) and the contents that it had; reason: of the newest failure; device_seconds: GPUs
+and CPU cores that it held, times how long; started: its first attempt; finished: its last measurement or its failure;
+device, driver of the GPU, model of the CPU, workers, host and versions: of its newest attempt."""
 _MEASURED = {"step": pa.int64(), "epoch": pa.float64(), "metric": pa.string(), "value": pa.float64(), "time": TIME}
 _STARTS = ("teacher.start_from", "student.start_from")
 _RUNS = 1000
@@ -109,7 +114,7 @@ def export(
             run_dir = store.run(run.point.spec)
             metrics = read_metrics(run_dir.metrics_path)
             curves.add(_curves(run, metrics, types))
-            standing.append({"sweep": run.sweeps, **run.identity, **_standing(run_dir, store, metrics)})
+            standing.append({"sweep": run.sweeps, **run.identity, **_standing(run.point.spec, run_dir, store, metrics)})
             if len(standing) == _RUNS or run is runs[-1]:
                 tables.append(_to_table(standing, types))
                 standing = []
@@ -181,17 +186,21 @@ def _curves(run: _Run, metrics: pa.Table, types: Mapping[str, pa.DataType]) -> p
     return pa.table([*repeated, *measured], pa.schema({**types, **_MEASURED}))
 
 
-def _standing(run_dir: RunDir, store: Store, metrics: pa.Table) -> dict[str, Any]:
+def _standing(spec: RunSpec, run_dir: RunDir, store: Store, metrics: pa.Table) -> dict[str, Any]:
     """How a run stands, where it was executed and, where it is done, its numbers."""
     status = store.status(run_dir.name)
     result = (run_dir.result() if status.state == "done" else None) or {}
     failure = (run_dir.failure() if status.state == "failed" else None) or {}
-    attempts = (run_dir.environment() or {}).get("attempts", [])
+    environment = run_dir.environment() or {}
+    attempts, data = environment.get("attempts", []), environment.get("data", {})
     newest = attempts[-1] if attempts else {}
     versions = newest.get("versions", {})
     # By the clock of whoever computed it: the date of result.json changes when a store is copied.
     measured = metrics["time"][-1].as_py() if result and len(metrics) else None
     return {
+        "data": spec.data.name,
+        "data_title": data_title(spec.data.name, data.get("title", "")),
+        "data_sha256": data.get("sha256"),
         "status": status.state,
         "reason": failure.get("reason"),
         "attempts": status.attempts,

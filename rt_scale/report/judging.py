@@ -12,7 +12,7 @@ from rt_scale.report.evidence import Verdict
 from rt_scale.report.outcomes import Outcome
 from rt_scale.report.pairing import groups
 from rt_scale.report.paper import Experiment, Statement
-from rt_scale.report.paper_numbers import data_title
+from rt_scale.report.paper_numbers import data_words
 from rt_scale.report.shown import telling_keys, value_text
 from rt_scale.report.status import RunStatus
 from rt_scale.report.tables import probe_title
@@ -81,9 +81,7 @@ def _is_about(statement: Statement, run: Outcome) -> bool:
 
 def _where(shared: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
     """The probe, the data, and what tells the group from the others."""
-    probed = data_title(shared["probed"])
-    distilled = data_title(shared["data"]) if "data" in shared else probed
-    data = probed if distilled == probed else f"distilled on {distilled}, probed on {probed}"
+    data = data_words([(shared.get("data", shared["probed"]), shared["probed"])])
     keys = [key for key in shared if key not in ("data", "probed", "probe")]
     telling = telling_keys(keys, others, beside=("data", "probed", "probe"))
     names = axis_names(telling)

@@ -78,8 +78,9 @@ def _data(point: Point) -> str:
     data = point.spec.data
     told = {"size": data.size, "samples": data.samples, "sigma": data.sigma}
     parts = [data.name, *(f"{key} {value}" for key, value in told.items() if value is not None)]
-    also = [f"probed on {', '.join(point.spec.probe.also)}"] if point.spec.probe.also else []
-    return " ".join([*parts, *also])
+    probe = point.spec.probe
+    also = [f"probed on {', '.join(probe.also)}"] if probe.also else []
+    return " ".join([*parts, *also, *(["at their own size"] if probe.also_size == "own" else [])])
 
 
 def _listed(data: Sequence[str]) -> str:

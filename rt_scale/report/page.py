@@ -126,8 +126,8 @@ def _tables(contents: Contents) -> Html:
         paper = beside_paper(rows)
         head = tag("tr", *(tag("th", title) for title in titles(rows)))
         body = [_row(row, paper) for row in rows]
-        text = caption(probe, contents.which, paper)
-        title = titled_probe(probe)
+        text = caption(rows, contents.which, paper)
+        title = titled_probe(rows)
         parts += [tag("h3", title[0].upper() + title[1:]), tag("p", f"{text}.", **{"class": "note"})]
         parts.append(tag("div", tag("table", head, *body, id=f"table-{probe}"), **{"class": "wide"}))
     return join(*parts)

@@ -40,9 +40,9 @@ def to_markdown(contents: Contents, *, runs: bool = True) -> str:
         lines += [JUDGED, ""]
     for picture in contents.pictures:
         lines += [f"![{text(picture.title)}]({picture.png.name})", ""]
-    for probe, table in contents.tables.items():
+    for table in contents.tables.values():
         paper = beside_paper(table)
-        lines += [f"{text(caption(probe, contents.which, paper))}.", ""]
+        lines += [f"{text(caption(table, contents.which, paper))}.", ""]
         lines += table_lines(
             [text(title) for title in titles(table)], _texts(cells(row, paper) for row in table), "---:"
         )

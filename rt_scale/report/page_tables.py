@@ -40,14 +40,14 @@ def verdicts_table(contents: Contents) -> pa.Table:
 
 
 def _row(row: BesideRow, contents: Contents) -> dict[str, Any]:
-    probe, _, also = row.probe.partition("@")
     found: dict[str, Any] = {
         "experiment": contents.experiment,
         "sweep": ", ".join(contents.sweeps),
         "data": "; ".join(contents.data),
         "epoch": contents.which,
-        "probe": probe,
-        "probed_on": data_title(also) if also else "the data set distilled on",
+        "probe": row.probe.partition("@")[0],
+        "distilled_on": data_title(row.data[0]),
+        "probed_on": data_title(row.data[1]),
         **row.values,
     }
     for role in (*ROLES, "gain"):

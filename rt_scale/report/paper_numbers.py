@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -50,6 +50,19 @@ def data_title(name: str, title: str = "") -> str:
         return str(variant["title"])
     known = DATASETS.get(name)
     return title or (known.title if known else "Gaussian noise" if name == GAUSSIAN else name)
+
+
+def data_words(places: Iterable[tuple[str, str]]) -> str:
+    """The data sets that runs have in common: ``CIFAR-10``, or ``distilled on CIFAR-5M, probed on CIFAR-10``.
+
+    Args:
+        places: name of the set that a run is distilled on, and of the one that it is probed on.
+    """
+    distilled, probed = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
+    if distilled == probed and len(probed) == 1:
+        return data_title(probed[0])
+    shared = {"distilled on": distilled, "probed on": probed}
+    return ", ".join(f"{how} {data_title(names[0])}" for how, names in shared.items() if len(names) == 1)
 
 
 def number_of(experiment: str, at: Mapping[str, Any]) -> Number | None:

@@ -97,7 +97,7 @@ def _write_tables(
     plain = {probe: [row.to_json() for row in rows] for probe, rows in found.items()}
     return [
         _write(folder / "tables.md", text),
-        _write(folder / "tables.json", json.dumps({"which": which, "tables": plain}, indent=1)),
+        _write(folder / "tables.json", json.dumps({"data": data, "which": which, "tables": plain}, indent=1)),
     ]
 
 

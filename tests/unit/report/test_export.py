@@ -52,7 +52,7 @@ def runs(store: Store, points: list[Point]) -> list[Point]:
     done, failed = store.run(points[0].spec), store.run(points[1].spec)
     with done.acquire():
         done.write_spec(points[0].spec)
-        done.write_environment({"attempts": [ATTEMPT, NEWEST]})
+        done.write_environment({"attempts": [ATTEMPT, NEWEST], "data": {"title": "Digits", "sha256": "ab12"}})
         measure(store, points[0])
         done.complete(RESULT)
     with failed.acquire():
@@ -108,6 +108,9 @@ def test_one_row_a_run_with_all_that_is_known_of_it(store: Store, runs: list[Poi
         "student.alpha": 0.5,
         "projector.out_dim": 16,
         **dict.fromkeys(SEEDS, 3),
+        "data": "digits",
+        "data_title": "Digits",
+        "data_sha256": "ab12",
         "status": "done",
         "reason": None,
         "attempts": 1,
@@ -132,6 +135,7 @@ def test_one_row_a_run_with_all_that_is_known_of_it(store: Store, runs: list[Poi
     )  # each rounds a float in its own way
     assert (failed["status"], failed["reason"]) == ("failed", 'The loss is nan, "so"\nit ends.')
     assert (failed["started"], failed["finished"], failed["host"]) == (utc(START), utc(START + 7), "old")
+    assert (missing["data"], missing["data_title"], missing["data_sha256"]) == ("digits", "Digits", None)
     lacking = ("seconds", "device_seconds/gpu", "device_seconds/cpu", "driver", "cpu", "workers", "git_commit")
     assert {failed[name] for name in (*lacking, *last, *best)} == {None}
     assert (missing["status"], missing["attempts"], missing["student.alpha"]) == ("missing", 0, 0.0)

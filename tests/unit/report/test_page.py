@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rt_scale.report.beside import beside
-from rt_scale.report.contents import Contents, Picture, beside_paper, cells, notes, titles
+from rt_scale.report.contents import Contents, Picture, beside_paper, caption, cells, notes, titles
 from rt_scale.report.elements import Html, inline_svg, join, tag
 from rt_scale.report.evidence import Verdict, limits
 from rt_scale.report.judging import Judged
@@ -105,6 +105,7 @@ def test_the_difference_is_our_student_less_the_papers(point: Make, result: Make
     results = {place.spec.name: result(0.5, 0.3, 0.6) for place in places}
     statuses = {place.spec.name: RunStatus(place.label, place.spec.name, "done", 1, "") for place in places}
     (row,) = beside(places, results, statuses, "linear", "last", "fig1")
+    assert caption([row], "last", True).startswith("linear probe, CIFAR-10 (re-encoded as JPEG): test accuracy")
     assert row.difference == pytest.approx(50 - 51.98)
     assert dict(row.values) == {"data.name": "CIFAR-10 (re-encoded as JPEG)", "encoder.name": "vgg11"}
     assert cells(row, beside_paper([row]))[-3:] == ["36.55", "51.98", "-2.0"]
@@ -179,6 +180,7 @@ def test_tables_for_programs_have_every_number(make: Make, points: list[Point]) 
     assert near["gain_low"] == pytest.approx(-0.0756, abs=1e-4)
     assert (far["student_std"], far["student_low"], far["paper_student"], far["difference"]) == (None,) * 4
     assert (near["device_seconds_cpu"], near["device_seconds_gpu"]) == (5.0, None)
+    assert (near["distilled_on"], near["probed_on"]) == ("Digits", "Digits")
     assert near["runs"].split() == [points[i].spec.name for i in (0, 2, 4)]
     (verdict,) = verdicts_table(make()).to_pylist()
     assert (verdict["verdict"], verdict["of"], verdict["n"]) == ("fails", "a", 3)
@@ -233,6 +235,15 @@ def test_different_data_are_not_merged(point: Make) -> None:
             check_same_data({"a": ([ours], []), "b": ([other], [])})
     with pytest.raises(InputError, match=r"'digits' had different contents.*run-digits-1 of 'a'.*run-digits-2 of 'b'"):
         check_same_data({"a": ([ours], [on("digits", "1")]), "b": ([ours], [on("digits", "2")])})
+
+
+def test_a_set_is_not_its_variant_nor_another_size_of_it(point: Make) -> None:
+    ours, jpeg = (point({"data.name": name}) for name in ("cifar10", "cifar10_jpeg"))
+    with pytest.raises(InputError, match=r"on different data, .* 'a' has cifar10, 'b' has cifar10_jpeg\."):
+        check_same_data({"a": ([ours], []), "b": ([jpeg], [])})
+    resized, own = (point({"probe.also": ["stl10"], "probe.also_size": size}) for size in ("encoder", "own"))
+    with pytest.raises(InputError, match=r"'b' has digits probed on stl10 at their own size\."):
+        check_same_data({"a": ([resized], []), "b": ([own], [])})
 
 
 def test_what_sweeps_have_otherwise_tells_their_runs_apart(point: Make) -> None:

@@ -13,7 +13,7 @@ from rt_scale.report.judging import judge_all
 from rt_scale.report.outcomes import Outcome, Scores, done, has_probe, outcomes, with_first_rounds
 from rt_scale.report.pairing import groups
 from rt_scale.report.paper import EXPERIMENTS
-from rt_scale.report.paper_numbers import data_title, number_of
+from rt_scale.report.paper_numbers import data_title, data_words, number_of
 from rt_scale.report.status import RunStatus
 from rt_scale.spec.sweep import Experiment
 
@@ -78,6 +78,20 @@ def test_a_variant_is_never_called_by_the_name_of_the_set() -> None:
     number = number_of("fig1", at)
     assert number is not None
     assert (number.student, number.other_data) == (51.98, True)
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        ([("cifar10_jpeg", "cifar10_jpeg")] * 2, "CIFAR-10 (re-encoded as JPEG)"),
+        ([("digits", "cifar10_jpeg")], "distilled on Digits, probed on CIFAR-10 (re-encoded as JPEG)"),
+        ([("digits", "mnist"), ("digits", "stl10")], "distilled on Digits"),
+        ([("digits", "stl10"), ("mnist", "stl10")], "probed on STL-10"),
+        ([("digits", "digits"), ("mnist", "mnist")], ""),
+    ],
+)
+def test_the_data_sets_that_runs_have_in_common(places: list[tuple[str, str]], words: str) -> None:
+    assert data_words(places) == words
 
 
 def run(seed: int, **at: Any) -> Outcome:

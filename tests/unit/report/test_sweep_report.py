@@ -48,7 +48,15 @@ def test_a_report_is_written_beside_the_sweep(finished: tuple[Store, list[Any]],
     assert text.startswith("# demo\n\nData: Digits. 2 of 3 runs finished.\n")
     assert to_markdown(expected, which) in text
     plain = json.loads((folder / "tables.json").read_text())
-    assert plain == {"which": which, "tables": {"linear": [expected[0].to_json()]}}
+    assert plain == {"data": ["Digits"], "which": which, "tables": {"linear": [expected[0].to_json()]}}
+
+
+def test_a_figure_beside_the_papers_numbers_names_its_data_set(finished: tuple[Store, list[Any]]) -> None:
+    store, runs = finished
+    written = write_report("demo", runs, 2, store, "last", experiment="fig1")
+    assert [each.title for each in written.contents.pictures] == [
+        "Figure 1, linear probe, Digits, with the paper's axes."
+    ]
 
 
 def test_data_sets_are_told_whether_prepared_or_damaged(tmp_path: Path) -> None:
