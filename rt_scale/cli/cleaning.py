@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rt_scale.cli.options import JsonOption, StoreOption, open_console, open_store, print_table
+from rt_scale.launch.pace import duration_text
 
 if TYPE_CHECKING:
     from rt_scale.store.garbage import Garbage
+
 DAY = 86400.0
 
 app = typer.Typer()
@@ -39,7 +41,10 @@ def gc(
     else:
         if found:
             rows: list[tuple[str, ...]]
-            rows = [(str(i.path.relative_to(place.root)), i.state, size_text(i.size), age_text(i.age)) for i in found]
+            rows = [
+                (str(i.path.relative_to(place.root)), i.state, size_text(i.size), f"{duration_text(i.age)} ago")
+                for i in found
+            ]
             print_table(["path", "state", "size", "last change"], rows)
         end = " Remove them with --delete." if found and not delete else ""
         open_console().print(f"{place.place}: {_summary(found)}{end}", highlight=False, markup=False)
@@ -68,11 +73,3 @@ def size_text(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:,.3g} TB"
-
-
-def age_text(seconds: float) -> str:
-    """A time ago in a unit that suits it, e.g. ``2.5 days ago``."""
-    for unit, length in (("days", DAY), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= length:
-            return f"{seconds / length:.3g} {unit} ago"
-    return f"{max(seconds, 0):.0f} s ago"

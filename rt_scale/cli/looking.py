@@ -91,7 +91,7 @@ def doctor(store: StoreOption = None, data_dir: DataOption = None, as_json: Json
 
     from rt_scale.launch.doctor import examine
 
-    findings = examine(open_store(store).root, find_data_dir(data_dir))
+    findings = examine(open_store(store), find_data_dir(data_dir))
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:

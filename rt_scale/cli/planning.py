@@ -20,6 +20,7 @@ from rt_scale.cli.options import (
     open_store,
     print_table,
 )
+from rt_scale.launch.pace import duration_text
 from rt_scale.spec.errors import InputError
 
 if TYPE_CHECKING:
@@ -134,16 +135,17 @@ def _show_time(made: Plan, undisturbed: Simulated) -> None:
     )
     units = {"gpu": "GPU", "cpu": "CPU core"}
     slots = " and ".join(_many(amount, units[kind]) for kind, amount in made.capacity.items())
-    _say(f"Until the last run is done on {slots}: {duration(undisturbed.makespan)} (simulated; start-up not counted).")
+    took = duration_text(undisturbed.makespan)
+    _say(f"Until the last run is done on {slots}: {took} (simulated; start-up not counted).")
     if made.interrupted is not None and made.slowest is not None:
         from rt_scale.launch.plan import DRAWS
         from rt_scale.launch.queue_simulation import REPLACEMENT
 
         found = made.interrupted
         _say(
-            f"With {_many(made.rate, 'interruption')} an hour of each run: {duration(found.makespan)}, "
-            f"{_many(found.interruptions, 'interruption')}, {duration(found.lost)} computed twice "
-            f"(the middle of {DRAWS} simulations, the slowest {duration(made.slowest)}; assumed: no notice of an "
+            f"With {_many(made.rate, 'interruption')} an hour of each run: {duration_text(found.makespan)}, "
+            f"{_many(found.interruptions, 'interruption')}, {duration_text(found.lost)} computed twice "
+            f"(the middle of {DRAWS} simulations, the slowest {duration_text(made.slowest)}; assumed: no notice of an "
             f"interruption, a new machine after {REPLACEMENT:.0f} s)."
         )
 
@@ -181,12 +183,6 @@ def _number(amount: float) -> str:
 
 def _times(group: Group) -> tuple[str, str]:
     """Of one run, and of what is left of all of them."""
-    return ("unknown", "unknown") if group.seconds is None else (duration(group.seconds), duration(group.left))
-
-
-def duration(seconds: float) -> str:
-    """In words, with two digits that mean something: ``7.1 s``, ``12 min``, ``5.3 h``, ``2.1 days``."""
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.3g} {unit}"
-    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    if group.seconds is None:
+        return "unknown", "unknown"
+    return duration_text(group.seconds), duration_text(group.left)

@@ -125,7 +125,7 @@ def _show(value: RunSpec, place: Store, as_json: bool) -> None:
         return
     console = open_console()
     console.print(f"{value.name}: {probe_text(result['last'])}", highlight=False)
-    console.print(f"in {place.run(value).path}", highlight=False)
+    console.print(f"in {place.where(value.name)}", highlight=False)
 
 
 @app.command()

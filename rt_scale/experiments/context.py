@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from rt_scale.experiments.settings import Execution, Observer
+from rt_scale.experiments.settings import Execution, Observer, Settings
 from rt_scale.spec.errors import RtScaleError, RunError, StoreAway
 from rt_scale.store.board import BoardWriter
 from rt_scale.store.metrics import MetricsTable
@@ -54,6 +54,21 @@ class Context:
     stop: Stop = never
     _started: float = field(default_factory=time.monotonic)
     _last_checkpoint: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def begin(cls, run_dir: RunDir, execution: Execution, settings: Settings, hparams: Mapping[str, Any]) -> Self:
+        """An attempt that nothing was measured in yet."""
+        return cls(
+            run_dir=run_dir,
+            execution=execution,
+            observer=settings.observer,
+            checkpoint_seconds=settings.checkpoint_seconds,
+            patience_seconds=settings.patience_seconds,
+            metrics=MetricsTable(run_dir.metrics_path),
+            hparams=hparams,
+            group=settings.group,
+            stop=settings.stop,
+        )
 
     @property
     def spent(self) -> Spent:

@@ -106,17 +106,7 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> 
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
     weights = start_weights(spec, settings.store)
-    context = Context(
-        run_dir=run_dir,
-        execution=execution,
-        observer=settings.observer,
-        checkpoint_seconds=settings.checkpoint_seconds,
-        patience_seconds=settings.patience_seconds,
-        metrics=MetricsTable(run_dir.metrics_path),
-        hparams=spec.canonical(),
-        group=settings.group,
-        stop=settings.stop,
-    )
+    context = Context.begin(run_dir, execution, settings, hparams=spec.canonical())
     try:
         lead(spec, execution, settings)
         result = _result(spec, data, context, weights, run_dir.check().attempt)

@@ -21,7 +21,6 @@ from rt_scale.experiments.starts import StartWeights, start_weights
 from rt_scale.experiments.training_run import train_run
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
-from rt_scale.store.metrics import MetricsTable
 from rt_scale.training.loop import Diverged, Stopped
 from rt_scale.training.precision import set_precision
 
@@ -79,16 +78,5 @@ def _prepared(order: Mapping[str, Any], settings: Settings) -> tuple[RunSpec, Se
     execution = Execution(**{**order["execution"], "device": find_device(settings.device)})
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
-    run_dir = settings.store.run(spec)
-    context = Follower(
-        run_dir=run_dir,
-        execution=execution,
-        observer=settings.observer,
-        checkpoint_seconds=settings.checkpoint_seconds,
-        patience_seconds=settings.patience_seconds,
-        metrics=MetricsTable(run_dir.metrics_path),
-        hparams={},
-        group=settings.group,
-        stop=settings.stop,
-    )
+    context = Follower.begin(settings.store.run(spec), execution, settings, hparams={})
     return spec, check(spec, settings.data_dir), context, start_weights(spec, settings.store)

@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ import torch
 from rt_scale.data.prepare import list_prepared
 from rt_scale.experiments.settings import allowed_cores, free_memory
 from rt_scale.spec.errors import InputError
+from rt_scale.store.store import Store
 
 State = Literal["ok", "missing", "note"]
 LEAST_FREE = 5 * 2**30
@@ -40,11 +41,11 @@ class Finding:
     remedy: str = ""
 
 
-def examine(store: Path, data_dir: Path) -> list[Finding]:
+def examine(store: Store, data_dir: Path) -> list[Finding]:
     """Look at versions, devices, FFCV, Ray, disk and data.
 
     Args:
-        store: root of the store; need not exist.
+        store: where runs are kept; its folder need not exist.
         data_dir: where prepared data sets are; need not exist.
     """
     return [
@@ -53,8 +54,8 @@ def examine(store: Path, data_dir: Path) -> list[Finding]:
         *_devices(),
         _ffcv(),
         _ray(),
-        _folder("store", store),
-        _folder("prepared data", data_dir),
+        _store(store),
+        _folder("prepared data", data_dir, "--data-dir or RT_SCALE_DATA"),
         _data(data_dir),
     ]
 
@@ -105,10 +106,16 @@ def _ray() -> Finding:
     return Finding("ray shared memory", "ok", f"{free / 2**30:.1f} GiB free in /dev/shm")
 
 
-def _folder(what: str, path: Path) -> Finding:
+def _store(store: Store) -> Finding:
+    if store.remote is None:
+        return _folder("store", store.root, "--store or RT_SCALE_STORE")
+    mirror = _folder("store", store.root, "RT_SCALE_MIRROR")
+    return replace(mirror, detail=f"{store.place}, mirrored in {mirror.detail}")
+
+
+def _folder(what: str, path: Path, option: str) -> Finding:
     existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
     if not os.access(existing, os.W_OK):
-        option = "--store or RT_SCALE_STORE" if what == "store" else "--data-dir or RT_SCALE_DATA"
         return Finding(what, "missing", f"{path}: {existing} cannot be written", f"choose another with {option}")
     free = shutil.disk_usage(existing).free
     detail = f"{path}, {free / 2**30:.0f} GiB free"

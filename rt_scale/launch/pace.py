@@ -12,7 +12,7 @@ WINDOW = 60.0
 
 def duration_text(seconds: float) -> str:
     """A time in its two largest units, e.g. ``59s``, ``2m 10s``, ``1h 05m``, ``3d 04h``."""
-    minutes, rest = divmod(int(seconds), 60)
+    minutes, rest = divmod(max(0, int(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     if days:

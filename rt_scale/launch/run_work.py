@@ -14,9 +14,7 @@ from rt_scale.experiments.needs import constant_targets, probed_size
 from rt_scale.launch.calibration import Rates
 from rt_scale.launch.plan_queue import evaluations, training_steps
 from rt_scale.launch.work import Work, count
-from rt_scale.models.encoders import build_encoder
-from rt_scale.models.pair import Network
-from rt_scale.models.projector import Projector
+from rt_scale.models.pair import Network, empty_network
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.distillation import parameter_dtype
 
@@ -41,19 +39,8 @@ LOGISTIC_PASSES = 60
 
 def meta_network(spec: RunSpec, info: DataInfo) -> Network:
     """The network of ``spec`` for images of ``info``, without memory, in evaluation mode."""
-    head = spec.projector
-    with torch.device("meta"):
-        encoder = build_encoder(spec.encoder, channels=info.channels, size=spec.data.size or info.size)
-        projector = Projector(
-            encoder.embed_dim,
-            head.hidden,
-            head.bottleneck,
-            head.out_dim,
-            parts=head.parts,
-            activation=head.activation,
-            batch_norm=head.batch_norm,
-        )
-    return Network(encoder, projector).to(parameter_dtype(spec.precision)).eval()
+    network = empty_network(spec, info.channels, spec.data.size or info.size)
+    return network.to(parameter_dtype(spec.precision)).eval()
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,23 @@ class Pair(NamedTuple):
     student: Network
 
 
+def empty_network(spec: RunSpec, channels: int, size: int) -> Network:
+    """A network of ``spec``'s architecture on the meta device, without memory; arguments as of ``build_network``."""
+    head = spec.projector
+    with torch.device("meta"):
+        encoder = build_encoder(spec.encoder, channels=channels, size=size)
+        projector = Projector(
+            encoder.embed_dim,
+            head.hidden,
+            head.bottleneck,
+            head.out_dim,
+            parts=head.parts,
+            activation=head.activation,
+            batch_norm=head.batch_norm,
+        )
+        return Network(encoder, projector)
+
+
 def build_network(spec: RunSpec, channels: int, size: int, generator: torch.Generator) -> Network:
     """A network of ``spec``'s architecture, in float32 on the CPU, drawn from ``generator`` alone.
 
@@ -93,21 +110,9 @@ def build_network(spec: RunSpec, channels: int, size: int, generator: torch.Gene
     Raises:
         InputError: unknown encoder or normalisation, image too small.
     """
-    head = spec.projector
-    with torch.device("meta"):
-        encoder = build_encoder(spec.encoder, channels=channels, size=size)
-        projector = Projector(
-            encoder.embed_dim,
-            head.hidden,
-            head.bottleneck,
-            head.out_dim,
-            parts=head.parts,
-            activation=head.activation,
-            batch_norm=head.batch_norm,
-        )
-        network = Network(encoder, projector).float().to_empty(device="cpu")
+    network = empty_network(spec, channels, size).float().to_empty(device="cpu")
     initialise(network.encoder, generator)
-    initialise(network.projector, generator, linear=head.init)
+    initialise(network.projector, generator, linear=spec.projector.init)
     return network
 
 

@@ -7,18 +7,6 @@ from collections.abc import Iterable
 from rt_scale.spec.run import RunSpec
 
 
-def runs_before(spec: RunSpec) -> list[RunSpec]:
-    """Every run that ``spec`` needs, directly or through others, each once; those that need none come first.
-
-    Args:
-        spec: the run that needs them; it is not among them.
-    """
-    found: dict[str, RunSpec] = {}
-    for start in spec.starts:
-        _add(start.run, found)
-    return list(found.values())
-
-
 def all_runs(specs: Iterable[RunSpec]) -> list[RunSpec]:
     """The runs of ``specs`` and every run that they need, each once, none before what it starts from.
 

@@ -112,6 +112,12 @@ class Store:
         """What :meth:`open` takes in another process: the address, or the folder's whole path."""
         return str(self.root.absolute()) if self.remote is None else self.remote.address
 
+    def where(self, name: str) -> str:
+        """Where the run of that name is kept, for people to read: the path of its directory, or its address."""
+        if self.remote is None:
+            return str(self.root / "runs" / name)
+        return f"{self.remote.address.partition('?')[0]}/runs/{name}"
+
     @contextmanager
     def scratch(self) -> Iterator[str]:
         """A place of its own in the store, path or address, that all processes see; removed afterwards."""

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
-from rt_scale.cli.cleaning import age_text, size_text
+from rt_scale.cli.cleaning import size_text
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 
@@ -59,7 +59,7 @@ def test_it_lists_and_removes_nothing_unasked(store: Store, gc: Callable[..., An
     assert f"runs/{SPECS[1].name}" in text
     assert f"runs/{SPECS[2].name}" in text
     assert SPECS[0].name not in text
-    assert "10 days ago" in text
+    assert "10d 00h ago" in text
     assert text.splitlines()[-1].startswith(f"{store.root}: 2 runs that no sweep refers to (")
     assert text.splitlines()[-1].endswith(" kB), 0 leftovers (0 B). Remove them with --delete.")
     assert len(begun(store)) == 3
@@ -94,10 +94,7 @@ def test_what_stays_is_said_and_json_stays_json(
     assert "Removed 1, " in ended.stderr
 
 
-def test_sizes_and_ages_in_words() -> None:
+def test_sizes_in_words() -> None:
     assert [size_text(size) for size in (0, 999, 1234, 5.67e6, 8.9e9, 1.234e15)] == [
         "0 B", "999 B", "1.23 kB", "5.67 MB", "8.9 GB", "1.23e+03 TB"
-    ]  # fmt: skip
-    assert [age_text(age) for age in (-1, 59, 90, 5400, 2.5 * 86400)] == [
-        "0 s ago", "59 s ago", "1.5 minutes ago", "1.5 hours ago", "2.5 days ago"
     ]  # fmt: skip

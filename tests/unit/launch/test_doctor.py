@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 from rt_scale.data.prepare import open_prepared
 from rt_scale.launch import doctor
 from rt_scale.launch.doctor import PACKAGES, Finding, examine
+from rt_scale.store.store import Store
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -26,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def found(tmp_path: Path) -> dict[str, Finding]:
-    return {finding.what: finding for finding in examine(tmp_path / "store", tmp_path / "data")}
+    return {finding.what: finding for finding in examine(Store(tmp_path / "store"), tmp_path / "data")}
 
 
 def test_a_machine_as_it_is(tmp_path: Path) -> None:
@@ -72,11 +74,17 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     locked.mkdir()
     # Root may write everywhere; this is what access says to everyone else.
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != locked and access(path, mode))
-    findings = {f.what: f for f in examine(locked / "deep" / "store", locked / "data")}
+    findings = {f.what: f for f in examine(Store(locked / "deep" / "store"), locked / "data")}
     assert findings["store"].state == findings["prepared data"].state == "missing"
     assert f"{locked} cannot be written" in findings["store"].detail
     assert findings["store"].remedy == "choose another with --store or RT_SCALE_STORE"
     assert findings["prepared data"].remedy == "choose another with --data-dir or RT_SCALE_DATA"
+
+
+def test_an_object_store_is_named_by_its_address(tmp_path: Path) -> None:
+    remote: Any = SimpleNamespace(address="s3://bucket/place")
+    findings = {f.what: f for f in examine(Store(tmp_path / "mirror", remote), tmp_path / "data")}
+    assert findings["store"].detail.startswith(f"s3://bucket/place, mirrored in {tmp_path / 'mirror'}, ")
 
 
 @pytest.mark.parametrize(("free", "store", "memory"), [(2**27, "note", "missing"), (2**40, "ok", "ok")])

@@ -7,7 +7,7 @@ from rt_scale.launch.pace import WINDOW, Left, Pace, Slots, duration_text, sweep
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(0, "0s"), (59.9, "59s"), (61, "1m 01s"), (7265, "2h 01m"), (86399, "23h 59m"), (280_000, "3d 05h")],
+    [(-1, "0s"), (0, "0s"), (59.9, "59s"), (61, "1m 01s"), (7265, "2h 01m"), (86399, "23h 59m"), (280_000, "3d 05h")],
 )
 def test_durations(seconds: float, expected: str) -> None:
     assert duration_text(seconds) == expected

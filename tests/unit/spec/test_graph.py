@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rt_scale.spec.graph import all_runs, runs_before
+from rt_scale.spec.graph import all_runs
 from rt_scale.spec.run import RunSpec
 
 SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
@@ -21,20 +21,21 @@ def spec(seed: int = 0, teacher: RunSpec | None = None, student: RunSpec | None 
 
 
 def test_a_run_of_its_own_needs_none() -> None:
-    assert runs_before(spec()) == []
     assert all_runs([spec()]) == [spec()]
 
 
-def test_what_needs_none_comes_first_and_the_run_itself_is_not_among_them() -> None:
+def test_what_needs_none_comes_first_and_the_run_itself_last() -> None:
     first = spec(1)
     second = spec(2, teacher=first)
-    assert runs_before(spec(3, teacher=second)) == [first, second]
+    third = spec(3, teacher=second)
+    assert all_runs([third]) == [first, second, third]
 
 
 def test_a_run_that_two_need_is_there_once() -> None:
     first = spec(1)
     left, right = spec(2, teacher=first), spec(3, teacher=first)
-    assert runs_before(spec(4, teacher=left, student=right)) == [first, left, right]
+    both = spec(4, teacher=left, student=right)
+    assert all_runs([both]) == [first, left, right, both]
 
 
 def test_all_runs_keep_the_order_asked_for_where_they_can() -> None:
@@ -50,7 +51,6 @@ def test_two_starts_from_one_run_a_level_are_no_tree(levels: int) -> None:
     for level in range(levels):
         run = spec(level + 1, teacher=run, student=run)
         chain.append(run)
-    assert runs_before(run) == chain[:-1]
     assert all_runs([run]) == chain
 
 

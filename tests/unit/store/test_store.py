@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,13 @@ from rt_scale.store.store import Store
 def test_a_place_that_cannot_hold_folders_is_bad_input() -> None:
     with pytest.raises(InputError, match=r"/proc/nowhere/store' cannot be made.*--store"):
         Store(Path("/proc/nowhere/store")).check_writable()
+
+
+def test_a_run_of_an_object_store_is_named_by_its_address(tmp_path: Path) -> None:
+    assert Store(tmp_path).where("distill-1") == str(tmp_path / "runs" / "distill-1")
+    for address in ("s3://bucket/place", "s3://bucket/place?region=here"):
+        remote: Any = SimpleNamespace(address=address)
+        assert Store(tmp_path, remote).where("distill-1") == "s3://bucket/place/runs/distill-1"
 
 
 def test_a_finished_run_is_told_by_names_of_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
