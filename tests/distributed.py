@@ -17,6 +17,8 @@ from rt_scale.training.dist import Group
 
 TIMEOUT = 120.0
 """Seconds after which ranks hang."""
+IMPORTED = ["pytest", "torch", "torch.testing", "rt_scale.experiments.run"]
+"""What all ranks need, imported once for all of them: it takes longer than what they compute."""
 
 
 def _rank(rank: int, world: int, folder: Path, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
@@ -42,7 +44,9 @@ class Ranks:
     def __init__(self, folder: Path, world: int, work: Callable[..., Any], *arguments: Any) -> None:
         folder.mkdir(parents=True)
         self.folder, self.world = folder, world
-        context = mp.get_context("spawn")
+        # Ranks are forks of a server without threads, that has computed nothing.
+        context = mp.get_context("forkserver")
+        context.set_forkserver_preload(IMPORTED)
         self.processes = [
             context.Process(target=_rank, args=(rank, world, folder, work, arguments)) for rank in range(world)
         ]
