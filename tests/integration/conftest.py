@@ -58,24 +58,28 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
     return call
 
 
-@pytest.fixture
-def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts ``rt-scale`` (or another program) in a session of its own; what is left of it is killed afterwards."""
+@contextlib.contextmanager
+def starting() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts programs; what is left of them is killed at the end."""
     started: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: object, program: list[str] | None = None, **options: Any) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [*(program or [PROGRAM]), *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            **options,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         )
         started.append(process)
         return process
 
-    yield begin
+    try:
+        yield begin
+    finally:
+        _end(started)
+
+
+def _end(started: list[subprocess.Popen[str]]) -> None:
     for process in started:
         if process.poll() is None:
             process.kill()
@@ -95,6 +99,13 @@ def session(leader: int) -> list[int]:
                 if int(fields[3]) == leader and fields[0] not in "ZX":
                     found.append(int(folder.name))
     return found
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts ``rt-scale`` (or another program) in a session of its own; what is left of it is killed afterwards."""
+    with starting() as begin:
+        yield begin
 
 
 @pytest.fixture
@@ -125,7 +136,15 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[several_nodes.Clusters]:
+    """A Ray of several nodes for all tests of a module."""
+    with starting() as begin:
+        yield several_nodes.Clusters(begin, lambda: tmp_path_factory.mktemp("cluster"))
+
+
 @pytest.fixture
-def nodes(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> several_nodes.Nodes:
-    """A Ray of several nodes; gone with the test."""
-    return several_nodes.begin(start, tmp_path)
+def nodes(clusters: several_nodes.Clusters) -> Iterator[several_nodes.Nodes]:
+    """A Ray of several nodes, which are gone with the test."""
+    yield clusters()
+    clusters.clear()

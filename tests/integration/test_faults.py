@@ -15,18 +15,25 @@ from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
-from tests.integration import several_nodes
-from tests.integration.several_nodes import Nodes
+from tests.integration.several_nodes import Clusters, Nodes
 from tests.integration.sweeping import SWEEP, Place, training, until, workers
 
 Start = Callable[..., subprocess.Popen[str]]
 TIMEOUT = 400
+RUNS: dict[str, Any] = {"axes": {}, "zip": [{"train.epochs": [60, 3, 3], "student.alpha": [1e-10, 1.0, 0.5]}]}
+"""One that is long enough to be hit, and what comes after it."""
+
+
+def place_of(folder: Path, data_dir: Path) -> Place:
+    place = Place(folder, data_dir)
+    place.change(RUNS)
+    return place
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Place:
     """The sweep's runs, one after the other in this process."""
-    place = Place(tmp_path_factory.mktemp("alone"), data_dir)
+    place = place_of(tmp_path_factory.mktemp("alone"), data_dir)
     for point in place.points:
         run(point.spec, Settings(store=place.store, data_dir=data_dir, device="cpu", threads=1))
     return place
@@ -53,14 +60,14 @@ def attempts(place: Place) -> dict[str, int]:
 def test_a_node_is_lost_and_another_one_goes_on(
     tmp_path: Path, data_dir: Path, start: Start, nodes: Nodes, undisturbed: Place, wait_for: Any
 ) -> None:
-    place = Place(tmp_path, data_dir)
+    place = place_of(tmp_path, data_dir)
     lost = nodes("add", 1)
     process = begin(start, place, nodes)
     wait_for(lambda: training(place), process)
     (hit,) = workers(place).values()
     before = attempts(place)
-    nodes("add", 1)
     nodes("remove", lost)
+    nodes("add", 1)
     out = finish(process)
     same(place, undisturbed)
     label = next(point.label for point in place.points if place.store.run(point.spec).path == hit)
@@ -96,7 +103,7 @@ def test_a_node_that_is_preempted_is_left_with_a_checkpoint(
 def test_the_driver_is_killed_and_the_next_one_goes_on(
     tmp_path: Path, data_dir: Path, start: Start, nodes: Nodes, undisturbed: Place, wait_for: Any
 ) -> None:
-    place = Place(tmp_path, data_dir)
+    place = place_of(tmp_path, data_dir)
     nodes("add", 1)
     process = begin(start, place, nodes)
     wait_for(lambda: training(place), process)
@@ -108,9 +115,9 @@ def test_the_driver_is_killed_and_the_next_one_goes_on(
 
 
 def test_the_head_is_killed_and_there_is_a_new_one(
-    tmp_path: Path, data_dir: Path, start: Start, nodes: Nodes, undisturbed: Place, wait_for: Any
+    tmp_path: Path, data_dir: Path, start: Start, clusters: Clusters, nodes: Nodes, undisturbed: Place, wait_for: Any
 ) -> None:
-    place = Place(tmp_path, data_dir)
+    place = place_of(tmp_path, data_dir)
     nodes("add", 1)
     process = begin(start, place, nodes)
     wait_for(lambda: training(place), process)
@@ -119,9 +126,7 @@ def test_the_head_is_killed_and_there_is_a_new_one(
     assert process.returncode == 1, (out, err)
     assert err.startswith(f"rt-scale: the Ray cluster at {nodes.address} is gone: its head does not answer.")
     until(lambda: not workers(place))
-    folder = tmp_path / "again"
-    folder.mkdir()
-    again = several_nodes.begin(start, folder)
+    again = clusters()
     again("add", 1)
     finish(begin(start, place, again))
     same(place, undisturbed)
@@ -130,7 +135,7 @@ def test_the_head_is_killed_and_there_is_a_new_one(
 def test_two_drivers_share_a_sweep_and_a_store(
     tmp_path: Path, data_dir: Path, start: Start, nodes: Nodes, undisturbed: Place
 ) -> None:
-    place = Place(tmp_path, data_dir)
+    place = place_of(tmp_path, data_dir)
     for _ in range(2):
         nodes("add", 1)
     both = [begin(start, place, nodes, "--concurrency", 1) for _ in range(2)]
