@@ -117,6 +117,11 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
     "probe.ridge": ({"probe.ridge": True}, False, "probe/student/ridge"),
     "probe.l2": ({"probe.ridge": True}, 100.0, "probe/input/ridge"),
     "probe.also": ({"probe.also": ["noise"]}, [], "probe@noise/student/linear"),
+    "probe.also_size": (
+        {"data.name": "noise", "data.size": 12, "probe.also": ["digits"]},
+        "own",
+        "probe@digits/student/linear",
+    ),
     "probe.own": ({"probe.also": ["noise"]}, False, "probe/student/linear"),
     "probe.statistics": ({"probe.statistics": True}, False, "features/student/effective_rank"),
     "seeds.teacher": ({}, 1, "probe/teacher/knn"),
