@@ -1,13 +1,13 @@
-"""TensorBoard on a sweep's comparison view, or on every run of a store."""
+"""TensorBoard on the comparison view of sweeps, or on every run of a store."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from rt_scale.launch.comparison import refresh_board
+from rt_scale.launch.comparison import Loaded, refresh_board
 from rt_scale.spec.errors import InputError, StoreAway
-from rt_scale.spec.sweep import Point, SweepSpec
 from rt_scale.store.board_server import serve
 from rt_scale.store.store import Store
 
@@ -16,45 +16,54 @@ LOOK = 30.0
 
 
 def open_board(
-    loaded: tuple[SweepSpec, Sequence[Point]] | None,
+    sweeps: Sequence[Loaded],
     store: Store,
     *,
     host: str,
     port: int | None,
     say: Callable[[str], None],
+    every_run: bool = False,
+    figures: Callable[[], None] | None = None,
 ) -> None:
     """Serve until interrupted; runs that begin meanwhile appear.
 
     Args:
-        loaded: a sweep and its runs; None shows the store's run directories.
+        sweeps: sweeps with their runs; none shows the store's run directories.
         store: where runs are kept.
         host: address to listen on.
         port: port; 0 takes a free one, None 6006 or the next free one.
-        say: receives the line that names the address.
+        say: receives the lines that name the address, and what is there to be seen.
+        every_run: whether runs are shown by themselves, and not only the means of configurations.
+        figures: brings the reports' figures up to date; called again and again while the board is open.
 
     Raises:
-        InputError: where there is nothing to show, or the port is taken.
+        InputError: where there is nothing to show, two sweeps have one name, or the port is taken.
     """
+    names = [sweep.name for sweep, _ in sweeps]
+    if len({*names}) < len(names):
+        raise InputError(f"Sweeps that are shown together need names of their own; given: {', '.join(names)}.")
     store.refresh()
-    if loaded is None:
-        folder = store.root / "runs"
-        if not folder.is_dir():
-            raise InputError(
-                f"There are no runs in '{store.place}'. Run a sweep first, or name the store with --store."
-            )
-    else:
-        folder = refresh_board(*loaded, store)
+    folder = refresh_board(sweeps, store, every_run=every_run) if sweeps else _runs(store)
 
     def refresh() -> None:
         with contextlib.suppress(StoreAway):  # it comes back
             store.refresh(younger=LOOK)
-        if loaded is not None:
-            refresh_board(*loaded, store)
+        if figures is not None:
+            figures()
+        if sweeps:
+            refresh_board(sweeps, store, every_run=every_run)
 
-    serve(
-        folder,
-        lambda address: say(f"TensorBoard: {address} (Ctrl-C ends it)"),
-        port=port,
-        host=host,
-        refresh=refresh,
-    )
+    def ready(address: str) -> None:
+        say(f"TensorBoard: {address} (Ctrl-C ends it)")
+        if sweeps and not every_run:
+            say("It shows means over seeds, and under Images the report's figures; --runs shows the runs themselves.")
+
+    serve(folder, ready, title=", ".join(names) or store.root.name, port=port, host=host, refresh=refresh)
+
+
+def _runs(store: Store) -> Path:
+    """The folder of all runs."""
+    folder = store.root / "runs"
+    if not folder.is_dir():
+        raise InputError(f"There are no runs in '{store.place}'. Run a sweep first, or name the store with --store.")
+    return folder

@@ -7,10 +7,12 @@ order: ``1-start`` (its settings), ``2-scalars`` (its curves; later attempts app
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +24,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summ
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from rt_scale.store.atomic import disk_errors, remove, write_if_changed
+from rt_scale.store.atomic import disk_errors, remove, write_bytes, write_if_changed
 from rt_scale.store.settings import flat_settings
 
 PREFIX = "events.out.tfevents."
@@ -121,6 +123,45 @@ def event_file(events: Iterable[Any], wall_time: float) -> bytes:
 def summary_file(summary: Any, wall_time: float) -> bytes:
     """A whole event file with one summary, dated ``wall_time`` (seconds since 1970)."""
     return event_file([event_pb2.Event(wall_time=wall_time, summary=summary)], wall_time)
+
+
+def renew_events(folder: Path, kind: str, newest: int, state: object, events: Callable[[], Sequence[Any]]) -> None:
+    """Bring the events of one kind in a run's folder up to date; where their state has not changed, none are made.
+
+    A server that is showing the run never looks again at a file that it has read: changed events are a new file, whose
+    name is later, and whose first record takes back what the one before it said.
+
+    Args:
+        folder: the run's folder.
+        kind: what they are, as a part of the files' names.
+        newest: when what they are made from last changed, nanoseconds since 1970; the names are in this order.
+        state: what they are made from, by its ``repr``.
+        events: makes the ``Event`` records, from the first step on; none remove what was there.
+
+    Raises:
+        InputError, RunError: where the disk refuses or is full.
+    """
+    prefix = f"{PREFIX}2-{kind}-"
+    name = f"{prefix}{newest:020d}-{hashlib.sha256(repr(state).encode()).hexdigest()[:12]}"
+    if (folder / name).exists():
+        return
+    kept = set()
+    if made := events():
+        restart = event_pb2.Event(session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+        write_bytes(folder / name, event_file([restart, *made], 0.0))
+        earlier = [path.name for path in folder.glob(f"{prefix}*") if path.name < name]
+        # The server may be in the middle of the one before.
+        kept = {name, max(earlier, default=name)}
+    for path in folder.glob(f"{prefix}*"):
+        if path.name not in kept:
+            remove(path)
+
+
+def stat_file(path: Path) -> os.stat_result | None:
+    """Size and date of a file; None where it is not there."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat()
+    return None
 
 
 def _cut_torn_record(path: Path) -> None:
