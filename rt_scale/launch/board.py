@@ -24,6 +24,7 @@ def open_board(
     say: Callable[[str], None],
     every_run: bool = False,
     figures: Callable[[], None] | None = None,
+    interval: float = 5.0,
 ) -> None:
     """Serve until interrupted; runs that begin meanwhile appear.
 
@@ -35,6 +36,7 @@ def open_board(
         say: receives the lines that name the address, and what is there to be seen.
         every_run: whether runs are shown by themselves, and not only the means of configurations.
         figures: brings the reports' figures up to date; called again and again while the board is open.
+        interval: seconds between two looks at what was computed meanwhile.
 
     Raises:
         InputError: where there is nothing to show, two sweeps have one name, or the port is taken.
@@ -58,7 +60,8 @@ def open_board(
         if sweeps and not every_run:
             say("It shows means over seeds, and under Images the report's figures; --runs shows the runs themselves.")
 
-    serve(folder, ready, title=", ".join(names) or store.root.name, port=port, host=host, refresh=refresh)
+    title = ", ".join(names) or store.root.name
+    serve(folder, ready, title=title, port=port, host=host, refresh=refresh, interval=interval)
 
 
 def _runs(store: Store) -> Path:

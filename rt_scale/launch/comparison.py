@@ -70,27 +70,39 @@ def board_figures(sweeps: Sequence[str], store: Store) -> dict[str, Path]:
         folder = store.sweep(name).report
         for path in sorted(folder.rglob("*.png")):
             figure = path.relative_to(folder).with_suffix("").as_posix()
-            found[figure if len(sweeps) == 1 else f"{name}/{figure}"] = path
+            found[f"figures/{figure}" if len(sweeps) == 1 else f"figures of {name}/{figure}"] = path
     return found
 
 
 def board_runs(points: Sequence[Point], store: Store) -> list[BoardRun]:
-    """The runs as the view names them: by the axes that have more than one value, and no other."""
+    """The runs as the view names them: by the axes that tell them apart, and no other."""
     values: list[dict[str, Any]] = [{} for _ in points]
     axes = {key: None for point in points for key in point.values}
     having = {key: [number for number, point in enumerate(points) if key in point.values] for key in axes}
     columns = {key: [points[number].values[key] for number in numbers] for key, numbers in having.items()}
     varying = [key for key, column in columns.items() if len({repr(value) for value in column}) > 1]
-    names = axis_names(varying)
+    names, telling = axis_names(varying), _telling(varying, points)
     for key in varying:
         for name, column in _shown(key, names[key], columns[key]).items():
             for number, value in zip(having[key], column, strict=True):
                 values[number][name] = value
     runs = []
     for point, shown in zip(points, values, strict=True):
-        named = replace(point, values={key: value for key, value in point.values.items() if key in names})
+        named = replace(point, values={key: value for key, value in point.values.items() if key in telling})
         runs.append(BoardRun(named.label, named.configuration, store.run(point.spec).path, shown))
     return runs
+
+
+def _telling(axes: Sequence[str], points: Sequence[Point]) -> set[str]:
+    """The axes that tell configurations apart: one that follows from those before it, as in a zip, does not."""
+    telling: list[str] = []
+    told = 1
+    for key in axes:
+        found = len({repr([point.values.get(each) for each in (*telling, key)]) for point in points})
+        if found > told:
+            telling.append(key)
+            told = found
+    return set(telling)
 
 
 def _shown(key: str, name: str, column: list[Any]) -> dict[str, list[Any]]:

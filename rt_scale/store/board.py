@@ -126,14 +126,14 @@ def summary_file(summary: Any, wall_time: float) -> bytes:
 
 
 def renew_events(folder: Path, kind: str, newest: int, state: object, events: Callable[[], Sequence[Any]]) -> None:
-    """Bring the events of one kind in a run's folder up to date; where their state has not changed, none are made.
+    """Bring the derived events in a run's folder up to date; where their state has not changed, none are made.
 
     A server that is showing the run never looks again at a file that it has read: changed events are a new file, whose
     name is later, and whose first record takes back what the one before it said.
 
     Args:
         folder: the run's folder.
-        kind: what they are, as a part of the files' names.
+        kind: what they are, as a part of the files' names; what was of another kind is removed.
         newest: when what they are made from last changed, nanoseconds since 1970; the names are in this order.
         state: what they are made from, by its ``repr``.
         events: makes the ``Event`` records, from the first step on; none remove what was there.
@@ -142,7 +142,7 @@ def renew_events(folder: Path, kind: str, newest: int, state: object, events: Ca
         InputError, RunError: where the disk refuses or is full.
     """
     prefix = f"{PREFIX}2-{kind}-"
-    name = f"{prefix}{newest:020d}-{hashlib.sha256(repr(state).encode()).hexdigest()[:12]}"
+    name = f"{prefix}{newest:020d}-{short_digest(state)}"
     if (folder / name).exists():
         return
     kept = set()
@@ -152,9 +152,14 @@ def renew_events(folder: Path, kind: str, newest: int, state: object, events: Ca
         earlier = [path.name for path in folder.glob(f"{prefix}*") if path.name < name]
         # The server may be in the middle of the one before.
         kept = {name, max(earlier, default=name)}
-    for path in folder.glob(f"{prefix}*"):
+    for path in folder.glob(f"{PREFIX}2-*"):
         if path.name not in kept:
             remove(path)
+
+
+def short_digest(value: object) -> str:
+    """Twelve hexadecimal digits that stand for a value's ``repr``."""
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
 
 
 def stat_file(path: Path) -> os.stat_result | None:

@@ -13,9 +13,6 @@ from tensorboard.util import tensor_util
 
 from rt_scale.store.board import renew_events, stat_file
 
-KIND = "figures"
-"""What the files with figures are, as in their names."""
-
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -31,7 +28,7 @@ def write_figures(folder: Path, figures: Mapping[str, Path]) -> None:
     """
     state = [(tag, stat.st_size, stat.st_mtime_ns) for tag, path in figures.items() if (stat := stat_file(path))]
     newest = max((mtime for *_, mtime in state), default=0)
-    renew_events(folder, KIND, newest, state, lambda: _events({tag: figures[tag] for tag, *_ in state}))
+    renew_events(folder, "figures", newest, state, lambda: _events({tag: figures[tag] for tag, *_ in state}))
 
 
 def _events(figures: Mapping[str, Path]) -> list[Any]:

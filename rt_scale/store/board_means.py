@@ -7,7 +7,7 @@ their own: a margin chart wants three curves, and complains of runs that have so
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tensorboard.util import tensor_util
 
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.metric_names import parse_probe_name
-from rt_scale.store.board import renew_events, stat_file
+from rt_scale.store.board import renew_events, short_digest, stat_file
 from rt_scale.store.mean_curves import mean_curves
 from rt_scale.store.metrics import read_metrics
 
@@ -27,9 +27,6 @@ MARGIN = "with interval"
 
 SEEDS = "seeds"
 """Name of the curve, of one point, that tells how many seeds the means are of: those that have begun."""
-
-KIND = "mean"
-"""What the files with a configuration's curves are, as in their names."""
 
 _PROBES = {"linear": "linear probe", "knn": "kNN probe"}
 
@@ -48,7 +45,8 @@ def write_means(folder: Path, tables: Sequence[Path], metrics: Sequence[str]) ->
     found = [(path, stat) for path in tables if (stat := stat_file(path))]
     state = [(path.parent.name, stat.st_size, stat.st_mtime_ns) for path, stat in found]
     newest = max((mtime for *_, mtime in state), default=0)
-    renew_events(folder, KIND, newest, (list(metrics), state), lambda: _events([path for path, _ in found], metrics))
+    kind = f"mean-{short_digest(list(metrics))}"
+    renew_events(folder, kind, newest, state, lambda: _events([path for path, _ in found], metrics))
 
 
 def _events(tables: Sequence[Path], metrics: Sequence[str]) -> list[Any]:

@@ -1,10 +1,10 @@
 """TensorBoard: the comparison view of a sweep, in two folders.
 
 The first, which is opened by default, has a folder for each configuration: the means over its seeds, and
-its settings, limited to what the sweep varies; and one with the sweep's figures. The second has a folder
-for each run: the same settings, grouped over seeds, beside links to the run's curves and end; and below
-``mean`` links to the curves of the first. So a run can be part of many sweeps, and a view is always
-derived: it can be removed and built again.
+its settings, limited to what the sweep varies. The second has a folder for each run: the same settings,
+grouped over seeds, beside links to the run's curves and end; and below ``mean`` links to the curves of
+the first. In both a folder ``sweep`` has what belongs to the whole: columns, charts and figures. So a
+run can be part of many sweeps, and a view is always derived: it can be removed and built again.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from rt_scale.store.run_dir import METRICS
 from rt_scale.store.settings import Setting, flat_settings, folder_name, typed_columns
 
 EXPERIMENT = PREFIX + "0-sweep"
-FIGURES = "figures"
-"""Folder, and so name, of the run with the figures, in the view of configurations."""
+SWEEP = "sweep"
+"""Folder, and so name, of what belongs to the whole sweep."""
 MEANS = "mean"
 """Folder of the configurations' curves, and so the first part of their names, in the view of runs."""
 
@@ -72,15 +72,14 @@ def build_means_board(
     groups: dict[str, list[BoardRun]] = {}
     for run in runs:
         groups.setdefault(run.group, []).append(run)
-    names = _folder_names(groups, {FIGURES})
+    names = _folder_names(groups, {SWEEP})
     first = [members[0] for members in groups.values()]
     columns = [*metrics[:SEEDS_COLUMN], SEEDS, *metrics[SEEDS_COLUMN:]]
-    _keep(board, {EXPERIMENT, *names, *([FIGURES] if figures else [])})
+    _keep(board, {SWEEP, *names})
     _write_settings(board, names, first, columns, metrics)
     for name, members in zip(names, groups.values(), strict=True):
         write_means(board / name, [run.folder / METRICS for run in members], metrics)
-    if figures:
-        write_figures(board / FIGURES, figures)
+    write_figures(board / SWEEP, figures)
 
 
 def build_runs_board(board: Path, means: Path, runs: Sequence[BoardRun], metrics: Sequence[str]) -> None:
@@ -96,9 +95,9 @@ def build_runs_board(board: Path, means: Path, runs: Sequence[BoardRun], metrics
         ValueError: where two runs have one label.
         InputError, RunError: where the disk refuses or is full.
     """
-    names = _folder_names([run.label for run in runs], {MEANS})
+    names = _folder_names([run.label for run in runs], {SWEEP, MEANS})
     groups = {folder_name(run.group) for run in runs}
-    _keep(board, {EXPERIMENT, MEANS, *names})
+    _keep(board, {SWEEP, MEANS, *names})
     _write_settings(board, names, runs, metrics, metrics)
     for name, run in zip(names, runs, strict=True):
         for file in (SCALARS, END):
@@ -134,7 +133,7 @@ def _write_settings(
     settings = typed_columns([flat_settings(run.values) for run in runs])
     summary = _experiment(settings, columns)
     summary.MergeFrom(layout_summary(charts))
-    write_if_changed(board / EXPERIMENT, summary_file(summary, 0.0))
+    write_if_changed(board / SWEEP / EXPERIMENT, summary_file(summary, 0.0))
     for position, (name, run) in enumerate(zip(names, runs, strict=True)):
         values = {key: column[position] for key, column in settings.items() if column[position] is not None}
         # Dated by position: TensorBoard lists runs by their start, and an unchanged view keeps its bytes.
