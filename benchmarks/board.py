@@ -18,6 +18,7 @@ was before means and runs had folders of their own, which is also what --runs op
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import signal
@@ -46,7 +47,7 @@ from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.store import Store
 
 PROGRAMS = Path(sys.executable).parent
-ARCHITECTURES = [*("vgg11", "vgg13", "vgg16", "vgg19"), *("resnet20", "resnet56", "resnet18", "resnet34", "resnet50")]
+ARCHITECTURES = ["vgg11", "vgg13", "vgg16", "vgg19", "resnet20", "resnet56", "resnet18", "resnet34", "resnet50"]
 ARCHITECTURES += ["vit_tiny", "vit_small", "vit_medium", "vit_base"]
 SHA256 = "0" * 64
 CHARTS = 6
@@ -65,15 +66,11 @@ def write_file(file: Path, architectures: int, seeds: int) -> tuple[SweepSpec, l
 
 def write_run(point: Point, store: Store, points: int) -> None:
     """A finished run whose curves rise to where its output dimension lets them, with noise."""
-    run, generator = (
-        store.run(point.spec),
-        np.random.default_rng(stream("benchmark", point.seed, ARCHITECTURES.index(point.values["encoder.name"]))),
-    )
-    names = board_metrics([point])
-    target = min(1.0, point.values["projector.out_dim"] / 256)
-    curves = target * (1 - np.exp(-np.arange(points) / 8))[:, None] + 0.02 * generator.standard_normal(
-        (points, len(names))
-    )
+    run, names = store.run(point.spec), board_metrics([point])
+    architecture = ARCHITECTURES.index(point.spec.encoder.name)
+    noise = np.random.default_rng(stream("benchmark", point.seed, architecture)).standard_normal((points, len(names)))
+    height = min(1.0, point.spec.projector.out_dim / 256)
+    curves = height * (1 - np.exp(-np.arange(points) / 8))[:, None] + 0.02 * noise
     with run.acquire(), BoardWriter(run.path) as board:
         run.write_spec(point.spec)
         board.settings({"encoder.name": point.spec.encoder.name})
@@ -149,10 +146,9 @@ def opened(command: list[str], runs: int, groups: int, tags: list[str], points: 
     start = time.perf_counter()
     with running(command) as address:
         times = [time.perf_counter() - start]
-        for served in (
-            lambda: charts_served(address, runs, tags, points),
-            lambda: table_served(address, groups, tags[0]),
-        ):
+        charts = functools.partial(charts_served, address, runs, tags, points)
+        table = functools.partial(table_served, address, groups, tags[0])
+        for served in (charts, table):
             while not served():
                 if time.perf_counter() - start > LIMIT:
                     raise SystemExit(f"{' '.join(command)}: not served after {LIMIT:.0f} s")
@@ -219,9 +215,9 @@ def main() -> None:
         }
         measure.print_header("TensorBoard on a sweep of many runs", facts)
         store = Store(folder / "store")
-        todo = [point for point in points if store.run(point.spec).result() is None]
-        took = seconds(lambda: [write_run(point, store, given.points) for point in todo])
-        print(f"{'writing the runs':<46} {took:8.3f} s", flush=True)
+        for point in points:
+            if store.run(point.spec).result() is None:
+                write_run(point, store, given.points)
         measure_view(sweep, points, store)
         measure_servers(folder / "wide.yaml", store.root, points, given.points, given.rounds)
 

@@ -13,18 +13,16 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 from tensorboard.compat.proto import event_pb2, summary_pb2
-from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from rt_scale.store.atomic import disk_errors, remove, write_bytes, write_if_changed
+from rt_scale.store.crc32c import masked_crc32c
 from rt_scale.store.settings import flat_settings
 
 PREFIX = "events.out.tfevents."
@@ -53,17 +51,16 @@ class BoardWriter:
             run.mkdir(parents=True, exist_ok=True)
             _cut_torn_record(run / SCALARS)
             self._file = open(run / SCALARS, "ab")  # noqa: SIM115
-            self._records = RecordWriter(self._file)
             if self._file.tell() == 0:
-                self._records.write(_version(time.time()))
+                self._file.write(_record(_version(time.time())))
             session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             first = 0 if resume_step is None else resume_step + 1
             self._write(event_pb2.Event(wall_time=time.time(), step=first, session_log=session))
 
     def _write(self, event: Any) -> None:
         with disk_errors(self._run / SCALARS):
-            self._records.write(event.SerializeToString())
-            self._records.flush()
+            self._file.write(_record(event.SerializeToString()))
+            self._file.flush()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add the point ``step`` to the curve of every tag in ``values``; readable at once by TensorBoard."""
@@ -112,12 +109,13 @@ def _version(wall_time: float) -> bytes:
 
 def event_file(events: Iterable[Any], wall_time: float) -> bytes:
     """A whole event file with these ``Event`` records, dated ``wall_time`` (seconds since 1970)."""
-    buffer = BytesIO()
-    records = RecordWriter(buffer)
-    records.write(_version(wall_time))
-    for event in events:
-        records.write(event.SerializeToString())
-    return buffer.getvalue()
+    return b"".join(map(_record, [_version(wall_time), *(event.SerializeToString() for event in events)]))
+
+
+def _record(data: bytes) -> bytes:
+    """The data of one event between its length and its checksum, as in tensorflow/core/lib/io/record_writer.h."""
+    length = struct.pack("<Q", len(data))
+    return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
 
 
 def summary_file(summary: Any, wall_time: float) -> bytes:
