@@ -38,7 +38,7 @@ import measure
 import numpy as np
 import yaml
 
-from rt_scale.cli.figures import ReportFigures
+from rt_scale.cli.reporting import make_report
 from rt_scale.launch.comparison import board_metrics, refresh_board
 from rt_scale.spec.seeding import stream
 from rt_scale.spec.sweep import Point, SweepSpec, load_sweep
@@ -187,7 +187,7 @@ def measure_view(sweep: SweepSpec, points: list[Point], store: Store) -> None:
     work: dict[str, Callable[[], object]] = {
         "view of means": lambda: refresh_board(loaded, store),
         "view of runs, means being there": lambda: refresh_board(loaded, store, every_run=True),
-        "report, for its figures": ReportFigures(loaded, store, print),
+        "report, for its figures": lambda: make_report(sweep, points, store, best=False),
     }
     for name, make in work.items():
         print(f"{name:<46} {seconds(make):8.3f} s")

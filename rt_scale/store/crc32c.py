@@ -42,11 +42,10 @@ def crc32c(data: bytes) -> int:
 @functools.cache
 def _tables() -> np.ndarray:
     """uint32 [BLOCK, 256]: what a byte contributes that so many others follow."""
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = table >> 1 ^ np.uint32(POLYNOMIAL) * (table & 1)
     tables = np.empty((BLOCK, 256), np.uint32)
-    tables[0] = table
+    tables[0] = np.arange(256)
+    for _ in range(8):
+        tables[0] = tables[0] >> 1 ^ POLYNOMIAL * (tables[0] & 1)
     for distance in range(1, BLOCK):
-        tables[distance] = tables[distance - 1] >> 8 ^ table[tables[distance - 1] & 0xFF]
+        tables[distance] = tables[distance - 1] >> 8 ^ tables[0][tables[distance - 1] & 0xFF]
     return tables

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ SWEEP = SweepSpec(
 
 
 class Reports:
-    """Stands in for the report: writes one that is made at ``clock``, and remembers what was asked for."""
+    """Stands in for the report, and remembers whether the best epoch was asked for."""
 
     def __init__(self, store: Store) -> None:
-        self.store, self.clock, self.asked = store, 100, [0][:0]
+        self.store = store
+        self.asked: list[int] = []
         self.said: list[str] = []
         self.error: InputError | None = None
 
@@ -61,8 +63,15 @@ def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reports:
     return made
 
 
-def renewing(reports: Reports) -> ReportFigures:
-    return ReportFigures([(SWEEP, POINTS)], reports.store, reports.said.append)
+def renewing(reports: Reports) -> Callable[[], None]:
+    """Renews, and waits for it."""
+    figures = ReportFigures([(SWEEP, POINTS)], reports.store, reports.said.append)
+
+    def renew() -> None:
+        figures()
+        figures.wait()
+
+    return renew
 
 
 def test_a_report_is_made_where_there_is_none_and_again_as_runs_finish(reports: Reports) -> None:
@@ -119,3 +128,18 @@ def test_making_reports_takes_a_small_part_of_the_time(reports: Reports, monkeyp
         renew()
         asked.append(len(reports.asked))
     assert asked == [1, 1, 2]
+
+
+def test_looking_does_not_wait_for_a_report(reports: Reports, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = threading.Event()
+    monkeypatch.setattr(reporting, "make_report", lambda *_: (reports.asked.append(0), made.wait(60)))
+    look = ReportFigures([(SWEEP, POINTS)], reports.store, reports.said.append)
+    for number in range(3):
+        reports.finish(POINTS[0], 100 + number)
+        look()
+    made.set()
+    look.wait()
+    assert reports.asked == [0]
+    look()
+    look.wait()
+    assert reports.asked == [0, 0]
