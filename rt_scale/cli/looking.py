@@ -71,7 +71,7 @@ def board(
 
     place, loaded = open_sweeps(files or [], overrides, store)
     say = functools.partial(open_console().print, markup=False, highlight=False)
-    figures = None if runs else ReportFigures(loaded, place, say)
+    figures = ReportFigures(loaded, place, say)
     open_board(loaded, place, every_run=runs, host=host, port=port, say=say, figures=figures)
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from rt_scale.launch.comparison import Loaded, refresh_board
 from rt_scale.spec.errors import InputError, StoreAway
 from rt_scale.store.board_server import serve
+from rt_scale.store.board_view import MEANS, SWEEP
 from rt_scale.store.store import Store
 
+MOST_TICKED = 40
+"""Runs that TensorBoard ticks at first, outside Time Series; of more it ticks none."""
 LOOK = 30.0
 """Seconds between two looks at an object store; each asks for the names of all that is in it."""
 
@@ -57,11 +63,34 @@ def open_board(
 
     def ready(address: str) -> None:
         say(f"TensorBoard: {address} (Ctrl-C ends it)")
-        if sweeps and not every_run:
-            say("It shows means over seeds, and under Images the report's figures; --runs shows the runs themselves.")
+        if sweeps:
+            for line in _hints(address, folder, every_run):
+                say(line)
 
     title = ", ".join(names) or store.root.name
     serve(folder, ready, title=title, port=port, host=host, refresh=refresh, interval=interval)
+
+
+def _hints(address: str, folder: Path, every_run: bool) -> list[str]:
+    """What is to be seen where, in lines."""
+    prefix = f"{MEANS}/" if every_run else ""
+    means = sorted({*os.listdir(folder / prefix)} - {SWEEP})
+    shown = "every run, and the means" if every_run else f"the means of {len(means)} configurations"
+    lines = [f"  It shows {shown} over seeds." + ("" if every_run else " With --runs it shows every run, too.")]
+    lines.append(f"  Figures of the report: {address}#images&regexInput={quote(f'^{SWEEP}$')}")
+    if len(os.listdir(folder)) > MOST_TICKED:
+        pattern = quote("^" + re.escape(prefix + few(means, MOST_TICKED)))
+        lines.append(f"  Intervals of some (Custom Scalars draws no run of more than {MOST_TICKED} unless it is ticked "
+                     f"or matches a filter): {address}#custom_scalars&regexInput={pattern}")  # fmt: skip
+    return lines
+
+
+def few(names: Sequence[str], most: int) -> str:
+    """The shortest beginning of the first name, up to a comma, that at most so many names have; the name if none is."""
+    parts = names[0].split(",")
+    beginnings = [",".join(parts[:count]) + "," for count in range(1, len(parts))]
+    found = (start for start in beginnings if sum(name.startswith(start) for name in names) <= most)
+    return next(found, names[0])
 
 
 def _runs(store: Store) -> Path:

@@ -99,15 +99,21 @@ def build_runs_board(board: Path, means: Path, runs: Sequence[BoardRun], metrics
     groups = {folder_name(run.group) for run in runs}
     _keep(board, {SWEEP, MEANS, *names})
     _write_settings(board, names, runs, metrics, metrics)
+    _link_derived(means / SWEEP, board / SWEEP)
     for name, run in zip(names, runs, strict=True):
         for file in (SCALARS, END):
             link_relatively(run.folder / file, board / name / file)
     _keep(board / MEANS, groups)
     for group in groups:
-        files = {path.name: path for path in (means / group).iterdir() if path.name != START}
-        _keep(board / MEANS / group, set(files))
-        for name, path in files.items():
-            link_relatively(path, board / MEANS / group / name)
+        _link_derived(means / group, board / MEANS / group)
+
+
+def _link_derived(source: Path, folder: Path) -> None:
+    """Links to a run's means or figures, and to nothing else of it: a mean is no session of its own."""
+    files = {path.name: path for path in source.iterdir() if path.name not in (START, EXPERIMENT)}
+    _keep(folder, {*files, EXPERIMENT})
+    for name, path in files.items():
+        link_relatively(path, folder / name)
 
 
 def _folder_names(labels: Iterable[str], taken: set[str]) -> list[str]:

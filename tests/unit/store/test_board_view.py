@@ -80,6 +80,7 @@ def test_a_view_of_runs_follows_them(tmp_path: Path) -> None:
 
     def build() -> None:
         build_means_board(means, runs, ["loss"], {})
+        (means / SWEEP / "events.out.tfevents.2-figures").touch()
         build_runs_board(board, means, runs, ["loss"])
 
     writer = BoardWriter(runs[1].folder)
@@ -95,6 +96,7 @@ def test_a_view_of_runs_follows_them(tmp_path: Path) -> None:
     # Means are drawn among their seeds, and are no seed of their own.
     assert curve(board / MEANS / runs[1].group, "loss") == [(3, 0.5)]
     assert START not in os.listdir(board / MEANS / runs[1].group)
+    assert [path.name for path in (board / SWEEP).iterdir() if path.is_symlink()] == ["events.out.tfevents.2-figures"]
     before = snapshot(board)
     build()
     assert snapshot(board) == before
