@@ -51,6 +51,7 @@ class ReportFigures:
             self._maker.join()
 
     def _lacks_runs(self, spec: SweepSpec, points: Sequence[Point]) -> bool:
+        """Whether the sweep's report is to be made; told once, until other runs are finished."""
         from rt_scale.launch.search import known_points
 
         paths = [self._store.run(point.spec).path / RESULT for point in known_points(spec, points, self._store)]
