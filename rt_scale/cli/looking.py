@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Annotated
@@ -52,22 +53,26 @@ def status(
 
 @app.command()
 def board(
-    file: Annotated[
-        Path | None, typer.Argument(help="A sweep file, or a bundle; without it, every run of the store.")
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Sweep files, or a bundle; without them, every run of the store."),
     ] = None,
     overrides: SetOption = None,
+    runs: Annotated[
+        bool, typer.Option("--runs", help="Every run, not only the means over seeds; loads longer.")
+    ] = False,
     store: StoreOption = None,
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 6006,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "localhost",
 ) -> None:
-    """Open TensorBoard on a sweep's comparison view."""
+    """Open TensorBoard on the comparison view of sweeps: means over seeds, HParams, and the report's figures."""
+    from rt_scale.cli.figures import ReportFigures
     from rt_scale.launch.board import open_board
 
-    place, loaded = open_sweeps([] if file is None else [file], overrides, store)
-    console = open_console()
-    if len(loaded) > 1:
-        console.print(f"The bundle holds {len(loaded)} sweeps; every run in it is shown.", highlight=False)
-    open_board(loaded[0] if len(loaded) == 1 else None, place, host=host, port=port, say=console.print)
+    place, loaded = open_sweeps(files or [], overrides, store)
+    say = functools.partial(open_console().print, markup=False, highlight=False)
+    figures = ReportFigures(loaded, place, say)
+    open_board(loaded, place, every_run=runs, host=host, port=port, say=say, figures=figures)
 
 
 @app.command()

@@ -58,6 +58,19 @@ def print_report(
     Raises:
         InputError: where none is finished, or they were on different data.
     """
+    written, finished, total = make_report(spec, points, store, best, others)
+    _show(written, finished, total, store.sweep(spec.name).board, as_json)
+    return written
+
+
+def make_report(
+    spec: SweepSpec, points: Sequence[Point], store: Store, best: bool, others: Sequence[Loaded] = ()
+) -> tuple[SweepReport, int, int]:
+    """Write what :func:`print_report` prints, which see.
+
+    Returns:
+        What was written, the number of finished runs, and that of all.
+    """
     from rt_scale.launch.sweep import finished_runs
     from rt_scale.report.merging import check_same_data, merged_points
     from rt_scale.report.sweep_report import write_report
@@ -78,8 +91,7 @@ def print_report(
         others=[each.name for each, _ in others],
     )  # fmt: skip
     store.sweep(spec.name).send(store.sweep(spec.name).report)
-    _show(written, len(finished), len(points), store.sweep(spec.name).board, as_json)
-    return written
+    return written, len(finished), len(points)
 
 
 def _of(members: Sequence[Point], finished: Sequence[tuple[Point, Any]]) -> tuple[Sequence[Point], list[Any]]:

@@ -96,7 +96,7 @@ def keep(sweep: Sweep, store: Store) -> None:
     """Record the sweep in the store, with its runs as far as they are known, and its comparison view."""
     points = known_points(sweep.spec, sweep.points, store)
     store.sweep(sweep.spec.name).write(sweep.text, [point.spec.name for point in points])
-    refresh_board(sweep.spec, sweep.points, store)
+    refresh_board([(sweep.spec, sweep.points)], store)
 
 
 def _run(

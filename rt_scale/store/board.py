@@ -7,22 +7,22 @@ order: ``1-start`` (its settings), ``2-scalars`` (its curves; later attempts app
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import struct
 import time
-from collections.abc import Iterable, Mapping
-from io import BytesIO
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 from tensorboard.compat.proto import event_pb2, summary_pb2
-from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
-from tensorboard.summary.writer.record_writer import RecordWriter
 
-from rt_scale.store.atomic import disk_errors, remove, write_if_changed
+from rt_scale.store.atomic import disk_errors, remove, write_bytes, write_if_changed
+from rt_scale.store.crc32c import masked_crc32c
 from rt_scale.store.settings import flat_settings
 
 PREFIX = "events.out.tfevents."
@@ -51,17 +51,16 @@ class BoardWriter:
             run.mkdir(parents=True, exist_ok=True)
             _cut_torn_record(run / SCALARS)
             self._file = open(run / SCALARS, "ab")  # noqa: SIM115
-            self._records = RecordWriter(self._file)
             if self._file.tell() == 0:
-                self._records.write(_version(time.time()))
+                self._file.write(_record(_version(time.time())))
             session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             first = 0 if resume_step is None else resume_step + 1
             self._write(event_pb2.Event(wall_time=time.time(), step=first, session_log=session))
 
     def _write(self, event: Any) -> None:
         with disk_errors(self._run / SCALARS):
-            self._records.write(event.SerializeToString())
-            self._records.flush()
+            self._file.write(_record(event.SerializeToString()))
+            self._file.flush()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add the point ``step`` to the curve of every tag in ``values``; readable at once by TensorBoard."""
@@ -110,17 +109,62 @@ def _version(wall_time: float) -> bytes:
 
 def event_file(events: Iterable[Any], wall_time: float) -> bytes:
     """A whole event file with these ``Event`` records, dated ``wall_time`` (seconds since 1970)."""
-    buffer = BytesIO()
-    records = RecordWriter(buffer)
-    records.write(_version(wall_time))
-    for event in events:
-        records.write(event.SerializeToString())
-    return buffer.getvalue()
+    return b"".join(map(_record, [_version(wall_time), *(event.SerializeToString() for event in events)]))
+
+
+def _record(data: bytes) -> bytes:
+    """The data of one event between its length and its checksum, as in tensorflow/core/lib/io/record_writer.h."""
+    length = struct.pack("<Q", len(data))
+    return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
 
 
 def summary_file(summary: Any, wall_time: float) -> bytes:
     """A whole event file with one summary, dated ``wall_time`` (seconds since 1970)."""
     return event_file([event_pb2.Event(wall_time=wall_time, summary=summary)], wall_time)
+
+
+def renew_events(folder: Path, kind: str, newest: int, state: object, events: Callable[[], Sequence[Any]]) -> None:
+    """Bring the derived events in a run's folder up to date; where their state has not changed, none are made.
+
+    A server that is showing the run never looks again at a file that it has read: changed events are a new file, whose
+    name is later, and whose first record takes back what the one before it said.
+
+    Args:
+        folder: the run's folder.
+        kind: what they are, as a part of the files' names; what was of another kind is removed.
+        newest: when what they are made from last changed, nanoseconds since 1970; the names are in this order.
+        state: what they are made from, by its ``repr``.
+        events: makes the ``Event`` records, from the first step on; none remove what was there.
+
+    Raises:
+        InputError, RunError: where the disk refuses or is full.
+    """
+    prefix = f"{PREFIX}2-{kind}-"
+    name = f"{prefix}{newest:020d}-{short_digest(state)}"
+    if (folder / name).exists():
+        return
+    kept = set()
+    if made := events():
+        restart = event_pb2.Event(session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+        write_bytes(folder / name, event_file([restart, *made], 0.0))
+        earlier = [path.name for path in folder.glob(f"{prefix}*") if path.name < name]
+        # The server may be in the middle of the one before.
+        kept = {name, max(earlier, default=name)}
+    for path in folder.glob(f"{PREFIX}2-*"):
+        if path.name not in kept:
+            remove(path)
+
+
+def short_digest(value: object) -> str:
+    """Twelve hexadecimal digits that stand for a value's ``repr``."""
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
+
+
+def stat_file(path: Path) -> os.stat_result | None:
+    """Size and date of a file; None where it is not there."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat()
+    return None
 
 
 def _cut_torn_record(path: Path) -> None:

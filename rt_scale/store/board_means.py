@@ -1,16 +1,13 @@
 """TensorBoard: a run for every configuration of a sweep, with means over seeds, and the charts that show them.
 
-The run of a configuration has each mean under the metric's own name, so that it is drawn among its
-seeds, and once more, with the ends of its interval, under names of their own: a margin chart wants
-three curves, and complains of runs that have some but not all of them.
+The run of a configuration has each mean under the metric's own name, so that it is a column of the
+HParams view and is drawn among its seeds, and once more, with the ends of its interval, under names of
+their own: a margin chart wants three curves, and complains of runs that have some but not all of them.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,76 +18,56 @@ from tensorboard.util import tensor_util
 
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.metric_names import parse_probe_name
-from rt_scale.store.atomic import remove, write_bytes
-from rt_scale.store.board import PREFIX, event_file
-from rt_scale.store.mean_curves import MeanCurve, mean_curves
+from rt_scale.store.board import renew_events, short_digest, stat_file
+from rt_scale.store.mean_curves import mean_curves
 from rt_scale.store.metrics import read_metrics
 
 MARGIN = "with interval"
 """First part of the names of curves that are there for the margin charts; TensorBoard lists it last."""
 
+SEEDS = "seeds"
+"""Name of the curve, of one point, that tells how many seeds the means are of: those that have begun."""
+
 _PROBES = {"linear": "linear probe", "knn": "kNN probe"}
 
 
 def write_means(folder: Path, tables: Sequence[Path], metrics: Sequence[str]) -> None:
-    """Bring the run of a configuration up to date; where no table has changed, none is read.
+    """Bring the curves of a configuration up to date; where no table has changed, none is read.
 
     Args:
-        folder: the run's folder, for this alone.
+        folder: the folder of its run.
         tables: the metrics tables of its seeds; those of seeds that have not begun need not exist.
         metrics: names of the metrics that are averaged.
 
     Raises:
         InputError, RunError: where the disk refuses or is full.
     """
-    found = [(path, stat) for path in tables if (stat := _stat(path))]
+    found = [(path, stat) for path in tables if (stat := stat_file(path))]
     state = [(path.parent.name, stat.st_size, stat.st_mtime_ns) for path, stat in found]
     newest = max((mtime for *_, mtime in state), default=0)
-    # A server that is showing the run never looks again at a file that it has read: changed means are a new file,
-    # whose name is later, and whose first record takes back what the one before it said.
-    kind = f"{PREFIX}2-mean-{_digest(list(metrics))}-"
-    name = f"{kind}{newest:020d}-{_digest(state)}"
-    if (folder / name).exists():
-        return
+    kind = f"mean-{short_digest(list(metrics))}"
+    renew_events(folder, kind, newest, state, lambda: _events([path for path, _ in found], metrics))
+
+
+def _events(tables: Sequence[Path], metrics: Sequence[str]) -> list[Any]:
+    """The means as records, in the order of their steps; none where there is none."""
     try:
-        columns = [read_metrics(path).to_pydict() for path, _ in found]
+        columns = [read_metrics(path).to_pydict() for path in tables]
     except RunError:  # A damaged table is told of by all that needs it; a view does without its mean.
-        columns = []
-    curves = mean_curves([table for table in columns if table["step"]], metrics)
-    if not curves:
-        remove(folder)
-        return
-    write_bytes(folder / name, event_file(_events(curves), 0.0))
-    earlier = [path.name for path in folder.iterdir() if path.name.startswith(kind) and path.name < name]
-    # The server may be in the middle of the one before.
-    for path in folder.iterdir():
-        if path.name not in (name, max(earlier, default=name)):
-            remove(path)
-
-
-def _stat(path: Path) -> os.stat_result | None:
-    with contextlib.suppress(FileNotFoundError):
-        return path.stat()
-    return None
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
-
-
-def _events(curves: Mapping[str, MeanCurve]) -> list[Any]:
-    restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        return []
+    begun = [table for table in columns if table["step"]]
     points: dict[int, tuple[float, Any]] = {}
-    for tag, curve in curves.items():
+    for tag, curve in mean_curves(begun, metrics).items():
         lower, upper = curve.mean - curve.half, curve.mean + curve.half
         for step, time, *values in zip(curve.steps, curve.times, curve.mean, lower, upper, strict=True):
             _, summary = points.setdefault(int(step), (float(time), summary_pb2.Summary()))
             for name, value in zip((tag, *margin_tags(tag)), (values[0], *values), strict=True):
                 summary.value.add(tag=name, simple_value=value)
-    events = [
+    if points:
+        points[max(points)][1].value.add(tag=SEEDS, simple_value=len(begun))
+    return [
         event_pb2.Event(wall_time=time, step=step, summary=summary) for step, (time, summary) in sorted(points.items())
     ]
-    return [event_pb2.Event(wall_time=0.0, step=0, session_log=restart), *events]
 
 
 def margin_tags(metric: str) -> tuple[str, str, str]:

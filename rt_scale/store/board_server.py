@@ -17,6 +17,7 @@ def serve(
     logdir: Path,
     ready: Callable[[str], None],
     *,
+    title: str,
     port: int | None = None,
     host: str = "localhost",
     refresh: Callable[[], None] | None = None,
@@ -27,9 +28,10 @@ def serve(
     Args:
         logdir: folder of a sweep's view, or of runs.
         ready: called once with the address to open.
+        title: what the browser's window says of it.
         port: where to listen; 0: any free port; None: 6006 or the next free one.
         host: interface to listen on.
-        refresh: called every ``interval`` seconds, to link runs that have begun meanwhile.
+        refresh: called every ``interval`` seconds, to take in what was computed meanwhile.
         interval: seconds between refreshes, also TensorBoard's own.
 
     Raises:
@@ -37,7 +39,7 @@ def serve(
     """
     from tensorboard import program
 
-    server = _server(logdir, host, port, interval)
+    server = _server(logdir, title, host, port, interval)
     try:
         # It prints a note on how it loads data, whatever the level of its log.
         with contextlib.redirect_stderr(StringIO()):
@@ -53,12 +55,11 @@ def serve(
                 refresh()
 
 
-def _server(logdir: Path, host: str, port: int | None, interval: float) -> Any:
+def _server(logdir: Path, title: str, host: str, port: int | None, interval: float) -> Any:
     from tensorboard import default, program
 
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
-    title = f"rt-scale: {logdir.absolute().parent.name if logdir.name == 'board' else logdir.name}"
-    arguments = ["--logdir", str(logdir), "--host", host, "--window_title", title]
+    arguments = ["--logdir", str(logdir), "--host", host, "--window_title", f"rt-scale: {title}"]
     arguments += ["--reload_interval", f"{interval:g}"] + ([] if port is None else ["--port", str(port)])
     server = program.TensorBoard(default.get_plugins())
     server.configure(argv=["tensorboard", *arguments])

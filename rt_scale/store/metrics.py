@@ -91,7 +91,8 @@ class MetricsTable:
 
 def _parse(data: bytes) -> pa.Table:
     try:
-        table = pq.read_table(BytesIO(data))
+        # Not read_table, which imports pandas, too.
+        table = pq.ParquetFile(BytesIO(data)).read()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"not a readable parquet file: {error}") from error
     if table.schema.names != SCHEMA.names:

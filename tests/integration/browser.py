@@ -27,14 +27,13 @@ T = TypeVar("T")
 SERVE = """
 import sys
 from pathlib import Path
-from rt_scale.launch.comparison import refresh_board
+from rt_scale.cli.figures import ReportFigures
+from rt_scale.launch.board import open_board
 from rt_scale.spec.sweep import load_sweep
-from rt_scale.store.board_server import serve
 from rt_scale.store.store import Store
-sweep, points = load_sweep(Path(sys.argv[1]))
-refresh = lambda: refresh_board(sweep, points, Store(Path(sys.argv[2])))
-tell = lambda address: print(address, flush=True)
-serve(refresh(), tell, port=0, host="127.0.0.1", refresh=refresh, interval=1.0)
+sweeps, store = [load_sweep(Path(sys.argv[1]))], Store(Path(sys.argv[2]))
+tell = lambda line: print(line, flush=True)
+open_board(sweeps, store, port=0, host="127.0.0.1", say=tell, figures=ReportFigures(sweeps, store, tell), interval=1.0)
 """
 # Most of TensorBoard is in shadow roots, which neither innerText nor CSS selectors look into.
 FIND = """
@@ -51,11 +50,11 @@ return found;
 
 @contextlib.contextmanager
 def served(file: Path, store: Path) -> Iterator[str]:
-    """The address of a TensorBoard on a sweep, refreshed every second."""
+    """The address of a TensorBoard on a sweep, as `rt-scale board` opens it but refreshed every second."""
     command = [sys.executable, "-c", SERVE, str(file), str(store)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert server.stdout is not None
-    found = server.stdout.readline().strip()
+    found = server.stdout.readline().removeprefix("TensorBoard: ").partition(" ")[0]
     try:
         assert found.startswith("http://127.0.0.1:"), server.communicate(timeout=60)
         yield found

@@ -37,8 +37,7 @@ SWEEP: dict[str, Any] = {
     "seeds": 2,
 }
 CONFIGURATIONS = [f"alpha={alpha},out_dim={dim}" for alpha in ("0.5", "1e-10") for dim in (16, 64)]
-RUNS = [f"{configuration},seed={seed}" for configuration in CONFIGURATIONS for seed in (0, 1)]
-MEANS = [f"mean/{configuration}" for configuration in CONFIGURATIONS]
+FIGURES = ["figures/curves-knn", "figures/curves-linear"]
 STUDENT = "probe/student/linear"
 
 
@@ -86,14 +85,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Sweep:
 
 
 @pytest.fixture(scope="module")
-def address(finished: Sweep) -> Iterator[str]:
-    with served(finished.file, finished.store.root) as found:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with opened(tmp_path_factory.mktemp("pictures")) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with opened(tmp_path_factory.mktemp("pictures")) as found:
+def address(finished: Sweep, browser: Browser) -> Iterator[str]:
+    """Once the figures are there: no report was made before, so that the board makes it."""
+    with served(finished.file, finished.store.root) as found:
+        browser.until(lambda: sorted(asked(found, "images/tags")["sweep"]) == FIGURES, FIGURES)
         yield found
 
 
@@ -108,7 +109,7 @@ def test_the_table_has_a_row_for_each_configuration_and_a_typed_column_for_each_
     browser.until(lambda: set(CONFIGURATIONS) <= set(cells(browser)), CONFIGURATIONS)
     assert browser.chrome.title == "rt-scale: demo"
     columns = ["alpha", "log10 alpha", "log2 out_dim", "student linear", "teacher linear", "student knn", "teacher knn"]
-    columns.append("train/loss")
+    columns.append("seeds")
     shown = cells(browser)
     assert shown[: len(columns) + 2] == ["Trial ID", "Show Metrics", *columns]
     rows = np.reshape(shown[len(columns) + 2 :], (-1, len(columns) + 1))
@@ -118,7 +119,7 @@ def test_the_table_has_a_row_for_each_configuration_and_a_typed_column_for_each_
     assert rows[:, 1:4].tolist() == alphas
     for row in rows:
         means = [finished.last_mean(row[0], f"probe/{column.replace(' ', '/')}") for column in columns[3:-1]]
-        means.append(finished.last_mean(row[0], "train/loss"))
+        means.append(2)
         assert [float(value) for value in row[4:]] == pytest.approx(means, rel=1e-4)
     browser.picture("hparams")
 
@@ -140,7 +141,7 @@ def test_parallel_coordinates_have_an_axis_for_everything_and_a_line_for_each_co
     browser.open(f"{address}#hparams")
     browser.click("paper-tab", "parallel")
     axes = ["alpha", "log10 alpha", "log2 out_dim", "student linear", "teacher linear", "student knn", "teacher knn"]
-    browser.until(lambda: browser.texts("text.axis-title") == [*axes, "train/loss"], axes)
+    browser.until(lambda: browser.texts("text.axis-title") == [*axes, "seeds"], axes)
     lines = browser.until(lambda: browser.find("g.foreground > path"), "lines")
     assert len({line.get_attribute("d") for line in lines}) == len(lines) == len(CONFIGURATIONS)
     ticks = [[tick.text for tick in browser.find("g.tick", axis)] for axis in browser.find("g.axis")]
@@ -171,11 +172,11 @@ def drawn(browser: Browser, card: WebElement, kind: str) -> list[str]:
 def test_a_margin_chart_has_a_line_and_a_band_for_each_configuration(
     finished: Sweep, address: str, browser: Browser
 ) -> None:
-    browser.open(f"{address}#custom_scalars&regexInput=%5Emean%2F")
+    browser.open(f"{address}#custom_scalars")
     card = chart(browser, STUDENT)
     browser.until(lambda: "Matches (4)" in card.text, "four lines")
     browser.click(".toggle-matches-button", within=card)
-    named = {f"◼ with interval/{STUDENT}/mean ({name})" for name in MEANS}
+    named = {f"◼ with interval/{STUDENT}/mean ({name})" for name in CONFIGURATIONS}
     browser.until(lambda: set(browser.texts(".match-list-entry", card)) == named, named)
     assert len(drawn(browser, card, "area")) == len(CONFIGURATIONS)
     assert "Missing" not in card.text
@@ -189,16 +190,25 @@ def test_a_margin_chart_has_a_line_and_a_band_for_each_configuration(
     browser.picture("margin")
 
 
-def test_time_series_are_named_by_what_varies(finished: Sweep, address: str, browser: Browser) -> None:
-    browser.open(f"{address}#timeseries")
+def test_what_is_shown_first_are_the_means_and_no_single_runs(finished: Sweep, address: str, browser: Browser) -> None:
+    browser.open(address)
+    shown = sorted([*CONFIGURATIONS, "sweep"])
     rows = "runs-data-table tb-data-table-content-row"
-    browser.until(lambda: sorted(browser.texts(rows)) == sorted([".", *RUNS, *MEANS]), [*RUNS, *MEANS])
+    browser.until(lambda: sorted(browser.texts(rows)) == shown, shown)
     groups = browser.until(lambda: browser.texts("metrics-card-group-toolbar"), "groups")
-    assert groups == ["distance2 cards", "probe6 cards", "train5 cards", "with interval30 cards"]
+    cards = ["distance2 cards", "figures2 cards", "probe6 cards", "seeds", "train2 cards", "with interval30 cards"]
+    assert groups == cards
     browser.picture("timeseries")
-    # Of the runs, those of the configurations alone: the table under the chart has their last means.
-    browser.open(f"{address}?runFilter=%5Emean%2F&tagFilter=%5Eprobe%2Fstudent%2Flinear%24#timeseries")
-    browser.until(lambda: sorted(browser.texts(rows)) == MEANS, MEANS)
+
+
+def test_the_figures_of_the_report_are_images(finished: Sweep, address: str, browser: Browser) -> None:
+    browser.open(f"{address}#images")
+    selector, count = "img[src*=individualImage]", len(FIGURES)
+    browser.until(lambda: sum(each.get_property("naturalWidth") > 0 for each in browser.find(selector)) == count, "two")
+    folder = finished.store.sweep("demo").report
+    figures = {(folder / f"{name.removeprefix('figures/')}.png").read_bytes() for name in FIGURES}
+    assert {read(str(image.get_property("src"))) for image in browser.find(selector)} == figures
+    browser.picture("images")
 
 
 def test_means_follow_the_seeds_while_one_watches(tmp_path: Path, data_dir: Path, browser: Browser) -> None:
@@ -217,7 +227,7 @@ def test_means_follow_the_seeds_while_one_watches(tmp_path: Path, data_dir: Path
         compute(second, sweep, data_dir)
 
         def known() -> bool:
-            return "NaN" not in answer(address, "mean/alpha=0.5", f"with interval/{STUDENT}/lower")
+            return "NaN" not in answer(address, "alpha=0.5", f"with interval/{STUDENT}/lower")
 
         browser.until(known, "an interval")
         browser.open(f"{address}#custom_scalars")
@@ -227,11 +237,22 @@ def test_means_follow_the_seeds_while_one_watches(tmp_path: Path, data_dir: Path
         values = np.array([sweep.curve(point, STUDENT) for point in (first, second)])
         mean, half = values.mean(axis=0), stats.t.ppf(0.975, 1) * values.std(axis=0, ddof=1) / np.sqrt(2)
         for name, expected in (("mean", mean), ("lower", mean - half), ("upper", mean + half)):
-            assert answer(address, "mean/alpha=0.5", f"with interval/{STUDENT}/{name}") == pytest.approx(expected)
+            assert answer(address, "alpha=0.5", f"with interval/{STUDENT}/{name}") == pytest.approx(expected)
 
 
 def answer(address: str, run: str, tag: str) -> list[float | str]:
     """What the server tells the charts; "NaN" is text."""
     question = urllib.parse.urlencode({"run": run, "tag": tag})
-    with urllib.request.urlopen(f"{address}data/plugin/custom_scalars/scalars?{question}") as reply:
-        return [value for _, _, value in json.load(reply)["tag_to_events"][tag]]
+    return [value for _, _, value in asked(address, f"custom_scalars/scalars?{question}")["tag_to_events"][tag]]
+
+
+def asked(address: str, question: str) -> Any:
+    """What a plugin of the server answers."""
+    return json.loads(read(f"{address}data/plugin/{question}"))
+
+
+def read(address: str) -> bytes:
+    """What is there."""
+    with urllib.request.urlopen(address) as reply:
+        data: bytes = reply.read()
+    return data

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rt_scale.launch.comparison import board_metrics, board_runs, refresh_board
+from rt_scale.launch.comparison import board_figures, board_metrics, board_runs, refresh_board, together
 from rt_scale.spec.sweep import SweepSpec, expand
 from rt_scale.store.store import Store
 
@@ -65,11 +65,50 @@ def test_a_wide_axis_is_shown_by_its_logarithm_too_which_0_has_not() -> None:
     assert shown({"student.alpha": [0, 0.0011, 1]})["alpha=0,seed=0"] == {"alpha": 0}
 
 
-def test_the_view_is_made_in_the_sweeps_folder(tmp_path: Path) -> None:
+def test_what_follows_from_another_axis_is_no_part_of_a_name() -> None:
+    pairs = {"encoder.name": ["resnet18", "vgg11"], "data.size": [16, 32]}
+    runs = shown({"student.alpha": [0.5, 1.0]}, zip=[pairs])
+    assert list(runs)[:2] == ["alpha=0.5,encoder.name=resnet18,seed=0", "alpha=0.5,encoder.name=vgg11,seed=0"]
+    assert runs["alpha=1,encoder.name=vgg11,seed=0"] == {"alpha": 1.0, "encoder.name": "vgg11", "data.size": 32}
+
+
+def test_the_views_are_made_in_the_sweeps_folder(tmp_path: Path) -> None:
     sweep = SweepSpec(name="a", base=BASE, axes={"student.alpha": [0.5, 1.0]})
-    board = refresh_board(sweep, expand(sweep), Store(tmp_path))
+    board = refresh_board([(sweep, expand(sweep))], Store(tmp_path))
     assert board == tmp_path / "sweeps" / "a" / "board"
-    assert {"alpha=0.5,seed=0", "alpha=1,seed=0"} < set(os.listdir(board))
+    assert sorted(os.listdir(board)) == ["alpha=0.5", "alpha=1", "sweep"]
+    single = refresh_board([(sweep, expand(sweep))], Store(tmp_path), every_run=True)
+    assert single == tmp_path / "sweeps" / "a" / "board-runs"
+    assert sorted(os.listdir(single)) == ["alpha=0.5,seed=0", "alpha=1,seed=0", "mean", "sweep"]
+
+
+def test_several_sweeps_are_one_view_with_their_names_as_an_axis(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    sweeps = [
+        SweepSpec(name="a", base=BASE, axes={"student.alpha": [0.5, 1.0]}),
+        SweepSpec(name="b", base=BASE, axes={"projector.out_dim": [16, 64]}),
+        SweepSpec(name="c", base=BASE, seeds=2),
+    ]
+    loaded = [(sweep, expand(sweep)) for sweep in sweeps]
+    names = ["sweep=a,alpha=0.5", "sweep=a,alpha=1", "sweep=b,out_dim=16", "sweep=b,out_dim=64", "sweep=c"]
+    runs = board_runs(together(loaded, store), store)
+    assert list(dict.fromkeys(run.group for run in runs)) == names
+    assert [run.label for run in runs][-2:] == ["sweep=c,seed=0", "sweep=c,seed=1"]
+    assert [run.values for run in runs][1:3] == [{"sweep": "a", "alpha": 1.0}, {"sweep": "b", "log2 out_dim": 4}]
+    board = refresh_board(loaded, store)
+    assert board == tmp_path / "sweeps" / "a" / "board-with-b-c"
+    assert sorted(os.listdir(board)) == ["sweep", *names]
+
+
+def test_figures_are_those_of_the_reports(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for path in ("a/report/figure-3.png", "a/report/with-b/figure-4.png", "a/report/figure-3.svg", "b/report/c.png"):
+        (tmp_path / "sweeps" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sweeps" / path).touch()
+    of_a = {"figure-3": "a/report/figure-3.png", "with-b/figure-4": "a/report/with-b/figure-4.png"}
+    assert board_figures(["a"], store) == {f"figures/{name}": tmp_path / "sweeps" / of_a[name] for name in of_a}
+    assert list(board_figures(["a", "b"], store)) == [*(f"figures of a/{name}" for name in of_a), "figures of b/c"]
+    assert board_figures(["none"], store) == {}
 
 
 def test_what_a_classifier_reaches_is_a_column_of_supervised_sweeps_alone() -> None:

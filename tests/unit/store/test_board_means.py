@@ -12,7 +12,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.util import tensor_util
 
 from rt_scale.store import board_means as module
-from rt_scale.store.board_means import layout_summary, margin_tags, write_means
+from rt_scale.store.board_means import SEEDS, layout_summary, margin_tags, write_means
 from rt_scale.store.metrics import MetricsTable
 from tests.unit.store.boards import curve
 
@@ -43,7 +43,8 @@ def test_means_and_the_ends_of_their_intervals(tmp_path: Path, tables: list[Path
         f"with interval/{NAME}/upper": [0.2 + half[0], 0.4 + half[1]],
     }
     tags = EventAccumulator(str(tmp_path / "mean")).Reload().Tags()["tensors"]
-    assert sorted(tags) == sorted(expected)
+    assert sorted(tags) == sorted([*expected, SEEDS])
+    assert curve(tmp_path / "mean", SEEDS) == [(1, 3.0)]
     for tag, values in expected.items():
         points = curve(tmp_path / "mean", tag)
         assert [step for step, _ in points] == [0, 1]
@@ -94,7 +95,7 @@ def test_other_metrics_are_other_means(tmp_path: Path, tables: list[Path]) -> No
 
 
 @pytest.mark.parametrize("damage", ["empty", "missing", "torn"])
-def test_where_there_is_no_mean_there_is_no_run(tmp_path: Path, tables: list[Path], damage: str) -> None:
+def test_where_there_is_no_mean_there_is_no_curve(tmp_path: Path, tables: list[Path], damage: str) -> None:
     write_means(tmp_path / "mean", tables, [NAME])
     for path in tables:
         path.unlink()
@@ -103,7 +104,7 @@ def test_where_there_is_no_mean_there_is_no_run(tmp_path: Path, tables: list[Pat
     if damage == "torn":
         tables[0].write_bytes(b"PAR1")
     write_means(tmp_path / "mean", tables, [NAME])
-    assert not (tmp_path / "mean").exists()
+    assert list((tmp_path / "mean").iterdir()) == []
 
 
 def test_charts_are_grouped_by_what_they_measure() -> None:

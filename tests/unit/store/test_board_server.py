@@ -15,4 +15,4 @@ def test_a_port_in_use_is_bad_input(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=rf"{port}.*--port"):
-            serve(tmp_path, print, port=port)
+            serve(tmp_path, print, title="demo", port=port)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,16 @@ import pytest
 from tensorboard.plugins.hparams import api_pb2, metadata
 
 from rt_scale.store.board import END, SCALARS, START, BoardWriter
-from rt_scale.store.board_view import EXPERIMENT, MEANS, MOST_LISTED, BoardRun, build_sweep_board
+from rt_scale.store.board_means import SEEDS
+from rt_scale.store.board_view import (
+    EXPERIMENT,
+    MEANS,
+    MOST_LISTED,
+    SWEEP,
+    BoardRun,
+    build_means_board,
+    build_runs_board,
+)
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import METRICS
 from tests.unit.store.boards import curve, plugin_data
@@ -32,55 +42,84 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def test_view_of_a_sweep(tmp_path: Path) -> None:
-    board, runs = tmp_path / "sweeps" / "demo" / "board", sweep(tmp_path)
-    build_sweep_board(board, runs, ["probe/student/linear"])
-    assert sorted(os.listdir(board)) == sorted([EXPERIMENT, MEANS, *(run.label for run in runs)])
-    assert os.listdir(board / runs[0].label) == [START]
-    experiment = plugin_data(board / EXPERIMENT)[metadata.EXPERIMENT_TAG]
-    assert {info.name for info in experiment.hparam_infos} == {"student.alpha", "encoder.norm"}
+def measured(run: BoardRun, value: float) -> None:
+    table = MetricsTable(run.folder / METRICS)
+    table.append(3, 1.0, {"loss": value, "other": value})
+    table.flush()
+
+
+@pytest.mark.parametrize("every_run", [False, True])
+def test_a_view_declares_what_the_sweep_varies(tmp_path: Path, every_run: bool) -> None:
+    """A session for each configuration, or for each run, in the group of its configuration."""
+    board, runs = tmp_path / "board", sweep(tmp_path)
+    names, groups = ["alpha=0.5", "alpha=1"], ["alpha=0.5", "alpha=1"]
+    metrics = ["probe/student/linear", "a", "b", "c", "d"]
+    build_means_board(board, runs, metrics, {})
+    columns = ["student linear", "a", "b", "c", SEEDS, "d"]
+    if every_run:
+        board, means = tmp_path / "single", board
+        names, groups = [run.label for run in runs], [run.group for run in runs]
+        build_runs_board(board, means, runs, metrics)
+        columns.remove(SEEDS)
+        assert os.listdir(board / names[0]) == [START]
+    assert sorted(os.listdir(board)) == sorted([*names, SWEEP, *([MEANS] if every_run else [])])
+    experiment = plugin_data(board / SWEEP / EXPERIMENT)[metadata.EXPERIMENT_TAG]
     domains = {info.name: list(info.domain_discrete) for info in experiment.hparam_infos}
-    assert domains["student.alpha"] == [0.5, 1.0]
-    assert domains["encoder.norm"] == ["none"]
-    assert [info.name.tag for info in experiment.metric_infos] == ["probe/student/linear"]
-    assert [info.display_name for info in experiment.metric_infos] == ["student linear"]
-    records = [plugin_data(board / run.label / START)[metadata.SESSION_START_INFO_TAG] for run in runs]
-    assert [record.group_name for record in records] == ["alpha=0.5", "alpha=0.5", "alpha=1"]
-    assert [record.hparams["student.alpha"].number_value for record in records] == [0.5, 0.5, 1.0]
+    assert domains == {"student.alpha": [0.5, 1.0], "encoder.norm": ["none"]}
+    assert [info.display_name for info in experiment.metric_infos] == columns
+    assert experiment.metric_infos[0].name.tag == metrics[0]
+    records = [plugin_data(board / name / START)[metadata.SESSION_START_INFO_TAG] for name in names]
+    assert [record.group_name for record in records] == groups
+    assert [record.hparams["student.alpha"].number_value for record in records] == [
+        float(group.removeprefix("alpha=")) for group in groups
+    ]
 
 
-def test_view_follows_its_runs(tmp_path: Path) -> None:
-    board, runs = tmp_path / "sweeps" / "demo" / "board", sweep(tmp_path)
-    build_sweep_board(board, runs, ["loss"])
+def test_a_view_of_runs_follows_them(tmp_path: Path) -> None:
+    board, means, runs = tmp_path / "sweeps" / "demo" / "board-runs", tmp_path / "means", sweep(tmp_path)
+
+    def build() -> None:
+        build_means_board(means, runs, ["loss"], {})
+        (means / SWEEP / "events.out.tfevents.2-figures").touch()
+        build_runs_board(board, means, runs, ["loss"])
+
     writer = BoardWriter(runs[1].folder)
     writer.scalars(1, {"loss": 1.0})
-    build_sweep_board(board, runs, ["loss"])
+    build()
     assert curve(board / runs[1].label, "loss") == [(1, 1.0)]
     writer.scalars(2, {"loss": 2.0})
     writer.close("done")
-    build_sweep_board(board, runs, ["loss"])
+    measured(runs[1], 0.5)
+    build()
     assert curve(board / runs[1].label, "loss") == [(1, 1.0), (2, 2.0)]
     assert metadata.SESSION_END_INFO_TAG in plugin_data(board / runs[1].label / END)
+    # Means are drawn among their seeds, and are no seed of their own.
+    assert curve(board / MEANS / runs[1].group, "loss") == [(3, 0.5)]
+    assert START not in os.listdir(board / MEANS / runs[1].group)
+    assert [path.name for path in (board / SWEEP).iterdir() if path.is_symlink()] == ["events.out.tfevents.2-figures"]
     before = snapshot(board)
-    build_sweep_board(board, runs, ["loss"])
+    build()
     assert snapshot(board) == before
     shutil.rmtree(board)
-    build_sweep_board(board, runs, ["loss"])
+    build()
     assert {name: data for name, (_, data) in snapshot(board).items()} == {
         name: data for name, (_, data) in before.items()
     }
-    moved = tmp_path.rename(tmp_path.with_name("moved")) / "sweeps" / "demo" / "board"
+    moved = tmp_path.rename(tmp_path.with_name("moved")) / "sweeps" / "demo" / "board-runs"
     assert curve(moved / runs[1].label, "loss") == [(1, 1.0), (2, 2.0)]
 
 
-def test_view_drops_what_left_the_sweep(tmp_path: Path) -> None:
-    board, runs = tmp_path / "board", sweep(tmp_path)
+def test_views_drop_what_left_the_sweep(tmp_path: Path) -> None:
+    board, single, runs = tmp_path / "board", tmp_path / "single", sweep(tmp_path)
     BoardWriter(runs[2].folder).close()
-    build_sweep_board(board, runs, ["loss"])
-    build_sweep_board(board, runs[:2], ["loss", "kl"])
-    assert sorted(os.listdir(board)) == sorted([EXPERIMENT, MEANS, runs[0].label, runs[1].label])
+    for members, metrics in ((runs, ["loss"]), (runs[:2], ["loss", "kl"])):
+        build_means_board(board, members, metrics, {})
+        build_runs_board(single, board, members, metrics)
+    assert sorted(os.listdir(board)) == sorted([SWEEP, runs[0].group])
+    assert sorted(os.listdir(single)) == sorted([SWEEP, MEANS, runs[0].label, runs[1].label])
+    assert os.listdir(single / MEANS) == [runs[0].group]
     assert (runs[2].folder / SCALARS).exists()
-    experiment = plugin_data(board / EXPERIMENT)[metadata.EXPERIMENT_TAG]
+    experiment = plugin_data(single / SWEEP / EXPERIMENT)[metadata.EXPERIMENT_TAG]
     assert [info.name.tag for info in experiment.metric_infos] == ["loss", "kl"]
 
 
@@ -98,8 +137,8 @@ def test_view_drops_what_left_the_sweep(tmp_path: Path) -> None:
 def test_axes_are_declared_with_their_domains(tmp_path: Path, values: list[Any], kind: int, domain: Any) -> None:
     """Few numbers are chosen one by one, of many a range."""
     runs = [BoardRun(f"x={value}", f"x={value}", tmp_path / "run", {"x": value}) for value in values]
-    build_sweep_board(tmp_path / "board", runs, [])
-    (info,) = plugin_data(tmp_path / "board" / EXPERIMENT)[metadata.EXPERIMENT_TAG].hparam_infos
+    build_means_board(tmp_path / "board", runs, [], {})
+    (info,) = plugin_data(tmp_path / "board" / SWEEP / EXPERIMENT)[metadata.EXPERIMENT_TAG].hparam_infos
     assert info.type == kind
     interval = (info.domain_interval.min_value, info.domain_interval.max_value)
     assert (interval if info.HasField("domain_interval") else list(info.domain_discrete)) == domain
@@ -108,23 +147,27 @@ def test_axes_are_declared_with_their_domains(tmp_path: Path, values: list[Any],
 def test_a_configuration_has_the_means_of_its_seeds(tmp_path: Path) -> None:
     board, runs = tmp_path / "board", sweep(tmp_path)
     for run, value in zip(runs, (0.25, 0.75, 2.0), strict=True):
-        table = MetricsTable(run.folder / METRICS)
-        table.append(3, 1.0, {"loss": value, "other": value})
-        table.flush()
-    build_sweep_board(board, runs, ["loss"])
-    assert sorted(os.listdir(board / MEANS)) == ["alpha=0.5", "alpha=1"]
-    assert [curve(board / MEANS / name, "loss") for name in ("alpha=0.5", "alpha=1")] == [[(3, 0.5)], [(3, 2.0)]]
+        measured(run, value)
+    build_means_board(board, runs, ["loss"], {})
+    assert [curve(board / name, "loss") for name in ("alpha=0.5", "alpha=1")] == [[(3, 0.5)], [(3, 2.0)]]
+    assert [curve(board / name, SEEDS) for name in ("alpha=0.5", "alpha=1")] == [[(3, 2.0)], [(3, 1.0)]]
     before = snapshot(board)
-    build_sweep_board(board, runs, ["loss"])
+    build_means_board(board, runs, ["loss"], {})
     assert snapshot(board) == before
-    build_sweep_board(board, runs[1:2], ["loss"])
-    assert os.listdir(board / MEANS) == ["alpha=0.5"]
-    assert curve(board / MEANS / "alpha=0.5", "loss") == [(3, 0.75)]
+    build_means_board(board, runs[1:2], ["loss"], {})
+    assert curve(board / "alpha=0.5", "loss") == [(3, 0.75)]
 
 
 def test_labels_must_differ(tmp_path: Path) -> None:
-    run = BoardRun("a/b", "g", tmp_path / "run", {})
-    with pytest.raises(ValueError, match="labels must differ"):
-        build_sweep_board(tmp_path / "board", [run, BoardRun("a_b", "g", tmp_path / "other", {})], [])
+    run, other = (BoardRun(name, name, tmp_path / "run", {}) for name in ("a/b", "a_b"))
+    builds: list[Callable[[list[BoardRun]], None]] = [
+        lambda runs: build_means_board(tmp_path / "board", runs, [], {}),
+        lambda runs: build_runs_board(tmp_path / "single", tmp_path / "board", runs, []),
+    ]
+    for build in builds:
+        with pytest.raises(ValueError, match=r"labels must differ: \['a_b'\]"):
+            build([run, other])
+        with pytest.raises(ValueError, match=r"labels must differ: \['sweep'\]"):
+            build([BoardRun(SWEEP, SWEEP, tmp_path / "run", {})])
     with pytest.raises(ValueError, match=r"labels must differ: \['mean'\]"):
-        build_sweep_board(tmp_path / "board", [BoardRun(MEANS, "g", tmp_path / "run", {})], [])
+        builds[1]([BoardRun(MEANS, "g", tmp_path / "run", {})])
