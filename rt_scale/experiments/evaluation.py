@@ -68,7 +68,7 @@ class Evaluation:
         for data, prober in self.probers.items():
             self.stage(f"probing input pixels{_on(data)}")
             values |= _named("input", data, prober.probe_input(self.seed))
-        return values if self.spec.teacher.moves else values | self._networks({"teacher": self.teacher})
+        return values if self.spec.teacher.moves else values | self._measure_teacher()
 
     def changing(self) -> dict[str, float]:
         """Measure the student as it is now, and a teacher that moves."""
@@ -77,6 +77,9 @@ class Evaluation:
         if self.spec.probe.statistics:
             values |= geometry(self.student, self.references)
         return values
+
+    def _measure_teacher(self) -> dict[str, float]:
+        return self._networks({"teacher": self.teacher})
 
     def _networks(self, networks: Mapping[str, Network]) -> dict[str, float]:
         """Probe networks by role on every data set, all of them together on each, and describe them on the main one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -84,7 +84,7 @@ class LinearProbes:
         batched.load(problems, [starts[seed] for seed in seeds])
         for _ in range(self.epochs):
             orders = {seed: torch.randperm(batched.sizes.samples, generator=each) for seed, each in generators.items()}
-            for index in self._batches(batched.rows_of([orders[seed] for seed in seeds])):
+            for index in torch.split(batched.rows_of([orders[seed] for seed in seeds]), self.batch_size, dim=1):
                 step(index)
         return [[Classifier(*each) for each in of_problem] for of_problem in batched.classifiers()]
 
@@ -96,6 +96,7 @@ class LinearProbes:
     def _machine(self, problems: Sequence[Problem]) -> tuple[BatchedClassifiers, GraphedStep]:
         sizes = Sizes.of(problems, self.classes, views=2 if self.standardized else 1)
         if self._kept is None or self._kept[0].sizes != sizes:
+            self._kept = None  # frees its memory before more is taken
             batched = BatchedClassifiers(sizes, self.lr)
             step = GraphedStep(batched.step, (sizes.problems, self.batch_size), batched.state)
             if sizes.device.type != "cuda":
@@ -106,6 +107,3 @@ class LinearProbes:
     def _start(self, width: int, generator: torch.Generator) -> Tensor:
         """Weights [C * D] and biases [C] in one vector."""
         return torch.empty((width + 1) * self.classes).uniform_(-(width**-0.5), width**-0.5, generator=generator)
-
-    def _batches(self, order: Tensor) -> Iterator[Tensor]:
-        yield from torch.split(order, self.batch_size, dim=1)
