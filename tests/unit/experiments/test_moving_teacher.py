@@ -70,10 +70,16 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("changes", MOVING.values(), ids=MOVING)
 def test_it_is_probed_anew_at_every_evaluation(
-    tiny: Tiny, settings: Make, probed: list[int], changes: dict[str, Any]
+    tiny: Tiny, settings: Make, probed: list[int], changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    together = []
+    probe_features = Prober.probe_features
+    monkeypatch.setattr(
+        Prober, "probe_features", lambda self, given: together.append(len(given)) or probe_features(self, given)
+    )
     spec, given = tiny({**changes, "probe.statistics": True, "train.epochs": 3}), settings()
     run(spec, given)
+    assert together == [1, 2, 2, 2, 2]  # the input, then both networks as one batch
     teacher, student = probed[:2]
     assert probed == [teacher, student] * 4
     found = series(given.store.run(spec))
