@@ -11,6 +11,9 @@ from torch import Tensor
 from rt_scale.probing.batched import BatchedClassifiers, Problem, Sizes
 from rt_scale.probing.graphed import GraphedStep
 
+_KEPT_ON = ("cuda",)
+"""Kinds of devices on which buffers are kept for the graph's sake; elsewhere memory is freed between evaluations."""
+
 
 class Classifier(NamedTuple):
     """A linear classifier.
@@ -99,7 +102,7 @@ class LinearProbes:
             self._kept = None  # frees its memory before more is taken
             batched = BatchedClassifiers(sizes, self.lr)
             step = GraphedStep(batched.step, (sizes.problems, self.batch_size), batched.state)
-            if sizes.device.type != "cuda":
+            if sizes.device.type not in _KEPT_ON:
                 return batched, step
             self._kept = batched, step
         return self._kept

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rt_scale.probing.batched import Problem
+from rt_scale.probing import linear
+from rt_scale.probing.batched import BatchedClassifiers, Problem
 from rt_scale.probing.features import standardise
 from rt_scale.probing.linear import Classifier, LinearProbes
 
@@ -76,11 +77,21 @@ def test_a_second_fit_starts_from_nothing() -> None:
     assert equal(probes.fit([Problem(*clouds(50, 0), 0)])[0], fit(standardized=True))
 
 
-def test_classifiers_are_not_changed_by_the_next_fit() -> None:
-    probes = LinearProbes(3, **QUICK)
+def test_kept_buffers_serve_the_next_fit_of_the_same_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, with the memory of this machine."""
+    made, alone = [], fit(standardized=True)
+    monkeypatch.setattr(linear, "_KEPT_ON", ("cpu",))
+    monkeypatch.setattr(linear, "BatchedClassifiers", lambda *given: made.append(given) or BatchedClassifiers(*given))
+    probes = LinearProbes(3, standardized=True, **QUICK)
     first = probes.fit([Problem(*clouds(50, 0), 0)])[0]
-    probes.fit([Problem(*clouds(50, 3), 4)])
-    assert equal(first, fit())
+    other = probes.fit([Problem(*clouds(50, 3), 4)])[0]
+    assert len(made) == 1
+    assert equal(first, alone)
+    assert not equal(first, other)
+    probes.fit([Problem(*clouds(40, 3), 4)])
+    assert equal(probes.fit([Problem(*clouds(50, 0), 0)])[0], first)
+    assert len(made) == 3
+    assert probes.plain_because is None
 
 
 @pytest.mark.parametrize("other", [torch.zeros(50, 3), torch.zeros(49, 2), torch.zeros(50, 2, dtype=torch.float64)])
