@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 
@@ -61,7 +62,7 @@ class GraphedStep:
     def _wanted(self, index: Tensor) -> Capture | None:
         if self._plain_steps < WARM_UP or self.plain_because is not None:
             return None
-        return self._capture or (capture_on_cuda if index.is_cuda else None)
+        return self._capture or (functools.partial(capture_on_cuda, index.device) if index.is_cuda else None)
 
     def _adopt(self, capture: Capture, index: Tensor) -> None:
         """Do the step on ``index`` plainly, and replay from now on if a replay does the same."""
@@ -99,11 +100,14 @@ class GraphedStep:
         )
 
 
-def capture_on_cuda(work: Callable[[], None]) -> Replay:
-    """Record ``work`` on the current CUDA device; calls of other threads do not disturb it."""
+def capture_on_cuda(device: torch.device, work: Callable[[], None]) -> Replay:
+    """Record ``work`` on a CUDA device; calls of other threads do not disturb it."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        work()
+    # A stream of its own: the one that torch would share belongs to the device of the process's first capture.
+    with torch.cuda.device(device):
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            work()
     return graph.replay
 
 
