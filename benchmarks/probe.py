@@ -111,11 +111,10 @@ def parts(bench: Bench) -> list[Part]:
     probe, classes = bench.spec.probe, bench.classes
     train, test, _ = bench.prober.embed_network(bench.student, 0)
     fitted, held = (paper_style.embed(bench.student, loader) for loader in bench.loaders)
-    train_z, _ = standardise(train.x, test.x)
     (samples, width), tested = train.x.shape, len(test.y)
     apart = LinearProbes(classes, epochs=probe.epochs, batch_size=probe.batch_size, lr=probe.lr)
     both = LinearProbes(classes, standardized=True, epochs=probe.epochs, batch_size=probe.batch_size, lr=probe.lr)
-    raw, standardised = Problem(*train, 0), Problem(train_z, train.y, 0)
+    raw, standardised = Problem(*train, 0), Problem(standardise(train.x, test.x)[0], train.y, 0)
     # Logits and the gradient of the weights, a multiplication and an addition each.
     linear, neighbours = 4.0 * probe.epochs * samples * width * classes, 2.0 * samples * tested * width
     return [
