@@ -125,25 +125,23 @@ def evaluate(
     """Linear and kNN accuracy of every encoder: embedded through the DataLoader, probed batch by batch."""
     values = {}
     for name, encoder in encoders.items():
-        fitted, measured = embed(encoder, train), embed(encoder, test)
-        values[f"{name}/linear"] = linear(fitted, measured, classes, epochs, lr)
-        values[f"{name}/knn"] = knn(fitted, measured, classes, k)
+        fitted, measured = _embed(encoder, train), _embed(encoder, test)
+        values[f"{name}/linear"] = _linear(fitted, measured, classes, epochs, lr)
+        values[f"{name}/knn"] = _knn(fitted, measured, classes, k)
     return values
 
 
 Embedded = list[tuple[Tensor, Tensor]]
-"""Batches of embeddings and labels, on the encoder's device."""
+"""Batches of embeddings and labels, on the CPU."""
 
 _PROBE_BATCH = 256
 
 
 @torch.no_grad()
-def embed(encoder: nn.Module, loader: DataLoader[Tensor]) -> Embedded:
-    """A whole split in evaluation mode."""
+def _embed(encoder: nn.Module, loader: DataLoader[Tensor]) -> Embedded:
     was_training = encoder.training
     encoder.eval()
-    device = next(encoder.parameters()).device
-    embedded = [(encoder(inputs.to(device)), labels.to(device)) for inputs, labels in loader]
+    embedded = [(encoder(inputs).cpu(), labels) for inputs, labels in loader]
     encoder.train(was_training)
     return embedded
 
@@ -152,9 +150,8 @@ def _joined(batched: Embedded) -> tuple[Tensor, Tensor]:
     return torch.cat([x for x, _ in batched]), torch.cat([y for _, y in batched])
 
 
-def linear(train: Embedded, test: Embedded, classes: int, epochs: int, lr: float) -> float:
-    """Accuracy of a linear classifier on embeddings as they are."""
-    classifier = nn.Linear(train[0][0].shape[1], classes, device=train[0][0].device)
+def _linear(train: Embedded, test: Embedded, classes: int, epochs: int, lr: float) -> float:
+    classifier = nn.Linear(train[0][0].shape[1], classes)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=lr)
     features, labels = _joined(train)
     for _ in range(epochs):
@@ -169,8 +166,7 @@ def linear(train: Embedded, test: Embedded, classes: int, epochs: int, lr: float
     return right / sum(len(y) for _, y in test)
 
 
-def knn(train: Embedded, test: Embedded, classes: int, k: int) -> float:
-    """Accuracy of the k-nearest-neighbour vote."""
+def _knn(train: Embedded, test: Embedded, classes: int, k: int) -> float:
     features, labels = _joined(train)
     right = 0
     for x, y in test:

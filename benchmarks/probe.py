@@ -110,7 +110,7 @@ def parts(bench: Bench) -> list[Part]:
     """Embedding, linear probes apart and together, nearest neighbours."""
     probe, classes = bench.spec.probe, bench.classes
     train, test, _ = bench.prober.embed_network(bench.student, 0)
-    fitted, held = (paper_style.embed(bench.student, loader) for loader in bench.loaders)
+    fitted, held = (paper_style._embed(bench.student, loader) for loader in bench.loaders)
     (samples, width), tested = train.x.shape, len(test.y)
     apart = LinearProbes(classes, epochs=probe.epochs, batch_size=probe.batch_size, lr=probe.lr)
     both = LinearProbes(classes, standardized=True, epochs=probe.epochs, batch_size=probe.batch_size, lr=probe.lr)
@@ -122,13 +122,13 @@ def parts(bench: Bench) -> list[Part]:
             "embedding",
             float(bench.image_flops * (samples + tested)),
             lambda: bench.prober.embed_network(bench.student, 0),
-            lambda: [paper_style.embed(bench.student, loader) for loader in bench.loaders],
+            lambda: [paper_style._embed(bench.student, loader) for loader in bench.loaders],
         ),
         Part(
             "linear, raw",
             linear,
             lambda: apart.fit([raw]),
-            lambda: paper_style.linear(fitted, held, classes, probe.epochs, probe.lr),
+            lambda: paper_style._linear(fitted, held, classes, probe.epochs, probe.lr),
         ),
         Part("linear, standardised", linear, lambda: apart.fit([standardised])),
         Part("both in one batch", 2 * linear, lambda: both.fit([raw])),
@@ -137,7 +137,7 @@ def parts(bench: Bench) -> list[Part]:
             f"{probe.knn}-NN, raw",
             neighbours,
             lambda: knn_accuracy(*train, *test, k=probe.knn, classes=classes),
-            lambda: paper_style.knn(fitted, held, classes, probe.knn),
+            lambda: paper_style._knn(fitted, held, classes, probe.knn),
         ),
     ]
 
