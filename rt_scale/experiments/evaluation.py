@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rt_scale.data.loader import OrderedLoader
 from rt_scale.data.prepared import Prepared
@@ -14,7 +14,7 @@ from rt_scale.data.resident import ResidentLoader
 from rt_scale.experiments.check import Sets
 from rt_scale.experiments.needs import probed_size
 from rt_scale.models.pair import Network, Pair
-from rt_scale.probing.features import Split, ToInputs, embed, evaluation_mode
+from rt_scale.probing.features import Features, embed, evaluation_mode
 from rt_scale.probing.geometry import geometry
 from rt_scale.probing.prober import Prober
 from rt_scale.probing.statistics import agreement, feature_statistics
@@ -22,9 +22,12 @@ from rt_scale.spec.metric_names import ProbeName
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.seeding import stream
 from rt_scale.training.dist import ALONE, Group
-from rt_scale.training.distillation import arithmetic
+from rt_scale.training.distillation import arithmetic, parameter_dtype
 from rt_scale.training.means import Means
 from rt_scale.training.supervised import supervised_cross_entropy
+
+_ROWS = 4096
+"""Embeddings that go through a projector at a time: its hidden layers are wider than they are."""
 
 Stage = Callable[[str], None]
 
@@ -70,38 +73,42 @@ class Evaluation:
 
     def changing(self) -> dict[str, float]:
         """Measure the student as it is now, and a teacher that moves."""
-        values = self._measure_teacher() if self.spec.teacher.moves else {}
-        statistics: dict[str, float] = {}
-
-        def describe(test: Tensor) -> None:
-            statistics.update(_features("student", feature_statistics(test)))
-            alike = agreement(test, self._teacher_features())
-            statistics.update(_features("student", {f"{name}_teacher": value for name, value in alike.items()}))
-
-        values |= self._network("student", self.student, describe)
-        if self.spec.kind == "supervise":
-            prober = self.probers[None]
-            values |= test_classifier(self.student, prober.test, prober.to_inputs, self.spec.precision, prober.group)
+        moving = {"teacher": self.teacher} if self.spec.teacher.moves else {}
+        values = self._networks(moving | {"student": self.student})
         if self.spec.probe.statistics:
-            values |= statistics | geometry(self.student, self.references)
+            values |= geometry(self.student, self.references)
         return values
 
     def _measure_teacher(self) -> dict[str, float]:
-        statistics: dict[str, float] = {}
+        return self._networks({"teacher": self.teacher})
 
-        def describe(test: Tensor) -> None:
-            self._teacher_test = test
-            statistics.update(_features("teacher", feature_statistics(test)))
-
-        return self._network("teacher", self.teacher, describe) | statistics
-
-    def _network(self, role: str, network: Network, watch: Callable[[Tensor], None]) -> dict[str, float]:
-        """Probe on every data set; ``watch`` sees the test embeddings of the main one if there are statistics."""
+    def _networks(self, networks: Mapping[str, Network]) -> dict[str, float]:
+        """Probe networks by role on every data set, all of them together on each, and describe them on the main one."""
         values: dict[str, float] = {}
+        described: dict[str, float] = {}
         for data, prober in self.probers.items():
-            self.stage(f"probing the {role}{_on(data)}")
-            seen = watch if data is None and self.spec.probe.statistics else None
-            values |= _named(role, data, prober.probe_network(network.encoder, self.seed, seen))
+            self.stage(f"probing the {' and the '.join(networks)}{_on(data)}")
+            embedded = []
+            for role, network in networks.items():
+                embedded.append(prober.embed_network(network.encoder, self.seed))
+                if data is None:
+                    described |= self._describe(role, network, embedded[-1].test)
+            for role, probed in zip(networks, prober.probe_features(embedded), strict=True):
+                values |= _named(role, data, probed)
+        return values | described
+
+    def _describe(self, role: str, network: Network, test: Features) -> dict[str, float]:
+        """What else is asked for, of the embeddings of the main set's test images."""
+        values: dict[str, float] = {}
+        if self.spec.kind == "supervise" and role == "student":
+            values |= test_classifier(network.projector, test, self.spec.precision)
+        if self.spec.probe.statistics:
+            values |= _features(role, feature_statistics(test.x))
+            if role == "teacher":
+                self._teacher_test = test.x
+            else:
+                alike = agreement(test.x, self._teacher_features())
+                values |= _features(role, {f"{name}_teacher": value for name, value in alike.items()})
         return values
 
     def _teacher_features(self) -> Tensor:
@@ -113,26 +120,21 @@ class Evaluation:
 
 
 @torch.no_grad()
-def test_classifier(network: Network, split: Split, inputs: ToInputs, precision: str, group: Group) -> dict[str, float]:
-    """``test/loss`` (nats) and ``test/accuracy`` (share) of a classifier in evaluation mode on a whole split.
+def test_classifier(projector: nn.Module, test: Features, precision: str) -> dict[str, float]:
+    """``test/loss`` (nats) and ``test/accuracy`` (share) of a classifier in evaluation mode, from its embeddings.
 
     Args:
-        network: from inputs to logits, one a class; afterwards in the mode that it was in.
-        split: the images and labels.
-        inputs: images to network inputs.
+        projector: from embeddings to logits, one a class; afterwards in the mode that it was in.
+        test: the encoder's embeddings and the labels of a whole split.
         precision: of the spec.
-        group: the ranks, each with a split of its own shares.
     """
-    means = Means(group)
-    with evaluation_mode(network):
-        for batch in split.sequential():
-            if not len(batch.labels):
-                continue
-            images = inputs(batch.images)
-            with arithmetic(precision, images.device):
-                logits = network(images)
-            loss, accuracy = supervised_cross_entropy(logits, batch.labels)
-            means.add({"test/loss": loss, "test/accuracy": accuracy}, len(batch.labels))
+    means = Means()
+    with evaluation_mode(projector):
+        for x, labels in zip(*(torch.split(each, _ROWS) for each in test), strict=True):
+            with arithmetic(precision, x.device):
+                logits = projector(x.to(parameter_dtype(precision)))
+            loss, accuracy = supervised_cross_entropy(logits, labels)
+            means.add({"test/loss": loss, "test/accuracy": accuracy}, len(labels))
     return means.read()
 
 

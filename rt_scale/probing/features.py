@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from rt_scale.probing.moments import mean_and_deviation
 from rt_scale.training.dist import ALONE, Group
 
 if TYPE_CHECKING:
@@ -101,12 +102,7 @@ def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Both, standardised; the arguments are not changed.
     """
-    variance, mean = torch.var_mean(train, dim=0, correction=0)
-    # Not ``variance == 0``: the mean of equal numbers need not be that number to the last bit.
-    constant = (train == train[0]).all(dim=0)
-    deviation = variance.sqrt_().masked_fill_(constant, 1.0)
-    # Variances so small that they underflow are constants too.
-    deviation.masked_fill_(deviation == 0, 1.0)
+    mean, deviation = mean_and_deviation(train)
     return (train - mean).div_(deviation), (test - mean).div_(deviation)
 
 

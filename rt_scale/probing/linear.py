@@ -1,11 +1,18 @@
-"""The linear probe."""
+"""The linear probe: classifiers on embeddings, all of an evaluation trained as one batched problem."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from rt_scale.probing.batched import BatchedClassifiers, Problem, Sizes
+from rt_scale.probing.graphed import GraphedStep
+
+_KEPT_ON = ("cuda",)
+"""Kinds of devices on which buffers are kept for the graph's sake; elsewhere memory is freed between evaluations."""
 
 
 class Classifier(NamedTuple):
@@ -23,97 +30,83 @@ class Classifier(NamedTuple):
         """[B, C] from embeddings [B, D]."""
         return torch.addmm(self.bias, x, self.weight.T)
 
-
-def linear_probe(
-    train_x: Tensor,
-    train_y: Tensor,
-    test_x: Tensor,
-    test_y: Tensor,
-    *,
-    classes: int,
-    generator: torch.Generator,
-    epochs: int = 10,
-    batch_size: int = 256,
-    lr: float = 1e-3,
-) -> float:
-    """Test accuracy of a linear classifier trained on embeddings (paper, appendix C.1).
-
-    Args:
-        train_x, train_y, classes, generator, epochs, batch_size, lr: as in ``train_classifier``.
-        test_x: float [M, D], of the training embeddings' dtype and device.
-        test_y: int64 [M].
-
-    Returns:
-        The share of test samples that are given their class after the last epoch, in [0, 1].
-    """
-    classifier = train_classifier(
-        train_x,
-        train_y,
-        classes=classes,
-        generator=generator,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-    )
-    right = (classifier.logits(test_x).argmax(dim=1) == test_y).sum()
-    return right.item() / len(test_y)
+    def accuracy(self, x: Tensor, y: Tensor) -> float:
+        """The share of embeddings [B, D] whose largest logit is that of their class int64 [B], in [0, 1]."""
+        return (self.logits(x).argmax(dim=1) == y).sum().item() / len(y)
 
 
-@torch.no_grad()
-def train_classifier(
-    x: Tensor,
-    y: Tensor,
-    *,
-    classes: int,
-    generator: torch.Generator,
-    epochs: int = 10,
-    batch_size: int = 256,
-    lr: float = 1e-3,
-) -> Classifier:
-    """A linear classifier of embeddings, trained with AdamW on the cross entropy.
+class LinearProbes:
+    """Trains linear classifiers with AdamW on the cross entropy (paper, appendix C.1).
 
-    Weights and biases start uniform in +-1/sqrt(D); AdamW has torch's defaults (betas 0.9 and 0.999,
-    weight decay 0.01 on both); every epoch has a new order; the last partial batch is a step too. The
-    gradient of one linear layer is written out, (softmax - onehot)^T x / B: autograd's bookkeeping
-    would cost more than the arithmetic. Nothing waits for the device.
+    Weights and biases start uniform in +-1/sqrt(D); AdamW has torch's defaults (betas 0.9 and 0.999, weight decay 0.01
+    on both); every epoch has a new order; the last partial batch is a step too. Both are drawn from a problem's seed,
+    so that classifiers on raw and on standardised embeddings differ by the standardisation alone, and so that the
+    others in the batch change nothing but rounding.
+
+    On a GPU buffers and the graph of a step are kept from one ``fit`` to the next of the same sizes.
 
     Args:
-        x: float [N, D].
-        y: int64 [N], in [0, classes), on the same device.
         classes: number of classes C.
-        generator: on the CPU; draws the weights, the biases, then one order an epoch.
+        standardized: whether every problem gets a second classifier, of its embeddings standardised per dimension.
         epochs: passes over the embeddings.
         batch_size: embeddings a step.
         lr: learning rate.
     """
-    width = x.shape[1]
-    drawn = torch.empty((width + 1) * classes)
-    drawn.uniform_(-(width**-0.5), width**-0.5, generator=generator)
-    # Weights and biases are views of one vector, so that the optimiser updates one tensor.
-    parameters = drawn.to(device=x.device, dtype=x.dtype)
-    parameters.grad = torch.empty_like(parameters)
-    classifier = views(parameters, classes, width)
-    gradient = views(parameters.grad, classes, width)
-    # The one-kernel step is the fastest on a GPU, and slower than the plain one on a CPU.
-    optimizer = torch.optim.AdamW([parameters], lr=lr, fused=x.is_cuda)
-    for _ in range(epochs):
-        order = torch.randperm(len(x), generator=generator).to(x.device, non_blocking=True)
-        for index in torch.split(order, batch_size):
-            write_gradient(gradient, classifier, x.index_select(0, index), y.index_select(0, index))
-            optimizer.step()
-    return classifier
 
+    def __init__(
+        self,
+        classes: int,
+        *,
+        standardized: bool = False,
+        epochs: int = 10,
+        batch_size: int = 256,
+        lr: float = 1e-3,
+    ) -> None:
+        self.classes, self.standardized = classes, standardized
+        self.epochs, self.batch_size, self.lr = epochs, batch_size, lr
+        self._kept: tuple[BatchedClassifiers, GraphedStep] | None = None
 
-def write_gradient(gradient: Classifier, classifier: Classifier, x: Tensor, y: Tensor) -> None:
-    """Write the gradient of the mean cross entropy over embeddings [B, D] and labels [B]."""
-    errors = torch.softmax(classifier.logits(x), dim=1)
-    target = y.unsqueeze(1)
-    errors.scatter_add_(1, target, errors.new_full((1, 1), -1.0).expand_as(target))
-    errors.div_(len(x))
-    torch.mm(errors.T, x, out=gradient.weight)
-    torch.sum(errors, dim=0, out=gradient.bias)
+    @torch.no_grad()
+    def fit(self, problems: Sequence[Problem]) -> list[list[Classifier]]:
+        """Train all classifiers of all problems; nothing waits for the device.
 
+        Args:
+            problems: at least one, of embeddings of one shape, dtype and device.
 
-def views(vector: Tensor, classes: int, width: int) -> Classifier:
-    """The weight [classes, width] and the bias [classes] that lie in ``vector`` one after the other."""
-    return Classifier(vector[: classes * width].view(classes, width), vector[classes * width :])
+        Returns:
+            For every problem the classifier of its embeddings and, where asked for, the one of its standardised
+            embeddings, which takes them as ``features.standardise`` makes them.
+
+        Raises:
+            ValueError: problems of several shapes.
+        """
+        batched, step = self._machine(problems)
+        generators = {problem.seed: torch.Generator("cpu").manual_seed(problem.seed) for problem in problems}
+        seeds = [problem.seed for problem in problems]
+        starts = {seed: self._start(batched.sizes.width, generator) for seed, generator in generators.items()}
+        batched.load(problems, [starts[seed] for seed in seeds])
+        for _ in range(self.epochs):
+            orders = {seed: torch.randperm(batched.sizes.samples, generator=each) for seed, each in generators.items()}
+            for index in torch.split(batched.rows_of([orders[seed] for seed in seeds]), self.batch_size, dim=1):
+                step(index)
+        return [[Classifier(*each) for each in of_problem] for of_problem in batched.classifiers()]
+
+    @property
+    def plain_because(self) -> str | None:
+        """Why steps are issued one by one although a graph was to replay them; None where it does, or on the CPU."""
+        return None if self._kept is None else self._kept[1].plain_because
+
+    def _machine(self, problems: Sequence[Problem]) -> tuple[BatchedClassifiers, GraphedStep]:
+        sizes = Sizes.of(problems, self.classes, views=2 if self.standardized else 1)
+        if self._kept is None or self._kept[0].sizes != sizes:
+            self._kept = None  # frees its memory before more is taken
+            batched = BatchedClassifiers(sizes, self.lr)
+            step = GraphedStep(batched.step, (sizes.problems, self.batch_size), batched.state)
+            if sizes.device.type not in _KEPT_ON:
+                return batched, step
+            self._kept = batched, step
+        return self._kept
+
+    def _start(self, width: int, generator: torch.Generator) -> Tensor:
+        """Weights [C * D] and biases [C] in one vector."""
+        return torch.empty((width + 1) * self.classes).uniform_(-(width**-0.5), width**-0.5, generator=generator)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rt_scale.probing.linear import Classifier, views, write_gradient
+from rt_scale.probing.linear import Classifier
 from rt_scale.probing.moments import centre_and_scale
 
 MOST_ITERATIONS = 2000
@@ -48,9 +48,7 @@ def logistic_probe(
         The share of test samples that are given their class, in [0, 1].
     """
     train_z, test_z = centre_and_scale(train_x, test_x)
-    classifier = fit_logistic(train_z, train_y, classes=classes, l2=l2).classifier
-    right = (classifier.logits(test_z).argmax(dim=1) == test_y).sum()
-    return right.item() / len(test_y)
+    return fit_logistic(train_z, train_y, classes=classes, l2=l2).classifier.accuracy(test_z, test_y)
 
 
 @torch.no_grad()
@@ -82,11 +80,11 @@ def fit_logistic(
     width = x.shape[1]
     parameters = x.new_zeros((width + 1) * classes)
     parameters.grad = torch.zeros_like(parameters)
-    classifier, gradient = views(parameters, classes, width), views(parameters.grad, classes, width)
+    classifier, gradient = _views(parameters, classes, width), _views(parameters.grad, classes, width)
 
     def objective() -> Tensor:
         nats = torch.nn.functional.cross_entropy(classifier.logits(x), y, reduction="none")
-        write_gradient(gradient, classifier, x, y)
+        _write_gradient(gradient, classifier, x, y)
         gradient.weight.add_(classifier.weight, alpha=l2)
         # The line search compares values that differ in their last digits: no rounding in the sums.
         return nats.double().mean() + classifier.weight.double().square().sum() * (l2 / 2)
@@ -108,3 +106,18 @@ def fit_logistic(
     objective()  # the gradient left behind is that of the last point tried
     iterations = int(optimizer.state[parameters]["n_iter"])
     return LogisticFit(classifier, parameters.grad.abs().max().item(), iterations)
+
+
+def _write_gradient(gradient: Classifier, classifier: Classifier, x: Tensor, y: Tensor) -> None:
+    """Write the gradient of the mean cross entropy over embeddings [B, D] and labels [B]."""
+    errors = torch.softmax(classifier.logits(x), dim=1)
+    target = y.unsqueeze(1)
+    errors.scatter_add_(1, target, errors.new_full((1, 1), -1.0).expand_as(target))
+    errors.div_(len(x))
+    torch.mm(errors.T, x, out=gradient.weight)
+    torch.sum(errors, dim=0, out=gradient.bias)
+
+
+def _views(vector: Tensor, classes: int, width: int) -> Classifier:
+    """The weight [classes, width] and the bias [classes] that lie in ``vector`` one after the other."""
+    return Classifier(vector[: classes * width].view(classes, width), vector[classes * width :])

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from rt_scale.probing.batched import Problem
 from rt_scale.probing.features import Features, Split, ToInputs, embed, pixels, standardise
 from rt_scale.probing.knn import check_neighbours, knn_accuracy
-from rt_scale.probing.linear import linear_probe
+from rt_scale.probing.linear import Classifier, LinearProbes
 from rt_scale.probing.logistic import logistic_probe
 from rt_scale.probing.ridge import ridge_probe
 from rt_scale.spec.run import ProbeSpec
 from rt_scale.training.dist import ALONE, Group
 
 
+class Embedded(NamedTuple):
+    """The embeddings of one network.
+
+    Attributes:
+        train: of the images to fit on.
+        test: of the images to measure on, on the same device.
+        seed: of the linear classifiers, e.g. ``stream("probe", spec.seeds.probe)``.
+    """
+
+    train: Features
+    test: Features
+    seed: int
+
+
 class Prober:
     """Probes embeddings of clean training images on the test split (paper, section 3 'Probing').
 
-    Every method returns ``{name: accuracy in [0, 1]}`` with the names ``linear``, ``knn``, ``logistic``
+    Accuracies are ``{name: accuracy in [0, 1]}`` with the names ``linear``, ``knn``, ``logistic``
     and ``ridge``, as the spec asks for them, and the same with ``_standardized`` for embeddings that are
     standardised per dimension by training statistics. Nothing is logged.
 
@@ -54,61 +69,59 @@ class Prober:
         self.to_inputs = to_inputs
         self.classes = classes
         self.group = group
+        recipe = {"epochs": spec.epochs, "batch_size": spec.batch_size}
+        self.linear = LinearProbes(classes, standardized=spec.standardized, lr=spec.lr, **recipe)
 
-    def probe_network(
-        self, encoder: nn.Module, seed: int, watch: Callable[[Tensor], None] | None = None
-    ) -> dict[str, float]:
-        """Probe the embeddings of ``encoder``, which is left in the mode that it was in.
+    def probe_network(self, encoder: nn.Module, seed: int) -> dict[str, float]:
+        """Probe the embeddings of one network; arguments as in ``embed_network``."""
+        return self.probe_features([self.embed_network(encoder, seed)])[0]
+
+    def probe_input(self, seed: int) -> dict[str, float]:
+        """Probe the flattened normalised pixels; ``seed`` as in ``Embedded``."""
+        train, test = (pixels(split, self.to_inputs, self.group) for split in (self.train, self.test))
+        return self.probe_features([Embedded(train, test, seed)])[0]
+
+    def embed_network(self, encoder: nn.Module, seed: int) -> Embedded:
+        """Embed both splits with ``encoder``, which is left in the mode that it was in.
 
         Args:
             encoder: on the device of the inputs.
-            seed: of the linear classifiers, e.g. ``stream("probe.student", spec.seeds.probe, epoch)``.
-            watch: given the test images' embeddings, float32 [N, D], to measure something else on them.
+            seed: as in ``Embedded``.
         """
-        train = embed(encoder, self.train, self.to_inputs, self.group)
-        test = embed(encoder, self.test, self.to_inputs, self.group)
-        if watch is not None:
-            watch(test.x)
-        return self.probe_features(train, test, seed)
+        train, test = (embed(encoder, split, self.to_inputs, self.group) for split in (self.train, self.test))
+        return Embedded(train, test, seed)
 
-    def probe_input(self, seed: int) -> dict[str, float]:
-        """Probe the flattened normalised pixels; ``seed`` as in ``probe_network``."""
-        train = pixels(self.train, self.to_inputs, self.group)
-        test = pixels(self.test, self.to_inputs, self.group)
-        return self.probe_features(train, test, seed)
+    def probe_features(self, embedded: Sequence[Embedded]) -> list[dict[str, float]]:
+        """Probe embeddings that were computed before; all linear classifiers are trained as one batch.
 
-    def probe_features(self, train: Features, test: Features, seed: int) -> dict[str, float]:
-        """Probe embeddings that were computed before.
-
-        The classifiers on raw and on standardised embeddings start from the same draw and see the
-        same order, so that their difference is the standardisation's.
+        Those on raw and on standardised embeddings start from the same draw and see the same order, so that their
+        difference is the standardisation's; and so do networks of the same seed.
 
         Args:
-            train: of the training images.
-            test: of the test images, on the same device.
-            seed: as in ``probe_network``.
+            embedded: at least one network's, all of one shape.
         """
         if not self.group.leads:
-            return {}
-        values = self._measure(train, test, seed)
-        if self.spec.standardized:
-            train_x, test_x = standardise(train.x, test.x)
-            standardised = self._measure(Features(train_x, train.y), Features(test_x, test.y), seed)
-            values |= {f"{name}_standardized": value for name, value in standardised.items()}
-        return values
-
-    def _measure(self, train: Features, test: Features, seed: int) -> dict[str, float]:
-        values: dict[str, float] = {}
+            return [{} for _ in embedded]
+        views = 1 + self.spec.standardized
+        classifiers: list[list[Classifier]] = [[] for _ in embedded]
         if self.spec.linear:
-            values["linear"] = linear_probe(
-                *train,
-                *test,
-                classes=self.classes,
-                generator=torch.Generator("cpu").manual_seed(seed),
-                epochs=self.spec.epochs,
-                batch_size=self.spec.batch_size,
-                lr=self.spec.lr,
-            )
+            classifiers = self.linear.fit([Problem(*each.train, each.seed) for each in embedded])
+        found = []
+        for (train, test, _), trained in zip(embedded, classifiers, strict=True):
+            values: dict[str, float] = {}
+            for view, suffix in enumerate(("", "_standardized")[:views]):
+                if view:
+                    train_x, test_x = standardise(train.x, test.x)
+                    train, test = train._replace(x=train_x), test._replace(x=test_x)
+                measured = self._measure(train, test, trained[view] if trained else None)
+                values |= {name + suffix: value for name, value in measured.items()}
+            found.append(values)
+        return found
+
+    def _measure(self, train: Features, test: Features, classifier: Classifier | None) -> dict[str, float]:
+        values: dict[str, float] = {}
+        if classifier is not None:
+            values["linear"] = classifier.accuracy(*test)
         if self.spec.knn:
             values["knn"] = knn_accuracy(*train, *test, k=self.spec.knn, classes=self.classes)
         if self.spec.logistic:

@@ -28,9 +28,7 @@ def ridge_probe(
         The share of test samples that are given their class, in [0, 1].
     """
     train_z, test_z = centre_and_scale(train_x, test_x)
-    classifier = fit_ridge(train_z, train_y, classes=classes, l2=l2)
-    right = (classifier.logits(test_z).argmax(dim=1) == test_y).sum()
-    return right.item() / len(test_y)
+    return fit_ridge(train_z, train_y, classes=classes, l2=l2).accuracy(test_z, test_y)
 
 
 @torch.no_grad()

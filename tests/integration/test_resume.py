@@ -36,7 +36,7 @@ SAVED = range(0, STEPS + 1, 3 * 12)
 
 # Moment of death -> checkpoints that are there afterwards.
 MOMENTS = {
-    "rt_scale.probing.prober:Prober:probe_network:1:before": [],  # during the first probes
+    "rt_scale.probing.prober:Prober:embed_network:1:before": [],  # during the first probes
     "rt_scale.experiments.training_run::save_weights:1:before": [],  # the first checkpoint is half there
     "rt_scale.store.run_dir:RunDir:save_checkpoint:1:after": [0],
     "rt_scale.experiments.training_run:TrainingRun:after_step:40:before": [0, 36],  # in the middle of an epoch

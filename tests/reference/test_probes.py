@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from rt_scale.probing.batched import Problem
 from rt_scale.probing.features import standardise
 from rt_scale.probing.knn import knn_accuracy
-from rt_scale.probing.linear import linear_probe, train_classifier
+from rt_scale.probing.linear import LinearProbes
 
 
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -23,9 +25,9 @@ def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return images[:1437], labels[:1437], images[1437:], labels[1437:]
 
 
-def by_autograd(x: Tensor, y: Tensor, *, epochs: int, batch_size: int, lr: float) -> nn.Linear:
+def by_autograd(x: Tensor, y: Tensor, seed: int, *, epochs: int, batch_size: int, lr: float) -> nn.Linear:
     """The linear probe as anyone would write it, from the same draws."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     layer = nn.Linear(x.shape[1], 10).to(x.dtype)
     bound = x.shape[1] ** -0.5
     with torch.no_grad():
@@ -43,22 +45,38 @@ def by_autograd(x: Tensor, y: Tensor, *, epochs: int, batch_size: int, lr: float
     return layer
 
 
-@pytest.mark.parametrize(("epochs", "batch_size", "lr"), [(10, 256, 1e-3), (2, 100, 3e-2)])
-def test_the_linear_probe_is_the_plain_training_loop(epochs: int, batch_size: int, lr: float) -> None:
+RECIPES = [{"epochs": 10, "batch_size": 256, "lr": 1e-3}, {"epochs": 2, "batch_size": 100, "lr": 3e-2}]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=["paper", "other"])
+def test_linear_probes_of_a_batch_are_plain_training_loops_one_by_one(recipe: Any) -> None:
+    """Three networks' embeddings, one far from the origin, each raw and standardised; two of the same seed."""
+    x, y, _, _ = digits()
+    x = x.double()
+    turn = torch.randn(64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 8
+    given = [(x, y, 0), (x @ turn + 30, y.flip(0), 1), ((x @ turn).relu(), y, 0)]
+    fitted = LinearProbes(10, standardized=True, **recipe).fit([Problem(*each) for each in given])
+    for (embeddings, labels, seed), pair in zip(given, fitted, strict=True):
+        views = embeddings, standardise(embeddings, embeddings)[0]
+        for view, ours in zip(views, pair, strict=True):
+            plain = by_autograd(view, labels, seed, **recipe)
+            torch.testing.assert_close(ours.weight, plain.weight.detach(), rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(ours.bias, plain.bias.detach(), rtol=1e-9, atol=1e-9)
+
+
+def test_in_float32_the_accuracies_are_those_of_float64() -> None:
     train_x, train_y, test_x, test_y = digits()
-    recipe = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
-    plain = by_autograd(train_x.double(), train_y, **recipe)
-    ours = train_classifier(train_x.double(), train_y, classes=10, generator=torch.Generator().manual_seed(0), **recipe)
-    torch.testing.assert_close(ours.weight, plain.weight.detach(), rtol=1e-7, atol=1e-9)
-    torch.testing.assert_close(ours.bias, plain.bias.detach(), rtol=1e-7, atol=1e-9)
-    accuracy = linear_probe(*digits(), classes=10, generator=torch.Generator().manual_seed(0), **recipe)
-    expected = (plain(test_x.double()).argmax(dim=1) == test_y).double().mean().item()
-    assert accuracy == pytest.approx(expected, abs=1.5 / len(test_y))
+    (pair,) = LinearProbes(10, standardized=True).fit([Problem(train_x, train_y, 0)])
+    raw, standardised = (train_x, test_x), standardise(train_x, test_x)
+    for ours, (fit, held) in zip(pair, (raw, standardised), strict=True):
+        plain = by_autograd(fit.double(), train_y, 0, **RECIPES[0])
+        expected = (plain(held.double()).argmax(dim=1) == test_y).double().mean().item()
+        assert ours.accuracy(held, test_y) == pytest.approx(expected, abs=1.5 / len(test_y))
 
 
 def test_the_classifier_starts_uniform() -> None:
     x, y = torch.zeros(1, 400), torch.zeros(1, dtype=torch.int64)
-    start = train_classifier(x, y, classes=50, generator=torch.Generator().manual_seed(0), lr=0.0, epochs=1)
+    ((start,),) = LinearProbes(50, lr=0.0, epochs=1).fit([Problem(x, y, 0)])
     values = torch.cat([start.weight.flatten(), start.bias]) * 20
     assert values.abs().max() <= 1
     assert values.abs().max() > 0.999

@@ -21,7 +21,7 @@ from rt_scale.experiments.settings import Settings
 from rt_scale.models.pair import Network, build_pair
 from rt_scale.probing.features import Features, embed, pixels
 from rt_scale.probing.knn import knn_accuracy
-from rt_scale.probing.prober import Prober
+from rt_scale.probing.prober import Embedded, Prober
 from rt_scale.probing.statistics import agreement, feature_statistics
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
@@ -173,13 +173,13 @@ def test_a_resumed_run_repeats_what_is_constant(
         with pytest.raises(RunError):
             run(spec, settings(observer=seen))
     probed = []
-    original = Prober.probe_network
+    original = Prober.embed_network
 
-    def watch(self: Prober, encoder: torch.nn.Module, *rest: Any) -> dict[str, float]:
+    def watch(self: Prober, encoder: torch.nn.Module, *rest: Any) -> Embedded:
         probed.append(id(encoder))
         return original(self, encoder, *rest)
 
-    monkeypatch.setattr(Prober, "probe_network", watch)
+    monkeypatch.setattr(Prober, "embed_network", watch)
     assert run(spec, settings(observer=seen))["last"] == undisturbed
     assert len(probed) == 2  # the student, on both sets
     assert len(set(probed)) == 1

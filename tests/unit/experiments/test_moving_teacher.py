@@ -14,7 +14,7 @@ from rt_scale.data.prepare import Prepared
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
 from rt_scale.models.pair import Network
-from rt_scale.probing.prober import Prober
+from rt_scale.probing.prober import Embedded, Prober
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
@@ -58,22 +58,28 @@ def saved(run_dir: RunDir, step: int, name: str) -> dict[str, torch.Tensor]:
 def probed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Ids of the encoders in the order in which they were probed."""
     ids: list[int] = []
-    original = Prober.probe_network
+    original = Prober.embed_network
 
-    def watch(self: Prober, encoder: torch.nn.Module, *rest: Any) -> dict[str, float]:
+    def watch(self: Prober, encoder: torch.nn.Module, *rest: Any) -> Embedded:
         ids.append(id(encoder))
         return original(self, encoder, *rest)
 
-    monkeypatch.setattr(Prober, "probe_network", watch)
+    monkeypatch.setattr(Prober, "embed_network", watch)
     return ids
 
 
 @pytest.mark.parametrize("changes", MOVING.values(), ids=MOVING)
 def test_it_is_probed_anew_at_every_evaluation(
-    tiny: Tiny, settings: Make, probed: list[int], changes: dict[str, Any]
+    tiny: Tiny, settings: Make, probed: list[int], changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    together = []
+    probe_features = Prober.probe_features
+    monkeypatch.setattr(
+        Prober, "probe_features", lambda self, given: together.append(len(given)) or probe_features(self, given)
+    )
     spec, given = tiny({**changes, "probe.statistics": True, "train.epochs": 3}), settings()
     run(spec, given)
+    assert together == [1, 2, 2, 2, 2]  # the input, then both networks as one batch
     teacher, student = probed[:2]
     assert probed == [teacher, student] * 4
     found = series(given.store.run(spec))

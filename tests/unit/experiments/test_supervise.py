@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.label_noise import noisy_labels
 from rt_scale.data.prepare import Prepared
 from rt_scale.data.subsets import nested_subset
-from rt_scale.experiments import training_run
+from rt_scale.experiments import evaluation, training_run
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
 from rt_scale.models.pair import build_pair
+from rt_scale.probing.features import Features
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
@@ -57,6 +59,22 @@ def test_the_test_numbers_are_those_of_the_saved_classifier(tiny: Tiny, settings
         logits = model.eval()(images)
     assert last["test/accuracy"] == pytest.approx((logits.argmax(1) == labels).double().mean().item(), abs=1e-6)
     assert last["test/loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+
+
+def test_a_classifier_is_tested_from_its_embeddings_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    test = Features(torch.randn(50, 6, generator=generator), torch.randint(0, 4, (50,), generator=generator))
+    projector = nn.Sequential(nn.Linear(6, 4), nn.Dropout(0.9)).train()
+    whole = {name: evaluation.test_classifier(projector, test, name) for name in ("float32", "bf16")}
+    assert projector[1].training
+    logits = projector[0](test.x)
+    assert whole["float32"]["test/loss"] == pytest.approx(nn.functional.cross_entropy(logits, test.y).item(), rel=1e-6)
+    assert whole["float32"]["test/accuracy"] == pytest.approx((logits.argmax(1) == test.y).float().mean().item())
+    assert whole["bf16"]["test/loss"] == pytest.approx(whole["float32"]["test/loss"], rel=1e-2)
+    assert whole["bf16"]["test/loss"] != pytest.approx(whole["float32"]["test/loss"], rel=1e-6)
+    monkeypatch.setattr(evaluation, "_ROWS", 7)
+    in_parts = evaluation.test_classifier(projector.double(), test, "float64")
+    assert in_parts == pytest.approx(whole["float32"], rel=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])

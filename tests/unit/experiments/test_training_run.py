@@ -13,7 +13,7 @@ from rt_scale.experiments import training_run
 from rt_scale.experiments.needs import cache_bytes
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
-from rt_scale.probing.prober import Prober
+from rt_scale.probing.prober import Embedded, Prober
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
@@ -45,9 +45,9 @@ def l2(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """What was probed: ids of the encoders, and how often the input."""
     calls: dict[str, list[Any]] = {"network": [], "input": []}
-    network, pixels = Prober.probe_network, Prober.probe_input
+    network, pixels = Prober.embed_network, Prober.probe_input
 
-    def probe_network(self: Prober, encoder: torch.nn.Module, *rest: Any) -> dict[str, float]:
+    def embed_network(self: Prober, encoder: torch.nn.Module, *rest: Any) -> Embedded:
         calls["network"].append(id(encoder))
         return network(self, encoder, *rest)
 
@@ -55,7 +55,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
         calls["input"].append(seed)
         return pixels(self, seed)
 
-    monkeypatch.setattr(Prober, "probe_network", probe_network)
+    monkeypatch.setattr(Prober, "embed_network", embed_network)
     monkeypatch.setattr(Prober, "probe_input", probe_input)
     return calls
 

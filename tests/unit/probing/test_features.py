@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rt_scale.probing.features import embed, evaluation_mode, pixels, standardise
+from rt_scale.probing.moments import mean_and_deviation
 
 
 def to_inputs(images: Tensor) -> Tensor:
@@ -90,6 +91,14 @@ def test_standardised_training_features_have_mean_0_and_deviation_1() -> None:
     torch.testing.assert_close(test_z.double(), expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(train, kept[0])
     assert torch.equal(test, kept[1])
+
+
+def test_deviations_are_exact_far_from_the_origin() -> None:
+    x = torch.randn(2000, 8, generator=torch.Generator().manual_seed(0)) / 100 + 1000
+    mean, deviation = mean_and_deviation(x)
+    expected = x.double().std(dim=0, correction=0)
+    torch.testing.assert_close(deviation.double(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(mean.double(), x.double().mean(dim=0), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 123.456, 1e-30])

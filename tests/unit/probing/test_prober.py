@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rt_scale.probing.batched import Problem
 from rt_scale.probing.features import Features, embed, pixels, standardise
 from rt_scale.probing.knn import knn_accuracy
-from rt_scale.probing.linear import linear_probe
+from rt_scale.probing.linear import LinearProbes
 from rt_scale.probing.logistic import logistic_probe
-from rt_scale.probing.prober import Prober
+from rt_scale.probing.prober import Embedded, Prober
 from rt_scale.probing.ridge import ridge_probe
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import ProbeSpec
@@ -51,16 +52,12 @@ def test_values_are_those_of_the_parts(train: Any, test: Any) -> None:
     model = encoder()
     fit, held = embed(model, train, to_inputs), embed(model, test, to_inputs)
     fit_z, held_z = standardise(fit.x, held.x)
-
-    def linear(fit_x: Tensor, held_x: Tensor) -> float:
-        generator = torch.Generator().manual_seed(11)
-        recipe: dict[str, Any] = {"classes": 3, "epochs": 3, "batch_size": 16, "lr": 0.01}
-        return linear_probe(fit_x, fit.y, held_x, held.y, generator=generator, **recipe)
-
+    recipe = {"epochs": 3, "batch_size": 16, "lr": 0.01}
+    raw, standardised = LinearProbes(3, standardized=True, **recipe).fit([Problem(*fit, 11)])[0]
     assert prober(train, test).probe_network(model, 11) == {
-        "linear": linear(fit.x, held.x),
+        "linear": raw.accuracy(*held),
         "knn": knn_accuracy(*fit, *held, k=5, classes=3),
-        "linear_standardized": linear(fit_z, held_z),
+        "linear_standardized": standardised.accuracy(held_z, held.y),
         "knn_standardized": knn_accuracy(fit_z, fit.y, held_z, held.y, k=5, classes=3),
     }
 
@@ -78,18 +75,32 @@ def test_screens_are_those_of_the_parts(train: Any, test: Any) -> None:
     }
 
 
-def test_test_embeddings_can_be_watched(train: Any, test: Any) -> None:
-    model, seen = encoder(), []
-    values = prober(train, test).probe_network(model, 0, seen.append)
-    assert values == prober(train, test).probe_network(model, 0)
-    assert len(seen) == 1
-    assert torch.equal(seen[0], embed(model, test, to_inputs).x)
+def test_several_networks_are_probed_as_one_alone_would_be(train: Any, test: Any) -> None:
+    # Too short a training to forget the initial draw.
+    ours = prober(train, test, epochs=1, lr=1e-4)
+    others = [nn.Sequential(nn.Flatten(), nn.Linear(48, 20, bias=False)) for _ in range(2)]
+    with torch.no_grad():
+        for number, other in enumerate(others):
+            other[1].weight.copy_(torch.randn(20, 48, generator=torch.Generator().manual_seed(number)))
+    embedded = [ours.embed_network(other, seed) for other in others for seed in (0, 0, 5)]
+    together = ours.probe_features(embedded)
+    assert together == [ours.probe_features([each])[0] for each in embedded]
+    assert together[0] == together[1]
+    assert len({tuple(values.items()) for values in together}) == 4
+
+
+def test_embeddings_are_the_networks_own(train: Any, test: Any) -> None:
+    model = encoder()
+    embedded = prober(train, test).embed_network(model, 7)
+    assert embedded.seed == 7
+    for ours, split in zip(embedded[:2], (train, test), strict=True):
+        assert all(torch.equal(*pair) for pair in zip(ours, embed(model, split, to_inputs), strict=True))
 
 
 def test_the_input_is_probed_as_pixels(train: Any, test: Any) -> None:
     ours = prober(train, test)
     features = pixels(train, to_inputs), pixels(test, to_inputs)
-    assert ours.probe_input(3) == ours.probe_features(*features, 3)
+    assert [ours.probe_input(3)] == ours.probe_features([Embedded(*features, 3)])
 
 
 def test_probing_leaves_the_network_as_it_was(train: Any, test: Any) -> None:
@@ -107,7 +118,7 @@ def test_the_seed_is_the_linear_probes_alone(train: Any, test: Any) -> None:
     noise = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
     fit, held = Features(noise, train.labels), Features(noise[:31], test.labels)
     ours = prober(train, test, epochs=1, standardized=False)
-    measured = [ours.probe_features(fit, held, seed) for seed in (0, 0, 1, 2, 3)]
+    measured = ours.probe_features([Embedded(fit, held, seed) for seed in (0, 0, 1, 2, 3)])
     assert measured[0] == measured[1]
     assert len({values["linear"] for values in measured}) > 1
     assert len({values["knn"] for values in measured}) == 1
