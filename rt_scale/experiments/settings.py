@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from rt_scale.data.ffcv import require_ffcv
+from rt_scale.data.machine import allowed_cores, free_host_memory
 from rt_scale.data.noise_set import NoiseSet
 from rt_scale.data.prepared import Prepared
 from rt_scale.experiments.loaders import choose_loader
@@ -23,8 +22,6 @@ from rt_scale.store.store import Store
 from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.loop import Stop, never
 from rt_scale.training.precision import check_precision
-
-MEMINFO = Path("/proc/meminfo")
 
 
 class Observer(Protocol):
@@ -200,17 +197,6 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def allowed_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def free_memory(device: torch.device) -> int:
     """Free memory of the device in bytes."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    # What the system can make free, page cache included: a set that was just prepared fills that cache.
-    with contextlib.suppress(OSError, StopIteration):
-        lines = MEMINFO.read_text(encoding="ascii").splitlines()
-        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:")))
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free_host_memory()

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from rt_scale.data.machine import allowed_cores
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments.needs import cache_bytes
 from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Execution, Settings, allowed_cores, find_device, free_memory, resolve
+from rt_scale.experiments.settings import Execution, Settings, find_device, free_memory, resolve
 from rt_scale.models.convnet import ConvNet
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
@@ -162,7 +163,7 @@ def test_free_is_what_the_system_can_make_free(
     """Page cache counts, which a data set that was just prepared has filled; without Linux's word, unused pages do."""
     if text is not None:
         (tmp_path / "meminfo").write_text(text)
-    monkeypatch.setattr("rt_scale.experiments.settings.MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr("rt_scale.data.machine.MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(os, "sysconf", {"SC_AVPHYS_PAGES": 3, "SC_PAGE_SIZE": 4096}.get)
     assert free_memory(torch.device("cpu")) == (7 * 1024 if text and "Available" in text else 3 * 4096)
 
