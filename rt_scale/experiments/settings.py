@@ -155,8 +155,8 @@ def resolve(
         data: the data set that it distils on.
         settings: what was asked for.
         earlier: the record of this run's first attempt, or None. Its number of threads, its choices
-            to cache and to compile and its memory format are kept, so that a resumed run's numbers are bitwise those of an
-            undisturbed one.
+            to cache and to compile and its memory format are kept, so that a resumed run's numbers are bitwise those
+            of an undisturbed one.
 
     Raises:
         InputError: where the device is unknown or not there or lacks the precision, threads is not positive, several

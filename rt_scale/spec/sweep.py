@@ -42,7 +42,7 @@ class LaunchSpec(Part):
     loader: Literal["auto", "resident", "ffcv", "map"] = "auto"
     """What reads training images: resident (in memory), ffcv (streamed), map (from the file as needed), or auto."""
     compile: bool = False
-    """Whether torch compiles the student's pass, half a minute or more once a process and shape; with 1 worker alone."""
+    """Whether torch compiles the student's pass, which takes half a minute a shape and process; for 1 worker."""
 
     @model_validator(mode="after")
     def _one_compiles(self) -> Self:

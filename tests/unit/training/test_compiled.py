@@ -1,4 +1,4 @@
-"""Compiled training agrees with the plain one, and is compiled once a shape; one real compilation, of a tiny network."""
+"""Compiled training agrees with the plain one, and is compiled once a shape; one compilation is real."""
 
 from __future__ import annotations
 
