@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from timeline import CACHE, CHECKPOINTS, ENCODER, LOADING, OPTIMISER, PROBES, WIDE
+from timeline import CACHE, CHECKPOINTS, ENCODER, LOADING, ONCE, OPTIMISER, PROBES, WIDE
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,9 +17,9 @@ from rt_scale.launch.run_work import meta_network
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.distillation import arithmetic, parameter_dtype
 
-SIDE = {"cpu": 2048, "cuda": 8192}
+SIDE = {"cpu": 1024, "cuda": 8192}
 """Rows and columns of the matrices whose product is timed."""
-COPIED = {"cpu": 256 << 20, "cuda": 2 << 30}
+COPIED = {"cpu": 64 << 20, "cuda": 2 << 30}
 """Bytes of the block whose copy is timed."""
 
 
@@ -136,8 +136,7 @@ def count_floors(spec: RunSpec, info: DataInfo, evaluations: int, checkpoints: i
     seen, pixels = images * epochs, info.channels * info.size**2
     steps = epochs * -(-images // spec.train.batch_size)
     item, m = parameter_dtype(spec.precision).itemsize, spec.projector.out_dim
-    probing = [(network.encoder.embed_dim, evaluations + 1), (pixels, 1)]
-    embedded = (evaluations + 1) * (images + info.test) * each.encoder
+    embedding = (images + info.test) * each.encoder + _probing(spec, info, images, network.encoder.embed_dim)
     return {
         ENCODER: Floor(seen * each.encoder_training),
         # Two tensors of batch x m are written and read: the teacher's and the student's.
@@ -147,7 +146,8 @@ def count_floors(spec: RunSpec, info: DataInfo, evaluations: int, checkpoints: i
         # Bytes are read and written where they are gathered, then read, and written as numbers.
         LOADING: Floor(0.0, seen * pixels * (3 + item)),
         CACHE: Floor(images * (each.encoder + each.head)),
-        PROBES: Floor(embedded + sum(_probing(spec, info, images, width) * times for width, times in probing)),
+        PROBES: Floor(evaluations * embedding),
+        ONCE: Floor(embedding + _probing(spec, info, images, pixels)),
         CHECKPOINTS: Floor(0.0, checkpoints * 3 * weights),
     }
 

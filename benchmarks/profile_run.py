@@ -28,7 +28,7 @@ from timeline import CHECKPOINTS, PROBES, STEP, Timeline, watched
 
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings, find_device
+from rt_scale.experiments.settings import Settings, Silent, find_device
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 
@@ -68,23 +68,26 @@ class Profile:
         return {"part": name, "seconds": seconds, "floor": floor, "ratio": seconds / floor if floor else None}
 
 
-def profile(spec: RunSpec, data: Prepared, settings: Settings, warm_up: bool = True) -> Profile:
+def warm_up(spec: RunSpec, settings: Settings) -> None:
+    """Run two steps and two evaluations of the same shapes, so that nothing is timed that happens once a process."""
+    with tempfile.TemporaryDirectory() as folder:
+        run(_short(spec), replace(settings, store=Store(Path(folder)), observer=Silent()))
+
+
+def profile(spec: RunSpec, data: Prepared, settings: Settings) -> Profile:
     """Run ``spec`` in a store of its own and time its parts.
 
     Args:
         spec: distils one view of every image from a constant teacher.
         data: its data set.
         settings: where and how; their store is not used.
-        warm_up: whether two steps and an evaluation of the same shapes are run before.
     """
     device = find_device(settings.device)
     with tempfile.TemporaryDirectory() as folder:
-        if warm_up:
-            run(_short(spec), replace(settings, store=Store(Path(folder) / "warm-up")))
         timeline = Timeline(device)
         with watched(timeline) as attempts:
-            run(spec, replace(settings, store=Store(Path(folder) / "timed")))
-        evaluations, checkpoints = timeline.entered[PROBES] - 1, timeline.entered[CHECKPOINTS]
+            run(spec, replace(settings, store=Store(Path(folder))))
+    evaluations, checkpoints = timeline.entered[PROBES], timeline.entered[CHECKPOINTS]
     return Profile(
         timeline.seconds(),
         count_floors(spec, data.info, evaluations, checkpoints, spec.train.epochs),
@@ -154,12 +157,11 @@ def main() -> None:
                 f"epoch; compile {'on' if asked.compile else 'off'}; n = 1, after 2 steps and an evaluation as warm-up",
             },
         )
+        warm_up(spec, settings)
         found = profile(spec, data, settings)
         print(table(found))
-        rates = f"{found.rates.flops / 1e12:.3f} TFLOP/s, {found.rates.traffic / 1e9:.1f} GB/s"
-        print(
-            f"\n{found.steps} steps, {found.evaluations} evaluations, {found.checkpoints} checkpoints; rates: {rates}"
-        )
+        print(f"\n{found.steps} steps, {found.evaluations} evaluations, {found.checkpoints} checkpoints")
+        print(f"rates: {found.rates.flops / 1e12:.3f} TFLOP/s, {found.rates.traffic / 1e9:.1f} GB/s")
         kernels = largest_kernels(spec, settings) if find_device(asked.device).type == "cuda" else []
         for row in kernels:
             print(row)

@@ -27,7 +27,8 @@ from rt_scale.experiments.training_run import TrainingRun
 from rt_scale.training.dist import Group
 
 START, LOADING, ENCODER, WIDE = "start", "loading", "encoder", "projector + wide output"
-METRICS, OPTIMISER, CACHE, PROBES = "gradient norm and means", "optimiser", "teacher cache", "probes"
+METRICS, OPTIMISER, CACHE = "gradient norm and means", "optimiser", "teacher cache"
+PROBES, ONCE = "probes of the student", "probes of input and teacher, once"
 LOGGING, CHECKPOINTS, REST = "logging", "checkpointing", "rest"
 STEP = (ENCODER, WIDE, METRICS, OPTIMISER)
 """Parts of an optimiser step, beside the loading of its batch."""
@@ -114,7 +115,7 @@ def watched(timeline: Timeline) -> Iterator[list[TrainingRun]]:
             (TrainingRun, "__init__", build),
             (TrainingRun, "_objective", make_objective),
             (Group, "sum_gradients", after_backward),
-            (Evaluation, "constant", timeline.inside(PROBES, Evaluation.constant)),
+            (Evaluation, "constant", timeline.inside(ONCE, Evaluation.constant)),
             (Evaluation, "changing", timeline.inside(PROBES, Evaluation.changing)),
             (Context, "log", timeline.inside(LOGGING, Context.log)),
             (Context, "checkpoint", timeline.inside(CHECKPOINTS, Context.checkpoint)),
