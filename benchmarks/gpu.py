@@ -11,6 +11,7 @@ that fails says so in the JSON, and the others go on. The JSON is written after 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import tempfile
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import measure
+import torch
 from gpu_bench import Bench
 from gpu_checks import fidelity, waits
 from gpu_full import full_run
@@ -81,14 +83,18 @@ def _data(asked: argparse.Namespace, folder: Path) -> Prepared:
 
 def _bench(asked: argparse.Namespace, data: Prepared, scratch: Path, until: float) -> Bench:
     device = find_device(asked.device)
+    bench = functools.partial(Bench, device, data, scratch, until=until)
     if asked.toy:
         torch.set_num_threads(1)
-        return Bench(device, data, scratch, "convnet_4_1", 64, 32, (16,), 96, 2, ("convnet_4_1",), 0, 1, until)
-    workers = min(16, os.cpu_count() or 1)
-    small = ("convnet_32_2", "resnet20")
-    return Bench(
-        device, data, scratch, "resnet18", 65536, 256, (2048, 2048), data.info.train, 3, small, workers, None, until
-    )
+        tiny = "convnet_4_1"
+        return bench(
+            encoder=tiny, out_dim=64, batch=32, hidden=(16,), samples=data.info.train, epochs=2, small=(tiny,),
+            workers=0, threads=1,
+        )  # fmt: skip
+    return bench(
+        encoder="resnet18", out_dim=65536, batch=256, hidden=(2048, 2048), samples=data.info.train, epochs=3,
+        small=("convnet_32_2", "resnet20"), workers=min(16, os.cpu_count() or 1), threads=None,
+    )  # fmt: skip
 
 
 def _arguments() -> argparse.Namespace:
