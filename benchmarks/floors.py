@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from timeline import CACHE, CHECKPOINTS, ENCODER, LOADING, ONCE, OPTIMISER, PROBES, WIDE
+from timeline import CACHE, CHECKPOINTS, COMPILED, ENCODER, LOADING, ONCE, OPTIMISER, PROBES, WIDE
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -51,25 +51,27 @@ class Floor(NamedTuple):
         return max(self.flops / rates.flops, self.traffic / rates.traffic)
 
 
-def measure_rates(device: torch.device, precision: str, repeats: int = 5) -> Rates:
-    """A matrix product and a copy, medians of ``repeats`` after one as warm-up."""
+def measure_rates(
+    device: torch.device, precision: str, repeats: int = 5, clock: Callable[[], float] = time.perf_counter
+) -> Rates:
+    """A matrix product and a copy, medians of ``repeats`` after one as warm-up; ``clock`` as for a timeline."""
     side, dtype = SIDE[device.type], parameter_dtype(precision)
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     block = torch.ones(COPIED[device.type], device=device, dtype=torch.uint8)
     there = torch.empty_like(block)
     with arithmetic(precision, device):
-        product = _median(lambda: torch.mm(a, b), device, repeats)
-    copy = _median(lambda: there.copy_(block), device, repeats)
+        product = _median(lambda: torch.mm(a, b), device, repeats, clock)
+    copy = _median(lambda: there.copy_(block), device, repeats, clock)
     return Rates(2 * side**3 / product, 2 * block.numel() / copy)
 
 
-def _median(function: Callable[[], Tensor], device: torch.device, repeats: int) -> float:
+def _median(function: Callable[[], Tensor], device: torch.device, repeats: int, clock: Callable[[], float]) -> float:
     def once() -> float:
-        start = time.perf_counter()
+        start = clock()
         function()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter() - start
+        return clock() - start
 
     return statistics.median([once() for _ in range(repeats + 1)][1:])
 
@@ -137,10 +139,13 @@ def count_floors(spec: RunSpec, info: DataInfo, evaluations: int, checkpoints: i
     steps = epochs * -(-images // spec.train.batch_size)
     item, m = parameter_dtype(spec.precision).itemsize, spec.projector.out_dim
     embedding = (images + info.test) * each.encoder + _probing(spec, info, images, network.encoder.embed_dim)
+    encoder = Floor(seen * each.encoder_training)
+    # Two tensors of batch x m are written and read: the teacher's and the student's.
+    wide = Floor(seen * (each.head_training + 4 * each.last), seen * 4 * m * item)
     return {
-        ENCODER: Floor(seen * each.encoder_training),
-        # Two tensors of batch x m are written and read: the teacher's and the student's.
-        WIDE: Floor(seen * (each.head_training + 4 * each.last), seen * 4 * m * item),
+        ENCODER: encoder,
+        WIDE: wide,
+        COMPILED: Floor(encoder.flops + wide.flops, wide.traffic),
         # Parameters, gradients and both moments are read, all but the gradients written.
         OPTIMISER: Floor(0.0, steps * 7 * weights),
         # Bytes are read and written where they are gathered, then read, and written as numbers.

@@ -15,7 +15,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,9 @@ class Profile:
 
     def _row(self, name: str, parts: Any) -> dict[str, Any]:
         seconds = sum(self.seconds.get(part, 0.0) for part in parts)
-        floor = sum(self.floors[part].seconds(self.rates) for part in parts if part in self.floors)
+        floor = sum(
+            self.floors[part].seconds(self.rates) for part in parts if part in self.floors.keys() & self.seconds.keys()
+        )
         return {"part": name, "seconds": seconds, "floor": floor, "ratio": seconds / floor if floor else None}
 
 
@@ -74,24 +76,27 @@ def warm_up(spec: RunSpec, settings: Settings) -> None:
         run(_short(spec), replace(settings, store=Store(Path(folder)), observer=Silent()))
 
 
-def profile(spec: RunSpec, data: Prepared, settings: Settings) -> Profile:
+def profile(
+    spec: RunSpec, data: Prepared, settings: Settings, clock: Callable[[], float] = time.perf_counter
+) -> Profile:
     """Run ``spec`` in a store of its own and time its parts.
 
     Args:
         spec: distils one view of every image from a constant teacher.
         data: its data set.
         settings: where and how; their store is not used.
+        clock: of the CPU, see ``Timeline``.
     """
     device = find_device(settings.device)
     with tempfile.TemporaryDirectory() as folder:
-        timeline = Timeline(device)
+        timeline = Timeline(device, clock)
         with watched(timeline) as attempts:
             run(spec, replace(settings, store=Store(Path(folder))))
     evaluations, checkpoints = timeline.entered[PROBES], timeline.entered[CHECKPOINTS]
     return Profile(
         timeline.seconds(),
         count_floors(spec, data.info, evaluations, checkpoints, spec.train.epochs),
-        measure_rates(device, spec.precision),
+        measure_rates(device, spec.precision, clock=clock),
         evaluations,
         checkpoints,
         attempts[-1].progress.step,
@@ -153,12 +158,14 @@ def main() -> None:
             title,
             {
                 "data": f"{data.info.name}, {images}",
-                "run": f"{asked.epochs} epochs, linear and 20-NN probe, raw and standardised, at the start and every "
-                f"epoch; compile {'on' if asked.compile else 'off'}; n = 1, after 2 steps and an evaluation as warm-up",
+                "run": f"{asked.epochs} epochs; linear and 20-NN probe, raw and standardised, at start and every epoch",
+                "compiled": asked.compile,
+                "seconds": "of the CPU" if asked.cpu_seconds else "on the wall",
+                "repetitions": "n = 1, after 2 steps and 2 evaluations as warm-up",
             },
         )
         warm_up(spec, settings)
-        found = profile(spec, data, settings)
+        found = profile(spec, data, settings, time.process_time if asked.cpu_seconds else time.perf_counter)
         print(table(found))
         print(f"\n{found.steps} steps, {found.evaluations} evaluations, {found.checkpoints} checkpoints")
         print(f"rates: {found.rates.flops / 1e12:.3f} TFLOP/s, {found.rates.traffic / 1e9:.1f} GB/s")
@@ -196,6 +203,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--cpu-seconds", action="store_true", help="for a busy machine, with --threads 1")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--out", type=Path, help="JSON")
     return parser.parse_args()

@@ -27,10 +27,11 @@ from rt_scale.experiments.training_run import TrainingRun
 from rt_scale.training.dist import Group
 
 START, LOADING, ENCODER, WIDE = "start", "loading", "encoder", "projector + wide output"
+COMPILED = "encoder to wide output, compiled"
 METRICS, OPTIMISER, CACHE = "gradient norm and means", "optimiser", "teacher cache"
 PROBES, ONCE = "probes of the student", "probes of input and teacher, once"
 LOGGING, CHECKPOINTS, REST = "logging", "checkpointing", "rest"
-STEP = (ENCODER, WIDE, METRICS, OPTIMISER)
+STEP = (ENCODER, WIDE, COMPILED, METRICS, OPTIMISER)
 """Parts of an optimiser step, beside the loading of its batch."""
 
 
@@ -39,9 +40,11 @@ class Timeline:
 
     Args:
         device: whose time is measured.
+        clock: on a CPU; ``time.process_time`` counts CPU seconds, which others on the machine hardly disturb.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         self._on_gpu = device.type == "cuda"
         self._marks: list[tuple[str, Any]] = []
         self.entered: Counter[str] = Counter()
@@ -56,7 +59,7 @@ class Timeline:
             event.record()
             self._marks.append((part, event))
         else:
-            self._marks.append((part, time.perf_counter()))
+            self._marks.append((part, self._clock()))
 
     def inside(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """``function``, whose time is of ``part``; afterwards the part before it goes on."""
@@ -128,12 +131,14 @@ def watched(timeline: Timeline) -> Iterator[list[TrainingRun]]:
 
 def _watch_attempt(timeline: Timeline, run: TrainingRun) -> None:
     epoch = run.loader.epoch
+    # The kernels of a compiled network are not divided by modules.
+    network = COMPILED if run.context.execution.compile else WIDE
 
     def timed_epoch(number: int, start: int = 0) -> Iterator[Batch]:
         batches = epoch(number, start)
         timeline.now(LOADING)
         while (batch := next(batches, None)) is not None:
-            timeline.now(WIDE)  # of the teacher, whose logits come first; views are loading again
+            timeline.now(network)  # of the teacher, whose logits come first; views are loading again
             yield batch
             timeline.now(LOADING)
         timeline.now(REST)
@@ -141,7 +146,7 @@ def _watch_attempt(timeline: Timeline, run: TrainingRun) -> None:
     run.loader.epoch = timed_epoch  # type: ignore[method-assign]
     run.optimizer.register_step_pre_hook(lambda *_: timeline.now(OPTIMISER))
     run.optimizer.register_step_post_hook(lambda *_: timeline.now(REST))
-    if not run.context.execution.compile:  # whose kernels are not divided by modules
+    if network is WIDE:
         _watch_encoder(timeline, run.student.encoder)
 
 
