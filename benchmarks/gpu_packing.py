@@ -30,7 +30,7 @@ PATIENCE = 180.0
 
 
 def packing(bench: Bench) -> dict[str, Any]:
-    """Seconds of a student's step by students together, their ratio to alone, and whole runs of the smallest encoder."""
+    """Seconds of a student's step by students together, their ratio to alone, and whole runs of a small encoder."""
     found: dict[str, Any] = {}
     for encoder in dict.fromkeys((*bench.small, bench.encoder)):
         if bench.left > 0:
