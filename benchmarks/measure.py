@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,19 +69,29 @@ def print_comparison(ours: list[float], theirs: list[float], unit: str) -> float
     return ratio
 
 
-def print_header(title: str, facts: dict[str, object]) -> None:
-    """Print what is measured, on what, with which versions, and how busy the machine was at the start."""
+def describe(facts: Mapping[str, object]) -> dict[str, str]:
+    """What is measured with: the machine, how busy it was at the start, versions, then ``facts``."""
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
-    described = {
+    described: dict[str, object] = {
         "machine": f"{_processor()}, {torch.get_num_threads()} threads, {platform.system()} {platform.release()}",
         "load before": f"{load} (1, 5, 15 minutes)",
         "versions": f"Python {platform.python_version()}, torch {torch.__version__}, "
         f"torchvision {torchvision.__version__}",
     }
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        described["gpu"] = f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB, CUDA {torch.version.cuda}"
+    return {name: str(value) for name, value in (described | dict(facts)).items()}
+
+
+def print_header(title: str, facts: Mapping[str, object]) -> dict[str, str]:
+    """Print what is measured, on what, with which versions, and how busy the machine was at the start; returns it."""
+    described = describe(facts)
     print(f"# {title}")
-    for name, value in (described | facts).items():
+    for name, value in described.items():
         print(f"{name + ':':<14} {value}")
     print(flush=True)
+    return described
 
 
 def open_data(name: str, data_dir: Path | None) -> Prepared:

@@ -55,9 +55,15 @@ class GivenOrder(Sampler[int]):
 
 
 def batches(data: PilImages, sampler: Sampler[int] | None, batch_size: int, workers: int) -> DataLoader[Tensor]:
-    """A DataLoader whose workers stay alive between epochs; in index order without a sampler."""
+    """A DataLoader whose workers stay alive between epochs; in index order without a sampler; pinned for a GPU."""
     return DataLoader(
-        data, batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0, drop_last=False
+        data,
+        batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        drop_last=False,
     )
 
 
@@ -76,7 +82,7 @@ class PaperStyleDistillation:
 
     Args:
         teacher: frozen, in evaluation mode, contiguous layout.
-        student: in training mode, contiguous layout.
+        student: in training mode, contiguous layout, on the same device.
         lr: of AdamW without weight decay.
     """
 
@@ -85,7 +91,8 @@ class PaperStyleDistillation:
         self.optimizer = torch.optim.AdamW(student.parameters(), lr=lr, weight_decay=0.0)
 
     def step(self, inputs: Tensor) -> StepMetrics:
-        """Update the student on inputs [B, C, H, W]."""
+        """Update the student on inputs [B, C, H, W], which are moved to its device."""
+        inputs = inputs.to(_device(self.student), non_blocking=True)
         with torch.no_grad():
             teacher_logits = _logits(self.teacher, inputs)
         student_logits = _logits(self.student, inputs)
@@ -106,6 +113,10 @@ class PaperStyleDistillation:
             student_entropy.item(),
             float(squares) ** 0.5,
         )
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
 
 
 def _logits(network: Network, inputs: Tensor) -> Tensor:
@@ -132,7 +143,7 @@ def evaluate(
 
 
 Embedded = list[tuple[Tensor, Tensor]]
-"""Batches of embeddings and labels, on the CPU."""
+"""Batches of embeddings and labels, on the encoder's device."""
 
 _PROBE_BATCH = 256
 
@@ -141,7 +152,8 @@ _PROBE_BATCH = 256
 def _embed(encoder: nn.Module, loader: DataLoader[Tensor]) -> Embedded:
     was_training = encoder.training
     encoder.eval()
-    embedded = [(encoder(inputs).cpu(), labels) for inputs, labels in loader]
+    device = _device(encoder)
+    embedded = [(encoder(inputs.to(device)), labels.to(device)) for inputs, labels in loader]
     encoder.train(was_training)
     return embedded
 
@@ -151,7 +163,7 @@ def _joined(batched: Embedded) -> tuple[Tensor, Tensor]:
 
 
 def _linear(train: Embedded, test: Embedded, classes: int, epochs: int, lr: float) -> float:
-    classifier = nn.Linear(train[0][0].shape[1], classes)
+    classifier = nn.Linear(train[0][0].shape[1], classes).to(train[0][0].device)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=lr)
     features, labels = _joined(train)
     for _ in range(epochs):

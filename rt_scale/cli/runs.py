@@ -56,6 +56,7 @@ def run(
         bool | None, typer.Option(help="Compute a constant teacher once (where it fits in memory).")
     ] = None,
     loader: Annotated[str, typer.Option(help="What reads images: auto, resident, ffcv, map.")] = "auto",
+    compile_student: Annotated[bool, typer.Option("--compile", help="Compile the student's pass first.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together, through a local Ray.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs a worker, of several.")] = 0,
     as_json: JsonOption = False,
@@ -77,9 +78,8 @@ def run(
     if place.run(value).result() is not None:
         console.print("complete already, nothing to do")
     if workers > 1:
-        launch = build(
-            LaunchSpec, {"workers": workers, "cpus": threads or 1, "gpus": gpus, "loader": loader}, "the command line"
-        )
+        wanted = {"workers": workers, "cpus": threads or 1, "gpus": gpus, "loader": loader, "compile": compile_student}
+        launch = build(LaunchSpec, wanted, "the command line")
         _with_workers(value, launch, place, find_data_dir(data_dir), device, quiet=as_json)
         _show(value, place, as_json)
         return
@@ -90,6 +90,7 @@ def run(
             device=device,
             threads=threads,
             cache_teacher=cache_teacher,
+            compile=compile_student,
             loader=loader,
             observer=bar,
             stop=stopping,

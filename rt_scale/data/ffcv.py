@@ -13,6 +13,7 @@ import torch
 
 from rt_scale.data.beton import Beton, open_beton
 from rt_scale.data.loader import OrderedLoader, check_subset, to_device
+from rt_scale.data.machine import allowed_cores
 from rt_scale.spec.errors import InputError, RunError
 
 VERSION = "1.0.2"
@@ -102,7 +103,7 @@ def require_ffcv() -> ModuleType:
 def _clamped(threads: int | None) -> int:
     if threads is not None and threads < 1:
         raise InputError(f"{threads} loader threads were asked for; there must be at least 1.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = allowed_cores()
     return min(threads or cores, cores)
 
 

@@ -103,7 +103,7 @@ class OrderedLoader(ABC):
     def _batches(self, positions: np.ndarray) -> Iterator[Batch]:
         mine = list(shares(len(positions), self.batch_size, self.rank, self.world))
         host = torch.from_numpy(positions)
-        there = host.to(self.device)
+        there = to_device(host, self.device)
         with contextlib.closing(self._images(host, there, mine)) as read:
             for share, images in zip(mine, read, strict=True):
                 index = there[share]
@@ -184,7 +184,7 @@ def check_shard(rank: int, world: int, batch_size: int) -> tuple[int, int]:
 
 
 def to_device(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Images in host memory, on ``device``; the host does not wait for a GPU."""
+    """Images, or their positions, in host memory, on ``device``; the host does not wait for a GPU."""
     if device.type == "cuda":
         # A fresh pinned buffer a batch: torch's allocator hands it out again only when its copy is done.
         images = images.pin_memory()

@@ -110,7 +110,8 @@ def training_loader(
         info, dtype = data.info, parameter_dtype(spec.precision)
         return GaussianLoader(info.train, info.size, info.channels, data.sigma, dtype=dtype, **order)
     if loader == "ffcv":
-        return FFCVLoader(data.train, subset=subset, **order)
+        # As many readers as the run computes with: other runs beside it have threads of their own.
+        return FFCVLoader(data.train, subset=subset, threads=torch.get_num_threads(), **order)
     if loader == "map":
         return MapLoader(data.train, subset=subset, **order)
     return ResidentLoader(data.train, subset=subset, host=loader == "host", **order)

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from rt_scale.experiments.settings import Execution, allowed_cores
+from rt_scale.data.machine import allowed_cores
+from rt_scale.experiments.settings import Execution
 
 VERSIONS = (
     *("rt-scale", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "ray", "pydantic"),

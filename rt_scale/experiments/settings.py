@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from rt_scale.data.ffcv import require_ffcv
+from rt_scale.data.machine import allowed_cores, free_host_memory
 from rt_scale.data.noise_set import NoiseSet
 from rt_scale.data.prepared import Prepared
 from rt_scale.experiments.loaders import choose_loader
@@ -23,8 +22,6 @@ from rt_scale.store.store import Store
 from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.loop import Stop, never
 from rt_scale.training.precision import check_precision
-
-MEMINFO = Path("/proc/meminfo")
 
 
 class Observer(Protocol):
@@ -84,6 +81,8 @@ class Settings:
         cache_teacher: whether a constant teacher's bottleneck features are computed once; None: where
             they take less than a quarter of the free memory.
         channels_last: whether feature maps lie in memory pixel by pixel, not map by map.
+        compile: whether the student's pass over a whole batch is compiled; for one worker. A run that is resumed keeps
+            what it started with, since kernels differ in their last bits.
         loader: what reads training images: ``resident`` (in memory), ``ffcv`` (streamed), ``map`` (read from the file
             as needed), or ``auto``: in memory where they take less than half of it, else streamed.
         checkpoint_seconds: least time between two checkpoints; probing and the end always write one.
@@ -100,6 +99,7 @@ class Settings:
     threads: int | None = None
     cache_teacher: bool | None = None
     channels_last: bool = True
+    compile: bool = False
     loader: str = "auto"
     checkpoint_seconds: float = 30.0
     patience_seconds: float = 120.0
@@ -122,6 +122,7 @@ class Execution:
         loader_reason: why it does.
         workers: processes that train together.
         gpus: GPUs that each of them takes, 0 on the CPU.
+        compile: whether the student's pass over a whole batch is compiled.
     """
 
     device: torch.device
@@ -132,6 +133,7 @@ class Execution:
     loader_reason: str
     workers: int = 1
     gpus: float = 0.0
+    compile: bool = False
 
     @property
     def held(self) -> tuple[str, float]:
@@ -152,13 +154,13 @@ def resolve(
         spec: the run.
         data: the data set that it distils on.
         settings: what was asked for.
-        earlier: the record of this run's first attempt, or None. Its number of threads, its choice
-            to cache and its memory format are kept, so that a resumed run's numbers are bitwise those of an
-            undisturbed one.
+        earlier: the record of this run's first attempt, or None. Its number of threads, its choices
+            to cache and to compile and its memory format are kept, so that a resumed run's numbers are bitwise those
+            of an undisturbed one.
 
     Raises:
-        InputError: where the device is unknown or not there or lacks the precision, threads is not positive, or
-            the loader is unknown or not installed.
+        InputError: where the device is unknown or not there or lacks the precision, threads is not positive, several
+            workers are to compile, or the loader is unknown or not installed.
     """
     device = find_device(settings.device)
     check_precision(spec.precision, device)
@@ -166,17 +168,19 @@ def resolve(
     if threads < 1:
         raise InputError(f"{threads} threads were asked for; give at least 1.")
     cache = settings.cache_teacher
-    channels_last = settings.channels_last
+    channels_last, compiled = settings.channels_last, settings.compile
+    if compiled and settings.group.world > 1:
+        raise InputError("compile is for runs of one worker; leave it out, or set workers to 1.")
     if cache is None:
         cache = cache_bytes(spec, data) < free_memory(device) / 4
     if earlier:
         threads, cache = int(earlier["threads"]), bool(earlier["cache_teacher"])
-        channels_last = bool(earlier["channels_last"])
+        channels_last, compiled = bool(earlier["channels_last"]), bool(earlier.get("compile"))
     loader, reason = choose_loader(settings.loader, image_bytes(spec, data), device, free_memory)
     if loader == "ffcv":
         require_ffcv()
     gpus = 0.0 if device.type == "cpu" else settings.gpus
-    return Execution(device, threads, cache, channels_last, loader, reason, settings.group.world, gpus)
+    return Execution(device, threads, cache, channels_last, loader, reason, settings.group.world, gpus, compiled)
 
 
 def find_device(name: str) -> torch.device:
@@ -200,17 +204,6 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def allowed_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def free_memory(device: torch.device) -> int:
     """Free memory of the device in bytes."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    # What the system can make free, page cache included: a set that was just prepared fills that cache.
-    with contextlib.suppress(OSError, StopIteration):
-        lines = MEMINFO.read_text(encoding="ascii").splitlines()
-        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:")))
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free_host_memory()

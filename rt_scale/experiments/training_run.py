@@ -24,6 +24,7 @@ from rt_scale.spec.metric_names import is_constant
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.batch_norm import with_global_statistics
 from rt_scale.training.checkpoint import Spent, load_training, read_weights, save_training, save_weights
+from rt_scale.training.compiled import CompiledNetwork
 from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
 from rt_scale.training.loop import distance, train
 from rt_scale.training.means import Progress
@@ -95,7 +96,7 @@ class TrainingRun:
         objective = self._objective()
         self.context.observer.started(self.progress.step, self.total_steps)
         train(
-            self.student,
+            CompiledNetwork(self.student, self.loader.batch_size) if self.context.execution.compile else self.student,
             self.loader,
             objective,
             self.optimizer,

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rt_scale.data.machine import allowed_cores
 from rt_scale.launch import token
 from rt_scale.launch.reach import reach
 from rt_scale.launch.resources import (
@@ -152,9 +153,8 @@ def _init(given: dict[str, Any], where: str, log_dir: Path | None) -> None:
 
 def _own(train: bool) -> dict[str, Any]:
     """A Ray of our own, as ``ray.init`` starts it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "address": "local", "num_cpus": cores, "include_dashboard": train, "dashboard_host": "127.0.0.1",
+        "address": "local", "num_cpus": allowed_cores(), "include_dashboard": train, "dashboard_host": "127.0.0.1",
     }  # fmt: skip
 
 

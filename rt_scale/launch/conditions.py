@@ -57,6 +57,6 @@ def _gpus_here() -> int:
 
 
 def _cores_here() -> int:
-    from rt_scale.experiments.settings import allowed_cores
+    from rt_scale.data.machine import allowed_cores
 
     return allowed_cores()

@@ -14,8 +14,9 @@ from typing import Literal
 
 import torch
 
+from rt_scale.data.machine import allowed_cores
 from rt_scale.data.prepare import list_prepared
-from rt_scale.experiments.settings import allowed_cores, free_memory
+from rt_scale.experiments.settings import free_memory
 from rt_scale.spec.errors import InputError
 from rt_scale.store.store import Store
 

@@ -100,6 +100,7 @@ def _run(spec: RunSpec, launch: LaunchSpec, given: Mapping[str, Any], messenger:
         data_dir=Path(given["data_dir"]),
         device=given["device"],
         threads=launch.cpus,
+        compile=launch.compile,
         loader=launch.loader,
         observer=messenger,
         gpus=launch.gpus or 1.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -41,6 +41,14 @@ class LaunchSpec(Part):
     """How often a run whose process died without a new checkpoint is started again within a sweep."""
     loader: Literal["auto", "resident", "ffcv", "map"] = "auto"
     """What reads training images: resident (in memory), ffcv (streamed), map (from the file as needed), or auto."""
+    compile: bool = False
+    """Whether torch compiles the student's pass, which takes half a minute a shape and process; for 1 worker."""
+
+    @model_validator(mode="after")
+    def _one_compiles(self) -> Self:
+        if self.compile and self.workers > 1:
+            raise ValueError("compile is for runs of one worker")
+        return self
 
 
 class SweepSpec(Part):

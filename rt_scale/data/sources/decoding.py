@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from rt_scale.data.files import reading
 from rt_scale.data.info import DataInfo
+from rt_scale.data.machine import allowed_cores
 from rt_scale.data.sources.original import CHUNK
 from rt_scale.data.sources.tree import Tree
 from rt_scale.spec.errors import InputError
@@ -112,4 +113,4 @@ def chunk_length(size: int, channels: int) -> int:
 
 def workers() -> int:
     """Threads that decode or scale."""
-    return min(4, len(os.sched_getaffinity(0)))
+    return min(4, allowed_cores())

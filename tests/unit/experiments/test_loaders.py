@@ -13,6 +13,7 @@ import torch
 from rt_scale.data.noise import GaussianLoader
 from rt_scale.data.noise_set import noise_set
 from rt_scale.data.prepare import Prepared
+from rt_scale.experiments import loaders
 from rt_scale.experiments.loaders import (
     SHARE,
     choose_loader,
@@ -90,6 +91,20 @@ def test_every_reader_gives_the_same_batches(tiny: Tiny, digits: Prepared, sampl
         expected = expected or batches
         for batch, known in zip(batches, expected, strict=True):
             assert all(torch.equal(a, b) for a, b in zip(batch, known, strict=True))
+
+
+def test_ffcv_reads_with_as_many_threads_as_the_run_computes_with(
+    tiny: Tiny, digits: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several runs share a machine: each keeps to the cores that it was given."""
+    asked: list[Any] = []
+    monkeypatch.setattr(loaders, "FFCVLoader", lambda *given, **named: asked.append(named["threads"]))
+    before = torch.get_num_threads()
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        training_loader(tiny(), digits, "ffcv", CPU, None)
+    torch.set_num_threads(before)
+    assert asked == [1, 3]
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("float64", torch.float64)])

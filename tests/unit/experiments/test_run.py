@@ -74,6 +74,7 @@ def test_a_run_records_its_spec_and_where_it_was_executed(
         "threads": 2,
         "cache_teacher": False,
         "channels_last": True,
+        "compile": False,
         "loader": "map",
         "loader_reason": "asked for",
         "workers": 1,

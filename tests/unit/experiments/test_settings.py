@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 from collections.abc import Callable
@@ -8,14 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
+from rt_scale.data.machine import allowed_cores
 from rt_scale.data.prepare import Prepared
+from rt_scale.experiments import training_run
 from rt_scale.experiments.needs import cache_bytes
 from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Execution, Settings, allowed_cores, find_device, free_memory, resolve
+from rt_scale.experiments.settings import Execution, Settings, find_device, free_memory, resolve
 from rt_scale.models.convnet import ConvNet
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
+from rt_scale.store.store import Store
+from rt_scale.training.compiled import CompiledNetwork
+from rt_scale.training.dist import Group
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Settings]
@@ -68,12 +75,16 @@ def test_the_cache_is_taken_where_it_is_small_unless_the_user_decides(
     assert resolve(tiny(), digits, given, None).cache_teacher is expected
 
 
-@pytest.mark.parametrize(("threads", "cache", "channels_last"), [(2, True, False), (5, False, True)])
+@pytest.mark.parametrize(
+    ("threads", "cache", "channels_last", "compiled"), [(2, True, False, False), (5, False, True, True)]
+)
 def test_a_resumed_run_keeps_what_its_bits_depend_on(
-    tiny: Tiny, settings: Make, digits: Prepared, threads: int, cache: bool, channels_last: bool
+    tiny: Tiny, settings: Make, digits: Prepared, threads: int, cache: bool, channels_last: bool, compiled: bool
 ) -> None:
-    kept = Execution(torch.device("cpu"), threads, cache, channels_last, "map", "asked for")
-    given = settings(threads=1, cache_teacher=not cache, channels_last=not channels_last, loader="map")
+    kept = Execution(torch.device("cpu"), threads, cache, channels_last, "map", "asked for", compile=compiled)
+    given = settings(
+        threads=1, cache_teacher=not cache, channels_last=not channels_last, compile=not compiled, loader="map"
+    )
     assert resolve(tiny(), digits, given, kept.to_json()) == kept
 
 
@@ -90,6 +101,23 @@ def test_gpus_are_recorded_where_the_device_is_one(
         monkeypatch.setattr("rt_scale.experiments.settings.find_device", lambda name: torch.device(name))
         monkeypatch.setattr("rt_scale.experiments.settings.free_memory", lambda device: 10**9)
         assert resolve(tiny(), digits, settings(device=device, gpus=0.25), None).gpus == gpus
+
+
+def test_students_are_compiled_where_that_is_asked_for_and_one_worker_trains(
+    tiny: Tiny, settings: Make, digits: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [resolve(tiny(), digits, settings(**asked), None).compile for asked in ({}, {"compile": True})] == [0, 1]
+    with pytest.raises(InputError, match="one worker"):
+        resolve(tiny(), digits, settings(compile=True, group=Group(0, 2)), None)
+    torch.compiler.reset()
+    counters.clear()
+    monkeypatch.setattr(training_run, "CompiledNetwork", functools.partial(CompiledNetwork, backend="eager"))
+    plain, compiled = settings(store=Store(tmp_path / "plain")), settings(compile=True)
+    assert run(tiny(), compiled)["last"] == pytest.approx(run(tiny(), plain)["last"], rel=1e-4)
+    assert counters["stats"]["unique_graphs"] == 1
+    record = compiled.store.run(tiny()).environment()
+    assert record is not None
+    assert record["execution"]["compile"]
 
 
 def test_a_resumed_run_may_have_another_reader(tiny: Tiny, settings: Make, digits: Prepared) -> None:
@@ -146,7 +174,7 @@ def test_tf32_is_refused_where_there_is_none(tiny: Tiny, settings: Make, digits:
 def test_an_execution_is_recorded_as_plain_values() -> None:
     expected: dict[str, Any] = {"device": "cpu", "threads": 2, "cache_teacher": False, "channels_last": True}
     execution = Execution(torch.device("cpu"), 2, False, True, "map", "asked for", 3, 0.5)
-    expected |= {"loader": "map", "loader_reason": "asked for", "workers": 3, "gpus": 0.5}
+    expected |= {"loader": "map", "loader_reason": "asked for", "workers": 3, "gpus": 0.5, "compile": False}
     assert execution.to_json() == expected
 
 
@@ -162,7 +190,7 @@ def test_free_is_what_the_system_can_make_free(
     """Page cache counts, which a data set that was just prepared has filled; without Linux's word, unused pages do."""
     if text is not None:
         (tmp_path / "meminfo").write_text(text)
-    monkeypatch.setattr("rt_scale.experiments.settings.MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr("rt_scale.data.machine.MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(os, "sysconf", {"SC_AVPHYS_PAGES": 3, "SC_PAGE_SIZE": 4096}.get)
     assert free_memory(torch.device("cpu")) == (7 * 1024 if text and "Available" in text else 3 * 4096)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.experiments.settings import allowed_cores
+from rt_scale.data.machine import allowed_cores
 from rt_scale.launch import plan as module
 from rt_scale.launch import planned as planned_module
 from rt_scale.launch.conditions import Conditions

@@ -1,0 +1,113 @@
+"""All questions about speed on a GPU in one call of at most 8 minutes; one JSON.
+
+    python benchmarks/gpu.py --data cifar10_jpeg --data-dir DIR --out gpu.json
+    python benchmarks/gpu.py --synthetic --out gpu.json    # made-up images of CIFAR-10's size
+    python benchmarks/gpu.py --toy --out toy.json          # runs through on a CPU; its numbers mean nothing
+
+Needs neither Ray nor FFCV. Every question is a function of a file of its own (``gpu_*.py``) and in ``QUESTIONS``; one
+that fails says so in the JSON, and the others go on. The JSON is written after each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import measure
+import torch
+from gpu_bench import Bench
+from gpu_checks import fidelity, waits
+from gpu_full import full_run
+from gpu_steps import compiled_steps
+from synthetic import write_synthetic
+
+from rt_scale.data.prepare import Prepared
+from rt_scale.experiments.settings import find_device
+
+QUESTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "full run": full_run,
+    "fidelity": fidelity,
+    "waits": waits,
+    "compiled steps": compiled_steps,
+}
+"""In the order of what matters most: what is asked late may be left out for want of time."""
+SECONDS = 420.0
+"""After which no question is begun: the last one needs the rest of the 8 minutes."""
+IMAGES = {"full": (50_000, 10_000), "toy": (96, 32)}
+
+
+def main() -> None:
+    """Ask, print and write."""
+    asked = _arguments()
+    until = time.monotonic() + SECONDS
+    with tempfile.TemporaryDirectory() as folder:
+        bench = _bench(asked, _data(asked, Path(folder)), Path(folder) / "runs", until)
+        facts = measure.print_header(
+            f"Speed on {bench.device}{' (toy size: numbers mean nothing)' if asked.toy else ''}",
+            {
+                "data": f"{bench.data.info.name}, {bench.samples:,} and {bench.data.info.test:,} images",
+                "full run": f"{bench.encoder}, m = {bench.out_dim:,}, batch {bench.batch}, every epoch probed",
+            },
+        )
+        answers: dict[str, Any] = {"toy": asked.toy, **facts}
+        for name in asked.only or QUESTIONS:
+            answers[name] = _answer(name, bench)
+            print(f"## {name}\n{json.dumps(answers[name], indent=1)}", flush=True)
+            asked.out.write_text(json.dumps(answers, indent=1) + "\n")
+
+
+def _answer(name: str, bench: Bench) -> dict[str, Any]:
+    if bench.left < 0:
+        return {"left out": "for want of time"}
+    begin = time.monotonic()
+    try:
+        found = QUESTIONS[name](bench)
+    except Exception:  # the other questions are worth their answers
+        found = {"failed": traceback.format_exc()}
+    return {**found, "took": time.monotonic() - begin}
+
+
+def _data(asked: argparse.Namespace, folder: Path) -> Prepared:
+    if asked.synthetic or asked.toy:
+        return write_synthetic(folder / "data", *IMAGES["toy" if asked.toy else "full"])
+    return measure.open_data(asked.data, asked.data_dir)
+
+
+def _bench(asked: argparse.Namespace, data: Prepared, scratch: Path, until: float) -> Bench:
+    device = find_device(asked.device)
+    bench = functools.partial(Bench, device, data, scratch, until=until)
+    if asked.toy:
+        torch.set_num_threads(1)
+        tiny = "convnet_4_1"
+        return bench(
+            encoder=tiny, out_dim=64, batch=32, hidden=(16,), samples=data.info.train, epochs=2, small=(tiny,),
+            workers=0, threads=1,
+        )  # fmt: skip
+    return bench(
+        encoder="resnet18", out_dim=65536, batch=256, hidden=(2048, 2048), samples=data.info.train, epochs=3,
+        small=("convnet_32_2", "resnet20"), workers=min(16, os.cpu_count() or 1), threads=None,
+    )  # fmt: skip
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="cifar10_jpeg", help="name of a prepared data set")
+    parser.add_argument("--data-dir", type=Path, help="where prepared data is; else RT_SCALE_DATA")
+    parser.add_argument("--synthetic", action="store_true", help="made-up images in place of --data")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--only", nargs="+", choices=QUESTIONS, help="some of the questions")
+    parser.add_argument("--toy", action="store_true", help="a size that runs through on a CPU within a minute")
+    parser.add_argument("--out", type=Path, required=True, help="JSON")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Eager, compiled, and compiled with CUDA graphs: forward and backward pass of a student, by encoder and precision."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from gpu_bench import Bench, wait
+from torch import Tensor
+
+from rt_scale.models.pair import Network, build_pair, to_device
+from rt_scale.training.compiled import CompiledNetwork
+from rt_scale.training.distillation import arithmetic
+from rt_scale.training.precision import set_precision
+
+WARM_UP, REPEATS = 3, 20
+WAYS = ("eager", "compiled", "compiled, CUDA graphs")
+HOW: dict[str, Any] = {
+    "compiled": {},
+    "compiled, CUDA graphs": {"mode": "reduce-overhead"},
+    "traced": {"backend": "aot_eager"},  # all of compiling but the kernels: enough to run through
+}
+
+
+def compiled_steps(bench: Bench) -> dict[str, Any]:
+    """Seconds a pass: median, lowest, highest and n, and what compiling took; nothing is begun late."""
+    found: dict[str, Any] = {}
+    ways = WAYS if bench.device.type == "cuda" else ("eager", "traced")
+    for encoder, precision in itertools.product((bench.encoder, *bench.small), bench.precisions[1:]):
+        for way in ways:
+            if bench.left > 0:
+                found[f"{encoder}, {precision}, {way}"] = _measure(bench, encoder, precision, way)
+    return found
+
+
+def _measure(bench: Bench, encoder: str, precision: str, way: str) -> dict[str, float]:
+    spec = bench.spec({"encoder": {"name": encoder}, "precision": precision})
+    set_precision(precision)
+    network = build_pair(spec, bench.data.info.channels, bench.data.info.size).student
+    network = to_device(network, bench.device)
+    model = network if way == "eager" else CompiledNetwork(network, bench.batch, **HOW[way])
+    size = bench.data.info.size
+    images = torch.randn(bench.batch, bench.data.info.channels, size, size, device=bench.device)
+    images = images.to(memory_format=torch.channels_last)
+    begin = time.perf_counter()
+    once = _pass(bench, model, images, precision)
+    for _ in range(WARM_UP):
+        once()
+    first = time.perf_counter() - begin
+    seconds = [once() for _ in range(REPEATS if bench.device.type == "cuda" else 2)]
+    return {
+        "median": statistics.median(seconds), "low": min(seconds), "high": max(seconds), "n": len(seconds),
+        "warm-up": first,
+    }  # fmt: skip
+
+
+def _pass(bench: Bench, model: Network, images: Tensor, precision: str) -> Callable[[], float]:
+    def once() -> float:
+        begin = wait(bench.device)
+        torch.compiler.cudagraph_mark_step_begin()
+        with arithmetic(precision, bench.device):
+            logits = model.of_views((images,))
+        torch.autograd.backward(logits.float().square().mean())
+        for parameter in model.parameters():
+            parameter.grad = None
+        return wait(bench.device) - begin
+
+    return once

@@ -1,0 +1,89 @@
+"""What this process may use of the machine: cores and memory, the limits of its control groups included.
+
+In a container the system's own numbers are those of the whole machine; the kernel enforces what its control
+groups say, by halting threads (CPU quota) or ending the process (memory). Both versions of control groups are
+read: kernel documentation, admin-guide/cgroup-v2.rst and admin-guide/cgroup-v1/{cpuacct,memory}.rst.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+MEMBERSHIP = Path("/proc/self/cgroup")
+CGROUPS = Path("/sys/fs/cgroup")
+MEMINFO = Path("/proc/meminfo")
+
+
+def allowed_cores() -> int:
+    """CPU cores that this process may compute with: its affinity, or less under a quota (rounded up)."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = (_quota(group) for group in _groups("cpu"))
+    return min([affinity, *(max(1, math.ceil(quota)) for quota in quotas if quota is not None)])
+
+
+def free_host_memory() -> int:
+    """Bytes that this process can still fill: what the system can make free, or less under a limit."""
+    limits = (_below_limit(group) for group in _groups("memory"))
+    return min([_available(), *(max(0, free) for free in limits if free is not None)])
+
+
+def _available() -> int:
+    # Page cache included: a set that was just prepared fills that cache.
+    for line in (_read(MEMINFO) or "").splitlines():
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """Folders of the control groups of ``controller`` that this process is in, the innermost first."""
+    for line in (_read(MEMBERSHIP) or "").splitlines():
+        _, controllers, inside = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        base = CGROUPS / controller if controllers else CGROUPS
+        if not controllers and (CGROUPS / "unified").is_dir():  # both versions side by side
+            base = CGROUPS / "unified"
+        group = base / inside.strip("/")
+        # Where the machine's path is not visible, its innermost group is what is mounted as the base.
+        while ".." not in group.parts and group != base:
+            yield group
+            group = group.parent
+        yield base
+
+
+def _quota(group: Path) -> float | None:
+    """Cores' worth of time that ``group`` may take; None where there is no limit."""
+    both = (_read(group / "cpu.max") or "").split()
+    if not both:
+        both = [_read(group / f"cpu.cfs_{name}_us") or "-1" for name in ("quota", "period")]
+    quota, period = both
+    return None if quota == "max" or int(quota) <= 0 or int(period) <= 0 else int(quota) / int(period)
+
+
+def _below_limit(group: Path) -> int | None:
+    """Bytes between what ``group`` uses and its limit; None where there is none.
+
+    Cached file pages that were not touched lately count as free: the kernel drops them before it ends anybody.
+    """
+    for limit, usage, idle in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        most, used = _read(group / limit), _read(group / usage)
+        if most is None or used is None or most == "max":
+            continue
+        lines = (line.split() for line in (_read(group / "memory.stat") or "").splitlines())
+        cached = next((int(value) for name, value in lines if name == idle), 0)
+        return int(most) - int(used) + cached
+    return None
+
+
+def _read(path: Path) -> str | None:
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="ascii").strip()
+    return None

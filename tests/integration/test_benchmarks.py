@@ -1,0 +1,68 @@
+"""The benchmarks run through: all questions of the GPU one on a CPU, at a size that says nothing about speed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+QUESTIONS = {"full run", "fidelity", "waits", "compiled steps"}
+PARTS = {"encoder", "projector + wide output", "optimiser", "probes of the student", "loading", "logging"}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the GPU's script says at toy size; it would end with an error if Ray or FFCV were imported."""
+    out = tmp_path_factory.mktemp("gpu") / "toy.json"
+    code = (
+        "import runpy, sys; sys.modules['ray'] = sys.modules['ffcv'] = None; sys.path.insert(0, sys.argv[1]);"
+        "sys.argv = ['gpu.py', '--toy', '--device', 'cpu', '--out', sys.argv[2]];"
+        "runpy.run_path(sys.path[0] + '/gpu.py', run_name='__main__')"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, BENCHMARKS, out], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
+def test_every_question_is_answered_on_a_machine_without_a_gpu(answers: dict[str, Any]) -> None:
+    assert answers.keys() >= QUESTIONS
+    assert not [name for name in QUESTIONS if "failed" in answers[name]], answers
+    assert "machine" in answers
+    assert answers["toy"] is True
+
+
+def test_ratios_are_those_of_the_times_beside_them(answers: dict[str, Any]) -> None:
+    full = answers["full run"]
+    theirs = full["paper-style"]
+    assert theirs["full run"] > 100 * theirs["training"] > 0
+    for ours in full["rt-scale"].values():
+        assert ours["ratio"] == pytest.approx(theirs["full run"] / ours["full run"])
+        assert ours["full run"] > 99 * ours["epoch"]
+        assert len(ours["epochs"]) == 2
+
+
+def test_parts_add_up_to_a_run_and_stand_beside_their_floors(answers: dict[str, Any]) -> None:
+    for ours in answers["full run"]["rt-scale"].values():
+        rows = {row["part"]: row for row in ours["parts"]}
+        whole = rows.pop("the whole run")
+        step = rows.pop("all of the step")
+        assert rows.keys() >= PARTS
+        assert sum(row["seconds"] for row in rows.values()) == pytest.approx(whole["seconds"])
+        assert 0 < step["seconds"] < whole["seconds"]
+        assert whole["seconds"] >= sum(ours["epochs"])
+        for row in rows.values():
+            assert row["ratio"] is None or row["ratio"] == pytest.approx(row["seconds"] / row["floor"])
+        assert rows["encoder"]["floor"] > 0
+
+
+def test_precisions_agree_at_the_start_that_they_share(answers: dict[str, Any]) -> None:
+    curves = answers["fidelity"]
+    assert len(curves["float32"]["train/kl"]) == 3
+    assert curves["bf16"]["train/kl"] == pytest.approx(curves["float32"]["train/kl"], rel=0.2)
+    assert curves["float32"]["difference"] == 0
