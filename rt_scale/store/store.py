@@ -10,6 +10,8 @@ from typing import Any
 
 from rt_scale.spec.errors import InputError
 from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, temporary_name, to_json, write_bytes
+from rt_scale.store.constants import FOLDER as CONSTANTS
+from rt_scale.store.constants import Constant
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.place import is_address
 from rt_scale.store.remote import FILE, RUNS, RemoteStore
@@ -133,6 +135,10 @@ class Store:
         """The directory of the run of ``spec``, or of the run of that name."""
         name = spec if isinstance(spec, str) else spec.name
         return RunDir(self.root / "runs" / name, None if self.remote is None else self.remote.run(name))
+
+    def constant(self, name: str) -> Constant:
+        """What runs of this store share under that name."""
+        return Constant(self.root / CONSTANTS / name, None if self.remote is None else self.remote.bucket)
 
     def sweep(self, name: str) -> SweepDir:
         """The directory of the sweep ``name``."""
