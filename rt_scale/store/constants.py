@@ -47,11 +47,18 @@ class Constant:
 
     Attributes:
         path: its folder, in the store or in this machine's mirror of it.
+        there: what an object store is known to have of it: bytes, and when they were written; else None.
     """
 
-    def __init__(self, path: Path, bucket: Bucket | None = None) -> None:
-        """The constant in the folder ``path``, which need not exist, of the object store ``bucket`` if any."""
-        self.path, self._bucket = path, bucket
+    def __init__(self, path: Path, bucket: Bucket | None = None, there: tuple[int, float] | None = None) -> None:
+        """The constant in a folder.
+
+        Args:
+            path: the folder, which need not exist.
+            bucket: the object store that it is a mirror of, if any.
+            there: see above.
+        """
+        self.path, self.there, self._bucket = path, there, bucket
 
     @property
     def name(self) -> str:
@@ -67,6 +74,11 @@ class Constant:
     def owner(self) -> Attempt | None:
         """Who computed it last, or is about to; None where nobody began."""
         return latest_attempt(self.path)
+
+    def is_held(self, grace: float) -> bool:
+        """Whether a live process computes it here; one elsewhere is alive ``grace`` s after its last heartbeat."""
+        owner = self.owner
+        return owner is not None and owner.is_live(grace)
 
     def read(self, loader: Callable[[Path], T]) -> T | None:
         """What ``loader`` makes of the folder of its files; None where it is not there.
@@ -132,6 +144,12 @@ class Constant:
                         raise ValueError(f"{name} is not what was sent")
 
             Checkpoints(self.path).save(_ONLY, fetch, lease.check)
+
+    def forget(self) -> None:
+        """Remove it from the object store, if there is one; raises as ``Bucket.put``."""
+        if self._bucket is not None:
+            self._bucket.delete(self._key(MANIFEST))
+            self._bucket.delete_folder(f"{FOLDER}/{self.name}")
 
     def _key(self, name: str) -> str:
         return f"{FOLDER}/{self.name}/{_ONLY}/{name}"

@@ -138,7 +138,15 @@ class Store:
 
     def constant(self, name: str) -> Constant:
         """What runs of this store share under that name."""
-        return Constant(self.root / CONSTANTS / name, None if self.remote is None else self.remote.bucket)
+        path = self.root / CONSTANTS / name
+        if self.remote is None:
+            return Constant(path)
+        return Constant(path, self.remote.bucket, self.remote.constants.get(name))
+
+    def constants(self) -> list[Constant]:
+        """Every constant that is kept, by name; of an object store those of the last look, too."""
+        there = self.remote.constants if self.remote is not None else {}
+        return [self.constant(name) for name in sorted({*_folders(self.root / CONSTANTS), *there})]
 
     def sweep(self, name: str) -> SweepDir:
         """The directory of the sweep ``name``."""
