@@ -63,8 +63,7 @@ def test_the_second_run_computes_nothing_of_what_it_shares(
     first, second = (tiny({**changes, "student.alpha": alpha}) for alpha in (0.5, 1.0))
     given = settings(observer=seen)
     run(first, given)
-    twice = ["features", "input", "teacher"]
-    assert computed(seen) == twice
+    assert computed(seen) == KINDS
     assert recorded(given.store, first) == dict.fromkeys(KINDS, "computed")
     run(second, given)
     assert computed(seen) == []
@@ -145,8 +144,7 @@ def test_another_process_is_waited_for(
 
     def sleep(seconds: float) -> None:
         def write(folder: Path) -> None:
-            for name in ("about.json",):
-                shutil.copy(done.path / "0" / name, folder)
+            shutil.copy(done.path / "0" / "about.json", folder)
 
         constant.write(lease, write)
         lease.release()

@@ -15,7 +15,7 @@ from rt_scale.experiments import ingredients
 from rt_scale.experiments.check import Sets, check
 from rt_scale.experiments.ingredients import constant_name, of_features, of_input_probes, of_teacher_probes
 from rt_scale.experiments.settings import Execution
-from rt_scale.models.pair import Network, build_pair
+from rt_scale.models.pair import Network, build_pair, to_device
 from rt_scale.spec.run import RunSpec
 
 Tiny = Callable[..., RunSpec]
@@ -45,7 +45,7 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("probe.statistics", True, {"teacher"}),
     ("seeds.teacher", 1, NETWORK),
     ("encoder.width", 2.0, NETWORK),
-    ("encoder.norm", "none", NETWORK),
+    ("encoder.norm", "batch", NETWORK),
     ("projector.hidden", [17], {"features"}),
     ("projector.bottleneck", 9, {"features"}),
     ("projector.parts", "-/lb/-/wn/l/-", {"features"}),
@@ -157,32 +157,33 @@ def test_what_is_not_probed_does_not_matter_to_probes(tiny: Tiny, data_dir: Path
 def test_of_a_whole_split_the_data_seed_orders_training_alone(tiny: Tiny, data_dir: Path) -> None:
     one, two = (tiny({"data.samples": None, "seeds.data": seed}) for seed in (0, 1))
     assert names(one, check(one, data_dir)) == names(two, check(two, data_dir))
-    drawn = {"data": {"name": "gaussian", "size": 8, "samples": 60, "channels": 1}, "probe.own": False}
+    drawn = {"data": {"name": "gaussian", "size": 8, "samples": 60, "channels": 1}}
     one, two = (tiny({**drawn, "probe.also": ["digits"], "seeds.data": seed}) for seed in (0, 1))
     assert differing(names(one, check(one, data_dir)), names(two, check(two, data_dir))) == {"features"}
 
 
-def test_weights_count_as_the_numbers_that_they_are(tiny: Tiny, sets: Sets, known: dict[str, str]) -> None:
+def test_weights_count_as_the_numbers_that_they_are(tiny: Tiny, sets: Sets) -> None:
+    spec = tiny({"encoder.norm": "batch"})
+    known = names(spec, sets)
+
     def nudged(find: Callable[[Network], torch.Tensor]) -> set[str]:
-        teacher = teacher_of(tiny(), sets)
+        teacher = teacher_of(spec, sets)
         with torch.no_grad():
             tensor = find(teacher).view(-1)
             tensor[0] = torch.nextafter(tensor[0], tensor[0] + 1)
-        return differing(names(tiny(), sets, teacher=teacher), known)
+        return differing(names(spec, sets, teacher=teacher), known)
+
+    def running_mean(teacher: Network) -> torch.Tensor:
+        return next(tensor for name, tensor in teacher.encoder.named_buffers() if name.endswith("running_mean"))
 
     assert nudged(lambda teacher: next(teacher.encoder.parameters())) == NETWORK
-    assert nudged(lambda teacher: dict(teacher.encoder.named_buffers())[_running_mean(teacher)]) == NETWORK
+    assert nudged(running_mean) == NETWORK
     assert nudged(lambda teacher: next(teacher.projector.mlp.parameters())) == {"features"}
     assert nudged(lambda teacher: next(teacher.projector.bottleneck.parameters())) == {"features"}
     assert nudged(lambda teacher: next(teacher.projector.last.parameters())) == set()
-    # The layout of maps is not a number; how it is executed tells of it.
-    apart = teacher_of(tiny(), sets).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    assert names(tiny(), sets, teacher=apart) == known
-    assert differing(names(tiny(), sets, teacher=teacher_of(tiny(), sets).double()), known) == NETWORK
-
-
-def _running_mean(teacher: Network) -> str:
-    return next(name for name, _ in teacher.encoder.named_buffers() if name.endswith("running_mean"))
+    assert differing(names(spec, sets, teacher=teacher_of(spec, sets).double()), known) == NETWORK
+    # The layout of maps is not a number; the record of how it is executed tells of it.
+    assert names(spec, sets, teacher=to_device(teacher_of(spec, sets), "cpu", channels_last=True)) == known
 
 
 def test_code_is_another_when_a_file_is(tmp_path: Path) -> None:
