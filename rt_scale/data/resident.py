@@ -16,7 +16,7 @@ from rt_scale.data.loader import OrderedLoader, check_subset, to_device
 LARGEST_IDLE = 512 << 20
 """Bytes of images that are kept though the present run does not use them."""
 RUNS = 2
-"""Runs, the present one among them, whose images are kept."""
+"""Runs before the present one whose images are kept: a sweep may go to and fro between two data sets."""
 
 _Key = tuple[Any, ...]
 
@@ -24,7 +24,7 @@ _Key = tuple[Any, ...]
 class Resident:
     """Images that a process keeps in memory from run to run, for whoever reads the same ones next.
 
-    Those of the present run stay, and those of the one before as long as they are few: where the present run reads
+    Those of the present run stay, and those of the two before as long as they are few: where the present run reads
     others, and more than :data:`LARGEST_IDLE` lie idle, these make room first.
     """
 
@@ -36,7 +36,7 @@ class Resident:
     def next_run(self) -> None:
         """Another run begins."""
         self._run += 1
-        self._drop(key for key, run in self._used.items() if run <= self._run - RUNS)
+        self._drop(key for key, run in self._used.items() if run < self._run - RUNS)
 
     def rows(self, beton: Beton, chosen: np.ndarray | None, place: torch.device) -> torch.Tensor:
         """One image a row, uint8 [n, H * W * C], which nobody writes to.

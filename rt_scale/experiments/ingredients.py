@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from rt_scale.data.info import DataInfo
 from rt_scale.data.noise_set import NoiseSet
 from rt_scale.data.prepared import Prepared
 from rt_scale.experiments.check import Sets
-from rt_scale.experiments.provenance import cpu_model
+from rt_scale.experiments.provenance import cpu_model, version_of
 from rt_scale.experiments.settings import Execution
 from rt_scale.models.pair import Network
 from rt_scale.spec.part import canonical, json_text
@@ -113,7 +112,7 @@ def _arithmetic(spec: RunSpec, execution: Execution) -> Ingredients:
         "execution": {name: value for name, value in execution.to_json().items() if name not in WHERE_IMAGES_LIE},
         "device": _gpu(device) if device.type == "cuda" else device.type,
         "cpu": [cpu_model(), torch.backends.cpu.get_cpu_capability()],
-        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "libraries": {name: version_of(name) for name in LIBRARIES},
         "switches": flags | {name: os.environ[name] for name in SWITCHES if name in os.environ},
         "code": code_sha256(),
     }

@@ -124,7 +124,7 @@ def test_what_it_is_executed_on(tiny: Tiny, sets: Sets, known: dict[str, str], m
     changes: list[Callable[[pytest.MonkeyPatch], object]] = [
         lambda patch: patch.setattr(ingredients, "cpu_model", lambda: "Another CPU"),
         lambda patch: patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX9"),
-        lambda patch: patch.setattr("importlib.metadata.version", lambda name: "9.9" if name == "torch" else "1"),
+        lambda patch: patch.setattr(ingredients, "version_of", {"torch": "9.9"}.get),
         lambda patch: patch.setattr(ingredients, "code_sha256", lambda: "another version"),
         lambda patch: patch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True),
         lambda patch: patch.setenv("MKL_CBWR", "AVX2"),
