@@ -36,7 +36,6 @@ MOMENTS = {
     # Killed there -> what the next run finds of it.
     "rt_scale.probing.prober:Prober:probe_network:1:before": {"input": "read"},
     "rt_scale.store.checkpoints::write_json:1:before": {},  # the files of the first constant are there, their list not
-    "rt_scale.store.constants:Constant:write:3:after": {"input": "read", "teacher": "read", "features": "read"},
 }
 KINDS = ("input", "teacher", "features")
 
