@@ -18,6 +18,8 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.store import remote_lease
 from rt_scale.store.remote import RemoteStore
 from rt_scale.store.store import Store
+from rt_scale.training.dist import Group
+from tests.distributed import Ranks
 from tests.integration.dying import DIES, outcome
 from tests.unit.store.objects import Objects
 
@@ -124,3 +126,21 @@ def test_another_machine_reads_what_one_sent_to_an_object_store(
     assert recorded(other, OTHER) == dict.fromkeys(KINDS, "read")
     assert outcome(other.run(OTHER)) == outcome(alone.run(OTHER))
     assert sum(key.endswith("manifest.json") for key in objects.keys("constants")) == 3
+
+
+def compute(group: Group, store: Path, data_dir: Path) -> None:
+    """Both runs by the processes of a group, sharing in one store and each on its own in another."""
+    for spec in (ONE, OTHER):
+        for name, share in (("shared", True), ("apart", False)):
+            run(spec, settings(Store(store / name), data_dir, group=group, share=share))
+
+
+def test_workers_together_share_what_workers_together_computed(tmp_path: Path, data_dir: Path) -> None:
+    Ranks(tmp_path / "ranks", 2, compute, tmp_path, data_dir).results()
+    shared, apart = (Store(tmp_path / name) for name in ("shared", "apart"))
+    assert recorded(shared, ONE) == dict.fromkeys(KINDS, "computed")
+    assert recorded(shared, OTHER) == dict.fromkeys(KINDS, "read")
+    check(shared, apart)
+    # One process splits its sums otherwise: it computes its own.
+    run(RunSpec.model_validate({**DOCUMENT, "student": {"alpha": 0.0}}), settings(shared, data_dir))
+    assert len(shared.constants()) == 6
