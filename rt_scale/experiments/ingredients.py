@@ -51,7 +51,7 @@ def of_input_probes(spec: RunSpec, data: Sets, execution: Execution) -> Ingredie
         **_arithmetic(spec, execution),
         "size": spec.data.size or data.main.info.size,
         "data": _images(spec, data.main) if main else None,
-        "also": {name: other.sha256 for name, other in data.also.items()},
+        "also": {name: [other.sha256, len(other.info.classes)] for name, other in data.also.items()},
         "probe": {name: value for name, value in canonical(spec.probe).items() if name not in NOT_OF_A_PROBE},
         "seed": spec.seeds.probe,
     }
