@@ -181,7 +181,7 @@ def test_a_data_folder_that_cannot_be_written(cli: Any, tmp_path: Path) -> None:
     assert f"'{tmp_path / 'file'}" in message
 
 
-@pytest.mark.parametrize(("checkpoints", "number"), [(0, 1), (0, 8), (1, 4), (2, 2)])
+@pytest.mark.parametrize(("checkpoints", "number"), [(0, 1), (1, 4), (2, 2)])
 def test_a_full_disk_loses_nothing(
     cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: int, number: int
 ) -> None:
