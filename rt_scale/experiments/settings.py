@@ -171,18 +171,18 @@ def resolve(
     threads = settings.threads if settings.threads is not None else allowed_cores()
     if threads < 1:
         raise InputError(f"{threads} threads were asked for; give at least 1.")
-    cache = settings.cache_teacher
-    channels_last = settings.channels_last
-    if cache is None:
-        cache = cache_bytes(spec, data) < free_memory(device) / 4
-    if earlier:
-        threads, cache = int(earlier["threads"]), bool(earlier["cache_teacher"])
-        channels_last = bool(earlier["channels_last"])
 
     def free(place: torch.device) -> int:
         # What is kept of earlier runs makes room where this one needs it.
         return free_memory(place) + settings.resident.held(place)
 
+    cache = settings.cache_teacher
+    channels_last = settings.channels_last
+    if cache is None:
+        cache = cache_bytes(spec, data) < free(device) / 4
+    if earlier:
+        threads, cache = int(earlier["threads"]), bool(earlier["cache_teacher"])
+        channels_last = bool(earlier["channels_last"])
     loader, reason = choose_loader(settings.loader, image_bytes(spec, data), device, free)
     if loader == "ffcv":
         require_ffcv()
