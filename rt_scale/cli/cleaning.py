@@ -28,7 +28,8 @@ def gc(
     """List runs that no sweep of the store refers to, and leftovers of killed processes; remove them when asked.
 
     A sweep refers to the runs in its folder sweeps/NAME, and to those that they start from. Runs that were started
-    alone with 'rt-scale run' belong to no sweep and are listed, too. Running ones stay.
+    alone with 'rt-scale run' belong to no sweep and are listed, too. Running ones stay. Constants are what runs share,
+    such as probes of their teacher; those that no remaining run used are listed, too.
     """
     from rt_scale.store.garbage import find_garbage, remove_garbage
 
@@ -58,12 +59,14 @@ def gc(
 
 
 def _summary(found: list[Garbage]) -> str:
-    runs = [item for item in found if item.state != "leftover"]
-    left = [item for item in found if item.state == "leftover"]
     if not found:
         return "nothing to remove."
-    sizes = [size_text(sum(item.size for item in items)) for items in (runs, left)]
-    return f"{len(runs):,} runs that no sweep refers to ({sizes[0]}), {len(left):,} leftovers ({sizes[1]})."
+    shared = [item for item in found if item.state == "constant"]
+    left = [item for item in found if item.state == "leftover"]
+    runs = [item for item in found if item.state not in ("constant", "leftover")]
+    sizes = [size_text(sum(item.size for item in items)) for items in (runs, shared, left)]
+    constants = f"{len(shared):,} constants that no run of one uses ({sizes[1]}), " if shared else ""
+    return f"{len(runs):,} runs that no sweep refers to ({sizes[0]}), {constants}{len(left):,} leftovers ({sizes[2]})."
 
 
 def size_text(size: float) -> str:

@@ -31,6 +31,8 @@ class Beton:
     """int64 [samples]."""
     _pages: np.ndarray
     """uint8 [pages, images a page, bytes an image], the mapped file."""
+    identity: tuple[int, ...]
+    """Device, inode, size and time of the file: another one of this path has another."""
 
     @property
     def samples(self) -> int:
@@ -122,9 +124,9 @@ def open_beton(path: Path) -> Beton:
     Raises InputError, naming the file, where it is absent, cut, unfinished or not of our layout.
     """
     try:
-        size = path.stat().st_size
+        found = path.stat()  # first of all: of a file that takes its place now, no later one has this identity
         with open(path, "rb") as file:
-            plan = _read_layout(file, path, size)
+            plan = _read_layout(file, path, found.st_size)
             records = np.frombuffer(file.read(plan.samples * layout.RECORD.itemsize), layout.RECORD)
         if not np.array_equal(records["image"], plan.pointers()):
             raise _damaged(path, "its image pointers are not those of its layout")
@@ -138,7 +140,8 @@ def open_beton(path: Path) -> Beton:
         (plan.page, plan.sample_bytes, 1),
         writeable=False,
     )
-    return Beton(path, plan, records["label"].astype(np.int64), pages)
+    identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    return Beton(path, plan, records["label"].astype(np.int64), pages, identity)
 
 
 def verify(path: Path) -> str:

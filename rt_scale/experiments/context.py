@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
+from rt_scale.data.resident import Resident
+from rt_scale.experiments.constants import Constants
 from rt_scale.experiments.settings import Execution, Observer, Settings
 from rt_scale.spec.errors import RtScaleError, RunError, StoreAway
 from rt_scale.store.board import BoardWriter
@@ -39,6 +41,8 @@ class Context:
         spent_before: the time that earlier attempts took.
         group: the processes that train together; this one is rank 0, and tells the others where they stand.
         stop: whether training is asked to stop.
+        resident: keeps images in memory from run to run.
+        constants: where what is constant in the run comes from.
     """
 
     run_dir: RunDir
@@ -52,6 +56,8 @@ class Context:
     board: BoardWriter | None = None
     group: Group = ALONE
     stop: Stop = never
+    resident: Resident | None = None
+    constants: Constants = field(default_factory=Constants)
     _started: float = field(default_factory=time.monotonic)
     _last_checkpoint: float = field(default_factory=time.monotonic)
 
@@ -68,6 +74,7 @@ class Context:
             hparams=hparams,
             group=settings.group,
             stop=settings.stop,
+            resident=settings.resident,
         )
 
     @property

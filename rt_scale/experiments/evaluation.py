@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from rt_scale.data.loader import OrderedLoader
 from rt_scale.data.prepared import Prepared
-from rt_scale.data.resident import ResidentLoader
+from rt_scale.data.resident import Resident, ResidentLoader
 from rt_scale.experiments.check import Sets
+from rt_scale.experiments.constants import Constants
 from rt_scale.experiments.needs import probed_size
 from rt_scale.models.pair import Network, Pair
 from rt_scale.probing.features import Features, embed, evaluation_mode
@@ -45,6 +46,7 @@ class Evaluation:
         pair: teacher and student, measured as they then are.
         initial: the student's parameters at its start.
         stage: told what is being done.
+        constants: where what is constant comes from; None: it is measured here.
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class Evaluation:
         pair: Pair,
         initial: list[Tensor],
         stage: Stage,
+        constants: Constants | None = None,
     ) -> None:
         self.spec, self.probers, self.stage = spec, probers, stage
+        self.constants = constants or Constants()
         self.teacher, self.student = pair
         self.references: dict[str, list[Tensor]] = {"from_init": initial}
         self.references["from_teacher"] = list(self.teacher.parameters())
@@ -64,12 +68,18 @@ class Evaluation:
         self._teacher_test: Tensor | None = None
 
     def constant(self) -> dict[str, float]:
-        """Measure what stays what it is: the input, and the teacher where it is frozen."""
+        """What stays what it is, measured or read: the input, and the teacher where it is frozen."""
+        values = self.constants.input_probes(self._measure_input)
+        if self.spec.teacher.moves:
+            return values
+        return values | self.constants.teacher_probes(self.teacher, self._measure_teacher)
+
+    def _measure_input(self) -> dict[str, float]:
         values: dict[str, float] = {}
         for data, prober in self.probers.items():
             self.stage(f"probing input pixels{_on(data)}")
             values |= _named("input", data, prober.probe_input(self.seed))
-        return values if self.spec.teacher.moves else values | self._measure_teacher()
+        return values
 
     def changing(self) -> dict[str, float]:
         """Measure the student as it is now, and a teacher that moves."""
@@ -112,7 +122,7 @@ class Evaluation:
         return values
 
     def _teacher_features(self) -> Tensor:
-        """The teacher's test embeddings as its probes left them, or, of a resumed run, computed here."""
+        """The teacher's test embeddings as its probes left them, or, where those were read, computed here."""
         if self._teacher_test is None:
             prober = self.probers[None]
             self._teacher_test = embed(self.teacher.encoder, prober.test, prober.to_inputs, prober.group).x
@@ -139,7 +149,12 @@ def test_classifier(projector: nn.Module, test: Features, precision: str) -> dic
 
 
 def build_probers(
-    spec: RunSpec, sets: Sets, train: OrderedLoader, inputs: functools.partial[Tensor], group: Group = ALONE
+    spec: RunSpec,
+    sets: Sets,
+    train: OrderedLoader,
+    inputs: functools.partial[Tensor],
+    group: Group = ALONE,
+    resident: Resident | None = None,
 ) -> dict[str | None, Prober]:
     """A prober for the set that is distilled on, where that is to be probed, then one for each of ``probe.also``.
 
@@ -149,6 +164,7 @@ def build_probers(
         train: the training images that the student is distilled on, on which the main prober fits too.
         inputs: from the main set's images to a network's inputs, as ``objectives.clean_inputs`` makes it.
         group: the ranks that ``train`` is shared by; so are the other images.
+        resident: keeps the images from run to run.
     """
     main = sets.main
     loader = functools.partial(
@@ -158,6 +174,7 @@ def build_probers(
         device=train.device,
         rank=group.rank,
         world=group.world,
+        resident=resident,
     )
     prober = functools.partial(Prober, spec.probe, group=group)
     probers: dict[str | None, Prober] = {}

@@ -14,7 +14,7 @@ from rt_scale.data.mapped import MapLoader
 from rt_scale.data.noise import GaussianLoader
 from rt_scale.data.noise_set import NoiseSet
 from rt_scale.data.prepared import Prepared
-from rt_scale.data.resident import ResidentLoader
+from rt_scale.data.resident import Resident, ResidentLoader
 from rt_scale.data.subsets import nested_subset
 from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.spec.run import RunSpec
@@ -88,6 +88,7 @@ def training_loader(
     device: torch.device,
     subset: np.ndarray | None,
     group: Group = ALONE,
+    resident: Resident | None = None,
 ) -> OrderedLoader:
     """The training images of ``spec``; the same batches in the same order from every reader.
 
@@ -98,6 +99,7 @@ def training_loader(
         device: where batches are to lie.
         subset: see :func:`training_subset`.
         group: the ranks that share every batch.
+        resident: keeps images that are read into memory from run to run.
 
     Raises:
         InputError: FFCV was asked for and is not there.
@@ -114,7 +116,7 @@ def training_loader(
         return FFCVLoader(data.train, subset=subset, threads=torch.get_num_threads(), **order)
     if loader == "map":
         return MapLoader(data.train, subset=subset, **order)
-    return ResidentLoader(data.train, subset=subset, host=loader == "host", **order)
+    return ResidentLoader(data.train, subset=subset, host=loader == "host", resident=resident, **order)
 
 
 class _Order(TypedDict):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from rt_scale.experiments.check import Sets, check, unfinished
+from rt_scale.experiments.constants import SharedConstants
 from rt_scale.experiments.context import Context
 from rt_scale.experiments.provenance import attempt_record
 from rt_scale.experiments.settings import Settings, resolve
@@ -78,6 +79,7 @@ def _run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
         except (InputError, WorkerLost, StoreAway):
             raise
         except Exception as error:
+            settings.resident.clear()  # whatever it was, it must not be for want of memory the next time
             failure = _failure(spec, error)
             run_dir.fail({"reason": str(failure), "traceback": traceback.format_exc(), "time": time.time()})
             raise failure from error
@@ -107,6 +109,9 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> 
     set_precision(spec.precision)
     weights = start_weights(spec, settings.store)
     context = Context.begin(run_dir, execution, settings, hparams=spec.canonical())
+    if settings.share:
+        context.constants = SharedConstants(spec, data, context, settings.store)
+    settings.resident.next_run()
     try:
         lead(spec, execution, settings)
         result = _result(spec, data, context, weights, run_dir.check().attempt)

@@ -14,6 +14,7 @@ from rt_scale.data.ffcv import require_ffcv
 from rt_scale.data.machine import allowed_cores, free_host_memory
 from rt_scale.data.noise_set import NoiseSet
 from rt_scale.data.prepared import Prepared
+from rt_scale.data.resident import Resident
 from rt_scale.experiments.loaders import choose_loader
 from rt_scale.experiments.needs import cache_bytes, image_bytes
 from rt_scale.spec.errors import InputError
@@ -91,6 +92,9 @@ class Settings:
         gpus: GPUs that each process takes, less than 1 where several runs share one; of no account on the CPU.
         group: the processes that train together, each with settings of its own; rank 0's decide.
         stop: asked after every step whether to write a checkpoint and stop, which raises ``Stopped``.
+        share: whether what is constant in a run (probes of its input and teacher, the teacher's features) is read from
+            the store where another run computed it, and kept there; no number depends on it.
+        resident: the images that this process keeps in memory from run to run.
     """
 
     store: Store
@@ -107,6 +111,8 @@ class Settings:
     gpus: float = 1.0
     group: Group = ALONE
     stop: Stop = never
+    share: bool = True
+    resident: Resident = field(default_factory=Resident)
 
 
 @dataclass(frozen=True)
@@ -167,16 +173,21 @@ def resolve(
     threads = settings.threads if settings.threads is not None else allowed_cores()
     if threads < 1:
         raise InputError(f"{threads} threads were asked for; give at least 1.")
+
+    def free(place: torch.device) -> int:
+        # What is kept of earlier runs makes room where this one needs it.
+        return free_memory(place) + settings.resident.held(place)
+
     cache = settings.cache_teacher
     channels_last, compiled = settings.channels_last, settings.compile
     if compiled and settings.group.world > 1:
         raise InputError("compile is for runs of one worker; leave it out, or set workers to 1.")
     if cache is None:
-        cache = cache_bytes(spec, data) < free_memory(device) / 4
+        cache = cache_bytes(spec, data) < free(device) / 4
     if earlier:
         threads, cache = int(earlier["threads"]), bool(earlier["cache_teacher"])
         channels_last, compiled = bool(earlier["channels_last"]), bool(earlier.get("compile"))
-    loader, reason = choose_loader(settings.loader, image_bytes(spec, data), device, free_memory)
+    loader, reason = choose_loader(settings.loader, image_bytes(spec, data), device, free)
     if loader == "ffcv":
         require_ffcv()
     gpus = 0.0 if device.type == "cpu" else settings.gpus

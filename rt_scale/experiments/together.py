@@ -14,6 +14,7 @@ import torch
 
 from rt_scale.data.noise_set import NoiseSet
 from rt_scale.experiments.check import Sets, check
+from rt_scale.experiments.constants import FollowedConstants
 from rt_scale.experiments.context import Follower
 from rt_scale.experiments.needs import training_samples
 from rt_scale.experiments.settings import Execution, Settings, find_device
@@ -45,7 +46,7 @@ def check_shares(spec: RunSpec, data: Sets, workers: int) -> None:
 
 def lead(spec: RunSpec, execution: Execution, settings: Settings) -> None:
     """Rank 0 is about to train ``spec`` as ``execution`` says, and the others are to follow."""
-    _order(settings, {"spec": spec.model_dump(mode="json"), "execution": execution.to_json()})
+    _order(settings, {"spec": spec.model_dump(mode="json"), "execution": execution.to_json(), "share": settings.share})
 
 
 def dismiss(settings: Settings) -> None:
@@ -79,4 +80,7 @@ def _prepared(order: Mapping[str, Any], settings: Settings) -> tuple[RunSpec, Se
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
     context = Follower.begin(settings.store.run(spec), execution, settings, hparams={})
+    if order["share"]:
+        context.constants = FollowedConstants(settings.group)
+    settings.resident.next_run()
     return spec, check(spec, settings.data_dir), context, start_weights(spec, settings.store)

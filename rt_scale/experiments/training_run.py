@@ -58,7 +58,8 @@ class TrainingRun:
         self.teacher, self.student = (
             to_device(network, execution.device, dtype, channels_last=execution.channels_last) for network in pair
         )
-        self.loader = training_loader(spec, data.main, execution.loader, execution.device, subset, group)
+        kept = context.resident
+        self.loader = training_loader(spec, data.main, execution.loader, execution.device, subset, group, kept)
         stand_ins = self.loader.samples % self.loader.batch_size in range(1, group.world)
         self.teacher, self.student = (
             with_global_statistics(network, group, stand_ins=stand_ins) for network in (self.teacher, self.student)
@@ -72,10 +73,11 @@ class TrainingRun:
         self.sharpenings = build_sharpenings(spec, **steps, group=group)
         self.evaluation = Evaluation(
             spec,
-            build_probers(spec, data, self.loader, clean_inputs(spec, self.info, execution.channels_last), group),
+            build_probers(spec, data, self.loader, clean_inputs(spec, self.info, execution.channels_last), group, kept),
             Pair(self.teacher, self.student),
             self.initial,
             context.observer.stage,
+            context.constants,
         )
         self.optimizer = build_optimizer(spec.train.optimizer, self.student.parameters())
         self.progress = Progress()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rt_scale.launch.desk import ENDED, PREEMPTED, Messenger
 from rt_scale.launch.stopped import report_for
@@ -13,6 +14,9 @@ from rt_scale.spec.errors import Held, RtScaleError, StoreAway, WorkersDied
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
+
+if TYPE_CHECKING:
+    from rt_scale.data.resident import Resident
 
 # After desk, which sets what Ray reads when it is imported.
 import ray  # isort: skip
@@ -105,9 +109,18 @@ def _run(spec: RunSpec, launch: LaunchSpec, given: Mapping[str, Any], messenger:
         observer=messenger,
         gpus=launch.gpus or 1.0,
         stop=messenger.stop,
+        resident=_resident(),
     )
     with messenger.reporting():
         return run(spec, settings)
+
+
+@functools.cache
+def _resident() -> Resident:
+    """The images that this process keeps for the next run: Tune calls a function, which has nothing else that stays."""
+    from rt_scale.data.resident import Resident
+
+    return Resident()
 
 
 def _where(launch: LaunchSpec, given: Mapping[str, Any]) -> str:

@@ -33,9 +33,12 @@ _NO_ROOM = 1_000_000
 
 T = TypeVar("T")
 
-# RuntimeError is not among them: the checksums are right when the loader runs, so a loader that raises it
-# (out of memory, a model of other shapes) says nothing against the checkpoint.
-_UNREADABLE = (ValueError, OSError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError)
+UNREADABLE = (ValueError, OSError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError)
+"""What says of a file, whose checksum is right, that it is damaged.
+
+RuntimeError is not among them: a loader that raises it (out of memory, a model of other shapes) says nothing against
+what it read.
+"""
 
 
 class Checkpoints:
@@ -101,11 +104,11 @@ class Checkpoints:
         for step in reversed(self.steps()):
             path = self.folder / str(step)
             self._fetch(step)
-            problem = _problem(path)
+            problem = problem_of(path)
             if problem is None:
                 try:
                     return step, loader(path)
-                except _UNREADABLE as error:
+                except UNREADABLE as error:
                     problem = f"it cannot be read: {type(error).__name__}: {error}"
             aside = self._set_aside(path)
             warn(f"Checkpoint '{path}' is damaged ({problem}); moved to '{aside.name}'. {self._fallback()}")
@@ -119,11 +122,11 @@ class Checkpoints:
         """
         path = self.folder / str(step)
         self._fetch(step)
-        problem = _problem(path) if path.is_dir() else "it is not there"
+        problem = problem_of(path) if path.is_dir() else "it is not there"
         if problem is None:
             try:
                 return loader(path)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 problem = f"it cannot be read: {type(error).__name__}: {error}"
         raise RunError(f"its checkpoint '{path}' cannot be used: {problem}.")
 
@@ -191,7 +194,7 @@ def is_sound(path: Path, expected: dict[str, Any]) -> bool:
     return path.is_file() and path.stat().st_size == expected["size"] and _describe(path) == expected
 
 
-def _problem(path: Path) -> str | None:
+def problem_of(path: Path) -> str | None:
     """What is wrong with the checkpoint in ``path``; None where its files are those that were written."""
     try:
         manifest: dict[str, dict[str, Any]] = read_json(path / MANIFEST)["files"]

@@ -16,15 +16,17 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import load_sweep, overrides_as_run
 from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, temporary_name
 from rt_scale.store.checkpoints import DAMAGED
+from rt_scale.store.constants import Constant
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import latest_attempt
-from rt_scale.store.run_dir import CHECKPOINTS, SPEC, RunDir, State
+from rt_scale.store.leftovers import leftovers, measure
+from rt_scale.store.run_dir import SPEC, RunDir, State
 from rt_scale.store.store import Store, SweepDir
 
 GRACE = 3600.0
 """Seconds for which a silent owner elsewhere, or a temporary file, counts as at work: removing has no way back."""
 
-Kind = State | Literal["leftover"]
+Kind = State | Literal["constant", "leftover"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Garbage:
     """One thing that can be removed.
 
     Attributes:
-        path: a run's folder, or a file or folder that was left unfinished or is damaged.
-        state: of the run; ``leftover`` for all else.
+        path: a run's folder, a constant's, or a file or folder that was left unfinished or is damaged.
+        state: of the run; ``constant``; ``leftover`` for all else.
         size: bytes in its files.
         age: seconds since one of its files last changed.
     """
@@ -45,14 +47,15 @@ class Garbage:
 
 
 def find_garbage(store: Store, older_than: float = 0.0) -> list[Garbage]:
-    """Runs that nothing refers to, by name, then leftovers.
+    """Runs that nothing refers to, by name, then constants, then leftovers.
 
     Of an object store, the mirror of this machine is looked at: refresh it first. What a killed process left in the
     object store itself goes with the next attempt at its run, or with the run.
 
     A run is referred to where a sweep of the store lists it, or where a run that stays starts from it, however
-    far back. Running ones stay, and so does what they start from. A leftover is a temporary file or folder that
-    nobody has touched for an hour, or a damaged checkpoint that was set aside.
+    far back. Running ones stay, and so does what they start from. A constant stays with any run that used it and
+    stays. A leftover is a temporary file or folder that nobody has touched for an hour, or a damaged checkpoint that
+    was set aside.
 
     Args:
         store: where to look.
@@ -68,13 +71,14 @@ def find_garbage(store: Store, older_than: float = 0.0) -> list[Garbage]:
     for run in filter(_is_run, (store.run(name) for name in names if name not in kept)):
         size, changed = _measure_run(store, run.name)
         runs.append(Garbage(run.path, run.status(GRACE).state, size, time.time() - changed))
+    constants = _unused_constants(store, kept, older_than)
     left = []
-    for path in _leftovers(store, {run.path.name for run in runs}):
-        size, changed = _measure(path)
+    for path in leftovers(store, {item.path.name for item in [*runs, *constants]}, GRACE):
+        size, changed = measure(path)
         least = older_than if path.name.startswith(DAMAGED) else max(older_than, GRACE)
         if time.time() - changed >= least:
             left.append(Garbage(path, "leftover", size, time.time() - changed))
-    return runs + left
+    return runs + constants + left
 
 
 def remove_garbage(store: Store, found: Sequence[Garbage]) -> dict[Path, str]:
@@ -90,11 +94,15 @@ def remove_garbage(store: Store, found: Sequence[Garbage]) -> dict[Path, str]:
     """
     store.refresh(curves=False)
     kept = _kept(store, store.names())
+    used = _used(store, kept)
     stay = {}
     runs = []
     for item in found:
         if item.state == "leftover":
             _remove_whole(item.path)
+        elif item.state == "constant":
+            if item.path.name in used or not _remove_constant(store.constant(item.path.name)):
+                stay[item.path] = "a run that was begun meanwhile uses it"
         elif item.path.name in kept:
             stay[item.path] = "it was begun again, or a sweep or a run that was begun meanwhile needs it"
         else:
@@ -119,6 +127,14 @@ def _remove_run(path: Path) -> bool:
     return True
 
 
+def _remove_constant(constant: Constant) -> bool:
+    """Remove a constant that nobody computes, from an object store too; whether that was so."""
+    gone = _remove_run(constant.path)
+    if gone:
+        constant.forget()
+    return gone
+
+
 def _remove_whole(path: Path) -> None:
     if path.exists() and not path.name.startswith(TEMPORARY):
         grave = temporary_name(path)
@@ -131,6 +147,11 @@ def _remove_whole(path: Path) -> None:
 def _is_run(run: RunDir) -> bool:
     """Whether the folder is a run's own: another folder of a user's, or a link to one, is left alone."""
     return not run.path.is_symlink() and ((run.path / SPEC).exists() or (run.path / LEASES).is_dir())
+
+
+def _is_constant(constant: Constant) -> bool:
+    """Whether the folder is a constant's own, as :func:`_is_run`."""
+    return not constant.path.is_symlink() and (constant.there is not None or constant.owner is not None)
 
 
 def _kept(store: Store, names: Iterable[str], older_than: float = 0.0) -> set[str]:
@@ -191,47 +212,29 @@ def _starts(spec: RunSpec) -> Iterator[str]:
         yield from _starts(start.run)
 
 
-def _leftovers(store: Store, doomed: set[str]) -> Iterator[Path]:
-    """Temporary files and folders and damaged checkpoints, but for those in running runs and in ``doomed`` ones."""
-    yield from _marked(store.root)
-    yield from _marked(store.root / "runs")
-    for name in store.names():
-        if name in doomed:
-            continue
-        run = store.run(name)
-        found = [path for folder in ("", LEASES, CHECKPOINTS) for path in _marked(run.path / folder)]
-        if found and run.status(GRACE).state != "running":
-            yield from found
-    yield from _marked(store.root / "sweeps")
-    for sweep in store.sweeps():
-        for folder, inner, _ in os.walk(sweep.path):
-            inner[:] = [name for name in inner if not name.startswith(TEMPORARY)]
-            yield from _marked(Path(folder))
+def _unused_constants(store: Store, kept: Iterable[str], older_than: float) -> list[Garbage]:
+    """Constants that no run of those in ``kept`` used, and that nobody is computing."""
+    constants = [each for each in store.constants() if _is_constant(each)]
+    used = _used(store, kept)
+    found = []
+    for constant in constants:
+        size, changed = constant.there or measure(constant.path)
+        age = time.time() - changed
+        if constant.name not in used and age >= older_than and not constant.is_held(GRACE):
+            found.append(Garbage(constant.path, "constant", size, age))
+    return found
 
 
-def _marked(folder: Path) -> list[Path]:
-    """What stands in ``folder`` and is unfinished or damaged, by its name."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(Path(entry.path) for entry in entries if entry.name.startswith((TEMPORARY, DAMAGED)))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+def _used(store: Store, runs: Iterable[str]) -> set[str]:
+    """Names of the constants that these runs computed or read."""
+    used: set[str] = set()
+    for name in runs:
+        environment = store.run(name).environment() or {}
+        for attempt in environment.get("attempts", []):
+            used.update(attempt.get("constants", {}))
+    return used
 
 
 def _measure_run(store: Store, name: str) -> tuple[int, float]:
     """As :func:`_measure`, of a run, most of which a mirror does not hold."""
-    return (store.remote and store.remote.measure(name)) or _measure(store.run(name).path)
-
-
-def _measure(path: Path) -> tuple[int, float]:
-    """Bytes in the files under ``path`` and when the newest changed, in seconds since 1970; links are not followed."""
-    files = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
-    size, changed = 0, 0.0
-    for file in files or [path]:
-        try:
-            found = file.lstat()
-        except FileNotFoundError:  # its owner is at work
-            continue
-        size += found.st_size if not file.is_dir() else 0
-        changed = max(changed, found.st_mtime)
-    return size, changed
+    return (store.remote and store.remote.measure(name)) or measure(store.run(name).path)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rt_scale.store.bucket import Bucket, Entry, changed_entries
+from rt_scale.store.constants import FOLDER as CONSTANTS
 from rt_scale.store.mirror import RUNS as FOLDER
 from rt_scale.store.mirror import date, names
 from rt_scale.store.place import clean_address, mirror_folder
@@ -29,12 +30,14 @@ class RemoteStore:
     Attributes:
         address: of the store.
         root: the folder of the mirror.
+        constants: bytes of every constant in the store at the last look, and when it was written, by name.
     """
 
     def __init__(self, bucket: Bucket, root: Path) -> None:
         """The store that ``bucket`` holds, mirrored in ``root``."""
         self.bucket, self.root = bucket, root
         self.address = bucket.address
+        self.constants: dict[str, tuple[int, float]] = {}
         self._sizes: dict[str, tuple[int, float]] = {}
         self._looked = -float("inf")
 
@@ -63,15 +66,18 @@ class RemoteStore:
             return
         found: dict[str, dict[str, Entry]] = {name: {} for name in names(self.root / FOLDER)}
         sweeps: dict[str, dict[str, Entry]] = {name: {} for name in names(self.root / SWEEPS)}
+        constants: dict[str, dict[str, Entry]] = {}
+        kinds = {FOLDER: found, SWEEPS: sweeps, CONSTANTS: constants}
         for key, entry in self.bucket.entries("").items():
             kind, name, rest = (*key.split("/", 2), "", "")[:3]
-            if rest and kind in (FOLDER, SWEEPS):
-                (found if kind == FOLDER else sweeps).setdefault(name, {})[rest] = entry
+            if rest and kind in kinds:
+                kinds[kind].setdefault(name, {})[rest] = entry
         now = functools.cache(self.bucket.now)
         self.bucket.each(lambda name: self.run(name).show(found[name], now, curves), found)
         for name, entries in sweeps.items():
             self._show_sweep(name, entries)
         self._sizes = {name: _measure(entries) for name, entries in found.items() if entries}
+        self.constants = {name: _measure(entries) for name, entries in constants.items()}
         self._looked = time.monotonic()
 
     def _show_sweep(self, name: str, entries: Mapping[str, Entry]) -> None:

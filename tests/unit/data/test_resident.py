@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from rt_scale.data import resident
-from rt_scale.data.beton import Beton
+from rt_scale.data.beton import Beton, open_beton, write
 from rt_scale.data.loader import Batch, Loader, order
-from rt_scale.data.resident import ResidentLoader
+from rt_scale.data.resident import Resident, ResidentLoader
 from rt_scale.spec.errors import InputError
 
 MakeBeton = Callable[..., tuple[Beton, np.ndarray]]
@@ -132,3 +132,72 @@ def test_ranks_share_every_batch(make_beton: MakeBeton, host: bool, samples: int
 def test_an_epoch_does_not_start_before_its_first_batch(make_beton: MakeBeton) -> None:
     with pytest.raises(InputError, match="start at batch -1"):
         ResidentLoader(make_beton(6)[0], batch_size=2, seed=0, device="cpu").epoch(0, -1)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_images_stay_from_run_to_run(make_beton: MakeBeton, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    (one, images), (two, _) = make_beton(6), make_beton(5)
+    read: list[int] = []
+    original = Beton.read_all
+    monkeypatch.setattr(Beton, "read_all", lambda beton: read.append(beton.samples) or original(beton))
+    kept, place = Resident(), torch.device(device)
+
+    def run(*betons: Beton) -> list[ResidentLoader]:
+        kept.next_run()
+        return [ResidentLoader(each, batch_size=2, seed=0, device=device, resident=kept) for each in betons]
+
+    first, second = run(one)[0], run(open_beton(one.path))[0]
+    assert first._rows.data_ptr() == second._rows.data_ptr()
+    np.testing.assert_array_equal(_joined(list(second.sequential()))[0], images)
+    assert len(read) == 1
+    assert kept.held(place) == images.nbytes
+    run(two)
+    run(one, two)
+    assert read == [6, 5]
+    # What neither this run nor the two before used is gone.
+    for _ in range(3):
+        run(two)
+    assert kept.held(place) == two.samples * images[0].nbytes
+    run(one)
+    assert read == [6, 5, 6]
+    kept.clear()
+    assert kept.held(place) == 0
+    run(one)
+    assert len(read) == 4
+
+
+def test_other_images_are_not_taken_for_those_that_are_kept(make_beton: MakeBeton) -> None:
+    beton, images = make_beton(6)
+    kept = Resident()
+
+    def first(given: Beton, subset: np.ndarray | None = None) -> np.ndarray:
+        loader = ResidentLoader(given, batch_size=2, seed=0, device="cpu", subset=subset, resident=kept)
+        return next(loader.sequential()).images[0].numpy()
+
+    np.testing.assert_array_equal(first(beton), images[0])
+    np.testing.assert_array_equal(first(beton, np.array([4, 1])), images[4])
+    np.testing.assert_array_equal(first(beton, np.array([1, 4])), images[1])
+    assert kept.held(torch.device("cpu")) == images.nbytes + 4 * images[0].nbytes
+    write(beton.path, [255 - images], beton.labels, image_shape=beton.image_shape)
+    np.testing.assert_array_equal(first(open_beton(beton.path)), 255 - images[0])
+    np.testing.assert_array_equal(first(beton), images[0])
+
+
+def test_idle_images_make_room(make_beton: MakeBeton, monkeypatch: pytest.MonkeyPatch) -> None:
+    betons = [make_beton(samples)[0] for samples in (6, 7)]
+    size, kept = 6 * 48, Resident()
+    for limit, held in ((size, 13 * 48), (size - 1, 7 * 48)):
+        monkeypatch.setattr(resident, "LARGEST_IDLE", limit)
+        kept.clear()
+        for beton in betons:
+            kept.next_run()
+            kept.rows(beton, None, torch.device("cpu"))
+        assert kept.held(torch.device("cpu")) == held
+    # Those of the present run lie there in any case.
+    kept.rows(betons[0], None, torch.device("cpu"))
+    assert kept.held(torch.device("cpu")) == 13 * 48
+
+
+def test_what_is_kept_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (60, 100))
+    assert [resident._too_large(torch.device("cuda"), 50, kept) for kept in (39, 40)] == [True, False]

@@ -18,7 +18,7 @@ from rt_scale.experiments.needs import cache_bytes
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Execution, Settings, find_device, free_memory, resolve
 from rt_scale.models.convnet import ConvNet
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 from rt_scale.training.compiled import CompiledNetwork
@@ -227,3 +227,32 @@ def test_an_unknown_reader_is_refused_before_anything_is_written(tiny: Tiny, set
     with pytest.raises(InputError, match=r"'fcv'.*Did you mean 'ffcv'"):
         run(tiny(), given)
     assert not given.store.root.exists()
+
+
+def test_images_that_are_kept_count_as_free(
+    tiny: Tiny, settings: Make, digits: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the second run on a set that just fits would be read otherwise than the first."""
+    monkeypatch.setattr("rt_scale.experiments.settings.free_memory", lambda device: 60 * 64)
+    given = settings(cache_teacher=False)
+    assert resolve(tiny(), digits, given, None).loader != "resident"
+    given.resident.rows(digits.train, None, torch.device("cpu"))
+    assert resolve(tiny(), digits, given, None).loader == "resident"
+
+
+def test_a_run_keeps_its_images_for_the_next_unless_it_fails(
+    tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = settings()
+    run(tiny(), given)
+    held = given.resident.held(torch.device("cpu"))
+    assert held > 60 * 64  # those that it trained on, and the test images
+    read: list[object] = []
+    monkeypatch.setattr("rt_scale.data.beton.Beton.gather", lambda *_: read.append(1))
+    monkeypatch.setattr("rt_scale.data.beton.Beton.read_all", lambda *_: read.append(1))
+    run(tiny({"student.alpha": 0.25}), given)
+    assert read == []
+    assert given.resident.held(torch.device("cpu")) == held
+    with pytest.raises(RunError):  # of images that are none
+        run(tiny({"seeds.data": 1}), given)
+    assert given.resident.held(torch.device("cpu")) == 0

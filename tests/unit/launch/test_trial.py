@@ -63,6 +63,9 @@ def test_what_it_is_given_reaches_the_run(given: dict[str, Any], monkeypatch: py
     given["launch"]["gpus"] = 0.25
     run_trial(given)
     assert calls[-1][1].gpus == 0.25
+    # The next run of this process finds the images of this one.
+    assert calls[-1][1].resident is settings.resident
+    assert settings.share
 
 
 @pytest.mark.parametrize(
