@@ -107,7 +107,8 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> 
         _refuse_other_data(spec, data, earlier["data"])
     execution = resolve(spec, data.main, settings, earlier and earlier["execution"])
     settings.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
-    attempts = [*(earlier["attempts"] if earlier else []), attempt_record(execution)]
+    attempt = attempt_record(execution) | {"packing": settings.packing.to_json()}
+    attempts = [*(earlier["attempts"] if earlier else []), attempt]
     run_dir.write_environment({"execution": execution.to_json(), "data": _data_record(data), "attempts": attempts})
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
@@ -137,9 +138,7 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> 
     return result
 
 
-def _result(
-    spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int
-) -> Steps[dict[str, Any]]:
+def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int) -> Steps[dict[str, Any]]:
     outcome = yield from train_run(spec, data, context, weights)
     spent = context.spent
     return {

@@ -71,6 +71,25 @@ class Silent:
         """Ignored."""
 
 
+@dataclass(frozen=True)
+class Packing:
+    """With how many others a run trains as one batched network, and why.
+
+    Attributes:
+        size: students together, this one included.
+        reason: in words.
+        seconds: measured, students together -> seconds that a step of one of them takes.
+    """
+
+    size: int = 1
+    reason: str = "not asked for"
+    seconds: Mapping[int, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for ``environment.json``."""
+        return {**dataclasses.asdict(self), "seconds": {str(size): value for size, value in self.seconds.items()}}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Where and how runs are executed.
@@ -92,6 +111,7 @@ class Settings:
         gpus: GPUs that each process takes, less than 1 where several runs share one; of no account on the CPU.
         group: the processes that train together, each with settings of its own; rank 0's decide.
         stop: asked after every step whether to write a checkpoint and stop, which raises ``Stopped``.
+        packing: with how many others it trains as one batched network, see ``experiments.packing``.
     """
 
     store: Store
@@ -107,6 +127,7 @@ class Settings:
     gpus: float = 1.0
     group: Group = ALONE
     stop: Stop = never
+    packing: Packing = Packing()
 
 
 @dataclass(frozen=True)
@@ -122,6 +143,7 @@ class Execution:
         loader_reason: why it does.
         workers: processes that train together.
         gpus: GPUs that each of them takes, 0 on the CPU.
+        pack: runs that share all of that, trained as one batched network.
     """
 
     device: torch.device
@@ -132,11 +154,13 @@ class Execution:
     loader_reason: str
     workers: int = 1
     gpus: float = 0.0
+    pack: int = 1
 
     @property
     def held(self) -> tuple[str, float]:
-        """What all workers hold together while they work: ``gpu`` and GPUs, or ``cpu`` and cores (threads)."""
-        return ("cpu", self.workers * self.threads) if self.device.type == "cpu" else ("gpu", self.workers * self.gpus)
+        """This run's share of what all workers hold together: ``gpu`` and GPUs, or ``cpu`` and cores (threads)."""
+        on_cpu = self.device.type == "cpu"
+        return "cpu" if on_cpu else "gpu", self.workers * (self.threads if on_cpu else self.gpus) / self.pack
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``environment.json``."""
@@ -176,7 +200,8 @@ def resolve(
     if loader == "ffcv":
         require_ffcv()
     gpus = 0.0 if device.type == "cpu" else settings.gpus
-    return Execution(device, threads, cache, channels_last, loader, reason, settings.group.world, gpus)
+    pack = settings.packing.size
+    return Execution(device, threads, cache, channels_last, loader, reason, settings.group.world, gpus, pack=pack)
 
 
 def find_device(name: str) -> torch.device:
