@@ -49,6 +49,9 @@ def sweep(
     gpus: Annotated[float | None, typer.Option(help="GPUs a worker, in place of launch.gpus.")] = None,
     accelerator: Annotated[str | None, typer.Option(help="Type of GPU, in place of launch.accelerator.")] = None,
     workers: Annotated[int | None, typer.Option(help="Workers a run, in place of launch.workers.")] = None,
+    pack: Annotated[
+        str | None, typer.Option(help="Runs trained as one batched network: a number, or auto; for launch.pack.")
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try runs again that failed before.")] = False,
     budget: Annotated[
         float | None, typer.Option(min=0, help="Start nothing where the plan costs more; see rt-scale plan.")
@@ -62,7 +65,7 @@ def sweep(
     from rt_scale.launch.wanted import Where
 
     prices = prices_for(budget, price)
-    launch = {"cpus": cpus, "gpus": gpus, "accelerator": accelerator, "workers": workers}
+    launch = {"cpus": cpus, "gpus": gpus, "accelerator": accelerator, "workers": workers, "pack": pack}
     where = Where(
         store=open_store(store),
         data_dir=find_data_dir(data_dir),

@@ -89,6 +89,11 @@ class Packing:
         """Plain values for ``environment.json``."""
         return {**dataclasses.asdict(self), "seconds": {str(size): value for size, value in self.seconds.items()}}
 
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> Packing:
+        """Undo :meth:`to_json`."""
+        return cls(values["size"], values["reason"], {int(size): value for size, value in values["seconds"].items()})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:

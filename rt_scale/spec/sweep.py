@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -41,6 +41,15 @@ class LaunchSpec(Part):
     """How often a run whose process died without a new checkpoint is started again within a sweep."""
     loader: Literal["auto", "resident", "ffcv", "map"] = "auto"
     """What reads training images: resident (in memory), ffcv (streamed), map (from the file as needed), or auto."""
+    pack: Literal["auto"] | Annotated[int, Field(ge=1)] = 1
+    """Runs of one shape that train as one batched network in one process, at most; auto: as many as a measurement at
+    the start finds to be fastest for each, which may be 1. For 1 worker."""
+
+    @model_validator(mode="after")
+    def _one_worker_packs(self) -> Self:
+        if self.pack != 1 and self.workers > 1:
+            raise ValueError(f"pack is for runs of 1 worker, not of {self.workers}; leave one of both at 1")
+        return self
 
 
 class SweepSpec(Part):
