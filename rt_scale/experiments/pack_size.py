@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -51,7 +51,7 @@ def measured_packing(spec: RunSpec, settings: Settings, most: int) -> Packing:
     seconds: dict[int, float] = {}
     end = ""
     with keep_freed_memory():
-        bench = _Bench(spec, settings)
+        bench = Bench(spec, settings)
         for size in [2**power for power in range(most.bit_length())]:
             try:
                 seconds[size] = bench.seconds(size) / size
@@ -72,7 +72,7 @@ def measured_packing(spec: RunSpec, settings: Settings, most: int) -> Packing:
     return Packing(best, f"{gain:.2f} times as fast as alone (a student's step: {measured}{end})", seconds)
 
 
-class _Bench:
+class Bench:
     """A batch, and students to train on it, as the runs of that shape will."""
 
     def __init__(self, spec: RunSpec, settings: Settings) -> None:
@@ -89,12 +89,21 @@ class _Bench:
 
     def seconds(self, size: int) -> float:
         """Time of a step of that many students together."""
-        steps = list(self._steps(size))
-        optimizers = [build_optimizer(self.spec.train.optimizer, step.model.parameters()) for step in steps]
-        pack = Pack([step.model for step in steps], same_images=True)  # type: ignore[misc]
+        step = self.step(size)
         times: list[float] = []
         for _ in range(WARM_UP + TIMED):
             start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+        return min(times[WARM_UP:])
+
+    def step(self, size: int) -> Callable[[], None]:
+        """What moves that many students together by one step, and returns when the device is through with it."""
+        steps = list(self._steps(size))
+        optimizers = [build_optimizer(self.spec.train.optimizer, step.model.parameters()) for step in steps]
+        pack = Pack([step.model for step in steps], same_images=True)  # type: ignore[misc]
+
+        def move() -> None:
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             pack.gradients(steps)
@@ -102,8 +111,8 @@ class _Bench:
                 optimizer.step()
             if self.execution.device.type == "cuda":
                 torch.cuda.synchronize(self.execution.device)
-            times.append(time.perf_counter() - start)
-        return min(times[WARM_UP:])
+
+        return move
 
     def _steps(self, size: int) -> Iterator[Step]:
         """A step of each student; those that cost the same to train start the same, too."""

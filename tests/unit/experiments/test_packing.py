@@ -163,7 +163,7 @@ def test_the_size_is_that_whose_steps_are_fastest_for_a_student(
     costs: dict[int, float], most: int, tried: list[int], size: int, reason: str,
 ) -> None:  # fmt: skip
     clock = Clock(costs)
-    monkeypatch.setattr(pack_size._Bench, "seconds", lambda bench, size: clock(bench, size))
+    monkeypatch.setattr(pack_size.Bench, "seconds", lambda bench, size: clock(bench, size))
     found = measured_packing(tiny(), settings(), most)
     assert (found.size, clock.tried) == (size, tried)
     assert reason in found.reason
@@ -176,7 +176,7 @@ def test_an_error_that_is_not_for_want_of_memory_is_none_of_packing(
     def broken(bench: Any, size: int) -> float:
         raise RuntimeError("no kernel image")
 
-    monkeypatch.setattr(pack_size._Bench, "seconds", broken)
+    monkeypatch.setattr(pack_size.Bench, "seconds", broken)
     with pytest.raises(RuntimeError, match="kernel"):
         measured_packing(tiny(), settings(), 2)
 
