@@ -51,7 +51,8 @@ class Pack:
         Args:
             steps: one for each network, in their order. Those whose batches differ in size are computed alone.
         """
-        if len(steps) == 1 or len({step.batch.images.shape for step in steps}) > 1:
+        # Pixels as they are have nothing to batch: flatten, without a layer before the last one.
+        if len(steps) == 1 or not self._parameters or len({step.batch.images.shape for step in steps}) > 1:
             return [step.alone() for step in steps]
         with warnings.catch_warnings():
             # What vmap has no rule for (a mean over a map, say) it computes network by network: right, if slower.

@@ -26,14 +26,19 @@ Tiny = Callable[..., RunSpec]
 Make = Callable[..., Settings]
 
 
-def several(tiny: Tiny, **changes: Any) -> list[RunSpec]:
+def several(tiny: Tiny) -> list[RunSpec]:
     """Three runs of one shape that differ in all that may differ."""
     own: tuple[dict[str, Any], ...] = (
         {},
-        {"seeds": {"student": 1, "teacher": 1, "probe": 1}, "train.epochs": 3, "probe.every": "1it"},
+        {
+            "seeds": {"student": 1, "teacher": 1, "probe": 1},
+            "train.epochs": 3,
+            "probe.every": "1it",
+            "teacher": {"update": "ema", "momentum": 0.9},
+        },
         {"student.alpha": 0.25, "train.optimizer": {"name": "sgd", "lr": 0.1}, "objective.name": "mse"},
     )
-    return [tiny({"precision": "float64"} | each | changes) for each in own]
+    return [tiny({"precision": "float64"} | each) for each in own]
 
 
 def table(settings: Settings, spec: RunSpec) -> tuple[list[tuple[int, float, str]], list[float]]:
