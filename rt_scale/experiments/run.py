@@ -206,7 +206,7 @@ def _failure(spec: RunSpec, error: Exception) -> RtScaleError:
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
         return RunError(
             f"Run {spec.name} ran out of memory ({str(error).splitlines()[0] if str(error) else 'no detail'}). "
-            "Lower train.batch_size, projector.out_dim or data.samples, or use a device with more memory."
+            "Lower train.batch_size, projector.out_dim, data.samples or launch.pack, or use a device with more memory."
         )
     return RunError(
         f"Run {spec.name} failed: {type(error).__name__}: {error}. The traceback is in its failure.json; "

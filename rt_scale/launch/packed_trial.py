@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from rt_scale.launch.desk import PREEMPTED, Messenger
 from rt_scale.launch.trial import how_it_ended, settings_for, where_it_is
-from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 
@@ -71,5 +70,5 @@ def _packing(specs: list[RunSpec], settings: Settings, launch: LaunchSpec, known
         return Packing(1, "no other run of its shape was waiting")
     try:
         return choose_packing(specs, settings, None if launch.pack == "auto" else launch.pack)
-    except RtScaleError as error:  # which the first run will meet, too, and record
+    except Exception as error:  # which the first run will meet, too, and record
         return Packing(1, f"could not be measured: {error}")
