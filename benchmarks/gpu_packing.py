@@ -11,9 +11,9 @@ from typing import Any
 
 from gpu_bench import Bench
 from profile_run import warm_up
+
 from rt_scale.experiments.pack_size import measured_packing
 from rt_scale.experiments.packing import run_pack
-
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
 from rt_scale.spec.run import RunSpec

@@ -52,6 +52,9 @@ def sweep(
     compile_students: Annotated[
         bool | None, typer.Option("--compile", help="Compile the students' passes, in place of launch.compile.")
     ] = None,
+    pack: Annotated[
+        str | None, typer.Option(help="Runs trained as one batched network: a number, or auto; for launch.pack.")
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try runs again that failed before.")] = False,
     budget: Annotated[
         float | None, typer.Option(min=0, help="Start nothing where the plan costs more; see rt-scale plan.")
@@ -65,7 +68,10 @@ def sweep(
     from rt_scale.launch.wanted import Where
 
     prices = prices_for(budget, price)
-    launch = {"cpus": cpus, "gpus": gpus, "accelerator": accelerator, "workers": workers, "compile": compile_students}
+    launch = {
+        "cpus": cpus, "gpus": gpus, "accelerator": accelerator, "workers": workers,
+        "compile": compile_students, "pack": pack,
+    }  # fmt: skip
     where = Where(
         store=open_store(store),
         data_dir=find_data_dir(data_dir),

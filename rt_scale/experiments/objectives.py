@@ -109,12 +109,18 @@ def build_distillation(
         context: of the run.
         sharpenings: of both networks' logits; they change along.
     """
+    layout = context.execution.channels_last
+    targets = _targets(spec, clean_inputs(spec, info, layout), teacher, loader, context)
+    return assemble(spec, targets, build_views(spec, info, layout, loader.steps, share_of(loader)), sharpenings)
+
+
+def assemble(spec: RunSpec, targets: Targets, seen: Views, sharpenings: dict[str, Sharpening]) -> Distillation:
+    """The objective of kind distill from its parts: the teacher's logits, what both see, what is done to logits."""
     views = spec.augment.global_views, spec.augment.global_views + spec.augment.local_views
     several = spec.augment.kind == "multicrop"
-    layout = context.execution.channels_last
     return Distillation(
-        _targets(spec, clean_inputs(spec, info, layout), teacher, loader, context),
-        build_views(spec, info, layout, loader.steps, share_of(loader)),
+        targets,
+        seen,
         spec.precision,
         name=spec.objective.name,
         pairs=view_pairs(spec.objective.pairing, *(views if several else (1, 1))),

@@ -24,6 +24,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.dist import WorkerLost
+from rt_scale.training.loop import Steps, serve
 from rt_scale.training.precision import check_precision, set_precision
 
 
@@ -45,14 +46,14 @@ def run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
         RunError: where it failed; the reason is kept in its directory, and so is what was computed.
     """
     if settings.group.world == 1:
-        return _run(spec, settings)
+        return _alone(spec, settings)
     if not settings.group.leads:
         follow(settings)
         run_dir = settings.store.run(spec)
         run_dir.refresh()
         return run_dir.result() or {}
     try:
-        result = _run(spec, settings)
+        result = _alone(spec, settings)
     except ALIKE:
         dismiss(settings)
         raise
@@ -61,7 +62,12 @@ def run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
     return result
 
 
-def _run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
+def _alone(spec: RunSpec, settings: Settings) -> dict[str, Any]:
+    return serve(running(spec, settings))
+
+
+def running(spec: RunSpec, settings: Settings) -> Steps[dict[str, Any]]:
+    """:func:`run`, of a single process, as training that asks for the gradients of its steps."""
     run_dir = settings.store.run(spec)
     run_dir.refresh()
     finished = run_dir.result()
@@ -75,7 +81,7 @@ def _run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
         if finished is not None:
             return finished
         try:
-            return _attempt(spec, data, run_dir, settings)
+            return (yield from _attempt(spec, data, run_dir, settings))
         except (InputError, WorkerLost, StoreAway):
             raise
         except Exception as error:
@@ -94,16 +100,17 @@ def _refuse_impossible(spec: RunSpec, data: Sets, settings: Settings) -> None:
             check_shares(each, check(each, settings.data_dir), settings.group.world)
 
 
-def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> dict[str, Any]:
+def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> Steps[dict[str, Any]]:
     run_dir.write_spec(spec)
     for start in spec.starts:
-        compute_first(start.run, settings, _run)
+        compute_first(start.run, settings, _alone)
     earlier = run_dir.environment()
     if earlier:
         _refuse_other_data(spec, data, earlier["data"])
     execution = resolve(spec, data.main, settings, earlier and earlier["execution"])
     settings.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
-    attempts = [*(earlier["attempts"] if earlier else []), attempt_record(execution)]
+    attempt = attempt_record(execution) | {"packing": settings.packing.to_json()}
+    attempts = [*(earlier["attempts"] if earlier else []), attempt]
     run_dir.write_environment({"execution": execution.to_json(), "data": _data_record(data), "attempts": attempts})
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
@@ -114,7 +121,7 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> 
     settings.resident.next_run()
     try:
         lead(spec, execution, settings)
-        result = _result(spec, data, context, weights, run_dir.check().attempt)
+        result = yield from _result(spec, data, context, weights, run_dir.check().attempt)
         context.patiently(lambda: run_dir.complete(result))
     except Exception as error:
         context.close(None if isinstance(error, WorkerLost | StoreAway) else "failed")
@@ -126,8 +133,8 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> 
     return result
 
 
-def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int) -> dict[str, Any]:
-    outcome = train_run(spec, data, context, weights)
+def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int) -> Steps[dict[str, Any]]:
+    outcome = yield from train_run(spec, data, context, weights)
     spent = context.spent
     return {
         "name": spec.name,
@@ -194,7 +201,7 @@ def _failure(spec: RunSpec, error: Exception) -> RtScaleError:
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
         return RunError(
             f"Run {spec.name} ran out of memory ({str(error).splitlines()[0] if str(error) else 'no detail'}). "
-            "Lower train.batch_size, projector.out_dim or data.samples, or use a device with more memory."
+            "Lower train.batch_size, projector.out_dim, data.samples or launch.pack, or use a device with more memory."
         )
     return RunError(
         f"Run {spec.name} failed: {type(error).__name__}: {error}. The traceback is in its failure.json; "

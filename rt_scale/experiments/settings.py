@@ -69,6 +69,30 @@ class Silent:
         """Ignored."""
 
 
+@dataclass(frozen=True)
+class Packing:
+    """With how many others a run trains as one batched network, and why.
+
+    Attributes:
+        size: students together, this one included.
+        reason: in words.
+        seconds: measured, students together -> seconds that a step of one of them takes.
+    """
+
+    size: int = 1
+    reason: str = "not asked for"
+    seconds: Mapping[int, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for ``environment.json``."""
+        return {**dataclasses.asdict(self), "seconds": {str(size): value for size, value in self.seconds.items()}}
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> Packing:
+        """Undo :meth:`to_json`."""
+        return cls(values["size"], values["reason"], {int(size): value for size, value in values["seconds"].items()})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Where and how runs are executed.
@@ -95,6 +119,7 @@ class Settings:
         share: whether what is constant in a run (probes of its input and teacher, the teacher's features) is read from
             the store where another run computed it, and kept there; no number depends on it.
         resident: the images that this process keeps in memory from run to run.
+        packing: with how many others it trains as one batched network, see ``experiments.packing``.
     """
 
     store: Store
@@ -113,6 +138,7 @@ class Settings:
     stop: Stop = never
     share: bool = True
     resident: Resident = field(default_factory=Resident)
+    packing: Packing = Packing()
 
 
 @dataclass(frozen=True)
@@ -129,6 +155,7 @@ class Execution:
         workers: processes that train together.
         gpus: GPUs that each of them takes, 0 on the CPU.
         compile: whether the student's pass over a whole batch is compiled.
+        pack: runs that share all of that, trained as one batched network.
     """
 
     device: torch.device
@@ -140,11 +167,13 @@ class Execution:
     workers: int = 1
     gpus: float = 0.0
     compile: bool = False
+    pack: int = 1
 
     @property
     def held(self) -> tuple[str, float]:
-        """What all workers hold together while they work: ``gpu`` and GPUs, or ``cpu`` and cores (threads)."""
-        return ("cpu", self.workers * self.threads) if self.device.type == "cpu" else ("gpu", self.workers * self.gpus)
+        """This run's share of what all workers hold together: ``gpu`` and GPUs, or ``cpu`` and cores (threads)."""
+        on_cpu = self.device.type == "cpu"
+        return "cpu" if on_cpu else "gpu", self.workers * (self.threads if on_cpu else self.gpus) / self.pack
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``environment.json``."""
@@ -191,7 +220,10 @@ def resolve(
     if loader == "ffcv":
         require_ffcv()
     gpus = 0.0 if device.type == "cpu" else settings.gpus
-    return Execution(device, threads, cache, channels_last, loader, reason, settings.group.world, gpus, compiled)
+    pack = settings.packing.size
+    return Execution(
+        device, threads, cache, channels_last, loader, reason, settings.group.world, gpus, compile=compiled, pack=pack
+    )
 
 
 def find_device(name: str) -> torch.device:

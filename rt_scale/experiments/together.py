@@ -22,7 +22,7 @@ from rt_scale.experiments.starts import StartWeights, start_weights
 from rt_scale.experiments.training_run import train_run
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.loop import Diverged, Stopped
+from rt_scale.training.loop import Diverged, Stopped, serve
 from rt_scale.training.precision import set_precision
 
 ALIKE = (InputError, Diverged, Stopped)
@@ -71,7 +71,7 @@ def follow(settings: Settings) -> None:
         # What is missing here alone ends this process, and with it the group.
         attempt = _prepared(order, settings)
         with contextlib.suppress(*ALIKE):  # rank 0 tells of it
-            train_run(*attempt)
+            serve(train_run(*attempt))
 
 
 def _prepared(order: Mapping[str, Any], settings: Settings) -> tuple[RunSpec, Sets, Follower, StartWeights]:

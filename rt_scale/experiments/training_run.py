@@ -26,7 +26,7 @@ from rt_scale.training.batch_norm import with_global_statistics
 from rt_scale.training.checkpoint import Spent, load_training, read_weights, save_training, save_weights
 from rt_scale.training.compiled import CompiledNetwork
 from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
-from rt_scale.training.loop import distance, train
+from rt_scale.training.loop import Steps, distance, training
 from rt_scale.training.means import Progress
 from rt_scale.training.optim import UpdateRules, build_optimizer
 from rt_scale.training.teacher import Following
@@ -90,14 +90,14 @@ class TrainingRun:
         """Optimiser steps of the whole run."""
         return self.spec.train.epochs * self.loader.steps
 
-    def run(self) -> dict[str, float]:
+    def steps(self) -> Steps[dict[str, float]]:
         """Train to the end; the last value of every metric."""
         if not self._resume():
             self._begin()
         self.group.check_same([*self.student.parameters(), *self.teacher.parameters()])
         objective = self._objective()
         self.context.observer.started(self.progress.step, self.total_steps)
-        train(
+        yield from training(
             CompiledNetwork(self.student, self.loader.batch_size) if self.context.execution.compile else self.student,
             self.loader,
             objective,
@@ -197,8 +197,8 @@ class TrainingRun:
         self.context.checkpoint(self.progress.step, write)
 
 
-def train_run(spec: RunSpec, data: Sets, context: Context, weights: StartWeights) -> dict[str, Any]:
+def train_run(spec: RunSpec, data: Sets, context: Context, weights: StartWeights) -> Steps[dict[str, Any]]:
     """Run ``spec`` to its end; what goes into its result beside the metrics."""
     attempt = TrainingRun(spec, data, context, weights)
-    last = attempt.run()
+    last = yield from attempt.steps()
     return {"last": last, "steps": attempt.progress.step, "epochs": attempt.progress.epoch}

@@ -80,6 +80,8 @@ def measured_runs(store: Store, shapes: Collection[str]) -> dict[str, list[Measu
             if result is None or environment is None:
                 continue
             spec = RunSpec.model_validate(run_dir.spec())
+            if environment["execution"].get("pack", 1) > 1:
+                continue  # what it took says nothing of a run alone
             record = _record(spec, result, environment)
         except (ValidationError, ValueError, KeyError, TypeError, IndexError, OSError):
             continue  # of another version, or half removed

@@ -67,8 +67,17 @@ def check_here(todo: Sequence[Task], where: Where) -> None:
 
 
 def check_exploration(sweep: Sweep, where: Where) -> None:
-    """Refuse an ``explore`` section that the data sets, as far as they are known here, do not go with (InputError)."""
+    """Refuse an ``explore`` section that packing, or the data sets as far as they are known here, do not go with.
+
+    Raises:
+        InputError: what does not go together, and what to do.
+    """
     if sweep.spec.explore is not None:
+        if sweep.spec.launch.pack != 1:
+            raise InputError(
+                f"Sweep '{sweep.spec.name}' has an explore section, whose runs end or are sampled one by one: they "
+                "cannot be packed. Leave launch.pack at 1."
+            )
         specs = [point.spec for point in corner_points(sweep.spec)]
         check_on_data(sweep.spec.explore, specs, known_data(specs, where.data_dir))
         if sweep.spec.explore.search is not None and where.alone:

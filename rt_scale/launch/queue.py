@@ -1,7 +1,6 @@
 """The queue of a sweep: which run is executed next, and what becomes of it. It knows no Ray.
 
-Nothing here outlives the driver: what is done, failed or on its way stands in the run directories, from which the
-next driver fills its own queue.
+What is done, failed or on its way stands in the run directories, from which the next driver fills its own queue.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from rt_scale.launch.packs import Packs
 from rt_scale.launch.task import Ended, Task
 from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.graph import all_runs
@@ -39,6 +39,7 @@ class Queue:
         view: is told what becomes of them.
         concurrency: runs at a time, at most; None: any number.
         room: how many runs of that launch section the cluster holds together, at most.
+        packs: which runs are executed by one process.
         given_up: why a run is not even tried, by its name; such a one counts as failed.
         clock: seconds, monotonic.
 
@@ -54,11 +55,13 @@ class Queue:
         *,
         concurrency: int | None = None,
         room: Callable[[LaunchSpec], int | None] = lambda launch: None,
+        packs: Packs | None = None,
         given_up: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._view, self._clock, self._room = store, view, clock, room
         self._concurrency, self._given_up = concurrency, given_up or {}
+        self.packs = packs or Packs(lambda launch: 1)
         self._tasks: dict[str, Task] = {}
         self._order: dict[str, int] = {}
         self._blocked: dict[str, set[str]] = {}
@@ -139,6 +142,21 @@ class Queue:
         self._live[name] = self._tasks[name]
         return self._tasks[name]
 
+    def take_pack(self) -> list[Task]:
+        """The runs that one process is to execute now; as :meth:`take`, with others that are packed with it."""
+        first = self.take()
+        if first is None:
+            return []
+        ready = self._ready[first.launch]
+        waiting = (self._tasks[self._names[place]] for place in sorted(ready))
+        room = None if self._concurrency is None else self._concurrency - len(self._live)
+        beside = self.packs.beside(first, waiting, live=self._live, tries=self._tries, room=room)
+        if beside:
+            self._live |= {task.spec.name: task for task in beside}
+            ready[:] = [place for place in ready if self._names[place] not in self._live]
+            heapq.heapify(ready)
+        return [first, *beside]
+
     def _has_room(self, launch: LaunchSpec) -> bool:
         room = self._room(launch)
         return room is None or sum(task.launch == launch for task in self._live.values()) < room
@@ -170,6 +188,8 @@ class Queue:
         task = self._live.pop(name)
         if how.state in ("done", "failed", "settled"):
             self._settle(name, how)
+        elif how.state == "spare":
+            self._make_ready(name)
         elif how.state == "stopped":
             self._view.waiting(task.label, how.why, None)
             self._make_ready(name)

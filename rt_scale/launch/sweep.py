@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rt_scale.launch.comparison import refresh_board
+from rt_scale.launch.packs import Packs
 from rt_scale.launch.preflight import changed, check_exploration, check_here, failed_before
 from rt_scale.launch.queue import Queue
 from rt_scale.launch.search import known_points
@@ -113,7 +114,8 @@ def _run(
     from rt_scale.launch.cluster import connect  # Ray is not needed where all is done
     from rt_scale.launch.exploration import Exploration
     from rt_scale.launch.notices import cluster_lost
-    from rt_scale.launch.tune import Place, run_queue
+    from rt_scale.launch.trial_config import Place
+    from rt_scale.launch.tune import run_queue
 
     launches = dict.fromkeys(sweep.spec.launch for sweep in sweeps)
     place = Place(where.store.place, where.data_dir, where.device)
@@ -133,7 +135,10 @@ def _run(
         def room(launch: LaunchSpec) -> int | None:
             return cluster.at_once(launch) if launch.workers > 1 else None
 
-        queue = Queue(todo, where.store, shown, concurrency=where.concurrency, room=room, given_up=given_up)
+        packs = Packs(cluster.at_once)
+        queue = Queue(
+            todo, where.store, shown, concurrency=where.concurrency, room=room, packs=packs, given_up=given_up
+        )  # fmt: skip
         pairs = [(sweep.spec, sweep.points) for sweep in sweeps]
         exploration = Exploration(pairs, where.store, given_up, cluster.at_once)
         run_queue(queue, place, cluster, shown, exploration, stopping=stopping)

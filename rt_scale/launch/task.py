@@ -33,11 +33,12 @@ class Ended:
 
     Attributes:
         state: ``done``; ``failed`` for a reason of its own; ``died``, process and all; ``away``: the store could not
-            be reached; ``held`` by another driver; ``stopped`` as its node is to go; ``settled``: a scheduler ended it.
+            be reached; ``held`` by another driver; ``stopped`` as its node is to go; ``settled``: a scheduler ended it;
+            ``spare``: it was handed out with others, and is not executed with them after all.
         why: a sentence, but for ``done``.
         values: its newest metrics.
     """
 
-    state: Literal["done", "failed", "died", "away", "held", "stopped", "settled"]
+    state: Literal["done", "failed", "died", "away", "held", "stopped", "settled", "spare"]
     why: str = ""
     values: Mapping[str, float] = field(default_factory=dict)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 import ray  # isort: skip
 from ray import tune  # isort: skip
 
+if TYPE_CHECKING:
+    from rt_scale.experiments.settings import Settings
+
 
 def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
     """Execute the run that a trial was given, and say how it ended.
@@ -37,7 +40,7 @@ def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
     from rt_scale.training.loop import Stopped
 
     spec, launch = RunSpec.model_validate(given["spec"]), LaunchSpec.model_validate(given["launch"])
-    where = _where(launch, given)
+    where = where_it_is(launch, given)
     messenger = Judged(spec.name, where, given["judged"]) if given["judged"] else Messenger(spec.name, where)
     messenger.begin()
     try:
@@ -50,21 +53,35 @@ def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
             )  # fmt: skip
         else:
             result = _run(spec, launch, given, messenger)
-    except Stopped:
+    except Stopped as stopped:
         if messenger.told == PREEMPTED and launch.workers == 1:
             os._exit(0)  # nothing else is to start in this process: its node is about to go
+        return how_it_ended(stopped, messenger)
+    except Exception as error:
+        return how_it_ended(error, messenger)
+    return how_it_ended(result, messenger)
+
+
+def how_it_ended(outcome: Mapping[str, Any] | BaseException, messenger: Messenger) -> dict[str, Any]:
+    """``state``, ``why`` and ``values`` as in :class:`rt_scale.launch.task.Ended`.
+
+    Args:
+        outcome: the result of the run, or what ended it.
+        messenger: the run's.
+    """
+    from rt_scale.training.loop import Stopped
+
+    if not isinstance(outcome, BaseException):
+        return _ended("done", values=outcome["last"])
+    if isinstance(outcome, Stopped):
         if messenger.told.startswith(ENDED):
             return _ended("settled", messenger.told.removeprefix(ENDED), messenger.values)
         return _ended("stopped", messenger.told)
-    except Held as error:
-        return _ended("held", str(error))
-    except StoreAway as error:
-        return _ended("away", str(error))
-    except WorkersDied as error:
-        return _ended("died", str(error))
-    except Exception as error:
-        return _ended("failed", _in_words(error))
-    return _ended("done", values=result["last"])
+    states: dict[type[BaseException], str] = {Held: "held", StoreAway: "away", WorkersDied: "died"}
+    for kind, state in states.items():
+        if isinstance(outcome, kind):
+            return _ended(state, str(outcome))
+    return _ended("failed", _in_words(outcome))
 
 
 class Judged(Messenger):
@@ -96,10 +113,23 @@ def _ended(state: str, why: str = "", values: Mapping[str, float] | None = None)
 
 def _run(spec: RunSpec, launch: LaunchSpec, given: Mapping[str, Any], messenger: Messenger) -> dict[str, Any]:
     from rt_scale.experiments.run import run
+
+    with messenger.reporting():
+        return run(spec, settings_for(launch, given, messenger))
+
+
+def settings_for(launch: LaunchSpec, given: Mapping[str, Any], messenger: Messenger) -> Settings:
+    """Where and how a trial's run is executed in its process.
+
+    Args:
+        launch: its launch section.
+        given: what the trial was given.
+        messenger: watches it, and stops it.
+    """
     from rt_scale.experiments.settings import Settings
     from rt_scale.store.store import Store
 
-    settings = Settings(
+    return Settings(
         store=Store.open(given["store"]),
         data_dir=Path(given["data_dir"]),
         device=given["device"],
@@ -111,8 +141,6 @@ def _run(spec: RunSpec, launch: LaunchSpec, given: Mapping[str, Any], messenger:
         stop=messenger.stop,
         resident=_resident(),
     )
-    with messenger.reporting():
-        return run(spec, settings)
 
 
 @functools.cache
@@ -123,7 +151,7 @@ def _resident() -> Resident:
     return Resident()
 
 
-def _where(launch: LaunchSpec, given: Mapping[str, Any]) -> str:
+def where_it_is(launch: LaunchSpec, given: Mapping[str, Any]) -> str:
     """What the run is executed on, in words: the node, where there are several, and the device."""
     node = [] if given["local"] else [ray.util.get_node_ip_address()]
     if launch.workers > 1:
@@ -133,7 +161,7 @@ def _where(launch: LaunchSpec, given: Mapping[str, Any]) -> str:
     return " ".join([*node, "cpu" if device == "auto" and not gpus else device])
 
 
-def _in_words(error: Exception) -> str:
+def _in_words(error: BaseException) -> str:
     """What ended a run; whatever happens once it is under way comes as an RtScaleError."""
     if isinstance(error, RtScaleError):
         return str(error)

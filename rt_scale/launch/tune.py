@@ -11,19 +11,19 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rt_scale.launch.cluster import Cluster
 from rt_scale.launch.desk import Desk
 from rt_scale.launch.exploration import Exploration
+from rt_scale.launch.packed_trial import run_packed_trial
 from rt_scale.launch.queue import Queue
 from rt_scale.launch.stopping import NOTICE
 from rt_scale.launch.task import Ended, Task
 from rt_scale.launch.trial import run_trial
-from rt_scale.spec.sweep import SweepSpec
+from rt_scale.launch.trial_config import Place, trial_config
 
 # After cluster, which sets what Ray reads when it is imported.
 from ray import tune  # isort: skip
@@ -34,21 +34,6 @@ if TYPE_CHECKING:
 
 PULSE = 0.5
 """Seconds between two looks at the news."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where runs are executed and kept.
-
-    Attributes:
-        store: the store, as other processes open it.
-        data_dir: where prepared data sets are, on every node.
-        device: as ``Settings.device``.
-    """
-
-    store: str
-    data_dir: Path
-    device: str
 
 
 def run_queue(
@@ -79,7 +64,8 @@ def run_queue(
             pulse = _Pulse(desk, queue, view, stopping)
             follower = _Follower(queue, pulse, exploration)
             exploration.tell = desk.end
-            handout = _Handout(follower, lambda task: _config(task, place, cluster))
+            known = queue.packs.known
+            handout = _Handout(follower, lambda tasks: trial_config(tasks, known(tasks[0]), place, cluster))
             tune.Tuner(
                 tune.with_resources(_trial, _resources),
                 tune_config=tune.TuneConfig(
@@ -94,34 +80,14 @@ def run_queue(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _config(task: Task, place: Place, cluster: Cluster) -> dict[str, Any]:
-    """What a trial is told, in plain values."""
-    return {
-        "spec": task.spec.model_dump(mode="json"),
-        "launch": task.launch.model_dump(mode="json"),
-        "store": place.store,
-        "data_dir": str(place.data_dir.absolute()),
-        "device": place.device,
-        "local": cluster.local,
-        "bundle": cluster.trial_resources(task.launch),
-        "judged": _judged(task.sweep),
-    }
-
-
-def _judged(sweep: SweepSpec | None) -> dict[str, Any] | None:
-    """What a run needs that its sweep's rule may end early."""
-    if sweep is None or sweep.explore is None or sweep.explore.stop is None:
-        return None
-    return {"sweep": sweep.name, "explore": sweep.explore.model_dump(mode="json")}
-
-
 def _resources(config: Mapping[str, Any]) -> Any:
     # Asked once for the function itself, too, before there is a trial.
     return tune.PlacementGroupFactory([config["run"]["bundle"] if "run" in config else {"CPU": 1}])
 
 
 def _trial(config: Mapping[str, Any]) -> None:
-    tune.report(run_trial(config["run"]))
+    given = config["run"]
+    tune.report(run_packed_trial(given, tune.report) if "specs" in given else run_trial(given))
 
 
 class _Pulse:
@@ -154,7 +120,7 @@ class _Follower(tune.Callback):  # type: ignore[misc]
 
     def __init__(self, queue: Queue, pulse: _Pulse, exploration: Exploration) -> None:
         self.queue, self.pulse, self.exploration = queue, pulse, exploration
-        self.given: dict[str, Task] = {}
+        self.given: dict[str, dict[str, Task]] = {}
         self.running = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -167,25 +133,33 @@ class _Follower(tune.Callback):  # type: ignore[misc]
         self.pulse()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """A trial said how its run ended, or what a rule is to judge."""
-        if result["state"] != "running":
-            self._ended(trial, Ended(result["state"], result["why"], result["values"]))
+        """A trial said how its run, or some of its pack, ended, or what a rule is to judge."""
+        tasks = self.given.get(trial.trial_id, {})
+        if (packing := result.get("packing")) and tasks:
+            self.queue.packs.learn(next(iter(tasks.values())), packing)
+        for name, how in result.get("runs", {}).items():
+            self._ended(tasks, name, Ended(**how))
+        if result["state"] not in ("running", "packed"):
+            for name in list(tasks):
+                self._ended(tasks, name, Ended(result["state"], result["why"], result["values"]))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A trial's process died."""
-        self._ended(trial, Ended("died", "its process died"))
+        tasks = self.given.get(trial.trial_id, {})
+        for name in list(tasks):
+            self._ended(tasks, name, Ended("died", "its process died"))
 
-    def _ended(self, trial: Any, how: Ended) -> None:
-        task = self.given.pop(trial.trial_id, None)
+    def _ended(self, tasks: dict[str, Task], name: str, how: Ended) -> None:
+        task = tasks.pop(name, None)
         if task is not None:
-            self.queue.ended(task.spec.name, how)
+            self.queue.ended(name, how)
             self.exploration.ended(task, how)
 
 
 class _Handout(Searcher):  # type: ignore[misc]
-    """Gives Tune the runs of the queue, one at a time; what Tune takes for a search."""
+    """Gives Tune the runs of the queue, one or one pack at a time; what Tune takes for a search."""
 
-    def __init__(self, follower: _Follower, config: Callable[[Task], dict[str, Any]]) -> None:
+    def __init__(self, follower: _Follower, config: Callable[[Sequence[Task]], dict[str, Any]]) -> None:
         super().__init__()
         self._follower, self._config = follower, config
 
@@ -196,11 +170,11 @@ class _Handout(Searcher):  # type: ignore[misc]
         self._follower.exploration.refill(queue)
         if queue.finished or self._follower.pulse.stopping():
             return Searcher.FINISHED
-        task = queue.take()
-        if task is None:
+        tasks = queue.take_pack()
+        if not tasks:
             return None
-        self._follower.given[trial_id] = task
-        return {"run": self._config(task)}
+        self._follower.given[trial_id] = {task.spec.name: task for task in tasks}
+        return {"run": self._config(tasks)}
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **_: Any) -> bool:
         """There is nothing to search by."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -44,10 +44,18 @@ class LaunchSpec(Part):
     compile: bool = False
     """Whether torch compiles the student's pass, which takes half a minute a shape and process; for 1 worker."""
 
+    pack: Literal["auto"] | Annotated[int, Field(ge=1)] = 1
+    """Runs of one shape that train as one batched network in one process, at most; auto: as many as a measurement at
+    the start finds to be fastest for each, which may be 1. For 1 worker."""
+
     @model_validator(mode="after")
-    def _one_compiles(self) -> Self:
+    def _one_worker_alone(self) -> Self:
         if self.compile and self.workers > 1:
             raise ValueError("compile is for runs of one worker")
+        if self.pack != 1 and self.workers > 1:
+            raise ValueError(f"pack is for runs of 1 worker, not of {self.workers}; leave one of both at 1")
+        if self.pack != 1 and self.compile:
+            raise ValueError("compile is for runs that train alone; leave it out, or pack at 1")
         return self
 
 

@@ -1,9 +1,13 @@
-"""The one training loop: batches in, parameter updates out, means of device-side metrics an epoch."""
+"""The one training loop: batches in, parameter updates out, means of device-side metrics an epoch.
+
+The loop asks for gradients and does the rest: it is a generator of :class:`Step`. Who serves it decides whether a
+student's gradients are computed alone (:func:`serve`) or with those of others (:mod:`rt_scale.training.packed`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, NoReturn, Protocol, TypeVar
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +35,46 @@ Model = TypeVar("Model", bound=nn.Module)
 
 Objective = Callable[[Model, Batch, int], Measured]
 """What is minimised: model, batch and number of optimiser steps done to loss and metrics."""
+
+
+class Step(NamedTuple):
+    """Gradients that a training loop asks for.
+
+    Attributes:
+        model: whose parameters, which have none yet, are to get them.
+        objective: of what.
+        batch: on which images.
+        number: optimiser steps done before.
+        weight: what the loss counts in the mean over all ranks' images.
+    """
+
+    model: nn.Module
+    objective: Objective[Any]
+    batch: Batch
+    number: int
+    weight: float = 1.0
+
+    def alone(self) -> Measured:
+        """Compute them by the model's own forward and backward pass."""
+        measured = self.objective(self.model, self.batch, self.number)
+        torch.autograd.backward(measured.loss if self.weight == 1 else measured.loss * self.weight)
+        return measured
+
+
+Outcome = TypeVar("Outcome")
+Steps = Generator[Step, Measured, Outcome]
+"""Training that asks for the gradients of each step, and is sent what was measured once they are there."""
+
+
+def serve(steps: Steps[Outcome]) -> Outcome:
+    """Compute every step's gradients alone; what the training returns."""
+    try:
+        step = next(steps)
+        while True:
+            step = steps.send(step.alone())
+    except StopIteration as over:
+        outcome: Outcome = over.value
+        return outcome
 
 
 class Stopped(KeyboardInterrupt):
@@ -73,10 +117,10 @@ class Diverged(RunError):
     """The loss is no longer a finite number."""
 
 
-def train(
-    model: Model,
+def training(
+    model: nn.Module,
     loader: Loader,
-    objective: Objective[Model],
+    objective: Objective[Any],
     optimizer: torch.optim.Optimizer,
     *,
     epochs: int,
@@ -85,7 +129,7 @@ def train(
     hooks: Sequence[Hook] = (),
     group: Group = ALONE,
     stop: Stop = never,
-) -> None:
+) -> Steps[None]:
     """Train ``model`` from ``progress`` to ``epochs``; ``progress`` moves along.
 
     Within an epoch the host never waits for the device: metrics are summed there and read at its
@@ -98,6 +142,9 @@ def train(
     Asked by ``stop``, training ends between two steps, on all ranks at the same: from ``progress`` and equal weights
     it goes on as if it had not been stopped.
 
+    Yields:
+        Steps whose gradients are wanted.
+
     Raises:
         Diverged: at the end of an epoch whose mean loss or gradient is not finite.
         Stopped: where it was asked to stop.
@@ -105,13 +152,20 @@ def train(
     asked = _Asked(stop, group)
     with keep_freed_memory():
         while progress.epoch < epochs:
-            metrics = _epoch(model, loader, objective, optimizer, progress, before_update, hooks, group, asked)
+            metrics = yield from _epoch(
+                model, loader, objective, optimizer, progress, before_update, hooks, group, asked
+            )  # fmt: skip
             progress.epoch += 1
             _refuse_divergence(metrics, progress)
             for hook in hooks:
                 hook.after_epoch(progress, metrics)
             if progress.epoch < epochs and asked.now():
                 _end_early(hooks, progress)
+
+
+def train(model: nn.Module, loader: Loader, objective: Objective[Any], *given: Any, **options: Any) -> None:
+    """:func:`training`, of the same arguments, with every step's gradients computed alone."""
+    serve(training(model, loader, objective, *given, **options))
 
 
 class _Asked:
@@ -134,16 +188,16 @@ def _end_early(hooks: Sequence[Hook], progress: Progress) -> NoReturn:
 
 
 def _epoch(
-    model: Model,
+    model: nn.Module,
     loader: Loader,
-    objective: Objective[Model],
+    objective: Objective[Any],
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     before_update: BeforeUpdate,
     hooks: Sequence[Hook],
     group: Group,
     asked: _Asked,
-) -> dict[str, float]:
+) -> Steps[dict[str, float]]:
     """One pass over the loader, or the rest of one; the means of its metrics."""
     means = Means(group)
     means.restore(progress, next(model.parameters()).device)
@@ -151,9 +205,8 @@ def _epoch(
     model.train()
     for number, batch in enumerate(loader.epoch(progress.epoch, done), done):
         share, weight = group.share(batch, loader, number)
-        measured = objective(model, share, progress.step)
         optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(measured.loss if group.world == 1 else measured.loss * weight)
+        measured = yield Step(model, objective, share, progress.step, weight)
         group.sum_gradients(model.parameters())
         norm = _gradient_norm(model)
         means.add({"loss": measured.loss, "grad_norm": norm} | measured.metrics, len(batch.index))

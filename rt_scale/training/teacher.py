@@ -57,4 +57,4 @@ class Following:
 def _tensors(network: nn.Module, *, statistics: bool) -> list[Tensor]:
     """Parameters, and running means and variances where they are asked for."""
     buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()] if statistics else []
-    return [*(parameter.detach() for parameter in network.parameters()), *buffers]
+    return [*network.parameters(), *buffers]

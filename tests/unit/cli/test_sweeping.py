@@ -59,7 +59,7 @@ def test_what_is_typed_is_handed_on(file: Path, tmp_path: Path, calls: list[tupl
     arguments = [
         "sweep", file, other, "--set", "train.epochs=7", "--store", tmp_path / "s", "--data-dir", tmp_path / "d",
         "--device", "cpu", "--address", "10.0.0.1:6379", "--concurrency", 3, "--cpus", 4, "--gpus", 0.5,
-        "--accelerator", "H100", "--compile", "--retry-failed", "--yes",
+        "--accelerator", "H100", "--pack", "6", "--retry-failed", "--yes",
     ]  # fmt: skip
     ended = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
     assert ended.exit_code == 0, ended.output
@@ -67,11 +67,17 @@ def test_what_is_typed_is_handed_on(file: Path, tmp_path: Path, calls: list[tupl
     assert [sweep.spec.name for sweep in sweeps] == ["one", "other"]
     launch = sweeps[0].spec.launch
     assert (launch.cpus, launch.gpus, launch.accelerator, launch.workers, launch.retries) == (4, 0.5, "H100", 1, 1)
-    assert launch.compile
+    assert (launch.pack, launch.compile) == (6, False)
     assert {point.spec.train.epochs for sweep in sweeps for point in sweep.points} == {7}
     assert sweeps[0].text.startswith("# run with --set train.epochs=7\n")
     assert (where.store.root, where.data_dir, where.device) == (tmp_path / "s", tmp_path / "d", "cpu")
     assert (where.address, where.concurrency, where.retry_failed, where.replace) == ("10.0.0.1:6379", 3, True, True)
+
+
+def test_compiling_is_handed_on(file: Path, tmp_path: Path, calls: list[tuple[Any, Where]]) -> None:
+    ended = CliRunner().invoke(app, ["sweep", str(file), "--compile", "--store", str(tmp_path)], catch_exceptions=False)
+    assert ended.exit_code == 0, ended.output
+    assert calls[0][0][0].spec.launch.compile
 
 
 def test_flags_that_make_no_launch_section_are_refused(file: Path) -> None:
@@ -79,9 +85,16 @@ def test_flags_that_make_no_launch_section_are_refused(file: Path) -> None:
         load_files([file], [], {"workers": 0})
     with pytest.raises(InputError, match="compile is for runs of one worker"):
         load_files([file], [], {"workers": 2, "compile": True})
+    with pytest.raises(InputError, match="compile is for runs that train alone"):
+        load_files([file], [], {"pack": "auto", "compile": True})
     (sweep,) = load_files([file], [], {"workers": 2})
     assert sweep.spec.launch.workers == 2
     assert not sweep.spec.launch.compile
+    with pytest.raises(InputError, match="pack is for runs of 1 worker, not of 2"):
+        load_files([file], [], {"workers": 2, "pack": "auto"})
+    for wrong in ("0", "many"):
+        with pytest.raises(InputError, match="pack"):
+            load_files([file], [], {"pack": wrong})
 
 
 def test_a_large_grid_needs_yes(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

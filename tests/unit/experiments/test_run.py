@@ -79,6 +79,7 @@ def test_a_run_records_its_spec_and_where_it_was_executed(
         "loader_reason": "asked for",
         "workers": 1,
         "gpus": 0.0,
+        "pack": 1,
     }
     assert environment["data"]["sha256"] == digits.sha256
     (attempt,) = environment["attempts"]

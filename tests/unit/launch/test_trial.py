@@ -9,7 +9,7 @@ import pytest
 
 from rt_scale.launch import trial as module
 from rt_scale.launch.desk import ENDED, PREEMPTED
-from rt_scale.launch.trial import _in_words, _where, run_trial
+from rt_scale.launch.trial import _in_words, run_trial, where_it_is
 from rt_scale.spec.errors import Held, InputError, RunError, StoreAway, WorkersDied
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
@@ -161,7 +161,7 @@ def test_where_a_run_is_executed(
     monkeypatch: pytest.MonkeyPatch, launch: dict[str, Any], local: bool, device: str, gpus: list[int], text: str
 ) -> None:
     monkeypatch.setattr("ray.get_gpu_ids", lambda: gpus)
-    assert _where(LaunchSpec(**launch), {"local": local, "device": device}) == text
+    assert where_it_is(LaunchSpec(**launch), {"local": local, "device": device}) == text
 
 
 def test_errors_are_told_in_words() -> None:

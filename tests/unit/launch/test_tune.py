@@ -12,7 +12,8 @@ from rt_scale.launch import tune
 from rt_scale.launch.queue import Queue
 from rt_scale.launch.stopping import NOTICE
 from rt_scale.launch.task import Task
-from rt_scale.launch.tune import _AllStopped, _config, _Follower, _Handout, _Pulse
+from rt_scale.launch.trial_config import Place, trial_config
+from rt_scale.launch.tune import _AllStopped, _Follower, _Handout, _Pulse
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
@@ -94,7 +95,7 @@ def test_the_queue_is_handed_out_and_hears_how_runs_ended(
     pulse = _Pulse(desk, queue, view, lambda: False)
     plain = Plain()
     follower = _Follower(queue, pulse, plain)  # type: ignore[arg-type]
-    handout = _Handout(follower, lambda task: {"label": task.label})
+    handout = _Handout(follower, lambda tasks: {"label": tasks[0].label})
     assert handout.set_search_properties(None, None, {})
     assert handout.suggest("a") == {"run": {"label": "run 0"}}
     desk._news = {spec(0).name: report, "unknown": report}
@@ -123,7 +124,7 @@ def test_asked_to_stop_it_tells_the_desk_once_and_ends_when_nothing_runs(
     desk = News({})
     pulse = _Pulse(desk, queue, view, lambda: bool(asked))  # type: ignore[arg-type]
     follower = _Follower(queue, pulse, Plain())  # type: ignore[arg-type]
-    handout, stopper = _Handout(follower, lambda task: {}), _AllStopped(follower)
+    handout, stopper = _Handout(follower, lambda tasks: {}), _AllStopped(follower)
     handout.suggest("a")
     follower.on_step_begin(1, [trial("a")])
     assert not stopper.stop_all()
@@ -154,8 +155,8 @@ class Cluster:
 
 def test_a_trial_is_told_everything_in_plain_values(tmp_path: Path) -> None:
     launch = LaunchSpec(cpus=2, loader="map")
-    place = tune.Place("s3://bucket/store", tmp_path, "cuda")
-    config = _config(Task("a", spec(1), launch), place, Cluster())  # type: ignore[arg-type]
+    place = Place("s3://bucket/store", tmp_path, "cuda")
+    config = trial_config([Task("a", spec(1), launch)], None, place, Cluster())  # type: ignore[arg-type]
     assert RunSpec.model_validate(config["spec"]) == spec(1)
     assert LaunchSpec.model_validate(config["launch"]) == launch
     assert {key: config[key] for key in ("store", "data_dir", "device", "local", "bundle")} == {
@@ -165,7 +166,44 @@ def test_a_trial_is_told_everything_in_plain_values(tmp_path: Path) -> None:
     section = {"metric": "probe/student/linear", "mode": "max", "stop": {"asha": {"grace": "5ep"}}}
     base = {"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2"}, "probe": {"every": "5ep"}}
     sweep = SweepSpec.model_validate({"name": "s", "base": base, "explore": section})
-    judged = _config(Task("a", spec(1), launch, sweep), place, Cluster())["judged"]  # type: ignore[arg-type]
+    judged = trial_config([Task("a", spec(1), launch, sweep)], None, place, Cluster())["judged"]  # type: ignore[arg-type]
     assert (judged["sweep"], ExploreSpec.model_validate(judged["explore"])) == ("s", sweep.explore)
     assert tune._resources({"run": config}).bundles == [{"CPU": 2}]
     assert tune._resources({}).bundles == [{"CPU": 1}]
+
+
+def test_a_pack_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
+    tmp_path: Path, view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "PULSE", 0.0)
+    launch = LaunchSpec(pack="auto", retries=0)
+    queue = Queue([Task(f"run {seed}", spec(seed), launch) for seed in range(5)], Store(tmp_path), view)
+    plain = Plain()
+    follower = _Follower(queue, _Pulse(News({}), queue, view, lambda: False), plain)  # type: ignore[arg-type]
+    handout = _Handout(follower, lambda tasks: {"labels": [task.label for task in tasks]})
+    assert handout.suggest("a") == {"run": {"labels": [f"run {seed}" for seed in range(5)]}}
+    spare = {spec(seed).name: {"state": "spare", "why": "", "values": {}} for seed in (3, 4)}
+    measured = {"size": 3, "reason": "faster", "seconds": {"1": 1.0}}
+    follower.on_trial_result(1, [], trial("a"), {"state": "running", "runs": spare, "packing": measured})
+    assert handout.suggest("b") == {"run": {"labels": ["run 3", "run 4"]}}
+    assert queue.packs.known(Task("new", spec(9), launch)) == measured
+    done = {spec(1).name: {"state": "done", "why": "", "values": {"x": 1.0}}}
+    follower.on_trial_result(2, [], trial("a"), {"state": "running", "runs": done})
+    assert view.ends == [("run 1", None)]
+    follower.on_trial_error(2, [], trial("a"))
+    assert [label for label, _ in view.ends] == ["run 1", "run 0", "run 2"]
+    last = {spec(seed).name: {"state": "done", "why": "", "values": {}} for seed in (3, 4)}
+    follower.on_trial_result(1, [], trial("b"), {"state": "running", "runs": last})
+    follower.on_trial_result(2, [], trial("b"), {"state": "packed"})
+    assert handout.suggest("c") == Searcher.FINISHED
+    assert plain.heard[-2:] == [("run 3", "done"), ("run 4", "done")]
+
+
+def test_a_pack_is_told_all_its_specs_and_what_was_measured(tmp_path: Path) -> None:
+    place, packed = Place("store", tmp_path, "cpu"), LaunchSpec(pack=2)
+    tasks = [Task(f"run {seed}", spec(seed), packed) for seed in range(2)]
+    config = trial_config(tasks, {"size": 2}, place, Cluster())  # type: ignore[arg-type]
+    assert [RunSpec.model_validate(each) for each in config["specs"]] == [spec(0), spec(1)]
+    assert config["packing"] == {"size": 2}
+    alone = trial_config([Task("a", spec(0), LaunchSpec())], None, place, Cluster())  # type: ignore[arg-type]
+    assert "specs" not in alone
