@@ -11,10 +11,11 @@ from torch import Tensor
 from rt_scale.data.loader import Batch
 from rt_scale.models.pair import Network
 from rt_scale.training.loop import Measured
-from rt_scale.training.objective import ONE_VIEW, Pair, distance
+from rt_scale.training.objective import ONE_VIEW, Distance, Pair, distance
 from rt_scale.training.sharpening import AS_THEY_ARE, Sharpening
 from rt_scale.training.supervised import supervised_cross_entropy
 from rt_scale.training.targets import Targets
+from rt_scale.training.wide import wide_distance
 
 Views = Callable[[Tensor, int], Sequence[Tensor]]
 """uint8 images [B, H, W, C] at an optimiser step to their views, network inputs [B, C, H, W] each."""
@@ -63,18 +64,35 @@ class Distillation:
         KL(teacher || student) = cross entropy - teacher entropy (paper, appendix D).
         """
         views = self.views(batch.images, step)
-        with arithmetic(self.precision, batch.images.device):
-            teacher_logits = self.targets(views[: self.teacher_views], batch.index)
+        one_view = self.name != "mse" and tuple(self.pairs) == ONE_VIEW
+        compared = self._factors if one_view and model.projector.factored else self._logits
+        metrics = compared(model, views, batch.index, step)._asdict()
+        return Measured(metrics.pop("loss"), metrics)
+
+    def _factors(self, model: Network, views: Sequence[Tensor], index: Tensor, step: int) -> Distance:
+        """The distance by features and weights, without logits of the whole batch."""
+        with arithmetic(self.precision, index.device):
+            taught = self.targets.outputs(views, index)
+            learned = model.projector.outputs(model.features_of_views(views))
+        student, teacher = (
+            self.sharpenings[role].of_outputs(outputs, step)
+            for role, outputs in (("student", learned), ("teacher", taught))
+        )
+        product = torch.bfloat16 if self.precision == "bf16" else parameter_dtype(self.precision)
+        return wide_distance(self.name, student, teacher, product=product)
+
+    def _logits(self, model: Network, views: Sequence[Tensor], index: Tensor, step: int) -> Distance:
+        """The distance by the logits of all views."""
+        with arithmetic(self.precision, index.device):
+            teacher_logits = self.targets(views[: self.teacher_views], index)
             student_logits = model.of_views(views)
         at_least = torch.promote_types(student_logits.dtype, torch.float32)
-        measured = distance(
+        return distance(
             self.name,
             self.sharpenings["student"](student_logits.to(at_least), step),
             self.sharpenings["teacher"](teacher_logits.to(at_least), step),
             self.pairs,
         )
-        metrics = measured._asdict()
-        return Measured(metrics.pop("loss"), metrics)
 
 
 class Supervision:
