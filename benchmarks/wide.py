@@ -34,6 +34,7 @@ from rt_scale.training.memory import keep_freed_memory
 from rt_scale.training.objective import Distance, distance
 from rt_scale.training.precision import set_precision
 from rt_scale.training.wide import Side, wide_distance
+from rt_scale.training.wide_choice import TORCH, TRITON, choose, comparison
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
@@ -61,20 +62,20 @@ class Step:
         ours, theirs = self._logits(functional.normalize(self.weight, dim=1))
         target, log_target = torch.softmax(theirs, dim=1), torch.log_softmax(theirs, dim=1)
         prediction, log_prediction = torch.softmax(ours, dim=1), torch.log_softmax(ours, dim=1)
-        cross, entropy, own = (
-            -(p * log_q).sum(dim=1).mean()
-            for p, log_q in ((target, log_prediction), (target, log_target), (prediction.detach(), log_prediction.detach()))
-        )
+        cross = -(target * log_prediction).sum(dim=1).mean()
+        entropy = -(target * log_target).sum(dim=1).mean()
+        own = -(prediction * log_prediction).detach().sum(dim=1).mean()
         return Distance(cross, (cross - entropy).detach(), entropy, own)
 
     def whole(self) -> Distance:
         """By logits of the whole batch."""
         return distance("cross_entropy", *self._logits(unit_rows(self.weight)))
 
-    def tiles(self) -> Distance:
-        """A tile at a time."""
+    def wide(self, form: str) -> Distance:
+        """A tile at a time, or by the kernel."""
         student, teacher = Outputs(self.features, self.weight, unit=True), Outputs(self.targets, self.directions)
-        return wide_distance("cross_entropy", Side(student), Side(teacher), product=self.product)
+        way = comparison(TORCH if form == "tiles" else TRITON)
+        return wide_distance("cross_entropy", Side(student), Side(teacher), product=self.product, compare=way)
 
     def _logits(self, weight: Tensor) -> tuple[Tensor, ...]:
         factors = ((self.features, weight), (self.targets, self.directions))
@@ -85,7 +86,8 @@ class Step:
         self.features.grad = self.weight.grad = None
         self._wait()
         start = time.perf_counter()
-        getattr(self, form)().loss.backward()
+        forms = {"plain": self.plain, "whole": self.whole}
+        (forms[form]() if form in forms else self.wide(form)).loss.backward()
         self._wait()
         return time.perf_counter() - start
 
@@ -139,12 +141,15 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     set_precision(asked.precision)
     device = find_device(asked.device)
-    forms = ["plain", "whole", "tiles"]
+    # Where the kernel does not work there is nothing to time, and the header says why.
+    _, reason = choose(device, asked.batch_size, max(asked.outputs), asked.bottleneck, DTYPES[asked.precision])
+    forms = ["plain", "whole", "tiles", *(["kernel"] if "as fast as torch" in reason else [])]
     fastest = rate(device, DTYPES[asked.precision])
     measure.print_header(
         f"The wide output: batch {asked.batch_size}, k = {asked.bottleneck}, {asked.precision}",
         {
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "kernel": reason,
             "rate": f"{fastest / 1e9:,.0f} GFLOP/s in a product of 2048 x 2048 matrices",
             "repetitions": f"{asked.rounds} of each form in turns, 1 as warm-up; median (lowest to highest)",
         },
@@ -152,7 +157,9 @@ def main() -> None:
     for outputs in asked.outputs:
         times = in_turns(Step(asked, outputs), forms, asked.rounds)
         floor = 8 * asked.batch_size * outputs * asked.bottleneck / fastest
-        print(f"m = {outputs:,}: floor {1e3 * floor:.2f} ms; a [B, m] tensor {4e-6 * asked.batch_size * outputs:.1f} MB")
+        print(
+            f"m = {outputs:,}: floor {1e3 * floor:.2f} ms; a [B, m] tensor {4e-6 * asked.batch_size * outputs:.1f} MB"
+        )
         for form, time_of in times.items():
             print(_line(form, time_of, floor, _alone(peak_bytes, asked, outputs, form)), flush=True)
 

@@ -26,6 +26,7 @@ from rt_scale.training.distillation import Distillation, Supervision, Views, ari
 from rt_scale.training.objective import view_pairs
 from rt_scale.training.sharpening import Sharpening
 from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
+from rt_scale.training.wide_choice import comparison
 
 
 def clean_inputs(spec: RunSpec, info: DataInfo, channels_last: bool) -> functools.partial[Tensor]:
@@ -119,6 +120,7 @@ def build_distillation(
         name=spec.objective.name,
         pairs=view_pairs(spec.objective.pairing, *(views if several else (1, 1))),
         sharpenings=sharpenings,
+        compare=comparison(context.execution.wide),
     )
 
 

@@ -23,6 +23,7 @@ from rt_scale.store.store import Store
 from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.loop import Stop, never
 from rt_scale.training.precision import check_precision
+from rt_scale.training.wide_choice import TORCH
 
 MEMINFO = Path("/proc/meminfo")
 
@@ -122,6 +123,8 @@ class Execution:
         loader_reason: why it does.
         workers: processes that train together.
         gpus: GPUs that each of them takes, 0 on the CPU.
+        wide: how wide outputs are compared, see ``wide_output.decided``.
+        wide_reason: why so.
     """
 
     device: torch.device
@@ -132,6 +135,8 @@ class Execution:
     loader_reason: str
     workers: int = 1
     gpus: float = 0.0
+    wide: str = TORCH
+    wide_reason: str = ""
 
     @property
     def held(self) -> tuple[str, float]:

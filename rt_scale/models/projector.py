@@ -53,6 +53,7 @@ class Projector(nn.Module):
 
     Attributes:
         feature_width: k, the width of ``features()``.
+        out_dim: m, the width of ``logits()``.
     """
 
     def __init__(
@@ -82,9 +83,10 @@ class Projector(nn.Module):
         if self.parts["linear_1"]:
             self.bottleneck = nn.Linear(inputs, bottleneck if self.parts["linear_2"] else out_dim)
             inputs = bottleneck if self.parts["linear_2"] else out_dim
-        self.feature_width = inputs
+        self.feature_width = self.out_dim = inputs
         if self.parts["linear_2"]:
             self.last = nn.Linear(inputs, out_dim, bias=False)
+            self.out_dim = out_dim
 
     def features(self, embedding: Tensor) -> Tensor:
         """Bottleneck features [B, k], of length 1 under feature norm 1, from embeddings [B, embed_dim]."""

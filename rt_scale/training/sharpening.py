@@ -55,11 +55,13 @@ class Sharpening:
 
         The mean of logits is the logits of the mean of features.
         """
-        features, temperature = outputs.features, self._temperature(step)
+        temperature = self._temperature(step)
+        # Of short features the mean is not short, and neither is what is left to round after the division.
+        features = outputs.features.to(outputs.weight.dtype)
         sharpened = outputs if temperature == 1 else outputs._replace(features=features / temperature)
         if self.momentum is None:
             return Side(sharpened)
-        mean = self.group.mean_of_rows(features.to(outputs.weight.dtype))
+        mean = self.group.mean_of_rows(features)
         with torch.no_grad():
             centre = self._moved(outputs._replace(features=mean[None]).logits()[0], step)
         return Side(sharpened, -centre / temperature)
