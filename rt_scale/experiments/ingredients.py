@@ -30,7 +30,10 @@ from rt_scale.spec.run import RunSpec
 Ingredients = dict[str, Any]
 """In plain JSON values."""
 
-WHERE_IMAGES_LIE = {"device", "loader", "loader_reason", "cache_teacher", "gpus", "pack"}
+WHERE_IMAGES_LIE = {
+    *("device", "loader", "loader_reason", "cache_teacher", "gpus"),
+    *("pack", "wide", "wide_reason"),  # how students are trained
+}
 """Fields of ``Execution`` that change no number of a constant, but for the device, which is described by what it is."""
 NOT_OF_A_PROBE = {"every", "also", "own", "statistics"}
 """Fields of ``ProbeSpec`` that say when and what is probed, not how."""

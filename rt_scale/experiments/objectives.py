@@ -26,6 +26,7 @@ from rt_scale.training.distillation import Distillation, Supervision, Views, ari
 from rt_scale.training.objective import view_pairs
 from rt_scale.training.sharpening import Sharpening
 from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
+from rt_scale.training.wide_choice import comparison
 
 
 def clean_inputs(spec: RunSpec, info: DataInfo, channels_last: bool) -> functools.partial[Tensor]:
@@ -111,11 +112,17 @@ def build_distillation(
     """
     layout = context.execution.channels_last
     targets = _targets(spec, clean_inputs(spec, info, layout), teacher, loader, context)
-    return assemble(spec, targets, build_views(spec, info, layout, loader.steps, share_of(loader)), sharpenings)
+    seen = build_views(spec, info, layout, loader.steps, share_of(loader))
+    return assemble(spec, targets, seen, sharpenings, context.execution.wide)
 
 
-def assemble(spec: RunSpec, targets: Targets, seen: Views, sharpenings: dict[str, Sharpening]) -> Distillation:
-    """The objective of kind distill from its parts: the teacher's logits, what both see, what is done to logits."""
+def assemble(
+    spec: RunSpec, targets: Targets, seen: Views, sharpenings: dict[str, Sharpening], wide: str
+) -> Distillation:
+    """The objective of kind distill from its parts: the teacher's logits, what both see, what is done to logits.
+
+    ``wide`` is the way in which wide outputs are compared, see ``training.wide_choice``.
+    """
     views = spec.augment.global_views, spec.augment.global_views + spec.augment.local_views
     several = spec.augment.kind == "multicrop"
     return Distillation(
@@ -125,6 +132,7 @@ def assemble(spec: RunSpec, targets: Targets, seen: Views, sharpenings: dict[str
         name=spec.objective.name,
         pairs=view_pairs(spec.objective.pairing, *(views if several else (1, 1))),
         sharpenings=sharpenings,
+        compare=comparison(wide),
     )
 
 

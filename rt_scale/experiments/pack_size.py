@@ -137,4 +137,5 @@ class Bench:
         if spec.kind == "supervise":
             labels = torch.zeros(self.samples, dtype=torch.int64, device=self.execution.device)
             return Supervision(labels, views, spec.precision)
-        return assemble(spec, targets, views, build_sharpenings(spec, steps=an_epoch, steps_per_epoch=an_epoch))
+        sharpenings = build_sharpenings(spec, steps=an_epoch, steps_per_epoch=an_epoch)
+        return assemble(spec, targets, views, sharpenings, self.execution.wide)

@@ -18,6 +18,7 @@ from rt_scale.experiments.starts import StartWeights, start_weights
 from rt_scale.experiments.together import ALIKE, check_shares, dismiss, follow, lead
 from rt_scale.experiments.training_run import train_run
 from rt_scale.experiments.waiting import compute_first
+from rt_scale.experiments.wide_output import decided
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway
 from rt_scale.spec.metric_names import probe_group
 from rt_scale.spec.run import RunSpec
@@ -107,13 +108,17 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> 
     earlier = run_dir.environment()
     if earlier:
         _refuse_other_data(spec, data, earlier["data"])
-    execution = resolve(spec, data.main, settings, earlier and earlier["execution"])
+    begun = earlier and earlier["execution"]
+    execution = resolve(spec, data.main, settings, begun)
+    torch.set_num_threads(execution.threads)
+    set_precision(spec.precision)
+    execution = decided(spec, execution, begun)
     settings.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
+    if execution.device.type == "cuda":
+        settings.observer.decided(f"wide output: {execution.wide}, as {execution.wide_reason}")
     attempt = attempt_record(execution) | {"packing": settings.packing.to_json()}
     attempts = [*(earlier["attempts"] if earlier else []), attempt]
     run_dir.write_environment({"execution": execution.to_json(), "data": _data_record(data), "attempts": attempts})
-    torch.set_num_threads(execution.threads)
-    set_precision(spec.precision)
     weights = start_weights(spec, settings.store)
     context = Context.begin(run_dir, execution, settings, hparams=spec.canonical())
     if settings.share:

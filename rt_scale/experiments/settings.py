@@ -23,6 +23,7 @@ from rt_scale.store.store import Store
 from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.loop import Stop, never
 from rt_scale.training.precision import check_precision
+from rt_scale.training.wide_choice import TORCH
 
 
 class Observer(Protocol):
@@ -156,6 +157,8 @@ class Execution:
         gpus: GPUs that each of them takes, 0 on the CPU.
         compile: whether the student's pass over a whole batch is compiled.
         pack: runs that share all of that, trained as one batched network.
+        wide: how wide outputs are compared, see ``wide_output.decided``.
+        wide_reason: why so.
     """
 
     device: torch.device
@@ -168,6 +171,8 @@ class Execution:
     gpus: float = 0.0
     compile: bool = False
     pack: int = 1
+    wide: str = TORCH
+    wide_reason: str = ""
 
     @property
     def held(self) -> tuple[str, float]:

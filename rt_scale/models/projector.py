@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,26 @@ from torch.nn import functional
 from rt_scale.spec.bottleneck import PAPER, part_flags
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+
+
+class Outputs(NamedTuple):
+    """m outputs that are not made yet: logits are ``features`` times the transpose of ``weight``.
+
+    B x m logits are large where both factors are small, so whoever can work on a part of them makes a part.
+
+    Attributes:
+        features: [rows, k] from the bottleneck.
+        weight: [m, k] of linear 2.
+        unit: whether the rows of ``weight`` are still to be divided by their l2 norms.
+    """
+
+    features: Tensor
+    weight: Tensor
+    unit: bool = False
+
+    def logits(self) -> Tensor:
+        """All of them, [rows, m]."""
+        return functional.linear(self.features, unit_rows(self.weight) if self.unit else self.weight)
 
 
 class Projector(nn.Module):
@@ -32,6 +53,7 @@ class Projector(nn.Module):
 
     Attributes:
         feature_width: k, the width of ``features()``.
+        out_dim: m, the width of ``logits()``.
     """
 
     def __init__(
@@ -61,9 +83,10 @@ class Projector(nn.Module):
         if self.parts["linear_1"]:
             self.bottleneck = nn.Linear(inputs, bottleneck if self.parts["linear_2"] else out_dim)
             inputs = bottleneck if self.parts["linear_2"] else out_dim
-        self.feature_width = inputs
+        self.feature_width = self.out_dim = inputs
         if self.parts["linear_2"]:
             self.last = nn.Linear(inputs, out_dim, bias=False)
+            self.out_dim = out_dim
 
     def features(self, embedding: Tensor) -> Tensor:
         """Bottleneck features [B, k], of length 1 under feature norm 1, from embeddings [B, embed_dim]."""
@@ -91,6 +114,17 @@ class Projector(nn.Module):
         weight = self.directions() if directions is None else directions
         logits = features if weight is None else functional.linear(features, weight)
         return functional.normalize(logits, dim=1) if self.parts["feature_norm_2"] else logits
+
+    @property
+    def factored(self) -> bool:
+        """Whether logits are features times a weight and nothing else is done to them, so that ``outputs`` has both."""
+        return self.parts["linear_2"] and not self.parts["feature_norm_2"]
+
+    def outputs(self, features: Tensor, directions: Tensor | None = None) -> Outputs:
+        """What ``logits`` makes of the same, not made yet; of a projector that is ``factored``."""
+        if directions is not None:
+            return Outputs(features, directions)
+        return Outputs(features, self.last.get_parameter("weight"), unit=self.parts["weight_norm_2"])
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Logits [B, m] from embeddings [B, embed_dim]."""

@@ -11,10 +11,11 @@ from torch import Tensor
 from rt_scale.data.loader import Batch
 from rt_scale.models.pair import Network
 from rt_scale.training.loop import Measured
-from rt_scale.training.objective import ONE_VIEW, Pair, distance
+from rt_scale.training.objective import ONE_VIEW, Distance, Pair, distance
 from rt_scale.training.sharpening import AS_THEY_ARE, Sharpening
 from rt_scale.training.supervised import supervised_cross_entropy
 from rt_scale.training.targets import Targets
+from rt_scale.training.wide import Compare, by_tiles, tile_columns, wide_distance
 
 Views = Callable[[Tensor, int], Sequence[Tensor]]
 """uint8 images [B, H, W, C] at an optimiser step to their views, network inputs [B, C, H, W] each."""
@@ -23,6 +24,11 @@ Views = Callable[[Tensor, int], Sequence[Tensor]]
 def parameter_dtype(precision: str) -> torch.dtype:
     """The dtype of parameters and inputs: float64 for that precision, else float32."""
     return torch.float64 if precision == "float64" else torch.float32
+
+
+def product_dtype(precision: str) -> torch.dtype:
+    """The dtype that matrices are multiplied in."""
+    return torch.bfloat16 if precision == "bf16" else parameter_dtype(precision)
 
 
 def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[None]:
@@ -40,6 +46,7 @@ class Distillation:
         name: of the distance, see ``objective.distance``.
         pairs: the (teacher, student) views that are compared; the teacher sees those that it is in.
         sharpenings: what is done to the logits of ``teacher`` and ``student``.
+        compare: how outputs are compared that are too wide to be made whole.
     """
 
     def __init__(
@@ -51,11 +58,13 @@ class Distillation:
         name: str = "cross_entropy",
         pairs: Sequence[Pair] = ONE_VIEW,
         sharpenings: Mapping[str, Sharpening] = AS_THEY_ARE,
+        compare: Compare = by_tiles,
     ) -> None:
         self.targets, self.views, self.precision = targets, views, precision
         self.name, self.pairs = name, pairs
         self.teacher_views = 1 + max(view for view, _ in pairs)
         self.sharpenings = sharpenings
+        self.compare = compare
 
     def __call__(self, model: Network, batch: Batch, step: int) -> Measured:
         """Loss of ``model`` at optimiser step ``step`` and, in nats, ``kl`` and both entropies.
@@ -63,18 +72,40 @@ class Distillation:
         KL(teacher || student) = cross entropy - teacher entropy (paper, appendix D).
         """
         views = self.views(batch.images, step)
-        with arithmetic(self.precision, batch.images.device):
-            teacher_logits = self.targets(views[: self.teacher_views], batch.index)
+        measure = self._by_factors if self._is_wide(model, batch.index) else self._by_logits
+        metrics = measure(model, views, batch.index, step)._asdict()
+        return Measured(metrics.pop("loss"), metrics)
+
+    def _is_wide(self, model: Network, index: Tensor) -> bool:
+        """Whether outputs are compared by their factors: of one view, and more than a tile, which pays from there."""
+        if self.name == "mse" or tuple(self.pairs) != ONE_VIEW or not model.projector.factored:
+            return False
+        return self.compare is not by_tiles or model.projector.out_dim > tile_columns(len(index), index.device)
+
+    def _by_factors(self, model: Network, views: Sequence[Tensor], index: Tensor, step: int) -> Distance:
+        """The distance by features and weights, without logits of the whole batch."""
+        with arithmetic(self.precision, index.device):
+            taught = self.targets.outputs(views, index)
+            learned = model.projector.outputs(model.features_of_views(views))
+        student, teacher = (
+            self.sharpenings[role].of_outputs(outputs, step)
+            for role, outputs in (("student", learned), ("teacher", taught))
+        )
+        product = product_dtype(self.precision)
+        return wide_distance(self.name, student, teacher, product=product, compare=self.compare)
+
+    def _by_logits(self, model: Network, views: Sequence[Tensor], index: Tensor, step: int) -> Distance:
+        """The distance by the logits of all views."""
+        with arithmetic(self.precision, index.device):
+            teacher_logits = self.targets(views[: self.teacher_views], index)
             student_logits = model.of_views(views)
         at_least = torch.promote_types(student_logits.dtype, torch.float32)
-        measured = distance(
+        return distance(
             self.name,
             self.sharpenings["student"](student_logits.to(at_least), step),
             self.sharpenings["teacher"](teacher_logits.to(at_least), step),
             self.pairs,
         )
-        metrics = measured._asdict()
-        return Measured(metrics.pop("loss"), metrics)
 
 
 class Supervision:

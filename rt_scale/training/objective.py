@@ -100,7 +100,7 @@ def _cross_entropy(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cross entropy with a gradient, the teacher's and the student's entropy."""
     probabilities = torch.softmax(teacher_logits, dim=1)
-    rows = _log_normaliser(teacher_logits, probabilities) - _row_dot(probabilities, teacher_logits)
+    rows = log_normaliser(teacher_logits, probabilities) - _row_dot(probabilities, teacher_logits)
     loss, student_entropy = _SoftCrossEntropy.apply(student_logits, probabilities, pairs, students)
     return loss, torch.dot(teachers, rows), student_entropy
 
@@ -140,7 +140,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
         ctx: Any, student_logits: Tensor, targets: Tensor, pairs: Sequence[Pair], weights: Tensor
     ) -> tuple[Tensor, Tensor]:
         predictions = torch.softmax(student_logits, dim=1)
-        normaliser = _log_normaliser(student_logits, predictions)
+        normaliser = log_normaliser(student_logits, predictions)
         student_entropy = torch.dot(weights, normaliser - _row_dot(predictions, student_logits))
         batch = len(targets) // (1 + max(i for i, _ in pairs))
         logits, differences, views = (torch.split(each, batch) for each in (student_logits, predictions, targets))
@@ -200,7 +200,7 @@ class _SquaredError(torch.autograd.Function):
         return differences.mul_((grads[0] * 2 / differences.shape[1] * weights)[:, None]), None, None, None
 
 
-def _log_normaliser(logits: Tensor, probabilities: Tensor) -> Tensor:
+def log_normaliser(logits: Tensor, probabilities: Tensor) -> Tensor:
     """log sum_j exp(z_j) [B] of logits [B, m], read off the largest logit and its probability.
 
     Exact where it counts: the largest probability is at least 1 / m. torch.logsumexp would pass over

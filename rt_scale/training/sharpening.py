@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rt_scale.models.projector import Outputs
 from rt_scale.spec.schedule import parse
 from rt_scale.training.dist import ALONE, Group
+from rt_scale.training.wide import Side
 
 
 class Sharpening:
@@ -43,15 +45,37 @@ class Sharpening:
 
     def __call__(self, logits: Tensor, step: int) -> Tensor:
         """Logits [rows, m] as the objective takes them at optimiser step ``step`` (from 0); moves the centre."""
-        sharpened = logits
-        if self.momentum is not None:
-            if self.centre is None:
-                self.centre = torch.zeros_like(logits[0], requires_grad=False)
-            sharpened = logits - self.centre
-            momentum = self.momentum.value(step, self.steps, self.steps_per_epoch)
-            self.centre = momentum * self.centre + (1 - momentum) * self.group.mean_of_rows(logits)
-        temperature = self.temperature.value(step, self.steps, self.steps_per_epoch)
+        centre = None if self.momentum is None else self._moved(self.group.mean_of_rows(logits), step)
+        sharpened = logits if centre is None else logits - centre
+        temperature = self._temperature(step)
         return sharpened if temperature == 1 else sharpened / temperature
+
+    def of_outputs(self, outputs: Outputs, step: int) -> Side:
+        """The same of logits that are not made: z / temperature has features / temperature, the centre is a shift.
+
+        The mean of logits is the logits of the mean of features.
+        """
+        temperature = self._temperature(step)
+        # Of short features the mean is not short, and neither is what is left to round after the division.
+        features = outputs.features.to(outputs.weight.dtype)
+        sharpened = outputs if temperature == 1 else outputs._replace(features=features / temperature)
+        if self.momentum is None:
+            return Side(sharpened)
+        mean = self.group.mean_of_rows(features)
+        with torch.no_grad():
+            centre = self._moved(outputs._replace(features=mean[None]).logits()[0], step)
+        return Side(sharpened, -centre / temperature)
+
+    def _temperature(self, step: int) -> float:
+        return self.temperature.value(step, self.steps, self.steps_per_epoch)
+
+    def _moved(self, mean: Tensor, step: int) -> Tensor:
+        """The centre [m] as it was, which from here on is moved towards ``mean`` [m]."""
+        assert self.momentum is not None
+        before = torch.zeros_like(mean) if self.centre is None else self.centre
+        momentum = self.momentum.value(step, self.steps, self.steps_per_epoch)
+        self.centre = momentum * before + (1 - momentum) * mean
+        return before
 
 
 AS_THEY_ARE = {"teacher": Sharpening(), "student": Sharpening()}

@@ -10,14 +10,19 @@ from torch import Tensor
 
 from rt_scale.data.loader import Batch
 from rt_scale.models.pair import Network
+from rt_scale.models.projector import Outputs
 from rt_scale.training.dist import ALONE, Group
 
 
 class Targets(Protocol):
-    """The teacher's logits for a batch."""
+    """What the teacher says of a batch."""
 
     def __call__(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
         """Teacher logits [T B, m] for T views [B, C, H, W] of the images at positions ``index`` [B]."""
+        ...
+
+    def outputs(self, views: Sequence[Tensor], index: Tensor) -> Outputs:
+        """The same not made yet, of a projector that is ``factored``."""
         ...
 
 
@@ -40,11 +45,19 @@ class ComputedTargets:
     @torch.no_grad()
     def __call__(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
         """Teacher logits [T B, m]; ``index`` is not needed."""
+        return self.teacher.projector.logits(self._features(views), self.directions)
+
+    @torch.no_grad()
+    def outputs(self, views: Sequence[Tensor], index: Tensor) -> Outputs:
+        """The same not made yet."""
+        return self.teacher.projector.outputs(self._features(views), self.directions)
+
+    def _features(self, views: Sequence[Tensor]) -> Tensor:
         if self.learn_statistics:
             self.teacher.train()
             self.teacher.features_of_views(views)
             self.teacher.eval()
-        return self.teacher.projector.logits(self.teacher.features_of_views(views), self.directions)
+        return self.teacher.features_of_views(views)
 
 
 class CachedTargets:
@@ -96,3 +109,7 @@ class CachedTargets:
     def __call__(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
         """Teacher logits [B, m] from the cache; ``views`` are not needed."""
         return self.projector.logits(self.features[index], self.directions)
+
+    def outputs(self, views: Sequence[Tensor], index: Tensor) -> Outputs:
+        """The same not made yet."""
+        return self.projector.outputs(self.features[index], self.directions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,10 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from rt_scale.data.loader import Batch
+from rt_scale.models.init import initialise
+from rt_scale.models.projector import Projector
+from rt_scale.spec.bottleneck import PAPER
+from rt_scale.training import distillation, wide
 from rt_scale.training.distillation import Distillation, Supervision, arithmetic, parameter_dtype
 from rt_scale.training.objective import distance, view_pairs
 from rt_scale.training.sharpening import Sharpening
 from rt_scale.training.supervised import supervised_cross_entropy
+from rt_scale.training.targets import ComputedTargets
+from rt_scale.training.wide import Compared, Side, by_tiles
 
 
 class Fixed:
@@ -29,7 +36,9 @@ class Fixed:
 
 
 class Linear(nn.Linear):
-    """A student of one layer."""
+    """A student of one layer, whose outputs are few."""
+
+    projector = SimpleNamespace(factored=False)
 
     def of_views(self, views: Sequence[Tensor]) -> Tensor:
         logits: Tensor = self(torch.cat(list(views)))
@@ -149,3 +158,89 @@ def test_supervision_knows_labels_by_position_and_not_those_of_the_batch() -> No
 
 def moving_view(images: Tensor, step: int) -> tuple[Tensor, ...]:
     return (one_view(images, step)[0] + step,)
+
+
+class Head(nn.Module):
+    """A student that is a projector of 12 outputs on pixels."""
+
+    def __init__(self, parts: str = PAPER) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.projector = initialise(Projector(4, (), 3, 12, parts=parts), generator, linear="torch")
+
+    def features_of_views(self, views: Sequence[Tensor]) -> Tensor:
+        features: Tensor = self.projector.features(torch.cat(list(views)))
+        return features
+
+    def of_views(self, views: Sequence[Tensor]) -> Tensor:
+        logits: Tensor = self.projector.logits(self.features_of_views(views))
+        return logits
+
+
+def ways(monkeypatch: pytest.MonkeyPatch, columns: int) -> list[str]:
+    """The ways that distances go from here on, where a tile has that many columns."""
+    gone: list[str] = []
+    for name in ("distance", "wide_distance"):
+        way = getattr(distillation, name)
+        monkeypatch.setattr(
+            distillation, name, lambda *given, way=way, name=name, **more: gone.append(name) or way(*given, **more)
+        )
+    monkeypatch.setattr(distillation, "tile_columns", lambda rows, device: columns)
+    monkeypatch.setattr(wide, "tile_columns", lambda rows, device: columns)
+    return gone
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64", "bf16"])
+@pytest.mark.parametrize("name", ["cross_entropy", "kl"])
+def test_outputs_wider_than_a_tile_are_compared_by_their_factors(
+    monkeypatch: pytest.MonkeyPatch, name: str, precision: str
+) -> None:
+    """With the same values, gradients and centres as by logits, to the rounding of the precision."""
+    dtype, found = parameter_dtype(precision), []
+    gone = ways(monkeypatch, 5)
+    for columns in (5, 12):
+        monkeypatch.setattr(distillation, "tile_columns", lambda rows, device, columns=columns: columns)
+        head, teacher = Head().to(dtype), Head().to(dtype)
+        with torch.no_grad():
+            teacher.projector.last.weight.copy_(head.projector.last.weight.flip(0))
+        sharpenings = {"teacher": Sharpening(0.5, 0.5), "student": Sharpening(0.3)}
+        views = lambda images, step: (one_view(images, step)[0].to(dtype),)  # noqa: E731
+        objective = Distillation(ComputedTargets(teacher), views, precision, name=name, sharpenings=sharpenings)
+        measured = [objective(head, batch(), step) for step in (0, 1)]
+        torch.autograd.backward([each.loss for each in measured])
+        values = [value for each in measured for value in (each.loss.detach(), *each.metrics.values())]
+        found.append([*values, sharpenings["teacher"].centre, *(each.grad for each in head.parameters())])
+    assert gone == ["wide_distance"] * 2 + ["distance"] * 2
+    tolerance = {"float64": 1e-12, "float32": 1e-5, "bf16": 3e-2}[precision]
+    torch.testing.assert_close(*found, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("parts", "name", "pairs"),
+    [
+        (PAPER, "mse", [(0, 0)]),
+        (PAPER, "kl", [(0, 1), (1, 0)]),
+        ("-/lb/fn/-/-/-", "kl", [(0, 0)]),
+        ("-/lb/-/wn/l/fn", "kl", [(0, 0)]),
+    ],
+)
+def test_what_needs_all_logits_has_them(
+    monkeypatch: pytest.MonkeyPatch, parts: str, name: str, pairs: list[tuple[int, int]]
+) -> None:
+    gone = ways(monkeypatch, 2)
+    views = one_view if len(pairs) == 1 else lambda images, step: three_views(images, step)[:2]
+    objective = Distillation(ComputedTargets(Head(parts)), views, "float32", name=name, pairs=pairs)
+    objective(Head(parts), batch(), 0)
+    assert gone == ["distance"]
+
+
+def test_a_kernel_compares_whatever_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = ways(monkeypatch, 99)
+    seen = []
+
+    def kernel(student: Side, teacher: Side, product: torch.dtype) -> Compared:
+        seen.append(product)
+        return by_tiles(student, teacher, product)
+
+    Distillation(ComputedTargets(Head()), one_view, "bf16", compare=kernel)(Head(), batch(), 0)
+    assert (gone, seen) == (["wide_distance"], [torch.bfloat16])

@@ -1,0 +1,30 @@
+"""How a run compares wide outputs, decided once on its device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from rt_scale.experiments.settings import Execution
+from rt_scale.spec.run import RunSpec
+from rt_scale.training.distillation import product_dtype
+from rt_scale.training.wide_choice import TORCH, choose
+
+
+def decided(spec: RunSpec, execution: Execution, earlier: Mapping[str, Any] | None) -> Execution:
+    """``execution`` with that choice made, in the precision that is set.
+
+    Args:
+        spec: the run.
+        execution: how the rest is done.
+        earlier: the record of this run's first attempt, or None: its choice is kept, so that a resumed run's numbers
+            are those of an undisturbed one. Where there was no choice yet, torch was it.
+    """
+    if spec.kind != "distill":
+        return execution
+    head, begun = spec.projector, earlier.get("wide", TORCH) if earlier else None
+    share = -(-spec.train.batch_size // execution.workers)
+    product = product_dtype(spec.precision)
+    name, reason = choose(execution.device, share, head.out_dim, head.bottleneck, product, begun)
+    return dataclasses.replace(execution, wide=name, wide_reason=reason)
