@@ -75,9 +75,7 @@ def _hints(address: str, folder: Path, every_run: bool) -> list[str]:
     """What is to be seen where, in lines."""
     prefix = f"{MEANS}/" if every_run else ""
     means = sorted({*os.listdir(folder / prefix)} - {SWEEP})
-    shown = (
-        "Every run, and the means over seeds." if every_run else "The means over seeds; --runs shows every run, too."
-    )
+    shown = "Every run, and the means over seeds." if every_run else "The means over seeds; --runs shows every run."
     lines = [f"  {shown}", f"  Figures of the report: {address}#images&regexInput={quote(f'^{SWEEP}$')}"]
     if len(os.listdir(folder)) > MOST_TICKED:
         pattern = quote("^" + re.escape(prefix + few(means, MOST_TICKED)))
