@@ -156,10 +156,11 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-def test_three_students_train_as_each_does_alone(shape: dict[str, Any]) -> None:
-    packed, alone = ([student(number, **shape) for number in range(3)] for _ in range(2))
+def test_students_train_as_each_does_alone(shape: dict[str, Any]) -> None:
+    count = 2 if shape else 3  # all recipes once
+    packed, alone = ([student(number, **shape) for number in range(count)] for _ in range(2))
     ended = serve_together([each.steps for each in packed], same_images=True)
-    assert ended == [f"student {number} after 20 steps" for number in range(3)]
+    assert ended == [f"student {number} after 20 steps" for number in range(count)]
     for one, other in zip(packed, alone, strict=True):
         start = {name: value.clone() for name, value in other.network.state_dict().items()}
         serve(other.steps)
