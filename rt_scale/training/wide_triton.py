@@ -16,7 +16,7 @@ from rt_scale.training.wide import Compared, Side, part_products
 BLOCK, WARPS = 2048, 8
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _shifted(logits, shift, columns, there, SHIFT: tl.constexpr, WIDE: tl.constexpr):  # type: ignore[no-untyped-def]
     z = tl.load(logits + columns, mask=there, other=float("-inf")).to(WIDE)
     if SHIFT:
@@ -24,7 +24,7 @@ def _shifted(logits, shift, columns, there, SHIFT: tl.constexpr, WIDE: tl.conste
     return z
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _compare_rows(  # type: ignore[no-untyped-def]
     student, teacher, student_shift, teacher_shift, values, outputs,
     STUDENT_SHIFT: tl.constexpr, TEACHER_SHIFT: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
