@@ -30,7 +30,7 @@ PATIENCE = 180.0
 
 
 def packing(bench: Bench) -> dict[str, Any]:
-    """Seconds of a student's step by students together, their ratio to alone, and whole runs of a small encoder."""
+    """Seconds of a student's step by students together, and how many times as fast as alone that is."""
     found: dict[str, Any] = {}
     for encoder in dict.fromkeys((*bench.small, bench.encoder)):
         if bench.left > 0:
@@ -39,13 +39,12 @@ def packing(bench: Bench) -> dict[str, Any]:
                 "a student's step": steps,
                 "ratio": {size: steps[1] / seconds for size, seconds in steps.items()},
             }
-    if bench.left > 0:
-        found["whole runs"] = whole_runs(bench, bench.small[0], TOGETHER)
     return found
 
 
-def whole_runs(bench: Bench, encoder: str, count: int) -> dict[str, Any]:
-    """Seconds of ``count`` runs, probes and checkpoints included, in each of three ways."""
+def runs_together(bench: Bench) -> dict[str, Any]:
+    """Seconds of whole runs of a small encoder, probes and checkpoints included, in each of three ways."""
+    encoder, count = bench.small[0], TOGETHER
     specs = _specs(bench, encoder, count)
     warm_up(specs[0], bench.settings())
     one = _seconds(lambda: run(specs[0], _settings(bench, "one")))
