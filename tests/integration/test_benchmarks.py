@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-QUESTIONS = {"full run", "fidelity", "waits", "compiled steps"}
+QUESTIONS = ("full run", "fidelity", "waits", "compiled steps")
 PARTS = {"encoder", "projector + wide output", "optimiser", "probes of the student", "loading", "logging"}
 
 
@@ -21,17 +21,19 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("gpu") / "toy.json"
     code = (
         "import runpy, sys; sys.modules['ray'] = sys.modules['ffcv'] = None; sys.path.insert(0, sys.argv[1]);"
-        "sys.argv = ['gpu.py', '--toy', '--device', 'cpu', '--out', sys.argv[2]];"
+        "sys.argv = ['gpu.py', '--toy', '--device', 'cpu', '--out', *sys.argv[2:]];"
         "runpy.run_path(sys.path[0] + '/gpu.py', run_name='__main__')"
     )
-    ended = subprocess.run([sys.executable, "-c", code, BENCHMARKS, out], capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, BENCHMARKS, out, "--only", *QUESTIONS], capture_output=True, text=True
+    )
     assert ended.returncode == 0, ended.stderr
     found: dict[str, Any] = json.loads(out.read_text())
     return found
 
 
 def test_every_question_is_answered_on_a_machine_without_a_gpu(answers: dict[str, Any]) -> None:
-    assert answers.keys() >= QUESTIONS
+    assert answers.keys() >= set(QUESTIONS)
     assert not [name for name in QUESTIONS if "failed" in answers[name]], answers
     assert "machine" in answers
     assert answers["toy"] is True
