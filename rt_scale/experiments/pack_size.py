@@ -13,7 +13,8 @@ from rt_scale.experiments.check import check
 from rt_scale.experiments.loaders import training_loader, training_subset
 from rt_scale.experiments.needs import constant_targets, training_samples
 from rt_scale.experiments.objectives import assemble, build_sharpenings, build_views, clean_inputs
-from rt_scale.experiments.settings import Packing, Settings, resolve
+from rt_scale.experiments.pack_choice import Packing
+from rt_scale.experiments.settings import Settings, resolve
 from rt_scale.models.pair import Network, build_pair, to_device
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rt_scale.experiments.pack_choice import Packing
 from rt_scale.experiments.pack_size import measured_packing
 from rt_scale.experiments.run import running
-from rt_scale.experiments.settings import Packing, Settings
+from rt_scale.experiments.settings import Settings
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.packing import packable, same_images
 from rt_scale.spec.run import RunSpec

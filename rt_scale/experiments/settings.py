@@ -17,6 +17,7 @@ from rt_scale.data.prepared import Prepared
 from rt_scale.data.resident import Resident
 from rt_scale.experiments.loaders import choose_loader
 from rt_scale.experiments.needs import cache_bytes, image_bytes
+from rt_scale.experiments.pack_choice import Packing
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
@@ -68,30 +69,6 @@ class Silent:
 
     def warned(self, text: str) -> None:
         """Ignored."""
-
-
-@dataclass(frozen=True)
-class Packing:
-    """With how many others a run trains as one batched network, and why.
-
-    Attributes:
-        size: students together, this one included.
-        reason: in words.
-        seconds: measured, students together -> seconds that a step of one of them takes.
-    """
-
-    size: int = 1
-    reason: str = "not asked for"
-    seconds: Mapping[int, float] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for ``environment.json``."""
-        return {**dataclasses.asdict(self), "seconds": {str(size): value for size, value in self.seconds.items()}}
-
-    @classmethod
-    def of_json(cls, values: Mapping[str, Any]) -> Packing:
-        """Undo :meth:`to_json`."""
-        return cls(values["size"], values["reason"], {int(size): value for size, value in values["seconds"].items()})
 
 
 @dataclass(frozen=True, kw_only=True)

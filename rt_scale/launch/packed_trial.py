@@ -14,7 +14,8 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 
 if TYPE_CHECKING:
-    from rt_scale.experiments.settings import Packing, Settings
+    from rt_scale.experiments.pack_choice import Packing
+    from rt_scale.experiments.settings import Settings
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -61,8 +62,8 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
 
 
 def _packing(specs: list[RunSpec], settings: Settings, launch: LaunchSpec, known: Mapping[str, Any] | None) -> Packing:
+    from rt_scale.experiments.pack_choice import Packing
     from rt_scale.experiments.packing import choose_packing
-    from rt_scale.experiments.settings import Packing
 
     if known is not None:
         return Packing.of_json(known)

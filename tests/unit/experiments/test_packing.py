@@ -13,10 +13,11 @@ import pytest
 from safetensors.torch import load_file
 
 from rt_scale.experiments import pack_size
+from rt_scale.experiments.pack_choice import Packing
 from rt_scale.experiments.pack_size import measured_packing
 from rt_scale.experiments.packing import choose_packing, run_pack
 from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Packing, Settings
+from rt_scale.experiments.settings import Settings
 from rt_scale.spec.errors import Held, InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rt_scale.experiments.settings import Packing
+from rt_scale.experiments.pack_choice import Packing
 from rt_scale.launch import packed_trial as module
 from rt_scale.launch.desk import PREEMPTED
 from rt_scale.launch.packed_trial import run_packed_trial
