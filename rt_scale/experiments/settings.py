@@ -116,7 +116,7 @@ class Settings:
     stop: Stop = never
     share: bool = True
     resident: Resident = field(default_factory=Resident)
-    packing: Packing = Packing()
+    packing: Packing = field(default_factory=Packing)
 
 
 @dataclass(frozen=True)
