@@ -18,6 +18,7 @@ QUESTIONS: dict[str, list[str]] = {
     "A step against the paper-style way": ["step.py"],
     "Parts of a run over their floors": ["profile_run.py", "--synthetic", "5120,1024"],
     "An evaluation against the paper-style way": ["probe.py"],
+    "The wide output": ["wide.py"],
     "Compiled or not": ["compiled.py"],
     "Freed memory kept or given back": ["allocator.py"],
 }

@@ -26,7 +26,9 @@ import torch
 from gpu_bench import Bench
 from gpu_checks import fidelity, waits
 from gpu_full import full_run
+from gpu_packing import packing, runs_together
 from gpu_steps import compiled_steps
+from gpu_wide import wide_output
 from synthetic import write_synthetic
 
 from rt_scale.data.prepare import Prepared
@@ -35,6 +37,9 @@ from rt_scale.experiments.settings import find_device
 QUESTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "full run": full_run,
     "fidelity": fidelity,
+    "packing": packing,
+    "runs together": runs_together,
+    "wide output": wide_output,
     "waits": waits,
     "compiled steps": compiled_steps,
 }

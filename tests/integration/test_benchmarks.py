@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-QUESTIONS = ("full run", "fidelity", "waits", "compiled steps")
+QUESTIONS = ("full run", "fidelity", "packing", "waits", "compiled steps")
 PARTS = {"encoder", "projector + wide output", "optimiser", "probes of the student", "loading", "logging"}
 
 
