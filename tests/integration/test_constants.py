@@ -36,7 +36,7 @@ ONE = RunSpec.model_validate(DOCUMENT)
 OTHER = RunSpec.model_validate({**DOCUMENT, "student": {"alpha": 1.0}})
 MOMENTS = {
     # Killed there -> what the next run finds of it.
-    "rt_scale.probing.prober:Prober:probe_network:1:before": {"input": "read"},
+    "rt_scale.probing.prober:Prober:embed_network:1:before": {"input": "read"},
     "rt_scale.store.checkpoints::write_json:1:before": {},  # the files of the first constant are there, their list not
 }
 KINDS = ("input", "teacher", "features")

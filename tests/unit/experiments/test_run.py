@@ -80,6 +80,8 @@ def test_a_run_records_its_spec_and_where_it_was_executed(
         "workers": 1,
         "gpus": 0.0,
         "pack": 1,
+        "wide": "torch",
+        "wide_reason": "the kernel is for NVIDIA GPUs",
     }
     assert environment["data"]["sha256"] == digits.sha256
     (attempt,) = environment["attempts"]
