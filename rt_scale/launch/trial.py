@@ -15,14 +15,12 @@ from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 
-if TYPE_CHECKING:
-    from rt_scale.data.resident import Resident
-
 # After desk, which sets what Ray reads when it is imported.
 import ray  # isort: skip
 from ray import tune  # isort: skip
 
 if TYPE_CHECKING:
+    from rt_scale.data.resident import Resident
     from rt_scale.experiments.settings import Settings
 
 
