@@ -48,6 +48,13 @@ class LaunchSpec(Part):
     """Runs of one shape that train as one batched network in one process, at most; auto: as many as a measurement at
     the start finds to be fastest for each, which may be 1. For 1 worker."""
 
+    @field_validator("pack", mode="before")
+    @classmethod
+    def _auto_or_number(cls, value: Any) -> Any:
+        if value == "auto" or (not isinstance(value, bool) and str(value).isdecimal() and int(value) >= 1):
+            return value
+        raise ValueError(f"{value!r} was given; allowed: auto, or a number of runs from 1 on")
+
     @model_validator(mode="after")
     def _one_worker_alone(self) -> Self:
         if self.compile and self.workers > 1:
