@@ -57,7 +57,9 @@ def test_heads_are_true(folder: str, name: str) -> None:
         )
     else:
         assert words["Seen"]
-        assert "10 minutes" in words["Expected"]
+        minutes = re.match(r"about (\d+) minutes on 2 CPU cores \(", words["Expected"])
+        assert minutes is not None
+        assert int(minutes[1]) <= 10
 
 
 @pytest.mark.parametrize(("folder", "name"), FILES)
