@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rt_scale.spec.errors import InputError
+
+LOOK = 0.2
+"""Seconds between two looks whether the server is asked to end."""
 
 
 def serve(
@@ -23,7 +28,7 @@ def serve(
     refresh: Callable[[], None] | None = None,
     interval: float = 5.0,
 ) -> None:
-    """Show ``logdir`` in TensorBoard until interrupted (Ctrl-C).
+    """Show ``logdir`` in TensorBoard until interrupted (Ctrl-C, SIGTERM); from the main thread.
 
     Args:
         logdir: folder of a sweep's view, or of runs.
@@ -48,11 +53,40 @@ def serve(
         problem = error.msg.strip()
         raise InputError(f"TensorBoard cannot start: {problem} Choose another port with --port.") from error
     ready(address)
-    with contextlib.suppress(KeyboardInterrupt):
-        while True:
-            time.sleep(interval)
+    with contextlib.suppress(KeyboardInterrupt), _asked_to_end() as asked:
+        while not _waited(interval, asked):
             if refresh is not None:
                 refresh()
+
+
+@contextlib.contextmanager
+def _asked_to_end() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM came while this is active; a second one raises KeyboardInterrupt.
+
+    An exception would be raised wherever this thread happens to be, and some places swallow it: what a library calls
+    back, or what is called when an object goes.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _waited(seconds: float, asked: Callable[[], bool]) -> bool:
+    """Wait for so long, or until ``asked``; whether it was."""
+    until = time.monotonic() + seconds
+    while not asked() and (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, LOOK))
+    return asked()
 
 
 def _server(logdir: Path, title: str, host: str, port: int | None, interval: float) -> Any:

@@ -156,7 +156,7 @@ def test_the_board_shows_the_sweeps_of_a_bundle(
         with urllib.request.urlopen(f"{address.rstrip('/')}/data/runs") as answer:
             shown = set(json.load(answer))
     process.send_signal(signal.SIGINT)
-    process.communicate()
+    process.communicate(timeout=60)
     assert wanted < shown
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,3 +18,30 @@ def test_a_port_in_use_is_bad_input(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=rf"{port}.*--port"):
             serve(tmp_path, print, title="demo", port=port)
+
+
+SWALLOWED = """
+import contextlib, os, signal, sys
+from pathlib import Path
+from rt_scale.store.board_server import serve
+
+calls = []
+def refresh():
+    calls.append(1)
+    if len(calls) == 3:
+        sys.exit("it goes on")
+    with contextlib.suppress(BaseException):
+        os.kill(os.getpid(), signal.Signals[sys.argv[2]])
+serve(Path(sys.argv[1]), print, title="demo", port=0, refresh=refresh, interval=0.01)
+print("ended after", len(calls))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_it_ends_even_where_an_exception_would_be_swallowed(tmp_path: Path, name: str) -> None:
+    command = [sys.executable, "-c", SWALLOWED, str(tmp_path), name]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    address, last = ended.stdout.splitlines()
+    assert address.startswith("http://localhost:")
+    assert last == "ended after 1"
