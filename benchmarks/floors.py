@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from timeline import CACHE, CHECKPOINTS, COMPILED, ENCODER, LOADING, ONCE, OPTIMISER, PROBES, WIDE
+from timeline import CACHE, CHECKPOINTS, WHOLE, ENCODER, LOADING, ONCE, OPTIMISER, PROBES, WIDE
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -144,7 +144,7 @@ def count_floors(spec: RunSpec, info: DataInfo, evaluations: int, checkpoints: i
     return {
         ENCODER: encoder,
         WIDE: wide,
-        COMPILED: Floor(encoder.flops + wide.flops, wide.traffic),
+        WHOLE: Floor(encoder.flops + wide.flops, wide.traffic),
         # Parameters, gradients and both moments are read, all but the gradients written.
         OPTIMISER: Floor(0.0, steps * 7 * weights),
         # Bytes are read and written where they are gathered, then read, and written as numbers.

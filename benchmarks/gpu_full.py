@@ -56,7 +56,7 @@ class Epochs(Silent):
 def full_run(bench: Bench) -> dict[str, Any]:
     """Both sides, their ratio by precision, and our parts over their floors."""
     theirs = _theirs(bench)
-    ours = {precision: _ours(bench, precision, compiled=False) for precision in bench.precisions}
+    ours = {precision: _ours(bench, precision) for precision in bench.precisions}
     if bench.device.type == "cuda":
         ours |= {f"{precision}, compiled": _ours(bench, precision, compiled=True) for precision in ("tf32", "bf16")}
     for found in ours.values():
@@ -67,13 +67,13 @@ def full_run(bench: Bench) -> dict[str, Any]:
     return {"how": how, "paper-style": theirs, "rt-scale": ours}
 
 
-def _ours(bench: Bench, precision: str, compiled: bool) -> dict[str, Any]:
+def _ours(bench: Bench, precision: str, compiled: bool = False) -> dict[str, Any]:
     forget_peak(bench.device)
     spec = bench.spec({"precision": precision, "train.epochs": bench.epochs})
     if not compiled:  # else all but the compiling, which is counted, was done before
         warm_up(spec, bench.settings())
     stamps = Epochs()
-    found = profile(spec, bench.data, bench.settings(observer=stamps, compile=compiled))
+    found = profile(spec, bench.data, bench.settings(observer=stamps, compile=compiled or None))
     first, *rest = stamps.seconds
     epoch = statistics.median(rest or [first])
     return {

@@ -1,4 +1,4 @@
-"""Eager, compiled, and compiled with CUDA graphs: forward and backward pass of a student, by encoder and precision."""
+"""Eager, graphed, compiled, and both: forward and backward pass of a student, by encoder and precision."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from torch import Tensor
 from rt_scale.models.pair import Network, build_pair, to_device
 from rt_scale.training.compiled import CompiledNetwork
 from rt_scale.training.distillation import arithmetic
+from rt_scale.training.pass_choice import WAYS as WAYS_OF_RUNS
 from rt_scale.training.precision import set_precision
 
 WARM_UP, REPEATS = 3, 20
-WAYS = ("eager", "compiled", "compiled, CUDA graphs")
+WAYS = ("eager", "graphed", "compiled", "compiled, CUDA graphs")
 HOW: dict[str, Any] = {
     "compiled": {},
     "compiled, CUDA graphs": {"mode": "reduce-overhead"},
@@ -31,7 +32,7 @@ def compiled_steps(bench: Bench) -> dict[str, Any]:
     found: dict[str, Any] = {}
     ways = WAYS if bench.device.type == "cuda" else ("eager", "traced")
     for encoder, precision in itertools.product((bench.encoder, *bench.small), bench.precisions[1:]):
-        for way in ways:
+        for way in ways:  # the product chooses between the first three
             if bench.left > 0:
                 found[f"{encoder}, {precision}, {way}"] = _measure(bench, encoder, precision, way)
     return found
@@ -42,7 +43,10 @@ def _measure(bench: Bench, encoder: str, precision: str, way: str) -> dict[str, 
     set_precision(precision)
     network = build_pair(spec, bench.data.info.channels, bench.data.info.size).student
     network = to_device(network, bench.device)
-    model = network if way == "eager" else CompiledNetwork(network, bench.batch, **HOW[way])
+    if way in HOW:
+        model: Network = CompiledNetwork(network, bench.batch, **HOW[way])
+    else:
+        model = WAYS_OF_RUNS[way](network, bench.batch)
     size = bench.data.info.size
     images = torch.randn(bench.batch, bench.data.info.channels, size, size, device=bench.device)
     images = images.to(memory_format=torch.channels_last)

@@ -159,7 +159,7 @@ def main() -> None:
             {
                 "data": f"{data.info.name}, {images}",
                 "run": f"{asked.epochs} epochs; linear and 20-NN probe, raw and standardised, at start and every epoch",
-                "compiled": asked.compile,
+                "compiled": "where it pays" if asked.compile is None else asked.compile,
                 "seconds": "of the CPU" if asked.cpu_seconds else "on the wall",
                 "repetitions": "n = 1, after 2 steps and 2 evaluations as warm-up",
             },
@@ -204,7 +204,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--cpu-seconds", action="store_true", help="for a busy machine, with --threads 1")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="else where it pays")
     parser.add_argument("--out", type=Path, help="JSON")
     return parser.parse_args()
 

@@ -25,13 +25,14 @@ from rt_scale.experiments.context import Context
 from rt_scale.experiments.evaluation import Evaluation
 from rt_scale.experiments.training_run import TrainingRun
 from rt_scale.training.dist import Group
+from rt_scale.training.pass_choice import EAGER
 
 START, LOADING, ENCODER, WIDE = "start", "loading", "encoder", "projector + wide output"
-COMPILED = "encoder to wide output, compiled"
+WHOLE = "encoder to wide output"
 METRICS, OPTIMISER, CACHE = "gradient norm and means", "optimiser", "teacher cache"
 PROBES, ONCE = "probes of the student", "probes of input and teacher, once"
 LOGGING, CHECKPOINTS, REST = "logging", "checkpointing", "rest"
-STEP = (ENCODER, WIDE, COMPILED, METRICS, OPTIMISER)
+STEP = (ENCODER, WIDE, WHOLE, METRICS, OPTIMISER)
 """Parts of an optimiser step, beside the loading of its batch."""
 
 
@@ -131,8 +132,8 @@ def watched(timeline: Timeline) -> Iterator[list[TrainingRun]]:
 
 def _watch_attempt(timeline: Timeline, run: TrainingRun) -> None:
     epoch = run.loader.epoch
-    # The kernels of a compiled network are not divided by modules.
-    network = COMPILED if run.context.execution.compile else WIDE
+    # The kernels of a compiled or graphed network are not divided by modules.
+    network = WIDE if run.context.execution.student_pass == EAGER else WHOLE
 
     def timed_epoch(number: int, start: int = 0) -> Iterator[Batch]:
         batches = epoch(number, start)

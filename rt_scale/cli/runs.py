@@ -56,7 +56,9 @@ def run(
         bool | None, typer.Option(help="Compute a constant teacher once (where it fits in memory).")
     ] = None,
     loader: Annotated[str, typer.Option(help="What reads images: auto, resident, ffcv, map.")] = "auto",
-    compile_student: Annotated[bool, typer.Option("--compile", help="Compile the student's pass first.")] = False,
+    compile_student: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the student's pass (where it pays).")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together, through a local Ray.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs a worker, of several.")] = 0,
     as_json: JsonOption = False,
@@ -78,7 +80,8 @@ def run(
     if place.run(value).result() is not None:
         console.print("complete already, nothing to do")
     if workers > 1:
-        wanted = {"workers": workers, "cpus": threads or 1, "gpus": gpus, "loader": loader, "compile": compile_student}
+        wanted = {"workers": workers, "cpus": threads or 1, "gpus": gpus, "loader": loader}
+        wanted |= {"compile": compile_student} if compile_student is not None else {}
         launch = build(LaunchSpec, wanted, "the command line")
         _with_workers(value, launch, place, find_data_dir(data_dir), device, quiet=as_json)
         _show(value, place, as_json)

@@ -50,7 +50,7 @@ def sweep(
     accelerator: Annotated[str | None, typer.Option(help="Type of GPU, in place of launch.accelerator.")] = None,
     workers: Annotated[int | None, typer.Option(help="Workers a run, in place of launch.workers.")] = None,
     compile_students: Annotated[
-        bool | None, typer.Option("--compile", help="Compile the students' passes, in place of launch.compile.")
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the students' passes; for launch.compile.")
     ] = None,
     pack: Annotated[
         str | None, typer.Option(help="Runs trained as one batched network: a number, or auto; for launch.pack.")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from rt_scale.experiments import student_pass
 from rt_scale.experiments.check import check
 from rt_scale.experiments.loaders import training_loader, training_subset
 from rt_scale.experiments.needs import constant_targets, training_samples
@@ -86,6 +87,7 @@ class Bench:
         # From the file as needed: to hold the set in memory is the runs' affair.
         subset = training_subset(spec, data)
         self.batch = next(training_loader(spec, data, "map", self.execution.device, subset).epoch(0))
+        self.execution = student_pass.decided(spec, data, self.execution, settings, None)
         self.pair = build_pair(spec, self.info.channels, spec.data.size or self.info.size)
 
     def seconds(self, size: int) -> float:
@@ -116,12 +118,14 @@ class Bench:
         return move
 
     def _steps(self, size: int) -> Iterator[Step]:
-        """A step of each student; those that cost the same to train start the same, too."""
+        """A step of each student, which start the same; a single one goes as a run alone goes."""
         dtype, layout = parameter_dtype(self.spec.precision), self.execution.channels_last
         teacher, student = (
             to_device(copy.deepcopy(each), self.execution.device, dtype, channels_last=layout) for each in self.pair
         )
         targets = self._targets(teacher)
+        if size == 1:
+            student = student_pass.dressed(student, self.spec.train.batch_size, self.execution)
         for _ in range(size):
             yield Step(copy.deepcopy(student), self._objective(targets), self.batch, 0)
 

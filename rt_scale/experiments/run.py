@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from rt_scale.experiments import student_pass, wide_output
 from rt_scale.experiments.check import Sets, check, unfinished
 from rt_scale.experiments.constants import SharedConstants
 from rt_scale.experiments.context import Context
@@ -18,7 +19,6 @@ from rt_scale.experiments.starts import StartWeights, start_weights
 from rt_scale.experiments.together import ALIKE, check_shares, dismiss, follow, lead
 from rt_scale.experiments.training_run import train_run
 from rt_scale.experiments.waiting import compute_first
-from rt_scale.experiments.wide_output import decided
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway
 from rt_scale.spec.metric_names import probe_group
 from rt_scale.spec.run import RunSpec
@@ -112,9 +112,11 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> 
     execution = resolve(spec, data.main, settings, begun)
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
-    execution = decided(spec, execution, begun)
+    execution = student_pass.decided(spec, data.main, execution, settings, begun)
+    execution = wide_output.decided(spec, execution, begun)
     settings.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
     if execution.device.type == "cuda":
+        settings.observer.decided(f"student's pass: {execution.student_pass}, as {execution.student_pass_reason}")
         settings.observer.decided(f"wide output: {execution.wide}, as {execution.wide_reason}")
     attempt = attempt_record(execution) | {"packing": settings.packing.to_json()}
     attempts = [*(earlier["attempts"] if earlier else []), attempt]

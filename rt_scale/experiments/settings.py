@@ -23,6 +23,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.loop import Stop, never
+from rt_scale.training.pass_choice import EAGER
 from rt_scale.training.precision import check_precision
 from rt_scale.training.wide_choice import TORCH
 
@@ -84,8 +85,9 @@ class Settings:
         cache_teacher: whether a constant teacher's bottleneck features are computed once; None: where
             they take less than a quarter of the free memory.
         channels_last: whether feature maps lie in memory pixel by pixel, not map by map.
-        compile: whether the student's pass over a whole batch is compiled; for one worker. A run that is resumed keeps
-            what it started with, since kernels differ in their last bits.
+        compile: whether the student's pass over a whole batch is compiled, for one worker; None: where it pays, see
+            ``student_pass.decided``. A run that is resumed keeps what it started with, since kernels differ in their
+            last bits.
         loader: what reads training images: ``resident`` (in memory), ``ffcv`` (streamed), ``map`` (read from the file
             as needed), or ``auto``: in memory where they take less than half of it, else streamed.
         checkpoint_seconds: least time between two checkpoints; probing and the end always write one.
@@ -106,7 +108,7 @@ class Settings:
     threads: int | None = None
     cache_teacher: bool | None = None
     channels_last: bool = True
-    compile: bool = False
+    compile: bool | None = None
     loader: str = "auto"
     checkpoint_seconds: float = 30.0
     patience_seconds: float = 120.0
@@ -132,10 +134,11 @@ class Execution:
         loader_reason: why it does.
         workers: processes that train together.
         gpus: GPUs that each of them takes, 0 on the CPU.
-        compile: whether the student's pass over a whole batch is compiled.
         pack: runs that share all of that, trained as one batched network.
         wide: how wide outputs are compared, see ``wide_output.decided``.
         wide_reason: why so.
+        student_pass: how the student's pass over a whole batch is computed, see ``student_pass.decided``.
+        student_pass_reason: why so.
     """
 
     device: torch.device
@@ -146,10 +149,11 @@ class Execution:
     loader_reason: str
     workers: int = 1
     gpus: float = 0.0
-    compile: bool = False
     pack: int = 1
     wide: str = TORCH
     wide_reason: str = ""
+    student_pass: str = EAGER
+    student_pass_reason: str = ""
 
     @property
     def held(self) -> tuple[str, float]:
@@ -171,9 +175,8 @@ def resolve(
         spec: the run.
         data: the data set that it distils on.
         settings: what was asked for.
-        earlier: the record of this run's first attempt, or None. Its number of threads, its choices
-            to cache and to compile and its memory format are kept, so that a resumed run's numbers are bitwise those
-            of an undisturbed one.
+        earlier: the record of this run's first attempt, or None. Its number of threads, its choice to cache and its
+            memory format are kept, so that a resumed run's numbers are bitwise those of an undisturbed one.
 
     Raises:
         InputError: where the device is unknown or not there or lacks the precision, threads is not positive, several
@@ -190,22 +193,20 @@ def resolve(
         return free_memory(place) + settings.resident.held(place)
 
     cache = settings.cache_teacher
-    channels_last, compiled = settings.channels_last, settings.compile
-    if compiled and settings.group.world > 1:
+    channels_last = settings.channels_last
+    if settings.compile and settings.group.world > 1:
         raise InputError("compile is for runs of one worker; leave it out, or set workers to 1.")
     if cache is None:
         cache = cache_bytes(spec, data) < free(device) / 4
     if earlier:
         threads, cache = int(earlier["threads"]), bool(earlier["cache_teacher"])
-        channels_last, compiled = bool(earlier["channels_last"]), bool(earlier.get("compile"))
+        channels_last = bool(earlier["channels_last"])
     loader, reason = choose_loader(settings.loader, image_bytes(spec, data), device, free)
     if loader == "ffcv":
         require_ffcv()
     gpus = 0.0 if device.type == "cpu" else settings.gpus
     pack = settings.packing.size
-    return Execution(
-        device, threads, cache, channels_last, loader, reason, settings.group.world, gpus, compile=compiled, pack=pack
-    )
+    return Execution(device, threads, cache, channels_last, loader, reason, settings.group.world, gpus, pack=pack)
 
 
 def find_device(name: str) -> torch.device:

@@ -18,13 +18,13 @@ from rt_scale.experiments.objectives import (
     training_labels,
 )
 from rt_scale.experiments.starts import START, TEACHER, StartWeights
+from rt_scale.experiments.student_pass import dressed
 from rt_scale.models.pair import Pair, build_pair, to_device
 from rt_scale.spec.duration import duration_steps
 from rt_scale.spec.metric_names import is_constant
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.batch_norm import with_global_statistics
 from rt_scale.training.checkpoint import Spent, load_training, read_weights, save_training, save_weights
-from rt_scale.training.compiled import CompiledNetwork
 from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
 from rt_scale.training.loop import Steps, distance, training
 from rt_scale.training.means import Progress
@@ -98,7 +98,7 @@ class TrainingRun:
         objective = self._objective()
         self.context.observer.started(self.progress.step, self.total_steps)
         yield from training(
-            CompiledNetwork(self.student, self.loader.batch_size) if self.context.execution.compile else self.student,
+            dressed(self.student, self.loader.batch_size, self.context.execution),
             self.loader,
             objective,
             self.optimizer,

@@ -132,7 +132,7 @@ def settings_for(launch: LaunchSpec, given: Mapping[str, Any], messenger: Messen
         data_dir=Path(given["data_dir"]),
         device=given["device"],
         threads=launch.cpus,
-        compile=launch.compile,
+        compile=None if launch.compile == "auto" else launch.compile,
         loader=launch.loader,
         observer=messenger,
         gpus=launch.gpus or 1.0,

@@ -63,6 +63,18 @@ class Network(nn.Module):
         return _joined([self.encoder(_joined(same)) for same in groups])
 
 
+class FeaturesOfViews(nn.Module):
+    """A network's bottleneck features as what a module computes, which is what graphs and batches of networks take."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *views: Tensor) -> Tensor:
+        """Bottleneck features [V B, k] of V views [B, C, S, S]."""
+        return self.network.features_of_views(views)
+
+
 def _joined(tensors: list[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 

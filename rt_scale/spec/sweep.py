@@ -41,9 +41,9 @@ class LaunchSpec(Part):
     """How often a run whose process died without a new checkpoint is started again within a sweep."""
     loader: Literal["auto", "resident", "ffcv", "map"] = "auto"
     """What reads training images: resident (in memory), ffcv (streamed), map (from the file as needed), or auto."""
-    compile: bool = False
-    """Whether torch compiles the student's pass, which takes half a minute a shape and process; for 1 worker."""
-
+    compile: Literal["auto"] | bool = "auto"
+    """Whether torch compiles the student's pass, which takes half a minute a shape and process; auto: on GPUs, in long
+    runs where a trial finds it faster. For 1 worker."""
     pack: Literal["auto"] | Annotated[int, Field(ge=1)] = 1
     """Runs of one shape that train as one batched network in one process, at most; auto: as many as a measurement at
     the start finds to be fastest for each, which may be 1. For 1 worker."""
@@ -57,11 +57,11 @@ class LaunchSpec(Part):
 
     @model_validator(mode="after")
     def _one_worker_alone(self) -> Self:
-        if self.compile and self.workers > 1:
+        if self.compile is True and self.workers > 1:
             raise ValueError("compile is for runs of one worker")
         if self.pack != 1 and self.workers > 1:
             raise ValueError(f"pack is for runs of 1 worker, not of {self.workers}; leave one of both at 1")
-        if self.pack != 1 and self.compile:
+        if self.pack != 1 and self.compile is True:
             raise ValueError("compile is for runs that train alone; leave it out, or pack at 1")
         return self
 

@@ -8,20 +8,18 @@ import torch
 from torch import Tensor
 
 from rt_scale.models.pair import Network
+from rt_scale.training.whole_batches import WholeBatches
 
 SHAPES = 64
 """Different networks and batches that one process compiles for; torch's own limit, 8, would end a sweep's gain."""
 
 
-class CompiledNetwork(Network):
-    """A network that shares another's encoder and projector, and whose features of whole batches are compiled.
+class CompiledNetwork(WholeBatches):
+    """A network that shares another's modules, and whose features of whole batches are compiled.
 
     Forward and backward pass up to the bottleneck are compiled at the first whole batch; every later network of the
     same architecture, shapes, layout and precision in this process uses what was compiled then, as torch keeps it by
     code and shapes.
-    The wide output stays as it is: matrix products, which a compiler does not make faster. So does the last, smaller
-    batch of an epoch, as compiling for it would cost as much again, and what enters by the encoder or by
-    ``features``, as probes and caches do.
 
     Args:
         network: whose parameters are trained; both have the same modules.
@@ -33,25 +31,11 @@ class CompiledNetwork(Network):
     def __init__(
         self, network: Network, batch_size: int, *, backend: str = "inductor", mode: str | None = None
     ) -> None:
-        super().__init__(network.encoder, network.projector)
-        self.batch_size = batch_size
+        super().__init__(network, batch_size)
         torch._dynamo.config.recompile_limit = SHAPES
-        self._compiled = torch.compile(
-            super().features_of_views, dynamic=False, fullgraph=True, backend=backend, mode=mode
-        )
+        self._compiled = torch.compile(self.module_by_module, dynamic=False, fullgraph=True, backend=backend, mode=mode)
 
-    def features_of_views(self, views: Sequence[Tensor]) -> Tensor:
-        """Bottleneck features [V B, k] of V views [B, C, S, S], all images of the first view first."""
-        if len(views[0]) != self.batch_size:
-            return super().features_of_views(views)
+    def whole_batch(self, views: Sequence[Tensor]) -> Tensor:
+        """Bottleneck features [V B, k] of V views [B, C, S, S] of a whole batch, compiled."""
         features: Tensor = self._compiled(views)
         return features
-
-    def of_views(self, views: Sequence[Tensor]) -> Tensor:
-        """Logits [V B, m] of V views [B, C, S, S], all images of the first view first."""
-        logits: Tensor = self.projector.logits(self.features_of_views(views))
-        return logits
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits [B, m] of images [B, C, H, W]."""
-        return self.of_views((images,))

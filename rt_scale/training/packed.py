@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from rt_scale.models.pair import Network
+from rt_scale.models.pair import FeaturesOfViews, Network
 from rt_scale.models.projector import Projector
 from rt_scale.training.distillation import Distillation, Supervision, arithmetic
 from rt_scale.training.loop import Measured, Step, Steps, Stopped
@@ -43,7 +43,7 @@ class Pack:
         self._buffers = _side_by_side([dict(network.named_buffers()) for network in networks])
         for stack in self._parameters.values():
             stack.requires_grad_()
-        self._features = _Features(networks[0])
+        self._features = FeaturesOfViews(networks[0])
 
     def gradients(self, steps: Sequence[Step]) -> list[Measured]:
         """Leave in every network's parameters the gradients of its own step; what each objective measured.
@@ -76,7 +76,7 @@ class Pack:
 
     def _forward(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], views: tuple[Tensor, ...]) -> Tensor:
         named = {f"network.{name}": tensor for name, tensor in (parameters | buffers).items()}
-        features: Tensor = torch.func.functional_call(self._features, named, (views,))
+        features: Tensor = torch.func.functional_call(self._features, named, views)
         return features
 
     def _share_out(self) -> None:
@@ -87,17 +87,6 @@ class Pack:
                 for parameters, gradient in zip(owned, stack.grad.unbind(), strict=True):
                     parameters[name].grad = gradient
                 stack.grad = None
-
-
-class _Features(nn.Module):
-    """A network's bottleneck features [V B, k] as what its module computes."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, views: tuple[Tensor, ...]) -> Tensor:
-        return self.network.features_of_views(views)
 
 
 class _Computed(Network):

@@ -67,17 +67,20 @@ def test_what_is_typed_is_handed_on(file: Path, tmp_path: Path, calls: list[tupl
     assert [sweep.spec.name for sweep in sweeps] == ["one", "other"]
     launch = sweeps[0].spec.launch
     assert (launch.cpus, launch.gpus, launch.accelerator, launch.workers, launch.retries) == (4, 0.5, "H100", 1, 1)
-    assert (launch.pack, launch.compile) == (6, False)
+    assert (launch.pack, launch.compile) == (6, "auto")
     assert {point.spec.train.epochs for sweep in sweeps for point in sweep.points} == {7}
     assert sweeps[0].text.startswith("# run with --set train.epochs=7\n")
     assert (where.store.root, where.data_dir, where.device) == (tmp_path / "s", tmp_path / "d", "cpu")
     assert (where.address, where.concurrency, where.retry_failed, where.replace) == ("10.0.0.1:6379", 3, True, True)
 
 
-def test_compiling_is_handed_on(file: Path, tmp_path: Path, calls: list[tuple[Any, Where]]) -> None:
-    ended = CliRunner().invoke(app, ["sweep", str(file), "--compile", "--store", str(tmp_path)], catch_exceptions=False)
+@pytest.mark.parametrize(("flag", "wanted"), [("--compile", True), ("--no-compile", False)])
+def test_compiling_is_handed_on(
+    file: Path, tmp_path: Path, calls: list[tuple[Any, Where]], flag: str, wanted: bool
+) -> None:
+    ended = CliRunner().invoke(app, ["sweep", str(file), flag, "--store", str(tmp_path)], catch_exceptions=False)
     assert ended.exit_code == 0, ended.output
-    assert calls[0][0][0].spec.launch.compile
+    assert calls[0][0][0].spec.launch.compile is wanted
 
 
 def test_flags_that_make_no_launch_section_are_refused(file: Path) -> None:
@@ -89,7 +92,7 @@ def test_flags_that_make_no_launch_section_are_refused(file: Path) -> None:
         load_files([file], [], {"pack": "auto", "compile": True})
     (sweep,) = load_files([file], [], {"workers": 2})
     assert sweep.spec.launch.workers == 2
-    assert not sweep.spec.launch.compile
+    assert sweep.spec.launch.compile == "auto"
     with pytest.raises(InputError, match="pack is for runs of 1 worker, not of 2"):
         load_files([file], [], {"workers": 2, "pack": "auto"})
     for wrong in ("0", "many", "1.5", True):

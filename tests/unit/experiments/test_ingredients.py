@@ -66,10 +66,11 @@ EXECUTIONS: list[tuple[str, Any, set[str]]] = [
     ("loader_reason", "asked for", set()),
     ("cache_teacher", False, set()),
     ("gpus", 0.5, set()),
-    ("compile", True, ALL),
     ("pack", 2, set()),
     ("wide", "triton", set()),
     ("wide_reason", "asked for", set()),
+    ("student_pass", "compiled", set()),
+    ("student_pass_reason", "asked for", set()),
 ]
 
 

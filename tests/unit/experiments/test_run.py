@@ -74,7 +74,6 @@ def test_a_run_records_its_spec_and_where_it_was_executed(
         "threads": 2,
         "cache_teacher": False,
         "channels_last": True,
-        "compile": False,
         "loader": "map",
         "loader_reason": "asked for",
         "workers": 1,
@@ -82,6 +81,8 @@ def test_a_run_records_its_spec_and_where_it_was_executed(
         "pack": 1,
         "wide": "torch",
         "wide_reason": "the kernel is for NVIDIA GPUs",
+        "student_pass": "eager",
+        "student_pass_reason": "graphs are for NVIDIA GPUs, and a CPU's kernels are not faster compiled",
     }
     assert environment["data"]["sha256"] == digits.sha256
     (attempt,) = environment["attempts"]

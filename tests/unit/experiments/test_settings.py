@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 
 from rt_scale.data.machine import allowed_cores
 from rt_scale.data.prepare import Prepared
-from rt_scale.experiments import training_run
+from rt_scale.experiments import student_pass
 from rt_scale.experiments.needs import cache_bytes
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Execution, Settings, find_device, free_memory, resolve
@@ -75,16 +75,12 @@ def test_the_cache_is_taken_where_it_is_small_unless_the_user_decides(
     assert resolve(tiny(), digits, given, None).cache_teacher is expected
 
 
-@pytest.mark.parametrize(
-    ("threads", "cache", "channels_last", "compiled"), [(2, True, False, False), (5, False, True, True)]
-)
+@pytest.mark.parametrize(("threads", "cache", "channels_last"), [(2, True, False), (5, False, True)])
 def test_a_resumed_run_keeps_what_its_bits_depend_on(
-    tiny: Tiny, settings: Make, digits: Prepared, threads: int, cache: bool, channels_last: bool, compiled: bool
+    tiny: Tiny, settings: Make, digits: Prepared, threads: int, cache: bool, channels_last: bool
 ) -> None:
-    kept = Execution(torch.device("cpu"), threads, cache, channels_last, "map", "asked for", compile=compiled)
-    given = settings(
-        threads=1, cache_teacher=not cache, channels_last=not channels_last, compile=not compiled, loader="map"
-    )
+    kept = Execution(torch.device("cpu"), threads, cache, channels_last, "map", "asked for")
+    given = settings(threads=1, cache_teacher=not cache, channels_last=not channels_last, loader="map")
     assert resolve(tiny(), digits, given, kept.to_json()) == kept
 
 
@@ -106,18 +102,19 @@ def test_gpus_are_recorded_where_the_device_is_one(
 def test_students_are_compiled_where_that_is_asked_for_and_one_worker_trains(
     tiny: Tiny, settings: Make, digits: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert [resolve(tiny(), digits, settings(**asked), None).compile for asked in ({}, {"compile": True})] == [0, 1]
     with pytest.raises(InputError, match="one worker"):
         resolve(tiny(), digits, settings(compile=True, group=Group(0, 2)), None)
     torch.compiler.reset()
     counters.clear()
-    monkeypatch.setattr(training_run, "CompiledNetwork", functools.partial(CompiledNetwork, backend="eager"))
+    way = functools.partial(CompiledNetwork, backend="eager")
+    monkeypatch.setattr(student_pass, "WAYS", {**student_pass.WAYS, "compiled": way})
     plain, compiled = settings(store=Store(tmp_path / "plain")), settings(compile=True)
     assert run(tiny(), compiled)["last"] == pytest.approx(run(tiny(), plain)["last"], rel=1e-4)
     assert counters["stats"]["unique_graphs"] == 1
     record = compiled.store.run(tiny()).environment()
     assert record is not None
-    assert record["execution"]["compile"]
+    execution = record["execution"]
+    assert (execution["student_pass"], execution["student_pass_reason"]) == ("compiled", "it was asked for")
 
 
 def test_a_resumed_run_may_have_another_reader(tiny: Tiny, settings: Make, digits: Prepared) -> None:
@@ -174,8 +171,8 @@ def test_tf32_is_refused_where_there_is_none(tiny: Tiny, settings: Make, digits:
 def test_an_execution_is_recorded_as_plain_values() -> None:
     expected: dict[str, Any] = {"device": "cpu", "threads": 2, "cache_teacher": False, "channels_last": True}
     execution = Execution(torch.device("cpu"), 2, False, True, "map", "asked for", 3, 0.5, pack=4)
-    expected |= {"loader": "map", "loader_reason": "asked for", "workers": 3, "gpus": 0.5, "compile": False, "pack": 4}
-    expected |= {"wide": "torch", "wide_reason": ""}
+    expected |= {"loader": "map", "loader_reason": "asked for", "workers": 3, "gpus": 0.5, "pack": 4}
+    expected |= {"wide": "torch", "wide_reason": "", "student_pass": "eager", "student_pass_reason": ""}
     assert execution.to_json() == expected
 
 
