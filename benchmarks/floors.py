@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from timeline import CACHE, CHECKPOINTS, WHOLE, ENCODER, LOADING, ONCE, OPTIMISER, PROBES, WIDE
+from timeline import CACHE, CHECKPOINTS, ENCODER, LOADING, ONCE, OPTIMISER, PROBES, WHOLE, WIDE
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 

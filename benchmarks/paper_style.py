@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 
-from rt_scale.models.pair import Network
+from rt_scale.models.pair import Model, Network
 
 
 class PilImages(Dataset[tuple[Tensor, int]]):
@@ -87,7 +87,7 @@ class PaperStyleDistillation:
     """
 
     def __init__(self, teacher: Network, student: Network, lr: float) -> None:
-        self.teacher, self.student = teacher, student
+        self.teacher, self.student = (in_textbook_order(network) for network in (teacher, student))
         self.optimizer = torch.optim.AdamW(student.parameters(), lr=lr, weight_decay=0.0)
 
     def step(self, inputs: Tensor) -> StepMetrics:
@@ -117,6 +117,15 @@ class PaperStyleDistillation:
 
 def _device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
+
+
+def in_textbook_order(network: Model) -> Model:
+    """Each ReLU before its max pool, as torchvision has it; ours comes after, which computes the same in less time."""
+    for modules in [each for each in network.modules() if isinstance(each, nn.Sequential)]:
+        for place in range(len(modules) - 1):
+            if isinstance(modules[place], nn.MaxPool2d) and isinstance(modules[place + 1], nn.ReLU):
+                modules[place], modules[place + 1] = modules[place + 1], modules[place]
+    return network
 
 
 def _logits(network: Network, inputs: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ are the FLOPs of matrix products and convolutions, at the rate of a large matrix
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
 import time
 from collections.abc import Callable
@@ -56,11 +57,11 @@ class Bench:
     ) -> None:
         self.spec, self.device, self.classes = spec, device, len(data.info.classes)
         info = data.info
-        teacher, student = (
-            to_device(each.encoder, device, torch.float32) for each in build_pair(spec, info.channels, info.size)
-        )
-        self.student: nn.Module = student
-        self.encoders: dict[str, nn.Module] = {"teacher": teacher, "student": student}
+        pair = build_pair(spec, info.channels, info.size)
+        self.teacher, self.student = (to_device(copy.deepcopy(each.encoder), device, torch.float32) for each in pair)
+        self.paper_style: dict[str, nn.Module] = {
+            name: paper_style.in_textbook_order(each.encoder.to(device)) for name, each in pair._asdict().items()
+        }
         chosen = [(split, nested_subset(split.labels, n, 0)) for split, n in ((data.train, train), (data.test, test))]
         resident = [
             ResidentLoader(split, batch_size=256, seed=0, device=device, subset=subset) for split, subset in chosen
@@ -74,7 +75,7 @@ class Bench:
         self.loaders = [paper_style.batches(pictures(*each), None, 256, workers) for each in chosen]
         image = torch.zeros(1, info.channels, info.size, info.size, device=device)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            student.eval()(image)
+            self.student.eval()(image)
         self.image_flops = counter.get_total_flops()
 
     def seconds(self, work: Callable[[], object]) -> float:
@@ -110,7 +111,7 @@ def parts(bench: Bench) -> list[Part]:
     """Embedding, linear probes apart and together, nearest neighbours."""
     probe, classes = bench.spec.probe, bench.classes
     train, test, _ = bench.prober.embed_network(bench.student, 0)
-    fitted, held = (paper_style._embed(bench.student, loader) for loader in bench.loaders)
+    fitted, held = (paper_style._embed(bench.paper_style["student"], loader) for loader in bench.loaders)
     (samples, width), tested = train.x.shape, len(test.y)
     apart = LinearProbes(classes, epochs=probe.epochs, batch_size=probe.batch_size, lr=probe.lr)
     both = LinearProbes(classes, standardized=True, epochs=probe.epochs, batch_size=probe.batch_size, lr=probe.lr)
@@ -122,7 +123,7 @@ def parts(bench: Bench) -> list[Part]:
             "embedding",
             float(bench.image_flops * (samples + tested)),
             lambda: bench.prober.embed_network(bench.student, 0),
-            lambda: [paper_style._embed(bench.student, loader) for loader in bench.loaders],
+            lambda: [paper_style._embed(bench.paper_style["student"], loader) for loader in bench.loaders],
         ),
         Part(
             "linear, raw",
@@ -168,7 +169,7 @@ def compare_whole(bench: Bench, rounds: int) -> None:
     probe = bench.spec.probe
     values: dict[str, dict[str, float]] = {"ours": {}, "theirs": {}}
     teacher_seconds = bench.seconds(
-        lambda: values["ours"].update(_named("teacher", bench.prober.probe_network(bench.encoders["teacher"], 0)))
+        lambda: values["ours"].update(_named("teacher", bench.prober.probe_network(bench.teacher, 0)))
     )
 
     def ours() -> None:
@@ -176,7 +177,7 @@ def compare_whole(bench: Bench, rounds: int) -> None:
 
     def theirs() -> None:
         recipe = {"classes": bench.classes, "k": probe.knn, "epochs": probe.epochs, "lr": probe.lr}
-        values["theirs"] = paper_style.evaluate(bench.encoders, *bench.loaders, **recipe)
+        values["theirs"] = paper_style.evaluate(bench.paper_style, *bench.loaders, **recipe)
 
     fast, slow = measure.alternate(lambda: bench.seconds(ours), lambda: bench.seconds(theirs), rounds)
     measure.print_comparison(fast, slow, "an evaluation")

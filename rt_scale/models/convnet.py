@@ -16,7 +16,8 @@ class ConvNet(Encoder):
     """``depth`` times 3 x 3 convolution, normalisation, ReLU; then averaged to 2 x 2 and flattened.
 
     Between layers, maps are max-pooled 2 x 2 as long as 8 x 8 or more remains: never at 8 x 8
-    pixels, once after the first and once after the second layer at 32 x 32.
+    pixels, once after the first and once after the second layer at 32 x 32. The ReLU comes after the pool, as in
+    ``VGG``, which changes no bit.
 
     Args:
         channels: of the images.
@@ -32,7 +33,7 @@ class ConvNet(Encoder):
         inputs = channels
         for layer in range(depth):
             if layer > 0 and size // 2 >= _LEAST_MAP:
-                modules.append(nn.MaxPool2d(kernel_size=2, stride=2))
+                modules.insert(-1, nn.MaxPool2d(kernel_size=2, stride=2))  # the ReLU then sees a quarter as much
                 size //= 2
             modules.append(nn.Conv2d(inputs, layer_channels, kernel_size=3, padding=1))
             modules.append(norm(layer_channels))

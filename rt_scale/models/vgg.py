@@ -17,7 +17,9 @@ class VGG(Encoder):
     """torchvision's VGG without its classifier; the last map is averaged to 1 x 1.
 
     At 32 x 32 pixels the last map is 1 x 1 already. Without normalisation the modules of
-    ``features`` carry torchvision's numbers, so weights can be exchanged with it.
+    ``features`` that have weights carry torchvision's numbers, so weights can be exchanged with it. Where a map is
+    pooled its ReLU comes after: the maximum of rectified values is the rectified maximum, bit for bit, and so is the
+    gradient; the ReLU has a quarter of the values to pass over.
 
     Args:
         layers: 11, 13, 16 or 19.
@@ -32,7 +34,7 @@ class VGG(Encoder):
         inputs = channels
         for entry in cfgs[_CONFIGURATIONS[layers]]:
             if entry == "M":
-                modules.append(nn.MaxPool2d(kernel_size=2, stride=2))
+                modules.insert(-1, nn.MaxPool2d(kernel_size=2, stride=2))  # the ReLU then sees a quarter as much
                 continue
             outputs = scaled(int(entry), width)
             convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
