@@ -2,12 +2,13 @@
 
     python benchmarks/cpu.py --data cifar10_jpeg --out cpu.md
 
-About 15 minutes on two cores that have nothing else to do; each question is a script of its own.
+About 20 minutes on two cores that have nothing else to do; each question is a script of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -15,10 +16,15 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 QUESTIONS: dict[str, list[str]] = {
-    "A step against the paper-style way": ["step.py"],
+    "A step against the paper-style way": ["step.py", "--rounds", "7"],
+    "A full run against the paper-style way": [
+        *("gpu.py", "--synthetic", "--size", "small", "--device", "cpu", "--only", "full run", "--out", os.devnull)
+    ],
     "Parts of a run over their floors": ["profile_run.py", "--synthetic", "5120,1024"],
     "An evaluation against the paper-style way": ["probe.py"],
     "The wide output": ["wide.py"],
+    "What runs share": ["reuse.py", "--runs", "5", "--rounds", "2"],
+    "Several students together": ["packing.py", "--together", "1", "2", "4"],
     "Compiled or not": ["compiled.py"],
     "Freed memory kept or given back": ["allocator.py"],
 }

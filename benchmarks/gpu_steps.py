@@ -19,7 +19,8 @@ from rt_scale.training.pass_choice import WAYS as WAYS_OF_RUNS
 from rt_scale.training.precision import set_precision
 
 WARM_UP, REPEATS = 3, 20
-WAYS = ("eager", "graphed", "compiled", "compiled, CUDA graphs")
+TUNED = ", cuDNN tuned"
+WAYS = ("eager", "graphed", "compiled", "compiled, CUDA graphs", f"eager{TUNED}")
 HOW: dict[str, Any] = {
     "compiled": {},
     "compiled, CUDA graphs": {"mode": "reduce-overhead"},
@@ -46,7 +47,8 @@ def _measure(bench: Bench, encoder: str, precision: str, way: str) -> dict[str, 
     if way in HOW:
         model: Network = CompiledNetwork(network, bench.batch, **HOW[way])
     else:
-        model = WAYS_OF_RUNS[way](network, bench.batch)
+        model = WAYS_OF_RUNS[way.removesuffix(TUNED)](network, bench.batch)
+    torch.backends.cudnn.benchmark = way.endswith(TUNED)
     size = bench.data.info.size
     images = torch.randn(bench.batch, bench.data.info.channels, size, size, device=bench.device)
     images = images.to(memory_format=torch.channels_last)
@@ -56,6 +58,7 @@ def _measure(bench: Bench, encoder: str, precision: str, way: str) -> dict[str, 
         once()
     first = time.perf_counter() - begin
     seconds = [once() for _ in range(REPEATS if bench.device.type == "cuda" else 2)]
+    torch.backends.cudnn.benchmark = False
     return {
         "median": statistics.median(seconds), "low": min(seconds), "high": max(seconds), "n": len(seconds),
         "warm-up": first,

@@ -21,7 +21,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("gpu") / "toy.json"
     code = (
         "import runpy, sys; sys.modules['ray'] = sys.modules['ffcv'] = None; sys.path.insert(0, sys.argv[1]);"
-        "sys.argv = ['gpu.py', '--toy', '--device', 'cpu', '--out', *sys.argv[2:]];"
+        "sys.argv = ['gpu.py', '--size', 'toy', '--device', 'cpu', '--out', *sys.argv[2:]];"
         "runpy.run_path(sys.path[0] + '/gpu.py', run_name='__main__')"
     )
     ended = subprocess.run(
@@ -36,7 +36,7 @@ def test_every_question_is_answered_on_a_machine_without_a_gpu(answers: dict[str
     assert answers.keys() >= set(QUESTIONS)
     assert not [name for name in QUESTIONS if "failed" in answers[name]], answers
     assert "machine" in answers
-    assert answers["toy"] is True
+    assert answers["size"] == "toy"
 
 
 def test_ratios_are_those_of_the_times_beside_them(answers: dict[str, Any]) -> None:
