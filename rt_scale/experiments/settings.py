@@ -212,6 +212,9 @@ def resolve(
 def find_device(name: str) -> torch.device:
     """The torch device of that name; ``auto`` is the first GPU, or the CPU where there is none.
 
+    A GPU that has a number is torch's current one afterwards: streams, pinned memory, compiled kernels and graphs go
+    to the current one, whichever their tensors lie on.
+
     Raises:
         InputError: where there is no such device.
     """
@@ -219,6 +222,8 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)
         torch.empty(1, device=device).tolist()  # fails where there is no such device, or one without memory
     except (RuntimeError, AssertionError) as error:
         gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -75,6 +76,7 @@ def _chosen(
     try:
         return choose(trial, spec.precision, steps=steps, compiling=compiling, earlier=earlier)
     finally:
+        gc.collect()  # what a compiler or a failed capture left in cycles
         torch.cuda.empty_cache()  # of a graph that is gone
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rt_scale.data.loader import to_device
 from rt_scale.probing.moments import mean_and_deviation
 
 
@@ -116,7 +117,7 @@ class BatchedClassifiers:
     def rows_of(self, orders: Sequence[Tensor]) -> Tensor:
         """Orders int64 [N] of every problem's own embeddings as the rows int64 [P, N] that ``step`` takes."""
         offsets = torch.arange(self.sizes.problems).unsqueeze(1) * self.sizes.samples
-        return (torch.stack(list(orders)) + offsets).to(self.sizes.device, non_blocking=True)
+        return to_device(torch.stack(list(orders)) + offsets, self.sizes.device)
 
     def step(self, index: Tensor) -> None:
         """Update every classifier once, on rows int64 [P, B]."""

@@ -74,12 +74,13 @@ def by_kernel(student: Side, teacher: Side, product: torch.dtype) -> Compared:
     wide = torch.promote_types(product, torch.float32)
     values = torch.empty(3, rows, dtype=wide, device=logits.device)
     shifts = [side.shift for side in (student, teacher)]
-    _compare_rows[(rows,)](
-        logits, targets, *(values if shift is None else shift for shift in shifts), values, outputs,
-        STUDENT_SHIFT=shifts[0] is not None, TEACHER_SHIFT=shifts[1] is not None,
-        WIDE=tl.float64 if wide == torch.float64 else tl.float32,
-        BLOCK=min(BLOCK, triton.next_power_of_2(outputs)), num_warps=WARPS,
-        # A multiplication fused with the subtraction leaves its rounding where two softmaxes are equal.
-        enable_fp_fusion=False,
-    )  # fmt: skip
+    with torch.cuda.device_of(logits):  # Triton launches on the current device, whosever the memory is
+        _compare_rows[(rows,)](
+            logits, targets, *(values if shift is None else shift for shift in shifts), values, outputs,
+            STUDENT_SHIFT=shifts[0] is not None, TEACHER_SHIFT=shifts[1] is not None,
+            WIDE=tl.float64 if wide == torch.float64 else tl.float32,
+            BLOCK=min(BLOCK, triton.next_power_of_2(outputs)), num_warps=WARPS,
+            # A multiplication fused with the subtraction leaves its rounding where two softmaxes are equal.
+            enable_fp_fusion=False,
+        )  # fmt: skip
     return Compared(values, [logits])

@@ -28,6 +28,14 @@ Tiny = Callable[..., RunSpec]
 Make = Callable[..., Settings]
 
 
+def test_a_numbered_gpu_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(torch, "empty", lambda *shape, device: torch.zeros(*shape))
+    assert [find_device(name) for name in ("cuda:1", "cuda", "cpu")] == [*map(torch.device, ("cuda:1", "cuda", "cpu"))]
+    assert current == [torch.device("cuda:1")]
+
+
 @pytest.mark.parametrize("name", ["cdua", "", "gpu", "cuda:99", "cpu:x", "meta"])
 def test_unknown_devices_are_refused_and_those_that_are_here_named(name: str) -> None:
     with pytest.raises(InputError) as caught:

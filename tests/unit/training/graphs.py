@@ -16,17 +16,17 @@ class Graphs:
     Attributes:
         captured: modules and views.
         replays: of all of them.
-        autocast: whether it was on in each capture, and whether it kept casts.
+        autocast: whether it was on around each capture.
     """
 
     def __init__(self) -> None:
         self.captured: list[tuple[nn.Module, tuple[Tensor, ...]]] = []
         self.replays = 0
-        self.autocast: list[tuple[bool, bool]] = []
+        self.autocast: list[bool] = []
 
     def __call__(self, module: nn.Module, views: tuple[Tensor, ...]) -> Any:
         self.captured.append((module, views))
-        self.autocast.append((torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()))
+        self.autocast.append(torch.is_autocast_enabled("cpu"))
         parameters = tuple(module.parameters())
         features = module(*views).detach()
         gradients = [torch.empty_like(each) for each in parameters]

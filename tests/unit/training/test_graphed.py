@@ -14,8 +14,7 @@ from torch.nn import functional
 
 from rt_scale.models.pair import Network, build_pair
 from rt_scale.spec.run import RunSpec
-from rt_scale.training import graphed
-from rt_scale.training.graphed import GraphedNetwork, capture_on_cuda
+from rt_scale.training.graphed import GraphedNetwork
 from tests.unit.training.graphs import Graphs
 
 BATCH, VIEWS = 6, 2
@@ -87,13 +86,19 @@ def test_casts_are_a_part_of_the_graph() -> None:
     graphs = Graphs()
     model = GraphedNetwork(network().float(), BATCH, capture=graphs)
     views = [view.float() for view in batch(BATCH, 0)]
+    seen = []
+    model.encoder.register_forward_pre_hook(
+        lambda *_: seen.append((torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()))
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         features = model.features_of_views(views)
     plain = network().float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(features, plain.features_of_views(views))
     assert not torch.equal(features.double(), plain.double().features_of_views(batch(BATCH, 0)))
-    assert graphs.autocast == [(True, False)]
+    # Cast anew in every replay; and outside of the module, where its gradient is captured, nothing is cast.
+    assert set(seen) == {(True, False)}
+    assert graphs.autocast == [False]
 
 
 def refusing(module: nn.Module, views: tuple[Tensor, ...]) -> Any:
@@ -132,19 +137,3 @@ def test_a_graph_goes_with_its_network_and_does_not_wait_for_the_collector() -> 
         assert held() is None
     finally:
         gc.enable()
-
-
-def test_what_torch_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-
-    def make(module: nn.Module, views: Any, **options: Any) -> nn.Module:
-        asked.append((module, views, options))
-        return module
-
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", make)
-    module, views = nn.Flatten(), (torch.ones(2, 3, 1),)
-    replay = capture_on_cuda(module, views)
-    assert not isinstance(replay, nn.Module)
-    assert torch.equal(replay(*views), torch.ones(2, 3))
-    assert asked == [(module, views, {"allow_unused_input": True, "capture_error_mode": "thread_local"})]
-    assert GraphedNetwork(network(), BATCH)._capture is graphed.capture_on_cuda

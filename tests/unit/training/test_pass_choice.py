@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -102,6 +103,19 @@ def student() -> Network:
         }
     )
     return build_pair(spec, channels=1, size=8).student
+
+
+def test_a_trial_does_not_fall_back_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*given: Any) -> Any:
+        raise RuntimeError("operation not permitted")
+
+    way = functools.partial(GraphedNetwork, capture=refused)
+    monkeypatch.setattr(pass_choice, "WAYS", {**pass_choice.WAYS, GRAPHED: way})
+    trial = functools.partial(try_out, network=student(), views=(torch.ones(4, 1, 8, 8),), precision="float32")
+    name, why = choose(trial, "float32", steps=SHORT)
+    assert name == EAGER
+    assert "graphed does not work here" in why
+    assert "operation not permitted" in why
 
 
 def test_a_trial_is_of_the_way_the_precision_and_the_gradient_before_the_wide_output(
