@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rt_scale.data.info import DataInfo
 from rt_scale.launch.run_work import meta_network
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.distillation import arithmetic, parameter_dtype
+from rt_scale.training.distillation import parameter_dtype, product_dtype
 
 SIDE = {"cpu": 1024, "cuda": 8192}
 """Rows and columns of the matrices whose product is timed."""
@@ -54,12 +54,11 @@ def measure_rates(
     device: torch.device, precision: str, repeats: int = 5, clock: Callable[[], float] = time.perf_counter
 ) -> Rates:
     """A matrix product and a copy, the fastest of ``repeats`` after one as warm-up; ``clock`` as for a timeline."""
-    side, dtype = SIDE[device.type], parameter_dtype(precision)
+    side, dtype = SIDE[device.type], product_dtype(precision)  # casting is no part of the product
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     block = torch.ones(COPIED[device.type], device=device, dtype=torch.uint8)
     there = torch.empty_like(block)
-    with arithmetic(precision, device):
-        product = _fastest(lambda: torch.mm(a, b), device, repeats, clock)
+    product = _fastest(lambda: torch.mm(a, b), device, repeats, clock)
     copy = _fastest(lambda: there.copy_(block), device, repeats, clock)
     return Rates(2 * side**3 / product, 2 * block.numel() / copy)
 
@@ -137,10 +136,11 @@ def count_floors(spec: RunSpec, info: DataInfo, evaluations: int, checkpoints: i
     seen, pixels = images * epochs, info.channels * info.size**2
     steps = epochs * -(-images // spec.train.batch_size)
     item, m = parameter_dtype(spec.precision).itemsize, spec.projector.out_dim
+    logit = product_dtype(spec.precision).itemsize
     embedding = (images + info.test) * each.encoder + _probing(spec, info, images, network.encoder.embed_dim)
     encoder = Floor(seen * each.encoder_training)
     # Two tensors of batch x m are written and read: the teacher's and the student's.
-    wide = Floor(seen * (each.head_training + 4 * each.last), seen * 4 * m * item)
+    wide = Floor(seen * (each.head_training + 4 * each.last), seen * 4 * m * logit)
     return {
         ENCODER: encoder,
         WIDE: wide,

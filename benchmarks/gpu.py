@@ -17,14 +17,13 @@ import json
 import os
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import measure
 import torch
-from gpu_bench import Bench
+from gpu_bench import Bench, answered
 from gpu_checks import fidelity, waits
 from gpu_full import full_run
 from gpu_packing import packing, runs_together
@@ -75,10 +74,7 @@ def _answer(name: str, bench: Bench) -> dict[str, Any]:
     if bench.left < 0:
         return {"left out": "for want of time"}
     begin = time.monotonic()
-    try:
-        found = QUESTIONS[name](bench)
-    except Exception:  # the other questions are worth their answers
-        found = {"failed": traceback.format_exc()}
+    found = answered(QUESTIONS[name], bench)
     return {**found, "took": time.monotonic() - begin}
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import resource
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,14 @@ class Bench:
         """Where runs go."""
         given: dict[str, Any] = {"store": Store(self.scratch), "data_dir": self.data.folder.parent}
         return Settings(**{**given, "device": str(self.device), "threads": self.threads, **changes})
+
+
+def answered(question: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    """What a question says of ``given``; where it fails, why: the others are worth their answers."""
+    try:
+        return question(*given)
+    except Exception:
+        return {"failed": traceback.format_exc()}
 
 
 def wait(device: torch.device) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,8 @@ from rt_scale.store.store import Store
 SEEDS = 3
 PROBES = ("probe/student/linear", "probe/student/knn", "probe/teacher/linear")
 METRIC = PROBES[0]
+WAITED = "called a synchronizing CUDA operation"
+"""What torch warns of in ``torch.cuda.set_sync_debug_mode``."""
 
 
 def fidelity(bench: Bench) -> dict[str, Any]:
@@ -61,5 +63,10 @@ def waits(bench: Bench) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run(spec, settings)
-    found = Counter(f"{each.filename.rpartition('/rt_scale/')[2]}:{each.lineno}" for each in caught)
-    return {"steps": -(-bench.samples // bench.batch), "waits": dict(found)}
+    return {"steps": -(-bench.samples // bench.batch), "waits": places(caught)}
+
+
+def places(caught: Sequence[warnings.WarningMessage]) -> dict[str, int]:
+    """Where the host waited, and how often; torch also warns that its watch for that is a prototype."""
+    waited = [each for each in caught if WAITED in str(each.message)]
+    return dict(Counter(f"{each.filename.rpartition('/rt_scale/')[2]}:{each.lineno}" for each in waited))

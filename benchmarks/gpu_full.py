@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_bench import Bench, forget_peak, peak_bytes, wait
+from gpu_bench import Bench, answered, forget_peak, peak_bytes, wait
 from paper_style import GivenOrder, PaperStyleDistillation, PilImages, batches, evaluate
 from profile_run import profile, warm_up
 from timeline import PROBES
@@ -28,6 +28,8 @@ from rt_scale.models.pair import build_pair
 
 EPOCHS = 100
 """Of the run that is extrapolated to (paper, appendix A)."""
+RATIOS = {"full run": "ratio", "epoch": "ratio of an epoch", "evaluation": "ratio of an evaluation"}
+"""Of paper-style's time over ours, by the time."""
 
 
 @dataclass
@@ -55,14 +57,17 @@ class Epochs(Silent):
 
 def full_run(bench: Bench) -> dict[str, Any]:
     """Both sides, their ratio by precision, and our parts over their floors."""
-    theirs = _theirs(bench)
-    ours = {precision: _ours(bench, precision) for precision in bench.precisions}
+    theirs = answered(_theirs, bench)
+    ours = {precision: answered(_ours, bench, precision) for precision in bench.precisions}
     if bench.device.type == "cuda":
-        ours |= {f"{precision}, compiled": _ours(bench, precision, compiled=True) for precision in ("tf32", "bf16")}
+        # Compiling takes a compiler of C and minutes: without either, the rest stands.
+        for precision in ("tf32", "bf16"):
+            if bench.left > 0:
+                ours[f"{precision}, compiled"] = answered(_ours, bench, precision, True)
     for found in ours.values():
-        found["ratio"] = theirs["full run"] / found["full run"]
-        found["ratio of an epoch"] = theirs["epoch"] / found["epoch"]
-        found["ratio of an evaluation"] = theirs["evaluation"] / found["evaluation"]
+        for name, ratio in RATIOS.items():
+            if name in theirs.keys() & found.keys():
+                found[ratio] = theirs[name] / found[name]
     how = f"seconds; {EPOCHS} epochs are extrapolated from {theirs['n']} of paper-style and {bench.epochs} of ours"
     return {"how": how, "paper-style": theirs, "rt-scale": ours}
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from gpu_bench import Bench, wait
+from gpu_bench import Bench, answered, wait
 from torch import Tensor
 
 from rt_scale.models.pair import Network, build_pair, to_device
@@ -35,11 +35,19 @@ def compiled_steps(bench: Bench) -> dict[str, Any]:
     for encoder, precision in itertools.product((bench.encoder, *bench.small), bench.precisions[1:]):
         for way in ways:  # the product chooses between the first three
             if bench.left > 0:
-                found[f"{encoder}, {precision}, {way}"] = _measure(bench, encoder, precision, way)
+                found[f"{encoder}, {precision}, {way}"] = answered(_measure, bench, encoder, precision, way)
     return found
 
 
-def _measure(bench: Bench, encoder: str, precision: str, way: str) -> dict[str, float]:
+def _measure(bench: Bench, encoder: str, precision: str, way: str) -> dict[str, Any]:
+    torch.backends.cudnn.benchmark = way.endswith(TUNED)
+    try:
+        return _timed(bench, encoder, precision, way)
+    finally:
+        torch.backends.cudnn.benchmark = False
+
+
+def _timed(bench: Bench, encoder: str, precision: str, way: str) -> dict[str, Any]:
     spec = bench.spec({"encoder": {"name": encoder}, "precision": precision})
     set_precision(precision)
     network = build_pair(spec, bench.data.info.channels, bench.data.info.size).student
@@ -48,7 +56,6 @@ def _measure(bench: Bench, encoder: str, precision: str, way: str) -> dict[str, 
         model: Network = CompiledNetwork(network, bench.batch, **HOW[way])
     else:
         model = WAYS_OF_RUNS[way.removesuffix(TUNED)](network, bench.batch)
-    torch.backends.cudnn.benchmark = way.endswith(TUNED)
     size = bench.data.info.size
     images = torch.randn(bench.batch, bench.data.info.channels, size, size, device=bench.device)
     images = images.to(memory_format=torch.channels_last)
@@ -58,7 +65,6 @@ def _measure(bench: Bench, encoder: str, precision: str, way: str) -> dict[str, 
         once()
     first = time.perf_counter() - begin
     seconds = [once() for _ in range(REPEATS if bench.device.type == "cuda" else 2)]
-    torch.backends.cudnn.benchmark = False
     return {
         "median": statistics.median(seconds), "low": min(seconds), "high": max(seconds), "n": len(seconds),
         "warm-up": first,

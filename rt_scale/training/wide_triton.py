@@ -74,7 +74,8 @@ def by_kernel(student: Side, teacher: Side, product: torch.dtype) -> Compared:
     wide = torch.promote_types(product, torch.float32)
     values = torch.empty(3, rows, dtype=wide, device=logits.device)
     shifts = [side.shift for side in (student, teacher)]
-    with torch.cuda.device_of(logits):  # Triton launches on the current device, whosever the memory is
+    # Triton launches on the current device, whichever the memory is of.
+    with torch.cuda.device_of(logits):  # type: ignore[no-untyped-call]
         _compare_rows[(rows,)](
             logits, targets, *(values if shift is None else shift for shift in shifts), values, outputs,
             STUDENT_SHIFT=shifts[0] is not None, TEACHER_SHIFT=shifts[1] is not None,

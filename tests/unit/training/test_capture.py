@@ -47,7 +47,7 @@ def test_weights_that_have_moved_are_cast_anew(cuda: FakeCuda) -> None:
 def test_each_pass_is_of_its_own_views_and_gradient(cuda: FakeCuda) -> None:
     linear, unused = nn.Linear(3, 2), nn.Linear(1, 1)
     module = nn.ModuleDict({"linear": linear, "unused": unused})
-    module.forward = linear.forward  # type: ignore[method-assign,assignment]
+    module.forward = linear.forward
     replay = capture_on_cuda(module, (torch.zeros(4, 3),))
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
