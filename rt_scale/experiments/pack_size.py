@@ -124,10 +124,11 @@ class Bench:
             to_device(copy.deepcopy(each), self.execution.device, dtype, channels_last=layout) for each in self.pair
         )
         targets = self._targets(teacher)
-        if size == 1:
-            student = student_pass.dressed(student, self.spec.train.batch_size, self.execution)
         for _ in range(size):
-            yield Step(copy.deepcopy(student), self._objective(targets), self.batch, 0)
+            own = copy.deepcopy(student)
+            if size == 1:  # after it was copied: what is compiled for one network stays with its weights
+                own = student_pass.dressed(own, self.spec.train.batch_size, self.execution)
+            yield Step(own, self._objective(targets), self.batch, 0)
 
     def _targets(self, teacher: Network) -> Targets:
         """The teacher's; of a cache, features that are all 0, which it takes as long to look up."""

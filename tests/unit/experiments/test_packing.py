@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from rt_scale.experiments import pack_size
+from rt_scale.experiments import pack_size, student_pass
 from rt_scale.experiments.pack_choice import Packing
 from rt_scale.experiments.pack_size import measured_packing
 from rt_scale.experiments.packing import choose_packing, run_pack
 from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments.settings import Execution, Settings
+from rt_scale.models.pair import Network
 from rt_scale.spec.errors import Held, InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
@@ -175,6 +176,21 @@ def test_the_size_is_that_whose_steps_are_fastest_for_a_student(
     assert (found.size, clock.tried) == (size, tried)
     assert reason in found.reason
     assert found.seconds == {tried: costs[tried] / tried for tried in clock.tried if tried in costs}
+
+
+def test_a_student_alone_is_timed_with_its_own_weights(
+    tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of a compiled network would compute with the weights of the one that was compiled."""
+    dressed: list[Network] = []
+
+    def dress(student: Network, batch_size: int, execution: Execution) -> Network:
+        dressed.append(student)
+        return student
+
+    monkeypatch.setattr(student_pass, "dressed", dress)
+    (step,) = pack_size.Bench(tiny(), settings())._steps(1)
+    assert dressed == [step.model]
 
 
 def test_an_error_that_is_not_for_want_of_memory_is_none_of_packing(

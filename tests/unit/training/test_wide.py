@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -159,6 +160,36 @@ def test_the_kernel_by_tritons_interpreter_says_what_torch_does() -> None:
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", KERNEL], env=environment, capture_output=True, text=True, timeout=240)
     assert done.stdout.strip() == "equal", done.stderr
+
+
+COMPILED = """
+import triton, triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from rt_scale.training.wide_triton import BLOCK, WARPS, _compare_rows
+
+for logits, wide, shift in (("*bf16", "*fp32", True), ("*fp32", "*fp32", False), ("*fp64", "*fp64", True)):
+    pointers = dict.fromkeys(("student", "teacher"), logits) | dict.fromkeys(
+        ("student_shift", "teacher_shift", "values"), wide
+    )
+    constants = {
+        "STUDENT_SHIFT": shift, "TEACHER_SHIFT": shift, "BLOCK": BLOCK,
+        "WIDE": tl.float64 if wide == "*fp64" else tl.float32,
+    }
+    signature = pointers | {"outputs": "i32"} | dict.fromkeys(constants, "constexpr")
+    source = ASTSource(fn=_compare_rows, signature=signature, constexprs=constants)
+    options = {"num_warps": WARPS, "enable_fp_fusion": False}
+    print(logits, len(triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"]) > 0)
+"""
+
+
+def test_the_kernel_compiles_for_hopper(tmp_path: Path) -> None:
+    """To machine code, for which no GPU is needed; that it runs is for one to say."""
+    environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.stdout.split() == ["*bf16", "True", "*fp32", "True", "*fp64", "True"], done.stderr
 
 
 GPU, SHAPE = torch.device("cuda"), (8, 64, 4, torch.float32)
