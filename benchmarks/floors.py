@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from timeline import CACHE, CHECKPOINTS, ENCODER, LOADING, ONCE, OPTIMISER, PROBES, WHOLE, WIDE
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from rt_scale.data.info import DataInfo
@@ -18,6 +19,8 @@ from rt_scale.training.distillation import arithmetic, parameter_dtype
 
 SIDE = {"cpu": 1024, "cuda": 8192}
 """Rows and columns of the matrices whose product is timed."""
+MAPS = {"cpu": (64, 256, 8), "cuda": (2048, 512, 8)}
+"""Images, channels and side of the maps whose 3 x 3 convolution is timed."""
 COPIED = {"cpu": 64 << 20, "cuda": 2 << 30}
 """Bytes of the block whose copy is timed."""
 
@@ -26,7 +29,7 @@ class Rates(NamedTuple):
     """What the device was measured to do.
 
     Attributes:
-        flops: FLOPs a second of a matrix product in the run's precision.
+        flops: FLOPs a second, in the run's precision, of a matrix product or a convolution, whichever has more.
         traffic: bytes read and written a second by a copy.
     """
 
@@ -53,15 +56,22 @@ class Floor(NamedTuple):
 def measure_rates(
     device: torch.device, precision: str, repeats: int = 5, clock: Callable[[], float] = time.perf_counter
 ) -> Rates:
-    """A matrix product and a copy, the fastest of ``repeats`` after one as warm-up; ``clock`` as for a timeline."""
+    """A product, a convolution and a copy, fastest of ``repeats`` after one as warm-up; ``clock`` as for a timeline."""
     side, dtype = SIDE[device.type], parameter_dtype(precision)
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     block = torch.ones(COPIED[device.type], device=device, dtype=torch.uint8)
     there = torch.empty_like(block)
+    images, channels, size = MAPS[device.type]
+    maps, kernels = (
+        torch.randn(shape, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+        for shape in ((images, channels, size, size), (channels, channels, 3, 3))
+    )
     with arithmetic(precision, device):
         product = _fastest(lambda: torch.mm(a, b), device, repeats, clock)
+        convolution = _fastest(lambda: functional.conv2d(maps, kernels, padding=1), device, repeats, clock)
     copy = _fastest(lambda: there.copy_(block), device, repeats, clock)
-    return Rates(2 * side**3 / product, 2 * block.numel() / copy)
+    flops = max(2 * side**3 / product, 2 * 9 * images * (channels * size) ** 2 / convolution)
+    return Rates(flops, 2 * block.numel() / copy)
 
 
 def _fastest(function: Callable[[], Tensor], device: torch.device, repeats: int, clock: Callable[[], float]) -> float:
