@@ -27,7 +27,8 @@ from synthetic import NAME, write_synthetic
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rt_scale.data import augment
+from rt_scale.data import augment, blur, colour, crops
+from rt_scale.data.draws import CropFlipDraws, ViewDraws
 from rt_scale.data.prepare import Prepared
 from rt_scale.data.resident import ResidentLoader
 from rt_scale.experiments.objectives import assemble, build_sharpenings, build_views, clean_inputs
@@ -162,7 +163,9 @@ def count(spec: RunSpec, data: Prepared) -> Counts:
     objective = assemble(spec, watched, seen, build_sharpenings(spec, **steps), "torch")
     optimizer = build_optimizer(spec.train.optimizer, student.parameters())
     seams = [
-        (augment, "draw_crop_flip", DRAWS), (augment, "draw_multicrop", DRAWS),
+        *((augment, draw, DRAWS) for draw in ("draw_crop_flip", "draw_multicrop")), (ViewDraws, "select", DRAWS),
+        *((module, "moved", DRAWS) for module in (crops, colour, blur)),
+        *((draws, "places", DRAWS) for draws in [CropFlipDraws] if hasattr(draws, "places")),
         (student, "of_views", FORWARD), (student, "features_of_views", FORWARD),
         (torch.autograd, "backward", BACKWARD), (loop, "_gradient_norm", NORM), (Means, "add", MEANS),
         (optimizer, "step", UPDATE),
@@ -217,7 +220,7 @@ def _table(encoder: str, cases: Mapping[str, Counts], before: Mapping[str, Count
 
     rows = [[f"{encoder}", *cases], ["---", *("---:" for _ in cases)]]
     rows += [[part, *(cell(case, [part]) for case in cases)] for part in PARTS]
-    rows += [["all", *(cell(case, PARTS) for case in cases)]]
+    rows += [["all but the host's", *(cell(case, [part for part in PARTS if part != DRAWS]) for case in cases)]]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
 
