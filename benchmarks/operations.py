@@ -5,8 +5,9 @@
 Where a network is small a kernel takes less time than its launch (some 5 us of the host), and what counts is how many
 there are. They are counted on the CPU, where the loop and autograd call the same operations of ATen, backward pass and
 all, in one thread; counts are exact. A convolution counts as one, whatever cuDNN makes of it, and so does a fused or
-foreach operation over many tensors, which CUDA launches by the some hundred tensors. Left out is what launches nothing
-(:data:`NO_KERNEL`). The wide output is in four tiles, as m = 65,536 is on a GPU at batch 256, of fewer columns.
+foreach operation over many tensors, which CUDA launches by the some hundred tensors. Left out are operations that
+launch nothing (:data:`NO_KERNEL`), and copies from the host, which a CPU does not make. The wide output is in four
+tiles, as m = 65,536 is on a GPU at batch 256, of fewer columns.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ PARTS = (LOADING, DRAWS, VIEWS, TARGETS, FORWARD, OBJECTIVE, BACKWARD, NORM, MEA
 STEPS, COUNTED = 4, 3
 """Steps that are done, and which one is counted: the first ones make what later ones keep."""
 WIDE_TILES = 4
+HEAD = {"hidden": (64, 64), "bottleneck": 32}
+"""The projector, of as many layers as the default one and narrower: no count depends on a width."""
 
 CASES: Mapping[str, Mapping[str, Any]] = {
     "plain": {},
@@ -189,23 +192,23 @@ def main() -> None:
     before = json.loads(asked.before.read_text()) if asked.before else {}
     with tempfile.TemporaryDirectory() as folder:
         data = write_synthetic(Path(folder), STEPS * asked.batch_size, 2)
-        found = {encoder: _cases(encoder, data, asked) for encoder in asked.encoders}
+        found = {encoder: cases_of(encoder, data, asked) for encoder in asked.encoders}
     for encoder, cases in found.items():
         print(_table(encoder, cases, before.get(encoder, {})))
     if asked.out:
         asked.out.write_text(json.dumps(found, indent=1, sort_keys=True))
 
 
-def _cases(encoder: str, data: Prepared, asked: argparse.Namespace) -> dict[str, Counts]:
+def cases_of(encoder: str, data: Prepared, asked: argparse.Namespace) -> dict[str, Counts]:
+    """The operations of a step of each case that is asked for."""
     columns = wide.NARROWEST
     base = {"data": {"name": NAME}, "encoder": {"name": encoder}, "train": {"batch_size": asked.batch_size}}
     found = {}
     for name in asked.cases:
         changes = dict(CASES[name])
         out_dim = WIDE_TILES * columns if changes.pop("wide", False) else columns
-        spec = RunSpec.model_validate(base | changes | {"projector": {"out_dim": out_dim}})
-        tile = columns * asked.batch_size
-        with mock.patch.multiple(wide, TILE=tile, TILE_A_THREAD=tile):
+        spec = RunSpec.model_validate(base | changes | {"projector": {**HEAD, "out_dim": out_dim}})
+        with mock.patch.multiple(wide, TILE=columns * asked.batch_size, TILE_A_THREAD=0):
             found[name] = count(spec, data)
     return found
 
