@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rt_scale.models.pair import FeaturesOfViews, Network
+from rt_scale.spec.errors import first_line
 from rt_scale.training.whole_batches import WholeBatches
 
 Pass = Callable[..., Tensor]
@@ -24,18 +24,22 @@ class GraphedNetwork(WholeBatches):
     capture does to the statistics of batch norms is undone. Features are in the same memory every time: they hold
     until the next whole batch.
 
-    Where the capture fails, batches go module by module, with a warning: no number depends on it beyond rounding.
+    Where the capture fails, batches go module by module: no number depends on it beyond rounding.
 
     Args:
         network: whose parameters are trained, where they then are; both have the same modules.
         batch_size: images of a whole batch.
         capture: by default CUDA's, see :func:`capture_on_cuda`.
+
+    Attributes:
+        plain_because: why there is no graph although one was to be; None while there is no reason.
     """
 
     def __init__(self, network: Network, batch_size: int, *, capture: Capture | None = None) -> None:
         super().__init__(network, batch_size)
         self._capture = capture or capture_on_cuda
         self._pass: Pass | None = None
+        self.plain_because: str | None = None
 
     def whole_batch(self, views: Sequence[Tensor]) -> Tensor:
         """Bottleneck features [V B, k] of V views [B, C, S, S] of a whole batch, replayed."""
@@ -53,13 +57,7 @@ class GraphedNetwork(WholeBatches):
             with torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False):
                 return self._capture(features, tuple(view.clone() for view in views))
         except RuntimeError as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            warnings.warn(
-                f"The student's pass is issued module by module, not as a CUDA graph: its capture failed ({reason}). "
-                "This takes longer and changes no number.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            self.plain_because = f"its capture failed ({first_line(error)})"
             return lambda *given: self.module_by_module(given)
         finally:
             for name, buffer in self.named_buffers():
