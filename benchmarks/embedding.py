@@ -6,12 +6,13 @@
 Trained students and their teachers of finished runs embed the images that those runs were probed on, once in float32
 and once in bf16, as the product does; both are probed with the same seed, so that the difference is rounding's.
 
-Kinds are data set, encoder and normalisation; of each, runs of different teachers, of the largest ``data.samples``.
-A cell is ``accuracy: d ± t, max |d| (noise)``: the mean accuracy in % of float32 embeddings; d is bf16 less float32 in
-percentage points, t the half-width of its 95 % interval over networks (Student's). Noise is what float32 leaves open
-itself, as a standard deviation: of the linear probe over its own seeds, of nearest neighbours, which have none, that of
-an accuracy on so many test images. ``rounding`` is the root mean square of the embeddings' difference over the standard
-deviation between images, both over all dimensions: how much of what a probe reads is rounding. The store is only read.
+Kinds are data set, encoder, width and normalisation; of each, runs of different teachers, of the largest
+``data.samples``. A cell is ``accuracy: d ± t, max |d| (noise, spread)``: the mean accuracy in % of float32 embeddings;
+d is bf16 less float32 in percentage points, t the half-width of its 95 % interval over networks (Student's). Noise and
+spread are what float32 leaves open itself, as standard deviations: of the linear probe over its own seeds, and for
+nearest neighbours, which have none, of an accuracy on so many test images; then over networks. ``rounding`` is the root
+mean square of the embeddings' difference over the standard deviation between images, both over all dimensions: how much
+of what a probe reads is rounding. The store is only read.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
+from fidelity import interval
 from measure import print_header
 from pydantic import ValidationError
-from scipy import stats
 from torch import nn
 
 from rt_scale.data.places import default_data_dir
@@ -48,8 +49,8 @@ PROBES = ("linear", "linear_standardized", "knn", "knn_standardized")
 SEEDED = PROBES[:2]
 PRECISIONS = ("float32", "bf16")
 ROLES: tuple[Literal["teacher", "student"], ...] = ("teacher", "student")
-Kind = tuple[str, str, str]
-"""Data set, encoder, normalisation."""
+Kind = tuple[str, str, str, str]
+"""Data set, encoder, width and normalisation."""
 
 
 class Found(NamedTuple):
@@ -81,12 +82,14 @@ def finished(store: Store, asked: argparse.Namespace) -> Iterator[tuple[Kind, li
         wanted = spec.encoder.name in asked.encoders and spec.encoder.norm in asked.norms
         there = spec.data.name != GAUSSIAN and spec.name == run_dir.name and run_dir.result() is not None
         if plain and near and wanted and there:
-            kinds.setdefault((spec.data.name, spec.encoder.name, spec.encoder.norm), []).append(spec)
+            encoder = spec.encoder
+            kind = spec.data.name, encoder.name, f"width {encoder.width:g}", f"norm {encoder.norm}"
+            kinds.setdefault(kind, []).append(spec)
     for kind, specs in sorted(kinds.items()):
-        most = sorted(
-            specs, key=lambda spec: (-(spec.data.samples or 10**9), -spec.projector.out_dim, -spec.train.epochs)
-        )
-        yield kind, list({spec.seeds.teacher: spec for spec in reversed(most)}.values())[-asked.runs :]
+        best: dict[int, RunSpec] = {}
+        for spec in sorted(specs, key=lambda spec: (spec.data.samples or 10**9, spec.projector.out_dim), reverse=True):
+            best.setdefault(spec.seeds.teacher, spec)
+        yield kind, list(best.values())[: asked.runs]
 
 
 def networks(spec: RunSpec, store: Store, sets: Sets, device: torch.device) -> dict[str, nn.Module]:
@@ -119,13 +122,10 @@ def compare(made: Mapping[str, Prober], encoder: nn.Module, spec: RunSpec, seeds
     again = [*_linear(made["float32"], exact, others), values[0]]
     difference = (rounded.test.x - exact.test.x).square().mean().sqrt()
     spread = exact.test.x.var(dim=0, correction=0).mean().sqrt()
+    noise = {name: 100 * statistics.stdev(each[name] for each in again) for name in SEEDED}
+    for name in PROBES[len(SEEDED) :]:
+        noise[name] = 100 * (values[0][name] * (1 - values[0][name]) / len(exact.test.y)) ** 0.5
     in_percent = [{name: 100 * each[name] for name in PROBES} for each in values]
-    noise = {
-        name: 100 * statistics.stdev(each[name] for each in again)
-        if name in SEEDED
-        else 100 * (values[0][name] * (1 - values[0][name]) / len(exact.test.y)) ** 0.5
-        for name in PROBES
-    }
     return Found(*in_percent, float(difference / spread), noise)
 
 
@@ -136,13 +136,6 @@ def _linear(prober: Prober, embedded: Embedded, seeds: list[int]) -> list[dict[s
     return again.probe_features([embedded._replace(seed=seed) for seed in seeds])
 
 
-def interval(differences: list[float]) -> tuple[float, float]:
-    """Mean, and half-width of its 95 % interval (Student's t)."""
-    n = len(differences)
-    half = stats.t.ppf(0.975, n - 1) * statistics.stdev(differences) / n**0.5
-    return statistics.fmean(differences), float(half)
-
-
 def row(kind: str, role: str, found: list[Found]) -> str:
     """One row of the table."""
     cells = []
@@ -151,7 +144,9 @@ def row(kind: str, role: str, found: list[Found]) -> str:
         mean, half = interval(differences)
         level = statistics.fmean(each.exact[probe] for each in found)
         noise = statistics.fmean(each.noise[probe] for each in found)
-        cells.append(f"{level:.1f}: {mean:+.2f} ± {half:.2f}, {max(map(abs, differences)):.2f} ({noise:.2f})")
+        spread = statistics.stdev(each.exact[probe] for each in found)
+        most = max(map(abs, differences))
+        cells.append(f"{level:.1f}: {mean:+.2f} ± {half:.2f}, {most:.2f} ({noise:.2f}, {spread:.2f})")
     rounding = max(each.rounding for each in found)
     return f"| {kind} | {role} | {len(found)} | {rounding:.1%} | {' | '.join(cells)} |"
 
@@ -162,16 +157,18 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     device, store = find_device(asked.device), Store.open(asked.store)
     kinds = list(finished(store, asked))
+    runs = [spec for _, specs in kinds for spec in specs]
+    samples = sorted({spec.data.samples or 0 for spec in runs})
     facts = {
         "device": device,
-        "networks": f"students and teachers of {sum(len(specs) for _, specs in kinds)} finished runs in {len(kinds)} "
-        f"kinds, e.g. width {kinds[0][1][0].encoder.width:g}" if kinds else "none",
-        "images": "training images of the run, and all test images",
-        "noise": f"linear probes of {asked.seeds} seeds",
-    }  # fmt: skip
+        "networks": f"students and teachers of {len(runs)} finished runs in {len(kinds)} kinds",
+        "images": f"each run's training images ({', '.join(map(str, samples))}; 0: all) and all test images",
+        "noise": f"{asked.seeds} seeds of the linear probe",
+    }
     print_header("Do embeddings computed in bf16 give the probes of float32 ones?", facts)
-    print(f"| data, encoder, norm | network | n | rounding, max | {' | '.join(PROBES)} |\n{'| --- ' * 8}|", flush=True)
-    began, everything = time.monotonic(), []
+    print(f"| kind | network | n | rounding, max | {' | '.join(PROBES)} |\n{'| --- ' * 8}|", flush=True)
+    began = time.monotonic()
+    everything: dict[str, list[Found]] = {role: [] for role in ROLES}
     for kind, specs in kinds:
         found: dict[str, list[Found]] = {role: [] for role in ROLES}
         for spec in specs:
@@ -181,8 +178,9 @@ def main() -> None:
                 found[role].append(compare(made, encoder, spec, asked.seeds))
         for role, each in found.items():
             print(row(", ".join(kind), role, each), flush=True)
-            everything += each
-    print(row("all", "both", everything))
+            everything[role] += each
+    for role, each in everything.items():
+        print(row("all", role, each))
     print(f"\n{time.monotonic() - began:.0f} s")
 
 
