@@ -31,10 +31,12 @@ class Rates(NamedTuple):
     Attributes:
         flops: FLOPs a second, in the run's precision, of a matrix product or a convolution, whichever has more.
         traffic: bytes read and written a second by a copy.
+        products: FLOPs a second of a matrix product outside of autocast, as probes multiply.
     """
 
     flops: float
     traffic: float
+    products: float
 
 
 class Floor(NamedTuple):
@@ -43,14 +45,16 @@ class Floor(NamedTuple):
     Attributes:
         flops: of matrix products and convolutions, a multiplication and an addition being two.
         traffic: bytes that must be read or written even where every intermediate value stays in a cache.
+        products: FLOPs of matrix products outside of autocast.
     """
 
     flops: float = 0.0
     traffic: float = 0.0
+    products: float = 0.0
 
     def seconds(self, rates: Rates) -> float:
-        """Both at once, at full speed."""
-        return max(self.flops / rates.flops, self.traffic / rates.traffic)
+        """Arithmetic and traffic at once, at full speed."""
+        return max(self.flops / rates.flops + self.products / rates.products, self.traffic / rates.traffic)
 
 
 def measure_rates(
@@ -66,12 +70,13 @@ def measure_rates(
         torch.randn(shape, device=device, dtype=dtype).to(memory_format=torch.channels_last)
         for shape in ((images, channels, size, size), (channels, channels, 3, 3))
     )
+    plain = _fastest(lambda: torch.mm(a, b), device, repeats, clock)
     with arithmetic(precision, device):
         product = _fastest(lambda: torch.mm(a, b), device, repeats, clock)
         convolution = _fastest(lambda: functional.conv2d(maps, kernels, padding=1), device, repeats, clock)
     copy = _fastest(lambda: there.copy_(block), device, repeats, clock)
     flops = max(2 * side**3 / product, 2 * 9 * images * (channels * size) ** 2 / convolution)
-    return Rates(flops, 2 * block.numel() / copy)
+    return Rates(flops, 2 * block.numel() / copy, 2 * side**3 / plain)
 
 
 def _fastest(function: Callable[[], Tensor], device: torch.device, repeats: int, clock: Callable[[], float]) -> float:
@@ -147,7 +152,8 @@ def count_floors(spec: RunSpec, info: DataInfo, evaluations: int, checkpoints: i
     seen, pixels = images * epochs, info.channels * info.size**2
     steps = epochs * -(-images // spec.train.batch_size)
     item, m = parameter_dtype(spec.precision).itemsize, spec.projector.out_dim
-    embedding = (images + info.test) * each.encoder + _probing(spec, info, images, network.encoder.embed_dim)
+    embedding = (images + info.test) * each.encoder
+    probing = _probing(spec, info, images, network.encoder.embed_dim)
     encoder = Floor(seen * each.encoder_training)
     # Two tensors of batch x m are written and read: the teacher's and the student's.
     wide = Floor(seen * (each.head_training + 4 * each.last), seen * 4 * m * item)
@@ -160,8 +166,8 @@ def count_floors(spec: RunSpec, info: DataInfo, evaluations: int, checkpoints: i
         # Bytes are read and written where they are gathered, then read, and written as numbers.
         LOADING: Floor(0.0, seen * pixels * (3 + item)),
         CACHE: Floor(images * (each.encoder + each.head)),
-        PROBES: Floor(evaluations * embedding),
-        ONCE: Floor(embedding + _probing(spec, info, images, pixels)),
+        PROBES: Floor(evaluations * embedding, products=evaluations * probing),
+        ONCE: Floor(embedding, products=probing + _probing(spec, info, images, pixels)),
         CHECKPOINTS: Floor(0.0, checkpoints * 3 * weights),
     }
 
