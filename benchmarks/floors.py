@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from timeline import CACHE, CHECKPOINTS, ENCODER, LOADING, ONCE, OPTIMISER, PROBES, WHOLE, WIDE
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from rt_scale.data.info import DataInfo
@@ -18,6 +19,8 @@ from rt_scale.training.distillation import parameter_dtype, product_dtype
 
 SIDE = {"cpu": 1024, "cuda": 8192}
 """Rows and columns of the matrices whose product is timed."""
+MAPS = {"cpu": (64, 256, 8), "cuda": (2048, 512, 8)}
+"""Images, channels and side of the maps whose 3 x 3 convolution is timed."""
 COPIED = {"cpu": 64 << 20, "cuda": 2 << 30}
 """Bytes of the block whose copy is timed."""
 
@@ -26,12 +29,14 @@ class Rates(NamedTuple):
     """What the device was measured to do.
 
     Attributes:
-        flops: FLOPs a second of a matrix product in the run's precision.
+        flops: FLOPs a second, in the run's precision, of a matrix product or a convolution, whichever has more.
         traffic: bytes read and written a second by a copy.
+        products: FLOPs a second of a matrix product outside of autocast, as probes multiply.
     """
 
     flops: float
     traffic: float
+    products: float
 
 
 class Floor(NamedTuple):
@@ -40,27 +45,40 @@ class Floor(NamedTuple):
     Attributes:
         flops: of matrix products and convolutions, a multiplication and an addition being two.
         traffic: bytes that must be read or written even where every intermediate value stays in a cache.
+        products: FLOPs of matrix products outside of autocast.
     """
 
     flops: float = 0.0
     traffic: float = 0.0
+    products: float = 0.0
 
     def seconds(self, rates: Rates) -> float:
-        """Both at once, at full speed."""
-        return max(self.flops / rates.flops, self.traffic / rates.traffic)
+        """Arithmetic and traffic at once, at full speed."""
+        return max(self.flops / rates.flops + self.products / rates.products, self.traffic / rates.traffic)
 
 
 def measure_rates(
     device: torch.device, precision: str, repeats: int = 5, clock: Callable[[], float] = time.perf_counter
 ) -> Rates:
-    """A matrix product and a copy, the fastest of ``repeats`` after one as warm-up; ``clock`` as for a timeline."""
-    side, dtype = SIDE[device.type], product_dtype(precision)  # casting is no part of the product
-    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    """A product, a convolution and a copy, fastest of ``repeats`` after one as warm-up; ``clock`` as for a timeline."""
+    side, plain, short = SIDE[device.type], parameter_dtype(precision), product_dtype(precision)
     block = torch.ones(COPIED[device.type], device=device, dtype=torch.uint8)
     there = torch.empty_like(block)
-    product = _fastest(lambda: torch.mm(a, b), device, repeats, clock)
+    images, channels, size = MAPS[device.type]
+    # In the dtype that autocast would make of them: casting is no part of the product.
+    maps, kernels = (
+        torch.randn(shape, device=device, dtype=short).to(memory_format=torch.channels_last)
+        for shape in ((images, channels, size, size), (channels, channels, 3, 3))
+    )
+
+    def product(dtype: torch.dtype) -> float:
+        a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+        return 2 * side**3 / _fastest(lambda: torch.mm(a, b), device, repeats, clock)
+
+    convolution = _fastest(lambda: functional.conv2d(maps, kernels, padding=1), device, repeats, clock)
     copy = _fastest(lambda: there.copy_(block), device, repeats, clock)
-    return Rates(2 * side**3 / product, 2 * block.numel() / copy)
+    flops = max(product(short), 2 * 9 * images * (channels * size) ** 2 / convolution)
+    return Rates(flops, 2 * block.numel() / copy, product(plain))
 
 
 def _fastest(function: Callable[[], Tensor], device: torch.device, repeats: int, clock: Callable[[], float]) -> float:
@@ -137,7 +155,8 @@ def count_floors(spec: RunSpec, info: DataInfo, evaluations: int, checkpoints: i
     steps = epochs * -(-images // spec.train.batch_size)
     item, m = parameter_dtype(spec.precision).itemsize, spec.projector.out_dim
     logit = product_dtype(spec.precision).itemsize
-    embedding = (images + info.test) * each.encoder + _probing(spec, info, images, network.encoder.embed_dim)
+    embedding = (images + info.test) * each.encoder
+    probing = _probing(spec, info, images, network.encoder.embed_dim)
     encoder = Floor(seen * each.encoder_training)
     # Two tensors of batch x m are written and read: the teacher's and the student's.
     wide = Floor(seen * (each.head_training + 4 * each.last), seen * 4 * m * logit)
@@ -150,8 +169,8 @@ def count_floors(spec: RunSpec, info: DataInfo, evaluations: int, checkpoints: i
         # Bytes are read and written where they are gathered, then read, and written as numbers.
         LOADING: Floor(0.0, seen * pixels * (3 + item)),
         CACHE: Floor(images * (each.encoder + each.head)),
-        PROBES: Floor(evaluations * embedding),
-        ONCE: Floor(embedding + _probing(spec, info, images, pixels)),
+        PROBES: Floor(evaluations * embedding, products=evaluations * probing),
+        ONCE: Floor(embedding, products=probing + _probing(spec, info, images, pixels)),
         CHECKPOINTS: Floor(0.0, checkpoints * 3 * weights),
     }
 

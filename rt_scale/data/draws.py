@@ -103,6 +103,13 @@ class CropFlipDraws:
         end = start + images
         return CropFlipDraws(self.top[start:end], self.left[start:end], self.flip[start:end])
 
+    def places(self, height: int, width: int) -> torch.Tensor:
+        """What each crop consists of: its image, then rows and columns of it, padded; int64 [B, 1 + height + width]."""
+        across, image = torch.arange(width), torch.arange(len(self.top))[:, None]
+        rows = self.top[:, None] + torch.arange(height)
+        columns = self.left[:, None] + torch.where(self.flip[:, None], width - 1 - across, across)
+        return torch.cat([image, rows, columns], dim=1)
+
 
 def augment_generator(seed: int, epoch: int, step: int) -> torch.Generator:
     """The generator of a batch's views: equal for equal keys, wherever training was resumed."""

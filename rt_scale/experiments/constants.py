@@ -184,10 +184,7 @@ class SharedConstants(Constants):
 
     def _record(self, constant: Constant, how: str) -> None:
         """Name the constant in the record of this attempt."""
-        run_dir = self.context.run_dir
-        environment = run_dir.environment() or {"attempts": [{}]}
-        environment["attempts"][-1].setdefault("constants", {})[constant.name] = how
-        self.context.patiently(lambda: run_dir.write_environment(environment))
+        self.context.note("constants", constant.name, how)
 
 
 class FollowedConstants(Constants):

@@ -58,6 +58,7 @@ class Context:
     stop: Stop = never
     resident: Resident | None = None
     constants: Constants = field(default_factory=Constants)
+    _slower: set[str] = field(default_factory=set)
     _started: float = field(default_factory=time.monotonic)
     _last_checkpoint: float = field(default_factory=time.monotonic)
 
@@ -88,6 +89,24 @@ class Context:
         if (board := self.board) is not None:
             self.patiently(lambda: board.scalars(step, values))
         self.observer.logged(step, epoch, values)
+
+    def note(self, what: str, name: str, value: str) -> None:
+        """Keep ``value`` under ``what`` and ``name`` in the record of this attempt."""
+        environment = self.run_dir.environment() or {"attempts": [{}]}
+        environment["attempts"][-1].setdefault(what, {})[name] = value
+        self.patiently(lambda: self.run_dir.write_environment(environment))
+
+    def slower(self, part: str, reason: str) -> None:
+        """Record and warn, once a part, that it is done in a slower way than was meant; no number depends on it.
+
+        Args:
+            part: of the run, in words.
+            reason: why, as the end of a sentence.
+        """
+        if part not in self._slower:
+            self._slower.add(part)
+            self.note("slower", part, reason)
+            self.observer.warned(f"The {part} takes longer than it should, as {reason}. It changes no number.")
 
     def patiently(self, write: Callable[[], T]) -> T:
         """What ``write`` returns; a store that does not answer is tried again for ``patience_seconds``.
@@ -166,6 +185,9 @@ class Follower(Context):
 
     def log(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Rank 0 records the same numbers."""
+
+    def note(self, what: str, name: str, value: str) -> None:
+        """Rank 0 keeps the record."""
 
     def checkpoint(self, step: int, writer: Callable[[Path], None]) -> None:
         """Rank 0 holds the same weights."""

@@ -15,7 +15,7 @@ from rt_scale.experiments.check import Sets
 from rt_scale.experiments.constants import Constants
 from rt_scale.experiments.needs import probed_size
 from rt_scale.models.pair import Network, Pair
-from rt_scale.probing.features import Features, embed, evaluation_mode
+from rt_scale.probing.features import Features, evaluation_mode
 from rt_scale.probing.geometry import geometry
 from rt_scale.probing.prober import Prober
 from rt_scale.probing.statistics import agreement, feature_statistics
@@ -124,8 +124,7 @@ class Evaluation:
     def _teacher_features(self) -> Tensor:
         """The teacher's test embeddings as its probes left them, or, where those were read, computed here."""
         if self._teacher_test is None:
-            prober = self.probers[None]
-            self._teacher_test = embed(self.teacher.encoder, prober.test, prober.to_inputs, prober.group).x
+            self._teacher_test = self.probers[None].embed_test(self.teacher.encoder).x
         return self._teacher_test
 
 
@@ -159,7 +158,7 @@ def build_probers(
     """A prober for the set that is distilled on, where that is to be probed, then one for each of ``probe.also``.
 
     Args:
-        spec: its ``probe``, ``data`` and ``train.batch_size`` are read.
+        spec: its ``probe``, ``data``, ``precision`` and ``train.batch_size`` are read.
         sets: the data sets, which fit the spec.
         train: the training images that the student is distilled on, on which the main prober fits too.
         inputs: from the main set's images to a network's inputs, as ``objectives.clean_inputs`` makes it.
@@ -176,7 +175,7 @@ def build_probers(
         world=group.world,
         resident=resident,
     )
-    prober = functools.partial(Prober, spec.probe, group=group)
+    prober = functools.partial(Prober, spec.probe, group=group, precision=spec.precision)
     probers: dict[str | None, Prober] = {}
     if isinstance(main, Prepared) and main.info.labelled and spec.probe.own:
         probers[None] = prober(train, loader(main.test), inputs, classes=len(main.info.classes))

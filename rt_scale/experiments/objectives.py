@@ -23,7 +23,7 @@ from rt_scale.probing.features import ToInputs
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.distillation import Distillation, Supervision, Views, arithmetic, parameter_dtype
-from rt_scale.training.objective import view_pairs
+from rt_scale.training.objective import Pair, view_pairs
 from rt_scale.training.sharpening import Sharpening
 from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
 from rt_scale.training.wide_choice import comparison
@@ -123,17 +123,22 @@ def assemble(
 
     ``wide`` is the way in which wide outputs are compared, see ``training.wide_choice``.
     """
-    views = spec.augment.global_views, spec.augment.global_views + spec.augment.local_views
-    several = spec.augment.kind == "multicrop"
     return Distillation(
         targets,
         seen,
         spec.precision,
         name=spec.objective.name,
-        pairs=view_pairs(spec.objective.pairing, *(views if several else (1, 1))),
+        pairs=compared_views(spec),
         sharpenings=sharpenings,
         compare=comparison(wide),
     )
+
+
+def compared_views(spec: RunSpec) -> tuple[Pair, ...]:
+    """The (teacher, student) views that the objective compares."""
+    views = spec.augment.global_views, spec.augment.global_views + spec.augment.local_views
+    several = spec.augment.kind == "multicrop"
+    return view_pairs(spec.objective.pairing, *(views if several else (1, 1)))
 
 
 def _targets(spec: RunSpec, inputs: ToInputs, teacher: Network, loader: OrderedLoader, context: Context) -> Targets:

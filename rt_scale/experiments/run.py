@@ -19,7 +19,7 @@ from rt_scale.experiments.starts import StartWeights, start_weights
 from rt_scale.experiments.together import ALIKE, check_shares, dismiss, follow, lead
 from rt_scale.experiments.training_run import train_run
 from rt_scale.experiments.waiting import compute_first
-from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway
+from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, first_line
 from rt_scale.spec.metric_names import probe_group
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import MetricsTable
@@ -207,7 +207,7 @@ def _failure(spec: RunSpec, error: Exception) -> RtScaleError:
         return error
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
         return RunError(
-            f"Run {spec.name} ran out of memory ({str(error).splitlines()[0] if str(error) else 'no detail'}). "
+            f"Run {spec.name} ran out of memory ({first_line(error)}). "
             "Lower train.batch_size, projector.out_dim, data.samples or launch.pack, or use a device with more memory."
         )
     return RunError(

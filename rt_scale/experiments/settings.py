@@ -18,7 +18,7 @@ from rt_scale.data.resident import Resident
 from rt_scale.experiments.loaders import choose_loader
 from rt_scale.experiments.needs import cache_bytes, image_bytes
 from rt_scale.experiments.pack_choice import Packing
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, first_line
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 from rt_scale.training.dist import ALONE, Group
@@ -227,7 +227,7 @@ def find_device(name: str) -> torch.device:
         torch.empty(1, device=device).tolist()  # fails where there is no such device, or one without memory
     except (RuntimeError, AssertionError) as error:
         gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"The device '{name}' cannot be used here ({reason}). Here: {', '.join(['cpu', *gpus])}; "
             "'auto' takes the first GPU there is."

@@ -17,6 +17,7 @@ from rt_scale.experiments.objectives import (
     clean_inputs,
     training_labels,
 )
+from rt_scale.experiments.plain_steps import tell_of_plain_steps
 from rt_scale.experiments.starts import START, TEACHER, StartWeights
 from rt_scale.experiments.student_pass import dressed
 from rt_scale.models.pair import Pair, build_pair, to_device
@@ -79,6 +80,7 @@ class TrainingRun:
             context.observer.stage,
             context.constants,
         )
+        self.trained = dressed(self.student, self.loader.batch_size, execution)
         self.optimizer = build_optimizer(spec.train.optimizer, self.student.parameters())
         self.progress = Progress()
         self.constant: dict[str, float] = {}
@@ -98,7 +100,7 @@ class TrainingRun:
         objective = self._objective()
         self.context.observer.started(self.progress.step, self.total_steps)
         yield from training(
-            dressed(self.student, self.loader.batch_size, self.context.execution),
+            self.trained,
             self.loader,
             objective,
             self.optimizer,
@@ -185,6 +187,7 @@ class TrainingRun:
         progress = self.progress
         # The constant ones are repeated, not measured again: curves want a line to compare with.
         values = self.constant | self.evaluation.changing()
+        tell_of_plain_steps(self.context, self.trained, self.evaluation.probers)
         self.context.log(progress.step, progress.step / self.loader.steps, values)
         self.context.observer.stage("training")
 

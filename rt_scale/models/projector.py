@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rt_scale.spec.bottleneck import PAPER, part_flags
+from rt_scale.spec.bottleneck import PAPER, factored, part_flags
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
@@ -118,7 +118,7 @@ class Projector(nn.Module):
     @property
     def factored(self) -> bool:
         """Whether logits are features times a weight and nothing else is done to them, so that ``outputs`` has both."""
-        return self.parts["linear_2"] and not self.parts["feature_norm_2"]
+        return factored(self.parts)
 
     def outputs(self, features: Tensor, directions: Tensor | None = None) -> Outputs:
         """What ``logits`` makes of the same, not made yet; of a projector that is ``factored``."""

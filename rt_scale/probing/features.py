@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rt_scale.probing.moments import mean_and_deviation
 from rt_scale.training.dist import ALONE, Group
+from rt_scale.training.distillation import arithmetic
 
 if TYPE_CHECKING:
     from rt_scale.data.loader import Batch
@@ -43,7 +44,9 @@ class Features(NamedTuple):
 
 
 @torch.no_grad()
-def embed(encoder: nn.Module, split: Split, to_inputs: ToInputs, group: Group = ALONE) -> Features:
+def embed(
+    encoder: nn.Module, split: Split, to_inputs: ToInputs, group: Group = ALONE, *, precision: str = "float32"
+) -> Features:
     """Embeddings of a whole split with the encoder in evaluation mode (paper, section 3 'Probing').
 
     The training mode of every module of the encoder is afterwards what it was.
@@ -53,9 +56,11 @@ def embed(encoder: nn.Module, split: Split, to_inputs: ToInputs, group: Group = 
         split: N images, with labels.
         to_inputs: see ``ToInputs``.
         group: the ranks that share the work, each with a split of its own shares of at least one image.
+        precision: of the spec; the encoder computes as in training, for bf16 under autocast.
 
     Returns:
-        Embeddings and labels of all images in index order, on every rank, on the encoder's device.
+        Embeddings and labels of all images in index order, on every rank, on the encoder's device; float32 in every
+        precision.
 
     Raises:
         ValueError: the split holds no image, or yields another number than it names.
@@ -66,7 +71,9 @@ def embed(encoder: nn.Module, split: Split, to_inputs: ToInputs, group: Group = 
         for batch in split.sequential():
             if group.world > 1 and not len(batch.index):
                 continue
-            embeddings = encoder(to_inputs(batch.images))
+            inputs = to_inputs(batch.images)
+            with arithmetic(precision, inputs.device):
+                embeddings = encoder(inputs)
             if x is None or y is None:
                 x = embeddings.new_zeros((split.samples, embeddings.shape[1]), dtype=torch.float32)
                 y = torch.zeros(split.samples, dtype=torch.int64, device=x.device)
@@ -85,7 +92,7 @@ def embed(encoder: nn.Module, split: Split, to_inputs: ToInputs, group: Group = 
 
 
 def pixels(split: Split, to_inputs: ToInputs, group: Group = ALONE) -> Features:
-    """The normalised inputs themselves, flattened, as if they were embeddings [N, C * H * W]."""
+    """The normalised inputs themselves, flattened, as if they were embeddings [N, C * H * W]; never rounded."""
     return embed(nn.Flatten(), split, to_inputs, group)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from rt_scale.spec.errors import first_line
 
 WARM_UP = 3
 """Plain steps before a capture: libraries and the optimiser allocate what they need in the first ones."""
@@ -21,7 +22,7 @@ class GraphedStep:
     """Calls ``step``, or on CUDA, for batches of the full size, replays one graph of it.
 
     The first replay is checked against the plain step from the same state. Where that or the capture fails, steps stay
-    plain, with a warning and the reason in ``plain_because``. No number depends on it beyond rounding.
+    plain, with the reason in ``plain_because``. No number depends on it beyond rounding.
 
     Args:
         step: takes rows int64 [P, B], works on the same memory every time and waits for nothing.
@@ -71,9 +72,7 @@ class GraphedStep:
             replay = capture(lambda: self._step(self._index))
         except RuntimeError as error:
             self._step(index)
-            self._stay_plain(
-                f"its capture failed ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-            )
+            self.plain_because = f"its capture failed ({first_line(error)})"
             return
         before = _copies(self._state())
         self._step(index)
@@ -88,16 +87,7 @@ class GraphedStep:
             self._replay = replay
         else:
             _write(self._state(), plain)
-            self._stay_plain("its first replay differed from the plain step")
-
-    def _stay_plain(self, reason: str) -> None:
-        self.plain_because = reason
-        warnings.warn(
-            f"The linear probe's steps are issued one by one, not as a CUDA graph: {reason}. This takes longer and "
-            "changes no number.",
-            RuntimeWarning,
-            stacklevel=4,
-        )
+            self.plain_because = "its first replay differed from the plain step"
 
 
 def capture_on_cuda(device: torch.device, work: Callable[[], None]) -> Replay:

@@ -46,6 +46,7 @@ class Prober:
         classes: number of classes.
         group: the ranks that share the embedding of images. The classifiers are rank 0's alone, the others, which wait
             for it at their next reduction, measure nothing: an equal result k times would help nobody.
+        precision: of the spec, in which networks embed images; what embeddings or pixels are then given to knows none.
 
     Raises:
         InputError: more neighbours than training images.
@@ -60,6 +61,7 @@ class Prober:
         *,
         classes: int,
         group: Group = ALONE,
+        precision: str = "float32",
     ) -> None:
         if spec.knn:
             check_neighbours(spec.knn, train.samples)
@@ -69,6 +71,7 @@ class Prober:
         self.to_inputs = to_inputs
         self.classes = classes
         self.group = group
+        self.precision = precision
         recipe = {"epochs": spec.epochs, "batch_size": spec.batch_size}
         self.linear = LinearProbes(classes, standardized=spec.standardized, lr=spec.lr, **recipe)
 
@@ -88,8 +91,14 @@ class Prober:
             encoder: on the device of the inputs.
             seed: as in ``Embedded``.
         """
-        train, test = (embed(encoder, split, self.to_inputs, self.group) for split in (self.train, self.test))
-        return Embedded(train, test, seed)
+        return Embedded(self._embed(encoder, self.train), self.embed_test(encoder), seed)
+
+    def embed_test(self, encoder: nn.Module) -> Features:
+        """Embed the test images alone; ``encoder`` as in ``embed_network``."""
+        return self._embed(encoder, self.test)
+
+    def _embed(self, encoder: nn.Module, split: Split) -> Features:
+        return embed(encoder, split, self.to_inputs, self.group, precision=self.precision)
 
     def probe_features(self, embedded: Sequence[Embedded]) -> list[dict[str, float]]:
         """Probe embeddings that were computed before; all linear classifiers are trained as one batch.

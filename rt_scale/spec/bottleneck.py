@@ -46,6 +46,11 @@ def part_flags(text: str) -> dict[str, bool]:
     return {name: mark != "-" for name, mark in zip(PARTS, text.split("/"), strict=True)}
 
 
+def factored(flags: Mapping[str, bool]) -> bool:
+    """Whether logits are features times the weight of linear 2, and nothing else is done to them."""
+    return flags["linear_2"] and not flags["feature_norm_2"]
+
+
 def _from_text(text: str) -> dict[str, bool]:
     marks = text.replace(" ", "").split("/")
     expected = " / ".join(f"{mark} or -" for mark in PARTS.values())

@@ -63,3 +63,8 @@ def unknown_name(what: str, given: str, allowed: Iterable[str], hint: str = "") 
     guess = f" Did you mean '{close}'?" if close else ""
     message = f"Unknown {what} '{given}'.{guess} Known: {', '.join(names)}."
     return InputError(f"{message} {hint}".rstrip())
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says in short, or its kind where it says nothing: CUDA's go on for pages."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -88,8 +88,9 @@ class RunSpec(Part):
     seeds: SeedSpec = SeedSpec()
     """Random streams."""
     precision: Literal["float32", "tf32", "float64", "bf16"] = "float32"
-    """Arithmetic of the networks: float32 in full, tf32 in matrix products and convolutions (GPUs alone), float64,
-    or bf16, which is autocast over float32 parameters."""
+    """Arithmetic of the networks, in training and where their embeddings are computed for probes: float32 in full, tf32
+    in matrix products and convolutions (GPUs alone), float64, or bf16, which is autocast over float32 parameters.
+    Embeddings are kept in float32."""
 
     @model_validator(mode="after")
     def _consistent(self) -> RunSpec:

@@ -36,6 +36,21 @@ def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[N
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
+def whole_because(name: str, pairs: Sequence[Pair], *, factored: bool) -> str | None:
+    """Why logits are compared whole, however many there are; None where features and weights will do.
+
+    Args:
+        name: of the distance.
+        pairs: the (teacher, student) views that are compared.
+        factored: whether logits are features times a weight, see ``Projector.factored``.
+    """
+    if name == "mse":
+        return "the squared error is of logits as a whole"
+    if tuple(pairs) != ONE_VIEW:
+        return "logits of several views are compared as a whole"
+    return None if factored else "its logits are more than features times a weight"
+
+
 class Distillation:
     """The distance of the student's logits from the teacher's, on the same images.
 
@@ -78,7 +93,7 @@ class Distillation:
 
     def _is_wide(self, model: Network, index: Tensor) -> bool:
         """Whether outputs are compared by their factors: of one view, and more than a tile, which pays from there."""
-        if self.name == "mse" or tuple(self.pairs) != ONE_VIEW or not model.projector.factored:
+        if whole_because(self.name, self.pairs, factored=model.projector.factored):
             return False
         return self.compare is not by_tiles or model.projector.out_dim > tile_columns(len(index), index.device)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -14,14 +13,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rt_scale.models.pair import FeaturesOfViews, Network
+from rt_scale.spec.errors import first_line
 from rt_scale.training.whole_batches import WholeBatches
 
 WARM_UP = 3
 """Plain passes before a capture: libraries allocate what they need, and choose their kernels, in the first ones."""
 
 Pass = Callable[..., Tensor]
-FALLEN_BACK = "The student's pass is issued module by module"
-"""How the warning begins that a capture failed."""
 Capture = Callable[[nn.Module, tuple[Tensor, ...]], Pass]
 """From a module and views, whose memory is its own, to its pass with a gradient. It may run the module meanwhile."""
 
@@ -33,18 +31,22 @@ class GraphedNetwork(WholeBatches):
     capture does to the statistics of batch norms is undone. Features are in the same memory every time: they hold
     until the next whole batch.
 
-    Where the capture fails, batches go module by module, with a warning: no number depends on it beyond rounding.
+    Where the capture fails, batches go module by module: no number depends on it beyond rounding.
 
     Args:
         network: whose parameters are trained, where they then are; both have the same modules.
         batch_size: images of a whole batch.
         capture: by default CUDA's, see :func:`capture_on_cuda`.
+
+    Attributes:
+        plain_because: why there is no graph although one was to be; None while there is no reason.
     """
 
     def __init__(self, network: Network, batch_size: int, *, capture: Capture | None = None) -> None:
         super().__init__(network, batch_size)
         self._capture = capture or capture_on_cuda
         self._pass: Pass | None = None
+        self.plain_because: str | None = None
 
     def whole_batch(self, views: Sequence[Tensor]) -> Tensor:
         """Bottleneck features [V B, k] of V views [B, C, S, S] of a whole batch, replayed."""
@@ -61,13 +63,7 @@ class GraphedNetwork(WholeBatches):
             with torch.autocast(kind, enabled=False):
                 return self._capture(features, tuple(view.clone() for view in views))
         except RuntimeError as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            warnings.warn(
-                f"{FALLEN_BACK}, not as a CUDA graph: its capture failed ({reason}). "
-                "This takes longer and changes no number.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            self.plain_because = f"its capture failed ({first_line(error)})"
             return lambda *given: self.module_by_module(given)
         finally:
             for name, buffer in self.named_buffers():

@@ -152,13 +152,11 @@ def training(
     asked = _Asked(stop, group)
     with keep_freed_memory():
         while progress.epoch < epochs:
-            metrics = yield from _epoch(
-                model, loader, objective, optimizer, progress, before_update, hooks, group, asked
-            )  # fmt: skip
+            means = yield from _epoch(model, loader, objective, optimizer, progress, before_update, hooks, group, asked)
             progress.epoch += 1
-            _refuse_divergence(metrics, progress)
+            _refuse_divergence(means, progress)
             for hook in hooks:
-                hook.after_epoch(progress, metrics)
+                hook.after_epoch(progress, means)
             if progress.epoch < epochs and asked.now():
                 _end_early(hooks, progress)
 
@@ -202,7 +200,7 @@ def _epoch(
     means = Means(group)
     means.restore(progress, next(model.parameters()).device)
     done = progress.step - progress.epoch * loader.steps
-    model.train()
+    modules = list(model.train().modules())
     for number, batch in enumerate(loader.epoch(progress.epoch, done), done):
         share, weight = group.share(batch, loader, number)
         optimizer.zero_grad(set_to_none=True)
@@ -218,7 +216,9 @@ def _epoch(
         if number + 1 < loader.steps and asked.after(progress.step):
             means.save(progress)
             _end_early(hooks, progress)
-        model.train()
+        # Looked at before they are set: to set the modes of a ResNet-18 takes the host as long as some 30 launches.
+        if not all(module.training for module in modules):
+            model.train()
     return means.read()
 
 

@@ -65,7 +65,7 @@ def distance(name: str, student_logits: Tensor, teacher_logits: Tensor, pairs: S
     """
     teacher_logits = teacher_logits.detach()
     batch = _batch(student_logits, teacher_logits, pairs)
-    students, teachers = (_weights(pairs, side, batch, student_logits) for side in (1, 0))
+    teachers, students = _weights(pairs, batch, student_logits)
     # Minimised or not, it is what the other metrics are made of; first, so that its memory is free again for mse.
     with torch.set_grad_enabled(torch.is_grad_enabled() and name != "mse"):
         cross, *entropies = _cross_entropy(student_logits, teacher_logits, pairs, students, teachers)
@@ -74,12 +74,28 @@ def distance(name: str, student_logits: Tensor, teacher_logits: Tensor, pairs: S
     return Distance(kl if name == "kl" else loss, kl.detach(), *entropies)
 
 
-def _weights(pairs: Sequence[Pair], side: int, batch: int, like: Tensor) -> Tensor:
-    """How much each row [V B] of the teacher's (side 0) or student's (1) views counts in a mean over pairs."""
-    counts = [0] * (1 + max(pair[side] for pair in pairs))
+def _weights(pairs: Sequence[Pair], batch: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """How much each row [V B] of the teacher's and of the student's views counts in a mean over pairs."""
+    teachers, students = (_times(pairs, side) for side in (0, 1))
+
+    def weights(times: Sequence[int]) -> Tensor:
+        return _joined([like.new_full((batch,), count / len(pairs) / batch) for count in times])
+
+    of_teachers = weights(teachers)
+    return of_teachers, of_teachers if students == teachers else weights(students)
+
+
+def _times(pairs: Sequence[Pair], side: int) -> list[int]:
+    """In how many pairs each of the teacher's (side 0) or the student's (1) views is."""
+    times = [0] * (1 + max(pair[side] for pair in pairs))
     for pair in pairs:
-        counts[pair[side]] += 1
-    return torch.cat([like.new_full((batch,), count / len(pairs) / batch) for count in counts])
+        times[pair[side]] += 1
+    return times
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """The vectors one after the other; a single one as it is, which launches nothing."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _batch(student_logits: Tensor, teacher_logits: Tensor, pairs: Sequence[Pair]) -> int:
@@ -139,29 +155,34 @@ class _SoftCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, student_logits: Tensor, targets: Tensor, pairs: Sequence[Pair], weights: Tensor
     ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)  # no zeros for the entropy, which has none
         predictions = torch.softmax(student_logits, dim=1)
         normaliser = log_normaliser(student_logits, predictions)
         student_entropy = torch.dot(weights, normaliser - _row_dot(predictions, student_logits))
         batch = len(targets) // (1 + max(i for i, _ in pairs))
         logits, differences, views = (torch.split(each, batch) for each in (student_logits, predictions, targets))
-        overlaps = torch.zeros_like(normaliser)
+        overlaps = {}
         for teachers, students in _partners(pairs).items():
             target = _mean_target([views[teacher] for teacher in teachers])
             for student in students:
-                overlaps[student * batch : (student + 1) * batch] = _row_dot(target, logits[student])
+                overlaps[student] = _row_dot(target, logits[student])
                 # d loss / d logits = w (p - t), because the targets of a row sum to 1.
                 differences[student].sub_(target)
             del target  # before the next one is made
         ctx.save_for_backward(predictions, weights)
         ctx.mark_non_differentiable(student_entropy)
-        return torch.dot(weights, normaliser - overlaps), student_entropy
+        # A view without a partner has weight 0.
+        parts = [overlaps[view] if view in overlaps else normaliser.new_zeros(batch) for view in range(len(logits))]
+        return torch.dot(weights, normaliser - _joined(parts)), student_entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None, None]:
+        if (slope := grads[0]) is None:
+            return None, None, None, None
         difference, weights = ctx.saved_tensors
         # In place: torch refuses a second backward pass, which would find it scaled already.
-        return difference.mul_((grads[0] * weights)[:, None]), None, None, None
+        return difference.mul_((slope * weights)[:, None]), None, None, None
 
 
 class _SquaredError(torch.autograd.Function):
@@ -178,19 +199,20 @@ class _SquaredError(torch.autograd.Function):
         differences = student_logits.clone()
         batch = len(teacher_logits) // (1 + max(i for i, _ in pairs))
         parts, views = torch.split(differences, batch), torch.split(teacher_logits, batch)
-        spreads = torch.zeros_like(weights)
+        spreads: dict[int, Tensor] = {}
         for teachers, students in _partners(pairs).items():
             partners = [views[teacher] for teacher in teachers]
             target = _mean_target(partners)
             if len(partners) > 1:
                 squares = torch.stack([_row_squares(partner) for partner in partners])
-                spread = squares.mean(dim=0) - _row_squares(target)
+                spreads |= dict.fromkeys(students, squares.mean(dim=0) - _row_squares(target))
             for student in students:
                 parts[student].sub_(target)
-                if len(partners) > 1:
-                    spreads[student * batch : (student + 1) * batch] = spread
         ctx.save_for_backward(differences, weights)
-        return torch.dot(weights, _row_squares(differences) + spreads) / student_logits.shape[1]
+        squares = _row_squares(differences)
+        for student, spread in spreads.items():
+            squares[student * batch : (student + 1) * batch].add_(spread)
+        return torch.dot(weights, squares) / student_logits.shape[1]
 
     @staticmethod
     @once_differentiable

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from rt_scale.models.pair import Network
 from rt_scale.training.compiled import CompiledNetwork
 from rt_scale.training.distillation import arithmetic
-from rt_scale.training.graphed import FALLEN_BACK, GraphedNetwork
+from rt_scale.training.graphed import GraphedNetwork
 
 EAGER, GRAPHED, COMPILED = "eager", "graphed", "compiled"
 WAYS: Mapping[str, Callable[[Network, int], Network]] = {
@@ -63,9 +62,9 @@ def try_out(way: str, network: Network, views: Sequence[Tensor], precision: str)
         direction = torch.linspace(-1, 1, features.numel(), device=device, dtype=features.dtype).view_as(features)
         return torch.autograd.grad(features, wanted, direction, allow_unused=True)
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", FALLEN_BACK, RuntimeWarning)  # nothing falls back unseen in a trial
-        gradients()
+    gradients()
+    if isinstance(model, GraphedNetwork) and model.plain_because is not None:
+        raise RuntimeError(model.plain_because)  # timed would be what it fell back to
     found = [each.flatten().double() for each in gradients() if each is not None]
     seconds = [_seconds(gradients, device) for _ in range(ROUNDS)]
     return Trial(statistics.median(seconds), torch.cat(found))

@@ -64,7 +64,7 @@ class Sharpening:
         mean = self.group.mean_of_rows(features)
         with torch.no_grad():
             centre = self._moved(outputs._replace(features=mean[None]).logits()[0], step)
-        return Side(sharpened, -centre / temperature)
+        return Side(sharpened, centre / -temperature)
 
     def _temperature(self, step: int) -> float:
         return self.temperature.value(step, self.steps, self.steps_per_epoch)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rt_scale.models.projector import Outputs
-from rt_scale.training.objective import Distance, log_normaliser
+from rt_scale.training.objective import Distance
 
 TILE, TILE_A_THREAD, GPU_TILE = 1 << 20, 1 << 18, 1 << 22
 """Elements of a tile: 4 MB of float32 on a CPU, or 1 MB a thread where that is more; on a GPU 16 MB.
@@ -192,19 +192,20 @@ class _Softmax:
     def __init__(self) -> None:
         self.probabilities: list[Tensor] = []
         self.means: list[Tensor] = []
-        self._normalisers: list[Tensor] = []
+        self._largest: list[tuple[Tensor, Tensor]] = []
 
     def add(self, logits: Tensor) -> Tensor:
         """The softmax of one more tile of logits [B, c]."""
         probabilities = torch.softmax(logits, dim=1)
         self.probabilities.append(probabilities)
         self.means.append(_row_dot(probabilities, logits))
-        self._normalisers.append(log_normaliser(logits, probabilities))
+        self._largest.append((logits.amax(dim=1), probabilities.amax(dim=1)))
         return probabilities
 
     def over_all(self) -> tuple[Tensor, Tensor]:
         """log sum_j exp(z_j) over all columns, [B], and how much of that sum is each tile's, [B, C]."""
-        normalisers = torch.stack(self._normalisers, dim=1)
+        logits, probabilities = (torch.stack(each, dim=1) for each in zip(*self._largest, strict=True))
+        normalisers = logits - probabilities.log()  # as ``log_normaliser``, of all tiles in one go
         total = torch.logsumexp(normalisers, dim=1)
         return total, (normalisers - total[:, None]).exp_()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 QUESTIONS = ("full run", "fidelity", "packing", "waits", "compiled steps")
@@ -70,3 +73,39 @@ def test_precisions_agree_at_the_start_that_they_share(answers: dict[str, Any]) 
     assert len(curves["float32"]["train/kl"]) == 3
     assert curves["bf16"]["train/kl"] == pytest.approx(curves["float32"]["train/kl"], rel=0.2)
     assert curves["float32"]["difference"] == 0
+
+
+@pytest.fixture
+def operations(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script ``operations.py`` as a module."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("operations")
+
+
+def test_operations_are_counted_by_part_in_the_backward_pass_too(operations: Any) -> None:
+    counting = operations.Operations()
+    x = torch.arange(3.0, requires_grad=True)
+    with counting:
+        loss = counting.of("outside", lambda: counting.of("within", lambda: x.view(3, 1) * 2)()[1:].sum())()
+        counting.of("backward", loss.backward)()
+        torch.empty(3).zero_()
+    assert counting.counts == {
+        "within": {"mul": 1},
+        "outside": {"sum": 1},
+        "backward": {"ones_like": 1, "slice_backward": 1, "mul": 1},
+        operations.LOADING: {"zero_": 1},
+    }
+
+
+def test_the_operations_of_a_step_are_the_same_at_every_count(operations: Any, tmp_path: Path) -> None:
+    data = operations.write_synthetic(tmp_path, operations.STEPS * 4, 2)
+    asked = argparse.Namespace(cases=["plain", "wide", "crop_flip"], batch_size=4)
+    first, second = (operations.cases_of("convnet_4_2", data, asked) for _ in range(2))
+    assert first == second
+    plain, wide, cropped = first.values()
+    assert plain[operations.BACKWARD]["convolution_backward"] == plain[operations.FORWARD]["convolution"] == 2
+    assert plain[operations.MEANS] == {"stack": 1, "_to_copy": 1, "mul_": 1, "add_": 1}
+    assert plain[operations.TARGETS] == {"index": 1, "mm": 1}
+    assert wide[operations.OBJECTIVE]["mm"] == 2 * operations.WIDE_TILES
+    assert operations.DRAWS not in plain.keys() | wide.keys()
+    assert cropped[operations.DRAWS]["rand"] == 1

@@ -68,11 +68,12 @@ def split(data: Prepared, side: int, which: str) -> tuple[ResidentLoader, Any]:
     return loader, lambda given: to_inputs(given, info.mean, info.std, side, torch.float32)
 
 
-@pytest.mark.parametrize(("also_size", "side"), [("encoder", 8), ("own", 12)])
+@pytest.mark.parametrize(("also_size", "side", "precision"), [("encoder", 8, "float32"), ("own", 12, "bf16")])
 def test_every_set_is_probed_with_its_own_normalisation_at_the_encoders_size_or_its_own(
-    tiny: Tiny, settings: Make, shades: Prepared, also_size: str, side: int
+    tiny: Tiny, settings: Make, shades: Prepared, also_size: str, side: int, precision: str
 ) -> None:
-    spec, given = tiny({"probe.also": ["shades"], "probe.also_size": also_size}), settings()
+    spec = tiny({"probe.also": ["shades"], "probe.also_size": also_size, "precision": precision})
+    given = settings()
     result = run(spec, given)
     last, run_dir = result["last"], given.store.run(spec)
     probed = {f"{role}/{probe}" for role in ("student", "teacher", "input") for probe in PROBES}
@@ -84,8 +85,8 @@ def test_every_set_is_probed_with_its_own_normalisation_at_the_encoders_size_or_
 
     student, teacher = (network(spec, run_dir, step, name) for step, name in ((4, "student"), (0, "teacher")))
     assert last["probe@shades/input/knn"] == knn(pixels)
-    assert last["probe@shades/student/knn"] == knn(lambda *given: embed(student.encoder, *given))
-    assert last["probe@shades/teacher/knn"] == knn(lambda *given: embed(teacher.encoder, *given))
+    assert last["probe@shades/student/knn"] == knn(lambda *given: embed(student.encoder, *given, precision=precision))
+    assert last["probe@shades/teacher/knn"] == knn(lambda *given: embed(teacher.encoder, *given, precision=precision))
     assert set(result["best"]) == {
         f"{group}/student/{probe}" for group in ("probe", "probe@shades") for probe in PROBES
     }
@@ -117,12 +118,20 @@ def test_the_record_names_contents_of_every_set_and_others_are_refused(
         run(spec, settings(data_dir=elsewhere))
 
 
-def test_statistics_are_those_of_the_test_embeddings(tiny: Tiny, settings: Make, digits: Prepared) -> None:
-    spec, given = tiny({"probe.statistics": True}), settings()
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_statistics_are_those_of_the_test_embeddings(
+    tiny: Tiny, settings: Make, digits: Prepared, precision: str
+) -> None:
+    spec, given = tiny({"probe.statistics": True, "precision": precision}), settings()
+    # Another student of the same teacher leaves its probes, but not its embeddings.
+    before = tiny({"probe.statistics": True, "precision": precision, "seeds.student": 1})
+    run(before, given)
     last = run(spec, given)["last"]
     run_dir = given.store.run(spec)
     student, teacher = (network(spec, run_dir, step, name) for step, name in ((4, "student"), (0, "teacher")))
-    x, y = (embed(each.encoder, *split(digits, 8, "test")).x for each in (student, teacher))
+    x, y = (embed(each.encoder, *split(digits, 8, "test"), precision=precision).x for each in (student, teacher))
+    exact = embed(student.encoder, *split(digits, 8, "test")).x
+    assert (feature_statistics(x)["std"] == feature_statistics(exact)["std"]) == (precision == "float32")
     alike = {f"{name}_teacher": value for name, value in agreement(x, y).items()}
     assert by_role(last, "features/student/") == pytest.approx(feature_statistics(x) | alike, rel=1e-6)
     assert by_role(last, "features/teacher/") == pytest.approx(feature_statistics(y), rel=1e-6)

@@ -31,6 +31,7 @@ CHANGES: list[tuple[str, Any, set[str]]] = [
     ("seeds.data", 1, ALL),
     ("train.batch_size", 31, ALL),
     ("precision", "float64", ALL),
+    ("precision", "bf16", ALL),
     ("seeds.probe", 1, PROBES),
     ("probe.linear", False, PROBES),
     ("probe.knn", 6, PROBES),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from rt_scale.spec.errors import Held, InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 from rt_scale.training.dist import Group
-from rt_scale.training.loop import Diverged, Stopped
+from rt_scale.training.loop import Diverged, Measured, Step, Stopped
+from rt_scale.training.packed import Pack
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Settings]
@@ -248,3 +249,20 @@ def test_probing_curves_in_float32_are_alike_within_seed_noise(tiny: Tiny, setti
     spread = known.std(axis=0, ddof=1)
     assert (spread > 0).any()
     assert (np.abs(packed.mean(axis=0) - known.mean(axis=0)) <= spread + 0.01).all()
+
+
+def test_packed_students_are_in_training_mode_at_every_step_whatever_is_measured_between_them(
+    tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[set[bool]] = []
+    gradients = Pack.gradients
+
+    def watched(self: Pack, steps: Sequence[Step]) -> list[Measured]:
+        modes.append({module.training for step in steps for module in step.model.modules()})
+        return gradients(self, steps)
+
+    monkeypatch.setattr(Pack, "gradients", watched)
+    changes = {"encoder.norm": "batch", "probe.every": "1it", "probe.statistics": True}
+    specs = [tiny(changes | {"seeds.student": seed}) for seed in (0, 1)]
+    run_pack(specs, [settings()] * 2)
+    assert modes == [{True}] * 4

@@ -242,7 +242,7 @@ def test_a_failure_keeps_the_numbers_since_the_last_checkpoint(
     ("error", "message"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried\nmore"), r"ran out of memory \(CUDA out of memory. Tried\)"),
-        (MemoryError(), r"ran out of memory \(no detail\)"),
+        (MemoryError(), r"ran out of memory \(MemoryError\)"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "ran out of memory"),
         (KeyError("weird"), "failed: KeyError: 'weird'. The traceback is in its failure.json"),
         (RunError("The disk is full."), "^The disk is full.$"),

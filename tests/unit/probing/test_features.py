@@ -58,6 +58,31 @@ def test_embeddings_of_a_float64_network_are_float32(train: Any) -> None:
     assert features.x.dtype == torch.float32
 
 
+@pytest.mark.parametrize("precision", ["float32", "tf32", "float64", "bf16"])
+def test_embeddings_are_computed_in_the_precision_of_the_spec(train: Any, precision: str) -> None:
+    model = encoder().eval()
+    expected = []
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        for batch in train.sequential():
+            expected.append(model(to_inputs(batch.images)).float())
+    features = embed(model, train, to_inputs, precision=precision)
+    assert features.x.dtype == torch.float32
+    assert torch.equal(features.x, torch.cat(expected))
+    assert torch.equal(features.x, embed(model, train, to_inputs).x) == (precision != "bf16")
+
+
+def test_inputs_are_made_in_full_whatever_the_precision(train: Any) -> None:
+    seen = []
+
+    def watched(images: Tensor) -> Tensor:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return to_inputs(images)
+
+    identity = embed(nn.Flatten(), train, watched, precision="bf16")
+    assert not any(seen)
+    assert torch.equal(identity.x, pixels(train, to_inputs).x)
+
+
 def test_pixels_are_the_flattened_inputs(train: Any) -> None:
     features = pixels(train, to_inputs)
     assert torch.equal(features.x, to_inputs(train.images).flatten(1))

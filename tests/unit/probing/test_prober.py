@@ -103,6 +103,19 @@ def test_the_input_is_probed_as_pixels(train: Any, test: Any) -> None:
     assert [ours.probe_input(3)] == ours.probe_features([Embedded(*features, 3)])
 
 
+def test_networks_are_embedded_in_the_precision_and_pixels_are_as_ever(train: Any, test: Any) -> None:
+    model, exact = encoder(), prober(train, test)
+    rounded = Prober(exact.spec, train, test, to_inputs, classes=3, precision="bf16")
+    embedded = rounded.embed_network(model, 7)
+    for ours, split in zip(embedded[:2], (train, test), strict=True):
+        assert torch.equal(ours.x, embed(model, split, to_inputs, precision="bf16").x)
+        assert not torch.equal(ours.x, embed(model, split, to_inputs).x)
+    assert torch.equal(rounded.embed_test(model).x, embedded.test.x)
+    assert torch.equal(rounded.embed_test(model).y, test.labels)
+    assert rounded.probe_network(model, 7) == exact.probe_features([embedded])[0]
+    assert rounded.probe_input(3) == exact.probe_input(3)
+
+
 def test_probing_leaves_the_network_as_it_was(train: Any, test: Any) -> None:
     model = encoder().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rt_scale.data.loader import Batch
 from rt_scale.training.loop import Diverged, Measured, Stopped, distance, train
-from rt_scale.training.means import Means, Progress
+from rt_scale.training.means import Progress
 
 
 class TenNumbers:
@@ -149,21 +149,42 @@ def test_an_objective_is_told_how_many_steps_are_done() -> None:
     assert told == [3, 4, 5, 6, 7, 8]
 
 
-def test_hooks_may_leave_the_model_in_evaluation_mode() -> None:
-    modes: list[bool] = []
+class Modes(nn.Sequential):
+    """Modules within a module; how often its mode is set, and the modes of all of them at every step."""
 
-    class Probes(Recorder):
-        def after_step(self, progress: Progress) -> None:
-            network.eval()
+    def __init__(self) -> None:
+        self.set = 0
+        self.seen: list[set[bool]] = []
+        super().__init__(nn.Sequential(nn.Linear(1, 3), nn.BatchNorm1d(3)), nn.Linear(3, 1))
 
-    def objective(network: nn.Module, batch: Batch, step: int) -> Measured:
-        modes.append(network.training)
-        return squares(network, batch, step)
+    def train(self, mode: bool = True) -> Modes:
+        self.set += 1
+        super().train(mode)
+        return self
 
-    network = model()
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append({module.training for module in self.modules()})
+        values: Tensor = super().forward(x)
+        return values
+
+
+@pytest.mark.parametrize("part", ["", "0", "0.1"])
+@pytest.mark.parametrize("when", ["after_step", "after_epoch"])
+def test_hooks_may_leave_any_part_of_the_model_in_evaluation_mode(part: str, when: str) -> None:
+    network = Modes()
+    hook = Recorder()
+    setattr(hook, when, lambda *told: network.get_submodule(part).eval())
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
-    train(network, TenNumbers(), objective, optimizer, epochs=2, progress=Progress(), hooks=[Probes()])
-    assert modes == [True] * 6
+    train(network, TenNumbers(), squares, optimizer, epochs=2, progress=Progress(), hooks=[hook])
+    assert network.seen == [{True}] * 6
+
+
+def test_modes_are_set_once_an_epoch_where_nobody_changes_them() -> None:
+    network = Modes()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    train(network.eval(), TenNumbers(), squares, optimizer, epochs=2, progress=Progress(), hooks=[Recorder()])
+    assert network.seen == [{True}] * 6
+    assert network.set == 1 + 2  # once by eval above
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
@@ -176,10 +197,6 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_place(number: float) ->
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
     with pytest.raises(Diverged, match=rf"loss is {number}.*epoch 1 \(step 3\).*lower|Lower train.optimizer.lr"):
         train(network, TenNumbers(), objective, optimizer, epochs=2, progress=Progress())
-
-
-def test_means_of_nothing_are_empty() -> None:
-    assert Means().read() == {}
 
 
 def test_distance_is_the_l2_norm_over_all_parameters() -> None:
