@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 15.0
 """Seconds until a write that the store did not take is tried again: first, and at most, doubled in between."""
+CHECKPOINT_RATE = 25e6
+"""Bytes of checkpoints a second of a run, at most, where evaluations ask for them: a twentieth of what disks write."""
 
 
 @dataclass
@@ -61,6 +64,7 @@ class Context:
     _slower: set[str] = field(default_factory=set)
     _started: float = field(default_factory=time.monotonic)
     _last_checkpoint: float = field(default_factory=time.monotonic)
+    _checkpoint_bytes: int = 0
 
     @classmethod
     def begin(cls, run_dir: RunDir, execution: Execution, settings: Settings, hparams: Mapping[str, Any]) -> Self:
@@ -136,6 +140,7 @@ class Context:
         def write(folder: Path) -> None:
             writer(folder)
             (folder / METRICS).write_bytes(self.metrics.to_bytes())
+            self._checkpoint_bytes = sum(file.stat().st_size for file in folder.iterdir())
 
         self.patiently(lambda: self.run_dir.save_checkpoint(step, write))
         self.patiently(self._prune)
@@ -145,9 +150,17 @@ class Context:
         steps = self.run_dir.checkpoints.steps()
         self.run_dir.prune({0, *steps[-2:]})
 
-    def checkpoint_due(self) -> bool:
-        """Whether the last checkpoint is long enough ago for another."""
-        return time.monotonic() - self._last_checkpoint >= self.checkpoint_seconds
+    def checkpoint_due(self, *, evaluated: bool) -> bool:
+        """Whether the last checkpoint is long enough ago for another.
+
+        Args:
+            evaluated: whether there is an evaluation to keep: then it is, unless writing one would take more of the
+                time since then than ``CHECKPOINT_RATE`` allows.
+        """
+        since, asked = time.monotonic() - self._last_checkpoint, math.inf
+        if evaluated:
+            asked = self._checkpoint_bytes / CHECKPOINT_RATE
+        return since >= min(self.checkpoint_seconds, asked)
 
     def restore(self, load: Callable[[Path], T]) -> T | None:
         """What ``load`` makes of the newest checkpoint that is whole, with its metrics; None where there is none."""
@@ -192,7 +205,7 @@ class Follower(Context):
     def checkpoint(self, step: int, writer: Callable[[Path], None]) -> None:
         """Rank 0 holds the same weights."""
 
-    def checkpoint_due(self) -> bool:
+    def checkpoint_due(self, *, evaluated: bool) -> bool:
         """Rank 0's matter."""
         return False
 

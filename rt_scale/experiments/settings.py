@@ -90,7 +90,8 @@ class Settings:
             last bits.
         loader: what reads training images: ``resident`` (in memory), ``ffcv`` (streamed), ``map`` (read from the file
             as needed), or ``auto``: in memory where they take less than half of it, else streamed.
-        checkpoint_seconds: least time between two checkpoints; probing and the end always write one.
+        checkpoint_seconds: least time between two checkpoints; the end always writes one, and so do evaluations,
+            unless they follow one another faster than checkpoints of that size can be written.
         patience_seconds: how long a store that does not answer is tried again before the run ends.
         observer: who watches.
         gpus: GPUs that each process takes, less than 1 where several runs share one; of no account on the CPU.

@@ -17,8 +17,10 @@ from rt_scale.data.noise_set import NoiseSet
 from rt_scale.data.prepared import Prepared
 from rt_scale.experiments.needs import training_samples
 from rt_scale.experiments.objectives import build_views
+from rt_scale.experiments.remembered import Decision, once
 from rt_scale.experiments.settings import Execution, Settings
 from rt_scale.models.pair import Network, build_pair, to_device
+from rt_scale.spec.packing import shape, unpackable
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.distillation import parameter_dtype
 from rt_scale.training.pass_choice import COMPILED, EAGER, WAYS, choose, try_out
@@ -52,7 +54,7 @@ def dressed(student: Network, batch_size: int, execution: Execution) -> Network:
 
 def _chosen(
     spec: RunSpec, data: Prepared | NoiseSet, execution: Execution, settings: Settings, earlier: str | None
-) -> tuple[str, str]:
+) -> Decision:
     if execution.workers > 1 or execution.pack > 1:
         return EAGER, "this student is not computed alone"
     if earlier in (EAGER, COMPILED):
@@ -65,16 +67,24 @@ def _chosen(
     if samples < batch_size:
         return EAGER, "no batch is whole"
     # At alpha = 0 a student is its teacher bit for bit only by the same kernels.
-    compiling = settings.compile is None and spec.student.alpha != 0
-    steps = spec.train.epochs * math.ceil(samples / batch_size)
-    pair = build_pair(spec, data.info.channels, spec.data.size or data.info.size)
+    compiling = settings.compile is None and not unpackable(spec)
+    asked = {"steps": spec.train.epochs * math.ceil(samples / batch_size), "compiling": compiling, "earlier": earlier}
+    return once(
+        ("student_pass", shape(spec), str(execution.device), execution.channels_last, *asked.values()),
+        lambda: _tried(spec, data.info, execution, asked),
+    )
+
+
+def _tried(spec: RunSpec, info: DataInfo, execution: Execution, asked: Mapping[str, Any]) -> Decision:
+    """The choice for networks of that shape, on a network and views of their own."""
+    pair = build_pair(spec, info.channels, spec.data.size or info.size)
     student = to_device(
         pair.student, execution.device, parameter_dtype(spec.precision), channels_last=execution.channels_last
     )
-    views = example_views(spec, data.info, execution)
+    views = example_views(spec, info, execution)
     trial = functools.partial(try_out, network=student, views=views, precision=spec.precision)
     try:
-        return choose(trial, spec.precision, steps=steps, compiling=compiling, earlier=earlier)
+        return choose(trial, spec.precision, **asked)
     finally:
         gc.collect()  # what a compiler or a failed capture left in cycles
         torch.cuda.empty_cache()  # of a graph that is gone

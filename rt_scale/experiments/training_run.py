@@ -150,7 +150,7 @@ class TrainingRun:
             self._probe()
         # Measured with the teacher that it learned from; a checkpoint holds the one that the next step finds.
         self.following.after_epoch(progress, metrics)
-        if due or self.context.checkpoint_due():
+        if last or self.context.checkpoint_due(evaluated=due):
             self._checkpoint()
 
     def stopped(self, progress: Progress) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rt_scale.experiments.objectives import compared_views
+from rt_scale.experiments.remembered import once
 from rt_scale.experiments.settings import Execution
 from rt_scale.spec.bottleneck import factored, part_flags
 from rt_scale.spec.run import RunSpec
@@ -31,5 +32,6 @@ def decided(spec: RunSpec, execution: Execution, earlier: Mapping[str, Any] | No
         return dataclasses.replace(execution, wide=TORCH, wide_reason=whole)
     share = -(-spec.train.batch_size // execution.workers)
     product = product_dtype(spec.precision)
-    name, reason = choose(execution.device, share, head.out_dim, head.bottleneck, product, begun)
+    of = (execution.device, share, head.out_dim, head.bottleneck, product, begun)
+    name, reason = once(("wide_output", spec.precision, *of), lambda: choose(*of))
     return dataclasses.replace(execution, wide=name, wide_reason=reason)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from rt_scale.data.prepare import Prepared, open_prepared, prepare
+from rt_scale.experiments.remembered import forget
 from rt_scale.experiments.settings import Settings
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.run import RunSpec
@@ -27,6 +28,12 @@ TINY: dict[str, Any] = {
     "probe": {"every": "1ep", "knn": 5, "epochs": 2, "batch_size": 32, "lr": 0.01},
 }
 """2 epochs of 2 steps each."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_tried_before() -> None:
+    """Tests run in one process, which would remember."""
+    forget()
 
 
 @dataclass

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,13 +118,44 @@ def test_time_goes_on_from_earlier_attempts(context: Callable[[], Context]) -> N
 def test_a_checkpoint_puts_the_next_one_off(context: Callable[[], Context]) -> None:
     attempt = context()
     attempt.checkpoint_seconds = 1e-9
-    assert attempt.checkpoint_due()
+    assert attempt.checkpoint_due(evaluated=False)
     attempt.checkpoint_seconds = 1e9
     attempt._last_checkpoint -= 2e9
-    assert attempt.checkpoint_due()
+    assert attempt.checkpoint_due(evaluated=False)
     attempt.checkpoint(1, lambda folder: None)
-    assert not attempt.checkpoint_due()
+    assert not attempt.checkpoint_due(evaluated=False)
     attempt.run_dir.check().release()
+
+
+def test_an_evaluation_is_kept_unless_that_takes_longer_than_it_is_worth(
+    context: Callable[[], Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = context()
+    attempt.checkpoint_seconds = 30.0
+    assert attempt.checkpoint_due(evaluated=True)  # of a size that is not known yet
+    monkeypatch.setattr(module, "CHECKPOINT_RATE", 1000.0)
+
+    def write(folder: Path) -> None:
+        (folder / "weights").write_bytes(bytes(10_000))
+
+    attempt.checkpoint(1, write)
+    table = len(attempt.metrics.to_bytes())
+    for ago, due in ((9.0, False), (11.0 + table / 1000, True)):
+        attempt._last_checkpoint = time.monotonic() - ago
+        assert attempt.checkpoint_due(evaluated=True) is due
+        assert not attempt.checkpoint_due(evaluated=False)
+    attempt._last_checkpoint = time.monotonic() - 31.0
+    assert attempt.checkpoint_due(evaluated=False)
+    attempt.run_dir.check().release()
+
+
+def test_a_run_with_large_checkpoints_writes_the_first_and_the_last(
+    tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHECKPOINT_RATE", 1.0)
+    given = settings()
+    run(tiny({"train.epochs": 4}), given)
+    assert given.store.run(tiny({"train.epochs": 4})).checkpoints.steps() == [0, 8]
 
 
 def test_a_store_that_comes_back_is_waited_for(

@@ -110,6 +110,28 @@ def test_compiling_is_left_out_where_it_is_not_wanted_or_the_student_is_its_teac
     assert (asked[0]["compiling"], asked[0]["earlier"]) == (compiling, earlier)
 
 
+def test_a_shape_is_tried_once_a_process(
+    tiny: Tiny, settings: Make, digits: Prepared, asked: list[dict[str, Any]]
+) -> None:
+    def choose_for(changes: dict[str, Any], execution: Execution = ON_GPU, **wanted: Any) -> None:
+        assert decided(tiny(changes), digits, execution, settings(**wanted), None).student_pass == GRAPHED
+
+    same: list[dict[str, Any]] = [{}, {"seeds.student": 5}, {"student.alpha": 0.1}, {"train.optimizer.lr": 0.5}]
+    for changes in same:
+        choose_for(changes)
+    assert len(asked) == 1
+    others: list[dict[str, Any]] = [
+        {"train.batch_size": 16}, {"precision": "bf16"}, {"projector.bottleneck": 4}, {"encoder.norm": "batch"},
+        {"train.epochs": 9}, {"student.alpha": 0.0},
+    ]  # fmt: skip
+    for changes in others:
+        choose_for(changes)
+    choose_for({}, dataclasses.replace(ON_GPU, channels_last=False))
+    choose_for({}, dataclasses.replace(ON_GPU, device=torch.device("cuda:1")))
+    choose_for({}, compile=False)
+    assert len(asked) == 1 + len(others) + 2  # not to compile is what alpha = 0 asks for, too
+
+
 def test_without_a_whole_batch_there_is_nothing_to_graph(
     tiny: Tiny, settings: Make, digits: Prepared, asked: list[dict[str, Any]]
 ) -> None:

@@ -93,3 +93,20 @@ def test_that_is_where_the_objective_does_not_either(
     index = torch.arange(4)
     objective(pair.student, Batch(torch.zeros(4, 8, 8, 1, dtype=torch.uint8), index, index), 0)
     assert asked == ([] if reason else ["by factors"])
+
+
+def test_a_shape_is_tried_once_a_process(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def choose(*given: Any) -> tuple[str, str]:
+        asked.append(given)
+        return "torch", "it is faster"
+
+    monkeypatch.setattr(wide_output, "choose", choose)
+    for changes in ({}, {"student.alpha": 0.1}, {"seeds.student": 3}):
+        decided(tiny(changes), BEGUN, None)
+    assert len(asked) == 1
+    # Of the same dtype, and other kernels.
+    for number, changes in enumerate(({"precision": "tf32"}, {"projector.out_dim": 64}, {"train.batch_size": 8}), 2):
+        decided(tiny(changes), BEGUN, None)
+        assert len(asked) == number
