@@ -48,6 +48,13 @@ class LaunchSpec(Part):
     """Runs of one shape that train as one batched network in one process, at most; auto: as many as a measurement at
     the start finds to be fastest for each, which may be 1. For 1 worker."""
 
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _auto_or_not(cls, value: Any) -> Any:
+        if value == "auto" or isinstance(value, bool):
+            return value
+        raise ValueError(f"{value!r} was given; allowed: auto, true, false")
+
     @field_validator("pack", mode="before")
     @classmethod
     def _auto_or_number(cls, value: Any) -> Any:

@@ -95,6 +95,9 @@ def test_flags_that_make_no_launch_section_are_refused(file: Path) -> None:
     assert sweep.spec.launch.compile == "auto"
     with pytest.raises(InputError, match="pack is for runs of 1 worker, not of 2"):
         load_files([file], [], {"workers": 2, "pack": "auto"})
+    for wrong in ("maybe", "True", 1, None):
+        with pytest.raises(InputError, match=f"compile: {wrong!r} was given; allowed: auto, true, false"):
+            load_files([file], [], {"compile": wrong})
     for wrong in ("0", "many", "1.5", True):
         with pytest.raises(InputError, match=f"pack: {wrong!r} was given; allowed: auto, or a number of runs"):
             load_files([file], [], {"pack": wrong})
