@@ -19,8 +19,11 @@ from rt_scale.training.pass_choice import WAYS as WAYS_OF_RUNS
 from rt_scale.training.precision import set_precision
 
 WARM_UP, REPEATS = 3, 20
-TUNED = ", cuDNN tuned"
+TUNED, CONTIGUOUS = ", cuDNN tuned", ", contiguous"
 WAYS = ("eager", "graphed", "compiled", "compiled, CUDA graphs", f"eager{TUNED}")
+"""Of which the product chooses between the first three."""
+LAYOUTS = ("eager", f"eager{CONTIGUOUS}")
+"""In float32, for which cuDNN has few kernels that take channels last."""
 HOW: dict[str, Any] = {
     "compiled": {},
     "compiled, CUDA graphs": {"mode": "reduce-overhead"},
@@ -32,8 +35,8 @@ def compiled_steps(bench: Bench) -> dict[str, Any]:
     """Seconds a pass: median, lowest, highest and n, and what compiling took; nothing is begun late."""
     found: dict[str, Any] = {}
     ways = WAYS if bench.device.type == "cuda" else ("eager", "traced")
-    for encoder, precision in itertools.product((bench.encoder, *bench.small), bench.precisions[1:]):
-        for way in ways:  # the product chooses between the first three
+    for encoder, precision in itertools.product((bench.encoder, *bench.small), bench.precisions):
+        for way in LAYOUTS if precision == "float32" else ways:
             if bench.left > 0:
                 found[f"{encoder}, {precision}, {way}"] = answered(_measure, bench, encoder, precision, way)
     return found
@@ -51,14 +54,15 @@ def _timed(bench: Bench, encoder: str, precision: str, way: str) -> dict[str, An
     spec = bench.spec({"encoder": {"name": encoder}, "precision": precision})
     set_precision(precision)
     network = build_pair(spec, bench.data.info.channels, bench.data.info.size).student
-    network = to_device(network, bench.device)
+    layout = torch.contiguous_format if way.endswith(CONTIGUOUS) else torch.channels_last
+    network = to_device(network, bench.device, channels_last=layout is torch.channels_last)
     if way in HOW:
         model: Network = CompiledNetwork(network, bench.batch, **HOW[way])
     else:
-        model = WAYS_OF_RUNS[way.removesuffix(TUNED)](network, bench.batch)
+        model = WAYS_OF_RUNS[way.removesuffix(TUNED).removesuffix(CONTIGUOUS)](network, bench.batch)
     size = bench.data.info.size
     images = torch.randn(bench.batch, bench.data.info.channels, size, size, device=bench.device)
-    images = images.to(memory_format=torch.channels_last)
+    images = images.to(memory_format=layout)
     begin = time.perf_counter()
     once = _pass(bench, model, images, precision)
     for _ in range(WARM_UP):
