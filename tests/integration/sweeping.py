@@ -25,7 +25,7 @@ SWEEP: dict[str, Any] = {
     },
     "axes": {"student.alpha": [1e-10, 1.0], "projector.out_dim": [16, 64]},
 }
-"""Four runs of about two seconds."""
+"""Four runs of some three seconds."""
 
 
 class Place:

@@ -20,8 +20,11 @@ from tests.integration.sweeping import SWEEP, Place, training, until, workers
 
 Start = Callable[..., subprocess.Popen[str]]
 TIMEOUT = 400
-RUNS: dict[str, Any] = {"axes": {}, "zip": [{"train.epochs": [60, 3, 3], "student.alpha": [1e-10, 1.0, 0.5]}]}
-"""One that is long enough to be hit, and what comes after it."""
+RUNS: dict[str, Any] = {
+    "axes": {"projector.out_dim": [64]},
+    "zip": [{"train.epochs": [150, 3, 3], "student.alpha": [1e-10, 1.0, 0.5]}],
+}
+"""One that is long enough to be hit, some ten seconds, and what comes after it."""
 
 
 def place_of(folder: Path, data_dir: Path) -> Place:
