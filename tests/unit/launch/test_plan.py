@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from rt_scale.data.catalogue import DATASETS
 from rt_scale.data.machine import allowed_cores
 from rt_scale.launch import plan as module
 from rt_scale.launch import planned as planned_module
@@ -17,7 +16,7 @@ from rt_scale.launch.conditions import Conditions
 from rt_scale.launch.estimate import Estimate
 from rt_scale.launch.plan import Plan, make_plan
 from rt_scale.launch.plan_budget import check_budget, prices_for, refuse_over_budget
-from rt_scale.launch.plan_queue import build_queue, evaluations, training_steps
+from rt_scale.launch.plan_queue import build_queue
 from rt_scale.launch.prices import Price, PriceSheet
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
@@ -290,18 +289,6 @@ def test_a_budget_that_cannot_be_compared_is_refused(
     assert (plan.unknown, plan.undisturbed, plan.costs) == (2, None, [])
     with pytest.raises(InputError, match="2 of 2 runs have no estimate"):
         check_budget(plan, 1e9)
-
-
-def test_lengths_are_those_of_a_run() -> None:
-    spec = RunSpec.model_validate({**BASE, "train": {"epochs": 7, "batch_size": 100}, "probe": {"every": "2ep"}})
-    images = DATASETS["digits"].train
-    assert training_steps(spec, images) == (105, 15)
-    assert evaluations(spec, images) == 1 + 3 + 1
-    subset = RunSpec.model_validate({**BASE, "data": {"name": "digits", "samples": 256}, "probe": {"every": None}})
-    assert training_steps(subset, images) == (2, 1)
-    assert evaluations(subset, images) == 2
-    by_step = RunSpec.model_validate({**BASE, "probe": {"every": "5it"}})
-    assert evaluations(by_step, images) == 1 + 12 // 5 + 1
 
 
 def test_draws_are_odd_so_that_one_is_in_the_middle() -> None:
