@@ -41,9 +41,9 @@ def decided(
         execution: how the rest is done.
         settings: whether it is asked to be compiled, or not to be, and with how many others it is trained.
         earlier: the record of this run's first attempt, or None: its choice is kept where it can be gone, so that a
-            resumed run's numbers are those of an undisturbed one.
+            resumed run's numbers are those of an undisturbed one. Where there was no choice yet, eager was it.
     """
-    name, reason = _chosen(spec, data, execution, settings, earlier["student_pass"] if earlier else None)
+    name, reason = _chosen(spec, data, execution, settings, earlier.get("student_pass", EAGER) if earlier else None)
     return dataclasses.replace(execution, student_pass=name, student_pass_reason=reason)
 
 

@@ -85,10 +85,8 @@ def choose(
         precision: of the spec.
         steps: of the run.
         compiling: whether it may be compiled, which is tried where the run is long.
-        earlier: what this run was begun with, which it keeps if it can.
+        earlier: GRAPHED where this run was begun with it, which it then keeps if it can.
     """
-    if earlier in (EAGER, COMPILED):
-        return earlier, "this run began with it"
     eager = trial(EAGER)
     best, said = (EAGER, eager.seconds), [f"eager {1000 * eager.seconds:.3g} ms a pass"]
     for way in (GRAPHED, COMPILED):

@@ -75,6 +75,13 @@ def test_on_a_cpu(
     assert dataclasses.replace(found, student_pass=EAGER, student_pass_reason="") == before
 
 
+def test_a_run_that_began_without_the_choice_goes_on_eagerly(
+    tiny: Tiny, settings: Make, digits: Prepared, asked: list[dict[str, Any]]
+) -> None:
+    found = decided(tiny(), digits, ON_GPU, settings(), {"threads": 1})
+    assert (found.student_pass, found.student_pass_reason, asked) == (EAGER, BEGAN, [])
+
+
 def test_on_a_gpu_the_run_is_tried_out(
     tiny: Tiny, settings: Make, digits: Prepared, asked: list[dict[str, Any]]
 ) -> None:

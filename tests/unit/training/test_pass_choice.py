@@ -79,13 +79,6 @@ def test_whatever_goes_wrong_the_run_goes_on() -> None:
     )
 
 
-@pytest.mark.parametrize("earlier", [EAGER, COMPILED])
-def test_a_run_goes_on_as_it_began(earlier: str) -> None:
-    trial, tried = trials({})
-    assert choose(trial, "float32", steps=LONG, earlier=earlier) == (earlier, "this run began with it")
-    assert not tried
-
-
 def test_a_run_that_began_with_graphs_keeps_them_while_they_work() -> None:
     slow, _ = trials({EAGER: 1e-3, GRAPHED: 2e-3})
     assert choose(slow, "float32", steps=LONG, earlier=GRAPHED) == (GRAPHED, "this run began with it")
