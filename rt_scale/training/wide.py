@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from rt_scale.models.projector import Outputs
 from rt_scale.training.objective import Distance
+from rt_scale.training.tiled_softmax import TiledSoftmax, over_tiles, tile_of
 
 TILE, TILE_A_THREAD, GPU_TILE = 1 << 20, 1 << 18, 1 << 22
 """Elements of a tile: 4 MB of float32 on a CPU, or 1 MB a thread where that is more; on a GPU 16 MB.
@@ -68,20 +69,26 @@ def tile_columns(rows: int, device: torch.device) -> int:
 
 def by_tiles(student: Side, teacher: Side, product: torch.dtype, *, columns: int | None = None) -> Compared:
     """Compare two sides a tile of ``columns`` at a time; None: ``tile_columns``."""
-    rows, outputs = len(student.outputs.features), len(student.outputs.weight)
-    columns = columns or tile_columns(rows, student.outputs.features.device)
-    learned, taught, overlaps = _Softmax(), _Softmax(), []
+    features, outputs = student.outputs.features, len(student.outputs.weight)
+    rows = len(features)
+    columns = min(columns or tile_columns(rows, features.device), outputs)
+    # All memory is taken before the first tile. What is freed between tiles that stay is too small for the next one,
+    # as glibc asks for some bytes more than it uses in the end: at m = 65,536 a step took 411 MB so, and takes 244.
+    take = functools.partial(features.new_empty, dtype=torch.promote_types(product, torch.float32))
+    logits, scratch = take(rows * columns), take(rows * columns)
+    learned, taught = (TiledSoftmax(rows, take(rows * outputs), scratch) for _ in range(2))
+    overlaps = []
     for start in range(0, outputs, columns):
         part = slice(start, min(start + columns, outputs))
-        target = taught.add(part_logits(teacher, part, product))
-        logits = part_logits(student, part, product)
-        learned.add(logits)
-        overlaps.append(_row_dot(target, logits))
+        tile = tile_of(logits, rows, 0, part.stop - start)
+        target = taught.add(put_logits(tile, teacher, part, product))
+        learned.add(put_logits(tile, student, part, product))
+        overlaps.append(learned.mean(target, tile))
     (total, shares), (teacher_total, teacher_shares) = learned.over_all(), taught.over_all()
     # Each is n - <p, z>.
-    cross = total - _over_tiles(teacher_shares, overlaps)
-    teacher_entropy = teacher_total - _over_tiles(teacher_shares, taught.means)
-    student_entropy = total - _over_tiles(shares, learned.means)
+    cross = total - over_tiles(teacher_shares, overlaps)
+    teacher_entropy = teacher_total - over_tiles(teacher_shares, taught.means)
+    student_entropy = total - over_tiles(shares, learned.means)
     values = torch.stack([cross, teacher_entropy, student_entropy])
     return Compared(values, [shares, teacher_shares, *learned.probabilities, *taught.probabilities])
 
@@ -181,40 +188,6 @@ class _Rows:
         return to_weight
 
 
-class _Softmax:
-    """One network's softmax over all columns, from those over the columns of each tile.
-
-    Attributes:
-        probabilities: of every tile [B, c], each with rows of sum 1.
-        means: of every tile [B], of its logits under these probabilities.
-    """
-
-    def __init__(self) -> None:
-        self.probabilities: list[Tensor] = []
-        self.means: list[Tensor] = []
-        self._largest: list[tuple[Tensor, Tensor]] = []
-
-    def add(self, logits: Tensor) -> Tensor:
-        """The softmax of one more tile of logits [B, c]."""
-        probabilities = torch.softmax(logits, dim=1)
-        self.probabilities.append(probabilities)
-        self.means.append(_row_dot(probabilities, logits))
-        self._largest.append((logits.amax(dim=1), probabilities.amax(dim=1)))
-        return probabilities
-
-    def over_all(self) -> tuple[Tensor, Tensor]:
-        """log sum_j exp(z_j) over all columns, [B], and how much of that sum is each tile's, [B, C]."""
-        logits, probabilities = (torch.stack(each, dim=1) for each in zip(*self._largest, strict=True))
-        normalisers = logits - probabilities.log()  # as ``log_normaliser``, of all tiles in one go
-        total = torch.logsumexp(normalisers, dim=1)
-        return total, (normalisers - total[:, None]).exp_()
-
-
-def _over_tiles(shares: Tensor, values: list[Tensor]) -> Tensor:
-    """The mean [B] over all columns, from those [B] of C tiles and their shares [B, C]."""
-    return (shares * torch.stack(values, dim=1)).sum(dim=1)
-
-
 def _differences(kept: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]]:
     """Student's less teacher's softmax [B, c] of every tile, and where it is; a single tensor is all of it."""
     if len(kept) == 1:
@@ -231,19 +204,16 @@ def _differences(kept: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]]:
         start = part.stop
 
 
-def part_logits(side: Side, part: slice, product: torch.dtype) -> Tensor:
-    """The logits [B, c] of those columns, at least float32."""
-    logits = part_products(side, part, product)
-    logits = logits.to(torch.promote_types(product, torch.float32))
-    return logits if side.shift is None else logits.add_(side.shift[part])
+def put_logits(tile: Tensor, side: Side, part: slice, product: torch.dtype) -> Tensor:
+    """``tile`` [B, c] with the logits of those columns in it, multiplied in ``product``."""
+    if tile.dtype == product:
+        part_products(side, part, product, out=tile)
+    else:
+        tile.copy_(part_products(side, part, product))
+    return tile if side.shift is None else tile.add_(side.shift[part])
 
 
-def part_products(side: Side, part: slice, product: torch.dtype) -> Tensor:
-    """The same in ``product``, without the shift."""
+def part_products(side: Side, part: slice, product: torch.dtype, *, out: Tensor | None = None) -> Tensor:
+    """The logits [B, c] of those columns in ``product``, without the shift; ``out``: where to."""
     features, weight, unit = side.outputs
-    return features.to(product) @ _Rows(weight[part], unit).acting.to(product).T
-
-
-def _row_dot(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products [B] of the rows of two tiles."""
-    return (a * b).sum(dim=1)
+    return torch.mm(features.to(product), _Rows(weight[part], unit).acting.to(product).T, out=out)

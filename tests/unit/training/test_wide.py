@@ -36,33 +36,47 @@ def gradients(student: Side, teacher: Side, columns: int) -> tuple[Tensor, ...]:
 
 
 class Made(TorchDispatchMode):
-    """The most bytes that tensors made inside hold at any time, and the largest of them."""
+    """The most bytes that tensors made inside hold at any time, and the sizes of all of them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.live: dict[StorageWeakRef, int] = {}
-        self.peak = self.largest = 0
+        self.peak, self.sizes = 0, list[int]()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {StorageWeakRef(each.untyped_storage()) for each in tree_leaves(args) if isinstance(each, Tensor)}
+        given = {
+            StorageWeakRef(each.untyped_storage()) for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)
+        }
         result = function(*args, **(kwargs or {}))
         for each in tree_leaves(result):
             if isinstance(each, Tensor) and StorageWeakRef(each.untyped_storage()) not in given:
                 self.live[StorageWeakRef(each.untyped_storage())] = each.untyped_storage().nbytes()
-                self.largest = max(self.largest, each.untyped_storage().nbytes())
+                self.sizes.append(each.untyped_storage().nbytes())
         self.live = {storage: size for storage, size in self.live.items() if not storage.expired()}
         self.peak = max(self.peak, sum(self.live.values()))
         return result
 
 
-def test_two_tensors_of_the_logits_size_and_each_in_tiles() -> None:
+def test_two_tensors_of_the_logits_size_and_never_more() -> None:
     batch, outputs, columns = 64, 16384, 512
     student, teacher = sides(batch, outputs, width=1)
     with Made() as made:
         gradients(student, teacher, columns)
-    logits, tile = 4 * batch * outputs, 4 * batch * columns
-    assert made.largest == tile
+    logits = 4 * batch * outputs
+    assert [size for size in made.sizes if size >= logits] == [logits, logits]
     assert 2 * logits < made.peak < 2.25 * logits
+
+
+@pytest.mark.parametrize(("product", "extra"), [(torch.float32, 0), (torch.bfloat16, 0.5)])
+def test_the_forward_pass_takes_its_memory_once_however_many_tiles(product: torch.dtype, extra: float) -> None:
+    batch, outputs, columns = 64, 16384, 512
+    student, teacher = sides(batch, outputs, width=1)
+    with Made() as made, torch.no_grad():
+        by_tiles(student, teacher, product, columns=columns)
+    tile = 4 * batch * columns
+    assert sorted(size for size in made.sizes if size >= tile) == [tile, tile, 32 * tile, 32 * tile]
+    # In a shorter dtype products are made beside the logits.
+    assert sum(size for size in made.sizes if tile / 2 <= size < tile) == 64 * extra * tile
 
 
 def test_tiles_are_kept_for_the_backward_pass_and_no_logits() -> None:
