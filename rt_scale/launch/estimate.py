@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from rt_scale.data.info import DataInfo
-from rt_scale.experiments.settings import Settings
 from rt_scale.launch.calibration import Calibration, Rates, assumed
+from rt_scale.launch.checkpoint_times import between_checkpoints, checkpoint_bytes
 from rt_scale.launch.known_data import KnownData
 from rt_scale.launch.measured import Measured, shape
 from rt_scale.launch.plan_queue import Node, evaluations, training_steps
@@ -54,6 +53,7 @@ class Estimator:
         self.known = known
         self.teraflops = teraflops
         self._works: dict[str, RunWork] = {}
+        self._sizes: dict[str, int] = {}
         self._known_rates: dict[tuple[str, bool, int], Rates | None] = {}
         self._calibration = functools.cache(_calibration)
 
@@ -67,7 +67,9 @@ class Estimator:
             return Estimate(None, 0.0, 0.0, how)
         steps, an_epoch = training_steps(spec, self._info(spec).train)
         left = seconds * (1 - min(node.step, steps) / steps)
-        return Estimate(seconds, left, _between_checkpoints(spec, seconds * an_epoch / steps), how)
+        epoch = seconds * an_epoch / steps
+        checkpoint = between_checkpoints(spec, epoch=epoch, epoch_steps=an_epoch, size=self._size(spec))
+        return Estimate(seconds, left, checkpoint, how)
 
     def _from_runs(self, node: Node) -> tuple[float, str] | None:
         kind = "gpu" if node.launch.gpus else "cpu"
@@ -124,6 +126,13 @@ class Estimator:
         known = self._works[key]
         return replace(known, steps=steps, steps_per_epoch=an_epoch, evaluations=evaluations(spec, info.train))
 
+    def _size(self, spec: RunSpec) -> int:
+        """Bytes of a checkpoint, counted once for all runs of a shape."""
+        key = shape(spec)
+        if key not in self._sizes:
+            self._sizes[key] = checkpoint_bytes(spec, self._info(spec))
+        return self._sizes[key]
+
     def _info(self, spec: RunSpec) -> DataInfo:
         info = self.known.main(spec)
         assert info is not None, "asked for before it was known"
@@ -142,17 +151,3 @@ def _length(spec: RunSpec, images: int) -> tuple[int, int]:
 
 def _many(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
-
-
-def _between_checkpoints(spec: RunSpec, epoch: float) -> float:
-    """Seconds between checkpoints: at ends of epochs, as often as settings say, and whenever it is probed there.
-
-    Args:
-        spec: the run.
-        epoch: seconds of an epoch.
-    """
-    epochs = max(1, math.ceil(Settings.checkpoint_seconds / epoch)) if epoch else 1
-    every = spec.probe.every
-    if every and every.endswith("ep"):
-        epochs = min(epochs, int(every.removesuffix("ep")))
-    return epochs * epoch
