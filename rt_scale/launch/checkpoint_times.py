@@ -20,8 +20,8 @@ def checkpoint_bytes(spec: RunSpec, info: DataInfo) -> int:
         info: of the data set that it distils on.
     """
     network = meta_network(spec, info)
-    weights = sum(each.numel() * each.element_size() for each in network.state_dict().values())
-    trained = sum(each.numel() * each.element_size() for each in network.parameters() if each.requires_grad)
+    weights: int = sum(each.numel() * each.element_size() for each in network.state_dict().values())
+    trained: int = sum(each.numel() * each.element_size() for each in network.parameters() if each.requires_grad)
     return weights * (2 if spec.teacher.moves else 1) + trained * _moments(spec.train.optimizer)
 
 

@@ -20,6 +20,8 @@ from rt_scale.spec.run import RunSpec
 
 ASSUMED = f"several are assumed to share steps and embeddings at {EFFICIENCY:.0%} of ideal speed (Goyal et al. 2017)"
 """What is said of a time that was scaled to several workers."""
+ALONE = "as runs alone: no packed one was measured"
+"""What is said of the time of packed runs that is known of others alone."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Estimate:
     """How long a run takes, and how that is known.
 
     Attributes:
-        seconds: of the whole run; None where nothing is known.
-        left: seconds of it that are still to be computed.
+        seconds: of the whole run; of packed ones, its share of their process's; None where nothing is known.
+        left: seconds of those that are still to be computed.
         checkpoint: seconds between two checkpoints.
         how: in words; of None, why.
     """
@@ -57,41 +59,63 @@ class Estimator:
         self._known_rates: dict[tuple[str, bool, int], Rates | None] = {}
         self._calibration = functools.cache(_calibration)
 
-    def estimate(self, node: Node) -> Estimate:
-        """How long the run takes on what its sweep gives it."""
+    def estimate(self, node: Node, together: int = 1) -> Estimate:
+        """How long the run takes on what its sweep gives it.
+
+        Args:
+            node: the run.
+            together: runs that one process trains as one batched network, this one included.
+        """
         spec = node.spec
         if missing := self.known.unknown(spec):
             return Estimate(None, 0.0, 0.0, f"unknown: nothing is known of the data set {' and '.join(missing)} yet")
-        seconds, how = self._from_runs(node) or self._from_flops(node)
+        seconds, how = self._from_runs(node, together) or self._as_alone(node, together)
         if seconds is None:
             return Estimate(None, 0.0, 0.0, how)
         steps, an_epoch = training_steps(spec, self._info(spec).train)
         left = seconds * (1 - min(node.step, steps) / steps)
-        epoch = seconds * an_epoch / steps
+        epoch = together * seconds * an_epoch / steps
         checkpoint = between_checkpoints(spec, epoch=epoch, epoch_steps=an_epoch, size=self._size(spec))
         return Estimate(seconds, left, checkpoint, how)
 
-    def _from_runs(self, node: Node) -> tuple[float, str] | None:
+    def best_pack(self, node: Node) -> int | None:
+        """As many together as ``launch.pack: auto`` found to be best for runs of its shape; None: it measured none."""
+        return max((run.best_pack for run in self._alike(node) if run.best_pack is not None), default=None)
+
+    def _alike(self, node: Node) -> list[Measured]:
+        """Measured runs of its shape on such a device."""
         kind = "gpu" if node.launch.gpus else "cpu"
-        runs = [
+        return [
             run
             for run in self.measured.get(shape(node.spec), ())
             if run.kind == kind and (kind == "gpu" or run.threads == node.launch.cpus)
         ]
+
+    def _as_alone(self, node: Node, together: int) -> tuple[float | None, str]:
+        """Packed runs take as long as one after the other, where nothing else is known."""
+        seconds, how = (self._from_runs(node, 1) if together > 1 else None) or self._from_flops(node)
+        return seconds, how if seconds is None or together == 1 else f"{how}, {ALONE}"
+
+    def _from_runs(self, node: Node, together: int) -> tuple[float, str] | None:
+        runs = [run for run in self._alike(node) if (run.pack > 1) == (together > 1)]
+        runs = [run for run in runs if run.pack == together] or runs
         if not runs:
             return None
         workers, images = node.launch.workers, self._info(node.spec).train
         length = _length(node.spec, images)
-        together = [run for run in runs if run.workers == workers]
-        alike = [run for run in together or runs if _length(run.spec, images) == length]
-        asked = alike or together or runs
-        seconds = [run.seconds for run in asked]
-        if not (together and alike):
+        as_many = [run for run in runs if run.workers == workers]
+        alike = [run for run in as_many or runs if _length(run.spec, images) == length]
+        asked = alike or as_many or runs
+        seconds = [run.seconds / run.pack for run in asked]
+        if not (as_many and alike):
             rates = self._rates(node)
             own = self._seconds(node.spec, rates, workers)
-            seconds = [run.seconds * own / self._seconds(run.spec, rates, run.workers) for run in asked]
+            scales = [own / self._seconds(run.spec, rates, run.workers) for run in asked]
+            seconds = [one * scale for one, scale in zip(seconds, scales, strict=True)]
         how = f"measured from {_many(len(asked), 'run')}" + ("" if alike else " of another length, scaled")
-        if not together:
+        if together > 1:
+            how += f", {' or '.join(str(pack) for pack in sorted({run.pack for run in asked}))} to a process"
+        if not as_many:
             how += f", scaled to {_many(workers, 'worker')}: {ASSUMED}"
         elif workers > 1:
             how += f" on {workers} workers"
