@@ -13,8 +13,11 @@ from rt_scale.launch import plan as module
 from rt_scale.launch import planned as planned_module
 from rt_scale.launch.plan_budget import check_budget
 from rt_scale.launch.plan_queue import build_queue
+from rt_scale.launch.search import Search
+from rt_scale.launch.stopped import StoppedRun, StoppedRuns
 from rt_scale.spec.errors import InputError
 from rt_scale.store.store import Store
+from tests.unit.launch.exploring import METRIC
 from tests.unit.launch.planning import BASE, HOUR, RESTART, every_run_takes, finish, go, sheet, sweeps
 
 
@@ -70,6 +73,26 @@ def test_the_newest_checkpoint_of_a_partial_run_is_found(store: Store) -> None:
             run_dir.save_checkpoint(step, lambda folder: (folder / "weights").touch())
     (node,) = build_queue(given, store)
     assert (node.state, node.wanted, node.step) == ("partial", True, 6)
+
+
+def test_runs_that_a_rule_ended_are_not_gone_on_with(store: Store) -> None:
+    explore = {"metric": METRIC, "mode": "max", "stop": {"asha": {"grace": "1ep"}}}
+    given = sweeps({"base": {**BASE, "probe": {"every": "1ep"}}, "explore": explore, "seeds": 3})
+    (sweep, points), *_ = given
+    assert sweep.explore is not None
+    StoppedRuns(sweep.explore, store.sweep(sweep.name)).record(points[1].spec.name, StoppedRun(5, 0.1, "because"))
+    plan = go(given, store)
+    assert (plan.nodes, plan.ended, plan.to_compute, plan.runs) == (3, 1, 2, {"missing": 3})
+
+
+def test_of_a_search_what_it_sampled_is_planned_and_the_rest_is_told(store: Store) -> None:
+    explore = {"metric": METRIC, "mode": "max", "search": {"optuna": {"runs": 5}}, "space": {"student.alpha": [0.2, 1]}}
+    given = sweeps({"explore": explore})
+    plan = go(given, store)
+    assert (plan.nodes, plan.to_compute, plan.to_sample) == (0, 0, 5)
+    assert Search(given[0][0], store).next() is not None
+    plan = go(given, store)
+    assert (plan.nodes, plan.to_compute, plan.to_sample) == (1, 1, 4)
 
 
 def test_nothing_left_needs_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from rt_scale.launch import cluster
 from rt_scale.launch.conditions import Conditions
-from rt_scale.launch.plan_budget import check_budget, prices_for, refuse_over_budget
+from rt_scale.launch.costs import amount_text
+from rt_scale.launch.plan_budget import check_budget, conditions_of, prices_for, refuse_over_budget
+from rt_scale.launch.wanted import Where
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
+from tests.unit.launch.exploring import METRIC
 from tests.unit.launch.planning import HOUR, every_run_takes, finish, go, sheet, sweeps
 
 
@@ -88,3 +95,56 @@ def test_a_budget_that_cannot_be_compared_is_refused(store: Store, monkeypatch: 
     assert (plan.unknown, plan.undisturbed, plan.costs) == (2, None, [])
     with pytest.raises(InputError, match="2 of 2 runs have no estimate"):
         check_budget(plan, 1e9)
+
+
+def test_sums_that_differ_little_are_told_apart(store: Store) -> None:
+    made = go(sweeps({"seeds": 8}), store, cpus=2, prices=sheet({"on_demand": 0.0011}))
+    with pytest.raises(InputError, match=r"above the budget of 0\.0043 EUR.* is 0\.0044 EUR"):
+        check_budget(made, 0.0043)
+    with pytest.raises(InputError, match=r"above the budget of 0\.00 EUR.* is 12\.00 EUR"):
+        check_budget(go(sweeps({"seeds": 8}), store, cpus=2, prices=sheet({})), 0)
+    told = [amount_text(amount, "EUR") for amount in (0, 0.0044, 0.0999, 0.1, 1234.5)]
+    assert told == ["0.00 EUR", "0.0044 EUR", "0.1 EUR", "0.10 EUR", "1,234.50 EUR"]
+
+
+def test_runs_that_a_search_will_sample_have_no_budget(store: Store, tmp_path: Path) -> None:
+    explore = {"metric": METRIC, "mode": "max", "search": {"optuna": {"runs": 4}}, "space": {"student.alpha": [0.5]}}
+    given, conditions = sweeps({"explore": explore}), Conditions(prices=sheet({}))
+    with pytest.raises(InputError, match="4 runs will be sampled as others end"):
+        refuse_over_budget(given, 1e9, store, tmp_path / "data", conditions)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1:6379", "auto", None])
+def test_on_a_cluster_it_is_planned_for_what_that_has(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None
+) -> None:
+    asked: list[str | None] = []
+
+    @contextmanager
+    def connect(given: str | None) -> Iterator[cluster.Cluster]:
+        asked.append(given)
+        yield cluster.Cluster("10.0.0.1:6379", local=True)
+
+    nodes = [{"Alive": True, "NodeManagerAddress": "10.0.0.1", "Resources": {"CPU": 4}}] * 2
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(cluster, "connect", connect)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    where = Where(store, tmp_path / "data", address=address, concurrency=7)
+    found = conditions_of(where, [LaunchSpec(cpus=4)], sheet({}))
+    alone = address is None
+    assert (asked, found.there) == (([], None) if alone else ([address], {"gpu": 0, "cpu": 8}))
+    assert (found.prices, found.concurrency) == (sheet({}), 7)
+    if not alone:
+        with pytest.raises(InputError, match="no node of this machine can ever give"):
+            conditions_of(where, [LaunchSpec(), LaunchSpec(cpus=5)], sheet({}))
+        told = refuse_over_budget(sweeps({"seeds": 2}), 9.0, store, tmp_path / "data", found)
+        assert told.endswith("1 x a (its cores and GPUs taken to be as fast as those here).")
+
+
+def test_of_a_cluster_no_more_is_paid_than_runs_can_use(store: Store) -> None:
+    given = sweeps({"seeds": 3, "launch": {"cpus": 2}})
+    plans = [go(given, store, there={"gpu": 0, "cpu": cores}, prices=sheet({})) for cores in (4, 64)]
+    assert [(plan.capacity, plan.costs[0].machines) for plan in plans] == [({"cpu": 4}, 2), ({"cpu": 6}, 3)]
+    on_gpus = sweeps({"seeds": 3, "launch": {"gpus": 0.5}})
+    assert go(on_gpus, store, there={"gpu": 8, "cpu": 64}).capacity == {"gpu": 2}
+    assert go(given, store, there={"gpu": 0, "cpu": 4}, cpus=6).capacity == {"cpu": 6}
