@@ -57,9 +57,7 @@ def _show_runs(made: Plan) -> None:
     if made.ended:
         _say(f"{_many(made.ended, 'run')} ended early by a rule: not gone on with.")
     if made.to_sample:
-        _say(
-            f"{_many(made.to_sample, 'run')} to be sampled while others run: nothing is known of them, no sum has them."
-        )
+        _say(f"{_many(made.to_sample, 'run')} to be sampled while others run: in no sum, as nothing is known of them.")
     for name, command in made.missing_data.items():
         _say(f"The data set '{name}' is not prepared: {command}")
 
