@@ -66,7 +66,7 @@ def plan_runs(todo: Sequence[Node], known: KnownData, store: Store, conditions: 
 
     def planned(node: Node, together: int) -> Planned:
         auto = node.launch.pack == "auto" and not unpackable(node.spec)
-        undecided = auto and together == 1 and estimator.best_pack(node) is None
+        undecided = auto and estimator.best_pack(node) is None
         return Planned(node, estimator.estimate(node, together), _loader(node, known, free), undecided)
 
     processes = by_process(todo, size, conditions.slots)

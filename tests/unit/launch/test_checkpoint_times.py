@@ -55,6 +55,7 @@ def test_the_size_is_that_of_the_files(tmp_path: Path, changes: dict[str, Any]) 
         (None, 12.0, 0, 36.0),  # 30 s between two, at ends of epochs
         (None, 40.0, 0, 40.0),
         (None, 0.01, 0, 1.0),  # the end of the run is one
+        (None, 0.01, 10.0, 1.0),
         ("2ep", 12.0, 0, 24.0),  # whenever it is probed
         ("5ep", 12.0, 0, 36.0),
         ("2ep", 1.0, 10.0, 10.0),  # 10 s of writing at that rate

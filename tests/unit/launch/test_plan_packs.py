@@ -130,6 +130,12 @@ def test_runs_at_a_time_count_every_run_of_a_pack(store: Store, most: int | None
     assert (plan.processes, plan.undisturbed.makespan) == (processes, hours * HOUR)
 
 
+def test_runs_at_a_time_are_as_many_where_they_are_interrupted(store: Store) -> None:
+    plan = go(sweeps(ALPHAS), store, cpus=4, concurrency=1, rate=0.01)
+    assert plan.interrupted is not None
+    assert plan.interrupted.makespan >= 6 * HOUR
+
+
 def test_what_will_be_measured_is_counted_as_runs_alone_or_as_it_was(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
