@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rt_scale.spec.sweep import SweepSpec
     from rt_scale.store.store import Store
 PIPE_WIDTH = 240
 
@@ -32,6 +34,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PriceOption = Annotated[Path | None, typer.Option("--price", help="A price sheet, e.g. cluster/prices.yaml, edited.")]
 YesOption = Annotated[
     bool, typer.Option("--yes", help="Mean it: a grid of more than 10,000 runs, a sweep in place of another.")
+]
+ConcurrencyOption = Annotated[int | None, typer.Option(min=1, help="Runs at a time, at most.")]
+PackOption = Annotated[
+    str | None, typer.Option(help="Runs trained as one batched network: a number, or auto; for launch.pack.")
 ]
 BestOption = Annotated[bool, typer.Option("--best", help="The student's best epoch instead of its last.")]
 
@@ -57,6 +63,17 @@ def find_data_dir(given: Path | None) -> Path:
     from rt_scale.data.places import default_data_dir
 
     return default_data_dir(given)
+
+
+def with_launch(sweep: SweepSpec, given: Mapping[str, Any]) -> SweepSpec:
+    """``sweep`` with the fields ``given`` in place of those of its launch section (InputError)."""
+    from rt_scale.spec.document import build
+    from rt_scale.spec.sweep import LaunchSpec
+
+    if not given:
+        return sweep
+    section = build(LaunchSpec, {**sweep.launch.model_dump(), **given}, "the command line")
+    return sweep.model_copy(update={"launch": section})
 
 
 def print_table(titles: list[str], rows: list[tuple[str, ...]]) -> None:

@@ -13,14 +13,17 @@ import typer
 
 from rt_scale.cli.options import (
     BestOption,
+    ConcurrencyOption,
     DataOption,
     DeviceOption,
+    PackOption,
     PriceOption,
     SetOption,
     StoreOption,
     YesOption,
     find_data_dir,
     open_store,
+    with_launch,
 )
 from rt_scale.cli.reporting import print_report
 
@@ -44,7 +47,7 @@ def sweep(
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster: host:port, or auto (RAY_ADDRESS, else a Ray of its own).")
     ] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Runs at a time, at most.")] = None,
+    concurrency: ConcurrencyOption = None,
     cpus: Annotated[int | None, typer.Option(help="CPU cores a worker, in place of launch.cpus.")] = None,
     gpus: Annotated[float | None, typer.Option(help="GPUs a worker, in place of launch.gpus.")] = None,
     accelerator: Annotated[str | None, typer.Option(help="Type of GPU, in place of launch.accelerator.")] = None,
@@ -52,9 +55,7 @@ def sweep(
     compile_students: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="Compile the students' passes; for launch.compile.")
     ] = None,
-    pack: Annotated[
-        str | None, typer.Option(help="Runs trained as one batched network: a number, or auto; for launch.pack.")
-    ] = None,
+    pack: PackOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try runs again that failed before.")] = False,
     budget: Annotated[
         float | None, typer.Option(min=0, help="Start nothing where the plan costs more; see rt-scale plan.")
@@ -89,11 +90,11 @@ def sweep(
 
 
 def _check_budget(sweeps: list[Sweep], budget: float, prices: PriceSheet | None, where: Where) -> None:
-    from rt_scale.launch.conditions import Conditions
-    from rt_scale.launch.plan_budget import refuse_over_budget
+    from rt_scale.launch.plan_budget import conditions_of, refuse_over_budget
 
     pairs = [(each.spec, each.points) for each in sweeps]
-    refuse_over_budget(pairs, budget, where.store, where.data_dir, Conditions(prices=prices))
+    conditions = conditions_of(where, dict.fromkeys(each.spec.launch for each in sweeps), prices)
+    print(refuse_over_budget(pairs, budget, where.store, where.data_dir, conditions))
 
 
 def load_files(
@@ -145,16 +146,11 @@ def run_loaded(sweeps: Sequence[Sweep], where: Where, best: bool = False) -> lis
 
 
 def _load(file: Path, overrides: list[str], launch: Mapping[str, Any], yes: bool) -> Sweep:
-    from rt_scale.spec.document import build
-    from rt_scale.spec.sweep import GRID_LIMIT, LaunchSpec, as_run, load_sweep
+    from rt_scale.launch.wanted import Sweep
+    from rt_scale.spec.sweep import GRID_LIMIT, as_run, load_sweep
 
     spec, points = load_sweep(file, overrides, None if yes else GRID_LIMIT)
-    from rt_scale.launch.wanted import Sweep
-
-    if launch:
-        section = build(LaunchSpec, {**spec.launch.model_dump(), **launch}, "the command line")
-        spec = spec.model_copy(update={"launch": section})
-    return Sweep(spec, points, as_run(file, overrides))
+    return Sweep(with_launch(spec, launch), points, as_run(file, overrides))
 
 
 def _terminal(log: Path) -> Any:

@@ -90,7 +90,8 @@ class Calibration:
             traffic, call = self._rest(precision)
             # Of what the work has none of, any rate will do.
             found = {kind: self._operation(operation, precision) for kind, operation in work.largest.items()}
-        where = f"{self.device}" + ("" if self.device.type == "cuda" else f", {self.threads} threads")
+        cores = f", {self.threads} thread{'s' * (self.threads > 1)}"
+        where = f"{self.device}" + ("" if self.device.type == "cuda" else cores)
         return Rates(
             found.get("convolution", traffic),
             found.get("product", traffic),

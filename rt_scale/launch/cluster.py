@@ -14,8 +14,10 @@ from typing import Any
 
 from rt_scale.data.machine import allowed_cores
 from rt_scale.launch import token
+from rt_scale.launch.queue_simulation import Kind
 from rt_scale.launch.reach import reach
 from rt_scale.launch.resources import (
+    MOST,
     SHARE,
     Node,
     bundle,
@@ -91,6 +93,15 @@ class Cluster:
         """How many runs the cluster holds together, each with all of its workers."""
         nodes = self._ever()
         return fits_at_once(launch, nodes) if nodes else max(UNSEEN, fits_at_once(launch, self.nodes()))
+
+    def has(self) -> dict[Kind, float]:
+        """GPUs and CPUs of all nodes there can be, as far as that is known."""
+        nodes = self._ever() or self.nodes()
+        counted = [(node.resources, min(node.count, MOST)) for node in nodes]
+        return {
+            "gpu": sum(count * has.get("GPU", 0) for has, count in counted),
+            "cpu": sum(count * has.get("CPU", 0) for has, count in counted),
+        }
 
     def trial_resources(self, launch: LaunchSpec) -> dict[str, float]:
         """The one bundle of a trial: what its run takes, or next to nothing where its workers are elsewhere."""

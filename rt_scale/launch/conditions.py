@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from rt_scale.launch.prices import PriceSheet
-from rt_scale.launch.queue_simulation import Kind
-from rt_scale.spec.sweep import Point, SweepSpec
+from rt_scale.launch.queue_simulation import ROUNDING, Kind, Task
+from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec
 
 Sweeps = Sequence[tuple[SweepSpec, Sequence[Point]]]
 
@@ -22,6 +23,8 @@ class Conditions:
         rate: interruptions an hour of a running run.
         prices: of machines.
         teraflops: of a device that is not here, assumed; None: measured.
+        concurrency: runs at a time, at most; None: any number.
+        there: what a cluster has that is asked for neither by ``gpus`` nor ``cpus``; None: it is this machine.
     """
 
     gpus: int | None = None
@@ -29,6 +32,8 @@ class Conditions:
     rate: float = 0.0
     prices: PriceSheet | None = None
     teraflops: float | None = None
+    concurrency: int | None = None
+    there: Mapping[Kind, float] | None = None
 
     def launched(self, sweeps: Sweeps) -> Sweeps:
         """The sweeps; those that ask for no GPU with one a run, where ``gpus`` says that there are some."""
@@ -42,12 +47,31 @@ class Conditions:
 
     def capacity(self, kinds: Collection[Kind]) -> dict[Kind, float]:
         """How many GPUs and cores there are at once, of the ``kinds`` that are needed."""
-        there: dict[Kind, float] = {}
-        if "gpu" in kinds:
-            there["gpu"] = self.gpus or _gpus_here()
-        if "cpu" in kinds:
-            there["cpu"] = self.cpus or _cores_here()
-        return there
+        asked: dict[Kind, float | None] = {"gpu": self.gpus, "cpu": self.cpus}
+        return {kind: asked[kind] or self._has(kind) for kind in asked if kind in kinds}
+
+    def capacity_for(self, tasks: Sequence[Task]) -> dict[Kind, float]:
+        """The same for ``tasks``; of a cluster, what they can use, since nobody rents the rest for them."""
+        capacity = self.capacity({task.kind for task in tasks})
+        if self.there is None:
+            return capacity
+        used = {kind: sum(task.units for task in tasks if task.kind == kind) for kind in capacity}
+        return {kind: min(amount, math.ceil(used[kind])) for kind, amount in capacity.items()}
+
+    def _has(self, kind: Kind) -> float:
+        if self.there is not None:
+            return self.there[kind]
+        return _gpus_here() if kind == "gpu" else _cores_here()
+
+    def slots(self, launch: LaunchSpec) -> int:
+        """How many processes of runs of that section there are at once, at least 1."""
+        kind, units = occupied(launch)
+        return max(1, int(self.capacity({kind})[kind] / units + ROUNDING))
+
+
+def occupied(launch: LaunchSpec) -> tuple[Kind, float]:
+    """What a run takes with all of its workers, and how many of that."""
+    return "gpu" if launch.gpus else "cpu", (launch.gpus or launch.cpus) * launch.workers
 
 
 def _gpus_here() -> int:

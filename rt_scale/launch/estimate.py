@@ -1,9 +1,16 @@
-"""How long a run takes: from runs of its shape where there are any, else from its FLOPs."""
+"""How long a run takes: from runs of its shape where there are any, else from its FLOPs.
+
+Every run is counted with its own probes of input and teacher and its own teacher's features, though runs with one
+teacher and the same data share them (``experiments.constants``). All of these are 0.2 to 3 % of the paper's sweeps and
+1 to 15 % of the small ones, and what sharing saves is 7 % at most (``sweeps/small/fig3.yaml``; five runs of 2 epochs:
+26 %, benchmarks/results/2026-11-21/cpu.md): less than counted FLOPs are wrong by, and runs that were measured had it.
+The student's pass is counted as it is issued from Python; CUDA graphs and compiling save the part of that which the
+GPU waits for (``experiments.student_pass``).
+"""
 
 from __future__ import annotations
 
 import functools
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +18,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from rt_scale.data.info import DataInfo
-from rt_scale.experiments.settings import Settings
 from rt_scale.launch.calibration import Calibration, Rates, assumed
+from rt_scale.launch.checkpoint_times import between_checkpoints, checkpoint_bytes
 from rt_scale.launch.known_data import KnownData
 from rt_scale.launch.measured import Measured, shape
 from rt_scale.launch.plan_queue import Node, evaluations, training_steps
@@ -21,6 +28,8 @@ from rt_scale.spec.run import RunSpec
 
 ASSUMED = f"several are assumed to share steps and embeddings at {EFFICIENCY:.0%} of ideal speed (Goyal et al. 2017)"
 """What is said of a time that was scaled to several workers."""
+ALONE = "as runs alone: no packed one was measured"
+"""What is said of the time of packed runs that is known of others alone."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +37,8 @@ class Estimate:
     """How long a run takes, and how that is known.
 
     Attributes:
-        seconds: of the whole run; None where nothing is known.
-        left: seconds of it that are still to be computed.
+        seconds: of the whole run; of packed ones, its share of their process's; None where nothing is known.
+        left: seconds of those that are still to be computed.
         checkpoint: seconds between two checkpoints.
         how: in words; of None, why.
     """
@@ -54,42 +63,67 @@ class Estimator:
         self.known = known
         self.teraflops = teraflops
         self._works: dict[str, RunWork] = {}
+        self._sizes: dict[str, int] = {}
         self._known_rates: dict[tuple[str, bool, int], Rates | None] = {}
         self._calibration = functools.cache(_calibration)
 
-    def estimate(self, node: Node) -> Estimate:
-        """How long the run takes on what its sweep gives it."""
+    def estimate(self, node: Node, together: int = 1) -> Estimate:
+        """How long the run takes on what its sweep gives it.
+
+        Args:
+            node: the run.
+            together: runs that one process trains as one batched network, this one included.
+        """
         spec = node.spec
         if missing := self.known.unknown(spec):
             return Estimate(None, 0.0, 0.0, f"unknown: nothing is known of the data set {' and '.join(missing)} yet")
-        seconds, how = self._from_runs(node) or self._from_flops(node)
+        seconds, how = self._from_runs(node, together) or self._as_alone(node, together)
         if seconds is None:
             return Estimate(None, 0.0, 0.0, how)
         steps, an_epoch = training_steps(spec, self._info(spec).train)
         left = seconds * (1 - min(node.step, steps) / steps)
-        return Estimate(seconds, left, _between_checkpoints(spec, seconds * an_epoch / steps), how)
+        epoch = together * seconds * an_epoch / steps
+        checkpoint = between_checkpoints(spec, epoch=epoch, epoch_steps=an_epoch, size=self._size(spec))
+        return Estimate(seconds, left, checkpoint, how)
 
-    def _from_runs(self, node: Node) -> tuple[float, str] | None:
+    def best_pack(self, node: Node) -> int | None:
+        """As many together as ``launch.pack: auto`` found to be best for runs of its shape; None: it measured none."""
+        return max((run.best_pack for run in self._alike(node) if run.best_pack is not None), default=None)
+
+    def _alike(self, node: Node) -> list[Measured]:
+        """Measured runs of its shape on such a device."""
         kind = "gpu" if node.launch.gpus else "cpu"
-        runs = [
+        return [
             run
             for run in self.measured.get(shape(node.spec), ())
             if run.kind == kind and (kind == "gpu" or run.threads == node.launch.cpus)
         ]
+
+    def _as_alone(self, node: Node, together: int) -> tuple[float | None, str]:
+        """Packed runs take as long as one after the other, where nothing else is known."""
+        seconds, how = (self._from_runs(node, 1) if together > 1 else None) or self._from_flops(node)
+        return seconds, how if seconds is None or together == 1 else f"{how}, {ALONE}"
+
+    def _from_runs(self, node: Node, together: int) -> tuple[float, str] | None:
+        runs = [run for run in self._alike(node) if (run.pack > 1) == (together > 1)]
+        runs = [run for run in runs if run.pack == together] or runs
         if not runs:
             return None
         workers, images = node.launch.workers, self._info(node.spec).train
         length = _length(node.spec, images)
-        together = [run for run in runs if run.workers == workers]
-        alike = [run for run in together or runs if _length(run.spec, images) == length]
-        asked = alike or together or runs
-        seconds = [run.seconds for run in asked]
-        if not (together and alike):
+        as_many = [run for run in runs if run.workers == workers]
+        alike = [run for run in as_many or runs if _length(run.spec, images) == length]
+        asked = alike or as_many or runs
+        seconds = [run.seconds / run.pack for run in asked]
+        if not (as_many and alike):
             rates = self._rates(node)
             own = self._seconds(node.spec, rates, workers)
-            seconds = [run.seconds * own / self._seconds(run.spec, rates, run.workers) for run in asked]
+            scales = [own / self._seconds(run.spec, rates, run.workers) for run in asked]
+            seconds = [one * scale for one, scale in zip(seconds, scales, strict=True)]
         how = f"measured from {_many(len(asked), 'run')}" + ("" if alike else " of another length, scaled")
-        if not together:
+        if together > 1:
+            how += f", {' or '.join(str(pack) for pack in sorted({run.pack for run in asked}))} to a process"
+        if not as_many:
             how += f", scaled to {_many(workers, 'worker')}: {ASSUMED}"
         elif workers > 1:
             how += f" on {workers} workers"
@@ -124,6 +158,13 @@ class Estimator:
         known = self._works[key]
         return replace(known, steps=steps, steps_per_epoch=an_epoch, evaluations=evaluations(spec, info.train))
 
+    def _size(self, spec: RunSpec) -> int:
+        """Bytes of a checkpoint, counted once for all runs of a shape."""
+        key = shape(spec)
+        if key not in self._sizes:
+            self._sizes[key] = checkpoint_bytes(spec, self._info(spec))
+        return self._sizes[key]
+
     def _info(self, spec: RunSpec) -> DataInfo:
         info = self.known.main(spec)
         assert info is not None, "asked for before it was known"
@@ -142,17 +183,3 @@ def _length(spec: RunSpec, images: int) -> tuple[int, int]:
 
 def _many(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
-
-
-def _between_checkpoints(spec: RunSpec, epoch: float) -> float:
-    """Seconds between checkpoints: at ends of epochs, as often as settings say, and whenever it is probed there.
-
-    Args:
-        spec: the run.
-        epoch: seconds of an epoch.
-    """
-    epochs = max(1, math.ceil(Settings.checkpoint_seconds / epoch)) if epoch else 1
-    every = spec.probe.every
-    if every and every.endswith("ep"):
-        epochs = min(epochs, int(every.removesuffix("ep")))
-    return epochs * epoch

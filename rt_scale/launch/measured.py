@@ -59,6 +59,8 @@ class Measured:
         threads: CPU threads that it computed with; of several workers, each.
         workers: processes that computed it together.
         device: name of the device.
+        pack: runs that one process trained as one batched network, this one included; ``seconds`` are those of all.
+        best_pack: as many as ``launch.pack: auto`` found to be best; None where it did not measure.
     """
 
     spec: RunSpec
@@ -67,6 +69,8 @@ class Measured:
     threads: int
     workers: int
     device: str
+    pack: int = 1
+    best_pack: int | None = None
 
 
 def measured_runs(store: Store, shapes: Collection[str]) -> dict[str, list[Measured]]:
@@ -80,8 +84,6 @@ def measured_runs(store: Store, shapes: Collection[str]) -> dict[str, list[Measu
             if result is None or environment is None:
                 continue
             spec = RunSpec.model_validate(run_dir.spec())
-            if environment["execution"].get("pack", 1) > 1:
-                continue  # what it took says nothing of a run alone
             record = _record(spec, result, environment)
         except (ValidationError, ValueError, KeyError, TypeError, IndexError, OSError):
             continue  # of another version, or half removed
@@ -93,6 +95,15 @@ def measured_runs(store: Store, shapes: Collection[str]) -> dict[str, list[Measu
 def _record(spec: RunSpec, result: dict[str, Any], environment: dict[str, Any]) -> Measured:
     execution = environment["execution"]
     kind = "cpu" if execution["device"] == "cpu" else "gpu"
-    device = environment["attempts"][-1]["device"]
-    workers = int(execution.get("workers", 1))  # not recorded before runs could have several
-    return Measured(spec, float(result["seconds"]), kind, int(execution["threads"]), workers, str(device))
+    attempt = environment["attempts"][-1]
+    packing = attempt.get("packing", {})
+    return Measured(
+        spec,
+        float(result["seconds"]),
+        kind,
+        int(execution["threads"]),
+        int(execution.get("workers", 1)),  # not recorded before runs could have several
+        str(attempt["device"]),
+        int(execution.get("pack", 1)),
+        int(packing["size"]) if packing.get("seconds") else None,
+    )

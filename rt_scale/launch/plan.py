@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rt_scale.launch.conditions import Conditions
+from rt_scale.launch.costs import Cost, costs_of
 from rt_scale.launch.known_data import known_data
 from rt_scale.launch.plan_queue import build_queue
-from rt_scale.launch.prices import PriceSheet
+from rt_scale.launch.preflight import refuse_packed
 from rt_scale.launch.queue_simulation import Kind, Simulated, Task, simulate
+from rt_scale.launch.search import known_points, to_be_sampled
+from rt_scale.launch.stopped import ended_early
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.seeding import stream
 from rt_scale.spec.sweep import Point, SweepSpec
 from rt_scale.store.store import Store
 
 if TYPE_CHECKING:
-    from rt_scale.launch.planned import Planned
+    from rt_scale.launch.planned import Planned, Process
 
 DRAWS = 21
 """Simulations with interruptions; the middle one is told."""
@@ -51,36 +54,20 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What the queue costs on one kind of machine.
-
-    Attributes:
-        name: of the machine.
-        machines: how many hold the slots that were planned for.
-        on_demand: until the last run is done, undisturbed.
-        spot: the same with the planned interruptions; None where it is not offered.
-        currency: of both.
-        known: source and date of the price.
-    """
-
-    name: str
-    machines: int
-    on_demand: float
-    spot: float | None
-    currency: str
-    known: str
-
-
-@dataclass(frozen=True)
 class Plan:
     """What is to come.
 
     Attributes:
         runs: state -> runs that the sweep files name, each once.
         nodes: those, and the runs that they start from.
+        ended: of the runs, those that their sweep's rule ended early; they are not gone on with.
         to_compute: nodes that there is something to compute of.
+        to_sample: runs that searches will sample; nothing is known of them, and they are in no other number.
         groups: of those to compute.
         unknown: how many of those have no estimate; they are in no sum.
+        processes: that compute all of those: runs that are packed share one.
+        packed: runs that do.
+        undecided: how many will be packed, or not, as is measured when they start; they are planned as runs alone.
         gpu_hours: of computing on GPUs that is left.
         core_hours: of computing on CPU cores that is left.
         capacity: ``gpu`` and ``cpu`` -> how many there are at once.
@@ -94,9 +81,14 @@ class Plan:
 
     runs: Mapping[str, int]
     nodes: int
+    ended: int
     to_compute: int
+    to_sample: int
     groups: Sequence[Group]
     unknown: int
+    processes: int
+    packed: int
+    undecided: int
     gpu_hours: float
     core_hours: float
     capacity: Mapping[Kind, float]
@@ -124,27 +116,39 @@ def make_plan(
         conditions: machines, prices and interruptions.
 
     Raises:
-        InputError: a damaged data set, resources that were not planned for, a rate at which no run ends.
+        InputError: a damaged data set, resources that were not planned for, a rate at which no run ends, runs packed
+            that explore.
     """
-    nodes = build_queue(conditions.launched(sweeps), store)
+    for sweep, _ in sweeps:
+        refuse_packed(sweep)
+    over = ended_early([sweep for sweep, _ in sweeps], store)
+    grown = [(sweep, known_points(sweep, points, store)) for sweep, points in conditions.launched(sweeps)]
+    nodes = build_queue(grown, store, over)
     todo = [node for node in nodes if node.wanted]
     known = known_data([node.spec for node in todo], data_dir)
-    planned: list[Planned] = []
+    processes: list[Process] = []
+    tasks: list[Task] = []
     if todo:
-        from rt_scale.launch.planned import plan_runs  # imports torch
+        from rt_scale.launch.planned import plan_runs, tasks_of  # imports torch
 
-        planned = plan_runs(todo, known, store, conditions.teraflops)
-    tasks = [each.task for each in planned if each.task is not None]
-    capacity = conditions.capacity({task.kind for task in tasks})
-    undisturbed = simulate(tasks, capacity) if tasks else None
-    outcomes = _outcomes(tasks, capacity, conditions.rate) if tasks and conditions.rate else []
+        processes = plan_runs(todo, known, store, conditions)
+        tasks = tasks_of(processes)
+    planned = [run for runs in processes for run in runs]
+    capacity = conditions.capacity_for(tasks)
+    undisturbed = simulate(tasks, capacity, concurrency=conditions.concurrency) if tasks else None
+    outcomes = _outcomes(tasks, capacity, conditions) if tasks and conditions.rate else []
     interrupted = outcomes[DRAWS // 2] if outcomes else None
     return Plan(
         runs=dict(Counter(node.state for node in nodes if node.asked)),
         nodes=len(nodes),
+        ended=sum(node.asked and node.spec.name in over for node in nodes),
         to_compute=len(todo),
+        to_sample=sum(to_be_sampled(sweep, store) for sweep, _ in sweeps),
         groups=_groups(planned),
-        unknown=len(todo) - len(tasks),
+        unknown=len(todo) - sum(task.runs for task in tasks),
+        processes=len(processes),
+        packed=sum(len(runs) for runs in processes if len(runs) > 1),
+        undecided=sum(run.undecided for run in planned),
         gpu_hours=_hours(tasks, "gpu"),
         core_hours=_hours(tasks, "cpu"),
         capacity=capacity,
@@ -152,7 +156,7 @@ def make_plan(
         rate=conditions.rate,
         interrupted=interrupted,
         slowest=outcomes[-1].makespan if outcomes else None,
-        costs=_costs(conditions.prices, capacity, undisturbed, interrupted) if undisturbed else [],
+        costs=costs_of(conditions.prices, capacity, undisturbed, interrupted) if undisturbed else [],
         missing_data=known.missing,
     )
 
@@ -161,10 +165,11 @@ def _hours(tasks: Sequence[Task], kind: Kind) -> float:
     return sum(task.seconds * task.units for task in tasks if task.kind == kind) / 3600
 
 
-def _outcomes(tasks: Sequence[Task], capacity: Mapping[Kind, float], rate: float) -> list[Simulated]:
+def _outcomes(tasks: Sequence[Task], capacity: Mapping[Kind, float], conditions: Conditions) -> list[Simulated]:
     """The quickest first."""
-    seeds = (stream("plan.interruptions", draw) for draw in range(DRAWS))
-    outcomes = [simulate(tasks, capacity, rate=rate, generator=np.random.default_rng(seed)) for seed in seeds]
+    generators = [np.random.default_rng(stream("plan.interruptions", draw)) for draw in range(DRAWS)]
+    rate, most = conditions.rate, conditions.concurrency
+    outcomes = [simulate(tasks, capacity, concurrency=most, rate=rate, generator=each) for each in generators]
     return sorted(outcomes, key=lambda outcome: outcome.makespan)
 
 
@@ -192,18 +197,3 @@ def _what(spec: RunSpec) -> str:
     samples = "" if spec.data.samples is None else f" ({spec.data.samples:,})"
     length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
     return f"{kind}{encoder.name}{width}{norm}, {spec.data.name}{samples}, {spec.projector.out_dim:,} outputs, {length}"
-
-
-def _costs(
-    sheet: PriceSheet | None, capacity: Mapping[Kind, float], undisturbed: Simulated, interrupted: Simulated | None
-) -> list[Cost]:
-    costs = []
-    for price in sheet.prices if sheet else ():
-        machines = price.machines(capacity.get("gpu", 0), capacity.get("cpu", 0))
-        if machines is None:
-            continue
-        on_demand = price.on_demand * machines * undisturbed.makespan / 3600
-        spot = price.spot and price.spot * machines * (interrupted or undisturbed).makespan / 3600
-        known = f"{price.source}, {price.date:%Y-%m-%d}"
-        costs.append(Cost(price.name, machines, on_demand, spot, price.currency, known))
-    return costs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from rt_scale.experiments.check import unfinished
@@ -35,12 +35,15 @@ class Node:
     step: int
 
 
-def build_queue(sweeps: Sequence[tuple[SweepSpec, Sequence[Point]]], store: Store) -> list[Node]:
+def build_queue(
+    sweeps: Sequence[tuple[SweepSpec, Sequence[Point]]], store: Store, over: Collection[str] = ()
+) -> list[Node]:
     """Every run of the sweeps and every run that one of them starts from, each once, none before what it needs.
 
     Args:
         sweeps: with their points.
         store: where runs are kept.
+        over: names of runs that are not gone on with, whatever their state.
     """
     launches: dict[str, LaunchSpec] = {}
     asked: dict[str, RunSpec] = {}
@@ -48,7 +51,8 @@ def build_queue(sweeps: Sequence[tuple[SweepSpec, Sequence[Point]]], store: Stor
         asked |= {point.spec.name: point.spec for point in points if point.spec.name not in asked}
         for spec in all_runs(point.spec for point in points):
             launches.setdefault(spec.name, sweep.launch)
-    wanted = {each.name for spec in asked.values() for each in unfinished(spec, store)}
+    open_ = [spec for spec in asked.values() if spec.name not in over]
+    wanted = {each.name for spec in open_ for each in unfinished(spec, store)}
     return [
         Node(spec, launches[spec.name], spec.name in asked, *_standing(spec, store, wanted))
         for spec in all_runs(asked.values())

@@ -1,9 +1,9 @@
-"""Every run that there is to compute: its estimate, its reader of images, and its place in the queue."""
+"""Every run that there is to compute: its process, its estimate, its reader of images, its place in the queue."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,13 +11,16 @@ import torch
 from rt_scale.data.ffcv import require_ffcv
 from rt_scale.experiments.loaders import Choice, choose_loader
 from rt_scale.experiments.settings import free_memory
+from rt_scale.launch.conditions import Conditions, occupied
 from rt_scale.launch.estimate import Estimate, Estimator
 from rt_scale.launch.known_data import KnownData
 from rt_scale.launch.measured import measured_runs, shape
+from rt_scale.launch.plan_packs import by_process
 from rt_scale.launch.plan_queue import Node
 from rt_scale.launch.queue_simulation import Task
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.packing import unpackable
 from rt_scale.store.store import Store
 
 UNKNOWN = "unknown"
@@ -30,44 +33,65 @@ class Planned(NamedTuple):
         node: the run.
         estimate: how long it takes.
         loader: what will read its training images, if it is started here.
-        task: as the simulation sees it; None without an estimate.
+        undecided: whether how many train together with it will be measured, and nobody knows yet.
     """
 
     node: Node
     estimate: Estimate
     loader: Choice
-    task: Task | None
+    undecided: bool
 
 
-def plan_runs(todo: Sequence[Node], known: KnownData, store: Store, teraflops: float | None) -> list[Planned]:
-    """Estimate every run.
+Process = list[Planned]
+"""Runs that one process computes: one, or those that it trains together."""
+
+
+def plan_runs(todo: Sequence[Node], known: KnownData, store: Store, conditions: Conditions) -> list[Process]:
+    """Share the runs out among processes, and estimate every one.
 
     Args:
         todo: the runs, none before what it starts from.
         known: their data sets.
         store: whose finished runs are asked first.
-        teraflops: as ``Conditions.teraflops``.
+        conditions: machines, and what is assumed of them.
     """
+    teraflops, most = conditions.teraflops, conditions.concurrency or len(todo)
     measured = {} if teraflops else measured_runs(store, {shape(node.spec) for node in todo})
     estimator = Estimator(measured, known, teraflops)
     free = functools.cache(free_memory)  # asked once: it changes all the time, and with it the reason that is told
-    planned = []
-    for node in todo:
-        estimate = estimator.estimate(node)
-        task = None if estimate.seconds is None else _task(node, estimate)
-        planned.append(Planned(node, estimate, _loader(node, known, free), task))
-    return planned
+
+    def size(node: Node) -> int:
+        asked = node.launch.pack
+        return min(most, (estimator.best_pack(node) or 1) if asked == "auto" else asked)
+
+    def planned(node: Node, together: int) -> Planned:
+        auto = node.launch.pack == "auto" and not unpackable(node.spec)
+        undecided = auto and estimator.best_pack(node) is None
+        return Planned(node, estimator.estimate(node, together), _loader(node, known, free), undecided)
+
+    processes = by_process(todo, size, conditions.slots)
+    return [[planned(node, len(nodes)) for node in nodes] for nodes in processes]
 
 
-def _task(node: Node, estimate: Estimate) -> Task:
-    launch = node.launch
+def tasks_of(processes: Sequence[Process]) -> list[Task]:
+    """What the simulation sees of them; nothing of runs without an estimate."""
+    known = [[run for run in runs if run.estimate.seconds is not None] for runs in processes]
+    of = {run.node.spec.name: runs[0].node.spec.name for runs in known for run in runs}
+    return [_task(runs, of) for runs in known if runs]
+
+
+def _task(runs: Process, of: Mapping[str, str]) -> Task:
+    """``of``: name of a run -> the task that it is part of."""
+    kind, units = occupied(runs[0].node.launch)
+    needed = [start.run.name for run in runs for start in run.node.spec.starts]
     return Task(
-        name=node.spec.name,
-        seconds=estimate.left,
-        kind="gpu" if launch.gpus else "cpu",
-        units=(launch.gpus or launch.cpus) * launch.workers,
-        after=tuple(start.run.name for start in node.spec.starts),
-        checkpoint=estimate.checkpoint,
+        name=of[runs[0].node.spec.name],
+        seconds=sum(run.estimate.left for run in runs),
+        kind=kind,
+        units=units,
+        after=tuple(dict.fromkeys(of[name] for name in needed if name in of)),
+        checkpoint=max(run.estimate.checkpoint for run in runs),
+        runs=len(runs),
     )
 
 

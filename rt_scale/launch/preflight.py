@@ -13,6 +13,7 @@ from rt_scale.launch.wanted import Sweep, Where
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.graph import all_runs
 from rt_scale.spec.grid import corner_points
+from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
 
 
@@ -72,13 +73,18 @@ def check_exploration(sweep: Sweep, where: Where) -> None:
     Raises:
         InputError: what does not go together, and what to do.
     """
+    refuse_packed(sweep.spec)
     if sweep.spec.explore is not None:
-        if sweep.spec.launch.pack != 1:
-            raise InputError(
-                f"Sweep '{sweep.spec.name}' has an explore section, whose runs end or are sampled one by one: they "
-                "cannot be packed. Leave launch.pack at 1."
-            )
         specs = [point.spec for point in corner_points(sweep.spec)]
         check_on_data(sweep.spec.explore, specs, known_data(specs, where.data_dir))
         if sweep.spec.explore.search is not None and where.alone:
             check_all(specs, where.data_dir)
+
+
+def refuse_packed(sweep: SweepSpec) -> None:
+    """Refuse packing where runs end or are sampled one by one (InputError)."""
+    if sweep.explore is not None and sweep.launch.pack != 1:
+        raise InputError(
+            f"Sweep '{sweep.name}' has an explore section, whose runs end or are sampled one by one: they cannot be "
+            "packed. Leave launch.pack at 1."
+        )

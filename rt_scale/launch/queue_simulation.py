@@ -25,15 +25,16 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Task:
-    """A run as the simulation sees it.
+    """A run, or runs that one process trains together, as the simulation sees them.
 
     Attributes:
-        name: of the run.
+        name: of the run; of several, of the first.
         seconds: that it takes undisturbed, > 0.
         kind: what it occupies: ``gpu`` or ``cpu``.
         units: how many of those, > 0; a fraction shares one GPU.
-        after: names of the runs that must be done first; those that are no task are done already.
+        after: names of the tasks that must be done first; those that there are none of are done already.
         checkpoint: seconds between two checkpoints, > 0.
+        runs: how many it is.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Task:
     units: float
     after: tuple[str, ...] = ()
     checkpoint: float = math.inf
+    runs: int = 1
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def simulate(
     tasks: Sequence[Task],
     capacity: Mapping[Kind, float],
     *,
+    concurrency: int | None = None,
     rate: float = 0.0,
     generator: np.random.Generator | None = None,
     replacement: float = REPLACEMENT,
@@ -73,8 +76,9 @@ def simulate(
     occupied comes back after ``replacement`` seconds.
 
     Args:
-        tasks: none before what it waits for.
+        tasks: in the order in which they are wanted.
         capacity: units of each kind.
+        concurrency: runs at a time, at most, as no task has more of; None: any number.
         rate: interruptions an hour of each running run (a Poisson process).
         generator: draws the interruptions; needed where ``rate`` is above 0.
         replacement: seconds that a machine which was taken away is missing for.
@@ -86,7 +90,7 @@ def simulate(
         raise ValueError("interruptions are drawn: give their generator")
     for task in tasks:
         _check(task, capacity, rate)
-    return _Queue(tasks, capacity, rate, generator, replacement).run()
+    return _Queue(tasks, capacity, concurrency, rate, generator, replacement).run()
 
 
 def _check(task: Task, capacity: Mapping[Kind, float], rate: float) -> None:
@@ -94,8 +98,8 @@ def _check(task: Task, capacity: Mapping[Kind, float], rate: float) -> None:
     if task.units > there:
         what, option = ("GPUs", "--gpus") if task.kind == "gpu" else ("CPU cores", "--cpus")
         raise InputError(
-            f"A run asks for {task.units:g} {what}, but the plan is for {there:g}. Give {option} at least "
-            f"{math.ceil(task.units)}, or lower launch.{task.kind}s in the sweep file."
+            f"A run asks for {task.units:g} {what}, but the plan is for {there:g}. Plan for at least "
+            f"{math.ceil(task.units)} (rt-scale plan {option}), or lower launch.{task.kind}s in the sweep file."
         )
     segment = min(task.checkpoint, task.seconds)
     if rate * segment / 3600 > HOPELESS:
@@ -105,6 +109,10 @@ def _check(task: Task, capacity: Mapping[Kind, float], rate: float) -> None:
         )
 
 
+def _asks(task: Task) -> tuple[Kind, float, int]:
+    return task.kind, task.units, task.runs
+
+
 class _Queue:
     """The state of one simulation; events are (time, order of issue, what happens, to which run)."""
 
@@ -112,19 +120,21 @@ class _Queue:
         self,
         tasks: Sequence[Task],
         capacity: Mapping[Kind, float],
+        concurrency: int | None,
         rate: float,
         generator: np.random.Generator | None,
         replacement: float,
     ) -> None:
         self.rate, self.generator, self.replacement = rate, generator, replacement
         self.free = dict(capacity)
+        self.room = math.inf if concurrency is None else concurrency
         self.tasks = list(tasks)
         self.rank = {task.name: position for position, task in enumerate(tasks)}
         self.left = [task.seconds for task in tasks]
         self.waits = [{self.rank[name] for name in task.after if name in self.rank} for task in tasks]
         self.needed_by: list[list[int]] = [[] for _ in tasks]
         # Runs that ask for the same wait in one heap, so that a long queue is not looked through at every event.
-        self.ready: dict[tuple[Kind, float], list[int]] = {(task.kind, task.units): [] for task in tasks}
+        self.ready: dict[tuple[Kind, float, int], list[int]] = {_asks(task): [] for task in tasks}
         self.events: list[tuple[float, int, Event, int]] = []
         self.issued, self.interruptions, self.lost = 0, 0, 0.0
         for rank, waits in enumerate(self.waits):
@@ -138,6 +148,8 @@ class _Queue:
         self._start(0.0)
         while self.events:
             now, _, event, rank = heapq.heappop(self.events)
+            if event != "replaced":
+                self.room += self.tasks[rank].runs
             if event == "interrupted":
                 self._wait(rank)
             else:
@@ -149,7 +161,7 @@ class _Queue:
         return Simulated(makespan, self.interruptions, self.lost)
 
     def _wait(self, rank: int) -> None:
-        heapq.heappush(self.ready[self.tasks[rank].kind, self.tasks[rank].units], rank)
+        heapq.heappush(self.ready[_asks(self.tasks[rank])], rank)
 
     def _release(self, rank: int) -> None:
         for other in self.needed_by[rank]:
@@ -161,12 +173,15 @@ class _Queue:
         """Start what fits, in the queue's order; what does not fit lets later ones pass."""
         while True:
             fitting = [
-                heap for (kind, units), heap in self.ready.items() if heap and units <= self.free[kind] + ROUNDING
+                heap
+                for (kind, units, runs), heap in self.ready.items()
+                if heap and units <= self.free[kind] + ROUNDING and runs <= self.room
             ]
             if not fitting:
                 return
             rank = heapq.heappop(min(fitting, key=lambda heap: heap[0]))
             self.free[self.tasks[rank].kind] -= self.tasks[rank].units
+            self.room -= self.tasks[rank].runs
             self._issue(now, rank)
 
     def _issue(self, now: float, rank: int) -> None:

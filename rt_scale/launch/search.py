@@ -28,6 +28,13 @@ def known_points(sweep: SweepSpec, points: Sequence[Point], store: Store) -> lis
     return [*points, *sampled_points(sweep, store)]
 
 
+def to_be_sampled(sweep: SweepSpec, store: Store) -> int:
+    """How many points its search has not sampled yet; of a plain grid none."""
+    if sweep.explore is None or sweep.explore.search is None:
+        return 0
+    return max(0, sweep.explore.search.optuna.runs - len(read_sampled(store.sweep(sweep.name))))
+
+
 def _run_at(sweep: SweepSpec, values: Mapping[str, Any]) -> Point | None:
     """The run at a sampled point; None where there can be none, as between valid corners may be."""
     try:

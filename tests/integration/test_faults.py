@@ -20,6 +20,7 @@ from tests.integration.sweeping import SWEEP, Place, training, until, workers
 
 Start = Callable[..., subprocess.Popen[str]]
 TIMEOUT = 400
+PRICES = Path(__file__).parents[2] / "cluster" / "prices.yaml"
 RUNS: dict[str, Any] = {
     "axes": {"projector.out_dim": [64]},
     "zip": [{"train.epochs": [150, 3, 3], "student.alpha": [1e-10, 1.0, 0.5]}],
@@ -65,7 +66,7 @@ def test_a_node_is_lost_and_another_one_goes_on(
 ) -> None:
     place = place_of(tmp_path, data_dir)
     lost = nodes("add", 1)
-    process = begin(start, place, nodes)
+    process = begin(start, place, nodes, "--budget", "1e9", "--price", PRICES)
     wait_for(lambda: training(place), process)
     (hit,) = workers(place).values()
     before = attempts(place)
@@ -77,6 +78,9 @@ def test_a_node_is_lost_and_another_one_goes_on(
     assert attempts(place)[label] == before[label] + 1
     assert f"waiting {label}: its process died; try 2 of 4" in out
     assert f"Ray at {nodes.address}: 2 nodes, 1 CPU" in out
+    # Asked for what it has before it was joined to run anything.
+    assert "Within the budget:" in out
+    assert "(its cores and GPUs taken to be as fast as those here)" in out
 
 
 def test_a_node_that_is_preempted_is_left_with_a_checkpoint(

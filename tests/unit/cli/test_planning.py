@@ -86,7 +86,7 @@ def test_a_new_sweep_is_estimated_from_its_flops(plan: Callable[..., str], file:
     assert "3 distinct runs: 3 missing." in text
     assert "3 to compute:" in text
     assert "convnet_4_1, digits (60), 32 outputs, 1 epoch 3" in text
-    assert "FLOPs counted, rates measured just now (cpu, 1 threads)" in text
+    assert "FLOPs counted, rates measured just now (cpu, 1 thread)" in text
     assert "right within a factor of about three" in text
     assert "Images of 3 runs: resident, as 0.0 MB of images" in text
     assert "--price cluster/prices.yaml" in text
@@ -215,7 +215,7 @@ def test_a_grid_of_many_runs_is_planned_with_yes_alone(
     with pytest.raises(InputError, match="more than 10,000: 10,001 \\(seeds\\)"):
         plan(file)
     monkeypatch.setattr(plan_module, "make_plan", lambda sweeps, *_: len(sweeps[0][1]))
-    monkeypatch.setattr(planning, "_show", lambda made, given_gpus: print(made))
+    monkeypatch.setattr(planning, "show_plan", lambda made, *_: print(made))
     assert plan(file, "--yes") == "10001"
     assert f"{GRID_LIMIT:,}" in CliRunner().invoke(app, ["plan", "--help"], terminal_width=200).stdout
 

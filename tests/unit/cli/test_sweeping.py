@@ -121,7 +121,9 @@ def test_nothing_starts_above_the_budget(
     with pytest.raises(InputError, match=r"above the budget of 0\.00 EUR"):
         CliRunner().invoke(app, [*map(str, given), "0"], catch_exceptions=False)
     assert calls == []
-    assert CliRunner().invoke(app, [*map(str, given), "1e6"], catch_exceptions=False).exit_code == 0
+    ended = CliRunner().invoke(app, [*map(str, given), "1e6"], catch_exceptions=False)
+    assert ended.exit_code == 0
+    assert "Within the budget:" in ended.stdout
     assert len(calls) == 1
     with pytest.raises(InputError, match="--budget needs prices"):
         CliRunner().invoke(app, ["sweep", str(file), "--budget", "1"], catch_exceptions=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
 from rt_scale.launch import cluster
 from rt_scale.launch.cluster import HEAD, Cluster, connect
-from rt_scale.launch.resources import Node
+from rt_scale.launch.resources import MOST, Node
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import LaunchSpec
 
@@ -75,3 +76,13 @@ def test_a_cluster_is_not_asked_without_the_token_that_was_demanded(
     monkeypatch.setattr(cluster, "reach", lambda address: pytest.fail("asked"))
     with pytest.raises(InputError, match="RAY_AUTH_MODE is token, but there is no token"), connect("10.0.0.1:6379"):
         pass
+
+
+def test_what_it_has_is_that_of_living_nodes_and_those_that_may_come(
+    two: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert two.has() == {"gpu": 0, "cpu": 4}
+    assert growing(monkeypatch, [Node("big", {"CPU": 8, "GPU": 2}, 3, False)]).has() == {"gpu": 6, "cpu": 2 + 3 * 8}
+    assert growing(monkeypatch, [Node("any", {"CPU": 8}, math.inf, False)]).has() == {"gpu": 0, "cpu": 2 + 8 * MOST}
+    # Which nodes it could add it does not say.
+    assert growing(monkeypatch, []).has() == {"gpu": 0, "cpu": 2}

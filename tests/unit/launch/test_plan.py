@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +11,14 @@ import pytest
 from rt_scale.data.machine import allowed_cores
 from rt_scale.launch import plan as module
 from rt_scale.launch import planned as planned_module
-from rt_scale.launch.conditions import Conditions
-from rt_scale.launch.estimate import Estimate
-from rt_scale.launch.plan import Plan, make_plan
-from rt_scale.launch.plan_budget import check_budget, prices_for, refuse_over_budget
+from rt_scale.launch.plan_budget import check_budget
 from rt_scale.launch.plan_queue import build_queue
-from rt_scale.launch.prices import Price, PriceSheet
+from rt_scale.launch.search import Search
+from rt_scale.launch.stopped import StoppedRun, StoppedRuns
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import Point, SweepSpec, expand
 from rt_scale.store.store import Store
-
-BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}, "train": {"epochs": 2}}
-Sweeps = list[tuple[SweepSpec, list[Point]]]
-HOUR = 3600.0
-
-
-def sweeps(*changes: dict[str, Any]) -> Sweeps:
-    made = [
-        SweepSpec.model_validate({"name": f"s{number}", "base": BASE, **change})
-        for number, change in enumerate(changes)
-    ]
-    return [(sweep, expand(sweep)) for sweep in made]
-
-
-RESTART = {"base": {**BASE, "teacher": {"start_from": {"run": "same"}}}, "axes": {"student.alpha": [0.1, 0.5]}}
-"""Two runs, each from a run of its own."""
+from tests.unit.launch.exploring import METRIC
+from tests.unit.launch.planning import BASE, HOUR, RESTART, every_run_takes, finish, go, sheet, sweeps
 
 
 @pytest.fixture
@@ -46,39 +27,8 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture(autouse=True)
-def an_hour_each(monkeypatch: pytest.MonkeyPatch) -> Callable[[float | None], None]:
-    """Every run takes an hour, with a checkpoint every ten minutes; call it for other times."""
-
-    def take(seconds: float | None) -> None:
-        class Fixed:
-            def __init__(self, measured: Any, known: Any, teraflops: float | None) -> None:
-                self.how = f"fixed {teraflops}"
-
-            def estimate(self, node: Any) -> Estimate:
-                return Estimate(seconds, seconds or 0.0, 600.0, self.how)
-
-        monkeypatch.setattr(planned_module, "Estimator", Fixed)
-
-    monkeypatch.setattr(planned_module, "free_memory", lambda device: 10**9)
-    take(HOUR)
-    return take
-
-
-def finish(store: Store, spec: RunSpec) -> None:
-    run_dir = store.run(spec)
-    with run_dir.acquire():
-        run_dir.write_spec(spec)
-        run_dir.complete({"seconds": 1.0})
-
-
-def go(given: Sweeps, store: Store, **conditions: Any) -> Plan:
-    return make_plan(given, store, store.root.parent / "data", Conditions(**conditions))
-
-
-def sheet(*rows: dict[str, Any]) -> PriceSheet:
-    usual = {"name": "a", "gpus": 0, "cpus": 2, "on_demand": 3.0, "spot": 1.0, "currency": "EUR"}
-    known = {"date": "2026-02-03", "source": "a page"}
-    return PriceSheet(prices=tuple(Price.model_validate({**usual, **known, **row}) for row in rows))
+def _an_hour_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    every_run_takes(monkeypatch, HOUR)
 
 
 def test_several_files_are_one_queue_of_distinct_runs(store: Store) -> None:
@@ -123,6 +73,26 @@ def test_the_newest_checkpoint_of_a_partial_run_is_found(store: Store) -> None:
             run_dir.save_checkpoint(step, lambda folder: (folder / "weights").touch())
     (node,) = build_queue(given, store)
     assert (node.state, node.wanted, node.step) == ("partial", True, 6)
+
+
+def test_runs_that_a_rule_ended_are_not_gone_on_with(store: Store) -> None:
+    explore = {"metric": METRIC, "mode": "max", "stop": {"asha": {"grace": "1ep"}}}
+    given = sweeps({"base": {**BASE, "probe": {"every": "1ep"}}, "explore": explore, "seeds": 3})
+    (sweep, points), *_ = given
+    assert sweep.explore is not None
+    StoppedRuns(sweep.explore, store.sweep(sweep.name)).record(points[1].spec.name, StoppedRun(5, 0.1, "because"))
+    plan = go(given, store)
+    assert (plan.nodes, plan.ended, plan.to_compute, plan.runs) == (3, 1, 2, {"missing": 3})
+
+
+def test_of_a_search_what_it_sampled_is_planned_and_the_rest_is_told(store: Store) -> None:
+    explore = {"metric": METRIC, "mode": "max", "search": {"optuna": {"runs": 5}}, "space": {"student.alpha": [0.2, 1]}}
+    given = sweeps({"explore": explore})
+    plan = go(given, store)
+    assert (plan.nodes, plan.to_compute, plan.to_sample) == (0, 0, 5)
+    assert Search(given[0][0], store).next() is not None
+    plan = go(given, store)
+    assert (plan.nodes, plan.to_compute, plan.to_sample) == (1, 1, 4)
 
 
 def test_nothing_left_needs_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,71 +194,6 @@ def test_noise_is_drawn_and_unprepared_sets_are_told(store: Store) -> None:
     plan = go(sweeps({"base": {**BASE, "data": noise, "probe": {"also": ["mnist"]}}}), store)
     assert plan.groups[0].loader == "drawn"
     assert plan.missing_data == {"mnist": f"rt-scale data prepare mnist --data-dir {store.root.parent / 'data'}"}
-
-
-def test_costs_are_machines_times_hours_and_spot_has_the_interruptions(store: Store) -> None:
-    given = sweeps({"seeds": 8})
-    prices = sheet({}, {"name": "b", "cpus": 1, "spot": None}, {"name": "gpu", "gpus": 1})
-    first, second = go(given, store, cpus=2, prices=prices).costs
-    assert (first.name, first.machines, first.on_demand, first.spot) == ("a", 1, 12.0, 4.0)
-    assert (first.currency, first.known) == ("EUR", "a page, 2026-02-03")
-    assert (second.machines, second.on_demand, second.spot) == (2, 24.0, None)
-    plan = go(given, store, cpus=2, prices=prices, rate=1.0)
-    assert plan.interrupted is not None
-    assert plan.costs[0].on_demand == 12.0
-    assert plan.costs[0].spot == pytest.approx(plan.interrupted.makespan / HOUR)
-
-
-def test_a_budget_is_kept_or_refused(store: Store) -> None:
-    given, prices = sweeps({"seeds": 8}), sheet({}, {"name": "dear", "on_demand": 30.0})
-    check_budget(go(given, store, cpus=2, prices=prices), 12.0)
-    with pytest.raises(InputError, match=r"above the budget of 11\.99 EUR.*12\.00 EUR, on 1 x a\. Nothing was started"):
-        check_budget(go(given, store, cpus=2, prices=prices), 11.99)
-    # Planned with interruptions, it is the price on spot machines that counts.
-    check_budget(go(given, store, cpus=2, prices=prices, rate=0.01), 11.99)
-
-
-def test_sweeps_about_to_start_are_planned_and_held_to_their_budget(store: Store, tmp_path: Path) -> None:
-    given, conditions = sweeps({"seeds": 8}), Conditions(cpus=2, prices=sheet({}))
-    made = refuse_over_budget(given, 12.0, store, tmp_path / "data", conditions)
-    assert made == make_plan(given, store, tmp_path / "data", conditions)
-    with pytest.raises(InputError, match="above the budget of 11"):
-        refuse_over_budget(given, 11.0, store, tmp_path / "data", conditions)
-    for point in given[0][1][:4]:
-        finish(store, point.spec)
-    refuse_over_budget(given, 6.0, store, tmp_path / "data", conditions)
-    assert not (tmp_path / "data").exists()
-
-
-def test_a_budget_needs_prices(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--budget needs prices"):
-        prices_for(1.0, None)
-    assert prices_for(None, None) is None
-    file = tmp_path / "prices.yaml"
-    file.write_text(json.dumps(sheet({"name": "mine"}).model_dump(mode="json")))
-    assert [prices_for(budget, file) for budget in (None, 1.0)] == [sheet({"name": "mine"})] * 2
-
-
-def test_several_workers_are_counted_in_hours_and_machines(store: Store) -> None:
-    plan = go(
-        sweeps({"seeds": 3, "launch": {"gpus": 1, "workers": 4}}), store, gpus=8, prices=sheet({"gpus": 4, "cpus": 8})
-    )
-    assert plan.gpu_hours == 3 * 4
-    assert plan.undisturbed is not None
-    assert plan.undisturbed.makespan == 2 * HOUR
-    assert [(cost.machines, cost.on_demand) for cost in plan.costs] == [(2, 2 * 2 * 3.0)]
-
-
-def test_a_budget_that_cannot_be_compared_is_refused(
-    store: Store, an_hour_each: Callable[[float | None], None]
-) -> None:
-    with pytest.raises(InputError, match="No machine of the price sheet is for these runs"):
-        check_budget(go(sweeps({}), store, prices=sheet({"gpus": 1})), 1e9)
-    an_hour_each(None)
-    plan = go(sweeps({"seeds": 2}), store, prices=sheet({}))
-    assert (plan.unknown, plan.undisturbed, plan.costs) == (2, None, [])
-    with pytest.raises(InputError, match="2 of 2 runs have no estimate"):
-        check_budget(plan, 1e9)
 
 
 def test_draws_are_odd_so_that_one_is_in_the_middle() -> None:

@@ -3,72 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.launch import estimate as module
 from rt_scale.launch import measured as measured_module
-from rt_scale.launch.calibration import Rates
 from rt_scale.launch.estimate import Estimator
-from rt_scale.launch.known_data import KnownData, known_data
+from rt_scale.launch.known_data import known_data
 from rt_scale.launch.measured import measured_runs, shape
-from rt_scale.launch.plan_queue import Node
 from rt_scale.launch.run_work import count_run
-from rt_scale.spec.document import set_dotted
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
-
-BASE: dict[str, Any] = {
-    "data": {"name": "digits"},
-    "encoder": {"name": "convnet_8_2"},
-    "projector": {"hidden": [16], "bottleneck": 8, "out_dim": 32},
-    "train": {"epochs": 10},
-}
-DIGITS = KnownData({"digits": DATASETS["digits"]})
-
-
-def spec(**changes: Any) -> RunSpec:
-    """BASE with dotted fields changed, whose dots are written as two underscores."""
-    document: dict[str, Any] = BASE
-    for key, value in changes.items():
-        document = set_dotted(document, key.replace("__", "."), value)
-    return RunSpec.model_validate(document)
-
-
-def node(run: RunSpec, gpus: float = 0, cpus: int = 1, step: int = 0, workers: int = 1) -> Node:
-    return Node(run, LaunchSpec(gpus=gpus, cpus=cpus, workers=workers), True, "missing", True, step)
-
-
-def finish(
-    store: Store, run: RunSpec, seconds: float, device: str = "cpu", threads: int = 1, name: str = "a chip",
-    workers: int | None = None,
-) -> None:  # fmt: skip
-    run_dir = store.run(run)
-    with run_dir.acquire():
-        run_dir.write_spec(run)
-        execution = {"device": device, "threads": threads} | ({} if workers is None else {"workers": workers})
-        run_dir.write_environment({"execution": execution, "attempts": [{"device": name}]})
-        run_dir.complete({"seconds": seconds, "steps": 60})
-
-
-FIXED = Rates(1e9, 1e9, float("inf"), 0.0, False, "fixed")
-
-
-class Fixed:
-    """Stands in for a calibration: a FLOP a nanosecond, all else for free."""
-
-    asked: ClassVar[list[tuple[Any, ...]]] = []
-
-    def __init__(self, device: Any, threads: int) -> None:
-        self.asked.append((str(device), threads))
-
-    def rates(self, work: Any, precision: str) -> Rates:
-        self.asked.append((precision,))
-        return FIXED
+from tests.unit.launch.estimating import BASE, DIGITS, FIXED, Fixed, estimator, finish, node, spec
 
 
 @pytest.fixture(autouse=True)
@@ -76,10 +24,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     monkeypatch.setattr(module, "Calibration", Fixed)
     monkeypatch.setattr(Fixed, "asked", [])
     return Fixed.asked
-
-
-def estimator(store: Store, *runs: RunSpec, teraflops: float | None = None) -> Estimator:
-    return Estimator(measured_runs(store, {shape(run) for run in runs}), DIGITS, teraflops)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,161 @@
+"""How a plan is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rt_scale.cli.options import open_console, print_table
+from rt_scale.launch.pace import duration_text
+
+if TYPE_CHECKING:
+    from rt_scale.launch.conditions import Conditions
+    from rt_scale.launch.plan import Group, Plan
+    from rt_scale.launch.queue_simulation import Simulated
+    from rt_scale.spec.sweep import SweepSpec
+
+SHOWN = 20
+"""Rows of runs that are printed; --json has all."""
+COUNTED = "FLOPs counted"
+"""How estimates begin that no run was measured for."""
+
+
+def show_plan(made: Plan, sweeps: Sequence[SweepSpec], conditions: Conditions) -> None:
+    """Print the plan.
+
+    Args:
+        made: the plan.
+        sweeps: that it was made for.
+        conditions: likewise.
+    """
+    _show_runs(made)
+    if not made.to_compute:
+        _say("Nothing is left to compute." if not made.to_sample else "Nothing else is left to compute.")
+        return
+    _say(f"{made.to_compute} to compute:")
+    _show_groups(made)
+    stopping = [sweep.name for sweep in sweeps if sweep.explore is not None and sweep.explore.stop is not None]
+    if stopping:
+        _say(f"Counted to their ends: runs of {', '.join(stopping)}, some of which a rule will end early.")
+    given_gpus = [sweep.name for sweep in sweeps if conditions.gpus and not sweep.launch.gpus]
+    if given_gpus:
+        _say(f"Assumed: one GPU a run for {', '.join(given_gpus)}; to run so, set launch.gpus: 1 in the sweep file.")
+    if made.undisturbed is not None:
+        _show_time(made, made.undisturbed, conditions.concurrency)
+        _show_costs(made, priced=conditions.prices is not None)
+
+
+def _show_runs(made: Plan) -> None:
+    total = sum(made.runs.values())
+    if total or not made.to_sample:
+        states = ", ".join(f"{number} {state}" for state, number in made.runs.items())
+        _say(f"{_many(total, 'distinct run')}: {states}.")
+    if others := made.nodes - total:
+        _say(f"They start from {others} more, so {made.nodes} in all, each computed once.")
+    if failed := made.runs.get("failed"):
+        _say(f"{_many(failed, 'run')} failed before: counted here, but tried again with --retry-failed alone.")
+    if made.ended:
+        _say(f"{_many(made.ended, 'run')} ended early by a rule: not gone on with.")
+    if made.to_sample:
+        _say(f"{_many(made.to_sample, 'run')} to be sampled while others run: in no sum, as nothing is known of them.")
+    for name, command in made.missing_data.items():
+        _say(f"The data set '{name}' is not prepared: {command}")
+
+
+def _show_groups(made: Plan) -> None:
+    rows: list[tuple[str, ...]] = [(group.what, str(group.runs), *_times(group), group.how) for group in made.groups]
+    print_table(["what", "runs", "a run", "left in all", "how that is known"], rows[:SHOWN])
+    if len(rows) > SHOWN:
+        _say(f"... and {len(rows) - SHOWN} more kinds of runs (--json has all).")
+    if any(group.how.startswith(COUNTED) for group in made.groups):
+        _say(
+            "Counted FLOPs are right within a factor of about three, on a machine with nothing else to do; one "
+            "finished run of a kind measures all like it."
+        )
+    _show_packs(made)
+    loaders: dict[tuple[str, str], int] = {}
+    for group in made.groups:
+        key = (group.loader, group.loader_reason)
+        loaders[key] = loaders.get(key, 0) + group.runs
+    for (name, reason), runs in loaders.items():
+        _say(f"Images of {_many(runs, 'run')}: {name}, as {reason}.")
+
+
+def _show_packs(made: Plan) -> None:
+    if made.packed:
+        alone = made.to_compute - made.packed
+        _say(f"Packed: {_many(made.packed, 'run')} in {_many(made.processes - alone, 'process')}; {alone} alone.")
+    if made.undecided:
+        _say(
+            f"Counted as alone: {_many(made.undecided, 'run')} with pack: auto; how many train together is measured as "
+            "the first ones start."
+        )
+
+
+def _show_time(made: Plan, undisturbed: Simulated, concurrency: int | None) -> None:
+    if made.unknown:
+        _say(f"In none of these sums: {_many(made.unknown, 'run')} without an estimate.")
+    hours = [("GPU-hours", made.gpu_hours), ("core-hours", made.core_hours)]
+    _say(
+        "Computing: "
+        + ", ".join(f"{_number(amount)} {what}" for what, amount in hours if amount)
+        + " (the sum of runs)."
+    )
+    units = {"gpu": "GPU", "cpu": "CPU core"}
+    slots = " and ".join(_many(amount, units[kind]) for kind, amount in made.capacity.items())
+    took = duration_text(undisturbed.makespan)
+    most = f", {_many(concurrency, 'run')} at a time" if concurrency else ""
+    _say(f"Until the last run is done on {slots}{most}: {took} (simulated; start-up not counted).")
+    if made.interrupted is not None and made.slowest is not None:
+        from rt_scale.launch.plan import DRAWS
+        from rt_scale.launch.queue_simulation import REPLACEMENT
+
+        found = made.interrupted
+        _say(
+            f"With {_many(made.rate, 'interruption')} an hour of each run: {duration_text(found.makespan)}, "
+            f"{_many(found.interruptions, 'interruption')}, {duration_text(found.lost)} computed twice "
+            f"(the middle of {DRAWS} simulations, the slowest {duration_text(made.slowest)}; assumed: no notice of an "
+            f"interruption, a new machine after {REPLACEMENT:.0f} s)."
+        )
+
+
+def _show_costs(made: Plan, *, priced: bool) -> None:
+    if not made.costs:
+        unknown = "no prices were named (--price cluster/prices.yaml)"
+        _say(f"Cost: {'no machine in the price sheet is for these runs' if priced else unknown}.")
+        return
+    from rt_scale.launch.costs import amount_text
+
+    rows: list[tuple[str, ...]] = [
+        (
+            f"{cost.machines} x {cost.name}",
+            amount_text(cost.on_demand, cost.currency),
+            "not offered" if cost.spot is None else amount_text(cost.spot, cost.currency),
+            cost.known,
+        )
+        for cost in made.costs
+    ]
+    print_table(["machines", "on demand", "spot", "price"], rows)
+    _say("Assumed: those machines compute as fast as the estimates above say, and are paid until the last run is done.")
+    if not made.rate:
+        _say("Spot without interruptions; give --rate to plan for some.")
+
+
+def _say(text: str) -> None:
+    open_console().print(text, highlight=False, markup=False)
+
+
+def _many(number: float, what: str) -> str:
+    plural = "es" if what.endswith("s") else "s"
+    return f"{number:,g} {what}" + ("" if number == 1 else plural)
+
+
+def _number(amount: float) -> str:
+    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.2g}"
+
+
+def _times(group: Group) -> tuple[str, str]:
+    """Of one run, and of what is left of all of them."""
+    if group.seconds is None:
+        return "unknown", "unknown"
+    return duration_text(group.seconds), duration_text(group.left)
