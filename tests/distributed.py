@@ -30,6 +30,7 @@ def _rank(rank: int, world: int, folder: Path, work: Callable[..., Any], argumen
         world_size=world,
         timeout=datetime.timedelta(seconds=TIMEOUT),
     )
+    torch_dist.barrier()  # a rank that ends at once does so after all others have met it
     try:
         torch.save(work(Group.current(), *arguments), folder / f"{rank}.pt")
     except Exception as error:

@@ -56,7 +56,7 @@ def server() -> Iterator[ObjectServer]:
 def place(server: ObjectServer, tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setenv("RT_SCALE_MIRROR", "")
     monkeypatch.setattr(remote_lease, "SETTLING", 0.2)
-    monkeypatch.setattr(remote_lease, "RESOLUTION", 0.0)
+    monkeypatch.setattr(remote_lease, "RESOLUTION", -60.0)
     return Place(server, tmp_path, data_dir)
 
 
