@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 
 from rt_scale.training.dist import Group
 
-TIMEOUT = 120.0
+TIMEOUT = 480.0
 """Seconds after which ranks hang."""
 IMPORTED = ["pytest", "torch", "torch.testing", "rt_scale.experiments.run"]
 """What all ranks need, imported once for all of them: it takes longer than what they compute."""

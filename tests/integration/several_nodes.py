@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-HANGS = 240.0
+HANGS = 480.0
 """Seconds after which an answer will not come any more."""
 NOTICED = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "2"}
 """A node that is gone is known to be gone after 2 s, not 13 s; one that is slow to answer still has 10 s for that."""

@@ -78,7 +78,7 @@ def test_a_ray_of_our_own_is_on_localhost_and_wants_its_token(
     (tmp_path / "stranger").mkdir()
     assert asked(address, environment(tmp_path / "stranger")) == "no token"
     assert asked(address, {**env, "RAY_AUTH_MODE": "token"}) is None
-    out, err = process.communicate("\n", timeout=240)
+    out, err = process.communicate("\n", timeout=480)
     assert file.read_text() not in out + err
     assert process.returncode == 0
 
@@ -89,7 +89,7 @@ def asked(address: str, env: dict[str, str]) -> object:
         "import sys, json; from rt_scale.launch import ask; "
         "ask.services.canonicalize_bootstrap_address_or_die = lambda a: a; print(json.dumps(ask.main(sys.argv[1])))"
     )
-    ended = subprocess.run([sys.executable, "-c", code, address], env=env, capture_output=True, text=True, timeout=240)
+    ended = subprocess.run([sys.executable, "-c", code, address], env=env, capture_output=True, text=True, timeout=480)
     return json.loads(ended.stdout.splitlines()[-1]).get("problem")
 
 
@@ -113,7 +113,7 @@ with connect(log_dir=logs):
     while "said by a worker" not in (logs / "ray.log").read_text() and time.monotonic() < end:
         time.sleep(0.1)
 """
-    ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=240)
+    ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=480)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
     text = (tmp_path / "logs" / "ray.log").read_text()
     assert "said by a worker" in text

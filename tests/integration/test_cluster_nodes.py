@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.joining import RAY, Start, connecting, environment, told
+from tests.integration.joining import RAY, Start, connecting, environment, name_of, told
 
 
 @pytest.fixture
@@ -82,13 +82,6 @@ def test_a_cluster_is_joined_with_its_token_only(begin_head: Begin, env: dict[st
     assert "does not accept the token that is kept here" in wrong
     assert wrong.endswith("left: True")
     assert "1" * 64 not in wrong
-
-
-def name_of(pid: int) -> str:
-    """What the process executes; empty where it has ended."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    return ""
 
 
 LOST = """

@@ -101,7 +101,7 @@ def test_whoever_is_killed_leaves_nothing_that_is_waited_for(
     moment: str,
 ) -> None:
     process = start(moment, *command, program=DIES)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=480)
     assert process.returncode == -signal.SIGKILL, (out, err)
     with monkeypatch.context() as patient:
         patient.setattr(SharedConstants, "_pause", waits)
@@ -118,7 +118,7 @@ def test_two_processes_at_once_compute_each_constant_once(
     process = start(*command)
     wait_for(lambda: list((store.root / "constants").glob("input-*/lease/1.json")), process)
     run(OTHER, settings(store, data_dir))
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=480)
     assert process.returncode == 0, (out, err)
     one, other = recorded(store, ONE), recorded(store, OTHER)
     assert {kind: {one[kind], other[kind]} for kind in KINDS} == {kind: {"computed", "read"} for kind in KINDS}

@@ -20,7 +20,7 @@ from tests.integration.several_nodes import Clusters, Nodes
 from tests.integration.sweeping import SWEEP, Place, paused, training, until, workers
 
 Start = Callable[..., subprocess.Popen[str]]
-TIMEOUT = 400
+TIMEOUT = 480
 RUNS: dict[str, Any] = {
     "axes": {"projector.out_dim": [64]},
     "zip": [{"train.epochs": [150, 3, 3], "student.alpha": [1e-10, 1.0, 0.5]}],
