@@ -194,8 +194,9 @@ def test_the_heartbeat(objects: Objects, clock: Clock) -> None:
         time.sleep(0.05)
         objects.before = lambda operation, key: None
         clock.now = 9000.0
-        beaten.clear()
-        assert beaten.wait(30)
+        for _ in range(2):  # one may have been dated before
+            beaten.clear()
+            assert beaten.wait(30)
         assert objects.contents[f"bucket/store/{RUN}/lease/1.{lease.owner.token}.beat"][1] == 9000.0
         assert objects.contents[f"bucket/store/{RUN}/lease/1.{lease.owner.token}.claim"] == claimed
 
