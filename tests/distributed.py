@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 
 from rt_scale.training.dist import Group
 
-TIMEOUT = 120.0
+TIMEOUT = 480.0
 """Seconds after which ranks hang."""
 IMPORTED = ["pytest", "torch", "torch.testing", "rt_scale.experiments.run"]
 """What all ranks need, imported once for all of them: it takes longer than what they compute."""
@@ -30,6 +30,7 @@ def _rank(rank: int, world: int, folder: Path, work: Callable[..., Any], argumen
         world_size=world,
         timeout=datetime.timedelta(seconds=TIMEOUT),
     )
+    torch_dist.barrier()  # a rank that ends at once does so after all others have met it
     try:
         torch.save(work(Group.current(), *arguments), folder / f"{rank}.pt")
     except Exception as error:

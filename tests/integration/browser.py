@@ -56,11 +56,11 @@ def served(file: Path, store: Path) -> Iterator[str]:
     assert server.stdout is not None
     found = server.stdout.readline().removeprefix("TensorBoard: ").partition(" ")[0]
     try:
-        assert found.startswith("http://127.0.0.1:"), server.communicate(timeout=60)
+        assert found.startswith("http://127.0.0.1:"), server.communicate(timeout=240)
         yield found
     finally:
         server.send_signal(signal.SIGINT)
-        _, noise = server.communicate(timeout=60)
+        _, noise = server.communicate(timeout=240)
     # An interrupt is the ordinary way to leave, and nothing but the address was said.
     assert (server.returncode, noise) == (0, "")
 

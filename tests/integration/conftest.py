@@ -20,7 +20,7 @@ from rt_scale.data.prepare import open_prepared
 from tests.integration import several_nodes
 
 PROGRAM = str(Path(sys.executable).with_name("rt-scale"))
-TIMEOUT = 240.0
+TIMEOUT = 480.0
 """Seconds after which something hangs."""
 
 

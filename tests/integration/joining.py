@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -32,7 +33,7 @@ def environment(home: Path) -> dict[str, str]:
 def connecting(address: str | None, env: dict[str, str], inside: str = "print(cluster.describe())") -> str:
     """What a process prints that connects."""
     code = CONNECT.format(address=address, inside=inside)
-    ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=100)
+    ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=480)
     assert ended.returncode == 0, ended
     return ended.stdout.strip()
 
@@ -40,7 +41,7 @@ def connecting(address: str | None, env: dict[str, str], inside: str = "print(cl
 def told(process: subprocess.Popen[str], what: str) -> str:
     """What follows ``what`` on the next line of the process that has it; a process that never says it is killed."""
     assert process.stdout is not None
-    hangs = threading.Timer(90, process.kill)
+    hangs = threading.Timer(480, process.kill)
     hangs.start()
     try:
         for line in process.stdout:
@@ -49,3 +50,10 @@ def told(process: subprocess.Popen[str], what: str) -> str:
     finally:
         hangs.cancel()
     raise AssertionError(f"never said {what!r}")
+
+
+def name_of(pid: int) -> str:
+    """What the process calls itself, 15 characters of it; empty where it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +91,31 @@ def training(place: Place) -> list[int]:
     return [pid for pid, path in workers(place).items() if any((path / "checkpoints").glob("[1-9]*"))]
 
 
+@contextlib.contextmanager
+def paused(place: Place) -> Iterator[dict[int, Path]]:
+    """Stop the processes that hold runs, as Ctrl-Z does, so that none of them ends before something happens to it.
+
+    Ray and the desk need seconds, whatever the machine; a run needs more or fewer of them.
+
+    Yields:
+        What :func:`workers` says of those processes now.
+    """
+    found = workers(place)
+    _send(found, signal.SIGSTOP)
+    try:
+        yield {pid: path for pid, path in workers(place).items() if pid in found}
+    finally:
+        _send(found, signal.SIGCONT)
+
+
+def _send(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

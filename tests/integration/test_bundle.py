@@ -156,7 +156,7 @@ def test_the_board_shows_the_sweeps_of_a_bundle(
         with urllib.request.urlopen(f"{address.rstrip('/')}/data/runs") as answer:
             shown = set(json.load(answer))
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     assert wanted < shown
 
 
@@ -195,7 +195,7 @@ def test_killed_while_packing_it_leaves_a_whole_file_or_the_one_before(
     out.write_bytes(b"the one before")
     command = ["bundle", *made.files, *LABEL, "--out", out, *made.where]
     process = start(moment, *command, program=DIES)
-    said = process.communicate(timeout=240)
+    said = process.communicate(timeout=480)
     assert process.returncode == -signal.SIGKILL, said
     whole = packed.read_bytes()
     assert out.read_bytes() == (whole if "Packed" in moment else b"the one before")
@@ -208,7 +208,7 @@ def test_killed_while_unpacking_it_is_unpacked_again(
     packed: Path, cli: Cli, elsewhere: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     process = start("rt_scale.store.unbundle::_extract:9:after", "status", packed, program=DIES)
-    said = process.communicate(timeout=240)
+    said = process.communicate(timeout=480)
     assert process.returncode == -signal.SIGKILL, said
     cache = elsewhere / "home" / ".cache" / "rt-scale-bundles"
     assert len([path for path in cache.iterdir() if path.is_dir()]) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ import pytest
 
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
-from rt_scale.store.run_dir import RunDir
+from rt_scale.launch.desk import LOOK
 from rt_scale.store.store import Store
 from tests.integration.several_nodes import Clusters, Nodes
-from tests.integration.sweeping import SWEEP, Place, training, until, workers
+from tests.integration.sweeping import SWEEP, Place, paused, training, until, workers
 
 Start = Callable[..., subprocess.Popen[str]]
-TIMEOUT = 400
+TIMEOUT = 480
 PRICES = Path(__file__).parents[2] / "cluster" / "prices.yaml"
 RUNS: dict[str, Any] = {
     "axes": {"projector.out_dim": [64]},
@@ -87,23 +88,27 @@ def test_a_node_that_is_preempted_is_left_with_a_checkpoint(
     tmp_path: Path, data_dir: Path, start: Start, nodes: Nodes, wait_for: Any
 ) -> None:
     place, alone = Place(tmp_path, data_dir), Place(tmp_path / "alone", data_dir)
-    # Evaluations ten seconds apart: a notice is three old at most when it is seen, so it is seen between two of them.
-    base = {**SWEEP["base"], "train": {"epochs": 400, "batch_size": 128}}
-    base["probe"] = {"every": "200ep", "epochs": 2, "standardized": False}
+    # Evaluated at its start and its end alone: of itself it writes no checkpoint in between.
+    base = {**SWEEP["base"], "train": {"epochs": 150, "batch_size": 128}}
+    base["probe"] = {"every": None, "epochs": 2, "standardized": False}
     for each in (place, alone):
         each.change({"base": base, "axes": {"projector.out_dim": [64]}})
     going = nodes("add", 1)
     process = begin(start, place, nodes)
-    wait_for(lambda: training(place), process)
-    ((pid, path),) = workers(place).items()
-    assert nodes("drain", going) == "done"
+    (point,) = place.points
+    run_dir = place.store.run(point.spec)
+    wait_for(lambda: run_dir.checkpoints.steps(), process)
+    with paused(place) as held:
+        ((pid, path),) = held.items()
+        assert path == run_dir.path
+        assert run_dir.checkpoints.steps() == [0]
+        assert nodes("drain", going) == "done"
+        time.sleep(LOOK)  # the desk looks again before it answers
     wait_for(lambda: pid not in workers(place), process)
-    assert not (path / "result.json").exists()
-    left = RunDir(path).checkpoints.steps()[-1]
-    assert left % (200 * 12) != 0, "a checkpoint that the run would have written anyway"
+    assert run_dir.result() is None
+    assert run_dir.checkpoints.steps()[-1] > 0
     nodes("add", 1)
     finish(process)
-    (point,) = place.points
     run(point.spec, Settings(store=alone.store, data_dir=data_dir, device="cpu", threads=1))
     same(place, alone)
 
@@ -184,8 +189,9 @@ def test_workers_and_nodes_of_a_run_of_several_are_lost(
     os.kill(next(iter(workers(place))), signal.SIGKILL)  # rank 0
     wait_for(lambda: resumed(2), process)
     lost += run_dir.checkpoints.steps()[-1:]
-    nodes("add", 1)
-    nodes("remove", first)
+    with paused(place):  # rank 0, and so all
+        nodes("add", 1)
+        nodes("remove", first)
     out = finish(process)
     assert run_dir.status().attempts >= 3
     # Once more where an attempt begins on the removed node before the head knows that it is gone.
@@ -200,15 +206,17 @@ def test_a_run_of_several_workers_leaves_a_node_that_is_preempted(
     tmp_path: Path, data_dir: Path, start: Start, nodes: Nodes, wait_for: Any
 ) -> None:
     place = Place(tmp_path, data_dir)
-    base = {**TOGETHER, "probe": {**TOGETHER["probe"], "every": "20ep"}, "train": {"epochs": 120, "batch_size": 64}}
+    base = {**TOGETHER, "probe": {**TOGETHER["probe"], "every": "20ep"}}
     place.change({"base": base, "axes": {}, "launch": {"workers": 2, "retries": 0}})
     going, _ = nodes("add", 1), nodes("add", 1)
     process = begin(start, place, nodes)
     (point,) = place.points
     run_dir = place.store.run(point.spec)
-    wait_for(lambda: run_dir.checkpoints.steps()[-1:] > [0], process)
-    nodes("add", 1)
-    assert nodes("drain", going) == "done"
+    wait_for(lambda: run_dir.checkpoints.steps(), process)
+    with paused(place):  # rank 0, and so all
+        nodes("add", 1)
+        assert nodes("drain", going) == "done"
+        time.sleep(LOOK)  # the desk looks again before it answers
     assert "waiting base,seed=0: its node is about to go" in finish(process)
     assert run_dir.status().attempts == 2
     alone = run(point.spec, Settings(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))

@@ -43,7 +43,7 @@ def _run(beton: Path, code: str, **environment: str) -> None:
     """A process of its own, which must succeed in time and without a word."""
     program = [sys.executable, "-W", "default", "-c", PREAMBLE + textwrap.dedent(code), str(beton)]
     ended = subprocess.run(
-        program, capture_output=True, text=True, timeout=240, check=False, env={**os.environ, **environment}
+        program, capture_output=True, text=True, timeout=480, check=False, env={**os.environ, **environment}
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 

@@ -69,7 +69,7 @@ class Reported:
 
 
 def report(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([PROGRAM, "report", *map(str, arguments)], capture_output=True, text=True, timeout=240)
+    return subprocess.run([PROGRAM, "report", *map(str, arguments)], capture_output=True, text=True, timeout=480)
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,7 @@ def test_killed_at_every_delicate_moment(
 ) -> None:
     for attempt, (moment, checkpoints) in enumerate(MOMENTS.items(), start=1):
         process = start(moment.strip(), *command, program=DIES)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=480)
         assert process.returncode == -signal.SIGKILL, (moment, out, err)
         status = run_dir.status()
         assert (status.state, status.attempts) == ("partial", attempt)
@@ -135,7 +135,7 @@ def test_a_teacher_that_moves(
     command, run_dir = command_for(document, tmp_path, data_dir), Store(tmp_path / "store").run(spec)
     for moment, checkpoints in list(MOVING_MOMENTS.items())[-moments:]:
         process = start(moment, *command, program=DIES)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=480)
         assert process.returncode == -signal.SIGKILL, (moment, out, err)
         assert run_dir.checkpoints.steps() == checkpoints, moment
     undisturbed = outcome(alone.run(spec))
@@ -164,7 +164,7 @@ def test_asked_to_stop(
     process = start(*command)
     wait_for((run_dir.path / "checkpoints" / "36").exists, process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 130, (out, err)
     assert err == "rt-scale: interrupted; the same command goes on from the last checkpoints.\n"
     assert "stopping: a checkpoint is written first" in out
@@ -259,7 +259,7 @@ def test_a_second_process_is_refused_and_the_first_unharmed(
     assert f"'{run_dir.path}' is in use: process {process.pid} on host" in message
     assert "1 running" in cli("status", "--store", run_dir.path.parents[1]).out
     process.send_signal(signal.SIGCONT)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=480)
     assert process.returncode == 0, (out, err)
     assert outcome(run_dir) == undisturbed
     assert run_dir.status().attempts == 1

@@ -56,7 +56,7 @@ def server() -> Iterator[ObjectServer]:
 def place(server: ObjectServer, tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setenv("RT_SCALE_MIRROR", "")
     monkeypatch.setattr(remote_lease, "SETTLING", 0.2)
-    monkeypatch.setattr(remote_lease, "RESOLUTION", 0.0)
+    monkeypatch.setattr(remote_lease, "RESOLUTION", -60.0)
     return Place(server, tmp_path, data_dir)
 
 
@@ -71,7 +71,7 @@ def test_killed_on_one_machine_and_finished_on_another(
     place.on("a")
     process = start("rt_scale.experiments.training_run:TrainingRun:after_step:100:before",
                     *place.run(DOCUMENT), program=DIES)  # fmt: skip
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=480)
     assert process.returncode == -signal.SIGKILL, (out, err)
     b = place.on("b")
     assert "1 runs: 1 partial" in cli("status", "--store", place.address).out
@@ -101,7 +101,7 @@ def test_a_second_driver_is_refused_while_the_first_is_at_work(
     assert [(row["state"], row["attempts"]) for row in rows] == [("running", 1)]
     assert f"process {first.pid} on host" in rows[0]["detail"]
     first.send_signal(signal.SIGCONT)
-    out, err = first.communicate(timeout=240)
+    out, err = first.communicate(timeout=480)
     assert first.returncode == 0, (out, err)
     assert whole(place.on("b"), SPEC) == undisturbed
 
@@ -156,7 +156,7 @@ def test_the_server_is_away_for_a_while(place: Place, start: Start, wait_for: An
         time.sleep(3)
         assert process.poll() is None
         door.open = True
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=480)
         assert process.returncode == 0, (out, err)
         assert whole(place.on("b"), SPEC) == undisturbed
         assert a.run(SPEC).status().attempts == 1
@@ -204,7 +204,7 @@ def test_a_sweep_and_what_others_see_of_it(place: Place, start: Start, cli: Any)
     file.write_text(yaml.safe_dump({"name": "small", "base": base, "axes": {"student.alpha": [0.1, 1.0]}}))
     where = ["--store", place.address]
     process = start("sweep", file, *where, "--data-dir", place.data_dir)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=480)
     assert (process.returncode, err) == (0, ""), out
     assert "2 of 2 runs finished" in out
     points = load_sweep(file)[1]

@@ -71,7 +71,7 @@ def test_no_secret_of_the_environment_is_written_anywhere(
     file.write_text(yaml.safe_dump(SWEEP))
     where = ["--store", store.root]
     process: subprocess.Popen[str] = start("sweep", file, *where, "--data-dir", data_dir)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=480)
     shown = [out, err]
     assert {store.status(run.name).state for run in store} == {"done", "failed"}, shown
     for arguments in (["export", file, "--to", "csv"], ["export", file, "--to", "parquet"], ["status"], ["gc"]):

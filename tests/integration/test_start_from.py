@@ -82,7 +82,7 @@ def test_killed_in_the_first_run_between_and_in_the_second(
 ) -> None:
     for moment, expected in MOMENTS.items():
         process = start(moment, *place.command(), program=DIES)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=480)
         assert process.returncode == -signal.SIGKILL, (moment, out, err)
         assert states(place.first, place.second) == expected, moment
     before = (place.first.path / "result.json").stat().st_mtime_ns
@@ -102,12 +102,12 @@ def test_a_second_process_waits_for_the_run_that_both_need(
     computing.send_signal(signal.SIGSTOP)  # so that it is not done before the other begins
     other = set_dotted(RESTART, "student.alpha", 0.5)
     stages = start("rt_scale.experiments.waiting:time:sleep:2:after", *place.command(other, "other"), program=DIES)
-    out, err = stages.communicate(timeout=240)
+    out, err = stages.communicate(timeout=480)
     assert stages.returncode == -signal.SIGKILL, (out, err)  # it waited twice
     waiting = start(*place.command(other, "other"))
     computing.send_signal(signal.SIGCONT)
     for process in (computing, waiting):
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=480)
         assert process.returncode == 0, (out, err)
     assert (outcome(place.first), outcome(place.second)) == undisturbed
     others = place.store.run(RunSpec.model_validate(resolve_same(other)))
@@ -121,7 +121,7 @@ def test_a_sweep_computes_a_run_that_two_others_share_once(
     path = place.folder / "restart.yaml"
     path.write_text(yaml.safe_dump(sweep, sort_keys=False))
     process = start("sweep", path, *place.where, "--concurrency", "2")
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=480)
     assert (process.returncode, err) == (0, ""), out
     assert "2 of 2 runs finished" in out
     dirs = [place.store.run(point.spec) for point in load_sweep(path)[1]]

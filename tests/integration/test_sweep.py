@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from rt_scale.launch import sweep as launched
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
-from tests.integration.sweeping import SWEEP, Place, training, until, workers
+from tests.integration.joining import name_of, told
+from tests.integration.sweeping import SWEEP, Place, paused, training, until
 
 Start = Callable[..., subprocess.Popen[str]]
 GROWN = {"axes": {"projector.out_dim": [16, 32], "student.alpha": [1.0], "train.optimizer.lr": [0.001, 1e30]}}
@@ -27,7 +29,7 @@ GROWN = {"axes": {"projector.out_dim": [16, 32], "student.alpha": [1.0], "train.
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=480)
     return out, err
 
 
@@ -36,7 +38,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> tuple[Pla
     """The sweep, done once and undisturbed, with what was printed."""
     place = Place(tmp_path_factory.mktemp("swept"), data_dir)
     program = Path(sys.executable).with_name("rt-scale")
-    done = subprocess.run([program, *place.command], capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run([program, *place.command], capture_output=True, text=True, timeout=480, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return place, done.stdout
 
@@ -136,19 +138,25 @@ def test_a_sweep_survives_whatever_is_killed(
     swept: tuple[Place, str], tmp_path: Path, data_dir: Path, start: Start, wait_for: Any, cli: Any, living: Any
 ) -> None:
     place = Place(tmp_path, data_dir)
+    command = [*place.command, "--concurrency", 2]
+
+    def trials(driver: int) -> list[int]:
+        return [pid for pid in living(driver) if name_of(pid).startswith("ray::Implicit")]
 
     def states() -> set[str]:
         rows = json.loads(cli("status", place.file, "--store", place.store.root, "--json").out)
         return {row["state"] for row in rows}
 
     # The user asks it to stop.
-    process = start(*place.command)
+    process = start(*command)
     wait_for(lambda: training(place), process)
-    assert "running" in states()
-    stopped = [workers(place)[pid] for pid in training(place)]
-    process.send_signal(signal.SIGTERM)
-    out, err = ended(process)
-    assert "stopping: a checkpoint is written first" in out
+    with paused(place) as held:
+        assert "running" in states()
+        stopped = [path for pid, path in held.items() if pid in training(place)]
+        process.send_signal(signal.SIGTERM)
+        told(process, "stopping: a checkpoint is written first")
+        time.sleep(1)  # until runs can hear of it
+    _, err = ended(process)
     assert err == "rt-scale: interrupted; the same command goes on from the last checkpoints.\n"
     assert process.returncode == 130
     until(lambda: not living(process.pid))
@@ -161,20 +169,23 @@ def test_a_sweep_survives_whatever_is_killed(
         assert RunDir(path).checkpoints.steps()[-1] >= max(steps)
 
     # The driver dies: its trials go with it.
-    process = start(*place.command)
+    process = start(*command)
     wait_for(lambda: training(place), process)
+    assert trials(process.pid)
     process.kill()
     process.wait()
-    until(lambda: not workers(place))
-    assert "running" not in states()
-    assert "partial" in states()
+    until(lambda: not trials(process.pid))
+    # Ray needs two seconds for that, in which a fast machine ends these two; nobody is there to give out the others.
+    assert states() <= {"partial", "missing", "done"}
+    assert states() != {"done"}
 
     # A trial dies: it is started again within the sweep.
-    process = start(*place.command)
+    process = start(*command)
     wait_for(lambda: training(place), process)
-    pid, killed = next((pid, path) for pid, path in workers(place).items() if pid in training(place))
-    attempts = RunDir(killed).status().attempts
-    os.kill(pid, signal.SIGKILL)
+    with paused(place) as held:
+        pid, killed = next((pid, path) for pid, path in held.items() if pid in training(place))
+        attempts = RunDir(killed).status().attempts
+        os.kill(pid, signal.SIGKILL)
     out, err = ended(process)
     assert (process.returncode, err) == (0, ""), out
     assert (RunDir(killed).status().state, RunDir(killed).status().attempts) == ("done", attempts + 1)
