@@ -181,7 +181,7 @@ def test_rates_are_measured_on_the_largest_operations(monkeypatch: pytest.Monkey
     rates = Calibration(torch.device("cpu"), others).rates(work, precision)
     assert min(rates.convolution, rates.product, rates.traffic, rates.call) > 0
     assert not rates.overlaps
-    assert f"{others} threads" in rates.how
+    assert f"(cpu, {others} thread{'s' if others > 1 else ''})" in rates.how
     assert set(seen) == {(256, others, torch.float64 if precision == "float64" else torch.float32)}
     assert torch.get_num_threads() == before
 
