@@ -7,36 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from rt_scale.cli import app
-from rt_scale.launch import calibration
 from rt_scale.launch.stopped import StoppedRun, StoppedRuns
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
-from tests.unit.cli.test_planning import PRICES, SWEEP
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "sweep.yaml"
-    path.write_text(yaml.safe_dump(SWEEP))
-    return path
-
-
-@pytest.fixture
-def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    monkeypatch.setenv("RT_SCALE_STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("RT_SCALE_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(calibration, "SECONDS", 0.0)
-
-    def call(*arguments: object) -> str:
-        ended = CliRunner().invoke(app, ["plan", *map(str, arguments)], catch_exceptions=False)
-        assert ended.exit_code == 0, ended.output
-        return " ".join(ended.stdout.split())
-
-    return call
+from tests.unit.cli.planning import PRICES, SWEEP
 
 
 def test_packed_runs_and_how_many_at_a_time(plan: Callable[..., str], file: Path) -> None:

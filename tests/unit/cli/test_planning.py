@@ -7,67 +7,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from rt_scale.cli import app, planning
-from rt_scale.launch import calibration
 from rt_scale.launch import plan as plan_module
 from rt_scale.spec import sweep as sweep_module
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import GRID_LIMIT, load_sweep
 from rt_scale.store.store import Store
-
-SWEEP: dict[str, Any] = {
-    "name": "one",
-    "base": {
-        "data": {"name": "digits", "samples": 60},
-        "encoder": {"name": "convnet_4_1"},
-        "projector": {"hidden": [16], "bottleneck": 8, "out_dim": 32},
-        "train": {"epochs": 1, "batch_size": 32},
-        "probe": {"every": "1ep", "knn": 5, "epochs": 1},
-    },
-    "seeds": 3,
-}
-PRICES = {
-    "prices": [
-        {"name": "a machine", "gpus": 0, "cpus": 4, "on_demand": 3600.0, "spot": 1800.0, "currency": "EUR",
-         "date": "2026-02-03", "source": "a page"},
-        {"name": "with GPUs", "gpus": 4, "cpus": 4, "on_demand": 3600.0, "spot": None, "currency": "EUR",
-         "date": "2026-02-03", "source": "a page"},
-    ]
-}  # fmt: skip
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "sweep.yaml"
-    path.write_text(yaml.safe_dump(SWEEP))
-    return path
-
-
-@pytest.fixture
-def prices(tmp_path: Path) -> Path:
-    path = tmp_path / "prices.yaml"
-    path.write_text(yaml.safe_dump(PRICES))
-    return path
-
-
-@pytest.fixture
-def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    monkeypatch.setenv("RT_SCALE_STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("RT_SCALE_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(calibration, "SECONDS", 0.0)
-
-    def call(*arguments: object) -> str:
-        ended = CliRunner().invoke(app, ["plan", *map(str, arguments)], catch_exceptions=False)
-        assert ended.exit_code == 0, ended.output
-        return " ".join(ended.stdout.split())
-
-    return call
+from tests.unit.cli.planning import SWEEP
 
 
 def finish(file: Path, store: Path, seconds: float) -> None:
