@@ -34,8 +34,15 @@ class View(Protocol):
                 name), ``where`` (devices), and ``warning`` where there is one.
         """
 
-    def waiting(self, label: str, why: str, seconds: float | None) -> None:
-        """A run is back in the queue for the reason ``why``, and tried again after ``seconds``, where that is known."""
+    def waiting(self, label: str, why: str, seconds: float | None, *, held: bool = False) -> None:
+        """A run is back in the queue.
+
+        Args:
+            label: the axes' values.
+            why: for what reason.
+            seconds: until it is tried again, where that is known.
+            held: whether another driver executes it, who tells what becomes of it.
+        """
 
     def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None) -> None:
         """A run is complete, with its last measurements ``values``, or failed for the reason ``error``."""
@@ -112,9 +119,10 @@ class SweepView:
         self._standing.report(label, report, self._clock())
         self.tick()
 
-    def waiting(self, label: str, why: str, seconds: float | None) -> None:
-        """Count a run as waiting; a line says so where it had been running."""
-        if self._standing.wait(label, why, seconds, self._clock()):
+    def waiting(self, label: str, why: str, seconds: float | None, *, held: bool = False) -> None:
+        """Count a run as waiting; a line says so, unless it is held elsewhere and had not been running here."""
+        had_been_running = self._standing.wait(label, why, seconds, self._clock())
+        if had_been_running or not held:
             again = "" if seconds is None else f", again in {duration_text(seconds)}"
             self._print(f"waiting {plain(label)}: {plain(why)}{again}", "yellow")
         self.tick()

@@ -194,7 +194,7 @@ class Queue:
             self._view.waiting(task.label, how.why, None)
             self._make_ready(name)
         elif how.state == "held":
-            self._view.waiting(task.label, how.why, HELD)
+            self._view.waiting(task.label, how.why, HELD, held=True)
             self._put_off(name, HELD)
         else:
             self._try_again(name, task, how)

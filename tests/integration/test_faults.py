@@ -194,8 +194,8 @@ def test_workers_and_nodes_of_a_run_of_several_are_lost(
         nodes("remove", first)
     out = finish(process)
     assert run_dir.status().attempts >= 3
-    # Once more where an attempt begins on the removed node before the head knows that it is gone.
-    assert out.count("a worker of its 2 died") in (2, 3)
+    # Once more for each that begins on the removed node before the head knows that it is gone, and dies at once.
+    assert out.count("a worker of its 2 died") >= run_dir.status().attempts - 1
     alone = run(point.spec, Settings(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
     result = run_dir.result()
     assert result is not None

@@ -68,8 +68,8 @@ def test_a_run_that_left_its_device_is_a_line_and_waits() -> None:
         view.running("a", report(3))
         watched.now += 10
         view.waiting("a", "its process died (attempt 2 of 4)", 8.0)
-        view.waiting("b", "another driver computes it", None)
-        view.waiting("c", "another driver computes it", 40.0)
+        view.waiting("b", "another driver computes it", None, held=True)
+        view.waiting("c", "another driver computes it", 40.0, held=True)
         watched.now += 3
         watched.view.tick()
         assert watched.shown() == [
@@ -92,7 +92,7 @@ def test_a_run_waits_until_it_runs_again_or_is_through() -> None:
     watched = Watched(terminal=False)
     with watched.view as view:
         for label in ("a", "b", "c"):
-            view.waiting(label, "another driver computes it", None)
+            view.waiting(label, "another driver computes it", None, held=True)
         view.running("a", report(0))
         view.finished("b", None)
         assert "1 of 5 done, 1 running, 1 waiting, 2 to start" in watched.shown()
@@ -123,6 +123,18 @@ def test_a_retry_whose_time_is_not_known_is_a_line_without_one() -> None:
         view.waiting("a", "the store [s3] did not answer", None)
     assert watched.lines == ["waiting a: the store [s3] did not answer"]
     assert watched.shown()[-1] == "waiting: the store [s3] did not answer"
+
+
+def test_a_process_that_died_before_it_said_anything_is_a_line() -> None:
+    watched = Watched(terminal=False)
+    with watched.view as view:
+        view.waiting("a", "its process died; try 2 of 4", None)
+        view.waiting("b", "another driver computes it", 5.0, held=True)
+        view.waiting("a", "its process died; try 3 of 4", 1.0)
+    assert watched.lines == [
+        "waiting a: its process died; try 2 of 4",
+        "waiting a: its process died; try 3 of 4, again in 1s",
+    ]
 
 
 def test_a_pipe_is_told_how_it_stands_every_half_minute_and_no_more() -> None:

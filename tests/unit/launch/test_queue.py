@@ -20,6 +20,7 @@ class Told:
 
     def __init__(self) -> None:
         self.waits: list[tuple[str, str, float | None]] = []
+        self.held: list[str] = []
         self.ends: list[tuple[str, str | None]] = []
         self.settled: list[tuple[str, str]] = []
         self.more = 0
@@ -27,8 +28,10 @@ class Told:
     def running(self, label: str, report: Mapping[str, Any]) -> None:
         raise AssertionError("the queue does not show what runs report")
 
-    def waiting(self, label: str, why: str, seconds: float | None) -> None:
+    def waiting(self, label: str, why: str, seconds: float | None, *, held: bool = False) -> None:
         self.waits.append((label, why, seconds))
+        if held:
+            self.held.append(label)
 
     def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None) -> None:
         self.ends.append((label, error))
@@ -182,6 +185,7 @@ def test_a_process_that_dies_is_replaced_a_few_times(store: Store) -> None:
         ("run 0", "its process died; try 2 of 3", None),
         ("run 0", "its process died; try 3 of 3", BACKOFF),
     ]
+    assert told.held == []
     why = "its process died, 3 times in a row without a new checkpoint."
     assert told.ends == [("run 0", why)]
     assert store.run(each).status().state == "failed"
@@ -225,6 +229,7 @@ def test_what_another_driver_executes_is_looked_at_now_and_then(store: Store) ->
         assert not queue.finished
         run_dir.complete({"last": {}})
     assert told.waits == [("run 0", "another one does it", HELD)]
+    assert told.held == ["run 0"]
     clock.now += HELD
     assert taken(queue) == []
     assert queue.finished
