@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,45 +94,46 @@ def test_a_finished_sweep_is_not_run_again(swept: tuple[Place, str], cli: Any, m
     assert "4 runs: 4 done" in cli("status", place.file, "--store", place.store.root).out
 
 
-def test_a_grown_sweep_runs_what_is_new_and_names_what_failed(swept: tuple[Place, str], start: Start, cli: Any) -> None:
-    place, _ = swept
+def test_a_grown_sweep_runs_what_is_new_and_names_what_failed(
+    swept: tuple[Place, str], tmp_path: Path, data_dir: Path, start: Start, cli: Any
+) -> None:
+    # A copy: xdist may give a test that looks at the sweep to this worker later.
+    shutil.copytree(swept[0].file.parent, tmp_path / "grown")
+    place = Place(tmp_path / "grown", data_dir)
     before = place.times()
     place.change(GROWN)
-    try:
-        process = start(*place.command)
-        out, err = ended(process)
-        assert process.returncode == 1, (out, err)
-        points = {point.label: place.store.run(point.spec) for point in place.points}
-        failed = {label for label in points if "lr=1e+30" in label}
-        assert len(failed) == 2
-        told = err.splitlines()
-        assert len(told) == 2
-        for label in failed:
-            (line,) = (line for line in told if line.startswith(f"rt-scale: {label} has no result: "))
-            assert "training diverged. Lower train.optimizer.lr" in line
-            assert f"{label}  FAILED: " in out
-        assert "2 of 4 runs finished" in out
-        assert "[2/4]" in out
-        assert "[1/4]" not in out
-        after = place.times()
-        assert len(after) == len(before) + 1
-        assert before.items() <= after.items()
-        rows = json.loads(cli("status", place.file, "--store", place.store.root, "--json").out)
-        assert {row["label"] for row in rows if row["state"] == "failed"} == failed
-        assert all("diverged" in row["detail"] for row in rows if row["label"] in failed)
-        assert {row["state"] for row in rows if row["label"] not in failed} == {"done"}
+    process = start(*place.command)
+    out, err = ended(process)
+    assert process.returncode == 1, (out, err)
+    points = {point.label: place.store.run(point.spec) for point in place.points}
+    failed = {label for label in points if "lr=1e+30" in label}
+    assert len(failed) == 2
+    told = err.splitlines()
+    assert len(told) == 2
+    for label in failed:
+        (line,) = (line for line in told if line.startswith(f"rt-scale: {label} has no result: "))
+        assert "training diverged. Lower train.optimizer.lr" in line
+        assert f"{label}  FAILED: " in out
+    assert "2 of 4 runs finished" in out
+    assert "[2/4]" in out
+    assert "[1/4]" not in out
+    after = place.times()
+    assert len(after) == len(before) + 1
+    assert before.items() <= after.items()
+    rows = json.loads(cli("status", place.file, "--store", place.store.root, "--json").out)
+    assert {row["label"] for row in rows if row["state"] == "failed"} == failed
+    assert all("diverged" in row["detail"] for row in rows if row["label"] in failed)
+    assert {row["state"] for row in rows if row["label"] not in failed} == {"done"}
 
-        # Run again, it leaves those alone, unless it is told to try them.
-        attempts = {label: run_dir.status().attempts for label, run_dir in points.items()}
-        out, err = ended(start(*place.command))
-        assert [line.count("diverged") for line in err.splitlines()] == [1, 1]
-        assert err.count("tried again with --retry-failed") == 2
-        assert {label: run_dir.status().attempts for label, run_dir in points.items()} == attempts
-        ended(start(*place.command, "--retry-failed"))
-        for label, run_dir in points.items():
-            assert run_dir.status().attempts == attempts[label] + (label in failed)
-    finally:
-        place.change({})
+    # Run again, it leaves those alone, unless it is told to try them.
+    attempts = {label: run_dir.status().attempts for label, run_dir in points.items()}
+    out, err = ended(start(*place.command))
+    assert [line.count("diverged") for line in err.splitlines()] == [1, 1]
+    assert err.count("tried again with --retry-failed") == 2
+    assert {label: run_dir.status().attempts for label, run_dir in points.items()} == attempts
+    ended(start(*place.command, "--retry-failed"))
+    for label, run_dir in points.items():
+        assert run_dir.status().attempts == attempts[label] + (label in failed)
 
 
 def test_a_sweep_survives_whatever_is_killed(
