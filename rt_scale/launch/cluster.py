@@ -14,11 +14,11 @@ from typing import Any
 
 from rt_scale.data.machine import allowed_cores
 from rt_scale.launch import token
-from rt_scale.launch.queue_simulation import Kind
 from rt_scale.launch.reach import reach
 from rt_scale.launch.resources import (
     MOST,
     SHARE,
+    Kind,
     Node,
     bundle,
     described,

@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from rt_scale.launch.prices import PriceSheet
-from rt_scale.launch.queue_simulation import ROUNDING, Kind, Task
+from rt_scale.launch.queue_simulation import ROUNDING, Task
+from rt_scale.launch.resources import Kind
 from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec
 
 Sweeps = Sequence[tuple[SweepSpec, Sequence[Point]]]

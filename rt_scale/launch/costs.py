@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rt_scale.launch.prices import PriceSheet
-from rt_scale.launch.queue_simulation import Kind, Simulated
+from rt_scale.launch.queue_simulation import Simulated
+from rt_scale.launch.resources import Kind
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from rt_scale.launch.costs import Cost, costs_of
 from rt_scale.launch.known_data import known_data
 from rt_scale.launch.plan_queue import build_queue
 from rt_scale.launch.preflight import refuse_packed
-from rt_scale.launch.queue_simulation import Kind, Simulated, Task, simulate
+from rt_scale.launch.queue_simulation import Simulated, Task, simulate
+from rt_scale.launch.resources import Kind
 from rt_scale.launch.search import known_points, to_be_sampled
 from rt_scale.launch.stopped import ended_early
 from rt_scale.spec.run import RunSpec

@@ -20,7 +20,7 @@ from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
 
 if TYPE_CHECKING:
-    from rt_scale.launch.live import View
+    from rt_scale.launch.view import View
 
 HELD = 5.0
 """Seconds until a run that another driver executes is looked at again."""

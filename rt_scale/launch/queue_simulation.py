@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 
+from rt_scale.launch.resources import Kind
 from rt_scale.spec.errors import InputError
 
-Kind = Literal["gpu", "cpu"]
 Event = Literal["done", "interrupted", "replaced"]
 
 REPLACEMENT = 120.0

@@ -6,10 +6,13 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.spec.sweep import LaunchSpec
 
+Kind = Literal["gpu", "cpu"]
+"""What a run occupies."""
 ACCELERATOR = "accelerator_type:"
 """What Ray puts before an accelerator's type to name the resource of which such a node has one."""
 SHARE = 0.001

@@ -19,7 +19,7 @@ from rt_scale.spec.sweep import LaunchSpec, Point
 from rt_scale.store.store import Store
 
 if TYPE_CHECKING:
-    from rt_scale.launch.live import View
+    from rt_scale.launch.view import View
 
 
 @dataclass(frozen=True)

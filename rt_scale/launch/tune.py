@@ -30,7 +30,7 @@ from ray import tune  # isort: skip
 from ray.tune.search import Searcher  # isort: skip
 
 if TYPE_CHECKING:
-    from rt_scale.launch.live import View
+    from rt_scale.launch.view import View
 
 PULSE = 0.5
 """Seconds between two looks at the news."""

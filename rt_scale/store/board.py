@@ -23,12 +23,10 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
 from rt_scale.store.atomic import disk_errors, remove, write_bytes, write_if_changed
 from rt_scale.store.crc32c import masked_crc32c
+from rt_scale.store.run_dir import EVENTS
 from rt_scale.store.settings import flat_settings
 
-PREFIX = "events.out.tfevents."
-"""What every event file's name begins with; TensorBoard reads a folder's files in the order of their names."""
-
-START, SCALARS, END = (PREFIX + name for name in ("1-start", "2-scalars", "3-end"))
+START, SCALARS, END = (EVENTS + name for name in ("1-start", "2-scalars", "3-end"))
 
 
 class BoardWriter:
@@ -139,7 +137,7 @@ def renew_events(folder: Path, kind: str, newest: int, state: object, events: Ca
     Raises:
         InputError, RunError: where the disk refuses or is full.
     """
-    prefix = f"{PREFIX}2-{kind}-"
+    prefix = f"{EVENTS}2-{kind}-"
     name = f"{prefix}{newest:020d}-{short_digest(state)}"
     if (folder / name).exists():
         return
@@ -150,7 +148,7 @@ def renew_events(folder: Path, kind: str, newest: int, state: object, events: Ca
         earlier = [path.name for path in folder.glob(f"{prefix}*") if path.name < name]
         # The server may be in the middle of the one before.
         kept = {name, max(earlier, default=name)}
-    for path in folder.glob(f"{PREFIX}2-*"):
+    for path in folder.glob(f"{EVENTS}2-*"):
         if path.name not in kept:
             remove(path)
 

@@ -19,13 +19,13 @@ from tensorboard.plugins.hparams import summary_v2
 
 from rt_scale.spec.metric_names import parse_probe_name
 from rt_scale.store.atomic import disk_errors, link_relatively, remove, write_if_changed
-from rt_scale.store.board import END, PREFIX, SCALARS, START, summary_file
+from rt_scale.store.board import END, SCALARS, START, summary_file
 from rt_scale.store.board_figures import write_figures
 from rt_scale.store.board_means import SEEDS, layout_summary, write_means
-from rt_scale.store.run_dir import METRICS
+from rt_scale.store.run_dir import EVENTS, METRICS
 from rt_scale.store.settings import Setting, flat_settings, folder_name, typed_columns
 
-EXPERIMENT = PREFIX + "0-sweep"
+EXPERIMENT = EVENTS + "0-sweep"
 SWEEP = "sweep"
 """Folder, and so name, of what belongs to the whole sweep."""
 MEANS = "mean"

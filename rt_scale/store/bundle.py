@@ -16,12 +16,11 @@ from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.graph import all_runs
 from rt_scale.spec.run import RunSpec, recorded_name
 from rt_scale.store.atomic import TEMPORARY, read_json, replacing, to_json
-from rt_scale.store.board import PREFIX
 from rt_scale.store.bundle_format import FORMAT, MANIFEST, RUN_FILES, WEIGHTS, Manifest, Weights
 from rt_scale.store.bundle_writer import Source, Writer
 from rt_scale.store.checkpoints import MANIFEST as CHECKPOINT
 from rt_scale.store.lease import FOLDER as LEASES
-from rt_scale.store.run_dir import CHECKPOINTS, RESULT, SPEC, RunDir, State
+from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, RESULT, SPEC, RunDir, State
 from rt_scale.store.store import Store, SweepDir
 
 _TEACHER = "teacher.safetensors"
@@ -125,7 +124,7 @@ def _pack_run(writer: Writer, store: Store, run: RunDir, weights: Weights) -> St
     # Who holds it, and on which machine, is nothing to hand on; how many attempts there were is told by the names.
     members: dict[str, Source] = {f"{prefix}/{LEASES}/{name}": b"" for name in leases}
     if SPEC in there and _names_its_folder(writer, run):
-        wanted = [name for name in there if name in RUN_FILES or name.startswith(PREFIX)]
+        wanted = [name for name in there if name in RUN_FILES or name.startswith(EVENTS)]
         members |= {f"{prefix}/{name}": run.path / name for name in wanted}
         members |= _weights(writer, run, weights)
     writer.add_all(members)

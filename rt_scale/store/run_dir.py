@@ -28,6 +28,8 @@ State = Literal["done", "running", "failed", "partial", "missing"]
 
 SPEC, ENVIRONMENT, METRICS = "spec.json", "environment.json", "metrics.parquet"
 RESULT, FAILURE, CHECKPOINTS = "result.json", "failure.json", "checkpoints"
+EVENTS = "events.out.tfevents."
+"""What every event file's name begins with; TensorBoard reads a folder's files in the order of their names."""
 
 
 class Spec(Protocol):

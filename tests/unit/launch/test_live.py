@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rt_scale.launch.live import QUIET, SweepView, View
+from rt_scale.launch.live import QUIET, SweepView
 from rt_scale.launch.pace import WINDOW
+from rt_scale.launch.view import View
 from tests.unit.launch.watched import PROBES, VALUES, Watched, report
 
 
