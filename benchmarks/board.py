@@ -34,9 +34,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import measure
 import numpy as np
 import yaml
+from lib import measure
 
 from rt_scale.cli.reporting import make_report
 from rt_scale.launch.comparison import board_metrics, refresh_board

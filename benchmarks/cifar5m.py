@@ -22,11 +22,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import measure
 import numpy as np
 import torch
-from footprint import Footprint
-from parts import IMAGE, SHAPE, write_parts
+from lib import measure
+from lib.footprint import Footprint
+from lib.parts import IMAGE, SHAPE, write_parts
 
 from rt_scale.data.beton import Beton, open_beton, write
 from rt_scale.data.ffcv import FFCVLoader

@@ -25,11 +25,9 @@ QUESTIONS: dict[str, list[str]] = {
     "The wide output": ["wide.py"],
     "What runs share": ["reuse.py", "--runs", "5", "--rounds", "2"],
     "Several students together": ["packing.py", "--together", "1", "2", "4"],
-    "Compiled or not": ["compiled.py"],
-    "Freed memory kept or given back": ["allocator.py"],
 }
 """Title and command of each."""
-ON_DATA = {"step.py", "probe.py", "allocator.py"}
+ON_DATA = {"step.py", "probe.py"}
 """Scripts that read a prepared set."""
 
 

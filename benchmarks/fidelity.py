@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from measure import open_data, print_header
+from lib.measure import open_data, print_header
 from scipy import stats
 
 from rt_scale.data.places import default_data_dir

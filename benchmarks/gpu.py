@@ -5,7 +5,7 @@
     python benchmarks/gpu.py --synthetic --size small --only "full run" --out cpu.json    # VGG-11, for 2 CPU cores
     python benchmarks/gpu.py --size toy --out toy.json     # runs through on a CPU; its numbers mean nothing
 
-Needs neither Ray nor FFCV. Every question is a function of a file of its own (``gpu_*.py``) and in ``QUESTIONS``; one
+Needs neither Ray nor FFCV. Every question is a function of a file of its own (``lib/gpu/``) and in ``QUESTIONS``; one
 that fails says so in the JSON, and the others go on. The JSON is written after each.
 """
 
@@ -21,15 +21,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import measure
 import torch
-from gpu_bench import Bench, answered
-from gpu_checks import fidelity, waits
-from gpu_full import full_run
-from gpu_packing import packing, runs_together
-from gpu_steps import compiled_steps
-from gpu_wide import wide_output
-from synthetic import write_synthetic
+from lib import measure
+from lib.gpu.bench import Bench, answered
+from lib.gpu.checks import fidelity, waits
+from lib.gpu.full import full_run
+from lib.gpu.packing import packing, runs_together
+from lib.gpu.steps import compiled_steps
+from lib.gpu.wide import wide_output
+from lib.synthetic import write_synthetic
 
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments.settings import find_device

@@ -17,9 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import measure
 import torch
-from paper_style import GivenOrder, PilImages, batches
+from lib import measure
+from lib.paper_style import GivenOrder, PilImages, batches
 
 from rt_scale.data.ffcv import FFCVLoader
 from rt_scale.data.inputs import to_inputs

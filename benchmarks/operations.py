@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from unittest import mock
 
-import measure
 import torch
-from synthetic import NAME, write_synthetic
+from lib import measure
+from lib.synthetic import NAME, write_synthetic
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 

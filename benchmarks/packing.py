@@ -19,8 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import measure
 import torch
+from lib import measure
 
 from rt_scale.data.places import default_data_dir
 from rt_scale.experiments.pack_size import WARM_UP, Bench

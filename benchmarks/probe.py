@@ -17,9 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import measure
-import paper_style
 import torch
+from lib import measure, paper_style
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import measure
 import torch
-from floors import Floor, Rates, count_floors, measure_rates
-from synthetic import NAME, write_synthetic
-from timeline import CHECKPOINTS, PROBES, STEP, Timeline, watched
+from lib import measure
+from lib.floors import Floor, Rates, count_floors, measure_rates
+from lib.synthetic import NAME, write_synthetic
+from lib.timeline import CHECKPOINTS, PROBES, STEP, Timeline, watched
 
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments.run import run

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from measure import print_header
+from lib.measure import print_header
 
 from rt_scale.data.places import default_data_dir
 from rt_scale.data.resident import Resident

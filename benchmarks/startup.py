@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-import measure
+from lib import measure
 
 PROGRAM = str(Path(sys.executable).with_name("rt-scale"))
 COMMANDS = {

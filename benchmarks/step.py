@@ -13,10 +13,10 @@ import functools
 import time
 from pathlib import Path
 
-import measure
 import numpy as np
 import torch
-from paper_style import GivenOrder, PaperStyleDistillation, PilImages, StepMetrics, batches
+from lib import measure
+from lib.paper_style import GivenOrder, PaperStyleDistillation, PilImages, StepMetrics, batches
 
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loader import order

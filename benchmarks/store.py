@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import measure
+from lib import measure
 
 from rt_scale.report.status import status_of_store
 from rt_scale.spec.run import RunSpec

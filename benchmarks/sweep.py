@@ -26,8 +26,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import measure
 import yaml
+from lib import measure
 from store import measure_store, seconds
 
 from rt_scale.data.places import default_data_dir

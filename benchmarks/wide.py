@@ -23,8 +23,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import measure
 import torch
+from lib import measure
 from torch import Tensor
 from torch.nn import functional
 

@@ -9,7 +9,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-from gpu_bench import Bench
+from lib.gpu.bench import Bench
 from profile_run import warm_up
 
 from rt_scale.experiments.pack_size import measured_packing

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_bench import Bench, answered, forget_peak, peak_bytes, wait
-from paper_style import GivenOrder, PaperStyleDistillation, PilImages, batches, evaluate
+from lib.gpu.bench import Bench, answered, forget_peak, peak_bytes, wait
+from lib.paper_style import GivenOrder, PaperStyleDistillation, PilImages, batches, evaluate
+from lib.timeline import PROBES
 from profile_run import profile, warm_up
-from timeline import PROBES
 
 from rt_scale.data.beton import Beton
 from rt_scale.data.loader import order

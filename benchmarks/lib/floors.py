@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from timeline import CACHE, CHECKPOINTS, ENCODER, LOADING, ONCE, OPTIMISER, PROBES, WHOLE, WIDE
+from lib.timeline import CACHE, CHECKPOINTS, ENCODER, LOADING, ONCE, OPTIMISER, PROBES, WHOLE, WIDE
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode

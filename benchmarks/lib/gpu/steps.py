@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from gpu_bench import Bench, answered, wait
+from lib.gpu.bench import Bench, answered, wait
 from torch import Tensor
 
 from rt_scale.models.pair import Network, build_pair, to_device

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from gpu_bench import Bench
+from lib.gpu.bench import Bench
 
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Silent

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gpu_bench import Bench
+from lib.gpu.bench import Bench
 
-SCRIPT = Path(__file__).with_name("wide.py")
+SCRIPT = Path(__file__).parents[2] / "wide.py"
 
 
 def wide_output(bench: Bench) -> dict[str, Any]:
