@@ -3,12 +3,11 @@
     python benchmarks/wide.py [--device cpu] [--outputs 256 4096 65536] [--rounds 5]
 
 From student and teacher features [B, k] and last layers [m, k] to loss, KL, both entropies and the gradients of the
-student's features and last layer, its weight norm included. Three forms, and on a GPU a fourth:
+student's features and last layer, its weight norm included. Three forms:
 
     plain   softmax, log_softmax and autograd, as the formulas are written
     whole   rt_scale.training.objective.distance on logits [B, m], which several views and mse still go through
-    tiles   rt_scale.training.wide in torch, which the product takes
-    kernel  the same with the Triton kernel
+    tiles   rt_scale.training.wide, which the product takes
 
 All forms of an m are timed in turns. Memory is what a step takes at most beyond its inputs: of a process of its own
 on the CPU, of torch's allocator on a GPU. The arithmetic floor is 4 matrix products of 2 B m k operations at the
@@ -34,7 +33,6 @@ from rt_scale.training.memory import keep_freed_memory
 from rt_scale.training.objective import Distance, distance
 from rt_scale.training.precision import set_precision
 from rt_scale.training.wide import Side, wide_distance
-from rt_scale.training.wide_choice import TORCH, TRITON, choose, comparison
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
@@ -71,11 +69,10 @@ class Step:
         """By logits of the whole batch."""
         return distance("cross_entropy", *self._logits(unit_rows(self.weight)))
 
-    def wide(self, form: str) -> Distance:
-        """A tile at a time, or by the kernel."""
+    def tiles(self) -> Distance:
+        """A tile of columns at a time."""
         student, teacher = Outputs(self.features, self.weight, unit=True), Outputs(self.targets, self.directions)
-        way = comparison(TORCH if form == "tiles" else TRITON)
-        return wide_distance("cross_entropy", Side(student), Side(teacher), product=self.product, compare=way)
+        return wide_distance("cross_entropy", Side(student), Side(teacher), product=self.product)
 
     def _logits(self, weight: Tensor) -> tuple[Tensor, ...]:
         factors = ((self.features, weight), (self.targets, self.directions))
@@ -86,8 +83,7 @@ class Step:
         self.features.grad = self.weight.grad = None
         self._wait()
         start = time.perf_counter()
-        forms = {"plain": self.plain, "whole": self.whole}
-        (forms[form]() if form in forms else self.wide(form)).loss.backward()
+        {"plain": self.plain, "whole": self.whole, "tiles": self.tiles}[form]().loss.backward()
         self._wait()
         return time.perf_counter() - start
 
@@ -141,15 +137,12 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     set_precision(asked.precision)
     device = find_device(asked.device)
-    # Where the kernel does not work there is nothing to time, and the header says why.
-    _, reason = choose(device, asked.batch_size, max(asked.outputs), asked.bottleneck, DTYPES[asked.precision])
-    forms = ["plain", "whole", "tiles", *(["kernel"] if "as fast as torch" in reason else [])]
+    forms = ["plain", "whole", "tiles"]
     fastest = rate(device, DTYPES[asked.precision])
     measure.print_header(
         f"The wide output: batch {asked.batch_size}, k = {asked.bottleneck}, {asked.precision}",
         {
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            "kernel": reason,
             "rate": f"{fastest / 1e9:,.0f} GFLOP/s in a product of 2048 x 2048 matrices",
             "repetitions": f"{asked.rounds} of each form in turns, 1 as warm-up; median (lowest to highest)",
         },

@@ -32,7 +32,7 @@ Ingredients = dict[str, Any]
 
 WHERE_IMAGES_LIE = {
     *("device", "loader", "loader_reason", "cache_teacher", "gpus"),
-    *("pack", "wide", "wide_reason", "student_pass", "student_pass_reason"),  # how students are trained
+    *("pack", "student_pass", "student_pass_reason"),  # how students are trained
 }
 """Fields of ``Execution`` that change no number of a constant, but for the device, which is described by what it is."""
 NOT_OF_A_PROBE = {"every", "also", "own", "statistics"}

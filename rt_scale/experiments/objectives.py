@@ -26,7 +26,6 @@ from rt_scale.training.distillation import Distillation, Supervision, Views, ari
 from rt_scale.training.objective import Pair, view_pairs
 from rt_scale.training.sharpening import Sharpening
 from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
-from rt_scale.training.wide_choice import comparison
 
 
 def clean_inputs(spec: RunSpec, info: DataInfo, channels_last: bool) -> functools.partial[Tensor]:
@@ -113,16 +112,11 @@ def build_distillation(
     layout = context.execution.channels_last
     targets = _targets(spec, clean_inputs(spec, info, layout), teacher, loader, context)
     seen = build_views(spec, info, layout, loader.steps, share_of(loader))
-    return assemble(spec, targets, seen, sharpenings, context.execution.wide)
+    return assemble(spec, targets, seen, sharpenings)
 
 
-def assemble(
-    spec: RunSpec, targets: Targets, seen: Views, sharpenings: dict[str, Sharpening], wide: str
-) -> Distillation:
-    """The objective of kind distill from its parts: the teacher's logits, what both see, what is done to logits.
-
-    ``wide`` is the way in which wide outputs are compared, see ``training.wide_choice``.
-    """
+def assemble(spec: RunSpec, targets: Targets, seen: Views, sharpenings: dict[str, Sharpening]) -> Distillation:
+    """The objective of kind distill from its parts: the teacher's logits, what both see, what is done to logits."""
     return Distillation(
         targets,
         seen,
@@ -130,7 +124,6 @@ def assemble(
         name=spec.objective.name,
         pairs=compared_views(spec),
         sharpenings=sharpenings,
-        compare=comparison(wide),
     )
 
 

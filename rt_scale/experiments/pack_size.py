@@ -144,4 +144,4 @@ class Bench:
             labels = torch.zeros(self.samples, dtype=torch.int64, device=self.execution.device)
             return Supervision(labels, views, spec.precision)
         sharpenings = build_sharpenings(spec, steps=an_epoch, steps_per_epoch=an_epoch)
-        return assemble(spec, targets, views, sharpenings, self.execution.wide)
+        return assemble(spec, targets, views, sharpenings)

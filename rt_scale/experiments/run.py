@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rt_scale.experiments import student_pass, wide_output
+from rt_scale.experiments import student_pass
 from rt_scale.experiments.check import Sets, check, unfinished
 from rt_scale.experiments.constants import SharedConstants
 from rt_scale.experiments.context import Context
@@ -113,11 +113,9 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> 
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
     execution = student_pass.decided(spec, data.main, execution, settings, begun)
-    execution = wide_output.decided(spec, execution, begun)
     settings.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
     if execution.device.type == "cuda":
         settings.observer.decided(f"student's pass: {execution.student_pass}, as {execution.student_pass_reason}")
-        settings.observer.decided(f"wide output: {execution.wide}, as {execution.wide_reason}")
     attempt = attempt_record(execution) | {"packing": settings.packing.to_json()}
     attempts = [*(earlier["attempts"] if earlier else []), attempt]
     run_dir.write_environment({"execution": execution.to_json(), "data": _data_record(data), "attempts": attempts})

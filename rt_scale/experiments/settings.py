@@ -25,7 +25,6 @@ from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.loop import Stop, never
 from rt_scale.training.pass_choice import EAGER
 from rt_scale.training.precision import check_precision
-from rt_scale.training.wide_choice import TORCH
 
 
 class Observer(Protocol):
@@ -136,8 +135,6 @@ class Execution:
         workers: processes that train together.
         gpus: GPUs that each of them takes, 0 on the CPU.
         pack: runs that share all of that, trained as one batched network.
-        wide: how wide outputs are compared, see ``wide_output.decided``.
-        wide_reason: why so.
         student_pass: how the student's pass over a whole batch is computed, see ``student_pass.decided``.
         student_pass_reason: why so.
     """
@@ -151,8 +148,6 @@ class Execution:
     workers: int = 1
     gpus: float = 0.0
     pack: int = 1
-    wide: str = TORCH
-    wide_reason: str = ""
     student_pass: str = EAGER
     student_pass_reason: str = ""
 

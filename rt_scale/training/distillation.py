@@ -15,7 +15,7 @@ from rt_scale.training.objective import ONE_VIEW, Distance, Pair, distance
 from rt_scale.training.sharpening import AS_THEY_ARE, Sharpening
 from rt_scale.training.supervised import supervised_cross_entropy
 from rt_scale.training.targets import Targets
-from rt_scale.training.wide import Compare, by_tiles, tile_columns, wide_distance
+from rt_scale.training.wide import tile_columns, wide_distance
 
 Views = Callable[[Tensor, int], Sequence[Tensor]]
 """uint8 images [B, H, W, C] at an optimiser step to their views, network inputs [B, C, H, W] each."""
@@ -36,21 +36,6 @@ def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[N
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def whole_because(name: str, pairs: Sequence[Pair], *, factored: bool) -> str | None:
-    """Why logits are compared whole, however many there are; None where features and weights will do.
-
-    Args:
-        name: of the distance.
-        pairs: the (teacher, student) views that are compared.
-        factored: whether logits are features times a weight, see ``Projector.factored``.
-    """
-    if name == "mse":
-        return "the squared error is of logits as a whole"
-    if tuple(pairs) != ONE_VIEW:
-        return "logits of several views are compared as a whole"
-    return None if factored else "its logits are more than features times a weight"
-
-
 class Distillation:
     """The distance of the student's logits from the teacher's, on the same images.
 
@@ -61,7 +46,6 @@ class Distillation:
         name: of the distance, see ``objective.distance``.
         pairs: the (teacher, student) views that are compared; the teacher sees those that it is in.
         sharpenings: what is done to the logits of ``teacher`` and ``student``.
-        compare: how outputs are compared that are too wide to be made whole.
     """
 
     def __init__(
@@ -73,13 +57,11 @@ class Distillation:
         name: str = "cross_entropy",
         pairs: Sequence[Pair] = ONE_VIEW,
         sharpenings: Mapping[str, Sharpening] = AS_THEY_ARE,
-        compare: Compare = by_tiles,
     ) -> None:
         self.targets, self.views, self.precision = targets, views, precision
         self.name, self.pairs = name, pairs
         self.teacher_views = 1 + max(view for view, _ in pairs)
         self.sharpenings = sharpenings
-        self.compare = compare
 
     def __call__(self, model: Network, batch: Batch, step: int) -> Measured:
         """Loss of ``model`` at optimiser step ``step`` and, in nats, ``kl`` and both entropies.
@@ -93,9 +75,8 @@ class Distillation:
 
     def _is_wide(self, model: Network, index: Tensor) -> bool:
         """Whether outputs are compared by their factors: of one view, and more than a tile, which pays from there."""
-        if whole_because(self.name, self.pairs, factored=model.projector.factored):
-            return False
-        return self.compare is not by_tiles or model.projector.out_dim > tile_columns(len(index), index.device)
+        factored = self.name != "mse" and tuple(self.pairs) == ONE_VIEW and model.projector.factored
+        return factored and model.projector.out_dim > tile_columns(len(index), index.device)
 
     def _by_factors(self, model: Network, views: Sequence[Tensor], index: Tensor, step: int) -> Distance:
         """The distance by features and weights, without logits of the whole batch."""
@@ -106,8 +87,7 @@ class Distillation:
             self.sharpenings[role].of_outputs(outputs, step)
             for role, outputs in (("student", learned), ("teacher", taught))
         )
-        product = product_dtype(self.precision)
-        return wide_distance(self.name, student, teacher, product=product, compare=self.compare)
+        return wide_distance(self.name, student, teacher, product=product_dtype(self.precision))
 
     def _by_logits(self, model: Network, views: Sequence[Tensor], index: Tensor, step: int) -> Distance:
         """The distance by the logits of all views."""

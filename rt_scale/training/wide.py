@@ -5,7 +5,7 @@ after the other, each larger than any cache. Here columns are cut into tiles [B,
 all columns is that over a tile's columns times exp(n_c - n), with n_c = log sum_{j in c} exp(z_j) and
 n = log sum_c exp(n_c): a tile needs one number a row from the others. Of each tile the two softmaxes are kept for
 the backward pass, two tensors of [B, m] in all; their difference is formed there tile by tile, on the way into the
-gradients of both factors. On a GPU a kernel may do all of that to whole rows (``wide_triton``).
+gradients of both factors.
 
 Shapes: B rows, m outputs, k features, c columns of a tile, C tiles.
 """
@@ -57,10 +57,6 @@ class Compared(NamedTuple):
     kept: Sequence[Tensor]
 
 
-Compare = Callable[[Side, Side, torch.dtype], Compared]
-"""From student, teacher and the dtype that matrices are multiplied in, and so that of logits, to what is known."""
-
-
 def tile_columns(rows: int, device: torch.device) -> int:
     """Columns of a tile of ``rows`` rows, which the device and the number of threads alone decide."""
     elements = max(TILE, TILE_A_THREAD * torch.get_num_threads()) if device.type == "cpu" else GPU_TILE
@@ -99,7 +95,7 @@ def wide_distance(
     teacher: Side,
     *,
     product: torch.dtype | None = None,
-    compare: Compare = by_tiles,
+    columns: int | None = None,
 ) -> Distance:
     """What ``objective.distance`` says of one view, of outputs that are not made yet.
 
@@ -109,7 +105,7 @@ def wide_distance(
         teacher: of as many rows and outputs.
         product: dtype that matrices are multiplied in, and so that of logits; None: that of the student's features.
             What is made of logits is at least float32.
-        compare: how.
+        columns: c of a tile; None: ``tile_columns``.
 
     Raises:
         ValueError: where the two differ in rows or outputs.
@@ -120,8 +116,8 @@ def wide_distance(
             f"student outputs {len(features)} x {len(weight)} and teacher outputs {len(taught)} x {len(directions)} "
             "must be the same rows and outputs"
         )
-    compared = functools.partial(compare, student, teacher)
     unit, product = student.outputs.unit, product or features.dtype
+    compared = functools.partial(by_tiles, student, teacher, product, columns=columns)
     cross, *entropies = _WideCrossEntropy.apply(features, weight, unit, product, compared)
     kl = cross - entropies[0]
     return Distance(kl if name == "kl" else cross, kl.detach(), *entropies)
@@ -137,9 +133,9 @@ class _WideCrossEntropy(torch.autograd.Function):
         weight: Tensor,
         unit: bool,
         product: torch.dtype,
-        compared: Callable[[torch.dtype], Compared],
+        compared: Callable[[], Compared],
     ) -> tuple[Tensor, ...]:
-        values, kept = compared(product)
+        values, kept = compared()
         ctx.save_for_backward(features, weight, *kept)
         ctx.unit, ctx.product = unit, product
         cross, *entropies = values.mean(dim=1).unbind()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from torch.nn import functional
 from rt_scale.models.init import initialise
 from rt_scale.models.projector import Outputs, Projector
 from rt_scale.training.sharpening import Sharpening
-from rt_scale.training.wide import Side, by_tiles, wide_distance
+from rt_scale.training.wide import Side, wide_distance
 
 BATCHES = [1, 5]
 WIDTHS = [(1, 1), (7, 3), (24, 8), (50, 8), (50, 64)]
@@ -52,7 +51,7 @@ def test_values_and_gradients(name: str, batch: int, outputs: int, columns: int,
         features, weight, targets, directions = (each.to(dtype) for each in exact)
         student = Side(Outputs(features.requires_grad_(), weight.requires_grad_(), unit), shifts[0].to(dtype))
         teacher = Side(Outputs(targets, directions), shifts[1].to(dtype))
-        found = wide_distance(name, student, teacher, compare=functools.partial(by_tiles, columns=columns))
+        found = wide_distance(name, student, teacher, columns=columns)
         largest = max(1.0, scale**2 * 16)  # rounding is relative to the logits
         for mine, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(mine.double(), theirs, rtol=tolerance, atol=tolerance * largest)
@@ -68,7 +67,7 @@ def test_gradient_by_finite_differences(unit: bool) -> None:
 
     def loss(features: Tensor, weight: Tensor) -> Tensor:
         student, teacher = Side(Outputs(features, weight, unit)), Side(Outputs(targets, directions))
-        return wide_distance("kl", student, teacher, compare=functools.partial(by_tiles, columns=3)).loss
+        return wide_distance("kl", student, teacher, columns=3).loss
 
     assert torch.autograd.gradcheck(loss, (features.requires_grad_(), weight.requires_grad_()))
 
@@ -87,7 +86,7 @@ def test_projectors_temperatures_and_centres(parts: str, momentum: float | None,
         factored = [head.outputs(head.features(inputs)) for head in heads]
         assert all(head.factored for head in heads)
         sides = [way.of_outputs(each, step) for way, each in zip(ways[0], factored, strict=True)]
-        found = wide_distance("cross_entropy", *sides, compare=functools.partial(by_tiles, columns=4))
+        found = wide_distance("cross_entropy", *sides, columns=4)
         logits = [way(head(inputs), step) for way, head in zip(ways[1], heads, strict=True)]
         expected = formula("cross_entropy", logits[0], logits[1].detach())
         torch.testing.assert_close(tuple(found), expected, rtol=1e-9, atol=1e-9)
@@ -106,8 +105,7 @@ def test_bf16_rounds_the_factors_and_the_logits_and_nothing_else() -> None:
     expected = formula("kl", straight + (straight.bfloat16().double() - straight).detach(), rounded)
     student = Side(Outputs(features.float().requires_grad_(), weight.float().requires_grad_()))
     teacher = Side(Outputs(targets.float(), directions.float()))
-    way = functools.partial(by_tiles, columns=16)
-    found = wide_distance("kl", student, teacher, product=torch.bfloat16, compare=way)
+    found = wide_distance("kl", student, teacher, product=torch.bfloat16, columns=16)
     torch.testing.assert_close([each.double() for each in found], list(expected), rtol=1e-5, atol=1e-5)
     gradients = torch.autograd.grad(found.loss, student.outputs[:2])
     for mine, theirs in zip(gradients, torch.autograd.grad(expected[0], (f, w)), strict=True):

@@ -68,8 +68,6 @@ EXECUTIONS: list[tuple[str, Any, set[str]]] = [
     ("cache_teacher", False, set()),
     ("gpus", 0.5, set()),
     ("pack", 2, set()),
-    ("wide", "triton", set()),
-    ("wide_reason", "asked for", set()),
     ("student_pass", "compiled", set()),
     ("student_pass_reason", "asked for", set()),
 ]

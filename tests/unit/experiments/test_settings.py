@@ -180,7 +180,7 @@ def test_an_execution_is_recorded_as_plain_values() -> None:
     expected: dict[str, Any] = {"device": "cpu", "threads": 2, "cache_teacher": False, "channels_last": True}
     execution = Execution(torch.device("cpu"), 2, False, True, "map", "asked for", 3, 0.5, pack=4)
     expected |= {"loader": "map", "loader_reason": "asked for", "workers": 3, "gpus": 0.5, "pack": 4}
-    expected |= {"wide": "torch", "wide_reason": "", "student_pass": "eager", "student_pass_reason": ""}
+    expected |= {"student_pass": "eager", "student_pass_reason": ""}
     assert execution.to_json() == expected
 
 

@@ -20,7 +20,6 @@ from rt_scale.training.objective import distance, view_pairs
 from rt_scale.training.sharpening import Sharpening
 from rt_scale.training.supervised import supervised_cross_entropy
 from rt_scale.training.targets import ComputedTargets
-from rt_scale.training.wide import Compared, Side, by_tiles
 
 
 class Fixed:
@@ -232,15 +231,3 @@ def test_what_needs_all_logits_has_them(
     objective = Distillation(ComputedTargets(Head(parts)), views, "float32", name=name, pairs=pairs)
     objective(Head(parts), batch(), 0)
     assert gone == ["distance"]
-
-
-def test_a_kernel_compares_whatever_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = ways(monkeypatch, 99)
-    seen = []
-
-    def kernel(student: Side, teacher: Side, product: torch.dtype) -> Compared:
-        seen.append(product)
-        return by_tiles(student, teacher, product)
-
-    Distillation(ComputedTargets(Head()), one_view, "bf16", compare=kernel)(Head(), batch(), 0)
-    assert (gone, seen) == (["wide_distance"], [torch.bfloat16])
