@@ -16,15 +16,49 @@ def fits(spec: RunSpec, data: Prepared | NoiseSet) -> None:
     encoder, size = spec.encoder, spec.data.size or info.size
     parse_encoder(encoder.name).check_image(channels=info.channels, size=size, norm=encoder.norm, width=encoder.width)
     _fits_views(spec, info.channels, size)
-    samples = training_samples(spec, data)
-    if spec.projector.batch_norm and samples % spec.train.batch_size == 1:
-        raise InputError(
-            f"projector.batch_norm needs at least 2 images a step, but the last step of an epoch has 1: {samples} "
-            f"images in batches of {spec.train.batch_size}. Choose another train.batch_size or data.samples."
-        )
+    _fits_batch_norms(spec, training_samples(spec, data), size)
     if isinstance(data, Prepared):
         _fits_samples(spec, data)
         _fits_labels(spec, data)
+
+
+def _fits_batch_norms(spec: RunSpec, samples: int, size: int) -> None:
+    """Refuse steps in which a batch norm in training mode would have one value a channel: it has no variance.
+
+    Of several workers it is over the images of all.
+    """
+    images = samples % spec.train.batch_size or spec.train.batch_size
+    if images > 1:
+        return
+    whole = min(samples, spec.train.batch_size)
+    told = f"a step of 1 image ({samples} training images in batches of {whole})"
+    advice = "Choose another train.batch_size or data.samples"
+    for views in _normalised_together(spec, size):
+        if spec.projector.batch_norm and sum(views.values()) == 1:
+            raise InputError(
+                f"projector.batch_norm needs at least 2 images a step, but there is {told}. {advice}, or leave "
+                "projector.batch_norm at false."
+            )
+        sides = {side: parse_encoder(spec.encoder.name).last_map(side, size) for side in views}
+        if spec.encoder.norm == "batch" and (single := [side for side in views if views[side] * sides[side] ** 2 == 1]):
+            raise InputError(
+                f"encoder.norm batch needs at least 2 values a channel at every step, but the last feature map of "
+                f"encoder '{spec.encoder.name}' is 1 x 1 for images of {single[0]} x {single[0]} pixels, and there is "
+                f"{told}. {advice}, larger images (data.size), or another encoder.norm, such as none."
+            )
+
+
+def _normalised_together(spec: RunSpec, size: int) -> list[dict[int, int]]:
+    """For each network in training mode, side of the views of an image -> how many of them are normalised together."""
+    augment = spec.augment
+    if augment.kind != "multicrop":
+        return [{size: 1}]
+    taught = {augment.global_size: augment.global_views}
+    seen = dict(taught)
+    if augment.local_views:
+        seen[augment.local_size] = seen.get(augment.local_size, 0) + augment.local_views
+    teacher_normalises = spec.teacher.mode == "train" or spec.teacher.statistics == "data"
+    return [seen, taught] if teacher_normalises else [seen]
 
 
 def _fits_samples(spec: RunSpec, data: Prepared) -> None:
@@ -73,7 +107,7 @@ def _fits_views(spec: RunSpec, channels: int, size: int) -> None:
                 f"and takes no others: {description.design.one_size}. Set augment.{name} to {size}."
             )
         try:
-            description.check_image(channels=channels, size=side, norm=encoder.norm, width=encoder.width)
+            description.check_image(channels=channels, size=side, norm=encoder.norm, width=encoder.width, built=size)
         except InputError as error:
             raise InputError(f"augment.{name} is {side}: {error}") from None
 
@@ -104,7 +138,9 @@ def _fits_size(spec: RunSpec, main: Prepared | NoiseSet, other: Prepared) -> Non
         return
     description = parse_encoder(encoder.name)
     try:
-        description.check_image(channels=other.info.channels, size=size, norm=encoder.norm, width=encoder.width)
+        description.check_image(
+            channels=other.info.channels, size=size, norm=encoder.norm, width=encoder.width, built=built
+        )
         reason = description.design.one_size
     except InputError as error:
         reason = str(error).partition(". ")[0]

@@ -109,7 +109,9 @@ class Bench:
         def move() -> None:
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
-            pack.gradients(steps)
+            for measured in pack.gradients(steps):
+                if isinstance(measured, Exception):
+                    raise measured
             for optimizer in optimizers:
                 optimizer.step()
             if self.execution.device.type == "cuda":

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from rt_scale.models.encoder import Encoder
 from rt_scale.models.norms import NormLayer
+from rt_scale.spec.encoders import convnet_pools
 
 _POOLED = 2
-_LEAST_MAP = 8
 
 
 class ConvNet(Encoder):
@@ -30,11 +30,10 @@ class ConvNet(Encoder):
     def __init__(self, *, channels: int, size: int, layer_channels: int, depth: int, norm: NormLayer) -> None:
         super().__init__()
         modules: list[nn.Module] = []
-        inputs = channels
+        inputs, pools = channels, convnet_pools(size, depth)
         for layer in range(depth):
-            if layer > 0 and size // 2 >= _LEAST_MAP:
+            if 0 < layer <= pools:
                 modules.insert(-1, nn.MaxPool2d(kernel_size=2, stride=2))  # the ReLU then sees a quarter as much
-                size //= 2
             modules.append(nn.Conv2d(inputs, layer_channels, kernel_size=3, padding=1))
             modules.append(norm(layer_channels))
             modules.append(nn.ReLU(inplace=True))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.spec.families import (
     ATTENTIONS,
+    CONVNET_LEAST_MAP,
     ENCODER_FAMILIES,
     NORMS,
     VIT_HEAD,
@@ -81,7 +82,7 @@ class EncoderDescription:
                 f"ViTs, vit_tiny_shared to vit_base_shared. Leave encoder.attention at tokens, or take one of those."
             )
 
-    def check_image(self, *, channels: int, size: int, norm: str, width: float) -> None:
+    def check_image(self, *, channels: int, size: int, norm: str, width: float, built: int | None = None) -> None:
         """Refuse images that the encoder cannot take.
 
         Args:
@@ -89,6 +90,7 @@ class EncoderDescription:
             size: side of the square image in pixels.
             norm: normalisation by name: those within an image need at least two values to normalise.
             width: multiplier of every layer's number of channels.
+            built: side of the images that the network is built for; None: these.
 
         Raises:
             InputError: an image too small or not a whole number of patches wide, or another number of channels.
@@ -108,7 +110,19 @@ class EncoderDescription:
                 f"Images of {size} x {size} pixels cannot be cut into the {patch} x {patch} patches of encoder "
                 f"'{self.name}'. Set data.size={math.ceil(size / patch) * patch} to have them resized."
             )
-        self._check_last_map(size, norm, width)
+        self._check_last_map(size, norm, width, built or size)
+
+    def last_map(self, size: int, built: int) -> int:
+        """Side of the smallest feature map that a normalisation sees; 0 where nothing is left of it.
+
+        Args:
+            size: side of the image in pixels.
+            built: side of the images that the network is built for.
+        """
+        if self.family == "convnet":
+            return size >> convnet_pools(built, self.layers)
+        halved = 2**self.design.halvings
+        return size // halved if self.design.floors else math.ceil(size / halved)
 
     def _check_norm(self, norm: str) -> None:
         if norm not in NORMS:
@@ -141,19 +155,32 @@ class EncoderDescription:
                 f"which its {self.heads} attention heads cannot share equally. Choose another width, e.g. 0.5."
             )
 
-    def _check_last_map(self, size: int, norm: str, width: float) -> None:
-        if not self.stages or norm not in ("instance", "group8", "layer") or self.is_vit:
+    def _check_last_map(self, size: int, norm: str, width: float, built: int) -> None:
+        side = self.last_map(size, built)
+        if self.family == "convnet" and side == 0:
+            raise InputError(
+                f"Images of {size} x {size} pixels are too small for encoder '{self.name}' as it is built for "
+                f"{built} x {built}: its max-pools leave nothing of them. Give at least "
+                f"{2 ** convnet_pools(built, self.layers)} pixels."
+            )
+        if side != 1 or norm not in ("instance", "group8", "layer") or not self.stages or self.is_vit:
             return
-        channels = scaled(self.stages[-1], width)
-        halved = 2**self.design.halvings
-        side = math.ceil(size / halved)
-        if side**2 * {"instance": 1, "group8": 8, "layer": channels}[norm] < 2:
+        if {"instance": 1, "group8": 8, "layer": scaled(self.stages[-1], width)}[norm] < 2:
+            least = 2 ** (1 + convnet_pools(built, self.layers)) if self.family == "convnet" else 0
             raise InputError(
                 f"Encoder '{self.name}' has a last feature map of 1 x 1 for images of {size} x {size} pixels, where "
                 f"normalisation '{norm}' would be over single values: their variance is 0, and every image would "
-                f"give the same. Set data.size={halved + 1} or more to have them enlarged, or choose another "
-                "normalisation, such as batch or none."
+                f"give the same. Set data.size={least or 2**self.design.halvings + 1} or more to have them enlarged, "
+                "or choose another normalisation, such as batch or none."
             )
+
+
+def convnet_pools(size: int, depth: int) -> int:
+    """How often a plain conv net of ``depth`` layers, built for images of ``size`` pixels, max-pools them 2 x 2."""
+    pools = 0
+    while pools < depth - 1 and size // 2 ** (pools + 1) >= CONVNET_LEAST_MAP:
+        pools += 1
+    return pools
 
 
 def encoder_names() -> tuple[str, ...]:

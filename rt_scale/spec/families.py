@@ -17,6 +17,10 @@ _VIT_SIZE = "it has learned one vector a position"
 _VIT_NORM = "its blocks have layer norms of their own, one vector a token, and no feature maps"
 
 
+CONVNET_LEAST_MAP = 8
+"""Side below which the plain conv nets never max-pool a feature map."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """Encoders of one design.
@@ -29,7 +33,8 @@ class Family:
         norms: normalisations it can be built with.
         refusal: why it cannot have the others.
         stages: channels of its stages before the width multiplier; empty where the name says them.
-        halvings: how often a feature map is halved, rounding up, before the last normalisation.
+        halvings: how often a feature map is halved before the last normalisation.
+        floors: whether halving rounds down, as unpadded pooling does, not up.
         patch: side in pixels of the patches that images are cut into.
         one_size: why a network built for one size of image takes no other; empty where it does.
     """
@@ -41,6 +46,7 @@ class Family:
     refusal: str = ""
     stages: tuple[int, ...] = ()
     halvings: int = 0
+    floors: bool = False
     patch: int = 1
     one_size: str = ""
 
@@ -54,6 +60,7 @@ ENCODER_FAMILIES: dict[str, Family] = {
         minimum_size=32,
         stages=(64, 128, 256, 512),
         halvings=4,
+        floors=True,
     ),
     # Two halvings: 4 pixels are the least that leave one real position in the last map.
     "cifar_resnet": Family(

@@ -67,11 +67,19 @@ Steps = Generator[Step, Measured, Outcome]
 
 
 def serve(steps: Steps[Outcome]) -> Outcome:
-    """Compute every step's gradients alone; what the training returns."""
+    """Compute every step's gradients alone; what the training returns.
+
+    An error of a step is raised in the training, where it waits for the gradients: it is the training's own.
+    """
     try:
         step = next(steps)
         while True:
-            step = steps.send(step.alone())
+            try:
+                measured = step.alone()
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(measured)
     except StopIteration as over:
         outcome: Outcome = over.value
         return outcome

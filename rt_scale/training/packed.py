@@ -7,7 +7,7 @@ import copy
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -45,21 +45,25 @@ class Pack:
             stack.requires_grad_()
         self._features = FeaturesOfViews(networks[0])
 
-    def gradients(self, steps: Sequence[Step]) -> list[Measured]:
+    def gradients(self, steps: Sequence[Step]) -> list[Measured | Exception]:
         """Leave in every network's parameters the gradients of its own step; what each objective measured.
 
         Args:
             steps: one for each network, in their order. Those whose batches differ in size are computed alone.
+
+        Returns:
+            In place of what was measured the Exception of a step that failed by itself: the others have theirs. What
+            all of them compute together fails for all, and is raised.
         """
         # Pixels as they are have nothing to batch: flatten, without a layer before the last one.
         if len(steps) == 1 or not self._parameters or len({step.batch.images.shape for step in steps}) > 1:
-            return [step.alone() for step in steps]
+            return [_tried(step) for step in steps]
         with warnings.catch_warnings():
             # What vmap has no rule for (a mean over a map, say) it computes network by network: right, if slower.
             warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
             return self._together(steps)
 
-    def _together(self, steps: Sequence[Step]) -> list[Measured]:
+    def _together(self, steps: Sequence[Step]) -> list[Measured | Exception]:
         one = self.same_images and len({step.number for step in steps}) == 1
         seen = [_objective(step).views(step.batch.images, step.number) for step in (steps[:1] if one else steps)]
         inputs = seen[0] if one else tuple(torch.stack(view) for view in zip(*seen, strict=True))
@@ -70,7 +74,8 @@ class Pack:
         # One by one, forward and backward: the wide tensors of a student are gone before the next one's are made.
         views = seen * len(steps) if one else seen
         measured = [_from(*each) for each in zip(steps, views, leaves, strict=True)]
-        torch.autograd.backward(features, torch.stack([_gradient(leaf) for leaf in leaves]))
+        gradients = [_gradient(*each) for each in zip(leaves, measured, strict=True)]
+        torch.autograd.backward(features, torch.stack(gradients))
         self._share_out()
         return measured
 
@@ -110,17 +115,27 @@ class _Computed(Network):
         return self.projector.logits(self._computed)
 
 
-def _from(step: Step, views: Sequence[Tensor], features: Tensor) -> Measured:
+def _tried(step: Step) -> Measured | Exception:
+    """What is measured by a step alone, or what it failed with."""
+    try:
+        return step.alone()
+    except Exception as error:
+        return error
+
+
+def _from(step: Step, views: Sequence[Tensor], features: Tensor) -> Measured | Exception:
     """Gradients of ``features`` and of the student's last layer."""
     objective = copy.copy(_objective(step))
     objective.views = lambda images, number: views  # they are there
     student = _Computed(features, step.model.get_submodule("projector"))  # type: ignore[arg-type]
-    measured = step._replace(model=student, objective=objective).alone()
-    return Measured(measured.loss.detach(), measured.metrics)
+    measured = _tried(step._replace(model=student, objective=objective))
+    return measured if isinstance(measured, Exception) else Measured(measured.loss.detach(), measured.metrics)
 
 
-def _gradient(leaf: Tensor) -> Tensor:
-    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+def _gradient(leaf: Tensor, measured: Measured | Exception) -> Tensor:
+    """That of a student's features; of one that failed, 0, as it ends here."""
+    failed = isinstance(measured, Exception)
+    return torch.zeros_like(leaf) if leaf.grad is None or failed else leaf.grad
 
 
 def _objective(step: Step) -> Distillation | Supervision:
@@ -195,7 +210,9 @@ class _Rounds(Generic[Outcome]):
             models = [step.model for step in steps.values()]
             self._pack = Pack(models, same_images=self.same_images)  # type: ignore[arg-type]
         for number, measured in zip(steps, self._pack.gradients([*steps.values()]), strict=True):
-            self._advance(number, functools.partial(self.runs[number].send, measured))
+            run = self.runs[number]
+            go_on: Callable[[Any], Step] = run.throw if isinstance(measured, Exception) else run.send
+            self._advance(number, functools.partial(go_on, measured))
 
     def end(self, error: BaseException) -> None:
         """End every training that is not over with ``error``, which each records as its own."""
