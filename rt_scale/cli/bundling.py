@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rt_scale.cli.cleaning import size_text
-from rt_scale.cli.options import JsonOption, SetOption, StoreOption, open_console, open_store
+from rt_scale.cli.options import (
+    DataOption,
+    JsonOption,
+    SetOption,
+    StoreOption,
+    find_data_dir,
+    open_console,
+    open_store,
+    warn,
+)
 from rt_scale.spec.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,6 +48,7 @@ def bundle(
     weights: Annotated[Weights, typer.Option(help="Networks that are packed, too.")] = Weights.NONE,
     overrides: SetOption = None,
     store: StoreOption = None,
+    data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Pack sweeps with their runs and reports into one file, which report, status, export and board open anywhere.
@@ -46,6 +56,7 @@ def bundle(
     What is not finished is packed as far as it is. Weights are packed as safetensors; no checkpoint can be gone on
     from.
     """
+    from rt_scale.experiments.other_data import DataHere, compare_sweeps
     from rt_scale.launch.search import known_points
     from rt_scale.spec.sweep import as_run, load_sweep, overrides_as_run
     from rt_scale.store.bundle import SweepPart, pack
@@ -68,6 +79,8 @@ def bundle(
             )
         sweeps.append((sweep, known_points(sweep, points, place)))
         parts.append(SweepPart(sweep.name, text, [point.spec for point in sweeps[-1][1]]))
+    known = [(sweep.name, points) for sweep, points in sweeps]
+    warn(compare_sweeps(known, place, DataHere(find_data_dir(data_dir)))[1])
     words = [*(file.name for file in files), "--weights", weights.value]
     words += [word for override in overrides or [] for word in ("--set", override)]
     from rt_scale.launch.progress import counting

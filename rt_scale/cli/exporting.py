@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rt_scale.cli.options import JsonOption, SetOption, StoreOption, open_console
+from rt_scale.cli.options import DataOption, JsonOption, SetOption, StoreOption, find_data_dir, open_console, warn
 from rt_scale.cli.sources import open_sweeps
 from rt_scale.spec.errors import InputError
 
@@ -32,6 +32,7 @@ def export(
     ] = None,
     overrides: SetOption = None,
     store: StoreOption = None,
+    data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write sweeps as two tables: runs, a row each, and curves, a row each measured value."""
@@ -39,13 +40,16 @@ def export(
     names = {sweep.name for sweep, _ in loaded}
     if out is None and len(names) > 1:
         raise InputError(f"{len(names)} sweeps go into one pair of tables; say where with --out FOLDER.")
+    from rt_scale.experiments.other_data import DataHere, compare_sweeps
     from rt_scale.launch.search import known_points
     from rt_scale.report.export import export as export_tables
 
     place.refresh()
     sweeps = [(sweep.name, known_points(sweep, points, place)) for sweep, points in loaded]
+    here = DataHere(find_data_dir(data_dir))
+    warn(compare_sweeps(sweeps, place, here)[1])
     folder = place.sweep(sweeps[0][0])
-    written = export_tables(sweeps, place, out or folder.export, to.value)
+    written = export_tables(sweeps, place, out or folder.export, to.value, here)
     if out is None:
         folder.send(folder.export)
     if as_json:

@@ -13,6 +13,7 @@ from rt_scale.store.board import stat_file
 from rt_scale.store.run_dir import RESULT
 
 if TYPE_CHECKING:
+    from rt_scale.experiments.other_data import DataHere
     from rt_scale.spec.sweep import Point, SweepSpec
     from rt_scale.store.store import Store, SweepDir
 
@@ -29,10 +30,11 @@ class ReportFigures:
         sweeps: with their runs.
         store: where they are.
         say: told why a report cannot be made.
+        here: the data that that of the runs is compared with.
     """
 
-    def __init__(self, sweeps: Sequence[Loaded], store: Store, say: Callable[[str], None]) -> None:
-        self._sweeps, self._store, self._say = sweeps, store, say
+    def __init__(self, sweeps: Sequence[Loaded], store: Store, say: Callable[[str], None], here: DataHere) -> None:
+        self._sweeps, self._store, self._say, self._here = sweeps, store, say, here
         self._made: dict[str, tuple[int, int]] = {}
         self._maker: threading.Thread | None = None
         self._next = 0.0
@@ -69,7 +71,7 @@ class ReportFigures:
         start = time.monotonic()
         for spec, points in sweeps:
             try:
-                make_report(spec, points, self._store, _best(self._store.sweep(spec.name)))
+                make_report(spec, points, self._store, _best(self._store.sweep(spec.name)), self._here)
             except RtScaleError as error:  # The curves are shown all the same.
                 self._say(f"No new figures of '{spec.name}': {error}")
         self._next = time.monotonic() + PAUSE * (time.monotonic() - start)

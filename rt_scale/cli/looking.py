@@ -19,6 +19,7 @@ from rt_scale.cli.options import (
     open_console,
     open_store,
     print_table,
+    warn,
 )
 from rt_scale.cli.sources import open_sweeps
 
@@ -30,25 +31,34 @@ def status(
     file: Annotated[Path | None, typer.Argument(help="A sweep file, or a bundle; without it, the whole store.")] = None,
     overrides: SetOption = None,
     store: StoreOption = None,
+    data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What is done, running, failed, partial or missing."""
+    from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
     from rt_scale.launch.search import known_points
     from rt_scale.launch.stopped import ended_early
-    from rt_scale.report.status import STYLES, count_by_sweep, show_status, status_of_store, status_of_sweep
+    from rt_scale.report.status import STYLES, count_by_sweep, marked, show_status, status_of_store, status_of_sweep
 
     place, loaded = open_sweeps([] if file is None else [file], overrides, store)
     place.refresh(curves=False)
-    rows = status_of_store(place) if file is None else []
-    for sweep, points in loaded:
-        rows += status_of_sweep(known_points(sweep, points, place), place, ended_early([sweep], place))
+    here = DataHere(find_data_dir(data_dir))
+    if file is None:
+        rows = status_of_store(place)
+        affected, text = compare(place, [row.name for row in rows], here, "of the store")
+    else:
+        known = [(sweep, known_points(sweep, points, place)) for sweep, points in loaded]
+        rows = [row for sweep, points in known for row in status_of_sweep(points, place, ended_early([sweep], place))]
+        affected, text = compare_sweeps([(sweep.name, points) for sweep, points in known], place, here)
+    warn(text)
+    rows = marked(rows, affected)
     if as_json:
         print(json.dumps([row.to_json() for row in rows], indent=1))
         return
     if file is None and (counts := count_by_sweep(rows, place)):
         print_table(["sweep", "runs", *STYLES], counts)
-    # The missing ones of a whole store are counted sweep by sweep: they can be very many.
-    show_status(rows, open_console(), quiet=("done",) if file else ("done", "missing"))
+    # What a whole store has of missing runs, or of runs on other data, can be very many: they are counted.
+    show_status(rows, open_console(), ("done",) if file else ("done", "missing"), other_data=file is not None)
 
 
 @app.command()
@@ -62,16 +72,26 @@ def board(
         bool, typer.Option("--runs", help="Every run, not only the means over seeds; loads longer.")
     ] = False,
     store: StoreOption = None,
+    data_dir: DataOption = None,
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 6006,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "localhost",
 ) -> None:
     """Open TensorBoard on the comparison view of sweeps: means over seeds, HParams, and the report's figures."""
     from rt_scale.cli.figures import ReportFigures
+    from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
     from rt_scale.launch.board import open_board
+    from rt_scale.launch.search import known_points
 
     place, loaded = open_sweeps(files or [], overrides, store)
     say = functools.partial(open_console().print, markup=False, highlight=False)
-    figures = ReportFigures(loaded, place, say)
+    here = DataHere(find_data_dir(data_dir))
+    place.refresh()
+    if loaded:
+        known = [(sweep.name, known_points(sweep, points, place)) for sweep, points in loaded]
+        warn(compare_sweeps(known, place, here)[1])
+    else:
+        warn(compare(place, place.names(), here, "of the store")[1])
+    figures = ReportFigures(loaded, place, say, here)
     open_board(loaded, place, every_run=runs, host=host, port=port, say=say, figures=figures)
 
 

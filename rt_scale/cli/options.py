@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,6 +57,12 @@ def open_store(given: str | None) -> Store:
     from rt_scale.store.store import Store
 
     return Store.open(default_place(given))
+
+
+def warn(text: str) -> None:
+    """Say on the standard error what a reader of the output must know, where there is something."""
+    if text:
+        print(f"rt-scale: warning: {text}", file=sys.stderr, flush=True)
 
 
 def find_data_dir(given: Path | None) -> Path:

@@ -19,6 +19,7 @@ from rt_scale.cli.options import (
     YesOption,
     find_data_dir,
     open_store,
+    warn,
     with_launch,
 )
 from rt_scale.cli.plan_view import show_plan
@@ -61,9 +62,11 @@ def plan(
     """Runs, time, machines and money that sweeps will take, and how each number is known."""
     if tflops is not None and not tflops > 0:
         raise InputError(f"--tflops is {tflops:g}; give what a GPU reaches in practice, above 0, e.g. 60.")
+    from rt_scale.experiments.other_data import DataHere, compare_sweeps
     from rt_scale.launch.conditions import Conditions
     from rt_scale.launch.plan import make_plan
     from rt_scale.launch.plan_budget import check_budget, prices_for
+    from rt_scale.launch.search import known_points
     from rt_scale.spec.sweep import GRID_LIMIT, load_sweep
 
     sheet = prices_for(budget, price)
@@ -74,7 +77,10 @@ def plan(
     conditions = Conditions(gpus=at_once, cpus=cpus, rate=rate, prices=sheet, teraflops=tflops, concurrency=concurrency)
     place = open_store(store)
     place.refresh(curves=False)
-    made = make_plan(sweeps, place, find_data_dir(data_dir), conditions)
+    here = find_data_dir(data_dir)
+    known = [(spec.name, known_points(spec, points, place)) for spec, points in sweeps]
+    warn(compare_sweeps(known, place, DataHere(here))[1])
+    made = make_plan(sweeps, place, here, conditions)
     if as_json:
         print(json.dumps(made.to_json(), indent=1))
     else:

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rt_scale.cli.options import open_console
+from rt_scale.cli.options import open_console, warn
 from rt_scale.spec.errors import InputError
 
 if TYPE_CHECKING:
+    from rt_scale.experiments.other_data import DataHere
     from rt_scale.report.sweep_report import SweepReport
     from rt_scale.spec.sweep import Point, SweepSpec
     from rt_scale.store.store import Store
@@ -21,7 +22,9 @@ Loaded = tuple["SweepSpec", Sequence["Point"]]
 """A sweep with its runs."""
 
 
-def print_reports(sweeps: Sequence[Loaded], store: Store, best: bool, as_json: bool) -> list[SweepReport]:
+def print_reports(
+    sweeps: Sequence[Loaded], store: Store, best: bool, as_json: bool, data_dir: Path
+) -> list[SweepReport]:
     """Print and write a report of every sweep, and one of those that repeat the same experiment of the paper.
 
     Args:
@@ -29,6 +32,7 @@ def print_reports(sweeps: Sequence[Loaded], store: Store, best: bool, as_json: b
         store: where their runs are.
         best: whether the student's best epoch counts, not its last.
         as_json: whether JSON is printed in place of tables, report after report.
+        data_dir: of prepared data, which that of the runs is compared with.
 
     Returns:
         What was written, report after report.
@@ -39,11 +43,20 @@ def print_reports(sweeps: Sequence[Loaded], store: Store, best: bool, as_json: b
     reports: dict[str, list[Loaded]] = {}
     for number, (spec, points) in enumerate(sweeps):
         reports.setdefault(spec.experiment or f"#{number}", []).append((spec, points))
-    return [print_report(spec, points, store, best, as_json, others) for (spec, points), *others in reports.values()]
+    return [
+        print_report(spec, points, store, best, as_json, data_dir, others)
+        for (spec, points), *others in reports.values()
+    ]
 
 
 def print_report(
-    spec: SweepSpec, points: Sequence[Point], store: Store, best: bool, as_json: bool, others: Sequence[Loaded] = ()
+    spec: SweepSpec,
+    points: Sequence[Point],
+    store: Store,
+    best: bool,
+    as_json: bool,
+    data_dir: Path,
+    others: Sequence[Loaded] = (),
 ) -> SweepReport:
     """Print and write tables and figures of the finished runs among ``points``.
 
@@ -53,24 +66,29 @@ def print_report(
         store: where they are.
         best: whether the student's best epoch counts, not its last.
         as_json: whether JSON is printed in place of tables.
+        data_dir: of prepared data, which that of the runs is compared with.
         others: sweeps that are reported with it.
 
     Raises:
         InputError: where none is finished, or they were on different data.
     """
-    written, finished, total = make_report(spec, points, store, best, others)
+    from rt_scale.experiments.other_data import DataHere
+
+    written, finished, total = make_report(spec, points, store, best, DataHere(data_dir), others)
+    warn(written.contents.other_data)
     _show(written, finished, total, store.sweep(spec.name).board, as_json)
     return written
 
 
 def make_report(
-    spec: SweepSpec, points: Sequence[Point], store: Store, best: bool, others: Sequence[Loaded] = ()
+    spec: SweepSpec, points: Sequence[Point], store: Store, best: bool, here: DataHere, others: Sequence[Loaded] = ()
 ) -> tuple[SweepReport, int, int]:
-    """Write what :func:`print_report` prints, which see.
+    """Write what :func:`print_report` prints, which see; ``here`` is the data that that of the runs is compared with.
 
     Returns:
         What was written, the number of finished runs, and that of all.
     """
+    from rt_scale.experiments.other_data import compare_sweeps
     from rt_scale.launch.sweep import finished_runs
     from rt_scale.report.merging import check_same_data, merged_points
     from rt_scale.report.sweep_report import write_report
@@ -89,6 +107,7 @@ def make_report(
         experiment=spec.experiment,
         standing=_standing(points, [each for each, _ in together], store),
         others=[each.name for each, _ in others],
+        other_data=compare_sweeps([(each.name, members) for each, members in together], store, here)[1],
     )  # fmt: skip
     store.sweep(spec.name).send(store.sweep(spec.name).report)
     return written, len(finished), len(points)

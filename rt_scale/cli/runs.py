@@ -68,6 +68,7 @@ def run(
     from rt_scale.spec.sweep import LaunchSpec, load_run
 
     value = load_run(spec, overrides)
+    from rt_scale.experiments.other_data import refuse_other_data
     from rt_scale.experiments.run import run as run_spec
     from rt_scale.experiments.settings import Settings
     from rt_scale.launch.progress import RunBar
@@ -77,7 +78,8 @@ def run(
     place = open_store(store)
     place.check_writable()
     place.run(value).refresh()
-    if place.run(value).result() is not None:
+    if (finished := place.run(value).result()) is not None:
+        refuse_other_data(value.name, finished["data"], find_data_dir(data_dir))
         console.print("complete already, nothing to do")
     if workers > 1:
         wanted = {"workers": workers, "cpus": threads or 1, "gpus": gpus, "loader": loader}
@@ -139,6 +141,7 @@ def report(
     ],
     overrides: SetOption = None,
     store: StoreOption = None,
+    data_dir: DataOption = None,
     best: BestOption = False,
     summary: Annotated[
         Path | None, typer.Option(help="Also keep what is said, without run directories, in this folder.")
@@ -148,7 +151,7 @@ def report(
     """Tables, figures and verdicts of sweeps' finished runs, beside the paper's where they repeat an experiment."""
     place, sweeps = open_sweeps(files, overrides, store)
     place.refresh()
-    written = print_reports(sweeps, place, best, as_json)
+    written = print_reports(sweeps, place, best, as_json, find_data_dir(data_dir))
     if summary is not None:
         assigned = [part for override in overrides or [] for part in ("--set", override)]
         command = ["rt-scale", "report", *map(str, files), *assigned, *(["--best"] if best else [])]

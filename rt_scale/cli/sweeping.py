@@ -135,7 +135,7 @@ def run_loaded(sweeps: Sequence[Sweep], where: Where, best: bool = False) -> lis
     written = []
     for each, outcome in zip(sweeps, outcomes, strict=True):
         if outcome.finished:
-            written.append(print_report(each.spec, each.points, where.store, best, as_json=False))
+            written.append(print_report(each.spec, each.points, where.store, best, False, where.data_dir))
         for label, why in outcome.ended.items():
             print(f"{label} was ended early: {why}")
         for label, why in outcome.failed.items():

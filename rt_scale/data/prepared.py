@@ -11,7 +11,7 @@ from typing import Any
 from rt_scale import __version__
 from rt_scale.data.beton import Beton, open_beton, verify
 from rt_scale.data.catalogue import DataInfo
-from rt_scale.data.places import prepare_command
+from rt_scale.data.places import check_name, prepare_command
 from rt_scale.spec.errors import InputError
 
 FORMAT = 1
@@ -95,6 +95,14 @@ def load_verified(name: str, data_dir: Path) -> Prepared | None:
             reason = f"its contents have SHA-256 {actual}, written was {recorded[file]}"
             raise _damaged(prepared.folder / file, reason, name, data_dir)
     return prepared
+
+
+def contents_sha256(name: str, data_dir: Path) -> str | None:
+    """``Prepared.sha256`` of the set ``name``, from its record alone; None where none such is there, or it is damaged."""
+    try:
+        return _combined(parse_meta((data_dir / check_name(name) / META).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
 
 
 def _combined(meta: Meta) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import traceback
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from rt_scale.experiments import student_pass
 from rt_scale.experiments.check import Sets, check, unfinished
 from rt_scale.experiments.constants import SharedConstants
 from rt_scale.experiments.context import Context
+from rt_scale.experiments.other_data import refuse_other_data
 from rt_scale.experiments.provenance import attempt_record
 from rt_scale.experiments.settings import Settings, resolve
 from rt_scale.experiments.starts import StartWeights, start_weights
@@ -73,13 +73,14 @@ def running(spec: RunSpec, settings: Settings) -> Steps[dict[str, Any]]:
     run_dir.refresh()
     finished = run_dir.result()
     if finished is not None:
-        _refuse_other_result(spec, finished, settings.data_dir)
+        refuse_other_data(spec.name, finished["data"], settings.data_dir)
         return finished
     data = check(spec, settings.data_dir)
     _refuse_impossible(spec, data, settings)
     with run_dir.acquire():
         finished = run_dir.result()  # of a process that had the lease until now
         if finished is not None:
+            refuse_other_data(spec.name, finished["data"], settings.data_dir)
             return finished
         try:
             return (yield from _attempt(spec, data, run_dir, settings))
@@ -107,7 +108,7 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> 
         compute_first(start.run, settings, _alone)
     earlier = run_dir.environment()
     if earlier:
-        _refuse_other_data(spec, data, earlier["data"])
+        refuse_other_data(spec.name, earlier["data"], settings.data_dir)
     begun = earlier and earlier["execution"]
     execution = resolve(spec, data.main, settings, begun)
     torch.set_num_threads(execution.threads)
@@ -173,30 +174,6 @@ def _data_record(data: Sets) -> dict[str, Any]:
     if data.starts:
         record["starts"] = {name: _data_record(sets) for name, sets in data.starts.items()}
     return record
-
-
-def _refuse_other_result(spec: RunSpec, finished: dict[str, Any], data_dir: Path) -> None:
-    """A result needs no data to be read, but must not pass for one on other data of the same name."""
-    try:
-        data = check(spec, data_dir)
-    except InputError:
-        return
-    _refuse_other_data(spec, data, finished["data"])
-
-
-def _refuse_other_data(spec: RunSpec, data: Sets, record: dict[str, Any]) -> None:
-    """Refuse data sets whose contents are not those of ``record``, as ``_data_record`` made it."""
-    pairs = [(spec.data.name, data.main.sha256, record["sha256"])]
-    pairs += [(name, data.also[name].sha256, known["sha256"]) for name, known in record.get("also", {}).items()]
-    for name, here, then in pairs:
-        if here != then:
-            raise InputError(
-                f"Run {spec.name} was computed on a data set '{name}' with other contents (sha256 {then[:12]}..., "
-                f"here {here[:12]}...). Prepare this one under another name, or use another store."
-            )
-    for start in spec.starts:
-        if (known := record.get("starts", {}).get(start.run.name)) is not None:
-            _refuse_other_data(start.run, data.starts[start.run.name], known)
 
 
 def _failure(spec: RunSpec, error: Exception) -> RtScaleError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rt_scale.experiments.check import check_all, unfinished
+from rt_scale.experiments.other_data import DataHere, compare_sweeps
 from rt_scale.launch.explore_data import check_on_data
 from rt_scale.launch.known_data import known_data
 from rt_scale.launch.search import known_points
@@ -38,6 +39,19 @@ def changed(sweep: Sweep, where: Where) -> str:
         f"sweep '{sweep.spec.name}' has changed since it was run: {new} of its {len(now)} runs are new, and {gone} of "
         "those before are no part of it any more; they stay in the store until 'rt-scale gc --delete'"
     )
+
+
+def runs_on_other_data(sweeps: Sequence[Sweep], where: Where) -> str:
+    """Which runs of the sweeps, and of those that they start from, are on other images than are here; else nothing.
+
+    Raises:
+        InputError: where the runs would be executed here, so that there would be results of both.
+    """
+    known = [(each.spec.name, known_points(each.spec, each.points, where.store)) for each in sweeps]
+    _, text = compare_sweeps(known, where.store, DataHere(where.data_dir))
+    if text and where.alone:
+        raise InputError(f"{text} Nothing was started.")
+    return text
 
 
 def failed_before(tasks: Iterable[Task], store: Store) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rt_scale.launch.comparison import refresh_board
 from rt_scale.launch.packs import Packs
-from rt_scale.launch.preflight import changed, check_exploration, check_here, failed_before
+from rt_scale.launch.preflight import changed, check_exploration, check_here, failed_before, runs_on_other_data
 from rt_scale.launch.queue import Queue
 from rt_scale.launch.search import known_points
 from rt_scale.launch.stopped import ended_early
@@ -79,7 +79,7 @@ def run_sweeps(
         check_exploration(sweep, where)
     if where.alone:
         check_here(todo, where)
-    notes = [note for sweep in sweeps if (note := changed(sweep, where))]
+    notes = [note for note in (runs_on_other_data(sweeps, where), *(changed(sweep, where) for sweep in sweeps)) if note]
     for sweep in sweeps:
         keep(sweep, store)
     told: dict[str, str] = {}

@@ -40,6 +40,7 @@ class Sources:
         store: where the runs are.
         which: the student's epoch.
         folder: where the report goes.
+        other_data: as of :class:`Contents`.
     """
 
     sweeps: tuple[str, ...]
@@ -49,6 +50,7 @@ class Sources:
     store: Store
     which: Which
     folder: Path
+    other_data: str = ""
 
 
 def assemble(sources: Sources) -> Contents:
@@ -77,6 +79,7 @@ def assemble(sources: Sources) -> Contents:
         departures=[] if plan is None else departures(points),
         folder=sources.folder,
         runs=sources.store.root / "runs",
+        other_data=sources.other_data,
     )
 
 

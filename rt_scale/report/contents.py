@@ -63,6 +63,7 @@ class Contents:
         departures: fields that are not as in the paper.
         folder: where the report is written.
         runs: the folder of run directories.
+        other_data: which runs are on other images than were here when the report was made, in sentences; else empty.
     """
 
     title: str
@@ -77,6 +78,7 @@ class Contents:
     departures: Sequence[str]
     folder: Path
     runs: Path
+    other_data: str = ""
 
     def link(self, run: str, file: str = "") -> str:
         """The relative address of a run's directory, or of a file in it."""

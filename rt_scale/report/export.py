@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rt_scale.experiments.other_data import DataHere
 from rt_scale.report.paper_numbers import data_title
 from rt_scale.report.table_files import Form, table_file
 from rt_scale.spec.errors import InputError
@@ -25,6 +26,7 @@ STANDING = {
     "data": pa.string(),
     "data_title": pa.string(),
     "data_sha256": pa.string(),
+    "same_data_here": pa.bool_(),
     "status": pa.string(),
     "reason": pa.string(),
     "attempts": pa.int64(),
@@ -45,9 +47,11 @@ STANDING = {
     "git_commit": pa.string(),
 }
 """Columns on a run and how it stands, with their types. data: the set that it is distilled on, with its variant in the
-title (JPEG CIFAR-10 is not CIFAR-10) and the contents that it had; reason: of the newest failure; device_seconds: GPUs
-and CPU cores that it held, times how long; started: its first attempt; finished: its last measurement or its failure;
-device, driver of the GPU, model of the CPU, workers, host and versions: of its newest attempt."""
+title (JPEG CIFAR-10 is not CIFAR-10) and the contents that it had; same_data_here: whether all its sets have the
+contents here that it was computed on, null where they are not here or it was not begun; reason: of the newest failure;
+device_seconds: GPUs and CPU cores that it held, times how long; started: its first attempt; finished: its last
+measurement or its failure; device, driver of the GPU, model of the CPU, workers, host and versions: of its newest
+attempt."""
 _MEASURED = {"step": pa.int64(), "epoch": pa.float64(), "metric": pa.string(), "value": pa.float64(), "time": TIME}
 _STARTS = ("teacher.start_from", "student.start_from")
 _RUNS = 1000
@@ -82,7 +86,7 @@ class _Run:
 
 
 def export(
-    sweeps: Sequence[tuple[str, Sequence[Point]]], store: Store, folder: Path, form: Form
+    sweeps: Sequence[tuple[str, Sequence[Point]]], store: Store, folder: Path, form: Form, here: DataHere | None = None
 ) -> dict[str, Exported]:
     """Write the tables ``runs`` and ``curves`` of sweeps, each in one piece, from their run directories.
 
@@ -94,6 +98,7 @@ def export(
         store: where the runs are kept.
         folder: where the files go; it is made if need be.
         form: of the files.
+        here: the data sets that are here, to compare those of the runs with; None: nothing is compared.
 
     Returns:
         ``runs`` and ``curves`` -> what was written.
@@ -114,7 +119,8 @@ def export(
             run_dir = store.run(run.point.spec)
             metrics = read_metrics(run_dir.metrics_path)
             curves.add(_curves(run, metrics, types))
-            standing.append({"sweep": run.sweeps, **run.identity, **_standing(run.point.spec, run_dir, store, metrics)})
+            found = _standing(run.point.spec, run_dir, store, metrics, here)
+            standing.append({"sweep": run.sweeps, **run.identity, **found})
             if len(standing) == _RUNS or run is runs[-1]:
                 tables.append(_to_table(standing, types))
                 standing = []
@@ -186,7 +192,7 @@ def _curves(run: _Run, metrics: pa.Table, types: Mapping[str, pa.DataType]) -> p
     return pa.table([*repeated, *measured], pa.schema({**types, **_MEASURED}))
 
 
-def _standing(spec: RunSpec, run_dir: RunDir, store: Store, metrics: pa.Table) -> dict[str, Any]:
+def _standing(spec: RunSpec, run_dir: RunDir, store: Store, metrics: pa.Table, here: DataHere | None) -> dict[str, Any]:
     """How a run stands, where it was executed and, where it is done, its numbers."""
     status = store.status(run_dir.name)
     result = (run_dir.result() if status.state == "done" else None) or {}
@@ -201,6 +207,7 @@ def _standing(spec: RunSpec, run_dir: RunDir, store: Store, metrics: pa.Table) -
         "data": spec.data.name,
         "data_title": data_title(spec.data.name, data.get("title", "")),
         "data_sha256": data.get("sha256"),
+        "same_data_here": here.same(spec.name, data) if here is not None and data else None,
         "status": status.state,
         "reason": failure.get("reason"),
         "attempts": status.attempts,

@@ -68,6 +68,7 @@ def _heading(contents: Contents) -> Html:
         tag("h1", contents.title),
         tag("p", f"{named}. {finished} of {len(contents.statuses)} runs finished.", id="standing"),
         tag("p", f"Data: {'; '.join(contents.data) or 'none read yet'}.", id="data"),
+        tag("p", tag("strong", contents.other_data), id="other-data") if contents.other_data else Html(""),
         tag("p", " ".join(notes(contents)), **{"class": "note"}),
     )
 

@@ -31,6 +31,7 @@ def to_markdown(contents: Contents, *, runs: bool = True) -> str:
         "",
         f"Data: {text('; '.join(contents.data) or 'none read yet')}.",
         "",
+        *([f"**{text(contents.other_data)}**", ""] if contents.other_data else []),
     ]
     for note in notes(contents):
         lines += [text(note), ""]

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rt_scale.experiments.other_data import Affected
 from rt_scale.spec.sweep import Point
 from rt_scale.store.store import Store
 
@@ -30,6 +31,7 @@ class RunStatus:
         attempts: attempts made so far.
         detail: age of the heartbeat, the reason of the failure or of the early end, or, in a whole store, the sweep
             of a missing run.
+        other_data: data sets that have other contents here than the run was computed on, in words; else empty.
     """
 
     label: str
@@ -37,6 +39,7 @@ class RunStatus:
     state: str
     attempts: int
     detail: str
+    other_data: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -63,6 +66,11 @@ def status_of_sweep(points: Sequence[Point], store: Store, ended: Mapping[str, s
             row = replace(row, state="ended", detail=early[row.name])
         rows.append(row)
     return rows
+
+
+def marked(rows: Sequence[RunStatus], affected: Mapping[str, Affected]) -> list[RunStatus]:
+    """The rows, those of runs on other data than is here with a mark."""
+    return [replace(row, other_data=affected[row.name].mark) if row.name in affected else row for row in rows]
 
 
 def status_of_store(store: Store) -> list[RunStatus]:
@@ -93,20 +101,29 @@ def count_by_sweep(rows: Sequence[RunStatus], store: Store) -> list[tuple[str, .
     return [(name, str(count.total()), *(str(count[state]) for state in STYLES)) for name, count in counts.items()]
 
 
-def show_status(rows: Sequence[RunStatus], console: Console, quiet: Collection[str] = ("done",)) -> None:
-    """Print the runs, a row each, but for those in the states ``quiet``, and the count of every state."""
+def show_status(
+    rows: Sequence[RunStatus], console: Console, quiet: Collection[str] = ("done",), other_data: bool = True
+) -> None:
+    """Print the runs, a row each, but for those in the states ``quiet``, and the count of every state.
+
+    Args:
+        rows: the runs.
+        console: where to print.
+        quiet: states that are only counted.
+        other_data: whether runs on other data than is here have a row whatever their state.
+    """
     table = Table(box=None, pad_edge=False)
-    shown = [row for row in rows if row.state not in quiet]
+    shown = [row for row in rows if row.state not in quiet or (other_data and row.other_data)]
     labelled = any(row.label != row.name for row in shown)
     for title in ("run", "state", "attempts", "", *(["directory"] if labelled else [])):
         table.add_column(title)
     for row in shown:
         state = f"[{STYLES[row.state]}]{row.state}[/]"
-        table.add_row(
-            escape(row.label), state, str(row.attempts), escape(row.detail), *([row.name] if labelled else [])
-        )
+        detail = "; ".join(part for part in (row.other_data, row.detail) if part)
+        table.add_row(escape(row.label), state, str(row.attempts), escape(detail), *([row.name] if labelled else []))
     if shown:
         console.print(table)
     counts = Counter(row.state for row in rows)
     text = ", ".join(f"[{STYLES[state]}]{counts[state]} {state}[/]" for state in STYLES if counts[state])
-    console.print(f"{len(rows)} runs: {text or 'none'}", highlight=False)
+    other = sum(bool(row.other_data) for row in rows)
+    console.print(f"{len(rows)} runs: {text or 'none'}{f'; {other} on other data' if other else ''}", highlight=False)

@@ -59,6 +59,8 @@ def _page(reports: Sequence[SweepReport], store: Store, command: str) -> str:
     rows = [_row(report) for report in reports]
     lines = ["# Experiments at a glance", "", f"Made on {today} by", "", f"    {command}", ""]
     lines += [f"{text(line)}  " for line in machines(reports, store)]
+    for other in dict.fromkeys(report.contents.other_data for report in reports if report.contents.other_data):
+        lines += ["", f"**{text(other)}**"]
     lines += ["", *table_lines(["experiment", "runs", "device time", *_WORDS], rows, ":---")]
     for report in reports:
         if report.contents.verdicts:

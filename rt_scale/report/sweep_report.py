@@ -54,6 +54,7 @@ def write_report(
     experiment: str | None = None,
     standing: Sequence[tuple[Point, RunStatus]] | None = None,
     others: Sequence[str] = (),
+    other_data: str = "",
 ) -> SweepReport:
     """Page, tables and figures of the finished runs of sweep ``name``.
 
@@ -66,6 +67,7 @@ def write_report(
         experiment: the paper's experiment that it repeats, if any.
         standing: all its runs in their order, and how they stand; None: those finished are all there is to say.
         others: names of sweeps whose runs are among these; the report then has a folder of its own.
+        other_data: which runs are on other images than are here, in sentences; else empty.
     """
     folder = store.sweep(name).report
     if others:
@@ -73,11 +75,11 @@ def write_report(
     keys = tables.probe_keys(finished)
     found = {probe: tables.rows(finished, probe, which) for probe in keys}
     found = {probe: rows for probe, rows in found.items() if rows}
-    files = _write_tables(folder, name, found, finished, total, which) if found else []
+    files = _write_tables(folder, name, found, finished, total, which, other_data) if found else []
     if standing is None:
         points = [point for point, _ in finished]
         standing = list(zip(points, status_of_sweep(points, store), strict=True))
-    sources = Sources((name, *others), experiment, finished, standing, store, which, folder)
+    sources = Sources((name, *others), experiment, finished, standing, store, which, folder, other_data)
     contents = assemble(sources)
     files += [picture.png for picture in contents.pictures] + [picture.svg for picture in contents.pictures]
     return SweepReport(found, which, files + _write_page(contents), contents, [result for _, result in finished])
@@ -90,9 +92,11 @@ def _write_tables(
     finished: Sequence[tuple[Point, Mapping[str, Any]]],
     total: int,
     which: Which,
+    other_data: str,
 ) -> list[Path]:
     data = sorted({data_title(result["data"]["name"], result["data"]["title"]) for _, result in finished})
     head = f"# {name}\n\nData: {', '.join(data)}. {len(finished)} of {total} runs finished.\n\n"
+    head += f"**{other_data}**\n\n" if other_data else ""
     text = head + "\n".join(tables.to_markdown(rows, which) for rows in found.values())
     plain = {probe: [row.to_json() for row in rows] for probe, rows in found.items()}
     return [

@@ -103,7 +103,8 @@ def test_json_of_a_run_its_status_and_its_report(
     (run_dir,) = Store(tmp_path / "store")
     assert result == run_dir.result()
     (row,) = json.loads(invoke("status", "--json"))
-    assert row == {"label": run_dir.name, "name": run_dir.name, "state": "done", "attempts": 1, "detail": ""}
+    named = {"label": run_dir.name, "name": run_dir.name}
+    assert row == named | {"state": "done", "attempts": 1, "detail": "", "other_data": ""}
     (row,) = json.loads(invoke("status", sweep_file, "--json"))
     assert (row["label"], row["state"]) == ("base,seed=0", "done")
     tables = json.loads(invoke("report", sweep_file, "--json"))

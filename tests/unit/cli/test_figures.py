@@ -13,6 +13,7 @@ import pytest
 
 from rt_scale.cli import figures, reporting
 from rt_scale.cli.figures import ReportFigures
+from rt_scale.experiments.other_data import DataHere
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import Point, SweepSpec, expand
 from rt_scale.store.run_dir import RESULT
@@ -45,14 +46,15 @@ class Reports:
         (folder / "report.md").touch()
         os.utime(folder / "report.md", (date, date))
 
-    def make(self, spec: SweepSpec, points: Sequence[Point], store: Store, best: bool) -> Any:
-        assert (spec, points, store) == (SWEEP, POINTS, self.store)
+    def make(self, spec: SweepSpec, points: Sequence[Point], store: Store, best: bool, here: DataHere) -> Any:
+        assert (spec, points, store, here) == (SWEEP, POINTS, self.store, HERE)
         self.asked.append(int(best))
         if self.error is not None:
             raise self.error
 
 
 POINTS = expand(SWEEP)
+HERE = DataHere(Path("nowhere"))
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reports:
 
 def renewing(reports: Reports) -> Callable[[], None]:
     """Renews, and waits for it."""
-    figures = ReportFigures([(SWEEP, POINTS)], reports.store, reports.said.append)
+    figures = ReportFigures([(SWEEP, POINTS)], reports.store, reports.said.append, HERE)
 
     def renew() -> None:
         figures()
@@ -133,7 +135,7 @@ def test_making_reports_takes_a_small_part_of_the_time(reports: Reports, monkeyp
 def test_looking_does_not_wait_for_a_report(reports: Reports, monkeypatch: pytest.MonkeyPatch) -> None:
     made = threading.Event()
     monkeypatch.setattr(reporting, "make_report", lambda *_: (reports.asked.append(0), made.wait(60)))
-    look = ReportFigures([(SWEEP, POINTS)], reports.store, reports.said.append)
+    look = ReportFigures([(SWEEP, POINTS)], reports.store, reports.said.append, HERE)
     for number in range(3):
         reports.finish(POINTS[0], 100 + number)
         look()

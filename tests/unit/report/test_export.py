@@ -111,6 +111,7 @@ def test_one_row_a_run_with_all_that_is_known_of_it(store: Store, runs: list[Poi
         "data": "digits",
         "data_title": "Digits",
         "data_sha256": "ab12",
+        "same_data_here": None,
         "status": "done",
         "reason": None,
         "attempts": 1,

@@ -52,6 +52,7 @@ def test_every_state_of_a_sweep_in_its_order(store: Store, points: list[Point]) 
         "state": "failed",
         "attempts": 1,
         "detail": "The loss is nan.",
+        "other_data": "",
     }
 
 

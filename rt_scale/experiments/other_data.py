@@ -1,0 +1,243 @@
+"""Runs that were computed on other images than a data set of that name holds here."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rt_scale.data.prepared import META, contents_sha256
+from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.graph import all_runs
+from rt_scale.spec.sweep import Point
+from rt_scale.store.bundle_format import MANIFEST
+from rt_scale.store.run_dir import RESULT
+from rt_scale.store.store import Store
+
+_REMEDY = (
+    "Prepare this one under another name, or use another store (--store), or prepare the images of those runs again "
+    "under this name; where they are kept in another folder, name it with --data-dir."
+)
+_OF_A_BUNDLE = (
+    "These numbers are right for the bundle's own data; do not compare them with those of runs on what is here."
+)
+_RECORD = b'\n  "data": {'
+"""What the record of the data begins with in ``result.json``, whose last entry it is."""
+
+_SHORT = 1 << 14
+"""Bytes that are read of a file at a time: most results are shorter."""
+
+
+@dataclass(frozen=True)
+class OtherSet:
+    """A data set of a run that has other contents here.
+
+    Attributes:
+        run: that was computed on it: the run itself, or one that it starts from.
+        data: the set's name.
+        then: SHA-256 of the contents that the run was computed on.
+        here: SHA-256 of those that are prepared here.
+    """
+
+    run: str
+    data: str
+    then: str
+    here: str
+
+
+@dataclass(frozen=True)
+class Affected:
+    """A run on other data than is here.
+
+    Attributes:
+        run: its name.
+        finished: whether it has its result.
+        sets: the data sets that have other contents here; at least one.
+    """
+
+    run: str
+    finished: bool
+    sets: Sequence[OtherSet]
+
+    @property
+    def mark(self) -> str:
+        """In a few words, for a row of a table."""
+        return f"other data: {', '.join(dict.fromkeys(each.data for each in self.sets))}"
+
+
+class DataHere:
+    """The data sets that are prepared in a folder; the checksum of each is read once.
+
+    A run is compared where a set of its data's name is there and sound; else nothing is said of it.
+
+    Attributes:
+        folder: of prepared data.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._sha256: dict[str, str | None] = {}
+        self._compared: dict[bytes, list[OtherSet]] = {}
+
+    def sha256(self, name: str) -> str | None:
+        """Of the contents of the set ``name``; None where it is not there, is damaged, or is drawn."""
+        if name not in self._sha256:
+            self._sha256[name] = None if name == GAUSSIAN else contents_sha256(name, self.folder)
+        return self._sha256[name]
+
+    def others(self, run: str, record: Mapping[str, Any]) -> list[OtherSet]:
+        """The sets of a run that have other contents here.
+
+        Args:
+            run: its name.
+            record: ``data`` of its ``result.json`` or ``environment.json``.
+        """
+        sets = [(record["name"], record["sha256"])]
+        sets += [(name, known["sha256"]) for name, known in record.get("also", {}).items()]
+        found = [
+            OtherSet(run, name, then, here)
+            for name, then in sets
+            if (here := self.sha256(name)) is not None and here != then
+        ]
+        for start, known in record.get("starts", {}).items():
+            found += self.others(start, known)
+        return found
+
+    def same(self, run: str, record: Mapping[str, Any]) -> bool | None:
+        """Whether all sets of a run have the contents here that it was computed on; None where not all are here."""
+        try:
+            if self.others(run, record):
+                return False
+            return True if all(map(self.sha256, _names(record))) else None
+        except (KeyError, TypeError, AttributeError):  # of another version
+            return None
+
+    def affected(self, store: Store, names: Iterable[str]) -> dict[str, Affected]:
+        """Those of the runs that are on other data than is here, by name; of a store that is there, no object is asked.
+
+        Args:
+            store: where the runs are.
+            names: of runs; what was never begun is on no data yet.
+        """
+        if not any(self.folder.glob(f"*/{META}")):
+            return {}
+        return {name: each for name in names if (each := self._run(store, name)) is not None}
+
+    def _run(self, store: Store, name: str) -> Affected | None:
+        text = _read(f"{store.root}/runs/{name}/{RESULT}")
+        try:
+            if text is not None:
+                sets = self._of_result(name, text)
+            else:
+                sets = self.others(name, (store.run(name).environment() or {})["data"])
+        except (RunError, ValueError, KeyError, TypeError, AttributeError):
+            return None  # of another version, or damaged, which is told where the run is read
+        return Affected(name, text is not None, sets) if sets else None
+
+    def _of_result(self, name: str, text: bytes) -> list[OtherSet]:
+        """The sets of a finished run; runs of a sweep have one record of their data, which is compared once."""
+        start = text.rfind(_RECORD)
+        if start < 0:
+            return self.others(name, json.loads(text)["data"])
+        record = text[start:]
+        if record not in self._compared:
+            self._compared[record] = self.others("", json.loads(b"{" + record)["data"])
+        return [OtherSet(each.run or name, each.data, each.then, each.here) for each in self._compared[record]]
+
+
+def refuse_other_data(run: str, record: Mapping[str, Any], data_dir: Path) -> None:
+    """Refuse a run, finished or begun, that must not pass for one on the images that are here by the same names.
+
+    Args:
+        run: its name.
+        record: ``data`` of its ``result.json`` or ``environment.json``; no set need be there for a result to be read.
+        data_dir: where prepared data sets are.
+
+    Raises:
+        InputError: naming the run, or the one that it starts from, and both checksums.
+    """
+    if sets := DataHere(data_dir).others(run, record):
+        raise InputError(f"{' '.join(_sentences([Affected(run, True, sets)], 1, data_dir, ''))} {_REMEDY}")
+
+
+def _read(path: str) -> bytes | None:
+    """The contents of a file, None where there is none: ``open`` takes twice as long, which 100,000 runs would feel."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        text = os.read(file, _SHORT)
+        while len(text) % _SHORT == 0 and (more := os.read(file, _SHORT)):
+            text += more
+        return text
+    finally:
+        os.close(file)
+
+
+def _names(record: Mapping[str, Any]) -> Iterator[str]:
+    """The data sets of a run, and of those that it starts from."""
+    yield from (record["name"], *record.get("also", {}))
+    for known in record.get("starts", {}).values():
+        yield from _names(known)
+
+
+def compare(store: Store, names: Sequence[str], here: DataHere, of: str) -> tuple[dict[str, Affected], str]:
+    """Which runs are on other data than is here.
+
+    Args:
+        store: where they are; of one that came as a bundle nothing here can be put right.
+        names: of the runs.
+        here: what they are compared with.
+        of: what the runs are of, e.g. ``of sweep 'demo'``.
+
+    Returns:
+        Those runs by name, and what is to be said of them: empty where there are none.
+    """
+    affected = here.affected(store, names)
+    if not affected:
+        return {}, ""
+    advice = _OF_A_BUNDLE if (store.root / MANIFEST).exists() else _REMEDY
+    return affected, " ".join([*_sentences(affected.values(), len(names), here.folder, of), advice])
+
+
+def compare_sweeps(
+    sweeps: Iterable[tuple[str, Iterable[Point]]], store: Store, here: DataHere
+) -> tuple[dict[str, Affected], str]:
+    """As :func:`compare`, of the runs of sweeps, by the sweeps' names, and of those that they start from."""
+    given = [(name, list(points)) for name, points in sweeps]
+    specs = all_runs(point.spec for _, points in given for point in points)
+    told = [f"'{name}'" for name in dict.fromkeys(name for name, _ in given)]
+    of = f"of sweep{'s' if len(told) > 1 else ''} {', '.join(told)}"
+    return compare(store, [spec.name for spec in specs], here, of)
+
+
+def _sentences(affected: Iterable[Affected], total: int, folder: Path, of: str) -> list[str]:
+    """A sentence for every set."""
+    return [_sentence(data, runs, total, folder, of) for data, runs in _by_set(affected)]
+
+
+def _by_set(affected: Iterable[Affected]) -> Iterator[tuple[OtherSet, list[Affected]]]:
+    found: dict[tuple[str, str], tuple[OtherSet, dict[str, Affected]]] = {}
+    for run in affected:
+        for each in run.sets:
+            found.setdefault((each.data, each.then), (each, {}))[1][run.run] = run
+    for each, runs in found.values():
+        yield each, list(runs.values())
+
+
+def _sentence(data: OtherSet, runs: Sequence[Affected], total: int, folder: Path, of: str) -> str:
+    done = sum(run.finished for run in runs)
+    counts = [f"{number} {word}" for number, word in ((done, "finished"), (len(runs) - done, "begun")) if number]
+    named = f", {runs[0].run}" + (" and others" if len(runs) > 1 else "")
+    were = f"{len(runs)} of {total} runs {of} ({' and '.join(counts)}{named}) were"
+    if total == 1:
+        were = f"Run {data.run} was"
+    return (
+        f"{were} computed on a data set '{data.data}' with other contents (sha256 {data.then[:12]}..., here "
+        f"{data.here[:12]}..., in '{folder / data.data}')."
+    )
