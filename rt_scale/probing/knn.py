@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rt_scale.probing.neighbours import finite_rows, nearest
 from rt_scale.spec.errors import InputError
-
-_TILE_ELEMENTS = 1 << 24
-_LEAST_TILE_ROWS = 64
 
 
 @torch.no_grad()
@@ -17,10 +15,10 @@ def knn_accuracy(
 ) -> float:
     """Accuracy of a majority vote among the k nearest training embeddings (paper, appendix C.1).
 
-    Euclidean distance, found by ||a - b||^2 = ||a||^2 - 2 ab + ||b||^2 on embeddings less the training
-    mean (differences of embeddings far from the origin would drown in rounding). Of classes with
-    equally many votes the lowest wins, as in scikit-learn. Which of several training samples at
-    exactly the k-th distance vote is left to ``torch.topk``.
+    Euclidean distance; the neighbours are those of an exact search, see ``nearest``: of training samples at exactly the
+    k-th distance those with the lowest index vote. Of classes with equally many votes the lowest wins, as in
+    scikit-learn. A training embedding that is not finite is farther than any other. A test sample whose embedding is
+    not finite is given no class, so counts as wrong.
 
     Args:
         train_x: float32 [N, D].
@@ -37,17 +35,9 @@ def knn_accuracy(
         InputError: k is not in 1 to N.
     """
     check_neighbours(k, len(train_x))
-    mean = train_x.mean(dim=0)
-    centred = train_x - mean
-    squares = torch.linalg.vecdot(centred, centred)
-    rows = max(_LEAST_TILE_ROWS, _TILE_ELEMENTS // len(centred))
-    right = torch.zeros((), dtype=torch.int64, device=train_x.device)
-    for tile_x, tile_y in zip(torch.split(test_x, rows), torch.split(test_y, rows), strict=True):
-        # ||a||^2 is the same for every neighbour of a and does not change their order.
-        distances = torch.addmm(squares, tile_x - mean, centred.T, alpha=-2.0)
-        nearest = distances.topk(k, dim=1, largest=False, sorted=False).indices
-        right += (_vote(train_y[nearest], classes) == tile_y).sum()
-    return right.item() / len(test_y)
+    known = finite_rows(test_x)
+    right = _vote(train_y[nearest(train_x, test_x[known], k)], classes) == test_y[known]
+    return right.sum().item() / len(test_y)
 
 
 def check_neighbours(k: int, samples: int) -> None:

@@ -11,7 +11,7 @@ from rt_scale.report.outcomes import Outcome, outcomes
 from rt_scale.report.paper_numbers import Number, number_of
 from rt_scale.report.shown import shown_values
 from rt_scale.report.status import STYLES, RunStatus
-from rt_scale.report.tables import Estimate, Which, estimate
+from rt_scale.report.tables import Estimate, Which, estimates
 from rt_scale.spec.sweep import Point
 
 
@@ -101,7 +101,7 @@ def beside(
         first, outcome = pairs[0]
         printed = None if experiment is None else number_of(experiment, outcome.at)
         runs = tuple(Member(point.seed, statuses[point.spec.name]) for point, _ in pairs)
-        measured = _measured([each for _, each in pairs], which)
+        measured = _measured([each for _, each in pairs], probe, which)
         took = _device_seconds(results[point.spec.name] for point, _ in pairs if point.spec.name in results)
         data = (outcome.at["data"], outcome.at["probed"])
         rows.append(BesideRow(key, data, shown[first.spec.name], probe, measured, printed, took, runs))
@@ -115,14 +115,11 @@ def _device_seconds(results: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return dict(total)
 
 
-def _measured(runs: Sequence[Outcome], which: Which) -> dict[str, Estimate]:
+def _measured(runs: Sequence[Outcome], probe: str, which: Which) -> dict[str, Estimate]:
     scores = [run.scores for run in runs if run.scores is not None]
     if not scores:
         return {}
     students = [each.student if which == "last" else each.best for each in scores]
-    return {
-        "input": estimate([each.input for each in scores]),
-        "teacher": estimate([each.teacher for each in scores]),
-        "student": estimate(students),
-        "gain": estimate([student - each.teacher for student, each in zip(students, scores, strict=True)]),
-    }
+    return estimates(
+        probe, [(each.input, each.teacher, student) for each, student in zip(scores, students, strict=True)]
+    )

@@ -17,6 +17,7 @@ from rt_scale.report.outcomes import Outcome, Scores
 from rt_scale.report.pairing import by, by_seed, gains, paired, scored
 from rt_scale.spec.bottleneck import PAPER
 from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.metric_names import metric_bounds
 
 MARGIN = 0.025
 """Accuracies that differ by less count as equal: 2.5 points, a quarter of what the paper's ResNet-18 gains."""
@@ -27,6 +28,9 @@ FLAT_TO = 0.6
 MOVES = 0.1
 """A second round that moves less than this share of the first round's distance does not move."""
 WITHOUT_FEATURE_NORM, WITHOUT_WEIGHT_NORM = "-/lb/-/wn/l/-", "-/lb/fn/-/l/-"
+ANY = (-math.inf, math.inf)
+RATE = Scale(bounds=ANY)
+"""Points a doubling or a tenfold: no difference of two accuracies."""
 Claim = Callable[[Sequence[Outcome]], Verdict]
 
 
@@ -101,7 +105,9 @@ def transition_at_bottleneck(runs: Sequence[Outcome]) -> Verdict:
     ends = (sizes[0], window[0], window[-1], sizes[-1])
     climbs = [_climbs(ends, curve) for curve in by_seed(runs, "outputs").values() if set(ends) <= set(curve)]
     around = f"climb per doubling around m = {k}"
-    return judge({around: [i for i, _ in climbs], f"{around} - elsewhere": [i - o for i, o in climbs]}, above=0)
+    return judge(
+        {around: [i for i, _ in climbs], f"{around} - elsewhere": [i - o for i, o in climbs]}, above=0, scale=RATE
+    )
 
 
 def _climbs(ends: Sequence[int], accuracy: Mapping[int, float]) -> tuple[float, float]:
@@ -149,7 +155,7 @@ def more_images_better(runs: Sequence[Outcome]) -> Verdict:
         return Verdict("undecided", "the sweep has fewer than two sample sizes with results")
     widest = max(curves.values(), key=len)
     slopes = [_slope(curve) for curve in curves.values() if set(curve) == set(widest)]
-    return judge({"student per tenfold sample": slopes}, above=0)
+    return judge({"student per tenfold sample": slopes}, above=0, scale=RATE)
 
 
 def _slope(curve: Mapping[float, float]) -> float:
@@ -176,7 +182,7 @@ def no_norm_later(runs: Sequence[Outcome]) -> Verdict:
                    for name in ("none", "batch"))  # fmt: skip
     both = [(late[seed], early[seed]) for seed in late if seed in early]
     differences = [one - other for one, other in both if one is not None and other is not None]
-    return judge({"none - batch": differences}, above=0, scale=Scale(1.0, "epochs"))
+    return judge({"none - batch": differences}, above=0, scale=Scale(1.0, "epochs", bounds=ANY))
 
 
 def _ninety(scores: Scores) -> float | None:
@@ -196,7 +202,11 @@ def second_round_stays(runs: Sequence[Outcome]) -> Verdict:
         if far is not None and before:
             shares.append(far / before)
     name = "distance of the second round / of the first"
-    return judge({name: shares} if second else {}, below=MOVES, scale=Scale(100.0, "%", signed=False))
+    return judge(
+        {name: shares} if second else {},
+        below=MOVES,
+        scale=Scale(100.0, "%", signed=False, bounds=metric_bounds("distance/from_init")),
+    )
 
 
 def second_round_keeps_accuracy(runs: Sequence[Outcome]) -> Verdict:

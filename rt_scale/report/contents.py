@@ -12,6 +12,7 @@ from rt_scale.report.judging import Judged
 from rt_scale.report.paper_numbers import data_words
 from rt_scale.report.status import RunStatus
 from rt_scale.report.tables import Estimate, Which, gain_text, probe_title
+from rt_scale.store.interval import LEAST_SEEDS
 
 EPOCH = {
     "last": "student after its last epoch",
@@ -21,8 +22,8 @@ EPOCH = {
 JUDGED = (
     "Judged on the last epoch, whichever epoch the tables show: the best over epochs, the start included, would be "
     "above its teacher by construction. Runs of one seed are compared with each other. Brackets hold one-sided 95 % "
-    "limits of the mean by Student's t, which are narrower than the two-sided intervals of the tables. Fewer than 3 "
-    "seeds decide nothing."
+    "limits of the mean by Student's t, cut at what it can be, which are narrower than the two-sided intervals of the "
+    f"tables. Fewer than {LEAST_SEEDS} seeds decide nothing."
 )
 """What verdicts rest on."""
 ROLES = ("input", "teacher", "student")
@@ -94,8 +95,8 @@ def titled_probe(rows: Sequence[BesideRow]) -> str:
 def caption(rows: Sequence[BesideRow], which: Which, paper: bool) -> str:
     """What the numbers of a table are."""
     text = (
-        f"{titled_probe(rows)}: test accuracy in %, mean ± standard deviation over seeds with the 95 % interval of "
-        f"the mean by Student's t; {EPOCH[which]}; gain = student less its own teacher"
+        f"{titled_probe(rows)}: test accuracy in %, mean ± standard deviation over seeds, with the 95 % interval of "
+        f"the mean; {EPOCH[which]}; gain = student less its own teacher"
     )
     beside = "; paper = the best over its epochs; difference = our student less the paper's, in points"
     return text + beside if paper else text
@@ -133,12 +134,10 @@ def runs_text(row: BesideRow) -> str:
 
 
 def with_interval(value: Estimate) -> str:
-    """An accuracy in percent, e.g. ``46.0 ± 0.3 [45.2, 46.8]``."""
-    mean = 100 * value.mean
-    if value.std is None or value.half_width is None:
-        return f"{mean:.1f}"
-    half = 100 * value.half_width
-    return f"{mean:.1f} ± {100 * value.std:.1f} [{mean - half:.1f}, {mean + half:.1f}]"
+    """An accuracy in percent with what is known of it, e.g. ``46.0 ± 0.3 [45.2, 46.8]``."""
+    spread = "" if value.std is None else f" ± {100 * value.std:.1f}"
+    ends = "" if value.low is None or value.high is None else f" [{100 * value.low:.1f}, {100 * value.high:.1f}]"
+    return f"{100 * value.mean:.1f}{spread}{ends}"
 
 
 def _paper(row: BesideRow) -> list[str]:

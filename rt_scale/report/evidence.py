@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Literal
 
-from scipy.special import stdtrit
+from rt_scale.spec.metric_names import ACCURACY, Bounds, difference_bounds
+from rt_scale.store.interval import LEAST_SEEDS, interval
 
 Word = Literal["holds", "fails", "undecided"]
-SEEDS = 3
-"""Fewest seeds that anything is concluded from."""
+_DIFFERENCES = difference_bounds(ACCURACY)
 LEVEL = 0.95
 """Confidence of a one-sided limit."""
 _EXACT = 1e-9
@@ -58,11 +58,13 @@ class Scale:
         factor: by which they are multiplied.
         unit: behind them.
         signed: whether a plus is written.
+        bounds: what the numbers can be.
     """
 
     factor: float = 100.0
     unit: str = "points"
     signed: bool = True
+    bounds: Bounds = _DIFFERENCES
 
     def text(self, limits: Limits) -> str:
         """The mean with its limits, e.g. ``+10.0 [+1.3, +18.6] points, n = 3``."""
@@ -77,19 +79,20 @@ class Scale:
 
 
 POINTS = Scale()
-"""Accuracies in percentage points."""
+"""Differences of accuracies in percentage points."""
 
 
-def limits(numbers: Sequence[float], level: float = LEVEL) -> Limits:
-    """mean -+ t_{level, n-1} std / sqrt(n), of at least two numbers.
+def limits(numbers: Sequence[float], level: float = LEVEL, bounds: Bounds = POINTS.bounds) -> Limits:
+    """Confidence limits of the mean, see ``interval``.
 
     Args:
-        numbers: one a seed.
+        numbers: one a seed, at least :data:`LEAST_SEEDS`.
         level: confidence of each limit on its own.
+        bounds: what the numbers can be.
     """
-    mean = fmean(numbers)
-    half = float(stdtrit(len(numbers) - 1, level)) * stdev(numbers) / math.sqrt(len(numbers))
-    return Limits(mean, mean - half, mean + half, len(numbers))
+    mean, n = fmean(numbers), len(numbers)
+    low, high = (float(end) for end in interval(mean, stdev(numbers), n, bounds, level))
+    return Limits(mean, low, high, n)
 
 
 def judge(
@@ -101,8 +104,8 @@ def judge(
 ) -> Verdict:
     """Whether the mean of every part lies between two bounds.
 
-    ``holds``: every part has at least :data:`SEEDS` numbers, and both its one-sided 95 % limits lie between the bounds
-    (between two finite bounds that is the two one-sided tests of equivalence). ``fails``: some part with so many
+    ``holds``: every part has at least :data:`LEAST_SEEDS` numbers, and both its one-sided 95 % limits lie between the
+    bounds (between two finite bounds that is the two one-sided tests of equivalence). ``fails``: some part with so many
     numbers has a limit beyond a bound even at confidence 1 - 0.05 / k, k being the number of parts (Bonferroni: with
     many parts one is beyond by chance). ``undecided``: all else, and where there are no parts.
 
@@ -114,16 +117,16 @@ def judge(
     """
     if not numbers:
         return Verdict("undecided", "no run that could tell is part of the sweep")
-    enough = {name: values for name, values in numbers.items() if len(values) >= SEEDS}
-    found = {name: limits(values) for name, values in enough.items()}
-    hard = {name: limits(values, 1 - (1 - LEVEL) / len(numbers)) for name, values in enough.items()}
+    enough = {name: values for name, values in numbers.items() if len(values) >= LEAST_SEEDS}
+    found = {name: limits(values, LEVEL, scale.bounds) for name, values in enough.items()}
+    hard = {name: limits(values, 1 - (1 - LEVEL) / len(numbers), scale.bounds) for name, values in enough.items()}
     beyond = [name for name, each in hard.items() if each.high < above - _EXACT or each.low > below + _EXACT]
     wanted = _wanted(above, below, scale)
     if beyond:
         return Verdict("fails", f"{_listed({name: found[name] for name in beyond}, scale)}; wanted: {wanted}", found)
     few = [f"{name}: {len(values)}" for name, values in numbers.items() if name not in enough]
     if few:
-        return Verdict("undecided", f"too few seeds ({SEEDS} are needed): {', '.join(few)}", found)
+        return Verdict("undecided", f"too few seeds ({LEAST_SEEDS} are needed): {', '.join(few)}", found)
     open_ = {name: each for name, each in found.items() if not _within(each, above, below)}
     if open_:
         text = f"the interval reaches too far: {_listed(open_, scale)}; wanted: {wanted}"

@@ -20,6 +20,7 @@ from rt_scale.report.outcomes import Series
 from rt_scale.report.panels import Drawing, Line
 from rt_scale.report.tables import estimate, probe_metric, probe_title
 from rt_scale.spec.axes import axis_names, value_label
+from rt_scale.spec.metric_names import ACCURACY, Bounds, difference_bounds
 from rt_scale.spec.sweep import Point
 
 MOST_PANELS = 8
@@ -64,7 +65,7 @@ def draw(curves: Sequence[Curve], probe: str, title: str) -> Figure:
     """Accuracy (above) and gain over the own teacher (below) over epochs, averaged over seeds.
 
     The first axis of the sweep gives the colours; each combination of the others is a column. Bands are
-    95 % intervals of the mean over seeds.
+    intervals of the mean over seeds.
 
     Args:
         curves: at least one.
@@ -83,7 +84,7 @@ def draw(curves: Sequence[Curve], probe: str, title: str) -> Figure:
         _panel(axes[0][column], axes[1][column], members, colours)
         axes[0][column].set_title(name, fontsize=10)
         axes[1][column].set_xlabel("epoch")
-    if axes[0][0].get_ylim()[0] < 0:  # once all panels are drawn, as they share their axis: an interval may reach below
+    if axes[0][0].get_ylim()[0] < 0:  # once all panels are drawn, as they share their axis: its margin reaches below
         axes[0][0].set_ylim(bottom=0)
     axes[0][0].set_ylabel("test accuracy (%)")
     axes[1][0].set_ylabel("gain over own teacher\n(percentage points)")
@@ -150,18 +151,20 @@ def _draw_panel(axis: Axes, panel: Drawing, colours: Mapping[str, Any]) -> None:
         axis.set_xscale("log", base=2 if panel.scale == "log2" else 10)
     axis.set(xlabel=panel.x_label, ylabel=panel.y_label)
     if axis.get_ylim()[0] < 0 <= min((min(line.y) for line in panel.lines if len(line.y)), default=0):
-        axis.set_ylim(bottom=0)  # an interval may reach below what can be measured
+        axis.set_ylim(bottom=0)  # the axis' margin reaches below what can be measured
     axis.set_title(panel.title, fontsize=10)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
 
 
 def _interval(axis: Axes, x: Sequence[float], line: Line, colour: Any, bars: bool) -> None:
-    mean, half = np.asarray(line.y, float), np.asarray(line.half, float)
+    if not len(line.low):
+        return
+    mean, low, high = (np.asarray(each, float) for each in (line.y, line.low, line.high))
     if bars:
-        axis.errorbar(x, mean, half, fmt="none", ecolor=colour, capsize=3, lw=1.2)
+        axis.errorbar(x, mean, np.stack((mean - low, high - mean)), fmt="none", ecolor=colour, capsize=3, lw=1.2)
     else:
-        axis.fill_between(x, mean - half, mean + half, color=colour, alpha=0.15, lw=0)
+        axis.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
 
 
 def save(figure: Figure, *paths: Path) -> None:
@@ -200,10 +203,10 @@ def _panel(accuracy: Axes, gain: Axes, members: Sequence[Curve], colours: Mappin
         groups.setdefault(_text(item.point, slice(0, 1)), []).append(item)
     for name, group in groups.items():
         same = [item for item in group if len(item.epochs) == len(group[0].epochs)]
-        students = 100 * np.stack([item.student for item in same])
-        gains = students - 100 * np.stack([item.teacher for item in same])
-        _band(accuracy, same[0].epochs, students, colours[name])
-        _band(gain, same[0].epochs, gains, colours[name])
+        students = np.stack([item.student for item in same])
+        gains = students - np.stack([item.teacher for item in same])
+        _band(accuracy, same[0].epochs, students, ACCURACY, colours[name])
+        _band(gain, same[0].epochs, gains, difference_bounds(ACCURACY), colours[name])
     for epochs, accuracies in _teachers(members):
         accuracy.plot(epochs, 100 * accuracies, color="0.3", ls="--", lw=1.2)
     accuracy.axhline(100 * float(np.mean([item.input for item in members])), color="tab:red", ls=":", lw=1.2)
@@ -230,12 +233,13 @@ def _teachers(members: Sequence[Curve]) -> list[tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-def _band(axis: Axes, epochs: np.ndarray, values: np.ndarray, colour: Any) -> None:
-    summaries = [estimate(column.tolist()) for column in values.T]
-    mean = np.array([item.mean for item in summaries])
-    half = np.array([item.half_width or 0.0 for item in summaries])
+def _band(axis: Axes, epochs: np.ndarray, values: np.ndarray, bounds: Bounds, colour: Any) -> None:
+    """The mean of accuracies [seeds, epochs] in percent, and its interval where it has one."""
+    summaries = [estimate(column.tolist(), bounds) for column in values.T]
+    mean, low, high = (100 * np.array([getattr(item, part) for item in summaries], dtype=float)
+                       for part in ("mean", "low", "high"))  # fmt: skip
     axis.plot(epochs, mean, color=colour, lw=1.8, marker="o", ms=3)
-    axis.fill_between(epochs, mean - half, mean + half, color=colour, alpha=0.18, lw=0)
+    axis.fill_between(epochs, low, high, color=colour, alpha=0.18, lw=0)
 
 
 def _legend(figure: Figure, colours: Mapping[str, Any], columns: int) -> int:

@@ -43,6 +43,6 @@ def demo_notes(tables: Mapping[str, Sequence[Row]]) -> str:
 
 
 def _against(gain: Estimate) -> str:
-    if gain.half_width is None or abs(gain.mean) < gain.half_width:
+    if gain.low is None or gain.high is None or gain.low < 0 < gain.high:
         return "within seed noise of"
     return "above" if gain.mean > 0 else "below"

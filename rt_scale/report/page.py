@@ -20,6 +20,7 @@ from rt_scale.report.contents import (
 )
 from rt_scale.report.elements import Html, inline_svg, join, tag
 from rt_scale.report.judging import Judged
+from rt_scale.store.interval import STATED
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c1e21; max-width: 1280px; margin: 2em auto; padding: 0 1.2em; }
@@ -110,7 +111,7 @@ def _pictures(contents: Contents) -> Html:
             inline_svg(picture.svg.read_text(encoding="utf-8"), f"f{number}-"),
             tag(
                 "figcaption",
-                f"{picture.title} Lines are means over seeds, bands their 95 % intervals. ",
+                f"{picture.title} Lines are means over seeds, bands and bars their 95 % intervals. ",
                 tag("a", "svg", href=picture.svg.name),
                 " ",
                 tag("a", "png", href=picture.png.name),
@@ -122,7 +123,7 @@ def _pictures(contents: Contents) -> Html:
 
 
 def _tables(contents: Contents) -> Html:
-    parts = [tag("h2", "Tables")]
+    parts = [tag("h2", "Tables"), tag("p", STATED, **{"class": "note"})]
     for probe, rows in contents.tables.items():
         paper = beside_paper(rows)
         head = tag("tr", *(tag("th", title) for title in titles(rows)))

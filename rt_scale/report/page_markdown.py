@@ -17,6 +17,7 @@ from rt_scale.report.contents import (
     titles,
     unfinished,
 )
+from rt_scale.store.interval import STATED
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
 
@@ -41,6 +42,7 @@ def to_markdown(contents: Contents, *, runs: bool = True) -> str:
         lines += [JUDGED, ""]
     for picture in contents.pictures:
         lines += [f"![{text(picture.title)}]({picture.png.name})", ""]
+    lines += [STATED, ""]
     for table in contents.tables.values():
         paper = beside_paper(table)
         lines += [f"{text(caption(table, contents.which, paper))}.", ""]

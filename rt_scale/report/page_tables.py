@@ -52,12 +52,9 @@ def _row(row: BesideRow, contents: Contents) -> dict[str, Any]:
     }
     for role in (*ROLES, "gain"):
         value = row.measured.get(role)
-        half = None if value is None else value.half_width
         found |= {f"{role}_{part}": None for part in ("mean", "std", "low", "high")}
         if value is not None:
-            found |= {f"{role}_mean": value.mean, f"{role}_std": value.std}
-        if value is not None and half is not None:
-            found |= {f"{role}_low": value.mean - half, f"{role}_high": value.mean + half}
+            found |= {f"{role}_{part}": getattr(value, part) for part in ("mean", "std", "low", "high")}
     found["n"] = row.measured["student"].n if row.measured else 0
     found |= dict.fromkeys(STYLES, 0) | row.counts
     found |= {f"device_seconds_{kind}": row.device_seconds.get(kind) for kind in DEVICES}

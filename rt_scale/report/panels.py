@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -12,6 +13,8 @@ from rt_scale.report.paper import Panel
 from rt_scale.report.paper_numbers import data_title, number_of
 from rt_scale.report.shown import value_text
 from rt_scale.report.tables import Which, estimate, probe_metric
+from rt_scale.spec.metric_names import ACCURACY as PROBED
+from rt_scale.spec.metric_names import metric_bounds
 
 Style = Literal["ours", "teacher", "input", "paper"]
 ACCURACY = "accuracy"
@@ -30,7 +33,7 @@ class Line:
         label: for the legend.
         x: positions: numbers, or names where the panel's scale is ``names``.
         y: means over seeds.
-        half: half widths of their 95 % intervals, 0 where there is one seed.
+        low, high: ends of their intervals, NaN where a mean has none; empty: none of the line's has one.
         style: ours, teacher, input, or paper (the numbers that it prints).
         of: the label of the line of ours that it goes with; empty: none.
     """
@@ -38,9 +41,10 @@ class Line:
     label: str
     x: Sequence[Any]
     y: Sequence[float]
-    half: Sequence[float]
     style: Style = "ours"
     of: str = ""
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -129,8 +133,7 @@ def _over_epochs(panel: Panel, runs: Sequence[Outcome], metrics: Mapping[str, Se
             continue
         epochs = [epoch for epoch, _ in curves[0]]
         same = [[value for _, value in curve] for curve in curves if [epoch for epoch, _ in curve] == epochs]
-        factor = 100 if panel.metric == ACCURACY else 1
-        lines.append(_line(label, epochs, [[factor * value for value in column] for column in zip(*same, strict=True)]))
+        lines.append(_line(label, epochs, list(zip(*same, strict=True)), panel.metric))
         teachers[label] = (epochs[0], epochs[-1]), members
     return lines + (_references(teachers, metrics) if panel.metric == ACCURACY else [])
 
@@ -141,10 +144,13 @@ def _curve(metric: str, run: Outcome, metrics: Mapping[str, Series]) -> Sequence
     return metrics.get(run.run, {}).get(metric, ())
 
 
-def _line(label: str, x: Sequence[Any], values: Sequence[Sequence[float]], style: Style = "ours", of: str = "") -> Line:
-    """The mean of the numbers at every position, with its interval."""
-    summaries = [estimate(column) for column in values]
-    return Line(label, x, [each.mean for each in summaries], [each.half_width or 0.0 for each in summaries], style, of)
+def _line(label: str, x: Sequence[Any], values: Sequence[Sequence[float]], metric: str) -> Line:
+    """The mean of the numbers at every position, with its interval; accuracies in percent."""
+    factor, bounds = (100, PROBED) if metric == ACCURACY else (1, metric_bounds(metric))
+    summaries = [estimate(column, bounds) for column in values]
+    parts = [[getattr(each, part) for each in summaries] for part in ("mean", "low", "high")]
+    y, low, high = ([math.nan if value is None else factor * value for value in part] for part in parts)
+    return Line(label, x, y, low=low, high=high)
 
 
 def _references(
@@ -155,14 +161,14 @@ def _references(
     found = []
     moving = {label: curve for label, (_, runs) in lines.items() if (curve := _moving_teacher(runs, metrics))}
     for label, (epochs, accuracies) in moving.items():
-        found.append(Line("teacher", epochs, accuracies, [0.0] * len(epochs), "teacher", label))
+        found.append(Line("teacher", epochs, accuracies, "teacher", label))
     for style in ("teacher", "input"):
         still = {label: runs for label, (_, runs) in lines.items() if style == "input" or label not in moving}
         means = {label: 100 * fmean(getattr(run.scores, style) for run in runs) for label, runs in still.items()}
         common = len({round(mean, 6) for mean in means.values()}) == 1
         for label, mean in list(means.items())[: 1 if common else None]:
             ends = lines[label][0]
-            found.append(Line(style, ends, [mean, mean], [0.0, 0.0], style, "" if common else label))
+            found.append(Line(style, ends, [mean, mean], style, "" if common else label))
     return found
 
 
@@ -191,12 +197,13 @@ def _summary(panel: Panel, runs: Sequence[Outcome], which: Which, experiment: st
         order = list(spots) if panel.scale == "names" else sorted(spots)
         x = [value_text(panel.x, value) for value in order] if panel.scale == "names" else order
         scores = [[run.scores for run in spots[value] if run.scores is not None] for value in order]
-        students = [[100 * (each.student if which == "last" else each.best) for each in spot] for spot in scores]
-        found.append(_line(label, x, students))
-        found.append(_line("teacher", x, [[100 * each.teacher for each in spot] for spot in scores], "teacher", label))
+        students = [[each.student if which == "last" else each.best for each in spot] for spot in scores]
+        found.append(_line(label, x, students, ACCURACY))
+        teachers = [100 * fmean(each.teacher for each in spot) for spot in scores]
+        found.append(Line("teacher", x, teachers, "teacher", label))
         printed = [(place, number_of(experiment, spots[value][0].at)) for place, value in zip(x, order, strict=True)]
         known = [(place, number.student) for place, number in printed if number is not None]
         if known:
             places, numbers = zip(*known, strict=True)
-            found.append(Line("paper's student", places, numbers, [0.0] * len(places), "paper", label))
+            found.append(Line("paper's student", places, numbers, "paper", label))
     return found

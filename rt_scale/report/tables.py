@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
@@ -10,9 +11,9 @@ from typing import Any, Literal
 from rich.table import Table
 
 from rt_scale.spec.axes import axis_names, value_label
-from rt_scale.spec.metric_names import ProbeName
+from rt_scale.spec.metric_names import ACCURACY, Bounds, ProbeName, difference_bounds, metric_bounds
 from rt_scale.spec.sweep import Point
-from rt_scale.store.interval import half_width
+from rt_scale.store.interval import LEAST_SEEDS, interval
 
 PROBES = {
     "linear": "linear probe",
@@ -55,13 +56,14 @@ class Estimate:
     Attributes:
         mean: arithmetic mean.
         std: sample standard deviation; None for one number.
-        half_width: half of the two-sided 95 % interval of the mean by Student's t; None for one number.
+        low, high: ends of the interval of the mean, see ``interval``; None where there is none.
         n: how many.
     """
 
     mean: float
     std: float | None
-    half_width: float | None
+    low: float | None
+    high: float | None
     n: int
 
 
@@ -88,12 +90,26 @@ class Row:
         return asdict(self)
 
 
-def estimate(numbers: Sequence[float]) -> Estimate:
-    """Mean, standard deviation and 95 % interval of ``numbers`` (at least one)."""
+def estimate(numbers: Sequence[float], bounds: Bounds) -> Estimate:
+    """Mean, standard deviation and interval of ``numbers`` (at least one), each of which lies within ``bounds``."""
     if len(numbers) < 2:
-        return Estimate(numbers[0], None, None, 1)
-    spread = stdev(numbers)
-    return Estimate(fmean(numbers), spread, half_width(spread, len(numbers)), len(numbers))
+        return Estimate(numbers[0], None, None, None, 1)
+    mean, spread = fmean(numbers), stdev(numbers)
+    low, high = (None if math.isnan(end) else float(end) for end in interval(mean, spread, len(numbers), bounds))
+    return Estimate(mean, spread, low, high, len(numbers))
+
+
+def estimates(probe: str, scores: Iterable[tuple[float, float, float]]) -> dict[str, Estimate]:
+    """``input``, ``teacher``, ``student``, and ``gain``: the student less its own teacher, paired over seeds.
+
+    Args:
+        probe: as of a ``Row``.
+        scores: accuracies of input, teacher and student, at least one of each.
+    """
+    columns = dict(zip(("input", "teacher", "student"), zip(*scores, strict=True), strict=True))
+    found = {role: estimate(numbers, metric_bounds(probe_metric(role, probe))) for role, numbers in columns.items()}
+    gains = [student - teacher for student, teacher in zip(columns["student"], columns["teacher"], strict=True)]
+    return found | {"gain": estimate(gains, difference_bounds(ACCURACY))}
 
 
 def rows(finished: Iterable[tuple[Point, Mapping[str, Any]]], probe: str, which: Which = "last") -> list[Row]:
@@ -106,7 +122,7 @@ def rows(finished: Iterable[tuple[Point, Mapping[str, Any]]], probe: str, which:
             (what the paper reports). Input and a frozen teacher are probed once; of a teacher that moves it is
             the last.
     """
-    groups: dict[str, list[tuple[Point, float, float, float]]] = {}
+    groups: dict[str, list[tuple[Point, tuple[float, float, float]]]] = {}
     for point, result in finished:
         last = result["last"]
         student = last if which == "last" else {name: best["value"] for name, best in result["best"].items()}
@@ -114,15 +130,12 @@ def rows(finished: Iterable[tuple[Point, Mapping[str, Any]]], probe: str, which:
         if any(name not in last for name in names):
             continue
         numbers = (last[names[0]], last[names[1]], student[names[2]])
-        groups.setdefault(point.configuration, []).append((point, *numbers))
+        groups.setdefault(point.configuration, []).append((point, numbers))
     return [
         Row(
             values=dict(members[0][0].values),
             probe=probe,
-            input=estimate([member[1] for member in members]),
-            teacher=estimate([member[2] for member in members]),
-            student=estimate([member[3] for member in members]),
-            gain=estimate([member[3] - member[2] for member in members]),
+            **estimates(probe, [scores for _, scores in members]),
         )
         for members in groups.values()
     ]
@@ -134,12 +147,10 @@ def _percent(value: Estimate) -> str:
 
 
 def gain_text(value: Estimate) -> str:
-    """A difference in percentage points with its 95 % interval, e.g. ``+26.3 [+15.5, +37.0]``."""
-    mean = 100 * value.mean
-    if value.half_width is None:
-        return f"{mean:+.1f}"
-    half = 100 * value.half_width
-    return f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}]"
+    """A difference in percentage points with its interval, if it has one, e.g. ``+26.3 [+15.5, +37.0]``."""
+    if value.low is None or value.high is None:
+        return f"{100 * value.mean:+.1f}"
+    return f"{100 * value.mean:+.1f} [{100 * value.low:+.1f}, {100 * value.high:+.1f}]"
 
 
 def header(table: Sequence[Row]) -> list[str]:
@@ -160,7 +171,7 @@ def caption(probe: str, which: Which) -> str:
     return (
         f"{probe_title(probe)}: test accuracy in %, mean ± standard deviation over seeds; student after its "
         f"{which} {'epoch' if which == 'last' else 'probed epoch'}; gain = student less its own teacher, "
-        "with its 95 % interval"
+        f"with its 95 % interval (Student's t, from {LEAST_SEEDS} seeds on, within ±100)"
     )
 
 
@@ -170,8 +181,7 @@ def to_rich(table: Sequence[Row], which: Which) -> Table:
     for title in header(table):
         view.add_column(title, justify="right", no_wrap=True)
     for row in table:
-        low = row.gain.mean - (row.gain.half_width or 0.0)
-        view.add_row(*cells(row), style="bold" if row.gain.half_width is not None and low > 0 else "")
+        view.add_row(*cells(row), style="bold" if row.gain.low is not None and row.gain.low > 0 else "")
     return view
 
 

@@ -6,7 +6,26 @@
 
 from __future__ import annotations
 
+import math
+from fnmatch import fnmatchcase
 from typing import NamedTuple
+
+Bounds = tuple[float, float]
+"""The least and the most that a number can be."""
+ACCURACY: Bounds = (0.0, 1.0)
+_AT_LEAST_0: Bounds = (0.0, math.inf)
+_BOUNDS: dict[str, Bounds] = {
+    "*/accuracy": ACCURACY,
+    "train/*": _AT_LEAST_0,
+    "test/loss": _AT_LEAST_0,
+    "distance/*": _AT_LEAST_0,
+    "angle/*": (0.0, 180.0),
+    "features/*/dead_units": (0.0, 1.0),
+    "features/*/cka_teacher": (0.0, 1.0),
+    "features/*/cosine_teacher": (-1.0, 1.0),
+    "features/*": _AT_LEAST_0,
+}
+"""Of metrics that are no probe's accuracy; the first pattern that fits counts."""
 
 
 class ProbeName(NamedTuple):
@@ -45,3 +64,15 @@ def is_constant(name: str, *, frozen_teacher: bool) -> bool:
     parsed = parse_probe_name(name)
     roles = ("input", "teacher") if frozen_teacher else ("input",)
     return (frozen_teacher and name.startswith("features/teacher/")) or (parsed is not None and parsed.role in roles)
+
+
+def metric_bounds(name: str) -> Bounds:
+    """What the metric ``name`` can be by its definition; of one that is not known, any number."""
+    if parse_probe_name(name) is not None:
+        return ACCURACY
+    return next((bounds for pattern, bounds in _BOUNDS.items() if fnmatchcase(name, pattern)), (-math.inf, math.inf))
+
+
+def difference_bounds(bounds: Bounds) -> Bounds:
+    """What the difference of two such numbers can be."""
+    return bounds[0] - bounds[1], bounds[1] - bounds[0]

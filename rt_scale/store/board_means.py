@@ -58,8 +58,7 @@ def _events(tables: Sequence[Path], metrics: Sequence[str]) -> list[Any]:
     begun = [table for table in columns if table["step"]]
     points: dict[int, tuple[float, Any]] = {}
     for tag, curve in mean_curves(begun, metrics).items():
-        lower, upper = curve.mean - curve.half, curve.mean + curve.half
-        for step, time, *values in zip(curve.steps, curve.times, curve.mean, lower, upper, strict=True):
+        for step, time, *values in zip(curve.steps, curve.times, curve.mean, curve.low, curve.high, strict=True):
             _, summary = points.setdefault(int(step), (float(time), summary_pb2.Summary()))
             for name, value in zip((tag, *margin_tags(tag)), (values[0], *values), strict=True):
                 summary.value.add(tag=name, simple_value=value)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rt_scale.store.interval import half_width
+from rt_scale.spec.metric_names import Bounds, metric_bounds
+from rt_scale.store.interval import interval
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,14 @@ class MeanCurve:
         steps: int64 [S], increasing.
         times: float64 [S]; seconds since 1970 at which the last seed got there.
         mean: float64 [S].
-        half: float64 [S], half of the 95 % interval of the mean; NaN for a single seed, of which nothing is known.
+        low, high: float64 [S], the ends of the interval of the mean; NaN where there is none, see ``interval``.
     """
 
     steps: np.ndarray
     times: np.ndarray
     mean: np.ndarray
-    half: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
 def mean_curves(seeds: Sequence[Mapping[str, Sequence[Any]]], names: Collection[str]) -> dict[str, MeanCurve]:
@@ -41,7 +43,7 @@ def mean_curves(seeds: Sequence[Mapping[str, Sequence[Any]]], names: Collection[
     for name in names:
         members = [seed.get(name, {}) for seed in series]
         if members and (steps := sorted(set.intersection(*(set(member) for member in members)))):
-            curves[name] = _mean(steps, members)
+            curves[name] = _mean(steps, members, metric_bounds(name))
     return curves
 
 
@@ -54,10 +56,11 @@ def _series(table: Mapping[str, Sequence[Any]], wanted: set[str]) -> dict[str, d
     return found
 
 
-def _mean(steps: Sequence[int], seeds: Sequence[Mapping[int, tuple[float, float]]]) -> MeanCurve:
+def _mean(steps: Sequence[int], seeds: Sequence[Mapping[int, tuple[float, float]]], bounds: Bounds) -> MeanCurve:
     values, times = np.array([[seed[step] for step in steps] for seed in seeds]).transpose(2, 0, 1)
     # A seed may have diverged: the mean is then infinite or no number, which is what is shown.
     with np.errstate(invalid="ignore", over="ignore"):
         mean = values.mean(axis=0)
-        half = half_width(values.std(axis=0, ddof=1), len(seeds)) if len(seeds) > 1 else np.full(len(steps), np.nan)
-    return MeanCurve(np.array(steps), times.max(axis=0), mean, half)
+        std = values.std(axis=0, ddof=1) if len(seeds) > 1 else np.full(len(steps), np.nan)
+        low, high = interval(mean, std, len(seeds), bounds)
+    return MeanCurve(np.array(steps), times.max(axis=0), mean, low, high)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from rt_scale.spec.errors import InputError
@@ -33,3 +36,14 @@ def set_precision(precision: str) -> None:
     # By these names: torch keeps its newer fp32_precision in step with them, but not the other way round.
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Matrix products of float32 in full inside, whatever the networks' precision is."""
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = allowed

@@ -34,7 +34,7 @@ SWEEP: dict[str, Any] = {
         "probe": {"every": "1ep", "knn": 5, "epochs": 5, "batch_size": 32, "lr": 0.01, "standardized": False},
     },
     "axes": {"student.alpha": [1e-10, 0.5], "projector.out_dim": [16, 64], "encoder.norm": ["none"]},
-    "seeds": 2,
+    "seeds": 3,
 }
 CONFIGURATIONS = [f"alpha={alpha},out_dim={dim}" for alpha in ("0.5", "1e-10") for dim in (16, 64)]
 FIGURES = ["figures/curves-knn", "figures/curves-linear"]
@@ -62,7 +62,7 @@ class Sweep:
         """The mean over seeds of a metric's last values."""
         # The norm is an axis that does not vary: the view leaves it out of its names.
         members = [point for point in self.points if point.configuration == f"{configuration},norm=none"]
-        assert len(members) == 2
+        assert len(members) == 3
         return fmean(self.curve(point, metric)[-1] for point in members)
 
 
@@ -125,7 +125,7 @@ def test_the_table_has_a_row_for_each_configuration_and_a_typed_column_for_each_
     assert rows[:, 1:4].tolist() == alphas
     for row in rows:
         means = [finished.last_mean(row[0], f"probe/{column.replace(' ', '/')}") for column in columns[3:-1]]
-        means.append(2)
+        means.append(3)
         assert [float(value) for value in row[4:]] == pytest.approx(means, rel=1e-4)
     browser.picture("hparams")
 
@@ -222,9 +222,9 @@ def test_the_figures_of_the_report_are_images(finished: Sweep, address: str, bro
 
 
 def test_means_follow_the_seeds_while_one_watches(tmp_path: Path, data_dir: Path, browser: Browser) -> None:
-    """One seed has a line without a band; with the second, the line moves to the mean and gets its band."""
+    """One seed has a line without a band; with the third, the line has moved to the mean and gets its band."""
     sweep = write_sweep(tmp_path, {"axes": {"student.alpha": [0.5, 1.0]}})
-    first, second = (point for point in sweep.points if point.values["student.alpha"] == 0.5)
+    first, *others = (point for point in sweep.points if point.values["student.alpha"] == 0.5)
     compute(first, sweep, data_dir)
     with served(sweep.file, sweep.store.root) as address:
         browser.open(f"{address}#custom_scalars")
@@ -234,7 +234,8 @@ def test_means_follow_the_seeds_while_one_watches(tmp_path: Path, data_dir: Path
         assert drawn(browser, card, "area") == []
         assert "Missing" not in card.text
         browser.picture("one-seed")
-        compute(second, sweep, data_dir)
+        for point in others:
+            compute(point, sweep, data_dir)
 
         def known() -> bool:
             return "NaN" not in answer(address, "alpha=0.5", f"with interval/{STUDENT}/lower")
@@ -244,9 +245,10 @@ def test_means_follow_the_seeds_while_one_watches(tmp_path: Path, data_dir: Path
         card = chart(browser, STUDENT)
         browser.until(lambda: drawn(browser, card, "area"), "a band")
         assert drawn(browser, card, "line") != alone
-        values = np.array([sweep.curve(point, STUDENT) for point in (first, second)])
-        mean, half = values.mean(axis=0), stats.t.ppf(0.975, 1) * values.std(axis=0, ddof=1) / np.sqrt(2)
-        for name, expected in (("mean", mean), ("lower", mean - half), ("upper", mean + half)):
+        values = np.array([sweep.curve(point, STUDENT) for point in (first, *others)])
+        mean, half = values.mean(axis=0), stats.t.ppf(0.975, 2) * values.std(axis=0, ddof=1) / np.sqrt(3)
+        low, high = np.maximum(mean - half, 0), np.minimum(mean + half, 1)
+        for name, expected in (("mean", mean), ("lower", low), ("upper", high)):
             assert answer(address, "alpha=0.5", f"with interval/{STUDENT}/{name}") == pytest.approx(expected)
 
 

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from rt_scale.probing import knn
 from rt_scale.probing.knn import knn_accuracy
 from rt_scale.spec.errors import InputError
 
@@ -44,12 +45,8 @@ def test_neighbours_must_exist(k: int) -> None:
         knn_accuracy(x, y, x, y, k=k, classes=1)
 
 
-def test_tiles_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = torch.Generator().manual_seed(0)
-    train_x, test_x = torch.randn(80, 5, generator=generator), torch.randn(53, 5, generator=generator)
-    train_y, test_y = (train_x[:, 0] > 0).long(), (test_x[:, 0] > 0).long()
-    whole = knn_accuracy(train_x, train_y, test_x, test_y, k=5, classes=2)
-    monkeypatch.setattr(knn, "_TILE_ELEMENTS", 1)
-    monkeypatch.setattr(knn, "_LEAST_TILE_ROWS", 4)
-    assert knn_accuracy(train_x, train_y, test_x, test_y, k=5, classes=2) == whole
-    assert 0.5 < whole < 1.0
+def test_a_test_embedding_that_is_not_finite_is_given_no_class() -> None:
+    train_x, train_y = line(0.0, 10.0), torch.tensor([0, 1])
+    test_x, test_y = line(1.0, math.nan, math.inf, 9.0), torch.tensor([0, 0, 1, 1])
+    assert knn_accuracy(train_x, train_y, test_x, test_y, k=1, classes=2) == 0.5
+    assert knn_accuracy(train_x, train_y, line(math.nan), torch.tensor([0]), k=1, classes=2) == 0.0

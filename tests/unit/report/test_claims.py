@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rt_scale.report import claims
-from rt_scale.report.evidence import LEVEL, judge, limits
+from rt_scale.report.evidence import LEVEL, Scale, judge, limits
 from rt_scale.report.outcomes import Outcome, Scores
 
 PAPER = "-/lb/fn/wn/l/-"
@@ -243,6 +243,15 @@ def test_limits_are_those_of_the_t_distribution() -> None:
     assert (found.mean, found.n) == (pytest.approx(0.25), 4)
     assert (found.low, found.high) == (pytest.approx(0.25 - half), pytest.approx(0.25 + half))
     assert limits([0.1, 0.2, 0.3, 0.4], 0.99).high > found.high
+
+
+def test_limits_are_cut_at_what_the_mean_can_be() -> None:
+    """Which never changes a verdict: bounds of claims lie within."""
+    near = limits([0.9, 0.1, 0.99])
+    assert (near.low > -1, near.high) == (True, 1.0)
+    shares = Scale(100.0, "%", signed=False, bounds=(0.0, math.inf))
+    verdict = judge({"a": [0.0, 0.1, 0.5]}, below=0.1, scale=shares)
+    assert (verdict.word, verdict.numbers["a"].low) == ("undecided", 0.0)
     assert LEVEL == 0.95
 
 

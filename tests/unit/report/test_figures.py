@@ -105,13 +105,23 @@ def test_a_teacher_that_moves_is_a_curve_of_its_own(point: Make) -> None:
 
 def test_bands_are_there_with_several_seeds(curves: Make) -> None:
     heights = {}
-    for seeds in (1, 3):
+    for seeds in (1, 2, 3):
         band = draw(curves(1, seeds), "linear", "demo").axes[0].collections[0]
-        low, high = band.get_paths()[0].get_extents().get_points()[:, 1]
-        heights[seeds] = high - low
-    # One seed has no interval: the band is as flat as its line, which climbs by 2 points.
-    assert heights[1] == pytest.approx(2)
-    assert heights[3] > 20
+        heights[seeds] = [np.ptp(path.get_extents().get_points()[:, 1]) for path in band.get_paths()]
+    # Fewer than three seeds have no interval, so no band.
+    assert heights[1] == heights[2] == []
+    assert heights[3][0] > 20
+
+
+def test_bands_end_where_accuracies_do(point: Make) -> None:
+    numbers = [(0.98, 0.02), (0.7, 0.3), (0.99, 0.01)]
+    curves = [Curve(point({"student.alpha": 0.5}, seed), np.arange(2.0), np.array([high, high]), np.full(2, low), 0.9)
+              for seed, (high, low) in enumerate(numbers)]  # fmt: skip
+    accuracy, gain = draw(curves, "linear", "near the ends").axes
+    for axis in (accuracy, gain):
+        (path,) = axis.collections[0].get_paths()
+        assert path.get_extents().y1 == 100
+        assert path.get_extents().y0 < 60
 
 
 def test_too_many_columns_are_counted_not_drawn(curves: Make) -> None:

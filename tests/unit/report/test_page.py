@@ -93,8 +93,8 @@ def test_rows_have_ours_the_papers_and_what_is_lacking(make: Make) -> None:
     near, far = make().tables["linear"]
     assert titles([near])[:3] == ["alpha", "runs", "input"]
     assert cells(near, True) == [
-        "0.1", "2 of 3 (1 failed)", "60.0 ± 0.0 [60.0, 60.0]", "30.5 ± 0.7 [24.1, 36.9]", "42.0 ± 2.8 [16.6, 67.4]",
-        "+11.5 [-7.6, +30.6]", "-", "-", "-",
+        "0.1", "2 of 3 (1 failed)", "60.0 ± 0.0", "30.5 ± 0.7", "42.0 ± 2.8",
+        "+11.5", "-", "-", "-",
     ]  # fmt: skip
     assert cells(far, False) == ["1", "1 of 3 (1 partial, 1 missing)", "60.0", "30.0", "20.0", "-10.0"]
     assert cells(make(which="best").tables["linear"][0], False)[4].startswith("52.0 ± 2.8")
@@ -161,7 +161,8 @@ def test_nothing_that_is_written_becomes_markup(make: Make, write: Callable[[Con
 def test_a_sweep_that_is_no_experiment_has_no_claims_and_no_paper(make: Make) -> None:
     for text in (Reader(to_html(make(None))).words, to_markdown(make(None))):
         assert "paper" not in text.lower()
-        assert "+11.5 [-7.6, +30.6]" in text.replace("+11.5[", "+11.5 [").replace(r"\[", "[").replace(r"\]", "]")
+        assert "+11.5" in text
+        assert "at least 3 seeds" in text
 
 
 @pytest.mark.parametrize(("which", "words"), [("last", "after its last epoch"), ("best", "at its best probed epoch")])
@@ -177,7 +178,7 @@ def test_tables_for_programs_have_every_number(make: Make, points: list[Point]) 
     near, far = numbers_table(make()).to_pylist()
     assert (near["alpha"], near["n"], near["done"], near["failed"], near["missing"]) == ("0.1", 2, 2, 1, 0)
     assert near["student_mean"] == pytest.approx(0.42)
-    assert near["gain_low"] == pytest.approx(-0.0756, abs=1e-4)
+    assert (near["gain_mean"], near["gain_low"], near["gain_high"]) == (pytest.approx(0.115), None, None)  # two seeds
     assert (far["student_std"], far["student_low"], far["paper_student"], far["difference"]) == (None,) * 4
     assert (near["device_seconds_cpu"], near["device_seconds_gpu"]) == (5.0, None)
     assert (near["distilled_on"], near["probed_on"]) == ("Digits", "Digits")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 from rt_scale.report.figures import draw_drawings
@@ -27,9 +28,9 @@ def run(seed: int, student: float, best: float = 0.0, level: float = 0.3, **at: 
     return Outcome(f"run-{at}-{seed}", seed, {**shared, **at}, None, scores)
 
 
-def runs(**changes: Any) -> list[Outcome]:
+def runs(seeds: int = 2, **changes: Any) -> list[Outcome]:
     return [run(seed, 0.4 + alpha / 10 + seed / 100, 0.9, alpha=alpha, **changes)
-            for alpha in (1e-10, 0.5) for seed in (0, 1)]  # fmt: skip
+            for alpha in (1e-10, 0.5) for seed in range(seeds)]  # fmt: skip
 
 
 def test_epochs_have_a_line_for_each_value_with_teacher_and_input() -> None:
@@ -39,10 +40,22 @@ def test_epochs_have_a_line_for_each_value_with_teacher_and_input() -> None:
     assert (near.label, far.label) == ("alpha = 1e-10", "alpha = 0.5")
     assert (list(near.x), list(near.y)) == ([0, 4], pytest.approx([30, 40.5]))
     assert list(far.y) == pytest.approx([30, 45.5])
-    assert far.half[0] == 0
-    assert far.half[1] == pytest.approx(12.706 * 0.7071 / 2**0.5, rel=1e-3)
+    assert np.isnan([*far.low, *far.high]).all()  # of two seeds
     assert (teacher.style, list(teacher.x), list(teacher.y), teacher.of) == ("teacher", [0, 4], [30, 30], "")
     assert (pixels.style, list(pixels.y)) == ("input", [39, 39])
+
+
+def test_lines_of_three_seeds_have_intervals_within_what_can_be() -> None:
+    (panel,) = drawings(Panel("epoch", "alpha", "encoder"), runs(3), {}, "last", "fig3")
+    half = 4.3027 / 3**0.5
+    assert list(panel.lines[1].low) == pytest.approx([30, 46 - half], abs=1e-3)
+    assert list(panel.lines[1].high) == pytest.approx([30, 46 + half], abs=1e-3)
+    accuracies = [run(seed, student, norm="none") for seed, student in enumerate((0.2, 0.9, 1.0))]
+    (panel,) = drawings(Panel("epoch", "norm"), accuracies, {}, "last", "fig11")
+    assert (panel.lines[0].low[1], panel.lines[0].high[1]) == (0, 100)
+    values = {each.run: {"distance/from_init": [(0, 0.0), (4, 9.0 * each.seed)]} for each in accuracies}
+    (panel,) = drawings(Panel("epoch", "norm", metric="distance/from_init"), accuracies, values, "last", "fig11")
+    assert (panel.lines[0].low[1], panel.lines[0].high[1]) == (0, pytest.approx(9 + 9 * half, abs=1e-3))
 
 
 def test_teachers_that_differ_have_a_line_each() -> None:
@@ -108,11 +121,12 @@ def test_runs_without_results_draw_nothing() -> None:
 
 def panel(scale: Any = "linear", title: str = "one") -> Drawing:
     x: list[Any] = ["a", "b"] if scale == "names" else [1, 16]
-    lines = [Line("vgg11", x, [40.0, 50.0], [1.0, 2.0]), Line("alpha = 1", x, [30.0, 20.0], [0.0, 0.0])]
-    lines.append(Line("teacher", x, [10.0, 10.0], [0, 0], "teacher", "vgg11"))
-    return Drawing(
-        title, "where", "how much", scale, [*lines, Line("the paper's", x[:1], [60.0], [0], "paper", "vgg11")]
-    )
+    lines = [
+        Line("vgg11", x, [40.0, 50.0], low=[39.0, 48.0], high=[41.0, 52.0]),
+        Line("alpha = 1", x, [30.0, 20.0], low=[30.0, 20.0], high=[30.0, 20.0]),
+    ]
+    lines.append(Line("teacher", x, [10.0, 10.0], "teacher", "vgg11"))
+    return Drawing(title, "where", "how much", scale, [*lines, Line("the paper's", x[:1], [60.0], "paper", "vgg11")])
 
 
 def test_panels_stand_in_rows_under_one_legend() -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +9,14 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from rt_scale.report.contents import with_interval
 from rt_scale.report.tables import (
     PROBES,
+    Estimate,
     caption,
     cells,
     estimate,
+    estimates,
     gain_text,
     header,
     probe_keys,
@@ -23,33 +25,43 @@ from rt_scale.report.tables import (
     to_rich,
 )
 from rt_scale.spec.axes import value_label
+from rt_scale.spec.metric_names import ACCURACY
 from rt_scale.spec.sweep import Point
 
 Make = Callable[..., Any]
 NUMBERS = [0.31, 0.42, 0.37, 0.55, 0.29]
 
 
-@pytest.mark.parametrize("numbers", [NUMBERS, NUMBERS[:2], [0.5, 0.5, 0.5]])
+@pytest.mark.parametrize("numbers", [NUMBERS, NUMBERS[:3], [0.5, 0.5, 0.5]])
 def test_an_estimate_is_the_t_interval(numbers: list[float]) -> None:
-    found = estimate(numbers)
+    found = estimate(numbers, ACCURACY)
     assert found.n == len(numbers)
     assert found.mean == pytest.approx(np.mean(numbers), rel=1e-12)
     assert found.std == pytest.approx(np.std(numbers, ddof=1), abs=1e-15)
-    assert found.half_width is not None
     if found.std:
-        low, high = stats.t.interval(0.95, len(numbers) - 1, np.mean(numbers), stats.sem(numbers))
-        assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high), rel=1e-9)
+        expected = stats.t.interval(0.95, len(numbers) - 1, np.mean(numbers), stats.sem(numbers))
+        assert (found.low, found.high) == pytest.approx(expected, rel=1e-9)
     else:
-        assert found.half_width == 0.0
+        assert (found.low, found.high) == (0.5, 0.5)
 
 
 def test_one_number_has_no_spread() -> None:
-    assert estimate([0.25]) == type(estimate([0.25]))(0.25, None, None, 1)
+    assert estimate([0.25], ACCURACY) == Estimate(0.25, None, None, None, 1)
 
 
-def test_of_two_numbers_the_interval_has_a_closed_form() -> None:
-    # t at 0.975 with one degree of freedom is tan(0.475 pi); the mean's standard error is half the difference.
-    assert estimate([0.0, 1.0]).half_width == pytest.approx(math.tan(0.475 * math.pi) / 2, rel=1e-9)
+def test_two_numbers_have_a_spread_and_no_interval() -> None:
+    """By Student's t it would reach 6.35 to either side."""
+    found = estimate([0.0, 1.0], ACCURACY)
+    assert found == Estimate(0.5, pytest.approx(0.5**0.5), None, None, 2)
+    assert (with_interval(found), gain_text(found)) == ("50.0 ± 70.7", "+50.0")
+
+
+def test_no_interval_leaves_what_can_be() -> None:
+    found = estimates("linear", [(0.99, 0.02, 0.9), (0.9, 0.3, 0.98), (0.99, 0.01, 0.99)])
+    assert with_interval(found["input"]) == "96.0 ± 5.2 [83.1, 100.0]"
+    assert with_interval(found["teacher"]) == "11.0 ± 16.5 [0.0, 51.9]"
+    assert gain_text(found["gain"]) == "+84.7 [+46.7, +100.0]"
+    assert gain_text(estimates("knn", [(0.5, 1.0, 0.0), (0.5, 1.0, 0.3)] * 2)["gain"]) == "-85.0 [-100.0, -57.4]"
 
 
 @pytest.fixture
@@ -63,20 +75,19 @@ def finished(point: Make, result: Make) -> list[tuple[Point, dict[str, Any]]]:
 def test_gains_are_paired_with_their_own_teacher(finished: Any) -> None:
     first, second = rows(finished, "linear")
     assert (first.values, second.values) == ({"student.alpha": 0.5}, {"student.alpha": 1.0})
-    assert first.student == estimate([0.6, 0.5, 0.8])
-    assert first.teacher == estimate([0.5, 0.3, 0.7])
-    assert first.input == estimate([0.7] * 3)
+    assert first.student == estimate([0.6, 0.5, 0.8], ACCURACY)
+    assert first.teacher == estimate([0.5, 0.3, 0.7], ACCURACY)
+    assert first.input == estimate([0.7] * 3, ACCURACY)
     gains = [0.6 - 0.5, 0.5 - 0.3, 0.8 - 0.7]
-    assert first.gain == estimate(gains)
+    assert first.gain == estimate(gains, (-1.0, 1.0))
     paired = stats.ttest_rel([0.6, 0.5, 0.8], [0.5, 0.3, 0.7]).confidence_interval(0.95)
-    assert first.gain.half_width is not None
-    assert first.gain.mean - first.gain.half_width == pytest.approx(paired.low)
+    assert first.gain.low == pytest.approx(paired.low)
     assert (second.gain.n, second.gain.mean, second.gain.std) == (1, pytest.approx(-0.1), None)
 
 
 def test_best_is_the_students_alone(finished: Any) -> None:
     last, best = rows(finished, "linear", "last")[0], rows(finished, "linear", "best")[0]
-    assert best.student == estimate([0.65, 0.5, 0.9])
+    assert best.student == estimate([0.65, 0.5, 0.9], ACCURACY)
     assert best.gain.mean == pytest.approx(np.mean([0.15, 0.2, 0.2]))
     assert (best.teacher, best.input) == (last.teacher, last.input)
 

@@ -1,8 +1,19 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from rt_scale.spec.metric_names import ProbeName, is_constant, parse_probe_name, probe_group
+from rt_scale.spec.logged import logged_metrics
+from rt_scale.spec.metric_names import (
+    ProbeName,
+    difference_bounds,
+    is_constant,
+    metric_bounds,
+    parse_probe_name,
+    probe_group,
+)
+from rt_scale.spec.run import RunSpec
 
 
 @pytest.mark.parametrize(
@@ -36,3 +47,36 @@ def test_what_is_measured_once_a_run() -> None:
     every = inputs | teacher | changing
     assert {name for name in every if is_constant(name, frozen_teacher=True)} == inputs | teacher
     assert {name for name in every if is_constant(name, frozen_teacher=False)} == inputs
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds"),
+    [
+        ("probe/student/linear", (0, 1)),
+        ("probe@mnist/input/knn", (0, 1)),
+        ("train/accuracy", (0, 1)),
+        ("test/accuracy", (0, 1)),
+        ("train/kl", (0, math.inf)),
+        ("distance/encoder/from_init", (0, math.inf)),
+        ("angle/projector/from_teacher", (0, 180)),
+        ("features/teacher/effective_rank", (0, math.inf)),
+        ("features/student/dead_units", (0, 1)),
+        ("features/student/cosine_teacher", (-1, 1)),
+        ("of my own", (-math.inf, math.inf)),
+    ],
+)
+def test_what_metrics_can_be(name: str, bounds: tuple[float, float]) -> None:
+    assert metric_bounds(name) == bounds
+
+
+@pytest.mark.parametrize("kind", ["distill", "supervise"])
+def test_bounds_are_known_of_all_that_a_run_logs(kind: str) -> None:
+    objective = {"objective": {"name": "cross_entropy"}}
+    values = {"kind": kind, "data": {"name": "mnist"}, "encoder": {"name": "vgg11"}, **objective}
+    spec = RunSpec.model_validate({**values, "probe": {"statistics": True, "also": ["cifar10"], "ridge": True}})
+    assert [name for name in logged_metrics(spec) if math.isinf(metric_bounds(name)[0])] == []
+
+
+def test_what_differences_can_be() -> None:
+    assert difference_bounds((0.0, 1.0)) == (-1.0, 1.0)
+    assert difference_bounds((0.0, math.inf)) == (-math.inf, math.inf)

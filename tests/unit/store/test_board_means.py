@@ -34,12 +34,14 @@ def tables(tmp_path: Path) -> list[Path]:
 
 
 def test_means_and_the_ends_of_their_intervals(tmp_path: Path, tables: list[Path]) -> None:
+    """0.1, 0.3, 0.2; then 0.2, 0.6, 0.4, whose interval would reach below 0."""
     write_means(tmp_path / "mean", [*tables, tmp_path / "not-begun" / "metrics.parquet"], [NAME])
     half = [stats.t.ppf(0.975, 2) * std / math.sqrt(3) for std in (0.1, 0.2)]
+    assert half[1] > 0.4
     expected = {
         NAME: [0.2, 0.4],
         f"with interval/{NAME}/mean": [0.2, 0.4],
-        f"with interval/{NAME}/lower": [0.2 - half[0], 0.4 - half[1]],
+        f"with interval/{NAME}/lower": [max(0.0, 0.2 - half[0]), 0.0],
         f"with interval/{NAME}/upper": [0.2 + half[0], 0.4 + half[1]],
     }
     tags = EventAccumulator(str(tmp_path / "mean")).Reload().Tags()["tensors"]
@@ -51,12 +53,15 @@ def test_means_and_the_ends_of_their_intervals(tmp_path: Path, tables: list[Path
         assert [value for _, value in points] == pytest.approx(values, rel=1e-6)
 
 
-def test_one_seed_has_a_mean_and_no_interval(tmp_path: Path, tables: list[Path]) -> None:
-    write_means(tmp_path / "mean", tables[:1], [NAME])
+@pytest.mark.parametrize(("seeds", "means"), [(1, [0.1, 0.2, 0.3]), (2, [0.2, 0.4])])
+def test_one_or_two_seeds_have_a_mean_and_no_interval(
+    tmp_path: Path, tables: list[Path], seeds: int, means: list[float]
+) -> None:
+    write_means(tmp_path / "mean", tables[:seeds], [NAME])
     mean, *ends = margin_tags(NAME)
-    assert [value for _, value in curve(tmp_path / "mean", mean)] == pytest.approx([0.1, 0.2, 0.3])
+    assert [value for _, value in curve(tmp_path / "mean", mean)] == pytest.approx(means)
     for end in ends:
-        assert [math.isnan(value) for _, value in curve(tmp_path / "mean", end)] == [True] * 3
+        assert [math.isnan(value) for _, value in curve(tmp_path / "mean", end)] == [True] * len(means)
 
 
 def test_nothing_is_read_or_written_where_no_table_has_changed(
