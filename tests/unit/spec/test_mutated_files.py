@@ -62,40 +62,22 @@ explore:
 """
 ODD = [
     *("", "~", "true", "off", "0", "-1", "-0.0", "1.5", "010", "1:30", "0x10", "1_000", "1e999", ".nan", "-.inf"),
-    *("9" * 30, "9" * 5000, "1e30", "[]", "{}", "[[1]]", "[true, 1]", "{a: 1}", "{{ x }}", "2024-13-45", "<<: *base"),
     *(
-        "*base",
-        "*none",
-        "&base x",
-        "!!int x",
-        "!x y",
-        "same",
-        "5ep",
-        "cosine(1, 2",
-        "gaussian",
-        "'",
-        '"',
-        "- ",
-        "? ",
-        "#",
+        "9" * 30,
+        "9" * 5000,
+        "1e30",
+        "[]",
+        "{}",
+        "[[1]]",
+        "[true, 1]",
+        "{a: 1}",
+        "{{ x }}",
+        "2024-13-45",
+        "1" + "0" * 30,
     ),
-    *(
-        "\t",
-        "\x00",
-        "\x85",
-        "\u2028",
-        "\ufeff",
-        "é",
-        "\U0001f600",
-        "%",
-        "@",
-        "|",
-        ">",
-        "a.b.c",
-        "[" * 300,
-        "{a: " * 300,
-    ),
-    *("{pow2: [0, 62]}", "{linspace: [0, 1, 1e9]}", "{run: same}", "{same_but: {}}", "1000000000000000000000000000000"),
+    *("<<: *base", "*base", "*none", "&base x", "!!int x", "!x y", "same", "5ep", "cosine(1, 2", "gaussian", "'", '"'),
+    *("\t", "\x00", "\x85", "\u2028", "\ufeff", "\u00e9", "\U0001f600", "%", "@", "|", ">", "a.b.c", "- ", "? ", "#"),
+    *("[" * 300, "{a: " * 300, "{pow2: [0, 62]}", "{linspace: [0, 1, 1e9]}", "{run: same}", "{same_but: {}}"),
 ]
 
 
@@ -129,7 +111,7 @@ def test_what_is_mutated_is_valid() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_mutated_sweep_file_is_a_sweep_or_refused_in_words(seed: int) -> None:
     draw = random.Random(seed)
-    told = [outcome(mutated(text, draw)) for text in [SWEEP, SEARCH] * 20]
-    assert 0 < told.count("valid") < len(told)
+    told = [outcome(mutated(text, draw)) for text in [SWEEP, SEARCH] * 12]
+    assert len(set(told)) > 8
     assert all("\n" not in each for each in told)
     assert max(map(len, told)) < 20_000

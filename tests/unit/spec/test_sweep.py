@@ -113,7 +113,7 @@ def test_the_limit_is_of_runs_and_can_be_moved(tmp_path: Path) -> None:
     file = write(tmp_path, axes={"student.alpha": [0, 0.5, 1]}, seeds=[4, 7])
     assert [len(load_sweep(file, limit=limit)[1]) for limit in (6, MOST_RUNS)] == [6, 6]
     assert len(load_sweep(file)[1]) == 6
-    with pytest.raises(InputError, match="6 runs, more than 5.*say so with --yes"):
+    with pytest.raises(InputError, match=r"6 runs, more than 5.*say so with --yes"):
         load_sweep(file, limit=5)
     assert len(load_sweep(file, ["student.alpha=1"], limit=5)[1]) == 2
 
