@@ -36,7 +36,7 @@ from rt_scale.experiments.settings import Settings
 from rt_scale.launch.sweep import run_sweeps
 from rt_scale.launch.wanted import Sweep, Where
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import Point, SweepSpec, expand, load_sweep
+from rt_scale.spec.sweep import MOST_RUNS, Point, SweepSpec, expand, load_sweep
 from rt_scale.store.lease import latest_attempt
 from rt_scale.store.run_dir import RESULT
 from rt_scale.store.store import Store
@@ -200,7 +200,7 @@ def measure_expansion(specs: int, rounds: int) -> None:
             file = Path(folder) / "sweep.yaml"
             file.write_text(yaml.safe_dump({"name": "large", "base": base, "axes": axes, "seeds": 10}))
             start, computed = time.perf_counter(), time.process_time()
-            points = load_sweep(file, limit=None)[1]
+            points = load_sweep(file, limit=MOST_RUNS)[1]
             labels = {point.label for point in points}
             taken = time.perf_counter() - start, time.process_time() - computed
         if len(labels) != 6800 * learning_rates:

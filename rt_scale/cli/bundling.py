@@ -23,6 +23,7 @@ from rt_scale.cli.options import (
     open_store,
     warn,
 )
+from rt_scale.cli.sources import look
 from rt_scale.spec.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,20 +59,20 @@ def bundle(
     """
     from rt_scale.experiments.other_data import DataHere, compare_sweeps
     from rt_scale.launch.search import known_points
-    from rt_scale.spec.sweep import as_run, load_sweep, overrides_as_run
+    from rt_scale.spec.sweep import as_run, overrides_as_run
     from rt_scale.store.bundle import SweepPart, pack
     from rt_scale.store.bundle_format import SUFFIX, is_bundle
 
     _refuse_bundles([file for file in files if is_bundle(file)])
-    loaded = [load_sweep(file, overrides, limit=None) for file in files]
+    place = open_store(store)
+    loaded = [look(file, overrides, place) for file in files]
     path = out or Path(loaded[0][0].name + SUFFIX)
     if path.suffix != SUFFIX or path.is_dir():
         raise InputError(f"--out is '{path}'; a bundle is a zip file: name one that ends in {SUFFIX}.")
-    place = open_store(store)
     place.refresh()
     sweeps, parts = [], []
-    for file, (sweep, points) in zip(files, loaded, strict=True):
-        text = as_run(file, overrides or [])
+    for file, (sweep, points, given) in zip(files, loaded, strict=True):
+        text = as_run(given, overrides or [])
         if overrides_as_run(text) != (overrides or []):
             raise InputError(
                 f"{file} begins with '--set' lines, as the store keeps sweep files; give the file that it was made "

@@ -79,6 +79,8 @@ def with_launch(sweep: SweepSpec, given: Mapping[str, Any]) -> SweepSpec:
 
     if not given:
         return sweep
+    if str(given.get("pack")).isdecimal():  # a number or a word, which the command line has as text
+        given = {**given, "pack": int(given["pack"])}
     section = build(LaunchSpec, {**sweep.launch.model_dump(), **given}, "the command line")
     return sweep.model_copy(update={"launch": section})
 

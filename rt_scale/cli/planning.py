@@ -67,11 +67,11 @@ def plan(
     from rt_scale.launch.plan import make_plan
     from rt_scale.launch.plan_budget import check_budget, prices_for
     from rt_scale.launch.search import known_points
-    from rt_scale.spec.sweep import GRID_LIMIT, load_sweep
+    from rt_scale.spec.sweep import GRID_LIMIT, MOST_RUNS, load_sweep
 
     sheet = prices_for(budget, price)
     given = {} if pack is None else {"pack": pack}
-    loaded = [load_sweep(file, overrides, None if yes else GRID_LIMIT) for file in files]
+    loaded = [load_sweep(file, overrides, MOST_RUNS if yes else GRID_LIMIT) for file in files]
     sweeps = [(with_launch(spec, given), points) for spec, points in loaded]
     at_once = gpus or (1 if tflops else None)
     conditions = Conditions(gpus=at_once, cpus=cpus, rate=rate, prices=sheet, teraflops=tflops, concurrency=concurrency)

@@ -29,12 +29,12 @@ def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str |
         InputError: where a file is not valid, a bundle is damaged, or one is given beside files, a store or
             assignments.
     """
-    from rt_scale.spec.sweep import load_sweep
     from rt_scale.store.bundle_format import is_bundle
 
     bundles = [file for file in files if is_bundle(file)]
     if not bundles:
-        return open_store(store), [load_sweep(file, overrides, limit=None) for file in files]
+        place = open_store(store)
+        return place, [(sweep, points) for sweep, points, _ in (look(file, overrides, place) for file in files)]
     if len(files) > 1 or overrides or store:
         raise InputError(
             f"'{bundles[0]}' is a bundle, which holds sweeps as they were run, and their store: give it alone, without "
@@ -48,21 +48,44 @@ def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str |
     return bundle.store, [_load(bundle, name) for name in bundle.manifest.sweeps]
 
 
+def look(file: Path, overrides: list[str] | None, store: Store) -> tuple[SweepSpec, list[Point], str]:
+    """The sweep in a file, its runs and the file's text, for a command that starts nothing.
+
+    Raises:
+        InputError: where the file is not valid, or its grid is larger than one that is started without --yes and
+            than what was started of it in ``store``.
+    """
+    from rt_scale.spec.document import read_text
+    from rt_scale.spec.sweep import GRID_LIMIT, expand, grid_size, parse_sweep, refuse_large
+
+    text = read_text(file)
+    sweep = parse_sweep(text, str(file), overrides)
+    limit = GRID_LIMIT
+    if grid_size(sweep) > limit:
+        store.refresh(curves=False)
+        limit = max(limit, len(store.sweep(sweep.name).runs()))
+    refuse_large(sweep, limit, "start them with 'rt-scale sweep --yes' in this store")
+    return sweep, expand(sweep), text
+
+
 def _load(bundle: Bundle, name: str) -> Loaded:
     """A sweep of the bundle; its file must give the runs that the bundle lists of it."""
     from rt_scale import __version__
     from rt_scale.launch.search import known_points
-    from rt_scale.spec.sweep import GRID_LIMIT, load_sweep, overrides_as_run
+    from rt_scale.spec.document import read_text
+    from rt_scale.spec.sweep import GRID_LIMIT, expand, overrides_as_run, parse_sweep, refuse_large
 
     kept = bundle.store.sweep(name)
     runs = kept.runs()
     try:
-        overrides = overrides_as_run(kept.file.read_text(encoding="utf-8"))
-        sweep, points = load_sweep(kept.file, overrides, limit=max(GRID_LIMIT, len(runs)))
+        text = read_text(kept.file)
+        sweep = parse_sweep(text, str(kept.file), overrides_as_run(text))
+        refuse_large(sweep, max(GRID_LIMIT, len(runs)))
+        points = expand(sweep)
         names = [point.spec.name for point in known_points(sweep, points, bundle.store)]
         if (sweep.name, names) != (name, runs):
             raise InputError(f"The file of sweep '{name}' in the bundle gives other runs than the bundle lists.")
-    except (InputError, UnicodeDecodeError) as error:
+    except InputError as error:
         raise InputError(
             f"{error} The bundle was made by rt-scale {bundle.manifest.rt_scale}, this is {__version__}: if they "
             "differ, open it with that version."

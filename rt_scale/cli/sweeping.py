@@ -147,10 +147,13 @@ def run_loaded(sweeps: Sequence[Sweep], where: Where, best: bool = False) -> lis
 
 def _load(file: Path, overrides: list[str], launch: Mapping[str, Any], yes: bool) -> Sweep:
     from rt_scale.launch.wanted import Sweep
-    from rt_scale.spec.sweep import GRID_LIMIT, as_run, load_sweep
+    from rt_scale.spec.document import read_text
+    from rt_scale.spec.sweep import GRID_LIMIT, MOST_RUNS, as_run, expand, parse_sweep, refuse_large
 
-    spec, points = load_sweep(file, overrides, None if yes else GRID_LIMIT)
-    return Sweep(with_launch(spec, launch), points, as_run(file, overrides))
+    text = read_text(file)
+    spec = parse_sweep(text, str(file), overrides)
+    refuse_large(spec, MOST_RUNS if yes else GRID_LIMIT)
+    return Sweep(with_launch(spec, launch), expand(spec), as_run(text, overrides))
 
 
 def _terminal(log: Path) -> Any:

@@ -5,11 +5,22 @@ from __future__ import annotations
 import datetime
 import math
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from rt_scale.spec.document import build, read_document
+from rt_scale.spec.errors import shown
 from rt_scale.spec.part import Part
+
+
+def _day(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return datetime.date.fromisoformat(value)
+    except ValueError:
+        raise ValueError(f"{shown(value)} is no day of the calendar; write year-month-day, e.g. 2026-01-31") from None
 
 
 class Price(Part):
@@ -27,7 +38,7 @@ class Price(Part):
     """Price an hour where it may be taken away; null: not offered."""
     currency: str = Field(pattern=r"^[A-Z]{3}$")
     """Three capital letters, e.g. USD."""
-    date: datetime.date
+    date: Annotated[datetime.date, BeforeValidator(_day)]
     """When the price was looked up."""
     source: str = Field(min_length=1)
     """Where it was looked up."""
@@ -47,7 +58,7 @@ class Price(Part):
 class PriceSheet(Part):
     """A file of prices."""
 
-    prices: tuple[Price, ...] = Field(min_length=1)
+    prices: tuple[Price, ...] = Field(min_length=1, strict=False)
     """One a machine."""
 
     @field_validator("prices")

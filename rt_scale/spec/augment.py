@@ -46,7 +46,7 @@ class BlurSpec(Part):
     """Share of the other global views that are blurred; 0 to 1."""
     local: Probability = 0.5
     """Share of local views that are blurred; 0 to 1."""
-    sigma: tuple[float, float] = (0.1, 2.0)
+    sigma: tuple[float, float] = Field((0.1, 2.0), strict=False)
     """Least and largest standard deviation, in pixels of the view; above 0, at most 16."""
 
     @model_validator(mode="after")
@@ -76,11 +76,11 @@ class AugmentSpec(Part):
     """Side of the global views in pixels; 4 to 512. The encoder must take it."""
     local_size: Side = 16
     """Side of the local views in pixels; 4 to 512. The encoder must take it (VGGs need 32)."""
-    global_scale: tuple[Share, Share] = (0.4, 1.0)
+    global_scale: tuple[Share, Share] = Field((0.4, 1.0), strict=False)
     """Least and largest share of the image's area that a global view shows; above 0, at most 1."""
-    local_scale: tuple[Share, Share] = (0.05, 0.4)
+    local_scale: tuple[Share, Share] = Field((0.05, 0.4), strict=False)
     """Least and largest share of the image's area that a local view shows; above 0, at most 1."""
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    ratio: tuple[float, float] = Field((3 / 4, 4 / 3), strict=False)
     """Least and largest width / height of what a view shows, uniform in its logarithm; above 0, at most 16."""
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     """How crops are resized, antialiased either way: bicubic (as in DINO), bilinear."""

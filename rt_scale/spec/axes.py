@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rt_scale.spec.errors import InputError, unknown_name
-from rt_scale.spec.part import json_text
+from rt_scale.spec.errors import InputError, shown, unknown_name
+from rt_scale.spec.part import json_text, whole
 
 LONGEST = 40
 """Characters of a list or a mapping that stand in a label; of a longer one its digest does."""
@@ -44,7 +44,7 @@ def value_label(value: Any) -> str:
     if isinstance(value, float):
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
-    return str(value).replace(" ", "")
+    return "".join(str(value).split())
 
 
 def _short(value: Any, text: str) -> str:
@@ -86,10 +86,11 @@ def _generator(key: str, axis: dict[str, list[Any]]) -> tuple[str, list[Any]]:
     }
     if len(axis) != 1:
         raise InputError(f"The axis {key} must have one of {', '.join(shapes)}; given: {', '.join(axis) or 'none'}.")
-    ((kind, numbers),) = axis.items()
+    ((kind, given),) = axis.items()
     if kind not in shapes:
         raise unknown_name(f"generator of the axis {key}", kind, shapes)
-    wanted = f"The axis {key} needs {kind}: {shapes[kind]}; given: {numbers}."
+    wanted = f"The axis {key} needs {kind}: {shapes[kind]}; given: {shown(given)}."
+    numbers = [whole(number) if kind == "pow2" or place == 2 else number for place, number in enumerate(given)]
     if len(numbers) != shapes[kind].count(",") + 1 or not all(
         isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number) for number in numbers
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,31 +11,14 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from rt_scale.spec.errors import InputError, nearest
+from rt_scale.spec.errors import InputError, cut, nearest, shown
+from rt_scale.spec.yaml_core import DEEPEST, CoreLoader, Refused
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class _Loader(yaml.SafeLoader):
-    """The safe loader, with YAML 1.2's floats (1e-3 is a number) and without repeated keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key}' is there twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
+MOST_BYTES = 1 << 24
+"""Bytes of a file that is read, at most: longer ones are not what a person wrote."""
 
 
 def parse_yaml(text: str, source: str) -> Any:
@@ -45,15 +29,56 @@ def parse_yaml(text: str, source: str) -> Any:
         source: what to call it in an error, e.g. the file's path.
 
     Raises:
-        InputError: where it is not YAML, with the line.
+        InputError: where it is not YAML 1.2, or holds what no spec can, with the line.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe one
+        return yaml.load(text, Loader=CoreLoader)  # noqa: S506 - a subclass of the safe one
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(f"{source}{where} is not YAML: {problem}. Correct that line and try again.") from None
+        if problem.startswith("but "):  # of a sentence that PyYAML begins with its context
+            problem = f"{getattr(error, 'context', None)}, {problem}"
+        wrong = ":" if isinstance(error, Refused) else " is not YAML:"
+        raise InputError(f"{source}{where}{wrong} {problem}. Correct that line and try again.") from None
+
+
+def read_text(path: Path) -> str:
+    """The text of the file ``path``, its byte-order mark left out and its line ends as ``\\n``.
+
+    It is read once, so that it may be a pipe.
+
+    Raises:
+        InputError: where the file cannot be read, or is no text of at most ``MOST_BYTES``.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        siblings = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        close = nearest(path.name, siblings)
+        guess = f" Did you mean {path.parent / close}?" if close else ""
+        raise InputError(f"There is no file {path}.{guess}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}. Give a .yaml file that can.") from None
+    if len(data) > MOST_BYTES:
+        raise InputError(f"{path} is no YAML file of ours: it has more than {MOST_BYTES:,} bytes. Give a .yaml file.")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        what = "it is UTF-16; save it as UTF-8" if marked else "it is not UTF-8 text. Give a .yaml file"
+        raise InputError(f"{path} is not YAML: {what}.") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def parse_document(text: str, source: str) -> dict[str, Any]:
+    """The mapping in a YAML document; ``source`` and errors as of :func:`parse_yaml`."""
+    document = parse_yaml(text, source)
+    if not isinstance(document, dict):
+        kind = "nothing" if document is None else f"a {type(document).__name__}"
+        raise InputError(f"{source} holds {kind}; expected a mapping such as 'data: {{name: digits}}'.")
+    return document
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -62,22 +87,7 @@ def read_document(path: Path) -> dict[str, Any]:
     Raises:
         InputError: where the file cannot be read, is not YAML or holds no mapping.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        siblings = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        close = nearest(path.name, siblings)
-        guess = f" Did you mean {path.parent / close}?" if close else ""
-        raise InputError(f"There is no file {path}.{guess}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not YAML: it is not UTF-8 text. Give a .yaml file.") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}. Give a .yaml file that can.") from None
-    document = parse_yaml(text, str(path))
-    if not isinstance(document, dict):
-        kind = "nothing" if document is None else f"a {type(document).__name__}"
-        raise InputError(f"{path} holds {kind}; expected a mapping such as 'data: {{name: digits}}'.")
-    return document
+    return parse_document(read_text(path), str(path))
 
 
 def set_dotted(document: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
@@ -96,14 +106,19 @@ def apply_overrides(document: Mapping[str, Any], overrides: Iterable[str]) -> di
     """A copy of ``document`` with ``key=value`` assignments applied in order.
 
     Raises:
-        InputError: where an assignment has no '=' or no key, or its value is not YAML.
+        InputError: where an assignment has no '=' or no key, is of several lines, goes deeper than a file can, or its
+            value is not YAML.
     """
     result = dict(document)
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign or not re.match(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", key):
-            raise InputError(f"'--set {override}' is no assignment; write for example --set encoder.name=vgg11.")
-        result = set_dotted(result, key, parse_yaml(text, f"the value of '--set {override}'"))
+            raise InputError(f"'--set {cut(override)}' is no assignment; write for example --set encoder.name=vgg11.")
+        if override.splitlines() != [override]:
+            raise InputError(f"--set {key} has a value of several lines; write it in one, as in --set 'a=[1, 2]'.")
+        if key.count(".") >= DEEPEST:
+            raise InputError(f"'--set {cut(override)}' names a field {key.count('.')} levels deep; none is.")
+        result = set_dotted(result, key, parse_yaml(text, f"the value of '--set {cut(override)}'"))
     return result
 
 
@@ -125,9 +140,20 @@ def problem_lines(model: type[BaseModel], error: ValidationError) -> list[str]:
     return [_sentence(model, problem) for problem in error.errors(include_url=False)]
 
 
+_WANTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text, in quotes where it looks like something else",
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type"), "a mapping"),
+}
+"""Pydantic's type of problem -> what to write there."""
+
+
 def _sentence(model: type[BaseModel], problem: Any) -> str:
     location = [str(part) for part in problem["loc"] if not str(part).startswith("function-")]
-    path = ".".join(location)
+    path = ".".join(part if part.isprintable() and len(part) <= 100 else shown(part) for part in location)
     if problem["type"] == "extra_forbidden":
         allowed = _keys_at(model, location[:-1])
         close = nearest(location[-1], allowed)
@@ -142,12 +168,15 @@ def _sentence(model: type[BaseModel], problem: Any) -> str:
     prefix = f"{path}: " if path else ""
     if problem["type"] == "literal_error":
         allowed = [name.strip("' ") for name in re.split(r",| or ", str(problem["ctx"]["expected"]))]
-        close = nearest(str(problem["input"]), allowed)
+        given = problem["input"] if isinstance(problem["input"], str) else shown(problem["input"])
+        close = nearest(given, allowed)
         guess = f" did you mean '{close}'?" if close else ""
-        return f"{prefix}'{problem['input']}' is not known;{guess} allowed: {', '.join(allowed)}."
+        return f"{prefix}{shown(given)} is not known;{guess} allowed: {', '.join(allowed)}."
+    if problem["type"] in _WANTED:
+        return f"{prefix}{_WANTED[problem['type']]} is expected, but {shown(problem['input'])} was given."
     if cause is not None:
         return f"{prefix}{message}{'' if message.endswith('.') else '.'}"
-    return f"{prefix}{message[0].lower()}{message[1:]}, but {problem['input']!r} was given."
+    return f"{prefix}{message[0].lower()}{message[1:]}, but {shown(problem['input'])} was given."
 
 
 def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:

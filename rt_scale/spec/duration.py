@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-_DURATION = re.compile(r"^([1-9][0-9]*)(ep|it)$")
+_DURATION = re.compile(r"^([1-9][0-9]{0,17})(ep|it)$")
 
 
 def parse_duration(value: Any) -> str:

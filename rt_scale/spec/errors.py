@@ -7,7 +7,9 @@ The command line prints it without a traceback and exits with its ``exit_code``.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from typing import Any
 
 
 class RtScaleError(Exception):
@@ -61,10 +63,35 @@ def unknown_name(what: str, given: str, allowed: Iterable[str], hint: str = "") 
     names = sorted(allowed)
     close = nearest(given, names)
     guess = f" Did you mean '{close}'?" if close else ""
-    message = f"Unknown {what} '{given}'.{guess} Known: {', '.join(names)}."
+    message = f"Unknown {what} '{cut(given)}'.{guess} Known: {', '.join(names)}."
     return InputError(f"{message} {hint}".rstrip())
 
 
 def first_line(error: BaseException) -> str:
     """What an error of a library says in short, or its kind where it says nothing: CUDA's go on for pages."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+class _Shown(reprlib.Repr):
+    """Of long strings and lists the beginning and the end, with booleans and null as YAML spells them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 100
+        self.maxlist = self.maxtuple = self.maxdict = 10
+
+    def repr_bool(self, value: bool, level: int) -> str:
+        return str(value).lower()
+
+    def repr_NoneType(self, value: None, level: int) -> str:
+        return "null"
+
+
+def shown(value: Any) -> str:
+    """What was given as an error quotes it: as YAML would have it, cut where it is long."""
+    return cut(_Shown().repr(value), 300)
+
+
+def cut(text: str, longest: int = 100) -> str:
+    """``text`` without its end where it is longer than ``longest`` characters."""
+    return text if len(text) <= longest else f"{text[:longest]}..."

@@ -15,7 +15,7 @@ from rt_scale.spec.logged import logged_metrics
 from rt_scale.spec.metric_names import is_constant
 from rt_scale.spec.part import Part
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.space import MOST_CORNERS, Domain, parse_domain
+from rt_scale.spec.space import MOST_CORNERS, MOST_RUNS, Domain, parse_domain
 
 
 class AshaSpec(Part):
@@ -71,7 +71,7 @@ class StopSpec(Part):
 class OptunaSpec(Part):
     """Optuna's tree-structured Parzen estimator."""
 
-    runs: int = Field(ge=1)
+    runs: int = Field(ge=1, le=MOST_RUNS)
     """Points that are sampled, one run each; the first 10 at random. It may grow later."""
     seed: int = Field(0, ge=0)
     """Of the sampling, not of the runs."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from rt_scale.spec.errors import unknown_name
+from rt_scale.spec.errors import InputError, cut, unknown_name
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.yaml_core import DEEPEST
 
 
 def check_field(what: str, key: str) -> None:
@@ -18,6 +19,8 @@ def check_field(what: str, key: str) -> None:
     Raises:
         InputError: naming the nearest field.
     """
+    if key.count(".") >= DEEPEST:
+        raise InputError(f"Unknown {what} '{cut(key)}', {key.count('.')} levels deep; none is.")
     fields = dotted_fields(RunSpec)
     start, inside, rest = key.partition(".start_from.")
     if inside and f"{start}.start_from" in fields:

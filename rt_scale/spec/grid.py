@@ -20,6 +20,7 @@ from rt_scale.spec.explore import check_explore
 from rt_scale.spec.fields import check_field
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.same import resolve_same
+from rt_scale.spec.space import MOST_RUNS
 
 if TYPE_CHECKING:
     from rt_scale.spec.sweep import SweepSpec
@@ -62,18 +63,42 @@ def _names(keys: tuple[str, ...]) -> dict[str, str]:
     return axis_names(keys)
 
 
-def refuse_large(sweep: SweepSpec, limit: int | None) -> None:
-    """Refuse a grid of more than ``limit`` runs, from the lengths of its axes alone; None refuses none."""
+def grid_size(sweep: SweepSpec) -> int:
+    """Runs of the grid, from the lengths of its axes alone.
+
+    Raises:
+        InputError: where an axis is not valid.
+    """
+    return math.prod(length for _, length in _lengths(sweep))
+
+
+def refuse_large(sweep: SweepSpec, limit: int, if_meant: str = "say so with --yes") -> None:
+    """Refuse a grid of more than ``limit`` runs, from the lengths of its axes alone.
+
+    Args:
+        sweep: the sweep.
+        limit: at most ``MOST_RUNS``.
+        if_meant: what to do where all of the runs are meant and they are at most ``MOST_RUNS``.
+
+    Raises:
+        InputError: naming the axes and the limit.
+    """
+    runs = grid_size(sweep)
+    if runs <= limit:
+        return
+    axes = " x ".join(f"{length:,} ({name})" for name, length in _lengths(sweep))
+    remedy = f"If all of them are meant, {if_meant}; else" if runs <= MOST_RUNS else f"{MOST_RUNS:,} are the most:"
+    raise InputError(
+        f"Sweep '{sweep.name}' is a grid of {runs:,} runs, more than {limit:,}: {axes}. Nothing was started. "
+        f"{remedy} shorten an axis in the file, or pin it, as with "
+        f"--set {next(iter(sweep.axes), 'student.alpha')}=VALUE."
+    )
+
+
+def _lengths(sweep: SweepSpec) -> list[tuple[str, int]]:
+    """What varies, and in how many ways."""
     lengths = [(" with ".join(group), _length(group)) for group in _groups(sweep)]
-    lengths.append(("seeds", len(sweep.seed_values)))
-    runs = math.prod(length for _, length in lengths)
-    if limit is not None and runs > limit:
-        axes = " x ".join(f"{length:,} ({name})" for name, length in lengths)
-        raise InputError(
-            f"Sweep '{sweep.name}' is a grid of {runs:,} runs, more than {limit:,}: {axes}. Nothing was started. "
-            "If all of them are meant, say so with --yes; else shorten an axis in the file, or pin it, as with "
-            f"--set {next(iter(sweep.axes), 'student.alpha')}=VALUE."
-        )
+    return [*lengths, ("seeds", len(sweep.seed_values))]
 
 
 def expand(sweep: SweepSpec) -> list[Point]:

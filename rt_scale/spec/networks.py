@@ -44,7 +44,7 @@ class EncoderSpec(Part):
 class ProjectorSpec(Part):
     """The MLP with the l2-bottleneck on top of the encoder (paper, appendix E.1)."""
 
-    hidden: tuple[int, ...] = (2048, 2048)
+    hidden: tuple[int, ...] = Field((2048, 2048), strict=False)
     """Widths of the hidden layers, each >= 1; may be empty."""
     bottleneck: int = Field(256, ge=1, le=65536)
     """Width k of the l2-bottleneck; 1 to 65,536."""

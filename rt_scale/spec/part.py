@@ -4,18 +4,72 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import Annotated, Any
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
-DataName = Annotated[str, StringConstraints(min_length=1, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+from rt_scale.spec.errors import shown
+
+LONGEST_NAME = 100
+"""Characters of a name, at most: folders and files are called by it, with more around it."""
+_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+
+
+def _check_name(name: str) -> str:
+    if len(name) > LONGEST_NAME or not re.fullmatch(_NAME, name):
+        long = f" of {len(name):,} characters" if len(name) > LONGEST_NAME else ""
+        raise ValueError(
+            f"{shown(name)}{long} is no name: a name has letters a to z and A to Z, digits, '_', '-' and '.', begins "
+            f"with none of the last two, and has 1 to {LONGEST_NAME} characters"
+        )
+    return name
+
+
+Name = Annotated[
+    str,
+    AfterValidator(_check_name),
+    WithJsonSchema({"type": "string", "pattern": _NAME, "maxLength": LONGEST_NAME}),
+]
+"""What a folder is called by."""
+
+DataName = Name
 """Name of a prepared data set (`rt-scale data list`)."""
 
 
-class Part(BaseModel):
-    """A frozen part of a spec: unknown keys are refused, numbers are finite."""
+def whole(value: Any) -> Any:
+    """``value``, as an integer where it is a float that is one, as 5.0 and 1e2 are; JSON schemas read them so, too."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**63 else value
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+class Part(BaseModel):
+    """A frozen part of a spec: unknown keys are refused, numbers are finite, no value is taken for one of another type.
+
+    Where integers are wanted, floats that are some are taken (see :func:`whole`). A tuple, which YAML writes as a list,
+    needs ``Field(strict=False)``.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, strict=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _whole_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.field_name not in _of_integers(cls):
+            return value
+        if isinstance(value, bool):  # which equals 0 or 1, also for a Literal
+            raise ValueError(f"a whole number is expected, but {shown(value)} was given")
+        return [whole(each) for each in value] if isinstance(value, list | tuple) else whole(value)
 
     @model_validator(mode="after")
     def _one_zero(self) -> Part:
@@ -60,6 +114,26 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=
 def json_text(value: Any) -> str:
     """``value`` as JSON in its one spelling: keys sorted, no blanks, ASCII."""
     return _ENCODER.encode(value)
+
+
+@functools.cache
+def _of_integers(model: type[BaseModel]) -> frozenset[str]:
+    """The fields that hold integers, alone or in a list, and no other numbers."""
+    types = {name: set(_types(field.annotation)) for name, field in model.model_fields.items()}
+    return frozenset(name for name, held in types.items() if int in held and not held & {float, bool})
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    """The types that an annotation is made of; of a Literal those of its values."""
+    if get_origin(annotation) is Literal:
+        yield from map(type, get_args(annotation))
+    elif get_origin(annotation) is Annotated:
+        yield from _types(get_args(annotation)[0])
+    elif inner := get_args(annotation):
+        for each in inner:
+            yield from _types(each)
+    else:
+        yield annotation
 
 
 @functools.cache

@@ -33,7 +33,7 @@ class ProbeSpec(Part):
     """Whether a ridge classifier is fitted in closed form as well: a quick screen, not the paper's probe."""
     l2: float = Field(1e-3, gt=0, json_schema_extra={"neutral": 1e-3})
     """Penalty of logistic and ridge on squared weights, beside the mean loss, for embeddings of mean variance 1."""
-    also: tuple[DataName, ...] = Field((), json_schema_extra={"neutral": ()})  # type: ignore[dict-item]
+    also: tuple[DataName, ...] = Field((), strict=False, json_schema_extra={"neutral": ()})  # type: ignore[dict-item]
     """Other prepared data sets on whose whole splits the same embeddings are probed, e.g. [cifar100, stl10].
 
     As many channels as the encoder has are needed.

@@ -152,7 +152,7 @@ class _Parser:
 
     def schedule(self) -> Schedule:
         if [token[0] for token in self.tokens] == ["number", "end"]:
-            return parse(float(self.tokens[0][1]))
+            return parse(self.number())
         pieces = [self.piece()]
         while self.tokens[self.place][0] != "end":
             place = self.tokens[self.place][2]
@@ -179,11 +179,17 @@ class _Parser:
             elif lengths:
                 raise self.fail(self.tokens[self.place][2], "expected a length, since lengths come last")
             else:
-                numbers.append(float(self.take("number", "a number or a length")) + 0.0)  # -0 is 0
+                numbers.append(self.number())
             if self.take("mark", ",)") == ")":
                 break
         self.check(name, numbers, lengths, place)
         return Piece(name, tuple(numbers), tuple(lengths))
+
+    def number(self) -> float:
+        value = float(self.take("number", "a number or a length")) + 0.0  # -0 is 0
+        if math.isinf(value):
+            raise self.fail(self.tokens[self.place - 1][2], "a number beyond 1.8e308")
+        return value
 
     def check(self, name: str, numbers: list[float], lengths: list[Length], place: int) -> None:
         wanted = 1 if name == "constant" else 2

@@ -3,27 +3,48 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rt_scale.spec.document import apply_overrides, build, read_document
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.document import apply_overrides, build, parse_document, read_document, read_text
+from rt_scale.spec.errors import InputError, shown
 from rt_scale.spec.explore import ExploreSpec, check_grid
-from rt_scale.spec.grid import GRID_LIMIT, Point, expand, refuse_large
-from rt_scale.spec.part import Part
+from rt_scale.spec.grid import GRID_LIMIT, Point, expand, grid_size, refuse_large
+from rt_scale.spec.part import Name, Part, whole
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.same import resolve_same
+from rt_scale.spec.space import MOST_RUNS
 
-__all__ = ["GRID_LIMIT", "Experiment", "LaunchSpec", "Point", "SweepSpec", "as_run", "expand", "load_run", "load_sweep"]
+__all__ = [
+    "GRID_LIMIT",
+    "MOST_RUNS",
+    "Experiment",
+    "LaunchSpec",
+    "Point",
+    "SweepSpec",
+    "as_run",
+    "expand",
+    "grid_size",
+    "load_run",
+    "load_sweep",
+    "overrides_as_run",
+    "parse_sweep",
+    "refuse_large",
+]
 
 
 Experiment = Literal[
     "fig1", "fig3", "fig4_epochs", "fig4_steps", "tab2", "tab5", "fig10", "fig11", "fig12", "fig18", "ema"
 ]  # fmt: skip
 """Experiments of the paper by name: what a report sets beside the paper's numbers, and which claims it judges."""
+
+
+MOST_SEEDS = 10**9
+"""Seeds that can be asked for by their number."""
 
 
 class LaunchSpec(Part):
@@ -53,14 +74,15 @@ class LaunchSpec(Part):
     def _auto_or_not(cls, value: Any) -> Any:
         if value == "auto" or isinstance(value, bool):
             return value
-        raise ValueError(f"{value!r} was given; allowed: auto, true, false")
+        raise ValueError(f"{shown(value)} was given; allowed: auto, true, false")
 
     @field_validator("pack", mode="before")
     @classmethod
     def _auto_or_number(cls, value: Any) -> Any:
-        if value == "auto" or (not isinstance(value, bool) and str(value).isdecimal() and int(value) >= 1):
+        value = whole(value)
+        if value == "auto" or (type(value) is int and value >= 1):
             return value
-        raise ValueError(f"{value!r} was given; allowed: auto, or a number of runs from 1 on")
+        raise ValueError(f"{shown(value)} was given; allowed: auto, or a number of runs from 1 on")
 
     @model_validator(mode="after")
     def _one_worker_alone(self) -> Self:
@@ -76,7 +98,7 @@ class LaunchSpec(Part):
 class SweepSpec(Part):
     """A sweep file: a base spec, the axes that vary, and where to run."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+    name: Name
     """Name of the sweep and of its folder in the store."""
     experiment: Experiment | None = None
     """The paper's experiment that the sweep repeats, whose numbers and claims its report shows; null: none of them."""
@@ -94,12 +116,18 @@ class SweepSpec(Part):
     launch: LaunchSpec = LaunchSpec()
     """Where runs are executed."""
 
-    @field_validator("seeds")
+    @field_validator("seeds", mode="before")
     @classmethod
-    def _some_seeds(cls, seeds: int | list[int]) -> int | list[int]:
-        listed = [seeds - 1] if isinstance(seeds, int) else seeds
-        if not listed or min(listed) < 0 or len(set(listed)) != len(listed):
-            raise ValueError("seeds must be a number of at least 1 or a list of different numbers >= 0")
+    def _some_seeds(cls, given: Any) -> Any:
+        seeds = [whole(seed) for seed in given] if isinstance(given, list) else whole(given)
+        listed = seeds if isinstance(seeds, list) else [seeds]
+        least, most = (0, math.inf) if isinstance(seeds, list) else (1, MOST_SEEDS)
+        different = all(type(seed) is int and least <= seed <= most for seed in listed) and len(set(listed))
+        if not different or different < len(listed):
+            raise ValueError(
+                f"seeds must be a number of at least 1 and at most {MOST_SEEDS:,}, or a list of different whole "
+                f"numbers >= 0, but {shown(given)} was given"
+            )
         return seeds
 
     @model_validator(mode="after")
@@ -115,36 +143,49 @@ class SweepSpec(Part):
 
 
 def load_sweep(
-    path: Path, overrides: list[str] | None = None, limit: int | None = GRID_LIMIT
+    path: Path, overrides: list[str] | None = None, limit: int = GRID_LIMIT
 ) -> tuple[SweepSpec, list[Point]]:
     """The sweep in the file ``path`` and its runs.
 
     Args:
         path: a sweep file.
-        overrides: ``key=value`` assignments to fields of ``base``; on a field that is an axis, one
-            value replaces the axis and a list replaces its values.
-        limit: a larger grid is refused, which is told before any of it is made; None: none is.
+        overrides: as of :func:`parse_sweep`.
+        limit: a larger grid is refused, which is told before any of it is made.
 
     Raises:
         InputError: where the file, an axis or any point of the grid is not valid, or the grid is too large.
     """
-    document = read_document(path)
-    if "base" not in document and "data" in document:
-        raise InputError(f"{path} holds a single spec, no sweep; run it with: rt-scale run {path}")
-    if overrides and isinstance(document.get("base"), dict):
-        document = _override(document, overrides)
-    sweep = build(SweepSpec, document, str(path))
+    sweep = parse_sweep(read_text(path), str(path), overrides)
     refuse_large(sweep, limit)
     return sweep, expand(sweep)
+
+
+def parse_sweep(text: str, source: str, overrides: list[str] | None = None) -> SweepSpec:
+    """The sweep in the text of a sweep file; its runs are ``expand`` of it.
+
+    Args:
+        text: as ``document.read_text`` reads it.
+        source: the file's path.
+        overrides: ``key=value`` assignments to fields of ``base``; on a field that is an axis, one
+            value replaces the axis and a list replaces its values.
+
+    Raises:
+        InputError: where the text or an assignment is not valid; points of the grid are not looked at.
+    """
+    document = parse_document(text, source)
+    if "base" not in document and "data" in document:
+        raise InputError(f"{source} holds a single spec, no sweep; run it with: rt-scale run {source}")
+    if overrides and isinstance(document.get("base"), dict):
+        document = _override(document, overrides)
+    return build(SweepSpec, document, source)
 
 
 _AS_RUN = "# run with --set "
 
 
-def as_run(path: Path, overrides: list[str]) -> str:
-    """The text of the sweep file, under a comment with the assignments that it was run with."""
-    comment = "".join(f"{_AS_RUN}{override}\n" for override in overrides)
-    return comment + path.read_text(encoding="utf-8")
+def as_run(text: str, overrides: list[str]) -> str:
+    """The text of a sweep file under a comment with the assignments that it was run with."""
+    return "".join(f"{_AS_RUN}{override}\n" for override in overrides) + text
 
 
 def overrides_as_run(text: str) -> list[str]:
@@ -155,8 +196,11 @@ def overrides_as_run(text: str) -> list[str]:
 
 def _override(document: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """``--set`` on a sweep: fields of the base; a field on an axis is pinned, or given another list."""
-    base, axes = document["base"], dict(document.get("axes") or {})
-    zipped = {key for group in document.get("zip") or [] if isinstance(group, Mapping) for key in group}
+    base, axes, groups = document["base"], document.get("axes"), document.get("zip")
+    axes = dict(axes) if isinstance(axes, Mapping) else axes  # what is wrong, validation says better
+    zipped = (
+        {key for group in groups if isinstance(group, Mapping) for key in group} if isinstance(groups, list) else ()
+    )
     explore = document.get("explore")
     searched = explore.get("space") if isinstance(explore, Mapping) else None
     for override in overrides:
@@ -166,7 +210,7 @@ def _override(document: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
         if isinstance(searched, Mapping) and key in searched:
             raise InputError(f"'--set {override}': {key} is searched in explore.space; edit the sweep file instead.")
         base = apply_overrides(base, [override])
-        if key in axes:
+        if isinstance(axes, dict) and key in axes:
             value: Any = base
             for part in key.split("."):
                 value = value[part]
@@ -174,7 +218,7 @@ def _override(document: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
                 axes[key] = value
             else:
                 del axes[key]
-    return {**document, "base": base, "axes": axes}
+    return {**document, "base": base} | ({"axes": axes} if "axes" in document else {})
 
 
 def load_run(path: Path, overrides: list[str] | None = None) -> RunSpec:

@@ -100,11 +100,13 @@ def is_whole(name: str) -> bool:
 
 def is_bundle(path: Path) -> bool:
     """Whether the file is meant to be a bundle, sound or not: no sweep file is named or begins so."""
+    if path.suffix == SUFFIX or not path.is_file():  # what is read of a pipe is gone
+        return path.suffix == SUFFIX
     try:
         with open(path, "rb") as file:
-            return path.suffix == SUFFIX or file.read(len(MAGIC)) == MAGIC
+            return file.read(len(MAGIC)) == MAGIC
     except OSError:
-        return path.suffix == SUFFIX
+        return False
 
 
 def refusal(path: Path, why: str) -> InputError:

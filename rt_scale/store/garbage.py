@@ -11,9 +11,10 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from rt_scale.spec.document import read_text
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import load_sweep, overrides_as_run
+from rt_scale.spec.sweep import expand, overrides_as_run, parse_sweep
 from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, temporary_name
 from rt_scale.store.checkpoints import DAMAGED
 from rt_scale.store.constants import Constant
@@ -176,9 +177,9 @@ def _planned(sweep: SweepDir) -> Iterator[RunSpec]:
     """The runs of a sweep by its file: of one that was not begun yet, only that tells what it starts from."""
     if not sweep.file.exists():
         return
-    overrides = overrides_as_run(sweep.file.read_text(encoding="utf-8"))
     try:
-        points = load_sweep(sweep.file, overrides, limit=None)[1]
+        text = read_text(sweep.file)
+        points = expand(parse_sweep(text, str(sweep.file), overrides_as_run(text)))
     except InputError as error:
         raise InputError(
             f"Sweep '{sweep.name}' has runs that were never begun, and what they start from cannot be told: {error} "

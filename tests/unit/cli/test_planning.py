@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 from rt_scale.cli import app, planning
 from rt_scale.launch import plan as plan_module
-from rt_scale.spec import sweep as sweep_module
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import GRID_LIMIT, load_sweep
 from rt_scale.store.store import Store
@@ -169,13 +168,3 @@ def test_a_grid_of_many_runs_is_planned_with_yes_alone(
     monkeypatch.setattr(planning, "show_plan", lambda made, *_: print(made))
     assert plan(file, "--yes") == "10001"
     assert f"{GRID_LIMIT:,}" in CliRunner().invoke(app, ["plan", "--help"], terminal_width=200).stdout
-
-
-@pytest.mark.parametrize("command", ["status", "board", "export --to csv"])
-def test_commands_that_only_read_take_any_grid(command: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def loaded(path: Path, overrides: list[str] | None, limit: int | None = GRID_LIMIT) -> None:
-        raise InputError(f"{path.name} limited to {limit}")
-
-    monkeypatch.setattr(sweep_module, "load_sweep", loaded)
-    with pytest.raises(InputError, match=f"{file.name} limited to None"):
-        CliRunner().invoke(app, [*command.split(), str(file)], catch_exceptions=False)

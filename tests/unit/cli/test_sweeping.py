@@ -17,7 +17,7 @@ from rt_scale.launch import sweep as launched
 from rt_scale.launch.sweep import Outcome
 from rt_scale.launch.wanted import Where
 from rt_scale.spec import sweep as sweep_module
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, shown
 
 SWEEP: dict[str, Any] = {
     "name": "one",
@@ -96,10 +96,10 @@ def test_flags_that_make_no_launch_section_are_refused(file: Path) -> None:
     with pytest.raises(InputError, match="pack is for runs of 1 worker, not of 2"):
         load_files([file], [], {"workers": 2, "pack": "auto"})
     for wrong in ("maybe", "True", 1, None):
-        with pytest.raises(InputError, match=f"compile: {wrong!r} was given; allowed: auto, true, false"):
+        with pytest.raises(InputError, match=f"compile: {shown(wrong)} was given; allowed: auto, true, false"):
             load_files([file], [], {"compile": wrong})
-    for wrong in ("0", "many", "1.5", True):
-        with pytest.raises(InputError, match=f"pack: {wrong!r} was given; allowed: auto, or a number of runs"):
+    for wrong, told in (("0", "0"), ("many", "'many'"), ("1.5", "'1.5'"), (True, "true")):
+        with pytest.raises(InputError, match=f"pack: {told} was given; allowed: auto, or a number of runs"):
             load_files([file], [], {"pack": wrong})
 
 

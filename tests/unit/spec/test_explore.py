@@ -140,7 +140,7 @@ def test_bad_domains_are_refused(given: Any, words: str) -> None:
         ({**SEARCH, "search": {"hyperopt": {"runs": 3}}}, {}, "known here: optuna"),
         ({**SEARCH, "space": {"student.alhpa": [0, 1]}}, {}, "Did you mean 'student.alpha'?"),
         ({**SEARCH, "space": {"student.alpha": {"uniform": [0, 2]}}}, {}, "less than or equal to 1"),
-        ({**SEARCH, "space": {"train.epochs": {"uniform": [20, 40]}}}, {}, "integer"),
+        ({**SEARCH, "space": {"train.epochs": {"uniform": [20, 40]}}}, {}, "whole number"),
         ({**SEARCH, "space": {**SPACE, "seeds.data": list(range(1667))}}, {}, "10002 corners"),
         (SEARCH, {"axes": {"student.alpha": [0, 1]}}, "student.alpha: on an axis and in explore.space"),
         (SEARCH, {"axes": {"probe.knn": [0, 5]}}, "axes and zip must be empty; given: probe.knn"),

@@ -101,10 +101,10 @@ def test_a_run_within_a_written_out_run_is_that_ones_same() -> None:
     ("run", "given"),
     [
         ("sam", "given: sam"),
-        (None, "given: None"),
+        (None, "given: null"),
         (3, "given: 3"),
         (["same"], "given: ['same']"),
-        ({"same_but": None}, "given: {'same_but': None}"),
+        ({"same_but": None}, "given: {'same_but': null}"),
         ({"same_but": {}, "seeds": {}}, "given: {'same_but': {}, 'seeds': {}}"),
     ],
 )
