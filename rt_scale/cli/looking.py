@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import Annotated
@@ -19,15 +18,19 @@ from rt_scale.cli.options import (
     open_console,
     open_store,
     print_table,
+    read_path,
 )
 from rt_scale.cli.sources import open_sweeps
+from rt_scale.plain_text import say
 
 app = typer.Typer()
 
 
 @app.command()
 def status(
-    file: Annotated[Path | None, typer.Argument(help="A sweep file, or a bundle; without it, the whole store.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(parser=read_path, help="A sweep file, or a bundle; without it, the whole store.")
+    ] = None,
     overrides: SetOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -55,7 +58,7 @@ def status(
 def board(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Sweep files, or a bundle; without them, every run of the store."),
+        typer.Argument(parser=read_path, help="Sweep files, or a bundle; without them, every run of the store."),
     ] = None,
     overrides: SetOption = None,
     runs: Annotated[
@@ -70,7 +73,7 @@ def board(
     from rt_scale.launch.board import open_board
 
     place, loaded = open_sweeps(files or [], overrides, store)
-    say = functools.partial(open_console().print, markup=False, highlight=False)
+    say = open_console().print
     figures = ReportFigures(loaded, place, say)
     open_board(loaded, place, every_run=runs, host=host, port=port, say=say, figures=figures)
 
@@ -118,4 +121,4 @@ def schema(kind: Annotated[str, typer.Argument(help="run or sweep.")] = "sweep")
 @app.command()
 def version() -> None:
     """The version of rt-scale."""
-    print(__version__)
+    say(__version__)

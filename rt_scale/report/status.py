@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from rt_scale.console import PlainConsole
 from rt_scale.spec.sweep import Point
 from rt_scale.store.store import Store
 
@@ -93,7 +93,7 @@ def count_by_sweep(rows: Sequence[RunStatus], store: Store) -> list[tuple[str, .
     return [(name, str(count.total()), *(str(count[state]) for state in STYLES)) for name, count in counts.items()]
 
 
-def show_status(rows: Sequence[RunStatus], console: Console, quiet: Collection[str] = ("done",)) -> None:
+def show_status(rows: Sequence[RunStatus], console: PlainConsole, quiet: Collection[str] = ("done",)) -> None:
     """Print the runs, a row each, but for those in the states ``quiet``, and the count of every state."""
     table = Table(box=None, pad_edge=False)
     shown = [row for row in rows if row.state not in quiet]
@@ -101,12 +101,10 @@ def show_status(rows: Sequence[RunStatus], console: Console, quiet: Collection[s
     for title in ("run", "state", "attempts", "", *(["directory"] if labelled else [])):
         table.add_column(title)
     for row in shown:
-        state = f"[{STYLES[row.state]}]{row.state}[/]"
-        table.add_row(
-            escape(row.label), state, str(row.attempts), escape(row.detail), *([row.name] if labelled else [])
-        )
+        state = Text(row.state, style=STYLES[row.state])
+        table.add_row(row.label, state, str(row.attempts), row.detail, *([row.name] if labelled else []))
     if shown:
         console.print(table)
     counts = Counter(row.state for row in rows)
-    text = ", ".join(f"[{STYLES[state]}]{counts[state]} {state}[/]" for state in STYLES if counts[state])
-    console.print(f"{len(rows)} runs: {text or 'none'}", highlight=False)
+    told = [Text(f"{counts[state]} {state}", style=STYLES[state]) for state in STYLES if counts[state]]
+    console.print(Text.assemble(f"{len(rows)} runs: ", Text(", ").join(told) if told else "none"))
