@@ -122,7 +122,7 @@ def load_sweep(
     Args:
         path: a sweep file.
         overrides: ``key=value`` assignments to fields of ``base``; on a field that is an axis, one
-            value replaces the axis and a list replaces its values.
+            value replaces the axis and a list replaces its values; ``seeds=2`` is the sweep's own.
         limit: a larger grid is refused, which is told before any of it is made; None: none is.
 
     Raises:
@@ -165,6 +165,9 @@ def _override(document: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
             raise InputError(f"'--set {override}': {key} is zipped with other fields; edit the sweep file instead.")
         if isinstance(searched, Mapping) and key in searched:
             raise InputError(f"'--set {override}': {key} is searched in explore.space; edit the sweep file instead.")
+        if key == "seeds" and not isinstance(seeds := apply_overrides({}, [override])["seeds"], Mapping):
+            document = {**document, "seeds": seeds}  # how many, or which; a run's own are a mapping
+            continue
         base = apply_overrides(base, [override])
         if key in axes:
             value: Any = base
