@@ -21,6 +21,7 @@ from rt_scale.cli.options import (
     find_data_dir,
     open_console,
     open_store,
+    read_path,
     warn,
 )
 from rt_scale.cli.sources import look
@@ -44,8 +45,10 @@ class Weights(StrEnum):
 
 @app.command()
 def bundle(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Sweep files.")],
-    out: Annotated[Path | None, typer.Option(help="File to write, a .zip (the first sweep's name).")] = None,
+    files: Annotated[list[Path], typer.Argument(parser=read_path, metavar="FILE", help="Sweep files.")],
+    out: Annotated[
+        Path | None, typer.Option(parser=read_path, help="File to write, a .zip (the first sweep's name).")
+    ] = None,
     weights: Annotated[Weights, typer.Option(help="Networks that are packed, too.")] = Weights.NONE,
     overrides: SetOption = None,
     store: StoreOption = None,
@@ -116,7 +119,7 @@ def _show(sweeps: Sequence[tuple[SweepSpec, Sequence[Point]]], place: Store, pac
 
     console = open_console()
     for sweep, points in sweeps:
-        console.print(f"{sweep.name}:", highlight=False, markup=False)
+        console.print(f"{sweep.name}:")
         show_status(status_of_sweep(points, place, ended_early([sweep], place)), console)
     own = {point.spec.name for _, points in sweeps for point in points}
     first = Counter(state for name, state in packed.manifest.runs.items() if name not in own)
@@ -124,4 +127,4 @@ def _show(sweeps: Sequence[tuple[SweepSpec, Sequence[Point]]], place: Store, pac
     lines = [f"{first.total()} more that these start from: {counts}"] if first else []
     files = f"{len(packed.manifest.files):,} files, {size_text(packed.size)}, sha256 {packed.sha256}"
     for line in [*lines, *packed.manifest.notes, f"{packed.path}: {files}"]:
-        console.print(line, highlight=False, markup=False)
+        console.print(line)

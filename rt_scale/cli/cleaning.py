@@ -48,14 +48,14 @@ def gc(
             ]
             print_table(["path", "state", "size", "last change"], rows)
         end = " Remove them with --delete." if found and not delete else ""
-        open_console().print(f"{place.place}: {_summary(found)}{end}", highlight=False, markup=False)
+        open_console().print(f"{place.place}: {_summary(found)}{end}")
     if delete and found:
         stay = remove_garbage(place, found)
         console = open_console(stderr=as_json)
         for path, why in stay.items():
-            console.print(f"{path.name} stays: {why}", highlight=False, markup=False)
+            console.print(f"{path.name} stays: {why}")
         gone = [item for item in found if item.path not in stay]
-        console.print(f"Removed {len(gone):,}, {size_text(sum(item.size for item in gone))}.", highlight=False)
+        console.print(f"Removed {len(gone):,}, {size_text(sum(item.size for item in gone))}.")
 
 
 def _summary(found: list[Garbage]) -> str:

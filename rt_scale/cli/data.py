@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from rt_scale.cli.options import DataOption, JsonOption, find_data_dir, open_console, print_table
+from rt_scale.cli.options import DataOption, JsonOption, find_data_dir, open_console, print_table, read_path
+from rt_scale.plain_text import say
 
 app = typer.Typer(no_args_is_help=True, help="Prepared data sets.")
 
@@ -33,13 +34,15 @@ def data_list(data_dir: DataOption = None, as_json: JsonOption = False) -> None:
         titles = ["name", "classes", "size", "train", "test", "mean", "std", "prepared"]
         print_table(titles, [tuple(str(row[title]) for title in titles) for row in rows])
         for note in data_notes(rows):
-            open_console().print(note, highlight=False, markup=False)
+            open_console().print(note)
 
 
 @app.command("prepare")
 def data_prepare(
     name: Annotated[str, typer.Argument(help="A known data set, or a new name for a folder of images.")],
-    source: Annotated[Path | None, typer.Option("--from", help="The original: archive, file or folder.")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", parser=read_path, help="The original: archive, file or folder.")
+    ] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the original.")] = False,
     size: Annotated[
         int | None, typer.Option(help="Resize to SIZE x SIZE: a folder's images, stl10, tiny_imagenet.")
@@ -56,11 +59,10 @@ def data_prepare(
     info = prepared.info
     open_console().print(
         f"{info.title}: {len(prepared.train):,} training and {len(prepared.test):,} test images, "
-        f"{info.size} x {info.size} x {info.channels}, {len(info.classes)} classes, in {prepared.folder}",
-        highlight=False,
+        f"{info.size} x {info.size} x {info.channels}, {len(info.classes)} classes, in {prepared.folder}"
     )
     for what, note in prepared.notes.items():
-        open_console().print(f"{what}: {note}", highlight=False)
+        open_console().print(f"{what}: {note}")
 
 
 @app.command("verify")
@@ -69,13 +71,13 @@ def data_verify(name: Annotated[str, typer.Argument(help="A prepared data set.")
     from rt_scale.data.prepare import verify_prepared
 
     prepared = verify_prepared(name, find_data_dir(data_dir))
-    print(f"{name}: {len(prepared.train) + len(prepared.test):,} images as written (sha256 {prepared.sha256})")
+    say(f"{name}: {len(prepared.train) + len(prepared.test):,} images as written (sha256 {prepared.sha256})")
 
 
 @app.command("show")
 def data_show(
     name: Annotated[str, typer.Argument(help="A prepared data set.")],
-    out: Annotated[Path | None, typer.Option(help="The file to write (NAME-SPLIT.png).")] = None,
+    out: Annotated[Path | None, typer.Option(parser=read_path, help="The file to write (NAME-SPLIT.png).")] = None,
     per_class: Annotated[int, typer.Option(min=1, help="Samples a class.")] = 10,
     split: Annotated[Split, typer.Option(help="Which images.")] = Split.TRAIN,
     data_dir: DataOption = None,
@@ -89,4 +91,4 @@ def data_show(
     path = Path(f"{name}-{split}.png") if out is None else out
     info = prepared.info if images is prepared.test or prepared.info.labelled else unlabelled(prepared.info)
     save(draw(info, images, per_class, f"{prepared.info.title}: {what} images"), path)
-    print(path)
+    say(str(path))

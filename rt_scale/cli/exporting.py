@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from rt_scale.cli.options import DataOption, JsonOption, SetOption, StoreOption, find_data_dir, open_console, warn
+from rt_scale.cli.options import (
+    DataOption,
+    JsonOption,
+    SetOption,
+    StoreOption,
+    find_data_dir,
+    open_console,
+    read_path,
+    warn,
+)
 from rt_scale.cli.sources import open_sweeps
 from rt_scale.spec.errors import InputError
 
@@ -25,10 +34,11 @@ class Format(StrEnum):
 
 @app.command()
 def export(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Sweep files, or a bundle.")],
+    files: Annotated[list[Path], typer.Argument(parser=read_path, metavar="FILE", help="Sweep files, or a bundle.")],
     to: Annotated[Format, typer.Option("--to", help="Kind of files.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write to (export, in the sweep's own folder of the store).")
+        Path | None,
+        typer.Option(parser=read_path, help="Folder to write to (export, in the sweep's own folder of the store)."),
     ] = None,
     overrides: SetOption = None,
     store: StoreOption = None,
@@ -56,4 +66,4 @@ def export(
         print(json.dumps({name: {"path": str(table.path), "rows": table.rows} for name, table in written.items()}))
         return
     for name, table in written.items():
-        open_console().print(f"{name}: {table.rows:,} rows in {table.path}", highlight=False, markup=False)
+        open_console().print(f"{name}: {table.rows:,} rows in {table.path}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import Annotated
@@ -19,16 +18,20 @@ from rt_scale.cli.options import (
     open_console,
     open_store,
     print_table,
+    read_path,
     warn,
 )
 from rt_scale.cli.sources import open_sweeps
+from rt_scale.plain_text import say
 
 app = typer.Typer()
 
 
 @app.command()
 def status(
-    file: Annotated[Path | None, typer.Argument(help="A sweep file, or a bundle; without it, the whole store.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(parser=read_path, help="A sweep file, or a bundle; without it, the whole store.")
+    ] = None,
     overrides: SetOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
@@ -65,7 +68,7 @@ def status(
 def board(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Sweep files, or a bundle; without them, every run of the store."),
+        typer.Argument(parser=read_path, help="Sweep files, or a bundle; without them, every run of the store."),
     ] = None,
     overrides: SetOption = None,
     runs: Annotated[
@@ -83,7 +86,7 @@ def board(
     from rt_scale.launch.search import known_points
 
     place, loaded = open_sweeps(files or [], overrides, store)
-    say = functools.partial(open_console().print, markup=False, highlight=False)
+    say = open_console().print
     here = DataHere(find_data_dir(data_dir))
     place.refresh()
     if loaded:
@@ -138,4 +141,4 @@ def schema(kind: Annotated[str, typer.Argument(help="run or sweep.")] = "sweep")
 @app.command()
 def version() -> None:
     """The version of rt-scale."""
-    print(__version__)
+    say(__version__)

@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from rt_scale.spec.errors import InputError
 
+if TYPE_CHECKING:
+    from rt_scale.console import PlainConsole
     from rt_scale.spec.sweep import SweepSpec
     from rt_scale.store.store import Store
 PIPE_WIDTH = 240
+
+
+def read_path(text: str) -> Path:
+    """What a parameter that is a path is read by, so that ``--out=~/x`` is in the home directory."""
+    from rt_scale.user_paths import user_path
+
+    try:
+        return user_path(text)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
+
 
 StoreOption = Annotated[
     str | None,
@@ -24,7 +36,9 @@ StoreOption = Annotated[
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Where prepared data is kept (RT_SCALE_DATA, else the user's cache)."),
+    typer.Option(
+        "--data-dir", parser=read_path, help="Where prepared data is kept (RT_SCALE_DATA, else the user's cache)."
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -32,7 +46,9 @@ SetOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-PriceOption = Annotated[Path | None, typer.Option("--price", help="A price sheet, e.g. cluster/prices.yaml, edited.")]
+PriceOption = Annotated[
+    Path | None, typer.Option("--price", parser=read_path, help="A price sheet, e.g. cluster/prices.yaml, edited.")
+]
 YesOption = Annotated[
     bool, typer.Option("--yes", help="Mean it: a grid of more than 10,000 runs, a sweep in place of another.")
 ]
@@ -43,12 +59,12 @@ PackOption = Annotated[
 BestOption = Annotated[bool, typer.Option("--best", help="The student's best epoch instead of its last.")]
 
 
-def open_console(stderr: bool = False) -> Console:
+def open_console(stderr: bool = False) -> PlainConsole:
     """The terminal, as wide as it is; a pipe gets lines that are never cut."""
-    from rich.console import Console
+    from rt_scale.console import PlainConsole
 
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=PIPE_WIDTH, soft_wrap=True)
+    console = PlainConsole(stderr=stderr)
+    return console if console.is_terminal else PlainConsole(stderr=stderr, width=PIPE_WIDTH, soft_wrap=True)
 
 
 def open_store(given: str | None) -> Store:
@@ -87,12 +103,11 @@ def with_launch(sweep: SweepSpec, given: Mapping[str, Any]) -> SweepSpec:
 
 def print_table(titles: list[str], rows: list[tuple[str, ...]]) -> None:
     """Print rows under their titles."""
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for title in titles:
         table.add_column(title, overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     open_console().print(table)

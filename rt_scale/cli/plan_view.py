@@ -142,7 +142,7 @@ def _show_costs(made: Plan, *, priced: bool) -> None:
 
 
 def _say(text: str) -> None:
-    open_console().print(text, highlight=False, markup=False)
+    open_console().print(text)
 
 
 def _many(number: float, what: str) -> str:

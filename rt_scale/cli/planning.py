@@ -19,6 +19,7 @@ from rt_scale.cli.options import (
     YesOption,
     find_data_dir,
     open_store,
+    read_path,
     warn,
     with_launch,
 )
@@ -44,7 +45,9 @@ BudgetOption = Annotated[
 
 @app.command()
 def plan(
-    files: Annotated[list[Path], typer.Argument(help="Sweep files (YAML), planned as one queue of distinct runs.")],
+    files: Annotated[
+        list[Path], typer.Argument(parser=read_path, help="Sweep files (YAML), planned as one queue of distinct runs.")
+    ],
     overrides: SetOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rt_scale.cli.options import open_console, warn
+from rt_scale.plain_text import say
 from rt_scale.spec.errors import InputError
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _standing(points: Sequence[Point], specs: Sequence[SweepSpec], store: Store)
 
 
 def _show(written: SweepReport, finished: int, total: int, board: Any, as_json: bool) -> None:
-    from rich.markup import escape
+    from rich.text import Text
 
     from rt_scale.report.tables import to_rich
 
@@ -146,18 +146,18 @@ def _show(written: SweepReport, finished: int, total: int, board: Any, as_json: 
         print(json.dumps(plain, indent=1))
         return
     console = open_console()
-    console.print(escape(f"Data: {'; '.join(written.contents.data)}"), highlight=False)
+    console.print(f"Data: {'; '.join(written.contents.data)}")
     for probe, rows in written.tables.items():
         if probe.partition("@")[0] in ("linear", "knn"):
             console.print(to_rich(rows, written.which))
     for judged in written.contents.verdicts:
         style = {"holds": "green", "fails": "red", "undecided": "yellow"}[judged.verdict.word]
-        told = escape(f"{judged.claim} ({judged.where}) {judged.verdict.why}")
-        console.print(f"[{style}]{judged.verdict.word}[/] {told}", highlight=False)
-    console.print(f"{finished} of {total} runs finished. Written:", highlight=False)
+        told = f" {judged.claim} ({judged.where}) {judged.verdict.why}"
+        console.print(Text.assemble((judged.verdict.word, style), told))
+    console.print(f"{finished} of {total} runs finished. Written:")
     for path in written.files:
-        console.print(f"  {path}", highlight=False)
-    console.print(f"TensorBoard: {board}", highlight=False)
+        console.print(f"  {path}")
+    console.print(f"TensorBoard: {board}")
 
 
 def keep_summary(written: Sequence[SweepReport], store: Store, command: Sequence[str], folder: Path) -> None:
@@ -166,4 +166,4 @@ def keep_summary(written: Sequence[SweepReport], store: Store, command: Sequence
 
     files = write_summary(written, store, shlex.join(command), folder)
     size = sum(path.stat().st_size for path in files)
-    print(f"Summary: {files[0]} ({len(files)} files, {size / 1e6:.2f} MB)", file=sys.stderr)
+    say(f"Summary: {files[0]} ({len(files)} files, {size / 1e6:.2f} MB)", error=True)

@@ -15,9 +15,11 @@ from rt_scale.cli.options import (
     JsonOption,
     SetOption,
     StoreOption,
+    YesOption,
     find_data_dir,
     open_console,
     open_store,
+    read_path,
 )
 from rt_scale.cli.reporting import keep_summary, print_reports
 from rt_scale.cli.sources import open_sweeps
@@ -32,21 +34,25 @@ app = typer.Typer()
 
 
 @app.command()
-def demo(store: StoreOption = None, data_dir: DataOption = None) -> None:
+def demo(
+    overrides: SetOption = None, store: StoreOption = None, data_dir: DataOption = None, yes: YesOption = False
+) -> None:
     """The main job in small: bundled digits, no download, about three minutes on two cores."""
-    path = Path(__file__).parents[2] / "sweeps" / "demo.yaml"
+    from rt_scale.bundled import bundled_sweep
     from rt_scale.launch.wanted import Where
 
-    where = Where(open_store(store), find_data_dir(data_dir), "cpu", "local")
-    (written,) = run_loaded(load_files([path], [], {}), where)
+    where = Where(open_store(store), find_data_dir(data_dir), "cpu", "local", replace=yes)
+    (written,) = run_loaded(load_files([bundled_sweep("demo")], overrides or [], {}, yes), where)
+    if overrides:
+        return  # the notes are about the demo as it is
     from rt_scale.report.notes import demo_notes
 
-    open_console().print(f"\n{demo_notes(written.tables)}", highlight=False)
+    open_console().print(f"\n{demo_notes(written.tables)}")
 
 
 @app.command()
 def run(
-    spec: Annotated[Path, typer.Argument(help="A spec file (YAML).")],
+    spec: Annotated[Path, typer.Argument(parser=read_path, help="A spec file (YAML).")],
     overrides: SetOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
@@ -114,7 +120,7 @@ def _with_workers(value: RunSpec, launch: LaunchSpec, place: Store, data_dir: Pa
     with chatter_to(log) as out:
         console = console_on(out)
         console.quiet = quiet
-        console.print(f"Ray's log: {log}", highlight=False)
+        console.print(f"Ray's log: {log}")
         with RunBar(console) as bar, stopping_on_signals(bar.warned) as stopping:
             run_here(
                 value, launch, store=place.place, data_dir=data_dir, device=device, show=bar.reported,
@@ -130,21 +136,25 @@ def _show(value: RunSpec, place: Store, as_json: bool) -> None:
         print(json.dumps(result, indent=1))
         return
     console = open_console()
-    console.print(f"{value.name}: {probe_text(result['last'])}", highlight=False)
-    console.print(f"in {place.where(value.name)}", highlight=False)
+    console.print(f"{value.name}: {probe_text(result['last'])}")
+    console.print(f"in {place.where(value.name)}")
 
 
 @app.command()
 def report(
     files: Annotated[
-        list[Path], typer.Argument(help="Sweep files (YAML), or a bundle; those of one experiment make one report.")
+        list[Path],
+        typer.Argument(
+            parser=read_path, help="Sweep files (YAML), or a bundle; those of one experiment make one report."
+        ),
     ],
     overrides: SetOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
     best: BestOption = False,
     summary: Annotated[
-        Path | None, typer.Option(help="Also keep what is said, without run directories, in this folder.")
+        Path | None,
+        typer.Option(parser=read_path, help="Also keep what is said, without run directories, in this folder."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

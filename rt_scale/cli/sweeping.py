@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +22,11 @@ from rt_scale.cli.options import (
     YesOption,
     find_data_dir,
     open_store,
+    read_path,
     with_launch,
 )
 from rt_scale.cli.reporting import print_report
+from rt_scale.plain_text import say, say_error
 
 if TYPE_CHECKING:
     from rt_scale.launch.live import SweepView
@@ -39,7 +40,7 @@ SHOW_CURSOR = "\x1b[?25h"
 
 @app.command()
 def sweep(
-    files: Annotated[list[Path], typer.Argument(help="Sweep files (YAML), run as one queue.")],
+    files: Annotated[list[Path], typer.Argument(parser=read_path, help="Sweep files (YAML), run as one queue.")],
     overrides: SetOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
@@ -94,7 +95,7 @@ def _check_budget(sweeps: list[Sweep], budget: float, prices: PriceSheet | None,
 
     pairs = [(each.spec, each.points) for each in sweeps]
     conditions = conditions_of(where, dict.fromkeys(each.spec.launch for each in sweeps), prices)
-    print(refuse_over_budget(pairs, budget, where.store, where.data_dir, conditions))
+    say(refuse_over_budget(pairs, budget, where.store, where.data_dir, conditions))
 
 
 def load_files(
@@ -137,9 +138,9 @@ def run_loaded(sweeps: Sequence[Sweep], where: Where, best: bool = False) -> lis
         if outcome.finished:
             written.append(print_report(each.spec, each.points, where.store, best, False, where.data_dir))
         for label, why in outcome.ended.items():
-            print(f"{label} was ended early: {why}")
+            say(f"{label} was ended early: {why}")
         for label, why in outcome.failed.items():
-            print(f"rt-scale: {label} has no result: {why}", file=sys.stderr)
+            say_error(f"{label} has no result: {why}")
     if any(outcome.failed for outcome in outcomes):
         raise typer.Exit(1)
     return written

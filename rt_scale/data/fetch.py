@@ -12,6 +12,7 @@ from rt_scale.data.build import check_target, move_into_place
 from rt_scale.data.files import disk_full, lock, reading, writing
 from rt_scale.data.prepared import META, TEST, TRAIN, Meta, Prepared, load, parse_meta
 from rt_scale.spec.errors import InputError
+from rt_scale.user_paths import user_path
 
 _BLOCK = 1 << 24
 """Bytes a request: from an object store each costs a round trip."""
@@ -20,7 +21,7 @@ _FILES = (TRAIN, TEST)
 
 def data_origin() -> str:
     """Where prepared data is kept for all machines (RT_SCALE_DATA_ORIGIN), or an empty string."""
-    return os.environ.get("RT_SCALE_DATA_ORIGIN", "")
+    return os.environ.get("RT_SCALE_DATA_ORIGIN", "").strip()
 
 
 def fetch(name: str, data_dir: Path, origin: str) -> Prepared | None:
@@ -65,7 +66,7 @@ def _open_store(origin: str) -> tuple[Any, str]:
     if "://" in origin:
         store, root = FileSystem.from_uri(origin)
         return store, root.rstrip("/")
-    return LocalFileSystem(), str(Path(origin).expanduser().resolve())
+    return LocalFileSystem(), str(user_path(origin, "RT_SCALE_DATA_ORIGIN").resolve())
 
 
 def _read_meta(store: Any, folder: str) -> Meta | None:

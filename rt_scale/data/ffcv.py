@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
+from rt_scale.bundled import install_command
 from rt_scale.data.beton import Beton, open_beton
 from rt_scale.data.loader import OrderedLoader, check_subset, to_device
 from rt_scale.data.machine import allowed_cores
@@ -20,8 +21,8 @@ VERSION = "1.0.2"
 """Of FFCV: the one whose faults ``ffcv_patches`` knows and mends."""
 
 _REMEDY = (
-    "'bash cluster/bootstrap.sh' installs it with the system packages it needs. The resident loader and the memory "
-    "map read the same prepared file without it: --loader resident, map or auto."
+    f"Install it, and the OpenCV and libjpeg-turbo that it compiles against: {install_command('rt-scale[ffcv]')}. The "
+    "resident loader and the memory map read the same prepared file without it: --loader resident, map or auto."
 )
 
 

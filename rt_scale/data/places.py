@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from pathlib import Path
 
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.spec.errors import InputError
+from rt_scale.user_paths import cache_folder, path_from, user_path
 
 ORIGINALS = "originals"
 """Folder below the data folder where downloads go and where originals are looked for."""
@@ -18,10 +18,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 def default_data_dir(given: Path | None = None) -> Path:
     """The folder of prepared data: ``given`` (--data-dir), else RT_SCALE_DATA, else the user cache."""
     if given is not None:
-        return given.expanduser()
-    if named := os.environ.get("RT_SCALE_DATA"):
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rt-scale"
+        return user_path(str(given), "--data-dir")
+    return path_from("RT_SCALE_DATA") or cache_folder("rt-scale", "--data-dir or RT_SCALE_DATA", may_hold=True)
 
 
 def prepare_command(name: str, data_dir: Path) -> str:

@@ -91,7 +91,7 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
 def _said(*command: str) -> str | None:
     """What a program prints; None where it is not there, or fails."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return None
 

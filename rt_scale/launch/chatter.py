@@ -14,8 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from rich.console import Console, ConsoleDimensions
+from rich.console import ConsoleDimensions
 
+from rt_scale.console import PlainConsole
+from rt_scale.plain_text import READABLE
 from rt_scale.spec.errors import InputError
 
 STANDARD = (1, 2)
@@ -57,7 +59,7 @@ def chatter_to(path: Path) -> Iterator[TextIO]:
             out.close() if ours else out.flush()
 
 
-class _TerminalConsole(Console):
+class _TerminalConsole(PlainConsole):
     """Knows the size of the terminal that it writes to, wherever the standard streams lead."""
 
     @property
@@ -81,7 +83,7 @@ class _TerminalConsole(Console):
         raise SystemExit(1)
 
 
-def console_on(out: TextIO) -> Console:
+def console_on(out: TextIO) -> PlainConsole:
     """A console on ``out``: as wide as that terminal is, also after a resize; a pipe gets lines that are never cut.
 
     Nothing is drawn anew in a pipe, whatever FORCE_COLOR says.
@@ -123,7 +125,7 @@ def _original(copy: int | None) -> tuple[TextIO, bool]:
     with suppress(OSError, ValueError, AttributeError):
         if python.fileno() == 1 and copy is not None:
             # A character that a terminal does not know must not end a sweep.
-            return os.fdopen(_duplicate(copy), "w", encoding=python.encoding, errors="replace"), True
+            return os.fdopen(_duplicate(copy), "w", encoding=python.encoding, errors=READABLE), True
         return python, False
     return (open(os.devnull, "w"), True) if python is None else (python, False)
 

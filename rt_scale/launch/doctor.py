@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 
+from rt_scale.bundled import install_command
 from rt_scale.data.machine import allowed_cores
 from rt_scale.data.prepare import list_prepared
 from rt_scale.experiments.settings import free_memory
@@ -65,7 +66,7 @@ def _package(name: str) -> Finding:
     try:
         return Finding(name, "ok", importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "missing", "not installed", "bash cluster/bootstrap.sh")
+        return Finding(name, "missing", "not installed", install_command(name))
 
 
 def _devices() -> list[Finding]:
@@ -87,7 +88,7 @@ def _ffcv() -> Finding:
     try:
         version = importlib.metadata.version("ffcv")
     except importlib.metadata.PackageNotFoundError:
-        return Finding("ffcv", "missing", "not installed (optional)", "bash cluster/bootstrap.sh")
+        return Finding("ffcv", "missing", "not installed (optional)", install_command("rt-scale[ffcv]"))
     found = _python("import ffcv._libffcv" if sys.platform == "linux" else "import ffcv")
     if found.returncode == 0:
         return Finding("ffcv", "ok", version)
@@ -136,4 +137,6 @@ def _data(data_dir: Path) -> Finding:
 
 
 def _python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, errors="replace", timeout=120, check=False
+    )

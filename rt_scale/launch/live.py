@@ -12,6 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
+from rt_scale.console import PlainConsole
 from rt_scale.launch.live_table import LiveTable
 from rt_scale.launch.pace import duration_text
 from rt_scale.launch.standing import DONE, FAILED, STOPPED, Standing, plain
@@ -37,7 +38,7 @@ class SweepView:
 
     def __init__(
         self,
-        console: Console,
+        console: PlainConsole,
         total: int,
         done_before: int,
         log: Path | None = None,

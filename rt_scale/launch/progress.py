@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,6 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from rt_scale.console import PlainConsole
 from rt_scale.spec.metric_names import parse_probe_name
 
 SHOWN = ("linear", "knn")
@@ -68,15 +67,15 @@ def probe_text(values: Mapping[str, float]) -> str:
 class RunBar:
     """The progress bar of one run (an Observer); a context manager. In a pipe: a line each probing."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: PlainConsole) -> None:
         self._console = console
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("steps"),
+            TextColumn("steps", markup=False),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[values]}"),
+            TextColumn("{task.fields[values]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
@@ -130,11 +129,11 @@ class RunBar:
 
     def decided(self, text: str) -> None:
         """Print what was decided."""
-        self._console.print(text, markup=False, highlight=False, style="dim")
+        self._console.print(text, style="dim")
 
     def warned(self, text: str) -> None:
         """Print the warning."""
-        self._console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False)
+        self._console.print(Text.assemble(("warning:", "yellow"), f" {text}"))
 
 
 class _Rate(ProgressColumn):
@@ -147,9 +146,10 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+def counting(console: PlainConsole, what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar with rate and time left for work that reports (done, total); silent in a pipe."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    title = TextColumn("{task.description}", markup=False)
+    columns = (title, BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rt_scale.bundled import bundled_sweep
 from rt_scale.report.tables import Estimate, Row, gain_text
 
 ALPHA, OUT_DIM = "student.alpha", "projector.out_dim"
@@ -35,7 +36,7 @@ def demo_notes(tables: Mapping[str, Sequence[Row]]) -> str:
         f"What this set cannot show. For the same runs {' and '.join(others)}; pixels alone reach "
         f"{100 * local.input.mean:.0f} % in the linear probe. So on 8 x 8 digits the gain lies in what ten epochs "
         "of a linear probe can use, the scale and conditioning of the embedding, not in new information about "
-        "digits. For photographs see sweeps/cifar10_small.yaml."
+        f"digits. For photographs see {bundled_sweep('cifar10_small')}."
         if others
         else "What this set cannot show: that the gain is more than scale; probe with standardized and knn, too."
     )

@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from rt_scale.console import PlainConsole
 from rt_scale.experiments.other_data import Affected
 from rt_scale.spec.sweep import Point
 from rt_scale.store.store import Store
@@ -102,7 +102,7 @@ def count_by_sweep(rows: Sequence[RunStatus], store: Store) -> list[tuple[str, .
 
 
 def show_status(
-    rows: Sequence[RunStatus], console: Console, quiet: Collection[str] = ("done",), other_data: bool = True
+    rows: Sequence[RunStatus], console: PlainConsole, quiet: Collection[str] = ("done",), other_data: bool = True
 ) -> None:
     """Print the runs, a row each, but for those in the states ``quiet``, and the count of every state.
 
@@ -118,12 +118,18 @@ def show_status(
     for title in ("run", "state", "attempts", "", *(["directory"] if labelled else [])):
         table.add_column(title)
     for row in shown:
-        state = f"[{STYLES[row.state]}]{row.state}[/]"
+        state = Text(row.state, style=STYLES[row.state])
         detail = "; ".join(part for part in (row.other_data, row.detail) if part)
-        table.add_row(escape(row.label), state, str(row.attempts), escape(detail), *([row.name] if labelled else []))
+        table.add_row(row.label, state, str(row.attempts), detail, *([row.name] if labelled else []))
     if shown:
         console.print(table)
     counts = Counter(row.state for row in rows)
-    text = ", ".join(f"[{STYLES[state]}]{counts[state]} {state}[/]" for state in STYLES if counts[state])
+    told = [Text(f"{counts[state]} {state}", style=STYLES[state]) for state in STYLES if counts[state]]
     other = sum(bool(row.other_data) for row in rows)
-    console.print(f"{len(rows)} runs: {text or 'none'}{f'; {other} on other data' if other else ''}", highlight=False)
+    console.print(
+        Text.assemble(
+            f"{len(rows)} runs: ",
+            Text(", ").join(told) if told else "none",
+            f"; {other} on other data" if other else "",
+        )
+    )

@@ -167,7 +167,7 @@ def parse_sweep(text: str, source: str, overrides: list[str] | None = None) -> S
         text: as ``document.read_text`` reads it.
         source: the file's path.
         overrides: ``key=value`` assignments to fields of ``base``; on a field that is an axis, one
-            value replaces the axis and a list replaces its values.
+            value replaces the axis and a list replaces its values; ``seeds=2`` is the sweep's own.
 
     Raises:
         InputError: where the text or an assignment is not valid; points of the grid are not looked at.
@@ -209,6 +209,9 @@ def _override(document: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
             raise InputError(f"'--set {override}': {key} is zipped with other fields; edit the sweep file instead.")
         if isinstance(searched, Mapping) and key in searched:
             raise InputError(f"'--set {override}': {key} is searched in explore.space; edit the sweep file instead.")
+        if key == "seeds" and not isinstance(seeds := apply_overrides({}, [override])["seeds"], Mapping):
+            document = {**document, "seeds": seeds}  # how many, or which; a run's own are a mapping
+            continue
         base = apply_overrides(base, [override])
         if isinstance(axes, dict) and key in axes:
             value: Any = base

@@ -6,7 +6,6 @@ checksums tell damage, not forgery: a bundle may come from elsewhere, and nothin
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rt_scale.spec.errors import InputError
 from rt_scale.store.run_dir import ENVIRONMENT, FAILURE, METRICS, RESULT, SPEC, State
+from rt_scale.user_paths import cache_folder
 
 FORMAT = "rt-scale bundle 1"
 SUFFIX = ".zip"
@@ -119,4 +119,4 @@ def refusal(path: Path, why: str) -> InputError:
 
 def default_cache() -> Path:
     """The folder that bundles are unpacked in, each by its checksum: in the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "rt-scale-bundles"
+    return cache_folder("rt-scale-bundles", "HOME")

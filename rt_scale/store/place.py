@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from rt_scale.spec.errors import InputError, unknown_name
+from rt_scale.user_paths import cache_folder, path_from, user_path
 
 _OPTIONS = {
     "s3": ("endpoint_override", "region", "scheme"),
@@ -24,7 +25,10 @@ _ADVICE = (
 
 def default_place(given: str | Path | None = None) -> str:
     """Where runs are kept: ``given`` (``--store``), else ``RT_SCALE_STORE``, else ``./rt-store``."""
-    return str(given or os.environ.get("RT_SCALE_STORE") or "rt-store")
+    what, named = "RT_SCALE_STORE", os.environ.get("RT_SCALE_STORE", "").strip() or "rt-store"
+    if given is not None:
+        what, named = "--store", str(given)
+    return named if is_address(named) else str(user_path(named, what))
 
 
 def is_address(place: str | Path) -> bool:
@@ -75,5 +79,5 @@ def mirror_folder(address: str) -> Path:
     server = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "") if parts.scheme == "s3" else ""
     digest = hashlib.sha256(f"{address} {server}".encode()).hexdigest()[:12]
     words = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{parts.netloc}{parts.path}")[:60]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rt-scale-mirrors"
-    return Path(os.environ.get("RT_SCALE_MIRROR") or cache).expanduser().absolute() / f"{words}-{digest}"
+    folder = path_from("RT_SCALE_MIRROR") or cache_folder("rt-scale-mirrors", "RT_SCALE_MIRROR")
+    return folder.absolute() / f"{words}-{digest}"

@@ -58,7 +58,9 @@ def trains(network: Network, views: dict[int, int], images: int) -> bool:
 
 @pytest.mark.parametrize(("name", "norm"), CASES)
 @pytest.mark.parametrize("projector", [False, True])
-def test_what_torch_refuses_is_refused_before_anything_starts(tiny: Tiny, name: str, norm: str, projector: bool) -> None:
+def test_what_torch_refuses_is_refused_before_anything_starts(
+    tiny: Tiny, name: str, norm: str, projector: bool
+) -> None:
     torch.set_num_threads(1)
     width, sizes = ENCODERS[name]
     for size in sizes:

@@ -3,18 +3,18 @@ from __future__ import annotations
 import io
 
 import pytest
-from rich.console import Console
 
+from rt_scale.console import PlainConsole
 from rt_scale.launch.progress import RunBar, Score, counting, probe_text, scores
 
 VALUES = {"probe/student/linear": 0.4567, "probe/teacher/linear": 0.25, "probe/student/knn": 0.9}
 
 
-def console(terminal: bool) -> Console:
-    return Console(file=io.StringIO(), force_terminal=terminal, width=160, soft_wrap=not terminal)
+def console(terminal: bool) -> PlainConsole:
+    return PlainConsole(file=io.StringIO(), force_terminal=terminal, width=160, soft_wrap=not terminal)
 
 
-def text(made: Console) -> str:
+def text(made: PlainConsole) -> str:
     assert isinstance(made.file, io.StringIO)
     return made.file.getvalue()
 
@@ -100,7 +100,7 @@ def test_counting_shows_a_bar_in_a_terminal_and_nothing_in_a_pipe(terminal: bool
 
 def test_counting_tells_the_rate_and_the_time_left() -> None:
     now = 0.0
-    made = Console(file=io.StringIO(), force_terminal=True, width=160, get_time=lambda: now)
+    made = PlainConsole(file=io.StringIO(), force_terminal=True, width=160, get_time=lambda: now)
     with counting(made, "preparing cifar5m") as advance:
         for done in range(0, 6000, 1000):
             advance(done, 100_000)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
+from rt_scale.console import PlainConsole
 from rt_scale.report.status import RunStatus, count_by_sweep, show_status, status_of_store, status_of_sweep
 from rt_scale.spec.sweep import Point
 from rt_scale.store.store import Store
@@ -98,7 +98,7 @@ def test_folders_of_a_store_that_hold_no_run(store: Store) -> None:
 
 
 def shown(rows: Any, **options: Any) -> str:
-    console = Console(width=200, record=True)
+    console = PlainConsole(width=200, record=True)
     show_status(rows, console, **options)
     return console.export_text()
 
@@ -130,7 +130,7 @@ def test_a_finished_sweep_and_an_empty_store_are_one_line(store: Store, points: 
 def test_a_reason_with_brackets_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     """Paths and messages of libraries hold what a terminal library could take for its markup."""
     row = RunStatus("norm=[bold]", "distill-0", "failed", 1, "no tensor of shape [batch, m] in '[red]'")
-    show_status([row], Console(width=200))
+    show_status([row], PlainConsole(width=200))
     shown = capsys.readouterr().out
     assert "norm=[bold]" in shown
     assert "no tensor of shape [batch, m] in '[red]'" in shown
