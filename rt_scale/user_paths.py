@@ -72,7 +72,7 @@ def cache_folder(name: str, remedy: str, *, may_hold: bool = False) -> Path:
     if given := path_from("XDG_CACHE_HOME"):
         return given.absolute() / name
     home = _home()
-    if home is not None and home != _temporary_name():
+    if home is not None and not _is_temporary(home):
         folder = home / ".cache" / name
         if _can_be_written(folder) or (may_hold and os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)):
             return folder
@@ -153,6 +153,13 @@ def _home() -> Path | None:
 
 def _temporary_name() -> Path:
     return Path(tempfile.gettempdir()).absolute() / f"rt-scale-{os.geteuid()}"
+
+
+def _is_temporary(home: Path) -> bool:
+    """Whether :func:`settle_home` gave this process, or the one that started it, that home."""
+    with suppress(OSError):  # no temporary directory can be written
+        return home == _temporary_name()
+    return False
 
 
 def _can_be_written(folder: Path) -> bool:
