@@ -89,7 +89,7 @@ def test_a_tilde_without_a_home_is_refused(homeless: Path) -> None:
     if not os.environ.get("HOME"):
         with pytest.raises(InputError, match="no home directory"):
             user_path("~/x")
-        with pytest.raises(InputError, match="Ray's token file.*no home directory"):
+        with pytest.raises(InputError, match=r"Ray's token file.*no home directory"):
             token_file()
 
 
