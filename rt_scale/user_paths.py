@@ -72,9 +72,9 @@ def cache_folder(name: str, remedy: str, *, may_hold: bool = False) -> Path:
     if given := path_from("XDG_CACHE_HOME"):
         return given.absolute() / name
     home = _home()
-    if home is not None and home != _temporary_name():
+    if home is not None and not _is_temporary(home):
         folder = home / ".cache" / name
-        if _can_be_written(folder) or (may_hold and folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
+        if _can_be_written(folder) or (may_hold and os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)):
             return folder
     folder = own_temporary() / name
     _say_once(
@@ -93,14 +93,14 @@ def settle_home() -> None:
     if home is not None and _can_be_written(home / ".cache"):
         return
     with suppress(InputError):  # told by what needs a place
-        if home is None or not home.is_dir():
+        if home is None or not os.path.isdir(home):
             home = own_temporary()
             os.environ["HOME"] = str(home)
         place = (path_from("XDG_CACHE_HOME") or own_temporary()).absolute()
         for variable, folder in CACHES.items():
             os.environ.setdefault(variable, str(place / folder))
         token = home / ".ray" / "auth_token"
-        if not token.exists() and not _can_be_written(token):
+        if not os.access(token, os.R_OK) and not _can_be_written(token):
             os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(place / "ray" / token.name))
 
 
@@ -155,10 +155,17 @@ def _temporary_name() -> Path:
     return Path(tempfile.gettempdir()).absolute() / f"rt-scale-{os.geteuid()}"
 
 
+def _is_temporary(home: Path) -> bool:
+    """Whether :func:`settle_home` gave this process, or the one that started it, that home."""
+    with suppress(OSError):  # no temporary directory can be written
+        return home == _temporary_name()
+    return False
+
+
 def _can_be_written(folder: Path) -> bool:
     """Whether ``folder`` can be written, or made."""
     existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    return os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK)
 
 
 @functools.cache

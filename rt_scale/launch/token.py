@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from rt_scale.spec.errors import InputError
+from rt_scale.user_paths import user_path
 
 MODE = "RAY_AUTH_MODE"
 """Ray's variable: "token" or "disabled"; what a user has set stands."""
@@ -18,7 +19,7 @@ MODE = "RAY_AUTH_MODE"
 def token_file() -> Path:
     """Where Ray looks for the token."""
     given = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return Path(given) if given else Path.home() / ".ray" / "auth_token"
+    return Path(given) if given else user_path("~/.ray/auth_token", "Ray's token file")
 
 
 def given_as_text() -> bool:

@@ -29,7 +29,7 @@ def to_file(log_dir: Path | None) -> Iterator[None]:
     log_dir.mkdir(parents=True, exist_ok=True)
     logger = logging.getLogger("ray")
     before, level, propagate = list(logger.handlers), logger.level, logger.propagate
-    with (log_dir / NAME).open("a", encoding="utf-8", buffering=1) as file:
+    with (log_dir / NAME).open("a", encoding="utf-8", errors="backslashreplace", buffering=1) as file:
         handler = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger.handlers, logger.propagate = [handler], False

@@ -11,6 +11,7 @@ import pytest
 from rt_scale import user_paths
 from rt_scale.data.fetch import fetch
 from rt_scale.data.places import default_data_dir
+from rt_scale.launch.token import token_file
 from rt_scale.spec.errors import InputError
 from rt_scale.store.bundle_format import default_cache
 from rt_scale.store.place import default_place, mirror_folder
@@ -88,6 +89,8 @@ def test_a_tilde_without_a_home_is_refused(homeless: Path) -> None:
     if not os.environ.get("HOME"):
         with pytest.raises(InputError, match="no home directory"):
             user_path("~/x")
+        with pytest.raises(InputError, match=r"Ray's token file.*no home directory"):
+            token_file()
 
 
 def test_every_place_that_can_be_named_knows_the_tilde(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,6 +215,18 @@ def test_a_place_that_somebody_else_made_is_refused(tmp_path: Path, monkeypatch:
     settle_home()  # commands that need no place go on
     assert os.environ["HOME"] == "/dev/null"
     with pytest.raises(InputError, match="XDG_CACHE_HOME"):
+        default_data_dir()
+
+
+def test_without_a_temporary_directory_a_home_still_serves(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    assert default_data_dir() == home / ".cache" / "rt-scale"
+    monkeypatch.setenv("HOME", "/dev/null")
+    settle_home()
+    with pytest.raises(InputError, match=r"no folder can be made.*XDG_CACHE_HOME"):
         default_data_dir()
 
 

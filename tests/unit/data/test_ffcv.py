@@ -46,7 +46,7 @@ def test_without_ffcv_one_is_told_how_to_get_it_and_what_works(
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
-    with pytest.raises(InputError, match=r"not installed\. 'bash cluster/bootstrap\.sh'.*resident.*without it"):
+    with pytest.raises(InputError, match=r"not installed\. .*: bash cluster/bootstrap\.sh\. .*resident.*without it"):
         FFCVLoader(make_beton(3)[0], batch_size=1, seed=0, device="cpu")
 
 

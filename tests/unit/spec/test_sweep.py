@@ -215,3 +215,14 @@ def test_the_experiment_is_known_and_decides_no_run(tmp_path: Path) -> None:
     path.write_text(text + "experiment: fig4_step\n")
     with pytest.raises(InputError, match=r"experiment: 'fig4_step' is not known; did you mean 'fig4_steps'.*tab5"):
         load_sweep(path)
+
+
+def test_set_seeds_is_how_many_a_mapping_is_a_runs_own(file: Path) -> None:
+    spec, points = load_sweep(file, ["seeds=3"])
+    assert spec.seeds == 3
+    assert sorted({point.spec.seeds.student for point in points}) == [0, 1, 2]
+    assert load_sweep(file, ["seeds=[4, 7]"])[0].seeds == [4, 7]
+    _, points = load_sweep(file, ["seeds={teacher: 5}"])
+    assert {point.spec.seeds.teacher for point in points} == {5}
+    with pytest.raises(InputError, match="seeds must be"):
+        load_sweep(file, ["seeds=0"])
