@@ -1,8 +1,8 @@
 """How long a run takes: from runs of its shape where there are any, else from its FLOPs.
 
-Where by those a run takes seconds on a CPU, what is not FLOPs counts: a run of three epochs of its shape is executed and
-timed (``launch.rehearsal``). Those take a few seconds of a plan; further shapes are counted, times what the others took
-more than was counted.
+Where by those a run takes seconds on a CPU, what is not FLOPs counts: a run of three epochs of its shape is executed
+and timed (``launch.rehearsal``). Those take a few seconds of a plan; further shapes are counted, times what the others
+took more than was counted.
 
 Every run is counted with its own probes of input and teacher and its own teacher's features, though runs with one
 teacher and the same data share them (``experiments.constants``). All of these are 0.2 to 3 % of the paper's sweeps and

@@ -112,7 +112,7 @@ class Plan:
 def make_plan(
     sweeps: Sequence[tuple[SweepSpec, Sequence[Point]]], store: Store, data_dir: Path, conditions: Conditions
 ) -> Plan:
-    """Plan the sweeps as one queue of distinct runs; nothing is written, and nothing started but short runs that are timed.
+    """Plan the sweeps as one queue of distinct runs; nothing is written, nothing started but short runs to be timed.
 
     Args:
         sweeps: with their points.
