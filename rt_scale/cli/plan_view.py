@@ -103,9 +103,10 @@ def _show_time(made: Plan, undisturbed: Simulated, concurrency: int | None) -> N
     )
     units = {"gpu": "GPU", "cpu": "CPU core"}
     slots = " and ".join(_many(amount, units[kind]) for kind, amount in made.capacity.items())
-    took = duration_text(undisturbed.makespan)
+    took = duration_text(undisturbed.makespan + (made.start or 0.0))
+    start = f", {duration_text(made.start)} of it for Ray and its processes to start" if made.start else ""
     most = f", {_many(concurrency, 'run')} at a time" if concurrency else ""
-    _say(f"Until the last run is done on {slots}{most}: {took} (simulated; start-up not counted).")
+    _say(f"Until the last run is done on {slots}{most}: {took} (simulated{start or '; start-up not counted'}).")
     if made.interrupted is not None and made.slowest is not None:
         from rt_scale.launch.plan import DRAWS
         from rt_scale.launch.queue_simulation import REPLACEMENT

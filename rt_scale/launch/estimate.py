@@ -1,5 +1,9 @@
 """How long a run takes: from runs of its shape where there are any, else from its FLOPs.
 
+Where by those a run takes seconds on a CPU, what is not FLOPs counts: a run of three epochs of its shape is executed
+and timed (``launch.rehearsal``). Those take a few seconds of a plan; further shapes are counted, times what the others
+took more than was counted.
+
 Every run is counted with its own probes of input and teacher and its own teacher's features, though runs with one
 teacher and the same data share them (``experiments.constants``). All of these are 0.2 to 3 % of the paper's sweeps and
 1 to 15 % of the small ones, and what sharing saves is 7 % at most (``sweeps/small/fig3.yaml``; five runs of 2 epochs:
@@ -12,8 +16,9 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -23,6 +28,7 @@ from rt_scale.launch.checkpoint_times import between_checkpoints, checkpoint_byt
 from rt_scale.launch.known_data import KnownData
 from rt_scale.launch.measured import Measured, shape
 from rt_scale.launch.plan_queue import Node, evaluations, training_steps
+from rt_scale.launch.rehearsal import EPOCHS, PROBINGS, Rehearsal, rehearse
 from rt_scale.launch.run_work import EFFICIENCY, RunWork, count_run
 from rt_scale.spec.run import RunSpec
 
@@ -30,6 +36,14 @@ ASSUMED = f"several are assumed to share steps and embeddings at {EFFICIENCY:.0%
 """What is said of a time that was scaled to several workers."""
 ALONE = "as runs alone: no packed one was measured"
 """What is said of the time of packed runs that is known of others alone."""
+
+
+SHORT = 60.0
+"""Seconds of a run by its FLOPs up to which a short run of its kind is timed: longer ones are mostly FLOPs."""
+MOST_COUNTED, MOST_SPENT = 2.0, 2.0
+"""Seconds that a short run may take by its FLOPs, and after how many of all of them no other is begun."""
+TIMED = "a short run of its kind timed just now (cpu)"
+"""What is said of such times."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +70,21 @@ class Estimator:
         measured: finished runs by shape.
         known: what is known of the data sets.
         teraflops: of the device that is to be used, assumed: then nothing is measured and ``measured`` not used.
+        data_dir: where prepared data sets are, for short runs that are timed; None: none is.
     """
 
-    def __init__(self, measured: Mapping[str, Sequence[Measured]], known: KnownData, teraflops: float | None) -> None:
+    def __init__(
+        self,
+        measured: Mapping[str, Sequence[Measured]],
+        known: KnownData,
+        teraflops: float | None,
+        data_dir: Path | None = None,
+    ) -> None:
         self.measured = {} if teraflops else measured
         self.known = known
         self.teraflops = teraflops
+        self.data_dir = data_dir
+        self._rehearsals = _Rehearsals()
         self._works: dict[str, RunWork] = {}
         self._sizes: dict[str, int] = {}
         self._known_rates: dict[tuple[str, bool, int], Rates | None] = {}
@@ -133,8 +156,19 @@ class Estimator:
         rates, workers = self._rates(node), node.launch.workers
         if rates is None:
             return None, "unknown: no GPU here to measure, no run of this shape in the store; give --tflops"
-        how = rates.how if workers == 1 else f"{rates.how}, shared by {workers} workers: {ASSUMED}"
-        return self._seconds(node.spec, rates, workers), how
+        counted = self._seconds(node.spec, rates, workers)
+        if workers > 1:
+            return counted, f"{rates.how}, shared by {workers} workers: {ASSUMED}"
+        data_dir = self.data_dir
+        if counted > SHORT or node.launch.gpus or data_dir is None:
+            return counted, rates.how
+        work = self._work(node.spec)
+        short = work.seconds_of(rates, EPOCHS * work.steps_per_epoch, PROBINGS)
+        key = (shape(node.spec), node.launch.cpus)
+        found = self._rehearsals.of(key, short, lambda: rehearse(node.spec, data_dir, node.launch.cpus))
+        if isinstance(found, Rehearsal):
+            return found.seconds(work.steps, work.steps_per_epoch, work.evaluations), TIMED
+        return counted * found, rates.how if found == 1 else f"{rates.how}, times {found:.2g} as short runs took"
 
     def _rates(self, node: Node) -> Rates | None:
         if self.teraflops:
@@ -169,6 +203,34 @@ class Estimator:
         info = self.known.main(spec)
         assert info is not None, "asked for before it was known"
         return info
+
+
+class _Rehearsals:
+    """Short runs that were timed, each shape once, until they took ``MOST_SPENT``."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, int], Rehearsal | None] = {}
+        self._excess: list[float] = []
+        self._spent = 0.0
+
+    def of(self, key: tuple[str, int], counted: float, rehearse: Callable[[], Rehearsal | None]) -> Rehearsal | float:
+        """The short run of its shape; where there is none, by how much others exceeded what is counted of them.
+
+        Args:
+            key: shape and threads.
+            counted: seconds of the short run by its FLOPs.
+            rehearse: executes it.
+        """
+        if key not in self._found:
+            if counted > MOST_COUNTED or self._spent > MOST_SPENT:
+                return statistics.median(self._excess) if self._excess else 1.0
+            if not self._found:
+                rehearse()  # what a process does for the first time takes longer
+            found = self._found[key] = rehearse()
+            if found is not None:
+                self._spent += found.total
+                self._excess.append(found.total / counted)
+        return self._found[key] or 1.0
 
 
 def _calibration(gpu: bool, threads: int) -> Calibration | None:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 DRAWS = 21
 """Simulations with interruptions; the middle one is told."""
 
+SHORT = 600.0
+"""Seconds of a queue up to which its start counts."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -73,6 +76,7 @@ class Plan:
         core_hours: of computing on CPU cores that is left.
         capacity: ``gpu`` and ``cpu`` -> how many there are at once.
         undisturbed: the queue on those; None where nothing is estimated.
+        start: seconds until the first runs begin, in no other number; None where that is nothing beside the queue.
         rate: interruptions an hour of a running run.
         interrupted: the queue at that rate, the middle one of ``DRAWS``; None without interruptions.
         slowest: seconds of the slowest of those.
@@ -94,6 +98,7 @@ class Plan:
     core_hours: float
     capacity: Mapping[Kind, float]
     undisturbed: Simulated | None
+    start: float | None
     rate: float
     interrupted: Simulated | None
     slowest: float | None
@@ -108,7 +113,7 @@ class Plan:
 def make_plan(
     sweeps: Sequence[tuple[SweepSpec, Sequence[Point]]], store: Store, data_dir: Path, conditions: Conditions
 ) -> Plan:
-    """Plan the sweeps as one queue of distinct runs; nothing is started or written.
+    """Plan the sweeps as one queue of distinct runs; nothing is written, nothing started but short runs to be timed.
 
     Args:
         sweeps: with their points.
@@ -132,7 +137,7 @@ def make_plan(
     if todo:
         from rt_scale.launch.planned import plan_runs, tasks_of  # imports torch
 
-        processes = plan_runs(todo, known, store, conditions)
+        processes = plan_runs(todo, known, store, conditions, data_dir)
         tasks = tasks_of(processes)
     planned = [run for runs in processes for run in runs]
     capacity = conditions.capacity_for(tasks)
@@ -154,12 +159,22 @@ def make_plan(
         core_hours=_hours(tasks, "cpu"),
         capacity=capacity,
         undisturbed=undisturbed,
+        start=_start(undisturbed, conditions),
         rate=conditions.rate,
         interrupted=interrupted,
         slowest=outcomes[-1].makespan if outcomes else None,
         costs=costs_of(conditions.prices, capacity, undisturbed, interrupted) if undisturbed else [],
         missing_data=known.missing,
     )
+
+
+def _start(queue: Simulated | None, conditions: Conditions) -> float | None:
+    """Timed on this machine, where the runs are to be and the queue is short."""
+    if queue is None or queue.makespan > SHORT or conditions.teraflops or conditions.there is not None:
+        return None
+    from rt_scale.launch.rehearsal import start_seconds  # imports torch
+
+    return start_seconds()
 
 
 def _hours(tasks: Sequence[Task], kind: Kind) -> float:

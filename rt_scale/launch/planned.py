@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -46,7 +47,9 @@ Process = list[Planned]
 """Runs that one process computes: one, or those that it trains together."""
 
 
-def plan_runs(todo: Sequence[Node], known: KnownData, store: Store, conditions: Conditions) -> list[Process]:
+def plan_runs(
+    todo: Sequence[Node], known: KnownData, store: Store, conditions: Conditions, data_dir: Path
+) -> list[Process]:
     """Share the runs out among processes, and estimate every one.
 
     Args:
@@ -54,10 +57,11 @@ def plan_runs(todo: Sequence[Node], known: KnownData, store: Store, conditions: 
         known: their data sets.
         store: whose finished runs are asked first.
         conditions: machines, and what is assumed of them.
+        data_dir: where prepared data sets are.
     """
     teraflops, most = conditions.teraflops, conditions.concurrency or len(todo)
     measured = {} if teraflops else measured_runs(store, {shape(node.spec) for node in todo})
-    estimator = Estimator(measured, known, teraflops)
+    estimator = Estimator(measured, known, teraflops, data_dir)
     free = functools.cache(free_memory)  # asked once: it changes all the time, and with it the reason that is told
 
     def size(node: Node) -> int:

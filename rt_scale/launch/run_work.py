@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -71,6 +71,10 @@ class RunWork:
     def total(self) -> Work:
         """Of the whole run."""
         return self.start + self.step * self.steps + self.evaluation * self.evaluations
+
+    def seconds_of(self, rates: Rates, steps: int, evaluations: int) -> float:
+        """Time that a run of other length takes on a device of ``rates``."""
+        return replace(self, steps=steps, evaluations=evaluations).seconds(rates)
 
     def seconds(self, rates: Rates, workers: int = 1) -> float:
         """Time that it takes ``workers`` processes, which share every batch, on a device of ``rates`` each."""

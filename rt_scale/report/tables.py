@@ -92,8 +92,8 @@ class Row:
 
 def estimate(numbers: Sequence[float], bounds: Bounds) -> Estimate:
     """Mean, standard deviation and interval of ``numbers`` (at least one), each of which lies within ``bounds``."""
-    if len(numbers) < 2:
-        return Estimate(numbers[0], None, None, None, 1)
+    if len(numbers) < 2 or not all(map(math.isfinite, numbers)):  # a seed that diverged leaves no spread
+        return Estimate(sum(numbers) / len(numbers), None, None, None, len(numbers))
     mean, spread = fmean(numbers), stdev(numbers)
     low, high = (None if math.isnan(end) else float(end) for end in interval(mean, spread, len(numbers), bounds))
     return Estimate(mean, spread, low, high, len(numbers))

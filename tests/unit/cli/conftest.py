@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
-from rt_scale.launch import calibration
+from rt_scale.launch import calibration, estimate, rehearsal
 from tests.unit.cli.planning import PRICES, SWEEP
 
 
@@ -33,6 +33,8 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     monkeypatch.setenv("RT_SCALE_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("RT_SCALE_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(calibration, "SECONDS", 0.0)
+    monkeypatch.setattr(estimate, "rehearse", lambda *given: None)
+    monkeypatch.setattr(rehearsal, "start_seconds", lambda: 5.0)
 
     def call(*arguments: object) -> str:
         ended = CliRunner().invoke(app, ["plan", *map(str, arguments)], catch_exceptions=False)

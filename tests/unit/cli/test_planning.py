@@ -13,7 +13,10 @@ import yaml
 from typer.testing import CliRunner
 
 from rt_scale.cli import app, planning
+from rt_scale.launch import estimate
 from rt_scale.launch import plan as plan_module
+from rt_scale.launch.rehearsal import Rehearsal
+from rt_scale.spec import sweep as sweep_module
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import GRID_LIMIT, load_sweep
 from rt_scale.store.store import Store
@@ -50,12 +53,21 @@ def test_measured_runs_machines_and_money(plan: Callable[..., str], file: Path, 
     assert "3 distinct runs: 1 done, 2 missing." in text
     assert "measured from 1 run (a chip)" in text
     assert "factor" not in text
-    assert "Until the last run is done on 1 CPU core: 20s" in text
+    assert "Until the last run is done on 1 CPU core: 25s (simulated, 5s of it for Ray and its" in text
     assert "1 x a machine 20.00 EUR 10.00 EUR a page, 2026-02-03" in text
     assert "with GPUs" not in text
     assert "Spot without interruptions" in text
     text = plan(file, "--price", prices, "--cpus", 2, "--rate", 2)
     assert "With 2 interruptions an hour of each run: 10s, 0 interruptions" in text
+
+
+def test_kinds_whose_short_run_was_timed(plan: Callable[..., str], file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = Rehearsal(fixed=1.0, step=1.0, turn=2.0, probing=4.0, total=9.0)
+    monkeypatch.setattr(estimate, "rehearse", lambda *given: timed)
+    text = plan(file, "--cpus", 1)
+    assert "a short run of its kind timed just now" in text
+    assert "factor" not in text
+    assert "Until the last run is done on 1 CPU core: 29s" in text  # three runs of 1 + 1 + 2 + 4 s after the start
 
 
 def test_files_are_one_queue_and_set_store_and_data_dir_reach_it(

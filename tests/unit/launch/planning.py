@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from rt_scale.launch import planned as planned_module
+from rt_scale.launch import rehearsal
 from rt_scale.launch.conditions import Conditions
 from rt_scale.launch.estimate import Estimate
 from rt_scale.launch.plan import Plan, make_plan
@@ -42,7 +43,7 @@ def every_run_takes(monkeypatch: pytest.MonkeyPatch, seconds: float | None, best
     """
 
     class Fixed:
-        def __init__(self, measured: Any, known: Any, teraflops: float | None) -> None:
+        def __init__(self, measured: Any, known: Any, teraflops: float | None, data_dir: Any) -> None:
             self.how = f"fixed {teraflops}"
 
         def estimate(self, node: Node, together: int) -> Estimate:
@@ -52,6 +53,7 @@ def every_run_takes(monkeypatch: pytest.MonkeyPatch, seconds: float | None, best
             return best_pack
 
     monkeypatch.setattr(planned_module, "Estimator", Fixed)
+    monkeypatch.setattr(rehearsal, "start_seconds", lambda: 7.0)
     monkeypatch.setattr(planned_module, "free_memory", lambda device: 10**9)
 
 

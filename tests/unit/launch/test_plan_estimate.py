@@ -13,8 +13,10 @@ from rt_scale.launch import measured as measured_module
 from rt_scale.launch.estimate import Estimator
 from rt_scale.launch.known_data import known_data
 from rt_scale.launch.measured import measured_runs, shape
+from rt_scale.launch.rehearsal import Rehearsal
 from rt_scale.launch.run_work import count_run
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 from tests.unit.launch.estimating import BASE, DIGITS, FIXED, Fixed, estimator, finish, node, spec
 
@@ -226,3 +228,65 @@ def test_a_damaged_data_set_is_refused(tmp_path: Path) -> None:
     (tmp_path / "digits" / "meta.json").write_text("{")
     with pytest.raises(InputError, match="damaged"):
         known_data([spec()], tmp_path)
+
+
+TIMED = Rehearsal(fixed=1.0, step=0.5, turn=2.0, probing=4.0, total=0.9)
+
+
+@pytest.fixture
+def rehearsed(monkeypatch: pytest.MonkeyPatch) -> list[RunSpec]:
+    """The runs that short ones are timed of, in place of executing any."""
+    asked: list[RunSpec] = []
+
+    def rehearse(run: RunSpec, data_dir: Path, threads: int) -> Rehearsal:
+        asked.append(run)
+        return TIMED
+
+    monkeypatch.setattr(module, "rehearse", rehearse)
+    monkeypatch.setattr(module, "MOST_COUNTED", 100.0)  # a FLOP a nanosecond is slow
+    return asked
+
+
+def test_a_run_of_seconds_is_known_by_a_short_one_of_its_kind(rehearsed: list[RunSpec], tmp_path: Path) -> None:
+    """Each kind once, the first one twice: what a process does for the first time takes longer."""
+    found = Estimator({}, DIGITS, None, tmp_path)
+    for epochs in (10, 20):  # of 6 steps; probed every 5 epochs, and at the start
+        run = spec(train__epochs=epochs, probe__every="5ep")
+        estimated = found.estimate(node(run))
+        assert estimated.seconds == pytest.approx(1.0 + epochs * (5 * 0.5 + 2.0) + epochs / 5 * 4.0)
+        assert estimated.how == module.TIMED
+    assert len(rehearsed) == 2
+    assert found.estimate(node(spec(projector__out_dim=64))).how == module.TIMED
+    assert len(rehearsed) == 3
+
+
+def test_when_short_runs_took_long_enough_others_are_counted_at_their_rate(
+    rehearsed: list[RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_SPENT", 0.8)
+    found = Estimator({}, DIGITS, None, tmp_path)
+    found.estimate(node(spec()))
+    other = spec(projector__out_dim=64)
+    work = count_run(other, DIGITS.infos["digits"], {})
+    short = count_run(spec(), DIGITS.infos["digits"], {}).seconds_of(FIXED, 3 * work.steps_per_epoch, 3)
+    estimated = found.estimate(node(other))
+    assert estimated.seconds == pytest.approx(work.seconds(FIXED) * TIMED.total / short)
+    assert estimated.how.startswith("fixed, times ")
+    assert len(rehearsed) == 2
+
+
+@pytest.mark.parametrize(
+    "changes", [{"SHORT": 0.0}, {"MOST_COUNTED": 0.0}], ids=["runs of minutes", "short runs that are none"]
+)
+def test_kinds_that_are_not_short_are_counted(
+    rehearsed: list[RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, float]
+) -> None:
+    for name, value in changes.items():
+        monkeypatch.setattr(module, name, value)
+    assert Estimator({}, DIGITS, None, tmp_path).estimate(node(spec())).how == "fixed"
+    assert rehearsed == []
+
+
+def test_a_kind_that_cannot_be_executed_here_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "rehearse", lambda *given: None)
+    assert Estimator({}, DIGITS, None, tmp_path).estimate(node(spec())).how == "fixed"

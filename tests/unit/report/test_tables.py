@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,11 @@ def test_an_estimate_is_the_t_interval(numbers: list[float]) -> None:
 
 def test_one_number_has_no_spread() -> None:
     assert estimate([0.25], ACCURACY) == Estimate(0.25, None, None, None, 1)
+
+
+def test_a_seed_that_diverged_is_not_hidden() -> None:
+    assert estimate([math.inf, 1.0, 2.0], (0.0, math.inf)) == Estimate(math.inf, None, None, None, 3)
+    assert math.isnan(estimate([math.nan, 1.0, 2.0], ACCURACY).mean)
 
 
 def test_two_numbers_have_a_spread_and_no_interval() -> None:
