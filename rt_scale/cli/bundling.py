@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import typer
 
 from rt_scale.cli.cleaning import size_text
 from rt_scale.cli.options import JsonOption, SetOption, StoreOption, open_console, open_store
-from rt_scale.cli.sources import look
+from rt_scale.cli.sources import look, told
 from rt_scale.spec.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def bundle(
     place = open_store(store)
     loaded = [look(file, overrides, place) for file in files]
     path = out or Path(loaded[0][0].name + SUFFIX)
-    if path.suffix != SUFFIX or path.is_dir():
+    if path.suffix != SUFFIX or os.path.isdir(path):
         raise InputError(f"--out is '{path}'; a bundle is a zip file: name one that ends in {SUFFIX}.")
     place.refresh()
     sweeps, parts = [], []
@@ -69,7 +70,8 @@ def bundle(
             )
         sweeps.append((sweep, known_points(sweep, points, place)))
         parts.append(SweepPart(sweep.name, text, [point.spec for point in sweeps[-1][1]]))
-    words = [*(file.name for file in files), "--weights", weights.value]
+    names = [sweep.name for sweep, _ in sweeps]
+    words = [*(Path(told(file, names, number)).name for number, file in enumerate(files)), "--weights", weights.value]
     words += [word for override in overrides or [] for word in ("--set", override)]
     from rt_scale.launch.progress import counting
 

@@ -68,6 +68,11 @@ def look(file: Path, overrides: list[str] | None, store: Store) -> tuple[SweepSp
     return sweep, expand(sweep), text
 
 
+def told(file: Path, sweeps: Sequence[str], number: int) -> str:
+    """How a record names the file of sweep ``number``: by its path; a pipe, which is gone, as its sweep is called."""
+    return str(file) if file.is_file() else f"{sweeps[number]}.yaml"
+
+
 def _load(bundle: Bundle, name: str) -> Loaded:
     """A sweep of the bundle; its file must give the runs that the bundle lists of it."""
     from rt_scale import __version__

@@ -62,7 +62,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. Give a .yaml file that can.") from None
     if len(data) > MOST_BYTES:
-        raise InputError(f"{path} is no YAML file of ours: it has more than {MOST_BYTES:,} bytes. Give a .yaml file.")
+        raise InputError(f"{path} has more than {MOST_BYTES:,} bytes, which no spec or sweep has. Give a .yaml file.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -144,7 +144,7 @@ _WANTED = {
     "int_type": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
-    "string_type": "text, in quotes where it looks like something else",
+    "string_type": "text (in quotes where it looks like something else)",
     **dict.fromkeys(("list_type", "tuple_type"), "a list"),
     **dict.fromkeys(("dict_type", "model_type"), "a mapping"),
 }
