@@ -112,10 +112,10 @@ def apply_overrides(document: Mapping[str, Any], overrides: Iterable[str]) -> di
     result = dict(document)
     for override in overrides:
         key, sign, text = override.partition("=")
+        if override.splitlines() != [override] and override:
+            raise InputError(f"--set {shown(override)} is of several lines; write it in one, as in --set 'a=[1, 2]'.")
         if not sign or not re.match(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", key):
             raise InputError(f"'--set {cut(override)}' is no assignment; write for example --set encoder.name=vgg11.")
-        if override.splitlines() != [override]:
-            raise InputError(f"--set {key} has a value of several lines; write it in one, as in --set 'a=[1, 2]'.")
         if key.count(".") >= DEEPEST:
             raise InputError(f"'--set {cut(override)}' names a field {key.count('.')} levels deep; none is.")
         result = set_dotted(result, key, parse_yaml(text, f"the value of '--set {cut(override)}'"))
