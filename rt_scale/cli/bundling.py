@@ -49,7 +49,7 @@ def bundle(
     from.
     """
     from rt_scale.launch.search import known_points
-    from rt_scale.spec.sweep import as_run, overrides_as_run
+    from rt_scale.spec.sweep import as_run
     from rt_scale.store.bundle import SweepPart, pack
     from rt_scale.store.bundle_format import SUFFIX, is_bundle
 
@@ -61,15 +61,10 @@ def bundle(
         raise InputError(f"--out is '{path}'; a bundle is a zip file: name one that ends in {SUFFIX}.")
     place.refresh()
     sweeps, parts = [], []
-    for file, (sweep, points, given) in zip(files, loaded, strict=True):
-        text = as_run(given, overrides or [])
-        if overrides_as_run(text) != (overrides or []):
-            raise InputError(
-                f"{file} begins with '--set' lines, as the store keeps sweep files; give the file that it was made "
-                "from, with those --set options."
-            )
+    for sweep, points, given in loaded:
         sweeps.append((sweep, known_points(sweep, points, place)))
-        parts.append(SweepPart(sweep.name, text, [point.spec for point in sweeps[-1][1]]))
+        specs = [point.spec for point in sweeps[-1][1]]
+        parts.append(SweepPart(sweep.name, as_run(given, overrides or []), specs))
     names = [sweep.name for sweep, _ in sweeps]
     words = [*(Path(told(file, names, number)).name for number, file in enumerate(files)), "--weights", weights.value]
     words += [word for override in overrides or [] for word in ("--set", override)]

@@ -32,6 +32,7 @@ __all__ = [
     "load_run",
     "load_sweep",
     "overrides_as_run",
+    "parse_kept",
     "parse_sweep",
     "refuse_large",
 ]
@@ -166,8 +167,23 @@ def parse_sweep(text: str, source: str, overrides: list[str] | None = None) -> S
             value replaces the axis and a list replaces its values.
 
     Raises:
-        InputError: where the text or an assignment is not valid; points of the grid are not looked at.
+        InputError: where the text or an assignment is not valid, or the text is a store's own (:func:`parse_kept`);
+            points of the grid are not looked at.
     """
+    if overrides_as_run(text):
+        raise InputError(
+            f"{source} begins with '--set' lines, as the store keeps sweep files; give the file that it was made from, "
+            "with those --set options."
+        )
+    return _parse(text, source, overrides)
+
+
+def parse_kept(text: str, source: str) -> SweepSpec:
+    """The sweep in a text of :func:`as_run`, with the assignments that it was run with; else as :func:`parse_sweep`."""
+    return _parse(text, source, overrides_as_run(text))
+
+
+def _parse(text: str, source: str, overrides: list[str] | None) -> SweepSpec:
     document = parse_document(text, source)
     if "base" not in document and "data" in document:
         raise InputError(f"{source} holds a single spec, no sweep; run it with: rt-scale run {source}")

@@ -17,7 +17,7 @@ from rt_scale.cli import app
 from rt_scale.cli.sweeping import load_files
 from rt_scale.spec import sweep as sweep_module
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.sweep import expand, load_sweep, overrides_as_run, parse_sweep
+from rt_scale.spec.sweep import expand, load_sweep, parse_kept
 from rt_scale.store.bundle_format import is_bundle
 from rt_scale.store.store import Store
 
@@ -77,9 +77,20 @@ WAYS = pytest.mark.parametrize("way", [lambda file: file, piped], ids=["file", "
 def test_what_was_read_is_what_is_kept(way: Callable[[Path], Path], file: Path) -> None:
     (loaded,) = load_files([way(file)], SET, {})
     assert loaded.text == "# run with --set " + "\n# run with --set ".join(SET) + "\n" + yaml.safe_dump(SWEEP)
-    again = expand(parse_sweep(loaded.text, "kept", overrides_as_run(loaded.text)))
+    again = expand(parse_kept(loaded.text, "kept"))
     assert [point.spec.hash for point in again] == [point.spec.hash for point in loaded.points]
     assert again[0].spec.train.epochs == 7
+
+
+@pytest.mark.parametrize("options", [[], [word for each in SET for word in ("--set", each)]], ids=["alone", "again"])
+@pytest.mark.parametrize("command", ["status", "sweep", "bundle", "report"])
+def test_a_stores_own_file_is_not_taken_for_what_it_was_made_from(
+    command: str, options: list[str], file: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept.yaml"
+    kept.write_text(load_files([file], SET, {})[0].text)
+    with pytest.raises(InputError, match=r"kept\.yaml begins with '--set' lines"):
+        cli(command, kept, *options)
 
 
 @WAYS
