@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from rt_scale.cli.options import (
     read_path,
     warn,
 )
-from rt_scale.cli.sources import look
+from rt_scale.cli.sources import look, told
 from rt_scale.spec.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def bundle(
     """
     from rt_scale.experiments.other_data import DataHere, compare_sweeps
     from rt_scale.launch.search import known_points
-    from rt_scale.spec.sweep import as_run, overrides_as_run
+    from rt_scale.spec.sweep import as_run
     from rt_scale.store.bundle import SweepPart, pack
     from rt_scale.store.bundle_format import SUFFIX, is_bundle
 
@@ -70,22 +71,18 @@ def bundle(
     place = open_store(store)
     loaded = [look(file, overrides, place) for file in files]
     path = out or Path(loaded[0][0].name + SUFFIX)
-    if path.suffix != SUFFIX or path.is_dir():
+    if path.suffix != SUFFIX or os.path.isdir(path):
         raise InputError(f"--out is '{path}'; a bundle is a zip file: name one that ends in {SUFFIX}.")
     place.refresh()
     sweeps, parts = [], []
-    for file, (sweep, points, given) in zip(files, loaded, strict=True):
-        text = as_run(given, overrides or [])
-        if overrides_as_run(text) != (overrides or []):
-            raise InputError(
-                f"{file} begins with '--set' lines, as the store keeps sweep files; give the file that it was made "
-                "from, with those --set options."
-            )
+    for sweep, points, given in loaded:
         sweeps.append((sweep, known_points(sweep, points, place)))
-        parts.append(SweepPart(sweep.name, text, [point.spec for point in sweeps[-1][1]]))
+        specs = [point.spec for point in sweeps[-1][1]]
+        parts.append(SweepPart(sweep.name, as_run(given, overrides or []), specs))
     known = [(sweep.name, points) for sweep, points in sweeps]
     warn(compare_sweeps(known, place, DataHere(find_data_dir(data_dir)))[1])
-    words = [*(file.name for file in files), "--weights", weights.value]
+    names = [sweep.name for sweep, _ in sweeps]
+    words = [*(Path(told(file, names, number)).name for number, file in enumerate(files)), "--weights", weights.value]
     words += [word for override in overrides or [] for word in ("--set", override)]
     from rt_scale.launch.progress import counting
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,7 +96,7 @@ def with_launch(sweep: SweepSpec, given: Mapping[str, Any]) -> SweepSpec:
 
     if not given:
         return sweep
-    if str(given.get("pack")).isdecimal():  # a number or a word, which the command line has as text
+    if re.fullmatch("[0-9]{1,10}", str(given.get("pack"))):  # a number or a word, which the command line has as text
         given = {**given, "pack": int(given["pack"])}
     section = build(LaunchSpec, {**sweep.launch.model_dump(), **given}, "the command line")
     return sweep.model_copy(update={"launch": section})

@@ -22,7 +22,7 @@ from rt_scale.cli.options import (
     read_path,
 )
 from rt_scale.cli.reporting import keep_summary, print_reports
-from rt_scale.cli.sources import open_sweeps
+from rt_scale.cli.sources import open_sweeps, told
 from rt_scale.cli.sweeping import load_files, run_loaded
 
 if TYPE_CHECKING:
@@ -164,5 +164,6 @@ def report(
     written = print_reports(sweeps, place, best, as_json, find_data_dir(data_dir))
     if summary is not None:
         assigned = [part for override in overrides or [] for part in ("--set", override)]
-        command = ["rt-scale", "report", *map(str, files), *assigned, *(["--best"] if best else [])]
+        given = [told(file, [sweep.name for sweep, _ in sweeps], number) for number, file in enumerate(files)]
+        command = ["rt-scale", "report", *given, *assigned, *(["--best"] if best else [])]
         keep_summary(written, place, command, summary)

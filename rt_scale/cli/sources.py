@@ -68,18 +68,22 @@ def look(file: Path, overrides: list[str] | None, store: Store) -> tuple[SweepSp
     return sweep, expand(sweep), text
 
 
+def told(file: Path, sweeps: Sequence[str], number: int) -> str:
+    """How a record names the file of sweep ``number``: by its path; a pipe, which is gone, as its sweep is called."""
+    return str(file) if file.is_file() else f"{sweeps[number]}.yaml"
+
+
 def _load(bundle: Bundle, name: str) -> Loaded:
     """A sweep of the bundle; its file must give the runs that the bundle lists of it."""
     from rt_scale import __version__
     from rt_scale.launch.search import known_points
     from rt_scale.spec.document import read_text
-    from rt_scale.spec.sweep import GRID_LIMIT, expand, overrides_as_run, parse_sweep, refuse_large
+    from rt_scale.spec.sweep import GRID_LIMIT, expand, parse_kept, refuse_large
 
     kept = bundle.store.sweep(name)
     runs = kept.runs()
     try:
-        text = read_text(kept.file)
-        sweep = parse_sweep(text, str(kept.file), overrides_as_run(text))
+        sweep = parse_kept(read_text(kept.file), str(kept.file))
         refuse_large(sweep, max(GRID_LIMIT, len(runs)))
         points = expand(sweep)
         names = [point.spec.name for point in known_points(sweep, points, bundle.store)]

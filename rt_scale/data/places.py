@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, shown
 from rt_scale.user_paths import cache_folder, path_from, user_path
 
 ORIGINALS = "originals"
@@ -36,7 +36,7 @@ def check_name(name: str) -> str:
     """``name`` if it can name a folder of prepared data; InputError otherwise."""
     if not _NAME.fullmatch(name) or name == ORIGINALS:
         raise InputError(
-            f"'{name}' cannot name a data set: a name has letters, digits, '-' and '_', begins with a letter "
+            f"{shown(name)} cannot name a data set: a name has letters, digits, '-' and '_', begins with a letter "
             f"or digit, has at most 64 characters and is not '{ORIGINALS}'."
         )
     return name

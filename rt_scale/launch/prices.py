@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from rt_scale.spec.document import build, read_document
 from rt_scale.spec.errors import shown
-from rt_scale.spec.part import Part
+from rt_scale.spec.part import MOST, Part
 
 
 def _day(value: Any) -> Any:
@@ -28,9 +28,9 @@ class Price(Part):
 
     name: str = Field(min_length=1)
     """Name of the machine."""
-    gpus: int = Field(ge=0)
+    gpus: int = Field(ge=0, le=MOST)
     """GPUs in it; 0: a machine for runs on CPUs."""
-    cpus: int = Field(ge=1)
+    cpus: int = Field(ge=1, le=MOST)
     """CPU cores in it."""
     on_demand: float = Field(gt=0)
     """Price an hour, never interrupted."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from rt_scale.spec.errors import nearest
+from rt_scale.spec.errors import cut, nearest
 
 PARTS = {
     "weight_norm_1": "wn",
@@ -55,10 +55,10 @@ def _from_text(text: str) -> dict[str, bool]:
     marks = text.replace(" ", "").split("/")
     expected = " / ".join(f"{mark} or -" for mark in PARTS.values())
     if len(marks) != len(PARTS):
-        raise ValueError(f"'{text}' has {len(marks)} parts; six are needed, {expected}; the paper's are {PAPER}")
+        raise ValueError(f"'{cut(text)}' has {len(marks)} parts; six are needed, {expected}; the paper's are {PAPER}")
     for place, (given, (name, mark)) in enumerate(zip(marks, PARTS.items(), strict=True), 1):
         if given not in ("-", mark):
-            raise ValueError(f"part {place} of '{text}' is '{given}'; allowed for {name}: '{mark}' or '-'")
+            raise ValueError(f"part {place} of '{cut(text)}' is '{cut(given)}'; allowed for {name}: '{mark}' or '-'")
     return dict(zip(PARTS, (mark != "-" for mark in marks), strict=True))
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rt_scale.spec.part import DataName, Part
+from rt_scale.spec.part import MOST, DataName, Part
 
 GAUSSIAN = "gaussian"
 """Name of the data set that is drawn, not prepared."""
@@ -20,7 +20,7 @@ class DataSpec(Part):
     size: int | None = Field(None, ge=4, le=512)
     """Side in pixels to which images are resized on the device (bilinear, antialiased); null: as prepared.
     Of gaussian the side that it is drawn at."""
-    samples: int | None = Field(None, ge=1)
+    samples: int | None = Field(None, ge=1, le=MOST)
     """Training images used: a class-balanced subset, nested for one data seed; null: the whole split."""
     sigma: float | None = Field(None, gt=0, json_schema_extra={"neutral": None})
     """Of gaussian alone: standard deviation of every input value; left out: 1."""

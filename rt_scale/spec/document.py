@@ -62,7 +62,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. Give a .yaml file that can.") from None
     if len(data) > MOST_BYTES:
-        raise InputError(f"{path} is no YAML file of ours: it has more than {MOST_BYTES:,} bytes. Give a .yaml file.")
+        raise InputError(f"{path} has more than {MOST_BYTES:,} bytes, which no spec or sweep has. Give a .yaml file.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -112,10 +112,10 @@ def apply_overrides(document: Mapping[str, Any], overrides: Iterable[str]) -> di
     result = dict(document)
     for override in overrides:
         key, sign, text = override.partition("=")
+        if override.splitlines() != [override] and override:
+            raise InputError(f"--set {shown(override)} is of several lines; write it in one, as in --set 'a=[1, 2]'.")
         if not sign or not re.match(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", key):
             raise InputError(f"'--set {cut(override)}' is no assignment; write for example --set encoder.name=vgg11.")
-        if override.splitlines() != [override]:
-            raise InputError(f"--set {key} has a value of several lines; write it in one, as in --set 'a=[1, 2]'.")
         if key.count(".") >= DEEPEST:
             raise InputError(f"'--set {cut(override)}' names a field {key.count('.')} levels deep; none is.")
         result = set_dotted(result, key, parse_yaml(text, f"the value of '--set {cut(override)}'"))
@@ -144,7 +144,7 @@ _WANTED = {
     "int_type": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
-    "string_type": "text, in quotes where it looks like something else",
+    "string_type": "text (in quotes where it looks like something else)",
     **dict.fromkeys(("list_type", "tuple_type"), "a list"),
     **dict.fromkeys(("dict_type", "model_type"), "a mapping"),
 }

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
+from rt_scale.spec.errors import cut
+
 _DURATION = re.compile(r"^([1-9][0-9]{0,17})(ep|it)$")
 
 
@@ -19,7 +21,7 @@ def parse_duration(value: Any) -> str:
     text = str(value).strip().lower().replace(" ", "")
     if not _DURATION.match(text):
         raise ValueError(
-            f"'{value}' is no duration; write a positive whole number and its unit, "
+            f"'{cut(str(value))}' is no duration; write a positive whole number and its unit, "
             "'5ep' for epochs or '500it' for optimiser steps"
         )
     return text

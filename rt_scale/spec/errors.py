@@ -63,7 +63,7 @@ def unknown_name(what: str, given: str, allowed: Iterable[str], hint: str = "") 
     names = sorted(allowed)
     close = nearest(given, names)
     guess = f" Did you mean '{close}'?" if close else ""
-    message = f"Unknown {what} '{cut(given)}'.{guess} Known: {', '.join(names)}."
+    message = f"Unknown {what} {shown(given)}.{guess} Known: {', '.join(names)}."
     return InputError(f"{message} {hint}".rstrip())
 
 

@@ -13,7 +13,7 @@ from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.spec.fields import check_field
 from rt_scale.spec.logged import logged_metrics
 from rt_scale.spec.metric_names import is_constant
-from rt_scale.spec.part import Part
+from rt_scale.spec.part import MOST, Part
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.space import MOST_CORNERS, MOST_RUNS, Domain, parse_domain
 
@@ -32,7 +32,7 @@ class MedianSpec(Part):
 
     grace: Duration
     """Training that every run is given."""
-    min_runs: int = Field(3, ge=1)
+    min_runs: int = Field(3, ge=1, le=MOST)
     """Other runs that must have come as far before any is ended."""
 
 

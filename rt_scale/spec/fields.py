@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from rt_scale.spec.errors import InputError, cut, unknown_name
+from rt_scale.spec.errors import InputError, shown, unknown_name
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.yaml_core import DEEPEST
 
@@ -20,7 +20,7 @@ def check_field(what: str, key: str) -> None:
         InputError: naming the nearest field.
     """
     if key.count(".") >= DEEPEST:
-        raise InputError(f"Unknown {what} '{cut(key)}', {key.count('.')} levels deep; none is.")
+        raise InputError(f"Unknown {what} {shown(key)}, {key.count('.')} levels deep; none is.")
     fields = dotted_fields(RunSpec)
     start, inside, rest = key.partition(".start_from.")
     if inside and f"{start}.start_from" in fields:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from rt_scale.spec.assembly import Assembler
 from rt_scale.spec.axes import axis_length, axis_names, expand_axis, value_label
 from rt_scale.spec.document import problem_lines, set_dotted
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, cut
 from rt_scale.spec.explore import check_explore
 from rt_scale.spec.fields import check_field
 from rt_scale.spec.run import RunSpec
@@ -170,7 +170,7 @@ def _combinations(sweep: SweepSpec) -> Iterator[dict[str, Any]]:
 def _rows(group: Group) -> list[dict[str, Any]]:
     """What the fields of a group are together, one after another: a value of one may come again, a row may not."""
     rows = list(zip(*(expand_axis(key, axis) for key, axis in group.items()), strict=True))
-    twice = sorted(text for text, times in Counter(", ".join(map(repr, row)) for row in rows).items() if times > 1)
+    twice = sorted(cut(text) for text, times in Counter(", ".join(map(repr, row)) for row in rows).items() if times > 1)
     if twice:
         raise InputError(f"The axis {' with '.join(group)} has {'; '.join(twice)} more than once; list each once.")
     return [dict(zip(group, row, strict=True)) for row in rows]

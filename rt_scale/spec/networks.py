@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from rt_scale.spec.bottleneck import PAPER, BottleneckParts, part_flags
 from rt_scale.spec.encoders import parse_encoder
-from rt_scale.spec.part import Part
+from rt_scale.spec.part import MOST, Part
 from rt_scale.spec.start import StartFrom
 from rt_scale.spec.teacher import Momentum, Temperature
 
@@ -44,7 +44,7 @@ class EncoderSpec(Part):
 class ProjectorSpec(Part):
     """The MLP with the l2-bottleneck on top of the encoder (paper, appendix E.1)."""
 
-    hidden: tuple[int, ...] = Field((2048, 2048), strict=False)
+    hidden: tuple[Annotated[int, Field(ge=1, le=MOST)], ...] = Field((2048, 2048), strict=False)
     """Widths of the hidden layers, each >= 1; may be empty."""
     bottleneck: int = Field(256, ge=1, le=65536)
     """Width k of the l2-bottleneck; 1 to 65,536."""
@@ -63,9 +63,6 @@ class ProjectorSpec(Part):
 
     @model_validator(mode="after")
     def _widths(self) -> ProjectorSpec:
-        bad = [width for width in self.hidden if width < 1]
-        if bad:
-            raise ValueError(f"hidden widths must be at least 1, not {bad}")
         if self.batch_norm and not self.hidden:
             raise ValueError("batch_norm acts in hidden layers, and hidden is empty: leave one out")
         flags = part_flags(self.parts)

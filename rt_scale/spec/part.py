@@ -20,6 +20,8 @@ from pydantic import (
 
 from rt_scale.spec.errors import shown
 
+MOST = 10**9
+"""What is counted is at most so many: sizes of tensors overflow somewhere beyond."""
 LONGEST_NAME = 100
 """Characters of a name, at most: folders and files are called by it, with more around it."""
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"

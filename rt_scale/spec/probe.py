@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from rt_scale.spec.duration import Duration
-from rt_scale.spec.part import DataName, Part
+from rt_scale.spec.part import MOST, DataName, Part
 
 
 class ProbeSpec(Part):
@@ -17,13 +17,13 @@ class ProbeSpec(Part):
     """How often the student is probed; null: at the end alone. It is always probed at start and end."""
     linear: bool = True
     """Whether a linear classifier is trained on the embeddings."""
-    knn: int = Field(20, ge=0)
+    knn: int = Field(20, ge=0, le=MOST)
     """Neighbours of the k-nearest-neighbour classifier; 0 leaves it out."""
     standardized: bool = True
     """Whether all of them are repeated on embeddings standardised per dimension."""
-    epochs: int = Field(10, ge=1)
+    epochs: int = Field(10, ge=1, le=MOST)
     """Epochs of the linear classifier."""
-    batch_size: int = Field(256, ge=1)
+    batch_size: int = Field(256, ge=1, le=MOST)
     """Embeddings a step of the linear classifier."""
     lr: float = Field(1e-3, gt=0)
     """Learning rate of the linear classifier's AdamW."""

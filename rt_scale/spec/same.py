@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rt_scale.spec.errors import InputError, shown
+from rt_scale.spec.errors import InputError, cut, shown
 from rt_scale.spec.run import SeedSpec
 
 ROLES = ("teacher", "student")
@@ -43,7 +43,7 @@ def _written_out(origin: Mapping[str, Any], run: Any, path: str, seed: int | Non
     if not isinstance(run, Mapping) or len(run) > 1 or not isinstance(run["same_but"], Mapping):
         raise InputError(
             f"{path} must be 'same', {{same_but: {{field: value}}}} with nothing beside it, or a whole run; "
-            f"given: {run if isinstance(run, str) else shown(run)}."
+            f"given: {cut(run) if isinstance(run, str) else shown(run)}."
         )
     return resolve_same(merged(origin, run["same_but"]), seed)
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from rt_scale.spec.errors import nearest
+from rt_scale.spec.errors import cut, nearest
 
 SHAPES: dict[str, Callable[[float, float, float], float]] = {
     "linear": lambda a, b, u: (1 - u) * a + u * b,
@@ -137,16 +137,16 @@ class _Parser:
 
     def fail(self, place: int, problem: str) -> ValueError:
         forms = ", ".join(FORMS.values())
-        marked = f"{self.text[:place]}>>{self.text[place:]}"
+        marked = f"{self.text[max(0, place - 50) : place]}>>{self.text[place : place + 50]}"
         return ValueError(
-            f"schedule '{self.text}', character {place + 1} ('{marked}'): {problem}; known: {forms}, each with a "
+            f"schedule '{cut(self.text)}', character {place + 1} ('{marked}'): {problem}; known: {forms}, each with a "
             "length such as 10ep, 500it or 20% where another follows after '+'"
         )
 
     def take(self, kind: str, wanted: str) -> str:
         found, text, place = self.tokens[self.place]
         if found != kind or (kind == "mark" and text not in wanted):
-            raise self.fail(place, f"expected {wanted}, found {repr(text) if text else 'the end'}")
+            raise self.fail(place, f"expected {wanted}, found {repr(cut(text)) if text else 'the end'}")
         self.place += 1
         return text
 
@@ -168,7 +168,7 @@ class _Parser:
         self.take("name", "the name of a schedule")
         if name not in FORMS:
             close = nearest(name, FORMS)
-            raise self.fail(place, f"unknown schedule '{name}'" + (f", did you mean '{close}'?" if close else ""))
+            raise self.fail(place, f"unknown schedule '{cut(name)}'" + (f", did you mean '{close}'?" if close else ""))
         self.take("mark", "(")
         numbers, lengths = [], []
         while True:

@@ -14,7 +14,7 @@ from rt_scale.spec.document import apply_overrides, build, parse_document, read_
 from rt_scale.spec.errors import InputError, shown
 from rt_scale.spec.explore import ExploreSpec, check_grid
 from rt_scale.spec.grid import GRID_LIMIT, Point, expand, grid_size, refuse_large
-from rt_scale.spec.part import Name, Part, whole
+from rt_scale.spec.part import MOST, Name, Part, whole
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.same import resolve_same
 from rt_scale.spec.space import MOST_RUNS
@@ -32,6 +32,7 @@ __all__ = [
     "load_run",
     "load_sweep",
     "overrides_as_run",
+    "parse_kept",
     "parse_sweep",
     "refuse_large",
 ]
@@ -43,29 +44,25 @@ Experiment = Literal[
 """Experiments of the paper by name: what a report sets beside the paper's numbers, and which claims it judges."""
 
 
-MOST_SEEDS = 10**9
-"""Seeds that can be asked for by their number."""
-
-
 class LaunchSpec(Part):
     """Where runs are executed; never part of a spec or its hash."""
 
-    cpus: int = Field(1, ge=1)
+    cpus: int = Field(1, ge=1, le=MOST)
     """CPU cores a worker, which are also the threads it computes with."""
-    gpus: float = Field(0.0, ge=0)
+    gpus: float = Field(0.0, ge=0, le=MOST)
     """GPUs a worker; a fraction shares one GPU between runs of one worker."""
     accelerator: str | None = None
     """Type of those GPUs by Ray's name for it, e.g. H100; None: any."""
-    workers: int = Field(1, ge=1)
+    workers: int = Field(1, ge=1, le=MOST)
     """Processes that distil one run together through Ray Train, each a share of every batch of train.batch_size."""
-    retries: int = Field(3, ge=0)
+    retries: int = Field(3, ge=0, le=MOST)
     """How often a run whose process died without a new checkpoint is started again within a sweep."""
     loader: Literal["auto", "resident", "ffcv", "map"] = "auto"
     """What reads training images: resident (in memory), ffcv (streamed), map (from the file as needed), or auto."""
     compile: Literal["auto"] | bool = "auto"
     """Whether torch compiles the student's pass, which takes half a minute a shape and process; auto: on GPUs, in long
     runs where a trial finds it faster. For 1 worker."""
-    pack: Literal["auto"] | Annotated[int, Field(ge=1)] = 1
+    pack: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST)] = 1
     """Runs of one shape that train as one batched network in one process, at most; auto: as many as a measurement at
     the start finds to be fastest for each, which may be 1. For 1 worker."""
 
@@ -80,7 +77,7 @@ class LaunchSpec(Part):
     @classmethod
     def _auto_or_number(cls, value: Any) -> Any:
         value = whole(value)
-        if value == "auto" or (type(value) is int and value >= 1):
+        if value == "auto" or (type(value) is int and 1 <= value <= MOST):
             return value
         raise ValueError(f"{shown(value)} was given; allowed: auto, or a number of runs from 1 on")
 
@@ -96,7 +93,7 @@ class LaunchSpec(Part):
 
 
 class SweepSpec(Part):
-    """A sweep file: a base spec, the axes that vary, and where to run."""
+    """A sweep file: a base spec, the axes that vary, and where to run. It is YAML 1.2, with merge keys (<<: *base)."""
 
     name: Name
     """Name of the sweep and of its folder in the store."""
@@ -121,11 +118,11 @@ class SweepSpec(Part):
     def _some_seeds(cls, given: Any) -> Any:
         seeds = [whole(seed) for seed in given] if isinstance(given, list) else whole(given)
         listed = seeds if isinstance(seeds, list) else [seeds]
-        least, most = (0, math.inf) if isinstance(seeds, list) else (1, MOST_SEEDS)
+        least, most = (0, math.inf) if isinstance(seeds, list) else (1, MOST)
         different = all(type(seed) is int and least <= seed <= most for seed in listed) and len(set(listed))
         if not different or different < len(listed):
             raise ValueError(
-                f"seeds must be a number of at least 1 and at most {MOST_SEEDS:,}, or a list of different whole "
+                f"seeds must be a number of at least 1 and at most {MOST:,}, or a list of different whole "
                 f"numbers >= 0, but {shown(given)} was given"
             )
         return seeds
@@ -170,8 +167,23 @@ def parse_sweep(text: str, source: str, overrides: list[str] | None = None) -> S
             value replaces the axis and a list replaces its values; ``seeds=2`` is the sweep's own.
 
     Raises:
-        InputError: where the text or an assignment is not valid; points of the grid are not looked at.
+        InputError: where the text or an assignment is not valid, or the text is a store's own (:func:`parse_kept`);
+            points of the grid are not looked at.
     """
+    if overrides_as_run(text):
+        raise InputError(
+            f"{source} begins with '--set' lines, as the store keeps sweep files; give the file that it was made from, "
+            "with those --set options."
+        )
+    return _parse(text, source, overrides)
+
+
+def parse_kept(text: str, source: str) -> SweepSpec:
+    """The sweep in a text of :func:`as_run`, with the assignments that it was run with; else as :func:`parse_sweep`."""
+    return _parse(text, source, overrides_as_run(text))
+
+
+def _parse(text: str, source: str, overrides: list[str] | None) -> SweepSpec:
     document = parse_document(text, source)
     if "base" not in document and "data" in document:
         raise InputError(f"{source} holds a single spec, no sweep; run it with: rt-scale run {source}")

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from rt_scale.spec.duration import Duration
-from rt_scale.spec.part import Part
+from rt_scale.spec.part import MOST, Part
 from rt_scale.spec.schedule import Scheduled
 from rt_scale.spec.schedule import parse as parse_schedule
 
@@ -47,9 +47,9 @@ class OptimizerSpec(Part):
 class TrainSpec(Part):
     """The length of training and its steps."""
 
-    epochs: int = Field(100, ge=1)
+    epochs: int = Field(100, ge=1, le=MOST)
     """Passes over the training images; >= 1."""
-    batch_size: int = Field(256, ge=1)
+    batch_size: int = Field(256, ge=1, le=MOST)
     """Images a step; the last step of an epoch takes what is left."""
     optimizer: OptimizerSpec = OptimizerSpec()
     """The optimiser."""

@@ -7,6 +7,8 @@ from typing import Any, NoReturn
 
 import yaml
 
+from rt_scale.spec.errors import shown
+
 DEEPEST = 100
 """Levels of lists and mappings within each other, at most."""
 MOST_VALUES = 1_000_000
@@ -82,7 +84,7 @@ class CoreLoader(yaml.SafeLoader):
 
     def construct_undefined(self, node: yaml.Node) -> NoReturn:
         """Refuse a tag of another schema, which could stand for any object."""
-        _refuse(f"the tag '{node.tag.replace(_CORE, '!!')}' is not known here; leave it out", node)
+        _refuse(f"the tag {shown(node.tag.replace(_CORE, '!!'))} is not known here; leave it out", node)
 
 
 def _deep() -> str:
@@ -93,11 +95,13 @@ def _check_keys(node: yaml.MappingNode) -> None:
     lines: dict[str, int] = {}
     for key, _ in node.value:
         if key.tag not in (f"{_CORE}str", f"{_CORE}merge"):
-            what = f"'{key.value}'" if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
+            what = shown(key.value) if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
             filled = "; a template such as {{ x }} must be filled in before" if what == "a mapping" else ""
             _refuse(f"{what} is a key, and keys are text, in quotes where they look like something else{filled}", key)
         if key.value in lines:
-            _refuse(f"the key '{key.value}' is there twice, first in line {lines[key.value]}; keep one of them", key)
+            _refuse(
+                f"the key {shown(key.value)} is there twice, first in line {lines[key.value]}; keep one of them", key
+            )
         lines[key.value] = key.start_mark.line + 1
 
 
@@ -108,7 +112,7 @@ def _scalar(kind: str) -> Any:
     def construct(loader: CoreLoader, node: yaml.ScalarNode) -> Any:
         text = loader.construct_scalar(node)
         if not pattern.fullmatch(text):
-            _refuse(f"'{text}' is tagged {kind}, and is none", node)
+            _refuse(f"{shown(text)} is tagged {kind}, and is none", node)
         return {"null": lambda _: None, "bool": _boolean, "int": _integer, "float": _real}[kind](node)
 
     return construct

@@ -100,7 +100,7 @@ def is_whole(name: str) -> bool:
 
 def is_bundle(path: Path) -> bool:
     """Whether the file is meant to be a bundle, sound or not: no sweep file is named or begins so."""
-    if path.suffix == SUFFIX or not path.is_file():  # what is read of a pipe is gone
+    if path.suffix == SUFFIX or not os.path.isfile(path):  # what is read of a pipe is gone
         return path.suffix == SUFFIX
     try:
         with open(path, "rb") as file:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from rt_scale.spec.document import read_text
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import expand, overrides_as_run, parse_sweep
+from rt_scale.spec.sweep import expand, parse_kept
 from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, temporary_name
 from rt_scale.store.checkpoints import DAMAGED
 from rt_scale.store.constants import Constant
@@ -178,8 +178,7 @@ def _planned(sweep: SweepDir) -> Iterator[RunSpec]:
     if not sweep.file.exists():
         return
     try:
-        text = read_text(sweep.file)
-        points = expand(parse_sweep(text, str(sweep.file), overrides_as_run(text)))
+        points = expand(parse_kept(read_text(sweep.file), str(sweep.file)))
     except InputError as error:
         raise InputError(
             f"Sweep '{sweep.name}' has runs that were never begun, and what they start from cannot be told: {error} "

@@ -85,6 +85,7 @@ START = {"run": {"same_but": {"train": {"epochs": 40}}}, "take": "student"}
         (1e-10, "1e-10"),
         (0.123456789, "0.123456789"),
         ("cosine(0.996, 1)", "cosine(0.996,1)"),
+        ("cosine(0.996,\n\t1)", "cosine(0.996,1)"),
         ("-/lb/fn/wn/l/-", "-/lb/fn/wn/l/-"),
         ([], "none"),
         (["cifar10", "stl10"], "cifar10+stl10"),

@@ -23,7 +23,7 @@ SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convne
         ({"student": {"alpha": float("nan")}}, ["student.alpha", "finite"]),
         ({"projector": {"out_dim": 0}}, ["projector.out_dim", "greater than or equal to 1", "0"]),
         ({"projector": {"out_dim": 65537}}, ["projector.out_dim", "65536"]),
-        ({"projector": {"hidden": [0]}}, ["projector", "hidden widths", "[0]"]),
+        ({"projector": {"hidden": [0]}}, ["projector.hidden.0", "greater than or equal to 1", "0"]),
         ({"encoder": {"name": "resnet81"}}, ["encoder", "'resnet81'", "Did you mean 'resnet18'?"]),
         ({"encoder": {"name": "vgg11", "norm": "bach"}}, ["encoder.norm", "did you mean 'batch'?"]),
         ({"encoder": {"name": "vgg11", "width": 0}}, ["encoder.width", "greater than 0"]),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rt_scale.spec.document import apply_overrides, parse_yaml, read_document, set_dotted
+from rt_scale.spec.document import MOST_BYTES, apply_overrides, parse_yaml, read_document, read_text, set_dotted
 from rt_scale.spec.errors import InputError, nearest, unknown_name
 
 
@@ -36,7 +36,10 @@ def test_documents_must_be_mappings_in_readable_text(tmp_path: Path) -> None:
     cases = {
         "list.yaml": (b"- 1", "a list"),
         "empty.yaml": (b"", "nothing"),
-        "image.yaml": (b"\xff\xd8\xff", "UTF-8"),
+        "image.yaml": (b"\xff\xd8\xff", "not UTF-8 text"),
+        "notepad.yaml": ("a: 1".encode("utf-16"), "it is UTF-16; save it as UTF-8"),
+        "binary.yaml": (b"a: \x00", "not YAML"),
+        "large.yaml": (b"#" * (MOST_BYTES + 1), "more than 16,777,216 bytes"),
     }
     for name, (content, words) in cases.items():
         (tmp_path / name).write_bytes(content)
@@ -56,11 +59,22 @@ def test_dotted_fields_are_set_in_a_copy() -> None:
     assert apply_overrides(before, ["a.b=[1, 2]", "c=null"]) == {"a": {"b": [1, 2]}, "c": None}
 
 
-@pytest.mark.parametrize("override", ["a", "=1", "a..b=1", "a b=1", "a=[1"])
+@pytest.mark.parametrize(
+    "override",
+    ["a", "=1", "a..b=1", "a b=1", "a=[1", "a=1\n", "a=[1,\n2]", "a=1\u2028", "a\n=1", "a={{ x }}", "a=" + "9" * 5000,
+     ".".join("a" * 1500) + "=1", "a=&b [*b]", "a=\udcff"],
+)  # fmt: skip
 def test_bad_overrides_are_refused(override: str) -> None:
     with pytest.raises(InputError) as caught:
         apply_overrides({}, [override])
-    assert override in str(caught.value) or override.partition("=")[0] in str(caught.value)
+    assert override.partition("=")[0][:50].strip() in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_text_is_what_an_editor_shows(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfa: 1\r\nb: caf\xc3\xa9\rc: 3\n")
+    assert read_text(tmp_path / "a.yaml") == "a: 1\nb: caf\u00e9\nc: 3\n"
 
 
 def test_unknown_names_get_the_nearest_one() -> None:

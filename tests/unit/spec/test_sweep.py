@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from rt_scale.spec.document import build
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import MOST_RUNS, SweepSpec, as_run, expand, load_run, load_sweep, overrides_as_run
 
@@ -217,6 +218,7 @@ def test_the_experiment_is_known_and_decides_no_run(tmp_path: Path) -> None:
         load_sweep(path)
 
 
+<<<<<<< HEAD
 def test_set_seeds_is_how_many_a_mapping_is_a_runs_own(file: Path) -> None:
     spec, points = load_sweep(file, ["seeds=3"])
     assert spec.seeds == 3
@@ -226,3 +228,59 @@ def test_set_seeds_is_how_many_a_mapping_is_a_runs_own(file: Path) -> None:
     assert {point.spec.seeds.teacher for point in points} == {5}
     with pytest.raises(InputError, match="seeds must be"):
         load_sweep(file, ["seeds=0"])
+=======
+@pytest.mark.parametrize(
+    "name",
+    ["", "n" * 101, "a/b", "../a", ".a", "-a", "a b", "a\x07b", "a\n", "\u00e4", "a:b", 7, 1e3, None, True, ["a"]],
+)
+def test_a_sweep_is_called_what_a_folder_can_be(name: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        build(SweepSpec, {"name": name, "base": BASE}, "s.yaml")
+    assert "name: " in str(caught.value)
+    assert ("100 characters" in str(caught.value)) is isinstance(name, str)
+    assert "\n" not in str(caught.value)
+    assert SweepSpec.model_validate({"name": "n" * 100, "base": BASE}).name == "n" * 100
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("axes: [1]", "axes: a mapping is expected, but [1] was given"),
+        ("axes: 5", "axes: a mapping is expected"),
+        ("axes: {student.epsilon: 5}", "a list is expected"),
+        ("zip: 5", "zip: a list is expected, but 5 was given"),
+        ("zip: {student.alpha: [1]}", "zip: a list is expected"),
+        ("zip: [5]", "zip.0: a mapping is expected"),
+        ("explore: [1]", "explore: a mapping is expected"),
+        ("explore: {space: 5}", "explore.space: a mapping is expected"),
+        ("base: [1]", "base: a mapping is expected"),
+        ("base: null", "base: a mapping is expected, but null was given"),
+    ],
+)
+def test_a_section_of_another_kind_is_refused_with_set_and_without(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "s.yaml"
+    base = "" if text.startswith("base") else "base: {data: {name: digits}, encoder: {name: vgg11}}\n"
+    path.write_text(f"name: s\n{base}{text}\n")
+    for overrides in ([], ["student.alpha=1"]):
+        with pytest.raises(InputError) as caught:
+            load_sweep(path, overrides)
+        assert words in str(caught.value)
+
+
+def test_a_base_may_be_shared_by_merge_keys(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "name: s\nbase:\n  data: &data {name: digits, size: 32}\n  encoder: {name: convnet_32_2}\n"
+        "  teacher: {start_from: {run: {same_but: {data: {<<: *data, size: 16}}}}}\n"
+    )
+    start = {"start_from": {"run": {"same_but": {"data": {"name": "digits", "size": 16}}}}}
+    same = expand(sweep(base={**BASE, "data": {"name": "digits", "size": 32}, "teacher": start}))
+    assert [point.spec.hash for point in load_sweep(path)[1]] == [point.spec.hash for point in same]
+
+
+@pytest.mark.parametrize("levels", [40, 1500])
+def test_fields_that_are_too_deep_are_refused(levels: int) -> None:
+    key = "teacher.start_from.run." * levels + "probe.knn"
+    with pytest.raises(InputError, match=f"{3 * levels + 1} levels deep"):
+        expand(sweep(axes={key: [1]}))
+>>>>>>> h/yaml

@@ -91,6 +91,14 @@ def test_a_field_takes_values_of_its_own_type_alone(model: type[BaseModel], name
     assert [value for value in wrong if not is_refused(model, name, value)] == []
 
 
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [case.values[:2] for case in CASES if int in case.values[2] and "seed" not in str(case.id).lower()],
+)
+def test_what_is_counted_has_a_limit(model: type[BaseModel], name: str) -> None:
+    assert is_refused(model, name, 2**63)
+
+
 SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_32_2"}}
 
 
@@ -109,7 +117,7 @@ SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convne
         ("projector: {hidden: 8}", ["projector.hidden", "a list is expected, but 8 was given"]),
         ("train: {optimizer: {lr: true}}", ["train.optimizer.lr", "True"]),
         ("train: {optimizer: adam}", ["train.optimizer", "a mapping is expected, but 'adam' was given"]),
-        ("data: {name: 7}", ["data.name", "text, in quotes", "but 7 was given"]),
+        ("data: {name: 7}", ["data.name", "text (in quotes", "but 7 was given"]),
         ("projector: {parts: {weight_norm_1: 1}}", ["projector.parts", "true or false"]),
         ("data: {name: gaussian, size: 8, samples: 9, channels: true}", ["data.channels", "true was given"]),
     ],
