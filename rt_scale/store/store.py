@@ -13,6 +13,7 @@ from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, tem
 from rt_scale.store.constants import FOLDER as CONSTANTS
 from rt_scale.store.constants import Constant
 from rt_scale.store.lease import FOLDER as LEASES
+from rt_scale.store.lease import file_system_time
 from rt_scale.store.place import is_address
 from rt_scale.store.remote import FILE, RUNS, RemoteStore
 from rt_scale.store.run_dir import RESULT, SPEC, RunDir, Spec, Status
@@ -170,6 +171,10 @@ class Store:
         """
         if self.remote is not None:
             self.remote.refresh(curves, younger)
+
+    def now(self) -> float:
+        """Seconds since 1970 by the clock that dates what is kept here: a server's may differ from ours."""
+        return file_system_time(self.root) if self.remote is None else self.remote.bucket.now()
 
     def names(self) -> list[str]:
         """Names of the folders of runs, sorted; a folder may hold no run yet."""
