@@ -17,7 +17,9 @@ from rt_scale.cli.options import (
     find_data_dir,
     open_console,
     read_path,
+    send,
     warn,
+    writable,
 )
 from rt_scale.cli.sources import open_sweeps
 from rt_scale.spec.errors import InputError
@@ -58,10 +60,12 @@ def export(
     sweeps = [(sweep.name, known_points(sweep, points, place)) for sweep, points in loaded]
     here = DataHere(find_data_dir(data_dir))
     warn(compare_sweeps(sweeps, place, here)[1])
+    if out is None:
+        place = writable(place, [place.sweep(sweeps[0][0]).export])
     folder = place.sweep(sweeps[0][0])
     written = export_tables(sweeps, place, out or folder.export, to.value, here)
     if out is None:
-        folder.send(folder.export)
+        send(folder, folder.export)
     if as_json:
         print(json.dumps({name: {"path": str(table.path), "rows": table.rows} for name, table in written.items()}))
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from rt_scale.cli.options import (
     print_table,
     read_path,
     warn,
+    writable,
 )
 from rt_scale.cli.sources import open_sweeps
 from rt_scale.plain_text import say
@@ -94,8 +96,14 @@ def board(
         warn(compare_sweeps(known, place, here)[1])
     else:
         warn(compare(place, place.names(), here, "of the store")[1])
-    figures = ReportFigures(loaded, place, say, here)
-    open_board(loaded, place, every_run=runs, host=host, port=port, say=say, figures=figures)
+    made = [place.sweep(sweep.name) for sweep, _ in loaded]
+    kept = writable(place, [folder for each in made for folder in (each.board, each.report)])
+    figures = ReportFigures(loaded, kept, say, here)
+    try:
+        open_board(loaded, kept, every_run=runs, host=host, port=port, say=say, figures=figures)
+    finally:
+        if kept.derived is not None:
+            shutil.rmtree(kept.derived, ignore_errors=True)
 
 
 @app.command()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ from rt_scale.spec.errors import InputError
 if TYPE_CHECKING:
     from rt_scale.console import PlainConsole
     from rt_scale.spec.sweep import SweepSpec
-    from rt_scale.store.store import Store
+    from rt_scale.store.store import Store, SweepDir
 PIPE_WIDTH = 240
 
 
@@ -80,6 +81,34 @@ def warn(text: str) -> None:
     """Say on the standard error what a reader of the output must know, where there is something."""
     if text:
         print(f"rt-scale: warning: {text}", file=sys.stderr, flush=True)
+
+
+def writable(store: Store, folders: Sequence[Path], out: Path | None = None) -> Store:
+    """The store, of which what is made of its runs is written elsewhere where that is asked for or cannot be helped.
+
+    Args:
+        store: where the runs are.
+        folders: that are to be written there.
+        out: where reports, exports and views are to be written; None: beside the runs, or, where these may only be
+            read, in a new temporary folder, which is said on the standard error.
+    """
+    from rt_scale.store.atomic import can_write
+
+    if out is not None:
+        return store.deriving(out)
+    if all(map(can_write, folders)):
+        return store
+    folder = Path(tempfile.mkdtemp(prefix="rt-scale-"))
+    warn(f"'{store.place}' may only be read here: what is made of its runs is written to '{folder}'.")
+    return store.deriving(folder)
+
+
+def send(sweep: SweepDir, folder: Path) -> None:
+    """Send a folder of the sweep's to where the store is kept; where that may only be read, it stays here."""
+    try:
+        sweep.send(folder)
+    except InputError as error:
+        warn(f"{error} So '{folder}' is kept on this machine alone.")
 
 
 def find_data_dir(given: Path | None) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rt_scale.cli.options import open_console, warn
+from rt_scale.cli.options import open_console, send, warn
 from rt_scale.plain_text import say
 from rt_scale.spec.errors import InputError
 
@@ -76,7 +76,8 @@ def print_report(
 
     written, finished, total = make_report(spec, points, store, best, DataHere(data_dir), others)
     warn(written.contents.other_data)
-    _show(written, finished, total, store.sweep(spec.name).board, as_json)
+    board = store.sweep(spec.name).board
+    _show(written, finished, total, board if store.derived is None or board.is_dir() else None, as_json)
     return written
 
 
@@ -109,7 +110,7 @@ def make_report(
         others=[each.name for each, _ in others],
         other_data=compare_sweeps([(each.name, members) for each, members in together], store, here)[1],
     )  # fmt: skip
-    store.sweep(spec.name).send(store.sweep(spec.name).report)
+    send(store.sweep(spec.name), store.sweep(spec.name).report)
     return written, len(finished), len(points)
 
 
@@ -136,7 +137,7 @@ def _standing(points: Sequence[Point], specs: Sequence[SweepSpec], store: Store)
     return list(zip(points, status_of_sweep(points, store, ended_early(specs, store)), strict=True))
 
 
-def _show(written: SweepReport, finished: int, total: int, board: Any, as_json: bool) -> None:
+def _show(written: SweepReport, finished: int, total: int, board: Path | None, as_json: bool) -> None:
     from rich.text import Text
 
     from rt_scale.report.tables import to_rich
@@ -157,7 +158,8 @@ def _show(written: SweepReport, finished: int, total: int, board: Any, as_json: 
     console.print(f"{finished} of {total} runs finished. Written:")
     for path in written.files:
         console.print(f"  {path}")
-    console.print(f"TensorBoard: {board}")
+    if board is not None:
+        console.print(f"TensorBoard: {board}")
 
 
 def keep_summary(written: Sequence[SweepReport], store: Store, command: Sequence[str], folder: Path) -> None:

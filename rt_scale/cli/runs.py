@@ -20,6 +20,7 @@ from rt_scale.cli.options import (
     open_console,
     open_store,
     read_path,
+    writable,
 )
 from rt_scale.cli.reporting import keep_summary, print_reports
 from rt_scale.cli.sources import open_sweeps, told
@@ -152,6 +153,9 @@ def report(
     store: StoreOption = None,
     data_dir: DataOption = None,
     best: BestOption = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to, a folder a sweep (beside the sweep, in the store).")
+    ] = None,
     summary: Annotated[
         Path | None,
         typer.Option(parser=read_path, help="Also keep what is said, without run directories, in this folder."),
@@ -161,6 +165,7 @@ def report(
     """Tables, figures and verdicts of sweeps' finished runs, beside the paper's where they repeat an experiment."""
     place, sweeps = open_sweeps(files, overrides, store)
     place.refresh()
+    place = writable(place, [place.sweep(sweep.name).report for sweep, _ in sweeps], out)
     written = print_reports(sweeps, place, best, as_json, find_data_dir(data_dir))
     if summary is not None:
         assigned = [part for override in overrides or [] for part in ("--set", override)]

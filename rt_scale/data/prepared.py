@@ -98,7 +98,7 @@ def load_verified(name: str, data_dir: Path) -> Prepared | None:
 
 
 def contents_sha256(name: str, data_dir: Path) -> str | None:
-    """``Prepared.sha256`` of the set ``name``, from its record alone; None where none such is there, or it is damaged."""
+    """``Prepared.sha256`` of the set ``name``, by its record; None where none is there, or it is damaged."""
     try:
         return _combined(parse_meta((data_dir / check_name(name) / META).read_text(encoding="utf-8")))
     except (OSError, ValueError):

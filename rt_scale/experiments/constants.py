@@ -133,7 +133,7 @@ class SharedConstants(Constants):
             if found is not None:
                 return found, None
             try:
-                lease = constant.claim()
+                lease = constant.claim(lambda attempt: self._heed())
             except Held:
                 if time.monotonic() > until:
                     observer.warned(f"{constant.name} was waited for for {PATIENCE:g} s ({constant.owner} computes "
@@ -151,10 +151,13 @@ class SharedConstants(Constants):
             return self._read(constant, kind, lambda text: None), lease
         return None, None
 
-    def _pause(self) -> None:
+    def _heed(self) -> None:
         # Of several ranks the others wait for this one, and none of them would learn that it stops.
         if self.context.group.world == 1 and self.context.stop():
             raise Stopped
+
+    def _pause(self) -> None:
+        self._heed()
         time.sleep(PAUSE)
 
     def _read(self, constant: Constant, kind: _Kind[T], warn: Callable[[str], None]) -> T | None:

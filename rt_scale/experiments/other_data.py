@@ -117,7 +117,9 @@ class DataHere:
             return None
 
     def affected(self, store: Store, names: Iterable[str]) -> dict[str, Affected]:
-        """Those of the runs that are on other data than is here, by name; of a store that is there, no object is asked.
+        """Those of the runs that are on other data than is here, by name.
+
+        Of a store in an object store, what is here of it is looked at: refresh it first.
 
         Args:
             store: where the runs are.

@@ -22,10 +22,11 @@ from rt_scale.experiments.waiting import compute_first
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, first_line
 from rt_scale.spec.metric_names import probe_group
 from rt_scale.spec.run import RunSpec
+from rt_scale.store.lease import Attempt
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.dist import WorkerLost
-from rt_scale.training.loop import Steps, serve
+from rt_scale.training.loop import Steps, Stopped, serve
 from rt_scale.training.precision import check_precision, set_precision
 
 
@@ -77,7 +78,7 @@ def running(spec: RunSpec, settings: Settings) -> Steps[dict[str, Any]]:
         return finished
     data = check(spec, settings.data_dir)
     _refuse_impossible(spec, data, settings)
-    with run_dir.acquire():
+    with run_dir.acquire(watching=lambda attempt: _watching(attempt, settings)):
         finished = run_dir.result()  # of a process that had the lease until now
         if finished is not None:
             refuse_other_data(spec.name, finished["data"], settings.data_dir)
@@ -91,6 +92,13 @@ def running(spec: RunSpec, settings: Settings) -> Steps[dict[str, Any]]:
             failure = _failure(spec, error)
             run_dir.fail({"reason": str(failure), "traceback": traceback.format_exc(), "time": time.time()})
             raise failure from error
+
+
+def _watching(attempt: Attempt, settings: Settings) -> None:
+    """An owner who may be gone is watched for a while; meanwhile there is nothing to keep."""
+    if settings.stop():
+        raise Stopped
+    settings.observer.stage(f"watching whether the run is still executed by {attempt}")
 
 
 def _refuse_impossible(spec: RunSpec, data: Sets, settings: Settings) -> None:

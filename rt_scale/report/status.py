@@ -49,8 +49,8 @@ class RunStatus:
 def _status(label: str, name: str, store: Store) -> RunStatus:
     status = store.status(name)
     detail = ""
-    if status.heartbeat_age is not None:
-        detail = f"{status.owner}, heartbeat {status.heartbeat_age:.0f} s ago"
+    if status.state == "running":
+        detail = f"{status.owner}, {status.heartbeat}"
     elif status.state == "failed":
         detail = str((store.run(name).failure() or {}).get("reason", ""))
     return RunStatus(label, name, status.state, status.attempts, detail)

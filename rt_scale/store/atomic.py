@@ -59,6 +59,12 @@ def _explained(error: OSError, path: Path) -> InputError | RunError:
     return StoreAway(f"'{path}' could not be written: {error}. Check that disk, then run the command again.")
 
 
+def can_write(folder: Path) -> bool:
+    """Whether this process may make and write files in ``folder``, which need not exist yet."""
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 def free_bytes(path: Path) -> int:
     """Free bytes on the disk of ``path``, which may not exist yet."""
     folder = next(folder for folder in path.absolute().parents if folder.is_dir())

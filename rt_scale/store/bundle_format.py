@@ -6,6 +6,7 @@ checksums tell damage, not forgery: a bundle may come from elsewhere, and nothin
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rt_scale.store.bucket import Bucket, Entry
-from rt_scale.store.lease import FOLDER, Attempt, Owner
+from rt_scale.store.lease import FOLDER, Attempt, Owner, stood_still
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Claim:
     @property
     def alive(self) -> float:
         """When the owner was last heard of, by the server's clock."""
-        return max(self.put, self.beat or 0.0)
+        return self.put if self.beat is None else self.beat  # a beat is the later one, whatever the dates
 
 
 def claim_key(number: int, token: str, what: str) -> str:
@@ -82,4 +82,7 @@ def as_attempt(bucket: Bucket, run: str, claim: Claim, now: float) -> Attempt:
     owner: Owner | None = None
     with contextlib.suppress(ValueError, TypeError):
         owner = Owner(**json.loads(bucket.get(f"{run}/{claim.key}") or b""))
-    return Attempt(claim.number, owner, float("inf") if claim.ended else max(0.0, now - claim.alive))
+    if claim.ended:
+        return Attempt(claim.number, owner, float("inf"))
+    beat = (claim.token, claim.beat is not None, claim.alive)
+    return Attempt(claim.number, owner, now - claim.alive, beat, stood_still(bucket.name(run), beat))

@@ -97,16 +97,19 @@ class Constant:
                 problem = f"it cannot be read: {type(error).__name__}: {error}"
         raise Damaged(f"'{folder}' is damaged ({problem})")
 
-    def claim(self) -> Lease:
+    def claim(self, watching: Callable[[Attempt], None] = lambda attempt: None) -> Lease:
         """Become the one process that computes it here; a context manager that gives it free again.
 
         What killed owners left is cleared away.
+
+        Args:
+            watching: see :func:`rt_scale.store.lease.at_work`.
 
         Raises:
             Held: where a live process computes it.
             InputError, RunError: where the store cannot be written.
         """
-        lease = Lease(self.path)
+        lease = Lease(self.path, watching=watching)
         remove_temporaries(self.path)
         return lease
 

@@ -19,13 +19,15 @@ from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, tem
 from rt_scale.store.checkpoints import DAMAGED
 from rt_scale.store.constants import Constant
 from rt_scale.store.lease import FOLDER as LEASES
-from rt_scale.store.lease import latest_attempt
+from rt_scale.store.lease import WATCH, file_system_time, latest_attempt
 from rt_scale.store.leftovers import leftovers, measure
 from rt_scale.store.run_dir import SPEC, RunDir, State
 from rt_scale.store.store import Store, SweepDir
 
 GRACE = 3600.0
 """Seconds for which a silent owner elsewhere, or a temporary file, counts as at work: removing has no way back."""
+
+_pause = time.sleep
 
 Kind = State | Literal["constant", "leftover"]
 
@@ -66,19 +68,19 @@ def find_garbage(store: Store, older_than: float = 0.0) -> list[Garbage]:
         InputError, RunError: where what a run starts from cannot be told; nothing is safe to remove then.
     """
     # First the runs, then the sweeps: a sweep is recorded before its runs are begun.
-    names = store.names()
-    kept = _kept(store, names, older_than)
+    names, now = store.names(), store.now()
+    kept = _kept(store, names, now - older_than if older_than else None)
     runs = []
     for run in filter(_is_run, (store.run(name) for name in names if name not in kept)):
         size, changed = _measure_run(store, run.name)
-        runs.append(Garbage(run.path, run.status(GRACE).state, size, time.time() - changed))
-    constants = _unused_constants(store, kept, older_than)
-    left = []
+        runs.append(Garbage(run.path, run.status(GRACE).state, size, now - changed))
+    constants = _unused_constants(store, kept, now, older_than)
+    left, here = [], file_system_time(store.root)
     for path in leftovers(store, {item.path.name for item in [*runs, *constants]}, GRACE):
         size, changed = measure(path)
         least = older_than if path.name.startswith(DAMAGED) else max(older_than, GRACE)
-        if time.time() - changed >= least:
-            left.append(Garbage(path, "leftover", size, time.time() - changed))
+        if here - changed >= least:
+            left.append(Garbage(path, "leftover", size, here - changed))
     return runs + constants + left
 
 
@@ -108,8 +110,18 @@ def remove_garbage(store: Store, found: Sequence[Garbage]) -> dict[Path, str]:
             stay[item.path] = "it was begun again, or a sweep or a run that was begun meanwhile needs it"
         else:
             runs.append(item.path)
+    stay |= {run: "it is being executed" for run in _executed(runs)} if store.remote is None else {}
+    runs = [run for run in runs if run not in stay]
     gone = map(_remove_run, runs) if store.remote is None else store.remote.remove([run.name for run in runs], GRACE)
     return stay | {run: "it was begun again meanwhile" for run, went in zip(runs, gone, strict=True) if not went}
+
+
+def _executed(runs: Sequence[Path]) -> list[Path]:
+    """Runs whose heartbeat comes while one watches, whatever its date; without owners nothing is waited for."""
+    before = {run: attempt for run in runs if (attempt := latest_attempt(run)) is not None and not attempt.is_gone}
+    if before:
+        _pause(WATCH)
+    return [run for run, seen in before.items() if (now := latest_attempt(run)) is not None and now.beat != seen.beat]
 
 
 def _remove_run(path: Path) -> bool:
@@ -155,8 +167,8 @@ def _is_constant(constant: Constant) -> bool:
     return not constant.path.is_symlink() and (constant.there is not None or constant.owner is not None)
 
 
-def _kept(store: Store, names: Iterable[str], older_than: float = 0.0) -> set[str]:
-    """Names that sweeps list, those of ``names`` that are running or young, and all that these start from."""
+def _kept(store: Store, names: Iterable[str], young: float | None = None) -> set[str]:
+    """Names that sweeps list, of ``names`` those that run or changed after ``young``, and all that these start from."""
     kept: set[str] = set()
     for sweep in store.sweeps():
         listed = sweep.runs()
@@ -166,7 +178,7 @@ def _kept(store: Store, names: Iterable[str], older_than: float = 0.0) -> set[st
     for name in set(names) - kept:
         run = store.run(name)
         running = run.status(GRACE).state == "running"
-        if running or (older_than and time.time() - _measure_run(store, name)[1] < older_than):
+        if running or (young is not None and _measure_run(store, name)[1] > young):
             kept.add(name)
     for name in list(kept):
         kept.update(_recorded_starts(store.run(name)))
@@ -212,14 +224,14 @@ def _starts(spec: RunSpec) -> Iterator[str]:
         yield from _starts(start.run)
 
 
-def _unused_constants(store: Store, kept: Iterable[str], older_than: float) -> list[Garbage]:
+def _unused_constants(store: Store, kept: Iterable[str], now: float, older_than: float) -> list[Garbage]:
     """Constants that no run of those in ``kept`` used, and that nobody is computing."""
     constants = [each for each in store.constants() if _is_constant(each)]
     used = _used(store, kept)
     found = []
     for constant in constants:
         size, changed = constant.there or measure(constant.path)
-        age = time.time() - changed
+        age = now - changed
         if constant.name not in used and age >= older_than and not constant.is_held(GRACE):
             found.append(Garbage(constant.path, "constant", size, age))
     return found

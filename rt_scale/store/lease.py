@@ -5,6 +5,10 @@ number is exclusive, so of several contenders one wins; the highest number is th
 never removed, so no number is ever given twice and no slow contender can undo a later takeover.
 The owner's heartbeat is the file's modification time; 1970 says that the owner is done, and
 saying so needs no room on a full disk.
+
+Clocks are set: a laptop wakes up, a server corrects its time. So no owner is replaced, unless its process is known to
+be gone, before whoever replaces it has watched the heartbeat stand still, by a clock that nobody sets; and a heartbeat
+that lies in the future tells nothing, and is watched for as long as any may be silent.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +33,16 @@ HEARTBEAT = 5.0
 """Seconds between heartbeats."""
 STALE = 60.0
 """Seconds without a heartbeat after which an owner elsewhere counts as gone."""
+WATCH = 15.0
+"""Of these, the last, for which whoever replaces the owner watches himself: three heartbeats."""
+ROUNDING = 2.0
+"""Seconds by which a heartbeat may lie in the future: object stores date in whole seconds, by several clocks."""
+LOOK = 1.0
+"""Seconds between two looks of whoever watches."""
+
+_pause, _clock = time.sleep, time.monotonic
+_seen: dict[str, tuple[object, float, float]] = {}
+"""Whose heartbeat -> the heartbeat, when this process looked last, and seconds for which it has stood still."""
 
 
 @dataclass(frozen=True)
@@ -93,28 +108,96 @@ class Attempt:
     Attributes:
         number: counted from 1.
         owner: who made it; None where its file cannot be read.
-        age: seconds since its last heartbeat; infinite where the owner is done.
+        age: seconds since its last heartbeat, by the clock that dates it; negative where it is dated in the future,
+            infinite where the owner is done.
+        beat: what another heartbeat changes.
+        still: seconds for which this process has seen the heartbeat stand still.
     """
 
     number: int
     owner: Owner | None
     age: float
+    beat: object = None
+    still: float = 0.0
 
-    def is_live(self, stale: float = STALE) -> bool:
-        """Whether the owner is at work: its process alive, its heartbeat younger than ``stale`` s."""
+    @property
+    def is_gone(self) -> bool:
+        """Whether the owner is done, or its process is known to be gone."""
         owner = self.owner
         if owner is not None and owner.machine == _machine() and _started(owner.pid) != owner.started:
-            return False
-        return self.age < stale
+            return True
+        return math.isinf(self.age)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the heartbeat is dated in the future, so that its date does not tell its age."""
+        return self.age < -ROUNDING
+
+    @property
+    def silent(self) -> float:
+        """Seconds since the last heartbeat, as far as its date or watching it tells."""
+        return self.still if self.is_ahead else max(0.0, self.age, self.still)
+
+    def is_live(self, stale: float = STALE) -> bool:
+        """Whether the owner counts as at work: not known to be gone, and silent for less than ``stale`` s.
+
+        To be told to people; whoever replaces an owner asks :func:`at_work`.
+        """
+        return not self.is_gone and self.silent < stale
 
     @property
     def who(self) -> str:
         """The owner in words: ``process <pid> on host <host>``."""
         return f"process {self.owner.pid} on host {self.owner.host}" if self.owner else "an unknown process"
 
+    @property
+    def heartbeat(self) -> str:
+        """The age of the heartbeat in words."""
+        if math.isinf(self.age):
+            return "done by now"
+        if self.is_ahead:
+            return f"last heartbeat of unknown age: it is dated {-self.age:.0f} s in the future"
+        return f"last heartbeat {self.silent:.0f} s ago"
+
     def __str__(self) -> str:
-        since = f"last heartbeat {self.age:.0f} s ago" if math.isfinite(self.age) else "done by now"
-        return f"{self.who}, {since}"
+        return f"{self.who}, {self.heartbeat}"
+
+
+def stood_still(whose: str, beat: object) -> float:
+    """Seconds for which this process has seen the same heartbeat; a late look counts no more than a timely one."""
+    now = _clock()
+    before, looked, seconds = _seen.get(whose, (None, now, 0.0))
+    seconds = seconds + min(now - looked, HEARTBEAT) if before == beat else 0.0
+    _seen[whose] = (beat, now, seconds)
+    return seconds
+
+
+def at_work(
+    look: Callable[[], Attempt | None], stale: float, watch: float, watching: Callable[[Attempt], None]
+) -> tuple[Attempt | None, bool]:
+    """The newest attempt, None where there was none, and whether its owner is at work.
+
+    Takes up to ``watch`` s where the heartbeat is old by its date, and up to ``stale`` s where it lies in the future.
+
+    Args:
+        look: finds the newest attempt.
+        stale: seconds without a heartbeat after which the owner counts as gone.
+        watch: those of them for which the heartbeat must be seen to stand still; at most half of them.
+        watching: told of the attempt between two looks; what it raises ends the watch.
+    """
+    first = attempt = look()
+    watch = min(watch, stale / 2)
+    while attempt is not None and not attempt.is_gone:
+        moved = first is not None and (first.number, first.beat) != (attempt.number, attempt.beat)
+        if moved or (not attempt.is_ahead and attempt.silent < stale - watch):
+            return attempt, True
+        left = (stale if attempt.is_ahead else watch) - attempt.still
+        if left <= 0:
+            break
+        watching(attempt)
+        _pause(min(LOOK, left))
+        attempt = look()
+    return attempt, False
 
 
 def latest_attempt(run: Path) -> Attempt | None:
@@ -127,11 +210,13 @@ def latest_attempt(run: Path) -> Attempt | None:
     with contextlib.suppress(RunError, TypeError, FileNotFoundError):
         owner = Owner(**read_json(path))
     try:
-        heartbeat = path.stat().st_mtime
+        beat = path.stat().st_mtime_ns
     except FileNotFoundError:  # the whole run was removed while we looked
         return None
-    age = max(0.0, _file_system_time(run / FOLDER) - heartbeat) if heartbeat else math.inf
-    return Attempt(number, owner, age)
+    if beat == 0:
+        return Attempt(number, owner, math.inf)
+    age = file_system_time(run / FOLDER) - beat / 1e9
+    return Attempt(number, owner, age, beat, stood_still(str(path.absolute()), beat))
 
 
 def _newest(folder: Path) -> int:
@@ -144,7 +229,7 @@ def _path(run: Path, number: int) -> Path:
     return run / FOLDER / f"{number}.json"
 
 
-def _file_system_time(folder: Path) -> float:
+def file_system_time(folder: Path) -> float:
     """Now, by the clock that stamps files in ``folder``: a file server's may differ from ours."""
     probe = temporary_name(folder / "clock")
     try:
@@ -164,19 +249,28 @@ class Lease:
         owner: this process as recorded.
     """
 
-    def __init__(self, run: Path, *, heartbeat: float = HEARTBEAT, stale: float = STALE) -> None:
+    def __init__(
+        self,
+        run: Path,
+        *,
+        heartbeat: float = HEARTBEAT,
+        stale: float = STALE,
+        watching: Callable[[Attempt], None] = lambda attempt: None,
+    ) -> None:
         """Acquire the lease of the run in folder ``run``, which is made if need be.
 
         Args:
             run: the run's folder.
             heartbeat: seconds between heartbeats.
             stale: seconds without a heartbeat after which another owner counts as gone.
+            watching: see :func:`at_work`.
 
         Raises:
             InputError: where a live process holds it, or the folder cannot be written.
         """
         self._run = run
         self._stale = stale
+        self._watching = watching
         self.owner = Owner.current()
         self.attempt = self._claim()
         self._file = _path(run, self.attempt)
@@ -186,8 +280,8 @@ class Lease:
 
     def _claim(self) -> int:
         while True:
-            before = latest_attempt(self._run)
-            if before is not None and before.is_live(self._stale):
+            before, held = at_work(lambda: latest_attempt(self._run), self._stale, WATCH, self._watching)
+            if held:
                 raise Held(
                     f"The run directory '{self._run}' is in use: {before}. Wait until that process is done "
                     "or stop it, then run the same command again; if it is gone, its claim ends "

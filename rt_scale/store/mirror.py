@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +25,8 @@ from rt_scale.store.bucket import Bucket, Entry, changed_entries
 from rt_scale.store.checkpoints import MANIFEST, is_sound
 from rt_scale.store.claims import Claim, as_attempt, winners
 from rt_scale.store.lease import FOLDER as LEASES
-from rt_scale.store.lease import Attempt
+from rt_scale.store.lease import Attempt, file_system_time
+from rt_scale.store.remote_lease import STALE
 
 MARKS, RUNS, CHECKPOINTS = ".mirror", "runs", "checkpoints"
 _CURVES = ("metrics.parquet", "events.")
@@ -84,7 +85,7 @@ class RunMirror:
             newest = list(claims.values())[-1] if claims else None
             self._show_attempts(newest, now)
             if not self._is_ahead(newest):
-                self._bring(entries, curves)
+                self._bring(entries, now, curves)
 
     def _is_ahead(self, newest: Claim | None) -> bool:
         try:
@@ -107,10 +108,15 @@ class RunMirror:
 
     def _show_live(self, attempt: Attempt) -> None:
         data = to_json(asdict(attempt.owner)) if attempt.owner else b""
-        _write_dated(self.folder / LEASES / f"{attempt.number}.json", data, time.time() - attempt.age)
+        # As old as it is; of one that is dated in the future nobody knows that before it was silent for long enough.
+        known = not attempt.is_ahead or attempt.still >= STALE
+        age = attempt.silent if known else attempt.age
+        path = self.folder / LEASES / f"{attempt.number}.json"
+        _write_dated(path, data, file_system_time(path.parent) - age)
 
-    def _bring(self, entries: Mapping[str, Entry], curves: bool) -> None:
+    def _bring(self, entries: Mapping[str, Entry], now: Callable[[], float], curves: bool) -> None:
         """Make the folder's small files those of the store."""
+        now = functools.cache(now)
         manifests = {key: entry for key, entry in entries.items() if is_manifest(key)}
         for step in names(self.folder / CHECKPOINTS):
             if step.isdigit() and f"{CHECKPOINTS}/{step}/{MANIFEST}" not in manifests:
@@ -121,17 +127,17 @@ class RunMirror:
                 remove(self.folder / name)
         wanted = {key: entry for key, entry in small.items() if curves or not key.startswith(_CURVES)}
         for key, entry in changed_entries(wanted, self.folder):
-            self._bucket.get_file(self._key(key), self.folder / key, date(entry))
+            self._bucket.get_file(self._key(key), self.folder / key, date(entry, now()))
         for key, entry in changed_entries(manifests, self.folder):
-            self._bring_manifest(self.folder / key, entry)
+            self._bring_manifest(self.folder / key, date(entry, now()))
 
-    def _bring_manifest(self, path: Path, entry: Entry) -> None:
+    def _bring_manifest(self, path: Path, dated: float) -> None:
         data = self._bucket.get(self._key(str(path.relative_to(self.folder))))
         if data is None:
             return
         if not path.is_file() or path.read_bytes() != data:
             remove(path.parent)  # the files of another checkpoint
-        _write_dated(path, data, date(entry))
+        _write_dated(path, data, dated)
 
     def fetch(self, step: int) -> None:
         """Make the checkpoint of ``step`` whole here, as far as the store has it; raises as ``Bucket.get``."""
@@ -189,9 +195,14 @@ def names(folder: Path) -> list[str]:
         return []
 
 
-def date(entry: Entry) -> float:
-    """The date that its file gets here: a young object may change without changing its date, so it is asked again."""
-    return entry.changed - (1.0 if time.time() - entry.changed < _YOUNG else 0.0)
+def date(entry: Entry, now: float) -> float:
+    """The date that its file gets here: a young object may change without changing its date, so it is asked again.
+
+    Args:
+        entry: the object.
+        now: by the server's clock.
+    """
+    return entry.changed - (1.0 if now - entry.changed < _YOUNG else 0.0)
 
 
 def _write_dated(path: Path, data: bytes, changed: float) -> None:

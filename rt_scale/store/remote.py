@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -75,12 +75,12 @@ class RemoteStore:
         now = functools.cache(self.bucket.now)
         self.bucket.each(lambda name: self.run(name).show(found[name], now, curves), found)
         for name, entries in sweeps.items():
-            self._show_sweep(name, entries)
+            self._show_sweep(name, entries, now)
         self._sizes = {name: _measure(entries) for name, entries in found.items() if entries}
         self.constants = {name: _measure(entries) for name, entries in constants.items()}
         self._looked = time.monotonic()
 
-    def _show_sweep(self, name: str, entries: Mapping[str, Entry]) -> None:
+    def _show_sweep(self, name: str, entries: Mapping[str, Entry], now: Callable[[], float]) -> None:
         folder = self.root / SWEEPS / name
         wanted = {file: entry for file, entry in entries.items() if file == FILE or _is_record(file)}
         here = [path.name for path in folder.iterdir()] if folder.is_dir() else []
@@ -88,7 +88,7 @@ class RemoteStore:
             if (file == FILE or _is_record(file)) and file not in wanted:
                 (folder / file).unlink(missing_ok=True)
         for file, entry in changed_entries(wanted, folder):
-            self.bucket.get_file(f"{SWEEPS}/{name}/{file}", folder / file, date(entry))
+            self.bucket.get_file(f"{SWEEPS}/{name}/{file}", folder / file, date(entry, now()))
 
     def put(self, path: Path, data: bytes) -> None:
         """Send what is about to be written to the file ``path`` of the mirror; raises as :meth:`send`."""

@@ -15,7 +15,8 @@ write a claim of their own, ``lease/<n>.<token>.claim``, wait :data:`SETTLING`, 
 - A claim whose process died before it looked counts as at work until it is stale, or is known to be dead.
 
 Numbers are never given twice, so that an owner is fenced off by the mere presence of a higher one: :meth:`check`,
-before every write. Ages are differences of dates by one clock, the server's; clocks of the machines do not matter.
+before every write. Ages are differences of dates by one clock, the server's; clocks of the machines do not matter. As
+that one may be set, too, nobody is replaced who was not watched (``lease.at_work``).
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ from rt_scale.spec.errors import Held, RtScaleError, RunError, StoreAway
 from rt_scale.store.atomic import to_json
 from rt_scale.store.bucket import Bucket
 from rt_scale.store.claims import Claim, as_attempt, claim_key, winners
-from rt_scale.store.lease import FOLDER, Owner
+from rt_scale.store.lease import FOLDER, Attempt, Owner, at_work
 
 HEARTBEAT = 15.0
 """Seconds between heartbeats; each is a request that costs money."""
 STALE = 90.0
 """Seconds without a heartbeat after which an owner elsewhere counts as gone."""
+WATCH = 45.0
+"""Of these, the last, for which whoever replaces the owner watches himself: three heartbeats."""
 SETTLING = 4.0
 """Seconds between a claim and the look at who won."""
 RESOLUTION = 2.0
@@ -60,6 +63,7 @@ class RemoteLease:
         *,
         heartbeat: float = HEARTBEAT,
         stale: float = STALE,
+        watching: Callable[[Attempt], None] = lambda attempt: None,
         beaten: Callable[[], object] = lambda: None,
         leaving: Callable[[], object] = lambda: None,
         left: Callable[[], object] = lambda: None,
@@ -71,6 +75,7 @@ class RemoteLease:
             run: prefix of the run there, e.g. ``runs/<name>``.
             heartbeat: seconds between heartbeats.
             stale: seconds without a heartbeat after which another owner counts as gone.
+            watching: see :func:`rt_scale.store.lease.at_work`.
             beaten: called after every heartbeat.
             leaving: called before the run is given free.
             left: called afterwards.
@@ -79,7 +84,7 @@ class RemoteLease:
             InputError: where a live process holds it, or the store refuses.
             StoreAway: where the store does not answer, or not quickly enough for claims.
         """
-        self._bucket, self._run, self._stale = bucket, run, stale
+        self._bucket, self._run, self._stale, self._watching = bucket, run, stale, watching
         self._beaten, self._leaving, self._left = beaten, leaving, left
         self.owner = Owner.current()
         self.before: Claim | None = None
@@ -100,8 +105,7 @@ class RemoteLease:
 
     def _claim(self) -> int:
         for _ in range(_TRIES):
-            self.before = self._seen(self._bucket)
-            self._refuse_live(self.before)
+            self._refuse_live()
             self.attempt = self.before.number + 1 if self.before else 1
             began = time.monotonic()
             self._bucket.put(self._object("claim"), to_json(asdict(self.owner)))
@@ -118,11 +122,16 @@ class RemoteLease:
             "store, then run the same command again."
         )
 
-    def _refuse_live(self, claim: Claim | None) -> None:
+    def _look(self) -> Attempt | None:
+        """The attempt before this one, unless it is known to have ended."""
+        self.before = claim = self._seen(self._bucket)
         if claim is None or claim.ended:
-            return
-        attempt = as_attempt(self._bucket, self._run, claim, self._bucket.now())
-        if attempt.is_live(self._stale):
+            return None
+        return as_attempt(self._bucket, self._run, claim, self._bucket.now())
+
+    def _refuse_live(self) -> None:
+        attempt, held = at_work(self._look, self._stale, WATCH, self._watching)
+        if held:
             raise Held(
                 f"The run '{self._bucket.name(self._run)}' is in use: {attempt}. Wait until that process is done "
                 "or stop it, then run the same command again; if it is gone, its claim ends "

@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from rt_scale.store.bucket import Bucket
 from rt_scale.store.checkpoints import MANIFEST
 from rt_scale.store.claims import Claim
 from rt_scale.store.lease import FOLDER as LEASES
+from rt_scale.store.lease import Attempt
 from rt_scale.store.mirror import CHECKPOINTS, RunMirror, is_manifest, names
 from rt_scale.store.remote_lease import HEARTBEAT, STALE, RemoteLease
 
@@ -40,7 +41,13 @@ class RemoteRun(RunMirror):
         self._sent: dict[str, tuple[int, int]] = {}
         self._manifests: dict[str, bytes | None] = {}
 
-    def acquire(self, *, heartbeat: float = HEARTBEAT, stale: float = STALE) -> RemoteLease:
+    def acquire(
+        self,
+        *,
+        heartbeat: float = HEARTBEAT,
+        stale: float = STALE,
+        watching: Callable[[Attempt], None] = lambda attempt: None,
+    ) -> RemoteLease:
         """Become the one who writes the run, with its state here; the lease gives it free again.
 
         Raises:
@@ -48,7 +55,7 @@ class RemoteRun(RunMirror):
             StoreAway: where the store does not answer.
         """
         lease = RemoteLease(
-            self._bucket, self._prefix, heartbeat=heartbeat, stale=stale,
+            self._bucket, self._prefix, heartbeat=heartbeat, stale=stale, watching=watching,
             beaten=self._touch, leaving=self._leave, left=self._unlock,
         )  # fmt: skip
         try:
@@ -65,7 +72,7 @@ class RemoteRun(RunMirror):
         entries = self._entries()
         ahead = self._is_ahead(lease.before)
         if not ahead:
-            self._bring(entries, curves=True)
+            self._bring(entries, self._bucket.now, curves=True)
         self._show_attempts(Claim(lease.attempt, "", 0.0, None, True), time.time)
         write_json(self._lease_path(lease), asdict(lease.owner))
         write_bytes(self._held, lease.owner.token.encode())

@@ -17,7 +17,7 @@ from rt_scale.store.atomic import (
     write_json,
 )
 from rt_scale.store.checkpoints import Checkpoints
-from rt_scale.store.lease import HEARTBEAT, STALE, Lease, latest_attempt
+from rt_scale.store.lease import HEARTBEAT, STALE, Attempt, Lease, latest_attempt
 from rt_scale.store.remote_lease import HEARTBEAT as REMOTE_HEARTBEAT
 from rt_scale.store.remote_lease import STALE as REMOTE_STALE
 from rt_scale.store.remote_lease import RemoteLease
@@ -51,14 +51,16 @@ class Status:
         state: ``done`` (has its result), ``running`` (a live process holds it), ``failed`` (its newest
             attempt ended in a recorded failure), ``partial`` (begun; the next attempt goes on), ``missing``.
         attempts: attempts made so far.
-        heartbeat_age: seconds since the owner's last heartbeat, where it is running; else None.
+        heartbeat_age: seconds since the owner's last heartbeat, where it is running and its date tells; else None.
         owner: ``process <pid> on host <host>``, where it is running; else None.
+        heartbeat: its age in words, where it is running.
     """
 
     state: State
     attempts: int = 0
     heartbeat_age: float | None = None
     owner: str | None = None
+    heartbeat: str = ""
 
 
 class RunDir:
@@ -98,7 +100,13 @@ class RunDir:
         if self.remote is not None:
             self.remote.refresh()
 
-    def acquire(self, *, heartbeat: float | None = None, stale: float | None = None) -> Lease | RemoteLease:
+    def acquire(
+        self,
+        *,
+        heartbeat: float | None = None,
+        stale: float | None = None,
+        watching: Callable[[Attempt], None] = lambda attempt: None,
+    ) -> Lease | RemoteLease:
         """Become the one process that writes here; a context manager that gives it free again.
 
         Leftovers of killed attempts are cleared away.
@@ -106,15 +114,19 @@ class RunDir:
         Args:
             heartbeat: seconds between heartbeats; None: as suits the store.
             stale: seconds without a heartbeat after which another owner counts as gone; None: as suits the store.
+            watching: told, and asked whether to go on, while an owner is watched who may be gone; see
+                :func:`rt_scale.store.lease.at_work`.
 
         Raises:
             InputError: where a live process holds the run, or the store cannot be written.
             RunError: where an object store does not answer.
         """
         if self.remote is not None:
-            self._lease = self.remote.acquire(heartbeat=heartbeat or REMOTE_HEARTBEAT, stale=stale or REMOTE_STALE)
+            self._lease = self.remote.acquire(
+                heartbeat=heartbeat or REMOTE_HEARTBEAT, stale=stale or REMOTE_STALE, watching=watching
+            )
         else:
-            self._lease = Lease(self.path, heartbeat=heartbeat or HEARTBEAT, stale=stale or STALE)
+            self._lease = Lease(self.path, heartbeat=heartbeat or HEARTBEAT, stale=stale or STALE, watching=watching)
         remove_temporaries(self.path)
         self.checkpoints.clean()
         return self._lease
@@ -232,7 +244,8 @@ class RunDir:
         if (self.path / RESULT).exists():
             return Status("done", attempts)
         if attempt and attempt.is_live(stale):
-            return Status("running", attempts, attempt.age, attempt.who)
+            age = None if attempt.is_ahead else attempt.silent
+            return Status("running", attempts, age, attempt.who, attempt.heartbeat)
         failure = self.failure()
         if failure and failure.get("attempt") == attempts:
             return Status("failed", attempts)

@@ -13,6 +13,7 @@ from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, tem
 from rt_scale.store.constants import FOLDER as CONSTANTS
 from rt_scale.store.constants import Constant
 from rt_scale.store.lease import FOLDER as LEASES
+from rt_scale.store.lease import file_system_time
 from rt_scale.store.place import is_address
 from rt_scale.store.remote import FILE, RUNS, RemoteStore
 from rt_scale.store.run_dir import RESULT, SPEC, RunDir, Spec, Status
@@ -24,10 +25,12 @@ class SweepDir:
     Attributes:
         path: the folder; it need not exist.
         remote: the object store that it is a mirror of, if any.
+        derived: the folder of what is made of its runs, and can be made again: this one, or one elsewhere.
     """
 
-    def __init__(self, path: Path, remote: RemoteStore | None = None) -> None:
+    def __init__(self, path: Path, remote: RemoteStore | None = None, derived: Path | None = None) -> None:
         self.path, self.remote = path, remote
+        self.derived = derived or path
 
     @property
     def name(self) -> str:
@@ -37,17 +40,17 @@ class SweepDir:
     @property
     def board(self) -> Path:
         """The folder that TensorBoard opens to compare the sweep's runs."""
-        return self.path / "board"
+        return self.derived / "board"
 
     @property
     def report(self) -> Path:
         """The folder of tables and figures."""
-        return self.path / "report"
+        return self.derived / "report"
 
     @property
     def export(self) -> Path:
         """The folder of exported tables."""
-        return self.path / "export"
+        return self.derived / "export"
 
     @property
     def file(self) -> Path:
@@ -71,10 +74,12 @@ class SweepDir:
     def send(self, path: Path) -> None:
         """Send what was written at ``path``, a file or folder of the sweep's, to where the store is kept.
 
+        What is derived elsewhere stays there.
+
         Raises:
             InputError, RunError: where an object store refuses or does not answer.
         """
-        if self.remote is not None:
+        if self.remote is not None and self.derived == self.path:
             self.remote.send(path)
 
     def runs(self) -> list[str]:
@@ -92,10 +97,11 @@ class Store:
     Attributes:
         root: the folder; it need not exist.
         remote: the object store; None where the folder is all there is.
+        derived: where reports, exports and comparison views go, a folder a sweep; None: beside the sweeps.
     """
 
-    def __init__(self, root: Path, remote: RemoteStore | None = None) -> None:
-        self.root, self.remote = root, remote
+    def __init__(self, root: Path, remote: RemoteStore | None = None, derived: Path | None = None) -> None:
+        self.root, self.remote, self.derived = root, remote, derived
 
     @staticmethod
     def open(place: str | Path) -> Store:
@@ -156,7 +162,11 @@ class Store:
 
     def sweep(self, name: str) -> SweepDir:
         """The directory of the sweep ``name``."""
-        return SweepDir(self.root / "sweeps" / name, self.remote)
+        return SweepDir(self.root / "sweeps" / name, self.remote, self.derived and self.derived / name)
+
+    def deriving(self, folder: Path) -> Store:
+        """The same store, of which reports, exports and comparison views are written to ``folder``."""
+        return Store(self.root, self.remote, folder)
 
     def refresh(self, *, curves: bool = True, younger: float = 0.0) -> None:
         """Look at what an object store has by now; a folder is always looked at as it is.
@@ -170,6 +180,10 @@ class Store:
         """
         if self.remote is not None:
             self.remote.refresh(curves, younger)
+
+    def now(self) -> float:
+        """Seconds since 1970 by the clock that dates what is kept here: a server's may differ from ours."""
+        return file_system_time(self.root) if self.remote is None else self.remote.bucket.now()
 
     def names(self) -> list[str]:
         """Names of the folders of runs, sorted; a folder may hold no run yet."""

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import recorded_name
 from rt_scale.store import bundle_format as limits
-from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, sync_folder, temporary_name
+from rt_scale.store.atomic import TEMPORARY, can_write, disk_errors, read_json, remove, sync_folder, temporary_name
 from rt_scale.store.bundle_format import MANIFEST, File, Manifest, is_member, is_run, is_whole, refusal
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.run_dir import CHECKPOINTS, SPEC
@@ -66,9 +66,10 @@ def open_bundle(
     with _opened(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         folder = cache / digest
-        with _alone(folder):
-            if not folder.exists():
-                _unpack(path, file, folder, progress)
+        if not folder.exists() or can_write(cache):
+            with _alone(folder):
+                if not folder.exists():
+                    _unpack(path, file, folder, progress)
     return Bundle(Store(folder), Manifest.model_validate(read_json(folder / MANIFEST)))
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,9 @@ from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
+from rt_scale.store import lease as lease_module
+from rt_scale.store.atomic import to_json, write_bytes
+from rt_scale.store.lease import Owner
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.checkpoint import Spent
@@ -281,6 +286,33 @@ def test_a_run_in_use_is_refused(tiny: Tiny, settings: Make) -> None:
     given = settings()
     with given.store.run(tiny()).acquire(), pytest.raises(InputError, match=f"in use: process {os.getpid()} on host"):
         run(tiny(), given)
+
+
+@pytest.fixture
+def silent(tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run's lease, held by a process elsewhere that is silent; whoever watches it does not really wait."""
+    folder = settings().store.run(tiny()).path / lease_module.FOLDER
+    owner = dataclasses.replace(Owner.current(), host="node7", machine="another boot")
+    write_bytes(folder / "1.json", to_json(dataclasses.asdict(owner)))
+    os.utime(folder / "1.json", (time.time() - 100,) * 2)
+    now = [0.0]
+    monkeypatch.setattr(lease_module, "_clock", lambda: now[0])
+    monkeypatch.setattr(lease_module, "_pause", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    return folder
+
+
+def test_an_owner_who_may_be_gone_is_watched_and_that_is_told(
+    tiny: Tiny, settings: Make, seen: Any, silent: Path
+) -> None:
+    result = run(tiny(), settings(observer=seen))
+    assert result["attempts"] == 2
+    assert "watching whether the run is still executed by process" in seen.named("stage")[0][0]
+
+
+def test_a_stop_is_heeded_while_an_owner_is_watched(tiny: Tiny, settings: Make, silent: Path) -> None:
+    with pytest.raises(Stopped):
+        run(tiny(), settings(stop=lambda: True))
+    assert os.listdir(silent) == ["1.json"]
 
 
 @pytest.mark.parametrize("changes", [{"device": "cuda:99"}, {"threads": 0}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], Any]]:
         assert seconds == waiting.PATIENCE
         happenings.pop(0)()
 
-    monkeypatch.setattr(waiting.time, "sleep", sleep)
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(sleep=sleep))  # a library may sleep, too
     return happenings
 
 

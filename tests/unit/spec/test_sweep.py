@@ -218,7 +218,6 @@ def test_the_experiment_is_known_and_decides_no_run(tmp_path: Path) -> None:
         load_sweep(path)
 
 
-<<<<<<< HEAD
 def test_set_seeds_is_how_many_a_mapping_is_a_runs_own(file: Path) -> None:
     spec, points = load_sweep(file, ["seeds=3"])
     assert spec.seeds == 3
@@ -228,7 +227,8 @@ def test_set_seeds_is_how_many_a_mapping_is_a_runs_own(file: Path) -> None:
     assert {point.spec.seeds.teacher for point in points} == {5}
     with pytest.raises(InputError, match="seeds must be"):
         load_sweep(file, ["seeds=0"])
-=======
+
+
 @pytest.mark.parametrize(
     "name",
     ["", "n" * 101, "a/b", "../a", ".a", "-a", "a b", "a\x07b", "a\n", "\u00e4", "a:b", 7, 1e3, None, True, ["a"]],
@@ -283,4 +283,3 @@ def test_fields_that_are_too_deep_are_refused(levels: int) -> None:
     key = "teacher.start_from.run." * levels + "probe.knn"
     with pytest.raises(InputError, match=f"{3 * levels + 1} levels deep"):
         expand(sweep(axes={key: [1]}))
->>>>>>> h/yaml

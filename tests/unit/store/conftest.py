@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rt_scale.spec.errors import InputError
+from rt_scale.store import lease as lease_module
 from rt_scale.store import remote_lease
 from rt_scale.store.bundle import pack
 from rt_scale.store.remote import RemoteStore
@@ -61,3 +62,29 @@ def refusal(tmp_path: Path) -> Callable[[Path], str]:
         return text
 
     return find
+
+
+class Watch:
+    """The clock that nobody sets, and what happens meanwhile; nobody really waits.
+
+    Attributes:
+        now: seconds.
+        happens: done at every pause.
+    """
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.happens: Callable[[], object] = lambda: None
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
+        self.happens()
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    found = Watch()
+    monkeypatch.setattr(lease_module, "_pause", found.pause)
+    monkeypatch.setattr(lease_module, "_clock", lambda: found.now)
+    monkeypatch.setattr(lease_module, "_seen", {})
+    return found

@@ -6,13 +6,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from rt_scale.spec.errors import InputError, RunError
-from rt_scale.store.lease import FOLDER, Lease, Owner, latest_attempt
+from rt_scale.spec.errors import Held, InputError, RunError
+from rt_scale.store import lease as lease_module
+from rt_scale.store.lease import FOLDER, HEARTBEAT, STALE, WATCH, Attempt, Lease, Owner, latest_attempt
+from tests.unit.store.conftest import Watch
 
 HOLD = """
 import sys, time
@@ -67,6 +70,17 @@ def elsewhere() -> Owner:
     return replace(Owner.current(), host="node7", machine="another boot", pid=4242)
 
 
+def beats(run: Path, ahead: float) -> Callable[[], None]:
+    """The owner elsewhere beats, by a clock that is ``ahead`` seconds ahead of the one here."""
+    path, number = run / FOLDER / "1.json", [0]
+
+    def beat() -> None:
+        number[0] += 1
+        os.utime(path, (time.time() + ahead + number[0],) * 2)
+
+    return beat
+
+
 def test_attempts_are_counted_and_released(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     assert latest_attempt(tmp_path) is None
@@ -100,10 +114,86 @@ def test_a_live_process_keeps_others_out(tmp_path: Path) -> None:
         assert lease.attempt == 2
 
 
-def test_a_stopped_process_is_no_owner_after_a_while(tmp_path: Path) -> None:
+def test_a_stopped_process_is_no_owner_after_a_while(tmp_path: Path, watch: Watch) -> None:
     record(tmp_path, 1, replace(Owner.current(), token="other"), age=100)
     with Lease(tmp_path, stale=60) as lease:
         assert lease.attempt == 2
+    assert watch.now == 1000 + WATCH
+
+
+@pytest.mark.parametrize("ahead", [3.0, 3600.0, 1e9])
+def test_a_heartbeat_in_the_future_keeps_a_run_no_longer_than_another(
+    tmp_path: Path, watch: Watch, ahead: float
+) -> None:
+    record(tmp_path, 1, elsewhere(), age=-ahead)
+    attempt = latest_attempt(tmp_path)
+    assert attempt is not None
+    assert attempt.is_live()
+    assert "unknown age: it is dated" in str(attempt)
+    told: list[Attempt] = []
+    with Lease(tmp_path, watching=told.append) as lease:
+        assert lease.attempt == 2
+    assert STALE <= watch.now - 1000 < STALE + 2
+    assert {each.who for each in told} == {"process 4242 on host node7"}
+
+
+@pytest.mark.parametrize("ahead", [-1e6, -600.0, -100.0, 30.0, 600.0, 1e6])
+def test_a_live_owner_keeps_its_run_whatever_the_clocks_say(tmp_path: Path, watch: Watch, ahead: float) -> None:
+    """A laptop that woke up, a server whose time was put right, machines whose clocks differ."""
+    record(tmp_path, 1, elsewhere(), age=-ahead)
+    beat, seconds = beats(tmp_path, ahead), [0.0]
+
+    def at_times() -> None:
+        seconds[0] += 1
+        if seconds[0] % HEARTBEAT == 0:
+            beat()
+
+    watch.happens = at_times
+    for _ in range(3):
+        with pytest.raises(Held, match="process 4242 on host node7"):
+            Lease(tmp_path)
+    assert os.listdir(tmp_path / FOLDER) == ["1.json"]
+
+
+def test_a_clock_that_is_set_while_one_watches(tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(tmp_path, 1, elsewhere(), age=100)
+    shift = [0.0]
+    monkeypatch.setattr(lease_module, "file_system_time", lambda folder: time.time() + shift[0])
+    jumps = iter([-7200.0, 3600.0, -1e6, 0.0])
+    watch.happens = lambda: shift.__setitem__(0, next(jumps, -500.0))
+    with Lease(tmp_path) as lease:
+        assert lease.attempt == 2
+    assert watch.now - 1000 <= STALE + 2
+
+
+def test_who_is_asked_to_stop_watches_no_longer(tmp_path: Path, watch: Watch) -> None:
+    record(tmp_path, 1, elsewhere(), age=-1e6)
+
+    def stop(attempt: Attempt) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Lease(tmp_path, watching=stop)
+    assert os.listdir(tmp_path / FOLDER) == ["1.json"]
+
+
+def test_who_looks_again_and_again_need_not_be_told_by_a_date(tmp_path: Path, watch: Watch) -> None:
+    """As a driver does, which does not wait; a look after a long sleep of its own counts no more than another."""
+    record(tmp_path, 1, elsewhere(), age=-1e6)
+    looks = []
+    for _ in range(20):
+        attempt = latest_attempt(tmp_path)
+        assert attempt is not None
+        looks.append(attempt.is_live(60))
+        watch.now += HEARTBEAT if len(looks) > 1 else 1e6
+    assert looks.index(False) == 60 / HEARTBEAT
+
+
+def test_whoever_came_first_after_the_watch_has_it(tmp_path: Path, watch: Watch) -> None:
+    record(tmp_path, 1, elsewhere(), age=100)
+    watch.happens = lambda: record(tmp_path, 2, replace(elsewhere(), token="faster")) if watch.now > 1010 else None
+    with pytest.raises(Held, match="in use"):
+        Lease(tmp_path)
 
 
 def test_a_reused_process_id_is_another_process(tmp_path: Path) -> None:
@@ -113,7 +203,7 @@ def test_a_reused_process_id_is_another_process(tmp_path: Path) -> None:
         assert lease.attempt == 2
 
 
-def test_another_machine_is_judged_by_its_heartbeat(tmp_path: Path) -> None:
+def test_another_machine_is_judged_by_its_heartbeat(tmp_path: Path, watch: Watch) -> None:
     record(tmp_path, 1, elsewhere(), age=10)
     with pytest.raises(InputError, match=r"process 4242 on host node7.*30 s after its last heartbeat"):
         Lease(tmp_path, stale=30)
@@ -121,7 +211,7 @@ def test_another_machine_is_judged_by_its_heartbeat(tmp_path: Path) -> None:
         assert lease.attempt == 2
 
 
-def test_an_unreadable_claim_is_respected_until_stale(tmp_path: Path) -> None:
+def test_an_unreadable_claim_is_respected_until_stale(tmp_path: Path, watch: Watch) -> None:
     record(tmp_path, 1, elsewhere())
     (tmp_path / FOLDER / "1.json").write_text("")
     with pytest.raises(InputError, match="an unknown process"):

@@ -13,6 +13,7 @@ import pytest
 from rt_scale.spec.errors import RunError
 from rt_scale.store.garbage import find_garbage, remove_garbage
 from rt_scale.store.lease import Owner
+from tests.unit.store.conftest import Watch
 from tests.unit.store.machines import FakeSpec, begin, read, stop_waiting, weights
 from tests.unit.store.objects import Objects
 
@@ -199,3 +200,27 @@ def test_an_owner_elsewhere_is_told_with_the_age_of_its_heartbeat(objects: Objec
     objects.contents[f"{key}.beat"] = (b"", objects.clock() - 100)
     b.refresh()
     assert b.status("distill-0").state == "partial"
+
+
+def test_a_heartbeat_in_the_future_is_told_of_and_ends_for_who_keeps_looking(
+    objects: Objects, machine: Any, watch: Watch
+) -> None:
+    begin(machine("a"))
+    owner = {**Owner.current().__dict__, "host": "far", "machine": "far", "pid": 7}
+    key = "bucket/store/runs/distill-0/lease/2.feed"
+    for what in ("claim", "beat"):
+        objects.contents[f"{key}.{what}"] = (json.dumps(owner).encode(), objects.clock() + 1e6)
+    b, states = machine("b"), []
+    for _ in range(25):
+        b.refresh()
+        status = b.status("distill-0")
+        states.append(status.state)
+        watch.now += 5
+    assert states.index("partial") == 90 / 5
+    assert set(states[18:]) == {"partial"}
+    c = machine("c")
+    objects.contents[f"{key}.beat"] = (b"", objects.clock() + 2e6)
+    c.refresh()
+    status = c.status("distill-0")
+    assert (status.state, status.heartbeat_age) == ("running", None)
+    assert "unknown age" in status.heartbeat

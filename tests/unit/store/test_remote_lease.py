@@ -16,7 +16,8 @@ from rt_scale.spec.errors import InputError, RunError, StoreAway
 from rt_scale.store import remote_lease
 from rt_scale.store.claims import winners
 from rt_scale.store.lease import Owner
-from rt_scale.store.remote_lease import RemoteLease
+from rt_scale.store.remote_lease import HEARTBEAT, STALE, WATCH, RemoteLease
+from tests.unit.store.conftest import Watch
 from tests.unit.store.objects import Objects
 
 RUN = "runs/r"
@@ -98,15 +99,60 @@ def test_who_is_at_work_is_not_disturbed(objects: Objects, held: RemoteLease) ->
     held.check()
 
 
-def test_a_silent_owner_elsewhere_is_replaced_by_the_servers_clock(objects: Objects, clock: Clock) -> None:
+def test_a_silent_owner_elsewhere_is_replaced_by_the_servers_clock(
+    objects: Objects, clock: Clock, watch: Watch
+) -> None:
     elsewhere(objects, 1, 5000.0)
     elsewhere(objects, 1, 5010.0, what="beat")
-    clock.now = 5039.0
-    with pytest.raises(InputError, match=r"process 7 on host far, last heartbeat 29 s ago"):
-        RemoteLease(objects.bucket(), RUN, stale=30.0)
-    clock.now = 5041.0
-    with RemoteLease(objects.bucket(), RUN, stale=30.0) as lease:
+    clock.now = 5010.0 + STALE - WATCH - 1
+    with pytest.raises(InputError, match=r"process 7 on host far, last heartbeat 44 s ago"):
+        RemoteLease(objects.bucket(), RUN)
+    clock.now += 2
+    with RemoteLease(objects.bucket(), RUN) as lease:
         assert lease.attempt == 2
+    assert watch.now - 1000 == WATCH
+
+
+@pytest.mark.parametrize("ahead", [3.0, 3600.0, 1e9])
+@pytest.mark.parametrize("beaten", [False, True])
+def test_what_is_dated_in_the_future_keeps_a_run_no_longer(
+    objects: Objects, clock: Clock, watch: Watch, ahead: float, beaten: bool
+) -> None:
+    """The server's clock was wrong, and was put right."""
+    elsewhere(objects, 1, clock.now + ahead)
+    if beaten:
+        elsewhere(objects, 1, clock.now + ahead + 4, what="beat")
+    with RemoteLease(objects.bucket(), RUN) as lease:
+        assert lease.attempt == 2
+    assert STALE <= watch.now - 1000 < STALE + 2
+
+
+def test_a_beat_counts_though_its_claim_is_dated_in_the_future(objects: Objects, clock: Clock, watch: Watch) -> None:
+    elsewhere(objects, 1, clock.now + 1e6)
+    elsewhere(objects, 1, clock.now - STALE, what="beat")
+    with RemoteLease(objects.bucket(), RUN) as lease:
+        assert lease.attempt == 2
+    assert watch.now - 1000 == WATCH
+
+
+@pytest.mark.parametrize("jump", [-1e6, -3600.0, 3600.0, 1e6])
+def test_who_is_at_work_keeps_the_run_whatever_the_servers_clock_says(
+    objects: Objects, clock: Clock, watch: Watch, jump: float
+) -> None:
+    elsewhere(objects, 1, clock.now - 20)
+    elsewhere(objects, 1, clock.now - 10, what="beat")
+    clock.now += jump
+    seconds = [0]
+
+    def happens() -> None:
+        seconds[0] += 1
+        clock.now += 1
+        if seconds[0] % HEARTBEAT == 5:
+            elsewhere(objects, 1, clock.now, what="beat")
+
+    watch.happens = happens
+    with pytest.raises(InputError, match="process 7 on host far"):
+        RemoteLease(objects.bucket(), RUN)
 
 
 def test_a_dead_process_of_this_machine_is_replaced_at_once(objects: Objects) -> None:
@@ -138,8 +184,8 @@ def test_within_a_second_the_token_decides(
 
 
 def test_a_late_claim_changes_nothing(objects: Objects, clock: Clock, held: RemoteLease) -> None:
-    clock.now = 5050.0
-    elsewhere(objects, 1, 5050.0, token="")
+    clock.now = 5030.0
+    elsewhere(objects, 1, 5030.0, token="")
     held.check()
     with pytest.raises(InputError, match="in use: process"):
         RemoteLease(objects.bucket(), RUN)

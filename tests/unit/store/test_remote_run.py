@@ -35,6 +35,7 @@ def test_the_order_keeps_the_meaning(objects: Objects, machine: Any) -> None:
     with other.acquire():
         other.prune([])
     deleted = [key.rpartition("distill-0/")[2] for operation, key in objects.asked if operation == "delete"]
+    deleted = [key for key in deleted if "/clock/" not in key]  # the server was asked for the time
     assert deleted == ["checkpoints/3/manifest.json", "checkpoints/3"]
 
 

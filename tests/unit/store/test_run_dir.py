@@ -17,6 +17,7 @@ from rt_scale.store.lease import FOLDER
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store, SweepDir
+from tests.unit.store.conftest import Watch
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def test_life_of_a_run(run: RunDir) -> None:
     assert (run.status().state, run.status().attempts) == ("done", 4)
 
 
-def test_the_age_of_the_heartbeat_decides_elsewhere(run: RunDir) -> None:
+def test_the_age_of_the_heartbeat_decides_elsewhere(run: RunDir, watch: Watch) -> None:
     with run.acquire(heartbeat=1e9):
         path = run.path / FOLDER / "1.json"
         os.utime(path, (1, 1))
