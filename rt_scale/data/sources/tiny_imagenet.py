@@ -10,7 +10,8 @@ import numpy as np
 
 from rt_scale.data.files import md5_of, reading
 from rt_scale.data.info import DataInfo
-from rt_scale.data.sources.decoding import Decoder, Parts, at_size, name_of
+from rt_scale.data.sources.decoding import Decoder, at_size, name_of
+from rt_scale.data.sources.members import Parts
 from rt_scale.data.sources.original import Original, Split
 from rt_scale.data.sources.tree import Tree, open_tree
 from rt_scale.spec.errors import InputError
@@ -53,6 +54,7 @@ def read_tiny_imagenet(
         Split(test_labels, lambda: decoder.chunks(test)),
         notes={"split": "the published validation images are the test images", **resized},
         measure=bool(resized),
+        noticed=decoder.notes,
     )
 
 
