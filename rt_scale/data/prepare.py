@@ -154,6 +154,8 @@ def _done(name: str, data_dir: Path, source: Path | None, size: int | None, spli
     if prepared is None:
         return None
     before = prepared.request
+    if size == prepared.info.size and before.size is None:
+        size = None  # the size that they have without scaling
     asked = Request(
         source=before.source if source is None else str(source.resolve()),
         fingerprint=before.fingerprint if source is None else fingerprint(source),

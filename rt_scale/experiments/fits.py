@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from rt_scale.data.noise_set import NoiseSet
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments.needs import probed_size, training_samples
 from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.fields import schedules
 from rt_scale.spec.run import RunSpec
 
 
@@ -22,9 +25,23 @@ def fits(spec: RunSpec, data: Prepared | NoiseSet) -> None:
             f"projector.batch_norm needs at least 2 images a step, but the last step of an epoch has 1: {samples} "
             f"images in batches of {spec.train.batch_size}. Choose another train.batch_size or data.samples."
         )
+    _fits_schedules(spec, samples)
     if isinstance(data, Prepared):
         _fits_samples(spec, data)
         _fits_labels(spec, data)
+
+
+def _fits_schedules(spec: RunSpec, samples: int) -> None:
+    """Refuse schedules that the run ends in the middle of: in a warm-up, or before a piece begins."""
+    epochs, per_epoch = spec.train.epochs, math.ceil(samples / spec.train.batch_size)
+    total = epochs * per_epoch
+    for name, schedule in schedules(spec):
+        if (needed := schedule.least_steps(total, per_epoch)) > total + 1e-6:  # shares of a run add up to rounding
+            raise InputError(
+                f"{name} is {schedule}, of which {needed / per_epoch:g} epochs ({needed:,.0f} steps) must fit into the "
+                f"run: it is warming up, or waiting for its next piece, until then. The run has {epochs} "
+                f"({total:,} steps). Shorten the schedule, e.g. with a length of 10%, or raise train.epochs."
+            )
 
 
 def _fits_samples(spec: RunSpec, data: Prepared) -> None:
@@ -73,7 +90,9 @@ def _fits_views(spec: RunSpec, channels: int, size: int) -> None:
                 f"and takes no others: {description.design.one_size}. Set augment.{name} to {size}."
             )
         try:
-            description.check_image(channels=channels, size=side, norm=encoder.norm, width=encoder.width)
+            description.check_image(
+                channels=channels, size=side, norm=encoder.norm, width=encoder.width, setting=f"augment.{name}"
+            )
         except InputError as error:
             raise InputError(f"augment.{name} is {side}: {error}") from None
 
@@ -126,7 +145,8 @@ def fits_start(spec: RunSpec, main: Prepared | NoiseSet, before: RunSpec, other:
     size, size_before = spec.data.size or main.info.size, before.data.size or other.info.size
     reason = parse_encoder(spec.encoder.name).design.one_size
     if reason and size != size_before:
+        advice = "Leave data.size out" if size_before == main.info.size else f"Set data.size to {size_before}"
         raise InputError(
             f"start_from.run is on images of {size_before} x {size_before} pixels, this run on {size} x {size}, and "
-            f"encoder '{spec.encoder.name}' takes one size alone: {reason}. Set data.size to {size_before}."
+            f"encoder '{spec.encoder.name}' takes one size alone: {reason}. {advice}."
         )

@@ -87,6 +87,11 @@ def test_another_source_size_or_split_never_replaces_a_set_unasked(
     assert _times(first.folder) == before
 
 
+def test_the_size_that_images_have_is_no_other_size(data_dir: Path, pets: Path) -> None:
+    first = prepare("pets", data_dir, pets)
+    assert prepare("pets", data_dir, pets, size=first.info.size).sha256 == first.sha256
+
+
 def test_replacing_needs_a_source(data_dir: Path, pets: Path) -> None:
     prepare("pets", data_dir, pets)
     with pytest.raises(InputError, match=r"where its images are.*--from FOLDER.*--replace"):
