@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rt_scale.cli.options import open_console
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.wording import counted
 
 if TYPE_CHECKING:
     from rt_scale.report.sweep_report import SweepReport
@@ -147,4 +148,4 @@ def keep_summary(written: Sequence[SweepReport], store: Store, command: Sequence
 
     files = write_summary(written, store, shlex.join(command), folder)
     size = sum(path.stat().st_size for path in files)
-    print(f"Summary: {files[0]} ({len(files)} files, {size / 1e6:.2f} MB)", file=sys.stderr)
+    print(f"Summary: {files[0]} ({counted(len(files), 'file')}, {size / 1e6:.2f} MB)", file=sys.stderr)

@@ -11,6 +11,7 @@ from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.fields import schedules
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.wording import counted
 
 
 def fits(spec: RunSpec, data: Prepared | NoiseSet) -> None:
@@ -39,8 +40,9 @@ def _fits_schedules(spec: RunSpec, samples: int) -> None:
         if (needed := schedule.least_steps(total, per_epoch)) > total + 1e-6:  # shares of a run add up to rounding
             raise InputError(
                 f"{name} is {schedule}, of which {needed / per_epoch:g} epochs ({needed:,.0f} steps) must fit into the "
-                f"run: it is warming up, or waiting for its next piece, until then. The run has {epochs} "
-                f"({total:,} steps). Shorten the schedule, e.g. with a length of 10%, or raise train.epochs."
+                f"run: it is warming up, or waiting for its next piece, until then. The run has "
+                f"{counted(epochs, 'epoch')} ({counted(total, 'step')}). Shorten the schedule, e.g. with a length of "
+                "10%, or raise train.epochs."
             )
 
 

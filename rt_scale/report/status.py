@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rt_scale.spec.sweep import Point
+from rt_scale.spec.wording import counted
 from rt_scale.store.store import Store
 
 STYLES = {
@@ -109,4 +110,4 @@ def show_status(rows: Sequence[RunStatus], console: Console, quiet: Collection[s
         console.print(table)
     counts = Counter(row.state for row in rows)
     text = ", ".join(f"[{STYLES[state]}]{counts[state]} {state}[/]" for state in STYLES if counts[state])
-    console.print(f"{len(rows)} runs: {text or 'none'}", highlight=False)
+    console.print(f"{counted(len(rows), 'run')}: {text or 'none'}", highlight=False)

@@ -60,7 +60,7 @@ def test_a_normalisation_that_the_images_are_too_small_for(tiny: Tiny, digits: P
 def test_a_warm_up_longer_than_the_run(tiny: Tiny, digits: Prepared, lr: str) -> None:
     run = {"data.samples": 230, "train.batch_size": 20, "train.optimizer.lr": lr}
     with pytest.raises(
-        InputError, match=r"train.optimizer.lr is linear.* (10|9.58333) epochs .*run has 5 \(60 steps\)"
+        InputError, match=r"train.optimizer.lr is linear.* (10|9.58333) epochs .*run has 5 epochs \(60 steps\)"
     ):
         fits(tiny({**run, "train.epochs": 5}), digits)
     fits(tiny({**run, "train.epochs": 10}), digits)
