@@ -28,7 +28,7 @@ def nested_subset(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
     if not classes <= n <= len(labels):
         raise InputError(
             f"A subset of {counted(n, 'image')} was asked for; allowed is from {classes}, one a class, to the "
-            f"{len(labels)} there are."
+            f"{len(labels):,} there are."
         )
     generator = np.random.Generator(np.random.PCG64(stream("data.subset", seed)))
     turn = _rank_in_class(labels, generator)

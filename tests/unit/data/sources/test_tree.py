@@ -105,6 +105,21 @@ def test_links_are_followed_in_every_container(tmp_path: Path, name: str) -> Non
     assert {"/".join(parts) for parts in tree.odd} == {"a/up", "gone.txt"}
 
 
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class could be missing without a word otherwise. Tests may run as root, whom no folder refuses."""
+    root = _folder(tmp_path / "folder")
+
+    def scandir(folder: str) -> object:
+        if folder.endswith("/b"):
+            raise PermissionError(13, "Permission denied", folder)
+        return real(folder)
+
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", scandir)
+    with ExitStack() as stack, pytest.raises(InputError, match=r"folder/b': Permission denied"):
+        open_tree(root, tmp_path, stack)
+
+
 def test_links_out_of_an_archive_are_never_followed(tmp_path: Path) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("secret")
