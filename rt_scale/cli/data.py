@@ -69,8 +69,8 @@ def data_prepare(
     info = prepared.info
     lines = [
         f"{info.title}: {len(prepared.train):,} training and {counted(len(prepared.test), 'test image')}, "
-        f"{info.size} x {info.size} x {info.channels}, in {prepared.folder}",
-        f"{counted(len(info.classes), 'class')}: {shortened([printable(each) for each in info.classes])}",
+        f"{info.size} x {info.size} x {info.channels}, {counted(len(info.classes), 'class')}, in {prepared.folder}",
+        f"classes: {shortened([printable(each) for each in info.classes])}",
         *(f"{what}: {told}" for what, told in prepared.notes.items()),
     ]
     for line in lines:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from rt_scale.data.catalogue import DATASETS
-from rt_scale.data.places import prepare_command
 from rt_scale.data.prepared import Prepared, Request
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.wording import printable
 
 
-def another(prepared: Prepared, asked: Request, data_dir: Path) -> InputError:
-    """The refusal of ``asked``, which is not how ``prepared`` was made: says what differs, and what to do."""
+def another(prepared: Prepared, asked: Request, command: str) -> InputError:
+    """The refusal of ``asked``, which is not how ``prepared`` was made: says what differs, and what to do.
+
+    Args:
+        prepared: what there is.
+        asked: how it should have been made.
+        command: what is typed to make it anew; empty where that is what was typed already.
+    """
     name, before = prepared.info.name, prepared.request
     found = "where the original was found"
     differs = []
@@ -24,7 +26,7 @@ def another(prepared: Prepared, asked: Request, data_dir: Path) -> InputError:
         differs.append(f"its images are of {_size_text(before.size)}, not of {_size_text(asked.size)}")
     if asked.split_seed != before.split_seed:
         differs.append(f"its split is by seed {before.split_seed}, not {asked.split_seed}")
-    again = "this command" if name in DATASETS else f"'{prepare_command(name, data_dir)}'"
+    again = f"'{command}'" if command else "this command"
     return InputError(
         f"'{name}' is prepared already in '{prepared.folder}', and otherwise: {'; '.join(differs)}. Choose another "
         f"name, or add --replace to {again} to make it anew in its place; runs on it would then see other images."

@@ -163,7 +163,7 @@ def _done(name: str, data_dir: Path, source: Path | None, size: int | None, spli
         split_seed=before.split_seed if source is None and split_seed is None else split_seed or 0,
     )
     if asked != before:
-        raise another(prepared, asked, data_dir)
+        raise another(prepared, asked, "" if source or name in DATASETS else prepare_command(name, data_dir))
     return prepared
 
 

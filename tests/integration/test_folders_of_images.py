@@ -110,7 +110,7 @@ def test_odd_photographs_are_prepared_and_all_of_it_is_told(cli: Any, tmp_path: 
     ended = cli("data", "prepare", "photographs", "--from", source, "--data-dir", data)
     assert ended.code == 0, ended.err
     for told in (
-        "12 training and 4 test images", "2 classes: caf\u00e9, dog", "Train/ and valid/ (validation images",
+        "12 training and 4 test images", "classes: caf\u00e9, dog\n", "Train/ and valid/ (validation images",
         "orientation: 1 image ", "transparency: 1 image ", "grey: 1 image ", "left out: 1 file ",
         "paths left out: 2, 'Train/dog/around' (a link to '..'", "'Train/dog/gone.png' (a link to '/nowhere/gone.png'",
     ):  # fmt: skip

@@ -80,6 +80,7 @@ def test_another_source_size_or_split_never_replaces_a_set_unasked(
         with pytest.raises(InputError, match=r"'pets' is prepared already in .*--replace") as refusal:
             prepare("pets", data_dir, source, **wish)  # type: ignore[arg-type]
         assert told in str(refusal.value)
+        assert ("--from FOLDER" in str(refusal.value)) is (source is None)
     (pets / "cat" / "000.png").unlink()
     with pytest.raises(InputError, match=rf"prepared already.*files of '{pets}' have changed since.*--replace"):
         prepare("pets", data_dir, pets, size=3)
