@@ -44,7 +44,7 @@ def write_splits(original: Original, request: Request, folder: Path, progress: P
         mean, std = _statistics(histogram, info.name)
         info = dataclasses.replace(info, mean=mean, std=std)
         if constant := [_CHANNELS[info.channels][channel] for channel in np.flatnonzero(_is_constant(histogram))]:
-            notes["constant"] = f"{', '.join(constant)} in all training images; divided by 1, as by its deviation"
+            notes["constant"] = f"{', '.join(constant)}: the same in all training images, so its deviation counts as 1"
     return Meta(info=info, request=request, sha256=sha256, notes=notes, version=__version__)
 
 
