@@ -27,6 +27,7 @@ from rt_scale.cli.options import (
 )
 from rt_scale.cli.sources import look, told
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.wording import counted
 
 if TYPE_CHECKING:
     from rt_scale.spec.sweep import Point, SweepSpec
@@ -122,6 +123,6 @@ def _show(sweeps: Sequence[tuple[SweepSpec, Sequence[Point]]], place: Store, pac
     first = Counter(state for name, state in packed.manifest.runs.items() if name not in own)
     counts = ", ".join(f"{number} {state}" for state, number in first.items())
     lines = [f"{first.total()} more that these start from: {counts}"] if first else []
-    files = f"{len(packed.manifest.files):,} files, {size_text(packed.size)}, sha256 {packed.sha256}"
+    files = f"{counted(len(packed.manifest.files), 'file')}, {size_text(packed.size)}, sha256 {packed.sha256}"
     for line in [*lines, *packed.manifest.notes, f"{packed.path}: {files}"]:
         console.print(line)

@@ -9,6 +9,7 @@ import typer
 
 from rt_scale.cli.options import JsonOption, StoreOption, open_console, open_store, print_table
 from rt_scale.launch.pace import duration_text
+from rt_scale.spec.wording import counted
 
 if TYPE_CHECKING:
     from rt_scale.store.garbage import Garbage
@@ -65,8 +66,9 @@ def _summary(found: list[Garbage]) -> str:
     left = [item for item in found if item.state == "leftover"]
     runs = [item for item in found if item.state not in ("constant", "leftover")]
     sizes = [size_text(sum(item.size for item in items)) for items in (runs, shared, left)]
-    constants = f"{len(shared):,} constants that no run of one uses ({sizes[1]}), " if shared else ""
-    return f"{len(runs):,} runs that no sweep refers to ({sizes[0]}), {constants}{len(left):,} leftovers ({sizes[2]})."
+    constants = f"{counted(len(shared), 'constant')} that no run of one uses ({sizes[1]}), " if shared else ""
+    told = f"{counted(len(runs), 'run')} that no sweep refers to ({sizes[0]}), {constants}"
+    return f"{told}{counted(len(left), 'leftover')} ({sizes[2]})."
 
 
 def size_text(size: float) -> str:

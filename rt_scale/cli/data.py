@@ -48,21 +48,36 @@ def data_prepare(
         int | None, typer.Option(help="Resize to SIZE x SIZE: a folder's images, stl10, tiny_imagenet.")
     ] = None,
     split_seed: Annotated[int | None, typer.Option(help="Seed of the split of a folder that has none.")] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Make it anew, also in place of another set of that name.")
+    ] = False,
     data_dir: DataOption = None,
 ) -> None:
     """Make the prepared file of a data set, once."""
     from rt_scale.data.prepare import prepare
     from rt_scale.launch.progress import counting
+    from rt_scale.spec.wording import counted, printable, shortened
 
     with counting(open_console(), f"preparing {name}") as progress:
-        prepared = prepare(name, find_data_dir(data_dir), source, download, progress, size=size, split_seed=split_seed)
+        prepared = prepare(
+            name,
+            find_data_dir(data_dir),
+            source,
+            download,
+            progress,
+            size=size,
+            split_seed=split_seed,
+            replace=replace,
+        )
     info = prepared.info
-    open_console().print(
-        f"{info.title}: {len(prepared.train):,} training and {len(prepared.test):,} test images, "
-        f"{info.size} x {info.size} x {info.channels}, {len(info.classes)} classes, in {prepared.folder}"
-    )
-    for what, note in prepared.notes.items():
-        open_console().print(f"{what}: {note}")
+    lines = [
+        f"{info.title}: {len(prepared.train):,} training and {counted(len(prepared.test), 'test image')}, "
+        f"{info.size} x {info.size} x {info.channels}, {counted(len(info.classes), 'class')}, in {prepared.folder}",
+        f"classes: {shortened([printable(each) for each in info.classes])}",
+        *(f"{what}: {told}" for what, told in prepared.notes.items()),
+    ]
+    for line in lines:
+        open_console().print(line)
 
 
 @app.command("verify")

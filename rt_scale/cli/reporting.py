@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rt_scale.cli.options import open_console, send, warn
 from rt_scale.plain_text import say
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.wording import counted
 
 if TYPE_CHECKING:
     from rt_scale.experiments.other_data import DataHere
@@ -168,4 +169,4 @@ def keep_summary(written: Sequence[SweepReport], store: Store, command: Sequence
 
     files = write_summary(written, store, shlex.join(command), folder)
     size = sum(path.stat().st_size for path in files)
-    say(f"Summary: {files[0]} ({len(files)} files, {size / 1e6:.2f} MB)", error=True)
+    say(f"Summary: {files[0]} ({counted(len(files), 'file')}, {size / 1e6:.2f} MB)", error=True)

@@ -23,6 +23,8 @@ from rt_scale.data.prepared import META, TEST, TRAIN, Meta, Request
 from rt_scale.data.sources.original import Original, Split
 from rt_scale.spec.errors import InputError
 
+_CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
+
 
 def write_splits(original: Original, request: Request, folder: Path, progress: Progress | None) -> Meta:
     """Write both prepared files of ``original`` into ``folder``; what ``meta.json`` is to say."""
@@ -37,10 +39,13 @@ def write_splits(original: Original, request: Request, folder: Path, progress: P
         with contextlib.closing(_ahead(_counted(split, histogram) if tapped else split.chunks())) as images:
             sha256[file] = write(folder / file, images, split.labels, image_shape=shape, progress=report)
         before += len(split.labels)
+    notes = {**original.notes, **original.noticed()}
     if original.measure:
         mean, std = _statistics(histogram, info.name)
         info = dataclasses.replace(info, mean=mean, std=std)
-    return Meta(info=info, request=request, sha256=sha256, notes=original.notes, version=__version__)
+        if constant := [_CHANNELS[info.channels][channel] for channel in np.flatnonzero(_is_constant(histogram))]:
+            notes["constant"] = f"{', '.join(constant)}: the same in all training images, so its deviation counts as 1"
+    return Meta(info=info, request=request, sha256=sha256, notes=notes, version=__version__)
 
 
 def _check_room(original: Original, folder: Path) -> None:
@@ -82,14 +87,23 @@ def _ahead(chunks: Iterator[np.ndarray]) -> Generator[np.ndarray, None, None]:
 
 
 def _statistics(histogram: np.ndarray, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of pixels in [0, 1], exact from the counts of their values."""
+    """Mean and standard deviation per channel of pixels in [0, 1], exact from the counts of their values.
+
+    The deviation of a channel that is the same everywhere is given as 1, so that one can divide by it.
+    """
+    if (constant := _is_constant(histogram)).all():
+        raise InputError(f"All training images of '{name}' are of one colour: there is nothing to learn from them.")
     value = np.arange(256) / 255
     share = histogram / histogram.sum(axis=1, keepdims=True)
     mean = share @ value
     std = np.sqrt((share * (value - mean[:, None]) ** 2).sum(axis=1))
-    if std.min() == 0:
-        raise InputError(f"All training images of '{name}' are of one colour: there is nothing to learn from them.")
+    std[constant] = 1
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _is_constant(histogram: np.ndarray) -> np.ndarray:
+    """Which channels have one value alone, bool [channels]."""
+    return np.asarray(np.count_nonzero(histogram, axis=1) == 1)
 
 
 def move_into_place(meta: Meta, workplace: Path, target: Path) -> None:

@@ -8,11 +8,13 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rt_scale.spec.errors import InputError, RtScaleError, RunError
+from rt_scale.spec.wording import printable
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -49,7 +51,8 @@ def reading(path: Path | str, advice: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"Cannot read '{path}': {reason or type(error).__name__}. {advice}") from error
+        reason = reason.rstrip(".") or type(error).__name__
+        raise InputError(f"Cannot read '{printable(str(path))}': {reason}. {advice}") from error
 
 
 def md5_of(path: Path) -> str:
@@ -78,6 +81,69 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@dataclass(frozen=True)
+class Level:
+    """What lies in one folder."""
+
+    folder: str
+    files: list[str]
+    """Names of files and of links to files, sorted."""
+    odd: dict[str, str]
+    """Names of what is neither a file nor a folder, and why."""
+
+
+def walk(root: Path, skip: Callable[[str], bool], onerror: Callable[[OSError], None]) -> Iterator[Level]:
+    """Every folder of ``root``, from the top and sorted, links followed; unlike os.walk it ends where links go around.
+
+    Args:
+        root: a folder.
+        skip: names of files and folders that are not looked at.
+        onerror: called where a folder cannot be listed; it is left out where that returns.
+    """
+    waiting = [(str(root), frozenset([_identity(os.stat(root))]))]
+    while waiting:
+        folder, above = waiting.pop()
+        level, inside = Level(folder, [], {}), []
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            onerror(error)
+            continue
+        for entry in entries:
+            if skip(entry.name):
+                continue
+            if (folder_or_why := _look(entry, above)) is None:
+                level.files.append(entry.name)
+            elif isinstance(folder_or_why, str):
+                level.odd[entry.name] = folder_or_why
+            else:
+                inside.append((entry.path, above | {folder_or_why}))
+        yield level
+        waiting += reversed(inside)
+
+
+def _look(entry: os.DirEntry[str], above: frozenset[tuple[int, int]]) -> tuple[int, int] | str | None:
+    """The identity of a folder, why an entry is of no use, or None for a file."""
+    try:
+        if entry.is_file():
+            return None
+        status = entry.stat()
+    except OSError as error:
+        return f"{_target(entry)}: {error.strerror}"
+    if not entry.is_dir():
+        return "neither a file nor a folder"
+    identity = _identity(status)
+    return f"{_target(entry)}, a folder that it lies in" if identity in above else identity
+
+
+def _target(entry: os.DirEntry[str]) -> str:
+    return f"a link to '{printable(os.readlink(entry.path))}'" if entry.is_symlink() else "it cannot be looked at"
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
 def fingerprint(source: Path) -> str:
     """Changes when a file of ``source`` is added, removed, resized or written to."""
     with reading(source, "Check that you may read it."):
@@ -85,11 +151,11 @@ def fingerprint(source: Path) -> str:
             status = source.stat()
             return f"{status.st_size}:{status.st_mtime_ns}"
         digest = hashlib.sha256()
-        for folder, folders, names in os.walk(source, followlinks=True):
-            folders.sort()
-            for name in sorted(names):
-                status = os.stat(os.path.join(folder, name))
-                digest.update(f"{folder}/{name}:{status.st_size}:{status.st_mtime_ns}\n".encode())
+        for level in walk(source, skip=lambda _: False, onerror=lambda _: None):
+            for name in sorted([*level.files, *level.odd]):
+                path = f"{level.folder}/{name}"
+                status = os.lstat(path) if name in level.odd else os.stat(path)
+                digest.update(os.fsencode(f"{path}:{status.st_size}:{status.st_mtime_ns}\n"))
         return digest.hexdigest()
 
 

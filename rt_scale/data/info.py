@@ -41,7 +41,7 @@ class DataInfo:
     mean: tuple[float, ...]
     """Per channel, of training pixels scaled to [0, 1]."""
     std: tuple[float, ...]
-    """Per channel, of training pixels scaled to [0, 1]."""
+    """Per channel, of training pixels scaled to [0, 1]; 1 of a channel that is the same everywhere."""
     stats_source: str
     """Where mean and std come from."""
     origin: str

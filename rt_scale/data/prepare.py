@@ -6,6 +6,7 @@ import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
+from rt_scale.data.another import another
 from rt_scale.data.build import check_target, move_into_place, write_splits
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.data.fetch import data_origin, fetch
@@ -47,8 +48,11 @@ def prepare(
     *,
     size: int | None = None,
     split_seed: int | None = None,
+    replace: bool = False,
 ) -> Prepared:
     """Make the prepared files of ``name`` in ``data_dir``, or return them where the same was done before.
+
+    The same is: from the same source, whose files have not changed, at the same size, with the same split.
 
     Args:
         name: of the catalogue, or any other for a folder of one's own.
@@ -58,18 +62,20 @@ def prepare(
         progress: called with images done and in all, during a download with bytes done and in all.
         size: resize to size x size pixels: a folder's images, or those of a set whose reader is in ``RESIZING``.
         split_seed: of the split of a folder that has none, 0 by default.
+        replace: make it anew in any case, in place of what is prepared under that name.
 
     Raises:
-        InputError: whatever is wrong with the request or the original, and a preparation under way elsewhere.
+        InputError: whatever is wrong with the request or the original, another set prepared under that name, and a
+            preparation under way elsewhere.
         RunError: the disk filled up on the way. Nothing is left behind in either case.
     """
     _check_request(name, source, download, size, split_seed)
-    if (done := _done(name, data_dir, source, size, split_seed)) is not None:
+    if not replace and (done := _done(name, data_dir, source, size, split_seed)) is not None:
         return done
     if source is None and name not in DATASETS:
         raise _no_source(name, data_dir)
     with lock(name, data_dir, wait=False):
-        if (done := _done(name, data_dir, source, size, split_seed)) is not None:
+        if not replace and (done := _done(name, data_dir, source, size, split_seed)) is not None:
             return done
         return _make(name, data_dir, source, download, progress, size, split_seed or 0)
 
@@ -140,7 +146,7 @@ def _check_request(name: str, source: Path | None, download: bool, size: int | N
 
 
 def _done(name: str, data_dir: Path, source: Path | None, size: int | None, split_seed: int | None) -> Prepared | None:
-    """What is prepared already, if it is whole and from the same source in the same way."""
+    """What is prepared already, if it is whole; InputError where that was from another source, or in another way."""
     try:
         prepared = load(name, data_dir)
     except InputError:
@@ -148,23 +154,24 @@ def _done(name: str, data_dir: Path, source: Path | None, size: int | None, spli
     if prepared is None:
         return None
     before = prepared.request
+    if size == prepared.info.size and before.size is None:
+        size = None  # the size that they have without scaling
     asked = Request(
         source=before.source if source is None else str(source.resolve()),
         fingerprint=before.fingerprint if source is None else fingerprint(source),
         size=before.size if source is None and size is None else size,
         split_seed=before.split_seed if source is None and split_seed is None else split_seed or 0,
     )
-    return prepared if asked == before else None
+    if asked != before:
+        raise another(prepared, asked, "" if source or name in DATASETS else prepare_command(name, data_dir))
+    return prepared
 
 
 def _no_source(name: str, data_dir: Path) -> InputError:
     """Why a set that is not in the catalogue cannot be made without saying from what."""
     command = prepare_command(name, data_dir)
     if load(name, data_dir) is not None:
-        return InputError(
-            f"'{name}' is prepared already, with another size or split. To prepare it anew, say where its "
-            f"images are: '{command}'."
-        )
+        return InputError(f"To prepare '{name}' anew, say where its images are: '{command} --replace'.")
     hint = f"A folder of your own images becomes a data set with '{command}'."
     return unknown_name("data set", name, DATASETS, hint=hint)
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.seeding import stream
+from rt_scale.spec.wording import counted
 
 
 def nested_subset(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
@@ -26,8 +27,8 @@ def nested_subset(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
     classes = len(np.unique(labels))
     if not classes <= n <= len(labels):
         raise InputError(
-            f"A subset of {n} images was asked for; allowed is from {classes}, one a class, to the "
-            f"{len(labels)} there are."
+            f"A subset of {counted(n, 'image')} was asked for; allowed is from {classes}, one a class, to the "
+            f"{len(labels):,} there are."
         )
     generator = np.random.Generator(np.random.PCG64(stream("data.subset", seed)))
     turn = _rank_in_class(labels, generator)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 from rt_scale.data.noise_set import NoiseSet
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments.needs import probed_size, training_samples
 from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.fields import schedules
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.wording import counted
 
 
 def fits(spec: RunSpec, data: Prepared | NoiseSet) -> None:
@@ -16,7 +20,9 @@ def fits(spec: RunSpec, data: Prepared | NoiseSet) -> None:
     encoder, size = spec.encoder, spec.data.size or info.size
     parse_encoder(encoder.name).check_image(channels=info.channels, size=size, norm=encoder.norm, width=encoder.width)
     _fits_views(spec, info.channels, size)
-    _fits_batch_norms(spec, training_samples(spec, data), size)
+    samples = training_samples(spec, data)
+    _fits_batch_norms(spec, samples, size)
+    _fits_schedules(spec, samples)
     if isinstance(data, Prepared):
         _fits_samples(spec, data)
         _fits_labels(spec, data)
@@ -59,6 +65,20 @@ def _normalised_together(spec: RunSpec, size: int) -> list[dict[int, int]]:
         seen[augment.local_size] = seen.get(augment.local_size, 0) + augment.local_views
     teacher_normalises = spec.teacher.mode == "train" or spec.teacher.statistics == "data"
     return [seen, taught] if teacher_normalises else [seen]
+
+
+def _fits_schedules(spec: RunSpec, samples: int) -> None:
+    """Refuse schedules that the run ends in the middle of: in a warm-up, or before a piece begins."""
+    epochs, per_epoch = spec.train.epochs, math.ceil(samples / spec.train.batch_size)
+    total = epochs * per_epoch
+    for name, schedule in schedules(spec):
+        if (needed := schedule.least_steps(total, per_epoch)) > total + 1e-6:  # shares of a run add up to rounding
+            raise InputError(
+                f"{name} is {schedule}, of which {needed / per_epoch:g} epochs ({needed:,.0f} steps) must fit into the "
+                f"run: it is warming up, or waiting for its next piece, until then. The run has "
+                f"{counted(epochs, 'epoch')} ({counted(total, 'step')}). Shorten the schedule, e.g. with a length of "
+                "10%, or raise train.epochs."
+            )
 
 
 def _fits_samples(spec: RunSpec, data: Prepared) -> None:
@@ -107,7 +127,14 @@ def _fits_views(spec: RunSpec, channels: int, size: int) -> None:
                 f"and takes no others: {description.design.one_size}. Set augment.{name} to {size}."
             )
         try:
-            description.check_image(channels=channels, size=side, norm=encoder.norm, width=encoder.width, built=size)
+            description.check_image(
+                channels=channels,
+                size=side,
+                norm=encoder.norm,
+                width=encoder.width,
+                built=size,
+                setting=f"augment.{name}",
+            )
         except InputError as error:
             raise InputError(f"augment.{name} is {side}: {error}") from None
 
@@ -162,7 +189,8 @@ def fits_start(spec: RunSpec, main: Prepared | NoiseSet, before: RunSpec, other:
     size, size_before = spec.data.size or main.info.size, before.data.size or other.info.size
     reason = parse_encoder(spec.encoder.name).design.one_size
     if reason and size != size_before:
+        advice = "Leave data.size out" if size_before == main.info.size else f"Set data.size to {size_before}"
         raise InputError(
             f"start_from.run is on images of {size_before} x {size_before} pixels, this run on {size} x {size}, and "
-            f"encoder '{spec.encoder.name}' takes one size alone: {reason}. Set data.size to {size_before}."
+            f"encoder '{spec.encoder.name}' takes one size alone: {reason}. {advice}."
         )

@@ -15,6 +15,7 @@ from rt_scale.data.beton import Beton
 from rt_scale.data.info import DataInfo
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.seeding import stream
+from rt_scale.spec.wording import counted
 
 MOST_PIXELS = 100_000_000
 """Width times height of the largest sheet."""
@@ -112,8 +113,8 @@ def save(sheet: Image.Image, path: Path) -> None:
 def _blank(info: DataInfo, per_class: int, width: int, height: int) -> Image.Image:
     if width * height > MOST_PIXELS:
         raise InputError(
-            f"A contact sheet of '{info.name}' with {per_class} images a class would have {width:,} x {height:,} "
-            "pixels. Give a smaller --per-class."
+            f"A contact sheet of '{info.name}' with {counted(per_class, 'image')} a class would have {width:,} x "
+            f"{height:,} pixels. Give a smaller --per-class."
         )
     return Image.new("RGB", (width, height), "white")
 

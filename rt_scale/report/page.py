@@ -20,6 +20,7 @@ from rt_scale.report.contents import (
 )
 from rt_scale.report.elements import Html, inline_svg, join, tag
 from rt_scale.report.judging import Judged
+from rt_scale.spec.wording import counted
 from rt_scale.store.interval import STATED
 
 STYLE = """
@@ -89,7 +90,7 @@ def _verdict(judged: Judged, contents: Contents) -> Html:
         tag("p", judged.rule),
         tag(
             "p",
-            f"{len(judged.runs)} runs: ",
+            f"{counted(len(judged.runs), 'run')}: ",
             *_spaced([_run_link(contents, name, name.partition("-")[2][:6]) for name in judged.runs]),
         ),
     )

@@ -13,6 +13,7 @@ from rich.text import Text
 from rt_scale.console import PlainConsole
 from rt_scale.experiments.other_data import Affected
 from rt_scale.spec.sweep import Point
+from rt_scale.spec.wording import counted
 from rt_scale.store.store import Store
 
 STYLES = {
@@ -128,7 +129,7 @@ def show_status(
     other = sum(bool(row.other_data) for row in rows)
     console.print(
         Text.assemble(
-            f"{len(rows)} runs: ",
+            f"{counted(len(rows), 'run')}: ",
             Text(", ").join(told) if told else "none",
             f"; {other} on other data" if other else "",
         )

@@ -11,13 +11,16 @@ from rt_scale.spec.part import MOST, DataName, Part
 GAUSSIAN = "gaussian"
 """Name of the data set that is drawn, not prepared."""
 
+LEAST_SIZE, LARGEST_SIZE = 4, 512
+"""Sides, in pixels, that images can be resized to."""
+
 
 class DataSpec(Part):
     """The images that the student is distilled and probed on."""
 
     name: DataName
     """Name of a prepared data set (`rt-scale data list`), or gaussian: noise inputs (paper, figure 4)."""
-    size: int | None = Field(None, ge=4, le=512)
+    size: int | None = Field(None, ge=LEAST_SIZE, le=LARGEST_SIZE)
     """Side in pixels to which images are resized on the device (bilinear, antialiased); null: as prepared.
     Of gaussian the side that it is drawn at."""
     samples: int | None = Field(None, ge=1, le=MOST)

@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from rt_scale.spec.data import LARGEST_SIZE, LEAST_SIZE
 from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.spec.families import (
     ATTENTIONS,
@@ -82,7 +83,16 @@ class EncoderDescription:
                 f"ViTs, vit_tiny_shared to vit_base_shared. Leave encoder.attention at tokens, or take one of those."
             )
 
-    def check_image(self, *, channels: int, size: int, norm: str, width: float, built: int | None = None) -> None:
+    def check_image(
+        self,
+        *,
+        channels: int,
+        size: int,
+        norm: str,
+        width: float,
+        built: int | None = None,
+        setting: str = "data.size",
+    ) -> None:
         """Refuse images that the encoder cannot take.
 
         Args:
@@ -91,26 +101,45 @@ class EncoderDescription:
             norm: normalisation by name: those within an image need at least two values to normalise.
             width: multiplier of every layer's number of channels.
             built: side of the images that the network is built for; None: these.
+            setting: the field that a fitting size is advised for, of ``LEAST_SIZE`` to ``LARGEST_SIZE``.
 
         Raises:
             InputError: an image too small or not a whole number of patches wide, or another number of channels.
         """
         if channels not in (1, 3):
             raise InputError(f"Images of {channels} channels were given; encoders take 1 (grey) or 3 (colour).")
-        least = self.design.minimum_size
+        if problem := self._image_problem(size, norm, width, built):
+            why, otherwise = problem
+            larger, smaller = range(max(size, LEAST_SIZE), LARGEST_SIZE + 1), range(LARGEST_SIZE, LEAST_SIZE - 1, -1)
+            fitting = next(each for each in (*larger, *smaller) if not self._image_problem(each, norm, width, built))
+            raise InputError(f"{why}. Set {setting}={fitting} to have them resized, or take {otherwise}.")
+
+    def _image_problem(self, size: int, norm: str, width: float, built: int | None) -> tuple[str, str] | None:
+        """Why it cannot take images of size x size pixels, and what to take instead; None where it can."""
+        least, patch = self.design.minimum_size, self.design.patch
+        images = f"Images of {size} x {size} pixels"
         if size < least:
-            raise InputError(
-                f"Images of {size} x {size} pixels are too small for encoder '{self.name}', which needs at "
-                f"least {least} x {least}. Set data.size={least} to have "
-                f"them enlarged, or take an encoder for small images such as convnet_32_2."
-            )
-        patch = self.design.patch
+            why = f"are too small for encoder '{self.name}', which needs at least {least} x {least}"
+            return f"{images} {why}", "an encoder for small images such as convnet_32_2"
         if size % patch:
-            raise InputError(
-                f"Images of {size} x {size} pixels cannot be cut into the {patch} x {patch} patches of encoder "
-                f"'{self.name}'. Set data.size={math.ceil(size / patch) * patch} to have them resized."
+            return (
+                f"{images} cannot be cut into the {patch} x {patch} patches of encoder '{self.name}'",
+                "another encoder",
             )
-        self._check_last_map(size, norm, width, built or size)
+        side = self.last_map(size, built or size)
+        if self.family == "convnet" and side == 0:
+            why = f"are too small for encoder '{self.name}' as it is built for {built} x {built}: its max-pools leave"
+            return f"{images} {why} nothing of them", "another encoder"
+        if side != 1 or norm not in ("instance", "group8", "layer") or not self.stages or self.is_vit:
+            return None
+        if {"instance": 1, "group8": 8, "layer": scaled(self.stages[-1], width)}[norm] < 2:
+            why = (
+                f"Encoder '{self.name}' has a last feature map of 1 x 1 for images of {size} x {size} pixels, where "
+                f"normalisation '{norm}' would be over single values: their variance is 0, and every image would "
+                "give the same"
+            )
+            return why, "another normalisation, such as batch or none"
+        return None
 
     def last_map(self, size: int, built: int) -> int:
         """Side of the smallest feature map that a normalisation sees; 0 where nothing is left of it.
@@ -121,7 +150,7 @@ class EncoderDescription:
         """
         if self.family == "convnet":
             return size >> convnet_pools(built, self.layers)
-        halved = 2**self.design.halvings
+        halved = int(2**self.design.halvings)
         return size // halved if self.design.floors else math.ceil(size / halved)
 
     def _check_norm(self, norm: str) -> None:
@@ -153,25 +182,6 @@ class EncoderDescription:
             raise InputError(
                 f"Encoder '{self.name}' at width {width} has tokens of {scaled(self.channels or 0, width)} numbers, "
                 f"which its {self.heads} attention heads cannot share equally. Choose another width, e.g. 0.5."
-            )
-
-    def _check_last_map(self, size: int, norm: str, width: float, built: int) -> None:
-        side = self.last_map(size, built)
-        if self.family == "convnet" and side == 0:
-            raise InputError(
-                f"Images of {size} x {size} pixels are too small for encoder '{self.name}' as it is built for "
-                f"{built} x {built}: its max-pools leave nothing of them. Give at least "
-                f"{2 ** convnet_pools(built, self.layers)} pixels."
-            )
-        if side != 1 or norm not in ("instance", "group8", "layer") or not self.stages or self.is_vit:
-            return
-        if {"instance": 1, "group8": 8, "layer": scaled(self.stages[-1], width)}[norm] < 2:
-            least = 2 ** (1 + convnet_pools(built, self.layers)) if self.family == "convnet" else 0
-            raise InputError(
-                f"Encoder '{self.name}' has a last feature map of 1 x 1 for images of {size} x {size} pixels, where "
-                f"normalisation '{norm}' would be over single values: their variance is 0, and every image would "
-                f"give the same. Set data.size={least or 2**self.design.halvings + 1} or more to have them enlarged, "
-                "or choose another normalisation, such as batch or none."
             )
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import get_args
+
 from pydantic import BaseModel
 
 from rt_scale.spec.errors import InputError, shown, unknown_name
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.schedule import Schedule, parse
 from rt_scale.spec.yaml_core import DEEPEST
 
 
@@ -35,11 +40,25 @@ def check_field(what: str, key: str) -> None:
 
 def dotted_fields(model: type[BaseModel], prefix: str = "") -> list[str]:
     """Every field of ``model`` that is no part of its own, as ``part.field``."""
-    names: list[str] = []
+    return [name for name, _ in _annotated(model, prefix)]
+
+
+def schedules(spec: RunSpec) -> Iterator[tuple[str, Schedule]]:
+    """Every field of ``spec`` that is a schedule, not a number."""
+    for name, annotation in _annotated(RunSpec):
+        value = attrgetter(name)(spec)
+        if isinstance(value, str) and _may_be(annotation, str) and _may_be(annotation, float):
+            yield name, parse(value)
+
+
+def _may_be(annotation: object, kind: type) -> bool:
+    return annotation is kind or any(_may_be(each, kind) for each in get_args(annotation))
+
+
+def _annotated(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
     for name, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            names += dotted_fields(inner, f"{prefix}{name}.")
+            yield from _annotated(inner, f"{prefix}{name}.")
         else:
-            names.append(f"{prefix}{name}")
-    return names
+            yield f"{prefix}{name}", inner

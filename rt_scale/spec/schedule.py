@@ -96,6 +96,18 @@ class Schedule:
         duration = last.lengths[0].steps(total, per_epoch) if lasts else total - start
         return last.value(step - start, duration, total, per_epoch)
 
+    def least_steps(self, total: int, per_epoch: int) -> float:
+        """How many optimiser steps a run must have for every piece to begin, and for a last one that rises to end.
+
+        Args:
+            total: optimiser steps of the run, of which a length may be a share.
+            per_epoch: optimiser steps an epoch.
+        """
+        last = self.pieces[-1]
+        rises = last.name in SHAPES and last.numbers[1] > last.numbers[0]
+        ending = self.pieces if rises else self.pieces[:-1]
+        return sum(length.steps(total, per_epoch) for piece in ending for length in piece.lengths)
+
     @property
     def bounds(self) -> tuple[float, float]:
         """The least and the largest value that the schedule can take."""

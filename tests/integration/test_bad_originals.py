@@ -68,11 +68,48 @@ def test_a_folder_with_one_class(cli: Any, tmp_path: Path) -> None:
     assert "class" in message
 
 
-@pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\n cut short"])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>404</html>", b"no image at all", b"\x89PNG\r\n\x1a\n cut short", b"\xff\xd8\xff\xe0"]
+)
 def test_an_image_that_cannot_be_read_is_named(cli: Any, tmp_path: Path, content: bytes) -> None:
     folder = pictures(tmp_path / "pets", ["cat", "dog"])
     (folder / "dog" / "3.png").write_bytes(content)
-    assert str(folder / "dog" / "3.png") in prepare_fails(cli, tmp_path, "pets", folder)
+    message = prepare_fails(cli, tmp_path, "pets", folder)
+    assert str(folder / "dog" / "3.png") in message
+    assert "BytesIO" not in message
+
+
+def test_a_class_with_one_image_is_named(cli: Any, tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "pets", ["cat", "dog"])
+    for number in range(1, 5):
+        (folder / "dog" / f"{number}.png").unlink()
+    message = prepare_fails(cli, tmp_path, "pets", folder)
+    assert "single image" in message
+    assert str(folder / "dog" / "0.png") in message
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_splits_under_other_names_are_refused_with_what_is_expected(cli: Any, tmp_path: Path, archived: bool) -> None:
+    for part in ("first", "second"):
+        pictures(tmp_path / "pets" / part, ["cat", "dog"])
+    source = (
+        Path(shutil.make_archive(str(tmp_path / "pets"), "tar", tmp_path / "pets")) if archived else tmp_path / "pets"
+    )
+    message = prepare_fails(cli, tmp_path, "pets", source)
+    assert "'first', 'second' both have 'cat', 'dog'" in message
+    assert "train/cat/1.png" in message
+
+
+def test_an_archive_of_links_out_of_it(cli: Any, tmp_path: Path) -> None:
+    pictures(tmp_path / "pets", ["cat", "dog"])
+    for path in (tmp_path / "pets").glob("*/*.png"):
+        path.rename(tmp_path / f"{path.parent.name}{path.name}")
+        path.symlink_to(tmp_path / f"{path.parent.name}{path.name}")
+    archive = Path(shutil.make_archive(str(tmp_path / "pets"), "gztar", tmp_path / "pets"))
+    message = prepare_fails(cli, tmp_path, "pets", archive)
+    assert "holds no images" in message
+    assert "out of the archive" in message
+    assert "7 more" in message
 
 
 def test_a_label_out_of_range(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,4 +45,4 @@ def test_a_store_on_s3_is_packed_from_another_machine(
     members = read(tmp_path / "one.zip")
     assert json.loads(members[f"runs/{point.spec.name}/result.json"]) == result
     assert f"runs/{point.spec.name}/checkpoints/{result['steps']}/student.safetensors" in members
-    assert "1 runs: 1 done" in cli("status", tmp_path / "one.zip").out
+    assert "1 run: 1 done" in cli("status", tmp_path / "one.zip").out

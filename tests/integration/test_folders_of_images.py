@@ -10,13 +10,14 @@ import io
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from rt_scale.data.prepare import Prepared, prepare, verify_prepared
+from rt_scale.data.prepare import Prepared, open_prepared, prepare, verify_prepared
 from rt_scale.data.resident import ResidentLoader
 
 GIVEN = os.environ.get("RT_SCALE_TEST_DATA")
@@ -74,3 +75,62 @@ def _assert_same(prepared: Prepared, expected: dict[str, list[tuple[str, bytes]]
         for position, pixels in zip(chosen, beton.gather(chosen), strict=True):
             original = Image.open(io.BytesIO(images[position][1])).convert(mode)
             np.testing.assert_array_equal(pixels, np.asarray(original).reshape(pixels.shape))
+
+
+def _photographs(root: Path) -> Path:
+    """As they come from phones, the web and macOS: turned, transparent, linked, twice, and with odd names."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for part, count in (("Train", 4), ("valid", 2)):
+        for label in ("caf\u00e9" if part == "Train" else "cafe\u0301", "dog"):
+            folder = root / part / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = np.random.default_rng(number).integers(0, 200, (8, 8, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    dogs = root / "Train" / "dog"
+    Image.new("RGB", (8, 8), "navy").save(dogs / "turned.jpg", exif=turned)
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(dogs / "clear.png")
+    Image.new("L", (8, 8), 100).save(dogs / os.fsdecode(b"gr\xfcn.png"))
+    (dogs / "again.png").symlink_to("0.png")
+    (dogs / "gone.png").symlink_to("/nowhere/gone.png")
+    (dogs / "around").symlink_to("..")
+    (dogs / "notes.txt").write_text("hello")
+    return root
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_odd_photographs_are_prepared_and_all_of_it_is_told(cli: Any, tmp_path: Path, archived: bool) -> None:
+    source = _photographs(tmp_path / "photographs")
+    if archived:
+        with tarfile.open(tmp_path / "photographs.tar.gz", "w:gz") as archive:
+            archive.add(source, arcname=".")
+        source = tmp_path / "photographs.tar.gz"
+    data = tmp_path / "data"
+    ended = cli("data", "prepare", "photographs", "--from", source, "--data-dir", data)
+    assert ended.code == 0, ended.err
+    for told in (
+        "12 training and 4 test images", "classes: caf\u00e9, dog\n", "Train/ and valid/ (validation images",
+        "orientation: 1 image ", "transparency: 1 image ", "grey: 1 image ", "left out: 1 file ",
+        "paths left out: 2, 'Train/dog/around' (a link to '..'", "'Train/dog/gone.png' (a link to '/nowhere/gone.png'",
+    ):  # fmt: skip
+        assert told in ended.out
+    prepared = open_prepared("photographs", data)
+    assert prepared.info.classes == ("caf\u00e9", "dog")
+    pixels = prepared.train.read_all()
+    assert sum(image.min() == 255 for image in pixels) == 1  # what was transparent is white
+    assert cli("data", "show", "photographs", "--data-dir", data, "--out", tmp_path / "sheet.png").code == 0
+    assert cli("data", "verify", "photographs", "--data-dir", data).code == 0
+
+
+def test_another_set_of_the_same_name_needs_to_be_meant(cli: Any, tmp_path: Path) -> None:
+    source, data = _photographs(tmp_path / "photographs"), tmp_path / "data"
+    first = ("data", "prepare", "mine", "--from", source, "--data-dir", data)
+    out = cli(*first).out
+    assert cli(*first).out == out
+    message = cli(*first, "--size", 4).refusal()
+    assert "their own size, not of 4 x 4 pixels" in message
+    assert "--replace" in message
+    assert open_prepared("mine", data).info.size == 8
+    assert cli(*first, "--size", 4, "--replace").code == 0
+    assert open_prepared("mine", data).info.size == 4

@@ -74,7 +74,7 @@ def test_killed_on_one_machine_and_finished_on_another(
     out, err = process.communicate(timeout=480)
     assert process.returncode == -signal.SIGKILL, (out, err)
     b = place.on("b")
-    assert "1 runs: 1 partial" in cli("status", "--store", place.address).out
+    assert "1 run: 1 partial" in cli("status", "--store", place.address).out
     ended = cli(*place.run(DOCUMENT))
     assert ended.code == 0, ended
     assert "resuming at step 72 of 144" in ended.out

@@ -74,7 +74,7 @@ def test_stl10_from_its_archive(cli: Any, tmp_path: Path, stl10: Path) -> None:
 
 
 def test_stl10_at_32_pixels_then_at_its_own_size(cli: Any, tmp_path: Path, stl10: Path) -> None:
-    """Where the archive is looked for, too; what is there is made anew for another size alone."""
+    """Where the archive is looked for, too; what is there is made anew where that is asked for."""
     data = tmp_path / "data"
     (data / "originals" / "stl10").mkdir(parents=True)
     stl10.rename(data / "originals" / "stl10" / stl10.name)
@@ -91,7 +91,10 @@ def test_stl10_at_32_pixels_then_at_its_own_size(cli: Any, tmp_path: Path, stl10
     assert "mean and std of stl10: measured" in cli("data", "list", "--data-dir", data).out
     assert cli("data", "prepare", "stl10", "--data-dir", data).code == 0
     assert open_prepared("stl10", data).sha256 == prepared.sha256
-    assert cli("data", "prepare", "stl10", "--size", 96, "--data-dir", data).code == 0
+    message = cli("data", "prepare", "stl10", "--size", 96, "--data-dir", data).refusal()
+    assert "of 32 x 32 pixels, not of 96 x 96 pixels" in message
+    assert "--replace" in message
+    assert cli("data", "prepare", "stl10", "--size", 96, "--replace", "--data-dir", data).code == 0
     assert open_prepared("stl10", data).train.image_shape == (96, 96, 3)
 
 

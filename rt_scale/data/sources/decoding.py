@@ -5,27 +5,30 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rt_scale.data.files import reading
 from rt_scale.data.info import DataInfo
 from rt_scale.data.machine import allowed_cores
+from rt_scale.data.sources.members import Parts
 from rt_scale.data.sources.original import CHUNK
 from rt_scale.data.sources.tree import Tree
+from rt_scale.data.sources.upright import CHANGES, plain, unidentified
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.wording import counted, printable
 
-GREY = frozenset(["1", "L", "LA"])
-"""Modes of PIL without colour."""
 _DEEP = ("I", "F")
 _CHUNK_BYTES = 1 << 24
 
-Parts = tuple[str, ...]
+# Of odd tags and of images between PIL's limit and twice that, which are read. Errors are ours to report.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Decoder:
     """1 makes all of them grey, 3 makes all of them colour."""
     resize: bool
     """Whether images are scaled to ``size``."""
+    changed: dict[str, set[Parts]] = field(default_factory=lambda: {change: set() for change in CHANGES})
+    """The images decoded so far that were changed on the way, by ``CHANGES``."""
 
     def chunks(self, images: Sequence[Parts]) -> Iterator[np.ndarray]:
         """All ``images`` in order, uint8 [b, size, size, channels]; PIL decodes in threads."""
@@ -50,8 +55,9 @@ class Decoder:
     def decode(self, parts: Parts) -> np.ndarray:
         """One image, uint8 [size, size, channels]; InputError, naming it, where it cannot be."""
         with opened(self.tree, parts) as image:
-            pixels = image.convert("RGBA") if image.mode == "P" else image
-            pixels = pixels.convert("L" if self.channels == 1 else "RGB")
+            pixels, changes = plain(image, self.channels)
+            for change in changes:
+                self.changed[change].add(parts)
             if self.resize:
                 pixels = scaled(pixels, self.size)
             if pixels.size != (self.size, self.size):
@@ -62,20 +68,39 @@ class Decoder:
                 )
             return np.asarray(pixels).reshape(self.size, self.size, self.channels)
 
+    def notes(self) -> dict[str, str]:
+        """What was changed in the images decoded so far, for the record."""
+        return {
+            change: f"{counted(len(images), 'image')} {CHANGES[change]}, e.g. '{printable('/'.join(min(images)))}'"
+            for change, images in self.changed.items()
+            if images
+        }
+
 
 @contextmanager
 def opened(tree: Tree, parts: Parts) -> Iterator[Image.Image]:
     """An image of the tree, of which only the header is read yet; whatever fails inside names the file."""
-    advice = "Remove the file, or replace it by a readable 8-bit image."
-    with reading(name_of(tree, parts), advice), Image.open(io.BytesIO(tree.read(parts))) as image:
-        if image.mode.startswith(_DEEP):
-            raise ValueError(f"its pixels are of mode {image.mode}, not 8 bits a channel")
-        yield image
+    name = name_of(tree, parts)
+    with reading(name, "Remove the file, or replace it by a readable 8-bit image."):
+        content = tree.read(parts)
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                if image.mode.startswith(_DEEP):
+                    raise ValueError(f"its pixels are of mode {image.mode}, not 8 bits a channel")
+                yield image
+        except UnidentifiedImageError:
+            raise ValueError(unidentified(content)) from None
+        except Image.DecompressionBombError:
+            most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+            raise InputError(
+                f"The image '{name}' has more than {most:,} pixels, which is too many to be decoded. Scale it down "
+                "before, or leave it out."
+            ) from None
 
 
 def name_of(tree: Tree, parts: Parts) -> str:
     """The path of a file of the tree, for messages."""
-    return os.path.join(tree.root, *parts)
+    return printable(os.path.join(tree.root, *parts))
 
 
 def scaled(image: Image.Image, size: int) -> Image.Image:

@@ -35,6 +35,8 @@ class Original:
     """What was decided on the way, for the record: splits made, images resized, files left out."""
     measure: bool = False
     """Whether mean and std are to be measured on the training images."""
+    noticed: Callable[[], dict[str, str]] = dict
+    """Notes that a pass over the images tells; called when both splits were read."""
 
 
 def in_memory(images: np.ndarray, labels: np.ndarray) -> Split:

@@ -10,10 +10,12 @@ import numpy as np
 
 from rt_scale.data.files import md5_of, reading
 from rt_scale.data.info import DataInfo
-from rt_scale.data.sources.decoding import Decoder, Parts, at_size, name_of
+from rt_scale.data.sources.decoding import Decoder, at_size, name_of
+from rt_scale.data.sources.members import Parts
 from rt_scale.data.sources.original import Original, Split
 from rt_scale.data.sources.tree import Tree, open_tree
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.wording import counted
 
 ARCHIVE = "tiny-imagenet-200.zip"
 FOLDER = "tiny-imagenet-200"
@@ -53,6 +55,7 @@ def read_tiny_imagenet(
         Split(test_labels, lambda: decoder.chunks(test)),
         notes={"split": "the published validation images are the test images", **resized},
         measure=bool(resized),
+        noticed=decoder.notes,
     )
 
 
@@ -121,7 +124,7 @@ def _train(info: DataInfo, tree: Tree, root: Parts) -> tuple[list[Parts], np.nda
     if len(odd := np.flatnonzero(counts != each)):
         where = name_of(tree, (*above, info.classes[odd[0]], "images"))
         raise InputError(
-            f"'{where}' has {counts[odd[0]]} images where {each} are expected, and so "
+            f"'{where}' has {counted(int(counts[odd[0]]), 'image')} where {each} are expected, and so "
             f"{len(odd)} of {len(position)} classes differ: it is incomplete. {_advice(info)}"
         )
     return images, labels

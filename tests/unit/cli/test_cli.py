@@ -173,7 +173,9 @@ def test_schemas_for_editors(invoke: Callable[..., str], kind: str) -> None:
 
 def test_version_and_data_prepare_and_verify(invoke: Callable[..., str], tmp_path: Path) -> None:
     assert invoke("version").strip() == __version__
-    assert "1,437 training and 360 test images" in invoke("data", "prepare", "digits")
+    told = invoke("data", "prepare", "digits")
+    assert "1,437 training and 360 test images" in told
+    assert "classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\n" in told
     assert "digits: 1,797 images as written (sha256 " in invoke("data", "verify", "digits")
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from rt_scale.data.catalogue import DATASETS, DataInfo
 from rt_scale.data.files import lock
+from rt_scale.data.inputs import to_inputs
 from rt_scale.data.prepare import open_prepared, prepare, verify_prepared
 from rt_scale.spec.errors import InputError, RunError
 
@@ -47,25 +49,77 @@ def test_preparing_again_does_nothing(data_dir: Path, pets: Path) -> None:
     assert _times(first.folder) == before
 
 
-def test_another_source_size_or_split_is_prepared_anew(data_dir: Path, pets: Path) -> None:
+def test_another_source_size_or_split_replaces_a_set_where_that_is_asked_for(data_dir: Path, pets: Path) -> None:
     seen = [prepare("pets", data_dir, pets).sha256]
-    seen.append(prepare("pets", data_dir, pets, split_seed=1).sha256)
-    resized = prepare("pets", data_dir, pets, size=3)
+    seen.append(prepare("pets", data_dir, pets, split_seed=1, replace=True).sha256)
+    resized = prepare("pets", data_dir, pets, size=3, replace=True)
     assert resized.train.image_shape == (3, 3, 3)
     assert resized.info.size == 3
     assert "3 x 3" in resized.notes["resized"]
     seen.append(resized.sha256)
     (pets / "cat" / "000.png").unlink()
-    fewer = prepare("pets", data_dir, pets)
+    fewer = prepare("pets", data_dir, pets, replace=True)
     assert fewer.train.samples + fewer.test.samples == 19
     assert len({*seen, fewer.sha256}) == 4
 
 
-def test_without_its_source_another_size_cannot_be_made(data_dir: Path, pets: Path) -> None:
+def test_another_source_size_or_split_never_replaces_a_set_unasked(
+    data_dir: Path, pets: Path, save_images: SaveImages, tmp_path: Path
+) -> None:
+    first = prepare("pets", data_dir, pets, size=3)
+    before = _times(first.folder)
+    save_images(tmp_path / "others", {"cat": 10, "dog": 10}, seed=1)
+    for source, wish, told in (
+        (pets, {}, "of 3 x 3 pixels, not of their own size"),
+        (pets, {"size": 4}, "of 3 x 3 pixels, not of 4 x 4 pixels"),
+        (None, {"size": 4}, "of 3 x 3 pixels, not of 4 x 4 pixels"),
+        (pets, {"size": 3, "split_seed": 2}, "by seed 0, not 2"),
+        (None, {"split_seed": 2}, "by seed 0, not 2"),
+        (tmp_path / "others", {"size": 3}, f"from '{pets}', not from '{tmp_path / 'others'}'"),
+    ):
+        with pytest.raises(InputError, match=r"'pets' is prepared already in .*--replace") as refusal:
+            prepare("pets", data_dir, source, **wish)  # type: ignore[arg-type]
+        assert told in str(refusal.value)
+        assert ("--from FOLDER" in str(refusal.value)) is (source is None)
+    (pets / "cat" / "000.png").unlink()
+    with pytest.raises(InputError, match=rf"prepared already.*files of '{pets}' have changed since.*--replace"):
+        prepare("pets", data_dir, pets, size=3)
+    assert prepare("pets", data_dir).sha256 == first.sha256
+    assert _times(first.folder) == before
+
+
+def test_the_size_that_images_have_is_no_other_size(data_dir: Path, pets: Path) -> None:
+    first = prepare("pets", data_dir, pets)
+    assert prepare("pets", data_dir, pets, size=first.info.size).sha256 == first.sha256
+
+
+def test_replacing_needs_a_source(data_dir: Path, pets: Path) -> None:
     prepare("pets", data_dir, pets)
-    for wish in ({"size": 3}, {"split_seed": 2}):
-        with pytest.raises(InputError, match=r"prepared already, with another size or split.*--from FOLDER"):
-            prepare("pets", data_dir, **wish)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"where its images are.*--from FOLDER.*--replace"):
+        prepare("pets", data_dir, size=3, replace=True)
+
+
+def test_a_known_set_is_not_replaced_unasked_either(
+    data_dir: Path, tmp_path: Path, small: Callable[..., DataInfo]
+) -> None:
+    small("cifar100", 2, 1)
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        for name, labels in (("train", [3, 9]), ("test", [0])):
+            records = [bytes([0, label]) + bytes(3072) for label in labels]
+            (tmp_path / folder / f"{name}.bin").write_bytes(b"".join(records))
+    first = prepare("cifar100", data_dir, tmp_path / "one")
+    assert prepare("cifar100", data_dir, tmp_path / "one").sha256 == first.sha256
+    assert prepare("cifar100", data_dir).sha256 == first.sha256
+    with pytest.raises(InputError, match=r"'cifar100' is prepared already.*/one', not from.*/two'.*--replace"):
+        prepare("cifar100", data_dir, tmp_path / "two")
+    assert prepare("cifar100", data_dir, tmp_path / "two", replace=True).request.source == str(tmp_path / "two")
+
+
+def test_a_damaged_set_is_made_again_unasked(data_dir: Path, pets: Path) -> None:
+    first = prepare("pets", data_dir, pets)
+    (first.folder / "meta.json").write_text("{}")
+    assert prepare("pets", data_dir, pets).sha256 == first.sha256
 
 
 def test_statistics_of_a_folder_are_measured_on_train(data_dir: Path, pets: Path) -> None:
@@ -141,6 +195,39 @@ def test_images_of_one_colour_are_refused(data_dir: Path, pets: Path) -> None:
         prepare("pets", data_dir, pets)
 
 
+@pytest.mark.parametrize("value", [0, 9, 255])
+def test_a_channel_that_is_the_same_everywhere_is_divided_by_1(data_dir: Path, pets: Path, value: int) -> None:
+    for path in pets.glob("*/*.png"):
+        pixels = np.asarray(Image.open(path)).copy()
+        pixels[..., 1] = value
+        Image.fromarray(pixels).save(path)
+    prepared = prepare("pets", data_dir, pets)
+    assert prepared.info.mean[1] == value / 255
+    assert prepared.info.std[1] == 1
+    assert min(prepared.info.std) > 0
+    assert prepared.notes["constant"].startswith("green")
+    images = torch.from_numpy(prepared.train.read_all())
+    inputs = to_inputs(images, prepared.info.mean, prepared.info.std, None, torch.float32)
+    assert inputs[:, 1].abs().max() < 1e-6
+    assert inputs[:, [0, 2]].std() > 0.9
+
+
+def test_what_was_changed_in_images_is_kept_with_the_set(data_dir: Path, pets: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for number, path in enumerate(sorted(pets.glob("*/*.png"))[:3]):
+        image = Image.open(path)
+        image.load()
+        image.save(path, exif=exif)
+        if number == 0:
+            image.putalpha(Image.new("L", image.size, 100))
+            image.save(path)
+    notes = prepare("pets", data_dir, pets).notes
+    assert notes["orientation"].startswith("2 images")
+    assert notes["transparency"].startswith("1 image ")
+    assert open_prepared("pets", data_dir).notes == notes
+
+
 def test_one_preparation_at_a_time(data_dir: Path, pets: Path) -> None:
     with lock("pets", data_dir, wait=False), pytest.raises(InputError, match="by another process"):
         prepare("pets", data_dir, pets)
@@ -165,7 +252,7 @@ def test_a_failure_leaves_what_was_prepared_before(data_dir: Path, pets: Path, m
     first = prepare("pets", data_dir, pets)
     (pets / "dog" / "003.png").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"dog/003\.png"):
-        prepare("pets", data_dir, pets)
+        prepare("pets", data_dir, pets, replace=True)
     assert verify_prepared("pets", data_dir).sha256 == first.sha256
     assert not (data_dir / ".pets.tmp").exists()
 
@@ -194,9 +281,9 @@ def test_too_little_disk_for_both_files_is_refused_before_writing(
     with monkeypatch.context() as patch:
         patch.setattr("rt_scale.data.build.write", None)
         with pytest.raises(InputError, match=f"Disk full.*{size:,} bytes are needed, {size - 1:,} are free"):
-            prepare("pets", data_dir, pets, split_seed=1)
+            prepare("pets", data_dir, pets, split_seed=1, replace=True)
     _leave(monkeypatch, size)
-    assert prepare("pets", data_dir, pets, split_seed=1).sha256 != prepared.sha256
+    assert prepare("pets", data_dir, pets, split_seed=1, replace=True).sha256 != prepared.sha256
 
 
 def test_a_folder_that_cannot_be_written_is_bad_input(tmp_path: Path, pets: Path) -> None:

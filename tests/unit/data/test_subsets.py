@@ -96,7 +96,7 @@ def test_memory_is_a_few_numbers_a_label() -> None:
 
 @pytest.mark.parametrize("n", [-1, 0, 9, 1001])
 def test_sizes_out_of_range_are_refused(n: int) -> None:
-    with pytest.raises(InputError, match=rf"{n} images.*from 10.*1000"):
+    with pytest.raises(InputError, match=rf"{n:,} images.*from 10.*1,000"):
         nested_subset(LABELS, n, seed=0)
 
 

@@ -54,6 +54,28 @@ def test_a_normalisation_that_the_images_are_too_small_for(tiny: Tiny, digits: P
     fits(tiny({**instance, "data.size": 9}), digits)
 
 
+@pytest.mark.parametrize(
+    "lr", ["linear(0, 1e-3, 10ep)", "linear(0, 1e-3, 10ep) + cosine(1e-3, 0)", "linear(0, 1, 115it)"]
+)
+def test_a_warm_up_longer_than_the_run(tiny: Tiny, digits: Prepared, lr: str) -> None:
+    run = {"data.samples": 230, "train.batch_size": 20, "train.optimizer.lr": lr}
+    with pytest.raises(
+        InputError, match=r"train.optimizer.lr is linear.* (10|9.58333) epochs .*run has 5 epochs \(60 steps\)"
+    ):
+        fits(tiny({**run, "train.epochs": 5}), digits)
+    fits(tiny({**run, "train.epochs": 10}), digits)
+
+
+def test_every_schedule_must_fit_the_run(tiny: Tiny, digits: Prepared) -> None:
+    longer = "constant(0.1, 60%) + constant(0.2, 50%) + constant(0.3)"
+    for name in ("train.optimizer.weight_decay", "teacher.temperature", "teacher.center", "student.temperature"):
+        with pytest.raises(InputError, match=f"{name} is constant"):
+            fits(tiny({name: longer}), digits)
+    for whole in ("linear(0.1, 0.2, 100%)", "constant(0.1, 30%) + constant(0.2, 70%) + cosine(0.3, 0)",
+                  "cosine(0.1, 0, 1000ep)", "multistep(0.1, 0.1, 80ep, 120ep)"):  # fmt: skip
+        fits(tiny({"train.optimizer.lr": whole}), digits)
+
+
 def test_data_that_are_not_prepared(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'cifar10' is not prepared in .* 'rt-scale data prepare cifar10 --data-dir"):
         check(tiny({"data.name": "cifar10"}), tmp_path)

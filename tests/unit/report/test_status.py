@@ -123,7 +123,7 @@ def test_what_is_not_done_is_listed_and_all_is_counted(store: Store, points: lis
 
 
 def test_a_finished_sweep_and_an_empty_store_are_one_line(store: Store, points: list[Point], tmp_path: Path) -> None:
-    assert shown(status_of_sweep(points[:1], store)) == "1 runs: 1 done\n"
+    assert shown(status_of_sweep(points[:1], store)) == "1 run: 1 done\n"
     assert shown(status_of_store(Store(tmp_path / "none"))) == "0 runs: none\n"
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
 import pytest
 
+from rt_scale.spec.data import DataSpec
 from rt_scale.spec.encoders import encoder_names, parse_encoder
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.families import ENCODER_FAMILIES, NORMS, scaled
@@ -149,6 +151,23 @@ def test_images_must_be_a_whole_number_of_patches(name: str, size: int, offered:
     parse_encoder(name).check_image(channels=3, size=offered, norm="layer", width=1.0)
     with pytest.raises(InputError, match=rf"{size} x {size} pixels cannot be cut .*data.size={offered}"):
         parse_encoder(name).check_image(channels=3, size=size, norm="layer", width=1.0)
+
+
+@pytest.mark.parametrize("name", encoder_names())
+def test_a_size_that_is_advised_is_taken(name: str) -> None:
+    description = parse_encoder(name)
+    for norm, size in itertools.product(description.design.norms, (1, 2, 3, 4, 7, 30, 33, 509, 513, 700)):
+        try:
+            description.check_image(channels=3, size=size, norm=norm, width=1.0)
+        except InputError as error:
+            advised = int(str(error).partition("data.size=")[2].split()[0])
+            description.check_image(channels=3, size=advised, norm=norm, width=1.0)
+            assert DataSpec(name="pets", size=advised).size == advised
+
+
+def test_advice_names_the_field_that_it_is_for() -> None:
+    with pytest.raises(InputError, match=r"Set augment.local_size=32 to"):
+        parse_encoder("vgg11").check_image(channels=3, size=8, norm="none", width=1.0, setting="augment.local_size")
 
 
 def test_instance_norm_needs_maps_of_more_than_one_value() -> None:
