@@ -10,10 +10,14 @@ from typing import NoReturn
 import typer
 
 from rt_scale.cli import bundling, cleaning, data, exporting, looking, planning, runs, sweeping
+from rt_scale.launch.stopping import heeded_signals
+from rt_scale.launch.streams import lost, make_streams_last
 from rt_scale.spec.errors import RtScaleError
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C or SIGTERM, as shells have it."""
+"""Exit code after Ctrl-C, SIGTERM or SIGHUP, as shells have it of the first."""
+WORKING = ("demo", "run", "sweep", "data prepare")
+"""Commands whose results are kept elsewhere than in what they print, so that a log that is lost is no failure."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,18 +32,33 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Run a command. Exit codes: 0 done, 1 some runs failed, 2 bad input, 130 interrupted."""
-    signal.signal(signal.SIGTERM, _terminated)
+    make_streams_last()
+    for number in heeded_signals():
+        if number != signal.SIGINT:  # which does so by itself
+            signal.signal(number, _terminated)
+    code = _run()
+    for name, why in lost().items():
+        other = sys.stderr if name == "stdout" else sys.stdout
+        print(f"rt-scale: {name} could not be written ({why}), so what it holds is not complete.", file=other)
+        if not code and not " ".join(sys.argv[1:3]).startswith(WORKING):
+            code = 1
+    sys.exit(code)
+
+
+def _run() -> int | str | None:
+    """The exit code of the command that was typed."""
     try:
         app(standalone_mode=True)
     except RtScaleError as error:
         print(f"rt-scale: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (KeyboardInterrupt, SystemExit) as end:
         # Inside a command, typer turns the interrupt into an exit without a word.
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:
-            raise
+            return end.code
         print("rt-scale: interrupted; the same command goes on from the last checkpoints.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
+    return 0
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:

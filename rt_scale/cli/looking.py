@@ -33,7 +33,7 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """What is done, running, failed, partial or missing."""
-    from rt_scale.launch.search import known_points
+    from rt_scale.launch.search import known_points, to_be_sampled
     from rt_scale.launch.stopped import ended_early
     from rt_scale.report.status import STYLES, count_by_sweep, show_status, status_of_store, status_of_sweep
 
@@ -49,6 +49,8 @@ def status(
         print_table(["sweep", "runs", *STYLES], counts)
     # The missing ones of a whole store are counted sweep by sweep: they can be very many.
     show_status(rows, open_console(), quiet=("done",) if file else ("done", "missing"))
+    if to_sample := sum(to_be_sampled(sweep, place) for sweep, _ in loaded):
+        open_console().print(f"{to_sample} more to be sampled by explore.search", highlight=False)
 
 
 @app.command()

@@ -51,7 +51,7 @@ class View(Protocol):
         """A scheduler ended a run early."""
 
     def added(self, count: int) -> None:
-        """``count`` more runs are to be done."""
+        """``count`` more runs are to be done; fewer where it is negative."""
 
     def tick(self) -> None:
         """Nothing happened; called a few times a second."""
@@ -145,7 +145,7 @@ class SweepView:
         self.tick()
 
     def added(self, count: int) -> None:
-        """Count more runs."""
+        """Count more runs, or fewer."""
         self._standing.total += count
         self.tick()
 

@@ -37,7 +37,7 @@ print("ended after", len(calls))
 """
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_it_ends_even_where_an_exception_would_be_swallowed(tmp_path: Path, name: str) -> None:
     command = [sys.executable, "-c", SWALLOWED, str(tmp_path), name]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -1,0 +1,86 @@
+"""The processes of a Ray of our own: listening on this machine alone, and apart from what is signalled to the driver.
+
+Each of these does nothing where ``local`` is False, as a cluster's processes are not ours.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+import ray
+from ray._private import ray_constants
+from ray._private import utils as ray_utils
+
+
+@contextmanager
+def loopback(local: bool) -> Iterator[None]:
+    """Let a Ray of our own listen on 127.0.0.1 alone, and its workers' gloo too.
+
+    Ray does so by itself on systems where it makes no clusters; elsewhere it takes the machine's outward address,
+    whatever node address it is given.
+    """
+    before, interface = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get("GLOO_SOCKET_IFNAME")
+    if local:
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        if interface is None and os.path.isdir("/sys/class/net/lo"):
+            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        if interface is None:
+            os.environ.pop("GLOO_SOCKET_IFNAME", None)
+
+
+@contextmanager
+def apart(local: bool) -> Iterator[None]:
+    """Start each process of a Ray of our own in a process group of its own.
+
+    A terminal that closes, `timeout` and `kill %1` signal the driver's group: it alone is to hear of that, and to tell
+    the runs. Where the driver's process ends, theirs do still.
+    """
+    bound = ray_utils.set_kill_on_parent_death_linux  # what each new process calls first
+
+    def bound_and_apart() -> None:
+        os.setpgrp()
+        bound()
+
+    if local:
+        ray_utils.set_kill_on_parent_death_linux = bound_and_apart
+    try:
+        yield
+    finally:
+        ray_utils.set_kill_on_parent_death_linux = bound
+
+
+@contextmanager
+def paused_together(local: bool) -> Iterator[None]:
+    """Ctrl-Z, which is for the driver's group alone, pauses a Ray of our own, too, until the driver goes on."""
+
+    def pause(number: int, frame: FrameType | None) -> None:
+        node = ray._private.worker._global_node
+        groups = [each.process.pid for kind in node.all_processes.values() for each in kind] if node else []
+        for group in groups:
+            _signal(group, signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        for group in groups:
+            _signal(group, signal.SIGCONT)
+
+    if not local or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTSTP, pause)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTSTP, before)
+
+
+def _signal(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
