@@ -27,7 +27,6 @@ from rt_scale.launch.resources import (
     refuse_nonsense,
     refuse_unplaceable,
 )
-from rt_scale.launch.worker_output import to_file
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import LaunchSpec
 
@@ -51,6 +50,7 @@ import ray  # noqa: E402
 
 from rt_scale.launch.autoscaling import ever, node_kinds  # noqa: E402
 from rt_scale.launch.own_ray import apart, loopback, paused_together  # noqa: E402
+from rt_scale.launch.worker_output import to_file  # noqa: E402
 
 HEAD = "node:__internal_head__"
 """A resource of every cluster's head: a thousandth of it is what a trial holds whose workers are elsewhere. Tune

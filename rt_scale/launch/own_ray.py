@@ -71,7 +71,8 @@ def paused_together(local: bool) -> Iterator[None]:
         for group in groups:
             _signal(group, signal.SIGCONT)
 
-    if not local or threading.current_thread() is not threading.main_thread():
+    heeded = signal.getsignal(signal.SIGTSTP) != signal.SIG_IGN  # it is ignored where nobody could go on with it
+    if not (local and heeded and threading.current_thread() is threading.main_thread()):
         yield
         return
     before = signal.signal(signal.SIGTSTP, pause)

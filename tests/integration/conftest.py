@@ -68,6 +68,7 @@ def starting() -> Iterator[Callable[..., subprocess.Popen[str]]]:
             [*(program or [PROGRAM]), *map(str, arguments)],
             text=True,
             start_new_session=True,
+            preexec_fn=heed_signals,
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         )
         started.append(process)
@@ -77,6 +78,12 @@ def starting() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         yield begin
     finally:
         _end(started)
+
+
+def heed_signals() -> None:
+    """Heed what a process that is typed heeds, also where the tests run under nohup or in the background."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _end(started: list[subprocess.Popen[str]]) -> None:

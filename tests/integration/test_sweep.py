@@ -257,6 +257,7 @@ def test_a_rule_ends_runs_early_and_a_search_samples_points(
     assert [row["state"] for row in rows] == ["done"] * 4
     assert len({row["label"] for row in rows}) == 4
     assert "4 of 4 runs finished" in out
+    assert [line[:5] for line in out.splitlines() if line.startswith("[")] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
     times = place.times()
     ended(start(*place.command))
     assert place.times() == times

@@ -25,6 +25,7 @@ import contextlib, os, signal, sys
 from pathlib import Path
 from rt_scale.store.board_server import serve
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
 calls = []
 def refresh():
     calls.append(1)
