@@ -5,21 +5,33 @@ from __future__ import annotations
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from rt_scale.cli import bundling, cleaning, data, exporting, looking, planning, runs, sweeping
 from rt_scale.launch.stopping import heeded_signals
 from rt_scale.launch.streams import lost, make_streams_last
-from rt_scale.spec.errors import RtScaleError
+from rt_scale.spec.errors import RtScaleError, RunError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, SIGTERM or SIGHUP, as shells have it of the first."""
 WORKING = ("demo", "run", "sweep", "data prepare")
 """Commands whose results are kept elsewhere than in what they print, so that a log that is lost is no failure."""
 
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            # No standard stream raises it; typer would take it for one of them, and end without a word.
+            raise RunError(f"A connection broke off ({error}); the same command goes on where it is.") from error
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,7 +47,7 @@ for _name, _value in {
 import ray  # noqa: E402
 
 from rt_scale.launch.autoscaling import ever, node_kinds  # noqa: E402
-from rt_scale.launch.own_ray import apart, loopback, paused_together  # noqa: E402
+from rt_scale.launch.own_ray import apart, loopback, paused_together, sigterm_kept  # noqa: E402
 from rt_scale.launch.worker_output import to_file  # noqa: E402
 
 HEAD = "node:__internal_head__"
@@ -153,18 +151,13 @@ def connect(address: str | None = None, *, train: bool = False, log_dir: Path | 
 
 
 def _init(given: dict[str, Any], where: str, log_dir: Path | None) -> None:
-    on_sigterm = signal.getsignal(signal.SIGTERM)
     local = given["address"] == "local"
-    with warnings.catch_warnings(), loopback(local), apart(local):
+    with warnings.catch_warnings(), loopback(local), apart(local), sigterm_kept():
         warnings.simplefilter("ignore")
         try:
             ray.init(**given, log_to_driver=log_dir is not None, logging_level="ERROR", configure_logging=True)
         except Exception as error:  # Ray's classes differ by what failed
             raise InputError(f"{where} ({' '.join(str(error.__cause__ or error).split())[:300]}).") from error
-        finally:
-            # Ray puts its own handler in place of ours, which ends a sweep as Ctrl-C does.
-            if on_sigterm is not None and threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def _own(train: bool) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The processes of a Ray of our own: listening on this machine alone, and apart from what is signalled to the driver.
 
-Each of these does nothing where ``local`` is False, as a cluster's processes are not ours.
+What has ``local`` does nothing where that is False, as a cluster's processes are not ours.
 """
 
 from __future__ import annotations
@@ -56,6 +56,17 @@ def apart(local: bool) -> Iterator[None]:
         yield
     finally:
         ray_utils.set_kill_on_parent_death_linux = bound
+
+
+@contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Keep Ray from putting its own handler of SIGTERM in place of ours, which asks runs for a checkpoint."""
+    theirs = ray_utils.set_sigterm_handler
+    ray_utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        ray_utils.set_sigterm_handler = theirs
 
 
 @contextmanager

@@ -68,8 +68,7 @@ def starting() -> Iterator[Callable[..., subprocess.Popen[str]]]:
             [*(program or [PROGRAM]), *map(str, arguments)],
             text=True,
             start_new_session=True,
-            preexec_fn=heed_signals,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heed_signals, **options},
         )
         started.append(process)
         return process

@@ -95,6 +95,20 @@ def test_work_goes_on_where_the_log_is_full(tmp_path: Path, data_dir: Path, star
     assert Store(tmp_path / "s").run(RunSpec.model_validate(SPEC)).result() is not None
 
 
+def test_a_connection_that_breaks_is_told(start: Start) -> None:
+    breaks = """
+from rt_scale import cli
+def breaks():
+    raise BrokenPipeError(32, "Broken pipe")
+cli.app.command("z")(breaks)
+cli.main()
+"""
+    process = start("z", program=[sys.executable, "-c", breaks])
+    out, err = process.communicate(timeout=240)
+    assert (process.returncode, out) == (1, "")
+    assert err.startswith("rt-scale: A connection broke off")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_command_without_checkpoints_ends_as_with_ctrl_c(number: int, start: Start) -> None:
     ends = "import os; from rt_scale import cli; cli.app.command('z')(lambda: os.kill(os.getpid(), {})); cli.main()"

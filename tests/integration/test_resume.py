@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import random
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +23,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 from rt_scale.training.loop import Stopped
-from tests.integration.conftest import PROGRAM
+from tests.integration.conftest import PROGRAM, heed_signals
 from tests.integration.dying import DIES, Outcome, outcome
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -185,6 +188,26 @@ def test_asked_to_stop(
     stopped_at = run_dir.checkpoints.steps()[-1]
     assert run_dir.failure() is None
     assert "1 partial" in cli("status", "--store", run_dir.path.parents[1]).out
+    assert f"resuming at step {stopped_at:,} of" in finish(cli(*command), run_dir, undisturbed)
+
+
+def test_a_terminal_that_closes(
+    command: list[str], run_dir: RunDir, start: Start, undisturbed: Any, wait_for: Any, cli: Any
+) -> None:
+    """What is printed after that cannot be written either."""
+    ours, theirs = pty.openpty()
+
+    def in_terminal() -> None:
+        heed_signals()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY)
+
+    process = start(*command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=in_terminal)
+    os.close(theirs)
+    wait_for((run_dir.path / "checkpoints" / "36").exists, process)
+    os.close(ours)
+    assert process.wait(240) == 130
+    assert (run_dir.status().state, run_dir.failure()) == ("partial", None)
+    stopped_at = run_dir.checkpoints.steps()[-1]
     assert f"resuming at step {stopped_at:,} of" in finish(cli(*command), run_dir, undisturbed)
 
 
