@@ -74,4 +74,6 @@ def _run() -> int | str | None:
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    if number == signal.SIGHUP:  # a terminal that closes sends two, and the second would disturb the end
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 NOTICE = "stopping: a checkpoint is written first; once more to stop at once"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+TWICE = 1.0
+"""Seconds within which a second SIGTERM is the same wish."""
 
 
 def heeded_signals() -> list[signal.Signals]:
@@ -21,19 +25,26 @@ class Stopping:
     """Whether the user, or the system, has asked this process to stop."""
 
     def __init__(self) -> None:
-        self._asked = False
+        self._asked, self._since = False, 0.0
         self._news = threading.Event()
 
     def __call__(self) -> bool:
         """Whether it was asked."""
         return self._asked
 
-    def ask(self) -> None:
-        """Ask; a second time raises KeyboardInterrupt. Prints nothing: a signal may come in the middle of a print."""
-        if self._asked:
+    def ask(self, number: int) -> None:
+        """Ask; a second time raises KeyboardInterrupt. Prints nothing: a signal may come in the middle of a print.
+
+        Args:
+            number: of the signal. A terminal that closes and its shell each send SIGHUP, and `timeout` sends SIGTERM
+                twice at once; that is one wish.
+        """
+        now = time.monotonic()
+        if not self._asked:
+            self._asked, self._since = True, now
+            self._news.set()
+        elif number == signal.SIGINT or (number == signal.SIGTERM and now - self._since >= TWICE):
             raise KeyboardInterrupt
-        self._asked = True
-        self._news.set()
 
     def over(self) -> None:
         """Nothing is left to stop."""
@@ -56,7 +67,7 @@ def stopping_on_signals(say: Callable[[str], None]) -> Iterator[Stopping]:
     stopping = Stopping()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        stopping.ask()
+        stopping.ask(number)
 
     teller = threading.Thread(target=stopping.tell, args=(say,), name="stopping", daemon=True)
     teller.start()

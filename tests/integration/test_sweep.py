@@ -160,7 +160,8 @@ def test_a_sweep_survives_whatever_is_killed(
                 process.stdout.close()
                 process.stdout = None
             os.killpg(process.pid, number)
-            if number == signal.SIGHUP:
+            if number == signal.SIGHUP:  # of which the shell and the terminal send one each
+                os.killpg(process.pid, number)
                 told(process, "stopping: a checkpoint is written first")
             time.sleep(1)  # until runs can hear of it
         _, err = ended(process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from rt_scale.launch import stopping as module
 from rt_scale.launch.stopping import NOTICE, SIGNALS, heeded_signals, stopping_on_signals
 
 
@@ -21,8 +23,9 @@ def handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_asks_and_the_second_ends(number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_and_the_second_ends(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    monkeypatch.setattr(module, "TWICE", 0.0)
     said: list[str] = []
     with stopping_on_signals(said.append) as stopping:
         assert not stopping()
@@ -32,6 +35,18 @@ def test_the_first_signal_asks_and_the_second_ends(number: signal.Signals) -> No
             os.kill(os.getpid(), number)
     assert said == [NOTICE]
     assert [signal.getsignal(each) for each in SIGNALS] == [signal.SIG_DFL] * 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_one_wish_may_come_as_two_signals(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    """As from `timeout`, and from a terminal that closes and its shell."""
+    monkeypatch.setattr(module, "TWICE", math.inf)
+    with stopping_on_signals(lambda text: None) as stopping:
+        for _ in range(2):
+            os.kill(os.getpid(), number)
+        assert stopping()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_whoever_is_told_may_ask_already() -> None:
