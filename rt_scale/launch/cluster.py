@@ -47,7 +47,7 @@ for _name, _value in {
 import ray  # noqa: E402
 
 from rt_scale.launch.autoscaling import ever, node_kinds  # noqa: E402
-from rt_scale.launch.own_ray import apart, loopback, paused_together, sigterm_kept  # noqa: E402
+from rt_scale.launch.own_ray import apart, loopback, sigterm_kept  # noqa: E402
 from rt_scale.launch.worker_output import to_file  # noqa: E402
 
 HEAD = "node:__internal_head__"
@@ -144,7 +144,7 @@ def connect(address: str | None = None, *, train: bool = False, log_dir: Path | 
         where = f"The Ray cluster at {found} could not be joined"
     try:
         _init(given, where, log_dir)
-        with to_file(log_dir), paused_together(asked == "local"):
+        with to_file(log_dir):
             yield Cluster(ray.get_runtime_context().gcs_address, local=asked == "local")
     finally:
         ray.shutdown()

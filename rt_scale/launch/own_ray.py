@@ -6,13 +6,9 @@ What has ``local`` does nothing where that is False, as a cluster's processes ar
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from types import FrameType
+from contextlib import contextmanager
 
-import ray
 from ray._private import ray_constants
 from ray._private import utils as ray_utils
 
@@ -67,32 +63,3 @@ def sigterm_kept() -> Iterator[None]:
         yield
     finally:
         ray_utils.set_sigterm_handler = theirs
-
-
-@contextmanager
-def paused_together(local: bool) -> Iterator[None]:
-    """Ctrl-Z, which is for the driver's group alone, pauses a Ray of our own, too, until the driver goes on."""
-
-    def pause(number: int, frame: FrameType | None) -> None:
-        node = ray._private.worker._global_node
-        groups = [each.process.pid for kind in node.all_processes.values() for each in kind] if node else []
-        for group in groups:
-            _signal(group, signal.SIGSTOP)
-        os.kill(os.getpid(), signal.SIGSTOP)
-        for group in groups:
-            _signal(group, signal.SIGCONT)
-
-    heeded = signal.getsignal(signal.SIGTSTP) != signal.SIG_IGN  # it is ignored where nobody could go on with it
-    if not (local and heeded and threading.current_thread() is threading.main_thread()):
-        yield
-        return
-    before = signal.signal(signal.SIGTSTP, pause)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTSTP, before)
-
-
-def _signal(group: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(group, number)

@@ -81,7 +81,7 @@ def starting() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 def heed_signals() -> None:
     """Heed what a process that is typed heeds, also where the tests run under nohup or in the background."""
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTSTP):
+    for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
 
 
