@@ -5,19 +5,35 @@ from __future__ import annotations
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from rt_scale.cli import bundling, cleaning, data, exporting, looking, planning, runs, sweeping
+from rt_scale.launch.stopping import heeded_signals
+from rt_scale.launch.streams import lost, make_streams_last
 from rt_scale.plain_text import print_anything, say_error
-from rt_scale.spec.errors import RtScaleError
+from rt_scale.spec.errors import RtScaleError, RunError
 from rt_scale.user_paths import settle_home
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C or SIGTERM, as shells have it."""
+"""Exit code after Ctrl-C, SIGTERM or SIGHUP, as shells have it of the first."""
+WORKING = ("demo", "run", "sweep", "data prepare")
+"""Commands whose results are kept elsewhere than in what they print, so that a log that is lost is no failure."""
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            # No standard stream raises it; typer would take it for one of them, and end without a word.
+            raise RunError(f"A connection broke off ({error}); the same command goes on where it is.") from error
+
 
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -30,21 +46,38 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Run a command. Exit codes: 0 done, 1 some runs failed, 2 bad input, 130 interrupted."""
-    signal.signal(signal.SIGTERM, _terminated)
+    make_streams_last()
     print_anything()
+    for number in heeded_signals():
+        if number != signal.SIGINT:  # which does so by itself
+            signal.signal(number, _terminated)
     settle_home()
+    code = _run()
+    for name, why in lost().items():
+        other = sys.stderr if name == "stdout" else sys.stdout
+        print(f"rt-scale: {name} could not be written ({why}), so what it holds is not complete.", file=other)
+        if not code and not " ".join(sys.argv[1:3]).startswith(WORKING):
+            code = 1
+    sys.exit(code)
+
+
+def _run() -> int | str | None:
+    """The exit code of the command that was typed."""
     try:
         app(standalone_mode=True)
     except RtScaleError as error:
         say_error(error)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (KeyboardInterrupt, SystemExit) as end:
         # Inside a command, typer turns the interrupt into an exit without a word.
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:
-            raise
+            return end.code
         say_error("interrupted; the same command goes on from the last checkpoints.")
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
+    return 0
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    if number == signal.SIGHUP:  # a terminal that closes sends two, and the second would disturb the end
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

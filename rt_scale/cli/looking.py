@@ -41,7 +41,7 @@ def status(
 ) -> None:
     """What is done, running, failed, partial or missing."""
     from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
-    from rt_scale.launch.search import known_points
+    from rt_scale.launch.search import known_points, to_be_sampled
     from rt_scale.launch.stopped import ended_early
     from rt_scale.report.status import STYLES, count_by_sweep, marked, show_status, status_of_store, status_of_sweep
 
@@ -64,6 +64,8 @@ def status(
         print_table(["sweep", "runs", *STYLES], counts)
     # What a whole store has of missing runs, or of runs on other data, can be very many: they are counted.
     show_status(rows, open_console(), ("done",) if file else ("done", "missing"), other_data=file is not None)
+    if to_sample := sum(to_be_sampled(sweep, place) for sweep, _ in loaded):
+        open_console().print(f"{to_sample} more to be sampled by explore.search")
 
 
 @app.command()

@@ -54,6 +54,12 @@ PriceOption = Annotated[
 YesOption = Annotated[
     bool, typer.Option("--yes", help="Mean it: a grid of more than 10,000 runs, a sweep in place of another.")
 ]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A Ray cluster: host:port, auto for this machine's, local for a Ray of its own (RAY_ADDRESS, else local)."
+    ),
+]
 ConcurrencyOption = Annotated[int | None, typer.Option(min=1, help="Runs at a time, at most.")]
 PackOption = Annotated[
     str | None, typer.Option(help="Runs trained as one batched network: a number, or auto; for launch.pack.")

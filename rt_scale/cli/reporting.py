@@ -91,6 +91,7 @@ def make_report(
         What was written, the number of finished runs, and that of all.
     """
     from rt_scale.experiments.other_data import compare_sweeps
+    from rt_scale.launch.search import to_be_sampled
     from rt_scale.launch.sweep import finished_runs
     from rt_scale.report.merging import check_same_data, merged_points
     from rt_scale.report.sweep_report import write_report
@@ -98,21 +99,22 @@ def make_report(
     together = _known([(spec, points), *others], store)
     points = merged_points([members for _, members in together])
     finished = finished_runs(points, store)
+    total = len(points) + sum(to_be_sampled(each, store) for each, _ in together)
     check_same_data({each.name: _of(members, finished) for each, members in together})
     if not finished:
         raise InputError(
-            f"None of the {len(points)} runs of sweep '{spec.name}' is finished in '{store.place}'. "
+            f"None of the {total} runs of sweep '{spec.name}' is finished in '{store.place}'. "
             "Run it with 'rt-scale sweep', or name the store with --store."
         )
     written = write_report(
-        spec.name, finished, len(points), store, "best" if best else "last",
+        spec.name, finished, total, store, "best" if best else "last",
         experiment=spec.experiment,
         standing=_standing(points, [each for each, _ in together], store),
         others=[each.name for each, _ in others],
         other_data=compare_sweeps([(each.name, members) for each, members in together], store, here)[1],
     )  # fmt: skip
     send(store.sweep(spec.name), store.sweep(spec.name).report)
-    return written, len(finished), len(points)
+    return written, len(finished), total
 
 
 def _of(members: Sequence[Point], finished: Sequence[tuple[Point, Any]]) -> tuple[Sequence[Point], list[Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rt_scale.cli.options import (
+    AddressOption,
     BestOption,
     DataOption,
     DeviceOption,
@@ -25,6 +26,7 @@ from rt_scale.cli.options import (
 from rt_scale.cli.reporting import keep_summary, print_reports
 from rt_scale.cli.sources import open_sweeps, told
 from rt_scale.cli.sweeping import load_files, run_loaded
+from rt_scale.spec.errors import InputError
 
 if TYPE_CHECKING:
     from rt_scale.spec.run import RunSpec
@@ -66,8 +68,9 @@ def run(
     compile_student: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="Compile the student's pass (where it pays).")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that train together, through a local Ray.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train together, through Ray.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs a worker, of several.")] = 0,
+    address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run one spec in this process, or go on with it where it stands."""
@@ -81,6 +84,11 @@ def run(
     from rt_scale.launch.progress import RunBar
     from rt_scale.launch.stopping import stopping_on_signals
 
+    if address is not None and workers == 1:
+        raise InputError(
+            f"--address {address} was given for a run of one worker, which needs no Ray. Give --workers 2 or more, or "
+            "leave --address out; 'rt-scale sweep' runs on a cluster whatever it is."
+        )
     console = open_console(stderr=as_json)
     place = open_store(store)
     place.check_writable()
@@ -92,7 +100,7 @@ def run(
         wanted = {"workers": workers, "cpus": threads or 1, "gpus": gpus, "loader": loader}
         wanted |= {"compile": compile_student} if compile_student is not None else {}
         launch = build(LaunchSpec, wanted, "the command line")
-        _with_workers(value, launch, place, find_data_dir(data_dir), device, quiet=as_json)
+        _with_workers(value, launch, place, find_data_dir(data_dir), device, address, quiet=as_json)
         _show(value, place, as_json)
         return
     with stopping_on_signals(console.print) as stopping, RunBar(console) as bar:
@@ -111,7 +119,9 @@ def run(
     _show(value, place, as_json)
 
 
-def _with_workers(value: RunSpec, launch: LaunchSpec, place: Store, data_dir: Path, device: str, quiet: bool) -> None:
+def _with_workers(
+    value: RunSpec, launch: LaunchSpec, place: Store, data_dir: Path, device: str, address: str | None, quiet: bool
+) -> None:
     from rt_scale.launch.chatter import chatter_to, console_on
     from rt_scale.launch.ddp import run_here
     from rt_scale.launch.progress import RunBar
@@ -125,7 +135,7 @@ def _with_workers(value: RunSpec, launch: LaunchSpec, place: Store, data_dir: Pa
         with RunBar(console) as bar, stopping_on_signals(bar.warned) as stopping:
             run_here(
                 value, launch, store=place.place, data_dir=data_dir, device=device, show=bar.reported,
-                stopping=stopping,
+                stopping=stopping, address=address,
             )  # fmt: skip
 
 

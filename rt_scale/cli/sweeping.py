@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rt_scale.cli.options import (
+    AddressOption,
     BestOption,
     ConcurrencyOption,
     DataOption,
@@ -45,9 +46,7 @@ def sweep(
     store: StoreOption = None,
     data_dir: DataOption = None,
     device: DeviceOption = "auto",
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster: host:port, or auto (RAY_ADDRESS, else a Ray of its own).")
-    ] = None,
+    address: AddressOption = None,
     concurrency: ConcurrencyOption = None,
     cpus: Annotated[int | None, typer.Option(help="CPU cores a worker, in place of launch.cpus.")] = None,
     gpus: Annotated[float | None, typer.Option(help="GPUs a worker, in place of launch.gpus.")] = None,
@@ -181,7 +180,8 @@ def _says_lost(error: int) -> Callable[[str], None]:
             f"rt-scale: the Ray cluster at {address} is gone: its head does not answer. Nothing is lost; once there is "
             "a cluster again, the same command goes on from the last checkpoints.\n"
         )
-        os.write(error, (SHOW_CURSOR if os.isatty(error) else "").encode() + text.encode())
+        with suppress(OSError):  # whoever reads it may be gone, too
+            os.write(error, (SHOW_CURSOR if os.isatty(error) else "").encode() + text.encode())
         os._exit(1)
 
     return lost

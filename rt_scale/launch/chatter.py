@@ -12,11 +12,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import TextIO
 
 from rich.console import ConsoleDimensions
 
 from rt_scale.console import PlainConsole
+from rt_scale.launch.streams import lasting_stream
 from rt_scale.plain_text import READABLE
 from rt_scale.spec.errors import InputError
 
@@ -77,11 +78,6 @@ class _TerminalConsole(PlainConsole):
     def size(self, new_size: tuple[int, int]) -> None:
         self._width, self._height = new_size
 
-    def on_broken_pipe(self) -> NoReturn:
-        """End as others do whose reader is gone; rich's own way spoils what ``sys.stdout`` leads to now."""
-        self.quiet = True
-        raise SystemExit(1)
-
 
 def console_on(out: TextIO) -> PlainConsole:
     """A console on ``out``: as wide as that terminal is, also after a resize; a pipe gets lines that are never cut.
@@ -124,8 +120,9 @@ def _original(copy: int | None) -> tuple[TextIO, bool]:
     python = sys.stdout
     with suppress(OSError, ValueError, AttributeError):
         if python.fileno() == 1 and copy is not None:
-            # A character that a terminal does not know must not end a sweep.
-            return os.fdopen(_duplicate(copy), "w", encoding=python.encoding, errors=READABLE), True
+            # Neither a character that a terminal does not know nor a reader that left must end a sweep.
+            out = lasting_stream(_duplicate(copy), "stdout", encoding=python.encoding, errors=READABLE, owned=True)
+            return out, True
         return python, False
     return (open(os.devnull, "w"), True) if python is None else (python, False)
 

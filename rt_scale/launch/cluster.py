@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +12,8 @@ from typing import Any
 
 from rt_scale.data.machine import allowed_cores
 from rt_scale.launch import token
-from rt_scale.launch.reach import reach
+from rt_scale.launch.ray_folder import check_ray_folder
+from rt_scale.launch.reach import asked_address, reach
 from rt_scale.launch.resources import (
     MOST,
     SHARE,
@@ -26,7 +25,6 @@ from rt_scale.launch.resources import (
     refuse_nonsense,
     refuse_unplaceable,
 )
-from rt_scale.launch.worker_output import to_file
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import LaunchSpec
 
@@ -36,6 +34,8 @@ for _name, _value in {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    # Under `uv run` Ray would send the working folder, a store in it included, to all workers at every start.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # Runs that wait for room are what an autoscaler goes by; and one that waits for a GPU must not hold up the others.
@@ -45,9 +45,10 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
-from ray._private import ray_constants  # noqa: E402
 
 from rt_scale.launch.autoscaling import ever, node_kinds  # noqa: E402
+from rt_scale.launch.own_ray import apart, loopback, sigterm_kept  # noqa: E402
+from rt_scale.launch.worker_output import to_file  # noqa: E402
 
 HEAD = "node:__internal_head__"
 """A resource of every cluster's head: a thousandth of it is what a trial holds whose workers are elsewhere. Tune
@@ -129,15 +130,16 @@ def connect(address: str | None = None, *, train: bool = False, log_dir: Path | 
     Raises:
         InputError: where no cluster answers, or it cannot be joined.
     """
-    asked = address if address not in {None, "auto"} else os.environ.get("RAY_ADDRESS") or address or "local"
+    asked, by_variable = asked_address(address)
     _quiet()
     if asked == "local":
+        check_ray_folder()
         _own_token()
         given = _own(train)
         where = "A Ray of our own could not be started on this machine"
     else:
         _show_token()
-        found = reach(asked)
+        found = reach(asked, by_variable=by_variable)
         given = {"address": found}
         where = f"The Ray cluster at {found} could not be joined"
     try:
@@ -149,17 +151,13 @@ def connect(address: str | None = None, *, train: bool = False, log_dir: Path | 
 
 
 def _init(given: dict[str, Any], where: str, log_dir: Path | None) -> None:
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    with warnings.catch_warnings(), _loopback(given["address"] == "local"):
+    local = given["address"] == "local"
+    with warnings.catch_warnings(), loopback(local), apart(local), sigterm_kept():
         warnings.simplefilter("ignore")
         try:
             ray.init(**given, log_to_driver=log_dir is not None, logging_level="ERROR", configure_logging=True)
         except Exception as error:  # Ray's classes differ by what failed
             raise InputError(f"{where} ({' '.join(str(error.__cause__ or error).split())[:300]}).") from error
-        finally:
-            # Ray puts its own handler in place of ours, which ends a sweep as Ctrl-C does.
-            if on_sigterm is not None and threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def _own(train: bool) -> dict[str, Any]:
@@ -172,26 +170,6 @@ def _own(train: bool) -> dict[str, Any]:
 def _quiet() -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-
-
-@contextmanager
-def _loopback(local: bool) -> Iterator[None]:
-    """Let a Ray of our own listen on 127.0.0.1 alone, and its workers' gloo too.
-
-    Ray does so by itself on systems where it makes no clusters; elsewhere it takes the machine's outward address,
-    whatever node address it is given.
-    """
-    before, interface = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get("GLOO_SOCKET_IFNAME")
-    if local:
-        ray_constants.ENABLE_RAY_CLUSTER = False
-        if interface is None and os.path.isdir("/sys/class/net/lo"):
-            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-        if interface is None:
-            os.environ.pop("GLOO_SOCKET_IFNAME", None)
 
 
 def _own_token() -> None:

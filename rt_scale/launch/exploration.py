@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from rt_scale.launch.explore import EarlyStopping, Rule, build_rule
 from rt_scale.launch.queue import Queue
-from rt_scale.launch.search import Search
+from rt_scale.launch.search import Search, known_points
 from rt_scale.launch.stopped import StoppedRun, StoppedRuns, curve
 from rt_scale.launch.task import Ended, Task
 from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec
@@ -35,6 +35,8 @@ class Exploration:
         store: where they are kept.
         failed: names of runs that are not tried again.
         room: how many runs of a launch section the cluster holds together.
+        added: is told by how many runs more, or fewer, than was known a search comes to; each counts from the start,
+            and not all points are runs of their own.
 
     Attributes:
         tell: is called with the name of a run that is to end and the reason; set by who can reach it.
@@ -46,9 +48,13 @@ class Exploration:
         store: Store,
         failed: Collection[str],
         room: Callable[[LaunchSpec], int],
+        added: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.tell: Callable[[str, str], None] = lambda name, reason: None
-        self._room, self._several = room, len(sweeps) > 1
+        self._room, self._several, self._added, self._store = room, len(sweeps) > 1, added, store
+        self._counted = {
+            point.spec.name for spec, points in sweeps for point in known_points(spec, points, store)
+        }  # fmt: skip
         self._rules: dict[str, Rule] = {}
         self._searches: dict[str, tuple[SweepSpec, Search]] = {}
         for spec, points in sweeps:
@@ -71,11 +77,19 @@ class Exploration:
         """Sample points where the queue has nothing for a free slot; so each is sampled as late as can be."""
         for spec, search in self._searches.values():
             while not queue.waiting and _of(spec.name, queue.live.values()) < self._room(spec.launch):
+                left = search.left
                 point = search.next()
+                new = {point.spec.name} - self._counted if point else set()
+                self._counted |= new
+                if more := len(new) - (left - search.left):
+                    self._added(more)
                 if point is None:
                     break
                 label = f"{spec.name}: {point.label}" if self._several else point.label
-                queue.add(Task(label, point.spec, spec.launch, spec))
+                task = Task(label, point.spec, spec.launch, spec)
+                queue.add(task)
+                if (result := self._store.run(point.spec).result()) is not None:  # of another sweep
+                    self.ended(task, Ended("done", values=result["last"]))
 
     def ended(self, task: Task, how: Ended) -> None:
         """A run came to an end; a search learns from it."""

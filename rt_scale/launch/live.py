@@ -108,7 +108,7 @@ class SweepView:
         self.tick()
 
     def added(self, count: int) -> None:
-        """Count more runs."""
+        """Count more runs, or fewer."""
         self._standing.total += count
         self.tick()
 

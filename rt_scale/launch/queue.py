@@ -83,12 +83,22 @@ class Queue:
         """Put a run at the end, and what it starts from before it."""
         self._wanted.setdefault(task.spec.name, task)
         for spec in all_runs([task.spec]):
-            if spec.name in self._tasks or self._done(spec.name):
+            if spec.name in self._tasks:
+                continue
+            if self._done(spec.name):
+                if spec.name == task.spec.name:
+                    self._find(task)
                 continue
             wanted = self._wanted.get(spec.name)
             if wanted is None:
                 self._view.added(1)
             self._enter(wanted or Task(f"{spec.name} (to start from)", spec, task.launch))
+
+    def _find(self, task: Task) -> None:
+        """A wanted run is complete, as another driver or sweep computed it."""
+        self._tasks[task.spec.name] = task
+        result = self._store.run(task.spec).result() or {"last": {}}
+        self._settle(task.spec.name, Ended("done", values=result["last"]))
 
     def _enter(self, task: Task) -> None:
         name = task.spec.name

@@ -24,6 +24,17 @@ ASK_S = 25.0
 """How long the process that asks may live, on a machine that is busy."""
 
 
+def asked_address(given: str | None) -> tuple[str, bool]:
+    """Which Ray is asked for: ``host:port``, ``auto`` or ``local``; and whether RAY_ADDRESS says so.
+
+    Args:
+        given: what was typed; None: nothing.
+    """
+    set_ = os.environ.get("RAY_ADDRESS", "").strip()
+    by_variable = given in {None, "auto"} and bool(set_)
+    return (set_ if by_variable else given or "local"), by_variable
+
+
 def knock(address: str, seconds: float = KNOCK_S) -> bool:
     """Whether something listens at ``host:port``."""
     host, _, port = address.rpartition(":")
@@ -34,11 +45,12 @@ def knock(address: str, seconds: float = KNOCK_S) -> bool:
     return True
 
 
-def reach(address: str) -> str:
+def reach(address: str, *, by_variable: bool = False) -> str:
     """The cluster at ``address`` answers, knows our token, has our Ray and Python, and a node on this machine.
 
     Args:
         address: ``host:port``, or ``auto`` for the cluster that this machine belongs to.
+        by_variable: whether RAY_ADDRESS says so, which a refusal then names.
 
     Returns:
         ``host:port``.
@@ -46,10 +58,23 @@ def reach(address: str) -> str:
     Raises:
         InputError: saying what is not so.
     """
+    try:
+        return _reach(address)
+    except InputError as error:
+        ours = "for a Ray of our own on this machine"
+        if by_variable:
+            said = f"RAY_ADDRESS is set to '{address}'. {error} Or unset RAY_ADDRESS, or give --address local, {ours}."
+        else:
+            said = f"{error} Or give --address local {ours}."
+        raise InputError(said) from None
+
+
+def _reach(address: str) -> str:
     if "://" in address:
         raise InputError(
-            f"'{address}' is an address of Ray's client or jobs, which a sweep cannot be followed over. On a node of "
-            "the cluster give --address auto; from elsewhere: ray job submit --address http://HOST:8265 -- rt-scale ..."
+            f"'{address}' is an address of Ray's client or jobs, over which runs cannot be followed. On a node of "
+            "the cluster give its own, --address HOST:6379; from elsewhere: ray job submit --address "
+            f"{address if address.startswith('http') else 'http://HOST:8265'} -- rt-scale ..."
         )
     if address != "auto":
         _refuse_silence(address)
@@ -72,7 +97,7 @@ def reach(address: str) -> str:
 
 _WORDS = {
     "nothing": "There is no Ray cluster to be found from this machine. Give its address as HOST:PORT (the port of "
-    "'ray start --head', 6379 if none was given), or leave --address out: a Ray of our own is then started.",
+    "'ray start --head', 6379 if none was given).",
     "several": "More than one Ray runs on this machine ({detail}). Give the address of one as HOST:PORT.",
     "no token": "The Ray cluster at {address} wants a token, and there is none here. Copy the token file of its head "
     "(~/.ray/auth_token) to this machine with mode 0600, or name it in RAY_AUTH_TOKEN_PATH.",
@@ -98,7 +123,7 @@ def _refuse_silence(address: str) -> None:
 def _silent(address: str) -> InputError:
     return InputError(
         f"No Ray cluster answers at {address}. Look whether its head runs ('ray status' on the head) and can be "
-        "reached from here, or leave --address out: a Ray of our own is then started on this machine."
+        "reached from here."
     )
 
 

@@ -47,6 +47,12 @@ def read_sampled(sweep: SweepDir) -> list[dict[str, Any]]:
     return points
 
 
+def most_points(explore: ExploreSpec) -> int:
+    """How many points a search samples at most: no more than its space has."""
+    assert explore.search is not None  # who samples, searches
+    return int(min(explore.search.optuna.runs, math.prod(domain.size for domain in explore.domains.values())))
+
+
 class Sampler:
     """Hands out the points of a search.
 
@@ -69,20 +75,27 @@ class Sampler:
         self._points = read_sampled(sweep)
         self._handed: set[int] = set()
         self._values: dict[int, float | None] = {}
+        self._most, self._used_up = most_points(explore), False
         if self._points and (known := _text(read_json(sweep.path / FILE)["space"])) != _text(self._space):
             raise InputError(
                 f"'{sweep.path / FILE}' holds points of another space: {known}; the sweep "
                 f"file now has {_text(self._space)}. Give the sweep another name, or put the space back."
             )
 
+    @property
+    def left(self) -> int:
+        """How many points are not sampled yet, as far as is known."""
+        return 0 if self._used_up else max(0, self._most - len(self._points))
+
     def suggest(self) -> tuple[str, dict[str, Any]] | None:
         """The next point to run: its id, and dotted field -> value; None when there are no more."""
         for number, values in enumerate(self._points):
             if number not in self._values and number not in self._handed:
                 return self._hand_out(number, values)
-        if len(self._points) >= self._search.runs:
+        if len(self._points) >= self._most:
             return None
         new = self._sample()
+        self._used_up = new is None
         if new is None:
             return None
         self._points.append(new)

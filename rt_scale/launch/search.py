@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from rt_scale.launch.sampler import Sampler, read_sampled
+from rt_scale.launch.sampler import Sampler, most_points, read_sampled
 from rt_scale.launch.stopped import StoppedRuns
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import Point, points_at
@@ -32,7 +32,7 @@ def to_be_sampled(sweep: SweepSpec, store: Store) -> int:
     """How many points its search has not sampled yet; of a plain grid none."""
     if sweep.explore is None or sweep.explore.search is None:
         return 0
-    return max(0, sweep.explore.search.optuna.runs - len(read_sampled(store.sweep(sweep.name))))
+    return max(0, most_points(sweep.explore) - len(read_sampled(store.sweep(sweep.name))))
 
 
 def _run_at(sweep: SweepSpec, values: Mapping[str, Any]) -> Point | None:
@@ -76,6 +76,11 @@ class Search:
                 self._ended[name] = None
             if name in self._ended:
                 self._sampler.known(values, self._ended[name])
+
+    @property
+    def left(self) -> int:
+        """How many points are not sampled yet, as far as is known."""
+        return self._sampler.left
 
     def next(self) -> Point | None:
         """A run to execute, each once; None when no more are to be sampled."""

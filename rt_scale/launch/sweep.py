@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rt_scale.launch.comparison import refresh_board
 from rt_scale.launch.packs import Packs
 from rt_scale.launch.preflight import changed, check_exploration, check_here, failed_before, runs_on_other_data
 from rt_scale.launch.queue import Queue
-from rt_scale.launch.search import known_points
+from rt_scale.launch.search import known_points, to_be_sampled
 from rt_scale.launch.stopped import ended_early
 from rt_scale.launch.task import Task
 from rt_scale.launch.wanted import Sweep, Where, wanted
@@ -70,11 +70,11 @@ def run_sweeps(
     store = where.store
     store.check_writable()
     store.refresh(curves=False)
-    tasks = wanted(sweeps)
+    tasks = wanted([replace(sweep, points=known_points(sweep.spec, sweep.points, store)) for sweep in sweeps])
     done = {name for name in tasks if store.status(name).state == "done"}
     early = ended_early([sweep.spec for sweep in sweeps], store)
     todo = [task for name, task in tasks.items() if name not in done and name not in early]
-    searched = [sweep for sweep in sweeps if sweep.spec.explore is not None and sweep.spec.explore.search is not None]
+    to_sample = sum(to_be_sampled(sweep.spec, store) for sweep in sweeps)
     for sweep in sweeps:
         check_exploration(sweep, where)
     if where.alone:
@@ -83,8 +83,8 @@ def run_sweeps(
     for sweep in sweeps:
         keep(sweep, store)
     told: dict[str, str] = {}
-    if todo or searched:
-        told = _run(sweeps, todo, len(tasks), where, view, stopping, lost, notes)
+    if todo or to_sample:
+        told = _run(sweeps, todo, (len(tasks) + to_sample, len(tasks) - len(todo)), where, view, stopping, lost, notes)
         store.refresh()
         for sweep in sweeps:
             keep(sweep, store)
@@ -103,14 +103,18 @@ def keep(sweep: Sweep, store: Store) -> None:
 def _run(
     sweeps: Sequence[Sweep],
     todo: Sequence[Task],
-    total: int,
+    counts: tuple[int, int],
     where: Where,
     view: Callable[[int, int], AbstractContextManager[View]],
     stopping: Callable[[], bool],
     lost: Callable[[str], None],
     notes: Sequence[str],
 ) -> dict[str, str]:
-    """Why runs have no result that do not say so themselves, by name."""
+    """Why runs have no result that do not say so themselves, by name.
+
+    Args:
+        counts: all runs, those included that searches will sample, and those of them that are through already.
+    """
     from rt_scale.launch.cluster import connect  # Ray is not needed where all is done
     from rt_scale.launch.exploration import Exploration
     from rt_scale.launch.notices import cluster_lost
@@ -122,7 +126,7 @@ def _run(
     train, log_dir = any(launch.workers > 1 for launch in launches), where.store.sweep(sweeps[0].spec.name).path
     given_up = {} if where.retry_failed else failed_before(todo, where.store)
     with ExitStack() as stack:
-        shown = stack.enter_context(view(total, total - len(todo)))
+        shown = stack.enter_context(view(*counts))
         for note in notes:
             shown.said(note)
         cluster = stack.enter_context(connect(where.address, train=train, log_dir=log_dir))
@@ -140,7 +144,7 @@ def _run(
             todo, where.store, shown, concurrency=where.concurrency, room=room, packs=packs, given_up=given_up
         )  # fmt: skip
         pairs = [(sweep.spec, sweep.points) for sweep in sweeps]
-        exploration = Exploration(pairs, where.store, given_up, cluster.at_once)
+        exploration = Exploration(pairs, where.store, given_up, cluster.at_once, shown.added)
         run_queue(queue, place, cluster, shown, exploration, stopping=stopping)
     return queue.failed
 

@@ -105,8 +105,8 @@ class _Pulse:
         self._last = now
         if self.stopping() and not self._told:
             self._told = True
-            self._view.said(NOTICE)
             self._desk.stop("the sweep was asked to stop")
+            self._view.said(NOTICE)
         for name, report in self._desk.news().items():
             if name in self._queue.live:
                 self._queue.reported(name, report)

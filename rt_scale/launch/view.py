@@ -35,7 +35,7 @@ class View(Protocol):
         """A scheduler ended a run early."""
 
     def added(self, count: int) -> None:
-        """``count`` more runs are to be done."""
+        """``count`` more runs are to be done; fewer where it is negative."""
 
     def tick(self) -> None:
         """Nothing happened; called a few times a second."""

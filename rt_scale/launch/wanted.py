@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rt_scale.launch.reach import asked_address
 from rt_scale.launch.task import Task
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import Point, SweepSpec
@@ -53,7 +53,7 @@ class Where:
     @property
     def alone(self) -> bool:
         """Whether a Ray of our own on this machine executes the runs, so that it must have what they need."""
-        return self.address in {None, "local"} and (self.address == "local" or not os.environ.get("RAY_ADDRESS"))
+        return asked_address(self.address)[0] == "local"
 
 
 def wanted(sweeps: Sequence[Sweep]) -> dict[str, Task]:

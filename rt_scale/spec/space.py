@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,6 +36,13 @@ class Domain:
             return [2**exponent for exponent in dict.fromkeys(self.values)]
         low, high = self.values
         return [low, low + _INSIDE * (high - low), high]
+
+    @property
+    def size(self) -> float:
+        """How many values there are; infinity of real numbers."""
+        if self.kind == "choice":
+            return len(self.values)
+        return 1 + self.values[1] - self.values[0] if self.kind == "pow2" else math.inf
 
     def __contains__(self, value: object) -> bool:
         if self.kind == "choice":

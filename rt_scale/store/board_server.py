@@ -28,7 +28,7 @@ def serve(
     refresh: Callable[[], None] | None = None,
     interval: float = 5.0,
 ) -> None:
-    """Show ``logdir`` in TensorBoard until interrupted (Ctrl-C, SIGTERM); from the main thread.
+    """Show ``logdir`` in TensorBoard until interrupted (Ctrl-C, SIGTERM, SIGHUP); from the main thread.
 
     Args:
         logdir: folder of a sweep's view, or of runs.
@@ -61,7 +61,7 @@ def serve(
 
 @contextlib.contextmanager
 def _asked_to_end() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or SIGTERM came while this is active; a second one raises KeyboardInterrupt.
+    """Whether Ctrl-C, SIGTERM or SIGHUP came while this is active; a second one raises KeyboardInterrupt.
 
     An exception would be raised wherever this thread happens to be, and some places swallow it: what a library calls
     back, or what is called when an object goes.
@@ -73,7 +73,8 @@ def _asked_to_end() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         came.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]  # as nohup has it
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, *hangup)}
     try:
         yield lambda: bool(came)
     finally:

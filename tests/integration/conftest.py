@@ -68,7 +68,7 @@ def starting() -> Iterator[Callable[..., subprocess.Popen[str]]]:
             [*(program or [PROGRAM]), *map(str, arguments)],
             text=True,
             start_new_session=True,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heed_signals, **options},
         )
         started.append(process)
         return process
@@ -77,6 +77,12 @@ def starting() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         yield begin
     finally:
         _end(started)
+
+
+def heed_signals() -> None:
+    """Heed what a process that is typed heeds, also where the tests run under nohup or in the background."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _end(started: list[subprocess.Popen[str]]) -> None:

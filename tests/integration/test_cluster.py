@@ -78,6 +78,8 @@ def test_a_ray_of_our_own_is_on_localhost_and_wants_its_token(
     (tmp_path / "stranger").mkdir()
     assert asked(address, environment(tmp_path / "stranger")) == "no token"
     assert asked(address, {**env, "RAY_AUTH_MODE": "token"}) is None
+    # What is signalled to the driver's process group is for the driver alone.
+    assert [pid for pid in pids if os.getpgid(pid) == process.pid] == [process.pid]
     out, err = process.communicate("\n", timeout=480)
     assert file.read_text() not in out + err
     assert process.returncode == 0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import random
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +23,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 from rt_scale.training.loop import Stopped
+from tests.integration.conftest import PROGRAM, heed_signals
 from tests.integration.dying import DIES, Outcome, outcome
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -157,22 +161,66 @@ def test_killed_again_and_again_at_any_moment(
     finish(cli(*command), run_dir, undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("read", [True, False], ids=["read", "unread"])
 def test_asked_to_stop(
-    command: list[str], run_dir: RunDir, start: Start, undisturbed: Any, wait_for: Any, cli: Any, number: int
+    command: list[str],
+    run_dir: RunDir,
+    start: Start,
+    undisturbed: Any,
+    wait_for: Any,
+    cli: Any,
+    number: int,
+    read: bool,
 ) -> None:
     process = start(*command)
     wait_for((run_dir.path / "checkpoints" / "36").exists, process)
+    if not read:  # as where Ctrl-C ends `| tee log` first
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdout = None
     process.send_signal(number)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 130, (out, err)
     assert err == "rt-scale: interrupted; the same command goes on from the last checkpoints.\n"
-    assert "stopping: a checkpoint is written first" in out
+    assert not read or "stopping: a checkpoint is written first" in out
     assert run_dir.status().state == "partial"
     stopped_at = run_dir.checkpoints.steps()[-1]
     assert run_dir.failure() is None
     assert "1 partial" in cli("status", "--store", run_dir.path.parents[1]).out
     assert f"resuming at step {stopped_at:,} of" in finish(cli(*command), run_dir, undisturbed)
+
+
+def test_a_terminal_that_closes(
+    command: list[str], run_dir: RunDir, start: Start, undisturbed: Any, wait_for: Any, cli: Any
+) -> None:
+    """What is printed after that cannot be written either."""
+    ours, theirs = pty.openpty()
+
+    def in_terminal() -> None:
+        heed_signals()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY)
+
+    process = start(*command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=in_terminal)
+    os.close(theirs)
+    wait_for((run_dir.path / "checkpoints" / "36").exists, process)
+    os.close(ours)
+    assert process.wait(240) == 130
+    assert (run_dir.status().state, run_dir.failure()) == ("partial", None)
+    stopped_at = run_dir.checkpoints.steps()[-1]
+    assert f"resuming at step {stopped_at:,} of" in finish(cli(*command), run_dir, undisturbed)
+
+
+def test_a_run_that_is_to_outlive_its_terminal_does(
+    command: list[str], run_dir: RunDir, start: Start, undisturbed: Any, wait_for: Any
+) -> None:
+    process = start(*command, program=["nohup", PROGRAM])
+    wait_for((run_dir.path / "checkpoints" / "0").exists, process)
+    process.send_signal(signal.SIGHUP)
+    out, err = process.communicate(timeout=480)
+    assert process.returncode == 0, (out, err)
+    assert outcome(run_dir) == undisturbed
+    assert run_dir.status().attempts == 1
 
 
 @pytest.mark.parametrize("document", [SPEC, DINO, BEHIND], ids=["plain", "dino", "previous epoch"])

@@ -149,26 +149,32 @@ def test_a_sweep_survives_whatever_is_killed(
         rows = json.loads(cli("status", place.file, "--store", place.store.root, "--json").out)
         return {row["state"] for row in rows}
 
-    # The user asks it to stop.
-    process = start(*command)
-    wait_for(lambda: training(place), process)
-    with paused(place) as held:
-        assert "running" in states()
-        stopped = [path for pid, path in held.items() if pid in training(place)]
-        process.send_signal(signal.SIGTERM)
-        told(process, "stopping: a checkpoint is written first")
-        time.sleep(1)  # until runs can hear of it
-    _, err = ended(process)
-    assert err == "rt-scale: interrupted; the same command goes on from the last checkpoints.\n"
-    assert process.returncode == 130
-    until(lambda: not living(process.pid))
-    assert states() <= {"partial", "missing", "done"}
-    assert "partial" in states()
-    # Those that were training did not lose a step.
-    logs = [read_metrics(path / "metrics.parquet")["step"].to_pylist() for path in stopped]
-    assert logs
-    for path, steps in zip(stopped, logs, strict=True):
-        assert RunDir(path).checkpoints.steps()[-1] >= max(steps)
+    # It is asked to stop: its terminal is closed; or Ctrl-C ends the reader of its output, too, and that one first.
+    for number in (signal.SIGHUP, signal.SIGINT):
+        process = start(*command)
+        wait_for(lambda: training(place), process)
+        with paused(place) as held:
+            assert "running" in states()
+            stopped = [path for pid, path in held.items() if pid in training(place)]
+            if number == signal.SIGINT:
+                process.stdout.close()
+                process.stdout = None
+            os.killpg(process.pid, number)
+            if number == signal.SIGHUP:  # of which the shell and the terminal send one each
+                os.killpg(process.pid, number)
+                told(process, "stopping: a checkpoint is written first")
+            time.sleep(1)  # until runs can hear of it
+        _, err = ended(process)
+        assert err == "rt-scale: interrupted; the same command goes on from the last checkpoints.\n"
+        assert process.returncode == 130
+        until(lambda process=process: not living(process.pid))
+        assert states() <= {"partial", "missing", "done"}
+        assert "partial" in states()
+        # Those that were training did not lose a step.
+        logs = [read_metrics(path / "metrics.parquet")["step"].to_pylist() for path in stopped]
+        assert logs
+        for path, steps in zip(stopped, logs, strict=True):
+            assert RunDir(path).checkpoints.steps()[-1] >= max(steps)
 
     # The driver dies: its trials go with it.
     process = start(*command)
@@ -252,6 +258,7 @@ def test_a_rule_ends_runs_early_and_a_search_samples_points(
     assert [row["state"] for row in rows] == ["done"] * 4
     assert len({row["label"] for row in rows}) == 4
     assert "4 of 4 runs finished" in out
+    assert [line[:5] for line in out.splitlines() if line.startswith("[")] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
     times = place.times()
     ended(start(*place.command))
     assert place.times() == times

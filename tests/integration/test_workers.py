@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,10 @@ def test_a_run_with_two_workers_is_the_run_with_one(tmp_path: Path, data_dir: Pa
     file.write_text(yaml.safe_dump(BASE))
     spec = RunSpec.model_validate(BASE)
     command = ["run", file, "--store", tmp_path / "two", "--data-dir", data_dir, "--workers", 2, "--threads", 1]
-    out, err = start(*command, "--device", "cpu", "--json").communicate(timeout=TIMEOUT)
+    # What the environment names is not asked where another Ray is.
+    env = {**os.environ, "RAY_ADDRESS": "http://127.0.0.1:1"}
+    process = start(*command, "--device", "cpu", "--json", "--address", "local", env=env)
+    out, err = process.communicate(timeout=TIMEOUT)
     found = json.loads(out)
     assert found == Store(tmp_path / "two").run(spec).result(), err
     alone = run(spec, Settings(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))

@@ -16,7 +16,9 @@ from rt_scale import __version__
 from rt_scale.cli import INTERRUPTED, app, main, sweeping
 from rt_scale.cli.options import print_table
 from rt_scale.launch import doctor
+from rt_scale.launch.search import Search
 from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
 
 SPEC: dict[str, Any] = {
@@ -111,6 +113,41 @@ def test_json_of_a_run_its_status_and_its_report(
     assert tables["linear"][0]["student"]["mean"] == result["last"]["probe/student/linear"]
     best = json.loads(invoke("report", sweep_file, "--json", "--best"))
     assert best["linear"][0]["student"]["mean"] == result["best"]["probe/student/linear"]["value"]
+
+
+def test_a_search_counts_what_it_has_not_sampled_yet(
+    invoke: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "search.yaml"
+    explore = {
+        "metric": "train/kl", "mode": "min", "search": {"optuna": {"runs": 4}},
+        "space": {"student.alpha": {"uniform": [0, 1]}},
+    }  # fmt: skip
+    file.write_text(yaml.safe_dump({"name": "searched", "base": SPEC, "explore": explore}))
+    store = Store(tmp_path / "store")
+    assert "4 more to be sampled" in invoke("status", file)
+    point = Search(load_sweep(file)[0], store).next()
+    assert point is not None
+    run_file = tmp_path / "run.yaml"
+    run_file.write_text(yaml.safe_dump(point.spec.model_dump(mode="json", exclude_unset=True)))
+    invoke("run", run_file, "--threads", "1", "--device", "cpu")
+    assert "1 runs: 1 done\n3 more to be sampled" in invoke("status", file)
+    assert "1 of 4 runs finished" in invoke("report", file)
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "1"]])
+def test_an_address_is_for_several_workers(spec_file: Path, workers: list[str]) -> None:
+    with pytest.raises(InputError, match=r"--address local was given for a run of one worker"):
+        CliRunner().invoke(app, ["run", str(spec_file), "--address", "local", *workers], catch_exceptions=False)
+
+
+def test_a_run_of_several_workers_names_where_its_address_comes_from(
+    spec_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    given = ["run", str(spec_file), "--workers", "2", "--store", str(tmp_path / "s"), "--data-dir", str(tmp_path / "d")]
+    with pytest.raises(InputError, match=r"RAY_ADDRESS is set to 'http.* give --address local"):
+        CliRunner().invoke(app, given, catch_exceptions=False)
 
 
 def test_set_store_data_dir_and_cache_reach_the_run(

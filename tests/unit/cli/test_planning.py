@@ -16,7 +16,6 @@ from rt_scale.cli import app, planning
 from rt_scale.launch import estimate
 from rt_scale.launch import plan as plan_module
 from rt_scale.launch.rehearsal import Rehearsal
-from rt_scale.spec import sweep as sweep_module
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import GRID_LIMIT, load_sweep
 from rt_scale.store.store import Store

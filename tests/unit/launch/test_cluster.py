@@ -78,6 +78,22 @@ def test_a_cluster_is_not_asked_without_the_token_that_was_demanded(
         pass
 
 
+def test_an_address_of_the_environment_that_cannot_work_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    for address in (None, "auto"):
+        with pytest.raises(InputError, match=r"^RAY_ADDRESS is set to 'http"), connect(address):
+            pass
+
+
+def test_a_folder_that_ray_cannot_use_is_refused_before_ray_is_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("x" * 100)))
+    monkeypatch.setattr(cluster.ray, "init", lambda **_: pytest.fail("started"))
+    with pytest.raises(InputError, match=r"^RAY_TMPDIR is '"), connect("local"):
+        pass
+
+
 def test_what_it_has_is_that_of_living_nodes_and_those_that_may_come(
     two: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

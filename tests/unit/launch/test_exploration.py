@@ -10,6 +10,7 @@ import pytest
 from rt_scale.launch import exploration as module
 from rt_scale.launch.exploration import Exploration
 from rt_scale.launch.queue import Queue
+from rt_scale.launch.search import sampled_points, to_be_sampled
 from rt_scale.launch.stopped import StoppedRun, StoppedRuns, ended_early
 from rt_scale.launch.task import Ended, Task
 from rt_scale.spec.grid import expand, points_at
@@ -39,6 +40,10 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float | None]]:
         def __init__(self, spec: SweepSpec, store: Store, failed: Any) -> None:
             self._points = points_at(spec, [{"student.alpha": alpha} for alpha in (0.1, 0.2, 0.3)])
             assert failed == {"gone": "why"}
+
+        @property
+        def left(self) -> int:
+            return len(self._points)
 
         def next(self) -> Point | None:
             return self._points.pop(0) if self._points else None
@@ -85,6 +90,39 @@ def test_points_are_sampled_as_slots_become_free(tmp_path: Path, heard: list[Any
     assert heard[1:] == [(third.spec.name, None)]
     exploration.refill(queue)
     assert queue.take() is None
+
+
+def complete(store: Store, point: Point, values: dict[str, float]) -> None:
+    run_dir = store.run(point.spec)
+    with run_dir.acquire():
+        run_dir.write_spec(point.spec)
+        run_dir.complete({"last": values})
+
+
+def test_the_count_of_runs_follows_what_a_search_comes_to(tmp_path: Path) -> None:
+    """Five points of a space of six, of which two are one run, and one was computed for another sweep."""
+    store = Store(tmp_path)
+    space = {"encoder.norm": [None, "none"], "student.alpha": [0.1, 0.2, 0.3]}
+    spec = SweepSpec.model_validate(
+        {"name": "finite", "base": BASE, "explore": {**METRIC, "search": {"optuna": {"runs": 50}}, "space": space}}
+    )  # fmt: skip
+    assert to_be_sampled(spec, store) == 6
+    elsewhere = points_at(spec, [{"encoder.norm": None, "student.alpha": 0.2}])[0]
+    complete(store, elsewhere, {METRIC["metric"]: 0.9})
+    view = Told()
+    queue = Queue([], store, view)
+    exploration = Exploration([(spec, [])], store, {}, lambda launch: 1, view.added)
+    for _ in range(7):
+        exploration.refill(queue)
+        if (task := queue.take()) is not None:
+            complete(store, next(point for point in sampled_points(spec, store) if point.spec == task.spec), {})
+            how = Ended("done", values={METRIC["metric"]: 0.5})
+            queue.ended(task.spec.name, how)
+            exploration.ended(task, how)
+    assert queue.finished
+    assert 6 + view.more == len(view.ends) == 3
+    assert to_be_sampled(spec, store) == 0
+    assert exploration._searches["finite"][1]._ended[elsewhere.spec.name] == 0.9
 
 
 def test_a_rule_tells_the_run_that_it_ends_and_knows_those_of_before(

@@ -108,7 +108,8 @@ def test_sums_that_differ_little_are_told_apart(store: Store) -> None:
 
 
 def test_runs_that_a_search_will_sample_have_no_budget(store: Store, tmp_path: Path) -> None:
-    explore = {"metric": METRIC, "mode": "max", "search": {"optuna": {"runs": 4}}, "space": {"student.alpha": [0.5]}}
+    explore = {"metric": METRIC, "mode": "max", "search": {"optuna": {"runs": 4}}}
+    explore["space"] = {"student.alpha": {"uniform": [0, 1]}}
     given, conditions = sweeps({"explore": explore}), Conditions(prices=sheet({}))
     with pytest.raises(InputError, match="4 runs will be sampled as others end"):
         refuse_over_budget(given, 1e9, store, tmp_path / "data", conditions)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import platform
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rt_scale.launch import reach as module
-from rt_scale.launch.reach import knock, reach
+from rt_scale.launch.reach import asked_address, knock, reach
+from rt_scale.launch.wanted import Where
 from rt_scale.spec.errors import InputError
+from rt_scale.store.store import Store
 
 
 @pytest.fixture
@@ -29,6 +32,48 @@ def refusal(address: str) -> str:
     with pytest.raises(InputError) as error:
         reach(address)
     return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "variable", "asked"),
+    [
+        (None, None, ("local", False)),
+        (None, "", ("local", False)),
+        ("auto", None, ("auto", False)),
+        ("local", "10.0.0.1:6379", ("local", False)),
+        ("10.0.0.2:6379", "10.0.0.1:6379", ("10.0.0.2:6379", False)),
+        (None, " 10.0.0.1:6379 ", ("10.0.0.1:6379", True)),
+        ("auto", "10.0.0.1:6379", ("10.0.0.1:6379", True)),
+        (None, "local", ("local", True)),
+    ],
+)
+def test_which_ray_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, variable: str | None, asked: tuple[str, bool]
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    assert asked_address(given) == asked
+    assert Where(Store("/nowhere"), Path("/nowhere"), address=given).alone == (asked[0] == "local")
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:8265", "ray://127.0.0.1:10001", "127.0.0.1:1", "nonsense", "auto"]
+)
+def test_a_refusal_says_where_the_address_comes_from_and_what_works(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    answers(monkeypatch, problem="nothing")
+    with pytest.raises(InputError) as error:
+        reach(address, by_variable=True)
+    assert str(error.value).startswith(f"RAY_ADDRESS is set to '{address}'. ")
+    assert "unset RAY_ADDRESS, or give --address local" in str(error.value)
+    said = refusal(address)
+    assert "RAY_ADDRESS" not in said
+    assert "give --address local" in said
+    for advice in (said, str(error.value)):
+        assert "--address auto" not in advice  # which asks RAY_ADDRESS again
+        assert "leave --address out" not in advice
 
 
 def test_knock(listening: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from rt_scale.launch import sweep as module
 from rt_scale.launch.preflight import failed_before
+from rt_scale.launch.search import Search
 from rt_scale.launch.stopped import StoppedRun, StoppedRuns
 from rt_scale.launch.sweep import finished_runs, reason, run_sweeps
 from rt_scale.launch.task import Task
@@ -54,11 +55,12 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
 
     def run(
-        sweeps: Any, todo: list[Task], total: int, where: Where, view: Any, stopping: Any, lost: Any, notes: list[str]
+        sweeps: Any, todo: list[Task], counts: Any, where: Where, view: Any, stopping: Any, lost: Any, notes: list[str]
     ) -> dict[str, str]:
         calls.append({"todo": todo, "where": where, "lost": lost, "notes": notes})
-        with view(total, total - len(todo)):
-            complete(where.store, todo[0].spec, todo[0].label)
+        with view(*counts):
+            for task in todo[:1]:
+                complete(where.store, task.spec, task.label)
         return {todo[1].spec.name: "refused"} if len(todo) > 1 else {}
 
     monkeypatch.setattr(module, "_run", run)
@@ -99,6 +101,25 @@ def test_a_driver_runs_what_is_not_finished(
     assert folder.file.read_text() == "name: small\n"
     assert folder.runs() == [point.spec.name for point in points]
     assert folder.board.is_dir()
+
+
+def test_a_search_counts_the_runs_that_it_will_sample(store: Store, tmp_path: Path, launched: list[Any]) -> None:
+    explore = {
+        "metric": "probe/student/linear", "mode": "max", "search": {"optuna": {"runs": 5}},
+        "space": {"student.alpha": {"uniform": [0.1, 1.0]}},
+    }  # fmt: skip
+    sweep = SweepSpec.model_validate({"name": "searched", "base": BASE, "explore": explore})
+    assert go([], store, tmp_path, sweep=sweep)[1] == [(5, 0)]
+    search = Search(sweep, store)
+    sampled = [point for point in (search.next() for _ in range(3)) if point is not None]
+    complete(store, sampled[0].spec, "one")
+    with (run_dir := store.run(sampled[1].spec)).acquire():
+        run_dir.write_spec(sampled[1].spec)
+        run_dir.fail({"reason": "it diverged."})
+    outcome, views = go([], store, tmp_path, sweep=sweep)
+    assert views == [(5, 1)]
+    assert [task.spec for task in launched[-1]["todo"]] == [point.spec for point in sampled[1:]]
+    assert len(outcome.finished) == 2
 
 
 def test_asked_to_stop_it_ends_as_ctrl_c_does(

@@ -130,11 +130,14 @@ def test_asked_to_stop_it_tells_the_desk_once_and_ends_when_nothing_runs(
     assert not stopper.stop_all()
     assert not stopper("a", {})
     asked.append(True)
+    stops_first: list[int] = []  # before anything is said, which may take time
+    monkeypatch.setattr(view, "said", lambda text: (stops_first.append(len(desk.stops)), view.texts.append(text)))
     for _ in range(2):
         follower.on_step_begin(1, [trial("a"), trial("b", "PENDING")])
         assert not stopper.stop_all()
     assert handout.suggest("c") == Searcher.FINISHED
     assert (desk.stops, view.texts) == (["the sweep was asked to stop"], [NOTICE])
+    assert stops_first == [1]
     follower.on_step_begin(1, [trial("a", "TERMINATED"), trial("b", "PENDING")])
     assert stopper.stop_all()
 

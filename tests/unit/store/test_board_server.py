@@ -25,6 +25,7 @@ import contextlib, os, signal, sys
 from pathlib import Path
 from rt_scale.store.board_server import serve
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
 calls = []
 def refresh():
     calls.append(1)
@@ -37,7 +38,7 @@ print("ended after", len(calls))
 """
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_it_ends_even_where_an_exception_would_be_swallowed(tmp_path: Path, name: str) -> None:
     command = [sys.executable, "-c", SWALLOWED, str(tmp_path), name]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
