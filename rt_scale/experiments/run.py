@@ -22,6 +22,7 @@ from rt_scale.experiments.waiting import compute_first
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, first_line
 from rt_scale.spec.metric_names import probe_group
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.stopping import heeding
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.dist import WorkerLost
@@ -75,7 +76,7 @@ def running(spec: RunSpec, settings: Settings) -> Steps[dict[str, Any]]:
     if finished is not None:
         _refuse_other_result(spec, finished, settings.data_dir)
         return finished
-    data = check(spec, settings.data_dir)
+    data = check(spec, settings.data_dir, heeding(settings.stop))
     _refuse_impossible(spec, data, settings)
     with run_dir.acquire():
         finished = run_dir.result()  # of a process that had the lease until now

@@ -15,6 +15,7 @@ from rt_scale.launch.search import known_points
 from rt_scale.launch.stopped import ended_early
 from rt_scale.launch.task import Task
 from rt_scale.launch.wanted import Sweep, Where, wanted
+from rt_scale.spec.stopping import heeding
 from rt_scale.spec.sweep import LaunchSpec, Point
 from rt_scale.store.store import Store
 
@@ -76,9 +77,9 @@ def run_sweeps(
     todo = [task for name, task in tasks.items() if name not in done and name not in early]
     searched = [sweep for sweep in sweeps if sweep.spec.explore is not None and sweep.spec.explore.search is not None]
     for sweep in sweeps:
-        check_exploration(sweep, where)
+        check_exploration(sweep, where, heeding(stopping))
     if where.alone:
-        check_here(todo, where)
+        check_here(todo, where, heeding(stopping))
     notes = [note for sweep in sweeps if (note := changed(sweep, where))]
     for sweep in sweeps:
         keep(sweep, store)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.stopping import Heed, go_on
 
 _TILE_ELEMENTS = 1 << 24
 _LEAST_TILE_ROWS = 64
@@ -13,7 +14,14 @@ _LEAST_TILE_ROWS = 64
 
 @torch.no_grad()
 def knn_accuracy(
-    train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, *, k: int = 20, classes: int
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    test_y: Tensor,
+    *,
+    k: int = 20,
+    classes: int,
+    heed: Heed = go_on,
 ) -> float:
     """Accuracy of a majority vote among the k nearest training embeddings (paper, appendix C.1).
 
@@ -29,6 +37,7 @@ def knn_accuracy(
         test_y: int64 [M].
         k: neighbours, 1 to N.
         classes: number of classes.
+        heed: called before every tile of test samples.
 
     Returns:
         The share of test samples that are given their class, in [0, 1].
@@ -43,6 +52,7 @@ def knn_accuracy(
     rows = max(_LEAST_TILE_ROWS, _TILE_ELEMENTS // len(centred))
     right = torch.zeros((), dtype=torch.int64, device=train_x.device)
     for tile_x, tile_y in zip(torch.split(test_x, rows), torch.split(test_y, rows), strict=True):
+        heed()
         # ||a||^2 is the same for every neighbour of a and does not change their order.
         distances = torch.addmm(squares, tile_x - mean, centred.T, alpha=-2.0)
         nearest = distances.topk(k, dim=1, largest=False, sorted=False).indices

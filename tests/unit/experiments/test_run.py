@@ -169,9 +169,11 @@ def test_device_time_is_cores_times_wall_time(tiny: Tiny, settings: Make) -> Non
     assert result["device_seconds"] == {"cpu": pytest.approx(2 * result["seconds"], abs=0.002)}
 
 
-def test_what_earlier_attempts_took_counts(tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_earlier_attempts_took_counts(
+    tiny: Tiny, settings: Make, seen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(Stopped):
-        run(tiny(), settings(stop=lambda: True))
+        run(tiny(), settings(observer=seen, stop=lambda: bool(seen.named("stepped"))))
     load = training_run.load_training
 
     def long_ago(*given: Any) -> Any:
