@@ -110,11 +110,15 @@ def test_asked_again_in_the_evaluation_that_is_done_again(
     assert ended(run_dir) == ended(alone.store.run(spec))
 
 
-def test_one_of_a_pack_that_is_asked_in_an_evaluation_leaves_the_others_to_go_on(tiny: Tiny, settings: Make) -> None:
+def test_one_of_a_pack_that_is_asked_in_an_evaluation_leaves_the_others_to_go_on(
+    tiny: Tiny, settings: Make, seen: Any
+) -> None:
     specs = [tiny({"precision": "float64", "seeds.student": seed}) for seed in range(3)]
-    count = Asked()
-    run(specs[1], settings(stop=count, store=Store(settings().store.root / "alone")))
-    ends = run_pack(specs, [settings(), settings(stop=Asked(count.count - 5)), settings()])
+
+    def in_the_last_evaluation() -> bool:
+        return len(seen.named("stepped")) == 4 and seen.calls[-1][0] == "stage"
+
+    ends = run_pack(specs, [settings(), settings(stop=in_the_last_evaluation, observer=seen), settings()])
     assert [type(each) for each in ends] == [dict, Stopped, dict]
     run_dir = settings().store.run(specs[1])
     assert run_dir.checkpoints.steps()[-1] == 4  # the last evaluation alone is left to do
