@@ -12,6 +12,7 @@ from rt_scale.data.build import check_target, move_into_place
 from rt_scale.data.files import disk_full, lock, reading, writing
 from rt_scale.data.prepared import META, TEST, TRAIN, Meta, Prepared, load, parse_meta
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.stopping import Heed, go_on
 from rt_scale.user_paths import user_path
 
 _BLOCK = 1 << 24
@@ -24,7 +25,7 @@ def data_origin() -> str:
     return os.environ.get("RT_SCALE_DATA_ORIGIN", "").strip()
 
 
-def fetch(name: str, data_dir: Path, origin: str) -> Prepared | None:
+def fetch(name: str, data_dir: Path, origin: str, heed: Heed = go_on) -> Prepared | None:
     """Copy a prepared set from ``origin`` into ``data_dir``, unless it is there; None where ``origin`` has none.
 
     Of several processes one copies and the others wait for it. The copy's SHA-256 is computed on the way and held
@@ -34,12 +35,13 @@ def fetch(name: str, data_dir: Path, origin: str) -> Prepared | None:
         name: of the set.
         data_dir: where prepared sets lie on this machine.
         origin: a data folder like ``data_dir``, as a path or an address that pyarrow knows (file://, s3://, gs://).
+        heed: called before every block, and while another process is waited for; what it raises leaves nothing behind.
 
     Raises:
         InputError: the origin cannot be read, what it has is damaged or of another version, or the disk is small.
         RunError: the disk filled up on the way. Nothing is left behind in either case.
     """
-    with lock(name, data_dir, wait=True):
+    with lock(name, data_dir, wait=True, heed=heed):
         if (there := load(name, data_dir)) is not None:
             return there
         advice = f"Check RT_SCALE_DATA_ORIGIN, and prepare '{name}' there again if it is damaged."
@@ -52,7 +54,7 @@ def fetch(name: str, data_dir: Path, origin: str) -> Prepared | None:
         workplace = data_dir / f".{name}.tmp"
         check_target(data_dir / name)
         try:
-            _copy_files(store, folder, meta, workplace, advice)
+            _copy_files(store, folder, meta, workplace, advice, heed)
             move_into_place(meta, workplace, data_dir / name)
         finally:
             shutil.rmtree(workplace, ignore_errors=True)
@@ -78,7 +80,7 @@ def _read_meta(store: Any, folder: str) -> Meta | None:
     return parse_meta(text)
 
 
-def _copy_files(store: Any, folder: str, meta: Meta, workplace: Path, advice: str) -> None:
+def _copy_files(store: Any, folder: str, meta: Meta, workplace: Path, advice: str, heed: Heed) -> None:
     with writing(workplace):
         shutil.rmtree(workplace, ignore_errors=True)  # a preparation or a copy that was killed
         workplace.mkdir()
@@ -88,7 +90,7 @@ def _copy_files(store: Any, folder: str, meta: Meta, workplace: Path, advice: st
     if free < sum(sizes):
         raise InputError(disk_full(workplace, f"{sum(sizes):,} bytes are needed, {free:,} are free"))
     for file in _FILES:
-        actual = _copy(store, f"{folder}/{file}", workplace / file, advice)
+        actual = _copy(store, f"{folder}/{file}", workplace / file, advice, heed)
         if actual != meta.sha256[file]:
             raise InputError(
                 f"'{folder}/{file}' is damaged: its contents have SHA-256 {actual}, written was "
@@ -96,13 +98,14 @@ def _copy_files(store: Any, folder: str, meta: Meta, workplace: Path, advice: st
             )
 
 
-def _copy(store: Any, source: str, target: Path, advice: str) -> str:
+def _copy(store: Any, source: str, target: Path, advice: str, heed: Heed) -> str:
     """Copy a file, on disk when this returns; the SHA-256 of its bytes."""
     digest = hashlib.sha256()
     with reading(source, advice):
         stream = store.open_input_stream(source, compression=None)
     with stream, writing(target), open(target, "wb") as out:
         while block := _read(stream, source, advice):
+            heed()
             digest.update(block)
             out.write(block)
         out.flush()

@@ -8,14 +8,18 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rt_scale.spec.errors import InputError, RtScaleError, RunError
+from rt_scale.spec.stopping import Heed, go_on
 from rt_scale.spec.wording import printable
 
+_PAUSE = 0.1
+"""Seconds between two tries to get a lock that another process holds."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -160,18 +164,30 @@ def fingerprint(source: Path) -> str:
 
 
 @contextlib.contextmanager
-def lock(name: str, data_dir: Path, wait: bool) -> Iterator[None]:
-    """Hold the lock of ``name``; freed by the system however this process ends."""
+def lock(name: str, data_dir: Path, wait: bool, heed: Heed = go_on) -> Iterator[None]:
+    """Hold the lock of ``name``; freed by the system however this process ends.
+
+    Args:
+        name: of the data set.
+        data_dir: where it lies.
+        wait: whether another process that holds it is waited for, or refused for (InputError).
+        heed: called again and again while it is waited for.
+    """
     path = data_dir / f".{name}.lock"
     with writing(path):
         data_dir.mkdir(parents=True, exist_ok=True)
         file = open(path, "w")  # noqa: SIM115 - closed below
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"'{name}' is being prepared in '{data_dir}' by another process. Wait until it is done; then "
-                "the same command returns at once."
-            ) from error
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if not wait:
+                    raise InputError(
+                        f"'{name}' is being prepared in '{data_dir}' by another process. Wait until it is done; then "
+                        "the same command returns at once."
+                    ) from error
+            heed()
+            time.sleep(_PAUSE)
         yield

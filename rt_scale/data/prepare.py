@@ -24,6 +24,7 @@ from rt_scale.data.sources.stl10 import Part, read_stl10
 from rt_scale.data.sources.tiny_imagenet import read_tiny_imagenet
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError, unknown_name
+from rt_scale.spec.stopping import Heed, go_on
 
 __all__ = [
     "Prepared",
@@ -80,21 +81,21 @@ def prepare(
         return _make(name, data_dir, source, download, progress, size, split_seed or 0)
 
 
-def open_prepared(name: str, data_dir: Path) -> Prepared:
+def open_prepared(name: str, data_dir: Path, heed: Heed = go_on) -> Prepared:
     """Open a prepared set, after getting it where that needs no asking.
 
     The bundled digits are prepared where they are not yet; other sets are fetched where RT_SCALE_DATA_ORIGIN says
     where prepared data is kept. Raises InputError with the command to type where it is not prepared, or the
-    nearest names known.
+    nearest names known. ``heed`` is called again and again while it is fetched or waited for.
     """
     check_name(name)
     if (prepared := load(name, data_dir)) is not None:
         return prepared
     if name in DATASETS and DATASETS[name].reader == "digits":
-        with lock(name, data_dir, wait=True):
+        with lock(name, data_dir, wait=True, heed=heed):
             return load(name, data_dir) or _make(name, data_dir, None, False, None, None, 0)
     origin = data_origin()
-    if origin and (prepared := fetch(name, data_dir, origin)) is not None:
+    if origin and (prepared := fetch(name, data_dir, origin, heed)) is not None:
         return prepared
     command = prepare_command(name, data_dir)
     if name in DATASETS:

@@ -12,6 +12,7 @@ from rt_scale.experiments.fits import fits, fits_probing, fits_start
 from rt_scale.spec.data import GAUSSIAN, DataSpec
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.stopping import Heed, go_on
 from rt_scale.store.store import Store
 
 
@@ -30,15 +31,20 @@ class Sets:
     starts: dict[str, Sets] = field(default_factory=dict)
 
 
-def check(spec: RunSpec, data_dir: Path) -> Sets:
+def check(spec: RunSpec, data_dir: Path, heed: Heed = go_on) -> Sets:
     """The prepared data sets of ``spec``, which fit it, as those of the runs that it starts from fit them.
+
+    Args:
+        spec: the run.
+        data_dir: where prepared data sets are.
+        heed: called again and again while one is fetched or waited for.
 
     Raises:
         InputError: where a data set is not prepared or damaged, has fewer images or neighbours than asked
             for, images too small for the encoder, no labels where they are needed, or, in ``probe.also``, another
             number of channels.
     """
-    return _open(spec, lambda name: open_prepared(name, data_dir))
+    return _open(spec, lambda name: open_prepared(name, data_dir, heed))
 
 
 def _open(spec: RunSpec, opener: Callable[[str], Prepared]) -> Sets:
@@ -66,14 +72,14 @@ def unfinished(spec: RunSpec, store: Store) -> Iterator[RunSpec]:
             yield from unfinished(start.run, store)
 
 
-def check_all(specs: Iterable[RunSpec], data_dir: Path) -> None:
-    """Check every spec, and raise one InputError that names all that is wrong with any."""
+def check_all(specs: Iterable[RunSpec], data_dir: Path, heed: Heed = go_on) -> None:
+    """Check every spec, and raise one InputError that names all that is wrong with any; ``heed`` as for ``check``."""
     problems: dict[str, None] = {}
     opened: dict[str, Prepared] = {}
 
     def once(name: str) -> Prepared:
         if name not in opened:
-            opened[name] = open_prepared(name, data_dir)
+            opened[name] = open_prepared(name, data_dir, heed)
         return opened[name]
 
     for spec in specs:

@@ -19,12 +19,12 @@ from rt_scale.experiments.ingredients import Ingredients, constant_name
 from rt_scale.models.pair import Network
 from rt_scale.spec.errors import Held, InputError, RtScaleError, RunError
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.stopping import heeding
 from rt_scale.store.atomic import read_json, to_json
 from rt_scale.store.constants import Constant, Damaged
 from rt_scale.store.lease import Lease
 from rt_scale.store.store import Store
 from rt_scale.training.dist import Group
-from rt_scale.training.loop import Stopped
 
 if TYPE_CHECKING:
     from rt_scale.experiments.context import Context
@@ -112,10 +112,18 @@ class SharedConstants(Constants):
     def _obtain(self, kind: _Kind[T], compute: Callable[[], T], give: Callable[[T], T]) -> T:
         """The constant; ``give`` makes of what rank 0 found what every rank has."""
         constant = self.store.constant(constant_name(kind.name, kind.of))
-        looked = self._look(constant, kind)
-        found, lease = looked
-        with lease or contextlib.nullcontext():
-            if self.context.group.broadcast(found is not None) and found is not None:
+        looked: list[tuple[T | None, Lease | None]] = []
+        with contextlib.ExitStack() as held:
+
+            def look() -> bool:
+                there = self._look(constant, kind)
+                looked.append(there)
+                held.enter_context(there[1] or contextlib.nullcontext())
+                return there[0] is not None
+
+            self.context.group.by_first(look)
+            ((found, lease),) = looked
+            if found is not None:
                 self._record(constant, "read")
                 return give(found)
             began = time.monotonic()
@@ -127,13 +135,14 @@ class SharedConstants(Constants):
     def _look(self, constant: Constant, kind: _Kind[T]) -> tuple[T | None, Lease | None]:
         """What is there, or else the right to compute it for all; neither where it is to be computed for this run."""
         observer, until = self.context.observer, time.monotonic() + PATIENCE
+        heed = heeding(self.context.stop)
         waiting = False
         while kind.size <= constant.largest:
             found = self._read(constant, kind, observer.warned)
             if found is not None:
                 return found, None
             try:
-                lease = constant.claim(lambda attempt: self._heed())
+                lease = constant.claim(lambda attempt: heed())
             except Held:
                 if time.monotonic() > until:
                     observer.warned(f"{constant.name} was waited for for {PATIENCE:g} s ({constant.owner} computes "
@@ -142,7 +151,8 @@ class SharedConstants(Constants):
                 if not waiting:
                     observer.stage(f"waiting for {constant.name}, which {constant.owner} computes")
                 waiting = True
-                self._pause()
+                heed()
+                time.sleep(PAUSE)
                 continue
             except (InputError, RunError) as error:
                 observer.warned(f"{error} So {constant.name} is computed, and not kept for other runs.")
@@ -150,15 +160,6 @@ class SharedConstants(Constants):
             constant.bring(lease)
             return self._read(constant, kind, lambda text: None), lease
         return None, None
-
-    def _heed(self) -> None:
-        # Of several ranks the others wait for this one, and none of them would learn that it stops.
-        if self.context.group.world == 1 and self.context.stop():
-            raise Stopped
-
-    def _pause(self) -> None:
-        self._heed()
-        time.sleep(PAUSE)
 
     def _read(self, constant: Constant, kind: _Kind[T], warn: Callable[[str], None]) -> T | None:
         try:
@@ -198,18 +199,21 @@ class FollowedConstants(Constants):
 
     def input_probes(self, compute: Callable[[], Values]) -> Values:
         """Rank 0 has them; empty where it read them."""
-        return {} if self.group.broadcast(False) else compute()
+        return {} if self._were_read() else compute()
 
     def teacher_probes(self, teacher: Network, compute: Callable[[], Values]) -> Values:
         """Rank 0 has them; empty where it read them."""
-        return {} if self.group.broadcast(False) else compute()
+        return {} if self._were_read() else compute()
 
     def features(self, teacher: Network, samples: int, compute: Callable[[], Tensor]) -> Tensor:
         """As :class:`Constants`; those that rank 0 read, where it did."""
-        if not self.group.broadcast(False):
+        if not self._were_read():
             return compute()
         weight: Tensor = next(teacher.parameters())
         return self.group.sum(weight.new_zeros(samples, teacher.projector.feature_width))
+
+    def _were_read(self) -> bool:
+        return self.group.by_first(lambda: False)  # what rank 0 says
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from rt_scale.data.resident import Resident
 from rt_scale.experiments.constants import Constants
 from rt_scale.experiments.settings import Execution, Observer, Settings
 from rt_scale.spec.errors import RtScaleError, RunError, StoreAway
+from rt_scale.spec.stopping import Heed, Stop, never
 from rt_scale.store.board import BoardWriter
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import METRICS, RunDir
 from rt_scale.training.checkpoint import Spent
 from rt_scale.training.dist import ALONE, Group
-from rt_scale.training.loop import Stop, never
 
 T = TypeVar("T")
 
@@ -81,6 +81,11 @@ class Context:
             stop=settings.stop,
             resident=settings.resident,
         )
+
+    @property
+    def heed(self) -> Heed:
+        """Raises Stopped on all ranks once one is asked to stop; all of them call it at the same points."""
+        return self.group.heeding(self.stop)
 
     @property
     def spent(self) -> Spent:

@@ -22,6 +22,7 @@ from rt_scale.probing.statistics import agreement, feature_statistics
 from rt_scale.spec.metric_names import ProbeName
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.seeding import stream
+from rt_scale.spec.stopping import Heed, Stop, go_on, never
 from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.distillation import arithmetic, parameter_dtype
 from rt_scale.training.means import Means
@@ -47,6 +48,7 @@ class Evaluation:
         initial: the student's parameters at its start.
         stage: told what is being done.
         constants: where what is constant comes from; None: it is measured here.
+        heed: called again and again, on every rank.
     """
 
     def __init__(
@@ -57,9 +59,10 @@ class Evaluation:
         initial: list[Tensor],
         stage: Stage,
         constants: Constants | None = None,
+        heed: Heed = go_on,
     ) -> None:
         self.spec, self.probers, self.stage = spec, probers, stage
-        self.constants = constants or Constants()
+        self.constants, self.heed = constants or Constants(), heed
         self.teacher, self.student = pair
         self.references: dict[str, list[Tensor]] = {"from_init": initial}
         self.references["from_teacher"] = list(self.teacher.parameters())
@@ -113,11 +116,11 @@ class Evaluation:
         if self.spec.kind == "supervise" and role == "student":
             values |= test_classifier(network.projector, test, self.spec.precision)
         if self.spec.probe.statistics:
-            values |= _features(role, feature_statistics(test.x))
+            values |= _features(role, feature_statistics(test.x, self.heed))
             if role == "teacher":
                 self._teacher_test = test.x
             else:
-                alike = agreement(test.x, self._teacher_features())
+                alike = agreement(test.x, self._teacher_features(), self.heed)
                 values |= _features(role, {f"{name}_teacher": value for name, value in alike.items()})
         return values
 
@@ -154,6 +157,7 @@ def build_probers(
     inputs: functools.partial[Tensor],
     group: Group = ALONE,
     resident: Resident | None = None,
+    stop: Stop = never,
 ) -> dict[str | None, Prober]:
     """A prober for the set that is distilled on, where that is to be probed, then one for each of ``probe.also``.
 
@@ -164,6 +168,7 @@ def build_probers(
         inputs: from the main set's images to a network's inputs, as ``objectives.clean_inputs`` makes it.
         group: the ranks that ``train`` is shared by; so are the other images.
         resident: keeps the images from run to run.
+        stop: as of :class:`Prober`.
     """
     main = sets.main
     loader = functools.partial(
@@ -175,7 +180,7 @@ def build_probers(
         world=group.world,
         resident=resident,
     )
-    prober = functools.partial(Prober, spec.probe, group=group, precision=spec.precision)
+    prober = functools.partial(Prober, spec.probe, group=group, precision=spec.precision, stop=stop)
     probers: dict[str | None, Prober] = {}
     if isinstance(main, Prepared) and main.info.labelled and spec.probe.own:
         probers[None] = prober(train, loader(main.test), inputs, classes=len(main.info.classes))

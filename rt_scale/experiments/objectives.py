@@ -142,7 +142,9 @@ def _targets(spec: RunSpec, inputs: ToInputs, teacher: Network, loader: OrderedL
     def embed() -> Tensor:
         context.observer.stage("embedding the teacher's targets")
         with arithmetic(spec.precision, context.execution.device):
-            return CachedTargets(teacher, loader.sequential(), loader.samples, inputs, group=context.group).features
+            return CachedTargets(
+                teacher, loader.sequential(), loader.samples, inputs, group=context.group, heed=context.heed
+            ).features
 
     return CachedTargets.of(teacher, context.constants.features(teacher, loader.samples, embed))
 

@@ -18,6 +18,7 @@ from rt_scale.experiments.pack_choice import Packing
 from rt_scale.experiments.settings import Settings, resolve
 from rt_scale.models.pair import Network, build_pair, to_device
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.stopping import heeding
 from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
 from rt_scale.training.loop import Step
 from rt_scale.training.memory import keep_freed_memory
@@ -49,6 +50,7 @@ def measured_packing(spec: RunSpec, settings: Settings, most: int) -> Packing:
 
     Raises:
         InputError: where the run cannot be executed here.
+        Stopped: where it was asked to stop.
     """
     seconds: dict[int, float] = {}
     end = ""
@@ -78,7 +80,8 @@ class Bench:
     """A batch, and students to train on it, as the runs of that shape will."""
 
     def __init__(self, spec: RunSpec, settings: Settings) -> None:
-        data = check(spec, settings.data_dir).main
+        self.heed = heeding(settings.stop)
+        data = check(spec, settings.data_dir, self.heed).main
         self.spec, self.info = spec, data.info
         self.execution = resolve(spec, data, settings, None)
         torch.set_num_threads(self.execution.threads)
@@ -95,6 +98,7 @@ class Bench:
         step = self.step(size)
         times: list[float] = []
         for _ in range(WARM_UP + TIMED):
+            self.heed()
             start = time.perf_counter()
             step()
             times.append(time.perf_counter() - start)

@@ -22,11 +22,12 @@ from rt_scale.experiments.waiting import compute_first
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, first_line
 from rt_scale.spec.metric_names import probe_group
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.stopping import heeding
 from rt_scale.store.lease import Attempt
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.dist import WorkerLost
-from rt_scale.training.loop import Steps, Stopped, serve
+from rt_scale.training.loop import Steps, serve
 from rt_scale.training.precision import check_precision, set_precision
 
 
@@ -76,7 +77,7 @@ def running(spec: RunSpec, settings: Settings) -> Steps[dict[str, Any]]:
     if finished is not None:
         refuse_other_data(spec.name, finished["data"], settings.data_dir)
         return finished
-    data = check(spec, settings.data_dir)
+    data = check(spec, settings.data_dir, heeding(settings.stop))
     _refuse_impossible(spec, data, settings)
     with run_dir.acquire(watching=lambda attempt: _watching(attempt, settings)):
         finished = run_dir.result()  # of a process that had the lease until now
@@ -96,8 +97,7 @@ def running(spec: RunSpec, settings: Settings) -> Steps[dict[str, Any]]:
 
 def _watching(attempt: Attempt, settings: Settings) -> None:
     """An owner who may be gone is watched for a while; meanwhile there is nothing to keep."""
-    if settings.stop():
-        raise Stopped
+    heeding(settings.stop)()
     settings.observer.stage(f"watching whether the run is still executed by {attempt}")
 
 

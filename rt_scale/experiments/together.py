@@ -20,9 +20,10 @@ from rt_scale.experiments.needs import training_samples
 from rt_scale.experiments.settings import Execution, Settings, find_device
 from rt_scale.experiments.starts import StartWeights, start_weights
 from rt_scale.experiments.training_run import train_run
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.loop import Diverged, Stopped, serve
+from rt_scale.spec.stopping import Stopped, heeding
+from rt_scale.training.loop import Diverged, serve
 from rt_scale.training.precision import set_precision
 
 ALIKE = (InputError, Diverged, Stopped)
@@ -69,7 +70,10 @@ def follow(settings: Settings) -> None:
     """
     while (order := _order(settings)) is not None:
         # What is missing here alone ends this process, and with it the group.
-        attempt = _prepared(order, settings)
+        try:
+            attempt = _prepared(order, settings)
+        except Stopped as error:
+            raise RunError("This worker was asked to stop while it fetched its data.") from error
         with contextlib.suppress(*ALIKE):  # rank 0 tells of it
             serve(train_run(*attempt))
 
@@ -83,4 +87,4 @@ def _prepared(order: Mapping[str, Any], settings: Settings) -> tuple[RunSpec, Se
     if order["share"]:
         context.constants = FollowedConstants(settings.group)
     settings.resident.next_run()
-    return spec, check(spec, settings.data_dir), context, start_weights(spec, settings.store)
+    return spec, check(spec, settings.data_dir, heeding(settings.stop)), context, start_weights(spec, settings.store)

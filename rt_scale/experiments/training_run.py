@@ -74,11 +74,20 @@ class TrainingRun:
         self.sharpenings = build_sharpenings(spec, **steps, group=group)
         self.evaluation = Evaluation(
             spec,
-            build_probers(spec, data, self.loader, clean_inputs(spec, self.info, execution.channels_last), group, kept),
+            build_probers(
+                spec,
+                data,
+                self.loader,
+                clean_inputs(spec, self.info, execution.channels_last),
+                group,
+                kept,
+                context.stop,
+            ),
             Pair(self.teacher, self.student),
             self.initial,
             context.observer.stage,
             context.constants,
+            context.heed,
         )
         self.trained = dressed(self.student, self.loader.batch_size, execution)
         self.optimizer = build_optimizer(spec.train.optimizer, self.student.parameters())
@@ -97,6 +106,8 @@ class TrainingRun:
         if not self._resume():
             self._begin()
         self.group.check_same([*self.student.parameters(), *self.teacher.parameters()])
+        if self.progress.evaluate_first:
+            self._catch_up()
         objective = self._objective()
         self.context.observer.started(self.progress.step, self.total_steps)
         yield from training(
@@ -130,31 +141,38 @@ class TrainingRun:
         )
 
     def after_step(self, progress: Progress) -> None:
-        """Move the teacher, show the step, and probe where it is due in the middle of an epoch (a Hook)."""
+        """Move the teacher, show the step, and evaluate where it is due in the middle of an epoch (a Hook)."""
         self.following.after_step(progress)
         self.context.observer.stepped(progress.step)
         if progress.step % self.loader.steps and progress.step % self.probe_steps == 0:
-            self._probe()
+            self._evaluate()
 
     def after_epoch(self, progress: Progress, metrics: dict[str, float]) -> None:
-        """Record the epoch, probe where it is due, move the teacher and checkpoint (a Hook)."""
+        """Record the epoch, evaluate where it is due, move the teacher and checkpoint (a Hook)."""
         values = {f"train/{name}": value for name, value in metrics.items()}
         values["distance/from_init"] = float(distance(self.student, self.initial))
         values["distance/from_teacher"] = float(distance(self.student, list(self.teacher.parameters())))
         self.context.log(progress.step, progress.epoch, values)
         if progress.epoch == 1 and metrics["grad_norm"] == 0:
             self.context.observer.warned(STILL)
-        last = progress.epoch == self.spec.train.epochs
-        due = last or progress.step % self.probe_steps == 0
+        self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        """All that follows an epoch's training."""
+        last = self.progress.epoch == self.spec.train.epochs
+        due = last or self.progress.step % self.probe_steps == 0
         if due:
-            self._probe()
+            self._evaluate()
         # Measured with the teacher that it learned from; a checkpoint holds the one that the next step finds.
-        self.following.after_epoch(progress, metrics)
+        self.following.after_epoch(self.progress, {})
         if last or self.context.checkpoint_due(evaluated=due):
             self._checkpoint()
 
     def stopped(self, progress: Progress) -> None:
-        """Keep everything up to this step, unless a checkpoint just did (a Hook)."""
+        """Keep everything up to this step, unless a checkpoint just did (a Hook).
+
+        Where the stop ended an evaluation, that is as things were before it.
+        """
         if progress.step not in self.context.run_dir.checkpoints.steps():
             self.context.observer.stage("writing a checkpoint, as it is asked to stop")
             self._checkpoint()
@@ -180,13 +198,22 @@ class TrainingRun:
     def _begin(self) -> None:
         """Probe what stays constant once, the student at its start, and keep the start as a checkpoint."""
         self.constant = self.evaluation.constant()
-        self._probe()
+        self._evaluate()
         self._checkpoint()
 
-    def _probe(self) -> None:
+    def _catch_up(self) -> None:
+        """Do the evaluation that a stop ended, and what follows it."""
+        if self.progress.step % self.loader.steps:
+            self._evaluate()
+        else:
+            self._end_epoch()
+
+    def _evaluate(self) -> None:
         progress = self.progress
+        progress.evaluate_first = True
         # The constant ones are repeated, not measured again: curves want a line to compare with.
         values = self.constant | self.evaluation.changing()
+        progress.evaluate_first = False
         tell_of_plain_steps(self.context, self.trained, self.evaluation.probers)
         self.context.log(progress.step, progress.step / self.loader.steps, values)
         self.context.observer.stage("training")

@@ -10,6 +10,7 @@ from typing import Any
 from rt_scale.experiments.settings import Observer, Settings
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.stopping import heeding
 
 PATIENCE = 1.0
 """Seconds between two looks at a run that somebody else computes."""
@@ -60,6 +61,7 @@ def compute_first(
     Raises:
         InputError: where it cannot be run here.
         RunError: where it failed, naming it.
+        Stopped: where this run was asked to stop.
     """
     watched = dataclasses.replace(settings, observer=_Before(settings.observer, spec.name))
     run_dir = settings.store.run(spec)
@@ -74,6 +76,7 @@ def compute_first(
             if not held and run_dir.status().state != "running":
                 raise
             settings.observer.stage(f"waiting for {spec.name}, which another process computes")
+            heeding(settings.stop)()
             time.sleep(PATIENCE)
         except RunError as error:
             raise RunError(f"The run {spec.name}, to start from, has no result: {error}") from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rt_scale.launch.desk import PREEMPTED, Messenger
 from rt_scale.launch.trial import how_it_ended, settings_for, where_it_is
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec
 
 if TYPE_CHECKING:
@@ -38,11 +39,14 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
     specs = [RunSpec.model_validate(each) for each in given["specs"]]
     messengers = [Messenger(spec.name, where_it_is(launch, given)) for spec in specs]
     settings = [settings_for(launch, given, messenger) for messenger in messengers]
+    leading = contextlib.ExitStack()
+    messengers[0].begin()
+    leading.enter_context(messengers[0].reporting())  # a stop is heard while it is measured, too
     packing = _packing(specs, settings[0], launch, given["packing"])
     specs, spare = specs[: packing.size], specs[packing.size :]
     runs = {spec.name: {"state": "spare", "why": "", "values": {}} for spec in spare}
     report({"state": "running", "runs": runs, "packing": packing.to_json() if packing.seconds else None})
-    reporting = [contextlib.ExitStack() for _ in specs]
+    reporting = [leading, *(contextlib.ExitStack() for _ in specs[1:])]
 
     def ended(number: int, outcome: dict[str, Any] | BaseException) -> None:
         messenger = messengers[number]
@@ -51,7 +55,7 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
             runs = {specs[number].name: how_it_ended(outcome, messenger)}
             report({"state": "running", "runs": runs})
 
-    for stack, messenger in zip(reporting, messengers, strict=False):
+    for stack, messenger in zip(reporting[1:], messengers[1:], strict=False):
         messenger.begin()
         stack.enter_context(messenger.reporting())
     chosen = [dataclasses.replace(each, packing=packing) for each in settings[: len(specs)]]
@@ -71,5 +75,7 @@ def _packing(specs: list[RunSpec], settings: Settings, launch: LaunchSpec, known
         return Packing(1, "no other run of its shape was waiting")
     try:
         return choose_packing(specs, settings, None if launch.pack == "auto" else launch.pack)
+    except Stopped:
+        return Packing(1, "asked to stop while it was measured")
     except Exception as error:  # which the first run will meet, too, and record
         return Packing(1, f"could not be measured: {error}")

@@ -14,6 +14,7 @@ from rt_scale.launch.wanted import Sweep, Where
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.graph import all_runs
 from rt_scale.spec.grid import corner_points
+from rt_scale.spec.stopping import Heed, go_on
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
 
@@ -64,9 +65,15 @@ def failed_before(tasks: Iterable[Task], store: Store) -> dict[str, str]:
     return found
 
 
-def check_here(todo: Sequence[Task], where: Where) -> None:
-    """Refuse what cannot be run on this machine, before anything starts (InputError)."""
-    check_all([task.spec for task in todo], where.data_dir)
+def check_here(todo: Sequence[Task], where: Where, heed: Heed = go_on) -> None:
+    """Refuse what cannot be run on this machine, before anything starts (InputError).
+
+    Args:
+        todo: what is to be run.
+        where: where.
+        heed: called again and again while data is fetched.
+    """
+    check_all([task.spec for task in todo], where.data_dir, heed)
     precisions = {each.precision for task in todo for each in unfinished(task.spec, where.store)}
     if todo and (where.device != "auto" or "tf32" in precisions):
         from rt_scale.experiments.settings import find_device  # imports torch, which nothing else here needs
@@ -81,8 +88,10 @@ def check_here(todo: Sequence[Task], where: Where) -> None:
         require_ffcv()
 
 
-def check_exploration(sweep: Sweep, where: Where) -> None:
+def check_exploration(sweep: Sweep, where: Where, heed: Heed = go_on) -> None:
     """Refuse an ``explore`` section that packing, or the data sets as far as they are known here, do not go with.
+
+    ``heed`` is called again and again while data is fetched.
 
     Raises:
         InputError: what does not go together, and what to do.
@@ -92,7 +101,7 @@ def check_exploration(sweep: Sweep, where: Where) -> None:
         specs = [point.spec for point in corner_points(sweep.spec)]
         check_on_data(sweep.spec.explore, specs, known_data(specs, where.data_dir))
         if sweep.spec.explore.search is not None and where.alone:
-            check_all(specs, where.data_dir)
+            check_all(specs, where.data_dir, heed)
 
 
 def refuse_packed(sweep: SweepSpec) -> None:

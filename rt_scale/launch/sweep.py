@@ -15,6 +15,7 @@ from rt_scale.launch.search import known_points, to_be_sampled
 from rt_scale.launch.stopped import ended_early
 from rt_scale.launch.task import Task
 from rt_scale.launch.wanted import Sweep, Where, wanted
+from rt_scale.spec.stopping import heeding
 from rt_scale.spec.sweep import LaunchSpec, Point
 from rt_scale.store.store import Store
 
@@ -76,9 +77,9 @@ def run_sweeps(
     todo = [task for name, task in tasks.items() if name not in done and name not in early]
     to_sample = sum(to_be_sampled(sweep.spec, store) for sweep in sweeps)
     for sweep in sweeps:
-        check_exploration(sweep, where)
+        check_exploration(sweep, where, heeding(stopping))
     if where.alone:
-        check_here(todo, where)
+        check_here(todo, where, heeding(stopping))
     notes = [note for note in (runs_on_other_data(sweeps, where), *(changed(sweep, where) for sweep in sweeps)) if note]
     for sweep in sweeps:
         keep(sweep, store)

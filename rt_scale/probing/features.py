@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rt_scale.probing.moments import mean_and_deviation
+from rt_scale.spec.stopping import Heed, go_on
 from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.distillation import arithmetic
 
@@ -45,7 +46,13 @@ class Features(NamedTuple):
 
 @torch.no_grad()
 def embed(
-    encoder: nn.Module, split: Split, to_inputs: ToInputs, group: Group = ALONE, *, precision: str = "float32"
+    encoder: nn.Module,
+    split: Split,
+    to_inputs: ToInputs,
+    group: Group = ALONE,
+    *,
+    precision: str = "float32",
+    heed: Heed = go_on,
 ) -> Features:
     """Embeddings of a whole split with the encoder in evaluation mode (paper, section 3 'Probing').
 
@@ -57,6 +64,7 @@ def embed(
         to_inputs: see ``ToInputs``.
         group: the ranks that share the work, each with a split of its own shares of at least one image.
         precision: of the spec; the encoder computes as in training, for bf16 under autocast.
+        heed: called before every batch, on every rank.
 
     Returns:
         Embeddings and labels of all images in index order, on every rank, on the encoder's device; float32 in every
@@ -69,6 +77,7 @@ def embed(
     filled = 0
     with evaluation_mode(encoder):
         for batch in split.sequential():
+            heed()
             if group.world > 1 and not len(batch.index):
                 continue
             inputs = to_inputs(batch.images)
@@ -91,9 +100,9 @@ def embed(
     return Features(x, y)
 
 
-def pixels(split: Split, to_inputs: ToInputs, group: Group = ALONE) -> Features:
+def pixels(split: Split, to_inputs: ToInputs, group: Group = ALONE, *, heed: Heed = go_on) -> Features:
     """The normalised inputs themselves, flattened, as if they were embeddings [N, C * H * W]; never rounded."""
-    return embed(nn.Flatten(), split, to_inputs, group)
+    return embed(nn.Flatten(), split, to_inputs, group, heed=heed)
 
 
 def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,11 +7,19 @@ from torch import Tensor
 
 from rt_scale.probing.neighbours import finite_rows, nearest
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.stopping import Heed, go_on
 
 
 @torch.no_grad()
 def knn_accuracy(
-    train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, *, k: int = 20, classes: int
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    test_y: Tensor,
+    *,
+    k: int = 20,
+    classes: int,
+    heed: Heed = go_on,
 ) -> float:
     """Accuracy of a majority vote among the k nearest training embeddings (paper, appendix C.1).
 
@@ -27,6 +35,7 @@ def knn_accuracy(
         test_y: int64 [M].
         k: neighbours, 1 to N.
         classes: number of classes.
+        heed: called before every tile of test samples.
 
     Returns:
         The share of test samples that are given their class, in [0, 1].
@@ -36,7 +45,7 @@ def knn_accuracy(
     """
     check_neighbours(k, len(train_x))
     known = finite_rows(test_x)
-    right = _vote(train_y[nearest(train_x, test_x[known], k)], classes) == test_y[known]
+    right = _vote(train_y[nearest(train_x, test_x[known], k, heed)], classes) == test_y[known]
     return right.sum().item() / len(test_y)
 
 

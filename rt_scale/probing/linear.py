@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rt_scale.probing.batched import BatchedClassifiers, Problem, Sizes
 from rt_scale.probing.graphed import GraphedStep
+from rt_scale.spec.stopping import Heed, go_on
 
 _KEPT_ON = ("cuda",)
 """Kinds of devices on which buffers are kept for the graph's sake; elsewhere memory is freed between evaluations."""
@@ -67,11 +68,12 @@ class LinearProbes:
         self._kept: tuple[BatchedClassifiers, GraphedStep] | None = None
 
     @torch.no_grad()
-    def fit(self, problems: Sequence[Problem]) -> list[list[Classifier]]:
+    def fit(self, problems: Sequence[Problem], heed: Heed = go_on) -> list[list[Classifier]]:
         """Train all classifiers of all problems; nothing waits for the device.
 
         Args:
             problems: at least one, of embeddings of one shape, dtype and device.
+            heed: called before every step.
 
         Returns:
             For every problem the classifier of its embeddings and, where asked for, the one of its standardised
@@ -88,6 +90,7 @@ class LinearProbes:
         for _ in range(self.epochs):
             orders = {seed: torch.randperm(batched.sizes.samples, generator=each) for seed, each in generators.items()}
             for index in torch.split(batched.rows_of([orders[seed] for seed in seeds]), self.batch_size, dim=1):
+                heed()
                 step(index)
         return [[Classifier(*each) for each in of_problem] for of_problem in batched.classifiers()]
 

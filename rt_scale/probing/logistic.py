@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rt_scale.probing.linear import Classifier
 from rt_scale.probing.moments import centre_and_scale
+from rt_scale.spec.stopping import Heed, go_on
 
 MOST_ITERATIONS = 2000
 
@@ -29,7 +30,14 @@ class LogisticFit(NamedTuple):
 
 @torch.no_grad()
 def logistic_probe(
-    train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, *, classes: int, l2: float = 1e-3
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    test_y: Tensor,
+    *,
+    classes: int,
+    l2: float = 1e-3,
+    heed: Heed = go_on,
 ) -> float:
     """Test accuracy of multinomial logistic regression at its optimum.
 
@@ -43,12 +51,14 @@ def logistic_probe(
         test_y: int64 [M].
         classes: number of classes.
         l2: as in ``fit_logistic``, on embeddings scaled to a mean variance of 1.
+        heed: as in ``fit_logistic``.
 
     Returns:
         The share of test samples that are given their class, in [0, 1].
     """
     train_z, test_z = centre_and_scale(train_x, test_x)
-    return fit_logistic(train_z, train_y, classes=classes, l2=l2).classifier.accuracy(test_z, test_y)
+    fit = fit_logistic(train_z, train_y, classes=classes, l2=l2, heed=heed)
+    return fit.classifier.accuracy(test_z, test_y)
 
 
 @torch.no_grad()
@@ -60,6 +70,7 @@ def fit_logistic(
     l2: float = 1e-3,
     tolerance: float = 3e-5,
     most_iterations: int = MOST_ITERATIONS,
+    heed: Heed = go_on,
 ) -> LogisticFit:
     """The minimum over W and b of mean cross entropy + l2 / 2 |W|^2, by full-batch L-BFGS from zero.
 
@@ -76,6 +87,7 @@ def fit_logistic(
         l2: strength of the penalty on the weights, not on the biases; > 0.
         tolerance: of the gradient.
         most_iterations: of L-BFGS.
+        heed: called before the objective is computed each time.
     """
     width = x.shape[1]
     parameters = x.new_zeros((width + 1) * classes)
@@ -83,6 +95,7 @@ def fit_logistic(
     classifier, gradient = _views(parameters, classes, width), _views(parameters.grad, classes, width)
 
     def objective() -> Tensor:
+        heed()
         nats = torch.nn.functional.cross_entropy(classifier.logits(x), y, reduction="none")
         _write_gradient(gradient, classifier, x, y)
         gradient.weight.add_(classifier.weight, alpha=l2)

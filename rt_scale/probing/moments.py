@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rt_scale.spec.stopping import Heed, go_on
+
 _TILE_ELEMENTS = 1 << 22
 
 
@@ -46,19 +48,20 @@ def mean_and_deviation(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, deviation.masked_fill_(deviation == 0, 1.0)
 
 
-def gram(a: Tensor, b: Tensor) -> Tensor:
+def gram(a: Tensor, b: Tensor, heed: Heed = go_on) -> Tensor:
     """The matrix a^T b [D, E] of a [N, D] and b [N, E], summed in float64 tile by tile.
 
     In float32 the rounding of large directions would drown small ones, which ranks, inverses and
-    alignments are about.
+    alignments are about. ``heed`` is called before every tile.
     """
     total = torch.zeros((a.shape[1], b.shape[1]), dtype=torch.float64, device=a.device)
     rows = max(1, _TILE_ELEMENTS // max(a.shape[1], b.shape[1], 1))
     for tile_a, tile_b in zip(torch.split(a, rows), torch.split(b, rows), strict=True):
+        heed()
         total.addmm_(tile_a.double().T, tile_b.double())
     return total
 
 
-def smaller_gram(x: Tensor) -> Tensor:
+def smaller_gram(x: Tensor, heed: Heed = go_on) -> Tensor:
     """x^T x or x x^T, whichever is smaller, float64: both have the squared singular values of x [N, D]."""
-    return gram(x, x) if x.shape[1] <= x.shape[0] else gram(x.T, x.T)
+    return gram(x, x, heed) if x.shape[1] <= x.shape[0] else gram(x.T, x.T, heed)

@@ -26,6 +26,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rt_scale.spec.stopping import Heed, go_on
 from rt_scale.training.precision import without_tf32
 
 SPARE = 8
@@ -39,7 +40,7 @@ _EXACT_ELEMENTS = 1 << 22
 """Differences that are held at a time."""
 
 
-def nearest(train: Tensor, test: Tensor, k: int) -> Tensor:
+def nearest(train: Tensor, test: Tensor, k: int, heed: Heed = go_on) -> Tensor:
     """Indices int64 [M, k] of the rows of ``train`` that are nearest to each row of ``test``, in no order.
 
     By Euclidean distance, compared as sums of squared differences in float64. Of rows that are equally far those of the
@@ -49,6 +50,7 @@ def nearest(train: Tensor, test: Tensor, k: int) -> Tensor:
         train: float [N, D].
         test: float [M, D], finite, on the same device.
         k: 1 to N.
+        heed: called between blocks.
     """
     finite = finite_rows(train)
     if not finite.all():
@@ -56,12 +58,12 @@ def nearest(train: Tensor, test: Tensor, k: int) -> Tensor:
     found = torch.empty((len(test), k), dtype=torch.int64, device=train.device)
     left = torch.arange(len(test), device=train.device)
     for dtype in (torch.float32, torch.float64):
-        index, sure = _by_products(train, finite, test[left], k, dtype)
+        index, sure = _by_products(train, finite, test[left], k, dtype, heed)
         found[left[sure]] = index[sure]
         left = left[~sure]
         if not len(left):
             return found
-    found[left] = _among_all(train, finite, test[left], k)
+    found[left] = _among_all(train, finite, test[left], k, heed)
     return found
 
 
@@ -72,7 +74,9 @@ def finite_rows(x: Tensor) -> Tensor:
     return torch.isfinite(x).all(dim=1)
 
 
-def _by_products(train: Tensor, finite: Tensor, test: Tensor, k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _by_products(
+    train: Tensor, finite: Tensor, test: Tensor, k: int, dtype: torch.dtype, heed: Heed
+) -> tuple[Tensor, Tensor]:
     """Neighbours [M, k] by h in ``dtype``, and whether each row's are sure to be those of an exact search."""
     mean = train.mean(dim=0).nan_to_num_(0.0, 0.0, 0.0)  # any shift will do, also where a sum overflows
     tiles = torch.split(test, max(_LEAST_TILE_ROWS, _TILE_ELEMENTS // len(train)))
@@ -85,6 +89,7 @@ def _by_products(train: Tensor, finite: Tensor, test: Tensor, k: int, dtype: tor
         longest = torch.maximum(longest, squares.max())
         squares.masked_fill_(~finite[start : start + rows], torch.inf)
         for number, tile in enumerate(tiles):
+            heed()
             with without_tf32():
                 products = torch.addmm(squares, _centre(tile, mean, dtype), centred.T, alpha=-2.0)
             found = _smallest(products, k + SPARE)
@@ -98,6 +103,7 @@ def _by_products(train: Tensor, finite: Tensor, test: Tensor, k: int, dtype: tor
                 best.append(found)
     decided = []
     for tile, (values, index) in zip(tiles, best, strict=True):
+        heed()
         error = _error(_centre(tile, mean, dtype), longest)
         decided.append(_decide(train, finite, tile, error, k, values, index))
     return torch.cat([index for index, _ in decided]), torch.cat([sure for _, sure in decided])
@@ -147,13 +153,14 @@ def _decide(
     return chosen, sure
 
 
-def _among_all(train: Tensor, finite: Tensor, test: Tensor, k: int) -> Tensor:
+def _among_all(train: Tensor, finite: Tensor, test: Tensor, k: int, heed: Heed) -> Tensor:
     """The neighbours [M, k] by differences from all; equal rows, which are why it comes to that, are compared once."""
     distinct, of = torch.unique(train, dim=0, return_inverse=True)
     asked, asker = torch.unique(test, dim=0, return_inverse=True)
     found = torch.empty((len(asked), k), dtype=torch.int64, device=train.device)
     everything = torch.arange(len(distinct), device=train.device)
     for number in range(len(asked)):
+        heed()
         squares = _squared_distances(distinct, everything, asked, torch.full_like(everything, number))[of]
         found[number] = _lowest(squares.masked_fill_(~finite, torch.inf), k)
     return found[asker]

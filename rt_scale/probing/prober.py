@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from rt_scale.probing.linear import Classifier, LinearProbes
 from rt_scale.probing.logistic import logistic_probe
 from rt_scale.probing.ridge import ridge_probe
 from rt_scale.spec.run import ProbeSpec
+from rt_scale.spec.stopping import Stop, heeding, never
 from rt_scale.training.dist import ALONE, Group
 
 
@@ -44,9 +46,10 @@ class Prober:
         test: images to measure on.
         to_inputs: from uint8 images to a network's inputs.
         classes: number of classes.
-        group: the ranks that share the embedding of images. The classifiers are rank 0's alone, the others, which wait
-            for it at their next reduction, measure nothing: an equal result k times would help nobody.
+        group: the ranks that share the embedding of images. The classifiers are rank 0's alone, and the others
+            wait for what it measures: an equal result k times would help nobody.
         precision: of the spec, in which networks embed images; what embeddings or pixels are then given to knows none.
+        stop: asked again and again whether to raise Stopped, on all ranks.
 
     Raises:
         InputError: more neighbours than training images.
@@ -62,6 +65,7 @@ class Prober:
         classes: int,
         group: Group = ALONE,
         precision: str = "float32",
+        stop: Stop = never,
     ) -> None:
         if spec.knn:
             check_neighbours(spec.knn, train.samples)
@@ -72,6 +76,7 @@ class Prober:
         self.classes = classes
         self.group = group
         self.precision = precision
+        self.heed, self._heed_alone = group.heeding(stop), heeding(stop)
         recipe = {"epochs": spec.epochs, "batch_size": spec.batch_size}
         self.linear = LinearProbes(classes, standardized=spec.standardized, lr=spec.lr, **recipe)
 
@@ -81,7 +86,7 @@ class Prober:
 
     def probe_input(self, seed: int) -> dict[str, float]:
         """Probe the flattened normalised pixels; ``seed`` as in ``Embedded``."""
-        train, test = (pixels(split, self.to_inputs, self.group) for split in (self.train, self.test))
+        train, test = (pixels(split, self.to_inputs, self.group, heed=self.heed) for split in (self.train, self.test))
         return self.probe_features([Embedded(train, test, seed)])[0]
 
     def embed_network(self, encoder: nn.Module, seed: int) -> Embedded:
@@ -98,7 +103,7 @@ class Prober:
         return self._embed(encoder, self.test)
 
     def _embed(self, encoder: nn.Module, split: Split) -> Features:
-        return embed(encoder, split, self.to_inputs, self.group, precision=self.precision)
+        return embed(encoder, split, self.to_inputs, self.group, precision=self.precision, heed=self.heed)
 
     def probe_features(self, embedded: Sequence[Embedded]) -> list[dict[str, float]]:
         """Probe embeddings that were computed before; all linear classifiers are trained as one batch.
@@ -109,12 +114,13 @@ class Prober:
         Args:
             embedded: at least one network's, all of one shape.
         """
-        if not self.group.leads:
-            return [{} for _ in embedded]
+        return self.group.by_first(functools.partial(self._probe, embedded))
+
+    def _probe(self, embedded: Sequence[Embedded]) -> list[dict[str, float]]:
         views = 1 + self.spec.standardized
         classifiers: list[list[Classifier]] = [[] for _ in embedded]
         if self.spec.linear:
-            classifiers = self.linear.fit([Problem(*each.train, each.seed) for each in embedded])
+            classifiers = self.linear.fit([Problem(*each.train, each.seed) for each in embedded], self._heed_alone)
         found = []
         for (train, test, _), trained in zip(embedded, classifiers, strict=True):
             values: dict[str, float] = {}
@@ -129,12 +135,13 @@ class Prober:
 
     def _measure(self, train: Features, test: Features, classifier: Classifier | None) -> dict[str, float]:
         values: dict[str, float] = {}
+        heed = self._heed_alone
         if classifier is not None:
             values["linear"] = classifier.accuracy(*test)
         if self.spec.knn:
-            values["knn"] = knn_accuracy(*train, *test, k=self.spec.knn, classes=self.classes)
+            values["knn"] = knn_accuracy(*train, *test, k=self.spec.knn, classes=self.classes, heed=heed)
         if self.spec.logistic:
-            values["logistic"] = logistic_probe(*train, *test, classes=self.classes, l2=self.spec.l2)
+            values["logistic"] = logistic_probe(*train, *test, classes=self.classes, l2=self.spec.l2, heed=heed)
         if self.spec.ridge:
-            values["ridge"] = ridge_probe(*train, *test, classes=self.classes, l2=self.spec.l2)
+            values["ridge"] = ridge_probe(*train, *test, classes=self.classes, l2=self.spec.l2, heed=heed)
         return values

@@ -9,14 +9,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from rt_scale.probing.moments import gram, smaller_gram
+from rt_scale.spec.stopping import Heed, go_on
 
 
 @torch.no_grad()
-def feature_statistics(x: Tensor) -> dict[str, float]:
+def feature_statistics(x: Tensor, heed: Heed = go_on) -> dict[str, float]:
     """Statistics of embeddings.
 
     Args:
         x: float [N, D].
+        heed: called before every tile of the second moments.
 
     Returns:
         ``effective_rank``: exp of the entropy of the singular values of the centred embeddings divided
@@ -29,19 +31,20 @@ def feature_statistics(x: Tensor) -> dict[str, float]:
     deviation, mean = torch.std_mean(x, dim=0, correction=0)
     if not torch.isfinite(deviation).all():
         return dict.fromkeys(names, math.nan)
-    eigenvalues = torch.linalg.eigvalsh(smaller_gram(x - mean)).clamp_(min=0.0)
+    eigenvalues = torch.linalg.eigvalsh(smaller_gram(x - mean, heed)).clamp_(min=0.0)
     dead = (x == 0).all(dim=0).double().mean()
     values = (_effective_rank(eigenvalues.sqrt()), _participation_ratio(eigenvalues), dead, deviation.double().mean())
     return dict(zip(names, torch.stack(values).tolist(), strict=True))
 
 
 @torch.no_grad()
-def agreement(x: Tensor, y: Tensor) -> dict[str, float]:
+def agreement(x: Tensor, y: Tensor, heed: Heed = go_on) -> dict[str, float]:
     """How alike two networks' embeddings of the same images are.
 
     Args:
         x: float [N, D], of the student.
         y: float [N, E], of the teacher, of the same images in the same order.
+        heed: called before every tile of the second moments.
 
     Returns:
         ``cka``: linear centred kernel alignment |Y^T X|^2 / (|X^T X| |Y^T Y|) of centred embeddings in
@@ -50,8 +53,8 @@ def agreement(x: Tensor, y: Tensor) -> dict[str, float]:
         which an embedding of length 0 counts as 0; only where D = E.
     """
     centred_x, centred_y = x - x.mean(dim=0), y - y.mean(dim=0)
-    norms = smaller_gram(centred_x).norm() * smaller_gram(centred_y).norm()
-    cka = _cross(centred_x, centred_y) / torch.where(norms == 0, 1.0, norms)
+    norms = smaller_gram(centred_x, heed).norm() * smaller_gram(centred_y, heed).norm()
+    cka = _cross(centred_x, centred_y, heed) / torch.where(norms == 0, 1.0, norms)
     values = {"cka": cka.item()}
     if x.shape[1] == y.shape[1]:
         # Not torch's cosine_similarity alone: deep random networks' embeddings can be shorter than its eps.
@@ -60,11 +63,11 @@ def agreement(x: Tensor, y: Tensor) -> dict[str, float]:
     return values
 
 
-def _cross(x: Tensor, y: Tensor) -> Tensor:
+def _cross(x: Tensor, y: Tensor, heed: Heed) -> Tensor:
     """|y^T x|^2 in the Frobenius norm: over dimensions, or as <x x^T, y y^T> over images, whichever is smaller."""
     if x.shape[1] * y.shape[1] <= len(x) ** 2:
-        return gram(x, y).square().sum()
-    return (gram(x.T, x.T) * gram(y.T, y.T)).sum()
+        return gram(x, y, heed).square().sum()
+    return (gram(x.T, x.T, heed) * gram(y.T, y.T, heed)).sum()
 
 
 def _effective_rank(singular_values: Tensor) -> Tensor:

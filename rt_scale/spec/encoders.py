@@ -150,8 +150,8 @@ class EncoderDescription:
         """
         if self.family == "convnet":
             return size >> convnet_pools(built, self.layers)
-        halved = int(2**self.design.halvings)
-        return size // halved if self.design.floors else math.ceil(size / halved)
+        halvings = self.design.halvings
+        return size >> halvings if self.design.floors else math.ceil(size / 2**halvings)
 
     def _check_norm(self, norm: str) -> None:
         if norm not in NORMS:

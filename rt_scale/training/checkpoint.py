@@ -73,6 +73,7 @@ def save_training(
         "step": progress.step,
         "sums": progress.sums,
         "weight": progress.weight,
+        "evaluate_first": progress.evaluate_first,
         "elapsed": spent.seconds,
         "devices": dict(spent.devices),
         "centres": {name: each.centre for name, each in sharpenings.items() if each.centre is not None},
@@ -100,7 +101,8 @@ def load_training(
         centre: Tensor | None = state["centres"].get(name)
         sharpening.centre = None if centre is None else centre.to(device)
     _restore_rng(state["rng"])
-    progress = Progress(state["epoch"], state["step"], dict(state["sums"]), state["weight"])
+    evaluate_first = bool(state.get("evaluate_first", False))  # those from before it was kept had evaluated
+    progress = Progress(state["epoch"], state["step"], dict(state["sums"]), state["weight"], evaluate_first)
     # Runs that were begun before device time was counted have none for what they did until then.
     return progress, Spent(float(state["elapsed"]), dict(state.get("devices", {})))
 

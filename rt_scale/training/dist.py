@@ -14,7 +14,7 @@ reductions in the same order, and no layer has to know how to compute on nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from rt_scale.data.loader import Batch, Loader
 from rt_scale.spec.errors import RunError
+from rt_scale.spec.stopping import Heed, Stop, Stopped
 
 T = TypeVar("T")
 
@@ -93,6 +94,15 @@ class Group:
         count = torch.tensor([float(found)], device="cuda" if backend == "nccl" else "cpu")
         return bool(self.sum(count).item())
 
+    def heeding(self, stop: Stop) -> Heed:
+        """Raises Stopped on every rank once ``stop`` says so on any; every rank calls it at the same points."""
+
+        def heed() -> None:
+            if self.any(stop()):
+                raise Stopped
+
+        return heed
+
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replace gradients, each of this rank's share of a weighted mean, by their sums over all ranks."""
         if self.world == 1:
@@ -120,6 +130,28 @@ class Group:
             torch_dist.broadcast_object_list(given, src=0)
         found: T = given[0]
         return found
+
+    def by_first(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives on rank 0, which alone does it while the others wait; small, and of plain types.
+
+        Raises:
+            Stopped: on every rank, where ``work`` raises it.
+        """
+        if self.world == 1:
+            return work()
+        if not self.leads:
+            stopped, value = self.broadcast((False, None))
+            if stopped:
+                raise Stopped
+            found: T = value  # type: ignore[assignment]
+            return found
+        try:
+            done = work()
+        except Stopped:
+            self.broadcast((True, None))
+            raise
+        self.broadcast((False, done))
+        return done
 
     @torch.no_grad()
     def check_same(self, parameters: Iterable[Tensor]) -> None:

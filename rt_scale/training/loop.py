@@ -6,6 +6,7 @@ student's gradients are computed alone (:func:`serve`) or with those of others (
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 
 from rt_scale.data.loader import Batch, Loader
 from rt_scale.spec.errors import RunError
+from rt_scale.spec.stopping import Stop as Stop
+from rt_scale.spec.stopping import Stopped as Stopped
+from rt_scale.spec.stopping import never as never
 from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.means import Means, Progress
 from rt_scale.training.memory import keep_freed_memory
@@ -85,19 +89,10 @@ def serve(steps: Steps[Outcome]) -> Outcome:
         return outcome
 
 
-class Stopped(KeyboardInterrupt):
-    """The run was asked to stop, and did so between two steps, with everything kept that it goes on from."""
-
-
-Stop = Callable[[], bool]
-"""Whether training is asked to stop; cheap, as it is called after every step."""
 STEPS_TOGETHER = 50
-"""Every so many steps several ranks ask each other whether one of them is to stop; a single one asks itself always."""
-
-
-def never() -> bool:
-    """Nobody asks."""
-    return False
+"""Several ranks ask each other at least every so many steps whether one is to stop; a single one asks itself always."""
+SECONDS_TOGETHER = 1.0
+"""Where steps are long they ask each other about so often."""
 
 
 class Hook(Protocol):
@@ -110,7 +105,7 @@ class Hook(Protocol):
         """Called after every epoch with the means of its metrics."""
 
     def stopped(self, progress: Progress) -> None:
-        """Called before training ends early, between two steps."""
+        """Called before training ends early, between two steps: asked to stop there, or as a hook raised Stopped."""
 
 
 BeforeUpdate = Callable[[int, Tensor], None]
@@ -147,8 +142,8 @@ def training(
     With several ranks in ``group`` each calls this with its own loader of its shares and a model of equal weights;
     gradients and metrics are those of the global batch.
 
-    Asked by ``stop``, training ends between two steps, on all ranks at the same: from ``progress`` and equal weights
-    it goes on as if it had not been stopped.
+    Asked by ``stop``, or where a hook raises Stopped, which one does on all ranks or on none, training ends between two
+    steps, on all ranks at the same: from ``progress`` and equal weights it goes on as if it had not been stopped.
 
     Yields:
         Steps whose gradients are wanted.
@@ -163,8 +158,11 @@ def training(
             means = yield from _epoch(model, loader, objective, optimizer, progress, before_update, hooks, group, asked)
             progress.epoch += 1
             _refuse_divergence(means, progress)
-            for hook in hooks:
-                hook.after_epoch(progress, means)
+            try:
+                for hook in hooks:
+                    hook.after_epoch(progress, means)
+            except Stopped:
+                _end_early(hooks, progress)
             if progress.epoch < epochs and asked.now():
                 _end_early(hooks, progress)
 
@@ -179,11 +177,21 @@ class _Asked:
 
     def __init__(self, stop: Stop, group: Group) -> None:
         self._stop, self._group = stop, group
+        self._left = 1
+        self._steps, self._since = 0, time.monotonic()
 
     def after(self, step: int) -> bool:
-        return (self._group.world == 1 or step % STEPS_TOGETHER == 0) and self.now()
+        self._steps += 1
+        if self._steps < self._left and self._group.world > 1:
+            return False
+        return self.now()
 
     def now(self) -> bool:
+        if self._group.world > 1:
+            pace = (time.monotonic() - self._since) / max(1, self._steps)
+            fits = min(STEPS_TOGETHER, int(SECONDS_TOGETHER / pace)) if pace > 0 else STEPS_TOGETHER
+            self._left = self._group.broadcast(max(1, fits))
+            self._steps, self._since = 0, time.monotonic()
         return self._group.any(self._stop())
 
 
@@ -219,8 +227,12 @@ def _epoch(
         before_update(progress.step, norm)
         optimizer.step()
         progress.step += 1
-        for hook in hooks:
-            hook.after_step(progress)
+        try:
+            for hook in hooks:
+                hook.after_step(progress)
+        except Stopped:
+            means.save(progress)
+            _end_early(hooks, progress)
         if number + 1 < loader.steps and asked.after(progress.step):
             means.save(progress)
             _end_early(hooks, progress)

@@ -20,12 +20,14 @@ class Progress:
         step: completed optimiser steps.
         sums: of a run that was stopped within an epoch, what its metrics sum up to so far, over all ranks.
         weight: samples that ``sums`` are over.
+        evaluate_first: whether the evaluation that is due after the last of these steps is still to be done.
     """
 
     epoch: int = 0
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     weight: float = 0.0
+    evaluate_first: bool = False
 
 
 class Means:

@@ -11,6 +11,7 @@ from torch import Tensor
 from rt_scale.data.loader import Batch
 from rt_scale.models.pair import Network
 from rt_scale.models.projector import Outputs
+from rt_scale.spec.stopping import Heed, go_on
 from rt_scale.training.dist import ALONE, Group
 
 
@@ -74,6 +75,7 @@ class CachedTargets:
         to_inputs: uint8 images to network inputs.
         advance: called with the number of images done, after every batch.
         group: the ranks; each holds the features of all images afterwards.
+        heed: called before every batch, on every rank.
     """
 
     @torch.no_grad()
@@ -85,12 +87,14 @@ class CachedTargets:
         to_inputs: Callable[[Tensor], Tensor],
         advance: Callable[[int], None] = lambda images: None,
         group: Group = ALONE,
+        heed: Heed = go_on,
     ) -> None:
         self.projector = teacher.projector
         self.directions = teacher.projector.directions()
         weight = next(teacher.parameters())
         self.features = weight.new_zeros(samples, self.projector.feature_width)
         for batch in batches:
+            heed()
             if not len(batch.index):
                 continue
             self.features[batch.index] = teacher.features(to_inputs(batch.images)).to(self.features)

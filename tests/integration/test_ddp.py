@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from rt_scale.spec.document import set_dotted
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.same import resolve_same
+from rt_scale.spec.stopping import Stopped
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store
 from rt_scale.training.dist import Group
@@ -200,3 +202,47 @@ def test_a_diverging_run_ends_every_worker_in_words(tmp_path: Path, data_dir: Pa
     assert ranks.wait() == [1, 0]
     assert "training diverged" in ranks.errors()[0]
     assert Store(tmp_path / "store").run(spec).status().state == "failed"
+
+
+class Asks:
+    """Says that the run is to stop from the n-th time on that it is asked; how often it was."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.count = number, 0
+
+    def __call__(self) -> bool:
+        self.count += 1
+        return self.count >= self.number
+
+
+def stopped_and_gone_on_with(
+    group: Group, spec: dict[str, Any], folder: Path, data_dir: Path, moments: list[tuple[int, int]]
+) -> list[int]:
+    """Run ``spec`` for every (rank, number): stopped as that rank is asked for that time, then to its end."""
+    asked = []
+    for rank, number in moments:
+        given: dict[str, Any] = {"store": Store(folder / f"{rank}-{number}"), "data_dir": data_dir, "device": "cpu"}
+        stop = Asks(number if rank == group.rank else 1_000_000)
+        how = {**given, "threads": 1, "group": group, "checkpoint_seconds": 0}
+        with contextlib.suppress(Stopped):
+            run(RunSpec.model_validate(spec), Settings(**how, stop=stop))
+        asked.append(stop.count)
+        run(RunSpec.model_validate(spec), Settings(**how))
+    return asked
+
+
+def test_all_workers_leave_together_wherever_one_is_asked_to_stop(tmp_path: Path, data_dir: Path) -> None:
+    """In embeddings, in classifiers that rank 0 trains alone, in the teacher's features, between steps."""
+    spec = make({"train.epochs": 2, "teacher": {"update": "none"}})
+    given = spec.model_dump(mode="json")
+    never = 1_000_000
+    moments = [(0, never), (0, 3), (1, 3), (0, 20), (1, 20), (0, 45), (1, 45), (0, 70), (1, 60)]
+    counts = Ranks(
+        tmp_path / "ranks", 2, stopped_and_gone_on_with, given, tmp_path / "runs", data_dir, moments
+    ).results()  # fmt: skip
+    undisturbed = outcome(Store(tmp_path / "runs" / f"0-{never}").run(spec))
+    for place, (rank, number) in enumerate(moments[1:], start=1):
+        assert counts[rank][place] == number  # it was heeded at once
+        run_dir = Store(tmp_path / "runs" / f"{rank}-{number}").run(spec)
+        assert outcome(run_dir) == undisturbed
+        assert run_dir.status().attempts == 2

@@ -223,6 +223,18 @@ def test_a_run_that_is_to_outlive_its_terminal_does(
     assert run_dir.status().attempts == 1
 
 
+def test_asked_to_stop_while_it_probes(tmp_path: Path, data_dir: Path, start: Start, wait_for: Any) -> None:
+    """A linear probe of so many epochs would not be through within this test's patience."""
+    document = {**SPEC, "probe": {"epochs": 1_000_000}}
+    process = start(*command_for(document, tmp_path, data_dir))
+    run_dir = Store(tmp_path / "store").run(RunSpec.model_validate(document))
+    wait_for((run_dir.path / "events.out.tfevents.1-start").exists, process)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 130, (out, err)
+    assert (run_dir.status().state, run_dir.failure(), run_dir.checkpoints.steps()) == ("partial", None, [])
+
+
 @pytest.mark.parametrize("document", [SPEC, DINO, BEHIND], ids=["plain", "dino", "previous epoch"])
 @pytest.mark.parametrize("step", [1, 14, 16])
 def test_asked_to_stop_within_an_epoch(tmp_path: Path, data_dir: Path, document: dict[str, Any], step: int) -> None:

@@ -211,7 +211,7 @@ class Ranks:
     def __init__(self, found: bool) -> None:
         self.found = found
 
-    def broadcast(self, value: bool) -> bool:
+    def by_first(self, work: Callable[[], bool]) -> bool:
         return self.found
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:

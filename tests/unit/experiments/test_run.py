@@ -27,7 +27,7 @@ from rt_scale.store.lease import Owner
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.checkpoint import Spent
-from rt_scale.training.loop import Stopped
+from rt_scale.training.loop import Measured, Step, Stopped
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Settings]
@@ -172,9 +172,11 @@ def test_device_time_is_cores_times_wall_time(tiny: Tiny, settings: Make) -> Non
     assert result["device_seconds"] == {"cpu": pytest.approx(2 * result["seconds"], abs=0.002)}
 
 
-def test_what_earlier_attempts_took_counts(tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_earlier_attempts_took_counts(
+    tiny: Tiny, settings: Make, seen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(Stopped):
-        run(tiny(), settings(stop=lambda: True))
+        run(tiny(), settings(observer=seen, stop=lambda: bool(seen.named("stepped"))))
     load = training_run.load_training
 
     def long_ago(*given: Any) -> Any:
@@ -267,6 +269,30 @@ def test_failures_are_told_in_words_and_recorded(
     monkeypatch.undo()
     assert run(tiny(), given)["attempts"] == 2
     assert given.store.run(tiny()).failure() is None
+
+
+def test_an_error_of_the_student_s_pass_is_the_run_s_failure(
+    tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = Step.alone
+
+    def fail(step: Step) -> Measured:
+        if step.number == 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return alone(step)
+
+    monkeypatch.setattr(Step, "alone", fail)
+    given = settings()
+    with pytest.raises(RunError, match="ran out of memory"):
+        run(tiny(), given)
+    run_dir = given.store.run(tiny())
+    failure = run_dir.failure()
+    assert failure is not None
+    assert "Lower train.batch_size" in failure["reason"]
+    assert "in alone" in failure["traceback"] or "in fail" in failure["traceback"]
+    assert (run_dir.status().state, run_dir.checkpoints.steps()) == ("failed", [0, 2])
+    monkeypatch.undo()
+    assert run(tiny(), given)["attempts"] == 2
 
 
 def test_a_run_that_is_stopped_is_partial_not_failed(

@@ -125,7 +125,7 @@ def test_the_refusal_says_what_is_single_and_what_to_change(tiny: Tiny, digits: 
         fits(tiny(resnet), digits)
     with pytest.raises(InputError, match=r"projector.batch_norm needs .*60 training images in batches of 1\)"):
         fits(tiny({"projector.batch_norm": True, "train.batch_size": 1}), digits)
+    views = {"kind": "multicrop", "local_views": 2, "global_size": 64, "local_size": 4}
+    changes = {"encoder": {"name": "convnet_8_4"}, "data": {"name": "digits", "size": 64}, "augment": views}
     with pytest.raises(InputError, match=r"augment.local_size is 4: .*'convnet_8_4' as it is built for 64 x 64"):
-        views = {"kind": "multicrop", "local_views": 2, "global_size": 64, "local_size": 4}
-        changes = {"encoder": {"name": "convnet_8_4"}, "data": {"name": "digits", "size": 64}, "augment": views}
         fits(tiny(changes | {"objective.pairing": "opposite"}), digits)

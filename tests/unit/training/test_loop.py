@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rt_scale.data.loader import Batch
-from rt_scale.training.loop import Diverged, Measured, Stopped, distance, train
+from rt_scale.training.loop import Diverged, Measured, Step, Steps, Stopped, distance, serve, train
 from rt_scale.training.means import Progress
 
 
@@ -124,6 +124,40 @@ def test_asked_to_stop_after_any_step_it_goes_on_as_if_it_had_not_been(at: int) 
     assert torch.equal(network.weight, whole.weight)
     assert recorder.epochs == undisturbed.epochs
     assert recorder.steps == undisturbed.steps
+
+
+def test_an_error_of_a_step_is_raised_in_the_training_that_waits_for_it() -> None:
+    caught: list[str] = []
+
+    def failing(network: nn.Module, batch: Batch, step: int) -> Measured:
+        raise MemoryError(f"at step {step}")
+
+    def watched() -> Steps[str]:
+        try:
+            yield Step(model(), failing, next(TenNumbers().epoch(0)), 7)
+        except MemoryError as error:
+            caught.append(str(error))
+            return "over"
+        return "served"
+
+    assert serve(watched()) == "over"
+    assert caught == ["at step 7"]
+
+
+@pytest.mark.parametrize("when", ["after_step", "after_epoch"])
+def test_a_hook_that_is_stopped_ends_training_with_everything_kept(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    recorder, progress, network = Recorder(), Progress(), model()
+
+    def leave(*given: object) -> None:
+        if progress.step == 3 if when == "after_epoch" else progress.step == 2:
+            raise Stopped
+
+    monkeypatch.setattr(recorder, when, leave)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    with pytest.raises(Stopped):
+        train(network, TenNumbers(), squares, optimizer, epochs=2, progress=progress, hooks=[recorder])
+    assert recorder.stops == [progress.step] == [3 if when == "after_epoch" else 2]
+    assert bool(progress.sums) == (when == "after_step")
 
 
 def test_after_the_last_step_there_is_nothing_to_stop() -> None:

@@ -15,7 +15,7 @@ from rt_scale.data.loader import Batch
 from rt_scale.models.pair import Network, build_pair, to_device
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.distillation import Distillation, Supervision
-from rt_scale.training.loop import Diverged, Step, Steps, Stopped, serve, training
+from rt_scale.training.loop import Diverged, Measured, Step, Steps, Stopped, serve, training
 from rt_scale.training.means import Progress
 from rt_scale.training.optim import UpdateRules, build_optimizer
 from rt_scale.training.packed import Pack, serve_together
@@ -60,6 +60,17 @@ class Student:
     steps: Steps[str]
 
 
+class Failing(Distillation):
+    """A distillation that runs out of memory at a step, if any."""
+
+    fails_at: int | None = None
+
+    def __call__(self, model: Network, batch: Batch, step: int) -> Measured:
+        if step == self.fails_at:
+            raise MemoryError("no room for its outputs")
+        return super().__call__(model, batch, step)
+
+
 class Told:
     def __init__(self) -> None:
         self.epochs: list[dict[str, float]] = []
@@ -84,6 +95,7 @@ def student(
     lr: float | None = None,
     progress: Progress | None = None,
     stop_after: int | None = None,
+    fails_at: int | None = None,
 ) -> Student:
     """The student of that number: of a teacher, a start, a recipe and, by ``pictures``, images of its own."""
     recipe = RECIPES[number % 3] | ({} if lr is None else {"lr": lr})
@@ -104,7 +116,8 @@ def student(
     objective: Distillation | Supervision = Supervision(torch.arange(34) % 12, views, "float64")
     if kind == "distill":
         sharpenings = {"teacher": Sharpening(0.5, 0.9), "student": Sharpening(0.7)}
-        objective = Distillation(ComputedTargets(teacher), views, "float64", sharpenings=sharpenings)
+        objective = Failing(ComputedTargets(teacher), views, "float64", sharpenings=sharpenings)
+        objective.fails_at = fails_at
     rules = UpdateRules(
         optimizer,
         spec.train.optimizer,
@@ -204,6 +217,19 @@ def test_students_that_are_not_at_the_same_batch_are_served_all_the_same() -> No
     for one, other in zip(packed, alone, strict=True):
         serve(other.steps)
         assert_equal(one, other)
+
+
+@pytest.mark.parametrize(("ahead", "step"), [(0, 6), (3, 1)], ids=["together", "batches of two sizes"])
+def test_one_whose_step_fails_leaves_the_others_to_go_on(ahead: int, step: int) -> None:
+    def made() -> list[Student]:
+        return [student(0, progress=Progress(epoch=0, step=ahead)), student(1, fails_at=step), student(2)]
+
+    packed, alone = made(), made()
+    ended = serve_together([each.steps for each in packed], same_images=True)
+    assert [type(each) for each in ended] == [str, MemoryError, str]
+    for number in (0, 2):
+        serve(alone[number].steps)
+        assert_equal(packed[number], alone[number])
 
 
 def test_what_fails_in_the_common_pass_ends_every_training_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
