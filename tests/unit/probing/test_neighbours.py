@@ -119,7 +119,7 @@ def test_ordinary_rows_are_decided_by_products_alone(monkeypatch: pytest.MonkeyP
         return compare(*given)
 
     def searching(*given: object) -> tuple[Tensor, Tensor]:
-        stages.append(given[-1])
+        stages.append(given[4])
         return search(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(neighbours, "_squared_distances", comparing)
