@@ -20,7 +20,7 @@ from rt_scale.data.host import on_some
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loader import Share
 from rt_scale.spec.augment import AugmentSpec
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, unknown_name
 
 
 def augmented_inputs(
@@ -53,7 +53,7 @@ def augmented_inputs(
         global views first, then the local ones.
 
     Raises:
-        InputError: multicrop of images with neither 1 nor 3 channels.
+        InputError: another kind; multicrop of images with neither 1 nor 3 channels.
     """
     if spec.kind == "multicrop":
         working = torch.float64 if dtype == torch.float64 else torch.float32
@@ -66,6 +66,8 @@ def augmented_inputs(
         batch, start = share or Share(len(images), 0)
         draws_here = draw_crop_flip(generator, spec, batch).of_images(start, len(images))
         images = padded_crops(images, draws_here, spec.padding)
+    elif spec.kind != "none":
+        raise unknown_name("augmentation", spec.kind, ("none", "crop_flip", "multicrop"))
     return (to_inputs(images, mean, std, size, dtype, channels_last=channels_last),)
 
 

@@ -102,7 +102,7 @@ def training_loader(
         resident: keeps images that are read into memory from run to run.
 
     Raises:
-        InputError: FFCV was asked for and is not there.
+        InputError: FFCV was asked for and is not there, or the name is unknown.
     """
     order: _Order = {
         "batch_size": spec.train.batch_size, "seed": spec.seeds.data, "device": device,
@@ -116,7 +116,9 @@ def training_loader(
         return FFCVLoader(data.train, subset=subset, threads=torch.get_num_threads(), **order)
     if loader == "map":
         return MapLoader(data.train, subset=subset, **order)
-    return ResidentLoader(data.train, subset=subset, host=loader == "host", resident=resident, **order)
+    if loader in ("resident", "host"):
+        return ResidentLoader(data.train, subset=subset, host=loader == "host", resident=resident, **order)
+    raise unknown_name("loader", loader, ("resident", "host", "ffcv", "map"))
 
 
 class _Order(TypedDict):

@@ -12,7 +12,8 @@ from rt_scale.models.mlp import MLP, Flatten
 from rt_scale.models.norms import NORM_LAYERS
 from rt_scale.models.vit import ViT
 from rt_scale.spec.encoders import EncoderDescription, encoder_names, parse_encoder
-from rt_scale.spec.families import scaled
+from rt_scale.spec.errors import unknown_name
+from rt_scale.spec.families import ENCODER_FAMILIES, scaled
 from rt_scale.spec.run import EncoderSpec
 
 if TYPE_CHECKING:
@@ -74,10 +75,14 @@ def _published(description: EncoderDescription, spec: EncoderSpec, channels: int
     if description.family == "flatten":
         return Flatten(channels * size**2)
     vgg, preresnet, resnet = _from_torchvision()
-    if description.family == "vgg":
-        return vgg(layers, channels=channels, width=spec.width, norm=norm)
-    residual = preresnet if description.family == "preresnet" else resnet
-    return residual(layers, channels=channels, planes=stages, width=spec.width, norm=norm)
+    match description.family:
+        case "vgg":
+            return vgg(layers, channels=channels, width=spec.width, norm=norm)
+        case "preresnet":
+            return preresnet(layers, channels=channels, planes=stages, width=spec.width, norm=norm)
+        case "resnet" | "cifar_resnet":
+            return resnet(layers, channels=channels, planes=stages, width=spec.width, norm=norm)
+    raise unknown_name("family of encoders", description.family, ENCODER_FAMILIES)
 
 
 def _from_torchvision() -> tuple[type[VGG], type[PreActivationResNet], type[ResNet]]:
@@ -92,21 +97,24 @@ def _from_torchvision() -> tuple[type[VGG], type[PreActivationResNet], type[ResN
 def _by_width(description: EncoderDescription, spec: EncoderSpec, width: int, channels: int, size: int) -> Encoder:
     """An encoder whose layers all have one width."""
     depth = description.layers
-    if description.family == "convnet":
-        norm = NORM_LAYERS[spec.norm]
-        return ConvNet(channels=channels, size=size, layer_channels=width, depth=depth, norm=norm)
-    if description.family == "mlp":
-        return MLP(inputs=channels * size**2, units=width, depth=depth)
-    return ViT(
-        channels=channels,
-        size=size,
-        patch=description.design.patch,
-        width=width,
-        heads=description.heads,
-        layers=depth,
-        shared=description.family == "vit_shared",
-        over_heads=spec.attention == "heads",
-    )
+    match description.family:
+        case "convnet":
+            norm = NORM_LAYERS[spec.norm]
+            return ConvNet(channels=channels, size=size, layer_channels=width, depth=depth, norm=norm)
+        case "mlp":
+            return MLP(inputs=channels * size**2, units=width, depth=depth)
+        case "vit" | "vit_shared":
+            return ViT(
+                channels=channels,
+                size=size,
+                patch=description.design.patch,
+                width=width,
+                heads=description.heads,
+                layers=depth,
+                shared=description.family == "vit_shared",
+                over_heads=spec.attention == "heads",
+            )
+    raise unknown_name("family of encoders", description.family, ENCODER_FAMILIES)
 
 
 def list_encoders() -> list[EncoderRow]:

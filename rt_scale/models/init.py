@@ -77,6 +77,9 @@ _INITIALISERS: dict[type[nn.Module], Callable[[nn.Module, torch.Generator], None
     nn.GroupNorm: _normalisation,
     nn.LayerNorm: _normalisation,
 }
+"""By type; a subclass is drawn as the nearest of these that it is one of."""
+_TORCHS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+"""Parameters and buffers that torch's own layers have, and rules know."""
 
 
 @torch.no_grad()
@@ -98,17 +101,20 @@ def initialise(model: Model, generator: torch.Generator, *, linear: str = "trunc
         ``model``.
 
     Raises:
-        TypeError: a module holds parameters or buffers that no rule covers.
+        TypeError: a module holds parameters or buffers that no rule covers, a subclass's own ones included.
     """
     initialisers = _INITIALISERS | ({nn.Linear: _torch_linear} if linear == "torch" else {})
     for name, module in model.named_modules():
-        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        own = {key for key, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))}
         if not own:
             continue
-        initialiser = initialisers.get(type(module))
-        if initialiser is None:
-            raise TypeError(f"no initialisation is known for {type(module).__name__} at '{name}'")
-        initialiser(module, generator)
+        kind = next((each for each in type(module).__mro__ if each in initialisers), None)
+        unknown = own if kind is None else set() if kind is type(module) else own - _TORCHS
+        if kind is None or unknown:
+            raise TypeError(
+                f"no initialisation is known for {', '.join(sorted(unknown))} of {type(module).__name__} at '{name}'"
+            )
+        initialisers[kind](module, generator)
     return model
 
 

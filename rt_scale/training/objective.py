@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rt_scale.spec.errors import unknown_name
+
 
 class Distance(NamedTuple):
     """The objective of one batch and what belongs to it, each a scalar tensor on the device.
@@ -40,12 +42,24 @@ def view_pairs(pairing: str, teacher_views: int, student_views: int) -> tuple[Pa
             or ``all``.
         teacher_views: T, the global views.
         student_views: S >= T, the global and the local ones.
+
+    Raises:
+        InputError: another pairing.
     """
     every = [(i, j) for i in range(teacher_views) for j in range(student_views)]
-    return tuple((i, j) for i, j in every if pairing == "all" or (pairing == "same") == (i == j))
+    match pairing:
+        case "all":
+            return tuple(every)
+        case "same":
+            return tuple((i, j) for i, j in every if i == j)
+        case "opposite":
+            return tuple((i, j) for i, j in every if i != j)
+    raise unknown_name("pairing of views", pairing, ("same", "opposite", "all"))
 
 
 ONE_VIEW: tuple[Pair, ...] = ((0, 0),)
+DISTANCES = ("cross_entropy", "kl", "mse")
+"""By name."""
 
 
 def distance(name: str, student_logits: Tensor, teacher_logits: Tensor, pairs: Sequence[Pair] = ONE_VIEW) -> Distance:
@@ -61,8 +75,11 @@ def distance(name: str, student_logits: Tensor, teacher_logits: Tensor, pairs: S
         pairs: the (teacher, student) views that are compared.
 
     Raises:
+        InputError: another name.
         ValueError: where outputs differ in number, or rows do not make up the views that ``pairs`` names.
     """
+    if name not in DISTANCES:
+        raise unknown_name("objective of distillation", name, DISTANCES)
     teacher_logits = teacher_logits.detach()
     batch = _batch(student_logits, teacher_logits, pairs)
     teachers, students = _weights(pairs, batch, student_logits)

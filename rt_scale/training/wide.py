@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rt_scale.models.projector import Outputs
+from rt_scale.spec.errors import unknown_name
 from rt_scale.training.objective import Distance
 from rt_scale.training.tiled_softmax import TiledSoftmax, over_tiles, tile_of
 
@@ -108,8 +109,11 @@ def wide_distance(
         columns: c of a tile; None: ``tile_columns``.
 
     Raises:
+        InputError: another name.
         ValueError: where the two differ in rows or outputs.
     """
+    if name not in ("cross_entropy", "kl"):
+        raise unknown_name("objective by features and weights", name, ("cross_entropy", "kl"))
     (features, weight, _), (taught, directions, _) = student.outputs, teacher.outputs
     if (len(features), len(weight)) != (len(taught), len(directions)):
         raise ValueError(

@@ -47,6 +47,29 @@ def test_unknown_layers_are_refused() -> None:
         initialise(nn.Sequential(nn.ReLU(), nn.PReLU()), torch.Generator())
 
 
+class Wide(nn.Conv2d):
+    """A convolution of somebody's own."""
+
+
+class Scaled(nn.Conv2d):
+    """One with a parameter that no rule knows."""
+
+    def __init__(self, *given: int) -> None:
+        super().__init__(*given)
+        self.gain = nn.Parameter(torch.ones(1))
+
+
+def test_a_subclass_is_drawn_as_what_it_is() -> None:
+    own, plain = (initialise(layer(3, 4, 3), torch.Generator().manual_seed(0)) for layer in (Wide, nn.Conv2d))
+    assert torch.equal(own.weight, plain.weight)
+    assert not own.bias.any()
+
+
+def test_a_parameter_of_its_own_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match="gain of Scaled at '0'"):
+        initialise(nn.Sequential(Scaled(3, 4, 3)), torch.Generator())
+
+
 @pytest.mark.parametrize("alpha", [-0.1, 1.0000001, float("nan")])
 def test_alpha_lies_between_0_and_1(alpha: float) -> None:
     with pytest.raises(InputError, match=r"must lie in \[0, 1\]"):
