@@ -92,7 +92,7 @@ def board(
     place, loaded = open_sweeps(files or [], overrides, store)
     say = open_console().print
     here = DataHere(find_data_dir(data_dir))
-    place.refresh()
+    place.refresh(curves=False)
     if loaded:
         known = [(sweep.name, known_points(sweep, points, place)) for sweep, points in loaded]
         warn(compare_sweeps(known, place, here)[1])

@@ -50,7 +50,7 @@ def open_board(
     names = [sweep.name for sweep, _ in sweeps]
     if len({*names}) < len(names):
         raise InputError(f"Sweeps that are shown together need names of their own; given: {', '.join(names)}.")
-    store.refresh(younger=LOOK)
+    store.refresh()
     folder = refresh_board(sweeps, store, every_run=every_run) if sweeps else _runs(store)
 
     def refresh() -> None:

@@ -14,10 +14,12 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
+from rt_scale.cli.options import send
 from rt_scale.launch import board, calibration
+from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.atomic import remove
-from rt_scale.store.store import Store
+from rt_scale.store.store import Store, SweepDir
 from tests.unit.cli.test_other_data import BASE, begin
 from tests.unit.store.test_atomic import as_nobody
 
@@ -122,3 +124,26 @@ def test_what_writes_nothing(call: Call, folder: Path, words: list[str]) -> None
 def test_a_bundle_is_packed(call: Call, folder: Path) -> None:
     call("bundle", folder / "a.yaml", before=("--out", folder / "out" / "b.zip"))
     assert (folder / "out" / "b.zip").exists()
+
+
+def test_what_an_object_store_refuses_stays_on_this_machine(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(self: SweepDir, path: Path) -> None:
+        raise InputError("The store refuses to write.")
+
+    monkeypatch.setattr(SweepDir, "send", refuse)
+    send(SweepDir(tmp_path), tmp_path / "report")
+    said = capsys.readouterr().err
+    assert "refuses to write" in said
+    assert str(tmp_path / "report") in said
+
+
+def test_a_bundle_that_another_has_unpacked_is_read(folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cache is the other's, and may be read alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "store"))
+    packed = folder / "b.zip"
+    CliRunner().invoke(app, ["bundle", str(folder / "a.yaml"), "--out", str(packed)], catch_exceptions=False)
+    packed.chmod(0o644)
+    monkeypatch.delenv("RT_SCALE_STORE")
+    assert "1 of 2 runs finished" in call("report", packed).stdout
