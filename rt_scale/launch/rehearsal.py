@@ -23,6 +23,7 @@ from rt_scale.experiments.settings import Settings, Silent
 from rt_scale.launch.calibration import Clock
 from rt_scale.launch.known_data import BUNDLED
 from rt_scale.launch.measured import shape
+from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
@@ -96,18 +97,18 @@ def rehearse(spec: RunSpec, data_dir: Path, threads: int) -> Rehearsal | None:
         Its seconds; None where its data is not here, or it fails.
     """
     short = short_run(spec)
-    names = {spec.data.name, *spec.probe.also}
+    names = {spec.data.name, *spec.probe.also} - {GAUSSIAN}
+    here = all(load(name, data_dir) is not None for name in names)
+    if short is None or not (here or names == {BUNDLED}):  # a run would fetch what is not here
+        return None
     with tempfile.TemporaryDirectory(prefix="rt-scale-plan-") as folder, _as_it_was():
-        if names == {BUNDLED} and load(BUNDLED, data_dir) is None:
-            data_dir = Path(folder)
+        data_dir = data_dir if here else Path(folder)
         watch = _Watch()
         settings = Settings(
             store=Store(Path(folder) / "store"), data_dir=data_dir, device="cpu", threads=threads, share=False,
             observer=watch,
         )  # fmt: skip
         try:
-            if short is None:
-                return None
             run(short, settings)
         except RtScaleError:
             return None
