@@ -30,9 +30,9 @@ from rt_scale.store.store import Store
 
 EPOCHS, EVERY, PROBINGS = 3, 2, 3
 """Of a short run: it is probed at its start, after its second epoch and at its end, so that an epoch ends without."""
-STARTS = 2
-"""Starts of a process, one after the other, until the first run of a sweep begins: Ray's own, then those of the runs
-(seen so on two cores of an AMD EPYC, where one took 3 s)."""
+STARTS = 3
+"""Starts of a process, one after the other, that a sweep takes beside its runs: the command's, Ray's, then those of the
+runs (assumed; two sweeps on two busy cores of an AMD EPYC took 3.5 and 4.2, with the report at their end)."""
 IMPORTS = "import ray, torch, rt_scale.experiments.run, rt_scale.launch.trial"
 
 
@@ -117,7 +117,7 @@ def rehearse(spec: RunSpec, data_dir: Path, threads: int) -> Rehearsal | None:
 
 
 def start_seconds() -> float:
-    """Seconds from the start of a sweep to that of its first runs: ``STARTS`` times a process's, which is timed."""
+    """Seconds that a sweep takes beside its runs: ``STARTS`` times the start of a process, which is timed."""
     before, wall = os.times(), time.perf_counter()
     subprocess.run([sys.executable, "-c", IMPORTS], check=True, stdin=subprocess.DEVNULL, capture_output=True)
     after = os.times()
