@@ -76,7 +76,7 @@ class Plan:
         core_hours: of computing on CPU cores that is left.
         capacity: ``gpu`` and ``cpu`` -> how many there are at once.
         undisturbed: the queue on those; None where nothing is estimated.
-        start: seconds until the first runs begin, in no other number; None where that is nothing beside the queue.
+        start: seconds that a sweep takes beside its runs, in no other number; None where it is little beside them.
         rate: interruptions an hour of a running run.
         interrupted: the queue at that rate, the middle one of ``DRAWS``; None without interruptions.
         slowest: seconds of the slowest of those.

@@ -23,15 +23,16 @@ from rt_scale.experiments.settings import Settings, Silent
 from rt_scale.launch.calibration import Clock
 from rt_scale.launch.known_data import BUNDLED
 from rt_scale.launch.measured import shape
+from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 
 EPOCHS, EVERY, PROBINGS = 3, 2, 3
 """Of a short run: it is probed at its start, after its second epoch and at its end, so that an epoch ends without."""
-STARTS = 2
-"""Starts of a process, one after the other, until the first run of a sweep begins: Ray's own, then those of the runs
-(seen so on two cores of an AMD EPYC, where one took 3 s)."""
+STARTS = 3
+"""Starts of a process, one after the other, that a sweep takes beside its runs: the command's, Ray's, then those of the
+runs (assumed; two sweeps on two busy cores of an AMD EPYC took 3.5 and 4.2, with the report at their end)."""
 IMPORTS = "import ray, torch, rt_scale.experiments.run, rt_scale.launch.trial"
 
 
@@ -96,18 +97,18 @@ def rehearse(spec: RunSpec, data_dir: Path, threads: int) -> Rehearsal | None:
         Its seconds; None where its data is not here, or it fails.
     """
     short = short_run(spec)
-    names = {spec.data.name, *spec.probe.also}
+    names = {spec.data.name, *spec.probe.also} - {GAUSSIAN}
+    here = all(load(name, data_dir) is not None for name in names)
+    if short is None or not (here or names == {BUNDLED}):  # a run would fetch what is not here
+        return None
     with tempfile.TemporaryDirectory(prefix="rt-scale-plan-") as folder, _as_it_was():
-        if names == {BUNDLED} and load(BUNDLED, data_dir) is None:
-            data_dir = Path(folder)
+        data_dir = data_dir if here else Path(folder)
         watch = _Watch()
         settings = Settings(
             store=Store(Path(folder) / "store"), data_dir=data_dir, device="cpu", threads=threads, share=False,
             observer=watch,
         )  # fmt: skip
         try:
-            if short is None:
-                return None
             run(short, settings)
         except RtScaleError:
             return None
@@ -116,7 +117,7 @@ def rehearse(spec: RunSpec, data_dir: Path, threads: int) -> Rehearsal | None:
 
 
 def start_seconds() -> float:
-    """Seconds from the start of a sweep to that of its first runs: ``STARTS`` times a process's, which is timed."""
+    """Seconds that a sweep takes beside its runs: ``STARTS`` times the start of a process, which is timed."""
     before, wall = os.times(), time.perf_counter()
     subprocess.run([sys.executable, "-c", IMPORTS], check=True, stdin=subprocess.DEVNULL, capture_output=True)
     after = os.times()

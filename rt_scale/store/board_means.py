@@ -19,6 +19,7 @@ from tensorboard.util import tensor_util
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.metric_names import parse_probe_name
 from rt_scale.store.board import renew_events, short_digest, stat_file
+from rt_scale.store.interval import STATED
 from rt_scale.store.mean_curves import mean_curves
 from rt_scale.store.metrics import read_metrics
 
@@ -45,7 +46,7 @@ def write_means(folder: Path, tables: Sequence[Path], metrics: Sequence[str]) ->
     found = [(path, stat) for path in tables if (stat := stat_file(path))]
     state = [(path.parent.name, stat.st_size, stat.st_mtime_ns) for path, stat in found]
     newest = max((mtime for *_, mtime in state), default=0)
-    kind = f"mean-{short_digest(list(metrics))}"
+    kind = f"mean-{short_digest([STATED, *metrics])}"  # by another rule they are other curves
     renew_events(folder, kind, newest, state, lambda: _events([path for path, _ in found], metrics))
 
 

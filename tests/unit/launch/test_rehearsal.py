@@ -78,7 +78,10 @@ def test_a_short_run_is_executed_and_leaves_nothing(tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_data_that_is_not_here_makes_no_short_run(tmp_path: Path) -> None:
+def test_data_that_is_not_here_makes_no_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run would fetch it from where it is told; a plan fetches nothing."""
+    monkeypatch.setenv("RT_SCALE_DATA_ORIGIN", str(tmp_path / "origin"))
+    monkeypatch.setattr(module, "run", lambda *given: pytest.fail("it was started"))
     run = RunSpec.model_validate({**TINY, "data": {"name": "cifar10"}})
     assert rehearse(run, tmp_path / "data", 1) is None
     assert not (tmp_path / "data").exists()

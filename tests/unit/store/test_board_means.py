@@ -77,6 +77,19 @@ def test_nothing_is_read_or_written_where_no_table_has_changed(
     assert [path.stat() for path in (tmp_path / "mean").iterdir()] == [before]
 
 
+def test_means_by_another_rule_for_intervals_are_made_again(
+    tmp_path: Path, tables: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store keeps the means that an earlier version made, with the intervals of that version."""
+    monkeypatch.setattr(module, "STATED", "no interval is ever cut")
+    write_means(tmp_path / "mean", tables, [NAME])
+    (before,) = (tmp_path / "mean").iterdir()
+    monkeypatch.undo()
+    write_means(tmp_path / "mean", tables, [NAME])
+    (after,) = (tmp_path / "mean").iterdir()
+    assert after.name != before.name
+
+
 def test_a_reader_that_watches_sees_the_new_means_in_place_of_the_old(tmp_path: Path, tables: list[Path]) -> None:
     write_means(tmp_path / "mean", tables, [NAME])
     watcher = EventAccumulator(str(tmp_path / "mean"), size_guidance={"tensors": 0}).Reload()
