@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from rt_scale.cli import bundling, cleaning, data, exporting, looking, planning, runs, sweeping
 from rt_scale.launch.stopping import heeded_signals
 from rt_scale.launch.streams import lost, make_streams_last
-from rt_scale.plain_text import print_anything, say_error
+from rt_scale.plain_text import print_anything, say, say_error
 from rt_scale.spec.errors import RtScaleError, RunError
 from rt_scale.user_paths import settle_home
 
@@ -54,8 +54,8 @@ def main() -> None:
     settle_home()
     code = _run()
     for name, why in lost().items():
-        other = sys.stderr if name == "stdout" else sys.stdout
-        print(f"rt-scale: {name} could not be written ({why}), so what it holds is not complete.", file=other)
+        told = f"rt-scale: {name} could not be written ({why}), so what it holds is not complete."
+        say(told, error=name == "stdout")
         if not code and not " ".join(sys.argv[1:3]).startswith(WORKING):
             code = 1
     sys.exit(code)

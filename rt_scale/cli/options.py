@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rt_scale.plain_text import say
 from rt_scale.spec.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def open_store(given: str | None) -> Store:
 def warn(text: str) -> None:
     """Say on the standard error what a reader of the output must know, where there is something."""
     if text:
-        print(f"rt-scale: warning: {text}", file=sys.stderr, flush=True)
+        say(f"rt-scale: warning: {text}", error=True)
 
 
 def writable(store: Store, folders: Sequence[Path], out: Path | None = None) -> Store:

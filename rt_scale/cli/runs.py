@@ -164,7 +164,8 @@ def report(
     data_dir: DataOption = None,
     best: BestOption = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write to, a folder a sweep (beside the sweep, in the store).")
+        Path | None,
+        typer.Option(parser=read_path, help="Folder to write to, a folder a sweep (beside the sweep, in the store)."),
     ] = None,
     summary: Annotated[
         Path | None,

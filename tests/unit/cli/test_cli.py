@@ -131,7 +131,7 @@ def test_a_search_counts_what_it_has_not_sampled_yet(
     run_file = tmp_path / "run.yaml"
     run_file.write_text(yaml.safe_dump(point.spec.model_dump(mode="json", exclude_unset=True)))
     invoke("run", run_file, "--threads", "1", "--device", "cpu")
-    assert "1 runs: 1 done\n3 more to be sampled" in invoke("status", file)
+    assert "1 run: 1 done\n3 more to be sampled" in invoke("status", file)
     assert "1 of 4 runs finished" in invoke("report", file)
 
 

@@ -30,7 +30,7 @@ def test_packed_runs_and_how_many_at_a_time(plan: Callable[..., str], file: Path
 
 def test_what_is_not_counted_or_counted_to_its_end(plan: Callable[..., str], file: Path, tmp_path: Path) -> None:
     explore = {"metric": "probe/student/linear", "mode": "max"}
-    search = {"search": {"optuna": {"runs": 8}}, "space": {"student.alpha": [0.5]}}
+    search = {"search": {"optuna": {"runs": 8}}, "space": {"student.alpha": {"uniform": [0, 1]}}}
     stop = {"stop": {"asha": {"grace": "1ep"}}}
     searching, stopping = tmp_path / "searching.yaml", tmp_path / "stopping.yaml"
     one = {**SWEEP, "base": {**SWEEP["base"], "train": {"epochs": 2, "batch_size": 32}}, "seeds": 1}
