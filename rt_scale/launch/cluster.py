@@ -13,7 +13,7 @@ from typing import Any
 from rt_scale.data.machine import allowed_cores
 from rt_scale.launch import token
 from rt_scale.launch.ray_folder import check_ray_folder
-from rt_scale.launch.reach import asked_address, reach
+from rt_scale.launch.reach import reach
 from rt_scale.launch.resources import (
     MOST,
     SHARE,
@@ -25,6 +25,7 @@ from rt_scale.launch.resources import (
     refuse_nonsense,
     refuse_unplaceable,
 )
+from rt_scale.launch.wanted import asked_address
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import LaunchSpec
 

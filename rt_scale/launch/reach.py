@@ -24,17 +24,6 @@ ASK_S = 25.0
 """How long the process that asks may live, on a machine that is busy."""
 
 
-def asked_address(given: str | None) -> tuple[str, bool]:
-    """Which Ray is asked for: ``host:port``, ``auto`` or ``local``; and whether RAY_ADDRESS says so.
-
-    Args:
-        given: what was typed; None: nothing.
-    """
-    set_ = os.environ.get("RAY_ADDRESS", "").strip()
-    by_variable = given in {None, "auto"} and bool(set_)
-    return (set_ if by_variable else given or "local"), by_variable
-
-
 def knock(address: str, seconds: float = KNOCK_S) -> bool:
     """Whether something listens at ``host:port``."""
     host, _, port = address.rpartition(":")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rt_scale.launch.reach import asked_address
 from rt_scale.launch.task import Task
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import Point, SweepSpec
@@ -54,6 +54,17 @@ class Where:
     def alone(self) -> bool:
         """Whether a Ray of our own on this machine executes the runs, so that it must have what they need."""
         return asked_address(self.address)[0] == "local"
+
+
+def asked_address(given: str | None) -> tuple[str, bool]:
+    """Which Ray is asked for: ``host:port``, ``auto`` or ``local``; and whether RAY_ADDRESS says so.
+
+    Args:
+        given: what was typed; None: nothing.
+    """
+    set_ = os.environ.get("RAY_ADDRESS", "").strip()
+    by_variable = given in {None, "auto"} and bool(set_)
+    return (set_ if by_variable else given or "local"), by_variable
 
 
 def wanted(sweeps: Sequence[Sweep]) -> dict[str, Task]:

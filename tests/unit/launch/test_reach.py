@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from rt_scale.launch import reach as module
-from rt_scale.launch.reach import asked_address, knock, reach
-from rt_scale.launch.wanted import Where
+from rt_scale.launch.reach import knock, reach
+from rt_scale.launch.wanted import Where, asked_address
 from rt_scale.spec.errors import InputError
 from rt_scale.store.store import Store
 
