@@ -163,7 +163,7 @@ def count(spec: RunSpec, data: Prepared) -> Counts:
     steps: Any = {"steps": loader.steps, "steps_per_epoch": loader.steps}
     seen = operations.of(VIEWS, build_views(spec, data.info, True, loader.steps))
     watched = WatchedTargets(operations, targets)
-    objective = assemble(spec, watched, seen, build_sharpenings(spec, **steps), "torch")
+    objective = assemble(spec, watched, seen, build_sharpenings(spec, **steps))
     optimizer = build_optimizer(spec.train.optimizer, student.parameters())
     seams = [
         *((augment, draw, DRAWS) for draw in ("draw_crop_flip", "draw_multicrop")), (ViewDraws, "select", DRAWS),

@@ -85,6 +85,10 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
         super().__init__()
         self._rules = rules
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles schedulers for a restore that we never ask for, and rules lead to a terminal."""
+        return {}
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Hand on a report that ``Watch.report`` is part of, flattened by Tune; the trial always goes on."""
         said = {key.removeprefix("explore/"): value for key, value in result.items() if key.startswith("explore/")}

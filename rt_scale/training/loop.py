@@ -188,8 +188,8 @@ class _Asked:
 
     def now(self) -> bool:
         if self._group.world > 1:
-            pace = (time.monotonic() - self._since) / max(1, self._steps)
-            fits = min(STEPS_TOGETHER, int(SECONDS_TOGETHER / pace)) if pace > 0 else STEPS_TOGETHER
+            a_step = (time.monotonic() - self._since) / max(1, self._steps)
+            fits = min(STEPS_TOGETHER, int(SECONDS_TOGETHER / a_step)) if a_step > 0 else STEPS_TOGETHER
             self._left = self._group.broadcast(max(1, fits))
             self._steps, self._since = 0, time.monotonic()
         return self._group.any(self._stop())

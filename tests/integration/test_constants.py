@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rt_scale.experiments.constants import SharedConstants
+from rt_scale.experiments import constants as constants_module
 from rt_scale.experiments.run import run
 from rt_scale.experiments.settings import Settings
 from rt_scale.spec.run import RunSpec
@@ -86,7 +86,7 @@ def check(store: Store, alone: Store) -> None:
     assert not any(each.is_held(60.0) for each in store.constants())
 
 
-def waits(constants: SharedConstants) -> None:
+def waits(seconds: float) -> None:
     raise AssertionError("It waits for a process that is dead.")
 
 
@@ -104,7 +104,7 @@ def test_whoever_is_killed_leaves_nothing_that_is_waited_for(
     out, err = process.communicate(timeout=480)
     assert process.returncode == -signal.SIGKILL, (out, err)
     with monkeypatch.context() as patient:
-        patient.setattr(SharedConstants, "_pause", waits)
+        patient.setattr(constants_module.time, "sleep", waits)
         run(OTHER, settings(store, data_dir))
     assert recorded(store, OTHER) == dict.fromkeys(KINDS, "computed") | MOMENTS[moment]
     run(ONE, settings(store, data_dir))

@@ -97,7 +97,8 @@ def test_a_node_that_is_preempted_is_left_with_a_checkpoint(
     process = begin(start, place, nodes)
     (point,) = place.points
     run_dir = place.store.run(point.spec)
-    wait_for(lambda: run_dir.checkpoints.steps(), process)
+    curves = run_dir.path / "events.out.tfevents.2-scalars"
+    wait_for(lambda: run_dir.checkpoints.steps() and b"train/kl" in curves.read_bytes(), process)
     with paused(place) as held:
         ((pid, path),) = held.items()
         assert path == run_dir.path

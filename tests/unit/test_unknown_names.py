@@ -30,7 +30,13 @@ CASES: dict[str, Callable[[], object]] = {
     "objective of wide outputs": lambda: wide_distance("new", SIDE, SIDE),
     "pairing": lambda: view_pairs("new", 1, 2),
     "augmentation": lambda: augmented_inputs(
-        torch.zeros(1, 4, 4, 1, dtype=torch.uint8), NEW, torch.Generator(), mean=(0.0,), std=(1.0,)
+        torch.zeros(1, 4, 4, 1, dtype=torch.uint8),
+        NEW,
+        torch.Generator(),
+        mean=(0.0,),
+        std=(1.0,),
+        size=None,
+        dtype=torch.float32,
     ),
     "loader": lambda: training_loader(SPEC, DATA, "new", torch.device("cpu"), None),
 }

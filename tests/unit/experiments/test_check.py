@@ -11,6 +11,7 @@ from rt_scale.experiments.check import check, check_all
 from rt_scale.experiments.fits import fits, fits_probing
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.stopping import Heed
 
 Tiny = Callable[..., RunSpec]
 
@@ -98,7 +99,7 @@ def test_a_sweep_of_runs_that_fit_passes_and_reads_each_data_set_once(
 ) -> None:
     opened = []
 
-    def count(name: str, folder: Path) -> Prepared:
+    def count(name: str, folder: Path, heed: Heed) -> Prepared:
         opened.append((name, folder))
         return digits
 
@@ -147,7 +148,7 @@ def test_a_set_to_probe_on_as_well_with_too_few_neighbours(tiny: Tiny, colour: P
 
 def test_batch_norm_in_the_projector_and_a_last_step_of_one_image(tiny: Tiny, digits: Prepared) -> None:
     alone = {"projector.batch_norm": True, "data.samples": 65, "train.batch_size": 32}
-    with pytest.raises(InputError, match=r"the last step of an epoch has 1: 65 images in batches of 32"):
+    with pytest.raises(InputError, match=r"a step of 1 image .65 training images in batches of 32"):
         fits(tiny(alone), digits)
     fits(tiny({**alone, "data.samples": 66}), digits)
     fits(tiny({**alone, "projector.batch_norm": False}), digits)

@@ -144,7 +144,7 @@ def test_what_noise_must_fit(tiny: Tiny, settings: Make) -> None:
     main = check(tiny({**NOISE, "probe.knn": 100}), data_dir).main  # neighbours are among the images
     with pytest.raises(InputError, match="vgg11"):
         fits(tiny({**NOISE, "encoder.name": "vgg11"}), main)
-    with pytest.raises(InputError, match="65 images in batches of 32"):
+    with pytest.raises(InputError, match="65 training images in batches of 32"):
         fits(tiny({**NOISE, "projector.batch_norm": True, "data.samples": 65}), main)
     with pytest.raises(InputError, match=r"probe.knn is 1438, but 'digits' in probe.also has only 1437"):
         check(tiny({**NOISE, "probe.knn": 1438}), data_dir)

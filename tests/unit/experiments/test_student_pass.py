@@ -169,7 +169,7 @@ def test_views_are_those_of_a_whole_batch(tiny: Tiny, digits: Prepared) -> None:
     ids=["distil", "multi-crop", "supervise"],
 )
 def test_a_run_with_graphs_is_the_run_without_also_where_it_was_stopped(
-    tiny: Tiny, settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    tiny: Tiny, settings: Make, seen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     spec, graphs = tiny({"encoder.norm": "batch", "data.samples": 70, **changes}), Graphs()
     plain = run(spec, settings(store=Store(tmp_path / "plain")))
@@ -182,9 +182,8 @@ def test_a_run_with_graphs_is_the_run_without_also_where_it_was_stopped(
 
     monkeypatch.setattr(student_pass, "decided", chosen)
     monkeypatch.setattr(student_pass, "WAYS", {GRAPHED: graphed})
-    stops = iter([False, False, True])
     with pytest.raises(Stopped):
-        run(spec, settings(stop=lambda: next(stops, False)))
+        run(spec, settings(observer=seen, stop=lambda: len(seen.named("stepped")) >= 3))
     assert run(spec, settings())["last"] == plain["last"]
     # 2 of 3 batches of an epoch are whole.
     assert (len(graphs.captured), graphs.replays) == (2, 4)

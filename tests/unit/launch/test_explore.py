@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import pickle
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +193,10 @@ def test_what_only_the_data_tell(data: str, metric: str, grace: str, words: str 
         return
     with pytest.raises(InputError, match=words):
         check_on_data(explore, [spec], KnownData(dict(DATASETS)))
+
+
+def test_tune_can_pickle_the_scheduler_whatever_its_rules_lead_to() -> None:
+    rules: Any = {"s": threading.Lock()}
+    with pytest.raises(TypeError):
+        pickle.dumps(rules)
+    pickle.dumps(EarlyStopping(rules))
