@@ -29,12 +29,17 @@ def prices(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    monkeypatch.setenv("RT_SCALE_STORE", str(tmp_path / "store"))
-    monkeypatch.setenv("RT_SCALE_DATA", str(tmp_path / "data"))
+def nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan counts alone: to time operations, short runs and the start of a process takes it many seconds."""
     monkeypatch.setattr(calibration, "SECONDS", 0.0)
     monkeypatch.setattr(estimate, "rehearse", lambda *given: None)
     monkeypatch.setattr(rehearsal, "start_seconds", lambda: 5.0)
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_is_timed: None) -> Callable[..., str]:
+    monkeypatch.setenv("RT_SCALE_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("RT_SCALE_DATA", str(tmp_path / "data"))
 
     def call(*arguments: object) -> str:
         ended = CliRunner().invoke(app, ["plan", *map(str, arguments)], catch_exceptions=False)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from rt_scale.cli import app
 from rt_scale.data.prepare import open_prepared
 from rt_scale.data.prepared import contents_sha256
-from rt_scale.launch import board, calibration
+from rt_scale.launch import board
 from rt_scale.launch import sweep as driver
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import Point, load_sweep
@@ -70,7 +70,7 @@ def begin(store: Store, point: Point, sha256: str, *, finished: bool) -> None:
 
 
 @pytest.fixture
-def call(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Call:
+def call(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, nothing_is_timed: None) -> Call:
     """Runs a command; a board is not served, and nothing is trained."""
 
     def nothing(*given: object, **more: object) -> Any:
@@ -78,7 +78,6 @@ def call(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Call:
 
     monkeypatch.setattr(board, "serve", lambda *given, **more: None)
     monkeypatch.setattr(driver, "_run", nothing)
-    monkeypatch.setattr(calibration, "SECONDS", 0.0)
     monkeypatch.setenv("RT_SCALE_STORE", str(store.root))
 
     def run(command: str, *arguments: object, data_dir: Path) -> Result:

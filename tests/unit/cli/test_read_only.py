@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from rt_scale.cli import app
 from rt_scale.cli.options import send
-from rt_scale.launch import board, calibration, rehearsal
+from rt_scale.launch import board
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.atomic import remove
@@ -25,7 +25,7 @@ from tests.unit.store.test_atomic import as_nobody
 
 
 @pytest.fixture
-def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(monkeypatch: pytest.MonkeyPatch, nothing_is_timed: None) -> Iterator[Path]:
     """A folder that everybody may enter, with a store that nobody may write, and one for temporary files."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
@@ -38,9 +38,6 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setenv("RT_SCALE_STORE", str(store.root))
         monkeypatch.setenv("RT_SCALE_DATA", str(folder / "data"))
         monkeypatch.setattr(tempfile, "tempdir", str(folder / "out"))
-        monkeypatch.setattr(calibration, "SECONDS", 0.0)
-        # Nobody may not execute an interpreter that lies in somebody's home.
-        monkeypatch.setattr(rehearsal, "start_seconds", lambda: 1.0)
         yield folder
         permit(store.root, 0o755)
 

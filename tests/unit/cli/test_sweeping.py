@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from rt_scale.cli import app
 from rt_scale.cli.sweeping import load_files
 from rt_scale.data.prepare import open_prepared
-from rt_scale.launch import calibration
 from rt_scale.launch import sweep as launched
 from rt_scale.launch.sweep import Outcome
 from rt_scale.launch.wanted import Where
@@ -111,9 +110,8 @@ def test_a_large_grid_needs_yes(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_nothing_starts_above_the_budget(
-    file: Path, tmp_path: Path, calls: list[tuple[Any, Where]], monkeypatch: pytest.MonkeyPatch
+    file: Path, tmp_path: Path, calls: list[tuple[Any, Where]], nothing_is_timed: None
 ) -> None:
-    monkeypatch.setattr(calibration, "SECONDS", 0.0)
     prices = tmp_path / "prices.yaml"
     prices.write_text(yaml.safe_dump(PRICES))
     open_prepared("digits", tmp_path / "data")
