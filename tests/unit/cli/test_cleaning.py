@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from rt_scale.cli import app
 from rt_scale.cli.cleaning import size_text
 from rt_scale.spec.run import RunSpec
+from rt_scale.store import garbage
 from rt_scale.store.store import Store
 
 SPECS = [
@@ -39,7 +40,10 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def gc(store: Store) -> Callable[..., Any]:
+def gc(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    monkeypatch.setattr(
+        garbage, "_pause", lambda seconds: None
+    )  # owners are watched for 15 s, which test_garbage holds
     """What the command prints; it must succeed."""
 
     def call(*arguments: object) -> Any:
