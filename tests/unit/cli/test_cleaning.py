@@ -41,10 +41,8 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def gc(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    monkeypatch.setattr(
-        garbage, "_pause", lambda seconds: None
-    )  # owners are watched for 15 s, which test_garbage holds
-    """What the command prints; it must succeed."""
+    """What the command prints; it must succeed. Owners are watched for no time, which test_garbage is about."""
+    monkeypatch.setattr(garbage, "_pause", lambda seconds: None)
 
     def call(*arguments: object) -> Any:
         ended = CliRunner().invoke(app, ["gc", "--store", str(store.root), *map(str, arguments)])
