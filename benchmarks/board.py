@@ -39,12 +39,12 @@ import yaml
 from lib import measure
 
 from rt_scale.cli.reporting import make_report
-from rt_scale.launch.comparison import board_metrics, refresh_board
+from rt_scale.scheduler.comparison import board_metrics, refresh_board
 from rt_scale.spec.seeding import stream
 from rt_scale.spec.sweep import Point, SweepSpec, load_sweep
-from rt_scale.store.board import BoardWriter
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.store import Store
+from rt_scale.tensorboard.writer import BoardWriter
 
 PROGRAMS = Path(sys.executable).parent
 ARCHITECTURES = ["vgg11", "vgg13", "vgg16", "vgg19", "resnet20", "resnet56", "resnet18", "resnet34", "resnet50"]

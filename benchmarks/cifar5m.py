@@ -29,7 +29,7 @@ from lib.footprint import Footprint
 from lib.parts import IMAGE, SHAPE, write_parts
 
 from rt_scale.data.beton import Beton, open_beton, write
-from rt_scale.data.ffcv import FFCVLoader
+from rt_scale.data.loaders.ffcv import FFCVLoader
 from rt_scale.data.prepare import open_prepared, prepare
 from rt_scale.data.subsets import nested_subset
 

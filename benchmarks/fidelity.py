@@ -27,8 +27,8 @@ from lib.measure import open_data, print_header
 from scipy import stats
 
 from rt_scale.data.places import default_data_dir
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings, find_device
+from rt_scale.experiments.options import Settings, find_device
+from rt_scale.experiments.runner import run
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec

@@ -32,7 +32,7 @@ from lib.gpu.wide import wide_output
 from lib.synthetic import write_synthetic
 
 from rt_scale.data.prepare import Prepared
-from rt_scale.experiments.settings import find_device
+from rt_scale.experiments.options import find_device
 
 QUESTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "full run": full_run,

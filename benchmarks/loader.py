@@ -21,11 +21,11 @@ import torch
 from lib import measure
 from lib.paper_style import GivenOrder, PilImages, batches
 
-from rt_scale.data.ffcv import FFCVLoader
 from rt_scale.data.inputs import to_inputs
-from rt_scale.data.loader import Loader, order
+from rt_scale.data.loaders.base import Loader, order
+from rt_scale.data.loaders.ffcv import FFCVLoader
+from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepare import Prepared
-from rt_scale.data.resident import ResidentLoader
 
 PAPER, PLAIN, FFCV, RESIDENT = "paper-style, float32", "plain FFCV, uint8", "our FFCV, uint8", "resident, uint8"
 FFCV_FLOAT, RESIDENT_FLOAT = "our FFCV, float32", "resident, float32"

@@ -28,15 +28,17 @@ from lib.synthetic import NAME, write_synthetic
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rt_scale.data import augment, blur, colour, crops
-from rt_scale.data.draws import CropFlipDraws, ViewDraws
+from rt_scale.data.augment import blur, colour, crops
+from rt_scale.data.augment import views as augment
+from rt_scale.data.augment.draws import CropFlipDraws, ViewDraws
+from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepare import Prepared
-from rt_scale.data.resident import ResidentLoader
 from rt_scale.experiments.objectives import assemble, build_sharpenings, build_views, clean_inputs
+from rt_scale.losses import chunked as wide
 from rt_scale.models.pair import build_pair, to_device
 from rt_scale.models.projector import Outputs
 from rt_scale.spec.run import RunSpec
-from rt_scale.training import loop, wide
+from rt_scale.training import loop
 from rt_scale.training.distillation import arithmetic, parameter_dtype
 from rt_scale.training.means import Means, Progress
 from rt_scale.training.optim import UpdateRules, build_optimizer

@@ -3,11 +3,10 @@
     python benchmarks/profile_run.py --data cifar10_jpeg --encoder vgg11 --samples 2048 --epochs 1
     python benchmarks/profile_run.py --synthetic 50000,10000 --encoder resnet18 --precision bf16 --epochs 3
 
-It is the product's own run (``experiments.run`` on a spec, in a temporary store), timed at its seams (``timeline.py``),
-after a short one as warm-up. The floor of a part is the larger of its FLOPs and its bytes over rates that are measured
-in the same process (``floors.py``). On a GPU the kernels of a short run are listed as well, by torch.profiler.
-(Not called profile.py: Python's own cProfile imports a module of that name.)
-"""
+It is the product's own run (``experiments.runner`` on a spec, in a temporary store), timed between its parts
+(``timeline.py``), after a short one as warm-up. The floor of a part is the larger of its FLOPs and its bytes over
+rates that are measured in the same process (``floors.py``). On a GPU the kernels of a short run are listed as well,
+by torch.profiler. (Not called profile.py: Python's own cProfile imports a module of that name.)"""
 
 from __future__ import annotations
 
@@ -27,8 +26,8 @@ from lib.synthetic import NAME, write_synthetic
 from lib.timeline import CHECKPOINTS, PROBES, STEP, Timeline, watched
 
 from rt_scale.data.prepare import Prepared
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings, Silent, find_device
+from rt_scale.experiments.options import Settings, Silent, find_device
+from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 

@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 from lib.measure import print_header
 
+from rt_scale.data.loaders.resident import Resident
 from rt_scale.data.places import default_data_dir
-from rt_scale.data.resident import Resident
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings, Silent
+from rt_scale.experiments.options import Settings, Silent
+from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store

@@ -19,9 +19,9 @@ from lib import measure
 from lib.paper_style import GivenOrder, PaperStyleDistillation, PilImages, StepMetrics, batches
 
 from rt_scale.data.inputs import to_inputs
-from rt_scale.data.loader import order
+from rt_scale.data.loaders.base import order
+from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepare import Prepared
-from rt_scale.data.resident import ResidentLoader
 from rt_scale.data.subsets import nested_subset
 from rt_scale.models.pair import build_pair, to_device
 from rt_scale.spec.run import RunSpec

@@ -24,7 +24,7 @@ from lib import measure
 
 from rt_scale.report.status import status_of_store
 from rt_scale.spec.run import RunSpec
-from rt_scale.store.garbage import find_garbage
+from rt_scale.store.gc import find_garbage
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.store import Store
 

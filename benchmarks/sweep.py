@@ -31,10 +31,10 @@ from lib import measure
 from store import measure_store, seconds
 
 from rt_scale.data.places import default_data_dir
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
-from rt_scale.launch.sweep import run_sweeps
-from rt_scale.launch.wanted import Sweep, Where
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
+from rt_scale.ray_backend.sweep import run_sweeps
+from rt_scale.scheduler.wanted import Sweep, Where
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import MOST_RUNS, Point, SweepSpec, expand, load_sweep
 from rt_scale.store.lease import latest_attempt
@@ -55,7 +55,7 @@ TINY: dict[str, Any] = {
 
 
 class Silent:
-    """A view that shows nothing (rt_scale.launch.live.View)."""
+    """A view that shows nothing (rt_scale.progress.terminal.View)."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *given: None

@@ -6,8 +6,8 @@ From student and teacher features [B, k] and last layers [m, k] to loss, KL, bot
 student's features and last layer, its weight norm included. Three forms:
 
     plain   softmax, log_softmax and autograd, as the formulas are written
-    whole   rt_scale.training.objective.distance on logits [B, m], which several views and mse still go through
-    tiles   rt_scale.training.wide, which the product takes
+    whole   rt_scale.losses.distances.distance on logits [B, m], which several views and mse still go through
+    tiles   rt_scale.losses.chunked, which the product takes
 
 All forms of an m are timed in turns. Memory is what a step takes at most beyond its inputs: of a process of its own
 on the CPU, of torch's allocator on a GPU. The arithmetic floor is 4 matrix products of 2 B m k operations at the
@@ -27,12 +27,12 @@ from lib import measure
 from torch import Tensor
 from torch.nn import functional
 
-from rt_scale.experiments.settings import find_device
+from rt_scale.experiments.options import find_device
+from rt_scale.losses.chunked import Side, wide_distance
+from rt_scale.losses.distances import Distance, distance
 from rt_scale.models.projector import Outputs, unit_rows
 from rt_scale.training.memory import keep_freed_memory
-from rt_scale.training.objective import Distance, distance
 from rt_scale.training.precision import set_precision
-from rt_scale.training.wide import Side, wide_distance
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 

@@ -13,11 +13,11 @@ import torch
 import torch.distributed as torch_dist
 import torch.multiprocessing as mp
 
-from rt_scale.training.dist import Group
+from rt_scale.training.distributed import Group
 
 TIMEOUT = 480.0
 """Seconds after which ranks hang."""
-IMPORTED = ["pytest", "torch", "torch.testing", "rt_scale.experiments.run"]
+IMPORTED = ["pytest", "torch", "torch.testing", "rt_scale.experiments.runner"]
 """What all ranks need, imported once for all of them: it takes longer than what they compute."""
 
 

@@ -20,12 +20,12 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from rt_scale.data.loader import Batch
+from rt_scale.data.loaders.base import Batch
 from rt_scale.experiments.context import Context
 from rt_scale.experiments.evaluation import Evaluation
-from rt_scale.experiments.training_run import TrainingRun
-from rt_scale.training.dist import Group
-from rt_scale.training.pass_choice import EAGER
+from rt_scale.experiments.train import TrainingRun
+from rt_scale.training.accelerate.choice import EAGER
+from rt_scale.training.distributed import Group
 
 START, LOADING, ENCODER, WIDE = "start", "loading", "encoder", "projector + wide output"
 WHOLE = "encoder to wide output"

@@ -11,11 +11,11 @@ import typer
 from typer.core import TyperGroup
 
 from rt_scale.cli import bundling, cleaning, data, exporting, looking, planning, runs, sweeping
-from rt_scale.launch.stopping import heeded_signals
-from rt_scale.launch.streams import lost, make_streams_last
-from rt_scale.plain_text import print_anything, say, say_error
 from rt_scale.spec.errors import RtScaleError, RunError
-from rt_scale.user_paths import settle_home
+from rt_scale.system.paths import settle_home
+from rt_scale.system.plain_text import print_anything, say, say_error
+from rt_scale.system.signals import heeded_signals
+from rt_scale.system.streams import lost, make_streams_last
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, SIGTERM or SIGHUP, as shells have it of the first."""

@@ -31,7 +31,7 @@ from rt_scale.spec.wording import counted
 
 if TYPE_CHECKING:
     from rt_scale.spec.sweep import Point, SweepSpec
-    from rt_scale.store.bundle import Packed
+    from rt_scale.store.bundle.pack import Packed
     from rt_scale.store.store import Store
 
 app = typer.Typer()
@@ -63,10 +63,10 @@ def bundle(
     from.
     """
     from rt_scale.experiments.other_data import DataHere, compare_sweeps
-    from rt_scale.launch.search import known_points
+    from rt_scale.scheduler.search import known_points
     from rt_scale.spec.sweep import as_run
-    from rt_scale.store.bundle import SweepPart, pack
-    from rt_scale.store.bundle_format import SUFFIX, is_bundle
+    from rt_scale.store.bundle.format import SUFFIX, is_bundle
+    from rt_scale.store.bundle.pack import SweepPart, pack
 
     _refuse_bundles([file for file in files if is_bundle(file)])
     place = open_store(store)
@@ -85,7 +85,7 @@ def bundle(
     names = [sweep.name for sweep, _ in sweeps]
     words = [*(Path(told(file, names, number)).name for number, file in enumerate(files)), "--weights", weights.value]
     words += [word for override in overrides or [] for word in ("--set", override)]
-    from rt_scale.launch.progress import counting
+    from rt_scale.progress.bars import counting
 
     with counting(open_console(stderr=True), "packing runs") as progress:
         packed = pack(
@@ -112,8 +112,8 @@ def _plain(packed: Packed) -> dict[str, Any]:
 
 
 def _show(sweeps: Sequence[tuple[SweepSpec, Sequence[Point]]], place: Store, packed: Packed) -> None:
-    from rt_scale.launch.stopped import ended_early
     from rt_scale.report.status import show_status, status_of_sweep
+    from rt_scale.scheduler.early_stopping import ended_early
 
     console = open_console()
     for sweep, points in sweeps:

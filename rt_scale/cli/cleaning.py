@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rt_scale.cli.options import JsonOption, StoreOption, open_console, open_store, print_table
-from rt_scale.launch.pace import duration_text
+from rt_scale.progress.eta import duration_text
 from rt_scale.spec.wording import counted
 
 if TYPE_CHECKING:
-    from rt_scale.store.garbage import Garbage
+    from rt_scale.store.gc import Garbage
 
 DAY = 86400.0
 
@@ -32,7 +32,7 @@ def gc(
     alone with 'rt-scale run' belong to no sweep and are listed, too. Running ones stay. Constants are what runs share,
     such as probes of their teacher; those that no remaining run used are listed, too.
     """
-    from rt_scale.store.garbage import find_garbage, remove_garbage
+    from rt_scale.store.gc import find_garbage, remove_garbage
 
     place = open_store(store)
     place.refresh(curves=False)

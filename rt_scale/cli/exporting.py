@@ -53,8 +53,8 @@ def export(
     if out is None and len(names) > 1:
         raise InputError(f"{len(names)} sweeps go into one pair of tables; say where with --out FOLDER.")
     from rt_scale.experiments.other_data import DataHere, compare_sweeps
-    from rt_scale.launch.search import known_points
     from rt_scale.report.export import export as export_tables
+    from rt_scale.scheduler.search import known_points
 
     place.refresh()
     sweeps = [(sweep.name, known_points(sweep, points, place)) for sweep, points in loaded]

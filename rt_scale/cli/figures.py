@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from rt_scale.spec.errors import RtScaleError
-from rt_scale.store.board import stat_file
 from rt_scale.store.run_dir import RESULT
+from rt_scale.tensorboard.writer import stat_file
 
 if TYPE_CHECKING:
     from rt_scale.experiments.other_data import DataHere
@@ -54,7 +54,7 @@ class ReportFigures:
 
     def _lacks_runs(self, spec: SweepSpec, points: Sequence[Point]) -> bool:
         """Whether the sweep's report is to be made; told once, until other runs are finished."""
-        from rt_scale.launch.search import known_points
+        from rt_scale.scheduler.search import known_points
 
         paths = [self._store.run(point.spec).path / RESULT for point in known_points(spec, points, self._store)]
         dates = [stat.st_mtime_ns for path in paths if (stat := stat_file(path))]

@@ -24,7 +24,7 @@ from rt_scale.cli.options import (
     writable,
 )
 from rt_scale.cli.sources import open_sweeps
-from rt_scale.plain_text import say
+from rt_scale.system.plain_text import say
 
 app = typer.Typer()
 
@@ -41,9 +41,9 @@ def status(
 ) -> None:
     """What is done, running, failed, partial or missing."""
     from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
-    from rt_scale.launch.search import known_points, to_be_sampled
-    from rt_scale.launch.stopped import ended_early
     from rt_scale.report.status import STYLES, count_by_sweep, marked, show_status, status_of_store, status_of_sweep
+    from rt_scale.scheduler.early_stopping import ended_early
+    from rt_scale.scheduler.search import known_points, to_be_sampled
 
     place, loaded = open_sweeps([] if file is None else [file], overrides, store)
     place.refresh(curves=False)
@@ -86,8 +86,8 @@ def board(
     """Open TensorBoard on the comparison view of sweeps: means over seeds, HParams, and the report's figures."""
     from rt_scale.cli.figures import ReportFigures
     from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
-    from rt_scale.launch.board import open_board
-    from rt_scale.launch.search import known_points
+    from rt_scale.report.board import open_board
+    from rt_scale.scheduler.search import known_points
 
     place, loaded = open_sweeps(files or [], overrides, store)
     say = open_console().print
@@ -127,7 +127,7 @@ def doctor(store: StoreOption = None, data_dir: DataOption = None, as_json: Json
     """What this machine can do, what is missing and how to get it."""
     from dataclasses import asdict
 
-    from rt_scale.launch.doctor import examine
+    from rt_scale.cli.doctor import examine
 
     findings = examine(open_store(store), find_data_dir(data_dir))
     if as_json:

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rt_scale.plain_text import say
 from rt_scale.spec.errors import InputError
+from rt_scale.system.plain_text import say
 
 if TYPE_CHECKING:
-    from rt_scale.console import PlainConsole
     from rt_scale.spec.sweep import SweepSpec
     from rt_scale.store.store import Store, SweepDir
+    from rt_scale.system.console import PlainConsole
 PIPE_WIDTH = 240
 
 
 def read_path(text: str) -> Path:
     """What a parameter that is a path is read by, so that ``--out=~/x`` is in the home directory."""
-    from rt_scale.user_paths import user_path
+    from rt_scale.system.paths import user_path
 
     try:
         return user_path(text)
@@ -69,7 +69,7 @@ BestOption = Annotated[bool, typer.Option("--best", help="The student's best epo
 
 def open_console(stderr: bool = False) -> PlainConsole:
     """The terminal, as wide as it is; a pipe gets lines that are never cut."""
-    from rt_scale.console import PlainConsole
+    from rt_scale.system.console import PlainConsole
 
     console = PlainConsole(stderr=stderr)
     return console if console.is_terminal else PlainConsole(stderr=stderr, width=PIPE_WIDTH, soft_wrap=True)
@@ -77,7 +77,7 @@ def open_console(stderr: bool = False) -> PlainConsole:
 
 def open_store(given: str | None) -> Store:
     """The store at ``given``, else where the environment says."""
-    from rt_scale.store.place import default_place
+    from rt_scale.store.objects.uri import default_place
     from rt_scale.store.store import Store
 
     return Store.open(default_place(given))

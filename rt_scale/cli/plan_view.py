@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rt_scale.cli.options import open_console, print_table
-from rt_scale.launch.pace import duration_text
+from rt_scale.progress.eta import duration_text
 
 if TYPE_CHECKING:
-    from rt_scale.launch.conditions import Conditions
-    from rt_scale.launch.plan import Group, Plan
-    from rt_scale.launch.queue_simulation import Simulated
+    from rt_scale.plan.conditions import Conditions
+    from rt_scale.plan.plan import Group, Plan
+    from rt_scale.plan.simulation import Simulated
     from rt_scale.spec.sweep import SweepSpec
 
 SHOWN = 20
@@ -108,8 +108,8 @@ def _show_time(made: Plan, undisturbed: Simulated, concurrency: int | None) -> N
     most = f", {_many(concurrency, 'run')} at a time" if concurrency else ""
     _say(f"Until the last run is done on {slots}{most}: {took} (simulated{start or '; start-up not counted'}).")
     if made.interrupted is not None and made.slowest is not None:
-        from rt_scale.launch.plan import DRAWS
-        from rt_scale.launch.queue_simulation import REPLACEMENT
+        from rt_scale.plan.plan import DRAWS
+        from rt_scale.plan.simulation import REPLACEMENT
 
         found = made.interrupted
         _say(
@@ -125,7 +125,7 @@ def _show_costs(made: Plan, *, priced: bool) -> None:
         unknown = "no prices were named (--price cluster/prices.yaml)"
         _say(f"Cost: {'no machine in the price sheet is for these runs' if priced else unknown}.")
         return
-    from rt_scale.launch.costs import amount_text
+    from rt_scale.plan.costs import amount_text
 
     rows: list[tuple[str, ...]] = [
         (

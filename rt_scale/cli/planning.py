@@ -66,10 +66,10 @@ def plan(
     if tflops is not None and not tflops > 0:
         raise InputError(f"--tflops is {tflops:g}; give what a GPU reaches in practice, above 0, e.g. 60.")
     from rt_scale.experiments.other_data import DataHere, compare_sweeps
-    from rt_scale.launch.conditions import Conditions
-    from rt_scale.launch.plan import make_plan
-    from rt_scale.launch.plan_budget import check_budget, prices_for
-    from rt_scale.launch.search import known_points
+    from rt_scale.plan.budget import check_budget, prices_for
+    from rt_scale.plan.conditions import Conditions
+    from rt_scale.plan.plan import make_plan
+    from rt_scale.scheduler.search import known_points
     from rt_scale.spec.sweep import GRID_LIMIT, MOST_RUNS, load_sweep
 
     sheet = prices_for(budget, price)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rt_scale.cli.options import open_console, send, warn
-from rt_scale.plain_text import say
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.wording import counted
+from rt_scale.system.plain_text import say
 
 if TYPE_CHECKING:
     from rt_scale.experiments.other_data import DataHere
@@ -91,10 +91,10 @@ def make_report(
         What was written, the number of finished runs, and that of all.
     """
     from rt_scale.experiments.other_data import compare_sweeps
-    from rt_scale.launch.search import to_be_sampled
-    from rt_scale.launch.sweep import finished_runs
+    from rt_scale.ray_backend.sweep import finished_runs
     from rt_scale.report.merging import check_same_data, merged_points
     from rt_scale.report.sweep_report import write_report
+    from rt_scale.scheduler.search import to_be_sampled
 
     together = _known([(spec, points), *others], store)
     points = merged_points([members for _, members in together])
@@ -125,7 +125,7 @@ def _of(members: Sequence[Point], finished: Sequence[tuple[Point, Any]]) -> tupl
 
 def _known(sweeps: Sequence[Loaded], store: Store) -> list[Loaded]:
     """With the runs that searches sampled."""
-    from rt_scale.launch.search import known_points
+    from rt_scale.scheduler.search import known_points
 
     if len({spec.name for spec, _ in sweeps}) < len(sweeps):
         names = ", ".join(spec.name for spec, _ in sweeps)
@@ -134,8 +134,8 @@ def _known(sweeps: Sequence[Loaded], store: Store) -> list[Loaded]:
 
 
 def _standing(points: Sequence[Point], specs: Sequence[SweepSpec], store: Store) -> Any:
-    from rt_scale.launch.stopped import ended_early
     from rt_scale.report.status import status_of_sweep
+    from rt_scale.scheduler.early_stopping import ended_early
 
     return list(zip(points, status_of_sweep(points, store, ended_early(specs, store)), strict=True))
 

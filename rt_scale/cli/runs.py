@@ -41,8 +41,8 @@ def demo(
     overrides: SetOption = None, store: StoreOption = None, data_dir: DataOption = None, yes: YesOption = False
 ) -> None:
     """The main job in small: bundled digits, no download, about three minutes on two cores."""
-    from rt_scale.bundled import bundled_sweep
-    from rt_scale.launch.wanted import Where
+    from rt_scale.scheduler.wanted import Where
+    from rt_scale.system.bundled import bundled_sweep
 
     where = Where(open_store(store), find_data_dir(data_dir), "cpu", "local", replace=yes)
     (written,) = run_loaded(load_files([bundled_sweep("demo")], overrides or [], {}, yes), where)
@@ -78,11 +78,11 @@ def run(
     from rt_scale.spec.sweep import LaunchSpec, load_run
 
     value = load_run(spec, overrides)
+    from rt_scale.experiments.options import Settings
     from rt_scale.experiments.other_data import refuse_other_data
-    from rt_scale.experiments.run import run as run_spec
-    from rt_scale.experiments.settings import Settings
-    from rt_scale.launch.progress import RunBar
-    from rt_scale.launch.stopping import stopping_on_signals
+    from rt_scale.experiments.runner import run as run_spec
+    from rt_scale.progress.bars import RunBar
+    from rt_scale.system.signals import stopping_on_signals
 
     if address is not None and workers == 1:
         raise InputError(
@@ -122,10 +122,10 @@ def run(
 def _with_workers(
     value: RunSpec, launch: LaunchSpec, place: Store, data_dir: Path, device: str, address: str | None, quiet: bool
 ) -> None:
-    from rt_scale.launch.chatter import chatter_to, console_on
-    from rt_scale.launch.ddp import run_here
-    from rt_scale.launch.progress import RunBar
-    from rt_scale.launch.stopping import stopping_on_signals
+    from rt_scale.progress.bars import RunBar
+    from rt_scale.ray_backend.ray_log import chatter_to, console_on
+    from rt_scale.ray_backend.train_workers import run_here
+    from rt_scale.system.signals import stopping_on_signals
 
     log = place.run(value).path / "ray.log"
     with chatter_to(log) as out:
@@ -140,7 +140,7 @@ def _with_workers(
 
 
 def _show(value: RunSpec, place: Store, as_json: bool) -> None:
-    from rt_scale.launch.progress import probe_text
+    from rt_scale.progress.bars import probe_text
 
     result = place.run(value).result() or {}
     if as_json:

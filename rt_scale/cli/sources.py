@@ -11,8 +11,8 @@ from rt_scale.spec.errors import InputError
 
 if TYPE_CHECKING:
     from rt_scale.spec.sweep import Point, SweepSpec
+    from rt_scale.store.bundle.unpack import Bundle
     from rt_scale.store.store import Store
-    from rt_scale.store.unbundle import Bundle
 
     Loaded = tuple[SweepSpec, list[Point]]
 
@@ -29,7 +29,7 @@ def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str |
         InputError: where a file is not valid, a bundle is damaged, or one is given beside files, a store or
             assignments.
     """
-    from rt_scale.store.bundle_format import is_bundle
+    from rt_scale.store.bundle.format import is_bundle
 
     bundles = [file for file in files if is_bundle(file)]
     if not bundles:
@@ -40,8 +40,8 @@ def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str |
             f"'{bundles[0]}' is a bundle, which holds sweeps as they were run, and their store: give it alone, without "
             "other files, --set or --store."
         )
-    from rt_scale.launch.progress import counting
-    from rt_scale.store.unbundle import open_bundle
+    from rt_scale.progress.bars import counting
+    from rt_scale.store.bundle.unpack import open_bundle
 
     with counting(open_console(stderr=True), "unpacking the bundle") as progress:
         bundle = open_bundle(bundles[0], progress=progress)
@@ -76,7 +76,7 @@ def told(file: Path, sweeps: Sequence[str], number: int) -> str:
 def _load(bundle: Bundle, name: str) -> Loaded:
     """A sweep of the bundle; its file must give the runs that the bundle lists of it."""
     from rt_scale import __version__
-    from rt_scale.launch.search import known_points
+    from rt_scale.scheduler.search import known_points
     from rt_scale.spec.document import read_text
     from rt_scale.spec.sweep import GRID_LIMIT, expand, parse_kept, refuse_large
 

@@ -27,13 +27,13 @@ from rt_scale.cli.options import (
     with_launch,
 )
 from rt_scale.cli.reporting import print_report
-from rt_scale.plain_text import say, say_error
+from rt_scale.system.plain_text import say, say_error
 
 if TYPE_CHECKING:
-    from rt_scale.launch.live import SweepView
-    from rt_scale.launch.prices import PriceSheet
-    from rt_scale.launch.wanted import Sweep, Where
+    from rt_scale.plan.prices import PriceSheet
+    from rt_scale.progress.terminal import SweepView
     from rt_scale.report.sweep_report import SweepReport
+    from rt_scale.scheduler.wanted import Sweep, Where
 
 app = typer.Typer()
 SHOW_CURSOR = "\x1b[?25h"
@@ -65,8 +65,8 @@ def sweep(
     yes: YesOption = False,
 ) -> None:
     """Run grids through Ray Tune; finished runs are not run again."""
-    from rt_scale.launch.plan_budget import prices_for
-    from rt_scale.launch.wanted import Where
+    from rt_scale.plan.budget import prices_for
+    from rt_scale.scheduler.wanted import Where
 
     prices = prices_for(budget, price)
     launch = {
@@ -90,7 +90,7 @@ def sweep(
 
 
 def _check_budget(sweeps: list[Sweep], budget: float, prices: PriceSheet | None, where: Where) -> None:
-    from rt_scale.launch.plan_budget import conditions_of, refuse_over_budget
+    from rt_scale.plan.budget import conditions_of, refuse_over_budget
 
     pairs = [(each.spec, each.points) for each in sweeps]
     conditions = conditions_of(where, dict.fromkeys(each.spec.launch for each in sweeps), prices)
@@ -122,8 +122,8 @@ def run_loaded(sweeps: Sequence[Sweep], where: Where, best: bool = False) -> lis
         where: where and how.
         best: whether the student's best epoch is reported, not its last.
     """
-    from rt_scale.launch.stopping import stopping_on_signals
-    from rt_scale.launch.sweep import run_sweeps
+    from rt_scale.ray_backend.sweep import run_sweeps
+    from rt_scale.system.signals import stopping_on_signals
 
     log = where.store.sweep(sweeps[0].spec.name).path / "ray.log"
     error = os.dup(2)  # which leads elsewhere while Ray is there
@@ -146,7 +146,7 @@ def run_loaded(sweeps: Sequence[Sweep], where: Where, best: bool = False) -> lis
 
 
 def _load(file: Path, overrides: list[str], launch: Mapping[str, Any], yes: bool) -> Sweep:
-    from rt_scale.launch.wanted import Sweep
+    from rt_scale.scheduler.wanted import Sweep
     from rt_scale.spec.document import read_text
     from rt_scale.spec.sweep import GRID_LIMIT, MOST_RUNS, as_run, expand, parse_sweep, refuse_large
 
@@ -158,8 +158,8 @@ def _load(file: Path, overrides: list[str], launch: Mapping[str, Any], yes: bool
 
 def _terminal(log: Path) -> Any:
     """Makes the view of a sweep on what standard output is, while Ray's chatter goes to ``log``."""
-    from rt_scale.launch.chatter import chatter_to, console_on
-    from rt_scale.launch.live import SweepView
+    from rt_scale.progress.terminal import SweepView
+    from rt_scale.ray_backend.ray_log import chatter_to, console_on
 
     @contextmanager
     def view(total: int, done_before: int) -> Iterator[SweepView]:

@@ -13,7 +13,7 @@ from rt_scale.data.files import disk_full, lock, reading, writing
 from rt_scale.data.prepared import META, TEST, TRAIN, Meta, Prepared, load, parse_meta
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.stopping import Heed, go_on
-from rt_scale.user_paths import user_path
+from rt_scale.system.paths import user_path
 
 _BLOCK = 1 << 24
 """Bytes a request: from an object store each costs a round trip."""

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from rt_scale.data.catalogue import DATASETS, DataInfo, Download
+from rt_scale.data.datasets.cifar import holds_cifar
+from rt_scale.data.datasets.idx import holds_idx
+from rt_scale.data.datasets.npz import holds_npz
+from rt_scale.data.datasets.stl10 import holds_stl10
+from rt_scale.data.datasets.tiny_imagenet import holds_tiny_imagenet
 from rt_scale.data.files import disk_full, md5_of, writing
 from rt_scale.data.places import ORIGINALS, prepare_command
-from rt_scale.data.sources.cifar import holds_cifar
-from rt_scale.data.sources.idx import holds_idx
-from rt_scale.data.sources.npz import holds_npz
-from rt_scale.data.sources.stl10 import holds_stl10
-from rt_scale.data.sources.tiny_imagenet import holds_tiny_imagenet
 from rt_scale.spec.errors import InputError
 
 _TIMEOUT = 30.0

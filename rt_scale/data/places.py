@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.spec.errors import InputError, shown
-from rt_scale.user_paths import cache_folder, path_from, user_path
+from rt_scale.system.paths import cache_folder, path_from, user_path
 
 ORIGINALS = "originals"
 """Folder below the data folder where downloads go and where originals are looked for."""

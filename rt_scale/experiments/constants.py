@@ -24,7 +24,7 @@ from rt_scale.store.atomic import read_json, to_json
 from rt_scale.store.constants import Constant, Damaged
 from rt_scale.store.lease import Lease
 from rt_scale.store.store import Store
-from rt_scale.training.dist import Group
+from rt_scale.training.distributed import Group
 
 if TYPE_CHECKING:
     from rt_scale.experiments.context import Context

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from rt_scale.data.resident import Resident
+from rt_scale.data.loaders.resident import Resident
 from rt_scale.experiments.constants import Constants
-from rt_scale.experiments.settings import Execution, Observer, Settings
+from rt_scale.experiments.options import Execution, Observer, Settings
 from rt_scale.spec.errors import RtScaleError, RunError, StoreAway
 from rt_scale.spec.stopping import Heed, Stop, never
-from rt_scale.store.board import BoardWriter
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import METRICS, RunDir
+from rt_scale.tensorboard.writer import BoardWriter
 from rt_scale.training.checkpoint import Spent
-from rt_scale.training.dist import ALONE, Group
+from rt_scale.training.distributed import ALONE, Group
 
 T = TypeVar("T")
 

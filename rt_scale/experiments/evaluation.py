@@ -8,25 +8,25 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from rt_scale.data.loader import OrderedLoader
+from rt_scale.data.loaders.base import OrderedLoader
+from rt_scale.data.loaders.resident import Resident, ResidentLoader
 from rt_scale.data.prepared import Prepared
-from rt_scale.data.resident import Resident, ResidentLoader
 from rt_scale.experiments.check import Sets
 from rt_scale.experiments.constants import Constants
 from rt_scale.experiments.needs import probed_size
+from rt_scale.losses.supervised import supervised_cross_entropy
 from rt_scale.models.pair import Network, Pair
-from rt_scale.probing.features import Features, evaluation_mode
-from rt_scale.probing.geometry import geometry
-from rt_scale.probing.prober import Prober
-from rt_scale.probing.statistics import agreement, feature_statistics
+from rt_scale.probes.features import Features, evaluation_mode
+from rt_scale.probes.geometry import geometry
+from rt_scale.probes.prober import Prober
+from rt_scale.probes.statistics import agreement, feature_statistics
 from rt_scale.spec.metric_names import ProbeName
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.seeding import stream
 from rt_scale.spec.stopping import Heed, Stop, go_on, never
-from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.distillation import arithmetic, parameter_dtype
+from rt_scale.training.distributed import ALONE, Group
 from rt_scale.training.means import Means
-from rt_scale.training.supervised import supervised_cross_entropy
 
 _ROWS = 4096
 """Embeddings that go through a projector at a time: its hidden layers are wider than they are."""

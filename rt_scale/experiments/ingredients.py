@@ -21,8 +21,8 @@ from rt_scale.data.info import DataInfo
 from rt_scale.data.noise_set import NoiseSet
 from rt_scale.data.prepared import Prepared
 from rt_scale.experiments.check import Sets
+from rt_scale.experiments.options import Execution
 from rt_scale.experiments.provenance import cpu_model, version_of
-from rt_scale.experiments.settings import Execution
 from rt_scale.models.pair import Network
 from rt_scale.spec.part import canonical, json_text
 from rt_scale.spec.run import RunSpec
@@ -43,7 +43,7 @@ LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn")
 SWITCHES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS",
             "NVIDIA_TF32_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG")  # fmt: skip
 """Environment variables by which libraries choose other arithmetic."""
-CODE = ("spec", "data", "models", "training", "probing", "experiments")
+CODE = ("spec", "data", "models", "losses", "training", "probes", "experiments")
 """Packages of rt-scale that numbers pass through."""
 
 

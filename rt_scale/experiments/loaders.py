@@ -8,18 +8,18 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 import torch
 
-from rt_scale.data.ffcv import FFCVLoader, require_ffcv
-from rt_scale.data.loader import OrderedLoader
-from rt_scale.data.mapped import MapLoader
-from rt_scale.data.noise import GaussianLoader
+from rt_scale.data.loaders.base import OrderedLoader
+from rt_scale.data.loaders.ffcv import FFCVLoader, require_ffcv
+from rt_scale.data.loaders.gaussian import GaussianLoader
+from rt_scale.data.loaders.memmap import MapLoader
+from rt_scale.data.loaders.resident import Resident, ResidentLoader
 from rt_scale.data.noise_set import NoiseSet
 from rt_scale.data.prepared import Prepared
-from rt_scale.data.resident import Resident, ResidentLoader
 from rt_scale.data.subsets import nested_subset
 from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.distillation import parameter_dtype
+from rt_scale.training.distributed import ALONE, Group
 
 SHARE = 0.5
 """Share of the free memory that images may take to be held in it."""

@@ -9,21 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rt_scale.data.augment import augmented_inputs
+from rt_scale.data.augment.draws import augment_generator
+from rt_scale.data.augment.views import augmented_inputs
 from rt_scale.data.catalogue import DataInfo
-from rt_scale.data.draws import augment_generator
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.label_noise import noisy_labels
-from rt_scale.data.loader import OrderedLoader, Share
+from rt_scale.data.loaders.base import OrderedLoader, Share
 from rt_scale.data.prepared import Prepared
 from rt_scale.experiments.context import Context
 from rt_scale.experiments.needs import constant_targets
+from rt_scale.losses.distances import Pair, view_pairs
 from rt_scale.models.pair import Network
-from rt_scale.probing.features import ToInputs
+from rt_scale.probes.features import ToInputs
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.dist import ALONE, Group
 from rt_scale.training.distillation import Distillation, Supervision, Views, arithmetic, parameter_dtype
-from rt_scale.training.objective import Pair, view_pairs
+from rt_scale.training.distributed import ALONE, Group
 from rt_scale.training.sharpening import Sharpening
 from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
 

@@ -14,7 +14,7 @@ from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.graph import all_runs
 from rt_scale.spec.sweep import Point
-from rt_scale.store.bundle_format import MANIFEST
+from rt_scale.store.bundle.format import MANIFEST
 from rt_scale.store.run_dir import RESULT
 from rt_scale.store.store import Store
 

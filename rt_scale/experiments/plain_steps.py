@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from torch import nn
 
 from rt_scale.experiments.context import Context
-from rt_scale.probing.prober import Prober
-from rt_scale.training.graphed import GraphedNetwork
+from rt_scale.probes.prober import Prober
+from rt_scale.training.accelerate.graphed import GraphedNetwork
 
 
 def tell_of_plain_steps(context: Context, student: nn.Module, probers: Mapping[str | None, Prober]) -> None:

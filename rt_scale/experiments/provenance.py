@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from rt_scale.data.machine import allowed_cores
-from rt_scale.experiments.settings import Execution
+from rt_scale.experiments.options import Execution
+from rt_scale.system.machine import allowed_cores
 
 VERSIONS = (
     *("rt-scale", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "ray", "pydantic"),

@@ -17,13 +17,13 @@ from rt_scale.data.noise_set import NoiseSet
 from rt_scale.data.prepared import Prepared
 from rt_scale.experiments.needs import training_samples
 from rt_scale.experiments.objectives import build_views
+from rt_scale.experiments.options import Execution, Settings
 from rt_scale.experiments.remembered import Decision, once
-from rt_scale.experiments.settings import Execution, Settings
 from rt_scale.models.pair import Network, build_pair, to_device
 from rt_scale.spec.packing import shape, unpackable
 from rt_scale.spec.run import RunSpec
+from rt_scale.training.accelerate.choice import COMPILED, EAGER, WAYS, choose, try_out
 from rt_scale.training.distillation import parameter_dtype
-from rt_scale.training.pass_choice import COMPILED, EAGER, WAYS, choose, try_out
 
 
 def decided(

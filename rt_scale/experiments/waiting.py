@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rt_scale.experiments.settings import Observer, Settings
+from rt_scale.experiments.options import Observer, Settings
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import heeding

@@ -18,8 +18,8 @@ from rt_scale.spec.run import RunSpec, StudentSpec, TeacherSpec
 from rt_scale.spec.sweep import Point
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
-from rt_scale.store.settings import Setting, flat_settings, typed_columns
 from rt_scale.store.store import Store
+from rt_scale.tensorboard.hparams import Setting, flat_settings, typed_columns
 
 TIME = pa.timestamp("us", tz="UTC")
 STANDING = {

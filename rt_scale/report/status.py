@@ -10,11 +10,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from rt_scale.console import PlainConsole
 from rt_scale.experiments.other_data import Affected
 from rt_scale.spec.sweep import Point
 from rt_scale.spec.wording import counted
 from rt_scale.store.store import Store
+from rt_scale.system.console import PlainConsole
 
 STYLES = {
     "done": "green", "running": "cyan", "failed": "red", "ended": "blue", "partial": "yellow", "missing": "dim",

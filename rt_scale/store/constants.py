@@ -24,7 +24,7 @@ from rt_scale.store.checkpoints import MANIFEST, UNREADABLE, Checkpoints, is_sou
 from rt_scale.store.lease import Attempt, Lease, latest_attempt
 
 if TYPE_CHECKING:
-    from rt_scale.store.bucket import Bucket
+    from rt_scale.store.objects.bucket import Bucket
 
 T = TypeVar("T")
 

@@ -18,10 +18,10 @@ from rt_scale.store.atomic import (
 )
 from rt_scale.store.checkpoints import Checkpoints
 from rt_scale.store.lease import HEARTBEAT, STALE, Attempt, Lease, latest_attempt
-from rt_scale.store.remote_lease import HEARTBEAT as REMOTE_HEARTBEAT
-from rt_scale.store.remote_lease import STALE as REMOTE_STALE
-from rt_scale.store.remote_lease import RemoteLease
-from rt_scale.store.remote_run import RemoteRun
+from rt_scale.store.objects.lease import HEARTBEAT as REMOTE_HEARTBEAT
+from rt_scale.store.objects.lease import STALE as REMOTE_STALE
+from rt_scale.store.objects.lease import RemoteLease
+from rt_scale.store.objects.run import RemoteRun
 
 T = TypeVar("T")
 State = Literal["done", "running", "failed", "partial", "missing"]

@@ -14,8 +14,8 @@ from rt_scale.store.constants import FOLDER as CONSTANTS
 from rt_scale.store.constants import Constant
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import file_system_time
-from rt_scale.store.place import is_address
-from rt_scale.store.remote import FILE, RUNS, RemoteStore
+from rt_scale.store.objects.store import FILE, RUNS, RemoteStore
+from rt_scale.store.objects.uri import is_address
 from rt_scale.store.run_dir import RESULT, SPEC, RunDir, Spec, Status
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rt_scale.training.dist import Group, differentiable_sum
+from rt_scale.training.distributed import Group, differentiable_sum
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -1,7 +1,7 @@
 """The one training loop: batches in, parameter updates out, means of device-side metrics an epoch.
 
 The loop asks for gradients and does the rest: it is a generator of :class:`Step`. Who serves it decides whether a
-student's gradients are computed alone (:func:`serve`) or with those of others (:mod:`rt_scale.training.packed`).
+student's gradients are computed alone (:func:`serve`) or with those of others (:mod:`training.batched.batched`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from rt_scale.data.loader import Batch, Loader
+from rt_scale.data.loaders.base import Batch, Loader
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.stopping import Stop as Stop
 from rt_scale.spec.stopping import Stopped as Stopped
 from rt_scale.spec.stopping import never as never
-from rt_scale.training.dist import ALONE, Group
+from rt_scale.training.distributed import ALONE, Group
 from rt_scale.training.means import Means, Progress
 from rt_scale.training.memory import keep_freed_memory
 

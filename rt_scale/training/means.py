@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rt_scale.training.dist import ALONE, Group
+from rt_scale.training.distributed import ALONE, Group
 
 
 @dataclass

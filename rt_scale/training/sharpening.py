@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rt_scale.losses.chunked import Side
 from rt_scale.models.projector import Outputs
 from rt_scale.spec.schedule import parse
-from rt_scale.training.dist import ALONE, Group
-from rt_scale.training.wide import Side
+from rt_scale.training.distributed import ALONE, Group
 
 
 class Sharpening:

@@ -13,9 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rt_scale.experiments.packing import choose_packing, run_pack
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments.batched import choose_packing, run_pack
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import RunError
 from rt_scale.store.store import Store
 from rt_scale.training.loop import Stopped
@@ -67,7 +67,7 @@ def _killed(folder: Path) -> None:
     """Kill a run's process in the middle of its third epoch."""
     spec = folder / "killed.yaml"
     spec.write_text(document("killed"))
-    moment = "rt_scale.experiments.training_run:TrainingRun:after_step:10:before"
+    moment = "rt_scale.experiments.train:TrainingRun:after_step:10:before"
     places = ["--store", folder / "store", "--data-dir", folder / "data"]
     command = [*DIES, moment, "run", spec, *places, "--threads", "1", "--device", "cpu"]
     subprocess.run([str(part) for part in command], check=False, env={**os.environ, "PYTHONPATH": str(Path.cwd())})

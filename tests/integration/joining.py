@@ -14,7 +14,7 @@ Start = Callable[..., subprocess.Popen[str]]
 RAY = str(Path(sys.executable).with_name("ray"))
 CONNECT = """
 import sys
-from rt_scale.launch.cluster import connect, ray
+from rt_scale.ray_backend.cluster import connect, ray
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import LaunchSpec
 try:

@@ -18,8 +18,8 @@ from urllib.request import Request, urlopen
 import yaml
 from pyarrow.fs import S3FileSystem
 
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store

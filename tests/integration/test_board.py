@@ -17,8 +17,8 @@ import yaml
 from scipy import stats
 from selenium.webdriver.remote.webelement import WebElement
 
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
 from rt_scale.spec.sweep import Point, load_sweep
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 import yaml
 
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.sweep import Point, load_sweep
 from rt_scale.store.store import Store
 from tests.integration.conftest import Ended
 from tests.integration.dying import DIES
-from tests.unit.store.bundles import read, rewrite
+from tests.unit.store.bundle.bundles import read, rewrite
 
 Cli = Callable[..., Ended]
 BASE: dict[str, Any] = {
@@ -182,9 +182,9 @@ def test_networks_go_along_when_asked(made: Made, cli: Cli, elsewhere: Path, tmp
 @pytest.mark.parametrize(
     "moment",
     [
-        "rt_scale.store.bundle::_pack_run:3:before",
-        "rt_scale.store.bundle_writer:Writer:add:20:after",
-        "rt_scale.store.bundle::Packed:1:before",
+        "rt_scale.store.bundle.pack::_pack_run:3:before",
+        "rt_scale.store.bundle.writer:Writer:add:20:after",
+        "rt_scale.store.bundle.pack::Packed:1:before",
     ],
 )
 def test_killed_while_packing_it_leaves_a_whole_file_or_the_one_before(
@@ -207,7 +207,7 @@ def test_killed_while_packing_it_leaves_a_whole_file_or_the_one_before(
 def test_killed_while_unpacking_it_is_unpacked_again(
     packed: Path, cli: Cli, elsewhere: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    process = start("rt_scale.store.unbundle::_extract:9:after", "status", packed, program=DIES)
+    process = start("rt_scale.store.bundle.unpack::_extract:9:after", "status", packed, program=DIES)
     said = process.communicate(timeout=480)
     assert process.returncode == -signal.SIGKILL, said
     cache = elsewhere / "home" / ".cache" / "rt-scale-bundles"

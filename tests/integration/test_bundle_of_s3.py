@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
 from tests.integration.object_server import serving
 from tests.integration.test_bundle import SWEEP, Cli
-from tests.unit.store.bundles import read
+from tests.unit.store.bundle.bundles import read
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def test_a_store_on_s3_is_packed_from_another_machine(
 ) -> None:
     monkeypatch.setenv("RT_SCALE_MIRROR", str(tmp_path / "a"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("rt_scale.store.remote_lease.SETTLING", 0.2)
-    monkeypatch.setattr("rt_scale.store.remote_lease.RESOLUTION", -60.0)
+    monkeypatch.setattr("rt_scale.store.objects.lease.SETTLING", 0.2)
+    monkeypatch.setattr("rt_scale.store.objects.lease.RESOLUTION", -60.0)
     file = tmp_path / "one.yaml"
     file.write_text(yaml.safe_dump({**SWEEP, "axes": {}, "seeds": 1, "name": "one"}, sort_keys=False))
     (point,) = load_sweep(file)[1]

@@ -46,7 +46,7 @@ def listening(pids: list[int]) -> dict[str, int]:
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 OWN = """
 import sys
-from rt_scale.launch.cluster import connect, ray
+from rt_scale.ray_backend.cluster import connect, ray
 with connect(train=True) as cluster:
     @ray.remote
     def work():
@@ -88,7 +88,7 @@ def test_a_ray_of_our_own_is_on_localhost_and_wants_its_token(
 def asked(address: str, env: dict[str, str]) -> object:
     """What stands in the way of joining the Ray at ``address``, also on localhost, which Ray would replace."""
     code = (
-        "import sys, json; from rt_scale.launch import ask; "
+        "import sys, json; from rt_scale.ray_backend import ask; "
         "ask.services.canonicalize_bootstrap_address_or_die = lambda a: a; print(json.dumps(ask.main(sys.argv[1])))"
     )
     ended = subprocess.run([sys.executable, "-c", code, address], env=env, capture_output=True, text=True, timeout=480)
@@ -102,7 +102,7 @@ def test_what_is_said_goes_to_a_file_and_a_token_is_kept_from_others(env: dict[s
     token.chmod(0o644)
     code = f"""
 import logging, pathlib, time
-from rt_scale.launch.cluster import connect, ray
+from rt_scale.ray_backend.cluster import connect, ray
 logs = pathlib.Path({str(tmp_path / "logs")!r})
 with connect(log_dir=logs):
     @ray.remote

@@ -13,16 +13,16 @@ import pytest
 import yaml
 
 from rt_scale.experiments import constants as constants_module
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
-from rt_scale.store import remote_lease
-from rt_scale.store.remote import RemoteStore
+from rt_scale.store.objects import lease as remote_lease
+from rt_scale.store.objects.store import RemoteStore
 from rt_scale.store.store import Store
-from rt_scale.training.dist import Group
+from rt_scale.training.distributed import Group
 from tests.distributed import Ranks
 from tests.integration.dying import DIES, outcome
-from tests.unit.store.objects import Objects
+from tests.unit.store.objects.fake import Objects
 
 Start = Callable[..., subprocess.Popen[str]]
 DOCUMENT: dict[str, Any] = {
@@ -37,7 +37,7 @@ ONE = RunSpec.model_validate(DOCUMENT)
 OTHER = RunSpec.model_validate({**DOCUMENT, "student": {"alpha": 1.0}})
 MOMENTS = {
     # Killed there -> what the next run finds of it.
-    "rt_scale.probing.prober:Prober:embed_network:1:before": {"input": "read"},
+    "rt_scale.probes.prober:Prober:embed_network:1:before": {"input": "read"},
     "rt_scale.store.checkpoints::write_json:1:before": {},  # the files of the first constant are there, their list not
 }
 KINDS = ("input", "teacher", "features")

@@ -13,8 +13,8 @@ import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings, Silent
+from rt_scale.experiments.options import Settings, Silent
+from rt_scale.experiments.runner import run
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
@@ -22,7 +22,7 @@ from rt_scale.spec.same import resolve_same
 from rt_scale.spec.stopping import Stopped
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store
-from rt_scale.training.dist import Group
+from rt_scale.training.distributed import Group
 from tests.distributed import Ranks
 from tests.integration.dying import outcome
 

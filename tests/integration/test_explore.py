@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
-from rt_scale.launch.cluster import connect
-from rt_scale.launch.explore import EarlyStopping, build_rule
-from rt_scale.launch.stopped import StoppedRuns, report_for
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
+from rt_scale.ray_backend.cluster import connect
+from rt_scale.ray_backend.tune_rules import EarlyStopping, build_rule
+from rt_scale.scheduler.early_stopping import StoppedRuns, report_for
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.logged import logged_metrics
 from rt_scale.spec.run import RunSpec

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
-from rt_scale.launch.desk import LOOK
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
+from rt_scale.ray_backend.control import LOOK
 from rt_scale.store.store import Store
 from tests.integration.several_nodes import Clusters, Nodes
 from tests.integration.sweeping import SWEEP, Place, paused, training, until, workers

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from rt_scale.data import ffcv_patches, layout
+from rt_scale.data import layout
 from rt_scale.data.beton import Beton, open_beton, write
-from rt_scale.data.ffcv import FFCVLoader
-from rt_scale.data.loader import Batch, Loader, order
-from rt_scale.data.resident import ResidentLoader
+from rt_scale.data.loaders import ffcv_patches
+from rt_scale.data.loaders.base import Batch, Loader, order
+from rt_scale.data.loaders.ffcv import FFCVLoader
+from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.spec.errors import RunError
 
 SHAPE = (6, 5, 3)

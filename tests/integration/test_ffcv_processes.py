@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np, torch
 torch.set_num_threads(3)
 from rt_scale.data.beton import open_beton
-from rt_scale.data.ffcv import FFCVLoader, require_ffcv
-from rt_scale.data.resident import ResidentLoader
+from rt_scale.data.loaders.ffcv import FFCVLoader, require_ffcv
+from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.spec.errors import RunError
 beton = open_beton(Path(sys.argv[1]))
 def equal(ours, others):

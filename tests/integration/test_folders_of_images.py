@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepare import Prepared, open_prepared, prepare, verify_prepared
-from rt_scale.data.resident import ResidentLoader
 
 GIVEN = os.environ.get("RT_SCALE_TEST_DATA")
 ARCHIVES = sorted(Path(GIVEN).glob("*.tar*")) if GIVEN else []

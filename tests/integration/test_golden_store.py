@@ -14,8 +14,8 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store

@@ -15,10 +15,10 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from rt_scale.data.inputs import to_inputs
+from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepare import Prepared, open_prepared, prepare
-from rt_scale.data.resident import ResidentLoader
-from rt_scale.probing.features import Features, pixels
-from rt_scale.probing.knn import knn_accuracy
+from rt_scale.probes.features import Features, pixels
+from rt_scale.probes.knn import knn_accuracy
 
 GIVEN = os.environ.get("RT_SCALE_TEST_DATA")
 ARCHIVES = sorted(Path(GIVEN).glob("cifar10*.tar*")) if GIVEN else []

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
 

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
 from rt_scale.report.contents import with_interval
 from rt_scale.report.tables import estimate, gain_text
 from rt_scale.spec.sweep import Point, load_sweep

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings, Silent
+from rt_scale.experiments.options import Settings, Silent
+from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
@@ -40,10 +40,10 @@ SAVED = range(0, STEPS + 1, 3 * 12)
 
 # Moment of death -> checkpoints that are there afterwards.
 MOMENTS = {
-    "rt_scale.probing.prober:Prober:embed_network:1:before": [],  # during the first probes
-    "rt_scale.experiments.training_run::save_weights:1:before": [],  # the first checkpoint is half there
+    "rt_scale.probes.prober:Prober:embed_network:1:before": [],  # during the first probes
+    "rt_scale.experiments.train::save_weights:1:before": [],  # the first checkpoint is half there
     "rt_scale.store.run_dir:RunDir:save_checkpoint:1:after": [0],
-    "rt_scale.experiments.training_run:TrainingRun:after_step:40:before": [0, 36],  # in the middle of an epoch
+    "rt_scale.experiments.train:TrainingRun:after_step:40:before": [0, 36],  # in the middle of an epoch
     "rt_scale.store.metrics:MetricsTable:flush:2:after": [0, 36, 72],  # its metrics are saved, the checkpoint not
     "rt_scale.store.run_dir:RunDir:save_checkpoint:1:after ": [0, 36, 72, 108],  # the old ones are still there
     "rt_scale.store.run_dir:RunDir:complete:1:before": [0, 324, 360],  # all is done but the result
@@ -72,8 +72,8 @@ BEHIND = {
     "objective": {"name": "mse"},
 }
 MOVING_MOMENTS = {
-    "rt_scale.experiments.training_run::save_weights:1:before": [],
-    "rt_scale.experiments.training_run::save_training:2:after": [0],  # the student of step 8 is there, the teacher not
+    "rt_scale.experiments.train::save_weights:1:before": [],
+    "rt_scale.experiments.train::save_training:2:after": [0],  # the student of step 8 is there, the teacher not
     "rt_scale.store.metrics:MetricsTable:flush:1:after": [0],
     "rt_scale.training.teacher:Following:after_step:11:after": [0, 8],  # moved, and nothing of it is saved
     "rt_scale.training.teacher:Following:after_epoch:2:after": [0, 8],

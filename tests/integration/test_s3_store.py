@@ -19,9 +19,9 @@ from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.same import resolve_same
 from rt_scale.spec.sweep import load_sweep
-from rt_scale.store import remote_lease
-from rt_scale.store.bucket import Bucket
-from rt_scale.store.remote_lease import RemoteLease
+from rt_scale.store.objects import lease as remote_lease
+from rt_scale.store.objects.bucket import Bucket
+from rt_scale.store.objects.lease import RemoteLease
 from rt_scale.store.store import Store
 from tests.integration.dying import DIES, Outcome, outcome
 from tests.integration.object_server import Door, ObjectServer, Place, alone, serving, whole
@@ -69,7 +69,7 @@ def test_killed_on_one_machine_and_finished_on_another(
     place: Place, start: Start, cli: Any, undisturbed: Outcome
 ) -> None:
     place.on("a")
-    process = start("rt_scale.experiments.training_run:TrainingRun:after_step:100:before",
+    process = start("rt_scale.experiments.train:TrainingRun:after_step:100:before",
                     *place.run(DOCUMENT), program=DIES)  # fmt: skip
     out, err = process.communicate(timeout=480)
     assert process.returncode == -signal.SIGKILL, (out, err)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.same import resolve_same
@@ -69,11 +69,11 @@ def states(*run_dirs: RunDir) -> list[tuple[str, int]]:
 
 # Moment of death -> (state, attempts) of the first run and of the second afterwards.
 MOMENTS = {
-    "rt_scale.experiments.training_run:TrainingRun:after_step:6:before": [("partial", 1), ("partial", 1)],
+    "rt_scale.experiments.train:TrainingRun:after_step:6:before": [("partial", 1), ("partial", 1)],
     "rt_scale.store.run_dir:RunDir:complete:1:before": [("partial", 2), ("partial", 2)],
-    "rt_scale.experiments.run::compute_first:1:after": [("done", 3), ("partial", 3)],  # between the two
-    "rt_scale.experiments.run::start_weights:1:after": [("done", 3), ("partial", 4)],
-    "rt_scale.experiments.training_run:TrainingRun:after_step:12:before": [("done", 3), ("partial", 5)],
+    "rt_scale.experiments.runner::compute_first:1:after": [("done", 3), ("partial", 3)],  # between the two
+    "rt_scale.experiments.runner::start_weights:1:after": [("done", 3), ("partial", 4)],
+    "rt_scale.experiments.train:TrainingRun:after_step:12:before": [("done", 3), ("partial", 5)],
 }
 
 

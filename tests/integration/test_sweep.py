@@ -17,7 +17,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from rt_scale.launch import sweep as launched
+from rt_scale.ray_backend import sweep as launched
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 DRIVER = """
-import rt_scale.launch.cluster
+import rt_scale.ray_backend.cluster
 from ray._private.runtime_env.uv_runtime_env_hook import _get_uv_run_cmdline
 from ray._private.worker import _maybe_modify_runtime_env  # what ray.init asks, whatever its address
 print(_get_uv_run_cmdline()[:2], _maybe_modify_runtime_env(None, False))

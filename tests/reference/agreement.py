@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.label_noise import noisy_labels
-from rt_scale.data.loader import Batch
+from rt_scale.data.loaders.base import Batch
+from rt_scale.losses.distances import view_pairs
 from rt_scale.models.pair import Network, Pair, build_pair, to_device
 from rt_scale.spec.duration import duration_steps
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.distillation import Distillation, Supervision, Views
 from rt_scale.training.loop import train
 from rt_scale.training.means import Progress
-from rt_scale.training.objective import view_pairs
 from rt_scale.training.optim import UpdateRules, build_optimizer
 from rt_scale.training.sharpening import Sharpening
 from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets

@@ -12,14 +12,21 @@ from PIL import Image
 from torchvision.transforms import functional as classic
 from torchvision.transforms.v2 import functional as reference
 
-from rt_scale.data.augment import augmented_inputs, multicrop
+from rt_scale.data.augment.blur import blur_taps, blurred
+from rt_scale.data.augment.colour import greyscaled, jittered, solarised
+from rt_scale.data.augment.crops import padded_crops, resized_crops
+from rt_scale.data.augment.draws import (
+    Boxes,
+    CropFlipDraws,
+    ViewDraws,
+    augment_generator,
+    draw_crop_flip,
+    draw_multicrop,
+)
+from rt_scale.data.augment.views import augmented_inputs, multicrop
 from rt_scale.data.beton import open_beton, write
-from rt_scale.data.blur import blur_taps, blurred
-from rt_scale.data.colour import greyscaled, jittered, solarised
-from rt_scale.data.crops import padded_crops, resized_crops
-from rt_scale.data.draws import Boxes, CropFlipDraws, ViewDraws, augment_generator, draw_crop_flip, draw_multicrop
-from rt_scale.data.loader import Batch
-from rt_scale.data.resident import ResidentLoader
+from rt_scale.data.loaders.base import Batch
+from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.spec.augment import AugmentSpec
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from rt_scale.losses.distances import Pair, distance, view_pairs
 from rt_scale.models.init import initialise
 from rt_scale.models.projector import Projector
-from rt_scale.training.objective import Pair, distance, view_pairs
 
 NAMES = ("cross_entropy", "kl", "mse")
 

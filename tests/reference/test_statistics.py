@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rt_scale.probing.geometry import angle, geometry
-from rt_scale.probing.statistics import agreement, feature_statistics
+from rt_scale.probes.geometry import angle, geometry
+from rt_scale.probes.statistics import agreement, feature_statistics
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

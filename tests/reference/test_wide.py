@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rt_scale.losses.chunked import Side, wide_distance
 from rt_scale.models.init import initialise
 from rt_scale.models.projector import Outputs, Projector
 from rt_scale.training.sharpening import Sharpening
-from rt_scale.training.wide import Side, wide_distance
 
 BATCHES = [1, 5]
 WIDTHS = [(1, 1), (7, 3), (24, 8), (50, 8), (50, 64)]

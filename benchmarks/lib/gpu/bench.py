@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from rt_scale.data.prepare import Prepared
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments.options import Settings
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store

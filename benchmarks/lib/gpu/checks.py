@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from lib.gpu.bench import Bench
 
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Silent
+from rt_scale.experiments.options import Silent
+from rt_scale.experiments.runner import run
 from rt_scale.store.store import Store
 
 SEEDS = 3

@@ -21,9 +21,9 @@ from lib.timeline import PROBES
 from profile_run import profile, warm_up
 
 from rt_scale.data.beton import Beton
-from rt_scale.data.loader import order
+from rt_scale.data.loaders.base import order
 from rt_scale.data.subsets import nested_subset
-from rt_scale.experiments.settings import Silent
+from rt_scale.experiments.options import Silent
 from rt_scale.models.pair import build_pair
 
 EPOCHS = 100

@@ -12,10 +12,10 @@ from typing import Any
 from lib.gpu.bench import Bench
 from profile_run import warm_up
 
-from rt_scale.experiments.pack_size import measured_packing
-from rt_scale.experiments.packing import run_pack
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments.batch_size import measured_packing
+from rt_scale.experiments.batched import run_pack
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 

@@ -10,7 +10,8 @@ import yaml
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
-from rt_scale.launch import calibration, estimate, rehearsal
+from rt_scale.plan import estimate, short_run
+from rt_scale.plan import rates as calibration
 from tests.unit.cli.planning import PRICES, SWEEP
 
 
@@ -32,8 +33,8 @@ def prices(tmp_path: Path) -> Path:
 def nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan counts alone: to time operations, short runs and the start of a process takes it many seconds."""
     monkeypatch.setattr(calibration, "SECONDS", 0.0)
-    monkeypatch.setattr(estimate, "rehearse", lambda *given: None)
-    monkeypatch.setattr(rehearsal, "start_seconds", lambda: 5.0)
+    monkeypatch.setattr(estimate, "time_short_run", lambda *given: None)
+    monkeypatch.setattr(short_run, "start_seconds", lambda: 5.0)
 
 
 @pytest.fixture

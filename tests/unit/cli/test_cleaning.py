@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from rt_scale.cli import app
 from rt_scale.cli.cleaning import size_text
 from rt_scale.spec.run import RunSpec
-from rt_scale.store import garbage
+from rt_scale.store import gc as garbage
 from rt_scale.store.store import Store
 
 SPECS = [
@@ -89,7 +89,7 @@ def test_days_are_days(store: Store, gc: Callable[..., Any]) -> None:
 def test_what_stays_is_said_and_json_stays_json(
     store: Store, gc: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rt_scale.store.garbage._remove_run", lambda path: path.name == SPECS[1].name)
+    monkeypatch.setattr("rt_scale.store.gc._remove_run", lambda path: path.name == SPECS[1].name)
     ended = gc("--delete", "--json")
     assert len(json.loads(ended.stdout)) == 2
     assert f"{SPECS[2].name} stays: it was begun again meanwhile" in ended.stderr

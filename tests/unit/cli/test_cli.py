@@ -13,10 +13,9 @@ import yaml
 from typer.testing import CliRunner
 
 from rt_scale import __version__
-from rt_scale.cli import INTERRUPTED, app, main, sweeping
+from rt_scale.cli import INTERRUPTED, app, doctor, main, sweeping
 from rt_scale.cli.options import print_table
-from rt_scale.launch import doctor
-from rt_scale.launch.search import Search
+from rt_scale.scheduler.search import Search
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from rt_scale.cli import app
 from rt_scale.data.prepare import open_prepared
 from rt_scale.data.prepared import contents_sha256
-from rt_scale.launch import board
-from rt_scale.launch import sweep as driver
+from rt_scale.ray_backend import sweep as driver
+from rt_scale.report import board
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import Point, load_sweep
 from rt_scale.store.metrics import MetricsTable

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rt_scale.launch.stopped import StoppedRun, StoppedRuns
+from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store

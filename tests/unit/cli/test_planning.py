@@ -13,9 +13,9 @@ import yaml
 from typer.testing import CliRunner
 
 from rt_scale.cli import app, planning
-from rt_scale.launch import estimate
-from rt_scale.launch import plan as plan_module
-from rt_scale.launch.rehearsal import Rehearsal
+from rt_scale.plan import estimate
+from rt_scale.plan import plan as plan_module
+from rt_scale.plan.short_run import ShortRunTimes
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import GRID_LIMIT, load_sweep
 from rt_scale.store.store import Store
@@ -61,8 +61,8 @@ def test_measured_runs_machines_and_money(plan: Callable[..., str], file: Path, 
 
 
 def test_kinds_whose_short_run_was_timed(plan: Callable[..., str], file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    timed = Rehearsal(fixed=1.0, step=1.0, turn=2.0, probing=4.0, total=9.0)
-    monkeypatch.setattr(estimate, "rehearse", lambda *given: timed)
+    timed = ShortRunTimes(fixed=1.0, step=1.0, turn=2.0, probing=4.0, total=9.0)
+    monkeypatch.setattr(estimate, "time_short_run", lambda *given: timed)
     text = plan(file, "--cpus", 1)
     assert "a short run of its kind timed just now" in text
     assert "factor" not in text

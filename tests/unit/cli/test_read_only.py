@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from rt_scale.cli import app
 from rt_scale.cli.options import send
-from rt_scale.launch import board
+from rt_scale.report import board
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.atomic import remove

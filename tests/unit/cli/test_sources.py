@@ -18,7 +18,7 @@ from rt_scale.cli.sweeping import load_files
 from rt_scale.spec import sweep as sweep_module
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import expand, load_sweep, parse_kept
-from rt_scale.store.bundle_format import is_bundle
+from rt_scale.store.bundle.format import is_bundle
 from rt_scale.store.store import Store
 
 SWEEP: dict[str, Any] = {

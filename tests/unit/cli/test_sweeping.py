@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from rt_scale.cli import app
 from rt_scale.cli.sweeping import load_files
 from rt_scale.data.prepare import open_prepared
-from rt_scale.launch import sweep as launched
-from rt_scale.launch.sweep import Outcome
-from rt_scale.launch.wanted import Where
+from rt_scale.ray_backend import sweep as launched
+from rt_scale.ray_backend.sweep import Outcome
+from rt_scale.scheduler.wanted import Where
 from rt_scale.spec import sweep as sweep_module
 from rt_scale.spec.errors import InputError, shown
 

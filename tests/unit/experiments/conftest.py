@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from rt_scale.data.prepare import Prepared, open_prepared, prepare
+from rt_scale.experiments.options import Settings
 from rt_scale.experiments.remembered import forget
-from rt_scale.experiments.settings import Settings
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.same import resolve_same

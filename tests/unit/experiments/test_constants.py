@@ -14,8 +14,8 @@ import torch
 
 from rt_scale.experiments import constants as module
 from rt_scale.experiments.constants import FollowedConstants
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
 from rt_scale.models.pair import build_pair
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec

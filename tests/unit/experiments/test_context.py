@@ -12,8 +12,8 @@ import torch
 
 from rt_scale.experiments import context as module
 from rt_scale.experiments.context import Context
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Execution, Settings, Silent
+from rt_scale.experiments.options import Execution, Settings, Silent
+from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import StoreAway
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import MetricsTable, read_metrics

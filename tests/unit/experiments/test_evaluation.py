@@ -14,15 +14,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from rt_scale.data.inputs import to_inputs
+from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepare import Prepared, open_prepared, prepare
-from rt_scale.data.resident import ResidentLoader
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
 from rt_scale.models.pair import Network, build_pair
-from rt_scale.probing.features import Features, embed, pixels
-from rt_scale.probing.knn import knn_accuracy
-from rt_scale.probing.prober import Embedded, Prober
-from rt_scale.probing.statistics import agreement, feature_statistics
+from rt_scale.probes.features import Features, embed, pixels
+from rt_scale.probes.knn import knn_accuracy
+from rt_scale.probes.prober import Embedded, Prober
+from rt_scale.probes.statistics import agreement, feature_statistics
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from rt_scale.data.prepare import Prepared, prepare
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
 from rt_scale.spec.fields import dotted_fields
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics

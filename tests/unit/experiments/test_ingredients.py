@@ -14,7 +14,7 @@ from rt_scale.data.prepare import Prepared
 from rt_scale.experiments import ingredients
 from rt_scale.experiments.check import Sets, check
 from rt_scale.experiments.ingredients import constant_name, of_features, of_input_probes, of_teacher_probes
-from rt_scale.experiments.settings import Execution
+from rt_scale.experiments.options import Execution
 from rt_scale.models.pair import Network, build_pair, to_device
 from rt_scale.spec.run import RunSpec
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from rt_scale.data.noise import GaussianLoader
+from rt_scale.data.loaders.gaussian import GaussianLoader
 from rt_scale.data.noise_set import noise_set
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments import loaders
@@ -20,8 +20,8 @@ from rt_scale.experiments.loaders import (
     training_loader,
     training_subset,
 )
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments.check import check
 from rt_scale.experiments.fits import fits
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
-from rt_scale.launch.comparison import board_metrics
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
 from rt_scale.report.sweep_report import write_report
+from rt_scale.scheduler.comparison import board_metrics
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import Point

@@ -12,21 +12,21 @@ import pytest
 import torch
 from torch import nn
 
+from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepared import Prepared
-from rt_scale.data.resident import ResidentLoader
 from rt_scale.experiments import student_pass
 from rt_scale.experiments.context import Context, Follower
+from rt_scale.experiments.options import Execution, Settings
 from rt_scale.experiments.plain_steps import tell_of_plain_steps
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Execution, Settings
-from rt_scale.probing import linear
-from rt_scale.probing.graphed import GraphedStep
-from rt_scale.probing.prober import Prober
+from rt_scale.experiments.runner import run
+from rt_scale.probes import linear
+from rt_scale.probes.graphed import GraphedStep
+from rt_scale.probes.prober import Prober
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
-from rt_scale.training.graphed import GraphedNetwork
-from rt_scale.training.pass_choice import GRAPHED
+from rt_scale.training.accelerate.choice import GRAPHED
+from rt_scale.training.accelerate.graphed import GraphedNetwork
 
 REASON = "its capture failed (no memory for the graph)"
 

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rt_scale.data.machine import allowed_cores
 from rt_scale.experiments import provenance
+from rt_scale.experiments.options import Execution
 from rt_scale.experiments.provenance import VERSIONS, attempt_record, git_state
-from rt_scale.experiments.settings import Execution
+from rt_scale.system.machine import allowed_cores
 
 
 def git(folder: Path, *words: str) -> str:

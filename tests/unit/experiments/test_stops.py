@@ -13,10 +13,10 @@ import pytest
 from rt_scale.data.files import lock
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments import waiting
+from rt_scale.experiments.batched import run_pack
 from rt_scale.experiments.check import check_all
-from rt_scale.experiments.packing import run_pack
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped, heeding
 from rt_scale.store.metrics import read_metrics

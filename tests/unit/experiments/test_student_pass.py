@@ -13,16 +13,16 @@ import torch
 
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments import student_pass
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Execution, Settings
+from rt_scale.experiments.options import Execution, Settings
+from rt_scale.experiments.runner import run
 from rt_scale.experiments.student_pass import decided, dressed, example_views
 from rt_scale.models.pair import Network
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
-from rt_scale.training.graphed import GraphedNetwork
+from rt_scale.training.accelerate.choice import EAGER, GRAPHED
+from rt_scale.training.accelerate.graphed import GraphedNetwork
 from rt_scale.training.loop import Stopped
-from rt_scale.training.pass_choice import EAGER, GRAPHED
-from tests.unit.training.graphs import Graphs
+from tests.unit.training.accelerate.graphs import Graphs
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Settings]

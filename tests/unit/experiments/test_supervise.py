@@ -15,11 +15,12 @@ from rt_scale.data.inputs import to_inputs
 from rt_scale.data.label_noise import noisy_labels
 from rt_scale.data.prepare import Prepared
 from rt_scale.data.subsets import nested_subset
-from rt_scale.experiments import evaluation, training_run
-from rt_scale.experiments.run import run
-from rt_scale.experiments.settings import Settings
+from rt_scale.experiments import evaluation
+from rt_scale.experiments import train as training_run
+from rt_scale.experiments.options import Settings
+from rt_scale.experiments.runner import run
 from rt_scale.models.pair import build_pair
-from rt_scale.probing.features import Features
+from rt_scale.probes.features import Features
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics

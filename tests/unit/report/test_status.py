@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from rt_scale.console import PlainConsole
 from rt_scale.report.status import RunStatus, count_by_sweep, show_status, status_of_store, status_of_sweep
 from rt_scale.spec.sweep import Point
 from rt_scale.store.store import Store
+from rt_scale.system.console import PlainConsole
 
 STATES = ["done", "running", "failed", "partial", "missing"]
 

@@ -10,13 +10,13 @@ import pytest
 
 from rt_scale.spec.errors import InputError
 from rt_scale.store import lease as lease_module
-from rt_scale.store import remote_lease
-from rt_scale.store.bundle import pack
-from rt_scale.store.remote import RemoteStore
+from rt_scale.store.bundle.pack import pack
+from rt_scale.store.bundle.unpack import open_bundle
+from rt_scale.store.objects import lease as remote_lease
+from rt_scale.store.objects.store import RemoteStore
 from rt_scale.store.store import Store
-from rt_scale.store.unbundle import open_bundle
-from tests.unit.store.bundles import PART, fill
-from tests.unit.store.objects import Objects
+from tests.unit.store.bundle.bundles import PART, fill
+from tests.unit.store.objects.fake import Objects
 
 
 @pytest.fixture

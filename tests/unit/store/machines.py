@@ -10,7 +10,7 @@ from typing import Any
 
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
-from tests.unit.store.objects import Objects
+from tests.unit.store.objects.fake import Objects
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 from rt_scale.spec.errors import Held, RunError, StoreAway
 from rt_scale.store.constants import LARGEST_KEPT, LARGEST_SENT, Constant, Damaged
 from rt_scale.store.store import Store
-from tests.unit.store.objects import Objects
+from tests.unit.store.objects.fake import Objects
 
 See = Callable[[str], Store]
 NAME = "teacher-0123456789abcdef"

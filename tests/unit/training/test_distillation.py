@@ -10,15 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rt_scale.data.loader import Batch
+from rt_scale.data.loaders.base import Batch
+from rt_scale.losses import chunked as wide
+from rt_scale.losses.distances import distance, view_pairs
+from rt_scale.losses.supervised import supervised_cross_entropy
 from rt_scale.models.init import initialise
 from rt_scale.models.projector import Projector
 from rt_scale.spec.bottleneck import PAPER
-from rt_scale.training import distillation, wide
+from rt_scale.training import distillation
 from rt_scale.training.distillation import Distillation, Supervision, arithmetic, parameter_dtype
-from rt_scale.training.objective import distance, view_pairs
 from rt_scale.training.sharpening import Sharpening
-from rt_scale.training.supervised import supervised_cross_entropy
 from rt_scale.training.targets import ComputedTargets
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rt_scale.data.loader import Batch
+from rt_scale.data.loaders.base import Batch
 from rt_scale.training.loop import Diverged, Measured, Step, Steps, Stopped, distance, serve, train
 from rt_scale.training.means import Progress
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rt_scale.data.loader import Batch
+from rt_scale.data.loaders.base import Batch
 from rt_scale.models.pair import Network, build_pair
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.targets import CachedTargets, ComputedTargets

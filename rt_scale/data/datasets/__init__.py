@@ -1,0 +1,1 @@
+"""Data sets: how the original of each is read."""

@@ -1,0 +1,1 @@
+"""Readers: batches of images on a device."""

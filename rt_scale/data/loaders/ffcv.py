@@ -1,0 +1,129 @@
+"""The reader for sets that do not fit in memory: FFCV streams the prepared file."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from rt_scale.data.beton import Beton, open_beton
+from rt_scale.data.loaders.base import OrderedLoader, check_subset, to_device
+from rt_scale.spec.errors import InputError, RunError
+from rt_scale.system.bundled import install_command
+from rt_scale.system.machine import allowed_cores
+
+VERSION = "1.0.2"
+"""Of FFCV: the one whose faults ``ffcv_patches`` knows and mends."""
+
+_REMEDY = (
+    f"Install it, and the OpenCV and libjpeg-turbo that it compiles against: {install_command('rt-scale[ffcv]')}. The "
+    "resident loader and the memory map read the same prepared file without it: --loader resident, map or auto."
+)
+
+
+class FFCVLoader(OrderedLoader):
+    """Batches streamed from the prepared file in threads (a ``Loader``): those of ``ResidentLoader``, in its order.
+
+    Every batch lies in memory of its own, which later batches leave alone.
+
+    Args:
+        beton: the prepared file; it is mapped, so it must not be cut or written to while the loader is used.
+        batch_size: samples a batch over all ranks, at least 1 a rank.
+        seed: the data seed; decides with the epoch's number the order of its samples.
+        device: where batches lie.
+        subset: int [n] positions in the file, whose order gives the samples their index; all by default.
+        threads: that read batches, at least 1; no more than the cores this process may use are taken, which is the
+            default. A matter of speed alone.
+        rank: which share of every batch this loader gives, from 0.
+        world: number of ranks.
+
+    Raises:
+        InputError: FFCV missing, broken or of another version, a file that is damaged or was changed since it was
+            opened, or an argument outside of what is said above.
+    """
+
+    def __init__(
+        self,
+        beton: Beton,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str,
+        subset: np.ndarray | None = None,
+        threads: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._chosen = check_subset(subset, beton.samples)
+        labels = beton.labels if self._chosen is None else beton.labels[self._chosen]
+        super().__init__(labels, batch_size=batch_size, seed=seed, device=device, rank=rank, world=world)
+        patches = require_ffcv()
+        self.threads = _clamped(threads)
+        self.image_shape = beton.image_shape
+        self._written = _checked(beton)
+        self._file = patches.Images(beton.path)
+        self._read_ahead = patches.ReadAhead
+
+    def _images(
+        self, host: torch.Tensor, there: torch.Tensor, mine: Sequence[slice]
+    ) -> Generator[torch.Tensor, None, None]:
+        _refuse_changed(self._file.path, self._written)
+        positions = host.numpy()
+        ids = positions if self._chosen is None else self._chosen[positions]
+        ahead = self._read_ahead(self._file, (ids[share] for share in mine), self.threads)
+        try:
+            for images in ahead:
+                yield to_device(torch.from_numpy(images), self.device)
+        finally:
+            ahead.close()
+
+
+def require_ffcv() -> ModuleType:
+    """The module of mended FFCV classes, imported now (seconds); InputError where FFCV cannot be used."""
+    try:
+        installed = importlib.metadata.version("ffcv")
+    except importlib.metadata.PackageNotFoundError:
+        raise InputError(f"The FFCV loader was asked for, but FFCV is not installed. {_REMEDY}") from None
+    if installed != VERSION:
+        raise InputError(
+            f"FFCV {installed} is installed; its loader is used with {VERSION} alone, whose faults are known and "
+            f"mended. {_REMEDY}"
+        )
+    try:
+        from rt_scale.data.loaders import ffcv_patches
+    except ImportError as error:  # a system library that is not there, libturbojpeg say, is named
+        raise InputError(f"FFCV is installed but cannot be loaded: {error}. {_REMEDY}") from error
+    return ffcv_patches
+
+
+def _clamped(threads: int | None) -> int:
+    if threads is not None and threads < 1:
+        raise InputError(f"{threads} loader threads were asked for; there must be at least 1.")
+    cores = allowed_cores()
+    return min(threads or cores, cores)
+
+
+def _checked(beton: Beton) -> os.stat_result:
+    """What the file is on disk, after everything that FFCV does not check was: it reads garbage or dies instead."""
+    again = open_beton(beton.path)
+    if again.layout != beton.layout or not np.array_equal(again.labels, beton.labels):
+        raise InputError(f"The prepared file '{beton.path}' is another one than was opened; open it again.")
+    return beton.path.stat()
+
+
+def _refuse_changed(path: Path, written: os.stat_result) -> None:
+    """RunError where the mapped file was written to; another one in its place, or none, does not matter."""
+    try:
+        now = path.stat()
+    except OSError:
+        return
+    if os.path.samestat(now, written) and (now.st_size, now.st_mtime_ns) != (written.st_size, written.st_mtime_ns):
+        raise RunError(
+            f"The prepared file '{path}' was written to while it was read. Nothing of rt-scale does that: prepare "
+            "the set again, then resume."
+        )

@@ -1,0 +1,146 @@
+"""The reader for sets that fit in memory: all images as uint8 on the device, or beside it in host memory."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from rt_scale.data.beton import Beton
+from rt_scale.data.loaders.base import OrderedLoader, check_subset, to_device
+
+LARGEST_IDLE = 512 << 20
+"""Bytes of images that are kept though the present run does not use them."""
+RUNS = 2
+"""Runs before the present one whose images are kept: a sweep may go to and fro between two data sets."""
+
+_Key = tuple[Any, ...]
+
+
+class Resident:
+    """Images that a process keeps in memory from run to run, for whoever reads the same ones next.
+
+    Those of the present run stay, and those of the two before as long as they are few: where the present run reads
+    others, and more than :data:`LARGEST_IDLE` lie idle, these make room first.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[_Key, torch.Tensor] = {}
+        self._used: dict[_Key, int] = {}
+        self._run = 0
+
+    def next_run(self) -> None:
+        """Another run begins."""
+        self._run += 1
+        self._drop(key for key, run in self._used.items() if run < self._run - RUNS)
+
+    def rows(self, beton: Beton, chosen: np.ndarray | None, place: torch.device) -> torch.Tensor:
+        """One image a row, uint8 [n, H * W * C], which nobody writes to.
+
+        Rows, not images: gathering is faster over a matrix than over 4 dimensions.
+
+        Args:
+            beton: the prepared file. Another one of the same path is other images.
+            chosen: int64 [n] positions in it; None: all.
+            place: the memory in which they are to lie.
+        """
+        which = None if chosen is None else hashlib.sha256(chosen.tobytes()).hexdigest()
+        key = (beton.path.absolute(), beton.identity, which, str(place))
+        if key not in self._kept:
+            self._make_room()
+            images = beton.read_all() if chosen is None else beton.gather(chosen)
+            self._kept[key] = torch.from_numpy(images.reshape(len(images), -1)).to(place)
+        self._used[key] = self._run
+        return self._kept[key]
+
+    def held(self, place: torch.device) -> int:
+        """Bytes of images that are kept in the memory of ``place``."""
+        return sum(rows.nbytes for rows in self._kept.values() if _is_on(rows, place))
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._drop(self._kept)
+
+    def _make_room(self) -> None:
+        idle = [key for key, run in self._used.items() if run < self._run]
+        if sum(self._kept[key].nbytes for key in idle) > LARGEST_IDLE:
+            self._drop(idle)
+
+    def _drop(self, keys: Iterable[_Key]) -> None:
+        dropped = [(self._kept.pop(key), self._used.pop(key)) for key in list(keys)]
+        if any(rows.is_cuda for rows, _ in dropped):
+            del dropped
+            torch.cuda.empty_cache()  # other processes of the device have use for it
+
+
+class ResidentLoader(OrderedLoader):
+    """Batches gathered on the device from a set that was read once (a ``Loader``).
+
+    Args:
+        beton: the prepared file; its images are copied, so it may change or vanish afterwards.
+        batch_size: samples a batch over all ranks, at least 1 a rank.
+        seed: the data seed; decides with the epoch's number the order of its samples.
+        device: where batches lie.
+        subset: int [n] positions in the file, whose order gives the samples their index; all by default.
+        host: keep the images in host memory and move every batch. By default they are kept on the device
+            unless they would take more than half of its free memory.
+        rank: which share of every batch this loader gives, from 0. All images are kept on every rank, since each
+            epoch shuffles them anew.
+        world: number of ranks.
+        resident: where the images are taken from if they are there, and kept; None: they are this loader's own.
+
+    Raises:
+        InputError: batch size below 1, a batch too small for its ranks, a rank that is not one of ``world``, or a
+            subset that is empty or selects images that are not there.
+    """
+
+    def __init__(
+        self,
+        beton: Beton,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str,
+        subset: np.ndarray | None = None,
+        host: bool | None = None,
+        rank: int = 0,
+        world: int = 1,
+        resident: Resident | None = None,
+    ) -> None:
+        chosen = check_subset(subset, beton.samples)
+        labels = beton.labels if chosen is None else beton.labels[chosen]
+        super().__init__(labels, batch_size=batch_size, seed=seed, device=device, rank=rank, world=world)
+        self.image_shape = beton.image_shape
+        size = self.samples * math.prod(beton.image_shape)
+        kept = resident or Resident()
+        self.on_host = _too_large(self.device, size, kept.held(self.device)) if host is None else host
+        self._rows = kept.rows(beton, chosen, torch.device("cpu") if self.on_host else self.device)
+
+    def _images(
+        self, host: torch.Tensor, there: torch.Tensor, mine: Sequence[slice]
+    ) -> Generator[torch.Tensor, None, None]:
+        on_cpu = self._rows.device.type == "cpu"
+        for share in mine:
+            if on_cpu:
+                # numpy, on one core: where others use the cores too, torch's threads wait for each other, and a
+                # batch takes index_select up to fifty times as long.
+                rows = to_device(torch.from_numpy(self._rows.numpy().take(host[share].numpy(), axis=0)), self.device)
+            else:
+                rows = self._rows.index_select(0, there[share])
+            yield rows.view(len(rows), *self.image_shape)
+
+
+def _is_on(rows: torch.Tensor, place: torch.device) -> bool:
+    return rows.device.type == place.type and place.index in (None, rows.device.index)
+
+
+def _too_large(device: torch.device, image_bytes: int, kept: int = 0) -> bool:
+    """Whether images would take more than half of a GPU's free memory, ``kept`` bytes counted as free."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return image_bytes > (free + kept) // 2

@@ -1,1 +1,0 @@
-"""Readers of originals, one a format. Files are found and fetched by ``rt_scale.data.originals``."""

@@ -1,0 +1,90 @@
+"""One spec run by several processes: rank 0 holds the run directory, the others follow it.
+
+Rank 0 does what a single process does: it decides, takes the lease and writes. The others wait for its orders, one
+for every attempt that it makes, at the run itself and at those that it starts from, and train along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from rt_scale.data.noise_set import NoiseSet
+from rt_scale.experiments.check import Sets, check
+from rt_scale.experiments.constants import FollowedConstants
+from rt_scale.experiments.context import Follower
+from rt_scale.experiments.needs import training_samples
+from rt_scale.experiments.options import Execution, Settings, find_device
+from rt_scale.experiments.starts import StartWeights, start_weights
+from rt_scale.experiments.train import train_run
+from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.stopping import Stopped, heeding
+from rt_scale.training.loop import Diverged, serve
+from rt_scale.training.precision import set_precision
+
+ALIKE = (InputError, Diverged, Stopped)
+"""What every rank finds by itself, at the same point: the group stays whole."""
+
+
+def check_shares(spec: RunSpec, data: Sets, workers: int) -> None:
+    """Refuse more workers than there are images to share in a batch or in a split (InputError)."""
+    counts = {"train.batch_size": spec.train.batch_size, "data.samples": training_samples(spec, data.main)}
+    if not isinstance(data.main, NoiseSet):
+        counts[f"the number of test images of '{spec.data.name}'"] = len(data.main.test.labels)
+    for name, other in data.also.items():
+        counts[f"the number of images of '{name}'"] = min(len(other.train.labels), len(other.test.labels))
+    for name, count in counts.items():
+        if count < workers:
+            raise InputError(
+                f"{workers} workers were asked for, but {name} is {count}, and every worker needs an image of it. "
+                f"Give at most {count} workers."
+            )
+
+
+def lead(spec: RunSpec, execution: Execution, settings: Settings) -> None:
+    """Rank 0 is about to train ``spec`` as ``execution`` says, and the others are to follow."""
+    _order(settings, {"spec": spec.model_dump(mode="json"), "execution": execution.to_json(), "share": settings.share})
+
+
+def dismiss(settings: Settings) -> None:
+    """Rank 0 is through: the others may go."""
+    _order(settings)
+
+
+def _order(settings: Settings, given: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
+    return settings.group.broadcast(given)
+
+
+def follow(settings: Settings) -> None:
+    """Train along with rank 0 until it is through; what every rank but the first does.
+
+    Args:
+        settings: its store and data are those of rank 0; its device is this rank's own.
+
+    Raises:
+        RunError: where another worker is gone, or something fails here alone.
+    """
+    while (order := _order(settings)) is not None:
+        # What is missing here alone ends this process, and with it the group.
+        try:
+            attempt = _prepared(order, settings)
+        except Stopped as error:
+            raise RunError("This worker was asked to stop while it fetched its data.") from error
+        with contextlib.suppress(*ALIKE):  # rank 0 tells of it
+            serve(train_run(*attempt))
+
+
+def _prepared(order: Mapping[str, Any], settings: Settings) -> tuple[RunSpec, Sets, Follower, StartWeights]:
+    spec = RunSpec.model_validate(order["spec"])
+    execution = Execution(**{**order["execution"], "device": find_device(settings.device)})
+    torch.set_num_threads(execution.threads)
+    set_precision(spec.precision)
+    context = Follower.begin(settings.store.run(spec), execution, settings, hparams={})
+    if order["share"]:
+        context.constants = FollowedConstants(settings.group)
+    settings.resident.next_run()
+    return spec, check(spec, settings.data_dir, heeding(settings.stop)), context, start_weights(spec, settings.store)

@@ -1,1 +1,0 @@
-"""Where runs are executed: this process, or Ray Tune."""

@@ -1,0 +1,219 @@
+"""Cross entropy between outputs that are never all there: made, compared and forgotten a tile at a time.
+
+At m = 65,536 the logits [B, m] of a step, its probabilities and its gradients are what moves through memory, one
+after the other, each larger than any cache. Here columns are cut into tiles [B, c] that fit in it. A softmax over
+all columns is that over a tile's columns times exp(n_c - n), with n_c = log sum_{j in c} exp(z_j) and
+n = log sum_c exp(n_c): a tile needs one number a row from the others. Of each tile the two softmaxes are kept for
+the backward pass, two tensors of [B, m] in all; their difference is formed there tile by tile, on the way into the
+gradients of both factors.
+
+Shapes: B rows, m outputs, k features, c columns of a tile, C tiles.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from rt_scale.losses.distances import Distance
+from rt_scale.losses.tiled_softmax import TiledSoftmax, over_tiles, tile_of
+from rt_scale.models.projector import Outputs
+from rt_scale.spec.errors import unknown_name
+
+TILE, TILE_A_THREAD, GPU_TILE = 1 << 20, 1 << 18, 1 << 22
+"""Elements of a tile: 4 MB of float32 on a CPU, or 1 MB a thread where that is more; on a GPU 16 MB.
+
+Smaller ones fit in nearer caches, but each begins some twenty parallel regions, or kernels.
+"""
+NARROWEST = 256
+"""Columns that a tile has at least: products of narrower matrices cost more than the cache saves."""
+
+
+class Side(NamedTuple):
+    """One network's outputs as they are compared: logits are features weight^T + shift.
+
+    Attributes:
+        outputs: features [B, k] and weight [m, k].
+        shift: [m] without gradient; None: 0.
+    """
+
+    outputs: Outputs
+    shift: Tensor | None = None
+
+
+class Compared(NamedTuple):
+    """What is known of two sides after the forward pass.
+
+    Attributes:
+        values: cross entropy, teacher's and student's entropy of every row, [3, B] in nats.
+        kept: what ``_differences`` makes the difference of their softmaxes of.
+    """
+
+    values: Tensor
+    kept: Sequence[Tensor]
+
+
+def tile_columns(rows: int, device: torch.device) -> int:
+    """Columns of a tile of ``rows`` rows, which the device and the number of threads alone decide."""
+    elements = max(TILE, TILE_A_THREAD * torch.get_num_threads()) if device.type == "cpu" else GPU_TILE
+    return max(NARROWEST, elements // rows // 64 * 64)
+
+
+def by_tiles(student: Side, teacher: Side, product: torch.dtype, *, columns: int | None = None) -> Compared:
+    """Compare two sides a tile of ``columns`` at a time; None: ``tile_columns``."""
+    features, outputs = student.outputs.features, len(student.outputs.weight)
+    rows = len(features)
+    columns = min(columns or tile_columns(rows, features.device), outputs)
+    # All memory is taken before the first tile. What is freed between tiles that stay is too small for the next one,
+    # as glibc asks for some bytes more than it uses in the end: at m = 65,536 a step took 411 MB so, and takes 244.
+    take = functools.partial(features.new_empty, dtype=torch.promote_types(product, torch.float32))
+    logits, scratch = take(rows * columns), take(rows * columns)
+    learned, taught = (TiledSoftmax(rows, take(rows * outputs), scratch) for _ in range(2))
+    overlaps = []
+    for start in range(0, outputs, columns):
+        part = slice(start, min(start + columns, outputs))
+        tile = tile_of(logits, rows, 0, part.stop - start)
+        target = taught.add(put_logits(tile, teacher, part, product))
+        learned.add(put_logits(tile, student, part, product))
+        overlaps.append(learned.mean(target, tile))
+    (total, shares), (teacher_total, teacher_shares) = learned.over_all(), taught.over_all()
+    # Each is n - <p, z>.
+    cross = total - over_tiles(teacher_shares, overlaps)
+    teacher_entropy = teacher_total - over_tiles(teacher_shares, taught.means)
+    student_entropy = total - over_tiles(shares, learned.means)
+    values = torch.stack([cross, teacher_entropy, student_entropy])
+    return Compared(values, [shares, teacher_shares, *learned.probabilities, *taught.probabilities])
+
+
+def wide_distance(
+    name: str,
+    student: Side,
+    teacher: Side,
+    *,
+    product: torch.dtype | None = None,
+    columns: int | None = None,
+) -> Distance:
+    """What ``objective.distance`` says of one view, of outputs that are not made yet.
+
+    Args:
+        name: cross_entropy or kl.
+        student: gradients reach its features and its weight.
+        teacher: of as many rows and outputs.
+        product: dtype that matrices are multiplied in, and so that of logits; None: that of the student's features.
+            What is made of logits is at least float32.
+        columns: c of a tile; None: ``tile_columns``.
+
+    Raises:
+        InputError: another name.
+        ValueError: where the two differ in rows or outputs.
+    """
+    if name not in ("cross_entropy", "kl"):
+        raise unknown_name("objective by features and weights", name, ("cross_entropy", "kl"))
+    (features, weight, _), (taught, directions, _) = student.outputs, teacher.outputs
+    if (len(features), len(weight)) != (len(taught), len(directions)):
+        raise ValueError(
+            f"student outputs {len(features)} x {len(weight)} and teacher outputs {len(taught)} x {len(directions)} "
+            "must be the same rows and outputs"
+        )
+    unit, product = student.outputs.unit, product or features.dtype
+    compared = functools.partial(by_tiles, student, teacher, product, columns=columns)
+    cross, *entropies = _WideCrossEntropy.apply(features, weight, unit, product, compared)
+    kl = cross - entropies[0]
+    return Distance(kl if name == "kl" else cross, kl.detach(), *entropies)
+
+
+class _WideCrossEntropy(torch.autograd.Function):
+    """Cross entropy, teacher's and student's entropy, means over rows; the first has a gradient to both factors."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        unit: bool,
+        product: torch.dtype,
+        compared: Callable[[], Compared],
+    ) -> tuple[Tensor, ...]:
+        values, kept = compared()
+        ctx.save_for_backward(features, weight, *kept)
+        ctx.unit, ctx.product = unit, product
+        cross, *entropies = values.mean(dim=1).unbind()
+        ctx.mark_non_differentiable(*entropies)
+        return cross, *entropies
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, *kept = ctx.saved_tensors
+        # The difference of softmaxes is d loss / d logits but for this, which is cheaper to bring in at the factors.
+        scale = grads[0] / len(features)
+        scaled = (features * scale).to(ctx.product)
+        to_features = torch.zeros_like(features, dtype=torch.promote_types(ctx.product, torch.float32))
+        to_weight = torch.empty_like(weight)
+        for part, difference in _differences(kept):
+            rows = _Rows(weight[part], ctx.unit)
+            difference = difference.to(ctx.product)
+            to_features += difference @ rows.acting.to(ctx.product)
+            to_weight[part] = rows.backward(difference.T @ scaled)
+        return to_features.mul_(scale).to(features.dtype), to_weight, None, None, None
+
+
+class _Rows:
+    """Rows of a weight [c, k], normalised or not, and the way back.
+
+    Attributes:
+        acting: [c, k] as logits are made with them.
+    """
+
+    def __init__(self, weight: Tensor, unit: bool) -> None:
+        self.weight, self.unit = weight, unit
+        self.acting = weight
+        if unit:
+            self.ones = weight.new_ones(len(weight), 1)
+            # The kernel of ``unit_rows``, to the bit: a student equal to its teacher has a gradient of 0.
+            self.acting, self.norms = torch._weight_norm_interface(weight, self.ones, 0)
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        """The gradient [c, k] of the weight, from that of ``acting``."""
+        gradient = gradient.to(self.weight.dtype)
+        if not self.unit:
+            return gradient
+        backward = torch.ops.aten._weight_norm_interface_backward
+        to_weight: Tensor = backward(gradient, self.weight, self.ones, self.norms, 0)[0]
+        return to_weight
+
+
+def _differences(kept: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]]:
+    """Student's less teacher's softmax [B, c] of every tile, and where it is; a single tensor is all of it."""
+    if len(kept) == 1:
+        yield slice(None), kept[0]
+        return
+    student_shares, teacher_shares, *probabilities = kept
+    tiles = student_shares.shape[1]
+    start = 0
+    for tile, (ours, theirs) in enumerate(zip(probabilities[:tiles], probabilities[tiles:], strict=True)):
+        part = slice(start, start + ours.shape[1])
+        # Both products are rounded before they are subtracted, so that equal ones leave nothing.
+        difference = ours * student_shares[:, tile, None]
+        yield part, difference.sub_(theirs * teacher_shares[:, tile, None])
+        start = part.stop
+
+
+def put_logits(tile: Tensor, side: Side, part: slice, product: torch.dtype) -> Tensor:
+    """``tile`` [B, c] with the logits of those columns in it, multiplied in ``product``."""
+    if tile.dtype == product:
+        part_products(side, part, product, out=tile)
+    else:
+        tile.copy_(part_products(side, part, product))
+    return tile if side.shift is None else tile.add_(side.shift[part])
+
+
+def part_products(side: Side, part: slice, product: torch.dtype, *, out: Tensor | None = None) -> Tensor:
+    """The logits [B, c] of those columns in ``product``, without the shift; ``out``: where to."""
+    features, weight, unit = side.outputs
+    return torch.mm(features.to(product), _Rows(weight[part], unit).acting.to(product).T, out=out)

@@ -1,0 +1,1 @@
+"""What sweeps will take, in time and money, before they start."""

@@ -1,0 +1,134 @@
+"""Embeddings of whole splits, and their standardisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from rt_scale.probes.moments import mean_and_deviation
+from rt_scale.spec.stopping import Heed, go_on
+from rt_scale.training.distillation import arithmetic
+from rt_scale.training.distributed import ALONE, Group
+
+if TYPE_CHECKING:
+    from rt_scale.data.loaders.base import Batch
+
+ToInputs = Callable[[Tensor], Tensor]
+"""From images, uint8 [B, H, W, C], to a network's inputs, float [B, C, H, W], on the same device."""
+
+
+class Split(Protocol):
+    """The images of one split, as every loader of ``rt_scale.data`` offers them."""
+
+    @property
+    def samples(self) -> int:
+        """Number of images, over all ranks."""
+
+    def sequential(self) -> Iterator[Batch]:
+        """Every image once over all ranks, in index order."""
+
+
+class Features(NamedTuple):
+    """One vector an image, and its class.
+
+    Attributes:
+        x: float32 [N, D].
+        y: int64 [N].
+    """
+
+    x: Tensor
+    y: Tensor
+
+
+@torch.no_grad()
+def embed(
+    encoder: nn.Module,
+    split: Split,
+    to_inputs: ToInputs,
+    group: Group = ALONE,
+    *,
+    precision: str = "float32",
+    heed: Heed = go_on,
+) -> Features:
+    """Embeddings of a whole split with the encoder in evaluation mode (paper, section 3 'Probing').
+
+    The training mode of every module of the encoder is afterwards what it was.
+
+    Args:
+        encoder: from inputs [B, C, H, W] to embeddings [B, D], on the device of the inputs.
+        split: N images, with labels.
+        to_inputs: see ``ToInputs``.
+        group: the ranks that share the work, each with a split of its own shares of at least one image.
+        precision: of the spec; the encoder computes as in training, for bf16 under autocast.
+        heed: called before every batch, on every rank.
+
+    Returns:
+        Embeddings and labels of all images in index order, on every rank, on the encoder's device; float32 in every
+        precision.
+
+    Raises:
+        ValueError: the split holds no image, or yields another number than it names.
+    """
+    x = y = None
+    filled = 0
+    with evaluation_mode(encoder):
+        for batch in split.sequential():
+            heed()
+            if group.world > 1 and not len(batch.index):
+                continue
+            inputs = to_inputs(batch.images)
+            with arithmetic(precision, inputs.device):
+                embeddings = encoder(inputs)
+            if x is None or y is None:
+                x = embeddings.new_zeros((split.samples, embeddings.shape[1]), dtype=torch.float32)
+                y = torch.zeros(split.samples, dtype=torch.int64, device=x.device)
+            rows = batch.index if group.world > 1 else slice(filled, filled + len(embeddings))
+            x[rows] = embeddings.to(x)
+            y[rows] = batch.labels
+            filled += len(embeddings)
+    if x is None or y is None:
+        raise ValueError(f"a split of {split.samples} images yielded 0")
+    # Each row is one rank's, and 0 on the others: their sum is exact.
+    group.sum(x)
+    group.sum(y)
+    if (filled := int(group.sum(torch.tensor([filled], device=x.device)))) != split.samples:
+        raise ValueError(f"a split of {split.samples} images yielded {filled}")
+    return Features(x, y)
+
+
+def pixels(split: Split, to_inputs: ToInputs, group: Group = ALONE, *, heed: Heed = go_on) -> Features:
+    """The normalised inputs themselves, flattened, as if they were embeddings [N, C * H * W]; never rounded."""
+    return embed(nn.Flatten(), split, to_inputs, group, heed=heed)
+
+
+def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Subtract the training mean and divide by the training standard deviation, per dimension.
+
+    The standard deviation is the population's (divided by N). Features that are constant over the
+    training split are divided by 1.
+
+    Args:
+        train: float [N, D].
+        test: float [M, D].
+
+    Returns:
+        Both, standardised; the arguments are not changed.
+    """
+    mean, deviation = mean_and_deviation(train)
+    return (train - mean).div_(deviation), (test - mean).div_(deviation)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module is in the mode that it was in."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training

@@ -1,0 +1,147 @@
+"""All probes that a spec asks for, of a network or of the input pixels."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import nn
+
+from rt_scale.probes.batched import Problem
+from rt_scale.probes.features import Features, Split, ToInputs, embed, pixels, standardise
+from rt_scale.probes.knn import check_neighbours, knn_accuracy
+from rt_scale.probes.linear import Classifier, LinearProbes
+from rt_scale.probes.logistic import logistic_probe
+from rt_scale.probes.ridge import ridge_probe
+from rt_scale.spec.run import ProbeSpec
+from rt_scale.spec.stopping import Stop, heeding, never
+from rt_scale.training.distributed import ALONE, Group
+
+
+class Embedded(NamedTuple):
+    """The embeddings of one network.
+
+    Attributes:
+        train: of the images to fit on.
+        test: of the images to measure on, on the same device.
+        seed: of the linear classifiers, e.g. ``stream("probe", spec.seeds.probe)``.
+    """
+
+    train: Features
+    test: Features
+    seed: int
+
+
+class Prober:
+    """Probes embeddings of clean training images on the test split (paper, section 3 'Probing').
+
+    Accuracies are ``{name: accuracy in [0, 1]}`` with the names ``linear``, ``knn``, ``logistic``
+    and ``ridge``, as the spec asks for them, and the same with ``_standardized`` for embeddings that are
+    standardised per dimension by training statistics. Nothing is logged.
+
+    Args:
+        spec: which probes, and the linear classifier's recipe.
+        train: images to fit on, in index order, without augmentation.
+        test: images to measure on.
+        to_inputs: from uint8 images to a network's inputs.
+        classes: number of classes.
+        group: the ranks that share the embedding of images. The classifiers are rank 0's alone, and the others
+            wait for what it measures: an equal result k times would help nobody.
+        precision: of the spec, in which networks embed images; what embeddings or pixels are then given to knows none.
+        stop: asked again and again whether to raise Stopped, on all ranks.
+
+    Raises:
+        InputError: more neighbours than training images.
+    """
+
+    def __init__(
+        self,
+        spec: ProbeSpec,
+        train: Split,
+        test: Split,
+        to_inputs: ToInputs,
+        *,
+        classes: int,
+        group: Group = ALONE,
+        precision: str = "float32",
+        stop: Stop = never,
+    ) -> None:
+        if spec.knn:
+            check_neighbours(spec.knn, train.samples)
+        self.spec = spec
+        self.train = train
+        self.test = test
+        self.to_inputs = to_inputs
+        self.classes = classes
+        self.group = group
+        self.precision = precision
+        self.heed, self._heed_alone = group.heeding(stop), heeding(stop)
+        recipe = {"epochs": spec.epochs, "batch_size": spec.batch_size}
+        self.linear = LinearProbes(classes, standardized=spec.standardized, lr=spec.lr, **recipe)
+
+    def probe_network(self, encoder: nn.Module, seed: int) -> dict[str, float]:
+        """Probe the embeddings of one network; arguments as in ``embed_network``."""
+        return self.probe_features([self.embed_network(encoder, seed)])[0]
+
+    def probe_input(self, seed: int) -> dict[str, float]:
+        """Probe the flattened normalised pixels; ``seed`` as in ``Embedded``."""
+        train, test = (pixels(split, self.to_inputs, self.group, heed=self.heed) for split in (self.train, self.test))
+        return self.probe_features([Embedded(train, test, seed)])[0]
+
+    def embed_network(self, encoder: nn.Module, seed: int) -> Embedded:
+        """Embed both splits with ``encoder``, which is left in the mode that it was in.
+
+        Args:
+            encoder: on the device of the inputs.
+            seed: as in ``Embedded``.
+        """
+        return Embedded(self._embed(encoder, self.train), self.embed_test(encoder), seed)
+
+    def embed_test(self, encoder: nn.Module) -> Features:
+        """Embed the test images alone; ``encoder`` as in ``embed_network``."""
+        return self._embed(encoder, self.test)
+
+    def _embed(self, encoder: nn.Module, split: Split) -> Features:
+        return embed(encoder, split, self.to_inputs, self.group, precision=self.precision, heed=self.heed)
+
+    def probe_features(self, embedded: Sequence[Embedded]) -> list[dict[str, float]]:
+        """Probe embeddings that were computed before; all linear classifiers are trained as one batch.
+
+        Those on raw and on standardised embeddings start from the same draw and see the same order, so that their
+        difference is the standardisation's; and so do networks of the same seed.
+
+        Args:
+            embedded: at least one network's, all of one shape.
+        """
+        return self.group.by_first(functools.partial(self._probe, embedded))
+
+    def _probe(self, embedded: Sequence[Embedded]) -> list[dict[str, float]]:
+        views = 1 + self.spec.standardized
+        classifiers: list[list[Classifier]] = [[] for _ in embedded]
+        if self.spec.linear:
+            classifiers = self.linear.fit([Problem(*each.train, each.seed) for each in embedded], self._heed_alone)
+        found = []
+        for (train, test, _), trained in zip(embedded, classifiers, strict=True):
+            values: dict[str, float] = {}
+            for view, suffix in enumerate(("", "_standardized")[:views]):
+                if view:
+                    train_x, test_x = standardise(train.x, test.x)
+                    train, test = train._replace(x=train_x), test._replace(x=test_x)
+                measured = self._measure(train, test, trained[view] if trained else None)
+                values |= {name + suffix: value for name, value in measured.items()}
+            found.append(values)
+        return found
+
+    def _measure(self, train: Features, test: Features, classifier: Classifier | None) -> dict[str, float]:
+        values: dict[str, float] = {}
+        heed = self._heed_alone
+        if classifier is not None:
+            values["linear"] = classifier.accuracy(*test)
+        if self.spec.knn:
+            values["knn"] = knn_accuracy(*train, *test, k=self.spec.knn, classes=self.classes, heed=heed)
+        if self.spec.logistic:
+            values["logistic"] = logistic_probe(*train, *test, classes=self.classes, l2=self.spec.l2, heed=heed)
+        if self.spec.ridge:
+            values["ridge"] = ridge_probe(*train, *test, classes=self.classes, l2=self.spec.l2, heed=heed)
+        return values

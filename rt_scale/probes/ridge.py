@@ -1,0 +1,72 @@
+"""The ridge probe: a linear classifier in closed form, a quick screen beside the paper's probes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rt_scale.probes.linear import Classifier
+from rt_scale.probes.moments import centre_and_scale, gram, smaller_gram
+from rt_scale.spec.stopping import Heed, go_on
+
+
+@torch.no_grad()
+def ridge_probe(
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    test_y: Tensor,
+    *,
+    classes: int,
+    l2: float = 1e-3,
+    heed: Heed = go_on,
+) -> float:
+    """Test accuracy of ridge regression on one-hot classes; the largest output decides.
+
+    Args:
+        train_x: float [N, D].
+        train_y: int64 [N], in [0, classes).
+        test_x: float [M, D], on the same device.
+        test_y: int64 [M].
+        classes: number of classes.
+        l2: as in ``fit_ridge``, on embeddings scaled to a mean variance of 1.
+        heed: as in ``fit_ridge``.
+
+    Returns:
+        The share of test samples that are given their class, in [0, 1].
+    """
+    train_z, test_z = centre_and_scale(train_x, test_x)
+    return fit_ridge(train_z, train_y, classes=classes, l2=l2, heed=heed).accuracy(test_z, test_y)
+
+
+@torch.no_grad()
+def fit_ridge(x: Tensor, y: Tensor, *, classes: int, l2: float = 1e-3, heed: Heed = go_on) -> Classifier:
+    """The minimum over W and b of mean |W x + b - onehot(y)|^2 + l2 |W|^2, solved in float64.
+
+    scikit-learn's ``RidgeClassifier`` at ``alpha = l2 * N`` (its targets are +-1, which doubles W and
+    leaves the decision). With fewer images than dimensions the dual system, N x N, is solved instead.
+
+    Args:
+        x: float [N, D] of mean 0 in every dimension, which makes b the classes' frequencies.
+        y: int64 [N], in [0, classes), on the same device.
+        classes: number of classes.
+        l2: strength of the penalty, > 0.
+        heed: called before every tile of the second moments.
+
+    Returns:
+        Weights and biases of the dtype of ``x``.
+    """
+    samples, width = x.shape
+    targets = functional.one_hot(y, classes).double()
+    bias = targets.mean(dim=0)
+    targets -= bias
+    matrix = smaller_gram(x, heed).div_(samples)
+    matrix.diagonal().add_(l2)
+    # Not finite embeddings, of a student that diverges, have no factor: they get a bad accuracy, not a traceback.
+    factor, _ = torch.linalg.cholesky_ex(matrix)
+    if width <= samples:
+        weight = torch.cholesky_solve(gram(x, targets, heed).div_(samples), factor)
+    else:
+        weight = gram(x, torch.cholesky_solve(targets.div_(samples), factor))
+    return Classifier(weight.T.contiguous().to(x.dtype), bias.to(x.dtype))

@@ -1,0 +1,81 @@
+"""What embeddings are like, beside how well labels can be read off them: rank, spread, agreement."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rt_scale.probes.moments import gram, smaller_gram
+from rt_scale.spec.stopping import Heed, go_on
+
+
+@torch.no_grad()
+def feature_statistics(x: Tensor, heed: Heed = go_on) -> dict[str, float]:
+    """Statistics of embeddings.
+
+    Args:
+        x: float [N, D].
+        heed: called before every tile of the second moments.
+
+    Returns:
+        ``effective_rank``: exp of the entropy of the singular values of the centred embeddings divided
+        by their sum (Roy and Vetterli 2007), 1 to min(N, D). ``participation_ratio``: (sum l)^2 / sum l^2
+        of the eigenvalues l of their covariance, 1 to min(N, D). Both are 0 for embeddings that are all
+        equal. ``dead_units``: the share of dimensions that are exactly 0 for every image. ``std``: the
+        mean over dimensions of the standard deviation over images. All NaN where an embedding is not finite.
+    """
+    names = ("effective_rank", "participation_ratio", "dead_units", "std")
+    deviation, mean = torch.std_mean(x, dim=0, correction=0)
+    if not torch.isfinite(deviation).all():
+        return dict.fromkeys(names, math.nan)
+    eigenvalues = torch.linalg.eigvalsh(smaller_gram(x - mean, heed)).clamp_(min=0.0)
+    dead = (x == 0).all(dim=0).double().mean()
+    values = (_effective_rank(eigenvalues.sqrt()), _participation_ratio(eigenvalues), dead, deviation.double().mean())
+    return dict(zip(names, torch.stack(values).tolist(), strict=True))
+
+
+@torch.no_grad()
+def agreement(x: Tensor, y: Tensor, heed: Heed = go_on) -> dict[str, float]:
+    """How alike two networks' embeddings of the same images are.
+
+    Args:
+        x: float [N, D], of the student.
+        y: float [N, E], of the teacher, of the same images in the same order.
+        heed: called before every tile of the second moments.
+
+    Returns:
+        ``cka``: linear centred kernel alignment |Y^T X|^2 / (|X^T X| |Y^T Y|) of centred embeddings in
+        Frobenius norms (Kornblith et al. 2019, equation 3), 0 to 1; 0 where one of them is constant.
+        ``cosine``: the mean over images of the cosine between both embeddings as they are, -1 to 1, in
+        which an embedding of length 0 counts as 0; only where D = E.
+    """
+    centred_x, centred_y = x - x.mean(dim=0), y - y.mean(dim=0)
+    norms = smaller_gram(centred_x, heed).norm() * smaller_gram(centred_y, heed).norm()
+    cka = _cross(centred_x, centred_y, heed) / torch.where(norms == 0, 1.0, norms)
+    values = {"cka": cka.item()}
+    if x.shape[1] == y.shape[1]:
+        # Not torch's cosine_similarity alone: deep random networks' embeddings can be shorter than its eps.
+        directions = (functional.normalize(each.double(), dim=1, eps=1e-300) for each in (x, y))
+        values["cosine"] = torch.linalg.vecdot(*directions).mean().item()
+    return values
+
+
+def _cross(x: Tensor, y: Tensor, heed: Heed) -> Tensor:
+    """|y^T x|^2 in the Frobenius norm: over dimensions, or as <x x^T, y y^T> over images, whichever is smaller."""
+    if x.shape[1] * y.shape[1] <= len(x) ** 2:
+        return gram(x, y, heed).square().sum()
+    return (gram(x.T, x.T, heed) * gram(y.T, y.T, heed)).sum()
+
+
+def _effective_rank(singular_values: Tensor) -> Tensor:
+    total = singular_values.sum()
+    shares = singular_values / torch.where(total == 0, 1.0, total)
+    return torch.where(total == 0, 0.0, torch.special.entr(shares).sum().exp())
+
+
+def _participation_ratio(eigenvalues: Tensor) -> Tensor:
+    squares = eigenvalues.square().sum()
+    return torch.where(squares == 0, 0.0, eigenvalues.sum().square() / torch.where(squares == 0, 1.0, squares))

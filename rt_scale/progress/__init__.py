@@ -1,0 +1,1 @@
+"""How far runs and sweeps are, in the terminal."""

@@ -1,0 +1,155 @@
+"""Progress of one run or one piece of work in the terminal: bars; plain lines, or nothing, in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from rt_scale.spec.metric_names import parse_probe_name
+from rt_scale.system.console import PlainConsole
+
+SHOWN = ("linear", "knn")
+"""Probes in progress bars and lines."""
+CLASSIFIER = "test accuracy"
+"""What the accuracy of a classifier itself is called there."""
+
+
+class Score(NamedTuple):
+    """One accuracy of a run.
+
+    Attributes:
+        kind: ``linear`` or ``knn``, the student's, or ``test accuracy``.
+        value: between 0 and 1.
+        text: in percent, with the teacher's where it is known.
+    """
+
+    kind: str
+    value: float
+    text: str
+
+
+def scores(values: Mapping[str, float]) -> list[Score]:
+    """The accuracies that are shown of a run, as far as they are known; that of a classifier itself first.
+
+    On the data set that is distilled on, or, where that is not probed, on the others.
+    """
+    own = values.get("test/accuracy")
+    shown = [] if own is None else [Score(CLASSIFIER, own, f"{CLASSIFIER} {100 * own:.1f}")]
+    found = [name for name in map(parse_probe_name, values) if name and name.role == "student" and name.probe in SHOWN]
+    main = [name for name in found if name.data is None]
+    for name in sorted(main or found, key=lambda each: (each.data or "", SHOWN.index(each.probe))):
+        value, teacher = values[str(name)], values.get(str(name._replace(role="teacher")))
+        against = "" if teacher is None else f" (teacher {100 * teacher:.1f})"
+        where = "" if name.data is None else f" on {name.data}"
+        shown.append(Score(name.probe, value, f"{name.probe}{where} {100 * value:.1f}{against}"))
+    return shown
+
+
+def probe_text(values: Mapping[str, float]) -> str:
+    """Student and teacher accuracies in percent, as ``scores`` has them."""
+    return ", ".join(score.text for score in scores(values))
+
+
+class RunBar:
+    """The progress bar of one run (an Observer); a context manager. In a pipe: a line each probing."""
+
+    def __init__(self, console: PlainConsole) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("steps", markup=False),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[values]}", markup=False),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID = self._progress.add_task("starting", total=None, values="")
+        self._values: dict[str, float] = {}
+        self._began: int | None = None
+
+    def __enter__(self) -> RunBar:
+        self._progress.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.__exit__(kind, error, trace)
+
+    def stage(self, text: str) -> None:
+        """Name what is being done."""
+        self._progress.update(self._task, description=text)
+
+    def started(self, step: int, steps: int) -> None:
+        """Training starts, or goes on."""
+        if step:
+            self._console.print(f"resuming at step {step:,} of {steps:,}")
+        self._progress.update(self._task, total=steps, completed=step, description="training")
+
+    def stepped(self, step: int) -> None:
+        """Move the bar."""
+        self._progress.update(self._task, completed=step)
+
+    def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Show the newest probes."""
+        self._values |= values
+        self._progress.update(self._task, values=probe_text(self._values))
+        if not self._console.is_terminal and any(map(parse_probe_name, values)):
+            self._console.print(f"epoch {epoch:g}: {probe_text(self._values)}")
+
+    def reported(self, report: Mapping[str, Any]) -> None:
+        """Show what a run elsewhere says of itself, as :class:`rt_scale.ray_backend.control.Messenger` does."""
+        for warning in report["warnings"]:
+            self.warned(warning)
+        began = report.get("began")
+        if began is not None and began != self._began:
+            self._began = began
+            self.started(began, report["steps"])
+        self.stage(report["stage"])
+        self.stepped(report["step"])
+        news = {name: value for name, value in report["values"].items() if self._values.get(name) != value}
+        if news:
+            self.logged(report["step"], report["epoch"], news)
+
+    def decided(self, text: str) -> None:
+        """Print what was decided."""
+        self._console.print(text, style="dim")
+
+    def warned(self, text: str) -> None:
+        """Print the warning."""
+        self._console.print(Text.assemble(("warning:", "yellow"), f" {text}"))
+
+
+class _Rate(ProgressColumn):
+    """What is done a second, lately."""
+
+    def render(self, task: Task) -> Text:
+        """Empty until there is a rate."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
+
+
+@contextmanager
+def counting(console: PlainConsole, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and time left for work that reports (done, total); silent in a pipe."""
+    title = TextColumn("{task.description}", markup=False)
+    columns = (title, BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

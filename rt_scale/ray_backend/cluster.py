@@ -1,0 +1,206 @@
+"""The Ray that runs are scheduled on: one of our own on this machine, or a cluster that is there already."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rt_scale.ray_backend import token
+from rt_scale.ray_backend.probe import reach
+from rt_scale.ray_backend.ray_folder import check_ray_folder
+from rt_scale.ray_backend.resources import (
+    MOST,
+    SHARE,
+    Kind,
+    Node,
+    bundle,
+    described,
+    fits_at_once,
+    refuse_nonsense,
+    refuse_unplaceable,
+)
+from rt_scale.scheduler.wanted import asked_address
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.system.machine import allowed_cores
+
+# Read by Ray when it is imported; what a user has set stands.
+for _name, _value in {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    # Under `uv run` Ray would send the working folder, a store in it included, to all workers at every start.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Runs that wait for room are what an autoscaler goes by; and one that waits for a GPU must not hold up the others.
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402
+
+from rt_scale.ray_backend.autoscaling import ever, node_kinds  # noqa: E402
+from rt_scale.ray_backend.daemons import apart, loopback, sigterm_kept  # noqa: E402
+from rt_scale.ray_backend.worker_output import to_file  # noqa: E402
+
+HEAD = "node:__internal_head__"
+"""A resource of every cluster's head: a thousandth of it is what a trial holds whose workers are elsewhere. Tune
+refuses a trial of nothing, and a CPU's hundredth would be missing where the workers need all CPUs there are."""
+
+UNSEEN = 8
+"""Runs together, at least, where an autoscaler does not say which nodes it could add."""
+
+
+class Cluster:
+    """The Ray that this process is connected to.
+
+    Attributes:
+        address: its GCS, ``host:port``.
+        local: whether it is our own, on this machine, and goes with this process.
+        autoscaling: whether nodes may be added to it.
+    """
+
+    def __init__(self, address: str, *, local: bool) -> None:
+        self.address = address
+        self.local = local
+        self._kinds = None if local else node_kinds(address)
+        self.autoscaling = self._kinds is not None
+
+    def nodes(self) -> list[Node]:
+        """The living nodes."""
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        return [Node(node["NodeManagerAddress"], node["Resources"]) for node in alive]
+
+    def describe(self) -> str:
+        """One line: nodes, CPUs, GPUs, accelerators."""
+        more = "; more nodes may be added" if self.autoscaling else ""
+        return f"{'a Ray of its own' if self.local else f'Ray at {self.address}'}: {described(self.nodes())}{more}"
+
+    def refuse_impossible(self, launch: LaunchSpec) -> None:
+        """Refuse a run that no node, or not enough nodes, can ever hold (InputError)."""
+        refuse_nonsense(launch)
+        nodes = self._ever()
+        if nodes is not None:
+            refuse_unplaceable(launch, nodes, "this machine" if self.local else f"the cluster at {self.address}")
+
+    def at_once(self, launch: LaunchSpec) -> int:
+        """How many runs the cluster holds together, each with all of its workers."""
+        nodes = self._ever()
+        return fits_at_once(launch, nodes) if nodes else max(UNSEEN, fits_at_once(launch, self.nodes()))
+
+    def has(self) -> dict[Kind, float]:
+        """GPUs and CPUs of all nodes there can be, as far as that is known."""
+        nodes = self._ever() or self.nodes()
+        counted = [(node.resources, min(node.count, MOST)) for node in nodes]
+        return {
+            "gpu": sum(count * has.get("GPU", 0) for has, count in counted),
+            "cpu": sum(count * has.get("CPU", 0) for has, count in counted),
+        }
+
+    def trial_resources(self, launch: LaunchSpec) -> dict[str, float]:
+        """The one bundle of a trial: what its run takes, or next to nothing where its workers are elsewhere."""
+        return bundle(launch) if launch.workers == 1 else {HEAD: SHARE}
+
+    def _ever(self) -> list[Node] | None:
+        """All nodes there can be; None where an autoscaler does not say which it could add."""
+        if self._kinds is None:
+            return self.nodes()
+        return ever(self.nodes(), self._kinds) if self._kinds else None
+
+
+@contextmanager
+def connect(address: str | None = None, *, train: bool = False, log_dir: Path | None = None) -> Iterator[Cluster]:
+    """Connect this process to Ray, quietly, and leave it afterwards.
+
+    Args:
+        address: ``host:port`` of a cluster, ``auto`` for the one that this machine belongs to, or ``local`` for a Ray
+            of our own, on localhost, that ends with this call. None: the cluster that RAY_ADDRESS names, which is set
+            inside a Ray job; else ``local``.
+        train: whether Ray Train is used on a Ray of our own. It wants the dashboard's State API: without it,
+            placement groups of trainings that were ended stay for ever.
+        log_dir: where Ray's own messages and all that its workers print goes (``ray.log``); None: nowhere.
+
+    Raises:
+        InputError: where no cluster answers, or it cannot be joined.
+    """
+    asked, by_variable = asked_address(address)
+    _quiet()
+    if asked == "local":
+        check_ray_folder()
+        _own_token()
+        given = _own(train)
+        where = "A Ray of our own could not be started on this machine"
+    else:
+        _show_token()
+        found = reach(asked, by_variable=by_variable)
+        given = {"address": found}
+        where = f"The Ray cluster at {found} could not be joined"
+    try:
+        _init(given, where, log_dir)
+        with to_file(log_dir):
+            yield Cluster(ray.get_runtime_context().gcs_address, local=asked == "local")
+    finally:
+        ray.shutdown()
+
+
+def _init(given: dict[str, Any], where: str, log_dir: Path | None) -> None:
+    local = given["address"] == "local"
+    with warnings.catch_warnings(), loopback(local), apart(local), sigterm_kept():
+        warnings.simplefilter("ignore")
+        try:
+            ray.init(**given, log_to_driver=log_dir is not None, logging_level="ERROR", configure_logging=True)
+        except Exception as error:  # Ray's classes differ by what failed
+            raise InputError(f"{where} ({' '.join(str(error.__cause__ or error).split())[:300]}).") from error
+
+
+def _own(train: bool) -> dict[str, Any]:
+    """A Ray of our own, as ``ray.init`` starts it."""
+    return {
+        "address": "local", "num_cpus": allowed_cores(), "include_dashboard": train, "dashboard_host": "127.0.0.1",
+    }  # fmt: skip
+
+
+def _quiet() -> None:
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+
+
+def _own_token() -> None:
+    """Token authentication for a Ray of our own, unless the user has turned it off."""
+    if os.environ.setdefault(token.MODE, "token").lower() == "token":
+        token.own_token()
+        _read_token()
+
+
+def _show_token() -> None:
+    """Show a cluster the token that there is; Ray itself would not, given its address."""
+    mode = os.environ.get(token.MODE, "token").lower()
+    if mode != "token":
+        return
+    if token.known_token():
+        os.environ[token.MODE] = "token"
+        _read_token()
+    elif token.MODE in os.environ:
+        raise InputError(
+            f"RAY_AUTH_MODE is token, but there is no token in {token.token_file()}. Copy the one of the cluster's "
+            "head there with mode 0600, or name its file in RAY_AUTH_TOKEN_PATH."
+        )
+
+
+def _read_token() -> None:
+    """Let Ray, which has been imported, read mode and token again."""
+    ray._raylet.Config.initialize("")
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+def here() -> Cluster:
+    """The Ray that this process, a driver or a worker, is connected to already."""
+    return Cluster(ray.get_runtime_context().gcs_address, local=False)

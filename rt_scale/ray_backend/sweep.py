@@ -1,0 +1,176 @@
+"""Sweeps from their files to finished runs; a second driver finds everything the first one knew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from rt_scale.scheduler.batching import Packs
+from rt_scale.scheduler.comparison import refresh_board
+from rt_scale.scheduler.early_stopping import ended_early
+from rt_scale.scheduler.job import Task
+from rt_scale.scheduler.preflight import changed, check_exploration, check_here, failed_before, runs_on_other_data
+from rt_scale.scheduler.queue import Queue
+from rt_scale.scheduler.search import known_points, to_be_sampled
+from rt_scale.scheduler.wanted import Sweep, Where, wanted
+from rt_scale.spec.stopping import heeding
+from rt_scale.spec.sweep import LaunchSpec, Point
+from rt_scale.store.store import Store
+
+if TYPE_CHECKING:
+    from rt_scale.scheduler.view import View
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sweep stands after a driver is through with it.
+
+    Attributes:
+        finished: runs with their results, in the sweep's order.
+        failed: label of a run -> why it has no result.
+        ended: label of a run that its sweep's rule ended early -> why; it has no result either.
+    """
+
+    finished: list[tuple[Point, dict[str, Any]]] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    ended: dict[str, str] = field(default_factory=dict)
+
+
+def finished_runs(points: Sequence[Point], store: Store) -> list[tuple[Point, dict[str, Any]]]:
+    """The runs among ``points`` that are complete, with their results."""
+    results = [(point, store.run(point.spec).result()) for point in points]
+    return [(point, result) for point, result in results if result is not None]
+
+
+def run_sweeps(
+    sweeps: Sequence[Sweep],
+    where: Where,
+    view: Callable[[int, int], AbstractContextManager[View]],
+    stopping: Callable[[], bool] = lambda: False,
+    lost: Callable[[str], None] = lambda address: None,
+) -> list[Outcome]:
+    """Run what is not finished yet of all sweeps, as one queue through Ray Tune.
+
+    Args:
+        sweeps: with names of their own.
+        where: where and how.
+        view: makes the view from the number of runs and the number done before.
+        stopping: whether to stop: runs under way write a checkpoint, and the rest is left for later.
+        lost: called from another thread with the address of a cluster whose head does not answer any more.
+
+    Returns:
+        How each sweep stands.
+
+    Raises:
+        InputError: where data or the device are missing, the store cannot be written, the cluster does not answer or
+            resources are not there.
+        KeyboardInterrupt: where it was stopped.
+    """
+    store = where.store
+    store.check_writable()
+    store.refresh(curves=False)
+    tasks = wanted([replace(sweep, points=known_points(sweep.spec, sweep.points, store)) for sweep in sweeps])
+    done = {name for name in tasks if store.status(name).state == "done"}
+    early = ended_early([sweep.spec for sweep in sweeps], store)
+    todo = [task for name, task in tasks.items() if name not in done and name not in early]
+    to_sample = sum(to_be_sampled(sweep.spec, store) for sweep in sweeps)
+    for sweep in sweeps:
+        check_exploration(sweep, where, heeding(stopping))
+    if where.alone:
+        check_here(todo, where, heeding(stopping))
+    notes = [note for note in (runs_on_other_data(sweeps, where), *(changed(sweep, where) for sweep in sweeps)) if note]
+    for sweep in sweeps:
+        keep(sweep, store)
+    told: dict[str, str] = {}
+    if todo or to_sample:
+        told = _run(sweeps, todo, (len(tasks) + to_sample, len(tasks) - len(todo)), where, view, stopping, lost, notes)
+        store.refresh()
+        for sweep in sweeps:
+            keep(sweep, store)
+    if stopping():
+        raise KeyboardInterrupt
+    return [_outcome(sweep, told, store) for sweep in sweeps]
+
+
+def keep(sweep: Sweep, store: Store) -> None:
+    """Record the sweep in the store, with its runs as far as they are known, and its comparison view."""
+    points = known_points(sweep.spec, sweep.points, store)
+    store.sweep(sweep.spec.name).write(sweep.text, [point.spec.name for point in points])
+    refresh_board([(sweep.spec, sweep.points)], store)
+
+
+def _run(
+    sweeps: Sequence[Sweep],
+    todo: Sequence[Task],
+    counts: tuple[int, int],
+    where: Where,
+    view: Callable[[int, int], AbstractContextManager[View]],
+    stopping: Callable[[], bool],
+    lost: Callable[[str], None],
+    notes: Sequence[str],
+) -> dict[str, str]:
+    """Why runs have no result that do not say so themselves, by name.
+
+    Args:
+        counts: all runs, those included that searches will sample, and those of them that are through already.
+    """
+    from rt_scale.ray_backend.cluster import connect  # Ray is not needed where all is done
+    from rt_scale.ray_backend.exploration import Exploration
+    from rt_scale.ray_backend.notices import cluster_lost
+    from rt_scale.ray_backend.trial_config import Place
+    from rt_scale.ray_backend.tune import run_queue
+
+    launches = dict.fromkeys(sweep.spec.launch for sweep in sweeps)
+    place = Place(where.store.place, where.data_dir, where.device)
+    train, log_dir = any(launch.workers > 1 for launch in launches), where.store.sweep(sweeps[0].spec.name).path
+    given_up = {} if where.retry_failed else failed_before(todo, where.store)
+    with ExitStack() as stack:
+        shown = stack.enter_context(view(*counts))
+        for note in notes:
+            shown.said(note)
+        cluster = stack.enter_context(connect(where.address, train=train, log_dir=log_dir))
+        for launch in launches:
+            cluster.refuse_impossible(launch)
+        if not cluster.local:
+            shown.said(cluster.describe())
+            stack.enter_context(cluster_lost(cluster.address, lambda: lost(cluster.address)))
+
+        def room(launch: LaunchSpec) -> int | None:
+            return cluster.at_once(launch) if launch.workers > 1 else None
+
+        packs = Packs(cluster.at_once)
+        queue = Queue(
+            todo, where.store, shown, concurrency=where.concurrency, room=room, packs=packs, given_up=given_up
+        )  # fmt: skip
+        pairs = [(sweep.spec, sweep.points) for sweep in sweeps]
+        exploration = Exploration(pairs, where.store, given_up, cluster.at_once, shown.added)
+        run_queue(queue, place, cluster, shown, exploration, stopping=stopping)
+    return queue.failed
+
+
+def _outcome(sweep: Sweep, told: Mapping[str, str], store: Store) -> Outcome:
+    points = known_points(sweep.spec, sweep.points, store)
+    finished = finished_runs(points, store)
+    complete = {point.spec.name for point, _ in finished}
+    early = ended_early([sweep.spec], store)
+    missing = [point for point in points if point.spec.name not in complete]
+    return Outcome(
+        finished,
+        {point.label: told.get(point.spec.name) or reason(store, point)
+         for point in missing if point.spec.name not in early},
+        {point.label: early[point.spec.name] for point in missing if point.spec.name in early},
+    )  # fmt: skip
+
+
+def reason(store: Store, point: Point) -> str:
+    """Why a run has no result, in a sentence."""
+    run_dir = store.run(point.spec)
+    failure = run_dir.failure()
+    if failure is not None:
+        return str(failure["reason"])
+    status = run_dir.status()
+    if status.state == "running":
+        return f"it is being run by {status.owner}"
+    return "it did not finish (its process died or was stopped); run the sweep again to go on"

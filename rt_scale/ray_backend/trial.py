@@ -1,0 +1,167 @@
+"""One run inside a Ray worker: what a trial does, and how that ended, in plain values."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rt_scale.ray_backend.control import ENDED, PREEMPTED, Messenger
+from rt_scale.scheduler.early_stopping import report_for
+from rt_scale.spec.errors import Held, RtScaleError, StoreAway, WorkersDied
+from rt_scale.spec.explore import ExploreSpec
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import LaunchSpec
+
+# After desk, which sets what Ray reads when it is imported.
+import ray  # isort: skip
+from ray import tune  # isort: skip
+
+if TYPE_CHECKING:
+    from rt_scale.data.loaders.resident import Resident
+    from rt_scale.experiments.options import Settings
+
+
+def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Execute the run that a trial was given, and say how it ended.
+
+    Args:
+        given: ``spec`` and ``launch`` as JSON; ``store``, ``data_dir`` and ``device``; ``local``, whether all is on
+            one machine; ``judged``, of a run that a rule may end early: ``explore`` as JSON and ``sweep``.
+
+    Returns:
+        ``state``, ``why`` and ``values`` as in :class:`rt_scale.scheduler.job.Ended`.
+    """
+    # Imported here: the driver never needs torch.
+    from rt_scale.training.loop import Stopped
+
+    spec, launch = RunSpec.model_validate(given["spec"]), LaunchSpec.model_validate(given["launch"])
+    where = where_it_is(launch, given)
+    messenger = Judged(spec.name, where, given["judged"]) if given["judged"] else Messenger(spec.name, where)
+    messenger.begin()
+    try:
+        if launch.workers > 1:
+            from rt_scale.ray_backend.train_workers import run_with_workers  # Ray Train is needed nowhere else
+
+            result = run_with_workers(
+                spec, launch, store=given["store"], data_dir=Path(given["data_dir"]), device=given["device"],
+                messenger=messenger,
+            )  # fmt: skip
+        else:
+            result = _run(spec, launch, given, messenger)
+    except Stopped as stopped:
+        if messenger.told == PREEMPTED and launch.workers == 1:
+            os._exit(0)  # nothing else is to start in this process: its node is about to go
+        return how_it_ended(stopped, messenger)
+    except Exception as error:
+        return how_it_ended(error, messenger)
+    return how_it_ended(result, messenger)
+
+
+def how_it_ended(outcome: Mapping[str, Any] | BaseException, messenger: Messenger) -> dict[str, Any]:
+    """``state``, ``why`` and ``values`` as in :class:`rt_scale.scheduler.job.Ended`.
+
+    Args:
+        outcome: the result of the run, or what ended it.
+        messenger: the run's.
+    """
+    from rt_scale.training.loop import Stopped
+
+    if not isinstance(outcome, BaseException):
+        return _ended("done", values=outcome["last"])
+    if isinstance(outcome, Stopped):
+        if messenger.told.startswith(ENDED):
+            return _ended("settled", messenger.told.removeprefix(ENDED), messenger.values)
+        return _ended("stopped", messenger.told)
+    states: dict[type[BaseException], str] = {Held: "held", StoreAway: "away", WorkersDied: "died"}
+    for kind, state in states.items():
+        if isinstance(outcome, kind):
+            return _ended(state, str(outcome))
+    return _ended("failed", _in_words(outcome))
+
+
+class Judged(Messenger):
+    """The side of a run that its sweep's rule may end early: every measurement of the metric is judged.
+
+    Args:
+        run, where: as for :class:`Messenger`.
+        judged: ``explore``, the sweep's section as JSON, and ``sweep``, its name.
+    """
+
+    def __init__(self, run: str, where: str, judged: Mapping[str, Any]) -> None:
+        super().__init__(run, where)
+        self._explore, self._sweep = ExploreSpec.model_validate(judged["explore"]), judged["sweep"]
+
+    def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Numbers were recorded: the rule, where it goes by one of them, has decided when this returns."""
+        super().logged(step, epoch, values)
+        said = report_for(
+            self._explore, self._sweep, self.run, step=step, steps=self.steps, epoch=epoch, values=values
+        )  # fmt: skip
+        if said:
+            tune.report({"state": "running", **said})
+            self.pass_on()
+
+
+def _ended(state: str, why: str = "", values: Mapping[str, float] | None = None) -> dict[str, Any]:
+    return {"state": state, "why": why, "values": dict(values or {})}
+
+
+def _run(spec: RunSpec, launch: LaunchSpec, given: Mapping[str, Any], messenger: Messenger) -> dict[str, Any]:
+    from rt_scale.experiments.runner import run
+
+    with messenger.reporting():
+        return run(spec, settings_for(launch, given, messenger))
+
+
+def settings_for(launch: LaunchSpec, given: Mapping[str, Any], messenger: Messenger) -> Settings:
+    """Where and how a trial's run is executed in its process.
+
+    Args:
+        launch: its launch section.
+        given: what the trial was given.
+        messenger: watches it, and stops it.
+    """
+    from rt_scale.experiments.options import Settings
+    from rt_scale.store.store import Store
+
+    return Settings(
+        store=Store.open(given["store"]),
+        data_dir=Path(given["data_dir"]),
+        device=given["device"],
+        threads=launch.cpus,
+        compile=None if launch.compile == "auto" else launch.compile,
+        loader=launch.loader,
+        observer=messenger,
+        gpus=launch.gpus or 1.0,
+        stop=messenger.stop,
+        resident=_resident(),
+    )
+
+
+@functools.cache
+def _resident() -> Resident:
+    """The images that this process keeps for the next run: Tune calls a function, which has nothing else that stays."""
+    from rt_scale.data.loaders.resident import Resident
+
+    return Resident()
+
+
+def where_it_is(launch: LaunchSpec, given: Mapping[str, Any]) -> str:
+    """What the run is executed on, in words: the node, where there are several, and the device."""
+    node = [] if given["local"] else [ray.util.get_node_ip_address()]
+    if launch.workers > 1:
+        return " ".join([*node, f"{launch.workers} workers"])
+    gpus = ray.get_gpu_ids()
+    device = f"cuda:{','.join(map(str, gpus))}" if gpus and given["device"] != "cpu" else given["device"]
+    return " ".join([*node, "cpu" if device == "auto" and not gpus else device])
+
+
+def _in_words(error: BaseException) -> str:
+    """What ended a run; whatever happens once it is under way comes as an RtScaleError."""
+    if isinstance(error, RtScaleError):
+        return str(error)
+    detail = " ".join(str(error).split())
+    return f"it could not be started ({type(error).__name__}: {detail}); see what is missing with 'rt-scale doctor'"

@@ -1,0 +1,129 @@
+"""Tune's schedulers as the judges of a sweep's runs: they say which to end early, and the runs end themselves.
+
+A run that Tune stops itself is caught in the middle of its report: its thread, with its lease, waits there until Tune
+has another trial for that process, and is killed where it then takes more than 2 s to end; the trial that wanted the
+process is lost. So the decision is written down, Tune is told to go on, and the run reads it when its report returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import rt_scale.ray_backend.cluster  # noqa: F401 - sets what Ray reads when it is imported
+from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns
+from rt_scale.spec.explore import ExploreSpec
+
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler  # isort: skip
+
+TIME, VALUE = "time", "value"
+LONGEST = 2**40
+"""Rungs are made up to here; a rung that no run reaches decides nothing."""
+
+
+class _Run(NamedTuple):
+    """A run as Tune's schedulers know a trial; of equal names, one run, in whatever trial or driver."""
+
+    trial_id: str
+
+
+class Rule:
+    """One of Tune's rules, as it judges the runs of one sweep; what it ends is written down.
+
+    Args:
+        explore: the sweep's section, which has ``stop``.
+        scheduler: Tune's scheduler on the attributes ``time`` and ``value``.
+        stopped: where it is written down.
+    """
+
+    def __init__(self, explore: ExploreSpec, scheduler: TrialScheduler, stopped: StoppedRuns) -> None:
+        self._explore, self.scheduler, self._stopped = explore, scheduler, stopped
+        self._latest: dict[str, float] = {}
+        self._ended: set[str] = set()
+
+    def hear(self, run: str, step: int, last: bool, time: float, value: float) -> None:
+        """Judge what a run reports: the content of ``Watch.report``."""
+        if self._judge(run, time, value) == TrialScheduler.STOP and not last:
+            self._ended.add(run)
+            self._stopped.record(run, StoppedRun(step, value, self._reason(time, value)))
+
+    def remember(self, run: str, curve: Iterable[tuple[float, float]]) -> None:
+        """Let the rule know a run from before this driver, which others are compared with.
+
+        Args:
+            run: its name.
+            curve: pairs of time and value, as ``stopped.curve`` reads them.
+        """
+        for time, value in curve:
+            self._judge(run, time, value)
+
+    def _judge(self, run: str, time: float, value: float) -> str:
+        # A run that went on from a checkpoint measures some things again; one that was ended is judged no more.
+        if run in self._ended or time <= self._latest.get(run, -1.0):
+            return str(TrialScheduler.CONTINUE)
+        known = _Run(run)
+        if run not in self._latest:
+            self.scheduler.on_trial_add(None, known)
+        self._latest[run] = time
+        return str(self.scheduler.on_trial_result(None, known, {TIME: time, VALUE: value}))
+
+    def _reason(self, time: float, value: float) -> str:
+        stop = self._explore.stop
+        assert stop is not None  # as said above
+        unit = "epochs" if stop.unit == "ep" else "steps"
+        return f"{stop.name} after {time:g} {unit}: {self._explore.metric} was {value:.6g}"
+
+
+class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
+    """For ``TuneConfig(scheduler=...)``: starts trials in their order, and lets each sweep's rule judge its runs.
+
+    Args:
+        rules: by the name of their sweep.
+    """
+
+    def __init__(self, rules: Mapping[str, Rule]) -> None:
+        super().__init__()
+        self._rules = rules
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles schedulers for a restore that we never ask for, and rules lead to a terminal."""
+        return {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Hand on a report that ``Watch.report`` is part of, flattened by Tune; the trial always goes on."""
+        said = {key.removeprefix("explore/"): value for key, value in result.items() if key.startswith("explore/")}
+        if said:
+            self._rules[said.pop("sweep")].hear(**said)
+        return str(TrialScheduler.CONTINUE)
+
+
+def build_rule(explore: ExploreSpec, stopped: StoppedRuns) -> Rule | None:
+    """The rule of a sweep; None where no run is to be ended.
+
+    Args:
+        explore: the section.
+        stopped: is told of runs that are to end.
+    """
+    if explore.stop is None:
+        return None
+    attributes = {"time_attr": TIME, "metric": VALUE, "mode": explore.mode}
+    grace = int(explore.stop.grace[:-2])
+    if explore.stop.asha is not None:
+        scheduler = AsyncHyperBandScheduler(
+            **attributes,
+            max_t=LONGEST,
+            grace_period=grace,
+            reduction_factor=explore.stop.asha.reduction,
+            # A run that is through ends by itself, with its result.
+            stop_last_trials=False,
+        )
+    else:
+        assert explore.stop.median is not None  # one of both
+        scheduler = MedianStoppingRule(
+            **attributes,
+            grace_period=grace,
+            min_samples_required=explore.stop.median.min_runs,
+            # It would pause runs until there are others to compare with; ours run on meanwhile.
+            min_time_slice=float("inf"),
+        )
+    return Rule(explore, scheduler, stopped)

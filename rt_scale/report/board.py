@@ -1,0 +1,100 @@
+"""TensorBoard on the comparison view of sweeps, or on every run of a store."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from rt_scale.scheduler.comparison import Loaded, refresh_board
+from rt_scale.spec.errors import InputError, StoreAway
+from rt_scale.store.store import Store
+from rt_scale.tensorboard.server import serve
+from rt_scale.tensorboard.sweep_view import MEANS, SWEEP
+
+MOST_TICKED = 40
+"""Runs that TensorBoard ticks at first, outside Time Series; of more it ticks none."""
+LOOK = 30.0
+"""Seconds between two looks at an object store; each asks for the names of all that is in it."""
+
+
+def open_board(
+    sweeps: Sequence[Loaded],
+    store: Store,
+    *,
+    host: str,
+    port: int | None,
+    say: Callable[[str], None],
+    every_run: bool = False,
+    figures: Callable[[], None] | None = None,
+    interval: float = 5.0,
+) -> None:
+    """Serve until interrupted; runs that begin meanwhile appear.
+
+    Args:
+        sweeps: sweeps with their runs; none shows the store's run directories.
+        store: where runs are kept.
+        host: address to listen on.
+        port: port; 0 takes a free one, None 6006 or the next free one.
+        say: receives the lines that name the address, and what is there to be seen.
+        every_run: whether runs are shown by themselves, and not only the means of configurations.
+        figures: brings the reports' figures up to date; called again and again while the board is open.
+        interval: seconds between two looks at what was computed meanwhile.
+
+    Raises:
+        InputError: where there is nothing to show, two sweeps have one name, or the port is taken.
+    """
+    names = [sweep.name for sweep, _ in sweeps]
+    if len({*names}) < len(names):
+        raise InputError(f"Sweeps that are shown together need names of their own; given: {', '.join(names)}.")
+    store.refresh()
+    folder = refresh_board(sweeps, store, every_run=every_run) if sweeps else _runs(store)
+
+    def refresh() -> None:
+        with contextlib.suppress(StoreAway):  # it comes back
+            store.refresh(younger=LOOK)
+        if figures is not None:
+            figures()
+        if sweeps:
+            refresh_board(sweeps, store, every_run=every_run)
+
+    def ready(address: str) -> None:
+        say(f"TensorBoard: {address} (Ctrl-C ends it)")
+        if sweeps:
+            for line in _hints(address, folder, every_run):
+                say(line)
+
+    title = ", ".join(names) or store.root.name
+    serve(folder, ready, title=title, port=port, host=host, refresh=refresh, interval=interval)
+
+
+def _hints(address: str, folder: Path, every_run: bool) -> list[str]:
+    """What is to be seen where, in lines."""
+    prefix = f"{MEANS}/" if every_run else ""
+    means = sorted({*os.listdir(folder / prefix)} - {SWEEP})
+    shown = "Every run, and the means over seeds." if every_run else "The means over seeds; --runs shows every run."
+    lines = [f"  {shown}", f"  Figures of the report: {address}#images&regexInput={quote(f'^{SWEEP}$')}"]
+    if len(os.listdir(folder)) > MOST_TICKED:
+        pattern = quote("^" + re.escape(prefix + few(means, MOST_TICKED)))
+        lines.append(f"  Intervals of some (Custom Scalars draws no run of more than {MOST_TICKED} unless it is ticked "
+                     f"or matches a filter): {address}#custom_scalars&regexInput={pattern}")  # fmt: skip
+    return lines
+
+
+def few(names: Sequence[str], most: int) -> str:
+    """The shortest beginning of the first name, up to a comma, that at most so many names have; the name if none is."""
+    parts = names[0].split(",")
+    beginnings = [",".join(parts[:count]) + "," for count in range(1, len(parts))]
+    found = (start for start in beginnings if sum(name.startswith(start) for name in names) <= most)
+    return next(found, names[0])
+
+
+def _runs(store: Store) -> Path:
+    """The folder of all runs."""
+    folder = store.root / "runs"
+    if not folder.is_dir():
+        raise InputError(f"There are no runs in '{store.place}'. Run a sweep first, or name the store with --store.")
+    return folder

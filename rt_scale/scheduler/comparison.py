@@ -1,0 +1,147 @@
+"""What the comparison view of a sweep shows: names, axes and metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rt_scale.data.catalogue import DATASETS
+from rt_scale.scheduler.search import known_points
+from rt_scale.spec.axes import axis_names, value_label
+from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.metric_names import ProbeName
+from rt_scale.spec.sweep import Point, SweepSpec
+from rt_scale.store.store import Store
+from rt_scale.tensorboard.hparams import folder_name
+from rt_scale.tensorboard.sweep_view import BoardRun, build_means_board, build_runs_board
+
+OUT_DIM = "projector.out_dim"
+SWEEP = "sweep"
+"""The axis that tells sweeps apart that are shown together."""
+WIDE = 1000
+"""Ratio of its largest to its smallest positive value from which an axis is shown by its logarithm, too."""
+
+
+Loaded = tuple[SweepSpec, Sequence[Point]]
+"""A sweep with its runs."""
+
+
+def refresh_board(sweeps: Sequence[Loaded], store: Store, *, every_run: bool = False) -> Path:
+    """Make the TensorBoard view of sweeps from their run directories.
+
+    Args:
+        sweeps: at least one; of several their names are the first axis of one view.
+        store: where their runs are.
+        every_run: whether the view is that of single runs, not of configurations.
+
+    Returns:
+        The view's folder, which belongs to the first sweep.
+    """
+    points = together(sweeps, store)
+    runs, metrics = board_runs(points, store), board_metrics(points)
+    names = [sweep.name for sweep, _ in sweeps]
+    folder = store.sweep(names[0]).board
+    if len(names) > 1:
+        folder = folder.with_name(folder_name("-".join([folder.name, "with", *names[1:]])))
+    build_means_board(folder, runs, metrics, board_figures(names, store))
+    if not every_run:
+        return folder
+    single = folder.with_name(f"{folder.name}-runs")
+    build_runs_board(single, folder, runs, metrics)
+    return single
+
+
+def together(sweeps: Sequence[Loaded], store: Store) -> list[Point]:
+    """The runs of all sweeps, as far as they are known, with the sweep's name as their first axis."""
+    return [
+        replace(point, values={SWEEP: sweep.name, **point.values})
+        for sweep, points in sweeps
+        for point in known_points(sweep, points, store)
+    ]
+
+
+def board_figures(sweeps: Sequence[str], store: Store) -> dict[str, Path]:
+    """The figures in the sweeps' reports, by the name that they are shown by."""
+    found = {}
+    for name in sweeps:
+        folder = store.sweep(name).report
+        for path in sorted(folder.rglob("*.png")):
+            figure = path.relative_to(folder).with_suffix("").as_posix()
+            found[f"figures/{figure}" if len(sweeps) == 1 else f"figures of {name}/{figure}"] = path
+    return found
+
+
+def board_runs(points: Sequence[Point], store: Store) -> list[BoardRun]:
+    """The runs as the view names them: by the axes that tell them apart, and no other."""
+    values: list[dict[str, Any]] = [{} for _ in points]
+    axes = {key: None for point in points for key in point.values}
+    having = {key: [number for number, point in enumerate(points) if key in point.values] for key in axes}
+    columns = {key: [points[number].values[key] for number in numbers] for key, numbers in having.items()}
+    varying = [key for key, column in columns.items() if len({repr(value) for value in column}) > 1]
+    names, telling = axis_names(varying), _telling(varying, points)
+    for key in varying:
+        for name, column in _shown(key, names[key], columns[key]).items():
+            for number, value in zip(having[key], column, strict=True):
+                values[number][name] = value
+    runs = []
+    for point, shown in zip(points, values, strict=True):
+        named = replace(point, values={key: value for key, value in point.values.items() if key in telling})
+        runs.append(BoardRun(named.label, named.configuration, store.run(point.spec).path, shown))
+    return runs
+
+
+def _telling(axes: Sequence[str], points: Sequence[Point]) -> set[str]:
+    """The axes that tell configurations apart: one that follows from those before it, as in a zip, does not."""
+    telling: list[str] = []
+    told = 1
+    for key in axes:
+        found = len({repr([point.values.get(each) for each in (*telling, key)]) for point in points})
+        if found > told:
+            telling.append(key)
+            told = found
+    return set(telling)
+
+
+def _shown(key: str, name: str, column: list[Any]) -> dict[str, list[Any]]:
+    """An axis as columns of numbers or texts, spread so that parallel coordinates tell its values apart.
+
+    TensorBoard draws every axis linearly at first, and offers no logarithm where a value is 0.
+    """
+    if key.endswith(OUT_DIM) and all(isinstance(value, int) and value.bit_count() == 1 for value in column):
+        return {f"log2 {name}": [value.bit_length() - 1 for value in column]}
+    if not all(isinstance(value, int | float) for value in column):
+        return {name: [value_label(value) if isinstance(value, dict | list) else value for value in column]}
+    positive = [value for value in column if value > 0]
+    if not positive or min(column) < 0 or max(positive) < WIDE * min(positive):
+        return {name: column}
+    return {name: column, f"log10 {name}": [math.log10(value) if value > 0 else None for value in column]}
+
+
+def board_metrics(points: Sequence[Point]) -> list[str]:
+    """Tags that become columns of the HParams view, which shows the first five at first, and charts of means."""
+    probed = list(
+        dict.fromkeys(
+            (kind, data)
+            for main, probe in dict.fromkeys((_labelled(point.spec.data.name), point.spec.probe) for point in points)
+            for data in (*([None] if main and probe.own else []), *probe.also)
+            for kind in probe.kinds
+        )
+    )
+    plain = [each for each in probed if not each[0].endswith("_standardized")]
+    others = [each for each in probed if each not in plain]
+    kinds = {point.spec.kind for point in points}
+    tags = ["test/accuracy", "train/accuracy"] if "supervise" in kinds else []
+    tags += [str(ProbeName(role, *each)) for each in plain for role in ("student", "teacher")]
+    tags += (
+        ["train/loss"] + (["train/kl"] if "distill" in kinds else []) + ["distance/from_init", "distance/from_teacher"]
+    )
+    tags += [str(ProbeName(role, *each)) for each in others for role in ("student", "teacher")]
+    return tags + [str(ProbeName("input", *each)) for each in probed]
+
+
+def _labelled(name: str) -> bool:
+    """Whether the images of that set can be probed, as all can that are not known to have no labels."""
+    return name != GAUSSIAN and (name not in DATASETS or DATASETS[name].labelled)

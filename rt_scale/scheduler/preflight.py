@@ -1,0 +1,113 @@
+"""What is looked at before a sweep starts: data, devices, what failed before, and whether its file has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rt_scale.data.known import known_data
+from rt_scale.experiments.check import check_all, unfinished
+from rt_scale.experiments.other_data import DataHere, compare_sweeps
+from rt_scale.scheduler.explore_data import check_on_data
+from rt_scale.scheduler.job import Task
+from rt_scale.scheduler.search import known_points
+from rt_scale.scheduler.wanted import Sweep, Where
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.graph import all_runs
+from rt_scale.spec.grid import corner_points
+from rt_scale.spec.stopping import Heed, go_on
+from rt_scale.spec.sweep import SweepSpec
+from rt_scale.store.store import Store
+
+
+def changed(sweep: Sweep, where: Where) -> str:
+    """What has become of the sweep's runs since it was run last, where its file says something else by now.
+
+    Raises:
+        InputError: where the store's sweep of that name has none of these runs: it is probably another one.
+    """
+    before = set(where.store.sweep(sweep.spec.name).runs())
+    now = {point.spec.name for point in known_points(sweep.spec, sweep.points, where.store)}
+    gone, new = len(before - now), len(now - before)
+    if not before or not gone:
+        return ""
+    if not before & now and not where.replace:
+        raise InputError(
+            f"The store holds a sweep '{sweep.spec.name}' of {len(before)} runs, and none of them is among the "
+            f"{len(now)} of this file. Give this one another name; or, if it is meant to take that one's place, say so "
+            "with --yes: runs stay in the store until 'rt-scale gc --delete'."
+        )
+    return (
+        f"sweep '{sweep.spec.name}' has changed since it was run: {new} of its {len(now)} runs are new, and {gone} of "
+        "those before are no part of it any more; they stay in the store until 'rt-scale gc --delete'"
+    )
+
+
+def runs_on_other_data(sweeps: Sequence[Sweep], where: Where) -> str:
+    """Which runs of the sweeps, and of those that they start from, are on other images than are here; else nothing.
+
+    Raises:
+        InputError: where the runs would be executed here, so that there would be results of both.
+    """
+    known = [(each.spec.name, known_points(each.spec, each.points, where.store)) for each in sweeps]
+    _, text = compare_sweeps(known, where.store, DataHere(where.data_dir))
+    if text and where.alone:
+        raise InputError(f"{text} Nothing was started.")
+    return text
+
+
+def failed_before(tasks: Iterable[Task], store: Store) -> dict[str, str]:
+    """Why runs, and those that they start from, failed when they were last tried, by name."""
+    found = {}
+    for spec in all_runs(task.spec for task in tasks):
+        if store.status(spec.name).state == "failed":
+            why = str((store.run(spec).failure() or {}).get("reason", "no reason is recorded"))
+            found[spec.name] = f"{why} (It failed before, and is tried again with --retry-failed.)"
+    return found
+
+
+def check_here(todo: Sequence[Task], where: Where, heed: Heed = go_on) -> None:
+    """Refuse what cannot be run on this machine, before anything starts (InputError).
+
+    Args:
+        todo: what is to be run.
+        where: where.
+        heed: called again and again while data is fetched.
+    """
+    check_all([task.spec for task in todo], where.data_dir, heed)
+    precisions = {each.precision for task in todo for each in unfinished(task.spec, where.store)}
+    if todo and (where.device != "auto" or "tf32" in precisions):
+        from rt_scale.experiments.options import find_device  # imports torch, which nothing else here needs
+        from rt_scale.training.precision import check_precision
+
+        found = find_device(where.device)
+        for precision in precisions:
+            check_precision(precision, found)
+    if any(task.launch.loader == "ffcv" for task in todo):
+        from rt_scale.data.loaders.ffcv import require_ffcv  # imports torch, too
+
+        require_ffcv()
+
+
+def check_exploration(sweep: Sweep, where: Where, heed: Heed = go_on) -> None:
+    """Refuse an ``explore`` section that packing, or the data sets as far as they are known here, do not go with.
+
+    ``heed`` is called again and again while data is fetched.
+
+    Raises:
+        InputError: what does not go together, and what to do.
+    """
+    refuse_packed(sweep.spec)
+    if sweep.spec.explore is not None:
+        specs = [point.spec for point in corner_points(sweep.spec)]
+        check_on_data(sweep.spec.explore, specs, known_data(specs, where.data_dir))
+        if sweep.spec.explore.search is not None and where.alone:
+            check_all(specs, where.data_dir, heed)
+
+
+def refuse_packed(sweep: SweepSpec) -> None:
+    """Refuse packing where runs end or are sampled one by one (InputError)."""
+    if sweep.explore is not None and sweep.launch.pack != 1:
+        raise InputError(
+            f"Sweep '{sweep.name}' has an explore section, whose runs end or are sampled one by one: they cannot be "
+            "packed. Leave launch.pack at 1."
+        )

@@ -1,0 +1,1 @@
+"""Sweeps of a store in one file."""

@@ -1,0 +1,194 @@
+"""Sweeps of a store packed into one file, see ``bundle_format``; ``unbundle`` opens it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+from rt_scale import __version__
+from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.graph import all_runs
+from rt_scale.spec.run import RunSpec, recorded_name
+from rt_scale.store.atomic import TEMPORARY, read_json, replacing, to_json
+from rt_scale.store.bundle.format import FORMAT, MANIFEST, RUN_FILES, WEIGHTS, Manifest, Weights
+from rt_scale.store.bundle.writer import Source, Writer
+from rt_scale.store.checkpoints import MANIFEST as CHECKPOINT
+from rt_scale.store.lease import FOLDER as LEASES
+from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, RESULT, SPEC, RunDir, State
+from rt_scale.store.store import Store, SweepDir
+
+_TEACHER = "teacher.safetensors"
+
+
+@dataclass(frozen=True)
+class SweepPart:
+    """A sweep to pack.
+
+    Attributes:
+        name: of the sweep.
+        text: its file, as :func:`rt_scale.spec.sweep.as_run` writes it.
+        specs: its runs in their order.
+    """
+
+    name: str
+    text: str
+    specs: Sequence[RunSpec]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A bundle that was written.
+
+    Attributes:
+        path: the file.
+        size: of it in bytes.
+        sha256: of it.
+        manifest: what it says of itself.
+    """
+
+    path: Path
+    size: int
+    sha256: str
+    manifest: Manifest
+
+
+def pack(
+    path: Path,
+    store: Store,
+    sweeps: Sequence[SweepPart],
+    *,
+    weights: Weights = "none",
+    made: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Packed:
+    """Write sweeps, their runs and the runs that these start from into the file ``path``, in one piece.
+
+    Runs that are not finished are packed as far as they are; no file is held in memory.
+
+    Args:
+        path: a zip file; one that is there is replaced.
+        store: where the runs are; of an object store, refresh it first.
+        sweeps: with names of their own, in the order in which a reader shows them.
+        weights: ``none``; ``final``, of every run the newest checkpoint's and a frozen teacher's; or ``all``
+            checkpoints'. What resuming needs beside the weights (pickled) is never packed.
+        made: how the bundle is made, for its readers.
+        progress: told (runs done, runs).
+
+    Raises:
+        InputError: where two sweeps have one name, none of the runs was begun, or ``path`` cannot be written.
+        RunError: where a file cannot be read, or the disk is full.
+    """
+    specs = sorted(all_runs(spec for sweep in sweeps for spec in sweep.specs), key=lambda spec: spec.name)
+    _refuse(store, sweeps, specs)
+    states: dict[str, State] = {}
+    with replacing(path) as file, ZipFile(file, "w") as archive:
+        writer = Writer(archive)
+        for number, spec in enumerate(specs):
+            progress(number, len(specs))
+            states[spec.name] = _pack_run(writer, store, store.run(spec), weights)
+        for sweep in sorted(sweeps, key=lambda sweep: sweep.name):
+            _pack_sweep(writer, store.sweep(sweep.name), sweep)
+        progress(len(specs), len(specs))
+        manifest = Manifest(
+            format=FORMAT, rt_scale=__version__, made=dict(made or {}), weights=weights,
+            sweeps=[sweep.name for sweep in sweeps], runs=states, notes=writer.notes, files=writer.files,
+        )  # fmt: skip
+        writer.add(MANIFEST, io.BytesIO(to_json(manifest.model_dump(mode="json"))))
+    with open(path, "rb") as written:
+        return Packed(path, path.stat().st_size, hashlib.file_digest(written, "sha256").hexdigest(), manifest)
+
+
+def _refuse(store: Store, sweeps: Sequence[SweepPart], specs: Sequence[RunSpec]) -> None:
+    if len({sweep.name for sweep in sweeps}) < len(sweeps):
+        raise InputError("Sweeps that are packed together need names of their own; pack these one by one.")
+    if all(store.status(spec.name).state == "missing" for spec in specs):
+        raise InputError(
+            f"None of the {len(specs)} runs was begun in '{store.place}', so there is nothing to pack. Run them with "
+            "'rt-scale sweep', or name the store with --store."
+        )
+
+
+def _pack_run(writer: Writer, store: Store, run: RunDir, weights: Weights) -> State:
+    """Add a run as it stands; its state."""
+    prefix = f"runs/{run.name}"
+    # Looked at once: the result is packed with the metrics that it came after, or not at all.
+    there = _files(run.path)
+    state = store.status(run.name).state
+    leases = [name for name in _files(run.path / LEASES) if name.endswith(".json")]
+    # Who holds it, and on which machine, is nothing to hand on; how many attempts there were is told by the names.
+    members: dict[str, Source] = {f"{prefix}/{LEASES}/{name}": b"" for name in leases}
+    if SPEC in there and _names_its_folder(writer, run):
+        wanted = [name for name in there if name in RUN_FILES or name.startswith(EVENTS)]
+        members |= {f"{prefix}/{name}": run.path / name for name in wanted}
+        members |= _weights(writer, run, weights)
+    writer.add_all(members)
+    return "partial" if state == "done" and RESULT not in there else state
+
+
+def _names_its_folder(writer: Writer, run: RunDir) -> bool:
+    try:
+        if recorded_name(read_json(run.path / SPEC)) == run.name:
+            return True
+    except (RunError, KeyError, TypeError):
+        pass
+    writer.notes.append(f"Run {run.name} is left out: its {SPEC} was edited or is damaged.")
+    return False
+
+
+def _weights(writer: Writer, run: RunDir, weights: Weights) -> dict[str, Source]:
+    """The weights in a run's checkpoints, each checkpoint with a manifest of what is packed of it."""
+    members: dict[str, Source] = {}
+    steps = [] if weights == "none" else run.checkpoints.steps()
+    newest: dict[str, Any] = {}
+    for step in reversed(steps):
+        if weights == "final" and newest and step != steps[0]:
+            continue
+        try:
+            run.checkpoints.read(step, lambda folder: None)  # brings it here, where it is kept elsewhere
+            files: dict[str, Any] = read_json(run.checkpoints.folder / str(step) / CHECKPOINT)["files"]
+        except (RunError, FileNotFoundError) as error:
+            writer.notes.append(f"Run {run.name}, step {step}: {error}")
+            continue
+        files = {name: file for name, file in files.items() if name.endswith(WEIGHTS)}
+        if weights == "final" and newest:
+            files = {name: file for name, file in files.items() if name == _TEACHER and name not in newest}
+        newest = newest or files
+        folder = f"{CHECKPOINTS}/{step}"
+        if files:
+            members[f"runs/{run.name}/{folder}/{CHECKPOINT}"] = to_json({"step": step, "files": files})
+            members |= {f"runs/{run.name}/{folder}/{name}": run.path / folder / name for name in files}
+    return members
+
+
+def _pack_sweep(writer: Writer, kept: SweepDir, sweep: SweepPart) -> None:
+    """Add a sweep's file, what its search and its rule know, and its report."""
+    prefix = f"sweeps/{sweep.name}"
+    if kept.file.exists() and kept.file.read_text(encoding="utf-8") != sweep.text:
+        writer.notes.append(f"Sweep {sweep.name} was last run with another file; it is packed with the one given.")
+    records = [name for name in _files(kept.path) if name.endswith(".json")]
+    members: dict[str, Source] = {f"{prefix}/{name}": kept.path / name for name in records}
+    for folder in (Path(each) for each, _, _ in os.walk(kept.report)):
+        inside = folder.relative_to(kept.path).as_posix()
+        members |= {f"{prefix}/{inside}/{name}": folder / name for name in _files(folder)}
+    members[f"{prefix}/sweep.yaml"] = sweep.text.encode()
+    members[f"{prefix}/runs.json"] = to_json([spec.name for spec in sweep.specs])
+    writer.add_all(members)
+
+
+def _files(folder: Path) -> list[str]:
+    """Names of the files in ``folder``, sorted, links and unfinished ones aside; none where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                entry.name
+                for entry in entries
+                if entry.is_file(follow_symlinks=False) and not entry.name.startswith(TEMPORARY)
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -1,0 +1,252 @@
+"""What no sweep refers to, and what killed processes left behind: found, and removed when asked."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from rt_scale.spec.document import read_text
+from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import expand, parse_kept
+from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, temporary_name
+from rt_scale.store.checkpoints import DAMAGED
+from rt_scale.store.constants import Constant
+from rt_scale.store.lease import FOLDER as LEASES
+from rt_scale.store.lease import WATCH, file_system_time, latest_attempt
+from rt_scale.store.quarantine import leftovers, measure
+from rt_scale.store.run_dir import SPEC, RunDir, State
+from rt_scale.store.store import Store, SweepDir
+
+GRACE = 3600.0
+"""Seconds for which a silent owner elsewhere, or a temporary file, counts as at work: removing has no way back."""
+
+_pause = time.sleep
+
+Kind = State | Literal["constant", "leftover"]
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """One thing that can be removed.
+
+    Attributes:
+        path: a run's folder, a constant's, or a file or folder that was left unfinished or is damaged.
+        state: of the run; ``constant``; ``leftover`` for all else.
+        size: bytes in its files.
+        age: seconds since one of its files last changed.
+    """
+
+    path: Path
+    state: Kind
+    size: int
+    age: float
+
+
+def find_garbage(store: Store, older_than: float = 0.0) -> list[Garbage]:
+    """Runs that nothing refers to, by name, then constants, then leftovers.
+
+    Of an object store, the mirror of this machine is looked at: refresh it first. What a killed process left in the
+    object store itself goes with the next attempt at its run, or with the run.
+
+    A run is referred to where a sweep of the store lists it, or where a run that stays starts from it, however
+    far back. Running ones stay, and so does what they start from. A constant stays with any run that used it and
+    stays. A leftover is a temporary file or folder that nobody has touched for an hour, or a damaged checkpoint that
+    was set aside.
+
+    Args:
+        store: where to look.
+        older_than: seconds; what changed later stays.
+
+    Raises:
+        InputError, RunError: where what a run starts from cannot be told; nothing is safe to remove then.
+    """
+    # First the runs, then the sweeps: a sweep is recorded before its runs are begun.
+    names, now = store.names(), store.now()
+    kept = _kept(store, names, now - older_than if older_than else None)
+    runs = []
+    for run in filter(_is_run, (store.run(name) for name in names if name not in kept)):
+        size, changed = _measure_run(store, run.name)
+        runs.append(Garbage(run.path, run.status(GRACE).state, size, now - changed))
+    constants = _unused_constants(store, kept, now, older_than)
+    left, here = [], file_system_time(store.root)
+    for path in leftovers(store, {item.path.name for item in [*runs, *constants]}, GRACE):
+        size, changed = measure(path)
+        least = older_than if path.name.startswith(DAMAGED) else max(older_than, GRACE)
+        if here - changed >= least:
+            left.append(Garbage(path, "leftover", size, here - changed))
+    return runs + constants + left
+
+
+def remove_garbage(store: Store, found: Sequence[Garbage]) -> dict[Path, str]:
+    """Remove what :func:`find_garbage` found; a kill on the way leaves whole runs and leftovers.
+
+    Needs no room, so that it helps where the disk is full.
+
+    Returns:
+        path -> why it stays after all.
+
+    Raises:
+        InputError: where the store cannot be written.
+    """
+    store.refresh(curves=False)
+    kept = _kept(store, store.names())
+    used = _used(store, kept)
+    stay = {}
+    runs = []
+    for item in found:
+        if item.state == "leftover":
+            _remove_whole(item.path)
+        elif item.state == "constant":
+            if item.path.name in used or not _remove_constant(store.constant(item.path.name)):
+                stay[item.path] = "a run that was begun meanwhile uses it"
+        elif item.path.name in kept:
+            stay[item.path] = "it was begun again, or a sweep or a run that was begun meanwhile needs it"
+        else:
+            runs.append(item.path)
+    stay |= {run: "it is being executed" for run in _executed(runs)} if store.remote is None else {}
+    runs = [run for run in runs if run not in stay]
+    gone = map(_remove_run, runs) if store.remote is None else store.remote.remove([run.name for run in runs], GRACE)
+    return stay | {run: "it was begun again meanwhile" for run, went in zip(runs, gone, strict=True) if not went}
+
+
+def _executed(runs: Sequence[Path]) -> list[Path]:
+    """Runs whose heartbeat comes while one watches, whatever its date; without owners nothing is waited for."""
+    before = {run: attempt for run in runs if (attempt := latest_attempt(run)) is not None and not attempt.is_gone}
+    if before:
+        _pause(WATCH)
+    return [run for run, seen in before.items() if (now := latest_attempt(run)) is not None and now.beat != seen.beat]
+
+
+def _remove_run(path: Path) -> bool:
+    """Remove a run that nobody holds; whether that was so."""
+    if not path.exists():
+        return True
+    grave = temporary_name(path)
+    with disk_errors(path):
+        os.rename(path, grave)
+        # Who took the lease just before the folder lost its name gets it back.
+        attempt = latest_attempt(grave)
+        if attempt is not None and attempt.is_live(GRACE):
+            os.rename(grave, path)
+            return False
+    remove(grave)
+    return True
+
+
+def _remove_constant(constant: Constant) -> bool:
+    """Remove a constant that nobody computes, from an object store too; whether that was so."""
+    gone = _remove_run(constant.path)
+    if gone:
+        constant.forget()
+    return gone
+
+
+def _remove_whole(path: Path) -> None:
+    if path.exists() and not path.name.startswith(TEMPORARY):
+        grave = temporary_name(path)
+        with disk_errors(path):
+            os.rename(path, grave)
+        path = grave
+    remove(path)
+
+
+def _is_run(run: RunDir) -> bool:
+    """Whether the folder is a run's own: another folder of a user's, or a link to one, is left alone."""
+    return not run.path.is_symlink() and ((run.path / SPEC).exists() or (run.path / LEASES).is_dir())
+
+
+def _is_constant(constant: Constant) -> bool:
+    """Whether the folder is a constant's own, as :func:`_is_run`."""
+    return not constant.path.is_symlink() and (constant.there is not None or constant.owner is not None)
+
+
+def _kept(store: Store, names: Iterable[str], young: float | None = None) -> set[str]:
+    """Names that sweeps list, of ``names`` those that run or changed after ``young``, and all that these start from."""
+    kept: set[str] = set()
+    for sweep in store.sweeps():
+        listed = sweep.runs()
+        kept.update(listed)
+        if not listed or not all((store.run(name).path / SPEC).exists() for name in listed):
+            kept.update(name for spec in _planned(sweep) for name in (spec.name, *_starts(spec)))
+    for name in set(names) - kept:
+        run = store.run(name)
+        running = run.status(GRACE).state == "running"
+        if running or (young is not None and _measure_run(store, name)[1] > young):
+            kept.add(name)
+    for name in list(kept):
+        kept.update(_recorded_starts(store.run(name)))
+    return kept
+
+
+def _planned(sweep: SweepDir) -> Iterator[RunSpec]:
+    """The runs of a sweep by its file: of one that was not begun yet, only that tells what it starts from."""
+    if not sweep.file.exists():
+        return
+    try:
+        points = expand(parse_kept(read_text(sweep.file), str(sweep.file)))
+    except InputError as error:
+        raise InputError(
+            f"Sweep '{sweep.name}' has runs that were never begun, and what they start from cannot be told: {error} "
+            f"Finish the sweep, or move '{sweep.path}' away if it is not wanted."
+        ) from error
+    for point in points:
+        yield point.spec
+
+
+def _recorded_starts(run: RunDir) -> Iterator[str]:
+    """Names of the runs that a run starts from, as its directory records them; none where it was never begun."""
+    try:
+        recorded = read_json(run.path / SPEC)
+    except FileNotFoundError:
+        return
+    if not any((recorded.get(role) or {}).get("start_from") for role in ("teacher", "student")):
+        return
+    try:
+        spec = RunSpec.model_validate(recorded)
+    except ValidationError as error:
+        raise RunError(
+            f"What run '{run.path}' starts from cannot be told: its {SPEC} is of another version of rt-scale, or "
+            "damaged. Look with that version, or move the folder away."
+        ) from error
+    yield from _starts(spec)
+
+
+def _starts(spec: RunSpec) -> Iterator[str]:
+    for start in spec.starts:
+        yield start.run.name
+        yield from _starts(start.run)
+
+
+def _unused_constants(store: Store, kept: Iterable[str], now: float, older_than: float) -> list[Garbage]:
+    """Constants that no run of those in ``kept`` used, and that nobody is computing."""
+    constants = [each for each in store.constants() if _is_constant(each)]
+    used = _used(store, kept)
+    found = []
+    for constant in constants:
+        size, changed = constant.there or measure(constant.path)
+        age = now - changed
+        if constant.name not in used and age >= older_than and not constant.is_held(GRACE):
+            found.append(Garbage(constant.path, "constant", size, age))
+    return found
+
+
+def _used(store: Store, runs: Iterable[str]) -> set[str]:
+    """Names of the constants that these runs computed or read."""
+    used: set[str] = set()
+    for name in runs:
+        environment = store.run(name).environment() or {}
+        for attempt in environment.get("attempts", []):
+            used.update(attempt.get("constants", {}))
+    return used
+
+
+def _measure_run(store: Store, name: str) -> tuple[int, float]:
+    """As :func:`_measure`, of a run, most of which a mirror does not hold."""
+    return (store.remote and store.remote.measure(name)) or measure(store.run(name).path)

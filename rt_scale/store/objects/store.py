@@ -1,0 +1,127 @@
+"""A store in an object store: its address, this machine's mirror of it, and what is brought here at once."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rt_scale.store.constants import FOLDER as CONSTANTS
+from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
+from rt_scale.store.objects.mirror import RUNS as FOLDER
+from rt_scale.store.objects.mirror import date, names
+from rt_scale.store.objects.run import RemoteRun
+from rt_scale.store.objects.uri import clean_address, mirror_folder
+
+SWEEPS = "sweeps"
+FILE, RUNS = "sweep.yaml", "runs.json"
+"""What others want to know of a sweep; its tables and figures are made again from its runs where they are wanted."""
+
+
+AT_ONCE = 32
+"""Runs that are removed at a time."""
+
+
+class RemoteStore:
+    """A store in an object store.
+
+    Attributes:
+        address: of the store.
+        root: the folder of the mirror.
+        constants: bytes of every constant in the store at the last look, and when it was written, by name.
+    """
+
+    def __init__(self, bucket: Bucket, root: Path) -> None:
+        """The store that ``bucket`` holds, mirrored in ``root``."""
+        self.bucket, self.root = bucket, root
+        self.address = bucket.address
+        self.constants: dict[str, tuple[int, float]] = {}
+        self._sizes: dict[str, tuple[int, float]] = {}
+        self._looked = -float("inf")
+
+    @staticmethod
+    def open(address: str) -> RemoteStore:
+        """The store at ``address`` (s3://, gs://); nothing is asked of it yet.
+
+        Raises:
+            InputError: an address that holds credentials, or that nothing here can open.
+        """
+        address = clean_address(address)
+        return RemoteStore(Bucket.open(address), mirror_folder(address))
+
+    def run(self, name: str) -> RemoteRun:
+        """The run of that name."""
+        return RemoteRun(self.bucket, name, self.root)
+
+    def refresh(self, curves: bool, younger: float) -> None:
+        """Bring the small files of all runs and sweeps here, and the state of every lease.
+
+        Args:
+            curves: whether metrics and event files are wanted, too.
+            younger: seconds within which the last look is good enough.
+        """
+        if time.monotonic() - self._looked < younger:
+            return
+        found: dict[str, dict[str, Entry]] = {name: {} for name in names(self.root / FOLDER)}
+        sweeps: dict[str, dict[str, Entry]] = {name: {} for name in names(self.root / SWEEPS)}
+        constants: dict[str, dict[str, Entry]] = {}
+        kinds = {FOLDER: found, SWEEPS: sweeps, CONSTANTS: constants}
+        for key, entry in self.bucket.entries("").items():
+            kind, name, rest = (*key.split("/", 2), "", "")[:3]
+            if rest and kind in kinds:
+                kinds[kind].setdefault(name, {})[rest] = entry
+        now = functools.cache(self.bucket.now)
+        self.bucket.each(lambda name: self.run(name).show(found[name], now, curves), found)
+        for name, entries in sweeps.items():
+            self._show_sweep(name, entries, now)
+        self._sizes = {name: _measure(entries) for name, entries in found.items() if entries}
+        self.constants = {name: _measure(entries) for name, entries in constants.items()}
+        self._looked = time.monotonic()
+
+    def _show_sweep(self, name: str, entries: Mapping[str, Entry], now: Callable[[], float]) -> None:
+        folder = self.root / SWEEPS / name
+        wanted = {file: entry for file, entry in entries.items() if file == FILE or _is_record(file)}
+        here = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        for file in here:
+            if (file == FILE or _is_record(file)) and file not in wanted:
+                (folder / file).unlink(missing_ok=True)
+        for file, entry in changed_entries(wanted, folder):
+            self.bucket.get_file(f"{SWEEPS}/{name}/{file}", folder / file, date(entry, now()))
+
+    def put(self, path: Path, data: bytes) -> None:
+        """Send what is about to be written to the file ``path`` of the mirror; raises as :meth:`send`."""
+        self.bucket.put(path.relative_to(self.root).as_posix(), data)
+
+    def send(self, path: Path) -> None:
+        """Send a file of the mirror, or all files of a folder there.
+
+        Raises:
+            InputError, RunError: where the store refuses or does not answer.
+        """
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        self.bucket.each(lambda file: self.bucket.put_file(file.relative_to(self.root).as_posix(), file), files)
+
+    def remove(self, runs: Sequence[str], stale: float) -> list[bool]:
+        """Remove the runs of these names from the store and from here; of each, whether it is gone.
+
+        Args:
+            runs: names.
+            stale: seconds without a heartbeat after which an owner elsewhere counts as gone.
+        """
+        with ThreadPoolExecutor(AT_ONCE) as pool:  # to claim a run takes some seconds
+            return list(pool.map(lambda name: self.run(name).remove(stale), runs))
+
+    def measure(self, name: str) -> tuple[int, float] | None:
+        """Bytes of the run in the store at the last look, and when the newest object was written; None of no run."""
+        return self._sizes.get(name)
+
+
+def _is_record(file: str) -> bool:
+    """Whether a file of a sweep's folder is what ``SweepDir.record`` wrote."""
+    return file.endswith(".json") and "/" not in file
+
+
+def _measure(entries: Mapping[str, Entry]) -> tuple[int, float]:
+    return sum(entry.size for entry in entries.values()), max(entry.changed for entry in entries.values())

@@ -1,0 +1,83 @@
+"""Places that keep a store: a folder, or a prefix in an object store that is named by its address."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+
+from rt_scale.spec.errors import InputError, unknown_name
+from rt_scale.system.paths import cache_folder, path_from, user_path
+
+_OPTIONS = {
+    "s3": ("endpoint_override", "region", "scheme"),
+    "gs": ("endpoint_override", "scheme"),
+}
+"""Scheme -> what an address may say after its '?', as pyarrow reads it."""
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+_ADVICE = (
+    "An address is kept in records and logs: keys come from the environment (AWS_ACCESS_KEY_ID, ...), from "
+    "~/.aws, or from the machine's role; for gs:// from GOOGLE_APPLICATION_CREDENTIALS."
+)
+
+
+def default_place(given: str | Path | None = None) -> str:
+    """Where runs are kept: ``given`` (``--store``), else ``RT_SCALE_STORE``, else ``./rt-store``."""
+    what, named = "RT_SCALE_STORE", os.environ.get("RT_SCALE_STORE", "").strip() or "rt-store"
+    if given is not None:
+        what, named = "--store", str(given)
+    return named if is_address(named) else str(user_path(named, what))
+
+
+def is_address(place: str | Path) -> bool:
+    """Whether ``place`` names an object store, not a folder."""
+    return "://" in str(place)
+
+
+def clean_address(place: str) -> str:
+    """The address in the one form in which it is recorded and compared.
+
+    Args:
+        place: ``s3://bucket/prefix`` or ``gs://bucket/prefix``, with ``?endpoint_override=...&region=...&scheme=...``
+            where need be.
+
+    Raises:
+        InputError: an address that holds credentials, or that nothing here can open. Its text is not repeated:
+            it may hold a secret.
+    """
+    parts = urlsplit(place)
+    if parts.scheme not in _OPTIONS:
+        raise unknown_name("kind of store", parts.scheme, _OPTIONS, "A folder is named by its path alone.")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if "@" in parts.netloc or "@" in unquote(parts.query):
+        raise InputError(f"The address of the store holds a user name or a key before an '@'. {_ADVICE}")
+    allowed = _OPTIONS[parts.scheme]
+    for name in options:
+        if name not in allowed:
+            raise InputError(
+                f"The address of the store has the option '{name}'; allowed are {', '.join(allowed)}. {_ADVICE}"
+            )
+    if not parts.netloc or parts.fragment:
+        raise InputError(
+            f"The address of the store names no bucket, or has a '#': write {parts.scheme}://BUCKET/PREFIX."
+        )
+    prefix = "/".join(part for part in parts.path.split("/") if part)
+    query = "&".join(f"{name}={quote(options[name], safe=':/')}" for name in sorted(options))
+    return f"{parts.scheme}://{parts.netloc}" + (f"/{prefix}" if prefix else "") + (f"?{query}" if query else "")
+
+
+def mirror_folder(address: str) -> Path:
+    """The folder of this machine that mirrors the store at ``address``: below ``RT_SCALE_MIRROR``, else in the cache.
+
+    Args:
+        address: as :func:`clean_address` gives it.
+    """
+    parts: SplitResult = urlsplit(address)
+    # The same address is another store where the environment names another server.
+    server = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "") if parts.scheme == "s3" else ""
+    digest = hashlib.sha256(f"{address} {server}".encode()).hexdigest()[:12]
+    words = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{parts.netloc}{parts.path}")[:60]
+    folder = path_from("RT_SCALE_MIRROR") or cache_folder("rt-scale-mirrors", "RT_SCALE_MIRROR")
+    return folder.absolute() / f"{words}-{digest}"

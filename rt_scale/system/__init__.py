@@ -1,0 +1,1 @@
+"""What is around a run: the terminal, signals, paths of the user, cores and memory."""

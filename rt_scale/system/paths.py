@@ -1,0 +1,173 @@
+"""Paths as users name them, and the places that are taken where they name none: caches below the home directory."""
+
+from __future__ import annotations
+
+import functools
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from rt_scale.spec.errors import InputError
+from rt_scale.system.plain_text import say
+
+CACHES = {
+    "MPLCONFIGDIR": "matplotlib",
+    "NUMBA_CACHE_DIR": "numba",
+    "TORCHINDUCTOR_CACHE_DIR": "torchinductor",
+    "TRITON_CACHE_DIR": "triton",
+}
+"""Variables that name a library's cache -> its folder, where the home cannot hold it."""
+
+
+def user_path(text: str, what: str = "The path") -> Path:
+    """The path that a user means by ``text``, with ``~`` and ``~NAME`` for home directories, as shells have them.
+
+    Args:
+        text: as it was given; the shell leaves ``--store=~/x`` alone, and variables set in files.
+        what: what it is in an error.
+
+    Raises:
+        InputError: where it is empty, an address, not UTF-8, or begins with the home of a user that there is not.
+    """
+    if not text.strip():
+        raise InputError(f"{what} is empty. Name a file or folder; '.' is the current one.")
+    if "://" in text:
+        raise InputError(f"{what} is '{text}', an address; it must be a path on this machine, e.g. '/scratch/data'.")
+    path = _expanded(Path(text), what) if text.startswith("~") else Path(text)
+    if str(path).startswith("~"):  # './~x', or a file that is there: never to be expanded later
+        path = path.absolute()
+    try:
+        os.fspath(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{what} is '{path.absolute()}', which is not UTF-8 text. Rename it; or, where it is only the locale that "
+            "is not UTF-8, set PYTHONUTF8=1."
+        ) from None
+    return path
+
+
+def path_from(variable: str) -> Path | None:
+    """The path that the environment variable names (InputError as in :func:`user_path`); None where it names none."""
+    given = os.environ.get(variable, "")
+    return user_path(given, variable) if given.strip() else None
+
+
+def cache_folder(name: str, remedy: str, *, may_hold: bool = False) -> Path:
+    """The folder ``name`` in the user's cache: below XDG_CACHE_HOME, else ``~/.cache``.
+
+    Where neither can be written, or there is no home directory, it is in a folder of the user's own in the temporary
+    directory, which is said once on standard error.
+
+    Args:
+        name: of the folder, which need not exist.
+        remedy: what names another place, e.g. a variable.
+        may_hold: whether a folder that is there is good enough where it can be read alone, as others put
+            something into it.
+
+    Raises:
+        InputError: where the temporary directory has no place either.
+    """
+    if given := path_from("XDG_CACHE_HOME"):
+        return given.absolute() / name
+    home = _home()
+    if home is not None and not _is_temporary(home):
+        folder = home / ".cache" / name
+        if _can_be_written(folder) or (may_hold and os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)):
+            return folder
+    folder = own_temporary() / name
+    _say_once(
+        f"rt-scale: There is no home directory whose .cache can be written, so '{folder}' is used, which may not last. "
+        f"Name another place with {remedy}, or one for all caches with XDG_CACHE_HOME."
+    )
+    return folder
+
+
+def settle_home() -> None:
+    """Give this process, and those that it starts, places for what libraries keep in a home, where that has none.
+
+    Does nothing where the home directory can be written; what a user has set stands.
+    """
+    home = _home()
+    if home is not None and _can_be_written(home / ".cache"):
+        return
+    with suppress(InputError):  # told by what needs a place
+        if home is None or not os.path.isdir(home):
+            home = own_temporary()
+            os.environ["HOME"] = str(home)
+        place = (path_from("XDG_CACHE_HOME") or own_temporary()).absolute()
+        for variable, folder in CACHES.items():
+            os.environ.setdefault(variable, str(place / folder))
+        token = home / ".ray" / "auth_token"
+        if not os.access(token, os.R_OK) and not _can_be_written(token):
+            os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(place / "ray" / token.name))
+
+
+def own_temporary() -> Path:
+    """A folder of this user in the temporary directory, made where it is not there, which nobody else can write.
+
+    Raises:
+        InputError: where it cannot be made, or somebody else has made it.
+    """
+    remedy = "Set XDG_CACHE_HOME, or HOME, to a folder of yours that can be written."
+    try:
+        folder = _temporary_name()
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise InputError(f"There is no home directory, and '{folder}' is not a folder of this user. {remedy}")
+        if stat.S_IMODE(found.st_mode) != 0o700:
+            folder.chmod(0o700)
+    except OSError as error:
+        raise InputError(
+            f"There is no home directory, and no folder can be made in the temporary one ({error}). {remedy}"
+        ) from error
+    return folder
+
+
+def _expanded(path: Path, what: str) -> Path:
+    _home()  # which takes an empty HOME away
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        who = path.parts[0].removeprefix("~")
+        if who and os.path.lexists(path):
+            return path
+        why = f"there is no user '{who}'" if who else "there is no home directory (HOME is not set)"
+        raise InputError(
+            f"{what} is '{path}', but {why}. Write the path in full, or './{path}' for that name."
+        ) from None
+
+
+def _home() -> Path | None:
+    """The home directory, whether it is there or not; None where neither HOME nor the system names one."""
+    if not os.environ.get("HOME"):
+        os.environ.pop("HOME", None)  # an empty one would be taken for the root directory
+    try:
+        return Path.home().absolute()
+    except RuntimeError:
+        return None
+
+
+def _temporary_name() -> Path:
+    return Path(tempfile.gettempdir()).absolute() / f"rt-scale-{os.geteuid()}"
+
+
+def _is_temporary(home: Path) -> bool:
+    """Whether :func:`settle_home` gave this process, or the one that started it, that home."""
+    with suppress(OSError):  # no temporary directory can be written
+        return home == _temporary_name()
+    return False
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether ``folder`` can be written, or made."""
+    existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
+    return os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK)
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    say(text, error=True)

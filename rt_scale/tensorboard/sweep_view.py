@@ -1,0 +1,171 @@
+"""TensorBoard: the comparison view of a sweep, in two folders.
+
+The first, which is opened by default, has a folder for each configuration: the means over its seeds, and
+its settings, limited to what the sweep varies. The second has a folder for each run: the same settings,
+grouped over seeds, beside links to the run's curves and end; and below ``mean`` links to the curves of
+the first. In both a folder ``sweep`` has what belongs to the whole: columns, charts and figures. So a
+run can be part of many sweeps, and a view is always derived: it can be removed and built again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tensorboard.plugins.hparams import summary_v2
+
+from rt_scale.spec.metric_names import parse_probe_name
+from rt_scale.store.atomic import disk_errors, link_relatively, remove, write_if_changed
+from rt_scale.store.run_dir import EVENTS, METRICS
+from rt_scale.tensorboard.figures import write_figures
+from rt_scale.tensorboard.hparams import Setting, flat_settings, folder_name, typed_columns
+from rt_scale.tensorboard.means import SEEDS, layout_summary, write_means
+from rt_scale.tensorboard.writer import END, SCALARS, START, summary_file
+
+EXPERIMENT = EVENTS + "0-sweep"
+SWEEP = "sweep"
+"""Folder, and so name, of what belongs to the whole sweep."""
+MEANS = "mean"
+"""Folder of the configurations' curves, and so the first part of their names, in the view of runs."""
+
+MOST_LISTED = 10
+"""Numbers of an axis that are offered one by one to choose from; of more, a range."""
+SEEDS_COLUMN = 4
+"""Metrics before the number of seeds, so that it is among the five that the HParams view shows at first."""
+
+
+@dataclass(frozen=True)
+class BoardRun:
+    """A run in the view of a sweep.
+
+    Attributes:
+        label: its name there, unique, e.g. ``alpha=0.5,seed=3``.
+        group: name of its configuration; runs of one group, the seeds, are averaged.
+        folder: the run's folder; it need not exist yet.
+        values: what the sweep varies: axis -> value; equal within a group.
+    """
+
+    label: str
+    group: str
+    folder: Path
+    values: Mapping[str, Any]
+
+
+def build_means_board(
+    board: Path, runs: Sequence[BoardRun], metrics: Sequence[str], figures: Mapping[str, Path]
+) -> None:
+    """Bring the view of configurations up to date; cheap where little has changed.
+
+    Args:
+        board: a folder that is for this alone; what does not belong to the view is removed.
+        runs: the sweep's runs, in the order in which they, and so their configurations, are listed.
+        metrics: tags of the scalars that are averaged, and become columns of the HParams view and charts.
+        figures: tag -> PNG file.
+
+    Raises:
+        ValueError: where two configurations have one name.
+        InputError, RunError: where the disk refuses or is full.
+    """
+    groups: dict[str, list[BoardRun]] = {}
+    for run in runs:
+        groups.setdefault(run.group, []).append(run)
+    names = _folder_names(groups, {SWEEP})
+    first = [members[0] for members in groups.values()]
+    columns = [*metrics[:SEEDS_COLUMN], SEEDS, *metrics[SEEDS_COLUMN:]]
+    _keep(board, {SWEEP, *names})
+    _write_settings(board, names, first, columns, metrics)
+    for name, members in zip(names, groups.values(), strict=True):
+        write_means(board / name, [run.folder / METRICS for run in members], metrics)
+    write_figures(board / SWEEP, figures)
+
+
+def build_runs_board(board: Path, means: Path, runs: Sequence[BoardRun], metrics: Sequence[str]) -> None:
+    """Bring the view of single runs up to date, as :func:`build_means_board` does.
+
+    Args:
+        board: a folder that is for this alone; what does not belong to the view is removed.
+        means: the view of the same runs' configurations, up to date.
+        runs: the sweep's runs, in the order in which they are listed.
+        metrics: tags of the scalars that become columns of the HParams view and charts of means.
+
+    Raises:
+        ValueError: where two runs have one label.
+        InputError, RunError: where the disk refuses or is full.
+    """
+    names = _folder_names([run.label for run in runs], {SWEEP, MEANS})
+    groups = {folder_name(run.group) for run in runs}
+    _keep(board, {SWEEP, MEANS, *names})
+    _write_settings(board, names, runs, metrics, metrics)
+    _link_derived(means / SWEEP, board / SWEEP)
+    for name, run in zip(names, runs, strict=True):
+        for file in (SCALARS, END):
+            link_relatively(run.folder / file, board / name / file)
+    _keep(board / MEANS, groups)
+    for group in groups:
+        _link_derived(means / group, board / MEANS / group)
+
+
+def _link_derived(source: Path, folder: Path) -> None:
+    """Links to a run's means or figures, and to nothing else of it: a mean is no session of its own."""
+    files = {path.name: path for path in source.iterdir() if path.name not in (START, EXPERIMENT)}
+    _keep(folder, {*files, EXPERIMENT})
+    for name, path in files.items():
+        link_relatively(path, folder / name)
+
+
+def _folder_names(labels: Iterable[str], taken: set[str]) -> list[str]:
+    names = [folder_name(label) for label in labels]
+    if len({*names, *taken}) < len(names) + len(taken):
+        twice = sorted(name for name in {*names} if names.count(name) > 1 or name in taken)
+        raise ValueError(f"labels must differ: {twice}")
+    return names
+
+
+def _keep(folder: Path, names: set[str]) -> None:
+    """Make ``folder`` and remove what is in it but for ``names``."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for entry in set(os.listdir(folder)) - names:
+            remove(folder / entry)
+
+
+def _write_settings(
+    board: Path, names: Sequence[str], runs: Sequence[BoardRun], columns: Sequence[str], charts: Sequence[str]
+) -> None:
+    """What is varied by every run, under its name, and which columns and charts of metrics there are."""
+    settings = typed_columns([flat_settings(run.values) for run in runs])
+    summary = _experiment(settings, columns)
+    summary.MergeFrom(layout_summary(charts))
+    write_if_changed(board / SWEEP / EXPERIMENT, summary_file(summary, 0.0))
+    for position, (name, run) in enumerate(zip(names, runs, strict=True)):
+        values = {key: column[position] for key, column in settings.items() if column[position] is not None}
+        # Dated by position: TensorBoard lists runs by their start, and an unchanged view keeps its bytes.
+        date = float(position + 1)
+        summary = summary_v2.hparams_pb(values, trial_id=run.group, start_time_secs=date)
+        write_if_changed(board / name / START, summary_file(summary, date))
+
+
+def _experiment(settings: Mapping[str, Sequence[Setting | None]], columns: Sequence[str]) -> Any:
+    """The record that declares every axis with its domain, and every metric."""
+    axes = [summary_v2.HParam(key, _domain(values)) for key, values in settings.items()]
+    columns_shown = [summary_v2.Metric(tag, display_name=_short(tag)) for tag in columns]
+    return summary_v2.hparams_config_pb(axes, columns_shown, time_created_secs=0.0)
+
+
+def _short(metric: str) -> str:
+    """A metric's name as the title of a narrow column, e.g. ``student linear``."""
+    probe = parse_probe_name(metric)
+    if probe is None:
+        return metric
+    return f"{probe.role} {probe.probe}" + (f" on {probe.data}" if probe.data else "")
+
+
+def _domain(values: Sequence[Setting | None]) -> Any:
+    given = {float(value) if type(value) is int else value for value in values if value is not None}
+    numbers = [value for value in given if isinstance(value, float)]
+    if len(numbers) > MOST_LISTED:
+        return summary_v2.RealInterval(min(numbers), max(numbers))
+    return summary_v2.Discrete(given)

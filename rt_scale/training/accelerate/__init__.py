@@ -1,0 +1,1 @@
+"""Faster ways to compute a student's pass."""

@@ -1,0 +1,1 @@
+"""Several students trained as one batched network."""

@@ -1,0 +1,233 @@
+"""Rank, world and reductions of data-parallel training; a single process is a world of 1 without torch.distributed.
+
+The batch of a spec is the global one, and every rank computes on its share of it. Shares differ by at most one
+image, and in a last batch of fewer images than ranks some are empty. So a rank's loss, a mean over its share, is
+weighted by the share's size before the backward pass, and gradients are summed: that is the gradient of the mean
+over the global batch, through batch norms too, whose statistics are the global batch's (``batch_norm``).
+
+torch's DistributedDataParallel is not used: it divides by the number of ranks whatever their shares are, and wants
+one ``forward`` where a network here is entered by several doors. Gradients are summed in buckets after the pass.
+
+A rank without a share computes on a stand-in image that counts for nothing: all ranks then issue the same
+reductions in the same order, and no layer has to know how to compute on nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as torch_dist
+from torch import Tensor
+
+from rt_scale.data.loaders.base import Batch, Loader
+from rt_scale.spec.errors import RunError
+from rt_scale.spec.stopping import Heed, Stop, Stopped
+
+T = TypeVar("T")
+
+BUCKET_BYTES = 64 << 20
+"""Gradients are summed in flat buffers of about this size, or in one of a larger gradient's own."""
+
+
+class WorkerLost(RunError):
+    """Another rank is gone; the run goes on from its last checkpoint once all are there again."""
+
+
+class Group:
+    """The processes that train one student together.
+
+    Args:
+        rank: which of them this one is, from 0.
+        world: how many there are; above 1, torch.distributed's default process group is theirs.
+
+    Attributes:
+        counts: 1, or 0 while this rank computes on a stand-in.
+    """
+
+    def __init__(self, rank: int = 0, world: int = 1) -> None:
+        if not 0 <= rank < world:
+            raise ValueError(f"rank {rank} of {world}; ranks count from 0")
+        self.rank, self.world = rank, world
+        self.counts = 1
+
+    @staticmethod
+    def current() -> Group:
+        """The group of torch.distributed's default process group; a world of 1 where there is none."""
+        if not torch_dist.is_initialized():
+            return Group()
+        return Group(torch_dist.get_rank(), torch_dist.get_world_size())
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is rank 0, which alone writes."""
+        return self.rank == 0
+
+    def share(self, batch: Batch, loader: Loader, number: int) -> tuple[Batch, float]:
+        """What this rank computes on, and how much the mean over that counts in the mean over the global batch.
+
+        Args:
+            batch: this rank's share of a batch, as its loader gives it; may be empty.
+            loader: of the batch.
+            number: of the batch in its epoch, from 0.
+        """
+        if self.world == 1:
+            return batch, 1.0
+        self.counts = int(len(batch.index) > 0)
+        total = min(loader.batch_size, loader.samples - number * loader.batch_size)
+        return (batch if self.counts else _stand_in(batch)), len(batch.index) / total
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of ``tensor`` over all ranks, in its place; no gradient."""
+        if self.world > 1:
+            with _lost():
+                torch_dist.all_reduce(tensor)
+        return tensor
+
+    def any(self, found: bool) -> bool:
+        """Whether ``found`` holds on any rank; every rank calls this."""
+        if self.world == 1:
+            return found
+        backend = torch_dist.get_backend()
+        count = torch.tensor([float(found)], device="cuda" if backend == "nccl" else "cpu")
+        return bool(self.sum(count).item())
+
+    def heeding(self, stop: Stop) -> Heed:
+        """Raises Stopped on every rank once ``stop`` says so on any; every rank calls it at the same points."""
+
+        def heed() -> None:
+            if self.any(stop()):
+                raise Stopped
+
+        return heed
+
+    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Replace gradients, each of this rank's share of a weighted mean, by their sums over all ranks."""
+        if self.world == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        for bucket in _buckets(gradients):
+            flat = self.sum(torch.cat([gradient.flatten() for gradient in bucket]))
+            parts = torch.split(flat, [gradient.numel() for gradient in bucket])
+            torch._foreach_copy_(bucket, [part.view(each.shape) for part, each in zip(parts, bucket, strict=True)])
+
+    def mean_of_rows(self, rows: Tensor) -> Tensor:
+        """The mean [m] over the rows [b, m] of all ranks, without those of stand-ins; no gradient."""
+        if self.world == 1:
+            return rows.detach().mean(dim=0)
+        total = torch.cat([rows.detach().sum(dim=0), rows.new_tensor([len(rows)])]) * self.counts
+        self.sum(total)
+        return total[:-1] / total[-1]
+
+    def broadcast(self, value: T) -> T:
+        """Rank 0's ``value``; small, and of plain types."""
+        if self.world == 1:
+            return value
+        given: list[Any] = [value]
+        with _lost():
+            torch_dist.broadcast_object_list(given, src=0)
+        found: T = given[0]
+        return found
+
+    def by_first(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives on rank 0, which alone does it while the others wait; small, and of plain types.
+
+        Raises:
+            Stopped: on every rank, where ``work`` raises it.
+        """
+        if self.world == 1:
+            return work()
+        if not self.leads:
+            stopped, value = self.broadcast((False, None))
+            if stopped:
+                raise Stopped
+            found: T = value  # type: ignore[assignment]
+            return found
+        try:
+            done = work()
+        except Stopped:
+            self.broadcast((True, None))
+            raise
+        self.broadcast((False, done))
+        return done
+
+    @torch.no_grad()
+    def check_same(self, parameters: Iterable[Tensor]) -> None:
+        """Make sure that all ranks hold the parameters that rank 0 does; nothing else keeps them equal.
+
+        Raises:
+            RunError: where a rank has others.
+        """
+        own = float(torch.stack([parameter.double().abs().sum() for parameter in parameters]).sum())
+        first = self.broadcast(own)
+        # Rank 0 sees its own number in any case: every rank learns of a difference on any other.
+        differ = torch.tensor([float(own != first)], device=_device())
+        if float(self.sum(differ)):
+            raise RunError(
+                f"The {self.world} workers of this run start from different weights: their machines or versions "
+                "compute the same draws differently. Give it workers of one kind, or one worker."
+            )
+
+
+ALONE = Group()
+"""One process."""
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        return group.sum(tensor.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        group: Group = ctx.group
+        # Every rank's part of the objective depends on the sum, and so on this rank's term of it.
+        return group.sum(grads[0].clone()), None
+
+
+def differentiable_sum(tensor: Tensor, group: Group) -> Tensor:
+    """The sum of ``tensor`` over all ranks, through which gradients of the ranks' summed objectives flow."""
+    total: Tensor = _Sum.apply(tensor, group)
+    return total
+
+
+def _stand_in(empty: Batch) -> Batch:
+    """One image of no meaning, but neither constant nor black: nothing divides by its norm or deviation of 0."""
+    shape = empty.images.shape[1:]
+    ramp = torch.arange(shape.numel(), device=empty.images.device) % 251
+    return Batch(ramp.to(empty.images.dtype).view(1, *shape), empty.labels.new_zeros(1), empty.index.new_zeros(1))
+
+
+def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    held = 0
+    for tensor in tensors:
+        size = tensor.numel() * tensor.element_size()
+        if bucket and (held + size > BUCKET_BYTES or tensor.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, held = [], 0
+        bucket.append(tensor)
+        held += size
+    if bucket:
+        yield bucket
+
+
+def _device() -> torch.device:
+    """Where small tensors must lie to be reduced."""
+    on_gpu = torch_dist.is_initialized() and torch_dist.get_backend() == "nccl"
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
+@contextmanager
+def _lost() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # torch has no class of its own for gloo's; nccl's is a RuntimeError too
+        detail = " ".join(str(error).split())[:200]
+        raise WorkerLost(
+            f"Another worker of this run is gone ({detail}). What it saved is kept: run it again to go on from its "
+            "last checkpoint."
+        ) from error

@@ -1,0 +1,72 @@
+"""Estimates of runs of one small network, for tests: finished ones to measure, and a device of given rates."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from rt_scale.data.catalogue import DATASETS
+from rt_scale.data.known import KnownData
+from rt_scale.plan.estimate import Estimator
+from rt_scale.plan.history import measured_runs, shape
+from rt_scale.plan.queue import Node
+from rt_scale.plan.rates import Rates
+from rt_scale.spec.document import set_dotted
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.store import Store
+
+BASE: dict[str, Any] = {
+    "data": {"name": "digits"},
+    "encoder": {"name": "convnet_8_2"},
+    "projector": {"hidden": [16], "bottleneck": 8, "out_dim": 32},
+    "train": {"epochs": 10},
+}
+DIGITS = KnownData({"digits": DATASETS["digits"]})
+
+
+def spec(**changes: Any) -> RunSpec:
+    """BASE with dotted fields changed, whose dots are written as two underscores."""
+    document: dict[str, Any] = BASE
+    for key, value in changes.items():
+        document = set_dotted(document, key.replace("__", "."), value)
+    return RunSpec.model_validate(document)
+
+
+def node(run: RunSpec, gpus: float = 0, cpus: int = 1, step: int = 0, workers: int = 1) -> Node:
+    return Node(run, LaunchSpec(gpus=gpus, cpus=cpus, workers=workers), True, "missing", True, step)
+
+
+def finish(
+    store: Store, run: RunSpec, seconds: float, device: str = "cpu", threads: int = 1, name: str = "a chip",
+    workers: int | None = None, pack: int | None = None, measured: bool = False,
+) -> None:  # fmt: skip
+    run_dir = store.run(run)
+    with run_dir.acquire():
+        run_dir.write_spec(run)
+        execution = {"device": device, "threads": threads} | ({} if workers is None else {"workers": workers})
+        attempt: dict[str, Any] = {"device": name}
+        if pack is not None:
+            execution["pack"] = pack
+            attempt["packing"] = {"size": pack, "seconds": {"1": 0.5} if measured else {}}
+        run_dir.write_environment({"execution": execution, "attempts": [attempt]})
+        run_dir.complete({"seconds": seconds, "steps": 60})
+
+
+FIXED = Rates(1e9, 1e9, float("inf"), 0.0, False, "fixed")
+
+
+class Fixed:
+    """Stands in for a calibration: a FLOP a nanosecond, all else for free."""
+
+    asked: ClassVar[list[tuple[Any, ...]]] = []
+
+    def __init__(self, device: Any, threads: int) -> None:
+        self.asked.append((str(device), threads))
+
+    def rates(self, work: Any, precision: str) -> Rates:
+        self.asked.append((precision,))
+        return FIXED
+
+
+def estimator(store: Store, *runs: RunSpec, teraflops: float | None = None) -> Estimator:
+    return Estimator(measured_runs(store, {shape(run) for run in runs}), DIGITS, teraflops)

@@ -1,0 +1,74 @@
+"""Sweeps that are planned, for tests: every run takes as long as is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rt_scale.plan import jobs as planned_module
+from rt_scale.plan import short_run
+from rt_scale.plan.conditions import Conditions
+from rt_scale.plan.estimate import Estimate
+from rt_scale.plan.plan import Plan, make_plan
+from rt_scale.plan.prices import Price, PriceSheet
+from rt_scale.plan.queue import Node
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import Point, SweepSpec, expand
+from rt_scale.store.store import Store
+
+BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}, "train": {"epochs": 2}}
+Sweeps = list[tuple[SweepSpec, list[Point]]]
+HOUR = 3600.0
+
+
+def sweeps(*changes: dict[str, Any]) -> Sweeps:
+    made = [
+        SweepSpec.model_validate({"name": f"s{number}", "base": BASE, **change})
+        for number, change in enumerate(changes)
+    ]
+    return [(sweep, expand(sweep)) for sweep in made]
+
+
+RESTART = {"base": {**BASE, "teacher": {"start_from": {"run": "same"}}}, "axes": {"student.alpha": [0.1, 0.5]}}
+"""Two runs, each from a run of its own."""
+
+
+def every_run_takes(monkeypatch: pytest.MonkeyPatch, seconds: float | None, best_pack: int | None = None) -> None:
+    """Every run takes so long, packed or not, with a checkpoint every ten minutes.
+
+    Args:
+        seconds: None: nobody knows.
+        best_pack: what ``pack: auto`` measured.
+    """
+
+    class Fixed:
+        def __init__(self, measured: Any, known: Any, teraflops: float | None, data_dir: Any) -> None:
+            self.how = f"fixed {teraflops}"
+
+        def estimate(self, node: Node, together: int) -> Estimate:
+            return Estimate(seconds, seconds or 0.0, 600.0 * together, self.how)
+
+        def best_pack(self, node: Node) -> int | None:
+            return best_pack
+
+    monkeypatch.setattr(planned_module, "Estimator", Fixed)
+    monkeypatch.setattr(short_run, "start_seconds", lambda: 7.0)
+    monkeypatch.setattr(planned_module, "free_memory", lambda device: 10**9)
+
+
+def finish(store: Store, spec: RunSpec) -> None:
+    run_dir = store.run(spec)
+    with run_dir.acquire():
+        run_dir.write_spec(spec)
+        run_dir.complete({"seconds": 1.0})
+
+
+def go(given: Sweeps, store: Store, **conditions: Any) -> Plan:
+    return make_plan(given, store, store.root.parent / "data", Conditions(**conditions))
+
+
+def sheet(*rows: dict[str, Any]) -> PriceSheet:
+    usual = {"name": "a", "gpus": 0, "cpus": 2, "on_demand": 3.0, "spot": 1.0, "currency": "EUR"}
+    known = {"date": "2026-02-03", "source": "a page"}
+    return PriceSheet(prices=tuple(Price.model_validate({**usual, **known, **row}) for row in rows))

@@ -1,0 +1,142 @@
+"""How long a queue takes, against schedules that can be done by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rt_scale.plan.simulation import HOPELESS, Kind, Task, simulate
+from rt_scale.spec.errors import InputError
+
+
+def task(name: str, seconds: float, units: float = 1.0, kind: Kind = "gpu", **more: Any) -> Task:
+    return Task(name, seconds, kind, units, **more)
+
+
+class Draws:
+    """Stands in for a generator: hands out seconds until the next interruption."""
+
+    def __init__(self, *seconds: float) -> None:
+        self.seconds = list(seconds)
+        self.scales: list[float] = []
+
+    def exponential(self, scale: float) -> float:
+        self.scales.append(scale)
+        return self.seconds.pop(0) if self.seconds else math.inf
+
+
+def makespan(*tasks: Task, gpus: float = 1, cpus: float = 1, **more: Any) -> float:
+    return simulate(tasks, {"gpu": gpus, "cpu": cpus}, **more).makespan
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(1, 12), (2, 7), (3, 5), (8, 5)])
+def test_runs_fill_the_slots_in_their_order(gpus: int, expected: float) -> None:
+    # On two slots: a until 5, b until 4, then c until 7.
+    tasks = [task("a", 5), task("b", 4), task("c", 3)]
+    assert makespan(*tasks, gpus=gpus) == expected
+
+
+def test_a_run_waits_for_what_it_starts_from_and_others_pass_it() -> None:
+    tasks = [task("a", 5), task("b", 1, after=("a",)), task("c", 2)]
+    assert makespan(*tasks, gpus=2) == 6
+    assert makespan(task("b", 1, after=("done long ago",))) == 1
+
+
+def test_fractions_share_a_gpu() -> None:
+    assert makespan(*(task(str(number), 2, 1 / 3) for number in range(6))) == pytest.approx(4)
+    # In floating point 1 - 0.8 is a little less than 0.2.
+    assert makespan(task("a", 2, 0.8), task("b", 2, 0.2)) == 2
+
+
+def test_the_order_holds_between_runs_that_ask_for_different_amounts() -> None:
+    assert makespan(task("a", 3, 2), task("b", 5, 1), task("c", 10, 1, after=("a",)), gpus=2) == 13
+
+
+def test_what_does_not_fit_lets_smaller_ones_pass() -> None:
+    assert makespan(task("a", 4, 1), task("b", 1, 2), task("c", 3, 1), gpus=2) == 5
+
+
+def test_gpus_and_cores_are_apart() -> None:
+    tasks = [task("a", 3), task("b", 4, 2, kind="cpu"), task("c", 5, 2, kind="cpu")]
+    assert makespan(*tasks, gpus=1, cpus=2) == 9
+    assert makespan(*tasks, gpus=1, cpus=4) == 5
+
+
+def test_an_interrupted_run_loses_what_came_after_its_last_checkpoint() -> None:
+    draws: Any = Draws(35.0)
+    found = simulate([task("a", 100, checkpoint=10)], {"gpu": 1}, rate=2, generator=draws, replacement=60)
+    # 30 of 35 seconds are kept; 60 seconds later it goes on with the other 70.
+    assert (found.makespan, found.interruptions, found.lost) == (35 + 60 + 70, 1, 5)
+    assert draws.scales == [1800.0, 1800.0]
+
+
+def test_without_a_checkpoint_it_starts_again() -> None:
+    draws: Any = Draws(35.0)
+    found = simulate([task("a", 100)], {"gpu": 1}, rate=1, generator=draws, replacement=0)
+    assert (found.makespan, found.lost) == (135, 35)
+
+
+def test_an_interrupted_run_is_first_on_the_next_free_slot() -> None:
+    draws: Any = Draws(5.0, math.inf)
+    tasks = [task("a", 10, checkpoint=1), task("b", 6), task("c", 100)]
+    found = simulate(tasks, {"gpu": 2}, rate=1, generator=draws, replacement=50)
+    # a: 0-5, then 6-11 where b was; c from 11 on.
+    assert found.makespan == 111
+
+
+def test_interruptions_are_those_of_the_generator_and_cost_what_theory_says() -> None:
+    tasks = [task(str(number), 3600, checkpoint=900) for number in range(400)]
+
+    def run(seed: int) -> Any:
+        return simulate(tasks, {"gpu": 400}, rate=1, generator=np.random.default_rng(seed), replacement=0)
+
+    assert run(0) == run(0)
+    assert run(0) != run(1)
+    # A segment of length s that is begun again until it is through is interrupted exp(rate s) - 1 times.
+    expected = 400 * 4 * (math.exp(0.25) - 1)
+    assert run(0).interruptions == pytest.approx(expected, rel=0.15)
+
+
+def test_what_never_fits_is_refused() -> None:
+    with pytest.raises(InputError, match=r"asks for 2 GPUs, but the plan is for 1\. Plan for at least 2 \(.*--gpus\)"):
+        makespan(task("a", 1, 2))
+    with pytest.raises(InputError, match=r"asks for 4 CPU cores.*at least 4 \(.*--cpus\).*launch\.cpus"):
+        makespan(task("a", 1, 4, kind="cpu"))
+
+
+def test_a_rate_at_which_no_run_ends_is_refused() -> None:
+    generator = np.random.default_rng(0)
+    slow, rate = task("a", 7200, checkpoint=3600), HOPELESS * 1.01
+    with pytest.raises(InputError, match="practically never end"):
+        makespan(slow, rate=rate, generator=generator)
+    assert makespan(task("a", 7200, checkpoint=360), rate=rate, generator=generator) > 7200
+    with pytest.raises(ValueError, match="generator"):
+        makespan(slow, rate=1)
+
+
+def test_runs_at_a_time_are_counted_in_packs_too() -> None:
+    tasks = [task("a", 4, runs=3), task("b", 4, runs=2), task("c", 2)]
+    assert makespan(*tasks, gpus=3) == 4
+    # With room for four runs c passes b, which waits for a.
+    assert makespan(*tasks, gpus=3, concurrency=4) == 8
+    assert makespan(*tasks[::-1], gpus=3, concurrency=3) == 8
+    assert makespan(task("a", 3), task("b", 3), gpus=2, concurrency=1) == 6
+
+
+def test_an_interrupted_run_does_not_count_among_those_at_a_time() -> None:
+    draws: Any = Draws(5.0)
+    # The first goes on at once, from its start, on the other GPU; then the second.
+    found = simulate([task("a", 10), task("b", 10)], {"gpu": 2}, concurrency=1, rate=1, generator=draws, replacement=60)
+    assert found.makespan == 5 + 10 + 10
+
+
+def test_an_empty_queue_takes_no_time() -> None:
+    assert makespan() == 0
+
+
+def test_a_long_queue_is_quickly_done() -> None:
+    tasks = [task(str(number), 1, 1 + number % 2, kind="gpu" if number % 3 else "cpu") for number in range(20_000)]
+    assert makespan(*tasks, gpus=8, cpus=8) > 2000

@@ -1,0 +1,104 @@
+"""What a cluster holds, from what Ray says of its nodes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from rt_scale.ray_backend import cluster
+from rt_scale.ray_backend.cluster import HEAD, Cluster, connect
+from rt_scale.ray_backend.resources import MOST, Node
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.sweep import LaunchSpec
+
+
+def node(address: str, alive: bool = True, **resources: float) -> dict[str, Any]:
+    """A node as ``ray.nodes`` tells of it."""
+    return {"Alive": alive, "NodeManagerAddress": address, "Resources": {"memory": 1e9, **resources}}
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """Two nodes of two CPUs each; a third one is dead."""
+    nodes = [node("10.0.0.1", CPU=2), node("10.0.0.2", CPU=2), node("10.0.0.3", alive=False, CPU=64)]
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
+    return Cluster("10.0.0.1:6379", local=True)
+
+
+def growing(monkeypatch: pytest.MonkeyPatch, kinds: list[Node] | None) -> Cluster:
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [node("10.0.0.1", CPU=2)])
+    monkeypatch.setattr(cluster, "node_kinds", lambda address: kinds)
+    return Cluster("10.0.0.1:6379", local=False)
+
+
+def test_only_living_nodes_count(two: Cluster) -> None:
+    assert two.describe() == "a Ray of its own: 2 nodes, 4 CPUs"
+    assert two.at_once(LaunchSpec(workers=2, cpus=1)) == 2
+    with pytest.raises(InputError, match="no node of this machine can ever give"):
+        two.refuse_impossible(LaunchSpec(cpus=4))
+    two.refuse_impossible(LaunchSpec(workers=2, cpus=2))
+
+
+def test_what_a_trial_holds(two: Cluster) -> None:
+    assert two.trial_resources(LaunchSpec(cpus=2)) == {"CPU": 2}
+    wanted = LaunchSpec(cpus=2, gpus=0.5, accelerator="H100")
+    assert two.trial_resources(wanted) == {"CPU": 2, "GPU": 0.5, "accelerator_type:H100": 0.001}
+    assert two.trial_resources(LaunchSpec(cpus=2, workers=2)) == {HEAD: 0.001}
+
+
+def test_an_autoscaler_is_judged_by_what_it_could_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    grows = growing(monkeypatch, [Node("big", {"CPU": 8}, 3, False)])
+    assert grows.autoscaling
+    grows.refuse_impossible(LaunchSpec(cpus=8, workers=3))
+    assert grows.at_once(LaunchSpec(cpus=4, workers=2)) == 3
+    with pytest.raises(InputError, match=r"the cluster at 10.0.0.1:6379.*1 node of 2 CPUs: 10.0.0.1; up to 3 nodes of"):
+        grows.refuse_impossible(LaunchSpec(cpus=9))
+
+
+def test_an_autoscaler_that_says_nothing_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    grows = growing(monkeypatch, [])
+    grows.refuse_impossible(LaunchSpec(cpus=64))
+    assert grows.at_once(LaunchSpec(cpus=64, workers=2)) == cluster.UNSEEN
+    assert "more nodes may be added" in grows.describe()
+    with pytest.raises(InputError, match="would share a GPU"):
+        grows.refuse_impossible(LaunchSpec(gpus=0.5, workers=2))
+    assert not growing(monkeypatch, None).autoscaling
+
+
+def test_a_cluster_is_not_asked_without_the_token_that_was_demanded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setattr(cluster, "reach", lambda address: pytest.fail("asked"))
+    with pytest.raises(InputError, match="RAY_AUTH_MODE is token, but there is no token"), connect("10.0.0.1:6379"):
+        pass
+
+
+def test_an_address_of_the_environment_that_cannot_work_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    for address in (None, "auto"):
+        with pytest.raises(InputError, match=r"^RAY_ADDRESS is set to 'http"), connect(address):
+            pass
+
+
+def test_a_folder_that_ray_cannot_use_is_refused_before_ray_is_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("x" * 100)))
+    monkeypatch.setattr(cluster.ray, "init", lambda **_: pytest.fail("started"))
+    with pytest.raises(InputError, match=r"^RAY_TMPDIR is '"), connect("local"):
+        pass
+
+
+def test_what_it_has_is_that_of_living_nodes_and_those_that_may_come(
+    two: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert two.has() == {"gpu": 0, "cpu": 4}
+    assert growing(monkeypatch, [Node("big", {"CPU": 8, "GPU": 2}, 3, False)]).has() == {"gpu": 6, "cpu": 2 + 3 * 8}
+    assert growing(monkeypatch, [Node("any", {"CPU": 8}, math.inf, False)]).has() == {"gpu": 0, "cpu": 2 + 8 * MOST}
+    # Which nodes it could add it does not say.
+    assert growing(monkeypatch, []).has() == {"gpu": 0, "cpu": 2}

@@ -1,0 +1,95 @@
+"""What the board tells when it opens, without opening it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rt_scale.report import board as module
+from rt_scale.report.board import MOST_TICKED, few, open_board
+from rt_scale.spec.errors import InputError, StoreAway
+from rt_scale.spec.sweep import SweepSpec, expand
+from rt_scale.store.store import Store
+
+BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
+ADDRESS = "http://here/"
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the server is started with; it tells its address, looks again once, and ends."""
+    given: dict[str, Any] = {}
+
+    def serve(folder: Path, ready: Callable[[str], None], *, refresh: Callable[[], None], **more: Any) -> None:
+        given.update(more, folder=folder)
+        ready(ADDRESS)
+        refresh()
+
+    monkeypatch.setattr(module, "serve", serve)
+    return given
+
+
+def loaded(name: str, values: int) -> tuple[SweepSpec, Any]:
+    norms = {"encoder.norm": ["none", "batch"]}
+    axes = {**norms, "student.alpha": [number / values for number in range(values)]}
+    sweep = SweepSpec(name=name, base=BASE, axes=axes)
+    return sweep, expand(sweep)
+
+
+@pytest.mark.parametrize("every_run", [False, True])
+def test_what_is_served_and_where_figures_are(tmp_path: Path, served: dict[str, Any], every_run: bool) -> None:
+    said: list[str] = []
+    asked: list[None] = []
+    store = Store(tmp_path)
+    open_board([loaded("a", 2), loaded("b", 2)], store, host="h", port=7, say=said.append, every_run=every_run,
+               figures=lambda: asked.append(None), interval=3.0)  # fmt: skip
+    folder = tmp_path / "sweeps" / "a" / ("board-with-b-runs" if every_run else "board-with-b")
+    assert served == {"folder": folder, "title": "a, b", "host": "h", "port": 7, "interval": 3.0}
+    assert said[0] == f"TensorBoard: {ADDRESS} (Ctrl-C ends it)"
+    assert ("--runs" in said[1]) != every_run
+    assert said[2:] == [f"  Figures of the report: {ADDRESS}#images&regexInput=%5Esweep%24"]
+    assert asked == [None]
+
+
+@pytest.mark.parametrize(("every_run", "prefix"), [(False, "%5E"), (True, "%5Emean/")])
+def test_of_many_runs_some_are_pointed_out(
+    tmp_path: Path, served: dict[str, Any], every_run: bool, prefix: str
+) -> None:
+    said: list[str] = []
+    sweeps = [loaded("a", MOST_TICKED)]
+    open_board(sweeps, Store(tmp_path), host="h", port=0, say=said.append, every_run=every_run)
+    assert said[-1].endswith(f": {ADDRESS}#custom_scalars&regexInput={prefix}norm%3Dbatch%2C")
+
+
+def test_few_of_many_names() -> None:
+    names = [f"a={a},b={b},c={c}" for a in (1, 10) for b in (1, 2) for c in (1, 2, 3)]
+    assert few(names, 6) == "a=1,"
+    assert few(names, 5) == "a=1,b=1,"
+    assert few(names, 2) == "a=1,b=1,c=1"
+    assert few(["base"], 40) == "base"
+
+
+def test_a_store_that_does_not_answer_for_a_while_is_waited_for(
+    tmp_path: Path, served: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refresh(self: Store, *, curves: bool = True, younger: float = 0.0) -> None:
+        if younger:
+            raise StoreAway("away")
+
+    monkeypatch.setattr(Store, "refresh", refresh)
+    open_board([loaded("a", 2)], Store(tmp_path), host="h", port=0, say=print)
+    assert served["title"] == "a"
+
+
+def test_what_cannot_be_shown_is_refused(tmp_path: Path, served: dict[str, Any]) -> None:
+    store = Store(tmp_path / "store")
+    with pytest.raises(InputError, match="names of their own; given: a, a"):
+        open_board([loaded("a", 2), loaded("a", 1)], store, host="h", port=0, say=print)
+    with pytest.raises(InputError, match="There are no runs in"):
+        open_board([], store, host="h", port=0, say=print)
+    (store.root / "runs").mkdir(parents=True)
+    open_board([], store, host="h", port=0, say=print)
+    assert (served["folder"], served["title"]) == (store.root / "runs", "store")

@@ -1,0 +1,114 @@
+"""A search as a source of runs, with the real Optuna and a store; nothing is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns
+from rt_scale.scheduler.sampler import read_sampled
+from rt_scale.scheduler.search import Search, sampled_points
+from rt_scale.spec.sweep import Point, SweepSpec
+from rt_scale.store.store import Store
+
+METRIC = "probe/student/linear"
+
+
+def sweep(runs: int = 30, **space: Any) -> SweepSpec:
+    return SweepSpec.model_validate(
+        {
+            "name": "s",
+            "base": {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}},
+            "seeds": [3],
+            "explore": {
+                "metric": METRIC,
+                "mode": "max",
+                "stop": {"asha": {"grace": "5ep"}},
+                "search": {"optuna": {"runs": runs}},
+                "space": space or {"student.alpha": {"uniform": [0, 1]}},
+            },
+        }
+    )
+
+
+def value(point: Point) -> float:
+    return -abs(point.spec.student.alpha - 0.7)
+
+
+def finish(store: Store, point: Point) -> None:
+    run_dir = store.run(point.spec)
+    with run_dir.acquire():
+        run_dir.write_spec(point.spec)
+        run_dir.complete({"last": {METRIC: value(point), "train/loss": 1.0}})
+
+
+def drive(search: Search, store: Store, most: int = 100) -> list[Point]:
+    points: list[Point] = []
+    while len(points) < most and (point := search.next()) is not None:
+        points.append(point)
+        finish(store, point)
+        search.ended(point.spec.name, value(point))
+    return points
+
+
+def names(points: list[Point]) -> list[str]:
+    return [point.spec.name for point in points]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def test_it_learns_from_the_runs_and_a_second_driver_goes_on(store: Store, tmp_path: Path) -> None:
+    whole = drive(Search(sweep(), store), store)
+    assert len(whole) == 30
+    assert {point.seed for point in whole} == {3}
+    assert sum(value(point) > -0.1 for point in whole[20:]) >= 5  # 2 of 10 by chance
+    assert names(sampled_points(sweep(), store)) == names(whole)
+    other = Store(tmp_path / "other")
+    first = drive(Search(sweep(), other), other, most=18)
+    assert names(first + drive(Search(sweep(), other), other)) == names(whole)
+    assert sampled_points(sweep().model_copy(update={"explore": None}), store) == []
+
+
+def test_what_a_first_driver_left_is_run_first_and_what_ended_is_not_run_again(store: Store) -> None:
+    search = Search(sweep(4), store)
+    points = [search.next() for _ in range(4)]
+    assert search.next() is None
+    done, ended, failed, open_ = (point for point in points if point is not None)
+    finish(store, done)
+    section = sweep(4).explore
+    assert section is not None
+    StoppedRuns(section, store.sweep("s")).record(ended.spec.name, StoppedRun(5, 0.1, "because"))
+    again = Search(sweep(4), store, failed=[failed.spec.name])
+    assert again.next() == open_
+    assert again.next() is None
+    retried = Search(sweep(5), store)
+    assert [retried.next(), retried.next()] == [failed, open_]
+    assert retried.next() not in points
+
+
+def test_points_of_one_run_are_one_run(store: Store) -> None:
+    """No normalisation is the encoder's own: two points of the space, one spec."""
+    same = sweep(10, **{"encoder.norm": [None, "none"], "student.alpha": [0.5]})
+    search = Search(same, store)
+    point = search.next()
+    assert point is not None
+    assert search.next() is None
+    assert len(read_sampled(store.sweep("s"))) == 2
+    search.ended(point.spec.name, 0.5)
+    assert names(sampled_points(same, store)) == [point.spec.name]
+    finish(store, point)
+    assert Search(same, store).next() is None
+
+
+def test_a_point_that_is_no_run_is_left_out(store: Store) -> None:
+    """Expanding a sweep refuses a space with a bad corner, as this one has, but knows none between."""
+    gap = sweep(40, **{"data.size": {"pow2": [2, 10]}, "student.alpha": [0.5]})
+    points = drive(Search(gap, store), store)
+    assert {point.spec.data.size for point in points} <= {4, 8, 16, 32, 64, 128, 256, 512}
+    assert len(read_sampled(store.sweep("s"))) == 9
+    assert names(sampled_points(gap, store)) == names(points)

@@ -1,0 +1,247 @@
+"""Packing: what is in a bundle, and that it is the same bytes whenever and wherever the store is the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rt_scale import __version__
+from rt_scale.spec.errors import InputError
+from rt_scale.store.bundle import writer as bundle_writer
+from rt_scale.store.bundle.format import MANIFEST
+from rt_scale.store.bundle.pack import SweepPart, pack
+from rt_scale.store.bundle.unpack import open_bundle
+from rt_scale.store.store import Store
+from tests.unit.store.bundle.bundles import DONE, FAILED, FIRST, MISSING, PART, PARTIAL, RESTART, SPECS, fill, read
+from tests.unit.store.objects.fake import Objects
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "store")
+    fill(store)
+    return store
+
+
+def of_run(members: dict[str, bytes], name: str) -> set[str]:
+    return {member.removeprefix(f"runs/{name}/") for member in members if member.startswith(f"runs/{name}/")}
+
+
+def test_what_is_in_it(store: Store, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    packed = pack(tmp_path / "a.zip", store, [PART], made={"command": "x"}, progress=lambda *at: told.append(at))
+    members = read(packed.path)
+    whole = {"spec.json", "environment.json", "metrics.parquet", "events.out.tfevents.2-scalars", "lease/1.json"}
+    assert of_run(members, DONE.name) == of_run(members, FIRST.name) == {*whole, "result.json"}
+    assert of_run(members, FAILED.name) == {*whole, "failure.json", "lease/2.json"}
+    assert of_run(members, PARTIAL.name) == whole
+    assert of_run(members, MISSING.name) == set()
+    assert {name for name in members if name.startswith("sweeps/")} == {
+        "sweeps/small/sweep.yaml", "sweeps/small/runs.json", "sweeps/small/sampled.json",
+        "sweeps/small/report/tables.md", "sweeps/small/report/figures/knn@cifar100, alpha=1.png",
+    }  # fmt: skip
+    assert all(
+        members[name] == (store.root / name).read_bytes()
+        for name in members
+        if name != MANIFEST and "/lease/" not in name
+    )
+    assert json.loads(members[MANIFEST]) == packed.manifest.model_dump()
+    assert packed.manifest.runs == {
+        DONE.name: "done", FIRST.name: "done", RESTART.name: "done", FAILED.name: "failed", PARTIAL.name: "partial",
+        MISSING.name: "missing",
+    }  # fmt: skip
+    assert (packed.manifest.made, packed.manifest.rt_scale, packed.manifest.notes) == (
+        {"command": "x"},
+        __version__,
+        [],
+    )
+    assert (packed.manifest.sweeps, packed.manifest.weights) == (["small"], "none")
+    assert packed.size == packed.path.stat().st_size
+    assert told == [(number, len(SPECS) + 1) for number in range(len(SPECS) + 2)]
+
+
+def test_an_opened_one_is_the_store_that_was_packed(store: Store, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    packed = pack(tmp_path / "a.zip", store, [PART])
+    opened = open_bundle(packed.path, tmp_path / "cache", lambda *at: told.append(at))
+    assert opened.manifest == packed.manifest
+    assert opened.store.root == tmp_path / "cache" / packed.sha256
+    assert told == [(number, len(packed.manifest.files)) for number in range(len(packed.manifest.files))]
+    for each in (*SPECS, FIRST):
+        there, here = opened.store.run(each), store.run(each)
+        assert there.status() == here.status() == opened.store.status(each.name)
+        assert (there.spec(), there.result(), there.failure()) == (here.spec(), here.result(), here.failure())
+    assert opened.store.sweep("small").runs() == store.sweep("small").runs()
+
+
+def test_it_is_unpacked_once_and_for_each_content_apart(store: Store, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    path = pack(tmp_path / "a.zip", store, [PART]).path
+    (cache / f".tmp-{open_bundle(path, cache).store.root.name}-dead").mkdir()
+    mine = open_bundle(path, cache).store.root / "mine"
+    mine.write_text("a report")
+    os.rename(path, tmp_path / "b.zip")
+    assert open_bundle(tmp_path / "b.zip", cache).store.root == mine.parent
+    assert mine.exists()
+    assert [left.name for left in cache.iterdir() if left.name.startswith(".tmp-")] == []
+    other = pack(tmp_path / "c.zip", store, [SweepPart("small", PART.text, SPECS[:1])]).path
+    assert open_bundle(other, cache).store.root != mine.parent
+
+
+@pytest.mark.parametrize("weights", ["none", "final", "all"])
+def test_weights_are_packed_as_asked_and_nothing_pickled_ever(store: Store, tmp_path: Path, weights: str) -> None:
+    path = pack(tmp_path / "a.zip", store, [PART], weights=weights).path  # type: ignore[arg-type]
+    members = of_run(read(path), DONE.name)
+    packed = {
+        "none": [],
+        "final": ["0/manifest.json", "0/teacher.safetensors", "4/manifest.json", "4/student.safetensors"],
+        "all": ["0/manifest.json", "0/student.safetensors", "0/teacher.safetensors", "4/manifest.json",
+                "4/student.safetensors"],
+    }  # fmt: skip
+    assert sorted(name for name in members if name.startswith("checkpoints")) == [
+        f"checkpoints/{name}" for name in packed[weights]
+    ]
+    if weights != "none":
+        run = open_bundle(path, tmp_path / "cache").store.run(DONE)
+        found = run.checkpoints.read(4, lambda folder: load_file(folder / "student.safetensors"))
+        assert torch.equal(found["w"], torch.full((3,), 4.0))
+
+
+def test_checkpoints_that_are_not_wanted_are_not_looked_at(store: Store, tmp_path: Path) -> None:
+    folder = store.run(DONE).path / "checkpoints"
+    shutil.copytree(folder / "4", folder / "2")
+    (folder / "2" / "student.safetensors").write_bytes(b"damaged")
+    assert pack(tmp_path / "a.zip", store, [PART], weights="none").manifest.notes == []
+    assert pack(tmp_path / "a.zip", store, [PART], weights="final").manifest.notes == []
+    (note,) = pack(tmp_path / "a.zip", store, [PART], weights="all").manifest.notes
+    assert note.startswith(f"Run {DONE.name}, step 2: its checkpoint '")
+
+
+def test_the_same_store_is_the_same_bytes_wherever_and_whenever(store: Store, tmp_path: Path) -> None:
+    first = pack(tmp_path / "a.zip", store, [PART], weights="all")
+    shutil.copytree(store.root, tmp_path / "elsewhere")
+    for path in (tmp_path / "elsewhere").rglob("*"):
+        if path.is_file() and path.parent.name != "lease":
+            os.utime(path, (1e9, 1e9))
+            path.chmod(0o600)
+    again = pack(tmp_path / "b.zip", Store(tmp_path / "elsewhere"), [PART], weights="all")
+    assert again.path.read_bytes() == first.path.read_bytes()
+    assert again.sha256 == first.sha256
+    with zipfile.ZipFile(again.path) as archive:
+        assert {(info.date_time, info.external_attr >> 16) for info in archive.infolist()} == {
+            ((1980, 1, 1, 0, 0, 0), 0o100644)
+        }
+
+
+def test_several_sweeps_share_what_they_share(store: Store, tmp_path: Path) -> None:
+    parts = [SweepPart("b", "b\n", SPECS[:2]), SweepPart("a", "a\n", SPECS[1:])]
+    packed = pack(tmp_path / "a.zip", store, parts)
+    assert packed.manifest.sweeps == ["b", "a"]
+    opened = open_bundle(packed.path, tmp_path / "cache").store
+    assert [(sweep.name, sweep.file.read_text()) for sweep in opened.sweeps()] == [("a", "a\n"), ("b", "b\n")]
+    assert opened.sweep("b").runs() == [each.name for each in SPECS[:2]]
+    with pytest.raises(InputError, match="need names of their own"):
+        pack(tmp_path / "b.zip", store, [PART, PART])
+
+
+def test_what_cannot_be_packed_is_noted(store: Store, tmp_path: Path) -> None:
+    (store.run(DONE).path / "spec.json").write_text("{}")
+    student = store.run(FIRST).path / "checkpoints" / "4" / "student.safetensors"
+    student.write_bytes(student.read_bytes()[:-1] + b"?")
+    report = store.sweep("small").report
+    (report / "été.md").write_text("")
+    (report / "secret").symlink_to("/etc/passwd")
+    (store.run(FAILED).path / "environment.json").unlink()
+    (store.run(FAILED).path / "environment.json").symlink_to("/etc/passwd")
+    packed = pack(tmp_path / "a.zip", store, [SweepPart("small", "another\n", SPECS)], weights="final")
+    members = read(packed.path)
+    assert of_run(members, DONE.name) == {"lease/1.json"}
+    assert "environment.json" not in of_run(members, FAILED.name)
+    assert not [name for name in members if "secret" in name or name.endswith("té.md")]
+    edited, damaged, text, odd = sorted(
+        packed.manifest.notes, key=lambda note: (note[:3] != "Run", "step" in note, note)
+    )
+    assert edited == f"Run {DONE.name} is left out: its spec.json was edited or is damaged."
+    assert damaged.startswith(f"Run {FIRST.name}, step 4: its checkpoint '")
+    assert text == "Sweep small was last run with another file; it is packed with the one given."
+    assert odd == "sweeps/small/report/été.md is left out: it has no name that a bundle takes."
+    assert "checkpoints/0/student.safetensors" in of_run(members, FIRST.name)  # the newest that is sound
+    open_bundle(packed.path, tmp_path / "cache")
+
+
+def test_what_goes_away_meanwhile_is_noted(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = bundle_writer._open
+
+    def late(source: Path | bytes) -> object:
+        if source == store.run(FAILED).path / "failure.json":
+            (store.run(FAILED).path / "failure.json").unlink()
+        return opened(source)
+
+    monkeypatch.setattr(bundle_writer, "_open", late)
+    packed = pack(tmp_path / "a.zip", store, [PART])
+    assert packed.manifest.notes == [
+        f"runs/{FAILED.name}/failure.json is left out: it was removed while the bundle was made."
+    ]
+    open_bundle(packed.path, tmp_path / "cache")
+
+
+def test_a_run_that_is_done_meanwhile_is_packed_as_it_was_looked_at(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = Store.status
+
+    def late(self: Store, name: str) -> object:
+        if name == PARTIAL.name and late.calls:  # type: ignore[attr-defined]
+            (store.run(PARTIAL).path / "result.json").write_text("{}")
+        late.calls += name == PARTIAL.name  # type: ignore[attr-defined]
+        return status(self, name)
+
+    late.calls = 0  # type: ignore[attr-defined]
+    monkeypatch.setattr(Store, "status", late)
+    sweep = SweepPart("small", PART.text, [PARTIAL])
+    packed = pack(tmp_path / "a.zip", store, [sweep])
+    assert packed.manifest.runs == {PARTIAL.name: "partial"}
+    assert "result.json" not in of_run(read(packed.path), PARTIAL.name)
+
+
+def test_a_sweep_of_which_nothing_was_begun_is_refused(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"None of the 1 runs was begun in '{store.place}'.*--store"):
+        pack(tmp_path / "a.zip", store, [SweepPart("small", "", [MISSING])])
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_a_place_that_cannot_be_written_is_bad_input(store: Store) -> None:
+    with pytest.raises(InputError, match=r"/proc/self/status/a\.zip' cannot be written"):
+        pack(Path("/proc/self/status/a.zip"), store, [PART])
+
+
+def test_large_members_have_64_bit_sizes(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle_writer, "_LARGE", 100)
+    packed = pack(tmp_path / "a.zip", store, [PART])
+    with zipfile.ZipFile(packed.path) as archive:
+        assert archive.testzip() is None
+    assert open_bundle(packed.path, tmp_path / "cache").store.run(DONE).result() == store.run(DONE).result()
+
+
+def test_a_store_in_an_object_store_is_packed_with_weights(
+    machine: Callable[[str], Store], objects: Objects, tmp_path: Path
+) -> None:
+    fill(machine("a"))
+    there = machine("b")
+    there.refresh()
+    packed = pack(tmp_path / "a.zip", there, [PART], weights="all")
+    members = read(packed.path)
+    assert {"spec.json", "metrics.parquet", "result.json", "lease/1.json", "checkpoints/4/student.safetensors"} <= (
+        of_run(members, DONE.name)
+    )
+    assert "sweeps/small/sampled.json" in members
+    opened = open_bundle(packed.path, tmp_path / "cache").store
+    assert [opened.status(each.name) for each in SPECS] == [there.status(each.name) for each in SPECS]

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rt_scale.spec.sweep import load_sweep
+from rt_scale.system import bundled
+from rt_scale.system.bundled import bundled_sweep, install_command
+
+
+def test_the_sweeps_that_people_read_come_with_the_package() -> None:
+    root = Path(__file__).parents[2] / "sweeps"
+    for path in root.rglob("*.yaml"):
+        assert bundled_sweep(str(path.relative_to(root).with_suffix(""))).read_bytes() == path.read_bytes()
+    assert load_sweep(bundled_sweep("demo"))[0].name == "demo"
+
+
+def test_the_command_that_installs_is_one_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert install_command("rt-scale[ffcv]") == "bash cluster/bootstrap.sh"
+    monkeypatch.setattr(bundled, "BOOTSTRAP", tmp_path / "bootstrap.sh")
+    assert install_command("rt-scale[ffcv]") == "pip install 'rt-scale[ffcv]'"

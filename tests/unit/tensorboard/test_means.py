@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from scipy import stats
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.util import tensor_util
+
+from rt_scale.store.metrics import MetricsTable
+from rt_scale.tensorboard import means as module
+from rt_scale.tensorboard.means import SEEDS, layout_summary, margin_tags, write_means
+from tests.unit.tensorboard.boards import curve
+
+NAME = "probe/student/linear"
+
+
+def table(path: Path, values: Sequence[float], name: str = NAME) -> Path:
+    rows = MetricsTable(path)
+    for step, value in enumerate(values):
+        rows.append(step, step / 10, {name: value, "unasked": 1.0})
+    rows.flush()
+    return path
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> list[Path]:
+    values = [[0.1, 0.2, 0.3], [0.3, 0.6], [0.2, 0.4, 0.9]]
+    return [table(tmp_path / f"run-{number}" / "metrics.parquet", each) for number, each in enumerate(values)]
+
+
+def test_means_and_the_ends_of_their_intervals(tmp_path: Path, tables: list[Path]) -> None:
+    """0.1, 0.3, 0.2; then 0.2, 0.6, 0.4, whose interval would reach below 0."""
+    write_means(tmp_path / "mean", [*tables, tmp_path / "not-begun" / "metrics.parquet"], [NAME])
+    half = [stats.t.ppf(0.975, 2) * std / math.sqrt(3) for std in (0.1, 0.2)]
+    assert half[1] > 0.4
+    expected = {
+        NAME: [0.2, 0.4],
+        f"with interval/{NAME}/mean": [0.2, 0.4],
+        f"with interval/{NAME}/lower": [max(0.0, 0.2 - half[0]), 0.0],
+        f"with interval/{NAME}/upper": [0.2 + half[0], 0.4 + half[1]],
+    }
+    tags = EventAccumulator(str(tmp_path / "mean")).Reload().Tags()["tensors"]
+    assert sorted(tags) == sorted([*expected, SEEDS])
+    assert curve(tmp_path / "mean", SEEDS) == [(1, 3.0)]
+    for tag, values in expected.items():
+        points = curve(tmp_path / "mean", tag)
+        assert [step for step, _ in points] == [0, 1]
+        assert [value for _, value in points] == pytest.approx(values, rel=1e-6)
+
+
+@pytest.mark.parametrize(("seeds", "means"), [(1, [0.1, 0.2, 0.3]), (2, [0.2, 0.4])])
+def test_one_or_two_seeds_have_a_mean_and_no_interval(
+    tmp_path: Path, tables: list[Path], seeds: int, means: list[float]
+) -> None:
+    write_means(tmp_path / "mean", tables[:seeds], [NAME])
+    mean, *ends = margin_tags(NAME)
+    assert [value for _, value in curve(tmp_path / "mean", mean)] == pytest.approx(means)
+    for end in ends:
+        assert [math.isnan(value) for _, value in curve(tmp_path / "mean", end)] == [True] * len(means)
+
+
+def test_nothing_is_read_or_written_where_no_table_has_changed(
+    tmp_path: Path, tables: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_means(tmp_path / "mean", tables, [NAME])
+    (file,) = (tmp_path / "mean").iterdir()
+    before = file.stat()
+    read: list[Path] = []
+    monkeypatch.setattr(module, "read_metrics", lambda path: read.append(path))
+    write_means(tmp_path / "mean", tables, [NAME])
+    assert read == []
+    assert [path.stat() for path in (tmp_path / "mean").iterdir()] == [before]
+
+
+def test_means_by_another_rule_for_intervals_are_made_again(
+    tmp_path: Path, tables: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store keeps the means that an earlier version made, with the intervals of that version."""
+    monkeypatch.setattr(module, "STATED", "no interval is ever cut")
+    write_means(tmp_path / "mean", tables, [NAME])
+    (before,) = (tmp_path / "mean").iterdir()
+    monkeypatch.undo()
+    write_means(tmp_path / "mean", tables, [NAME])
+    (after,) = (tmp_path / "mean").iterdir()
+    assert after.name != before.name
+
+
+def test_a_reader_that_watches_sees_the_new_means_in_place_of_the_old(tmp_path: Path, tables: list[Path]) -> None:
+    write_means(tmp_path / "mean", tables, [NAME])
+    watcher = EventAccumulator(str(tmp_path / "mean"), size_guidance={"tensors": 0}).Reload()
+    for again in (1, 2, 3):
+        table(tables[1], [0.3 * again, 0.6 * again, 0.3])
+        later = tables[1].stat().st_mtime_ns + again * 10**9
+        os.utime(tables[1], ns=(later, later))
+        write_means(tmp_path / "mean", tables, [NAME])
+        points = [float(tensor_util.make_ndarray(point.tensor_proto)) for point in watcher.Reload().Tensors(NAME)]
+        assert points == pytest.approx([0.1 + 0.1 * again, 0.2 + 0.2 * again, 0.5])
+    # What nobody can be reading any more is gone.
+    assert len(os.listdir(tmp_path / "mean")) == 2
+
+
+def test_other_metrics_are_other_means(tmp_path: Path, tables: list[Path]) -> None:
+    write_means(tmp_path / "mean", tables, [NAME])
+    write_means(tmp_path / "mean", tables, ["unasked"])
+    assert [value for _, value in curve(tmp_path / "mean", "unasked")] == [1.0, 1.0]
+    with pytest.raises(KeyError):
+        curve(tmp_path / "mean", NAME)
+
+
+@pytest.mark.parametrize("damage", ["empty", "missing", "torn"])
+def test_where_there_is_no_mean_there_is_no_curve(tmp_path: Path, tables: list[Path], damage: str) -> None:
+    write_means(tmp_path / "mean", tables, [NAME])
+    for path in tables:
+        path.unlink()
+    if damage == "empty":
+        table(tables[0], [])
+    if damage == "torn":
+        tables[0].write_bytes(b"PAR1")
+    write_means(tmp_path / "mean", tables, [NAME])
+    assert list((tmp_path / "mean").iterdir()) == []
+
+
+def test_charts_are_grouped_by_what_they_measure() -> None:
+    metrics = [NAME, "probe/teacher/linear", "probe/student/knn", "probe@cifar100/student/linear_standardized"]
+    metrics += ["probe/student/ridge", "train/loss", "test/accuracy", "distance/from_init"]
+    (value,) = layout_summary(metrics).value
+    assert (value.tag, value.metadata.plugin_data.plugin_name) == ("custom_scalars__config__", "custom_scalars")
+    layout = layout_pb2.Layout.FromString(tensor_util.make_ndarray(value.tensor).item())
+    # TensorBoard draws the last chart of a category first.
+    shown = {
+        category.title: [chart.margin.series[0].value for chart in reversed(category.chart)]
+        for category in layout.category
+    }
+    assert shown == {
+        "linear probe": [margin_tags(metric)[0] for metric in (*metrics[:2], metrics[3])],
+        "kNN probe": [margin_tags(metrics[2])[0]],
+        "ridge probe": [margin_tags(metrics[4])[0]],
+        "loss": [margin_tags(metric)[0] for metric in ("train/loss", "test/accuracy")],
+        "distances": [margin_tags("distance/from_init")[0]],
+    }
+    for category in layout.category:
+        for chart in category.chart:
+            (series,) = chart.margin.series
+            metric = chart.title.partition(":")[0]
+            assert (series.value, series.lower, series.upper) == margin_tags(metric)

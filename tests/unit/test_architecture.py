@@ -1,0 +1,39 @@
+"""The picture of the folders is that of the imports, and the page names files that exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
+
+
+@pytest.fixture
+def drawing() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("draw_architecture", ROOT / "docs" / "draw_architecture.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_picture_is_todays(drawing: ModuleType) -> None:
+    assert drawing.draw() == (ROOT / "docs" / "architecture.svg").read_text(), "run docs/draw_architecture.py"
+
+
+def test_every_folder_is_in_it(drawing: ModuleType) -> None:
+    folders = {path.parent.name for path in (ROOT / "rt_scale").glob("*/__init__.py")}
+    assert {name for row in drawing.layers() for name in row} == folders
+
+
+def test_what_the_page_names_is_there() -> None:
+    named = re.findall(r"`([a-z_]+/[a-z_/.]*)`", PAGE)
+    assert len(named) > 30
+    package = ROOT / "rt_scale"
+    assert [name for name in named if not any((root / name).exists() for root in (package, ROOT))] == []
