@@ -18,8 +18,8 @@ from rt_scale.experiments.provenance import attempt_record
 from rt_scale.experiments.starts import StartWeights, start_weights
 from rt_scale.experiments.train import train_run
 from rt_scale.experiments.waiting import compute_first
-from rt_scale.experiments.workers import ALIKE, check_shares, dismiss, follow, lead
-from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, first_line
+from rt_scale.experiments.workers import ALIKE, check_shares, dismiss, follow, in_words, lead
+from rt_scale.spec.errors import InputError, StoreAway
 from rt_scale.spec.metric_names import probe_group
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import heeding
@@ -90,7 +90,7 @@ def running(spec: RunSpec, settings: Settings) -> Steps[dict[str, Any]]:
             raise
         except Exception as error:
             settings.resident.clear()  # whatever it was, it must not be for want of memory the next time
-            failure = _failure(spec, error)
+            failure = in_words(spec, error)
             run_dir.fail({"reason": str(failure), "traceback": traceback.format_exc(), "time": time.time()})
             raise failure from error
 
@@ -182,18 +182,3 @@ def _data_record(data: Sets) -> dict[str, Any]:
     if data.starts:
         record["starts"] = {name: _data_record(sets) for name, sets in data.starts.items()}
     return record
-
-
-def _failure(spec: RunSpec, error: Exception) -> RtScaleError:
-    """The error in words for the user; one that already has them is kept."""
-    if isinstance(error, RtScaleError):
-        return error
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
-        return RunError(
-            f"Run {spec.name} ran out of memory ({first_line(error)}). "
-            "Lower train.batch_size, projector.out_dim, data.samples or launch.pack, or use a device with more memory."
-        )
-    return RunError(
-        f"Run {spec.name} failed: {type(error).__name__}: {error}. The traceback is in its failure.json; "
-        "run it again to go on from its last checkpoint."
-    )

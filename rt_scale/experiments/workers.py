@@ -6,7 +6,6 @@ for every attempt that it makes, at the run itself and at those that it starts f
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,9 +19,10 @@ from rt_scale.experiments.needs import training_samples
 from rt_scale.experiments.options import Execution, Settings, find_device
 from rt_scale.experiments.starts import StartWeights, start_weights
 from rt_scale.experiments.train import train_run
-from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, first_line
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped, heeding
+from rt_scale.training.distributed import WorkerLost
 from rt_scale.training.loop import Diverged, serve
 from rt_scale.training.precision import set_precision
 
@@ -66,7 +66,7 @@ def follow(settings: Settings) -> None:
         settings: its store and data are those of rank 0; its device is this rank's own.
 
     Raises:
-        RunError: where another worker is gone, or something fails here alone.
+        RunError: where another worker is gone (WorkerLost), or something fails here alone, with the reason.
     """
     while (order := _order(settings)) is not None:
         # What is missing here alone ends this process, and with it the group.
@@ -74,8 +74,14 @@ def follow(settings: Settings) -> None:
             attempt = _prepared(order, settings)
         except Stopped as error:
             raise RunError("This worker was asked to stop while it fetched its data.") from error
-        with contextlib.suppress(*ALIKE):  # rank 0 tells of it
+        try:
             serve(train_run(*attempt))
+        except ALIKE:  # rank 0 tells of it
+            continue
+        except (WorkerLost, StoreAway):
+            raise
+        except Exception as error:
+            raise RunError(f"Worker {settings.group.rank}: {in_words(attempt[0], error, 'its log')}") from error
 
 
 def _prepared(order: Mapping[str, Any], settings: Settings) -> tuple[RunSpec, Sets, Follower, StartWeights]:
@@ -88,3 +94,18 @@ def _prepared(order: Mapping[str, Any], settings: Settings) -> tuple[RunSpec, Se
         context.constants = FollowedConstants(settings.group)
     settings.resident.next_run()
     return spec, check(spec, settings.data_dir, heeding(settings.stop)), context, start_weights(spec, settings.store)
+
+
+def in_words(spec: RunSpec, error: Exception, traceback: str = "its failure.json") -> RtScaleError:
+    """The error in words for the user; one that already has them is kept. ``traceback`` is where that can be read."""
+    if isinstance(error, RtScaleError):
+        return error
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
+        return RunError(
+            f"Run {spec.name} ran out of memory ({first_line(error)}). "
+            "Lower train.batch_size, projector.out_dim, data.samples or launch.pack, or use a device with more memory."
+        )
+    return RunError(
+        f"Run {spec.name} failed: {type(error).__name__}: {error}. The traceback is in {traceback}; "
+        "run it again to go on from its last checkpoint."
+    )

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from rt_scale.ray_backend.resources import bundle
 from rt_scale.spec.errors import Held, InputError, RtScaleError, RunError, StoreAway, WorkersDied
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 
 # Read by Ray Train when it is imported, or by its controller; what a user has set stands.
@@ -141,7 +144,7 @@ def run_with_workers(
         return finished
     messenger.told, refused = messenger.outcome()
     if refused:
-        raise _as_error(*refused)
+        raise _recorded(_as_error(*refused), run_dir)
     failure = run_dir.failure()
     if failure is not None and failure != before:
         raise RunError(str(failure["reason"]))
@@ -151,7 +154,15 @@ def run_with_workers(
 
 
 def _as_error(kind: str, text: str) -> RtScaleError:
-    return {"Held": Held, "StoreAway": StoreAway}.get(kind, InputError)(text)
+    return {"Held": Held, "StoreAway": StoreAway, "RunError": RunError}.get(kind, InputError)(text)
+
+
+def _recorded(error: RtScaleError, run_dir: RunDir) -> RtScaleError:
+    """The error; one of a worker that holds no lease is kept in the run's directory, as rank 0's are by itself."""
+    if type(error) is RunError:
+        with suppress(InputError), run_dir.acquire():  # where somebody else executes it by now, it is told of alone
+            run_dir.fail({"reason": str(error), "time": time.time()})
+    return error
 
 
 def _fit(config: dict[str, Any], launch: LaunchSpec, scratch: str) -> str:
@@ -204,3 +215,8 @@ def _worker(config: Mapping[str, Any]) -> None:
         if not group.leads:
             return
         messenger.refuse(error)
+    except RunError as error:
+        # Rank 0 records its own; another one's ends the group before rank 0 could learn why.
+        if not group.leads and type(error) is RunError:
+            messenger.refuse(error)
+        raise

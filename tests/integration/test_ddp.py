@@ -8,13 +8,16 @@ import os
 import signal
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from rt_scale.experiments.options import Settings, Silent
 from rt_scale.experiments.runner import run
+from rt_scale.models.pair import Network
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
@@ -202,6 +205,32 @@ def test_a_diverging_run_ends_every_worker_in_words(tmp_path: Path, data_dir: Pa
     assert ranks.wait() == [1, 0]
     assert "training diverged" in ranks.errors()[0]
     assert Store(tmp_path / "store").run(spec).status().state == "failed"
+
+
+def fails(group: Group, spec: dict[str, Any], store: Path, data_dir: Path) -> str:
+    """Run ``spec``; the student's pass of the last rank has no memory from the second step on."""
+    passed: list[int] = []
+    logits = Network.of_views
+
+    def short(network: Network, views: Any) -> Any:
+        passed.append(1)
+        if group.rank == group.world - 1 and len(passed) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return logits(network, views)
+
+    with patch.object(Network, "of_views", short):
+        return compute(group, spec, store, data_dir)
+
+
+def test_what_fails_on_one_worker_alone_is_told_with_its_reason(tmp_path: Path, data_dir: Path) -> None:
+    spec = make({"teacher.update": "ema"})
+    ranks = Ranks(tmp_path / "ranks", 2, fails, spec.model_dump(mode="json"), tmp_path / "store", data_dir)
+    assert ranks.wait() == [1, 1]
+    told = ranks.errors()
+    assert f"Worker 1: Run {spec.name} ran out of memory" in told[1]
+    assert "WorkerLost" in told[0]
+    run_dir = Store(tmp_path / "store").run(spec)
+    assert (run_dir.status().state, run_dir.failure()) == ("partial", None)  # rank 0 can go on
 
 
 class Asks:

@@ -1,0 +1,45 @@
+"""What became of a run of several workers, from what they left; real workers are in tests/integration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rt_scale.ray_backend import train_workers
+from rt_scale.spec.errors import InputError, RunError, WorkersDied
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.store import Store
+
+SPEC = RunSpec.model_validate({"data": {"name": "digits"}, "encoder": {"name": "convnet_32_2"}})
+
+
+def fit(monkeypatch: pytest.MonkeyPatch, store: Path, said: tuple[str, str] | None) -> None:
+    monkeypatch.setattr(train_workers, "_fit", lambda *given: "a worker is gone")
+    messenger: Any = SimpleNamespace(
+        begin=lambda: None, stage=lambda text: None, pass_on=lambda: None, outcome=lambda: ("", said), told=""
+    )
+    launch = LaunchSpec(workers=2)
+    train_workers.run_with_workers(SPEC, launch, store=str(store), data_dir=store, device="cpu", messenger=messenger)
+
+
+def test_the_failure_of_a_worker_without_the_lease_is_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RunError, match="Worker 1: no memory") as caught:
+        fit(monkeypatch, tmp_path, ("RunError", "Worker 1: no memory"))
+    assert type(caught.value) is RunError
+    run_dir = Store(tmp_path).run(SPEC)
+    failure = run_dir.failure()
+    assert failure is not None
+    assert (failure["reason"], run_dir.status().state) == ("Worker 1: no memory", "failed")
+
+
+@pytest.mark.parametrize(("said", "kind"), [(("InputError", "no such data"), InputError), (None, WorkersDied)])
+def test_a_refusal_or_a_death_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: tuple[str, str] | None, kind: type[Exception]
+) -> None:
+    with pytest.raises(kind):
+        fit(monkeypatch, tmp_path, said)
+    assert Store(tmp_path).run(SPEC).failure() is None
