@@ -27,7 +27,7 @@ from lib.measure import open_data, print_header
 from scipy import stats
 
 from rt_scale.data.places import default_data_dir
-from rt_scale.experiments.options import Settings, find_device
+from rt_scale.experiments.options import Options, find_device
 from rt_scale.experiments.runner import run
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.errors import InputError
@@ -110,7 +110,7 @@ def specs(options: argparse.Namespace, norm: str, alpha: float, precision: str) 
 def measure(options: argparse.Namespace, switch: Switch, norm: str, alpha: float) -> Curves:
     """Run, or read, all seeds of one configuration."""
     store = Store(options.out / switch.name.replace(" ", "_").replace(",", ""))
-    given = Settings(
+    given = Options(
         store=store, data_dir=default_data_dir(options.data_dir), device=options.device, threads=1, **switch.settings
     )
     curves = Curves()

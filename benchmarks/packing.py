@@ -24,7 +24,7 @@ from lib import measure
 
 from rt_scale.data.places import default_data_dir
 from rt_scale.experiments.batch_size import WARM_UP, Bench
-from rt_scale.experiments.options import Settings, find_device
+from rt_scale.experiments.options import Options, find_device
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 
@@ -39,7 +39,7 @@ class Place(NamedTuple):
     def bench(self, document: dict[str, Any]) -> Bench:
         """A batch, and students to train on it, with cached targets where they are constant."""
         store = Store(Path("unused"))  # nothing is kept
-        settings = Settings(
+        settings = Options(
             store=store, data_dir=self.data_dir, device=self.device, threads=self.threads, cache_teacher=True
         )  # fmt: skip
         return Bench(RunSpec.model_validate(document), settings)

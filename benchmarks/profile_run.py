@@ -26,7 +26,7 @@ from lib.synthetic import NAME, write_synthetic
 from lib.timeline import CHECKPOINTS, PROBES, STEP, Timeline, watched
 
 from rt_scale.data.prepare import Prepared
-from rt_scale.experiments.options import Settings, Silent, find_device
+from rt_scale.experiments.options import Options, Silent, find_device
 from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
@@ -69,14 +69,14 @@ class Profile:
         return {"part": name, "seconds": seconds, "floor": floor, "ratio": seconds / floor if floor else None}
 
 
-def warm_up(spec: RunSpec, settings: Settings) -> None:
+def warm_up(spec: RunSpec, settings: Options) -> None:
     """Run two steps and two evaluations of the same shapes, so that nothing is timed that happens once a process."""
     with tempfile.TemporaryDirectory() as folder:
         run(_short(spec), replace(settings, store=Store(Path(folder)), observer=Silent()))
 
 
 def profile(
-    spec: RunSpec, data: Prepared, settings: Settings, clock: Callable[[], float] = time.perf_counter
+    spec: RunSpec, data: Prepared, settings: Options, clock: Callable[[], float] = time.perf_counter
 ) -> Profile:
     """Run ``spec`` in a store of its own and time its parts.
 
@@ -109,7 +109,7 @@ def _short(spec: RunSpec) -> RunSpec:
     return RunSpec.model_validate(document)
 
 
-def largest_kernels(spec: RunSpec, settings: Settings) -> list[dict[str, Any]]:
+def largest_kernels(spec: RunSpec, settings: Options) -> list[dict[str, Any]]:
     """The kernels of a short run that took most of a GPU's time, by torch.profiler."""
     activity = torch.profiler.ProfilerActivity
     with tempfile.TemporaryDirectory() as folder:
@@ -147,7 +147,7 @@ def main() -> None:
         else:
             data = measure.open_data(asked.data, asked.data_dir)
         spec = _spec(asked, data.info.name)
-        settings = Settings(
+        settings = Options(
             store=Store(Path(folder)), data_dir=data.folder.parent, device=asked.device, threads=asked.threads,
             compile=asked.compile,
         )  # fmt: skip

@@ -24,7 +24,7 @@ from lib.measure import print_header
 
 from rt_scale.data.loaders.resident import Resident
 from rt_scale.data.places import default_data_dir
-from rt_scale.experiments.options import Settings, Silent
+from rt_scale.experiments.options import Options, Silent
 from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import load_sweep
@@ -89,7 +89,7 @@ def sweep(
         last: list[object] = []
         for spec in chosen:
             kept = resident if share else Resident()
-            settings = Settings(
+            settings = Options(
                 store=Store(folder), data_dir=data_dir, device="cpu" if not torch.cuda.is_available() else "cuda",
                 threads=1, observer=clock, share=share, resident=kept,
             )  # fmt: skip

@@ -31,7 +31,7 @@ from lib import measure
 from store import measure_store, seconds
 
 from rt_scale.data.places import default_data_dir
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.ray_backend.sweep import run_sweeps
 from rt_scale.scheduler.wanted import Sweep, Where
@@ -125,7 +125,7 @@ def ours(sweep: SweepSpec, data_dir: Path, slots: int) -> Queue:
 
 def trial(config: Mapping[str, Any]) -> None:
     """A run as whoever uses Ray Tune writes it."""
-    settings = Settings(store=Store(Path(config["store"])), data_dir=Path(config["data_dir"]), device="cpu", threads=1)
+    settings = Options(store=Store(Path(config["store"])), data_dir=Path(config["data_dir"]), device="cpu", threads=1)
     run(RunSpec.model_validate(config["spec"]), settings)
 
 

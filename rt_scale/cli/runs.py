@@ -78,7 +78,7 @@ def run(
     from rt_scale.spec.sweep import LaunchSpec, load_run
 
     value = load_run(spec, overrides)
-    from rt_scale.experiments.options import Settings
+    from rt_scale.experiments.options import Options
     from rt_scale.experiments.other_data import refuse_other_data
     from rt_scale.experiments.runner import run as run_spec
     from rt_scale.progress.bars import RunBar
@@ -104,7 +104,7 @@ def run(
         _show(value, place, as_json)
         return
     with stopping_on_signals(console.print) as stopping, RunBar(console) as bar:
-        settings = Settings(
+        settings = Options(
             store=place,
             data_dir=find_data_dir(data_dir),
             device=device,

@@ -15,7 +15,7 @@ from rt_scale.experiments.check import check
 from rt_scale.experiments.loaders import training_loader, training_subset
 from rt_scale.experiments.needs import constant_targets, training_samples
 from rt_scale.experiments.objectives import assemble, build_sharpenings, build_views, clean_inputs
-from rt_scale.experiments.options import Settings, resolve
+from rt_scale.experiments.options import Options, resolve
 from rt_scale.models.pair import Network, build_pair, to_device
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import heeding
@@ -37,7 +37,7 @@ WORSE = 1.25
 """A size whose steps are so much slower than the best ones' ends the search for larger ones."""
 
 
-def measured_packing(spec: RunSpec, settings: Settings, most: int) -> Packing:
+def measured_packing(spec: RunSpec, settings: Options, most: int) -> Packing:
     """The number of students, a power of two up to ``most``, whose steps are fastest for each of them.
 
     A student's step is its views, teacher targets, forward and backward pass and optimiser; all students see the
@@ -79,7 +79,7 @@ def measured_packing(spec: RunSpec, settings: Settings, most: int) -> Packing:
 class Bench:
     """A batch, and students to train on it, as the runs of that shape will."""
 
-    def __init__(self, spec: RunSpec, settings: Settings) -> None:
+    def __init__(self, spec: RunSpec, settings: Options) -> None:
         self.heed = heeding(settings.stop)
         data = check(spec, settings.data_dir, self.heed).main
         self.spec, self.info = spec, data.info

@@ -8,7 +8,7 @@ from typing import Any
 
 from rt_scale.experiments.batch_choice import Packing
 from rt_scale.experiments.batch_size import measured_packing
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import running
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.packing import packable, same_images
@@ -26,7 +26,7 @@ def _nobody(number: int, outcome: Result | BaseException) -> None:
 
 
 def run_pack(
-    specs: Sequence[RunSpec], settings: Sequence[Settings], ended: Ended = _nobody
+    specs: Sequence[RunSpec], settings: Sequence[Options], ended: Ended = _nobody
 ) -> list[Result | BaseException]:
     """The results of ``specs``, as :func:`rt_scale.experiments.runner.run` gives each, trained together.
 
@@ -64,7 +64,7 @@ def _told(number: int, run: Steps[Result], ended: Ended) -> Steps[Result]:
     return result
 
 
-def choose_packing(specs: Sequence[RunSpec], settings: Settings, most: int | None) -> Packing:
+def choose_packing(specs: Sequence[RunSpec], settings: Options, most: int | None) -> Packing:
     """How many of ``specs`` to train together.
 
     Args:

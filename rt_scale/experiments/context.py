@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from rt_scale.data.loaders.resident import Resident
 from rt_scale.experiments.constants import Constants
-from rt_scale.experiments.options import Execution, Observer, Settings
+from rt_scale.experiments.options import Observer, Options, ResolvedOptions
 from rt_scale.spec.errors import RtScaleError, RunError, StoreAway
 from rt_scale.spec.stopping import Heed, Stop, never
 from rt_scale.store.metrics import MetricsTable
@@ -49,7 +49,7 @@ class Context:
     """
 
     run_dir: RunDir
-    execution: Execution
+    execution: ResolvedOptions
     observer: Observer
     checkpoint_seconds: float
     patience_seconds: float
@@ -67,7 +67,7 @@ class Context:
     _checkpoint_bytes: int = 0
 
     @classmethod
-    def begin(cls, run_dir: RunDir, execution: Execution, settings: Settings, hparams: Mapping[str, Any]) -> Self:
+    def begin(cls, run_dir: RunDir, execution: ResolvedOptions, settings: Options, hparams: Mapping[str, Any]) -> Self:
         """An attempt that nothing was measured in yet."""
         return cls(
             run_dir=run_dir,

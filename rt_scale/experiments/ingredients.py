@@ -21,7 +21,7 @@ from rt_scale.data.info import DataInfo
 from rt_scale.data.noise_set import NoiseSet
 from rt_scale.data.prepared import Prepared
 from rt_scale.experiments.check import Sets
-from rt_scale.experiments.options import Execution
+from rt_scale.experiments.options import ResolvedOptions
 from rt_scale.experiments.provenance import cpu_model, version_of
 from rt_scale.models.pair import Network
 from rt_scale.spec.part import canonical, json_text
@@ -34,7 +34,7 @@ WHERE_IMAGES_LIE = {
     *("device", "loader", "loader_reason", "cache_teacher", "gpus"),
     *("pack", "student_pass", "student_pass_reason"),  # how students are trained
 }
-"""Fields of ``Execution`` that change no number of a constant, but for the device, which is described by what it is."""
+"""Fields of ``ResolvedOptions`` that change no number of a constant; the device is described by what it is."""
 NOT_OF_A_PROBE = {"every", "also", "own", "statistics"}
 """Fields of ``ProbeSpec`` that say when and what is probed, not how."""
 NOT_OF_FEATURES = {"out_dim", "init"}
@@ -47,7 +47,7 @@ CODE = ("spec", "data", "models", "losses", "training", "probes", "experiments")
 """Packages of rt-scale that numbers pass through."""
 
 
-def of_input_probes(spec: RunSpec, data: Sets, execution: Execution) -> Ingredients:
+def of_input_probes(spec: RunSpec, data: Sets, execution: ResolvedOptions) -> Ingredients:
     """Of the probes of input pixels: the images and how they are probed; no network."""
     main = spec.probe.own and isinstance(data.main, Prepared) and data.main.info.labelled
     return {
@@ -60,7 +60,7 @@ def of_input_probes(spec: RunSpec, data: Sets, execution: Execution) -> Ingredie
     }
 
 
-def of_teacher_probes(spec: RunSpec, data: Sets, execution: Execution, teacher: Network) -> Ingredients:
+def of_teacher_probes(spec: RunSpec, data: Sets, execution: ResolvedOptions, teacher: Network) -> Ingredients:
     """Of the probes and statistics of a frozen teacher's embeddings: those of the input, and the encoder."""
     return {
         **of_input_probes(spec, data, execution),
@@ -70,7 +70,7 @@ def of_teacher_probes(spec: RunSpec, data: Sets, execution: Execution, teacher: 
     }
 
 
-def of_features(spec: RunSpec, data: Sets, execution: Execution, teacher: Network) -> Ingredients:
+def of_features(spec: RunSpec, data: Sets, execution: ResolvedOptions, teacher: Network) -> Ingredients:
     """Of a constant teacher's bottleneck features of the training images.
 
     Linear 2, and with it m, comes after them: runs of every m share them.
@@ -106,7 +106,7 @@ def _images(spec: RunSpec, data: Prepared | NoiseSet) -> Ingredients:
     }
 
 
-def _arithmetic(spec: RunSpec, execution: Execution) -> Ingredients:
+def _arithmetic(spec: RunSpec, execution: ResolvedOptions) -> Ingredients:
     device = execution.device
     flags = {"benchmark": torch.backends.cudnn.benchmark, "deterministic": torch.are_deterministic_algorithms_enabled()}
     return {

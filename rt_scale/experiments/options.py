@@ -72,7 +72,7 @@ class Silent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Options:
     """Where and how runs are executed.
 
     Attributes:
@@ -122,7 +122,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Execution:
+class ResolvedOptions:
     """The settings as resolved for one run; written to ``environment.json`` and kept when it is resumed.
 
     Attributes:
@@ -163,8 +163,8 @@ class Execution:
 
 
 def resolve(
-    spec: RunSpec, data: Prepared | NoiseSet, settings: Settings, earlier: Mapping[str, Any] | None
-) -> Execution:
+    spec: RunSpec, data: Prepared | NoiseSet, settings: Options, earlier: Mapping[str, Any] | None
+) -> ResolvedOptions:
     """Decide what ``settings`` leave open.
 
     Args:
@@ -202,7 +202,7 @@ def resolve(
         require_ffcv()
     gpus = 0.0 if device.type == "cpu" else settings.gpus
     pack = settings.packing.size
-    return Execution(device, threads, cache, channels_last, loader, reason, settings.group.world, gpus, pack=pack)
+    return ResolvedOptions(device, threads, cache, channels_last, loader, reason, settings.group.world, gpus, pack=pack)
 
 
 def find_device(name: str) -> torch.device:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from rt_scale.experiments.options import Execution
+from rt_scale.experiments.options import ResolvedOptions
 from rt_scale.system.machine import allowed_cores
 
 VERSIONS = (
@@ -25,7 +25,7 @@ CPUINFO = Path("/proc/cpuinfo")
 _SOURCE = Path(__file__).parent
 
 
-def attempt_record(execution: Execution) -> dict[str, Any]:
+def attempt_record(execution: ResolvedOptions) -> dict[str, Any]:
     """One entry of ``environment.json``'s attempts, in plain values."""
     device = execution.device
     commit, dirty = git_state(_SOURCE)

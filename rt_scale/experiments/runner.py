@@ -12,7 +12,7 @@ from rt_scale.experiments import student_pass
 from rt_scale.experiments.check import Sets, check, unfinished
 from rt_scale.experiments.constants import SharedConstants
 from rt_scale.experiments.context import Context
-from rt_scale.experiments.options import Settings, resolve
+from rt_scale.experiments.options import Options, resolve
 from rt_scale.experiments.other_data import refuse_other_data
 from rt_scale.experiments.provenance import attempt_record
 from rt_scale.experiments.starts import StartWeights, start_weights
@@ -31,7 +31,7 @@ from rt_scale.training.loop import Steps, serve
 from rt_scale.training.precision import check_precision, set_precision
 
 
-def run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
+def run(spec: RunSpec, settings: Options) -> dict[str, Any]:
     """The result of ``spec``: read where its directory is complete, else computed from where it stands.
 
     The runs that it starts from are computed before it, each in its own directory. With several processes in
@@ -65,11 +65,11 @@ def run(spec: RunSpec, settings: Settings) -> dict[str, Any]:
     return result
 
 
-def _alone(spec: RunSpec, settings: Settings) -> dict[str, Any]:
+def _alone(spec: RunSpec, settings: Options) -> dict[str, Any]:
     return serve(running(spec, settings))
 
 
-def running(spec: RunSpec, settings: Settings) -> Steps[dict[str, Any]]:
+def running(spec: RunSpec, settings: Options) -> Steps[dict[str, Any]]:
     """:func:`run`, of a single process, as training that asks for the gradients of its steps."""
     run_dir = settings.store.run(spec)
     run_dir.refresh()
@@ -95,13 +95,13 @@ def running(spec: RunSpec, settings: Settings) -> Steps[dict[str, Any]]:
             raise failure from error
 
 
-def _watching(attempt: Attempt, settings: Settings) -> None:
+def _watching(attempt: Attempt, settings: Options) -> None:
     """An owner who may be gone is watched for a while; meanwhile there is nothing to keep."""
     heeding(settings.stop)()
     settings.observer.stage(f"watching whether the run is still executed by {attempt}")
 
 
-def _refuse_impossible(spec: RunSpec, data: Sets, settings: Settings) -> None:
+def _refuse_impossible(spec: RunSpec, data: Sets, settings: Options) -> None:
     """What cannot be done here, by the run or by those that come first, is refused before anything is written."""
     execution = resolve(spec, data.main, settings, None)
     for each in unfinished(spec, settings.store):
@@ -110,7 +110,7 @@ def _refuse_impossible(spec: RunSpec, data: Sets, settings: Settings) -> None:
             check_shares(each, check(each, settings.data_dir), settings.group.world)
 
 
-def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Settings) -> Steps[dict[str, Any]]:
+def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Options) -> Steps[dict[str, Any]]:
     run_dir.write_spec(spec)
     for start in spec.starts:
         compute_first(start.run, settings, _alone)

@@ -17,7 +17,7 @@ from rt_scale.data.noise_set import NoiseSet
 from rt_scale.data.prepared import Prepared
 from rt_scale.experiments.needs import training_samples
 from rt_scale.experiments.objectives import build_views
-from rt_scale.experiments.options import Execution, Settings
+from rt_scale.experiments.options import Options, ResolvedOptions
 from rt_scale.experiments.remembered import Decision, once
 from rt_scale.models.pair import Network, build_pair, to_device
 from rt_scale.spec.packing import shape, unpackable
@@ -29,10 +29,10 @@ from rt_scale.training.distillation import parameter_dtype
 def decided(
     spec: RunSpec,
     data: Prepared | NoiseSet,
-    execution: Execution,
-    settings: Settings,
+    execution: ResolvedOptions,
+    settings: Options,
     earlier: Mapping[str, Any] | None,
-) -> Execution:
+) -> ResolvedOptions:
     """``execution`` with that choice made, in the precision that is set.
 
     Args:
@@ -47,13 +47,13 @@ def decided(
     return dataclasses.replace(execution, student_pass=name, student_pass_reason=reason)
 
 
-def dressed(student: Network, batch_size: int, execution: Execution) -> Network:
+def dressed(student: Network, batch_size: int, execution: ResolvedOptions) -> Network:
     """``student`` as it is trained: it, or one that shares its modules and computes whole batches the chosen way."""
     return WAYS[execution.student_pass](student, batch_size)
 
 
 def _chosen(
-    spec: RunSpec, data: Prepared | NoiseSet, execution: Execution, settings: Settings, earlier: str | None
+    spec: RunSpec, data: Prepared | NoiseSet, execution: ResolvedOptions, settings: Options, earlier: str | None
 ) -> Decision:
     if execution.workers > 1 or execution.pack > 1:
         return EAGER, "this student is not computed alone"
@@ -75,7 +75,7 @@ def _chosen(
     )
 
 
-def _tried(spec: RunSpec, info: DataInfo, execution: Execution, asked: Mapping[str, Any]) -> Decision:
+def _tried(spec: RunSpec, info: DataInfo, execution: ResolvedOptions, asked: Mapping[str, Any]) -> Decision:
     """The choice for networks of that shape, on a network and views of their own."""
     pair = build_pair(spec, info.channels, spec.data.size or info.size)
     student = to_device(
@@ -90,7 +90,7 @@ def _tried(spec: RunSpec, info: DataInfo, execution: Execution, asked: Mapping[s
         torch.cuda.empty_cache()  # of a graph that is gone
 
 
-def example_views(spec: RunSpec, info: DataInfo, execution: Execution) -> list[Tensor]:
+def example_views(spec: RunSpec, info: DataInfo, execution: ResolvedOptions) -> list[Tensor]:
     """Noise in the shapes, dtype and layout of a whole batch's views, V times [B, C, S, S]."""
     device = execution.device
     blank = torch.zeros((spec.train.batch_size, info.size, info.size, info.channels), dtype=torch.uint8, device=device)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rt_scale.experiments.options import Observer, Settings
+from rt_scale.experiments.options import Observer, Options
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import heeding
@@ -49,7 +49,7 @@ class _Before:
 
 
 def compute_first(
-    spec: RunSpec, settings: Settings, run: Callable[[RunSpec, Settings], dict[str, Any]]
+    spec: RunSpec, settings: Options, run: Callable[[RunSpec, Options], dict[str, Any]]
 ) -> dict[str, Any]:
     """The result of ``spec``, which another run starts from.
 

@@ -16,7 +16,7 @@ from rt_scale.experiments.check import Sets, check
 from rt_scale.experiments.constants import FollowedConstants
 from rt_scale.experiments.context import Follower
 from rt_scale.experiments.needs import training_samples
-from rt_scale.experiments.options import Execution, Settings, find_device
+from rt_scale.experiments.options import Options, ResolvedOptions, find_device
 from rt_scale.experiments.starts import StartWeights, start_weights
 from rt_scale.experiments.train import train_run
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, first_line
@@ -45,21 +45,21 @@ def check_shares(spec: RunSpec, data: Sets, workers: int) -> None:
             )
 
 
-def lead(spec: RunSpec, execution: Execution, settings: Settings) -> None:
+def lead(spec: RunSpec, execution: ResolvedOptions, settings: Options) -> None:
     """Rank 0 is about to train ``spec`` as ``execution`` says, and the others are to follow."""
     _order(settings, {"spec": spec.model_dump(mode="json"), "execution": execution.to_json(), "share": settings.share})
 
 
-def dismiss(settings: Settings) -> None:
+def dismiss(settings: Options) -> None:
     """Rank 0 is through: the others may go."""
     _order(settings)
 
 
-def _order(settings: Settings, given: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
+def _order(settings: Options, given: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
     return settings.group.broadcast(given)
 
 
-def follow(settings: Settings) -> None:
+def follow(settings: Options) -> None:
     """Train along with rank 0 until it is through; what every rank but the first does.
 
     Args:
@@ -84,9 +84,9 @@ def follow(settings: Settings) -> None:
             raise RunError(f"Worker {settings.group.rank}: {in_words(attempt[0], error, 'its log')}") from error
 
 
-def _prepared(order: Mapping[str, Any], settings: Settings) -> tuple[RunSpec, Sets, Follower, StartWeights]:
+def _prepared(order: Mapping[str, Any], settings: Options) -> tuple[RunSpec, Sets, Follower, StartWeights]:
     spec = RunSpec.model_validate(order["spec"])
-    execution = Execution(**{**order["execution"], "device": find_device(settings.device)})
+    execution = ResolvedOptions(**{**order["execution"], "device": find_device(settings.device)})
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
     context = Follower.begin(settings.store.run(spec), execution, settings, hparams={})

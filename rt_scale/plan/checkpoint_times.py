@@ -6,7 +6,7 @@ import math
 
 from rt_scale.data.info import DataInfo
 from rt_scale.experiments.context import CHECKPOINT_RATE
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.plan.run_work import meta_network
 from rt_scale.spec.duration import duration_steps
 from rt_scale.spec.run import OptimizerSpec, RunSpec
@@ -35,7 +35,7 @@ def _moments(optimizer: OptimizerSpec) -> int:
 def between_checkpoints(spec: RunSpec, *, epoch: float, epoch_steps: int, size: float) -> float:
     """Seconds between two checkpoints, by the rule of ``experiments.context.Context.checkpoint_due``.
 
-    They are written at ends of epochs: where ``Settings.checkpoint_seconds`` have passed since the last one, or the
+    They are written at ends of epochs: where ``Options.checkpoint_seconds`` have passed since the last one, or the
     run is probed there and they do not follow one another faster than ``CHECKPOINT_RATE`` allows.
 
     Args:
@@ -47,5 +47,5 @@ def between_checkpoints(spec: RunSpec, *, epoch: float, epoch_steps: int, size: 
     steps = duration_steps(spec.probe.every, epoch_steps) if spec.probe.every else spec.train.epochs * epoch_steps
     probed = steps // math.gcd(steps, epoch_steps)  # epochs from one that ends with a probing to the next
     asked = probed * max(1, math.ceil(size / CHECKPOINT_RATE / (probed * epoch)))
-    usual = max(1, math.ceil(Settings.checkpoint_seconds / epoch))
+    usual = max(1, math.ceil(Options.checkpoint_seconds / epoch))
     return min(asked, usual, spec.train.epochs) * epoch

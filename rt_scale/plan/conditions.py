@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from rt_scale.plan.prices import PriceSheet
-from rt_scale.plan.simulation import ROUNDING, Task
+from rt_scale.plan.simulation import ROUNDING, SimulatedJob
 from rt_scale.ray_backend.resources import Kind
 from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec
 
@@ -51,7 +51,7 @@ class Conditions:
         asked: dict[Kind, float | None] = {"gpu": self.gpus, "cpu": self.cpus}
         return {kind: asked[kind] or self._has(kind) for kind in asked if kind in kinds}
 
-    def capacity_for(self, tasks: Sequence[Task]) -> dict[Kind, float]:
+    def capacity_for(self, tasks: Sequence[SimulatedJob]) -> dict[Kind, float]:
         """The same for ``tasks``; of a cluster, what they can use, since nobody rents the rest for them."""
         capacity = self.capacity({task.kind for task in tasks})
         if self.there is None:

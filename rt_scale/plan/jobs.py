@@ -18,7 +18,7 @@ from rt_scale.plan.conditions import Conditions, occupied
 from rt_scale.plan.estimate import Estimate, Estimator
 from rt_scale.plan.history import measured_runs, shape
 from rt_scale.plan.queue import Node
-from rt_scale.plan.simulation import Task
+from rt_scale.plan.simulation import SimulatedJob
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.packing import unpackable
@@ -77,18 +77,18 @@ def plan_runs(
     return [[planned(node, len(nodes)) for node in nodes] for nodes in processes]
 
 
-def tasks_of(processes: Sequence[Process]) -> list[Task]:
+def tasks_of(processes: Sequence[Process]) -> list[SimulatedJob]:
     """What the simulation sees of them; nothing of runs without an estimate."""
     known = [[run for run in runs if run.estimate.seconds is not None] for runs in processes]
     of = {run.node.spec.name: runs[0].node.spec.name for runs in known for run in runs}
     return [_task(runs, of) for runs in known if runs]
 
 
-def _task(runs: Process, of: Mapping[str, str]) -> Task:
+def _task(runs: Process, of: Mapping[str, str]) -> SimulatedJob:
     """``of``: name of a run -> the task that it is part of."""
     kind, units = occupied(runs[0].node.launch)
     needed = [start.run.name for run in runs for start in run.node.spec.starts]
-    return Task(
+    return SimulatedJob(
         name=of[runs[0].node.spec.name],
         seconds=sum(run.estimate.left for run in runs),
         kind=kind,

@@ -14,7 +14,7 @@ from rt_scale.data.known import known_data
 from rt_scale.plan.conditions import Conditions
 from rt_scale.plan.costs import Cost, costs_of
 from rt_scale.plan.queue import build_queue
-from rt_scale.plan.simulation import Simulated, Task, simulate
+from rt_scale.plan.simulation import Simulated, SimulatedJob, simulate
 from rt_scale.ray_backend.resources import Kind
 from rt_scale.scheduler.early_stopping import ended_early
 from rt_scale.scheduler.preflight import refuse_packed
@@ -133,7 +133,7 @@ def make_plan(
     todo = [node for node in nodes if node.wanted]
     known = known_data([node.spec for node in todo], data_dir)
     processes: list[Process] = []
-    tasks: list[Task] = []
+    tasks: list[SimulatedJob] = []
     if todo:
         from rt_scale.plan.jobs import plan_runs, tasks_of  # imports torch
 
@@ -177,11 +177,11 @@ def _start(queue: Simulated | None, conditions: Conditions) -> float | None:
     return start_seconds()
 
 
-def _hours(tasks: Sequence[Task], kind: Kind) -> float:
+def _hours(tasks: Sequence[SimulatedJob], kind: Kind) -> float:
     return sum(task.seconds * task.units for task in tasks if task.kind == kind) / 3600
 
 
-def _outcomes(tasks: Sequence[Task], capacity: Mapping[Kind, float], conditions: Conditions) -> list[Simulated]:
+def _outcomes(tasks: Sequence[SimulatedJob], capacity: Mapping[Kind, float], conditions: Conditions) -> list[Simulated]:
     """The quickest first."""
     generators = [np.random.default_rng(stream("plan.interruptions", draw)) for draw in range(DRAWS)]
     rate, most = conditions.rate, conditions.concurrency

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from rt_scale.data.known import BUNDLED
 from rt_scale.data.prepared import load
-from rt_scale.experiments.options import Settings, Silent
+from rt_scale.experiments.options import Options, Silent
 from rt_scale.experiments.runner import run
 from rt_scale.plan.history import shape
 from rt_scale.plan.rates import Clock
@@ -104,7 +104,7 @@ def time_short_run(spec: RunSpec, data_dir: Path, threads: int) -> ShortRunTimes
     with tempfile.TemporaryDirectory(prefix="rt-scale-plan-") as folder, _as_it_was():
         data_dir = data_dir if here else Path(folder)
         watch = _Watch()
-        settings = Settings(
+        settings = Options(
             store=Store(Path(folder) / "store"), data_dir=data_dir, device="cpu", threads=threads, share=False,
             observer=watch,
         )  # fmt: skip

@@ -24,7 +24,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Task:
+class SimulatedJob:
     """A run, or runs that one process trains together, as the simulation sees them.
 
     Attributes:
@@ -62,7 +62,7 @@ class Simulated:
 
 
 def simulate(
-    tasks: Sequence[Task],
+    tasks: Sequence[SimulatedJob],
     capacity: Mapping[Kind, float],
     *,
     concurrency: int | None = None,
@@ -93,7 +93,7 @@ def simulate(
     return _Queue(tasks, capacity, concurrency, rate, generator, replacement).run()
 
 
-def _check(task: Task, capacity: Mapping[Kind, float], rate: float) -> None:
+def _check(task: SimulatedJob, capacity: Mapping[Kind, float], rate: float) -> None:
     there = capacity.get(task.kind, 0)
     if task.units > there:
         what, option = ("GPUs", "--gpus") if task.kind == "gpu" else ("CPU cores", "--cpus")
@@ -109,7 +109,7 @@ def _check(task: Task, capacity: Mapping[Kind, float], rate: float) -> None:
         )
 
 
-def _asks(task: Task) -> tuple[Kind, float, int]:
+def _asks(task: SimulatedJob) -> tuple[Kind, float, int]:
     return task.kind, task.units, task.runs
 
 
@@ -118,7 +118,7 @@ class _Queue:
 
     def __init__(
         self,
-        tasks: Sequence[Task],
+        tasks: Sequence[SimulatedJob],
         capacity: Mapping[Kind, float],
         concurrency: int | None,
         rate: float,

@@ -114,7 +114,7 @@ class RunBar:
             self._console.print(f"epoch {epoch:g}: {probe_text(self._values)}")
 
     def reported(self, report: Mapping[str, Any]) -> None:
-        """Show what a run elsewhere says of itself, as :class:`rt_scale.ray_backend.control.Messenger` does."""
+        """Show what a run elsewhere says of itself, as :class:`rt_scale.ray_backend.control.ControlClient` does."""
         for warning in report["warnings"]:
             self.warned(warning)
         began = report.get("began")

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from rt_scale.ray_backend.control import PREEMPTED, Messenger
+from rt_scale.ray_backend.control import PREEMPTED, ControlClient
 from rt_scale.ray_backend.trial import how_it_ended, settings_for, where_it_is
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
@@ -16,7 +16,7 @@ from rt_scale.spec.sweep import LaunchSpec
 
 if TYPE_CHECKING:
     from rt_scale.experiments.batch_choice import Packing
-    from rt_scale.experiments.options import Settings
+    from rt_scale.experiments.options import Options
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -27,8 +27,8 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
     Args:
         given: as for :func:`ray_backend.trial.run_trial`; ``specs`` in place of ``spec``, and ``packing``, what
             was measured for their shape before, or None.
-        report: takes what is to be known at once: ``runs``, how single ones ended (:class:`Ended` by name; ``spare``
-            of those that are not executed here after all), and ``packing``, what was measured.
+        report: takes what is to be known at once: ``runs``, how single ones ended (:class:`JobOutcome` by name;
+            ``spare`` of those that are not executed here after all), and ``packing``, what was measured.
 
     Returns:
         ``state``: ``packed``, when all is over.
@@ -37,11 +37,11 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
 
     launch = LaunchSpec.model_validate(given["launch"])
     specs = [RunSpec.model_validate(each) for each in given["specs"]]
-    messengers = [Messenger(spec.name, where_it_is(launch, given)) for spec in specs]
-    settings = [settings_for(launch, given, messenger) for messenger in messengers]
+    clients = [ControlClient(spec.name, where_it_is(launch, given)) for spec in specs]
+    settings = [settings_for(launch, given, client) for client in clients]
     leading = contextlib.ExitStack()
-    messengers[0].begin()
-    leading.enter_context(messengers[0].reporting())  # a stop is heard while it is measured, too
+    clients[0].begin()
+    leading.enter_context(clients[0].reporting())  # a stop is heard while it is measured, too
     packing = _packing(specs, settings[0], launch, given["packing"])
     specs, spare = specs[: packing.size], specs[packing.size :]
     runs = {spec.name: {"state": "spare", "why": "", "values": {}} for spec in spare}
@@ -49,23 +49,23 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
     reporting = [leading, *(contextlib.ExitStack() for _ in specs[1:])]
 
     def ended(number: int, outcome: dict[str, Any] | BaseException) -> None:
-        messenger = messengers[number]
+        client = clients[number]
         reporting[number].close()
-        if messenger.told != PREEMPTED:
-            runs = {specs[number].name: how_it_ended(outcome, messenger)}
+        if client.told != PREEMPTED:
+            runs = {specs[number].name: how_it_ended(outcome, client)}
             report({"state": "running", "runs": runs})
 
-    for stack, messenger in zip(reporting[1:], messengers[1:], strict=False):
-        messenger.begin()
-        stack.enter_context(messenger.reporting())
+    for stack, client in zip(reporting[1:], clients[1:], strict=False):
+        client.begin()
+        stack.enter_context(client.reporting())
     chosen = [dataclasses.replace(each, packing=packing) for each in settings[: len(specs)]]
     run_pack(specs, chosen, ended)
-    if any(messenger.told == PREEMPTED for messenger in messengers):
+    if any(client.told == PREEMPTED for client in clients):
         os._exit(0)  # nothing else is to start in this process: its node is about to go
     return {"state": "packed"}
 
 
-def _packing(specs: list[RunSpec], settings: Settings, launch: LaunchSpec, known: Mapping[str, Any] | None) -> Packing:
+def _packing(specs: list[RunSpec], settings: Options, launch: LaunchSpec, known: Mapping[str, Any] | None) -> Packing:
     from rt_scale.experiments.batch_choice import Packing
     from rt_scale.experiments.batched import choose_packing
 

@@ -1,4 +1,4 @@
-"""The desk: an actor beside the driver, where runs say how they stand and hear whether they are to stop.
+"""The control actor: an actor beside the driver, where runs say how they stand and hear whether they are to stop.
 
 Runs never wait for the driver: a thread of theirs passes on the newest state once a second, and takes the answer
 along. What was said is for people alone; the truth stands in the run directories.
@@ -22,13 +22,13 @@ INTERVAL = 1.0
 """Seconds between two reports of a run."""
 LOOK = 2.0
 """Seconds between two looks at which nodes are about to go."""
-NAME = "rt-scale-desk"
+NAME = "rt-scale-control"
 PREEMPTED = "its node is about to go"
 ENDED = "ended early: "
 """How the answer begins to a run that its sweep's rule ends."""
 
 
-class _Desk:
+class _Control:
     """What the actor does."""
 
     def __init__(self) -> None:
@@ -82,12 +82,12 @@ class _Desk:
         self._stop = why
 
 
-class Desk:
-    """The driver's side; a context manager that opens the desk on the Ray that this process is connected to."""
+class ControlActor:
+    """The driver's side; a context manager that starts the actor on the Ray that this process is connected to."""
 
-    def __enter__(self) -> Desk:
+    def __enter__(self) -> ControlActor:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        actor = ray.remote(_Desk).options(name=NAME, num_cpus=0, scheduling_strategy=here, max_concurrency=1)
+        actor = ray.remote(_Control).options(name=NAME, num_cpus=0, scheduling_strategy=here, max_concurrency=1)
         self._actor = actor.remote()
         self._asked: Any = None
         return self
@@ -104,7 +104,7 @@ class Desk:
         if not ready:
             return {}
         asked, self._asked = self._asked, None
-        with contextlib.suppress(ray.exceptions.RayError):  # a desk that died takes nothing along but what was shown
+        with contextlib.suppress(ray.exceptions.RayError):  # an actor that died takes along what was shown alone
             found: dict[str, dict[str, Any]] = ray.get(asked)
             return found
         return {}
@@ -118,10 +118,10 @@ class Desk:
         ray.get(self._actor.end.remote(run, why))
 
 
-class Messenger:
+class ControlClient:
     """A run's side (an Observer): keeps how it stands, and passes that on in a thread of its own.
 
-    A desk that is gone, with its driver, is no news: the run goes on.
+    An actor that is gone, with its driver, is no news: the run goes on.
 
     Args:
         run: name of the run.
@@ -137,9 +137,9 @@ class Messenger:
         self._state: dict[str, Any] = {"step": 0, "steps": 0, "stage": "starting", "values": {}, "where": where}
         self._warnings: list[str] = []
         self._over = threading.Event()
-        self._desk: Any = None
+        self._control: Any = None
         with contextlib.suppress(ValueError):
-            self._desk = ray.get_actor(NAME)
+            self._control = ray.get_actor(NAME)
 
     @property
     def steps(self) -> int:
@@ -152,7 +152,7 @@ class Messenger:
         return dict(self._state["values"])
 
     def stop(self) -> bool:
-        """Whether this run is to stop (``Settings.stop``)."""
+        """Whether this run is to stop (``Options.stop``)."""
         return bool(self.told)
 
     def stage(self, text: str) -> None:
@@ -179,9 +179,9 @@ class Messenger:
         self._warnings.append(text)
 
     @contextlib.contextmanager
-    def reporting(self) -> Iterator[Messenger]:
+    def reporting(self) -> Iterator[ControlClient]:
         """While active, the newest state is passed on."""
-        thread = threading.Thread(target=self._report, name="messenger", daemon=True)
+        thread = threading.Thread(target=self._report, name="client", daemon=True)
         thread.start()
         try:
             yield self
@@ -217,7 +217,7 @@ class Messenger:
         return found
 
     def _call(self, method: str, *given: Any) -> Any:
-        if self._desk is not None:
+        if self._control is not None:
             with contextlib.suppress(ray.exceptions.RayError):
-                return ray.get(getattr(self._desk, method).remote(self.run, *given), timeout=10)
+                return ray.get(getattr(self._control, method).remote(self.run, *given), timeout=10)
         return None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from rt_scale.ray_backend.tune_rules import EarlyStopping, Rule, build_rule
 from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns, curve
-from rt_scale.scheduler.job import Ended, Task
+from rt_scale.scheduler.job import Job, JobOutcome
 from rt_scale.scheduler.queue import Queue
 from rt_scale.scheduler.search import Search, known_points
 from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec
@@ -86,12 +86,12 @@ class Exploration:
                 if point is None:
                     break
                 label = f"{spec.name}: {point.label}" if self._several else point.label
-                task = Task(label, point.spec, spec.launch, spec)
+                task = Job(label, point.spec, spec.launch, spec)
                 queue.add(task)
                 if (result := self._store.run(point.spec).result()) is not None:  # of another sweep
-                    self.ended(task, Ended("done", values=result["last"]))
+                    self.ended(task, JobOutcome("done", values=result["last"]))
 
-    def ended(self, task: Task, how: Ended) -> None:
+    def ended(self, task: Job, how: JobOutcome) -> None:
         """A run came to an end; a search learns from it."""
         if task.sweep is None or task.sweep.name not in self._searches or how.state not in _FINAL:
             return
@@ -103,5 +103,5 @@ class Exploration:
 _FINAL = {"done", "failed", "settled"}
 
 
-def _of(sweep: str, tasks: Iterable[Task]) -> int:
+def _of(sweep: str, tasks: Iterable[Job]) -> int:
     return sum(task.sweep is not None and task.sweep.name == sweep for task in tasks)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rt_scale.scheduler.batching import Packs
 from rt_scale.scheduler.comparison import refresh_board
 from rt_scale.scheduler.early_stopping import ended_early
-from rt_scale.scheduler.job import Task
+from rt_scale.scheduler.job import Job
 from rt_scale.scheduler.preflight import changed, check_exploration, check_here, failed_before, runs_on_other_data
 from rt_scale.scheduler.queue import Queue
 from rt_scale.scheduler.search import known_points, to_be_sampled
@@ -103,7 +103,7 @@ def keep(sweep: Sweep, store: Store) -> None:
 
 def _run(
     sweeps: Sequence[Sweep],
-    todo: Sequence[Task],
+    todo: Sequence[Job],
     counts: tuple[int, int],
     where: Where,
     view: Callable[[int, int], AbstractContextManager[View]],

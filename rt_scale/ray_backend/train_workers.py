@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rt_scale.ray_backend.cluster import connect
-from rt_scale.ray_backend.control import Desk, Messenger
+from rt_scale.ray_backend.control import ControlActor, ControlClient
 from rt_scale.ray_backend.resources import bundle
 from rt_scale.spec.errors import Held, InputError, RtScaleError, RunError, StoreAway, WorkersDied
 from rt_scale.spec.run import RunSpec
@@ -68,8 +68,8 @@ def run_here(
     found: list[Any] = []
 
     def work() -> None:
-        messenger = Messenger(spec.name, f"{launch.workers} workers")
-        how: dict[str, Any] = {"store": store, "data_dir": data_dir, "device": device, "messenger": messenger}
+        client = ControlClient(spec.name, f"{launch.workers} workers")
+        how: dict[str, Any] = {"store": store, "data_dir": data_dir, "device": device, "client": client}
         for left in reversed(range(launch.retries + 1)):
             try:
                 found.append(run_with_workers(spec, launch, **how))
@@ -84,18 +84,18 @@ def run_here(
 
     with connect(address, train=True) as cluster:
         cluster.refuse_impossible(launch)
-        with Desk() as desk:
+        with ControlActor() as control:
             # Ray Train takes Ctrl-C for itself in the main thread alone.
             worker = threading.Thread(target=work, name="workers", daemon=True)
             worker.start()
             told = False
             while worker.is_alive():
                 worker.join(NEWS_S)
-                for report in desk.news().values():
+                for report in control.news().values():
                     show(report)
                 if stopping() and not told:
                     told = True
-                    desk.stop("it was asked to stop")
+                    control.stop("it was asked to stop")
     (outcome,) = found
     if isinstance(outcome, BaseException):
         raise outcome
@@ -104,7 +104,7 @@ def run_here(
 
 
 def run_with_workers(
-    spec: RunSpec, launch: LaunchSpec, *, store: str, data_dir: Path, device: str, messenger: Messenger
+    spec: RunSpec, launch: LaunchSpec, *, store: str, data_dir: Path, device: str, client: ControlClient
 ) -> dict[str, Any]:
     """The result of ``spec``, computed by ``launch.workers`` processes on the Ray that this process is connected to.
 
@@ -113,14 +113,14 @@ def run_with_workers(
         launch: how many workers, and what each of them takes.
         store: the store, as ``Store.open`` takes it, which every worker can reach.
         data_dir: where prepared data sets are, for every worker.
-        device: as ``Settings.device``; the same for all.
-        messenger: tells the desk, through which workers say what they cannot do.
+        device: as ``Options.device``; the same for all.
+        client: tells the control actor, through which workers say what they cannot do.
 
     Raises:
         InputError: where it cannot be run.
         RunError: where it failed.
         WorkersDied: where it can be tried again, from its last checkpoint.
-        Stopped: where it was asked to stop; ``messenger.told`` says why.
+        Stopped: where it was asked to stop; ``client.told`` says why.
     """
     from rt_scale.training.loop import Stopped
 
@@ -133,22 +133,22 @@ def run_with_workers(
     }  # fmt: skip
     run_dir.refresh()
     before = run_dir.failure()
-    messenger.begin()
-    messenger.stage(f"starting {launch.workers} workers")
-    messenger.pass_on()
+    client.begin()
+    client.stage(f"starting {launch.workers} workers")
+    client.pass_on()
     with place.scratch() as scratch:  # Ray Train wants one that all workers see
         error = _fit(config, launch, scratch)
     run_dir.refresh()
     finished = run_dir.result()
     if finished is not None:
         return finished
-    messenger.told, refused = messenger.outcome()
+    client.told, refused = client.outcome()
     if refused:
         raise _recorded(_as_error(*refused), run_dir)
     failure = run_dir.failure()
     if failure is not None and failure != before:
         raise RunError(str(failure["reason"]))
-    if messenger.told:
+    if client.told:
         raise Stopped
     raise WorkersDied(f"a worker of its {launch.workers} died" + (f" ({error})" if error else ""))
 
@@ -187,26 +187,26 @@ def _fit(config: dict[str, Any], launch: LaunchSpec, scratch: str) -> str:
 
 def _worker(config: Mapping[str, Any]) -> None:
     # Imported here: the driver never needs torch.
-    from rt_scale.experiments.options import Settings
+    from rt_scale.experiments.options import Options
     from rt_scale.experiments.runner import run
     from rt_scale.training.distributed import Group
     from rt_scale.training.loop import Stopped
 
     group, spec = Group.current(), RunSpec.model_validate(config["spec"])
-    messenger = Messenger(spec.name, f"{group.world} workers, {config['device']}", shown=group.leads)
-    settings = Settings(
+    client = ControlClient(spec.name, f"{group.world} workers, {config['device']}", shown=group.leads)
+    settings = Options(
         store=Store.open(config["store"]),
         data_dir=Path(config["data_dir"]),
         device=config["device"],
         threads=config["threads"],
         loader=config["loader"],
-        observer=messenger,
+        observer=client,
         gpus=config["gpus"] or 1.0,
         group=group,
-        stop=messenger.stop,
+        stop=client.stop,
     )
     try:
-        with messenger.reporting():
+        with client.reporting():
             run(spec, settings)
     except Stopped:
         return
@@ -214,9 +214,9 @@ def _worker(config: Mapping[str, Any]) -> None:
         # A refusal leaves no trace in a run's directory.
         if not group.leads:
             return
-        messenger.refuse(error)
+        client.refuse(error)
     except RunError as error:
         # Rank 0 records its own; another one's ends the group before rank 0 could learn why.
         if not group.leads and type(error) is RunError:
-            messenger.refuse(error)
+            client.refuse(error)
         raise

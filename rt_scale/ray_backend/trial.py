@@ -8,20 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rt_scale.ray_backend.control import ENDED, PREEMPTED, Messenger
+from rt_scale.ray_backend.control import ENDED, PREEMPTED, ControlClient
 from rt_scale.scheduler.early_stopping import report_for
 from rt_scale.spec.errors import Held, RtScaleError, StoreAway, WorkersDied
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 
-# After desk, which sets what Ray reads when it is imported.
+# After control, which sets what Ray reads when it is imported.
 import ray  # isort: skip
 from ray import tune  # isort: skip
 
 if TYPE_CHECKING:
     from rt_scale.data.loaders.resident import Resident
-    from rt_scale.experiments.options import Settings
+    from rt_scale.experiments.options import Options
 
 
 def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,49 +32,49 @@ def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
             one machine; ``judged``, of a run that a rule may end early: ``explore`` as JSON and ``sweep``.
 
     Returns:
-        ``state``, ``why`` and ``values`` as in :class:`rt_scale.scheduler.job.Ended`.
+        ``state``, ``why`` and ``values`` as in :class:`rt_scale.scheduler.job.JobOutcome`.
     """
     # Imported here: the driver never needs torch.
     from rt_scale.training.loop import Stopped
 
     spec, launch = RunSpec.model_validate(given["spec"]), LaunchSpec.model_validate(given["launch"])
     where = where_it_is(launch, given)
-    messenger = Judged(spec.name, where, given["judged"]) if given["judged"] else Messenger(spec.name, where)
-    messenger.begin()
+    client = Judged(spec.name, where, given["judged"]) if given["judged"] else ControlClient(spec.name, where)
+    client.begin()
     try:
         if launch.workers > 1:
             from rt_scale.ray_backend.train_workers import run_with_workers  # Ray Train is needed nowhere else
 
             result = run_with_workers(
                 spec, launch, store=given["store"], data_dir=Path(given["data_dir"]), device=given["device"],
-                messenger=messenger,
+                client=client,
             )  # fmt: skip
         else:
-            result = _run(spec, launch, given, messenger)
+            result = _run(spec, launch, given, client)
     except Stopped as stopped:
-        if messenger.told == PREEMPTED and launch.workers == 1:
+        if client.told == PREEMPTED and launch.workers == 1:
             os._exit(0)  # nothing else is to start in this process: its node is about to go
-        return how_it_ended(stopped, messenger)
+        return how_it_ended(stopped, client)
     except Exception as error:
-        return how_it_ended(error, messenger)
-    return how_it_ended(result, messenger)
+        return how_it_ended(error, client)
+    return how_it_ended(result, client)
 
 
-def how_it_ended(outcome: Mapping[str, Any] | BaseException, messenger: Messenger) -> dict[str, Any]:
-    """``state``, ``why`` and ``values`` as in :class:`rt_scale.scheduler.job.Ended`.
+def how_it_ended(outcome: Mapping[str, Any] | BaseException, client: ControlClient) -> dict[str, Any]:
+    """``state``, ``why`` and ``values`` as in :class:`rt_scale.scheduler.job.JobOutcome`.
 
     Args:
         outcome: the result of the run, or what ended it.
-        messenger: the run's.
+        client: the run's.
     """
     from rt_scale.training.loop import Stopped
 
     if not isinstance(outcome, BaseException):
         return _ended("done", values=outcome["last"])
     if isinstance(outcome, Stopped):
-        if messenger.told.startswith(ENDED):
-            return _ended("settled", messenger.told.removeprefix(ENDED), messenger.values)
-        return _ended("stopped", messenger.told)
+        if client.told.startswith(ENDED):
+            return _ended("settled", client.told.removeprefix(ENDED), client.values)
+        return _ended("stopped", client.told)
     states: dict[type[BaseException], str] = {Held: "held", StoreAway: "away", WorkersDied: "died"}
     for kind, state in states.items():
         if isinstance(outcome, kind):
@@ -82,11 +82,11 @@ def how_it_ended(outcome: Mapping[str, Any] | BaseException, messenger: Messenge
     return _ended("failed", _in_words(outcome))
 
 
-class Judged(Messenger):
+class Judged(ControlClient):
     """The side of a run that its sweep's rule may end early: every measurement of the metric is judged.
 
     Args:
-        run, where: as for :class:`Messenger`.
+        run, where: as for :class:`ControlClient`.
         judged: ``explore``, the sweep's section as JSON, and ``sweep``, its name.
     """
 
@@ -109,34 +109,34 @@ def _ended(state: str, why: str = "", values: Mapping[str, float] | None = None)
     return {"state": state, "why": why, "values": dict(values or {})}
 
 
-def _run(spec: RunSpec, launch: LaunchSpec, given: Mapping[str, Any], messenger: Messenger) -> dict[str, Any]:
+def _run(spec: RunSpec, launch: LaunchSpec, given: Mapping[str, Any], client: ControlClient) -> dict[str, Any]:
     from rt_scale.experiments.runner import run
 
-    with messenger.reporting():
-        return run(spec, settings_for(launch, given, messenger))
+    with client.reporting():
+        return run(spec, settings_for(launch, given, client))
 
 
-def settings_for(launch: LaunchSpec, given: Mapping[str, Any], messenger: Messenger) -> Settings:
+def settings_for(launch: LaunchSpec, given: Mapping[str, Any], client: ControlClient) -> Options:
     """Where and how a trial's run is executed in its process.
 
     Args:
         launch: its launch section.
         given: what the trial was given.
-        messenger: watches it, and stops it.
+        client: watches it, and stops it.
     """
-    from rt_scale.experiments.options import Settings
+    from rt_scale.experiments.options import Options
     from rt_scale.store.store import Store
 
-    return Settings(
+    return Options(
         store=Store.open(given["store"]),
         data_dir=Path(given["data_dir"]),
         device=given["device"],
         threads=launch.cpus,
         compile=None if launch.compile == "auto" else launch.compile,
         loader=launch.loader,
-        observer=messenger,
+        observer=client,
         gpus=launch.gpus or 1.0,
-        stop=messenger.stop,
+        stop=client.stop,
         resident=_resident(),
     )
 

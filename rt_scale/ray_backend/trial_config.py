@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rt_scale.scheduler.job import Task
+from rt_scale.scheduler.job import Job
 from rt_scale.spec.sweep import SweepSpec
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class Place:
     Attributes:
         store: the store, as other processes open it.
         data_dir: where prepared data sets are, on every node.
-        device: as ``Settings.device``.
+        device: as ``Options.device``.
     """
 
     store: str
@@ -30,7 +30,7 @@ class Place:
 
 
 def trial_config(
-    tasks: Sequence[Task], packing: Mapping[str, Any] | None, place: Place, cluster: Cluster
+    tasks: Sequence[Job], packing: Mapping[str, Any] | None, place: Place, cluster: Cluster
 ) -> dict[str, Any]:
     """Everything that the process of a trial needs to execute its run, or its pack of runs.
 

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from rt_scale.ray_backend.batched_trial import run_packed_trial
 from rt_scale.ray_backend.cluster import Cluster
-from rt_scale.ray_backend.control import Desk
+from rt_scale.ray_backend.control import ControlActor
 from rt_scale.ray_backend.exploration import Exploration
 from rt_scale.ray_backend.trial import run_trial
 from rt_scale.ray_backend.trial_config import Place, trial_config
-from rt_scale.scheduler.job import Ended, Task
+from rt_scale.scheduler.job import Job, JobOutcome
 from rt_scale.scheduler.queue import Queue
 from rt_scale.system.signals import NOTICE
 
@@ -60,10 +60,10 @@ def run_queue(
     """
     scratch = Path(tempfile.mkdtemp(prefix="rt-scale-tune-"))
     try:
-        with Desk() as desk:
-            pulse = _Pulse(desk, queue, view, stopping)
+        with ControlActor() as control:
+            pulse = _Pulse(control, queue, view, stopping)
             follower = _Follower(queue, pulse, exploration)
-            exploration.tell = desk.end
+            exploration.tell = control.end
             known = queue.packs.known
             handout = _Handout(follower, lambda tasks: trial_config(tasks, known(tasks[0]), place, cluster))
             tune.Tuner(
@@ -93,8 +93,8 @@ def _trial(config: Mapping[str, Any]) -> None:
 class _Pulse:
     """What is done now and then: the news are shown, and the wish to stop is passed on."""
 
-    def __init__(self, desk: Desk, queue: Queue, view: View, stopping: Callable[[], bool]) -> None:
-        self._desk, self._queue, self._view, self.stopping = desk, queue, view, stopping
+    def __init__(self, control: ControlActor, queue: Queue, view: View, stopping: Callable[[], bool]) -> None:
+        self._control, self._queue, self._view, self.stopping = control, queue, view, stopping
         self._last = -PULSE
         self._told = False
 
@@ -105,9 +105,9 @@ class _Pulse:
         self._last = now
         if self.stopping() and not self._told:
             self._told = True
-            self._desk.stop("the sweep was asked to stop")
+            self._control.stop("the sweep was asked to stop")
             self._view.said(NOTICE)
-        for name, report in self._desk.news().items():
+        for name, report in self._control.news().items():
             if name in self._queue.live:
                 self._queue.reported(name, report)
                 shown = {**report, "warning": " ".join(report["warnings"])}
@@ -120,7 +120,7 @@ class _Follower(tune.Callback):  # type: ignore[misc]
 
     def __init__(self, queue: Queue, pulse: _Pulse, exploration: Exploration) -> None:
         self.queue, self.pulse, self.exploration = queue, pulse, exploration
-        self.given: dict[str, dict[str, Task]] = {}
+        self.given: dict[str, dict[str, Job]] = {}
         self.running = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -138,18 +138,18 @@ class _Follower(tune.Callback):  # type: ignore[misc]
         if (packing := result.get("packing")) and tasks:
             self.queue.packs.learn(next(iter(tasks.values())), packing)
         for name, how in result.get("runs", {}).items():
-            self._ended(tasks, name, Ended(**how))
+            self._ended(tasks, name, JobOutcome(**how))
         if result["state"] not in ("running", "packed"):
             for name in list(tasks):
-                self._ended(tasks, name, Ended(result["state"], result["why"], result["values"]))
+                self._ended(tasks, name, JobOutcome(result["state"], result["why"], result["values"]))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A trial's process died."""
         tasks = self.given.get(trial.trial_id, {})
         for name in list(tasks):
-            self._ended(tasks, name, Ended("died", "its process died"))
+            self._ended(tasks, name, JobOutcome("died", "its process died"))
 
-    def _ended(self, tasks: dict[str, Task], name: str, how: Ended) -> None:
+    def _ended(self, tasks: dict[str, Job], name: str, how: JobOutcome) -> None:
         task = tasks.pop(name, None)
         if task is not None:
             self.queue.ended(name, how)
@@ -159,7 +159,7 @@ class _Follower(tune.Callback):  # type: ignore[misc]
 class _Handout(Searcher):  # type: ignore[misc]
     """Gives Tune the runs of the queue, one or one pack at a time; what Tune takes for a search."""
 
-    def __init__(self, follower: _Follower, config: Callable[[Sequence[Task]], dict[str, Any]]) -> None:
+    def __init__(self, follower: _Follower, config: Callable[[Sequence[Job]], dict[str, Any]]) -> None:
         super().__init__()
         self._follower, self._config = follower, config
 

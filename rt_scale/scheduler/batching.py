@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from rt_scale.scheduler.job import Task
+from rt_scale.scheduler.job import Job
 from rt_scale.spec.packing import shape, unpackable
 from rt_scale.spec.sweep import LaunchSpec
 
@@ -31,23 +31,23 @@ class Packs:
         self._leaders: dict[str, str] = {}
         self.measured: dict[tuple[LaunchSpec, str], Mapping[str, Any]] = {}
 
-    def learn(self, task: Task, packing: Mapping[str, Any]) -> None:
+    def learn(self, task: Job, packing: Mapping[str, Any]) -> None:
         """A process measured how many runs of the shape of ``task`` to train together."""
         self.measured[task.launch, shape(task.spec)] = packing
 
-    def known(self, task: Task) -> Mapping[str, Any] | None:
+    def known(self, task: Job) -> Mapping[str, Any] | None:
         """What was measured for runs of the shape of ``task``; None where nothing was yet."""
         return self.measured.get((task.launch, shape(task.spec)))
 
     def beside(
         self,
-        first: Task,
-        waiting: Iterable[Task],
+        first: Job,
+        waiting: Iterable[Job],
         *,
-        live: Mapping[str, Task],
+        live: Mapping[str, Job],
         tries: Mapping[str, int],
         room: int | None = None,
-    ) -> list[Task]:
+    ) -> list[Job]:
         """Those of ``waiting`` that go into one process with ``first``.
 
         Runs are shared out evenly: no process gets many while another has none.
@@ -70,11 +70,11 @@ class Packs:
         return chosen
 
     @staticmethod
-    def _fits(task: Task, tries: Mapping[str, int]) -> bool:
+    def _fits(task: Job, tries: Mapping[str, int]) -> bool:
         """Whether it may be packed: not where it could take others along with it."""
         return not unpackable(task.spec) and tries.get(task.spec.name, 0) < DEATHS
 
-    def _size(self, task: Task) -> int:
+    def _size(self, task: Job) -> int:
         if task.launch.pack != "auto":
             return task.launch.pack
         found = self.known(task)

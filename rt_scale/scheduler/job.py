@@ -11,7 +11,7 @@ from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """A run that is wanted.
 
     Attributes:
@@ -28,7 +28,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Ended:
+class JobOutcome:
     """How a process was through with a run.
 
     Attributes:

@@ -8,7 +8,7 @@ from rt_scale.data.known import known_data
 from rt_scale.experiments.check import check_all, unfinished
 from rt_scale.experiments.other_data import DataHere, compare_sweeps
 from rt_scale.scheduler.explore_data import check_on_data
-from rt_scale.scheduler.job import Task
+from rt_scale.scheduler.job import Job
 from rt_scale.scheduler.search import known_points
 from rt_scale.scheduler.wanted import Sweep, Where
 from rt_scale.spec.errors import InputError
@@ -55,7 +55,7 @@ def runs_on_other_data(sweeps: Sequence[Sweep], where: Where) -> str:
     return text
 
 
-def failed_before(tasks: Iterable[Task], store: Store) -> dict[str, str]:
+def failed_before(tasks: Iterable[Job], store: Store) -> dict[str, str]:
     """Why runs, and those that they start from, failed when they were last tried, by name."""
     found = {}
     for spec in all_runs(task.spec for task in tasks):
@@ -65,7 +65,7 @@ def failed_before(tasks: Iterable[Task], store: Store) -> dict[str, str]:
     return found
 
 
-def check_here(todo: Sequence[Task], where: Where, heed: Heed = go_on) -> None:
+def check_here(todo: Sequence[Job], where: Where, heed: Heed = go_on) -> None:
     """Refuse what cannot be run on this machine, before anything starts (InputError).
 
     Args:

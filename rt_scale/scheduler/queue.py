@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rt_scale.scheduler.batching import Packs
-from rt_scale.scheduler.job import Ended, Task
+from rt_scale.scheduler.job import Job, JobOutcome
 from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.graph import all_runs
 from rt_scale.spec.sweep import LaunchSpec
@@ -49,7 +49,7 @@ class Queue:
 
     def __init__(
         self,
-        tasks: Iterable[Task],
+        tasks: Iterable[Job],
         store: Store,
         view: View,
         *,
@@ -62,14 +62,14 @@ class Queue:
         self._store, self._view, self._clock, self._room = store, view, clock, room
         self._concurrency, self._given_up = concurrency, given_up or {}
         self.packs = packs or Packs(lambda launch: 1)
-        self._tasks: dict[str, Task] = {}
+        self._tasks: dict[str, Job] = {}
         self._order: dict[str, int] = {}
         self._blocked: dict[str, set[str]] = {}
         self._needed_by: dict[str, list[str]] = defaultdict(list)
         self._ready: dict[LaunchSpec, list[int]] = defaultdict(list)
         self._names: list[str] = []
         self._later: list[tuple[float, int]] = []
-        self._live: dict[str, Task] = {}
+        self._live: dict[str, Job] = {}
         self._tries: dict[str, int] = {}
         self._began: dict[str, int] = {}
         self._reached: dict[str, int] = {}
@@ -79,7 +79,7 @@ class Queue:
         for task in list(self._wanted.values()):
             self.add(task)
 
-    def add(self, task: Task) -> None:
+    def add(self, task: Job) -> None:
         """Put a run at the end, and what it starts from before it."""
         self._wanted.setdefault(task.spec.name, task)
         for spec in all_runs([task.spec]):
@@ -92,15 +92,15 @@ class Queue:
             wanted = self._wanted.get(spec.name)
             if wanted is None:
                 self._view.added(1)
-            self._enter(wanted or Task(f"{spec.name} (to start from)", spec, task.launch))
+            self._enter(wanted or Job(f"{spec.name} (to start from)", spec, task.launch))
 
-    def _find(self, task: Task) -> None:
+    def _find(self, task: Job) -> None:
         """A wanted run is complete, as another driver or sweep computed it."""
         self._tasks[task.spec.name] = task
         result = self._store.run(task.spec).result() or {"last": {}}
-        self._settle(task.spec.name, Ended("done", values=result["last"]))
+        self._settle(task.spec.name, JobOutcome("done", values=result["last"]))
 
-    def _enter(self, task: Task) -> None:
+    def _enter(self, task: Job) -> None:
         name = task.spec.name
         self._tasks[name], self._order[name] = task, len(self._names)
         self._names.append(name)
@@ -109,7 +109,7 @@ class Queue:
         for need in needs:
             self._needed_by[need].append(name)
         if name in self._given_up:
-            self._settle(name, Ended("failed", self._given_up[name]))
+            self._settle(name, JobOutcome("failed", self._given_up[name]))
             return
         lost = [need for need in needs if self._over.get(need) is False]
         if lost:
@@ -136,11 +136,11 @@ class Queue:
         return any(self._ready.values())
 
     @property
-    def live(self) -> Mapping[str, Task]:
+    def live(self) -> Mapping[str, Job]:
         """What was taken and has not ended, by the name of the run."""
         return self._live
 
-    def take(self) -> Task | None:
+    def take(self) -> Job | None:
         """The run to execute now; None where there is none yet, or no room for one."""
         self._wake()
         if self._concurrency is not None and len(self._live) >= self._concurrency:
@@ -152,7 +152,7 @@ class Queue:
         self._live[name] = self._tasks[name]
         return self._tasks[name]
 
-    def take_pack(self) -> list[Task]:
+    def take_pack(self) -> list[Job]:
         """The runs that one process is to execute now; as :meth:`take`, with others that are packed with it."""
         first = self.take()
         if first is None:
@@ -178,7 +178,7 @@ class Queue:
             self._store.run(name).refresh()
             status = self._store.status(name)
             if status.state == "done":
-                self._settle(name, Ended("done"))
+                self._settle(name, JobOutcome("done"))
             elif status.state == "running":
                 self._put_off(name, HELD)
             else:
@@ -193,7 +193,7 @@ class Queue:
         if isinstance(began, int):
             self._began[name] = began
 
-    def ended(self, name: str, how: Ended) -> None:
+    def ended(self, name: str, how: JobOutcome) -> None:
         """A run that was taken came to an end, good or bad, or is to be tried again."""
         task = self._live.pop(name)
         if how.state in ("done", "failed", "settled"):
@@ -209,7 +209,7 @@ class Queue:
         else:
             self._try_again(name, task, how)
 
-    def _try_again(self, name: str, task: Task, how: Ended) -> None:
+    def _try_again(self, name: str, task: Job, how: JobOutcome) -> None:
         """Runs that get on are started again for ever, as on spot machines; others a few times."""
         began = self._began.pop(name, -1)
         gets_on = began > self._reached.get(name, -1) and name in self._reached
@@ -218,7 +218,7 @@ class Queue:
         if tries > task.launch.retries:
             why = f"{how.why}, {tries} times in a row without a new checkpoint."
             self._record(task, why)
-            self._settle(name, Ended("failed", why))
+            self._settle(name, JobOutcome("failed", why))
             return
         delay = min(LONGEST, BACKOFF * 2 ** (tries - 2)) if tries > 1 else 0.0
         self._view.waiting(task.label, f"{how.why}; try {tries + 1} of {task.launch.retries + 1}", delay or None)
@@ -227,13 +227,13 @@ class Queue:
         else:
             self._make_ready(name)
 
-    def _record(self, task: Task, why: str) -> None:
+    def _record(self, task: Job, why: str) -> None:
         """Leave the reason in the run's directory, as nobody else could."""
         run_dir = self._store.run(task.spec)
         with suppress(RtScaleError), run_dir.acquire():
             run_dir.fail({"reason": why, "time": time.time()})
 
-    def _settle(self, name: str, how: Ended) -> None:
+    def _settle(self, name: str, how: JobOutcome) -> None:
         label = self._tasks[name].label
         self._over[name] = how.state == "done"
         if how.state == "settled":
@@ -252,7 +252,7 @@ class Queue:
 
     def _give_up(self, name: str, why: str) -> None:
         if name not in self._over:
-            self._settle(name, Ended("failed", why))
+            self._settle(name, JobOutcome("failed", why))
 
 
 def _without(name: str, why: str) -> str:

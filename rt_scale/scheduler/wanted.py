@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rt_scale.scheduler.job import Task
+from rt_scale.scheduler.job import Job
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import Point, SweepSpec
 from rt_scale.store.store import Store
@@ -35,7 +35,7 @@ class Where:
     Attributes:
         store: where runs are kept.
         data_dir: where prepared data sets are.
-        device: as ``Settings.device``.
+        device: as ``Options.device``.
         address: the Ray cluster, as for ``cluster.connect``.
         concurrency: runs at a time, at most.
         retry_failed: whether runs are tried again that failed for a reason of their own.
@@ -67,15 +67,15 @@ def asked_address(given: str | None) -> tuple[str, bool]:
     return (set_ if by_variable else given or "local"), by_variable
 
 
-def wanted(sweeps: Sequence[Sweep]) -> dict[str, Task]:
+def wanted(sweeps: Sequence[Sweep]) -> dict[str, Job]:
     """The distinct runs of all sweeps by name; one that several want is executed as the first of them says."""
     if len({sweep.spec.name for sweep in sweeps}) < len(sweeps):
         names = ", ".join(sweep.spec.name for sweep in sweeps)
         raise InputError(f"Sweeps that are run together need names of their own; given: {names}.")
-    tasks: dict[str, Task] = {}
+    tasks: dict[str, Job] = {}
     for sweep in sweeps:
         prefix = f"{sweep.spec.name}: " if len(sweeps) > 1 else ""
         for point in sweep.points:
-            task = Task(f"{prefix}{point.label}", point.spec, sweep.spec.launch, sweep.spec)
+            task = Job(f"{prefix}{point.label}", point.spec, sweep.spec.launch, sweep.spec)
             tasks.setdefault(point.spec.name, task)
     return tasks

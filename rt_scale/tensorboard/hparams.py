@@ -1,4 +1,4 @@
-"""Settings of runs as TensorBoard's HParams view can hold them."""
+"""Options of runs as TensorBoard's HParams view can hold them."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from rt_scale.experiments.batched import choose_packing, run_pack
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import RunError
 from rt_scale.store.store import Store
@@ -50,8 +50,8 @@ def make(folder: Path) -> None:
         shutil.rmtree(folder / place, ignore_errors=True)
 
 
-def _settings(store: Store, data: Path, **options: object) -> Settings:
-    return Settings(store=store, data_dir=data, device="cpu", threads=1, **options)  # type: ignore[arg-type]
+def _settings(store: Store, data: Path, **options: object) -> Options:
+    return Options(store=store, data_dir=data, device="cpu", threads=1, **options)  # type: ignore[arg-type]
 
 
 def _keep_the_end(run: Path) -> None:

@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 import yaml
 from pyarrow.fs import S3FileSystem
 
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.run_dir import RunDir
@@ -138,7 +138,7 @@ class Place:
 def alone(folder: Path, data_dir: Path, spec: RunSpec) -> RunDir:
     """The run in a folder, undisturbed."""
     store = Store(folder)
-    run(spec, Settings(store=store, data_dir=data_dir, device="cpu", threads=1))
+    run(spec, Options(store=store, data_dir=data_dir, device="cpu", threads=1))
     return store.run(spec)
 
 

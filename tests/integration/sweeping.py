@@ -95,7 +95,7 @@ def training(place: Place) -> list[int]:
 def paused(place: Place) -> Iterator[dict[int, Path]]:
     """Stop the processes that hold runs, as Ctrl-Z does, so that none of them ends before something happens to it.
 
-    Ray and the desk need seconds, whatever the machine; a run needs more or fewer of them.
+    Ray and the control actor need seconds, whatever the machine; a run needs more or fewer of them.
 
     Yields:
         What :func:`workers` says of those processes now.

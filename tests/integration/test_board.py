@@ -17,7 +17,7 @@ import yaml
 from scipy import stats
 from selenium.webdriver.remote.webelement import WebElement
 
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.sweep import Point, load_sweep
 from rt_scale.store.metrics import read_metrics
@@ -73,7 +73,7 @@ def write_sweep(root: Path, changes: dict[str, Any]) -> Sweep:
 
 
 def compute(point: Point, sweep: Sweep, data_dir: Path) -> None:
-    run(point.spec, Settings(store=sweep.store, data_dir=data_dir, device="cpu", threads=1))
+    run(point.spec, Options(store=sweep.store, data_dir=data_dir, device="cpu", threads=1))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.sweep import Point, load_sweep
@@ -52,7 +52,7 @@ class Made:
         self.files = [folder / "small.yaml", folder / "again.yaml"]
         for file, document in zip(self.files, (SWEEP, AGAIN), strict=True):
             file.write_text(yaml.safe_dump(document, sort_keys=False))
-        self.settings = Settings(store=self.store, data_dir=data_dir, device="cpu", threads=1)
+        self.settings = Options(store=self.store, data_dir=data_dir, device="cpu", threads=1)
         self.where = ["--store", str(self.store.root)]
 
     def points(self, number: int) -> list[Point]:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from rt_scale.experiments import constants as constants_module
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.objects import lease as remote_lease
@@ -43,8 +43,8 @@ MOMENTS = {
 KINDS = ("input", "teacher", "features")
 
 
-def settings(store: Store, data_dir: Path, **changes: Any) -> Settings:
-    return Settings(store=store, data_dir=data_dir, device="cpu", threads=1, **changes)
+def settings(store: Store, data_dir: Path, **changes: Any) -> Options:
+    return Options(store=store, data_dir=data_dir, device="cpu", threads=1, **changes)
 
 
 def recorded(store: Store, spec: RunSpec) -> dict[str, str]:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from rt_scale.experiments.options import Settings, Silent
+from rt_scale.experiments.options import Options, Silent
 from rt_scale.experiments.runner import run
 from rt_scale.models.pair import Network
 from rt_scale.spec.document import set_dotted
@@ -89,7 +89,7 @@ def compute(
 ) -> str:
     """Run ``spec``; ``dies`` is the rank and the step of a death."""
     observer = Deadly(dies[1]) if dies and dies[0] == group.rank else Silent()
-    settings = Settings(
+    settings = Options(
         store=Store(store), data_dir=data_dir, device="cpu", threads=1, group=group, observer=observer,
         checkpoint_seconds=0,
     )  # fmt: skip
@@ -100,7 +100,7 @@ def compute(
 
 
 def alone(spec: RunSpec, store: Path, data_dir: Path) -> dict[str, Any]:
-    return run(spec, Settings(store=Store(store), data_dir=data_dir, device="cpu", threads=1))
+    return run(spec, Options(store=Store(store), data_dir=data_dir, device="cpu", threads=1))
 
 
 def files(folder: Path) -> set[str]:
@@ -254,9 +254,9 @@ def stopped_and_gone_on_with(
         stop = Asks(number if rank == group.rank else 1_000_000)
         how = {**given, "threads": 1, "group": group, "checkpoint_seconds": 0}
         with contextlib.suppress(Stopped):
-            run(RunSpec.model_validate(spec), Settings(**how, stop=stop))
+            run(RunSpec.model_validate(spec), Options(**how, stop=stop))
         asked.append(stop.count)
-        run(RunSpec.model_validate(spec), Settings(**how))
+        run(RunSpec.model_validate(spec), Options(**how))
     return asked
 
 

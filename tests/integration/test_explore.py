@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.ray_backend.cluster import connect
 from rt_scale.ray_backend.tune_rules import EarlyStopping, build_rule
@@ -129,7 +129,7 @@ def test_a_run_logs_what_its_spec_says(tmp_path: Path, data_dir: Path, changes: 
         "probe": {"every": "2ep", "epochs": 1, "also": ["digits"]},
     }
     spec, store = RunSpec.model_validate({**base, **changes}), Store(tmp_path)
-    run(spec, Settings(store=store, data_dir=data_dir, device="cpu", threads=1))
+    run(spec, Options(store=store, data_dir=data_dir, device="cpu", threads=1))
     rows = read_metrics(store.run(spec).metrics_path).to_pylist()
     at_start = {row["name"] for row in rows if row["step"] == 0}
     assert {row["name"]: "probe" if row["name"] in at_start else "epoch" for row in rows} == logged_metrics(spec)

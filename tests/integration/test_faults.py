@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.ray_backend.control import LOOK
 from rt_scale.store.store import Store
@@ -40,7 +40,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Pla
     """The sweep's runs, one after the other in this process."""
     place = place_of(tmp_path_factory.mktemp("alone"), data_dir)
     for point in place.points:
-        run(point.spec, Settings(store=place.store, data_dir=data_dir, device="cpu", threads=1))
+        run(point.spec, Options(store=place.store, data_dir=data_dir, device="cpu", threads=1))
     return place
 
 
@@ -104,13 +104,13 @@ def test_a_node_that_is_preempted_is_left_with_a_checkpoint(
         assert path == run_dir.path
         assert run_dir.checkpoints.steps() == [0]
         assert nodes("drain", going) == "done"
-        time.sleep(LOOK)  # the desk looks again before it answers
+        time.sleep(LOOK)  # the control actor looks again before it answers
     wait_for(lambda: pid not in workers(place), process)
     assert run_dir.result() is None
     assert run_dir.checkpoints.steps()[-1] > 0
     nodes("add", 1)
     finish(process)
-    run(point.spec, Settings(store=alone.store, data_dir=data_dir, device="cpu", threads=1))
+    run(point.spec, Options(store=alone.store, data_dir=data_dir, device="cpu", threads=1))
     same(place, alone)
 
 
@@ -197,7 +197,7 @@ def test_workers_and_nodes_of_a_run_of_several_are_lost(
     assert run_dir.status().attempts >= 3
     # Once more for each that begins on the removed node before the head knows that it is gone, and dies at once.
     assert out.count("a worker of its 2 died") >= run_dir.status().attempts - 1
-    alone = run(point.spec, Settings(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
+    alone = run(point.spec, Options(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
     result = run_dir.result()
     assert result is not None
     assert result["last"] == pytest.approx(alone["last"], rel=1e-9, abs=1e-9)
@@ -217,10 +217,10 @@ def test_a_run_of_several_workers_leaves_a_node_that_is_preempted(
     with paused(place):  # rank 0, and so all
         nodes("add", 1)
         assert nodes("drain", going) == "done"
-        time.sleep(LOOK)  # the desk looks again before it answers
+        time.sleep(LOOK)  # the control actor looks again before it answers
     assert "waiting base,seed=0: its node is about to go" in finish(process)
     assert run_dir.status().attempts == 2
-    alone = run(point.spec, Settings(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
+    alone = run(point.spec, Options(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
     result = run_dir.result()
     assert result is not None
     assert result["last"] == pytest.approx(alone["last"], rel=1e-9, abs=1e-9)

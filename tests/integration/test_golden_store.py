@@ -14,7 +14,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
@@ -47,8 +47,8 @@ def golden(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
-def settings(store: Store, data_dir: Path) -> Settings:
-    return Settings(store=store, data_dir=data_dir, device="cpu", threads=1)
+def settings(store: Store, data_dir: Path) -> Options:
+    return Options(store=store, data_dir=data_dir, device="cpu", threads=1)
 
 
 @pytest.mark.parametrize("label", DOCUMENTS)

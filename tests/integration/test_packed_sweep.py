@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
@@ -48,7 +48,7 @@ def test_packed_runs_leave_what_runs_alone_leave(tmp_path: Path, data_dir: Path,
             assert run_dir.status().state == "failed"
             assert f"{point.label} has no result: The loss is" in done.err
             continue
-        settings = Settings(store=alone, data_dir=data_dir, device="cpu", threads=1)
+        settings = Options(store=alone, data_dir=data_dir, device="cpu", threads=1)
         result = run_dir.result()
         assert result is not None
         assert result["last"] == pytest.approx(run(point.spec, settings)["last"], rel=1e-9, abs=1e-9)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.report.contents import with_interval
 from rt_scale.report.tables import estimate, gain_text
@@ -81,7 +81,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Report
     file.write_text(yaml.safe_dump(SWEEP, sort_keys=False))
     points = load_sweep(file)[1]
     for point in points[:7]:
-        run(point.spec, Settings(store=store, data_dir=data_dir, device="cpu", threads=1))
+        run(point.spec, Options(store=store, data_dir=data_dir, device="cpu", threads=1))
     failed = store.run(points[7].spec)
     with failed.acquire():
         failed.write_spec(points[7].spec)

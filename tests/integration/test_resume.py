@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rt_scale.experiments.options import Settings, Silent
+from rt_scale.experiments.options import Options, Silent
 from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.run_dir import RunDir
@@ -103,7 +103,7 @@ def run_dir(tmp_path: Path) -> RunDir:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Outcome:
     store = Store(tmp_path_factory.mktemp("undisturbed"))
     spec = RunSpec.model_validate(SPEC)
-    run(spec, Settings(store=store, data_dir=data_dir, device="cpu", threads=1))
+    run(spec, Options(store=store, data_dir=data_dir, device="cpu", threads=1))
     return outcome(store.run(spec))
 
 
@@ -135,7 +135,7 @@ def test_a_teacher_that_moves(
     tmp_path: Path, data_dir: Path, start: Start, cli: Any, document: dict[str, Any], moments: int
 ) -> None:
     spec, alone = RunSpec.model_validate(document), Store(tmp_path / "alone")
-    run(spec, Settings(store=alone, data_dir=data_dir, device="cpu", threads=1))
+    run(spec, Options(store=alone, data_dir=data_dir, device="cpu", threads=1))
     command, run_dir = command_for(document, tmp_path, data_dir), Store(tmp_path / "store").run(spec)
     for moment, checkpoints in list(MOVING_MOMENTS.items())[-moments:]:
         process = start(moment, *command, program=DIES)
@@ -245,8 +245,8 @@ def test_asked_to_stop_within_an_epoch(tmp_path: Path, data_dir: Path, document:
         def stepped(self, step: int) -> None:
             steps.append(step)
 
-    def settings(name: str, stop: Callable[[], bool] = lambda: False) -> Settings:
-        return Settings(
+    def settings(name: str, stop: Callable[[], bool] = lambda: False) -> Options:
+        return Options(
             store=Store(tmp_path / name), data_dir=data_dir, device="cpu", threads=1, observer=Counts(), stop=stop
         )  # fmt: skip
 
@@ -296,7 +296,7 @@ def test_a_damaged_newest_checkpoint(
     command: list[str], run_dir: RunDir, undisturbed: Any, cli: Any, data_dir: Path, damage: Callable[[Path], None]
 ) -> None:
     store = Store(run_dir.path.parents[1])
-    settings = Settings(store=store, data_dir=data_dir, device="cpu", threads=1, observer=StopsAt(SAVED[5] + 5))
+    settings = Options(store=store, data_dir=data_dir, device="cpu", threads=1, observer=StopsAt(SAVED[5] + 5))
     with pytest.raises(KeyboardInterrupt):
         run(RunSpec.model_validate(SPEC), settings)
     newest = run_dir.path / "checkpoints" / str(SAVED[5])

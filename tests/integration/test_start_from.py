@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.run import RunSpec
@@ -59,7 +59,7 @@ def place(tmp_path: Path, data_dir: Path) -> Place:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> tuple[Outcome, Outcome]:
     store = Store(tmp_path_factory.mktemp("undisturbed"))
-    run(SPEC, Settings(store=store, data_dir=data_dir, device="cpu", threads=1))
+    run(SPEC, Options(store=store, data_dir=data_dir, device="cpu", threads=1))
     return outcome(store.run(FIRST)), outcome(store.run(SPEC))
 
 

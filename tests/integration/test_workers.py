@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import load_sweep
@@ -41,7 +41,7 @@ def test_a_run_with_two_workers_is_the_run_with_one(tmp_path: Path, data_dir: Pa
     out, err = process.communicate(timeout=TIMEOUT)
     found = json.loads(out)
     assert found == Store(tmp_path / "two").run(spec).result(), err
-    alone = run(spec, Settings(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
+    alone = run(spec, Options(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
     assert found["last"] == pytest.approx(alone["last"], rel=1e-9, abs=1e-9)
     assert found["device_seconds"] == {"cpu": pytest.approx(2 * found["seconds"], abs=0.002)}
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from rt_scale.data.prepare import Prepared
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
@@ -77,10 +77,10 @@ class Bench:
             document = set_dotted(document, key, value)
         return RunSpec.model_validate(document)
 
-    def settings(self, **changes: Any) -> Settings:
+    def settings(self, **changes: Any) -> Options:
         """Where runs go."""
         given: dict[str, Any] = {"store": Store(self.scratch), "data_dir": self.data.folder.parent}
-        return Settings(**{**given, "device": str(self.device), "threads": self.threads, **changes})
+        return Options(**{**given, "device": str(self.device), "threads": self.threads, **changes})
 
 
 def answered(question: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from profile_run import warm_up
 
 from rt_scale.experiments.batch_size import measured_packing
 from rt_scale.experiments.batched import run_pack
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
@@ -66,7 +66,7 @@ def _specs(bench: Bench, encoder: str, count: int) -> list[RunSpec]:
     return [bench.spec({**changes, "seeds": {"student": seed}}) for seed in range(count)]
 
 
-def _settings(bench: Bench, name: str) -> Settings:
+def _settings(bench: Bench, name: str) -> Options:
     return bench.settings(store=Store(bench.scratch / name))
 
 
@@ -76,7 +76,7 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def _processes(specs: Sequence[RunSpec], settings: Settings) -> float:
+def _processes(specs: Sequence[RunSpec], settings: Options) -> float:
     """From when all are warm to when all are through."""
     context = multiprocessing.get_context("spawn")
     ready = context.Barrier(len(specs) + 1)
@@ -97,7 +97,7 @@ def _alone(
     document: dict[str, Any], store: Path, data_dir: Path, device: str, threads: int | None, ready: Barrier
 ) -> None:
     spec = RunSpec.model_validate(document)
-    settings = Settings(store=Store(store), data_dir=data_dir, device=device, threads=threads)
+    settings = Options(store=Store(store), data_dir=data_dir, device=device, threads=threads)
     warm_up(spec, settings)
     ready.wait(PATIENCE)
     run(spec, settings)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from rt_scale.data.prepare import Prepared, open_prepared, prepare
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.remembered import forget
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.run import RunSpec
@@ -108,11 +108,11 @@ def tiny() -> Callable[..., RunSpec]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, data_dir: Path) -> Callable[..., Settings]:
-    """Settings on the CPU with one thread and a store of the test's own."""
+def settings(tmp_path: Path, data_dir: Path) -> Callable[..., Options]:
+    """Options on the CPU with one thread and a store of the test's own."""
 
-    def make(**changes: Any) -> Settings:
+    def make(**changes: Any) -> Options:
         defaults = {"store": Store(tmp_path / "store"), "data_dir": data_dir, "device": "cpu", "threads": 1}
-        return Settings(**{**defaults, **changes})
+        return Options(**{**defaults, **changes})
 
     return make

@@ -17,7 +17,7 @@ from rt_scale.experiments import student_pass
 from rt_scale.experiments.batch_choice import Packing
 from rt_scale.experiments.batch_size import measured_packing
 from rt_scale.experiments.batched import choose_packing, run_pack
-from rt_scale.experiments.options import Execution, Settings
+from rt_scale.experiments.options import Options, ResolvedOptions
 from rt_scale.experiments.runner import run
 from rt_scale.models.pair import Network
 from rt_scale.spec.errors import Held, InputError
@@ -28,7 +28,7 @@ from rt_scale.training.distributed import Group
 from rt_scale.training.loop import Diverged, Measured, Step, Stopped
 
 Tiny = Callable[..., RunSpec]
-Make = Callable[..., Settings]
+Make = Callable[..., Options]
 
 
 def several(tiny: Tiny) -> list[RunSpec]:
@@ -46,12 +46,12 @@ def several(tiny: Tiny) -> list[RunSpec]:
     return [tiny({"precision": "float64"} | each) for each in own]
 
 
-def table(settings: Settings, spec: RunSpec) -> tuple[list[tuple[int, float, str]], list[float]]:
+def table(settings: Options, spec: RunSpec) -> tuple[list[tuple[int, float, str]], list[float]]:
     rows = pq.read_table(settings.store.run(spec).metrics_path).to_pylist()
     return [(row["step"], row["epoch"], row["name"]) for row in rows], [row["value"] for row in rows]
 
 
-def assert_as_alone(packed: Settings, alone: Settings, spec: RunSpec) -> None:
+def assert_as_alone(packed: Options, alone: Options, spec: RunSpec) -> None:
     """Metrics, result and last checkpoint of the run in two stores."""
     (names, values), (known, wanted) = (table(each, spec) for each in (packed, alone))
     assert names == known
@@ -186,7 +186,7 @@ def test_a_student_alone_is_timed_with_its_own_weights(
     """A copy of a compiled network would compute with the weights of the one that was compiled."""
     dressed: list[Network] = []
 
-    def dress(student: Network, batch_size: int, execution: Execution) -> Network:
+    def dress(student: Network, batch_size: int, execution: ResolvedOptions) -> Network:
         dressed.append(student)
         return student
 
@@ -239,7 +239,7 @@ def test_probing_curves_in_float32_are_alike_within_seed_noise(tiny: Tiny, setti
     alone = settings(store=Store(tmp_path / "alone"))
     run_pack(specs, [settings()] * 4)
 
-    def curves(at: Settings, spec: RunSpec) -> np.ndarray:
+    def curves(at: Options, spec: RunSpec) -> np.ndarray:
         names, values = table(at, spec)
         probed = [value for (_, _, name), value in zip(names, values, strict=True) if name.startswith("probe/student/")]
         return np.array(probed)

@@ -14,7 +14,7 @@ import torch
 
 from rt_scale.experiments import constants as module
 from rt_scale.experiments.constants import FollowedConstants
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.models.pair import build_pair
 from rt_scale.spec.errors import InputError, RunError
@@ -26,7 +26,7 @@ from rt_scale.training.loop import Stopped
 from tests.integration.dying import outcome
 
 Tiny = Callable[..., RunSpec]
-Make = Callable[..., Settings]
+Make = Callable[..., Options]
 WORK = {
     "probing input pixels": "input",
     "probing the teacher": "teacher",

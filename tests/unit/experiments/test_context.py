@@ -12,7 +12,7 @@ import torch
 
 from rt_scale.experiments import context as module
 from rt_scale.experiments.context import Context
-from rt_scale.experiments.options import Execution, Settings, Silent
+from rt_scale.experiments.options import Options, ResolvedOptions, Silent
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import StoreAway
 from rt_scale.spec.run import RunSpec
@@ -21,7 +21,7 @@ from rt_scale.store.run_dir import RunDir
 from rt_scale.training.checkpoint import Spent
 
 Tiny = Callable[..., RunSpec]
-Make = Callable[..., Settings]
+Make = Callable[..., Options]
 # Probed at the start and the end alone: what else is saved, time decides.
 RARE = {"probe.every": None, "train.epochs": 3}
 
@@ -74,7 +74,7 @@ def context(tmp_path: Path) -> Callable[[], Context]:
     def begin() -> Context:
         run_dir = RunDir(tmp_path / "distill-0000000000000000")
         run_dir.acquire()
-        execution = Execution(torch.device("cpu"), 1, True, True, "resident", "asked for")
+        execution = ResolvedOptions(torch.device("cpu"), 1, True, True, "resident", "asked for")
         table = MetricsTable(run_dir.metrics_path)
         return Context(run_dir, execution, Silent(), 30.0, 120.0, table, hparams={"data": {"name": "digits"}})
 

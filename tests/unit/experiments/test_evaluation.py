@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepare import Prepared, open_prepared, prepare
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.models.pair import Network, build_pair
 from rt_scale.probes.features import Features, embed, pixels
@@ -29,7 +29,7 @@ from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 
 Tiny = Callable[..., RunSpec]
-Make = Callable[..., Settings]
+Make = Callable[..., Options]
 PROBES = ("linear", "knn", "linear_standardized", "knn_standardized")
 OF_FEATURES = {"effective_rank", "participation_ratio", "dead_units", "std"}
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from rt_scale.data.prepare import Prepared, prepare
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.fields import dotted_fields
 from rt_scale.spec.run import RunSpec
@@ -183,7 +183,7 @@ def test_every_field_has_a_case() -> None:
 
 @pytest.mark.parametrize("field", CASES)
 def test_a_field_changes_the_numbers(
-    field: str, tiny: Callable[..., RunSpec], settings: Callable[..., Settings], both: Path, store: Store
+    field: str, tiny: Callable[..., RunSpec], settings: Callable[..., Options], both: Path, store: Store
 ) -> None:
     shared, value, metric = CASES[field]
     given = settings(data_dir=both, store=store)
@@ -195,7 +195,7 @@ def test_a_field_changes_the_numbers(
 
 @pytest.mark.parametrize("field", CHOICES)
 def test_every_choice_has_numbers_of_its_own(
-    field: str, tiny: Callable[..., RunSpec], settings: Callable[..., Settings], both: Path, store: Store
+    field: str, tiny: Callable[..., RunSpec], settings: Callable[..., Options], both: Path, store: Store
 ) -> None:
     shared, values, metric = CHOICES[field]
     given = settings(data_dir=both, store=store)
@@ -204,7 +204,7 @@ def test_every_choice_has_numbers_of_its_own(
 
 
 def test_float64_differs_from_float32_by_rounding_alone(
-    tiny: Callable[..., RunSpec], settings: Callable[..., Settings], store: Store
+    tiny: Callable[..., RunSpec], settings: Callable[..., Options], store: Store
 ) -> None:
     single, double = (run(tiny({"precision": name}), settings(store=store))["last"] for name in ("float32", "float64"))
     assert single["train/loss"] != double["train/loss"]
@@ -213,7 +213,7 @@ def test_float64_differs_from_float32_by_rounding_alone(
 
 
 def test_the_frequency_of_probing_decides_when_alone(
-    tiny: Callable[..., RunSpec], settings: Callable[..., Settings], store: Store
+    tiny: Callable[..., RunSpec], settings: Callable[..., Options], store: Store
 ) -> None:
     given = settings(store=store)
     specs = [tiny({"probe.every": every}) for every in ("1ep", "1it")]

@@ -14,12 +14,12 @@ from rt_scale.data.prepare import Prepared
 from rt_scale.experiments import ingredients
 from rt_scale.experiments.check import Sets, check
 from rt_scale.experiments.ingredients import constant_name, of_features, of_input_probes, of_teacher_probes
-from rt_scale.experiments.options import Execution
+from rt_scale.experiments.options import ResolvedOptions
 from rt_scale.models.pair import Network, build_pair, to_device
 from rt_scale.spec.run import RunSpec
 
 Tiny = Callable[..., RunSpec]
-EXECUTION = Execution(torch.device("cpu"), 1, True, True, "resident", "it fits")
+EXECUTION = ResolvedOptions(torch.device("cpu"), 1, True, True, "resident", "it fits")
 ALL = {"input", "teacher", "features"}
 PROBES = {"input", "teacher"}
 NETWORK = {"teacher", "features"}
@@ -78,7 +78,7 @@ def teacher_of(spec: RunSpec, data: Sets) -> Network:
 
 
 def names(
-    spec: RunSpec, data: Sets, execution: Execution = EXECUTION, teacher: Network | None = None
+    spec: RunSpec, data: Sets, execution: ResolvedOptions = EXECUTION, teacher: Network | None = None
 ) -> dict[str, str]:
     network = teacher or teacher_of(spec, data)
     of = {
@@ -119,7 +119,7 @@ def test_how_it_is_executed(
 
 
 def test_every_fact_of_an_execution_counts_or_is_known_not_to() -> None:
-    fields = {field.name for field in dataclasses.fields(Execution)}
+    fields = {field.name for field in dataclasses.fields(ResolvedOptions)}
     assert fields == {name for name, _, _ in EXECUTIONS} | {"device"}, "say in EXECUTIONS whether the new one counts"
     assert fields >= ingredients.WHERE_IMAGES_LIE
 

@@ -20,7 +20,7 @@ from rt_scale.experiments.loaders import (
     training_loader,
     training_subset,
 )
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
@@ -29,7 +29,7 @@ from rt_scale.store.store import Store
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 Tiny = Callable[..., RunSpec]
-Make = Callable[..., Settings]
+Make = Callable[..., Options]
 
 
 def memory(cpu: int, gpu: int = 0) -> Callable[[torch.device], int]:
@@ -121,7 +121,7 @@ def test_noise_is_drawn_whatever_the_reader(tiny: Tiny, precision: str, dtype: t
     assert batch.images.std() == pytest.approx(2.0, rel=0.1)
 
 
-def finish(spec: RunSpec, given: Settings) -> tuple[bytes, Any, Any]:
+def finish(spec: RunSpec, given: Options) -> tuple[bytes, Any, Any]:
     """What must not depend on who reads the images."""
     result = run(spec, given)
     run_dir = given.store.run(spec)

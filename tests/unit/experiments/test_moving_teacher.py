@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from rt_scale.data.prepare import Prepared
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.models.pair import Network
 from rt_scale.probes.prober import Embedded, Prober
@@ -21,7 +21,7 @@ from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 
 Tiny = Callable[..., RunSpec]
-Make = Callable[..., Settings]
+Make = Callable[..., Options]
 EMA = {"encoder.norm": "batch", "teacher": {"update": "ema", "momentum": 0.5, "statistics": "student"}}
 MOVING: dict[str, dict[str, Any]] = {
     "ema": EMA,

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments.check import check
 from rt_scale.experiments.fits import fits
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.report.sweep_report import write_report
 from rt_scale.scheduler.comparison import board_metrics
@@ -24,7 +24,7 @@ from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 
 Tiny = Callable[..., RunSpec]
-Make = Callable[..., Settings]
+Make = Callable[..., Options]
 NOISE: dict[str, Any] = {
     "data": {"name": "gaussian", "size": 8, "samples": 60, "channels": 1},
     "probe.also": ["digits"],
@@ -33,8 +33,8 @@ PROBES = ("linear", "knn", "linear_standardized", "knn_standardized")
 PROBED = {f"probe@digits/{role}/{probe}" for role in ("student", "teacher", "input") for probe in PROBES}
 
 
-def other(settings: Make, folder: Path, **changes: Any) -> Settings:
-    """Settings with a store of their own."""
+def other(settings: Make, folder: Path, **changes: Any) -> Options:
+    """Options with a store of their own."""
     return settings(store=type(settings().store)(folder), **changes)
 
 

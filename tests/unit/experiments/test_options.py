@@ -14,7 +14,7 @@ from torch._dynamo.utils import counters
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments import student_pass
 from rt_scale.experiments.needs import cache_bytes
-from rt_scale.experiments.options import Execution, Settings, find_device, free_memory, resolve
+from rt_scale.experiments.options import Options, ResolvedOptions, find_device, free_memory, resolve
 from rt_scale.experiments.runner import run
 from rt_scale.models.convnet import ConvNet
 from rt_scale.spec.errors import InputError, RunError
@@ -25,7 +25,7 @@ from rt_scale.training.accelerate.compiled import CompiledNetwork
 from rt_scale.training.distributed import Group
 
 Tiny = Callable[..., RunSpec]
-Make = Callable[..., Settings]
+Make = Callable[..., Options]
 
 
 def test_a_numbered_gpu_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,15 +87,15 @@ def test_the_cache_is_taken_where_it_is_small_unless_the_user_decides(
 def test_a_resumed_run_keeps_what_its_bits_depend_on(
     tiny: Tiny, settings: Make, digits: Prepared, threads: int, cache: bool, channels_last: bool
 ) -> None:
-    kept = Execution(torch.device("cpu"), threads, cache, channels_last, "map", "asked for")
+    kept = ResolvedOptions(torch.device("cpu"), threads, cache, channels_last, "map", "asked for")
     given = settings(threads=1, cache_teacher=not cache, channels_last=not channels_last, loader="map")
     assert resolve(tiny(), digits, given, kept.to_json()) == kept
 
 
 def test_what_a_run_holds_is_cores_or_gpus(tiny: Tiny, settings: Make, digits: Prepared) -> None:
     assert resolve(tiny(), digits, settings(threads=3, gpus=0.5), None).held == ("cpu", 3)
-    assert Execution(torch.device("cpu"), 3, True, True, "map", "", workers=2).held == ("cpu", 6)
-    assert Execution(torch.device("cuda:1"), 3, True, True, "map", "", workers=2, gpus=0.25).held == ("gpu", 0.5)
+    assert ResolvedOptions(torch.device("cpu"), 3, True, True, "map", "", workers=2).held == ("cpu", 6)
+    assert ResolvedOptions(torch.device("cuda:1"), 3, True, True, "map", "", workers=2, gpus=0.25).held == ("gpu", 0.5)
 
 
 def test_gpus_are_recorded_where_the_device_is_one(
@@ -126,7 +126,7 @@ def test_students_are_compiled_where_that_is_asked_for_and_one_worker_trains(
 
 
 def test_a_resumed_run_may_have_another_reader(tiny: Tiny, settings: Make, digits: Prepared) -> None:
-    earlier = Execution(torch.device("cpu"), 1, True, True, "ffcv", "asked for").to_json()
+    earlier = ResolvedOptions(torch.device("cpu"), 1, True, True, "ffcv", "asked for").to_json()
     for loader in ("map", "resident"):
         assert resolve(tiny(), digits, settings(loader=loader), earlier).loader == loader
 
@@ -178,7 +178,7 @@ def test_tf32_is_refused_where_there_is_none(tiny: Tiny, settings: Make, digits:
 
 def test_an_execution_is_recorded_as_plain_values() -> None:
     expected: dict[str, Any] = {"device": "cpu", "threads": 2, "cache_teacher": False, "channels_last": True}
-    execution = Execution(torch.device("cpu"), 2, False, True, "map", "asked for", 3, 0.5, pack=4)
+    execution = ResolvedOptions(torch.device("cpu"), 2, False, True, "map", "asked for", 3, 0.5, pack=4)
     expected |= {"loader": "map", "loader_reason": "asked for", "workers": 3, "gpus": 0.5, "pack": 4}
     expected |= {"student_pass": "eager", "student_pass_reason": ""}
     assert execution.to_json() == expected

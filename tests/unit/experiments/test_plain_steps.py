@@ -16,7 +16,7 @@ from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepared import Prepared
 from rt_scale.experiments import student_pass
 from rt_scale.experiments.context import Context, Follower
-from rt_scale.experiments.options import Execution, Settings
+from rt_scale.experiments.options import Options, ResolvedOptions
 from rt_scale.experiments.plain_steps import tell_of_plain_steps
 from rt_scale.experiments.runner import run
 from rt_scale.probes import linear
@@ -58,7 +58,7 @@ def prober(tiny: Callable[..., RunSpec], digits: Prepared, monkeypatch: pytest.M
 
 
 def context(kind: type[Context], run_dir: RunDir, seen: Any) -> Context:
-    execution = Execution(torch.device("cpu"), 1, True, True, "resident", "asked for")
+    execution = ResolvedOptions(torch.device("cpu"), 1, True, True, "resident", "asked for")
     return kind(run_dir, execution, seen, 30.0, 120.0, MetricsTable(run_dir.metrics_path), hparams={})
 
 
@@ -96,7 +96,7 @@ def test_the_record_is_that_of_the_first_rank(tmp_path: Path, seen: Any) -> None
 
 
 def test_a_run_tells_of_it(
-    tiny: Callable[..., RunSpec], settings: Callable[..., Settings], seen: Any, monkeypatch: pytest.MonkeyPatch
+    tiny: Callable[..., RunSpec], settings: Callable[..., Options], seen: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(linear, "_KEPT_ON", ("cpu",))
     monkeypatch.setattr(linear, "GraphedStep", functools.partial(GraphedStep, capture=refusing))
@@ -109,9 +109,9 @@ def test_a_run_tells_of_it(
 
 
 def test_a_run_tells_of_its_students_pass(
-    tiny: Callable[..., RunSpec], settings: Callable[..., Settings], seen: Any, monkeypatch: pytest.MonkeyPatch
+    tiny: Callable[..., RunSpec], settings: Callable[..., Options], seen: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def chosen(spec: RunSpec, data: Any, execution: Execution, *rest: Any) -> Execution:
+    def chosen(spec: RunSpec, data: Any, execution: ResolvedOptions, *rest: Any) -> ResolvedOptions:
         return dataclasses.replace(execution, student_pass=GRAPHED)
 
     way = functools.partial(GraphedNetwork, capture=lambda module, views: refusing(module))

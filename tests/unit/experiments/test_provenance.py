@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rt_scale.experiments import provenance
-from rt_scale.experiments.options import Execution
+from rt_scale.experiments.options import ResolvedOptions
 from rt_scale.experiments.provenance import VERSIONS, attempt_record, git_state
 from rt_scale.system.machine import allowed_cores
 
@@ -46,7 +46,7 @@ def test_no_checkout_is_said_to_be_none(tmp_path: Path) -> None:
 
 
 def test_an_attempt_says_what_it_was_computed_with() -> None:
-    record = attempt_record(Execution(torch.device("cpu"), 3, True, True, "resident", "it fits"))
+    record = attempt_record(ResolvedOptions(torch.device("cpu"), 3, True, True, "resident", "it fits"))
     assert record["threads"] == 3
     assert torch.__version__.startswith(record["versions"]["torch"])
     assert set(record["versions"]) == set(VERSIONS)
@@ -93,7 +93,7 @@ def test_a_gpu_is_described_with_its_driver(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
     monkeypatch.setattr(provenance, "gpu_driver", lambda: "570.86.15")
-    execution = Execution(torch.device("cuda"), 3, True, True, "resident", "it fits", gpus=0.5)
+    execution = ResolvedOptions(torch.device("cuda"), 3, True, True, "resident", "it fits", gpus=0.5)
     record = attempt_record(execution)
     assert record["device"] == "NVIDIA H200"
     assert record["gpu"] == {

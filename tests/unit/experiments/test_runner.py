@@ -17,7 +17,7 @@ from rt_scale.data.beton import write
 from rt_scale.data.prepare import Prepared, open_prepared
 from rt_scale.experiments import runner as module
 from rt_scale.experiments import train as training_run
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
@@ -30,7 +30,7 @@ from rt_scale.training.checkpoint import Spent
 from rt_scale.training.loop import Measured, Step, Stopped
 
 Tiny = Callable[..., RunSpec]
-Make = Callable[..., Settings]
+Make = Callable[..., Options]
 DIVERGES = {"train.optimizer": {"name": "sgd", "lr": 1e30}}
 
 

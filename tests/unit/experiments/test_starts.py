@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.experiments.starts import start_weights
 from rt_scale.models.pair import build_pair
@@ -21,7 +21,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.store.run_dir import RunDir
 
 Tiny = Callable[..., RunSpec]
-Make = Callable[..., Settings]
+Make = Callable[..., Options]
 Weights = dict[str, torch.Tensor]
 MOVES = {"encoder.norm": "batch", "teacher.update": "ema", "teacher.momentum": 0.5, "teacher.statistics": "student"}
 FREE: dict[str, Any] = {"student": {}}

@@ -15,7 +15,7 @@ from rt_scale.data.prepare import Prepared
 from rt_scale.experiments import waiting
 from rt_scale.experiments.batched import run_pack
 from rt_scale.experiments.check import check_all
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped, heeding
@@ -24,7 +24,7 @@ from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 
 Tiny = Callable[..., RunSpec]
-Make = Callable[..., Settings]
+Make = Callable[..., Options]
 
 MOMENTS = 7
 EVERYTHING: dict[str, Any] = {"probe.logistic": True, "probe.ridge": True, "probe.statistics": True}

@@ -13,7 +13,7 @@ import torch
 
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments import student_pass
-from rt_scale.experiments.options import Execution, Settings
+from rt_scale.experiments.options import Options, ResolvedOptions
 from rt_scale.experiments.runner import run
 from rt_scale.experiments.student_pass import decided, dressed, example_views
 from rt_scale.models.pair import Network
@@ -25,8 +25,8 @@ from rt_scale.training.loop import Stopped
 from tests.unit.training.accelerate.graphs import Graphs
 
 Tiny = Callable[..., RunSpec]
-Make = Callable[..., Settings]
-ON_CPU = Execution(torch.device("cpu"), 1, True, True, "map", "asked for")
+Make = Callable[..., Options]
+ON_CPU = ResolvedOptions(torch.device("cpu"), 1, True, True, "map", "asked for")
 ON_GPU = dataclasses.replace(ON_CPU, device=torch.device("cuda"))
 BEGAN = "this run began with it"
 
@@ -120,7 +120,7 @@ def test_compiling_is_left_out_where_it_is_not_wanted_or_the_student_is_its_teac
 def test_a_shape_is_tried_once_a_process(
     tiny: Tiny, settings: Make, digits: Prepared, asked: list[dict[str, Any]]
 ) -> None:
-    def choose_for(changes: dict[str, Any], execution: Execution = ON_GPU, **wanted: Any) -> None:
+    def choose_for(changes: dict[str, Any], execution: ResolvedOptions = ON_GPU, **wanted: Any) -> None:
         assert decided(tiny(changes), digits, execution, settings(**wanted), None).student_pass == GRAPHED
 
     same: list[dict[str, Any]] = [{}, {"seeds.student": 5}, {"student.alpha": 0.1}, {"train.optimizer.lr": 0.5}]
@@ -174,7 +174,7 @@ def test_a_run_with_graphs_is_the_run_without_also_where_it_was_stopped(
     spec, graphs = tiny({"encoder.norm": "batch", "data.samples": 70, **changes}), Graphs()
     plain = run(spec, settings(store=Store(tmp_path / "plain")))
 
-    def chosen(spec: RunSpec, data: Any, execution: Execution, *rest: Any) -> Execution:
+    def chosen(spec: RunSpec, data: Any, execution: ResolvedOptions, *rest: Any) -> ResolvedOptions:
         return dataclasses.replace(execution, student_pass=GRAPHED)
 
     def graphed(network: Network, batch_size: int) -> Network:

@@ -17,7 +17,7 @@ from rt_scale.data.prepare import Prepared
 from rt_scale.data.subsets import nested_subset
 from rt_scale.experiments import evaluation
 from rt_scale.experiments import train as training_run
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.models.pair import build_pair
 from rt_scale.probes.features import Features
@@ -26,7 +26,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 
 Tiny = Callable[..., RunSpec]
-Make = Callable[..., Settings]
+Make = Callable[..., Options]
 CLASSIFIER = {"hidden": [], "parts": "-/lb/-/-/-/-", "init": "torch", "out_dim": 10}
 LABELS: dict[str, Any] = {"kind": "supervise", "projector": CLASSIFIER, "student.alpha": 1.0}
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments import train as training_run
 from rt_scale.experiments.needs import cache_bytes
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.probes.prober import Embedded, Prober
 from rt_scale.spec.errors import RunError
@@ -21,7 +21,7 @@ from rt_scale.store.run_dir import RunDir
 from rt_scale.training.loop import Measured, Step
 
 Tiny = Callable[..., RunSpec]
-Make = Callable[..., Settings]
+Make = Callable[..., Options]
 Series = dict[str, list[tuple[int, float]]]
 
 

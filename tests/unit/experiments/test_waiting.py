@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from rt_scale.experiments import waiting
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 
 Tiny = Callable[..., RunSpec]
-Make = Callable[..., Settings]
+Make = Callable[..., Options]
 RESTART = {"teacher.start_from": {"run": "same"}}
 DIVERGES = {"train": {"optimizer": {"name": "sgd", "lr": 1e30, "weight_decay": 0}}}
 
@@ -67,7 +67,7 @@ def test_one_that_lets_go_between_the_refusal_and_the_next_look(
     held = given.store.run(spec.starts[0].run)
     lease = held.acquire()
 
-    def refused_just_in_time(wanted: RunSpec, with_settings: Settings) -> dict[str, Any]:
+    def refused_just_in_time(wanted: RunSpec, with_settings: Options) -> dict[str, Any]:
         try:
             return run(wanted, with_settings)
         except InputError:

@@ -10,7 +10,7 @@ import pytest
 from rt_scale.plan.batches import by_process
 from rt_scale.plan.queue import Node
 from rt_scale.scheduler.batching import Packs
-from rt_scale.scheduler.job import Ended, Task
+from rt_scale.scheduler.job import Job, JobOutcome
 from rt_scale.scheduler.queue import Queue
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
@@ -75,16 +75,16 @@ def test_a_run_is_never_with_one_that_it_starts_from() -> None:
 def test_processes_are_those_that_a_sweep_hands_out(tmp_path: Path, count: int, slots: int, most: int) -> None:
     launch = LaunchSpec(pack=most)
     specs = [spec(seed) for seed in range(count)]
-    tasks = [Task(str(number), each, launch) for number, each in enumerate(specs)]
+    tasks = [Job(str(number), each, launch) for number, each in enumerate(specs)]
     queue = Queue(tasks, Store(tmp_path), Told(), packs=Packs(lambda launch: slots))
-    running: list[list[Task]] = []
+    running: list[list[Job]] = []
     handed_out: list[list[int]] = []
     while not queue.finished:
         while len(running) < slots and (pack := queue.take_pack()):
             running.append(pack)
             handed_out.append([int(task.label) for task in pack])
         for task in running.pop(0):
-            queue.ended(task.spec.name, Ended("done"))
+            queue.ended(task.spec.name, JobOutcome("done"))
     assert shared([node(each, launch) for each in specs], most, slots) == handed_out
 
 

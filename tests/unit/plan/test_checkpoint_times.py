@@ -9,7 +9,7 @@ import pytest
 
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.experiments.context import CHECKPOINT_RATE, Context
-from rt_scale.experiments.options import Settings
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.plan.checkpoint_times import between_checkpoints, checkpoint_bytes
 from rt_scale.spec.run import RunSpec
@@ -41,7 +41,7 @@ def spec(**sections: Any) -> RunSpec:
 def test_the_size_is_that_of_the_files(tmp_path: Path, changes: dict[str, Any]) -> None:
     store = Store(tmp_path / "store")
     wanted = spec(**changes)
-    run(wanted, Settings(store=store, data_dir=tmp_path / "data", threads=1, device="cpu"))
+    run(wanted, Options(store=store, data_dir=tmp_path / "data", threads=1, device="cpu"))
     files = store.run(wanted).checkpoints.read(2, lambda folder: sum(each.stat().st_size for each in folder.iterdir()))
     counted = checkpoint_bytes(wanted, DATASETS["digits"])
     # Beside weights and moments there are states of random generators, metrics and the files' own headers.
@@ -79,7 +79,7 @@ def test_a_run_that_asks_after_every_epoch_gets_them_as_often(
     now = 0.0
     monkeypatch.setattr("rt_scale.experiments.context.time.monotonic", lambda: now)
     context = Context.__new__(Context)
-    context.checkpoint_seconds, context._last_checkpoint = Settings.checkpoint_seconds, 0.0
+    context.checkpoint_seconds, context._last_checkpoint = Options.checkpoint_seconds, 0.0
     context._checkpoint_bytes = int(size * CHECKPOINT_RATE)
     for number in range(1, 200):
         now = number * epoch

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rt_scale.plan.simulation import HOPELESS, Kind, Task, simulate
+from rt_scale.plan.simulation import HOPELESS, Kind, SimulatedJob, simulate
 from rt_scale.spec.errors import InputError
 
 
-def task(name: str, seconds: float, units: float = 1.0, kind: Kind = "gpu", **more: Any) -> Task:
-    return Task(name, seconds, kind, units, **more)
+def task(name: str, seconds: float, units: float = 1.0, kind: Kind = "gpu", **more: Any) -> SimulatedJob:
+    return SimulatedJob(name, seconds, kind, units, **more)
 
 
 class Draws:
@@ -28,7 +28,7 @@ class Draws:
         return self.seconds.pop(0) if self.seconds else math.inf
 
 
-def makespan(*tasks: Task, gpus: float = 1, cpus: float = 1, **more: Any) -> float:
+def makespan(*tasks: SimulatedJob, gpus: float = 1, cpus: float = 1, **more: Any) -> float:
     return simulate(tasks, {"gpu": gpus, "cpu": cpus}, **more).makespan
 
 

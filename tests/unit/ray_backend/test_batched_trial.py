@@ -34,8 +34,8 @@ def given(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def no_desk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No Ray is there: the messenger finds no desk."""
+def no_control_actor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Ray is there: the client finds no control."""
 
     def absent(name: str) -> Any:
         raise ValueError(name)

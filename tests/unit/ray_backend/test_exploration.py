@@ -10,7 +10,7 @@ import pytest
 from rt_scale.ray_backend import exploration as module
 from rt_scale.ray_backend.exploration import Exploration
 from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns, ended_early
-from rt_scale.scheduler.job import Ended, Task
+from rt_scale.scheduler.job import Job, JobOutcome
 from rt_scale.scheduler.queue import Queue
 from rt_scale.scheduler.search import sampled_points, to_be_sampled
 from rt_scale.spec.grid import expand, points_at
@@ -64,7 +64,7 @@ def test_points_are_sampled_as_slots_become_free(tmp_path: Path, heard: list[Any
 
     exploration = Exploration([(PLAIN, expand(PLAIN)), (SEARCHED, [])], store, {"gone": "why"}, room)
     view = Told()
-    queue = Queue([Task("plain", expand(PLAIN)[0].spec, LaunchSpec())], store, view)
+    queue = Queue([Job("plain", expand(PLAIN)[0].spec, LaunchSpec())], store, view)
     exploration.refill(queue)
     first = queue.take()
     assert first is not None
@@ -77,16 +77,16 @@ def test_points_are_sampled_as_slots_become_free(tmp_path: Path, heard: list[Any
     assert taken == ["searched: alpha=0.1,seed=0", "searched: alpha=0.2,seed=0", None]
     assert set(rooms) == {LaunchSpec(cpus=2)}
     one, two = [task for task in queue.live.values() if task.sweep == SEARCHED]
-    for task, how in ((one, Ended("done", values={METRIC["metric"]: 0.5})), (two, Ended("died", "gone"))):
+    for task, how in ((one, JobOutcome("done", values={METRIC["metric"]: 0.5})), (two, JobOutcome("died", "gone"))):
         queue.ended(task.spec.name, how)
         exploration.ended(task, how)
-    exploration.ended(first, Ended("done", values={METRIC["metric"]: 0.9}))
+    exploration.ended(first, JobOutcome("done", values={METRIC["metric"]: 0.9}))
     assert heard == [(one.spec.name, 0.5)]
     assert queue.take() == two
     exploration.refill(queue)
     third = queue.take()
     assert third is not None
-    exploration.ended(third, Ended("failed", "bad", {METRIC["metric"]: 0.7}))
+    exploration.ended(third, JobOutcome("failed", "bad", {METRIC["metric"]: 0.7}))
     assert heard[1:] == [(third.spec.name, None)]
     exploration.refill(queue)
     assert queue.take() is None
@@ -116,7 +116,7 @@ def test_the_count_of_runs_follows_what_a_search_comes_to(tmp_path: Path) -> Non
         exploration.refill(queue)
         if (task := queue.take()) is not None:
             complete(store, next(point for point in sampled_points(spec, store) if point.spec == task.spec), {})
-            how = Ended("done", values={METRIC["metric"]: 0.5})
+            how = JobOutcome("done", values={METRIC["metric"]: 0.5})
             queue.ended(task.spec.name, how)
             exploration.ended(task, how)
     assert queue.finished

@@ -15,7 +15,7 @@ import pytest
 from rt_scale.ray_backend import sweep as module
 from rt_scale.ray_backend.sweep import finished_runs, reason, run_sweeps
 from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns
-from rt_scale.scheduler.job import Task
+from rt_scale.scheduler.job import Job
 from rt_scale.scheduler.preflight import failed_before
 from rt_scale.scheduler.search import Search
 from rt_scale.scheduler.wanted import Sweep, Where, wanted
@@ -55,7 +55,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
 
     def run(
-        sweeps: Any, todo: list[Task], counts: Any, where: Where, view: Any, stopping: Any, lost: Any, notes: list[str]
+        sweeps: Any, todo: list[Job], counts: Any, where: Where, view: Any, stopping: Any, lost: Any, notes: list[str]
     ) -> dict[str, str]:
         calls.append({"todo": todo, "where": where, "lost": lost, "notes": notes})
         with view(*counts):
@@ -153,7 +153,7 @@ def test_runs_that_failed_are_named_with_what_tries_them_again(store: Store) -> 
             run_dir.fail({"reason": "It diverged."})
     with store.run(points[0].spec).acquire():
         pass  # that one was stopped
-    tasks = [Task(point.label, point.spec, LaunchSpec()) for point in points]
+    tasks = [Job(point.label, point.spec, LaunchSpec()) for point in points]
     why = "It diverged. (It failed before, and is tried again with --retry-failed.)"
     assert failed_before(tasks, store) == {first.name: why, points[1].spec.name: why}
 

@@ -19,11 +19,11 @@ SPEC = RunSpec.model_validate({"data": {"name": "digits"}, "encoder": {"name": "
 
 def fit(monkeypatch: pytest.MonkeyPatch, store: Path, said: tuple[str, str] | None) -> None:
     monkeypatch.setattr(train_workers, "_fit", lambda *given: "a worker is gone")
-    messenger: Any = SimpleNamespace(
+    client: Any = SimpleNamespace(
         begin=lambda: None, stage=lambda text: None, pass_on=lambda: None, outcome=lambda: ("", said), told=""
     )
     launch = LaunchSpec(workers=2)
-    train_workers.run_with_workers(SPEC, launch, store=str(store), data_dir=store, device="cpu", messenger=messenger)
+    train_workers.run_with_workers(SPEC, launch, store=str(store), data_dir=store, device="cpu", client=client)
 
 
 def test_the_failure_of_a_worker_without_the_lease_is_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,8 +29,8 @@ def given(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def no_desk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No Ray is there: the messenger finds no desk."""
+def no_control_actor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Ray is there: the client finds no control."""
 
     def absent(name: str) -> Any:
         raise ValueError(name)
@@ -97,9 +97,9 @@ def test_several_workers_leave_a_node_and_their_trial_stays(
 ) -> None:
     calls: list[Any] = []
 
-    def run_with_workers(spec: RunSpec, launch: LaunchSpec, *, messenger: Any, **more: Any) -> Any:
+    def run_with_workers(spec: RunSpec, launch: LaunchSpec, *, client: Any, **more: Any) -> Any:
         calls.append((spec, launch.workers, more))
-        messenger.told = PREEMPTED
+        client.told = PREEMPTED
         raise Stopped
 
     monkeypatch.setattr("rt_scale.ray_backend.train_workers.run_with_workers", run_with_workers)

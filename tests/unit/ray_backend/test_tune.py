@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 from rt_scale.ray_backend import tune
 from rt_scale.ray_backend.trial_config import Place, trial_config
 from rt_scale.ray_backend.tune import _AllStopped, _Follower, _Handout, _Pulse
-from rt_scale.scheduler.job import Task
+from rt_scale.scheduler.job import Job
 from rt_scale.scheduler.queue import Queue
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
@@ -22,7 +22,7 @@ from tests.unit.scheduler.test_queue import Told
 
 
 class News:
-    """A desk with one piece of news."""
+    """A control with one piece of news."""
 
     def __init__(self, news: dict[str, Any]) -> None:
         self._news, self.stops = news, list[str]()
@@ -71,7 +71,7 @@ class Plain:
 
     def refill(self, queue: Queue) -> None: ...
 
-    def ended(self, task: Task, how: Any) -> None:
+    def ended(self, task: Job, how: Any) -> None:
         self.heard.append((task.label, how.state))
 
 
@@ -82,7 +82,7 @@ def view() -> View:
 
 @pytest.fixture
 def queue(tmp_path: Path, view: View) -> Queue:
-    tasks = [Task(f"run {seed}", spec(seed), LaunchSpec(retries=0)) for seed in range(3)]
+    tasks = [Job(f"run {seed}", spec(seed), LaunchSpec(retries=0)) for seed in range(3)]
     return Queue(tasks, Store(tmp_path), view, concurrency=2)
 
 
@@ -91,14 +91,14 @@ def test_the_queue_is_handed_out_and_hears_how_runs_ended(
 ) -> None:
     monkeypatch.setattr(tune, "PULSE", 0.0)
     report = {"began": 0, "step": 3, "warnings": ["hot", "dry"], "values": {}}
-    desk = News({})
-    pulse = _Pulse(desk, queue, view, lambda: False)
+    control = News({})
+    pulse = _Pulse(control, queue, view, lambda: False)
     plain = Plain()
     follower = _Follower(queue, pulse, plain)  # type: ignore[arg-type]
     handout = _Handout(follower, lambda tasks: {"label": tasks[0].label})
     assert handout.set_search_properties(None, None, {})
     assert handout.suggest("a") == {"run": {"label": "run 0"}}
-    desk._news = {spec(0).name: report, "unknown": report}
+    control._news = {spec(0).name: report, "unknown": report}
     assert [handout.suggest(name) for name in "bc"] == [{"run": {"label": "run 1"}}, None]
     assert view.shown == [("run 0", {**report, "warning": "hot dry"})]
     assert view.ticks == 3
@@ -116,13 +116,13 @@ def test_the_queue_is_handed_out_and_hears_how_runs_ended(
     assert follower.__getstate__() == _AllStopped(follower).__getstate__() == {}
 
 
-def test_asked_to_stop_it_tells_the_desk_once_and_ends_when_nothing_runs(
+def test_asked_to_stop_it_tells_the_control_actor_once_and_ends_when_nothing_runs(
     queue: Queue, view: View, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tune, "PULSE", 0.0)
     asked: list[bool] = []
-    desk = News({})
-    pulse = _Pulse(desk, queue, view, lambda: bool(asked))  # type: ignore[arg-type]
+    control = News({})
+    pulse = _Pulse(control, queue, view, lambda: bool(asked))  # type: ignore[arg-type]
     follower = _Follower(queue, pulse, Plain())  # type: ignore[arg-type]
     handout, stopper = _Handout(follower, lambda tasks: {}), _AllStopped(follower)
     handout.suggest("a")
@@ -131,12 +131,12 @@ def test_asked_to_stop_it_tells_the_desk_once_and_ends_when_nothing_runs(
     assert not stopper("a", {})
     asked.append(True)
     stops_first: list[int] = []  # before anything is said, which may take time
-    monkeypatch.setattr(view, "said", lambda text: (stops_first.append(len(desk.stops)), view.texts.append(text)))
+    monkeypatch.setattr(view, "said", lambda text: (stops_first.append(len(control.stops)), view.texts.append(text)))
     for _ in range(2):
         follower.on_step_begin(1, [trial("a"), trial("b", "PENDING")])
         assert not stopper.stop_all()
     assert handout.suggest("c") == Searcher.FINISHED
-    assert (desk.stops, view.texts) == (["the sweep was asked to stop"], [NOTICE])
+    assert (control.stops, view.texts) == (["the sweep was asked to stop"], [NOTICE])
     assert stops_first == [1]
     follower.on_step_begin(1, [trial("a", "TERMINATED"), trial("b", "PENDING")])
     assert stopper.stop_all()
@@ -159,7 +159,7 @@ class Cluster:
 def test_a_trial_is_told_everything_in_plain_values(tmp_path: Path) -> None:
     launch = LaunchSpec(cpus=2, loader="map")
     place = Place("s3://bucket/store", tmp_path, "cuda")
-    config = trial_config([Task("a", spec(1), launch)], None, place, Cluster())  # type: ignore[arg-type]
+    config = trial_config([Job("a", spec(1), launch)], None, place, Cluster())  # type: ignore[arg-type]
     assert RunSpec.model_validate(config["spec"]) == spec(1)
     assert LaunchSpec.model_validate(config["launch"]) == launch
     assert {key: config[key] for key in ("store", "data_dir", "device", "local", "bundle")} == {
@@ -169,7 +169,7 @@ def test_a_trial_is_told_everything_in_plain_values(tmp_path: Path) -> None:
     section = {"metric": "probe/student/linear", "mode": "max", "stop": {"asha": {"grace": "5ep"}}}
     base = {"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2"}, "probe": {"every": "5ep"}}
     sweep = SweepSpec.model_validate({"name": "s", "base": base, "explore": section})
-    judged = trial_config([Task("a", spec(1), launch, sweep)], None, place, Cluster())["judged"]  # type: ignore[arg-type]
+    judged = trial_config([Job("a", spec(1), launch, sweep)], None, place, Cluster())["judged"]  # type: ignore[arg-type]
     assert (judged["sweep"], ExploreSpec.model_validate(judged["explore"])) == ("s", sweep.explore)
     assert tune._resources({"run": config}).bundles == [{"CPU": 2}]
     assert tune._resources({}).bundles == [{"CPU": 1}]
@@ -180,7 +180,7 @@ def test_a_pack_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
 ) -> None:
     monkeypatch.setattr(tune, "PULSE", 0.0)
     launch = LaunchSpec(pack="auto", retries=0)
-    queue = Queue([Task(f"run {seed}", spec(seed), launch) for seed in range(5)], Store(tmp_path), view)
+    queue = Queue([Job(f"run {seed}", spec(seed), launch) for seed in range(5)], Store(tmp_path), view)
     plain = Plain()
     follower = _Follower(queue, _Pulse(News({}), queue, view, lambda: False), plain)  # type: ignore[arg-type]
     handout = _Handout(follower, lambda tasks: {"labels": [task.label for task in tasks]})
@@ -189,7 +189,7 @@ def test_a_pack_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
     measured = {"size": 3, "reason": "faster", "seconds": {"1": 1.0}}
     follower.on_trial_result(1, [], trial("a"), {"state": "running", "runs": spare, "packing": measured})
     assert handout.suggest("b") == {"run": {"labels": ["run 3", "run 4"]}}
-    assert queue.packs.known(Task("new", spec(9), launch)) == measured
+    assert queue.packs.known(Job("new", spec(9), launch)) == measured
     done = {spec(1).name: {"state": "done", "why": "", "values": {"x": 1.0}}}
     follower.on_trial_result(2, [], trial("a"), {"state": "running", "runs": done})
     assert view.ends == [("run 1", None)]
@@ -204,9 +204,9 @@ def test_a_pack_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
 
 def test_a_pack_is_told_all_its_specs_and_what_was_measured(tmp_path: Path) -> None:
     place, packed = Place("store", tmp_path, "cpu"), LaunchSpec(pack=2)
-    tasks = [Task(f"run {seed}", spec(seed), packed) for seed in range(2)]
+    tasks = [Job(f"run {seed}", spec(seed), packed) for seed in range(2)]
     config = trial_config(tasks, {"size": 2}, place, Cluster())  # type: ignore[arg-type]
     assert [RunSpec.model_validate(each) for each in config["specs"]] == [spec(0), spec(1)]
     assert config["packing"] == {"size": 2}
-    alone = trial_config([Task("a", spec(0), LaunchSpec())], None, place, Cluster())  # type: ignore[arg-type]
+    alone = trial_config([Job("a", spec(0), LaunchSpec())], None, place, Cluster())  # type: ignore[arg-type]
     assert "specs" not in alone
