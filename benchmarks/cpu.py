@@ -23,7 +23,6 @@ QUESTIONS: dict[str, list[str]] = {
     "Parts of a run over their floors": ["profile_run.py", "--synthetic", "5120,1024"],
     "An evaluation against the paper-style way": ["probe.py"],
     "The wide output": ["wide.py"],
-    "What runs share": ["reuse.py", "--runs", "5", "--rounds", "2"],
     "Several students together": ["packing.py", "--together", "1", "2", "4"],
 }
 """Title and command of each."""

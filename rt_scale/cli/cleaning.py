@@ -29,8 +29,7 @@ def gc(
     """List runs that no sweep of the store refers to, and leftovers of killed processes; remove them when asked.
 
     A sweep refers to the runs in its folder sweeps/NAME, and to those that they start from. Runs that were started
-    alone with 'rt-scale run' belong to no sweep and are listed, too. Running ones stay. Constants are what runs share,
-    such as probes of their teacher; those that no remaining run used are listed, too.
+    alone with 'rt-scale run' belong to no sweep and are listed, too. Running ones stay.
     """
     from rt_scale.store.gc import find_garbage, remove_garbage
 
@@ -62,13 +61,11 @@ def gc(
 def _summary(found: list[Garbage]) -> str:
     if not found:
         return "nothing to remove."
-    shared = [item for item in found if item.state == "constant"]
     left = [item for item in found if item.state == "leftover"]
-    runs = [item for item in found if item.state not in ("constant", "leftover")]
-    sizes = [size_text(sum(item.size for item in items)) for items in (runs, shared, left)]
-    constants = f"{counted(len(shared), 'constant')} that no run of one uses ({sizes[1]}), " if shared else ""
-    told = f"{counted(len(runs), 'run')} that no sweep refers to ({sizes[0]}), {constants}"
-    return f"{told}{counted(len(left), 'leftover')} ({sizes[2]})."
+    runs = [item for item in found if item.state != "leftover"]
+    sizes = [size_text(sum(item.size for item in items)) for items in (runs, left)]
+    told = f"{counted(len(runs), 'run')} that no sweep refers to ({sizes[0]})"
+    return f"{told}, {counted(len(left), 'leftover')} ({sizes[1]})."
 
 
 def size_text(size: float) -> str:

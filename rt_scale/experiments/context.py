@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from rt_scale.data.loaders.resident import Resident
-from rt_scale.experiments.constants import Constants
 from rt_scale.experiments.options import Observer, Options, ResolvedOptions
 from rt_scale.spec.errors import RtScaleError, RunError, StoreAway
 from rt_scale.spec.stopping import Heed, Stop, never
@@ -45,7 +44,6 @@ class Context:
         group: the processes that train together; this one is rank 0, and tells the others where they stand.
         stop: whether training is asked to stop.
         resident: keeps images in memory from run to run.
-        constants: where what is constant in the run comes from.
     """
 
     run_dir: RunDir
@@ -60,7 +58,6 @@ class Context:
     group: Group = ALONE
     stop: Stop = never
     resident: Resident | None = None
-    constants: Constants = field(default_factory=Constants)
     _slower: set[str] = field(default_factory=set)
     _started: float = field(default_factory=time.monotonic)
     _last_checkpoint: float = field(default_factory=time.monotonic)

@@ -12,7 +12,6 @@ from rt_scale.data.loaders.base import OrderedLoader
 from rt_scale.data.loaders.resident import Resident, ResidentLoader
 from rt_scale.data.prepared import Prepared
 from rt_scale.experiments.check import Sets
-from rt_scale.experiments.constants import Constants
 from rt_scale.experiments.needs import probed_size
 from rt_scale.losses.supervised import supervised_cross_entropy
 from rt_scale.models.pair import Network, Pair
@@ -47,7 +46,6 @@ class Evaluation:
         pair: teacher and student, measured as they then are.
         initial: the student's parameters at its start.
         stage: told what is being done.
-        constants: where what is constant comes from; None: it is measured here.
         heed: called again and again, on every rank.
     """
 
@@ -58,11 +56,10 @@ class Evaluation:
         pair: Pair,
         initial: list[Tensor],
         stage: Stage,
-        constants: Constants | None = None,
         heed: Heed = go_on,
     ) -> None:
         self.spec, self.probers, self.stage = spec, probers, stage
-        self.constants, self.heed = constants or Constants(), heed
+        self.heed = heed
         self.teacher, self.student = pair
         self.references: dict[str, list[Tensor]] = {"from_init": initial}
         self.references["from_teacher"] = list(self.teacher.parameters())
@@ -71,11 +68,9 @@ class Evaluation:
         self._teacher_test: Tensor | None = None
 
     def constant(self) -> dict[str, float]:
-        """What stays what it is, measured or read: the input, and the teacher where it is frozen."""
-        values = self.constants.input_probes(self._measure_input)
-        if self.spec.teacher.moves:
-            return values
-        return values | self.constants.teacher_probes(self.teacher, self._measure_teacher)
+        """Measure what stays what it is: the input, and the teacher where it is frozen."""
+        values = self._measure_input()
+        return values if self.spec.teacher.moves else values | self._networks({"teacher": self.teacher})
 
     def _measure_input(self) -> dict[str, float]:
         values: dict[str, float] = {}
@@ -91,9 +86,6 @@ class Evaluation:
         if self.spec.probe.statistics:
             values |= geometry(self.student, self.references)
         return values
-
-    def _measure_teacher(self) -> dict[str, float]:
-        return self._networks({"teacher": self.teacher})
 
     def _networks(self, networks: Mapping[str, Network]) -> dict[str, float]:
         """Probe networks by role on every data set, all of them together on each, and describe them on the main one."""

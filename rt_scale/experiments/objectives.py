@@ -138,15 +138,11 @@ def _targets(spec: RunSpec, inputs: ToInputs, teacher: Network, loader: OrderedL
     if not (constant_targets(spec) and context.execution.cache_teacher):
         learn = spec.teacher.statistics == "data"
         return ComputedTargets(teacher, frozen=spec.teacher.update == "none", learn_statistics=learn)
-
-    def embed() -> Tensor:
-        context.observer.stage("embedding the teacher's targets")
-        with arithmetic(spec.precision, context.execution.device):
-            return CachedTargets(
-                teacher, loader.sequential(), loader.samples, inputs, group=context.group, heed=context.heed
-            ).features
-
-    return CachedTargets.of(teacher, context.constants.features(teacher, loader.samples, embed))
+    context.observer.stage("embedding the teacher's targets")
+    with arithmetic(spec.precision, context.execution.device):
+        return CachedTargets(
+            teacher, loader.sequential(), loader.samples, inputs, group=context.group, heed=context.heed
+        )
 
 
 def build_supervision(

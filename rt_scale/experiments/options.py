@@ -96,8 +96,6 @@ class Options:
         gpus: GPUs that each process takes, less than 1 where several runs share one; of no account on the CPU.
         group: the processes that train together, each with settings of its own; rank 0's decide.
         stop: asked after every step whether to write a checkpoint and stop, which raises ``Stopped``.
-        share: whether what is constant in a run (probes of its input and teacher, the teacher's features) is read from
-            the store where another run computed it, and kept there; no number depends on it.
         resident: the images that this process keeps in memory from run to run.
         packing: with how many others it trains as one batched network, see ``experiments.batched``.
     """
@@ -116,7 +114,6 @@ class Options:
     gpus: float = 1.0
     group: Group = ALONE
     stop: Stop = never
-    share: bool = True
     resident: Resident = field(default_factory=Resident)
     packing: Packing = field(default_factory=Packing)
 

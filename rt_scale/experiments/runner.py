@@ -10,7 +10,6 @@ import torch
 
 from rt_scale.experiments import student_pass
 from rt_scale.experiments.check import Sets, check, unfinished
-from rt_scale.experiments.constants import SharedConstants
 from rt_scale.experiments.context import Context
 from rt_scale.experiments.options import Options, resolve
 from rt_scale.experiments.other_data import refuse_other_data
@@ -130,8 +129,6 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Options) -> S
     run_dir.write_environment({"execution": execution.to_json(), "data": _data_record(data), "attempts": attempts})
     weights = start_weights(spec, settings.store)
     context = Context.begin(run_dir, execution, settings, hparams=spec.canonical())
-    if settings.share:
-        context.constants = SharedConstants(spec, data, context, settings.store)
     settings.resident.next_run()
     try:
         lead(spec, execution, settings)

@@ -86,7 +86,6 @@ class TrainingRun:
             Pair(self.teacher, self.student),
             self.initial,
             context.observer.stage,
-            context.constants,
             context.heed,
         )
         self.trained = dressed(self.student, self.loader.batch_size, execution)

@@ -13,7 +13,6 @@ import torch
 
 from rt_scale.data.noise_set import NoiseSet
 from rt_scale.experiments.check import Sets, check
-from rt_scale.experiments.constants import FollowedConstants
 from rt_scale.experiments.context import Follower
 from rt_scale.experiments.needs import training_samples
 from rt_scale.experiments.options import Options, ResolvedOptions, find_device
@@ -47,7 +46,7 @@ def check_shares(spec: RunSpec, data: Sets, workers: int) -> None:
 
 def lead(spec: RunSpec, execution: ResolvedOptions, settings: Options) -> None:
     """Rank 0 is about to train ``spec`` as ``execution`` says, and the others are to follow."""
-    _order(settings, {"spec": spec.model_dump(mode="json"), "execution": execution.to_json(), "share": settings.share})
+    _order(settings, {"spec": spec.model_dump(mode="json"), "execution": execution.to_json()})
 
 
 def dismiss(settings: Options) -> None:
@@ -90,8 +89,6 @@ def _prepared(order: Mapping[str, Any], settings: Options) -> tuple[RunSpec, Set
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
     context = Follower.begin(settings.store.run(spec), execution, settings, hparams={})
-    if order["share"]:
-        context.constants = FollowedConstants(settings.group)
     settings.resident.next_run()
     return spec, check(spec, settings.data_dir, heeding(settings.stop)), context, start_weights(spec, settings.store)
 

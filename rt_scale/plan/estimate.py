@@ -4,10 +4,6 @@ Where by those a run takes seconds on a CPU, what is not FLOPs counts: a run of 
 and timed (``plan.short_run``). Those take a few seconds of a plan; further shapes are counted, times what the others
 took more than was counted.
 
-Every run is counted with its own probes of input and teacher and its own teacher's features, though runs with one
-teacher and the same data share them (``experiments.constants``). All of these are 0.2 to 3 % of the paper's sweeps and
-1 to 15 % of the small ones, and what sharing saves is 7 % at most (``sweeps/small/fig3.yaml``; five runs of 2 epochs:
-26 %, as ``benchmarks/reuse.py`` measured): less than counted FLOPs are wrong by, and runs that were measured had it.
 The student's pass is counted as it is issued from Python; CUDA graphs and compiling save the part of that which the
 GPU waits for (``experiments.student_pass``).
 """

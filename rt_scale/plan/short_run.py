@@ -105,8 +105,7 @@ def time_short_run(spec: RunSpec, data_dir: Path, threads: int) -> ShortRunTimes
         data_dir = data_dir if here else Path(folder)
         watch = _Watch()
         settings = Options(
-            store=Store(Path(folder) / "store"), data_dir=data_dir, device="cpu", threads=threads, share=False,
-            observer=watch,
+            store=Store(Path(folder) / "store"), data_dir=data_dir, device="cpu", threads=threads, observer=watch,
         )  # fmt: skip
         try:
             run(short, settings)

@@ -17,7 +17,6 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import expand, parse_kept
 from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, temporary_name
 from rt_scale.store.checkpoints import DAMAGED
-from rt_scale.store.constants import Constant
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import WATCH, file_system_time, latest_attempt
 from rt_scale.store.quarantine import leftovers, measure
@@ -29,7 +28,7 @@ GRACE = 3600.0
 
 _pause = time.sleep
 
-Kind = State | Literal["constant", "leftover"]
+Kind = State | Literal["leftover"]
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class Garbage:
     """One thing that can be removed.
 
     Attributes:
-        path: a run's folder, a constant's, or a file or folder that was left unfinished or is damaged.
-        state: of the run; ``constant``; ``leftover`` for all else.
+        path: a run's folder, or a file or folder that was left unfinished or is damaged.
+        state: of the run; ``leftover`` for all else.
         size: bytes in its files.
         age: seconds since one of its files last changed.
     """
@@ -50,15 +49,14 @@ class Garbage:
 
 
 def find_garbage(store: Store, older_than: float = 0.0) -> list[Garbage]:
-    """Runs that nothing refers to, by name, then constants, then leftovers.
+    """Runs that nothing refers to, by name, then leftovers.
 
     Of an object store, the mirror of this machine is looked at: refresh it first. What a killed process left in the
     object store itself goes with the next attempt at its run, or with the run.
 
     A run is referred to where a sweep of the store lists it, or where a run that stays starts from it, however
-    far back. Running ones stay, and so does what they start from. A constant stays with any run that used it and
-    stays. A leftover is a temporary file or folder that nobody has touched for an hour, or a damaged checkpoint that
-    was set aside.
+    far back. Running ones stay, and so does what they start from. A leftover is a temporary file or folder that nobody
+    has touched for an hour, a damaged checkpoint that was set aside, or the folder ``constants`` of an earlier version.
 
     Args:
         store: where to look.
@@ -74,14 +72,13 @@ def find_garbage(store: Store, older_than: float = 0.0) -> list[Garbage]:
     for run in filter(_is_run, (store.run(name) for name in names if name not in kept)):
         size, changed = _measure_run(store, run.name)
         runs.append(Garbage(run.path, run.status(GRACE).state, size, now - changed))
-    constants = _unused_constants(store, kept, now, older_than)
     left, here = [], file_system_time(store.root)
-    for path in leftovers(store, {item.path.name for item in [*runs, *constants]}, GRACE):
+    for path in leftovers(store, {item.path.name for item in runs}, GRACE):
         size, changed = measure(path)
         least = older_than if path.name.startswith(DAMAGED) else max(older_than, GRACE)
         if here - changed >= least:
             left.append(Garbage(path, "leftover", size, here - changed))
-    return runs + constants + left
+    return runs + left
 
 
 def remove_garbage(store: Store, found: Sequence[Garbage]) -> dict[Path, str]:
@@ -97,15 +94,11 @@ def remove_garbage(store: Store, found: Sequence[Garbage]) -> dict[Path, str]:
     """
     store.refresh(curves=False)
     kept = _kept(store, store.names())
-    used = _used(store, kept)
     stay = {}
     runs = []
     for item in found:
         if item.state == "leftover":
             _remove_whole(item.path)
-        elif item.state == "constant":
-            if item.path.name in used or not _remove_constant(store.constant(item.path.name)):
-                stay[item.path] = "a run that was begun meanwhile uses it"
         elif item.path.name in kept:
             stay[item.path] = "it was begun again, or a sweep or a run that was begun meanwhile needs it"
         else:
@@ -140,14 +133,6 @@ def _remove_run(path: Path) -> bool:
     return True
 
 
-def _remove_constant(constant: Constant) -> bool:
-    """Remove a constant that nobody computes, from an object store too; whether that was so."""
-    gone = _remove_run(constant.path)
-    if gone:
-        constant.forget()
-    return gone
-
-
 def _remove_whole(path: Path) -> None:
     if path.exists() and not path.name.startswith(TEMPORARY):
         grave = temporary_name(path)
@@ -160,11 +145,6 @@ def _remove_whole(path: Path) -> None:
 def _is_run(run: RunDir) -> bool:
     """Whether the folder is a run's own: another folder of a user's, or a link to one, is left alone."""
     return not run.path.is_symlink() and ((run.path / SPEC).exists() or (run.path / LEASES).is_dir())
-
-
-def _is_constant(constant: Constant) -> bool:
-    """Whether the folder is a constant's own, as :func:`_is_run`."""
-    return not constant.path.is_symlink() and (constant.there is not None or constant.owner is not None)
 
 
 def _kept(store: Store, names: Iterable[str], young: float | None = None) -> set[str]:
@@ -222,29 +202,6 @@ def _starts(spec: RunSpec) -> Iterator[str]:
     for start in spec.starts:
         yield start.run.name
         yield from _starts(start.run)
-
-
-def _unused_constants(store: Store, kept: Iterable[str], now: float, older_than: float) -> list[Garbage]:
-    """Constants that no run of those in ``kept`` used, and that nobody is computing."""
-    constants = [each for each in store.constants() if _is_constant(each)]
-    used = _used(store, kept)
-    found = []
-    for constant in constants:
-        size, changed = constant.there or measure(constant.path)
-        age = now - changed
-        if constant.name not in used and age >= older_than and not constant.is_held(GRACE):
-            found.append(Garbage(constant.path, "constant", size, age))
-    return found
-
-
-def _used(store: Store, runs: Iterable[str]) -> set[str]:
-    """Names of the constants that these runs computed or read."""
-    used: set[str] = set()
-    for name in runs:
-        environment = store.run(name).environment() or {}
-        for attempt in environment.get("attempts", []):
-            used.update(attempt.get("constants", {}))
-    return used
 
 
 def _measure_run(store: Store, name: str) -> tuple[int, float]:

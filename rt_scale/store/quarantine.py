@@ -8,18 +8,20 @@ from pathlib import Path
 
 from rt_scale.store.atomic import TEMPORARY
 from rt_scale.store.checkpoints import DAMAGED
-from rt_scale.store.constants import FOLDER as CONSTANTS
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.run_dir import CHECKPOINTS
 from rt_scale.store.store import Store
 
+FORMER = "constants"
+"""The folder in which versions before December 2026 kept probes and features that runs shared; nothing reads it."""
+
 
 def leftovers(store: Store, doomed: set[str], grace: float) -> Iterator[Path]:
-    """Temporary files and folders and damaged checkpoints.
+    """Temporary files and folders, damaged checkpoints, and what no version reads any more.
 
     Args:
         store: where to look.
-        doomed: names of runs and constants that go as a whole.
+        doomed: names of runs that go as a whole.
         grace: seconds for which a silent owner elsewhere counts as at work; what is in its folder is left out.
     """
     yield from _marked(store.root)
@@ -31,11 +33,8 @@ def leftovers(store: Store, doomed: set[str], grace: float) -> Iterator[Path]:
         found = [path for folder in ("", LEASES, CHECKPOINTS) for path in _marked(run.path / folder)]
         if found and run.status(grace).state != "running":
             yield from found
-    yield from _marked(store.root / CONSTANTS)
-    for constant in store.constants():
-        found = [path for folder in ("", LEASES) for path in _marked(constant.path / folder)]
-        if found and constant.name not in doomed and not constant.is_held(grace):
-            yield from found
+    if (store.root / FORMER).is_dir():
+        yield store.root / FORMER
     yield from _marked(store.root / "sweeps")
     for sweep in store.sweeps():
         for folder, inner, _ in os.walk(sweep.path):

@@ -10,8 +10,6 @@ from typing import Any
 
 from rt_scale.spec.errors import InputError
 from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, temporary_name, to_json, write_bytes
-from rt_scale.store.constants import FOLDER as CONSTANTS
-from rt_scale.store.constants import Constant
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import file_system_time
 from rt_scale.store.objects.store import FILE, RUNS, RemoteStore
@@ -147,18 +145,6 @@ class Store:
         """The directory of the run of ``spec``, or of the run of that name."""
         name = spec if isinstance(spec, str) else spec.name
         return RunDir(self.root / "runs" / name, None if self.remote is None else self.remote.run(name))
-
-    def constant(self, name: str) -> Constant:
-        """What runs of this store share under that name."""
-        path = self.root / CONSTANTS / name
-        if self.remote is None:
-            return Constant(path)
-        return Constant(path, self.remote.bucket, self.remote.constants.get(name))
-
-    def constants(self) -> list[Constant]:
-        """Every constant that is kept, by name; of an object store those of the last look, too."""
-        there = self.remote.constants if self.remote is not None else {}
-        return [self.constant(name) for name in sorted({*_folders(self.root / CONSTANTS), *there})]
 
     def sweep(self, name: str) -> SweepDir:
         """The directory of the sweep ``name``."""

@@ -102,13 +102,6 @@ class CachedTargets:
         # Each row is one rank's, and 0 on the others: their sum is exact.
         group.sum(self.features)
 
-    @classmethod
-    def of(cls, teacher: Network, features: Tensor) -> CachedTargets:
-        """From features [N, k] that were computed before, in the teacher's dtype and on its device."""
-        targets = cls(teacher, (), 0, lambda images: images)
-        targets.features = features
-        return targets
-
     @torch.no_grad()
     def __call__(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
         """Teacher logits [B, m] from the cache; ``views`` are not needed."""

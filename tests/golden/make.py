@@ -46,7 +46,7 @@ def make(folder: Path) -> None:
         run(spec_of(label), _settings(Store(folder / "undisturbed"), data))
     for label in UNFINISHED:
         _keep_the_end(folder / "undisturbed" / "runs" / spec_of(label).name)
-    for place in ("store/constants", "undisturbed/constants", "data"):
+    for place in ("data",):
         shutil.rmtree(folder / place, ignore_errors=True)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rt_scale.store.constants import FOLDER as CONSTANTS
 from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
 from rt_scale.store.objects.mirror import RUNS as FOLDER
 from rt_scale.store.objects.mirror import date, names
@@ -30,14 +29,12 @@ class RemoteStore:
     Attributes:
         address: of the store.
         root: the folder of the mirror.
-        constants: bytes of every constant in the store at the last look, and when it was written, by name.
     """
 
     def __init__(self, bucket: Bucket, root: Path) -> None:
         """The store that ``bucket`` holds, mirrored in ``root``."""
         self.bucket, self.root = bucket, root
         self.address = bucket.address
-        self.constants: dict[str, tuple[int, float]] = {}
         self._sizes: dict[str, tuple[int, float]] = {}
         self._looked = -float("inf")
 
@@ -66,8 +63,7 @@ class RemoteStore:
             return
         found: dict[str, dict[str, Entry]] = {name: {} for name in names(self.root / FOLDER)}
         sweeps: dict[str, dict[str, Entry]] = {name: {} for name in names(self.root / SWEEPS)}
-        constants: dict[str, dict[str, Entry]] = {}
-        kinds = {FOLDER: found, SWEEPS: sweeps, CONSTANTS: constants}
+        kinds = {FOLDER: found, SWEEPS: sweeps}
         for key, entry in self.bucket.entries("").items():
             kind, name, rest = (*key.split("/", 2), "", "")[:3]
             if rest and kind in kinds:
@@ -77,7 +73,6 @@ class RemoteStore:
         for name, entries in sweeps.items():
             self._show_sweep(name, entries, now)
         self._sizes = {name: _measure(entries) for name, entries in found.items() if entries}
-        self.constants = {name: _measure(entries) for name, entries in constants.items()}
         self._looked = time.monotonic()
 
     def _show_sweep(self, name: str, entries: Mapping[str, Entry], now: Callable[[], float]) -> None:

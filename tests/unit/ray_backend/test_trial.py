@@ -65,7 +65,6 @@ def test_what_it_is_given_reaches_the_run(given: dict[str, Any], monkeypatch: py
     assert calls[-1][1].gpus == 0.25
     # The next run of this process finds the images of this one.
     assert calls[-1][1].resident is settings.resident
-    assert settings.share
 
 
 @pytest.mark.parametrize(

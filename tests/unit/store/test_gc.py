@@ -18,7 +18,6 @@ from rt_scale.store.gc import GRACE, find_garbage, remove_garbage
 from rt_scale.store.lease import WATCH
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
-from tests.unit.store.objects.fake import Objects
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 ANCIENT = 10 * 86400.0
@@ -251,56 +250,14 @@ def test_an_empty_store_holds_no_garbage(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def used(store: Store, each: RunSpec, *names: str) -> None:
-    """Runs record the constants that they used, by attempt; here the older of two did."""
-    constants = dict.fromkeys(names, "read")
-    run = store.run(each)
-    with run.acquire():
-        run.write_environment({"attempts": [{"constants": constants}, {"host": "a"}]})
-
-
-def constant(store: Store, name: str) -> Path:
-    each = store.constant(name)
-    with each.claim() as lease:
-        each.write(lease, lambda folder: (folder / "value").touch())
-    return each.path
-
-
-def test_constants_stay_with_the_runs_that_used_them(store: Store) -> None:
-    store.sweep("one").write("", [CHILD.name])
-    ours, theirs, nobodys = (constant(store, name) for name in ("input-1", "teacher-2", "teacher-3"))
-    used(store, GRANDPARENT, ours.name)
-    used(store, ALONE, ours.name, theirs.name)
-    (store.root / "constants" / "notes").mkdir()
-    found = {item.path: item for item in find_garbage(store)}
-    assert [*found] == [store.run(ALONE).path, theirs, nobodys]
-    assert {found[path].state for path in (theirs, nobodys)} == {"constant"}
-    assert found[nobodys].size == sum(path.stat().st_size for path in nobodys.rglob("*") if path.is_file())
-    assert names(store, older_than=ANCIENT) == set()
-    # Begun meanwhile, and in the middle of computing.
-    used(store, CHILD, theirs.name)
-    with store.constant(nobodys.name).claim():
-        assert names(store) == {ALONE.name}
-        stay = remove_garbage(store, [*found.values()])
-    assert stay == {path: "a run that was begun meanwhile uses it" for path in (theirs, nobodys)}
-    assert remove_garbage(store, find_garbage(store)) == {}
-    assert sorted(path.name for path in (store.root / "constants").iterdir()) == ["input-1", "notes", "teacher-2"]
-
-
-def test_what_is_left_of_a_constant_that_was_not_finished(store: Store) -> None:
+def test_what_earlier_versions_shared_between_runs_is_a_leftover(store: Store) -> None:
     store.sweep("all").write("", [CHILD.name, ALONE.name])
-    left = constant(store, "features-4") / ".tmp-0-abcd"
-    used(store, CHILD, "features-4")
-    left.mkdir()
-    grow_old(left, 2 * GRACE)
-    assert [(item.path, item.state) for item in find_garbage(store)] == [(left, "leftover")]
-
-
-def test_constants_of_an_object_store_go_from_there_too(objects: Objects, machine: Any) -> None:
-    constant(machine("a"), "teacher-5")
-    elsewhere = machine("b")
-    elsewhere.refresh(curves=False)
-    (item,) = find_garbage(elsewhere)
-    assert (item.path.name, item.state, item.size) == ("teacher-5", "constant", elsewhere.constants()[0].there[0])
-    assert remove_garbage(elsewhere, [item]) == {}
-    assert objects.keys("constants") == []
+    former = store.root / "constants"
+    (former / "input-1" / "0").mkdir(parents=True)
+    (former / "input-1" / "0" / "about.json").write_text("{}")
+    assert find_garbage(store) == []  # changed a moment ago: that version may be at work
+    grow_old(former / "input-1" / "0" / "about.json", 2 * GRACE)
+    (item,) = find_garbage(store)
+    assert (item.path, item.state, item.size) == (former, "leftover", 2)
+    assert remove_garbage(store, [item]) == {}
+    assert not former.exists()
