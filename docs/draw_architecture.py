@@ -82,7 +82,7 @@ def draw() -> str:
         for column, folder in enumerate(row):
             place[folder] = (left + column * (WIDTH + GAP_X), MARGIN + number * (HEIGHT + GAP_Y))
     arrows, lanes = [], {"left": 0, "right": 0}
-    for one, other in sorted(imports([*place]), key=lambda pair: [place[folder][1] for folder in pair]):
+    for one, other in sorted(imports([*place]), key=lambda pair: [*(place[each][1] for each in pair), *pair]):
         (x1, y1), (x2, y2) = place[one], place[other]
         if y2 - y1 <= HEIGHT + GAP_Y:
             way = f"M {x1 + WIDTH / 2:g} {y1 + HEIGHT:g} L {x2 + WIDTH / 2:g} {y2 - 4:g}"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import rt_scale.data
+import rt_scale.data.loaders
 from rt_scale.data.beton import Beton, open_beton, write
 from rt_scale.data.loaders import ffcv
 from rt_scale.data.loaders.ffcv import FFCVLoader, require_ffcv
@@ -59,7 +59,7 @@ def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch, other: str)
 
 def test_a_missing_system_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda _: ffcv.VERSION)
-    monkeypatch.delattr(rt_scale.data, "ffcv_patches", raising=False)
+    monkeypatch.delattr(rt_scale.data.loaders, "ffcv_patches", raising=False)
 
     class Broken:
         def find_spec(self, name: str, *_: object) -> None:
