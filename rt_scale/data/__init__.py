@@ -1,1 +1,1 @@
-"""Data sets: where they come from, the prepared file, and batches of images on a device."""
+"""Data sets, their prepared file, and batches on a device."""

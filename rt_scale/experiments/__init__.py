@@ -1,1 +1,1 @@
-"""One module a kind of run."""
+"""What a run does: it trains, is probed, and goes on where it was."""

@@ -1,1 +1,1 @@
-"""Encoders, the projector, and how teacher and student are initialised."""
+"""Encoders, the projector, and how both are initialised."""

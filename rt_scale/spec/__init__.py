@@ -1,1 +1,1 @@
-"""What a run is: validated values, their content hash, and how sweeps expand to them."""
+"""What a run is: validated values and their hash."""

@@ -1,1 +1,1 @@
-"""Where runs are kept: run directories, leases, checkpoints, metrics and the TensorBoard view."""
+"""Run directories: leases, checkpoints, metrics and results."""

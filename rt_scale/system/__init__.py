@@ -1,1 +1,1 @@
-"""What is around a run: the terminal, signals, paths of the user, cores and memory."""
+"""The terminal, signals, the user's paths, cores and memory."""

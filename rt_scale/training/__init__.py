@@ -1,1 +1,1 @@
-"""Distillation: objective, targets, optimiser, the loop and its checkpoints."""
+"""The loop, its optimiser, targets and checkpoints."""
