@@ -28,14 +28,14 @@ from lib.synthetic import NAME, write_synthetic
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rt_scale.data.augment import blur, colour, crops
+from rt_scale.data.augment import colour, crops
 from rt_scale.data.augment import views as augment
 from rt_scale.data.augment.draws import CropFlipDraws, ViewDraws
 from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments.objectives import assemble, build_sharpenings, build_views, clean_inputs
 from rt_scale.losses import chunked as wide
-from rt_scale.models.pair import build_pair, to_device
+from rt_scale.models.networks import build_pair, to_device
 from rt_scale.models.projector import Outputs
 from rt_scale.spec.run import RunSpec
 from rt_scale.training import loop
@@ -169,7 +169,7 @@ def count(spec: RunSpec, data: Prepared) -> Counts:
     optimizer = build_optimizer(spec.train.optimizer, student.parameters())
     seams = [
         *((augment, draw, DRAWS) for draw in ("draw_crop_flip", "draw_multicrop")), (ViewDraws, "select", DRAWS),
-        *((module, "moved", DRAWS) for module in (crops, colour, blur)),
+        *((module, "moved", DRAWS) for module in (crops, colour, colour)),
         *((draws, "places", DRAWS) for draws in [CropFlipDraws] if hasattr(draws, "places")),
         (student, "of_views", FORWARD), (student, "features_of_views", FORWARD),
         (torch.autograd, "backward", BACKWARD), (loop, "_gradient_norm", NORM), (Means, "add", MEANS),

@@ -3,7 +3,7 @@
     python benchmarks/packing.py [--encoder convnet_32_2] [--together 1 2 4 8] [--data digits] [--device cpu]
 
 The time of a student's step three ways. Packed and one after the other are measured as a trial measures them at its
-start (`rt_scale.experiments.batch_size`), in turns. Several processes are what `launch.gpus: 0.25` gives, or several
+start (`rt_scale.experiments.batched`), in turns. Several processes are what `launch.gpus: 0.25` gives, or several
 trials on a CPU: as many as there are students, each of which trains its own, all at once, on the same device.
 """
 
@@ -23,7 +23,7 @@ import torch
 from lib import measure
 
 from rt_scale.data.places import default_data_dir
-from rt_scale.experiments.batch_size import WARM_UP, Bench
+from rt_scale.experiments.batched import WARM_UP, Bench
 from rt_scale.experiments.options import Options, find_device
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store

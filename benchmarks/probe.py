@@ -28,12 +28,11 @@ from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepare import Prepared
 from rt_scale.data.subsets import nested_subset
 from rt_scale.experiments.options import find_device
-from rt_scale.models.pair import build_pair, to_device
-from rt_scale.probes.batched import Problem
+from rt_scale.models.networks import build_pair, to_device
+from rt_scale.probes.evaluator import Prober
 from rt_scale.probes.features import standardise
 from rt_scale.probes.knn import knn_accuracy
-from rt_scale.probes.linear import LinearProbes
-from rt_scale.probes.prober import Prober
+from rt_scale.probes.linear import LinearProbes, Problem
 from rt_scale.spec.run import RunSpec
 
 SIDE = {"cpu": 2048, "cuda": 8192}

@@ -23,7 +23,7 @@ from rt_scale.data.loaders.base import order
 from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepare import Prepared
 from rt_scale.data.subsets import nested_subset
-from rt_scale.models.pair import build_pair, to_device
+from rt_scale.models.networks import build_pair, to_device
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.distillation import Distillation
 from rt_scale.training.loop import train

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 
-from rt_scale.models.pair import Model, Network
+from rt_scale.models.networks import Model, Network
 
 
 class PilImages(Dataset[tuple[Tensor, int]]):

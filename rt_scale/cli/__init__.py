@@ -10,12 +10,11 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from rt_scale.cli import bundling, cleaning, data, exporting, looking, planning, runs, sweeping
+from rt_scale.cli import data, plan, results, runs, store, sweep
 from rt_scale.spec.errors import RtScaleError, RunError
+from rt_scale.system.console import lost, make_streams_last, print_anything, say, say_error
 from rt_scale.system.paths import settle_home
-from rt_scale.system.plain_text import print_anything, say, say_error
 from rt_scale.system.signals import heeded_signals
-from rt_scale.system.streams import lost, make_streams_last
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, SIGTERM or SIGHUP, as shells have it of the first."""
@@ -39,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Sweeps of self-distillation from random teachers.",
 )
-for commands in (runs, sweeping, looking, exporting, bundling, cleaning, planning):
+for commands in (runs, sweep, results, store, plan):
     app.add_typer(commands.app)
 app.add_typer(data.app, name="data")
 

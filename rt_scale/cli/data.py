@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from rt_scale.cli.options import DataOption, JsonOption, find_data_dir, open_console, print_table, read_path
-from rt_scale.system.plain_text import say
+from rt_scale.system.console import say
 
 app = typer.Typer(no_args_is_help=True, help="Prepared data sets.")
 
@@ -56,7 +56,7 @@ def data_prepare(
     """Make the prepared file of a data set, once."""
     from rt_scale.data.prepare import prepare
     from rt_scale.progress.bars import counting
-    from rt_scale.spec.wording import counted, printable, shortened
+    from rt_scale.spec.errors import counted, printable, shortened
 
     with counting(open_console(), f"preparing {name}") as progress:
         prepared = prepare(

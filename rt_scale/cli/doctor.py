@@ -18,8 +18,8 @@ from rt_scale.data.prepare import list_prepared
 from rt_scale.experiments.options import free_memory
 from rt_scale.spec.errors import InputError
 from rt_scale.store.store import Store
-from rt_scale.system.bundled import install_command
 from rt_scale.system.machine import allowed_cores
+from rt_scale.system.paths import install_command
 
 State = Literal["ok", "missing", "note"]
 LEAST_FREE = 5 * 2**30

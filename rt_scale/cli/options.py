@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rt_scale.spec.errors import InputError
-from rt_scale.system.plain_text import say
+from rt_scale.system.console import say
 
 if TYPE_CHECKING:
     from rt_scale.spec.sweep import SweepSpec

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rt_scale.cli.options import open_console, send, warn
-from rt_scale.spec.errors import InputError
-from rt_scale.spec.wording import counted
-from rt_scale.system.plain_text import say
+from rt_scale.spec.errors import InputError, counted
+from rt_scale.system.console import say
 
 if TYPE_CHECKING:
     from rt_scale.experiments.other_data import DataHere

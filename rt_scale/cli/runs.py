@@ -24,8 +24,7 @@ from rt_scale.cli.options import (
     writable,
 )
 from rt_scale.cli.reporting import keep_summary, print_reports
-from rt_scale.cli.sources import open_sweeps, told
-from rt_scale.cli.sweeping import load_files, run_loaded
+from rt_scale.cli.sweep import load_files, open_sweeps, run_loaded, told
 from rt_scale.spec.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def demo(
 ) -> None:
     """The main job in small: bundled digits, no download, about three minutes on two cores."""
     from rt_scale.scheduler.wanted import Where
-    from rt_scale.system.bundled import bundled_sweep
+    from rt_scale.system.paths import bundled_sweep
 
     where = Where(open_store(store), find_data_dir(data_dir), "cpu", "local", replace=yes)
     (written,) = run_loaded(load_files([bundled_sweep("demo")], overrides or [], {}, yes), where)

@@ -1,9 +1,15 @@
-"""The prepared file: a ``.beton`` of raw uint8 images, written at once and mapped without FFCV."""
+"""The prepared file: a ``.beton`` of raw uint8 images, FFCV's format, written at once and mapped without FFCV.
+
+header | field descriptors | records | padding to a page | pages of images | allocation table, little-endian.
+Written out here so that the file can be made and mapped without FFCV; an integration test holds the types
+against those of the installed FFCV (ffcv/types.py, ffcv/fields/ndarray.py).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
 import os
 import shutil
@@ -14,11 +20,135 @@ from typing import BinaryIO
 
 import numpy as np
 
-from rt_scale.data import layout
 from rt_scale.data.files import disk_full, sync_folder, writing
-from rt_scale.data.layout import Layout
 from rt_scale.data.places import prepare_command
 from rt_scale.spec.errors import InputError
+
+VERSION = 2
+FIELDS = ("image", "label", "index")
+MIN_PAGE = 1 << 21
+DEFAULT_PAGE = 1 << 23
+MAX_PAGE = 1 << 31
+
+HEADER = np.dtype(
+    [
+        *(("version", "<u2"), ("num_fields", "<u2"), ("page_size", "<u4")),
+        *(("num_samples", "<u8"), ("alloc_table_ptr", "<u8")),
+    ],
+    align=True,
+)
+DESCRIPTOR = np.dtype([("type_id", "<u1"), ("name", "<u1", 16), ("arguments", "<u1", (1024,))], align=True)
+ARRAY_ARGUMENTS = np.dtype([("shape", "<u8", 32), ("type_length", "<u8")])
+RECORD = np.dtype([("image", "<u8"), ("label", "<i8"), ("index", "<i8")], align=True)
+ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
+TYPE_ARRAY = 4
+TYPE_INT = 1
+
+RECORDS_START = HEADER.itemsize + len(FIELDS) * DESCRIPTOR.itemsize
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything lies in a file of ``samples`` images of ``image_shape`` (height, width, channels)."""
+
+    samples: int
+    image_shape: tuple[int, int, int]
+    page: int
+    """Bytes a page; images do not cross pages."""
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes an image."""
+        return math.prod(self.image_shape)
+
+    @property
+    def per_page(self) -> int:
+        """Images a page; none crosses two pages."""
+        return self.page // self.sample_bytes
+
+    @property
+    def pages(self) -> int:
+        """Pages of images."""
+        return -(-self.samples // self.per_page)
+
+    @property
+    def data_start(self) -> int:
+        """Byte offset of the first page."""
+        end = RECORDS_START + self.samples * RECORD.itemsize
+        return -(-end // self.page) * self.page
+
+    @property
+    def table_start(self) -> int:
+        """Byte offset of the allocation table."""
+        return self.data_start + self.pages * self.page
+
+    @property
+    def file_bytes(self) -> int:
+        """Length of the whole file."""
+        return self.table_start + self.samples * ALLOCATION.itemsize
+
+    def pointers(self) -> np.ndarray:
+        """Byte offset of every image, uint64 [samples]."""
+        position = np.arange(self.samples, dtype=np.uint64)
+        page, slot = np.divmod(position, np.uint64(self.per_page))
+        return np.uint64(self.data_start) + page * np.uint64(self.page) + slot * np.uint64(self.sample_bytes)
+
+    def header(self) -> bytes:
+        """The file's first bytes: version, sizes, and where the allocation table is."""
+        header = np.zeros(1, HEADER)
+        header["version"] = VERSION
+        header["num_fields"] = len(FIELDS)
+        header["page_size"] = self.page
+        header["num_samples"] = self.samples
+        header["alloc_table_ptr"] = self.table_start
+        return header.tobytes()
+
+    def descriptors(self) -> bytes:
+        """The three field descriptors: an array field, then two integer fields."""
+        fields = np.zeros(len(FIELDS), DESCRIPTOR)
+        for position, name in enumerate(FIELDS):
+            fields[position]["name"][: len(name)] = np.frombuffer(name.encode(), np.uint8)
+        fields["type_id"] = [TYPE_ARRAY, TYPE_INT, TYPE_INT]
+        kind = json.dumps(np.dtype(np.uint8).descr).encode()
+        arguments = np.zeros(1, ARRAY_ARGUMENTS)
+        arguments["shape"][0, :3] = self.image_shape
+        arguments["type_length"] = len(kind)
+        encoded = np.frombuffer(arguments.tobytes() + kind, np.uint8)
+        fields[0]["arguments"][: len(encoded)] = encoded
+        return fields.tobytes()
+
+    def records(self, labels: np.ndarray) -> bytes:
+        """The metadata table, one record a sample, for int64 ``labels`` [samples]."""
+        records = np.zeros(self.samples, RECORD)
+        records["image"] = self.pointers()
+        records["label"] = labels
+        records["index"] = np.arange(self.samples)
+        return records.tobytes()
+
+    def allocation_table(self) -> bytes:
+        """Where each sample's bytes are."""
+        table = np.zeros(self.samples, ALLOCATION)
+        table["sample_id"] = np.arange(self.samples)
+        table["ptr"] = self.pointers()
+        table["size"] = self.sample_bytes
+        return table.tobytes()
+
+
+def page_size(samples: int, sample_bytes: int) -> int:
+    """The page for images of ``sample_bytes``: 8 MiB, less for a small set, more for huge images."""
+    wanted = min(samples * sample_bytes, DEFAULT_PAGE)
+    return 1 << (max(wanted, sample_bytes, MIN_PAGE) - 1).bit_length()
+
+
+def shape_of(descriptors: np.ndarray) -> tuple[int, int, int] | None:
+    """The image shape that three field descriptors declare, or None where they are not of our making."""
+    arguments = descriptors[0]["arguments"][: ARRAY_ARGUMENTS.itemsize].tobytes()
+    height, width, channels = (int(each) for each in np.frombuffer(arguments, ARRAY_ARGUMENTS)["shape"][0, :3])
+    small_enough = 0 < height < 1 << 16 and 0 < width < 1 << 16 and 0 < channels < 1 << 8
+    if not small_enough or height * width * channels > MAX_PAGE:
+        return None
+    expected = Layout(1, (height, width, channels), MIN_PAGE).descriptors()
+    return (height, width, channels) if descriptors.tobytes() == expected else None
 
 
 @dataclass(frozen=True)
@@ -93,7 +223,7 @@ def write(
         images: chunks of uint8 [b, H, W, C] that together hold one image a label, in order.
         labels: int [samples], none negative.
         image_shape: (height, width, channels).
-        page: bytes a page, a power of two from 2 MiB to 2 GiB; by default chosen by ``layout.page_size``.
+        page: bytes a page, a power of two from 2 MiB to 2 GiB; by default chosen by ``page_size``.
         progress: called with the number of images written so far.
 
     Raises:
@@ -127,7 +257,7 @@ def open_beton(path: Path) -> Beton:
         found = path.stat()  # first of all: of a file that takes its place now, no later one has this identity
         with open(path, "rb") as file:
             plan = _read_layout(file, path, found.st_size)
-            records = np.frombuffer(file.read(plan.samples * layout.RECORD.itemsize), layout.RECORD)
+            records = np.frombuffer(file.read(plan.samples * RECORD.itemsize), RECORD)
         if not np.array_equal(records["image"], plan.pointers()):
             raise _damaged(path, "its image pointers are not those of its layout")
         flat = np.memmap(path, np.uint8, "r", offset=plan.data_start, shape=(plan.pages, plan.page))
@@ -158,11 +288,11 @@ def _plan(labels: np.ndarray, image_shape: tuple[int, int, int], page: int | Non
     if labels.min() < 0:
         raise InputError(f"Label {labels.min()} for '{path}' is negative; labels count from 0.")
     sample_bytes = height * width * channels
-    size = layout.page_size(len(labels), sample_bytes) if page is None else page
-    if size & (size - 1) or not layout.MIN_PAGE <= size <= layout.MAX_PAGE or size < sample_bytes:
+    size = page_size(len(labels), sample_bytes) if page is None else page
+    if size & (size - 1) or not MIN_PAGE <= size <= MAX_PAGE or size < sample_bytes:
         raise InputError(
             f"A page of {size:,} bytes cannot hold images of {sample_bytes:,} bytes in '{path}': a page is a "
-            f"power of two from {layout.MIN_PAGE:,} to {layout.MAX_PAGE:,} and at least one image."
+            f"power of two from {MIN_PAGE:,} to {MAX_PAGE:,} and at least one image."
         )
     return Layout(len(labels), image_shape, size)
 
@@ -215,18 +345,18 @@ def _write_into(file: BinaryIO, plan: Layout, blocks: Iterator[np.ndarray], labe
 
 def _read_layout(file: BinaryIO, path: Path, size: int) -> Layout:
     """The layout a file declares, once it agrees with the file; ``file`` is left at the records."""
-    head = file.read(layout.RECORDS_START)
-    if len(head) < layout.RECORDS_START:
+    head = file.read(RECORDS_START)
+    if len(head) < RECORDS_START:
         raise _damaged(path, f"it has {size} bytes, too few for a header")
-    header = np.frombuffer(head, layout.HEADER, count=1)[0]
-    if header["version"] != layout.VERSION or header["num_fields"] != len(layout.FIELDS):
+    header = np.frombuffer(head, HEADER, count=1)[0]
+    if header["version"] != VERSION or header["num_fields"] != len(FIELDS):
         version, fields = header["version"], header["num_fields"]
         raise _damaged(path, f"version {version} with {fields} fields, not 2 with 3; perhaps never finished")
     if header["alloc_table_ptr"] == 0:
         raise _damaged(path, "its writing was never finished")
-    shape = layout.shape_of(np.frombuffer(head, layout.DESCRIPTOR, offset=layout.HEADER.itemsize))
+    shape = shape_of(np.frombuffer(head, DESCRIPTOR, offset=HEADER.itemsize))
     page, samples = int(header["page_size"]), int(header["num_samples"])
-    if shape is None or samples < 1 or page & (page - 1) or page < max(layout.MIN_PAGE, math.prod(shape)):
+    if shape is None or samples < 1 or page & (page - 1) or page < max(MIN_PAGE, math.prod(shape)):
         raise _damaged(path, f"its header is not one of ours ({samples} images, page {page})")
     plan = Layout(samples, shape, page)
     if plan.file_bytes != size or plan.table_start != header["alloc_table_ptr"]:

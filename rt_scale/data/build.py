@@ -15,10 +15,9 @@ import numpy as np
 from PIL import Image
 
 from rt_scale import __version__
-from rt_scale.data.beton import write
+from rt_scale.data.beton import Layout, page_size, write
 from rt_scale.data.datasets.original import Original, Split
 from rt_scale.data.files import disk_full, sync_folder, write_json, writing
-from rt_scale.data.layout import Layout, page_size
 from rt_scale.data.originals import Progress
 from rt_scale.data.prepared import META, TEST, TRAIN, Meta, Request
 from rt_scale.spec.errors import InputError

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rt_scale.data.entries.cifar import CIFAR10, CIFAR100
-from rt_scale.data.entries.cifar5m import CIFAR5M
-from rt_scale.data.entries.grey import DIGITS, FASHION_MNIST, MNIST
+from rt_scale.data.datasets.cifar import CIFAR10, CIFAR100
+from rt_scale.data.datasets.cifar5m import CIFAR5M
+from rt_scale.data.datasets.grey import DIGITS, FASHION_MNIST, MNIST
 from rt_scale.data.entries.photographs import STL10, STL10_UNLABELED, TINY_IMAGENET
 from rt_scale.data.info import DataInfo, Download
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rt_scale.spec.errors import InputError, RtScaleError, RunError
+from rt_scale.spec.errors import InputError, RtScaleError, RunError, printable
 from rt_scale.spec.stopping import Heed, go_on
-from rt_scale.spec.wording import printable
 
 _PAUSE = 0.1
 """Seconds between two tries to get a lock that another process holds."""

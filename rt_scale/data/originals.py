@@ -16,8 +16,8 @@ from typing import BinaryIO, TypeVar
 
 from rt_scale.data.catalogue import DATASETS, DataInfo, Download
 from rt_scale.data.datasets.cifar import holds_cifar
-from rt_scale.data.datasets.idx import holds_idx
-from rt_scale.data.datasets.npz import holds_npz
+from rt_scale.data.datasets.cifar5m import holds_npz
+from rt_scale.data.datasets.grey import holds_idx
 from rt_scale.data.datasets.stl10 import holds_stl10
 from rt_scale.data.datasets.tiny_imagenet import holds_tiny_imagenet
 from rt_scale.data.files import disk_full, md5_of, writing

@@ -6,14 +6,12 @@ import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
-from rt_scale.data.another import another
 from rt_scale.data.build import check_target, move_into_place, write_splits
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.data.datasets.cifar import read_cifar
-from rt_scale.data.datasets.digits import read_digits
+from rt_scale.data.datasets.cifar5m import read_npz
 from rt_scale.data.datasets.folder import read_folder
-from rt_scale.data.datasets.idx import read_idx
-from rt_scale.data.datasets.npz import read_npz
+from rt_scale.data.datasets.grey import read_digits, read_idx
 from rt_scale.data.datasets.original import Original, check
 from rt_scale.data.datasets.stl10 import Part, read_stl10
 from rt_scale.data.datasets.tiny_imagenet import read_tiny_imagenet
@@ -21,7 +19,7 @@ from rt_scale.data.fetch import data_origin, fetch
 from rt_scale.data.files import fingerprint, lock, writing
 from rt_scale.data.originals import Progress, find_original
 from rt_scale.data.places import check_name, default_data_dir, prepare_command
-from rt_scale.data.prepared import META, Prepared, Request, load, load_verified
+from rt_scale.data.prepared import META, Prepared, Request, another, load, load_verified
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.spec.stopping import Heed, go_on

@@ -12,7 +12,7 @@ from rt_scale import __version__
 from rt_scale.data.beton import Beton, open_beton, verify
 from rt_scale.data.catalogue import DataInfo
 from rt_scale.data.places import check_name, prepare_command
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, printable
 
 FORMAT = 1
 META = "meta.json"
@@ -142,3 +142,37 @@ def _damaged(path: Path, reason: str, name: str, data_dir: Path) -> InputError:
         f"The prepared data set '{name}' is damaged or of another version: '{path}', {reason}. Delete the folder "
         f"'{data_dir / name}' and make it again with '{prepare_command(name, data_dir)}'."
     )
+
+
+def another(prepared: Prepared, asked: Request, command: str) -> InputError:
+    """The refusal of ``asked``, which is not how ``prepared`` was made: says what differs, and what to do.
+
+    Args:
+        prepared: what there is.
+        asked: how it should have been made.
+        command: what is typed to make it anew; empty where that is what was typed already.
+    """
+    name, before = prepared.info.name, prepared.request
+    found = "where the original was found"
+    differs = []
+    if asked.source != before.source:
+        differs.append(f"it is from {_quoted(before.source) or found}, not from {_quoted(asked.source) or found}")
+    elif asked.fingerprint != before.fingerprint:
+        differs.append(f"files of {_quoted(asked.source) or 'the original'} have changed since")
+    if asked.size != before.size:
+        differs.append(f"its images are of {_size_text(before.size)}, not of {_size_text(asked.size)}")
+    if asked.split_seed != before.split_seed:
+        differs.append(f"its split is by seed {before.split_seed}, not {asked.split_seed}")
+    again = f"'{command}'" if command else "this command"
+    return InputError(
+        f"'{name}' is prepared already in '{prepared.folder}', and otherwise: {'; '.join(differs)}. Choose another "
+        f"name, or add --replace to {again} to make it anew in its place; runs on it would then see other images."
+    )
+
+
+def _quoted(source: str | None) -> str:
+    return (source and f"'{printable(source)}'") or ""
+
+
+def _size_text(size: int | None) -> str:
+    return "their own size" if size is None else f"{size} x {size} pixels"

@@ -2,19 +2,159 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from rt_scale.experiments.batch_choice import Packing
-from rt_scale.experiments.batch_size import measured_packing
-from rt_scale.experiments.options import Options
+import torch
+
+from rt_scale.experiments import student_pass
+from rt_scale.experiments.check import check, constant_targets, training_samples
+from rt_scale.experiments.loaders import training_loader, training_subset
+from rt_scale.experiments.objectives import assemble, build_sharpenings, build_views, clean_inputs
+from rt_scale.experiments.options import Options, Packing, resolve
 from rt_scale.experiments.runner import running
+from rt_scale.models.networks import Network, build_pair, to_device
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.packing import packable, same_images
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.batched.batched import serve_together
-from rt_scale.training.loop import Steps
+from rt_scale.spec.stopping import heeding
+from rt_scale.training.batched.batched import Pack, serve_together
+from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
+from rt_scale.training.loop import Step, Steps
+from rt_scale.training.memory import keep_freed_memory
+from rt_scale.training.optim import build_optimizer
+from rt_scale.training.precision import set_precision
+from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
+
+WARM_UP, TIMED = 2, 5
+"""Steps before those that are timed, and those of which the fastest counts: others share the machine."""
+PAYS = 1.1
+"""How much faster than alone a student's step must be for packing to be used."""
+NEAR = 1.05
+"""Of sizes whose steps are so near to the best ones', the smallest is taken: its runs are through sooner."""
+WORSE = 1.25
+"""A size whose steps are so much slower than the best ones' ends the search for larger ones."""
+
+
+def measured_packing(spec: RunSpec, settings: Options, most: int) -> Packing:
+    """The number of students, a power of two up to ``most``, whose steps are fastest for each of them.
+
+    A student's step is its views, teacher targets, forward and backward pass and optimiser; all students see the
+    same images. Nothing is read from or written to run directories.
+
+    Args:
+        spec: of the shape; students differ from it in nothing that a step costs.
+        settings: where it is to run.
+        most: students at most, at least 1.
+
+    Raises:
+        InputError: where the run cannot be executed here.
+        Stopped: where it was asked to stop.
+    """
+    seconds: dict[int, float] = {}
+    end = ""
+    with keep_freed_memory():
+        bench = Bench(spec, settings)
+        for size in [2**power for power in range(most.bit_length())]:
+            try:
+                seconds[size] = bench.seconds(size) / size
+            except (MemoryError, RuntimeError) as error:
+                if not (isinstance(error, MemoryError) or "memory" in str(error)) or size == 1:
+                    raise
+                end = f"; {size} do not fit into memory"
+                break
+            if seconds[size] > WORSE * min(seconds.values()):
+                break
+    best = min(size for size, value in seconds.items() if value <= NEAR * min(seconds.values()))
+    gain = seconds[1] / seconds[best]
+    measured = ", ".join(f"{size}: {1000 * value:.3g} ms" for size, value in seconds.items())
+    if gain < PAYS:
+        return Packing(
+            1, f"packing does not pay here (a student's step by students together: {measured}{end})", seconds
+        )
+    return Packing(best, f"{gain:.2f} times as fast as alone (a student's step: {measured}{end})", seconds)
+
+
+class Bench:
+    """A batch, and students to train on it, as the runs of that shape will."""
+
+    def __init__(self, spec: RunSpec, settings: Options) -> None:
+        self.heed = heeding(settings.stop)
+        data = check(spec, settings.data_dir, self.heed).main
+        self.spec, self.info = spec, data.info
+        self.execution = resolve(spec, data, settings, None)
+        torch.set_num_threads(self.execution.threads)
+        set_precision(spec.precision)
+        self.samples = training_samples(spec, data)
+        # From the file as needed: to hold the set in memory is the runs' affair.
+        subset = training_subset(spec, data)
+        self.batch = next(training_loader(spec, data, "map", self.execution.device, subset).epoch(0))
+        self.execution = student_pass.decided(spec, data, self.execution, settings, None)
+        self.pair = build_pair(spec, self.info.channels, spec.data.size or self.info.size)
+
+    def seconds(self, size: int) -> float:
+        """Time of a step of that many students together."""
+        step = self.step(size)
+        times: list[float] = []
+        for _ in range(WARM_UP + TIMED):
+            self.heed()
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+        return min(times[WARM_UP:])
+
+    def step(self, size: int) -> Callable[[], None]:
+        """What moves that many students together by one step, and returns when the device is through with it."""
+        steps = list(self._steps(size))
+        optimizers = [build_optimizer(self.spec.train.optimizer, step.model.parameters()) for step in steps]
+        pack = Pack([step.model for step in steps], same_images=True)  # type: ignore[misc]
+
+        def move() -> None:
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            for measured in pack.gradients(steps):
+                if isinstance(measured, Exception):
+                    raise measured
+            for optimizer in optimizers:
+                optimizer.step()
+            if self.execution.device.type == "cuda":
+                torch.cuda.synchronize(self.execution.device)
+
+        return move
+
+    def _steps(self, size: int) -> Iterator[Step]:
+        """A step of each student, which start the same; a single one goes as a run alone goes."""
+        dtype, layout = parameter_dtype(self.spec.precision), self.execution.channels_last
+        teacher, student = (
+            to_device(copy.deepcopy(each), self.execution.device, dtype, channels_last=layout) for each in self.pair
+        )
+        targets = self._targets(teacher)
+        for _ in range(size):
+            own = copy.deepcopy(student)
+            if size == 1:  # after it was copied: what is compiled for one network stays with its weights
+                own = student_pass.dressed(own, self.spec.train.batch_size, self.execution)
+            yield Step(own, self._objective(targets), self.batch, 0)
+
+    def _targets(self, teacher: Network) -> Targets:
+        """The teacher's; of a cache, features that are all 0, which it takes as long to look up."""
+        if not (constant_targets(self.spec) and self.execution.cache_teacher):
+            return ComputedTargets(teacher, frozen=self.spec.teacher.update == "none")
+        inputs = clean_inputs(self.spec, self.info, self.execution.channels_last)
+        return CachedTargets(teacher, (), self.samples, inputs)
+
+    def _objective(self, targets: Targets) -> Distillation | Supervision:
+        spec, an_epoch = self.spec, math.ceil(self.samples / self.spec.train.batch_size)
+        views = build_views(spec, self.info, self.execution.channels_last, an_epoch)
+        if spec.kind == "supervise":
+            labels = torch.zeros(self.samples, dtype=torch.int64, device=self.execution.device)
+            return Supervision(labels, views, spec.precision)
+        sharpenings = build_sharpenings(spec, steps=an_epoch, steps_per_epoch=an_epoch)
+        return assemble(spec, targets, views, sharpenings)
+
 
 Result = dict[str, Any]
 Ended = Callable[[int, Result | BaseException], None]

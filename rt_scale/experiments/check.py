@@ -2,18 +2,234 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rt_scale.data.noise_set import NoiseSet, noise_set
+from rt_scale.data.info import DataInfo
+from rt_scale.data.known import NoiseSet, noise_set
 from rt_scale.data.prepare import Prepared, open_prepared
-from rt_scale.experiments.fits import fits, fits_probing, fits_start
 from rt_scale.spec.data import GAUSSIAN, DataSpec
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.encoders import parse_encoder
+from rt_scale.spec.errors import InputError, counted
+from rt_scale.spec.fields import schedules
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Heed, go_on
 from rt_scale.store.store import Store
+
+
+def image_bytes(spec: RunSpec, data: Prepared | NoiseSet) -> int:
+    """Bytes of the training images that ``spec`` uses; noise takes none."""
+    if isinstance(data, NoiseSet):
+        return 0
+    return training_samples(spec, data) * data.info.channels * data.info.size**2
+
+
+def training_samples(spec: RunSpec, data: Prepared | NoiseSet) -> int:
+    """Number of training images that ``spec`` uses."""
+    return spec.data.samples or (data.info.train if isinstance(data, NoiseSet) else len(data.train.labels))
+
+
+def probed_size(spec: RunSpec, main: DataInfo, other: DataInfo) -> int:
+    """Side in pixels at which images of ``other``, a set of ``probe.also``, are probed; ``main`` is distilled on."""
+    return other.size if spec.probe.also_size == "own" else spec.data.size or main.size
+
+
+def constant_targets(spec: RunSpec) -> bool:
+    """Whether the teacher says the same of an image at every step, so that it can be kept."""
+    return not spec.teacher.moves and spec.teacher.mode == "eval" and spec.augment.kind == "none"
+
+
+def cache_bytes(spec: RunSpec, data: Prepared | NoiseSet) -> int:
+    """Bytes that a constant teacher's bottleneck features take; 0 where there is nothing to keep."""
+    if spec.kind == "supervise" or not constant_targets(spec):
+        return 0
+    from rt_scale.training.distillation import parameter_dtype  # imports torch, which a driver needs nowhere else
+
+    return training_samples(spec, data) * spec.projector.bottleneck * parameter_dtype(spec.precision).itemsize
+
+
+def fits(spec: RunSpec, data: Prepared | NoiseSet) -> None:
+    """Refuse a spec that the data set cannot serve; raises InputError."""
+    info = data.info
+    encoder, size = spec.encoder, spec.data.size or info.size
+    parse_encoder(encoder.name).check_image(channels=info.channels, size=size, norm=encoder.norm, width=encoder.width)
+    _fits_views(spec, info.channels, size)
+    samples = training_samples(spec, data)
+    _fits_batch_norms(spec, samples, size)
+    _fits_schedules(spec, samples)
+    if isinstance(data, Prepared):
+        _fits_samples(spec, data)
+        _fits_labels(spec, data)
+
+
+def _fits_batch_norms(spec: RunSpec, samples: int, size: int) -> None:
+    """Refuse steps in which a batch norm in training mode would have one value a channel: it has no variance.
+
+    Of several workers it is over the images of all.
+    """
+    images = samples % spec.train.batch_size or spec.train.batch_size
+    if images > 1:
+        return
+    whole = min(samples, spec.train.batch_size)
+    told = f"a step of 1 image ({samples} training images in batches of {whole})"
+    advice = "Choose another train.batch_size or data.samples"
+    for views in _normalised_together(spec, size):
+        if spec.projector.batch_norm and sum(views.values()) == 1:
+            raise InputError(
+                f"projector.batch_norm needs at least 2 images a step, but there is {told}. {advice}, or leave "
+                "projector.batch_norm at false."
+            )
+        sides = {side: parse_encoder(spec.encoder.name).last_map(side, size) for side in views}
+        if spec.encoder.norm == "batch" and (single := [side for side in views if views[side] * sides[side] ** 2 == 1]):
+            raise InputError(
+                f"encoder.norm batch needs at least 2 values a channel at every step, but the last feature map of "
+                f"encoder '{spec.encoder.name}' is 1 x 1 for images of {single[0]} x {single[0]} pixels, and there is "
+                f"{told}. {advice}, larger images (data.size), or another encoder.norm, such as none."
+            )
+
+
+def _normalised_together(spec: RunSpec, size: int) -> list[dict[int, int]]:
+    """For each network in training mode, side of the views of an image -> how many of them are normalised together."""
+    augment = spec.augment
+    if augment.kind != "multicrop":
+        return [{size: 1}]
+    taught = {augment.global_size: augment.global_views}
+    seen = dict(taught)
+    if augment.local_views:
+        seen[augment.local_size] = seen.get(augment.local_size, 0) + augment.local_views
+    teacher_normalises = spec.teacher.mode == "train" or spec.teacher.statistics == "data"
+    return [seen, taught] if teacher_normalises else [seen]
+
+
+def _fits_schedules(spec: RunSpec, samples: int) -> None:
+    """Refuse schedules that the run ends in the middle of: in a warm-up, or before a piece begins."""
+    epochs, per_epoch = spec.train.epochs, math.ceil(samples / spec.train.batch_size)
+    total = epochs * per_epoch
+    for name, schedule in schedules(spec):
+        if (needed := schedule.least_steps(total, per_epoch)) > total + 1e-6:  # shares of a run add up to rounding
+            raise InputError(
+                f"{name} is {schedule}, of which {needed / per_epoch:g} epochs ({needed:,.0f} steps) must fit into the "
+                f"run: it is warming up, or waiting for its next piece, until then. The run has "
+                f"{counted(epochs, 'epoch')} ({counted(total, 'step')}). Shorten the schedule, e.g. with a length of "
+                "10%, or raise train.epochs."
+            )
+
+
+def _fits_samples(spec: RunSpec, data: Prepared) -> None:
+    info, there, samples = data.info, len(data.train.labels), training_samples(spec, data)
+    least, kinds = (len(info.classes), f"of {len(info.classes)} classes") if info.labelled else (1, "without labels")
+    if not least <= samples <= there:
+        raise InputError(
+            f"data.samples is {samples}, but '{info.name}' has {there:,} training images {kinds}; "
+            f"give a number from {least} to {there}, or null for all."
+        )
+
+
+def _fits_labels(spec: RunSpec, data: Prepared) -> None:
+    """Refuse what needs labels where there are none, or too few of them."""
+    info, samples = data.info, training_samples(spec, data)
+    if not info.labelled:
+        if not spec.probe.also or spec.probe.statistics or spec.kind == "supervise":
+            raise InputError(
+                f"The training images of '{info.name}' have no labels: a student can be distilled on them and probed "
+                "on others. Name those in probe.also, and leave kind at distill and probe.statistics at false."
+            )
+        return
+    if spec.probe.own and spec.probe.knn > samples:
+        raise InputError(
+            f"probe.knn is {spec.probe.knn}, but only {samples} training images are there to be neighbours; "
+            f"give at most {samples}."
+        )
+    if spec.kind == "supervise" and spec.projector.out_dim != len(info.classes):
+        raise InputError(
+            f"kind supervise needs one output a class: projector.out_dim is {spec.projector.out_dim:,}, but "
+            f"'{info.name}' has {len(info.classes)} classes; set projector.out_dim to {len(info.classes)}."
+        )
+
+
+def _fits_views(spec: RunSpec, channels: int, size: int) -> None:
+    """Refuse views that the encoder cannot take."""
+    views, encoder = spec.augment, spec.encoder
+    if views.kind != "multicrop":
+        return
+    sides = {"global_size": views.global_size} | ({"local_size": views.local_size} if views.local_views else {})
+    description = parse_encoder(encoder.name)
+    for name, side in sides.items():
+        if description.design.one_size and side != size:
+            raise InputError(
+                f"augment.{name} is {side}, but encoder '{encoder.name}' is built for images of {size} x {size} pixels "
+                f"and takes no others: {description.design.one_size}. Set augment.{name} to {size}."
+            )
+        try:
+            description.check_image(
+                channels=channels,
+                size=side,
+                norm=encoder.norm,
+                width=encoder.width,
+                built=size,
+                setting=f"augment.{name}",
+            )
+        except InputError as error:
+            raise InputError(f"augment.{name} is {side}: {error}") from None
+
+
+def fits_probing(spec: RunSpec, main: Prepared | NoiseSet, other: Prepared) -> None:
+    """Refuse a data set of ``probe.also`` that an encoder made for ``main`` cannot be probed on (InputError)."""
+    name, channels, samples = other.info.name, other.info.channels, len(other.train.labels)
+    if not other.info.labelled:
+        raise InputError(f"probe.also names '{name}', whose images have no labels to probe with; leave it out.")
+    if channels != main.info.channels:
+        raise InputError(
+            f"probe.also names '{name}', whose images have {channels} channel{'s' if channels > 1 else ''}; the "
+            f"encoder is distilled on '{main.info.name}' and takes {main.info.channels}. Leave '{name}' out, or "
+            f"distil on a data set with as many channels."
+        )
+    _fits_size(spec, main, other)
+    if spec.probe.knn > samples:
+        raise InputError(
+            f"probe.knn is {spec.probe.knn}, but '{name}' in probe.also has only {samples} training images to be "
+            f"neighbours; give at most {samples}, or leave '{name}' out."
+        )
+
+
+def _fits_size(spec: RunSpec, main: Prepared | NoiseSet, other: Prepared) -> None:
+    """Refuse images of a set of ``probe.also`` at a size that an encoder made for ``main`` cannot take."""
+    encoder, size, built = spec.encoder, probed_size(spec, main.info, other.info), spec.data.size or main.info.size
+    if size == built:
+        return
+    description = parse_encoder(encoder.name)
+    try:
+        description.check_image(
+            channels=other.info.channels, size=size, norm=encoder.norm, width=encoder.width, built=built
+        )
+        reason = description.design.one_size
+    except InputError as error:
+        reason = str(error).partition(". ")[0]
+    if reason:
+        raise InputError(
+            f"probe.also_size is own, but encoder '{encoder.name}' for {built} x {built} pixels cannot take images of "
+            f"'{other.info.name}', which have {size} x {size}: {reason}. Set probe.also_size to encoder, which has "
+            f"them resized, or leave '{other.info.name}' out of probe.also."
+        )
+
+
+def fits_start(spec: RunSpec, main: Prepared | NoiseSet, before: RunSpec, other: Prepared | NoiseSet) -> None:
+    """Refuse weights of a run on images that an encoder for ``main`` is not built for (InputError)."""
+    if main.info.channels != other.info.channels:
+        raise InputError(
+            f"start_from.run is on '{other.info.name}', whose images have another number of channels "
+            f"({other.info.channels}) than those of '{main.info.name}' ({main.info.channels}): its weights do not fit."
+        )
+    size, size_before = spec.data.size or main.info.size, before.data.size or other.info.size
+    reason = parse_encoder(spec.encoder.name).design.one_size
+    if reason and size != size_before:
+        advice = "Leave data.size out" if size_before == main.info.size else f"Set data.size to {size_before}"
+        raise InputError(
+            f"start_from.run is on images of {size_before} x {size_before} pixels, this run on {size} x {size}, and "
+            f"encoder '{spec.encoder.name}' takes one size alone: {reason}. {advice}."
+        )
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,14 @@ from torch import Tensor, nn
 from rt_scale.data.loaders.base import OrderedLoader
 from rt_scale.data.loaders.resident import Resident, ResidentLoader
 from rt_scale.data.prepared import Prepared
-from rt_scale.experiments.check import Sets
-from rt_scale.experiments.needs import probed_size
+from rt_scale.experiments.check import Sets, probed_size
 from rt_scale.losses.supervised import supervised_cross_entropy
-from rt_scale.models.pair import Network, Pair
+from rt_scale.models.networks import Network, Pair
+from rt_scale.probes.evaluator import Prober
 from rt_scale.probes.features import Features, evaluation_mode
 from rt_scale.probes.geometry import geometry
-from rt_scale.probes.prober import Prober
 from rt_scale.probes.statistics import agreement, feature_statistics
-from rt_scale.spec.metric_names import ProbeName
+from rt_scale.spec.metrics import ProbeName
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.seeding import stream
 from rt_scale.spec.stopping import Heed, Stop, go_on, never
@@ -36,7 +35,7 @@ Stage = Callable[[str], None]
 class Evaluation:
     """Probes on every data set that the spec names, and statistics where it asks for them.
 
-    Names are those of ``spec.metric_names``; statistics are ``features/<role>/<statistic>``, of the test
+    Names are those of ``spec.metrics``; statistics are ``features/<role>/<statistic>``, of the test
     images of the data set that is distilled on, ``distance/<part>/<from>`` and ``angle/<part>/<from>``; a
     supervised classifier is measured itself, as ``test/loss`` and ``test/accuracy``.
 

@@ -13,19 +13,19 @@ from rt_scale.data.augment.draws import augment_generator
 from rt_scale.data.augment.views import augmented_inputs
 from rt_scale.data.catalogue import DataInfo
 from rt_scale.data.inputs import to_inputs
-from rt_scale.data.label_noise import noisy_labels
 from rt_scale.data.loaders.base import OrderedLoader, Share
 from rt_scale.data.prepared import Prepared
+from rt_scale.data.subsets import noisy_labels
+from rt_scale.experiments.check import constant_targets
 from rt_scale.experiments.context import Context
-from rt_scale.experiments.needs import constant_targets
 from rt_scale.losses.distances import Pair, view_pairs
-from rt_scale.models.pair import Network
+from rt_scale.models.networks import Network
 from rt_scale.probes.features import ToInputs
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.distillation import Distillation, Supervision, Views, arithmetic, parameter_dtype
 from rt_scale.training.distributed import ALONE, Group
-from rt_scale.training.sharpening import Sharpening
 from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
+from rt_scale.training.teacher import Sharpening
 
 
 def clean_inputs(spec: RunSpec, info: DataInfo, channels_last: bool) -> functools.partial[Tensor]:

@@ -10,13 +10,12 @@ from typing import Any, Protocol
 
 import torch
 
+from rt_scale.data.known import NoiseSet
 from rt_scale.data.loaders.ffcv import require_ffcv
 from rt_scale.data.loaders.resident import Resident
-from rt_scale.data.noise_set import NoiseSet
 from rt_scale.data.prepared import Prepared
-from rt_scale.experiments.batch_choice import Packing
+from rt_scale.experiments.check import cache_bytes, image_bytes
 from rt_scale.experiments.loaders import choose_loader
-from rt_scale.experiments.needs import cache_bytes, image_bytes
 from rt_scale.spec.errors import InputError, first_line
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
@@ -25,6 +24,30 @@ from rt_scale.training.accelerate.choice import EAGER
 from rt_scale.training.distributed import ALONE, Group
 from rt_scale.training.loop import Stop, never
 from rt_scale.training.precision import check_precision
+
+
+@dataclass(frozen=True)
+class Packing:
+    """With how many others a run trains as one batched network, and why.
+
+    Attributes:
+        size: students together, this one included.
+        reason: in words.
+        seconds: measured, students together -> seconds that a step of one of them takes.
+    """
+
+    size: int = 1
+    reason: str = "not asked for"
+    seconds: Mapping[int, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for ``environment.json``."""
+        return {**dataclasses.asdict(self), "seconds": {str(size): value for size, value in self.seconds.items()}}
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> Packing:
+        """Undo :meth:`to_json`."""
+        return cls(values["size"], values["reason"], {int(size): value for size, value in values["seconds"].items()})
 
 
 class Observer(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from rt_scale.experiments.context import Context
-from rt_scale.probes.prober import Prober
+from rt_scale.probes.evaluator import Prober
 from rt_scale.training.accelerate.graphed import GraphedNetwork
 
 

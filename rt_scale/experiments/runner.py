@@ -11,15 +11,14 @@ import torch
 from rt_scale.experiments import student_pass
 from rt_scale.experiments.check import Sets, check, unfinished
 from rt_scale.experiments.context import Context
+from rt_scale.experiments.dependencies import StartWeights, compute_first, start_weights
 from rt_scale.experiments.options import Options, resolve
 from rt_scale.experiments.other_data import refuse_other_data
 from rt_scale.experiments.provenance import attempt_record
-from rt_scale.experiments.starts import StartWeights, start_weights
 from rt_scale.experiments.train import train_run
-from rt_scale.experiments.waiting import compute_first
 from rt_scale.experiments.workers import ALIKE, check_shares, dismiss, follow, in_words, lead
 from rt_scale.spec.errors import InputError, StoreAway
-from rt_scale.spec.metric_names import probe_group
+from rt_scale.spec.metrics import probe_group
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import heeding
 from rt_scale.store.lease import Attempt

@@ -6,24 +6,40 @@ import dataclasses
 import functools
 import gc
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rt_scale.data.catalogue import DataInfo
-from rt_scale.data.noise_set import NoiseSet
+from rt_scale.data.known import NoiseSet
 from rt_scale.data.prepared import Prepared
-from rt_scale.experiments.needs import training_samples
+from rt_scale.experiments.check import training_samples
 from rt_scale.experiments.objectives import build_views
 from rt_scale.experiments.options import Options, ResolvedOptions
-from rt_scale.experiments.remembered import Decision, once
-from rt_scale.models.pair import Network, build_pair, to_device
+from rt_scale.models.networks import Network, build_pair, to_device
 from rt_scale.spec.packing import shape, unpackable
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.accelerate.choice import COMPILED, EAGER, WAYS, choose, try_out
 from rt_scale.training.distillation import parameter_dtype
+
+Decision = tuple[str, str]
+"""What was chosen, and why."""
+
+_DECIDED: dict[Hashable, Decision] = {}
+
+
+def once(key: Hashable, decide: Callable[[], Decision]) -> Decision:
+    """What ``decide`` says, which is asked once in this process for equal keys."""
+    if key not in _DECIDED:
+        _DECIDED[key] = decide()
+    return _DECIDED[key]
+
+
+def forget() -> None:
+    """Everything is asked again."""
+    _DECIDED.clear()
 
 
 def decided(

@@ -8,6 +8,7 @@ from typing import Any
 from rt_scale.data.prepared import Prepared
 from rt_scale.experiments.check import Sets
 from rt_scale.experiments.context import Context
+from rt_scale.experiments.dependencies import START, TEACHER, StartWeights
 from rt_scale.experiments.evaluation import Evaluation, build_probers
 from rt_scale.experiments.loaders import training_loader, training_subset
 from rt_scale.experiments.objectives import (
@@ -18,12 +19,11 @@ from rt_scale.experiments.objectives import (
     training_labels,
 )
 from rt_scale.experiments.plain_steps import tell_of_plain_steps
-from rt_scale.experiments.starts import START, TEACHER, StartWeights
 from rt_scale.experiments.student_pass import dressed
-from rt_scale.models.pair import Pair, build_pair, to_device
-from rt_scale.spec.duration import duration_steps
-from rt_scale.spec.metric_names import is_constant
+from rt_scale.models.networks import Pair, build_pair, to_device
+from rt_scale.spec.metrics import is_constant
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.schedule import duration_steps
 from rt_scale.training.batch_norm import with_global_statistics
 from rt_scale.training.checkpoint import Spent, load_training, read_weights, save_training, save_weights
 from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype

@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 
-from rt_scale.data.noise_set import NoiseSet
-from rt_scale.experiments.check import Sets, check
+from rt_scale.data.known import NoiseSet
+from rt_scale.experiments.check import Sets, check, training_samples
 from rt_scale.experiments.context import Follower
-from rt_scale.experiments.needs import training_samples
+from rt_scale.experiments.dependencies import StartWeights, start_weights
 from rt_scale.experiments.options import Options, ResolvedOptions, find_device
-from rt_scale.experiments.starts import StartWeights, start_weights
 from rt_scale.experiments.train import train_run
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, first_line
 from rt_scale.spec.run import RunSpec

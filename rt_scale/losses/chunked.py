@@ -1,5 +1,7 @@
 """Cross entropy between outputs that are never all there: made, compared and forgotten a tile at a time.
 
+Shapes: B rows, m columns in all, c columns of a tile, C tiles.
+
 At m = 65,536 the logits [B, m] of a step, its probabilities and its gradients are what moves through memory, one
 after the other, each larger than any cache. Here columns are cut into tiles [B, c] that fit in it. A softmax over
 all columns is that over a tile's columns times exp(n_c - n), with n_c = log sum_{j in c} exp(z_j) and
@@ -21,9 +23,61 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rt_scale.losses.distances import Distance
-from rt_scale.losses.tiled_softmax import TiledSoftmax, over_tiles, tile_of
 from rt_scale.models.projector import Outputs
 from rt_scale.spec.errors import unknown_name
+
+
+class TiledSoftmax:
+    """One network's softmax over all columns, from those over the columns of each tile.
+
+    Args:
+        rows: B.
+        memory: [B m], where the softmaxes of the tiles come to lie one after the other.
+        scratch: [B c], for products of one tile, and whoever's next.
+
+    Attributes:
+        probabilities: of every tile [B, c], each with rows of sum 1.
+        means: of every tile [B], of its logits under these probabilities.
+    """
+
+    def __init__(self, rows: int, memory: Tensor, scratch: Tensor) -> None:
+        self.probabilities: list[Tensor] = []
+        self.means: list[Tensor] = []
+        self._rows, self._memory, self._scratch, self._columns = rows, memory, scratch, 0
+        self._largest: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, logits: Tensor) -> Tensor:
+        """The softmax of one more tile of logits [B, c]."""
+        probabilities = tile_of(self._memory, self._rows, self._columns, logits.shape[1])
+        torch.softmax(logits, dim=1, out=probabilities)
+        self._columns += logits.shape[1]
+        self.probabilities.append(probabilities)
+        self.means.append(self.mean(probabilities, logits))
+        self._largest.append((logits.amax(dim=1), probabilities.amax(dim=1)))
+        return probabilities
+
+    def mean(self, probabilities: Tensor, logits: Tensor) -> Tensor:
+        """The mean [B] of a tile's logits [B, c] under these probabilities [B, c] of it."""
+        products = tile_of(self._scratch, self._rows, 0, logits.shape[1])
+        return torch.mul(probabilities, logits, out=products).sum(dim=1)
+
+    def over_all(self) -> tuple[Tensor, Tensor]:
+        """log sum_j exp(z_j) over all columns, [B], and how much of that sum is each tile's, [B, C]."""
+        logits, probabilities = (torch.stack(each, dim=1) for each in zip(*self._largest, strict=True))
+        normalisers = logits - probabilities.log()  # as ``log_normaliser``, of all tiles in one go
+        total = torch.logsumexp(normalisers, dim=1)
+        return total, (normalisers - total[:, None]).exp_()
+
+
+def over_tiles(shares: Tensor, values: list[Tensor]) -> Tensor:
+    """The mean [B] over all columns, from those [B] of C tiles and their shares [B, C]."""
+    return (shares * torch.stack(values, dim=1)).sum(dim=1)
+
+
+def tile_of(memory: Tensor, rows: int, start: int, columns: int) -> Tensor:
+    """The tile [B, c] that begins at a column of memory [B m] in which tiles lie one after the other."""
+    return memory[rows * start : rows * (start + columns)].view(rows, columns)
+
 
 TILE, TILE_A_THREAD, GPU_TILE = 1 << 20, 1 << 18, 1 << 22
 """Elements of a tile: 4 MB of float32 on a CPU, or 1 MB a thread where that is more; on a GPU 16 MB.

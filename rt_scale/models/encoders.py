@@ -6,20 +6,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from rt_scale.models.convnet import ConvNet
-from rt_scale.models.encoder import Encoder
-from rt_scale.models.mlp import MLP, Flatten
-from rt_scale.models.norms import NORM_LAYERS
+from rt_scale.models.encoder import NORM_LAYERS, Encoder
+from rt_scale.models.plain import MLP, ConvNet, Flatten
 from rt_scale.models.vit import ViT
-from rt_scale.spec.encoders import EncoderDescription, encoder_names, parse_encoder
+from rt_scale.spec.encoders import ENCODER_FAMILIES, EncoderDescription, encoder_names, parse_encoder, scaled
 from rt_scale.spec.errors import unknown_name
-from rt_scale.spec.families import ENCODER_FAMILIES, scaled
 from rt_scale.spec.run import EncoderSpec
 
 if TYPE_CHECKING:
-    from rt_scale.models.preresnet import PreActivationResNet
-    from rt_scale.models.resnet import ResNet
-    from rt_scale.models.vgg import VGG
+    from rt_scale.models.plain import VGG
+    from rt_scale.models.resnet import PreActivationResNet, ResNet
 
 ENCODERS: tuple[str, ...] = encoder_names()
 """Names of encoders, with one example each of the conv nets and MLPs."""
@@ -88,9 +84,8 @@ def _published(description: EncoderDescription, spec: EncoderSpec, channels: int
 def _from_torchvision() -> tuple[type[VGG], type[PreActivationResNet], type[ResNet]]:
     """The encoders that need torchvision, whose import takes longer than a small conv net to train."""
     with torch.device("cpu"):  # a module's own constants must not land where the caller is building
-        from rt_scale.models.preresnet import PreActivationResNet
-        from rt_scale.models.resnet import ResNet
-        from rt_scale.models.vgg import VGG
+        from rt_scale.models.plain import VGG
+        from rt_scale.models.resnet import PreActivationResNet, ResNet
     return VGG, PreActivationResNet, ResNet
 
 

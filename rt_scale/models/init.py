@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from rt_scale.models.mlp import RectifiedLinear
+from rt_scale.models.plain import RectifiedLinear
 from rt_scale.models.vit import Tokens
 from rt_scale.spec.errors import InputError
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rt_scale.spec.bottleneck import PAPER, factored, part_flags
+from rt_scale.spec.networks import PAPER, factored, part_flags
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
@@ -47,7 +47,7 @@ class Projector(nn.Module):
         hidden: widths of the hidden layers; may be empty.
         bottleneck: k, where both linear layers are there.
         out_dim: m, where at least one linear layer is there.
-        parts: the bottleneck's parts as ``spec.bottleneck`` writes them; the paper's by default.
+        parts: the bottleneck's parts as ``spec.networks`` writes them; the paper's by default.
         activation: after every hidden layer, key of ``ACTIVATIONS``.
         batch_norm: whether hidden layers have a batch norm before their activation.
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from rt_scale.data.info import DataInfo
-from rt_scale.experiments.needs import constant_targets, probed_size
-from rt_scale.models.pair import Network, empty_network
+from rt_scale.experiments.check import constant_targets, probed_size
+from rt_scale.models.networks import Network, empty_network
 from rt_scale.plan.queue import evaluations, training_steps
 from rt_scale.plan.rates import Rates
 from rt_scale.plan.work import Work, count

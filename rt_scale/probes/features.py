@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from rt_scale.probes.moments import mean_and_deviation
+from rt_scale.probes.statistics import mean_and_deviation
 from rt_scale.spec.stopping import Heed, go_on
 from rt_scale.training.distillation import arithmetic
 from rt_scale.training.distributed import ALONE, Group

@@ -8,9 +8,154 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rt_scale.probes.batched import BatchedClassifiers, Problem, Sizes
+from rt_scale.data.loaders.base import to_device
 from rt_scale.probes.graphed import GraphedStep
+from rt_scale.probes.statistics import mean_and_deviation
 from rt_scale.spec.stopping import Heed, go_on
+
+
+class Problem(NamedTuple):
+    """What classifiers are trained on.
+
+    Attributes:
+        x: embeddings, float [N, D].
+        y: classes, int64 [N], in [0, C), on the same device.
+        seed: of the initial weights and of every epoch's order.
+    """
+
+    x: Tensor
+    y: Tensor
+    seed: int
+
+
+class Sizes(NamedTuple):
+    """What decides the buffers of a batch of problems.
+
+    Attributes:
+        problems: sets of embeddings P.
+        views: classifiers on each of them V: on raw embeddings, then on standardised ones.
+        samples: embeddings N in a set.
+        width: dimensions D of an embedding.
+        classes: number of classes C.
+        dtype: of embeddings and classifiers.
+        device: of both.
+    """
+
+    problems: int
+    views: int
+    samples: int
+    width: int
+    classes: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, problems: Sequence[Problem], classes: int, views: int) -> Sizes:
+        """The sizes of problems that can be solved together; ValueError where they cannot."""
+        kinds = {(problem.x.shape, problem.x.dtype, problem.x.device) for problem in problems}
+        if len(kinds) != 1:
+            raise ValueError(
+                f"only embeddings of one shape, dtype and device are probed together, not {sorted(kinds, key=str)}"
+            )
+        (((samples, width), dtype, device),) = kinds
+        return cls(len(problems), views, samples, width, classes, dtype, device)
+
+
+class BatchedClassifiers:
+    """V linear classifiers on each of P sets of embeddings, in training.
+
+    Raw and standardised embeddings are two affine views of the same centred rows, ``scale * row + shift`` with
+    (1, mean) and (1 / deviation, 0). A step gathers rows once and folds the views into the weights:
+    W (scale * row + shift) + b is (W * scale) row + (W shift + b), whose gradient for W is
+    (g row^T) * scale + g shift^T. Centred, because rows far from the origin would drown the standardised view in
+    rounding.
+
+    The gradient of the cross entropy is written out, (softmax - onehot) / B: autograd's bookkeeping would cost more
+    than the arithmetic. Logits lie class by class, [C, B]: a CPU's softmax of rows of 10 numbers takes longer than the
+    matrix product before it. All parameters are views of one vector, so that AdamW updates one tensor.
+
+    Shapes: P problems, V views, C classes, D dimensions, B embeddings a step.
+
+    Args:
+        sizes: of the problems to come.
+        lr: AdamW's learning rate.
+    """
+
+    def __init__(self, sizes: Sizes, lr: float) -> None:
+        self.sizes = sizes
+        p, v, c, d = sizes.problems, sizes.views, sizes.classes, sizes.width
+        like = torch.empty(0, dtype=sizes.dtype, device=sizes.device)
+        self._rows = like.new_empty((p, sizes.samples, d))
+        self._labels = torch.empty((p, sizes.samples), dtype=torch.int64, device=sizes.device)
+        self._scale, self._shift = like.new_ones((p, v, 1, d)), like.new_zeros((p, v, 1, d))
+        self._minus_one = like.new_full((1, 1, 1, 1), -1.0)
+        self._parameters = like.new_zeros(p * v * c * (d + 1))
+        self._parameters.grad = torch.zeros_like(self._parameters)
+        self._weight, self._bias = self._views(self._parameters)
+        self._weight_gradient, self._bias_gradient = self._views(self._parameters.grad)
+        on_gpu = sizes.device.type == "cuda"
+        self._optimizer = torch.optim.AdamW([self._parameters], lr=lr, fused=True, capturable=on_gpu)
+
+    def load(self, problems: Sequence[Problem], starts: Sequence[Tensor]) -> None:
+        """Begin with these problems, in the buffers that there are.
+
+        Args:
+            problems: of ``sizes``.
+            starts: for each of them the initial weights, then biases, of each of its classifiers, float [C (D + 1)].
+        """
+        split = self.sizes.classes * self.sizes.width
+        for p, (problem, start) in enumerate(zip(problems, starts, strict=True)):
+            mean, deviation = mean_and_deviation(problem.x)
+            torch.sub(problem.x, mean, out=self._rows[p])
+            self._labels[p] = problem.y
+            self._shift[p, 0, 0] = mean
+            if self.sizes.views > 1:
+                self._scale[p, 1, 0] = deviation.reciprocal()
+            self._weight[p] = start[:split].view(self._weight.shape[2:])
+            self._bias[p] = start[split:]
+        for tensor in self._optimizer.state[self._parameters].values():
+            tensor.zero_()
+
+    def rows_of(self, orders: Sequence[Tensor]) -> Tensor:
+        """Orders int64 [N] of every problem's own embeddings as the rows int64 [P, N] that ``step`` takes."""
+        offsets = torch.arange(self.sizes.problems).unsqueeze(1) * self.sizes.samples
+        return to_device(torch.stack(list(orders)) + offsets, self.sizes.device)
+
+    def step(self, index: Tensor) -> None:
+        """Update every classifier once, on rows int64 [P, B]."""
+        p, batch = index.shape
+        v, c, d = self.sizes.views, self.sizes.classes, self.sizes.width
+        flat = index.flatten()
+        x = self._rows.view(-1, d).index_select(0, flat).view(p, batch, d)
+        y = self._labels.view(-1).index_select(0, flat).view(p, 1, 1, batch).expand(p, v, 1, batch)
+        bias = torch.baddbmm(
+            self._bias.view(p * v, c, 1), self._weight.view(p * v, c, d), self._shift.view(p * v, d, 1)
+        )
+        weight = self._weight * self._scale
+        logits = torch.baddbmm(bias.view(p, v * c, 1), weight.view(p, v * c, d), x.mT)
+        errors = torch.softmax(logits.view(p, v, c, batch), dim=2)
+        errors.scatter_add_(2, y, self._minus_one.expand_as(y)).div_(batch)
+        torch.sum(errors, dim=3, out=self._bias_gradient)
+        slopes = torch.bmm(errors.view(p, v * c, batch), x).view(p, v, c, d)
+        torch.mul(slopes, self._scale, out=self._weight_gradient)
+        self._weight_gradient.addcmul_(self._bias_gradient.unsqueeze(3), self._shift)
+        self._optimizer.step()
+
+    def state(self) -> list[Tensor]:
+        """Everything that a step changes, once there was one: parameters and AdamW's moments and count."""
+        return [self._parameters, *self._optimizer.state[self._parameters].values()]
+
+    def classifiers(self) -> list[list[tuple[Tensor, Tensor]]]:
+        """Copies of weight [C, D] and bias [C] of every view of every problem."""
+        weight, bias = self._weight.clone(), self._bias.clone()
+        return [list(zip(weight[p], bias[p], strict=True)) for p in range(self.sizes.problems)]
+
+    def _views(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights [P, V, C, D] and biases [P, V, C] in a vector."""
+        shape = (self.sizes.problems, self.sizes.views, self.sizes.classes)
+        biases = vector.numel() // (self.sizes.width + 1)
+        return vector[:-biases].view(*shape, self.sizes.width), vector[-biases:].view(shape)
+
 
 _KEPT_ON = ("cuda",)
 """Kinds of devices on which buffers are kept for the graph's sake; elsewhere memory is freed between evaluations."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rt_scale.probes.linear import Classifier
-from rt_scale.probes.moments import centre_and_scale
+from rt_scale.probes.statistics import centre_and_scale
 from rt_scale.spec.stopping import Heed, go_on
 
 MOST_ITERATIONS = 2000

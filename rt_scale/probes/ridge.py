@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rt_scale.probes.linear import Classifier
-from rt_scale.probes.moments import centre_and_scale, gram, smaller_gram
+from rt_scale.probes.statistics import centre_and_scale, gram, smaller_gram
 from rt_scale.spec.stopping import Heed, go_on
 
 

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from rt_scale.spec.metric_names import parse_probe_name
+from rt_scale.spec.metrics import parse_probe_name
 from rt_scale.system.console import PlainConsole
 
 SHOWN = ("linear", "knn")

@@ -15,8 +15,7 @@ from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec
 
 if TYPE_CHECKING:
-    from rt_scale.experiments.batch_choice import Packing
-    from rt_scale.experiments.options import Options
+    from rt_scale.experiments.options import Options, Packing
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -66,8 +65,8 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
 
 
 def _packing(specs: list[RunSpec], settings: Options, launch: LaunchSpec, known: Mapping[str, Any] | None) -> Packing:
-    from rt_scale.experiments.batch_choice import Packing
     from rt_scale.experiments.batched import choose_packing
+    from rt_scale.experiments.options import Packing
 
     if known is not None:
         return Packing.of_json(known)

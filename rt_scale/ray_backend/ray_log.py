@@ -17,9 +17,7 @@ from typing import TextIO
 from rich.console import ConsoleDimensions
 
 from rt_scale.spec.errors import InputError
-from rt_scale.system.console import PlainConsole
-from rt_scale.system.plain_text import READABLE
-from rt_scale.system.streams import lasting_stream
+from rt_scale.system.console import READABLE, PlainConsole, lasting_stream
 
 STANDARD = (1, 2)
 ABOVE = 3

@@ -15,9 +15,9 @@ from typing import Any
 from rt_scale.report.evidence import Scale, Verdict, judge
 from rt_scale.report.outcomes import Outcome, Scores
 from rt_scale.report.pairing import by, by_seed, gains, paired, scored
-from rt_scale.spec.bottleneck import PAPER
 from rt_scale.spec.data import GAUSSIAN
-from rt_scale.spec.metric_names import metric_bounds
+from rt_scale.spec.metrics import metric_bounds
+from rt_scale.spec.networks import PAPER
 
 MARGIN = 0.025
 """Accuracies that differ by less count as equal: 2.5 points, a quarter of what the paper's ResNet-18 gains."""

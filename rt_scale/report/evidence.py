@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Literal
 
-from rt_scale.spec.metric_names import ACCURACY, Bounds, difference_bounds
+from rt_scale.spec.metrics import ACCURACY, Bounds, difference_bounds
 from rt_scale.store.interval import LEAST_SEEDS, interval
 
 Word = Literal["holds", "fails", "undecided"]

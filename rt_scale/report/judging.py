@@ -16,7 +16,7 @@ from rt_scale.report.paper_numbers import data_words
 from rt_scale.report.shown import telling_keys, value_text
 from rt_scale.report.status import RunStatus
 from rt_scale.report.tables import probe_title
-from rt_scale.spec.axes import axis_names
+from rt_scale.spec.grid import axis_names
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rt_scale.report.tables import Estimate, Row, gain_text
-from rt_scale.system.bundled import bundled_sweep
+from rt_scale.system.paths import bundled_sweep
 
 ALPHA, OUT_DIM = "student.alpha", "projector.out_dim"
 

@@ -20,7 +20,7 @@ from rt_scale.report.contents import (
 )
 from rt_scale.report.elements import Html, inline_svg, join, tag
 from rt_scale.report.judging import Judged
-from rt_scale.spec.wording import counted
+from rt_scale.spec.errors import counted
 from rt_scale.store.interval import STATED
 
 STYLE = """

@@ -13,8 +13,8 @@ from rt_scale.report.paper import Panel
 from rt_scale.report.paper_numbers import data_title, number_of
 from rt_scale.report.shown import value_text
 from rt_scale.report.tables import Which, estimate, probe_metric
-from rt_scale.spec.metric_names import ACCURACY as PROBED
-from rt_scale.spec.metric_names import metric_bounds
+from rt_scale.spec.metrics import ACCURACY as PROBED
+from rt_scale.spec.metrics import metric_bounds
 
 Style = Literal["ours", "teacher", "input", "paper"]
 ACCURACY = "accuracy"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rt_scale.report.paper_numbers import data_title
-from rt_scale.spec.axes import axis_names, value_label
+from rt_scale.spec.grid import axis_names, value_label
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import Point
 

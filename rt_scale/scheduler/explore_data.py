@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from rt_scale.data.known import KnownData
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.explore import ExploreSpec, check_length
-from rt_scale.spec.metric_names import parse_probe_name
+from rt_scale.spec.metrics import parse_probe_name
 from rt_scale.spec.run import RunSpec
 
 

@@ -76,7 +76,7 @@ def check_here(todo: Sequence[Job], where: Where, heed: Heed = go_on) -> None:
     check_all([task.spec for task in todo], where.data_dir, heed)
     precisions = {each.precision for task in todo for each in unfinished(task.spec, where.store)}
     if todo and (where.device != "auto" or "tf32" in precisions):
-        from rt_scale.experiments.options import find_device  # imports torch, which nothing else here needs
+        from rt_scale.experiments.options import find_device
         from rt_scale.training.precision import check_precision
 
         found = find_device(where.device)

@@ -10,9 +10,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.explore import ExploreSpec
+from rt_scale.spec.explore import Domain, ExploreSpec
 from rt_scale.spec.seeding import stream
-from rt_scale.spec.space import Domain
 from rt_scale.store.atomic import read_json
 from rt_scale.store.store import SweepDir
 

@@ -1,4 +1,4 @@
-"""Reading what users write: YAML documents, dotted overrides, and errors in their own terms."""
+"""Files of specs: YAML 1.2 with merge keys, dotted overrides, and errors in their own terms."""
 
 from __future__ import annotations
 
@@ -6,13 +6,152 @@ import codecs
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, NoReturn, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from rt_scale.spec.errors import InputError, cut, nearest, shown
-from rt_scale.spec.yaml_core import DEEPEST, CoreLoader, Refused
+from rt_scale.spec.part import Part
+from rt_scale.spec.run import RunSpec
+
+DEEPEST = 100
+"""Levels of lists and mappings within each other, at most."""
+MOST_VALUES = 1_000_000
+"""Values of a document with its aliases written out, at most."""
+_CORE = "tag:yaml.org,2002:"
+_FIRST = "-+.0123456789"
+_PLAIN = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list(_FIRST)),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list(_FIRST),
+    ),
+    "merge": (r"<<", ["<"]),
+}
+"""Kind of plain scalar -> how it is written, and what it can begin with; one that is of no kind is text."""
+
+
+class Refused(yaml.MarkedYAMLError):
+    """Sound YAML that is refused, with the place."""
+
+
+def _refuse(problem: str, there: yaml.Node | yaml.Event) -> NoReturn:
+    raise Refused(problem=problem, problem_mark=there.start_mark)  # type: ignore[arg-type]  # of libyaml's: not used
+
+
+class CoreLoader(yaml.SafeLoader):
+    """Reads one document, of mappings whose keys are text and there once.
+
+    Aliases that refer to what they are part of, or that stand for more than ``MOST_VALUES`` values, are refused.
+    """
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's names: none of SafeLoader's is left
+    yaml_constructors = {}  # noqa: RUF012
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._level = 0
+        self._extent: dict[yaml.Node, tuple[int, int]] = {}  # of a finished node: its values, and its levels
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next node, its aliases counted as what they stand for."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            anchored = self.anchors.get(event.anchor)
+            if anchored is not None and anchored not in self._extent:
+                _refuse(f"the alias *{event.anchor} stands within what it refers to; write the values out", event)
+            return super().compose_node(parent, index)
+        self._level += 1
+        if self._level > DEEPEST:
+            _refuse(_deep(), event)
+        node = super().compose_node(parent, index)
+        self._level -= 1
+        if node is not None:
+            self._measure(node)
+        return node
+
+    def _measure(self, node: yaml.Node) -> None:
+        inner: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            _check_keys(node)
+            inner = [each for pair in node.value for each in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        extents = [self._extent[each] for each in inner]
+        values, levels = 1 + sum(each[0] for each in extents), 1 + max((each[1] for each in extents), default=0)
+        if values > MOST_VALUES:
+            _refuse(f"with its aliases written out it has more than {MOST_VALUES:,} values; leave some out", node)
+        if levels > DEEPEST:
+            _refuse(_deep(), node)
+        self._extent[node] = values, levels
+
+    def construct_undefined(self, node: yaml.Node) -> NoReturn:
+        """Refuse a tag of another schema, which could stand for any object."""
+        _refuse(f"the tag {shown(node.tag.replace(_CORE, '!!'))} is not known here; leave it out", node)
+
+
+def _deep() -> str:
+    return f"lists and mappings are nested deeper than {DEEPEST} levels; leave some out"
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        if key.tag not in (f"{_CORE}str", f"{_CORE}merge"):
+            what = shown(key.value) if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
+            filled = "; a template such as {{ x }} must be filled in before" if what == "a mapping" else ""
+            _refuse(f"{what} is a key, and keys are text, in quotes where they look like something else{filled}", key)
+        if key.value in lines:
+            _refuse(
+                f"the key {shown(key.value)} is there twice, first in line {lines[key.value]}; keep one of them", key
+            )
+        lines[key.value] = key.start_mark.line + 1
+
+
+def _scalar(kind: str) -> Any:
+    """Constructor of one kind of scalar, which may also be tagged as such, e.g. ``!!int 7``."""
+    pattern = re.compile(_PLAIN[kind][0])
+
+    def construct(loader: CoreLoader, node: yaml.ScalarNode) -> Any:
+        text = loader.construct_scalar(node)
+        if not pattern.fullmatch(text):
+            _refuse(f"{shown(text)} is tagged {kind}, and is none", node)
+        return {"null": lambda _: None, "bool": _boolean, "int": _integer, "float": _real}[kind](node)
+
+    return construct
+
+
+def _boolean(node: yaml.ScalarNode) -> bool:
+    return bool(node.value.lower() == "true")
+
+
+def _integer(node: yaml.ScalarNode) -> int:
+    text = node.value
+    base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+    try:
+        value = int(text if base == 10 else text[2:], base)
+    except ValueError:  # thousands of digits
+        value = 2**64
+    if not -(2**63) <= value < 2**64:
+        _refuse(f"the whole number {text[:20]}... has {len(text)} digits; they go from -2^63 to 2^64 - 1", node)
+    return value
+
+
+def _real(node: yaml.ScalarNode) -> float:
+    return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+for _kind, (_written, _begins) in _PLAIN.items():
+    CoreLoader.add_implicit_resolver(f"{_CORE}{_kind}", re.compile(rf"(?:{_written})\Z"), _begins)
+    if _kind != "merge":
+        CoreLoader.add_constructor(f"{_CORE}{_kind}", _scalar(_kind))
+for _kind in ("str", "seq", "map"):
+    CoreLoader.add_constructor(f"{_CORE}{_kind}", getattr(yaml.SafeLoader, f"construct_yaml_{_kind}"))
+CoreLoader.add_constructor(None, CoreLoader.construct_undefined)
+
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -194,3 +333,49 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     return None
+
+
+class Assembler:
+    """Makes RunSpecs, and every part once however many of them have it.
+
+    What parts must be to each other is checked for every spec. Specs share parts, which are frozen, and with
+    them the text that is hashed.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[tuple[str, str], Any] = {}
+
+    def make(self, document: Mapping[str, Any]) -> RunSpec:
+        """The spec of a document.
+
+        Raises:
+            ValidationError: the same as ``RunSpec.model_validate`` raises.
+        """
+        return RunSpec.model_validate({name: self._part(name, value) for name, value in document.items()})
+
+    def _part(self, name: str, value: Any) -> Any:
+        """The validated part; one that is wrong stays as it is, for RunSpec to say so with all else that is."""
+        model = _MODELS.get(name)
+        if model is None:
+            return value
+        key = (name, repr(value))  # not the value: 1, 1.0 and true are equal, and not the same
+        if key not in self._parts:
+            try:
+                self._parts[key] = model.model_validate(self._with_run(value))
+            except ValidationError:
+                self._parts[key] = value
+        return self._parts[key]
+
+    def _with_run(self, value: Any) -> Any:
+        """A part that starts from a run gets that run made here, too."""
+        start = value.get("start_from") if isinstance(value, Mapping) else None
+        if not isinstance(start, Mapping) or not isinstance(start.get("run"), Mapping):
+            return value
+        return {**value, "start_from": {**start, "run": self.make(start["run"])}}
+
+
+_MODELS = {
+    name: field.annotation
+    for name, field in RunSpec.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Part)
+}

@@ -8,10 +8,10 @@ from typing import get_args
 
 from pydantic import BaseModel
 
+from rt_scale.spec.document import DEEPEST
 from rt_scale.spec.errors import InputError, shown, unknown_name
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.schedule import Schedule, parse
-from rt_scale.spec.yaml_core import DEEPEST
 
 
 def check_field(what: str, key: str) -> None:

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rt_scale.spec.duration import Duration
 from rt_scale.spec.part import MOST, DataName, Part
+from rt_scale.spec.schedule import Duration
 
 
 class ProbeSpec(Part):

@@ -1,4 +1,4 @@
-"""Schedules: numbers that change while training, written as in ``linear(0, 5e-4, 10ep) + cosine(5e-4, 1e-6)``.
+"""Lengths of training (``5ep``, ``500it``), and numbers that change on the way: ``linear(0, 5e-4, 10ep)``.
 
 A schedule is a sum of pieces that follow each other. A piece has a name, its numbers, and how long it
 lasts: 10ep (epochs), 500it (optimiser steps) or 20% (of the whole run); the last piece takes what is left.
@@ -15,6 +15,42 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, WithJsonSchema
 
 from rt_scale.spec.errors import cut, nearest
+
+_DURATION = re.compile(r"^([1-9][0-9]{0,17})(ep|it)$")
+
+
+def parse_duration(value: Any) -> str:
+    """The duration ``value`` in its one spelling, e.g. ``"5ep"``.
+
+    Raises:
+        ValueError: where it is not a positive whole number followed by ``ep`` or ``it``.
+    """
+    text = str(value).strip().lower().replace(" ", "")
+    if not _DURATION.match(text):
+        raise ValueError(
+            f"'{cut(str(value))}' is no duration; write a positive whole number and its unit, "
+            "'5ep' for epochs or '500it' for optimiser steps"
+        )
+    return text
+
+
+def duration_steps(duration: str, steps_per_epoch: int) -> int:
+    """The number of optimiser steps that ``duration`` lasts.
+
+    Args:
+        duration: a parsed duration.
+        steps_per_epoch: optimiser steps in one pass over the training images.
+    """
+    number, unit = _DURATION.match(parse_duration(duration)).groups()  # type: ignore[union-attr]
+    return int(number) * (steps_per_epoch if unit == "ep" else 1)
+
+
+Duration = Annotated[
+    str,
+    BeforeValidator(parse_duration),
+    WithJsonSchema({"type": "string", "pattern": _DURATION.pattern, "examples": ["5ep", "500it"]}),
+]
+
 
 SHAPES: dict[str, Callable[[float, float, float], float]] = {
     "linear": lambda a, b, u: (1 - u) * a + u * b,

@@ -12,12 +12,11 @@ from pydantic import Field, field_validator, model_validator
 
 from rt_scale.spec.document import apply_overrides, build, parse_document, read_document, read_text
 from rt_scale.spec.errors import InputError, shown
-from rt_scale.spec.explore import ExploreSpec, check_grid
+from rt_scale.spec.explore import MOST_RUNS, ExploreSpec, check_grid
+from rt_scale.spec.graph import resolve_same
 from rt_scale.spec.grid import GRID_LIMIT, Point, expand, grid_size, refuse_large
 from rt_scale.spec.part import MOST, Name, Part, whole
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.same import resolve_same
-from rt_scale.spec.space import MOST_RUNS
 
 __all__ = [
     "GRID_LIMIT",

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from scipy.special import stdtrit
 
-from rt_scale.spec.metric_names import Bounds
+from rt_scale.spec.metrics import Bounds
 
 T = TypeVar("T", float, np.ndarray)
 LEAST_SEEDS = 3

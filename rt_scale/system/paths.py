@@ -1,4 +1,4 @@
-"""Paths as users name them, and the places that are taken where they name none: caches below the home directory."""
+"""Paths as users name them, what comes with rt-scale, and the caches below the home directory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,22 @@ from contextlib import suppress
 from pathlib import Path
 
 from rt_scale.spec.errors import InputError
-from rt_scale.system.plain_text import say
+from rt_scale.system.console import say
+
+PACKAGE = Path(__file__).parents[1]
+BOOTSTRAP = PACKAGE.parent / "cluster" / "bootstrap.sh"
+"""Is there in a checkout alone."""
+
+
+def bundled_sweep(name: str) -> Path:
+    """The sweep file ``name`` that comes with the package, e.g. ``demo`` or ``small/fig3``."""
+    return PACKAGE / "sweeps" / f"{name}.yaml"
+
+
+def install_command(package: str) -> str:
+    """The command that installs a package which rt-scale needs or can use: the checkout's own, or pip's."""
+    return "bash cluster/bootstrap.sh" if BOOTSTRAP.is_file() else f"pip install '{package}'"
+
 
 CACHES = {
     "MPLCONFIGDIR": "matplotlib",

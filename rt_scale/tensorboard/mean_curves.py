@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rt_scale.spec.metric_names import Bounds, metric_bounds
+from rt_scale.spec.metrics import Bounds, metric_bounds
 from rt_scale.store.interval import interval
 
 

@@ -17,7 +17,7 @@ from tensorboard.plugins.custom_scalar import metadata as layout_metadata
 from tensorboard.util import tensor_util
 
 from rt_scale.spec.errors import RunError
-from rt_scale.spec.metric_names import parse_probe_name
+from rt_scale.spec.metrics import parse_probe_name
 from rt_scale.store.interval import STATED
 from rt_scale.store.metrics import read_metrics
 from rt_scale.tensorboard.mean_curves import mean_curves

@@ -17,7 +17,7 @@ from typing import Any
 
 from tensorboard.plugins.hparams import summary_v2
 
-from rt_scale.spec.metric_names import parse_probe_name
+from rt_scale.spec.metrics import parse_probe_name
 from rt_scale.store.atomic import disk_errors, link_relatively, remove, write_if_changed
 from rt_scale.store.run_dir import EVENTS, METRICS
 from rt_scale.tensorboard.figures import write_figures

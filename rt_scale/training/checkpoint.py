@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rt_scale.training.means import Progress
-from rt_scale.training.sharpening import Sharpening
+from rt_scale.training.teacher import Sharpening
 
 STATE = "state.pt"
 STUDENT = "student.safetensors"

@@ -12,10 +12,10 @@ from rt_scale.data.loaders.base import Batch
 from rt_scale.losses.chunked import tile_columns, wide_distance
 from rt_scale.losses.distances import ONE_VIEW, Distance, Pair, distance
 from rt_scale.losses.supervised import supervised_cross_entropy
-from rt_scale.models.pair import Network
+from rt_scale.models.networks import Network
 from rt_scale.training.loop import Measured
-from rt_scale.training.sharpening import AS_THEY_ARE, Sharpening
 from rt_scale.training.targets import Targets
+from rt_scale.training.teacher import AS_THEY_ARE, Sharpening
 
 Views = Callable[[Tensor, int], Sequence[Tensor]]
 """uint8 images [B, H, W, C] at an optimiser step to their views, network inputs [B, C, H, W] each."""

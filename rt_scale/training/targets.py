@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rt_scale.data.loaders.base import Batch
-from rt_scale.models.pair import Network
+from rt_scale.models.networks import Network
 from rt_scale.models.projector import Outputs
 from rt_scale.spec.stopping import Heed, go_on
 from rt_scale.training.distributed import ALONE, Group

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from rt_scale.spec.graph import resolve_same
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.same import resolve_same
 
 HERE = Path(__file__).parent
 DOCUMENTS = yaml.safe_load((HERE / "runs.yaml").read_text())

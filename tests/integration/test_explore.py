@@ -15,7 +15,7 @@ from rt_scale.ray_backend.cluster import connect
 from rt_scale.ray_backend.tune_rules import EarlyStopping, build_rule
 from rt_scale.scheduler.early_stopping import StoppedRuns, report_for
 from rt_scale.spec.explore import ExploreSpec
-from rt_scale.spec.logged import logged_metrics
+from rt_scale.spec.metrics import logged_metrics
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from rt_scale.data import layout
+from rt_scale.data import beton as layout
 from rt_scale.data.beton import Beton, open_beton, write
 from rt_scale.data.loaders import ffcv_patches
 from rt_scale.data.loaders.base import Batch, Loader, order

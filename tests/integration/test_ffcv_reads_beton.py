@@ -15,39 +15,37 @@ from ffcv.loader import Loader, OrderOption
 from ffcv.reader import Reader
 from ffcv.writer import MAX_PAGE_SIZE, MIN_PAGE_SIZE
 
-from rt_scale.data import layout
+from rt_scale.data import beton
 from rt_scale.data.beton import open_beton, write
 
 
 def test_our_types_are_ffcvs() -> None:
-    assert types.CURRENT_VERSION == layout.VERSION
-    assert types.HeaderType == layout.HEADER
-    assert types.FieldDescType == layout.DESCRIPTOR
-    assert types.ALLOC_TABLE_TYPE == layout.ALLOCATION
-    assert NDArrayArgsType == layout.ARRAY_ARGUMENTS
-    assert types.TYPE_ID_HANDLER[layout.TYPE_ARRAY] is NDArrayField
-    assert types.TYPE_ID_HANDLER[layout.TYPE_INT] is IntField
-    assert layout.MIN_PAGE == MIN_PAGE_SIZE
-    assert layout.MAX_PAGE < MAX_PAGE_SIZE
+    assert types.CURRENT_VERSION == beton.VERSION
+    assert types.HeaderType == beton.HEADER
+    assert types.FieldDescType == beton.DESCRIPTOR
+    assert types.ALLOC_TABLE_TYPE == beton.ALLOCATION
+    assert NDArrayArgsType == beton.ARRAY_ARGUMENTS
+    assert types.TYPE_ID_HANDLER[beton.TYPE_ARRAY] is NDArrayField
+    assert types.TYPE_ID_HANDLER[beton.TYPE_INT] is IntField
+    assert beton.MIN_PAGE == MIN_PAGE_SIZE
+    assert beton.MAX_PAGE < MAX_PAGE_SIZE
     handlers = [NDArrayField(np.dtype(np.uint8), (4, 4, 3)), IntField(), IntField()]
     theirs = types.get_metadata_type(handlers)
-    assert [theirs[position] for position in range(3)] == [layout.RECORD[name] for name in layout.FIELDS]
-    assert [theirs.fields[name][1] for name in theirs.names] == [
-        layout.RECORD.fields[name][1] for name in layout.FIELDS
-    ]
-    assert theirs.itemsize == layout.RECORD.itemsize
+    assert [theirs[position] for position in range(3)] == [beton.RECORD[name] for name in beton.FIELDS]
+    assert [theirs.fields[name][1] for name in theirs.names] == [beton.RECORD.fields[name][1] for name in beton.FIELDS]
+    assert theirs.itemsize == beton.RECORD.itemsize
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 3), (8, 8, 1), (17, 17, 3), (512, 512, 3)])
 def test_field_descriptors_are_ffcvs(shape: tuple[int, int, int]) -> None:
-    ours = np.frombuffer(layout.Layout(1, shape, layout.MIN_PAGE).descriptors(), layout.DESCRIPTOR)
+    ours = np.frombuffer(beton.Layout(1, shape, beton.MIN_PAGE).descriptors(), beton.DESCRIPTOR)
     theirs = [NDArrayField(np.dtype(np.uint8), shape), IntField(), IntField()]
     for descriptor, field in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(descriptor["arguments"], field.to_binary()[0])
 
 
 # Several images a page and several pages; one page; a last page that is exactly full.
-SETS = [(11, (512, 512, 3), layout.MIN_PAGE), (300, (32, 32, 3), None), (32, (512, 512, 1), layout.MIN_PAGE)]
+SETS = [(11, (512, 512, 3), beton.MIN_PAGE), (300, (32, 32, 3), None), (32, (512, 512, 1), beton.MIN_PAGE)]
 
 
 @pytest.mark.parametrize(("samples", "shape", "page"), SETS)
@@ -61,7 +59,7 @@ def test_ffcv_finds_the_same_images_labels_and_indices(
     write(path, np.array_split(images, 3), labels, image_shape=shape, page=page)
 
     reader = Reader(str(path))
-    assert reader.field_names == list(layout.FIELDS)
+    assert reader.field_names == list(beton.FIELDS)
     assert reader.num_samples == samples
     np.testing.assert_array_equal(reader.alloc_table["ptr"], open_beton(path).layout.pointers())
 

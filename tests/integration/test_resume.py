@@ -40,7 +40,7 @@ SAVED = range(0, STEPS + 1, 3 * 12)
 
 # Moment of death -> checkpoints that are there afterwards.
 MOMENTS = {
-    "rt_scale.probes.prober:Prober:embed_network:1:before": [],  # during the first probes
+    "rt_scale.probes.evaluator:Prober:embed_network:1:before": [],  # during the first probes
     "rt_scale.experiments.train::save_weights:1:before": [],  # the first checkpoint is half there
     "rt_scale.store.run_dir:RunDir:save_checkpoint:1:after": [0],
     "rt_scale.experiments.train:TrainingRun:after_step:40:before": [0, 36],  # in the middle of an epoch

@@ -15,8 +15,8 @@ import yaml
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.document import set_dotted
+from rt_scale.spec.graph import resolve_same
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.same import resolve_same
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
@@ -101,7 +101,7 @@ def test_a_second_process_waits_for_the_run_that_both_need(
     wait_for((place.first.path / "spec.json").exists, computing)
     computing.send_signal(signal.SIGSTOP)  # so that it is not done before the other begins
     other = set_dotted(RESTART, "student.alpha", 0.5)
-    stages = start("rt_scale.experiments.waiting:time:sleep:2:after", *place.command(other, "other"), program=DIES)
+    stages = start("rt_scale.experiments.dependencies:time:sleep:2:after", *place.command(other, "other"), program=DIES)
     out, err = stages.communicate(timeout=480)
     assert stages.returncode == -signal.SIGKILL, (out, err)  # it waited twice
     waiting = start(*place.command(other, "other"))

@@ -12,19 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from rt_scale.data.inputs import to_inputs
-from rt_scale.data.label_noise import noisy_labels
 from rt_scale.data.loaders.base import Batch
+from rt_scale.data.subsets import noisy_labels
 from rt_scale.losses.distances import view_pairs
-from rt_scale.models.pair import Network, Pair, build_pair, to_device
-from rt_scale.spec.duration import duration_steps
+from rt_scale.models.networks import Network, Pair, build_pair, to_device
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.schedule import duration_steps
 from rt_scale.training.distillation import Distillation, Supervision, Views
 from rt_scale.training.loop import train
 from rt_scale.training.means import Progress
 from rt_scale.training.optim import UpdateRules, build_optimizer
-from rt_scale.training.sharpening import Sharpening
 from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
-from rt_scale.training.teacher import Following
+from rt_scale.training.teacher import Following, Sharpening
 from tests.reference import naive_method as naive
 from tests.reference import naive_network
 

@@ -12,8 +12,7 @@ from PIL import Image
 from torchvision.transforms import functional as classic
 from torchvision.transforms.v2 import functional as reference
 
-from rt_scale.data.augment.blur import blur_taps, blurred
-from rt_scale.data.augment.colour import greyscaled, jittered, solarised
+from rt_scale.data.augment.colour import blur_taps, blurred, greyscaled, jittered, solarised
 from rt_scale.data.augment.crops import padded_crops, resized_crops
 from rt_scale.data.augment.draws import (
     Boxes,

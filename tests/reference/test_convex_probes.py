@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from torch import Tensor
 
 from rt_scale.probes.logistic import fit_logistic, logistic_probe
-from rt_scale.probes.moments import centre_and_scale, gram, smaller_gram
 from rt_scale.probes.ridge import fit_ridge, ridge_probe
+from rt_scale.probes.statistics import centre_and_scale, gram, smaller_gram
 
 
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -126,7 +126,7 @@ def test_second_moments_are_exact_where_float32_is_not(monkeypatch: pytest.Monke
     expected = torch.einsum("nd,ne->de", a.double(), b.double())
     assert (a.T @ b - expected).abs().max() > 1e-4
     for tile in (1 << 22, 64):
-        monkeypatch.setattr("rt_scale.probes.moments._TILE_ELEMENTS", tile)
+        monkeypatch.setattr("rt_scale.probes.statistics._TILE_ELEMENTS", tile)
         torch.testing.assert_close(gram(a, b), expected, rtol=1e-12, atol=1e-8)
     assert smaller_gram(a).shape == (5, 5)
     assert smaller_gram(a.T).shape == (5, 5)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt_scale.data.loaders.counter import Words, philox
+from rt_scale.data.loaders.gaussian import Words, philox
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 NARROW = (32, (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rt_scale.models.norms import NORM_LAYERS
+from rt_scale.models.encoder import NORM_LAYERS
 
 IMAGES, CHANNELS, HEIGHT, WIDTH = 3, 32, 2, 5
 EPSILON = 1e-5

@@ -13,10 +13,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from rt_scale.probes.batched import Problem
 from rt_scale.probes.features import standardise
 from rt_scale.probes.knn import knn_accuracy
-from rt_scale.probes.linear import LinearProbes
+from rt_scale.probes.linear import LinearProbes, Problem
 
 
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:

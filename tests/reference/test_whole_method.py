@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from rt_scale.losses import chunked as wide
-from rt_scale.spec.bottleneck import PARTS, parse_parts
+from rt_scale.spec.networks import PARTS, parse_parts
 from rt_scale.training import distillation
 from tests.reference import naive_method as naive
 from tests.reference.agreement import assert_agreement, run_spec

@@ -12,7 +12,7 @@ from torch.nn import functional
 from rt_scale.losses.chunked import Side, wide_distance
 from rt_scale.models.init import initialise
 from rt_scale.models.projector import Outputs, Projector
-from rt_scale.training.sharpening import Sharpening
+from rt_scale.training.teacher import Sharpening
 
 BATCHES = [1, 5]
 WIDTHS = [(1, 1), (7, 3), (24, 8), (50, 8), (50, 64)]

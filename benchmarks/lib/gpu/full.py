@@ -24,7 +24,7 @@ from rt_scale.data.beton import Beton
 from rt_scale.data.loaders.base import order
 from rt_scale.data.subsets import nested_subset
 from rt_scale.experiments.options import Silent
-from rt_scale.models.pair import build_pair
+from rt_scale.models.networks import build_pair
 
 EPOCHS = 100
 """Of the run that is extrapolated to (paper, appendix A)."""

@@ -12,8 +12,7 @@ from typing import Any
 from lib.gpu.bench import Bench
 from profile_run import warm_up
 
-from rt_scale.experiments.batch_size import measured_packing
-from rt_scale.experiments.batched import run_pack
+from rt_scale.experiments.batched import measured_packing, run_pack
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec

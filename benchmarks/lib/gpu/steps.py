@@ -12,7 +12,7 @@ import torch
 from lib.gpu.bench import Bench, answered, wait
 from torch import Tensor
 
-from rt_scale.models.pair import Network, build_pair, to_device
+from rt_scale.models.networks import Network, build_pair, to_device
 from rt_scale.training.accelerate.choice import WAYS as WAYS_OF_RUNS
 from rt_scale.training.accelerate.compiled import CompiledNetwork
 from rt_scale.training.distillation import arithmetic

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from rt_scale.data.augment.draws import Boxes, CropFlipDraws
-from rt_scale.data.augment.host import moved
+from rt_scale.data.augment.draws import Boxes, CropFlipDraws, moved
 
 
 def resized_crops(

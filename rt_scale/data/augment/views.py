@@ -12,11 +12,9 @@ from collections.abc import Sequence
 
 import torch
 
-from rt_scale.data.augment.blur import blur_taps, blurred
-from rt_scale.data.augment.colour import greyscaled, jittered, solarised
+from rt_scale.data.augment.colour import blur_taps, blurred, greyscaled, jittered, solarised
 from rt_scale.data.augment.crops import padded_crops, resized_crops
-from rt_scale.data.augment.draws import MultiCropDraws, ViewDraws, draw_crop_flip, draw_multicrop
-from rt_scale.data.augment.host import on_some
+from rt_scale.data.augment.draws import MultiCropDraws, ViewDraws, draw_crop_flip, draw_multicrop, on_some
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loaders.base import Share
 from rt_scale.spec.augment import AugmentSpec

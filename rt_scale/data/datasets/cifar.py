@@ -1,20 +1,94 @@
-"""CIFAR-10 and CIFAR-100: python (pickle) and binary release, as archive or unpacked."""
+"""CIFAR-10 and CIFAR-100: python (pickle) and binary release, as archive or unpacked.
+
+A pickle names the callables that rebuild its objects. Here every name leads to a small class of our own that
+can hold uint8 arrays and nothing else, and any other name is refused: not even numpy's code runs.
+"""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import io
+import pickle
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from rt_scale.data.catalogue import DataInfo
 from rt_scale.data.datasets.original import Original, Split, in_memory
-from rt_scale.data.datasets.pickles import load_arrays
 from rt_scale.data.files import md5_of, reading
+from rt_scale.data.info import PUBLISHED, DataInfo, downloads
 from rt_scale.spec.errors import InputError
+
+
+def load_arrays(content: bytes) -> dict[str, Any]:
+    """The dict of uint8 arrays, lists, numbers and strings that ``content`` pickles.
+
+    Strings of python 2 arrive as bytes, except as keys. Raises pickle.UnpicklingError where the pickle asks
+    for anything but the reconstruction of uint8 arrays, and whatever unpickling raises on damaged input.
+    """
+    value = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+    if not isinstance(value, dict):
+        raise pickle.UnpicklingError(f"it holds a {type(value).__name__}, not a dict")
+    return {_text(key): each.values if isinstance(each, _Array) else each for key, each in value.items()}
+
+
+def _text(key: Any) -> str:
+    return key.decode("latin1") if isinstance(key, bytes) else str(key)
+
+
+class _Kind:
+    """Stands for ``numpy.dtype``; uint8 is the only one."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        if _text(code).lstrip("|") != "u1":
+            raise pickle.UnpicklingError(f"it holds an array of {_text(code)}; only uint8 is accepted")
+
+    def __setstate__(self, state: Any) -> None:
+        """Byte order and the like: without meaning for uint8."""
+
+
+class _Array:
+    """Stands for ``numpy.ndarray``: made empty, then given its contents."""
+
+    values: np.ndarray
+
+    def __init__(self, *_: Any) -> None:
+        self.values = np.empty(0, np.uint8)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, fortran, raw = state
+        if not isinstance(kind, _Kind):
+            raise pickle.UnpicklingError("it holds an array without a type")
+        data = raw.encode("latin1") if isinstance(raw, str) else raw
+        self.values = np.frombuffer(data, np.uint8).reshape(shape, order="F" if fortran else "C")
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    """``_codecs.encode``, as python 3 writes bytes in protocol 2; no other codec."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for the codec {encoding!r}")
+    return codecs.latin_1_encode(text)[0]
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): "ndarray",
+    ("numpy", "dtype"): _Kind,
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("_codecs", "encode"): _encode_latin1,
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}; only uint8 arrays are accepted from such files")
+        return _ALLOWED[module, name]
+
 
 _PIXELS = 32 * 32 * 3
 _LARGEST = 1 << 28
@@ -160,3 +234,67 @@ def _binary(content: bytes, release: Release) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{len(content):,} bytes are not whole records of {record:,} bytes: truncated, or damaged")
     records = np.frombuffer(content, np.uint8).reshape(-1, record)
     return records[:, release.label_bytes :], records[:, release.label_bytes - 1].astype(np.int64)
+
+
+_CIFAR100_CLASSES = tuple(
+    """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel
+    can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur
+    dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion
+    lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree
+    pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea
+    seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table
+    tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman
+    worm
+    """.split()  # noqa: SIM905 - a hundred quoted names are harder to check
+)
+
+_CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
+
+CIFAR10 = DataInfo(
+    name="cifar10",
+    title="CIFAR-10",
+    classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    size=32,
+    channels=3,
+    train=50_000,
+    test=10_000,
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2470, 0.2435, 0.2616),
+    stats_source=PUBLISHED,
+    origin="the python or the binary release of Krizhevsky",
+    reader="cifar",
+    downloads=downloads(_CIFAR_URL, {"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"}),
+    checksums=(
+        ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),
+        ("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
+        ("data_batch_1", "c99cafc152244af753f735de768cd75f"),
+        ("data_batch_2", "d4bba439e000b95fd0a9bffe97cbabec"),
+        ("data_batch_3", "54ebc095f3ab1f0389bbae665268c751"),
+        ("data_batch_4", "634d18415352ddfa80567beed471001a"),
+        ("data_batch_5", "482c414d41f54cd18b22e5b47cb7c3cb"),
+        ("test_batch", "40351d587109b95175f43aff81a1287e"),
+    ),
+)
+
+CIFAR100 = DataInfo(
+    name="cifar100",
+    title="CIFAR-100",
+    classes=_CIFAR100_CLASSES,
+    size=32,
+    channels=3,
+    train=50_000,
+    test=10_000,
+    mean=(0.5071, 0.4865, 0.4409),
+    std=(0.2673, 0.2564, 0.2762),
+    stats_source=PUBLISHED,
+    origin="the python or the binary release of Krizhevsky; fine labels",
+    reader="cifar",
+    downloads=downloads(_CIFAR_URL, {"cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85"}),
+    checksums=(
+        ("cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),
+        ("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
+        ("train", "16019d7e3df5f24257cddd939b257f8d"),
+        ("test", "f0ef6b0ae62326f3e7ffdfab6717acfc"),
+    ),
+)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rt_scale.data.catalogue import DataInfo
+from rt_scale.data.info import DataInfo
 from rt_scale.spec.errors import InputError
 
 CHUNK = 4096

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from rt_scale.data.datasets.decoding import at_size, chunk_length, scaled, workers
+from rt_scale.data.datasets.images import at_size, chunk_length, scaled, workers
 from rt_scale.data.datasets.original import Original, Split
 from rt_scale.data.files import disk_full, md5_of, reading, writing
 from rt_scale.data.info import DataInfo

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rt_scale.data.datasets.decoding import Decoder, at_size, name_of
-from rt_scale.data.datasets.members import Parts
+from rt_scale.data.datasets.images import Decoder, at_size, name_of
 from rt_scale.data.datasets.original import Original, Split
-from rt_scale.data.datasets.tree import Tree, open_tree
+from rt_scale.data.datasets.tree import Parts, Tree, open_tree
 from rt_scale.data.files import md5_of, reading
 from rt_scale.data.info import DataInfo
-from rt_scale.spec.errors import InputError
-from rt_scale.spec.wording import counted
+from rt_scale.spec.errors import InputError, counted
 
 ARCHIVE = "tiny-imagenet-200.zip"
 FOLDER = "tiny-imagenet-200"

@@ -14,8 +14,8 @@ import torch
 from rt_scale.data.beton import Beton, open_beton
 from rt_scale.data.loaders.base import OrderedLoader, check_subset, to_device
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.system.bundled import install_command
 from rt_scale.system.machine import allowed_cores
+from rt_scale.system.paths import install_command
 
 VERSION = "1.0.2"
 """Of FFCV: the one whose faults ``ffcv_patches`` knows and mends."""

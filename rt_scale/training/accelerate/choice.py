@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rt_scale.models.pair import Network
+from rt_scale.models.networks import Network
 from rt_scale.training.accelerate.compiled import CompiledNetwork
 from rt_scale.training.accelerate.graphed import GraphedNetwork
 from rt_scale.training.distillation import arithmetic

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rt_scale.models.pair import Network
+from rt_scale.models.networks import Network
 from rt_scale.training.accelerate.whole_batches import WholeBatches
 
 SHAPES = 64

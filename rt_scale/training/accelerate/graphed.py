@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rt_scale.models.pair import FeaturesOfViews, Network
+from rt_scale.models.networks import FeaturesOfViews, Network
 from rt_scale.spec.errors import first_line
 from rt_scale.training.accelerate.whole_batches import WholeBatches
 

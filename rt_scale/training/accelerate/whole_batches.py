@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from rt_scale.models.pair import Network
+from rt_scale.models.networks import Network
 
 
 class WholeBatches(Network):

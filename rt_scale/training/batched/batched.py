@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from rt_scale.models.pair import FeaturesOfViews, Network
+from rt_scale.models.networks import FeaturesOfViews, Network
 from rt_scale.models.projector import Projector
 from rt_scale.training.distillation import Distillation, Supervision, arithmetic
 from rt_scale.training.loop import Measured, Step, Steps, Stopped

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
-from rt_scale.cli.cleaning import size_text
+from rt_scale.cli.store import size_text
 from rt_scale.spec.run import RunSpec
 from rt_scale.store import gc as garbage
 from rt_scale.store.store import Store

@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from rt_scale import __version__
-from rt_scale.cli import INTERRUPTED, app, doctor, main, sweeping
+from rt_scale.cli import INTERRUPTED, app, doctor, main, sweep
 from rt_scale.cli.options import print_table
 from rt_scale.scheduler.search import Search
 from rt_scale.spec.errors import InputError, RunError
@@ -229,7 +229,7 @@ def test_errors_are_one_paragraph_with_their_code(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(sweeping, "load_files", fail)
+    monkeypatch.setattr(sweep, "load_files", fail)
     monkeypatch.setattr(sys, "argv", ["rt-scale", "sweep", "any.yaml"])
     monkeypatch.setattr("signal.signal", lambda *_: None)
     with pytest.raises(SystemExit) as end:

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from rt_scale.cli import app, planning
+from rt_scale.cli import app
+from rt_scale.cli import plan as planning
 from rt_scale.plan import estimate
 from rt_scale.plan import plan as plan_module
 from rt_scale.plan.short_run import ShortRunTimes

@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
-from rt_scale.cli.sweeping import load_files
+from rt_scale.cli.sweep import load_files
 from rt_scale.spec import sweep as sweep_module
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import expand, load_sweep, parse_kept

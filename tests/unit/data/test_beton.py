@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rt_scale.data import layout
+from rt_scale.data import beton as layout
 from rt_scale.data.beton import Beton, open_beton, verify, write
 from rt_scale.spec.errors import InputError, RunError
 

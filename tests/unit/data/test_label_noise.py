@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt_scale.data.label_noise import noisy_labels
+from rt_scale.data.subsets import noisy_labels
 from rt_scale.spec.errors import InputError
 
 LABELS = np.random.default_rng(0).integers(0, 10, 20000)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rt_scale.data.catalogue import DATASETS, DataInfo, Download
-from rt_scale.data.datasets.idx import FILES
+from rt_scale.data.datasets.grey import FILES
 from rt_scale.data.originals import advice, fetch, find_original
 from rt_scale.spec.errors import InputError
 

@@ -12,14 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from rt_scale.experiments import batch_size as pack_size
+from rt_scale.experiments import batched as pack_size
 from rt_scale.experiments import student_pass
-from rt_scale.experiments.batch_choice import Packing
-from rt_scale.experiments.batch_size import measured_packing
-from rt_scale.experiments.batched import choose_packing, run_pack
-from rt_scale.experiments.options import Options, ResolvedOptions
+from rt_scale.experiments.batched import choose_packing, measured_packing, run_pack
+from rt_scale.experiments.options import Options, Packing, ResolvedOptions
 from rt_scale.experiments.runner import run
-from rt_scale.models.pair import Network
+from rt_scale.models.networks import Network
 from rt_scale.spec.errors import Held, InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store

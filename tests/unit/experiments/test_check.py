@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from rt_scale.data.prepare import Prepared, prepare
-from rt_scale.experiments.check import check, check_all
-from rt_scale.experiments.fits import fits, fits_probing
+from rt_scale.experiments.check import check, check_all, fits, fits_probing
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Heed

@@ -18,10 +18,10 @@ from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepare import Prepared, open_prepared, prepare
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
-from rt_scale.models.pair import Network, build_pair
+from rt_scale.models.networks import Network, build_pair
+from rt_scale.probes.evaluator import Embedded, Prober
 from rt_scale.probes.features import Features, embed, pixels
 from rt_scale.probes.knn import knn_accuracy
-from rt_scale.probes.prober import Embedded, Prober
 from rt_scale.probes.statistics import agreement, feature_statistics
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec

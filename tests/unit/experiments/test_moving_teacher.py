@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
-from rt_scale.models.pair import Network
-from rt_scale.probes.prober import Embedded, Prober
+from rt_scale.models.networks import Network
+from rt_scale.probes.evaluator import Embedded, Prober
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics

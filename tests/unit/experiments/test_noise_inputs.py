@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from rt_scale.data.prepare import Prepared
-from rt_scale.experiments.check import check
-from rt_scale.experiments.fits import fits
+from rt_scale.experiments.check import check, fits
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.report.sweep_report import write_report

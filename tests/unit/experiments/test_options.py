@@ -13,10 +13,10 @@ from torch._dynamo.utils import counters
 
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments import student_pass
-from rt_scale.experiments.needs import cache_bytes
+from rt_scale.experiments.check import cache_bytes
 from rt_scale.experiments.options import Options, ResolvedOptions, find_device, free_memory, resolve
 from rt_scale.experiments.runner import run
-from rt_scale.models.convnet import ConvNet
+from rt_scale.models.plain import ConvNet
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store

@@ -20,8 +20,8 @@ from rt_scale.experiments.options import Options, ResolvedOptions
 from rt_scale.experiments.plain_steps import tell_of_plain_steps
 from rt_scale.experiments.runner import run
 from rt_scale.probes import linear
+from rt_scale.probes.evaluator import Prober
 from rt_scale.probes.graphed import GraphedStep
-from rt_scale.probes.prober import Prober
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir

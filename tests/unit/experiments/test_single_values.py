@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from rt_scale.data.noise_set import noise_set
+from rt_scale.data.known import noise_set
 from rt_scale.data.prepare import Prepared
-from rt_scale.experiments.fits import fits
-from rt_scale.models.pair import Network, empty_network
+from rt_scale.experiments.check import fits
+from rt_scale.models.networks import Network, empty_network
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 

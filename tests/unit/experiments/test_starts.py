@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rt_scale.experiments.dependencies import start_weights
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
-from rt_scale.experiments.starts import start_weights
-from rt_scale.models.pair import build_pair
+from rt_scale.models.networks import build_pair
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.run_dir import RunDir

@@ -12,7 +12,7 @@ import pytest
 
 from rt_scale.data.files import lock
 from rt_scale.data.prepare import Prepared
-from rt_scale.experiments import waiting
+from rt_scale.experiments import dependencies
 from rt_scale.experiments.batched import run_pack
 from rt_scale.experiments.check import check_all
 from rt_scale.experiments.options import Options
@@ -132,7 +132,7 @@ def test_while_a_run_waits_for_the_one_that_it_starts_from(
 ) -> None:
     spec = tiny({"teacher.start_from": {"run": "same"}})
     stop: list[bool] = []
-    monkeypatch.setattr(waiting.time, "sleep", lambda seconds: stop.append(True))
+    monkeypatch.setattr(dependencies.time, "sleep", lambda seconds: stop.append(True))
     given = settings(stop=lambda: bool(stop))
     with given.store.run(spec.starts[0].run).acquire(), pytest.raises(Stopped):
         run(spec, given)

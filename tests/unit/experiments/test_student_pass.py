@@ -16,7 +16,7 @@ from rt_scale.experiments import student_pass
 from rt_scale.experiments.options import Options, ResolvedOptions
 from rt_scale.experiments.runner import run
 from rt_scale.experiments.student_pass import decided, dressed, example_views
-from rt_scale.models.pair import Network
+from rt_scale.models.networks import Network
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 from rt_scale.training.accelerate.choice import EAGER, GRAPHED

@@ -12,14 +12,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from rt_scale.data.inputs import to_inputs
-from rt_scale.data.label_noise import noisy_labels
 from rt_scale.data.prepare import Prepared
-from rt_scale.data.subsets import nested_subset
+from rt_scale.data.subsets import nested_subset, noisy_labels
 from rt_scale.experiments import evaluation
 from rt_scale.experiments import train as training_run
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
-from rt_scale.models.pair import build_pair
+from rt_scale.models.networks import build_pair
 from rt_scale.probes.features import Features
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec

@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments import train as training_run
-from rt_scale.experiments.needs import cache_bytes
+from rt_scale.experiments.check import cache_bytes
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
-from rt_scale.probes.prober import Embedded, Prober
+from rt_scale.probes.evaluator import Embedded, Prober
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics

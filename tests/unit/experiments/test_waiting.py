@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rt_scale.experiments import waiting
+from rt_scale.experiments import dependencies
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import InputError, RunError
@@ -28,10 +28,10 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], Any]]:
     happenings: list[Callable[[], Any]] = []
 
     def sleep(seconds: float) -> None:
-        assert seconds == waiting.PATIENCE
+        assert seconds == dependencies.PATIENCE
         happenings.pop(0)()
 
-    monkeypatch.setattr(waiting, "time", SimpleNamespace(sleep=sleep))  # a library may sleep, too
+    monkeypatch.setattr(dependencies, "time", SimpleNamespace(sleep=sleep))  # a library may sleep, too
     return happenings
 
 
@@ -75,7 +75,7 @@ def test_one_that_lets_go_between_the_refusal_and_the_next_look(
             raise
 
     naps += [lambda: None]
-    result = waiting.compute_first(spec.starts[0].run, given, refused_just_in_time)
+    result = dependencies.compute_first(spec.starts[0].run, given, refused_just_in_time)
     assert (result["attempts"], naps) == (2, [])
 
 
@@ -150,13 +150,13 @@ def test_what_the_first_run_does_is_shown_and_its_warnings_named(tiny: Tiny, set
     assert f"{prefix}probing the student" in others
     shares = [text.removeprefix(f"{prefix}training, ") for text in others if "training, " in text]
     assert shares == ["25 %", "50 %", "75 %", "100 %"]
-    before = waiting._Before(seen, first.name)
+    before = dependencies._Before(seen, first.name)
     before.warned("Something.")
     assert seen.named("warned") == [(f"{first.name}: Something.",)]
 
 
 def test_a_long_first_run_tells_every_tenth_step(seen: Any) -> None:
-    before = waiting._Before(seen, "distill-0")
+    before = dependencies._Before(seen, "distill-0")
     before.started(0, 1000)
     for step in range(1, 1001):
         before.stepped(step)

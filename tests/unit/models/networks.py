@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from rt_scale.models.pair import Network, build_network
+from rt_scale.models.networks import Network, build_network
 from rt_scale.spec.run import RunSpec
 
 

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from rt_scale.models.init import initialise
-from rt_scale.models.pair import build_network
+from rt_scale.models.networks import build_network
 from rt_scale.models.projector import Projector
-from rt_scale.spec.bottleneck import PARTS, parse_parts, part_flags
+from rt_scale.spec.networks import PARTS, parse_parts, part_flags
 from rt_scale.spec.run import ProjectorSpec, RunSpec
 
 

@@ -7,10 +7,9 @@ from torch import nn
 from rt_scale.models.encoder import Encoder
 from rt_scale.models.encoders import ENCODERS, build_encoder, list_encoders
 from rt_scale.models.init import initialise
-from rt_scale.models.pair import build_pair
-from rt_scale.spec.encoders import parse_encoder
+from rt_scale.models.networks import build_pair
+from rt_scale.spec.encoders import ENCODER_FAMILIES, parse_encoder
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.families import ENCODER_FAMILIES
 from rt_scale.spec.run import EncoderSpec, RunSpec
 
 SHARED = ENCODER_FAMILIES["vit_shared"].names

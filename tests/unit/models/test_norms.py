@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from rt_scale.models.encoder import NORM_LAYERS
 from rt_scale.models.encoders import build_encoder
-from rt_scale.models.norms import NORM_LAYERS
+from rt_scale.spec.encoders import ENCODER_FAMILIES, NORMS
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.families import ENCODER_FAMILIES, NORMS
 from rt_scale.spec.run import EncoderSpec
 
 KINDS = {

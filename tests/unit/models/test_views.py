@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rt_scale.models.pair import to_device
+from rt_scale.models.networks import to_device
 from tests.unit.models.networks import draw, same
 
 

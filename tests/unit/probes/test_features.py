@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rt_scale.probes.features import embed, evaluation_mode, pixels, standardise
-from rt_scale.probes.moments import mean_and_deviation
+from rt_scale.probes.statistics import mean_and_deviation
 
 
 def to_inputs(images: Tensor) -> Tensor:

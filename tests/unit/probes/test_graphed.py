@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rt_scale.probes.batched import BatchedClassifiers, Problem, Sizes
 from rt_scale.probes.graphed import WARM_UP, GraphedStep
+from rt_scale.probes.linear import BatchedClassifiers, Problem, Sizes
 
 FULL = 8
 

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from rt_scale.probes import linear
-from rt_scale.probes.batched import BatchedClassifiers, Problem
 from rt_scale.probes.features import standardise
-from rt_scale.probes.linear import Classifier, LinearProbes
+from rt_scale.probes.linear import BatchedClassifiers, Classifier, LinearProbes, Problem
 
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 8, "lr": 1e-3}
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rt_scale.probes import neighbours
-from rt_scale.probes.neighbours import nearest
+from rt_scale.probes import knn
+from rt_scale.probes.knn import nearest
 
 
 def exact(train: Tensor, test: Tensor, k: int) -> Tensor:
@@ -77,10 +77,10 @@ def test_neighbours_are_those_of_an_exact_search(kind: str, k: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_they_are_also_where_rows_are_worked_on_in_parts(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_TILE_ELEMENTS", "_EXACT_ELEMENTS"):
-        monkeypatch.setattr(neighbours, name, 7)
-    monkeypatch.setattr(neighbours, "_LEAST_TILE_ROWS", 6)
+        monkeypatch.setattr(knn, name, 7)
+    monkeypatch.setattr(knn, "_LEAST_TILE_ROWS", 6)
     train, test = KINDS[kind](120, 0), KINDS[kind](25, 1)
-    monkeypatch.setattr(neighbours, "_CENTRED_ELEMENTS", 50 * train.shape[1])
+    monkeypatch.setattr(knn, "_CENTRED_ELEMENTS", 50 * train.shape[1])
     assert nearest(train, test, 4).sort(dim=1).values.tolist() == exact(train, test, 4).tolist()
 
 
@@ -99,10 +99,10 @@ def test_products_err_by_less_than_their_bound(kind: str, dtype: torch.dtype) ->
     """Beside h in float64 of the vectors as they are, to which float64's own rounding is added."""
     train, test = KINDS[kind](300, 0), KINDS[kind](41, 1)
     mean = train.mean(dim=0)
-    b, a = (neighbours._centre(x, mean, dtype) for x in (train, test))
+    b, a = (knn._centre(x, mean, dtype) for x in (train, test))
     squares = torch.linalg.vecdot(b, b)
     computed = torch.addmm(squares, a, b.T, alpha=-2.0).double()
-    bound = neighbours._error(a, squares.max().double())
+    bound = knn._error(a, squares.max().double())
     shifted = test.double() - mean.double()
     apart = torch.stack([(train.double() - row).square().sum(dim=1) for row in test.double()])
     true = apart - shifted.square().sum(dim=1, keepdim=True)
@@ -112,7 +112,7 @@ def test_products_err_by_less_than_their_bound(kind: str, dtype: torch.dtype) ->
 def test_ordinary_rows_are_decided_by_products_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """What makes it fast: few pairs are compared by their differences, and no row is searched twice."""
     pairs, stages = [], []
-    compare, search = neighbours._squared_distances, neighbours._by_products
+    compare, search = knn._squared_distances, knn._by_products
 
     def comparing(*given: Tensor) -> Tensor:
         pairs.append(len(given[1]))
@@ -122,8 +122,8 @@ def test_ordinary_rows_are_decided_by_products_alone(monkeypatch: pytest.MonkeyP
         stages.append(given[4])
         return search(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(neighbours, "_squared_distances", comparing)
-    monkeypatch.setattr(neighbours, "_by_products", searching)
+    monkeypatch.setattr(knn, "_squared_distances", comparing)
+    monkeypatch.setattr(knn, "_by_products", searching)
     nearest(draws(2000, 64, 0), draws(500, 64, 1), 20)
     assert stages == [torch.float32]
     assert sum(pairs) < 500

@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rt_scale.probes.batched import Problem
+from rt_scale.probes.evaluator import Embedded, Prober
 from rt_scale.probes.features import Features, embed, pixels, standardise
 from rt_scale.probes.knn import knn_accuracy
-from rt_scale.probes.linear import LinearProbes
+from rt_scale.probes.linear import LinearProbes, Problem
 from rt_scale.probes.logistic import logistic_probe
-from rt_scale.probes.prober import Embedded, Prober
 from rt_scale.probes.ridge import ridge_probe
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import ProbeSpec

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rt_scale.experiments.batch_choice import Packing
+from rt_scale.experiments.options import Packing
 from rt_scale.ray_backend import batched_trial as module
 from rt_scale.ray_backend.batched_trial import run_packed_trial
 from rt_scale.ray_backend.control import PREEMPTED

@@ -25,8 +25,8 @@ from rt_scale.report.tables import (
     to_markdown,
     to_rich,
 )
-from rt_scale.spec.axes import value_label
-from rt_scale.spec.metric_names import ACCURACY
+from rt_scale.spec.grid import value_label
+from rt_scale.spec.metrics import ACCURACY
 from rt_scale.spec.sweep import Point
 
 Make = Callable[..., Any]

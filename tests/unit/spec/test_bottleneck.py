@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from rt_scale.spec.bottleneck import PAPER, PARTS, parse_parts, part_flags
+from rt_scale.spec.networks import PAPER, PARTS, parse_parts, part_flags
 
 
 def test_the_papers_parts() -> None:

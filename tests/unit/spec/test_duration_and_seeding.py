@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt_scale.spec.duration import duration_steps, parse_duration
+from rt_scale.spec.schedule import duration_steps, parse_duration
 from rt_scale.spec.seeding import stream
 
 

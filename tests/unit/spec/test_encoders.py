@@ -7,9 +7,8 @@ import sys
 import pytest
 
 from rt_scale.spec.data import DataSpec
-from rt_scale.spec.encoders import encoder_names, parse_encoder
+from rt_scale.spec.encoders import ENCODER_FAMILIES, NORMS, encoder_names, parse_encoder, scaled
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.families import ENCODER_FAMILIES, NORMS, scaled
 
 
 @pytest.mark.parametrize(

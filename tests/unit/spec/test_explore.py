@@ -9,11 +9,10 @@ import pytest
 import yaml
 
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.explore import AshaSpec, ExploreSpec, MedianSpec, StopSpec, check_length
+from rt_scale.spec.explore import AshaSpec, Domain, ExploreSpec, MedianSpec, StopSpec, check_length, parse_domain
 from rt_scale.spec.grid import corner_points, expand, points_at
-from rt_scale.spec.logged import logged_metrics
+from rt_scale.spec.metrics import logged_metrics
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.space import Domain, parse_domain
 from rt_scale.spec.sweep import SweepSpec, load_sweep
 
 BASE: dict[str, Any] = {

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from rt_scale.spec.logged import logged_metrics
-from rt_scale.spec.metric_names import (
+from rt_scale.spec.metrics import (
     ProbeName,
     difference_bounds,
     is_constant,
+    logged_metrics,
     metric_bounds,
     parse_probe_name,
     probe_group,

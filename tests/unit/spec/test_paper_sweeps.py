@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.spec.bottleneck import PAPER
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.encoders import parse_encoder
+from rt_scale.spec.networks import PAPER
 from rt_scale.spec.run import RunSpec
 from tests.unit.spec.sweep_files import FILES, ORDER, ROOT, hashes, head, load, runs, values
 

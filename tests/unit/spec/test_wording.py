@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rt_scale.spec.wording import counted, printable, shortened, some
+from rt_scale.spec.errors import counted, printable, shortened, some
 
 
 @pytest.mark.parametrize(

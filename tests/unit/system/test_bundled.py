@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from rt_scale.spec.sweep import load_sweep
-from rt_scale.system import bundled
-from rt_scale.system.bundled import bundled_sweep, install_command
+from rt_scale.system import paths
+from rt_scale.system.paths import bundled_sweep, install_command
 
 
 def test_the_sweeps_that_people_read_come_with_the_package() -> None:
@@ -18,5 +18,5 @@ def test_the_sweeps_that_people_read_come_with_the_package() -> None:
 
 def test_the_command_that_installs_is_one_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert install_command("rt-scale[ffcv]") == "bash cluster/bootstrap.sh"
-    monkeypatch.setattr(bundled, "BOOTSTRAP", tmp_path / "bootstrap.sh")
+    monkeypatch.setattr(paths, "BOOTSTRAP", tmp_path / "bootstrap.sh")
     assert install_command("rt-scale[ffcv]") == "pip install 'rt-scale[ffcv]'"

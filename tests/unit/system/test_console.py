@@ -96,8 +96,8 @@ def test_consoles_are_made_in_one_way_and_nothing_turns_markup_on() -> None:
 
 def test_what_is_printed_past_consoles_is_json_or_is_made_visible() -> None:
     for file, name, call in calls():
-        if name == "print" and isinstance(call.func, ast.Name) and file != "system/plain_text.py":
+        if name == "print" and isinstance(call.func, ast.Name) and file != "system/console.py":
             (value,) = call.args
-            assert isinstance(value, ast.Call), f"{file}:{call.lineno}: use rt_scale.system.plain_text.say"
-            assert ast.unparse(value.func) == "json.dumps", f"{file}:{call.lineno}: use rt_scale.system.plain_text.say"
+            assert isinstance(value, ast.Call), f"{file}:{call.lineno}: use rt_scale.system.console.say"
+            assert ast.unparse(value.func) == "json.dumps", f"{file}:{call.lineno}: use rt_scale.system.console.say"
             assert keyword(value, "ensure_ascii") is None

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from rt_scale.system.plain_text import READABLE, print_anything, printable, say, say_error, visible
+from rt_scale.system.console import READABLE, print_anything, printable, say, say_error, visible
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from rt_scale.system import streams
-from rt_scale.system.streams import lasting_stream, lost, make_streams_last
+from rt_scale.system import console
+from rt_scale.system.console import lasting_stream, lost, make_streams_last
 
 
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing was lost before."""
-    monkeypatch.setattr(streams, "_lost", {})
+    monkeypatch.setattr(console, "_lost", {})
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from rt_scale.losses.distances import distance, view_pairs
 from rt_scale.losses.supervised import supervised_cross_entropy
 from rt_scale.models.init import initialise
 from rt_scale.models.projector import Projector
-from rt_scale.spec.bottleneck import PAPER
+from rt_scale.spec.networks import PAPER
 from rt_scale.training import distillation
 from rt_scale.training.distillation import Distillation, Supervision, arithmetic, parameter_dtype
-from rt_scale.training.sharpening import Sharpening
 from rt_scale.training.targets import ComputedTargets
+from rt_scale.training.teacher import Sharpening
 
 
 class Fixed:

@@ -15,7 +15,7 @@ from rt_scale.training.batch_norm import GlobalBatchNorm, with_global_statistics
 from rt_scale.training.distributed import ALONE, Group, WorkerLost, differentiable_sum
 from rt_scale.training.loop import Measured, Stopped, train
 from rt_scale.training.means import Means, Progress
-from rt_scale.training.sharpening import Sharpening
+from rt_scale.training.teacher import Sharpening
 from tests.distributed import Ranks
 
 BATCH = 12

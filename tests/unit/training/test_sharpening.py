@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rt_scale.training.sharpening import AS_THEY_ARE, Sharpening
+from rt_scale.training.teacher import AS_THEY_ARE, Sharpening
 
 
 def logits(seed: int = 0, rows: int = 4) -> Tensor:

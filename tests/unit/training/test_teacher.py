@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rt_scale.models.pair import Network, build_pair
+from rt_scale.models.networks import Network, build_pair
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.teacher import TeacherSpec
 from rt_scale.training.means import Progress

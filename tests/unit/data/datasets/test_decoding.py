@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rt_scale.data.datasets.decoding import check_size, chunk_length, scaled, scaling_note, workers
+from rt_scale.data.datasets.images import check_size, chunk_length, scaled, scaling_note, workers
 from rt_scale.spec.errors import InputError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.data.datasets.digits import read_digits
+from rt_scale.data.datasets.grey import read_digits
 from rt_scale.data.datasets.original import check
 
 

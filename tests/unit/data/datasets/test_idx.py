@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rt_scale.data.catalogue import DATASETS, DataInfo
-from rt_scale.data.datasets.idx import FILES, holds_idx, read_idx
+from rt_scale.data.datasets.grey import FILES, holds_idx, read_idx
 from rt_scale.spec.errors import InputError
 
 Small = Callable[..., DataInfo]

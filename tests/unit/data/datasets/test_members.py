@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rt_scale.data.datasets.members import Link, clean, follow
+from rt_scale.data.datasets.tree import Link, clean, follow
 
 FILES = {("all", "1.png"): 1, ("all", "2.png"): 2, ("top.png",): 3}
 

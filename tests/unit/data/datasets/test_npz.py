@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.data.datasets import npz
-from rt_scale.data.datasets.npz import holds_npz, read_npz
+from rt_scale.data.datasets import cifar5m
+from rt_scale.data.datasets.cifar5m import holds_npz, read_npz
 from rt_scale.data.prepare import prepare, verify_prepared
 from rt_scale.spec.errors import InputError
 
@@ -38,7 +38,7 @@ def write_parts(folder: Path, save: Callable[..., None] = np.savez) -> list[Arra
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(npz, "CHUNK", 4)
+    monkeypatch.setattr(cifar5m, "CHUNK", 4)
     write_parts(tmp_path / "parts", np.savez_compressed)
     return tmp_path / "parts"
 
@@ -62,7 +62,7 @@ def refusal(folder: Path) -> str:
 def test_five_parts_are_to_train_on_and_the_sixth_is_held_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(npz, "CHUNK", 4)
+    monkeypatch.setattr(cifar5m, "CHUNK", 4)
     parts = write_parts(tmp_path / "parts", save)
     original = read_npz(INFO, tmp_path / "parts")
     for split, expected in ((original.train, parts[:5]), (original.test, parts[5:])):
@@ -109,7 +109,7 @@ def test_the_callback_counts_images_over_all_parts(folder: Path, tmp_path: Path)
 def test_memory_is_that_of_chunks_not_of_a_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(npz, "CHUNK", 256)
+    monkeypatch.setattr(cifar5m, "CHUNK", 256)
     write_parts(tmp_path / "parts")
     samples = 10_000
     save(tmp_path / "parts" / "part2.npz", X=np.zeros((samples, 32, 32, 3), np.uint8), Y=np.zeros(samples, int))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rt_scale.data.datasets.pickles import load_arrays
+from rt_scale.data.datasets.cifar import load_arrays
 
 
 class _Attack:

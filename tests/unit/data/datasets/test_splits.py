@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rt_scale.data.datasets.splits import TEST, TRAIN, VALIDATION, Division, divide, split_kind
+from rt_scale.data.datasets.folder import TEST, TRAIN, VALIDATION, Division, divide, split_kind
 from rt_scale.spec.errors import InputError
 
 

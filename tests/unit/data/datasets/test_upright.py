@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from rt_scale.data.datasets.upright import plain, unidentified
+from rt_scale.data.datasets.images import plain, unidentified
 
 ORIENTATION = 0x0112
 WHITE = (255, 255, 255)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rt_scale.models.pair import Network, build_pair
+from rt_scale.models.networks import Network, build_pair
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.accelerate import choice as pass_choice
 from rt_scale.training.accelerate.choice import COMPILED, EAGER, GRAPHED, Trial, choose, try_out

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.nn import functional
 
-from rt_scale.models.pair import Network, build_pair
+from rt_scale.models.networks import Network, build_pair
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.accelerate.compiled import CompiledNetwork
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rt_scale.models.pair import Network, build_pair
+from rt_scale.models.networks import Network, build_pair
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.accelerate.graphed import GraphedNetwork
 from tests.unit.training.accelerate.graphs import Graphs

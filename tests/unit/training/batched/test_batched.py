@@ -12,15 +12,15 @@ from torch import Tensor
 
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loaders.base import Batch
-from rt_scale.models.pair import Network, build_pair, to_device
+from rt_scale.models.networks import Network, build_pair, to_device
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.batched.batched import Pack, serve_together
 from rt_scale.training.distillation import Distillation, Supervision
 from rt_scale.training.loop import Diverged, Measured, Step, Steps, Stopped, serve, training
 from rt_scale.training.means import Progress
 from rt_scale.training.optim import UpdateRules, build_optimizer
-from rt_scale.training.sharpening import Sharpening
 from rt_scale.training.targets import ComputedTargets
+from rt_scale.training.teacher import Sharpening
 
 RECIPES: tuple[dict[str, Any], ...] = (
     {"name": "adamw", "lr": "cosine(2e-3, 0)", "weight_decay": 0.01, "clip": 0.05},

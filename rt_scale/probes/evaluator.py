@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 from torch import nn
 
-from rt_scale.probes.batched import Problem
 from rt_scale.probes.features import Features, Split, ToInputs, embed, pixels, standardise
 from rt_scale.probes.knn import check_neighbours, knn_accuracy
-from rt_scale.probes.linear import Classifier, LinearProbes
+from rt_scale.probes.linear import Classifier, LinearProbes, Problem
 from rt_scale.probes.logistic import logistic_probe
 from rt_scale.probes.ridge import ridge_probe
 from rt_scale.spec.run import ProbeSpec

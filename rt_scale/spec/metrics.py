@@ -1,4 +1,4 @@
-"""Names of measured values: written by runs, read by reports and boards.
+"""Names of measured values, and which of them a run logs when: known from its spec, before it starts.
 
 ``probe/<role>/<probe>`` on the data set that the run distils on, ``probe@<set>/<role>/<probe>`` on another
 (TensorBoard groups by what stands before the first slash); roles are input, teacher and student.
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.run import RunSpec
 
 Bounds = tuple[float, float]
 """The least and the most that a number can be."""
@@ -76,3 +79,36 @@ def metric_bounds(name: str) -> Bounds:
 def difference_bounds(bounds: Bounds) -> Bounds:
     """What the difference of two such numbers can be."""
     return bounds[0] - bounds[1], bounds[1] - bounds[0]
+
+
+When = Literal["probe", "epoch"]
+
+
+def logged_metrics(spec: RunSpec) -> dict[str, When]:
+    """Name -> whether it is logged at each probing (start and end included) or after each epoch.
+
+    Args:
+        spec: of a run on a set of images with labels, or on noise; a set without labels has no probes of its own.
+    """
+    training = ("accuracy",) if spec.kind == "supervise" else ("kl", "teacher_entropy", "student_entropy")
+    names: dict[str, When] = {f"train/{name}": "epoch" for name in ("loss", "grad_norm", *training)}
+    names |= {f"distance/from_{name}": "epoch" for name in ("init", "teacher")}
+    own = spec.probe.own and spec.data.name != GAUSSIAN
+    for data in (*([None] if own else []), *spec.probe.also):
+        for role in ("student", "teacher", "input"):
+            names |= {str(ProbeName(role, kind, data)): "probe" for kind in spec.probe.kinds}
+    if spec.kind == "supervise":
+        names |= {"test/loss": "probe", "test/accuracy": "probe"}
+    return names | (_statistics() if spec.probe.statistics else {})
+
+
+def _statistics() -> dict[str, When]:
+    names: dict[str, When] = {}
+    for role in ("student", "teacher"):
+        of_one = ("effective_rank", "participation_ratio", "dead_units", "std")
+        names |= {f"features/{role}/{name}": "probe" for name in of_one}
+    names |= {f"features/student/{name}_teacher": "probe" for name in ("cka", "cosine")}
+    for part in ("encoder", "projector"):
+        for start in ("init", "teacher"):
+            names |= {f"{what}/{part}/from_{start}": "probe" for what in ("distance", "angle")}
+    return names
