@@ -5,34 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from rt_scale.ray_backend.tune_rules import EarlyStopping, Rule, build_rule
-from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns, curve
+from rt_scale.scheduler.early_stopping import curve
 from rt_scale.scheduler.job import Job, JobOutcome
 from rt_scale.scheduler.queue import Queue
-from rt_scale.scheduler.search import Search, known_points
-from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec
-from rt_scale.store.store import Store, SweepDir
+from rt_scale.scheduler.search import Search
+from rt_scale.spec.explore import ExploreSpec
+from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.store import SweepDir
+from rt_scale.store.sweep_runs import EarlyStop, EarlyStops, SweepRuns
 
 
-class _Telling(StoppedRuns):
+class _Telling(EarlyStops):
     """Tells a run at once that it was ended, and keeps that."""
 
-    def __init__(self, spec: SweepSpec, folder: SweepDir, tell: Callable[[str, str], None]) -> None:
-        assert spec.explore is not None  # who asks explores
-        super().__init__(spec.explore, folder)
+    def __init__(self, explore: ExploreSpec, folder: SweepDir, tell: Callable[[str, str], None]) -> None:
+        super().__init__(explore, folder)
         self._tell = tell
 
-    def record(self, name: str, run: StoppedRun) -> None:
+    def record(self, name: str, stop: EarlyStop) -> None:
         """Keep it, and tell the run."""
-        super().record(name, run)
-        self._tell(name, run.reason)
+        super().record(name, stop)
+        self._tell(name, str(stop))
 
 
 class Exploration:
     """The rules and searches of the sweeps of one queue; of plain grids there are none.
 
     Args:
-        sweeps: with their grids' points.
-        store: where they are kept.
+        sweeps: of one store.
         failed: names of runs that are not tried again.
         room: how many runs of a launch section the cluster holds together.
         added: is told by how many runs more, or fewer, than was known a search comes to; each counts from the start,
@@ -44,30 +44,27 @@ class Exploration:
 
     def __init__(
         self,
-        sweeps: Sequence[tuple[SweepSpec, Sequence[Point]]],
-        store: Store,
+        sweeps: Sequence[SweepRuns],
         failed: Collection[str],
         room: Callable[[LaunchSpec], int],
         added: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.tell: Callable[[str, str], None] = lambda name, reason: None
-        self._room, self._several, self._added, self._store = room, len(sweeps) > 1, added, store
-        self._counted = {
-            point.spec.name for spec, points in sweeps for point in known_points(spec, points, store)
-        }  # fmt: skip
+        self._room, self._several, self._added = room, len(sweeps) > 1, added
+        self._counted = {point.spec.name for sweep in sweeps for point in sweep.points}
         self._rules: dict[str, Rule] = {}
-        self._searches: dict[str, tuple[SweepSpec, Search]] = {}
-        for spec, points in sweeps:
-            explore = spec.explore
+        self._searches: dict[str, tuple[SweepRuns, Search]] = {}
+        for sweep in sweeps:
+            explore = sweep.spec.explore
             if explore is None:
                 continue
-            stopped = _Telling(spec, store.sweep(spec.name), lambda name, reason: self.tell(name, reason))
+            stopped = _Telling(explore, sweep.folder, lambda name, reason: self.tell(name, reason))
             if (rule := build_rule(explore, stopped)) is not None:
-                self._rules[spec.name] = rule
-                for point in points:
-                    rule.remember(point.spec.name, curve(explore, store.run(point.spec)))
+                self._rules[sweep.name] = rule
+                for point in sweep.grid:
+                    rule.remember(point.spec.name, curve(explore, sweep.store.run(point.spec)))
             if explore.search is not None:
-                self._searches[spec.name] = spec, Search(spec, store, failed)
+                self._searches[sweep.name] = sweep, Search(sweep, failed)
 
     def scheduler(self) -> EarlyStopping:
         """For ``TuneConfig(scheduler=...)``."""
@@ -75,7 +72,8 @@ class Exploration:
 
     def refill(self, queue: Queue) -> None:
         """Sample points where the queue has nothing for a free slot; so each is sampled as late as can be."""
-        for spec, search in self._searches.values():
+        for sweep, search in self._searches.values():
+            spec = sweep.spec
             while not queue.waiting and _of(spec.name, queue.live.values()) < self._room(spec.launch):
                 left = search.left
                 point = search.next()
@@ -88,16 +86,16 @@ class Exploration:
                 label = f"{spec.name}: {point.label}" if self._several else point.label
                 task = Job(label, point.spec, spec.launch, spec)
                 queue.add(task)
-                if (result := self._store.run(point.spec).result()) is not None:  # of another sweep
+                if (result := sweep.store.run(point.spec).result()) is not None:  # of another sweep
                     self.ended(task, JobOutcome("done", values=result["last"]))
 
     def ended(self, task: Job, how: JobOutcome) -> None:
         """A run came to an end; a search learns from it."""
         if task.sweep is None or task.sweep.name not in self._searches or how.state not in _FINAL:
             return
-        spec, search = self._searches[task.sweep.name]
-        assert spec.explore is not None  # it searches
-        search.ended(task.spec.name, how.values.get(spec.explore.metric) if how.state != "failed" else None)
+        sweep, search = self._searches[task.sweep.name]
+        assert sweep.spec.explore is not None  # it searches
+        search.ended(task.spec.name, how.values.get(sweep.spec.explore.metric) if how.state != "failed" else None)
 
 
 _FINAL = {"done", "failed", "settled"}

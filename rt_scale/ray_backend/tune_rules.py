@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import rt_scale.ray_backend.cluster  # noqa: F401 - sets what Ray reads when it is imported
-from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns
 from rt_scale.spec.explore import ExploreSpec
+from rt_scale.store.sweep_runs import EarlyStop, EarlyStops
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler  # isort: skip
 
@@ -36,7 +36,7 @@ class Rule:
         stopped: where it is written down.
     """
 
-    def __init__(self, explore: ExploreSpec, scheduler: TrialScheduler, stopped: StoppedRuns) -> None:
+    def __init__(self, explore: ExploreSpec, scheduler: TrialScheduler, stopped: EarlyStops) -> None:
         self._explore, self.scheduler, self._stopped = explore, scheduler, stopped
         self._latest: dict[str, float] = {}
         self._ended: set[str] = set()
@@ -45,7 +45,9 @@ class Rule:
         """Judge what a run reports: the content of ``Watch.report``."""
         if self._judge(run, time, value) == TrialScheduler.STOP and not last:
             self._ended.add(run)
-            self._stopped.record(run, StoppedRun(step, value, self._reason(time, value)))
+            stop = self._explore.stop
+            assert stop is not None  # as said above
+            self._stopped.record(run, EarlyStop(stop.name, step, time, stop.unit, self._explore.metric, value))
 
     def remember(self, run: str, curve: Iterable[tuple[float, float]]) -> None:
         """Let the rule know a run from before this driver, which others are compared with.
@@ -66,12 +68,6 @@ class Rule:
             self.scheduler.on_trial_add(None, known)
         self._latest[run] = time
         return str(self.scheduler.on_trial_result(None, known, {TIME: time, VALUE: value}))
-
-    def _reason(self, time: float, value: float) -> str:
-        stop = self._explore.stop
-        assert stop is not None  # as said above
-        unit = "epochs" if stop.unit == "ep" else "steps"
-        return f"{stop.name} after {time:g} {unit}: {self._explore.metric} was {value:.6g}"
 
 
 class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
@@ -97,7 +93,7 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE)
 
 
-def build_rule(explore: ExploreSpec, stopped: StoppedRuns) -> Rule | None:
+def build_rule(explore: ExploreSpec, stopped: EarlyStops) -> Rule | None:
     """The rule of a sweep; None where no run is to be ended.
 
     Args:

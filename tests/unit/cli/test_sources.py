@@ -26,6 +26,7 @@ SWEEP: dict[str, Any] = {
     "base": {"data": {"name": "digits", "samples": 60}, "encoder": {"name": "convnet_4_1"}},
     "axes": {"student.alpha": [0.5, 1.0]},
 }
+STORE = Store(Path("store"))
 SET = ["train.epochs=7", "probe.also=[mnist, stl10]"]
 
 
@@ -75,7 +76,7 @@ WAYS = pytest.mark.parametrize("way", [lambda file: file, piped], ids=["file", "
 
 @WAYS
 def test_what_was_read_is_what_is_kept(way: Callable[[Path], Path], file: Path) -> None:
-    (loaded,) = load_files([way(file)], SET, {})
+    (loaded,) = load_files([way(file)], SET, {}, STORE)
     assert loaded.text == "# run with --set " + "\n# run with --set ".join(SET) + "\n" + yaml.safe_dump(SWEEP)
     again = expand(parse_kept(loaded.text, "kept"))
     assert [point.spec.hash for point in again] == [point.spec.hash for point in loaded.points]
@@ -88,7 +89,7 @@ def test_a_stores_own_file_is_not_taken_for_what_it_was_made_from(
     command: str, options: list[str], file: Path, tmp_path: Path
 ) -> None:
     kept = tmp_path / "kept.yaml"
-    kept.write_text(load_files([file], SET, {})[0].text)
+    kept.write_text(load_files([file], SET, {}, STORE)[0].text)
     with pytest.raises(InputError, match=r"kept\.yaml begins with '--set' lines"):
         cli(command, kept, *options)
 
