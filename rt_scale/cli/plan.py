@@ -26,7 +26,7 @@ from rt_scale.cli.options import (
     warn,
     with_launch,
 )
-from rt_scale.progress.eta import duration_text
+from rt_scale.progress.state import duration_text
 from rt_scale.spec.errors import InputError
 
 if TYPE_CHECKING:

@@ -252,7 +252,7 @@ def _load(file: Path, overrides: list[str], launch: Mapping[str, Any], yes: bool
 def _terminal(log: Path) -> Any:
     """Makes the view of a sweep on what standard output is, while Ray's chatter goes to ``log``."""
     from rt_scale.progress.terminal import SweepView
-    from rt_scale.ray_backend.ray_log import chatter_to, console_on
+    from rt_scale.ray_backend.output import chatter_to, console_on
 
     @contextmanager
     def view(total: int, done_before: int) -> Iterator[SweepView]:

@@ -117,10 +117,10 @@ def _run(
     Args:
         counts: all runs, those included that searches will sample, and those of them that are through already.
     """
-    from rt_scale.ray_backend.cluster import connect  # Ray is not needed where all is done
-    from rt_scale.ray_backend.exploration import Exploration
-    from rt_scale.ray_backend.notices import cluster_lost
-    from rt_scale.ray_backend.trial_config import Place
+    from rt_scale.ray_backend.cluster import connect
+    from rt_scale.ray_backend.control import cluster_lost
+    from rt_scale.ray_backend.explore import Exploration
+    from rt_scale.ray_backend.trial import Place
     from rt_scale.ray_backend.tune import run_queue
 
     launches = dict.fromkeys(sweep.spec.launch for sweep in sweeps)

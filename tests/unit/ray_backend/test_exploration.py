@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from rt_scale.ray_backend import exploration as module
-from rt_scale.ray_backend.exploration import Exploration
+from rt_scale.ray_backend import explore as module
+from rt_scale.ray_backend.explore import Exploration
 from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns, ended_early
 from rt_scale.scheduler.job import Job, JobOutcome
 from rt_scale.scheduler.queue import Queue
