@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from rt_scale.progress.bars import CLASSIFIER, Score, probe_text, scores
-from rt_scale.progress.terminal import Row
 
+CELL = 24
+"""Characters of a device or a stage, at most."""
 WINDOW = 60.0
 """Seconds over which the runs at a time are counted: between two runs a slot is empty for a moment."""
 
@@ -129,6 +132,52 @@ BEST_OF = ("linear", "knn", CLASSIFIER)
 """What runs are compared by: the first of these that any run has."""
 NAMED = 4
 """Devices or reasons that a line names, at most."""
+
+
+def shorten(text: str, width: int) -> str:
+    """The text without its middle, where it is wider than ``width`` characters."""
+    if cell_len(text) <= width:
+        return text
+    if width <= 5:
+        return set_cell_size(text, width)
+    tail = (width - 3) // 2
+    return f"{set_cell_size(text, width - 3 - tail)}...{set_cell_size(text[::-1], tail)[::-1]}"
+
+
+@dataclass
+class Row:
+    """A run that is running.
+
+    Attributes:
+        label: the axes' values.
+        pace: of this attempt.
+        where: devices.
+        stage: what is being done.
+        step: where it stands.
+        steps: how many there are; 0 where that is not known yet.
+        scores: newest accuracies.
+    """
+
+    label: str
+    pace: Pace
+    where: str = ""
+    stage: str = ""
+    step: int = 0
+    steps: int = 0
+    scores: Sequence[Score] = ()
+
+    def cells(self, now: float) -> dict[str, str]:
+        """What its columns say; empty where nothing is known."""
+        left, rate = self.pace.left(now), self.pace.rate
+        return {
+            "bar": "",
+            "percent": f"{100 * self.step // self.steps:3d} %" if self.steps else "",
+            "rate": "" if rate is None else f"{rate:,.{0 if rate >= 10 else 1}f} steps/s",
+            "left": "" if left is None else f"{duration_text(left)} left",
+            "where": shorten(self.where, CELL),
+            "stage": shorten(self.stage, CELL),
+            "probes": ", ".join(f"{score.kind} {100 * score.value:.1f}" for score in self.scores),
+        }
 
 
 class Settled(NamedTuple):

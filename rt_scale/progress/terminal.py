@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,8 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from rt_scale.progress.bars import Score
-from rt_scale.progress.state import DONE, FAILED, STOPPED, Pace, Standing, duration_text, plain
+from rt_scale.progress.state import DONE, FAILED, STOPPED, Row, Standing, duration_text, plain, shorten
 from rt_scale.system.console import PlainConsole
 
 COLUMNS = ("bar", "percent", "rate", "left", "where", "stage", "probes")
@@ -26,45 +24,7 @@ STYLES = {"where": "dim", "stage": "dim", "rate": "dim"}
 BAR = 10
 LABEL, SHARE = 24, 0.4
 """Characters of a label that are worth a column, and the part of a terminal that is."""
-CELL = 24
-"""Characters of a device or a stage, at most."""
 GAP = "  "
-
-
-@dataclass
-class Row:
-    """A run that is running.
-
-    Attributes:
-        label: the axes' values.
-        pace: of this attempt.
-        where: devices.
-        stage: what is being done.
-        step: where it stands.
-        steps: how many there are; 0 where that is not known yet.
-        scores: newest accuracies.
-    """
-
-    label: str
-    pace: Pace
-    where: str = ""
-    stage: str = ""
-    step: int = 0
-    steps: int = 0
-    scores: Sequence[Score] = ()
-
-    def cells(self, now: float) -> dict[str, str]:
-        """What its columns say; empty where nothing is known."""
-        left, rate = self.pace.left(now), self.pace.rate
-        return {
-            "bar": "",
-            "percent": f"{100 * self.step // self.steps:3d} %" if self.steps else "",
-            "rate": "" if rate is None else f"{rate:,.{0 if rate >= 10 else 1}f} steps/s",
-            "left": "" if left is None else f"{duration_text(left)} left",
-            "where": shorten(self.where, CELL),
-            "stage": shorten(self.stage, CELL),
-            "probes": ", ".join(f"{score.kind} {100 * score.value:.1f}" for score in self.scores),
-        }
 
 
 class LiveTable:
@@ -92,16 +52,6 @@ class LiveTable:
         for line in (*apart, *lines, *notes):
             line.no_wrap, line.overflow = True, "crop"
             yield line
-
-
-def shorten(text: str, width: int) -> str:
-    """The text without its middle, where it is wider than ``width`` characters."""
-    if cell_len(text) <= width:
-        return text
-    if width <= 5:
-        return set_cell_size(text, width)
-    tail = (width - 3) // 2
-    return f"{set_cell_size(text, width - 3 - tail)}...{set_cell_size(text[::-1], tail)[::-1]}"
 
 
 def _lines(rows: Sequence[Row], now: float, width: int, mark: str) -> list[Text]:
