@@ -26,7 +26,7 @@ from rt_scale.cli.options import (
     warn,
 )
 from rt_scale.cli.sweep import look, told
-from rt_scale.progress.eta import duration_text
+from rt_scale.progress.state import duration_text
 from rt_scale.spec.errors import InputError, counted
 
 if TYPE_CHECKING:

@@ -79,8 +79,9 @@ def look(file: Path, overrides: list[str] | None, store: Store) -> SweepRuns:
         InputError: where the file is not valid, or its grid is larger than one that is started without --yes and
             than what was started of it in ``store``.
     """
-    from rt_scale.spec.document import read_text
-    from rt_scale.spec.sweep import GRID_LIMIT, as_run, expand, grid_size, parse_sweep, refuse_large
+    from rt_scale.spec.grid import GRID_LIMIT, expand, grid_size, refuse_large
+    from rt_scale.spec.sweep import as_run, parse_sweep
+    from rt_scale.spec.yaml_files import read_text
     from rt_scale.store.sweep_runs import SweepRuns
 
     text = read_text(file)
@@ -101,8 +102,9 @@ def told(file: Path, sweeps: Sequence[str], number: int) -> str:
 def _load_bundled(bundle: Bundle, name: str) -> SweepRuns:
     """A sweep of the bundle; its file must give the runs that the bundle lists of it."""
     from rt_scale import __version__
-    from rt_scale.spec.document import read_text
-    from rt_scale.spec.sweep import GRID_LIMIT, expand, parse_kept, refuse_large
+    from rt_scale.spec.grid import GRID_LIMIT, expand, refuse_large
+    from rt_scale.spec.sweep import parse_kept
+    from rt_scale.spec.yaml_files import read_text
     from rt_scale.store.sweep_runs import SweepRuns
 
     kept = bundle.store.sweep(name)
@@ -233,9 +235,10 @@ def run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool = False) ->
 
 
 def _load(file: Path, overrides: list[str], launch: Mapping[str, Any], store: Store, yes: bool) -> SweepRuns:
-    from rt_scale.spec.document import read_text
-    from rt_scale.spec.sweep import GRID_LIMIT, MOST_RUNS, as_run, expand, parse_sweep, refuse_large
-    from rt_scale.store.sweep_runs import SweepRuns
+    from rt_scale.spec.explore import MOST_RUNS
+    from rt_scale.spec.grid import GRID_LIMIT, expand, refuse_large
+    from rt_scale.spec.sweep import as_run, parse_sweep
+    from rt_scale.spec.yaml_files import read_text
 
     text = read_text(file)
     spec = parse_sweep(text, str(file), overrides)
@@ -246,7 +249,7 @@ def _load(file: Path, overrides: list[str], launch: Mapping[str, Any], store: St
 def _terminal(log: Path) -> Any:
     """Makes the view of a sweep on what standard output is, while Ray's chatter goes to ``log``."""
     from rt_scale.progress.terminal import SweepView
-    from rt_scale.ray_backend.ray_log import chatter_to, console_on
+    from rt_scale.ray_backend.output import chatter_to, console_on
 
     @contextmanager
     def view(total: int, done_before: int) -> Iterator[SweepView]:

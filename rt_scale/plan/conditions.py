@@ -9,8 +9,11 @@ from dataclasses import dataclass, replace
 from rt_scale.plan.prices import PriceSheet
 from rt_scale.plan.simulation import ROUNDING, SimulatedJob
 from rt_scale.ray_backend.resources import Kind
-from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.spec.grid import Point
+from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.sweep_runs import SweepRuns
+
+Sweeps = Sequence[tuple[SweepSpec, Sequence[Point]]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,7 @@ from rt_scale.plan.queue import build_queue
 from rt_scale.plan.simulation import Simulated, SimulatedJob, simulate
 from rt_scale.ray_backend.resources import Kind
 from rt_scale.scheduler.preflight import refuse_packed
-from rt_scale.spec.run import RunSpec
-from rt_scale.spec.seeding import stream
+from rt_scale.spec.run import RunSpec, stream
 from rt_scale.store.sweep_runs import SweepRuns
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from rt_scale.experiments.check import unfinished
-from rt_scale.spec.graph import all_runs
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.schedule import duration_steps
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.run_dir import State

@@ -10,9 +10,8 @@ from typing import Any
 
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.spec.data import GAUSSIAN
-from rt_scale.spec.grid import axis_names, value_label
+from rt_scale.spec.grid import Point, axis_names, value_label
 from rt_scale.spec.metrics import ProbeName
-from rt_scale.spec.sweep import Point
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
 from rt_scale.tensorboard.hparams import folder_name

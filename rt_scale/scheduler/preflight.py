@@ -11,8 +11,8 @@ from rt_scale.scheduler.explore_data import check_on_data
 from rt_scale.scheduler.job import Job
 from rt_scale.scheduler.wanted import Where
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.graph import all_runs
 from rt_scale.spec.grid import corner_points
+from rt_scale.spec.run import all_runs
 from rt_scale.spec.stopping import Heed, go_on
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store

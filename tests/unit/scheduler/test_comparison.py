@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from rt_scale.scheduler.comparison import all_points, board_figures, board_metrics, board_runs, refresh_board
-from rt_scale.spec.sweep import SweepSpec, expand
+from rt_scale.spec.grid import expand
+from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
 

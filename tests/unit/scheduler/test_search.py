@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from rt_scale.scheduler.search import Search
-from rt_scale.spec.sweep import Point, SweepSpec
+from rt_scale.spec.grid import Point
+from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import EarlyStop, EarlyStops, SweepRuns, read_sampled
 

@@ -1,4 +1,4 @@
-"""Tune's schedulers as the judges of a sweep's runs: they say which to end early, and the runs end themselves.
+"""What the ``explore`` sections of sweeps add to a queue: rules that end runs early, searches that add runs.
 
 A run that Tune stops itself is caught in the middle of its report: its thread, with its lease, waits there until Tune
 has another trial for that process, and is killed where it then takes more than 2 s to end; the trial that wanted the
@@ -7,14 +7,20 @@ process is lost. So the decision is written down, Tune is told to go on, and the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import rt_scale.ray_backend.cluster  # noqa: F401 - sets what Ray reads when it is imported
-from rt_scale.spec.explore import ExploreSpec
-from rt_scale.store.sweep_runs import EarlyStop, EarlyStops
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler  # isort: skip
+import rt_scale.ray_backend.cluster  # noqa: F401 - sets what Ray reads when it is imported
+from rt_scale.scheduler.early_stopping import curve
+from rt_scale.scheduler.job import Job, JobOutcome
+from rt_scale.scheduler.queue import Queue
+from rt_scale.scheduler.search import Search
+from rt_scale.spec.explore import ExploreSpec
+from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.store import SweepDir
+from rt_scale.store.sweep_runs import EarlyStop, EarlyStops, SweepRuns
 
 TIME, VALUE = "time", "value"
 LONGEST = 2**40
@@ -123,3 +129,93 @@ def build_rule(explore: ExploreSpec, stopped: EarlyStops) -> Rule | None:
             min_time_slice=float("inf"),
         )
     return Rule(explore, scheduler, stopped)
+
+
+class _Telling(EarlyStops):
+    """Tells a run at once that it was ended, and keeps that."""
+
+    def __init__(self, explore: ExploreSpec, folder: SweepDir, tell: Callable[[str, str], None]) -> None:
+        super().__init__(explore, folder)
+        self._tell = tell
+
+    def record(self, name: str, stop: EarlyStop) -> None:
+        """Keep it, and tell the run."""
+        super().record(name, stop)
+        self._tell(name, str(stop))
+
+
+class Exploration:
+    """The rules and searches of the sweeps of one queue; of plain grids there are none.
+
+    Args:
+        sweeps: of one store.
+        failed: names of runs that are not tried again.
+        room: how many runs of a launch section the cluster holds together.
+        added: is told by how many runs more, or fewer, than was known a search comes to; each counts from the start,
+            and not all points are runs of their own.
+
+    Attributes:
+        tell: is called with the name of a run that is to end and the reason; set by who can reach it.
+    """
+
+    def __init__(
+        self,
+        sweeps: Sequence[SweepRuns],
+        failed: Collection[str],
+        room: Callable[[LaunchSpec], int],
+        added: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self.tell: Callable[[str, str], None] = lambda name, reason: None
+        self._room, self._several, self._added = room, len(sweeps) > 1, added
+        self._counted = {point.spec.name for sweep in sweeps for point in sweep.points}
+        self._rules: dict[str, Rule] = {}
+        self._searches: dict[str, tuple[SweepRuns, Search]] = {}
+        for sweep in sweeps:
+            explore = sweep.spec.explore
+            if explore is None:
+                continue
+            stopped = _Telling(explore, sweep.folder, lambda name, reason: self.tell(name, reason))
+            if (rule := build_rule(explore, stopped)) is not None:
+                self._rules[sweep.name] = rule
+                for point in sweep.grid:
+                    rule.remember(point.spec.name, curve(explore, sweep.store.run(point.spec)))
+            if explore.search is not None:
+                self._searches[sweep.name] = sweep, Search(sweep, failed)
+
+    def scheduler(self) -> EarlyStopping:
+        """For ``TuneConfig(scheduler=...)``."""
+        return EarlyStopping(self._rules)
+
+    def refill(self, queue: Queue) -> None:
+        """Sample points where the queue has nothing for a free slot; so each is sampled as late as can be."""
+        for sweep, search in self._searches.values():
+            spec = sweep.spec
+            while not queue.waiting and _of(spec.name, queue.live.values()) < self._room(spec.launch):
+                left = search.left
+                point = search.next()
+                new = {point.spec.name} - self._counted if point else set()
+                self._counted |= new
+                if more := len(new) - (left - search.left):
+                    self._added(more)
+                if point is None:
+                    break
+                label = f"{spec.name}: {point.label}" if self._several else point.label
+                task = Job(label, point.spec, spec.launch, spec)
+                queue.add(task)
+                if (result := sweep.store.run(point.spec).result()) is not None:  # of another sweep
+                    self.ended(task, JobOutcome("done", values=result["last"]))
+
+    def ended(self, task: Job, how: JobOutcome) -> None:
+        """A run came to an end; a search learns from it."""
+        if task.sweep is None or task.sweep.name not in self._searches or how.state not in _FINAL:
+            return
+        sweep, search = self._searches[task.sweep.name]
+        assert sweep.spec.explore is not None  # it searches
+        search.ended(task.spec.name, how.values.get(sweep.spec.explore.metric) if how.state != "failed" else None)
+
+
+_FINAL = {"done", "failed", "settled"}
+
+
+def _of(sweep: str, tasks: Iterable[Job]) -> int:
+    return sum(task.sweep is not None and task.sweep.name == sweep for task in tasks)
