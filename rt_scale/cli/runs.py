@@ -122,7 +122,7 @@ def _with_workers(
     value: RunSpec, launch: LaunchSpec, place: Store, data_dir: Path, device: str, address: str | None, quiet: bool
 ) -> None:
     from rt_scale.progress.bars import RunBar
-    from rt_scale.ray_backend.ray_log import chatter_to, console_on
+    from rt_scale.ray_backend.output import chatter_to, console_on
     from rt_scale.ray_backend.train_workers import run_here
     from rt_scale.system.signals import stopping_on_signals
 

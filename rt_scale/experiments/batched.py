@@ -18,8 +18,8 @@ from rt_scale.experiments.objectives import assemble, build_sharpenings, build_v
 from rt_scale.experiments.options import Options, Packing, find_device, resolve
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network, build_pair, to_device
+from rt_scale.spec.batching import batch_problem, same_images
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.packing import packable, same_images
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import heeding
 from rt_scale.system.machine import allowed_cores
@@ -170,7 +170,7 @@ def run_pack(
     many train together is recorded in each ``environment.json``.
 
     Args:
-        specs: runs that ``spec.packing.packable`` has nothing against; one is run alone.
+        specs: runs that ``spec.batching.batch_problem`` has nothing against; one is run alone.
         options: of each; all of one device and number of threads, and of one process.
         ended: called in this thread with the position of a run that is over, and its result or what ended it.
 
@@ -180,7 +180,7 @@ def run_pack(
     Raises:
         InputError: where they cannot be packed.
     """
-    if reason := packable(specs) if len(specs) > 1 else "":
+    if reason := batch_problem(specs) if len(specs) > 1 else "":
         raise InputError(f"These {len(specs)} runs cannot train as one batched network: {reason}.")
     if any(each.group.world > 1 for each in options):
         raise InputError("Runs of several workers cannot train as one batched network; give them 1 worker.")
@@ -204,7 +204,7 @@ def choose_packing(specs: Sequence[RunSpec], options: Options, most: int | None)
         options: where they are executed.
         most: so many, as far as there are runs; None: as measured (:func:`measured_packing`).
     """
-    if reason := packable(specs):
+    if reason := batch_problem(specs):
         return Packing(1, f"cannot be packed: {reason}")
     if most is not None:
         return Packing(min(most, len(specs)), f"launch.pack is {most}")

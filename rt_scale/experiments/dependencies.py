@@ -13,8 +13,8 @@ from torch import Tensor
 from rt_scale.experiments.options import Observer, Options
 from rt_scale.models.networks import Weights
 from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.networks import StartFrom
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.start import StartFrom
 from rt_scale.spec.stopping import heeding
 from rt_scale.store.store import Store
 from rt_scale.training.checkpoint import STUDENT, read_weights

@@ -19,7 +19,7 @@ from rt_scale.experiments.check import training_samples
 from rt_scale.experiments.objectives import build_views
 from rt_scale.experiments.options import Options, ResolvedOptions
 from rt_scale.models.networks import Network, build_pair, to_device
-from rt_scale.spec.packing import shape, unpackable
+from rt_scale.spec.batching import alone_because, batch_key
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.accelerate.choice import COMPILED, EAGER, WAYS, choose, try_out
 from rt_scale.training.distillation import parameter_dtype
@@ -83,10 +83,10 @@ def _chosen(
     if samples < batch_size:
         return EAGER, "no batch is whole"
     # At alpha = 0 a student is its teacher bit for bit only by the same kernels.
-    compiling = options.compile is None and not unpackable(spec)
+    compiling = options.compile is None and not alone_because(spec)
     asked = {"steps": spec.train.epochs * math.ceil(samples / batch_size), "compiling": compiling, "earlier": earlier}
     return once(
-        ("student_pass", shape(spec), str(execution.device), execution.channels_last, *asked.values()),
+        ("student_pass", batch_key(spec), str(execution.device), execution.channels_last, *asked.values()),
         lambda: _tried(spec, data.info, execution, asked),
     )
 

@@ -48,7 +48,7 @@ def conditions_of(where: Where, launches: Iterable[LaunchSpec], prices: PriceShe
     """
     there = None
     if not where.alone:
-        from rt_scale.ray_backend.cluster import connect  # imports Ray
+        from rt_scale.ray_backend.cluster import connect
 
         with connect(where.address) as cluster:
             for launch in launches:

@@ -15,8 +15,9 @@ from rt_scale.scheduler.preflight import changed, check_exploration, check_here,
 from rt_scale.scheduler.queue import Queue
 from rt_scale.scheduler.search import known_points, to_be_sampled
 from rt_scale.scheduler.wanted import Sweep, Where, wanted
+from rt_scale.spec.grid import Point
 from rt_scale.spec.stopping import heeding
-from rt_scale.spec.sweep import LaunchSpec, Point
+from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
 
 if TYPE_CHECKING:
@@ -116,10 +117,10 @@ def _run(
     Args:
         counts: all runs, those included that searches will sample, and those of them that are through already.
     """
-    from rt_scale.ray_backend.cluster import connect  # Ray is not needed where all is done
-    from rt_scale.ray_backend.exploration import Exploration
-    from rt_scale.ray_backend.notices import cluster_lost
-    from rt_scale.ray_backend.trial_config import Place
+    from rt_scale.ray_backend.cluster import connect
+    from rt_scale.ray_backend.control import cluster_lost
+    from rt_scale.ray_backend.explore import Exploration
+    from rt_scale.ray_backend.trial import Place
     from rt_scale.ray_backend.tune import run_queue
 
     launches = dict.fromkeys(sweep.spec.launch for sweep in sweeps)

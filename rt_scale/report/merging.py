@@ -7,7 +7,7 @@ from typing import Any
 
 from rt_scale.report.shown import flat_fields
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.sweep import Point
+from rt_scale.spec.grid import Point
 
 
 def check_same_data(sweeps: Mapping[str, tuple[Sequence[Point], Sequence[Mapping[str, Any]]]]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.ray_backend.cluster import connect
-from rt_scale.ray_backend.tune_rules import EarlyStopping, build_rule
+from rt_scale.ray_backend.explore import EarlyStopping, build_rule
 from rt_scale.scheduler.early_stopping import StoppedRuns, report_for
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.metrics import logged_metrics

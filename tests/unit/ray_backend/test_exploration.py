@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from rt_scale.ray_backend import exploration as module
-from rt_scale.ray_backend.exploration import Exploration
+from rt_scale.ray_backend import explore as module
+from rt_scale.ray_backend.explore import Exploration
 from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns, ended_early
 from rt_scale.scheduler.job import Job, JobOutcome
 from rt_scale.scheduler.queue import Queue
 from rt_scale.scheduler.search import sampled_points, to_be_sampled
-from rt_scale.spec.grid import expand, points_at
-from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec
+from rt_scale.spec.grid import Point, expand, points_at
+from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.store import Store
 from tests.unit.scheduler.test_queue import Told
 

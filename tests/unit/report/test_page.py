@@ -22,7 +22,7 @@ from rt_scale.report.page_tables import numbers_table, verdicts_table
 from rt_scale.report.shown import departures, telling_keys
 from rt_scale.report.status import RunStatus
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.sweep import Point
+from rt_scale.spec.grid import Point
 
 Make = Callable[..., Any]
 EVIL = '"><img src=x onerror=alert(1)> | `code` [a](b)'
