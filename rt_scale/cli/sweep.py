@@ -239,6 +239,7 @@ def _load(file: Path, overrides: list[str], launch: Mapping[str, Any], store: St
     from rt_scale.spec.grid import GRID_LIMIT, expand, refuse_large
     from rt_scale.spec.sweep import as_run, parse_sweep
     from rt_scale.spec.yaml_files import read_text
+    from rt_scale.store.sweep_runs import SweepRuns
 
     text = read_text(file)
     spec = parse_sweep(text, str(file), overrides)

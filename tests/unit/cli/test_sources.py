@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from rt_scale.cli import app
 from rt_scale.cli.sweep import load_files
-from rt_scale.spec import sweep as sweep_module
+from rt_scale.spec import grid
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import expand
 from rt_scale.spec.sweep import load_sweep, parse_kept
@@ -134,7 +134,7 @@ def test_a_grid_that_is_too_large_is_refused_at_once(command: str, tmp_path: Pat
 def test_what_was_started_of_a_large_grid_may_be_looked_at(
     command: str, file: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep_module, "GRID_LIMIT", 1)
+    monkeypatch.setattr(grid, "GRID_LIMIT", 1)
     options = [word for each in SET for word in ("--set", each)]
     with pytest.raises(InputError, match=r"2 runs, more than 1: .* 'rt-scale sweep --yes' in this store"):
         cli(*command.split(), file, *options)

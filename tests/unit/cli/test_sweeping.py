@@ -15,7 +15,7 @@ from rt_scale.data.prepare import open_prepared
 from rt_scale.ray_backend import sweep as launched
 from rt_scale.ray_backend.sweep import Outcome
 from rt_scale.scheduler.wanted import Where
-from rt_scale.spec import sweep as sweep_module
+from rt_scale.spec import grid
 from rt_scale.spec.errors import InputError, shown
 from rt_scale.store.store import Store
 
@@ -105,7 +105,7 @@ def test_flags_that_make_no_launch_section_are_refused(file: Path) -> None:
 
 
 def test_a_large_grid_needs_yes(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep_module, "GRID_LIMIT", 1)
+    monkeypatch.setattr(grid, "GRID_LIMIT", 1)
     with pytest.raises(InputError, match="--yes"):
         load_files([file], [], {}, STORE)
     assert len(load_files([file], [], {}, STORE, yes=True)[0].points) == 2
