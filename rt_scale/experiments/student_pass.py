@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rt_scale.data.catalogue import DataInfo
-from rt_scale.data.known import NoiseSet
-from rt_scale.data.prepared import Prepared
+from rt_scale.data.datasets.base import DataInfo
+from rt_scale.data.prepared import NoiseSet, Prepared
 from rt_scale.experiments.check import training_samples
 from rt_scale.experiments.objectives import build_views
 from rt_scale.experiments.options import Options, ResolvedOptions

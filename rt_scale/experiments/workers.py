@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rt_scale.data.known import NoiseSet
+from rt_scale.data.prepared import NoiseSet
 from rt_scale.experiments.check import Sets, check, training_samples
 from rt_scale.experiments.context import Follower
 from rt_scale.experiments.dependencies import StartWeights, start_weights

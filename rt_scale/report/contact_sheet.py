@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from rt_scale.data.beton import Beton
-from rt_scale.data.info import DataInfo
+from rt_scale.data.datasets.base import DataInfo
 from rt_scale.spec.errors import InputError, counted
 from rt_scale.spec.seeding import stream
 

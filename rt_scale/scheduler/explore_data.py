@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from rt_scale.data.known import KnownData
+from rt_scale.data.prepared import KnownData
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.explore import ExploreSpec, check_length
 from rt_scale.spec.metrics import parse_probe_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rt_scale.data.known import known_data
+from rt_scale.data.prepared import known_data
 from rt_scale.experiments.check import check_all, unfinished
 from rt_scale.experiments.other_data import DataHere, compare_sweeps
 from rt_scale.scheduler.explore_data import check_on_data

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from rt_scale.data.known import noise_set
 from rt_scale.data.loaders.gaussian import GaussianLoader
 from rt_scale.data.prepare import Prepared
+from rt_scale.data.prepared import noise_set
 from rt_scale.experiments import loaders
 from rt_scale.experiments.loaders import (
     SHARE,

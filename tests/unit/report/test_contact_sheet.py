@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from rt_scale.data.beton import Beton, open_beton, write
-from rt_scale.data.catalogue import DATASETS, DataInfo
+from rt_scale.data.catalogue import DATASETS
+from rt_scale.data.datasets.base import DataInfo
 from rt_scale.report import contact_sheet
 from rt_scale.report.contact_sheet import choose, draw, save
 from rt_scale.spec.errors import InputError
