@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns, curve
-from rt_scale.scheduler.job import Job, JobOutcome
+import rt_scale.ray_backend.cluster  # noqa: F401 - sets what Ray reads when it is imported
+from rt_scale.scheduler.early_stopping import curve
+from rt_scale.scheduler.job import FINAL, Job, JobOutcome, JobState
 from rt_scale.scheduler.queue import Queue
-from rt_scale.scheduler.search import Search, known_points
+from rt_scale.scheduler.search import Search
 from rt_scale.spec.explore import ExploreSpec
-from rt_scale.spec.grid import Point
-from rt_scale.spec.sweep import LaunchSpec, SweepSpec
-from rt_scale.store.store import Store, SweepDir
+from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.store import SweepDir
+from rt_scale.store.sweep_runs import EarlyStop, EarlyStops, SweepRuns
 
 TIME, VALUE = "time", "value"
 LONGEST = 2**40
@@ -41,7 +42,7 @@ class Rule:
         stopped: where it is written down.
     """
 
-    def __init__(self, explore: ExploreSpec, scheduler: TrialScheduler, stopped: StoppedRuns) -> None:
+    def __init__(self, explore: ExploreSpec, scheduler: TrialScheduler, stopped: EarlyStops) -> None:
         self._explore, self.scheduler, self._stopped = explore, scheduler, stopped
         self._latest: dict[str, float] = {}
         self._ended: set[str] = set()
@@ -50,7 +51,9 @@ class Rule:
         """Judge what a run reports: the content of ``Watch.report``."""
         if self._judge(run, time, value) == TrialScheduler.STOP and not last:
             self._ended.add(run)
-            self._stopped.record(run, StoppedRun(step, value, self._reason(time, value)))
+            stop = self._explore.stop
+            assert stop is not None  # as said above
+            self._stopped.record(run, EarlyStop(stop.name, step, time, stop.unit, self._explore.metric, value))
 
     def remember(self, run: str, curve: Iterable[tuple[float, float]]) -> None:
         """Let the rule know a run from before this driver, which others are compared with.
@@ -71,12 +74,6 @@ class Rule:
             self.scheduler.on_trial_add(None, known)
         self._latest[run] = time
         return str(self.scheduler.on_trial_result(None, known, {TIME: time, VALUE: value}))
-
-    def _reason(self, time: float, value: float) -> str:
-        stop = self._explore.stop
-        assert stop is not None  # as said above
-        unit = "epochs" if stop.unit == "ep" else "steps"
-        return f"{stop.name} after {time:g} {unit}: {self._explore.metric} was {value:.6g}"
 
 
 class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
@@ -102,7 +99,7 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE)
 
 
-def build_rule(explore: ExploreSpec, stopped: StoppedRuns) -> Rule | None:
+def build_rule(explore: ExploreSpec, stopped: EarlyStops) -> Rule | None:
     """The rule of a sweep; None where no run is to be ended.
 
     Args:
@@ -134,26 +131,24 @@ def build_rule(explore: ExploreSpec, stopped: StoppedRuns) -> Rule | None:
     return Rule(explore, scheduler, stopped)
 
 
-class _Telling(StoppedRuns):
+class _Telling(EarlyStops):
     """Tells a run at once that it was ended, and keeps that."""
 
-    def __init__(self, spec: SweepSpec, folder: SweepDir, tell: Callable[[str, str], None]) -> None:
-        assert spec.explore is not None  # who asks explores
-        super().__init__(spec.explore, folder)
+    def __init__(self, explore: ExploreSpec, folder: SweepDir, tell: Callable[[str, str], None]) -> None:
+        super().__init__(explore, folder)
         self._tell = tell
 
-    def record(self, name: str, run: StoppedRun) -> None:
+    def record(self, name: str, stop: EarlyStop) -> None:
         """Keep it, and tell the run."""
-        super().record(name, run)
-        self._tell(name, run.reason)
+        super().record(name, stop)
+        self._tell(name, str(stop))
 
 
 class Exploration:
     """The rules and searches of the sweeps of one queue; of plain grids there are none.
 
     Args:
-        sweeps: with their grids' points.
-        store: where they are kept.
+        sweeps: of one store.
         failed: names of runs that are not tried again.
         room: how many runs of a launch section the cluster holds together.
         added: is told by how many runs more, or fewer, than was known a search comes to; each counts from the start,
@@ -165,30 +160,27 @@ class Exploration:
 
     def __init__(
         self,
-        sweeps: Sequence[tuple[SweepSpec, Sequence[Point]]],
-        store: Store,
+        sweeps: Sequence[SweepRuns],
         failed: Collection[str],
         room: Callable[[LaunchSpec], int],
         added: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.tell: Callable[[str, str], None] = lambda name, reason: None
-        self._room, self._several, self._added, self._store = room, len(sweeps) > 1, added, store
-        self._counted = {
-            point.spec.name for spec, points in sweeps for point in known_points(spec, points, store)
-        }  # fmt: skip
+        self._room, self._several, self._added = room, len(sweeps) > 1, added
+        self._counted = {point.spec.name for sweep in sweeps for point in sweep.points}
         self._rules: dict[str, Rule] = {}
-        self._searches: dict[str, tuple[SweepSpec, Search]] = {}
-        for spec, points in sweeps:
-            explore = spec.explore
+        self._searches: dict[str, tuple[SweepRuns, Search]] = {}
+        for sweep in sweeps:
+            explore = sweep.spec.explore
             if explore is None:
                 continue
-            stopped = _Telling(spec, store.sweep(spec.name), lambda name, reason: self.tell(name, reason))
+            stopped = _Telling(explore, sweep.folder, lambda name, reason: self.tell(name, reason))
             if (rule := build_rule(explore, stopped)) is not None:
-                self._rules[spec.name] = rule
-                for point in points:
-                    rule.remember(point.spec.name, curve(explore, store.run(point.spec)))
+                self._rules[sweep.name] = rule
+                for point in sweep.grid:
+                    rule.remember(point.spec.name, curve(explore, sweep.store.run(point.spec)))
             if explore.search is not None:
-                self._searches[spec.name] = spec, Search(spec, store, failed)
+                self._searches[sweep.name] = sweep, Search(sweep, failed)
 
     def scheduler(self) -> EarlyStopping:
         """For ``TuneConfig(scheduler=...)``."""
@@ -196,7 +188,8 @@ class Exploration:
 
     def refill(self, queue: Queue) -> None:
         """Sample points where the queue has nothing for a free slot; so each is sampled as late as can be."""
-        for spec, search in self._searches.values():
+        for sweep, search in self._searches.values():
+            spec = sweep.spec
             while not queue.waiting and _of(spec.name, queue.live.values()) < self._room(spec.launch):
                 left = search.left
                 point = search.next()
@@ -209,19 +202,18 @@ class Exploration:
                 label = f"{spec.name}: {point.label}" if self._several else point.label
                 task = Job(label, point.spec, spec.launch, spec)
                 queue.add(task)
-                if (result := self._store.run(point.spec).result()) is not None:  # of another sweep
-                    self.ended(task, JobOutcome("done", values=result["last"]))
+                if (result := sweep.store.run(point.spec).result()) is not None:  # of another sweep
+                    self.ended(task, JobOutcome(JobState.DONE, values=result["last"]))
 
     def ended(self, task: Job, how: JobOutcome) -> None:
         """A run came to an end; a search learns from it."""
-        if task.sweep is None or task.sweep.name not in self._searches or how.state not in _FINAL:
+        if task.sweep is None or task.sweep.name not in self._searches or how.state not in FINAL:
             return
-        spec, search = self._searches[task.sweep.name]
-        assert spec.explore is not None  # it searches
-        search.ended(task.spec.name, how.values.get(spec.explore.metric) if how.state != "failed" else None)
-
-
-_FINAL = {"done", "failed", "settled"}
+        sweep, search = self._searches[task.sweep.name]
+        assert sweep.spec.explore is not None  # it searches
+        search.ended(
+            task.spec.name, how.values.get(sweep.spec.explore.metric) if how.state is not JobState.FAILED else None
+        )
 
 
 def _of(sweep: str, tasks: Iterable[Job]) -> int:

@@ -14,10 +14,12 @@ from rt_scale.cli.sweep import load_files
 from rt_scale.data.prepare import open_prepared
 from rt_scale.ray_backend import sweep as launched
 from rt_scale.ray_backend.sweep import Outcome
-from rt_scale.scheduler.wanted import Where
-from rt_scale.spec import sweep as sweep_module
+from rt_scale.scheduler.job import Where
+from rt_scale.spec import grid
 from rt_scale.spec.errors import InputError
+from rt_scale.store.store import Store
 
+STORE = Store(Path("store"))
 SWEEP: dict[str, Any] = {
     "name": "one",
     "base": {"data": {"name": "digits", "samples": 60}, "encoder": {"name": "convnet_4_1"}, "train": {"epochs": 1}},
@@ -82,32 +84,32 @@ def test_how_to_accelerate_is_handed_on(file: Path, tmp_path: Path, calls: list[
 
 def test_flags_that_make_no_launch_section_are_refused(file: Path) -> None:
     with pytest.raises(InputError, match="workers"):
-        load_files([file], [], {"workers": 0})
+        load_files([file], [], {"workers": 0}, STORE)
     with pytest.raises(InputError, match="accelerate compile is for runs of one worker"):
-        load_files([file], [], {"workers": 2, "accelerate": "compile"})
+        load_files([file], [], {"workers": 2, "accelerate": "compile"}, STORE)
     with pytest.raises(InputError, match="accelerate graphs is for runs that train alone"):
-        load_files([file], [], {"pack": "auto", "accelerate": "graphs"})
-    (sweep,) = load_files([file], [], {"workers": 2})
+        load_files([file], [], {"pack": "auto", "accelerate": "graphs"}, STORE)
+    (sweep,) = load_files([file], [], {"workers": 2}, STORE)
     assert sweep.spec.launch.workers == 2
     assert sweep.spec.launch.accelerate == "auto"
     with pytest.raises(InputError, match="pack is for runs of 1 worker, not of 2"):
-        load_files([file], [], {"workers": 2, "pack": "auto"})
+        load_files([file], [], {"workers": 2, "pack": "auto"}, STORE)
     for wrong in ("maybe", True, None):
         with pytest.raises(InputError, match=r"accelerate: .*allowed: auto, none, compile, graphs"):
-            load_files([file], [], {"accelerate": wrong})
+            load_files([file], [], {"accelerate": wrong}, STORE)
     for before in ("auto", True, False):
         with pytest.raises(InputError, match="accelerate: compile"):
-            load_files([file], [], {"compile": before})
+            load_files([file], [], {"compile": before}, STORE)
     for wrong, told in (("0", "0"), ("many", "'many'"), ("1.5", "'1.5'"), (True, "true"), ("9" * 5000, "'999")):
         with pytest.raises(InputError, match=f"pack: {told}.* was given; allowed: auto, or a number of runs"):
-            load_files([file], [], {"pack": wrong})
+            load_files([file], [], {"pack": wrong}, STORE)
 
 
 def test_a_large_grid_needs_yes(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep_module, "GRID_LIMIT", 1)
+    monkeypatch.setattr(grid, "GRID_LIMIT", 1)
     with pytest.raises(InputError, match="--yes"):
-        load_files([file], [], {})
-    assert len(load_files([file], [], {}, yes=True)[0].points) == 2
+        load_files([file], [], {}, STORE)
+    assert len(load_files([file], [], {}, STORE, yes=True)[0].points) == 2
 
 
 def test_nothing_starts_above_the_budget(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from rt_scale.experiments.context import Context, Follower
 from rt_scale.experiments.options import Options, ResolvedOptions
 from rt_scale.experiments.runner import run
 from rt_scale.probes import linear
-from rt_scale.probes.graphed import GraphedStep
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
@@ -23,7 +21,7 @@ from rt_scale.store.store import Store
 REASON = "its capture failed (no memory for the graph)"
 
 
-def refusing(work: Callable[[], None]) -> Callable[[], None]:
+def refusing(*of_what: Any) -> Any:
     raise RuntimeError("no memory for the graph\nand more")
 
 
@@ -41,8 +39,8 @@ def test_the_record_is_that_of_the_first_rank(tmp_path: Path, seen: Any) -> None
 def test_a_run_tells_of_it(
     tiny: Callable[..., RunSpec], settings: Callable[..., Options], seen: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "_KEPT_ON", ("cpu",))
-    monkeypatch.setattr(linear, "GraphedStep", functools.partial(GraphedStep, capture=refusing))
+    monkeypatch.setattr(linear, "GRAPHED_ON", ("cpu",))
+    monkeypatch.setattr(linear, "replayed", refusing)
     given = settings(observer=seen)
     run(tiny({"probe.batch_size": 8}), given)
     environment = given.store.run(tiny({"probe.batch_size": 8})).environment()
@@ -70,8 +68,8 @@ def test_a_run_tells_once_of_its_students_pass(
 def test_a_run_that_goes_as_meant_tells_of_nothing(
     tiny: Callable[..., RunSpec], settings: Callable[..., Options], seen: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "_KEPT_ON", ("cpu",))
-    monkeypatch.setattr(linear, "GraphedStep", functools.partial(GraphedStep, capture=lambda work: work))
+    monkeypatch.setattr(linear, "GRAPHED_ON", ("cpu",))
+    monkeypatch.setattr(linear, "replayed", lambda step, rows: step)
     given = settings(observer=seen)
     run(tiny({"probe.batch_size": 8}), given)
     environment = given.store.run(tiny({"probe.batch_size": 8})).environment()
