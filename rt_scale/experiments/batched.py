@@ -25,12 +25,10 @@ from rt_scale.system.machine import allowed_cores
 from rt_scale.training.accelerate import accelerated
 from rt_scale.training.batched.network import BatchedNetwork
 from rt_scale.training.batched.together import train_together
-from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
-from rt_scale.training.loop import Gradients, Step
-from rt_scale.training.memory import keep_freed_memory
+from rt_scale.training.distillation import CachedTargets, ComputedTargets, Distillation, Supervision, Targets
+from rt_scale.training.loop import Gradients, Step, keep_freed_memory
 from rt_scale.training.optim import build_optimizer
-from rt_scale.training.precision import set_precision
-from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
+from rt_scale.training.precision import parameter_dtype, set_precision
 
 WARM_UP, TIMED = 2, 5
 """Steps before those that are timed, and those of which the fastest counts: others share the machine."""

@@ -45,7 +45,7 @@ def cache_bytes(spec: RunSpec, data: Prepared | NoiseSet) -> int:
     """Bytes that a constant teacher's bottleneck features take; 0 where there is nothing to keep."""
     if spec.kind == "supervise" or not constant_targets(spec):
         return 0
-    from rt_scale.training.distillation import parameter_dtype  # imports torch, which a driver needs nowhere else
+    from rt_scale.training.precision import parameter_dtype
 
     return training_samples(spec, data) * spec.projector.bottleneck * parameter_dtype(spec.precision).itemsize
 

@@ -18,8 +18,8 @@ from rt_scale.data.prepared import Prepared
 from rt_scale.data.subsets import nested_subset
 from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.distillation import parameter_dtype
 from rt_scale.training.distributed import ALONE, Group
+from rt_scale.training.precision import parameter_dtype
 
 SHARE = 0.5
 """Share of the free memory that images may take to be held in it."""

@@ -23,12 +23,12 @@ from rt_scale.spec.metrics import is_constant
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.schedule import duration_steps
 from rt_scale.training.accelerate import Accelerated, accelerated
-from rt_scale.training.batch_norm import with_global_statistics
 from rt_scale.training.checkpoint import Spent, load_training, read_weights, save_training, save_weights
-from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
-from rt_scale.training.loop import distance, train
-from rt_scale.training.means import Progress
+from rt_scale.training.distillation import Distillation, Supervision
+from rt_scale.training.distributed import with_global_statistics
+from rt_scale.training.loop import Progress, distance, train
 from rt_scale.training.optim import UpdateRules, build_optimizer
+from rt_scale.training.precision import parameter_dtype
 from rt_scale.training.teacher import Following
 
 STILL = (
