@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from rt_scale.data.loaders.choose import training_loader, training_subset
 from rt_scale.experiments.check import check, constant_targets, training_samples
-from rt_scale.experiments.loaders import training_loader, training_subset
 from rt_scale.experiments.objectives import assemble, build_sharpenings, build_views, clean_inputs
 from rt_scale.experiments.options import Options, Packing, find_device, resolve
 from rt_scale.experiments.runner import run
