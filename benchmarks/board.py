@@ -38,7 +38,8 @@ import numpy as np
 import yaml
 from lib import measure
 
-from rt_scale.cli.reporting import make_report
+from rt_scale.experiments.other_data import DataHere
+from rt_scale.report.report import make_report
 from rt_scale.scheduler.comparison import board_metrics, refresh_board
 from rt_scale.spec.seeding import stream
 from rt_scale.spec.sweep import Point, SweepSpec, load_sweep
@@ -187,7 +188,7 @@ def measure_view(sweep: SweepSpec, points: list[Point], store: Store) -> None:
     work: dict[str, Callable[[], object]] = {
         "view of means": lambda: refresh_board(loaded, store),
         "view of runs, means being there": lambda: refresh_board(loaded, store, every_run=True),
-        "report, for its figures": lambda: make_report(sweep, points, store, best=False),
+        "report, for its figures": lambda: make_report(loaded, store, "last", DataHere(store.root / "none")),
     }
     for name, make in work.items():
         print(f"{name:<46} {seconds(make):8.3f} s")

@@ -1,4 +1,4 @@
-"""Tables for other programs, as CSV or Parquet: of sweeps a row a run and a row a measured value, of reports their rows."""
+"""Tables for other programs, as CSV or Parquet: the runs and curves of sweeps, and what reports say."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rt_scale.report.results import Series, probe_metric, probe_title
 from rt_scale.report.panels import Drawing, Line
+from rt_scale.report.results import Series, probe_metric, probe_title
 from rt_scale.report.statistics import estimate
 from rt_scale.spec.grid import axis_names, value_label
 from rt_scale.spec.metrics import ACCURACY, Bounds, difference_bounds

@@ -30,6 +30,7 @@ JUDGED = (
     f"tables. Fewer than {LEAST_SEEDS} seeds decide nothing."
 )
 """What verdicts rest on."""
+_GAIN_INTERVAL = f", with its 95 % interval (Student's t, from {LEAST_SEEDS} seeds on)"
 _SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
 
 
@@ -121,7 +122,10 @@ class Report:
     @property
     def configurations(self) -> list[ResultRow]:
         """One row of every configuration, for its values and its runs."""
-        return list({row.key: row for rows in reversed(self.tables.values()) for row in rows}.values())
+        found: dict[str, ResultRow] = {}
+        for row in (row for rows in self.tables.values() for row in rows):
+            found.setdefault(row.key, row)
+        return list(found.values())
 
     @property
     def notes(self) -> list[str]:
@@ -152,7 +156,7 @@ def caption(rows: Sequence[ResultRow], which: Which, *, intervals: bool = True) 
     """What the numbers of a table are; without ``intervals`` the gain alone has one."""
     text = f"{titled_probe(rows)}: test accuracy in %, mean ± standard deviation over seeds"
     text += f"{', with the 95 % interval of the mean' if intervals else ''}; {EPOCH[which]}; "
-    text += f"gain = student less its own teacher{'' if intervals else ', with its 95 % interval'}"
+    text += f"gain = student less its own teacher{'' if intervals else _GAIN_INTERVAL}"
     beside = "; paper = the best over its epochs; difference = our student less the paper's, in points"
     return text + beside if intervals and beside_paper(rows) else text
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal
 
-from rt_scale.report.results import ProbedRun, Series, Which, probe_metric
 from rt_scale.report.paper import Panel
 from rt_scale.report.paper_numbers import data_title, number_of, value_text
+from rt_scale.report.results import ProbedRun, Series, Which, probe_metric
 from rt_scale.report.statistics import estimate
 from rt_scale.spec.metrics import ACCURACY as PROBED
 from rt_scale.spec.metrics import metric_bounds

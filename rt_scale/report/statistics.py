@@ -12,6 +12,7 @@ from rt_scale.spec.metrics import ACCURACY, Bounds, difference_bounds
 from rt_scale.store.interval import LEAST_SEEDS, interval
 
 ROLES = ("input", "teacher", "student")
+_DIFFERENCES = difference_bounds(ACCURACY)
 LEVEL = 0.95
 """Confidence of a one-sided limit."""
 _EXACT = 1e-9
@@ -119,7 +120,7 @@ class Scale:
     factor: float = 100.0
     unit: str = "points"
     signed: bool = True
-    bounds: Bounds = difference_bounds(ACCURACY)
+    bounds: Bounds = _DIFFERENCES
 
     def text(self, limits: Limits) -> str:
         """The mean with its limits, e.g. ``+10.0 [+1.3, +18.6] points, n = 3``."""
