@@ -14,19 +14,15 @@ from rt_scale.system.console import say
 
 if TYPE_CHECKING:
     from rt_scale.report.page import Report
-    from rt_scale.spec.sweep import Point, SweepSpec
     from rt_scale.store.store import Store
-
-Loaded = tuple["SweepSpec", Sequence["Point"]]
-"""A sweep with its runs."""
+    from rt_scale.store.sweep_runs import SweepRuns
 
 
-def print_reports(sweeps: Sequence[Loaded], store: Store, best: bool, as_json: bool, data_dir: Path) -> list[Report]:
+def print_reports(sweeps: Sequence[SweepRuns], best: bool, as_json: bool, data_dir: Path) -> list[Report]:
     """Print and write a report of every sweep, and one of those that repeat the same experiment of the paper.
 
     Args:
-        sweeps: in their order.
-        store: where their runs are.
+        sweeps: of one store, in their order.
         best: whether the student's best epoch counts, not its last.
         as_json: whether JSON is printed in place of tables, report after report.
         data_dir: of prepared data, which that of the runs is compared with.
@@ -37,19 +33,19 @@ def print_reports(sweeps: Sequence[Loaded], store: Store, best: bool, as_json: b
     from rt_scale.experiments.other_data import DataHere
     from rt_scale.report.report import make_report
 
-    together: dict[str, list[Loaded]] = {}
-    for number, (spec, points) in enumerate(sweeps):
-        together.setdefault(spec.experiment or f"#{number}", []).append((spec, points))
+    together: dict[str, list[SweepRuns]] = {}
+    for number, sweep in enumerate(sweeps):
+        together.setdefault(sweep.spec.experiment or f"#{number}", []).append(sweep)
     reports = []
     for members in together.values():
-        report = make_report(members, store, "best" if best else "last", DataHere(data_dir))
-        folder = store.sweep(report.sweeps[0])
+        report = make_report(members, "best" if best else "last", DataHere(data_dir))
+        folder = members[0].folder
         send(folder, folder.report)
         warn(report.other_data)
         if as_json:
             print(json.dumps(report.to_json(), indent=1))
         else:
-            _show(report, folder.board if store.derived is None or folder.board.is_dir() else None)
+            _show(report, folder.board if members[0].store.derived is None or folder.board.is_dir() else None)
         reports.append(report)
     return reports
 

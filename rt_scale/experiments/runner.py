@@ -25,19 +25,18 @@ from rt_scale.store.lease import Attempt
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.distributed import WorkerLost
-from rt_scale.training.loop import Steps, serve
 from rt_scale.training.precision import check_precision, set_precision
 
 
-def run(spec: RunSpec, settings: Options) -> dict[str, Any]:
+def run(spec: RunSpec, options: Options) -> dict[str, Any]:
     """The result of ``spec``: read where its directory is complete, else computed from where it stands.
 
     The runs that it starts from are computed before it, each in its own directory. With several processes in
-    ``settings.group`` each of them calls this; all return when rank 0 is through.
+    ``options.group`` each of them calls this; all return when rank 0 is through.
 
     Args:
         spec: what to run.
-        settings: where and how.
+        options: where and how.
 
     Returns:
         The content of ``result.json``: ``last`` and ``best`` values of metrics, steps, seconds, data.
@@ -46,92 +45,92 @@ def run(spec: RunSpec, settings: Options) -> dict[str, Any]:
         InputError: where the spec cannot be run here, or a live process is running it.
         RunError: where it failed; the reason is kept in its directory, and so is what was computed.
     """
-    if settings.group.world == 1:
-        return _alone(spec, settings)
-    if not settings.group.leads:
-        follow(settings)
-        run_dir = settings.store.run(spec)
+    if options.group.world == 1:
+        return _run(spec, options)
+    if not options.group.leads:
+        follow(options)
+        run_dir = options.store.run(spec)
         run_dir.refresh()
         return run_dir.result() or {}
     try:
-        result = _alone(spec, settings)
+        result = _run(spec, options)
     except ALIKE:
-        dismiss(settings)
+        dismiss(options)
         raise
     # Whatever else is raised leaves the others in the middle of a step: they learn of it by the end of this process.
-    dismiss(settings)
+    dismiss(options)
     return result
 
 
-def _alone(spec: RunSpec, settings: Options) -> dict[str, Any]:
-    return serve(running(spec, settings))
-
-
-def running(spec: RunSpec, settings: Options) -> Steps[dict[str, Any]]:
-    """:func:`run`, of a single process, as training that asks for the gradients of its steps."""
-    run_dir = settings.store.run(spec)
+def _run(spec: RunSpec, options: Options) -> dict[str, Any]:
+    """:func:`run` of a single process, or of rank 0."""
+    run_dir = options.store.run(spec)
     run_dir.refresh()
-    finished = run_dir.result()
-    if finished is not None:
-        refuse_other_data(spec.name, finished["data"], settings.data_dir)
+    if (finished := _finished(run_dir, options)) is not None:
         return finished
-    data = check(spec, settings.data_dir, heeding(settings.stop))
-    _refuse_impossible(spec, data, settings)
-    with run_dir.acquire(watching=lambda attempt: _watching(attempt, settings)):
-        finished = run_dir.result()  # of a process that had the lease until now
-        if finished is not None:
-            refuse_other_data(spec.name, finished["data"], settings.data_dir)
+    data = check(spec, options.data_dir, heeding(options.stop))
+    _refuse_impossible(spec, data, options)
+    with run_dir.acquire(watching=lambda attempt: _watching(attempt, options)):
+        if (finished := _finished(run_dir, options)) is not None:  # by a process that had the lease until now
             return finished
         try:
-            return (yield from _attempt(spec, data, run_dir, settings))
+            return _attempt(spec, data, run_dir, options)
         except (InputError, WorkerLost, StoreAway):
             raise
         except Exception as error:
-            settings.resident.clear()  # whatever it was, it must not be for want of memory the next time
+            options.resident.clear()  # whatever it was, it must not be for want of memory the next time
             failure = in_words(spec, error)
             run_dir.fail({"reason": str(failure), "traceback": traceback.format_exc(), "time": time.time()})
             raise failure from error
 
 
-def _watching(attempt: Attempt, settings: Options) -> None:
+def _finished(run_dir: RunDir, options: Options) -> dict[str, Any] | None:
+    """The result that is there; InputError where it is of other data than is here."""
+    result = run_dir.result()
+    if result is not None:
+        refuse_other_data(run_dir.path.name, result["data"], options.data_dir)
+    return result
+
+
+def _watching(attempt: Attempt, options: Options) -> None:
     """An owner who may be gone is watched for a while; meanwhile there is nothing to keep."""
-    heeding(settings.stop)()
-    settings.observer.stage(f"watching whether the run is still executed by {attempt}")
+    heeding(options.stop)()
+    options.observer.stage(f"watching whether the run is still executed by {attempt}")
 
 
-def _refuse_impossible(spec: RunSpec, data: Sets, settings: Options) -> None:
+def _refuse_impossible(spec: RunSpec, data: Sets, options: Options) -> None:
     """What cannot be done here, by the run or by those that come first, is refused before anything is written."""
-    execution = resolve(spec, data.main, settings, None)
-    for each in unfinished(spec, settings.store):
+    execution = resolve(spec, data.main, options, None)
+    for each in unfinished(spec, options.store):
         check_precision(each.precision, execution.device)
-        if settings.group.world > 1:
-            check_shares(each, check(each, settings.data_dir), settings.group.world)
+        if options.group.world > 1:
+            check_shares(each, check(each, options.data_dir), options.group.world)
 
 
-def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Options) -> Steps[dict[str, Any]]:
+def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> dict[str, Any]:
     run_dir.write_spec(spec)
     for start in spec.starts:
-        compute_first(start.run, settings, _alone)
+        compute_first(start.run, options, _run)
     earlier = run_dir.environment()
     if earlier:
-        refuse_other_data(spec.name, earlier["data"], settings.data_dir)
+        refuse_other_data(spec.name, earlier["data"], options.data_dir)
     begun = earlier and earlier["execution"]
-    execution = resolve(spec, data.main, settings, begun)
+    execution = resolve(spec, data.main, options, begun)
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
-    execution = student_pass.decided(spec, data.main, execution, settings, begun)
-    settings.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
+    execution = student_pass.decided(spec, data.main, execution, options, begun)
+    options.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
     if execution.device.type == "cuda":
-        settings.observer.decided(f"student's pass: {execution.student_pass}, as {execution.student_pass_reason}")
-    attempt = attempt_record(execution) | {"packing": settings.packing.to_json()}
+        options.observer.decided(f"student's pass: {execution.student_pass}, as {execution.student_pass_reason}")
+    attempt = attempt_record(execution) | {"packing": options.packing.to_json()}
     attempts = [*(earlier["attempts"] if earlier else []), attempt]
     run_dir.write_environment({"execution": execution.to_json(), "data": _data_record(data), "attempts": attempts})
-    weights = start_weights(spec, settings.store)
-    context = Context.begin(run_dir, execution, settings, hparams=spec.canonical())
-    settings.resident.next_run()
+    weights = start_weights(spec, options.store)
+    context = Context.begin(run_dir, execution, options, hparams=spec.canonical())
+    options.resident.next_run()
     try:
-        lead(spec, execution, settings)
-        result = yield from _result(spec, data, context, weights, run_dir.check().attempt)
+        lead(spec, execution, options)
+        result = _result(spec, data, context, weights, run_dir.check().attempt)
         context.patiently(lambda: run_dir.complete(result))
     except Exception as error:
         context.close(None if isinstance(error, WorkerLost | StoreAway) else "failed")
@@ -143,8 +142,8 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Options) -> S
     return result
 
 
-def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int) -> Steps[dict[str, Any]]:
-    outcome = yield from train_run(spec, data, context, weights)
+def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int) -> dict[str, Any]:
+    outcome = train_run(spec, data, context, weights)
     spent = context.spent
     return {
         "name": spec.name,

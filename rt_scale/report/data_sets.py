@@ -18,7 +18,7 @@ from rt_scale.data.catalogue import DATASETS
 from rt_scale.data.info import DataInfo
 from rt_scale.data.prepare import list_prepared
 from rt_scale.spec.errors import InputError, counted
-from rt_scale.spec.seeding import stream
+from rt_scale.spec.run import stream
 
 
 def data_rows(data_dir: Path) -> list[dict[str, Any]]:

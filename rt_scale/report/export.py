@@ -21,12 +21,14 @@ from rt_scale.report.results import ResultRow
 from rt_scale.report.statistics import ROLES
 from rt_scale.report.status import STYLES
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.run import RunSpec, StudentSpec, TeacherSpec
-from rt_scale.spec.sweep import Point
-from rt_scale.store.atomic import disk_errors, remove, sync_folder, temporary_name
+from rt_scale.spec.grid import Point
+from rt_scale.spec.networks import StudentSpec, TeacherSpec
+from rt_scale.spec.run import RunSpec
+from rt_scale.store.atomic import disk_errors
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
+from rt_scale.system.files import remove, sync_folder, temporary_name
 from rt_scale.tensorboard.hparams import Setting, flat_settings, typed_columns
 
 Form = Literal["csv", "parquet"]

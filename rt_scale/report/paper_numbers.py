@@ -11,9 +11,8 @@ from typing import Any
 
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.spec.data import GAUSSIAN
-from rt_scale.spec.grid import axis_names, value_label
+from rt_scale.spec.grid import Point, axis_names, value_label
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import Point
 
 START = "teacher.start_from"
 _UNSHOWN = ("seeds", "probe", "data.name", "encoder.name", "encoder.norm", "data.sigma", "data.channels", START)

@@ -30,14 +30,14 @@ from rt_scale.report.results import (
     with_first_rounds,
 )
 from rt_scale.report.status import RunStatus, status_of_sweep
-from rt_scale.scheduler.early_stopping import ended_early
-from rt_scale.scheduler.search import known_points, to_be_sampled
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.sweep import Point, SweepSpec
-from rt_scale.store.atomic import remove, write_bytes
+from rt_scale.spec.grid import Point
+from rt_scale.store.atomic import write_bytes
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names
+from rt_scale.system.files import remove
 
 Result = Mapping[str, Any]
 _KINDS = ("linear", "knn")
@@ -46,40 +46,34 @@ _PANELS = 12
 """Panels that a figure has at most."""
 
 
-def make_report(
-    sweeps: Sequence[tuple[SweepSpec, Sequence[Point]]], store: Store, which: Which, here: DataHere
-) -> Report:
+def make_report(sweeps: Sequence[SweepRuns], which: Which, here: DataHere) -> Report:
     """Write the report of a sweep, or one of several that repeat the same experiment, in the folder of the first.
 
     Args:
-        sweeps: with their runs.
-        store: where they are kept.
+        sweeps: of one store.
         which: ``last`` or ``best`` epoch of the student.
         here: the data that that of the runs is compared with.
 
     Raises:
         InputError: where sweeps have one name or different data, or no run is finished.
     """
-    specs = [spec for spec, _ in sweeps]
-    names = [spec.name for spec in specs]
-    if len(set(names)) < len(names):
-        raise InputError(f"Sweeps that are reported together need names of their own; given: {', '.join(names)}.")
-    known = {spec.name: known_points(spec, points, store) for spec, points in sweeps}
-    points, unsampled = merged_points(list(known.values())), sum(to_be_sampled(spec, store) for spec in specs)
+    refuse_equal_names(sweeps, "reported together")
+    first, store = sweeps[0], sweeps[0].store
+    points, unsampled = merged_points([sweep.points for sweep in sweeps]), sum(sweep.to_sample for sweep in sweeps)
     results = _results(points, store)
-    check_same_data(known, results)
+    check_same_data({sweep.name: sweep.points for sweep in sweeps}, results)
     if not results:
         raise InputError(
-            f"None of the {len(points) + unsampled} runs of sweep '{names[0]}' is finished in '{store.place}'. "
+            f"None of the {len(points) + unsampled} runs of sweep '{first.name}' is finished in '{store.place}'. "
             "Run it with 'rt-scale sweep', or name the store with --store."
         )
-    if specs[0].experiment is not None:
+    if first.spec.experiment is not None:
         # Also the runs whose students are teachers here, where they are no part of the sweep themselves.
         points = with_first_rounds(points)
         results = _results(points, store)
-    statuses = status_of_sweep(points, store, ended_early(specs, store))
-    report = _report(specs, points, results, statuses, store, which)
-    other_data = compare_sweeps(list(known.items()), store, here)[1]
+    ended = {name: stop for sweep in sweeps for name, stop in sweep.early_stopped.items()}
+    report = _report(sweeps, points, results, status_of_sweep(points, store, ended), which)
+    other_data = compare_sweeps(sweeps, here)[1]
     report = replace(report, unsampled=unsampled, other_data=other_data)
     return replace(report, files=_write(report))
 
@@ -90,16 +84,15 @@ def _results(points: Iterable[Point], store: Store) -> dict[str, Result]:
 
 
 def _report(
-    specs: Sequence[SweepSpec],
+    sweeps: Sequence[SweepRuns],
     points: Sequence[Point],
     results: Mapping[str, Result],
     statuses: Sequence[RunStatus],
-    store: Store,
     which: Which,
 ) -> Report:
     """The report, of which the figures are written."""
-    names, experiment = tuple(spec.name for spec in specs), specs[0].experiment
-    folder = store.sweep(names[0]).report
+    names, experiment, store = tuple(sweep.name for sweep in sweeps), sweeps[0].spec.experiment, sweeps[0].store
+    folder = sweeps[0].folder.report
     if len(names) > 1:
         folder = folder / "-".join(["with", *names[1:]])
     metrics = {name: series(read_metrics(store.run(name).metrics_path).to_pydict()) for name in results}

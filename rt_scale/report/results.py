@@ -11,9 +11,9 @@ from rt_scale.report.paper_numbers import START, Number, data_words, number_of, 
 from rt_scale.report.statistics import ROLES, Estimate, estimates
 from rt_scale.report.status import STYLES
 from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.grid import Point
 from rt_scale.spec.metrics import ProbeName
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import Point
 
 PROBES = {
     "linear": "linear probe",

@@ -18,10 +18,12 @@ from rt_scale.experiments.runner import run
 from rt_scale.report.report import make_report
 from rt_scale.scheduler.comparison import board_metrics
 from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.grid import Point
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import Point, SweepSpec
+from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
+from rt_scale.store.sweep_runs import SweepRuns
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
@@ -170,7 +172,7 @@ def test_tables_curves_and_columns_are_of_the_images(tiny: Tiny, settings: Make)
     points = [Point({"data.sigma": sigma}, 0, tiny({**NOISE, "data.sigma": sigma})) for sigma in (0.5, 2.0)]
     finished = [(point, run(point.spec, given)) for point in points]
     sweep = SweepSpec(name="noise", base=points[0].spec.model_dump(mode="json"))
-    report = make_report([(sweep, points)], given.store, "best", DataHere(given.data_dir))
+    report = make_report([SweepRuns(sweep, points, given.store)], "best", DataHere(given.data_dir))
     assert set(report.tables) == {f"{probe}@digits" for probe in PROBES}
     for row, (point, result) in zip(report.tables["linear@digits"], finished, strict=True):
         assert row.values == point.values

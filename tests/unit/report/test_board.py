@@ -15,9 +15,11 @@ from rt_scale.experiments.other_data import DataHere
 from rt_scale.report import board as module
 from rt_scale.report.board import MOST_TICKED, ReportFigures, few, open_board
 from rt_scale.spec.errors import InputError, StoreAway
-from rt_scale.spec.sweep import Point, SweepSpec, expand
+from rt_scale.spec.grid import Point, expand
+from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.run_dir import RESULT
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 ADDRESS = "http://here/"
@@ -37,11 +39,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return given
 
 
-def loaded(name: str, values: int) -> tuple[SweepSpec, Any]:
+def loaded(store: Store, name: str, values: int) -> SweepRuns:
     norms = {"encoder.norm": ["none", "batch"]}
     axes = {**norms, "student.alpha": [number / values for number in range(values)]}
     sweep = SweepSpec(name=name, base=BASE, axes=axes)
-    return sweep, expand(sweep)
+    return SweepRuns(sweep, expand(sweep), store)
 
 
 @pytest.mark.parametrize("every_run", [False, True])
@@ -49,7 +51,8 @@ def test_what_is_served_and_where_figures_are(tmp_path: Path, served: dict[str, 
     said: list[str] = []
     asked: list[None] = []
     store = Store(tmp_path)
-    open_board([loaded("a", 2), loaded("b", 2)], store, host="h", port=7, say=said.append, every_run=every_run,
+    sweeps = [loaded(store, "a", 2), loaded(store, "b", 2)]
+    open_board(sweeps, store, host="h", port=7, say=said.append, every_run=every_run,
                figures=lambda: asked.append(None), interval=3.0)  # fmt: skip
     folder = tmp_path / "sweeps" / "a" / ("board-with-b-runs" if every_run else "board-with-b")
     assert served == {"folder": folder, "title": "a, b", "host": "h", "port": 7, "interval": 3.0}
@@ -64,7 +67,7 @@ def test_of_many_runs_some_are_pointed_out(
     tmp_path: Path, served: dict[str, Any], every_run: bool, prefix: str
 ) -> None:
     said: list[str] = []
-    sweeps = [loaded("a", MOST_TICKED)]
+    sweeps = [loaded(Store(tmp_path), "a", MOST_TICKED)]
     open_board(sweeps, Store(tmp_path), host="h", port=0, say=said.append, every_run=every_run)
     assert said[-1].endswith(f": {ADDRESS}#custom_scalars&regexInput={prefix}norm%3Dbatch%2C")
 
@@ -85,14 +88,14 @@ def test_a_store_that_does_not_answer_for_a_while_is_waited_for(
             raise StoreAway("away")
 
     monkeypatch.setattr(Store, "refresh", refresh)
-    open_board([loaded("a", 2)], Store(tmp_path), host="h", port=0, say=print)
+    open_board([loaded(Store(tmp_path), "a", 2)], Store(tmp_path), host="h", port=0, say=print)
     assert served["title"] == "a"
 
 
 def test_what_cannot_be_shown_is_refused(tmp_path: Path, served: dict[str, Any]) -> None:
     store = Store(tmp_path / "store")
     with pytest.raises(InputError, match="names of their own; given: a, a"):
-        open_board([loaded("a", 2), loaded("a", 1)], store, host="h", port=0, say=print)
+        open_board([loaded(store, "a", 2), loaded(store, "a", 1)], store, host="h", port=0, say=print)
     with pytest.raises(InputError, match="There are no runs in"):
         open_board([], store, host="h", port=0, say=print)
     (store.root / "runs").mkdir(parents=True)
@@ -109,7 +112,7 @@ class Reports:
     """Stands in for the report, and remembers whether the best epoch was asked for."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        self.store, self.sweep = store, SweepRuns(SWEEP, POINTS, store)
         self.asked: list[str] = []
         self.said: list[str] = []
         self.error: InputError | None = None
@@ -127,8 +130,8 @@ class Reports:
         (folder / "report.md").touch()
         os.utime(folder / "report.md", (date, date))
 
-    def make(self, sweeps: Any, store: Store, which: str, here: DataHere) -> None:
-        assert (sweeps, store, here) == ([(SWEEP, POINTS)], self.store, HERE)
+    def make(self, sweeps: list[SweepRuns], which: str, here: DataHere) -> None:
+        assert (sweeps, here) == ([self.sweep], HERE)
         self.asked.append(which)
         if self.error is not None:
             raise self.error
@@ -148,7 +151,7 @@ def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reports:
 
 def renewing(reports: Reports) -> Callable[[], None]:
     """Renews, and waits for it."""
-    figures = ReportFigures([(SWEEP, POINTS)], reports.store, reports.said.append, HERE)
+    figures = ReportFigures([reports.sweep], reports.said.append, HERE)
 
     def renew() -> None:
         figures()
@@ -218,7 +221,7 @@ def test_making_reports_takes_a_small_part_of_the_time(reports: Reports, monkeyp
 def test_looking_does_not_wait_for_a_report(reports: Reports, monkeypatch: pytest.MonkeyPatch) -> None:
     made = threading.Event()
     monkeypatch.setattr(module, "make_report", lambda *_: (reports.asked.append("last"), made.wait(60)))
-    look = ReportFigures([(SWEEP, POINTS)], reports.store, reports.said.append, HERE)
+    look = ReportFigures([reports.sweep], reports.said.append, HERE)
     for number in range(3):
         reports.finish(POINTS[0], 100 + number)
         look()

@@ -20,7 +20,7 @@ from rt_scale.report.results import ResultRow, probed_runs, result_rows
 from rt_scale.report.statistics import Verdict, limits
 from rt_scale.report.status import RunStatus
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.sweep import Point
+from rt_scale.spec.grid import Point
 
 Make = Callable[..., Any]
 EVIL = '"><img src=x onerror=alert(1)> | `code` [a](b)'

@@ -13,8 +13,8 @@ from scipy import stats
 from rt_scale.report.page import caption, to_rich
 from rt_scale.report.results import PROBES, ResultRow, Which, probe_keys, probed_runs, result_rows
 from rt_scale.report.statistics import Estimate, estimate, estimates
+from rt_scale.spec.grid import Point
 from rt_scale.spec.metrics import ACCURACY
-from rt_scale.spec.sweep import Point
 
 Make = Callable[..., Any]
 NUMBERS = [0.31, 0.42, 0.37, 0.55, 0.29]

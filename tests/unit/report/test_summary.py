@@ -15,6 +15,7 @@ from rt_scale.report.report import make_report
 from rt_scale.report.summary import machines, write_summary
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 
 Make = Callable[..., Any]
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
@@ -36,7 +37,7 @@ def reports(store: Store, point: Make, result: Make, finish: Make) -> list[Repor
         finish(store, place, result(0.4 + seed / 100, 0.2, 0.3) | took, {"attempts": [attempt | code] * 2})
     mine, other = (SweepSpec(name=name, base=BASE, experiment=which) for name, which in
                    (("mine", "fig1"), ("other", None)))  # fmt: skip
-    return [make_report([(sweep, part)], store, "last", DataHere(Path("nowhere")))
+    return [make_report([SweepRuns(sweep, part, store)], "last", DataHere(Path("nowhere")))
             for sweep, part in ((mine, places), (other, places[:1]))]  # fmt: skip
 
 
