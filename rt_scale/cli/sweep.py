@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rt_scale.cli.options import (
+    AccelerateOption,
     AddressOption,
     BestOption,
     ConcurrencyOption,
@@ -141,9 +142,7 @@ def sweep(
     gpus: Annotated[float | None, typer.Option(help="GPUs a worker, in place of launch.gpus.")] = None,
     accelerator: Annotated[str | None, typer.Option(help="Type of GPU, in place of launch.accelerator.")] = None,
     workers: Annotated[int | None, typer.Option(help="Workers a run, in place of launch.workers.")] = None,
-    compile_students: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="Compile the students' passes; for launch.compile.")
-    ] = None,
+    accelerate: AccelerateOption = None,
     pack: PackOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try runs again that failed before.")] = False,
     budget: Annotated[
@@ -160,7 +159,7 @@ def sweep(
     prices = prices_for(budget, price)
     launch = {
         "cpus": cpus, "gpus": gpus, "accelerator": accelerator, "workers": workers,
-        "compile": compile_students, "pack": pack,
+        "accelerate": accelerate, "pack": pack,
     }  # fmt: skip
     where = Where(
         store=open_store(store),

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from rt_scale.experiments import student_pass
 from rt_scale.experiments.check import Sets, check, unfinished
 from rt_scale.experiments.context import Context
 from rt_scale.experiments.dependencies import StartWeights, compute_first, start_weights
@@ -118,10 +117,9 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> di
     execution = resolve(spec, data.main, options, begun)
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
-    execution = student_pass.decided(spec, data.main, execution, options, begun)
     options.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
     if execution.device.type == "cuda":
-        options.observer.decided(f"student's pass: {execution.student_pass}, as {execution.student_pass_reason}")
+        options.observer.decided(f"accelerate: {execution.accelerate}")
     attempt = attempt_record(execution) | {"packing": options.packing.to_json()}
     attempts = [*(earlier["attempts"] if earlier else []), attempt]
     run_dir.write_environment({"execution": execution.to_json(), "data": _data_record(data), "attempts": attempts})
