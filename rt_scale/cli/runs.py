@@ -49,9 +49,9 @@ def demo(
     (written,) = run_loaded(load_files([bundled_sweep("demo")], overrides or [], {}, where.store, yes), where)
     if overrides:
         return  # the notes are about the demo as it is
-    from rt_scale.report.notes import demo_notes
+    from rt_scale.report.summary import demo_notes
 
-    open_console().print(f"\n{demo_notes(written.tables)}")
+    open_console().print(f"\n{demo_notes(written.measured)}")
 
 
 @app.command()

@@ -28,14 +28,14 @@ from rt_scale.cli.options import (
     read_path,
     with_launch,
 )
-from rt_scale.cli.reporting import print_report
+from rt_scale.cli.reporting import print_reports
 from rt_scale.spec.errors import InputError
 from rt_scale.system.console import say, say_error
 
 if TYPE_CHECKING:
     from rt_scale.plan.prices import PriceSheet
     from rt_scale.progress.terminal import SweepView
-    from rt_scale.report.sweep_report import SweepReport
+    from rt_scale.report.page import Report
     from rt_scale.scheduler.job import Where
     from rt_scale.store.bundle.unpack import Bundle
     from rt_scale.store.store import Store
@@ -202,7 +202,7 @@ def load_files(
     return [_load(file, overrides, launch, store, yes) for file in files]
 
 
-def run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool = False) -> list[SweepReport]:
+def run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool = False) -> list[Report]:
     """Run sweeps, print and write their reports; exits with 1 where a run has no result.
 
     Args:
@@ -223,7 +223,7 @@ def run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool = False) ->
     written = []
     for each, outcome in zip(sweeps, outcomes, strict=True):
         if outcome.finished:
-            written.append(print_report(each, best, False, where.data_dir))
+            written += print_reports([each], best, False, where.data_dir)
         for label, why in outcome.ended.items():
             say(f"{label} was ended early: {why}")
         for label, why in outcome.failed.items():
