@@ -16,7 +16,7 @@ from rt_scale.plan.queue import evaluations, training_steps
 from rt_scale.plan.rates import Rates
 from rt_scale.plan.work import Work, count
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.distillation import parameter_dtype
+from rt_scale.training.precision import parameter_dtype
 
 EFFICIENCY = 0.9
 """Speed of several workers at what they share, over that of one times their number (assumed; Goyal et al. 2017,

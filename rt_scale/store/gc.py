@@ -11,10 +11,11 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from rt_scale.spec.document import read_text
 from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.grid import expand
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import expand, parse_kept
+from rt_scale.spec.sweep import parse_kept
+from rt_scale.spec.yaml_files import read_text
 from rt_scale.store.atomic import disk_errors, read_json
 from rt_scale.store.checkpoints import DAMAGED
 from rt_scale.store.lease import FOLDER as LEASES

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rt_scale.data.subsets import nested_subset, noisy_labels, stratified_split
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.seeding import stream
+from rt_scale.spec.run import stream
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 100))
 
