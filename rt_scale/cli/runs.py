@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rt_scale.cli.options import (
+    AccelerateOption,
     AddressOption,
     BestOption,
     DataOption,
@@ -40,16 +42,16 @@ def demo(
     overrides: SetOption = None, store: StoreOption = None, data_dir: DataOption = None, yes: YesOption = False
 ) -> None:
     """The main job in small: bundled digits, no download, about three minutes on two cores."""
-    from rt_scale.scheduler.wanted import Where
+    from rt_scale.scheduler.job import Where
     from rt_scale.system.paths import bundled_sweep
 
     where = Where(open_store(store), find_data_dir(data_dir), "cpu", "local", replace=yes)
-    (written,) = run_loaded(load_files([bundled_sweep("demo")], overrides or [], {}, yes), where)
+    (written,) = run_loaded(load_files([bundled_sweep("demo")], overrides or [], {}, where.store, yes), where)
     if overrides:
         return  # the notes are about the demo as it is
-    from rt_scale.report.notes import demo_notes
+    from rt_scale.report.summary import demo_notes
 
-    open_console().print(f"\n{demo_notes(written.tables)}")
+    open_console().print(f"\n{demo_notes(written.measured)}")
 
 
 @app.command()
@@ -64,9 +66,7 @@ def run(
         bool | None, typer.Option(help="Compute a constant teacher once (where it fits in memory).")
     ] = None,
     loader: Annotated[str, typer.Option(help="What reads images: auto, resident, ffcv, map.")] = "auto",
-    compile_student: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="Compile the student's pass (where it pays).")
-    ] = None,
+    accelerate: AccelerateOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together, through Ray.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs a worker, of several.")] = 0,
     address: AddressOption = None,
@@ -97,7 +97,7 @@ def run(
         console.print("complete already, nothing to do")
     if workers > 1:
         wanted = {"workers": workers, "cpus": threads or 1, "gpus": gpus, "loader": loader}
-        wanted |= {"compile": compile_student} if compile_student is not None else {}
+        wanted |= {"accelerate": accelerate} if accelerate is not None else {}
         launch = build(LaunchSpec, wanted, "the command line")
         _with_workers(value, launch, place, find_data_dir(data_dir), device, address, quiet=as_json)
         _show(value, place, as_json)
@@ -109,7 +109,7 @@ def run(
             device=device,
             threads=threads,
             cache_teacher=cache_teacher,
-            compile=compile_student,
+            accelerate=accelerate or "auto",
             loader=loader,
             observer=bar,
             stop=stopping,
@@ -122,7 +122,7 @@ def _with_workers(
     value: RunSpec, launch: LaunchSpec, place: Store, data_dir: Path, device: str, address: str | None, quiet: bool
 ) -> None:
     from rt_scale.progress.bars import RunBar
-    from rt_scale.ray_backend.ray_log import chatter_to, console_on
+    from rt_scale.ray_backend.output import chatter_to, console_on
     from rt_scale.ray_backend.train_workers import run_here
     from rt_scale.system.signals import stopping_on_signals
 
@@ -175,10 +175,11 @@ def report(
     """Tables, figures and verdicts of sweeps' finished runs, beside the paper's where they repeat an experiment."""
     place, sweeps = open_sweeps(files, overrides, store)
     place.refresh()
-    place = writable(place, [place.sweep(sweep.name).report for sweep, _ in sweeps], out)
-    written = print_reports(sweeps, place, best, as_json, find_data_dir(data_dir))
+    place = writable(place, [sweep.folder.report for sweep in sweeps], out)
+    sweeps = [replace(sweep, store=place) for sweep in sweeps]
+    written = print_reports(sweeps, best, as_json, find_data_dir(data_dir))
     if summary is not None:
         assigned = [part for override in overrides or [] for part in ("--set", override)]
-        given = [told(file, [sweep.name for sweep, _ in sweeps], number) for number, file in enumerate(files)]
+        given = [told(file, [sweep.name for sweep in sweeps], number) for number, file in enumerate(files)]
         command = ["rt-scale", "report", *given, *assigned, *(["--best"] if best else [])]
         keep_summary(written, place, command, summary)

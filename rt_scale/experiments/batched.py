@@ -11,24 +11,24 @@ from typing import Any
 
 import torch
 
-from rt_scale.experiments import student_pass
+from rt_scale.data.loaders.choose import training_loader, training_subset
 from rt_scale.experiments.check import check, constant_targets, training_samples
-from rt_scale.experiments.loaders import training_loader, training_subset
 from rt_scale.experiments.objectives import assemble, build_sharpenings, build_views, clean_inputs
-from rt_scale.experiments.options import Options, Packing, resolve
-from rt_scale.experiments.runner import running
+from rt_scale.experiments.options import Options, Packing, find_device, resolve
+from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network, build_pair, to_device
+from rt_scale.spec.batching import batch_problem, same_images
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.packing import packable, same_images
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import heeding
-from rt_scale.training.batched.batched import Pack, serve_together
-from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
-from rt_scale.training.loop import Step, Steps
-from rt_scale.training.memory import keep_freed_memory
+from rt_scale.system.machine import allowed_cores
+from rt_scale.training.accelerate import accelerated
+from rt_scale.training.batched.network import BatchedNetwork
+from rt_scale.training.batched.together import train_together
+from rt_scale.training.distillation import CachedTargets, ComputedTargets, Distillation, Supervision, Targets
+from rt_scale.training.loop import Gradients, Step, keep_freed_memory
 from rt_scale.training.optim import build_optimizer
-from rt_scale.training.precision import set_precision
-from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
+from rt_scale.training.precision import parameter_dtype, set_precision
 
 WARM_UP, TIMED = 2, 5
 """Steps before those that are timed, and those of which the fastest counts: others share the machine."""
@@ -40,7 +40,7 @@ WORSE = 1.25
 """A size whose steps are so much slower than the best ones' ends the search for larger ones."""
 
 
-def measured_packing(spec: RunSpec, settings: Options, most: int) -> Packing:
+def measured_packing(spec: RunSpec, options: Options, most: int) -> Packing:
     """The number of students, a power of two up to ``most``, whose steps are fastest for each of them.
 
     A student's step is its views, teacher targets, forward and backward pass and optimiser; all students see the
@@ -48,7 +48,7 @@ def measured_packing(spec: RunSpec, settings: Options, most: int) -> Packing:
 
     Args:
         spec: of the shape; students differ from it in nothing that a step costs.
-        settings: where it is to run.
+        options: where it is to run.
         most: students at most, at least 1.
 
     Raises:
@@ -58,7 +58,7 @@ def measured_packing(spec: RunSpec, settings: Options, most: int) -> Packing:
     seconds: dict[int, float] = {}
     end = ""
     with keep_freed_memory():
-        bench = Bench(spec, settings)
+        bench = Bench(spec, options)
         for size in [2**power for power in range(most.bit_length())]:
             try:
                 seconds[size] = bench.seconds(size) / size
@@ -82,18 +82,17 @@ def measured_packing(spec: RunSpec, settings: Options, most: int) -> Packing:
 class Bench:
     """A batch, and students to train on it, as the runs of that shape will."""
 
-    def __init__(self, spec: RunSpec, settings: Options) -> None:
-        self.heed = heeding(settings.stop)
-        data = check(spec, settings.data_dir, self.heed).main
+    def __init__(self, spec: RunSpec, options: Options) -> None:
+        self.heed = heeding(options.stop)
+        data = check(spec, options.data_dir, self.heed).main
         self.spec, self.info = spec, data.info
-        self.execution = resolve(spec, data, settings, None)
+        self.execution = resolve(spec, data, options, None)
         torch.set_num_threads(self.execution.threads)
         set_precision(spec.precision)
         self.samples = training_samples(spec, data)
         # From the file as needed: to hold the set in memory is the runs' affair.
         subset = training_subset(spec, data)
         self.batch = next(training_loader(spec, data, "map", self.execution.device, subset).epoch(0))
-        self.execution = student_pass.decided(spec, data, self.execution, settings, None)
         self.pair = build_pair(spec, self.info.channels, spec.data.size or self.info.size)
 
     def seconds(self, size: int) -> float:
@@ -111,7 +110,7 @@ class Bench:
         """What moves that many students together by one step, and returns when the device is through with it."""
         steps = list(self._steps(size))
         optimizers = [build_optimizer(self.spec.train.optimizer, step.model.parameters()) for step in steps]
-        pack = Pack([step.model for step in steps], same_images=True)  # type: ignore[misc]
+        pack = BatchedNetwork([step.model for step in steps], same_images=True)  # type: ignore[misc]
 
         def move() -> None:
             for optimizer in optimizers:
@@ -136,7 +135,7 @@ class Bench:
         for _ in range(size):
             own = copy.deepcopy(student)
             if size == 1:  # after it was copied: what is compiled for one network stays with its weights
-                own = student_pass.dressed(own, self.spec.train.batch_size, self.execution)
+                own = accelerated(own, self.spec.train.batch_size, self.execution.accelerate)
             yield Step(own, self._objective(targets), self.batch, 0)
 
     def _targets(self, teacher: Network) -> Targets:
@@ -156,18 +155,11 @@ class Bench:
         return assemble(spec, targets, views, sharpenings)
 
 
-Result = dict[str, Any]
-Ended = Callable[[int, Result | BaseException], None]
-"""Told the position of a run, and its result or what ended it, as soon as it is over."""
-
-
-def _nobody(number: int, outcome: Result | BaseException) -> None:
-    """Nobody waits for single runs."""
-
-
 def run_pack(
-    specs: Sequence[RunSpec], settings: Sequence[Options], ended: Ended = _nobody
-) -> list[Result | BaseException]:
+    specs: Sequence[RunSpec],
+    options: Sequence[Options],
+    ended: Callable[[int, dict[str, Any] | BaseException], None] = lambda number, outcome: None,
+) -> list[dict[str, Any] | BaseException]:
     """The results of ``specs``, as :func:`rt_scale.experiments.runner.run` gives each, trained together.
 
     Every run has its own directory, lease, observer, probes, checkpoints and end; one that diverges, is asked to
@@ -175,9 +167,9 @@ def run_pack(
     many train together is recorded in each ``environment.json``.
 
     Args:
-        specs: runs that ``spec.packing.packable`` has nothing against; one is run alone.
-        settings: of each; all of one device and number of threads, and of one process.
-        ended: called in this thread as runs end.
+        specs: runs that ``spec.batching.batch_problem`` has nothing against; one is run alone.
+        options: of each; all of one device and number of threads, and of one process.
+        ended: called in this thread with the position of a run that is over, and its result or what ended it.
 
     Returns:
         Of each run its result, or the Exception or Stopped that ended it.
@@ -185,35 +177,32 @@ def run_pack(
     Raises:
         InputError: where they cannot be packed.
     """
-    if reason := packable(specs) if len(specs) > 1 else "":
+    if reason := batch_problem(specs) if len(specs) > 1 else "":
         raise InputError(f"These {len(specs)} runs cannot train as one batched network: {reason}.")
-    if any(each.group.world > 1 for each in settings):
+    if any(each.group.world > 1 for each in options):
         raise InputError("Runs of several workers cannot train as one batched network; give them 1 worker.")
-    alike = [dataclasses.replace(each, packing=dataclasses.replace(each.packing, size=len(specs))) for each in settings]
-    runs = [_told(number, running(*run), ended) for number, run in enumerate(zip(specs, alike, strict=True))]
-    return serve_together(runs, same_images=same_images(specs))
+
+    def one(spec: RunSpec, own: Options) -> Callable[[Gradients], dict[str, Any]]:
+        packing = dataclasses.replace(own.packing, size=len(specs))
+        return lambda gradients: run(spec, dataclasses.replace(own, packing=packing, gradients=gradients))
+
+    # The common pass is computed in this thread, in the runs' number of threads and on their device.
+    torch.set_num_threads(options[0].threads or allowed_cores())
+    find_device(options[0].device)
+    runs = [one(spec, own) for spec, own in zip(specs, options, strict=True)]
+    return train_together(runs, same_images=same_images(specs), ended=ended)
 
 
-def _told(number: int, run: Steps[Result], ended: Ended) -> Steps[Result]:
-    try:
-        result = yield from run
-    except BaseException as error:
-        ended(number, error)
-        raise
-    ended(number, result)
-    return result
-
-
-def choose_packing(specs: Sequence[RunSpec], settings: Options, most: int | None) -> Packing:
+def choose_packing(specs: Sequence[RunSpec], options: Options, most: int | None) -> Packing:
     """How many of ``specs`` to train together.
 
     Args:
         specs: runs of one shape.
-        settings: where they are executed.
+        options: where they are executed.
         most: so many, as far as there are runs; None: as measured (:func:`measured_packing`).
     """
-    if reason := packable(specs):
+    if reason := batch_problem(specs):
         return Packing(1, f"cannot be packed: {reason}")
     if most is not None:
         return Packing(min(most, len(specs)), f"launch.pack is {most}")
-    return measured_packing(specs[0], settings, len(specs))
+    return measured_packing(specs[0], options, len(specs))

@@ -10,19 +10,18 @@ from typing import Any, Protocol
 
 import torch
 
-from rt_scale.data.known import NoiseSet
+from rt_scale.data.loaders.choose import choose_loader
 from rt_scale.data.loaders.ffcv import require_ffcv
 from rt_scale.data.loaders.resident import Resident
-from rt_scale.data.prepared import Prepared
-from rt_scale.experiments.check import cache_bytes, image_bytes
-from rt_scale.experiments.loaders import choose_loader
-from rt_scale.spec.errors import InputError, first_line
+from rt_scale.data.prepared import NoiseSet, Prepared
+from rt_scale.experiments.check import cache_bytes, image_bytes, training_samples
+from rt_scale.spec.errors import InputError, first_line, unknown_name
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 from rt_scale.system.machine import allowed_cores, free_host_memory
-from rt_scale.training.accelerate.choice import EAGER
+from rt_scale.training.accelerate import WAYS
 from rt_scale.training.distributed import ALONE, Group
-from rt_scale.training.loop import Stop, never
+from rt_scale.training.loop import Gradients, Stop, compute_gradients, never
 from rt_scale.training.precision import check_precision
 
 
@@ -107,9 +106,9 @@ class Options:
         cache_teacher: whether a constant teacher's bottleneck features are computed once; None: where
             they take less than a quarter of the free memory.
         channels_last: whether feature maps lie in memory pixel by pixel, not map by map.
-        compile: whether the student's pass over a whole batch is compiled, for one worker; None: where it pays, see
-            ``student_pass.decided``. A run that is resumed keeps what it started with, since kernels differ in their
-            last bits.
+        accelerate: how the student's pass over whole batches is computed: ``none`` (module by module), ``compile`` or
+            ``graphs`` (CUDA's), for runs that train alone with one worker, or ``auto``: graphs on a GPU. A run that is
+            resumed keeps what it started with, since kernels differ in their last bits.
         loader: what reads training images: ``resident`` (in memory), ``ffcv`` (streamed), ``map`` (read from the file
             as needed), or ``auto``: in memory where they take less than half of it, else streamed.
         checkpoint_seconds: least time between two checkpoints; the end always writes one, and so do evaluations,
@@ -117,10 +116,11 @@ class Options:
         patience_seconds: how long a store that does not answer is tried again before the run ends.
         observer: who watches.
         gpus: GPUs that each process takes, less than 1 where several runs share one; of no account on the CPU.
-        group: the processes that train together, each with settings of its own; rank 0's decide.
+        group: the processes that train together, each with options of its own; rank 0's decide.
         stop: asked after every step whether to write a checkpoint and stop, which raises ``Stopped``.
         resident: the images that this process keeps in memory from run to run.
         packing: with how many others it trains as one batched network, see ``experiments.batched``.
+        gradients: computes those of each step of training.
     """
 
     store: Store
@@ -129,7 +129,7 @@ class Options:
     threads: int | None = None
     cache_teacher: bool | None = None
     channels_last: bool = True
-    compile: bool | None = None
+    accelerate: str = "auto"
     loader: str = "auto"
     checkpoint_seconds: float = 30.0
     patience_seconds: float = 120.0
@@ -139,11 +139,12 @@ class Options:
     stop: Stop = never
     resident: Resident = field(default_factory=Resident)
     packing: Packing = field(default_factory=Packing)
+    gradients: Gradients = compute_gradients
 
 
 @dataclass(frozen=True)
 class ResolvedOptions:
-    """The settings as resolved for one run; written to ``environment.json`` and kept when it is resumed.
+    """The options as resolved for one run; written to ``environment.json`` and kept when it is resumed.
 
     Attributes:
         device: a torch device.
@@ -155,8 +156,7 @@ class ResolvedOptions:
         workers: processes that train together.
         gpus: GPUs that each of them takes, 0 on the CPU.
         pack: runs that share all of that, trained as one batched network.
-        student_pass: how the student's pass over a whole batch is computed, see ``student_pass.decided``.
-        student_pass_reason: why so.
+        accelerate: how the student's pass over whole batches is computed: none, compile or graphs.
     """
 
     device: torch.device
@@ -168,8 +168,7 @@ class ResolvedOptions:
     workers: int = 1
     gpus: float = 0.0
     pack: int = 1
-    student_pass: str = EAGER
-    student_pass_reason: str = ""
+    accelerate: str = "none"
 
     @property
     def held(self) -> tuple[str, float]:
@@ -183,46 +182,72 @@ class ResolvedOptions:
 
 
 def resolve(
-    spec: RunSpec, data: Prepared | NoiseSet, settings: Options, earlier: Mapping[str, Any] | None
+    spec: RunSpec, data: Prepared | NoiseSet, options: Options, earlier: Mapping[str, Any] | None
 ) -> ResolvedOptions:
-    """Decide what ``settings`` leave open.
+    """Decide what ``options`` leave open.
 
     Args:
         spec: the run.
         data: the data set that it distils on.
-        settings: what was asked for.
+        options: what was asked for.
         earlier: the record of this run's first attempt, or None. Its number of threads, its choice to cache and its
             memory format are kept, so that a resumed run's numbers are bitwise those of an undisturbed one.
 
     Raises:
         InputError: where the device is unknown or not there or lacks the precision, threads is not positive, several
-            workers are to compile, or the loader is unknown or not installed.
+            workers are to compile or graph, or the loader is unknown or not installed.
     """
-    device = find_device(settings.device)
+    device = find_device(options.device)
     check_precision(spec.precision, device)
-    threads = settings.threads if settings.threads is not None else allowed_cores()
+    threads = options.threads if options.threads is not None else allowed_cores()
     if threads < 1:
         raise InputError(f"{threads} threads were asked for; give at least 1.")
 
     def free(place: torch.device) -> int:
         # What is kept of earlier runs makes room where this one needs it.
-        return free_memory(place) + settings.resident.held(place)
+        return free_memory(place) + options.resident.held(place)
 
-    cache = settings.cache_teacher
-    channels_last = settings.channels_last
-    if settings.compile and settings.group.world > 1:
-        raise InputError("compile is for runs of one worker; leave it out, or set workers to 1.")
+    cache = options.cache_teacher
+    channels_last = options.channels_last
     if cache is None:
         cache = cache_bytes(spec, data) < free(device) / 4
     if earlier:
         threads, cache = int(earlier["threads"]), bool(earlier["cache_teacher"])
         channels_last = bool(earlier["channels_last"])
-    loader, reason = choose_loader(settings.loader, image_bytes(spec, data), device, free)
+    loader, reason = choose_loader(options.loader, image_bytes(spec, data), device, free)
     if loader == "ffcv":
         require_ffcv()
-    gpus = 0.0 if device.type == "cpu" else settings.gpus
-    pack = settings.packing.size
-    return ResolvedOptions(device, threads, cache, channels_last, loader, reason, settings.group.world, gpus, pack=pack)
+    gpus = 0.0 if device.type == "cpu" else options.gpus
+    pack = options.packing.size
+    how = _accelerate(spec, data, options, device, earlier)
+    return ResolvedOptions(
+        device, threads, cache, channels_last, loader, reason, options.group.world, gpus, pack=pack, accelerate=how
+    )
+
+
+WAYS_BEFORE = {"eager": "none", "compiled": "compile", "graphed": "graphs"}
+"""What earlier versions recorded as ``student_pass``."""
+
+
+def _accelerate(
+    spec: RunSpec,
+    data: Prepared | NoiseSet,
+    options: Options,
+    device: torch.device,
+    earlier: Mapping[str, Any] | None,
+) -> str:
+    if options.accelerate not in ("auto", "none", *WAYS):
+        raise unknown_name("way to accelerate", options.accelerate, ("auto", "none", *WAYS))
+    if options.group.world > 1 and options.accelerate in WAYS:
+        raise InputError(f"accelerate {options.accelerate} is for runs of one worker; leave it out, or workers at 1.")
+    if options.group.world > 1 or options.packing.size > 1:
+        return "none"
+    if earlier:
+        return str(earlier.get("accelerate") or WAYS_BEFORE[earlier.get("student_pass", "eager")])
+    if options.accelerate != "auto":
+        return options.accelerate
+    whole = training_samples(spec, data) >= spec.train.batch_size
+    return "graphs" if device.type == "cuda" and whole else "none"
 
 
 def find_device(name: str) -> torch.device:

@@ -1,43 +1,129 @@
-"""Run a spec: the one call behind the command line, a Tune trial and a second attempt."""
+"""Run a spec: the one call behind the command line, a Tune trial and a second attempt, of one process or of several.
+
+Rank 0 does what a single process does: it decides, takes the lease and writes. The others wait for its orders, one
+for every attempt that it makes, at the run itself and at those that it starts from, and train along.
+"""
 
 from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from rt_scale.experiments import student_pass
-from rt_scale.experiments.check import Sets, check, unfinished
-from rt_scale.experiments.context import Context
+from rt_scale.data.prepared import NoiseSet
+from rt_scale.experiments.check import Sets, check, training_samples, unfinished
+from rt_scale.experiments.context import Context, Follower
 from rt_scale.experiments.dependencies import StartWeights, compute_first, start_weights
-from rt_scale.experiments.options import Options, resolve
+from rt_scale.experiments.options import Options, ResolvedOptions, find_device, resolve
 from rt_scale.experiments.other_data import refuse_other_data
 from rt_scale.experiments.provenance import attempt_record
 from rt_scale.experiments.train import train_run
-from rt_scale.experiments.workers import ALIKE, check_shares, dismiss, follow, in_words, lead
-from rt_scale.spec.errors import InputError, StoreAway
+from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, first_line
 from rt_scale.spec.metrics import probe_group
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.stopping import heeding
+from rt_scale.spec.stopping import Stopped, heeding
 from rt_scale.store.lease import Attempt
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.distributed import WorkerLost
-from rt_scale.training.loop import Steps, serve
+from rt_scale.training.loop import Diverged
 from rt_scale.training.precision import check_precision, set_precision
 
+ALIKE = (InputError, Diverged, Stopped)
+"""What every rank finds by itself, at the same point: the group stays whole."""
 
-def run(spec: RunSpec, settings: Options) -> dict[str, Any]:
+
+def check_shares(spec: RunSpec, data: Sets, workers: int) -> None:
+    """Refuse more workers than there are images to share in a batch or in a split (InputError)."""
+    counts = {"train.batch_size": spec.train.batch_size, "data.samples": training_samples(spec, data.main)}
+    if not isinstance(data.main, NoiseSet):
+        counts[f"the number of test images of '{spec.data.name}'"] = len(data.main.test.labels)
+    for name, other in data.also.items():
+        counts[f"the number of images of '{name}'"] = min(len(other.train.labels), len(other.test.labels))
+    for name, count in counts.items():
+        if count < workers:
+            raise InputError(
+                f"{workers} workers were asked for, but {name} is {count}, and every worker needs an image of it. "
+                f"Give at most {count} workers."
+            )
+
+
+def lead(spec: RunSpec, execution: ResolvedOptions, options: Options) -> None:
+    """Rank 0 is about to train ``spec`` as ``execution`` says, and the others are to follow."""
+    _order(options, {"spec": spec.model_dump(mode="json"), "execution": execution.to_json()})
+
+
+def dismiss(options: Options) -> None:
+    """Rank 0 is through: the others may go."""
+    _order(options)
+
+
+def _order(options: Options, given: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
+    return options.group.broadcast(given)
+
+
+def follow(options: Options) -> None:
+    """Train along with rank 0 until it is through; what every rank but the first does.
+
+    Args:
+        options: its store and data are those of rank 0; its device is this rank's own.
+
+    Raises:
+        RunError: where another worker is gone (WorkerLost), or something fails here alone, with the reason.
+    """
+    while (order := _order(options)) is not None:
+        # What is missing here alone ends this process, and with it the group.
+        try:
+            attempt = _prepared(order, options)
+        except Stopped as error:
+            raise RunError("This worker was asked to stop while it fetched its data.") from error
+        try:
+            train_run(*attempt)
+        except ALIKE:  # rank 0 tells of it
+            continue
+        except (WorkerLost, StoreAway):
+            raise
+        except Exception as error:
+            raise RunError(f"Worker {options.group.rank}: {in_words(attempt[0], error, 'its log')}") from error
+
+
+def _prepared(order: Mapping[str, Any], options: Options) -> tuple[RunSpec, Sets, Follower, StartWeights]:
+    spec = RunSpec.model_validate(order["spec"])
+    execution = ResolvedOptions(**{**order["execution"], "device": find_device(options.device)})
+    torch.set_num_threads(execution.threads)
+    set_precision(spec.precision)
+    context = Follower.begin(options.store.run(spec), execution, options, hparams={})
+    options.resident.next_run()
+    return spec, check(spec, options.data_dir, heeding(options.stop)), context, start_weights(spec, options.store)
+
+
+def in_words(spec: RunSpec, error: Exception, traceback: str = "its failure.json") -> RtScaleError:
+    """The error in words for the user; one that already has them is kept. ``traceback`` is where that can be read."""
+    if isinstance(error, RtScaleError):
+        return error
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
+        return RunError(
+            f"Run {spec.name} ran out of memory ({first_line(error)}). "
+            "Lower train.batch_size, projector.out_dim, data.samples or launch.pack, or use a device with more memory."
+        )
+    return RunError(
+        f"Run {spec.name} failed: {type(error).__name__}: {error}. The traceback is in {traceback}; "
+        "run it again to go on from its last checkpoint."
+    )
+
+
+def run(spec: RunSpec, options: Options) -> dict[str, Any]:
     """The result of ``spec``: read where its directory is complete, else computed from where it stands.
 
     The runs that it starts from are computed before it, each in its own directory. With several processes in
-    ``settings.group`` each of them calls this; all return when rank 0 is through.
+    ``options.group`` each of them calls this; all return when rank 0 is through.
 
     Args:
         spec: what to run.
-        settings: where and how.
+        options: where and how.
 
     Returns:
         The content of ``result.json``: ``last`` and ``best`` values of metrics, steps, seconds, data.
@@ -46,92 +132,91 @@ def run(spec: RunSpec, settings: Options) -> dict[str, Any]:
         InputError: where the spec cannot be run here, or a live process is running it.
         RunError: where it failed; the reason is kept in its directory, and so is what was computed.
     """
-    if settings.group.world == 1:
-        return _alone(spec, settings)
-    if not settings.group.leads:
-        follow(settings)
-        run_dir = settings.store.run(spec)
+    if options.group.world == 1:
+        return _run(spec, options)
+    if not options.group.leads:
+        follow(options)
+        run_dir = options.store.run(spec)
         run_dir.refresh()
         return run_dir.result() or {}
     try:
-        result = _alone(spec, settings)
+        result = _run(spec, options)
     except ALIKE:
-        dismiss(settings)
+        dismiss(options)
         raise
     # Whatever else is raised leaves the others in the middle of a step: they learn of it by the end of this process.
-    dismiss(settings)
+    dismiss(options)
     return result
 
 
-def _alone(spec: RunSpec, settings: Options) -> dict[str, Any]:
-    return serve(running(spec, settings))
-
-
-def running(spec: RunSpec, settings: Options) -> Steps[dict[str, Any]]:
-    """:func:`run`, of a single process, as training that asks for the gradients of its steps."""
-    run_dir = settings.store.run(spec)
+def _run(spec: RunSpec, options: Options) -> dict[str, Any]:
+    """:func:`run` of a single process, or of rank 0."""
+    run_dir = options.store.run(spec)
     run_dir.refresh()
-    finished = run_dir.result()
-    if finished is not None:
-        refuse_other_data(spec.name, finished["data"], settings.data_dir)
+    if (finished := _finished(run_dir, options)) is not None:
         return finished
-    data = check(spec, settings.data_dir, heeding(settings.stop))
-    _refuse_impossible(spec, data, settings)
-    with run_dir.acquire(watching=lambda attempt: _watching(attempt, settings)):
-        finished = run_dir.result()  # of a process that had the lease until now
-        if finished is not None:
-            refuse_other_data(spec.name, finished["data"], settings.data_dir)
+    data = check(spec, options.data_dir, heeding(options.stop))
+    _refuse_impossible(spec, data, options)
+    with run_dir.acquire(watching=lambda attempt: _watching(attempt, options)):
+        if (finished := _finished(run_dir, options)) is not None:  # by a process that had the lease until now
             return finished
         try:
-            return (yield from _attempt(spec, data, run_dir, settings))
+            return _attempt(spec, data, run_dir, options)
         except (InputError, WorkerLost, StoreAway):
             raise
         except Exception as error:
-            settings.resident.clear()  # whatever it was, it must not be for want of memory the next time
+            options.resident.clear()  # whatever it was, it must not be for want of memory the next time
             failure = in_words(spec, error)
             run_dir.fail({"reason": str(failure), "traceback": traceback.format_exc(), "time": time.time()})
             raise failure from error
 
 
-def _watching(attempt: Attempt, settings: Options) -> None:
+def _finished(run_dir: RunDir, options: Options) -> dict[str, Any] | None:
+    """The result that is there; InputError where it is of other data than is here."""
+    result = run_dir.result()
+    if result is not None:
+        refuse_other_data(run_dir.path.name, result["data"], options.data_dir)
+    return result
+
+
+def _watching(attempt: Attempt, options: Options) -> None:
     """An owner who may be gone is watched for a while; meanwhile there is nothing to keep."""
-    heeding(settings.stop)()
-    settings.observer.stage(f"watching whether the run is still executed by {attempt}")
+    heeding(options.stop)()
+    options.observer.stage(f"watching whether the run is still executed by {attempt}")
 
 
-def _refuse_impossible(spec: RunSpec, data: Sets, settings: Options) -> None:
+def _refuse_impossible(spec: RunSpec, data: Sets, options: Options) -> None:
     """What cannot be done here, by the run or by those that come first, is refused before anything is written."""
-    execution = resolve(spec, data.main, settings, None)
-    for each in unfinished(spec, settings.store):
+    execution = resolve(spec, data.main, options, None)
+    for each in unfinished(spec, options.store):
         check_precision(each.precision, execution.device)
-        if settings.group.world > 1:
-            check_shares(each, check(each, settings.data_dir), settings.group.world)
+        if options.group.world > 1:
+            check_shares(each, check(each, options.data_dir), options.group.world)
 
 
-def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Options) -> Steps[dict[str, Any]]:
+def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> dict[str, Any]:
     run_dir.write_spec(spec)
     for start in spec.starts:
-        compute_first(start.run, settings, _alone)
+        compute_first(start.run, options, _run)
     earlier = run_dir.environment()
     if earlier:
-        refuse_other_data(spec.name, earlier["data"], settings.data_dir)
+        refuse_other_data(spec.name, earlier["data"], options.data_dir)
     begun = earlier and earlier["execution"]
-    execution = resolve(spec, data.main, settings, begun)
+    execution = resolve(spec, data.main, options, begun)
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
-    execution = student_pass.decided(spec, data.main, execution, settings, begun)
-    settings.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
+    options.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
     if execution.device.type == "cuda":
-        settings.observer.decided(f"student's pass: {execution.student_pass}, as {execution.student_pass_reason}")
-    attempt = attempt_record(execution) | {"packing": settings.packing.to_json()}
+        options.observer.decided(f"accelerate: {execution.accelerate}")
+    attempt = attempt_record(execution) | {"packing": options.packing.to_json()}
     attempts = [*(earlier["attempts"] if earlier else []), attempt]
     run_dir.write_environment({"execution": execution.to_json(), "data": _data_record(data), "attempts": attempts})
-    weights = start_weights(spec, settings.store)
-    context = Context.begin(run_dir, execution, settings, hparams=spec.canonical())
-    settings.resident.next_run()
+    weights = start_weights(spec, options.store)
+    context = Context.begin(run_dir, execution, options, hparams=spec.canonical())
+    options.resident.next_run()
     try:
-        lead(spec, execution, settings)
-        result = yield from _result(spec, data, context, weights, run_dir.check().attempt)
+        lead(spec, execution, options)
+        result = _result(spec, data, context, weights, run_dir.check().attempt)
         context.patiently(lambda: run_dir.complete(result))
     except Exception as error:
         context.close(None if isinstance(error, WorkerLost | StoreAway) else "failed")
@@ -143,8 +228,8 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Options) -> S
     return result
 
 
-def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int) -> Steps[dict[str, Any]]:
-    outcome = yield from train_run(spec, data, context, weights)
+def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int) -> dict[str, Any]:
+    outcome = train_run(spec, data, context, weights)
     spent = context.spent
     return {
         "name": spec.name,

@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Self
 
 from rt_scale.spec.errors import Held, RtScaleError, RunError
-from rt_scale.store.atomic import create_exclusive, read_json, remove, temporary_name, to_json
+from rt_scale.store.atomic import create_exclusive, read_json, to_json
+from rt_scale.system.files import remove, temporary_name
 
 FOLDER = "lease"
 ROUNDING = 2.0

@@ -9,16 +9,10 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.store.atomic import (
-    read_json,
-    remove,
-    remove_temporaries,
-    to_json,
-    write_bytes,
-    write_json,
-)
+from rt_scale.store.atomic import read_json, remove_temporaries, to_json, write_bytes, write_json
 from rt_scale.store.checkpoints import Checkpoints
 from rt_scale.store.lease import TIMES, Attempt, FileLease, Lease, latest_attempt
+from rt_scale.system.files import remove
 
 T = TypeVar("T")
 State = Literal["done", "running", "failed", "partial", "missing"]

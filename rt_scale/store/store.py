@@ -10,21 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rt_scale.spec.errors import InputError
-from rt_scale.store.atomic import (
-    TEMPORARY,
-    disk_errors,
-    measure,
-    read_json,
-    remove,
-    temporary_name,
-    to_json,
-    write_bytes,
-)
+from rt_scale.store.atomic import disk_errors, measure, read_json, to_json, write_bytes
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import TIMES, file_system_time, latest_attempt
 from rt_scale.store.objects.store import AGAIN, FILE, RUNS, ObjectStore
 from rt_scale.store.objects.uri import is_address
 from rt_scale.store.run_dir import RESULT, SPEC, LocalRun, RunBackend, RunDir, Spec, Status
+from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 _pause = time.sleep
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from rt_scale.data.augment.views import augmented_inputs
-from rt_scale.experiments.loaders import training_loader
+from rt_scale.data.loaders.choose import training_loader
 from rt_scale.losses.chunked import Side, wide_distance
 from rt_scale.losses.distances import distance, view_pairs
 from rt_scale.models import encoders
 from rt_scale.models.projector import Outputs
 from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.run import EncoderSpec
+from rt_scale.spec.networks import EncoderSpec
 
 LOGITS = torch.zeros(2, 3)
 SIDE = Side(Outputs(torch.zeros(2, 3), torch.zeros(4, 3)))

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from rt_scale.spec.errors import InputError, StoreAway
-from rt_scale.store.atomic import disk_errors, remove, temporary_name
+from rt_scale.store.atomic import disk_errors
 from rt_scale.store.objects.uri import address_options, server_of
+from rt_scale.system.files import remove, temporary_name
 
 if TYPE_CHECKING:
     from obstore.store import (

@@ -24,13 +24,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from rt_scale.spec.errors import InputError, RtScaleError
-from rt_scale.store.atomic import TEMPORARY, remove, temporary_name, to_json, write_bytes, write_json
+from rt_scale.store.atomic import to_json, write_bytes, write_json
 from rt_scale.store.checkpoints import MANIFEST, is_sound
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import Attempt, file_system_time
 from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
 from rt_scale.store.objects.lease import TIMES, Claim, ObjectLease, as_attempt, newest_claim
 from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, METRICS, RESULT
+from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 MARKS, RUNS = ".mirror", "runs"
 _YOUNG = 60.0

@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from rt_scale.store.atomic import measure, temporary_name
+from rt_scale.store.atomic import measure
 from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
 from rt_scale.store.objects.mirror import RUNS as FOLDER
 from rt_scale.store.objects.mirror import ObjectRun, date, names
 from rt_scale.store.objects.uri import clean_address, mirror_folder
+from rt_scale.system.files import temporary_name
 
 SWEEPS = "sweeps"
 FILE, RUNS = "sweep.yaml", "runs.json"

@@ -13,15 +13,14 @@ import pytest
 from safetensors.torch import load_file
 
 from rt_scale.experiments import batched as pack_size
-from rt_scale.experiments import student_pass
 from rt_scale.experiments.batched import choose_packing, measured_packing, run_pack
-from rt_scale.experiments.options import Options, Packing, ResolvedOptions
+from rt_scale.experiments.options import Options, Packing
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network
 from rt_scale.spec.errors import Held, InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
-from rt_scale.training.batched.batched import Pack
+from rt_scale.training.batched.network import BatchedNetwork
 from rt_scale.training.distributed import Group
 from rt_scale.training.loop import Diverged, Measured, Step, Stopped
 
@@ -184,11 +183,11 @@ def test_a_student_alone_is_timed_with_its_own_weights(
     """A copy of a compiled network would compute with the weights of the one that was compiled."""
     dressed: list[Network] = []
 
-    def dress(student: Network, batch_size: int, execution: ResolvedOptions) -> Network:
+    def dress(student: Network, batch_size: int, how: str) -> Network:
         dressed.append(student)
         return student
 
-    monkeypatch.setattr(student_pass, "dressed", dress)
+    monkeypatch.setattr(pack_size, "accelerated", dress)
     (step,) = pack_size.Bench(tiny(), settings())._steps(1)
     assert dressed == [step.model]
 
@@ -254,13 +253,13 @@ def test_packed_students_are_in_training_mode_at_every_step_whatever_is_measured
     tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes: list[set[bool]] = []
-    gradients = Pack.gradients
+    gradients = BatchedNetwork.gradients
 
-    def watched(self: Pack, steps: Sequence[Step]) -> list[Measured]:
+    def watched(self: BatchedNetwork, steps: Sequence[Step]) -> list[Measured]:
         modes.append({module.training for step in steps for module in step.model.modules()})
         return gradients(self, steps)
 
-    monkeypatch.setattr(Pack, "gradients", watched)
+    monkeypatch.setattr(BatchedNetwork, "gradients", watched)
     changes = {"encoder.norm": "batch", "probe.every": "1it", "probe.statistics": True}
     specs = [tiny(changes | {"seeds.student": seed}) for seed in (0, 1)]
     run_pack(specs, [settings()] * 2)

@@ -8,7 +8,8 @@ import re
 import pytest
 
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.sweep import expand, parse_sweep, refuse_large
+from rt_scale.spec.grid import expand, refuse_large
+from rt_scale.spec.sweep import parse_sweep
 
 SWEEP = """\
 name: all-of-it
@@ -48,7 +49,7 @@ explore:
   metric: probe@stl10/student/linear
   mode: max
   stop: {asha: {grace: 2ep, reduction: 2}}
-launch: {cpus: 1, gpus: 0.5, workers: 1, retries: 3, loader: map, compile: auto, pack: 2}
+launch: {cpus: 1, gpus: 0.5, workers: 1, retries: 3, loader: map, accelerate: auto, pack: 2}
 """
 SEARCH = """\
 name: search
