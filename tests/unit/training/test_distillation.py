@@ -18,8 +18,8 @@ from rt_scale.models.init import initialise
 from rt_scale.models.projector import Projector
 from rt_scale.spec.networks import PAPER, ProjectorSpec
 from rt_scale.training import distillation
-from rt_scale.training.distillation import Distillation, Supervision, arithmetic, parameter_dtype
-from rt_scale.training.targets import ComputedTargets
+from rt_scale.training.distillation import ComputedTargets, Distillation, Supervision
+from rt_scale.training.precision import arithmetic, parameter_dtype
 from rt_scale.training.teacher import Sharpening
 
 
