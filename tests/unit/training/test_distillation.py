@@ -166,10 +166,8 @@ class Head(nn.Module):
     def __init__(self, parts: str = PAPER) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(1)
-        self.projector = initialise(
-            spec = ProjectorSpec(hidden=(), bottleneck=3, out_dim=12, parts=parts)
-            Projector(4, spec), generator, linear="torch"
-        )
+        spec = ProjectorSpec(hidden=(), bottleneck=3, out_dim=12, parts=parts)
+        self.projector = initialise(Projector(4, spec), generator, linear="torch")
 
     def features_of_views(self, views: Sequence[Tensor]) -> Tensor:
         features: Tensor = self.projector.features(torch.cat(list(views)))
