@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rt_scale.data.augment.draws import augment_generator
 from rt_scale.data.augment.views import augmented_inputs
-from rt_scale.data.catalogue import DataInfo
+from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loaders.base import OrderedLoader, Share
 from rt_scale.data.prepared import Prepared
