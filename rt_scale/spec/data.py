@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from rt_scale.spec.part import MOST, DataName, Part
+from rt_scale.spec.part import MOST, DataName, Part, added
 
 GAUSSIAN = "gaussian"
 """Name of the data set that is drawn, not prepared."""
@@ -25,9 +25,9 @@ class DataSpec(Part):
     Of gaussian the side that it is drawn at."""
     samples: int | None = Field(None, ge=1, le=MOST)
     """Training images used: a class-balanced subset, nested for one data seed; null: the whole split."""
-    sigma: float | None = Field(None, gt=0, json_schema_extra={"neutral": None})
+    sigma: float | None = added(None, gt=0)
     """Of gaussian alone: standard deviation of every input value; left out: 1."""
-    channels: Literal[1, 3] | None = Field(None, json_schema_extra={"neutral": None})
+    channels: Literal[1, 3] | None = added(None)
     """Of gaussian alone: channels of an input; left out: 3."""
 
     @model_validator(mode="after")

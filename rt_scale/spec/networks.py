@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.errors import cut, nearest
-from rt_scale.spec.part import MOST, Part
+from rt_scale.spec.part import MOST, Part, added
 from rt_scale.spec.schedule import Scheduled
 from rt_scale.spec.schedule import parse as parse_schedule
 
@@ -57,22 +57,22 @@ class TeacherSpec(Part):
     center: 0.9, temperature: 0.04}``.
     """
 
-    start_from: StartFrom | None = Field(None, json_schema_extra={"neutral": None})
+    start_from: StartFrom | None = added(None)
     """Start from weights of another run in place of a random draw; null: a random draw."""
-    update: Literal["none", "ema", "previous_epoch"] = Field("none", json_schema_extra={"neutral": "none"})
+    update: Literal["none", "ema", "previous_epoch"] = added("none")
     """none (frozen), ema (after every step an average of the student's parameters), previous_epoch (a copy of the
     student as it was at the end of the epoch before)."""
-    momentum: Momentum = Field(0.996, json_schema_extra={"neutral": 0.996})
+    momentum: Momentum = added(0.996)
     """Of ema: teacher = momentum x teacher + (1 - momentum) x student; in [0, 1], or a schedule."""
-    mode: Literal["eval", "train"] = Field("eval", json_schema_extra={"neutral": "eval"})
+    mode: Literal["eval", "train"] = added("eval")
     """Batch norms of the teacher normalise by running statistics (eval) or by those of the batch (train)."""
-    statistics: Literal["initial", "student", "data"] = Field("initial", json_schema_extra={"neutral": "initial"})
+    statistics: Literal["initial", "student", "data"] = added("initial")
     """Running statistics of the teacher's batch norms: initial (as it starts, for ever; of a random draw mean 0 and
     variance 1), student (they follow the student's as parameters do), data (moved by the teacher's own passes over
     the batches)."""
-    temperature: Temperature = Field(1.0, json_schema_extra={"neutral": 1.0})
+    temperature: Temperature = added(1.0)
     """The teacher's logits are divided by it before the softmax; > 0, or a schedule."""
-    center: Momentum | None = Field(None, json_schema_extra={"neutral": None})
+    center: Momentum | None = added(None)
     """Momentum of a running mean of the teacher's logits that is subtracted from them (DINO: 0.9); null: none."""
 
     @model_validator(mode="after")
@@ -182,7 +182,7 @@ class EncoderSpec(Part):
     """
     width: float = Field(1.0, gt=0, le=16)
     """Multiplier of every layer's number of channels; 0 < width <= 16."""
-    attention: Literal["tokens", "heads"] = Field("tokens", json_schema_extra={"neutral": "tokens"})
+    attention: Literal["tokens", "heads"] = added("tokens")
     """What attention mixes: tokens, or, as published for table 5 and in the *_shared ViTs alone, the heads of each."""
 
     @model_validator(mode="before")
@@ -207,15 +207,15 @@ class ProjectorSpec(Part):
     """Width k of the l2-bottleneck; 1 to 65,536."""
     out_dim: int = Field(65536, ge=1, le=65536)
     """Output dimension m; 1 to 65,536."""
-    parts: BottleneckParts = Field(PAPER, json_schema_extra={"neutral": PAPER})
+    parts: BottleneckParts = added(PAPER)
     """Parts of the l2-bottleneck, as -/lb/fn/wn/l/- or six booleans: weight norm 1, linear 1 (with bias), feature
     norm 1, weight norm 2, linear 2, feature norm 2. Without linear 2, linear 1 goes to out_dim; without linear 1
     the bottleneck is the last hidden layer."""
-    activation: Literal["gelu", "relu"] = Field("gelu", json_schema_extra={"neutral": "gelu"})
+    activation: Literal["gelu", "relu"] = added("gelu")
     """Activation after every hidden layer: gelu or relu."""
-    batch_norm: bool = Field(False, json_schema_extra={"neutral": False})
+    batch_norm: bool = added(False)
     """Whether hidden layers have a batch norm before their activation."""
-    init: Literal["trunc_normal", "torch"] = Field("trunc_normal", json_schema_extra={"neutral": "trunc_normal"})
+    init: Literal["trunc_normal", "torch"] = added("trunc_normal")
     """Initialisation of linear layers: truncated normal (sigma 0.02, biases 0), or torch's default (uniform)."""
 
     @model_validator(mode="after")
@@ -242,13 +242,13 @@ class StudentSpec(Part):
 
     alpha: float = Field(1e-10, ge=0, le=1)
     """Locality: 0 starts at the teacher, 1 at an independent draw; in [0, 1]."""
-    epsilon: float | None = Field(None, ge=0, json_schema_extra={"neutral": None})
+    epsilon: float | None = added(None, ge=0)
     """In place of alpha: the student starts at teacher + epsilon x an independent draw; >= 0."""
-    start_from: StartFrom | None = Field(None, json_schema_extra={"neutral": None})
+    start_from: StartFrom | None = added(None)
     """In place of alpha: the student starts from weights of another run."""
-    temperature: Temperature = Field(1.0, json_schema_extra={"neutral": 1.0})
+    temperature: Temperature = added(1.0)
     """The student's logits are divided by it before the softmax; > 0, or a schedule (DINO: 0.1)."""
-    center: Momentum | None = Field(None, json_schema_extra={"neutral": None})
+    center: Momentum | None = added(None)
     """Momentum of a running mean of the student's logits that is subtracted from them; null: none."""
 
     @model_validator(mode="after")

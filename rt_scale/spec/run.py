@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from rt_scale.spec.data import GAUSSIAN, AugmentSpec, DataSpec
 from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, TeacherSpec
-from rt_scale.spec.part import Part, canonical, json_text
+from rt_scale.spec.part import Part, json_text
 from rt_scale.spec.training import ObjectiveSpec, ProbeSpec, TrainSpec
 
 
@@ -163,7 +163,7 @@ class RunSpec(Part):
     """The student: where it starts."""
     objective: ObjectiveSpec = Field(ObjectiveSpec(), json_schema_extra={"neutral": {}})
     """What training minimises."""
-    augment: AugmentSpec = Field(AugmentSpec(), json_schema_extra={"neutral": canonical(AugmentSpec())})
+    augment: AugmentSpec = Field(AugmentSpec(), json_schema_extra={"neutral": AugmentSpec().canonical()})
     """How training images are augmented; those that are probed never are."""
     train: TrainSpec = TrainSpec()
     """Training."""
@@ -185,10 +185,6 @@ class RunSpec(Part):
     def starts(self) -> tuple[StartFrom, ...]:
         """What teacher and student start from, where they start from other runs."""
         return tuple(start for start in (self.teacher.start_from, self.student.start_from) if start is not None)
-
-    def canonical(self) -> dict[str, Any]:
-        """The JSON-able value that is hashed: every field, less those at their neutral value."""
-        return canonical(self)
 
     @functools.cached_property
     def hash(self) -> str:
