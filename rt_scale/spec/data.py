@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rt_scale.spec.part import MOST, DataName, Part, added
+from rt_scale.spec.part import MOST, DataName, Part, added, changed
 
 GAUSSIAN = "gaussian"
 """Name of the data set that is drawn, not prepared."""
@@ -146,15 +146,11 @@ class AugmentSpec(Part):
     def _of_this_kind(self) -> AugmentSpec:
         """A field that its kind does not use stays at its default, so that equal runs have equal names."""
         used = _USED[self.kind]
-        idle = [name for name in type(self).model_fields if name not in {"kind", *used} and self._changed(name)]
+        idle = [name for name in type(self).model_fields if name not in {"kind", *used} and changed(self, name)]
         if idle:
             takes = ", ".join(sorted(used)) or "no other field"
             raise ValueError(f"kind {self.kind} does not use {', '.join(idle)}; it takes {takes}")
         return self
-
-    def _changed(self, name: str) -> bool:
-        default: Any = type(self).model_fields[name].default
-        return bool(getattr(self, name) != default)
 
 
 _USED: dict[str, set[str]] = {

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from rt_scale.spec.encoders import parse_encoder
-from rt_scale.spec.errors import cut, nearest
-from rt_scale.spec.part import MOST, Part, added
+from rt_scale.spec.errors import cut, guess
+from rt_scale.spec.part import MOST, Part, added, changed
 from rt_scale.spec.schedule import Scheduled
 from rt_scale.spec.schedule import parse as parse_schedule
 
@@ -77,7 +77,7 @@ class TeacherSpec(Part):
 
     @model_validator(mode="after")
     def _what_is_used(self) -> TeacherSpec:
-        if self.update != "ema" and self.momentum != TeacherSpec.model_fields["momentum"].default:
+        if self.update != "ema" and changed(self, "momentum"):
             raise ValueError(f"momentum belongs to update: ema; with update: {self.update} leave it out")
         if self.update == "none" and self.statistics == "student":
             raise ValueError("statistics follow the student only in a teacher that does: give update: ema, or data")
@@ -101,7 +101,7 @@ PARTS = {
 PAPER = "-/lb/fn/wn/l/-"
 
 
-def parse_parts(value: Any) -> str:
+def parse_parts(value: object) -> str:
     """The parts in their one spelling, from that text or from a mapping of all six names to booleans.
 
     Raises:
@@ -139,21 +139,19 @@ def _from_text(text: str) -> dict[str, bool]:
     for place, (given, (name, mark)) in enumerate(zip(marks, PARTS.items(), strict=True), 1):
         if given not in ("-", mark):
             raise ValueError(f"part {place} of '{cut(text)}' is '{cut(given)}'; allowed for {name}: '{mark}' or '-'")
-    return dict(zip(PARTS, (mark != "-" for mark in marks), strict=True))
+    return part_flags("/".join(marks))
 
 
-def _from_mapping(value: Mapping[Any, Any]) -> dict[str, bool]:
+def _from_mapping(value: Mapping[object, object]) -> dict[str, bool]:
     for name, given in value.items():
         if name not in PARTS:
-            close = nearest(str(name), PARTS)
-            guess = f" did you mean '{close}'?" if close else ""
-            raise ValueError(f"unknown part '{name}';{guess} known: {', '.join(PARTS)}")
+            raise ValueError(f"unknown part '{name}';{guess(str(name), PARTS)} known: {', '.join(PARTS)}")
         if not isinstance(given, bool):
             raise ValueError(f"part {name} is {given!r}; allowed: true or false")
     missing = [name for name in PARTS if name not in value]
     if missing:
         raise ValueError(f"parts not told: {', '.join(missing)}; say true or false for each of the six")
-    return dict(value)
+    return {name: bool(value[name]) for name in PARTS}
 
 
 BottleneckParts = Annotated[
@@ -234,9 +232,6 @@ class ProjectorSpec(Part):
         return self
 
 
-_COUNT = {2: "two", 3: "three"}
-
-
 class StudentSpec(Part):
     """Where the student starts (paper, section 4, local initialisation), and what is done to its logits."""
 
@@ -253,10 +248,8 @@ class StudentSpec(Part):
 
     @model_validator(mode="after")
     def _one_form(self) -> StudentSpec:
-        default = StudentSpec.model_fields["alpha"].default
-        forms = {"alpha": self.alpha != default, "epsilon": self.epsilon is not None}
-        forms["start_from"] = self.start_from is not None
-        given = [name for name, is_given in forms.items() if is_given]
+        given = [name for name in ("alpha", "epsilon", "start_from") if changed(self, name)]
         if len(given) > 1:
-            raise ValueError(f"{', '.join(given)}: they are {_COUNT[len(given)]} forms of one choice, give one of them")
+            count = "two" if len(given) == 2 else "three"
+            raise ValueError(f"{', '.join(given)}: they are {count} forms of one choice, give one of them")
         return self

@@ -102,6 +102,11 @@ class Part(BaseModel):
         return value
 
 
+def changed(part: BaseModel, name: str) -> bool:
+    """Whether the field ``name`` of ``part`` is not at its default."""
+    return bool(getattr(part, name) != type(part).model_fields[name].default)
+
+
 def added(default: Any, **field: Any) -> Any:
     """A field that was added when there were runs already: at its default it stays out of the hash, so names stay."""
     return Field(default, json_schema_extra={"neutral": default}, **field)

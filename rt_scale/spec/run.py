@@ -11,22 +11,16 @@ from pydantic import Field, model_validator
 
 from rt_scale.spec.data import GAUSSIAN, AugmentSpec, DataSpec
 from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, TeacherSpec
-from rt_scale.spec.part import Part, json_text
+from rt_scale.spec.part import Part, changed, json_text
 from rt_scale.spec.training import ObjectiveSpec, ProbeSpec, TrainSpec
 
 
 def stream(name: str, *keys: int) -> int:
-    """The 63-bit seed of the random stream ``name`` at ``keys``.
-
-    Streams of different names, or of one name at different keys, are independent for
-    every practical purpose: the seed is the head of a SHA-256 digest of both.
+    """The seed, in [0, 2**63), of the random stream ``name`` at ``keys``: the head of a SHA-256 digest of both.
 
     Args:
         name: what is drawn, e.g. ``"teacher"`` or ``"data.order"``.
         keys: the user's seed and whatever else indexes the draw (an epoch, say).
-
-    Returns:
-        An integer in [0, 2**63).
     """
     text = ":".join([name, *(str(int(key)) for key in keys)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
@@ -51,17 +45,17 @@ def check_run(spec: RunSpec) -> None:
 
 def _supervised(spec: RunSpec) -> None:
     """Nothing that only a distillation uses may tell two equal supervised runs apart."""
-    given = {
-        "objective.name": spec.objective.name != "cross_entropy",
-        "student.temperature": spec.student.temperature != 1,
-        "student.center": spec.student.center is not None,
-        "teacher.update": spec.teacher.update != "none",
-        "teacher.mode": spec.teacher.mode != "eval",
-        "teacher.statistics": spec.teacher.statistics != "initial",
-        "teacher.temperature": spec.teacher.temperature != 1,
-        "teacher.center": spec.teacher.center is not None,
+    of_distillation = {
+        "objective": ("name",),
+        "student": ("temperature", "center"),
+        "teacher": ("update", "mode", "statistics", "temperature", "center"),
     }
-    idle = [name for name, is_given in given.items() if is_given]
+    idle = [
+        f"{part}.{name}"
+        for part, names in of_distillation.items()
+        for name in names
+        if changed(getattr(spec, part), name)
+    ]
     if idle:
         raise ValueError(f"kind supervise learns labels, not a teacher: leave out {', '.join(idle)}")
     if not spec.probe.own:

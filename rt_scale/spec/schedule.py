@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from rt_scale.spec.errors import cut, nearest
+from rt_scale.spec.errors import cut, guess
 
 _DURATION = re.compile(r"^([1-9][0-9]{0,17})(ep|it)$")
 
@@ -215,8 +215,8 @@ class _Parser:
         _, name, place = self.tokens[self.place]
         self.take("name", "the name of a schedule")
         if name not in FORMS:
-            close = nearest(name, FORMS)
-            raise self.fail(place, f"unknown schedule '{cut(name)}'" + (f", did you mean '{close}'?" if close else ""))
+            close = guess(name, FORMS)
+            raise self.fail(place, f"unknown schedule '{cut(name)}'" + (f",{close}" if close else ""))
         self.take("mark", "(")
         numbers, lengths = [], []
         while True:
