@@ -23,7 +23,7 @@ class Packs:
         slots: how many processes of a launch section the cluster holds.
 
     Attributes:
-        measured: launch section and shape of a run -> what a process found (``experiments.options.Packing`` as JSON).
+        measured: launch section and shape of a run -> what a process found (``experiments.options.Batching`` as JSON).
     """
 
     def __init__(self, slots: Callable[[LaunchSpec], int]) -> None:
