@@ -13,7 +13,7 @@ import torch
 from rt_scale.data.loaders.choose import training_loader, training_subset
 from rt_scale.experiments.check import check, constant_targets
 from rt_scale.experiments.objectives import build_objective, build_sharpenings, build_views, clean_inputs
-from rt_scale.experiments.options import Batching, Options, find_device, resolve
+from rt_scale.experiments.options import BatchSize, Options, find_device, resolve
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import build_pair, to_device
 from rt_scale.spec.batching import batch_problem, same_images
@@ -39,7 +39,7 @@ WORSE = 1.25
 """A size whose steps are so much slower than the best ones' ends the search for larger ones."""
 
 
-def measured_batching(spec: RunSpec, options: Options, most: int) -> Batching:
+def measured_batch_size(spec: RunSpec, options: Options, most: int) -> BatchSize:
     """The number of students, a power of two up to ``most``, whose steps are fastest for each of them.
 
     A student's step is its views, teacher targets, forward and backward pass and optimiser; all students see the
@@ -72,8 +72,8 @@ def measured_batching(spec: RunSpec, options: Options, most: int) -> Batching:
     gain = seconds[1] / seconds[best]
     measured = ", ".join(f"{size}: {1000 * value:.3g} ms" for size, value in seconds.items()) + end
     if gain < PAYS:
-        return Batching(1, f"batching does not pay here (a student's step by students together: {measured})", seconds)
-    return Batching(best, f"{gain:.2f} times as fast as alone (a student's step: {measured})", seconds)
+        return BatchSize(1, f"batching does not pay here (a student's step by students together: {measured})", seconds)
+    return BatchSize(best, f"{gain:.2f} times as fast as alone (a student's step: {measured})", seconds)
 
 
 class Bench:
@@ -185,16 +185,16 @@ def run_batched(
     return train_together(runs, same_images=same_images(specs), ended=ended)
 
 
-def choose_batching(specs: Sequence[RunSpec], options: Options, most: int | None) -> Batching:
+def choose_batch_size(specs: Sequence[RunSpec], options: Options, most: int | None) -> BatchSize:
     """How many of ``specs`` to train together.
 
     Args:
         specs: runs of one shape.
         options: where they are executed.
-        most: so many, as far as there are runs; None: as measured (:func:`measured_batching`).
+        most: so many, as far as there are runs; None: as measured (:func:`measured_batch_size`).
     """
     if reason := batch_problem(specs):
-        return Batching(1, f"cannot be batched: {reason}")
+        return BatchSize(1, f"cannot be batched: {reason}")
     if most is not None:
-        return Batching(min(most, len(specs)), f"launch.pack is {most}")
-    return measured_batching(specs[0], options, len(specs))
+        return BatchSize(min(most, len(specs)), f"launch.pack is {most}")
+    return measured_batch_size(specs[0], options, len(specs))

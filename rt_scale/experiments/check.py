@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rt_scale.data.info import DataInfo
-from rt_scale.data.known import NoiseSet, noise_set
+from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.prepare import Prepared, open_prepared
+from rt_scale.data.prepared import NoiseSet, noise_set
 from rt_scale.spec.data import GAUSSIAN, DataSpec
 from rt_scale.spec.document import schedules
 from rt_scale.spec.encoders import parse_encoder

@@ -10,11 +10,10 @@ from typing import Any, Protocol
 
 import torch
 
-from rt_scale.data.known import NoiseSet
 from rt_scale.data.loaders.choose import choose_loader
 from rt_scale.data.loaders.ffcv import require_ffcv
 from rt_scale.data.loaders.resident import Resident
-from rt_scale.data.prepared import Prepared
+from rt_scale.data.prepared import NoiseSet, Prepared
 from rt_scale.experiments.check import cache_bytes, image_bytes, training_samples
 from rt_scale.spec.errors import InputError, first_line, unknown_name
 from rt_scale.spec.run import RunSpec
@@ -27,7 +26,7 @@ from rt_scale.training.precision import check_precision
 
 
 @dataclass(frozen=True)
-class Batching:
+class BatchSize:
     """With how many others a run trains as one batched network, and why.
 
     Attributes:
@@ -45,7 +44,7 @@ class Batching:
         return {**dataclasses.asdict(self), "seconds": {str(size): value for size, value in self.seconds.items()}}
 
     @classmethod
-    def of_json(cls, values: Mapping[str, Any]) -> Batching:
+    def of_json(cls, values: Mapping[str, Any]) -> BatchSize:
         """Undo :meth:`to_json`."""
         return cls(values["size"], values["reason"], {int(size): value for size, value in values["seconds"].items()})
 
@@ -139,7 +138,7 @@ class Options:
     group: Group = ALONE
     stop: Stop = never
     resident: Resident = field(default_factory=Resident)
-    batching: Batching = field(default_factory=Batching)
+    batching: BatchSize = field(default_factory=BatchSize)
     gradients: Gradients = compute_gradients
 
 

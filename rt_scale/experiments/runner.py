@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from rt_scale.data.known import NoiseSet
+from rt_scale.data.prepared import NoiseSet
 from rt_scale.experiments.check import Sets, check, training_samples, unfinished
 from rt_scale.experiments.context import Context, Follower
 from rt_scale.experiments.dependencies import StartWeights, compute_first, start_weights

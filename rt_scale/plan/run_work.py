@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rt_scale.data.info import DataInfo
+from rt_scale.data.datasets.base import DataInfo
 from rt_scale.experiments.check import constant_targets, probed_size
 from rt_scale.models.networks import Network, empty_network
 from rt_scale.plan.queue import evaluations, training_steps

@@ -25,7 +25,7 @@ from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 
 if TYPE_CHECKING:
     from rt_scale.data.loaders.resident import Resident
-    from rt_scale.experiments.options import Batching, Options
+    from rt_scale.experiments.options import BatchSize, Options
     from rt_scale.ray_backend.cluster import Cluster
 
 
@@ -270,17 +270,17 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
     return {"state": "packed"}
 
 
-def _packing(specs: list[RunSpec], settings: Options, launch: LaunchSpec, known: Mapping[str, Any] | None) -> Batching:
-    from rt_scale.experiments.batched import choose_batching
-    from rt_scale.experiments.options import Batching
+def _packing(specs: list[RunSpec], settings: Options, launch: LaunchSpec, known: Mapping[str, Any] | None) -> BatchSize:
+    from rt_scale.experiments.batched import choose_batch_size
+    from rt_scale.experiments.options import BatchSize
 
     if known is not None:
-        return Batching.of_json(known)
+        return BatchSize.of_json(known)
     if len(specs) == 1:
-        return Batching(1, "no other run of its shape was waiting")
+        return BatchSize(1, "no other run of its shape was waiting")
     try:
-        return choose_batching(specs, settings, None if launch.pack == "auto" else launch.pack)
+        return choose_batch_size(specs, settings, None if launch.pack == "auto" else launch.pack)
     except Stopped:
-        return Batching(1, "asked to stop while it was measured")
+        return BatchSize(1, "asked to stop while it was measured")
     except Exception as error:  # which the first run will meet, too, and record
-        return Batching(1, f"could not be measured: {error}")
+        return BatchSize(1, f"could not be measured: {error}")

@@ -8,13 +8,12 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 import torch
 
-from rt_scale.data.known import NoiseSet
 from rt_scale.data.loaders.base import OrderedLoader
 from rt_scale.data.loaders.ffcv import FFCVLoader, require_ffcv
 from rt_scale.data.loaders.gaussian import GaussianLoader
 from rt_scale.data.loaders.memmap import MapLoader
 from rt_scale.data.loaders.resident import Resident, ResidentLoader
-from rt_scale.data.prepared import Prepared
+from rt_scale.data.prepared import NoiseSet, Prepared
 from rt_scale.data.subsets import nested_subset
 from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.spec.run import RunSpec

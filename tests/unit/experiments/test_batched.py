@@ -13,8 +13,8 @@ import pytest
 from safetensors.torch import load_file
 
 from rt_scale.experiments import batched as pack_size
-from rt_scale.experiments.batched import choose_batching, measured_batching, run_batched
-from rt_scale.experiments.options import Batching, Options
+from rt_scale.experiments.batched import choose_batch_size, measured_batch_size, run_batched
+from rt_scale.experiments.options import BatchSize, Options
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network
 from rt_scale.spec.errors import Held, InputError
@@ -171,7 +171,7 @@ def test_the_size_is_that_whose_steps_are_fastest_for_a_student(
 ) -> None:  # fmt: skip
     clock = Clock(costs)
     monkeypatch.setattr(pack_size.Bench, "seconds", lambda bench, size: clock(bench, size))
-    found = measured_batching(tiny(), settings(), most)
+    found = measured_batch_size(tiny(), settings(), most)
     assert (found.size, clock.tried) == (size, tried)
     assert reason in found.reason
     assert found.seconds == {tried: costs[tried] / tried for tried in clock.tried if tried in costs}
@@ -200,7 +200,7 @@ def test_an_error_that_is_not_for_want_of_memory_is_none_of_packing(
 
     monkeypatch.setattr(pack_size.Bench, "seconds", broken)
     with pytest.raises(RuntimeError, match="kernel"):
-        measured_batching(tiny(), settings(), 2)
+        measured_batch_size(tiny(), settings(), 2)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_an_error_that_is_not_for_want_of_memory_is_none_of_packing(
     ],
 )
 def test_real_steps_are_measured_and_nothing_is_kept(tiny: Tiny, settings: Make, changes: dict[str, Any]) -> None:
-    found = choose_batching([tiny(changes | {"seeds.student": seed}) for seed in range(2)], settings(), None)
+    found = choose_batch_size([tiny(changes | {"seeds.student": seed}) for seed in range(2)], settings(), None)
     assert set(found.seconds) == {1, 2}
     assert all(0 < seconds < 10 for seconds in found.seconds.values())
     assert not settings().store.root.exists()
@@ -223,9 +223,9 @@ def test_real_steps_are_measured_and_nothing_is_kept(tiny: Tiny, settings: Make,
 
 def test_a_number_that_was_asked_for_is_not_measured(tiny: Tiny, settings: Make) -> None:
     specs = [tiny({"seeds.student": seed}) for seed in range(3)]
-    assert choose_batching(specs, settings(), 2) == Batching(2, "launch.pack is 2")
-    assert choose_batching(specs, settings(), 5) == Batching(3, "launch.pack is 5")
-    refused = choose_batching([*specs, tiny({"student.alpha": 0})], settings(), None)
+    assert choose_batch_size(specs, settings(), 2) == BatchSize(2, "launch.pack is 2")
+    assert choose_batch_size(specs, settings(), 5) == BatchSize(3, "launch.pack is 5")
+    refused = choose_batch_size([*specs, tiny({"student.alpha": 0})], settings(), None)
     assert (refused.size, "student.alpha is 0" in refused.reason) == (1, True)
 
 

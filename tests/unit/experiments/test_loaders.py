@@ -10,16 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from rt_scale.data.known import noise_set
 from rt_scale.data.loaders import choose as loaders
-from rt_scale.data.loaders.choose import (
-    SHARE,
-    choose_loader,
-    training_loader,
-    training_subset,
-)
+from rt_scale.data.loaders.choose import SHARE, choose_loader, training_loader, training_subset
 from rt_scale.data.loaders.gaussian import GaussianLoader
 from rt_scale.data.prepare import Prepared
+from rt_scale.data.prepared import noise_set
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import InputError, RunError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rt_scale.experiments.options import Batching
+from rt_scale.experiments.options import BatchSize
 from rt_scale.ray_backend import trial as module
 from rt_scale.ray_backend.control import PREEMPTED
 from rt_scale.ray_backend.trial import run_packed_trial
@@ -48,14 +48,14 @@ def no_control_actor(monkeypatch: pytest.MonkeyPatch) -> None:
 class Pack:
     """Stands in for the runs: measures what it is told to, and ends each as it is told to."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, packing: Batching | Exception, *outcomes: Any) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, packing: BatchSize | Exception, *outcomes: Any) -> None:
         self.packing, self.outcomes = packing, outcomes
         self.asked: list[tuple[list[str], int | None]] = []
         self.ran: list[tuple[Sequence[RunSpec], Sequence[Any]]] = []
-        monkeypatch.setattr("rt_scale.experiments.batched.choose_batching", self.choose)
+        monkeypatch.setattr("rt_scale.experiments.batched.choose_batch_size", self.choose)
         monkeypatch.setattr("rt_scale.experiments.batched.run_batched", self.run)
 
-    def choose(self, specs: Sequence[RunSpec], settings: Any, most: int | None) -> Batching:
+    def choose(self, specs: Sequence[RunSpec], settings: Any, most: int | None) -> BatchSize:
         self.asked.append(([spec.name for spec in specs], most))
         if isinstance(self.packing, Exception):
             raise self.packing
@@ -69,7 +69,7 @@ class Pack:
             ended(number, outcome)
 
 
-MEASURED = Batching(3, "faster", {1: 0.2, 2: 0.1})
+MEASURED = BatchSize(3, "faster", {1: 0.2, 2: 0.1})
 
 
 def test_as_many_as_is_fastest_are_run_and_each_is_told_of_when_it_ends(
@@ -87,7 +87,7 @@ def test_as_many_as_is_fastest_are_run_and_each_is_told_of_when_it_ends(
     settings[1].observer.told = "enough"
     assert [each.stop() for each in settings] == [False, True, False]
     assert said[0]["runs"] == {NAMES[3]: {"state": "returned", "why": "", "values": {}}}
-    assert Batching.of_json(said[0]["packing"]) == MEASURED
+    assert BatchSize.of_json(said[0]["packing"]) == MEASURED
     assert [each["runs"] for each in said[1:]] == [
         {NAMES[0]: {"state": "done", "why": "", "values": {"a": 1.0}}},
         {NAMES[1]: {"state": "failed", "why": "It diverged.", "values": {}}},
@@ -99,7 +99,7 @@ def test_as_many_as_is_fastest_are_run_and_each_is_told_of_when_it_ends(
 def test_what_was_measured_before_or_asked_for_is_not_measured_again(
     given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pack = Pack(monkeypatch, Batching(4, "launch.pack is 4"))
+    pack = Pack(monkeypatch, BatchSize(4, "launch.pack is 4"))
     said: list[dict[str, Any]] = []
     run_packed_trial(given | {"packing": MEASURED.to_json()}, said.append)
     assert pack.asked == []
@@ -144,7 +144,7 @@ def test_on_a_node_that_is_about_to_go_the_process_ends_once_all_have_stopped(
 
 
 def test_asked_to_stop_they_say_so(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    Pack(monkeypatch, Batching(1, "does not pay"), Stopped("the sweep was asked to stop"))
+    Pack(monkeypatch, BatchSize(1, "does not pay"), Stopped("the sweep was asked to stop"))
     said: list[dict[str, Any]] = []
     assert run_packed_trial(given, said.append) == {"state": "packed"}
     assert said[1]["runs"] == {NAMES[0]: {"state": "returned", "why": "the sweep was asked to stop", "values": {}}}
