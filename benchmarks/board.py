@@ -43,6 +43,7 @@ from rt_scale.scheduler.comparison import board_metrics, refresh_board
 from rt_scale.spec.seeding import stream
 from rt_scale.spec.sweep import Point, SweepSpec, load_sweep
 from rt_scale.store.metrics import MetricsTable
+from rt_scale.store.results import DataRecord, RunResult
 from rt_scale.store.store import Store
 from rt_scale.tensorboard.writer import BoardWriter
 
@@ -81,9 +82,19 @@ def write_run(point: Point, store: Store, points: int) -> None:
             table.append(196 * epoch, epoch, values)
         table.flush()
         board.close("done")
-        data = {"name": "cifar10", "title": "cifar10", "sha256": SHA256}
-        run.complete({"last": table.last(), "best": table.best("probe/student"), "steps": 196 * points, "attempts": 1}
-                     | {"epochs": points, "seconds": 1.0, "device_seconds": {"cpu": 1.0}, "data": data})  # fmt: skip
+        run.complete(
+            RunResult(
+                name=run.name,
+                last=table.last(),
+                best=table.best("probe/student"),
+                steps=196 * points,
+                epochs=points,
+                seconds=1.0,
+                device_seconds={"cpu": 1.0},
+                attempts=1,
+                data=DataRecord(name="cifar10", title="cifar10", sha256=SHA256),
+            )
+        )
 
 
 def seconds(work: Callable[[], object]) -> float:

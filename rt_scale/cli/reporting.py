@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rt_scale.experiments.other_data import DataHere
     from rt_scale.report.sweep_report import SweepReport
     from rt_scale.spec.sweep import Point, SweepSpec
+    from rt_scale.store.results import RunResult
     from rt_scale.store.store import Store
 
 Loaded = tuple["SweepSpec", Sequence["Point"]]
@@ -116,7 +117,9 @@ def make_report(
     return written, len(finished), total
 
 
-def _of(members: Sequence[Point], finished: Sequence[tuple[Point, Any]]) -> tuple[Sequence[Point], list[Any]]:
+def _of(
+    members: Sequence[Point], finished: Sequence[tuple[Point, RunResult]]
+) -> tuple[Sequence[Point], list[RunResult]]:
     """The runs of one sweep, and the results of those that are finished."""
     names = {point.spec.name for point in members}
     return members, [result for point, result in finished if point.spec.name in names]

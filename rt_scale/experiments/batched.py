@@ -7,7 +7,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 
@@ -15,13 +14,14 @@ from rt_scale.experiments import student_pass
 from rt_scale.experiments.check import check, constant_targets, training_samples
 from rt_scale.experiments.loaders import training_loader, training_subset
 from rt_scale.experiments.objectives import assemble, build_sharpenings, build_views, clean_inputs
-from rt_scale.experiments.options import Options, Packing, resolve
+from rt_scale.experiments.options import Options, resolve
 from rt_scale.experiments.runner import running
 from rt_scale.models.networks import Network, build_pair, to_device
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.packing import packable, same_images
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import heeding
+from rt_scale.store.results import Packing, RunResult
 from rt_scale.training.batched.batched import Pack, serve_together
 from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
 from rt_scale.training.loop import Step, Steps
@@ -73,10 +73,10 @@ def measured_packing(spec: RunSpec, settings: Options, most: int) -> Packing:
     gain = seconds[1] / seconds[best]
     measured = ", ".join(f"{size}: {1000 * value:.3g} ms" for size, value in seconds.items())
     if gain < PAYS:
-        return Packing(
-            1, f"packing does not pay here (a student's step by students together: {measured}{end})", seconds
-        )
-    return Packing(best, f"{gain:.2f} times as fast as alone (a student's step: {measured}{end})", seconds)
+        reason = f"packing does not pay here (a student's step by students together: {measured}{end})"
+        return Packing(reason=reason, seconds=seconds)
+    reason = f"{gain:.2f} times as fast as alone (a student's step: {measured}{end})"
+    return Packing(size=best, reason=reason, seconds=seconds)
 
 
 class Bench:
@@ -156,18 +156,17 @@ class Bench:
         return assemble(spec, targets, views, sharpenings)
 
 
-Result = dict[str, Any]
-Ended = Callable[[int, Result | BaseException], None]
+Ended = Callable[[int, RunResult | BaseException], None]
 """Told the position of a run, and its result or what ended it, as soon as it is over."""
 
 
-def _nobody(number: int, outcome: Result | BaseException) -> None:
+def _nobody(number: int, outcome: RunResult | BaseException) -> None:
     """Nobody waits for single runs."""
 
 
 def run_pack(
     specs: Sequence[RunSpec], settings: Sequence[Options], ended: Ended = _nobody
-) -> list[Result | BaseException]:
+) -> list[RunResult | BaseException]:
     """The results of ``specs``, as :func:`rt_scale.experiments.runner.run` gives each, trained together.
 
     Every run has its own directory, lease, observer, probes, checkpoints and end; one that diverges, is asked to
@@ -189,12 +188,13 @@ def run_pack(
         raise InputError(f"These {len(specs)} runs cannot train as one batched network: {reason}.")
     if any(each.group.world > 1 for each in settings):
         raise InputError("Runs of several workers cannot train as one batched network; give them 1 worker.")
-    alike = [dataclasses.replace(each, packing=dataclasses.replace(each.packing, size=len(specs))) for each in settings]
+    size = {"size": len(specs)}
+    alike = [dataclasses.replace(each, packing=each.packing.model_copy(update=size)) for each in settings]
     runs = [_told(number, running(*run), ended) for number, run in enumerate(zip(specs, alike, strict=True))]
     return serve_together(runs, same_images=same_images(specs))
 
 
-def _told(number: int, run: Steps[Result], ended: Ended) -> Steps[Result]:
+def _told(number: int, run: Steps[RunResult], ended: Ended) -> Steps[RunResult]:
     try:
         result = yield from run
     except BaseException as error:
@@ -213,7 +213,7 @@ def choose_packing(specs: Sequence[RunSpec], settings: Options, most: int | None
         most: so many, as far as there are runs; None: as measured (:func:`measured_packing`).
     """
     if reason := packable(specs):
-        return Packing(1, f"cannot be packed: {reason}")
+        return Packing(reason=f"cannot be packed: {reason}")
     if most is not None:
-        return Packing(min(most, len(specs)), f"launch.pack is {most}")
+        return Packing(size=min(most, len(specs)), reason=f"launch.pack is {most}")
     return measured_packing(specs[0], settings, len(specs))

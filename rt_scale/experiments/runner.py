@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import traceback
-from typing import Any
 
 import torch
 
@@ -23,13 +22,14 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import heeding
 from rt_scale.store.lease import Attempt
 from rt_scale.store.metrics import MetricsTable
+from rt_scale.store.results import Best, DataRecord, RunRecord, RunResult, SetRecord
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.distributed import WorkerLost
 from rt_scale.training.loop import Steps, serve
 from rt_scale.training.precision import check_precision, set_precision
 
 
-def run(spec: RunSpec, settings: Options) -> dict[str, Any]:
+def run(spec: RunSpec, settings: Options) -> RunResult:
     """The result of ``spec``: read where its directory is complete, else computed from where it stands.
 
     The runs that it starts from are computed before it, each in its own directory. With several processes in
@@ -38,9 +38,6 @@ def run(spec: RunSpec, settings: Options) -> dict[str, Any]:
     Args:
         spec: what to run.
         settings: where and how.
-
-    Returns:
-        The content of ``result.json``: ``last`` and ``best`` values of metrics, steps, seconds, data.
 
     Raises:
         InputError: where the spec cannot be run here, or a live process is running it.
@@ -52,7 +49,10 @@ def run(spec: RunSpec, settings: Options) -> dict[str, Any]:
         follow(settings)
         run_dir = settings.store.run(spec)
         run_dir.refresh()
-        return run_dir.result() or {}
+        result = run_dir.result()
+        if result is None:
+            raise InputError(f"Run {spec.name} has no result; rank 0 says why.")
+        return result
     try:
         result = _alone(spec, settings)
     except ALIKE:
@@ -63,24 +63,24 @@ def run(spec: RunSpec, settings: Options) -> dict[str, Any]:
     return result
 
 
-def _alone(spec: RunSpec, settings: Options) -> dict[str, Any]:
+def _alone(spec: RunSpec, settings: Options) -> RunResult:
     return serve(running(spec, settings))
 
 
-def running(spec: RunSpec, settings: Options) -> Steps[dict[str, Any]]:
+def running(spec: RunSpec, settings: Options) -> Steps[RunResult]:
     """:func:`run`, of a single process, as training that asks for the gradients of its steps."""
     run_dir = settings.store.run(spec)
     run_dir.refresh()
     finished = run_dir.result()
     if finished is not None:
-        refuse_other_data(spec.name, finished["data"], settings.data_dir)
+        refuse_other_data(spec.name, finished.data, settings.data_dir)
         return finished
     data = check(spec, settings.data_dir, heeding(settings.stop))
     _refuse_impossible(spec, data, settings)
     with run_dir.acquire(watching=lambda attempt: _watching(attempt, settings)):
         finished = run_dir.result()  # of a process that had the lease until now
         if finished is not None:
-            refuse_other_data(spec.name, finished["data"], settings.data_dir)
+            refuse_other_data(spec.name, finished.data, settings.data_dir)
             return finished
         try:
             return (yield from _attempt(spec, data, run_dir, settings))
@@ -108,14 +108,14 @@ def _refuse_impossible(spec: RunSpec, data: Sets, settings: Options) -> None:
             check_shares(each, check(each, settings.data_dir), settings.group.world)
 
 
-def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Options) -> Steps[dict[str, Any]]:
+def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Options) -> Steps[RunResult]:
     run_dir.write_spec(spec)
     for start in spec.starts:
         compute_first(start.run, settings, _alone)
-    earlier = run_dir.environment()
+    earlier = run_dir.record()
     if earlier:
-        refuse_other_data(spec.name, earlier["data"], settings.data_dir)
-    begun = earlier and earlier["execution"]
+        refuse_other_data(spec.name, earlier.data, settings.data_dir)
+    begun = earlier.execution if earlier else None
     execution = resolve(spec, data.main, settings, begun)
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
@@ -123,9 +123,8 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Options) -> S
     settings.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
     if execution.device.type == "cuda":
         settings.observer.decided(f"student's pass: {execution.student_pass}, as {execution.student_pass_reason}")
-    attempt = attempt_record(execution) | {"packing": settings.packing.to_json()}
-    attempts = [*(earlier["attempts"] if earlier else []), attempt]
-    run_dir.write_environment({"execution": execution.to_json(), "data": _data_record(data), "attempts": attempts})
+    attempts = [*(earlier.attempts if earlier else []), attempt_record(execution, settings.packing)]
+    run_dir.write_record(RunRecord(execution=execution.record(), data=_data_record(data), attempts=attempts))
     weights = start_weights(spec, settings.store)
     context = Context.begin(run_dir, execution, settings, hparams=spec.canonical())
     settings.resident.next_run()
@@ -143,38 +142,36 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Options) -> S
     return result
 
 
-def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int) -> Steps[dict[str, Any]]:
-    outcome = yield from train_run(spec, data, context, weights)
+def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int) -> Steps[RunResult]:
+    trained = yield from train_run(spec, data, context, weights)
     spent = context.spent
-    return {
-        "name": spec.name,
-        **outcome,
-        "best": _best(spec, context.metrics),
-        "seconds": round(spent.seconds, 3),
-        "device_seconds": {kind: round(seconds, 3) for kind, seconds in spent.devices.items()},
-        "attempts": attempts,
-        "data": _data_record(data),
-    }
+    return RunResult(
+        name=spec.name,
+        last=trained.last,
+        best=_best(spec, context.metrics),
+        steps=trained.steps,
+        epochs=trained.epochs,
+        seconds=round(spent.seconds, 3),
+        device_seconds={kind: round(seconds, 3) for kind, seconds in spent.devices.items()},
+        attempts=attempts,
+        data=_data_record(data),
+    )
 
 
-def _best(spec: RunSpec, metrics: MetricsTable) -> dict[str, dict[str, float]]:
+def _best(spec: RunSpec, metrics: MetricsTable) -> dict[str, Best]:
     """The student's best accuracies on every data set that it is probed on, and as a classifier itself."""
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, Best] = {}
     for data in (None, *spec.probe.also):
         found |= metrics.best(f"{probe_group(data)}/student/")
     return found | metrics.best("test/accuracy")
 
 
-def _data_record(data: Sets) -> dict[str, Any]:
-    """Names and contents of the data sets.
-
-    Where the run is probed on others, they are in ``also`` by name; where it starts from other runs, theirs are in
-    ``starts`` by the run's name.
-    """
+def _data_record(data: Sets) -> DataRecord:
     info = data.main.info
-    record: dict[str, Any] = {"name": info.name, "title": info.title, "sha256": data.main.sha256}
-    if data.also:
-        record["also"] = {name: {"title": set_.info.title, "sha256": set_.sha256} for name, set_ in data.also.items()}
-    if data.starts:
-        record["starts"] = {name: _data_record(sets) for name, sets in data.starts.items()}
-    return record
+    return DataRecord(
+        name=info.name,
+        title=info.title,
+        sha256=data.main.sha256,
+        also={name: SetRecord(title=other.info.title, sha256=other.sha256) for name, other in data.also.items()},
+        starts={name: _data_record(sets) for name, sets in data.starts.items()},
+    )

@@ -21,6 +21,7 @@ from rt_scale.experiments.options import Options, ResolvedOptions
 from rt_scale.models.networks import Network, build_pair, to_device
 from rt_scale.spec.packing import shape, unpackable
 from rt_scale.spec.run import RunSpec
+from rt_scale.store.results import Execution
 from rt_scale.training.accelerate.choice import COMPILED, EAGER, WAYS, choose, try_out
 from rt_scale.training.distillation import parameter_dtype
 
@@ -47,7 +48,7 @@ def decided(
     data: Prepared | NoiseSet,
     execution: ResolvedOptions,
     settings: Options,
-    earlier: Mapping[str, Any] | None,
+    earlier: Execution | None,
 ) -> ResolvedOptions:
     """``execution`` with that choice made, in the precision that is set.
 
@@ -59,7 +60,7 @@ def decided(
         earlier: the record of this run's first attempt, or None: its choice is kept where it can be gone, so that a
             resumed run's numbers are those of an undisturbed one. Where there was no choice yet, eager was it.
     """
-    name, reason = _chosen(spec, data, execution, settings, earlier.get("student_pass", EAGER) if earlier else None)
+    name, reason = _chosen(spec, data, execution, settings, earlier.student_pass if earlier else None)
     return dataclasses.replace(execution, student_pass=name, student_pass_reason=reason)
 
 

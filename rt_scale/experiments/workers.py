@@ -45,7 +45,7 @@ def check_shares(spec: RunSpec, data: Sets, workers: int) -> None:
 
 def lead(spec: RunSpec, execution: ResolvedOptions, settings: Options) -> None:
     """Rank 0 is about to train ``spec`` as ``execution`` says, and the others are to follow."""
-    _order(settings, {"spec": spec.model_dump(mode="json"), "execution": execution.to_json()})
+    _order(settings, {"spec": spec.model_dump(mode="json"), "execution": execution.record().to_json()})
 
 
 def dismiss(settings: Options) -> None:

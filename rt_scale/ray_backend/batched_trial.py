@@ -13,9 +13,10 @@ from rt_scale.ray_backend.trial import how_it_ended, settings_for, where_it_is
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.results import Packing, RunResult
 
 if TYPE_CHECKING:
-    from rt_scale.experiments.options import Options, Packing
+    from rt_scale.experiments.options import Options
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -47,7 +48,7 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
     report({"state": "running", "runs": runs, "packing": packing.to_json() if packing.seconds else None})
     reporting = [leading, *(contextlib.ExitStack() for _ in specs[1:])]
 
-    def ended(number: int, outcome: dict[str, Any] | BaseException) -> None:
+    def ended(number: int, outcome: RunResult | BaseException) -> None:
         client = clients[number]
         reporting[number].close()
         if client.told != PREEMPTED:
@@ -66,15 +67,14 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
 
 def _packing(specs: list[RunSpec], settings: Options, launch: LaunchSpec, known: Mapping[str, Any] | None) -> Packing:
     from rt_scale.experiments.batched import choose_packing
-    from rt_scale.experiments.options import Packing
 
     if known is not None:
-        return Packing.of_json(known)
+        return Packing.model_validate(known)
     if len(specs) == 1:
-        return Packing(1, "no other run of its shape was waiting")
+        return Packing(reason="no other run of its shape was waiting")
     try:
         return choose_packing(specs, settings, None if launch.pack == "auto" else launch.pack)
     except Stopped:
-        return Packing(1, "asked to stop while it was measured")
+        return Packing(reason="asked to stop while it was measured")
     except Exception as error:  # which the first run will meet, too, and record
-        return Packing(1, f"could not be measured: {error}")
+        return Packing(reason=f"could not be measured: {error}")

@@ -89,7 +89,7 @@ class Exploration:
                 task = Job(label, point.spec, spec.launch, spec)
                 queue.add(task)
                 if (result := self._store.run(point.spec).result()) is not None:  # of another sweep
-                    self.ended(task, JobOutcome("done", values=result["last"]))
+                    self.ended(task, JobOutcome("done", values=result.last))
 
     def ended(self, task: Job, how: JobOutcome) -> None:
         """A run came to an end; a search learns from it."""

@@ -14,6 +14,7 @@ from rt_scale.spec.errors import Held, RtScaleError, StoreAway, WorkersDied
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.results import RunResult
 
 # After control, which sets what Ray reads when it is imported.
 import ray  # isort: skip
@@ -60,7 +61,7 @@ def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
     return how_it_ended(result, client)
 
 
-def how_it_ended(outcome: Mapping[str, Any] | BaseException, client: ControlClient) -> dict[str, Any]:
+def how_it_ended(outcome: RunResult | BaseException, client: ControlClient) -> dict[str, Any]:
     """``state``, ``why`` and ``values`` as in :class:`rt_scale.scheduler.job.JobOutcome`.
 
     Args:
@@ -70,7 +71,7 @@ def how_it_ended(outcome: Mapping[str, Any] | BaseException, client: ControlClie
     from rt_scale.training.loop import Stopped
 
     if not isinstance(outcome, BaseException):
-        return _ended("done", values=outcome["last"])
+        return _ended("done", values=outcome.last)
     if isinstance(outcome, Stopped):
         if client.told.startswith(ENDED):
             return _ended("settled", client.told.removeprefix(ENDED), client.values)
@@ -109,7 +110,7 @@ def _ended(state: str, why: str = "", values: Mapping[str, float] | None = None)
     return {"state": state, "why": why, "values": dict(values or {})}
 
 
-def _run(spec: RunSpec, launch: LaunchSpec, given: Mapping[str, Any], client: ControlClient) -> dict[str, Any]:
+def _run(spec: RunSpec, launch: LaunchSpec, given: Mapping[str, Any], client: ControlClient) -> RunResult:
     from rt_scale.experiments.runner import run
 
     with client.reporting():

@@ -16,10 +16,11 @@ from rt_scale.report.panels import ACCURACY, drawings
 from rt_scale.report.paper import EXPERIMENTS, Experiment
 from rt_scale.report.paper_numbers import data_title, data_words
 from rt_scale.report.shown import departures
-from rt_scale.report.status import RunStatus, status_of_sweep
+from rt_scale.report.status import StatusRow, status_of_sweep
 from rt_scale.report.tables import Which
 from rt_scale.spec.sweep import Point
 from rt_scale.store.metrics import read_metrics
+from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store
 
 _KINDS = ("linear", "knn")
@@ -45,8 +46,8 @@ class Sources:
 
     sweeps: tuple[str, ...]
     experiment: str | None
-    finished: Sequence[tuple[Point, Mapping[str, Any]]]
-    standing: Sequence[tuple[Point, RunStatus]]
+    finished: Sequence[tuple[Point, RunResult]]
+    standing: Sequence[tuple[Point, StatusRow]]
     store: Store
     which: Which
     folder: Path
@@ -61,7 +62,7 @@ def assemble(sources: Sources) -> Contents:
     results = {point.spec.name: result for point, result in sources.finished}
     statuses = {status.name: status for _, status in sources.standing}
     metrics = {name: series(read_metrics(sources.store.run(name).metrics_path).to_pydict()) for name in results}
-    keys = [key for key in tables.probe_keys((point, {}) for point in points)
+    keys = [key for key in tables.probe_keys(points)
             if any(has_probe(point.spec, key) for point in points)]  # fmt: skip
     runs = {key: outcomes(points, results, key, metrics) for key in keys}
     plan = None if sources.experiment is None else EXPERIMENTS[sources.experiment]
@@ -96,13 +97,12 @@ def _with_first_rounds(sources: Sources) -> Sources:
     )
 
 
-def _data(results: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+def _data(results: Iterable[RunResult]) -> tuple[str, ...]:
     """Every data set that runs were on, with its variant, its name here and the start of its checksum."""
     found: dict[str, None] = {}
     for result in results:
-        main = result["data"]
-        for name, each in [(main["name"], main), *main.get("also", {}).items()]:
-            found[f"{data_title(name, each['title'])} ({name}, sha256 {each['sha256'][:12]})"] = None
+        for name, each in result.data.sets():
+            found[f"{data_title(name, each.title)} ({name}, sha256 {each.sha256[:12]})"] = None
     return tuple(found)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rt_scale.report.outcomes import Outcome, outcomes
 from rt_scale.report.paper_numbers import Number, number_of
 from rt_scale.report.shown import shown_values
-from rt_scale.report.status import STYLES, RunStatus
+from rt_scale.report.status import STYLES, StatusRow
 from rt_scale.report.tables import Estimate, Which, estimates
 from rt_scale.spec.sweep import Point
+from rt_scale.store.results import RunResult
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Member:
     """
 
     seed: int
-    status: RunStatus
+    status: StatusRow
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class BesideRow:
         return count_states(member.status for member in self.members)
 
 
-def count_states(statuses: Iterable[RunStatus]) -> dict[str, int]:
+def count_states(statuses: Iterable[StatusRow]) -> dict[str, int]:
     """State -> number of runs, of states that there are, done first."""
     counts = Counter(status.state for status in statuses)
     return {state: counts[state] for state in STYLES if counts[state]}
@@ -74,8 +74,8 @@ def count_states(statuses: Iterable[RunStatus]) -> dict[str, int]:
 
 def beside(
     points: Sequence[Point],
-    results: Mapping[str, Mapping[str, Any]],
-    statuses: Mapping[str, RunStatus],
+    results: Mapping[str, RunResult],
+    statuses: Mapping[str, StatusRow],
     probe: str,
     which: Which,
     experiment: str | None,
@@ -108,10 +108,10 @@ def beside(
     return rows
 
 
-def _device_seconds(results: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+def _device_seconds(results: Iterable[RunResult]) -> dict[str, float]:
     total: Counter[str] = Counter()
     for result in results:
-        total.update(result.get("device_seconds", {}))
+        total.update(result.device_seconds)
     return dict(total)
 
 

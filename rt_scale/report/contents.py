@@ -10,7 +10,7 @@ from pathlib import Path
 from rt_scale.report.beside import BesideRow, Member
 from rt_scale.report.judging import Judged
 from rt_scale.report.paper_numbers import data_words
-from rt_scale.report.status import RunStatus
+from rt_scale.report.status import StatusRow
 from rt_scale.report.tables import Estimate, Which, gain_text, probe_title
 from rt_scale.store.interval import LEAST_SEEDS
 
@@ -75,7 +75,7 @@ class Contents:
     verdicts: Sequence[Judged]
     pictures: Sequence[Picture]
     tables: Mapping[str, Sequence[BesideRow]]
-    statuses: Sequence[RunStatus]
+    statuses: Sequence[StatusRow]
     departures: Sequence[str]
     folder: Path
     runs: Path
@@ -168,7 +168,7 @@ def notes(contents: Contents) -> list[str]:
     return found
 
 
-def unfinished(contents: Contents) -> list[RunStatus]:
+def unfinished(contents: Contents) -> list[StatusRow]:
     """The runs without a result."""
     return [status for status in contents.statuses if status.state != "done"]
 

@@ -14,7 +14,7 @@ from rt_scale.report.pairing import groups
 from rt_scale.report.paper import Experiment, Statement
 from rt_scale.report.paper_numbers import data_words
 from rt_scale.report.shown import telling_keys, value_text
-from rt_scale.report.status import RunStatus
+from rt_scale.report.status import StatusRow
 from rt_scale.report.tables import probe_title
 from rt_scale.spec.grid import axis_names
 
@@ -38,7 +38,7 @@ class Judged:
     runs: tuple[str, ...]
 
 
-def judge_all(experiment: Experiment, runs: Sequence[Outcome], statuses: Mapping[str, RunStatus]) -> list[Judged]:
+def judge_all(experiment: Experiment, runs: Sequence[Outcome], statuses: Mapping[str, StatusRow]) -> list[Judged]:
     """Every claim of the experiment on every group of runs that it is about.
 
     Args:

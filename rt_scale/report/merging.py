@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rt_scale.report.shown import flat_fields
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import Point
+from rt_scale.store.results import RunResult
 
 
-def check_same_data(sweeps: Mapping[str, tuple[Sequence[Point], Sequence[Mapping[str, Any]]]]) -> None:
+def check_same_data(sweeps: Mapping[str, tuple[Sequence[Point], Sequence[RunResult]]]) -> None:
     """Refuse to report runs together that were not on the same data.
 
     Several sweeps must ask for the same images: names, sizes and samples of all that they distil on and probe on. Of
@@ -34,9 +34,8 @@ def check_same_data(sweeps: Mapping[str, tuple[Sequence[Point], Sequence[Mapping
     contents: dict[str, dict[str, str]] = {}
     for name, (_, results) in sweeps.items():
         for result in results:
-            main = result["data"]
-            for data, each in [(main["name"], main), *main.get("also", {}).items()]:
-                contents.setdefault(data, {}).setdefault(each["sha256"], f"{result.get('name', 'a run')} of '{name}'")
+            for data, each in result.data.sets():
+                contents.setdefault(data, {}).setdefault(each.sha256, f"{result.name} of '{name}'")
     for data, found in contents.items():
         if len(found) > 1:
             told = ", ".join(f"sha256 {sha[:12]}... in {run}" for sha, run in found.items())

@@ -10,6 +10,7 @@ from rt_scale.report.tables import probe_metric
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import Point
+from rt_scale.store.results import RunResult
 
 KNOWN = {
     "data.name": "data",
@@ -72,7 +73,7 @@ class Outcome:
 
 def outcomes(
     points: Iterable[Point],
-    results: Mapping[str, Mapping[str, Any]],
+    results: Mapping[str, RunResult],
     probe: str,
     metrics: Mapping[str, Series] | None = None,
 ) -> list[Outcome]:
@@ -135,14 +136,14 @@ def series(metrics: Mapping[str, Sequence[Any]]) -> dict[str, list[tuple[float, 
     return {name: sorted(values) for name, values in found.items()}
 
 
-def _scores(result: Mapping[str, Any], probe: str, metrics: Series) -> Scores | None:
-    last = result["last"]
+def _scores(result: RunResult, probe: str, metrics: Series) -> Scores | None:
+    last = result.last
     names = {role: probe_metric(role, probe) for role in ("input", "teacher", "student")}
     if any(name not in last for name in names.values()):
         return None
     return Scores(
         **{role: last[name] for role, name in names.items()},
-        best=result["best"].get(names["student"], {}).get("value", last[names["student"]]),
+        best=best.value if (best := result.best.get(names["student"])) else last[names["student"]],
         curve=metrics.get(names["student"], ()),
         moved=last.get("distance/from_init"),
     )

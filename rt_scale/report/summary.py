@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -15,6 +14,7 @@ from rt_scale.report.evidence import Word
 from rt_scale.report.page_markdown import table_lines, text, to_markdown
 from rt_scale.report.sweep_report import SweepReport
 from rt_scale.store.atomic import replacing, write_bytes
+from rt_scale.store.results import AttemptRecord
 from rt_scale.store.store import Store
 
 _KEPT = ("report.csv", "verdicts.csv")
@@ -89,7 +89,7 @@ def _link(report: SweepReport) -> str:
 def _spent(report: SweepReport) -> str:
     """What all finished runs held, and for how long, e.g. ``12.3 core-minutes``."""
     found: dict[str, float] = {}
-    measured = [result["device_seconds"] for result in report.results if "device_seconds" in result]
+    measured = [result.device_seconds for result in report.results if result.device_seconds]
     for kind, seconds in (each for held in measured for each in held.items()):
         found[kind] = found.get(kind, 0.0) + seconds
     told = [f"{seconds / 60:.1f} {'core' if kind == 'cpu' else kind}-minutes" for kind, seconds in found.items()]
@@ -102,8 +102,8 @@ def machines(reports: Iterable[SweepReport], store: Store) -> list[str]:
     found: dict[str, int] = {}
     names = {status.name for report in reports for status in report.contents.statuses if status.state == "done"}
     for name in sorted(names):
-        attempts = (store.run(name).environment() or {"attempts": []})["attempts"]
-        for machine in {_machine(attempt) for attempt in attempts}:
+        record = store.run(name).record()
+        for machine in {_machine(attempt) for attempt in record.attempts} if record else ():
             found[machine] = found.get(machine, 0) + 1
     return [
         f"{count} run{'s' if count > 1 else ''} on {machine}"
@@ -111,11 +111,10 @@ def machines(reports: Iterable[SweepReport], store: Store) -> list[str]:
     ]
 
 
-def _machine(attempt: Mapping[str, Any]) -> str:
-    cpu, versions = attempt.get("cpu") or {}, attempt["versions"]
-    device = attempt["device"] if attempt.get("gpu") else cpu.get("model") or attempt["device"]
-    commit = (attempt["git_commit"] or "unknown")[:10] + (" (changed)" if attempt["git_dirty"] else "")
-    return f"{device}, torch {versions['torch']}, rt-scale commit {commit}"
+def _machine(attempt: AttemptRecord) -> str:
+    device = attempt.device if attempt.gpu else attempt.cpu.model or attempt.device
+    commit = (attempt.git_commit or "unknown")[:10] + (" (changed)" if attempt.git_dirty else "")
+    return f"{device}, torch {attempt.versions.get('torch')}, rt-scale commit {commit}"
 
 
 def _write(path: Path, content: str) -> Path:

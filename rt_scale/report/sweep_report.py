@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -17,11 +16,12 @@ from rt_scale.report.page import to_html
 from rt_scale.report.page_markdown import to_markdown
 from rt_scale.report.page_tables import numbers_table, verdicts_table
 from rt_scale.report.paper_numbers import data_title
-from rt_scale.report.status import RunStatus, status_of_sweep
+from rt_scale.report.status import StatusRow, status_of_sweep
 from rt_scale.report.table_files import table_file
 from rt_scale.report.tables import Row, Which
 from rt_scale.spec.sweep import Point
 from rt_scale.store.atomic import write_bytes
+from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store
 
 
@@ -41,18 +41,18 @@ class SweepReport:
     which: Which
     files: list[Path]
     contents: Contents
-    results: Sequence[Mapping[str, Any]]
+    results: Sequence[RunResult]
 
 
 def write_report(
     name: str,
-    finished: Sequence[tuple[Point, Mapping[str, Any]]],
+    finished: Sequence[tuple[Point, RunResult]],
     total: int,
     store: Store,
     which: Which,
     *,
     experiment: str | None = None,
-    standing: Sequence[tuple[Point, RunStatus]] | None = None,
+    standing: Sequence[tuple[Point, StatusRow]] | None = None,
     others: Sequence[str] = (),
     other_data: str = "",
 ) -> SweepReport:
@@ -72,7 +72,7 @@ def write_report(
     folder = store.sweep(name).report
     if others:
         folder = folder / "-".join(["with", *others])
-    keys = tables.probe_keys(finished)
+    keys = tables.probe_keys(point for point, _ in finished)
     found = {probe: tables.rows(finished, probe, which) for probe in keys}
     found = {probe: rows for probe, rows in found.items() if rows}
     files = _write_tables(folder, name, found, finished, total, which, other_data) if found else []
@@ -89,12 +89,12 @@ def _write_tables(
     folder: Path,
     name: str,
     found: Mapping[str, list[Row]],
-    finished: Sequence[tuple[Point, Mapping[str, Any]]],
+    finished: Sequence[tuple[Point, RunResult]],
     total: int,
     which: Which,
     other_data: str,
 ) -> list[Path]:
-    data = sorted({data_title(result["data"]["name"], result["data"]["title"]) for _, result in finished})
+    data = sorted({data_title(result.data.name, result.data.title) for _, result in finished})
     head = f"# {name}\n\nData: {', '.join(data)}. {len(finished)} of {total} runs finished.\n\n"
     head += f"**{other_data}**\n\n" if other_data else ""
     text = head + "\n".join(tables.to_markdown(rows, which) for rows in found.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from rt_scale.spec.grid import axis_names, value_label
 from rt_scale.spec.metrics import ACCURACY, Bounds, ProbeName, difference_bounds, metric_bounds
 from rt_scale.spec.sweep import Point
 from rt_scale.store.interval import LEAST_SEEDS, interval
+from rt_scale.store.results import RunResult
 
 PROBES = {
     "linear": "linear probe",
@@ -34,9 +35,9 @@ def probe_title(key: str) -> str:
     return f"{PROBES[probe]} on {data}" if data else PROBES[probe]
 
 
-def probe_keys(finished: Iterable[tuple[Point, Mapping[str, Any]]]) -> list[str]:
+def probe_keys(points: Iterable[Point]) -> list[str]:
     """The probes that runs may have: on the set that they distil on, then on each other one."""
-    others = dict.fromkeys(data for point, _ in finished for data in point.spec.probe.also)
+    others = dict.fromkeys(data for point in points for data in point.spec.probe.also)
     return [*PROBES, *(f"{probe}@{data}" for data in others for probe in PROBES)]
 
 
@@ -112,7 +113,7 @@ def estimates(probe: str, scores: Iterable[tuple[float, float, float]]) -> dict[
     return found | {"gain": estimate(gains, difference_bounds(ACCURACY))}
 
 
-def rows(finished: Iterable[tuple[Point, Mapping[str, Any]]], probe: str, which: Which = "last") -> list[Row]:
+def rows(finished: Iterable[tuple[Point, RunResult]], probe: str, which: Which = "last") -> list[Row]:
     """One row a configuration that has a finished run with this probe, in the sweep's order.
 
     Args:
@@ -124,8 +125,8 @@ def rows(finished: Iterable[tuple[Point, Mapping[str, Any]]], probe: str, which:
     """
     groups: dict[str, list[tuple[Point, tuple[float, float, float]]]] = {}
     for point, result in finished:
-        last = result["last"]
-        student = last if which == "last" else {name: best["value"] for name, best in result["best"].items()}
+        last = result.last
+        student = last if which == "last" else {name: best.value for name, best in result.best.items()}
         names = [probe_metric(role, probe) for role in ("input", "teacher", "student")]
         if any(name not in last for name in names):
             continue

@@ -97,8 +97,8 @@ class Queue:
     def _find(self, task: Job) -> None:
         """A wanted run is complete, as another driver or sweep computed it."""
         self._tasks[task.spec.name] = task
-        result = self._store.run(task.spec).result() or {"last": {}}
-        self._settle(task.spec.name, JobOutcome("done", values=result["last"]))
+        result = self._store.run(task.spec).result()
+        self._settle(task.spec.name, JobOutcome("done", values=result.last if result else {}))
 
     def _enter(self, task: Job) -> None:
         name = task.spec.name

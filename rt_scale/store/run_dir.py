@@ -22,6 +22,7 @@ from rt_scale.store.objects.lease import HEARTBEAT as REMOTE_HEARTBEAT
 from rt_scale.store.objects.lease import STALE as REMOTE_STALE
 from rt_scale.store.objects.lease import RemoteLease
 from rt_scale.store.objects.run import RemoteRun
+from rt_scale.store.results import RunRecord, RunResult, read_stored
 
 T = TypeVar("T")
 State = Literal["done", "running", "failed", "partial", "missing"]
@@ -44,7 +45,7 @@ class Spec(Protocol):
 
 
 @dataclass(frozen=True)
-class Status:
+class RunStatus:
     """How a run stands.
 
     Attributes:
@@ -179,15 +180,15 @@ class RunDir:
         """The recorded spec; None where the run was never begun."""
         return _read_optional(self.path / SPEC)
 
-    def write_environment(self, environment: dict[str, Any]) -> None:
-        """Record where the run is executed: versions, device, git state."""
+    def write_record(self, record: RunRecord) -> None:
+        """Record how the run is executed, and where."""
         self._permitted()
-        write_json(self.path / ENVIRONMENT, environment)
+        write_json(self.path / ENVIRONMENT, record.to_json())
         self._send()
 
-    def environment(self) -> dict[str, Any] | None:
-        """Where the run was last executed; None where that was not recorded."""
-        return _read_optional(self.path / ENVIRONMENT)
+    def record(self) -> RunRecord | None:
+        """How and where the run was executed; None where that was not recorded."""
+        return read_stored(self.path / ENVIRONMENT, RunRecord)
 
     def save_checkpoint(self, step: int, writer: Callable[[Path], None]) -> None:
         """Write the checkpoint of ``step`` in one piece; ``writer`` fills the empty folder it is given.
@@ -211,18 +212,18 @@ class RunDir:
         self.checkpoints.prune(keep)
         self._send()
 
-    def complete(self, result: dict[str, Any]) -> None:
+    def complete(self, result: RunResult) -> None:
         """Record the result, last of all: its presence means that the run is done."""
         self._permitted()
         remove(self.path / FAILURE)
         if self.remote is not None:
-            self.remote.complete(result)
+            self.remote.complete(result.to_json())
         else:
-            write_json(self.path / RESULT, result)
+            write_json(self.path / RESULT, result.to_json())
 
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> RunResult | None:
         """The result; None where the run is not done."""
-        return _read_optional(self.path / RESULT)
+        return read_stored(self.path / RESULT, RunResult)
 
     def fail(self, error: dict[str, Any]) -> None:
         """Record why this attempt failed, e.g. ``{"reason": ..., "traceback": ...}``; its number is added."""
@@ -235,21 +236,21 @@ class RunDir:
         """The newest recorded failure, with its ``attempt``; None where the run is done or never failed."""
         return None if (self.path / RESULT).exists() else _read_optional(self.path / FAILURE)
 
-    def status(self, stale: float | None = None) -> Status:
+    def status(self, stale: float | None = None) -> RunStatus:
         """How the run stands; ``stale`` as in :meth:`acquire`."""
         if stale is None:
             stale = STALE if self.remote is None else REMOTE_STALE
         attempt = latest_attempt(self.path)
         attempts = attempt.number if attempt else 0
         if (self.path / RESULT).exists():
-            return Status("done", attempts)
+            return RunStatus("done", attempts)
         if attempt and attempt.is_live(stale):
             age = None if attempt.is_ahead else attempt.silent
-            return Status("running", attempts, age, attempt.who, attempt.heartbeat)
+            return RunStatus("running", attempts, age, attempt.who, attempt.heartbeat)
         failure = self.failure()
         if failure and failure.get("attempt") == attempts:
-            return Status("failed", attempts)
-        return Status("partial" if attempts or (self.path / SPEC).exists() else "missing", attempts)
+            return RunStatus("failed", attempts)
+        return RunStatus("partial" if attempts or (self.path / SPEC).exists() else "missing", attempts)
 
 
 def _read_optional(path: Path) -> dict[str, Any] | None:

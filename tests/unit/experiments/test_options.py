@@ -89,7 +89,7 @@ def test_a_resumed_run_keeps_what_its_bits_depend_on(
 ) -> None:
     kept = ResolvedOptions(torch.device("cpu"), threads, cache, channels_last, "map", "asked for")
     given = settings(threads=1, cache_teacher=not cache, channels_last=not channels_last, loader="map")
-    assert resolve(tiny(), digits, given, kept.to_json()) == kept
+    assert resolve(tiny(), digits, given, kept.record()) == kept
 
 
 def test_what_a_run_holds_is_cores_or_gpus(tiny: Tiny, settings: Make, digits: Prepared) -> None:
@@ -117,16 +117,16 @@ def test_students_are_compiled_where_that_is_asked_for_and_one_worker_trains(
     way = functools.partial(CompiledNetwork, backend="eager")
     monkeypatch.setattr(student_pass, "WAYS", {**student_pass.WAYS, "compiled": way})
     plain, compiled = settings(store=Store(tmp_path / "plain")), settings(compile=True)
-    assert run(tiny(), compiled)["last"] == pytest.approx(run(tiny(), plain)["last"], rel=1e-4)
+    assert run(tiny(), compiled).last == pytest.approx(run(tiny(), plain).last, rel=1e-4)
     assert counters["stats"]["unique_graphs"] == 1
-    record = compiled.store.run(tiny()).environment()
+    record = compiled.store.run(tiny()).record()
     assert record is not None
-    execution = record["execution"]
-    assert (execution["student_pass"], execution["student_pass_reason"]) == ("compiled", "it was asked for")
+    execution = record.execution
+    assert (execution.student_pass, execution.student_pass_reason) == ("compiled", "it was asked for")
 
 
 def test_a_resumed_run_may_have_another_reader(tiny: Tiny, settings: Make, digits: Prepared) -> None:
-    earlier = ResolvedOptions(torch.device("cpu"), 1, True, True, "ffcv", "asked for").to_json()
+    earlier = ResolvedOptions(torch.device("cpu"), 1, True, True, "ffcv", "asked for").record()
     for loader in ("map", "resident"):
         assert resolve(tiny(), digits, settings(loader=loader), earlier).loader == loader
 
@@ -161,7 +161,7 @@ def test_feature_maps_lie_in_memory_as_was_asked(
 
 
 def test_a_resumed_run_may_move_to_another_device(tiny: Tiny, settings: Make, digits: Prepared) -> None:
-    earlier = {"device": "cuda:7", "threads": 1, "cache_teacher": True, "channels_last": True}
+    earlier = ResolvedOptions(torch.device("cuda:7"), 1, True, True, "map", "").record()
     assert resolve(tiny(), digits, settings(device="cpu"), earlier).device == torch.device("cpu")
 
 
@@ -181,7 +181,7 @@ def test_an_execution_is_recorded_as_plain_values() -> None:
     execution = ResolvedOptions(torch.device("cpu"), 2, False, True, "map", "asked for", 3, 0.5, pack=4)
     expected |= {"loader": "map", "loader_reason": "asked for", "workers": 3, "gpus": 0.5, "pack": 4}
     expected |= {"student_pass": "eager", "student_pass_reason": ""}
-    assert execution.to_json() == expected
+    assert execution.record().to_json() == expected
 
 
 def test_free_memory_is_less_than_all_there_is() -> None:
@@ -225,7 +225,7 @@ def test_ffcv_that_is_not_there_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=r"cluster/bootstrap\.sh.*--loader resident, map or auto"):
         run(tiny(), given)
     assert not given.store.root.exists()
-    assert run(tiny(), settings())["steps"] == 4
+    assert run(tiny(), settings()).steps == 4
 
 
 def test_an_unknown_reader_is_refused_before_anything_is_written(tiny: Tiny, settings: Make) -> None:

@@ -27,6 +27,7 @@ from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.accelerate.choice import GRAPHED
 from rt_scale.training.accelerate.graphed import GraphedNetwork
+from tests.records import run_record
 
 REASON = "its capture failed (no memory for the graph)"
 
@@ -68,12 +69,12 @@ def test_a_probe_without_its_graph_is_recorded_and_warned_of_once(
     run_dir = RunDir(tmp_path / "distill-0000000000000000")
     probers = {None: prober(refusing), "cifar10": prober(faithful), "svhn": prober(refusing)}
     with run_dir.acquire():
-        run_dir.write_environment({"data": {}, "attempts": [{"host": "a"}, {"host": "b"}]})
+        run_dir.write_record(run_record({"host": "a"}, {"host": "b"}))
         attempt = context(Context, run_dir, seen)
         for _ in range(2):
             tell_of_plain_steps(attempt, nn.Identity(), probers)
     slower = {"linear probe": REASON, "linear probe on svhn": REASON}
-    assert run_dir.environment() == {"data": {}, "attempts": [{"host": "a"}, {"host": "b", "slower": slower}]}
+    assert run_dir.record() == run_record({"host": "a"}, {"host": "b", "slower": slower})
     assert [text for (text,) in seen.named("warned")] == [
         f"The {part} takes longer than it should, as {REASON}. It changes no number." for part in slower
     ]
@@ -85,14 +86,14 @@ def test_a_probe_that_is_done_as_meant_is_not_spoken_of(
     run_dir = RunDir(tmp_path / "distill-0000000000000000")
     with run_dir.acquire():
         tell_of_plain_steps(context(Context, run_dir, seen), nn.Identity(), {None: prober(faithful)})
-    assert run_dir.environment() is None
+    assert run_dir.record() is None
     assert seen.calls == []
 
 
 def test_the_record_is_that_of_the_first_rank(tmp_path: Path, seen: Any) -> None:
     run_dir = RunDir(tmp_path / "distill-0000000000000000")
-    context(Follower, run_dir, seen).note("slower", "linear probe", REASON)
-    assert run_dir.environment() is None
+    context(Follower, run_dir, seen).slower("linear probe", REASON)
+    assert not run_dir.path.exists()
 
 
 def test_a_run_tells_of_it(
@@ -102,9 +103,9 @@ def test_a_run_tells_of_it(
     monkeypatch.setattr(linear, "GraphedStep", functools.partial(GraphedStep, capture=refusing))
     given = settings(observer=seen)
     run(tiny({"probe.batch_size": 8}), given)
-    environment = given.store.run(tiny({"probe.batch_size": 8})).environment()
+    environment = given.store.run(tiny({"probe.batch_size": 8})).record()
     assert environment is not None
-    assert environment["attempts"][-1]["slower"] == {"linear probe": REASON}
+    assert environment.attempts[-1].slower == {"linear probe": REASON}
     assert len(seen.named("warned")) == 1
 
 
@@ -119,7 +120,7 @@ def test_a_run_tells_of_its_students_pass(
     monkeypatch.setattr(student_pass, "WAYS", {GRAPHED: way})
     given = settings(observer=seen)
     run(tiny(), given)
-    environment = given.store.run(tiny()).environment()
+    environment = given.store.run(tiny()).record()
     assert environment is not None
-    assert environment["attempts"][-1]["slower"] == {"student's pass": REASON}
+    assert environment.attempts[-1].slower == {"student's pass": REASON}
     assert len(seen.named("warned")) == 1

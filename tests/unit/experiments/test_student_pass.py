@@ -18,10 +18,12 @@ from rt_scale.experiments.runner import run
 from rt_scale.experiments.student_pass import decided, dressed, example_views
 from rt_scale.models.networks import Network
 from rt_scale.spec.run import RunSpec
+from rt_scale.store.results import Execution
 from rt_scale.store.store import Store
 from rt_scale.training.accelerate.choice import EAGER, GRAPHED
 from rt_scale.training.accelerate.graphed import GraphedNetwork
 from rt_scale.training.loop import Stopped
+from tests.records import EXECUTION
 from tests.unit.training.accelerate.graphs import Graphs
 
 Tiny = Callable[..., RunSpec]
@@ -69,7 +71,7 @@ def test_on_a_cpu(
     expected: tuple[str, str],
 ) -> None:
     before = dataclasses.replace(ON_CPU, **execution)
-    record = earlier and dataclasses.replace(before, student_pass=earlier).to_json()
+    record = earlier and dataclasses.replace(before, student_pass=earlier).record()
     found = decided(tiny(), digits, before, settings(**wanted), record or None)
     assert (found.student_pass, found.student_pass_reason) == expected
     assert dataclasses.replace(found, student_pass=EAGER, student_pass_reason="") == before
@@ -78,7 +80,7 @@ def test_on_a_cpu(
 def test_a_run_that_began_without_the_choice_goes_on_eagerly(
     tiny: Tiny, settings: Make, digits: Prepared, asked: list[dict[str, Any]]
 ) -> None:
-    found = decided(tiny(), digits, ON_GPU, settings(), {"threads": 1})
+    found = decided(tiny(), digits, ON_GPU, settings(), Execution(**EXECUTION))
     assert (found.student_pass, found.student_pass_reason, asked) == (EAGER, BEGAN, [])
 
 
@@ -112,7 +114,7 @@ def test_compiling_is_left_out_where_it_is_not_wanted_or_the_student_is_its_teac
     earlier: str | None,
     compiling: bool,
 ) -> None:
-    record = earlier and dataclasses.replace(ON_GPU, student_pass=earlier).to_json()
+    record = earlier and dataclasses.replace(ON_GPU, student_pass=earlier).record()
     decided(tiny(changes), digits, ON_GPU, settings(**wanted), record or None)
     assert (asked[0]["compiling"], asked[0]["earlier"]) == (compiling, earlier)
 
@@ -184,7 +186,7 @@ def test_a_run_with_graphs_is_the_run_without_also_where_it_was_stopped(
     monkeypatch.setattr(student_pass, "WAYS", {GRAPHED: graphed})
     with pytest.raises(Stopped):
         run(spec, settings(observer=seen, stop=lambda: len(seen.named("stepped")) >= 3))
-    assert run(spec, settings())["last"] == plain["last"]
+    assert run(spec, settings()).last == plain.last
     # 2 of 3 batches of an epoch are whole.
     assert (len(graphs.captured), graphs.replays) == (2, 4)
 

@@ -16,6 +16,7 @@ from rt_scale.plan.queue import Node
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import Point, SweepSpec, expand
 from rt_scale.store.store import Store
+from tests.records import run_result
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}, "train": {"epochs": 2}}
 Sweeps = list[tuple[SweepSpec, list[Point]]]
@@ -61,7 +62,7 @@ def finish(store: Store, spec: RunSpec) -> None:
     run_dir = store.run(spec)
     with run_dir.acquire():
         run_dir.write_spec(spec)
-        run_dir.complete({"seconds": 1.0})
+        run_dir.complete(run_result(seconds=1.0))
 
 
 def go(given: Sweeps, store: Store, **conditions: Any) -> Plan:

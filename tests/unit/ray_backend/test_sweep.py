@@ -23,6 +23,7 @@ from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec, expand
 from rt_scale.store.store import Store
+from tests.records import run_result
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 SWEEP = SweepSpec(name="small", base=BASE, axes={"student.alpha": [0.1, 0.5, 1.0]})
@@ -46,7 +47,7 @@ def complete(store: Store, spec: RunSpec, label: str) -> None:
     run_dir = store.run(spec)
     with run_dir.acquire():
         run_dir.write_spec(spec)
-        run_dir.complete({"last": {}, "label": label})
+        run_dir.complete(run_result(name=spec.name, label=label))
 
 
 @pytest.fixture

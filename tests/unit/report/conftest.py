@@ -10,6 +10,8 @@ import pytest
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import Point
+from rt_scale.store.results import RunResult
+from tests.records import run_result
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 
@@ -28,15 +30,16 @@ def point() -> Callable[..., Point]:
 
 
 @pytest.fixture
-def result() -> Callable[..., dict[str, Any]]:
+def result() -> Callable[..., RunResult]:
     """A ``result.json`` with the accuracies of one or more probes."""
 
-    def make(student: float, teacher: float, pixels: float, best: float | None = None, probe: str = "linear") -> Any:
+    def make(
+        student: float, teacher: float, pixels: float, best: float | None = None, probe: str = "linear"
+    ) -> RunResult:
         names = {"student": student, "teacher": teacher, "input": pixels}
-        return {
-            "last": {f"probe/{role}/{probe}": value for role, value in names.items()},
-            "best": {f"probe/student/{probe}": {"value": student if best is None else best, "epoch": 1, "step": 2}},
-            "data": {"name": "digits", "title": "Digits", "sha256": "0" * 64},
-        }
+        return run_result(
+            {f"probe/{role}/{probe}": value for role, value in names.items()},
+            best={f"probe/student/{probe}": {"value": student if best is None else best, "epoch": 1, "step": 2}},
+        )
 
     return make

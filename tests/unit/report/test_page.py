@@ -20,9 +20,11 @@ from rt_scale.report.page import to_html
 from rt_scale.report.page_markdown import to_markdown
 from rt_scale.report.page_tables import numbers_table, verdicts_table
 from rt_scale.report.shown import departures, telling_keys
-from rt_scale.report.status import RunStatus
+from rt_scale.report.status import StatusRow
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import Point
+from rt_scale.store.results import RunResult
+from tests.records import run_result
 
 Make = Callable[..., Any]
 EVIL = '"><img src=x onerror=alert(1)> | `code` [a](b)'
@@ -48,6 +50,9 @@ class Reader(HTMLParser):
         self.words += data
 
 
+HELD = {"device_seconds": {"cpu": 2.5}}
+
+
 @pytest.fixture
 def points(point: Make) -> list[Point]:
     return [point({"student.alpha": alpha}, seed) for seed in (0, 1, 2) for alpha in (0.1, 1.0)]
@@ -59,10 +64,10 @@ def make(points: list[Point], result: Make, tmp_path: Path) -> Make:
 
     def contents(experiment: str | None = "fig3", which: Any = "last", reason: str = "out of memory") -> Contents:
         done = {0: (0.40, 0.30), 1: (0.2, 0.3), 2: (0.44, 0.31)}
-        results = {points[i].spec.name: {**result(student, teacher, 0.6, student + 0.1), "device_seconds": {"cpu": 2.5}}
+        results = {points[i].spec.name: result(student, teacher, 0.6, student + 0.1).model_copy(update=HELD)
                    for i, (student, teacher) in done.items()}  # fmt: skip
         states = ["done", "done", "done", "missing", "failed", "partial"]
-        statuses = [RunStatus(place.label, place.spec.name, state, 1, reason if state == "failed" else "")
+        statuses = [StatusRow(place.label, place.spec.name, state, 1, reason if state == "failed" else "")
                     for place, state in zip(points, states, strict=True)]  # fmt: skip
         by_name = {status.name: status for status in statuses}
         verdict = Verdict("fails", f"why {reason}", {"a": limits([0.1, 0.2, 0.3])})
@@ -103,7 +108,7 @@ def test_rows_have_ours_the_papers_and_what_is_lacking(make: Make) -> None:
 def test_the_difference_is_our_student_less_the_papers(point: Make, result: Make) -> None:
     places = [point({"data.name": "cifar10_jpeg", "encoder.name": "vgg11"}, seed) for seed in (0, 1)]
     results = {place.spec.name: result(0.5, 0.3, 0.6) for place in places}
-    statuses = {place.spec.name: RunStatus(place.label, place.spec.name, "done", 1, "") for place in places}
+    statuses = {place.spec.name: StatusRow(place.label, place.spec.name, "done", 1, "") for place in places}
     (row,) = beside(places, results, statuses, "linear", "last", "fig1")
     assert caption([row], "last", True).startswith("linear probe, CIFAR-10 (re-encoded as JPEG): test accuracy")
     assert row.difference == pytest.approx(50 - 51.98)
@@ -112,7 +117,7 @@ def test_the_difference_is_our_student_less_the_papers(point: Make, result: Make
 
 
 def test_a_configuration_without_results_has_a_row(points: list[Point]) -> None:
-    statuses = {place.spec.name: RunStatus(place.label, place.spec.name, "missing", 0, "") for place in points}
+    statuses = {place.spec.name: StatusRow(place.label, place.spec.name, "missing", 0, "") for place in points}
     rows = beside(points, {}, statuses, "linear", "last", "fig3")
     assert [cells(row, beside_paper(rows))[1:] for row in rows] == [["0 of 3 (3 missing)", *["-"] * 4]] * 2
 
@@ -223,8 +228,8 @@ def test_columns_that_tell_nothing_more_are_left_out() -> None:
     assert telling_keys(["a", "c"], rows, beside=["b"]) == []
 
 
-def on(name: str, sha: str) -> dict[str, Any]:
-    return {"name": f"run-{name}-{sha}", "data": {"name": name, "sha256": sha, "also": {}}}
+def on(name: str, sha: str) -> RunResult:
+    return run_result(name=f"run-{name}-{sha}", data={"name": name, "title": name, "sha256": sha})
 
 
 def test_different_data_are_not_merged(point: Make) -> None:

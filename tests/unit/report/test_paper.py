@@ -14,7 +14,7 @@ from rt_scale.report.outcomes import Outcome, Scores, done, has_probe, outcomes,
 from rt_scale.report.pairing import groups
 from rt_scale.report.paper import EXPERIMENTS
 from rt_scale.report.paper_numbers import data_title, data_words, number_of
-from rt_scale.report.status import RunStatus
+from rt_scale.report.status import StatusRow
 from rt_scale.spec.sweep import Experiment
 
 Make = Callable[..., Any]
@@ -119,8 +119,8 @@ def test_what_varies_besides_makes_groups_of_its_own() -> None:
 def test_verdicts_say_where_and_what_they_do_not_rest_on() -> None:
     runs = [run(seed, encoder=encoder, width=width) for seed in range(3) for encoder, width in (("a", 1), ("b", 2))]
     absent = Outcome("absent", 3, runs[0].at)
-    statuses = {each.run: RunStatus("", each.run, "done", 1, "") for each in runs}
-    statuses["absent"] = RunStatus("", "absent", "failed", 1, "")
+    statuses = {each.run: StatusRow("", each.run, "done", 1, "") for each in runs}
+    statuses["absent"] = StatusRow("", "absent", "failed", 1, "")
     found = judge_all(EXPERIMENTS["fig1"], [*runs, absent], statuses)
     assert [each.where for each in found] == ["encoder a, d, linear probe", "encoder b, d, linear probe"] * 2
     assert {each.verdict.word for each in found} == {"holds"}
@@ -132,7 +132,7 @@ def test_verdicts_say_where_and_what_they_do_not_rest_on() -> None:
 
 def test_a_claim_about_other_data_sets_is_judged_on_those() -> None:
     runs = [run(seed, probed=probed) for seed in range(3) for probed in ("d", "e")]
-    statuses = {each.run: RunStatus("", each.run, "done", 1, "") for each in runs}
+    statuses = {each.run: StatusRow("", each.run, "done", 1, "") for each in runs}
     (transfer,) = judge_all(EXPERIMENTS["tab2"], runs, statuses)
     assert transfer.where == "distilled on d, probed on e, linear probe"
     assert {each.where for each in judge_all(EXPERIMENTS["fig1"], runs, statuses)} == {"d, linear probe"}

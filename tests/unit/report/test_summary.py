@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from rt_scale.report.status import RunStatus
+from rt_scale.report.status import StatusRow
 from rt_scale.report.summary import machines, write_summary
 from rt_scale.report.sweep_report import SweepReport, write_report
 from rt_scale.store.atomic import write_json
 from rt_scale.store.metrics import MetricsTable
+from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store
+from tests.records import run_record
 
 Make = Callable[..., Any]
 
@@ -29,7 +31,7 @@ def reports(store: Store, point: Make, result: Make) -> list[SweepReport]:
     for seed in range(4):
         place = point({}, seed)
         state = "done" if seed < 3 else "failed"
-        standing.append((place, RunStatus(f"seed={seed}", place.spec.name, state, 1, "")))
+        standing.append((place, StatusRow(f"seed={seed}", place.spec.name, state, 1, "")))
         if state == "done":
             finished.append((place, _run(store, place, result(0.4 + seed / 100, 0.2, 0.3), seed)))
     first = write_report("mine", finished, 4, store, "last", experiment="fig1", standing=standing)
@@ -37,7 +39,7 @@ def reports(store: Store, point: Make, result: Make) -> list[SweepReport]:
     return [first, second]
 
 
-def _run(store: Store, place: Any, result: dict[str, Any], seed: int) -> dict[str, Any]:
+def _run(store: Store, place: Any, result: RunResult, seed: int) -> RunResult:
     directory = store.run(place.spec)
     table = MetricsTable(directory.metrics_path)
     for epoch in (0, 1):
@@ -45,8 +47,8 @@ def _run(store: Store, place: Any, result: dict[str, Any], seed: int) -> dict[st
     table.flush()
     attempt = {"device": "cpu", "gpu": None, "cpu": {"model": "Abacus 5", "cores": 2}, "versions": {"torch": "9.0"}}
     code = {"git_commit": "0123456789abcdef", "git_dirty": seed == 2}
-    write_json(directory.path / "environment.json", {"attempts": [attempt | code] * 2})
-    return result | ({"device_seconds": {"cpu": 60.0}} if seed else {})
+    write_json(directory.path / "environment.json", run_record(*[attempt | code] * 2).to_json())
+    return result.model_copy(update={"device_seconds": {"cpu": 60.0} if seed else {}})
 
 
 def test_a_summary_holds_what_reports_say_without_run_directories(
