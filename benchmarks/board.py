@@ -40,8 +40,9 @@ from lib import measure
 
 from rt_scale.cli.reporting import make_report
 from rt_scale.scheduler.comparison import board_metrics, refresh_board
-from rt_scale.spec.seeding import stream
-from rt_scale.spec.sweep import Point, SweepSpec, load_sweep
+from rt_scale.spec.grid import Point
+from rt_scale.spec.run import stream
+from rt_scale.spec.sweep import SweepSpec, load_sweep
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.results import DataRecord, RunResult
 from rt_scale.store.store import Store

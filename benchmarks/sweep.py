@@ -35,8 +35,10 @@ from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.ray_backend.sweep import run_sweeps
 from rt_scale.scheduler.wanted import Sweep, Where
+from rt_scale.spec.explore import MOST_RUNS
+from rt_scale.spec.grid import Point, expand
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import MOST_RUNS, Point, SweepSpec, expand, load_sweep
+from rt_scale.spec.sweep import SweepSpec, load_sweep
 from rt_scale.store.lease import latest_attempt
 from rt_scale.store.run_dir import RESULT
 from rt_scale.store.store import Store

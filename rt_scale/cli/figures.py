@@ -14,7 +14,8 @@ from rt_scale.tensorboard.writer import stat_file
 
 if TYPE_CHECKING:
     from rt_scale.experiments.other_data import DataHere
-    from rt_scale.spec.sweep import Point, SweepSpec
+    from rt_scale.spec.grid import Point
+    from rt_scale.spec.sweep import SweepSpec
     from rt_scale.store.store import Store, SweepDir
 
     Loaded = tuple[SweepSpec, Sequence[Point]]

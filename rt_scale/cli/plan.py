@@ -79,7 +79,9 @@ def plan(
     from rt_scale.plan.conditions import Conditions
     from rt_scale.plan.plan import make_plan
     from rt_scale.scheduler.search import known_points
-    from rt_scale.spec.sweep import GRID_LIMIT, MOST_RUNS, load_sweep
+    from rt_scale.spec.explore import MOST_RUNS
+    from rt_scale.spec.grid import GRID_LIMIT
+    from rt_scale.spec.sweep import load_sweep
 
     sheet = prices_for(budget, price)
     given = {} if pack is None else {"pack": pack}

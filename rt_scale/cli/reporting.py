@@ -15,7 +15,8 @@ from rt_scale.system.console import say
 if TYPE_CHECKING:
     from rt_scale.experiments.other_data import DataHere
     from rt_scale.report.sweep_report import SweepReport
-    from rt_scale.spec.sweep import Point, SweepSpec
+    from rt_scale.spec.grid import Point
+    from rt_scale.spec.sweep import SweepSpec
     from rt_scale.store.results import RunResult
     from rt_scale.store.store import Store
 

@@ -30,7 +30,8 @@ from rt_scale.progress.eta import duration_text
 from rt_scale.spec.errors import InputError, counted
 
 if TYPE_CHECKING:
-    from rt_scale.spec.sweep import Point, SweepSpec
+    from rt_scale.spec.grid import Point
+    from rt_scale.spec.sweep import SweepSpec
     from rt_scale.store.bundle.pack import Packed
     from rt_scale.store.gc import Garbage
     from rt_scale.store.store import Store

@@ -32,7 +32,8 @@ from rt_scale.spec.errors import InputError
 from rt_scale.system.console import say, say_error
 
 if TYPE_CHECKING:
-    from rt_scale.spec.sweep import Point, SweepSpec
+    from rt_scale.spec.grid import Point
+    from rt_scale.spec.sweep import SweepSpec
     from rt_scale.store.bundle.unpack import Bundle
     from rt_scale.store.store import Store
 
@@ -81,8 +82,9 @@ def look(file: Path, overrides: list[str] | None, store: Store) -> tuple[SweepSp
         InputError: where the file is not valid, or its grid is larger than one that is started without --yes and
             than what was started of it in ``store``.
     """
-    from rt_scale.spec.document import read_text
-    from rt_scale.spec.sweep import GRID_LIMIT, expand, grid_size, parse_sweep, refuse_large
+    from rt_scale.spec.grid import GRID_LIMIT, expand, grid_size, refuse_large
+    from rt_scale.spec.sweep import parse_sweep
+    from rt_scale.spec.yaml_files import read_text
 
     text = read_text(file)
     sweep = parse_sweep(text, str(file), overrides)
@@ -103,8 +105,9 @@ def _load_bundled(bundle: Bundle, name: str) -> Loaded:
     """A sweep of the bundle; its file must give the runs that the bundle lists of it."""
     from rt_scale import __version__
     from rt_scale.scheduler.search import known_points
-    from rt_scale.spec.document import read_text
-    from rt_scale.spec.sweep import GRID_LIMIT, expand, parse_kept, refuse_large
+    from rt_scale.spec.grid import GRID_LIMIT, expand, refuse_large
+    from rt_scale.spec.sweep import parse_kept
+    from rt_scale.spec.yaml_files import read_text
 
     kept = bundle.store.sweep(name)
     runs = kept.runs()
@@ -235,8 +238,10 @@ def run_loaded(sweeps: Sequence[Sweep], where: Where, best: bool = False) -> lis
 
 def _load(file: Path, overrides: list[str], launch: Mapping[str, Any], yes: bool) -> Sweep:
     from rt_scale.scheduler.wanted import Sweep
-    from rt_scale.spec.document import read_text
-    from rt_scale.spec.sweep import GRID_LIMIT, MOST_RUNS, as_run, expand, parse_sweep, refuse_large
+    from rt_scale.spec.explore import MOST_RUNS
+    from rt_scale.spec.grid import GRID_LIMIT, expand, refuse_large
+    from rt_scale.spec.sweep import as_run, parse_sweep
+    from rt_scale.spec.yaml_files import read_text
 
     text = read_text(file)
     spec = parse_sweep(text, str(file), overrides)

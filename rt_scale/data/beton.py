@@ -7,7 +7,6 @@ against those of the installed FFCV (ffcv/types.py, ffcv/fields/ndarray.py).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
@@ -20,9 +19,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from rt_scale.data.files import disk_full, sync_folder, writing
+from rt_scale.data.files import disk_full, writing
 from rt_scale.data.places import prepare_command
 from rt_scale.spec.errors import InputError
+from rt_scale.system.files import remove, sync_folder, temporary_name
 
 VERSION = 2
 FIELDS = ("image", "label", "index")
@@ -219,7 +219,7 @@ def write(
     page, one chunk and 48 bytes a sample.
 
     Args:
-        path: the file to make; ``path`` with ``.tmp`` behind it while it is made.
+        path: the file to make; under a temporary name beside it until it is whole.
         images: chunks of uint8 [b, H, W, C] that together hold one image a label, in order.
         labels: int [samples], none negative.
         image_shape: (height, width, channels).
@@ -232,7 +232,7 @@ def write(
     """
     labels = np.asarray(labels, np.int64)
     plan = _plan(labels, image_shape, page, path)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_name(path)
     try:
         with writing(path):
             free = shutil.disk_usage(path.parent).free
@@ -243,8 +243,7 @@ def write(
             os.replace(temporary, path)
             sync_folder(path.parent)
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        remove(temporary)
     return digest
 
 

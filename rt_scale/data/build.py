@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import math
 import os
 import shutil
@@ -17,10 +18,11 @@ from PIL import Image
 from rt_scale import __version__
 from rt_scale.data.beton import Layout, page_size, write
 from rt_scale.data.datasets.original import Original, Split
-from rt_scale.data.files import disk_full, sync_folder, write_json, writing
+from rt_scale.data.files import disk_full, writing
 from rt_scale.data.originals import Progress
 from rt_scale.data.prepared import META, TEST, TRAIN, Meta, Request
 from rt_scale.spec.errors import InputError
+from rt_scale.system.files import TEMPORARY, replace_file, sync_folder
 
 _CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
 
@@ -112,21 +114,16 @@ def move_into_place(meta: Meta, workplace: Path, target: Path) -> None:
         (target / META).unlink(missing_ok=True)
         for file in (TRAIN, TEST):
             os.replace(workplace / file, target / file)
-        write_json(target / META, meta.to_json())
+        replace_file(target / META, json.dumps(meta.to_json(), indent=1).encode())
         sync_folder(target.parent)
 
 
 def check_target(target: Path) -> None:
     """Never write into a folder of somebody else's."""
     with writing(target):
-        foreign = target.exists() and {each.name for each in target.iterdir()} - {
-            META,
-            TRAIN,
-            TEST,
-            f"{META}.tmp",
-        }
-    if foreign:
+        names = sorted(each.name for each in target.iterdir()) if target.exists() else []
+    if foreign := [name for name in names if name not in (META, TRAIN, TEST) and not name.startswith(TEMPORARY)]:
         raise InputError(
-            f"'{target}' exists and holds something else than prepared data ('{sorted(foreign)[0]}'). Choose "
+            f"'{target}' exists and holds something else than prepared data ('{foreign[0]}'). Choose "
             "another name for the data set, or another folder with --data-dir."
         )

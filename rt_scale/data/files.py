@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, printable
 from rt_scale.spec.stopping import Heed, go_on
+from rt_scale.system.files import FULL
 
 _PAUSE = 0.1
 """Seconds between two tries to get a lock that another process holds."""
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def disk_full(path: Path, reason: str) -> str:
@@ -33,7 +30,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise RunError(disk_full(path, error.strerror or "no space left")) from error
         raise InputError(
             f"Cannot write '{path}': {error.strerror or error}. Give a folder that you may write to "
@@ -62,26 +59,6 @@ def md5_of(path: Path) -> str:
     """MD5 of a file, hexadecimal: identifies official releases, no protection against an attacker."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON: whole or not at all, on disk when this returns."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(frozen=True)

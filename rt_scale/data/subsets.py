@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rt_scale.spec.errors import InputError, counted
-from rt_scale.spec.seeding import stream
+from rt_scale.spec.run import stream
 
 
 def nested_subset(labels: np.ndarray, n: int, seed: int) -> np.ndarray:

@@ -17,8 +17,8 @@ from rt_scale.experiments.objectives import assemble, build_sharpenings, build_v
 from rt_scale.experiments.options import Options, resolve
 from rt_scale.experiments.runner import running
 from rt_scale.models.networks import Network, build_pair, to_device
+from rt_scale.spec.batching import batch_problem, same_images
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.packing import packable, same_images
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import heeding
 from rt_scale.store.results import Packing, RunResult
@@ -40,7 +40,7 @@ WORSE = 1.25
 """A size whose steps are so much slower than the best ones' ends the search for larger ones."""
 
 
-def measured_packing(spec: RunSpec, settings: Options, most: int) -> Packing:
+def measured_packing(spec: RunSpec, options: Options, most: int) -> Packing:
     """The number of students, a power of two up to ``most``, whose steps are fastest for each of them.
 
     A student's step is its views, teacher targets, forward and backward pass and optimiser; all students see the
@@ -48,7 +48,7 @@ def measured_packing(spec: RunSpec, settings: Options, most: int) -> Packing:
 
     Args:
         spec: of the shape; students differ from it in nothing that a step costs.
-        settings: where it is to run.
+        options: where it is to run.
         most: students at most, at least 1.
 
     Raises:
@@ -58,7 +58,7 @@ def measured_packing(spec: RunSpec, settings: Options, most: int) -> Packing:
     seconds: dict[int, float] = {}
     end = ""
     with keep_freed_memory():
-        bench = Bench(spec, settings)
+        bench = Bench(spec, options)
         for size in [2**power for power in range(most.bit_length())]:
             try:
                 seconds[size] = bench.seconds(size) / size
@@ -82,18 +82,18 @@ def measured_packing(spec: RunSpec, settings: Options, most: int) -> Packing:
 class Bench:
     """A batch, and students to train on it, as the runs of that shape will."""
 
-    def __init__(self, spec: RunSpec, settings: Options) -> None:
-        self.heed = heeding(settings.stop)
-        data = check(spec, settings.data_dir, self.heed).main
+    def __init__(self, spec: RunSpec, options: Options) -> None:
+        self.heed = heeding(options.stop)
+        data = check(spec, options.data_dir, self.heed).main
         self.spec, self.info = spec, data.info
-        self.execution = resolve(spec, data, settings, None)
+        self.execution = resolve(spec, data, options, None)
         torch.set_num_threads(self.execution.threads)
         set_precision(spec.precision)
         self.samples = training_samples(spec, data)
         # From the file as needed: to hold the set in memory is the runs' affair.
         subset = training_subset(spec, data)
         self.batch = next(training_loader(spec, data, "map", self.execution.device, subset).epoch(0))
-        self.execution = student_pass.decided(spec, data, self.execution, settings, None)
+        self.execution = student_pass.decided(spec, data, self.execution, options, None)
         self.pair = build_pair(spec, self.info.channels, spec.data.size or self.info.size)
 
     def seconds(self, size: int) -> float:
@@ -165,7 +165,7 @@ def _nobody(number: int, outcome: RunResult | BaseException) -> None:
 
 
 def run_pack(
-    specs: Sequence[RunSpec], settings: Sequence[Options], ended: Ended = _nobody
+    specs: Sequence[RunSpec], options: Sequence[Options], ended: Ended = _nobody
 ) -> list[RunResult | BaseException]:
     """The results of ``specs``, as :func:`rt_scale.experiments.runner.run` gives each, trained together.
 
@@ -174,8 +174,8 @@ def run_pack(
     many train together is recorded in each ``environment.json``.
 
     Args:
-        specs: runs that ``spec.packing.packable`` has nothing against; one is run alone.
-        settings: of each; all of one device and number of threads, and of one process.
+        specs: runs that ``spec.batching.batch_problem`` has nothing against; one is run alone.
+        options: of each; all of one device and number of threads, and of one process.
         ended: called in this thread as runs end.
 
     Returns:
@@ -184,12 +184,12 @@ def run_pack(
     Raises:
         InputError: where they cannot be packed.
     """
-    if reason := packable(specs) if len(specs) > 1 else "":
+    if reason := batch_problem(specs) if len(specs) > 1 else "":
         raise InputError(f"These {len(specs)} runs cannot train as one batched network: {reason}.")
-    if any(each.group.world > 1 for each in settings):
+    if any(each.group.world > 1 for each in options):
         raise InputError("Runs of several workers cannot train as one batched network; give them 1 worker.")
     size = {"size": len(specs)}
-    alike = [dataclasses.replace(each, packing=each.packing.model_copy(update=size)) for each in settings]
+    alike = [dataclasses.replace(each, packing=each.packing.model_copy(update=size)) for each in options]
     runs = [_told(number, running(*run), ended) for number, run in enumerate(zip(specs, alike, strict=True))]
     return serve_together(runs, same_images=same_images(specs))
 
@@ -204,16 +204,16 @@ def _told(number: int, run: Steps[RunResult], ended: Ended) -> Steps[RunResult]:
     return result
 
 
-def choose_packing(specs: Sequence[RunSpec], settings: Options, most: int | None) -> Packing:
+def choose_packing(specs: Sequence[RunSpec], options: Options, most: int | None) -> Packing:
     """How many of ``specs`` to train together.
 
     Args:
         specs: runs of one shape.
-        settings: where they are executed.
+        options: where they are executed.
         most: so many, as far as there are runs; None: as measured (:func:`measured_packing`).
     """
-    if reason := packable(specs):
+    if reason := batch_problem(specs):
         return Packing(reason=f"cannot be packed: {reason}")
     if most is not None:
         return Packing(size=min(most, len(specs)), reason=f"launch.pack is {most}")
-    return measured_packing(specs[0], settings, len(specs))
+    return measured_packing(specs[0], options, len(specs))

@@ -11,9 +11,9 @@ from rt_scale.data.info import DataInfo
 from rt_scale.data.known import NoiseSet, noise_set
 from rt_scale.data.prepare import Prepared, open_prepared
 from rt_scale.spec.data import GAUSSIAN, DataSpec
+from rt_scale.spec.document import schedules
 from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.errors import InputError, counted
-from rt_scale.spec.fields import schedules
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Heed, go_on
 from rt_scale.store.store import Store

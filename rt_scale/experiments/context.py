@@ -64,19 +64,19 @@ class Context:
     _checkpoint_bytes: int = 0
 
     @classmethod
-    def begin(cls, run_dir: RunDir, execution: ResolvedOptions, settings: Options, hparams: Mapping[str, Any]) -> Self:
+    def begin(cls, run_dir: RunDir, execution: ResolvedOptions, options: Options, hparams: Mapping[str, Any]) -> Self:
         """An attempt that nothing was measured in yet."""
         return cls(
             run_dir=run_dir,
             execution=execution,
-            observer=settings.observer,
-            checkpoint_seconds=settings.checkpoint_seconds,
-            patience_seconds=settings.patience_seconds,
+            observer=options.observer,
+            checkpoint_seconds=options.checkpoint_seconds,
+            patience_seconds=options.patience_seconds,
             metrics=MetricsTable(run_dir.metrics_path),
             hparams=hparams,
-            group=settings.group,
-            stop=settings.stop,
-            resident=settings.resident,
+            group=options.group,
+            stop=options.stop,
+            resident=options.resident,
         )
 
     @property

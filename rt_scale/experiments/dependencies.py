@@ -12,8 +12,8 @@ from torch import Tensor
 from rt_scale.experiments.options import Observer, Options
 from rt_scale.models.networks import Weights
 from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.networks import StartFrom
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.start import StartFrom
 from rt_scale.spec.stopping import heeding
 from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store
@@ -101,12 +101,12 @@ class _Before:
         self.observer.warned(f"{self.name}: {text}")
 
 
-def compute_first(spec: RunSpec, settings: Options, run: Callable[[RunSpec, Options], RunResult]) -> RunResult:
+def compute_first(spec: RunSpec, options: Options, run: Callable[[RunSpec, Options], RunResult]) -> RunResult:
     """The result of ``spec``, which another run starts from.
 
     Args:
         spec: the run that comes first.
-        settings: of the run that needs it.
+        options: of the run that needs it.
         run: computes a run.
 
     Raises:
@@ -114,8 +114,8 @@ def compute_first(spec: RunSpec, settings: Options, run: Callable[[RunSpec, Opti
         RunError: where it failed, naming it.
         Stopped: where this run was asked to stop.
     """
-    watched = dataclasses.replace(settings, observer=_Before(settings.observer, spec.name))
-    run_dir = settings.store.run(spec)
+    watched = dataclasses.replace(options, observer=_Before(options.observer, spec.name))
+    run_dir = options.store.run(spec)
     while True:
         run_dir.refresh()
         held = run_dir.status().state == "running"
@@ -126,8 +126,8 @@ def compute_first(spec: RunSpec, settings: Options, run: Callable[[RunSpec, Opti
             # Held before or after: who held it may have let go of it between the refusal and this look.
             if not held and run_dir.status().state != "running":
                 raise
-            settings.observer.stage(f"waiting for {spec.name}, which another process computes")
-            heeding(settings.stop)()
+            options.observer.stage(f"waiting for {spec.name}, which another process computes")
+            heeding(options.stop)()
             time.sleep(PATIENCE)
         except RunError as error:
             raise RunError(f"The run {spec.name}, to start from, has no result: {error}") from error

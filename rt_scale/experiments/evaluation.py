@@ -19,8 +19,7 @@ from rt_scale.probes.features import Features, evaluation_mode
 from rt_scale.probes.geometry import geometry
 from rt_scale.probes.statistics import agreement, feature_statistics
 from rt_scale.spec.metrics import ProbeName
-from rt_scale.spec.run import RunSpec
-from rt_scale.spec.seeding import stream
+from rt_scale.spec.run import RunSpec, stream
 from rt_scale.spec.stopping import Heed, Stop, go_on, never
 from rt_scale.training.distillation import arithmetic, parameter_dtype
 from rt_scale.training.distributed import ALONE, Group

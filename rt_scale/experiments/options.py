@@ -94,7 +94,7 @@ class Options:
         patience_seconds: how long a store that does not answer is tried again before the run ends.
         observer: who watches.
         gpus: GPUs that each process takes, less than 1 where several runs share one; of no account on the CPU.
-        group: the processes that train together, each with settings of its own; rank 0's decide.
+        group: the processes that train together, each with options of its own; rank 0's decide.
         stop: asked after every step whether to write a checkpoint and stop, which raises ``Stopped``.
         resident: the images that this process keeps in memory from run to run.
         packing: with how many others it trains as one batched network, see ``experiments.batched``.
@@ -120,7 +120,7 @@ class Options:
 
 @dataclass(frozen=True)
 class ResolvedOptions:
-    """The settings as resolved for one run; written to ``environment.json`` and kept when it is resumed.
+    """The options as resolved for one run; written to ``environment.json`` and kept when it is resumed.
 
     Attributes:
         device: a torch device.
@@ -159,13 +159,13 @@ class ResolvedOptions:
         return Execution.model_validate({**dataclasses.asdict(self), "device": str(self.device)})
 
 
-def resolve(spec: RunSpec, data: Prepared | NoiseSet, settings: Options, earlier: Execution | None) -> ResolvedOptions:
-    """Decide what ``settings`` leave open.
+def resolve(spec: RunSpec, data: Prepared | NoiseSet, options: Options, earlier: Execution | None) -> ResolvedOptions:
+    """Decide what ``options`` leave open.
 
     Args:
         spec: the run.
         data: the data set that it distils on.
-        settings: what was asked for.
+        options: what was asked for.
         earlier: the record of this run's first attempt, or None. Its number of threads, its choice to cache and its
             memory format are kept, so that a resumed run's numbers are bitwise those of an undisturbed one.
 
@@ -173,30 +173,30 @@ def resolve(spec: RunSpec, data: Prepared | NoiseSet, settings: Options, earlier
         InputError: where the device is unknown or not there or lacks the precision, threads is not positive, several
             workers are to compile, or the loader is unknown or not installed.
     """
-    device = find_device(settings.device)
+    device = find_device(options.device)
     check_precision(spec.precision, device)
-    threads = settings.threads if settings.threads is not None else allowed_cores()
+    threads = options.threads if options.threads is not None else allowed_cores()
     if threads < 1:
         raise InputError(f"{threads} threads were asked for; give at least 1.")
 
     def free(place: torch.device) -> int:
         # What is kept of earlier runs makes room where this one needs it.
-        return free_memory(place) + settings.resident.held(place)
+        return free_memory(place) + options.resident.held(place)
 
-    cache = settings.cache_teacher
-    channels_last = settings.channels_last
-    if settings.compile and settings.group.world > 1:
+    cache = options.cache_teacher
+    channels_last = options.channels_last
+    if options.compile and options.group.world > 1:
         raise InputError("compile is for runs of one worker; leave it out, or set workers to 1.")
     if cache is None:
         cache = cache_bytes(spec, data) < free(device) / 4
     if earlier:
         threads, cache, channels_last = earlier.threads, earlier.cache_teacher, earlier.channels_last
-    loader, reason = choose_loader(settings.loader, image_bytes(spec, data), device, free)
+    loader, reason = choose_loader(options.loader, image_bytes(spec, data), device, free)
     if loader == "ffcv":
         require_ffcv()
-    gpus = 0.0 if device.type == "cpu" else settings.gpus
-    pack = settings.packing.size
-    return ResolvedOptions(device, threads, cache, channels_last, loader, reason, settings.group.world, gpus, pack=pack)
+    gpus = 0.0 if device.type == "cpu" else options.gpus
+    pack = options.packing.size
+    return ResolvedOptions(device, threads, cache, channels_last, loader, reason, options.group.world, gpus, pack=pack)
 
 
 def find_device(name: str) -> torch.device:

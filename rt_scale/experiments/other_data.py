@@ -11,8 +11,8 @@ from pathlib import Path
 from rt_scale.data.prepared import META, contents_sha256
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.spec.graph import all_runs
-from rt_scale.spec.sweep import Point
+from rt_scale.spec.grid import Point
+from rt_scale.spec.run import all_runs
 from rt_scale.store.bundle.format import MANIFEST
 from rt_scale.store.results import DataRecord
 from rt_scale.store.run_dir import RESULT

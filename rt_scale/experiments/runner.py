@@ -29,107 +29,107 @@ from rt_scale.training.loop import Steps, serve
 from rt_scale.training.precision import check_precision, set_precision
 
 
-def run(spec: RunSpec, settings: Options) -> RunResult:
+def run(spec: RunSpec, options: Options) -> RunResult:
     """The result of ``spec``: read where its directory is complete, else computed from where it stands.
 
     The runs that it starts from are computed before it, each in its own directory. With several processes in
-    ``settings.group`` each of them calls this; all return when rank 0 is through.
+    ``options.group`` each of them calls this; all return when rank 0 is through.
 
     Args:
         spec: what to run.
-        settings: where and how.
+        options: where and how.
 
     Raises:
         InputError: where the spec cannot be run here, or a live process is running it.
         RunError: where it failed; the reason is kept in its directory, and so is what was computed.
     """
-    if settings.group.world == 1:
-        return _alone(spec, settings)
-    if not settings.group.leads:
-        follow(settings)
-        run_dir = settings.store.run(spec)
+    if options.group.world == 1:
+        return _alone(spec, options)
+    if not options.group.leads:
+        follow(options)
+        run_dir = options.store.run(spec)
         run_dir.refresh()
         result = run_dir.result()
         if result is None:
             raise InputError(f"Run {spec.name} has no result; rank 0 says why.")
         return result
     try:
-        result = _alone(spec, settings)
+        result = _alone(spec, options)
     except ALIKE:
-        dismiss(settings)
+        dismiss(options)
         raise
     # Whatever else is raised leaves the others in the middle of a step: they learn of it by the end of this process.
-    dismiss(settings)
+    dismiss(options)
     return result
 
 
-def _alone(spec: RunSpec, settings: Options) -> RunResult:
-    return serve(running(spec, settings))
+def _alone(spec: RunSpec, options: Options) -> RunResult:
+    return serve(running(spec, options))
 
 
-def running(spec: RunSpec, settings: Options) -> Steps[RunResult]:
+def running(spec: RunSpec, options: Options) -> Steps[RunResult]:
     """:func:`run`, of a single process, as training that asks for the gradients of its steps."""
-    run_dir = settings.store.run(spec)
+    run_dir = options.store.run(spec)
     run_dir.refresh()
     finished = run_dir.result()
     if finished is not None:
-        refuse_other_data(spec.name, finished.data, settings.data_dir)
+        refuse_other_data(spec.name, finished.data, options.data_dir)
         return finished
-    data = check(spec, settings.data_dir, heeding(settings.stop))
-    _refuse_impossible(spec, data, settings)
-    with run_dir.acquire(watching=lambda attempt: _watching(attempt, settings)):
+    data = check(spec, options.data_dir, heeding(options.stop))
+    _refuse_impossible(spec, data, options)
+    with run_dir.acquire(watching=lambda attempt: _watching(attempt, options)):
         finished = run_dir.result()  # of a process that had the lease until now
         if finished is not None:
-            refuse_other_data(spec.name, finished.data, settings.data_dir)
+            refuse_other_data(spec.name, finished.data, options.data_dir)
             return finished
         try:
-            return (yield from _attempt(spec, data, run_dir, settings))
+            return (yield from _attempt(spec, data, run_dir, options))
         except (InputError, WorkerLost, StoreAway):
             raise
         except Exception as error:
-            settings.resident.clear()  # whatever it was, it must not be for want of memory the next time
+            options.resident.clear()  # whatever it was, it must not be for want of memory the next time
             failure = in_words(spec, error)
             run_dir.fail({"reason": str(failure), "traceback": traceback.format_exc(), "time": time.time()})
             raise failure from error
 
 
-def _watching(attempt: Attempt, settings: Options) -> None:
+def _watching(attempt: Attempt, options: Options) -> None:
     """An owner who may be gone is watched for a while; meanwhile there is nothing to keep."""
-    heeding(settings.stop)()
-    settings.observer.stage(f"watching whether the run is still executed by {attempt}")
+    heeding(options.stop)()
+    options.observer.stage(f"watching whether the run is still executed by {attempt}")
 
 
-def _refuse_impossible(spec: RunSpec, data: Sets, settings: Options) -> None:
+def _refuse_impossible(spec: RunSpec, data: Sets, options: Options) -> None:
     """What cannot be done here, by the run or by those that come first, is refused before anything is written."""
-    execution = resolve(spec, data.main, settings, None)
-    for each in unfinished(spec, settings.store):
+    execution = resolve(spec, data.main, options, None)
+    for each in unfinished(spec, options.store):
         check_precision(each.precision, execution.device)
-        if settings.group.world > 1:
-            check_shares(each, check(each, settings.data_dir), settings.group.world)
+        if options.group.world > 1:
+            check_shares(each, check(each, options.data_dir), options.group.world)
 
 
-def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, settings: Options) -> Steps[RunResult]:
+def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> Steps[RunResult]:
     run_dir.write_spec(spec)
     for start in spec.starts:
-        compute_first(start.run, settings, _alone)
+        compute_first(start.run, options, _alone)
     earlier = run_dir.record()
     if earlier:
-        refuse_other_data(spec.name, earlier.data, settings.data_dir)
+        refuse_other_data(spec.name, earlier.data, options.data_dir)
     begun = earlier.execution if earlier else None
-    execution = resolve(spec, data.main, settings, begun)
+    execution = resolve(spec, data.main, options, begun)
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
-    execution = student_pass.decided(spec, data.main, execution, settings, begun)
-    settings.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
+    execution = student_pass.decided(spec, data.main, execution, options, begun)
+    options.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
     if execution.device.type == "cuda":
-        settings.observer.decided(f"student's pass: {execution.student_pass}, as {execution.student_pass_reason}")
-    attempts = [*(earlier.attempts if earlier else []), attempt_record(execution, settings.packing)]
+        options.observer.decided(f"student's pass: {execution.student_pass}, as {execution.student_pass_reason}")
+    attempts = [*(earlier.attempts if earlier else []), attempt_record(execution, options.packing)]
     run_dir.write_record(RunRecord(execution=execution.record(), data=_data_record(data), attempts=attempts))
-    weights = start_weights(spec, settings.store)
-    context = Context.begin(run_dir, execution, settings, hparams=spec.canonical())
-    settings.resident.next_run()
+    weights = start_weights(spec, options.store)
+    context = Context.begin(run_dir, execution, options, hparams=spec.canonical())
+    options.resident.next_run()
     try:
-        lead(spec, execution, settings)
+        lead(spec, execution, options)
         result = yield from _result(spec, data, context, weights, run_dir.check().attempt)
         context.patiently(lambda: run_dir.complete(result))
     except Exception as error:

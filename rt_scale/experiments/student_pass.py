@@ -19,7 +19,7 @@ from rt_scale.experiments.check import training_samples
 from rt_scale.experiments.objectives import build_views
 from rt_scale.experiments.options import Options, ResolvedOptions
 from rt_scale.models.networks import Network, build_pair, to_device
-from rt_scale.spec.packing import shape, unpackable
+from rt_scale.spec.batching import alone_because, batch_key
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.results import Execution
 from rt_scale.training.accelerate.choice import COMPILED, EAGER, WAYS, choose, try_out
@@ -47,7 +47,7 @@ def decided(
     spec: RunSpec,
     data: Prepared | NoiseSet,
     execution: ResolvedOptions,
-    settings: Options,
+    options: Options,
     earlier: Execution | None,
 ) -> ResolvedOptions:
     """``execution`` with that choice made, in the precision that is set.
@@ -56,11 +56,11 @@ def decided(
         spec: the run.
         data: the data set that it distils on.
         execution: how the rest is done.
-        settings: whether it is asked to be compiled, or not to be, and with how many others it is trained.
+        options: whether it is asked to be compiled, or not to be, and with how many others it is trained.
         earlier: the record of this run's first attempt, or None: its choice is kept where it can be gone, so that a
             resumed run's numbers are those of an undisturbed one. Where there was no choice yet, eager was it.
     """
-    name, reason = _chosen(spec, data, execution, settings, earlier.student_pass if earlier else None)
+    name, reason = _chosen(spec, data, execution, options, earlier.student_pass if earlier else None)
     return dataclasses.replace(execution, student_pass=name, student_pass_reason=reason)
 
 
@@ -70,13 +70,13 @@ def dressed(student: Network, batch_size: int, execution: ResolvedOptions) -> Ne
 
 
 def _chosen(
-    spec: RunSpec, data: Prepared | NoiseSet, execution: ResolvedOptions, settings: Options, earlier: str | None
+    spec: RunSpec, data: Prepared | NoiseSet, execution: ResolvedOptions, options: Options, earlier: str | None
 ) -> Decision:
     if execution.workers > 1 or execution.pack > 1:
         return EAGER, "this student is not computed alone"
     if earlier in (EAGER, COMPILED):
         return earlier, "this run began with it"
-    if earlier is None and settings.compile:
+    if earlier is None and options.compile:
         return COMPILED, "it was asked for"
     if execution.device.type != "cuda":
         return EAGER, "graphs are for NVIDIA GPUs, and a CPU's kernels are not faster compiled"
@@ -84,10 +84,10 @@ def _chosen(
     if samples < batch_size:
         return EAGER, "no batch is whole"
     # At alpha = 0 a student is its teacher bit for bit only by the same kernels.
-    compiling = settings.compile is None and not unpackable(spec)
+    compiling = options.compile is None and not alone_because(spec)
     asked = {"steps": spec.train.epochs * math.ceil(samples / batch_size), "compiling": compiling, "earlier": earlier}
     return once(
-        ("student_pass", shape(spec), str(execution.device), execution.channels_last, *asked.values()),
+        ("student_pass", batch_key(spec), str(execution.device), execution.channels_last, *asked.values()),
         lambda: _tried(spec, data.info, execution, asked),
     )
 

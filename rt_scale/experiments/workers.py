@@ -43,33 +43,33 @@ def check_shares(spec: RunSpec, data: Sets, workers: int) -> None:
             )
 
 
-def lead(spec: RunSpec, execution: ResolvedOptions, settings: Options) -> None:
+def lead(spec: RunSpec, execution: ResolvedOptions, options: Options) -> None:
     """Rank 0 is about to train ``spec`` as ``execution`` says, and the others are to follow."""
-    _order(settings, {"spec": spec.model_dump(mode="json"), "execution": execution.record().to_json()})
+    _order(options, {"spec": spec.model_dump(mode="json"), "execution": execution.record().to_json()})
 
 
-def dismiss(settings: Options) -> None:
+def dismiss(options: Options) -> None:
     """Rank 0 is through: the others may go."""
-    _order(settings)
+    _order(options)
 
 
-def _order(settings: Options, given: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
-    return settings.group.broadcast(given)
+def _order(options: Options, given: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
+    return options.group.broadcast(given)
 
 
-def follow(settings: Options) -> None:
+def follow(options: Options) -> None:
     """Train along with rank 0 until it is through; what every rank but the first does.
 
     Args:
-        settings: its store and data are those of rank 0; its device is this rank's own.
+        options: its store and data are those of rank 0; its device is this rank's own.
 
     Raises:
         RunError: where another worker is gone (WorkerLost), or something fails here alone, with the reason.
     """
-    while (order := _order(settings)) is not None:
+    while (order := _order(options)) is not None:
         # What is missing here alone ends this process, and with it the group.
         try:
-            attempt = _prepared(order, settings)
+            attempt = _prepared(order, options)
         except Stopped as error:
             raise RunError("This worker was asked to stop while it fetched its data.") from error
         try:
@@ -79,17 +79,17 @@ def follow(settings: Options) -> None:
         except (WorkerLost, StoreAway):
             raise
         except Exception as error:
-            raise RunError(f"Worker {settings.group.rank}: {in_words(attempt[0], error, 'its log')}") from error
+            raise RunError(f"Worker {options.group.rank}: {in_words(attempt[0], error, 'its log')}") from error
 
 
-def _prepared(order: Mapping[str, Any], settings: Options) -> tuple[RunSpec, Sets, Follower, StartWeights]:
+def _prepared(order: Mapping[str, Any], options: Options) -> tuple[RunSpec, Sets, Follower, StartWeights]:
     spec = RunSpec.model_validate(order["spec"])
-    execution = ResolvedOptions(**{**order["execution"], "device": find_device(settings.device)})
+    execution = ResolvedOptions(**{**order["execution"], "device": find_device(options.device)})
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
-    context = Follower.begin(settings.store.run(spec), execution, settings, hparams={})
-    settings.resident.next_run()
-    return spec, check(spec, settings.data_dir, heeding(settings.stop)), context, start_weights(spec, settings.store)
+    context = Follower.begin(options.store.run(spec), execution, options, hparams={})
+    options.resident.next_run()
+    return spec, check(spec, options.data_dir, heeding(options.stop)), context, start_weights(spec, options.store)
 
 
 def in_words(spec: RunSpec, error: Exception, traceback: str = "its failure.json") -> RtScaleError:

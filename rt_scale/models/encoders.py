@@ -11,7 +11,7 @@ from rt_scale.models.plain import MLP, ConvNet, Flatten
 from rt_scale.models.vit import ViT
 from rt_scale.spec.encoders import ENCODER_FAMILIES, EncoderDescription, encoder_names, parse_encoder, scaled
 from rt_scale.spec.errors import unknown_name
-from rt_scale.spec.run import EncoderSpec
+from rt_scale.spec.networks import EncoderSpec
 
 if TYPE_CHECKING:
     from rt_scale.models.plain import VGG

@@ -13,8 +13,7 @@ from rt_scale.models.encoder import Encoder
 from rt_scale.models.encoders import build_encoder
 from rt_scale.models.init import initialise, local_initialisation, neighbourhood_initialisation
 from rt_scale.models.projector import Projector
-from rt_scale.spec.run import RunSpec
-from rt_scale.spec.seeding import stream
+from rt_scale.spec.run import RunSpec, stream
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from rt_scale.plan.queue import Node
-from rt_scale.spec.packing import shape, unpackable
+from rt_scale.spec.batching import alone_because, batch_key
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 
@@ -27,10 +27,10 @@ def by_process(
     alike: dict[tuple[LaunchSpec, str, int], list[int]] = {}
     packs: dict[int, list[int]] = {}
     for place, node in enumerate(nodes):
-        if node.launch.pack == 1 or unpackable(node.spec):
+        if node.launch.pack == 1 or alone_because(node.spec):
             packs[place] = [place]
         else:
-            alike.setdefault((node.launch, shape(node.spec), _depth(node.spec, depths)), []).append(place)
+            alike.setdefault((node.launch, batch_key(node.spec), _depth(node.spec, depths)), []).append(place)
     for (launch, *_), places in alike.items():
         packs |= _shared_out(places, size(nodes[places[0]]), slots(launch))
     return [[nodes[place] for place in packs[first]] for first in sorted(packs)]

@@ -8,8 +8,9 @@ from rt_scale.data.info import DataInfo
 from rt_scale.experiments.context import CHECKPOINT_RATE
 from rt_scale.experiments.options import Options
 from rt_scale.plan.run_work import meta_network
-from rt_scale.spec.run import OptimizerSpec, RunSpec
+from rt_scale.spec.run import RunSpec
 from rt_scale.spec.schedule import duration_steps
+from rt_scale.spec.training import OptimizerSpec
 
 
 def checkpoint_bytes(spec: RunSpec, info: DataInfo) -> int:

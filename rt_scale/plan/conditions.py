@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from rt_scale.plan.prices import PriceSheet
 from rt_scale.plan.simulation import ROUNDING, SimulatedJob
 from rt_scale.ray_backend.resources import Kind
-from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec
+from rt_scale.spec.grid import Point
+from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 
 Sweeps = Sequence[tuple[SweepSpec, Sequence[Point]]]
 

@@ -19,9 +19,9 @@ from rt_scale.plan.estimate import Estimate, Estimator
 from rt_scale.plan.history import measured_runs, shape
 from rt_scale.plan.queue import Node
 from rt_scale.plan.simulation import SimulatedJob
+from rt_scale.spec.batching import alone_because
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.packing import unpackable
 from rt_scale.store.store import Store
 
 UNKNOWN = "unknown"
@@ -69,7 +69,7 @@ def plan_runs(
         return min(most, (estimator.best_pack(node) or 1) if asked == "auto" else asked)
 
     def planned(node: Node, together: int) -> Planned:
-        auto = node.launch.pack == "auto" and not unpackable(node.spec)
+        auto = node.launch.pack == "auto" and not alone_because(node.spec)
         undecided = auto and estimator.best_pack(node) is None
         return Planned(node, estimator.estimate(node, together), _loader(node, known, free), undecided)
 

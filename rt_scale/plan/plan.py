@@ -19,9 +19,9 @@ from rt_scale.ray_backend.resources import Kind
 from rt_scale.scheduler.early_stopping import ended_early
 from rt_scale.scheduler.preflight import refuse_packed
 from rt_scale.scheduler.search import known_points, to_be_sampled
-from rt_scale.spec.run import RunSpec
-from rt_scale.spec.seeding import stream
-from rt_scale.spec.sweep import Point, SweepSpec
+from rt_scale.spec.grid import Point
+from rt_scale.spec.run import RunSpec, stream
+from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from rt_scale.spec.document import build, read_document
+from rt_scale.spec.document import build
 from rt_scale.spec.errors import shown
 from rt_scale.spec.part import MOST, Part
+from rt_scale.spec.yaml_files import read_document
 
 
 def _day(value: Any) -> Any:

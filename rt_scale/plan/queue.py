@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from rt_scale.experiments.check import unfinished
-from rt_scale.spec.graph import all_runs
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.grid import Point
+from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.schedule import duration_steps
-from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec
+from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.run_dir import State
 from rt_scale.store.store import Store
 

@@ -13,8 +13,8 @@ from rt_scale.probes.knn import check_neighbours, knn_accuracy
 from rt_scale.probes.linear import Classifier, LinearProbes, Problem
 from rt_scale.probes.logistic import logistic_probe
 from rt_scale.probes.ridge import ridge_probe
-from rt_scale.spec.run import ProbeSpec
 from rt_scale.spec.stopping import Stop, heeding, never
+from rt_scale.spec.training import ProbeSpec
 from rt_scale.training.distributed import ALONE, Group
 
 

@@ -9,7 +9,8 @@ from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns, curve
 from rt_scale.scheduler.job import Job, JobOutcome
 from rt_scale.scheduler.queue import Queue
 from rt_scale.scheduler.search import Search, known_points
-from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec
+from rt_scale.spec.grid import Point
+from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.store import Store, SweepDir
 
 

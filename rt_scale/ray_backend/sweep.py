@@ -15,8 +15,9 @@ from rt_scale.scheduler.preflight import changed, check_exploration, check_here,
 from rt_scale.scheduler.queue import Queue
 from rt_scale.scheduler.search import known_points, to_be_sampled
 from rt_scale.scheduler.wanted import Sweep, Where, wanted
+from rt_scale.spec.grid import Point
 from rt_scale.spec.stopping import heeding
-from rt_scale.spec.sweep import LaunchSpec, Point
+from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store
 

@@ -18,7 +18,7 @@ from rt_scale.report.paper_numbers import data_title, data_words
 from rt_scale.report.shown import departures
 from rt_scale.report.status import StatusRow, status_of_sweep
 from rt_scale.report.tables import Which
-from rt_scale.spec.sweep import Point
+from rt_scale.spec.grid import Point
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store

@@ -11,7 +11,7 @@ from rt_scale.report.paper_numbers import Number, number_of
 from rt_scale.report.shown import shown_values
 from rt_scale.report.status import STYLES, StatusRow
 from rt_scale.report.tables import Estimate, Which, estimates
-from rt_scale.spec.sweep import Point
+from rt_scale.spec.grid import Point
 from rt_scale.store.results import RunResult
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rt_scale.data.beton import Beton
 from rt_scale.data.info import DataInfo
 from rt_scale.spec.errors import InputError, counted
-from rt_scale.spec.seeding import stream
+from rt_scale.spec.run import stream
 
 MOST_PIXELS = 100_000_000
 """Width times height of the largest sheet."""

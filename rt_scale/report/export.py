@@ -14,8 +14,9 @@ from rt_scale.experiments.other_data import DataHere
 from rt_scale.report.paper_numbers import data_title
 from rt_scale.report.table_files import Form, table_file
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.run import RunSpec, StudentSpec, TeacherSpec
-from rt_scale.spec.sweep import Point
+from rt_scale.spec.grid import Point
+from rt_scale.spec.networks import StudentSpec, TeacherSpec
+from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.results import AttemptRecord, RunResult
 from rt_scale.store.run_dir import RunDir

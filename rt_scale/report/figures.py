@@ -19,9 +19,8 @@ from matplotlib.lines import Line2D
 from rt_scale.report.outcomes import Series
 from rt_scale.report.panels import Drawing, Line
 from rt_scale.report.tables import estimate, probe_metric, probe_title
-from rt_scale.spec.grid import axis_names, value_label
+from rt_scale.spec.grid import Point, axis_names, value_label
 from rt_scale.spec.metrics import ACCURACY, Bounds, difference_bounds
-from rt_scale.spec.sweep import Point
 
 MOST_PANELS = 8
 

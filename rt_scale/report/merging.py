@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rt_scale.report.shown import flat_fields
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.sweep import Point
+from rt_scale.spec.grid import Point
 from rt_scale.store.results import RunResult
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from rt_scale.report.tables import probe_metric
 from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.grid import Point
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import Point
 from rt_scale.store.results import RunResult
 
 KNOWN = {

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rt_scale.report.paper_numbers import data_title
-from rt_scale.spec.grid import axis_names, value_label
+from rt_scale.spec.grid import Point, axis_names, value_label
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import Point
 
 _START = "teacher.start_from"
 _UNSHOWN = ("seeds", "probe", "data.name", "encoder.name", "encoder.norm", "data.sigma", "data.channels", _START)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from rt_scale.experiments.other_data import Affected
 from rt_scale.spec.errors import counted
-from rt_scale.spec.sweep import Point
+from rt_scale.spec.grid import Point
 from rt_scale.store.store import Store
 from rt_scale.system.console import PlainConsole
 

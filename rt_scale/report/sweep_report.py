@@ -19,7 +19,7 @@ from rt_scale.report.paper_numbers import data_title
 from rt_scale.report.status import StatusRow, status_of_sweep
 from rt_scale.report.table_files import table_file
 from rt_scale.report.tables import Row, Which
-from rt_scale.spec.sweep import Point
+from rt_scale.spec.grid import Point
 from rt_scale.store.atomic import write_bytes
 from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from rt_scale.store.atomic import disk_errors, remove, sync_folder, temporary_name
+from rt_scale.store.atomic import disk_errors
+from rt_scale.system.files import remove, sync_folder, temporary_name
 
 Form = Literal["csv", "parquet"]
 BATCH = 2**16

@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from rt_scale.spec.grid import axis_names, value_label
+from rt_scale.spec.grid import Point, axis_names, value_label
 from rt_scale.spec.metrics import ACCURACY, Bounds, ProbeName, difference_bounds, metric_bounds
-from rt_scale.spec.sweep import Point
 from rt_scale.store.interval import LEAST_SEEDS, interval
 from rt_scale.store.results import RunResult
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rt_scale.scheduler.job import Job
-from rt_scale.spec.packing import shape, unpackable
+from rt_scale.spec.batching import alone_because, batch_key
 from rt_scale.spec.sweep import LaunchSpec
 
 MOST = 16
@@ -33,11 +33,11 @@ class Packs:
 
     def learn(self, task: Job, packing: Mapping[str, Any]) -> None:
         """A process measured how many runs of the shape of ``task`` to train together."""
-        self.measured[task.launch, shape(task.spec)] = packing
+        self.measured[task.launch, batch_key(task.spec)] = packing
 
     def known(self, task: Job) -> Mapping[str, Any] | None:
         """What was measured for runs of the shape of ``task``; None where nothing was yet."""
-        return self.measured.get((task.launch, shape(task.spec)))
+        return self.measured.get((task.launch, batch_key(task.spec)))
 
     def beside(
         self,
@@ -61,7 +61,7 @@ class Packs:
         """
         if first.launch.pack == 1 or not self._fits(first, tries):
             return []
-        alike = [task for task in waiting if shape(task.spec) == shape(first.spec) and self._fits(task, tries)]
+        alike = [task for task in waiting if batch_key(task.spec) == batch_key(first.spec) and self._fits(task, tries)]
         busy = {self._leaders.get(name, name) for name, task in live.items() if task.launch == first.launch}
         free = max(1, self._slots(first.launch) - len(busy - {first.spec.name}))
         size = min(self._size(first), math.ceil((1 + len(alike)) / free))
@@ -72,7 +72,7 @@ class Packs:
     @staticmethod
     def _fits(task: Job, tries: Mapping[str, int]) -> bool:
         """Whether it may be packed: not where it could take others along with it."""
-        return not unpackable(task.spec) and tries.get(task.spec.name, 0) < DEATHS
+        return not alone_because(task.spec) and tries.get(task.spec.name, 0) < DEATHS
 
     def _size(self, task: Job) -> int:
         if task.launch.pack != "auto":

@@ -11,9 +11,9 @@ from typing import Any
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.scheduler.search import known_points
 from rt_scale.spec.data import GAUSSIAN
-from rt_scale.spec.grid import axis_names, value_label
+from rt_scale.spec.grid import Point, axis_names, value_label
 from rt_scale.spec.metrics import ProbeName
-from rt_scale.spec.sweep import Point, SweepSpec
+from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
 from rt_scale.tensorboard.hparams import folder_name
 from rt_scale.tensorboard.sweep_view import BoardRun, build_means_board, build_runs_board

@@ -12,8 +12,8 @@ from rt_scale.scheduler.job import Job
 from rt_scale.scheduler.search import known_points
 from rt_scale.scheduler.wanted import Sweep, Where
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.graph import all_runs
 from rt_scale.spec.grid import corner_points
+from rt_scale.spec.run import all_runs
 from rt_scale.spec.stopping import Heed, go_on
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rt_scale.scheduler.batching import Packs
 from rt_scale.scheduler.job import Job, JobOutcome
 from rt_scale.spec.errors import RtScaleError
-from rt_scale.spec.graph import all_runs
+from rt_scale.spec.run import all_runs
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
 

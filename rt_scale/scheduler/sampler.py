@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.explore import Domain, ExploreSpec
-from rt_scale.spec.seeding import stream
+from rt_scale.spec.run import stream
 from rt_scale.store.atomic import read_json
 from rt_scale.store.store import SweepDir
 

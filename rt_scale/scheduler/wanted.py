@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rt_scale.scheduler.job import Job
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.sweep import Point, SweepSpec
+from rt_scale.spec.grid import Point
+from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
 
 

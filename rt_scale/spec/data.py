@@ -1,8 +1,8 @@
-"""DataSpec: the images of a run."""
+"""The images of a run, and how those that train are augmented."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -46,3 +46,119 @@ class DataSpec(Part):
                 "or at null"
             )
         return self
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Side = Annotated[int, Field(ge=4, le=512)]
+
+
+def _ordered(name: str, bounds: tuple[float, float], largest: float) -> None:
+    low, high = bounds
+    if not 0 < low <= high <= largest:
+        raise ValueError(f"{name} must be two numbers, 0 < least <= largest <= {largest}; given: {low}, {high}")
+
+
+class JitterSpec(Part):
+    """Random brightness, contrast, saturation and hue, in an order drawn anew for every view of every image.
+
+    On images of one channel saturation and hue change nothing.
+    """
+
+    probability: Probability = 0.8
+    """Share of the views that are jittered; 0 to 1."""
+    brightness: float = Field(0.4, ge=0)
+    """The factor is uniform in [max(0, 1 - brightness), 1 + brightness]; >= 0."""
+    contrast: float = Field(0.4, ge=0)
+    """As brightness, for the distance from the mean grey; >= 0."""
+    saturation: float = Field(0.2, ge=0)
+    """As brightness, for the distance from each pixel's grey; >= 0."""
+    hue: float = Field(0.1, ge=0, le=0.5)
+    """The hue is turned by a share of the colour circle uniform in [-hue, hue]; 0 to 0.5."""
+
+
+class BlurSpec(Part):
+    """Gaussian blur, with a standard deviation drawn anew for every blurred view."""
+
+    first: Probability = 1.0
+    """Share of first global views that are blurred; 0 to 1."""
+    others: Probability = 0.1
+    """Share of the other global views that are blurred; 0 to 1."""
+    local: Probability = 0.5
+    """Share of local views that are blurred; 0 to 1."""
+    sigma: tuple[float, float] = Field((0.1, 2.0), strict=False)
+    """Least and largest standard deviation, in pixels of the view; above 0, at most 16."""
+
+    @model_validator(mode="after")
+    def _range(self) -> BlurSpec:
+        _ordered("sigma", self.sigma, 16)
+        return self
+
+
+class AugmentSpec(Part):
+    """What is done to training images; the images that are probed are never augmented.
+
+    The defaults of ``multicrop`` are those of DINO's published code, whose 2 + 10 views the paper
+    names in appendix E; its sides of 224 and 96 pixels are for ImageNet, those here for 32 x 32 images.
+    """
+
+    kind: Literal["none", "crop_flip", "multicrop"] = "none"
+    """none; crop_flip (supervised recipe: padded crop and flip); multicrop (global and local views)."""
+    padding: int = Field(4, ge=0, le=64)
+    """Of crop_flip alone: black pixels added to each side before a crop of the old size is taken; 0 to 64."""
+    flip: Probability = 0.5
+    """Share of the views that are mirrored left to right; 0 to 1."""
+    global_views: int = Field(2, ge=1, le=16)
+    """Large views of each image; 1 to 16."""
+    local_views: int = Field(10, ge=0, le=64)
+    """Small views of each image; 0 to 64."""
+    global_size: Side = 32
+    """Side of the global views in pixels; 4 to 512. The encoder must take it."""
+    local_size: Side = 16
+    """Side of the local views in pixels; 4 to 512. The encoder must take it (VGGs need 32)."""
+    global_scale: tuple[Share, Share] = Field((0.4, 1.0), strict=False)
+    """Least and largest share of the image's area that a global view shows; above 0, at most 1."""
+    local_scale: tuple[Share, Share] = Field((0.05, 0.4), strict=False)
+    """Least and largest share of the image's area that a local view shows; above 0, at most 1."""
+    ratio: tuple[float, float] = Field((3 / 4, 4 / 3), strict=False)
+    """Least and largest width / height of what a view shows, uniform in its logarithm; above 0, at most 16."""
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    """How crops are resized, antialiased either way: bicubic (as in DINO), bilinear."""
+    jitter: JitterSpec = JitterSpec()
+    """Random colours."""
+    grayscale: Probability = 0.2
+    """Share of the views that lose their colour; 0 to 1."""
+    blur: BlurSpec = BlurSpec()
+    """Gaussian blur."""
+    solarize: Probability = 0.2
+    """Share of the global views after the first that are solarised; 0 to 1."""
+    solarize_threshold: float = Field(128 / 255, ge=0, le=1)
+    """Values from here on are inverted, of pixels in [0, 1]."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> AugmentSpec:
+        _ordered("global_scale", self.global_scale, 1)
+        _ordered("local_scale", self.local_scale, 1)
+        _ordered("ratio", self.ratio, 16)
+        return self
+
+    @model_validator(mode="after")
+    def _of_this_kind(self) -> AugmentSpec:
+        """A field that its kind does not use stays at its default, so that equal runs have equal names."""
+        used = _USED[self.kind]
+        idle = [name for name in type(self).model_fields if name not in {"kind", *used} and self._changed(name)]
+        if idle:
+            takes = ", ".join(sorted(used)) or "no other field"
+            raise ValueError(f"kind {self.kind} does not use {', '.join(idle)}; it takes {takes}")
+        return self
+
+    def _changed(self, name: str) -> bool:
+        default: Any = type(self).model_fields[name].default
+        return bool(getattr(self, name) != default)
+
+
+_USED: dict[str, set[str]] = {
+    "none": set(),
+    "crop_flip": {"padding", "flip"},
+    "multicrop": set(AugmentSpec.model_fields) - {"kind", "padding"},
+}

@@ -1,232 +1,21 @@
-"""Files of specs: YAML 1.2 with merge keys, dotted overrides, and errors in their own terms."""
+"""Documents of specs: dotted fields, overrides, runs to start from, and validation with errors in their own terms."""
 
 from __future__ import annotations
 
-import codecs
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args
+from collections.abc import Iterable, Iterator, Mapping
+from operator import attrgetter
+from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from rt_scale.spec.errors import InputError, cut, nearest, shown
+from rt_scale.spec.errors import InputError, cut, nearest, shown, unknown_name
 from rt_scale.spec.part import Part
-from rt_scale.spec.run import RunSpec
-
-DEEPEST = 100
-"""Levels of lists and mappings within each other, at most."""
-MOST_VALUES = 1_000_000
-"""Values of a document with its aliases written out, at most."""
-_CORE = "tag:yaml.org,2002:"
-_FIRST = "-+.0123456789"
-_PLAIN = {
-    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list(_FIRST)),
-    "float": (
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        list(_FIRST),
-    ),
-    "merge": (r"<<", ["<"]),
-}
-"""Kind of plain scalar -> how it is written, and what it can begin with; one that is of no kind is text."""
-
-
-class Refused(yaml.MarkedYAMLError):
-    """Sound YAML that is refused, with the place."""
-
-
-def _refuse(problem: str, there: yaml.Node | yaml.Event) -> NoReturn:
-    raise Refused(problem=problem, problem_mark=there.start_mark)  # type: ignore[arg-type]  # of libyaml's: not used
-
-
-class CoreLoader(yaml.SafeLoader):
-    """Reads one document, of mappings whose keys are text and there once.
-
-    Aliases that refer to what they are part of, or that stand for more than ``MOST_VALUES`` values, are refused.
-    """
-
-    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's names: none of SafeLoader's is left
-    yaml_constructors = {}  # noqa: RUF012
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._level = 0
-        self._extent: dict[yaml.Node, tuple[int, int]] = {}  # of a finished node: its values, and its levels
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """The next node, its aliases counted as what they stand for."""
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent):
-            anchored = self.anchors.get(event.anchor)
-            if anchored is not None and anchored not in self._extent:
-                _refuse(f"the alias *{event.anchor} stands within what it refers to; write the values out", event)
-            return super().compose_node(parent, index)
-        self._level += 1
-        if self._level > DEEPEST:
-            _refuse(_deep(), event)
-        node = super().compose_node(parent, index)
-        self._level -= 1
-        if node is not None:
-            self._measure(node)
-        return node
-
-    def _measure(self, node: yaml.Node) -> None:
-        inner: list[yaml.Node] = []
-        if isinstance(node, yaml.MappingNode):
-            _check_keys(node)
-            inner = [each for pair in node.value for each in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            inner = node.value
-        extents = [self._extent[each] for each in inner]
-        values, levels = 1 + sum(each[0] for each in extents), 1 + max((each[1] for each in extents), default=0)
-        if values > MOST_VALUES:
-            _refuse(f"with its aliases written out it has more than {MOST_VALUES:,} values; leave some out", node)
-        if levels > DEEPEST:
-            _refuse(_deep(), node)
-        self._extent[node] = values, levels
-
-    def construct_undefined(self, node: yaml.Node) -> NoReturn:
-        """Refuse a tag of another schema, which could stand for any object."""
-        _refuse(f"the tag {shown(node.tag.replace(_CORE, '!!'))} is not known here; leave it out", node)
-
-
-def _deep() -> str:
-    return f"lists and mappings are nested deeper than {DEEPEST} levels; leave some out"
-
-
-def _check_keys(node: yaml.MappingNode) -> None:
-    lines: dict[str, int] = {}
-    for key, _ in node.value:
-        if key.tag not in (f"{_CORE}str", f"{_CORE}merge"):
-            what = shown(key.value) if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
-            filled = "; a template such as {{ x }} must be filled in before" if what == "a mapping" else ""
-            _refuse(f"{what} is a key, and keys are text, in quotes where they look like something else{filled}", key)
-        if key.value in lines:
-            _refuse(
-                f"the key {shown(key.value)} is there twice, first in line {lines[key.value]}; keep one of them", key
-            )
-        lines[key.value] = key.start_mark.line + 1
-
-
-def _scalar(kind: str) -> Any:
-    """Constructor of one kind of scalar, which may also be tagged as such, e.g. ``!!int 7``."""
-    pattern = re.compile(_PLAIN[kind][0])
-
-    def construct(loader: CoreLoader, node: yaml.ScalarNode) -> Any:
-        text = loader.construct_scalar(node)
-        if not pattern.fullmatch(text):
-            _refuse(f"{shown(text)} is tagged {kind}, and is none", node)
-        return {"null": lambda _: None, "bool": _boolean, "int": _integer, "float": _real}[kind](node)
-
-    return construct
-
-
-def _boolean(node: yaml.ScalarNode) -> bool:
-    return bool(node.value.lower() == "true")
-
-
-def _integer(node: yaml.ScalarNode) -> int:
-    text = node.value
-    base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-    try:
-        value = int(text if base == 10 else text[2:], base)
-    except ValueError:  # thousands of digits
-        value = 2**64
-    if not -(2**63) <= value < 2**64:
-        _refuse(f"the whole number {text[:20]}... has {len(text)} digits; they go from -2^63 to 2^64 - 1", node)
-    return value
-
-
-def _real(node: yaml.ScalarNode) -> float:
-    return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
-
-
-for _kind, (_written, _begins) in _PLAIN.items():
-    CoreLoader.add_implicit_resolver(f"{_CORE}{_kind}", re.compile(rf"(?:{_written})\Z"), _begins)
-    if _kind != "merge":
-        CoreLoader.add_constructor(f"{_CORE}{_kind}", _scalar(_kind))
-for _kind in ("str", "seq", "map"):
-    CoreLoader.add_constructor(f"{_CORE}{_kind}", getattr(yaml.SafeLoader, f"construct_yaml_{_kind}"))
-CoreLoader.add_constructor(None, CoreLoader.construct_undefined)
-
+from rt_scale.spec.run import RunSpec, SeedSpec
+from rt_scale.spec.schedule import Schedule, parse
+from rt_scale.spec.yaml_files import DEEPEST, parse_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-MOST_BYTES = 1 << 24
-"""Bytes of a file that is read, at most: longer ones are not what a person wrote."""
-
-
-def parse_yaml(text: str, source: str) -> Any:
-    """The value of a YAML document.
-
-    Args:
-        text: the document.
-        source: what to call it in an error, e.g. the file's path.
-
-    Raises:
-        InputError: where it is not YAML 1.2, or holds what no spec can, with the line.
-    """
-    try:
-        return yaml.load(text, Loader=CoreLoader)  # noqa: S506 - a subclass of the safe one
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        if problem.startswith("but "):  # of a sentence that PyYAML begins with its context
-            problem = f"{getattr(error, 'context', None)}, {problem}"
-        wrong = ":" if isinstance(error, Refused) else " is not YAML:"
-        raise InputError(f"{source}{where}{wrong} {problem}. Correct that line and try again.") from None
-
-
-def read_text(path: Path) -> str:
-    """The text of the file ``path``, its byte-order mark left out and its line ends as ``\\n``.
-
-    It is read once, so that it may be a pipe.
-
-    Raises:
-        InputError: where the file cannot be read, or is no text of at most ``MOST_BYTES``.
-    """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except FileNotFoundError:
-        siblings = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        close = nearest(path.name, siblings)
-        guess = f" Did you mean {path.parent / close}?" if close else ""
-        raise InputError(f"There is no file {path}.{guess}") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}. Give a .yaml file that can.") from None
-    if len(data) > MOST_BYTES:
-        raise InputError(f"{path} has more than {MOST_BYTES:,} bytes, which no spec or sweep has. Give a .yaml file.")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        what = "it is UTF-16; save it as UTF-8" if marked else "it is not UTF-8 text. Give a .yaml file"
-        raise InputError(f"{path} is not YAML: {what}.") from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def parse_document(text: str, source: str) -> dict[str, Any]:
-    """The mapping in a YAML document; ``source`` and errors as of :func:`parse_yaml`."""
-    document = parse_yaml(text, source)
-    if not isinstance(document, dict):
-        kind = "nothing" if document is None else f"a {type(document).__name__}"
-        raise InputError(f"{source} holds {kind}; expected a mapping such as 'data: {{name: digits}}'.")
-    return document
-
-
-def read_document(path: Path) -> dict[str, Any]:
-    """The mapping in the YAML file ``path``.
-
-    Raises:
-        InputError: where the file cannot be read, is not YAML or holds no mapping.
-    """
-    return parse_document(read_text(path), str(path))
 
 
 def set_dotted(document: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
@@ -379,3 +168,113 @@ _MODELS = {
     for name, field in RunSpec.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Part)
 }
+
+
+ROLES = ("teacher", "student")
+
+
+def resolve_same(document: Mapping[str, Any], seed: int | None = None) -> dict[str, Any]:
+    """A copy of a spec's document in which every ``start_from.run`` is written out.
+
+    ``same`` is this document without any ``start_from``; ``{same_but: {...}}`` is that with those fields changed.
+    A run that is written out already stays as it is, but for the seeds that it leaves open.
+
+    Args:
+        document: a spec as read from a file.
+        seed: for every named seed that a run leaves open; None leaves them to their defaults.
+
+    Raises:
+        InputError: where a ``run`` is none of the three, or ``same_but`` is no mapping or stands beside other fields.
+    """
+    resolved = dict(document) if seed is None else {**document, "seeds": _seeds(document.get("seeds"), seed)}
+    for role in ROLES:
+        part = resolved.get(role)
+        start = part.get("start_from") if isinstance(part, Mapping) else None
+        if isinstance(part, Mapping) and isinstance(start, Mapping) and "run" in start:
+            origin = {key: _without_start(value) if key in ROLES else value for key, value in resolved.items()}
+            run = _written_out(origin, start["run"], f"{role}.start_from.run", seed)
+            resolved[role] = {**part, "start_from": {**start, "run": run}}
+    return resolved
+
+
+def _written_out(origin: Mapping[str, Any], run: Any, path: str, seed: int | None) -> Any:
+    if run == "same":
+        return dict(origin)
+    if isinstance(run, Mapping) and "same_but" not in run:
+        return resolve_same(run, seed)
+    if not isinstance(run, Mapping) or len(run) > 1 or not isinstance(run["same_but"], Mapping):
+        raise InputError(
+            f"{path} must be 'same', {{same_but: {{field: value}}}} with nothing beside it, or a whole run; "
+            f"given: {cut(run) if isinstance(run, str) else shown(run)}."
+        )
+    return resolve_same(merged(origin, run["same_but"]), seed)
+
+
+def merged(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of ``document`` with the fields of ``changes`` put in, part by part."""
+    result = dict(document)
+    for key, value in changes.items():
+        before = result.get(key)
+        both = isinstance(before, Mapping) and isinstance(value, Mapping)
+        result[key] = merged(before, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def _seeds(given: Any, seed: int) -> Any:
+    if given is not None and not isinstance(given, Mapping):
+        return given  # wrong, which validation says better
+    return {**dict.fromkeys(SeedSpec.model_fields, seed), **(given or {})}
+
+
+def _without_start(part: Any) -> Any:
+    return {key: value for key, value in part.items() if key != "start_from"} if isinstance(part, Mapping) else part
+
+
+def check_field(what: str, key: str) -> None:
+    """Refuse a dotted ``key`` that names no field of RunSpec, or of the run that it starts from.
+
+    Args:
+        what: what names it, for the error, e.g. ``field of an axis``.
+        key: the field.
+
+    Raises:
+        InputError: naming the nearest field.
+    """
+    if key.count(".") >= DEEPEST:
+        raise InputError(f"Unknown {what} {shown(key)}, {key.count('.')} levels deep; none is.")
+    fields = dotted_fields(RunSpec)
+    start, inside, rest = key.partition(".start_from.")
+    if inside and f"{start}.start_from" in fields:
+        fields += [f"{start}.start_from.{name}" for name in ("run", "take", "part")]
+        for within in ("run.same_but.", "run."):
+            if rest.startswith(within):
+                check_field(what, rest.removeprefix(within))
+                return
+    if key not in fields:
+        raise unknown_name(what, key, fields)
+
+
+def dotted_fields(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every field of ``model`` that is no part of its own, as ``part.field``."""
+    return [name for name, _ in _annotated(model, prefix)]
+
+
+def schedules(spec: RunSpec) -> Iterator[tuple[str, Schedule]]:
+    """Every field of ``spec`` that is a schedule, not a number."""
+    for name, annotation in _annotated(RunSpec):
+        value = attrgetter(name)(spec)
+        if isinstance(value, str) and _may_be(annotation, str) and _may_be(annotation, float):
+            yield name, parse(value)
+
+
+def _may_be(annotation: object, kind: type) -> bool:
+    return annotation is kind or any(_may_be(each, kind) for each in get_args(annotation))
+
+
+def _annotated(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _annotated(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", inner

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from rt_scale.spec.document import check_field
 from rt_scale.spec.errors import InputError, shown, unknown_name
-from rt_scale.spec.fields import check_field
 from rt_scale.spec.metrics import is_constant, logged_metrics
 from rt_scale.spec.part import MOST, Part
 from rt_scale.spec.run import RunSpec

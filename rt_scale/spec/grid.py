@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from rt_scale.spec.document import Assembler, problem_lines, set_dotted
+from rt_scale.spec.document import Assembler, check_field, problem_lines, resolve_same, set_dotted
 from rt_scale.spec.errors import InputError, cut, shown, unknown_name
 from rt_scale.spec.explore import MOST_RUNS, check_explore
-from rt_scale.spec.fields import check_field
-from rt_scale.spec.graph import resolve_same
 from rt_scale.spec.part import json_text, whole
 from rt_scale.spec.run import RunSpec
 

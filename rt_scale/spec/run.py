@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from rt_scale.spec.augment import AugmentSpec
-from rt_scale.spec.data import GAUSSIAN, DataSpec
-from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StudentSpec
+from rt_scale.spec.data import GAUSSIAN, AugmentSpec, DataSpec
+from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, TeacherSpec
 from rt_scale.spec.part import Part, canonical, json_text
-from rt_scale.spec.probe import ProbeSpec
-from rt_scale.spec.start import StartFrom
-from rt_scale.spec.teacher import TeacherSpec
-from rt_scale.spec.training import ObjectiveSpec, OptimizerSpec, TrainSpec
+from rt_scale.spec.training import ObjectiveSpec, ProbeSpec, TrainSpec
 
-if TYPE_CHECKING:
-    from rt_scale.spec.part import Part
-    from rt_scale.spec.start import StartFrom
+
+def stream(name: str, *keys: int) -> int:
+    """The 63-bit seed of the random stream ``name`` at ``keys``.
+
+    Streams of different names, or of one name at different keys, are independent for
+    every practical purpose: the seed is the head of a SHA-256 digest of both.
+
+    Args:
+        name: what is drawn, e.g. ``"teacher"`` or ``"data.order"``.
+        keys: the user's seed and whatever else indexes the draw (an epoch, say).
+
+    Returns:
+        An integer in [0, 2**63).
+    """
+    text = ":".join([name, *(str(int(key)) for key in keys)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def check_run(spec: RunSpec) -> None:
@@ -111,24 +120,6 @@ def _same_architecture(spec: RunSpec, name: str, start: StartFrom) -> None:
 
 def _text(part: Part) -> str:
     return "{" + ", ".join(f"{name}: {getattr(part, name)}" for name in type(part).model_fields) + "}"
-
-
-__all__ = [
-    "AugmentSpec",
-    "DataSpec",
-    "EncoderSpec",
-    "ObjectiveSpec",
-    "OptimizerSpec",
-    "Part",
-    "ProbeSpec",
-    "ProjectorSpec",
-    "RunSpec",
-    "SeedSpec",
-    "StartFrom",
-    "StudentSpec",
-    "TeacherSpec",
-    "TrainSpec",
-]
 
 
 class SeedSpec(Part):
@@ -228,6 +219,27 @@ def _without_seeds(value: Any) -> Any:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def all_runs(specs: Iterable[RunSpec]) -> list[RunSpec]:
+    """The runs of ``specs`` and every run that they need, each once, none before what it starts from.
+
+    Args:
+        specs: in the order in which they are wanted, which is kept as far as what they need allows.
+    """
+    found: dict[str, RunSpec] = {}
+    for spec in specs:
+        _add(spec, found)
+    return list(found.values())
+
+
+def _add(spec: RunSpec, found: dict[str, RunSpec]) -> None:
+    # Asked before going deeper: two starts from one run a level would else double the walk at every level.
+    if spec.name in found:
+        return
+    for start in spec.starts:
+        _add(start.run, found)
+    found[spec.name] = spec
 
 
 for _part in (StartFrom, TeacherSpec, StudentSpec, RunSpec):

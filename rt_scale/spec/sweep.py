@@ -10,32 +10,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rt_scale.spec.document import apply_overrides, build, parse_document, read_document, read_text
+from rt_scale.spec.document import apply_overrides, build, resolve_same
 from rt_scale.spec.errors import InputError, shown
-from rt_scale.spec.explore import MOST_RUNS, ExploreSpec, check_grid
-from rt_scale.spec.graph import resolve_same
-from rt_scale.spec.grid import GRID_LIMIT, Point, expand, grid_size, refuse_large
+from rt_scale.spec.explore import ExploreSpec, check_grid
+from rt_scale.spec.grid import GRID_LIMIT, Point, expand, refuse_large
 from rt_scale.spec.part import MOST, Name, Part, whole
 from rt_scale.spec.run import RunSpec
-
-__all__ = [
-    "GRID_LIMIT",
-    "MOST_RUNS",
-    "Experiment",
-    "LaunchSpec",
-    "Point",
-    "SweepSpec",
-    "as_run",
-    "expand",
-    "grid_size",
-    "load_run",
-    "load_sweep",
-    "overrides_as_run",
-    "parse_kept",
-    "parse_sweep",
-    "refuse_large",
-]
-
+from rt_scale.spec.yaml_files import parse_document, read_document, read_text
 
 Experiment = Literal[
     "fig1", "fig3", "fig4_epochs", "fig4_steps", "tab2", "tab5", "fig10", "fig11", "fig12", "fig18", "ema"

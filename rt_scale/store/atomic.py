@@ -8,20 +8,16 @@ import fcntl
 import glob
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from rt_scale.spec.errors import InputError, RunError, StoreAway
-
-TEMPORARY = ".tmp-"
-"""Prefix of files and folders that are being written; what a killed process leaves has it too."""
+from rt_scale.system.files import FULL, TEMPORARY, remove, replace_file, sync_folder, temporary_name, write_synced
 
 _NOT_A_FOLDER = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, *_NOT_A_FOLDER}
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -49,7 +45,7 @@ def full_disk(path: Path) -> RunError:
 
 
 def _explained(error: OSError, path: Path) -> InputError | RunError:
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return full_disk(path)
     if error.errno in _REFUSED:
         return InputError(
@@ -71,43 +67,15 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def temporary_name(path: Path) -> Path:
-    """A name beside ``path`` that no other process uses, recognisable as unfinished."""
-    return path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``, making its folder: readers see the old contents or the new, never a part.
 
     Raises:
         InputError, RunError: see :func:`disk_errors`.
     """
-    temporary = temporary_name(path)
     with disk_errors(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_synced(temporary, data)
-            os.replace(temporary, path)
-            sync_folder(path.parent)
-        except BaseException:
-            remove(temporary)
-            raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, data)
 
 
 @contextlib.contextmanager
@@ -179,7 +147,7 @@ def create_exclusive(path: Path, data: bytes) -> bool:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write_synced(temporary, data)
+            write_synced(temporary, data)
             _link(temporary, path, data)
         except FileExistsError:
             return False
@@ -197,7 +165,7 @@ def _link(temporary: Path, path: Path, data: bytes) -> None:
         # moment find the file empty.
         if error.errno not in _NO_LINKS:
             raise
-        _write_synced(path, data)
+        write_synced(path, data)
 
 
 def to_json(value: Any) -> bytes:
@@ -226,15 +194,6 @@ def read_json(path: Path) -> Any:
             f"'{path}' cannot be read as JSON ({error}). rt-scale writes it in one piece, so it was edited "
             "or the disk is damaged; put back a copy, or remove its folder to compute that run anew."
         ) from error
-
-
-def remove(path: Path) -> None:
-    """Remove a file, a link or a whole folder, where it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink()
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -14,17 +14,8 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 
 from rt_scale.spec.errors import RunError
-from rt_scale.store.atomic import (
-    disk_errors,
-    free_bytes,
-    full_disk,
-    read_json,
-    remove,
-    remove_temporaries,
-    sync_folder,
-    temporary_name,
-    write_json,
-)
+from rt_scale.store.atomic import disk_errors, free_bytes, full_disk, read_json, remove_temporaries, write_json
+from rt_scale.system.files import remove, sync_folder, temporary_name
 
 MANIFEST = "manifest.json"
 DAMAGED = "damaged-"

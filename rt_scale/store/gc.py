@@ -11,16 +11,18 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from rt_scale.spec.document import read_text
 from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.grid import expand
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import expand, parse_kept
-from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, temporary_name
+from rt_scale.spec.sweep import parse_kept
+from rt_scale.spec.yaml_files import read_text
+from rt_scale.store.atomic import disk_errors, read_json
 from rt_scale.store.checkpoints import DAMAGED
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import WATCH, file_system_time, latest_attempt
 from rt_scale.store.run_dir import CHECKPOINTS, SPEC, RunDir, State
 from rt_scale.store.store import Store, SweepDir
+from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 FORMER = "constants"
 """The folder in which versions before December 2026 kept probes and features that runs shared; nothing reads it."""

@@ -26,7 +26,8 @@ from pathlib import Path
 from types import TracebackType
 
 from rt_scale.spec.errors import Held, RunError
-from rt_scale.store.atomic import create_exclusive, read_json, remove, temporary_name, to_json
+from rt_scale.store.atomic import create_exclusive, read_json, to_json
+from rt_scale.system.files import remove, temporary_name
 
 FOLDER = "lease"
 HEARTBEAT = 5.0

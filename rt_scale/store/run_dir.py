@@ -9,13 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.store.atomic import (
-    read_json,
-    remove,
-    remove_temporaries,
-    to_json,
-    write_json,
-)
+from rt_scale.store.atomic import read_json, remove_temporaries, to_json, write_json
 from rt_scale.store.checkpoints import Checkpoints
 from rt_scale.store.lease import HEARTBEAT, STALE, Attempt, Lease, latest_attempt
 from rt_scale.store.objects.lease import HEARTBEAT as REMOTE_HEARTBEAT
@@ -23,6 +17,7 @@ from rt_scale.store.objects.lease import STALE as REMOTE_STALE
 from rt_scale.store.objects.lease import RemoteLease
 from rt_scale.store.objects.run import RemoteRun
 from rt_scale.store.results import RunRecord, RunResult, read_stored
+from rt_scale.system.files import remove
 
 T = TypeVar("T")
 State = Literal["done", "running", "failed", "partial", "missing"]

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rt_scale.spec.errors import InputError
-from rt_scale.store.atomic import TEMPORARY, disk_errors, read_json, remove, temporary_name, to_json, write_bytes
+from rt_scale.store.atomic import disk_errors, read_json, to_json, write_bytes
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import file_system_time
 from rt_scale.store.objects.store import FILE, RUNS, RemoteStore
 from rt_scale.store.objects.uri import is_address
-from rt_scale.store.run_dir import RESULT, SPEC, RunDir, RunStatus, Spec
+from rt_scale.store.run_dir import RESULT, SPEC, RunDir, Spec
+from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 
 class SweepDir:

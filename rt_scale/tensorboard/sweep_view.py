@@ -18,8 +18,9 @@ from typing import Any
 from tensorboard.plugins.hparams import summary_v2
 
 from rt_scale.spec.metrics import parse_probe_name
-from rt_scale.store.atomic import disk_errors, link_relatively, remove, write_if_changed
+from rt_scale.store.atomic import disk_errors, link_relatively, write_if_changed
 from rt_scale.store.run_dir import EVENTS, METRICS
+from rt_scale.system.files import remove
 from rt_scale.tensorboard.figures import write_figures
 from rt_scale.tensorboard.hparams import Setting, flat_settings, folder_name, typed_columns
 from rt_scale.tensorboard.means import SEEDS, layout_summary, write_means

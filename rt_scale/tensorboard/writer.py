@@ -21,8 +21,9 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
-from rt_scale.store.atomic import disk_errors, remove, write_bytes, write_if_changed
+from rt_scale.store.atomic import disk_errors, write_bytes, write_if_changed
 from rt_scale.store.run_dir import EVENTS
+from rt_scale.system.files import remove
 from rt_scale.tensorboard.crc32c import masked_crc32c
 from rt_scale.tensorboard.hparams import flat_settings
 

@@ -8,8 +8,8 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor, nn
 
-from rt_scale.spec.run import OptimizerSpec
 from rt_scale.spec.schedule import parse
+from rt_scale.spec.training import OptimizerSpec
 
 
 def build_optimizer(spec: OptimizerSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

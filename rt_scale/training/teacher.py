@@ -9,8 +9,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rt_scale.losses.chunked import Side
 from rt_scale.models.networks import Network
 from rt_scale.models.projector import Outputs
+from rt_scale.spec.networks import TeacherSpec
 from rt_scale.spec.schedule import parse
-from rt_scale.spec.teacher import TeacherSpec
 from rt_scale.training.distributed import ALONE, Group
 from rt_scale.training.means import Progress
 

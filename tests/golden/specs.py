@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from rt_scale.spec.graph import resolve_same
+from rt_scale.spec.document import resolve_same
 from rt_scale.spec.run import RunSpec
 
 HERE = Path(__file__).parent

@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from rt_scale.spec.sweep import Point, load_sweep
+from rt_scale.spec.grid import Point
+from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store
 

@@ -19,7 +19,8 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
-from rt_scale.spec.sweep import Point, load_sweep
+from rt_scale.spec.grid import Point
+from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store
 from tests.integration.browser import Browser, opened, served

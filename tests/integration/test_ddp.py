@@ -18,9 +18,8 @@ from torch.testing import assert_close
 from rt_scale.experiments.options import Options, Silent
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network
-from rt_scale.spec.document import set_dotted
+from rt_scale.spec.document import resolve_same, set_dotted
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.graph import resolve_same
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.store.metrics import read_metrics

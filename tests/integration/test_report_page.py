@@ -21,7 +21,8 @@ from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.report.contents import with_interval
 from rt_scale.report.tables import estimate, gain_text
-from rt_scale.spec.sweep import Point, load_sweep
+from rt_scale.spec.grid import Point
+from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
 from tests.integration.browser import Browser, opened
 from tests.integration.conftest import PROGRAM

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from rt_scale.spec.document import resolve_same
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.graph import resolve_same
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.objects import lease as remote_lease

@@ -14,8 +14,7 @@ import yaml
 
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
-from rt_scale.spec.document import set_dotted
-from rt_scale.spec.graph import resolve_same
+from rt_scale.spec.document import resolve_same, set_dotted
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.run_dir import RunDir

@@ -26,7 +26,7 @@ from rt_scale.data.augment.views import augmented_inputs, multicrop
 from rt_scale.data.beton import open_beton, write
 from rt_scale.data.loaders.base import Batch
 from rt_scale.data.loaders.resident import ResidentLoader
-from rt_scale.spec.augment import AugmentSpec
+from rt_scale.spec.data import AugmentSpec
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-6}

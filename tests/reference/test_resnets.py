@@ -10,7 +10,7 @@ from torch.nn.functional import conv2d, relu
 from rt_scale.models.encoder import Encoder
 from rt_scale.models.encoders import build_encoder
 from rt_scale.models.init import initialise
-from rt_scale.spec.run import EncoderSpec
+from rt_scale.spec.networks import EncoderSpec
 
 
 def build(name: str, norm: str) -> Encoder:

@@ -12,7 +12,7 @@ from torch import nn
 from rt_scale.models.encoder import Encoder
 from rt_scale.models.encoders import build_encoder
 from rt_scale.models.init import initialise
-from rt_scale.spec.run import EncoderSpec
+from rt_scale.spec.networks import EncoderSpec
 
 TABLE_5 = {
     "vgg11": 9220480,

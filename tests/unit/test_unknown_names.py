@@ -18,7 +18,7 @@ from rt_scale.models import encoders
 from rt_scale.models.projector import Outputs
 from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.run import EncoderSpec
+from rt_scale.spec.networks import EncoderSpec
 
 LOGITS = torch.zeros(2, 3)
 SIDE = Side(Outputs(torch.zeros(2, 3), torch.zeros(4, 3)))

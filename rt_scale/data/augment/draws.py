@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import torch
 
-from rt_scale.spec.augment import AugmentSpec
-from rt_scale.spec.seeding import stream
+from rt_scale.spec.data import AugmentSpec
+from rt_scale.spec.run import stream
 
 ATTEMPTS = 10  # at a random box that fits, as in torchvision; then the largest central box
 

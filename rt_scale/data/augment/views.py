@@ -17,7 +17,7 @@ from rt_scale.data.augment.crops import padded_crops, resized_crops
 from rt_scale.data.augment.draws import MultiCropDraws, ViewDraws, draw_crop_flip, draw_multicrop, on_some
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loaders.base import Share
-from rt_scale.spec.augment import AugmentSpec
+from rt_scale.spec.data import AugmentSpec
 from rt_scale.spec.errors import InputError, unknown_name
 
 

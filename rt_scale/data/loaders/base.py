@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.seeding import stream
+from rt_scale.spec.run import stream
 
 
 class Batch(NamedTuple):

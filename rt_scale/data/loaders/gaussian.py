@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rt_scale.data.loaders.base import OrderedLoader
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.seeding import stream
+from rt_scale.spec.run import stream
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 KEY_STEPS = (0x9E3779B9, 0xBB67AE85)  # golden ratio and sqrt(3) - 1, as fractions of 2**32

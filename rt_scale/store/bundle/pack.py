@@ -13,15 +13,15 @@ from zipfile import ZipFile
 
 from rt_scale import __version__
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.spec.graph import all_runs
-from rt_scale.spec.run import RunSpec, recorded_name
-from rt_scale.store.atomic import TEMPORARY, read_json, replacing, to_json
+from rt_scale.spec.run import RunSpec, all_runs, recorded_name
+from rt_scale.store.atomic import read_json, replacing, to_json
 from rt_scale.store.bundle.format import FORMAT, MANIFEST, RUN_FILES, WEIGHTS, Manifest, Weights
 from rt_scale.store.bundle.writer import Source, Writer
 from rt_scale.store.checkpoints import MANIFEST as CHECKPOINT
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, RESULT, SPEC, RunDir, State
 from rt_scale.store.store import Store, SweepDir
+from rt_scale.system.files import TEMPORARY
 
 _TEACHER = "teacher.safetensors"
 

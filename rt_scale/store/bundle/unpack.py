@@ -20,12 +20,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import recorded_name
-from rt_scale.store.atomic import TEMPORARY, can_write, disk_errors, read_json, remove, sync_folder, temporary_name
+from rt_scale.store.atomic import can_write, disk_errors, read_json
 from rt_scale.store.bundle import format as limits
 from rt_scale.store.bundle.format import MANIFEST, File, Manifest, is_member, is_run, is_whole, refusal
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.run_dir import CHECKPOINTS, SPEC
 from rt_scale.store.store import Store
+from rt_scale.system.files import TEMPORARY, remove, sync_folder, temporary_name
 
 CHUNK = 1 << 20
 _END, _END64, _LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), 20

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from rt_scale.spec.errors import InputError
-from rt_scale.store.atomic import disk_errors, remove, temporary_name
+from rt_scale.store.atomic import disk_errors
 from rt_scale.store.objects.retries import BRIEF, PATIENCE, Retries, in_a_line
+from rt_scale.system.files import remove, temporary_name
 
 T = TypeVar("T")
 _THREADS = 16

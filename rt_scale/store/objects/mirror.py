@@ -20,13 +20,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rt_scale.store.atomic import TEMPORARY, remove, temporary_name, to_json, write_bytes
+from rt_scale.store.atomic import to_json, write_bytes
 from rt_scale.store.checkpoints import MANIFEST, is_sound
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import Attempt, file_system_time
 from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
 from rt_scale.store.objects.claims import Claim, as_attempt, winners
 from rt_scale.store.objects.lease import STALE
+from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 MARKS, RUNS, CHECKPOINTS = ".mirror", "runs", "checkpoints"
 _CURVES = ("metrics.parquet", "events.")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from rt_scale.spec.errors import InputError, StoreAway
-from rt_scale.spec.seeding import stream
+from rt_scale.spec.run import stream
 
 T = TypeVar("T")
 PATIENCE = 120.0

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rt_scale.spec.errors import InputError, RtScaleError
-from rt_scale.store.atomic import TEMPORARY, remove, to_json, write_bytes, write_json
+from rt_scale.store.atomic import to_json, write_bytes, write_json
 from rt_scale.store.checkpoints import MANIFEST
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import Attempt
@@ -24,6 +24,7 @@ from rt_scale.store.objects.bucket import Bucket
 from rt_scale.store.objects.claims import Claim
 from rt_scale.store.objects.lease import HEARTBEAT, STALE, RemoteLease
 from rt_scale.store.objects.mirror import CHECKPOINTS, RunMirror, is_manifest, names
+from rt_scale.system.files import TEMPORARY, remove
 
 RESULT = "result.json"
 _WAIT = 30.0

@@ -15,7 +15,8 @@ from rt_scale.cli import figures, reporting
 from rt_scale.cli.figures import ReportFigures
 from rt_scale.experiments.other_data import DataHere
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.sweep import Point, SweepSpec, expand
+from rt_scale.spec.grid import Point, expand
+from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.run_dir import RESULT
 from rt_scale.store.store import Store
 

@@ -19,7 +19,8 @@ from rt_scale.data.prepared import contents_sha256
 from rt_scale.ray_backend import sweep as driver
 from rt_scale.report import board
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.sweep import Point, load_sweep
+from rt_scale.spec.grid import Point
+from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.store import Store
 from tests.records import run_record, run_result

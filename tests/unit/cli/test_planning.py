@@ -18,7 +18,8 @@ from rt_scale.plan import estimate
 from rt_scale.plan import plan as plan_module
 from rt_scale.plan.short_run import ShortRunTimes
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.sweep import GRID_LIMIT, load_sweep
+from rt_scale.spec.grid import GRID_LIMIT
+from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
 from tests.records import run_record, run_result
 from tests.unit.cli.planning import SWEEP

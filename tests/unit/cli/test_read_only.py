@@ -18,8 +18,8 @@ from rt_scale.cli.options import send
 from rt_scale.report import board
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import load_sweep
-from rt_scale.store.atomic import remove
 from rt_scale.store.store import Store, SweepDir
+from rt_scale.system.files import remove
 from tests.unit.cli.test_other_data import BASE, begin
 from tests.unit.store.test_atomic import as_nobody
 

@@ -17,7 +17,8 @@ from rt_scale.cli import app
 from rt_scale.cli.sweep import load_files
 from rt_scale.spec import sweep as sweep_module
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.sweep import expand, load_sweep, parse_kept
+from rt_scale.spec.grid import expand
+from rt_scale.spec.sweep import load_sweep, parse_kept
 from rt_scale.store.bundle.format import is_bundle
 from rt_scale.store.store import Store
 

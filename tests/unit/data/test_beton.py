@@ -39,7 +39,7 @@ def test_what_was_written_is_read(make_beton: MakeBeton, n: int, shape: tuple[in
     np.testing.assert_array_equal(np.concatenate(list(beton.chunks())), images)
     np.testing.assert_array_equal(beton.labels, np.arange(n) % 7)
     assert beton.labels.dtype == np.int64
-    assert not list(beton.path.parent.glob("*.tmp"))
+    assert [each.name for each in beton.path.parent.iterdir()] == [beton.path.name]
 
 
 def test_gather_takes_any_order_and_repeats(make_beton: MakeBeton) -> None:

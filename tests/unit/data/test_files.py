@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rt_scale.data.files import fingerprint, lock, md5_of, reading, walk, write_json, writing
+from rt_scale.data.files import fingerprint, lock, md5_of, reading, walk, writing
 from rt_scale.spec.errors import InputError, RunError
 
 
@@ -43,14 +43,6 @@ def test_errors_for_the_user_pass_unchanged() -> None:
 def test_md5_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert md5_of(tmp_path / "a") == hashlib.md5(b"abc").hexdigest()
-
-
-def test_json_is_written_whole(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"b": 1})
-    assert (tmp_path / "a.json").read_text() == '{\n "b": 1\n}'
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"b": object()})
-    assert (tmp_path / "a.json").read_text() == '{\n "b": 1\n}'
 
 
 def test_a_fingerprint_changes_with_the_files(tmp_path: Path) -> None:

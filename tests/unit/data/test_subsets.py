@@ -8,7 +8,7 @@ import pytest
 
 from rt_scale.data.subsets import nested_subset, stratified_split
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.seeding import stream
+from rt_scale.spec.run import stream
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 100))
 

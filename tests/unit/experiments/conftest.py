@@ -14,8 +14,7 @@ from PIL import Image
 from rt_scale.data.prepare import Prepared, open_prepared, prepare
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.student_pass import forget
-from rt_scale.spec.document import set_dotted
-from rt_scale.spec.graph import resolve_same
+from rt_scale.spec.document import resolve_same, set_dotted
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 

@@ -17,8 +17,8 @@ from rt_scale.experiments.runner import run
 from rt_scale.report.sweep_report import write_report
 from rt_scale.scheduler.comparison import board_metrics
 from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.grid import Point
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import Point
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 

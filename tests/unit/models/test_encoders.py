@@ -10,7 +10,8 @@ from rt_scale.models.init import initialise
 from rt_scale.models.networks import build_pair
 from rt_scale.spec.encoders import ENCODER_FAMILIES, parse_encoder
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.run import EncoderSpec, RunSpec
+from rt_scale.spec.networks import EncoderSpec
+from rt_scale.spec.run import RunSpec
 
 SHARED = ENCODER_FAMILIES["vit_shared"].names
 RESIDUAL = [name for family in ("resnet", "cifar_resnet", "preresnet") for name in ENCODER_FAMILIES[family].names]

@@ -8,7 +8,7 @@ from rt_scale.models.encoder import NORM_LAYERS
 from rt_scale.models.encoders import build_encoder
 from rt_scale.spec.encoders import ENCODER_FAMILIES, NORMS
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.run import EncoderSpec
+from rt_scale.spec.networks import EncoderSpec
 
 KINDS = {
     "batch": nn.BatchNorm2d,

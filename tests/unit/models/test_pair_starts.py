@@ -10,7 +10,7 @@ import torch
 
 from rt_scale.models.init import local_initialisation
 from rt_scale.models.networks import build_network, build_pair, to_device
-from rt_scale.spec.seeding import stream
+from rt_scale.spec.run import stream
 from tests.unit.models.networks import EVERY_LAYER, draw, same, spec
 
 

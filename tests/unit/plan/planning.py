@@ -13,8 +13,9 @@ from rt_scale.plan.estimate import Estimate
 from rt_scale.plan.plan import Plan, make_plan
 from rt_scale.plan.prices import Price, PriceSheet
 from rt_scale.plan.queue import Node
+from rt_scale.spec.grid import Point, expand
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import Point, SweepSpec, expand
+from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
 from tests.records import run_result
 

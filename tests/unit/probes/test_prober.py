@@ -13,7 +13,7 @@ from rt_scale.probes.linear import LinearProbes, Problem
 from rt_scale.probes.logistic import logistic_probe
 from rt_scale.probes.ridge import ridge_probe
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.run import ProbeSpec
+from rt_scale.spec.training import ProbeSpec
 
 
 def to_inputs(images: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns, ended_ear
 from rt_scale.scheduler.job import Job, JobOutcome
 from rt_scale.scheduler.queue import Queue
 from rt_scale.scheduler.search import sampled_points, to_be_sampled
-from rt_scale.spec.grid import expand, points_at
-from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec
+from rt_scale.spec.grid import Point, expand, points_at
+from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.store import Store
 from tests.records import run_result
 from tests.unit.scheduler.test_queue import Told

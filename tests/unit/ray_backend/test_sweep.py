@@ -20,8 +20,9 @@ from rt_scale.scheduler.preflight import failed_before
 from rt_scale.scheduler.search import Search
 from rt_scale.scheduler.wanted import Sweep, Where, wanted
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.grid import Point, expand
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import LaunchSpec, Point, SweepSpec, expand
+from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.store import Store
 from tests.records import run_result
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from rt_scale.spec.document import set_dotted
+from rt_scale.spec.grid import Point
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import Point
 from rt_scale.store.results import RunResult
 from tests.records import run_result
 

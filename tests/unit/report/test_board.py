@@ -11,7 +11,8 @@ import pytest
 from rt_scale.report import board as module
 from rt_scale.report.board import MOST_TICKED, few, open_board
 from rt_scale.spec.errors import InputError, StoreAway
-from rt_scale.spec.sweep import SweepSpec, expand
+from rt_scale.spec.grid import expand
+from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}

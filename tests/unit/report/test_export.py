@@ -17,7 +17,7 @@ from rt_scale.report import export as exporting
 from rt_scale.report import table_files
 from rt_scale.report.export import STANDING, Exported, export
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.spec.sweep import Point
+from rt_scale.spec.grid import Point
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.store import Store
 from tests.records import DATA, run_record, run_result

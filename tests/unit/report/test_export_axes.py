@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rt_scale.report.export import export
-from rt_scale.spec.sweep import Point
+from rt_scale.spec.grid import Point
 from rt_scale.store.store import Store
 
 Make = Callable[..., Point]

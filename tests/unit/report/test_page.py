@@ -22,7 +22,7 @@ from rt_scale.report.page_tables import numbers_table, verdicts_table
 from rt_scale.report.shown import departures, telling_keys
 from rt_scale.report.status import StatusRow
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.sweep import Point
+from rt_scale.spec.grid import Point
 from rt_scale.store.results import RunResult
 from tests.records import run_result
 

@@ -25,9 +25,8 @@ from rt_scale.report.tables import (
     to_markdown,
     to_rich,
 )
-from rt_scale.spec.grid import value_label
+from rt_scale.spec.grid import Point, value_label
 from rt_scale.spec.metrics import ACCURACY
-from rt_scale.spec.sweep import Point
 
 Make = Callable[..., Any]
 NUMBERS = [0.31, 0.42, 0.37, 0.55, 0.29]

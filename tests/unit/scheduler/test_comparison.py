@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from rt_scale.scheduler.comparison import board_figures, board_metrics, board_runs, refresh_board, together
-from rt_scale.spec.sweep import SweepSpec, expand
+from rt_scale.spec.grid import expand
+from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}

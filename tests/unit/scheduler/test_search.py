@@ -10,7 +10,8 @@ import pytest
 from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns
 from rt_scale.scheduler.sampler import read_sampled
 from rt_scale.scheduler.search import Search, sampled_points
-from rt_scale.spec.sweep import Point, SweepSpec
+from rt_scale.spec.grid import Point
+from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
 from tests.records import run_result
 

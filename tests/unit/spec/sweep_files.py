@@ -6,8 +6,9 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from rt_scale.spec.grid import Point
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import Point, SweepSpec, load_sweep
+from rt_scale.spec.sweep import SweepSpec, load_sweep
 
 ROOT = Path(__file__).parents[3]
 ORDER = "fig1 fig3 fig4_epochs fig4_steps tab2 tab5 fig10 fig11 fig12 fig18 ema".split()  # noqa: SIM905 - as in the README

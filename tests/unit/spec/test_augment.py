@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from rt_scale.spec.augment import AugmentSpec
+from rt_scale.spec.data import AugmentSpec
 
 
 def test_nothing_is_augmented_unless_asked_for() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.grid import axis_length, axis_names, expand_axis, value_label
-from rt_scale.spec.sweep import SweepSpec, expand
+from rt_scale.spec.grid import axis_length, axis_names, expand, expand_axis, value_label
+from rt_scale.spec.sweep import SweepSpec
 
 BASE = {"data": {"name": "digits"}, "encoder": {"name": "convnet_32_2"}}
 

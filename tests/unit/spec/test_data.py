@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from rt_scale.spec.data import DataSpec
 from rt_scale.spec.document import build
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.run import DataSpec, RunSpec
+from rt_scale.spec.run import RunSpec
 
 NOISE: dict[str, Any] = {
     "data": {"name": "gaussian", "size": 8, "samples": 100},

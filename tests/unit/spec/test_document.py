@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rt_scale.spec.document import MOST_BYTES, apply_overrides, parse_yaml, read_document, read_text, set_dotted
+from rt_scale.spec.document import apply_overrides, set_dotted
 from rt_scale.spec.errors import InputError, nearest, unknown_name
+from rt_scale.spec.yaml_files import MOST_BYTES, parse_yaml, read_document, read_text
 
 
 def test_numbers_are_those_of_yaml_1_2() -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rt_scale.spec.run import stream
 from rt_scale.spec.schedule import duration_steps, parse_duration
-from rt_scale.spec.seeding import stream
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**4))

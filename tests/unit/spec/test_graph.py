@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from rt_scale.spec.graph import all_runs
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.run import RunSpec, all_runs
 
 SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 

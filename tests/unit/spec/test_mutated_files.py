@@ -8,7 +8,8 @@ import re
 import pytest
 
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.sweep import expand, parse_sweep, refuse_large
+from rt_scale.spec.grid import expand, refuse_large
+from rt_scale.spec.sweep import parse_sweep
 
 SWEEP = """\
 name: all-of-it

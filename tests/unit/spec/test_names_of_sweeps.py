@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rt_scale.spec.graph import all_runs
+from rt_scale.spec.run import all_runs
 from rt_scale.spec.sweep import load_sweep
 
 SWEEPS = Path(__file__).parents[3] / "sweeps"

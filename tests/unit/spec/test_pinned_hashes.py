@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from rt_scale.spec.grid import expand
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import SweepSpec, expand
+from rt_scale.spec.sweep import SweepSpec
 
 DIGITS = {"name": "digits"}
 SMALL: dict[str, Any] = {"data": DIGITS, "encoder": {"name": "convnet_32_2"}}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rt_scale.spec.run import ProbeSpec, RunSpec
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.training import ProbeSpec
 
 
 def test_probe_defaults_are_the_papers() -> None:

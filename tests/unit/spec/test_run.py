@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from rt_scale.spec.document import parse_yaml, set_dotted
-from rt_scale.spec.run import Part, RunSpec, recorded_name
+from rt_scale.spec.document import set_dotted
+from rt_scale.spec.part import Part
+from rt_scale.spec.run import RunSpec, recorded_name
+from rt_scale.spec.yaml_files import parse_yaml
 
 SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_32_2"}}
 # Names that users have runs under. A change here means that every store of the world is computed anew.

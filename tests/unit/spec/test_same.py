@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from rt_scale.spec.document import resolve_same
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.graph import resolve_same
+from rt_scale.spec.grid import expand
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import SweepSpec, expand, load_run, load_sweep
+from rt_scale.spec.sweep import SweepSpec, load_run, load_sweep
 
 SMALL: dict[str, Any] = {
     "data": {"name": "digits"},

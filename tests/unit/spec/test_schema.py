@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from rt_scale.spec.document import parse_yaml
-from rt_scale.spec.fields import dotted_fields
+from rt_scale.spec.document import dotted_fields
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.schema import run_schema, sweep_schema
 from rt_scale.spec.sweep import load_sweep
+from rt_scale.spec.yaml_files import parse_yaml
 
 SWEEPS = Path(__file__).parents[3] / "sweeps"
 SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "resnet18"}}

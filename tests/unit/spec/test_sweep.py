@@ -10,7 +10,9 @@ import yaml
 
 from rt_scale.spec.document import build
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.sweep import MOST_RUNS, SweepSpec, as_run, expand, load_run, load_sweep, overrides_as_run
+from rt_scale.spec.explore import MOST_RUNS
+from rt_scale.spec.grid import expand
+from rt_scale.spec.sweep import SweepSpec, as_run, load_run, load_sweep, overrides_as_run
 
 BASE = {"data": {"name": "digits"}, "encoder": {"name": "convnet_32_2"}}
 

@@ -10,10 +10,12 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from rt_scale.plan.prices import PriceSheet
-from rt_scale.spec.document import build, parse_yaml
+from rt_scale.spec.document import build
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.grid import expand
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import SweepSpec, expand
+from rt_scale.spec.sweep import SweepSpec
+from rt_scale.spec.yaml_files import parse_yaml
 
 PARSED = {"lr", "weight_decay", "momentum", "temperature", "center", "every", "freeze_last", "grace", "parts"}
 """Fields whose text is parsed: schedules, durations, bottlenecks; they have tests of their own."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from rt_scale.spec.document import parse_yaml
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.yaml_files import parse_yaml
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.store import atomic
+from rt_scale.system.files import temporary_name
 
 
 @contextlib.contextmanager
@@ -125,8 +126,8 @@ def test_create_exclusive_without_hard_links(tmp_path: Path, monkeypatch: pytest
 
 
 def test_remove_temporaries_leaves_the_rest(tmp_path: Path) -> None:
-    atomic.temporary_name(tmp_path / "folder").mkdir()
-    atomic.temporary_name(tmp_path / "file").write_text("")
+    temporary_name(tmp_path / "folder").mkdir()
+    temporary_name(tmp_path / "file").write_text("")
     (tmp_path / "kept").write_text("")
     atomic.remove_temporaries(tmp_path)
     atomic.remove_temporaries(tmp_path / "absent")

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from rt_scale.spec.document import resolve_same
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.spec.graph import resolve_same
 from rt_scale.spec.run import RunSpec
 from rt_scale.store import gc as garbage
 from rt_scale.store.gc import GRACE, find_garbage, remove_garbage

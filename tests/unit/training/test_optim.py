@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rt_scale.spec.run import OptimizerSpec
+from rt_scale.spec.training import OptimizerSpec
 from rt_scale.training.optim import build_optimizer
 
 PLAIN: dict[str, type[torch.optim.Optimizer]] = {

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from rt_scale.models.networks import Network, build_pair
+from rt_scale.spec.networks import TeacherSpec
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.teacher import TeacherSpec
 from rt_scale.training.means import Progress
 from rt_scale.training.teacher import Following
 

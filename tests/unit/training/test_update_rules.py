@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from rt_scale.spec.run import OptimizerSpec
+from rt_scale.spec.training import OptimizerSpec
 from rt_scale.training.optim import UpdateRules, build_optimizer
 
 

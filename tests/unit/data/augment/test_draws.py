@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rt_scale.data.augment.draws import Boxes, ViewDraws, augment_generator, draw_crop_flip, draw_multicrop
-from rt_scale.spec.augment import AugmentSpec, BlurSpec, JitterSpec
+from rt_scale.spec.data import AugmentSpec, BlurSpec, JitterSpec
 
 N = 4000
 

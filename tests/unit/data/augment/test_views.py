@@ -12,7 +12,7 @@ from rt_scale.data.augment.draws import augment_generator, draw_crop_flip, draw_
 from rt_scale.data.augment.views import augmented_inputs, multicrop
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loaders.base import Share
-from rt_scale.spec.augment import AugmentSpec
+from rt_scale.spec.data import AugmentSpec
 from rt_scale.spec.errors import InputError
 
 MEAN, STD = (0.5, 0.25, 0.1), (0.2, 0.3, 0.4)

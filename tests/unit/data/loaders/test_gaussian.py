@@ -14,7 +14,7 @@ from rt_scale.data.known import NOISE_MEAN, NOISE_STD
 from rt_scale.data.loaders.base import Loader, order
 from rt_scale.data.loaders.gaussian import GaussianLoader, Words, gaussian_images, philox
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.seeding import stream
+from rt_scale.spec.run import stream
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 LOADER: dict[str, Any] = {

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from rt_scale.spec.graph import resolve_same
+from rt_scale.spec.document import resolve_same
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.bundle.format import MANIFEST
 from rt_scale.store.bundle.pack import SweepPart

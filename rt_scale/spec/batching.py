@@ -16,16 +16,16 @@ IN_COMMON: dict[str, Callable[[RunSpec], object]] = {
     "train.batch_size": lambda spec: spec.train.batch_size,
     "precision": lambda spec: spec.precision,
 }
-"""What runs must share to be packed. Everything else is each one's own: seeds, start, teacher, objective, optimiser,
-schedules, length, probes."""
+"""What batched runs share. Everything else is each one's own: seeds, start, teacher, objective, optimiser, schedules,
+length, probes."""
 
 
-def shape(spec: RunSpec) -> str:
-    """Equal for runs that can be packed together, where they can be packed at all (:func:`unpackable`)."""
+def batch_key(spec: RunSpec) -> str:
+    """Equal for runs that can be batched together, where they can be batched at all (:func:`alone_because`)."""
     return " ".join(_text(field(spec)) for field in IN_COMMON.values())
 
 
-def unpackable(spec: RunSpec) -> str:
+def alone_because(spec: RunSpec) -> str:
     """Why a run must train alone; empty where it need not.
 
     A student that starts as its teacher, bit for bit, has a gradient of exactly 0 where both are computed by the same
@@ -38,10 +38,10 @@ def unpackable(spec: RunSpec) -> str:
     return ""
 
 
-def packable(specs: Sequence[RunSpec]) -> str:
+def batch_problem(specs: Sequence[RunSpec]) -> str:
     """Why these runs cannot train as one batched network; empty where they can."""
     for spec in specs:
-        if reason := unpackable(spec):
+        if reason := alone_because(spec):
             return f"{spec.name} must train alone: its {reason}"
     for name, field in IN_COMMON.items():
         if len({_text(field(spec)) for spec in specs}) > 1:
@@ -50,7 +50,7 @@ def packable(specs: Sequence[RunSpec]) -> str:
 
 
 def same_images(specs: Sequence[RunSpec]) -> bool:
-    """Whether packed runs see the same views of the same images at every step."""
+    """Whether batched runs see the same views of the same images at every step."""
     return len({spec.seeds.data for spec in specs}) == 1
 
 

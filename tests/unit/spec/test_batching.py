@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from rt_scale.spec.batching import IN_COMMON, alone_because, batch_key, batch_problem, same_images
 from rt_scale.spec.document import set_dotted
-from rt_scale.spec.packing import IN_COMMON, packable, same_images, shape, unpackable
 from rt_scale.spec.run import RunSpec
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2", "norm": "none"}}
@@ -35,9 +35,9 @@ OTHER: dict[str, dict[str, Any]] = {
 def test_what_runs_must_share(name: str) -> None:
     changes = OTHER[name]
     base = spec(projector__out_dim=10) if name == "kind" else spec()
-    assert packable([base, spec(**changes)]) == f"they differ in {name}"
-    assert shape(base) != shape(spec(**changes))
-    assert packable([spec(**changes)] * 2) == ""
+    assert batch_problem([base, spec(**changes)]) == f"they differ in {name}"
+    assert batch_key(base) != batch_key(spec(**changes))
+    assert batch_problem([spec(**changes)] * 2) == ""
 
 
 @pytest.mark.parametrize(
@@ -55,16 +55,16 @@ def test_what_runs_must_share(name: str) -> None:
     ],
 )
 def test_what_is_each_runs_own(changes: dict[str, Any]) -> None:
-    assert packable([spec(), spec(**changes)]) == ""
-    assert shape(spec()) == shape(spec(**changes))
+    assert batch_problem([spec(), spec(**changes)]) == ""
+    assert batch_key(spec()) == batch_key(spec(**changes))
 
 
 @pytest.mark.parametrize("field", ["alpha", "epsilon"])
 def test_a_student_that_starts_as_its_teacher_trains_alone(field: str) -> None:
     alone = spec(**{f"student__{field}": 0})
-    assert unpackable(alone) == f"student.{field} is 0"
-    assert packable([spec(), alone]) == f"{alone.name} must train alone: its student.{field} is 0"
-    assert unpackable(spec(kind="supervise", student__alpha=0, projector__out_dim=10)) == ""
+    assert alone_because(alone) == f"student.{field} is 0"
+    assert batch_problem([spec(), alone]) == f"{alone.name} must train alone: its student.{field} is 0"
+    assert alone_because(spec(kind="supervise", student__alpha=0, projector__out_dim=10)) == ""
 
 
 def test_images_are_the_same_where_their_seed_is() -> None:
