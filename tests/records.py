@@ -7,7 +7,11 @@ from typing import Any
 
 from rt_scale.store.results import RunRecord, RunResult
 
-DATA = {"name": "digits", "title": "Digits", "sha256": "0" * 64}
+DATA = {
+    "name": "digits",
+    "title": "Digits",
+    "sha256": "824615432d4da1dde3ea1a684e00429410f04ba9e2f9ed3fcf7550a38f185c25",
+}
 EXECUTION = {"device": "cpu", "threads": 1, "cache_teacher": True, "channels_last": True, "loader": "resident"}
 
 

@@ -14,7 +14,7 @@ from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import file_system_time
 from rt_scale.store.objects.store import FILE, RUNS, RemoteStore
 from rt_scale.store.objects.uri import is_address
-from rt_scale.store.run_dir import RESULT, SPEC, RunDir, Spec
+from rt_scale.store.run_dir import RESULT, SPEC, RunDir, RunStatus, Spec
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 

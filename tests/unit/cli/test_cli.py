@@ -102,16 +102,18 @@ def test_json_of_a_run_its_status_and_its_report(
 ) -> None:
     result = json.loads(invoke("run", spec_file, "--json", "--threads", "1", "--device", "cpu"))
     (run_dir,) = Store(tmp_path / "store")
-    assert result == run_dir.result()
+    finished = run_dir.result()
+    assert finished is not None
+    assert result == finished.to_json()
     (row,) = json.loads(invoke("status", "--json"))
     named = {"label": run_dir.name, "name": run_dir.name}
     assert row == named | {"state": "done", "attempts": 1, "detail": "", "other_data": ""}
     (row,) = json.loads(invoke("status", sweep_file, "--json"))
     assert (row["label"], row["state"]) == ("base,seed=0", "done")
     tables = json.loads(invoke("report", sweep_file, "--json"))
-    assert tables["linear"][0]["student"]["mean"] == result.last["probe/student/linear"]
+    assert tables["linear"][0]["student"]["mean"] == finished.last["probe/student/linear"]
     best = json.loads(invoke("report", sweep_file, "--json", "--best"))
-    assert best["linear"][0]["student"]["mean"] == result.best["probe/student/linear"].value
+    assert best["linear"][0]["student"]["mean"] == finished.best["probe/student/linear"].value
 
 
 def test_a_search_counts_what_it_has_not_sampled_yet(
@@ -181,7 +183,7 @@ def test_a_run_on_noise_and_its_report_show_the_numbers_on_images(
     assert "images: drawn, as Gaussian inputs are made where they are used" in text
     result = json.loads(invoke("run", spec_file, "--json"))
     student, teacher = (f"{100 * result['last'][f'probe@digits/{role}/linear']:.1f}" for role in ("student", "teacher"))
-    for line in ("epoch 1", result.name):
+    for line in ("epoch 1", result["name"]):
         assert f"{line}: linear on digits {student} (teacher {teacher}), knn on digits " in text
     report = " ".join(invoke("report", sweep_file).split())
     assert "linear probe on digits: test accuracy in %" in report

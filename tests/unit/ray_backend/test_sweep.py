@@ -41,14 +41,14 @@ def store(tmp_path: Path) -> Store:
 
 
 def finish(store: Store, point: Point) -> None:
-    complete(store, point.spec, point.label)
+    complete(store, point.spec)
 
 
-def complete(store: Store, spec: RunSpec, label: str) -> None:
+def complete(store: Store, spec: RunSpec) -> None:
     run_dir = store.run(spec)
     with run_dir.acquire():
         run_dir.write_spec(spec)
-        run_dir.complete(run_result(name=spec.name, label=label))
+        run_dir.complete(run_result(name=spec.name))
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append({"todo": todo, "where": where, "lost": lost, "notes": notes})
         with view(*counts):
             for task in todo[:1]:
-                complete(where.store, task.spec, task.label)
+                complete(where.store, task.spec)
         return {todo[1].spec.name: "refused"} if len(todo) > 1 else {}
 
     monkeypatch.setattr(module, "_run", run)
@@ -223,7 +223,7 @@ def test_a_finished_sweep_starts_no_ray(points: list[Point], store: Store, tmp_p
         finish(store, point)
     outcome, views = go(points, store, tmp_path)
     assert launched == views == []
-    assert [result["label"] for _, result in outcome.finished] == [point.label for point in points]
+    assert [(point, result.name) for point, result in outcome.finished] == [(each, each.spec.name) for each in points]
     assert outcome.failed == {}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rt_scale.report.status import count_by_sweep, show_status, status_of_store, status_of_sweep
+from rt_scale.report.status import StatusRow, count_by_sweep, show_status, status_of_store, status_of_sweep
 from rt_scale.spec.grid import Point
 from rt_scale.store.store import Store
 from rt_scale.system.console import PlainConsole

@@ -158,11 +158,10 @@ def test_probes_on_other_data_sets_have_tables_of_their_own(point: Make, result:
     place = point({"probe.also": ["stl10", "mnist"]})
     finished = [(place, result(0.6, 0.5, 0.7, probe="linear"))]
     on_stl10 = result(0.3, 0.2, 0.1, probe="linear")
-    for part in ("last", "best"):
-        finished[0][1][part] |= {
-            name.replace("probe/", "probe@stl10/"): value for name, value in on_stl10[part].items()
-        }
-    keys = probe_keys(finished)
+    (ours,) = (each for _, each in finished)
+    for here, there in ((ours.last, on_stl10.last), (ours.best, on_stl10.best)):
+        here.update({name.replace("probe/", "probe@stl10/"): value for name, value in there.items()})
+    keys = probe_keys([place])
     assert keys[: len(PROBES)] == list(PROBES)
     assert keys[len(PROBES) :] == [f"{probe}@{data}" for data in ("mnist", "stl10") for probe in PROBES]
     (row,) = rows(finished, "linear@stl10")
