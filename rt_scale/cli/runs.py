@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,7 +46,7 @@ def demo(
     from rt_scale.system.paths import bundled_sweep
 
     where = Where(open_store(store), find_data_dir(data_dir), "cpu", "local", replace=yes)
-    (written,) = run_loaded(load_files([bundled_sweep("demo")], overrides or [], {}, yes), where)
+    (written,) = run_loaded(load_files([bundled_sweep("demo")], overrides or [], {}, where.store, yes), where)
     if overrides:
         return  # the notes are about the demo as it is
     from rt_scale.report.notes import demo_notes
@@ -123,7 +124,7 @@ def _with_workers(
     value: RunSpec, launch: LaunchSpec, place: Store, data_dir: Path, device: str, address: str | None, quiet: bool
 ) -> RunResult:
     from rt_scale.progress.bars import RunBar
-    from rt_scale.ray_backend.ray_log import chatter_to, console_on
+    from rt_scale.ray_backend.output import chatter_to, console_on
     from rt_scale.ray_backend.train_workers import run_here
     from rt_scale.system.signals import stopping_on_signals
 
@@ -175,10 +176,11 @@ def report(
     """Tables, figures and verdicts of sweeps' finished runs, beside the paper's where they repeat an experiment."""
     place, sweeps = open_sweeps(files, overrides, store)
     place.refresh()
-    place = writable(place, [place.sweep(sweep.name).report for sweep, _ in sweeps], out)
-    written = print_reports(sweeps, place, best, as_json, find_data_dir(data_dir))
+    place = writable(place, [sweep.folder.report for sweep in sweeps], out)
+    sweeps = [replace(sweep, store=place) for sweep in sweeps]
+    written = print_reports(sweeps, best, as_json, find_data_dir(data_dir))
     if summary is not None:
         assigned = [part for override in overrides or [] for part in ("--set", override)]
-        given = [told(file, [sweep.name for sweep, _ in sweeps], number) for number, file in enumerate(files)]
+        given = [told(file, [sweep.name for sweep in sweeps], number) for number, file in enumerate(files)]
         command = ["rt-scale", "report", *given, *assigned, *(["--best"] if best else [])]
         keep_summary(written, place, command, summary)

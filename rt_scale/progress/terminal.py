@@ -1,21 +1,92 @@
-"""The live view of a sweep: what runs as a table in a terminal, what finished as lines; in a pipe, lines alone."""
+"""The live view of a sweep: running runs as a table in a terminal, finished runs as lines; in a pipe, lines alone."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from rt_scale.progress.eta import duration_text
-from rt_scale.progress.state import DONE, FAILED, STOPPED, Standing, plain
-from rt_scale.progress.table import LiveTable
+from rt_scale.progress.state import DONE, FAILED, STOPPED, Row, Standing, duration_text, plain, shorten
 from rt_scale.system.console import PlainConsole
+
+COLUMNS = ("bar", "percent", "rate", "left", "where", "stage", "probes")
+"""What stands beside the label, from left to right."""
+DROPPED = ("bar", "stage", "rate", "probes", "where", "left", "percent")
+"""What a narrow terminal does without, first to last."""
+STYLES = {"where": "dim", "stage": "dim", "rate": "dim"}
+BAR = 10
+LABEL, SHARE = 24, 0.4
+"""Characters of a label that are worth a column, and the part of a terminal that is."""
+GAP = "  "
+
+
+class LiveTable:
+    """Rows and notes, cut to the terminal that they are drawn on (a renderable).
+
+    Args:
+        rows: runs that are running.
+        notes: lines below, the most important first.
+        now: in seconds, as the rows' paces count.
+    """
+
+    def __init__(self, rows: Sequence[Row], notes: Sequence[Text], now: float) -> None:
+        self._rows, self._notes, self._now = rows, notes, now
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """One line less than the terminal has: the cursor wants a place, too."""
+        room = max(1, options.size.height - 1)
+        notes = self._notes[:room]
+        room -= len(notes)
+        shown = self._rows if len(self._rows) <= room else self._rows[: max(0, room - 1)]
+        lines = _lines(shown, self._now, options.max_width, "-" if options.ascii_only else "\u2501")
+        if room and len(shown) < len(self._rows):
+            lines.append(Text(f"and {len(self._rows) - len(shown)} more", style="dim"))
+        apart = [Text()] if room > len(lines) else []  # from what scrolls by above
+        for line in (*apart, *lines, *notes):
+            line.no_wrap, line.overflow = True, "crop"
+            yield line
+
+
+def _lines(rows: Sequence[Row], now: float, width: int, mark: str) -> list[Text]:
+    cells = [row.cells(now) for row in rows]
+    widths = {name: max(map(cell_len, column), default=0) for name in COLUMNS if (column := [c[name] for c in cells])}
+    widths["bar"] = BAR if widths.get("percent") else 0
+    widest = max((cell_len(row.label) for row in rows), default=0)
+    wanted = min(widest, max(LABEL, int(SHARE * width)))
+
+    def beside() -> int:
+        return sum(each + len(GAP) for each in widths.values() if each)
+
+    for name in DROPPED:
+        if beside() + wanted <= width:
+            break
+        widths[name] = 0
+    label = min(widest, max(1, width - beside()))
+    return [_line(row, each, label, widths, mark) for row, each in zip(rows, cells, strict=True)]
+
+
+def _line(row: Row, cells: dict[str, str], label: int, widths: dict[str, int], mark: str) -> Text:
+    line = Text(set_cell_size(shorten(row.label, label), label))
+    for name in COLUMNS:
+        if not widths[name]:
+            continue
+        line.append(GAP)
+        if name == "bar" and row.steps:
+            done = BAR * row.step // row.steps
+            line.append(mark * done, style="cyan").append(mark * (BAR - done), style="bar.back")
+        elif name in ("rate", "left"):
+            line.append(" " * (widths[name] - cell_len(cells[name])) + cells[name], style=STYLES.get(name, ""))
+        else:
+            line.append(set_cell_size(cells[name], widths[name]), style=STYLES.get(name, ""))
+    return line
+
 
 QUIET = 30.0
 """Seconds between two summaries in a pipe, at least."""

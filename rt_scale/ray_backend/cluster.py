@@ -1,18 +1,33 @@
-"""The Ray that runs are scheduled on: one of our own on this machine, or a cluster that is there already."""
+"""The Ray that runs are scheduled on: one of our own on this machine, or a cluster that is there already.
+
+Ray 2.60 says neither in one place: what it does say is put together here.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
+import math
 import os
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rt_scale.ray_backend import token
+import ray
+import yaml
+from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+from ray._private.state import state
+from ray.experimental.internal_kv import _internal_kv_get
+
+from rt_scale.ray_backend import local_ray
+from rt_scale.ray_backend.local_ray import apart, check_ray_folder, loopback, sigterm_kept
+from rt_scale.ray_backend.output import to_file
 from rt_scale.ray_backend.probe import reach
-from rt_scale.ray_backend.ray_folder import check_ray_folder
 from rt_scale.ray_backend.resources import (
     MOST,
     SHARE,
@@ -23,33 +38,12 @@ from rt_scale.ray_backend.resources import (
     fits_at_once,
     refuse_nonsense,
     refuse_unplaceable,
+    same_kind,
 )
 from rt_scale.scheduler.wanted import asked_address
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.system.machine import allowed_cores
-
-# Read by Ray when it is imported; what a user has set stands.
-for _name, _value in {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-    # Under `uv run` Ray would send the working folder, a store in it included, to all workers at every start.
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # Runs that wait for room are what an autoscaler goes by; and one that waits for a GPU must not hold up the others.
-    "TUNE_MAX_PENDING_TRIALS_PG": "64",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}.items():
-    os.environ.setdefault(_name, _value)
-
-import ray  # noqa: E402
-
-from rt_scale.ray_backend.autoscaling import ever, node_kinds  # noqa: E402
-from rt_scale.ray_backend.daemons import apart, loopback, sigterm_kept  # noqa: E402
-from rt_scale.ray_backend.worker_output import to_file  # noqa: E402
 
 HEAD = "node:__internal_head__"
 """A resource of every cluster's head: a thousandth of it is what a trial holds whose workers are elsewhere. Tune
@@ -175,22 +169,22 @@ def _quiet() -> None:
 
 def _own_token() -> None:
     """Token authentication for a Ray of our own, unless the user has turned it off."""
-    if os.environ.setdefault(token.MODE, "token").lower() == "token":
-        token.own_token()
+    if os.environ.setdefault(local_ray.MODE, "token").lower() == "token":
+        local_ray.own_token()
         _read_token()
 
 
 def _show_token() -> None:
     """Show a cluster the token that there is; Ray itself would not, given its address."""
-    mode = os.environ.get(token.MODE, "token").lower()
+    mode = os.environ.get(local_ray.MODE, "token").lower()
     if mode != "token":
         return
-    if token.known_token():
-        os.environ[token.MODE] = "token"
+    if local_ray.known_token():
+        os.environ[local_ray.MODE] = "token"
         _read_token()
-    elif token.MODE in os.environ:
+    elif local_ray.MODE in os.environ:
         raise InputError(
-            f"RAY_AUTH_MODE is token, but there is no token in {token.token_file()}. Copy the one of the cluster's "
+            f"RAY_AUTH_MODE is token, but there is no token in {local_ray.token_file()}. Copy the one of the cluster's "
             "head there with mode 0600, or name its file in RAY_AUTH_TOKEN_PATH."
         )
 
@@ -204,3 +198,79 @@ def _read_token() -> None:
 def here() -> Cluster:
     """The Ray that this process, a driver or a worker, is connected to already."""
     return Cluster(ray.get_runtime_context().gcs_address, local=False)
+
+
+LAUNCHED = 2
+"""Workers that Ray's launcher adds at most where its file does not say."""
+
+
+def node_kinds(address: str) -> list[Node] | None:
+    """The kinds of node that may be added to the connected cluster.
+
+    Args:
+        address: of its GCS, ``host:port``.
+
+    Returns:
+        Kinds, each with the number that there can be of it; none where there is an autoscaler that does not say;
+        None where there is no autoscaler.
+    """
+    file = _launcher_file(address)
+    if file is not None:
+        with contextlib.suppress(OSError, yaml.YAMLError, TypeError, ValueError):
+            return kinds_of_launcher(yaml.safe_load(file.read_text(encoding="utf-8")))
+        return []
+    config = state.get_cluster_config()
+    if config is not None and config.node_group_configs:
+        groups = config.node_group_configs
+        return [Node(g.name, dict(g.resources), math.inf if g.max_count < 0 else g.max_count, False) for g in groups]
+    return [] if _autoscaler_reports() else None
+
+
+def kinds_of_launcher(config: Mapping[str, Any]) -> list[Node]:
+    """The kinds of node in a file of Ray's cluster launcher; none where one does not say what it has."""
+    most = config.get("max_workers", LAUNCHED)
+    kinds = []
+    for name, kind in config["available_node_types"].items():
+        if not kind.get("resources"):
+            return []
+        count = min(most, kind.get("max_workers", 0 if name == config.get("head_node_type") else most))
+        kinds.append(Node(name, {key: float(amount) for key, amount in kind["resources"].items()}, count, False))
+    return kinds
+
+
+def ever(alive: Sequence[Node], kinds: Sequence[Node]) -> list[Node]:
+    """All nodes there can be: kinds as often as they may be or are, and the living nodes that are of none of them."""
+    there = [replace(kind, count=max(kind.count, sum(same_kind(node, kind) for node in alive))) for kind in kinds]
+    others = [node for node in alive if not any(same_kind(node, kind) for kind in kinds)]
+    return others + [kind for kind in there if kind.count]
+
+
+def _launcher_file(address: str) -> Path | None:
+    """The file that the autoscaler of the cluster was started with, where this machine is its head."""
+    for words in _command_lines():
+        if f"--gcs-address={address}" in words and any(word.endswith("monitor.py") for word in words):
+            for word in words:
+                option, _, file = word.partition("=")
+                if option == "--autoscaling-config" and file:
+                    return Path(file).expanduser()
+    return None
+
+
+def _command_lines() -> Iterator[list[str]]:
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield file.read_text(encoding="utf-8", errors="replace").split("\0")
+
+
+def _autoscaler_reports() -> bool:
+    """Whether an autoscaler looks after the cluster: the first writes its kinds of node, the second nothing yet.
+
+    Without one, the same report gives every node a kind of its own.
+    """
+    report = _internal_kv_get(DEBUG_AUTOSCALING_STATUS)
+    if report is None:
+        known = ray._raylet
+        space, key = known.GCS_AUTOSCALER_STATE_NAMESPACE.encode(), known.GCS_AUTOSCALER_V2_ENABLED_KEY.encode()
+        return bool(_internal_kv_get(key, namespace=space) == b"1")
+    kinds = (json.loads(report).get("autoscaler_report") or {}).get("active_nodes") or {}
+    return any(not re.fullmatch(r"node_[0-9a-f]+", kind) for kind in kinds)

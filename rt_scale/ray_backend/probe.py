@@ -1,4 +1,4 @@
-"""Whether a Ray cluster answers at an address, asked before this process is tied to it.
+"""Probing a Ray cluster before connecting to it: it answers, knows our token, and has our Ray and Python.
 
 Ray waits for minutes where nothing answers, and ends the process where it is refused for its token. So a process of
 its own asks first, and is given a few seconds.
@@ -13,6 +13,11 @@ import socket
 import subprocess
 import sys
 from typing import Any
+
+import ray
+from ray._common.usage import usage_lib
+from ray._private import services
+from ray.exceptions import AuthenticationError
 
 from rt_scale.spec.errors import InputError
 
@@ -121,7 +126,7 @@ def _ask(address: str) -> dict[str, Any]:
     environment = {**os.environ, "RAY_py_gcs_connect_timeout_s": str(PATIENCE_S), "RAY_BACKEND_LOG_LEVEL": "fatal"}
     try:
         asked = subprocess.run(
-            [sys.executable, "-m", "rt_scale.ray_backend.ask", address],
+            [sys.executable, "-m", "rt_scale.ray_backend.probe", address],
             env=environment, capture_output=True, text=True, timeout=ASK_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -137,3 +142,40 @@ def _ask(address: str) -> dict[str, Any]:
 def _kind(said: str) -> str:
     low = said.lower()
     return "wrong token" if "unauthenticated" in low or "authentication token" in low else "other"
+
+
+SECONDS = 4
+"""How long one question may take."""
+
+
+def main(address: str) -> dict[str, Any]:
+    """What the cluster at ``address`` is, or why it cannot be joined."""
+    try:
+        found = services.canonicalize_bootstrap_address_or_die(address)
+    except ConnectionError as error:
+        several = services.find_gcs_addresses()
+        return {"problem": "several" if len(several) > 1 else "nothing", "detail": ", ".join(several) or str(error)}
+    known = {"address": found, "our_ray": ray.__version__}
+    try:
+        client = ray._raylet.GcsClient(address=found)
+        metadata = usage_lib.get_cluster_metadata(client)
+        here = _on_this_machine(client)
+    except AuthenticationError as error:
+        tokenless = "currently 'disabled'" in str(error)
+        return known | {"problem": "no token" if tokenless else "wrong token"}
+    except ray.exceptions.RpcError:
+        return known | {"problem": "silent"}
+    if metadata is None:
+        return known | {"problem": "silent"}
+    versions = {"ray": metadata["ray_version"], "python": metadata["python_version"]}
+    return known | versions | ({} if here else {"problem": "elsewhere"})
+
+
+def _on_this_machine(client: Any) -> bool:
+    """Whether a living node of the cluster runs on this machine."""
+    alive = {node.hex() for node, info in client.get_all_node_info(timeout=SECONDS).items() if info.state == 0}
+    return bool(alive & set(services.find_node_ids()))
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1])))

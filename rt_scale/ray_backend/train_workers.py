@@ -6,13 +6,16 @@ back: workers that are started again go on from the run directory, which rank 0 
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from rt_scale.ray_backend.cluster import connect
 from rt_scale.ray_backend.control import ControlActor, ControlClient
@@ -23,20 +26,6 @@ from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.results import RunResult
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
-
-# Read by Ray Train when it is imported, or by its controller; what a user has set stands.
-for _name, _value in {
-    "RAY_TRAIN_V2_ENABLED": "1",
-    # A finished run is noticed after 0.2 s, not 2 s.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-}.items():
-    os.environ.setdefault(_name, _value)
-
-import ray  # noqa: E402
-import ray.train  # noqa: E402
-from ray.train.torch import TorchConfig, TorchTrainer  # noqa: E402
 
 PATIENCE_S = 12 * 3600
 """How long a rank waits for another: for rank 0's classifiers above all. A rank that is gone is noticed at once."""

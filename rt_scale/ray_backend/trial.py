@@ -1,28 +1,82 @@
-"""One run inside a Ray worker: what a trial does, and how that ended, in plain values."""
+"""One trial of Tune: what it is told, the run or the batched runs that it executes, and how they come out."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
+from ray import tune
+
 from rt_scale.ray_backend.control import ENDED, PREEMPTED, ControlClient
 from rt_scale.scheduler.early_stopping import report_for
+from rt_scale.scheduler.job import Job
 from rt_scale.spec.errors import Held, RtScaleError, StoreAway, WorkersDied
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import LaunchSpec
-from rt_scale.store.results import RunResult
-
-# After control, which sets what Ray reads when it is imported.
-import ray  # isort: skip
-from ray import tune  # isort: skip
+from rt_scale.spec.stopping import Stopped
+from rt_scale.spec.sweep import LaunchSpec, SweepSpec
+from rt_scale.store.results import Packing, RunResult
 
 if TYPE_CHECKING:
     from rt_scale.data.loaders.resident import Resident
     from rt_scale.experiments.options import Options
+    from rt_scale.ray_backend.cluster import Cluster
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs are executed and kept.
+
+    Attributes:
+        store: the store, as other processes open it.
+        data_dir: where prepared data sets are, on every node.
+        device: as ``Options.device``.
+    """
+
+    store: str
+    data_dir: Path
+    device: str
+
+
+def trial_config(
+    tasks: Sequence[Job], packing: Mapping[str, Any] | None, place: Place, cluster: Cluster
+) -> dict[str, Any]:
+    """Everything that the process of a trial needs to execute its run, or its pack of runs.
+
+    Args:
+        tasks: one, or runs of one shape and launch section.
+        packing: how many of them to train together, where that was measured before.
+        place: where they are executed and kept.
+        cluster: which they are executed on.
+    """
+    first = tasks[0]
+    config = {
+        "spec": first.spec.model_dump(mode="json"),
+        "launch": first.launch.model_dump(mode="json"),
+        "store": place.store,
+        "data_dir": str(place.data_dir.absolute()),
+        "device": place.device,
+        "local": cluster.local,
+        "bundle": cluster.trial_resources(first.launch),
+        "judged": _judged(first.sweep),
+    }
+    if first.launch.pack != 1:
+        config |= {"specs": [task.spec.model_dump(mode="json") for task in tasks], "packing": packing}
+    return config
+
+
+def _judged(sweep: SweepSpec | None) -> dict[str, Any] | None:
+    """What a run needs that its sweep's rule may end early."""
+    if sweep is None or sweep.explore is None or sweep.explore.stop is None:
+        return None
+    return {"sweep": sweep.name, "explore": sweep.explore.model_dump(mode="json")}
 
 
 def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,3 +220,66 @@ def _in_words(error: BaseException) -> str:
         return str(error)
     detail = " ".join(str(error).split())
     return f"it could not be started ({type(error).__name__}: {detail}); see what is missing with 'rt-scale doctor'"
+
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]:
+    """Execute the runs that a trial was given, as many of them as train together, and say of each how it ended.
+
+    Args:
+        given: as for :func:`ray_backend.trial.run_trial`; ``specs`` in place of ``spec``, and ``packing``, what
+            was measured for their shape before, or None.
+        report: takes what is to be known at once: ``runs``, how single ones ended (:class:`JobOutcome` by name;
+            ``spare`` of those that are not executed here after all), and ``packing``, what was measured.
+
+    Returns:
+        ``state``: ``packed``, when all is over.
+    """
+    from rt_scale.experiments.batched import run_pack
+
+    launch = LaunchSpec.model_validate(given["launch"])
+    specs = [RunSpec.model_validate(each) for each in given["specs"]]
+    clients = [ControlClient(spec.name, where_it_is(launch, given)) for spec in specs]
+    settings = [settings_for(launch, given, client) for client in clients]
+    leading = contextlib.ExitStack()
+    clients[0].begin()
+    leading.enter_context(clients[0].reporting())  # a stop is heard while it is measured, too
+    packing = _packing(specs, settings[0], launch, given["packing"])
+    specs, spare = specs[: packing.size], specs[packing.size :]
+    runs = {spec.name: {"state": "spare", "why": "", "values": {}} for spec in spare}
+    report({"state": "running", "runs": runs, "packing": packing.to_json() if packing.seconds else None})
+    reporting = [leading, *(contextlib.ExitStack() for _ in specs[1:])]
+
+    def ended(number: int, outcome: RunResult | BaseException) -> None:
+        client = clients[number]
+        reporting[number].close()
+        if client.told != PREEMPTED:
+            runs = {specs[number].name: how_it_ended(outcome, client)}
+            report({"state": "running", "runs": runs})
+
+    for stack, client in zip(reporting[1:], clients[1:], strict=False):
+        client.begin()
+        stack.enter_context(client.reporting())
+    chosen = [dataclasses.replace(each, packing=packing) for each in settings[: len(specs)]]
+    run_pack(specs, chosen, ended)
+    if any(client.told == PREEMPTED for client in clients):
+        os._exit(0)  # nothing else is to start in this process: its node is about to go
+    return {"state": "packed"}
+
+
+def _packing(specs: list[RunSpec], settings: Options, launch: LaunchSpec, known: Mapping[str, Any] | None) -> Packing:
+    from rt_scale.experiments.batched import choose_packing
+
+    if known is not None:
+        found: Packing = Packing.model_validate(known)
+        return found
+    if len(specs) == 1:
+        return Packing(reason="no other run of its shape was waiting")
+    try:
+        return choose_packing(specs, settings, None if launch.pack == "auto" else launch.pack)
+    except Stopped:
+        return Packing(reason="asked to stop while it was measured")
+    except Exception as error:  # which the first run will meet, too, and record
+        return Packing(reason=f"could not be measured: {error}")

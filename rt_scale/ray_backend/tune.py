@@ -15,19 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rt_scale.ray_backend.batched_trial import run_packed_trial
+from ray import tune
+from ray.tune.search import Searcher
+
 from rt_scale.ray_backend.cluster import Cluster
 from rt_scale.ray_backend.control import ControlActor
-from rt_scale.ray_backend.exploration import Exploration
-from rt_scale.ray_backend.trial import run_trial
-from rt_scale.ray_backend.trial_config import Place, trial_config
+from rt_scale.ray_backend.explore import Exploration
+from rt_scale.ray_backend.trial import Place, run_packed_trial, run_trial, trial_config
 from rt_scale.scheduler.job import Job, JobOutcome
 from rt_scale.scheduler.queue import Queue
 from rt_scale.system.signals import NOTICE
-
-# After cluster, which sets what Ray reads when it is imported.
-from ray import tune  # isort: skip
-from ray.tune.search import Searcher  # isort: skip
 
 if TYPE_CHECKING:
     from rt_scale.scheduler.view import View

@@ -14,11 +14,11 @@ from rt_scale.spec.explore import Domain, ExploreSpec
 from rt_scale.spec.run import stream
 from rt_scale.store.atomic import read_json
 from rt_scale.store.store import SweepDir
+from rt_scale.store.sweep_runs import SAMPLED, most_points, read_sampled
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-FILE = "sampled.json"
 ATTEMPTS = 100
 """Draws for a point that was not sampled before, after which the space counts as used up."""
 
@@ -35,21 +35,6 @@ def require_optuna() -> ModuleType:
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
-
-
-def read_sampled(sweep: SweepDir) -> list[dict[str, Any]]:
-    """The points sampled so far by the sweep, in their order: dotted field -> value."""
-    try:
-        points: list[dict[str, Any]] = read_json(sweep.path / FILE)["points"]
-    except FileNotFoundError:
-        return []
-    return points
-
-
-def most_points(explore: ExploreSpec) -> int:
-    """How many points a search samples at most: no more than its space has."""
-    assert explore.search is not None  # who samples, searches
-    return int(min(explore.search.optuna.runs, math.prod(domain.size for domain in explore.domains.values())))
 
 
 class Sampler:
@@ -75,9 +60,9 @@ class Sampler:
         self._handed: set[int] = set()
         self._values: dict[int, float | None] = {}
         self._most, self._used_up = most_points(explore), False
-        if self._points and (known := _text(read_json(sweep.path / FILE)["space"])) != _text(self._space):
+        if self._points and (known := _text(read_json(sweep.path / SAMPLED)["space"])) != _text(self._space):
             raise InputError(
-                f"'{sweep.path / FILE}' holds points of another space: {known}; the sweep "
+                f"'{sweep.path / SAMPLED}' holds points of another space: {known}; the sweep "
                 f"file now has {_text(self._space)}. Give the sweep another name, or put the space back."
             )
 
@@ -98,7 +83,7 @@ class Sampler:
         if new is None:
             return None
         self._points.append(new)
-        self._sweep.record(FILE, {"space": self._space, "points": self._points})
+        self._sweep.record(SAMPLED, {"space": self._space, "points": self._points})
         return self._hand_out(len(self._points) - 1, new)
 
     def observed(self, id: str, value: float | None) -> None:

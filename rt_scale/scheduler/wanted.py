@@ -1,4 +1,4 @@
-"""What is to be run, and where: sweeps as asked for, and the distinct runs that they want."""
+"""What is to be run, and where."""
 
 from __future__ import annotations
 
@@ -8,25 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rt_scale.scheduler.job import Job
-from rt_scale.spec.errors import InputError
-from rt_scale.spec.grid import Point
-from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A sweep file as it is to be run.
-
-    Attributes:
-        spec: what the file says.
-        points: its runs.
-        text: the file, kept in the store as run.
-    """
-
-    spec: SweepSpec
-    points: Sequence[Point]
-    text: str
+from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names
 
 
 @dataclass(frozen=True)
@@ -68,15 +51,13 @@ def asked_address(given: str | None) -> tuple[str, bool]:
     return (set_ if by_variable else given or "local"), by_variable
 
 
-def wanted(sweeps: Sequence[Sweep]) -> dict[str, Job]:
+def jobs_of(sweeps: Sequence[SweepRuns]) -> dict[str, Job]:
     """The distinct runs of all sweeps by name; one that several want is executed as the first of them says."""
-    if len({sweep.spec.name for sweep in sweeps}) < len(sweeps):
-        names = ", ".join(sweep.spec.name for sweep in sweeps)
-        raise InputError(f"Sweeps that are run together need names of their own; given: {names}.")
-    tasks: dict[str, Job] = {}
+    refuse_equal_names(sweeps, "run together")
+    jobs: dict[str, Job] = {}
     for sweep in sweeps:
-        prefix = f"{sweep.spec.name}: " if len(sweeps) > 1 else ""
+        prefix = f"{sweep.name}: " if len(sweeps) > 1 else ""
         for point in sweep.points:
-            task = Job(f"{prefix}{point.label}", point.spec, sweep.spec.launch, sweep.spec)
-            tasks.setdefault(point.spec.name, task)
-    return tasks
+            job = Job(f"{prefix}{point.label}", point.spec, sweep.spec.launch, sweep.spec)
+            jobs.setdefault(point.spec.name, job)
+    return jobs

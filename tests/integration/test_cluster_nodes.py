@@ -87,7 +87,7 @@ def test_a_cluster_is_joined_with_its_token_only(begin_head: Begin, env: dict[st
 LOST = """
 import os, sys
 from rt_scale.ray_backend.cluster import connect, ray
-from rt_scale.ray_backend.notices import cluster_lost
+from rt_scale.ray_backend.control import cluster_lost
 def lost():
     print("lost", flush=True)
     os._exit(7)
@@ -163,10 +163,10 @@ def test_an_autoscaler_is_judged_by_its_kinds_of_node(begin_head: Begin, env: di
 TWO = """
 import os, subprocess, sys
 os.environ["RAY_AUTH_MODE"] = "token"
-from rt_scale.ray_backend import token
-token.own_token()
+from rt_scale.ray_backend.local_ray import own_token
+own_token()
 from rt_scale.ray_backend.cluster import connect, ray
-from rt_scale.ray_backend.notices import draining_nodes
+from rt_scale.ray_backend.control import draining_nodes
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import LaunchSpec
 from ray import tune

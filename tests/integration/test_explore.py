@@ -12,13 +12,14 @@ import pytest
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.ray_backend.cluster import connect
-from rt_scale.ray_backend.tune_rules import EarlyStopping, build_rule
-from rt_scale.scheduler.early_stopping import StoppedRuns, report_for
+from rt_scale.ray_backend.explore import EarlyStopping, build_rule
+from rt_scale.scheduler.early_stopping import report_for
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.metrics import logged_metrics
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import EarlyStops
 
 # After cluster, which sets what Ray reads when it is imported.
 from ray import tune  # isort: skip
@@ -36,7 +37,7 @@ def name(place: int) -> str:
 def trial(config: Mapping[str, Any]) -> None:
     """A run in miniature: its lease, its epochs, its reports, and the question whether to go on."""
     store, explore = Store(Path(config["store"])), ExploreSpec.model_validate(config["explore"])
-    run, stopped = name(config["place"]), StoppedRuns(explore, store.sweep("s"))
+    run, stopped = name(config["place"]), EarlyStops(explore, store.sweep("s"))
     epoch = 0
     with store.run(run).acquire():
         while epoch < EPOCHS and run not in stopped.runs():
@@ -91,7 +92,7 @@ def test_the_worse_half_ends_early_and_one_process_does_it_all(
 ) -> None:
     section = {"metric": METRIC, "mode": "max", "stop": rule}
     explore, store = ExploreSpec.model_validate(section), Store(tmp_path / "store")
-    stopped, heard = StoppedRuns(explore, store.sweep("s")), Heard(store)
+    stopped, heard = EarlyStops(explore, store.sweep("s")), Heard(store)
     judge = build_rule(explore, stopped)
     assert judge is not None
     space = {"place": tune.grid_search(list(ORDER)), "store": str(store.root), "explore": section}

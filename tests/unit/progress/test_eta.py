@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rt_scale.progress.eta import WINDOW, Left, Pace, Slots, duration_text, sweep_left
+from rt_scale.progress.state import WINDOW, Left, Pace, Slots, duration_text, sweep_left
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from rt_scale.progress.bars import Score
-from rt_scale.progress.eta import Pace
-from rt_scale.progress.table import LiveTable, Row, shorten
+from rt_scale.progress.state import Pace, Row, shorten
+from rt_scale.progress.terminal import LiveTable
 
 NOTES = ["3 of 24 done", "10s so far", "best so far: linear 40.0", "waiting: the store"]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rt_scale.progress.eta import WINDOW
+from rt_scale.progress.state import WINDOW
 from rt_scale.progress.terminal import QUIET, SweepView
 from rt_scale.scheduler.view import View
 from tests.unit.progress.watched import PROBES, VALUES, Watched, report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rt_scale.ray_backend.autoscaling import ever, kinds_of_launcher
+from rt_scale.ray_backend.cluster import ever, kinds_of_launcher
 from rt_scale.ray_backend.resources import Node
 
 CONFIG: dict[str, Any] = {

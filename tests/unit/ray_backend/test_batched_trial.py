@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from rt_scale.ray_backend import batched_trial as module
-from rt_scale.ray_backend.batched_trial import run_packed_trial
+from rt_scale.ray_backend import trial as module
 from rt_scale.ray_backend.control import PREEMPTED
+from rt_scale.ray_backend.trial import run_packed_trial
 from rt_scale.spec.errors import Held, InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec

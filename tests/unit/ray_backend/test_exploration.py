@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 
-from rt_scale.ray_backend import exploration as module
-from rt_scale.ray_backend.exploration import Exploration
-from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns, ended_early
+from rt_scale.ray_backend import explore as module
+from rt_scale.ray_backend.explore import Exploration
 from rt_scale.scheduler.job import Job, JobOutcome
 from rt_scale.scheduler.queue import Queue
-from rt_scale.scheduler.search import sampled_points, to_be_sampled
 from rt_scale.spec.grid import Point, expand, points_at
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import EarlyStop, SweepRuns
 from tests.records import run_result
 from tests.unit.scheduler.test_queue import Told
 
@@ -38,8 +37,8 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float | None]]:
     told: list[tuple[str, float | None]] = []
 
     class Three:
-        def __init__(self, spec: SweepSpec, store: Store, failed: Any) -> None:
-            self._points = points_at(spec, [{"student.alpha": alpha} for alpha in (0.1, 0.2, 0.3)])
+        def __init__(self, sweep: SweepRuns, failed: Any) -> None:
+            self._points = points_at(sweep.spec, [{"student.alpha": alpha} for alpha in (0.1, 0.2, 0.3)])
             assert failed == {"gone": "why"}
 
         @property
@@ -63,7 +62,8 @@ def test_points_are_sampled_as_slots_become_free(tmp_path: Path, heard: list[Any
         rooms.append(launch)
         return 2
 
-    exploration = Exploration([(PLAIN, expand(PLAIN)), (SEARCHED, [])], store, {"gone": "why"}, room)
+    sweeps = [SweepRuns(PLAIN, expand(PLAIN), store), SweepRuns(SEARCHED, [], store)]
+    exploration = Exploration(sweeps, {"gone": "why"}, room)
     view = Told()
     queue = Queue([Job("plain", expand(PLAIN)[0].spec, LaunchSpec())], store, view)
     exploration.refill(queue)
@@ -107,22 +107,23 @@ def test_the_count_of_runs_follows_what_a_search_comes_to(tmp_path: Path) -> Non
     spec = SweepSpec.model_validate(
         {"name": "finite", "base": BASE, "explore": {**METRIC, "search": {"optuna": {"runs": 50}}, "space": space}}
     )  # fmt: skip
-    assert to_be_sampled(spec, store) == 6
+    sweep = SweepRuns(spec, [], store)
+    assert sweep.to_sample == 6
     elsewhere = points_at(spec, [{"encoder.norm": None, "student.alpha": 0.2}])[0]
     complete(store, elsewhere, {METRIC["metric"]: 0.9})
     view = Told()
     queue = Queue([], store, view)
-    exploration = Exploration([(spec, [])], store, {}, lambda launch: 1, view.added)
+    exploration = Exploration([sweep], {}, lambda launch: 1, view.added)
     for _ in range(7):
         exploration.refill(queue)
         if (task := queue.take()) is not None:
-            complete(store, next(point for point in sampled_points(spec, store) if point.spec == task.spec), {})
+            complete(store, next(point for point in sweep.points if point.spec == task.spec), {})
             how = JobOutcome("done", values={METRIC["metric"]: 0.5})
             queue.ended(task.spec.name, how)
             exploration.ended(task, how)
     assert queue.finished
     assert 6 + view.more == len(view.ends) == 3
-    assert to_be_sampled(spec, store) == 0
+    assert sweep.to_sample == 0
     assert exploration._searches["finite"][1]._ended[elsewhere.spec.name] == 0.9
 
 
@@ -132,7 +133,8 @@ def test_a_rule_tells_the_run_that_it_ends_and_knows_those_of_before(
     store, points = Store(tmp_path), expand(RULED)
     curves = {points[0].spec.name: [(5.0, 0.9), (10.0, 0.95)]}
     monkeypatch.setattr(module, "curve", lambda explore, run_dir: curves.get(run_dir.name, []))
-    exploration = Exploration([(RULED, points)], store, (), lambda launch: 1)
+    ruled = SweepRuns(RULED, points, store)
+    exploration = Exploration([ruled], (), lambda launch: 1)
     told: list[tuple[str, str]] = []
     exploration.tell = lambda name, reason: told.append((name, reason))
     name = points[1].spec.name
@@ -140,6 +142,5 @@ def test_a_rule_tells_the_run_that_it_ends_and_knows_those_of_before(
     exploration.scheduler().on_trial_result(None, None, {**result, "explore/time": 10.0, "explore/value": 0.1})
     ((ended, why),) = told
     assert (ended, why.startswith("median after 10 epochs")) == (name, True)
-    assert ended_early([PLAIN, RULED, SEARCHED], store) == {name: why}
-    assert RULED.explore is not None
-    assert StoppedRuns(RULED.explore, store.sweep("ruled")).runs() == {name: StoppedRun(50, 0.1, why)}
+    stop = EarlyStop("median", 50, 10.0, "ep", METRIC["metric"], 0.1)
+    assert (ruled.early_stopped, str(stop)) == ({name: stop}, why)

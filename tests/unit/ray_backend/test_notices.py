@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 
-from rt_scale.ray_backend.notices import cluster_lost
+from rt_scale.ray_backend.control import cluster_lost
 
 
 def test_a_lost_head_is_told_once() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rt_scale.ray_backend.ray_folder import LONGEST, check_ray_folder
+from rt_scale.ray_backend.local_ray import LONGEST, check_ray_folder
 from rt_scale.spec.errors import InputError
 
 VARIABLES = ("RAY_TMPDIR", "TMPDIR")

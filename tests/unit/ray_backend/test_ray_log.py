@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from rt_scale.ray_backend.ray_log import chatter_to, console_on
+from rt_scale.ray_backend.output import chatter_to, console_on
 from rt_scale.spec.errors import InputError
 
 START = """
@@ -24,7 +24,7 @@ import ctypes, logging, os, subprocess, sys
 from pathlib import Path
 from rich.console import Console
 from rich.text import Text
-from rt_scale.ray_backend.ray_log import chatter_to, console_on
+from rt_scale.ray_backend.output import chatter_to, console_on
 log = Path(sys.argv[1])
 early = Console()
 logging.basicConfig(format="%(message)s")

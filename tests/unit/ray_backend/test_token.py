@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rt_scale.ray_backend.token import keep_to_owner, known_token, own_token, token_file
+from rt_scale.ray_backend.local_ray import keep_to_owner, known_token, own_token, token_file
 from rt_scale.spec.errors import InputError
 
 

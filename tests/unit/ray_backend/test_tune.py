@@ -9,7 +9,7 @@ import pytest
 from ray.tune.search import Searcher
 
 from rt_scale.ray_backend import tune
-from rt_scale.ray_backend.trial_config import Place, trial_config
+from rt_scale.ray_backend.trial import Place, trial_config
 from rt_scale.ray_backend.tune import _AllStopped, _Follower, _Handout, _Pulse
 from rt_scale.scheduler.job import Job
 from rt_scale.scheduler.queue import Queue

@@ -13,20 +13,21 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, Tri
 
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.data.known import KnownData
-from rt_scale.ray_backend.tune_rules import EarlyStopping, Rule, build_rule
-from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns, curve, report_for
+from rt_scale.ray_backend.explore import EarlyStopping, Rule, build_rule
+from rt_scale.scheduler.early_stopping import curve, report_for
 from rt_scale.scheduler.explore_data import check_on_data
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import SweepDir
+from rt_scale.store.sweep_runs import EarlyStop, EarlyStops
 from tests.unit.scheduler.exploring import METRIC, SPACE, exploring, searching
 
 
-def ruled(folder: Path, stop: dict[str, Any], mode: str = "max") -> tuple[Rule, StoppedRuns]:
+def ruled(folder: Path, stop: dict[str, Any], mode: str = "max") -> tuple[Rule, EarlyStops]:
     explore = exploring(mode, stop=stop)
-    stopped = StoppedRuns(explore, SweepDir(folder))
+    stopped = EarlyStops(explore, SweepDir(folder))
     rule = build_rule(explore, stopped)
     assert rule is not None
     return rule, stopped
@@ -47,7 +48,7 @@ def test_the_rules_get_their_arguments(tmp_path: Path) -> None:
     median = ruled(tmp_path, {"median": {"grace": "30it", "min_runs": 4}})[0].scheduler
     assert isinstance(median, MedianStoppingRule)
     assert (median._grace_period, median._min_samples_required, median._mode) == (30, 4, "max")
-    assert build_rule(searching(), StoppedRuns(searching(), SweepDir(tmp_path))) is None
+    assert build_rule(searching(), EarlyStops(searching(), SweepDir(tmp_path))) is None
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("max", 1), ("min", -1)])
@@ -65,7 +66,7 @@ def test_the_worse_are_to_end_and_tune_lets_them_go_on(
     assert "r1" in ended
     assert not {"r4", "r3"} & set(ended)
     assert (ended["r1"].step, ended["r1"].value) == (20, pytest.approx(sign * 1.2))
-    assert ended["r1"].reason == f"{next(iter(stop))} after 2 epochs: {METRIC} was {sign * 1.2:g}"
+    assert str(ended["r1"]) == f"{next(iter(stop))} after 2 epochs: {METRIC} was {sign * 1.2:g}"
 
 
 def test_none_ends_before_its_grace_or_at_its_end(tmp_path: Path) -> None:
@@ -138,20 +139,20 @@ def test_a_second_driver_compares_with_runs_of_the_first(tmp_path: Path) -> None
 def test_ended_runs_count_under_their_rule_alone(tmp_path: Path) -> None:
     asha = {"asha": {"grace": "2ep"}}
     search = {"search": {"optuna": {"runs": 3}}, "space": SPACE}
-    ended = StoppedRun(20, 0.3, "because")
-    StoppedRuns(exploring(stop=asha, **search), SweepDir(tmp_path)).record("a", ended)
+    ended = EarlyStop("asha", 20, 2.0, "ep", METRIC, 0.3)
+    EarlyStops(exploring(stop=asha, **search), SweepDir(tmp_path)).record("a", ended)
     grown = {**search, "search": {"optuna": {"runs": 9}}}
-    assert StoppedRuns(exploring(stop=asha, **grown), SweepDir(tmp_path)).runs() == {"a": ended}
+    assert EarlyStops(exploring(stop=asha, **grown), SweepDir(tmp_path)).runs() == {"a": ended}
     others = [
         exploring(stop={"asha": {"grace": "3ep"}}),
         exploring("min", stop=asha),
         exploring(stop=asha).model_copy(update={"metric": "train/loss"}),
     ]
     for other in others:
-        assert StoppedRuns(other, SweepDir(tmp_path)).runs() == {}
-    StoppedRuns(others[0], SweepDir(tmp_path)).record("b", ended)
-    assert StoppedRuns(others[0], SweepDir(tmp_path)).runs() == {"b": ended}
-    assert StoppedRuns(exploring(stop=asha), SweepDir(tmp_path)).runs() == {}
+        assert EarlyStops(other, SweepDir(tmp_path)).runs() == {}
+    EarlyStops(others[0], SweepDir(tmp_path)).record("b", ended)
+    assert EarlyStops(others[0], SweepDir(tmp_path)).runs() == {"b": ended}
+    assert EarlyStops(exploring(stop=asha), SweepDir(tmp_path)).runs() == {}
 
 
 @pytest.mark.parametrize(("grace", "time"), [("2ep", 1.5), ("2it", 30.0)])

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from rt_scale.scheduler import sampler
-from rt_scale.scheduler.sampler import Sampler, read_sampled, require_optuna
+from rt_scale.scheduler.sampler import Sampler, require_optuna
 from rt_scale.spec.errors import InputError
 from rt_scale.store.store import SweepDir
+from rt_scale.store.sweep_runs import read_sampled
 from tests.unit.scheduler.exploring import SPACE, searching
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from rt_scale.data.fetch import fetch
 from rt_scale.data.places import default_data_dir
-from rt_scale.ray_backend.token import token_file
+from rt_scale.ray_backend.local_ray import token_file
 from rt_scale.spec.errors import InputError
 from rt_scale.store.bundle.format import default_cache
 from rt_scale.store.objects.uri import default_place, mirror_folder

@@ -1,0 +1,180 @@
+"""What a Ray of our own needs on this machine: a folder, a token, and processes that listen here alone.
+
+What has ``local`` does nothing where that is False, as a cluster's processes are not ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ray._private import ray_constants
+from ray._private import utils as ray_utils
+
+from rt_scale.spec.errors import InputError
+from rt_scale.system.paths import user_path
+
+LONGEST = 107
+"""Bytes of a socket's path, as Linux has it."""
+SOCKET = "session_2026-01-01_00-00-00_000000_{pid}/sockets/plasma_store"
+"""The longest that Ray adds."""
+
+
+def check_ray_folder() -> None:
+    """Refuse a folder that Ray cannot use, naming the variable that says so (InputError)."""
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
+    given = os.environ[variable] if variable else "/tmp"
+    said = f"{variable} is '{given}', where" if variable else "Where no RAY_TMPDIR is set,"
+    what = f"{said} Ray keeps its sockets and logs{'' if variable else ' in /tmp'}"
+    remedy = "Set RAY_TMPDIR to a folder of your own with a short name, e.g. RAY_TMPDIR=/tmp or RAY_TMPDIR=$HOME."
+    if not os.path.isabs(given):
+        raise InputError(f"{what}: it must be an absolute path. Unset it, or give one. {remedy}")
+    folder = Path(given) / "ray"
+    length = len(os.fsencode(folder / SOCKET.format(pid=os.getpid())))
+    if length > LONGEST:
+        raise InputError(
+            f"{what}: the name of a socket there would have {length} bytes, and the system takes {LONGEST}. {remedy}"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"{what}: '{folder}' cannot be written ({error.strerror}). {remedy}") from error
+
+
+MODE = "RAY_AUTH_MODE"
+"""Ray's variable: "token" or "disabled"; what a user has set stands."""
+
+
+def token_file() -> Path:
+    """Where Ray looks for the token."""
+    given = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return Path(given) if given else user_path("~/.ray/auth_token", "Ray's token file")
+
+
+def given_as_text() -> bool:
+    """Whether RAY_AUTH_TOKEN holds the token itself, which Ray then takes before any file."""
+    return bool(os.environ.get("RAY_AUTH_TOKEN"))
+
+
+def own_token() -> None:
+    """Make sure that there is a token, for a Ray of our own, and that nobody else can read it.
+
+    Ray itself would write the file for everyone to read.
+
+    Raises:
+        InputError: where it cannot be kept to its owner, is empty, or cannot be written.
+    """
+    if given_as_text():
+        return
+    path = token_file()
+    try:
+        if not path.exists():
+            _create(path)
+    except OSError as error:
+        raise InputError(
+            f"Ray's token cannot be written to {path} ({error.strerror}). "
+            "Name a file that can be in RAY_AUTH_TOKEN_PATH, or set RAY_AUTH_MODE=disabled."
+        ) from error
+    keep_to_owner(path)
+
+
+def known_token() -> bool:
+    """Whether there is a token to show a cluster; where it is a file, it is kept to its owner (InputError if not)."""
+    if given_as_text():
+        return True
+    path = token_file()
+    if not path.exists():
+        return False
+    keep_to_owner(path)
+    return True
+
+
+def keep_to_owner(path: Path) -> None:
+    """Take the rights of all others from the token file, or refuse it (InputError)."""
+    try:
+        found = path.stat()
+        if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            path.chmod(stat.S_IMODE(found.st_mode) & stat.S_IRWXU)
+        empty = not path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text"
+        raise InputError(
+            f"Ray's token file {path} is not for its owner alone, and cannot be made so or read ({reason}). "
+            "Copy it to a file of your own with mode 0600 and name that in RAY_AUTH_TOKEN_PATH."
+        ) from error
+    if empty:
+        raise InputError(f"Ray's token file {path} is empty. Remove it, and a new one is written.")
+
+
+def _create(path: Path) -> None:
+    """Write a new token at once and whole: of two processes that do, both go on with the first one's."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".auth_token-")  # mode 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(secrets.token_hex(32))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(name, path)
+    finally:
+        os.unlink(name)
+
+
+@contextmanager
+def loopback(local: bool) -> Iterator[None]:
+    """Let a Ray of our own listen on 127.0.0.1 alone, and its workers' gloo too.
+
+    Ray does so by itself on systems where it makes no clusters; elsewhere it takes the machine's outward address,
+    whatever node address it is given.
+    """
+    before, interface = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get("GLOO_SOCKET_IFNAME")
+    if local:
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        if interface is None and os.path.isdir("/sys/class/net/lo"):
+            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        if interface is None:
+            os.environ.pop("GLOO_SOCKET_IFNAME", None)
+
+
+@contextmanager
+def apart(local: bool) -> Iterator[None]:
+    """Start each process of a Ray of our own in a process group of its own.
+
+    A terminal that closes, `timeout` and `kill %1` signal the driver's group: it alone is to hear of that, and to tell
+    the runs. Where the driver's process ends, theirs do still.
+    """
+    bound = ray_utils.set_kill_on_parent_death_linux  # what each new process calls first
+
+    def bound_and_apart() -> None:
+        os.setpgrp()
+        bound()
+
+    if local:
+        ray_utils.set_kill_on_parent_death_linux = bound_and_apart
+    try:
+        yield
+    finally:
+        ray_utils.set_kill_on_parent_death_linux = bound
+
+
+@contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Keep Ray from putting its own handler of SIGTERM in place of ours, which asks runs for a checkpoint."""
+    theirs = ray_utils.set_sigterm_handler
+    ray_utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        ray_utils.set_sigterm_handler = theirs
