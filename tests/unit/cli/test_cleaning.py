@@ -13,10 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
-from rt_scale.cli.store import size_text
 from rt_scale.spec.run import RunSpec
 from rt_scale.store import gc as garbage
 from rt_scale.store.store import Store
+from rt_scale.system.console import size_text
 from tests.records import run_result
 
 SPECS = [
