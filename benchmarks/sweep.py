@@ -34,7 +34,7 @@ from rt_scale.data.places import default_data_dir
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.ray_backend.sweep import run_sweeps
-from rt_scale.scheduler.wanted import Where
+from rt_scale.scheduler.job import Where
 from rt_scale.spec.explore import MOST_RUNS
 from rt_scale.spec.grid import Point, expand
 from rt_scale.spec.run import RunSpec

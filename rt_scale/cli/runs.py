@@ -42,7 +42,7 @@ def demo(
     overrides: SetOption = None, store: StoreOption = None, data_dir: DataOption = None, yes: YesOption = False
 ) -> None:
     """The main job in small: bundled digits, no download, about three minutes on two cores."""
-    from rt_scale.scheduler.wanted import Where
+    from rt_scale.scheduler.job import Where
     from rt_scale.system.paths import bundled_sweep
 
     where = Where(open_store(store), find_data_dir(data_dir), "cpu", "local", replace=yes)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rt_scale.plan.prices import PriceSheet
     from rt_scale.progress.terminal import SweepView
     from rt_scale.report.sweep_report import SweepReport
-    from rt_scale.scheduler.wanted import Where
+    from rt_scale.scheduler.job import Where
     from rt_scale.store.bundle.unpack import Bundle
     from rt_scale.store.store import Store
     from rt_scale.store.sweep_runs import SweepRuns
@@ -155,7 +155,7 @@ def sweep(
 ) -> None:
     """Run grids through Ray Tune; finished runs are not run again."""
     from rt_scale.plan.budget import prices_for
-    from rt_scale.scheduler.wanted import Where
+    from rt_scale.scheduler.job import Where
 
     prices = prices_for(budget, price)
     launch = {

@@ -10,7 +10,7 @@ from rt_scale.plan.conditions import Conditions
 from rt_scale.plan.costs import Cost, amount_text
 from rt_scale.plan.plan import Plan, make_plan
 from rt_scale.plan.prices import PriceSheet, load_prices
-from rt_scale.scheduler.wanted import Where
+from rt_scale.scheduler.job import Where
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.sweep_runs import SweepRuns

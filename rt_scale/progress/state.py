@@ -12,6 +12,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from rt_scale.progress.bars import CLASSIFIER, Score, probe_text, scores
+from rt_scale.system.console import duration_text
 
 CELL = 24
 """Characters of a device or a stage, at most."""

@@ -14,7 +14,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 
 import rt_scale.ray_backend.cluster  # noqa: F401 - sets what Ray reads when it is imported
 from rt_scale.scheduler.early_stopping import curve
-from rt_scale.scheduler.job import Job, JobOutcome
+from rt_scale.scheduler.job import FINAL, Job, JobOutcome, JobState
 from rt_scale.scheduler.queue import Queue
 from rt_scale.scheduler.search import Search
 from rt_scale.spec.explore import ExploreSpec
@@ -203,18 +203,17 @@ class Exploration:
                 task = Job(label, point.spec, spec.launch, spec)
                 queue.add(task)
                 if (result := sweep.store.run(point.spec).result()) is not None:  # of another sweep
-                    self.ended(task, JobOutcome("done", values=result.last))
+                    self.ended(task, JobOutcome(JobState.DONE, values=result.last))
 
     def ended(self, task: Job, how: JobOutcome) -> None:
         """A run came to an end; a search learns from it."""
-        if task.sweep is None or task.sweep.name not in self._searches or how.state not in _FINAL:
+        if task.sweep is None or task.sweep.name not in self._searches or how.state not in FINAL:
             return
         sweep, search = self._searches[task.sweep.name]
         assert sweep.spec.explore is not None  # it searches
-        search.ended(task.spec.name, how.values.get(sweep.spec.explore.metric) if how.state != "failed" else None)
-
-
-_FINAL = {"done", "failed", "settled"}
+        search.ended(
+            task.spec.name, how.values.get(sweep.spec.explore.metric) if how.state is not JobState.FAILED else None
+        )
 
 
 def _of(sweep: str, tasks: Iterable[Job]) -> int:

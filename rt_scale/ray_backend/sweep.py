@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from rt_scale.scheduler.batching import Packs
 from rt_scale.scheduler.comparison import refresh_board
-from rt_scale.scheduler.job import Job
+from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import changed, check_exploration, check_here, failed_before, runs_on_other_data
 from rt_scale.scheduler.queue import Queue
-from rt_scale.scheduler.wanted import Where, jobs_of
 from rt_scale.spec.grid import Point
 from rt_scale.spec.stopping import heeding
 from rt_scale.spec.sweep import LaunchSpec
@@ -21,7 +20,7 @@ from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
 
 if TYPE_CHECKING:
-    from rt_scale.scheduler.view import View
+    from rt_scale.scheduler.job import View
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ray import tune
 
 from rt_scale.ray_backend.control import ENDED, PREEMPTED, ControlClient
 from rt_scale.scheduler.early_stopping import report_for
-from rt_scale.scheduler.job import Job
+from rt_scale.scheduler.job import Job, JobState
 from rt_scale.spec.errors import Held, RtScaleError, StoreAway, WorkersDied
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
@@ -125,16 +125,18 @@ def how_it_ended(outcome: RunResult | BaseException, client: ControlClient) -> d
     from rt_scale.training.loop import Stopped
 
     if not isinstance(outcome, BaseException):
-        return _ended("done", values=outcome.last)
+        return _ended(JobState.DONE, values=outcome.last)
     if isinstance(outcome, Stopped):
         if client.told.startswith(ENDED):
-            return _ended("settled", client.told.removeprefix(ENDED), client.values)
-        return _ended("stopped", client.told)
-    states: dict[type[BaseException], str] = {Held: "held", StoreAway: "away", WorkersDied: "died"}
+            return _ended(JobState.EARLY_STOPPED, client.told.removeprefix(ENDED), client.values)
+        return _ended(JobState.RETURNED, client.told)
+    states: dict[type[BaseException], JobState] = {
+        Held: JobState.LEASED_ELSEWHERE, StoreAway: JobState.STORE_UNAVAILABLE, WorkersDied: JobState.DIED,
+    }  # fmt: skip
     for kind, state in states.items():
         if isinstance(outcome, kind):
             return _ended(state, str(outcome))
-    return _ended("failed", _in_words(outcome))
+    return _ended(JobState.FAILED, _in_words(outcome))
 
 
 class Judged(ControlClient):
@@ -248,7 +250,7 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
     leading.enter_context(clients[0].reporting())  # a stop is heard while it is measured, too
     packing = _packing(specs, settings[0], launch, given["packing"])
     specs, spare = specs[: packing.size], specs[packing.size :]
-    runs = {spec.name: {"state": "spare", "why": "", "values": {}} for spec in spare}
+    runs = {spec.name: {"state": JobState.RETURNED, "why": "", "values": {}} for spec in spare}
     report({"state": "running", "runs": runs, "packing": packing.to_json() if packing.seconds else None})
     reporting = [leading, *(contextlib.ExitStack() for _ in specs[1:])]
 

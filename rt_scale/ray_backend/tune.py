@@ -22,12 +22,12 @@ from rt_scale.ray_backend.cluster import Cluster
 from rt_scale.ray_backend.control import ControlActor
 from rt_scale.ray_backend.explore import Exploration
 from rt_scale.ray_backend.trial import Place, run_packed_trial, run_trial, trial_config
-from rt_scale.scheduler.job import Job, JobOutcome
+from rt_scale.scheduler.job import Job, JobOutcome, JobState
 from rt_scale.scheduler.queue import Queue
 from rt_scale.system.signals import NOTICE
 
 if TYPE_CHECKING:
-    from rt_scale.scheduler.view import View
+    from rt_scale.scheduler.job import View
 
 PULSE = 0.5
 """Seconds between two looks at the news."""
@@ -135,16 +135,16 @@ class _Follower(tune.Callback):  # type: ignore[misc]
         if (packing := result.get("packing")) and tasks:
             self.queue.packs.learn(next(iter(tasks.values())), packing)
         for name, how in result.get("runs", {}).items():
-            self._ended(tasks, name, JobOutcome(**how))
+            self._ended(tasks, name, JobOutcome(JobState(how["state"]), how["why"], how["values"]))
         if result["state"] not in ("running", "packed"):
             for name in list(tasks):
-                self._ended(tasks, name, JobOutcome(result["state"], result["why"], result["values"]))
+                self._ended(tasks, name, JobOutcome(JobState(result["state"]), result["why"], result["values"]))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A trial's process died."""
         tasks = self.given.get(trial.trial_id, {})
         for name in list(tasks):
-            self._ended(tasks, name, JobOutcome("died", "its process died"))
+            self._ended(tasks, name, JobOutcome(JobState.DIED, "its process died"))
 
     def _ended(self, tasks: dict[str, Job], name: str, how: JobOutcome) -> None:
         task = tasks.pop(name, None)

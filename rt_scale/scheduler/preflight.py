@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
-from rt_scale.data.known import known_data
+from rt_scale.data.known import KnownData, known_data
 from rt_scale.experiments.check import check_all, unfinished
 from rt_scale.experiments.other_data import DataHere, compare_sweeps
-from rt_scale.scheduler.explore_data import check_on_data
-from rt_scale.scheduler.job import Job
-from rt_scale.scheduler.wanted import Where
+from rt_scale.scheduler.job import Job, Where
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.explore import ExploreSpec, check_length
 from rt_scale.spec.grid import corner_points
-from rt_scale.spec.run import all_runs
+from rt_scale.spec.metrics import parse_probe_name
+from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.stopping import Heed, go_on
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
@@ -102,6 +103,32 @@ def check_exploration(sweep: SweepSpec, where: Where, heed: Heed = go_on) -> Non
         check_on_data(sweep.explore, specs, known_data(specs, where.data_dir))
         if sweep.explore.search is not None and where.alone:
             check_all(specs, where.data_dir, heed)
+
+
+def check_on_data(explore: ExploreSpec, specs: Iterable[RunSpec], known: KnownData) -> None:
+    """Refuse a probe on images without labels, and a grace in steps as long as a run.
+
+    Args:
+        explore: the section.
+        specs: every run of the grid, or at the corners of the space.
+        known: their data sets; one that nothing is known of passes.
+
+    Raises:
+        InputError: naming the data set, or both lengths.
+    """
+    probe = parse_probe_name(explore.metric)
+    for spec in specs:
+        info = known.main(spec)
+        if info is None:
+            continue
+        if probe is not None and probe.data is None and not info.labelled:
+            raise InputError(
+                f"explore.metric {explore.metric} is never measured: {spec.data.name} has no labels to probe with. "
+                "Name a set with labels in probe.also, and its metric here, e.g. probe@cifar10/student/linear."
+            )
+        if explore.stop is not None:
+            images = spec.data.samples or info.train
+            check_length(explore.stop, spec, math.ceil(images / spec.train.batch_size))
 
 
 def refuse_packed(sweep: SweepSpec) -> None:

@@ -14,7 +14,7 @@ from rt_scale.cli.sweep import load_files
 from rt_scale.data.prepare import open_prepared
 from rt_scale.ray_backend import sweep as launched
 from rt_scale.ray_backend.sweep import Outcome
-from rt_scale.scheduler.wanted import Where
+from rt_scale.scheduler.job import Where
 from rt_scale.spec import grid
 from rt_scale.spec.errors import InputError, shown
 from rt_scale.store.store import Store

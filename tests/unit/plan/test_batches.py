@@ -10,7 +10,7 @@ import pytest
 from rt_scale.plan.batches import by_process
 from rt_scale.plan.queue import Node
 from rt_scale.scheduler.batching import Packs
-from rt_scale.scheduler.job import Job, JobOutcome
+from rt_scale.scheduler.job import Job, JobOutcome, JobState
 from rt_scale.scheduler.queue import Queue
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
@@ -84,7 +84,7 @@ def test_processes_are_those_that_a_sweep_hands_out(tmp_path: Path, count: int, 
             running.append(pack)
             handed_out.append([int(task.label) for task in pack])
         for task in running.pop(0):
-            queue.ended(task.spec.name, JobOutcome("done"))
+            queue.ended(task.spec.name, JobOutcome(JobState.DONE))
     assert shared([node(each, launch) for each in specs], most, slots) == handed_out
 
 

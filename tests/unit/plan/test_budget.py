@@ -13,7 +13,7 @@ from rt_scale.plan.budget import check_budget, conditions_of, prices_for, refuse
 from rt_scale.plan.conditions import Conditions
 from rt_scale.plan.costs import amount_text
 from rt_scale.ray_backend import cluster
-from rt_scale.scheduler.wanted import Where
+from rt_scale.scheduler.job import Where
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store

@@ -87,12 +87,12 @@ def test_as_many_as_is_fastest_are_run_and_each_is_told_of_when_it_ends(
     assert {(each.threads, each.device) for each in settings} == {(2, "cpu")}
     settings[1].observer.told = "enough"
     assert [each.stop() for each in settings] == [False, True, False]
-    assert said[0]["runs"] == {NAMES[3]: {"state": "spare", "why": "", "values": {}}}
+    assert said[0]["runs"] == {NAMES[3]: {"state": "returned", "why": "", "values": {}}}
     assert Packing.model_validate(said[0]["packing"]) == MEASURED
     assert [each["runs"] for each in said[1:]] == [
         {NAMES[0]: {"state": "done", "why": "", "values": {"a": 1.0}}},
         {NAMES[1]: {"state": "failed", "why": "It diverged.", "values": {}}},
-        {NAMES[2]: {"state": "held", "why": "another one", "values": {}}},
+        {NAMES[2]: {"state": "leased_elsewhere", "why": "another one", "values": {}}},
     ]
     assert {each["state"] for each in said} == {"running"}
 
@@ -148,4 +148,4 @@ def test_asked_to_stop_they_say_so(given: dict[str, Any], monkeypatch: pytest.Mo
     Pack(monkeypatch, Packing(reason="does not pay"), Stopped("the sweep was asked to stop"))
     said: list[dict[str, Any]] = []
     assert run_packed_trial(given, said.append) == {"state": "packed"}
-    assert said[1]["runs"] == {NAMES[0]: {"state": "stopped", "why": "the sweep was asked to stop", "values": {}}}
+    assert said[1]["runs"] == {NAMES[0]: {"state": "returned", "why": "the sweep was asked to stop", "values": {}}}

@@ -9,7 +9,7 @@ import pytest
 
 from rt_scale.ray_backend import explore as module
 from rt_scale.ray_backend.explore import Exploration
-from rt_scale.scheduler.job import Job, JobOutcome
+from rt_scale.scheduler.job import Job, JobOutcome, JobState
 from rt_scale.scheduler.queue import Queue
 from rt_scale.spec.grid import Point, expand, points_at
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
@@ -78,16 +78,19 @@ def test_points_are_sampled_as_slots_become_free(tmp_path: Path, heard: list[Any
     assert taken == ["searched: alpha=0.1,seed=0", "searched: alpha=0.2,seed=0", None]
     assert set(rooms) == {LaunchSpec(cpus=2)}
     one, two = [task for task in queue.live.values() if task.sweep == SEARCHED]
-    for task, how in ((one, JobOutcome("done", values={METRIC["metric"]: 0.5})), (two, JobOutcome("died", "gone"))):
+    for task, how in (
+        (one, JobOutcome(JobState.DONE, values={METRIC["metric"]: 0.5})),
+        (two, JobOutcome(JobState.DIED, "gone")),
+    ):
         queue.ended(task.spec.name, how)
         exploration.ended(task, how)
-    exploration.ended(first, JobOutcome("done", values={METRIC["metric"]: 0.9}))
+    exploration.ended(first, JobOutcome(JobState.DONE, values={METRIC["metric"]: 0.9}))
     assert heard == [(one.spec.name, 0.5)]
     assert queue.take() == two
     exploration.refill(queue)
     third = queue.take()
     assert third is not None
-    exploration.ended(third, JobOutcome("failed", "bad", {METRIC["metric"]: 0.7}))
+    exploration.ended(third, JobOutcome(JobState.FAILED, "bad", {METRIC["metric"]: 0.7}))
     assert heard[1:] == [(third.spec.name, None)]
     exploration.refill(queue)
     assert queue.take() is None
@@ -118,7 +121,7 @@ def test_the_count_of_runs_follows_what_a_search_comes_to(tmp_path: Path) -> Non
         exploration.refill(queue)
         if (task := queue.take()) is not None:
             complete(store, next(point for point in sweep.points if point.spec == task.spec), {})
-            how = JobOutcome("done", values={METRIC["metric"]: 0.5})
+            how = JobOutcome(JobState.DONE, values={METRIC["metric"]: 0.5})
             queue.ended(task.spec.name, how)
             exploration.ended(task, how)
     assert queue.finished

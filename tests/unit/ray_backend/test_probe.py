@@ -12,7 +12,7 @@ import pytest
 
 from rt_scale.ray_backend import probe as module
 from rt_scale.ray_backend.probe import knock, reach
-from rt_scale.scheduler.wanted import Where, asked_address
+from rt_scale.scheduler.job import Where, asked_address
 from rt_scale.spec.errors import InputError
 from rt_scale.store.store import Store
 

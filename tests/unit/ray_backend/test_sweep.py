@@ -14,10 +14,9 @@ import pytest
 
 from rt_scale.ray_backend import sweep as module
 from rt_scale.ray_backend.sweep import finished_runs, reason, run_sweeps
-from rt_scale.scheduler.job import Job
+from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import failed_before
 from rt_scale.scheduler.search import Search
-from rt_scale.scheduler.wanted import Where, jobs_of
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import Point, expand
 from rt_scale.spec.run import RunSpec

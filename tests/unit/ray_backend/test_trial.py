@@ -72,12 +72,12 @@ def test_what_it_is_given_reaches_the_run(given: dict[str, Any], monkeypatch: py
 @pytest.mark.parametrize(
     ("error", "state", "why"),
     [
-        (Held("another one"), "held", "another one"),
-        (StoreAway("no answer"), "away", "no answer"),
+        (Held("another one"), "leased_elsewhere", "another one"),
+        (StoreAway("no answer"), "store_unavailable", "no answer"),
         (WorkersDied("a worker of its 2 died"), "died", "a worker of its 2 died"),
         (RunError("It diverged."), "failed", "It diverged."),
         (InputError("No such data."), "failed", "No such data."),
-        (Stopped(), "stopped", ""),
+        (Stopped(), "returned", ""),
         (ImportError("no\n torch"), "failed", "could not be started (ImportError: no torch)"),
     ],
 )
@@ -105,7 +105,7 @@ def test_several_workers_leave_a_node_and_their_trial_stays(
 
     monkeypatch.setattr("rt_scale.ray_backend.train_workers.run_with_workers", run_with_workers)
     given["launch"] |= {"workers": 2, "compile": False}
-    assert run_trial(given) == {"state": "stopped", "why": PREEMPTED, "values": {}}
+    assert run_trial(given) == {"state": "returned", "why": PREEMPTED, "values": {}}
     more = {"store": given["store"], "data_dir": Path(given["data_dir"]), "device": "cpu"}
     assert calls == [(SPEC, 2, more)]
 
@@ -126,7 +126,7 @@ def test_a_run_that_its_rule_ends_is_settled(given: dict[str, Any], monkeypatch:
 
     monkeypatch.setattr("rt_scale.experiments.runner.run", run)
     values = {"train/loss": 2.0, "probe/student/linear": 0.25}
-    assert run_trial(given) == {"state": "settled", "why": "asha after 5 epochs", "values": values}
+    assert run_trial(given) == {"state": "early_stopped", "why": "asha after 5 epochs", "values": values}
     said = {"sweep": "s", "run": SPEC.name, "step": 50, "last": False, "time": 5.0, "value": 0.25}
     assert reports == [{"state": "running", "explore": said}]
 

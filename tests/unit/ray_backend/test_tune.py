@@ -185,7 +185,7 @@ def test_a_pack_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
     follower = _Follower(queue, _Pulse(News({}), queue, view, lambda: False), plain)  # type: ignore[arg-type]
     handout = _Handout(follower, lambda tasks: {"labels": [task.label for task in tasks]})
     assert handout.suggest("a") == {"run": {"labels": [f"run {seed}" for seed in range(5)]}}
-    spare = {spec(seed).name: {"state": "spare", "why": "", "values": {}} for seed in (3, 4)}
+    spare = {spec(seed).name: {"state": "returned", "why": "", "values": {}} for seed in (3, 4)}
     measured = {"size": 3, "reason": "faster", "seconds": {"1": 1.0}}
     follower.on_trial_result(1, [], trial("a"), {"state": "running", "runs": spare, "packing": measured})
     assert handout.suggest("b") == {"run": {"labels": ["run 3", "run 4"]}}

@@ -15,7 +15,7 @@ from rt_scale.data.catalogue import DATASETS
 from rt_scale.data.known import KnownData
 from rt_scale.ray_backend.explore import EarlyStopping, Rule, build_rule
 from rt_scale.scheduler.early_stopping import curve, report_for
-from rt_scale.scheduler.explore_data import check_on_data
+from rt_scale.scheduler.preflight import check_on_data
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import MetricsTable
