@@ -61,6 +61,10 @@ AddressOption = Annotated[
     ),
 ]
 ConcurrencyOption = Annotated[int | None, typer.Option(min=1, help="Runs at a time, at most.")]
+AccelerateOption = Annotated[
+    str | None,
+    typer.Option(help="Students' passes: auto, none, compile, or CUDA's graphs; for launch.accelerate."),
+]
 PackOption = Annotated[
     str | None, typer.Option(help="Runs trained as one batched network: a number, or auto; for launch.pack.")
 ]

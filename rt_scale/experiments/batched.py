@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from rt_scale.experiments import student_pass
 from rt_scale.experiments.check import check, constant_targets, training_samples
 from rt_scale.experiments.loaders import training_loader, training_subset
 from rt_scale.experiments.objectives import assemble, build_sharpenings, build_views, clean_inputs
@@ -23,6 +22,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import heeding
 from rt_scale.store.results import Packing, RunResult
 from rt_scale.system.machine import allowed_cores
+from rt_scale.training.accelerate import accelerated
 from rt_scale.training.batched.network import BatchedNetwork
 from rt_scale.training.batched.together import train_together
 from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
@@ -95,7 +95,6 @@ class Bench:
         # From the file as needed: to hold the set in memory is the runs' affair.
         subset = training_subset(spec, data)
         self.batch = next(training_loader(spec, data, "map", self.execution.device, subset).epoch(0))
-        self.execution = student_pass.decided(spec, data, self.execution, options, None)
         self.pair = build_pair(spec, self.info.channels, spec.data.size or self.info.size)
 
     def seconds(self, size: int) -> float:
@@ -138,7 +137,7 @@ class Bench:
         for _ in range(size):
             own = copy.deepcopy(student)
             if size == 1:  # after it was copied: what is compiled for one network stays with its weights
-                own = student_pass.dressed(own, self.spec.train.batch_size, self.execution)
+                own = accelerated(own, self.spec.train.batch_size, self.execution.accelerate)
             yield Step(own, self._objective(targets), self.batch, 0)
 
     def _targets(self, teacher: Network) -> Targets:

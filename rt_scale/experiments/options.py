@@ -14,14 +14,14 @@ from rt_scale.data.known import NoiseSet
 from rt_scale.data.loaders.ffcv import require_ffcv
 from rt_scale.data.loaders.resident import Resident
 from rt_scale.data.prepared import Prepared
-from rt_scale.experiments.check import cache_bytes, image_bytes
+from rt_scale.experiments.check import cache_bytes, image_bytes, training_samples
 from rt_scale.experiments.loaders import choose_loader
-from rt_scale.spec.errors import InputError, first_line
+from rt_scale.spec.errors import InputError, first_line, unknown_name
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.results import Execution, Packing
 from rt_scale.store.store import Store
 from rt_scale.system.machine import allowed_cores, free_host_memory
-from rt_scale.training.accelerate.choice import EAGER
+from rt_scale.training.accelerate import WAYS
 from rt_scale.training.distributed import ALONE, Group
 from rt_scale.training.loop import Gradients, Stop, compute_gradients, never
 from rt_scale.training.precision import check_precision
@@ -84,9 +84,9 @@ class Options:
         cache_teacher: whether a constant teacher's bottleneck features are computed once; None: where
             they take less than a quarter of the free memory.
         channels_last: whether feature maps lie in memory pixel by pixel, not map by map.
-        compile: whether the student's pass over a whole batch is compiled, for one worker; None: where it pays, see
-            ``student_pass.decided``. A run that is resumed keeps what it started with, since kernels differ in their
-            last bits.
+        accelerate: how the student's pass over whole batches is computed: ``none`` (module by module), ``compile`` or
+            ``graphs`` (CUDA's), for runs that train alone with one worker, or ``auto``: graphs on a GPU. A run that is
+            resumed keeps what it started with, since kernels differ in their last bits.
         loader: what reads training images: ``resident`` (in memory), ``ffcv`` (streamed), ``map`` (read from the file
             as needed), or ``auto``: in memory where they take less than half of it, else streamed.
         checkpoint_seconds: least time between two checkpoints; the end always writes one, and so do evaluations,
@@ -107,7 +107,7 @@ class Options:
     threads: int | None = None
     cache_teacher: bool | None = None
     channels_last: bool = True
-    compile: bool | None = None
+    accelerate: str = "auto"
     loader: str = "auto"
     checkpoint_seconds: float = 30.0
     patience_seconds: float = 120.0
@@ -134,8 +134,7 @@ class ResolvedOptions:
         workers: processes that train together.
         gpus: GPUs that each of them takes, 0 on the CPU.
         pack: runs that share all of that, trained as one batched network.
-        student_pass: how the student's pass over a whole batch is computed, see ``student_pass.decided``.
-        student_pass_reason: why so.
+        accelerate: how the student's pass over whole batches is computed: none, compile or graphs.
     """
 
     device: torch.device
@@ -147,8 +146,7 @@ class ResolvedOptions:
     workers: int = 1
     gpus: float = 0.0
     pack: int = 1
-    student_pass: str = EAGER
-    student_pass_reason: str = ""
+    accelerate: str = "none"
 
     @property
     def held(self) -> tuple[str, float]:
@@ -173,7 +171,7 @@ def resolve(spec: RunSpec, data: Prepared | NoiseSet, options: Options, earlier:
 
     Raises:
         InputError: where the device is unknown or not there or lacks the precision, threads is not positive, several
-            workers are to compile, or the loader is unknown or not installed.
+            workers are to compile or graph, or the loader is unknown or not installed.
     """
     device = find_device(options.device)
     check_precision(spec.precision, device)
@@ -187,8 +185,6 @@ def resolve(spec: RunSpec, data: Prepared | NoiseSet, options: Options, earlier:
 
     cache = options.cache_teacher
     channels_last = options.channels_last
-    if options.compile and options.group.world > 1:
-        raise InputError("compile is for runs of one worker; leave it out, or set workers to 1.")
     if cache is None:
         cache = cache_bytes(spec, data) < free(device) / 4
     if earlier:
@@ -198,7 +194,31 @@ def resolve(spec: RunSpec, data: Prepared | NoiseSet, options: Options, earlier:
         require_ffcv()
     gpus = 0.0 if device.type == "cpu" else options.gpus
     pack = options.packing.size
-    return ResolvedOptions(device, threads, cache, channels_last, loader, reason, options.group.world, gpus, pack=pack)
+    how = _accelerate(spec, data, options, device, earlier)
+    return ResolvedOptions(
+        device, threads, cache, channels_last, loader, reason, options.group.world, gpus, pack=pack, accelerate=how
+    )
+
+
+def _accelerate(
+    spec: RunSpec,
+    data: Prepared | NoiseSet,
+    options: Options,
+    device: torch.device,
+    earlier: Execution | None,
+) -> str:
+    if options.accelerate not in ("auto", "none", *WAYS):
+        raise unknown_name("way to accelerate", options.accelerate, ("auto", "none", *WAYS))
+    if options.group.world > 1 and options.accelerate in WAYS:
+        raise InputError(f"accelerate {options.accelerate} is for runs of one worker; leave it out, or workers at 1.")
+    if options.group.world > 1 or options.packing.size > 1:
+        return "none"
+    if earlier:
+        return earlier.accelerate
+    if options.accelerate != "auto":
+        return options.accelerate
+    whole = training_samples(spec, data) >= spec.train.batch_size
+    return "graphs" if device.type == "cuda" and whole else "none"
 
 
 def find_device(name: str) -> torch.device:

@@ -7,7 +7,6 @@ import traceback
 
 import torch
 
-from rt_scale.experiments import student_pass
 from rt_scale.experiments.check import Sets, check, unfinished
 from rt_scale.experiments.context import Context
 from rt_scale.experiments.dependencies import StartWeights, compute_first, start_weights
@@ -118,10 +117,9 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> Ru
     execution = resolve(spec, data.main, options, begun)
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
-    execution = student_pass.decided(spec, data.main, execution, options, begun)
     options.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
     if execution.device.type == "cuda":
-        options.observer.decided(f"student's pass: {execution.student_pass}, as {execution.student_pass_reason}")
+        options.observer.decided(f"accelerate: {execution.accelerate}")
     attempts = [*(earlier.attempts if earlier else []), attempt_record(execution, options.packing)]
     run_dir.write_record(RunRecord(execution=execution.record(), data=_data_record(data), attempts=attempts))
     weights = start_weights(spec, options.store)

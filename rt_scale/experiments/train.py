@@ -18,12 +18,11 @@ from rt_scale.experiments.objectives import (
     clean_inputs,
     training_labels,
 )
-from rt_scale.experiments.plain_steps import tell_of_plain_steps
-from rt_scale.experiments.student_pass import dressed
 from rt_scale.models.networks import Pair, build_pair, to_device
 from rt_scale.spec.metrics import is_constant
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.schedule import duration_steps
+from rt_scale.training.accelerate import Accelerated, accelerated
 from rt_scale.training.batch_norm import with_global_statistics
 from rt_scale.training.checkpoint import Spent, load_training, read_weights, save_training, save_weights
 from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
@@ -88,7 +87,7 @@ class TrainingRun:
             context.observer.stage,
             context.heed,
         )
-        self.trained = dressed(self.student, self.loader.batch_size, execution)
+        self.trained = accelerated(self.student, self.loader.batch_size, execution.accelerate)
         self.optimizer = build_optimizer(spec.train.optimizer, self.student.parameters())
         self.progress = Progress()
         self.constant: dict[str, float] = {}
@@ -214,9 +213,17 @@ class TrainingRun:
         # The constant ones are repeated, not measured again: curves want a line to compare with.
         values = self.constant | self.evaluation.changing()
         progress.evaluate_first = False
-        tell_of_plain_steps(self.context, self.trained, self.evaluation.probers)
+        self._tell_of_slower()
         self.context.log(progress.step, progress.step / self.loader.steps, values)
         self.context.observer.stage("training")
+
+    def _tell_of_slower(self) -> None:
+        """Record and warn, once a part, of what was to be compiled or graphed and could not be."""
+        if isinstance(self.trained, Accelerated) and self.trained.slower_because is not None:
+            self.context.slower("student's pass", self.trained.slower_because)
+        for data, prober in self.evaluation.probers.items():
+            if (reason := prober.linear.plain_because) is not None:
+                self.context.slower("linear probe" if data is None else f"linear probe on {data}", reason)
 
     def _checkpoint(self) -> None:
         def write(folder: Path) -> None:

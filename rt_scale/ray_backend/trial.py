@@ -189,7 +189,7 @@ def settings_for(launch: LaunchSpec, given: Mapping[str, Any], client: ControlCl
         data_dir=Path(given["data_dir"]),
         device=given["device"],
         threads=launch.cpus,
-        compile=None if launch.compile == "auto" else launch.compile,
+        accelerate=launch.accelerate,
         loader=launch.loader,
         observer=client,
         gpus=launch.gpus or 1.0,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rt_scale.spec.errors import RunError
 from rt_scale.store.atomic import read_json
@@ -82,6 +82,10 @@ class RunResult(Stored):
     data: DataRecord
 
 
+STUDENT_PASSES = {"eager": "none", "compiled": "compile", "graphed": "graphs"}
+"""What earlier versions recorded as ``student_pass``."""
+
+
 class Execution(Stored):
     """How a run is executed; a resumed run keeps what its numbers depend on.
 
@@ -94,7 +98,7 @@ class Execution(Stored):
         workers: processes that train together.
         gpus: GPUs that each of them takes, 0 on the CPU.
         pack: runs trained as one batched network.
-        student_pass, student_pass_reason: how the student's pass over a whole batch is computed, and why.
+        accelerate: how the student's pass over a whole batch is computed.
     """
 
     device: str
@@ -106,8 +110,14 @@ class Execution(Stored):
     workers: int = 1
     gpus: float = 0.0
     pack: int = 1
-    student_pass: str = "eager"
-    student_pass_reason: str = ""
+    accelerate: str = "none"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "accelerate" not in values:
+            return {**values, "accelerate": STUDENT_PASSES.get(values.get("student_pass", "eager"), "none")}
+        return values
 
 
 class Cpu(Stored):

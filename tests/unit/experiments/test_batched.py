@@ -13,9 +13,8 @@ import pytest
 from safetensors.torch import load_file
 
 from rt_scale.experiments import batched as pack_size
-from rt_scale.experiments import student_pass
 from rt_scale.experiments.batched import choose_packing, measured_packing, run_pack
-from rt_scale.experiments.options import Options, ResolvedOptions
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network
 from rt_scale.spec.errors import Held, InputError
@@ -184,11 +183,11 @@ def test_a_student_alone_is_timed_with_its_own_weights(
     """A copy of a compiled network would compute with the weights of the one that was compiled."""
     dressed: list[Network] = []
 
-    def dress(student: Network, batch_size: int, execution: ResolvedOptions) -> Network:
+    def dress(student: Network, batch_size: int, how: str) -> Network:
         dressed.append(student)
         return student
 
-    monkeypatch.setattr(student_pass, "dressed", dress)
+    monkeypatch.setattr(pack_size, "accelerated", dress)
     (step,) = pack_size.Bench(tiny(), settings())._steps(1)
     assert dressed == [step.model]
 

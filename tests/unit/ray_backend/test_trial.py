@@ -23,7 +23,7 @@ SPEC = RunSpec.model_validate({"data": {"name": "digits"}, "encoder": {"name": "
 
 @pytest.fixture
 def given(tmp_path: Path) -> dict[str, Any]:
-    launch = LaunchSpec(cpus=3, loader="map", compile=True).model_dump(mode="json")
+    launch = LaunchSpec(cpus=3, loader="map", accelerate="compile").model_dump(mode="json")
     return {
         "spec": SPEC.model_dump(mode="json"), "launch": launch, "store": str(tmp_path / "store"),
         "data_dir": str(tmp_path), "device": "cpu", "local": True, "judged": None,
@@ -55,7 +55,7 @@ def test_what_it_is_given_reaches_the_run(given: dict[str, Any], monkeypatch: py
     assert run_trial(given) == {"state": "done", "why": "", "values": {"train/loss": 1.5}}
     ((spec, settings),) = calls
     assert spec == SPEC
-    assert (settings.threads, settings.loader, settings.compile, settings.device) == (3, "map", True, "cpu")
+    assert (settings.threads, settings.loader, settings.accelerate, settings.device) == (3, "map", "compile", "cpu")
     assert settings.store.root == Store(Path(given["store"])).root
     assert settings.data_dir == Path(given["data_dir"])
     assert settings.stop() is False
@@ -104,7 +104,7 @@ def test_several_workers_leave_a_node_and_their_trial_stays(
         raise Stopped
 
     monkeypatch.setattr("rt_scale.ray_backend.train_workers.run_with_workers", run_with_workers)
-    given["launch"] |= {"workers": 2, "compile": False}
+    given["launch"] |= {"workers": 2, "accelerate": "none"}
     assert run_trial(given) == {"state": "returned", "why": PREEMPTED, "values": {}}
     more = {"store": given["store"], "data_dir": Path(given["data_dir"]), "device": "cpu"}
     assert calls == [(SPEC, 2, more)]

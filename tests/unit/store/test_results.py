@@ -47,6 +47,7 @@ def test_what_earlier_versions_did_not_write_has_its_default_and_what_they_did_i
     del record["version"]
     record["execution"] = {
         "device": "cpu", "threads": 2, "cache_teacher": True, "channels_last": True, "loader": "map", "wide": "torch",
+        "student_pass": "compiled",
     }  # fmt: skip
     record["attempts"] = [{"host": "a", "kernels": "old"}]
     put(run, RESULT, result)
@@ -54,7 +55,7 @@ def test_what_earlier_versions_did_not_write_has_its_default_and_what_they_did_i
     assert run.result() == run_result()
     found = run.record()
     assert found is not None
-    assert (found.execution.workers, found.execution.pack, found.execution.student_pass) == (1, 1, "eager")
+    assert (found.execution.workers, found.execution.pack, found.execution.accelerate) == (1, 1, "compile")
     kept = found.to_json()
     assert (kept["execution"]["wide"], kept["attempts"][0]["kernels"]) == ("torch", "old")
 

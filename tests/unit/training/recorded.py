@@ -59,11 +59,13 @@ class FakeCuda:
         self.asked: list[dict[str, Any]] = []
         self.devices: list[torch.device] = []
         fakes: dict[str, Callable[..., Any]] = {
-            "CUDAGraph": self._graph, "graph": self._record, "device": self._device, "Stream": object,
-            "stream": contextlib.nullcontext, "synchronize": lambda: None, "graph_pool_handle": object,
+            "graph": self._record, "device": self._device, "Stream": object, "stream": contextlib.nullcontext,
+            "synchronize": lambda: None,
         }  # fmt: skip
         for name, fake in fakes.items():
             monkeypatch.setattr(torch.cuda, name, fake)
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", self._graph)
+        monkeypatch.setattr(torch.cuda.graphs, "graph_pool_handle", object)
 
     def _graph(self) -> Recorded:
         self.graphs.append(Recorded())

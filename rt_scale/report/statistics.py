@@ -1,9 +1,9 @@
-"""What differences over seeds show: one rule, by Student's t, for every claim."""
+"""Means over seeds with their intervals, and what differences over seeds show: one rule, by Student's t."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Literal
@@ -11,7 +11,7 @@ from typing import Literal
 from rt_scale.spec.metrics import ACCURACY, Bounds, difference_bounds
 from rt_scale.store.interval import LEAST_SEEDS, interval
 
-Word = Literal["holds", "fails", "undecided"]
+ROLES = ("input", "teacher", "student")
 _DIFFERENCES = difference_bounds(ACCURACY)
 LEVEL = 0.95
 """Confidence of a one-sided limit."""
@@ -20,19 +20,75 @@ _EXACT = 1e-9
 
 
 @dataclass(frozen=True)
-class Limits:
-    """One-sided confidence limits of a mean, each of the same confidence.
+class Estimate:
+    """Mean of n numbers with their spread.
 
     Attributes:
-        mean: of the numbers.
-        low, high: the limits.
-        n: how many numbers.
+        mean: arithmetic mean.
+        std: sample standard deviation; None for one number.
+        low, high: ends of the interval of the mean, see ``interval``; None where there is none.
+        n: how many.
     """
+
+    mean: float
+    std: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def percent(self) -> str:
+        """An accuracy with its spread, e.g. ``46.0 ± 0.3``."""
+        return f"{100 * self.mean:.1f}" + ("" if self.std is None else f" ± {100 * self.std:.1f}")
+
+    @property
+    def percent_interval(self) -> str:
+        """An accuracy with all that is known of it, e.g. ``46.0 ± 0.3 [45.2, 46.8]``."""
+        return self.percent + self._interval("")
+
+    @property
+    def points(self) -> str:
+        """A difference in percentage points with its interval, if it has one, e.g. ``+26.3 [+15.5, +37.0]``."""
+        return f"{100 * self.mean:+.1f}{self._interval('+')}"
+
+    def _interval(self, sign: str) -> str:
+        if self.low is None or self.high is None:
+            return ""
+        return f" [{100 * self.low:{sign}.1f}, {100 * self.high:{sign}.1f}]"
+
+
+def estimate(numbers: Sequence[float], bounds: Bounds) -> Estimate:
+    """Mean, standard deviation and interval of ``numbers`` (at least one), each of which lies within ``bounds``."""
+    if len(numbers) < 2 or not all(map(math.isfinite, numbers)):  # a seed that diverged leaves no spread
+        return Estimate(sum(numbers) / len(numbers), None, None, None, len(numbers))
+    mean, spread = fmean(numbers), stdev(numbers)
+    low, high = (None if math.isnan(end) else float(end) for end in interval(mean, spread, len(numbers), bounds))
+    return Estimate(mean, spread, low, high, len(numbers))
+
+
+def estimates(accuracies: Iterable[tuple[float, float, float]]) -> dict[str, Estimate]:
+    """``input``, ``teacher``, ``student``, and ``gain``: the student less its own teacher, paired over seeds.
+
+    Args:
+        accuracies: of input, teacher and student, at least one of each.
+    """
+    columns = dict(zip(ROLES, zip(*accuracies, strict=True), strict=True))
+    found = {role: estimate(numbers, ACCURACY) for role, numbers in columns.items()}
+    gains = [student - teacher for student, teacher in zip(columns["student"], columns["teacher"], strict=True)]
+    return found | {"gain": estimate(gains, difference_bounds(ACCURACY))}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Mean of n numbers with its one-sided confidence limits, each of the same confidence."""
 
     mean: float
     low: float
     high: float
     n: int
+
+
+Word = Literal["holds", "fails", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -83,13 +139,7 @@ POINTS = Scale()
 
 
 def limits(numbers: Sequence[float], level: float = LEVEL, bounds: Bounds = POINTS.bounds) -> Limits:
-    """Confidence limits of the mean, see ``interval``.
-
-    Args:
-        numbers: one a seed, at least :data:`LEAST_SEEDS`.
-        level: confidence of each limit on its own.
-        bounds: what the numbers can be.
-    """
+    """Confidence limits of the mean of at least :data:`LEAST_SEEDS` numbers, each of confidence ``level``."""
     mean, n = fmean(numbers), len(numbers)
     low, high = (float(end) for end in interval(mean, stdev(numbers), n, bounds, level))
     return Limits(mean, low, high, n)
@@ -127,15 +177,12 @@ def judge(
     few = [f"{name}: {len(values)}" for name, values in numbers.items() if name not in enough]
     if few:
         return Verdict("undecided", f"too few seeds ({LEAST_SEEDS} are needed): {', '.join(few)}", found)
-    open_ = {name: each for name, each in found.items() if not _within(each, above, below)}
+    open_ = {name: each for name, each in found.items()
+             if not (each.low > above + _EXACT and each.high < below - _EXACT)}  # fmt: skip
     if open_:
         text = f"the interval reaches too far: {_listed(open_, scale)}; wanted: {wanted}"
         return Verdict("undecided", text, found)
     return Verdict("holds", f"{_listed(found, scale)}; wanted: {wanted}", found)
-
-
-def _within(found: Limits, above: float, below: float) -> bool:
-    return found.low > above + _EXACT and found.high < below - _EXACT
 
 
 def _wanted(above: float, below: float, scale: Scale) -> str:
