@@ -39,10 +39,10 @@ from rt_scale.models.networks import build_pair, to_device
 from rt_scale.models.projector import Outputs
 from rt_scale.spec.run import RunSpec
 from rt_scale.training import loop
-from rt_scale.training.distillation import arithmetic, parameter_dtype
-from rt_scale.training.means import Means, Progress
+from rt_scale.training.distillation import CachedTargets, ComputedTargets, Targets
+from rt_scale.training.loop import Means, Progress
 from rt_scale.training.optim import UpdateRules, build_optimizer
-from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
+from rt_scale.training.precision import arithmetic, parameter_dtype
 
 P = ParamSpec("P")
 T = TypeVar("T")

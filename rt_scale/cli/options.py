@@ -123,7 +123,7 @@ def send(sweep: SweepDir, folder: Path) -> None:
 
 def find_data_dir(given: Path | None) -> Path:
     """Where prepared data is: ``given``, else where the environment says."""
-    from rt_scale.data.places import default_data_dir
+    from rt_scale.data.catalogue import default_data_dir
 
     return default_data_dir(given)
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from rt_scale.data.loaders.choose import training_loader, training_subset
 from rt_scale.experiments.check import check, constant_targets, training_samples
-from rt_scale.experiments.loaders import training_loader, training_subset
 from rt_scale.experiments.objectives import assemble, build_sharpenings, build_views, clean_inputs
 from rt_scale.experiments.options import Options, find_device, resolve
 from rt_scale.experiments.runner import run
@@ -25,12 +25,10 @@ from rt_scale.system.machine import allowed_cores
 from rt_scale.training.accelerate import accelerated
 from rt_scale.training.batched.network import BatchedNetwork
 from rt_scale.training.batched.together import train_together
-from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
-from rt_scale.training.loop import Gradients, Step
-from rt_scale.training.memory import keep_freed_memory
+from rt_scale.training.distillation import CachedTargets, ComputedTargets, Distillation, Supervision, Targets
+from rt_scale.training.loop import Gradients, Step, keep_freed_memory
 from rt_scale.training.optim import build_optimizer
-from rt_scale.training.precision import set_precision
-from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
+from rt_scale.training.precision import parameter_dtype, set_precision
 
 WARM_UP, TIMED = 2, 5
 """Steps before those that are timed, and those of which the fastest counts: others share the machine."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rt_scale.data.info import DataInfo
-from rt_scale.data.known import NoiseSet, noise_set
+from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.prepare import Prepared, open_prepared
+from rt_scale.data.prepared import NoiseSet, noise_set
 from rt_scale.spec.data import GAUSSIAN, DataSpec
 from rt_scale.spec.document import schedules
 from rt_scale.spec.encoders import parse_encoder
@@ -45,7 +45,7 @@ def cache_bytes(spec: RunSpec, data: Prepared | NoiseSet) -> int:
     """Bytes that a constant teacher's bottleneck features take; 0 where there is nothing to keep."""
     if spec.kind == "supervise" or not constant_targets(spec):
         return 0
-    from rt_scale.training.distillation import parameter_dtype  # imports torch, which a driver needs nowhere else
+    from rt_scale.training.precision import parameter_dtype
 
     return training_samples(spec, data) * spec.projector.bottleneck * parameter_dtype(spec.precision).itemsize
 

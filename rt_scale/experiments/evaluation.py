@@ -21,9 +21,9 @@ from rt_scale.probes.statistics import agreement, feature_statistics
 from rt_scale.spec.metrics import ProbeName
 from rt_scale.spec.run import RunSpec, stream
 from rt_scale.spec.stopping import Heed, Stop, go_on, never
-from rt_scale.training.distillation import arithmetic, parameter_dtype
 from rt_scale.training.distributed import ALONE, Group
-from rt_scale.training.means import Means
+from rt_scale.training.loop import Means
+from rt_scale.training.precision import arithmetic, parameter_dtype
 
 _ROWS = 4096
 """Embeddings that go through a projector at a time: its hidden layers are wider than they are."""

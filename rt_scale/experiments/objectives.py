@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rt_scale.data.augment.draws import augment_generator
 from rt_scale.data.augment.views import augmented_inputs
-from rt_scale.data.catalogue import DataInfo
+from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loaders.base import OrderedLoader, Share
 from rt_scale.data.prepared import Prepared
@@ -22,9 +22,9 @@ from rt_scale.losses.distances import Pair, view_pairs
 from rt_scale.models.networks import Network
 from rt_scale.probes.features import ToInputs
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.distillation import Distillation, Supervision, Views, arithmetic, parameter_dtype
+from rt_scale.training.distillation import CachedTargets, ComputedTargets, Distillation, Supervision, Targets, Views
 from rt_scale.training.distributed import ALONE, Group
-from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
+from rt_scale.training.precision import arithmetic, parameter_dtype
 from rt_scale.training.teacher import Sharpening
 
 

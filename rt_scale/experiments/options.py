@@ -10,12 +10,11 @@ from typing import Protocol
 
 import torch
 
-from rt_scale.data.known import NoiseSet
+from rt_scale.data.loaders.choose import choose_loader
 from rt_scale.data.loaders.ffcv import require_ffcv
 from rt_scale.data.loaders.resident import Resident
-from rt_scale.data.prepared import Prepared
+from rt_scale.data.prepared import NoiseSet, Prepared
 from rt_scale.experiments.check import cache_bytes, image_bytes, training_samples
-from rt_scale.experiments.loaders import choose_loader
 from rt_scale.spec.errors import InputError, first_line, unknown_name
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.results import Execution, Packing

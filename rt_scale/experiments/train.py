@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from rt_scale.data.loaders.choose import training_loader, training_subset
 from rt_scale.data.prepared import Prepared
 from rt_scale.experiments.check import Sets
 from rt_scale.experiments.context import Context
 from rt_scale.experiments.dependencies import START, TEACHER, StartWeights
 from rt_scale.experiments.evaluation import Evaluation, build_probers
-from rt_scale.experiments.loaders import training_loader, training_subset
 from rt_scale.experiments.objectives import (
     build_distillation,
     build_sharpenings,
@@ -23,12 +23,12 @@ from rt_scale.spec.metrics import is_constant
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.schedule import duration_steps
 from rt_scale.training.accelerate import Accelerated, accelerated
-from rt_scale.training.batch_norm import with_global_statistics
 from rt_scale.training.checkpoint import Spent, load_training, read_weights, save_training, save_weights
-from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
-from rt_scale.training.loop import distance, train
-from rt_scale.training.means import Progress
+from rt_scale.training.distillation import Distillation, Supervision
+from rt_scale.training.distributed import with_global_statistics
+from rt_scale.training.loop import Progress, distance, train
 from rt_scale.training.optim import UpdateRules, build_optimizer
+from rt_scale.training.precision import parameter_dtype
 from rt_scale.training.teacher import Following
 
 STILL = (
@@ -59,7 +59,10 @@ class TrainingRun:
             to_device(network, execution.device, dtype, channels_last=execution.channels_last) for network in pair
         )
         kept = context.resident
-        self.loader = training_loader(spec, data.main, execution.loader, execution.device, subset, group, kept)
+        self.loader = training_loader(
+            spec, data.main, execution.loader, execution.device, subset,
+            dtype=dtype, rank=group.rank, world=group.world, resident=kept,
+        )  # fmt: skip
         stand_ins = self.loader.samples % self.loader.batch_size in range(1, group.world)
         self.teacher, self.student = (
             with_global_statistics(network, group, stand_ins=stand_ins) for network in (self.teacher, self.student)

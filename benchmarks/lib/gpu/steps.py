@@ -15,8 +15,7 @@ from torch import Tensor
 
 from rt_scale.models.networks import Network, build_pair, to_device
 from rt_scale.training.accelerate import Accelerated, compiled, graphed
-from rt_scale.training.distillation import arithmetic
-from rt_scale.training.precision import set_precision
+from rt_scale.training.precision import arithmetic, set_precision
 
 WARM_UP, REPEATS = 3, 20
 TUNED, CONTIGUOUS = ", cuDNN tuned", ", contiguous"

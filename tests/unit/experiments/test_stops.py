@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from rt_scale.data.files import lock
 from rt_scale.data.prepare import Prepared
+from rt_scale.data.prepared import lock
 from rt_scale.experiments import dependencies
 from rt_scale.experiments.batched import run_pack
 from rt_scale.experiments.check import check_all

@@ -12,7 +12,7 @@ import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.data.known import KnownData
+from rt_scale.data.prepared import KnownData
 from rt_scale.ray_backend.explore import EarlyStopping, Rule, build_rule
 from rt_scale.scheduler.early_stopping import curve, report_for
 from rt_scale.scheduler.preflight import check_on_data

@@ -21,6 +21,8 @@ from rt_scale.report.statistics import Verdict, limits
 from rt_scale.report.status import StatusRow
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import Point
+from rt_scale.store.results import RunResult
+from tests.records import run_result
 
 Make = Callable[..., Any]
 EVIL = '"><img src=x onerror=alert(1)> | `code` [a](b)'

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.data.datasets.original import CHUNK, Original, check, in_memory
+from rt_scale.data.datasets.base import CHUNK, Original, Split, in_memory
 from rt_scale.spec.errors import InputError
 
 
 def _original(train: np.ndarray, test: np.ndarray) -> Original:
-    def split(labels: np.ndarray) -> object:
+    def split(labels: np.ndarray) -> Split:
         return in_memory(np.zeros((len(labels), 8, 8, 1), np.uint8), labels)
 
-    return Original(DATASETS["digits"], split(train), split(test))  # type: ignore[arg-type]
+    return Original(DATASETS["digits"].info, split(train), split(test))
 
 
 def test_chunks_are_bounded() -> None:
@@ -23,7 +23,7 @@ def test_chunks_are_bounded() -> None:
 
 
 def test_complete_originals_pass() -> None:
-    check(_original(np.arange(1437) % 10, np.arange(360) % 10))
+    _original(np.arange(1437) % 10, np.arange(360) % 10).check()
 
 
 @pytest.mark.parametrize(
@@ -37,4 +37,4 @@ def test_complete_originals_pass() -> None:
 )
 def test_counts_and_labels_are_checked(train: np.ndarray, test: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        check(_original(train, test))
+        _original(train, test).check()

@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rt_scale.data.catalogue import DATASETS
 from rt_scale.data.datasets import cifar5m
-from rt_scale.data.datasets.cifar5m import holds_npz, read_npz
+from rt_scale.data.datasets.base import Source
+from rt_scale.data.datasets.cifar5m import CIFAR5M, holds_npz, read_npz
 from rt_scale.data.prepare import prepare, verify_prepared
 from rt_scale.spec.errors import InputError
 
-INFO = DATASETS["cifar5m"]
 SIZES = (7, 3, 12, 1, 5, 4)
 Arrays = dict[str, np.ndarray]
+MakeSource = Callable[..., Source]
+Refusal = Callable[[Path], str]
 
 
 def arrays(n: int, seed: int) -> Arrays:
@@ -43,28 +44,32 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "parts"
 
 
-def refusal(folder: Path) -> str:
-    """What is said of the parts in ``folder``, when they are opened or when their images are read."""
+@pytest.fixture
+def refusal(source: MakeSource) -> Callable[[Path], str]:
+    """What is said of the parts in a folder, when they are opened or when their images are read."""
 
-    def read_all() -> None:
-        original = read_npz(INFO, folder)
+    def read_all(folder: Path) -> None:
+        original = read_npz(CIFAR5M, source(folder))
         for split in (original.train, original.test):
             list(split.chunks())
 
-    with pytest.raises(InputError) as caught:
-        read_all()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    def say(folder: Path) -> str:
+        with pytest.raises(InputError) as caught:
+            read_all(folder)
+        message = str(caught.value)
+        assert "\n" not in message
+        return message
+
+    return say
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_five_parts_are_to_train_on_and_the_sixth_is_held_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[..., None]
+    source: MakeSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[..., None]
 ) -> None:
     monkeypatch.setattr(cifar5m, "CHUNK", 4)
     parts = write_parts(tmp_path / "parts", save)
-    original = read_npz(INFO, tmp_path / "parts")
+    original = read_npz(CIFAR5M, source(tmp_path / "parts"))
     for split, expected in ((original.train, parts[:5]), (original.test, parts[5:])):
         np.testing.assert_array_equal(split.labels, np.concatenate([part["Y"] for part in expected]))
         assert split.labels.dtype == np.int64
@@ -74,8 +79,8 @@ def test_five_parts_are_to_train_on_and_the_sixth_is_held_out(
     assert (original.info.train, original.info.test) == (28, 4)
 
 
-def test_a_pass_may_be_repeated(folder: Path) -> None:
-    split = read_npz(INFO, folder).train
+def test_a_pass_may_be_repeated(source: MakeSource, folder: Path) -> None:
+    split = read_npz(CIFAR5M, source(folder)).train
     first, second = (np.concatenate(list(split.chunks())) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
@@ -107,7 +112,7 @@ def test_the_callback_counts_images_over_all_parts(folder: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_memory_is_that_of_chunks_not_of_a_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[..., None]
+    source: MakeSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[..., None]
 ) -> None:
     monkeypatch.setattr(cifar5m, "CHUNK", 256)
     write_parts(tmp_path / "parts")
@@ -115,7 +120,7 @@ def test_memory_is_that_of_chunks_not_of_a_part(
     save(tmp_path / "parts" / "part2.npz", X=np.zeros((samples, 32, 32, 3), np.uint8), Y=np.zeros(samples, int))
     tracemalloc.start()
     try:
-        seen = sum(map(len, read_npz(INFO, tmp_path / "parts").train.chunks()))
+        seen = sum(map(len, read_npz(CIFAR5M, source(tmp_path / "parts")).train.chunks()))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -124,17 +129,17 @@ def test_memory_is_that_of_chunks_not_of_a_part(
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int32, ">i8"])
-def test_labels_of_any_integer_type(folder: Path, kind: str | type) -> None:
+def test_labels_of_any_integer_type(source: MakeSource, folder: Path, kind: str | type) -> None:
     part = arrays(SIZES[1], 1)
     np.savez(folder / "part1.npz", X=part["X"], Y=part["Y"].astype(kind))
-    np.testing.assert_array_equal(read_npz(INFO, folder).train.labels[7:10], part["Y"])
+    np.testing.assert_array_equal(read_npz(CIFAR5M, source(folder)).train.labels[7:10], part["Y"])
 
 
-def test_missing_parts_are_all_named(folder: Path) -> None:
-    assert holds_npz(INFO, folder)
+def test_missing_parts_are_all_named(refusal: Refusal, folder: Path) -> None:
+    assert holds_npz(CIFAR5M, folder)
     for number in (1, 4):
         (folder / f"part{number}.npz").unlink()
-    assert not holds_npz(INFO, folder)
+    assert not holds_npz(CIFAR5M, folder)
     assert "part1.npz, part4.npz missing" in refusal(folder)
     assert "cifar5m/part1.npz" in refusal(folder)
 
@@ -159,7 +164,9 @@ BAD_PARTS = [
 
 @pytest.mark.parametrize("number", [3, 5])
 @pytest.mark.parametrize(("content", "reason"), BAD_PARTS)
-def test_a_part_that_is_another_thing_is_named(folder: Path, content: Arrays, reason: str, number: int) -> None:
+def test_a_part_that_is_another_thing_is_named(
+    refusal: Refusal, folder: Path, content: Arrays, reason: str, number: int
+) -> None:
     np.savez(folder / f"part{number}.npz", **content)
     message = refusal(folder)
     assert str(folder / f"part{number}.npz") in message
@@ -176,7 +183,9 @@ def test_a_part_that_is_another_thing_is_named(folder: Path, content: Arrays, re
         (b"no array", b"", "magic string is not correct"),
     ],
 )
-def test_a_member_must_be_what_its_header_says(folder: Path, start: bytes, more: bytes, reason: str | None) -> None:
+def test_a_member_must_be_what_its_header_says(
+    refusal: Refusal, source: MakeSource, folder: Path, start: bytes, more: bytes, reason: str | None
+) -> None:
     with zipfile.ZipFile(folder / "part3.npz", "w") as archive:
         for name, array in GOOD.items():
             buffer = io.BytesIO()
@@ -184,7 +193,7 @@ def test_a_member_must_be_what_its_header_says(folder: Path, start: bytes, more:
             content = buffer.getvalue()
             archive.writestr(f"{name}.npy", start + content[8:] + more if name == "X" else content)
     if reason is None:
-        assert len(read_npz(INFO, folder).train.labels) == 32
+        assert len(read_npz(CIFAR5M, source(folder)).train.labels) == 32
     else:
         assert reason in refusal(folder)
 
@@ -199,7 +208,7 @@ def spoil(path: Path, position: float, content: bytes) -> None:
         file.write(content)
 
 
-def test_a_corrupt_deflate_stream_is_named_with_its_place(folder: Path) -> None:
+def test_a_corrupt_deflate_stream_is_named_with_its_place(refusal: Refusal, folder: Path) -> None:
     path, part = folder / "part3.npz", arrays(400, 3)
     # Level 0: a block at least every 65,535 bytes, of which 0xff begins none.
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=0) as archive:
@@ -214,7 +223,7 @@ def test_a_corrupt_deflate_stream_is_named_with_its_place(folder: Path) -> None:
     assert f"images {place} to {place + 3} of 400 were read (from byte {place * 3072:,} of its X)" in message
 
 
-def test_changed_bytes_are_found_by_the_archives_own_checksum(folder: Path) -> None:
+def test_changed_bytes_are_found_by_the_archives_own_checksum(refusal: Refusal, folder: Path) -> None:
     np.savez(folder / "part5.npz", **arrays(9, 5))
     spoil(folder / "part5.npz", 0.5, b"changed")
     message = refusal(folder)
@@ -223,14 +232,14 @@ def test_changed_bytes_are_found_by_the_archives_own_checksum(folder: Path) -> N
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_a_cut_part_is_named(folder: Path, share: float) -> None:
+def test_a_cut_part_is_named(refusal: Refusal, folder: Path, share: float) -> None:
     path = folder / "part2.npz"
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     assert f"Cannot read '{path}'" in refusal(folder)
 
 
-def test_images_that_end_before_their_header_says(folder: Path) -> None:
+def test_images_that_end_before_their_header_says(refusal: Refusal, folder: Path) -> None:
     """Checksum and data agree; header and directory promise an image more."""
     path = folder / "part3.npz"
     with zipfile.ZipFile(path, "w") as archive:

@@ -8,18 +8,15 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 import torch
 
-from rt_scale.data.known import NoiseSet
 from rt_scale.data.loaders.base import OrderedLoader
 from rt_scale.data.loaders.ffcv import FFCVLoader, require_ffcv
 from rt_scale.data.loaders.gaussian import GaussianLoader
 from rt_scale.data.loaders.memmap import MapLoader
 from rt_scale.data.loaders.resident import Resident, ResidentLoader
-from rt_scale.data.prepared import Prepared
+from rt_scale.data.prepared import NoiseSet, Prepared
 from rt_scale.data.subsets import nested_subset
 from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.distillation import parameter_dtype
-from rt_scale.training.distributed import ALONE, Group
 
 SHARE = 0.5
 """Share of the free memory that images may take to be held in it."""
@@ -87,38 +84,44 @@ def training_loader(
     loader: str,
     device: torch.device,
     subset: np.ndarray | None,
-    group: Group = ALONE,
+    *,
+    dtype: torch.dtype = torch.float32,
+    rank: int = 0,
+    world: int = 1,
     resident: Resident | None = None,
 ) -> OrderedLoader:
     """The training images of ``spec``; the same batches in the same order from every reader.
 
     Args:
-        spec: its ``data``, ``train.batch_size``, ``seeds.data`` and ``precision`` are read.
+        spec: its ``data``, ``train.batch_size`` and ``seeds.data`` are read.
         data: its data set.
         loader: name of a ``Choice``.
         device: where batches are to lie.
         subset: see :func:`training_subset`.
-        group: the ranks that share every batch.
+        dtype: of images that are drawn.
+        rank: whose share of every batch is read.
+        world: ranks that share it.
         resident: keeps images that are read into memory from run to run.
 
     Raises:
         InputError: FFCV was asked for and is not there, or the name is unknown.
     """
     order: _Order = {
-        "batch_size": spec.train.batch_size, "seed": spec.seeds.data, "device": device,
-        "rank": group.rank, "world": group.world,
+        "batch_size": spec.train.batch_size, "seed": spec.seeds.data, "device": device, "rank": rank, "world": world,
     }  # fmt: skip
     if isinstance(data, NoiseSet):
-        info, dtype = data.info, parameter_dtype(spec.precision)
+        info = data.info
         return GaussianLoader(info.train, info.size, info.channels, data.sigma, dtype=dtype, **order)
-    if loader == "ffcv":
-        # As many readers as the run computes with: other runs beside it have threads of their own.
-        return FFCVLoader(data.train, subset=subset, threads=torch.get_num_threads(), **order)
-    if loader == "map":
-        return MapLoader(data.train, subset=subset, **order)
-    if loader in ("resident", "host"):
-        return ResidentLoader(data.train, subset=subset, host=loader == "host", resident=resident, **order)
-    raise unknown_name("loader", loader, ("resident", "host", "ffcv", "map"))
+    match loader:
+        case "ffcv":
+            # As many readers as the run computes with: other runs beside it have threads of their own.
+            return FFCVLoader(data.train, subset=subset, threads=torch.get_num_threads(), **order)
+        case "map":
+            return MapLoader(data.train, subset=subset, **order)
+        case "resident" | "host":
+            return ResidentLoader(data.train, subset=subset, host=loader == "host", resident=resident, **order)
+        case _:
+            raise unknown_name("loader", loader, ("resident", "host", "ffcv", "map"))
 
 
 class _Order(TypedDict):
