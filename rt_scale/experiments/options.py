@@ -17,7 +17,7 @@ from rt_scale.data.prepared import NoiseSet, Prepared
 from rt_scale.experiments.check import cache_bytes, image_bytes, training_samples
 from rt_scale.spec.errors import InputError, first_line, unknown_name
 from rt_scale.spec.run import RunSpec
-from rt_scale.store.results import Execution, Packing
+from rt_scale.store.results import BatchSize, Execution
 from rt_scale.store.store import Store
 from rt_scale.system.machine import allowed_cores, free_host_memory
 from rt_scale.training.accelerate import WAYS
@@ -96,7 +96,7 @@ class Options:
         group: the processes that train together, each with options of its own; rank 0's decide.
         stop: asked after every step whether to write a checkpoint and stop, which raises ``Stopped``.
         resident: the images that this process keeps in memory from run to run.
-        packing: with how many others it trains as one batched network, see ``experiments.batched``.
+        batching: with how many others it trains as one batched network, see ``experiments.batched``.
         gradients: computes those of each step of training.
     """
 
@@ -115,7 +115,7 @@ class Options:
     group: Group = ALONE
     stop: Stop = never
     resident: Resident = field(default_factory=Resident)
-    packing: Packing = field(default_factory=Packing)
+    batching: BatchSize = field(default_factory=BatchSize)
     gradients: Gradients = compute_gradients
 
 
@@ -192,7 +192,7 @@ def resolve(spec: RunSpec, data: Prepared | NoiseSet, options: Options, earlier:
     if loader == "ffcv":
         require_ffcv()
     gpus = 0.0 if device.type == "cpu" else options.gpus
-    pack = options.packing.size
+    pack = options.batching.size
     how = _accelerate(spec, data, options, device, earlier)
     return ResolvedOptions(
         device, threads, cache, channels_last, loader, reason, options.group.world, gpus, pack=pack, accelerate=how
@@ -210,7 +210,7 @@ def _accelerate(
         raise unknown_name("way to accelerate", options.accelerate, ("auto", "none", *WAYS))
     if options.group.world > 1 and options.accelerate in WAYS:
         raise InputError(f"accelerate {options.accelerate} is for runs of one worker; leave it out, or workers at 1.")
-    if options.group.world > 1 or options.packing.size > 1:
+    if options.group.world > 1 or options.batching.size > 1:
         return "none"
     if earlier:
         return earlier.accelerate

@@ -209,7 +209,7 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> Ru
     options.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
     if execution.device.type == "cuda":
         options.observer.decided(f"accelerate: {execution.accelerate}")
-    attempts = [*(earlier.attempts if earlier else []), attempt_record(execution, options.packing)]
+    attempts = [*(earlier.attempts if earlier else []), attempt_record(execution, options.batching)]
     run_dir.write_record(RunRecord(execution=execution.record(), data=_data_record(data), attempts=attempts))
     weights = start_weights(spec, options.store)
     context = Context.begin(run_dir, execution, options, hparams=spec.canonical())

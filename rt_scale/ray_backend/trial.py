@@ -22,7 +22,7 @@ from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
-from rt_scale.store.results import Packing, RunResult
+from rt_scale.store.results import BatchSize, RunResult
 
 if TYPE_CHECKING:
     from rt_scale.data.loaders.resident import Resident
@@ -239,7 +239,7 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
     Returns:
         ``state``: ``packed``, when all is over.
     """
-    from rt_scale.experiments.batched import run_pack
+    from rt_scale.experiments.batched import run_batched
 
     launch = LaunchSpec.model_validate(given["launch"])
     specs = [RunSpec.model_validate(each) for each in given["specs"]]
@@ -264,24 +264,23 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
     for stack, client in zip(reporting[1:], clients[1:], strict=False):
         client.begin()
         stack.enter_context(client.reporting())
-    chosen = [dataclasses.replace(each, packing=packing) for each in settings[: len(specs)]]
-    run_pack(specs, chosen, ended)
+    chosen = [dataclasses.replace(each, batching=packing) for each in settings[: len(specs)]]
+    run_batched(specs, chosen, ended)
     if any(client.told == PREEMPTED for client in clients):
         os._exit(0)  # nothing else is to start in this process: its node is about to go
     return {"state": "packed"}
 
 
-def _packing(specs: list[RunSpec], settings: Options, launch: LaunchSpec, known: Mapping[str, Any] | None) -> Packing:
-    from rt_scale.experiments.batched import choose_packing
+def _packing(specs: list[RunSpec], settings: Options, launch: LaunchSpec, known: Mapping[str, Any] | None) -> BatchSize:
+    from rt_scale.experiments.batched import choose_batch_size
 
     if known is not None:
-        found: Packing = Packing.model_validate(known)
-        return found
+        return BatchSize.model_validate(known)
     if len(specs) == 1:
-        return Packing(reason="no other run of its shape was waiting")
+        return BatchSize(size=1, reason="no other run of its shape was waiting")
     try:
-        return choose_packing(specs, settings, None if launch.pack == "auto" else launch.pack)
+        return choose_batch_size(specs, settings, None if launch.pack == "auto" else launch.pack)
     except Stopped:
-        return Packing(reason="asked to stop while it was measured")
+        return BatchSize(size=1, reason="asked to stop while it was measured")
     except Exception as error:  # which the first run will meet, too, and record
-        return Packing(reason=f"could not be measured: {error}")
+        return BatchSize(size=1, reason=f"could not be measured: {error}")

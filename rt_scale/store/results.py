@@ -137,7 +137,7 @@ class Gpu(Stored):
     cudnn: int | None = None
 
 
-class Packing(Stored):
+class BatchSize(Stored):
     """With how many others a run trains as one batched network, and why.
 
     Attributes:
@@ -174,7 +174,7 @@ class AttemptRecord(Stored):
     cpu: Cpu = Field(default_factory=Cpu)
     threads: int | None = None
     workers: int | None = None
-    packing: Packing = Field(default_factory=Packing)
+    packing: BatchSize = Field(default_factory=BatchSize)
     slower: dict[str, str] = {}
 
 

@@ -18,7 +18,7 @@ from rt_scale.models.networks import FeaturesOfViews
 from rt_scale.models.plain import ConvNet
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
-from rt_scale.store.results import Packing
+from rt_scale.store.results import BatchSize
 from rt_scale.store.store import Store
 from rt_scale.system.machine import allowed_cores
 from rt_scale.training import accelerate
@@ -145,7 +145,7 @@ def test_students_are_accelerated_where_that_is_asked_for_and_it_is_recorded_and
         ("cuda", {}, None, {"train.batch_size": 61}, "none"),  # no batch is whole
         ("cuda", {"accelerate": "none"}, None, {}, "none"),
         ("cpu", {"accelerate": "compile"}, None, {}, "compile"),
-        ("cuda", {"packing": Packing(size=2)}, None, {}, "none"),
+        ("cuda", {"batching": BatchSize(size=2)}, None, {}, "none"),
         ("cuda", {"group": Group(0, 2)}, None, {}, "none"),
         ("cuda", {}, {"accelerate": "none"}, {}, "none"),
         ("cuda", {"accelerate": "none"}, {"accelerate": "compile"}, {}, "compile"),
