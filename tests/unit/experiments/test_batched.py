@@ -102,7 +102,7 @@ def test_one_that_cannot_go_on_leaves_the_others_alone(tiny: Tiny, settings: Mak
     alone = settings(store=Store(tmp_path / "alone"))
     with settings().store.run(specs[0]).acquire():
         ended = run_batched(specs, [settings(), settings(), settings(stop=asked), settings()])
-    assert [type(each) for each in ended] == [Held, Diverged, Stopped, dict]
+    assert [type(each) for each in ended] == [Held, Diverged, Stopped, RunResult]
     store = settings().store
     assert [store.status(spec.name).state for spec in specs[1:]] == ["failed", "partial", "done"]
     run(specs[3], alone)
