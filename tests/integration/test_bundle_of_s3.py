@@ -41,6 +41,6 @@ def test_a_store_on_s3_is_packed_from_another_machine(
     ended = cli("bundle", file, "--store", address, "--out", tmp_path / "one.tar.gz", "--weights", "final")
     assert ended.code == 0, ended
     members = read(tmp_path / "one.tar.gz")
-    assert json.loads(members[f"runs/{point.spec.name}/result.json"]) == result
-    assert f"runs/{point.spec.name}/checkpoints/{result['steps']}/student.safetensors" in members
+    assert json.loads(members[f"runs/{point.spec.name}/result.json"]) == result.to_json()
+    assert f"runs/{point.spec.name}/checkpoints/{result.steps}/student.safetensors" in members
     assert "1 run: 1 done" in cli("status", tmp_path / "one.tar.gz").out
