@@ -50,7 +50,7 @@ class Weights(StrEnum):
 def bundle(
     files: Annotated[list[Path], typer.Argument(parser=read_path, metavar="FILE", help="Sweep files.")],
     out: Annotated[
-        Path | None, typer.Option(parser=read_path, help="File to write, a .zip (the first sweep's name).")
+        Path | None, typer.Option(parser=read_path, help="File to write, a .tar.gz (the first sweep's name).")
     ] = None,
     weights: Annotated[Weights, typer.Option(help="Networks that are packed, too.")] = Weights.NONE,
     overrides: SetOption = None,
@@ -71,8 +71,8 @@ def bundle(
     place = open_store(store)
     sweeps = [look(file, overrides, place) for file in files]
     path = out or Path(sweeps[0].name + SUFFIX)
-    if path.suffix != SUFFIX or os.path.isdir(path):
-        raise InputError(f"--out is '{path}'; a bundle is a zip file: name one that ends in {SUFFIX}.")
+    if not path.name.endswith(SUFFIX) or os.path.isdir(path):
+        raise InputError(f"--out is '{path}'; name a file that ends in {SUFFIX}.")
     place.refresh()
     parts = [SweepPart(each.name, each.text, [point.spec for point in each.points]) for each in sweeps]
     warn(compare_sweeps(sweeps, DataHere(find_data_dir(data_dir)))[1])
