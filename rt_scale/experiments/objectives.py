@@ -13,7 +13,7 @@ from rt_scale.data.augment.draws import augment_generator
 from rt_scale.data.augment.views import augmented_inputs
 from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.inputs import to_inputs
-from rt_scale.data.loaders.base import OrderedLoader, Share
+from rt_scale.data.loaders.base import Loader, Share
 from rt_scale.data.prepared import Prepared
 from rt_scale.data.subsets import noisy_labels
 from rt_scale.experiments.check import constant_targets
@@ -77,7 +77,7 @@ def build_views(
     return views
 
 
-def share_of(loader: OrderedLoader) -> Callable[[int], Share] | None:
+def share_of(loader: Loader) -> Callable[[int], Share] | None:
     """From the number of a batch to the share of it that ``loader`` gives; None where it gives whole batches."""
     return None if loader.world == 1 else loader.share
 
@@ -94,7 +94,7 @@ def build_distillation(
     spec: RunSpec,
     info: DataInfo,
     teacher: Network,
-    loader: OrderedLoader,
+    loader: Loader,
     context: Context,
     sharpenings: dict[str, Sharpening],
 ) -> Distillation:
@@ -134,7 +134,7 @@ def compared_views(spec: RunSpec) -> tuple[Pair, ...]:
     return view_pairs(spec.objective.pairing, *(views if several else (1, 1)))
 
 
-def _targets(spec: RunSpec, inputs: ToInputs, teacher: Network, loader: OrderedLoader, context: Context) -> Targets:
+def _targets(spec: RunSpec, inputs: ToInputs, teacher: Network, loader: Loader, context: Context) -> Targets:
     if not (constant_targets(spec) and context.execution.cache_teacher):
         learn = spec.teacher.statistics == "data"
         return ComputedTargets(teacher, frozen=spec.teacher.update == "none", learn_statistics=learn)
@@ -146,7 +146,7 @@ def _targets(spec: RunSpec, inputs: ToInputs, teacher: Network, loader: OrderedL
 
 
 def build_supervision(
-    spec: RunSpec, info: DataInfo, labels: np.ndarray, loader: OrderedLoader, context: Context
+    spec: RunSpec, info: DataInfo, labels: np.ndarray, loader: Loader, context: Context
 ) -> Supervision:
     """The objective of kind supervise.
 
