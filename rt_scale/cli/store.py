@@ -26,8 +26,8 @@ from rt_scale.cli.options import (
     warn,
 )
 from rt_scale.cli.sweep import look, told
-from rt_scale.progress.state import duration_text
 from rt_scale.spec.errors import InputError, counted
+from rt_scale.system.console import duration_text, size_text
 
 if TYPE_CHECKING:
     from rt_scale.store.bundle.pack import Packed
@@ -171,12 +171,3 @@ def _summary(found: list[Garbage]) -> str:
     sizes = [size_text(sum(item.size for item in items)) for items in (runs, left)]
     told = f"{counted(len(runs), 'run')} that no sweep refers to ({sizes[0]})"
     return f"{told}, {counted(len(left), 'leftover')} ({sizes[1]})."
-
-
-def size_text(size: float) -> str:
-    """Bytes in a unit that suits them, e.g. ``3.1 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:,.3g} TB"

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rt_scale.scheduler.batching import Packs
 from rt_scale.scheduler.comparison import refresh_board
 from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import changed, check_exploration, check_here, failed_before, runs_on_other_data
-from rt_scale.scheduler.queue import Queue
+from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.grid import Point
 from rt_scale.spec.stopping import heeding
-from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
 
@@ -32,12 +31,12 @@ class Outcome:
         ended: label of a run that its sweep's rule ended early -> why; it has no result either.
     """
 
-    finished: list[tuple[Point, dict[str, Any]]] = field(default_factory=list)
+    finished: list[tuple[Point, RunResult]] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     ended: dict[str, str] = field(default_factory=dict)
 
 
-def finished_runs(points: Sequence[Point], store: Store) -> list[tuple[Point, dict[str, Any]]]:
+def finished_runs(points: Sequence[Point], store: Store) -> list[tuple[Point, RunResult]]:
     """The runs among ``points`` that are complete, with their results."""
     results = [(point, store.run(point.spec).result()) for point in points]
     return [(point, result) for point, result in results if result is not None]
@@ -135,13 +134,8 @@ def _run(
         if not cluster.local:
             shown.said(cluster.describe())
             stack.enter_context(cluster_lost(cluster.address, lambda: lost(cluster.address)))
-
-        def room(launch: LaunchSpec) -> int | None:
-            return cluster.at_once(launch) if launch.workers > 1 else None
-
-        packs = Packs(cluster.at_once)
         queue = Queue(
-            todo, where.store, shown, concurrency=where.concurrency, room=room, packs=packs, given_up=given_up
+            todo, StoredRuns(where.store), shown, cluster, concurrency=where.concurrency, given_up=given_up
         )  # fmt: skip
         exploration = Exploration(sweeps, given_up, cluster.at_once, shown.added)
         run_queue(queue, place, cluster, shown, exploration, stopping=stopping)

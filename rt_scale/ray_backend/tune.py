@@ -61,7 +61,7 @@ def run_queue(
             pulse = _Pulse(control, queue, view, stopping)
             follower = _Follower(queue, pulse, exploration)
             exploration.tell = control.end
-            known = queue.packs.known
+            known = queue.batching.known
             handout = _Handout(follower, lambda tasks: trial_config(tasks, known(tasks[0]), place, cluster))
             tune.Tuner(
                 tune.with_resources(_trial, _resources),
@@ -133,7 +133,7 @@ class _Follower(tune.Callback):  # type: ignore[misc]
         """A trial said how its run, or some of its pack, ended, or what a rule is to judge."""
         tasks = self.given.get(trial.trial_id, {})
         if (packing := result.get("packing")) and tasks:
-            self.queue.packs.learn(next(iter(tasks.values())), packing)
+            self.queue.batching.learn(next(iter(tasks.values())), packing)
         for name, how in result.get("runs", {}).items():
             self._ended(tasks, name, JobOutcome(JobState(how["state"]), how["why"], how["values"]))
         if result["state"] not in ("running", "packed"):
@@ -167,7 +167,7 @@ class _Handout(Searcher):  # type: ignore[misc]
         self._follower.exploration.refill(queue)
         if queue.finished or self._follower.pulse.stopping():
             return Searcher.FINISHED
-        tasks = queue.take_pack()
+        tasks = queue.take()
         if not tasks:
             return None
         self._follower.given[trial_id] = {task.spec.name: task for task in tasks}

@@ -13,10 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
-from rt_scale.cli.store import size_text
 from rt_scale.spec.run import RunSpec
-from rt_scale.store import gc as garbage
+from rt_scale.store import store as store_module
 from rt_scale.store.store import Store
+from rt_scale.system.console import size_text
+from tests.records import run_result
 
 SPECS = [
     RunSpec.model_validate({"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}, "seeds": {"data": seed}})
@@ -32,7 +33,7 @@ def store(tmp_path: Path) -> Store:
         run = store.run(spec)
         with run.acquire():
             run.write_spec(spec)
-            run.complete({"last": {}})
+            run.complete(run_result())
     store.sweep("one").write("", [SPECS[0].name])
     for path in store.run(SPECS[2]).path.rglob("*"):
         os.utime(path, (time.time() - 10 * 86400,) * 2)
@@ -42,7 +43,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def gc(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """What the command prints; it must succeed. Owners are watched for no time, which test_garbage is about."""
-    monkeypatch.setattr(garbage, "_pause", lambda seconds: None)
+    monkeypatch.setattr(store_module, "_pause", lambda seconds: None)
 
     def call(*arguments: object) -> Any:
         ended = CliRunner().invoke(app, ["gc", "--store", str(store.root), *map(str, arguments)])
@@ -89,7 +90,7 @@ def test_days_are_days(store: Store, gc: Callable[..., Any]) -> None:
 def test_what_stays_is_said_and_json_stays_json(
     store: Store, gc: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rt_scale.store.gc._remove_run", lambda path: path.name == SPECS[1].name)
+    monkeypatch.setattr("rt_scale.store.store._remove_run", lambda path, stale: path.name == SPECS[1].name)
     ended = gc("--delete", "--json")
     assert len(json.loads(ended.stdout)) == 2
     assert f"{SPECS[2].name} stays: it was begun again meanwhile" in ended.stderr

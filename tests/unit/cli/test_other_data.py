@@ -23,6 +23,7 @@ from rt_scale.spec.grid import Point
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.store import Store
+from tests.records import run_record, run_result
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 LAST = {f"probe/{role}/linear": 0.5 for role in ("input", "teacher", "student")}
@@ -62,12 +63,12 @@ def begin(store: Store, point: Point, sha256: str, *, finished: bool) -> None:
     with run.acquire():
         run.write_spec(point.spec)
         attempt = {"time": 1.0, "device": "cpu", "git_commit": None, "git_dirty": None, "versions": {"torch": "2"}}
-        run.write_environment({"data": data, "attempts": [attempt], "execution": {"device": "cpu", "threads": 1}})
+        run.write_record(run_record(attempt, data=data))
         table = MetricsTable(run.metrics_path)
         table.append(1, 1.0, LAST)
         table.flush()
         if finished:
-            run.complete({"name": run.name, "last": LAST, "best": {}, "steps": 1, "seconds": 1.0, "data": data})
+            run.complete(run_result(LAST, name=run.name, data=data))
 
 
 @pytest.fixture

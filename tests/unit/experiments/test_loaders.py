@@ -71,8 +71,8 @@ def finish(spec: RunSpec, given: Options) -> tuple[bytes, Any, Any]:
     """What must not depend on who reads the images."""
     result = run(spec, given)
     run_dir = given.store.run(spec)
-    weights = (run_dir.path / "checkpoints" / str(result["steps"]) / "student.safetensors").read_bytes()
-    return weights, read_metrics(run_dir.metrics_path).drop_columns("time"), (result["last"], result["best"])
+    weights = (run_dir.path / "checkpoints" / str(result.steps) / "student.safetensors").read_bytes()
+    return weights, read_metrics(run_dir.metrics_path).drop_columns("time"), (result.last, result.best)
 
 
 @pytest.mark.parametrize("cache", [True, False])
@@ -83,9 +83,10 @@ def test_runs_are_bitwise_the_same_whatever_reads_the_images(
     for loader in ("resident", "map", "ffcv"):
         given = settings(store=Store(tmp_path / loader), loader=loader, cache_teacher=cache, observer=seen)
         found.append(finish(tiny(), given))
-        environment = given.store.run(tiny()).environment() or {}
-        assert environment["execution"]["loader"] == loader
-        assert seen.named("decided")[-1] == (f"images: {loader}, as {environment['execution']['loader_reason']}",)
+        environment = given.store.run(tiny()).record()
+        assert environment is not None
+        assert environment.execution.loader == loader
+        assert seen.named("decided")[-1] == (f"images: {loader}, as {environment.execution.loader_reason}",)
     assert len(seen.named("decided")) == 3
     assert found[0] == found[1] == found[2]
 
@@ -107,5 +108,6 @@ def test_a_run_goes_on_bitwise_with_another_reader(
             run(spec, settings(observer=seen, loader=first))
     assert finish(spec, settings(observer=seen, loader=then)) == undisturbed
     assert seen.named("started") == [(0, 6), (4, 6)]
-    environment = settings().store.run(spec).environment() or {}
-    assert environment["execution"]["loader"] == then
+    environment = settings().store.run(spec).record()
+    assert environment is not None
+    assert environment.execution.loader == then

@@ -12,13 +12,13 @@ from rt_scale.ray_backend import tune
 from rt_scale.ray_backend.trial import Place, trial_config
 from rt_scale.ray_backend.tune import _AllStopped, _Follower, _Handout, _Pulse
 from rt_scale.scheduler.job import Job
-from rt_scale.scheduler.queue import Queue
+from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.store import Store
 from rt_scale.system.signals import NOTICE
-from tests.unit.scheduler.test_queue import Told
+from tests.unit.scheduler.test_queue import Room, Told
 
 
 class News:
@@ -83,7 +83,7 @@ def view() -> View:
 @pytest.fixture
 def queue(tmp_path: Path, view: View) -> Queue:
     tasks = [Job(f"run {seed}", spec(seed), LaunchSpec(retries=0)) for seed in range(3)]
-    return Queue(tasks, Store(tmp_path), view, concurrency=2)
+    return Queue(tasks, StoredRuns(Store(tmp_path)), view, Room(), concurrency=2)
 
 
 def test_the_queue_is_handed_out_and_hears_how_runs_ended(
@@ -180,7 +180,8 @@ def test_a_pack_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
 ) -> None:
     monkeypatch.setattr(tune, "PULSE", 0.0)
     launch = LaunchSpec(pack="auto", retries=0)
-    queue = Queue([Job(f"run {seed}", spec(seed), launch) for seed in range(5)], Store(tmp_path), view)
+    jobs = [Job(f"run {seed}", spec(seed), launch) for seed in range(5)]
+    queue = Queue(jobs, StoredRuns(Store(tmp_path)), view, Room())
     plain = Plain()
     follower = _Follower(queue, _Pulse(News({}), queue, view, lambda: False), plain)  # type: ignore[arg-type]
     handout = _Handout(follower, lambda tasks: {"labels": [task.label for task in tasks]})
@@ -189,7 +190,7 @@ def test_a_pack_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
     measured = {"size": 3, "reason": "faster", "seconds": {"1": 1.0}}
     follower.on_trial_result(1, [], trial("a"), {"state": "running", "runs": spare, "packing": measured})
     assert handout.suggest("b") == {"run": {"labels": ["run 3", "run 4"]}}
-    assert queue.packs.known(Job("new", spec(9), launch)) == measured
+    assert queue.batching.known(Job("new", spec(9), launch)) == measured
     done = {spec(1).name: {"state": "done", "why": "", "values": {"x": 1.0}}}
     follower.on_trial_result(2, [], trial("a"), {"state": "running", "runs": done})
     assert view.ends == [("run 1", None)]

@@ -19,6 +19,7 @@ from rt_scale.store.bundle.pack import SweepPart
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
+from tests.records import run_record, run_result
 
 Members = dict[str, bytes]
 Write = Callable[[zipfile.ZipFile, Members], None]
@@ -42,7 +43,7 @@ def fill(store: Store) -> None:
         run = store.run(each)
         with run.acquire():
             begin(run, each, steps=(0, 4))
-            run.complete({"name": each.name, "last": {"train/loss": 1.0}, "steps": 4})
+            run.complete(run_result({"train/loss": 1.0}, name=each.name, steps=4))
     for _ in range(2):
         run = store.run(FAILED)
         with run.acquire():
@@ -64,7 +65,7 @@ def fill(store: Store) -> None:
 
 def begin(run: RunDir, each: RunSpec, steps: tuple[int, ...]) -> None:
     run.write_spec(each)
-    run.write_environment({"attempts": [{"host": "here"}]})
+    run.write_record(run_record({"host": "here"}))
     table = MetricsTable(run.metrics_path)
     table.append(0, 0.0, {"train/loss": 1.0})
     table.flush()

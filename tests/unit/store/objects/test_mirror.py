@@ -13,6 +13,7 @@ import pytest
 from rt_scale.spec.errors import RunError
 from rt_scale.store.gc import find_garbage, remove_garbage
 from rt_scale.store.lease import Owner
+from tests.records import run_record, run_result
 from tests.unit.store.conftest import Watch
 from tests.unit.store.machines import FakeSpec, begin, read, stop_waiting, weights
 from tests.unit.store.objects.fake import Objects
@@ -23,7 +24,7 @@ def test_what_one_machine_did_another_sees(objects: Objects, machine: Any) -> No
     run, there = a.run(FakeSpec()), b.run(FakeSpec())
     with run.acquire():
         run.write_spec(FakeSpec())
-        run.write_environment({"host": "a"})
+        run.write_record(run_record({"host": "a"}))
         run.metrics_path.write_bytes(b"metrics")
         run.save_checkpoint(0, weights("zero"))
         assert there.status().state == "missing"
@@ -33,14 +34,14 @@ def test_what_one_machine_did_another_sees(objects: Objects, machine: Any) -> No
         assert status.owner == run.status().owner
         assert status.heartbeat_age is not None
         assert status.heartbeat_age < 60  # by the clock of the server, which is two hours behind
-        assert there.environment() == {"host": "a"}
+        assert there.record() == run_record({"host": "a"})
         assert there.metrics_path.read_bytes() == b"metrics"
         run.save_checkpoint(5, weights("five"))
         run.prune([5])
-        run.complete({"steps": 5})
+        run.complete(run_result(steps=5))
     b.refresh()
     assert (there.status().state, b.status("distill-0").state, b.status("distill-0").attempts) == ("done", "done", 1)
-    assert there.result() == {"steps": 5}
+    assert there.result() == run_result(steps=5)
     assert there.checkpoints.steps() == [5]
     assert not (there.path / "checkpoints" / "5" / "weights").exists()
     assert there.checkpoints.read(5, read) == "five"
@@ -71,13 +72,13 @@ def test_looking_leaves_it_alone_even_where_another_has_taken_over(objects: Obje
         stop_waiting(objects)
         other = machine("b").run(FakeSpec())
         with other.acquire():
-            other.write_environment({"host": "b"})
+            other.write_record(run_record({"host": "b"}))
         (run.path / "events").write_text("at work")
         store.refresh()
         assert (run.path / "events").read_text() == "at work"
     store.refresh()
     assert not (run.path / "events").exists()
-    assert store.run("distill-0").environment() == {"host": "b"}
+    assert store.run("distill-0").record() == run_record({"host": "b"})
 
 
 def test_a_change_within_a_second_is_seen(objects: Objects, machine: Any) -> None:
@@ -85,15 +86,15 @@ def test_a_change_within_a_second_is_seen(objects: Objects, machine: Any) -> Non
     objects.clock = lambda: int(time.time()) // 3600 * 3600.0
     run = begin(a)
     with run.acquire():
-        run.write_environment({"n": 1})
+        run.write_record(run_record({"threads": 1}))
         b.refresh()
-        assert b.run("distill-0").environment() == {"n": 1}
+        assert b.run("distill-0").record() == run_record({"threads": 1})
         objects.clock = lambda: time.time()
-        run.write_environment({"n": 2})
+        run.write_record(run_record({"threads": 2}))
         b.refresh()
-        run.write_environment({"n": 3})
+        run.write_record(run_record({"threads": 3}))
         b.refresh()
-        assert b.run("distill-0").environment() == {"n": 3}
+        assert b.run("distill-0").record() == run_record({"threads": 3})
 
 
 def test_curves_are_brought_where_they_are_wanted(objects: Objects, machine: Any) -> None:
@@ -121,7 +122,7 @@ def test_what_is_there_already_is_not_asked_for_again(objects: Objects, machine:
     b.refresh()
     objects.asked.clear()
     b.refresh()
-    assert objects.asked == [("list", "bucket/store")]
+    assert objects.asked == [("list", "")]
 
 
 def test_a_run_that_was_removed_elsewhere_is_gone_here(objects: Objects, machine: Any) -> None:
@@ -149,7 +150,7 @@ def test_a_run_that_is_at_work_stays(objects: Objects, machine: Any) -> None:
         assert list(remove_garbage(b, found).values()) == [
             "it was begun again, or a sweep or a run that was begun meanwhile needs it"
         ]
-        assert b.remote.remove(["distill-0"], 60.0) == [False]
+        assert b.remove(["distill-0"], 60.0) == {"distill-0": "it was begun again meanwhile"}
         run.check()
 
 
@@ -175,9 +176,9 @@ def test_sweeps(objects: Objects, machine: Any) -> None:
 def test_names_from_a_store_lead_nowhere_else(objects: Objects, machine: Any, tmp_path: Path) -> None:
     begin(machine("a"), 4)
     manifest = {"files": {name: {"size": 1, "sha256": "0"} for name in ("../../../../outside", "/tmp/outside")}}
-    objects.put("bucket/store/runs/distill-0/checkpoints/4/manifest.json", json.dumps(manifest).encode())
-    objects.put("bucket/store/outside", b"1")
-    objects.put("bucket/store/runs/../../outside", b"1")
+    objects.write("runs/distill-0/checkpoints/4/manifest.json", json.dumps(manifest).encode())
+    objects.write("outside", b"1")
+    objects.write("runs/../../outside", b"1")
     b = machine("b")
     b.refresh()
     with pytest.raises(RunError, match="cannot be used"):
@@ -189,7 +190,7 @@ def test_names_from_a_store_lead_nowhere_else(objects: Objects, machine: Any, tm
 def test_an_owner_elsewhere_is_told_with_the_age_of_its_heartbeat(objects: Objects, machine: Any) -> None:
     begin(machine("a"))
     owner = {**Owner.current().__dict__, "host": "far", "machine": "far", "pid": 7}
-    key = "bucket/store/runs/distill-0/lease/2.feed"
+    key = "runs/distill-0/lease/2.exclusive"
     objects.contents[f"{key}.claim"] = (json.dumps(owner).encode(), objects.clock() - 500)
     objects.contents[f"{key}.beat"] = (b"", objects.clock() - 70)
     b = machine("b")
@@ -207,7 +208,7 @@ def test_a_heartbeat_in_the_future_is_told_of_and_ends_for_who_keeps_looking(
 ) -> None:
     begin(machine("a"))
     owner = {**Owner.current().__dict__, "host": "far", "machine": "far", "pid": 7}
-    key = "bucket/store/runs/distill-0/lease/2.feed"
+    key = "runs/distill-0/lease/2.exclusive"
     for what in ("claim", "beat"):
         objects.contents[f"{key}.{what}"] = (json.dumps(owner).encode(), objects.clock() + 1e6)
     b, states = machine("b"), []
