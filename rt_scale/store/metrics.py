@@ -6,8 +6,9 @@ Every checkpoint holds a copy of it, so resuming takes table and weights from th
 
 from __future__ import annotations
 
+import itertools
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 
 from rt_scale.spec.errors import RunError
 from rt_scale.store.atomic import write_bytes
+from rt_scale.store.results import Best
 
 SCHEMA = pa.schema(
     [
@@ -56,20 +58,21 @@ class MetricsTable:
         now = clock.time()
         self._rows += [(int(step), float(epoch), name, float(value), now) for name, value in values.items()]
 
+    def points(self) -> Iterator[tuple[int, float, dict[str, float]]]:
+        """Step, time and values of every measurement, in their order."""
+        for (step, time), rows in itertools.groupby(self._rows, lambda row: (row[0], row[4])):
+            yield step, time, {name: value for _, _, name, value, _ in rows}
+
     def last(self) -> dict[str, float]:
         """The newest value of every name."""
         return {name: value for _, _, name, value, _ in self._rows}
 
-    def best(self, prefix: str) -> dict[str, dict[str, float]]:
-        """The largest value of every name that starts with ``prefix``, and the first epoch that had it.
-
-        Returns:
-            name -> ``{"value": ..., "epoch": ..., "step": ...}``.
-        """
-        found: dict[str, dict[str, float]] = {}
+    def best(self, prefix: str) -> dict[str, Best]:
+        """The largest value of every name that starts with ``prefix``, and the first epoch that had it."""
+        found: dict[str, Best] = {}
         for step, epoch, name, value, _ in self._rows:
-            if name.startswith(prefix) and (name not in found or value > found[name]["value"]):
-                found[name] = {"value": value, "epoch": epoch, "step": step}
+            if name.startswith(prefix) and (name not in found or value > found[name].value):
+                found[name] = Best(value=value, epoch=epoch, step=step)
         return found
 
     def to_bytes(self) -> bytes:
