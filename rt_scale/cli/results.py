@@ -86,7 +86,7 @@ def board(
 ) -> None:
     """Open TensorBoard on the comparison view of sweeps: means over seeds, HParams, and the report's figures."""
     from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
-    from rt_scale.report.board import ReportFigures, open_board
+    from rt_scale.report.board import open_board
 
     place, sweeps = open_sweeps(files or [], overrides, store)
     say = open_console().print
@@ -96,11 +96,10 @@ def board(
         warn(compare_sweeps(sweeps, here)[1])
     else:
         warn(compare(place, place.names(), here, "of the store")[1])
-    kept = writable(place, [path for each in sweeps for path in (each.folder.board, each.folder.report)])
+    kept = writable(place, [each.folder.board for each in sweeps])
     sweeps = [replace(sweep, store=kept) for sweep in sweeps]
-    figures = ReportFigures(sweeps, say, here)
     try:
-        open_board(sweeps, kept, every_run=runs, host=host, port=port, say=say, figures=figures)
+        open_board(sweeps, kept, every_run=runs, host=host, port=port, say=say)
     finally:
         if kept.derived is not None:
             shutil.rmtree(kept.derived, ignore_errors=True)
