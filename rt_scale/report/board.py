@@ -102,7 +102,6 @@ def few(names: Sequence[str], most: int) -> str:
 
 
 def _runs(store: Store) -> Path:
-    """The folder of all runs."""
     folder = store.root / "runs"
     if not folder.is_dir():
         raise InputError(f"There are no runs in '{store.place}'. Run a sweep first, or name the store with --store.")

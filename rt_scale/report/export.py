@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,18 +22,17 @@ from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import Point
 from rt_scale.spec.networks import StudentSpec, TeacherSpec
 from rt_scale.spec.run import RunSpec
-from rt_scale.store.atomic import disk_errors
+from rt_scale.store.atomic import replacing
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
-from rt_scale.system.files import remove, sync_folder, temporary_name
 from rt_scale.tensorboard.writer import Setting, flat_settings, typed_columns
 
 Form = Literal["csv", "parquet"]
 BATCH = 2**16
 """Rows that are written at a time: one row group of a Parquet file."""
 TIME = pa.timestamp("us", tz="UTC")
-STANDING = {
+STATE = {
     "data": pa.string(),
     "data_title": pa.string(),
     "data_sha256": pa.string(),
@@ -124,20 +121,23 @@ def export(
     _refuse_where_none_was_begun(runs, store)
     types = {"run": pa.string(), "label": pa.string()}
     types |= {key: _arrow_type(run.shared[key] for run in runs) for key in runs[0].shared}
-    standing: list[dict[str, Any]] = []
     tables: list[pa.Table] = []
-    path = folder / f"curves.{form}"
-    with table_file(path, pa.schema({**types, **_MEASURED}), form) as curves:
+
+    def curves() -> Iterator[pa.Table]:
+        """Run by run; what the other table says of each is put aside."""
+        rows: list[dict[str, Any]] = []
         for run in runs:
             run_dir = store.run(run.point.spec)
             metrics = read_metrics(run_dir.metrics_path)
-            curves.add(_curves(run, metrics, types))
-            found = _standing(run.point.spec, run_dir, store, metrics, here)
-            standing.append({"sweep": run.sweeps, **run.identity, **found})
-            if len(standing) == _RUNS or run is runs[-1]:
-                tables.append(_to_table(standing, types))
-                standing = []
-    return {"runs": _write_runs(tables, folder / f"runs.{form}", form), "curves": Exported(path, curves.rows)}
+            yield _curves(run, metrics, types)
+            found = _state(run.point.spec, run_dir, store, metrics, here)
+            rows.append({"sweep": run.sweeps, **run.identity, **found})
+            if len(rows) == _RUNS or run is runs[-1]:
+                tables.append(_to_table(rows, types))
+                rows = []
+
+    written = write_table(folder / f"curves.{form}", form, pa.schema({**types, **_MEASURED}), curves())
+    return {"runs": _write_runs(tables, folder / f"runs.{form}", form), "curves": written}
 
 
 def _refuse_where_none_was_begun(runs: Sequence[_Run], store: Store) -> None:
@@ -205,7 +205,7 @@ def _curves(run: _Run, metrics: pa.Table, types: Mapping[str, pa.DataType]) -> p
     return pa.table([*repeated, *measured], pa.schema({**types, **_MEASURED}))
 
 
-def _standing(spec: RunSpec, run_dir: RunDir, store: Store, metrics: pa.Table, here: DataHere | None) -> dict[str, Any]:
+def _state(spec: RunSpec, run_dir: RunDir, store: Store, metrics: pa.Table, here: DataHere | None) -> dict[str, Any]:
     """How a run stands, where it was executed and, where it is done, its numbers."""
     status = store.status(run_dir.name)
     result = (run_dir.result() if status.state == "done" else None) or {}
@@ -248,7 +248,7 @@ def _microseconds(seconds: float | None) -> int | None:
 
 def _to_table(rows: Sequence[Mapping[str, Any]], identity: Mapping[str, pa.DataType]) -> pa.Table:
     """The rows as columns; a metric that a row does not have is null there."""
-    types = {"sweep": pa.string(), **identity, **STANDING}
+    types = {"sweep": pa.string(), **identity, **STATE}
     names = dict.fromkeys([*types, *(name for row in rows for name in row)])
     return pa.table({name: pa.array([row.get(name) for row in rows], types.get(name, pa.float64())) for name in names})
 
@@ -257,9 +257,7 @@ def _write_runs(tables: Sequence[pa.Table], path: Path, form: Form) -> Exported:
     table = pa.concat_tables(tables, promote_options="default")
     # What names a run first, its metrics last, whichever run had them first.
     table = table.select(sorted(table.column_names, key=_place))
-    with table_file(path, table.schema, form) as file:
-        file.add(table)
-    return Exported(path, file.rows)
+    return write_table(path, form, table.schema, [table])
 
 
 def _place(column: str) -> int:
@@ -267,83 +265,41 @@ def _place(column: str) -> int:
     return next((place for place, start in enumerate(starts, 1) if column.startswith(start)), 0)
 
 
-class TableFile:
-    """A table under way.
-
-    Attributes:
-        rows: how many were added.
-    """
-
-    def __init__(self, path: Path, schema: pa.Schema, form: Form) -> None:
-        """Begin a file.
-
-        Args:
-            path: where.
-            schema: of every piece.
-            form: of the file.
-        """
-        self.rows = 0
-        self._waiting: list[pa.Table] = []
-        if form == "parquet":
-            self._writer = pq.ParquetWriter(path, schema)
-        else:
-            options = pacsv.WriteOptions(quoting_style="needed")
-            self._writer = pacsv.CSVWriter(path, schema, write_options=options)
-
-    def add(self, piece: pa.Table) -> None:
-        """Append rows; up to :data:`BATCH` wait, so that many small pieces do not make as many row groups."""
-        if len(piece):
-            self._waiting.append(piece)
-        self.rows += len(piece)
-        if sum(map(len, self._waiting)) >= BATCH:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._waiting:
-            self._writer.write_table(pa.concat_tables(self._waiting).combine_chunks())
-            self._waiting = []
-
-    def close(self) -> None:
-        """Write what waits, and the end of the file."""
-        self._flush()
-        self._writer.close()
-
-
-@contextmanager
-def table_file(path: Path, schema: pa.Schema, form: Form) -> Iterator[TableFile]:
-    """A table that becomes the file ``path`` when the body is through, and nothing where it fails.
+def write_table(path: Path, form: Form, schema: pa.Schema, pieces: Iterable[pa.Table]) -> Exported:
+    """Write a table that is there in one piece, and nothing where that fails.
 
     Args:
         path: the file; its folder is made if need be, and a file of that name is replaced.
-        schema: of every piece.
         form: of the file.
+        schema: of every piece.
+        pieces: its rows; up to :data:`BATCH` are gathered, so that many small pieces do not make as many row groups.
 
     Raises:
-        InputError, RunError: see :func:`disk_errors`.
+        InputError, RunError: see ``store.atomic.disk_errors``.
     """
-    temporary = temporary_name(path)
-    with disk_errors(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = TableFile(temporary, schema, form)
-            yield file
-            file.close()
-            with open(temporary, "rb") as written:
-                os.fsync(written.fileno())
-            os.replace(temporary, path)
-            sync_folder(path.parent)
-        except BaseException:
-            remove(temporary)
-            raise
+    rows, waiting = 0, []
+    with replacing(path) as file, _writer(file, form, schema) as writer:
+        for piece in filter(len, pieces):
+            rows += len(piece)
+            waiting.append(piece)
+            if sum(map(len, waiting)) >= BATCH:
+                writer.write_table(pa.concat_tables(waiting).combine_chunks())
+                waiting = []
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting).combine_chunks())
+    return Exported(path, rows)
 
 
-def write_table(path: Path, table: pa.Table) -> list[Path]:
+def _writer(file: BinaryIO, form: Form, schema: pa.Schema) -> pq.ParquetWriter | pacsv.CSVWriter:
+    if form == "parquet":
+        return pq.ParquetWriter(file, schema)
+    return pacsv.CSVWriter(file, schema, write_options=pacsv.WriteOptions(quoting_style="needed"))
+
+
+def write_report_table(path: Path, table: pa.Table) -> list[Path]:
     """The table as CSV and as Parquet, ``path`` being without suffix; the files."""
     forms: tuple[Form, ...] = ("csv", "parquet")
-    for form in forms:
-        with table_file(path.with_suffix(f".{form}"), table.schema, form) as file:
-            file.add(table)
-    return [path.with_suffix(f".{form}") for form in forms]
+    return [write_table(path.with_suffix(f".{form}"), form, table.schema, [table]).path for form in forms]
 
 
 DEVICES = ("gpu", "cpu")

@@ -45,13 +45,7 @@ class Curve:
 
 
 def curve(point: Point, metrics: Series, probe: str) -> Curve | None:
-    """The run's curve under ``probe``, or None where it was not probed so.
-
-    Args:
-        point: the run.
-        metrics: its measured values by name.
-        probe: its key.
-    """
+    """The run's curve under the probe of that key, or None where it was not probed so."""
     found = [metrics.get(probe_metric(role, probe)) for role in ("student", "teacher", "input")]
     student, teacher, pixels = found
     if not student or not teacher or not pixels:
@@ -68,7 +62,7 @@ def draw(curves: Sequence[Curve], probe: str, title: str) -> Figure:
 
     Args:
         curves: at least one.
-        probe: its key.
+        probe: key of the probe.
         title: above the figure.
     """
     panels: dict[str, list[Curve]] = {}
@@ -95,13 +89,7 @@ def draw(curves: Sequence[Curve], probe: str, title: str) -> Figure:
 
 
 def draw_drawings(panels: Sequence[Drawing], title: str, columns: int) -> Figure:
-    """The panels of a figure of the paper's under one legend.
-
-    Args:
-        panels: at least one.
-        title: above them.
-        columns: panels in a row.
-    """
+    """The panels (at least one) of a figure of the paper's, so many in a row, under one legend."""
     ours = dict.fromkeys(line.label for panel in panels for line in panel.lines if line.style == "ours")
     colours = _line_colours(list(ours))
     styles = {line.style: line.label for panel in panels for line in panel.lines if line.style != "ours"}

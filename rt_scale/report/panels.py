@@ -48,13 +48,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Drawing:
-    """One panel, ready to be drawn.
-
-    Attributes:
-        title, x_label, y_label: texts.
-        scale: of the horizontal axis.
-        lines: what is drawn.
-    """
+    """One panel, ready to be drawn; ``scale`` is that of the horizontal axis."""
 
     title: str
     x_label: str

@@ -57,13 +57,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What the report of a sweep that repeats it shows.
-
-    Attributes:
-        title: what it is, with the paper's table or figure.
-        statements: claims.
-        figures: name of a figure -> its panels.
-    """
+    """What the report of a sweep that repeats it shows; ``figures`` are panels by the figure's name."""
 
     title: str
     statements: tuple[Statement, ...]
@@ -173,13 +167,10 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim and what the runs of one group say on it.
+    """A claim, the rule that it is judged by, and what the runs of one group say on it.
 
     Attributes:
-        claim: in a sentence.
-        rule: by which it is judged, in words.
         where: what the group's runs share, in words.
-        verdict: the judgement.
         runs: names of the group's runs.
     """
 
@@ -230,11 +221,9 @@ def _where(shared: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> st
 
 
 def groups(runs: Iterable[ProbedRun], over: Sequence[str]) -> list[tuple[dict[str, Any], list[ProbedRun]]]:
-    """Runs that differ in ``over`` alone, and in what goes with it one to one, each group with all that it shares.
+    """Runs that differ in ``over`` (keys of ``ProbedRun.at``) alone, and in what goes with it one to one.
 
-    Args:
-        runs: under any probes.
-        over: keys of ``ProbedRun.at``.
+    Each group comes with all that it shares.
     """
     members = list(runs)
     by_over: dict[str, list[ProbedRun]] = {}

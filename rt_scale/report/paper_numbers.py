@@ -20,12 +20,9 @@ _UNSHOWN = ("seeds", "probe", "data.name", "encoder.name", "encoder.norm", "data
 
 @dataclass(frozen=True)
 class Number:
-    """What the paper prints of one configuration; accuracies in percent, each the best over its epochs.
+    """What the paper prints of one configuration in a table or figure; accuracies in percent, the best over epochs.
 
     Attributes:
-        source: table or figure.
-        student: accuracy.
-        teacher, input: accuracies, where they are printed.
         other_data: whether ours are on a variant of the paper's data set.
     """
 
@@ -44,12 +41,7 @@ def _facts() -> dict[str, Any]:
 
 
 def number_of(experiment: str, at: Mapping[str, Any]) -> Number | None:
-    """What the paper prints of a configuration; a variant of its data set counts as that set, and says so.
-
-    Args:
-        experiment: name of the experiment.
-        at: the configuration, as ``ProbedRun.at``.
-    """
+    """What the paper prints of a configuration, as ``ProbedRun.at``; a variant of its data set counts as that set."""
     variants = _facts()["variants"]
     plain = {key: variants.get(at[key], {}).get("of", at[key]) for key in ("data", "probed")}
     seen = {**at, **plain}

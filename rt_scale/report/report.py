@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from rt_scale.experiments.other_data import DataHere, compare_sweeps
 from rt_scale.report import figures
-from rt_scale.report.export import numbers_table, verdicts_table, write_table
+from rt_scale.report.export import numbers_table, verdicts_table, write_report_table
 from rt_scale.report.page import Picture, Report, to_html, to_markdown
 from rt_scale.report.panels import ACCURACY, drawings
 from rt_scale.report.paper import EXPERIMENTS, judge_all
@@ -193,7 +193,7 @@ def _write(report: Report) -> list[Path]:
     tables = {"report": numbers_table(report)} | ({"verdicts": verdicts_table(report)} if report.verdicts else {})
     files = [picture.png for picture in report.pictures] + [picture.svg for picture in report.pictures]
     files += [folder / name for name in texts]
-    return files + [path for name, table in tables.items() for path in write_table(folder / name, table)]
+    return files + [path for name, table in tables.items() for path in write_report_table(folder / name, table)]
 
 
 def _plain(report: Report) -> str:

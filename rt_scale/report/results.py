@@ -54,12 +54,10 @@ Series = Mapping[str, Sequence[tuple[float, float]]]
 
 @dataclass(frozen=True)
 class Scores:
-    """What a finished run reached; accuracies in [0, 1].
+    """What a finished run reached; accuracies in [0, 1], after the last epoch.
 
     Attributes:
-        input, teacher: accuracies of the input pixels and, after the last epoch, of the teacher.
-        student: of the student after the last epoch.
-        best: of the student at its best probed epoch.
+        best: accuracy of the student at its best probed epoch.
         curve: (epoch, accuracy of the student) at every probing; empty where metrics were not read.
         moved: distance of the student from its own start at the end; None where it was not measured.
     """

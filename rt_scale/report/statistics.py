@@ -24,10 +24,8 @@ class Estimate:
     """Mean of n numbers with their spread.
 
     Attributes:
-        mean: arithmetic mean.
         std: sample standard deviation; None for one number.
         low, high: ends of the interval of the mean, see ``interval``; None where there is none.
-        n: how many.
     """
 
     mean: float
@@ -93,13 +91,7 @@ Word = Literal["holds", "fails", "undecided"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What runs say on a claim.
-
-    Attributes:
-        word: holds, fails or undecided.
-        why: in a sentence or two.
-        numbers: what it rests on, by name: limits of means over seeds.
-    """
+    """What runs say on a claim, why, and the limits of means over seeds that it rests on, by name."""
 
     word: Word
     why: str
@@ -108,14 +100,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Scale:
-    """How numbers are written.
-
-    Attributes:
-        factor: by which they are multiplied.
-        unit: behind them.
-        signed: whether a plus is written.
-        bounds: what the numbers can be.
-    """
+    """How numbers, which lie within ``bounds``, are written: multiplied by ``factor``, with a plus where ``signed``."""
 
     factor: float = 100.0
     unit: str = "points"

@@ -24,18 +24,18 @@ ALPHA, OUT_DIM = "student.alpha", "projector.out_dim"
 
 
 def write_summary(reports: Sequence[Report], store: Store, command: str, folder: Path) -> list[Path]:
-    """Copy what reports say into ``folder``: a page that leads to all, and a folder a report.
+    """Copy what reports say into ``folder``: a page that leads to all, and a folder a report, named by its first sweep.
 
     Each has its page in Markdown without the table of run directories, its numbers as CSV, and its figures as PNG.
 
     Args:
-        reports: as they were written; a report's folder takes the name of its first sweep.
+        reports: as they were written.
         store: where the runs are.
         command: that made them, for the page.
         folder: it is made if need be; files of these names are replaced.
 
     Raises:
-        InputError, RunError: where it cannot be written, see :func:`rt_scale.store.atomic.disk_errors`.
+        InputError, RunError: see ``store.atomic.disk_errors``.
     """
     written = []
     for report in reports:
