@@ -15,7 +15,7 @@ from typing import Any
 from rt_scale.spec.errors import InputError
 
 LOOK = 0.2
-"""Seconds between two looks whether the server is asked to end."""
+"""Seconds between two looks whether the server is to end."""
 
 
 def serve(
@@ -83,7 +83,7 @@ def _asked_to_end() -> Iterator[Callable[[], bool]]:
 
 
 def _waited(seconds: float, asked: Callable[[], bool]) -> bool:
-    """Wait for so long, or until ``asked``; whether it was."""
+    """Wait so long, or until ``asked``; whether it was."""
     until = time.monotonic() + seconds
     while not asked() and (left := until - time.monotonic()) > 0:
         time.sleep(min(left, LOOK))
