@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rt_scale.spec.errors import InputError
+from rt_scale.system.signals import stopping_on_signals
 
 LOOK = 0.2
 """Seconds between two looks whether the server is to end."""
@@ -53,33 +52,11 @@ def serve(
         problem = error.msg.strip()
         raise InputError(f"TensorBoard cannot start: {problem} Choose another port with --port.") from error
     ready(address)
-    with contextlib.suppress(KeyboardInterrupt), _asked_to_end() as asked:
+    # No exception is raised at the first signal: some places swallow it, as what a library calls back does.
+    with contextlib.suppress(KeyboardInterrupt), stopping_on_signals(lambda text: None) as asked:
         while not _waited(interval, asked):
             if refresh is not None:
                 refresh()
-
-
-@contextlib.contextmanager
-def _asked_to_end() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C, SIGTERM or SIGHUP came while this is active; a second one raises KeyboardInterrupt.
-
-    An exception would be raised wherever this thread happens to be, and some places swallow it: what a library calls
-    back, or what is called when an object goes.
-    """
-    came: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if came:
-            raise KeyboardInterrupt
-        came.append(number)
-
-    hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]  # as nohup has it
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, *hangup)}
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _waited(seconds: float, asked: Callable[[], bool]) -> bool:
