@@ -77,10 +77,7 @@ _INK, _PALE = (20, 20, 20), (120, 120, 120)
 def choose(labels: np.ndarray, classes: int, per_class: int) -> list[np.ndarray]:
     """The positions (int64) of each class's samples that are shown: the first in a random order, always the same.
 
-    Args:
-        labels: int [N], from 0 to ``classes`` - 1.
-        classes: how many there are.
-        per_class: how many of each, or all where there are fewer.
+    Labels are int [N], from 0 to ``classes`` - 1; a class with fewer than ``per_class`` is shown whole.
     """
     generator = np.random.Generator(np.random.PCG64(stream("data.show")))
     order = generator.permutation(len(labels))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -70,12 +70,7 @@ _RUNS = 1000
 
 @dataclass(frozen=True)
 class Exported:
-    """A table that was written.
-
-    Attributes:
-        path: the file.
-        rows: how many it has.
-    """
+    """A table that was written: its file, and how many rows it has."""
 
     path: Path
     rows: int
@@ -90,7 +85,7 @@ class _Run:
     shared: dict[str, Setting | None]
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """What stands in every row of either table."""
         return {"run": self.point.spec.name, "label": self.point.label, **self.shared}
 
@@ -110,9 +105,6 @@ def export(
         form: of the files.
         here: the data sets that are here, to compare those of the runs with; None: nothing is compared.
 
-    Returns:
-        ``runs`` and ``curves`` -> what was written.
-
     Raises:
         InputError: where none of the runs was begun, or the folder cannot be written.
         RunError: where a file of a run is damaged, or the disk is full.
@@ -125,7 +117,7 @@ def export(
 
     def curves() -> Iterator[pa.Table]:
         """Run by run; what the other table says of each is put aside."""
-        rows: list[dict[str, Any]] = []
+        rows: list[dict[str, object]] = []
         for run in runs:
             run_dir = store.run(run.point.spec)
             metrics = read_metrics(run_dir.metrics_path)
@@ -173,7 +165,7 @@ def _settings(point: Point, axes: Iterable[str]) -> dict[str, Setting]:
     return {key: str(value) if type(value) is int and abs(value) >= 2**63 else value for key, value in flat.items()}
 
 
-def _value(point: Point, key: str) -> Any:
+def _value(point: Point, key: str) -> object:
     """The value of an axis; a run to start from by its name, as in the column ``run``."""
     if key in _STARTS:
         part: TeacherSpec | StudentSpec = getattr(point.spec, key.partition(".")[0])
@@ -181,9 +173,9 @@ def _value(point: Point, key: str) -> Any:
     return point.values[key] if key in point.values else _field(point.spec, key)
 
 
-def _field(spec: RunSpec, key: str) -> Any:
+def _field(spec: RunSpec, key: str) -> object:
     """The dotted field of ``spec``; None where it has none of that name."""
-    value: Any = spec.model_dump(mode="json")
+    value: object = spec.model_dump(mode="json")
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
@@ -205,7 +197,7 @@ def _curves(run: _Run, metrics: pa.Table, types: Mapping[str, pa.DataType]) -> p
     return pa.table([*repeated, *measured], pa.schema({**types, **_MEASURED}))
 
 
-def _state(spec: RunSpec, run_dir: RunDir, store: Store, metrics: pa.Table, here: DataHere | None) -> dict[str, Any]:
+def _state(spec: RunSpec, run_dir: RunDir, store: Store, metrics: pa.Table, here: DataHere | None) -> dict[str, object]:
     """How a run stands, where it was executed and, where it is done, its numbers."""
     status = store.status(run_dir.name)
     result = (run_dir.result() if status.state == "done" else None) or {}
@@ -246,7 +238,7 @@ def _microseconds(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1e6)
 
 
-def _to_table(rows: Sequence[Mapping[str, Any]], identity: Mapping[str, pa.DataType]) -> pa.Table:
+def _to_table(rows: Sequence[Mapping[str, object]], identity: Mapping[str, pa.DataType]) -> pa.Table:
     """The rows as columns; a metric that a row does not have is null there."""
     types = {"sweep": pa.string(), **identity, **STATE}
     names = dict.fromkeys([*types, *(name for row in rows for name in row)])
@@ -266,16 +258,9 @@ def _place(column: str) -> int:
 
 
 def write_table(path: Path, form: Form, schema: pa.Schema, pieces: Iterable[pa.Table]) -> Exported:
-    """Write a table that is there in one piece, and nothing where that fails.
+    """Write a table that is there in one piece, in place of a file of that name, and nothing where that fails.
 
-    Args:
-        path: the file; its folder is made if need be, and a file of that name is replaced.
-        form: of the file.
-        schema: of every piece.
-        pieces: its rows; up to :data:`BATCH` are gathered, so that many small pieces do not make as many row groups.
-
-    Raises:
-        InputError, RunError: see ``store.atomic.disk_errors``.
+    Of its pieces up to :data:`BATCH` rows are gathered, so that many small ones do not make as many row groups.
     """
     rows, waiting = 0, []
     with replacing(path) as file, _writer(file, form, schema) as writer:
@@ -318,7 +303,7 @@ def numbers_table(report: Report) -> pa.Table:
 
 def verdicts_table(report: Report) -> pa.Table:
     """One row a claim, group and mean that the verdict rests on; without one where there is none."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for judged in report.verdicts:
         about = {"experiment": report.experiment, "claim": judged.claim, "where": judged.where}
         about |= {"verdict": judged.verdict.word, "why": judged.verdict.why, "rule": judged.rule}
@@ -329,8 +314,8 @@ def verdicts_table(report: Report) -> pa.Table:
     return _table(rows, {"mean", "low", "high"}, {"n"})
 
 
-def _row(row: ResultRow, report: Report) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _row(row: ResultRow, report: Report) -> dict[str, object]:
+    found: dict[str, object] = {
         "experiment": report.experiment,
         "sweep": ", ".join(report.sweeps),
         "data": "; ".join(report.data),
@@ -355,7 +340,7 @@ def _row(row: ResultRow, report: Report) -> dict[str, Any]:
     return found
 
 
-def _table(rows: Sequence[Mapping[str, Any]], numbers: set[str], counts: set[str]) -> pa.Table:
+def _table(rows: Sequence[Mapping[str, object]], numbers: set[str], counts: set[str]) -> pa.Table:
     names = dict.fromkeys(name for row in rows for name in row)
     types = {name: pa.float64() if name in numbers else pa.int64() if name in counts else pa.string() for name in names}
     return pa.table({name: pa.array([row.get(name) for row in rows], types[name]) for name in names})

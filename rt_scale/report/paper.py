@@ -17,13 +17,11 @@ from rt_scale.spec.grid import axis_names
 
 @dataclass(frozen=True)
 class Statement:
-    """A claim of the paper's.
+    """A claim of the paper's, and the rule that judges the runs of one group.
 
     Attributes:
-        text: the claim, in a sentence.
-        rule: judges the runs of one group.
         over: what varies within a group, as in ``ProbedRun.at``; a group is alike in all else.
-        probes: probes that it is about.
+        probes: that it is about.
         elsewhere: whether it is about other data sets than the one distilled on; None: about any.
     """
 
@@ -40,11 +38,9 @@ class Panel:
 
     Attributes:
         x: ``epoch``, or what varies along the axis, as in ``ProbedRun.at``.
-        line: what tells lines apart, as in ``ProbedRun.at``.
-        column: what tells panels apart.
+        line, column: what tells lines and panels apart, as in ``ProbedRun.at``.
         metric: ``accuracy`` of the probe, or the name of a metric.
-        scale: of the horizontal axis.
-        label: of the horizontal axis; empty: ``x`` itself.
+        scale, label: of the horizontal axis; an empty label is ``x`` itself.
     """
 
     x: str
@@ -167,12 +163,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim, the rule that it is judged by, and what the runs of one group say on it.
-
-    Attributes:
-        where: what the group's runs share, in words.
-        runs: names of the group's runs.
-    """
+    """A claim and its rule, what the runs of one group say on it, what these share in words, and their names."""
 
     claim: str
     rule: str

@@ -49,10 +49,7 @@ _PANELS = 12
 def make_report(sweeps: Sequence[SweepRuns], which: Which, here: DataHere) -> Report:
     """Write the report of a sweep, or one of several that repeat the same experiment, in the folder of the first.
 
-    Args:
-        sweeps: of one store.
-        which: ``last`` or ``best`` epoch of the student.
-        here: the data that that of the runs is compared with.
+    ``here`` is the data that that of the runs is compared with.
 
     Raises:
         InputError: where sweeps have one name or different data, or no run is finished.
@@ -201,17 +198,10 @@ def _plain(report: Report) -> str:
 
 
 def check_same_data(sweeps: Mapping[str, Sequence[Point]], results: Mapping[str, Result]) -> None:
-    """Refuse to report runs together that were not on the same data.
+    """Refuse (InputError) to report runs together that were not on the same data.
 
-    Several sweeps must ask for the same images: names, sizes and samples of all that they distil on and probe on. Of
-    one sweep and of several alike, a data set must have had one content.
-
-    Args:
-        sweeps: name -> its runs.
-        results: of those runs that are finished, by name.
-
-    Raises:
-        InputError: naming the sweeps and their data.
+    Several sweeps, by name, must ask for the same images: names, sizes and samples of all that they distil on and probe
+    on. Of one sweep and of several alike, a data set must have had one content in all results.
     """
     asked = {name: sorted({_asked_data(point) for point in points}) for name, points in sweeps.items()}
     (first, wanted), *others = asked.items()
@@ -239,11 +229,7 @@ def check_same_data(sweeps: Mapping[str, Sequence[Point]], results: Mapping[str,
 
 
 def merged_points(sweeps: Sequence[Sequence[Point]]) -> list[Point]:
-    """The distinct runs of several sweeps; what one varies, or has otherwise than another, is a value of all of them.
-
-    Args:
-        sweeps: the runs of each.
-    """
+    """The distinct runs of sweeps; what one varies, or has otherwise than another, is a value of all of them."""
     points = list({point.spec.name: point for members in sweeps for point in members}.values())
     if len(sweeps) == 1:
         return points

@@ -34,14 +34,9 @@ _PROBES = {"linear": "linear probe", "knn": "kNN probe"}
 
 
 def write_means(folder: Path, tables: Sequence[Path], metrics: Sequence[str]) -> None:
-    """Bring the curves of a configuration, in the folder of its run, up to date.
+    """Bring the curves of a configuration up to date; where no table has changed, none is read.
 
-    Where no table has changed, none is read.
-
-    Args:
-        folder: of the configuration in a view.
-        tables: the metrics tables of its seeds; those of seeds that have not begun need not exist.
-        metrics: names of the metrics that are averaged.
+    The metrics tables are those of its seeds; of seeds that have not begun they need not exist.
     """
     found = [(path, stat) for path in tables if (stat := stat_file(path))]
     state = [(path.parent.name, stat.st_size, stat.st_mtime_ns) for path, stat in found]

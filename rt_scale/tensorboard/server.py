@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rt_scale.spec.errors import InputError
 from rt_scale.system.signals import stopping_on_signals
+
+if TYPE_CHECKING:
+    from tensorboard.program import TensorBoard
 
 LOOK = 0.2
 """Seconds between two looks whether the server is to end."""
@@ -33,10 +36,8 @@ def serve(
         logdir: folder of a sweep's view, or of runs.
         ready: called once with the address to open.
         title: what the browser's window says of it.
-        port: where to listen; 0: any free port; None: 6006 or the next free one.
-        host: interface to listen on.
+        port: 0: any free port; None: 6006 or the next free one.
         refresh: called every ``interval`` seconds, to take in what was computed meanwhile.
-        interval: seconds between refreshes, also TensorBoard's own.
 
     Raises:
         InputError: where the port is in use or not allowed.
@@ -67,7 +68,7 @@ def _waited(seconds: float, asked: Callable[[], bool]) -> bool:
     return asked()
 
 
-def _server(logdir: Path, title: str, host: str, port: int | None, interval: float) -> Any:
+def _server(logdir: Path, title: str, host: str, port: int | None, interval: float) -> TensorBoard:
     from tensorboard import default, program
 
     logging.getLogger("tensorboard").setLevel(logging.ERROR)

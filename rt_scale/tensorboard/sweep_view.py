@@ -13,7 +13,6 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -65,7 +64,7 @@ class BoardRun:
     label: str
     group: str
     folder: Path
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
 
 
 def build_means_board(
@@ -168,7 +167,7 @@ def _short(metric: str) -> str:
     return f"{probe.role} {probe.probe}" + (f" on {probe.data}" if probe.data else "")
 
 
-def _domain(values: Sequence[Setting | None]) -> Any:
+def _domain(values: Sequence[Setting | None]) -> summary_v2.RealInterval | summary_v2.Discrete:
     given = {float(value) if type(value) is int else value for value in values if value is not None}
     numbers = [value for value in given if isinstance(value, float)]
     if len(numbers) > MOST_LISTED:
