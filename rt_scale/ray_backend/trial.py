@@ -22,10 +22,11 @@ from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
+from rt_scale.store.results import BatchSize, RunResult
 
 if TYPE_CHECKING:
     from rt_scale.data.loaders.resident import Resident
-    from rt_scale.experiments.options import Options, Packing
+    from rt_scale.experiments.options import Options
     from rt_scale.ray_backend.cluster import Cluster
 
 
@@ -114,7 +115,7 @@ def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
     return how_it_ended(result, client)
 
 
-def how_it_ended(outcome: Mapping[str, Any] | BaseException, client: ControlClient) -> dict[str, Any]:
+def how_it_ended(outcome: RunResult | BaseException, client: ControlClient) -> dict[str, Any]:
     """``state``, ``why`` and ``values`` as in :class:`rt_scale.scheduler.job.JobOutcome`.
 
     Args:
@@ -124,7 +125,7 @@ def how_it_ended(outcome: Mapping[str, Any] | BaseException, client: ControlClie
     from rt_scale.training.loop import Stopped
 
     if not isinstance(outcome, BaseException):
-        return _ended(JobState.DONE, values=outcome["last"])
+        return _ended(JobState.DONE, values=outcome.last)
     if isinstance(outcome, Stopped):
         if client.told.startswith(ENDED):
             return _ended(JobState.EARLY_STOPPED, client.told.removeprefix(ENDED), client.values)
@@ -165,7 +166,7 @@ def _ended(state: str, why: str = "", values: Mapping[str, float] | None = None)
     return {"state": state, "why": why, "values": dict(values or {})}
 
 
-def _run(spec: RunSpec, launch: LaunchSpec, given: Mapping[str, Any], client: ControlClient) -> dict[str, Any]:
+def _run(spec: RunSpec, launch: LaunchSpec, given: Mapping[str, Any], client: ControlClient) -> RunResult:
     from rt_scale.experiments.runner import run
 
     with client.reporting():
@@ -238,7 +239,7 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
     Returns:
         ``state``: ``packed``, when all is over.
     """
-    from rt_scale.experiments.batched import run_pack
+    from rt_scale.experiments.batched import run_batched
 
     launch = LaunchSpec.model_validate(given["launch"])
     specs = [RunSpec.model_validate(each) for each in given["specs"]]
@@ -253,7 +254,7 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
     report({"state": "running", "runs": runs, "packing": packing.to_json() if packing.seconds else None})
     reporting = [leading, *(contextlib.ExitStack() for _ in specs[1:])]
 
-    def ended(number: int, outcome: dict[str, Any] | BaseException) -> None:
+    def ended(number: int, outcome: RunResult | BaseException) -> None:
         client = clients[number]
         reporting[number].close()
         if client.told != PREEMPTED:
@@ -263,24 +264,23 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
     for stack, client in zip(reporting[1:], clients[1:], strict=False):
         client.begin()
         stack.enter_context(client.reporting())
-    chosen = [dataclasses.replace(each, packing=packing) for each in settings[: len(specs)]]
-    run_pack(specs, chosen, ended)
+    chosen = [dataclasses.replace(each, batching=packing) for each in settings[: len(specs)]]
+    run_batched(specs, chosen, ended)
     if any(client.told == PREEMPTED for client in clients):
         os._exit(0)  # nothing else is to start in this process: its node is about to go
     return {"state": "packed"}
 
 
-def _packing(specs: list[RunSpec], settings: Options, launch: LaunchSpec, known: Mapping[str, Any] | None) -> Packing:
-    from rt_scale.experiments.batched import choose_packing
-    from rt_scale.experiments.options import Packing
+def _packing(specs: list[RunSpec], settings: Options, launch: LaunchSpec, known: Mapping[str, Any] | None) -> BatchSize:
+    from rt_scale.experiments.batched import choose_batch_size
 
     if known is not None:
-        return Packing.of_json(known)
+        return BatchSize.model_validate(known)
     if len(specs) == 1:
-        return Packing(1, "no other run of its shape was waiting")
+        return BatchSize(size=1, reason="no other run of its shape was waiting")
     try:
-        return choose_packing(specs, settings, None if launch.pack == "auto" else launch.pack)
+        return choose_batch_size(specs, settings, None if launch.pack == "auto" else launch.pack)
     except Stopped:
-        return Packing(1, "asked to stop while it was measured")
+        return BatchSize(size=1, reason="asked to stop while it was measured")
     except Exception as error:  # which the first run will meet, too, and record
-        return Packing(1, f"could not be measured: {error}")
+        return BatchSize(size=1, reason=f"could not be measured: {error}")

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -19,9 +18,10 @@ from rich.table import Table
 from rt_scale.report.paper import Judged
 from rt_scale.report.results import EPOCH, ResultRow, Which, titled_probe
 from rt_scale.report.statistics import ROLES
-from rt_scale.report.status import RunStatus
+from rt_scale.report.status import StatusRow
 from rt_scale.spec.errors import counted
 from rt_scale.store.interval import LEAST_SEEDS, STATED
+from rt_scale.store.results import RunResult
 
 JUDGED = (
     "Judged on the last epoch, whichever epoch the tables show: the best over epochs, the start included, would be "
@@ -74,8 +74,8 @@ class Report:
     data: tuple[str, ...]
     which: Which
     tables: Mapping[str, Sequence[ResultRow]]
-    statuses: Sequence[RunStatus]
-    results: Mapping[str, Mapping[str, Any]]
+    statuses: Sequence[StatusRow]
+    results: Mapping[str, RunResult]
     folder: Path
     runs: Path
     verdicts: Sequence[Judged] = ()
@@ -96,7 +96,7 @@ class Report:
         return f"{done} of {len(self.statuses) + self.unsampled}"
 
     @property
-    def unfinished(self) -> list[RunStatus]:
+    def unfinished(self) -> list[StatusRow]:
         """The runs without a result."""
         return [status for status in self.statuses if status.state != "done"]
 
