@@ -28,24 +28,23 @@ from rt_scale.store.atomic import to_json, write_bytes, write_json
 from rt_scale.store.checkpoints import MANIFEST, is_sound
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import Attempt, file_system_time
+from rt_scale.store.local import RUNS, LocalRun
 from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
 from rt_scale.store.objects.lease import TIMES, Claim, ObjectLease, as_attempt, newest_claim
 from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, METRICS, RESULT
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
-MARKS, RUNS = ".mirror", "runs"
+MARKS = ".mirror"
 _YOUNG = 60.0
 """Seconds for which an object may be written again within the second of its date."""
 _WAIT = 30.0
 """Seconds that an owner waits for those who are looking."""
 
 
-class ObjectRun:
+class ObjectRun(LocalRun):
     """A run of an object store, which this process may come to own.
 
-    Attributes:
-        folder: of the run in the mirror.
-        stale: seconds without a heartbeat after which an owner elsewhere counts as gone.
+    Methods that ask the store raise InputError where it refuses, and StoreAway where it does not answer.
     """
 
     stale = TIMES.stale
@@ -53,7 +52,7 @@ class ObjectRun:
     def __init__(self, bucket: Bucket, name: str, root: Path) -> None:
         """The run ``name`` of ``bucket``, mirrored below the folder ``root``."""
         self._bucket, self._prefix = bucket, f"{RUNS}/{name}"
-        self.folder = root / RUNS / name
+        super().__init__(root / RUNS / name)
         self._lock_file, self._held = root / MARKS / f"{name}.lock", root / MARKS / f"{name}.held"
         self._lease: ObjectLease | None = None
         self._lock: int | None = None
@@ -163,11 +162,11 @@ class ObjectRun:
             bucket.delete_folder(self._key(f"{CHECKPOINTS}/{step}"))
             del self._manifests[step]
 
-    def complete(self, result: bytes) -> None:
+    def complete(self, path: Path, result: bytes) -> None:
         """Send all that is left, then the result; only then is it here as well."""
         self.send()
-        self._bucket.put(self._key(RESULT), result)
-        write_bytes(self.folder / RESULT, result)
+        self._bucket.put(self._key(path.name), result)
+        super().complete(path, result)
 
     def send_failure(self) -> None:
         """Send what is left if that works now: what failed is told by whoever calls."""
