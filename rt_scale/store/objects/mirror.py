@@ -24,7 +24,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from rt_scale.spec.errors import InputError, RtScaleError
-from rt_scale.store.atomic import to_json, write_bytes, write_json
+from rt_scale.store.atomic import names_in, to_json, write_bytes, write_json
 from rt_scale.store.checkpoints import MANIFEST, is_sound
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import Attempt, file_system_time
@@ -145,10 +145,10 @@ class ObjectRun(LocalRun):
         if lease is None:
             return
         lease.check(bucket)
-        here = [step for step in names(self.folder / CHECKPOINTS) if step.isdigit()]
+        here = [step for step in names_in(self.folder / CHECKPOINTS) if step.isdigit()]
         for step in sorted(here, key=int):
             self._send_checkpoint(bucket, step, lease)
-        files = {name: self.folder / name for name in names(self.folder) if _is_sent(self.folder / name)}
+        files = {name: self.folder / name for name in names_in(self.folder) if _is_sent(self.folder / name)}
         for name, path in files.items():
             stamp = _stamp(path)
             if self._sent.get(name) != stamp:
@@ -261,7 +261,7 @@ class ObjectRun(LocalRun):
             count: attempts.
             live: whether the newest one has not ended; its file is written by whoever knows more of it.
         """
-        there = {name for name in names(self.folder / LEASES) if name.endswith(".json")}
+        there = {name for name in names_in(self.folder / LEASES) if name.endswith(".json")}
         for name in there - {f"{number}.json" for number in range(1, count + 1)}:
             remove(self.folder / LEASES / name)
         for number in range(1, count + (not live)):
@@ -281,11 +281,11 @@ class ObjectRun(LocalRun):
         """Make the folder's small files those of the store."""
         now = functools.cache(now)
         manifests = {key: entry for key, entry in entries.items() if _is_manifest(key)}
-        for step in names(self.folder / CHECKPOINTS):
+        for step in names_in(self.folder / CHECKPOINTS):
             if step.isdigit() and f"{CHECKPOINTS}/{step}/{MANIFEST}" not in manifests:
                 remove(self.folder / CHECKPOINTS / step)
         small = {key: entry for key, entry in entries.items() if "/" not in key}
-        for name in names(self.folder):
+        for name in names_in(self.folder):
             if name not in small and not name.startswith(TEMPORARY) and not (self.folder / name).is_dir():
                 remove(self.folder / name)
         wanted = {key: entry for key, entry in small.items() if curves or not key.startswith((METRICS, EVENTS))}
@@ -350,14 +350,6 @@ class ObjectRun(LocalRun):
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}"
-
-
-def names(folder: Path) -> list[str]:
-    """Names of what is in ``folder``, sorted; none where there is no such folder."""
-    try:
-        return sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def date(entry: Entry, now: float) -> float:

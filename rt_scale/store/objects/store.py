@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from rt_scale.store.atomic import names_in
 from rt_scale.store.local import AGAIN, RUNS, SWEEPS, LocalStore
 from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
-from rt_scale.store.objects.mirror import ObjectRun, date, names
+from rt_scale.store.objects.mirror import ObjectRun, date
 from rt_scale.store.objects.uri import clean_address, mirror_folder
 from rt_scale.system.files import temporary_name
 
@@ -85,8 +86,8 @@ class ObjectStore(LocalStore):
         """
         if time.monotonic() - self._looked < younger:
             return
-        found: dict[str, dict[str, Entry]] = {name: {} for name in names(self.root / RUNS)}
-        sweeps: dict[str, dict[str, Entry]] = {name: {} for name in names(self.root / SWEEPS)}
+        found: dict[str, dict[str, Entry]] = {name: {} for name in names_in(self.root / RUNS)}
+        sweeps: dict[str, dict[str, Entry]] = {name: {} for name in names_in(self.root / SWEEPS)}
         kinds = {RUNS: found, SWEEPS: sweeps}
         for key, entry in self.bucket.entries("").items():
             kind, name, rest = (*key.split("/", 2), "", "")[:3]
