@@ -12,7 +12,7 @@ from rt_scale.spec.errors import InputError
 from rt_scale.store.atomic import disk_errors, read_json, to_json, write_bytes
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.local import RUNS, SWEEPS, LocalStore
-from rt_scale.store.objects.store import FILE, LIST, ObjectStore
+from rt_scale.store.objects.store import FILE, LIST, OVERRIDES, ObjectStore
 from rt_scale.store.objects.uri import is_address
 from rt_scale.store.run_dir import RESULT, SPEC, RunDir, RunStatus, Spec
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
@@ -56,10 +56,15 @@ class SweepDir:
         """The sweep file as run."""
         return self.path / FILE
 
-    def write(self, text: str, runs: Iterable[str]) -> None:
-        """Record the sweep file's text and the names of its runs, in their order."""
+    def write(self, text: str, runs: Iterable[str], overrides: Sequence[str] = ()) -> None:
+        """Record the sweep file's text, the ``--set`` assignments to it, and the names of its runs, in their order."""
+        self.record(OVERRIDES, list(overrides))
         self._put(self.file, text.encode())
         self.record(LIST, list(runs))
+
+    def overrides(self) -> list[str]:
+        """The ``--set`` assignments that the sweep was run with."""
+        return self._list(OVERRIDES)
 
     def record(self, name: str, value: Any) -> None:
         """Keep a JSON-able ``value`` as the file ``name`` of the sweep, which everybody who sees the store sees."""
@@ -82,11 +87,14 @@ class SweepDir:
 
     def runs(self) -> list[str]:
         """Names of the sweep's runs; empty where it was never run."""
+        return self._list(LIST)
+
+    def _list(self, name: str) -> list[str]:
         try:
-            names: list[str] = read_json(self.path / LIST)
+            found: list[str] = read_json(self.path / name)
         except FileNotFoundError:
             return []
-        return names
+        return found
 
 
 class Store:

@@ -16,7 +16,7 @@ from rt_scale.store.objects.mirror import ObjectRun, date
 from rt_scale.store.objects.uri import clean_address, mirror_folder
 from rt_scale.system.files import temporary_name
 
-FILE, LIST = "sweep.yaml", "runs.json"
+FILE, OVERRIDES, LIST = "sweep.yaml", "overrides.json", "runs.json"
 """What others want to know of a sweep; its tables and figures are made again from its runs where they are wanted."""
 
 

@@ -47,7 +47,7 @@ def test_what_is_in_it(store: Store, tmp_path: Path) -> None:
     assert of_run(members, PARTIAL.name) == whole
     assert of_run(members, MISSING.name) == set()
     assert {name for name in members if name.startswith("sweeps/")} == {
-        "sweeps/small/sweep.yaml", "sweeps/small/runs.json", "sweeps/small/sampled.json",
+        "sweeps/small/sweep.yaml", "sweeps/small/runs.json", "sweeps/small/sampled.json", "sweeps/small/overrides.json",
         "sweeps/small/report/tables.md", "sweeps/small/report/figures/knn@cifar100, alpha=1.png",
     }  # fmt: skip
     assert all(

@@ -195,6 +195,7 @@ def edited(members: Members, name: str, **changes: Any) -> Members:
         (lambda old: {**old, f"{RUN}/spec.json": b"[1]"}, "does not fit together"),
         (lambda old: {**old, "sweeps/small/runs.json": b'["../../x"]'}, "lists what is no run"),
         (lambda old: {**old, "sweeps/small/runs.json": b'{"a": 1}'}, "does not fit together"),
+        (lambda old: {**old, "sweeps/small/overrides.json": b"[1]"}, "does not fit together"),
         (lambda old: {**old, "sweeps/other/runs.json": b"[]"}, "holds other sweeps than its manifest names"),
         (lambda old: edited(old, MANIFEST, sweeps=["small", "../../x"]), "holds other sweeps than its manifest names"),
         (lambda old: edited(old, MANIFEST, runs={}), "does not fit together"),
