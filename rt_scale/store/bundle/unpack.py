@@ -22,7 +22,7 @@ from rt_scale.store.atomic import can_write, disk_errors, names_in, read_json
 from rt_scale.store.bundle import format as limits
 from rt_scale.store.bundle.format import MANIFEST, Manifest, is_member, is_run, is_whole, refusal
 from rt_scale.store.lease import FOLDER as LEASES
-from rt_scale.store.objects.store import FILE, OVERRIDES, RUNS
+from rt_scale.store.objects.store import FILE, LIST, OVERRIDES
 from rt_scale.store.run_dir import CHECKPOINTS, SPEC
 from rt_scale.store.store import Store
 from rt_scale.system.files import TEMPORARY, remove, sync_folder, temporary_name
@@ -203,7 +203,7 @@ def _check_contents(path: Path, folder: Path, manifest: Manifest) -> None:
         raise refusal(path, "it holds other sweeps than its manifest names")
     try:
         for sweep in (folder / "sweeps" / name for name in manifest.sweeps):
-            listed, _ = (TypeAdapter(list[str]).validate_python(read_json(sweep / name)) for name in (RUNS, OVERRIDES))
+            listed, _ = (TypeAdapter(list[str]).validate_python(read_json(sweep / name)) for name in (LIST, OVERRIDES))
             if not all(map(is_run, listed)) or not (sweep / FILE).is_file():
                 raise ValueError(f"sweep {sweep.name} lacks its file, or lists what is no run")
         for run in (folder / "runs" / name for name in names_in(folder / "runs")):
