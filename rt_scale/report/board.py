@@ -36,9 +36,7 @@ def open_board(
 
     Args:
         sweeps: of that store; none shows the store's run directories.
-        store: where runs are kept.
-        host: address to listen on.
-        port: port; 0 takes a free one, None 6006 or the next free one.
+        port: 0 takes a free one, None 6006 or the next free one.
         say: receives the lines that name the address, and what is there to be seen.
         every_run: whether runs are shown by themselves, and not only the means of configurations.
         interval: seconds between two looks at what was computed meanwhile.
@@ -90,7 +88,6 @@ def few(names: Sequence[str], most: int) -> str:
 
 
 def _runs(store: Store) -> Path:
-    """The folder of all runs."""
     folder = store.root / "runs"
     if not folder.is_dir():
         raise InputError(f"There are no runs in '{store.place}'. Run a sweep first, or name the store with --store.")

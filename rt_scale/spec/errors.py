@@ -7,7 +7,7 @@ The command line prints it without a traceback and exits with its ``exit_code``.
 from __future__ import annotations
 
 import difflib
-import os
+import itertools
 import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -81,7 +81,8 @@ def nearest(given: str, allowed: Iterable[str]) -> str | None:
 
     def order(name: str) -> tuple[float, int, str]:
         ratio = difflib.SequenceMatcher(None, name, wanted).ratio()
-        return -ratio, -len(os.path.commonprefix([name, wanted])), name
+        alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(name, wanted, strict=False))
+        return -ratio, -len(list(alike)), name
 
     names = list(allowed)
     return min(difflib.get_close_matches(wanted, names, n=max(1, len(names)), cutoff=0.5), key=order, default=None)
