@@ -188,7 +188,7 @@ def test_a_run_on_noise_and_its_report_show_the_numbers_on_images(
         assert f"{line}: linear on digits {student} (teacher {teacher}), knn on digits " in text
     report = " ".join(invoke("report", sweep_file).split())
     for probe in ("linear probe", "k-nearest-neighbour probe"):
-        assert f"{probe}, distilled on gaussian, probed on Digits: test accuracy in %" in report
+        assert f"{probe}, distilled on Gaussian noise, probed on Digits: test accuracy in %" in report
 
 
 @pytest.mark.parametrize(("command", "key"), [("models", "parameters"), ("doctor", "state"), ("data list", "prepared")])
