@@ -26,7 +26,7 @@ from rt_scale.training.precision import check_precision
 
 
 @dataclass(frozen=True)
-class Packing:
+class BatchSize:
     """With how many others a run trains as one batched network, and why.
 
     Attributes:
@@ -44,7 +44,7 @@ class Packing:
         return {**dataclasses.asdict(self), "seconds": {str(size): value for size, value in self.seconds.items()}}
 
     @classmethod
-    def of_json(cls, values: Mapping[str, Any]) -> Packing:
+    def of_json(cls, values: Mapping[str, Any]) -> BatchSize:
         """Undo :meth:`to_json`."""
         return cls(values["size"], values["reason"], {int(size): value for size, value in values["seconds"].items()})
 
@@ -119,7 +119,7 @@ class Options:
         group: the processes that train together, each with options of its own; rank 0's decide.
         stop: asked after every step whether to write a checkpoint and stop, which raises ``Stopped``.
         resident: the images that this process keeps in memory from run to run.
-        packing: with how many others it trains as one batched network, see ``experiments.batched``.
+        batching: with how many others it trains as one batched network, see ``experiments.batched``.
         gradients: computes those of each step of training.
     """
 
@@ -138,7 +138,7 @@ class Options:
     group: Group = ALONE
     stop: Stop = never
     resident: Resident = field(default_factory=Resident)
-    packing: Packing = field(default_factory=Packing)
+    batching: BatchSize = field(default_factory=BatchSize)
     gradients: Gradients = compute_gradients
 
 
@@ -218,7 +218,7 @@ def resolve(
     if loader == "ffcv":
         require_ffcv()
     gpus = 0.0 if device.type == "cpu" else options.gpus
-    pack = options.packing.size
+    pack = options.batching.size
     how = _accelerate(spec, data, options, device, earlier)
     return ResolvedOptions(
         device, threads, cache, channels_last, loader, reason, options.group.world, gpus, pack=pack, accelerate=how
@@ -240,7 +240,7 @@ def _accelerate(
         raise unknown_name("way to accelerate", options.accelerate, ("auto", "none", *WAYS))
     if options.group.world > 1 and options.accelerate in WAYS:
         raise InputError(f"accelerate {options.accelerate} is for runs of one worker; leave it out, or workers at 1.")
-    if options.group.world > 1 or options.packing.size > 1:
+    if options.group.world > 1 or options.batching.size > 1:
         return "none"
     if earlier:
         return str(earlier.get("accelerate") or WAYS_BEFORE[earlier.get("student_pass", "eager")])

@@ -208,7 +208,7 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> di
     options.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
     if execution.device.type == "cuda":
         options.observer.decided(f"accelerate: {execution.accelerate}")
-    attempt = attempt_record(execution) | {"packing": options.packing.to_json()}
+    attempt = attempt_record(execution) | {"packing": options.batching.to_json()}
     attempts = [*(earlier["attempts"] if earlier else []), attempt]
     run_dir.write_environment({"execution": execution.to_json(), "data": _data_record(data), "attempts": attempts})
     weights = start_weights(spec, options.store)

@@ -115,7 +115,7 @@ class _Counter:
         self.network = meta_network(spec, info)
         self.size, self.batch = spec.data.size or info.size, spec.train.batch_size
         self.samples = spec.data.samples or info.train
-        self.cached = cached and constant_targets(spec) and spec.kind == "distill"
+        self.cached = cached and constant_targets(spec)
         self.embedding = self._embedding(self.size)
 
     def run(self) -> RunWork:

@@ -25,7 +25,7 @@ from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 
 if TYPE_CHECKING:
     from rt_scale.data.loaders.resident import Resident
-    from rt_scale.experiments.options import Options, Packing
+    from rt_scale.experiments.options import BatchSize, Options
     from rt_scale.ray_backend.cluster import Cluster
 
 
@@ -238,7 +238,7 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
     Returns:
         ``state``: ``packed``, when all is over.
     """
-    from rt_scale.experiments.batched import run_pack
+    from rt_scale.experiments.batched import run_batched
 
     launch = LaunchSpec.model_validate(given["launch"])
     specs = [RunSpec.model_validate(each) for each in given["specs"]]
@@ -263,24 +263,24 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
     for stack, client in zip(reporting[1:], clients[1:], strict=False):
         client.begin()
         stack.enter_context(client.reporting())
-    chosen = [dataclasses.replace(each, packing=packing) for each in settings[: len(specs)]]
-    run_pack(specs, chosen, ended)
+    chosen = [dataclasses.replace(each, batching=packing) for each in settings[: len(specs)]]
+    run_batched(specs, chosen, ended)
     if any(client.told == PREEMPTED for client in clients):
         os._exit(0)  # nothing else is to start in this process: its node is about to go
     return {"state": "packed"}
 
 
-def _packing(specs: list[RunSpec], settings: Options, launch: LaunchSpec, known: Mapping[str, Any] | None) -> Packing:
-    from rt_scale.experiments.batched import choose_packing
-    from rt_scale.experiments.options import Packing
+def _packing(specs: list[RunSpec], settings: Options, launch: LaunchSpec, known: Mapping[str, Any] | None) -> BatchSize:
+    from rt_scale.experiments.batched import choose_batch_size
+    from rt_scale.experiments.options import BatchSize
 
     if known is not None:
-        return Packing.of_json(known)
+        return BatchSize.of_json(known)
     if len(specs) == 1:
-        return Packing(1, "no other run of its shape was waiting")
+        return BatchSize(1, "no other run of its shape was waiting")
     try:
-        return choose_packing(specs, settings, None if launch.pack == "auto" else launch.pack)
+        return choose_batch_size(specs, settings, None if launch.pack == "auto" else launch.pack)
     except Stopped:
-        return Packing(1, "asked to stop while it was measured")
+        return BatchSize(1, "asked to stop while it was measured")
     except Exception as error:  # which the first run will meet, too, and record
-        return Packing(1, f"could not be measured: {error}")
+        return BatchSize(1, f"could not be measured: {error}")

@@ -29,7 +29,7 @@ from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 from rt_scale.system.files import remove, sync_folder, temporary_name
-from rt_scale.tensorboard.hparams import Setting, flat_settings, typed_columns
+from rt_scale.tensorboard.writer import Setting, flat_settings, typed_columns
 
 Form = Literal["csv", "parquet"]
 BATCH = 2**16

@@ -35,7 +35,7 @@ class Batching:
     def learn(self, job: Job, measured: Mapping[str, object]) -> None:
         """A process measured how many runs of the shape of ``job`` to train together: ``size``, and what else it says.
 
-        ``experiments.options.Packing`` as JSON.
+        ``experiments.options.BatchSize`` as JSON.
         """
         self._measured[job.launch, batch_key(job.spec)] = measured
 

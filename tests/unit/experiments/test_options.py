@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments.check import cache_bytes
-from rt_scale.experiments.options import Options, Packing, ResolvedOptions, find_device, free_memory, resolve
+from rt_scale.experiments.options import BatchSize, Options, ResolvedOptions, find_device, free_memory, resolve
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import FeaturesOfViews
 from rt_scale.models.plain import ConvNet
@@ -143,7 +143,7 @@ def test_students_are_accelerated_where_that_is_asked_for_and_it_is_recorded_and
         ("cuda", {}, None, {"train.batch_size": 61}, "none"),  # no batch is whole
         ("cuda", {"accelerate": "none"}, None, {}, "none"),
         ("cpu", {"accelerate": "compile"}, None, {}, "compile"),
-        ("cuda", {"packing": Packing(2)}, None, {}, "none"),
+        ("cuda", {"batching": BatchSize(2)}, None, {}, "none"),
         ("cuda", {"group": Group(0, 2)}, None, {}, "none"),
         ("cuda", {}, {"accelerate": "none"}, {}, "none"),
         ("cuda", {"accelerate": "none"}, {"accelerate": "compile"}, {}, "compile"),

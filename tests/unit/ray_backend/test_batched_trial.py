@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rt_scale.experiments.options import Packing
+from rt_scale.experiments.options import BatchSize
 from rt_scale.ray_backend import trial as module
 from rt_scale.ray_backend.control import PREEMPTED
 from rt_scale.ray_backend.trial import run_packed_trial
@@ -48,14 +48,14 @@ def no_control_actor(monkeypatch: pytest.MonkeyPatch) -> None:
 class Pack:
     """Stands in for the runs: measures what it is told to, and ends each as it is told to."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, packing: Packing | Exception, *outcomes: Any) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, packing: BatchSize | Exception, *outcomes: Any) -> None:
         self.packing, self.outcomes = packing, outcomes
         self.asked: list[tuple[list[str], int | None]] = []
         self.ran: list[tuple[Sequence[RunSpec], Sequence[Any]]] = []
-        monkeypatch.setattr("rt_scale.experiments.batched.choose_packing", self.choose)
-        monkeypatch.setattr("rt_scale.experiments.batched.run_pack", self.run)
+        monkeypatch.setattr("rt_scale.experiments.batched.choose_batch_size", self.choose)
+        monkeypatch.setattr("rt_scale.experiments.batched.run_batched", self.run)
 
-    def choose(self, specs: Sequence[RunSpec], settings: Any, most: int | None) -> Packing:
+    def choose(self, specs: Sequence[RunSpec], settings: Any, most: int | None) -> BatchSize:
         self.asked.append(([spec.name for spec in specs], most))
         if isinstance(self.packing, Exception):
             raise self.packing
@@ -69,7 +69,7 @@ class Pack:
             ended(number, outcome)
 
 
-MEASURED = Packing(3, "faster", {1: 0.2, 2: 0.1})
+MEASURED = BatchSize(3, "faster", {1: 0.2, 2: 0.1})
 
 
 def test_as_many_as_is_fastest_are_run_and_each_is_told_of_when_it_ends(
@@ -81,13 +81,13 @@ def test_as_many_as_is_fastest_are_run_and_each_is_told_of_when_it_ends(
     assert pack.asked == [(NAMES, None)]
     ((specs, settings),) = pack.ran
     assert list(specs) == SPECS[:3]
-    assert [each.packing for each in settings] == [MEASURED] * 3
+    assert [each.batching for each in settings] == [MEASURED] * 3
     assert [each.observer.run for each in settings] == NAMES[:3]
     assert {(each.threads, each.device) for each in settings} == {(2, "cpu")}
     settings[1].observer.told = "enough"
     assert [each.stop() for each in settings] == [False, True, False]
     assert said[0]["runs"] == {NAMES[3]: {"state": "returned", "why": "", "values": {}}}
-    assert Packing.of_json(said[0]["packing"]) == MEASURED
+    assert BatchSize.of_json(said[0]["packing"]) == MEASURED
     assert [each["runs"] for each in said[1:]] == [
         {NAMES[0]: {"state": "done", "why": "", "values": {"a": 1.0}}},
         {NAMES[1]: {"state": "failed", "why": "It diverged.", "values": {}}},
@@ -99,11 +99,11 @@ def test_as_many_as_is_fastest_are_run_and_each_is_told_of_when_it_ends(
 def test_what_was_measured_before_or_asked_for_is_not_measured_again(
     given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pack = Pack(monkeypatch, Packing(4, "launch.pack is 4"))
+    pack = Pack(monkeypatch, BatchSize(4, "launch.pack is 4"))
     said: list[dict[str, Any]] = []
     run_packed_trial(given | {"packing": MEASURED.to_json()}, said.append)
     assert pack.asked == []
-    assert [each.packing for each in pack.ran[-1][1]] == [MEASURED] * 3
+    assert [each.batching for each in pack.ran[-1][1]] == [MEASURED] * 3
     given["launch"]["pack"] = 4
     run_packed_trial(given, said.append)
     assert pack.asked == [(NAMES, 4)]
@@ -112,7 +112,7 @@ def test_what_was_measured_before_or_asked_for_is_not_measured_again(
     given["specs"] = given["specs"][:1]
     run_packed_trial(given, said.append)
     assert len(pack.asked) == 1
-    assert pack.ran[-1][1][0].packing.reason == "no other run of its shape was waiting"
+    assert pack.ran[-1][1][0].batching.reason == "no other run of its shape was waiting"
 
 
 def test_what_cannot_be_measured_is_run_alone_to_find_out_why(
@@ -123,7 +123,7 @@ def test_what_cannot_be_measured_is_run_alone_to_find_out_why(
     run_packed_trial(given, said.append)
     assert list(said[0]["runs"]) == NAMES[1:]
     assert said[1]["runs"] == {NAMES[0]: {"state": "failed", "why": "No such data.", "values": {}}}
-    assert "No such data." in pack.ran[0][1][0].packing.reason
+    assert "No such data." in pack.ran[0][1][0].batching.reason
 
 
 def test_on_a_node_that_is_about_to_go_the_process_ends_once_all_have_stopped(
@@ -144,7 +144,7 @@ def test_on_a_node_that_is_about_to_go_the_process_ends_once_all_have_stopped(
 
 
 def test_asked_to_stop_they_say_so(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    Pack(monkeypatch, Packing(1, "does not pay"), Stopped("the sweep was asked to stop"))
+    Pack(monkeypatch, BatchSize(1, "does not pay"), Stopped("the sweep was asked to stop"))
     said: list[dict[str, Any]] = []
     assert run_packed_trial(given, said.append) == {"state": "packed"}
     assert said[1]["runs"] == {NAMES[0]: {"state": "returned", "why": "the sweep was asked to stop", "values": {}}}
