@@ -30,8 +30,7 @@ from rt_scale.progress.state import duration_text
 from rt_scale.spec.errors import InputError
 
 if TYPE_CHECKING:
-    from rt_scale.plan.conditions import Conditions
-    from rt_scale.plan.plan import Group, Plan
+    from rt_scale.plan.plan import Conditions, Group, Plan
     from rt_scale.plan.simulation import Simulated
     from rt_scale.spec.sweep import SweepSpec
 
@@ -75,9 +74,8 @@ def plan(
     if tflops is not None and not tflops > 0:
         raise InputError(f"--tflops is {tflops:g}; give what a GPU reaches in practice, above 0, e.g. 60.")
     from rt_scale.experiments.other_data import DataHere, compare_sweeps
-    from rt_scale.plan.budget import check_budget, prices_for
-    from rt_scale.plan.conditions import Conditions
-    from rt_scale.plan.plan import make_plan
+    from rt_scale.plan.costs import check_budget, prices_for
+    from rt_scale.plan.plan import Conditions, make_plan
     from rt_scale.spec.explore import MOST_RUNS
     from rt_scale.spec.grid import GRID_LIMIT
     from rt_scale.spec.sweep import load_sweep

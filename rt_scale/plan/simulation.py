@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from rt_scale.plan.estimate import Estimate
 from rt_scale.ray_backend.resources import Kind
 from rt_scale.scheduler.job import Job, JobOutcome, JobState, View
 from rt_scale.scheduler.queue import Queue
@@ -19,12 +18,16 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.run_dir import State
 
+if TYPE_CHECKING:
+    from rt_scale.plan.estimate import Estimate
+
 REPLACEMENT = 120.0
 """Seconds, assumed, until a machine that was taken away is replaced."""
 HOPELESS = 5.0
 """Interruptions expected between two checkpoints from which on a run practically never ends (1 chance in 150)."""
 ROUNDING = 1e-9
 """Of sums of fractions of a GPU."""
+DONE, INTERRUPTED = JobOutcome(JobState.DONE), JobOutcome(JobState.DIED, "interrupted")
 PARTS = 2**30
 """Of a run, in which the queue is told how far it is."""
 
@@ -141,10 +144,6 @@ class _SimulatedRuns:
         """Nothing is recorded."""
 
 
-class _Unseen(View):
-    """Nobody looks."""
-
-
 class _SimulatedCluster:
     """GPUs and cores, some of them occupied."""
 
@@ -164,8 +163,7 @@ class _SimulatedCluster:
         self.least_free[kind] = min(self.least_free[kind], self.free[kind])
 
 
-@dataclass(frozen=True, eq=False)
-class _Event:
+class _Event(NamedTuple):
     """The end of a process, good or bad; or, without jobs, what it occupied is there again."""
 
     jobs: Sequence[Job]
@@ -189,13 +187,13 @@ class _Simulation:
         self.now, self.issued = 0.0, 0
         self.cluster = _SimulatedCluster(capacity)
         self.queue = Queue(
-            jobs.values(), _SimulatedRuns(jobs.keys()), _Unseen(), self.cluster,
+            jobs.values(), _SimulatedRuns(jobs.keys()), View(), self.cluster,
             concurrency=concurrency, clock=lambda: self.now,
         )  # fmt: skip
         self.events: list[tuple[float, int, _Event]] = []
         self.left: dict[str, float] = {}
         self.together: dict[str, int] = {}
-        self.work: Counter[Kind] = Counter()
+        self.work: dict[Kind, float] = dict.fromkeys(capacity, 0.0)
         self.makespan, self.processes, self.interruptions, self.lost = 0.0, 0, 0, 0.0
 
     def run(self) -> Schedule:
@@ -217,8 +215,8 @@ class _Simulation:
         self.now, _, event = heapq.heappop(self.events)
         self.cluster.free[event.kind] += event.freed
         for job in event.jobs:
-            self.queue.ended(job.spec.name, event.how)
-        if event.how.state is JobState.DONE:
+            self.queue.ended(job.name, event.how)
+        if event.how is DONE:
             self.makespan = self.now
 
     def _start(self, batch: Sequence[Job]) -> None:
@@ -230,22 +228,22 @@ class _Simulation:
         until = self.generator.exponential(3600 / self.rate) if self.rate and self.generator is not None else math.inf
         if until >= seconds:
             self.work[kind] += seconds * units
-            self._at(self.now + seconds, _Event(batch, JobOutcome(JobState.DONE), kind, units))
+            self._at(self.now + seconds, _Event(batch, DONE, kind, units))
             return
         kept = checkpoint * (until // checkpoint) if math.isfinite(checkpoint) else 0.0
         for job in batch:
-            self.queue.reported(job.spec.name, {"began": int((1 - self.left[job.spec.name]) * PARTS)})
-            self.left[job.spec.name] *= 1 - kept / seconds
+            self.queue.reported(job.name, {"began": int((1 - self.left[job.name]) * PARTS)})
+            self.left[job.name] *= 1 - kept / seconds
         self.interruptions += 1
         self.lost += until - kept
-        self._at(self.now + until, _Event(batch, JobOutcome(JobState.DIED, "interrupted"), kind, 0.0))
-        self._at(self.now + until + self.replacement, _Event((), JobOutcome(JobState.RETURNED), kind, units))
+        self._at(self.now + until, _Event(batch, INTERRUPTED, kind, 0.0))
+        self._at(self.now + until + self.replacement, _Event((), INTERRUPTED, kind, units))
 
     def _length(self, batch: Sequence[Job]) -> tuple[float, float]:
         """Seconds that are left of the runs of a process, and those between two of its checkpoints."""
         seconds, checkpoint = 0.0, 0.0
         for job in batch:
-            name, found = job.spec.name, self.estimate(job, len(batch))
+            name, found = job.name, self.estimate(job, len(batch))
             assert found.seconds is not None  # as said above
             self.together.setdefault(name, len(batch))
             seconds += found.seconds * self.left.setdefault(name, found.left / found.seconds)
