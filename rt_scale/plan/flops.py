@@ -187,7 +187,7 @@ class _Activations:
     def __init__(self, network: Network) -> None:
         self.bytes = 0.0
         for module in network.modules():
-            if not list(module.children()) and not isinstance(module, nn.Conv2d | nn.Linear):
+            if not list(module.children()) and not isinstance(module, nn.Conv2d | nn.Linear | nn.Identity):
                 module.register_forward_hook(self._add)
 
     def _add(self, module: nn.Module, given: object, made: Tensor) -> None:
@@ -263,9 +263,7 @@ class _Counter:
 
     def _step(self) -> Work:
         views, seen = self._views()
-        student = Work(
-            network=flops(lambda: torch.autograd.backward(self.network.of_views(views).sum())), calls=3 * self.calls
-        )
+        student = self._passes(lambda: torch.autograd.backward(self.network.of_views(views).sum()), 3)
         parameters = list(self.network.parameters())
         update = Work(
             traffic=OPTIMIZER_PASSES * sum(each.numel() * each.element_size() for each in parameters),

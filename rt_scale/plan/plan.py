@@ -224,8 +224,10 @@ def jobs_to_do(jobs: Iterable[Job], store: Store) -> dict[str, Job]:
     wanted = {job.name: job for job in jobs}
     found: dict[str, Job] = {}
     for job in wanted.values():
-        for spec in unfinished(job.spec, store):
-            found.setdefault(spec.name, wanted.get(spec.name) or Job(spec.name, spec, job.launch))
+        needed = {each.name for each in unfinished(job.spec, store)}
+        for spec in all_runs([job.spec]) if job.spec.starts else [job.spec]:
+            if spec.name in needed:
+                found.setdefault(spec.name, wanted.get(spec.name) or Job(spec.name, spec, job.launch))
     return found
 
 
