@@ -24,10 +24,10 @@ from rt_scale.cli.options import (
     print_table,
     read_path,
     warn,
-    with_launch,
 )
-from rt_scale.progress.state import duration_text
+from rt_scale.cli.sweep import load_files
 from rt_scale.spec.errors import InputError
+from rt_scale.system.console import duration_text
 
 if TYPE_CHECKING:
     from rt_scale.plan.plan import Conditions, Group, Plan
@@ -76,16 +76,11 @@ def plan(
     from rt_scale.experiments.other_data import DataHere, compare_sweeps
     from rt_scale.plan.costs import check_budget, prices_for
     from rt_scale.plan.plan import Conditions, make_plan
-    from rt_scale.spec.explore import MOST_RUNS
-    from rt_scale.spec.grid import GRID_LIMIT
-    from rt_scale.spec.sweep import load_sweep
-    from rt_scale.store.sweep_runs import SweepRuns
 
     sheet = prices_for(budget, price)
     given = {} if pack is None else {"pack": pack}
-    place, limit = open_store(store), MOST_RUNS if yes else GRID_LIMIT
-    loaded = [load_sweep(file, overrides, limit) for file in files]
-    sweeps = [SweepRuns(with_launch(spec, given), points, place) for spec, points in loaded]
+    place = open_store(store)
+    sweeps = load_files(files, overrides or [], given, place, yes)
     at_once = gpus or (1 if tflops else None)
     conditions = Conditions(gpus=at_once, cpus=cpus, rate=rate, prices=sheet, teraflops=tflops, concurrency=concurrency)
     place.refresh(curves=False)
@@ -204,6 +199,11 @@ def _show_time(made: Plan, undisturbed: Simulated, concurrency: int | None) -> N
             f"(the middle of {DRAWS} simulations, the slowest {duration_text(made.slowest)}; assumed: no notice of an "
             f"interruption, a new machine after {REPLACEMENT:.0f} s)."
         )
+        if found.given_up:
+            _say(
+                f"{_many(found.given_up, 'run')} would be given up: interrupted more than launch.retries times in a row "
+                "without a new checkpoint, or started from such a one."
+            )
 
 
 def _show_costs(made: Plan, *, priced: bool) -> None:

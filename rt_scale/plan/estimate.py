@@ -123,7 +123,7 @@ class Estimator:
         return [
             run
             for run in self.measured.get(self._shape(job.spec), ())
-            if run.kind == kind and (kind == "gpu" or run.threads == job.launch.cpus)
+            if run.kind == kind and (kind == "gpu" or run.execution.threads == job.launch.cpus)
         ]
 
     def _as_alone(self, job: Job, together: int) -> tuple[float | None, str]:
@@ -132,29 +132,29 @@ class Estimator:
         return seconds, how if seconds is None or together == 1 else f"{how}, {ALONE}"
 
     def _from_runs(self, job: Job, together: int) -> tuple[float, str] | None:
-        runs = [run for run in self._alike(job) if (run.pack > 1) == (together > 1)]
-        runs = [run for run in runs if run.pack == together] or runs
+        runs = [run for run in self._alike(job) if (run.execution.pack > 1) == (together > 1)]
+        runs = [run for run in runs if run.execution.pack == together] or runs
         if not runs:
             return None
         workers, images = job.launch.workers, self._info(job.spec).train
         length = _length(job.spec, images)
-        as_many = [run for run in runs if run.workers == workers]
+        as_many = [run for run in runs if run.execution.workers == workers]
         alike = [run for run in as_many or runs if _length(run.spec, images) == length]
         asked = alike or as_many or runs
-        seconds = [run.seconds / run.pack for run in asked]
+        seconds = [run.result.seconds / run.execution.pack for run in asked]
         if not (as_many and alike):
             rates = self._rates(job)
             own = self._seconds(job.spec, rates, workers)
-            scales = [own / self._seconds(run.spec, rates, run.workers) for run in asked]
+            scales = [own / self._seconds(run.spec, rates, run.execution.workers) for run in asked]
             seconds = [one * scale for one, scale in zip(seconds, scales, strict=True)]
         how = f"measured from {_many(len(asked), 'run')}" + ("" if alike else " of another length, scaled")
         if together > 1:
-            how += f", {' or '.join(str(pack) for pack in sorted({run.pack for run in asked}))} to a process"
+            how += f", {' or '.join(str(pack) for pack in sorted({run.execution.pack for run in asked}))} to a process"
         if not as_many:
             how += f", scaled to {_many(workers, 'worker')}: {ASSUMED}"
         elif workers > 1:
             how += f" on {workers} workers"
-        return statistics.median(seconds), f"{how} ({' and '.join(sorted({run.device for run in asked}))})"
+        return statistics.median(seconds), f"{how} ({' and '.join(sorted({str(run.attempt.device) for run in asked}))})"
 
     def _from_flops(self, job: Job) -> tuple[float | None, str]:
         rates, workers = self._rates(job), job.launch.workers

@@ -203,7 +203,7 @@ class Exploration:
                 task = Job(label, point.spec, spec.launch, spec)
                 queue.add(task)
                 if (result := sweep.store.run(point.spec).result()) is not None:  # of another sweep
-                    self.ended(task, JobOutcome(JobState.DONE, values=result["last"]))
+                    self.ended(task, JobOutcome(JobState.DONE, values=result.last))
 
     def ended(self, task: Job, how: JobOutcome) -> None:
         """A run came to an end; a search learns from it."""

@@ -23,6 +23,7 @@ from rt_scale.ray_backend.resources import bundle
 from rt_scale.spec.errors import Held, InputError, RtScaleError, RunError, StoreAway, WorkersDied
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.results import RunResult
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 
@@ -42,7 +43,7 @@ def run_here(
     show: Callable[[Mapping[str, Any]], None],
     stopping: Callable[[], bool],
     address: str | None = None,
-) -> dict[str, Any]:
+) -> RunResult:
     """The result of ``spec``, computed on a Ray of our own on this machine, or on the cluster at ``address``.
 
     Args:
@@ -88,13 +89,13 @@ def run_here(
     (outcome,) = found
     if isinstance(outcome, BaseException):
         raise outcome
-    result: dict[str, Any] = outcome
+    result: RunResult = outcome
     return result
 
 
 def run_with_workers(
     spec: RunSpec, launch: LaunchSpec, *, store: str, data_dir: Path, device: str, client: ControlClient
-) -> dict[str, Any]:
+) -> RunResult:
     """The result of ``spec``, computed by ``launch.workers`` processes on the Ray that this process is connected to.
 
     Args:

@@ -22,10 +22,11 @@ from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
+from rt_scale.store.results import BatchSize, RunResult
 
 if TYPE_CHECKING:
     from rt_scale.data.loaders.resident import Resident
-    from rt_scale.experiments.options import BatchSize, Options
+    from rt_scale.experiments.options import Options
     from rt_scale.ray_backend.cluster import Cluster
 
 
@@ -114,7 +115,7 @@ def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
     return how_it_ended(result, client)
 
 
-def how_it_ended(outcome: Mapping[str, Any] | BaseException, client: ControlClient) -> dict[str, Any]:
+def how_it_ended(outcome: RunResult | BaseException, client: ControlClient) -> dict[str, Any]:
     """``state``, ``why`` and ``values`` as in :class:`rt_scale.scheduler.job.JobOutcome`.
 
     Args:
@@ -124,7 +125,7 @@ def how_it_ended(outcome: Mapping[str, Any] | BaseException, client: ControlClie
     from rt_scale.training.loop import Stopped
 
     if not isinstance(outcome, BaseException):
-        return _ended(JobState.DONE, values=outcome["last"])
+        return _ended(JobState.DONE, values=outcome.last)
     if isinstance(outcome, Stopped):
         if client.told.startswith(ENDED):
             return _ended(JobState.EARLY_STOPPED, client.told.removeprefix(ENDED), client.values)
@@ -165,7 +166,7 @@ def _ended(state: str, why: str = "", values: Mapping[str, float] | None = None)
     return {"state": state, "why": why, "values": dict(values or {})}
 
 
-def _run(spec: RunSpec, launch: LaunchSpec, given: Mapping[str, Any], client: ControlClient) -> dict[str, Any]:
+def _run(spec: RunSpec, launch: LaunchSpec, given: Mapping[str, Any], client: ControlClient) -> RunResult:
     from rt_scale.experiments.runner import run
 
     with client.reporting():
@@ -253,7 +254,7 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
     report({"state": "running", "runs": runs, "packing": packing.to_json() if packing.seconds else None})
     reporting = [leading, *(contextlib.ExitStack() for _ in specs[1:])]
 
-    def ended(number: int, outcome: dict[str, Any] | BaseException) -> None:
+    def ended(number: int, outcome: RunResult | BaseException) -> None:
         client = clients[number]
         reporting[number].close()
         if client.told != PREEMPTED:
@@ -272,15 +273,14 @@ def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]
 
 def _packing(specs: list[RunSpec], settings: Options, launch: LaunchSpec, known: Mapping[str, Any] | None) -> BatchSize:
     from rt_scale.experiments.batched import choose_batch_size
-    from rt_scale.experiments.options import BatchSize
 
     if known is not None:
-        return BatchSize.of_json(known)
+        return BatchSize.model_validate(known)
     if len(specs) == 1:
-        return BatchSize(1, "no other run of its shape was waiting")
+        return BatchSize(size=1, reason="no other run of its shape was waiting")
     try:
         return choose_batch_size(specs, settings, None if launch.pack == "auto" else launch.pack)
     except Stopped:
-        return BatchSize(1, "asked to stop while it was measured")
+        return BatchSize(size=1, reason="asked to stop while it was measured")
     except Exception as error:  # which the first run will meet, too, and record
-        return BatchSize(1, f"could not be measured: {error}")
+        return BatchSize(size=1, reason=f"could not be measured: {error}")

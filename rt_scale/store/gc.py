@@ -11,16 +11,14 @@ from typing import Literal
 from pydantic import ValidationError
 
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.spec.grid import expand
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import parse_kept
-from rt_scale.spec.yaml_files import read_text
 from rt_scale.store.atomic import disk_errors, measure, read_json
 from rt_scale.store.checkpoints import DAMAGED
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import file_system_time
 from rt_scale.store.run_dir import CHECKPOINTS, SPEC, RunDir, State
 from rt_scale.store.store import Store, SweepDir
+from rt_scale.store.sweep_runs import read_sweep
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 FORMER = "constants"
@@ -163,7 +161,7 @@ def _kept(store: Store, names: Iterable[str], young: float | None = None) -> set
         listed = sweep.runs()
         kept.update(listed)
         if not listed or not all((store.run(name).path / SPEC).exists() for name in listed):
-            kept.update(name for spec in _planned(sweep) for name in (spec.name, *_starts(spec)))
+            kept.update(name for spec in _planned(sweep, store) for name in (spec.name, *_starts(spec)))
     for name in set(names) - kept:
         run = store.run(name)
         running = run.status(GRACE).state == "running"
@@ -174,12 +172,14 @@ def _kept(store: Store, names: Iterable[str], young: float | None = None) -> set
     return kept
 
 
-def _planned(sweep: SweepDir) -> Iterator[RunSpec]:
+def _planned(sweep: SweepDir, store: Store) -> Iterator[RunSpec]:
     """The runs of a sweep by its file: of one that was not begun yet, only that tells what it starts from."""
     if not sweep.file.exists():
         return
     try:
-        points = expand(parse_kept(read_text(sweep.file), str(sweep.file)))
+        points = read_sweep(sweep.file, (), store).points
+        if not {point.spec.name for point in points} >= set(sweep.runs()):
+            raise InputError("Its file gives other runs than were recorded, as where an earlier version ran it.")
     except InputError as error:
         raise InputError(
             f"Sweep '{sweep.name}' has runs that were never begun, and what they start from cannot be told: {error} "

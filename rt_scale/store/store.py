@@ -13,9 +13,9 @@ from rt_scale.spec.errors import InputError
 from rt_scale.store.atomic import disk_errors, measure, read_json, to_json, write_bytes
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import TIMES, file_system_time, latest_attempt
-from rt_scale.store.objects.store import AGAIN, FILE, RUNS, ObjectStore
+from rt_scale.store.objects.store import AGAIN, FILE, OVERRIDES, RUNS, ObjectStore
 from rt_scale.store.objects.uri import is_address
-from rt_scale.store.run_dir import RESULT, SPEC, LocalRun, RunBackend, RunDir, Spec, Status
+from rt_scale.store.run_dir import RESULT, SPEC, LocalRun, RunBackend, RunDir, RunStatus, Spec
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 _pause = time.sleep
@@ -189,10 +189,15 @@ class SweepDir:
         """The sweep file as run."""
         return self.path / FILE
 
-    def write(self, text: str, runs: Iterable[str]) -> None:
-        """Record the sweep file's text and the names of its runs, in their order."""
+    def write(self, text: str, runs: Iterable[str], overrides: Sequence[str] = ()) -> None:
+        """Record the sweep file's text, the ``--set`` assignments to it, and the names of its runs, in their order."""
+        self.record(OVERRIDES, list(overrides))
         self._put(self.file, text.encode())
         self.record(RUNS, list(runs))
+
+    def overrides(self) -> list[str]:
+        """The ``--set`` assignments that the sweep was run with."""
+        return self._list(OVERRIDES)
 
     def record(self, name: str, value: Any) -> None:
         """Keep a JSON-able ``value`` as the file ``name`` of the sweep, which everybody who sees the store sees."""
@@ -215,11 +220,14 @@ class SweepDir:
 
     def runs(self) -> list[str]:
         """Names of the sweep's runs; empty where it was never run."""
+        return self._list(RUNS)
+
+    def _list(self, name: str) -> list[str]:
         try:
-            names: list[str] = read_json(self.path / RUNS)
+            found: list[str] = read_json(self.path / name)
         except FileNotFoundError:
             return []
-        return names
+        return found
 
 
 class Store:
@@ -320,7 +328,7 @@ class Store:
         """Every sweep, by name."""
         return [self.sweep(name) for name in _folders(self.root / "sweeps")]
 
-    def status(self, name: str) -> Status:
+    def status(self, name: str) -> RunStatus:
         """How the run of that name stands; of a finished one no file is opened, which is quick."""
         folder = f"{self.root}/runs/{name}"
         if not os.path.exists(f"{folder}/{RESULT}"):
@@ -330,7 +338,7 @@ class Store:
             attempts = sum(file.endswith(".json") for file in os.listdir(f"{folder}/{LEASES}"))
         except FileNotFoundError:
             attempts = 0
-        return Status("done", attempts)
+        return RunStatus("done", attempts)
 
     def check_writable(self) -> None:
         """Make sure that runs can be kept here, before any work.

@@ -17,7 +17,7 @@ from rt_scale.store.objects.uri import clean_address, mirror_folder
 from rt_scale.system.files import temporary_name
 
 SWEEPS = "sweeps"
-FILE, RUNS = "sweep.yaml", "runs.json"
+FILE, OVERRIDES, RUNS = "sweep.yaml", "overrides.json", "runs.json"
 """What others want to know of a sweep; its tables and figures are made again from its runs where they are wanted."""
 
 

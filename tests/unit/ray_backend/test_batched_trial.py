@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from rt_scale.experiments.options import BatchSize
 from rt_scale.ray_backend import trial as module
 from rt_scale.ray_backend.control import PREEMPTED
 from rt_scale.ray_backend.trial import run_packed_trial
 from rt_scale.spec.errors import Held, InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.results import BatchSize
 from rt_scale.training.loop import Stopped
+from tests.records import run_result
 
 SPECS = [
     RunSpec.model_validate({"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2"}, "seeds": {"student": seed}})
@@ -69,13 +70,13 @@ class Pack:
             ended(number, outcome)
 
 
-MEASURED = BatchSize(3, "faster", {1: 0.2, 2: 0.1})
+MEASURED = BatchSize(size=3, reason="faster", seconds={1: 0.2, 2: 0.1})
 
 
 def test_as_many_as_is_fastest_are_run_and_each_is_told_of_when_it_ends(
     given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pack = Pack(monkeypatch, MEASURED, {"last": {"a": 1.0}}, RunError("It diverged."), Held("another one"))
+    pack = Pack(monkeypatch, MEASURED, run_result({"a": 1.0}), RunError("It diverged."), Held("another one"))
     said: list[dict[str, Any]] = []
     assert run_packed_trial(given, said.append) == {"state": "packed"}
     assert pack.asked == [(NAMES, None)]
@@ -87,7 +88,7 @@ def test_as_many_as_is_fastest_are_run_and_each_is_told_of_when_it_ends(
     settings[1].observer.told = "enough"
     assert [each.stop() for each in settings] == [False, True, False]
     assert said[0]["runs"] == {NAMES[3]: {"state": "returned", "why": "", "values": {}}}
-    assert BatchSize.of_json(said[0]["packing"]) == MEASURED
+    assert BatchSize.model_validate(said[0]["packing"]) == MEASURED
     assert [each["runs"] for each in said[1:]] == [
         {NAMES[0]: {"state": "done", "why": "", "values": {"a": 1.0}}},
         {NAMES[1]: {"state": "failed", "why": "It diverged.", "values": {}}},
@@ -99,7 +100,7 @@ def test_as_many_as_is_fastest_are_run_and_each_is_told_of_when_it_ends(
 def test_what_was_measured_before_or_asked_for_is_not_measured_again(
     given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pack = Pack(monkeypatch, BatchSize(4, "launch.pack is 4"))
+    pack = Pack(monkeypatch, BatchSize(size=4, reason="launch.pack is 4"))
     said: list[dict[str, Any]] = []
     run_packed_trial(given | {"packing": MEASURED.to_json()}, said.append)
     assert pack.asked == []
@@ -136,7 +137,7 @@ def test_on_a_node_that_is_about_to_go_the_process_ends_once_all_have_stopped(
         raise Ended
 
     monkeypatch.setattr(module.os, "_exit", end)
-    Pack(monkeypatch, MEASURED, {"last": {}}, Stopped(PREEMPTED), Stopped(PREEMPTED))
+    Pack(monkeypatch, MEASURED, run_result(), Stopped(PREEMPTED), Stopped(PREEMPTED))
     said: list[dict[str, Any]] = []
     with pytest.raises(Ended):
         run_packed_trial(given, said.append)
@@ -144,7 +145,7 @@ def test_on_a_node_that_is_about_to_go_the_process_ends_once_all_have_stopped(
 
 
 def test_asked_to_stop_they_say_so(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    Pack(monkeypatch, BatchSize(1, "does not pay"), Stopped("the sweep was asked to stop"))
+    Pack(monkeypatch, BatchSize(size=1, reason="does not pay"), Stopped("the sweep was asked to stop"))
     said: list[dict[str, Any]] = []
     assert run_packed_trial(given, said.append) == {"state": "packed"}
     assert said[1]["runs"] == {NAMES[0]: {"state": "returned", "why": "the sweep was asked to stop", "values": {}}}

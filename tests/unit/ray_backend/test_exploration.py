@@ -15,6 +15,7 @@ from rt_scale.spec.grid import Point, expand, points_at
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import EarlyStop, SweepRuns
+from tests.records import run_result
 from tests.unit.scheduler.test_queue import Room, Told
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2"}, "probe": {"every": "5ep"}}
@@ -96,7 +97,7 @@ def complete(store: Store, point: Point, values: dict[str, float]) -> None:
     run_dir = store.run(point.spec)
     with run_dir.acquire():
         run_dir.write_spec(point.spec)
-        run_dir.complete({"last": values})
+        run_dir.complete(run_result(values))
 
 
 def test_the_count_of_runs_follows_what_a_search_comes_to(tmp_path: Path) -> None:

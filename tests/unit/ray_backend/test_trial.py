@@ -13,8 +13,10 @@ from rt_scale.ray_backend.trial import _in_words, run_trial, where_it_is
 from rt_scale.spec.errors import Held, InputError, RunError, StoreAway, WorkersDied
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store
 from rt_scale.training.loop import Stopped
+from tests.records import run_result
 
 SPEC = RunSpec.model_validate({"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2"}})
 
@@ -45,9 +47,9 @@ def no_control_actor(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_it_is_given_reaches_the_run(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 
-    def run(spec: RunSpec, settings: Any) -> dict[str, Any]:
+    def run(spec: RunSpec, settings: Any) -> RunResult:
         calls.append((spec, settings))
-        return {"last": {"train/loss": 1.5}}
+        return run_result({"train/loss": 1.5})
 
     monkeypatch.setattr("rt_scale.experiments.runner.run", run)
     assert run_trial(given) == {"state": "done", "why": "", "values": {"train/loss": 1.5}}

@@ -17,8 +17,10 @@ from rt_scale.store import gc as garbage
 from rt_scale.store import store as store_module
 from rt_scale.store.gc import GRACE, find_garbage, remove_garbage
 from rt_scale.store.lease import TIMES
+from rt_scale.store.results import RunResult
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
+from tests.records import run_result
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 ANCIENT = 10 * 86400.0
@@ -42,11 +44,11 @@ def store(tmp_path: Path) -> Store:
     """Four finished runs: a chain of three, and one alone. No sweep yet."""
     store = Store(tmp_path / "store")
     for each in (GRANDPARENT, PARENT, CHILD, ALONE):
-        begin(store, each, {"last": {}})
+        begin(store, each, run_result())
     return store
 
 
-def begin(store: Store, each: RunSpec, result: dict[str, Any] | None) -> RunDir:
+def begin(store: Store, each: RunSpec, result: RunResult | None) -> RunDir:
     run = store.run(each)
     with run.acquire():
         run.write_spec(each)
@@ -95,8 +97,8 @@ def test_a_sweep_that_was_stopped_before_its_second_run_keeps_the_first(store: S
     for each in (PARENT, CHILD):
         shutil.rmtree(store.run(each).path)
     document = resolve_same({**BASE, "student": {"start_from": {"run": GRANDPARENT.model_dump(mode="json")}}})
-    text = f"# run with --set seeds.data=2\nname: later\nbase: {document}\n".replace("None", "null")
-    store.sweep("later").write(text, [PARENT.name])
+    text = f"name: later\nbase: {document}\n".replace("None", "null")
+    store.sweep("later").write(text, [PARENT.name], ["seeds.data=2"])
     assert names(store) == {ALONE.name}
     # Killed between the sweep's file and its list, too.
     (store.sweep("later").path / "runs.json").unlink()
@@ -109,6 +111,10 @@ def test_nothing_is_listed_where_it_cannot_be_told_what_is_needed(store: Store) 
     sweep = store.sweep("broken")
     sweep.write("name: broken\nbase: {encoder: 3}\n", ["distill-0123456789abcdef"])
     with pytest.raises(InputError, match=r"'broken' has runs that were never begun.*move '.*broken' away"):
+        find_garbage(store)
+    old = "# run with --set seeds.data=2\nname: broken\nbase: {data: {name: digits}, encoder: {name: convnet_8_2}}\n"
+    sweep.write(old, ["distill-0123456789abcdef"])  # as versions before kept assignments
+    with pytest.raises(InputError, match=r"'broken' has runs that were never begun.*an earlier version ran it"):
         find_garbage(store)
     sweep.write("", [CHILD.name])
     path = store.run(CHILD).path / "spec.json"
