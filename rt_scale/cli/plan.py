@@ -201,8 +201,8 @@ def _show_time(made: Plan, undisturbed: Simulated, concurrency: int | None) -> N
         )
         if found.given_up:
             _say(
-                f"{_many(found.given_up, 'run')} would be given up: interrupted more than launch.retries times in a row "
-                "without a new checkpoint, or started from such a one."
+                f"{_many(found.given_up, 'run')} would be given up: interrupted more than launch.retries times in "
+                "a row without a new checkpoint, or started from such a one."
             )
 
 
