@@ -57,7 +57,7 @@ class TrainingRun:
         self.teacher, self.student = (
             to_device(network, execution.device, dtype, channels_last=execution.channels_last) for network in pair
         )
-        kept = context.resident
+        kept = context.options.resident
         self.loader = training_loader(
             spec, data.main, execution.loader, execution.device, self.subset,
             dtype=dtype, rank=group.rank, world=group.world, resident=kept,
@@ -112,7 +112,7 @@ class TrainingRun:
             hooks=[self],
             group=self.group,
             stop=self.context.stop,
-            gradients=self.context.gradients,
+            gradients=self.context.options.gradients,
         )
         return self.context.metrics.last()
 
