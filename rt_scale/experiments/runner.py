@@ -19,7 +19,7 @@ from rt_scale.experiments.dependencies import StartWeights, compute_first, start
 from rt_scale.experiments.options import Options, ResolvedOptions, find_device, resolve
 from rt_scale.experiments.other_data import refuse_other_data
 from rt_scale.experiments.provenance import attempt_record
-from rt_scale.experiments.train import train_run
+from rt_scale.experiments.train import TrainingRun
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, first_line
 from rt_scale.spec.metrics import probe_group
 from rt_scale.spec.run import RunSpec
@@ -76,7 +76,7 @@ def follow(options: Options) -> None:
         except Stopped as error:
             raise RunError("This worker was asked to stop while it fetched its data.") from error
         try:
-            train_run(*attempt)
+            TrainingRun(*attempt).train()
         except ALIKE:  # rank 0 tells of it
             continue
         except (WorkerLost, StoreAway):
@@ -219,7 +219,7 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> Ru
 
 
 def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int) -> RunResult:
-    trained = train_run(spec, data, context, weights)
+    trained = TrainingRun(spec, data, context, weights).train()
     spent = context.spent
     return RunResult(
         name=spec.name,
