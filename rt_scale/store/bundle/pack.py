@@ -19,7 +19,7 @@ from rt_scale.store.atomic import read_json, replacing, to_json
 from rt_scale.store.bundle.format import FORMAT, MANIFEST, RUN_FILES, WEIGHTS, File, Manifest, Weights, is_member
 from rt_scale.store.checkpoints import MANIFEST as CHECKPOINT
 from rt_scale.store.lease import FOLDER as LEASES
-from rt_scale.store.objects.store import FILE, OVERRIDES, RUNS
+from rt_scale.store.objects.store import FILE, LIST, OVERRIDES
 from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, RESULT, SPEC, RunDir, State
 from rt_scale.store.store import Store, SweepDir
 from rt_scale.system.files import TEMPORARY
@@ -256,7 +256,7 @@ def _pack_sweep(writer: _Writer, kept: SweepDir, sweep: SweepPart) -> None:
         members |= {f"{prefix}/{inside}/{name}": folder / name for name in _files(folder)}
     members[f"{prefix}/{FILE}"] = sweep.text.encode()
     members[f"{prefix}/{OVERRIDES}"] = to_json(list(sweep.overrides))
-    members[f"{prefix}/{RUNS}"] = to_json([spec.name for spec in sweep.specs])
+    members[f"{prefix}/{LIST}"] = to_json([spec.name for spec in sweep.specs])
     writer.add_all(members)
 
 
