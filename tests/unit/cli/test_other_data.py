@@ -83,7 +83,7 @@ def call(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, nothing_
     monkeypatch.setenv("RT_SCALE_STORE", str(store.root))
 
     def run(command: str, *arguments: object, data_dir: Path) -> Result:
-        more = {"bundle": ["--out", tmp_path / "packed.zip"], "export": ["--to", "parquet"]}.get(command, [])
+        more = {"bundle": ["--out", tmp_path / "packed.tar.gz"], "export": ["--to", "parquet"]}.get(command, [])
         words = [command, *map(str, (*arguments, *more)), "--data-dir", str(data_dir)]
         return CliRunner().invoke(app, words, catch_exceptions=False)
 
@@ -203,7 +203,7 @@ def test_a_bundle_is_right_about_its_own_data(
     call("bundle", file, data_dir=tmp_path / "nowhere")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for command in ("status", "report", "export", "board"):
-        said = call(command, tmp_path / "packed.zip", data_dir=prepared).stderr
+        said = call(command, tmp_path / "packed.tar.gz", data_dir=prepared).stderr
         assert "1 of 3 runs of sweep 'a'" in said
         assert "the bundle's own data" in said
         assert "another name" not in said
