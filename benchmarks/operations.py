@@ -168,7 +168,8 @@ def count(spec: RunSpec, data: Prepared) -> Counts:
     objective = build_objective(spec, data, None, seen, lambda: watched, sharpenings, device)
     optimizer = build_optimizer(spec.train.optimizer, student.parameters())
     seams = [
-        *((augment, draw, DRAWS) for draw in ("draw_crop_flip", "draw_multicrop", "moved")), (ViewDraws, "select", DRAWS),
+        *((augment, draw, DRAWS) for draw in ("draw_crop_flip", "draw_multicrop", "moved")),
+        (ViewDraws, "select", DRAWS),
         *((draws, "places", DRAWS) for draws in [CropFlipDraws] if hasattr(draws, "places")),
         (student, "of_views", FORWARD), (student, "features_of_views", FORWARD),
         (torch.autograd, "backward", BACKWARD), (loop, "_gradient_norm", NORM), (Means, "add", MEANS),
