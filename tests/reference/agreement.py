@@ -25,7 +25,7 @@ from rt_scale.training.teacher import Following, Sharpening
 from tests.reference import naive_method as naive
 from tests.reference import naive_network
 
-SAMPLES, SIZE, BATCH, EPOCHS, EPOCH = 10, 6, 4, 4, 3  # steps in an EPOCH; the last has 2 images
+SAMPLES, SIZE, BATCH, EPOCHS, EPOCH = 11, 6, 4, 4, 3  # steps in an EPOCH; the last has 3 images
 STEPS = EPOCHS * EPOCH
 CLASSES = 9
 MEAN, STD = 0.45, 0.3
@@ -35,7 +35,7 @@ NOISE = 1e-6  # see shifts_of_batch_norms
 
 
 class InMemory:
-    """10 random images with labels; in every epoch another order (a Loader)."""
+    """11 random images with labels; in every epoch another order (a Loader)."""
 
     samples, batch_size, steps = SAMPLES, BATCH, EPOCH
 
