@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.store.atomic import read_json, remove_temporaries, to_json, write_json
+from rt_scale.store.atomic import read_json, remove_temporaries, to_json, write_bytes, write_json
 from rt_scale.store.checkpoints import Checkpoints
-from rt_scale.store.lease import Attempt, Lease, latest_attempt
-from rt_scale.store.local import LocalRun
+from rt_scale.store.lease import TIMES, Attempt, FileLease, Lease, latest_attempt
 from rt_scale.store.results import RunRecord, RunResult, read_stored
 from rt_scale.system.files import remove
 
 T = TypeVar("T")
 State = Literal["done", "running", "failed", "partial", "missing"]
 
+RUNS = "runs"
+"""The folder of a store's runs."""
 SPEC, ENVIRONMENT, METRICS = "spec.json", "environment.json", "metrics.parquet"
 RESULT, FAILURE, CHECKPOINTS = "result.json", "failure.json", "checkpoints"
 EVENTS = "events.out.tfevents."
@@ -54,6 +55,41 @@ class RunStatus:
     heartbeat_age: float | None = None
     owner: str | None = None
     heartbeat: str = ""
+
+
+class LocalRun:
+    """Where a run is kept.
+
+    Attributes:
+        folder: of the run on this machine.
+        stale: seconds without a heartbeat after which an owner elsewhere counts as gone.
+    """
+
+    stale = TIMES.stale
+
+    def __init__(self, folder: Path) -> None:
+        """The run in ``folder``."""
+        self.folder = folder
+
+    def refresh(self) -> None:
+        """Bring here what others wrote: nothing, as a folder is always looked at as it is."""
+
+    def fetch(self, step: int) -> None:
+        """Bring the checkpoint of ``step`` here."""
+
+    def acquire(self, watching: Callable[[Attempt], None]) -> Lease:
+        """Become the one who writes; see :meth:`RunDir.acquire`."""
+        return FileLease(self.folder, watching=watching)
+
+    def send(self) -> None:
+        """Send what was written here to where the run is kept."""
+
+    def send_failure(self) -> None:
+        """As :meth:`send`, without waiting for a store that is away."""
+
+    def complete(self, path: Path, result: bytes) -> None:
+        """Write the result to the file ``path``, after all else was sent."""
+        write_bytes(path, result)
 
 
 class RunDir:

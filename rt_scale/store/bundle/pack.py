@@ -19,9 +19,8 @@ from rt_scale.store.atomic import read_json, replacing, to_json
 from rt_scale.store.bundle.format import FORMAT, MANIFEST, RUN_FILES, WEIGHTS, File, Manifest, Weights, is_member
 from rt_scale.store.checkpoints import MANIFEST as CHECKPOINT
 from rt_scale.store.lease import FOLDER as LEASES
-from rt_scale.store.objects.store import FILE, LIST, OVERRIDES
 from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, RESULT, SPEC, RunDir, State
-from rt_scale.store.store import Store, SweepDir
+from rt_scale.store.store import FILE, LIST, OVERRIDES, Store, SweepDir
 from rt_scale.system.files import TEMPORARY
 
 _TEACHER = "teacher.safetensors"
