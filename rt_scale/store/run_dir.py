@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypedDict, TypeVar, cast
 
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.store.atomic import read_json, remove_temporaries, to_json, write_bytes, write_json
@@ -33,8 +33,17 @@ class Spec(Protocol):
     def name(self) -> str:
         """``<kind>-<hash>``, the name of the run and its folder."""
 
-    def canonical(self) -> dict[str, Any]:
+    def canonical(self) -> Mapping[str, object]:
         """The JSON-able value that was hashed."""
+
+
+class Failure(TypedDict, total=False):
+    """Why an attempt failed: in words, where in the code, when in seconds since 1970, and the attempt's number."""
+
+    reason: str
+    traceback: str
+    time: float
+    attempt: int
 
 
 @dataclass(frozen=True)
@@ -173,13 +182,13 @@ class RunDir:
         if (recorded := self.spec()) is None:
             write_json(self.path / SPEC, spec.canonical())
             self._backend.send()
-        elif recorded != _as_read(spec.canonical()):
+        elif recorded != json.loads(to_json(spec.canonical())):
             raise InputError(
                 f"Another spec lives in '{self.path}': its {SPEC} is not the one that gives the folder its "
                 f"name, so it was edited. Put {SPEC} back, or move the folder away to compute the run anew."
             )
 
-    def spec(self) -> dict[str, Any] | None:
+    def spec(self) -> dict[str, object] | None:
         """The recorded spec; None where the run was never begun."""
         return _read_optional(self.path / SPEC)
 
@@ -225,15 +234,15 @@ class RunDir:
         """The result; None where the run is not done."""
         return read_stored(self.path / RESULT, RunResult)
 
-    def fail(self, error: dict[str, Any]) -> None:
-        """Record why this attempt failed, e.g. ``{"reason": ..., "traceback": ...}``; its number is added."""
+    def fail(self, error: Failure) -> None:
+        """Record why this attempt failed; its number is added."""
         attempt = self._permitted().attempt
         write_json(self.path / FAILURE, {**error, "attempt": attempt})
         self._backend.send_failure()
 
-    def failure(self) -> dict[str, Any] | None:
+    def failure(self) -> Failure | None:
         """The newest recorded failure, with its ``attempt``; None where the run is done or never failed."""
-        return None if (self.path / RESULT).exists() else _read_optional(self.path / FAILURE)
+        return None if (self.path / RESULT).exists() else cast("Failure | None", _read_optional(self.path / FAILURE))
 
     def status(self, stale: float | None = None) -> RunStatus:
         """How the run stands; ``stale``: seconds after which a silent owner elsewhere counts as gone."""
@@ -251,13 +260,9 @@ class RunDir:
         return RunStatus("partial" if attempts or (self.path / SPEC).exists() else "missing", attempts)
 
 
-def _read_optional(path: Path) -> dict[str, Any] | None:
+def _read_optional(path: Path) -> dict[str, object] | None:
     try:
-        value: dict[str, Any] = read_json(path)
+        value: dict[str, object] = read_json(path)
     except FileNotFoundError:
         return None
     return value
-
-
-def _as_read(value: dict[str, Any]) -> Any:
-    return json.loads(to_json(value))

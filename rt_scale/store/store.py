@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from rt_scale.spec.errors import InputError
 from rt_scale.store.atomic import disk_errors, measure, read_json, to_json, write_bytes
@@ -74,7 +74,7 @@ class SweepDir:
         """The ``--set`` assignments that the sweep was run with."""
         return self._list(OVERRIDES)
 
-    def record(self, name: str, value: Any) -> None:
+    def record(self, name: str, value: object) -> None:
         """Keep a JSON-able ``value`` as the file ``name`` of the sweep, which everybody who sees the store sees."""
         self._put(self.path / name, to_json(value))
 
