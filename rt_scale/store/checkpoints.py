@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import pickle
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar
 
 from safetensors import SafetensorError
 
 from rt_scale.spec.errors import RunError
-from rt_scale.store.atomic import disk_errors, free_bytes, full_disk, read_json, remove_temporaries, write_json
+from rt_scale.store.atomic import (
+    disk_errors,
+    free_bytes,
+    full_disk,
+    names_in,
+    read_json,
+    remove_temporaries,
+    write_json,
+)
 from rt_scale.system.files import remove, sync_folder, temporary_name
 
 MANIFEST = "manifest.json"
@@ -32,6 +41,17 @@ what it read.
 """
 
 
+class FileSum(TypedDict):
+    """What a manifest says of a file: its size in bytes and its SHA-256."""
+
+    size: int
+    sha256: str
+
+
+class _Damaged(Exception):
+    """A checkpoint is not what was written; says how."""
+
+
 class Checkpoints:
     """The folder ``checkpoints`` of a run: ``<step>/`` each, written and removed in one piece."""
 
@@ -47,8 +67,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending; whether sound is not looked at."""
-        names = os.listdir(self.folder) if self.folder.is_dir() else []
-        return sorted(int(name) for name in names if name.isdigit())
+        return sorted(int(name) for name in names_in(self.folder) if name.isdigit())
 
     def save(self, step: int, writer: Callable[[Path], None], check: Callable[[], object]) -> None:
         """Write the checkpoint of ``step``; a checkpoint of that step that is there is replaced.
@@ -67,7 +86,8 @@ class Checkpoints:
             with disk_errors(target), _full_disk_of_libraries(target):
                 temporary.mkdir(parents=True)
                 writer(temporary)
-                files = {name: _describe(temporary / name) for name in _files(temporary)}
+                found = sorted(str(path.relative_to(temporary)) for path in temporary.rglob("*") if path.is_file())
+                files = {name: _describe(temporary / name) for name in found}
             write_json(temporary / MANIFEST, {"step": step, "files": files})
             check()
             with disk_errors(target):
@@ -79,30 +99,23 @@ class Checkpoints:
             raise
 
     def latest(self, loader: Callable[[Path], T], warn: Callable[[str], None]) -> tuple[int, T] | None:
-        """The newest sound checkpoint, read by ``loader``.
+        """The newest sound checkpoint as (step, what ``loader`` makes of it); None where no sound one is left.
 
-        A damaged one (a file missing, of another size or checksum, or unreadable for ``loader``) is
-        moved aside to ``damaged-<step>``, and the one before it is tried.
+        A damaged one (a file missing, of another size or checksum, or unreadable for ``loader``) is moved to
+        ``damaged-<step>``, and the one before it is tried.
 
         Args:
-            loader: reads a checkpoint's folder. A ValueError, OSError, EOFError, or unpickling, zip
-                or safetensors error counts as damage; any other exception is passed on.
+            loader: reads a checkpoint's folder. :data:`UNREADABLE` counts as damage; any other exception is passed on.
             warn: receives a sentence that names each damaged checkpoint and where it is now.
-
-        Returns:
-            (step, what the loader returned), or None where no sound checkpoint is left.
         """
         for step in reversed(self.steps()):
-            path = self.folder / str(step)
-            self._fetch(step)
-            problem = problem_of(path)
-            if problem is None:
-                try:
-                    return step, loader(path)
-                except UNREADABLE as error:
-                    problem = f"it cannot be read: {type(error).__name__}: {error}"
-            aside = self._set_aside(path)
-            warn(f"Checkpoint '{path}' is damaged ({problem}); moved to '{aside.name}'. {self._fallback()}")
+            try:
+                return step, self._load(step, loader)
+            except _Damaged as damage:
+                path, aside = self.folder / str(step), self._quarantine(step)
+                left = self.steps()
+                then = f"Trying the one before, step {left[-1]}." if left else "There is none before; starting anew."
+                warn(f"Checkpoint '{path}' is damaged ({damage}); moved to '{aside.name}'. {then}")
         return None
 
     def read(self, step: int, loader: Callable[[Path], T]) -> T:
@@ -111,28 +124,26 @@ class Checkpoints:
         Raises:
             RunError: where it is missing or damaged.
         """
+        try:
+            return self._load(step, loader)
+        except _Damaged as damage:
+            raise RunError(f"its checkpoint '{self.folder / str(step)}' cannot be used: {damage}.") from damage
+
+    def _load(self, step: int, loader: Callable[[Path], T]) -> T:
         path = self.folder / str(step)
         self._fetch(step)
-        problem = problem_of(path) if path.is_dir() else "it is not there"
-        if problem is None:
-            try:
-                return loader(path)
-            except UNREADABLE as error:
-                problem = f"it cannot be read: {type(error).__name__}: {error}"
-        raise RunError(f"its checkpoint '{path}' cannot be used: {problem}.")
+        if problem := problem_of(path) if path.is_dir() else "it is not there":
+            raise _Damaged(problem)
+        try:
+            return loader(path)
+        except UNREADABLE as error:
+            raise _Damaged(f"it cannot be read: {type(error).__name__}: {error}") from error
 
-    def _fallback(self) -> str:
-        left = self.steps()
-        return f"Trying the one before, step {left[-1]}." if left else "There is none before; starting anew."
-
-    def _set_aside(self, path: Path) -> Path:
-        number = 1
-        aside = self.folder / f"{DAMAGED}{path.name}"
-        while aside.exists():
-            number += 1
-            aside = self.folder / f"{DAMAGED}{path.name}-{number}"
+    def _quarantine(self, step: int) -> Path:
+        names = itertools.chain([f"{DAMAGED}{step}"], (f"{DAMAGED}{step}-{number}" for number in itertools.count(2)))
+        aside = next(path for path in map(self.folder.joinpath, names) if not path.exists())
         with disk_errors(aside):
-            os.rename(path, aside)
+            os.rename(self.folder / str(step), aside)
         return aside
 
     def prune(self, keep: Iterable[int]) -> None:
@@ -167,20 +178,15 @@ def _retire(path: Path) -> None:
         remove(grave)
 
 
-def _files(folder: Path) -> list[str]:
-    """Relative names of all files under ``folder``, sorted."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    """Size in bytes and SHA-256 of a file, which is on the disk when this returns."""
+def _describe(path: Path) -> FileSum:
+    """What is to be said of a file, which is on the disk when this returns."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"size": path.stat().st_size, "sha256": digest}
 
 
-def is_sound(path: Path, expected: dict[str, Any]) -> bool:
+def is_sound(path: Path, expected: FileSum) -> bool:
     """Whether the file is there as its manifest describes it."""
     return path.is_file() and path.stat().st_size == expected["size"] and _describe(path) == expected
 
@@ -188,7 +194,7 @@ def is_sound(path: Path, expected: dict[str, Any]) -> bool:
 def problem_of(path: Path) -> str | None:
     """What is wrong with the checkpoint in ``path``; None where its files are those that were written."""
     try:
-        manifest: dict[str, dict[str, Any]] = read_json(path / MANIFEST)["files"]
+        manifest: dict[str, FileSum] = read_json(path / MANIFEST)["files"]
         for name, expected in manifest.items():
             if not (path / name).is_file():
                 return f"{name} is missing"

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
-from rt_scale.store.atomic import disk_errors, measure, read_json
+from rt_scale.store.atomic import disk_errors, measure, names_in, read_json
 from rt_scale.store.checkpoints import DAMAGED
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import file_system_time
@@ -23,41 +23,6 @@ from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 FORMER = "constants"
 """The folder in which versions before December 2026 kept probes and features that runs shared; nothing reads it."""
-
-
-def leftovers(store: Store, doomed: set[str], grace: float) -> Iterator[Path]:
-    """Temporary files and folders, damaged checkpoints, and what no version reads any more.
-
-    Args:
-        store: where to look.
-        doomed: names of runs that go as a whole.
-        grace: seconds for which a silent owner elsewhere counts as at work; what is in its folder is left out.
-    """
-    yield from _marked(store.root)
-    yield from _marked(store.root / "runs")
-    for name in store.names():
-        if name in doomed:
-            continue
-        run = store.run(name)
-        found = [path for folder in ("", LEASES, CHECKPOINTS) for path in _marked(run.path / folder)]
-        if found and run.status(grace).state != "running":
-            yield from found
-    if (store.root / FORMER).is_dir():
-        yield store.root / FORMER
-    yield from _marked(store.root / "sweeps")
-    for sweep in store.sweeps():
-        for folder, inner, _ in os.walk(sweep.path):
-            inner[:] = [name for name in inner if not name.startswith(TEMPORARY)]
-            yield from _marked(Path(folder))
-
-
-def _marked(folder: Path) -> list[Path]:
-    """What stands in ``folder`` and is unfinished or damaged, by its name."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(Path(entry.path) for entry in entries if entry.name.startswith((TEMPORARY, DAMAGED)))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 GRACE = 3600.0
@@ -81,6 +46,31 @@ class Garbage:
     state: Kind
     size: int
     age: float
+
+
+def _leftovers(store: Store, doomed: set[str]) -> Iterator[Path]:
+    """Temporary files, damaged checkpoints, and what no version reads, outside runs at work and ``doomed`` ones."""
+    yield from _marked(store.root)
+    yield from _marked(store.root / "runs")
+    for name in store.names():
+        if name in doomed:
+            continue
+        run = store.run(name)
+        found = [path for folder in ("", LEASES, CHECKPOINTS) for path in _marked(run.path / folder)]
+        if found and run.status(GRACE).state != "running":
+            yield from found
+    if (store.root / FORMER).is_dir():
+        yield store.root / FORMER
+    yield from _marked(store.root / "sweeps")
+    for sweep in store.sweeps():
+        for folder, inner, _ in os.walk(sweep.path):
+            inner[:] = [name for name in inner if not name.startswith(TEMPORARY)]
+            yield from _marked(Path(folder))
+
+
+def _marked(folder: Path) -> list[Path]:
+    """What stands in ``folder`` and is unfinished or damaged, by its name."""
+    return [folder / name for name in names_in(folder) if name.startswith((TEMPORARY, DAMAGED))]
 
 
 def find_garbage(store: Store, older_than: float = 0.0) -> list[Garbage]:
@@ -108,7 +98,7 @@ def find_garbage(store: Store, older_than: float = 0.0) -> list[Garbage]:
         size, changed = store.measure(run.name)
         runs.append(Garbage(run.path, run.status(GRACE).state, size, now - changed))
     left, here = [], file_system_time(store.root)
-    for path in leftovers(store, {item.path.name for item in runs}, GRACE):
+    for path in _leftovers(store, {item.path.name for item in runs}):
         size, changed = measure(path)
         least = older_than if path.name.startswith(DAMAGED) else max(older_than, GRACE)
         if here - changed >= least:
