@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from rt_scale.progress.state import DONE, FAILED, STOPPED, Row, Standing, plain, shorten
+from rt_scale.scheduler.job import View
 from rt_scale.system.console import PlainConsole, duration_text
 
 COLUMNS = ("bar", "percent", "rate", "left", "where", "stage", "probes")
@@ -94,7 +95,7 @@ REFRESH = 0.25
 """Seconds between two pictures in a terminal, at least."""
 
 
-class SweepView:
+class SweepView(View):
     """Finished runs stay as lines; what runs and a summary are drawn below (a View, and a context manager).
 
     In a pipe there is a line a finished run, and a summary now and then.
