@@ -122,20 +122,21 @@ def _with_workers(
     value: RunSpec, launch: LaunchSpec, place: Store, data_dir: Path, device: str, address: str | None, quiet: bool
 ) -> None:
     from rt_scale.progress.bars import RunBar
-    from rt_scale.ray_backend.output import chatter_to, console_on
-    from rt_scale.ray_backend.train_workers import run_here
+    from rt_scale.ray_backend.output import console_on, output_to
+    from rt_scale.ray_backend.train_workers import run_on_ray
+    from rt_scale.ray_backend.trial import TrialConfig
     from rt_scale.system.signals import stopping_on_signals
 
+    config = TrialConfig(
+        specs=(value,), launch=launch, store=place.place, data_dir=data_dir.absolute(), device=device, local=True
+    )
     log = place.run(value).path / "ray.log"
-    with chatter_to(log) as out:
+    with output_to(log) as out:
         console = console_on(out)
         console.quiet = quiet
         console.print(f"Ray's log: {log}")
         with RunBar(console) as bar, stopping_on_signals(bar.warned) as stopping:
-            run_here(
-                value, launch, store=place.place, data_dir=data_dir, device=device, show=bar.reported,
-                stopping=stopping, address=address,
-            )  # fmt: skip
+            run_on_ray(config, bar.reported, stopping, address)
 
 
 def _show(value: RunSpec, place: Store, as_json: bool) -> None:

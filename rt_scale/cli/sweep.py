@@ -250,13 +250,13 @@ def _load(file: Path, overrides: list[str], launch: Mapping[str, Any], yes: bool
 
 
 def _terminal(log: Path) -> Any:
-    """Makes the view of a sweep on what standard output is, while Ray's chatter goes to ``log``."""
+    """Makes the view of a sweep on what standard output is, while Ray writes to ``log``."""
     from rt_scale.progress.terminal import SweepView
-    from rt_scale.ray_backend.output import chatter_to, console_on
+    from rt_scale.ray_backend.output import console_on, output_to
 
     @contextmanager
     def view(total: int, done_before: int) -> Iterator[SweepView]:
-        with chatter_to(log) as out, SweepView(console_on(out), total, done_before, log) as shown:
+        with output_to(log) as out, SweepView(console_on(out), total, done_before, log) as shown:
             yield shown
 
     return view

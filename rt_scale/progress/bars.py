@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.progress import (
     BarColumn,
@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from rt_scale.scheduler.view import RunReport
 from rt_scale.spec.metrics import parse_probe_name
 from rt_scale.system.console import PlainConsole
 
@@ -113,19 +114,18 @@ class RunBar:
         if not self._console.is_terminal and any(map(parse_probe_name, values)):
             self._console.print(f"epoch {epoch:g}: {probe_text(self._values)}")
 
-    def reported(self, report: Mapping[str, Any]) -> None:
-        """Show what a run elsewhere says of itself, as :class:`rt_scale.ray_backend.control.ControlClient` does."""
-        for warning in report["warnings"]:
+    def reported(self, report: RunReport) -> None:
+        """Show what a run elsewhere reports."""
+        for warning in report.warnings:
             self.warned(warning)
-        began = report.get("began")
-        if began is not None and began != self._began:
-            self._began = began
-            self.started(began, report["steps"])
-        self.stage(report["stage"])
-        self.stepped(report["step"])
-        news = {name: value for name, value in report["values"].items() if self._values.get(name) != value}
+        if report.began is not None and report.began != self._began:
+            self._began = report.began
+            self.started(report.began, report.steps)
+        self.stage(report.stage)
+        self.stepped(report.step)
+        news = {name: value for name, value in report.values.items() if self._values.get(name) != value}
         if news:
-            self.logged(report["step"], report["epoch"], news)
+            self.logged(report.step, report.epoch, news)
 
     def decided(self, text: str) -> None:
         """Print what was decided."""

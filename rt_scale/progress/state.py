@@ -6,12 +6,13 @@ import math
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from rt_scale.progress.bars import CLASSIFIER, Score, probe_text, scores
+from rt_scale.scheduler.view import RunReport
 
 CELL = 24
 """Characters of a device or a stage, at most."""
@@ -222,16 +223,16 @@ class Standing:
         """The runs that are running, in the order of their starts."""
         return list(self._running.values())
 
-    def report(self, label: str, report: Mapping[str, Any], now: float) -> None:
+    def report(self, label: str, report: RunReport, now: float) -> None:
         """A run reported, as ``View.running`` has it; too late where it is through."""
         if label in self._settled:
             return
         self._waiting.pop(label, None)
         row = self._running.setdefault(label, Row(plain(label), Pace(now)))
-        row.step, row.steps = report["step"], report["steps"]
-        row.where, row.stage = plain(report.get("where", "")), plain(report["stage"])
+        row.step, row.steps = report.step, report.steps
+        row.where, row.stage = plain(report.where), plain(report.stage)
         values = self._values.setdefault(label, {})
-        values.update(report["values"])
+        values.update(report.values)
         row.scores = scores(values)
         row.pace.reported(now, row.step, row.steps)
         self._slots.saw(now, len(self._running))

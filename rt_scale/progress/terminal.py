@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -14,6 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from rt_scale.progress.state import DONE, FAILED, STOPPED, Row, Standing, duration_text, plain, shorten
+from rt_scale.scheduler.view import RunReport
 from rt_scale.system.console import PlainConsole
 
 COLUMNS = ("bar", "percent", "rate", "left", "where", "stage", "probes")
@@ -103,7 +103,7 @@ class SweepView:
         console: terminal or pipe.
         total: runs of the sweep.
         done_before: those of them that were complete before.
-        log: where Ray's chatter goes, which is said first.
+        log: where Ray's messages go, which is said first.
         clock: tells the time in seconds.
     """
 
@@ -125,7 +125,7 @@ class SweepView:
             console=console,
             auto_refresh=False,  # the driver's thread alone draws, as it alone changes what is drawn
             transient=True,
-            redirect_stdout=False,  # what others write there is chatter, and not for this console
+            redirect_stdout=False,  # what others print there is not for this console
             redirect_stderr=False,
             vertical_overflow="crop",
         )
@@ -146,10 +146,10 @@ class SweepView:
         now = self._clock()
         yield LiveTable(self._standing.rows, self._standing.notes(now), now)
 
-    def running(self, label: str, report: Mapping[str, Any]) -> None:
+    def running(self, label: str, report: RunReport) -> None:
         """Update the row of a run, and keep a warning as a line."""
-        if report.get("warning"):
-            self._print(f"warning {plain(label)}: {plain(report['warning'])}", "yellow")
+        if report.warnings:
+            self._print(f"warning {plain(label)}: {plain(' '.join(report.warnings))}", "yellow")
         self._standing.report(label, report, self._clock())
         self.tick()
 

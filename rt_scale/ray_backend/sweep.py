@@ -117,14 +117,13 @@ def _run(
     Args:
         counts: all runs, those included that searches will sample, and those of them that are through already.
     """
+    # Ray is not needed where all is done.
     from rt_scale.ray_backend.cluster import connect
-    from rt_scale.ray_backend.control import cluster_lost
+    from rt_scale.ray_backend.control import ControlActor, watch_head
     from rt_scale.ray_backend.explore import Exploration
-    from rt_scale.ray_backend.trial import Place
     from rt_scale.ray_backend.tune import run_queue
 
     launches = dict.fromkeys(sweep.spec.launch for sweep in sweeps)
-    place = Place(where.store.place, where.data_dir, where.device)
     train, log_dir = any(launch.workers > 1 for launch in launches), where.store.sweep(sweeps[0].spec.name).path
     given_up = {} if where.retry_failed else failed_before(todo, where.store)
     with ExitStack() as stack:
@@ -136,18 +135,21 @@ def _run(
             cluster.refuse_impossible(launch)
         if not cluster.local:
             shown.said(cluster.describe())
-            stack.enter_context(cluster_lost(cluster.address, lambda: lost(cluster.address)))
+            stack.enter_context(watch_head(cluster.address, lambda: lost(cluster.address)))
 
         def room(launch: LaunchSpec) -> int | None:
             return cluster.at_once(launch) if launch.workers > 1 else None
 
-        packs = Packs(cluster.at_once)
         queue = Queue(
-            todo, where.store, shown, concurrency=where.concurrency, room=room, packs=packs, given_up=given_up
+            todo, where.store, shown, concurrency=where.concurrency, room=room, packs=Packs(cluster.at_once),
+            given_up=given_up,
         )  # fmt: skip
-        pairs = [(sweep.spec, sweep.points) for sweep in sweeps]
-        exploration = Exploration(pairs, where.store, given_up, cluster.at_once, shown.added)
-        run_queue(queue, place, cluster, shown, exploration, stopping=stopping)
+        control = stack.enter_context(ControlActor())
+        exploration = Exploration(
+            [(sweep.spec, sweep.points) for sweep in sweeps], where.store, given_up, cluster.at_once,
+            added=shown.added, tell=control.end,
+        )  # fmt: skip
+        run_queue(queue, where, cluster, control, shown, exploration, stopping=stopping)
     return queue.failed
 
 

@@ -20,7 +20,7 @@ from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
 
 if TYPE_CHECKING:
-    from rt_scale.scheduler.view import View
+    from rt_scale.scheduler.view import RunReport, View
 
 HELD = 5.0
 """Seconds until a run that another driver executes is looked at again."""
@@ -187,11 +187,10 @@ class Queue:
     def _put_off(self, name: str, seconds: float) -> None:
         heapq.heappush(self._later, (self._clock() + seconds, self._order[name]))
 
-    def reported(self, name: str, report: Mapping[str, object]) -> None:
-        """A run that was taken is under way: ``began`` is the step that its process started at."""
-        began = report.get("began")
-        if isinstance(began, int):
-            self._began[name] = began
+    def reported(self, name: str, report: RunReport) -> None:
+        """A run that was taken is under way."""
+        if report.began is not None:
+            self._began[name] = report.began
 
     def ended(self, name: str, how: JobOutcome) -> None:
         """A run that was taken came to an end, good or bad, or is to be tried again."""

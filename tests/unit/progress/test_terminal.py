@@ -18,7 +18,7 @@ def test_a_pipe_gets_a_line_a_run() -> None:
     with watched.view as view:
         view.running("alpha=0.5,seed=0", report(1, "cuda:0", values=VALUES))
         view.running("alpha=1,seed=0", report(1))
-        view.running("alpha=1,seed=0", report(1, warning="Checkpoint [3] is\ndamaged"))
+        view.running("alpha=1,seed=0", report(1, warnings=("Checkpoint [3] is\ndamaged",)))
         watched.now += 18
         view.finished("alpha=0.5,seed=0", None)
         view.finished("alpha=0.5,seed=0", None)
@@ -223,7 +223,9 @@ def test_the_log_is_named_first_and_what_was_said_is_kept() -> None:
 def test_a_pipe_gets_no_control_characters() -> None:
     watched = Watched(terminal=False, log=Path("/log"))
     with watched.view as view:
-        view.running("a", report(3, "cuda:0\x1b[2J", stage="\x1b]0;title\x07", values=VALUES, warning="\x1b[31mred"))
+        view.running(
+            "a", report(3, "cuda:0\x1b[2J", stage="\x1b]0;title\x07", values=VALUES, warnings=("\x1b[31mred",))
+        )
         view.waiting("a", "died\r\x08", 3.0)
         view.finished("b\x1b[1A", "why\x00")
         watched.summary()
