@@ -39,12 +39,14 @@ import yaml
 from lib import measure
 
 from rt_scale.cli.reporting import make_report
+from rt_scale.experiments.other_data import DataHere
 from rt_scale.scheduler.comparison import board_metrics, refresh_board
 from rt_scale.spec.grid import Point
 from rt_scale.spec.run import stream
 from rt_scale.spec.sweep import SweepSpec, load_sweep
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 from rt_scale.tensorboard.writer import BoardWriter
 
 PROGRAMS = Path(sys.executable).parent
@@ -184,11 +186,11 @@ def measure_servers(file: Path, store: Path, points: list[Point], length: int, r
 
 def measure_view(sweep: SweepSpec, points: list[Point], store: Store) -> None:
     """Print how long the views and the report take to be made, and to be looked at again."""
-    loaded = [(sweep, points)]
+    loaded = SweepRuns(sweep, points, store)
     work: dict[str, Callable[[], object]] = {
-        "view of means": lambda: refresh_board(loaded, store),
-        "view of runs, means being there": lambda: refresh_board(loaded, store, every_run=True),
-        "report, for its figures": lambda: make_report(sweep, points, store, best=False),
+        "view of means": lambda: refresh_board([loaded]),
+        "view of runs, means being there": lambda: refresh_board([loaded], every_run=True),
+        "report, for its figures": lambda: make_report(loaded, best=False, here=DataHere(Path("data"))),
     }
     for name, make in work.items():
         print(f"{name:<46} {seconds(make):8.3f} s")

@@ -34,7 +34,7 @@ from rt_scale.data.places import default_data_dir
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.ray_backend.sweep import run_sweeps
-from rt_scale.scheduler.wanted import Sweep, Where
+from rt_scale.scheduler.job import Where
 from rt_scale.spec.explore import MOST_RUNS
 from rt_scale.spec.grid import Point, expand
 from rt_scale.spec.run import RunSpec
@@ -42,6 +42,7 @@ from rt_scale.spec.sweep import SweepSpec, load_sweep
 from rt_scale.store.lease import latest_attempt
 from rt_scale.store.run_dir import RESULT
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 
 # After rt_scale's own launcher, which sets what Ray reads when it is imported.
 import ray  # isort: skip
@@ -121,7 +122,7 @@ def ours(sweep: SweepSpec, data_dir: Path, slots: int) -> Queue:
     with tempfile.TemporaryDirectory(prefix="rt-scale-sweep-") as folder:
         start, store = time.time(), Store(Path(folder))
         where = Where(store, data_dir, "cpu", "local", concurrency=slots)
-        run_sweeps([Sweep(sweep, points, "")], where, lambda total, done: nullcontext(Silent()))
+        run_sweeps([SweepRuns(sweep, points, store)], where, lambda total, done: nullcontext(Silent()))
         return went(start, points, store, slots)
 
 

@@ -78,27 +78,26 @@ def plan(
     from rt_scale.plan.budget import check_budget, prices_for
     from rt_scale.plan.conditions import Conditions
     from rt_scale.plan.plan import make_plan
-    from rt_scale.scheduler.search import known_points
     from rt_scale.spec.explore import MOST_RUNS
     from rt_scale.spec.grid import GRID_LIMIT
     from rt_scale.spec.sweep import load_sweep
+    from rt_scale.store.sweep_runs import SweepRuns
 
     sheet = prices_for(budget, price)
     given = {} if pack is None else {"pack": pack}
-    loaded = [load_sweep(file, overrides, MOST_RUNS if yes else GRID_LIMIT) for file in files]
-    sweeps = [(with_launch(spec, given), points) for spec, points in loaded]
+    place, limit = open_store(store), MOST_RUNS if yes else GRID_LIMIT
+    loaded = [load_sweep(file, overrides, limit) for file in files]
+    sweeps = [SweepRuns(with_launch(spec, given), points, place) for spec, points in loaded]
     at_once = gpus or (1 if tflops else None)
     conditions = Conditions(gpus=at_once, cpus=cpus, rate=rate, prices=sheet, teraflops=tflops, concurrency=concurrency)
-    place = open_store(store)
     place.refresh(curves=False)
     here = find_data_dir(data_dir)
-    known = [(spec.name, known_points(spec, points, place)) for spec, points in sweeps]
-    warn(compare_sweeps(known, place, DataHere(here))[1])
-    made = make_plan(sweeps, place, here, conditions)
+    warn(compare_sweeps(sweeps, DataHere(here))[1])
+    made = make_plan(sweeps, here, conditions)
     if as_json:
         print(json.dumps(made.to_json(), indent=1))
     else:
-        show_plan(made, [sweep for sweep, _ in sweeps], conditions)
+        show_plan(made, [sweep.spec for sweep in sweeps], conditions)
     if budget is not None:
         check_budget(made, budget)
 

@@ -16,21 +16,15 @@ if TYPE_CHECKING:
     from rt_scale.experiments.other_data import DataHere
     from rt_scale.report.sweep_report import SweepReport
     from rt_scale.spec.grid import Point
-    from rt_scale.spec.sweep import SweepSpec
     from rt_scale.store.store import Store
-
-Loaded = tuple["SweepSpec", Sequence["Point"]]
-"""A sweep with its runs."""
+    from rt_scale.store.sweep_runs import SweepRuns
 
 
-def print_reports(
-    sweeps: Sequence[Loaded], store: Store, best: bool, as_json: bool, data_dir: Path
-) -> list[SweepReport]:
+def print_reports(sweeps: Sequence[SweepRuns], best: bool, as_json: bool, data_dir: Path) -> list[SweepReport]:
     """Print and write a report of every sweep, and one of those that repeat the same experiment of the paper.
 
     Args:
-        sweeps: in their order.
-        store: where their runs are.
+        sweeps: of one store, in their order.
         best: whether the student's best epoch counts, not its last.
         as_json: whether JSON is printed in place of tables, report after report.
         data_dir: of prepared data, which that of the runs is compared with.
@@ -41,30 +35,19 @@ def print_reports(
     Raises:
         InputError: where sweeps of one experiment have different data, or none of a report's runs is finished.
     """
-    reports: dict[str, list[Loaded]] = {}
-    for number, (spec, points) in enumerate(sweeps):
-        reports.setdefault(spec.experiment or f"#{number}", []).append((spec, points))
-    return [
-        print_report(spec, points, store, best, as_json, data_dir, others)
-        for (spec, points), *others in reports.values()
-    ]
+    reports: dict[str, list[SweepRuns]] = {}
+    for number, sweep in enumerate(sweeps):
+        reports.setdefault(sweep.spec.experiment or f"#{number}", []).append(sweep)
+    return [print_report(sweep, best, as_json, data_dir, others) for sweep, *others in reports.values()]
 
 
 def print_report(
-    spec: SweepSpec,
-    points: Sequence[Point],
-    store: Store,
-    best: bool,
-    as_json: bool,
-    data_dir: Path,
-    others: Sequence[Loaded] = (),
+    sweep: SweepRuns, best: bool, as_json: bool, data_dir: Path, others: Sequence[SweepRuns] = ()
 ) -> SweepReport:
-    """Print and write tables and figures of the finished runs among ``points``.
+    """Print and write tables and figures of the sweep's finished runs.
 
     Args:
-        spec: the sweep.
-        points: its runs.
-        store: where they are.
+        sweep: the sweep.
         best: whether the student's best epoch counts, not its last.
         as_json: whether JSON is printed in place of tables.
         data_dir: of prepared data, which that of the runs is compared with.
@@ -75,15 +58,15 @@ def print_report(
     """
     from rt_scale.experiments.other_data import DataHere
 
-    written, finished, total = make_report(spec, points, store, best, DataHere(data_dir), others)
+    written, finished, total = make_report(sweep, best, DataHere(data_dir), others)
     warn(written.contents.other_data)
-    board = store.sweep(spec.name).board
-    _show(written, finished, total, board if store.derived is None or board.is_dir() else None, as_json)
+    board = sweep.folder.board
+    _show(written, finished, total, board if sweep.store.derived is None or board.is_dir() else None, as_json)
     return written
 
 
 def make_report(
-    spec: SweepSpec, points: Sequence[Point], store: Store, best: bool, here: DataHere, others: Sequence[Loaded] = ()
+    sweep: SweepRuns, best: bool, here: DataHere, others: Sequence[SweepRuns] = ()
 ) -> tuple[SweepReport, int, int]:
     """Write what :func:`print_report` prints, which see; ``here`` is the data that that of the runs is compared with.
 
@@ -94,26 +77,27 @@ def make_report(
     from rt_scale.ray_backend.sweep import finished_runs
     from rt_scale.report.merging import check_same_data, merged_points
     from rt_scale.report.sweep_report import write_report
-    from rt_scale.scheduler.search import to_be_sampled
+    from rt_scale.store.sweep_runs import refuse_equal_names
 
-    together = _known([(spec, points), *others], store)
-    points = merged_points([members for _, members in together])
+    together, store = [sweep, *others], sweep.store
+    refuse_equal_names(together, "reported together")
+    points = merged_points([each.points for each in together])
     finished = finished_runs(points, store)
-    total = len(points) + sum(to_be_sampled(each, store) for each, _ in together)
-    check_same_data({each.name: _of(members, finished) for each, members in together})
+    total = len(points) + sum(each.to_sample for each in together)
+    check_same_data({each.name: _of(each.points, finished) for each in together})
     if not finished:
         raise InputError(
-            f"None of the {total} runs of sweep '{spec.name}' is finished in '{store.place}'. "
+            f"None of the {total} runs of sweep '{sweep.name}' is finished in '{store.place}'. "
             "Run it with 'rt-scale sweep', or name the store with --store."
         )
     written = write_report(
-        spec.name, finished, total, store, "best" if best else "last",
-        experiment=spec.experiment,
-        standing=_standing(points, [each for each, _ in together], store),
-        others=[each.name for each, _ in others],
-        other_data=compare_sweeps([(each.name, members) for each, members in together], store, here)[1],
+        sweep.name, finished, total, store, "best" if best else "last",
+        experiment=sweep.spec.experiment,
+        standing=_standing(points, together, store),
+        others=[each.name for each in others],
+        other_data=compare_sweeps(together, here)[1],
     )  # fmt: skip
-    send(store.sweep(spec.name), store.sweep(spec.name).report)
+    send(sweep.folder, sweep.folder.report)
     return written, len(finished), total
 
 
@@ -123,21 +107,11 @@ def _of(members: Sequence[Point], finished: Sequence[tuple[Point, Any]]) -> tupl
     return members, [result for point, result in finished if point.spec.name in names]
 
 
-def _known(sweeps: Sequence[Loaded], store: Store) -> list[Loaded]:
-    """With the runs that searches sampled."""
-    from rt_scale.scheduler.search import known_points
-
-    if len({spec.name for spec, _ in sweeps}) < len(sweeps):
-        names = ", ".join(spec.name for spec, _ in sweeps)
-        raise InputError(f"Sweeps that are reported together need names of their own; given: {names}.")
-    return [(spec, known_points(spec, points, store)) for spec, points in sweeps]
-
-
-def _standing(points: Sequence[Point], specs: Sequence[SweepSpec], store: Store) -> Any:
+def _standing(points: Sequence[Point], sweeps: Sequence[SweepRuns], store: Store) -> Any:
     from rt_scale.report.status import status_of_sweep
-    from rt_scale.scheduler.early_stopping import ended_early
 
-    return list(zip(points, status_of_sweep(points, store, ended_early(specs, store)), strict=True))
+    ended = {name: stop for sweep in sweeps for name, stop in sweep.early_stopped.items()}
+    return list(zip(points, status_of_sweep(points, store, ended), strict=True))
 
 
 def _show(written: SweepReport, finished: int, total: int, board: Path | None, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -45,19 +46,16 @@ def status(
     """What is done, running, failed, partial or missing."""
     from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
     from rt_scale.report.status import STYLES, count_by_sweep, marked, show_status, status_of_store, status_of_sweep
-    from rt_scale.scheduler.early_stopping import ended_early
-    from rt_scale.scheduler.search import known_points, to_be_sampled
 
-    place, loaded = open_sweeps([] if file is None else [file], overrides, store)
+    place, sweeps = open_sweeps([] if file is None else [file], overrides, store)
     place.refresh(curves=False)
     here = DataHere(find_data_dir(data_dir))
     if file is None:
         rows = status_of_store(place)
         affected, text = compare(place, [row.name for row in rows], here, "of the store")
     else:
-        known = [(sweep, known_points(sweep, points, place)) for sweep, points in loaded]
-        rows = [row for sweep, points in known for row in status_of_sweep(points, place, ended_early([sweep], place))]
-        affected, text = compare_sweeps([(sweep.name, points) for sweep, points in known], place, here)
+        rows = [row for each in sweeps for row in status_of_sweep(each.points, place, each.early_stopped)]
+        affected, text = compare_sweeps(sweeps, here)
     warn(text)
     rows = marked(rows, affected)
     if as_json:
@@ -67,7 +65,7 @@ def status(
         print_table(["sweep", "runs", *STYLES], counts)
     # What a whole store has of missing runs, or of runs on other data, can be very many: they are counted.
     show_status(rows, open_console(), ("done",) if file else ("done", "missing"), other_data=file is not None)
-    if to_sample := sum(to_be_sampled(sweep, place) for sweep, _ in loaded):
+    if to_sample := sum(sweep.to_sample for sweep in sweeps):
         open_console().print(f"{to_sample} more to be sampled by explore.search")
 
 
@@ -90,22 +88,20 @@ def board(
     from rt_scale.cli.figures import ReportFigures
     from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
     from rt_scale.report.board import open_board
-    from rt_scale.scheduler.search import known_points
 
-    place, loaded = open_sweeps(files or [], overrides, store)
+    place, sweeps = open_sweeps(files or [], overrides, store)
     say = open_console().print
     here = DataHere(find_data_dir(data_dir))
     place.refresh(curves=False)
-    if loaded:
-        known = [(sweep.name, known_points(sweep, points, place)) for sweep, points in loaded]
-        warn(compare_sweeps(known, place, here)[1])
+    if sweeps:
+        warn(compare_sweeps(sweeps, here)[1])
     else:
         warn(compare(place, place.names(), here, "of the store")[1])
-    made = [place.sweep(sweep.name) for sweep, _ in loaded]
-    kept = writable(place, [folder for each in made for folder in (each.board, each.report)])
-    figures = ReportFigures(loaded, kept, say, here)
+    kept = writable(place, [path for each in sweeps for path in (each.folder.board, each.folder.report)])
+    sweeps = [replace(sweep, store=kept) for sweep in sweeps]
+    figures = ReportFigures(sweeps, say, here)
     try:
-        open_board(loaded, kept, every_run=runs, host=host, port=port, say=say, figures=figures)
+        open_board(sweeps, kept, every_run=runs, host=host, port=port, say=say, figures=figures)
     finally:
         if kept.derived is not None:
             shutil.rmtree(kept.derived, ignore_errors=True)
@@ -178,22 +174,22 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write sweeps as two tables: runs, a row each, and curves, a row each measured value."""
-    place, loaded = open_sweeps(files, overrides, store)
-    names = {sweep.name for sweep, _ in loaded}
+    place, sweeps = open_sweeps(files, overrides, store)
+    names = {sweep.name for sweep in sweeps}
     if out is None and len(names) > 1:
         raise InputError(f"{len(names)} sweeps go into one pair of tables; say where with --out FOLDER.")
     from rt_scale.experiments.other_data import DataHere, compare_sweeps
     from rt_scale.report.export import export as export_tables
-    from rt_scale.scheduler.search import known_points
 
     place.refresh()
-    sweeps = [(sweep.name, known_points(sweep, points, place)) for sweep, points in loaded]
     here = DataHere(find_data_dir(data_dir))
-    warn(compare_sweeps(sweeps, place, here)[1])
+    warn(compare_sweeps(sweeps, here)[1])
     if out is None:
-        place = writable(place, [place.sweep(sweeps[0][0]).export])
-    folder = place.sweep(sweeps[0][0])
-    written = export_tables(sweeps, place, out or folder.export, to.value, here)
+        place = writable(place, [sweeps[0].folder.export])
+    folder = place.sweep(sweeps[0].name)
+    written = export_tables(
+        [(sweep.name, sweep.points) for sweep in sweeps], place, out or folder.export, to.value, here
+    )
     if out is None:
         send(folder, folder.export)
     if as_json:

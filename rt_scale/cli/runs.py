@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,11 +41,11 @@ def demo(
     overrides: SetOption = None, store: StoreOption = None, data_dir: DataOption = None, yes: YesOption = False
 ) -> None:
     """The main job in small: bundled digits, no download, about three minutes on two cores."""
-    from rt_scale.scheduler.wanted import Where
+    from rt_scale.scheduler.job import Where
     from rt_scale.system.paths import bundled_sweep
 
     where = Where(open_store(store), find_data_dir(data_dir), "cpu", "local", replace=yes)
-    (written,) = run_loaded(load_files([bundled_sweep("demo")], overrides or [], {}, yes), where)
+    (written,) = run_loaded(load_files([bundled_sweep("demo")], overrides or [], {}, where.store, yes), where)
     if overrides:
         return  # the notes are about the demo as it is
     from rt_scale.report.notes import demo_notes
@@ -176,10 +177,11 @@ def report(
     """Tables, figures and verdicts of sweeps' finished runs, beside the paper's where they repeat an experiment."""
     place, sweeps = open_sweeps(files, overrides, store)
     place.refresh()
-    place = writable(place, [place.sweep(sweep.name).report for sweep, _ in sweeps], out)
-    written = print_reports(sweeps, place, best, as_json, find_data_dir(data_dir))
+    place = writable(place, [sweep.folder.report for sweep in sweeps], out)
+    sweeps = [replace(sweep, store=place) for sweep in sweeps]
+    written = print_reports(sweeps, best, as_json, find_data_dir(data_dir))
     if summary is not None:
         assigned = [part for override in overrides or [] for part in ("--set", override)]
-        given = [told(file, [sweep.name for sweep, _ in sweeps], number) for number, file in enumerate(files)]
+        given = [told(file, [sweep.name for sweep in sweeps], number) for number, file in enumerate(files)]
         command = ["rt-scale", "report", *given, *assigned, *(["--best"] if best else [])]
         keep_summary(written, place, command, summary)

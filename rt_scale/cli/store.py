@@ -30,11 +30,10 @@ from rt_scale.progress.state import duration_text
 from rt_scale.spec.errors import InputError, counted
 
 if TYPE_CHECKING:
-    from rt_scale.spec.grid import Point
-    from rt_scale.spec.sweep import SweepSpec
     from rt_scale.store.bundle.pack import Packed
     from rt_scale.store.gc import Garbage
     from rt_scale.store.store import Store
+    from rt_scale.store.sweep_runs import SweepRuns
 
 app = typer.Typer()
 
@@ -65,26 +64,19 @@ def bundle(
     from.
     """
     from rt_scale.experiments.other_data import DataHere, compare_sweeps
-    from rt_scale.scheduler.search import known_points
-    from rt_scale.spec.sweep import as_run
     from rt_scale.store.bundle.format import SUFFIX, is_bundle
     from rt_scale.store.bundle.pack import SweepPart, pack
 
     _refuse_bundles([file for file in files if is_bundle(file)])
     place = open_store(store)
-    loaded = [look(file, overrides, place) for file in files]
-    path = out or Path(loaded[0][0].name + SUFFIX)
+    sweeps = [look(file, overrides, place) for file in files]
+    path = out or Path(sweeps[0].name + SUFFIX)
     if path.suffix != SUFFIX or os.path.isdir(path):
         raise InputError(f"--out is '{path}'; a bundle is a zip file: name one that ends in {SUFFIX}.")
     place.refresh()
-    sweeps, parts = [], []
-    for sweep, points, given in loaded:
-        sweeps.append((sweep, known_points(sweep, points, place)))
-        specs = [point.spec for point in sweeps[-1][1]]
-        parts.append(SweepPart(sweep.name, as_run(given, overrides or []), specs))
-    known = [(sweep.name, points) for sweep, points in sweeps]
-    warn(compare_sweeps(known, place, DataHere(find_data_dir(data_dir)))[1])
-    names = [sweep.name for sweep, _ in sweeps]
+    parts = [SweepPart(each.name, each.text, [point.spec for point in each.points]) for each in sweeps]
+    warn(compare_sweeps(sweeps, DataHere(find_data_dir(data_dir)))[1])
+    names = [sweep.name for sweep in sweeps]
     words = [*(Path(told(file, names, number)).name for number, file in enumerate(files)), "--weights", weights.value]
     words += [word for override in overrides or [] for word in ("--set", override)]
     from rt_scale.progress.bars import counting
@@ -113,15 +105,14 @@ def _plain(packed: Packed) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _show(sweeps: Sequence[tuple[SweepSpec, Sequence[Point]]], place: Store, packed: Packed) -> None:
+def _show(sweeps: Sequence[SweepRuns], place: Store, packed: Packed) -> None:
     from rt_scale.report.status import show_status, status_of_sweep
-    from rt_scale.scheduler.early_stopping import ended_early
 
     console = open_console()
-    for sweep, points in sweeps:
+    for sweep in sweeps:
         console.print(f"{sweep.name}:")
-        show_status(status_of_sweep(points, place, ended_early([sweep], place)), console)
-    own = {point.spec.name for _, points in sweeps for point in points}
+        show_status(status_of_sweep(sweep.points, place, sweep.early_stopped), console)
+    own = {point.spec.name for sweep in sweeps for point in sweep.points}
     first = Counter(state for name, state in packed.manifest.runs.items() if name not in own)
     counts = ", ".join(f"{number} {state}" for state, number in first.items())
     lines = [f"{first.total()} more that these start from: {counts}"] if first else []

@@ -32,20 +32,17 @@ from rt_scale.spec.errors import InputError
 from rt_scale.system.console import say, say_error
 
 if TYPE_CHECKING:
-    from rt_scale.spec.grid import Point
-    from rt_scale.spec.sweep import SweepSpec
-    from rt_scale.store.bundle.unpack import Bundle
-    from rt_scale.store.store import Store
-
-    Loaded = tuple[SweepSpec, list[Point]]
     from rt_scale.plan.prices import PriceSheet
     from rt_scale.progress.terminal import SweepView
     from rt_scale.report.sweep_report import SweepReport
-    from rt_scale.scheduler.wanted import Sweep, Where
+    from rt_scale.scheduler.job import Where
+    from rt_scale.store.bundle.unpack import Bundle
+    from rt_scale.store.store import Store
+    from rt_scale.store.sweep_runs import SweepRuns
 
 
-def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str | None) -> tuple[Store, list[Loaded]]:
-    """The store and the sweeps, with their runs, that a command is about.
+def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str | None) -> tuple[Store, list[SweepRuns]]:
+    """The store and the sweeps that a command is about.
 
     Args:
         files: sweep files; or one bundle, which is unpacked on first sight, and is store and sweeps at once.
@@ -61,7 +58,7 @@ def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str |
     bundles = [file for file in files if is_bundle(file)]
     if not bundles:
         place = open_store(store)
-        return place, [(sweep, points) for sweep, points, _ in (look(file, overrides, place) for file in files)]
+        return place, [look(file, overrides, place) for file in files]
     if len(files) > 1 or overrides or store:
         raise InputError(
             f"'{bundles[0]}' is a bundle, which holds sweeps as they were run, and their store: give it alone, without "
@@ -75,16 +72,17 @@ def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str |
     return bundle.store, [_load_bundled(bundle, name) for name in bundle.manifest.sweeps]
 
 
-def look(file: Path, overrides: list[str] | None, store: Store) -> tuple[SweepSpec, list[Point], str]:
-    """The sweep in a file, its runs and the file's text, for a command that starts nothing.
+def look(file: Path, overrides: list[str] | None, store: Store) -> SweepRuns:
+    """The sweep in a file, for a command that starts nothing.
 
     Raises:
         InputError: where the file is not valid, or its grid is larger than one that is started without --yes and
             than what was started of it in ``store``.
     """
     from rt_scale.spec.grid import GRID_LIMIT, expand, grid_size, refuse_large
-    from rt_scale.spec.sweep import parse_sweep
+    from rt_scale.spec.sweep import as_run, parse_sweep
     from rt_scale.spec.yaml_files import read_text
+    from rt_scale.store.sweep_runs import SweepRuns
 
     text = read_text(file)
     sweep = parse_sweep(text, str(file), overrides)
@@ -93,7 +91,7 @@ def look(file: Path, overrides: list[str] | None, store: Store) -> tuple[SweepSp
         store.refresh(curves=False)
         limit = max(limit, len(store.sweep(sweep.name).runs()))
     refuse_large(sweep, limit, "start them with 'rt-scale sweep --yes' in this store")
-    return sweep, expand(sweep), text
+    return SweepRuns(sweep, expand(sweep), store, as_run(text, overrides or []))
 
 
 def told(file: Path, sweeps: Sequence[str], number: int) -> str:
@@ -101,29 +99,29 @@ def told(file: Path, sweeps: Sequence[str], number: int) -> str:
     return str(file) if file.is_file() else f"{sweeps[number]}.yaml"
 
 
-def _load_bundled(bundle: Bundle, name: str) -> Loaded:
+def _load_bundled(bundle: Bundle, name: str) -> SweepRuns:
     """A sweep of the bundle; its file must give the runs that the bundle lists of it."""
     from rt_scale import __version__
-    from rt_scale.scheduler.search import known_points
     from rt_scale.spec.grid import GRID_LIMIT, expand, refuse_large
     from rt_scale.spec.sweep import parse_kept
     from rt_scale.spec.yaml_files import read_text
+    from rt_scale.store.sweep_runs import SweepRuns
 
     kept = bundle.store.sweep(name)
     runs = kept.runs()
     try:
-        sweep = parse_kept(read_text(kept.file), str(kept.file))
-        refuse_large(sweep, max(GRID_LIMIT, len(runs)))
-        points = expand(sweep)
-        names = [point.spec.name for point in known_points(sweep, points, bundle.store)]
-        if (sweep.name, names) != (name, runs):
+        text = read_text(kept.file)
+        spec = parse_kept(text, str(kept.file))
+        refuse_large(spec, max(GRID_LIMIT, len(runs)))
+        sweep = SweepRuns(spec, expand(spec), bundle.store, text)
+        if (sweep.name, [point.spec.name for point in sweep.points]) != (name, runs):
             raise InputError(f"The file of sweep '{name}' in the bundle gives other runs than the bundle lists.")
     except InputError as error:
         raise InputError(
             f"{error} The bundle was made by rt-scale {bundle.manifest.rt_scale}, this is {__version__}: if they "
             "differ, open it with that version."
         ) from error
-    return sweep, points
+    return sweep
 
 
 app = typer.Typer()
@@ -157,7 +155,7 @@ def sweep(
 ) -> None:
     """Run grids through Ray Tune; finished runs are not run again."""
     from rt_scale.plan.budget import prices_for
-    from rt_scale.scheduler.wanted import Where
+    from rt_scale.scheduler.job import Where
 
     prices = prices_for(budget, price)
     launch = {
@@ -174,38 +172,38 @@ def sweep(
         replace=yes,
     )
     given = {key: value for key, value in launch.items() if value is not None}
-    sweeps = load_files(files, overrides or [], given, yes)
+    sweeps = load_files(files, overrides or [], given, where.store, yes)
     if budget is not None:
         _check_budget(sweeps, budget, prices, where)
     run_loaded(sweeps, where, best)
 
 
-def _check_budget(sweeps: list[Sweep], budget: float, prices: PriceSheet | None, where: Where) -> None:
+def _check_budget(sweeps: list[SweepRuns], budget: float, prices: PriceSheet | None, where: Where) -> None:
     from rt_scale.plan.budget import conditions_of, refuse_over_budget
 
-    pairs = [(each.spec, each.points) for each in sweeps]
     conditions = conditions_of(where, dict.fromkeys(each.spec.launch for each in sweeps), prices)
-    say(refuse_over_budget(pairs, budget, where.store, where.data_dir, conditions))
+    say(refuse_over_budget(sweeps, budget, where.data_dir, conditions))
 
 
 def load_files(
-    files: Sequence[Path], overrides: list[str], launch: Mapping[str, Any], yes: bool = False
-) -> list[Sweep]:
+    files: Sequence[Path], overrides: list[str], launch: Mapping[str, Any], store: Store, yes: bool = False
+) -> list[SweepRuns]:
     """The sweeps in files, as they are to be run.
 
     Args:
         files: sweep files.
         overrides: ``key=value`` assignments.
         launch: fields of every launch section, in place of those in the files.
+        store: where their runs are kept.
         yes: whether grids may be as large as they like.
 
     Raises:
         InputError: where a file or any of its runs is not valid.
     """
-    return [_load(file, overrides, launch, yes) for file in files]
+    return [_load(file, overrides, launch, store, yes) for file in files]
 
 
-def run_loaded(sweeps: Sequence[Sweep], where: Where, best: bool = False) -> list[SweepReport]:
+def run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool = False) -> list[SweepReport]:
     """Run sweeps, print and write their reports; exits with 1 where a run has no result.
 
     Args:
@@ -226,7 +224,7 @@ def run_loaded(sweeps: Sequence[Sweep], where: Where, best: bool = False) -> lis
     written = []
     for each, outcome in zip(sweeps, outcomes, strict=True):
         if outcome.finished:
-            written.append(print_report(each.spec, each.points, where.store, best, False, where.data_dir))
+            written.append(print_report(each, best, False, where.data_dir))
         for label, why in outcome.ended.items():
             say(f"{label} was ended early: {why}")
         for label, why in outcome.failed.items():
@@ -236,17 +234,17 @@ def run_loaded(sweeps: Sequence[Sweep], where: Where, best: bool = False) -> lis
     return written
 
 
-def _load(file: Path, overrides: list[str], launch: Mapping[str, Any], yes: bool) -> Sweep:
-    from rt_scale.scheduler.wanted import Sweep
+def _load(file: Path, overrides: list[str], launch: Mapping[str, Any], store: Store, yes: bool) -> SweepRuns:
     from rt_scale.spec.explore import MOST_RUNS
     from rt_scale.spec.grid import GRID_LIMIT, expand, refuse_large
     from rt_scale.spec.sweep import as_run, parse_sweep
     from rt_scale.spec.yaml_files import read_text
+    from rt_scale.store.sweep_runs import SweepRuns
 
     text = read_text(file)
     spec = parse_sweep(text, str(file), overrides)
     refuse_large(spec, MOST_RUNS if yes else GRID_LIMIT)
-    return Sweep(with_launch(spec, launch), expand(spec), as_run(text, overrides))
+    return SweepRuns(with_launch(spec, launch), expand(spec), store, as_run(text, overrides))
 
 
 def _terminal(log: Path) -> Any:

@@ -15,16 +15,18 @@ from rt_scale.experiments import student_pass
 from rt_scale.experiments.check import check, constant_targets, training_samples
 from rt_scale.experiments.loaders import training_loader, training_subset
 from rt_scale.experiments.objectives import assemble, build_sharpenings, build_views, clean_inputs
-from rt_scale.experiments.options import Options, Packing, resolve
-from rt_scale.experiments.runner import running
+from rt_scale.experiments.options import Options, Packing, find_device, resolve
+from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network, build_pair, to_device
 from rt_scale.spec.batching import batch_problem, same_images
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import heeding
-from rt_scale.training.batched.batched import Pack, serve_together
+from rt_scale.system.machine import allowed_cores
+from rt_scale.training.batched.network import BatchedNetwork
+from rt_scale.training.batched.together import train_together
 from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
-from rt_scale.training.loop import Step, Steps
+from rt_scale.training.loop import Gradients, Step
 from rt_scale.training.memory import keep_freed_memory
 from rt_scale.training.optim import build_optimizer
 from rt_scale.training.precision import set_precision
@@ -111,7 +113,7 @@ class Bench:
         """What moves that many students together by one step, and returns when the device is through with it."""
         steps = list(self._steps(size))
         optimizers = [build_optimizer(self.spec.train.optimizer, step.model.parameters()) for step in steps]
-        pack = Pack([step.model for step in steps], same_images=True)  # type: ignore[misc]
+        pack = BatchedNetwork([step.model for step in steps], same_images=True)  # type: ignore[misc]
 
         def move() -> None:
             for optimizer in optimizers:
@@ -156,18 +158,11 @@ class Bench:
         return assemble(spec, targets, views, sharpenings)
 
 
-Result = dict[str, Any]
-Ended = Callable[[int, Result | BaseException], None]
-"""Told the position of a run, and its result or what ended it, as soon as it is over."""
-
-
-def _nobody(number: int, outcome: Result | BaseException) -> None:
-    """Nobody waits for single runs."""
-
-
 def run_pack(
-    specs: Sequence[RunSpec], options: Sequence[Options], ended: Ended = _nobody
-) -> list[Result | BaseException]:
+    specs: Sequence[RunSpec],
+    options: Sequence[Options],
+    ended: Callable[[int, dict[str, Any] | BaseException], None] = lambda number, outcome: None,
+) -> list[dict[str, Any] | BaseException]:
     """The results of ``specs``, as :func:`rt_scale.experiments.runner.run` gives each, trained together.
 
     Every run has its own directory, lease, observer, probes, checkpoints and end; one that diverges, is asked to
@@ -177,7 +172,7 @@ def run_pack(
     Args:
         specs: runs that ``spec.batching.batch_problem`` has nothing against; one is run alone.
         options: of each; all of one device and number of threads, and of one process.
-        ended: called in this thread as runs end.
+        ended: called in this thread with the position of a run that is over, and its result or what ended it.
 
     Returns:
         Of each run its result, or the Exception or Stopped that ended it.
@@ -189,19 +184,16 @@ def run_pack(
         raise InputError(f"These {len(specs)} runs cannot train as one batched network: {reason}.")
     if any(each.group.world > 1 for each in options):
         raise InputError("Runs of several workers cannot train as one batched network; give them 1 worker.")
-    alike = [dataclasses.replace(each, packing=dataclasses.replace(each.packing, size=len(specs))) for each in options]
-    runs = [_told(number, running(*run), ended) for number, run in enumerate(zip(specs, alike, strict=True))]
-    return serve_together(runs, same_images=same_images(specs))
 
+    def one(spec: RunSpec, own: Options) -> Callable[[Gradients], dict[str, Any]]:
+        packing = dataclasses.replace(own.packing, size=len(specs))
+        return lambda gradients: run(spec, dataclasses.replace(own, packing=packing, gradients=gradients))
 
-def _told(number: int, run: Steps[Result], ended: Ended) -> Steps[Result]:
-    try:
-        result = yield from run
-    except BaseException as error:
-        ended(number, error)
-        raise
-    ended(number, result)
-    return result
+    # The common pass is computed in this thread, in the runs' number of threads and on their device.
+    torch.set_num_threads(options[0].threads or allowed_cores())
+    find_device(options[0].device)
+    runs = [one(spec, own) for spec, own in zip(specs, options, strict=True)]
+    return train_together(runs, same_images=same_images(specs), ended=ended)
 
 
 def choose_packing(specs: Sequence[RunSpec], options: Options, most: int | None) -> Packing:

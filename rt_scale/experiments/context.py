@@ -19,6 +19,7 @@ from rt_scale.store.run_dir import METRICS, RunDir
 from rt_scale.tensorboard.writer import BoardWriter
 from rt_scale.training.checkpoint import Spent
 from rt_scale.training.distributed import ALONE, Group
+from rt_scale.training.loop import Gradients, compute_gradients
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ class Context:
         group: the processes that train together; this one is rank 0, and tells the others where they stand.
         stop: whether training is asked to stop.
         resident: keeps images in memory from run to run.
+        gradients: computes those of each step.
     """
 
     run_dir: RunDir
@@ -58,6 +60,7 @@ class Context:
     group: Group = ALONE
     stop: Stop = never
     resident: Resident | None = None
+    gradients: Gradients = compute_gradients
     _slower: set[str] = field(default_factory=set)
     _started: float = field(default_factory=time.monotonic)
     _last_checkpoint: float = field(default_factory=time.monotonic)
@@ -77,6 +80,7 @@ class Context:
             group=options.group,
             stop=options.stop,
             resident=options.resident,
+            gradients=options.gradients,
         )
 
     @property

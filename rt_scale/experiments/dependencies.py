@@ -18,6 +18,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import heeding
 from rt_scale.store.store import Store
 from rt_scale.training.checkpoint import STUDENT, read_weights
+from rt_scale.training.loop import compute_gradients
 
 StartWeights = Mapping[str, Weights]
 """``teacher`` and ``student``, where they start from another run, to parameters and buffers by name."""
@@ -114,7 +115,7 @@ def compute_first(spec: RunSpec, options: Options, run: Callable[[RunSpec, Optio
         RunError: where it failed, naming it.
         Stopped: where this run was asked to stop.
     """
-    watched = dataclasses.replace(options, observer=_Before(options.observer, spec.name))
+    watched = dataclasses.replace(options, observer=_Before(options.observer, spec.name), gradients=compute_gradients)
     run_dir = options.store.run(spec)
     while True:
         run_dir.refresh()

@@ -22,7 +22,7 @@ from rt_scale.store.store import Store
 from rt_scale.system.machine import allowed_cores, free_host_memory
 from rt_scale.training.accelerate.choice import EAGER
 from rt_scale.training.distributed import ALONE, Group
-from rt_scale.training.loop import Stop, never
+from rt_scale.training.loop import Gradients, Stop, compute_gradients, never
 from rt_scale.training.precision import check_precision
 
 
@@ -121,6 +121,7 @@ class Options:
         stop: asked after every step whether to write a checkpoint and stop, which raises ``Stopped``.
         resident: the images that this process keeps in memory from run to run.
         packing: with how many others it trains as one batched network, see ``experiments.batched``.
+        gradients: computes those of each step of training.
     """
 
     store: Store
@@ -139,6 +140,7 @@ class Options:
     stop: Stop = never
     resident: Resident = field(default_factory=Resident)
     packing: Packing = field(default_factory=Packing)
+    gradients: Gradients = compute_gradients
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import Any
 from rt_scale.data.prepared import META, contents_sha256
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.spec.grid import Point
 from rt_scale.spec.run import all_runs
 from rt_scale.store.bundle.format import MANIFEST
 from rt_scale.store.run_dir import RESULT
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 
 _REMEDY = (
     "Prepare this one under another name, or use another store (--store), or prepare the images of those runs again "
@@ -207,15 +207,12 @@ def compare(store: Store, names: Sequence[str], here: DataHere, of: str) -> tupl
     return affected, " ".join([*_sentences(affected.values(), len(names), here.folder, of), advice])
 
 
-def compare_sweeps(
-    sweeps: Iterable[tuple[str, Iterable[Point]]], store: Store, here: DataHere
-) -> tuple[dict[str, Affected], str]:
-    """As :func:`compare`, of the runs of sweeps, by the sweeps' names, and of those that they start from."""
-    given = [(name, list(points)) for name, points in sweeps]
-    specs = all_runs(point.spec for _, points in given for point in points)
-    told = [f"'{name}'" for name in dict.fromkeys(name for name, _ in given)]
+def compare_sweeps(sweeps: Sequence[SweepRuns], here: DataHere) -> tuple[dict[str, Affected], str]:
+    """As :func:`compare`, of the runs of sweeps of one store, at least one, and of those that they start from."""
+    specs = all_runs(point.spec for sweep in sweeps for point in sweep.points)
+    told = [f"'{name}'" for name in dict.fromkeys(sweep.name for sweep in sweeps)]
     of = f"of sweep{'s' if len(told) > 1 else ''} {', '.join(told)}"
-    return compare(store, [spec.name for spec in specs], here, of)
+    return compare(sweeps[0].store, [spec.name for spec in specs], here, of)
 
 
 def _sentences(affected: Iterable[Affected], total: int, folder: Path, of: str) -> list[str]:

@@ -25,7 +25,6 @@ from rt_scale.store.lease import Attempt
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.distributed import WorkerLost
-from rt_scale.training.loop import Steps, serve
 from rt_scale.training.precision import check_precision, set_precision
 
 
@@ -47,14 +46,14 @@ def run(spec: RunSpec, options: Options) -> dict[str, Any]:
         RunError: where it failed; the reason is kept in its directory, and so is what was computed.
     """
     if options.group.world == 1:
-        return _alone(spec, options)
+        return _run(spec, options)
     if not options.group.leads:
         follow(options)
         run_dir = options.store.run(spec)
         run_dir.refresh()
         return run_dir.result() or {}
     try:
-        result = _alone(spec, options)
+        result = _run(spec, options)
     except ALIKE:
         dismiss(options)
         raise
@@ -63,27 +62,19 @@ def run(spec: RunSpec, options: Options) -> dict[str, Any]:
     return result
 
 
-def _alone(spec: RunSpec, options: Options) -> dict[str, Any]:
-    return serve(running(spec, options))
-
-
-def running(spec: RunSpec, options: Options) -> Steps[dict[str, Any]]:
-    """:func:`run`, of a single process, as training that asks for the gradients of its steps."""
+def _run(spec: RunSpec, options: Options) -> dict[str, Any]:
+    """:func:`run` of a single process, or of rank 0."""
     run_dir = options.store.run(spec)
     run_dir.refresh()
-    finished = run_dir.result()
-    if finished is not None:
-        refuse_other_data(spec.name, finished["data"], options.data_dir)
+    if (finished := _finished(run_dir, options)) is not None:
         return finished
     data = check(spec, options.data_dir, heeding(options.stop))
     _refuse_impossible(spec, data, options)
     with run_dir.acquire(watching=lambda attempt: _watching(attempt, options)):
-        finished = run_dir.result()  # of a process that had the lease until now
-        if finished is not None:
-            refuse_other_data(spec.name, finished["data"], options.data_dir)
+        if (finished := _finished(run_dir, options)) is not None:  # by a process that had the lease until now
             return finished
         try:
-            return (yield from _attempt(spec, data, run_dir, options))
+            return _attempt(spec, data, run_dir, options)
         except (InputError, WorkerLost, StoreAway):
             raise
         except Exception as error:
@@ -91,6 +82,14 @@ def running(spec: RunSpec, options: Options) -> Steps[dict[str, Any]]:
             failure = in_words(spec, error)
             run_dir.fail({"reason": str(failure), "traceback": traceback.format_exc(), "time": time.time()})
             raise failure from error
+
+
+def _finished(run_dir: RunDir, options: Options) -> dict[str, Any] | None:
+    """The result that is there; InputError where it is of other data than is here."""
+    result = run_dir.result()
+    if result is not None:
+        refuse_other_data(run_dir.path.name, result["data"], options.data_dir)
+    return result
 
 
 def _watching(attempt: Attempt, options: Options) -> None:
@@ -108,10 +107,10 @@ def _refuse_impossible(spec: RunSpec, data: Sets, options: Options) -> None:
             check_shares(each, check(each, options.data_dir), options.group.world)
 
 
-def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> Steps[dict[str, Any]]:
+def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> dict[str, Any]:
     run_dir.write_spec(spec)
     for start in spec.starts:
-        compute_first(start.run, options, _alone)
+        compute_first(start.run, options, _run)
     earlier = run_dir.environment()
     if earlier:
         refuse_other_data(spec.name, earlier["data"], options.data_dir)
@@ -131,7 +130,7 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> St
     options.resident.next_run()
     try:
         lead(spec, execution, options)
-        result = yield from _result(spec, data, context, weights, run_dir.check().attempt)
+        result = _result(spec, data, context, weights, run_dir.check().attempt)
         context.patiently(lambda: run_dir.complete(result))
     except Exception as error:
         context.close(None if isinstance(error, WorkerLost | StoreAway) else "failed")
@@ -143,8 +142,8 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> St
     return result
 
 
-def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int) -> Steps[dict[str, Any]]:
-    outcome = yield from train_run(spec, data, context, weights)
+def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int) -> dict[str, Any]:
+    outcome = train_run(spec, data, context, weights)
     spent = context.spent
     return {
         "name": spec.name,

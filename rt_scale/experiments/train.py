@@ -27,7 +27,7 @@ from rt_scale.spec.schedule import duration_steps
 from rt_scale.training.batch_norm import with_global_statistics
 from rt_scale.training.checkpoint import Spent, load_training, read_weights, save_training, save_weights
 from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
-from rt_scale.training.loop import Steps, distance, training
+from rt_scale.training.loop import distance, train
 from rt_scale.training.means import Progress
 from rt_scale.training.optim import UpdateRules, build_optimizer
 from rt_scale.training.teacher import Following
@@ -100,7 +100,7 @@ class TrainingRun:
         """Optimiser steps of the whole run."""
         return self.spec.train.epochs * self.loader.steps
 
-    def steps(self) -> Steps[dict[str, float]]:
+    def train(self) -> dict[str, float]:
         """Train to the end; the last value of every metric."""
         if not self._resume():
             self._begin()
@@ -109,7 +109,7 @@ class TrainingRun:
             self._catch_up()
         objective = self._objective()
         self.context.observer.started(self.progress.step, self.total_steps)
-        yield from training(
+        train(
             self.trained,
             self.loader,
             objective,
@@ -120,6 +120,7 @@ class TrainingRun:
             hooks=[self],
             group=self.group,
             stop=self.context.stop,
+            gradients=self.context.gradients,
         )
         return self.context.metrics.last()
 
@@ -226,8 +227,8 @@ class TrainingRun:
         self.context.checkpoint(self.progress.step, write)
 
 
-def train_run(spec: RunSpec, data: Sets, context: Context, weights: StartWeights) -> Steps[dict[str, Any]]:
+def train_run(spec: RunSpec, data: Sets, context: Context, weights: StartWeights) -> dict[str, Any]:
     """Run ``spec`` to its end; what goes into its result beside the metrics."""
     attempt = TrainingRun(spec, data, context, weights)
-    last = yield from attempt.steps()
+    last = attempt.train()
     return {"last": last, "steps": attempt.progress.step, "epochs": attempt.progress.epoch}

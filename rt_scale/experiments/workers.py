@@ -21,7 +21,7 @@ from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, 
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped, heeding
 from rt_scale.training.distributed import WorkerLost
-from rt_scale.training.loop import Diverged, serve
+from rt_scale.training.loop import Diverged
 from rt_scale.training.precision import set_precision
 
 ALIKE = (InputError, Diverged, Stopped)
@@ -73,7 +73,7 @@ def follow(options: Options) -> None:
         except Stopped as error:
             raise RunError("This worker was asked to stop while it fetched its data.") from error
         try:
-            serve(train_run(*attempt))
+            train_run(*attempt)
         except ALIKE:  # rank 0 tells of it
             continue
         except (WorkerLost, StoreAway):

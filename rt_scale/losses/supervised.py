@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 
 class Supervised(NamedTuple):
-    """The objective of one batch and its accuracy, each a scalar tensor on the device.
+    """Means over one batch, scalars on the device.
 
     Attributes:
-        loss: cross entropy in nats, averaged over the batch; the only one with a gradient.
+        loss: cross entropy in nats; the only one with a gradient.
         accuracy: share of the samples whose largest logit is that of their label, in [0, 1].
     """
 
@@ -22,9 +22,7 @@ class Supervised(NamedTuple):
 
 
 def supervised_cross_entropy(logits: Tensor, labels: Tensor) -> Supervised:
-    """Cross entropy -log softmax(logits)_label, averaged over the batch, and the accuracy.
-
-    Computed in the dtype of the logits, in float32 where that is a shorter one.
+    """Cross entropy -log softmax(logits)_label and accuracy, in the dtype of the logits or float32 if that is longer.
 
     Args:
         logits: [B, C], floating point.

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rt_scale.plan.conditions import Conditions, Sweeps
+from rt_scale.plan.conditions import Conditions
 from rt_scale.plan.costs import Cost, amount_text
 from rt_scale.plan.plan import Plan, make_plan
 from rt_scale.plan.prices import PriceSheet, load_prices
-from rt_scale.scheduler.wanted import Where
+from rt_scale.scheduler.job import Where
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import LaunchSpec
-from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 
 
 class Least(NamedTuple):
@@ -57,20 +57,19 @@ def conditions_of(where: Where, launches: Iterable[LaunchSpec], prices: PriceShe
     return Conditions(prices=prices, concurrency=where.concurrency, there=there)
 
 
-def refuse_over_budget(sweeps: Sweeps, budget: float, store: Store, data_dir: Path, conditions: Conditions) -> str:
+def refuse_over_budget(sweeps: Sequence[SweepRuns], budget: float, data_dir: Path, conditions: Conditions) -> str:
     """What is left of sweeps that are about to start is estimated to cost, if that is within ``budget``; in words.
 
     Args:
-        sweeps: with their points.
+        sweeps: of one store.
         budget: in the price sheet's currency.
-        store: where runs are kept.
         data_dir: where prepared data sets are.
         conditions: the machines that they will have, and prices.
 
     Raises:
         InputError: as ``make_plan`` and ``check_budget``.
     """
-    cost = check_budget(make_plan(sweeps, store, data_dir, conditions), budget)
+    cost = check_budget(make_plan(sweeps, data_dir, conditions), budget)
     if cost is None:
         return "Nothing is left to compute, and nothing to pay."
     how = " (its cores and GPUs taken to be as fast as those here)" if conditions.there is not None else ""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rt_scale.plan.prices import PriceSheet
 from rt_scale.plan.simulation import ROUNDING, SimulatedJob
 from rt_scale.ray_backend.resources import Kind
 from rt_scale.spec.grid import Point
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
+from rt_scale.store.sweep_runs import SweepRuns
 
 Sweeps = Sequence[tuple[SweepSpec, Sequence[Point]]]
 
@@ -37,14 +38,14 @@ class Conditions:
     concurrency: int | None = None
     there: Mapping[Kind, float] | None = None
 
-    def launched(self, sweeps: Sweeps) -> Sweeps:
+    def launched(self, sweeps: Sequence[SweepRuns]) -> Sequence[SweepRuns]:
         """The sweeps; those that ask for no GPU with one a run, where ``gpus`` says that there are some."""
         if self.gpus is None:
             return sweeps
-        one = [sweep.launch.model_copy(update={"gpus": sweep.launch.gpus or 1.0}) for sweep, _ in sweeps]
+        one = [each.spec.launch.model_copy(update={"gpus": each.spec.launch.gpus or 1.0}) for each in sweeps]
         return [
-            (sweep.model_copy(update={"launch": launch}), points)
-            for (sweep, points), launch in zip(sweeps, one, strict=True)
+            replace(sweep, spec=sweep.spec.model_copy(update={"launch": launch}))
+            for sweep, launch in zip(sweeps, one, strict=True)
         ]
 
     def capacity(self, kinds: Collection[Kind]) -> dict[Kind, float]:

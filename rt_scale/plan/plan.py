@@ -16,13 +16,9 @@ from rt_scale.plan.costs import Cost, costs_of
 from rt_scale.plan.queue import build_queue
 from rt_scale.plan.simulation import Simulated, SimulatedJob, simulate
 from rt_scale.ray_backend.resources import Kind
-from rt_scale.scheduler.early_stopping import ended_early
 from rt_scale.scheduler.preflight import refuse_packed
-from rt_scale.scheduler.search import known_points, to_be_sampled
-from rt_scale.spec.grid import Point
 from rt_scale.spec.run import RunSpec, stream
-from rt_scale.spec.sweep import SweepSpec
-from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 
 if TYPE_CHECKING:
     from rt_scale.plan.jobs import Planned, Process
@@ -110,14 +106,11 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(
-    sweeps: Sequence[tuple[SweepSpec, Sequence[Point]]], store: Store, data_dir: Path, conditions: Conditions
-) -> Plan:
+def make_plan(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Conditions) -> Plan:
     """Plan the sweeps as one queue of distinct runs; nothing is written, nothing started but short runs to be timed.
 
     Args:
-        sweeps: with their points.
-        store: where runs are kept.
+        sweeps: of one store.
         data_dir: where prepared data sets are.
         conditions: machines, prices and interruptions.
 
@@ -125,11 +118,10 @@ def make_plan(
         InputError: a damaged data set, resources that were not planned for, a rate at which no run ends, runs packed
             that explore.
     """
-    for sweep, _ in sweeps:
-        refuse_packed(sweep)
-    over = ended_early([sweep for sweep, _ in sweeps], store)
-    grown = [(sweep, known_points(sweep, points, store)) for sweep, points in conditions.launched(sweeps)]
-    nodes = build_queue(grown, store, over)
+    for sweep in sweeps:
+        refuse_packed(sweep.spec)
+    over = {name for sweep in sweeps for name in sweep.early_stopped}
+    nodes = build_queue(conditions.launched(sweeps), over)
     todo = [node for node in nodes if node.wanted]
     known = known_data([node.spec for node in todo], data_dir)
     processes: list[Process] = []
@@ -137,7 +129,7 @@ def make_plan(
     if todo:
         from rt_scale.plan.jobs import plan_runs, tasks_of  # imports torch
 
-        processes = plan_runs(todo, known, store, conditions, data_dir)
+        processes = plan_runs(todo, known, sweeps[0].store, conditions, data_dir)
         tasks = tasks_of(processes)
     planned = [run for runs in processes for run in runs]
     capacity = conditions.capacity_for(tasks)
@@ -149,7 +141,7 @@ def make_plan(
         nodes=len(nodes),
         ended=sum(node.asked and node.spec.name in over for node in nodes),
         to_compute=len(todo),
-        to_sample=sum(to_be_sampled(sweep, store) for sweep, _ in sweeps),
+        to_sample=sum(sweep.to_sample for sweep in sweeps),
         groups=_groups(planned),
         unknown=len(todo) - sum(task.runs for task in tasks),
         processes=len(processes),

@@ -6,12 +6,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from rt_scale.experiments.check import unfinished
-from rt_scale.spec.grid import Point
 from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.schedule import duration_steps
-from rt_scale.spec.sweep import LaunchSpec, SweepSpec
+from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.run_dir import State
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,21 @@ class Node:
     step: int
 
 
-def build_queue(
-    sweeps: Sequence[tuple[SweepSpec, Sequence[Point]]], store: Store, over: Collection[str] = ()
-) -> list[Node]:
+def build_queue(sweeps: Sequence[SweepRuns], over: Collection[str] = ()) -> list[Node]:
     """Every run of the sweeps and every run that one of them starts from, each once, none before what it needs.
 
     Args:
-        sweeps: with their points.
-        store: where runs are kept.
+        sweeps: of one store.
         over: names of runs that are not gone on with, whatever their state.
     """
+    store = sweeps[0].store
     launches: dict[str, LaunchSpec] = {}
     asked: dict[str, RunSpec] = {}
-    for sweep, points in sweeps:
+    for sweep in sweeps:
+        points = sweep.points
         asked |= {point.spec.name: point.spec for point in points if point.spec.name not in asked}
         for spec in all_runs(point.spec for point in points):
-            launches.setdefault(spec.name, sweep.launch)
+            launches.setdefault(spec.name, sweep.spec.launch)
     open_ = [spec for spec in asked.values() if spec.name not in over]
     wanted = {each.name for spec in open_ for each in unfinished(spec, store)}
     return [

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from rt_scale.probes.features import Features, Split, ToInputs, embed, pixels, standardise
 from rt_scale.probes.knn import check_neighbours, knn_accuracy
 from rt_scale.probes.linear import Classifier, LinearProbes, Problem
-from rt_scale.probes.logistic import logistic_probe
-from rt_scale.probes.ridge import ridge_probe
-from rt_scale.spec.stopping import Stop, heeding, never
+from rt_scale.probes.logistic import fit_logistic
+from rt_scale.probes.ridge import fit_ridge
+from rt_scale.probes.statistics import centre_and_scale
+from rt_scale.spec.stopping import Heed, Stop, go_on, heeding, never
 from rt_scale.spec.training import ProbeSpec
 from rt_scale.training.distributed import ALONE, Group
 
@@ -30,6 +31,19 @@ class Embedded(NamedTuple):
     train: Features
     test: Features
     seed: int
+
+
+class Fit(Protocol):
+    """``fit_logistic`` or ``fit_ridge``."""
+
+    def __call__(self, x: Tensor, y: Tensor, *, classes: int, l2: float, heed: Heed) -> Classifier:
+        """The classifier of embeddings x, float [N, D], of classes y, int64 [N]."""
+
+
+def screen(fit: Fit, train: Features, test: Features, *, classes: int, l2: float = 1e-3, heed: Heed = go_on) -> float:
+    """Test accuracy, in [0, 1], of what ``fit`` makes of embeddings centred and scaled to a mean variance of 1."""
+    train_x, test_x = centre_and_scale(train.x, test.x)
+    return fit(train_x, train.y, classes=classes, l2=l2, heed=heed).accuracy(test_x, test.y)
 
 
 class Prober:
@@ -68,13 +82,8 @@ class Prober:
     ) -> None:
         if spec.knn:
             check_neighbours(spec.knn, train.samples)
-        self.spec = spec
-        self.train = train
-        self.test = test
-        self.to_inputs = to_inputs
-        self.classes = classes
-        self.group = group
-        self.precision = precision
+        self.spec, self.train, self.test = spec, train, test
+        self.to_inputs, self.classes, self.group, self.precision = to_inputs, classes, group, precision
         self.heed, self._heed_alone = group.heeding(stop), heeding(stop)
         recipe = {"epochs": spec.epochs, "batch_size": spec.batch_size}
         self.linear = LinearProbes(classes, standardized=spec.standardized, lr=spec.lr, **recipe)
@@ -89,12 +98,7 @@ class Prober:
         return self.probe_features([Embedded(train, test, seed)])[0]
 
     def embed_network(self, encoder: nn.Module, seed: int) -> Embedded:
-        """Embed both splits with ``encoder``, which is left in the mode that it was in.
-
-        Args:
-            encoder: on the device of the inputs.
-            seed: as in ``Embedded``.
-        """
+        """Embed both splits with ``encoder``, on the inputs' device, which is left in the mode that it was in."""
         return Embedded(self._embed(encoder, self.train), self.embed_test(encoder), seed)
 
     def embed_test(self, encoder: nn.Module) -> Features:
@@ -112,35 +116,33 @@ class Prober:
 
         Args:
             embedded: at least one network's, all of one shape.
+
+        Raises:
+            ValueError: embeddings of several shapes.
         """
         return self.group.by_first(functools.partial(self._probe, embedded))
 
     def _probe(self, embedded: Sequence[Embedded]) -> list[dict[str, float]]:
-        views = 1 + self.spec.standardized
-        classifiers: list[list[Classifier]] = [[] for _ in embedded]
+        classifiers: Sequence[Sequence[Classifier | None]] = [[None, None]] * len(embedded)
         if self.spec.linear:
             classifiers = self.linear.fit([Problem(*each.train, each.seed) for each in embedded], self._heed_alone)
         found = []
         for (train, test, _), trained in zip(embedded, classifiers, strict=True):
-            values: dict[str, float] = {}
-            for view, suffix in enumerate(("", "_standardized")[:views]):
-                if view:
-                    train_x, test_x = standardise(train.x, test.x)
-                    train, test = train._replace(x=train_x), test._replace(x=test_x)
-                measured = self._measure(train, test, trained[view] if trained else None)
-                values |= {name + suffix: value for name, value in measured.items()}
+            values = self._measure(train, test, trained[0])
+            if self.spec.standardized:
+                train_x, test_x = standardise(train.x, test.x)
+                measured = self._measure(train._replace(x=train_x), test._replace(x=test_x), trained[1])
+                values |= {f"{name}_standardized": value for name, value in measured.items()}
             found.append(values)
         return found
 
-    def _measure(self, train: Features, test: Features, classifier: Classifier | None) -> dict[str, float]:
-        values: dict[str, float] = {}
-        heed = self._heed_alone
-        if classifier is not None:
-            values["linear"] = classifier.accuracy(*test)
-        if self.spec.knn:
-            values["knn"] = knn_accuracy(*train, *test, k=self.spec.knn, classes=self.classes, heed=heed)
-        if self.spec.logistic:
-            values["logistic"] = logistic_probe(*train, *test, classes=self.classes, l2=self.spec.l2, heed=heed)
-        if self.spec.ridge:
-            values["ridge"] = ridge_probe(*train, *test, classes=self.classes, l2=self.spec.l2, heed=heed)
+    def _measure(self, train: Features, test: Features, linear: Classifier | None) -> dict[str, float]:
+        spec, classes, heed = self.spec, self.classes, self._heed_alone
+        values = {} if linear is None else {"linear": linear.accuracy(*test)}
+        if spec.knn:
+            values["knn"] = knn_accuracy(*train, *test, k=spec.knn, classes=classes, heed=heed)
+        if spec.logistic:
+            values["logistic"] = screen(fit_logistic, train, test, l2=spec.l2, classes=classes, heed=heed)
+        if spec.ridge:
+            values["ridge"] = screen(fit_ridge, train, test, l2=spec.l2, classes=classes, heed=heed)
         return values

@@ -56,10 +56,9 @@ def embed(
 ) -> Features:
     """Embeddings of a whole split with the encoder in evaluation mode (paper, section 3 'Probing').
 
-    The training mode of every module of the encoder is afterwards what it was.
-
     Args:
-        encoder: from inputs [B, C, H, W] to embeddings [B, D], on the device of the inputs.
+        encoder: from inputs [B, C, H, W] to embeddings [B, D], on the device of the inputs; all of its modules are
+            afterwards in the training mode that they were in.
         split: N images, with labels.
         to_inputs: see ``ToInputs``.
         group: the ranks that share the work, each with a split of its own shares of at least one image.
@@ -67,37 +66,49 @@ def embed(
         heed: called before every batch, on every rank.
 
     Returns:
-        Embeddings and labels of all images in index order, on every rank, on the encoder's device; float32 in every
-        precision.
+        Float32 embeddings and labels of all images in index order, on every rank, on the encoder's device.
 
     Raises:
         ValueError: the split holds no image, or yields another number than it names.
     """
-    x = y = None
-    filled = 0
+    filled, features = 0, Features(torch.empty(0), torch.empty(0))
     with evaluation_mode(encoder):
-        for batch in split.sequential():
-            heed()
-            if group.world > 1 and not len(batch.index):
-                continue
+        for batch, embeddings in _batches(encoder, split, to_inputs, group, precision, heed):
+            if not filled:
+                features = _room(split.samples, embeddings)
+            rows = batch.index if group.world > 1 else slice(filled, filled + len(embeddings))
+            features.x[rows], features.y[rows] = embeddings.to(features.x), batch.labels
+            filled += len(embeddings)
+    _share(features, filled, split.samples, group)
+    return features
+
+
+def _batches(
+    encoder: nn.Module, split: Split, to_inputs: ToInputs, group: Group, precision: str, heed: Heed
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Every batch of which this rank has a share, and its embeddings [B, D]."""
+    for batch in split.sequential():
+        heed()
+        if group.world == 1 or len(batch.index):
             inputs = to_inputs(batch.images)
             with arithmetic(precision, inputs.device):
                 embeddings = encoder(inputs)
-            if x is None or y is None:
-                x = embeddings.new_zeros((split.samples, embeddings.shape[1]), dtype=torch.float32)
-                y = torch.zeros(split.samples, dtype=torch.int64, device=x.device)
-            rows = batch.index if group.world > 1 else slice(filled, filled + len(embeddings))
-            x[rows] = embeddings.to(x)
-            y[rows] = batch.labels
-            filled += len(embeddings)
-    if x is None or y is None:
-        raise ValueError(f"a split of {split.samples} images yielded 0")
-    # Each row is one rank's, and 0 on the others: their sum is exact.
-    group.sum(x)
-    group.sum(y)
-    if (filled := int(group.sum(torch.tensor([filled], device=x.device)))) != split.samples:
-        raise ValueError(f"a split of {split.samples} images yielded {filled}")
-    return Features(x, y)
+            yield batch, embeddings
+
+
+def _room(samples: int, like: Tensor) -> Features:
+    x = like.new_zeros((samples, like.shape[1]), dtype=torch.float32)
+    return Features(x, torch.zeros(samples, dtype=torch.int64, device=like.device))
+
+
+def _share(features: Features, filled: int, samples: int, group: Group) -> None:
+    """Fill in the rows of other ranks; refuse another number than ``samples``."""
+    if filled:
+        for tensor in features:  # each row is one rank's, and 0 on the others: their sum is exact
+            group.sum(tensor)
+        filled = int(group.sum(torch.tensor([filled], device=features.x.device)))
+    if filled != samples or not filled:
+        raise ValueError(f"a split of {samples} images yielded {filled}")
 
 
 def pixels(split: Split, to_inputs: ToInputs, group: Group = ALONE, *, heed: Heed = go_on) -> Features:

@@ -69,7 +69,7 @@ def nearest(train: Tensor, test: Tensor, k: int, heed: Heed = go_on) -> Tensor:
 
 
 def finite_rows(x: Tensor) -> Tensor:
-    """Which rows of float [N, D] hold neither infinities nor NaN, bool [N]."""
+    """Bool [N]: which rows of float [N, D] hold neither infinities nor NaN."""
     if torch.isfinite(x.sum()):  # ten times as fast as a look at each, and never true of one that is not
         return torch.ones(len(x), dtype=torch.bool, device=x.device)
     return torch.isfinite(x).all(dim=1)
@@ -135,7 +135,7 @@ def _decide(
 ) -> tuple[Tensor, Tensor]:
     """The neighbours [M, k] among candidates, nearest first by ``values``, and whether they are sure."""
     whole = index.shape[1] == len(train)
-    if index.shape[1] == k:
+    if index.shape[1] == k:  # then k = N
         return index, torch.full_like(error, whole, dtype=torch.bool)
     beyond = values.double() - values[:, k - 1 : k]
     out, within = beyond > 2 * error.unsqueeze(1), beyond < -2 * error.unsqueeze(1)
@@ -192,12 +192,10 @@ def knn_accuracy(
     classes: int,
     heed: Heed = go_on,
 ) -> float:
-    """Accuracy of a majority vote among the k nearest training embeddings (paper, appendix C.1).
+    """Accuracy, in [0, 1], of a majority vote among the k nearest training embeddings (paper, appendix C.1).
 
-    Euclidean distance; the neighbours are those of an exact search, see ``nearest``: of training samples at exactly the
-    k-th distance those with the lowest index vote. Of classes with equally many votes the lowest wins, as in
-    scikit-learn. A training embedding that is not finite is farther than any other. A test sample whose embedding is
-    not finite is given no class, so counts as wrong.
+    The neighbours are those of ``nearest``. Of classes with equally many votes the lowest wins, as in scikit-learn.
+    A test sample whose embedding is not finite is given no class, so counts as wrong.
 
     Args:
         train_x: float32 [N, D].
@@ -207,9 +205,6 @@ def knn_accuracy(
         k: neighbours, 1 to N.
         classes: number of classes.
         heed: called before every tile of test samples.
-
-    Returns:
-        The share of test samples that are given their class, in [0, 1].
 
     Raises:
         InputError: k is not in 1 to N.

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rt_scale.data.loaders.base import to_device
-from rt_scale.probes.graphed import GraphedStep
 from rt_scale.probes.statistics import mean_and_deviation
+from rt_scale.spec.errors import first_line
 from rt_scale.spec.stopping import Heed, go_on
+
+GRAPHED_ON = ("cuda",)
+"""Kinds of devices where a step is replayed as a graph, for which buffers are kept between evaluations."""
+
+Step = Callable[[Tensor], None]
+"""Does a step on rows int64 [P, B]."""
+
+
+class Classifier(NamedTuple):
+    """A linear classifier: weight [C, D] and bias [C]."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def logits(self, x: Tensor) -> Tensor:
+        """[B, C] from embeddings [B, D]."""
+        return torch.addmm(self.bias, x, self.weight.T)
+
+    def accuracy(self, x: Tensor, y: Tensor) -> float:
+        """The share of embeddings [B, D] whose largest logit is that of their class int64 [B], in [0, 1]."""
+        return (self.logits(x).argmax(dim=1) == y).sum().item() / len(y)
 
 
 class Problem(NamedTuple):
@@ -29,17 +50,7 @@ class Problem(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """What decides the buffers of a batch of problems.
-
-    Attributes:
-        problems: sets of embeddings P.
-        views: classifiers on each of them V: on raw embeddings, then on standardised ones.
-        samples: embeddings N in a set.
-        width: dimensions D of an embedding.
-        classes: number of classes C.
-        dtype: of embeddings and classifiers.
-        device: of both.
-    """
+    """What decides the buffers: P problems, V classifiers on each, N embeddings of D dimensions, C classes."""
 
     problems: int
     views: int
@@ -49,20 +60,20 @@ class Sizes(NamedTuple):
     dtype: torch.dtype
     device: torch.device
 
-    @classmethod
-    def of(cls, problems: Sequence[Problem], classes: int, views: int) -> Sizes:
-        """The sizes of problems that can be solved together; ValueError where they cannot."""
-        kinds = {(problem.x.shape, problem.x.dtype, problem.x.device) for problem in problems}
-        if len(kinds) != 1:
-            raise ValueError(
-                f"only embeddings of one shape, dtype and device are probed together, not {sorted(kinds, key=str)}"
-            )
-        (((samples, width), dtype, device),) = kinds
-        return cls(len(problems), views, samples, width, classes, dtype, device)
+
+def sizes_of(problems: Sequence[Problem], classes: int, views: int) -> Sizes:
+    """The sizes of problems that can be solved together; ValueError where they cannot."""
+    kinds = {(problem.x.shape, problem.x.dtype, problem.x.device) for problem in problems}
+    if len(kinds) != 1:
+        raise ValueError(
+            f"only embeddings of one shape, dtype and device are probed together, not {sorted(kinds, key=str)}"
+        )
+    (((samples, width), dtype, device),) = kinds
+    return Sizes(len(problems), views, samples, width, classes, dtype, device)
 
 
 class BatchedClassifiers:
-    """V linear classifiers on each of P sets of embeddings, in training.
+    """V linear classifiers on each of P sets of embeddings, in training: on raw, then on standardised embeddings.
 
     Raw and standardised embeddings are two affine views of the same centred rows, ``scale * row + shift`` with
     (1, mean) and (1 / deviation, 0). A step gathers rows once and folds the views into the weights:
@@ -85,8 +96,8 @@ class BatchedClassifiers:
         self.sizes = sizes
         p, v, c, d = sizes.problems, sizes.views, sizes.classes, sizes.width
         like = torch.empty(0, dtype=sizes.dtype, device=sizes.device)
-        self._rows = like.new_empty((p, sizes.samples, d))
-        self._labels = torch.empty((p, sizes.samples), dtype=torch.int64, device=sizes.device)
+        self._rows = like.new_zeros((p, sizes.samples, d))
+        self._labels = torch.zeros((p, sizes.samples), dtype=torch.int64, device=sizes.device)
         self._scale, self._shift = like.new_ones((p, v, 1, d)), like.new_zeros((p, v, 1, d))
         self._minus_one = like.new_full((1, 1, 1, 1), -1.0)
         self._parameters = like.new_zeros(p * v * c * (d + 1))
@@ -141,14 +152,12 @@ class BatchedClassifiers:
         self._weight_gradient.addcmul_(self._bias_gradient.unsqueeze(3), self._shift)
         self._optimizer.step()
 
-    def state(self) -> list[Tensor]:
-        """Everything that a step changes, once there was one: parameters and AdamW's moments and count."""
-        return [self._parameters, *self._optimizer.state[self._parameters].values()]
-
-    def classifiers(self) -> list[list[tuple[Tensor, Tensor]]]:
-        """Copies of weight [C, D] and bias [C] of every view of every problem."""
-        weight, bias = self._weight.clone(), self._bias.clone()
-        return [list(zip(weight[p], bias[p], strict=True)) for p in range(self.sizes.problems)]
+    def classifiers(self) -> list[list[Classifier]]:
+        """Copies of the classifiers of every view of every problem."""
+        return [
+            [Classifier(*each) for each in zip(*pair, strict=True)]
+            for pair in zip(self._weight.clone(), self._bias.clone(), strict=True)
+        ]
 
     def _views(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         """Weights [P, V, C, D] and biases [P, V, C] in a vector."""
@@ -157,28 +166,32 @@ class BatchedClassifiers:
         return vector[:-biases].view(*shape, self.sizes.width), vector[-biases:].view(shape)
 
 
-_KEPT_ON = ("cuda",)
-"""Kinds of devices on which buffers are kept for the graph's sake; elsewhere memory is freed between evaluations."""
+def replayed(step: Step, index: Tensor) -> Step:
+    """``step`` on rows of the shape and the CUDA device of ``index``, replayed as one graph: small steps take a GPU
+    less time than issuing them takes.
 
+    Args:
+        step: works on the same memory every time, and waits for nothing. It is done three times on ``index`` before
+            the capture, in which libraries and the optimiser allocate what they need.
+        index: rows int64 [P, B].
 
-class Classifier(NamedTuple):
-    """A linear classifier.
-
-    Attributes:
-        weight: [C, D].
-        bias: [C].
+    Raises:
+        RuntimeError: where it cannot be captured.
     """
+    rows, graph = index.clone(), torch.cuda.CUDAGraph()
+    for _ in range(3):
+        step(rows)
+    # A stream of its own: the one that torch would share belongs to the device of the process's first capture.
+    with torch.cuda.device(index.device):
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            step(rows)
 
-    weight: Tensor
-    bias: Tensor
+    def replay(index: Tensor) -> None:
+        rows.copy_(index)
+        graph.replay()
 
-    def logits(self, x: Tensor) -> Tensor:
-        """[B, C] from embeddings [B, D]."""
-        return torch.addmm(self.bias, x, self.weight.T)
-
-    def accuracy(self, x: Tensor, y: Tensor) -> float:
-        """The share of embeddings [B, D] whose largest logit is that of their class int64 [B], in [0, 1]."""
-        return (self.logits(x).argmax(dim=1) == y).sum().item() / len(y)
+    return replay
 
 
 class LinearProbes:
@@ -197,6 +210,9 @@ class LinearProbes:
         epochs: passes over the embeddings.
         batch_size: embeddings a step.
         lr: learning rate.
+
+    Attributes:
+        plain_because: why no graph is used although one was to be; None while there is no reason.
     """
 
     def __init__(
@@ -208,9 +224,10 @@ class LinearProbes:
         batch_size: int = 256,
         lr: float = 1e-3,
     ) -> None:
-        self.classes, self.standardized = classes, standardized
+        self.classes, self.views = classes, 1 + standardized
         self.epochs, self.batch_size, self.lr = epochs, batch_size, lr
-        self._kept: tuple[BatchedClassifiers, GraphedStep] | None = None
+        self.plain_because: str | None = None
+        self._kept: tuple[BatchedClassifiers, Step] | None = None
 
     @torch.no_grad()
     def fit(self, problems: Sequence[Problem], heed: Heed = go_on) -> list[list[Classifier]]:
@@ -227,7 +244,7 @@ class LinearProbes:
         Raises:
             ValueError: problems of several shapes.
         """
-        batched, step = self._machine(problems)
+        batched, full_step = self._batched(sizes_of(problems, self.classes, self.views))
         generators = {problem.seed: torch.Generator("cpu").manual_seed(problem.seed) for problem in problems}
         seeds = [problem.seed for problem in problems]
         starts = {seed: self._start(batched.sizes.width, generator) for seed, generator in generators.items()}
@@ -236,24 +253,29 @@ class LinearProbes:
             orders = {seed: torch.randperm(batched.sizes.samples, generator=each) for seed, each in generators.items()}
             for index in torch.split(batched.rows_of([orders[seed] for seed in seeds]), self.batch_size, dim=1):
                 heed()
-                step(index)
-        return [[Classifier(*each) for each in of_problem] for of_problem in batched.classifiers()]
+                (full_step if index.shape[1] == self.batch_size else batched.step)(index)
+        return batched.classifiers()
 
-    @property
-    def plain_because(self) -> str | None:
-        """Why steps are issued one by one although a graph was to replay them; None where it does, or on the CPU."""
-        return None if self._kept is None else self._kept[1].plain_because
-
-    def _machine(self, problems: Sequence[Problem]) -> tuple[BatchedClassifiers, GraphedStep]:
-        sizes = Sizes.of(problems, self.classes, views=2 if self.standardized else 1)
+    def _batched(self, sizes: Sizes) -> tuple[BatchedClassifiers, Step]:
+        """Buffers to ``load``, and what does a step on a full batch of them."""
         if self._kept is None or self._kept[0].sizes != sizes:
             self._kept = None  # frees its memory before more is taken
             batched = BatchedClassifiers(sizes, self.lr)
-            step = GraphedStep(batched.step, (sizes.problems, self.batch_size), batched.state)
-            if sizes.device.type not in _KEPT_ON:
-                return batched, step
-            self._kept = batched, step
+            if sizes.device.type not in GRAPHED_ON:
+                return batched, batched.step
+            self._kept = batched, self._full_step(batched)
         return self._kept
+
+    def _full_step(self, batched: BatchedClassifiers) -> Step:
+        sizes = batched.sizes
+        if self.batch_size > sizes.samples:
+            return batched.step
+        index = torch.zeros((sizes.problems, self.batch_size), dtype=torch.int64, device=sizes.device)
+        try:
+            step, self.plain_because = replayed(batched.step, index), None
+        except RuntimeError as error:
+            step, self.plain_because = batched.step, f"its capture failed ({first_line(error)})"
+        return step
 
     def _start(self, width: int, generator: torch.Generator) -> Tensor:
         """Weights [C * D] and biases [C] in one vector."""

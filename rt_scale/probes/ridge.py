@@ -7,37 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from rt_scale.probes.linear import Classifier
-from rt_scale.probes.statistics import centre_and_scale, gram, smaller_gram
+from rt_scale.probes.statistics import gram, smaller_gram
 from rt_scale.spec.stopping import Heed, go_on
-
-
-@torch.no_grad()
-def ridge_probe(
-    train_x: Tensor,
-    train_y: Tensor,
-    test_x: Tensor,
-    test_y: Tensor,
-    *,
-    classes: int,
-    l2: float = 1e-3,
-    heed: Heed = go_on,
-) -> float:
-    """Test accuracy of ridge regression on one-hot classes; the largest output decides.
-
-    Args:
-        train_x: float [N, D].
-        train_y: int64 [N], in [0, classes).
-        test_x: float [M, D], on the same device.
-        test_y: int64 [M].
-        classes: number of classes.
-        l2: as in ``fit_ridge``, on embeddings scaled to a mean variance of 1.
-        heed: as in ``fit_ridge``.
-
-    Returns:
-        The share of test samples that are given their class, in [0, 1].
-    """
-    train_z, test_z = centre_and_scale(train_x, test_x)
-    return fit_ridge(train_z, train_y, classes=classes, l2=l2, heed=heed).accuracy(test_z, test_y)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from rt_scale.scheduler.view import RunReport
+from rt_scale.scheduler.job import RunReport
 from rt_scale.spec.metrics import parse_probe_name
 from rt_scale.system.console import PlainConsole
 

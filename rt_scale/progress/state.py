@@ -12,7 +12,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from rt_scale.progress.bars import CLASSIFIER, Score, probe_text, scores
-from rt_scale.scheduler.view import RunReport
+from rt_scale.scheduler.job import RunReport
 
 CELL = 24
 """Characters of a device or a stage, at most."""

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from rt_scale.progress.state import DONE, FAILED, STOPPED, Row, Standing, duration_text, plain, shorten
-from rt_scale.scheduler.view import RunReport
+from rt_scale.scheduler.job import RunReport
 from rt_scale.system.console import PlainConsole
 
 COLUMNS = ("bar", "percent", "rate", "left", "where", "stage", "probes")

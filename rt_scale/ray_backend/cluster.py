@@ -35,7 +35,7 @@ from rt_scale.ray_backend.resources import (
     refuse_unplaceable,
     same_kind,
 )
-from rt_scale.scheduler.wanted import asked_address
+from rt_scale.scheduler.job import asked_address
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.system.machine import allowed_cores

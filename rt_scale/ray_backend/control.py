@@ -19,7 +19,7 @@ from ray._private.state import state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rt_scale.ray_backend.probe import port_answers
-from rt_scale.scheduler.view import RunReport
+from rt_scale.scheduler.job import RunReport
 from rt_scale.spec.errors import RtScaleError
 
 INTERVAL = 1.0

@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from rt_scale.ray_backend.trial import TrialReport
-from rt_scale.scheduler.early_stopping import Measurement, StoppedRun, StoppedRuns, curve
-from rt_scale.scheduler.job import Job, JobOutcome
+from rt_scale.scheduler.early_stopping import Measurement, curve
+from rt_scale.scheduler.job import FINAL, Job, JobOutcome, JobState
 from rt_scale.scheduler.queue import Queue
-from rt_scale.scheduler.search import Search, known_points
+from rt_scale.scheduler.search import Search
 from rt_scale.spec.explore import ExploreSpec
-from rt_scale.spec.grid import Point
-from rt_scale.spec.sweep import LaunchSpec, SweepSpec
-from rt_scale.store.store import Store
+from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.sweep_runs import EarlyStop, EarlyStops, SweepRuns
 
 TIME, VALUE = "time", "value"
 LONGEST = 2**40
@@ -43,7 +42,7 @@ class Rule:
         tell: told the name of a run that is to end, and why.
     """
 
-    def __init__(self, explore: ExploreSpec, stopped: StoppedRuns, tell: Callable[[str, str], None]) -> None:
+    def __init__(self, explore: ExploreSpec, stopped: EarlyStops, tell: Callable[[str, str], None]) -> None:
         self._explore, self._stopped, self._tell = explore, stopped, tell
         self.scheduler = _tune_scheduler(explore)
         self._latest: dict[str, float] = {}
@@ -53,9 +52,11 @@ class Rule:
         """Judge what a run was measured at."""
         if self._judge(found.run, found.time, found.value) == TrialScheduler.STOP and not found.last:
             self._ended.add(found.run)
-            reason = self._reason(found)
-            self._stopped.record(found.run, StoppedRun(found.step, found.value, reason))
-            self._tell(found.run, reason)
+            stop = self._explore.stop
+            assert stop is not None  # as said above
+            early = EarlyStop(stop.name, found.step, found.time, stop.unit, self._explore.metric, found.value)
+            self._stopped.record(found.run, early)
+            self._tell(found.run, str(early))
 
     def remember(self, run: str, curve: Iterable[tuple[float, float]]) -> None:
         """Let the rule know a run from before this driver, which others are compared with, by times and values."""
@@ -71,12 +72,6 @@ class Rule:
             self.scheduler.on_trial_add(None, known)
         self._latest[run] = time
         return str(self.scheduler.on_trial_result(None, known, {TIME: time, VALUE: value}))
-
-    def _reason(self, found: Measurement) -> str:
-        stop = self._explore.stop
-        assert stop is not None  # as said above
-        unit = "epochs" if stop.unit == "ep" else "steps"
-        return f"{stop.name} after {found.time:g} {unit}: {self._explore.metric} was {found.value:.6g}"
 
 
 def _tune_scheduler(explore: ExploreSpec) -> TrialScheduler:
@@ -126,8 +121,7 @@ class Exploration:
     """The rules and searches of the sweeps of one queue; of plain grids there are none.
 
     Args:
-        sweeps: with their grids' points.
-        store: where they are kept.
+        sweeps: with their runs.
         failed: names of runs that are not tried again.
         room: how many runs of a launch section the cluster holds together.
         added: is told by how many runs more, or fewer, than was known a search comes to; each counts from the start,
@@ -137,26 +131,25 @@ class Exploration:
 
     def __init__(
         self,
-        sweeps: Sequence[tuple[SweepSpec, Sequence[Point]]],
-        store: Store,
+        sweeps: Sequence[SweepRuns],
         failed: Collection[str],
         room: Callable[[LaunchSpec], int],
         *,
         added: Callable[[int], None],
         tell: Callable[[str, str], None],
     ) -> None:
-        self._room, self._several, self._added, self._store = room, len(sweeps) > 1, added, store
-        self._counted = {point.spec.name for spec, points in sweeps for point in known_points(spec, points, store)}
+        self._room, self._several, self._added = room, len(sweeps) > 1, added
+        self._counted = {point.spec.name for sweep in sweeps for point in sweep.points}
         self._rules: dict[str, Rule] = {}
-        self._searches: dict[str, tuple[ExploreSpec, SweepSpec, Search]] = {}
-        for spec, points in sweeps:
-            explore = spec.explore
+        self._searches: dict[str, tuple[ExploreSpec, SweepRuns, Search]] = {}
+        for sweep in sweeps:
+            explore = sweep.spec.explore
             if explore is not None and explore.stop is not None:
-                rule = self._rules[spec.name] = Rule(explore, StoppedRuns(explore, store.sweep(spec.name)), tell)
-                for point in points:
-                    rule.remember(point.spec.name, curve(explore, store.run(point.spec)))
+                rule = self._rules[sweep.name] = Rule(explore, EarlyStops(explore, sweep.folder), tell)
+                for point in sweep.grid:
+                    rule.remember(point.spec.name, curve(explore, sweep.store.run(point.spec)))
             if explore is not None and explore.search is not None:
-                self._searches[spec.name] = explore, spec, Search(spec, store, failed)
+                self._searches[sweep.name] = explore, sweep, Search(sweep, failed)
 
     def scheduler(self) -> EarlyStopping:
         """For ``TuneConfig(scheduler=...)``."""
@@ -164,7 +157,8 @@ class Exploration:
 
     def refill(self, queue: Queue) -> None:
         """Sample points where the queue has nothing for a free slot; so each is sampled as late as can be."""
-        for _, spec, search in self._searches.values():
+        for _, sweep, search in self._searches.values():
+            spec = sweep.spec
             while not queue.waiting and _of(spec.name, queue.live.values()) < self._room(spec.launch):
                 left = search.left
                 point = search.next()
@@ -177,18 +171,17 @@ class Exploration:
                 label = f"{spec.name}: {point.label}" if self._several else point.label
                 job = Job(label, point.spec, spec.launch, spec)
                 queue.add(job)
-                if (result := self._store.run(point.spec).result()) is not None:  # of another sweep
-                    self.ended(job, JobOutcome("done", values=result["last"]))
+                if (result := sweep.store.run(point.spec).result()) is not None:  # of another sweep
+                    self.ended(job, JobOutcome(JobState.DONE, values=result["last"]))
 
     def ended(self, job: Job, outcome: JobOutcome) -> None:
         """A run came to an end; a search learns from it."""
-        if job.sweep is None or job.sweep.name not in self._searches or outcome.state not in _FINAL:
+        if job.sweep is None or job.sweep.name not in self._searches or outcome.state not in FINAL:
             return
         explore, _, search = self._searches[job.sweep.name]
-        search.ended(job.spec.name, outcome.values.get(explore.metric) if outcome.state != "failed" else None)
-
-
-_FINAL = {"done", "failed", "settled"}
+        search.ended(
+            job.spec.name, outcome.values.get(explore.metric) if outcome.state is not JobState.FAILED else None
+        )
 
 
 def _of(sweep: str, jobs: Iterable[Job]) -> int:

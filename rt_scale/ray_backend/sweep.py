@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rt_scale.scheduler.batching import Packs
 from rt_scale.scheduler.comparison import refresh_board
-from rt_scale.scheduler.early_stopping import ended_early
-from rt_scale.scheduler.job import Job
+from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import changed, check_exploration, check_here, failed_before, runs_on_other_data
 from rt_scale.scheduler.queue import Queue
-from rt_scale.scheduler.search import known_points, to_be_sampled
-from rt_scale.scheduler.wanted import Sweep, Where, wanted
 from rt_scale.spec.grid import Point
 from rt_scale.spec.stopping import heeding
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 
 if TYPE_CHECKING:
-    from rt_scale.scheduler.view import View
+    from rt_scale.scheduler.job import View
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def finished_runs(points: Sequence[Point], store: Store) -> list[tuple[Point, di
 
 
 def run_sweeps(
-    sweeps: Sequence[Sweep],
+    sweeps: Sequence[SweepRuns],
     where: Where,
     view: Callable[[int, int], AbstractContextManager[View]],
     stopping: Callable[[], bool] = lambda: False,
@@ -72,38 +70,38 @@ def run_sweeps(
     store = where.store
     store.check_writable()
     store.refresh(curves=False)
-    tasks = wanted([replace(sweep, points=known_points(sweep.spec, sweep.points, store)) for sweep in sweeps])
+    tasks = jobs_of(sweeps)
     done = {name for name in tasks if store.status(name).state == "done"}
-    early = ended_early([sweep.spec for sweep in sweeps], store)
+    early = {name for sweep in sweeps for name in sweep.early_stopped}
     todo = [task for name, task in tasks.items() if name not in done and name not in early]
-    to_sample = sum(to_be_sampled(sweep.spec, store) for sweep in sweeps)
+    to_sample = sum(sweep.to_sample for sweep in sweeps)
     for sweep in sweeps:
-        check_exploration(sweep, where, heeding(stopping))
+        check_exploration(sweep.spec, where, heeding(stopping))
     if where.alone:
         check_here(todo, where, heeding(stopping))
-    notes = [note for note in (runs_on_other_data(sweeps, where), *(changed(sweep, where) for sweep in sweeps)) if note]
+    changes = (changed(sweep, where.replace) for sweep in sweeps)
+    notes = [note for note in (runs_on_other_data(sweeps, where), *changes) if note]
     for sweep in sweeps:
-        keep(sweep, store)
+        keep(sweep)
     told: dict[str, str] = {}
     if todo or to_sample:
         told = _run(sweeps, todo, (len(tasks) + to_sample, len(tasks) - len(todo)), where, view, stopping, lost, notes)
         store.refresh()
         for sweep in sweeps:
-            keep(sweep, store)
+            keep(sweep)
     if stopping():
         raise KeyboardInterrupt
-    return [_outcome(sweep, told, store) for sweep in sweeps]
+    return [_outcome(sweep, told) for sweep in sweeps]
 
 
-def keep(sweep: Sweep, store: Store) -> None:
-    """Record the sweep in the store, with its runs as far as they are known, and its comparison view."""
-    points = known_points(sweep.spec, sweep.points, store)
-    store.sweep(sweep.spec.name).write(sweep.text, [point.spec.name for point in points])
-    refresh_board([(sweep.spec, sweep.points)], store)
+def keep(sweep: SweepRuns) -> None:
+    """Record the sweep in its store, with its runs as far as they are known, and its comparison view."""
+    sweep.folder.write(sweep.text, [point.spec.name for point in sweep.points])
+    refresh_board([sweep])
 
 
 def _run(
-    sweeps: Sequence[Sweep],
+    sweeps: Sequence[SweepRuns],
     todo: Sequence[Job],
     counts: tuple[int, int],
     where: Where,
@@ -146,24 +144,23 @@ def _run(
         )  # fmt: skip
         control = stack.enter_context(ControlActor())
         exploration = Exploration(
-            [(sweep.spec, sweep.points) for sweep in sweeps], where.store, given_up, cluster.at_once,
-            added=shown.added, tell=control.end,
+            sweeps, given_up, cluster.at_once, added=shown.added, tell=control.end
         )  # fmt: skip
         run_queue(queue, where, cluster, control, shown, exploration, stopping=stopping)
     return queue.failed
 
 
-def _outcome(sweep: Sweep, told: Mapping[str, str], store: Store) -> Outcome:
-    points = known_points(sweep.spec, sweep.points, store)
+def _outcome(sweep: SweepRuns, told: Mapping[str, str]) -> Outcome:
+    points, store = sweep.points, sweep.store
     finished = finished_runs(points, store)
     complete = {point.spec.name for point, _ in finished}
-    early = ended_early([sweep.spec], store)
+    early = sweep.early_stopped
     missing = [point for point in points if point.spec.name not in complete]
     return Outcome(
         finished,
         {point.label: told.get(point.spec.name) or reason(store, point)
          for point in missing if point.spec.name not in early},
-        {point.label: early[point.spec.name] for point in missing if point.spec.name in early},
+        {point.label: str(early[point.spec.name]) for point in missing if point.spec.name in early},
     )  # fmt: skip
 
 

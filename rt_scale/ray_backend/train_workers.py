@@ -21,7 +21,7 @@ from rt_scale.ray_backend.cluster import connect
 from rt_scale.ray_backend.control import ControlActor, ControlClient
 from rt_scale.ray_backend.resources import bundle
 from rt_scale.ray_backend.trial import TrialConfig
-from rt_scale.scheduler.view import RunReport
+from rt_scale.scheduler.job import RunReport
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, WorkersDied
 from rt_scale.spec.stopping import Stopped
 from rt_scale.store.run_dir import RunDir

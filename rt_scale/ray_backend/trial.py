@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from rt_scale.ray_backend.control import PREEMPTED, ControlClient, StopReason
 from rt_scale.scheduler.early_stopping import Measurement, measurement
-from rt_scale.scheduler.job import JobOutcome
+from rt_scale.scheduler.job import JobOutcome, JobState
 from rt_scale.spec.errors import Held, RtScaleError, StoreAway, WorkersDied
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
@@ -144,22 +144,22 @@ def job_outcome(outcome: Mapping[str, Any] | BaseException, client: ControlClien
         client: the run's.
     """
     if not isinstance(outcome, BaseException):
-        return JobOutcome("done", values=outcome["last"])
+        return JobOutcome(JobState.DONE, values=outcome["last"])
     if isinstance(outcome, Stopped):
         if client.told is not None and client.told.reason is StopReason.ENDED_EARLY:
-            return JobOutcome("settled", client.told.text, client.newest.values)
-        return JobOutcome("stopped", client.told.text if client.told else "")
+            return JobOutcome(JobState.EARLY_STOPPED, client.told.text, client.newest.values)
+        return JobOutcome(JobState.RETURNED, client.told.text if client.told else "")
     if isinstance(outcome, Held):
-        return JobOutcome("held", str(outcome))
+        return JobOutcome(JobState.LEASED_ELSEWHERE, str(outcome))
     if isinstance(outcome, StoreAway):
-        return JobOutcome("away", str(outcome))
+        return JobOutcome(JobState.STORE_UNAVAILABLE, str(outcome))
     if isinstance(outcome, WorkersDied):
-        return JobOutcome("died", str(outcome))
+        return JobOutcome(JobState.DIED, str(outcome))
     if isinstance(outcome, RtScaleError):
-        return JobOutcome("failed", str(outcome))
+        return JobOutcome(JobState.FAILED, str(outcome))
     # Whatever happens once a run is under way comes as an RtScaleError.
     error = f"{type(outcome).__name__}: {' '.join(str(outcome).split())}"
-    return JobOutcome("failed", f"it could not be started ({error}); see what is missing with 'rt-scale doctor'")
+    return JobOutcome(JobState.FAILED, f"it could not be started ({error}); see what is missing with 'rt-scale doctor'")
 
 
 class JudgedClient(ControlClient):
@@ -185,7 +185,7 @@ class JudgedClient(ControlClient):
 def run_batch(config: TrialConfig, report: Report) -> None:
     """Execute the runs of a trial, as many as train together, and report at once how each came out.
 
-    Those that are not executed here after all are reported as ``spare`` first, with what was measured.
+    Those that are not executed here after all are returned first, with what was measured.
     """
     from rt_scale.experiments.batched import run_pack
 
@@ -200,7 +200,7 @@ def run_batch(config: TrialConfig, report: Report) -> None:
     start(0)  # a stop is heard while it is measured, too
     packing = _packing(config, options[0])
     specs, spare = config.specs[: packing.size], config.specs[packing.size :]
-    outcomes = {spec.name: JobOutcome("spare") for spec in spare}
+    outcomes = {spec.name: JobOutcome(JobState.RETURNED) for spec in spare}
     report(TrialReport(outcomes=outcomes, packing=packing.to_json() if packing.seconds else None))
 
     def ended(number: int, outcome: Mapping[str, Any] | BaseException) -> None:

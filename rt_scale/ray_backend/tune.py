@@ -20,14 +20,13 @@ from rt_scale.ray_backend.cluster import Cluster
 from rt_scale.ray_backend.control import ControlActor
 from rt_scale.ray_backend.explore import Exploration
 from rt_scale.ray_backend.trial import JudgedBy, TrialConfig, TrialReport, run_batch, run_in_process, run_trial
-from rt_scale.scheduler.job import Job, JobOutcome
+from rt_scale.scheduler.job import Job, JobOutcome, JobState, Where
 from rt_scale.scheduler.queue import Queue
-from rt_scale.scheduler.wanted import Where
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.system.signals import NOTICE
 
 if TYPE_CHECKING:
-    from rt_scale.scheduler.view import View
+    from rt_scale.scheduler.job import View
 
 NEWS_S = 0.5
 """Seconds between two looks at the news."""
@@ -176,7 +175,7 @@ class _Driver(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A trial's process died."""
         for name in list(self.jobs.get(trial.trial_id, {})):
-            self._ended(trial, name, JobOutcome("died", "its process died"))
+            self._ended(trial, name, JobOutcome(JobState.DIED, "its process died"))
 
     def _ended(self, trial: Any, name: str, outcome: JobOutcome) -> None:
         job = self.jobs.get(trial.trial_id, {}).pop(name, None)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from rt_scale.scheduler.comparison import Loaded, refresh_board
+from rt_scale.scheduler.comparison import refresh_board
 from rt_scale.spec.errors import InputError, StoreAway
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names
 from rt_scale.tensorboard.server import serve
 from rt_scale.tensorboard.sweep_view import MEANS, SWEEP
 
@@ -22,7 +23,7 @@ LOOK = 30.0
 
 
 def open_board(
-    sweeps: Sequence[Loaded],
+    sweeps: Sequence[SweepRuns],
     store: Store,
     *,
     host: str,
@@ -35,7 +36,7 @@ def open_board(
     """Serve until interrupted; runs that begin meanwhile appear.
 
     Args:
-        sweeps: sweeps with their runs; none shows the store's run directories.
+        sweeps: of that store; none shows the store's run directories.
         store: where runs are kept.
         host: address to listen on.
         port: port; 0 takes a free one, None 6006 or the next free one.
@@ -47,11 +48,9 @@ def open_board(
     Raises:
         InputError: where there is nothing to show, two sweeps have one name, or the port is taken.
     """
-    names = [sweep.name for sweep, _ in sweeps]
-    if len({*names}) < len(names):
-        raise InputError(f"Sweeps that are shown together need names of their own; given: {', '.join(names)}.")
+    refuse_equal_names(sweeps, "shown together")
     store.refresh()
-    folder = refresh_board(sweeps, store, every_run=every_run) if sweeps else _runs(store)
+    folder = refresh_board(sweeps, every_run=every_run) if sweeps else _runs(store)
 
     def refresh() -> None:
         with contextlib.suppress(StoreAway):  # it comes back
@@ -59,7 +58,7 @@ def open_board(
         if figures is not None:
             figures()
         if sweeps:
-            refresh_board(sweeps, store, every_run=every_run)
+            refresh_board(sweeps, every_run=every_run)
 
     def ready(address: str) -> None:
         say(f"TensorBoard: {address} (Ctrl-C ends it)")
@@ -67,7 +66,7 @@ def open_board(
             for line in _hints(address, folder, every_run):
                 say(line)
 
-    title = ", ".join(names) or store.root.name
+    title = ", ".join(sweep.name for sweep in sweeps) or store.root.name
     serve(folder, ready, title=title, port=port, host=host, refresh=refresh, interval=interval)
 
 

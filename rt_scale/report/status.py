@@ -14,6 +14,7 @@ from rt_scale.experiments.other_data import Affected
 from rt_scale.spec.errors import counted
 from rt_scale.spec.grid import Point
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import EarlyStop
 from rt_scale.system.console import PlainConsole
 
 STYLES = {
@@ -57,14 +58,16 @@ def _status(label: str, name: str, store: Store) -> RunStatus:
     return RunStatus(label, name, status.state, status.attempts, detail)
 
 
-def status_of_sweep(points: Sequence[Point], store: Store, ended: Mapping[str, str] | None = None) -> list[RunStatus]:
-    """One status a run of the sweep, in its order; ``ended`` is why runs were ended early, by name."""
+def status_of_sweep(
+    points: Sequence[Point], store: Store, ended: Mapping[str, EarlyStop] | None = None
+) -> list[RunStatus]:
+    """One status a run of the sweep, in its order; ``ended`` are those ended early, by name."""
     early = ended or {}
     rows = []
     for point in points:
         row = _status(point.label, point.spec.name, store)
         if row.state == "partial" and row.name in early:
-            row = replace(row, state="ended", detail=early[row.name])
+            row = replace(row, state="ended", detail=str(early[row.name]))
         rows.append(row)
     return rows
 

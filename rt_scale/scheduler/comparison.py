@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.scheduler.search import known_points
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.grid import Point, axis_names, value_label
 from rt_scale.spec.metrics import ProbeName
-from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 from rt_scale.tensorboard.hparams import folder_name
 from rt_scale.tensorboard.sweep_view import BoardRun, build_means_board, build_runs_board
 
@@ -25,24 +24,19 @@ WIDE = 1000
 """Ratio of its largest to its smallest positive value from which an axis is shown by its logarithm, too."""
 
 
-Loaded = tuple[SweepSpec, Sequence[Point]]
-"""A sweep with its runs."""
-
-
-def refresh_board(sweeps: Sequence[Loaded], store: Store, *, every_run: bool = False) -> Path:
+def refresh_board(sweeps: Sequence[SweepRuns], *, every_run: bool = False) -> Path:
     """Make the TensorBoard view of sweeps from their run directories.
 
     Args:
-        sweeps: at least one; of several their names are the first axis of one view.
-        store: where their runs are.
+        sweeps: at least one, of one store; of several their names are the first axis of one view.
         every_run: whether the view is that of single runs, not of configurations.
 
     Returns:
         The view's folder, which belongs to the first sweep.
     """
-    points = together(sweeps, store)
+    store, names = sweeps[0].store, [sweep.name for sweep in sweeps]
+    points = all_points(sweeps)
     runs, metrics = board_runs(points, store), board_metrics(points)
-    names = [sweep.name for sweep, _ in sweeps]
     folder = store.sweep(names[0]).board
     if len(names) > 1:
         folder = folder.with_name(folder_name("-".join([folder.name, "with", *names[1:]])))
@@ -54,13 +48,9 @@ def refresh_board(sweeps: Sequence[Loaded], store: Store, *, every_run: bool = F
     return single
 
 
-def together(sweeps: Sequence[Loaded], store: Store) -> list[Point]:
-    """The runs of all sweeps, as far as they are known, with the sweep's name as their first axis."""
-    return [
-        replace(point, values={SWEEP: sweep.name, **point.values})
-        for sweep, points in sweeps
-        for point in known_points(sweep, points, store)
-    ]
+def all_points(sweeps: Sequence[SweepRuns]) -> list[Point]:
+    """The runs of all sweeps, with the sweep's name as their first axis."""
+    return [replace(point, values={SWEEP: sweep.name, **point.values}) for sweep in sweeps for point in sweep.points]
 
 
 def board_figures(sweeps: Sequence[str], store: Store) -> dict[str, Path]:

@@ -2,54 +2,55 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
-from rt_scale.data.known import known_data
+from rt_scale.data.known import KnownData, known_data
 from rt_scale.experiments.check import check_all, unfinished
 from rt_scale.experiments.other_data import DataHere, compare_sweeps
-from rt_scale.scheduler.explore_data import check_on_data
-from rt_scale.scheduler.job import Job
-from rt_scale.scheduler.search import known_points
-from rt_scale.scheduler.wanted import Sweep, Where
+from rt_scale.scheduler.job import Job, Where
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.explore import ExploreSpec, check_length
 from rt_scale.spec.grid import corner_points
-from rt_scale.spec.run import all_runs
+from rt_scale.spec.metrics import parse_probe_name
+from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.stopping import Heed, go_on
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 
 
-def changed(sweep: Sweep, where: Where) -> str:
+def changed(sweep: SweepRuns, replace: bool) -> str:
     """What has become of the sweep's runs since it was run last, where its file says something else by now.
 
     Raises:
-        InputError: where the store's sweep of that name has none of these runs: it is probably another one.
+        InputError: where the store's sweep of that name has none of these runs, unless it is to ``replace`` that one:
+            it is probably another.
     """
-    before = set(where.store.sweep(sweep.spec.name).runs())
-    now = {point.spec.name for point in known_points(sweep.spec, sweep.points, where.store)}
+    before = set(sweep.folder.runs())
+    now = {point.spec.name for point in sweep.points}
     gone, new = len(before - now), len(now - before)
     if not before or not gone:
         return ""
-    if not before & now and not where.replace:
+    if not before & now and not replace:
         raise InputError(
-            f"The store holds a sweep '{sweep.spec.name}' of {len(before)} runs, and none of them is among the "
+            f"The store holds a sweep '{sweep.name}' of {len(before)} runs, and none of them is among the "
             f"{len(now)} of this file. Give this one another name; or, if it is meant to take that one's place, say so "
             "with --yes: runs stay in the store until 'rt-scale gc --delete'."
         )
     return (
-        f"sweep '{sweep.spec.name}' has changed since it was run: {new} of its {len(now)} runs are new, and {gone} of "
+        f"sweep '{sweep.name}' has changed since it was run: {new} of its {len(now)} runs are new, and {gone} of "
         "those before are no part of it any more; they stay in the store until 'rt-scale gc --delete'"
     )
 
 
-def runs_on_other_data(sweeps: Sequence[Sweep], where: Where) -> str:
+def runs_on_other_data(sweeps: Sequence[SweepRuns], where: Where) -> str:
     """Which runs of the sweeps, and of those that they start from, are on other images than are here; else nothing.
 
     Raises:
         InputError: where the runs would be executed here, so that there would be results of both.
     """
-    known = [(each.spec.name, known_points(each.spec, each.points, where.store)) for each in sweeps]
-    _, text = compare_sweeps(known, where.store, DataHere(where.data_dir))
+    _, text = compare_sweeps(sweeps, DataHere(where.data_dir))
     if text and where.alone:
         raise InputError(f"{text} Nothing was started.")
     return text
@@ -88,7 +89,7 @@ def check_here(todo: Sequence[Job], where: Where, heed: Heed = go_on) -> None:
         require_ffcv()
 
 
-def check_exploration(sweep: Sweep, where: Where, heed: Heed = go_on) -> None:
+def check_exploration(sweep: SweepSpec, where: Where, heed: Heed = go_on) -> None:
     """Refuse an ``explore`` section that packing, or the data sets as far as they are known here, do not go with.
 
     ``heed`` is called again and again while data is fetched.
@@ -96,12 +97,38 @@ def check_exploration(sweep: Sweep, where: Where, heed: Heed = go_on) -> None:
     Raises:
         InputError: what does not go together, and what to do.
     """
-    refuse_packed(sweep.spec)
-    if sweep.spec.explore is not None:
-        specs = [point.spec for point in corner_points(sweep.spec)]
-        check_on_data(sweep.spec.explore, specs, known_data(specs, where.data_dir))
-        if sweep.spec.explore.search is not None and where.alone:
+    refuse_packed(sweep)
+    if sweep.explore is not None:
+        specs = [point.spec for point in corner_points(sweep)]
+        check_on_data(sweep.explore, specs, known_data(specs, where.data_dir))
+        if sweep.explore.search is not None and where.alone:
             check_all(specs, where.data_dir, heed)
+
+
+def check_on_data(explore: ExploreSpec, specs: Iterable[RunSpec], known: KnownData) -> None:
+    """Refuse a probe on images without labels, and a grace in steps as long as a run.
+
+    Args:
+        explore: the section.
+        specs: every run of the grid, or at the corners of the space.
+        known: their data sets; one that nothing is known of passes.
+
+    Raises:
+        InputError: naming the data set, or both lengths.
+    """
+    probe = parse_probe_name(explore.metric)
+    for spec in specs:
+        info = known.main(spec)
+        if info is None:
+            continue
+        if probe is not None and probe.data is None and not info.labelled:
+            raise InputError(
+                f"explore.metric {explore.metric} is never measured: {spec.data.name} has no labels to probe with. "
+                "Name a set with labels in probe.also, and its metric here, e.g. probe@cifar10/student/linear."
+            )
+        if explore.stop is not None:
+            images = spec.data.samples or info.train
+            check_length(explore.stop, spec, math.ceil(images / spec.train.batch_size))
 
 
 def refuse_packed(sweep: SweepSpec) -> None:

@@ -13,14 +13,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rt_scale.scheduler.batching import Packs
-from rt_scale.scheduler.job import Job, JobOutcome
+from rt_scale.scheduler.job import FINAL, Job, JobOutcome, JobState
 from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.run import all_runs
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
 
 if TYPE_CHECKING:
-    from rt_scale.scheduler.view import RunReport, View
+    from rt_scale.scheduler.job import RunReport, View
 
 HELD = 5.0
 """Seconds until a run that another driver executes is looked at again."""
@@ -98,7 +98,7 @@ class Queue:
         """A wanted run is complete, as another driver or sweep computed it."""
         self._tasks[task.spec.name] = task
         result = self._store.run(task.spec).result() or {"last": {}}
-        self._settle(task.spec.name, JobOutcome("done", values=result["last"]))
+        self._settle(task.spec.name, JobOutcome(JobState.DONE, values=result["last"]))
 
     def _enter(self, task: Job) -> None:
         name = task.spec.name
@@ -109,7 +109,7 @@ class Queue:
         for need in needs:
             self._needed_by[need].append(name)
         if name in self._given_up:
-            self._settle(name, JobOutcome("failed", self._given_up[name]))
+            self._settle(name, JobOutcome(JobState.FAILED, self._given_up[name]))
             return
         lost = [need for need in needs if self._over.get(need) is False]
         if lost:
@@ -178,7 +178,7 @@ class Queue:
             self._store.run(name).refresh()
             status = self._store.status(name)
             if status.state == "done":
-                self._settle(name, JobOutcome("done"))
+                self._settle(name, JobOutcome(JobState.DONE))
             elif status.state == "running":
                 self._put_off(name, HELD)
             else:
@@ -195,14 +195,13 @@ class Queue:
     def ended(self, name: str, how: JobOutcome) -> None:
         """A run that was taken came to an end, good or bad, or is to be tried again."""
         task = self._live.pop(name)
-        if how.state in ("done", "failed", "settled"):
+        if how.state in FINAL:
             self._settle(name, how)
-        elif how.state == "spare":
+        elif how.state is JobState.RETURNED:
+            if how.why:
+                self._view.waiting(task.label, how.why, None)
             self._make_ready(name)
-        elif how.state == "stopped":
-            self._view.waiting(task.label, how.why, None)
-            self._make_ready(name)
-        elif how.state == "held":
+        elif how.state is JobState.LEASED_ELSEWHERE:
             self._view.waiting(task.label, how.why, HELD, held=True)
             self._put_off(name, HELD)
         else:
@@ -217,7 +216,7 @@ class Queue:
         if tries > task.launch.retries:
             why = f"{how.why}, {tries} times in a row without a new checkpoint."
             self._record(task, why)
-            self._settle(name, JobOutcome("failed", why))
+            self._settle(name, JobOutcome(JobState.FAILED, why))
             return
         delay = min(LONGEST, BACKOFF * 2 ** (tries - 2)) if tries > 1 else 0.0
         self._view.waiting(task.label, f"{how.why}; try {tries + 1} of {task.launch.retries + 1}", delay or None)
@@ -234,24 +233,24 @@ class Queue:
 
     def _settle(self, name: str, how: JobOutcome) -> None:
         label = self._tasks[name].label
-        self._over[name] = how.state == "done"
-        if how.state == "settled":
+        self._over[name] = how.state is JobState.DONE
+        if how.state is JobState.EARLY_STOPPED:
             self._view.stopped(label, how.why)
-        elif how.state == "failed":
+        elif how.state is JobState.FAILED:
             self.failed[name] = how.why
             self._view.finished(label, how.why)
         else:
             self._view.finished(label, None, how.values)
         for dependent in self._needed_by.pop(name, []):
             self._blocked[dependent].discard(name)
-            if how.state != "done":
+            if how.state is not JobState.DONE:
                 self._give_up(dependent, _without(name, how.why))
             elif not self._blocked[dependent] and dependent not in self._over:
                 self._make_ready(dependent)
 
     def _give_up(self, name: str, why: str) -> None:
         if name not in self._over:
-            self._settle(name, JobOutcome("failed", why))
+            self._settle(name, JobOutcome(JobState.FAILED, why))
 
 
 def _without(name: str, why: str) -> str:

@@ -1,14 +1,10 @@
-"""The one training loop: batches in, parameter updates out, means of device-side metrics an epoch.
-
-The loop asks for gradients and does the rest: it is a generator of :class:`Step`. Who serves it decides whether a
-student's gradients are computed alone (:func:`serve`) or with those of others (:mod:`training.batched.batched`).
-"""
+"""The one training loop: batches in, parameter updates out, means of device-side metrics an epoch."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +38,7 @@ Objective = Callable[[Model, Batch, int], Measured]
 
 
 class Step(NamedTuple):
-    """Gradients that a training loop asks for.
+    """An optimiser step whose gradients are to be computed.
 
     Attributes:
         model: whose parameters, which have none yet, are to get them.
@@ -58,41 +54,16 @@ class Step(NamedTuple):
     number: int
     weight: float = 1.0
 
-    def alone(self) -> Measured:
-        """Compute them by the model's own forward and backward pass."""
-        measured = self.objective(self.model, self.batch, self.number)
-        torch.autograd.backward(measured.loss if self.weight == 1 else measured.loss * self.weight)
-        return measured
+
+Gradients = Callable[[Step], Measured]
+"""Leaves gradients in the parameters of a step's model; what was measured."""
 
 
-Outcome = TypeVar("Outcome")
-Steps = Generator[Step, Measured, Outcome]
-"""Training that asks for the gradients of each step, and is sent what was measured once they are there."""
-
-
-def serve(steps: Steps[Outcome]) -> Outcome:
-    """Compute every step's gradients alone; what the training returns.
-
-    An error of a step is raised in the training, where it waits for the gradients: it is the training's own.
-    """
-    try:
-        step = next(steps)
-        while True:
-            try:
-                measured = step.alone()
-            except BaseException as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(measured)
-    except StopIteration as over:
-        outcome: Outcome = over.value
-        return outcome
-
-
-STEPS_TOGETHER = 50
-"""Several ranks ask each other at least every so many steps whether one is to stop; a single one asks itself always."""
-SECONDS_TOGETHER = 1.0
-"""Where steps are long they ask each other about so often."""
+def compute_gradients(step: Step) -> Measured:
+    """The gradients of a step by the model's own forward and backward pass."""
+    measured = step.objective(step.model, step.batch, step.number)
+    torch.autograd.backward(measured.loss if step.weight == 1 else measured.loss * step.weight)
+    return measured
 
 
 class Hook(Protocol):
@@ -120,7 +91,7 @@ class Diverged(RunError):
     """The loss is no longer a finite number."""
 
 
-def training(
+def train(
     model: nn.Module,
     loader: Loader,
     objective: Objective[Any],
@@ -132,7 +103,8 @@ def training(
     hooks: Sequence[Hook] = (),
     group: Group = ALONE,
     stop: Stop = never,
-) -> Steps[None]:
+    gradients: Gradients = compute_gradients,
+) -> None:
     """Train ``model`` from ``progress`` to ``epochs``; ``progress`` moves along.
 
     Within an epoch the host never waits for the device: metrics are summed there and read at its
@@ -142,11 +114,8 @@ def training(
     With several ranks in ``group`` each calls this with its own loader of its shares and a model of equal weights;
     gradients and metrics are those of the global batch.
 
-    Asked by ``stop``, or where a hook raises Stopped, which one does on all ranks or on none, training ends between two
-    steps, on all ranks at the same: from ``progress`` and equal weights it goes on as if it had not been stopped.
-
-    Yields:
-        Steps whose gradients are wanted.
+    Asked by ``stop``, or where a hook raises Stopped, which one does on all ranks or on none, training ends between
+    two steps, on all ranks at the same: from ``progress`` and equal weights it goes on as if it had not been stopped.
 
     Raises:
         Diverged: at the end of an epoch whose mean loss or gradient is not finite.
@@ -154,22 +123,27 @@ def training(
     """
     asked = _Asked(stop, group)
     with keep_freed_memory():
-        while progress.epoch < epochs:
-            means = yield from _epoch(model, loader, objective, optimizer, progress, before_update, hooks, group, asked)
-            progress.epoch += 1
-            _refuse_divergence(means, progress)
-            try:
+        try:
+            while progress.epoch < epochs:
+                means = _epoch(
+                    model, loader, objective, optimizer, progress, before_update, hooks, group, asked, gradients
+                )
+                progress.epoch += 1
+                _refuse_divergence(means, progress)
                 for hook in hooks:
                     hook.after_epoch(progress, means)
-            except Stopped:
-                _end_early(hooks, progress)
-            if progress.epoch < epochs and asked.now():
-                _end_early(hooks, progress)
+                if progress.epoch < epochs and asked.now():
+                    raise Stopped
+        except Stopped:
+            for hook in hooks:
+                hook.stopped(progress)
+            raise
 
 
-def train(model: nn.Module, loader: Loader, objective: Objective[Any], *given: Any, **options: Any) -> None:
-    """:func:`training`, of the same arguments, with every step's gradients computed alone."""
-    serve(training(model, loader, objective, *given, **options))
+STEPS_BETWEEN = 50
+"""Several ranks ask each other at least every so many steps whether one is to stop; a single one asks itself always."""
+SECONDS_BETWEEN = 1.0
+"""Where steps are long they ask each other about so often."""
 
 
 class _Asked:
@@ -180,7 +154,7 @@ class _Asked:
         self._left = 1
         self._steps, self._since = 0, time.monotonic()
 
-    def after(self, step: int) -> bool:
+    def after_step(self) -> bool:
         self._steps += 1
         if self._steps < self._left and self._group.world > 1:
             return False
@@ -189,16 +163,10 @@ class _Asked:
     def now(self) -> bool:
         if self._group.world > 1:
             a_step = (time.monotonic() - self._since) / max(1, self._steps)
-            fits = min(STEPS_TOGETHER, int(SECONDS_TOGETHER / a_step)) if a_step > 0 else STEPS_TOGETHER
+            fits = min(STEPS_BETWEEN, int(SECONDS_BETWEEN / a_step)) if a_step > 0 else STEPS_BETWEEN
             self._left = self._group.broadcast(max(1, fits))
             self._steps, self._since = 0, time.monotonic()
         return self._group.any(self._stop())
-
-
-def _end_early(hooks: Sequence[Hook], progress: Progress) -> NoReturn:
-    for hook in hooks:
-        hook.stopped(progress)
-    raise Stopped
 
 
 def _epoch(
@@ -211,7 +179,8 @@ def _epoch(
     hooks: Sequence[Hook],
     group: Group,
     asked: _Asked,
-) -> Steps[dict[str, float]]:
+    gradients: Gradients,
+) -> dict[str, float]:
     """One pass over the loader, or the rest of one; the means of its metrics."""
     means = Means(group)
     means.restore(progress, next(model.parameters()).device)
@@ -220,7 +189,7 @@ def _epoch(
     for number, batch in enumerate(loader.epoch(progress.epoch, done), done):
         share, weight = group.share(batch, loader, number)
         optimizer.zero_grad(set_to_none=True)
-        measured = yield Step(model, objective, share, progress.step, weight)
+        measured = gradients(Step(model, objective, share, progress.step, weight))
         group.sum_gradients(model.parameters())
         norm = _gradient_norm(model)
         means.add({"loss": measured.loss, "grad_norm": norm} | measured.metrics, len(batch.index))
@@ -230,12 +199,11 @@ def _epoch(
         try:
             for hook in hooks:
                 hook.after_step(progress)
+            if number + 1 < loader.steps and asked.after_step():
+                raise Stopped
         except Stopped:
             means.save(progress)
-            _end_early(hooks, progress)
-        if number + 1 < loader.steps and asked.after(progress.step):
-            means.save(progress)
-            _end_early(hooks, progress)
+            raise
         # Looked at before they are set: to set the modes of a ResNet-18 takes the host as long as some 30 launches.
         if not all(module.training for module in modules):
             model.train()

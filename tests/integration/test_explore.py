@@ -15,12 +15,13 @@ from rt_scale.experiments.runner import run
 from rt_scale.ray_backend.cluster import connect
 from rt_scale.ray_backend.explore import EarlyStopping, Rule
 from rt_scale.ray_backend.trial import TrialReport
-from rt_scale.scheduler.early_stopping import StoppedRuns, measurement
+from rt_scale.scheduler.early_stopping import measurement
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.metrics import logged_metrics
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import EarlyStops
 
 METRIC = "probe/student/linear"
 EPOCHS, GRACE = 6, 2
@@ -35,7 +36,7 @@ def name(place: int) -> str:
 def trial(config: Mapping[str, Any]) -> None:
     """A run in miniature: its lease, its epochs, its reports, and the question whether to go on."""
     store, explore = Store(Path(config["store"])), ExploreSpec.model_validate(config["explore"])
-    run, stopped = name(config["place"]), StoppedRuns(explore, store.sweep("s"))
+    run, stopped = name(config["place"]), EarlyStops(explore, store.sweep("s"))
     epoch = 0
     with store.run(run).acquire():
         while epoch < EPOCHS and run not in stopped.runs():
@@ -89,7 +90,7 @@ def test_the_worse_half_ends_early_and_one_process_does_it_all(
 ) -> None:
     section = {"metric": METRIC, "mode": "max", "stop": rule}
     explore, store = ExploreSpec.model_validate(section), Store(tmp_path / "store")
-    stopped, heard = StoppedRuns(explore, store.sweep("s")), Heard(store)
+    stopped, heard = EarlyStops(explore, store.sweep("s")), Heard(store)
     rules = {"s": Rule(explore, stopped, lambda run, why: None)}
     space = {"place": tune.grid_search(list(ORDER)), "store": str(store.root), "explore": section}
     tune.Tuner(

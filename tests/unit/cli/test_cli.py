@@ -19,6 +19,7 @@ from rt_scale.scheduler.search import Search
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 
 SPEC: dict[str, Any] = {
     "data": {"name": "digits", "samples": 60},
@@ -125,7 +126,7 @@ def test_a_search_counts_what_it_has_not_sampled_yet(
     file.write_text(yaml.safe_dump({"name": "searched", "base": SPEC, "explore": explore}))
     store = Store(tmp_path / "store")
     assert "4 more to be sampled" in invoke("status", file)
-    point = Search(load_sweep(file)[0], store).next()
+    point = Search(SweepRuns(*load_sweep(file), store)).next()
     assert point is not None
     run_file = tmp_path / "run.yaml"
     run_file.write_text(yaml.safe_dump(point.spec.model_dump(mode="json", exclude_unset=True)))

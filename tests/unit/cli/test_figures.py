@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rt_scale.spec.grid import Point, expand
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.run_dir import RESULT
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 
 SWEEP = SweepSpec(
     name="a", base={"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}, axes={"student.alpha": [0.5, 1.0]}
@@ -29,7 +30,7 @@ class Reports:
     """Stands in for the report, and remembers whether the best epoch was asked for."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
+        self.store, self.sweep = store, SweepRuns(SWEEP, POINTS, store)
         self.asked: list[int] = []
         self.said: list[str] = []
         self.error: InputError | None = None
@@ -47,8 +48,8 @@ class Reports:
         (folder / "report.md").touch()
         os.utime(folder / "report.md", (date, date))
 
-    def make(self, spec: SweepSpec, points: Sequence[Point], store: Store, best: bool, here: DataHere) -> Any:
-        assert (spec, points, store, here) == (SWEEP, POINTS, self.store, HERE)
+    def make(self, sweep: SweepRuns, best: bool, here: DataHere) -> Any:
+        assert (sweep, here) == (self.sweep, HERE)
         self.asked.append(int(best))
         if self.error is not None:
             raise self.error
@@ -68,7 +69,7 @@ def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reports:
 
 def renewing(reports: Reports) -> Callable[[], None]:
     """Renews, and waits for it."""
-    figures = ReportFigures([(SWEEP, POINTS)], reports.store, reports.said.append, HERE)
+    figures = ReportFigures([reports.sweep], reports.said.append, HERE)
 
     def renew() -> None:
         figures()
@@ -136,7 +137,7 @@ def test_making_reports_takes_a_small_part_of_the_time(reports: Reports, monkeyp
 def test_looking_does_not_wait_for_a_report(reports: Reports, monkeypatch: pytest.MonkeyPatch) -> None:
     made = threading.Event()
     monkeypatch.setattr(reporting, "make_report", lambda *_: (reports.asked.append(0), made.wait(60)))
-    look = ReportFigures([(SWEEP, POINTS)], reports.store, reports.said.append, HERE)
+    look = ReportFigures([reports.sweep], reports.said.append, HERE)
     for number in range(3):
         reports.finish(POINTS[0], 100 + number)
         look()

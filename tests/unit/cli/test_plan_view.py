@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import EarlyStop, EarlyStops
 from tests.unit.cli.planning import PRICES, SWEEP
 
 
@@ -47,7 +47,8 @@ def test_what_is_not_counted_or_counted_to_its_end(plan: Callable[..., str], fil
     sweep, points = load_sweep(stopping)
     assert sweep.explore is not None
     folder = Store(tmp_path / "store").sweep("stopping")
-    StoppedRuns(sweep.explore, folder).record(points[0].spec.name, StoppedRun(1, 0.5, "because"))
+    stop = EarlyStop("asha", 1, 1.0, "ep", explore["metric"], 0.5)
+    EarlyStops(sweep.explore, folder).record(points[0].spec.name, stop)
     assert (
         plan(stopping)
         == "1 distinct run: 1 missing. 1 run ended early by a rule: not gone on with. Nothing is left to compute."

@@ -177,7 +177,7 @@ def test_a_grid_of_many_runs_is_planned_with_yes_alone(
     file.write_text(yaml.safe_dump({**SWEEP, "seeds": GRID_LIMIT + 1}))
     with pytest.raises(InputError, match="more than 10,000: 10,001 \\(seeds\\)"):
         plan(file)
-    monkeypatch.setattr(plan_module, "make_plan", lambda sweeps, *_: len(sweeps[0][1]))
+    monkeypatch.setattr(plan_module, "make_plan", lambda sweeps, *_: len(sweeps[0].points))
     monkeypatch.setattr(planning, "show_plan", lambda made, *_: print(made))
     assert plan(file, "--yes") == "10001"
     assert f"{GRID_LIMIT:,}" in CliRunner().invoke(app, ["plan", "--help"], terminal_width=200).stdout

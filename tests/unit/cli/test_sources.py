@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from rt_scale.cli import app
 from rt_scale.cli.sweep import load_files
-from rt_scale.spec import sweep as sweep_module
+from rt_scale.spec import grid
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import expand
 from rt_scale.spec.sweep import load_sweep, parse_kept
@@ -27,6 +27,7 @@ SWEEP: dict[str, Any] = {
     "base": {"data": {"name": "digits", "samples": 60}, "encoder": {"name": "convnet_4_1"}},
     "axes": {"student.alpha": [0.5, 1.0]},
 }
+STORE = Store(Path("store"))
 SET = ["train.epochs=7", "probe.also=[mnist, stl10]"]
 
 
@@ -76,7 +77,7 @@ WAYS = pytest.mark.parametrize("way", [lambda file: file, piped], ids=["file", "
 
 @WAYS
 def test_what_was_read_is_what_is_kept(way: Callable[[Path], Path], file: Path) -> None:
-    (loaded,) = load_files([way(file)], SET, {})
+    (loaded,) = load_files([way(file)], SET, {}, STORE)
     assert loaded.text == "# run with --set " + "\n# run with --set ".join(SET) + "\n" + yaml.safe_dump(SWEEP)
     again = expand(parse_kept(loaded.text, "kept"))
     assert [point.spec.hash for point in again] == [point.spec.hash for point in loaded.points]
@@ -89,7 +90,7 @@ def test_a_stores_own_file_is_not_taken_for_what_it_was_made_from(
     command: str, options: list[str], file: Path, tmp_path: Path
 ) -> None:
     kept = tmp_path / "kept.yaml"
-    kept.write_text(load_files([file], SET, {})[0].text)
+    kept.write_text(load_files([file], SET, {}, STORE)[0].text)
     with pytest.raises(InputError, match=r"kept\.yaml begins with '--set' lines"):
         cli(command, kept, *options)
 
@@ -133,7 +134,7 @@ def test_a_grid_that_is_too_large_is_refused_at_once(command: str, tmp_path: Pat
 def test_what_was_started_of_a_large_grid_may_be_looked_at(
     command: str, file: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep_module, "GRID_LIMIT", 1)
+    monkeypatch.setattr(grid, "GRID_LIMIT", 1)
     options = [word for each in SET for word in ("--set", each)]
     with pytest.raises(InputError, match=r"2 runs, more than 1: .* 'rt-scale sweep --yes' in this store"):
         cli(*command.split(), file, *options)

@@ -14,10 +14,12 @@ from rt_scale.cli.sweep import load_files
 from rt_scale.data.prepare import open_prepared
 from rt_scale.ray_backend import sweep as launched
 from rt_scale.ray_backend.sweep import Outcome
-from rt_scale.scheduler.wanted import Where
-from rt_scale.spec import sweep as sweep_module
+from rt_scale.scheduler.job import Where
+from rt_scale.spec import grid
 from rt_scale.spec.errors import InputError, shown
+from rt_scale.store.store import Store
 
+STORE = Store(Path("store"))
 SWEEP: dict[str, Any] = {
     "name": "one",
     "base": {"data": {"name": "digits", "samples": 60}, "encoder": {"name": "convnet_4_1"}, "train": {"epochs": 1}},
@@ -84,29 +86,29 @@ def test_compiling_is_handed_on(
 
 def test_flags_that_make_no_launch_section_are_refused(file: Path) -> None:
     with pytest.raises(InputError, match="workers"):
-        load_files([file], [], {"workers": 0})
+        load_files([file], [], {"workers": 0}, STORE)
     with pytest.raises(InputError, match="compile is for runs of one worker"):
-        load_files([file], [], {"workers": 2, "compile": True})
+        load_files([file], [], {"workers": 2, "compile": True}, STORE)
     with pytest.raises(InputError, match="compile is for runs that train alone"):
-        load_files([file], [], {"pack": "auto", "compile": True})
-    (sweep,) = load_files([file], [], {"workers": 2})
+        load_files([file], [], {"pack": "auto", "compile": True}, STORE)
+    (sweep,) = load_files([file], [], {"workers": 2}, STORE)
     assert sweep.spec.launch.workers == 2
     assert sweep.spec.launch.compile == "auto"
     with pytest.raises(InputError, match="pack is for runs of 1 worker, not of 2"):
-        load_files([file], [], {"workers": 2, "pack": "auto"})
+        load_files([file], [], {"workers": 2, "pack": "auto"}, STORE)
     for wrong in ("maybe", "True", 1, None):
         with pytest.raises(InputError, match=f"compile: {shown(wrong)} was given; allowed: auto, true, false"):
-            load_files([file], [], {"compile": wrong})
+            load_files([file], [], {"compile": wrong}, STORE)
     for wrong, told in (("0", "0"), ("many", "'many'"), ("1.5", "'1.5'"), (True, "true"), ("9" * 5000, "'999")):
         with pytest.raises(InputError, match=f"pack: {told}.* was given; allowed: auto, or a number of runs"):
-            load_files([file], [], {"pack": wrong})
+            load_files([file], [], {"pack": wrong}, STORE)
 
 
 def test_a_large_grid_needs_yes(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep_module, "GRID_LIMIT", 1)
+    monkeypatch.setattr(grid, "GRID_LIMIT", 1)
     with pytest.raises(InputError, match="--yes"):
-        load_files([file], [], {})
-    assert len(load_files([file], [], {}, yes=True)[0].points) == 2
+        load_files([file], [], {}, STORE)
+    assert len(load_files([file], [], {}, STORE, yes=True)[0].points) == 2
 
 
 def test_nothing_starts_above_the_budget(

@@ -21,7 +21,7 @@ from rt_scale.models.networks import Network
 from rt_scale.spec.errors import Held, InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
-from rt_scale.training.batched.batched import Pack
+from rt_scale.training.batched.network import BatchedNetwork
 from rt_scale.training.distributed import Group
 from rt_scale.training.loop import Diverged, Measured, Step, Stopped
 
@@ -254,13 +254,13 @@ def test_packed_students_are_in_training_mode_at_every_step_whatever_is_measured
     tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes: list[set[bool]] = []
-    gradients = Pack.gradients
+    gradients = BatchedNetwork.gradients
 
-    def watched(self: Pack, steps: Sequence[Step]) -> list[Measured]:
+    def watched(self: BatchedNetwork, steps: Sequence[Step]) -> list[Measured]:
         modes.append({module.training for step in steps for module in step.model.modules()})
         return gradients(self, steps)
 
-    monkeypatch.setattr(Pack, "gradients", watched)
+    monkeypatch.setattr(BatchedNetwork, "gradients", watched)
     changes = {"encoder.norm": "batch", "probe.every": "1it", "probe.statistics": True}
     specs = [tiny(changes | {"seeds.student": seed}) for seed in (0, 1)]
     run_pack(specs, [settings()] * 2)

@@ -21,7 +21,6 @@ from rt_scale.experiments.plain_steps import tell_of_plain_steps
 from rt_scale.experiments.runner import run
 from rt_scale.probes import linear
 from rt_scale.probes.evaluator import Prober
-from rt_scale.probes.graphed import GraphedStep
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
@@ -31,12 +30,12 @@ from rt_scale.training.accelerate.graphed import GraphedNetwork
 REASON = "its capture failed (no memory for the graph)"
 
 
-def refusing(work: Callable[[], None]) -> Callable[[], None]:
+def refusing(*of_what: Any) -> Any:
     raise RuntimeError("no memory for the graph\nand more")
 
 
-def faithful(work: Callable[[], None]) -> Callable[[], None]:
-    return work
+def faithful(step: linear.Step, rows: torch.Tensor) -> linear.Step:
+    return step
 
 
 @pytest.fixture
@@ -44,8 +43,8 @@ def prober(tiny: Callable[..., RunSpec], digits: Prepared, monkeypatch: pytest.M
     """One that has probed, as on a GPU whose capture is the given stand-in."""
 
     def probed(capture: Any) -> Prober:
-        monkeypatch.setattr(linear, "_KEPT_ON", ("cpu",))
-        monkeypatch.setattr(linear, "GraphedStep", functools.partial(GraphedStep, capture=capture))
+        monkeypatch.setattr(linear, "GRAPHED_ON", ("cpu",))
+        monkeypatch.setattr(linear, "replayed", capture)
         train, test = (
             ResidentLoader(part, batch_size=64, seed=0, device="cpu", subset=torch.arange(200).numpy())
             for part in (digits.train, digits.test)
@@ -98,8 +97,8 @@ def test_the_record_is_that_of_the_first_rank(tmp_path: Path, seen: Any) -> None
 def test_a_run_tells_of_it(
     tiny: Callable[..., RunSpec], settings: Callable[..., Options], seen: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "_KEPT_ON", ("cpu",))
-    monkeypatch.setattr(linear, "GraphedStep", functools.partial(GraphedStep, capture=refusing))
+    monkeypatch.setattr(linear, "GRAPHED_ON", ("cpu",))
+    monkeypatch.setattr(linear, "replayed", refusing)
     given = settings(observer=seen)
     run(tiny({"probe.batch_size": 8}), given)
     environment = given.store.run(tiny({"probe.batch_size": 8})).environment()
@@ -114,7 +113,7 @@ def test_a_run_tells_of_its_students_pass(
     def chosen(spec: RunSpec, data: Any, execution: ResolvedOptions, *rest: Any) -> ResolvedOptions:
         return dataclasses.replace(execution, student_pass=GRAPHED)
 
-    way = functools.partial(GraphedNetwork, capture=lambda module, views: refusing(module))
+    way = functools.partial(GraphedNetwork, capture=refusing)
     monkeypatch.setattr(student_pass, "decided", chosen)
     monkeypatch.setattr(student_pass, "WAYS", {GRAPHED: way})
     given = settings(observer=seen)

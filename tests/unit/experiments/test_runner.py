@@ -27,7 +27,7 @@ from rt_scale.store.lease import Owner
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.checkpoint import Spent
-from rt_scale.training.loop import Measured, Step, Stopped
+from rt_scale.training.loop import Measured, Step, Stopped, compute_gradients
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
@@ -271,28 +271,22 @@ def test_failures_are_told_in_words_and_recorded(
     assert given.store.run(tiny()).failure() is None
 
 
-def test_an_error_of_the_student_s_pass_is_the_run_s_failure(
-    tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alone = Step.alone
-
+def test_an_error_of_the_student_s_pass_is_the_run_s_failure(tiny: Tiny, settings: Make) -> None:
     def fail(step: Step) -> Measured:
         if step.number == 3:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-        return alone(step)
+        return compute_gradients(step)
 
-    monkeypatch.setattr(Step, "alone", fail)
-    given = settings()
+    given = settings(gradients=fail)
     with pytest.raises(RunError, match="ran out of memory"):
         run(tiny(), given)
     run_dir = given.store.run(tiny())
     failure = run_dir.failure()
     assert failure is not None
     assert "Lower train.batch_size" in failure["reason"]
-    assert "in alone" in failure["traceback"] or "in fail" in failure["traceback"]
+    assert "in fail" in failure["traceback"]
     assert (run_dir.status().state, run_dir.checkpoints.steps()) == ("failed", [0, 2])
-    monkeypatch.undo()
-    assert run(tiny(), given)["attempts"] == 2
+    assert run(tiny(), settings())["attempts"] == 2
 
 
 def test_a_run_that_is_stopped_is_partial_not_failed(

@@ -18,7 +18,7 @@ from rt_scale.spec.errors import RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
-from rt_scale.training.loop import Measured, Step
+from rt_scale.training.loop import Measured, Step, compute_gradients
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
@@ -244,17 +244,15 @@ def test_a_student_that_cannot_move_is_told_of_once(
 
 @pytest.mark.parametrize("changes", [{}, {"kind": "supervise", "projector.out_dim": 10}])
 def test_the_student_is_in_training_mode_at_every_step_whatever_is_measured_between_them(
-    tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch, counted: dict[str, list[Any]], changes: Any
+    tiny: Tiny, settings: Make, counted: dict[str, list[Any]], changes: Any
 ) -> None:
     modes: list[set[bool]] = []
-    alone = Step.alone
 
     def watched(step: Step) -> Measured:
         modes.append({module.training for module in step.model.modules()})
-        return alone(step)
+        return compute_gradients(step)
 
-    monkeypatch.setattr(Step, "alone", watched)
     always = {"encoder.norm": "batch", "probe.every": "1it", "probe.statistics": True}
-    run(tiny(always | changes), settings())
+    run(tiny(always | changes), settings(gradients=watched))
     assert modes == [{True}] * 4
     assert len(counted["network"]) > 4

@@ -65,7 +65,7 @@ def test_the_forward_pass_takes_its_memory_once_however_many_tiles(product: torc
     batch, outputs, columns = 64, 16384, 512
     student, teacher = sides(batch, outputs, width=1)
     with Made() as made, torch.no_grad():
-        by_tiles(student, teacher, product, columns=columns)
+        by_tiles(student, teacher, product, columns)
     tile = 4 * batch * columns
     assert sorted(size for size in made.sizes if size >= tile) == [tile, tile, 32 * tile, 32 * tile]
     # In a shorter dtype products are made beside the logits.

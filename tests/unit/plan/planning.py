@@ -13,22 +13,22 @@ from rt_scale.plan.estimate import Estimate
 from rt_scale.plan.plan import Plan, make_plan
 from rt_scale.plan.prices import Price, PriceSheet
 from rt_scale.plan.queue import Node
-from rt_scale.spec.grid import Point, expand
+from rt_scale.spec.grid import expand
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}, "train": {"epochs": 2}}
-Sweeps = list[tuple[SweepSpec, list[Point]]]
 HOUR = 3600.0
 
 
-def sweeps(*changes: dict[str, Any]) -> Sweeps:
+def sweeps(store: Store, *changes: dict[str, Any]) -> list[SweepRuns]:
     made = [
         SweepSpec.model_validate({"name": f"s{number}", "base": BASE, **change})
         for number, change in enumerate(changes)
     ]
-    return [(sweep, expand(sweep)) for sweep in made]
+    return [SweepRuns(sweep, expand(sweep), store) for sweep in made]
 
 
 RESTART = {"base": {**BASE, "teacher": {"start_from": {"run": "same"}}}, "axes": {"student.alpha": [0.1, 0.5]}}
@@ -65,8 +65,8 @@ def finish(store: Store, spec: RunSpec) -> None:
         run_dir.complete({"seconds": 1.0})
 
 
-def go(given: Sweeps, store: Store, **conditions: Any) -> Plan:
-    return make_plan(given, store, store.root.parent / "data", Conditions(**conditions))
+def go(given: list[SweepRuns], **conditions: Any) -> Plan:
+    return make_plan(given, given[0].store.root.parent / "data", Conditions(**conditions))
 
 
 def sheet(*rows: dict[str, Any]) -> PriceSheet:

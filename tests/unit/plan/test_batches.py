@@ -10,7 +10,7 @@ import pytest
 from rt_scale.plan.batches import by_process
 from rt_scale.plan.queue import Node
 from rt_scale.scheduler.batching import Packs
-from rt_scale.scheduler.job import Job, JobOutcome
+from rt_scale.scheduler.job import Job, JobOutcome, JobState
 from rt_scale.scheduler.queue import Queue
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
@@ -84,12 +84,12 @@ def test_processes_are_those_that_a_sweep_hands_out(tmp_path: Path, count: int, 
             running.append(pack)
             handed_out.append([int(task.label) for task in pack])
         for task in running.pop(0):
-            queue.ended(task.spec.name, JobOutcome("done"))
+            queue.ended(task.spec.name, JobOutcome(JobState.DONE))
     assert shared([node(each, launch) for each in specs], most, slots) == handed_out
 
 
 def test_a_pack_is_one_process_that_takes_as_long_as_its_runs(store: Store) -> None:
-    plan = go(sweeps({**ALPHAS, "launch": {"pack": 8, "cpus": 2}}), store, cpus=2, prices=sheet({}))
+    plan = go(sweeps(store, {**ALPHAS, "launch": {"pack": 8, "cpus": 2}}), cpus=2, prices=sheet({}))
     assert (plan.to_compute, plan.processes, plan.packed, plan.undecided, plan.unknown) == (6, 2, 5, 0, 0)
     # On one slot: the first run, then the five others, which hold two cores together.
     assert plan.undisturbed is not None
@@ -99,16 +99,16 @@ def test_a_pack_is_one_process_that_takes_as_long_as_its_runs(store: Store) -> N
 
 
 def test_packs_are_shared_out_over_what_there_is(store: Store) -> None:
-    given = sweeps({**ALPHAS, "launch": {"pack": 8, "gpus": 0.5}})
-    plan = go(given, store, gpus=1)
+    given = sweeps(store, {**ALPHAS, "launch": {"pack": 8, "gpus": 0.5}})
+    plan = go(given, gpus=1)
     assert plan.undisturbed is not None
     # Two slots: the run alone and three others at once, then the two that are left.
     assert (plan.processes, plan.undisturbed.makespan) == (3, 3 * HOUR)
-    assert go(given, store, gpus=3).processes == 6
+    assert go(given, gpus=3).processes == 6
 
 
 def test_a_pack_waits_for_what_any_of_it_starts_from(store: Store) -> None:
-    plan = go(sweeps({**RESTART, "launch": {"pack": 2}}), store, cpus=1)
+    plan = go(sweeps(store, {**RESTART, "launch": {"pack": 2}}), cpus=1)
     assert (plan.processes, plan.packed) == (2, 4)
     assert plan.undisturbed is not None
     assert plan.undisturbed.makespan == 4 * HOUR
@@ -116,7 +116,7 @@ def test_a_pack_waits_for_what_any_of_it_starts_from(store: Store) -> None:
 
 def test_an_interrupted_pack_loses_what_all_of_it_did(store: Store) -> None:
     given = {"seeds": 4, "launch": {"pack": 4}}
-    packed, alone = (go(sweeps({**given, "launch": launch}), store, cpus=1, rate=0.5)
+    packed, alone = (go(sweeps(store, {**given, "launch": launch}), cpus=1, rate=0.5)
                      for launch in ({"pack": 4}, {}))  # fmt: skip
     assert packed.interrupted is not None
     assert alone.interrupted is not None
@@ -125,13 +125,13 @@ def test_an_interrupted_pack_loses_what_all_of_it_did(store: Store) -> None:
 
 @pytest.mark.parametrize(("most", "processes", "hours"), [(1, 6, 6), (2, 5, 4), (None, 5, 2)])
 def test_runs_at_a_time_count_every_run_of_a_pack(store: Store, most: int | None, processes: int, hours: int) -> None:
-    plan = go(sweeps({**ALPHAS, "launch": {"pack": 2}}), store, cpus=4, concurrency=most)
+    plan = go(sweeps(store, {**ALPHAS, "launch": {"pack": 2}}), cpus=4, concurrency=most)
     assert plan.undisturbed is not None
     assert (plan.processes, plan.undisturbed.makespan) == (processes, hours * HOUR)
 
 
 def test_runs_at_a_time_are_as_many_where_they_are_interrupted(store: Store) -> None:
-    plan = go(sweeps(ALPHAS), store, cpus=4, concurrency=1, rate=0.01)
+    plan = go(sweeps(store, ALPHAS), cpus=4, concurrency=1, rate=0.01)
     assert plan.interrupted is not None
     assert plan.interrupted.makespan >= 6 * HOUR
 
@@ -139,20 +139,20 @@ def test_runs_at_a_time_are_as_many_where_they_are_interrupted(store: Store) -> 
 def test_what_will_be_measured_is_counted_as_runs_alone_or_as_it_was(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = sweeps({**ALPHAS, "launch": {"pack": "auto"}})
-    plan = go(given, store, cpus=1)
+    given = sweeps(store, {**ALPHAS, "launch": {"pack": "auto"}})
+    plan = go(given, cpus=1)
     assert (plan.processes, plan.packed, plan.undecided) == (6, 0, 5)
     every_run_takes(monkeypatch, HOUR, best_pack=4)
-    plan = go(given, store, cpus=1)
+    plan = go(given, cpus=1)
     assert (plan.processes, plan.packed, plan.undecided) == (3, 4, 0)
     every_run_takes(monkeypatch, HOUR, best_pack=1)
-    plan = go(given, store, cpus=1)
+    plan = go(given, cpus=1)
     assert (plan.processes, plan.undecided) == (6, 0)
 
 
 def test_packs_without_an_estimate_are_in_no_sum(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     every_run_takes(monkeypatch, None)
-    plan = go(sweeps({**ALPHAS, "launch": {"pack": 2}}), store)
+    plan = go(sweeps(store, {**ALPHAS, "launch": {"pack": 2}}))
     assert (plan.unknown, plan.undisturbed) == (6, None)
 
 
@@ -160,5 +160,5 @@ def test_exploring_is_refused_as_a_sweep_refuses_it(store: Store) -> None:
     explore = {"metric": "probe/student/linear", "mode": "max", "stop": {"asha": {"grace": "1ep", "reduction": 2}}}
     base = {**BASE, "probe": {"every": "1ep"}}
     with pytest.raises(InputError, match=r"cannot be packed\. Leave launch\.pack at 1"):
-        go(sweeps({"base": base, "explore": explore, "launch": {"pack": 2}}), store)
-    assert go(sweeps({"base": base, "explore": explore}), store).core_hours == 1
+        go(sweeps(store, {"base": base, "explore": explore, "launch": {"pack": 2}}))
+    assert go(sweeps(store, {"base": base, "explore": explore})).core_hours == 1

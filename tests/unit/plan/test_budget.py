@@ -13,7 +13,7 @@ from rt_scale.plan.budget import check_budget, conditions_of, prices_for, refuse
 from rt_scale.plan.conditions import Conditions
 from rt_scale.plan.costs import amount_text
 from rt_scale.ray_backend import cluster
-from rt_scale.scheduler.wanted import Where
+from rt_scale.scheduler.job import Where
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
@@ -32,39 +32,39 @@ def _an_hour_each(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_costs_are_machines_times_hours_and_spot_has_the_interruptions(store: Store) -> None:
-    given = sweeps({"seeds": 8})
+    given = sweeps(store, {"seeds": 8})
     prices = sheet({}, {"name": "b", "cpus": 1, "spot": None}, {"name": "gpu", "gpus": 1})
-    first, second = go(given, store, cpus=2, prices=prices).costs
+    first, second = go(given, cpus=2, prices=prices).costs
     assert (first.name, first.machines, first.on_demand, first.spot) == ("a", 1, 12.0, 4.0)
     assert (first.currency, first.known) == ("EUR", "a page, 2026-02-03")
     assert (second.machines, second.on_demand, second.spot) == (2, 24.0, None)
-    plan = go(given, store, cpus=2, prices=prices, rate=1.0)
+    plan = go(given, cpus=2, prices=prices, rate=1.0)
     assert plan.interrupted is not None
     assert plan.costs[0].on_demand == 12.0
     assert plan.costs[0].spot == pytest.approx(plan.interrupted.makespan / HOUR)
 
 
 def test_a_budget_is_kept_or_refused(store: Store) -> None:
-    given, prices = sweeps({"seeds": 8}), sheet({}, {"name": "dear", "on_demand": 30.0})
-    check_budget(go(given, store, cpus=2, prices=prices), 12.0)
+    given, prices = sweeps(store, {"seeds": 8}), sheet({}, {"name": "dear", "on_demand": 30.0})
+    check_budget(go(given, cpus=2, prices=prices), 12.0)
     with pytest.raises(InputError, match=r"above the budget of 11\.99 EUR.*12\.00 EUR, on 1 x a\. Nothing was started"):
-        check_budget(go(given, store, cpus=2, prices=prices), 11.99)
+        check_budget(go(given, cpus=2, prices=prices), 11.99)
     # Planned with interruptions, it is the price on spot machines that counts.
-    check_budget(go(given, store, cpus=2, prices=prices, rate=0.01), 11.99)
+    check_budget(go(given, cpus=2, prices=prices, rate=0.01), 11.99)
 
 
 def test_sweeps_about_to_start_are_planned_and_held_to_their_budget(store: Store, tmp_path: Path) -> None:
-    given, conditions = sweeps({"seeds": 8}), Conditions(cpus=2, prices=sheet({}))
-    told = refuse_over_budget(given, 12.0, store, tmp_path / "data", conditions)
+    given, conditions = sweeps(store, {"seeds": 8}), Conditions(cpus=2, prices=sheet({}))
+    told = refuse_over_budget(given, 12.0, tmp_path / "data", conditions)
     assert told == "Within the budget: 12.00 EUR by the plan, on 1 x a."
     with pytest.raises(InputError, match="above the budget of 11"):
-        refuse_over_budget(given, 11.0, store, tmp_path / "data", conditions)
-    for point in given[0][1][:4]:
+        refuse_over_budget(given, 11.0, tmp_path / "data", conditions)
+    for point in given[0].points[:4]:
         finish(store, point.spec)
-    assert "6.00 EUR" in refuse_over_budget(given, 6.0, store, tmp_path / "data", conditions)
-    for point in given[0][1][4:]:
+    assert "6.00 EUR" in refuse_over_budget(given, 6.0, tmp_path / "data", conditions)
+    for point in given[0].points[4:]:
         finish(store, point.spec)
-    assert refuse_over_budget(given, 0.0, store, tmp_path / "data", conditions).startswith("Nothing is left")
+    assert refuse_over_budget(given, 0.0, tmp_path / "data", conditions).startswith("Nothing is left")
     assert not (tmp_path / "data").exists()
 
 
@@ -79,7 +79,7 @@ def test_a_budget_needs_prices(tmp_path: Path) -> None:
 
 def test_several_workers_are_counted_in_hours_and_machines(store: Store) -> None:
     plan = go(
-        sweeps({"seeds": 3, "launch": {"gpus": 1, "workers": 4}}), store, gpus=8, prices=sheet({"gpus": 4, "cpus": 8})
+        sweeps(store, {"seeds": 3, "launch": {"gpus": 1, "workers": 4}}), gpus=8, prices=sheet({"gpus": 4, "cpus": 8})
     )
     assert plan.gpu_hours == 3 * 4
     assert plan.undisturbed is not None
@@ -89,20 +89,20 @@ def test_several_workers_are_counted_in_hours_and_machines(store: Store) -> None
 
 def test_a_budget_that_cannot_be_compared_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="No machine of the price sheet is for these runs"):
-        check_budget(go(sweeps({}), store, prices=sheet({"gpus": 1})), 1e9)
+        check_budget(go(sweeps(store, {}), prices=sheet({"gpus": 1})), 1e9)
     every_run_takes(monkeypatch, None)
-    plan = go(sweeps({"seeds": 2}), store, prices=sheet({}))
+    plan = go(sweeps(store, {"seeds": 2}), prices=sheet({}))
     assert (plan.unknown, plan.undisturbed, plan.costs) == (2, None, [])
     with pytest.raises(InputError, match="2 of 2 runs have no estimate"):
         check_budget(plan, 1e9)
 
 
 def test_sums_that_differ_little_are_told_apart(store: Store) -> None:
-    made = go(sweeps({"seeds": 8}), store, cpus=2, prices=sheet({"on_demand": 0.0011}))
+    made = go(sweeps(store, {"seeds": 8}), cpus=2, prices=sheet({"on_demand": 0.0011}))
     with pytest.raises(InputError, match=r"above the budget of 0\.0043 EUR.* is 0\.0044 EUR"):
         check_budget(made, 0.0043)
     with pytest.raises(InputError, match=r"above the budget of 0\.00 EUR.* is 12\.00 EUR"):
-        check_budget(go(sweeps({"seeds": 8}), store, cpus=2, prices=sheet({})), 0)
+        check_budget(go(sweeps(store, {"seeds": 8}), cpus=2, prices=sheet({})), 0)
     told = [amount_text(amount, "EUR") for amount in (0, 0.0044, 0.0999, 0.1, 1234.5)]
     assert told == ["0.00 EUR", "0.0044 EUR", "0.1 EUR", "0.10 EUR", "1,234.50 EUR"]
 
@@ -110,9 +110,9 @@ def test_sums_that_differ_little_are_told_apart(store: Store) -> None:
 def test_runs_that_a_search_will_sample_have_no_budget(store: Store, tmp_path: Path) -> None:
     explore = {"metric": METRIC, "mode": "max", "search": {"optuna": {"runs": 4}}}
     explore["space"] = {"student.alpha": {"uniform": [0, 1]}}
-    given, conditions = sweeps({"explore": explore}), Conditions(prices=sheet({}))
+    given, conditions = sweeps(store, {"explore": explore}), Conditions(prices=sheet({}))
     with pytest.raises(InputError, match="4 runs will be sampled as others end"):
-        refuse_over_budget(given, 1e9, store, tmp_path / "data", conditions)
+        refuse_over_budget(given, 1e9, tmp_path / "data", conditions)
 
 
 @pytest.mark.parametrize("address", ["10.0.0.1:6379", "auto", None])
@@ -138,14 +138,14 @@ def test_on_a_cluster_it_is_planned_for_what_that_has(
     if not alone:
         with pytest.raises(InputError, match="no node of this machine can ever give"):
             conditions_of(where, [LaunchSpec(), LaunchSpec(cpus=5)], sheet({}))
-        told = refuse_over_budget(sweeps({"seeds": 2}), 9.0, store, tmp_path / "data", found)
+        told = refuse_over_budget(sweeps(store, {"seeds": 2}), 9.0, tmp_path / "data", found)
         assert told.endswith("1 x a (its cores and GPUs taken to be as fast as those here).")
 
 
 def test_of_a_cluster_no_more_is_paid_than_runs_can_use(store: Store) -> None:
-    given = sweeps({"seeds": 3, "launch": {"cpus": 2}})
-    plans = [go(given, store, there={"gpu": 0, "cpu": cores}, prices=sheet({})) for cores in (4, 64)]
+    given = sweeps(store, {"seeds": 3, "launch": {"cpus": 2}})
+    plans = [go(given, there={"gpu": 0, "cpu": cores}, prices=sheet({})) for cores in (4, 64)]
     assert [(plan.capacity, plan.costs[0].machines) for plan in plans] == [({"cpu": 4}, 2), ({"cpu": 6}, 3)]
-    on_gpus = sweeps({"seeds": 3, "launch": {"gpus": 0.5}})
-    assert go(on_gpus, store, there={"gpu": 8, "cpu": 64}).capacity == {"gpu": 2}
-    assert go(given, store, there={"gpu": 0, "cpu": 4}, cpus=6).capacity == {"cpu": 6}
+    on_gpus = sweeps(store, {"seeds": 3, "launch": {"gpus": 0.5}})
+    assert go(on_gpus, there={"gpu": 8, "cpu": 64}).capacity == {"gpu": 2}
+    assert go(given, there={"gpu": 0, "cpu": 4}, cpus=6).capacity == {"cpu": 6}

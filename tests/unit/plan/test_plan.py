@@ -12,10 +12,10 @@ from rt_scale.plan import jobs as planned_module
 from rt_scale.plan import plan as module
 from rt_scale.plan.budget import check_budget
 from rt_scale.plan.queue import build_queue
-from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns
 from rt_scale.scheduler.search import Search
 from rt_scale.spec.errors import InputError
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import EarlyStop, EarlyStops
 from rt_scale.system.machine import allowed_cores
 from tests.unit.plan.planning import BASE, HOUR, RESTART, every_run_takes, finish, go, sheet, sweeps
 from tests.unit.scheduler.exploring import METRIC
@@ -32,13 +32,13 @@ def _an_hour_each(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_several_files_are_one_queue_of_distinct_runs(store: Store) -> None:
-    given = sweeps({"seeds": 3, "launch": {"cpus": 2}}, {"seeds": 4})
-    first = given[0][1]
+    given = sweeps(store, {"seeds": 3, "launch": {"cpus": 2}}, {"seeds": 4})
+    first = given[0].points
     finish(store, first[0].spec)
     failed = store.run(first[1].spec)
     with failed.acquire():
         failed.fail({"reason": "nan"})
-    plan = go(given, store, cpus=2)
+    plan = go(given, cpus=2)
     assert plan.runs == {"done": 1, "failed": 1, "missing": 2}
     assert (plan.nodes, plan.to_compute) == (4, 3)
     # Two of the three belong to the first file, with its two cores.
@@ -48,81 +48,81 @@ def test_several_files_are_one_queue_of_distinct_runs(store: Store) -> None:
 
 
 def test_runs_to_start_from_are_there_once_and_first(store: Store) -> None:
-    given = sweeps(RESTART, RESTART)
-    nodes = build_queue(given, store)
+    given = sweeps(store, RESTART, RESTART)
+    nodes = build_queue(given)
     assert [node.asked for node in nodes] == [False, True, False, True]
-    plan = go(given, store, cpus=8)
+    plan = go(given, cpus=8)
     assert (plan.runs, plan.nodes, plan.to_compute) == ({"missing": 2}, 4, 4)
     assert plan.undisturbed is not None
     assert plan.undisturbed.makespan == 2 * HOUR
 
 
 def test_what_a_finished_run_started_from_is_not_computed(store: Store) -> None:
-    given = sweeps(RESTART)
-    finish(store, given[0][1][0].spec)
-    plan = go(given, store)
+    given = sweeps(store, RESTART)
+    finish(store, given[0].points[0].spec)
+    plan = go(given)
     assert (plan.nodes, plan.to_compute, plan.runs) == (4, 2, {"done": 1, "missing": 1})
 
 
 def test_the_newest_checkpoint_of_a_partial_run_is_found(store: Store) -> None:
-    given = sweeps({})
-    run_dir = store.run(given[0][1][0].spec)
+    given = sweeps(store, {})
+    run_dir = store.run(given[0].points[0].spec)
     with run_dir.acquire():
-        run_dir.write_spec(given[0][1][0].spec)
+        run_dir.write_spec(given[0].points[0].spec)
         for step in (0, 6):
             run_dir.save_checkpoint(step, lambda folder: (folder / "weights").touch())
-    (node,) = build_queue(given, store)
+    (node,) = build_queue(given)
     assert (node.state, node.wanted, node.step) == ("partial", True, 6)
 
 
 def test_runs_that_a_rule_ended_are_not_gone_on_with(store: Store) -> None:
     explore = {"metric": METRIC, "mode": "max", "stop": {"asha": {"grace": "1ep"}}}
-    given = sweeps({"base": {**BASE, "probe": {"every": "1ep"}}, "explore": explore, "seeds": 3})
-    (sweep, points), *_ = given
-    assert sweep.explore is not None
-    StoppedRuns(sweep.explore, store.sweep(sweep.name)).record(points[1].spec.name, StoppedRun(5, 0.1, "because"))
-    plan = go(given, store)
+    given = sweeps(store, {"base": {**BASE, "probe": {"every": "1ep"}}, "explore": explore, "seeds": 3})
+    assert given[0].spec.explore is not None
+    stop = EarlyStop("asha", 6, 1.0, "ep", METRIC, 0.1)
+    EarlyStops(given[0].spec.explore, given[0].folder).record(given[0].points[1].spec.name, stop)
+    plan = go(given)
     assert (plan.nodes, plan.ended, plan.to_compute, plan.runs) == (3, 1, 2, {"missing": 3})
 
 
 def test_of_a_search_what_it_sampled_is_planned_and_the_rest_is_told(store: Store) -> None:
     explore = {"metric": METRIC, "mode": "max", "search": {"optuna": {"runs": 5}}, "space": {"student.alpha": [0.2, 1]}}
-    given = sweeps({"explore": explore})
-    plan = go(given, store)
+    given = sweeps(store, {"explore": explore})
+    plan = go(given)
     assert (plan.nodes, plan.to_compute, plan.to_sample) == (0, 0, 2)  # the space has no more
-    assert Search(given[0][0], store).next() is not None
-    plan = go(given, store)
+    assert Search(given[0]).next() is not None
+    plan = go(given)
     assert (plan.nodes, plan.to_compute, plan.to_sample) == (1, 1, 1)
 
 
 def test_nothing_left_needs_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = sweeps({})
-    finish(store, given[0][1][0].spec)
+    given = sweeps(store, {})
+    finish(store, given[0].points[0].spec)
     monkeypatch.delattr(planned_module, "plan_runs")
-    plan = go(given, store, prices=sheet({}))
+    plan = go(given, prices=sheet({}))
     assert (plan.to_compute, plan.undisturbed, plan.costs, plan.groups) == (0, None, [], [])
     check_budget(plan, 0)
 
 
 def test_slots_are_those_here_unless_said(store: Store) -> None:
-    assert go(sweeps({}), store).capacity == {"cpu": allowed_cores()}
-    assert go(sweeps({}), store, cpus=3).capacity == {"cpu": 3}
-    on_gpus = sweeps({"launch": {"gpus": 0.5}, "seeds": 4})
-    assert go(on_gpus, store).capacity["gpu"] >= 1
-    plan = go(on_gpus, store, gpus=2)
+    assert go(sweeps(store, {})).capacity == {"cpu": allowed_cores()}
+    assert go(sweeps(store, {}), cpus=3).capacity == {"cpu": 3}
+    on_gpus = sweeps(store, {"launch": {"gpus": 0.5}, "seeds": 4})
+    assert go(on_gpus).capacity["gpu"] >= 1
+    plan = go(on_gpus, gpus=2)
     assert (plan.capacity, plan.gpu_hours, plan.core_hours) == ({"gpu": 2}, 2, 0)
     assert plan.undisturbed is not None
     assert plan.undisturbed.makespan == HOUR
 
 
 def test_gpus_for_a_sweep_that_asks_for_none_are_one_a_run(store: Store) -> None:
-    plan = go(sweeps({"seeds": 3}), store, gpus=2)
+    plan = go(sweeps(store, {"seeds": 3}), gpus=2)
     assert (plan.capacity, plan.gpu_hours) == ({"gpu": 2}, 3)
 
 
 def test_interruptions_take_longer_and_are_the_same_each_time(store: Store) -> None:
-    given = sweeps({"seeds": 8})
-    plan, again, calm = (go(given, store, cpus=2, rate=rate) for rate in (1.0, 1.0, 0.0))
+    given = sweeps(store, {"seeds": 8})
+    plan, again, calm = (go(given, cpus=2, rate=rate) for rate in (1.0, 1.0, 0.0))
     assert plan == again
     assert (calm.interrupted, calm.slowest) == (None, None)
     assert plan.interrupted is not None
@@ -134,11 +134,11 @@ def test_interruptions_take_longer_and_are_the_same_each_time(store: Store) -> N
 
 
 def test_an_assumed_device_reaches_the_estimates(store: Store) -> None:
-    assert go(sweeps({}), store, teraflops=60.0).groups[0].how == "fixed 60.0"
+    assert go(sweeps(store, {}), teraflops=60.0).groups[0].how == "fixed 60.0"
 
 
 def test_groups_say_what_they_are(store: Store) -> None:
-    plan = go(sweeps({"axes": {"projector.out_dim": [16, 1024]}, "seeds": 2}), store)
+    plan = go(sweeps(store, {"axes": {"projector.out_dim": [16, 1024]}, "seeds": 2}))
     assert [(group.what, group.runs, group.seconds, group.left) for group in plan.groups] == [
         ("convnet_8_2, digits, 16 outputs, 2 epochs", 2, HOUR, 2 * HOUR),
         ("convnet_8_2, digits, 1,024 outputs, 2 epochs", 2, HOUR, 2 * HOUR),
@@ -163,7 +163,7 @@ def test_the_reader_of_images_is_told_with_its_reason(
 ) -> None:  # fmt: skip
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(planned_module, "free_memory", lambda device: 10**9)
-    (group,) = go(sweeps({"base": {**BASE, "data": data}, "launch": launch}), store).groups
+    (group,) = go(sweeps(store, {"base": {**BASE, "data": data}, "launch": launch})).groups
     assert group.loader == expected
     assert reason in group.loader_reason
 
@@ -173,25 +173,25 @@ def test_free_memory_is_asked_once_so_that_equal_runs_are_one_group(
 ) -> None:
     free = iter([10**9, 2 * 10**9, 3 * 10**9])
     monkeypatch.setattr(planned_module, "free_memory", lambda device: next(free))
-    assert len(go(sweeps({"seeds": 3}), store).groups) == 1
+    assert len(go(sweeps(store, {"seeds": 3})).groups) == 1
 
 
 def test_images_that_do_not_fit_are_streamed_or_it_says_why_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planned_module, "free_memory", lambda device: 1000)
-    (group,) = go(sweeps({}), store).groups
+    (group,) = go(sweeps(store, {})).groups
     assert group.loader in ("ffcv", "map")
 
     def refuse() -> None:
         raise InputError("there is no FFCV here")
 
     monkeypatch.setattr(planned_module, "require_ffcv", refuse)
-    (group,) = go(sweeps({"launch": {"loader": "ffcv"}}), store).groups
+    (group,) = go(sweeps(store, {"launch": {"loader": "ffcv"}})).groups
     assert group.loader_reason == "asked for, which will be refused here: there is no FFCV here"
 
 
 def test_noise_is_drawn_and_unprepared_sets_are_told(store: Store) -> None:
     noise = {"name": "gaussian", "size": 8, "samples": 64, "channels": 1}
-    plan = go(sweeps({"base": {**BASE, "data": noise, "probe": {"also": ["mnist"]}}}), store)
+    plan = go(sweeps(store, {"base": {**BASE, "data": noise, "probe": {"also": ["mnist"]}}}))
     assert plan.groups[0].loader == "drawn"
     assert plan.missing_data == {"mnist": f"rt-scale data prepare mnist --data-dir {store.root.parent / 'data'}"}
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from rt_scale.probes import linear
 from rt_scale.probes.features import standardise
-from rt_scale.probes.linear import BatchedClassifiers, Classifier, LinearProbes, Problem
+from rt_scale.probes.linear import BatchedClassifiers, Classifier, LinearProbes, Problem, Step
 
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 8, "lr": 1e-3}
 
@@ -76,10 +77,27 @@ def test_a_second_fit_starts_from_nothing() -> None:
     assert equal(probes.fit([Problem(*clouds(50, 0), 0)])[0], fit(standardized=True))
 
 
-def test_kept_buffers_serve_the_next_fit_of_the_same_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU, with the memory of this machine."""
-    made, alone = [], fit(standardized=True)
-    monkeypatch.setattr(linear, "_KEPT_ON", ("cpu",))
+def as_replayed(step: Step, index: Tensor) -> Step:
+    """As CUDA's graphs do it, with the memory of this machine: steps before the capture, then rows of one buffer."""
+    rows = index.clone()
+    step(rows)
+
+    def replay(given: Tensor) -> None:
+        rows.copy_(given)
+        step(rows)
+
+    return replay
+
+
+def refused(step: Step, index: Tensor) -> Step:
+    step(index)
+    raise RuntimeError("operation not permitted when stream is capturing\nmore detail")
+
+
+def test_a_kept_graph_serves_the_next_fits_of_the_same_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, shapes, alone = [], [], fit(standardized=True)
+    monkeypatch.setattr(linear, "GRAPHED_ON", ("cpu",))
+    monkeypatch.setattr(linear, "replayed", lambda step, index: shapes.append(index.shape) or as_replayed(step, index))
     monkeypatch.setattr(linear, "BatchedClassifiers", lambda *given: made.append(given) or BatchedClassifiers(*given))
     probes = LinearProbes(3, standardized=True, **QUICK)
     first = probes.fit([Problem(*clouds(50, 0), 0)])[0]
@@ -87,10 +105,41 @@ def test_kept_buffers_serve_the_next_fit_of_the_same_sizes(monkeypatch: pytest.M
     assert len(made) == 1
     assert equal(first, alone)
     assert not equal(first, other)
-    probes.fit([Problem(*clouds(40, 3), 4)])
+    probes.fit([Problem(*clouds(7, 3), 4)])  # no batch is full: there is nothing to replay
     assert equal(probes.fit([Problem(*clouds(50, 0), 0)])[0], first)
     assert len(made) == 3
+    assert shapes == [(1, 8), (1, 8)]
     assert probes.plain_because is None
+
+
+def test_where_no_graph_can_be_captured_steps_are_plain_and_the_reason_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = fit(standardized=True)
+    monkeypatch.setattr(linear, "GRAPHED_ON", ("cpu",))
+    monkeypatch.setattr(linear, "replayed", refused)
+    probes = LinearProbes(3, standardized=True, **QUICK)
+    assert equal(probes.fit([Problem(*clouds(50, 0), 0)])[0], alone)
+    assert probes.plain_because == "its capture failed (operation not permitted when stream is capturing)"
+
+
+def test_a_capture_steps_before_it_records_and_copies_rows_into_one_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stand-ins for CUDA: no GPU is needed, and CUDA itself is not tested."""
+    recorded: list[Step] = []
+
+    class Graph:
+        def replay(self) -> None:
+            recorded[0](steps[3])
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **how: contextlib.nullcontext())
+    steps: list[Tensor] = []
+    replay = linear.replayed(steps.append, torch.zeros(1, 2, dtype=torch.int64))
+    assert len(steps) == 4  # three before, one that is captured
+    assert len({rows.data_ptr() for rows in steps}) == 1
+    recorded.append(lambda rows: steps.append(rows.clone()))
+    replay(torch.tensor([[5, 6]]))
+    assert steps[-1].tolist() == [[5, 6]]
 
 
 @pytest.mark.parametrize("other", [torch.zeros(50, 3), torch.zeros(49, 2), torch.zeros(50, 2, dtype=torch.float64)])

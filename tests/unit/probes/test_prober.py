@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rt_scale.probes.evaluator import Embedded, Prober
+from rt_scale.probes.evaluator import Embedded, Prober, screen
 from rt_scale.probes.features import Features, embed, pixels, standardise
 from rt_scale.probes.knn import knn_accuracy
 from rt_scale.probes.linear import LinearProbes, Problem
-from rt_scale.probes.logistic import logistic_probe
-from rt_scale.probes.ridge import ridge_probe
+from rt_scale.probes.logistic import fit_logistic
+from rt_scale.probes.ridge import fit_ridge
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.training import ProbeSpec
 
@@ -65,12 +65,13 @@ def test_screens_are_those_of_the_parts(train: Any, test: Any) -> None:
     model = encoder()
     fit, held = embed(model, train, to_inputs), embed(model, test, to_inputs)
     fit_z, held_z = standardise(fit.x, held.x)
+    scaled = Features(fit_z, fit.y), Features(held_z, held.y)
     fields = {"linear": False, "knn": 0, "logistic": True, "ridge": True, "l2": 0.3}
     assert prober(train, test, **fields).probe_network(model, 11) == {
-        "logistic": logistic_probe(*fit, *held, classes=3, l2=0.3),
-        "ridge": ridge_probe(*fit, *held, classes=3, l2=0.3),
-        "logistic_standardized": logistic_probe(fit_z, fit.y, held_z, held.y, classes=3, l2=0.3),
-        "ridge_standardized": ridge_probe(fit_z, fit.y, held_z, held.y, classes=3, l2=0.3),
+        "logistic": screen(fit_logistic, fit, held, classes=3, l2=0.3),
+        "ridge": screen(fit_ridge, fit, held, classes=3, l2=0.3),
+        "logistic_standardized": screen(fit_logistic, *scaled, classes=3, l2=0.3),
+        "ridge_standardized": screen(fit_ridge, *scaled, classes=3, l2=0.3),
     }
 
 

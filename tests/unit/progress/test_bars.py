@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rt_scale.progress.bars import RunBar, Score, counting, probe_text, scores
-from rt_scale.scheduler.view import RunReport
+from rt_scale.scheduler.job import RunReport
 from rt_scale.system.console import PlainConsole
 
 VALUES = {"probe/student/linear": 0.4567, "probe/teacher/linear": 0.25, "probe/student/knn": 0.9}

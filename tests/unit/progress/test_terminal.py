@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rt_scale.progress.state import WINDOW
 from rt_scale.progress.terminal import QUIET, SweepView
-from rt_scale.scheduler.view import View
+from rt_scale.scheduler.job import View
 from tests.unit.progress.watched import PROBES, VALUES, Watched, report
 
 

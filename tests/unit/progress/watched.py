@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from rt_scale.progress.terminal import QUIET, SweepView
-from rt_scale.scheduler.view import RunReport
+from rt_scale.scheduler.job import RunReport
 
 VALUES = {"probe/student/linear": 0.4567, "probe/teacher/linear": 0.25, "probe/student/knn": 0.9}
 PROBES = "linear 45.7 (teacher 25.0), knn 90.0"

@@ -12,7 +12,7 @@ import pytest
 
 from rt_scale.ray_backend import control as module
 from rt_scale.ray_backend.control import PREEMPTED, ControlClient, StopReason, StopRequest, _Control, watch_head
-from rt_scale.scheduler.view import RunReport
+from rt_scale.scheduler.job import RunReport
 from rt_scale.spec.errors import InputError
 
 

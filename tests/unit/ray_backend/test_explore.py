@@ -16,11 +16,10 @@ from rt_scale.data.known import KnownData
 from rt_scale.ray_backend import explore as module
 from rt_scale.ray_backend.explore import EarlyStopping, Exploration, Rule
 from rt_scale.ray_backend.trial import TrialReport
-from rt_scale.scheduler.early_stopping import Measurement, StoppedRun, StoppedRuns, curve, ended_early, measurement
-from rt_scale.scheduler.explore_data import check_on_data
-from rt_scale.scheduler.job import Job, JobOutcome
+from rt_scale.scheduler.early_stopping import Measurement, curve, measurement
+from rt_scale.scheduler.job import Job, JobOutcome, JobState
+from rt_scale.scheduler.preflight import check_on_data
 from rt_scale.scheduler.queue import Queue
-from rt_scale.scheduler.search import sampled_points, to_be_sampled
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import Point, expand, points_at
 from rt_scale.spec.run import RunSpec
@@ -28,13 +27,14 @@ from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store, SweepDir
+from rt_scale.store.sweep_runs import EarlyStop, EarlyStops, SweepRuns
 from tests.unit.scheduler.exploring import METRIC, SPACE, exploring
 from tests.unit.scheduler.test_queue import Told
 
 
-def ruled(folder: Path, stop: dict[str, Any], mode: str = "max") -> tuple[Rule, StoppedRuns]:
+def ruled(folder: Path, stop: dict[str, Any], mode: str = "max") -> tuple[Rule, EarlyStops]:
     explore = exploring(mode, stop=stop)
-    stopped = StoppedRuns(explore, SweepDir(folder))
+    stopped = EarlyStops(explore, SweepDir(folder))
     return Rule(explore, stopped, lambda run, why: None), stopped
 
 
@@ -73,7 +73,7 @@ def test_the_worse_are_to_end_and_tune_lets_them_go_on(
     assert "r1" in ended
     assert not {"r4", "r3"} & set(ended)
     assert (ended["r1"].step, ended["r1"].value) == (20, pytest.approx(sign * 1.2))
-    assert ended["r1"].reason == f"{next(iter(stop))} after 2 epochs: {METRIC} was {sign * 1.2:g}"
+    assert str(ended["r1"]) == f"{next(iter(stop))} after 2 epochs: {METRIC} was {sign * 1.2:g}"
 
 
 def test_none_ends_before_its_grace_or_at_its_end(tmp_path: Path) -> None:
@@ -147,20 +147,20 @@ def test_a_second_driver_compares_with_runs_of_the_first(tmp_path: Path) -> None
 def test_ended_runs_count_under_their_rule_alone(tmp_path: Path) -> None:
     asha = {"asha": {"grace": "2ep"}}
     search = {"search": {"optuna": {"runs": 3}}, "space": SPACE}
-    ended = StoppedRun(20, 0.3, "because")
-    StoppedRuns(exploring(stop=asha, **search), SweepDir(tmp_path)).record("a", ended)
+    ended = EarlyStop("asha", 20, 2.0, "ep", METRIC, 0.3)
+    EarlyStops(exploring(stop=asha, **search), SweepDir(tmp_path)).record("a", ended)
     grown = {**search, "search": {"optuna": {"runs": 9}}}
-    assert StoppedRuns(exploring(stop=asha, **grown), SweepDir(tmp_path)).runs() == {"a": ended}
+    assert EarlyStops(exploring(stop=asha, **grown), SweepDir(tmp_path)).runs() == {"a": ended}
     others = [
         exploring(stop={"asha": {"grace": "3ep"}}),
         exploring("min", stop=asha),
         exploring(stop=asha).model_copy(update={"metric": "train/loss"}),
     ]
     for other in others:
-        assert StoppedRuns(other, SweepDir(tmp_path)).runs() == {}
-    StoppedRuns(others[0], SweepDir(tmp_path)).record("b", ended)
-    assert StoppedRuns(others[0], SweepDir(tmp_path)).runs() == {"b": ended}
-    assert StoppedRuns(exploring(stop=asha), SweepDir(tmp_path)).runs() == {}
+        assert EarlyStops(other, SweepDir(tmp_path)).runs() == {}
+    EarlyStops(others[0], SweepDir(tmp_path)).record("b", ended)
+    assert EarlyStops(others[0], SweepDir(tmp_path)).runs() == {"b": ended}
+    assert EarlyStops(exploring(stop=asha), SweepDir(tmp_path)).runs() == {}
 
 
 @pytest.mark.parametrize(("grace", "time"), [("2ep", 1.5), ("2it", 30.0)])
@@ -233,8 +233,8 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float | None]]:
     told: list[tuple[str, float | None]] = []
 
     class Three:
-        def __init__(self, spec: SweepSpec, store: Store, failed: Any) -> None:
-            self._points = points_at(spec, [{"student.alpha": alpha} for alpha in (0.1, 0.2, 0.3)])
+        def __init__(self, sweep: SweepRuns, failed: Any) -> None:
+            self._points = points_at(sweep.spec, [{"student.alpha": alpha} for alpha in (0.1, 0.2, 0.3)])
             assert failed == {"gone": "why"}
 
         @property
@@ -258,10 +258,9 @@ def test_points_are_sampled_as_slots_become_free(tmp_path: Path, heard: list[Any
         rooms.append(launch)
         return 2
 
+    sweeps = [SweepRuns(PLAIN, expand(PLAIN), store), SweepRuns(SEARCHED, [], store)]
     view = Told()
-    exploration = Exploration(
-        [(PLAIN, expand(PLAIN)), (SEARCHED, [])], store, {"gone": "why"}, room, added=view.added, tell=never
-    )
+    exploration = Exploration(sweeps, {"gone": "why"}, room, added=view.added, tell=never)
     queue = Queue([Job("plain", expand(PLAIN)[0].spec, LaunchSpec())], store, view)
     exploration.refill(queue)
     first = queue.take()
@@ -275,16 +274,19 @@ def test_points_are_sampled_as_slots_become_free(tmp_path: Path, heard: list[Any
     assert taken == ["searched: alpha=0.1,seed=0", "searched: alpha=0.2,seed=0", None]
     assert set(rooms) == {LaunchSpec(cpus=2)}
     one, two = [task for task in queue.live.values() if task.sweep == SEARCHED]
-    for task, how in ((one, JobOutcome("done", values={METRIC: 0.5})), (two, JobOutcome("died", "gone"))):
+    for task, how in (
+        (one, JobOutcome(JobState.DONE, values={METRIC: 0.5})),
+        (two, JobOutcome(JobState.DIED, "gone")),
+    ):
         queue.ended(task.spec.name, how)
         exploration.ended(task, how)
-    exploration.ended(first, JobOutcome("done", values={METRIC: 0.9}))
+    exploration.ended(first, JobOutcome(JobState.DONE, values={METRIC: 0.9}))
     assert heard == [(one.spec.name, 0.5)]
     assert queue.take() == two
     exploration.refill(queue)
     third = queue.take()
     assert third is not None
-    exploration.ended(third, JobOutcome("failed", "bad", {METRIC: 0.7}))
+    exploration.ended(third, JobOutcome(JobState.FAILED, "bad", {METRIC: 0.7}))
     assert heard[1:] == [(third.spec.name, None)]
     exploration.refill(queue)
     assert queue.take() is None
@@ -304,22 +306,23 @@ def test_the_count_of_runs_follows_what_a_search_comes_to(tmp_path: Path) -> Non
     spec = SweepSpec.model_validate(
         {"name": "finite", "base": BASE, "explore": {**BY, "search": {"optuna": {"runs": 50}}, "space": space}}
     )  # fmt: skip
-    assert to_be_sampled(spec, store) == 6
+    sweep = SweepRuns(spec, [], store)
+    assert sweep.to_sample == 6
     elsewhere = points_at(spec, [{"encoder.norm": None, "student.alpha": 0.2}])[0]
     complete(store, elsewhere, {METRIC: 0.9})
     view = Told()
     queue = Queue([], store, view)
-    exploration = Exploration([(spec, [])], store, {}, lambda launch: 1, added=view.added, tell=never)
+    exploration = Exploration([sweep], {}, lambda launch: 1, added=view.added, tell=never)
     for _ in range(7):
         exploration.refill(queue)
         if (task := queue.take()) is not None:
-            complete(store, next(point for point in sampled_points(spec, store) if point.spec == task.spec), {})
-            how = JobOutcome("done", values={METRIC: 0.5})
+            complete(store, next(point for point in sweep.points if point.spec == task.spec), {})
+            how = JobOutcome(JobState.DONE, values={METRIC: 0.5})
             queue.ended(task.spec.name, how)
             exploration.ended(task, how)
     assert queue.finished
     assert 6 + view.more == len(view.ends) == 3
-    assert to_be_sampled(spec, store) == 0
+    assert sweep.to_sample == 0
     assert exploration._searches["finite"][2]._ended[elsewhere.spec.name] == 0.9
 
 
@@ -329,14 +332,12 @@ def test_a_rule_tells_the_run_that_it_ends_and_knows_those_of_before(
     store, points = Store(tmp_path), expand(RULED)
     curves = {points[0].spec.name: [(5.0, 0.9), (10.0, 0.95)]}
     monkeypatch.setattr(module, "curve", lambda explore, run_dir: curves.get(run_dir.name, []))
+    sweep = SweepRuns(RULED, points, store)
     told: list[tuple[str, str]] = []
-    exploration = Exploration(
-        [(RULED, points)], store, (), lambda launch: 1, added=len, tell=lambda *given: told.append(given)
-    )
+    exploration = Exploration([sweep], (), lambda launch: 1, added=len, tell=lambda *given: told.append(given))
     name = points[1].spec.name
     exploration.scheduler().on_trial_result(None, None, reporting(Measurement("ruled", name, 50, False, 10.0, 0.1)))
     ((ended, why),) = told
     assert (ended, why.startswith("median after 10 epochs")) == (name, True)
-    assert ended_early([PLAIN, RULED, SEARCHED], store) == {name: why}
-    assert RULED.explore is not None
-    assert StoppedRuns(RULED.explore, store.sweep("ruled")).runs() == {name: StoppedRun(50, 0.1, why)}
+    stop = EarlyStop("median", 50, 10.0, "ep", METRIC, 0.1)
+    assert (sweep.early_stopped, str(stop)) == ({name: stop}, why)

@@ -203,7 +203,7 @@ def test_the_live_view_is_drawn_in_the_terminal_alone(tmp_path: Path) -> None:
     log = tmp_path / "ray.log"
     inside = f"""
 from rt_scale.progress.terminal import SweepView
-from rt_scale.scheduler.view import RunReport
+from rt_scale.scheduler.job import RunReport
 with SweepView(console_on(out), 2, 0, log) as view:
     {"; ".join(NOISE.strip().splitlines())}
     view.running("alpha=1", RunReport(step=1, steps=4, stage="training", where="cpu"))

@@ -12,7 +12,7 @@ import pytest
 
 from rt_scale.ray_backend import probe as module
 from rt_scale.ray_backend.probe import port_answers, probe
-from rt_scale.scheduler.wanted import Where, asked_address
+from rt_scale.scheduler.job import Where, asked_address
 from rt_scale.spec.errors import InputError
 from rt_scale.store.store import Store
 
@@ -76,7 +76,7 @@ def test_a_refusal_says_where_the_address_comes_from_and_what_works(
         assert "leave --address out" not in advice
 
 
-def test_whether_a_port_answers(listening: str) -> None:
+def test_port_answers(listening: str) -> None:
     assert port_answers(listening)
     assert not port_answers("127.0.0.1:1")
     assert not port_answers("nonsense")

@@ -14,16 +14,15 @@ import pytest
 
 from rt_scale.ray_backend import sweep as module
 from rt_scale.ray_backend.sweep import finished_runs, reason, run_sweeps
-from rt_scale.scheduler.early_stopping import StoppedRun, StoppedRuns
-from rt_scale.scheduler.job import Job
+from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import failed_before
 from rt_scale.scheduler.search import Search
-from rt_scale.scheduler.wanted import Sweep, Where, wanted
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import Point, expand
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import EarlyStop, EarlyStops, SweepRuns
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 SWEEP = SweepSpec(name="small", base=BASE, axes={"student.alpha": [0.1, 0.5, 1.0]})
@@ -76,7 +75,7 @@ def go(points: list[Point], store: Store, tmp_path: Path, **changes: Any) -> Any
         views.append((total, done))
         yield "view"
 
-    sweep = Sweep(changes.pop("sweep", SWEEP), points, "name: small\n")
+    sweep = SweepRuns(changes.pop("sweep", SWEEP), points, store, "name: small\n")
     more = {key: changes.pop(key) for key in ("stopping", "lost") if key in changes}
     where = Where(store=store, data_dir=tmp_path / "data", **changes)
     (outcome,) = run_sweeps([sweep], where, view, **more)
@@ -111,7 +110,7 @@ def test_a_search_counts_the_runs_that_it_will_sample(store: Store, tmp_path: Pa
     }  # fmt: skip
     sweep = SweepSpec.model_validate({"name": "searched", "base": BASE, "explore": explore})
     assert go([], store, tmp_path, sweep=sweep)[1] == [(5, 0)]
-    search = Search(sweep, store)
+    search = Search(SweepRuns(sweep, [], store))
     sampled = [point for point in (search.next() for _ in range(3)) if point is not None]
     complete(store, sampled[0].spec, "one")
     with (run_dir := store.run(sampled[1].spec)).acquire():
@@ -131,17 +130,17 @@ def test_asked_to_stop_it_ends_as_ctrl_c_does(
     assert len(launched) == 1
 
 
-def test_several_sweeps_are_one_queue_of_distinct_runs() -> None:
+def test_several_sweeps_are_one_queue_of_distinct_runs(store: Store) -> None:
     other = SweepSpec(name="other", base=BASE, axes={"student.alpha": [1.0, 0.25]}, launch=LaunchSpec(cpus=2))
-    sweeps = [Sweep(each, expand(each), "") for each in (SWEEP, other)]
-    tasks = list(wanted(sweeps).values())
+    sweeps = [SweepRuns(each, expand(each), store) for each in (SWEEP, other)]
+    tasks = list(jobs_of(sweeps).values())
     assert [(task.label, task.launch.cpus) for task in tasks] == [
         ("small: alpha=0.1,seed=0", 1), ("small: alpha=0.5,seed=0", 1), ("small: alpha=1,seed=0", 1),
         ("other: alpha=0.25,seed=0", 2),
     ]  # fmt: skip
-    assert next(iter(wanted(sweeps[:1]).values())).label == "alpha=0.1,seed=0"
+    assert next(iter(jobs_of(sweeps[:1]).values())).label == "alpha=0.1,seed=0"
     with pytest.raises(InputError, match="names of their own; given: small, small"):
-        wanted([sweeps[0], sweeps[0]])
+        jobs_of([sweeps[0], sweeps[0]])
 
 
 def test_runs_that_failed_are_named_with_what_tries_them_again(store: Store) -> None:
@@ -189,11 +188,11 @@ def test_runs_that_a_rule_ended_before_are_left_alone(
     sweep = SweepSpec.model_validate({**SWEEP.model_dump(), "base": base, "explore": section})
     points = expand(sweep)
     assert sweep.explore is not None
-    ended = StoppedRuns(sweep.explore, store.sweep("small"))
-    ended.record(points[1].spec.name, StoppedRun(10, 0.5, "asha after 5 epochs"))
+    stop = EarlyStop("asha", 10, 5.0, "ep", "probe/student/linear", 0.5)
+    EarlyStops(sweep.explore, store.sweep("small")).record(points[1].spec.name, stop)
     outcome, _ = go(points, store, tmp_path, sweep=sweep)
     assert [task.label for task in launched[0]["todo"]] == [points[0].label, points[2].label]
-    assert outcome.ended == {points[1].label: "asha after 5 epochs"}
+    assert outcome.ended == {points[1].label: "asha after 5 epochs: probe/student/linear was 0.5"}
     assert outcome.failed == {points[2].label: "refused"}
     packed = sweep.model_copy(update={"launch": LaunchSpec(pack=2)})
     with pytest.raises(InputError, match=r"Leave launch\.pack at 1"):

@@ -21,7 +21,7 @@ from rt_scale.ray_backend.trial import (
     run_trial,
 )
 from rt_scale.scheduler.early_stopping import Measurement
-from rt_scale.scheduler.job import JobOutcome
+from rt_scale.scheduler.job import JobOutcome, JobState
 from rt_scale.spec.errors import Held, InputError, RunError, StoreAway, WorkersDied
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
@@ -94,7 +94,7 @@ def test_what_it_is_given_reaches_the_run(config: TrialConfig, monkeypatch: pyte
         return {"last": {"train/loss": 1.5}}
 
     monkeypatch.setattr("rt_scale.experiments.runner.run", run)
-    assert outcome(config) == JobOutcome("done", values={"train/loss": 1.5})
+    assert outcome(config) == JobOutcome(JobState.DONE, values={"train/loss": 1.5})
     ((spec, options),) = calls
     assert spec == SPEC
     assert (options.threads, options.loader, options.compile, options.device) == (3, "map", True, "cpu")
@@ -113,13 +113,13 @@ def test_what_it_is_given_reaches_the_run(config: TrialConfig, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("error", "state", "why"),
     [
-        (Held("another one"), "held", "another one"),
-        (StoreAway("no answer"), "away", "no answer"),
-        (WorkersDied("a worker of its 2 died"), "died", "a worker of its 2 died"),
-        (RunError("It diverged."), "failed", "It diverged."),
-        (InputError("No such data."), "failed", "No such data."),
-        (Stopped(), "stopped", ""),
-        (ImportError("no\n torch"), "failed", "could not be started (ImportError: no torch)"),
+        (Held("another one"), JobState.LEASED_ELSEWHERE, "another one"),
+        (StoreAway("no answer"), JobState.STORE_UNAVAILABLE, "no answer"),
+        (WorkersDied("a worker of its 2 died"), JobState.DIED, "a worker of its 2 died"),
+        (RunError("It diverged."), JobState.FAILED, "It diverged."),
+        (InputError("No such data."), JobState.FAILED, "No such data."),
+        (Stopped(), JobState.RETURNED, ""),
+        (ImportError("no\n torch"), JobState.FAILED, "could not be started (ImportError: no torch)"),
     ],
 )
 def test_how_a_run_came_out_is_reported(
@@ -143,7 +143,7 @@ def test_several_workers_leave_a_node_and_their_trial_stays(config: TrialConfig)
         client.told = PREEMPTED
         raise Stopped
 
-    assert outcome(changed(config, workers=2), run) == JobOutcome("stopped", PREEMPTED.text)
+    assert outcome(changed(config, workers=2), run) == JobOutcome(JobState.RETURNED, PREEMPTED.text)
 
 
 def test_on_a_node_that_is_about_to_go_the_process_ends(config: TrialConfig) -> None:
@@ -171,7 +171,7 @@ def test_a_run_that_its_rule_ends_comes_out_so(config: TrialConfig, monkeypatch:
     judged, last = reported(config.model_copy(update={"rule": rule}))
     assert judged == TrialReport(measured=Measurement("s", SPEC.name, 50, False, 5.0, 0.25))
     values = {"train/loss": 2.0, "probe/student/linear": 0.25}
-    assert last.outcomes == {SPEC.name: JobOutcome("settled", "asha after 5 epochs", values)}
+    assert last.outcomes == {SPEC.name: JobOutcome(JobState.EARLY_STOPPED, "asha after 5 epochs", values)}
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_where_a_run_is_executed(
 
 def test_ray_carries_what_is_said_unchanged(config: TrialConfig) -> None:
     values = {"x": 0.1 + 0.2, "nan": float("nan"), "inf": float("inf")}
-    told = TrialReport(outcomes={"a": JobOutcome("done", values=values)}, packing={"size": 3})
+    told = TrialReport(outcomes={"a": JobOutcome(JobState.DONE, values=values)}, packing={"size": 3})
     heard = TrialReport.model_validate_json(told.model_dump_json())
     assert repr(heard) == repr(told)
     assert TrialConfig.model_validate_json(config.model_dump_json()) == config
@@ -252,13 +252,13 @@ def test_as_many_as_is_fastest_are_run_and_each_is_reported_when_it_ends(
     assert {(each.threads, each.device) for each in options} == {(2, "cpu")}
     options[1].observer.told = ASKED
     assert [each.stop() for each in options] == [False, True, False]
-    assert first.outcomes == {NAMES[3]: JobOutcome("spare")}
+    assert first.outcomes == {NAMES[3]: JobOutcome(JobState.RETURNED)}
     assert first.packing is not None
     assert Packing.of_json(first.packing) == MEASURED
     assert [report.outcomes for report in reports] == [
-        {NAMES[0]: JobOutcome("done", values={"a": 1.0})},
-        {NAMES[1]: JobOutcome("failed", "It diverged.")},
-        {NAMES[2]: JobOutcome("held", "another one")},
+        {NAMES[0]: JobOutcome(JobState.DONE, values={"a": 1.0})},
+        {NAMES[1]: JobOutcome(JobState.FAILED, "It diverged.")},
+        {NAMES[2]: JobOutcome(JobState.LEASED_ELSEWHERE, "another one")},
     ]
 
 
@@ -284,7 +284,7 @@ def test_what_cannot_be_measured_is_run_alone_to_find_out_why(
     batch = Batch(monkeypatch, InputError("No such data."), InputError("No such data."))
     first, second = batched(several)
     assert list(first.outcomes) == NAMES[1:]
-    assert second.outcomes == {NAMES[0]: JobOutcome("failed", "No such data.")}
+    assert second.outcomes == {NAMES[0]: JobOutcome(JobState.FAILED, "No such data.")}
     assert "No such data." in batch.ran[0][1][0].packing.reason
 
 
@@ -300,4 +300,4 @@ def test_on_a_node_that_is_about_to_go_the_process_ends_once_all_have_stopped(
 
 def test_asked_to_stop_they_say_so(several: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     Batch(monkeypatch, Packing(1, "does not pay"), Stopped(ASKED))
-    assert batched(several)[1].outcomes == {NAMES[0]: JobOutcome("stopped", ASKED.text)}
+    assert batched(several)[1].outcomes == {NAMES[0]: JobOutcome(JobState.RETURNED, ASKED.text)}

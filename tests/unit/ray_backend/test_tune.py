@@ -11,10 +11,8 @@ from ray.tune.search import Searcher
 from rt_scale.ray_backend import tune
 from rt_scale.ray_backend.trial import JudgedBy, TrialConfig, TrialReport
 from rt_scale.ray_backend.tune import _AllStopped, _Driver, _Handout
-from rt_scale.scheduler.job import Job, JobOutcome
+from rt_scale.scheduler.job import Job, JobOutcome, JobState, RunReport, Where
 from rt_scale.scheduler.queue import Queue
-from rt_scale.scheduler.view import RunReport
-from rt_scale.scheduler.wanted import Where
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.store import Store
@@ -108,15 +106,15 @@ def test_the_queue_is_handed_out_and_hears_how_runs_ended(
     assert view.shown == [("run 0", report)]
     assert view.ticks == 3
     driver.on_trial_result(1, [], trial("a"), outcomes())  # what a rule is to judge
-    driver.on_trial_result(1, [], trial("a"), outcomes(_0=JobOutcome("done", values={"x": 1.0})))
+    driver.on_trial_result(1, [], trial("a"), outcomes(_0=JobOutcome(JobState.DONE, values={"x": 1.0})))
     assert handout.suggest("c") == {"label": "run 2"}
     driver.on_trial_error(1, [], trial("a"))  # it had ended
     driver.on_trial_error(1, [], trial("b"))
-    driver.on_trial_result(1, [], trial("c"), outcomes(_2=JobOutcome("failed", "bad")))
+    driver.on_trial_result(1, [], trial("c"), outcomes(_2=JobOutcome(JobState.FAILED, "bad")))
     assert view.ends == [
         ("run 0", None), ("run 1", "its process died, 1 times in a row without a new checkpoint."), ("run 2", "bad"),
     ]  # fmt: skip
-    assert plain.heard == [("run 0", "done"), ("run 1", "died"), ("run 2", "failed")]
+    assert plain.heard == [("run 0", JobState.DONE), ("run 1", JobState.DIED), ("run 2", JobState.FAILED)]
     assert handout.suggest("d") == Searcher.FINISHED
     assert driver.__getstate__() == _AllStopped(driver).__getstate__() == {}
 
@@ -194,17 +192,17 @@ def test_a_batch_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
     handout = _Handout(driver, lambda jobs: {"labels": [job.label for job in jobs]})
     assert handout.suggest("a") == {"labels": [f"run {seed}" for seed in range(5)]}
     measured = {"size": 3, "reason": "faster", "seconds": {"1": 1.0}}
-    spare = outcomes(measured, _3=JobOutcome("spare"), _4=JobOutcome("spare"))
+    spare = outcomes(measured, _3=JobOutcome(JobState.RETURNED), _4=JobOutcome(JobState.RETURNED))
     driver.on_trial_result(1, [], trial("a"), spare)
     assert handout.suggest("b") == {"labels": ["run 3", "run 4"]}
     assert queue.packs.known(Job("new", spec(9), launch)) == measured
-    driver.on_trial_result(2, [], trial("a"), outcomes(_1=JobOutcome("done", values={"x": 1.0})))
+    driver.on_trial_result(2, [], trial("a"), outcomes(_1=JobOutcome(JobState.DONE, values={"x": 1.0})))
     assert view.ends == [("run 1", None)]
     driver.on_trial_error(2, [], trial("a"))
     assert [label for label, _ in view.ends] == ["run 1", "run 0", "run 2"]
-    driver.on_trial_result(1, [], trial("b"), outcomes(_3=JobOutcome("done"), _4=JobOutcome("done")))
+    driver.on_trial_result(1, [], trial("b"), outcomes(_3=JobOutcome(JobState.DONE), _4=JobOutcome(JobState.DONE)))
     assert handout.suggest("c") == Searcher.FINISHED
-    assert plain.heard[-2:] == [("run 3", "done"), ("run 4", "done")]
+    assert plain.heard[-2:] == [("run 3", JobState.DONE), ("run 4", JobState.DONE)]
 
 
 def test_a_batch_is_told_all_its_specs_and_what_was_measured(tmp_path: Path) -> None:

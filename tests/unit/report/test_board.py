@@ -14,6 +14,7 @@ from rt_scale.spec.errors import InputError, StoreAway
 from rt_scale.spec.grid import expand
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 ADDRESS = "http://here/"
@@ -33,11 +34,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return given
 
 
-def loaded(name: str, values: int) -> tuple[SweepSpec, Any]:
+def loaded(store: Store, name: str, values: int) -> SweepRuns:
     norms = {"encoder.norm": ["none", "batch"]}
     axes = {**norms, "student.alpha": [number / values for number in range(values)]}
     sweep = SweepSpec(name=name, base=BASE, axes=axes)
-    return sweep, expand(sweep)
+    return SweepRuns(sweep, expand(sweep), store)
 
 
 @pytest.mark.parametrize("every_run", [False, True])
@@ -45,7 +46,8 @@ def test_what_is_served_and_where_figures_are(tmp_path: Path, served: dict[str, 
     said: list[str] = []
     asked: list[None] = []
     store = Store(tmp_path)
-    open_board([loaded("a", 2), loaded("b", 2)], store, host="h", port=7, say=said.append, every_run=every_run,
+    sweeps = [loaded(store, "a", 2), loaded(store, "b", 2)]
+    open_board(sweeps, store, host="h", port=7, say=said.append, every_run=every_run,
                figures=lambda: asked.append(None), interval=3.0)  # fmt: skip
     folder = tmp_path / "sweeps" / "a" / ("board-with-b-runs" if every_run else "board-with-b")
     assert served == {"folder": folder, "title": "a, b", "host": "h", "port": 7, "interval": 3.0}
@@ -60,7 +62,7 @@ def test_of_many_runs_some_are_pointed_out(
     tmp_path: Path, served: dict[str, Any], every_run: bool, prefix: str
 ) -> None:
     said: list[str] = []
-    sweeps = [loaded("a", MOST_TICKED)]
+    sweeps = [loaded(Store(tmp_path), "a", MOST_TICKED)]
     open_board(sweeps, Store(tmp_path), host="h", port=0, say=said.append, every_run=every_run)
     assert said[-1].endswith(f": {ADDRESS}#custom_scalars&regexInput={prefix}norm%3Dbatch%2C")
 
@@ -81,14 +83,14 @@ def test_a_store_that_does_not_answer_for_a_while_is_waited_for(
             raise StoreAway("away")
 
     monkeypatch.setattr(Store, "refresh", refresh)
-    open_board([loaded("a", 2)], Store(tmp_path), host="h", port=0, say=print)
+    open_board([loaded(Store(tmp_path), "a", 2)], Store(tmp_path), host="h", port=0, say=print)
     assert served["title"] == "a"
 
 
 def test_what_cannot_be_shown_is_refused(tmp_path: Path, served: dict[str, Any]) -> None:
     store = Store(tmp_path / "store")
     with pytest.raises(InputError, match="names of their own; given: a, a"):
-        open_board([loaded("a", 2), loaded("a", 1)], store, host="h", port=0, say=print)
+        open_board([loaded(store, "a", 2), loaded(store, "a", 1)], store, host="h", port=0, say=print)
     with pytest.raises(InputError, match="There are no runs in"):
         open_board([], store, host="h", port=0, say=print)
     (store.root / "runs").mkdir(parents=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rt_scale.scheduler.batching import DEATHS, MOST, Packs
-from rt_scale.scheduler.job import Job, JobOutcome
+from rt_scale.scheduler.job import Job, JobOutcome, JobState
 from rt_scale.scheduler.queue import Queue
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
@@ -64,14 +64,14 @@ def test_they_are_shared_out_evenly_among_the_processes_that_are_free(tmp_path: 
     assert taken(queue) == [["0", "1", "2", "3"], ["4", "5", "6"]]
     queue, _, _ = queue_of(tmp_path, seeds(7), eight, slots=3)
     queue.take_pack()
-    queue.ended(spec(0).name, JobOutcome("done"))  # its pack goes on without it
+    queue.ended(spec(0).name, JobOutcome(JobState.DONE))  # its pack goes on without it
     assert taken(queue) == [["3", "4"], ["5", "6"]]
 
 
 def test_packed_runs_count_one_by_one_where_their_number_is_limited(tmp_path: Path) -> None:
     queue, _, _ = queue_of(tmp_path, seeds(6), concurrency=3)
     assert taken(queue) == [["0", "1", "2"]]
-    queue.ended(spec(1).name, JobOutcome("done"))
+    queue.ended(spec(1).name, JobOutcome(JobState.DONE))
     assert taken(queue) == [["3"]]
 
 
@@ -83,7 +83,7 @@ def test_what_was_measured_for_a_shape_is_the_size_from_then_on(tmp_path: Path) 
     packs.learn(first[0], {"size": 3})
     assert packs.known(first[-1]) == {"size": 3}
     for task in first[3:]:
-        queue.ended(task.spec.name, JobOutcome("spare"))
+        queue.ended(task.spec.name, JobOutcome(JobState.RETURNED))
     assert [task.label for task in queue.take_pack()] == ["run 3", "run 4", "run 5"]
     packs.learn(first[0], {"size": 1})
     assert [task.label for task in queue.take_pack()] == ["run 6"]
@@ -93,7 +93,7 @@ def test_dependents_wait_for_their_own_start_alone(tmp_path: Path) -> None:
     starts = seeds(2)
     queue, _, _ = queue_of(tmp_path, [*starts, *(after(start, seed=9) for start in starts)])
     assert taken(queue) == [["0", "1"]]
-    queue.ended(starts[1].name, JobOutcome("done"))
+    queue.ended(starts[1].name, JobOutcome(JobState.DONE))
     assert taken(queue) == [["3"]]
 
 
@@ -103,7 +103,7 @@ def test_a_run_whose_process_died_again_and_again_is_tried_alone(tmp_path: Path)
         clock.now += 100
         assert taken(queue) == [["0", "1", "2"]]
         for each in seeds(3):
-            queue.ended(each.name, JobOutcome("died", "its process died"))
+            queue.ended(each.name, JobOutcome(JobState.DIED, "its process died"))
     clock.now += 100
     assert taken(queue) == [["0"], ["1"], ["2"]]
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from rt_scale.scheduler.comparison import board_figures, board_metrics, board_runs, refresh_board, together
+from rt_scale.scheduler.comparison import all_points, board_figures, board_metrics, board_runs, refresh_board
 from rt_scale.spec.grid import expand
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 
@@ -75,10 +76,11 @@ def test_what_follows_from_another_axis_is_no_part_of_a_name() -> None:
 
 def test_the_views_are_made_in_the_sweeps_folder(tmp_path: Path) -> None:
     sweep = SweepSpec(name="a", base=BASE, axes={"student.alpha": [0.5, 1.0]})
-    board = refresh_board([(sweep, expand(sweep))], Store(tmp_path))
+    runs = SweepRuns(sweep, expand(sweep), Store(tmp_path))
+    board = refresh_board([runs])
     assert board == tmp_path / "sweeps" / "a" / "board"
     assert sorted(os.listdir(board)) == ["alpha=0.5", "alpha=1", "sweep"]
-    single = refresh_board([(sweep, expand(sweep))], Store(tmp_path), every_run=True)
+    single = refresh_board([runs], every_run=True)
     assert single == tmp_path / "sweeps" / "a" / "board-runs"
     assert sorted(os.listdir(single)) == ["alpha=0.5,seed=0", "alpha=1,seed=0", "mean", "sweep"]
 
@@ -90,13 +92,13 @@ def test_several_sweeps_are_one_view_with_their_names_as_an_axis(tmp_path: Path)
         SweepSpec(name="b", base=BASE, axes={"projector.out_dim": [16, 64]}),
         SweepSpec(name="c", base=BASE, seeds=2),
     ]
-    loaded = [(sweep, expand(sweep)) for sweep in sweeps]
+    loaded = [SweepRuns(sweep, expand(sweep), store) for sweep in sweeps]
     names = ["sweep=a,alpha=0.5", "sweep=a,alpha=1", "sweep=b,out_dim=16", "sweep=b,out_dim=64", "sweep=c"]
-    runs = board_runs(together(loaded, store), store)
+    runs = board_runs(all_points(loaded), store)
     assert list(dict.fromkeys(run.group for run in runs)) == names
     assert [run.label for run in runs][-2:] == ["sweep=c,seed=0", "sweep=c,seed=1"]
     assert [run.values for run in runs][1:3] == [{"sweep": "a", "alpha": 1.0}, {"sweep": "b", "log2 out_dim": 4}]
-    board = refresh_board(loaded, store)
+    board = refresh_board(loaded)
     assert board == tmp_path / "sweeps" / "a" / "board-with-b-c"
     assert sorted(os.listdir(board)) == ["sweep", *names]
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from rt_scale.scheduler.job import Job, JobOutcome
+from rt_scale.scheduler.job import Job, JobOutcome, JobState, RunReport
 from rt_scale.scheduler.queue import BACKOFF, HELD, LONGEST, Queue
-from rt_scale.scheduler.view import RunReport
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
@@ -99,11 +98,11 @@ def test_runs_come_in_the_order_in_which_they_are_wanted(store: Store) -> None:
     queue, told, _ = make(store, *specs, concurrency=2)
     assert taken(queue) == ["run 0", "run 1"]
     assert set(queue.live) == {specs[0].name, specs[1].name}
-    queue.ended(specs[1].name, JobOutcome("done", values={"a": 1.0}))
+    queue.ended(specs[1].name, JobOutcome(JobState.DONE, values={"a": 1.0}))
     assert taken(queue) == ["run 2"]
     assert not queue.finished
     for each in (specs[0], specs[2]):
-        queue.ended(each.name, JobOutcome("done"))
+        queue.ended(each.name, JobOutcome(JobState.DONE))
     assert queue.finished
     assert told.ends == [("run 1", None), ("run 0", None), ("run 2", None)]
 
@@ -112,7 +111,7 @@ def test_room_is_for_each_launch_section_apart(store: Store) -> None:
     tasks = [Job(f"run {n}", spec(n), launch) for n, launch in enumerate([TWO, TWO, ONE, TWO, ONE])]
     queue = Queue(tasks, store, Told(), room=lambda launch: 1 if launch == TWO else None)
     assert taken(queue) == ["run 0", "run 2", "run 4"]
-    queue.ended(spec(0).name, JobOutcome("done"))
+    queue.ended(spec(0).name, JobOutcome(JobState.DONE))
     assert taken(queue) == ["run 1"]
 
 
@@ -122,12 +121,12 @@ def test_what_others_start_from_runs_first_and_once(store: Store) -> None:
     queue, told, _ = make(store, *seconds)
     assert told.more == 1
     assert taken(queue) == [f"{first.name} (to start from)"]
-    queue.ended(first.name, JobOutcome("done"))
+    queue.ended(first.name, JobOutcome(JobState.DONE))
     assert taken(queue) == ["run 0", "run 1"]
     third = after(seconds[0], 3)
     queue.add(Job("third", third, ONE))
     assert taken(queue) == []
-    queue.ended(seconds[0].name, JobOutcome("done"))
+    queue.ended(seconds[0].name, JobOutcome(JobState.DONE))
     assert taken(queue) == ["third"]
 
 
@@ -151,8 +150,8 @@ def test_one_that_fails_takes_those_along_that_start_from_it(store: Store) -> No
     second, other = after(first), spec(3)
     queue, told, _ = make(store, after(second), other, second)
     assert taken(queue) == [f"{first.name} (to start from)", "run 1"]
-    queue.ended(first.name, JobOutcome("failed", "it diverged."))
-    queue.ended(other.name, JobOutcome("done"))
+    queue.ended(first.name, JobOutcome(JobState.FAILED, "it diverged."))
+    queue.ended(other.name, JobOutcome(JobState.DONE))
     assert queue.finished
     assert set(queue.failed) == {first.name, second.name, after(second).name}
     assert queue.failed[second.name] == f"The run {first.name}, which it starts from, has no result: it diverged."
@@ -173,14 +172,14 @@ def test_a_process_that_dies_is_replaced_a_few_times(store: Store) -> None:
     each = spec()
     queue, told, clock = make(store, each, launch=LaunchSpec(retries=2))
     assert taken(queue) == ["run 0"]
-    queue.ended(each.name, JobOutcome("died", "its process died"))
+    queue.ended(each.name, JobOutcome(JobState.DIED, "its process died"))
     assert taken(queue) == ["run 0"]  # the first time at once
-    queue.ended(each.name, JobOutcome("died", "its process died"))
+    queue.ended(each.name, JobOutcome(JobState.DIED, "its process died"))
     assert taken(queue) == []
     assert not queue.finished
     clock.now += BACKOFF
     assert taken(queue) == ["run 0"]
-    queue.ended(each.name, JobOutcome("died", "its process died"))
+    queue.ended(each.name, JobOutcome(JobState.DIED, "its process died"))
     assert queue.finished
     assert told.waits == [
         ("run 0", "its process died; try 2 of 3", None),
@@ -198,7 +197,7 @@ def test_the_pause_grows_to_a_minute(store: Store) -> None:
     for _ in range(9):
         clock.now += LONGEST
         assert taken(queue) == ["run 0"]
-        queue.ended(spec().name, JobOutcome("away", "the store is away"))
+        queue.ended(spec().name, JobOutcome(JobState.STORE_UNAVAILABLE, "the store is away"))
     assert [seconds for *_, seconds in told.waits] == [None, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
 
 
@@ -209,11 +208,11 @@ def test_a_run_that_gets_on_may_die_for_ever(store: Store) -> None:
         clock.now += LONGEST
         assert taken(queue) == ["run 0"]
         queue.reported(each.name, RunReport(began=step))
-        queue.ended(each.name, JobOutcome("died", "gone"))
+        queue.ended(each.name, JobOutcome(JobState.DIED, "gone"))
     assert [why for _, why, _ in told.waits] == ["gone; try 2 of 2"] * 4
     assert taken(queue) == ["run 0"]
     queue.reported(each.name, RunReport(began=30))  # no checkpoint since
-    queue.ended(each.name, JobOutcome("died", "gone"))
+    queue.ended(each.name, JobOutcome(JobState.DIED, "gone"))
     assert told.ends == [("run 0", "gone, 2 times in a row without a new checkpoint.")]
 
 
@@ -223,7 +222,7 @@ def test_what_another_driver_executes_is_looked_at_now_and_then(store: Store) ->
     assert taken(queue) == ["run 0"]
     run_dir = store.run(each)
     with run_dir.acquire():
-        queue.ended(each.name, JobOutcome("held", "another one does it"))
+        queue.ended(each.name, JobOutcome(JobState.LEASED_ELSEWHERE, "another one does it"))
         assert taken(queue) == []
         clock.now += HELD
         assert taken(queue) == []  # still held
@@ -241,7 +240,7 @@ def test_what_another_driver_left_is_taken_over(store: Store) -> None:
     each = spec()
     queue, _, clock = make(store, each)
     assert taken(queue) == ["run 0"]
-    queue.ended(each.name, JobOutcome("held", "another one does it"))
+    queue.ended(each.name, JobOutcome(JobState.LEASED_ELSEWHERE, "another one does it"))
     clock.now += HELD
     assert taken(queue) == ["run 0"]
 
@@ -249,9 +248,9 @@ def test_what_another_driver_left_is_taken_over(store: Store) -> None:
 def test_a_run_that_left_its_node_goes_on_at_once_and_one_that_a_scheduler_ended_does_not(store: Store) -> None:
     queue, told, _ = make(store, spec(0), spec(1), after(spec(1)))
     assert taken(queue) == ["run 0", "run 1"]
-    queue.ended(spec(0).name, JobOutcome("stopped", "its node is about to go"))
+    queue.ended(spec(0).name, JobOutcome(JobState.RETURNED, "its node is about to go"))
     assert taken(queue) == ["run 0"]
     assert told.waits == [("run 0", "its node is about to go", None)]
-    queue.ended(spec(1).name, JobOutcome("settled", "ended early"))
+    queue.ended(spec(1).name, JobOutcome(JobState.EARLY_STOPPED, "ended early"))
     assert told.settled == [("run 1", "ended early")]
     assert list(queue.failed) == [after(spec(1)).name]

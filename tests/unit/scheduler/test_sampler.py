@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from rt_scale.scheduler import sampler
-from rt_scale.scheduler.sampler import Sampler, read_sampled, require_optuna
+from rt_scale.scheduler import search
+from rt_scale.scheduler.search import Sampler, require_optuna
 from rt_scale.spec.errors import InputError
 from rt_scale.store.store import SweepDir
+from rt_scale.store.sweep_runs import read_sampled
 from tests.unit.scheduler.exploring import SPACE, searching
 
 
@@ -142,7 +143,7 @@ def test_a_small_space_is_used_up_without_repetition(tmp_path: Path) -> None:
 
 def test_each_point_is_a_draw_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not one that was drawn before and is drawn again until it is new."""
-    monkeypatch.setattr(sampler, "ATTEMPTS", 1)
+    monkeypatch.setattr(search, "ATTEMPTS", 1)
     assert len(explored(Sampler(searching(runs=15), SweepDir(tmp_path)), accuracy)) == 15
 
 
@@ -160,7 +161,7 @@ def test_points_are_told_to_optuna_as_it_drew_them(key: str) -> None:
     domain = searching().domains[key]
     for value in domain.corners:
         expected = pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
-        assert sampler._from_optuna(domain, sampler._to_optuna(domain, value)) == expected
+        assert search._from_optuna(domain, search._to_optuna(domain, value)) == expected
 
 
 def test_points_of_another_space_are_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rt_scale.data.loaders.base import Batch
-from rt_scale.training.loop import Diverged, Measured, Step, Steps, Stopped, distance, serve, train
+from rt_scale.training.loop import Diverged, Measured, Step, Stopped, compute_gradients, distance, train
 from rt_scale.training.means import Progress
 
 
@@ -126,22 +126,22 @@ def test_asked_to_stop_after_any_step_it_goes_on_as_if_it_had_not_been(at: int) 
     assert recorder.steps == undisturbed.steps
 
 
-def test_an_error_of_a_step_is_raised_in_the_training_that_waits_for_it() -> None:
-    caught: list[str] = []
+def test_gradients_may_be_computed_elsewhere() -> None:
+    whole, undisturbed = run(2, lr=1e-3)
+    asked: list[int] = []
 
-    def failing(network: nn.Module, batch: Batch, step: int) -> Measured:
-        raise MemoryError(f"at step {step}")
+    def elsewhere(step: Step) -> Measured:
+        asked.append(step.number)
+        return compute_gradients(step)
 
-    def watched() -> Steps[str]:
-        try:
-            yield Step(model(), failing, next(TenNumbers().epoch(0)), 7)
-        except MemoryError as error:
-            caught.append(str(error))
-            return "over"
-        return "served"
-
-    assert serve(watched()) == "over"
-    assert caught == ["at step 7"]
+    network, recorder = model(), Recorder()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    train(
+        network, TenNumbers(), squares, optimizer, epochs=2, progress=Progress(), hooks=[recorder], gradients=elsewhere
+    )
+    assert asked == list(range(6))
+    assert torch.equal(network.weight, whole.weight)
+    assert recorder.epochs == undisturbed.epochs
 
 
 @pytest.mark.parametrize("when", ["after_step", "after_epoch"])

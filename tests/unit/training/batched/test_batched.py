@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,10 @@ from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loaders.base import Batch
 from rt_scale.models.networks import Network, build_pair, to_device
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.batched.batched import Pack, serve_together
+from rt_scale.training.batched.network import BatchedNetwork
+from rt_scale.training.batched.together import train_together
 from rt_scale.training.distillation import Distillation, Supervision
-from rt_scale.training.loop import Diverged, Measured, Step, Steps, Stopped, serve, training
+from rt_scale.training.loop import Diverged, Gradients, Measured, Step, Stopped, compute_gradients, train
 from rt_scale.training.means import Progress
 from rt_scale.training.optim import UpdateRules, build_optimizer
 from rt_scale.training.targets import ComputedTargets
@@ -57,7 +59,10 @@ class Student:
     network: Network
     optimizer: torch.optim.Optimizer
     epochs: list[dict[str, float]]
-    steps: Steps[str]
+    run: Callable[[Gradients], str]
+
+    def alone(self) -> str:
+        return self.run(compute_gradients)
 
 
 class Failing(Distillation):
@@ -127,15 +132,15 @@ def student(
         frozen_steps=3 * number,
     )
 
-    def steps() -> Steps[str]:
+    def run(gradients: Gradients) -> str:
         at = progress or Progress()
-        yield from training(
+        train(
             network, loader, objective, optimizer, epochs=epochs, progress=at, before_update=rules, hooks=[told],
-            stop=lambda: at.step == stop_after,
+            stop=lambda: at.step == stop_after, gradients=gradients,
         )  # fmt: skip
         return f"student {number} after {at.step} steps"
 
-    return Student(network, optimizer, told.epochs, steps())
+    return Student(network, optimizer, told.epochs, run)
 
 
 def assert_equal(packed: Student, alone: Student) -> None:
@@ -172,20 +177,20 @@ SHAPES: dict[str, dict[str, Any]] = {
 def test_students_train_as_each_does_alone(shape: dict[str, Any]) -> None:
     count = 2 if shape else 3  # all recipes once
     packed, alone = ([student(number, **shape) for number in range(count)] for _ in range(2))
-    ended = serve_together([each.steps for each in packed], same_images=True)
+    ended = train_together([each.run for each in packed], same_images=True)
     assert ended == [f"student {number} after 20 steps" for number in range(count)]
     for one, other in zip(packed, alone, strict=True):
         start = {name: value.clone() for name, value in other.network.state_dict().items()}
-        serve(other.steps)
+        other.alone()
         assert_equal(one, other)
         assert any(not torch.equal(value, start[name]) for name, value in other.network.state_dict().items())
 
 
 def test_students_see_images_of_their_own() -> None:
     packed, alone = ([student(number, pictures=number) for number in range(3)] for _ in range(2))
-    serve_together([each.steps for each in packed])
+    train_together([each.run for each in packed])
     for one, other in zip(packed, alone, strict=True):
-        serve(other.steps)
+        other.alone()
         assert_equal(one, other)
 
 
@@ -194,15 +199,15 @@ def test_one_that_diverges_or_is_stopped_or_done_leaves_the_others_to_go_on() ->
         return [student(0, epochs=2), student(1, lr=1e200), student(2, stop_after=7), student(3), student(4)]
 
     packed, alone = made(), made()
-    ended = serve_together([each.steps for each in packed], same_images=True)
+    ended = train_together([each.run for each in packed], same_images=True)
     assert [type(each) for each in ended] == [str, Diverged, Stopped, str, str]
     assert ended[0] == "student 0 after 10 steps"
     assert "epoch 1" in str(ended[1])
     for number in (0, 3, 4):
-        serve(alone[number].steps)
+        alone[number].alone()
         assert_equal(packed[number], alone[number])
     with pytest.raises(Stopped):
-        serve(alone[2].steps)
+        alone[2].alone()
     assert_equal(packed[2], alone[2])
 
 
@@ -213,9 +218,9 @@ def test_students_that_are_not_at_the_same_batch_are_served_all_the_same() -> No
         return [student(0), student(1, progress=Progress(epoch=0, step=3)), student(2)]
 
     packed, alone = made(), made()
-    serve_together([each.steps for each in packed], same_images=True)
+    train_together([each.run for each in packed], same_images=True)
     for one, other in zip(packed, alone, strict=True):
-        serve(other.steps)
+        other.alone()
         assert_equal(one, other)
 
 
@@ -225,38 +230,67 @@ def test_one_whose_step_fails_leaves_the_others_to_go_on(ahead: int, step: int) 
         return [student(0, progress=Progress(epoch=0, step=ahead)), student(1, fails_at=step), student(2)]
 
     packed, alone = made(), made()
-    ended = serve_together([each.steps for each in packed], same_images=True)
+    ended = train_together([each.run for each in packed], same_images=True)
     assert [type(each) for each in ended] == [str, MemoryError, str]
     for number in (0, 2):
-        serve(alone[number].steps)
+        alone[number].alone()
         assert_equal(packed[number], alone[number])
 
 
 def test_what_fails_in_the_common_pass_ends_every_training_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Pack, steps: list[Step]) -> None:
+    def full(self: BatchedNetwork, steps: list[Step]) -> None:
         raise MemoryError("no room for the common pass")
 
-    monkeypatch.setattr(Pack, "gradients", full)
-    ended = serve_together([student(number).steps for number in range(2)])
+    monkeypatch.setattr(BatchedNetwork, "gradients", full)
+    ended = train_together([student(number).run for number in range(2)])
     assert [type(each) for each in ended] == [MemoryError, MemoryError]
+
+
+def test_one_run_computes_at_a_time_and_its_end_is_told_in_the_callers_thread() -> None:
+    order: list[tuple[str, int]] = []
+
+    def noted(number: int, length: int) -> Callable[[Gradients], str]:
+        def run(gradients: Gradients) -> str:
+            made = student(number)
+            for step in range(length):
+                order.append(("begins", number))
+                batch = next(Pictures(0, 8).epoch(0))
+                gradients(Step(made.network, Supervision(torch.arange(34) % 12, views, "float64"), batch, step))
+                order.append(("ends", number))
+            return f"student {number}"
+
+        return run
+
+    told: list[tuple[int, object, str]] = []
+    train_together(
+        [noted(0, 2), noted(1, 1)],
+        ended=lambda number, outcome: told.append((number, outcome, threading.current_thread().name)),
+    )
+    begun = [("begins", 0), ("begins", 1), ("ends", 0), ("begins", 0), ("ends", 1), ("ends", 0)]
+    assert order == begun
+    here = threading.current_thread().name
+    assert told == [(1, "student 1", here), (0, "student 0", here)]
 
 
 def test_an_interrupt_reaches_every_training_and_then_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[int] = []
 
-    def watched(number: int) -> Steps[str]:
-        try:
-            return (yield from student(number).steps)
-        except KeyboardInterrupt:
-            closed.append(number)
-            raise
+    def watched(number: int) -> Callable[[Gradients], str]:
+        def run(gradients: Gradients) -> str:
+            try:
+                return student(number).run(gradients)
+            except KeyboardInterrupt:
+                closed.append(number)
+                raise
 
-    def interrupted(self: Pack, steps: list[Step]) -> None:
+        return run
+
+    def interrupted(self: BatchedNetwork, steps: list[Step]) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Pack, "gradients", interrupted)
+    monkeypatch.setattr(BatchedNetwork, "gradients", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        serve_together([watched(0), watched(1)])
+        train_together([watched(0), watched(1)])
     assert closed == [0, 1]
 
 
@@ -265,7 +299,7 @@ def test_a_network_in_a_pack_is_where_it_was() -> None:
     networks = [student(number).network for number in range(2)]
     before = [list(network.parameters()) for network in networks]
     values = [[parameter.detach().clone() for parameter in parameters] for parameters in before]
-    Pack(networks)
+    BatchedNetwork(networks)
     for network, parameters, known in zip(networks, before, values, strict=True):
         for now, then, value in zip(network.parameters(), parameters, known, strict=True):
             assert now is then

@@ -1,13 +1,10 @@
-"""Several students of one architecture trained as one batched network, each with its own everything else."""
+"""Several students of one architecture whose gradients are computed by one batched network."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import functools
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +12,13 @@ from torch import Tensor, nn
 from rt_scale.models.networks import FeaturesOfViews, Network
 from rt_scale.models.projector import Projector
 from rt_scale.training.distillation import Distillation, Supervision, arithmetic
-from rt_scale.training.loop import Measured, Step, Steps, Stopped
-
-Outcome = TypeVar("Outcome")
+from rt_scale.training.loop import Measured, Step, compute_gradients
 
 APART = "projector.last."
 """Parameters that stay apart: the wide output of one student at a time is all that memory has to hold."""
 
 
-class Pack:
+class BatchedNetwork:
     """K networks of one architecture whose features and gradients are computed by one forward and backward pass.
 
     Parameters and buffers of all networks lie side by side in tensors [K, ...], and those of each network's modules
@@ -118,7 +113,7 @@ class _Computed(Network):
 def _tried(step: Step) -> Measured | Exception:
     """What is measured by a step alone, or what it failed with."""
     try:
-        return step.alone()
+        return compute_gradients(step)
     except Exception as error:
         return error
 
@@ -159,71 +154,3 @@ def _side_by_side(named: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
             tensors[name].data = part
         stacks[name] = stack
     return stacks
-
-
-def serve_together(runs: Sequence[Steps[Outcome]], *, same_images: bool = False) -> list[Outcome | BaseException]:
-    """Compute the gradients of several trainings together, as long as they last.
-
-    Args:
-        runs: of networks that a :class:`Pack` takes. One that ends, well or not, leaves the others to go on.
-        same_images: as for :class:`Pack`.
-
-    Returns:
-        What each training returned, or the Exception or Stopped that ended it.
-    """
-    rounds = _Rounds(runs, same_images)
-    try:
-        rounds.start()
-        while rounds.wanted:
-            rounds.go_on()
-    except BaseException as error:
-        rounds.end(error)
-        if not isinstance(error, Exception):
-            raise
-    return [rounds.over[number] for number in range(len(runs))]
-
-
-class _Rounds(Generic[Outcome]):
-    """Trainings in step: each round serves the step that every one of them waits for.
-
-    Attributes:
-        wanted: the steps, by the number of their training.
-        over: how trainings ended, by their number.
-    """
-
-    def __init__(self, runs: Sequence[Steps[Outcome]], same_images: bool) -> None:
-        self.runs, self.same_images = runs, same_images
-        self.wanted: dict[int, Step] = {}
-        self.over: dict[int, Outcome | BaseException] = {}
-        self._members: tuple[int, ...] = ()
-
-    def start(self) -> None:
-        """Bring every training to its first step."""
-        for number, run in enumerate(self.runs):
-            self._advance(number, functools.partial(next, run))
-
-    def go_on(self) -> None:
-        """Compute the gradients of all steps, and let every training take its own."""
-        steps, self.wanted = self.wanted, {}
-        if self._members != tuple(steps):
-            self._members = tuple(steps)
-            models = [step.model for step in steps.values()]
-            self._pack = Pack(models, same_images=self.same_images)  # type: ignore[arg-type]
-        for number, measured in zip(steps, self._pack.gradients([*steps.values()]), strict=True):
-            run = self.runs[number]
-            go_on: Callable[[Any], Step] = run.throw if isinstance(measured, Exception) else run.send
-            self._advance(number, functools.partial(go_on, measured))
-
-    def end(self, error: BaseException) -> None:
-        """End every training that is not over with ``error``, which each records as its own."""
-        for number in set(range(len(self.runs))) - self.over.keys():
-            with contextlib.suppress(BaseException):
-                self._advance(number, functools.partial(self.runs[number].throw, error))
-
-    def _advance(self, number: int, go_on: Callable[[], Step]) -> None:
-        try:
-            self.wanted[number] = go_on()
-        except StopIteration as end:
-            self.over[number] = end.value
-        except (Exception, Stopped) as error:
-            self.over[number] = error

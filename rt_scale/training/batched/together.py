@@ -1,0 +1,125 @@
+"""Several trainings side by side, whose steps are computed together: each runs as if it were alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+from rt_scale.models.networks import Network
+from rt_scale.training.batched.network import BatchedNetwork
+from rt_scale.training.loop import Gradients, Measured, Step
+
+T = TypeVar("T")
+
+
+def train_together(
+    runs: Sequence[Callable[[Gradients], T]],
+    *,
+    same_images: bool = False,
+    ended: Callable[[int, T | BaseException], None] = lambda number, outcome: None,
+) -> list[T | BaseException]:
+    """Call every run in a thread of its own with a function that computes the gradients of all runs' steps at once.
+
+    One thread runs at a time, in the order of the runs, until its run asks for gradients or ends: what is computed
+    does not depend on the machine's scheduling.
+
+    Args:
+        runs: of networks that a :class:`BatchedNetwork` takes. One that ends, well or not, leaves the others to go on.
+        same_images: as for :class:`BatchedNetwork`.
+        ended: called in the caller's thread with the position of a run that is over, and what it returned or raised.
+
+    Returns:
+        What each run returned, or the exception that ended it.
+    """
+    members = [_Member(run) for run in runs]
+    try:
+        for number, member in enumerate(members):
+            _go_on(number, member, None, ended)
+        _rounds(members, same_images, ended)
+    except BaseException as error:
+        for number, member in enumerate(members):
+            while member.started and not member.over:
+                _go_on(number, member, error, ended)
+        raise
+    return [member.outcome for member in members]
+
+
+def _rounds(members: Sequence[_Member[T]], same_images: bool, ended: Callable[[int, T | BaseException], None]) -> None:
+    """Compute the step that every run waits for, and let each go on, until all are over."""
+    waiting: list[int] = []
+    while left := [number for number, member in enumerate(members) if not member.over]:
+        steps = [member.step for member in members if member.step is not None]
+        answers: Sequence[Measured | Exception]
+        try:
+            if waiting != left:
+                waiting = left
+                networks: list[Network] = [step.model for step in steps]  # type: ignore[misc]
+                batched = BatchedNetwork(networks, same_images=same_images)
+            answers = batched.gradients(steps)
+        except Exception as error:
+            answers = [error] * len(steps)  # what all compute together fails for all
+        for number, answer in zip(left, answers, strict=True):
+            _go_on(number, members[number], answer, ended)
+
+
+def _go_on(
+    number: int,
+    member: _Member[T],
+    answer: Measured | BaseException | None,
+    ended: Callable[[int, T | BaseException], None],
+) -> None:
+    member.go_on(answer)
+    if member.over:
+        ended(number, member.outcome)
+
+
+class _Member(Generic[T]):
+    """A run in a thread, which runs while :meth:`go_on` waits for it and waits otherwise.
+
+    Attributes:
+        step: whose gradients it waits for; None while it runs and once it is over.
+        outcome: what the run returned, or the exception that it raised; there once it is ``over``.
+    """
+
+    outcome: T | BaseException
+
+    def __init__(self, run: Callable[[Gradients], T]) -> None:
+        self.step: Step | None = None
+        self.started = self.over = False
+        self._answers: SimpleQueue[Measured | BaseException] = SimpleQueue()
+        self._asked: SimpleQueue[Step | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, args=(run,), daemon=True)
+
+    def go_on(self, answer: Measured | BaseException | None) -> None:
+        """Let it run until its next step or its end.
+
+        Args:
+            answer: to the step that it waits for: what was measured, or an exception to raise there; None to start.
+        """
+        if answer is None:
+            self.started = True
+            self._thread.start()
+        elif self.step is not None:
+            self.step = None
+            self._answers.put(answer)
+        # Else the caller was interrupted while it ran: it is waited for.
+        self.step = self._asked.get()
+        if self.step is None:
+            self._thread.join()
+            self.over = True
+
+    def _work(self, run: Callable[[Gradients], T]) -> None:
+        try:
+            self.outcome = run(self._gradients)
+        except BaseException as error:
+            self.outcome = error
+        self._asked.put(None)
+
+    def _gradients(self, step: Step) -> Measured:
+        self._asked.put(step)
+        answer = self._answers.get()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
