@@ -38,8 +38,8 @@ import numpy as np
 import yaml
 from lib import measure
 
-from rt_scale.cli.reporting import make_report
 from rt_scale.experiments.other_data import DataHere
+from rt_scale.report.report import make_report
 from rt_scale.scheduler.comparison import board_metrics, refresh_board
 from rt_scale.spec.grid import Point
 from rt_scale.spec.run import stream
@@ -190,7 +190,7 @@ def measure_view(sweep: SweepSpec, points: list[Point], store: Store) -> None:
     work: dict[str, Callable[[], object]] = {
         "view of means": lambda: refresh_board([loaded]),
         "view of runs, means being there": lambda: refresh_board([loaded], every_run=True),
-        "report, for its figures": lambda: make_report(loaded, best=False, here=DataHere(Path("data"))),
+        "report, for its figures": lambda: make_report([loaded], "last", DataHere(Path("data"))),
     }
     for name, make in work.items():
         print(f"{name:<46} {seconds(make):8.3f} s")

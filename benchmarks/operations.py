@@ -33,16 +33,16 @@ from rt_scale.data.augment import views as augment
 from rt_scale.data.augment.draws import CropFlipDraws, ViewDraws
 from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepare import Prepared
-from rt_scale.experiments.objectives import assemble, build_sharpenings, build_views, clean_inputs
+from rt_scale.experiments.objectives import build_objective, build_sharpenings, build_views, clean_inputs
 from rt_scale.losses import chunked as wide
 from rt_scale.models.networks import build_pair, to_device
 from rt_scale.models.projector import Outputs
 from rt_scale.spec.run import RunSpec
 from rt_scale.training import loop
-from rt_scale.training.distillation import arithmetic, parameter_dtype
-from rt_scale.training.means import Means, Progress
+from rt_scale.training.distillation import CachedTargets, ComputedTargets, Targets
+from rt_scale.training.loop import Means, Progress
 from rt_scale.training.optim import UpdateRules, build_optimizer
-from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
+from rt_scale.training.precision import arithmetic, parameter_dtype
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -163,9 +163,10 @@ def count(spec: RunSpec, data: Prepared) -> Counts:
         with arithmetic(spec.precision, device):
             targets = CachedTargets(teacher, loader.sequential(), loader.samples, inputs)
     steps: Any = {"steps": loader.steps, "steps_per_epoch": loader.steps}
-    seen = operations.of(VIEWS, build_views(spec, data.info, True, loader.steps))
+    seen = operations.of(VIEWS, build_views(spec, data.info, True, loader))
     watched = WatchedTargets(operations, targets)
-    objective = assemble(spec, watched, seen, build_sharpenings(spec, **steps))
+    sharpenings = build_sharpenings(spec, **steps)
+    objective = build_objective(spec, data, None, seen, lambda: watched, sharpenings, device)
     optimizer = build_optimizer(spec.train.optimizer, student.parameters())
     seams = [
         *((augment, draw, DRAWS) for draw in ("draw_crop_flip", "draw_multicrop")), (ViewDraws, "select", DRAWS),

@@ -149,7 +149,7 @@ def main() -> None:
         spec = _spec(asked, data.info.name)
         settings = Options(
             store=Store(Path(folder)), data_dir=data.folder.parent, device=asked.device, threads=asked.threads,
-            compile=asked.compile,
+            accelerate=asked.accelerate,
         )  # fmt: skip
         title = f"Parts of a run: {asked.encoder}, m = {asked.out_dim:,}, batch {asked.batch_size}, {asked.precision}"
         images = f"{asked.samples or data.info.train:,} training and {data.info.test:,} test images"
@@ -158,7 +158,7 @@ def main() -> None:
             {
                 "data": f"{data.info.name}, {images}",
                 "run": f"{asked.epochs} epochs; linear and 20-NN probe, raw and standardised, at start and every epoch",
-                "compiled": "where it pays" if asked.compile is None else asked.compile,
+                "accelerate": asked.accelerate,
                 "seconds": "of the CPU" if asked.cpu_seconds else "on the wall",
                 "repetitions": "n = 1, after 2 steps and 2 evaluations as warm-up",
             },
@@ -203,7 +203,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--cpu-seconds", action="store_true", help="for a busy machine, with --threads 1")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="else where it pays")
+    parser.add_argument("--accelerate", default="auto", choices=["auto", "none", "compile", "graphs"])
     parser.add_argument("--out", type=Path, help="JSON")
     return parser.parse_args()
 

@@ -25,11 +25,9 @@ from rt_scale.data.prepare import Prepared
 from rt_scale.data.subsets import nested_subset
 from rt_scale.models.networks import build_pair, to_device
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.distillation import Distillation
-from rt_scale.training.loop import train
-from rt_scale.training.means import Progress
+from rt_scale.training.distillation import CachedTargets, Distillation
+from rt_scale.training.loop import Progress, train
 from rt_scale.training.optim import build_optimizer
-from rt_scale.training.targets import CachedTargets
 
 _EPOCHS = 100
 """Length of a run over which the building of the cache is spread (the paper's)."""

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from rt_scale.data.info import DataInfo
+from rt_scale.data.datasets.base import DataInfo
 from rt_scale.plan.run_work import meta_network
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.distillation import parameter_dtype, product_dtype
+from rt_scale.training.precision import parameter_dtype, product_dtype
 
 SIDE = {"cpu": 1024, "cuda": 8192}
 """Rows and columns of the matrices whose product is timed."""

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rt_scale.data.build import move_into_place, write_splits
-from rt_scale.data.datasets.original import Original, in_memory
-from rt_scale.data.info import DataInfo
-from rt_scale.data.prepare import Prepared, open_prepared
-from rt_scale.data.prepared import Request
+from rt_scale.data.datasets.base import DataInfo, Original, in_memory
+from rt_scale.data.prepare import Prepared, open_prepared, write_splits
+from rt_scale.data.prepared import Request, move_into_place
 
 NAME, CLASSES, SIZE = "synthetic", 10, 32
 

@@ -24,7 +24,6 @@ from rt_scale.data.loaders.base import Batch
 from rt_scale.experiments.context import Context
 from rt_scale.experiments.evaluation import Evaluation
 from rt_scale.experiments.train import TrainingRun
-from rt_scale.training.accelerate.choice import EAGER
 from rt_scale.training.distributed import Group
 
 START, LOADING, ENCODER, WIDE = "start", "loading", "encoder", "projector + wide output"
@@ -133,7 +132,7 @@ def watched(timeline: Timeline) -> Iterator[list[TrainingRun]]:
 def _watch_attempt(timeline: Timeline, run: TrainingRun) -> None:
     epoch = run.loader.epoch
     # The kernels of a compiled or graphed network are not divided by modules.
-    network = WIDE if run.context.execution.student_pass == EAGER else WHOLE
+    network = WIDE if run.context.execution.accelerate == "none" else WHOLE
 
     def timed_epoch(number: int, start: int = 0) -> Iterator[Batch]:
         batches = epoch(number, start)

@@ -99,7 +99,7 @@ def data_show(
 ) -> None:
     """Draw a contact sheet: samples of every class, as PNG."""
     from rt_scale.data.prepare import open_prepared
-    from rt_scale.report.contact_sheet import draw, save, unlabelled
+    from rt_scale.report.data_sets import draw, save, unlabelled
 
     prepared = open_prepared(name, find_data_dir(data_dir))
     images, what = (prepared.train, "training") if split is Split.TRAIN else (prepared.test, "test")

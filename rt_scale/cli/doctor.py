@@ -17,6 +17,7 @@ import torch
 from rt_scale.data.prepare import list_prepared
 from rt_scale.experiments.options import free_memory
 from rt_scale.spec.errors import InputError
+from rt_scale.store.objects.uri import is_address
 from rt_scale.store.store import Store
 from rt_scale.system.machine import allowed_cores
 from rt_scale.system.paths import install_command
@@ -109,7 +110,7 @@ def _ray() -> Finding:
 
 
 def _store(store: Store) -> Finding:
-    if store.remote is None:
+    if not is_address(store.place):
         return _folder("store", store.root, "--store or RT_SCALE_STORE")
     mirror = _folder("store", store.root, "RT_SCALE_MIRROR")
     return replace(mirror, detail=f"{store.place}, mirrored in {mirror.detail}")

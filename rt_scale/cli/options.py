@@ -61,6 +61,10 @@ AddressOption = Annotated[
     ),
 ]
 ConcurrencyOption = Annotated[int | None, typer.Option(min=1, help="Runs at a time, at most.")]
+AccelerateOption = Annotated[
+    str | None,
+    typer.Option(help="Students' passes: auto, none, compile, or CUDA's graphs; for launch.accelerate."),
+]
 PackOption = Annotated[
     str | None, typer.Option(help="Runs trained as one batched network: a number, or auto; for launch.pack.")
 ]
@@ -119,7 +123,7 @@ def send(sweep: SweepDir, folder: Path) -> None:
 
 def find_data_dir(given: Path | None) -> Path:
     """Where prepared data is: ``given``, else where the environment says."""
-    from rt_scale.data.places import default_data_dir
+    from rt_scale.data.catalogue import default_data_dir
 
     return default_data_dir(given)
 

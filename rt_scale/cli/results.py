@@ -85,9 +85,8 @@ def board(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "localhost",
 ) -> None:
     """Open TensorBoard on the comparison view of sweeps: means over seeds, HParams, and the report's figures."""
-    from rt_scale.cli.figures import ReportFigures
     from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
-    from rt_scale.report.board import open_board
+    from rt_scale.report.board import ReportFigures, open_board
 
     place, sweeps = open_sweeps(files or [], overrides, store)
     say = open_console().print

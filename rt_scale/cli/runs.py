@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rt_scale.cli.options import (
+    AccelerateOption,
     AddressOption,
     BestOption,
     DataOption,
@@ -48,9 +49,9 @@ def demo(
     (written,) = run_loaded(load_files([bundled_sweep("demo")], overrides or [], {}, where.store, yes), where)
     if overrides:
         return  # the notes are about the demo as it is
-    from rt_scale.report.notes import demo_notes
+    from rt_scale.report.summary import demo_notes
 
-    open_console().print(f"\n{demo_notes(written.tables)}")
+    open_console().print(f"\n{demo_notes(written.measured)}")
 
 
 @app.command()
@@ -65,9 +66,7 @@ def run(
         bool | None, typer.Option(help="Compute a constant teacher once (where it fits in memory).")
     ] = None,
     loader: Annotated[str, typer.Option(help="What reads images: auto, resident, ffcv, map.")] = "auto",
-    compile_student: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="Compile the student's pass (where it pays).")
-    ] = None,
+    accelerate: AccelerateOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together, through Ray.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs a worker, of several.")] = 0,
     address: AddressOption = None,
@@ -98,7 +97,7 @@ def run(
         console.print("complete already, nothing to do")
     if workers > 1:
         wanted = {"workers": workers, "cpus": threads or 1, "gpus": gpus, "loader": loader}
-        wanted |= {"compile": compile_student} if compile_student is not None else {}
+        wanted |= {"accelerate": accelerate} if accelerate is not None else {}
         launch = build(LaunchSpec, wanted, "the command line")
         _with_workers(value, launch, place, find_data_dir(data_dir), device, address, quiet=as_json)
         _show(value, place, as_json)
@@ -110,7 +109,7 @@ def run(
             device=device,
             threads=threads,
             cache_teacher=cache_teacher,
-            compile=compile_student,
+            accelerate=accelerate or "auto",
             loader=loader,
             observer=bar,
             stop=stopping,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rt_scale.cli.options import (
+    AccelerateOption,
     AddressOption,
     BestOption,
     ConcurrencyOption,
@@ -27,14 +28,14 @@ from rt_scale.cli.options import (
     read_path,
     with_launch,
 )
-from rt_scale.cli.reporting import print_report
+from rt_scale.cli.reporting import print_reports
 from rt_scale.spec.errors import InputError
 from rt_scale.system.console import say, say_error
 
 if TYPE_CHECKING:
     from rt_scale.plan.prices import PriceSheet
     from rt_scale.progress.terminal import SweepView
-    from rt_scale.report.sweep_report import SweepReport
+    from rt_scale.report.page import Report
     from rt_scale.scheduler.job import Where
     from rt_scale.store.bundle.unpack import Bundle
     from rt_scale.store.store import Store
@@ -141,9 +142,7 @@ def sweep(
     gpus: Annotated[float | None, typer.Option(help="GPUs a worker, in place of launch.gpus.")] = None,
     accelerator: Annotated[str | None, typer.Option(help="Type of GPU, in place of launch.accelerator.")] = None,
     workers: Annotated[int | None, typer.Option(help="Workers a run, in place of launch.workers.")] = None,
-    compile_students: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="Compile the students' passes; for launch.compile.")
-    ] = None,
+    accelerate: AccelerateOption = None,
     pack: PackOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try runs again that failed before.")] = False,
     budget: Annotated[
@@ -160,7 +159,7 @@ def sweep(
     prices = prices_for(budget, price)
     launch = {
         "cpus": cpus, "gpus": gpus, "accelerator": accelerator, "workers": workers,
-        "compile": compile_students, "pack": pack,
+        "accelerate": accelerate, "pack": pack,
     }  # fmt: skip
     where = Where(
         store=open_store(store),
@@ -203,7 +202,7 @@ def load_files(
     return [_load(file, overrides, launch, store, yes) for file in files]
 
 
-def run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool = False) -> list[SweepReport]:
+def run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool = False) -> list[Report]:
     """Run sweeps, print and write their reports; exits with 1 where a run has no result.
 
     Args:
@@ -224,7 +223,7 @@ def run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool = False) ->
     written = []
     for each, outcome in zip(sweeps, outcomes, strict=True):
         if outcome.finished:
-            written.append(print_report(each, best, False, where.data_dir))
+            written += print_reports([each], best, False, where.data_dir)
         for label, why in outcome.ended.items():
             say(f"{label} was ended early: {why}")
         for label, why in outcome.failed.items():

@@ -19,8 +19,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from rt_scale.data.catalogue import prepare_command
 from rt_scale.data.files import disk_full, writing
-from rt_scale.data.places import prepare_command
 from rt_scale.spec.errors import InputError
 from rt_scale.system.files import remove, sync_folder, temporary_name
 

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import math
 import shutil
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from rt_scale.data.build import check_target, move_into_place, write_splits
-from rt_scale.data.catalogue import DATASETS
-from rt_scale.data.datasets.cifar import read_cifar
-from rt_scale.data.datasets.cifar5m import read_npz
+import numpy as np
+from PIL import Image
+
+from rt_scale import __version__
+from rt_scale.data.beton import Layout, page_size, write
+from rt_scale.data.catalogue import BUNDLED, DATASETS, check_name, default_data_dir, prepare_command
+from rt_scale.data.datasets.base import Original, Source, Split
 from rt_scale.data.datasets.folder import read_folder
-from rt_scale.data.datasets.grey import read_digits, read_idx
-from rt_scale.data.datasets.original import Original, check
-from rt_scale.data.datasets.stl10 import Part, read_stl10
-from rt_scale.data.datasets.tiny_imagenet import read_tiny_imagenet
-from rt_scale.data.fetch import data_origin, fetch
-from rt_scale.data.files import fingerprint, lock, writing
-from rt_scale.data.originals import Progress, find_original
-from rt_scale.data.places import check_name, default_data_dir, prepare_command
-from rt_scale.data.prepared import META, Prepared, Request, another, load, load_verified
+from rt_scale.data.datasets.tree import fingerprint
+from rt_scale.data.download import Progress, data_origin, fetch, find_original
+from rt_scale.data.files import check_room, writing
+from rt_scale.data.prepared import (
+    META,
+    TEST,
+    TRAIN,
+    Meta,
+    Prepared,
+    Request,
+    another,
+    check_target,
+    load,
+    load_verified,
+    lock,
+    move_into_place,
+)
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.spec.stopping import Heed, go_on
@@ -31,11 +47,10 @@ __all__ = [
     "open_prepared",
     "prepare",
     "verify_prepared",
+    "write_splits",
 ]
 
-
-RESIZING = frozenset(["stl10", "tiny_imagenet"])
-"""Readers, beside that of folders, that scale images to another size."""
+_CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
 
 
 def prepare(
@@ -56,10 +71,10 @@ def prepare(
     Args:
         name: of the catalogue, or any other for a folder of one's own.
         data_dir: where prepared sets lie, one folder a name.
-        source: the original; by default looked for (see ``originals.find_original``).
+        source: the original; by default looked for (see ``find_original``).
         download: fetch the original where it is not found; nothing is downloaded otherwise.
         progress: called with images done and in all, during a download with bytes done and in all.
-        size: resize to size x size pixels: a folder's images, or those of a set whose reader is in ``RESIZING``.
+        size: resize to size x size pixels: a folder's images, or those of a set that is ``scalable``.
         split_seed: of the split of a folder that has none, 0 by default.
         replace: make it anew in any case, in place of what is prepared under that name.
 
@@ -82,16 +97,16 @@ def prepare(
 def open_prepared(name: str, data_dir: Path, heed: Heed = go_on) -> Prepared:
     """Open a prepared set, after getting it where that needs no asking.
 
-    The bundled digits are prepared where they are not yet; other sets are fetched where RT_SCALE_DATA_ORIGIN says
+    A bundled set is prepared where it is not yet; other sets are fetched where RT_SCALE_DATA_ORIGIN says
     where prepared data is kept. Raises InputError with the command to type where it is not prepared, or the
     nearest names known. ``heed`` is called again and again while it is fetched or waited for.
     """
     check_name(name)
     if (prepared := load(name, data_dir)) is not None:
         return prepared
-    if name in DATASETS and DATASETS[name].reader == "digits":
+    if name in BUNDLED:
         with lock(name, data_dir, wait=True, heed=heed):
-            return load(name, data_dir) or _make(name, data_dir, None, False, None, None, 0)
+            return load(name, data_dir) or _make(name, data_dir)
     origin = data_origin()
     if origin and (prepared := fetch(name, data_dir, origin, heed)) is not None:
         return prepared
@@ -106,15 +121,13 @@ def open_prepared(name: str, data_dir: Path, heed: Heed = go_on) -> Prepared:
 def list_prepared(data_dir: Path) -> dict[str, Prepared | InputError]:
     """Every prepared set by name, sorted; a damaged one as the error that opening it raises."""
     found: dict[str, Prepared | InputError] = {}
-    for meta in sorted(data_dir.glob(f"*/{META}")):
-        name = meta.parent.name
+    for name in sorted(meta.parent.name for meta in data_dir.glob(f"*/{META}")):
         try:
-            prepared = load(check_name(name), data_dir)
+            prepared: Prepared | InputError | None = load(check_name(name), data_dir)
         except InputError as error:
-            found[name] = error
-        else:
-            if prepared is not None:
-                found[name] = prepared
+            prepared = error
+        if prepared is not None:
+            found[name] = prepared
     return found
 
 
@@ -125,23 +138,23 @@ def verify_prepared(name: str, data_dir: Path) -> Prepared:
 
 def _check_request(name: str, source: Path | None, download: bool, size: int | None, split_seed: int | None) -> None:
     check_name(name)
-    info = DATASETS.get(name)
+    data = DATASETS.get(name)
     if name == GAUSSIAN:
         raise InputError(f"'{GAUSSIAN}' names inputs that are drawn, not prepared: give the data set another name.")
     if source is not None and download:
         raise InputError("Both --from and --download were given: say where the original is, or let it be downloaded.")
     if source is not None and not source.exists():
         raise InputError(f"'{source}', given as the original of '{name}', does not exist. Check the path.")
-    if info is not None and split_seed is not None:
+    if data is not None and split_seed is not None:
         raise InputError(f"A split seed is for folders of images; '{name}' has its own split. Leave it out.")
-    if info is not None and size is not None and info.reader not in RESIZING:
-        resizing = ", ".join(each.name for each in DATASETS.values() if each.reader in RESIZING)
+    if data is not None and size is not None and not data.scalable:
+        scalable = ", ".join(each.name for each in DATASETS.values() if each.scalable)
         raise InputError(
-            f"--size is for folders of images and for {resizing}; '{name}' has its own size. A run resizes on the "
+            f"--size is for folders of images and for {scalable}; '{name}' has its own size. A run resizes on the "
             "device: data.size in its spec."
         )
-    if info is not None and info.reader == "digits" and (source is not None or download):
-        raise InputError("The digits come with scikit-learn: leave out --from and --download.")
+    if name in BUNDLED and (source is not None or download):
+        raise InputError(f"The {name} come with an installed library: leave out --from and --download.")
 
 
 def _done(name: str, data_dir: Path, source: Path | None, size: int | None, split_seed: int | None) -> Prepared | None:
@@ -178,16 +191,18 @@ def _no_source(name: str, data_dir: Path) -> InputError:
 def _make(
     name: str,
     data_dir: Path,
-    source: Path | None,
-    download: bool,
-    progress: Progress | None,
-    size: int | None,
-    split_seed: int,
+    source: Path | None = None,
+    download: bool = False,
+    progress: Progress | None = None,
+    size: int | None = None,
+    split_seed: int = 0,
 ) -> Prepared:
     """Build in a hidden folder, then move into place; the caller holds the lock."""
     target, workplace = data_dir / name, data_dir / f".{name}.tmp"
     check_target(target)
-    found = _locate(name, data_dir, source, download, progress)
+    found = source
+    if source is None and name not in BUNDLED:
+        found = find_original(DATASETS[name], data_dir, download, progress)
     request = Request(
         source=None if source is None else str(source.resolve()),
         fingerprint="" if found is None else fingerprint(found),
@@ -199,8 +214,10 @@ def _make(
             shutil.rmtree(workplace, ignore_errors=True)  # a preparation that was killed
             workplace.mkdir()
         with ExitStack() as stack:
-            original = _read(name, found, size, split_seed, workplace, stack)
-            check(original)
+            given = Source(found or workplace, workplace, stack, size, split_seed)
+            data = DATASETS.get(name)
+            original = read_folder(name, given) if data is None else data.read(data, given)
+            original.check()
             meta = write_splits(original, request, workplace, progress)
         move_into_place(meta, workplace, target)
     finally:
@@ -208,27 +225,72 @@ def _make(
     return load(name, data_dir) or open_prepared(name, data_dir)
 
 
-def _locate(name: str, data_dir: Path, source: Path | None, download: bool, progress: Progress | None) -> Path | None:
-    """Where the original is; None for the bundled one."""
-    if source is not None:
-        return source
-    info = DATASETS[name]
-    return None if info.reader == "digits" else find_original(info, data_dir, download, progress)
+def write_splits(original: Original, request: Request, folder: Path, progress: Progress | None) -> Meta:
+    """Write both prepared files of ``original`` into ``folder``; what ``meta.json`` is to say."""
+    info = original.info
+    shape = (info.size, info.size, info.channels)
+    sizes = [len(split.labels) for split in (original.train, original.test)]
+    with writing(folder):  # room for both files, before any is begun
+        check_room(
+            folder / TRAIN, sum(Layout(each, shape, page_size(each, math.prod(shape))).file_bytes for each in sizes)
+        )
+    histogram = np.zeros((info.channels, 256), np.int64)
+    before, sha256 = 0, {}
+    for file, split in ((TRAIN, original.train), (TEST, original.test)):
+        tapped = original.measure and file == TRAIN
+        report = _reporter(progress, before, sum(sizes))
+        with contextlib.closing(_ahead(_counted(split, histogram) if tapped else split.chunks())) as images:
+            sha256[file] = write(folder / file, images, split.labels, image_shape=shape, progress=report)
+        before += len(split.labels)
+    notes = {**original.notes, **original.noticed()}
+    if original.measure:
+        mean, std = _statistics(histogram, info.name)
+        info = dataclasses.replace(info, mean=mean, std=std)
+        if constant := [_CHANNELS[info.channels][channel] for channel in np.flatnonzero(_is_constant(histogram))]:
+            notes["constant"] = f"{', '.join(constant)}: the same in all training images, so its deviation counts as 1"
+    return Meta(info=info, request=request, sha256=sha256, notes=notes, version=__version__)
 
 
-def _read(
-    name: str, found: Path | None, size: int | None, split_seed: int, scratch: Path, stack: ExitStack
-) -> Original:
-    info = DATASETS.get(name)
-    if found is None:
-        return read_digits(DATASETS[name])
-    if info is None:
-        return read_folder(name, found, size=size, split_seed=split_seed, scratch=scratch, stack=stack)
-    if info.reader == "npz":
-        return read_npz(info, found)
-    if info.reader == "stl10":
-        part: Part = "train" if info.labelled else "unlabeled"
-        return read_stl10(info, found, size=size, scratch=scratch, part=part)
-    if info.reader == "tiny_imagenet":
-        return read_tiny_imagenet(info, found, size=size, scratch=scratch, stack=stack)
-    return read_idx(info, found) if info.reader == "idx" else read_cifar(info, found)
+def _reporter(progress: Progress | None, before: int, total: int) -> Callable[[int], None] | None:
+    return None if progress is None else lambda done: progress(before + done, total)
+
+
+def _counted(split: Split, histogram: np.ndarray) -> Iterator[np.ndarray]:
+    """Pass the images on, counting pixel values into int64 [channels, 256]."""
+    mode = "L" if len(histogram) == 1 else "RGB"
+    for chunk in split.chunks():
+        count, height, width, _ = chunk.shape
+        pixels = np.ascontiguousarray(chunk)
+        # As one tall image, because Pillow counts four times as fast as numpy, which widens every byte first.
+        tall = Image.frombuffer(mode, (width, count * height), pixels, "raw", mode, 0, 1)
+        histogram += np.reshape(tall.histogram(), histogram.shape)
+        yield chunk
+
+
+def _ahead(chunks: Iterator[np.ndarray]) -> Generator[np.ndarray, None, None]:
+    """Pass the chunks on, each read, unpacked and counted in a thread while the one before is hashed and written."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = pool.submit(next, chunks, None)
+            yield chunk
+
+
+def _statistics(histogram: np.ndarray, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of pixels in [0, 1], exact from the counts of their values.
+
+    The deviation of a channel that is the same everywhere is given as 1, so that one can divide by it.
+    """
+    if (constant := _is_constant(histogram)).all():
+        raise InputError(f"All training images of '{name}' are of one colour: there is nothing to learn from them.")
+    value = np.arange(256) / 255
+    share = histogram / histogram.sum(axis=1, keepdims=True)
+    mean = share @ value
+    std = np.sqrt((share * (value - mean[:, None]) ** 2).sum(axis=1))
+    std[constant] = 1
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _is_constant(histogram: np.ndarray) -> np.ndarray:
+    """Which channels have one value alone, bool [channels]."""
+    return np.asarray(np.count_nonzero(histogram, axis=1) == 1)

@@ -1,23 +1,37 @@
-"""A prepared data set on disk: ``<data_dir>/<name>/{train.beton, test.beton, meta.json}``."""
+"""What is known of data sets: prepared in ``<data_dir>/<name>/{train.beton, test.beton, meta.json}``, or drawn."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
+import os
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from rt_scale import __version__
 from rt_scale.data.beton import Beton, open_beton, verify
-from rt_scale.data.catalogue import DataInfo
-from rt_scale.data.places import check_name, prepare_command
+from rt_scale.data.catalogue import BUNDLED, DATASETS, check_name, prepare_command
+from rt_scale.data.datasets.base import DataInfo
+from rt_scale.data.files import writing
+from rt_scale.spec.data import GAUSSIAN, DataSpec
 from rt_scale.spec.errors import InputError, printable
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.stopping import Heed, go_on
+from rt_scale.system.files import TEMPORARY, replace_file, sync_folder
 
 FORMAT = 1
-META = "meta.json"
-TRAIN = "train.beton"
-TEST = "test.beton"
+META, TRAIN, TEST = "meta.json", "train.beton", "test.beton"
+NOISE_MEAN = 0.0
+"""With this mean and ``NOISE_STD`` a channel, ``to_inputs`` turns noise into network inputs bit for bit."""
+NOISE_STD = 1 / 255
+_PAUSE = 0.1
+"""Seconds between two tries to get a lock that another process holds."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +43,7 @@ class Request:
     fingerprint: str
     """Sizes and times of the source's files."""
     size: int | None
-    """Pixels that a folder's images were resized to."""
+    """Pixels that images were resized to."""
     split_seed: int
     """Of the split of a folder without train/ and test/."""
 
@@ -38,19 +52,23 @@ class Request:
 class Meta:
     """The contents of ``meta.json``."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     info: DataInfo
     request: Request
     sha256: dict[str, str]
     """SHA-256 of each file, by file name."""
     notes: dict[str, str]
-    """What was decided while reading the original."""
+    """What was decided while reading the original: the split, resizing, files left out."""
     version: str
     """Of rt-scale."""
-    format: int = field(default=FORMAT)
+    format: int = FORMAT
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for ``meta.json``."""
-        return {**asdict(self), "info": self.info.to_json()}
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that a run's numbers take from the set: both files, and the statistics that normalise it."""
+        parts = [self.sha256[TRAIN], self.sha256[TEST], *map(repr, (*self.info.mean, *self.info.std))]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -61,11 +79,9 @@ class Prepared:
     train: Beton
     test: Beton
     sha256: str
-    """Of both files' contents, as recorded when they were written (``verify_prepared`` reads them again), and of
-    mean and std."""
+    """``Meta.digest``, as recorded when the files were written; ``load_verified`` reads them again."""
     folder: Path
     notes: dict[str, str]
-    """What was decided while reading the original: the split, resizing, files left out."""
     request: Request
 
 
@@ -74,83 +90,123 @@ def load(name: str, data_dir: Path) -> Prepared | None:
     folder = data_dir / name
     if not (folder / META).is_file():
         return None
-    meta = _read_meta(folder / META, name, data_dir)
+    meta = _read_meta(folder / META)
     train, test = open_beton(folder / TRAIN), open_beton(folder / TEST)
     info = meta.info
     shape = (info.size, info.size, info.channels)
     for beton, expected in ((train, info.train), (test, info.test)):
         if beton.samples != expected or beton.image_shape != shape or beton.labels.max() >= len(info.classes):
-            raise _damaged(beton.path, "it does not fit its meta.json", name, data_dir)
-    return Prepared(info, train, test, _combined(meta), folder, meta.notes, meta.request)
+            raise _damaged(beton.path, "it does not fit its meta.json")
+    return Prepared(info, train, test, meta.digest, folder, meta.notes, meta.request)
 
 
 def load_verified(name: str, data_dir: Path) -> Prepared | None:
     """Like ``load``, and read both files through: InputError where contents changed since."""
     prepared = load(name, data_dir)
-    if prepared is None:
-        return None
-    recorded = _read_meta(prepared.folder / META, name, data_dir).sha256
-    for file in (TRAIN, TEST):
-        if (actual := verify(prepared.folder / file)) != recorded[file]:
-            reason = f"its contents have SHA-256 {actual}, written was {recorded[file]}"
-            raise _damaged(prepared.folder / file, reason, name, data_dir)
+    if prepared is not None:
+        recorded = _read_meta(prepared.folder / META).sha256
+        for file in (TRAIN, TEST):
+            if (actual := verify(prepared.folder / file)) != recorded[file]:
+                reason = f"its contents have SHA-256 {actual}, written was {recorded[file]}"
+                raise _damaged(prepared.folder / file, reason)
     return prepared
 
 
 def contents_sha256(name: str, data_dir: Path) -> str | None:
     """``Prepared.sha256`` of the set ``name``, by its record; None where none is there, or it is damaged."""
     try:
-        return _combined(parse_meta((data_dir / check_name(name) / META).read_text(encoding="utf-8")))
+        return parse_meta((data_dir / check_name(name) / META).read_text(encoding="utf-8")).digest
     except (OSError, ValueError):
         return None
 
 
-def _combined(meta: Meta) -> str:
-    """Of everything that a run's numbers take from the set: both files, and the statistics it is normalised by."""
-    parts = [meta.sha256[TRAIN], meta.sha256[TEST], *map(repr, (*meta.info.mean, *meta.info.std))]
-    return hashlib.sha256("".join(parts).encode()).hexdigest()
-
-
 def parse_meta(text: str) -> Meta:
     """The contents of a ``meta.json``; ValueError, saying why, for any that this version cannot use."""
+    unreadable = "it is not a description that we wrote"
     try:
         fields = json.loads(text)
-        written, version = fields["format"], fields["version"]
-        if written != FORMAT:
-            raise ValueError(
-                f"its format {written} is not {FORMAT}: rt-scale {version} wrote it, this is {__version__}"
-            )
-        info = DataInfo.from_json(fields.pop("info"))
-        meta = Meta(info=info, request=Request(**fields.pop("request")), **fields)
-        complete = {TRAIN, TEST} <= meta.sha256.keys()
-    except (json.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"it is not a description that we wrote ({error})") from error
-    if not complete:
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{unreadable} ({error})") from error
+    if isinstance(fields, dict) and (written := fields.get("format", FORMAT)) != FORMAT:
+        wrote = f"rt-scale {fields.get('version')} wrote it, this is {__version__}"
+        raise ValueError(f"its format {written} is not {FORMAT}: {wrote}")
+    try:
+        meta = TypeAdapter(Meta).validate_python(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{unreadable} ({'.'.join(map(str, first['loc']))}: {first['msg']})") from error
+    if not {TRAIN, TEST} <= meta.sha256.keys():
         raise ValueError("checksums are missing in it")
     return meta
 
 
-def _read_meta(path: Path, name: str, data_dir: Path) -> Meta:
+def _read_meta(path: Path) -> Meta:
     try:
         return parse_meta(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _damaged(path, str(error), name, data_dir) from error
+        raise _damaged(path, str(error)) from error
 
 
-def _damaged(path: Path, reason: str, name: str, data_dir: Path) -> InputError:
+def _damaged(path: Path, reason: str) -> InputError:
+    folder = path.parent
     return InputError(
-        f"The prepared data set '{name}' is damaged or of another version: '{path}', {reason}. Delete the folder "
-        f"'{data_dir / name}' and make it again with '{prepare_command(name, data_dir)}'."
+        f"The prepared data set '{folder.name}' is damaged or of another version: '{path}', {reason}. Delete the "
+        f"folder '{folder}' and make it again with '{prepare_command(folder.name, folder.parent)}'."
     )
+
+
+def check_target(target: Path) -> None:
+    """InputError where the folder is somebody else's: it holds what is no prepared data."""
+    with writing(target):
+        names = sorted(each.name for each in target.iterdir()) if target.exists() else []
+    if foreign := [name for name in names if name not in (META, TRAIN, TEST) and not name.startswith(TEMPORARY)]:
+        raise InputError(
+            f"'{target}' exists and holds something else than prepared data ('{foreign[0]}'). Choose "
+            "another name for the data set, or another folder with --data-dir."
+        )
+
+
+def move_into_place(meta: Meta, workplace: Path, target: Path) -> None:
+    """Put the files in place; meta.json goes first and comes last, so that half a set is never opened."""
+    with writing(target):
+        target.mkdir(exist_ok=True)
+        (target / META).unlink(missing_ok=True)
+        for file in (TRAIN, TEST):
+            os.replace(workplace / file, target / file)
+        replace_file(target / META, json.dumps(asdict(meta), indent=1).encode())
+        sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def lock(name: str, data_dir: Path, wait: bool, heed: Heed = go_on) -> Iterator[None]:
+    """Hold the lock of the set ``name``; freed by the system however this process ends.
+
+    Another process that holds it is waited for, ``heed`` called again and again, or refused for (InputError).
+    """
+    path = data_dir / f".{name}.lock"
+    with writing(path):
+        data_dir.mkdir(parents=True, exist_ok=True)
+        file = open(path, "w")  # noqa: SIM115 - closed below
+    with file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if not wait:
+                    raise InputError(
+                        f"'{name}' is being prepared in '{data_dir}' by another process. Wait until it is done; then "
+                        "the same command returns at once."
+                    ) from error
+            heed()
+            time.sleep(_PAUSE)
+        yield
 
 
 def another(prepared: Prepared, asked: Request, command: str) -> InputError:
     """The refusal of ``asked``, which is not how ``prepared`` was made: says what differs, and what to do.
 
-    Args:
-        prepared: what there is.
-        asked: how it should have been made.
-        command: what is typed to make it anew; empty where that is what was typed already.
+    ``command`` is what is typed to make it anew; empty where that is what was typed already.
     """
     name, before = prepared.info.name, prepared.request
     found = "where the original was found"
@@ -176,3 +232,78 @@ def _quoted(source: str | None) -> str:
 
 def _size_text(size: int | None) -> str:
     return "their own size" if size is None else f"{size} x {size} pixels"
+
+
+@dataclass(frozen=True)
+class NoiseSet:
+    """A data set of Gaussian inputs: known by its numbers alone, nothing on disk.
+
+    Attributes:
+        info: its description; it has no classes.
+        sigma: standard deviation.
+        sha256: of what makes its samples, in place of their contents.
+    """
+
+    info: DataInfo
+    sigma: float
+    sha256: str
+
+
+def noise_set(name: str, samples: int, size: int, channels: int, sigma: float) -> NoiseSet:
+    """The set of ``samples`` Gaussian inputs [size, size, channels] of standard deviation ``sigma``."""
+    info = DataInfo(
+        name=name,
+        title=f"Gaussian noise (sigma {sigma:g})",
+        classes=(),
+        size=size,
+        channels=channels,
+        train=samples,
+        test=0,
+        mean=(NOISE_MEAN,) * channels,
+        std=(NOISE_STD,) * channels,
+        stats_source="network inputs as they are drawn",
+        origin="a pure function of seed and index (Philox-4x32-10, Box-Muller)",
+        labelled=False,
+    )
+    return NoiseSet(info, sigma, hashlib.sha256(f"{info.origin} {sigma!r}".encode()).hexdigest())
+
+
+@dataclass(frozen=True)
+class KnownData:
+    """What is known of the data sets of some runs without preparing any.
+
+    Attributes:
+        infos: by name: as prepared, else as the catalogue has them.
+        missing: name -> the command that prepares it, of those that are not.
+    """
+
+    infos: dict[str, DataInfo] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def main(self, spec: RunSpec) -> DataInfo | None:
+        """Of the set that ``spec`` distils on, Gaussian inputs too; None where nothing is known of it."""
+        return _drawn(spec.data) if spec.data.name == GAUSSIAN else self.infos.get(spec.data.name)
+
+    def unknown(self, spec: RunSpec) -> list[str]:
+        """Names of the sets of ``spec`` that nothing is known of."""
+        return [name for name in _names(spec) if name not in self.infos]
+
+
+def known_data(specs: Iterable[RunSpec], data_dir: Path) -> KnownData:
+    """Look for the prepared data sets of ``specs``; InputError where one is damaged."""
+    known = KnownData()
+    for name in dict.fromkeys(name for spec in specs for name in _names(spec)):
+        prepared = load(name, data_dir)
+        if info := prepared.info if prepared else DATASETS.get(name):
+            known.infos[name] = info
+        if prepared is None and name not in BUNDLED:
+            known.missing[name] = prepare_command(name, data_dir)
+    return known
+
+
+def _names(spec: RunSpec) -> list[str]:
+    return [name for name in (spec.data.name, *spec.probe.also) if name != GAUSSIAN]
+
+
+def _drawn(data: DataSpec) -> DataInfo:
+    return noise_set(data.name, data.samples or 1, data.size or 1, data.channels or 3, data.sigma or 1.0).info

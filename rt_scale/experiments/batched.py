@@ -4,45 +4,42 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from rt_scale.experiments import student_pass
-from rt_scale.experiments.check import check, constant_targets, training_samples
-from rt_scale.experiments.loaders import training_loader, training_subset
-from rt_scale.experiments.objectives import assemble, build_sharpenings, build_views, clean_inputs
-from rt_scale.experiments.options import Options, Packing, find_device, resolve
+from rt_scale.data.loaders.choose import training_loader, training_subset
+from rt_scale.experiments.check import check, constant_targets
+from rt_scale.experiments.objectives import build_objective, build_sharpenings, build_views, clean_inputs
+from rt_scale.experiments.options import BatchSize, Options, find_device, resolve
 from rt_scale.experiments.runner import run
-from rt_scale.models.networks import Network, build_pair, to_device
+from rt_scale.models.networks import build_pair, to_device
 from rt_scale.spec.batching import batch_problem, same_images
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import heeding
 from rt_scale.system.machine import allowed_cores
+from rt_scale.training.accelerate import accelerated
 from rt_scale.training.batched.network import BatchedNetwork
 from rt_scale.training.batched.together import train_together
-from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
-from rt_scale.training.loop import Gradients, Step
-from rt_scale.training.memory import keep_freed_memory
+from rt_scale.training.distillation import CachedTargets, ComputedTargets, Targets
+from rt_scale.training.loop import Gradients, Step, keep_freed_memory
 from rt_scale.training.optim import build_optimizer
-from rt_scale.training.precision import set_precision
-from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
+from rt_scale.training.precision import parameter_dtype, set_precision
 
 WARM_UP, TIMED = 2, 5
 """Steps before those that are timed, and those of which the fastest counts: others share the machine."""
 PAYS = 1.1
-"""How much faster than alone a student's step must be for packing to be used."""
+"""How much faster than alone a student's step must be for batching to be used."""
 NEAR = 1.05
 """Of sizes whose steps are so near to the best ones', the smallest is taken: its runs are through sooner."""
 WORSE = 1.25
 """A size whose steps are so much slower than the best ones' ends the search for larger ones."""
 
 
-def measured_packing(spec: RunSpec, options: Options, most: int) -> Packing:
+def measured_batch_size(spec: RunSpec, options: Options, most: int) -> BatchSize:
     """The number of students, a power of two up to ``most``, whose steps are fastest for each of them.
 
     A student's step is its views, teacher targets, forward and backward pass and optimiser; all students see the
@@ -73,30 +70,26 @@ def measured_packing(spec: RunSpec, options: Options, most: int) -> Packing:
                 break
     best = min(size for size, value in seconds.items() if value <= NEAR * min(seconds.values()))
     gain = seconds[1] / seconds[best]
-    measured = ", ".join(f"{size}: {1000 * value:.3g} ms" for size, value in seconds.items())
+    measured = ", ".join(f"{size}: {1000 * value:.3g} ms" for size, value in seconds.items()) + end
     if gain < PAYS:
-        return Packing(
-            1, f"packing does not pay here (a student's step by students together: {measured}{end})", seconds
-        )
-    return Packing(best, f"{gain:.2f} times as fast as alone (a student's step: {measured}{end})", seconds)
+        return BatchSize(1, f"batching does not pay here (a student's step by students together: {measured})", seconds)
+    return BatchSize(best, f"{gain:.2f} times as fast as alone (a student's step: {measured})", seconds)
 
 
 class Bench:
     """A batch, and students to train on it, as the runs of that shape will."""
 
     def __init__(self, spec: RunSpec, options: Options) -> None:
-        self.heed = heeding(options.stop)
-        data = check(spec, options.data_dir, self.heed).main
-        self.spec, self.info = spec, data.info
-        self.execution = resolve(spec, data, options, None)
+        self.spec, self.heed = spec, heeding(options.stop)
+        self.data = check(spec, options.data_dir, self.heed).main
+        self.execution = resolve(spec, self.data, options, None)
         torch.set_num_threads(self.execution.threads)
         set_precision(spec.precision)
-        self.samples = training_samples(spec, data)
+        self.subset = training_subset(spec, self.data)
         # From the file as needed: to hold the set in memory is the runs' affair.
-        subset = training_subset(spec, data)
-        self.batch = next(training_loader(spec, data, "map", self.execution.device, subset).epoch(0))
-        self.execution = student_pass.decided(spec, data, self.execution, options, None)
-        self.pair = build_pair(spec, self.info.channels, spec.data.size or self.info.size)
+        device, dtype = self.execution.device, parameter_dtype(spec.precision)
+        self.loader = training_loader(spec, self.data, "map", device, self.subset, dtype=dtype)
+        self.batch = next(self.loader.epoch(0))
 
     def seconds(self, size: int) -> float:
         """Time of a step of that many students together."""
@@ -111,14 +104,14 @@ class Bench:
 
     def step(self, size: int) -> Callable[[], None]:
         """What moves that many students together by one step, and returns when the device is through with it."""
-        steps = list(self._steps(size))
+        steps = self.steps(size)
         optimizers = [build_optimizer(self.spec.train.optimizer, step.model.parameters()) for step in steps]
-        pack = BatchedNetwork([step.model for step in steps], same_images=True)  # type: ignore[misc]
+        batched = BatchedNetwork([step.model for step in steps], same_images=True)  # type: ignore[misc]
 
         def move() -> None:
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
-            for measured in pack.gradients(steps):
+            for measured in batched.gradients(steps):
                 if isinstance(measured, Exception):
                     raise measured
             for optimizer in optimizers:
@@ -128,37 +121,33 @@ class Bench:
 
         return move
 
-    def _steps(self, size: int) -> Iterator[Step]:
+    def steps(self, size: int) -> list[Step]:
         """A step of each student, which start the same; a single one goes as a run alone goes."""
-        dtype, layout = parameter_dtype(self.spec.precision), self.execution.channels_last
+        spec, info, execution = self.spec, self.data.info, self.execution
+        dtype, layout = parameter_dtype(spec.precision), execution.channels_last
         teacher, student = (
-            to_device(copy.deepcopy(each), self.execution.device, dtype, channels_last=layout) for each in self.pair
+            to_device(network, execution.device, dtype, channels_last=layout)
+            for network in build_pair(spec, info.channels, spec.data.size or info.size)
         )
-        targets = self._targets(teacher)
+        targets: Targets = ComputedTargets(teacher, frozen=spec.teacher.update == "none")
+        if constant_targets(spec) and execution.cache_teacher:
+            # Of no image: its features are all 0, which it takes as long to look up.
+            targets = CachedTargets(teacher, (), self.loader.samples, clean_inputs(spec, info, layout))
+        views, epoch = build_views(spec, info, layout, self.loader), self.loader.steps
+        made = []
         for _ in range(size):
+            sharpenings = build_sharpenings(spec, steps=epoch, steps_per_epoch=epoch)
+            objective = build_objective(
+                spec, self.data, self.subset, views, lambda: targets, sharpenings, execution.device
+            )
             own = copy.deepcopy(student)
             if size == 1:  # after it was copied: what is compiled for one network stays with its weights
-                own = student_pass.dressed(own, self.spec.train.batch_size, self.execution)
-            yield Step(own, self._objective(targets), self.batch, 0)
-
-    def _targets(self, teacher: Network) -> Targets:
-        """The teacher's; of a cache, features that are all 0, which it takes as long to look up."""
-        if not (constant_targets(self.spec) and self.execution.cache_teacher):
-            return ComputedTargets(teacher, frozen=self.spec.teacher.update == "none")
-        inputs = clean_inputs(self.spec, self.info, self.execution.channels_last)
-        return CachedTargets(teacher, (), self.samples, inputs)
-
-    def _objective(self, targets: Targets) -> Distillation | Supervision:
-        spec, an_epoch = self.spec, math.ceil(self.samples / self.spec.train.batch_size)
-        views = build_views(spec, self.info, self.execution.channels_last, an_epoch)
-        if spec.kind == "supervise":
-            labels = torch.zeros(self.samples, dtype=torch.int64, device=self.execution.device)
-            return Supervision(labels, views, spec.precision)
-        sharpenings = build_sharpenings(spec, steps=an_epoch, steps_per_epoch=an_epoch)
-        return assemble(spec, targets, views, sharpenings)
+                own = accelerated(own, spec.train.batch_size, execution.accelerate)
+            made.append(Step(own, objective, self.batch, 0))
+        return made
 
 
-def run_pack(
+def run_batched(
     specs: Sequence[RunSpec],
     options: Sequence[Options],
     ended: Callable[[int, dict[str, Any] | BaseException], None] = lambda number, outcome: None,
@@ -178,7 +167,7 @@ def run_pack(
         Of each run its result, or the Exception or Stopped that ended it.
 
     Raises:
-        InputError: where they cannot be packed.
+        InputError: where they cannot be batched.
     """
     if reason := batch_problem(specs) if len(specs) > 1 else "":
         raise InputError(f"These {len(specs)} runs cannot train as one batched network: {reason}.")
@@ -186,8 +175,8 @@ def run_pack(
         raise InputError("Runs of several workers cannot train as one batched network; give them 1 worker.")
 
     def one(spec: RunSpec, own: Options) -> Callable[[Gradients], dict[str, Any]]:
-        packing = dataclasses.replace(own.packing, size=len(specs))
-        return lambda gradients: run(spec, dataclasses.replace(own, packing=packing, gradients=gradients))
+        batching = dataclasses.replace(own.batching, size=len(specs))
+        return lambda gradients: run(spec, dataclasses.replace(own, batching=batching, gradients=gradients))
 
     # The common pass is computed in this thread, in the runs' number of threads and on their device.
     torch.set_num_threads(options[0].threads or allowed_cores())
@@ -196,16 +185,16 @@ def run_pack(
     return train_together(runs, same_images=same_images(specs), ended=ended)
 
 
-def choose_packing(specs: Sequence[RunSpec], options: Options, most: int | None) -> Packing:
+def choose_batch_size(specs: Sequence[RunSpec], options: Options, most: int | None) -> BatchSize:
     """How many of ``specs`` to train together.
 
     Args:
         specs: runs of one shape.
         options: where they are executed.
-        most: so many, as far as there are runs; None: as measured (:func:`measured_packing`).
+        most: so many, as far as there are runs; None: as measured (:func:`measured_batch_size`).
     """
     if reason := batch_problem(specs):
-        return Packing(1, f"cannot be packed: {reason}")
+        return BatchSize(1, f"cannot be batched: {reason}")
     if most is not None:
-        return Packing(min(most, len(specs)), f"launch.pack is {most}")
-    return measured_packing(specs[0], options, len(specs))
+        return BatchSize(min(most, len(specs)), f"launch.pack is {most}")
+    return measured_batch_size(specs[0], options, len(specs))

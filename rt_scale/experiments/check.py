@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rt_scale.data.info import DataInfo
-from rt_scale.data.known import NoiseSet, noise_set
+from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.prepare import Prepared, open_prepared
+from rt_scale.data.prepared import NoiseSet, noise_set
 from rt_scale.spec.data import GAUSSIAN, DataSpec
 from rt_scale.spec.document import schedules
 from rt_scale.spec.encoders import parse_encoder
@@ -37,15 +37,21 @@ def probed_size(spec: RunSpec, main: DataInfo, other: DataInfo) -> int:
 
 
 def constant_targets(spec: RunSpec) -> bool:
-    """Whether the teacher says the same of an image at every step, so that it can be kept."""
-    return not spec.teacher.moves and spec.teacher.mode == "eval" and spec.augment.kind == "none"
+    """Whether there is a teacher who says the same of an image at every step, so that it can be kept."""
+    frozen = not spec.teacher.moves and spec.teacher.mode == "eval"
+    return frozen and spec.augment.kind == "none" and not learns_labels(spec)
+
+
+def learns_labels(spec: RunSpec) -> bool:
+    """Whether the run trains a classifier on labels, without a teacher."""
+    return spec.kind == "supervise"
 
 
 def cache_bytes(spec: RunSpec, data: Prepared | NoiseSet) -> int:
     """Bytes that a constant teacher's bottleneck features take; 0 where there is nothing to keep."""
-    if spec.kind == "supervise" or not constant_targets(spec):
+    if not constant_targets(spec):
         return 0
-    from rt_scale.training.distillation import parameter_dtype  # imports torch, which a driver needs nowhere else
+    from rt_scale.training.precision import parameter_dtype
 
     return training_samples(spec, data) * spec.projector.bottleneck * parameter_dtype(spec.precision).itemsize
 
@@ -131,7 +137,7 @@ def _fits_labels(spec: RunSpec, data: Prepared) -> None:
     """Refuse what needs labels where there are none, or too few of them."""
     info, samples = data.info, training_samples(spec, data)
     if not info.labelled:
-        if not spec.probe.also or spec.probe.statistics or spec.kind == "supervise":
+        if not spec.probe.also or spec.probe.statistics or learns_labels(spec):
             raise InputError(
                 f"The training images of '{info.name}' have no labels: a student can be distilled on them and probed "
                 "on others. Name those in probe.also, and leave kind at distill and probe.statistics at false."
@@ -142,7 +148,7 @@ def _fits_labels(spec: RunSpec, data: Prepared) -> None:
             f"probe.knn is {spec.probe.knn}, but only {samples} training images are there to be neighbours; "
             f"give at most {samples}."
         )
-    if spec.kind == "supervise" and spec.projector.out_dim != len(info.classes):
+    if learns_labels(spec) and spec.projector.out_dim != len(info.classes):
         raise InputError(
             f"kind supervise needs one output a class: projector.out_dim is {spec.projector.out_dim:,}, but "
             f"'{info.name}' has {len(info.classes)} classes; set projector.out_dim to {len(info.classes)}."

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rt_scale.data.loaders.base import OrderedLoader
 from rt_scale.data.loaders.resident import Resident, ResidentLoader
 from rt_scale.data.prepared import Prepared
-from rt_scale.experiments.check import Sets, probed_size
+from rt_scale.experiments.check import Sets, learns_labels, probed_size
 from rt_scale.losses.supervised import supervised_cross_entropy
 from rt_scale.models.networks import Network, Pair
 from rt_scale.probes.evaluator import Prober
@@ -21,9 +21,9 @@ from rt_scale.probes.statistics import agreement, feature_statistics
 from rt_scale.spec.metrics import ProbeName
 from rt_scale.spec.run import RunSpec, stream
 from rt_scale.spec.stopping import Heed, Stop, go_on, never
-from rt_scale.training.distillation import arithmetic, parameter_dtype
 from rt_scale.training.distributed import ALONE, Group
-from rt_scale.training.means import Means
+from rt_scale.training.loop import Means
+from rt_scale.training.precision import arithmetic, parameter_dtype
 
 _ROWS = 4096
 """Embeddings that go through a projector at a time: its hidden layers are wider than they are."""
@@ -103,7 +103,7 @@ class Evaluation:
     def _describe(self, role: str, network: Network, test: Features) -> dict[str, float]:
         """What else is asked for, of the embeddings of the main set's test images."""
         values: dict[str, float] = {}
-        if self.spec.kind == "supervise" and role == "student":
+        if learns_labels(self.spec) and role == "student":
             values |= test_classifier(network.projector, test, self.spec.precision)
         if self.spec.probe.statistics:
             values |= _features(role, feature_statistics(test.x, self.heed))

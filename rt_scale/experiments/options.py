@@ -10,24 +10,23 @@ from typing import Any, Protocol
 
 import torch
 
-from rt_scale.data.known import NoiseSet
+from rt_scale.data.loaders.choose import choose_loader
 from rt_scale.data.loaders.ffcv import require_ffcv
 from rt_scale.data.loaders.resident import Resident
-from rt_scale.data.prepared import Prepared
-from rt_scale.experiments.check import cache_bytes, image_bytes
-from rt_scale.experiments.loaders import choose_loader
-from rt_scale.spec.errors import InputError, first_line
+from rt_scale.data.prepared import NoiseSet, Prepared
+from rt_scale.experiments.check import cache_bytes, image_bytes, training_samples
+from rt_scale.spec.errors import InputError, first_line, unknown_name
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 from rt_scale.system.machine import allowed_cores, free_host_memory
-from rt_scale.training.accelerate.choice import EAGER
+from rt_scale.training.accelerate import WAYS
 from rt_scale.training.distributed import ALONE, Group
 from rt_scale.training.loop import Gradients, Stop, compute_gradients, never
 from rt_scale.training.precision import check_precision
 
 
 @dataclass(frozen=True)
-class Packing:
+class BatchSize:
     """With how many others a run trains as one batched network, and why.
 
     Attributes:
@@ -45,7 +44,7 @@ class Packing:
         return {**dataclasses.asdict(self), "seconds": {str(size): value for size, value in self.seconds.items()}}
 
     @classmethod
-    def of_json(cls, values: Mapping[str, Any]) -> Packing:
+    def of_json(cls, values: Mapping[str, Any]) -> BatchSize:
         """Undo :meth:`to_json`."""
         return cls(values["size"], values["reason"], {int(size): value for size, value in values["seconds"].items()})
 
@@ -107,9 +106,9 @@ class Options:
         cache_teacher: whether a constant teacher's bottleneck features are computed once; None: where
             they take less than a quarter of the free memory.
         channels_last: whether feature maps lie in memory pixel by pixel, not map by map.
-        compile: whether the student's pass over a whole batch is compiled, for one worker; None: where it pays, see
-            ``student_pass.decided``. A run that is resumed keeps what it started with, since kernels differ in their
-            last bits.
+        accelerate: how the student's pass over whole batches is computed: ``none`` (module by module), ``compile`` or
+            ``graphs`` (CUDA's), for runs that train alone with one worker, or ``auto``: graphs on a GPU. A run that is
+            resumed keeps what it started with, since kernels differ in their last bits.
         loader: what reads training images: ``resident`` (in memory), ``ffcv`` (streamed), ``map`` (read from the file
             as needed), or ``auto``: in memory where they take less than half of it, else streamed.
         checkpoint_seconds: least time between two checkpoints; the end always writes one, and so do evaluations,
@@ -120,7 +119,7 @@ class Options:
         group: the processes that train together, each with options of its own; rank 0's decide.
         stop: asked after every step whether to write a checkpoint and stop, which raises ``Stopped``.
         resident: the images that this process keeps in memory from run to run.
-        packing: with how many others it trains as one batched network, see ``experiments.batched``.
+        batching: with how many others it trains as one batched network, see ``experiments.batched``.
         gradients: computes those of each step of training.
     """
 
@@ -130,7 +129,7 @@ class Options:
     threads: int | None = None
     cache_teacher: bool | None = None
     channels_last: bool = True
-    compile: bool | None = None
+    accelerate: str = "auto"
     loader: str = "auto"
     checkpoint_seconds: float = 30.0
     patience_seconds: float = 120.0
@@ -139,7 +138,7 @@ class Options:
     group: Group = ALONE
     stop: Stop = never
     resident: Resident = field(default_factory=Resident)
-    packing: Packing = field(default_factory=Packing)
+    batching: BatchSize = field(default_factory=BatchSize)
     gradients: Gradients = compute_gradients
 
 
@@ -157,8 +156,7 @@ class ResolvedOptions:
         workers: processes that train together.
         gpus: GPUs that each of them takes, 0 on the CPU.
         pack: runs that share all of that, trained as one batched network.
-        student_pass: how the student's pass over a whole batch is computed, see ``student_pass.decided``.
-        student_pass_reason: why so.
+        accelerate: how the student's pass over whole batches is computed: none, compile or graphs.
     """
 
     device: torch.device
@@ -170,8 +168,7 @@ class ResolvedOptions:
     workers: int = 1
     gpus: float = 0.0
     pack: int = 1
-    student_pass: str = EAGER
-    student_pass_reason: str = ""
+    accelerate: str = "none"
 
     @property
     def held(self) -> tuple[str, float]:
@@ -198,7 +195,7 @@ def resolve(
 
     Raises:
         InputError: where the device is unknown or not there or lacks the precision, threads is not positive, several
-            workers are to compile, or the loader is unknown or not installed.
+            workers are to compile or graph, or the loader is unknown or not installed.
     """
     device = find_device(options.device)
     check_precision(spec.precision, device)
@@ -212,8 +209,6 @@ def resolve(
 
     cache = options.cache_teacher
     channels_last = options.channels_last
-    if options.compile and options.group.world > 1:
-        raise InputError("compile is for runs of one worker; leave it out, or set workers to 1.")
     if cache is None:
         cache = cache_bytes(spec, data) < free(device) / 4
     if earlier:
@@ -223,8 +218,36 @@ def resolve(
     if loader == "ffcv":
         require_ffcv()
     gpus = 0.0 if device.type == "cpu" else options.gpus
-    pack = options.packing.size
-    return ResolvedOptions(device, threads, cache, channels_last, loader, reason, options.group.world, gpus, pack=pack)
+    pack = options.batching.size
+    how = _accelerate(spec, data, options, device, earlier)
+    return ResolvedOptions(
+        device, threads, cache, channels_last, loader, reason, options.group.world, gpus, pack=pack, accelerate=how
+    )
+
+
+WAYS_BEFORE = {"eager": "none", "compiled": "compile", "graphed": "graphs"}
+"""What earlier versions recorded as ``student_pass``."""
+
+
+def _accelerate(
+    spec: RunSpec,
+    data: Prepared | NoiseSet,
+    options: Options,
+    device: torch.device,
+    earlier: Mapping[str, Any] | None,
+) -> str:
+    if options.accelerate not in ("auto", "none", *WAYS):
+        raise unknown_name("way to accelerate", options.accelerate, ("auto", "none", *WAYS))
+    if options.group.world > 1 and options.accelerate in WAYS:
+        raise InputError(f"accelerate {options.accelerate} is for runs of one worker; leave it out, or workers at 1.")
+    if options.group.world > 1 or options.batching.size > 1:
+        return "none"
+    if earlier:
+        return str(earlier.get("accelerate") or WAYS_BEFORE[earlier.get("student_pass", "eager")])
+    if options.accelerate != "auto":
+        return options.accelerate
+    whole = training_samples(spec, data) >= spec.train.batch_size
+    return "graphs" if device.type == "cuda" and whole else "none"
 
 
 def find_device(name: str) -> torch.device:

@@ -1,31 +1,118 @@
-"""Run a spec: the one call behind the command line, a Tune trial and a second attempt."""
+"""Run a spec: the one call behind the command line, a Tune trial and a second attempt, of one process or of several.
+
+Rank 0 does what a single process does: it decides, takes the lease and writes. The others wait for its orders, one
+for every attempt that it makes, at the run itself and at those that it starts from, and train along.
+"""
 
 from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from rt_scale.experiments import student_pass
-from rt_scale.experiments.check import Sets, check, unfinished
-from rt_scale.experiments.context import Context
+from rt_scale.data.prepared import NoiseSet
+from rt_scale.experiments.check import Sets, check, training_samples, unfinished
+from rt_scale.experiments.context import Context, Follower
 from rt_scale.experiments.dependencies import StartWeights, compute_first, start_weights
-from rt_scale.experiments.options import Options, resolve
+from rt_scale.experiments.options import Options, ResolvedOptions, find_device, resolve
 from rt_scale.experiments.other_data import refuse_other_data
 from rt_scale.experiments.provenance import attempt_record
 from rt_scale.experiments.train import train_run
-from rt_scale.experiments.workers import ALIKE, check_shares, dismiss, follow, in_words, lead
-from rt_scale.spec.errors import InputError, StoreAway
+from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, first_line
 from rt_scale.spec.metrics import probe_group
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.stopping import heeding
+from rt_scale.spec.stopping import Stopped, heeding
 from rt_scale.store.lease import Attempt
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.distributed import WorkerLost
+from rt_scale.training.loop import Diverged
 from rt_scale.training.precision import check_precision, set_precision
+
+ALIKE = (InputError, Diverged, Stopped)
+"""What every rank finds by itself, at the same point: the group stays whole."""
+
+
+def check_shares(spec: RunSpec, data: Sets, workers: int) -> None:
+    """Refuse more workers than there are images to share in a batch or in a split (InputError)."""
+    counts = {"train.batch_size": spec.train.batch_size, "data.samples": training_samples(spec, data.main)}
+    if not isinstance(data.main, NoiseSet):
+        counts[f"the number of test images of '{spec.data.name}'"] = len(data.main.test.labels)
+    for name, other in data.also.items():
+        counts[f"the number of images of '{name}'"] = min(len(other.train.labels), len(other.test.labels))
+    for name, count in counts.items():
+        if count < workers:
+            raise InputError(
+                f"{workers} workers were asked for, but {name} is {count}, and every worker needs an image of it. "
+                f"Give at most {count} workers."
+            )
+
+
+def lead(spec: RunSpec, execution: ResolvedOptions, options: Options) -> None:
+    """Rank 0 is about to train ``spec`` as ``execution`` says, and the others are to follow."""
+    _order(options, {"spec": spec.model_dump(mode="json"), "execution": execution.to_json()})
+
+
+def dismiss(options: Options) -> None:
+    """Rank 0 is through: the others may go."""
+    _order(options)
+
+
+def _order(options: Options, given: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
+    return options.group.broadcast(given)
+
+
+def follow(options: Options) -> None:
+    """Train along with rank 0 until it is through; what every rank but the first does.
+
+    Args:
+        options: its store and data are those of rank 0; its device is this rank's own.
+
+    Raises:
+        RunError: where another worker is gone (WorkerLost), or something fails here alone, with the reason.
+    """
+    while (order := _order(options)) is not None:
+        # What is missing here alone ends this process, and with it the group.
+        try:
+            attempt = _prepared(order, options)
+        except Stopped as error:
+            raise RunError("This worker was asked to stop while it fetched its data.") from error
+        try:
+            train_run(*attempt)
+        except ALIKE:  # rank 0 tells of it
+            continue
+        except (WorkerLost, StoreAway):
+            raise
+        except Exception as error:
+            raise RunError(f"Worker {options.group.rank}: {in_words(attempt[0], error, 'its log')}") from error
+
+
+def _prepared(order: Mapping[str, Any], options: Options) -> tuple[RunSpec, Sets, Follower, StartWeights]:
+    spec = RunSpec.model_validate(order["spec"])
+    execution = ResolvedOptions(**{**order["execution"], "device": find_device(options.device)})
+    torch.set_num_threads(execution.threads)
+    set_precision(spec.precision)
+    context = Follower.begin(options.store.run(spec), execution, options, hparams={})
+    options.resident.next_run()
+    return spec, check(spec, options.data_dir, heeding(options.stop)), context, start_weights(spec, options.store)
+
+
+def in_words(spec: RunSpec, error: Exception, traceback: str = "its failure.json") -> RtScaleError:
+    """The error in words for the user; one that already has them is kept. ``traceback`` is where that can be read."""
+    if isinstance(error, RtScaleError):
+        return error
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
+        return RunError(
+            f"Run {spec.name} ran out of memory ({first_line(error)}). "
+            "Lower train.batch_size, projector.out_dim, data.samples or launch.pack, or use a device with more memory."
+        )
+    return RunError(
+        f"Run {spec.name} failed: {type(error).__name__}: {error}. The traceback is in {traceback}; "
+        "run it again to go on from its last checkpoint."
+    )
 
 
 def run(spec: RunSpec, options: Options) -> dict[str, Any]:
@@ -118,11 +205,10 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> di
     execution = resolve(spec, data.main, options, begun)
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
-    execution = student_pass.decided(spec, data.main, execution, options, begun)
     options.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
     if execution.device.type == "cuda":
-        options.observer.decided(f"student's pass: {execution.student_pass}, as {execution.student_pass_reason}")
-    attempt = attempt_record(execution) | {"packing": options.packing.to_json()}
+        options.observer.decided(f"accelerate: {execution.accelerate}")
+    attempt = attempt_record(execution) | {"packing": options.batching.to_json()}
     attempts = [*(earlier["attempts"] if earlier else []), attempt]
     run_dir.write_environment({"execution": execution.to_json(), "data": _data_record(data), "attempts": attempts})
     weights = start_weights(spec, options.store)

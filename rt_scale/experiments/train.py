@@ -5,31 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rt_scale.data.prepared import Prepared
+from rt_scale.data.loaders.choose import training_loader, training_subset
 from rt_scale.experiments.check import Sets
 from rt_scale.experiments.context import Context
 from rt_scale.experiments.dependencies import START, TEACHER, StartWeights
 from rt_scale.experiments.evaluation import Evaluation, build_probers
-from rt_scale.experiments.loaders import training_loader, training_subset
 from rt_scale.experiments.objectives import (
-    build_distillation,
+    build_objective,
     build_sharpenings,
-    build_supervision,
+    build_targets,
+    build_views,
     clean_inputs,
-    training_labels,
 )
-from rt_scale.experiments.plain_steps import tell_of_plain_steps
-from rt_scale.experiments.student_pass import dressed
 from rt_scale.models.networks import Pair, build_pair, to_device
 from rt_scale.spec.metrics import is_constant
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.schedule import duration_steps
-from rt_scale.training.batch_norm import with_global_statistics
+from rt_scale.training.accelerate import Accelerated, accelerated
 from rt_scale.training.checkpoint import Spent, load_training, read_weights, save_training, save_weights
-from rt_scale.training.distillation import Distillation, Supervision, parameter_dtype
-from rt_scale.training.loop import distance, train
-from rt_scale.training.means import Progress
+from rt_scale.training.distillation import Distillation, Supervision, Targets
+from rt_scale.training.distributed import with_global_statistics
+from rt_scale.training.loop import Progress, distance, train
 from rt_scale.training.optim import UpdateRules, build_optimizer
+from rt_scale.training.precision import parameter_dtype
 from rt_scale.training.teacher import Following
 
 STILL = (
@@ -50,45 +48,39 @@ class TrainingRun:
     """
 
     def __init__(self, spec: RunSpec, data: Sets, context: Context, weights: StartWeights) -> None:
-        self.spec, self.context, self.info = spec, context, data.main.info
-        execution = context.execution
+        self.spec, self.context, self.data = spec, context, data.main
+        execution, info = context.execution, data.main.info
         self.group = group = context.group
         dtype = parameter_dtype(spec.precision)
-        subset = training_subset(spec, data.main)
-        pair = build_pair(spec, self.info.channels, spec.data.size or self.info.size, weights)
+        self.subset = training_subset(spec, data.main)
+        pair = build_pair(spec, info.channels, spec.data.size or info.size, weights)
         self.teacher, self.student = (
             to_device(network, execution.device, dtype, channels_last=execution.channels_last) for network in pair
         )
         kept = context.resident
-        self.loader = training_loader(spec, data.main, execution.loader, execution.device, subset, group, kept)
+        self.loader = training_loader(
+            spec, data.main, execution.loader, execution.device, self.subset,
+            dtype=dtype, rank=group.rank, world=group.world, resident=kept,
+        )  # fmt: skip
         stand_ins = self.loader.samples % self.loader.batch_size in range(1, group.world)
         self.teacher, self.student = (
             with_global_statistics(network, group, stand_ins=stand_ins) for network in (self.teacher, self.student)
         )
         self.initial = [parameter.detach().clone() for parameter in self.student.parameters()]
-        self.labels = None
-        if spec.kind == "supervise" and isinstance(data.main, Prepared):
-            self.labels = training_labels(spec, data.main, subset)
         steps = {"steps": self.total_steps, "steps_per_epoch": self.loader.steps}
         self.following = Following(spec.teacher, self.teacher, self.student, **steps)
         self.sharpenings = build_sharpenings(spec, **steps, group=group)
         self.evaluation = Evaluation(
             spec,
             build_probers(
-                spec,
-                data,
-                self.loader,
-                clean_inputs(spec, self.info, execution.channels_last),
-                group,
-                kept,
-                context.stop,
+                spec, data, self.loader, clean_inputs(spec, info, execution.channels_last), group, kept, context.stop
             ),
             Pair(self.teacher, self.student),
             self.initial,
             context.observer.stage,
             context.heed,
         )
-        self.trained = dressed(self.student, self.loader.batch_size, execution)
+        self.trained = accelerated(self.student, self.loader.batch_size, execution.accelerate)
         self.optimizer = build_optimizer(spec.train.optimizer, self.student.parameters())
         self.progress = Progress()
         self.constant: dict[str, float] = {}
@@ -125,9 +117,13 @@ class TrainingRun:
         return self.context.metrics.last()
 
     def _objective(self) -> Distillation | Supervision:
-        if self.labels is not None:
-            return build_supervision(self.spec, self.info, self.labels, self.loader, self.context)
-        return build_distillation(self.spec, self.info, self.teacher, self.loader, self.context, self.sharpenings)
+        spec, info, execution = self.spec, self.data.info, self.context.execution
+        views = build_views(spec, info, execution.channels_last, self.loader)
+
+        def targets() -> Targets:
+            return build_targets(spec, info, self.teacher, self.loader, self.context)
+
+        return build_objective(spec, self.data, self.subset, views, targets, self.sharpenings, execution.device)
 
     def _update_rules(self) -> UpdateRules:
         recipe = self.spec.train
@@ -214,9 +210,17 @@ class TrainingRun:
         # The constant ones are repeated, not measured again: curves want a line to compare with.
         values = self.constant | self.evaluation.changing()
         progress.evaluate_first = False
-        tell_of_plain_steps(self.context, self.trained, self.evaluation.probers)
+        self._tell_of_slower()
         self.context.log(progress.step, progress.step / self.loader.steps, values)
         self.context.observer.stage("training")
+
+    def _tell_of_slower(self) -> None:
+        """Record and warn, once a part, of what was to be compiled or graphed and could not be."""
+        if isinstance(self.trained, Accelerated) and self.trained.slower_because is not None:
+            self.context.slower("student's pass", self.trained.slower_because)
+        for data, prober in self.evaluation.probers.items():
+            if (reason := prober.linear.plain_because) is not None:
+                self.context.slower("linear probe" if data is None else f"linear probe on {data}", reason)
 
     def _checkpoint(self) -> None:
         def write(folder: Path) -> None:

@@ -11,16 +11,13 @@ from torch import Tensor, nn
 
 from rt_scale.models.plain import RectifiedLinear
 from rt_scale.models.vit import Tokens
-from rt_scale.spec.errors import InputError
-
-_LINEAR_STD = 0.02
-_LINEAR_CUT = 2.0
+from rt_scale.spec.errors import InputError, unknown_name
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def _convolution(module: nn.Module, generator: torch.Generator) -> None:
-    assert isinstance(module, nn.Conv2d)
+def _kaiming(module: nn.Module, generator: torch.Generator) -> None:
+    assert isinstance(module, nn.Conv2d | RectifiedLinear)
     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
@@ -42,12 +39,6 @@ def _torch_linear(module: nn.Module, generator: torch.Generator) -> None:
         module.bias.uniform_(-bound, bound, generator=generator)
 
 
-def _rectified_linear(module: nn.Module, generator: torch.Generator) -> None:
-    assert isinstance(module, RectifiedLinear)
-    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
-    nn.init.zeros_(module.bias)
-
-
 def _tokens(module: nn.Module, generator: torch.Generator) -> None:
     assert isinstance(module, Tokens)
     _truncated_normal(module.class_token, generator)
@@ -57,27 +48,26 @@ def _tokens(module: nn.Module, generator: torch.Generator) -> None:
 def _truncated_normal(tensor: Tensor, generator: torch.Generator) -> None:
     # The cut lies 100 sigma out, so this is the truncated normal. torch's own trunc_normal_ is not used:
     # its draws differ between versions (inverse error function, rejection), and so would a run's numbers.
-    tensor.normal_(0.0, _LINEAR_STD, generator=generator).clamp_(-_LINEAR_CUT, _LINEAR_CUT)
+    tensor.normal_(0.0, 0.02, generator=generator).clamp_(-2.0, 2.0)
 
 
 def _normalisation(module: nn.Module, generator: torch.Generator) -> None:
-    assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm | nn.LayerNorm)
+    assert isinstance(module, _NORMALISATIONS)
     # Scale 1, shift 0; for batch norm running mean 0, running variance 1, none counted. Nothing is drawn.
     module.reset_parameters()
 
 
+_NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, nn.LayerNorm)
 _INITIALISERS: dict[type[nn.Module], Callable[[nn.Module, torch.Generator], None]] = {
-    nn.Conv2d: _convolution,
+    nn.Conv2d: _kaiming,
     nn.Linear: _linear,
-    RectifiedLinear: _rectified_linear,
+    RectifiedLinear: _kaiming,
     Tokens: _tokens,
-    nn.BatchNorm1d: _normalisation,
-    nn.BatchNorm2d: _normalisation,
-    nn.InstanceNorm2d: _normalisation,
-    nn.GroupNorm: _normalisation,
-    nn.LayerNorm: _normalisation,
+    **dict.fromkeys(_NORMALISATIONS, _normalisation),
 }
 """By type; a subclass is drawn as the nearest of these that it is one of."""
+_LINEAR = {"trunc_normal": _linear, "torch": _torch_linear}
+"""By name of the projector's ``init``."""
 _TORCHS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 """Parameters and buffers that torch's own layers have, and rules know."""
 
@@ -97,13 +87,13 @@ def initialise(model: Model, generator: torch.Generator, *, linear: str = "trunc
         generator: on the CPU where every device is to draw the same.
         linear: initialisation of linear layers: ``trunc_normal`` as above, or ``torch``, torch's default.
 
-    Returns:
-        ``model``.
-
     Raises:
+        InputError: another ``linear``.
         TypeError: a module holds parameters or buffers that no rule covers, a subclass's own ones included.
     """
-    initialisers = _INITIALISERS | ({nn.Linear: _torch_linear} if linear == "torch" else {})
+    if linear not in _LINEAR:
+        raise unknown_name("initialisation of linear layers", linear, _LINEAR)
+    initialisers = _INITIALISERS | {nn.Linear: _LINEAR[linear]}
     for name, module in model.named_modules():
         own = {key for key, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))}
         if not own:
@@ -118,7 +108,6 @@ def initialise(model: Model, generator: torch.Generator, *, linear: str = "trunc
     return model
 
 
-@torch.no_grad()
 def local_initialisation(teacher: nn.Module, fresh: Model, alpha: float) -> Model:
     """Move ``fresh`` towards ``teacher``: theta = ((1 - alpha) theta_T + alpha theta~) / delta.
 
@@ -131,25 +120,15 @@ def local_initialisation(teacher: nn.Module, fresh: Model, alpha: float) -> Mode
         fresh: theta~, an independent draw of the same initialisation; changed in place.
         alpha: locality in [0, 1].
 
-    Returns:
-        ``fresh``.
-
     Raises:
         InputError: alpha outside [0, 1].
         ValueError: the networks' parameters or buffers differ in name or shape.
     """
     if not 0.0 <= alpha <= 1.0:
         raise InputError(f"alpha is {alpha}; it must lie in [0, 1]: 0 starts at the teacher, 1 at a fresh draw.")
-    _same_architecture(teacher, fresh)
-    delta = math.sqrt(alpha**2 + (1.0 - alpha) ** 2)
-    for parameter, taught in zip(fresh.parameters(), teacher.parameters(), strict=True):
-        parameter.mul_(alpha).add_(taught, alpha=1.0 - alpha).div_(delta)
-    for buffer, kept in zip(fresh.buffers(), teacher.buffers(), strict=True):
-        buffer.copy_(kept)
-    return fresh
+    return _combine(teacher, fresh, 1.0 - alpha, alpha, math.sqrt(alpha**2 + (1.0 - alpha) ** 2))
 
 
-@torch.no_grad()
 def neighbourhood_initialisation(teacher: nn.Module, fresh: Model, epsilon: float) -> Model:
     """Move ``fresh`` near ``teacher``: theta = theta_T + epsilon theta~, for every parameter.
 
@@ -157,12 +136,9 @@ def neighbourhood_initialisation(teacher: nn.Module, fresh: Model, epsilon: floa
     epsilon times the norm of the draw. Buffers become the teacher's. At epsilon = 0 bitwise the teacher.
 
     Args:
-        teacher: a network of the same architecture, dtype and device; not changed.
-        fresh: theta~, an independent draw of the same initialisation; changed in place.
+        teacher: as of ``local_initialisation``.
+        fresh: likewise.
         epsilon: >= 0.
-
-    Returns:
-        ``fresh``.
 
     Raises:
         InputError: epsilon below 0.
@@ -170,18 +146,20 @@ def neighbourhood_initialisation(teacher: nn.Module, fresh: Model, epsilon: floa
     """
     if not epsilon >= 0.0:
         raise InputError(f"epsilon is {epsilon}; it must be at least 0, where 0 starts at the teacher.")
-    _same_architecture(teacher, fresh)
-    for parameter, taught in zip(fresh.parameters(), teacher.parameters(), strict=True):
-        parameter.mul_(epsilon).add_(taught)
-    for buffer, kept in zip(fresh.buffers(), teacher.buffers(), strict=True):
-        buffer.copy_(kept)
-    return fresh
+    return _combine(teacher, fresh, 1.0, epsilon, 1.0)
 
 
-def _same_architecture(teacher: nn.Module, fresh: nn.Module) -> None:
+@torch.no_grad()
+def _combine(teacher: nn.Module, fresh: Model, of_teacher: float, of_fresh: float, scale: float) -> Model:
+    """Parameters (of_fresh ``fresh`` + of_teacher ``teacher``) / scale and the teacher's buffers, in ``fresh``."""
     taught, given = (
         {(name, tensor.shape) for name, tensor in model.state_dict().items()} for model in (teacher, fresh)
     )
     if taught != given:
         differing = sorted(taught ^ given)
         raise ValueError(f"teacher and student must be of one architecture; they differ in {differing[:4]}")
+    for parameter, its in zip(fresh.parameters(), teacher.parameters(), strict=True):
+        parameter.mul_(of_fresh).add_(its, alpha=of_teacher).div_(scale)
+    for buffer, kept in zip(fresh.buffers(), teacher.buffers(), strict=True):
+        buffer.copy_(kept)
+    return fresh

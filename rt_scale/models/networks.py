@@ -16,11 +16,8 @@ from rt_scale.models.projector import Projector
 from rt_scale.spec.run import RunSpec, stream
 
 Model = TypeVar("Model", bound=nn.Module)
-
-
 Weights = Mapping[str, Tensor]
 """Parameters and buffers by name."""
-
 NOTHING: Mapping[str, Weights] = {}
 
 
@@ -34,8 +31,7 @@ class Network(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Unit-length bottleneck features [B, k] of images [B, C, H, W]."""
-        features: Tensor = self.projector.features(self.encoder(images))
-        return features
+        return self.projector.features(self.encoder(images))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, m] of images [B, C, H, W]."""
@@ -44,8 +40,7 @@ class Network(nn.Module):
 
     def features_of_views(self, views: Sequence[Tensor]) -> Tensor:
         """Bottleneck features [V B, k] of V views [B, C, S, S], all images of the first view first."""
-        features: Tensor = self.projector.features(self._embeddings(views))
-        return features
+        return self.projector.features(self._embeddings(views))
 
     def of_views(self, views: Sequence[Tensor]) -> Tensor:
         """Logits [V B, m] of V views [B, C, S, S], all images of the first view first."""
@@ -58,8 +53,7 @@ class Network(nn.Module):
         The batch of a batch norm is then all of them.
         """
         sizes = itertools.groupby(views, key=lambda view: view.shape)
-        groups = [list(same) for _, same in sizes]
-        return _joined([self.encoder(_joined(same)) for same in groups])
+        return _joined([self.encoder(_joined(list(same))) for _, same in sizes])
 
 
 class FeaturesOfViews(nn.Module):
@@ -79,12 +73,7 @@ def _joined(tensors: list[Tensor]) -> Tensor:
 
 
 class Pair(NamedTuple):
-    """What a run starts from.
-
-    Attributes:
-        teacher: without gradients and in evaluation mode.
-        student: of the same architecture, in training mode.
-    """
+    """What a run starts from: the teacher without gradients and in evaluation mode, the student in training mode."""
 
     teacher: Network
     student: Network
@@ -92,30 +81,18 @@ class Pair(NamedTuple):
 
 def empty_network(spec: RunSpec, channels: int, size: int) -> Network:
     """A network of ``spec``'s architecture on the meta device, without memory; arguments as of ``build_network``."""
-    head = spec.projector
     with torch.device("meta"):
         encoder = build_encoder(spec.encoder, channels=channels, size=size)
-        projector = Projector(
-            encoder.embed_dim,
-            head.hidden,
-            head.bottleneck,
-            head.out_dim,
-            parts=head.parts,
-            activation=head.activation,
-            batch_norm=head.batch_norm,
-        )
-        return Network(encoder, projector)
+        return Network(encoder, Projector(encoder.embed_dim, spec.projector))
 
 
 def build_network(spec: RunSpec, channels: int, size: int, generator: torch.Generator) -> Network:
     """A network of ``spec``'s architecture, in float32 on the CPU, drawn from ``generator`` alone.
 
-    torch's global random state is left alone: the modules are made without memory, then filled.
-
     Args:
         spec: its ``encoder`` and ``projector`` are read.
         channels: of the images, 1 or 3.
-        size: side of the images in pixels.
+        size: side of the images in pixels, after resizing.
         generator: on the CPU, so that runs on every device start from the same numbers.
 
     Raises:
@@ -136,8 +113,8 @@ def build_pair(spec: RunSpec, channels: int, size: int, weights: Mapping[str, We
 
     Args:
         spec: its ``encoder``, ``projector``, ``student`` and ``seeds`` are read.
-        channels: of the images, 1 or 3.
-        size: side of the images in pixels, after resizing.
+        channels: as of ``build_network``.
+        size: as of ``build_network``.
         weights: what ``teacher`` or ``student`` start from in place of that: parameters and buffers by name,
             of the whole network or of its encoder alone (the rest is then the network's own draw).
 
@@ -148,7 +125,7 @@ def build_pair(spec: RunSpec, channels: int, size: int, weights: Mapping[str, We
     dtypes = {value.dtype for taken in weights.values() for value in taken.values()}
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
     teacher, fresh = (
-        build_network(spec, channels, size, _generator(role, seed)).to(dtype)
+        build_network(spec, channels, size, torch.Generator("cpu").manual_seed(stream(role, seed))).to(dtype)
         for role, seed in (("teacher", spec.seeds.teacher), ("student", spec.seeds.student))
     )
     if "teacher" in weights:
@@ -185,15 +162,8 @@ def to_device(
         device: where to.
         dtype: of floating-point parameters and buffers; None leaves it.
         channels_last: memory format of the weights of convolutions, and with them of all feature maps.
-
-    Returns:
-        ``network``.
     """
     network.to(device=device, dtype=dtype)
     # Only four-dimensional weights, those of convolutions, have a layout.
     network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     return network
-
-
-def _generator(name: str, seed: int) -> torch.Generator:
-    return torch.Generator("cpu").manual_seed(stream(name, seed))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
-from torchvision.models.vgg import cfgs
 
 from rt_scale.models.encoder import Encoder, NormLayer
 from rt_scale.spec.encoders import convnet_pools, scaled
@@ -15,13 +16,7 @@ class RectifiedLinear(nn.Linear):
 
 
 class MLP(Encoder):
-    """``depth`` times linear layer and ReLU on the flattened image; the last is the embedding.
-
-    Args:
-        inputs: numbers of an image, channels times pixels.
-        units: width of every layer.
-        depth: number of layers.
-    """
+    """``depth`` times linear layer, to ``units``, and ReLU on the ``inputs`` numbers of an image."""
 
     def __init__(self, *, inputs: int, units: int, depth: int) -> None:
         super().__init__()
@@ -38,11 +33,7 @@ class MLP(Encoder):
 
 
 class Flatten(Encoder):
-    """The pixels as they are, without parameters: table 5's row 'none'.
-
-    Args:
-        inputs: numbers of an image, channels times pixels.
-    """
+    """The ``inputs`` numbers of an image as they are, without parameters: table 5's row 'none'."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -59,9 +50,9 @@ _POOLED = 2
 class ConvNet(Encoder):
     """``depth`` times 3 x 3 convolution, normalisation, ReLU; then averaged to 2 x 2 and flattened.
 
-    Between layers, maps are max-pooled 2 x 2 as long as 8 x 8 or more remains: never at 8 x 8
-    pixels, once after the first and once after the second layer at 32 x 32. The ReLU comes after the pool, as in
-    ``VGG``, which changes no bit.
+    Between layers, maps are max-pooled 2 x 2 as long as 8 x 8 or more remains, with the ReLU after the pool: the
+    maximum of rectified values is the rectified maximum, bit for bit, and so is the gradient, and the ReLU has a
+    quarter of the values to pass over.
 
     Args:
         channels: of the images.
@@ -77,10 +68,9 @@ class ConvNet(Encoder):
         inputs, pools = channels, convnet_pools(size, depth)
         for layer in range(depth):
             if 0 < layer <= pools:
-                modules.insert(-1, nn.MaxPool2d(kernel_size=2, stride=2))  # the ReLU then sees a quarter as much
-            modules.append(nn.Conv2d(inputs, layer_channels, kernel_size=3, padding=1))
-            modules.append(norm(layer_channels))
-            modules.append(nn.ReLU(inplace=True))
+                modules.insert(-1, nn.MaxPool2d(kernel_size=2, stride=2))
+            convolution = nn.Conv2d(inputs, layer_channels, kernel_size=3, padding=1)
+            modules += [convolution, norm(layer_channels), nn.ReLU(inplace=True)]
             inputs = layer_channels
         self.features = nn.Sequential(*modules)
         self.embed_dim = layer_channels * _POOLED**2
@@ -90,40 +80,35 @@ class ConvNet(Encoder):
         return torch.flatten(nn.functional.adaptive_avg_pool2d(self.features(images), _POOLED), 1)
 
 
-_CONFIGURATIONS = {11: "A", 13: "B", 16: "D", 19: "E"}
+_VGG_LAYERS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+"""Convolutions before each pool (Simonyan & Zisserman 2015, table 1: A, B, D and E)."""
 
 
 class VGG(Encoder):
-    """torchvision's VGG without its classifier; the last map is averaged to 1 x 1.
+    """torchvision's VGG without its classifier; the last map, 1 x 1 already at 32 x 32 pixels, is averaged.
 
-    At 32 x 32 pixels the last map is 1 x 1 already. Without normalisation the modules of
-    ``features`` that have weights carry torchvision's numbers, so weights can be exchanged with it. Where a map is
-    pooled its ReLU comes after: the maximum of rectified values is the rectified maximum, bit for bit, and so is the
-    gradient; the ReLU has a quarter of the values to pass over.
+    Without normalisation the modules of ``features`` that have weights carry torchvision's numbers, so weights can be
+    exchanged with it. The ReLU comes after the pool, as in ``ConvNet``.
 
     Args:
         layers: 11, 13, 16 or 19.
         channels: of the images.
-        width: multiplier of every convolution's channels (``families.scaled``).
+        planes: channels of the stages; of the fifth those of the fourth.
+        width: multiplier of every convolution's channels (``spec.encoders.scaled``).
         norm: makes the layer between convolution and ReLU.
     """
 
-    def __init__(self, layers: int, *, channels: int, width: float, norm: NormLayer) -> None:
+    def __init__(self, layers: int, *, channels: int, planes: Sequence[int], width: float, norm: NormLayer) -> None:
         super().__init__()
         modules: list[nn.Module] = []
         inputs = channels
-        for entry in cfgs[_CONFIGURATIONS[layers]]:
-            if entry == "M":
-                modules.insert(-1, nn.MaxPool2d(kernel_size=2, stride=2))  # the ReLU then sees a quarter as much
-                continue
-            outputs = scaled(int(entry), width)
-            convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
-            normalisation = norm(outputs)
-            modules.append(convolution)
-            if not isinstance(normalisation, nn.Identity):
-                modules.append(normalisation)
-            modules.append(nn.ReLU(inplace=True))
-            inputs = outputs
+        for plane, count in zip((*planes, planes[-1]), _VGG_LAYERS[layers], strict=True):
+            for _ in range(count):
+                outputs = scaled(plane, width)
+                layer = [nn.Conv2d(inputs, outputs, kernel_size=3, padding=1), norm(outputs), nn.ReLU(inplace=True)]
+                modules += [module for module in layer if not isinstance(module, nn.Identity)]
+                inputs = outputs
+            modules.insert(-1, nn.MaxPool2d(kernel_size=2, stride=2))
         self.features = nn.Sequential(*modules)
         self.embed_dim = inputs
 

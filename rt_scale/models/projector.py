@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rt_scale.spec.networks import PAPER, factored, part_flags
+from rt_scale.spec.networks import ProjectorSpec, factored, part_flags
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
 
 class Outputs(NamedTuple):
-    """m outputs that are not made yet: logits are ``features`` times the transpose of ``weight``.
-
-    B x m logits are large where both factors are small, so whoever can work on a part of them makes a part.
+    """m outputs that are not made yet: logits [rows, m], features times the transpose of weight, are large.
 
     Attributes:
         features: [rows, k] from the bottleneck.
@@ -44,49 +41,33 @@ class Projector(nn.Module):
 
     Args:
         embed_dim: width of the embedding.
-        hidden: widths of the hidden layers; may be empty.
-        bottleneck: k, where both linear layers are there.
-        out_dim: m, where at least one linear layer is there.
-        parts: the bottleneck's parts as ``spec.networks`` writes them; the paper's by default.
-        activation: after every hidden layer, key of ``ACTIVATIONS``.
-        batch_norm: whether hidden layers have a batch norm before their activation.
+        spec: widths, parts, activation and batch norm; its ``init`` is not read.
 
     Attributes:
         feature_width: k, the width of ``features()``.
         out_dim: m, the width of ``logits()``.
     """
 
-    def __init__(
-        self,
-        embed_dim: int,
-        hidden: Sequence[int],
-        bottleneck: int,
-        out_dim: int,
-        *,
-        parts: str = PAPER,
-        activation: str = "gelu",
-        batch_norm: bool = False,
-    ) -> None:
+    def __init__(self, embed_dim: int, spec: ProjectorSpec) -> None:
         super().__init__()
         modules: list[nn.Module] = []
         inputs = embed_dim
-        for outputs in hidden:
+        for outputs in spec.hidden:
             modules.append(nn.Linear(inputs, outputs))
-            if batch_norm:
+            if spec.batch_norm:
                 modules.append(nn.BatchNorm1d(outputs))
-            modules.append(ACTIVATIONS[activation]())
+            modules.append(ACTIVATIONS[spec.activation]())
             inputs = outputs
         self.mlp = nn.Sequential(*modules)
-        self.parts = part_flags(parts)
+        self.parts = part_flags(spec.parts)
         self.bottleneck: nn.Module = nn.Identity()
         self.last: nn.Module = nn.Identity()
         if self.parts["linear_1"]:
-            self.bottleneck = nn.Linear(inputs, bottleneck if self.parts["linear_2"] else out_dim)
-            inputs = bottleneck if self.parts["linear_2"] else out_dim
+            outputs = spec.bottleneck if self.parts["linear_2"] else spec.out_dim
+            self.bottleneck, inputs = nn.Linear(inputs, outputs), outputs
         self.feature_width = self.out_dim = inputs
         if self.parts["linear_2"]:
-            self.last = nn.Linear(inputs, out_dim, bias=False)
-            self.out_dim = out_dim
+            self.last, self.out_dim = nn.Linear(inputs, spec.out_dim, bias=False), spec.out_dim
 
     def features(self, embedding: Tensor) -> Tensor:
         """Bottleneck features [B, k], of length 1 under feature norm 1, from embeddings [B, embed_dim]."""
@@ -108,8 +89,7 @@ class Projector(nn.Module):
 
         Args:
             features: as ``features()`` gives them.
-            directions: ``directions()`` computed before, where the weight is constant (a frozen
-                teacher's: 67 MB at m = 65,536, k = 256, not to be made anew at every step).
+            directions: ``directions()`` computed before, where the weight is constant, as a frozen teacher's.
         """
         weight = self.directions() if directions is None else directions
         logits = features if weight is None else functional.linear(features, weight)
@@ -117,7 +97,7 @@ class Projector(nn.Module):
 
     @property
     def factored(self) -> bool:
-        """Whether logits are features times a weight and nothing else is done to them, so that ``outputs`` has both."""
+        """Whether ``outputs`` can be had: logits are features times a weight, and nothing else is done to them."""
         return factored(self.parts)
 
     def outputs(self, features: Tensor, directions: Tensor | None = None) -> Outputs:
@@ -134,7 +114,7 @@ class Projector(nn.Module):
 def unit_rows(weight: Tensor) -> Tensor:
     """The rows of ``weight`` [m, k] divided by their l2 norms, [m, k].
 
-    torch's fused weight normalisation at scale 1: it keeps the norms alone for the backward pass, where
-    the composed form keeps and moves several copies of the weight (twice the time at 65,536 x 256).
+    By torch's fused weight normalisation, which keeps the norms alone for the backward pass: the composed form
+    takes twice the time at 65,536 x 256.
     """
     return torch._weight_norm(weight, weight.new_ones(weight.shape[0], 1), 0)

@@ -29,16 +29,15 @@ class ResNet(Encoder):
     Module names are torchvision's, so weights can be exchanged with it (stem aside). ResNet-20 and -56
     are the CIFAR variants, with 1 x 1 convolutions as shortcuts.
 
-    Without normalisation the variance of activations about doubles with every block. No residual branch is
-    scaled down against that: the teacher's batch norms, in evaluation mode with mean 0 and variance 1, let the
-    same happen, and figure 11's 'Identity' has no such factor. With ReLUs and zero biases it is a factor of the
-    whole embedding (root mean square 13 in ResNet-34, 1,500 in ResNet-56), which the l2-bottleneck divides out.
+    Without normalisation the variance of activations about doubles with every block (embeddings of root mean square
+    1,500 in ResNet-56), and no residual branch is scaled down: so does the teacher's at batch norms in evaluation mode
+    with mean 0 and variance 1, figure 11's 'Identity' has no such factor, and the l2-bottleneck divides it out.
 
     Args:
         layers: 18, 34, 50, 20 or 56.
         channels: of the images.
         planes: channels inside the blocks of each stage; ResNet-50's stages give out 4 times as many.
-        width: multiplier of ``planes`` (``families.scaled``).
+        width: multiplier of ``planes`` (``spec.encoders.scaled``).
         norm: makes the layer after each convolution; the convolutions have no biases of their own.
     """
 
@@ -78,29 +77,24 @@ def _stage(block: Block, inputs: int, planes: int, count: int, stride: int, norm
     return nn.Sequential(first, *(block(outputs, planes, norm_layer=norm) for _ in range(1, count)))
 
 
-_COUNTS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
-_BOTTLENECKS = (50,)
-_EXPANSION = 4
-
-
 class PreActivationBlock(nn.Module):
     """Normalisation, ReLU, convolution, two or three times; what comes in is added, untouched.
 
     Where shape changes, the shortcut is a 1 x 1 convolution of the first normalised and rectified maps.
 
     Args:
+        block: whose convolutions they are: two 3 x 3, or 1 x 1, 3 x 3 and 1 x 1, the last to 4 times ``planes``.
         inputs: channels that come in.
         planes: channels inside the block.
         stride: of the first 3 x 3 convolution.
-        bottleneck: 1 x 1, 3 x 3 and 1 x 1 convolutions, the last to 4 times ``planes``; else two 3 x 3.
         norm: makes the layer before each ReLU; the convolutions have no biases.
     """
 
-    def __init__(self, inputs: int, planes: int, stride: int, *, bottleneck: bool, norm: NormLayer) -> None:
+    def __init__(self, block: Block, inputs: int, planes: int, stride: int, norm: NormLayer) -> None:
         super().__init__()
-        outputs = planes * _EXPANSION if bottleneck else planes
+        outputs = planes * block.expansion
         shapes = [(inputs, planes, 3, stride), (planes, planes, 3, 1)]
-        if bottleneck:
+        if block is Bottleneck:
             shapes = [(inputs, planes, 1, 1), (planes, planes, 3, stride), (planes, outputs, 1, 1)]
         self.norms = nn.ModuleList(norm(shape[0]) for shape in shapes)
         self.convolutions = nn.ModuleList(_convolution(*shape) for shape in shapes)
@@ -124,22 +118,21 @@ class PreActivationResNet(Encoder):
         layers: 18, 34 or 50.
         channels: of the images.
         planes: channels inside the blocks of each stage; all but the first stage halve the map.
-        width: multiplier of ``planes`` (``families.scaled``).
+        width: multiplier of ``planes`` (``spec.encoders.scaled``).
         norm: makes the layer before each ReLU.
     """
 
     def __init__(self, layers: int, *, channels: int, planes: Sequence[int], width: float, norm: NormLayer) -> None:
         super().__init__()
-        bottleneck = layers in _BOTTLENECKS
+        block, counts = _LAYOUTS[layers]
         inputs = scaled(planes[0], width)
         self.stem = _convolution(channels, inputs, 3, 1)
         blocks: list[nn.Module] = []
-        for stage, (plane, count) in enumerate(zip(planes, _COUNTS[layers], strict=True)):
-            for block in range(count):
-                stride = 2 if stage > 0 and block == 0 else 1
-                inside = scaled(plane, width)
-                blocks.append(PreActivationBlock(inputs, inside, stride, bottleneck=bottleneck, norm=norm))
-                inputs = inside * _EXPANSION if bottleneck else inside
+        for stage, (plane, count) in enumerate(zip(planes, counts, strict=True)):
+            inside = scaled(plane, width)
+            for number in range(count):
+                blocks.append(PreActivationBlock(block, inputs, inside, 2 if stage and not number else 1, norm))
+                inputs = inside * block.expansion
         self.blocks = nn.Sequential(*blocks)
         self.norm = norm(inputs)
         self.embed_dim = inputs

@@ -12,17 +12,12 @@ _MLP_RATIO = 4
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with biases and scale 1 / sqrt(width of a head).
+    """Multi-head self-attention with biases and scale 1 / sqrt(width of a head), of tokens of ``width`` D.
 
     Over tokens, each head weighs the tokens of an image. Over heads, as in the code behind table 5,
     each token weighs its own heads; the result [N, heads, D / heads] is then laid out head by head
     and read again as N rows of D numbers, and this shuffle is all that moves anything between tokens:
     without it the class token would not see the image.
-
-    Args:
-        width: D, of a token.
-        heads: which must divide D.
-        over_heads: whether the heads inside a token are mixed in place of the tokens.
     """
 
     def __init__(self, width: int, heads: int, *, over_heads: bool) -> None:
@@ -47,11 +42,7 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """A pre-norm transformer block: attention, then an MLP of 4 times the width, each added to its input.
 
-    Args:
-        width: D, of a token.
-        heads: of the attention.
-        over_heads: as ``Attention``.
-        last_gelu: whether a second GELU follows the MLP's last layer.
+    With ``last_gelu`` a second GELU follows the MLP's last layer.
     """
 
     def __init__(self, width: int, heads: int, *, over_heads: bool, last_gelu: bool) -> None:
@@ -71,12 +62,7 @@ class Block(nn.Module):
 
 
 class Tokens(nn.Module):
-    """Puts the learned class token before the patches and adds learned positions.
-
-    Args:
-        patches: number of patches of an image.
-        width: D, of a token.
-    """
+    """Puts the learned class token before the ``patches`` of an image and adds learned positions."""
 
     def __init__(self, patches: int, width: int) -> None:
         super().__init__()
@@ -105,9 +91,9 @@ class ViT(Encoder):
 
     def __init__(
         self,
-        *,
         channels: int,
         size: int,
+        *,
         patch: int,
         width: int,
         heads: int,

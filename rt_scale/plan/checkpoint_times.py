@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from rt_scale.data.info import DataInfo
+from rt_scale.data.datasets.base import DataInfo
 from rt_scale.experiments.context import CHECKPOINT_RATE
 from rt_scale.experiments.options import Options
 from rt_scale.plan.run_work import meta_network

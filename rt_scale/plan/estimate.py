@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from rt_scale.data.info import DataInfo
-from rt_scale.data.known import KnownData
+from rt_scale.data.datasets.base import DataInfo
+from rt_scale.data.prepared import KnownData
 from rt_scale.plan.checkpoint_times import between_checkpoints, checkpoint_bytes
 from rt_scale.plan.history import Measured, shape
 from rt_scale.plan.queue import Node, evaluations, training_steps

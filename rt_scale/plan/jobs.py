@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import torch
 
-from rt_scale.data.known import KnownData
+from rt_scale.data.loaders.choose import Choice, choose_loader
 from rt_scale.data.loaders.ffcv import require_ffcv
-from rt_scale.experiments.loaders import Choice, choose_loader
+from rt_scale.data.prepared import KnownData
 from rt_scale.experiments.options import free_memory
 from rt_scale.plan.batches import by_process
 from rt_scale.plan.conditions import Conditions, occupied

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rt_scale.data.known import known_data
+from rt_scale.data.prepared import known_data
 from rt_scale.plan.conditions import Conditions
 from rt_scale.plan.costs import Cost, costs_of
 from rt_scale.plan.queue import build_queue

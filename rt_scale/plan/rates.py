@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from rt_scale.plan.work import Operation, Work
-from rt_scale.training.distillation import arithmetic, parameter_dtype
-from rt_scale.training.memory import keep_freed_memory
-from rt_scale.training.precision import set_precision
+from rt_scale.training.loop import keep_freed_memory
+from rt_scale.training.precision import arithmetic, parameter_dtype, set_precision
 
 SECONDS = 0.15
 """For which each operation is repeated."""

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rt_scale.data.info import DataInfo
+from rt_scale.data.datasets.base import DataInfo
 from rt_scale.experiments.check import constant_targets, probed_size
 from rt_scale.models.networks import Network, empty_network
 from rt_scale.plan.queue import evaluations, training_steps
 from rt_scale.plan.rates import Rates
 from rt_scale.plan.work import Work, count
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.distillation import parameter_dtype
+from rt_scale.training.precision import parameter_dtype
 
 EFFICIENCY = 0.9
 """Speed of several workers at what they share, over that of one times their number (assumed; Goyal et al. 2017,
@@ -115,7 +115,7 @@ class _Counter:
         self.network = meta_network(spec, info)
         self.size, self.batch = spec.data.size or info.size, spec.train.batch_size
         self.samples = spec.data.samples or info.train
-        self.cached = cached and constant_targets(spec) and spec.kind == "distill"
+        self.cached = cached and constant_targets(spec)
         self.embedding = self._embedding(self.size)
 
     def run(self) -> RunWork:

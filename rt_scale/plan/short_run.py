@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from rt_scale.data.known import BUNDLED
+from rt_scale.data.catalogue import BUNDLED
 from rt_scale.data.prepared import load
 from rt_scale.experiments.options import Options, Silent
 from rt_scale.experiments.runner import run
@@ -99,7 +99,7 @@ def time_short_run(spec: RunSpec, data_dir: Path, threads: int) -> ShortRunTimes
     short = short_run(spec)
     names = {spec.data.name, *spec.probe.also} - {GAUSSIAN}
     here = all(load(name, data_dir) is not None for name in names)
-    if short is None or not (here or names == {BUNDLED}):  # a run would fetch what is not here
+    if short is None or not (here or names <= BUNDLED):  # a run would fetch what is not here
         return None
     with tempfile.TemporaryDirectory(prefix="rt-scale-plan-") as folder, _as_it_was():
         data_dir = data_dir if here else Path(folder)

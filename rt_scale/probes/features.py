@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from rt_scale.probes.statistics import mean_and_deviation
 from rt_scale.spec.stopping import Heed, go_on
-from rt_scale.training.distillation import arithmetic
 from rt_scale.training.distributed import ALONE, Group
+from rt_scale.training.precision import arithmetic
 
 if TYPE_CHECKING:
     from rt_scale.data.loaders.base import Batch

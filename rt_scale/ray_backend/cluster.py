@@ -85,6 +85,10 @@ class Cluster:
         nodes = self._possible_nodes()
         return fits_at_once(launch, nodes) if nodes else max(UNSEEN, fits_at_once(launch, self.nodes()))
 
+    def has_room(self, launch: LaunchSpec, running: int) -> bool:
+        """Whether Tune may be given another run: it lets those of one worker wait, and knows nothing of several."""
+        return launch.workers == 1 or running < self.at_once(launch)
+
     def capacity(self) -> dict[Kind, float]:
         """GPUs and CPUs of all nodes there can be, as far as that is known."""
         counted = [(node.resources, min(node.count, MOST)) for node in self._possible_nodes() or self.nodes()]

@@ -7,14 +7,12 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rt_scale.scheduler.batching import Packs
 from rt_scale.scheduler.comparison import refresh_board
 from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import changed, check_exploration, check_here, failed_before, runs_on_other_data
-from rt_scale.scheduler.queue import Queue
+from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.grid import Point
 from rt_scale.spec.stopping import heeding
-from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
 
@@ -134,13 +132,8 @@ def _run(
         if not cluster.local:
             shown.said(cluster.describe())
             stack.enter_context(watch_head(cluster.address, lambda: lost(cluster.address)))
-
-        def room(launch: LaunchSpec) -> int | None:
-            return cluster.at_once(launch) if launch.workers > 1 else None
-
         queue = Queue(
-            todo, where.store, shown, concurrency=where.concurrency, room=room, packs=Packs(cluster.at_once),
-            given_up=given_up,
+            todo, StoredRuns(where.store), shown, cluster, concurrency=where.concurrency, given_up=given_up
         )  # fmt: skip
         control = stack.enter_context(ControlActor())
         exploration = Exploration(

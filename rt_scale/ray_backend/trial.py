@@ -25,7 +25,7 @@ from rt_scale.store.store import Store
 
 if TYPE_CHECKING:
     from rt_scale.data.loaders.resident import Resident
-    from rt_scale.experiments.options import Options, Packing
+    from rt_scale.experiments.options import BatchSize, Options
 
 
 class JudgedBy(BaseModel, frozen=True):
@@ -46,7 +46,7 @@ class TrialConfig(BaseModel, frozen=True):
         device: as ``Options.device``.
         local: whether all is on one machine.
         rule: of a run that may be ended early.
-        packing: what was measured before of batched runs of this shape.
+        measured_size: how many runs of this shape to train together, where that was measured before.
     """
 
     specs: tuple[RunSpec, ...]
@@ -56,7 +56,7 @@ class TrialConfig(BaseModel, frozen=True):
     device: str
     local: bool
     rule: JudgedBy | None = None
-    packing: dict[str, Any] | None = None
+    measured_size: dict[str, Any] | None = None
 
     def where(self) -> str:
         """What the run is executed on, in words: the node, where there are several, and the device."""
@@ -76,7 +76,7 @@ class TrialConfig(BaseModel, frozen=True):
             data_dir=self.data_dir,
             device=self.device,
             threads=self.launch.cpus,
-            compile=None if self.launch.compile == "auto" else self.launch.compile,
+            accelerate=self.launch.accelerate,
             loader=self.launch.loader,
             observer=client,
             gpus=self.launch.gpus or 1.0,
@@ -91,12 +91,12 @@ class TrialReport(BaseModel, frozen=True, ser_json_inf_nan="constants"):
     Attributes:
         outcomes: how runs came out, by name.
         measured: of a run that a rule may end early, what it is judged by.
-        packing: what was measured of batched runs of this shape.
+        measured_size: how many runs of this shape to train together, where that was measured.
     """
 
     outcomes: dict[str, JobOutcome] = {}
     measured: Measurement | None = None
-    packing: dict[str, Any] | None = None
+    measured_size: dict[str, Any] | None = None
 
 
 Report = Callable[[TrialReport], None]
@@ -187,7 +187,7 @@ def run_batch(config: TrialConfig, report: Report) -> None:
 
     Those that are not executed here after all are returned first, with what was measured.
     """
-    from rt_scale.experiments.batched import run_pack
+    from rt_scale.experiments.batched import run_batched
 
     clients = [ControlClient(spec.name, config.where()) for spec in config.specs]
     options = [config.options(client) for client in clients]
@@ -198,10 +198,10 @@ def run_batch(config: TrialConfig, report: Report) -> None:
         reporting[number].enter_context(clients[number].reporting())
 
     start(0)  # a stop is heard while it is measured, too
-    packing = _packing(config, options[0])
-    specs, spare = config.specs[: packing.size], config.specs[packing.size :]
+    size = _batch_size(config, options[0])
+    specs, spare = config.specs[: size.size], config.specs[size.size :]
     outcomes = {spec.name: JobOutcome(JobState.RETURNED) for spec in spare}
-    report(TrialReport(outcomes=outcomes, packing=packing.to_json() if packing.seconds else None))
+    report(TrialReport(outcomes=outcomes, measured_size=size.to_json() if size.seconds else None))
 
     def ended(number: int, outcome: Mapping[str, Any] | BaseException) -> None:
         reporting[number].close()
@@ -210,26 +210,26 @@ def run_batch(config: TrialConfig, report: Report) -> None:
 
     for number in range(1, len(specs)):
         start(number)
-    run_pack(specs, [dataclasses.replace(each, packing=packing) for each in options[: len(specs)]], ended)
+    run_batched(specs, [dataclasses.replace(each, batching=size) for each in options[: len(specs)]], ended)
     if any(client.told == PREEMPTED for client in clients):
         os._exit(0)  # nothing else is to start in this process: its node is about to go
 
 
-def _packing(config: TrialConfig, options: Options) -> Packing:
-    from rt_scale.experiments.batched import choose_packing
-    from rt_scale.experiments.options import Packing
+def _batch_size(config: TrialConfig, options: Options) -> BatchSize:
+    from rt_scale.experiments.batched import choose_batch_size
+    from rt_scale.experiments.options import BatchSize
 
     specs: Sequence[RunSpec] = config.specs
-    if config.packing is not None:
-        return Packing.of_json(config.packing)
+    if config.measured_size is not None:
+        return BatchSize.of_json(config.measured_size)
     if len(specs) == 1:
-        return Packing(1, "no other run of its shape was waiting")
+        return BatchSize(1, "no other run of its shape was waiting")
     try:
-        return choose_packing(specs, options, None if config.launch.pack == "auto" else config.launch.pack)
+        return choose_batch_size(specs, options, None if config.launch.pack == "auto" else config.launch.pack)
     except Stopped:
-        return Packing(1, "asked to stop while it was measured")
+        return BatchSize(1, "asked to stop while it was measured")
     except Exception as error:  # which the first run will meet, too, and record
-        return Packing(1, f"could not be measured: {error}")
+        return BatchSize(1, f"could not be measured: {error}")
 
 
 @functools.cache

@@ -57,7 +57,7 @@ def run_queue(
         stopping: whether to stop: runs that are under way write a checkpoint, and this call returns.
     """
     driver = _Driver(queue, control, view, exploration, stopping)
-    handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.packs.known(jobs[0]), where, cluster))
+    handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.batching.known(jobs[0]), where, cluster))
     with tempfile.TemporaryDirectory(prefix="rt-scale-tune-", ignore_cleanup_errors=True) as scratch:
         tune.Tuner(
             tune.with_resources(_trial, _resources),
@@ -72,7 +72,7 @@ def run_queue(
 
 
 def _tune_config(
-    jobs: Sequence[Job], packing: Mapping[str, Any] | None, where: Where, cluster: Cluster
+    jobs: Sequence[Job], measured_size: Mapping[str, Any] | None, where: Where, cluster: Cluster
 ) -> dict[str, Any]:
     """What Tune gives a trial of these jobs: one, or several of one shape and launch section."""
     first = jobs[0]
@@ -84,7 +84,7 @@ def _tune_config(
         device=where.device,
         local=cluster.local,
         rule=_rule(first.sweep),
-        packing=packing,
+        measured_size=measured_size,
     )
     return {"run": config.model_dump_json(), "resources": cluster.trial_resources(first.launch)}
 
@@ -167,8 +167,8 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         """A trial said how its run, or some of its batch, came out, or what a rule is to judge."""
         report = TrialReport.model_validate_json(result["report"])
         jobs = self.jobs.get(trial.trial_id, {})
-        if report.packing and jobs:
-            self.queue.packs.learn(next(iter(jobs.values())), report.packing)
+        if report.measured_size and jobs:
+            self.queue.batching.learn(next(iter(jobs.values())), report.measured_size)
         for name, outcome in report.outcomes.items():
             self._ended(trial, name, outcome)
 
@@ -198,7 +198,7 @@ class _Handout(Searcher):  # type: ignore[misc]
         self._driver.exploration.refill(queue)
         if queue.finished or self._driver.stopping():
             return Searcher.FINISHED
-        jobs = queue.take_pack()
+        jobs = queue.take()
         if not jobs:
             return None
         self._driver.jobs[trial_id] = {job.spec.name: job for job in jobs}

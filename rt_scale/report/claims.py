@@ -1,7 +1,7 @@
 """The paper's claims as rules on the results of seeds; every rule is in its function's words.
 
 Differences are between runs of one seed, accuracies are those after the last epoch (the best over epochs, start
-included, would be above its teacher by construction), and limits are one-sided 95 % ones, as ``evidence.judge`` says:
+included, would be above its teacher by construction), and limits are one-sided 95 % ones, as ``statistics.judge`` says:
 fewer than 3 seeds never decide anything, and neither does an interval that includes the bound.
 """
 
@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from rt_scale.report.evidence import Scale, Verdict, judge
-from rt_scale.report.outcomes import Outcome, Scores
-from rt_scale.report.pairing import by, by_seed, gains, paired, scored
+from rt_scale.report.results import ProbedRun, Scores
+from rt_scale.report.statistics import Scale, Verdict, judge
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.metrics import metric_bounds
 from rt_scale.spec.networks import PAPER
@@ -31,15 +30,48 @@ WITHOUT_FEATURE_NORM, WITHOUT_WEIGHT_NORM = "-/lb/-/wn/l/-", "-/lb/fn/-/l/-"
 ANY = (-math.inf, math.inf)
 RATE = Scale(bounds=ANY)
 """Points a doubling or a tenfold: no difference of two accuracies."""
-Claim = Callable[[Sequence[Outcome]], Verdict]
+Claim = Callable[[Sequence[ProbedRun]], Verdict]
 
 
-def student_above_teacher(runs: Sequence[Outcome]) -> Verdict:
+def scored(runs: Iterable[ProbedRun]) -> list[Scores]:
+    """What the finished ones reached."""
+    return [run.scores for run in runs if run.scores is not None]
+
+
+def gains(runs: Iterable[ProbedRun]) -> list[float]:
+    """Student less its own teacher, of every finished run."""
+    return [scores.student - scores.teacher for scores in scored(runs)]
+
+
+def by(runs: Iterable[ProbedRun], key: str) -> dict[Any, list[ProbedRun]]:
+    """The runs by their value of ``key``, as in ``ProbedRun.at``; those without a result too."""
+    found: dict[Any, list[ProbedRun]] = {}
+    for run in runs:
+        found.setdefault(run.at[key], []).append(run)
+    return found
+
+
+def by_seed(runs: Iterable[ProbedRun], key: str) -> dict[int, dict[Any, float]]:
+    """Seed -> value of ``key`` -> accuracy of the student, of finished runs."""
+    found: dict[int, dict[Any, float]] = {}
+    for run in runs:
+        if run.scores is not None:
+            found.setdefault(run.seed, {})[run.at[key]] = run.scores.student
+    return found
+
+
+def paired(runs: Iterable[ProbedRun], others: Iterable[ProbedRun]) -> list[float]:
+    """Student less the student of the other run of its seed, for seeds that have both."""
+    theirs = {run.seed: run.scores.student for run in others if run.scores is not None}
+    return [run.scores.student - theirs[run.seed] for run in runs if run.scores is not None and run.seed in theirs]
+
+
+def student_above_teacher(runs: Sequence[ProbedRun]) -> Verdict:
     """Holds where the lower limit of student - own teacher is above 0, fails where the upper is below."""
     return judge({"student - teacher": gains(runs)}, above=0)
 
 
-def student_above_input(runs: Sequence[Outcome]) -> Verdict:
+def student_above_input(runs: Sequence[ProbedRun]) -> Verdict:
     """Holds where the lower limit of student - input pixels is above 0, fails where the upper is below."""
     return judge({"student - input": [scores.student - scores.input for scores in scored(runs)]}, above=0)
 
@@ -48,14 +80,14 @@ def all_gain(over: str) -> Claim:
     """Every value of ``over`` gains: holds where the lower limit of student - own teacher is above 0 for each of them,
     fails where for one of k the upper limit at confidence 1 - 0.05 / k is below 0."""
 
-    def claim(runs: Sequence[Outcome]) -> Verdict:
+    def claim(runs: Sequence[ProbedRun]) -> Verdict:
         return judge({_text(over, value): gains(group) for value, group in by(runs, over).items()}, above=0)
 
     claim.__doc__ = all_gain.__doc__
     return claim
 
 
-def flat_in_alpha(runs: Sequence[Outcome]) -> Verdict:
+def flat_in_alpha(runs: Sequence[ProbedRun]) -> Verdict:
     """Students of all alpha up to 0.6 are equal: for each of those alphas the limits of student(alpha) -
     student(smallest alpha), of one seed, lie within +-2.5 points (two one-sided tests).
 
@@ -71,7 +103,7 @@ def flat_in_alpha(runs: Sequence[Outcome]) -> Verdict:
     return judge(differences, above=-MARGIN, below=MARGIN)
 
 
-def lower_at_alpha_one(runs: Sequence[Outcome]) -> Verdict:
+def lower_at_alpha_one(runs: Sequence[ProbedRun]) -> Verdict:
     """An independent start is worse: holds where the upper limit of student(alpha = 1) - student(smallest alpha above
     0), of one seed, is below 0, fails where the lower is above."""
     alphas = _alphas(runs)
@@ -80,13 +112,13 @@ def lower_at_alpha_one(runs: Sequence[Outcome]) -> Verdict:
     return judge({f"alpha 1 - alpha {min(alphas):g}": paired(alphas[1.0], alphas[min(alphas)])}, below=0)
 
 
-def gain_at_alpha_one(runs: Sequence[Outcome]) -> Verdict:
+def gain_at_alpha_one(runs: Sequence[ProbedRun]) -> Verdict:
     """As :func:`student_above_teacher`, of the runs with alpha = 1 alone."""
     far = by(runs, "alpha").get(1.0)
     return student_above_teacher(far) if far else Verdict("undecided", "the sweep does not have alpha = 1")
 
 
-def transition_at_bottleneck(runs: Sequence[Outcome]) -> Verdict:
+def transition_at_bottleneck(runs: Sequence[ProbedRun]) -> Verdict:
     """Accuracy climbs with the number of outputs m where m passes the bottleneck's width k, not evenly.
 
     Of every seed: the climb of the student per doubling of m within the window [k / 4, 4 k], and that less the climb
@@ -118,7 +150,7 @@ def _climbs(ends: Sequence[int], accuracy: Mapping[int, float]) -> tuple[float, 
     return inside / doublings, (total - inside) / (all_doublings - doublings)
 
 
-def feature_norm_matters_more(runs: Sequence[Outcome]) -> Verdict:
+def feature_norm_matters_more(runs: Sequence[ProbedRun]) -> Verdict:
     """Holds where the lower limit of student(without weight norm) - student(without feature norm), of one seed, is
     above 0, fails where the upper is below: -/lb/fn/-/l/- against -/lb/-/wn/l/-."""
     parts = by(runs, "parts")
@@ -128,7 +160,7 @@ def feature_norm_matters_more(runs: Sequence[Outcome]) -> Verdict:
     return judge({"without weight norm - without feature norm": difference}, above=0)
 
 
-def whole_bottleneck_best(runs: Sequence[Outcome]) -> Verdict:
+def whole_bottleneck_best(runs: Sequence[ProbedRun]) -> Verdict:
     """Holds where for every other combination of parts the lower limit of student(-/lb/fn/wn/l/-) - student(parts), of
     one seed, is above 0; fails where for one of k the upper limit at confidence 1 - 0.05 / k is below 0."""
     parts = by(runs, "parts")
@@ -138,7 +170,7 @@ def whole_bottleneck_best(runs: Sequence[Outcome]) -> Verdict:
     return judge({f"whole - {value}": paired(parts[PAPER], group) for value, group in others.items()}, above=0)
 
 
-def noise_below_teacher(runs: Sequence[Outcome]) -> Verdict:
+def noise_below_teacher(runs: Sequence[ProbedRun]) -> Verdict:
     """Students distilled on Gaussian noise fall below their teachers: holds where for every sample size the upper limit
     of student - teacher is below 0; fails where for one of k the lower limit at confidence 1 - 0.05 / k is above 0."""
     noise = [run for run in runs if run.at["data"] == GAUSSIAN]
@@ -146,7 +178,7 @@ def noise_below_teacher(runs: Sequence[Outcome]) -> Verdict:
     return judge({f"noise, {_text('samples', n)}": gains(group) for n, group in sizes.items()}, below=0)
 
 
-def more_images_better(runs: Sequence[Outcome]) -> Verdict:
+def more_images_better(runs: Sequence[ProbedRun]) -> Verdict:
     """Holds where the lower limit of the slope of student accuracy over log10 of the sample size, fitted to the images
     (not the noise) of every seed by least squares, is above 0; fails where the upper is below."""
     curves = by_seed([run for run in runs if run.at["data"] != GAUSSIAN], "samples")
@@ -164,7 +196,7 @@ def _slope(curve: Mapping[float, float]) -> float:
     return sum(offsets[n] * value for n, value in curve.items()) / sum(offset**2 for offset in offsets.values())
 
 
-def no_norm_not_worse(runs: Sequence[Outcome]) -> Verdict:
+def no_norm_not_worse(runs: Sequence[ProbedRun]) -> Verdict:
     """Holds where the lower limit of student(no normalisation) - student(batch norm), of one seed, is above -2.5
     points, fails where the upper is below that."""
     norms = by(runs, "norm")
@@ -173,7 +205,7 @@ def no_norm_not_worse(runs: Sequence[Outcome]) -> Verdict:
     return judge({"none - batch": paired(norms["none"], norms["batch"])}, above=-MARGIN)
 
 
-def no_norm_later(runs: Sequence[Outcome]) -> Verdict:
+def no_norm_later(runs: Sequence[ProbedRun]) -> Verdict:
     """Holds where the lower limit of epochs(no normalisation) - epochs(batch norm), of one seed, is above 0, fails
     where the upper is below: epochs is the first probed epoch at which the student has 90 % of its gain at the end.
     Seeds of which either does not end above its teacher have no such epoch and are left out."""
@@ -191,7 +223,7 @@ def _ninety(scores: Scores) -> float | None:
     return min(reached) if gain > 0 and reached else None
 
 
-def second_round_stays(runs: Sequence[Outcome]) -> Verdict:
+def second_round_stays(runs: Sequence[ProbedRun]) -> Verdict:
     """Holds where the upper limit of the distance that a second round's student goes from its start, as a share of the
     distance that its teacher went in the first round, is below 0.1; fails where the lower is above."""
     moved = {run.run: run.scores.moved for run in runs if run.scores is not None}
@@ -209,7 +241,7 @@ def second_round_stays(runs: Sequence[Outcome]) -> Verdict:
     )
 
 
-def second_round_keeps_accuracy(runs: Sequence[Outcome]) -> Verdict:
+def second_round_keeps_accuracy(runs: Sequence[ProbedRun]) -> Verdict:
     """Holds where the limits of student - teacher in the second round, whose teacher is the first round's student, lie
     within +-2.5 points; fails where they are beyond."""
     second = [run for run in runs if run.at["round"] == 2]
@@ -217,7 +249,7 @@ def second_round_keeps_accuracy(runs: Sequence[Outcome]) -> Verdict:
     return judge(numbers, above=-MARGIN, below=MARGIN)
 
 
-def moving_teacher_does_not_help(runs: Sequence[Outcome]) -> Verdict:
+def moving_teacher_does_not_help(runs: Sequence[ProbedRun]) -> Verdict:
     """Holds where for every teacher that averages its student the upper limit of student - student of the frozen
     teacher, of one seed, is below +1 point; fails where for one of k the lower limit at confidence 1 - 0.05 / k is
     above that."""
@@ -228,7 +260,7 @@ def moving_teacher_does_not_help(runs: Sequence[Outcome]) -> Verdict:
     return judge({f"ema {value} - frozen": paired(group, frozen) for value, group in moving.items()}, below=HELPS)
 
 
-def _alphas(runs: Iterable[Outcome]) -> dict[float, list[Outcome]]:
+def _alphas(runs: Iterable[ProbedRun]) -> dict[float, list[ProbedRun]]:
     return {alpha: group for alpha, group in by(runs, "alpha").items() if alpha > 0}
 
 

@@ -1,14 +1,24 @@
-"""The data sets as a table: known by name, prepared, or both."""
+"""The data sets as a table, and a contact sheet of one: samples of every class as one picture."""
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
+import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from rt_scale.data.beton import Beton
 from rt_scale.data.catalogue import DATASETS
+from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.prepare import list_prepared
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, counted
+from rt_scale.spec.run import stream
 
 
 def data_rows(data_dir: Path) -> list[dict[str, Any]]:
@@ -55,3 +65,143 @@ def data_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = [f"mean and std of {', '.join(names)}: {source}" for source, names in sources.items()]
     notes += [f"the training images of {row['name']} have no labels" for row in rows if not row.get("labelled", True)]
     return notes + [row["problem"] for row in rows if row["problem"]]
+
+
+MOST_PIXELS = 100_000_000
+"""Width times height of the largest sheet."""
+_TILE = 64
+"""Pixels that a small image is enlarged to, about."""
+_LARGEST_TILE = 128
+_GAP = 2
+_MARGIN = 12
+_HEADING = 40
+_LABEL = 150
+"""Pixels of a class's name, at most; longer names are cut."""
+_ASPECT = 1.4
+"""Width by height that is aimed at."""
+_INK, _PALE = (20, 20, 20), (120, 120, 120)
+
+
+def choose(labels: np.ndarray, classes: int, per_class: int) -> list[np.ndarray]:
+    """The samples of each class that are shown: the first in a random order, the same every time.
+
+    Args:
+        labels: int [N], from 0 to ``classes`` - 1.
+        classes: how many there are.
+        per_class: how many of each, or all where there are fewer.
+
+    Returns:
+        For every class, int64 positions.
+    """
+    generator = np.random.Generator(np.random.PCG64(stream("data.show")))
+    order = generator.permutation(len(labels))
+    shuffled = labels[order]
+    return [order[np.flatnonzero(shuffled == label)[:per_class]] for label in range(classes)]
+
+
+def unlabelled(info: DataInfo) -> DataInfo:
+    """The set as one class, to draw images that have no labels."""
+    return dataclasses.replace(info, classes=("no labels",))
+
+
+def draw(info: DataInfo, images: Beton, per_class: int, heading: str) -> Image.Image:
+    """Every class with its name, its number of images and some of them, in as many columns as suit.
+
+    Small images are enlarged a whole number of times without smoothing; those of more than 128 pixels are
+    scaled down to that.
+
+    Args:
+        info: classes and size of the set.
+        images: one of its splits.
+        per_class: samples a class, at least 1.
+        heading: what the sheet shows; what was done to the pixels is added.
+
+    Raises:
+        InputError: the sheet would have more than ``MOST_PIXELS`` pixels.
+    """
+    chosen = choose(images.labels, len(info.classes), per_class)
+    counts = np.bincount(images.labels, minlength=len(info.classes))
+    tile = _tile(info.size)
+    font, small = ImageFont.load_default(14), ImageFont.load_default(11)
+    names = [_cut(name, font) for name in info.classes]
+    totals = [f"{count:,}" for count in counts]
+    label = 8 + math.ceil(max(*map(font.getlength, names), *map(small.getlength, totals)))
+    widest = max(len(positions) for positions in chosen)
+    block, row = label + widest * (tile + _GAP) + 2 * _MARGIN, tile + _GAP
+    columns, rows = _arrange(len(names), block, row)
+    heading = f"{heading}; {_enlargement(info.size)}"
+    width = max(columns * block, math.ceil(font.getlength(heading)) + 2 * _MARGIN)
+    height = _HEADING + rows * row + _MARGIN
+    sheet = _blank(info, per_class, width, height)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((_MARGIN, 12), heading, _INK, font)
+    for number, (name, positions) in enumerate(zip(names, chosen, strict=True)):
+        left, top = number // rows * block + _MARGIN, _HEADING + number % rows * row
+        pen.text((left, top + tile // 2 - 16), name, _INK, font)
+        pen.text((left, top + tile // 2 + 2), totals[number], _PALE, small)
+        for place, pixels in enumerate(images.gather(positions)):
+            sheet.paste(_picture(pixels, tile), (left + label + place * (tile + _GAP), top))
+    return sheet
+
+
+def save(sheet: Image.Image, path: Path) -> None:
+    """Write the sheet to ``path``, whole or not at all; InputError where that cannot be, or it is no .png."""
+    if path.suffix.lower() != ".png":
+        raise InputError(f"'{path}' does not end in .png, and a contact sheet is a PNG file. Give --out NAME.png.")
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            sheet.save(partial, "PNG")
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"Cannot write '{path}': {error.strerror or error}. Give another file with --out.") from error
+
+
+def _blank(info: DataInfo, per_class: int, width: int, height: int) -> Image.Image:
+    if width * height > MOST_PIXELS:
+        raise InputError(
+            f"A contact sheet of '{info.name}' with {counted(per_class, 'image')} a class would have {width:,} x "
+            f"{height:,} pixels. Give a smaller --per-class."
+        )
+    return Image.new("RGB", (width, height), "white")
+
+
+def _tile(size: int) -> int:
+    """Pixels that an image of size x size is drawn on."""
+    return min(size * max(1, round(_TILE / size)), _LARGEST_TILE)
+
+
+def _enlargement(size: int) -> str:
+    tile = _tile(size)
+    how = f"scaled to {tile} x {tile}" if tile < size else f"enlarged {tile // size} times" if tile > size else "as is"
+    return f"{size} x {size} pixels, {how}"
+
+
+def _arrange(blocks: int, width: int, height: int) -> tuple[int, int]:
+    """(columns, rows) of blocks, filled column by column, for a sheet of about the aspect that is aimed at."""
+
+    def excess(columns: int) -> float:
+        return abs(math.log(columns * width / (math.ceil(blocks / columns) * height) / _ASPECT))
+
+    columns = min(range(1, blocks + 1), key=excess)
+    rows = math.ceil(blocks / columns)
+    return math.ceil(blocks / rows), rows
+
+
+def _cut(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The name in one line that fits."""
+    line = " ".join(name.split())
+    if font.getlength(line) <= _LABEL:
+        return line
+    kept = bisect.bisect(range(len(line)), float(_LABEL), key=lambda length: font.getlength(line[:length] + "..."))
+    return line[: kept - 1] + "..."
+
+
+def _picture(pixels: np.ndarray, tile: int) -> Image.Image:
+    """uint8 [H, H, C] as a colour picture of tile x tile."""
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
+    sampling = Image.Resampling.LANCZOS if tile < len(pixels) else Image.Resampling.NEAREST
+    return picture.resize((tile, tile), sampling)

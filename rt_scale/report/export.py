@@ -1,27 +1,39 @@
-"""Sweeps as tables for other programs: one row a run, and one row a measured value."""
+"""Tables for other programs, as CSV or Parquet: the runs and curves of sweeps, and what reports say."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 
 from rt_scale.experiments.other_data import DataHere
+from rt_scale.report.page import Report
 from rt_scale.report.paper_numbers import data_title
-from rt_scale.report.table_files import Form, table_file
+from rt_scale.report.results import ResultRow
+from rt_scale.report.statistics import ROLES
+from rt_scale.report.status import STYLES
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import Point
 from rt_scale.spec.networks import StudentSpec, TeacherSpec
 from rt_scale.spec.run import RunSpec
+from rt_scale.store.atomic import disk_errors
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
-from rt_scale.tensorboard.hparams import Setting, flat_settings, typed_columns
+from rt_scale.system.files import remove, sync_folder, temporary_name
+from rt_scale.tensorboard.writer import Setting, flat_settings, typed_columns
 
+Form = Literal["csv", "parquet"]
+BATCH = 2**16
+"""Rows that are written at a time: one row group of a Parquet file."""
 TIME = pa.timestamp("us", tz="UTC")
 STANDING = {
     "data": pa.string(),
@@ -253,3 +265,141 @@ def _write_runs(tables: Sequence[pa.Table], path: Path, form: Form) -> Exported:
 def _place(column: str) -> int:
     starts = ("last/", "best/", "best_epoch/")
     return next((place for place, start in enumerate(starts, 1) if column.startswith(start)), 0)
+
+
+class TableFile:
+    """A table under way.
+
+    Attributes:
+        rows: how many were added.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, form: Form) -> None:
+        """Begin a file.
+
+        Args:
+            path: where.
+            schema: of every piece.
+            form: of the file.
+        """
+        self.rows = 0
+        self._waiting: list[pa.Table] = []
+        if form == "parquet":
+            self._writer = pq.ParquetWriter(path, schema)
+        else:
+            options = pacsv.WriteOptions(quoting_style="needed")
+            self._writer = pacsv.CSVWriter(path, schema, write_options=options)
+
+    def add(self, piece: pa.Table) -> None:
+        """Append rows; up to :data:`BATCH` wait, so that many small pieces do not make as many row groups."""
+        if len(piece):
+            self._waiting.append(piece)
+        self.rows += len(piece)
+        if sum(map(len, self._waiting)) >= BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.concat_tables(self._waiting).combine_chunks())
+            self._waiting = []
+
+    def close(self) -> None:
+        """Write what waits, and the end of the file."""
+        self._flush()
+        self._writer.close()
+
+
+@contextmanager
+def table_file(path: Path, schema: pa.Schema, form: Form) -> Iterator[TableFile]:
+    """A table that becomes the file ``path`` when the body is through, and nothing where it fails.
+
+    Args:
+        path: the file; its folder is made if need be, and a file of that name is replaced.
+        schema: of every piece.
+        form: of the file.
+
+    Raises:
+        InputError, RunError: see :func:`disk_errors`.
+    """
+    temporary = temporary_name(path)
+    with disk_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = TableFile(temporary, schema, form)
+            yield file
+            file.close()
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        except BaseException:
+            remove(temporary)
+            raise
+
+
+def write_table(path: Path, table: pa.Table) -> list[Path]:
+    """The table as CSV and as Parquet, ``path`` being without suffix; the files."""
+    forms: tuple[Form, ...] = ("csv", "parquet")
+    for form in forms:
+        with table_file(path.with_suffix(f".{form}"), table.schema, form) as file:
+            file.add(table)
+    return [path.with_suffix(f".{form}") for form in forms]
+
+
+DEVICES = ("gpu", "cpu")
+"""What device seconds are counted of."""
+
+
+def numbers_table(report: Report) -> pa.Table:
+    """One row a configuration and probe: ours (accuracies in [0, 1]), the paper's (in percent), and the runs."""
+    rows = [_row(row, report) for table in report.tables.values() for row in table]
+    numbers = {f"{role}_{part}" for role in (*ROLES, "gain") for part in ("mean", "std", "low", "high")}
+    numbers |= {"paper_input", "paper_teacher", "paper_student", "difference"}
+    numbers |= {f"device_seconds_{kind}" for kind in DEVICES}
+    counts = {"n", *STYLES}
+    return _table(rows, numbers, counts)
+
+
+def verdicts_table(report: Report) -> pa.Table:
+    """One row a claim, group and mean that the verdict rests on; without one where there is none."""
+    rows: list[dict[str, Any]] = []
+    for judged in report.verdicts:
+        about = {"experiment": report.experiment, "claim": judged.claim, "where": judged.where}
+        about |= {"verdict": judged.verdict.word, "why": judged.verdict.why, "rule": judged.rule}
+        about["runs"] = " ".join(judged.runs)
+        limits = judged.verdict.numbers.items()
+        rows += [{**about, "of": name, "mean": each.mean, "low": each.low, "high": each.high, "n": each.n}
+                 for name, each in limits] or [{**about, "of": None}]  # fmt: skip
+    return _table(rows, {"mean", "low", "high"}, {"n"})
+
+
+def _row(row: ResultRow, report: Report) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "experiment": report.experiment,
+        "sweep": ", ".join(report.sweeps),
+        "data": "; ".join(report.data),
+        "epoch": report.which,
+        "probe": row.probe.partition("@")[0],
+        "distilled_on": data_title(row.data[0]),
+        "probed_on": data_title(row.data[1]),
+        **row.shown,
+    }
+    for role in (*ROLES, "gain"):
+        value = row.measured.get(role)
+        found |= {f"{role}_{part}": None for part in ("mean", "std", "low", "high")}
+        if value is not None:
+            found |= {f"{role}_{part}": getattr(value, part) for part in ("mean", "std", "low", "high")}
+    found["n"] = row.n
+    found |= dict.fromkeys(STYLES, 0) | row.counts
+    found |= {f"device_seconds_{kind}": row.device_seconds.get(kind) for kind in DEVICES}
+    for role in ROLES:
+        found[f"paper_{role}"] = None if row.printed is None else getattr(row.printed, role)
+    found |= {"difference": row.difference, "paper_source": row.printed and row.printed.source}
+    found["runs"] = " ".join(run.run for run in row.runs)
+    return found
+
+
+def _table(rows: Sequence[Mapping[str, Any]], numbers: set[str], counts: set[str]) -> pa.Table:
+    names = dict.fromkeys(name for row in rows for name in row)
+    types = {name: pa.float64() if name in numbers else pa.int64() if name in counts else pa.string() for name in names}
+    return pa.table({name: pa.array([row.get(name) for row in rows], types[name]) for name in names})

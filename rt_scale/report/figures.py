@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rt_scale.report.outcomes import Series
 from rt_scale.report.panels import Drawing, Line
-from rt_scale.report.tables import estimate, probe_metric, probe_title
+from rt_scale.report.results import Series, probe_metric, probe_title
+from rt_scale.report.statistics import estimate
 from rt_scale.spec.grid import Point, axis_names, value_label
 from rt_scale.spec.metrics import ACCURACY, Bounds, difference_bounds
 
@@ -50,7 +50,7 @@ def curve(point: Point, metrics: Series, probe: str) -> Curve | None:
     Args:
         point: the run.
         metrics: its measured values by name.
-        probe: as of ``tables.Row``.
+        probe: its key.
     """
     found = [metrics.get(probe_metric(role, probe)) for role in ("student", "teacher", "input")]
     student, teacher, pixels = found
@@ -68,7 +68,7 @@ def draw(curves: Sequence[Curve], probe: str, title: str) -> Figure:
 
     Args:
         curves: at least one.
-        probe: as of ``tables.Row``.
+        probe: its key.
         title: above the figure.
     """
     panels: dict[str, list[Curve]] = {}

@@ -1,205 +1,235 @@
-"""A report as one HTML page that needs nothing but itself: no scripts, no requests, figures inside."""
+"""A report: what it says, and how it is written as an HTML page, as Markdown and in a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import html
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
-from rt_scale.report.beside import BesideRow, Member
-from rt_scale.report.contents import (
-    JUDGED,
-    NOTHING,
-    Contents,
-    beside_paper,
-    caption,
-    cells,
-    configurations,
-    notes,
-    titled_probe,
-    titles,
-    unfinished,
-)
-from rt_scale.report.elements import Html, inline_svg, join, tag
-from rt_scale.report.judging import Judged
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from rich.table import Table
+
+from rt_scale.report.paper import Judged
+from rt_scale.report.results import EPOCH, ResultRow, Which, titled_probe
+from rt_scale.report.statistics import ROLES
+from rt_scale.report.status import RunStatus
 from rt_scale.spec.errors import counted
-from rt_scale.store.interval import STATED
+from rt_scale.store.interval import LEAST_SEEDS, STATED
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1c1e21; max-width: 1280px; margin: 2em auto; padding: 0 1.2em; }
-h1 { font-size: 1.6em; margin-bottom: .2em; } h2 { font-size: 1.2em; margin-top: 2em; }
-h3 { font-size: 1em; margin-bottom: .3em; }
-table { border-collapse: collapse; margin: .4em 0 1.2em; font-size: .87em; font-variant-numeric: tabular-nums; }
-th, td { padding: .28em .7em; text-align: right; border-bottom: 1px solid #e3e5e8; vertical-align: top; }
-th { font-weight: 600; border-bottom: 2px solid #b9bdc3; } td.text, th.text { text-align: left; }
-tr:target { background: #fff6d6; } .wide { overflow-x: auto; } td { white-space: nowrap; }
-td small { display: block; color: #5a6068; font-size: .88em; }
-td.why { white-space: normal; min-width: 22em; }
-td.claim { white-space: normal; min-width: 14em; overflow-wrap: anywhere; }
-a { color: #0b57a4; text-decoration: none; } a:hover { text-decoration: underline; } td a { color: inherit; }
-td.links a, p a, figcaption a { color: #0b57a4; }
-.note { color: #5a6068; font-size: .87em; } figure { margin: 1em 0; } figure svg { max-width: 100%; height: auto; }
-figcaption { color: #5a6068; font-size: .87em; } summary { cursor: pointer; color: #5a6068; }
-.word { display: inline-block; padding: .05em .6em; border-radius: .8em; font-weight: 600; }
-.holds { background: #d9f2df; color: #12642a; } .fails { background: #fbdcdc; color: #8f1d1d; }
-.undecided { background: #eceef0; color: #4d535a; }
-"""
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-_TEXT = {"class": "text"}
+JUDGED = (
+    "Judged on the last epoch, whichever epoch the tables show: the best over epochs, the start included, would be "
+    "above its teacher by construction. Runs of one seed are compared with each other. Brackets hold one-sided 95 % "
+    "limits of the mean by Student's t, cut at what it can be, which are narrower than the two-sided intervals of the "
+    f"tables. Fewer than {LEAST_SEEDS} seeds decide nothing."
+)
+"""What verdicts rest on."""
+_GAIN_INTERVAL = f", with its 95 % interval (Student's t, from {LEAST_SEEDS} seeds on)"
+_SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
 
 
-def to_html(contents: Contents) -> str:
-    """The whole page."""
-    head = tag(
-        "head",
-        Html('<meta charset="utf-8">'),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
-        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        tag("title", f"rt-scale: {contents.title}"),
-        tag("style", Html(STYLE)),
-    )
-    body = [_heading(contents)]
-    if contents.experiment is not None:
-        body.append(_verdicts(contents))
-    body += [_pictures(contents), _tables(contents), _unfinished(contents), _runs(contents)]
-    return f"<!DOCTYPE html>\n{tag('html', head, tag('body', *body), lang='en')}\n"
+@dataclass(frozen=True)
+class Picture:
+    """A figure.
+
+    Attributes:
+        name: of its files, without suffix.
+        title: what it shows.
+        svg, png: its files.
+    """
+
+    name: str
+    title: str
+    svg: Path
+    png: Path
+
+    def inline(self, prefix: str) -> Markup:
+        """The figure as an element of an HTML page, its ids beginning with ``prefix``."""
+        return inline_svg(self.svg.read_text(encoding="utf-8"), prefix)
 
 
-def _heading(contents: Contents) -> Html:
-    finished = len(contents.statuses) - len(unfinished(contents))
-    named = f"{'Sweep' if len(contents.sweeps) == 1 else 'Sweeps'} {', '.join(contents.sweeps)}"
-    return join(
-        tag("h1", contents.title),
-        tag("p", f"{named}. {finished} of {len(contents.statuses)} runs finished.", id="standing"),
-        tag("p", f"Data: {'; '.join(contents.data) or 'none read yet'}.", id="data"),
-        tag("p", tag("strong", contents.other_data), id="other-data") if contents.other_data else Html(""),
-        tag("p", " ".join(notes(contents)), **{"class": "note"}),
-    )
+@dataclass(frozen=True)
+class Report:
+    """What is said of one sweep, or of several that repeat one experiment.
+
+    Attributes:
+        title: of the experiment, or the name of the sweep.
+        sweeps: names of the sweeps.
+        experiment: of the paper, if it is one.
+        data: data sets with their variants, ``title (name, sha256 ...)``.
+        which: the student's epoch.
+        tables: rows by probe (``linear``, ``knn@cifar100``, ...), for the probes that the runs have.
+        statuses: every run.
+        results: of finished runs, by name.
+        folder: where the report is written.
+        runs: the folder of run directories.
+        verdicts: on the experiment's claims.
+        pictures: figures.
+        departures: fields that are not as in the paper.
+        unsampled: runs that a search has not sampled yet.
+        other_data: which runs are on other images than were here when the report was made, in sentences; else empty.
+        files: the figures, then the page and its numbers.
+    """
+
+    title: str
+    sweeps: tuple[str, ...]
+    experiment: str | None
+    data: tuple[str, ...]
+    which: Which
+    tables: Mapping[str, Sequence[ResultRow]]
+    statuses: Sequence[RunStatus]
+    results: Mapping[str, Mapping[str, Any]]
+    folder: Path
+    runs: Path
+    verdicts: Sequence[Judged] = ()
+    pictures: Sequence[Picture] = ()
+    departures: Sequence[str] = ()
+    unsampled: int = 0
+    other_data: str = ""
+    files: Sequence[Path] = ()
+
+    def link(self, run: str, file: str = "") -> Markup:
+        """The relative address of a run's directory, or of a file in it."""
+        return Markup(quote(f"{os.path.relpath(self.runs / run, self.folder)}/{file}"))
+
+    @property
+    def finished(self) -> str:
+        """How many runs are finished, e.g. ``7 of 9``."""
+        done = sum(status.state == "done" for status in self.statuses)
+        return f"{done} of {len(self.statuses) + self.unsampled}"
+
+    @property
+    def unfinished(self) -> list[RunStatus]:
+        """The runs without a result."""
+        return [status for status in self.statuses if status.state != "done"]
+
+    @property
+    def measured(self) -> dict[str, list[ResultRow]]:
+        """The rows that have a finished run, by the probes that have any."""
+        found = {probe: [row for row in rows if row.measured] for probe, rows in self.tables.items()}
+        return {probe: rows for probe, rows in found.items() if rows}
+
+    def to_json(self) -> dict[str, list[dict[str, Any]]]:
+        """The measured rows by probe as plain values."""
+        return {probe: [row.to_json() for row in rows] for probe, rows in self.measured.items()}
+
+    @property
+    def configurations(self) -> list[ResultRow]:
+        """One row of every configuration, for its values and its runs."""
+        found: dict[str, ResultRow] = {}
+        for row in (row for rows in self.tables.values() for row in rows):
+            found.setdefault(row.key, row)
+        return list(found.values())
+
+    @property
+    def notes(self) -> list[str]:
+        """What the comparison with the paper leaves open, in sentences; none without an experiment."""
+        if self.experiment is None:
+            return []
+        printed = [row.printed for rows in self.tables.values() for row in rows if row.printed is not None]
+        found = []
+        if any(number.other_data for number in printed):
+            found.append("The paper's numbers are of the original data set; ours are of the variant named above.")
+        if self.departures:
+            found.append(f"Not the paper's setting: {', '.join(self.departures)}.")
+        if not printed:
+            found.append("The paper prints no number for these configurations.")
+        else:
+            found.append(f"The paper's numbers: {', '.join(dict.fromkeys(number.source for number in printed))}.")
+            if self.which == "last":
+                found.append("They are the best over epochs; 'rt-scale report --best' shows ours so, too.")
+        return found
 
 
-def _verdicts(contents: Contents) -> Html:
-    head = tag("tr", *(tag("th", title, **_TEXT) for title in ("verdict", "claim", "where", "why")))
-    rows = [_verdict(judged, contents) for judged in contents.verdicts]
-    table = tag("div", tag("table", head, *rows, id="verdicts"), **{"class": "wide"})
-    return join(tag("h2", "The paper's claims"), table, tag("p", JUDGED, **{"class": "note"}))
+def beside_paper(rows: Sequence[ResultRow]) -> bool:
+    """Whether a table has columns for the paper: it prints a number for one of the rows."""
+    return any(row.printed is not None for row in rows)
 
 
-def _verdict(judged: Judged, contents: Contents) -> Html:
-    word = judged.verdict.word
-    rule = tag(
-        "details",
-        tag("summary", "rule and runs"),
-        tag("p", judged.rule),
-        tag(
-            "p",
-            f"{counted(len(judged.runs), 'run')}: ",
-            *_spaced([_run_link(contents, name, name.partition("-")[2][:6]) for name in judged.runs]),
-        ),
-    )
-    return tag(
-        "tr",
-        tag("td", tag("span", word, **{"class": f"word {word}"}), **_TEXT),
-        tag("td", judged.claim, **{"class": "text claim"}),
-        tag("td", judged.where, **{"class": "text claim"}),
-        tag("td", judged.verdict.why, rule, **{"class": "text why"}),
-    )
+def caption(rows: Sequence[ResultRow], which: Which, *, intervals: bool = True) -> str:
+    """What the numbers of a table are; without ``intervals`` the gain alone has one."""
+    text = f"{titled_probe(rows)}: test accuracy in %, mean ± standard deviation over seeds"
+    text += f"{', with the 95 % interval of the mean' if intervals else ''}; {EPOCH[which]}; "
+    text += f"gain = student less its own teacher{'' if intervals else _GAIN_INTERVAL}"
+    beside = "; paper = the best over its epochs; difference = our student less the paper's, in points"
+    return text + beside if intervals and beside_paper(rows) else text
 
 
-def _pictures(contents: Contents) -> Html:
-    if not contents.pictures:
-        return Html("")
-    drawn = [
-        tag(
-            "figure",
-            inline_svg(picture.svg.read_text(encoding="utf-8"), f"f{number}-"),
-            tag(
-                "figcaption",
-                f"{picture.title} Lines are means over seeds, bands and bars their 95 % intervals. ",
-                tag("a", "svg", href=picture.svg.name),
-                " ",
-                tag("a", "png", href=picture.png.name),
-            ),
-        )
-        for number, picture in enumerate(contents.pictures)
-    ]
-    return join(tag("h2", "Figures"), *drawn)
+def titles(rows: Sequence[ResultRow]) -> list[str]:
+    """Column titles: the axes, then what was measured, then the paper's."""
+    paper = ["paper: teacher", "paper: student", "difference"] if beside_paper(rows) else []
+    return [*rows[0].shown, "runs", *ROLES, "gain", *paper]
 
 
-def _tables(contents: Contents) -> Html:
-    parts = [tag("h2", "Tables"), tag("p", STATED, **{"class": "note"})]
-    for probe, rows in contents.tables.items():
-        paper = beside_paper(rows)
-        head = tag("tr", *(tag("th", title) for title in titles(rows)))
-        body = [_row(row, paper) for row in rows]
-        text = caption(rows, contents.which, paper)
-        title = titled_probe(rows)
-        parts += [tag("h3", title[0].upper() + title[1:]), tag("p", f"{text}.", **{"class": "note"})]
-        parts.append(tag("div", tag("table", head, *body, id=f"table-{probe}"), **{"class": "wide"}))
-    return join(*parts)
+def to_html(report: Report) -> str:
+    """One HTML page that needs nothing but itself: no scripts, no requests, figures inside."""
+    return _html().get_template("report.html").render(report=report)
 
 
-def _row(row: BesideRow, paper: bool) -> Html:
-    """Every number of ours leads to the runs that it is of."""
-    texts = cells(row, paper)
-    axes, measured = len(row.values), len(row.values) + 5
-    found = []
-    for place, text in enumerate(texts):
-        ours = axes <= place < measured and text != NOTHING
-        found.append(tag("td", tag("a", *_two_lines(text), href=f"#{row.key}") if ours else text))
-    return tag("tr", *found)
+def to_markdown(report: Report, *, runs: bool = True) -> str:
+    """The same as Markdown; without ``runs`` it names no run directories, and may lie anywhere."""
+    return markdown("report.md", report=report, runs=runs)
 
 
-def _two_lines(text: str) -> list[Html | str]:
-    """A mean, and its interval below it."""
-    mean, bracket, interval = text.partition(" [")
-    return [mean, tag("small", f"[{interval}")] if bracket else [text]
+def markdown(template: str, **values: object) -> str:
+    """A Markdown template filled in."""
+    return re.sub(r"\n{3,}", "\n\n", _markdown().get_template(template).render(**values)).strip() + "\n"
 
 
-def _unfinished(contents: Contents) -> Html:
-    lacking = unfinished(contents)
-    if not lacking:
-        return Html("")
-    head = tag("tr", *(tag("th", title, **_TEXT) for title in ("run", "state", "why", "attempts")))
-    rows = [
-        tag("tr", tag("td", _link_unless_missing(contents, status.name, status.label, status.state),
-                       **{"class": "text claim"}),
-            tag("td", status.state, **_TEXT), tag("td", status.detail, **{"class": "text why"}),
-            tag("td", status.attempts))
-        for status in lacking
-    ]  # fmt: skip
-    table = tag("div", tag("table", head, *rows, id="unfinished"), **{"class": "wide"})
-    return join(tag("h2", f"Runs without a result ({len(lacking)})"), table)
+def to_rich(rows: Sequence[ResultRow], which: Which) -> Table:
+    """Rows (at least one) as a table for the terminal; a gain that is certain is bold."""
+    view = Table(title=caption(rows, which, intervals=False), title_justify="left", title_style="dim")
+    for title in [*rows[0].shown, "runs", *ROLES, "gain [95 %]"]:
+        view.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        low = row.measured["gain"].low if row.measured else None
+        cells = [*row.shown.values(), row.runs_text, *row.measured_texts(intervals=False)]
+        view.add_row(*cells, style="bold" if low is not None and low > 0 else "")
+    return view
 
 
-def _runs(contents: Contents) -> Html:
-    """The runs of every configuration, with their directories and specs."""
-    rows = []
-    for key, (values, members) in configurations(contents).items():
-        links = [_member(contents, member) for member in members]
-        texts = [tag("td", value) for value in values.values()]
-        rows.append(tag("tr", *texts, tag("td", *_spaced(links), **{"class": "text links"}), id=key))
-    if not rows:
-        return Html("")
-    shown = next(iter(configurations(contents).values()))[0]
-    head = tag("tr", *(tag("th", title) for title in shown), tag("th", "runs: seed, directory and spec", **_TEXT))
-    table = tag("div", tag("table", head, *rows, id="runs"), **{"class": "wide"})
-    return join(tag("h2", "Runs behind the numbers"), table)
+@functools.cache
+def _html() -> Environment:
+    return _environment()
 
 
-def _member(contents: Contents, member: Member) -> Html:
-    name, state = member.status.name, member.status.state
-    if state == "missing":
-        return join(f"seed {member.seed} (missing)")
-    told = "" if state == "done" else f" {state}"
-    directory = _run_link(contents, name, f"seed {member.seed}")
-    return join(directory, " (", tag("a", "spec", href=contents.link(name, "spec.json")), f"){told}")
+@functools.cache
+def _markdown() -> Environment:
+    return _environment(finalize=lambda value: value if isinstance(value, Markup) else _escaped(str(value)))
 
 
-def _run_link(contents: Contents, name: str, text: str) -> Html:
-    return tag("a", text, href=contents.link(name), title=name)
+def _environment(**options: Any) -> Environment:
+    """Templates in which nothing that is not Markup goes unescaped, and nothing that is misspelt becomes empty."""
+    found = Environment(
+        loader=PackageLoader("rt_scale.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True, **options,
+    )  # fmt: skip
+    words = {"JUDGED": JUDGED, "STATED": STATED}
+    found.globals |= {**words, "beside_paper": beside_paper, "caption": caption, "counted": counted, "titles": titles,
+                      "titled_probe": titled_probe}  # fmt: skip
+    return found
 
 
-def _link_unless_missing(contents: Contents, name: str, text: str, state: str) -> Html:
-    return join(text) if state == "missing" else _run_link(contents, name, text)
+def _escaped(plain: str) -> Markup:
+    """Text that Markdown shows as it is, in one line."""
+    return Markup(_SPECIAL.sub(r"\\\1", html.escape(" ".join(plain.split()), quote=False)))
 
 
-def _spaced(items: Sequence[Html]) -> list[Html]:
-    return [join(item, " ") for item in items]
+def inline_svg(text: str, prefix: str) -> Markup:
+    """An svg file as an element of a page, whose ids are not those of another figure.
+
+    Args:
+        text: the file, as matplotlib writes it.
+        prefix: of the ids here.
+    """
+    svg = text[text.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
+    svg = re.sub(r' id="([^"]*)"', lambda found: f' id="{prefix}{found[1]}"' if found[1] in used else "", svg)
+    return Markup(re.sub(r'(url\(#|href="#)', lambda found: f"{found[1]}{prefix}", svg))

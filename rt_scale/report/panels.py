@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal
 
-from rt_scale.report.outcomes import Outcome, Series
 from rt_scale.report.paper import Panel
-from rt_scale.report.paper_numbers import data_title, number_of
-from rt_scale.report.shown import value_text
-from rt_scale.report.tables import Which, estimate, probe_metric
+from rt_scale.report.paper_numbers import data_title, number_of, value_text
+from rt_scale.report.results import ProbedRun, Series, Which, probe_metric
+from rt_scale.report.statistics import estimate
 from rt_scale.spec.metrics import ACCURACY as PROBED
 from rt_scale.spec.metrics import metric_bounds
 
@@ -65,7 +64,7 @@ class Drawing:
 
 
 def drawings(
-    panel: Panel, runs: Sequence[Outcome], metrics: Mapping[str, Series], which: Which, experiment: str
+    panel: Panel, runs: Sequence[ProbedRun], metrics: Mapping[str, Series], which: Which, experiment: str
 ) -> list[Drawing]:
     """The panels that runs fill, one for each value of the panel's column and data set probed on.
 
@@ -82,7 +81,7 @@ def drawings(
     several = panel.metric == ACCURACY and "probed" not in (panel.x, panel.line)
     several = several and len({run.at["probed"] for run in runs}) > 1
     extra = _besides(panel, [run for run in runs if run.scores is not None])
-    columns: dict[str, list[Outcome]] = {}
+    columns: dict[str, list[ProbedRun]] = {}
     for run in runs:
         parts = [] if panel.column is None else [_titled(panel.column, run.at[panel.column])]
         parts += [data_title(run.at["probed"])] if several else []
@@ -103,9 +102,9 @@ def _titled(key: str, value: Any) -> str:
     return f"round {value}" if key == "round" else value_text(key, value)
 
 
-def _besides(panel: Panel, runs: Sequence[Outcome]) -> list[str]:
+def _besides(panel: Panel, runs: Sequence[ProbedRun]) -> list[str]:
     """What varies among the runs of one position of one line, but for their seeds: panels of their own show it."""
-    spots: dict[str, list[Outcome]] = {}
+    spots: dict[str, list[ProbedRun]] = {}
     for run in runs:
         place = [run.at.get(key) for key in (panel.line, panel.x, panel.column or "", "probed")]
         spots.setdefault(repr(place), []).append(run)
@@ -113,9 +112,9 @@ def _besides(panel: Panel, runs: Sequence[Outcome]) -> list[str]:
     return [key for key in keys if any(len({repr(run.at.get(key)) for run in spot}) > 1 for spot in spots.values())]
 
 
-def _lines(panel: Panel, runs: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+def _lines(panel: Panel, runs: Iterable[ProbedRun]) -> dict[str, list[ProbedRun]]:
     """Finished runs by the line that they belong to."""
-    found: dict[str, list[Outcome]] = {}
+    found: dict[str, list[ProbedRun]] = {}
     for run in runs:
         value = run.at[panel.line]
         name = "student" if panel.line == "probe" else value_text(panel.line, value)
@@ -125,7 +124,7 @@ def _lines(panel: Panel, runs: Iterable[Outcome]) -> dict[str, list[Outcome]]:
     return found
 
 
-def _over_epochs(panel: Panel, runs: Sequence[Outcome], metrics: Mapping[str, Series]) -> list[Line]:
+def _over_epochs(panel: Panel, runs: Sequence[ProbedRun], metrics: Mapping[str, Series]) -> list[Line]:
     lines, teachers = [], {}
     for label, members in _lines(panel, runs).items():
         curves = [curve for run in members if (curve := _curve(panel.metric, run, metrics))]
@@ -138,7 +137,7 @@ def _over_epochs(panel: Panel, runs: Sequence[Outcome], metrics: Mapping[str, Se
     return lines + (_references(teachers, metrics) if panel.metric == ACCURACY else [])
 
 
-def _curve(metric: str, run: Outcome, metrics: Mapping[str, Series]) -> Sequence[tuple[float, float]]:
+def _curve(metric: str, run: ProbedRun, metrics: Mapping[str, Series]) -> Sequence[tuple[float, float]]:
     if metric == ACCURACY:
         return run.scores.curve if run.scores is not None else ()
     return metrics.get(run.run, {}).get(metric, ())
@@ -154,7 +153,7 @@ def _line(label: str, x: Sequence[Any], values: Sequence[Sequence[float]], metri
 
 
 def _references(
-    lines: Mapping[str, tuple[tuple[float, float], Sequence[Outcome]]], metrics: Mapping[str, Series]
+    lines: Mapping[str, tuple[tuple[float, float], Sequence[ProbedRun]]], metrics: Mapping[str, Series]
 ) -> list[Line]:
     """Teachers and input pixels as level lines: one for all where all have the same, else line by line; a teacher that
     moves as the curve that it is."""
@@ -173,7 +172,7 @@ def _references(
 
 
 def _moving_teacher(
-    runs: Sequence[Outcome], metrics: Mapping[str, Series]
+    runs: Sequence[ProbedRun], metrics: Mapping[str, Series]
 ) -> tuple[Sequence[float], Sequence[float]] | None:
     """Epochs and mean accuracies in percent of teachers that were not the same at all probings."""
     curves = []
@@ -187,17 +186,17 @@ def _moving_teacher(
     return epochs, [100 * fmean(column) for column in zip(*same, strict=True)]
 
 
-def _summary(panel: Panel, runs: Sequence[Outcome], which: Which, experiment: str) -> list[Line]:
+def _summary(panel: Panel, runs: Sequence[ProbedRun], which: Which, experiment: str) -> list[Line]:
     found = []
     for label, members in _lines(panel, runs).items():
-        spots: dict[Any, list[Outcome]] = {}
+        spots: dict[Any, list[ProbedRun]] = {}
         for run in members:
             if run.at.get(panel.x) is not None:
                 spots.setdefault(run.at[panel.x], []).append(run)
         order = list(spots) if panel.scale == "names" else sorted(spots)
         x = [value_text(panel.x, value) for value in order] if panel.scale == "names" else order
         scores = [[run.scores for run in spots[value] if run.scores is not None] for value in order]
-        students = [[each.student if which == "last" else each.best for each in spot] for spot in scores]
+        students = [[each.student_at(which) for each in spot] for spot in scores]
         found.append(_line(label, x, students, ACCURACY))
         teachers = [100 * fmean(each.teacher for each in spot) for spot in scores]
         found.append(Line("teacher", x, teachers, "teacher", label))

@@ -1,13 +1,18 @@
-"""The paper's experiments: their claims and figures (Sarnthein et al., ICML 2023)."""
+"""The paper's experiments: their claims, figures and verdicts (Sarnthein et al., ICML 2023)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from rt_scale.report import claims
 from rt_scale.report.claims import Claim
+from rt_scale.report.paper_numbers import data_words, telling_keys, value_text
+from rt_scale.report.results import ProbedRun, count_states, probe_title
+from rt_scale.report.statistics import Verdict
+from rt_scale.spec.grid import axis_names
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,7 @@ class Statement:
     Attributes:
         text: the claim, in a sentence.
         rule: judges the runs of one group.
-        over: what varies within a group, as in ``Outcome.at``; a group is alike in all else.
+        over: what varies within a group, as in ``ProbedRun.at``; a group is alike in all else.
         probes: probes that it is about.
         elsewhere: whether it is about other data sets than the one distilled on; None: about any.
     """
@@ -34,8 +39,8 @@ class Panel:
     """Panels of a figure, one for each value of ``column``.
 
     Attributes:
-        x: ``epoch``, or what varies along the axis, as in ``Outcome.at``.
-        line: what tells lines apart, as in ``Outcome.at``.
+        x: ``epoch``, or what varies along the axis, as in ``ProbedRun.at``.
+        line: what tells lines apart, as in ``ProbedRun.at``.
         column: what tells panels apart.
         metric: ``accuracy`` of the probe, or the name of a metric.
         scale: of the horizontal axis.
@@ -164,3 +169,88 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
 }  # fmt: skip
 """The experiments by the name that a sweep gives."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim and what the runs of one group say on it.
+
+    Attributes:
+        claim: in a sentence.
+        rule: by which it is judged, in words.
+        where: what the group's runs share, in words.
+        verdict: the judgement.
+        runs: names of the group's runs.
+    """
+
+    claim: str
+    rule: str
+    where: str
+    verdict: Verdict
+    runs: tuple[str, ...]
+
+
+def judge_all(experiment: Experiment, runs: Sequence[ProbedRun]) -> list[Judged]:
+    """Every claim of the experiment on every group of runs, under every probe, that it is about."""
+    found = []
+    for statement in experiment.statements:
+        about = [run for run in runs if _is_about(statement, run)]
+        parts = groups(about, statement.over)
+        keys = [shared for shared, _ in parts]
+        for shared, members in parts:
+            states = {run.run: run.state for run in members}
+            lacking = count_states(state for state in states.values() if state != "done")
+            rule = " ".join((inspect.getdoc(statement.rule) or "").split())
+            verdict = _with_lacking(statement.rule(members), lacking)
+            found.append(Judged(statement.text, rule, _where(shared, keys), verdict, tuple(states)))
+    return found
+
+
+def _with_lacking(verdict: Verdict, lacking: Mapping[str, int]) -> Verdict:
+    """The verdict, which says what it does not rest on."""
+    if not lacking:
+        return verdict
+    told = ", ".join(f"{count} {state}" for state, count in lacking.items())
+    return replace(verdict, why=f"{verdict.why}; runs without a result: {told}")
+
+
+def _is_about(statement: Statement, run: ProbedRun) -> bool:
+    elsewhere = run.at["probed"] != run.at["data"]
+    return run.at["probe"] in statement.probes and statement.elsewhere in (None, elsewhere)
+
+
+def _where(shared: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
+    """The probe, the data, and what tells the group from the others."""
+    data = data_words([(shared.get("data", shared["probed"]), shared["probed"])])
+    keys = [key for key in shared if key not in ("data", "probed", "probe")]
+    telling = telling_keys(keys, others, beside=("data", "probed", "probe"))
+    names = axis_names(telling)
+    told = [f"{names[key]} {value_text(key, shared[key])}" for key in telling]
+    return ", ".join([*told, data, probe_title(shared["probe"])])
+
+
+def groups(runs: Iterable[ProbedRun], over: Sequence[str]) -> list[tuple[dict[str, Any], list[ProbedRun]]]:
+    """Runs that differ in ``over`` alone, and in what goes with it one to one, each group with all that it shares.
+
+    Args:
+        runs: under any probes.
+        over: keys of ``ProbedRun.at``.
+    """
+    members = list(runs)
+    by_over: dict[str, list[ProbedRun]] = {}
+    for run in members:
+        by_over.setdefault(repr([run.at.get(key) for key in over]), []).append(run)
+    keys = [key for key in dict.fromkeys(key for run in members for key in run.at) if key not in over]
+    if over and len(by_over) > 1:
+        keys = [key for key in keys if not _follows(key, by_over.values())]
+    found: dict[str, tuple[dict[str, Any], list[ProbedRun]]] = {}
+    for run in members:
+        shared = {key: run.at.get(key) for key in keys}
+        found.setdefault(repr(shared), (shared, []))[1].append(run)
+    return list(found.values())
+
+
+def _follows(key: str, by_over: Iterable[list[ProbedRun]]) -> bool:
+    """Whether the value of ``key`` is decided by what varies, and not the same for all."""
+    values = [{repr(run.at.get(key)) for run in runs} for runs in by_over]
+    return all(len(each) == 1 for each in values) and len(set.union(*values)) > 1

@@ -14,8 +14,8 @@ from rt_scale.spec.grid import Point, axis_names, value_label
 from rt_scale.spec.metrics import ProbeName
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
-from rt_scale.tensorboard.hparams import folder_name
 from rt_scale.tensorboard.sweep_view import BoardRun, build_means_board, build_runs_board
+from rt_scale.tensorboard.writer import folder_name
 
 OUT_DIM = "projector.out_dim"
 SWEEP = "sweep"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from rt_scale.data.known import KnownData, known_data
+from rt_scale.data.prepared import KnownData, known_data
 from rt_scale.experiments.check import check_all, unfinished
 from rt_scale.experiments.other_data import DataHere, compare_sweeps
 from rt_scale.scheduler.job import Job, Where

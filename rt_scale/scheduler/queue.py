@@ -1,28 +1,28 @@
-"""The queue of a sweep: which run is executed next, and what becomes of it. It knows no Ray.
+"""The queue of a sweep: which runs are executed next, and what becomes of them.
 
-What is done, failed or on its way stands in the run directories, from which the next driver fills its own queue.
+It knows no Ray, and takes what executes jobs, the clock and the store by small interfaces, so that ``plan`` simulates
+with it. What is done, failed or on its way stands in the run directories, from which the next driver fills its own.
 """
 
 from __future__ import annotations
 
 import heapq
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from rt_scale.scheduler.batching import Packs
-from rt_scale.scheduler.job import FINAL, Job, JobOutcome, JobState
+from rt_scale.scheduler.batching import Batching
+from rt_scale.scheduler.job import FINAL, Job, JobOutcome, JobState, RunReport, View
 from rt_scale.spec.errors import RtScaleError
-from rt_scale.spec.run import all_runs
+from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.run_dir import State
 from rt_scale.store.store import Store
 
-if TYPE_CHECKING:
-    from rt_scale.scheduler.job import RunReport, View
-
-HELD = 5.0
+LOOK_AGAIN = 5.0
 """Seconds until a run that another driver executes is looked at again."""
 BACKOFF = 2.0
 """Seconds before a run whose process died for the second time in a row is started again; doubled each time."""
@@ -30,210 +30,320 @@ LONGEST = 60.0
 """Seconds between two tries at most."""
 
 
+class Cluster(Protocol):
+    """What executes jobs, as far as the queue must know it."""
+
+    def at_once(self, launch: LaunchSpec) -> int:
+        """How many jobs of that section it executes at once, each with all of its workers; at least 1."""
+
+    def has_room(self, launch: LaunchSpec, running: int) -> bool:
+        """Whether it takes another job of that section beside the ``running`` ones that it was given."""
+
+
+class Runs(Protocol):
+    """Where runs are kept, as far as the queue must know it."""
+
+    def state(self, name: str) -> State:
+        """How the run of that name stands."""
+
+    def state_now(self, name: str) -> State:
+        """The same, of a run that another driver may have changed since it was looked at."""
+
+    def values(self, name: str) -> Mapping[str, float]:
+        """The last measurements of a run that is done."""
+
+    def fail(self, spec: RunSpec, why: str) -> None:
+        """Record why a run is not tried again."""
+
+
+class StoredRuns:
+    """The runs of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def state(self, name: str) -> State:
+        """As :class:`Runs`."""
+        return self._store.status(name).state
+
+    def state_now(self, name: str) -> State:
+        """As :class:`Runs`."""
+        self._store.run(name).refresh()
+        return self.state(name)
+
+    def values(self, name: str) -> Mapping[str, float]:
+        """As :class:`Runs`."""
+        result = self._store.run(name).result()
+        return {} if result is None else result["last"]
+
+    def fail(self, spec: RunSpec, why: str) -> None:
+        """As :class:`Runs`: in the run's directory, unless somebody holds it by now."""
+        run_dir = self._store.run(spec)
+        with suppress(RtScaleError), run_dir.acquire():
+            run_dir.fail({"reason": why, "time": time.time()})
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A job in the queue.
+
+    Attributes:
+        job: what is to be executed.
+        place: its place in the queue.
+        section: of its launch section.
+        needs: names of the runs that it waits for.
+        ready: whether it waits for room alone.
+        shape: that it is ready under, for jobs that share a process; else empty.
+        deaths: how often in a row its process died.
+        began, reached: the step that its newest process started at, and the last one that any of them did.
+        leader: name of the first run of the process that executes it; empty while none does.
+    """
+
+    job: Job
+    place: int
+    section: _Section
+    needs: set[str]
+    ready: bool = False
+    shape: str = ""
+    deaths: int = 0
+    began: int = -1
+    reached: int = -1
+    leader: str = ""
+
+
+@dataclass(slots=True)
+class _Section:
+    """The jobs of one launch section.
+
+    Heaps hold places, those of entries that are not ready any more among them: they are passed over.
+
+    Attributes:
+        launch: the section.
+        ready: places of ready jobs.
+        alike: the same by shape, of jobs that share processes.
+        waiting: how many jobs are ready, by shape.
+        leaders: how many jobs each process executes that is under way, by its leader.
+        live: how many jobs are executed.
+    """
+
+    launch: LaunchSpec
+    ready: list[int] = field(default_factory=list)
+    alike: dict[str, list[int]] = field(default_factory=dict)
+    waiting: Counter[str] = field(default_factory=Counter)
+    leaders: Counter[str] = field(default_factory=Counter)
+    live: int = 0
+
+
 class Queue:
     """Runs in an order that works: none before those that it starts from, each once, tried again where that helps.
 
     Args:
-        tasks: the wanted runs, in the order in which they are wanted; those that they start from join by themselves.
-        store: where they are.
+        jobs: the wanted runs, in the order in which they are wanted; those that they start from join by themselves.
+        runs: where they are kept.
         view: is told what becomes of them.
+        cluster: executes them.
         concurrency: runs at a time, at most; None: any number.
-        room: how many runs of that launch section the cluster holds together, at most.
-        packs: which runs are executed by one process.
         given_up: why a run is not even tried, by its name; such a one counts as failed.
         clock: seconds, monotonic.
 
     Attributes:
+        batching: which runs share a process.
+        live: jobs that were taken and have not ended, by the name of the run.
         failed: name of a run -> why it has no result.
     """
 
     def __init__(
         self,
-        tasks: Iterable[Job],
-        store: Store,
+        jobs: Iterable[Job],
+        runs: Runs,
         view: View,
+        cluster: Cluster,
         *,
         concurrency: int | None = None,
-        room: Callable[[LaunchSpec], int | None] = lambda launch: None,
-        packs: Packs | None = None,
         given_up: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store, self._view, self._clock, self._room = store, view, clock, room
+        self._runs, self._view, self._cluster, self._clock = runs, view, cluster, clock
         self._concurrency, self._given_up = concurrency, given_up or {}
-        self.packs = packs or Packs(lambda launch: 1)
-        self._tasks: dict[str, Job] = {}
-        self._order: dict[str, int] = {}
-        self._blocked: dict[str, set[str]] = {}
-        self._needed_by: dict[str, list[str]] = defaultdict(list)
-        self._ready: dict[LaunchSpec, list[int]] = defaultdict(list)
-        self._names: list[str] = []
-        self._later: list[tuple[float, int]] = []
-        self._live: dict[str, Job] = {}
-        self._tries: dict[str, int] = {}
-        self._began: dict[str, int] = {}
-        self._reached: dict[str, int] = {}
-        self._over: dict[str, bool] = {}
+        self.batching = Batching()
+        self.live: dict[str, Job] = {}
         self.failed: dict[str, str] = {}
-        self._wanted = {task.spec.name: task for task in tasks}
-        for task in list(self._wanted.values()):
-            self.add(task)
+        self._entries: list[_Entry] = []
+        self._by_name: dict[str, _Entry] = {}
+        self._sections: dict[LaunchSpec, _Section] = {}
+        self._needed_by: dict[str, list[_Entry]] = {}
+        self._later: list[tuple[float, int]] = []
+        self._over: dict[str, JobOutcome] = {}
+        self._wanted = {job.spec.name: job for job in jobs}
+        for job in list(self._wanted.values()):
+            self.add(job)
 
-    def add(self, task: Job) -> None:
+    def add(self, job: Job) -> None:
         """Put a run at the end, and what it starts from before it."""
-        self._wanted.setdefault(task.spec.name, task)
-        for spec in all_runs([task.spec]):
-            if spec.name in self._tasks:
+        self._wanted.setdefault(job.spec.name, job)
+        for spec in all_runs([job.spec]):
+            name = spec.name
+            if name in self._by_name:
                 continue
-            if self._done(spec.name):
-                if spec.name == task.spec.name:
-                    self._find(task)
+            if name not in self._over and self._runs.state(name) == "done":
+                self._over[name] = JobOutcome(JobState.DONE)
+            if self._is_done(name):
+                if name == job.spec.name:  # as another driver or sweep computed it
+                    self._view.finished(job.label, None, self._runs.values(name))
                 continue
-            wanted = self._wanted.get(spec.name)
+            wanted = self._wanted.get(name)
             if wanted is None:
                 self._view.added(1)
-            self._enter(wanted or Job(f"{spec.name} (to start from)", spec, task.launch))
+            self._enter(wanted or Job(f"{name} (to start from)", spec, job.launch))
 
-    def _find(self, task: Job) -> None:
-        """A wanted run is complete, as another driver or sweep computed it."""
-        self._tasks[task.spec.name] = task
-        result = self._store.run(task.spec).result() or {"last": {}}
-        self._settle(task.spec.name, JobOutcome(JobState.DONE, values=result["last"]))
-
-    def _enter(self, task: Job) -> None:
-        name = task.spec.name
-        self._tasks[name], self._order[name] = task, len(self._names)
-        self._names.append(name)
-        needs = {start.run.name for start in task.spec.starts} - {key for key, good in self._over.items() if good}
-        self._blocked[name] = needs
+    def _enter(self, job: Job) -> None:
+        name = job.spec.name
+        section = self._sections.get(job.launch)
+        if section is None:
+            section = self._sections[job.launch] = _Section(job.launch)
+        needs = {start.run.name for start in job.spec.starts if not self._is_done(start.run.name)}
+        entry = self._by_name[name] = _Entry(job, len(self._entries), section, needs)
+        self._entries.append(entry)
         for need in needs:
-            self._needed_by[need].append(name)
+            self._needed_by.setdefault(need, []).append(entry)
         if name in self._given_up:
-            self._settle(name, JobOutcome(JobState.FAILED, self._given_up[name]))
+            self._settle(entry, JobOutcome(JobState.FAILED, self._given_up[name]))
             return
-        lost = [need for need in needs if self._over.get(need) is False]
+        lost = [need for need in needs if need in self._over]
         if lost:
-            self._give_up(name, _without(lost[0], self.failed[lost[0]]))
+            self._give_up(entry, _without(lost[0], self._over[lost[0]].why))
         elif not needs:
-            self._make_ready(name)
+            self._make_ready(entry)
 
-    def _done(self, name: str) -> bool:
-        if name not in self._over and self._store.status(name).state == "done":
-            self._over[name] = True
-        return self._over.get(name, False)
+    def _is_done(self, name: str) -> bool:
+        return name in self._over and self._over[name].state is JobState.DONE
 
-    def _make_ready(self, name: str) -> None:
-        heapq.heappush(self._ready[self._tasks[name].launch], self._order[name])
+    def _make_ready(self, entry: _Entry) -> None:
+        section, shape = entry.section, Batching.shape(entry.job, entry.deaths)
+        entry.ready, entry.shape = True, shape
+        section.waiting[shape] += 1
+        heapq.heappush(section.ready, entry.place)
+        if shape:
+            heapq.heappush(section.alike.setdefault(shape, []), entry.place)
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do or to wait for."""
-        return not (self._live or self._later or self.waiting)
+        return not (self.live or self._later or self.waiting)
 
     @property
     def waiting(self) -> bool:
         """Whether a run could be executed at once if there were room."""
-        return any(self._ready.values())
+        return any(self._first(section.ready) is not None for section in self._sections.values())
 
     @property
-    def live(self) -> Mapping[str, Job]:
-        """What was taken and has not ended, by the name of the run."""
-        return self._live
+    def wakes(self) -> float | None:
+        """When, by the clock, a run that was put off is looked at again; None where none was."""
+        return self._later[0][0] if self._later else None
 
-    def take(self) -> Job | None:
-        """The run to execute now; None where there is none yet, or no room for one."""
+    def take(self) -> list[Job]:
+        """The jobs that one process is to execute now; none where there are none yet, or no room for one."""
         self._wake()
-        if self._concurrency is not None and len(self._live) >= self._concurrency:
-            return None
-        open_ = [launch for launch, waiting in self._ready.items() if waiting and self._has_room(launch)]
-        if not open_:
-            return None
-        name = self._names[heapq.heappop(self._ready[min(open_, key=lambda launch: self._ready[launch][0])])]
-        self._live[name] = self._tasks[name]
-        return self._tasks[name]
-
-    def take_pack(self) -> list[Job]:
-        """The runs that one process is to execute now; as :meth:`take`, with others that are packed with it."""
-        first = self.take()
-        if first is None:
+        room = None if self._concurrency is None else self._concurrency - len(self.live)
+        if room is not None and room <= 0:
             return []
-        ready = self._ready[first.launch]
-        waiting = (self._tasks[self._names[place]] for place in sorted(ready))
-        room = None if self._concurrency is None else self._concurrency - len(self._live)
-        beside = self.packs.beside(first, waiting, live=self._live, tries=self._tries, room=room)
-        if beside:
-            self._live |= {task.spec.name: task for task in beside}
-            ready[:] = [place for place in ready if self._names[place] not in self._live]
-            heapq.heapify(ready)
-        return [first, *beside]
+        heads = [
+            (place, section)
+            for section in self._sections.values()
+            if (place := self._first(section.ready)) is not None
+            and self._cluster.has_room(section.launch, section.live)
+        ]
+        if not heads:
+            return []
+        place, section = min(heads, key=lambda head: head[0])
+        first = self._entries[place]
+        self._start(first, first)
+        batch, size = [first], 1
+        if first.shape:
+            free = self._cluster.at_once(section.launch) - len(section.leaders) + 1
+            size = self.batching.size(first.job, section.waiting[first.shape], free)
+        if room is not None:
+            size = min(size, room)
+        while len(batch) < size and (place := self._first(section.alike[first.shape])) is not None:
+            batch.append(self._entries[place])
+            self._start(batch[-1], first)
+        return [entry.job for entry in batch]
 
-    def _has_room(self, launch: LaunchSpec) -> bool:
-        room = self._room(launch)
-        return room is None or sum(task.launch == launch for task in self._live.values()) < room
+    def _first(self, places: list[int]) -> int | None:
+        """The first place of a ready job; those of others are removed."""
+        while places and not self._entries[places[0]].ready:
+            heapq.heappop(places)
+        return places[0] if places else None
+
+    def _start(self, entry: _Entry, leader: _Entry) -> None:
+        name, section = entry.job.spec.name, entry.section
+        entry.ready, entry.leader = False, leader.job.spec.name
+        section.waiting[entry.shape] -= 1
+        section.leaders[entry.leader] += 1
+        section.live += 1
+        self.live[name] = entry.job
 
     def _wake(self) -> None:
         """Look again at what was put off until now; what another driver still executes is put off again."""
         while self._later and self._later[0][0] <= self._clock():
-            name = self._names[heapq.heappop(self._later)[1]]
-            self._store.run(name).refresh()
-            status = self._store.status(name)
-            if status.state == "done":
-                self._settle(name, JobOutcome(JobState.DONE))
-            elif status.state == "running":
-                self._put_off(name, HELD)
+            entry = self._entries[heapq.heappop(self._later)[1]]
+            state = self._runs.state_now(entry.job.spec.name)
+            if state == "done":
+                self._settle(entry, JobOutcome(JobState.DONE))
+            elif state == "running":
+                self._put_off(entry, LOOK_AGAIN)
             else:
-                self._make_ready(name)
+                self._make_ready(entry)
 
-    def _put_off(self, name: str, seconds: float) -> None:
-        heapq.heappush(self._later, (self._clock() + seconds, self._order[name]))
+    def _put_off(self, entry: _Entry, seconds: float) -> None:
+        heapq.heappush(self._later, (self._clock() + seconds, entry.place))
 
     def reported(self, name: str, report: RunReport) -> None:
         """A run that was taken is under way."""
         if report.began is not None:
-            self._began[name] = report.began
+            self._by_name[name].began = report.began
 
     def ended(self, name: str, how: JobOutcome) -> None:
-        """A run that was taken came to an end, good or bad, or is to be tried again."""
-        task = self._live.pop(name)
+        """A job that was taken came to an end, good or bad, or is to be tried again."""
+        entry, job = self._by_name[name], self.live.pop(name)
+        section = entry.section
+        section.live -= 1
+        section.leaders[entry.leader] -= 1
+        if not section.leaders[entry.leader]:
+            del section.leaders[entry.leader]
         if how.state in FINAL:
-            self._settle(name, how)
+            self._settle(entry, how)
         elif how.state is JobState.RETURNED:
             if how.why:
-                self._view.waiting(task.label, how.why, None)
-            self._make_ready(name)
+                self._view.waiting(job.label, how.why, None)
+            self._make_ready(entry)
         elif how.state is JobState.LEASED_ELSEWHERE:
-            self._view.waiting(task.label, how.why, HELD, held=True)
-            self._put_off(name, HELD)
+            self._view.waiting(job.label, how.why, LOOK_AGAIN, held=True)
+            self._put_off(entry, LOOK_AGAIN)
         else:
-            self._try_again(name, task, how)
+            self._try_again(entry, how)
 
-    def _try_again(self, name: str, task: Job, how: JobOutcome) -> None:
+    def _try_again(self, entry: _Entry, how: JobOutcome) -> None:
         """Runs that get on are started again for ever, as on spot machines; others a few times."""
-        began = self._began.pop(name, -1)
-        gets_on = began > self._reached.get(name, -1) and name in self._reached
-        self._reached[name] = max(began, self._reached.get(name, -1))
-        tries = self._tries[name] = 1 if gets_on else self._tries.get(name, 0) + 1
-        if tries > task.launch.retries:
+        gets_on = entry.deaths > 0 and entry.began > entry.reached
+        entry.reached, entry.began = max(entry.began, entry.reached), -1
+        entry.deaths = 1 if gets_on else entry.deaths + 1
+        job, tries = entry.job, entry.deaths
+        if tries > job.launch.retries:
             why = f"{how.why}, {tries} times in a row without a new checkpoint."
-            self._record(task, why)
-            self._settle(name, JobOutcome(JobState.FAILED, why))
+            self._runs.fail(job.spec, why)
+            self._settle(entry, JobOutcome(JobState.FAILED, why))
             return
         delay = min(LONGEST, BACKOFF * 2 ** (tries - 2)) if tries > 1 else 0.0
-        self._view.waiting(task.label, f"{how.why}; try {tries + 1} of {task.launch.retries + 1}", delay or None)
+        self._view.waiting(job.label, f"{how.why}; try {tries + 1} of {job.launch.retries + 1}", delay or None)
         if delay:
-            self._put_off(name, delay)
+            self._put_off(entry, delay)
         else:
-            self._make_ready(name)
+            self._make_ready(entry)
 
-    def _record(self, task: Job, why: str) -> None:
-        """Leave the reason in the run's directory, as nobody else could."""
-        run_dir = self._store.run(task.spec)
-        with suppress(RtScaleError), run_dir.acquire():
-            run_dir.fail({"reason": why, "time": time.time()})
-
-    def _settle(self, name: str, how: JobOutcome) -> None:
-        label = self._tasks[name].label
-        self._over[name] = how.state is JobState.DONE
+    def _settle(self, entry: _Entry, how: JobOutcome) -> None:
+        name, label = entry.job.spec.name, entry.job.label
+        self._over[name] = how
         if how.state is JobState.EARLY_STOPPED:
             self._view.stopped(label, how.why)
         elif how.state is JobState.FAILED:
@@ -241,16 +351,16 @@ class Queue:
             self._view.finished(label, how.why)
         else:
             self._view.finished(label, None, how.values)
-        for dependent in self._needed_by.pop(name, []):
-            self._blocked[dependent].discard(name)
+        for dependent in self._needed_by.pop(name, ()):
+            dependent.needs.discard(name)
             if how.state is not JobState.DONE:
                 self._give_up(dependent, _without(name, how.why))
-            elif not self._blocked[dependent] and dependent not in self._over:
+            elif not dependent.needs and dependent.job.spec.name not in self._over:
                 self._make_ready(dependent)
 
-    def _give_up(self, name: str, why: str) -> None:
-        if name not in self._over:
-            self._settle(name, JobOutcome(JobState.FAILED, why))
+    def _give_up(self, entry: _Entry, why: str) -> None:
+        if entry.job.spec.name not in self._over:
+            self._settle(entry, JobOutcome(JobState.FAILED, why))
 
 
 def _without(name: str, why: str) -> str:

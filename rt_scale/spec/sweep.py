@@ -39,19 +39,19 @@ class LaunchSpec(Part):
     """How often a run whose process died without a new checkpoint is started again within a sweep."""
     loader: Literal["auto", "resident", "ffcv", "map"] = "auto"
     """What reads training images: resident (in memory), ffcv (streamed), map (from the file as needed), or auto."""
-    compile: Literal["auto"] | bool = "auto"
-    """Whether torch compiles the student's pass, which takes half a minute a shape and process; auto: on GPUs, in long
-    runs where a trial finds it faster. For 1 worker."""
+    accelerate: Literal["auto", "none", "compile", "graphs"] = "auto"
+    """How the student's pass over whole batches is computed: none (module by module), compile (by torch, which takes
+    half a minute a shape and process), graphs (CUDA's), or auto: graphs on a GPU, none on a CPU. For 1 worker."""
     pack: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST)] = 1
     """Runs of one shape that train as one batched network in one process, at most; auto: as many as a measurement at
     the start finds to be fastest for each, which may be 1. For 1 worker."""
 
-    @field_validator("compile", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _auto_or_not(cls, value: Any) -> Any:
-        if value == "auto" or isinstance(value, bool):
-            return value
-        raise ValueError(f"{shown(value)} was given; allowed: auto, true, false")
+    def _no_compile(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and "compile" in given:
+            raise ValueError("compile is no more; write accelerate: compile in place of true, or accelerate: none")
+        return given
 
     @field_validator("pack", mode="before")
     @classmethod
@@ -63,12 +63,13 @@ class LaunchSpec(Part):
 
     @model_validator(mode="after")
     def _one_worker_alone(self) -> Self:
-        if self.compile is True and self.workers > 1:
-            raise ValueError("compile is for runs of one worker")
+        faster = self.accelerate in ("compile", "graphs")
+        if faster and self.workers > 1:
+            raise ValueError(f"accelerate {self.accelerate} is for runs of one worker")
         if self.pack != 1 and self.workers > 1:
             raise ValueError(f"pack is for runs of 1 worker, not of {self.workers}; leave one of both at 1")
-        if self.pack != 1 and self.compile is True:
-            raise ValueError("compile is for runs that train alone; leave it out, or pack at 1")
+        if self.pack != 1 and faster:
+            raise ValueError(f"accelerate {self.accelerate} is for runs that train alone; leave it out, or pack at 1")
         return self
 
 

@@ -202,3 +202,17 @@ def remove_temporaries(folder: Path) -> None:
         for path in folder.iterdir():
             if path.name.startswith(TEMPORARY):
                 remove(path)
+
+
+def measure(path: Path) -> tuple[int, float]:
+    """Bytes in the files under ``path`` and when the newest changed, in seconds since 1970; links are not followed."""
+    files = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
+    size, changed = 0, 0.0
+    for file in files or [path]:
+        try:
+            found = file.lstat()
+        except FileNotFoundError:  # its owner is at work
+            continue
+        size += found.st_size if not file.is_dir() else 0
+        changed = max(changed, found.st_mtime)
+    return size, changed

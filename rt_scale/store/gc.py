@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,10 @@ from rt_scale.spec.grid import expand
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import parse_kept
 from rt_scale.spec.yaml_files import read_text
-from rt_scale.store.atomic import disk_errors, read_json
+from rt_scale.store.atomic import disk_errors, measure, read_json
 from rt_scale.store.checkpoints import DAMAGED
 from rt_scale.store.lease import FOLDER as LEASES
-from rt_scale.store.lease import WATCH, file_system_time, latest_attempt
+from rt_scale.store.lease import file_system_time
 from rt_scale.store.run_dir import CHECKPOINTS, SPEC, RunDir, State
 from rt_scale.store.store import Store, SweepDir
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
@@ -63,24 +62,8 @@ def _marked(folder: Path) -> list[Path]:
         return []
 
 
-def measure(path: Path) -> tuple[int, float]:
-    """Bytes in the files under ``path`` and when the newest changed, in seconds since 1970; links are not followed."""
-    files = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
-    size, changed = 0, 0.0
-    for file in files or [path]:
-        try:
-            found = file.lstat()
-        except FileNotFoundError:  # its owner is at work
-            continue
-        size += found.st_size if not file.is_dir() else 0
-        changed = max(changed, found.st_mtime)
-    return size, changed
-
-
 GRACE = 3600.0
 """Seconds for which a silent owner elsewhere, or a temporary file, counts as at work: removing has no way back."""
-
-_pause = time.sleep
 
 Kind = State | Literal["leftover"]
 
@@ -124,7 +107,7 @@ def find_garbage(store: Store, older_than: float = 0.0) -> list[Garbage]:
     kept = _kept(store, names, now - older_than if older_than else None)
     runs = []
     for run in filter(_is_run, (store.run(name) for name in names if name not in kept)):
-        size, changed = _measure_run(store, run.name)
+        size, changed = store.measure(run.name)
         runs.append(Garbage(run.path, run.status(GRACE).state, size, now - changed))
     left, here = [], file_system_time(store.root)
     for path in leftovers(store, {item.path.name for item in runs}, GRACE):
@@ -148,43 +131,15 @@ def remove_garbage(store: Store, found: Sequence[Garbage]) -> dict[Path, str]:
     """
     store.refresh(curves=False)
     kept = _kept(store, store.names())
-    stay = {}
-    runs = []
+    stay, runs = {}, {}
     for item in found:
         if item.state == "leftover":
             _remove_whole(item.path)
         elif item.path.name in kept:
             stay[item.path] = "it was begun again, or a sweep or a run that was begun meanwhile needs it"
         else:
-            runs.append(item.path)
-    stay |= {run: "it is being executed" for run in _executed(runs)} if store.remote is None else {}
-    runs = [run for run in runs if run not in stay]
-    gone = map(_remove_run, runs) if store.remote is None else store.remote.remove([run.name for run in runs], GRACE)
-    return stay | {run: "it was begun again meanwhile" for run, went in zip(runs, gone, strict=True) if not went}
-
-
-def _executed(runs: Sequence[Path]) -> list[Path]:
-    """Runs whose heartbeat comes while one watches, whatever its date; without owners nothing is waited for."""
-    before = {run: attempt for run in runs if (attempt := latest_attempt(run)) is not None and not attempt.is_gone}
-    if before:
-        _pause(WATCH)
-    return [run for run, seen in before.items() if (now := latest_attempt(run)) is not None and now.beat != seen.beat]
-
-
-def _remove_run(path: Path) -> bool:
-    """Remove a run that nobody holds; whether that was so."""
-    if not path.exists():
-        return True
-    grave = temporary_name(path)
-    with disk_errors(path):
-        os.rename(path, grave)
-        # Who took the lease just before the folder lost its name gets it back.
-        attempt = latest_attempt(grave)
-        if attempt is not None and attempt.is_live(GRACE):
-            os.rename(grave, path)
-            return False
-    remove(grave)
-    return True
+            runs[item.path.name] = item.path
+    return stay | {runs[name]: why for name, why in store.remove(list(runs), GRACE).items()}
 
 
 def _remove_whole(path: Path) -> None:
@@ -212,7 +167,7 @@ def _kept(store: Store, names: Iterable[str], young: float | None = None) -> set
     for name in set(names) - kept:
         run = store.run(name)
         running = run.status(GRACE).state == "running"
-        if running or (young is not None and _measure_run(store, name)[1] > young):
+        if running or (young is not None and store.measure(name)[1] > young):
             kept.add(name)
     for name in list(kept):
         kept.update(_recorded_starts(store.run(name)))
@@ -256,8 +211,3 @@ def _starts(spec: RunSpec) -> Iterator[str]:
     for start in spec.starts:
         yield start.run.name
         yield from _starts(start.run)
-
-
-def _measure_run(store: Store, name: str) -> tuple[int, float]:
-    """As :func:`_measure`, of a run, most of which a mirror does not hold."""
-    return (store.remote and store.remote.measure(name)) or measure(store.run(name).path)

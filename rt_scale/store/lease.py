@@ -20,26 +20,42 @@ import secrets
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
-from rt_scale.spec.errors import Held, RunError
+from rt_scale.spec.errors import Held, RtScaleError, RunError
 from rt_scale.store.atomic import create_exclusive, read_json, to_json
 from rt_scale.system.files import remove, temporary_name
 
 FOLDER = "lease"
-HEARTBEAT = 5.0
-"""Seconds between heartbeats."""
-STALE = 60.0
-"""Seconds without a heartbeat after which an owner elsewhere counts as gone."""
-WATCH = 15.0
-"""Of these, the last, for which whoever replaces the owner watches himself: three heartbeats."""
 ROUNDING = 2.0
 """Seconds by which a heartbeat may lie in the future: object stores date in whole seconds, by several clocks."""
 LOOK = 1.0
 """Seconds between two looks of whoever watches."""
+LATE = 5.0
+"""Seconds without a look that count at most as ones for which a heartbeat stood still."""
+
+
+@dataclass(frozen=True)
+class LeaseTimes:
+    """When owners count as gone.
+
+    Attributes:
+        heartbeat: seconds between heartbeats.
+        stale: seconds without a heartbeat after which an owner elsewhere counts as gone.
+        watch: of these, the last, for which whoever replaces the owner watches himself; at most half of them.
+    """
+
+    heartbeat: float
+    stale: float
+    watch: float
+
+
+TIMES = LeaseTimes(heartbeat=5.0, stale=60.0, watch=15.0)
+"""Of a store in a folder."""
 
 _pause, _clock = time.sleep, time.monotonic
 _seen: dict[str, tuple[object, float, float]] = {}
@@ -139,7 +155,7 @@ class Attempt:
         """Seconds since the last heartbeat, as far as its date or watching it tells."""
         return self.still if self.is_ahead else max(0.0, self.age, self.still)
 
-    def is_live(self, stale: float = STALE) -> bool:
+    def is_live(self, stale: float = TIMES.stale) -> bool:
         """Whether the owner counts as at work: not known to be gone, and silent for less than ``stale`` s.
 
         To be told to people; whoever replaces an owner asks :func:`at_work`.
@@ -168,31 +184,31 @@ def stood_still(whose: str, beat: object) -> float:
     """Seconds for which this process has seen the same heartbeat; a late look counts no more than a timely one."""
     now = _clock()
     before, looked, seconds = _seen.get(whose, (None, now, 0.0))
-    seconds = seconds + min(now - looked, HEARTBEAT) if before == beat else 0.0
+    seconds = seconds + min(now - looked, LATE) if before == beat else 0.0
     _seen[whose] = (beat, now, seconds)
     return seconds
 
 
 def at_work(
-    look: Callable[[], Attempt | None], stale: float, watch: float, watching: Callable[[Attempt], None]
+    look: Callable[[], Attempt | None], times: LeaseTimes, watching: Callable[[Attempt], None]
 ) -> tuple[Attempt | None, bool]:
     """The newest attempt, None where there was none, and whether its owner is at work.
 
-    Takes up to ``watch`` s where the heartbeat is old by its date, and up to ``stale`` s where it lies in the future.
+    Takes up to ``times.watch`` s where the heartbeat is old by its date, and up to ``times.stale`` s where it lies in
+    the future.
 
     Args:
         look: finds the newest attempt.
-        stale: seconds without a heartbeat after which the owner counts as gone.
-        watch: those of them for which the heartbeat must be seen to stand still; at most half of them.
+        times: of heartbeats.
         watching: told of the attempt between two looks; what it raises ends the watch.
     """
     first = attempt = look()
-    watch = min(watch, stale / 2)
+    watch = min(times.watch, times.stale / 2)
     while attempt is not None and not attempt.is_gone:
         moved = first is not None and (first.number, first.beat) != (attempt.number, attempt.beat)
-        if moved or (not attempt.is_ahead and attempt.silent < stale - watch):
+        if moved or (not attempt.is_ahead and attempt.silent < times.stale - watch):
             return attempt, True
-        left = (stale if attempt.is_ahead else watch) - attempt.still
+        left = (times.stale if attempt.is_ahead else watch) - attempt.still
         if left <= 0:
             break
         watching(attempt)
@@ -242,95 +258,143 @@ def file_system_time(folder: Path) -> float:
         remove(probe)
 
 
-class Lease:
-    """The right to write into a run directory, kept up by a heartbeat until :meth:`release`.
+class Lease(ABC):
+    """The right to write into a run, kept up by a heartbeat until :meth:`release`.
 
     Attributes:
         attempt: number of this attempt at the run, from 1.
         owner: this process as recorded.
     """
 
+    def __init__(self, where: str, times: LeaseTimes, watching: Callable[[Attempt], None]) -> None:
+        """Acquire the lease of the run at ``where``.
+
+        Raises:
+            InputError: where a live process holds it, or nothing can be written there.
+        """
+        self._where, self._times = where, times
+        self.owner = Owner.current()
+        self.attempt = self._acquire(watching)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep_up, name="lease", daemon=True)
+        self._thread.start()
+
+    @abstractmethod
+    def _look(self) -> Attempt | None:
+        """The newest attempt."""
+
+    @abstractmethod
+    def _claim(self) -> int | None:
+        """Make the attempt after the one that was looked at last; its number, None where another was faster."""
+
+    @abstractmethod
+    def _beat(self) -> None:
+        """Send a heartbeat."""
+
+    @abstractmethod
+    def _end(self) -> None:
+        """Tell that this owner is done."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Make sure that this process still owns the run; to be called before each write to the store.
+
+        Raises:
+            RunError: where another process has taken over, the run was removed, or the lease was released.
+            StoreAway: where an object store does not answer.
+        """
+
+    def check_here(self) -> None:
+        """As :meth:`check`, before a write to this machine's disk, which asks nothing of an object store."""
+        self.check()
+
+    def _acquire(self, watching: Callable[[Attempt], None]) -> int:
+        while True:
+            before, held = at_work(self._look, self._times, watching)
+            if held:
+                raise Held(
+                    f"The run '{self._where}' is in use: {before}. Wait until that process is done or stop it, then "
+                    "run the same command again; if it is gone, its claim ends "
+                    f"{self._times.stale:g} s after its last heartbeat."
+                )
+            if (number := self._claim()) is not None:
+                return number
+
+    def _keep_up(self) -> None:
+        while not self._stop.wait(self._times.heartbeat):
+            # A server that is away comes back; a takeover, and a run that is gone, are found by check().
+            with contextlib.suppress(OSError, RtScaleError):
+                self._beat()
+
+    def _check_released(self) -> None:
+        if self._stop.is_set():
+            raise RunError(f"The lease of '{self._where}' was released; acquire it again before writing there.")
+
+    def _lost(self, how: str) -> RunError:
+        return RunError(
+            f"This process (attempt {self.attempt}) no longer owns the run '{self._where}': {how}. Nothing more is "
+            "written by this one; what it saved before is kept and used."
+        )
+
+    def stop(self) -> None:
+        """Stop the heartbeat; the claim goes stale by itself."""
+        self._stop.set()
+        self._thread.join()
+
+    def release(self) -> None:
+        """Stop the heartbeat and give the run free."""
+        if not self._stop.is_set():
+            self.stop()
+            with contextlib.suppress(OSError, RtScaleError):  # a server that is away
+                self._end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class FileLease(Lease):
+    """The right to write into a run directory."""
+
     def __init__(
         self,
         run: Path,
-        *,
-        heartbeat: float = HEARTBEAT,
-        stale: float = STALE,
+        times: LeaseTimes = TIMES,
         watching: Callable[[Attempt], None] = lambda attempt: None,
     ) -> None:
         """Acquire the lease of the run in folder ``run``, which is made if need be.
 
         Args:
             run: the run's folder.
-            heartbeat: seconds between heartbeats.
-            stale: seconds without a heartbeat after which another owner counts as gone.
+            times: of heartbeats.
             watching: see :func:`at_work`.
 
         Raises:
             InputError: where a live process holds it, or the folder cannot be written.
         """
         self._run = run
-        self._stale = stale
-        self._watching = watching
-        self.owner = Owner.current()
-        self.attempt = self._claim()
-        self._file = _path(run, self.attempt)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, args=(heartbeat,), name="lease", daemon=True)
-        self._thread.start()
+        self._seen: Attempt | None = None
+        super().__init__(str(run), times, watching)
 
-    def _claim(self) -> int:
-        while True:
-            before, held = at_work(lambda: latest_attempt(self._run), self._stale, WATCH, self._watching)
-            if held:
-                raise Held(
-                    f"The run directory '{self._run}' is in use: {before}. Wait until that process is done "
-                    "or stop it, then run the same command again; if it is gone, its claim ends "
-                    f"{self._stale:g} s after its last heartbeat."
-                )
-            number = 1 if before is None else before.number + 1
-            if create_exclusive(_path(self._run, number), to_json(asdict(self.owner))):
-                return number
-            # Another contender was faster: look again at who it is, and whether it is still there.
+    def _look(self) -> Attempt | None:
+        self._seen = latest_attempt(self._run)
+        return self._seen
 
-    def _beat(self, interval: float) -> None:
-        while not self._stop.wait(interval):
-            try:
-                os.utime(self._file)
-            except OSError:
-                # A file server that is away comes back; a folder that is gone is found by check().
-                continue
+    def _claim(self) -> int | None:
+        number = 1 if self._seen is None else self._seen.number + 1
+        return number if create_exclusive(_path(self._run, number), to_json(asdict(self.owner))) else None
+
+    def _beat(self) -> None:
+        os.utime(_path(self._run, self.attempt))
+
+    def _end(self) -> None:
+        os.utime(_path(self._run, self.attempt), (0, 0))
 
     def check(self) -> None:
-        """Make sure that this process still owns the run; to be called before each write.
-
-        Raises:
-            RunError: where another process has taken over, the run was removed, or the lease was released.
-        """
-        if self._stop.is_set():
-            raise RunError(f"The lease of '{self._run}' was released; acquire it again before writing there.")
-        newest = _newest(self._run / FOLDER)
-        if newest != self.attempt:
+        """See :meth:`Lease.check`."""
+        self._check_released()
+        if _newest(self._run / FOLDER) != self.attempt:
             other = latest_attempt(self._run)
-            now = f"attempt {other.number} does ({other})" if other else "its folder was removed"
-            raise RunError(
-                f"This process (attempt {self.attempt}) no longer owns the run directory '{self._run}': "
-                f"{now}. Nothing more is written by this one; what it saved before is kept and used."
-            )
-
-    def release(self) -> None:
-        """Stop the heartbeat and give the run directory free."""
-        if self._stop.is_set():
-            return
-        self._stop.set()
-        self._thread.join()
-        with contextlib.suppress(OSError):  # a file server that is away: the claim goes stale by itself
-            os.utime(self._file, (0, 0))
-
-    def __enter__(self) -> Lease:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
+            raise self._lost(f"attempt {other.number} does ({other})" if other else "its folder was removed")

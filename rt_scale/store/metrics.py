@@ -6,8 +6,9 @@ Every checkpoint holds a copy of it, so resuming takes table and weights from th
 
 from __future__ import annotations
 
+import itertools
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 
@@ -55,6 +56,11 @@ class MetricsTable:
         """Add the ``values`` measured after ``step`` optimiser steps, ``epoch`` passes over the images."""
         now = clock.time()
         self._rows += [(int(step), float(epoch), name, float(value), now) for name, value in values.items()]
+
+    def points(self) -> Iterator[tuple[int, float, dict[str, float]]]:
+        """Step, time and values of every measurement, in their order."""
+        for (step, time), rows in itertools.groupby(self._rows, lambda row: (row[0], row[4])):
+            yield step, time, {name: value for _, _, name, value, _ in rows}
 
     def last(self) -> dict[str, float]:
         """The newest value of every name."""

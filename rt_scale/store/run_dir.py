@@ -9,13 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.store.atomic import read_json, remove_temporaries, to_json, write_json
+from rt_scale.store.atomic import read_json, remove_temporaries, to_json, write_bytes, write_json
 from rt_scale.store.checkpoints import Checkpoints
-from rt_scale.store.lease import HEARTBEAT, STALE, Attempt, Lease, latest_attempt
-from rt_scale.store.objects.lease import HEARTBEAT as REMOTE_HEARTBEAT
-from rt_scale.store.objects.lease import STALE as REMOTE_STALE
-from rt_scale.store.objects.lease import RemoteLease
-from rt_scale.store.objects.run import RemoteRun
+from rt_scale.store.lease import TIMES, Attempt, FileLease, Lease, latest_attempt
 from rt_scale.system.files import remove
 
 T = TypeVar("T")
@@ -58,6 +54,60 @@ class Status:
     heartbeat: str = ""
 
 
+class RunBackend(Protocol):
+    """Where a run is kept: in its folder alone, or in an object store that its folder mirrors."""
+
+    @property
+    def stale(self) -> float:
+        """Seconds without a heartbeat after which an owner elsewhere counts as gone."""
+
+    def refresh(self) -> None:
+        """Bring here what others wrote."""
+
+    def fetch(self, step: int) -> None:
+        """Bring the checkpoint of ``step`` here."""
+
+    def acquire(self, watching: Callable[[Attempt], None]) -> Lease:
+        """Become the one who writes."""
+
+    def send(self) -> None:
+        """Send what was written here."""
+
+    def send_failure(self) -> None:
+        """As :meth:`send`, without waiting for a store that is away."""
+
+    def complete(self, result: bytes) -> None:
+        """Write the result, after all else was sent."""
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """A run that is kept in its folder alone."""
+
+    folder: Path
+    stale: float = TIMES.stale
+
+    def refresh(self) -> None:
+        """A folder is always looked at as it is."""
+
+    def fetch(self, step: int) -> None:
+        """It is here."""
+
+    def acquire(self, watching: Callable[[Attempt], None]) -> Lease:
+        """Become the one who writes; raises as :class:`FileLease`."""
+        return FileLease(self.folder, watching=watching)
+
+    def send(self) -> None:
+        """It is where it belongs."""
+
+    def send_failure(self) -> None:
+        """It is where it belongs."""
+
+    def complete(self, result: bytes) -> None:
+        """Write the result."""
+        write_bytes(self.folder / RESULT, result)
+
+
 class RunDir:
     """The directory of one run. Reading is free; writing needs :meth:`acquire`.
 
@@ -66,15 +116,15 @@ class RunDir:
 
     Attributes:
         path: the folder; it need not exist.
-        remote: the run in an object store; None where the folder is all there is.
         checkpoints: its checkpoints; written through :meth:`save_checkpoint`.
     """
 
-    def __init__(self, path: Path, remote: RemoteRun | None = None) -> None:
-        self.path, self.remote = path, remote
-        folder = path / CHECKPOINTS
-        self.checkpoints = Checkpoints(folder) if remote is None else Checkpoints(folder, remote.fetch)
-        self._lease: Lease | RemoteLease | None = None
+    def __init__(self, path: Path, backend: RunBackend | None = None) -> None:
+        """The run in the folder ``path``, kept by ``backend``; None: there alone."""
+        self.path = path
+        self._backend = backend or LocalRun(path)
+        self.checkpoints = Checkpoints(path / CHECKPOINTS, self._backend.fetch)
+        self._lease: Lease | None = None
 
     @property
     def name(self) -> str:
@@ -92,23 +142,14 @@ class RunDir:
         Raises:
             InputError, RunError: where the store refuses or does not answer.
         """
-        if self.remote is not None:
-            self.remote.refresh()
+        self._backend.refresh()
 
-    def acquire(
-        self,
-        *,
-        heartbeat: float | None = None,
-        stale: float | None = None,
-        watching: Callable[[Attempt], None] = lambda attempt: None,
-    ) -> Lease | RemoteLease:
+    def acquire(self, watching: Callable[[Attempt], None] = lambda attempt: None) -> Lease:
         """Become the one process that writes here; a context manager that gives it free again.
 
-        Leftovers of killed attempts are cleared away.
+        What killed attempts left unfinished is removed.
 
         Args:
-            heartbeat: seconds between heartbeats; None: as suits the store.
-            stale: seconds without a heartbeat after which another owner counts as gone; None: as suits the store.
             watching: told, and asked whether to go on, while an owner is watched who may be gone; see
                 :func:`rt_scale.store.lease.at_work`.
 
@@ -116,17 +157,12 @@ class RunDir:
             InputError: where a live process holds the run, or the store cannot be written.
             RunError: where an object store does not answer.
         """
-        if self.remote is not None:
-            self._lease = self.remote.acquire(
-                heartbeat=heartbeat or REMOTE_HEARTBEAT, stale=stale or REMOTE_STALE, watching=watching
-            )
-        else:
-            self._lease = Lease(self.path, heartbeat=heartbeat or HEARTBEAT, stale=stale or STALE, watching=watching)
+        self._lease = self._backend.acquire(watching)
         remove_temporaries(self.path)
         self.checkpoints.clean()
         return self._lease
 
-    def check(self) -> Lease | RemoteLease:
+    def check(self) -> Lease:
         """The lease that allows this process to write here.
 
         Raises:
@@ -136,23 +172,12 @@ class RunDir:
         lease.check()
         return lease
 
-    def _permitted(self) -> Lease | RemoteLease:
-        """As :meth:`check`, before what goes to the disk of this machine.
-
-        Of a run in an object store that is its mirror: a store that is away must not keep it from being written, and
-        whether another has taken over is asked before anything is sent.
-        """
+    def _permitted(self) -> Lease:
+        """As :meth:`check`, before what goes to the disk of this machine."""
         if self._lease is None:
             raise RunError(f"'{self.path}' was about to be written without its lease; acquire it first.")
-        if isinstance(self._lease, RemoteLease):
-            self._lease.held()
-        else:
-            self._lease.check()
+        self._lease.check_here()
         return self._lease
-
-    def _send(self) -> None:
-        if self.remote is not None:
-            self.remote.send()
 
     def write_spec(self, spec: Spec) -> None:
         """Record the spec, or make sure that it is the one recorded.
@@ -163,7 +188,7 @@ class RunDir:
         self._permitted()
         if (recorded := self.spec()) is None:
             write_json(self.path / SPEC, spec.canonical())
-            self._send()
+            self._backend.send()
         elif recorded != _as_read(spec.canonical()):
             raise InputError(
                 f"Another spec lives in '{self.path}': its {SPEC} is not the one that gives the folder its "
@@ -178,7 +203,7 @@ class RunDir:
         """Record where the run is executed: versions, device, git state."""
         self._permitted()
         write_json(self.path / ENVIRONMENT, environment)
-        self._send()
+        self._backend.send()
 
     def environment(self) -> dict[str, Any] | None:
         """Where the run was last executed; None where that was not recorded."""
@@ -193,7 +218,7 @@ class RunDir:
         """
         self._permitted()
         self.checkpoints.save(step, writer, self._permitted)
-        self._send()
+        self._backend.send()
 
     def latest_checkpoint(self, loader: Callable[[Path], T], warn: Callable[[str], None]) -> tuple[int, T] | None:
         """The newest sound checkpoint as (step, ``loader(folder)``); see :meth:`Checkpoints.latest`."""
@@ -204,16 +229,13 @@ class RunDir:
         """Remove every checkpoint whose step is not in ``keep``."""
         self._permitted()
         self.checkpoints.prune(keep)
-        self._send()
+        self._backend.send()
 
     def complete(self, result: dict[str, Any]) -> None:
         """Record the result, last of all: its presence means that the run is done."""
         self._permitted()
         remove(self.path / FAILURE)
-        if self.remote is not None:
-            self.remote.complete(result)
-        else:
-            write_json(self.path / RESULT, result)
+        self._backend.complete(to_json(result))
 
     def result(self) -> dict[str, Any] | None:
         """The result; None where the run is not done."""
@@ -223,17 +245,15 @@ class RunDir:
         """Record why this attempt failed, e.g. ``{"reason": ..., "traceback": ...}``; its number is added."""
         attempt = self._permitted().attempt
         write_json(self.path / FAILURE, {**error, "attempt": attempt})
-        if self.remote is not None:
-            self.remote.send_failure()
+        self._backend.send_failure()
 
     def failure(self) -> dict[str, Any] | None:
         """The newest recorded failure, with its ``attempt``; None where the run is done or never failed."""
         return None if (self.path / RESULT).exists() else _read_optional(self.path / FAILURE)
 
     def status(self, stale: float | None = None) -> Status:
-        """How the run stands; ``stale`` as in :meth:`acquire`."""
-        if stale is None:
-            stale = STALE if self.remote is None else REMOTE_STALE
+        """How the run stands; ``stale``: seconds after which a silent owner elsewhere counts as gone."""
+        stale = self._backend.stale if stale is None else stale
         attempt = latest_attempt(self.path)
         attempts = attempt.number if attempt else 0
         if (self.path / RESULT).exists():

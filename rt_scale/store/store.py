@@ -3,19 +3,152 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rt_scale.spec.errors import InputError
-from rt_scale.store.atomic import disk_errors, read_json, to_json, write_bytes
+from rt_scale.store.atomic import disk_errors, measure, read_json, to_json, write_bytes
 from rt_scale.store.lease import FOLDER as LEASES
-from rt_scale.store.lease import file_system_time
-from rt_scale.store.objects.store import FILE, RUNS, RemoteStore
+from rt_scale.store.lease import TIMES, file_system_time, latest_attempt
+from rt_scale.store.objects.store import AGAIN, FILE, RUNS, ObjectStore
 from rt_scale.store.objects.uri import is_address
-from rt_scale.store.run_dir import RESULT, SPEC, RunDir, Spec, Status
+from rt_scale.store.run_dir import RESULT, SPEC, LocalRun, RunBackend, RunDir, Spec, Status
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
+
+_pause = time.sleep
+
+
+class StoreBackend(Protocol):
+    """Where a store is kept: in its folder alone, or in an object store that its folder mirrors.
+
+    Of an object store every method may raise InputError where it refuses, and StoreAway where it does not answer.
+    """
+
+    @property
+    def place(self) -> str:
+        """See :attr:`Store.place`."""
+
+    def where(self, name: str) -> str:
+        """See :meth:`Store.where`."""
+
+    def scratch(self) -> AbstractContextManager[str]:
+        """See :meth:`Store.scratch`."""
+
+    def run(self, name: str) -> RunBackend:
+        """Where the run of that name is kept."""
+
+    def refresh(self, curves: bool, younger: float) -> None:
+        """See :meth:`Store.refresh`."""
+
+    def now(self) -> float:
+        """See :meth:`Store.now`."""
+
+    def measure(self, name: str) -> tuple[int, float]:
+        """See :meth:`Store.measure`."""
+
+    def remove(self, runs: Sequence[str], stale: float) -> dict[str, str]:
+        """See :meth:`Store.remove`."""
+
+    def put(self, path: Path, data: bytes) -> None:
+        """Send what is about to be written to the file ``path`` of the folder."""
+
+    def send(self, path: Path) -> None:
+        """Send a file of the folder, or all files of a folder in it."""
+
+    def check_writable(self) -> None:
+        """Make sure that it can be written."""
+
+
+class LocalStore:
+    """A store that is kept in its folder alone."""
+
+    def __init__(self, root: Path) -> None:
+        """The store in the folder ``root``."""
+        self.root = root
+
+    @property
+    def place(self) -> str:
+        """The folder's whole path."""
+        return str(self.root.absolute())
+
+    def where(self, name: str) -> str:
+        """The path of a run's directory."""
+        return str(self.root / "runs" / name)
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """A folder of its own, made by whoever uses it; removed afterwards."""
+        folder = temporary_name(self.root.absolute() / "scratch")
+        try:
+            yield str(folder)
+        finally:
+            remove(folder)
+
+    def run(self, name: str) -> RunBackend:
+        """The run of that name."""
+        return LocalRun(self.root / "runs" / name)
+
+    def refresh(self, curves: bool, younger: float) -> None:
+        """A folder is always looked at as it is."""
+
+    def now(self) -> float:
+        """Seconds since 1970 by the clock that dates its files."""
+        return file_system_time(self.root)
+
+    def measure(self, name: str) -> tuple[int, float]:
+        """See :func:`measure`."""
+        return measure(self.root / "runs" / name)
+
+    def remove(self, runs: Sequence[str], stale: float) -> dict[str, str]:
+        """Remove the runs of these names from the folder; which stay, and why."""
+        folders = {name: self.root / "runs" / name for name in runs}
+        stay = {name: "it is being executed" for name in _executed(folders)}
+        gone = {name: _remove_run(folder, stale) for name, folder in folders.items() if name not in stay}
+        return stay | {name: AGAIN for name, went in gone.items() if not went}
+
+    def put(self, path: Path, data: bytes) -> None:
+        """It is written where it belongs."""
+
+    def send(self, path: Path) -> None:
+        """It is where it belongs."""
+
+    def check_writable(self) -> None:
+        """What is written to the folder finds out."""
+
+
+def _executed(runs: Mapping[str, Path]) -> list[str]:
+    """Runs whose heartbeat comes while one watches, whatever its date; without owners nothing is waited for."""
+    before = {
+        name: attempt
+        for name, run in runs.items()
+        if (attempt := latest_attempt(run)) is not None and not attempt.is_gone
+    }
+    if before:
+        _pause(TIMES.watch)
+    return [
+        name
+        for name, seen in before.items()
+        if (now := latest_attempt(runs[name])) is not None and now.beat != seen.beat
+    ]
+
+
+def _remove_run(path: Path, stale: float) -> bool:
+    """Remove a run that nobody holds; whether that was so."""
+    if not path.exists():
+        return True
+    grave = temporary_name(path)
+    with disk_errors(path):
+        os.rename(path, grave)
+        # Who took the lease just before the folder lost its name gets it back.
+        attempt = latest_attempt(grave)
+        if attempt is not None and attempt.is_live(stale):
+            os.rename(grave, path)
+            return False
+    remove(grave)
+    return True
 
 
 class SweepDir:
@@ -23,12 +156,12 @@ class SweepDir:
 
     Attributes:
         path: the folder; it need not exist.
-        remote: the object store that it is a mirror of, if any.
         derived: the folder of what is made of its runs, and can be made again: this one, or one elsewhere.
     """
 
-    def __init__(self, path: Path, remote: RemoteStore | None = None, derived: Path | None = None) -> None:
-        self.path, self.remote = path, remote
+    def __init__(self, path: Path, backend: StoreBackend | None = None, derived: Path | None = None) -> None:
+        """The sweep in the folder ``path`` of the store that ``backend`` keeps; None: there alone."""
+        self.path, self._backend = path, backend or LocalStore(path)
         self.derived = derived or path
 
     @property
@@ -66,8 +199,7 @@ class SweepDir:
         self._put(self.path / name, to_json(value))
 
     def _put(self, path: Path, data: bytes) -> None:
-        if self.remote is not None:
-            self.remote.put(path, data)
+        self._backend.put(path, data)
         write_bytes(path, data)
 
     def send(self, path: Path) -> None:
@@ -78,8 +210,8 @@ class SweepDir:
         Raises:
             InputError, RunError: where an object store refuses or does not answer.
         """
-        if self.remote is not None and self.derived == self.path:
-            self.remote.send(path)
+        if self.derived == self.path:
+            self._backend.send(path)
 
     def runs(self) -> list[str]:
         """Names of the sweep's runs; empty where it was never run."""
@@ -95,65 +227,51 @@ class Store:
 
     Attributes:
         root: the folder; it need not exist.
-        remote: the object store; None where the folder is all there is.
         derived: where reports, exports and comparison views go, a folder a sweep; None: beside the sweeps.
     """
 
-    def __init__(self, root: Path, remote: RemoteStore | None = None, derived: Path | None = None) -> None:
-        self.root, self.remote, self.derived = root, remote, derived
+    def __init__(self, root: Path, backend: StoreBackend | None = None, derived: Path | None = None) -> None:
+        """The store in the folder ``root``, kept by ``backend``; None: there alone."""
+        self.root, self.derived = root, derived
+        self._backend = backend or LocalStore(root)
 
     @staticmethod
     def open(place: str | Path) -> Store:
-        """The store at a place as a user names it: a folder, ``s3://bucket/prefix`` or ``gs://bucket/prefix``.
+        """The store at a place as a user names it: a folder, ``s3://``, ``gs://`` or ``az://bucket/prefix``.
 
         Raises:
             InputError: an address that holds credentials, or that nothing here can open.
         """
         if not is_address(place):
             return Store(Path(place))
-        remote = RemoteStore.open(str(place))
-        return Store(remote.root, remote)
+        backend = ObjectStore.open(str(place))
+        return Store(backend.root, backend)
 
     @property
     def place(self) -> str:
         """What :meth:`open` takes in another process: the address, or the folder's whole path."""
-        return str(self.root.absolute()) if self.remote is None else self.remote.address
+        return self._backend.place
 
     def where(self, name: str) -> str:
         """Where the run of that name is kept, for people to read: the path of its directory, or its address."""
-        if self.remote is None:
-            return str(self.root / "runs" / name)
-        return f"{self.remote.address.partition('?')[0]}/runs/{name}"
+        return self._backend.where(name)
 
-    @contextmanager
-    def scratch(self) -> Iterator[str]:
+    def scratch(self) -> AbstractContextManager[str]:
         """A place of its own in the store, path or address, that all processes see; removed afterwards."""
-        name = temporary_name(Path("scratch")).name
-        if self.remote is None:
-            folder = self.root.absolute() / name
-            try:
-                yield str(folder)
-            finally:
-                remove(folder)
-            return
-        address, _, query = self.remote.address.partition("?")
-        try:
-            yield f"{address}/{name}" + (f"?{query}" if query else "")
-        finally:
-            self.remote.bucket.delete_folder(name)
+        return self._backend.scratch()
 
     def run(self, spec: Spec | str) -> RunDir:
         """The directory of the run of ``spec``, or of the run of that name."""
         name = spec if isinstance(spec, str) else spec.name
-        return RunDir(self.root / "runs" / name, None if self.remote is None else self.remote.run(name))
+        return RunDir(self.root / "runs" / name, self._backend.run(name))
 
     def sweep(self, name: str) -> SweepDir:
         """The directory of the sweep ``name``."""
-        return SweepDir(self.root / "sweeps" / name, self.remote, self.derived and self.derived / name)
+        return SweepDir(self.root / "sweeps" / name, self._backend, self.derived and self.derived / name)
 
     def deriving(self, folder: Path) -> Store:
         """The same store, of which reports, exports and comparison views are written to ``folder``."""
-        return Store(self.root, self.remote, folder)
+        return Store(self.root, self._backend, folder)
 
     def refresh(self, *, curves: bool = True, younger: float = 0.0) -> None:
         """Look at what an object store has by now; a folder is always looked at as it is.
@@ -165,12 +283,27 @@ class Store:
         Raises:
             InputError, RunError: where the store refuses or does not answer.
         """
-        if self.remote is not None:
-            self.remote.refresh(curves, younger)
+        self._backend.refresh(curves, younger)
 
     def now(self) -> float:
         """Seconds since 1970 by the clock that dates what is kept here: a server's may differ from ours."""
-        return file_system_time(self.root) if self.remote is None else self.remote.bucket.now()
+        return self._backend.now()
+
+    def measure(self, name: str) -> tuple[int, float]:
+        """Bytes of the run of that name where it is kept, and when it last changed, in seconds since 1970."""
+        return self._backend.measure(name)
+
+    def remove(self, runs: Sequence[str], stale: float) -> dict[str, str]:
+        """Remove the runs of these names unless they are being executed.
+
+        Args:
+            runs: names.
+            stale: seconds without a heartbeat after which an owner elsewhere counts as gone.
+
+        Returns:
+            name -> why it stays after all.
+        """
+        return self._backend.remove(runs, stale)
 
     def names(self) -> list[str]:
         """Names of the folders of runs, sorted; a folder may hold no run yet."""
@@ -206,8 +339,7 @@ class Store:
             InputError: where the folder cannot be made or written.
             RunError: where the disk is full, or an object store does not answer.
         """
-        if self.remote is not None:
-            self.remote.bucket.check_writable()
+        self._backend.check_writable()
         probe = temporary_name(self.root / "probe")
         with disk_errors(self.root):
             try:

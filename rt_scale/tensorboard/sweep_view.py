@@ -10,21 +10,34 @@ run can be part of many sweeps, and a view is always derived: it can be removed 
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import summary_v2
+from tensorboard.plugins.image.metadata import create_summary_metadata
+from tensorboard.util import tensor_util
 
 from rt_scale.spec.metrics import parse_probe_name
 from rt_scale.store.atomic import disk_errors, link_relatively, write_if_changed
 from rt_scale.store.run_dir import EVENTS, METRICS
 from rt_scale.system.files import remove
-from rt_scale.tensorboard.figures import write_figures
-from rt_scale.tensorboard.hparams import Setting, flat_settings, folder_name, typed_columns
 from rt_scale.tensorboard.means import SEEDS, layout_summary, write_means
-from rt_scale.tensorboard.writer import END, SCALARS, START, summary_file
+from rt_scale.tensorboard.writer import (
+    START,
+    Setting,
+    event_files,
+    flat_settings,
+    folder_name,
+    renew_events,
+    stat_file,
+    summary_file,
+    typed_columns,
+)
 
 EXPERIMENT = EVENTS + "0-sweep"
 SWEEP = "sweep"
@@ -36,6 +49,9 @@ MOST_LISTED = 10
 """Numbers of an axis that are offered one by one to choose from; of more, a range."""
 SEEDS_COLUMN = 4
 """Metrics before the number of seeds, so that it is among the five that the HParams view shows at first."""
+
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -100,19 +116,18 @@ def build_runs_board(board: Path, means: Path, runs: Sequence[BoardRun], metrics
     groups = {folder_name(run.group) for run in runs}
     _keep(board, {SWEEP, MEANS, *names})
     _write_settings(board, names, runs, metrics, metrics)
-    _link_derived(means / SWEEP, board / SWEEP)
+    _link_events(means / SWEEP, board / SWEEP, EXPERIMENT)
     for name, run in zip(names, runs, strict=True):
-        for file in (SCALARS, END):
-            link_relatively(run.folder / file, board / name / file)
+        _link_events(run.folder, board / name, START)
     _keep(board / MEANS, groups)
     for group in groups:
-        _link_derived(means / group, board / MEANS / group)
+        _link_events(means / group, board / MEANS / group)
 
 
-def _link_derived(source: Path, folder: Path) -> None:
-    """Links to a run's means or figures, and to nothing else of it: a mean is no session of its own."""
-    files = {path.name: path for path in source.iterdir() if path.name not in (START, EXPERIMENT)}
-    _keep(folder, {*files, EXPERIMENT})
+def _link_events(source: Path, folder: Path, *own: str) -> None:
+    """Links to a run's event files but for its settings, beside the files ``own``: a mean is no session of its own."""
+    files = {path.name: path for path in event_files(source) if path.name not in (START, EXPERIMENT)}
+    _keep(folder, {*files, *own})
     for name, path in files.items():
         link_relatively(path, folder / name)
 
@@ -149,7 +164,7 @@ def _write_settings(
         write_if_changed(board / name / START, summary_file(summary, date))
 
 
-def _experiment(settings: Mapping[str, Sequence[Setting | None]], columns: Sequence[str]) -> Any:
+def _experiment(settings: Mapping[str, Sequence[Setting | None]], columns: Sequence[str]) -> Summary:
     """The record that declares every axis with its domain, and every metric."""
     axes = [summary_v2.HParam(key, _domain(values)) for key, values in settings.items()]
     columns_shown = [summary_v2.Metric(tag, display_name=_short(tag)) for tag in columns]
@@ -170,3 +185,36 @@ def _domain(values: Sequence[Setting | None]) -> Any:
     if len(numbers) > MOST_LISTED:
         return summary_v2.RealInterval(min(numbers), max(numbers))
     return summary_v2.Discrete(given)
+
+
+def write_figures(folder: Path, figures: Mapping[str, Path]) -> None:
+    """Bring the images of a run up to date; where no file has changed, none is read.
+
+    Args:
+        folder: the run's folder.
+        figures: tag -> PNG file, which dates the image. What is not there, or no PNG yet, is left out.
+
+    Raises:
+        InputError, RunError: where the disk refuses or is full.
+    """
+    state = [(tag, stat.st_size, stat.st_mtime_ns) for tag, path in figures.items() if (stat := stat_file(path))]
+    newest = max((mtime for *_, mtime in state), default=0)
+    renew_events(folder, "figures", newest, state, lambda: _images({tag: figures[tag] for tag, *_ in state}))
+
+
+def _images(figures: Mapping[str, Path]) -> list[Event]:
+    events = []
+    for tag, path in figures.items():
+        data = path.read_bytes()
+        if not data.startswith(_SIGNATURE) or len(data) < 24:  # It is being written.
+            continue
+        # The first chunk of a PNG begins with its size: https://www.w3.org/TR/png/#11IHDR
+        width, height = struct.unpack(">II", data[16:24])
+        summary = Summary()
+        summary.value.add(
+            tag=tag,
+            metadata=create_summary_metadata(display_name="", description=""),
+            tensor=tensor_util.make_tensor_proto([str(width).encode(), str(height).encode(), data]),
+        )
+        events.append(Event(wall_time=path.stat().st_mtime, step=0, summary=summary))
+    return events

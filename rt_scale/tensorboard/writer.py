@@ -1,8 +1,9 @@
-"""TensorBoard: the curves of a run.
+"""The event files of a run, and what they are made of: records by TensorBoard's own writer, settings that it can hold.
 
-A run's folder holds up to three event files with fixed names, which TensorBoard reads in this
-order: ``1-start`` (its settings), ``2-scalars`` (its curves; later attempts append), ``3-end``
-(how it ended).
+A run's folder holds event files that TensorBoard reads in the order of their names: ``1-start`` (its settings),
+``2-scalars-<number>`` (its curves, a file an attempt) and ``3-end`` (how it ended). An attempt's file takes back what
+the files before it said, and begins with what was measured up to the checkpoint that it goes on from: so nothing is
+shown twice, and a record that a killed writer left torn does no harm.
 """
 
 from __future__ import annotations
@@ -10,63 +11,64 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import struct
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from rt_scale.store.atomic import disk_errors, write_bytes, write_if_changed
+from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import EVENTS
 from rt_scale.system.files import remove
-from rt_scale.tensorboard.crc32c import masked_crc32c
-from rt_scale.tensorboard.hparams import flat_settings
 
 START, SCALARS, END = (EVENTS + name for name in ("1-start", "2-scalars", "3-end"))
+Setting = bool | int | float | str
 
 
 class BoardWriter:
     """Writes the curves of one run; for the holder of the run's lease. Closes as a context manager, too."""
 
-    def __init__(self, run: Path, resume_step: int | None = None) -> None:
-        """Open the event files in the folder ``run``.
+    def __init__(self, run: Path, earlier: MetricsTable | None = None) -> None:
+        """Begin the event file of an attempt in the folder ``run``.
 
         Args:
             run: the run's folder.
-            resume_step: optimiser steps of the checkpoint that the run goes on from: curves up to and
-                including it are kept, later points are superseded; None where the run starts anew.
+            earlier: what was measured up to the checkpoint that the run goes on from; None where it starts anew.
 
         Raises:
             InputError, RunError: where the disk refuses or is full.
         """
         self._run = run
         remove(run / END)
-        with disk_errors(run / SCALARS):
+        before = sorted(run.glob(f"{SCALARS}*"))
+        number = before[-1].name.rpartition("-")[2] if before else "0"
+        self.path = run / f"{SCALARS}-{int(number) + 1 if number.isdigit() else 1:04d}"
+        with disk_errors(self.path):
             run.mkdir(parents=True, exist_ok=True)
-            _cut_torn_record(run / SCALARS)
-            self._file = open(run / SCALARS, "ab")  # noqa: SIM115
-            if self._file.tell() == 0:
-                self._file.write(_record(_version(time.time())))
-            session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            first = 0 if resume_step is None else resume_step + 1
-            self._write(event_pb2.Event(wall_time=time.time(), step=first, session_log=session))
+            self._file = open(self.path, "wb")  # noqa: SIM115
+        self._records = RecordWriter(self._file)
+        points = [] if earlier is None else earlier.points()
+        self._write(*_beginning(time.time()), *(_scalars(*point) for point in points))
+        for path in before[:-1]:  # A server may be in the middle of the last one.
+            remove(path)
 
-    def _write(self, event: Any) -> None:
-        with disk_errors(self._run / SCALARS):
-            self._file.write(_record(event.SerializeToString()))
-            self._file.flush()
+    def _write(self, *events: Event) -> None:
+        with disk_errors(self.path):
+            for event in events:
+                self._records.write(event.SerializeToString())
+            self._records.flush()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add the point ``step`` to the curve of every tag in ``values``; readable at once by TensorBoard."""
-        summary = summary_pb2.Summary()
-        for tag, value in values.items():
-            summary.MergeFrom(scalar_pb(tag, value))
-        self._write(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+        self._write(_scalars(step, time.time(), values))
 
     def settings(self, spec: Mapping[str, Any]) -> None:
         """Record the run's settings for the HParams view; ``spec`` may be nested."""
@@ -84,7 +86,7 @@ class BoardWriter:
             now = time.time()
             end = plugin_data_pb2.SessionEndInfo(status=code, end_time_secs=now)
             data = plugin_data_pb2.HParamsPluginData(session_end_info=end)
-            summary = summary_pb2.Summary()
+            summary = Summary()
             summary.value.add(
                 tag=metadata.SESSION_END_INFO_TAG,
                 metadata=metadata.create_summary_metadata(data),
@@ -101,28 +103,38 @@ class BoardWriter:
         self.close()
 
 
-def _version(wall_time: float) -> bytes:
-    record: bytes = event_pb2.Event(wall_time=wall_time, file_version="brain.Event:2").SerializeToString()
-    return record
+def _scalars(step: int, wall_time: float, values: Mapping[str, float]) -> Event:
+    summary = Summary()
+    for tag, value in values.items():
+        summary.MergeFrom(scalar_pb(tag, value))
+    return Event(wall_time=wall_time, step=step, summary=summary)
 
 
-def event_file(events: Iterable[Any], wall_time: float) -> bytes:
-    """A whole event file with these ``Event`` records, dated ``wall_time`` (seconds since 1970)."""
-    return b"".join(map(_record, [_version(wall_time), *(event.SerializeToString() for event in events)]))
+def _beginning(wall_time: float) -> list[Event]:
+    """The first records of a file that takes back what the files before it said."""
+    restart = SessionLog(status=SessionLog.START)
+    return [Event(wall_time=wall_time, file_version="brain.Event:2"), Event(wall_time=wall_time, session_log=restart)]
 
 
-def _record(data: bytes) -> bytes:
-    """The data of one event between its length and its checksum, as in tensorflow/core/lib/io/record_writer.h."""
-    length = struct.pack("<Q", len(data))
-    return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
+def event_files(run: Path) -> list[Path]:
+    """The event files in a run's folder, in the order in which TensorBoard reads them."""
+    return sorted(run.glob(f"{EVENTS}*"))
 
 
-def summary_file(summary: Any, wall_time: float) -> bytes:
+def summary_file(summary: Summary, wall_time: float) -> bytes:
     """A whole event file with one summary, dated ``wall_time`` (seconds since 1970)."""
-    return event_file([event_pb2.Event(wall_time=wall_time, summary=summary)], wall_time)
+    version, _ = _beginning(wall_time)
+    return _event_file([version, Event(wall_time=wall_time, summary=summary)])
 
 
-def renew_events(folder: Path, kind: str, newest: int, state: object, events: Callable[[], Sequence[Any]]) -> None:
+def _event_file(events: Iterable[Event]) -> bytes:
+    records = RecordWriter(file := BytesIO())
+    for event in events:
+        records.write(event.SerializeToString())
+    return file.getvalue()
+
+
+def renew_events(folder: Path, kind: str, newest: int, state: object, events: Callable[[], Sequence[Event]]) -> None:
     """Bring the derived events in a run's folder up to date; where their state has not changed, none are made.
 
     A server that is showing the run never looks again at a file that it has read: changed events are a new file, whose
@@ -133,7 +145,7 @@ def renew_events(folder: Path, kind: str, newest: int, state: object, events: Ca
         kind: what they are, as a part of the files' names; what was of another kind is removed.
         newest: when what they are made from last changed, nanoseconds since 1970; the names are in this order.
         state: what they are made from, by its ``repr``.
-        events: makes the ``Event`` records, from the first step on; none remove what was there.
+        events: makes the records, from the first step on; none remove what was there.
 
     Raises:
         InputError, RunError: where the disk refuses or is full.
@@ -144,8 +156,7 @@ def renew_events(folder: Path, kind: str, newest: int, state: object, events: Ca
         return
     kept = set()
     if made := events():
-        restart = event_pb2.Event(session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
-        write_bytes(folder / name, event_file([restart, *made], 0.0))
+        write_bytes(folder / name, _event_file([*_beginning(0.0), *made]))
         earlier = [path.name for path in folder.glob(f"{prefix}*") if path.name < name]
         # The server may be in the middle of the one before.
         kept = {name, max(earlier, default=name)}
@@ -166,19 +177,34 @@ def stat_file(path: Path) -> os.stat_result | None:
     return None
 
 
-def _cut_torn_record(path: Path) -> None:
-    """Shorten an event file to its last whole record, so that what is appended can be read."""
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    end = 0
-    while end + 12 <= len(data):
-        length, length_crc = struct.unpack_from("<QI", data, end)
-        stop = end + 12 + length + 4
-        if masked_crc32c(data[end : end + 8]) != length_crc or stop > len(data):
-            break
-        if masked_crc32c(data[end + 12 : stop - 4]) != struct.unpack_from("<I", data, stop - 4)[0]:
-            break
-        end = stop
-    if end < len(data):
-        os.truncate(path, end)
+def flat_settings(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Setting]:
+    """Nested settings as dotted name -> bool, number or text; lists become text, and None is left out."""
+    flat: dict[str, Setting] = {}
+    for key, value in spec.items():
+        if isinstance(value, Mapping):
+            flat |= flat_settings(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[prefix + key] = value if isinstance(value, bool | int | float | str) else str(value)
+    return flat
+
+
+def folder_name(label: str) -> str:
+    """``label`` as the name of one folder, short enough for every file system."""
+    name = label.replace("/", "_").replace(os.sep, "_").lstrip(".") or "run"
+    if len(name.encode()) > 200:
+        start = name.encode()[:150].decode(errors="ignore")
+        name = f"{start}~{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+    return name
+
+
+def typed_columns(rows: Sequence[Mapping[str, Setting]]) -> dict[str, list[Setting | None]]:
+    """The settings of all rows by key: each key's values are all booleans, all numbers or all text.
+
+    TensorBoard hides rows whose value is of another type than the column's. None where a row has no such key.
+    """
+    columns: dict[str, list[Setting | None]] = {}
+    for key in dict.fromkeys(key for row in rows for key in row):
+        kinds = {type(row[key]) for row in rows if key in row}
+        plain = kinds == {bool} or kinds <= {int, float}
+        columns[key] = [(row[key] if plain else str(row[key])) if key in row else None for row in rows]
+    return columns

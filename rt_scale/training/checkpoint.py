@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rt_scale.training.means import Progress
+from rt_scale.training.loop import Progress
 from rt_scale.training.teacher import Sharpening
 
 STATE = "state.pt"

@@ -1,13 +1,29 @@
-"""float32 in full, or with the shortcuts that a device has for it: a choice of the spec, never of the library."""
+"""What a spec's precision means: dtypes, autocast, and float32 in full or with the shortcuts of a device."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
 from rt_scale.spec.errors import InputError
+
+
+def parameter_dtype(precision: str) -> torch.dtype:
+    """The dtype of parameters and inputs: float64 for that precision, else float32."""
+    return torch.float64 if precision == "float64" else torch.float32
+
+
+def product_dtype(precision: str) -> torch.dtype:
+    """The dtype that matrices are multiplied in."""
+    return torch.bfloat16 if precision == "bf16" else parameter_dtype(precision)
+
+
+def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """The context that a network's forward pass runs in: autocast for bf16, else nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
 
 TF32_SINCE = (8, 0)
 """Compute capability of the first GPUs with TF32 (Ampere)."""

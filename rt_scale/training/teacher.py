@@ -12,7 +12,7 @@ from rt_scale.models.projector import Outputs
 from rt_scale.spec.networks import TeacherSpec
 from rt_scale.spec.schedule import parse
 from rt_scale.training.distributed import ALONE, Group
-from rt_scale.training.means import Progress
+from rt_scale.training.loop import Progress
 
 
 class Sharpening:

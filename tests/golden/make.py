@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rt_scale.experiments.batched import choose_packing, run_pack
+from rt_scale.experiments.batched import choose_batch_size, run_batched
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import RunError
@@ -35,8 +35,8 @@ def make(folder: Path) -> None:
     with contextlib.suppress(RunError):
         run(spec_of("failed"), _settings(store, data))
     batched = [spec_of("batched_1"), spec_of("batched_2")]
-    packing = choose_packing(batched, _settings(store, data), 2)
-    run_pack(batched, [_settings(store, data, packing=packing) for _ in batched], lambda number, outcome: None)
+    packing = choose_batch_size(batched, _settings(store, data), 2)
+    run_batched(batched, [_settings(store, data, batching=packing) for _ in batched], lambda number, outcome: None)
     _killed(folder)
     for label, steps in (("stopped", STOP_AFTER), ("early_stopped", 4)):
         asked = iter([False] * (steps - 1))

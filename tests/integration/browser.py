@@ -27,9 +27,8 @@ T = TypeVar("T")
 SERVE = """
 import sys
 from pathlib import Path
-from rt_scale.cli.figures import ReportFigures
 from rt_scale.experiments.other_data import DataHere
-from rt_scale.report.board import open_board
+from rt_scale.report.board import ReportFigures, open_board
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns

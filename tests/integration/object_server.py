@@ -16,7 +16,6 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import yaml
-from pyarrow.fs import S3FileSystem
 
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
@@ -86,10 +85,8 @@ class ObjectServer:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        system = S3FileSystem(
-            endpoint_override=f"127.0.0.1:{port}", scheme="http", region="us-east-1", allow_bucket_creation=True
-        )
-        system.create_dir("bucket")
+        with urlopen(Request(f"http://127.0.0.1:{port}/bucket", method="PUT")) as answer:
+            assert answer.status == 200
 
     def address(self, prefix: str, port: int | None = None, bucket: str = "bucket") -> str:
         """Of a prefix; through the door at ``port``, if any."""

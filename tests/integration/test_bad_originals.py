@@ -113,7 +113,7 @@ def test_an_archive_of_links_out_of_it(cli: Any, tmp_path: Path) -> None:
 
 
 def test_a_label_out_of_range(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    info = dataclasses.replace(DATASETS["mnist"], train=20, test=20, checksums=())
+    info = dataclasses.replace(DATASETS["mnist"], train=20, test=20, checksums={})
     monkeypatch.setitem(DATASETS, "mnist", info)
     folder = tmp_path / "mnist"
     folder.mkdir()

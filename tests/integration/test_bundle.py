@@ -133,8 +133,8 @@ def test_status_report_and_export_are_those_of_the_store(
     assert "1 of 2 runs finished" in cli("report", packed).out
     (cached,) = (elsewhere / "home" / ".cache" / "rt-scale-bundles").glob("*/")
     for name in ("small", "again"):
-        tables = Store(cached).sweep(name).report / "tables.md"
-        assert tables.read_bytes() == (Store(tmp_path / "copy").sweep(name).report / "tables.md").read_bytes()
+        page = Store(cached).sweep(name).report / "report.md"
+        assert page.read_bytes() == (Store(tmp_path / "copy").sweep(name).report / "report.md").read_bytes()
 
     cli("export", *made.files, *where, "--to", "csv", "--out", tmp_path / "own")
     assert cli("export", packed, "--to", "csv", "--out", tmp_path / "there").code == 0

@@ -33,8 +33,6 @@ def test_a_store_on_s3_is_packed_from_another_machine(
 ) -> None:
     monkeypatch.setenv("RT_SCALE_MIRROR", str(tmp_path / "a"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("rt_scale.store.objects.lease.SETTLING", 0.2)
-    monkeypatch.setattr("rt_scale.store.objects.lease.RESOLUTION", -60.0)
     file = tmp_path / "one.yaml"
     file.write_text(yaml.safe_dump({**SWEEP, "axes": {}, "seeds": 1, "name": "one"}, sort_keys=False))
     (point,) = load_sweep(file)[1]

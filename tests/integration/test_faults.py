@@ -97,8 +97,13 @@ def test_a_node_that_is_preempted_is_left_with_a_checkpoint(
     process = begin(start, place, nodes)
     (point,) = place.points
     run_dir = place.store.run(point.spec)
-    curves = run_dir.path / "events.out.tfevents.2-scalars"
-    wait_for(lambda: run_dir.checkpoints.steps() and b"train/kl" in curves.read_bytes(), process)
+    wait_for(
+        lambda: (
+            run_dir.checkpoints.steps()
+            and any(b"train/kl" in curves.read_bytes() for curves in run_dir.path.glob("events.out.tfevents.2-*"))
+        ),
+        process,
+    )
     with paused(place) as held:
         ((pid, path),) = held.items()
         assert path == run_dir.path

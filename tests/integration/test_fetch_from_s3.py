@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rt_scale.data.fetch import fetch
+from rt_scale.data.download import fetch
 from rt_scale.data.prepare import open_prepared, verify_prepared
 from rt_scale.spec.errors import InputError
 

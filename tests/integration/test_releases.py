@@ -34,7 +34,7 @@ def tiny_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for number in range(TINY_TEST):
             file.writestr(f"tiny-imagenet-200/val/images/val_{number}.JPEG", jpeg(number, grey=False))
     info = DATASETS["tiny_imagenet"]
-    small = dataclasses.replace(info, train=2 * len(WNIDS), test=TINY_TEST, checksums=())
+    small = dataclasses.replace(info, train=2 * len(WNIDS), test=TINY_TEST, checksums={})
     monkeypatch.setitem(DATASETS, "tiny_imagenet", small)
     return archive
 

@@ -19,8 +19,7 @@ import yaml
 
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
-from rt_scale.report.contents import with_interval
-from rt_scale.report.tables import estimate, gain_text
+from rt_scale.report.statistics import estimate
 from rt_scale.spec.grid import Point
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
@@ -125,9 +124,9 @@ def test_numbers_are_means_over_finished_seeds_and_lead_to_their_runs(reported: 
     assert [row[:2] for row in rows] == [["1e-10", "3"], ["0.3", "2 of 3 (1 failed)"], ["1", "2 of 3 (1 missing)"]]
     for row, alpha in zip(rows, (1e-10, 0.3, 1.0), strict=True):
         student, teacher = (reported.values(alpha, f"probe/{role}/linear") for role in ("student", "teacher"))
-        assert row[4] == with_interval(estimate(student, (0.0, 1.0)))
+        assert row[4] == estimate(student, (0.0, 1.0)).percent_interval
         assert ("[" in row[4]) == (len(student) >= 3)
-        assert row[5] == gain_text(estimate([a - b for a, b in zip(student, teacher, strict=True)], (-1.0, 1.0)))
+        assert row[5] == estimate([a - b for a, b in zip(student, teacher, strict=True)], (-1.0, 1.0)).points
         assert len(row) == 6  # the paper has no digits
     links = page.find("[id='table-linear'] td a")
     assert len(links) == 3 * 5

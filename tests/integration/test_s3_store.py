@@ -19,9 +19,8 @@ from rt_scale.spec.document import resolve_same
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import load_sweep
-from rt_scale.store.objects import lease as remote_lease
 from rt_scale.store.objects.bucket import Bucket
-from rt_scale.store.objects.lease import RemoteLease
+from rt_scale.store.objects.lease import ObjectLease
 from rt_scale.store.store import Store
 from tests.integration.dying import DIES, Outcome, outcome
 from tests.integration.object_server import Door, ObjectServer, Place, alone, serving, whole
@@ -55,8 +54,6 @@ def server() -> Iterator[ObjectServer]:
 @pytest.fixture
 def place(server: ObjectServer, tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setenv("RT_SCALE_MIRROR", "")
-    monkeypatch.setattr(remote_lease, "SETTLING", 0.2)
-    monkeypatch.setattr(remote_lease, "RESOLUTION", -60.0)
     return Place(server, tmp_path, data_dir)
 
 
@@ -106,27 +103,29 @@ def test_a_second_driver_is_refused_while_the_first_is_at_work(
     assert whole(place.on("b"), SPEC) == undisturbed
 
 
-def test_of_drivers_at_the_same_moment_one_gets_the_run(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_lease, "SETTLING", 2.2)
-    monkeypatch.setattr(remote_lease, "RESOLUTION", 1.0)
+def test_of_drivers_at_the_same_moment_one_gets_the_run(place: Place) -> None:
     outcomes: list[Any] = []
+    barrier = threading.Barrier(6, timeout=60)
 
-    def contend(delay: float) -> None:
-        time.sleep(delay)
+    def contend() -> None:
+        bucket = Bucket.open(place.address)
+        barrier.wait()
         try:
-            outcomes.append(RemoteLease(Bucket.open(place.address), "runs/distill-0"))
+            outcomes.append(ObjectLease(bucket, "runs/distill-0"))
         except InputError as error:
             outcomes.append(error)
 
-    threads = [threading.Thread(target=contend, args=(delay,)) for delay in (0.0, 0.0, 0.3, 1.1)]
+    threads = [threading.Thread(target=contend) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    (winner,) = (found for found in outcomes if isinstance(found, RemoteLease))
+    (winner,) = (found for found in outcomes if isinstance(found, ObjectLease))
     winner.check()
     winner.release()
     assert all("is in use" in str(found) for found in outcomes if found is not winner)
+    with ObjectLease(Bucket.open(place.address), "runs/distill-0") as lease:
+        assert lease.attempt == 2
 
 
 def test_a_run_starts_from_one_of_another_machine(place: Place, cli: Any, tmp_path: Path, data_dir: Path) -> None:
@@ -172,7 +171,7 @@ def test_what_is_refused(place: Place, cli: Any) -> None:
     place.on("a")
     assert "holds a user name or a key" in refusal("s3://testing:qUiEt@bucket/x")
     assert "has the option 'secret_key'" in refusal(f"{place.address}&secret_key=qUiEt")
-    assert "Unknown kind of store 'https'. Known: gs, s3." in refusal("https://bucket/x")
+    assert "Unknown kind of store 'https'. Known: az, gs, s3." in refusal("https://bucket/x")
     typo = place.server.address("x", bucket="typo")
     assert "There is no bucket 'typo'" in refusal(typo)
     command = place.run(DOCUMENT)
@@ -231,12 +230,11 @@ def test_a_sweep_and_what_others_see_of_it(place: Place, start: Start, cli: Any)
 def test_what_no_sweep_refers_to_is_removed(place: Place, cli: Any) -> None:
     place.on("a")
     assert cli(*place.run({**DOCUMENT, "train": {"epochs": 1, "batch_size": 128}})).code == 0
-    b = place.on("b")
+    place.on("b")
     found = json.loads(cli("gc", "--store", place.address, "--json").out)
     assert [item["state"] for item in found] == ["done"]
     assert found[0]["size"] > 100_000
     assert "Removed 1" in cli("gc", "--delete", "--store", place.address).out
-    assert b.remote is not None
-    assert b.remote.bucket.entries("runs") == {}
+    assert Bucket.open(place.address).entries("runs") == {}
     place.on("a")
     assert "0 runs" in cli("status", "--store", place.address).out

@@ -79,7 +79,7 @@ def test_no_secret_of_the_environment_is_written_anywhere(
         assert ended.code == 0, ended
         shown += [ended.out, ended.err]
     files = {path.name for path in store.root.rglob("*") if path.is_file()}
-    assert {"failure.json", "environment.json", "state.pt", "runs.csv", "runs.parquet", "tables.md"} <= files
+    assert {"failure.json", "environment.json", "state.pt", "runs.csv", "runs.parquet", "report.md"} <= files
     for secret in environment.values():
         assert holding(store.root, secret) == []
         assert not any(secret in text for text in shown)

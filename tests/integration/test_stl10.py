@@ -33,7 +33,7 @@ UNLABELLED: dict[str, Any] = {
 def stl10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """stl10_binary.tar.gz with fewer images: channel by channel, column by column; labels from 1."""
     for name, train in (("stl10", STL10_TRAIN), ("stl10_unlabeled", STL10_UNLABELLED)):
-        info = dataclasses.replace(DATASETS[name], train=train, test=STL10_TEST, checksums=())
+        info = dataclasses.replace(DATASETS[name], train=train, test=STL10_TEST, checksums={})
         monkeypatch.setitem(DATASETS, name, info)
     archive = tmp_path / "stl10_binary.tar.gz"
     with tarfile.open(archive, "w:gz", compresslevel=1) as tar:

@@ -18,11 +18,9 @@ from rt_scale.losses.distances import view_pairs
 from rt_scale.models.networks import Network, Pair, build_pair, to_device
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.schedule import duration_steps
-from rt_scale.training.distillation import Distillation, Supervision, Views
-from rt_scale.training.loop import train
-from rt_scale.training.means import Progress
+from rt_scale.training.distillation import CachedTargets, ComputedTargets, Distillation, Supervision, Targets, Views
+from rt_scale.training.loop import Progress, train
 from rt_scale.training.optim import UpdateRules, build_optimizer
-from rt_scale.training.targets import CachedTargets, ComputedTargets, Targets
 from rt_scale.training.teacher import Following, Sharpening
 from tests.reference import naive_method as naive
 from tests.reference import naive_network

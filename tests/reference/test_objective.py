@@ -9,6 +9,7 @@ from torch import Tensor
 from rt_scale.losses.distances import Pair, distance, view_pairs
 from rt_scale.models.init import initialise
 from rt_scale.models.projector import Projector
+from rt_scale.spec.networks import ProjectorSpec
 
 NAMES = ("cross_entropy", "kl", "mse")
 
@@ -166,7 +167,8 @@ def test_a_norm_makes_every_objective_blind_to_a_scale(name: str, norm: str) -> 
     """The loss is the same at any scale, so its gradient is orthogonal to what is scaled."""
     parts, scaled, by_row = SCALE_FREE[norm]
     generator = torch.Generator().manual_seed(0)
-    projector = initialise(Projector(6, (5,), 4, 7, parts=parts), generator, linear="torch").double()
+    spec = ProjectorSpec(hidden=(5,), bottleneck=4, out_dim=7, parts=parts)
+    projector = initialise(Projector(6, spec), generator, linear="torch").double()
     embeddings, teacher = (torch.randn(3, n, generator=generator, dtype=torch.float64) for n in (6, 7))
     parameters = [projector.get_parameter(each) for each in scaled]
     loss = distance(name, projector(embeddings), teacher).loss

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rt_scale.models.init import initialise
 from rt_scale.models.projector import Projector, unit_rows
+from rt_scale.spec.networks import ProjectorSpec
 
 
 def naive(projector: Projector, embedding: Tensor) -> Tensor:
@@ -24,7 +25,7 @@ def naive(projector: Projector, embedding: Tensor) -> Tensor:
 
 def projector_and_embeddings() -> tuple[Projector, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    projector = initialise(Projector(6, (5, 4), 3, 7), generator).double()
+    projector = initialise(Projector(6, ProjectorSpec(hidden=(5, 4), bottleneck=3, out_dim=7)), generator).double()
     with torch.no_grad():
         for parameter in projector.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))

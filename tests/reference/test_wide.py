@@ -12,6 +12,7 @@ from torch.nn import functional
 from rt_scale.losses.chunked import Side, wide_distance
 from rt_scale.models.init import initialise
 from rt_scale.models.projector import Outputs, Projector
+from rt_scale.spec.networks import ProjectorSpec
 from rt_scale.training.teacher import Sharpening
 
 BATCHES = [1, 5]
@@ -78,7 +79,8 @@ def test_gradient_by_finite_differences(unit: bool) -> None:
 def test_projectors_temperatures_and_centres(parts: str, momentum: float | None, temperatures: Any) -> None:
     """Of both networks, two steps: against logits made by the projector and sharpened as they are."""
     generator = torch.Generator().manual_seed(0)
-    heads = [Projector(6, (5,), 4, 9, parts=parts, batch_norm=True) for _ in "st"]
+    spec = ProjectorSpec(hidden=(5,), bottleneck=4, out_dim=9, parts=parts, batch_norm=True)
+    heads = [Projector(6, spec) for _ in "st"]
     heads = [initialise(head, generator, linear="torch").double() for head in heads]
     ways = [[Sharpening(each, momentum, steps=4) for each in temperatures] for _ in range(2)]
     for step in (0, 1):

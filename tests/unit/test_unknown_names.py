@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rt_scale.data.augment.views import augmented_inputs
-from rt_scale.experiments.loaders import training_loader
+from rt_scale.data.loaders.choose import training_loader
 from rt_scale.losses.chunked import Side, wide_distance
 from rt_scale.losses.distances import distance, view_pairs
 from rt_scale.models import encoders

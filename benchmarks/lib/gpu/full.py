@@ -78,7 +78,7 @@ def _ours(bench: Bench, precision: str, compiled: bool = False) -> dict[str, Any
     if not compiled:  # else all but the compiling, which is counted, was done before
         warm_up(spec, bench.settings())
     stamps = Epochs()
-    found = profile(spec, bench.data, bench.settings(observer=stamps, compile=compiled or None))
+    found = profile(spec, bench.data, bench.settings(observer=stamps, accelerate="compile" if compiled else "auto"))
     first, *rest = stamps.seconds
     epoch = statistics.median(rest or [first])
     return {

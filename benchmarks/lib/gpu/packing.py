@@ -12,7 +12,7 @@ from typing import Any
 from lib.gpu.bench import Bench
 from profile_run import warm_up
 
-from rt_scale.experiments.batched import measured_packing, run_pack
+from rt_scale.experiments.batched import measured_batch_size, run_batched
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
@@ -33,7 +33,7 @@ def packing(bench: Bench) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for encoder in dict.fromkeys((*bench.small, bench.encoder)):
         if bench.left > 0:
-            steps = measured_packing(_specs(bench, encoder, 1)[0], bench.settings(), MOST).seconds
+            steps = measured_batch_size(_specs(bench, encoder, 1)[0], bench.settings(), MOST).seconds
             found[encoder] = {
                 "a student's step": steps,
                 "ratio": {size: steps[1] / seconds for size, seconds in steps.items()},
@@ -47,7 +47,7 @@ def runs_together(bench: Bench) -> dict[str, Any]:
     specs = _specs(bench, encoder, count)
     warm_up(specs[0], bench.settings())
     one = _seconds(lambda: run(specs[0], _settings(bench, "one")))
-    packed = _seconds(lambda: run_pack(specs, [_settings(bench, "packed")] * count))
+    packed = _seconds(lambda: run_batched(specs, [_settings(bench, "packed")] * count))
     processes = _processes(specs, _settings(bench, "processes"))
     return {
         "encoder": encoder,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import statistics
 import time
@@ -13,10 +14,8 @@ from lib.gpu.bench import Bench, answered, wait
 from torch import Tensor
 
 from rt_scale.models.networks import Network, build_pair, to_device
-from rt_scale.training.accelerate.choice import WAYS as WAYS_OF_RUNS
-from rt_scale.training.accelerate.compiled import CompiledNetwork
-from rt_scale.training.distillation import arithmetic
-from rt_scale.training.precision import set_precision
+from rt_scale.training.accelerate import Accelerated, compiled, graphed
+from rt_scale.training.precision import arithmetic, set_precision
 
 WARM_UP, REPEATS = 3, 20
 TUNED, CONTIGUOUS = ", cuDNN tuned", ", contiguous"
@@ -24,7 +23,7 @@ WAYS = ("eager", "graphed", "compiled", "compiled, CUDA graphs", f"eager{TUNED}"
 """Of which the product chooses between the first three."""
 LAYOUTS = ("eager", f"eager{CONTIGUOUS}")
 """In float32, for which cuDNN has few kernels that take channels last."""
-HOW: dict[str, Any] = {
+COMPILED: dict[str, dict[str, str]] = {
     "compiled": {},
     "compiled, CUDA graphs": {"mode": "reduce-overhead"},
     "traced": {"backend": "aot_eager"},  # all of compiling but the kernels: enough to run through
@@ -56,10 +55,11 @@ def _timed(bench: Bench, encoder: str, precision: str, way: str) -> dict[str, An
     network = build_pair(spec, bench.data.info.channels, bench.data.info.size).student
     layout = torch.contiguous_format if way.endswith(CONTIGUOUS) else torch.channels_last
     network = to_device(network, bench.device, channels_last=layout is torch.channels_last)
-    if way in HOW:
-        model: Network = CompiledNetwork(network, bench.batch, **HOW[way])
-    else:
-        model = WAYS_OF_RUNS[way.removesuffix(TUNED).removesuffix(CONTIGUOUS)](network, bench.batch)
+    model = network
+    if way == "graphed":
+        model = Accelerated(network, bench.batch, graphed)
+    elif way in COMPILED:
+        model = Accelerated(network, bench.batch, functools.partial(compiled, **COMPILED[way]))
     size = bench.data.info.size
     images = torch.randn(bench.batch, bench.data.info.channels, size, size, device=bench.device)
     images = images.to(memory_format=layout)
@@ -69,6 +69,8 @@ def _timed(bench: Bench, encoder: str, precision: str, way: str) -> dict[str, An
         once()
     first = time.perf_counter() - begin
     seconds = [once() for _ in range(REPEATS if bench.device.type == "cuda" else 2)]
+    if isinstance(model, Accelerated) and model.slower_because is not None:
+        raise RuntimeError(model.slower_because)
     return {
         "median": statistics.median(seconds), "low": min(seconds), "high": max(seconds), "n": len(seconds),
         "warm-up": first,

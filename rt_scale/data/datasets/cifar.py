@@ -11,20 +11,22 @@ import hashlib
 import io
 import pickle
 import tarfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rt_scale.data.datasets.original import Original, Split, in_memory
+from rt_scale.data.datasets.base import PUBLISHED, DataSet, Original, Source, Split, downloads, in_memory, unpacked
 from rt_scale.data.files import md5_of, reading
-from rt_scale.data.info import PUBLISHED, DataInfo, downloads
 from rt_scale.spec.errors import InputError
 
+_PIXELS = 32 * 32 * 3
+_LARGEST = 1 << 28
+"""Bytes of a member that is read into memory."""
 
-def load_arrays(content: bytes) -> dict[str, Any]:
+
+def load_arrays(content: bytes) -> dict[str, object]:
     """The dict of uint8 arrays, lists, numbers and strings that ``content`` pickles.
 
     Strings of python 2 arrive as bytes, except as keys. Raises pickle.UnpicklingError where the pickle asks
@@ -36,27 +38,25 @@ def load_arrays(content: bytes) -> dict[str, Any]:
     return {_text(key): each.values if isinstance(each, _Array) else each for key, each in value.items()}
 
 
-def _text(key: Any) -> str:
+def _text(key: object) -> str:
     return key.decode("latin1") if isinstance(key, bytes) else str(key)
 
 
 class _Kind:
     """Stands for ``numpy.dtype``; uint8 is the only one."""
 
-    def __init__(self, code: Any, *_: Any) -> None:
+    def __init__(self, code: object, *_: object) -> None:
         if _text(code).lstrip("|") != "u1":
             raise pickle.UnpicklingError(f"it holds an array of {_text(code)}; only uint8 is accepted")
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         """Byte order and the like: without meaning for uint8."""
 
 
 class _Array:
     """Stands for ``numpy.ndarray``: made empty, then given its contents."""
 
-    values: np.ndarray
-
-    def __init__(self, *_: Any) -> None:
+    def __init__(self, *_: object) -> None:
         self.values = np.empty(0, np.uint8)
 
     def __setstate__(self, state: Any) -> None:
@@ -74,7 +74,7 @@ def _encode_latin1(text: str, encoding: str) -> bytes:
     return codecs.latin_1_encode(text)[0]
 
 
-_ALLOWED: dict[tuple[str, str], Any] = {
+_ALLOWED: dict[tuple[str, str], object] = {
     ("numpy", "ndarray"): "ndarray",
     ("numpy", "dtype"): _Kind,
     ("numpy.core.multiarray", "_reconstruct"): _Array,
@@ -84,14 +84,10 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _ArraysOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}; only uint8 arrays are accepted from such files")
         return _ALLOWED[module, name]
-
-
-_PIXELS = 32 * 32 * 3
-_LARGEST = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -125,95 +121,66 @@ RELEASES: dict[int, tuple[Release, Release]] = {
 """By number of classes: the python and the binary release."""
 
 
-def read_cifar(info: DataInfo, path: Path) -> Original:
+def read_cifar(data: DataSet, source: Source) -> Original:
     """Read a release from its archive, from its unpacked folder, or from the folder that holds either.
 
     Raises InputError, naming the file, for what is missing, cut, or of a wrong checksum.
     """
-    releases = RELEASES[len(info.classes)]
-    found = _from_folder(info, path, releases) if path.is_dir() else _from_archive(info, path, releases)
+    path, releases = source.path, RELEASES[len(data.classes)]
+    found = _read_files(data, path, releases)
     for release in releases:
-        if all(name in found for name in release.files):
-            return Original(
-                info,
-                _split(info, release, release.train, found, path),
-                _split(info, release, release.test, found, path),
-                notes={"release": release.folder},
-            )
+        if found.keys() >= {*release.files}:
+            train, test = (_split(data, release, names, found, path) for names in (release.train, release.test))
+            return Original(data.info, train, test, notes={"release": release.folder})
     wanted = " or ".join(f"{', '.join(release.files)} ({release.folder})" for release in releases)
     raise InputError(
-        f"'{path}' does not hold {info.title}: expected {wanted}; found {', '.join(sorted(found)) or 'none'}."
+        f"'{path}' does not hold {data.title}: expected {wanted}; found {', '.join(sorted(found)) or 'none'}."
     )
 
 
-def holds_cifar(info: DataInfo, folder: Path) -> bool:
-    """Whether ``folder`` has an official archive or an unpacked release, complete by its names."""
-    releases = RELEASES[len(info.classes)]
-    return bool(_archives(info, folder)) or any(_unpacked(folder, release) for release in releases)
+def holds_cifar(data: DataSet, folder: Path) -> bool:
+    """Whether ``folder`` has an official archive or an unpacked release."""
+    releases = RELEASES[len(data.classes)]
+    return bool(_archives(data, folder)) or any(unpacked(folder, each.folder, each.files) for each in releases)
 
 
-def _archives(info: DataInfo, folder: Path) -> list[Path]:
-    names = [name for name, _ in info.checksums if name.endswith(".tar.gz")]
+def _archives(data: DataSet, folder: Path) -> list[Path]:
+    names = [name for name in data.checksums if name.endswith(".tar.gz")]
     return [folder / name for name in names if (folder / name).is_file()]
 
 
-def _unpacked(path: Path, release: Release) -> Path | None:
-    for folder in (path, path / release.folder):
-        if all((folder / name).is_file() for name in release.files):
-            return folder
-    return None
-
-
-def _advice(info: DataInfo) -> str:
-    return f"Get it again from {info.downloads[0].url}." if info.downloads else "Get it again."
-
-
-def _from_folder(info: DataInfo, path: Path, releases: tuple[Release, ...]) -> dict[str, bytes]:
-    for release in releases:
-        if folder := _unpacked(path, release):
-            with reading(folder, _advice(info)):
-                return {name: (folder / name).read_bytes() for name in release.files}
-    archives = _archives(info, path)
-    return _from_archive(info, archives[0], releases) if archives else {}
-
-
-def _from_archive(info: DataInfo, path: Path, releases: tuple[Release, ...]) -> dict[str, bytes]:
-    """The wanted members in memory; nothing is unpacked to disk, so no member can escape a folder."""
-    advice = _advice(info)
-    with reading(path, advice):
-        actual = md5_of(path)
-    expected = dict(info.checksums).get(path.name)
-    if expected and actual != expected:
-        raise InputError(
-            f"Wrong checksum: '{path}' has MD5 {actual}, the official one {expected}; it is cut or damaged. {advice}"
-        )
+def _read_files(data: DataSet, path: Path, releases: tuple[Release, ...]) -> dict[str, bytes]:
+    """Contents by name; nothing of an archive is unpacked to disk, so no member can escape a folder."""
+    if path.is_dir():
+        for release in releases:
+            if folder := unpacked(path, release.folder, release.files):
+                with reading(folder, data.advice):
+                    return {name: (folder / name).read_bytes() for name in release.files}
+        if not (archives := _archives(data, path)):
+            return {}
+        path = archives[0]
     wanted = {name for release in releases for name in release.files}
     found: dict[str, bytes] = {}
-    with reading(path, advice), tarfile.open(path, "r|*") as archive:
-        for member in archive:
-            name = member.name.rsplit("/", 1)[-1]
-            if name in wanted and member.isfile() and member.size <= _LARGEST:
-                content = archive.extractfile(member)
-                found[name] = content.read() if content else b""
+    with reading(path, data.advice):
+        data.check_md5(path.name, md5_of(path), f"'{path}'")
+        with tarfile.open(path, "r|*") as archive:
+            for member in archive:
+                name = member.name.rsplit("/", 1)[-1]
+                if name in wanted and member.isfile() and member.size <= _LARGEST:
+                    content = archive.extractfile(member)
+                    found[name] = content.read() if content else b""
     return found
 
 
-def _split(info: DataInfo, release: Release, names: tuple[str, ...], found: Mapping[str, bytes], path: Path) -> Split:
-    pixels, labels = [], []
+def _split(data: DataSet, release: Release, names: tuple[str, ...], found: dict[str, bytes], path: Path) -> Split:
+    batches = []
     for name in names:
-        content = found[name]
-        expected = dict(info.checksums).get(name)
-        actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if expected and actual != expected:
-            raise InputError(
-                f"Wrong checksum: '{name}' in '{path}' has MD5 {actual}, the official one {expected}. {_advice(info)}"
-            )
-        with reading(f"{path}: {name}", _advice(info)):
-            batch, batch_labels = _pickled(content, release) if release.labels else _binary(content, release)
-        pixels.append(batch)
-        labels.append(batch_labels)
-    planes = np.concatenate(pixels).reshape(-1, 3, 32, 32)
-    return in_memory(planes.transpose(0, 2, 3, 1), np.concatenate(labels))
+        digest = hashlib.md5(found[name], usedforsecurity=False).hexdigest()
+        data.check_md5(name, digest, f"'{name}' in '{path}'")
+        with reading(f"{path}: {name}", data.advice):
+            batches.append((_pickled if release.labels else _binary)(found[name], release))
+    pixels, labels = (np.concatenate(each) for each in zip(*batches, strict=True))
+    return in_memory(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels)
 
 
 def _pickled(content: bytes, release: Release) -> tuple[np.ndarray, np.ndarray]:
@@ -251,7 +218,7 @@ _CIFAR100_CLASSES = tuple(
 
 _CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
 
-CIFAR10 = DataInfo(
+CIFAR10 = DataSet(
     name="cifar10",
     title="CIFAR-10",
     classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
@@ -263,21 +230,22 @@ CIFAR10 = DataInfo(
     std=(0.2470, 0.2435, 0.2616),
     stats_source=PUBLISHED,
     origin="the python or the binary release of Krizhevsky",
-    reader="cifar",
+    read=read_cifar,
+    holds=holds_cifar,
     downloads=downloads(_CIFAR_URL, {"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"}),
-    checksums=(
-        ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),
-        ("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
-        ("data_batch_1", "c99cafc152244af753f735de768cd75f"),
-        ("data_batch_2", "d4bba439e000b95fd0a9bffe97cbabec"),
-        ("data_batch_3", "54ebc095f3ab1f0389bbae665268c751"),
-        ("data_batch_4", "634d18415352ddfa80567beed471001a"),
-        ("data_batch_5", "482c414d41f54cd18b22e5b47cb7c3cb"),
-        ("test_batch", "40351d587109b95175f43aff81a1287e"),
-    ),
+    checksums={
+        "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
+        "cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530",
+        "data_batch_1": "c99cafc152244af753f735de768cd75f",
+        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+        "data_batch_4": "634d18415352ddfa80567beed471001a",
+        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+        "test_batch": "40351d587109b95175f43aff81a1287e",
+    },
 )
 
-CIFAR100 = DataInfo(
+CIFAR100 = DataSet(
     name="cifar100",
     title="CIFAR-100",
     classes=_CIFAR100_CLASSES,
@@ -289,12 +257,13 @@ CIFAR100 = DataInfo(
     std=(0.2673, 0.2564, 0.2762),
     stats_source=PUBLISHED,
     origin="the python or the binary release of Krizhevsky; fine labels",
-    reader="cifar",
+    read=read_cifar,
+    holds=holds_cifar,
     downloads=downloads(_CIFAR_URL, {"cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85"}),
-    checksums=(
-        ("cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),
-        ("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
-        ("train", "16019d7e3df5f24257cddd939b257f8d"),
-        ("test", "f0ef6b0ae62326f3e7ffdfab6717acfc"),
-    ),
+    checksums={
+        "cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85",
+        "cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8",
+        "train": "16019d7e3df5f24257cddd939b257f8d",
+        "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+    },
 )

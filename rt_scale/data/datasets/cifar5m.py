@@ -14,10 +14,9 @@ from typing import IO
 
 import numpy as np
 
+from rt_scale.data.datasets.base import CHUNK, DataSet, Original, Source, Split, downloads
 from rt_scale.data.datasets.cifar import CIFAR10
-from rt_scale.data.datasets.original import CHUNK, Original, Split
 from rt_scale.data.files import reading
-from rt_scale.data.info import DataInfo, downloads
 from rt_scale.spec.errors import InputError
 
 _IMAGES, _LABELS = "X.npy", "Y.npy"
@@ -33,70 +32,65 @@ class _Part:
     """Its contents and their checksums."""
 
 
-def read_npz(info: DataInfo, folder: Path) -> Original:
-    """Open the parts that ``info.downloads`` names: all but the last are to train on, the last is held out.
+def read_npz(data: DataSet, source: Source) -> Original:
+    """Open the parts in a folder: all but the last are to train on, the last is held out.
 
-    Headers and labels are read here; images only as the splits are iterated over, a chunk at a time. The
-    parts say how many images there are; mean and standard deviation are measured. The checksums recorded in
-    the notes are those of the archives, which the pass over the images verifies.
+    Headers and labels are read here; images only as the splits are iterated over, a chunk at a time. The checksums
+    in the notes are those of the archives, which the pass over the images verifies.
 
     Raises:
         InputError: a part is missing, damaged, of other shapes or types, or with labels that are no class. The
             splits raise it, too, where the pass comes upon damage; it then says behind which image.
     """
-    missing = [name for name in _names(info) if not (folder / name).is_file()]
-    if missing:
+    folder, names = source.path, [each.file for each in data.downloads]
+    if missing := [name for name in names if not (folder / name).is_file()]:
         raise InputError(
-            f"'{folder}' does not hold all parts of {info.title}: {', '.join(missing)} missing. Give the folder "
-            f"that holds {', '.join(_names(info))}; the missing ones come from {_address(info, missing[0])}."
+            f"'{folder}' does not hold all parts of {data.title}: {', '.join(missing)} missing. Give the folder "
+            f"that holds {', '.join(names)}; the missing ones come from {_address(data, missing[0])}."
         )
-    parts = [_open_part(info, folder / name) for name in _names(info)]
-    train, test = _split(info, parts[:-1]), _split(info, parts[-1:])
-    counted = dataclasses.replace(info, train=len(train.labels), test=len(test.labels))
-    return Original(counted, train, test, notes={part.path.name: part.note for part in parts}, measure=True)
+    parts = [_open_part(data, folder / name) for name in names]
+    train, test = _split(data, parts[:-1]), _split(data, parts[-1:])
+    info = dataclasses.replace(data.info, train=len(train.labels), test=len(test.labels))
+    return Original(info, train, test, notes={part.path.name: part.note for part in parts}, measure=True)
 
 
-def holds_npz(info: DataInfo, folder: Path) -> bool:
+def holds_npz(data: DataSet, folder: Path) -> bool:
     """Whether every part is in ``folder``."""
-    return all((folder / name).is_file() for name in _names(info))
+    return all((folder / each.file).is_file() for each in data.downloads)
 
 
-def _names(info: DataInfo) -> list[str]:
-    return [each.file for each in info.downloads]
+def _address(data: DataSet, name: str) -> str:
+    return next(each.url for each in data.downloads if each.file == name)
 
 
-def _address(info: DataInfo, name: str) -> str:
-    return next(each.url for each in info.downloads if each.file == name)
+def _advice(data: DataSet, path: Path) -> str:
+    return f"Get this part again from {_address(data, path.name)}."
 
 
-def _advice(info: DataInfo, path: Path) -> str:
-    return f"Get this part again from {_address(info, path.name)}."
-
-
-def _split(info: DataInfo, parts: Sequence[_Part]) -> Split:
+def _split(data: DataSet, parts: Sequence[_Part]) -> Split:
     def chunks() -> Iterator[np.ndarray]:
         for part in parts:
-            yield from _stream(info, part)
+            yield from _stream(data, part)
 
     return Split(np.concatenate([part.labels for part in parts]), chunks)
 
 
-def _open_part(info: DataInfo, path: Path) -> _Part:
+def _open_part(data: DataSet, path: Path) -> _Part:
     """Check both members' headers, and read the labels."""
-    with reading(path, _advice(info, path)), zipfile.ZipFile(path) as archive:
+    with reading(path, _advice(data, path)), zipfile.ZipFile(path) as archive:
         with _member(archive, _IMAGES) as (_, shape, dtype):
-            expected = (info.size, info.size, info.channels)
+            expected = (data.size, data.size, data.channels)
             if dtype != np.uint8 or shape[1:] != expected or shape[0] == 0:
                 raise ValueError(f"its X is {dtype} {shape}, expected is uint8 (n, {', '.join(map(str, expected))})")
         with _member(archive, _LABELS) as (stream, counts, kind):
             if kind.kind not in "iu" or counts != shape[:1]:
                 raise ValueError(f"its Y is {kind} {counts}, expected is one integer for each of {shape[0]:,} images")
             labels = np.frombuffer(_exactly(stream, shape[0] * kind.itemsize), kind)
-        wrong = np.flatnonzero((labels < 0) | (labels >= len(info.classes)))
+        wrong = np.flatnonzero((labels < 0) | (labels >= len(data.classes)))
         if len(wrong):
             raise ValueError(
                 f"label {labels[wrong[0]]} of image {wrong[0]:,} (of {len(labels):,}, from 0) is none of its "
-                f"{len(info.classes)} classes, and so are {len(wrong) - 1:,} others"
+                f"{len(data.classes)} classes, and so are {len(wrong) - 1:,} others"
             )
         sums = ", ".join(f"{name[0]} {archive.getinfo(name).CRC:08x}" for name in (_IMAGES, _LABELS))
     return _Part(path, labels.astype(np.int64), f"{len(labels):,} images, CRC-32 {sums}")
@@ -116,12 +110,12 @@ def _member(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[IO[bytes], tu
         yield stream, shape, dtype
 
 
-def _stream(info: DataInfo, part: _Part) -> Iterator[np.ndarray]:
+def _stream(data: DataSet, part: _Part) -> Iterator[np.ndarray]:
     """The images of a part, uint8 [b, H, W, C]; as the last is read, zipfile compares the recorded CRC-32."""
-    shape = (info.size, info.size, info.channels)
+    shape = (data.size, data.size, data.channels)
     size, samples = math.prod(shape), len(part.labels)
     with contextlib.ExitStack() as stack:
-        with reading(part.path, _advice(info, part.path)):
+        with reading(part.path, _advice(data, part.path)):
             archive = stack.enter_context(zipfile.ZipFile(part.path))
             stream, *_ = stack.enter_context(_member(archive, _IMAGES))
         for start in range(0, samples, CHUNK):
@@ -132,7 +126,7 @@ def _stream(info: DataInfo, part: _Part) -> Iterator[np.ndarray]:
                 raise InputError(
                     f"'{part.path}' is damaged, which showed while images {start:,} to {start + count - 1:,} of "
                     f"{samples:,} were read (from byte {start * size:,} of its X): {error}. "
-                    f"{_advice(info, part.path)}"
+                    f"{_advice(data, part.path)}"
                 ) from error
             yield np.frombuffer(content, np.uint8).reshape(count, *shape)
 
@@ -147,7 +141,7 @@ def _exactly(stream: IO[bytes], length: int) -> bytes:
 _URL = "https://storage.googleapis.com/gresearch/cifar5m/"
 _IMAGES_A_PART = 1_000_448
 
-CIFAR5M = DataInfo(
+CIFAR5M = DataSet(
     name="cifar5m",
     title="CIFAR-5M",
     classes=CIFAR10.classes,
@@ -161,6 +155,7 @@ CIFAR5M = DataInfo(
     stats_source="measured on the training images of the parts that it was prepared from",
     origin="the six npz parts of Nakkiran, Neyshabur and Sedghi (arXiv 2010.08127); part0 to part4 to train, "
     "part5 held out",
-    reader="npz",
+    read=read_npz,
+    holds=holds_npz,
     downloads=downloads(_URL, {f"part{number}.npz": "" for number in range(6)}),
 )

@@ -7,20 +7,19 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
-from rt_scale.data.datasets.images import GREY, Decoder, check_size, name_of, opened, plain, scaling_note
-from rt_scale.data.datasets.original import Original, Split
+from rt_scale.data.datasets.base import DataInfo, Original, Source, Split
+from rt_scale.data.datasets.images import GREY, Decoder, name_of, opened, plain, scaling_note
 from rt_scale.data.datasets.tree import Parts, Tree, open_tree
-from rt_scale.data.info import DataInfo
 from rt_scale.data.subsets import stratified_split
 from rt_scale.spec.errors import InputError, counted, nearest, printable, some
 
+SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 _KINDS = {
     TRAIN: ("train", "training", "trn"),
@@ -29,6 +28,45 @@ _KINDS = {
 }
 _WORDS = {word: kind for kind, words in _KINDS.items() for word in words}
 _BEHIND = re.compile(r"(set|split|data|images?|imgs?|folder)$")
+
+
+def read_folder(name: str, source: Source) -> Original:
+    """Read class folders of images, in a folder or an archive, as a data set called ``name``.
+
+    ``train/`` with ``test/`` or a validation folder (see ``divide``) hold one folder a class; or the class
+    folders lie at the top, and a stratified fifth of the images becomes the test part. A label is the place of the
+    class in sorted order; its name is the folder's, in Unicode's composed form. Images are turned as EXIF says, and
+    composed on white; they are grey where all of them are, else colour. Mean and std are to be measured.
+
+    Raises:
+        InputError: no or one class, an image outside of a class, unreadable (named) or of another size; folders of
+            which one cannot tell whether they are classes or splits.
+    """
+    tree = open_tree(source.path, source.scratch, source.stack)
+    listing = _list_images(tree, source.split_seed)
+    notes = listing.notes | scaling_note(source.size)
+    decoder = _decoder(tree, listing, source.size)
+    info = DataInfo(
+        name=name,
+        title=name,
+        classes=listing.classes,
+        size=decoder.size,
+        channels=decoder.channels,
+        train=len(listing.train),
+        test=len(listing.test),
+        mean=(),
+        std=(),
+        stats_source="measured on the training images",
+        origin=f"class folders in '{_shown(tree)}'",
+    )
+    return Original(
+        info,
+        Split(listing.labels(listing.train), lambda: decoder.chunks(listing.train)),
+        Split(listing.labels(listing.test), lambda: decoder.chunks(listing.test)),
+        notes=notes,
+        measure=True,
+        noticed=decoder.notes,
+    )
 
 
 @dataclass(frozen=True)
@@ -58,20 +96,14 @@ def _resembles(folder: str) -> str | None:
 
 
 def divide(root: Path, images: Sequence[Parts], depth: int) -> Division | None:
-    """The top folders as splits; None where they are classes.
+    """The top folders of ``images``, which share ``depth`` folders, as splits; None where they are classes.
 
     Folders count as splits where one is called like training images, another like test or validation images, and
     both hold class folders. Validation images are left out where there are test images, and serve as such where there
     are none.
 
-    Args:
-        root: for messages.
-        images: the paths of all.
-        depth: folders that all of them share.
-
-    Raises:
-        InputError: the top folders may be splits, but which is what does not show: their names say so, or equal
-            subfolders. What is expected is said.
+    Raises InputError, saying what is expected in ``root``, where the top folders may be splits but which is what does
+    not show: their names say so, or equal subfolders.
     """
     inside: dict[str, Counter[str]] = {}
     for parts in images:
@@ -110,16 +142,15 @@ def _refuse_alike(root: Path, images: Sequence[Parts], depth: int, inside: dict[
             shared = _list(below[other] & below[top])
             _refuse(root, f"its folders {_list([other, top])} both have {shared} in them, as splits have classes")
         having |= dict.fromkeys(below[top], top)
-    folders = {parts[:end] for parts in images for end in range(depth + 2, len(parts))}
     found: dict[Parts, set[str | None]] = {}
-    for folder in folders:
+    for folder in {parts[:end] for parts in images for end in range(depth + 2, len(parts))}:
         found.setdefault(folder[:-1], set()).add(split_kind(folder[-1]))
     for folder in sorted(found):
         if TRAIN in found[folder] and {TEST, VALIDATION} & found[folder]:
             _refuse(root, f"splits are not at its top but in '{printable('/'.join(folder))}'")
 
 
-def _list(names: Sequence[str] | set[str] | dict[str, str]) -> str:
+def _list(names: Iterable[str]) -> str:
     return some([f"'{printable(name)}'" for name in sorted(names)])
 
 
@@ -132,71 +163,21 @@ def _refuse(root: Path, why: str) -> NoReturn:
     )
 
 
-SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
-
-
 @dataclass(frozen=True)
 class _Listing:
     """Which image belongs to which class and split."""
 
     classes: tuple[str, ...]
-    train: tuple[Parts, ...]
-    train_labels: np.ndarray
-    test: tuple[Parts, ...]
-    test_labels: np.ndarray
+    train: list[Parts]
+    test: list[Parts]
+    depth: int
+    """Place of the class folder in every path."""
     notes: dict[str, str]
 
-
-def read_folder(
-    name: str, path: Path, *, size: int | None, split_seed: int, scratch: Path, stack: ExitStack
-) -> Original:
-    """Read class folders of images as a data set called ``name``.
-
-    ``train/`` with ``test/`` or a validation folder (see ``splits.divide``) hold one folder a class; or the class
-    folders lie at the top, and a stratified fifth of the images becomes the test part. A label is the place of the
-    class in sorted order; its name is the folder's, in Unicode's composed form. Images are turned as EXIF says, and
-    composed on white; they are grey where all of them are, else colour. Mean and std are to be measured.
-
-    Args:
-        name: the name of the set.
-        path: a folder, or a tar or zip archive.
-        size: resize to size x size: scaled (bicubic, antialiased) and cropped in the middle; None for images
-            that are squares of one size.
-        split_seed: of the split, where one is made.
-        scratch: a folder for a decompressed archive.
-        stack: closes what is opened.
-
-    Raises:
-        InputError: no or one class, an image outside of a class, unreadable (named) or of another size; folders of
-            which one cannot tell whether they are classes or splits.
-    """
-    tree = open_tree(path, scratch, stack)
-    listing = _list_images(tree, split_seed)
-    decoder = _decoder(tree, listing, size)
-    notes = dict(listing.notes)
-    if size is not None:
-        notes["resized"] = scaling_note(size)
-    info = DataInfo(
-        name=name,
-        title=name,
-        classes=listing.classes,
-        size=decoder.size,
-        channels=decoder.channels,
-        train=len(listing.train),
-        test=len(listing.test),
-        mean=(),
-        std=(),
-        stats_source="measured on the training images",
-        origin=f"class folders in '{printable(str(path))}'",
-    )
-    return Original(
-        info,
-        Split(listing.train_labels, lambda: decoder.chunks(listing.train)),
-        Split(listing.test_labels, lambda: decoder.chunks(listing.test)),
-        notes=notes,
-        measure=True,
-        noticed=decoder.notes,
-    )
+    def labels(self, images: Sequence[Parts]) -> np.ndarray:
+        """int64 [n]."""
+        position = {name: label for label, name in enumerate(self.classes)}
+        return np.array([position[_name(parts[self.depth])] for parts in images], np.int64)
 
 
 def _list_images(tree: Tree, split_seed: int) -> _Listing:
@@ -205,8 +186,8 @@ def _list_images(tree: Tree, split_seed: int) -> _Listing:
     if not images:
         told = "".join(f" Left out: {note}." for note in notes.values())
         raise InputError(
-            f"'{printable(str(tree.root))}' holds no images ({', '.join(sorted(SUFFIXES))}).{told} Give a folder of "
-            "class folders, or one with train/ and test/ of class folders."
+            f"'{_shown(tree)}' holds no images ({', '.join(sorted(SUFFIXES))}).{told} Give a folder of class folders, "
+            "or one with train/ and test/ of class folders."
         )
     depth = _shared_depth(images)
     if division := divide(tree.root, images, depth):
@@ -216,12 +197,19 @@ def _list_images(tree: Tree, split_seed: int) -> _Listing:
         if division.aside:
             notes["folders left out"] = ", ".join(division.aside)
         depth = max(depth + 1, min(_shared_depth(train), _shared_depth(test)))
-        return _listing(tree, train, test, depth, notes)
-    labels = _labels(images, _classes(tree, images, depth), depth)
-    _check_single(tree, images, labels, depth)
-    chosen, rest = stratified_split(labels, split_seed)
+        listing = _Listing(_classes(tree, train, depth), train, test, depth, notes)
+        _check_held_out(tree, listing)
+        return listing
+    whole = _Listing(_classes(tree, images, depth), images, [], depth, notes)
+    labels = whole.labels(images)
+    _check_single(tree, whole, labels)
+    chosen, rest = ([images[each] for each in part] for part in stratified_split(labels, split_seed))
     notes["split"] = f"80/20, stratified, stream data.split, seed {split_seed}"
-    return _listing(tree, [images[each] for each in chosen], [images[each] for each in rest], depth, notes)
+    return _Listing(whole.classes, chosen, rest, depth, notes)
+
+
+def _shown(tree: Tree) -> str:
+    return printable(str(tree.root))
 
 
 def _suffix(parts: Parts) -> str:
@@ -251,36 +239,28 @@ def _shared_depth(images: Sequence[Parts]) -> int:
     return depth
 
 
-def _listing(tree: Tree, train: Sequence[Parts], test: Sequence[Parts], depth: int, notes: dict[str, str]) -> _Listing:
-    classes = _classes(tree, train, depth)
-    held_out = _names(tree, test, depth)
-    if unknown := sorted(held_out - set(classes)):
-        close = nearest(unknown[0], classes)
+def _check_held_out(tree: Tree, listing: _Listing) -> None:
+    """Refuse classes with test images alone; those without any are noted."""
+    held_out = _class_names(tree, listing.test, listing.depth)
+    if unknown := sorted(held_out - set(listing.classes)):
+        close = nearest(unknown[0], listing.classes)
         guess = f" Is it '{close}'?" if close else ""
         raise InputError(
-            f"The class '{printable(unknown[0])}' of '{printable(str(tree.root))}' has test images but no training "
-            f"images. Every class needs training images.{guess}"
+            f"The class '{printable(unknown[0])}' of '{_shown(tree)}' has test images but no training images. Every "
+            f"class needs training images.{guess}"
         )
-    if untested := sorted(set(classes) - held_out):
-        notes["no test images"] = f"{counted(len(untested), 'class')}: {some([*map(printable, untested)])}"
-    return _Listing(
-        classes,
-        tuple(train),
-        _labels(train, classes, depth),
-        tuple(test),
-        _labels(test, classes, depth),
-        notes,
-    )
+    if untested := sorted(set(listing.classes) - held_out):
+        listing.notes["no test images"] = f"{counted(len(untested), 'class')}: {some([*map(printable, untested)])}"
 
 
-def _check_single(tree: Tree, images: Sequence[Parts], labels: np.ndarray, depth: int) -> None:
+def _check_single(tree: Tree, listing: _Listing, labels: np.ndarray) -> None:
     """Refuse classes that cannot be split."""
     if len(single := np.flatnonzero(np.bincount(labels)[labels] == 1)):
-        alone = [images[int(each)] for each in single]
-        names = [f"'{printable(parts[depth])}' ('{name_of(tree, parts)}')" for parts in alone]
+        alone = [listing.train[int(each)] for each in single]
+        names = [f"'{printable(parts[listing.depth])}' ('{name_of(tree, parts)}')" for parts in alone]
         raise InputError(
-            f"{counted(len(single), 'class')} of '{printable(str(tree.root))}' cannot be split into training and test "
-            f"images, with a single image: {some(names)}. Add images, take the class out, or give train/ and test/."
+            f"{counted(len(single), 'class')} of '{_shown(tree)}' cannot be split into training and test images, "
+            f"with a single image: {some(names)}. Add images, take the class out, or give train/ and test/."
         )
 
 
@@ -289,21 +269,27 @@ def _classes(tree: Tree, images: Sequence[Parts], depth: int) -> tuple[str, ...]
     for folder in sorted({parts[depth] for parts in images if len(parts) > depth + 1}):
         if (other := folders.setdefault(_name(folder), folder)) != folder:
             raise InputError(
-                f"'{printable(str(tree.root))}' has two class folders called '{_name(folder)}', written in different "
-                f"Unicode: {other!a} and {folder!a}. Put their images into one, or rename one."
+                f"'{_shown(tree)}' has two class folders called '{_name(folder)}', written in different Unicode: "
+                f"{other!a} and {folder!a}. Put their images into one, or rename one."
             )
         if folder != folder.encode("utf-8", "replace").decode():
             raise InputError(
-                f"The name of the class folder '{printable(folder)}' of '{printable(str(tree.root))}' is not UTF-8. "
-                "Rename the folder; names of images may be anything."
+                f"The name of the class folder '{printable(folder)}' of '{_shown(tree)}' is not UTF-8. Rename the "
+                "folder; names of images may be anything."
             )
-    _names(tree, images, depth)
+    _class_names(tree, images, depth)
     if len(folders) < 2:
         raise InputError(
-            f"'{printable(str(tree.root))}' has images of one class only ('{next(iter(folders))}'); two or more are "
-            "needed."
+            f"'{_shown(tree)}' has images of one class only ('{next(iter(folders))}'); two or more are needed."
         )
     return tuple(folders)
+
+
+def _class_names(tree: Tree, images: Iterable[Parts], depth: int) -> set[str]:
+    for parts in images:
+        if len(parts) < depth + 2:
+            raise InputError(f"The image '{name_of(tree, parts)}' lies outside of any class folder.")
+    return {_name(parts[depth]) for parts in images}
 
 
 def _name(folder: str) -> str:
@@ -311,20 +297,7 @@ def _name(folder: str) -> str:
     return unicodedata.normalize("NFC", folder)
 
 
-def _names(tree: Tree, images: Iterable[Parts], depth: int) -> set[str]:
-    for parts in images:
-        if len(parts) < depth + 2:
-            raise InputError(f"The image '{name_of(tree, parts)}' lies outside of any class folder.")
-    return {_name(parts[depth]) for parts in images}
-
-
-def _labels(images: Sequence[Parts], classes: tuple[str, ...], depth: int) -> np.ndarray:
-    position = {name: label for label, name in enumerate(classes)}
-    return np.array([position[_name(parts[depth])] for parts in images], np.int64)
-
-
 def _decoder(tree: Tree, listing: _Listing, size: int | None) -> Decoder:
-    check_size(size)
     with opened(tree, listing.train[0]) as first:
         width, height = plain(first, 3)[0].size
     if size is None and width != height:

@@ -9,16 +9,15 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from rt_scale.data.datasets.original import Original, Split, in_memory
+from rt_scale.data.datasets.base import PUBLISHED, DataSet, Original, Source, Split, downloads, in_memory
 from rt_scale.data.files import reading
-from rt_scale.data.info import PUBLISHED, DataInfo, downloads
 from rt_scale.data.subsets import stratified_split
 from rt_scale.spec.errors import InputError
 
 SPLIT_SEED = 0
 
 
-def read_digits(info: DataInfo) -> Original:
+def read_digits(data: DataSet, source: Source) -> Original:
     """1,797 images of 8 x 8 pixels with values 0..16, scaled to 0..255; our own stratified 80/20 split."""
     from sklearn.datasets import load_digits  # takes a second to import, and only this needs it
 
@@ -27,7 +26,7 @@ def read_digits(info: DataInfo) -> Original:
     labels = bunch.target.astype(np.int64)
     train, test = stratified_split(labels, SPLIT_SEED)
     return Original(
-        info,
+        data.info,
         in_memory(images[train], labels[train]),
         in_memory(images[test], labels[test]),
         notes={"split": f"80/20, stratified, stream data.split, seed {SPLIT_SEED}"},
@@ -37,18 +36,19 @@ def read_digits(info: DataInfo) -> Original:
 _LABELS, _IMAGES = 0x801, 0x803
 
 
-def read_idx(info: DataInfo, folder: Path) -> Original:
-    """Read the four files in ``folder``.
+def read_idx(data: DataSet, source: Source) -> Original:
+    """Read the four files in a folder.
 
     Raises InputError, naming the file, for one that is missing, cut, of other contents than the official
     release (MD5 of the uncompressed file) or not what its name says.
     """
+    folder = source.path
     if not folder.is_dir():
         raise InputError(
-            f"'{folder}' is not a folder. '{info.name}' is read from a folder with the four files "
-            f"{', '.join(file for file in FILES)} (or with .gz behind each)."
+            f"'{folder}' is not a folder. '{data.name}' is read from a folder with the four files "
+            f"{', '.join(FILES)} (or with .gz behind each)."
         )
-    return Original(info, _split(info, folder, "train"), _split(info, folder, "t10k"))
+    return Original(data.info, _split(data, folder, "train"), _split(data, folder, "t10k"))
 
 
 FILES = (
@@ -59,7 +59,7 @@ FILES = (
 )
 
 
-def holds_idx(folder: Path) -> bool:
+def holds_idx(_: DataSet, folder: Path) -> bool:
     """Whether all four files are in ``folder``."""
     return all(_find(folder, name) for name in FILES)
 
@@ -73,42 +73,36 @@ def _find(folder: Path, name: str) -> Path | None:
     return None
 
 
-def _split(info: DataInfo, folder: Path, part: str) -> Split:
-    images = _array(info, folder, f"{part}-images-idx3-ubyte", _IMAGES)
-    labels = _array(info, folder, f"{part}-labels-idx1-ubyte", _LABELS)
-    if images.shape[1:] != (info.size, info.size) or len(images) != len(labels):
+def _split(data: DataSet, folder: Path, part: str) -> Split:
+    images = _array(data, folder, f"{part}-images-idx3-ubyte", _IMAGES)
+    labels = _array(data, folder, f"{part}-labels-idx1-ubyte", _LABELS)
+    if images.shape[1:] != (data.size, data.size) or len(images) != len(labels):
         raise InputError(
             f"The {part} files in '{folder}' hold images of {images.shape} and {len(labels)} labels; "
-            f"'{info.name}' has {info.size} x {info.size} pixels and a label an image."
+            f"'{data.name}' has {data.size} x {data.size} pixels and a label an image."
         )
     return in_memory(images[..., None], labels)
 
 
-def _array(info: DataInfo, folder: Path, name: str, magic: int) -> np.ndarray:
+def _array(data: DataSet, folder: Path, name: str, magic: int) -> np.ndarray:
     path = _find(folder, name)
     if path is None:
         raise InputError(
-            f"'{name}' (or '{name}.gz') is missing in '{folder}'. Put all four files of '{info.name}' there."
+            f"'{name}' (or '{name}.gz') is missing in '{folder}'. Put all four files of '{data.name}' there."
         )
-    advice = f"Get the file again; '{info.name}' comes from: {info.origin}."
+    advice = f"Get the file again; '{data.name}' comes from: {data.origin}."
     with reading(path, advice), open(path, "rb") as raw:
         stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
-        content = stream.read(_limit(info))
-    expected = dict(info.checksums).get(name)
+        content = stream.read(_limit(data))
     with reading(path, advice):
         array = _parse(content, magic)
-    actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if expected and actual != expected:
-        raise InputError(
-            f"Wrong checksum: the contents of '{path}' have MD5 {actual}, the official '{name}' has "
-            f"{expected}. {advice}"
-        )
+    data.check_md5(name, hashlib.md5(content, usedforsecurity=False).hexdigest(), f"the contents of '{path}'")
     return array
 
 
-def _limit(info: DataInfo) -> int:
+def _limit(data: DataSet) -> int:
     """Bytes that the largest honest file holds, and some: a gzip bomb is not unpacked."""
-    return max(info.train, info.test) * info.size**2 + 4096
+    return max(data.train, data.test) * data.size**2 + 4096
 
 
 def _parse(content: bytes, magic: int) -> np.ndarray:
@@ -128,7 +122,7 @@ _DIGIT_NAMES = tuple("0123456789")
 _MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 _FASHION_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 
-DIGITS = DataInfo(
+DIGITS = DataSet(
     name="digits",
     title="Digits",
     classes=_DIGIT_NAMES,
@@ -140,10 +134,10 @@ DIGITS = DataInfo(
     std=(0.37565,),
     stats_source="measured on the 1,437 training images of our split",
     origin="bundled with scikit-learn (load_digits, from UCI's optical digits); 80/20 split by us",
-    reader="digits",
+    read=read_digits,
 )
 
-MNIST = DataInfo(
+MNIST = DataSet(
     name="mnist",
     title="MNIST",
     classes=_DIGIT_NAMES,
@@ -155,7 +149,8 @@ MNIST = DataInfo(
     std=(0.3081,),
     stats_source=PUBLISHED,
     origin="the four idx files of LeCun, Cortes and Burges",
-    reader="idx",
+    read=read_idx,
+    holds=holds_idx,
     downloads=downloads(
         _MNIST_URL,
         {
@@ -165,15 +160,15 @@ MNIST = DataInfo(
             "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
         },
     ),
-    checksums=(
-        ("train-images-idx3-ubyte", "6bbc9ace898e44ae57da46a324031adb"),
-        ("train-labels-idx1-ubyte", "a25bea736e30d166cdddb491f175f624"),
-        ("t10k-images-idx3-ubyte", "2646ac647ad5339dbf082846283269ea"),
-        ("t10k-labels-idx1-ubyte", "27ae3e4e09519cfbb04c329615203637"),
-    ),
+    checksums={
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    },
 )
 
-FASHION_MNIST = DataInfo(
+FASHION_MNIST = DataSet(
     name="fashion_mnist",
     title="Fashion-MNIST",
     classes=(
@@ -188,7 +183,8 @@ FASHION_MNIST = DataInfo(
     std=(0.3530,),
     stats_source=PUBLISHED,
     origin="the four idx files of Zalando Research",
-    reader="idx",
+    read=read_idx,
+    holds=holds_idx,
     downloads=downloads(
         _FASHION_URL,
         {
@@ -198,12 +194,12 @@ FASHION_MNIST = DataInfo(
             "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
         },
     ),
-    checksums=(
-        ("train-images-idx3-ubyte", "f4a8712d7a061bf5bd6d2ca38dc4d50a"),
-        ("train-labels-idx1-ubyte", "9018921c3c673c538a1fc5bad174d6f9"),
-        ("t10k-images-idx3-ubyte", "8181f5470baa50b63fa0f6fddb340f0a"),
-        ("t10k-labels-idx1-ubyte", "15d484375f8d13e6eb1aabb0c3f46965"),
-    ),
+    checksums={
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    },
     package="dataset-fashion-mnist",
     package_folder="/usr/share/datasets/fashion-mnist",
 )

@@ -14,15 +14,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from rt_scale.data.datasets.original import CHUNK
+from rt_scale.data.datasets.base import CHUNK, DataInfo
 from rt_scale.data.datasets.tree import Parts, Tree
 from rt_scale.data.files import reading
-from rt_scale.data.info import DataInfo
 from rt_scale.spec.errors import InputError, counted, printable
 from rt_scale.system.machine import allowed_cores
 
 GREY = frozenset(["1", "L", "LA"])
 """Modes of PIL without colour."""
+_DEEP = ("I", "F")
+"""How modes of more than 8 bits a channel begin."""
+_CHUNK_BYTES = 1 << 24
 
 CHANGES = {
     "orientation": "turned or mirrored as EXIF says",
@@ -43,61 +45,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""By the value of EXIF's orientation, as ``PIL.ImageOps.exif_transpose`` has it. That writes the other tags back, too,
-and fails on those that are odd."""
-
-
-def plain(image: Image.Image, channels: int) -> tuple[Image.Image, list[str]]:
-    """The first picture of an opened image, in mode L or RGB, and which of ``CHANGES`` were made.
-
-    An image that needs none of them keeps its pixels as they are.
-
-    Args:
-        image: opened, not loaded yet.
-        channels: 1 for grey, 3 for colour.
-    """
-    made = {"several pictures": getattr(image, "is_animated", False), "16 bits a channel": _is_deep(image)}
-    before = _orientation(image)
-    image.load()  # turns TIFF upright, and reads what PNG has behind its pixels
-    turn = _orientation(image)
-    made["orientation"] = before in _TURNS or turn in _TURNS
-    made |= {"CMYK": image.mode == "CMYK", "grey": channels == 3 and image.mode in GREY}
-    picture = image.transpose(_TURNS[turn]) if turn in _TURNS else image
-    if picture.has_transparency_data or picture.mode == "P":
-        picture = picture.convert("RGBA")
-        lowest, _ = picture.getchannel("A").getextrema()
-        made["transparency"] = lowest != 255
-        if made["transparency"]:
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("L" if channels == 1 else "RGB"), [name for name in CHANGES if made.get(name)]
-
-
-def unidentified(content: bytes) -> str:
-    """Why bytes that PIL does not know are no image, as far as they tell."""
-    if not content:
-        return "it is empty (0 bytes)"
-    start = content[:512].lstrip().lower()
-    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
-        return "it is a web page (HTML), not an image"
-    return f"it is no image of a known format; it begins with {content[:12]!r}"
-
-
-def _is_deep(image: Image.Image) -> bool:
-    """Whether colours have 16 bits, of which PIL keeps the upper 8."""
-    return any(";16" in str(part[3]) for part in getattr(image, "tile", []))
-
-
-def _orientation(image: Image.Image) -> int:
-    """The value of EXIF's orientation; 1, which is upright, where there is none."""
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # what is odd in EXIF raises nearly anything, and says nothing about the pixels
-        return 1
-    return value if isinstance(value, int) else 1
-
-
-_DEEP = ("I", "F")
-_CHUNK_BYTES = 1 << 24
+"""By the value of EXIF's orientation. ``ImageOps.exif_transpose`` writes other tags back and fails on odd ones."""
 
 # Of odd tags and of images between PIL's limit and twice that, which are read. Errors are ours to report.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -122,10 +70,9 @@ class Decoder:
         with ThreadPoolExecutor(workers()) as pool:
             length = chunk_length(self.size, self.channels)
             for start in range(0, len(images), length):
-                yield np.stack(list(pool.map(self.decode, images[start : start + length])))
+                yield np.stack(list(pool.map(self._decode, images[start : start + length])))
 
-    def decode(self, parts: Parts) -> np.ndarray:
-        """One image, uint8 [size, size, channels]; InputError, naming it, where it cannot be."""
+    def _decode(self, parts: Parts) -> np.ndarray:
         with opened(self.tree, parts) as image:
             pixels, changes = plain(image, self.channels)
             for change in changes:
@@ -161,13 +108,57 @@ def opened(tree: Tree, parts: Parts) -> Iterator[Image.Image]:
                     raise ValueError(f"its pixels are of mode {image.mode}, not 8 bits a channel")
                 yield image
         except UnidentifiedImageError:
-            raise ValueError(unidentified(content)) from None
+            raise ValueError(_unidentified(content)) from None
         except Image.DecompressionBombError:
             most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
             raise InputError(
                 f"The image '{name}' has more than {most:,} pixels, which is too many to be decoded. Scale it down "
                 "before, or leave it out."
             ) from None
+
+
+def _unidentified(content: bytes) -> str:
+    """Why bytes that PIL does not know are no image, as far as they tell."""
+    if not content:
+        return "it is empty (0 bytes)"
+    if content[:512].lstrip().lower().startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "it is a web page (HTML), not an image"
+    return f"it is no image of a known format; it begins with {content[:12]!r}"
+
+
+def plain(image: Image.Image, channels: int) -> tuple[Image.Image, list[str]]:
+    """The first picture of an opened image in mode L (1 channel) or RGB (3), and which of ``CHANGES`` were made.
+
+    An image that needs none of them keeps its pixels as they are.
+    """
+    made = {"several pictures": getattr(image, "is_animated", False), "16 bits a channel": _is_deep(image)}
+    before = _orientation(image)
+    image.load()  # turns TIFF upright, and reads what PNG has behind its pixels
+    turn = _orientation(image)
+    made["orientation"] = before in _TURNS or turn in _TURNS
+    made |= {"CMYK": image.mode == "CMYK", "grey": channels == 3 and image.mode in GREY}
+    picture = image.transpose(_TURNS[turn]) if turn in _TURNS else image
+    if picture.has_transparency_data or picture.mode == "P":
+        picture = picture.convert("RGBA")
+        lowest, _ = picture.getchannel("A").getextrema()
+        made["transparency"] = lowest != 255
+        if made["transparency"]:
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("L" if channels == 1 else "RGB"), [name for name in CHANGES if made.get(name)]
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether colours have 16 bits, of which PIL keeps the upper 8."""
+    return any(";16" in str(part[3]) for part in getattr(image, "tile", []))
+
+
+def _orientation(image: Image.Image) -> int:
+    """The value of EXIF's orientation; 1, which is upright, where there is none."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # what is odd in EXIF raises nearly anything, and says nothing about the pixels
+        return 1
+    return value if isinstance(value, int) else 1
 
 
 def name_of(tree: Tree, parts: Parts) -> str:
@@ -180,9 +171,15 @@ def scaled(image: Image.Image, size: int) -> Image.Image:
     return ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
 
 
-def scaling_note(size: int) -> str:
-    """What ``scaled`` does, for the record."""
-    return f"to {size} x {size}: scaled (bicubic, antialiased), then cropped in the middle"
+def scaling_note(size: int | None) -> dict[str, str]:
+    """What ``scaled`` does, for the record; nothing for None, InputError for a size below 1."""
+    if size is not None and size < 1:
+        raise InputError(f"Images cannot be resized to {size} pixels; --size must be at least 1.")
+    return (
+        {}
+        if size is None
+        else {"resized": f"to {size} x {size}: scaled (bicubic, antialiased), then cropped in the middle"}
+    )
 
 
 def at_size(info: DataInfo, size: int | None) -> tuple[DataInfo, dict[str, str]]:
@@ -190,17 +187,12 @@ def at_size(info: DataInfo, size: int | None) -> tuple[DataInfo, dict[str, str]]
 
     Published statistics are of the published size: those of another are to be measured.
     """
-    check_size(size)
+    note = scaling_note(size)
     if size is None or size == info.size:
         return info, {}
-    source = f"measured on the training images at {size} x {size}"
-    return dataclasses.replace(info, size=size, stats_source=source), {"resized": scaling_note(size)}
-
-
-def check_size(size: int | None) -> None:
-    """InputError where images cannot be scaled to ``size`` pixels."""
-    if size is not None and size < 1:
-        raise InputError(f"Images cannot be resized to {size} pixels; --size must be at least 1.")
+    return dataclasses.replace(
+        info, size=size, stats_source=f"measured on the training images at {size} x {size}"
+    ), note
 
 
 def chunk_length(size: int, channels: int) -> int:

@@ -1,143 +1,108 @@
-"""STL-10 in its binary release, as archive or unpacked."""
+"""STL-10, labelled and unlabelled, in its binary release: as archive or unpacked."""
 
 from __future__ import annotations
 
-import shutil
+import dataclasses
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
 
+from rt_scale.data.datasets.base import DataSet, Original, Source, Split, downloads, unpacked
 from rt_scale.data.datasets.images import at_size, chunk_length, scaled, workers
-from rt_scale.data.datasets.original import Original, Split
-from rt_scale.data.files import disk_full, md5_of, reading, writing
-from rt_scale.data.info import DataInfo
+from rt_scale.data.files import blocks, check_room, md5_of, reading, writing
 from rt_scale.spec.errors import InputError
 
-ARCHIVE = "stl10_binary.tar.gz"
-FOLDER = "stl10_binary"
+ARCHIVE, FOLDER = "stl10_binary.tar.gz", "stl10_binary"
 _SIZE = 96
 _IMAGE = 3 * _SIZE * _SIZE
 
-Part = Literal["train", "unlabeled"]
 
-
-def read_stl10(info: DataInfo, path: Path, *, size: int | None = None, scratch: Path, part: Part = "train") -> Original:
+def read_stl10(data: DataSet, source: Source) -> Original:
     """Read the release from its archive, from its unpacked folder, or from the folder that holds either.
 
-    Of an archive the files that are needed are unpacked into ``scratch``, under names of our own. Images are
-    mapped, not read, and scaled a chunk at a time.
-
-    Args:
-        info: how many images there are to be, and the MD5 of the files.
-        path: archive or folder.
-        size: scale to size x size (bicubic, antialiased); mean and std are then to be measured, as where ``info``
-            has none.
-        scratch: a folder for what is unpacked.
-        part: ``train`` for the labelled training images, ``unlabeled`` for those without labels, which all
-            get label 0.
+    Of an archive the files that are needed are unpacked into the scratch folder, under names of our own. Images are
+    mapped, not read, and scaled (bicubic, antialiased) a chunk at a time. Images without labels all get label 0.
 
     Raises:
         InputError: naming the file, for one that is missing, cut, of a wrong checksum or with odd labels.
         RunError: the disk filled up while unpacking.
     """
-    info, resized = at_size(info, size)
-    images, labels = f"{part}_X.bin", f"{part}_y.bin"
-    names = _names(part)
-    notes = {"release": FOLDER, **resized}
-    if part == "unlabeled":
+    info, notes = at_size(data.info, source.size)
+    files = _files(data, source)
+    for name, file in files.items():
+        with reading(file, data.advice):
+            data.check_md5(name, md5_of(file), f"'{name}' in '{source.path}'")
+    notes = {"release": FOLDER, **notes}
+    if not data.labelled:
         notes["labels"] = "the training images have none; all are written as 0"
-    files = _files(info, path, names, scratch)
-    for name in names:
-        _verify(info, path, name, files[name])
     return Original(
         info,
-        _split(path, info, files, images, labels),
-        _split(path, info, files, "test_X.bin", "test_y.bin"),
+        _split(data, source.path, info.size, files, "train" if data.labelled else "unlabeled"),
+        _split(data, source.path, info.size, files, "test"),
         notes=notes,
-        measure=bool(resized) or not info.mean,
+        measure=not info.mean or info.size != data.size,
     )
 
 
-def holds_stl10(folder: Path, part: Part = "train") -> bool:
-    """Whether ``folder`` has the archive, or the files of the release that ``part`` needs."""
-    return (folder / ARCHIVE).is_file() or _unpacked(folder, _names(part)) is not None
+def holds_stl10(data: DataSet, folder: Path) -> bool:
+    """Whether ``folder`` has the archive, or the files of the release that are needed."""
+    return (folder / ARCHIVE).is_file() or unpacked(folder, FOLDER, _names(data)) is not None
 
 
-def _names(part: Part) -> list[str]:
-    """The files to read."""
-    training = ["train_X.bin", "train_y.bin"] if part == "train" else ["unlabeled_X.bin"]
+def _names(data: DataSet) -> list[str]:
+    training = ["train_X.bin", "train_y.bin"] if data.labelled else ["unlabeled_X.bin"]
     return [*training, "test_X.bin", "test_y.bin"]
 
 
-def _unpacked(path: Path, names: list[str]) -> Path | None:
-    for folder in (path, path / FOLDER):
-        if all((folder / name).is_file() for name in names):
-            return folder
-    return None
-
-
-def _files(info: DataInfo, path: Path, names: list[str], scratch: Path) -> dict[str, Path]:
-    """Where each of ``names`` lies, on disk."""
+def _files(data: DataSet, source: Source) -> dict[str, Path]:
+    """Where each file that is needed lies, on disk."""
+    path, names = source.path, _names(data)
     if path.is_dir():
-        if folder := _unpacked(path, names):
+        if folder := unpacked(path, FOLDER, names):
             return {name: folder / name for name in names}
         if not (path / ARCHIVE).is_file():
             found = sorted(each.name for each in path.iterdir())[:8]
             raise InputError(
-                f"'{path}' does not hold {info.title}: expected {', '.join(names)}, in it or in '{FOLDER}', or "
+                f"'{path}' does not hold {data.title}: expected {', '.join(names)}, in it or in '{FOLDER}', or "
                 f"{ARCHIVE}; found {', '.join(found) or 'nothing'}."
             )
         path = path / ARCHIVE
-    files = _unpack(info, path, names, scratch)
+    files = _unpack(data, path, names, source.scratch)
     if missing := [name for name in names if name not in files]:
-        raise InputError(f"'{path}' does not hold {', '.join(missing)} of {info.title}. {_advice(info)}")
+        raise InputError(f"'{path}' does not hold {', '.join(missing)} of {data.title}. {data.advice}")
     return files
 
 
-def _unpack(info: DataInfo, path: Path, names: list[str], scratch: Path) -> dict[str, Path]:
+def _unpack(data: DataSet, path: Path, names: list[str], scratch: Path) -> dict[str, Path]:
     """Copy ``names`` from the archive into ``scratch``, whatever folder it has them in; no more is read than that."""
     files: dict[str, Path] = {}
-    with reading(path, _advice(info)), tarfile.open(path, "r|*") as archive:
+    with reading(path, data.advice), tarfile.open(path, "r|*") as archive:
         for member in archive:
             name = member.name.rsplit("/", 1)[-1]
             content = archive.extractfile(member) if name in names and member.isfile() else None
             if content is not None:
                 target = files[name] = scratch / name
-                if (free := shutil.disk_usage(scratch).free) < member.size:
-                    raise InputError(disk_full(target, f"{member.size:,} bytes are needed, {free:,} are free"))
-                with open(target, "wb") as out:
-                    while block := content.read(1 << 20):
-                        with writing(target):
-                            out.write(block)
+                check_room(target, member.size)
+                with writing(target), open(target, "wb") as out:
+                    out.writelines(blocks(content, path, data.advice))
             if len(files) == len(names):
                 break
     return files
 
 
-def _verify(info: DataInfo, path: Path, name: str, file: Path) -> None:
-    with reading(file, _advice(info)):
-        actual = md5_of(file)
-    expected = dict(info.checksums).get(name)
-    if expected and actual != expected:
-        raise InputError(
-            f"Wrong checksum: '{name}' in '{path}' has MD5 {actual}, the official one {expected}. {_advice(info)}"
-        )
-
-
-def _split(path: Path, info: DataInfo, files: dict[str, Path], images: str, labels: str) -> Split:
-    with reading(f"{path}: {images}", _advice(info)):
+def _split(data: DataSet, path: Path, size: int, files: dict[str, Path], part: str) -> Split:
+    images, labels = f"{part}_X.bin", f"{part}_y.bin"
+    with reading(f"{path}: {images}", data.advice):
         pixels = _map(files[images])
-    if labels not in files:
-        classes = np.zeros(len(pixels), np.int64)
-    else:
-        with reading(f"{path}: {labels}", _advice(info)):
-            classes = _labels(files[labels], len(pixels), len(info.classes))
-    return Split(classes, lambda: _chunks(pixels, info.size))
+    classes = np.zeros(len(pixels), np.int64)
+    if labels in files:
+        with reading(f"{path}: {labels}", data.advice):
+            classes = _labels(files[labels], len(pixels), len(data.classes))
+    return Split(classes, lambda: _chunks(pixels, size))
 
 
 def _map(file: Path) -> np.ndarray:
@@ -145,8 +110,7 @@ def _map(file: Path) -> np.ndarray:
     size = file.stat().st_size
     if size == 0 or size % _IMAGE:
         raise ValueError(f"{size:,} bytes are not whole images of {_IMAGE:,} bytes: truncated, or damaged")
-    stored = np.memmap(file, np.uint8, "r").reshape(-1, 3, _SIZE, _SIZE)
-    return stored.transpose(0, 3, 2, 1)
+    return np.memmap(file, np.uint8, "r").reshape(-1, 3, _SIZE, _SIZE).transpose(0, 3, 2, 1)
 
 
 def _labels(file: Path, images: int, classes: int) -> np.ndarray:
@@ -160,16 +124,49 @@ def _labels(file: Path, images: int, classes: int) -> np.ndarray:
 
 
 def _chunks(pixels: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    def resized(image: np.ndarray) -> np.ndarray:
+        return np.asarray(scaled(Image.fromarray(image), size))
+
     length = chunk_length(max(size, _SIZE), 3)
     with ThreadPoolExecutor(workers()) as pool:
         for start in range(0, len(pixels), length):
             chunk = np.ascontiguousarray(pixels[start : start + length])
-            yield chunk if size == _SIZE else np.stack(list(pool.map(lambda each: _resized(each, size), chunk)))
+            yield chunk if size == _SIZE else np.stack(list(pool.map(resized, chunk)))
 
 
-def _resized(pixels: np.ndarray, size: int) -> np.ndarray:
-    return np.asarray(scaled(Image.fromarray(pixels), size))
+STL10 = DataSet(
+    name="stl10",
+    title="STL-10",
+    classes=("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"),
+    size=96,
+    channels=3,
+    train=5_000,
+    test=8_000,
+    mean=(0.4467, 0.4398, 0.4066),
+    std=(0.2603, 0.2566, 0.2713),
+    stats_source="published values of the 5,000 labelled training images at 96 x 96",
+    origin="the binary release of Coates, Lee and Ng; labelled images",
+    read=read_stl10,
+    holds=holds_stl10,
+    scalable=True,
+    downloads=downloads("http://ai.stanford.edu/~acoates/stl10/", {ARCHIVE: "91f7769df0f17e558f3565bffb0c7dfb"}),
+    checksums={
+        "train_X.bin": "918c2871b30a85fa023e0c44e0bee87f",
+        "train_y.bin": "5a34089d4802c674881badbb80307741",
+        "test_X.bin": "7f263ba9f9e0b06b93213547f721ac82",
+        "test_y.bin": "36f9794fa4beb8a2c72628de14fa638e",
+        "unlabeled_X.bin": "5242ba1fed5e4be9e1e742405eb56ca4",
+    },
+)
 
-
-def _advice(info: DataInfo) -> str:
-    return f"Get it again from {info.downloads[0].url}."
+STL10_UNLABELED = dataclasses.replace(
+    STL10,
+    name="stl10_unlabeled",
+    title="STL-10, unlabelled",
+    train=100_000,
+    mean=(),
+    std=(),
+    stats_source="measured on the unlabelled images when it is prepared",
+    origin="the binary release of Coates, Lee and Ng; unlabelled images to train on, labelled ones to test on",
+    labelled=False,
+)

@@ -1,66 +1,56 @@
-"""Tiny ImageNet, as the published zip archive or unpacked."""
+"""Tiny ImageNet: 200 classes of photographs, as the published zip archive or unpacked."""
 
 from __future__ import annotations
 
 import dataclasses
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
+from rt_scale.data.datasets.base import DataSet, Original, Source, Split, downloads
 from rt_scale.data.datasets.images import Decoder, at_size, name_of
-from rt_scale.data.datasets.original import Original, Split
 from rt_scale.data.datasets.tree import Parts, Tree, open_tree
 from rt_scale.data.files import md5_of, reading
-from rt_scale.data.info import DataInfo
 from rt_scale.spec.errors import InputError, counted
 
-ARCHIVE = "tiny-imagenet-200.zip"
-FOLDER = "tiny-imagenet-200"
+ARCHIVE, FOLDER = "tiny-imagenet-200.zip", "tiny-imagenet-200"
 _WNIDS, _WORDS = "wnids.txt", "words.txt"
 _ANNOTATIONS = ("val", "val_annotations.txt")
 
 
-def read_tiny_imagenet(
-    info: DataInfo, path: Path, *, size: int | None = None, scratch: Path, stack: ExitStack
-) -> Original:
+def read_tiny_imagenet(data: DataSet, source: Source) -> Original:
     """Read the release from its archive, from its unpacked folder, or from the folder that holds either.
 
-    Images are decoded from where they lie, a chunk at a time; grey ones become colour. The published
-    validation images, which have labels, are the test images. A label is the place of a class's WordNet
-    identifier in sorted order; the classes' names are the first of ``words.txt``.
+    Images are decoded from where they lie, a chunk at a time, and scaled (bicubic, antialiased); grey ones become
+    colour. The published validation images, which have labels, are the test images. A label is the place of a class's
+    WordNet identifier in sorted order; the classes' names are the first of ``words.txt``.
 
-    Args:
-        info: how many images and which classes, by WordNet identifier, there are to be.
-        path: archive or folder.
-        size: scale to size x size (bicubic, antialiased); mean and std are then to be measured.
-        scratch: a folder for a decompressed archive, where it is not the published zip.
-        stack: closes what is opened.
-
-    Raises:
-        InputError: naming the file, for one that is missing, unreadable or contradicts another.
+    Raises InputError, naming the file, for one that is missing, unreadable or contradicts another.
     """
-    scaled_info, resized = at_size(info, size)
-    tree = open_tree(_verified(info, _locate(path)), scratch, stack)
-    root = _root(info, tree)
-    _check_classes(info, tree, (*root, _WNIDS))
-    train, train_labels = _train(info, tree, root)
-    test, test_labels = _test(info, tree, root)
-    decoder = Decoder(tree, scaled_info.size, info.channels, bool(resized))
+    info, notes = at_size(data.info, source.size)
+    path = _locate(source.path)
+    if path.is_file():
+        with reading(path, data.advice):
+            data.check_md5(path.name, md5_of(path), f"'{path}'")
+    tree = open_tree(path, source.scratch, source.stack)
+    root = _root(data, tree)
+    _check_classes(data, tree, (*root, _WNIDS))
+    train, train_labels = _train(data, tree, root)
+    test, test_labels = _test(data, tree, root)
+    decoder = Decoder(tree, info.size, info.channels, info.size != data.size)
     return Original(
-        dataclasses.replace(scaled_info, classes=_names(info, tree, (*root, _WORDS))),
+        dataclasses.replace(info, classes=_names(data, tree, (*root, _WORDS))),
         Split(train_labels, lambda: decoder.chunks(train)),
         Split(test_labels, lambda: decoder.chunks(test)),
-        notes={"split": "the published validation images are the test images", **resized},
-        measure=bool(resized),
+        notes={"split": "the published validation images are the test images", **notes},
+        measure=info.size != data.size,
         noticed=decoder.notes,
     )
 
 
-def holds_tiny_imagenet(folder: Path) -> bool:
+def holds_tiny_imagenet(_: DataSet, folder: Path) -> bool:
     """Whether ``folder`` has the archive or the unpacked release."""
-    places = (folder / ARCHIVE, folder / _WNIDS, folder / FOLDER / _WNIDS)
-    return any(place.is_file() for place in places)
+    return any((folder / name).is_file() for name in (ARCHIVE, _WNIDS, f"{FOLDER}/{_WNIDS}"))
 
 
 def _locate(path: Path) -> Path:
@@ -70,44 +60,30 @@ def _locate(path: Path) -> Path:
     return next((each for each in (path / FOLDER, path / ARCHIVE) if each.exists()), path)
 
 
-def _verified(info: DataInfo, path: Path) -> Path:
-    """``path``, unless it is an archive under an official name with other contents."""
-    expected = dict(info.checksums).get(path.name)
-    if expected and path.is_file():
-        with reading(path, _advice(info)):
-            actual = md5_of(path)
-        if actual != expected:
-            raise InputError(
-                f"Wrong checksum: '{path}' has MD5 {actual}, the official one {expected}; it is cut or damaged. "
-                f"{_advice(info)}"
-            )
-    return path
-
-
-def _root(info: DataInfo, tree: Tree) -> Parts:
+def _root(data: DataSet, tree: Tree) -> Parts:
     """The folder of the tree that has everything."""
     found = [parts[:-1] for parts in tree.paths if parts[-1] == _WNIDS]
     if not found:
         raise InputError(
-            f"'{tree.root}' does not hold {info.title}: expected {_WNIDS}, {_WORDS}, train/ and val/, in it, in "
+            f"'{tree.root}' does not hold {data.title}: expected {_WNIDS}, {_WORDS}, train/ and val/, in it, in "
             f"'{FOLDER}' or in '{ARCHIVE}'."
         )
     return min(found, key=len)
 
 
-def _check_classes(info: DataInfo, tree: Tree, file: Parts) -> None:
-    wnids = tuple(sorted(_lines(info, tree, file)))
-    if wnids != info.classes:
-        odd = sorted(set(wnids) ^ set(info.classes)) or ["one twice"]
+def _check_classes(data: DataSet, tree: Tree, file: Parts) -> None:
+    wnids = tuple(sorted(_lines(data, tree, file)))
+    if wnids != data.classes:
+        odd = sorted(set(wnids) ^ set(data.classes)) or ["one twice"]
         raise InputError(
-            f"'{name_of(tree, file)}' does not list the {len(info.classes)} classes of {info.title}: "
-            f"{', '.join(odd[:5])} differ. It is another release. {_advice(info)}"
+            f"'{name_of(tree, file)}' does not list the {len(data.classes)} classes of {data.title}: "
+            f"{', '.join(odd[:5])} differ. It is another release. {data.advice}"
         )
 
 
-def _train(info: DataInfo, tree: Tree, root: Parts) -> tuple[list[Parts], np.ndarray]:
+def _train(data: DataSet, tree: Tree, root: Parts) -> tuple[list[Parts], np.ndarray]:
     """``train/<class>/images/*.JPEG``, by class, then by name, with int64 labels."""
-    position = {wnid: label for label, wnid in enumerate(info.classes)}
+    position = {wnid: label for label, wnid in enumerate(data.classes)}
     above = (*root, "train")
     depth = len(above)
     images = [
@@ -118,53 +94,94 @@ def _train(info: DataInfo, tree: Tree, root: Parts) -> tuple[list[Parts], np.nda
     ]
     labels = np.array([position[parts[depth]] for parts in images], np.int64)
     counts = np.bincount(labels, minlength=len(position))
-    each = info.train // len(position)
+    each = data.train // len(position)
     if len(odd := np.flatnonzero(counts != each)):
-        where = name_of(tree, (*above, info.classes[odd[0]], "images"))
+        where = name_of(tree, (*above, data.classes[odd[0]], "images"))
         raise InputError(
             f"'{where}' has {counted(int(counts[odd[0]]), 'image')} where {each} are expected, and so "
-            f"{len(odd)} of {len(position)} classes differ: it is incomplete. {_advice(info)}"
+            f"{len(odd)} of {len(position)} classes differ: it is incomplete. {data.advice}"
         )
     return images, labels
 
 
-def _test(info: DataInfo, tree: Tree, root: Parts) -> tuple[list[Parts], np.ndarray]:
+def _test(data: DataSet, tree: Tree, root: Parts) -> tuple[list[Parts], np.ndarray]:
     """The images of ``val/images`` in the order of ``val_annotations.txt``, with int64 labels."""
-    position = {wnid: label for label, wnid in enumerate(info.classes)}
+    position = {wnid: label for label, wnid in enumerate(data.classes)}
     file = (*root, *_ANNOTATIONS)
     labels: dict[Parts, int] = {}
-    for number, line in enumerate(_lines(info, tree, file), 1):
+    for number, line in enumerate(_lines(data, tree, file), 1):
         name, wnid = (*line.split("\t"), "")[:2]
         if wnid not in position:
             raise InputError(
                 f"Line {number} of '{name_of(tree, file)}' names the class '{wnid}', which {_WNIDS} does not have. "
-                f"{_advice(info)}"
+                f"{data.advice}"
             )
         labels[(*root, "val", "images", name)] = position[wnid]
     if missing := sorted(labels.keys() - set(tree.paths)):
         raise InputError(
             f"'{name_of(tree, missing[0])}' is missing, and {len(missing) - 1} more of the {len(labels):,} images "
-            f"that '{name_of(tree, file)}' lists. {_advice(info)}"
+            f"that '{name_of(tree, file)}' lists. {data.advice}"
         )
     return list(labels), np.array(list(labels.values()), np.int64)
 
 
-def _names(info: DataInfo, tree: Tree, file: Parts) -> tuple[str, ...]:
+def _names(data: DataSet, tree: Tree, file: Parts) -> tuple[str, ...]:
     """A name a class: the first that ``words.txt`` gives, and the identifier where two are alike."""
-    words = dict(line.split("\t", 1) for line in _lines(info, tree, file) if "\t" in line)
-    first = [words.get(wnid, wnid).split(",")[0].strip() for wnid in info.classes]
+    words = dict(line.split("\t", 1) for line in _lines(data, tree, file) if "\t" in line)
+    first = [words.get(wnid, wnid).split(",")[0].strip() for wnid in data.classes]
     return tuple(
-        name if first.count(name) == 1 else f"{name} ({wnid})" for name, wnid in zip(first, info.classes, strict=True)
+        name if first.count(name) == 1 else f"{name} ({wnid})" for name, wnid in zip(first, data.classes, strict=True)
     )
 
 
-def _lines(info: DataInfo, tree: Tree, parts: Parts) -> list[str]:
+def _lines(data: DataSet, tree: Tree, parts: Parts) -> list[str]:
     """The lines of a text file that are not empty."""
     if parts not in tree.paths:
-        raise InputError(f"'{name_of(tree, parts)}' is missing. {_advice(info)}")
-    with reading(name_of(tree, parts), _advice(info)):
+        raise InputError(f"'{name_of(tree, parts)}' is missing. {data.advice}")
+    with reading(name_of(tree, parts), data.advice):
         return [line for line in tree.read(parts).decode("utf-8").splitlines() if line.strip()]
 
 
-def _advice(info: DataInfo) -> str:
-    return f"Get it again from {info.downloads[0].url}."
+_CLASSES = tuple(
+    """
+    n01443537 n01629819 n01641577 n01644900 n01698640 n01742172 n01768244 n01770393 n01774384 n01774750
+    n01784675 n01855672 n01882714 n01910747 n01917289 n01944390 n01945685 n01950731 n01983481 n01984695
+    n02002724 n02056570 n02058221 n02074367 n02085620 n02094433 n02099601 n02099712 n02106662 n02113799
+    n02123045 n02123394 n02124075 n02125311 n02129165 n02132136 n02165456 n02190166 n02206856 n02226429
+    n02231487 n02233338 n02236044 n02268443 n02279972 n02281406 n02321529 n02364673 n02395406 n02403003
+    n02410509 n02415577 n02423022 n02437312 n02480495 n02481823 n02486410 n02504458 n02509815 n02666196
+    n02669723 n02699494 n02730930 n02769748 n02788148 n02791270 n02793495 n02795169 n02802426 n02808440
+    n02814533 n02814860 n02815834 n02823428 n02837789 n02841315 n02843684 n02883205 n02892201 n02906734
+    n02909870 n02917067 n02927161 n02948072 n02950826 n02963159 n02977058 n02988304 n02999410 n03014705
+    n03026506 n03042490 n03085013 n03089624 n03100240 n03126707 n03160309 n03179701 n03201208 n03250847
+    n03255030 n03355925 n03388043 n03393912 n03400231 n03404251 n03424325 n03444034 n03447447 n03544143
+    n03584254 n03599486 n03617480 n03637318 n03649909 n03662601 n03670208 n03706229 n03733131 n03763968
+    n03770439 n03796401 n03804744 n03814639 n03837869 n03838899 n03854065 n03891332 n03902125 n03930313
+    n03937543 n03970156 n03976657 n03977966 n03980874 n03983396 n03992509 n04008634 n04023962 n04067472
+    n04070727 n04074963 n04099969 n04118538 n04133789 n04146614 n04149813 n04179913 n04251144 n04254777
+    n04259630 n04265275 n04275548 n04285008 n04311004 n04328186 n04356056 n04366367 n04371430 n04376876
+    n04398044 n04399382 n04417672 n04456115 n04465501 n04486054 n04487081 n04501370 n04507155 n04532106
+    n04532670 n04540053 n04560804 n04562935 n04596742 n04597913 n06596364 n07579787 n07583066 n07614500
+    n07615774 n07695742 n07711569 n07715103 n07720875 n07734744 n07747607 n07749582 n07753592 n07768694
+    n07871810 n07873807 n07875152 n07920052 n09193705 n09246464 n09256479 n09332890 n09428293 n12267677
+    """.split()  # noqa: SIM905 - two hundred quoted names are harder to check
+)
+
+TINY_IMAGENET = DataSet(
+    name="tiny_imagenet",
+    title="Tiny ImageNet",
+    classes=_CLASSES,
+    size=64,
+    channels=3,
+    train=100_000,
+    test=10_000,
+    mean=(0.4802, 0.4481, 0.3975),
+    std=(0.2770, 0.2691, 0.2821),
+    stats_source="published values of the training images at 64 x 64",
+    origin="tiny-imagenet-200.zip of Stanford's CS231n; its validation images are the test images",
+    read=read_tiny_imagenet,
+    holds=holds_tiny_imagenet,
+    scalable=True,
+    downloads=downloads("http://cs231n.stanford.edu/", {ARCHIVE: "90528d7ca1a48142e341f4ef8d21d0de"}),
+    checksums={ARCHIVE: "90528d7ca1a48142e341f4ef8d21d0de"},
+)

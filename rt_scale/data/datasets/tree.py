@@ -4,134 +4,36 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import lzma
 import os
-import shutil
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from rt_scale.data.files import reading, walk, writing
+from rt_scale.data.files import blocks, reading, writing
 from rt_scale.spec.errors import InputError, printable
 
 Parts = tuple[str, ...]
+"""A path, split at its slashes."""
 Member = TypeVar("Member")
 _MOST_LINKS = 40
 """Links that one path may lead through, as in Linux."""
 _OUTSIDE = "it leads out of the archive"
-
-
-@dataclass(frozen=True)
-class Link:
-    """A link as an archive has it."""
-
-    target: str
-    hard: bool
-    """Whether the target is a path from the archive's root, not from the link's own folder."""
-
-
-class _Leads(Exception):
-    """Why a path leads to nothing."""
-
-
-def clean(name: str) -> Parts | None:
-    """A member's name as a path from the archive's root; None where that is outside of it."""
-    found: list[str] = []
-    for part in split(name):
-        if part != "..":
-            found.append(part)
-        elif found:
-            found.pop()
-        else:
-            return None
-    return tuple(found)
-
-
-def split(name: str) -> Parts:
-    """A path at its slashes, less what says nothing."""
-    return tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
-
-
-def follow(files: Mapping[Parts, Member], links: Mapping[Parts, Link]) -> tuple[dict[Parts, Member], dict[Parts, str]]:
-    """Every path of an archive that is a file, through links too, and the links that are none, with the reason."""
-    if not links:
-        return dict(files), {}
-    inside = _folders([*files, *links])
-    found: dict[Parts, Member] = {}
-    odd: dict[Parts, str] = {}
-    root: Parts = ()
-    waiting = [(root, root, frozenset([root]))]
-    while waiting:
-        shown, folder, above = waiting.pop()
-        for name in inside[folder]:
-            path, real = (*shown, name), (*folder, name)
-            try:
-                real = _real(real, links)
-                if real in files:
-                    found[path] = files[real]
-                elif real not in inside:
-                    raise _Leads("which the archive does not have")
-                elif real in above:
-                    raise _Leads("a folder that it lies in")
-                else:
-                    waiting.append((path, real, above | {real}))
-            except _Leads as error:
-                odd[path] = f"a link to '{printable(links[(*folder, name)].target)}': {error}"
-    return found, odd
-
-
-def _folders(paths: Iterable[Parts]) -> dict[Parts, set[str]]:
-    """The names in each folder."""
-    inside: dict[Parts, set[str]] = {(): set()}
-    for path in paths:
-        for depth in range(len(path) - 1, -1, -1):
-            known = path[:depth] in inside
-            inside.setdefault(path[:depth], set()).add(path[depth])
-            if known:
-                break
-    return inside
-
-
-def _real(path: Parts, links: Mapping[Parts, Link]) -> Parts:
-    """``path`` without links in it; _Leads where it goes around, or out of the archive."""
-    done: Parts = ()
-    todo, followed = list(reversed(path)), 0
-    while todo:
-        part = todo.pop()
-        if part == "..":
-            if not done:
-                raise _Leads(_OUTSIDE)
-            done = done[:-1]
-        elif (link := links.get((*done, part))) is None:
-            done = (*done, part)
-        else:
-            followed += 1
-            if followed > _MOST_LINKS:
-                raise _Leads("it leads around in a circle")
-            if link.hard:
-                done = ()
-            elif link.target.startswith("/"):
-                raise _Leads(_OUTSIDE)
-            todo += reversed(split(link.target))
-    return done
-
-
-_DECOMPRESSORS: dict[bytes, Callable[..., Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZ": bz2.open,
-    b"\xfd7zXZ": lzma.open,
-}
+_MAY_READ = "Check that you may read it."
 _ADVICE = "Get the archive again, or unpack it yourself and give the folder."
+_DECOMPRESSORS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7zXZ": lzma.open}
+"""By the first bytes of a file."""
 
 
 @dataclass(frozen=True)
 class Tree:
-    """Files by their path, split at the slashes."""
+    """Files by their path."""
 
     root: Path
     paths: tuple[Parts, ...]
@@ -152,24 +54,19 @@ def open_tree(path: Path, scratch: Path, stack: ExitStack) -> Tree:
     """
     if path.is_dir():
         return _folder(path)
+    plain = path
     with reading(path, _ADVICE):
         if zipfile.is_zipfile(path):
             return _zip(path, stack)
         with open(path, "rb") as file:
             head = file.read(6)
-    opener = next((opener for magic, opener in _DECOMPRESSORS.items() if head.startswith(magic)), None)
-    plain = path
-    if opener is not None:
-        plain = scratch / "archive.tar"
-        _decompress(opener, path, plain)
-    with reading(path, _ADVICE):
+        if opener := next((opener for magic, opener in _DECOMPRESSORS.items() if head.startswith(magic)), None):
+            plain = scratch / "archive.tar"
+            with opener(path, "rb") as file, writing(plain), open(plain, "wb") as out:
+                out.writelines(blocks(file, path, _ADVICE))
         if not tarfile.is_tarfile(plain):
             raise InputError(f"'{path}' is neither a folder nor a tar or zip archive. Give a folder of class folders.")
         return _tar(path, plain, stack)
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def _tree(root: Path, files: Iterable[Parts], read: Callable[[Parts], bytes], odd: Mapping[Parts, str]) -> Tree:
@@ -179,51 +76,37 @@ def _tree(root: Path, files: Iterable[Parts], read: Callable[[Parts], bytes], od
     return Tree(root, tuple(kept(files)), read, {path: odd[path] for path in kept(odd)})
 
 
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def _folder(path: Path) -> Tree:
-    found: list[Parts] = []
-    odd: dict[Parts, str] = {}
-    with reading(path, "Check that you may read it."):
-        for level in walk(path, _hidden, _fail):
-            parent = Path(level.folder).relative_to(path).parts
-            found += [(*parent, name) for name in level.files]
-            odd |= {(*parent, name): why for name, why in level.odd.items()}
+    def fail(error: OSError) -> None:
+        with reading(error.filename, _MAY_READ):
+            raise error
 
     def read(parts: Parts) -> bytes:
         with open(os.path.join(path, *parts), "rb") as file:
             return file.read()
 
+    found: list[Parts] = []
+    odd: dict[Parts, str] = {}
+    with reading(path, _MAY_READ):
+        for level in walk(path, _hidden, fail):
+            parent = Path(level.folder).relative_to(path).parts
+            found += [(*parent, name) for name in level.files]
+            odd |= {(*parent, name): why for name, why in level.odd.items()}
     return _tree(path, found, read, odd)
-
-
-def _fail(error: OSError) -> None:
-    with reading(error.filename, "Check that you may read it."):
-        raise error
-
-
-def _decompress(opener: Callable[..., Any], source: Path, target: Path) -> None:
-    with open(target, "wb") as out:
-        guarded = _GuardedWriter(out, target)
-        with reading(source, _ADVICE), opener(source, "rb") as compressed:
-            shutil.copyfileobj(compressed, guarded, 1 << 20)
-
-
-@dataclass(frozen=True)
-class _GuardedWriter:
-    """Names the target, not the source, when the disk fills up in the middle of a copy."""
-
-    file: IO[bytes]
-    path: Path
-
-    def write(self, data: bytes) -> int:
-        with writing(self.path):
-            return self.file.write(data)
 
 
 def _tar(path: Path, plain: Path, stack: ExitStack) -> Tree:
     with tarfile.open(plain, "r:") as archive:
-        listed = {member.name: member for member in archive if member.isreg() or member.islnk() or member.issym()}
-    links = {name: Link(member.linkname, member.islnk()) for name, member in listed.items() if not member.isreg()}
-    members, odd = _followed(listed, links)
+        listed = {
+            member.name: member if member.isreg() else Link(member.linkname, member.islnk())
+            for member in archive
+            if member.isreg() or member.islnk() or member.issym()
+        }
+    members, odd = follow(listed)
     file = stack.enter_context(plain.open("rb"))
 
     def read(parts: Parts) -> bytes:
@@ -235,18 +118,14 @@ def _tar(path: Path, plain: Path, stack: ExitStack) -> Tree:
 
 def _zip(path: Path, stack: ExitStack) -> Tree:
     archive = stack.enter_context(zipfile.ZipFile(path))
-    listed = {_zip_name(member): member for member in archive.infolist() if not member.is_dir()}
-    links = {
-        name: Link(os.fsdecode(archive.read(member)), hard=False)
-        for name, member in listed.items()
-        if stat.S_ISLNK(member.external_attr >> 16) and member.file_size < 4096
-    }
-    members, odd = _followed(listed, links)
-
-    def read(parts: Parts) -> bytes:
-        return archive.read(members[parts])
-
-    return _tree(path, members, read, odd)
+    listed: dict[str, zipfile.ZipInfo | Link] = {}
+    for member in archive.infolist():
+        if stat.S_ISLNK(member.external_attr >> 16) and member.file_size < 4096:
+            listed[_zip_name(member)] = Link(os.fsdecode(archive.read(member)), hard=False)
+        elif not member.is_dir():
+            listed[_zip_name(member)] = member
+    members, odd = follow(listed)
+    return _tree(path, members, lambda parts: archive.read(members[parts]), odd)
 
 
 def _zip_name(member: zipfile.ZipInfo) -> str:
@@ -259,22 +138,178 @@ def _zip_name(member: zipfile.ZipInfo) -> str:
         return member.filename
 
 
-def _followed(listed: Mapping[str, Member], links: Mapping[str, Link]) -> tuple[dict[Parts, Member], dict[Parts, str]]:
-    """The files of an archive by path, and what is none with the reason."""
+class Link(NamedTuple):
+    """A link as an archive has it; the target of a hard one is a path from the archive's root."""
+
+    target: str
+    hard: bool
+
+
+class LeadsNowhere(Exception):
+    """Why a path leads to nothing."""
+
+
+def follow(listed: Mapping[str, Member | Link]) -> tuple[dict[Parts, Member], dict[Parts, str]]:
+    """Every path of an archive that is a file, through links too, and what is none, with the reason.
+
+    Of two members of one path the last counts.
+    """
     files: dict[Parts, Member] = {}
-    followed: dict[Parts, Link] = {}
-    outside: dict[Parts, str] = {}
+    links: dict[Parts, Link] = {}
+    odd: dict[Parts, str] = {}
     for name, member in listed.items():
-        path = clean(name)
+        try:
+            path = resolve(split(name), {})
+        except LeadsNowhere:
+            path = ()
+        files.pop(path, None)
+        links.pop(path, None)
         if not path:
-            outside[tuple(part for part in split(name) if part != "..")] = (
-                f"'{printable(name)}' is outside of the archive"
-            )
-        elif name in links:
-            followed[path] = links[name]
-            files.pop(path, None)
+            outside = tuple(part for part in split(name) if part != "..")
+            odd[outside] = f"'{printable(name)}' is outside of the archive"
+        elif isinstance(member, Link):
+            links[path] = member
         else:
             files[path] = member
-            followed.pop(path, None)
-    members, odd = follow(files, followed)
-    return members, outside | odd
+    return (_through(files, links, odd) if links else files), odd
+
+
+def _through(files: Mapping[Parts, Member], links: Mapping[Parts, Link], odd: dict[Parts, str]) -> dict[Parts, Member]:
+    """The files at every path, those below linked folders too; what is none goes into ``odd``."""
+    inside = _folders([*files, *links])
+    found: dict[Parts, Member] = {}
+    root: Parts = ()
+    waiting = [(root, root, frozenset([root]))]
+    while waiting:
+        shown, folder, above = waiting.pop()
+        for name in inside[folder]:
+            path = (*shown, name)
+            try:
+                real = resolve((*folder, name), links)
+                if real in files:
+                    found[path] = files[real]
+                elif real not in inside:
+                    raise LeadsNowhere("which the archive does not have")
+                elif real in above:
+                    raise LeadsNowhere("a folder that it lies in")
+                else:
+                    waiting.append((path, real, above | {real}))
+            except LeadsNowhere as error:
+                odd[path] = f"a link to '{printable(links[(*folder, name)].target)}': {error}"
+    return found
+
+
+def _folders(paths: Iterable[Parts]) -> dict[Parts, set[str]]:
+    """The names in each folder."""
+    inside: dict[Parts, set[str]] = {(): set()}
+    for path in paths:
+        for depth in range(len(path) - 1, -1, -1):
+            known = path[:depth] in inside
+            inside.setdefault(path[:depth], set()).add(path[depth])
+            if known:
+                break
+    return inside
+
+
+def split(name: str) -> Parts:
+    """A path at its slashes, less what says nothing."""
+    return tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+
+
+def resolve(path: Parts, links: Mapping[Parts, Link]) -> Parts:
+    """``path`` without links in it; LeadsNowhere where it goes around, or out of the archive."""
+    done: Parts = ()
+    todo, followed = list(reversed(path)), 0
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            if not done:
+                raise LeadsNowhere(_OUTSIDE)
+            done = done[:-1]
+        elif (link := links.get((*done, part))) is None:
+            done = (*done, part)
+        else:
+            followed += 1
+            if followed > _MOST_LINKS:
+                raise LeadsNowhere("it leads around in a circle")
+            if link.hard:
+                done = ()
+            elif link.target.startswith("/"):
+                raise LeadsNowhere(_OUTSIDE)
+            todo += reversed(split(link.target))
+    return done
+
+
+class Level(NamedTuple):
+    """What lies in one folder, sorted: names of files and links to files, and of what is no file, with the reason."""
+
+    folder: str
+    files: list[str]
+    odd: dict[str, str]
+
+
+def walk(root: Path, skip: Callable[[str], bool], onerror: Callable[[OSError], None]) -> Iterator[Level]:
+    """Every folder of ``root``, from the top and sorted, links followed; unlike os.walk it ends where links go around.
+
+    Args:
+        root: a folder.
+        skip: names of files and folders that are not looked at.
+        onerror: called where a folder cannot be listed; it is left out where that returns.
+    """
+    waiting = [(str(root), frozenset([_identity(os.stat(root))]))]
+    while waiting:
+        folder, above = waiting.pop()
+        level, inside = Level(folder, [], {}), []
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            onerror(error)
+            continue
+        for entry in entries:
+            if skip(entry.name):
+                continue
+            if (folder_or_why := _look(entry, above)) is None:
+                level.files.append(entry.name)
+            elif isinstance(folder_or_why, str):
+                level.odd[entry.name] = folder_or_why
+            else:
+                inside.append((entry.path, above | {folder_or_why}))
+        yield level
+        waiting += reversed(inside)
+
+
+def _look(entry: os.DirEntry[str], above: frozenset[tuple[int, int]]) -> tuple[int, int] | str | None:
+    """The identity of a folder, why an entry is of no use, or None for a file."""
+    try:
+        if entry.is_file():
+            return None
+        status = entry.stat()
+    except OSError as error:
+        return f"{_target(entry)}: {error.strerror}"
+    if not entry.is_dir():
+        return "neither a file nor a folder"
+    identity = _identity(status)
+    return f"{_target(entry)}, a folder that it lies in" if identity in above else identity
+
+
+def _target(entry: os.DirEntry[str]) -> str:
+    return f"a link to '{printable(os.readlink(entry.path))}'" if entry.is_symlink() else "it cannot be looked at"
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def fingerprint(source: Path) -> str:
+    """Changes when a file of ``source`` is added, removed, resized or written to."""
+    with reading(source, _MAY_READ):
+        if source.is_file():
+            status = source.stat()
+            return f"{status.st_size}:{status.st_mtime_ns}"
+        digest = hashlib.sha256()
+        for level in walk(source, skip=lambda _: False, onerror=lambda _: None):
+            for name in sorted([*level.files, *level.odd]):
+                path = f"{level.folder}/{name}"
+                status = os.lstat(path) if name in level.odd else os.stat(path)
+                digest.update(os.fsencode(f"{path}:{status.st_size}:{status.st_mtime_ns}\n"))
+        return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Objects below a prefix of an object store, through pyarrow's file systems; what fails for a while is tried again."""
+"""Objects below a prefix of S3, Google Cloud Storage or Azure, through obstore."""
 
 from __future__ import annotations
 
@@ -6,21 +6,53 @@ import contextlib
 import os
 import secrets
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, StoreAway
 from rt_scale.store.atomic import disk_errors
-from rt_scale.store.objects.retries import BRIEF, PATIENCE, Retries, in_a_line
+from rt_scale.store.objects.uri import address_options, server_of
 from rt_scale.system.files import remove, temporary_name
 
+if TYPE_CHECKING:
+    from obstore.store import (
+        AzureConfig,
+        ClientConfig,
+        GCSConfig,
+        ObjectStoreMethods,
+        RetryConfig,
+        S3Config,
+        S3CredentialProvider,
+    )
+
 T = TypeVar("T")
+PATIENCE = 120.0
+"""Seconds for which an operation is tried again before it counts as failed."""
+BRIEF = 10.0
+"""The same where nobody wants to wait: while a process ends, for a heartbeat, and after one that was waited for in
+vain."""
+_PAUSE = 1.0
+"""Seconds between two of obstore's own series of tries."""
 _THREADS = 16
 _BLOCK = 1 << 24
+_LISTED = 1000
+_ROLES = "169.254.169.254"
+"""The server that tells the credentials of a machine's role, on the machines of all clouds."""
+_DENIED = ("401 Unauthorized", "403 Forbidden", "ExpiredToken", "InvalidToken")
+_S3 = "https://s3.amazonaws.com"
+
+_RETRIES: RetryConfig = {
+    "max_retries": 100,
+    "retry_timeout": timedelta(seconds=5),  # an interrupt is only noticed between two series of tries
+    "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=3)},
+}
 
 
 @dataclass(frozen=True)
@@ -30,108 +62,100 @@ class Entry:
     Attributes:
         size: in bytes.
         changed: when it was last written, in seconds since 1970 by the server's clock; S3's has whole seconds.
+        tag: its e-tag, which is another one whenever other contents are written.
     """
 
     size: int
     changed: float
+    tag: str = ""
 
 
 class Bucket:
     """What an object store keeps below a prefix; keys are relative to it.
 
+    Every method that asks the store raises InputError where it refuses or there is no such bucket, and StoreAway where
+    it does not answer.
+
     Attributes:
         address: of the prefix, for people.
+        patience: seconds for which an operation is tried again.
     """
 
-    def __init__(self, system: Any, root: str, address: str, *, patience: float = PATIENCE) -> None:
-        """Objects of ``system``.
-
-        Args:
-            system: a pyarrow FileSystem.
-            root: bucket and prefix there.
-            address: as it is named in messages.
-            patience: seconds for which an operation is tried again.
-        """
-        self._system, self._root, self.address = system, root, address
-        self._retries = Retries(address, root.partition("/")[0], patience)
+    def __init__(self, objects: ObjectStoreMethods, address: str, patience: float = PATIENCE) -> None:
+        """The objects that obstore's ``objects`` gives, at ``address``."""
+        self._objects, self.address, self.patience = objects, address, patience
+        self._bucket = urlsplit(address).netloc
+        self._away = self._answered = False
 
     @staticmethod
     def open(address: str) -> Bucket:
-        """The objects at ``address``, which ``place.clean_address`` made; nothing is asked of the store yet.
+        """The objects at ``address``, as ``uri.clean_address`` gives it.
 
         Raises:
-            InputError: where pyarrow cannot open it.
+            InputError: where obstore cannot open it.
         """
-        import pyarrow as pa
-        from pyarrow.fs import FileSystem  # takes a moment to import, and a store in a folder does not need it
+        from obstore.exceptions import BaseError
 
-        # A small file is then one request, and its date that of this request, not of an upload's beginning.
-        option = ("&" if "?" in address else "?") + "allow_delayed_open=true"
-        whole = address + (option if address.startswith("s3") else "")
         try:
-            # Without a region in the address, the store is asked for it.
-            retries = Retries(address, urlsplit(address).netloc, PATIENCE)
-            system, root = retries.tried("open", "", lambda: FileSystem.from_uri(whole))
-        except (pa.ArrowException, FileNotFoundError) as error:
-            raise InputError(f"The store '{address}' cannot be opened: {in_a_line(error)}") from error
-        return Bucket(system, root.rstrip("/"), address)
+            return Bucket(_open(address), address)
+        except (BaseError, ValueError) as error:
+            raise InputError(f"The store '{address}' cannot be opened: {_in_a_line(error)}") from error
 
-    @contextlib.contextmanager
-    def brief(self) -> Iterator[Bucket]:
+    def brief(self) -> Bucket:
         """These objects, for somebody who waits :data:`BRIEF` at most."""
-        yield Bucket(self._system, self._root, self.address, patience=min(BRIEF, self._retries.patience))
+        return Bucket(self._objects, self.address, min(BRIEF, self.patience))
 
     def name(self, key: str) -> str:
         """The object as it is named in messages."""
-        return self._retries.name(key)
+        head, mark, query = self.address.partition("?")
+        return f"{head}/{key}{mark}{query}"
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object: readers see the old contents or the new, never a part.
-
-        Raises:
-            InputError: the store refuses, or there is no such bucket.
-            StoreAway: it does not answer.
-        """
-
-        def write() -> None:
-            with self._system.open_output_stream(self._path(key)) as out:
-                out.write(data)
-
-        self._write(key, write)
+        """Write an object: readers see the old contents or the new, never a part."""
+        self._write(key, lambda: self._objects.put(key, data))
 
     def put_file(self, key: str, path: Path) -> None:
-        """Write the contents of a file as an object; raises as :meth:`put`."""
+        """Write the contents of a file as an object."""
+        path.stat()
+        self._write(key, lambda: self._objects.put(key, path))
 
-        def write() -> None:
-            with self._system.open_output_stream(self._path(key)) as out:
-                file.seek(0)
-                while block := file.read(_BLOCK):
-                    out.write(block)
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object unless there is one; of several processes exactly one succeeds.
 
-        with open(path, "rb") as file:
-            self._write(key, write)
+        Args:
+            key: the object.
+            data: must be unlike what any other process writes there.
 
-    def _write(self, key: str, write: Callable[[], None]) -> None:
+        Returns:
+            Whether this call created it.
+        """
+        from obstore.exceptions import AlreadyExistsError
+
+        def write() -> bool:
+            try:
+                self._objects.put(key, data, mode="create")
+            except AlreadyExistsError:
+                return False
+            return True
+
+        # Of a try whose answer was lost, the next one finds the object.
+        return self._write(key, write) or self.get(key) == data
+
+    def _write(self, key: str, write: Callable[[], T]) -> T:
         try:
-            self._retries.tried("write", key, write)
-        except FileNotFoundError as error:  # as some stores call a bucket that is not there
-            raise self._retries.no_bucket() from error
+            return self._tried("write", key, write)
+        except FileNotFoundError as error:
+            raise self._no_bucket() from error
 
     def get(self, key: str) -> bytes | None:
-        """An object's contents, None where there is none; raises as :meth:`put`."""
-
-        def read() -> bytes:
-            with self._system.open_input_stream(self._path(key), compression=None) as source:
-                content: bytes = source.read()
-            return content
-
+        """An object's contents, None where there is none."""
         try:
-            return self._retries.tried("read", key, read)
+            return self._tried("read", key, lambda: bytes(self._objects.get(key).bytes()))
         except FileNotFoundError:
             return None
 
     def get_file(self, key: str, path: Path, changed: float | None = None) -> bool:
-        """Make a file of an object, in one piece; whether there is one. Raises as :meth:`put`.
+        """Make a file of an object, in one piece; whether there is one.
 
         Args:
             key: the object.
@@ -141,17 +165,15 @@ class Bucket:
         temporary = temporary_name(path)
 
         def read() -> None:
-            with self._system.open_input_stream(self._path(key), compression=None) as source:
-                with disk_errors(path):
-                    temporary.write_bytes(b"")
-                while block := source.read(_BLOCK):
-                    with disk_errors(path), open(temporary, "ab") as out:
-                        out.write(block)
+            found = self._objects.get(key)
+            with disk_errors(path), open(temporary, "wb") as out:
+                for block in found.stream(_BLOCK):
+                    out.write(block)
 
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._retries.tried("read", key, read)
+            self._tried("read", key, read)
             if changed is not None:
                 os.utime(temporary, (changed, changed))
             os.replace(temporary, path)
@@ -162,49 +184,42 @@ class Bucket:
         return True
 
     def entries(self, prefix: str) -> dict[str, Entry]:
-        """Every object below the folder ``prefix``: key -> entry. Raises as :meth:`put`.
+        """Every object below the folder ``prefix``: key -> entry.
 
-        Left out is what no path of a file here could be named after.
+        Left out are the empty objects by which some tools, and rt-scale before December 2026, mark folders.
         """
-        from pyarrow.fs import FileSelector, FileType
 
-        folder = self._path(prefix)
+        def look() -> dict[str, Entry]:
+            return {
+                found["path"]: Entry(found["size"], found["last_modified"].timestamp(), found["e_tag"] or "")
+                for some in self._objects.list(prefix or None, chunk_size=_LISTED)
+                for found in some
+                if found["size"] or "." in found["path"].rpartition("/")[2]
+            }
 
-        def look() -> list[Any]:
-            selector = FileSelector(folder, recursive=True, allow_not_found=True)
-            found: list[Any] = self._system.get_file_info(selector)
-            if not found and self._system.get_file_info(self._root.partition("/")[0]).type == FileType.NotFound:
-                raise OSError("NO_SUCH_BUCKET")
-            return found
-
-        found = self._retries.tried("list", prefix, look)
-        start = len(self._root) + 1
-        return {
-            info.path[start:]: Entry(info.size or 0, (info.mtime_ns or 0) / 1e9)
-            for info in found
-            if info.type == FileType.File and not {"", ".", ".."}.intersection(info.path[start:].split("/"))
-        }
+        return self._tried("list", prefix, look)
 
     def delete(self, key: str) -> None:
-        """Remove an object, where it is there; raises as :meth:`put`."""
+        """Remove an object, where it is there."""
         with contextlib.suppress(FileNotFoundError):
-            self._retries.tried("remove", key, lambda: self._system.delete_file(self._path(key)))
+            self._tried("remove", key, lambda: self._objects.delete(key))
 
     def delete_folder(self, prefix: str) -> None:
-        """Remove every object below ``prefix``, where there are some; raises as :meth:`put`."""
-        with contextlib.suppress(FileNotFoundError):
-            self._retries.tried("remove", prefix, lambda: self._system.delete_dir(self._path(prefix)))
+        """Remove every object below ``prefix``, where there are some."""
+        if keys := list(self.entries(prefix)):
+            with contextlib.suppress(FileNotFoundError):
+                self._tried("remove", prefix, lambda: self._objects.delete(keys))
 
     def now(self) -> float:
         """Seconds since 1970 by the server's clock, which dates the objects; ours where nothing may be written."""
         key = f"clock/{secrets.token_hex(8)}"
         try:
             self.put(key, b"")
-            found = self._retries.tried("look at", key, lambda: self._system.get_file_info(self._path(key)))
+            found = self._tried("look at", key, lambda: self._objects.head(key))
             self.delete(key)
         except InputError:
             return time.time()
-        return float(found.mtime_ns or 0) / 1e9
+        return found["last_modified"].timestamp()
 
     def each(self, work: Callable[[T], object], items: Iterable[T]) -> None:
         """Do ``work`` on every item, many at a time; the first error is raised."""
@@ -213,13 +228,126 @@ class Bucket:
                 done.result()
 
     def check_writable(self) -> None:
-        """Write an object and remove it; raises as :meth:`put`."""
+        """Write an object and remove it."""
         key = f"clock/{secrets.token_hex(8)}"
         self.put(key, b"")
         self.delete(key)
 
-    def _path(self, key: str) -> str:
-        return f"{self._root}/{key}".rstrip("/")
+    def _tried(self, what: str, key: str, operation: Callable[[], T]) -> T:
+        """What the operation, a verb of ``key``, returns, however often it takes; FileNotFoundError is passed on."""
+        from obstore.exceptions import BaseError
+
+        patience = min(BRIEF, self.patience) if self._away else self.patience
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                value = operation()
+            except BaseError as error:
+                self._refuse(what, key, error)
+                if time.monotonic() + _PAUSE > deadline:
+                    self._away = True
+                    raise StoreAway(
+                        f"The store did not {what} '{self.name(key)}' within {patience:g} s ({_in_a_line(error)}). "
+                        "Nothing that was computed is lost: it lies in this machine's mirror of the store, and the "
+                        "same command, on this machine, goes on from there. Check the network and the endpoint first."
+                    ) from error
+                time.sleep(_PAUSE)
+            else:
+                self._away, self._answered = False, True
+                return value
+
+    def _refuse(self, what: str, key: str, error: Exception) -> None:
+        """What will not pass by itself is not tried again."""
+        from obstore.exceptions import InvalidPathError, PermissionDeniedError, UnauthenticatedError
+
+        text = str(error)
+        if "404 Not Found" in text:
+            raise self._no_bucket() from error
+        if isinstance(error, InvalidPathError):
+            raise InputError(
+                f"'{self.name(key)}' holds an object whose name is no path ({_in_a_line(error)}). Remove that object, "
+                "or name another place with --store or RT_SCALE_STORE."
+            ) from error
+        # The server for roles that never answered is one that this machine does not have.
+        denied = any(word in text for word in _DENIED) or (_ROLES in text and not self._answered)
+        if denied or isinstance(error, PermissionDeniedError | UnauthenticatedError):
+            raise InputError(
+                f"The store refuses to {what} '{self.name(key)}' ({_in_a_line(error)}). Check the credentials in the "
+                "environment, and that they may list, read, write and delete objects in bucket "
+                f"'{self._bucket}'."
+            ) from error
+
+    def _no_bucket(self) -> InputError:
+        return InputError(
+            f"There is no bucket '{self._bucket}' for the store '{self.address}'. Make it, or check its name, its "
+            "region and the endpoint; rt-scale makes no buckets."
+        )
+
+
+def _open(address: str) -> ObjectStoreMethods:
+    """Obstore's objects at ``address``; what it does not say, obstore takes from the environment."""
+    from obstore.store import AzureStore, GCSStore, S3Store  # a store in a folder does not need them
+
+    parts, options = urlsplit(address), address_options(address)
+    bucket, prefix = parts.netloc, parts.path.strip("/") or None
+    server = (options.get("endpoint_override") or server_of(address)).rstrip("/")
+    if server and "://" not in server:
+        server = f"{options.get('scheme', 'https')}://{server}"
+    client: ClientConfig = {"allow_http": server.startswith("http://"), "read_timeout": "60s", "timeout": "600s"}
+    if parts.scheme == "s3":
+        s3: S3Config = {"endpoint": server} if server else {}
+        if region := options.get("region") or ("" if server else _region_of(bucket)):
+            s3["region"] = region
+        return S3Store(
+            bucket, prefix=prefix, config=s3, client_options=client, retry_config=_RETRIES,
+            credential_provider=_profile(),
+        )  # fmt: skip
+    if parts.scheme == "gs":
+        gs: GCSConfig = {"base_url": server} if server else {}
+        return GCSStore(bucket, prefix=prefix, config=gs, client_options=client, retry_config=_RETRIES)
+    if parts.scheme == "az":
+        az: AzureConfig = {"endpoint": server} if server else {}
+        if "account" in options:
+            az["account_name"] = options["account"]
+        return AzureStore(bucket, prefix=prefix, config=az, client_options=client, retry_config=_RETRIES)
+    raise ValueError(f"no object store is addressed by {parts.scheme}://")
+
+
+def _profile() -> S3CredentialProvider | None:
+    """The credentials of a profile in ~/.aws, unless the environment holds some: obstore does not look there."""
+    home = Path.home() / ".aws"
+    files = [
+        os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or home / "credentials",
+        os.environ.get("AWS_CONFIG_FILE") or home / "config",
+    ]
+    if os.environ.get("AWS_ACCESS_KEY_ID") or not any(map(os.path.isfile, files)):
+        return None
+    from botocore.exceptions import BotoCoreError
+    from obstore.auth.boto3 import Boto3CredentialProvider  # takes a moment to import
+
+    try:
+        return Boto3CredentialProvider()
+    except ValueError:  # there are none
+        return None
+    except BotoCoreError as error:
+        raise ValueError(f"~/.aws gives no credentials: {error}") from error
+
+
+def _region_of(bucket: str) -> str:
+    """The region of a bucket on Amazon S3, as it tells whoever asks; empty where it is not told."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{_S3}/{bucket}", method="HEAD"), timeout=10) as answer:
+            headers = answer.headers
+    except urllib.error.HTTPError as error:
+        headers = error.headers
+    except OSError:
+        return ""
+    return headers.get("x-amz-bucket-region") or ""
+
+
+def _in_a_line(error: Exception) -> str:
+    """What the error says, on one line and not at length."""
+    return " ".join(str(error).partition("Debug source:")[0].split())[:300]
 
 
 def changed_entries(entries: Mapping[str, Entry], folder: Path) -> Iterator[tuple[str, Entry]]:

@@ -1,80 +1,131 @@
-"""Who is running a run that an object store keeps: the same promise as ``lease``, without files that lock.
+"""Who is running a run that an object store keeps: the same promise as ``store.lease``, by a conditional write.
 
-An object store of this kind cannot say "write this only where nothing is", so that contenders for attempt ``n`` each
-write a claim of their own, ``lease/<n>.<token>.claim``, wait :data:`SETTLING`, and look who there is:
+The claim of attempt ``n`` is the object ``lease/<n>.exclusive.claim``, which is only written where it is not: the store
+lets exactly one contender do so. It is never written again; the heartbeat is an object of its own, ``.beat``, and so is
+the end, ``.end``. Numbers are never given twice, so that an owner is fenced off by the mere presence of a higher one:
+:meth:`check`, before anything is sent. Ages are differences of dates by the server's clock, and nobody is replaced who
+was not watched (``store.lease.at_work``).
 
-- The claim with the least (date by the server's clock, token) has the attempt. Everybody else takes his claim back and
-  looks again from the start. A claim is never written again, so its date stays; the heartbeat is an object of its own,
-  ``.beat``, and so is the end, ``.end``. Only who found himself the winner writes a beat, so a claim with one has won.
-- Nobody can come before a winner afterwards. Let A have looked at time ``t``, at least SETTLING after its claim was
-  written, and seen no earlier claim. A claim B with an earlier or equal date was dated before A's was written, or
-  within :data:`RESOLUTION` of it, and was not there to be seen at ``t`` (stores list at once what is written). So
-  writing B took longer than SETTLING - RESOLUTION, by B's own watch as well; whoever needed that long takes his claim
-  back, whatever he then sees. Whose claim is written later than A's is dated later, and loses: to A while it is at
-  work, and to the fact that A had attempt ``n`` when it is not.
-- A claim whose process died before it looked counts as at work until it is stale, or is known to be dead.
-
-Numbers are never given twice, so that an owner is fenced off by the mere presence of a higher one: :meth:`check`,
-before every write. Ages are differences of dates by one clock, the server's; clocks of the machines do not matter. As
-that one may be set, too, nobody is replaced who was not watched (``lease.at_work``).
+Before December 2026 the claims of attempt ``n`` were ``lease/<n>.<token>.claim``, one a contender, who each looked 4 s
+later whose was dated first, or had a beat. Such drivers take an exclusive claim with its beat for one that has won, and
+keep off. A claim of theirs that is being made at the same moment is either seen by the one look after ours and its beat
+are written, and ours is taken back; or it is written after that look, and its owner sees ours.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import asdict
-from types import TracebackType
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 
-from rt_scale.spec.errors import Held, RtScaleError, RunError, StoreAway
 from rt_scale.store.atomic import to_json
-from rt_scale.store.lease import FOLDER, Attempt, Owner, at_work
-from rt_scale.store.objects.bucket import Bucket
-from rt_scale.store.objects.claims import Claim, as_attempt, claim_key, winners
+from rt_scale.store.lease import FOLDER, Attempt, Lease, LeaseTimes, Owner, stood_still
+from rt_scale.store.objects.bucket import Bucket, Entry
 
-HEARTBEAT = 15.0
-"""Seconds between heartbeats; each is a request that costs money."""
-STALE = 90.0
-"""Seconds without a heartbeat after which an owner elsewhere counts as gone."""
-WATCH = 45.0
-"""Of these, the last, for which whoever replaces the owner watches himself: three heartbeats."""
-SETTLING = 4.0
-"""Seconds between a claim and the look at who won."""
-RESOLUTION = 2.0
-"""Seconds within which the order of two dates may be wrong: S3's are whole seconds, by clocks that agree to less."""
-_TRIES = 20
+TIMES = LeaseTimes(heartbeat=15.0, stale=90.0, watch=45.0)
+"""A heartbeat is a request that costs money."""
+_TOKEN = "exclusive"
 
 
-class RemoteLease:
-    """The right to write into a run of an object store, kept up by a heartbeat until :meth:`release`.
+@dataclass(frozen=True)
+class Claim:
+    """A claim of an attempt, as the names and dates of its objects tell.
 
     Attributes:
-        attempt: number of this attempt at the run, from 1.
-        owner: this process as recorded.
+        number: of the attempt.
+        token: in its objects' names.
+        tag: tells this claim from any other that was ever made; earlier versions wrote ``token`` where this is kept.
+        put: when it was written, by the server's clock.
+        beat: when its last heartbeat was written; None where there was none yet.
+        ended: whether its owner is done.
+    """
+
+    number: int
+    token: str
+    tag: str
+    put: float
+    beat: float | None
+    ended: bool
+
+    @property
+    def alive(self) -> float:
+        """When the owner was last heard of, by the server's clock."""
+        return self.put if self.beat is None else self.beat  # a beat is the later one, whatever the dates
+
+
+def _object(number: int, what: str, token: str = _TOKEN) -> str:
+    """The object of a claim, relative to its run; ``what`` is ``claim``, ``beat`` or ``end``."""
+    return f"{FOLDER}/{number}.{token}.{what}"
+
+
+def _objects(entries: Mapping[str, Entry]) -> dict[tuple[int, str], dict[str, Entry]]:
+    """The objects of claims: (number, token) -> what -> entry, of a run's objects by relative key."""
+    found: dict[tuple[int, str], dict[str, Entry]] = {}
+    for key, entry in entries.items():
+        folder, _, name = key.rpartition("/")
+        parts = name.split(".")
+        if folder == FOLDER and len(parts) == 3 and parts[0].isdecimal():
+            found.setdefault((int(parts[0]), parts[1]), {})[parts[2]] = entry
+    return found
+
+
+def newest_claim(entries: Mapping[str, Entry]) -> Claim | None:
+    """The claim that has the newest attempt, as a run's objects (relative key -> entry) tell."""
+    claims = [
+        Claim(number, token, each["claim"].tag or str(each["claim"].changed), each["claim"].changed,
+              each["beat"].changed if "beat" in each else None, "end" in each)
+        for (number, token), each in _objects(entries).items() if "claim" in each
+    ]  # fmt: skip
+    number = max((claim.number for claim in claims), default=0)
+    # Of several of one number, as earlier versions made them, one with a beat was seen to win, else the first one.
+    rivals = [claim for claim in claims if claim.number == number]
+    return min(rivals, key=lambda claim: (claim.beat is None, claim.put, claim.token), default=None)
+
+
+def as_attempt(bucket: Bucket, run: str, claim: Claim, now: Callable[[], float]) -> Attempt:
+    """The attempt as it is seen from outside.
+
+    Args:
+        bucket: the store's objects.
+        run: prefix of the run there.
+        claim: which has the attempt.
+        now: tells the time by the server's clock.
+    """
+    if claim.ended:
+        return Attempt(claim.number, None, float("inf"))
+    owner: Owner | None = None
+    with contextlib.suppress(ValueError, TypeError):
+        owner = Owner(**json.loads(bucket.get(f"{run}/{_object(claim.number, 'claim', claim.token)}") or b""))
+    beat = (claim.token, claim.tag, claim.beat is not None, claim.alive)
+    return Attempt(claim.number, owner, now() - claim.alive, beat, stood_still(bucket.name(run), beat))
+
+
+class ObjectLease(Lease):
+    """The right to write into a run of an object store.
+
+    Attributes:
         before: the claim that had the attempt before this one; None for the first.
+        claim: this attempt's.
     """
 
     def __init__(
         self,
         bucket: Bucket,
         run: str,
-        *,
-        heartbeat: float = HEARTBEAT,
-        stale: float = STALE,
+        times: LeaseTimes = TIMES,
         watching: Callable[[Attempt], None] = lambda attempt: None,
+        *,
         beaten: Callable[[], object] = lambda: None,
         leaving: Callable[[], object] = lambda: None,
         left: Callable[[], object] = lambda: None,
     ) -> None:
-        """Acquire the lease of a run; takes :data:`SETTLING` seconds.
+        """Acquire the lease of a run.
 
         Args:
             bucket: the store's objects.
             run: prefix of the run there, e.g. ``runs/<name>``.
-            heartbeat: seconds between heartbeats.
-            stale: seconds without a heartbeat after which another owner counts as gone.
+            times: of heartbeats.
             watching: see :func:`rt_scale.store.lease.at_work`.
             beaten: called after every heartbeat.
             leaving: called before the run is given free.
@@ -82,118 +133,69 @@ class RemoteLease:
 
         Raises:
             InputError: where a live process holds it, or the store refuses.
-            StoreAway: where the store does not answer, or not quickly enough for claims.
-        """
-        self._bucket, self._run, self._stale, self._watching = bucket, run, stale, watching
-        self._beaten, self._leaving, self._left = beaten, leaving, left
-        self.owner = Owner.current()
-        self.before: Claim | None = None
-        self.attempt = self._claim()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, args=(heartbeat,), name="lease", daemon=True)
-        self._thread.start()
-
-    def _seen(self, bucket: Bucket) -> Claim | None:
-        """The claim that has the newest attempt."""
-        prefix = f"{self._run}/"
-        entries = bucket.entries(f"{self._run}/{FOLDER}")
-        seen = winners({key.removeprefix(prefix): entry for key, entry in entries.items()})
-        return list(seen.values())[-1] if seen else None
-
-    def _object(self, what: str) -> str:
-        return f"{self._run}/{claim_key(self.attempt, self.owner.token, what)}"
-
-    def _claim(self) -> int:
-        for _ in range(_TRIES):
-            self._refuse_live()
-            self.attempt = self.before.number + 1 if self.before else 1
-            began = time.monotonic()
-            self._bucket.put(self._object("claim"), to_json(asdict(self.owner)))
-            quick = time.monotonic() - began < SETTLING - RESOLUTION
-            time.sleep(SETTLING)
-            newest = self._seen(self._bucket)
-            if quick and newest and (newest.number, newest.token) == (self.attempt, self.owner.token):
-                self._bucket.put(self._object("beat"), b"")
-                return self.attempt
-            self._bucket.delete(self._object("claim"))
-        raise StoreAway(
-            f"The run '{self._bucket.name(self._run)}' could not be claimed in {_TRIES} tries: to write a claim took "
-            f"longer than {SETTLING - RESOLUTION:g} s each time, or others were faster. Look at the network and the "
-            "store, then run the same command again."
-        )
-
-    def _look(self) -> Attempt | None:
-        """The attempt before this one, unless it is known to have ended."""
-        self.before = claim = self._seen(self._bucket)
-        if claim is None or claim.ended:
-            return None
-        return as_attempt(self._bucket, self._run, claim, self._bucket.now())
-
-    def _refuse_live(self) -> None:
-        attempt, held = at_work(self._look, self._stale, WATCH, self._watching)
-        if held:
-            raise Held(
-                f"The run '{self._bucket.name(self._run)}' is in use: {attempt}. Wait until that process is done "
-                "or stop it, then run the same command again; if it is gone, its claim ends "
-                f"{self._stale:g} s after its last heartbeat."
-            )
-
-    def _beat(self, interval: float) -> None:
-        with self._bucket.brief() as bucket:
-            while not self._stop.wait(interval):
-                # A store that is away comes back; a takeover is found by check().
-                with contextlib.suppress(RtScaleError):
-                    bucket.put(self._object("beat"), b"")
-                    self._beaten()
-
-    def held(self) -> None:
-        """Make sure that the lease was not released (RunError); asks nothing of the store."""
-        if self._stop.is_set():
-            raise RunError(
-                f"The lease of '{self._bucket.name(self._run)}' was released; acquire it again before writing there."
-            )
-
-    def check(self, bucket: Bucket | None = None) -> None:
-        """Make sure that this process still owns the run; to be called before each write.
-
-        Args:
-            bucket: the store's objects, where another patience is wanted than usual.
-
-        Raises:
-            RunError: where another process has taken over, the run was removed, or the lease was released.
             StoreAway: where the store does not answer.
         """
-        self.held()
-        newest = self._seen(bucket or self._bucket)
-        if newest is None or newest.number != self.attempt:
-            # A later claim of this number is one that loses and is about to be taken back.
-            now = f"attempt {newest.number} does" if newest else "it was removed"
-            raise RunError(
-                f"This process (attempt {self.attempt}) no longer owns the run '{self._bucket.name(self._run)}': "
-                f"{now}. Nothing more is written by this one; what it saved before is kept and used."
-            )
+        self._bucket, self._brief, self._run = bucket, bucket.brief(), run
+        self._beaten, self._leaving, self._left = beaten, leaving, left
+        self.before: Claim | None = None
+        self.claim: Claim | None = None
+        self._next = 1
+        super().__init__(bucket.name(run), times, watching)
+
+    def _entries(self, bucket: Bucket | None = None) -> dict[str, Entry]:
+        start = len(self._run) + 1
+        return {key[start:]: entry for key, entry in (bucket or self._bucket).entries(f"{self._run}/{FOLDER}").items()}
+
+    def _look(self) -> Attempt | None:
+        entries = self._entries()
+        # Objects without a claim are left of a removed run; an end among them must not end this attempt.
+        self._next = 1 + max((number for number, _ in _objects(entries)), default=0)
+        self.before = claim = newest_claim(entries)
+        return None if claim is None else as_attempt(self._bucket, self._run, claim, self._bucket.now)
+
+    def _claim(self) -> int | None:
+        number = self._next
+        if not self._bucket.create(self._key(number, "claim"), to_json(asdict(self.owner))):
+            return None
+        self._bucket.put(self._key(number, "beat"), b"")
+        entries = self._entries()
+        self.claim = newest_claim(entries)
+        if not any(each[0] >= number and each[1] != _TOKEN for each in _objects(entries)):
+            return number
+        for what in ("claim", "beat"):
+            self._bucket.delete(self._key(number, what))
+        return None
+
+    def _key(self, number: int, what: str) -> str:
+        return f"{self._run}/{_object(number, what)}"
+
+    def _beat(self) -> None:
+        self._brief.put(self._key(self.attempt, "beat"), b"")
+        self._beaten()
+
+    def _end(self) -> None:
+        self._brief.put(self._key(self.attempt, "end"), b"")
+
+    def check(self, bucket: Bucket | None = None) -> None:
+        """See :meth:`Lease.check`; ``bucket`` where another patience is wanted than usual."""
+        self._check_released()
+        newest = newest_claim(self._entries(bucket))
+        if newest is None or self.claim is None or (newest.number, newest.tag) != (self.attempt, self.claim.tag):
+            raise self._lost(f"attempt {newest.number} does" if newest else "it was removed")
+
+    def check_here(self) -> None:
+        """Make sure that the lease was not released (RunError).
+
+        A store that is away must not keep the mirror from being written, and whether another has taken over is asked
+        before anything is sent.
+        """
+        self._check_released()
 
     def release(self) -> None:
-        """Stop the heartbeat and give the run free."""
-        if self._stop.is_set():
-            return
-        try:
-            self._leaving()
-        finally:
-            self.abandon()
-            with contextlib.suppress(RtScaleError), self._bucket.brief() as bucket:
-                bucket.put(self._object("end"), b"")
-            self._left()
-
-    def abandon(self) -> None:
-        """Stop the heartbeat, and leave no word of it: of a run that was removed."""
-        self._stop.set()
-        self._thread.join()
-
-    def __enter__(self) -> RemoteLease:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
+        """Send what is left, stop the heartbeat and give the run free."""
+        if not self._stop.is_set():
+            try:
+                self._leaving()
+            finally:
+                super().release()
+                self._left()

@@ -1,11 +1,14 @@
-"""A run of an object store as this machine's mirror shows it.
+"""A run of an object store, and this machine's mirror of it.
 
-All work is done in the mirror's folder, as in a store that is a folder. Its holder sends what changed (``remote_run``);
-others bring the small files here and look at them; a checkpoint's files come when they are asked for. Beside the runs,
-the mirror holds two marks a run in ``.mirror``: a lock, shared by those who look and exclusive to the holder, so that
-nobody replaces what the holder is writing, and ``.held``, which names the attempt that worked in this folder and has
-not sent everything. Where that is still the newest one, the folder is ahead of the store and is kept; else the store is
-right.
+All work is done in the mirror's folder, as in a store that is a folder. Its owner sends what changed after each
+durable write, in an order that keeps the meaning: a checkpoint's files before its manifest, without which it does not
+exist, and the result last of all. Others bring the small files here and look at them; a checkpoint's files come when
+they are asked for.
+
+Beside the runs, the mirror holds two marks a run in ``.mirror``: a lock, shared by those who look and exclusive to the
+owner, so that nobody replaces what the owner is writing, and ``.held``, which names the attempt that worked in this
+folder and has not sent everything. Where that is still the newest one, the folder is unsynced and is kept; else the
+store is right.
 """
 
 from __future__ import annotations
@@ -15,56 +18,58 @@ import fcntl
 import functools
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from rt_scale.store.atomic import to_json, write_bytes
+from rt_scale.spec.errors import InputError, RtScaleError
+from rt_scale.store.atomic import to_json, write_bytes, write_json
 from rt_scale.store.checkpoints import MANIFEST, is_sound
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import Attempt, file_system_time
 from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
-from rt_scale.store.objects.claims import Claim, as_attempt, winners
-from rt_scale.store.objects.lease import STALE
+from rt_scale.store.objects.lease import TIMES, Claim, ObjectLease, as_attempt, newest_claim
+from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, METRICS, RESULT
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
-MARKS, RUNS, CHECKPOINTS = ".mirror", "runs", "checkpoints"
-_CURVES = ("metrics.parquet", "events.")
+MARKS, RUNS = ".mirror", "runs"
 _YOUNG = 60.0
 """Seconds for which an object may be written again within the second of its date."""
+_WAIT = 30.0
+"""Seconds that an owner waits for those who are looking."""
 
 
-class RunMirror:
-    """A run in an object store, and its folder in the mirror.
+class ObjectRun:
+    """A run of an object store, which this process may come to own.
 
     Attributes:
-        folder: in the mirror.
+        folder: of the run in the mirror.
+        stale: seconds without a heartbeat after which an owner elsewhere counts as gone.
     """
 
-    def __init__(self, bucket: Bucket, name: str, root: Path) -> None:
-        """The run ``name``.
+    stale = TIMES.stale
 
-        Args:
-            bucket: the store's objects.
-            name: of the run.
-            root: the mirror's folder.
-        """
+    def __init__(self, bucket: Bucket, name: str, root: Path) -> None:
+        """The run ``name`` of ``bucket``, mirrored below the folder ``root``."""
         self._bucket, self._prefix = bucket, f"{RUNS}/{name}"
         self.folder = root / RUNS / name
         self._lock_file, self._held = root / MARKS / f"{name}.lock", root / MARKS / f"{name}.held"
+        self._lease: ObjectLease | None = None
+        self._lock: int | None = None
+        self._sent: dict[str, tuple[int, int]] = {}
+        self._manifests: dict[str, bytes | None] = {}
 
     def refresh(self, curves: bool = True) -> None:
-        """Bring the run's small files and the state of its lease here; raises as ``Bucket.get``.
+        """Bring the run's small files and the state of its lease here.
 
         Args:
             curves: whether metrics and event files are wanted, too.
+
+        Raises:
+            InputError, StoreAway: where the store refuses or does not answer.
         """
         self.show(self._entries(), self._bucket.now, curves)
-
-    def _entries(self) -> dict[str, Entry]:
-        start = len(self._prefix) + 1
-        return {key[start:]: entry for key, entry in self._bucket.entries(self._prefix).items()}
 
     def show(self, entries: Mapping[str, Entry], now: Callable[[], float], curves: bool) -> None:
         """As :meth:`refresh`, of objects that were listed already.
@@ -77,48 +82,206 @@ class RunMirror:
         if not entries and not self.folder.exists():
             return
         with self._looking() as free:
-            if not free:  # its holder works in this very folder
+            if not free:  # its owner works in this very folder
                 return
             if not entries:
                 remove(self.folder)
                 return
-            claims = winners(entries)
-            newest = list(claims.values())[-1] if claims else None
-            self._show_attempts(newest, now)
-            if not self._is_ahead(newest):
+            newest = newest_claim(entries)
+            live = newest is not None and not newest.ended
+            self._show_attempts(newest.number if newest else 0, live)
+            if newest and live:
+                self._show_live(as_attempt(self._bucket, self._prefix, newest, now))
+            if not self._is_unsynced(newest):
                 self._bring(entries, now, curves)
 
-    def _is_ahead(self, newest: Claim | None) -> bool:
+    def fetch(self, step: int) -> None:
+        """Make the checkpoint of ``step`` whole here, as far as the store has it; raises as :meth:`refresh`."""
+        key = f"{CHECKPOINTS}/{step}"
+        data = self._bucket.get(self._key(f"{key}/{MANIFEST}"))
+        if data is None:
+            return
+        path = self.folder / key
+        if self._manifest(str(step)) != data:
+            write_bytes(path / MANIFEST, data)
         try:
-            return newest is not None and self._held.read_text() == newest.token
+            files = json.loads(data)["files"]
+            # A manifest of somebody else's making must not name files elsewhere on this machine.
+            inside = {name: file for name, file in files.items() if ".." not in Path(name).parts and name[:1] != "/"}
+            missing = [name for name, expected in inside.items() if not is_sound(path / name, expected)]
+        except (ValueError, TypeError, KeyError, AttributeError):  # damaged, as whoever reads it will say
+            return
+        self._bucket.each(lambda name: self._bucket.get_file(self._key(f"{key}/{name}"), path / name), missing)
+
+    def acquire(self, watching: Callable[[Attempt], None]) -> ObjectLease:
+        """Become the one who writes the run, with its state here; the lease gives it free again.
+
+        Raises:
+            InputError: where a live process holds it, or one that lost it is still working in this folder.
+            StoreAway: where the store does not answer.
+        """
+        lease = ObjectLease(
+            self._bucket, self._prefix, watching=watching, beaten=self._touch, leaving=self._leave, left=self._unlock
+        )
+        try:
+            self._lock = self._take_lock()
+            self._start(lease)
+            self._lease = lease
+        except BaseException:
+            lease.release()
+            raise
+        return lease
+
+    def send(self, bucket: Bucket | None = None) -> None:
+        """Send everything that changed here but the result; what is gone here goes there.
+
+        Args:
+            bucket: the store's objects, where another patience is wanted than usual.
+
+        Raises:
+            RunError: where another process has taken the run over, or the store does not answer.
+            InputError: where the store refuses.
+        """
+        lease, bucket = self._lease, bucket or self._bucket
+        if lease is None:
+            return
+        lease.check(bucket)
+        here = [step for step in names(self.folder / CHECKPOINTS) if step.isdigit()]
+        for step in sorted(here, key=int):
+            self._send_checkpoint(bucket, step, lease)
+        files = {name: self.folder / name for name in names(self.folder) if _is_sent(self.folder / name)}
+        for name, path in files.items():
+            stamp = _stamp(path)
+            if self._sent.get(name) != stamp:
+                bucket.put_file(self._key(name), path)
+                self._sent[name] = stamp
+        for name in self._sent.keys() - files.keys() - {RESULT}:
+            bucket.delete(self._key(name))
+            del self._sent[name]
+        for step in self._manifests.keys() - set(here):
+            bucket.delete(self._key(f"{CHECKPOINTS}/{step}/{MANIFEST}"))
+            bucket.delete_folder(self._key(f"{CHECKPOINTS}/{step}"))
+            del self._manifests[step]
+
+    def complete(self, result: bytes) -> None:
+        """Send all that is left, then the result; only then is it here as well."""
+        self.send()
+        self._bucket.put(self._key(RESULT), result)
+        write_bytes(self.folder / RESULT, result)
+
+    def send_failure(self) -> None:
+        """Send what is left if that works now: what failed is told by whoever calls."""
+        with contextlib.suppress(RtScaleError):
+            self.send(self._bucket.brief())
+
+    def remove(self, stale: float) -> bool:
+        """Remove the run from the store and from here, unless somebody holds it; whether it is gone.
+
+        Killed on the way, it leaves a run that is not done.
+
+        Args:
+            stale: seconds without a heartbeat after which an owner elsewhere counts as gone.
+        """
+        try:
+            lease = ObjectLease(self._bucket, self._prefix, replace(TIMES, stale=stale))
+        except InputError:
+            return False
+        try:
+            self._bucket.delete(self._key(RESULT))
+            for key in filter(_is_manifest, self._entries()):
+                self._bucket.delete(self._key(key))
+            lease.stop()  # a late heartbeat would leave an object
+            self._bucket.delete_folder(self._prefix)
+        except BaseException:
+            lease.release()
+            raise
+        remove(self.folder)
+        remove(self._held)
+        return True
+
+    def _start(self, lease: ObjectLease) -> None:
+        """Bring the store's state here, or, where this folder is unsynced, keep what is here to be sent."""
+        entries = self._entries()
+        unsynced = self._is_unsynced(lease.before)
+        if not unsynced:
+            self._bring(entries, self._bucket.now, curves=True)
+        self._show_attempts(lease.attempt, live=True)
+        write_json(self._lease_file(lease.attempt), asdict(lease.owner))
+        write_bytes(self._held, lease.claim.tag.encode() if lease.claim else b"")
+        steps = {key.split("/")[1] for key in entries if key.startswith(f"{CHECKPOINTS}/") and key.count("/") > 1}
+        self._manifests = {
+            step: self._bucket.get(self._key(f"{CHECKPOINTS}/{step}/{MANIFEST}")) if unsynced else self._manifest(step)
+            for step in steps
+        }
+        self._sent = {key: (-1, -1) if unsynced else _stamp(self.folder / key) for key in entries if "/" not in key}
+
+    def _touch(self) -> None:
+        if self._lease is not None:
+            with contextlib.suppress(OSError):
+                os.utime(self._lease_file(self._lease.attempt))
+
+    def _leave(self) -> None:
+        """Send what is left; where that cannot be, the mark stays, and the next attempt here sends it."""
+        if self._lease is None:
+            return
+        with contextlib.suppress(RtScaleError):
+            self.send(self._bucket.brief())
+            remove(self._held)
+        with contextlib.suppress(OSError):
+            os.utime(self._lease_file(self._lease.attempt), (0, 0))
+
+    def _send_checkpoint(self, bucket: Bucket, step: str, lease: ObjectLease) -> None:
+        data = self._manifest(step)
+        if data is None or self._manifests.get(step) == data:
+            return
+        key, folder = f"{CHECKPOINTS}/{step}", self.folder / CHECKPOINTS / step
+        if step in self._manifests:
+            bucket.delete(self._key(f"{key}/{MANIFEST}"))
+        self._manifests[step] = None
+        files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+        files.remove(MANIFEST)
+        bucket.each(lambda name: bucket.put_file(self._key(f"{key}/{name}"), folder / name), files)
+        lease.check(bucket)  # sending takes its time
+        bucket.put(self._key(f"{key}/{MANIFEST}"), data)
+        self._manifests[step] = data
+
+    def _entries(self) -> dict[str, Entry]:
+        start = len(self._prefix) + 1
+        return {key[start:]: entry for key, entry in self._bucket.entries(self._prefix).items()}
+
+    def _is_unsynced(self, newest: Claim | None) -> bool:
+        try:
+            return newest is not None and self._held.read_text() in (newest.tag, newest.token)
         except FileNotFoundError:
             return False
 
-    def _show_attempts(self, newest: Claim | None, now: Callable[[], float]) -> None:
-        """Make the folder's ``lease`` what it would be in a store that is a folder."""
-        count = newest.number if newest else 0
+    def _show_attempts(self, count: int, live: bool) -> None:
+        """Make the folder's ``lease`` what it would be in a store that is a folder, after ``count`` attempts.
+
+        Args:
+            count: attempts.
+            live: whether the newest one has not ended; its file is written by whoever knows more of it.
+        """
         there = {name for name in names(self.folder / LEASES) if name.endswith(".json")}
         for name in there - {f"{number}.json" for number in range(1, count + 1)}:
             remove(self.folder / LEASES / name)
-        for number in range(1, count + 1):
-            path = self.folder / LEASES / f"{number}.json"
-            if number == count and newest is not None and not newest.ended:
-                self._show_live(as_attempt(self._bucket, self._prefix, newest, now()))
-            elif path.name not in there or path.stat().st_mtime:
+        for number in range(1, count + (not live)):
+            path = self._lease_file(number)
+            if path.name not in there or path.stat().st_mtime:
                 _write_dated(path, b"", 0.0)
 
     def _show_live(self, attempt: Attempt) -> None:
         data = to_json(asdict(attempt.owner)) if attempt.owner else b""
         # As old as it is; of one that is dated in the future nobody knows that before it was silent for long enough.
-        known = not attempt.is_ahead or attempt.still >= STALE
+        known = not attempt.is_ahead or attempt.still >= self.stale
         age = attempt.silent if known else attempt.age
-        path = self.folder / LEASES / f"{attempt.number}.json"
+        path = self._lease_file(attempt.number)
         _write_dated(path, data, file_system_time(path.parent) - age)
 
     def _bring(self, entries: Mapping[str, Entry], now: Callable[[], float], curves: bool) -> None:
         """Make the folder's small files those of the store."""
         now = functools.cache(now)
-        manifests = {key: entry for key, entry in entries.items() if is_manifest(key)}
+        manifests = {key: entry for key, entry in entries.items() if _is_manifest(key)}
         for step in names(self.folder / CHECKPOINTS):
             if step.isdigit() and f"{CHECKPOINTS}/{step}/{MANIFEST}" not in manifests:
                 remove(self.folder / CHECKPOINTS / step)
@@ -126,7 +289,7 @@ class RunMirror:
         for name in names(self.folder):
             if name not in small and not name.startswith(TEMPORARY) and not (self.folder / name).is_dir():
                 remove(self.folder / name)
-        wanted = {key: entry for key, entry in small.items() if curves or not key.startswith(_CURVES)}
+        wanted = {key: entry for key, entry in small.items() if curves or not key.startswith((METRICS, EVENTS))}
         for key, entry in changed_entries(wanted, self.folder):
             self._bucket.get_file(self._key(key), self.folder / key, date(entry, now()))
         for key, entry in changed_entries(manifests, self.folder):
@@ -136,27 +299,9 @@ class RunMirror:
         data = self._bucket.get(self._key(str(path.relative_to(self.folder))))
         if data is None:
             return
-        if not path.is_file() or path.read_bytes() != data:
+        if self._manifest(path.parent.name) != data:
             remove(path.parent)  # the files of another checkpoint
         _write_dated(path, data, dated)
-
-    def fetch(self, step: int) -> None:
-        """Make the checkpoint of ``step`` whole here, as far as the store has it; raises as ``Bucket.get``."""
-        key = f"{CHECKPOINTS}/{step}"
-        data = self._bucket.get(self._key(f"{key}/{MANIFEST}"))
-        if data is None:
-            return
-        path = self.folder / key
-        if not (path / MANIFEST).is_file() or (path / MANIFEST).read_bytes() != data:
-            write_bytes(path / MANIFEST, data)
-        try:
-            files: dict[str, dict[str, Any]] = json.loads(data)["files"]
-        except (ValueError, TypeError, KeyError):  # damaged, as whoever reads it will say
-            return
-        # A manifest of somebody else's making must not name files elsewhere on this machine.
-        inside = {name: file for name, file in files.items() if ".." not in Path(name).parts and name[:1] != "/"}
-        missing = [name for name, expected in inside.items() if not is_sound(path / name, expected)]
-        self._bucket.each(lambda name: self._bucket.get_file(self._key(f"{key}/{name}"), path / name), missing)
 
     @contextlib.contextmanager
     def _looking(self) -> Iterator[bool]:
@@ -170,9 +315,33 @@ class RunMirror:
         finally:
             os.close(handle)
 
+    def _take_lock(self) -> int:
+        handle = self._open_lock()
+        deadline = time.monotonic() + _WAIT
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return handle
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    os.close(handle)
+                    raise InputError(
+                        f"The mirror '{self.folder}' is in use by a process that does not own the run any more. Stop "
+                        "that process, or choose another folder with RT_SCALE_MIRROR."
+                    ) from None
+            time.sleep(0.05)
+
     def _open_lock(self) -> int:
         self._lock_file.parent.mkdir(parents=True, exist_ok=True)
         return os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _lease_file(self, number: int) -> Path:
+        return self.folder / LEASES / f"{number}.json"
 
     def _manifest(self, step: str) -> bytes | None:
         try:
@@ -184,12 +353,8 @@ class RunMirror:
         return f"{self._prefix}/{name}"
 
 
-def is_manifest(key: str) -> bool:
-    parts = key.split("/")
-    return len(parts) == 3 and parts[0] == CHECKPOINTS and parts[1].isdigit() and parts[2] == MANIFEST
-
-
 def names(folder: Path) -> list[str]:
+    """Names of what is in ``folder``, sorted; none where there is no such folder."""
     try:
         return sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
@@ -204,6 +369,20 @@ def date(entry: Entry, now: float) -> float:
         now: by the server's clock.
     """
     return entry.changed - (1.0 if now - entry.changed < _YOUNG else 0.0)
+
+
+def _is_manifest(key: str) -> bool:
+    parts = key.split("/")
+    return len(parts) == 3 and parts[0] == CHECKPOINTS and parts[1].isdigit() and parts[2] == MANIFEST
+
+
+def _is_sent(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(TEMPORARY) and path.name != RESULT
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _write_dated(path: Path, data: bytes, changed: float) -> None:

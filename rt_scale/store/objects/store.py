@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+from rt_scale.store.atomic import measure
 from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
 from rt_scale.store.objects.mirror import RUNS as FOLDER
-from rt_scale.store.objects.mirror import date, names
-from rt_scale.store.objects.run import RemoteRun
+from rt_scale.store.objects.mirror import ObjectRun, date, names
 from rt_scale.store.objects.uri import clean_address, mirror_folder
+from rt_scale.system.files import temporary_name
 
 SWEEPS = "sweeps"
 FILE, RUNS = "sweep.yaml", "runs.json"
@@ -21,36 +23,58 @@ FILE, RUNS = "sweep.yaml", "runs.json"
 
 AT_ONCE = 32
 """Runs that are removed at a time."""
+AGAIN = "it was begun again meanwhile"
+"""Why a run is not removed after all."""
 
 
-class RemoteStore:
-    """A store in an object store.
+class ObjectStore:
+    """A store in an object store, as ``store.StoreBackend`` is asked.
 
     Attributes:
-        address: of the store.
+        place: its address.
         root: the folder of the mirror.
     """
 
     def __init__(self, bucket: Bucket, root: Path) -> None:
         """The store that ``bucket`` holds, mirrored in ``root``."""
-        self.bucket, self.root = bucket, root
-        self.address = bucket.address
+        self.place, self.root, self.bucket = bucket.address, root, bucket
         self._sizes: dict[str, tuple[int, float]] = {}
         self._looked = -float("inf")
 
     @staticmethod
-    def open(address: str) -> RemoteStore:
+    def open(address: str) -> ObjectStore:
         """The store at ``address`` (s3://, gs://); nothing is asked of it yet.
 
         Raises:
             InputError: an address that holds credentials, or that nothing here can open.
         """
         address = clean_address(address)
-        return RemoteStore(Bucket.open(address), mirror_folder(address))
+        return ObjectStore(Bucket.open(address), mirror_folder(address))
 
-    def run(self, name: str) -> RemoteRun:
+    def run(self, name: str) -> ObjectRun:
         """The run of that name."""
-        return RemoteRun(self.bucket, name, self.root)
+        return ObjectRun(self.bucket, name, self.root)
+
+    def where(self, name: str) -> str:
+        """The address of a run, for people to read."""
+        return f"{self.place.partition('?')[0]}/{FOLDER}/{name}"
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """The address of a place of its own; removed afterwards."""
+        name = temporary_name(Path("scratch")).name
+        try:
+            yield self.bucket.name(name)
+        finally:
+            self.bucket.delete_folder(name)
+
+    def now(self) -> float:
+        """Seconds since 1970 by the server's clock."""
+        return self.bucket.now()
+
+    def check_writable(self) -> None:
+        """Make sure that the store can be written."""
+        self.bucket.check_writable()
 
     def refresh(self, curves: bool, younger: float) -> None:
         """Bring the small files of all runs and sweeps here, and the state of every lease.
@@ -93,24 +117,25 @@ class RemoteStore:
         """Send a file of the mirror, or all files of a folder there.
 
         Raises:
-            InputError, RunError: where the store refuses or does not answer.
+            InputError, StoreAway: where the store refuses or does not answer.
         """
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         self.bucket.each(lambda file: self.bucket.put_file(file.relative_to(self.root).as_posix(), file), files)
 
-    def remove(self, runs: Sequence[str], stale: float) -> list[bool]:
-        """Remove the runs of these names from the store and from here; of each, whether it is gone.
+    def remove(self, runs: Sequence[str], stale: float) -> dict[str, str]:
+        """Remove the runs of these names from the store and from here; which stay, and why.
 
         Args:
             runs: names.
             stale: seconds without a heartbeat after which an owner elsewhere counts as gone.
         """
-        with ThreadPoolExecutor(AT_ONCE) as pool:  # to claim a run takes some seconds
-            return list(pool.map(lambda name: self.run(name).remove(stale), runs))
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            gone = pool.map(lambda name: self.run(name).remove(stale), runs)
+            return {name: AGAIN for name, went in zip(runs, gone, strict=True) if not went}
 
-    def measure(self, name: str) -> tuple[int, float] | None:
-        """Bytes of the run in the store at the last look, and when the newest object was written; None of no run."""
-        return self._sizes.get(name)
+    def measure(self, name: str) -> tuple[int, float]:
+        """Bytes of the run in the store at the last look, else here, and when the newest of it was written."""
+        return self._sizes.get(name) or measure(self.root / FOLDER / name)
 
 
 def _is_record(file: str) -> bool:

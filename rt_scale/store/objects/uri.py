@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.system.paths import cache_folder, path_from, user_path
@@ -14,12 +14,19 @@ from rt_scale.system.paths import cache_folder, path_from, user_path
 _OPTIONS = {
     "s3": ("endpoint_override", "region", "scheme"),
     "gs": ("endpoint_override", "scheme"),
+    "az": ("account", "endpoint_override", "scheme"),
 }
-"""Scheme -> what an address may say after its '?', as pyarrow reads it."""
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+"""Scheme -> what an address may say after its '?'."""
+_SERVERS = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+    "gs": ("STORAGE_EMULATOR_HOST",),
+    "az": ("AZURE_STORAGE_ENDPOINT",),
+}
+"""Scheme -> variables that name another server than the usual one; the first that is set counts."""
 _ADVICE = (
     "An address is kept in records and logs: keys come from the environment (AWS_ACCESS_KEY_ID, ...), from "
-    "~/.aws, or from the machine's role; for gs:// from GOOGLE_APPLICATION_CREDENTIALS."
+    "~/.aws, or from the machine's role; for gs:// from GOOGLE_APPLICATION_CREDENTIALS, for az:// from "
+    "AZURE_STORAGE_ACCOUNT_KEY and the like."
 )
 
 
@@ -36,12 +43,17 @@ def is_address(place: str | Path) -> bool:
     return "://" in str(place)
 
 
+def address_options(address: str) -> dict[str, str]:
+    """What an address says after its '?'."""
+    return dict(parse_qsl(urlsplit(address).query, keep_blank_values=True))
+
+
 def clean_address(place: str) -> str:
     """The address in the one form in which it is recorded and compared.
 
     Args:
-        place: ``s3://bucket/prefix`` or ``gs://bucket/prefix``, with ``?endpoint_override=...&region=...&scheme=...``
-            where need be.
+        place: ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``, with
+            ``?endpoint_override=...&region=...&scheme=...`` where need be.
 
     Raises:
         InputError: an address that holds credentials, or that nothing here can open. Its text is not repeated:
@@ -50,7 +62,7 @@ def clean_address(place: str) -> str:
     parts = urlsplit(place)
     if parts.scheme not in _OPTIONS:
         raise unknown_name("kind of store", parts.scheme, _OPTIONS, "A folder is named by its path alone.")
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    options = address_options(place)
     if "@" in parts.netloc or "@" in unquote(parts.query):
         raise InputError(f"The address of the store holds a user name or a key before an '@'. {_ADVICE}")
     allowed = _OPTIONS[parts.scheme]
@@ -68,15 +80,23 @@ def clean_address(place: str) -> str:
     return f"{parts.scheme}://{parts.netloc}" + (f"/{prefix}" if prefix else "") + (f"?{query}" if query else "")
 
 
+def server_of(address: str) -> str:
+    """The server that the environment names for stores of this kind; empty for the usual one."""
+    names = _SERVERS[urlsplit(address).scheme]
+    return next((os.environ[name] for name in names if os.environ.get(name)), "")
+
+
 def mirror_folder(address: str) -> Path:
     """The folder of this machine that mirrors the store at ``address``: below ``RT_SCALE_MIRROR``, else in the cache.
 
     Args:
         address: as :func:`clean_address` gives it.
     """
-    parts: SplitResult = urlsplit(address)
-    # The same address is another store where the environment names another server.
-    server = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "") if parts.scheme == "s3" else ""
+    parts = urlsplit(address)
+    # The same address is another store where the environment names another server or account.
+    server = server_of(address)
+    if parts.scheme == "az":
+        server += f" {os.environ.get('AZURE_STORAGE_ACCOUNT_NAME', '')}"
     digest = hashlib.sha256(f"{address} {server}".encode()).hexdigest()[:12]
     words = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{parts.netloc}{parts.path}")[:60]
     folder = path_from("RT_SCALE_MIRROR") or cache_folder("rt-scale-mirrors", "RT_SCALE_MIRROR")

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from rt_scale.models.networks import FeaturesOfViews, Network
 from rt_scale.models.projector import Projector
-from rt_scale.training.distillation import Distillation, Supervision, arithmetic
+from rt_scale.training.distillation import Distillation, Supervision
 from rt_scale.training.loop import Measured, Step, compute_gradients
+from rt_scale.training.precision import arithmetic
 
 APART = "projector.last."
 """Parameters that stay apart: the wide output of one student at a time is all that memory has to hold."""

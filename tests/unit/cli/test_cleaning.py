@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from rt_scale.cli import app
 from rt_scale.cli.store import size_text
 from rt_scale.spec.run import RunSpec
-from rt_scale.store import gc as garbage
+from rt_scale.store import store as store_module
 from rt_scale.store.store import Store
 
 SPECS = [
@@ -42,7 +42,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def gc(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """What the command prints; it must succeed. Owners are watched for no time, which test_garbage is about."""
-    monkeypatch.setattr(garbage, "_pause", lambda seconds: None)
+    monkeypatch.setattr(store_module, "_pause", lambda seconds: None)
 
     def call(*arguments: object) -> Any:
         ended = CliRunner().invoke(app, ["gc", "--store", str(store.root), *map(str, arguments)])
@@ -89,7 +89,7 @@ def test_days_are_days(store: Store, gc: Callable[..., Any]) -> None:
 def test_what_stays_is_said_and_json_stays_json(
     store: Store, gc: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rt_scale.store.gc._remove_run", lambda path: path.name == SPECS[1].name)
+    monkeypatch.setattr("rt_scale.store.store._remove_run", lambda path, stale: path.name == SPECS[1].name)
     ended = gc("--delete", "--json")
     assert len(json.loads(ended.stdout)) == 2
     assert f"{SPECS[2].name} stays: it was begun again meanwhile" in ended.stderr

@@ -82,7 +82,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_an_object_store_is_named_by_its_address(tmp_path: Path) -> None:
-    remote: Any = SimpleNamespace(address="s3://bucket/place")
+    remote: Any = SimpleNamespace(place="s3://bucket/place")
     findings = {f.what: f for f in examine(Store(tmp_path / "mirror", remote), tmp_path / "data")}
     assert findings["store"].detail.startswith(f"s3://bucket/place, mirrored in {tmp_path / 'mirror'}, ")
 

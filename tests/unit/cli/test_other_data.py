@@ -185,7 +185,7 @@ def test_pages_and_tables_keep_it(
     begin(store, points[1], contents_sha256("digits", prepared) or "", finished=False)
     call("report", file, "--summary", tmp_path / "kept", data_dir=prepared)
     folder = store.sweep("a").report
-    for path in (folder / "report.md", folder / "report.html", folder / "tables.md", tmp_path / "kept" / "README.md"):
+    for path in (folder / "report.md", folder / "report.html", tmp_path / "kept" / "README.md"):
         assert "with other contents" in path.read_text()
     call("export", file, data_dir=prepared)
     table = pq.read_table(store.sweep("a").export / "runs.parquet")

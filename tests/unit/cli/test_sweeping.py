@@ -16,7 +16,7 @@ from rt_scale.ray_backend import sweep as launched
 from rt_scale.ray_backend.sweep import Outcome
 from rt_scale.scheduler.job import Where
 from rt_scale.spec import grid
-from rt_scale.spec.errors import InputError, shown
+from rt_scale.spec.errors import InputError
 from rt_scale.store.store import Store
 
 STORE = Store(Path("store"))
@@ -68,37 +68,38 @@ def test_what_is_typed_is_handed_on(file: Path, tmp_path: Path, calls: list[tupl
     assert [sweep.spec.name for sweep in sweeps] == ["one", "other"]
     launch = sweeps[0].spec.launch
     assert (launch.cpus, launch.gpus, launch.accelerator, launch.workers, launch.retries) == (4, 0.5, "H100", 1, 1)
-    assert (launch.pack, launch.compile) == (6, "auto")
+    assert (launch.pack, launch.accelerate) == (6, "auto")
     assert {point.spec.train.epochs for sweep in sweeps for point in sweep.points} == {7}
     assert sweeps[0].text.startswith("# run with --set train.epochs=7\n")
     assert (where.store.root, where.data_dir, where.device) == (tmp_path / "s", tmp_path / "d", "cpu")
     assert (where.address, where.concurrency, where.retry_failed, where.replace) == ("10.0.0.1:6379", 3, True, True)
 
 
-@pytest.mark.parametrize(("flag", "wanted"), [("--compile", True), ("--no-compile", False)])
-def test_compiling_is_handed_on(
-    file: Path, tmp_path: Path, calls: list[tuple[Any, Where]], flag: str, wanted: bool
-) -> None:
-    ended = CliRunner().invoke(app, ["sweep", str(file), flag, "--store", str(tmp_path)], catch_exceptions=False)
+def test_how_to_accelerate_is_handed_on(file: Path, tmp_path: Path, calls: list[tuple[Any, Where]]) -> None:
+    arguments = ["sweep", str(file), "--accelerate", "compile", "--store", str(tmp_path)]
+    ended = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert ended.exit_code == 0, ended.output
-    assert calls[0][0][0].spec.launch.compile is wanted
+    assert calls[0][0][0].spec.launch.accelerate == "compile"
 
 
 def test_flags_that_make_no_launch_section_are_refused(file: Path) -> None:
     with pytest.raises(InputError, match="workers"):
         load_files([file], [], {"workers": 0}, STORE)
-    with pytest.raises(InputError, match="compile is for runs of one worker"):
-        load_files([file], [], {"workers": 2, "compile": True}, STORE)
-    with pytest.raises(InputError, match="compile is for runs that train alone"):
-        load_files([file], [], {"pack": "auto", "compile": True}, STORE)
+    with pytest.raises(InputError, match="accelerate compile is for runs of one worker"):
+        load_files([file], [], {"workers": 2, "accelerate": "compile"}, STORE)
+    with pytest.raises(InputError, match="accelerate graphs is for runs that train alone"):
+        load_files([file], [], {"pack": "auto", "accelerate": "graphs"}, STORE)
     (sweep,) = load_files([file], [], {"workers": 2}, STORE)
     assert sweep.spec.launch.workers == 2
-    assert sweep.spec.launch.compile == "auto"
+    assert sweep.spec.launch.accelerate == "auto"
     with pytest.raises(InputError, match="pack is for runs of 1 worker, not of 2"):
         load_files([file], [], {"workers": 2, "pack": "auto"}, STORE)
-    for wrong in ("maybe", "True", 1, None):
-        with pytest.raises(InputError, match=f"compile: {shown(wrong)} was given; allowed: auto, true, false"):
-            load_files([file], [], {"compile": wrong}, STORE)
+    for wrong in ("maybe", True, None):
+        with pytest.raises(InputError, match=r"accelerate: .*allowed: auto, none, compile, graphs"):
+            load_files([file], [], {"accelerate": wrong}, STORE)
+    for before in ("auto", True, False):
+        with pytest.raises(InputError, match="accelerate: compile"):
+            load_files([file], [], {"compile": before}, STORE)
     for wrong, told in (("0", "0"), ("many", "'many'"), ("1.5", "'1.5'"), (True, "true"), ("9" * 5000, "'999")):
         with pytest.raises(InputError, match=f"pack: {told}.* was given; allowed: auto, or a number of runs"):
             load_files([file], [], {"pack": wrong}, STORE)

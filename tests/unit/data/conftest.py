@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 from PIL import Image
 
 from rt_scale.data.beton import Beton, open_beton, write
-from rt_scale.data.catalogue import DATASETS, DataInfo
+from rt_scale.data.catalogue import DATASETS
+from rt_scale.data.datasets.base import DataSet, Source
 
 
 @pytest.fixture
@@ -28,13 +30,13 @@ def make_beton(tmp_path: Path) -> Callable[..., tuple[Beton, np.ndarray]]:
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., DataInfo]:
+def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., DataSet]:
     """Shrinks a catalogue entry to a few images without official checksums."""
 
-    def shrink(name: str, train: int, test: int, **changes: object) -> DataInfo:
-        info = dataclasses.replace(DATASETS[name], train=train, test=test, **{"checksums": (), **changes})
-        monkeypatch.setitem(DATASETS, name, info)
-        return info
+    def shrink(name: str, train: int, test: int, **changes: object) -> DataSet:
+        data = dataclasses.replace(DATASETS[name], train=train, test=test, **{"checksums": {}, **changes})
+        monkeypatch.setitem(DATASETS, name, data)
+        return data
 
     return shrink
 
@@ -63,3 +65,16 @@ def data_dir(tmp_path: Path) -> Path:
 def pets(tmp_path: Path, save_images: Callable[..., None]) -> Path:
     save_images(tmp_path / "pets", {"cat": 10, "dog": 10})
     return tmp_path / "pets"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[Callable[..., Source]]:
+    """Makes what a reader is given of a path, with a scratch folder of its own."""
+    scratch = tmp_path / "scratch"
+    with ExitStack() as stack:
+
+        def make(path: Path, size: int | None = None, split_seed: int = 0) -> Source:
+            scratch.mkdir(exist_ok=True)
+            return Source(path, scratch, stack, size, split_seed)
+
+        yield make

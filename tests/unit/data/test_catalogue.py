@@ -1,38 +1,29 @@
 from __future__ import annotations
 
-import json
+from pathlib import Path
 
 import pytest
 
-from rt_scale.data.catalogue import DATASETS, DataInfo
-from rt_scale.data.places import check_name
+from rt_scale.data.catalogue import BUNDLED, DATASETS, check_name, default_data_dir, prepare_command
+from rt_scale.data.datasets.base import DataSet
+from rt_scale.spec.errors import InputError
 
 
-@pytest.mark.parametrize("info", DATASETS.values(), ids=DATASETS)
-def test_entries_are_consistent(info: DataInfo) -> None:
-    assert DATASETS[check_name(info.name)] is info
+@pytest.mark.parametrize("data", DATASETS.values(), ids=DATASETS)
+def test_entries_are_consistent(data: DataSet) -> None:
+    assert DATASETS[check_name(data.name)] is data
     # Where the parts of an original vary, or nobody published them, statistics are known once it is prepared.
-    measured = info.reader == "npz" or not info.labelled
-    assert len(info.mean) == len(info.std) == (0 if measured else info.channels)
-    assert len(set(info.classes)) == len(info.classes)
-    assert all(0 < each < 1 for each in (*info.mean, *info.std))
-    assert all(len(each.md5) in (0, 32) and each.url.endswith(each.file) for each in info.downloads)
-    assert all(len(md5) == 32 for _, md5 in info.checksums)
-    assert info.downloads or info.reader == "digits"
-
-
-@pytest.mark.parametrize("info", DATASETS.values(), ids=DATASETS)
-def test_entries_survive_json(info: DataInfo) -> None:
-    assert DataInfo.from_json(json.loads(json.dumps(info.to_json()))) == info
-
-
-def test_foreign_keys_are_refused() -> None:
-    with pytest.raises(TypeError):
-        DataInfo.from_json({**DATASETS["digits"].to_json(), "colour": 1})
+    measured = data.stats_source.startswith("measured") and data.name not in BUNDLED
+    assert len(data.mean) == len(data.std) == (0 if measured else data.channels)
+    assert len(set(data.classes)) == len(data.classes)
+    assert all(0 < each < 1 for each in (*data.mean, *data.std))
+    assert all(len(each.md5) in (0, 32) and each.url.endswith(each.file) for each in data.downloads)
+    assert all(len(md5) == 32 for md5 in data.checksums.values())
+    assert bool(data.downloads) is (data.name not in BUNDLED)
 
 
 def test_known_sizes() -> None:
-    sizes = {info.name: (info.train, info.test, len(info.classes)) for info in DATASETS.values()}
+    sizes = {data.name: (data.train, data.test, len(data.classes)) for data in DATASETS.values()}
     assert sizes == {
         "digits": (1437, 360, 10),
         "mnist": (60_000, 10_000, 10),
@@ -44,3 +35,34 @@ def test_known_sizes() -> None:
         "stl10_unlabeled": (100_000, 8_000, 10),
         "tiny_imagenet": (100_000, 10_000, 200),
     }
+
+
+def test_the_data_folder_is_given_or_named_or_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("RT_SCALE_DATA", raising=False)
+    assert default_data_dir() == Path("/home/me/.cache/rt-scale")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert default_data_dir() == Path("/cache/rt-scale")
+    monkeypatch.setenv("RT_SCALE_DATA", "~/data")
+    assert default_data_dir() == Path("/home/me/data")
+    assert default_data_dir(Path("~/mine")) == Path("/home/me/mine")
+
+
+def test_the_command_is_the_one_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RT_SCALE_DATA", "/data")
+    assert prepare_command("cifar10", Path("/data")) == "rt-scale data prepare cifar10"
+    assert prepare_command("pets", Path("/data")) == "rt-scale data prepare pets --from FOLDER"
+    elsewhere = prepare_command("mnist", Path("/my data"))
+    assert elsewhere == "rt-scale data prepare mnist --data-dir '/my data'"
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/etc", ".hidden", "-rf", "a b", "originals", "a" * 65, "a\n"])
+def test_names_that_are_no_folder_names_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="cannot name a data set"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["pets", "cifar10_jpeg", "A-1", "a" * 64])
+def test_good_names_pass(name: str) -> None:
+    assert check_name(name) == name

@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from rt_scale.data.catalogue import DATASETS, DataInfo
-from rt_scale.data.files import lock
+from rt_scale.data.catalogue import DATASETS
+from rt_scale.data.datasets.base import DataSet
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.prepare import open_prepared, prepare, verify_prepared
+from rt_scale.data.prepared import lock
 from rt_scale.spec.errors import InputError, RunError
 
 SaveImages = Callable[..., None]
@@ -26,7 +27,7 @@ def _times(folder: Path) -> list[int]:
 def test_digits_need_nothing(data_dir: Path) -> None:
     prepared = prepare("digits", data_dir)
     assert (prepared.train.samples, prepared.test.samples) == (1437, 360)
-    assert prepared.info == DATASETS["digits"]
+    assert prepared.info == DATASETS["digits"].info
     assert sorted(path.name for path in prepared.folder.iterdir()) == [
         "meta.json",
         "test.beton",
@@ -100,7 +101,7 @@ def test_replacing_needs_a_source(data_dir: Path, pets: Path) -> None:
 
 
 def test_a_known_set_is_not_replaced_unasked_either(
-    data_dir: Path, tmp_path: Path, small: Callable[..., DataInfo]
+    data_dir: Path, tmp_path: Path, small: Callable[..., DataSet]
 ) -> None:
     small("cifar100", 2, 1)
     for folder in ("one", "two"):
@@ -135,7 +136,7 @@ def test_progress_counts_to_the_last_image(data_dir: Path, pets: Path) -> None:
     assert seen == [(16, 20), (20, 20)]
 
 
-def test_a_set_with_a_package_is_found(data_dir: Path, tmp_path: Path, small: Callable[..., DataInfo]) -> None:
+def test_a_set_with_a_package_is_found(data_dir: Path, tmp_path: Path, small: Callable[..., DataSet]) -> None:
     installed = tmp_path / "share"
     small("fashion_mnist", 10, 5, package_folder=str(installed), size=28)
     installed.mkdir()
@@ -150,7 +151,7 @@ def test_a_set_with_a_package_is_found(data_dir: Path, tmp_path: Path, small: Ca
     assert prepared.info.mean == (0.2860,)
 
 
-def test_labels_out_of_range_are_refused(data_dir: Path, tmp_path: Path, small: Callable[..., DataInfo]) -> None:
+def test_labels_out_of_range_are_refused(data_dir: Path, tmp_path: Path, small: Callable[..., DataSet]) -> None:
     small("cifar100", 2, 1)
     source = tmp_path / "cifar"
     source.mkdir()
@@ -279,7 +280,7 @@ def test_too_little_disk_for_both_files_is_refused_before_writing(
     size = sum((prepared.folder / file).stat().st_size for file in ("train.beton", "test.beton"))
     _leave(monkeypatch, size - 1)
     with monkeypatch.context() as patch:
-        patch.setattr("rt_scale.data.build.write", None)
+        patch.setattr("rt_scale.data.prepare.write", None)
         with pytest.raises(InputError, match=f"Disk full.*{size:,} bytes are needed, {size - 1:,} are free"):
             prepare("pets", data_dir, pets, split_seed=1, replace=True)
     _leave(monkeypatch, size)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from rt_scale import __version__
 from rt_scale.data.beton import open_beton
 from rt_scale.data.prepare import list_prepared, open_prepared, prepare, verify_prepared
+from rt_scale.data.prepared import lock
 from rt_scale.spec.errors import InputError
 
 
@@ -74,6 +76,16 @@ def test_damage_is_named_listed_and_mended(
     assert not isinstance(list_prepared(data_dir)["pets"], InputError)
 
 
+def test_a_set_that_an_earlier_version_prepared_is_what_it_was(data_dir: Path, pets: Path) -> None:
+    """It recorded how the original was read, too."""
+    before = prepare("pets", data_dir, pets)
+    read = {"reader": "folder", "package": "", "package_folder": ""}
+    lists = {"downloads": [{"file": "a", "url": "b", "md5": ""}], "checksums": [["a", "b"]]}
+    _meta(lambda fields: fields["info"].update(read | lists))(before.folder)  # type: ignore[attr-defined]
+    after = open_prepared("pets", data_dir)
+    assert (after.sha256, after.info, after.request) == (before.sha256, before.info, before.request)
+
+
 def test_a_changed_pixel_is_found_by_verifying(data_dir: Path, pets: Path) -> None:
     prepared = prepare("pets", data_dir, pets)
     assert verify_prepared("pets", data_dir).sha256 == prepared.sha256
@@ -93,3 +105,33 @@ def test_the_list_is_of_what_is_prepared(data_dir: Path, pets: Path) -> None:
     open_prepared("digits", data_dir)
     (data_dir / "other").mkdir()
     assert list(list_prepared(data_dir)) == ["digits", "pets"]
+
+
+def test_a_held_lock_is_refused_or_waited_for(tmp_path: Path) -> None:
+    entered = threading.Event()
+
+    def wait() -> None:
+        with lock("digits", tmp_path, wait=True):
+            entered.set()
+
+    with lock("digits", tmp_path, wait=False):
+        with (
+            pytest.raises(InputError, match=r"'digits' is being prepared .* by another process"),
+            lock("digits", tmp_path, wait=False),
+        ):
+            pass
+        with lock("mnist", tmp_path, wait=False):
+            pass
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        assert not entered.wait(0.05)
+    waiter.join(10)
+    assert entered.is_set()
+    with lock("digits", tmp_path, wait=False):
+        pass
+
+
+def test_a_lock_in_an_impossible_place_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="Cannot write"), lock("digits", tmp_path / "file", wait=False):
+        pass

@@ -13,7 +13,6 @@ from PIL import Image
 
 from rt_scale.data.prepare import Prepared, open_prepared, prepare
 from rt_scale.experiments.options import Options
-from rt_scale.experiments.student_pass import forget
 from rt_scale.spec.document import resolve_same, set_dotted
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
@@ -27,12 +26,6 @@ TINY: dict[str, Any] = {
     "probe": {"every": "1ep", "knn": 5, "epochs": 2, "batch_size": 32, "lr": 0.01},
 }
 """2 epochs of 2 steps each."""
-
-
-@pytest.fixture(autouse=True)
-def nothing_was_tried_before() -> None:
-    """Tests run in one process, which would remember."""
-    forget()
 
 
 @dataclass

@@ -13,9 +13,8 @@ import pytest
 from safetensors.torch import load_file
 
 from rt_scale.experiments import batched as pack_size
-from rt_scale.experiments import student_pass
-from rt_scale.experiments.batched import choose_packing, measured_packing, run_pack
-from rt_scale.experiments.options import Options, Packing, ResolvedOptions
+from rt_scale.experiments.batched import choose_batch_size, measured_batch_size, run_batched
+from rt_scale.experiments.options import BatchSize, Options
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network
 from rt_scale.spec.errors import Held, InputError
@@ -75,7 +74,7 @@ def test_every_run_has_the_directory_that_it_has_alone(tiny: Tiny, settings: Mak
     alone = settings(store=Store(tmp_path / "alone"))
     over: list[int] = []
     observed = [settings(), settings(observer=seen), settings()]
-    results = run_pack(specs, observed, lambda number, result: over.append(number))
+    results = run_batched(specs, observed, lambda number, result: over.append(number))
     assert sorted(over) == [0, 1, 2]
     assert over[-1] == 1  # the longest
     assert seen.named("started") == [(0, 6)]
@@ -102,14 +101,14 @@ def test_one_that_cannot_go_on_leaves_the_others_alone(tiny: Tiny, settings: Mak
 
     alone = settings(store=Store(tmp_path / "alone"))
     with settings().store.run(specs[0]).acquire():
-        ended = run_pack(specs, [settings(), settings(), settings(stop=asked), settings()])
+        ended = run_batched(specs, [settings(), settings(), settings(stop=asked), settings()])
     assert [type(each) for each in ended] == [Held, Diverged, Stopped, dict]
     store = settings().store
     assert [store.status(spec.name).state for spec in specs[1:]] == ["failed", "partial", "done"]
     run(specs[3], alone)
     assert_as_alone(settings(), alone, specs[3])
     # What was stopped goes on in a pack of its own, and what is done is not done again.
-    again = run_pack(specs[2:], [settings(), settings()])
+    again = run_batched(specs[2:], [settings(), settings()])
     run(specs[2], alone)
     assert again[1] == ended[3]
     names, values = table(settings(), specs[2])
@@ -119,7 +118,7 @@ def test_one_that_cannot_go_on_leaves_the_others_alone(tiny: Tiny, settings: Mak
 
 def test_device_time_is_shared(tiny: Tiny, settings: Make) -> None:
     specs = [tiny({"seeds.student": seed}) for seed in range(2)]
-    for result in run_pack(specs, [settings(threads=1)] * 2):
+    for result in run_batched(specs, [settings(threads=1)] * 2):
         assert isinstance(result, dict)
         assert result["device_seconds"]["cpu"] == pytest.approx(result["seconds"] / 2, abs=2e-3)
 
@@ -134,13 +133,13 @@ def test_device_time_is_shared(tiny: Tiny, settings: Make) -> None:
 )
 def test_what_cannot_be_packed_is_refused(tiny: Tiny, settings: Make, changes: Mapping[str, Any], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
-        run_pack([tiny(), tiny(changes)], [settings()] * 2)
+        run_batched([tiny(), tiny(changes)], [settings()] * 2)
     assert not settings().store.root.exists()
 
 
 def test_ranks_are_no_pack(tiny: Tiny, settings: Make) -> None:
     with pytest.raises(InputError, match="1 worker"):
-        run_pack([tiny()], [settings(group=Group(0, 2))])
+        run_batched([tiny()], [settings(group=Group(0, 2))])
 
 
 class Clock:
@@ -172,7 +171,7 @@ def test_the_size_is_that_whose_steps_are_fastest_for_a_student(
 ) -> None:  # fmt: skip
     clock = Clock(costs)
     monkeypatch.setattr(pack_size.Bench, "seconds", lambda bench, size: clock(bench, size))
-    found = measured_packing(tiny(), settings(), most)
+    found = measured_batch_size(tiny(), settings(), most)
     assert (found.size, clock.tried) == (size, tried)
     assert reason in found.reason
     assert found.seconds == {tried: costs[tried] / tried for tried in clock.tried if tried in costs}
@@ -184,12 +183,12 @@ def test_a_student_alone_is_timed_with_its_own_weights(
     """A copy of a compiled network would compute with the weights of the one that was compiled."""
     dressed: list[Network] = []
 
-    def dress(student: Network, batch_size: int, execution: ResolvedOptions) -> Network:
+    def dress(student: Network, batch_size: int, how: str) -> Network:
         dressed.append(student)
         return student
 
-    monkeypatch.setattr(student_pass, "dressed", dress)
-    (step,) = pack_size.Bench(tiny(), settings())._steps(1)
+    monkeypatch.setattr(pack_size, "accelerated", dress)
+    (step,) = pack_size.Bench(tiny(), settings()).steps(1)
     assert dressed == [step.model]
 
 
@@ -201,7 +200,7 @@ def test_an_error_that_is_not_for_want_of_memory_is_none_of_packing(
 
     monkeypatch.setattr(pack_size.Bench, "seconds", broken)
     with pytest.raises(RuntimeError, match="kernel"):
-        measured_packing(tiny(), settings(), 2)
+        measured_batch_size(tiny(), settings(), 2)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +214,7 @@ def test_an_error_that_is_not_for_want_of_memory_is_none_of_packing(
     ],
 )
 def test_real_steps_are_measured_and_nothing_is_kept(tiny: Tiny, settings: Make, changes: dict[str, Any]) -> None:
-    found = choose_packing([tiny(changes | {"seeds.student": seed}) for seed in range(2)], settings(), None)
+    found = choose_batch_size([tiny(changes | {"seeds.student": seed}) for seed in range(2)], settings(), None)
     assert set(found.seconds) == {1, 2}
     assert all(0 < seconds < 10 for seconds in found.seconds.values())
     assert not settings().store.root.exists()
@@ -224,9 +223,9 @@ def test_real_steps_are_measured_and_nothing_is_kept(tiny: Tiny, settings: Make,
 
 def test_a_number_that_was_asked_for_is_not_measured(tiny: Tiny, settings: Make) -> None:
     specs = [tiny({"seeds.student": seed}) for seed in range(3)]
-    assert choose_packing(specs, settings(), 2) == Packing(2, "launch.pack is 2")
-    assert choose_packing(specs, settings(), 5) == Packing(3, "launch.pack is 5")
-    refused = choose_packing([*specs, tiny({"student.alpha": 0})], settings(), None)
+    assert choose_batch_size(specs, settings(), 2) == BatchSize(2, "launch.pack is 2")
+    assert choose_batch_size(specs, settings(), 5) == BatchSize(3, "launch.pack is 5")
+    refused = choose_batch_size([*specs, tiny({"student.alpha": 0})], settings(), None)
     assert (refused.size, "student.alpha is 0" in refused.reason) == (1, True)
 
 
@@ -235,7 +234,7 @@ def test_probing_curves_in_float32_are_alike_within_seed_noise(tiny: Tiny, setti
     changes = {"data.samples": 200, "encoder.name": "convnet_8_1", "student.alpha": 1e-10, "train.epochs": 4}
     specs = [tiny(changes | {"seeds": {"teacher": seed, "student": seed, "probe": seed}}) for seed in range(4)]
     alone = settings(store=Store(tmp_path / "alone"))
-    run_pack(specs, [settings()] * 4)
+    run_batched(specs, [settings()] * 4)
 
     def curves(at: Options, spec: RunSpec) -> np.ndarray:
         names, values = table(at, spec)
@@ -263,5 +262,5 @@ def test_packed_students_are_in_training_mode_at_every_step_whatever_is_measured
     monkeypatch.setattr(BatchedNetwork, "gradients", watched)
     changes = {"encoder.norm": "batch", "probe.every": "1it", "probe.statistics": True}
     specs = [tiny(changes | {"seeds.student": seed}) for seed in (0, 1)]
-    run_pack(specs, [settings()] * 2)
+    run_batched(specs, [settings()] * 2)
     assert modes == [{True}] * 4

@@ -10,16 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from rt_scale.data.known import noise_set
+from rt_scale.data.loaders import choose as loaders
+from rt_scale.data.loaders.choose import SHARE, choose_loader, training_loader, training_subset
 from rt_scale.data.loaders.gaussian import GaussianLoader
 from rt_scale.data.prepare import Prepared
-from rt_scale.experiments import loaders
-from rt_scale.experiments.loaders import (
-    SHARE,
-    choose_loader,
-    training_loader,
-    training_subset,
-)
+from rt_scale.data.prepared import noise_set
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import InputError, RunError
@@ -113,7 +108,7 @@ def test_noise_is_drawn_whatever_the_reader(tiny: Tiny, precision: str, dtype: t
     spec = tiny({"data": data, "probe.also": ["digits"], "precision": precision})
     noise = noise_set("gaussian", 60, 8, 1, 2.0)
     assert training_subset(spec, noise) is None
-    loader = training_loader(spec, noise, "drawn", CPU, None)
+    loader = training_loader(spec, noise, "drawn", CPU, None, dtype=dtype)
     assert isinstance(loader, GaussianLoader)
     batch = next(loader.epoch(0))
     assert batch.images.dtype == dtype

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from rt_scale.data.known import noise_set
 from rt_scale.data.prepare import Prepared
+from rt_scale.data.prepared import noise_set
 from rt_scale.experiments.check import cache_bytes, image_bytes
 from rt_scale.spec.run import RunSpec
 

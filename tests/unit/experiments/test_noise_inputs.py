@@ -13,14 +13,17 @@ from safetensors.torch import load_file
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments.check import check, fits
 from rt_scale.experiments.options import Options
+from rt_scale.experiments.other_data import DataHere
 from rt_scale.experiments.runner import run
-from rt_scale.report.sweep_report import write_report
+from rt_scale.report.report import make_report
 from rt_scale.scheduler.comparison import board_metrics
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.grid import Point
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
+from rt_scale.store.sweep_runs import SweepRuns
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
@@ -168,17 +171,19 @@ def test_tables_curves_and_columns_are_of_the_images(tiny: Tiny, settings: Make)
     given = settings()
     points = [Point({"data.sigma": sigma}, 0, tiny({**NOISE, "data.sigma": sigma})) for sigma in (0.5, 2.0)]
     finished = [(point, run(point.spec, given)) for point in points]
-    written = write_report("noise", finished, 2, given.store, "best")
-    assert set(written.tables) == {f"{probe}@digits" for probe in PROBES}
-    for row, (point, result) in zip(written.tables["linear@digits"], finished, strict=True):
+    sweep = SweepSpec(name="noise", base=points[0].spec.model_dump(mode="json"))
+    report = make_report([SweepRuns(sweep, points, given.store)], "best", DataHere(given.data_dir))
+    assert set(report.tables) == {f"{probe}@digits" for probe in PROBES}
+    for row, (point, result) in zip(report.tables["linear@digits"], finished, strict=True):
         assert row.values == point.values
-        assert row.student.mean == result["best"]["probe@digits/student/linear"]["value"]
-        assert row.teacher.mean == result["last"]["probe@digits/teacher/linear"]
-    names = {path.name for path in written.files}
+        assert row.measured["student"].mean == result["best"]["probe@digits/student/linear"]["value"]
+        assert row.measured["teacher"].mean == result["last"]["probe@digits/teacher/linear"]
+    names = {path.name for path in report.files}
     assert {"curves-linear@digits.png", "curves-knn@digits.png"} < names
     assert "curves-linear.png" not in names
-    text = (given.store.sweep("noise").report / "tables.md").read_text()
-    assert "Data: Gaussian noise (sigma 0.5), Gaussian noise (sigma 2). 2 of 2 runs finished." in text
+    text = (given.store.sweep("noise").report / "report.md").read_text()
+    assert "2 of 2 runs finished." in text
+    assert all(f"Gaussian noise (sigma {sigma}) (gaussian, sha256 " in text for sigma in (0.5, 2))
     tags = board_metrics(points)
     assert {tag for tag in tags if tag.startswith("probe")} == PROBED
     both = board_metrics([*points, Point({}, 0, tiny())])

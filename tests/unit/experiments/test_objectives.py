@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from rt_scale.data.prepare import Prepared
-from rt_scale.experiments.objectives import build_sharpenings, build_views, constant_targets
+from rt_scale.experiments.check import constant_targets
+from rt_scale.experiments.objectives import build_sharpenings, build_views
 from rt_scale.spec.run import RunSpec
 
 Tiny = Callable[..., RunSpec]
@@ -26,6 +28,11 @@ def images(digits: Prepared) -> torch.Tensor:
     return torch.from_numpy(digits.train.read_all()[:16])
 
 
+def epochs_of(steps: int) -> Any:
+    """What views ask of a loader."""
+    return SimpleNamespace(steps=steps, world=1)
+
+
 @pytest.mark.parametrize(
     ("changes", "shapes"),
     [
@@ -39,7 +46,7 @@ def images(digits: Prepared) -> torch.Tensor:
 def test_views_have_their_number_and_size(
     tiny: Tiny, digits: Prepared, images: torch.Tensor, changes: dict[str, Any], shapes: list[tuple[int, ...]]
 ) -> None:
-    views = build_views(tiny({**changes, "precision": "float64"}), digits.info, True, 4)(images, 0)
+    views = build_views(tiny({**changes, "precision": "float64"}), digits.info, True, epochs_of(4))(images, 0)
     assert [tuple(view.shape) for view in views] == shapes
     assert {view.dtype for view in views} == {torch.float64}
 
@@ -50,7 +57,7 @@ def test_views_are_a_function_of_seed_and_step(
 ) -> None:
     def first(step: int, seed: int = 0, steps_per_epoch: int = 4) -> torch.Tensor:
         spec = tiny({**changes, "seeds.data": seed})
-        return build_views(spec, digits.info, True, steps_per_epoch)(images, step)[0]
+        return build_views(spec, digits.info, True, epochs_of(steps_per_epoch))(images, step)[0]
 
     assert torch.equal(first(5), first(5))
     for other in (first(1), first(4), first(6), first(5, seed=1), first(5, steps_per_epoch=3)):
@@ -58,7 +65,7 @@ def test_views_are_a_function_of_seed_and_step(
 
 
 def test_without_augmentation_every_step_is_the_same(tiny: Tiny, digits: Prepared, images: torch.Tensor) -> None:
-    views = build_views(tiny(), digits.info, True, 4)
+    views = build_views(tiny(), digits.info, True, epochs_of(4))
     assert torch.equal(views(images, 0)[0], views(images, 9)[0])
 
 
@@ -69,7 +76,7 @@ def test_views_have_the_memory_format(
 ) -> None:
     colour = torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     info = dataclasses.replace(digits.info, mean=(0.5,) * 3, std=(0.2,) * 3)
-    for view in build_views(tiny(changes), info, channels_last, 4)(colour, 0):
+    for view in build_views(tiny(changes), info, channels_last, epochs_of(4))(colour, 0):
         assert view.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         assert view.is_contiguous() is not channels_last
 
@@ -86,6 +93,7 @@ def test_views_have_the_memory_format(
         ({"teacher.statistics": "data"}, False),
         (CROP_FLIP, False),
         (MULTICROP, False),
+        ({"kind": "supervise", "projector.out_dim": 10}, False),
     ],
 )
 def test_targets_that_can_be_kept(tiny: Tiny, changes: dict[str, Any], constant: bool) -> None:

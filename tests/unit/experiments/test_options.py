@@ -1,28 +1,28 @@
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch._dynamo.utils import counters
+from torch import Tensor
 
 from rt_scale.data.prepare import Prepared
-from rt_scale.experiments import student_pass
 from rt_scale.experiments.check import cache_bytes
-from rt_scale.experiments.options import Options, ResolvedOptions, find_device, free_memory, resolve
+from rt_scale.experiments.options import BatchSize, Options, ResolvedOptions, find_device, free_memory, resolve
 from rt_scale.experiments.runner import run
+from rt_scale.models.networks import FeaturesOfViews
 from rt_scale.models.plain import ConvNet
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 from rt_scale.system.machine import allowed_cores
-from rt_scale.training.accelerate.compiled import CompiledNetwork
+from rt_scale.training import accelerate
 from rt_scale.training.distributed import Group
+from rt_scale.training.loop import Stopped
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
@@ -107,22 +107,75 @@ def test_gpus_are_recorded_where_the_device_is_one(
         assert resolve(tiny(), digits, settings(device=device, gpus=0.25), None).gpus == gpus
 
 
-def test_students_are_compiled_where_that_is_asked_for_and_one_worker_trains(
-    tiny: Tiny, settings: Make, digits: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("way", ["compile", "graphs"])
+def test_students_are_accelerated_where_that_is_asked_for_and_it_is_recorded_and_kept(
+    tiny: Tiny, settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: Any, way: str
 ) -> None:
-    with pytest.raises(InputError, match="one worker"):
-        resolve(tiny(), digits, settings(compile=True, group=Group(0, 2)), None)
-    torch.compiler.reset()
-    counters.clear()
-    way = functools.partial(CompiledNetwork, backend="eager")
-    monkeypatch.setattr(student_pass, "WAYS", {**student_pass.WAYS, "compiled": way})
-    plain, compiled = settings(store=Store(tmp_path / "plain")), settings(compile=True)
-    assert run(tiny(), compiled)["last"] == pytest.approx(run(tiny(), plain)["last"], rel=1e-4)
-    assert counters["stats"]["unique_graphs"] == 1
-    record = compiled.store.run(tiny()).environment()
+    """With a way that says when it is gone, in place of torch's."""
+    passes: list[int] = []
+
+    def gone(module: FeaturesOfViews, views: Sequence[Tensor]) -> Any:
+        def made(*given: Tensor) -> Tensor:
+            passes.append(len(given[0]))
+            features: Tensor = module(*given)
+            return features
+
+        return made
+
+    monkeypatch.setattr(accelerate, "WAYS", {"compile": gone, "graphs": gone})
+    spec = tiny({"encoder.norm": "batch", "data.samples": 70})
+    plain = run(spec, settings(store=Store(tmp_path / "plain")))
+    with pytest.raises(Stopped):
+        run(spec, settings(accelerate=way, observer=seen, stop=lambda: len(seen.named("stepped")) >= 3))
+    assert run(spec, settings())["last"] == plain["last"]  # resumed as it began, whatever is asked for then
+    assert passes == [32] * 6  # 2 of 3 batches of an epoch are whole; one more is tried in each process
+    record = settings().store.run(spec).environment()
     assert record is not None
-    execution = record["execution"]
-    assert (execution["student_pass"], execution["student_pass_reason"]) == ("compiled", "it was asked for")
+    assert record["execution"]["accelerate"] == way
+    assert not seen.named("warned")
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted", "earlier", "changes", "expected"),
+    [
+        ("cpu", {}, None, {}, "none"),
+        ("cuda", {}, None, {}, "graphs"),
+        ("cuda", {}, None, {"train.batch_size": 61}, "none"),  # no batch is whole
+        ("cuda", {"accelerate": "none"}, None, {}, "none"),
+        ("cpu", {"accelerate": "compile"}, None, {}, "compile"),
+        ("cuda", {"batching": BatchSize(2)}, None, {}, "none"),
+        ("cuda", {"group": Group(0, 2)}, None, {}, "none"),
+        ("cuda", {}, {"accelerate": "none"}, {}, "none"),
+        ("cuda", {"accelerate": "none"}, {"accelerate": "compile"}, {}, "compile"),
+        ("cuda", {}, {}, {}, "none"),  # begun by a version without a choice
+        ("cuda", {}, {"student_pass": "eager"}, {}, "none"),
+        ("cpu", {}, {"student_pass": "compiled"}, {}, "compile"),
+        ("cuda", {}, {"student_pass": "graphed"}, {}, "graphs"),
+    ],
+)
+def test_how_a_students_pass_is_computed_follows_one_rule(
+    tiny: Tiny,
+    settings: Make,
+    digits: Prepared,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    wanted: dict[str, Any],
+    earlier: dict[str, str] | None,
+    changes: dict[str, Any],
+    expected: str,
+) -> None:
+    monkeypatch.setattr("rt_scale.experiments.options.find_device", lambda name: torch.device(name))
+    monkeypatch.setattr("rt_scale.experiments.options.free_memory", lambda device: 10**9)
+    begun = {"threads": 1, "cache_teacher": True, "channels_last": True}
+    known = None if earlier is None else begun | earlier
+    assert resolve(tiny(changes), digits, settings(device=device, **wanted), known).accelerate == expected
+
+
+def test_what_cannot_be_accelerated_is_refused(tiny: Tiny, settings: Make, digits: Prepared) -> None:
+    with pytest.raises(InputError, match="accelerate compile is for runs of one worker"):
+        resolve(tiny(), digits, settings(accelerate="compile", group=Group(0, 2)), None)
+    with pytest.raises(InputError, match=r"'graph'.*Did you mean 'graphs'"):
+        resolve(tiny(), digits, settings(accelerate="graph"), None)
 
 
 def test_a_resumed_run_may_have_another_reader(tiny: Tiny, settings: Make, digits: Prepared) -> None:
@@ -180,7 +233,7 @@ def test_an_execution_is_recorded_as_plain_values() -> None:
     expected: dict[str, Any] = {"device": "cpu", "threads": 2, "cache_teacher": False, "channels_last": True}
     execution = ResolvedOptions(torch.device("cpu"), 2, False, True, "map", "asked for", 3, 0.5, pack=4)
     expected |= {"loader": "map", "loader_reason": "asked for", "workers": 3, "gpus": 0.5, "pack": 4}
-    expected |= {"student_pass": "eager", "student_pass_reason": ""}
+    expected |= {"accelerate": "none"}
     assert execution.to_json() == expected
 
 

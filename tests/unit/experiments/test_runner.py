@@ -84,8 +84,7 @@ def test_a_run_records_its_spec_and_where_it_was_executed(
         "workers": 1,
         "gpus": 0.0,
         "pack": 1,
-        "student_pass": "eager",
-        "student_pass_reason": "graphs are for NVIDIA GPUs, and a CPU's kernels are not faster compiled",
+        "accelerate": "none",
     }
     assert environment["data"]["sha256"] == digits.sha256
     (attempt,) = environment["attempts"]

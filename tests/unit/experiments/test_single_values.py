@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from rt_scale.data.known import noise_set
 from rt_scale.data.prepare import Prepared
+from rt_scale.data.prepared import noise_set
 from rt_scale.experiments.check import fits
 from rt_scale.models.networks import Network, empty_network
 from rt_scale.spec.errors import InputError

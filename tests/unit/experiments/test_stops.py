@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from rt_scale.data.files import lock
 from rt_scale.data.prepare import Prepared
+from rt_scale.data.prepared import lock
 from rt_scale.experiments import dependencies
-from rt_scale.experiments.batched import run_pack
+from rt_scale.experiments.batched import run_batched
 from rt_scale.experiments.check import check_all
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
@@ -118,11 +118,11 @@ def test_one_of_a_pack_that_is_asked_in_an_evaluation_leaves_the_others_to_go_on
     def in_the_last_evaluation() -> bool:
         return len(seen.named("stepped")) == 4 and seen.calls[-1][0] == "stage"
 
-    ends = run_pack(specs, [settings(), settings(stop=in_the_last_evaluation, observer=seen), settings()])
+    ends = run_batched(specs, [settings(), settings(stop=in_the_last_evaluation, observer=seen), settings()])
     assert [type(each) for each in ends] == [dict, Stopped, dict]
     run_dir = settings().store.run(specs[1])
     assert run_dir.checkpoints.steps()[-1] == 4  # the last evaluation alone is left to do
-    (again,) = run_pack(specs[1:2], [settings()])
+    (again,) = run_batched(specs[1:2], [settings()])
     assert isinstance(again, dict)
     assert again["last"].keys() == ends[0]["last"].keys()  # type: ignore[index]
 

@@ -82,13 +82,13 @@ def test_labels_are_those_of_the_images_with_their_share_of_noise(
     tiny: Tiny, settings: Make, digits: Prepared, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     built = []
-    build = training_run.build_supervision
+    build = training_run.build_objective
 
     def watch(*given: Any) -> Any:
         built.append(build(*given))
         return built[-1]
 
-    monkeypatch.setattr(training_run, "build_supervision", watch)
+    monkeypatch.setattr(training_run, "build_objective", watch)
     run(tiny({**LABELS, "objective.label_noise": share, "seeds.data": 3, "train.epochs": 1}), settings())
     every = digits.train.labels
     subset = nested_subset(every, 60, 3)

@@ -188,14 +188,14 @@ def test_cached_and_computed_targets_lead_to_the_same_student(tiny: Tiny, settin
 def targets(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The kinds of targets that runs had, one a run."""
     kinds: list[str] = []
-    build = training_run.build_distillation
+    build = training_run.build_targets
 
     def watch(*given: Any) -> Any:
-        objective = build(*given)
-        kinds.append(type(objective.targets).__name__)
-        return objective
+        made = build(*given)
+        kinds.append(type(made).__name__)
+        return made
 
-    monkeypatch.setattr(training_run, "build_distillation", watch)
+    monkeypatch.setattr(training_run, "build_targets", watch)
     return kinds
 
 

@@ -28,8 +28,8 @@ def allowed() -> list[str]:
 
 
 def build(**options: Any) -> Projector:
-    sizes: dict[str, Any] = {"embed_dim": 6, "hidden": (5,), "bottleneck": 4, "out_dim": 7} | options
-    return initialise(Projector(**sizes), torch.Generator().manual_seed(0), linear="torch").double()
+    spec = ProjectorSpec.model_validate({"hidden": (5,), "bottleneck": 4, "out_dim": 7} | options)
+    return initialise(Projector(6, spec), torch.Generator().manual_seed(0), linear="torch").double()
 
 
 def embeddings() -> Tensor:

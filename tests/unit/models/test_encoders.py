@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import runpy
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from rt_scale.models import networks
 from rt_scale.models.encoder import Encoder
 from rt_scale.models.encoders import ENCODERS, build_encoder, list_encoders
 from rt_scale.models.init import initialise
@@ -193,3 +198,11 @@ def test_depth_alone_does_not_overflow(name: str, least: float, most: float) -> 
     with torch.no_grad():
         embedding = build(name, size=16, norm="none").eval()(images)
     assert least < embedding.square().mean().sqrt().item() < most
+
+
+@pytest.mark.parametrize("module", ["plain", "vit", "init", "encoders", "projector", "networks"])
+def test_torchvision_is_imported_for_resnets_alone(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer to import than a small conv net takes to train."""
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    runpy.run_path(str(Path(networks.__file__).with_name(f"{module}.py")))

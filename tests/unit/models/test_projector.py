@@ -8,11 +8,12 @@ from torch import nn
 
 from rt_scale.models.init import initialise
 from rt_scale.models.projector import Projector
+from rt_scale.spec.networks import ProjectorSpec
 
 
 def build(**sizes: Any) -> Projector:
-    given = {"embed_dim": 12, "hidden": (10, 9), "bottleneck": 4, "out_dim": 7} | sizes
-    return initialise(Projector(**given), torch.Generator().manual_seed(0))
+    spec = ProjectorSpec.model_validate({"hidden": (10, 9), "bottleneck": 4, "out_dim": 7} | sizes)
+    return initialise(Projector(12, spec), torch.Generator().manual_seed(0))
 
 
 def embeddings(width: int = 12) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.data.known import KnownData
+from rt_scale.data.prepared import KnownData
 from rt_scale.plan.estimate import Estimator
 from rt_scale.plan.history import measured_runs, shape
 from rt_scale.plan.queue import Node

@@ -9,15 +9,14 @@ import pytest
 
 from rt_scale.plan.batches import by_process
 from rt_scale.plan.queue import Node
-from rt_scale.scheduler.batching import Packs
 from rt_scale.scheduler.job import Job, JobOutcome, JobState
-from rt_scale.scheduler.queue import Queue
+from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
 from tests.unit.plan.planning import BASE, HOUR, RESTART, every_run_takes, go, sheet, sweeps
-from tests.unit.scheduler.test_queue import Told
+from tests.unit.scheduler.test_queue import Room, Told
 
 FOUR = LaunchSpec(pack=4)
 ALPHAS = {"axes": {"student.alpha": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]}}
@@ -76,11 +75,11 @@ def test_processes_are_those_that_a_sweep_hands_out(tmp_path: Path, count: int, 
     launch = LaunchSpec(pack=most)
     specs = [spec(seed) for seed in range(count)]
     tasks = [Job(str(number), each, launch) for number, each in enumerate(specs)]
-    queue = Queue(tasks, Store(tmp_path), Told(), packs=Packs(lambda launch: slots))
+    queue = Queue(tasks, StoredRuns(Store(tmp_path)), Told(), Room(slots))
     running: list[list[Job]] = []
     handed_out: list[list[int]] = []
     while not queue.finished:
-        while len(running) < slots and (pack := queue.take_pack()):
+        while len(running) < slots and (pack := queue.take()):
             running.append(pack)
             handed_out.append([int(task.label) for task in pack])
         for task in running.pop(0):

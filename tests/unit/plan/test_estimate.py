@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.data.known import known_data
+from rt_scale.data.prepared import known_data
 from rt_scale.plan import estimate as module
 from rt_scale.plan import history as measured_module
 from rt_scale.plan.estimate import Estimator

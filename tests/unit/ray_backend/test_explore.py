@@ -12,14 +12,14 @@ import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.data.known import KnownData
+from rt_scale.data.prepared import KnownData
 from rt_scale.ray_backend import explore as module
 from rt_scale.ray_backend.explore import EarlyStopping, Exploration, Rule
 from rt_scale.ray_backend.trial import TrialReport
 from rt_scale.scheduler.early_stopping import Measurement, curve, measurement
 from rt_scale.scheduler.job import Job, JobOutcome, JobState
 from rt_scale.scheduler.preflight import check_on_data
-from rt_scale.scheduler.queue import Queue
+from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import Point, expand, points_at
 from rt_scale.spec.run import RunSpec
@@ -29,7 +29,7 @@ from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store, SweepDir
 from rt_scale.store.sweep_runs import EarlyStop, EarlyStops, SweepRuns
 from tests.unit.scheduler.exploring import METRIC, SPACE, exploring
-from tests.unit.scheduler.test_queue import Told
+from tests.unit.scheduler.test_queue import Room, Told
 
 
 def ruled(folder: Path, stop: dict[str, Any], mode: str = "max") -> tuple[Rule, EarlyStops]:
@@ -261,17 +261,15 @@ def test_points_are_sampled_as_slots_become_free(tmp_path: Path, heard: list[Any
     sweeps = [SweepRuns(PLAIN, expand(PLAIN), store), SweepRuns(SEARCHED, [], store)]
     view = Told()
     exploration = Exploration(sweeps, {"gone": "why"}, room, added=view.added, tell=never)
-    queue = Queue([Job("plain", expand(PLAIN)[0].spec, LaunchSpec())], store, view)
+    queue = Queue([Job("plain", expand(PLAIN)[0].spec, LaunchSpec())], StoredRuns(store), view, Room())
     exploration.refill(queue)
-    first = queue.take()
-    assert first is not None
-    assert (first.label, queue.take()) == ("plain", None)  # nothing is sampled while something is ready
+    (first,) = queue.take()
+    assert (first.label, queue.take()) == ("plain", [])  # nothing is sampled while something is ready
     taken = []
     for _ in range(3):
         exploration.refill(queue)
-        task = queue.take()
-        taken.append(task and task.label)
-    assert taken == ["searched: alpha=0.1,seed=0", "searched: alpha=0.2,seed=0", None]
+        taken += [job.label for job in queue.take()]
+    assert taken == ["searched: alpha=0.1,seed=0", "searched: alpha=0.2,seed=0"]
     assert set(rooms) == {LaunchSpec(cpus=2)}
     one, two = [task for task in queue.live.values() if task.sweep == SEARCHED]
     for task, how in (
@@ -282,14 +280,13 @@ def test_points_are_sampled_as_slots_become_free(tmp_path: Path, heard: list[Any
         exploration.ended(task, how)
     exploration.ended(first, JobOutcome(JobState.DONE, values={METRIC: 0.9}))
     assert heard == [(one.spec.name, 0.5)]
-    assert queue.take() == two
+    assert queue.take() == [two]
     exploration.refill(queue)
-    third = queue.take()
-    assert third is not None
+    (third,) = queue.take()
     exploration.ended(third, JobOutcome(JobState.FAILED, "bad", {METRIC: 0.7}))
     assert heard[1:] == [(third.spec.name, None)]
     exploration.refill(queue)
-    assert queue.take() is None
+    assert queue.take() == []
 
 
 def complete(store: Store, point: Point, values: dict[str, float]) -> None:
@@ -311,11 +308,11 @@ def test_the_count_of_runs_follows_what_a_search_comes_to(tmp_path: Path) -> Non
     elsewhere = points_at(spec, [{"encoder.norm": None, "student.alpha": 0.2}])[0]
     complete(store, elsewhere, {METRIC: 0.9})
     view = Told()
-    queue = Queue([], store, view)
+    queue = Queue([], StoredRuns(store), view, Room())
     exploration = Exploration([sweep], {}, lambda launch: 1, added=view.added, tell=never)
     for _ in range(7):
         exploration.refill(queue)
-        if (task := queue.take()) is not None:
+        for task in queue.take():
             complete(store, next(point for point in sweep.points if point.spec == task.spec), {})
             how = JobOutcome(JobState.DONE, values={METRIC: 0.5})
             queue.ended(task.spec.name, how)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rt_scale.experiments.options import Packing
+from rt_scale.experiments.options import BatchSize
 from rt_scale.ray_backend import trial as module
 from rt_scale.ray_backend.control import PREEMPTED, ControlClient, StopReason, StopRequest
 from rt_scale.ray_backend.trial import (
@@ -39,7 +39,7 @@ ASKED = StopRequest(StopReason.ASKED, "the sweep was asked to stop")
 @pytest.fixture
 def config(tmp_path: Path) -> TrialConfig:
     return TrialConfig(
-        specs=(SPEC,), launch=LaunchSpec(cpus=3, loader="map", compile=True), store=str(tmp_path / "store"),
+        specs=(SPEC,), launch=LaunchSpec(cpus=3, loader="map", accelerate="compile"), store=str(tmp_path / "store"),
         data_dir=tmp_path, device="cpu", local=True,
     )  # fmt: skip
 
@@ -97,7 +97,7 @@ def test_what_it_is_given_reaches_the_run(config: TrialConfig, monkeypatch: pyte
     assert outcome(config) == JobOutcome(JobState.DONE, values={"train/loss": 1.5})
     ((spec, options),) = calls
     assert spec == SPEC
-    assert (options.threads, options.loader, options.compile, options.device) == (3, "map", True, "cpu")
+    assert (options.threads, options.loader, options.accelerate, options.device) == (3, "map", "compile", "cpu")
     assert str(options.store.root) == config.store
     assert options.data_dir == config.data_dir
     assert options.stop() is False
@@ -195,7 +195,7 @@ def test_where_a_run_is_executed(
 
 def test_ray_carries_what_is_said_unchanged(config: TrialConfig) -> None:
     values = {"x": 0.1 + 0.2, "nan": float("nan"), "inf": float("inf")}
-    told = TrialReport(outcomes={"a": JobOutcome(JobState.DONE, values=values)}, packing={"size": 3})
+    told = TrialReport(outcomes={"a": JobOutcome(JobState.DONE, values=values)}, measured_size={"size": 3})
     heard = TrialReport.model_validate_json(told.model_dump_json())
     assert repr(heard) == repr(told)
     assert TrialConfig.model_validate_json(config.model_dump_json()) == config
@@ -204,14 +204,14 @@ def test_ray_carries_what_is_said_unchanged(config: TrialConfig) -> None:
 class Batch:
     """Stands in for the runs: measures what it is told to, and ends each as it is told to."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, packing: Packing | Exception, *outcomes: Any) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, packing: BatchSize | Exception, *outcomes: Any) -> None:
         self.packing, self.outcomes = packing, outcomes
         self.asked: list[tuple[list[str], int | None]] = []
         self.ran: list[tuple[Sequence[RunSpec], Sequence[Any]]] = []
-        monkeypatch.setattr("rt_scale.experiments.batched.choose_packing", self.choose)
-        monkeypatch.setattr("rt_scale.experiments.batched.run_pack", self.run)
+        monkeypatch.setattr("rt_scale.experiments.batched.choose_batch_size", self.choose)
+        monkeypatch.setattr("rt_scale.experiments.batched.run_batched", self.run)
 
-    def choose(self, specs: Sequence[RunSpec], options: Any, most: int | None) -> Packing:
+    def choose(self, specs: Sequence[RunSpec], options: Any, most: int | None) -> BatchSize:
         self.asked.append(([spec.name for spec in specs], most))
         if isinstance(self.packing, Exception):
             raise self.packing
@@ -225,7 +225,7 @@ class Batch:
             ended(number, outcome)
 
 
-MEASURED = Packing(3, "faster", {1: 0.2, 2: 0.1})
+MEASURED = BatchSize(3, "faster", {1: 0.2, 2: 0.1})
 
 
 @pytest.fixture
@@ -247,14 +247,14 @@ def test_as_many_as_is_fastest_are_run_and_each_is_reported_when_it_ends(
     assert batch.asked == [(NAMES, None)]
     ((specs, options),) = batch.ran
     assert tuple(specs) == SPECS[:3]
-    assert [each.packing for each in options] == [MEASURED] * 3
+    assert [each.batching for each in options] == [MEASURED] * 3
     assert [each.observer.run for each in options] == NAMES[:3]
     assert {(each.threads, each.device) for each in options} == {(2, "cpu")}
     options[1].observer.told = ASKED
     assert [each.stop() for each in options] == [False, True, False]
     assert first.outcomes == {NAMES[3]: JobOutcome(JobState.RETURNED)}
-    assert first.packing is not None
-    assert Packing.of_json(first.packing) == MEASURED
+    assert first.measured_size is not None
+    assert BatchSize.of_json(first.measured_size) == MEASURED
     assert [report.outcomes for report in reports] == [
         {NAMES[0]: JobOutcome(JobState.DONE, values={"a": 1.0})},
         {NAMES[1]: JobOutcome(JobState.FAILED, "It diverged.")},
@@ -265,17 +265,17 @@ def test_as_many_as_is_fastest_are_run_and_each_is_reported_when_it_ends(
 def test_what_was_measured_before_or_asked_for_is_not_measured_again(
     several: TrialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = Batch(monkeypatch, Packing(4, "launch.pack is 4"))
-    batched(several.model_copy(update={"packing": MEASURED.to_json()}))
+    batch = Batch(monkeypatch, BatchSize(4, "launch.pack is 4"))
+    batched(several.model_copy(update={"measured_size": MEASURED.to_json()}))
     assert batch.asked == []
-    assert [each.packing for each in batch.ran[-1][1]] == [MEASURED] * 3
+    assert [each.batching for each in batch.ran[-1][1]] == [MEASURED] * 3
     four = several.model_copy(update={"launch": LaunchSpec(cpus=2, pack=4)})
     assert batched(four) == [TrialReport()]
     assert batch.asked == [(NAMES, 4)]
     assert len(batch.ran[-1][0]) == 4
     batched(four.model_copy(update={"specs": SPECS[:1]}))
     assert len(batch.asked) == 1
-    assert batch.ran[-1][1][0].packing.reason == "no other run of its shape was waiting"
+    assert batch.ran[-1][1][0].batching.reason == "no other run of its shape was waiting"
 
 
 def test_what_cannot_be_measured_is_run_alone_to_find_out_why(
@@ -285,7 +285,7 @@ def test_what_cannot_be_measured_is_run_alone_to_find_out_why(
     first, second = batched(several)
     assert list(first.outcomes) == NAMES[1:]
     assert second.outcomes == {NAMES[0]: JobOutcome(JobState.FAILED, "No such data.")}
-    assert "No such data." in batch.ran[0][1][0].packing.reason
+    assert "No such data." in batch.ran[0][1][0].batching.reason
 
 
 def test_on_a_node_that_is_about_to_go_the_process_ends_once_all_have_stopped(
@@ -299,5 +299,5 @@ def test_on_a_node_that_is_about_to_go_the_process_ends_once_all_have_stopped(
 
 
 def test_asked_to_stop_they_say_so(several: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    Batch(monkeypatch, Packing(1, "does not pay"), Stopped(ASKED))
+    Batch(monkeypatch, BatchSize(1, "does not pay"), Stopped(ASKED))
     assert batched(several)[1].outcomes == {NAMES[0]: JobOutcome(JobState.RETURNED, ASKED.text)}

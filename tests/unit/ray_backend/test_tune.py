@@ -12,12 +12,12 @@ from rt_scale.ray_backend import tune
 from rt_scale.ray_backend.trial import JudgedBy, TrialConfig, TrialReport
 from rt_scale.ray_backend.tune import _AllStopped, _Driver, _Handout
 from rt_scale.scheduler.job import Job, JobOutcome, JobState, RunReport, Where
-from rt_scale.scheduler.queue import Queue
+from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.store import Store
 from rt_scale.system.signals import NOTICE
-from tests.unit.scheduler.test_queue import Told
+from tests.unit.scheduler.test_queue import Room, Told
 
 
 class News:
@@ -62,10 +62,10 @@ def trial(name: str, status: str = "RUNNING") -> Any:
     return type("Trial", (), {"trial_id": name, "status": status})()
 
 
-def outcomes(packing: dict[str, Any] | None = None, **found: JobOutcome) -> dict[str, Any]:
+def outcomes(measured: dict[str, Any] | None = None, **found: JobOutcome) -> dict[str, Any]:
     """What Tune hands on of a trial that reports outcomes, by the seed of their run (``_1``)."""
     by_name = {spec(int(seed[1:])).name: outcome for seed, outcome in found.items()}
-    return {"report": TrialReport(outcomes=by_name, packing=packing).model_dump_json()}
+    return {"report": TrialReport(outcomes=by_name, measured_size=measured).model_dump_json()}
 
 
 class Plain:
@@ -88,7 +88,7 @@ def view() -> View:
 @pytest.fixture
 def queue(tmp_path: Path, view: View) -> Queue:
     tasks = [Job(f"run {seed}", spec(seed), LaunchSpec(retries=0)) for seed in range(3)]
-    return Queue(tasks, Store(tmp_path), view, concurrency=2)
+    return Queue(tasks, StoredRuns(Store(tmp_path)), view, Room(), concurrency=2)
 
 
 def test_the_queue_is_handed_out_and_hears_how_runs_ended(
@@ -158,9 +158,9 @@ class Cluster:
         return {"CPU": float(launch.cpus)}
 
 
-def told(jobs: list[Job], packing: dict[str, Any] | None, where: Where) -> tuple[TrialConfig, dict[str, Any]]:
+def told(jobs: list[Job], measured: dict[str, Any] | None, where: Where) -> tuple[TrialConfig, dict[str, Any]]:
     """What a trial of these jobs is told, and what Tune is."""
-    given = tune._tune_config(jobs, packing, where, Cluster())  # type: ignore[arg-type]
+    given = tune._tune_config(jobs, measured, where, Cluster())  # type: ignore[arg-type]
     return TrialConfig.model_validate_json(given["run"]), given
 
 
@@ -186,7 +186,9 @@ def test_a_batch_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
 ) -> None:
     monkeypatch.setattr(tune, "NEWS_S", 0.0)
     launch = LaunchSpec(pack="auto", retries=0)
-    queue = Queue([Job(f"run {seed}", spec(seed), launch) for seed in range(5)], Store(tmp_path), view)
+    queue = Queue(
+        [Job(f"run {seed}", spec(seed), launch) for seed in range(5)], StoredRuns(Store(tmp_path)), view, Room()
+    )
     plain = Plain()
     driver = _Driver(queue, News({}), view, plain, lambda: False)  # type: ignore[arg-type]
     handout = _Handout(driver, lambda jobs: {"labels": [job.label for job in jobs]})
@@ -195,7 +197,7 @@ def test_a_batch_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
     spare = outcomes(measured, _3=JobOutcome(JobState.RETURNED), _4=JobOutcome(JobState.RETURNED))
     driver.on_trial_result(1, [], trial("a"), spare)
     assert handout.suggest("b") == {"labels": ["run 3", "run 4"]}
-    assert queue.packs.known(Job("new", spec(9), launch)) == measured
+    assert queue.batching.known(Job("new", spec(9), launch)) == measured
     driver.on_trial_result(2, [], trial("a"), outcomes(_1=JobOutcome(JobState.DONE, values={"x": 1.0})))
     assert view.ends == [("run 1", None)]
     driver.on_trial_error(2, [], trial("a"))
@@ -208,4 +210,4 @@ def test_a_batch_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
 def test_a_batch_is_told_all_its_specs_and_what_was_measured(tmp_path: Path) -> None:
     jobs = [Job(f"run {seed}", spec(seed), LaunchSpec(pack=2)) for seed in range(2)]
     config, _ = told(jobs, {"size": 2}, Where(Store(tmp_path), tmp_path))
-    assert (config.specs, config.packing) == ((spec(0), spec(1)), {"size": 2})
+    assert (config.specs, config.measured_size) == ((spec(0), spec(1)), {"size": 2})

@@ -1,4 +1,4 @@
-"""Points and results of a sweep that was never run."""
+"""Points and results of a sweep that was never run, and a store as if it had been."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.grid import Point
 from rt_scale.spec.run import RunSpec
+from rt_scale.store.metrics import MetricsTable
+from rt_scale.store.store import Store
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 
@@ -40,3 +42,25 @@ def result() -> Callable[..., dict[str, Any]]:
         }
 
     return make
+
+
+@pytest.fixture
+def finish() -> Callable[..., None]:
+    """Makes a run one that is finished, with a curve of the linear probe and the environment of its attempts."""
+
+    def write(
+        store: Store, place: Point, result: Mapping[str, Any], environment: Mapping[str, Any] | None = None
+    ) -> None:
+        run_dir = store.run(place.spec)
+        with run_dir.acquire():
+            run_dir.write_spec(place.spec)
+            if environment is not None:
+                run_dir.write_environment(environment)
+            table = MetricsTable(run_dir.metrics_path)
+            for epoch, student in ((0, 0.2), (1, 0.4)):
+                values = {"student": student, "teacher": 0.2, "input": 0.6}
+                table.append(epoch, epoch, {f"probe/{role}/linear": value for role, value in values.items()})
+            table.flush()
+            run_dir.complete(result)
+
+    return write

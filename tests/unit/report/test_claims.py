@@ -10,33 +10,33 @@ from typing import Any
 import pytest
 
 from rt_scale.report import claims
-from rt_scale.report.evidence import LEVEL, Scale, judge, limits
-from rt_scale.report.outcomes import Outcome, Scores
+from rt_scale.report.results import ProbedRun, Scores
+from rt_scale.report.statistics import LEVEL, Scale, judge, limits
 
 PAPER = "-/lb/fn/wn/l/-"
 
 
-def runs(student: float, teacher: float = 0.3, seeds: int = 3, noise: float = 1.0, **at: Any) -> list[Outcome]:
+def runs(student: float, teacher: float = 0.3, seeds: int = 3, noise: float = 1.0, **at: Any) -> list[ProbedRun]:
     """One run a seed; all runs of a seed share most of its luck."""
     found, own = [], random.Random(repr(at))
     for seed in range(seeds):
         luck = random.Random(seed).gauss(0, 0.02)
         reached = student + luck + own.gauss(0, 0.002 * noise)
         scores = Scores(0.25, teacher + luck, reached, reached + 0.2, ((0, teacher), (10, reached)), 5.0)
-        found.append(Outcome(f"run-{at}-{seed}", seed, at, None, scores))
+        found.append(ProbedRun(f"run-{at}-{seed}", seed, at, None, scores))
     return found
 
 
-def unfinished(**at: Any) -> list[Outcome]:
-    return [Outcome(f"missing-{at}", 0, at)]
+def unfinished(**at: Any) -> list[ProbedRun]:
+    return [ProbedRun(f"missing-{at}", 0, at)]
 
 
-def alphas(near: float = 0.4, at_06: float = 0.4, far: float = 0.36, **options: Any) -> list[Outcome]:
+def alphas(near: float = 0.4, at_06: float = 0.4, far: float = 0.36, **options: Any) -> list[ProbedRun]:
     values = {0.0: 0.3, 1e-10: near, 0.3: near, 0.6: at_06, 0.9: 0.2, 1.0: far}
     return [run for alpha, student in values.items() for run in runs(student, alpha=alpha, **options)]
 
 
-def outputs(accuracy: Callable[[int], float], low: int = 0, high: int = 12, **options: Any) -> list[Outcome]:
+def outputs(accuracy: Callable[[int], float], low: int = 0, high: int = 12, **options: Any) -> list[ProbedRun]:
     return [
         run
         for power in range(low, high + 1)
@@ -44,24 +44,24 @@ def outputs(accuracy: Callable[[int], float], low: int = 0, high: int = 12, **op
     ]
 
 
-def parts(whole: float, no_feature: float, no_weight: float, **options: Any) -> list[Outcome]:
+def parts(whole: float, no_feature: float, no_weight: float, **options: Any) -> list[ProbedRun]:
     values = {PAPER: whole, "-/lb/-/wn/l/-": no_feature, "-/lb/fn/-/l/-": no_weight}
     return [run for name, student in values.items() for run in runs(student, parts=name, **options)]
 
 
-def rounds(share: float, change: float, **options: Any) -> list[Outcome]:
+def rounds(share: float, change: float, **options: Any) -> list[ProbedRun]:
     """A first round that goes a distance of 5, and a second that starts from it."""
     first = runs(0.4, round=1, **options)
     second = runs(0.4 + change, 0.4, round=2, **options)
     pairs = zip(first, second, strict=True)
     return first + [
-        Outcome(b.run, b.seed, b.at, a.run, Scores(0.2, b.scores.teacher, b.scores.student, 0.9, (), 5 * share))
+        ProbedRun(b.run, b.seed, b.at, a.run, Scores(0.2, b.scores.teacher, b.scores.student, 0.9, (), 5 * share))
         for a, b in pairs
         if b.scores is not None
     ]
 
 
-def norms(none: float, batch: float, late: float = 30, early: float = 10, **options: Any) -> list[Outcome]:
+def norms(none: float, batch: float, late: float = 30, early: float = 10, **options: Any) -> list[ProbedRun]:
     """Runs that have their whole gain from a given epoch on."""
     found = []
     for norm, student, epoch in (("none", none, late), ("batch", batch, early), ("layer", 0.4, 20)):
@@ -70,12 +70,12 @@ def norms(none: float, batch: float, late: float = 30, early: float = 10, **opti
             assert scores is not None
             curve = tuple((e + run.seed, scores.student if e >= epoch else scores.teacher) for e in range(0, 50, 5))
             found.append(
-                Outcome(run.run, run.seed, run.at, None, Scores(0.2, scores.teacher, scores.student, 0.9, curve, 1))
+                ProbedRun(run.run, run.seed, run.at, None, Scores(0.2, scores.teacher, scores.student, 0.9, curve, 1))
             )
     return found
 
 
-def images(slope: float, of_noise: float = 0.2, **options: Any) -> list[Outcome]:
+def images(slope: float, of_noise: float = 0.2, **options: Any) -> list[ProbedRun]:
     """Students of 500 to 50,000 images, and of noise."""
     found = [
         run
@@ -85,7 +85,7 @@ def images(slope: float, of_noise: float = 0.2, **options: Any) -> list[Outcome]
     return found + [run for n in (500, 5000) for run in runs(of_noise, data="gaussian", samples=n, **options)]
 
 
-def moving(student: float, frozen: float = 0.4, **options: Any) -> list[Outcome]:
+def moving(student: float, frozen: float = 0.4, **options: Any) -> list[ProbedRun]:
     still = runs(frozen, update="none", momentum=0.996, **options)
     return still + [run for m in (0.9, 0.99) for run in runs(student, update="ema", momentum=m, **options)]
 
@@ -94,14 +94,14 @@ def step(at: int, height: float = 0.1) -> Callable[[int], float]:
     return lambda power: 0.3 + height * (power > at)
 
 
-def encoders(*students: float, **options: Any) -> list[Outcome]:
+def encoders(*students: float, **options: Any) -> list[ProbedRun]:
     names = ("vgg11", "resnet18", "vit_tiny")
     return [
         run for name, student in zip(names, students, strict=True) for run in runs(student, encoder=name, **options)
     ]
 
 
-Case = tuple[claims.Claim, Callable[..., Sequence[Outcome]], Callable[..., Sequence[Outcome]]]
+Case = tuple[claims.Claim, Callable[..., Sequence[ProbedRun]], Callable[..., Sequence[ProbedRun]]]
 CASES: dict[str, Case] = {
     "above teacher": (claims.student_above_teacher, lambda **o: runs(0.32, **o), lambda **o: runs(0.28, **o)),
     "above input": (claims.student_above_input, lambda **o: runs(0.35, **o), lambda **o: runs(0.15, **o)),
@@ -184,7 +184,7 @@ def test_a_wide_interval_decides_nothing(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_runs_without_a_result_decide_nothing(case: str) -> None:
     claim, true, _ = CASES[case]
-    absent = [Outcome(run.run, run.seed, run.at, run.start) for run in true()]
+    absent = [ProbedRun(run.run, run.seed, run.at, run.start) for run in true()]
     assert claim(absent).word == "undecided"
     assert claim([]).word == "undecided"
 
@@ -198,7 +198,7 @@ def test_runs_without_a_result_decide_nothing(case: str) -> None:
         (claims.noise_below_teacher, images(0.0), unfinished(data="gaussian", samples=50000)),
     ],
 )
-def test_a_claim_about_all_waits_for_all(claim: claims.Claim, given: list[Outcome], lacking: list[Outcome]) -> None:
+def test_a_claim_about_all_waits_for_all(claim: claims.Claim, given: list[ProbedRun], lacking: list[ProbedRun]) -> None:
     """What is part of the sweep but has no result keeps a claim about all of them open."""
     assert claim(given + lacking).word == "undecided"
 

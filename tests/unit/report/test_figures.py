@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from rt_scale.report.figures import MOST_PANELS, Curve, curve, draw, save
-from rt_scale.report.outcomes import series
+from rt_scale.report.results import series
 
 Make = Callable[..., Any]
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rt_scale.report.beside import beside
-from rt_scale.report.contents import Contents, Picture, beside_paper, caption, cells, notes, titles
-from rt_scale.report.elements import Html, inline_svg, join, tag
-from rt_scale.report.evidence import Verdict, limits
-from rt_scale.report.judging import Judged
-from rt_scale.report.merging import check_same_data, merged_points
-from rt_scale.report.page import to_html
-from rt_scale.report.page_markdown import to_markdown
-from rt_scale.report.page_tables import numbers_table, verdicts_table
-from rt_scale.report.shown import departures, telling_keys
+from rt_scale.report.export import numbers_table, verdicts_table
+from rt_scale.report.page import Picture, Report, beside_paper, caption, inline_svg, titles, to_html, to_markdown
+from rt_scale.report.paper import Judged
+from rt_scale.report.paper_numbers import departures, telling_keys
+from rt_scale.report.report import check_same_data, merged_points
+from rt_scale.report.results import ResultRow, probed_runs, result_rows
+from rt_scale.report.statistics import Verdict, limits
 from rt_scale.report.status import RunStatus
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import Point
@@ -53,23 +51,27 @@ def points(point: Make) -> list[Point]:
     return [point({"student.alpha": alpha}, seed) for seed in (0, 1, 2) for alpha in (0.1, 1.0)]
 
 
+def linear(points: list[Point], results: dict[str, Any], states: dict[str, str], which: Any, experiment: Any) -> Any:
+    runs = {"linear": probed_runs(points, results, states, "linear")}
+    return result_rows(points, runs, which, experiment)
+
+
 @pytest.fixture
 def make(points: list[Point], result: Make, tmp_path: Path) -> Make:
-    """Contents of six runs: at alpha = 0.1 one failed, at alpha = 1 one is finished."""
+    """A report of six runs: at alpha = 0.1 one failed, at alpha = 1 one is finished."""
 
-    def contents(experiment: str | None = "fig3", which: Any = "last", reason: str = "out of memory") -> Contents:
+    def report(experiment: str | None = "fig3", which: Any = "last", reason: str = "out of memory") -> Report:
         done = {0: (0.40, 0.30), 1: (0.2, 0.3), 2: (0.44, 0.31)}
         results = {points[i].spec.name: {**result(student, teacher, 0.6, student + 0.1), "device_seconds": {"cpu": 2.5}}
                    for i, (student, teacher) in done.items()}  # fmt: skip
         states = ["done", "done", "done", "missing", "failed", "partial"]
         statuses = [RunStatus(place.label, place.spec.name, state, 1, reason if state == "failed" else "")
                     for place, state in zip(points, states, strict=True)]  # fmt: skip
-        by_name = {status.name: status for status in statuses}
         verdict = Verdict("fails", f"why {reason}", {"a": limits([0.1, 0.2, 0.3])})
         drawn = tmp_path / "report" / "figure-3.svg"
         drawn.parent.mkdir(exist_ok=True)
         drawn.write_text("<?xml version='1.0'?><!DOCTYPE svg>\n<svg><metadata>x</metadata><text>axis</text></svg>\n")
-        return Contents(
+        return Report(
             title="Locality",
             sweeps=("near",),
             experiment=experiment,
@@ -79,47 +81,51 @@ def make(points: list[Point], result: Make, tmp_path: Path) -> Make:
             if experiment
             else [],
             pictures=[Picture("figure-3", "Figure 3.", drawn, drawn.with_suffix(".png"))],
-            tables={"linear": beside(points, results, by_name, "linear", which, experiment)},
+            tables=linear(points, results, {each.name: each.state for each in statuses}, which, experiment),
             statuses=statuses,
+            results=results,
             departures=["width = 0.25"],
             folder=tmp_path / "sweeps" / "near" / "report",
             runs=tmp_path / "runs",
         )
 
-    return contents
+    return report
 
 
-def test_rows_have_ours_the_papers_and_what_is_lacking(make: Make) -> None:
+def cells(row: ResultRow) -> list[str]:
+    return [row.runs_text, *row.measured_texts()]
+
+
+def test_rows_have_ours_and_what_is_lacking(make: Make) -> None:
     near, far = make().tables["linear"]
-    assert titles([near])[:3] == ["alpha", "runs", "input"]
-    assert cells(near, True) == [
-        "0.1", "2 of 3 (1 failed)", "60.0 ± 0.0", "30.5 ± 0.7", "42.0 ± 2.8",
-        "+11.5", "-", "-", "-",
-    ]  # fmt: skip
-    assert cells(far, False) == ["1", "1 of 3 (1 partial, 1 missing)", "60.0", "30.0", "20.0", "-10.0"]
-    assert cells(make(which="best").tables["linear"][0], False)[4].startswith("52.0 ± 2.8")
+    assert titles([near]) == ["alpha", "runs", "input", "teacher", "student", "gain"]
+    assert cells(near) == ["2 of 3 (1 failed)", "60.0 ± 0.0", "30.5 ± 0.7", "42.0 ± 2.8", "+11.5"]
+    assert near.paper_texts == ["-", "-", "-"]
+    assert cells(far) == ["1 of 3 (1 partial, 1 missing)", "60.0", "30.0", "20.0", "-10.0"]
+    assert cells(make(which="best").tables["linear"][0])[3].startswith("52.0 ± 2.8")
 
 
 def test_the_difference_is_our_student_less_the_papers(point: Make, result: Make) -> None:
     places = [point({"data.name": "cifar10_jpeg", "encoder.name": "vgg11"}, seed) for seed in (0, 1)]
     results = {place.spec.name: result(0.5, 0.3, 0.6) for place in places}
-    statuses = {place.spec.name: RunStatus(place.label, place.spec.name, "done", 1, "") for place in places}
-    (row,) = beside(places, results, statuses, "linear", "last", "fig1")
-    assert caption([row], "last", True).startswith("linear probe, CIFAR-10 (re-encoded as JPEG): test accuracy")
+    (row,) = linear(places, results, dict.fromkeys(results, "done"), "last", "fig1")["linear"]
+    assert caption([row], "last").startswith("linear probe, CIFAR-10 (re-encoded as JPEG): test accuracy")
+    assert "paper = the best over its epochs" in caption([row], "last")
     assert row.difference == pytest.approx(50 - 51.98)
-    assert dict(row.values) == {"data.name": "CIFAR-10 (re-encoded as JPEG)", "encoder.name": "vgg11"}
-    assert cells(row, beside_paper([row]))[-3:] == ["36.55", "51.98", "-2.0"]
+    assert dict(row.shown) == {"data.name": "CIFAR-10 (re-encoded as JPEG)", "encoder.name": "vgg11"}
+    assert titles([row])[-3:] == ["paper: teacher", "paper: student", "difference"]
+    assert row.paper_texts == ["36.55", "51.98", "-2.0"]
 
 
 def test_a_configuration_without_results_has_a_row(points: list[Point]) -> None:
-    statuses = {place.spec.name: RunStatus(place.label, place.spec.name, "missing", 0, "") for place in points}
-    rows = beside(points, {}, statuses, "linear", "last", "fig3")
-    assert [cells(row, beside_paper(rows))[1:] for row in rows] == [["0 of 3 (3 missing)", *["-"] * 4]] * 2
+    rows = linear(points, {}, {place.spec.name: "missing" for place in points}, "last", "fig3")["linear"]
+    assert [cells(row) for row in rows] == [["0 of 3 (3 missing)", *["-"] * 4]] * 2
+    assert not beside_paper(rows[1:])
 
 
 def test_the_page_is_whole_and_leads_to_runs_that_are_there(make: Make, points: list[Point]) -> None:
-    contents = make()
-    text = to_html(contents)
+    report = make()
+    text = to_html(report)
     read = Reader(text)
     assert text.startswith('<!DOCTYPE html>\n<html lang="en">')
     assert not {"script", "img", "iframe", "object", "embed", "metadata"} & set(read.tags)
@@ -130,7 +136,7 @@ def test_the_page_is_whole_and_leads_to_runs_that_are_there(make: Make, points: 
     expected = {f"../../../runs/{name}/" for name in begun} | {f"../../../runs/{name}/spec.json" for name in begun}
     assert set(outside) == expected | {"figure-3.svg", "figure-3.png"}
     inside = {link[1:] for link in read.links if link.startswith("#")}
-    assert inside == {row.key for row in contents.tables["linear"]} <= set(read.ids)
+    assert inside == {row.key for row in report.tables["linear"]} <= set(read.ids)
     for words in (
         "3 of 6 runs finished",
         "Digits (digits, sha256 0123)",
@@ -147,7 +153,7 @@ def test_the_page_is_whole_and_leads_to_runs_that_are_there(make: Make, points: 
 
 
 @pytest.mark.parametrize("write", [to_html, to_markdown])
-def test_nothing_that_is_written_becomes_markup(make: Make, write: Callable[[Contents], str]) -> None:
+def test_nothing_that_is_written_becomes_markup(make: Make, write: Callable[[Report], str]) -> None:
     text = write(make(reason=EVIL))
     assert "<img" not in text
     if write is to_html:
@@ -167,11 +173,11 @@ def test_a_sweep_that_is_no_experiment_has_no_claims_and_no_paper(make: Make) ->
 
 @pytest.mark.parametrize(("which", "words"), [("last", "after its last epoch"), ("best", "at its best probed epoch")])
 def test_the_epoch_is_told_everywhere(make: Make, which: str, words: str) -> None:
-    contents = make(which=which)
-    assert words in to_html(contents)
-    assert words in to_markdown(contents)
-    assert numbers_table(contents)["epoch"].to_pylist() == [which, which]
-    assert ("--best" in " ".join(notes(contents))) is False  # no number of the paper's is beside these
+    report = make(which=which)
+    assert words in to_html(report)
+    assert words in to_markdown(report)
+    assert numbers_table(report)["epoch"].to_pylist() == [which, which]
+    assert ("--best" in " ".join(report.notes)) is False  # no number of the paper's is beside these
 
 
 def test_tables_for_programs_have_every_number(make: Make, points: list[Point]) -> None:
@@ -197,12 +203,6 @@ def test_markdown_has_links_and_figures(make: Make, points: list[Point]) -> None
     assert "| fails | A claim. | somewhere | why out of memory |" in text
 
 
-def test_elements_escape_what_is_no_element() -> None:
-    assert tag("a", "<&>", Html("<b>x</b>"), href='"') == '<a href="&quot;">&lt;&amp;&gt;<b>x</b></a>'
-    assert tag("td", 3, class_="n") == '<td class="n">3</td>'
-    assert join("<", Html("<br>")) == "&lt;<br>"
-
-
 def test_ids_of_figures_do_not_meet() -> None:
     text = '<?xml?><svg id="top"><path id="p"/><use xlink:href="#p"/><g clip-path="url(#c)"/><clipPath id="c"/></svg>'
     assert inline_svg(text, "f1-") == (
@@ -223,28 +223,35 @@ def test_columns_that_tell_nothing_more_are_left_out() -> None:
     assert telling_keys(["a", "c"], rows, beside=["b"]) == []
 
 
-def on(name: str, sha: str) -> dict[str, Any]:
-    return {"name": f"run-{name}-{sha}", "data": {"name": name, "sha256": sha, "also": {}}}
+def test_an_address_leads_to_a_folder_of_any_name(make: Make, tmp_path: Path) -> None:
+    report = replace(make(), runs=tmp_path / "my #1 (runs)")
+    assert report.link("distill-0", "spec.json") == "../../../my%20%231%20%28runs%29/distill-0/spec.json"
+
+
+def on(point: Point, name: str, sha: str) -> dict[str, Any]:
+    """The result of a run on data with that checksum, by name."""
+    return {point.spec.name: {"data": {"name": name, "sha256": sha, "also": {}}}}
 
 
 def test_different_data_are_not_merged(point: Make) -> None:
-    ours, samples, size = (point({f"data.{key}": value}) for key, value in
-                           (("name", "digits"), ("samples", 50), ("size", 8)))  # fmt: skip
-    check_same_data({"a": ([ours], [on("digits", "1")]), "b": ([ours], [on("digits", "1")])})
-    for other, words in ((samples, "digits samples 50"), (size, "digits size 8")):
+    ours, again = (point({"data.name": "digits"}, seed) for seed in (0, 1))
+    first = on(ours, "digits", "1")
+    check_same_data({"a": [ours], "b": [again]}, first | on(again, "digits", "1"))
+    for key, value, words in (("samples", 50, "digits samples 50"), ("size", 8, "digits size 8")):
         with pytest.raises(InputError, match=f"'a' has digits, 'b' has {words}.*one by one"):
-            check_same_data({"a": ([ours], []), "b": ([other], [])})
-    with pytest.raises(InputError, match=r"'digits' had different contents.*run-digits-1 of 'a'.*run-digits-2 of 'b'"):
-        check_same_data({"a": ([ours], [on("digits", "1")]), "b": ([ours], [on("digits", "2")])})
+            check_same_data({"a": [ours], "b": [point({f"data.{key}": value})]}, {})
+    names = rf"{ours.spec.name} of 'a'.*{again.spec.name} of 'b'"
+    with pytest.raises(InputError, match=rf"'digits' had different contents.*{names}"):
+        check_same_data({"a": [ours], "b": [again]}, first | on(again, "digits", "2"))
 
 
 def test_a_set_is_not_its_variant_nor_another_size_of_it(point: Make) -> None:
     ours, jpeg = (point({"data.name": name}) for name in ("cifar10", "cifar10_jpeg"))
     with pytest.raises(InputError, match=r"on different data, .* 'a' has cifar10, 'b' has cifar10_jpeg\."):
-        check_same_data({"a": ([ours], []), "b": ([jpeg], [])})
+        check_same_data({"a": [ours], "b": [jpeg]}, {})
     resized, own = (point({"probe.also": ["stl10"], "probe.also_size": size}) for size in ("encoder", "own"))
     with pytest.raises(InputError, match=r"'b' has digits probed on stl10 at their own size\."):
-        check_same_data({"a": ([resized], []), "b": ([own], [])})
+        check_same_data({"a": [resized], "b": [own]}, {})
 
 
 def test_what_sweeps_have_otherwise_tells_their_runs_apart(point: Make) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from rt_scale.report.figures import draw_drawings
-from rt_scale.report.outcomes import Outcome, Scores
 from rt_scale.report.panels import Drawing, Line, drawings
 from rt_scale.report.paper import Panel
+from rt_scale.report.results import ProbedRun, Scores
 
 
 @pytest.fixture(autouse=True)
@@ -21,14 +21,14 @@ def nothing_left_open() -> Iterator[None]:
     plt.close("all")
 
 
-def run(seed: int, student: float, best: float = 0.0, level: float = 0.3, **at: Any) -> Outcome:
+def run(seed: int, student: float, best: float = 0.0, level: float = 0.3, **at: Any) -> ProbedRun:
     curve = ((0, level), (4, student))
     shared = {"data": "cifar10", "probed": "cifar10", "probe": "linear", "encoder": "vgg11", "alpha": 1e-10}
     scores = Scores(0.39, level, student, best, curve, 1.0)
-    return Outcome(f"run-{at}-{seed}", seed, {**shared, **at}, None, scores)
+    return ProbedRun(f"run-{at}-{seed}", seed, {**shared, **at}, None, scores)
 
 
-def runs(seeds: int = 2, **changes: Any) -> list[Outcome]:
+def runs(seeds: int = 2, **changes: Any) -> list[ProbedRun]:
     return [run(seed, 0.4 + alpha / 10 + seed / 100, 0.9, alpha=alpha, **changes)
             for alpha in (1e-10, 0.5) for seed in range(seeds)]  # fmt: skip
 
@@ -96,7 +96,7 @@ def test_names_stay_in_their_order_and_unknown_positions_are_left_out() -> None:
 
 def test_a_metric_is_drawn_once_a_run_however_often_it_is_probed() -> None:
     members = runs() + [
-        Outcome(each.run, each.seed, {**each.at, "probed": "stl10"}, None, each.scores) for each in runs()
+        ProbedRun(each.run, each.seed, {**each.at, "probed": "stl10"}, None, each.scores) for each in runs()
     ]
     metrics = {each.run: {"train/kl": [(1, 0.2 + each.seed), (2, 0.1)]} for each in members}
     (panel,) = drawings(Panel("epoch", "alpha", "encoder", "train/kl"), members, metrics, "last", "fig3")
@@ -114,7 +114,7 @@ def test_what_else_varies_has_panels_of_its_own() -> None:
 
 
 def test_runs_without_results_draw_nothing() -> None:
-    absent = [Outcome(each.run, each.seed, each.at) for each in runs()]
+    absent = [ProbedRun(each.run, each.seed, each.at) for each in runs()]
     for panel in (Panel("epoch", "alpha", "encoder"), Panel("alpha", "encoder")):
         assert drawings(panel, absent, {}, "last", "fig3") == []
 

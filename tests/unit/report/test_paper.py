@@ -8,13 +8,9 @@ from typing import Any, get_args
 
 import pytest
 
-from rt_scale.report.beside import count_states
-from rt_scale.report.judging import judge_all
-from rt_scale.report.outcomes import Outcome, Scores, done, has_probe, outcomes, with_first_rounds
-from rt_scale.report.pairing import groups
-from rt_scale.report.paper import EXPERIMENTS
+from rt_scale.report.paper import EXPERIMENTS, groups, judge_all
 from rt_scale.report.paper_numbers import data_title, data_words, number_of
-from rt_scale.report.status import RunStatus
+from rt_scale.report.results import ProbedRun, Scores, count_states, done, has_probe, probed_runs, with_first_rounds
 from rt_scale.spec.sweep import Experiment
 
 Make = Callable[..., Any]
@@ -94,8 +90,8 @@ def test_the_data_sets_that_runs_have_in_common(places: list[tuple[str, str]], w
     assert data_words(places) == words
 
 
-def run(seed: int, **at: Any) -> Outcome:
-    return Outcome(f"run-{at}-{seed}", seed, {"data": "d", "probed": "d", "probe": "linear", **at}, None,
+def run(seed: int, **at: Any) -> ProbedRun:
+    return ProbedRun(f"run-{at}-{seed}", seed, {"data": "d", "probed": "d", "probe": "linear", **at}, None,
                    Scores(0.2, 0.3, 0.4 + seed / 1000, 0.5))  # fmt: skip
 
 
@@ -118,24 +114,21 @@ def test_what_varies_besides_makes_groups_of_its_own() -> None:
 
 def test_verdicts_say_where_and_what_they_do_not_rest_on() -> None:
     runs = [run(seed, encoder=encoder, width=width) for seed in range(3) for encoder, width in (("a", 1), ("b", 2))]
-    absent = Outcome("absent", 3, runs[0].at)
-    statuses = {each.run: RunStatus("", each.run, "done", 1, "") for each in runs}
-    statuses["absent"] = RunStatus("", "absent", "failed", 1, "")
-    found = judge_all(EXPERIMENTS["fig1"], [*runs, absent], statuses)
+    absent = ProbedRun("absent", 3, runs[0].at, state="failed")
+    found = judge_all(EXPERIMENTS["fig1"], [*runs, absent])
     assert [each.where for each in found] == ["encoder a, d, linear probe", "encoder b, d, linear probe"] * 2
     assert {each.verdict.word for each in found} == {"holds"}
     assert ["; runs without a result: 1 failed" in each.verdict.why for each in found] == [True, False] * 2
     assert found[0].runs == (*(each.run for each in runs[::2]), "absent")
     assert found[0].rule.startswith("Holds where the lower limit of student - own teacher")
-    assert count_states(statuses.values()) == {"done": 6, "failed": 1}
+    assert count_states(each.state for each in [absent, *runs]) == {"done": 6, "failed": 1}
 
 
 def test_a_claim_about_other_data_sets_is_judged_on_those() -> None:
     runs = [run(seed, probed=probed) for seed in range(3) for probed in ("d", "e")]
-    statuses = {each.run: RunStatus("", each.run, "done", 1, "") for each in runs}
-    (transfer,) = judge_all(EXPERIMENTS["tab2"], runs, statuses)
+    (transfer,) = judge_all(EXPERIMENTS["tab2"], runs)
     assert transfer.where == "distilled on d, probed on e, linear probe"
-    assert {each.where for each in judge_all(EXPERIMENTS["fig1"], runs, statuses)} == {"d, linear probe"}
+    assert {each.where for each in judge_all(EXPERIMENTS["fig1"], runs)} == {"d, linear probe"}
 
 
 def test_what_was_done_is_read_from_the_spec_and_the_axes(point: Make) -> None:
@@ -157,14 +150,15 @@ def test_what_was_done_is_read_from_the_spec_and_the_axes(point: Make) -> None:
     assert not has_probe(place.spec, "ridge")
 
 
-def test_runs_without_a_result_are_outcomes_without_scores(point: Make, result: Make) -> None:
+def test_runs_without_a_result_have_no_scores(point: Make, result: Make) -> None:
     places = [point({"student.alpha": 0.5}, seed) for seed in (0, 1)]
     name = places[0].spec.name
-    finished, absent = outcomes(places, {name: result(0.4, 0.3, 0.6, 0.5)}, "linear",
-                                {name: {"probe/student/linear": [(0, 0.3), (2, 0.4)]}})  # fmt: skip
+    states = {name: "done", places[1].spec.name: "partial"}
+    finished, absent = probed_runs(places, {name: result(0.4, 0.3, 0.6, 0.5)}, states, "linear",
+                                   {name: {"probe/student/linear": [(0, 0.3), (2, 0.4)]}})  # fmt: skip
     assert finished.scores == Scores(0.6, 0.3, 0.4, 0.5, [(0, 0.3), (2, 0.4)], None)
-    assert (absent.scores, absent.seed, absent.run) == (None, 1, places[1].spec.name)
-    assert outcomes(places, {}, "linear@mnist") == []
+    assert (absent.scores, absent.seed, absent.run, absent.state) == (None, 1, places[1].spec.name, "partial")
+    assert probed_runs(places, {}, states, "linear@mnist") == []
 
 
 def test_the_first_round_is_found_behind_the_second(point: Make) -> None:
@@ -175,4 +169,4 @@ def test_the_first_round_is_found_behind_the_second(point: Make) -> None:
     assert [each.spec.name for each in found] == [second.spec.name, first.spec.name]
     assert (found[1].seed, dict(found[1].values)) == (2, {})
     assert with_first_rounds([first, second]) == [first, second]
-    assert outcomes([second], {}, "linear")[0].start == first.spec.name
+    assert probed_runs([second], {}, {second.spec.name: "missing"}, "linear")[0].start == first.spec.name

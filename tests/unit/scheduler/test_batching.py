@@ -8,29 +8,30 @@ from typing import Any
 
 import pytest
 
-from rt_scale.scheduler.batching import DEATHS, MOST, Packs
+from rt_scale.scheduler.batching import DEATHS, MOST, Batching
 from rt_scale.scheduler.job import Job, JobOutcome, JobState
-from rt_scale.scheduler.queue import Queue
+from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
-from tests.unit.scheduler.test_queue import Clock, Told, after, spec
+from tests.unit.scheduler.test_queue import Clock, Room, Told, after, spec
 
 FOUR, AUTO = LaunchSpec(pack=4), LaunchSpec(pack="auto")
 
 
 def queue_of(
     folder: Path, specs: Sequence[RunSpec], launch: LaunchSpec = FOUR, *, slots: int = 1, **more: Any
-) -> tuple[Queue, Packs, Clock]:
-    packs, clock = Packs(lambda launch: slots), Clock()
+) -> tuple[Queue, Batching, Clock]:
+    clock = Clock()
     tasks = [Job(f"run {number}", each, launch) for number, each in enumerate(specs)]
-    return Queue(tasks, Store(folder), Told(), packs=packs, clock=clock, **more), packs, clock
+    queue = Queue(tasks, StoredRuns(Store(folder)), Told(), Room(slots), clock=clock, **more)
+    return queue, queue.batching, clock
 
 
 def taken(queue: Queue) -> list[list[str]]:
-    """The labels of all packs that there are now."""
+    """The labels of all batches that there are now."""
     found = []
-    while tasks := queue.take_pack():
+    while tasks := queue.take():
         found.append([task.label.removeprefix("run ") for task in tasks])
     return found
 
@@ -63,7 +64,7 @@ def test_they_are_shared_out_evenly_among_the_processes_that_are_free(tmp_path: 
     queue, _, _ = queue_of(tmp_path, seeds(7), eight, slots=2)
     assert taken(queue) == [["0", "1", "2", "3"], ["4", "5", "6"]]
     queue, _, _ = queue_of(tmp_path, seeds(7), eight, slots=3)
-    queue.take_pack()
+    queue.take()
     queue.ended(spec(0).name, JobOutcome(JobState.DONE))  # its pack goes on without it
     assert taken(queue) == [["3", "4"], ["5", "6"]]
 
@@ -76,17 +77,17 @@ def test_packed_runs_count_one_by_one_where_their_number_is_limited(tmp_path: Pa
 
 
 def test_what_was_measured_for_a_shape_is_the_size_from_then_on(tmp_path: Path) -> None:
-    queue, packs, _ = queue_of(tmp_path, seeds(2 * MOST), AUTO)
-    first = queue.take_pack()
+    queue, batching, _ = queue_of(tmp_path, seeds(2 * MOST), AUTO)
+    first = queue.take()
     assert len(first) == MOST
-    assert packs.known(first[0]) is None
-    packs.learn(first[0], {"size": 3})
-    assert packs.known(first[-1]) == {"size": 3}
+    assert batching.known(first[0]) is None
+    batching.learn(first[0], {"size": 3})
+    assert batching.known(first[-1]) == {"size": 3}
     for task in first[3:]:
         queue.ended(task.spec.name, JobOutcome(JobState.RETURNED))
-    assert [task.label for task in queue.take_pack()] == ["run 3", "run 4", "run 5"]
-    packs.learn(first[0], {"size": 1})
-    assert [task.label for task in queue.take_pack()] == ["run 6"]
+    assert [task.label for task in queue.take()] == ["run 3", "run 4", "run 5"]
+    batching.learn(first[0], {"size": 1})
+    assert [task.label for task in queue.take()] == ["run 6"]
 
 
 def test_dependents_wait_for_their_own_start_alone(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rt_scale.scheduler.job import Job, JobOutcome, JobState, RunReport
-from rt_scale.scheduler.queue import BACKOFF, HELD, LONGEST, Queue
+from rt_scale.scheduler.queue import BACKOFF, LONGEST, LOOK_AGAIN, Queue, StoredRuns
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
@@ -47,6 +47,24 @@ class Told:
     def said(self, text: str) -> None: ...
 
 
+class Room:
+    """A cluster that executes so many jobs of every launch section at once, and takes more than it has room for.
+
+    Args:
+        slots: of every launch section.
+        most: of jobs of several workers, which it does not let wait.
+    """
+
+    def __init__(self, slots: int = 1, most: int = 10**9) -> None:
+        self.slots, self.most = slots, most
+
+    def at_once(self, launch: LaunchSpec) -> int:
+        return self.slots
+
+    def has_room(self, launch: LaunchSpec, running: int) -> bool:
+        return launch.workers == 1 or running < self.most
+
+
 class Clock:
     now = 100.0
 
@@ -75,13 +93,13 @@ def store(tmp_path: Path) -> Store:
 def make(store: Store, *specs: RunSpec, launch: LaunchSpec = ONE, **more: Any) -> tuple[Queue, Told, Clock]:
     told, clock = Told(), Clock()
     tasks = [Job(f"run {number}", each, launch) for number, each in enumerate(specs)]
-    return Queue(tasks, store, told, clock=clock, **more), told, clock
+    return Queue(tasks, StoredRuns(store), told, Room(), clock=clock, **more), told, clock
 
 
 def taken(queue: Queue) -> list[str]:
     found = []
-    while (task := queue.take()) is not None:
-        found.append(task.label)
+    while jobs := queue.take():
+        found += [job.label for job in jobs]
     return found
 
 
@@ -109,7 +127,7 @@ def test_runs_come_in_the_order_in_which_they_are_wanted(store: Store) -> None:
 
 def test_room_is_for_each_launch_section_apart(store: Store) -> None:
     tasks = [Job(f"run {n}", spec(n), launch) for n, launch in enumerate([TWO, TWO, ONE, TWO, ONE])]
-    queue = Queue(tasks, store, Told(), room=lambda launch: 1 if launch == TWO else None)
+    queue = Queue(tasks, StoredRuns(store), Told(), Room(most=1))
     assert taken(queue) == ["run 0", "run 2", "run 4"]
     queue.ended(spec(0).name, JobOutcome(JobState.DONE))
     assert taken(queue) == ["run 1"]
@@ -224,13 +242,13 @@ def test_what_another_driver_executes_is_looked_at_now_and_then(store: Store) ->
     with run_dir.acquire():
         queue.ended(each.name, JobOutcome(JobState.LEASED_ELSEWHERE, "another one does it"))
         assert taken(queue) == []
-        clock.now += HELD
+        clock.now += LOOK_AGAIN
         assert taken(queue) == []  # still held
         assert not queue.finished
         run_dir.complete({"last": {}})
-    assert told.waits == [("run 0", "another one does it", HELD)]
+    assert told.waits == [("run 0", "another one does it", LOOK_AGAIN)]
     assert told.held == ["run 0"]
-    clock.now += HELD
+    clock.now += LOOK_AGAIN
     assert taken(queue) == []
     assert queue.finished
     assert told.ends == [("run 0", None)]
@@ -241,7 +259,7 @@ def test_what_another_driver_left_is_taken_over(store: Store) -> None:
     queue, _, clock = make(store, each)
     assert taken(queue) == ["run 0"]
     queue.ended(each.name, JobOutcome(JobState.LEASED_ELSEWHERE, "another one does it"))
-    clock.now += HELD
+    clock.now += LOOK_AGAIN
     assert taken(queue) == ["run 0"]
 
 

@@ -12,8 +12,7 @@ from rt_scale.spec.errors import InputError
 from rt_scale.store import lease as lease_module
 from rt_scale.store.bundle.pack import pack
 from rt_scale.store.bundle.unpack import open_bundle
-from rt_scale.store.objects import lease as remote_lease
-from rt_scale.store.objects.store import RemoteStore
+from rt_scale.store.objects.store import ObjectStore
 from rt_scale.store.store import Store
 from tests.unit.store.bundle.bundles import PART, fill
 from tests.unit.store.objects.fake import Objects
@@ -26,13 +25,11 @@ def objects() -> Objects:
 
 
 @pytest.fixture
-def machine(objects: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Store]:
-    """The store as a machine of that name sees it; claims settle at once, however busy we are."""
-    monkeypatch.setattr(remote_lease, "SETTLING", 0.02)
-    monkeypatch.setattr(remote_lease, "RESOLUTION", -60.0)
+def machine(objects: Objects, tmp_path: Path) -> Callable[[str], Store]:
+    """The store as a machine of that name sees it."""
 
     def see(name: str) -> Store:
-        return Store(tmp_path / name, RemoteStore(objects.bucket(), tmp_path / name))
+        return Store(tmp_path / name, ObjectStore(objects.bucket(), tmp_path / name))
 
     return see
 

@@ -14,8 +14,9 @@ from rt_scale.spec.document import resolve_same
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store import gc as garbage
+from rt_scale.store import store as store_module
 from rt_scale.store.gc import GRACE, find_garbage, remove_garbage
-from rt_scale.store.lease import WATCH
+from rt_scale.store.lease import TIMES
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 
@@ -149,13 +150,13 @@ def test_who_beats_is_at_work_whatever_the_date(store: Store, monkeypatch: pytes
     os.utime(lease, (time.time() - 2 * GRACE,) * 2)
     found = [item for item in find_garbage(store) if item.path.name == ALONE.name]
     waited: list[float] = []
-    monkeypatch.setattr(garbage, "_pause", lambda seconds: (waited.append(seconds), os.utime(lease)))
+    monkeypatch.setattr(store_module, "_pause", lambda seconds: (waited.append(seconds), os.utime(lease)))
     assert remove_garbage(store, found) == {run.path: "it is being executed"}
     os.utime(lease, (time.time() - 2 * GRACE,) * 2)
-    monkeypatch.setattr(garbage, "_pause", waited.append)
+    monkeypatch.setattr(store_module, "_pause", waited.append)
     assert remove_garbage(store, found) == {}
     assert not run.path.exists()
-    assert waited == [WATCH, WATCH]
+    assert waited == [TIMES.watch, TIMES.watch]
 
 
 def test_ages_are_by_the_clock_that_dates_the_files(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +173,7 @@ def test_who_takes_the_lease_at_the_last_moment_gets_the_run_back(
     found = [item for item in find_garbage(store) if item.path.name == ALONE.name]
     (store.run(ALONE).path / "result.json").unlink()
     monkeypatch.setattr(garbage, "_kept", lambda *_: set())  # looked before it was begun
-    monkeypatch.setattr(garbage, "_pause", lambda seconds: None)
+    monkeypatch.setattr(store_module, "_pause", lambda seconds: None)
     with store.run(ALONE).acquire() as lease:
         assert remove_garbage(store, found) == {store.run(ALONE).path: "it was begun again meanwhile"}
         lease.check()
@@ -224,7 +225,7 @@ def test_removing_gives_runs_up_whole(store: Store, monkeypatch: pytest.MonkeyPa
     store.sweep("one").write("", [CHILD.name])
     found = find_garbage(store)
     with monkeypatch.context() as patch:
-        patch.setattr(garbage, "remove", lambda path: None)
+        patch.setattr(store_module, "remove", lambda path: None)
         remove_garbage(store, found)
     assert ALONE.name not in store.names()
     assert store.names() == sorted(each.name for each in (GRANDPARENT, PARENT, CHILD))

@@ -14,14 +14,14 @@ import pytest
 
 from rt_scale.spec.errors import Held, InputError, RunError
 from rt_scale.store import lease as lease_module
-from rt_scale.store.lease import FOLDER, HEARTBEAT, STALE, WATCH, Attempt, Lease, Owner, latest_attempt
+from rt_scale.store.lease import FOLDER, LATE, TIMES, Attempt, FileLease, Owner, latest_attempt
 from tests.unit.store.conftest import Watch
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from rt_scale.store.lease import Lease
-lease = Lease(Path(sys.argv[1]), heartbeat=float(sys.argv[2]))
+from rt_scale.store.lease import FileLease
+lease = FileLease(Path(sys.argv[1]))
 print(lease.attempt, flush=True)
 time.sleep(600)
 """
@@ -30,11 +30,11 @@ CONTEND = """
 import sys
 from pathlib import Path
 from rt_scale.spec.errors import InputError
-from rt_scale.store.lease import Lease
+from rt_scale.store.lease import FileLease
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    lease = Lease(Path(sys.argv[1]))
+    lease = FileLease(Path(sys.argv[1]))
     print("won", lease.attempt, flush=True)
 except InputError:
     print("lost", flush=True)
@@ -85,7 +85,7 @@ def test_attempts_are_counted_and_released(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     assert latest_attempt(tmp_path) is None
     for number in (1, 2, 3):
-        with Lease(tmp_path) as lease:
+        with FileLease(tmp_path) as lease:
             lease.check()
             assert lease.attempt == number
             attempt = latest_attempt(tmp_path)
@@ -101,24 +101,24 @@ def test_attempts_are_counted_and_released(tmp_path: Path) -> None:
 
 
 def test_a_live_process_keeps_others_out(tmp_path: Path) -> None:
-    holder = start(HOLD, tmp_path, 5)
+    holder = start(HOLD, tmp_path)
     try:
         assert line(holder) == "1"
         with pytest.raises(InputError, match=rf"in use: process {holder.pid} on host .*heartbeat \d+ s ago") as caught:
-            Lease(tmp_path)
+            FileLease(tmp_path)
         assert caught.value.exit_code == 2
     finally:
         finish(holder)
     # Killed: it is taken over at once, whatever the age of the heartbeat.
-    with Lease(tmp_path, stale=1e9) as lease:
+    with FileLease(tmp_path, replace(TIMES, stale=1e9)) as lease:
         assert lease.attempt == 2
 
 
 def test_a_stopped_process_is_no_owner_after_a_while(tmp_path: Path, watch: Watch) -> None:
     record(tmp_path, 1, replace(Owner.current(), token="other"), age=100)
-    with Lease(tmp_path, stale=60) as lease:
+    with FileLease(tmp_path) as lease:
         assert lease.attempt == 2
-    assert watch.now == 1000 + WATCH
+    assert watch.now == 1000 + TIMES.watch
 
 
 @pytest.mark.parametrize("ahead", [3.0, 3600.0, 1e9])
@@ -131,9 +131,9 @@ def test_a_heartbeat_in_the_future_keeps_a_run_no_longer_than_another(
     assert attempt.is_live()
     assert "unknown age: it is dated" in str(attempt)
     told: list[Attempt] = []
-    with Lease(tmp_path, watching=told.append) as lease:
+    with FileLease(tmp_path, watching=told.append) as lease:
         assert lease.attempt == 2
-    assert STALE <= watch.now - 1000 < STALE + 2
+    assert TIMES.stale <= watch.now - 1000 < TIMES.stale + 2
     assert {each.who for each in told} == {"process 4242 on host node7"}
 
 
@@ -145,13 +145,13 @@ def test_a_live_owner_keeps_its_run_whatever_the_clocks_say(tmp_path: Path, watc
 
     def at_times() -> None:
         seconds[0] += 1
-        if seconds[0] % HEARTBEAT == 0:
+        if seconds[0] % TIMES.heartbeat == 0:
             beat()
 
     watch.happens = at_times
     for _ in range(3):
         with pytest.raises(Held, match="process 4242 on host node7"):
-            Lease(tmp_path)
+            FileLease(tmp_path)
     assert os.listdir(tmp_path / FOLDER) == ["1.json"]
 
 
@@ -161,9 +161,9 @@ def test_a_clock_that_is_set_while_one_watches(tmp_path: Path, watch: Watch, mon
     monkeypatch.setattr(lease_module, "file_system_time", lambda folder: time.time() + shift[0])
     jumps = iter([-7200.0, 3600.0, -1e6, 0.0])
     watch.happens = lambda: shift.__setitem__(0, next(jumps, -500.0))
-    with Lease(tmp_path) as lease:
+    with FileLease(tmp_path) as lease:
         assert lease.attempt == 2
-    assert watch.now - 1000 <= STALE + 2
+    assert watch.now - 1000 <= TIMES.stale + 2
 
 
 def test_who_is_asked_to_stop_watches_no_longer(tmp_path: Path, watch: Watch) -> None:
@@ -173,7 +173,7 @@ def test_who_is_asked_to_stop_watches_no_longer(tmp_path: Path, watch: Watch) ->
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Lease(tmp_path, watching=stop)
+        FileLease(tmp_path, watching=stop)
     assert os.listdir(tmp_path / FOLDER) == ["1.json"]
 
 
@@ -185,29 +185,29 @@ def test_who_looks_again_and_again_need_not_be_told_by_a_date(tmp_path: Path, wa
         attempt = latest_attempt(tmp_path)
         assert attempt is not None
         looks.append(attempt.is_live(60))
-        watch.now += HEARTBEAT if len(looks) > 1 else 1e6
-    assert looks.index(False) == 60 / HEARTBEAT
+        watch.now += LATE if len(looks) > 1 else 1e6
+    assert looks.index(False) == 60 / LATE
 
 
 def test_whoever_came_first_after_the_watch_has_it(tmp_path: Path, watch: Watch) -> None:
     record(tmp_path, 1, elsewhere(), age=100)
     watch.happens = lambda: record(tmp_path, 2, replace(elsewhere(), token="faster")) if watch.now > 1010 else None
     with pytest.raises(Held, match="in use"):
-        Lease(tmp_path)
+        FileLease(tmp_path)
 
 
 def test_a_reused_process_id_is_another_process(tmp_path: Path) -> None:
     mine = Owner.current()
     record(tmp_path, 1, replace(mine, started=mine.started - 1))
-    with Lease(tmp_path) as lease:
+    with FileLease(tmp_path) as lease:
         assert lease.attempt == 2
 
 
 def test_another_machine_is_judged_by_its_heartbeat(tmp_path: Path, watch: Watch) -> None:
     record(tmp_path, 1, elsewhere(), age=10)
     with pytest.raises(InputError, match=r"process 4242 on host node7.*30 s after its last heartbeat"):
-        Lease(tmp_path, stale=30)
-    with Lease(tmp_path, stale=5) as lease:
+        FileLease(tmp_path, replace(TIMES, stale=30))
+    with FileLease(tmp_path, replace(TIMES, stale=5)) as lease:
         assert lease.attempt == 2
 
 
@@ -215,9 +215,9 @@ def test_an_unreadable_claim_is_respected_until_stale(tmp_path: Path, watch: Wat
     record(tmp_path, 1, elsewhere())
     (tmp_path / FOLDER / "1.json").write_text("")
     with pytest.raises(InputError, match="an unknown process"):
-        Lease(tmp_path)
+        FileLease(tmp_path)
     os.utime(tmp_path / FOLDER / "1.json", (1, 1))
-    with Lease(tmp_path) as lease:
+    with FileLease(tmp_path) as lease:
         assert lease.attempt == 2
 
 
@@ -231,7 +231,7 @@ def test_the_heartbeat_is_told_by_the_file_system(tmp_path: Path, monkeypatch: p
 
 
 def test_the_heartbeat_beats(tmp_path: Path) -> None:
-    with Lease(tmp_path, heartbeat=0.01):
+    with FileLease(tmp_path, replace(TIMES, heartbeat=0.01)):
         path = tmp_path / FOLDER / "1.json"
         os.utime(path, (1, 1))
         deadline = time.monotonic() + 30
@@ -241,7 +241,7 @@ def test_the_heartbeat_beats(tmp_path: Path) -> None:
 
 
 def test_who_was_taken_over_stops_writing(tmp_path: Path) -> None:
-    lease = Lease(tmp_path)
+    lease = FileLease(tmp_path)
     record(tmp_path, 2, elsewhere())
     with pytest.raises(RunError, match=r"attempt 1\) no longer owns .*attempt 2 does \(process 4242 on host node7"):
         lease.check()
@@ -253,7 +253,7 @@ def test_who_was_taken_over_stops_writing(tmp_path: Path) -> None:
 
 
 def test_a_removed_run_stops_its_owner(tmp_path: Path) -> None:
-    with Lease(tmp_path / "run") as lease:
+    with FileLease(tmp_path / "run") as lease:
         (tmp_path / "run" / FOLDER / "1.json").unlink()
         (tmp_path / "run" / FOLDER).rmdir()
         with pytest.raises(RunError, match="its folder was removed"):
@@ -264,7 +264,7 @@ def test_a_removed_run_stops_its_owner(tmp_path: Path) -> None:
 def test_of_two_contenders_for_a_dead_owners_run_one_wins(tmp_path: Path) -> None:
     for attempt in range(3):
         run = tmp_path / str(attempt)
-        dead = start(HOLD, run, 5)
+        dead = start(HOLD, run)
         assert line(dead) == "1"
         finish(dead)
         contenders = [start(CONTEND, run) for _ in range(3)]
@@ -283,4 +283,4 @@ def test_of_two_contenders_for_a_dead_owners_run_one_wins(tmp_path: Path) -> Non
 def test_where_nobody_may_write(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     with pytest.raises(InputError, match="cannot be written"):
-        Lease(tmp_path / "run")
+        FileLease(tmp_path / "run")

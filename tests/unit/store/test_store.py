@@ -11,6 +11,7 @@ import pytest
 
 from rt_scale.spec.errors import InputError
 from rt_scale.store import run_dir, store
+from rt_scale.store.objects.store import ObjectStore
 from rt_scale.store.run_dir import Status
 from rt_scale.store.store import Store
 
@@ -23,8 +24,8 @@ def test_a_place_that_cannot_hold_folders_is_bad_input() -> None:
 def test_a_run_of_an_object_store_is_named_by_its_address(tmp_path: Path) -> None:
     assert Store(tmp_path).where("distill-1") == str(tmp_path / "runs" / "distill-1")
     for address in ("s3://bucket/place", "s3://bucket/place?region=here"):
-        remote: Any = SimpleNamespace(address=address)
-        assert Store(tmp_path, remote).where("distill-1") == "s3://bucket/place/runs/distill-1"
+        bucket: Any = SimpleNamespace(address=address)
+        assert Store(tmp_path, ObjectStore(bucket, tmp_path)).where("distill-1") == "s3://bucket/place/runs/distill-1"
 
 
 def test_a_finished_run_is_told_by_names_of_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
+from tensorboard.util import tensor_util
 
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import METRICS
+from rt_scale.tensorboard import sweep_view as module
 from rt_scale.tensorboard.means import SEEDS
 from rt_scale.tensorboard.sweep_view import (
     EXPERIMENT,
@@ -20,8 +25,9 @@ from rt_scale.tensorboard.sweep_view import (
     BoardRun,
     build_means_board,
     build_runs_board,
+    write_figures,
 )
-from rt_scale.tensorboard.writer import END, SCALARS, START, BoardWriter
+from rt_scale.tensorboard.writer import END, START, BoardWriter
 from tests.unit.tensorboard.boards import curve, plugin_data
 
 
@@ -111,14 +117,15 @@ def test_a_view_of_runs_follows_them(tmp_path: Path) -> None:
 
 def test_views_drop_what_left_the_sweep(tmp_path: Path) -> None:
     board, single, runs = tmp_path / "board", tmp_path / "single", sweep(tmp_path)
-    BoardWriter(runs[2].folder).close()
+    writer = BoardWriter(runs[2].folder)
+    writer.close()
     for members, metrics in ((runs, ["loss"]), (runs[:2], ["loss", "kl"])):
         build_means_board(board, members, metrics, {})
         build_runs_board(single, board, members, metrics)
     assert sorted(os.listdir(board)) == sorted([SWEEP, runs[0].group])
     assert sorted(os.listdir(single)) == sorted([SWEEP, MEANS, runs[0].label, runs[1].label])
     assert os.listdir(single / MEANS) == [runs[0].group]
-    assert (runs[2].folder / SCALARS).exists()
+    assert writer.path.exists()
     experiment = plugin_data(single / SWEEP / EXPERIMENT)[metadata.EXPERIMENT_TAG]
     assert [info.name.tag for info in experiment.metric_infos] == ["loss", "kl"]
 
@@ -171,3 +178,72 @@ def test_labels_must_differ(tmp_path: Path) -> None:
             build([BoardRun(SWEEP, SWEEP, tmp_path / "run", {})])
     with pytest.raises(ValueError, match=r"labels must differ: \['mean'\]"):
         builds[1]([BoardRun(MEANS, "g", tmp_path / "run", {})])
+
+
+def test_a_run_that_went_on_is_shown_once(tmp_path: Path) -> None:
+    """Of an earlier version's run too, whose curves and end were files of their own."""
+    board, means, runs = tmp_path / "single", tmp_path / "means", sweep(tmp_path)
+    with BoardWriter(runs[0].folder) as first:
+        first.scalars(1, {"loss": 1.0})
+    first.path.rename(first.path.with_name("events.out.tfevents.2-scalars"))
+    (runs[0].folder / "events.out.tfevents.3-end").write_bytes(b"")
+    build_means_board(means, runs, ["loss"], {})
+    build_runs_board(board, means, runs, ["loss"])
+    assert curve(board / runs[0].label, "loss") == [(1, 1.0)]
+    with BoardWriter(runs[0].folder) as second:
+        second.scalars(1, {"loss": 2.0})
+    build_runs_board(board, means, runs, ["loss"])
+    names = [START, "events.out.tfevents.2-scalars", second.path.name]
+    assert sorted(os.listdir(board / runs[0].label)) == names
+    assert curve(board / runs[0].label, "loss") == [(1, 2.0)]
+
+
+def figure(path: Path, value: int, size: tuple[int, int] = (6, 4), date: int = 100) -> Path:
+    Image.fromarray(np.full((size[1], size[0], 3), value, np.uint8)).save(path)
+    os.utime(path, (date, date))
+    return path
+
+
+def images(reader: EventAccumulator) -> dict[str, tuple[float, bytes, bytes, bytes]]:
+    """Tag -> date, width, height and file of its only image."""
+    found = {}
+    for tag in reader.Reload().Tags()["tensors"]:
+        assert reader.SummaryMetadata(tag).plugin_data.plugin_name == "images"
+        (event,) = reader.Tensors(tag)
+        found[tag] = (event.wall_time, *tensor_util.make_ndarray(event.tensor_proto).tolist())
+    return found
+
+
+def test_figures_are_images_dated_by_their_files(tmp_path: Path) -> None:
+    paths = {"figures/one": figure(tmp_path / "1.png", 9), "figures/two": figure(tmp_path / "2.png", 8, (300, 2), 200)}
+    write_figures(tmp_path / "sweep", paths)
+    assert images(EventAccumulator(str(tmp_path / "sweep"))) == {
+        "figures/one": (100.0, b"6", b"4", paths["figures/one"].read_bytes()),
+        "figures/two": (200.0, b"300", b"2", paths["figures/two"].read_bytes()),
+    }
+
+
+def test_a_reader_that_watches_sees_the_new_figure_in_place_of_the_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = figure(tmp_path / "1.png", 9)
+    watcher = EventAccumulator(str(tmp_path / "sweep"))
+    write_figures(tmp_path / "sweep", {"one": path})
+    assert images(watcher)["one"][0] == 100
+    figure(path, 7, date=101)
+    write_figures(tmp_path / "sweep", {"one": path})
+    assert images(watcher) == {"one": (101.0, b"6", b"4", path.read_bytes())}
+    # Unchanged, none is read again.
+    monkeypatch.setattr(module, "_images", None)
+    write_figures(tmp_path / "sweep", {"one": path})
+
+
+@pytest.mark.parametrize("data", [None, b"", b"\x89PNG\r\n\x1a\n\0\0", b"no picture, but of some length"])
+def test_what_is_no_figure_yet_is_left_out(tmp_path: Path, data: bytes | None) -> None:
+    if data is not None:
+        (tmp_path / "2.png").write_bytes(data)
+    write_figures(tmp_path / "sweep", {"one": figure(tmp_path / "1.png", 9), "two": tmp_path / "2.png"})
+    assert set(images(EventAccumulator(str(tmp_path / "sweep")))) == {"one"}
+    (tmp_path / "1.png").unlink()
+    write_figures(tmp_path / "sweep", {"one": tmp_path / "1.png", "two": tmp_path / "2.png"})
+    assert list((tmp_path / "sweep").iterdir()) == []

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from rt_scale.training.checkpoint import STATE, STUDENT, Spent, load_training, read_weights, save_training, save_weights
-from rt_scale.training.means import Progress
+from rt_scale.training.loop import Progress
 from rt_scale.training.teacher import Sharpening
 
 SPENT = Spent(12.5, {"cpu": 25.0, "gpu": 3.5})

@@ -16,10 +16,10 @@ from rt_scale.losses.distances import distance, view_pairs
 from rt_scale.losses.supervised import supervised_cross_entropy
 from rt_scale.models.init import initialise
 from rt_scale.models.projector import Projector
-from rt_scale.spec.networks import PAPER
+from rt_scale.spec.networks import PAPER, ProjectorSpec
 from rt_scale.training import distillation
-from rt_scale.training.distillation import Distillation, Supervision, arithmetic, parameter_dtype
-from rt_scale.training.targets import ComputedTargets
+from rt_scale.training.distillation import ComputedTargets, Distillation, Supervision
+from rt_scale.training.precision import arithmetic, parameter_dtype
 from rt_scale.training.teacher import Sharpening
 
 
@@ -166,7 +166,8 @@ class Head(nn.Module):
     def __init__(self, parts: str = PAPER) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(1)
-        self.projector = initialise(Projector(4, (), 3, 12, parts=parts), generator, linear="torch")
+        spec = ProjectorSpec(hidden=(), bottleneck=3, out_dim=12, parts=parts)
+        self.projector = initialise(Projector(4, spec), generator, linear="torch")
 
     def features_of_views(self, views: Sequence[Tensor]) -> Tensor:
         features: Tensor = self.projector.features(torch.cat(list(views)))

@@ -11,10 +11,15 @@ from torch import Tensor, nn
 from rt_scale.data.loaders.base import Batch, OrderedLoader
 from rt_scale.spec.errors import RunError
 from rt_scale.training import distributed as dist
-from rt_scale.training.batch_norm import GlobalBatchNorm, with_global_statistics
-from rt_scale.training.distributed import ALONE, Group, WorkerLost, differentiable_sum
-from rt_scale.training.loop import Measured, Stopped, train
-from rt_scale.training.means import Means, Progress
+from rt_scale.training.distributed import (
+    ALONE,
+    GlobalBatchNorm,
+    Group,
+    WorkerLost,
+    differentiable_sum,
+    with_global_statistics,
+)
+from rt_scale.training.loop import Means, Measured, Progress, Stopped, train
 from rt_scale.training.teacher import Sharpening
 from tests.distributed import Ranks
 

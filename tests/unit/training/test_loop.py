@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rt_scale.data.loaders.base import Batch
-from rt_scale.training.loop import Diverged, Measured, Step, Stopped, compute_gradients, distance, train
-from rt_scale.training.means import Progress
+from rt_scale.training.loop import Diverged, Measured, Progress, Step, Stopped, compute_gradients, distance, train
 
 
 class TenNumbers:

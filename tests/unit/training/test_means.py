@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rt_scale.training.means import Means, Progress
+from rt_scale.training.loop import Means, Progress
 
 CPU = torch.device("cpu")
 DTYPES = (

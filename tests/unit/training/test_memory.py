@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rt_scale.training import memory
-from rt_scale.training.memory import keep_freed_memory
+from rt_scale.training import loop
+from rt_scale.training.loop import keep_freed_memory
 
 # From glibc's malloc.h, mallopt(3).
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
@@ -31,7 +31,7 @@ class Recorder:
 @pytest.fixture
 def libc(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder()
-    monkeypatch.setattr(memory, "_glibc", lambda: recorder)
+    monkeypatch.setattr(loop, "_glibc", lambda: recorder)
     return recorder
 
 
@@ -63,6 +63,6 @@ def test_the_real_allocator_takes_the_settings_and_numbers_do_not_depend_on_them
 
 
 def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_glibc", lambda: None)
+    monkeypatch.setattr(loop, "_glibc", lambda: None)
     with keep_freed_memory():
         assert torch.ones(3).sum() == 3

@@ -9,7 +9,7 @@ from torch import Tensor
 from rt_scale.data.loaders.base import Batch
 from rt_scale.models.networks import Network, build_pair
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.targets import CachedTargets, ComputedTargets
+from rt_scale.training.distillation import CachedTargets, ComputedTargets
 
 SAMPLES, SIZE = 10, 8
 

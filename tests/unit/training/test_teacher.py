@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rt_scale.models.networks import Network, build_pair
 from rt_scale.spec.networks import TeacherSpec
 from rt_scale.spec.run import RunSpec
-from rt_scale.training.means import Progress
+from rt_scale.training.loop import Progress
 from rt_scale.training.teacher import Following
 
 STEPS, STEPS_PER_EPOCH, SIZE = 8, 2, 8

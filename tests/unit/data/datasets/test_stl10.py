@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,25 +13,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rt_scale.data.catalogue import DATASETS, DataInfo
-from rt_scale.data.datasets import stl10
-from rt_scale.data.datasets.original import Original, Split
-from rt_scale.data.datasets.stl10 import Part, holds_stl10, read_stl10
+from rt_scale.data.datasets.base import DataSet, Source, Split
+from rt_scale.data.datasets.stl10 import STL10, STL10_UNLABELED, holds_stl10, read_stl10
 from rt_scale.spec.errors import InputError
 
-Small = Callable[..., DataInfo]
+MakeSource = Callable[..., Source]
+Small = Callable[..., DataSet]
 TRAIN, TEST, UNLABELLED = 6, 4, 5
 
 
 @pytest.fixture
-def info(small: Small) -> DataInfo:
+def info(small: Small) -> DataSet:
     return small("stl10", TRAIN, TEST)
 
 
 @pytest.fixture
-def scratch(tmp_path: Path) -> Path:
-    (tmp_path / "scratch").mkdir()
-    return tmp_path / "scratch"
+def unlabelled(small: Small) -> DataSet:
+    return small("stl10_unlabeled", UNLABELLED, TEST)
 
 
 @pytest.fixture
@@ -67,56 +66,55 @@ def pixels_of(split: Split) -> np.ndarray:
 
 
 def test_folder_archive_and_folders_of_either_are_read(
-    info: DataInfo, release: Path, images: dict[str, np.ndarray], tmp_path: Path, scratch: Path
+    source: MakeSource, info: DataSet, release: Path, images: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     mine, other = pack(release, tmp_path / "mine.tgz"), tmp_path / "other"
     other.mkdir()
     pack(release, other / "stl10_binary.tar.gz")
     for path in (release, release.parent, mine, other):
-        original = read_stl10(info, path, scratch=scratch)
+        original = read_stl10(info, source(path))
         np.testing.assert_array_equal(pixels_of(original.train), images["train"])
         np.testing.assert_array_equal(pixels_of(original.test), images["test"])
         np.testing.assert_array_equal(original.train.labels, [0, 1, 2, 3, 4, 5])
         np.testing.assert_array_equal(original.test.labels, [0, 1, 2, 3])
         assert original.notes == {"release": "stl10_binary"}
-        assert (original.info, original.measure) == (info, False)
-    assert "unlabeled_X.bin" not in os.listdir(scratch)
+        assert (original.info, original.measure) == (info.info, False)
+    assert "unlabeled_X.bin" not in os.listdir(tmp_path / "scratch")
 
 
 def test_what_a_folder_holds(release: Path, tmp_path: Path) -> None:
     (tmp_path / "packed").mkdir()
     pack(release, tmp_path / "packed" / "stl10_binary.tar.gz")
-    assert all(map(holds_stl10, (release, release.parent, tmp_path / "packed")))
+    assert all(holds_stl10(STL10, folder) for folder in (release, release.parent, tmp_path / "packed"))
     (release / "test_y.bin").unlink()
-    assert not holds_stl10(release)
-    assert not holds_stl10(tmp_path)
+    assert not holds_stl10(STL10, release)
+    assert not holds_stl10(STL10, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("gone", "parts"), [("train_y.bin", {"unlabeled"}), ("unlabeled_X.bin", {"train"}), ("test_X.bin", set())]
+    ("gone", "left"), [("train_y.bin", [STL10_UNLABELED]), ("unlabeled_X.bin", [STL10]), ("test_X.bin", [])]
 )
-def test_a_folder_may_hold_one_part_alone(release: Path, gone: str, parts: set[Part]) -> None:
-    both: tuple[Part, Part] = ("train", "unlabeled")
-    assert all(holds_stl10(release, part) for part in both)
+def test_a_folder_may_hold_one_part_alone(release: Path, gone: str, left: list[DataSet]) -> None:
+    assert all(holds_stl10(data, release) for data in (STL10, STL10_UNLABELED))
     (release / gone).unlink()
-    assert {part for part in both if holds_stl10(release, part)} == parts
+    assert [data for data in (STL10, STL10_UNLABELED) if holds_stl10(data, release)] == left
 
 
 @pytest.mark.parametrize("known", [(), (0.4, 0.5, 0.6)])
 def test_statistics_that_nobody_published_are_measured(
-    info: DataInfo, release: Path, scratch: Path, known: tuple[float, ...]
+    source: MakeSource, info: DataSet, release: Path, known: tuple[float, ...]
 ) -> None:
-    assert read_stl10(dataclasses.replace(info, mean=known, std=known), release, scratch=scratch).measure is (not known)
+    assert read_stl10(dataclasses.replace(info, mean=known, std=known), source(release)).measure is (not known)
 
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_unlabelled_images_are_another_part(
-    info: DataInfo, release: Path, images: dict[str, np.ndarray], tmp_path: Path, scratch: Path, packed: bool
+    unlabelled: DataSet, source: MakeSource, release: Path, images: dict[str, np.ndarray], tmp_path: Path, packed: bool
 ) -> None:
     for name in ("train_X.bin", "train_y.bin"):
         (release / name).unlink()
     path = pack(release, tmp_path / "mine.tgz") if packed else release
-    original = read_stl10(dataclasses.replace(info, train=UNLABELLED), path, scratch=scratch, part="unlabeled")
+    original = read_stl10(unlabelled, source(path))
     np.testing.assert_array_equal(pixels_of(original.train), images["unlabeled"])
     np.testing.assert_array_equal(original.train.labels, np.zeros(UNLABELLED))
     np.testing.assert_array_equal(original.test.labels, [0, 1, 2, 3])
@@ -129,8 +127,10 @@ def resized(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [32, 120])
-def test_another_size(info: DataInfo, release: Path, images: dict[str, np.ndarray], scratch: Path, size: int) -> None:
-    original = read_stl10(info, release, size=size, scratch=scratch)
+def test_another_size(
+    source: MakeSource, info: DataSet, release: Path, images: dict[str, np.ndarray], size: int
+) -> None:
+    original = read_stl10(info, source(release, size))
     np.testing.assert_array_equal(pixels_of(original.train), resized(images["train"], size))
     np.testing.assert_array_equal(pixels_of(original.test), resized(images["test"], size))
     assert f"to {size} x {size}: scaled (bicubic, antialiased)" in original.notes["resized"]
@@ -138,82 +138,86 @@ def test_another_size(info: DataInfo, release: Path, images: dict[str, np.ndarra
     assert original.info.stats_source == f"measured on the training images at {size} x {size}"
 
 
-def test_its_own_size_is_left_alone(info: DataInfo, release: Path, scratch: Path) -> None:
-    original = read_stl10(info, release, size=96, scratch=scratch)
-    assert (original.info, original.measure, "resized" in original.notes) == (info, False, False)
+def test_its_own_size_is_left_alone(source: MakeSource, info: DataSet, release: Path) -> None:
+    original = read_stl10(info, source(release, 96))
+    assert (original.info, original.measure, "resized" in original.notes) == (info.info, False, False)
     with pytest.raises(InputError, match="at least 1"):
-        read_stl10(info, release, size=0, scratch=scratch)
-
-
-def read_whole(info: DataInfo, path: Path, scratch: Path, part: Part = "train") -> Original:
-    return read_stl10(info, path, scratch=scratch, part=part)
+        read_stl10(info, source(release, 0))
 
 
 @pytest.mark.parametrize("name", ["train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin"])
 @pytest.mark.parametrize("keep", [0, 3])
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_file_that_is_cut_is_named(
-    info: DataInfo, release: Path, tmp_path: Path, scratch: Path, name: str, keep: int, packed: bool
+    unlabelled: DataSet,
+    source: MakeSource,
+    info: DataSet,
+    release: Path,
+    tmp_path: Path,
+    name: str,
+    keep: int,
+    packed: bool,
 ) -> None:
     os.truncate(release / name, keep)
     path = pack(release, tmp_path / "mine.tgz") if packed else release
-    part: Part = "unlabeled" if name.startswith("unlabeled") else "train"
+    data = unlabelled if name.startswith("unlabeled") else info
     with pytest.raises(InputError, match=rf"Cannot read '{path}: {name}': .*truncated, or damaged.*stl10_binary"):
-        read_whole(info, path, scratch, part)
+        read_stl10(data, source(path))
 
 
 @pytest.mark.parametrize("label", [0, 11])
-def test_labels_out_of_range_are_named(info: DataInfo, release: Path, scratch: Path, label: int) -> None:
+def test_labels_out_of_range_are_named(source: MakeSource, info: DataSet, release: Path, label: int) -> None:
     (release / "test_y.bin").write_bytes(bytes([1, 10, label, 2]))
     with pytest.raises(InputError, match=rf"test_y\.bin': label {label} of image 2 is out of range: they are 1 to 10"):
-        read_whole(info, release, scratch)
+        read_stl10(info, source(release))
 
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", ["train_y.bin", "unlabeled_X.bin"])
 def test_a_file_must_have_its_checksum(
-    info: DataInfo, release: Path, tmp_path: Path, scratch: Path, packed: bool, name: str
+    unlabelled: DataSet, source: MakeSource, info: DataSet, release: Path, tmp_path: Path, packed: bool, name: str
 ) -> None:
-    part: Part = "unlabeled" if name.startswith("unlabeled") else "train"
+    data = unlabelled if name.startswith("unlabeled") else info
     digest = hashlib.md5((release / name).read_bytes()).hexdigest()
     path = pack(release, tmp_path / "mine.tgz") if packed else release
-    read_whole(dataclasses.replace(info, checksums=((name, digest),)), path, scratch, part)
+    read_stl10(dataclasses.replace(data, checksums={name: digest}), source(path))
     with pytest.raises(InputError, match=f"Wrong checksum: '{name}' in '{path}' has MD5 {digest}.*{'0' * 32}"):
-        read_whole(dataclasses.replace(info, checksums=((name, "0" * 32),)), path, scratch, part)
+        read_stl10(dataclasses.replace(data, checksums={name: "0" * 32}), source(path))
 
 
 def test_the_official_checksums_are_of_the_release() -> None:
     names = {"train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "unlabeled_X.bin"}
-    assert names == {name for name, _ in DATASETS["stl10"].checksums}
+    assert names == STL10.checksums.keys()
 
 
-def test_what_is_missing_is_named(info: DataInfo, release: Path, tmp_path: Path, scratch: Path) -> None:
+def test_what_is_missing_is_named(source: MakeSource, info: DataSet, release: Path, tmp_path: Path) -> None:
     (release / "test_X.bin").unlink()
     with pytest.raises(InputError, match=r"does not hold STL-10: expected .*test_X\.bin.*found class_names\.txt"):
-        read_whole(info, release, scratch)
+        read_stl10(info, source(release))
     archive = pack(release, tmp_path / "mine.tgz")
     with pytest.raises(InputError, match=r"mine\.tgz' does not hold test_X\.bin of STL-10"):
-        read_whole(info, archive, scratch)
+        read_stl10(info, source(archive))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6])
 def test_a_truncated_archive_is_refused(
-    info: DataInfo, release: Path, tmp_path: Path, scratch: Path, share: float
+    source: MakeSource, info: DataSet, release: Path, tmp_path: Path, share: float
 ) -> None:
     archive = pack(release, tmp_path / "mine.tgz")
     os.truncate(archive, int(archive.stat().st_size * share))
     with pytest.raises(InputError, match=r"mine\.tgz"):
-        read_whole(info, archive, scratch)
+        read_stl10(info, source(archive))
 
 
-def test_no_member_leaves_the_scratch_folder(info: DataInfo, release: Path, tmp_path: Path, scratch: Path) -> None:
+def test_no_member_leaves_the_scratch_folder(source: MakeSource, info: DataSet, release: Path, tmp_path: Path) -> None:
     archive = pack(release, tmp_path / "mine.tgz", prefix="../../evil/")
+    given = source(archive)
     before = set(tmp_path.rglob("*"))
-    read_whole(info, archive, scratch)
-    assert {path.parent for path in set(tmp_path.rglob("*")) - before} == {scratch}
+    read_stl10(info, given)
+    assert {path.parent for path in set(tmp_path.rglob("*")) - before} == {tmp_path / "scratch"}
 
 
-def test_a_link_is_no_file(info: DataInfo, tmp_path: Path, scratch: Path) -> None:
+def test_a_link_is_no_file(source: MakeSource, info: DataSet, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "mine.tar", "w") as tar:
         for name in ("train_X.bin", "train_y.bin", "test_X.bin"):
             tar.addfile(tarfile.TarInfo(name), io.BytesIO())
@@ -221,17 +225,17 @@ def test_a_link_is_no_file(info: DataInfo, tmp_path: Path, scratch: Path) -> Non
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
     with pytest.raises(InputError, match=r"does not hold test_y\.bin"):
-        read_whole(info, tmp_path / "mine.tar", scratch)
+        read_stl10(info, source(tmp_path / "mine.tar"))
 
 
 def test_too_little_disk_is_said_before_unpacking(
-    info: DataInfo, release: Path, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    source: MakeSource, info: DataSet, release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = pack(release, tmp_path / "mine.tgz")
-    monkeypatch.setattr(stl10.shutil, "disk_usage", lambda path: _Free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: _Free)
     with pytest.raises(InputError, match=rf"Disk full.*{TEST * 27648:,} bytes are needed, 7 are free"):
-        read_whole(info, archive, scratch)
-    assert not os.listdir(scratch)
+        read_stl10(info, source(archive))
+    assert not os.listdir(tmp_path / "scratch")
 
 
 class _Free:

@@ -5,17 +5,15 @@ import io
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from rt_scale.data.catalogue import DATASETS, DataInfo
-from rt_scale.data.datasets.original import Original, Split
-from rt_scale.data.datasets.tiny_imagenet import holds_tiny_imagenet, read_tiny_imagenet
+from rt_scale.data.datasets.base import DataSet, Original, Source, Split
+from rt_scale.data.datasets.tiny_imagenet import TINY_IMAGENET, holds_tiny_imagenet, read_tiny_imagenet
 from rt_scale.spec.errors import InputError
 
 WNIDS = ("n01443537", "n02504458", "n07753592")
@@ -24,14 +22,13 @@ Read = Callable[..., Original]
 
 
 @pytest.fixture
-def info(small: Callable[..., DataInfo]) -> DataInfo:
+def info(small: Callable[..., DataSet]) -> DataSet:
     return small("tiny_imagenet", EACH * len(WNIDS), TEST, classes=WNIDS)
 
 
 @pytest.fixture
-def read(info: DataInfo, tmp_path: Path) -> Iterator[Read]:
-    with ExitStack() as stack:
-        yield lambda path, size=None: read_tiny_imagenet(info, path, size=size, scratch=tmp_path, stack=stack)
+def read(info: DataSet, source: Callable[..., Source]) -> Read:
+    return lambda path, size=None: read_tiny_imagenet(info, source(path, size))
 
 
 def jpeg(seed: int, grey: bool = False) -> bytes:
@@ -104,14 +101,14 @@ def test_folder_archive_and_folders_of_either_are_read(read: Read, release: Path
         assert original.info.classes == ("goldfish", "African elephant", "banana")
         assert (original.measure, original.info.mean) == (False, (0.4802, 0.4481, 0.3975))
         assert list(original.notes) == ["split"]
-    assert sorted(tmp_path.rglob("*")) == before
+    assert set(tmp_path.rglob("*")) - {*before} == {tmp_path / "scratch"}
 
 
 def test_what_a_folder_holds(release: Path, tmp_path: Path) -> None:
     (tmp_path / "packed").mkdir()
     pack(release, tmp_path / "packed" / "tiny-imagenet-200.zip")
-    assert all(map(holds_tiny_imagenet, (release, release.parent, tmp_path / "packed")))
-    assert not holds_tiny_imagenet(tmp_path)
+    assert all(holds_tiny_imagenet(TINY_IMAGENET, each) for each in (release, release.parent, tmp_path / "packed"))
+    assert not holds_tiny_imagenet(TINY_IMAGENET, tmp_path)
 
 
 def test_other_files_are_left_out(read: Read, release: Path) -> None:
@@ -218,16 +215,15 @@ def test_a_truncated_archive_is_refused(read: Read, release: Path, tmp_path: Pat
 
 
 def test_an_archive_under_the_official_name_must_have_its_checksum(
-    small: Callable[..., DataInfo], release: Path, tmp_path: Path
+    source: Callable[..., Source], small: Callable[..., DataSet], release: Path, tmp_path: Path
 ) -> None:
     archive = pack(release, tmp_path / "tiny-imagenet-200.zip")
     digest = hashlib.md5(archive.read_bytes()).hexdigest()
-    assert dict(DATASETS["tiny_imagenet"].checksums)[archive.name] == "90528d7ca1a48142e341f4ef8d21d0de"
-    for stated in (digest, "0" * 32):
-        info = small("tiny_imagenet", 9, TEST, classes=WNIDS, checksums=((archive.name, stated),))
-        with ExitStack() as stack:
-            if stated == digest:
-                assert len(read_tiny_imagenet(info, tmp_path, scratch=tmp_path, stack=stack).train.labels) == 9
-            else:
-                with pytest.raises(InputError, match=rf"Wrong checksum: '{archive}' has MD5 {digest}"):
-                    read_tiny_imagenet(info, tmp_path, scratch=tmp_path, stack=stack)
+    assert TINY_IMAGENET.checksums[archive.name] == "90528d7ca1a48142e341f4ef8d21d0de"
+    right, wrong = (
+        small("tiny_imagenet", 9, TEST, classes=WNIDS, checksums={archive.name: stated})
+        for stated in (digest, "0" * 32)
+    )
+    assert len(read_tiny_imagenet(right, source(tmp_path)).train.labels) == 9
+    with pytest.raises(InputError, match=rf"Wrong checksum: '{archive}' has MD5 {digest}"):
+        read_tiny_imagenet(wrong, source(tmp_path))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
 import os
 import stat
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rt_scale.data.datasets.tree import open_tree
+from rt_scale.data.datasets.tree import LeadsNowhere, Link, fingerprint, follow, open_tree, resolve, split, walk
 from rt_scale.spec.errors import InputError, RunError
 
 FILES = {"b/2.txt": b"two" * 1000, "b/10.txt": b"ten", "a/1.txt": b"one", ".hidden/x": b"", "b/.y": b""}
@@ -216,3 +218,177 @@ def test_a_full_disk_names_the_scratch_file(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "full" / "archive.tar").symlink_to("/dev/full")
     with ExitStack() as stack, pytest.raises(RunError, match=r"Disk full.*archive\.tar"):
         open_tree(path, tmp_path / "full", stack)
+
+
+MEMBERS: dict[str, int | Link] = {"all/1.png": 1, "all/2.png": 2, "top.png": 3}
+"""In the order of an archive."""
+WHERE = {tuple(name.split("/")): member for name, member in MEMBERS.items()}
+
+
+def _soft(target: str) -> Link:
+    return Link(target, hard=False)
+
+
+@pytest.mark.parametrize(
+    ("path", "link", "paths"),
+    [
+        ("cat/1.png", _soft("../all/1.png"), {"cat/1.png": 1}),
+        ("cat/1.png", Link("all/1.png", hard=True), {"cat/1.png": 1}),
+        ("cat/1.png", Link("./all/1.png", hard=True), {"cat/1.png": 1}),
+        ("cat", _soft("all"), {"cat/1.png": 1, "cat/2.png": 2}),
+        ("deep/er/cat", _soft("../../all/"), {"deep/er/cat/1.png": 1, "deep/er/cat/2.png": 2}),
+        ("all/again.png", _soft("2.png"), {"all/again.png": 2}),
+    ],
+)
+def test_links_are_files_at_their_own_path(path: str, link: Link, paths: dict[str, int]) -> None:
+    found, odd = follow(MEMBERS | {path: link})
+    expected = {tuple(each.split("/")): member for each, member in paths.items()}
+    assert found == WHERE | expected
+    assert not odd
+
+
+def test_links_lead_through_links() -> None:
+    links = {"a": _soft("b"), "b": _soft("all"), "c.png": _soft("a/1.png"), "d.png": _soft("a/../top.png")}
+    found, odd = follow(MEMBERS | links)
+    assert found[("c.png",)] == 1
+    assert found[("d.png",)] == 3  # all/.. is the top, where a points
+    assert found[("a", "2.png")] == found[("b", "2.png")] == 2
+    assert not odd
+
+
+@pytest.mark.parametrize(
+    ("link", "why"),
+    [
+        (_soft("/etc/passwd"), "out of the archive"),
+        (_soft("../../etc/passwd"), "out of the archive"),
+        (_soft("../../cat/../all/1.png"), "out of the archive"),
+        (Link("../all/1.png", hard=True), "out of the archive"),
+        (_soft("3.png"), "does not have"),
+        (_soft("x.png"), "circle"),
+    ],
+)
+def test_links_that_lead_to_no_file_are_told(link: Link, why: str) -> None:
+    found, odd = follow(MEMBERS | {"cat/x.png": link})
+    assert found == WHERE
+    assert list(odd) == [("cat", "x.png")]
+    assert why in odd["cat", "x.png"]
+    assert link.target in odd["cat", "x.png"]
+
+
+def test_folders_that_link_around_end() -> None:
+    links = {
+        "all/up": _soft(".."),
+        "all/self": _soft("."),
+        "one/to": _soft("../two"),
+        "two/to": _soft("../one"),
+    }
+    found, odd = follow(MEMBERS | links)
+    assert found == WHERE
+    assert all("lies in" in why for why in odd.values())
+    assert {("all", "up"), ("all", "self"), ("one", "to", "to")} <= odd.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("./a/b", ("a", "b")),
+        ("/a//b", ("a", "b")),
+        ("a/../b", ("b",)),
+        ("../a", None),
+        ("a/../../b", None),
+        ("a\\b", ("a", "b")),
+    ],
+)
+def test_names_stay_inside(name: str, path: tuple[str, ...] | None) -> None:
+    if path is None:
+        with pytest.raises(LeadsNowhere, match="out of the archive"):
+            resolve(split(name), {})
+    else:
+        assert resolve(split(name), {}) == path
+
+
+def test_a_fingerprint_changes_with_the_files(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a").write_bytes(b"1")
+    seen = {fingerprint(tmp_path), fingerprint(tmp_path)}
+    assert len(seen) == 1
+    (tmp_path / "sub" / "b").write_bytes(b"")
+    seen.add(fingerprint(tmp_path))
+    (tmp_path / "sub" / "b").write_bytes(b"22")
+    seen.add(fingerprint(tmp_path))
+    os.utime(tmp_path / "sub" / "a", (1, 1))
+    seen.add(fingerprint(tmp_path))
+    assert len(seen) == 4
+    single = fingerprint(tmp_path / "sub" / "a")
+    os.utime(tmp_path / "sub" / "a", (2, 2))
+    assert fingerprint(tmp_path / "sub" / "a") != single
+
+
+def test_a_fingerprint_is_what_it_was(tmp_path: Path) -> None:
+    """Sets that were prepared before stay what they are asked for again."""
+    digest = hashlib.sha256()
+    for name in ("z.txt", "a/1.png", "a/2.png", "a/deep/.hidden", "b/1.png"):
+        path = tmp_path / "set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+        status = path.stat()
+        digest.update(f"{path}:{status.st_size}:{status.st_mtime_ns}\n".encode())
+    assert fingerprint(tmp_path / "set") == digest.hexdigest()
+
+
+def _odd_folder(root: Path) -> Path:
+    """Links of all sorts, a pipe, and a name that is not UTF-8."""
+    (root / "cat").mkdir(parents=True)
+    (root / "cat" / "1.png").write_bytes(b"1")
+    (root / "outside").mkdir()
+    (root / "outside" / "2.png").write_bytes(b"2")
+    (root / "set").mkdir()
+    (root / "set" / "cat").symlink_to(root / "cat")
+    (root / "set" / "file.png").symlink_to("../outside/2.png")
+    (root / "set" / "gone.png").symlink_to("nowhere.png")
+    (root / "set" / "self.png").symlink_to("self.png")
+    (root / "set" / "dog").mkdir()
+    (root / "set" / "dog" / "up").symlink_to("..")
+    (root / "outside" / "back").symlink_to(root / "set")
+    (root / "set" / "round").symlink_to(root / "outside")
+    os.mkfifo(root / "set" / "pipe.png")
+    (root / "set" / os.fsdecode(b"\xff.png")).write_bytes(b"3")
+    return root / "set"
+
+
+def test_links_are_followed_and_end(tmp_path: Path) -> None:
+    root = _odd_folder(tmp_path)
+    levels = list(walk(root, lambda _: False, _raise))
+    files = [os.path.relpath(f"{level.folder}/{name}", root) for level in levels for name in level.files]
+    assert files == ["file.png", os.fsdecode(b"\xff.png"), "cat/1.png", "round/2.png"]
+    odd = {os.path.relpath(f"{level.folder}/{name}", root): why for level in levels for name, why in level.odd.items()}
+    assert odd.keys() == {"dog/up", "gone.png", "pipe.png", "round/back", "self.png"}
+    assert "nowhere.png" in odd["gone.png"]
+    assert "lies in" in odd["dog/up"]
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def test_a_fingerprint_takes_any_folder(tmp_path: Path) -> None:
+    root = _odd_folder(tmp_path)
+    before = fingerprint(root)
+    assert fingerprint(root) == before
+    (root / "gone.png").unlink()
+    assert fingerprint(root) != before
+
+
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set" / "closed").mkdir(parents=True)
+
+    def scandir(folder: str) -> object:
+        if folder.endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return real(folder)
+
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", scandir)
+    told: list[OSError] = []
+    assert [level.folder for level in walk(tmp_path / "set", lambda _: False, told.append)] == [str(tmp_path / "set")]
+    assert [error.filename for error in told] == [str(tmp_path / "set" / "closed")]

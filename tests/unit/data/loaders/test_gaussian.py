@@ -10,9 +10,9 @@ import torch
 from scipy import stats
 
 from rt_scale.data.inputs import to_inputs
-from rt_scale.data.known import NOISE_MEAN, NOISE_STD
 from rt_scale.data.loaders.base import Loader, order
 from rt_scale.data.loaders.gaussian import GaussianLoader, Words, gaussian_images, philox
+from rt_scale.data.prepared import NOISE_MEAN, NOISE_STD
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import stream
 

@@ -1,30 +1,36 @@
-"""An object store in memory, as far as ``Bucket`` uses a pyarrow file system, with a clock of its own."""
+"""An object store in memory, as far as ``Bucket`` uses one of obstore's, with a clock of its own."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
-from io import BytesIO
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from pyarrow.fs import FileInfo, FileSelector, FileType
+from obstore.exceptions import AlreadyExistsError, GenericError
 
 from rt_scale.store.objects.bucket import Bucket
 
 
-class _Writing(BytesIO):
-    def __init__(self, put: Callable[[bytes], None]) -> None:
-        super().__init__()
-        self._put = put
+class Away(GenericError):
+    """The server does not answer."""
 
-    def close(self) -> None:
-        if not self.closed:
-            self._put(self.getvalue())
-        super().close()
+
+class _Found:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def bytes(self) -> bytes:
+        return self._data
+
+    def stream(self, size: int) -> Iterator[bytes]:
+        return (self._data[start : start + size] for start in range(0, len(self._data), size))
 
 
 class Objects:
-    """Whole objects by key, below the bucket ``bucket``; a write is dated in whole seconds, as S3 does.
+    """Whole objects by key, below ``s3://bucket/store``; a write is dated in whole seconds, as S3 does.
 
     Attributes:
         contents: key -> (bytes, date).
@@ -38,52 +44,56 @@ class Objects:
         self.clock = clock
         self.before: Callable[[str, str], None] = lambda operation, key: None
         self.asked: list[tuple[str, str]] = []
+        self._tags: dict[str, str] = {}
+        self._writes = itertools.count()
 
-    def bucket(self, prefix: str = "store", patience: float = 0.0) -> Bucket:
-        return Bucket(self, f"bucket/{prefix}", f"s3://bucket/{prefix}", patience=patience)
+    def bucket(self, patience: float = 0.0) -> Bucket:
+        there: Any = self
+        return Bucket(there, "s3://bucket/store", patience)
 
     def keys(self, below: str = "") -> list[str]:
-        """Keys relative to ``bucket/store``, sorted."""
-        start = "bucket/store/"
-        return sorted(key.removeprefix(start) for key in self.contents if key.startswith(start + below))
+        """Keys that start so, sorted."""
+        return sorted(key for key in self.contents if key.startswith(below))
+
+    def write(self, key: str, data: bytes, date: float | None = None) -> None:
+        """As another process does; ``date``: now, by the server's clock."""
+        self.contents[key] = (data, float(math.floor(self.clock())) if date is None else date)
+        self._tags[key] = str(next(self._writes))
+
+    def put(self, key: str, file: bytes | Path, mode: str = "overwrite") -> None:
+        self._ask("put", key)
+        if mode == "create" and key in self.contents:
+            raise AlreadyExistsError(key)
+        self.write(key, file if isinstance(file, bytes) else file.read_bytes())
+
+    def get(self, key: str) -> _Found:
+        self._ask("get", key)
+        return _Found(self._at(key)[0])
+
+    def head(self, key: str) -> dict[str, Any]:
+        self._ask("look", key)
+        return self._about(key)
+
+    def delete(self, keys: str | Sequence[str]) -> None:
+        for key in [keys] if isinstance(keys, str) else keys:
+            self._ask("delete", key)
+            self.contents.pop(key, None)
+
+    def list(self, prefix: str | None, chunk_size: int) -> Iterator[Sequence[dict[str, Any]]]:
+        self._ask("list", prefix or "")
+        found = [self._about(key) for key in self.keys(f"{prefix}/" if prefix else "")]
+        return (found[start : start + chunk_size] for start in range(0, len(found), chunk_size))
 
     def _ask(self, operation: str, key: str) -> None:
         self.asked.append((operation, key))
         self.before(operation, key)
 
-    def put(self, key: str, data: bytes) -> None:
-        self.contents[key] = (data, float(math.floor(self.clock())))
-
-    def open_output_stream(self, key: str) -> Any:
-        self._ask("put", key)
-        return _Writing(lambda data: self.put(key, data))
-
-    def open_input_stream(self, key: str, compression: None) -> Any:
-        self._ask("get", key)
+    def _at(self, key: str) -> tuple[bytes, float]:
         if key not in self.contents:
             raise FileNotFoundError(key)
-        return BytesIO(self.contents[key][0])
+        return self.contents[key]
 
-    def delete_file(self, key: str) -> None:
-        self._ask("delete", key)
-        if self.contents.pop(key, None) is None:
-            raise FileNotFoundError(key)
-
-    def delete_dir(self, folder: str) -> None:
-        self._ask("delete", folder)
-        for key in [key for key in self.contents if key.startswith(f"{folder}/")]:
-            del self.contents[key]
-
-    def get_file_info(self, what: str | FileSelector) -> Any:
-        if isinstance(what, str):
-            self._ask("look", what)
-            there = what == "bucket"
-            return FileInfo(what, FileType.Directory) if there else self._info(what)
-        self._ask("list", what.base_dir)
-        return [self._info(key) for key in sorted(self.contents) if key.startswith(f"{what.base_dir}/")]
-
-    def _info(self, key: str) -> FileInfo:
-        if key not in self.contents:
-            return FileInfo(key, FileType.NotFound)
-        data, date = self.contents[key]
-        return FileInfo(key, FileType.File, mtime_ns=int(date * 1e9), size=len(data))
+    def _about(self, key: str) -> dict[str, Any]:
+        data, date = self._at(key)
+        changed = datetime.fromtimestamp(date, UTC)
+        return {"path": key, "last_modified": changed, "size": len(data), "e_tag": self._tags.get(key)}

@@ -1,32 +1,24 @@
-"""The protocol of claims, on an object store in memory whose clock is the test's."""
+"""Leases on an object store in memory whose clock is the test's, beside drivers of this version and of earlier ones."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import random
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
-from rt_scale.spec.errors import InputError, RunError, StoreAway
+from rt_scale.spec.errors import InputError, RunError
 from rt_scale.store.lease import Owner
-from rt_scale.store.objects import lease as remote_lease
-from rt_scale.store.objects.claims import winners
-from rt_scale.store.objects.lease import HEARTBEAT, STALE, WATCH, RemoteLease
+from rt_scale.store.objects.lease import TIMES, ObjectLease, newest_claim
 from tests.unit.store.conftest import Watch
-from tests.unit.store.objects.fake import Objects
+from tests.unit.store.objects.fake import Away, Objects
 
 RUN = "runs/r"
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_lease, "SETTLING", 0.05)
-    monkeypatch.setattr(remote_lease, "RESOLUTION", -60.0)  # no claim takes too long to write, however busy we are
+STILL = replace(TIMES, heartbeat=1e9)
 
 
 class Clock:
@@ -50,67 +42,75 @@ def objects(clock: Clock) -> Objects:
 
 
 @pytest.fixture
-def held(objects: Objects) -> Iterator[RemoteLease]:
-    with RemoteLease(objects.bucket(), RUN, heartbeat=1e9) as lease:
+def held(objects: Objects) -> Iterator[ObjectLease]:
+    with ObjectLease(objects.bucket(), RUN, STILL) as lease:
         yield lease
 
 
-def elsewhere(objects: Objects, number: int, date: float, token: str = "0", what: str = "claim", **more: Any) -> str:
+def elsewhere(objects: Objects, number: int, date: float, what: str = "claim", token: str = "exclusive") -> str:
     """An object of a claim by a process on another machine."""
-    owner = Owner(**{"host": "far", "machine": "far", "pid": 7, "started": 1, "token": token, "acquired": 0.0} | more)
-    key = f"bucket/store/{RUN}/lease/{number}.{token}.{what}"
-    objects.contents[key] = (json.dumps(dataclasses.asdict(owner)).encode(), date)
+    key = f"{RUN}/lease/{number}.{token}.{what}"
+    owner = Owner("far", "far", 7, 1, f"token of {number}", 0.0)
+    objects.write(key, json.dumps(asdict(owner)).encode() if what == "claim" else b"", date)
     return key
 
 
-def while_settling(monkeypatch: pytest.MonkeyPatch, happens: Any) -> None:
-    """Let something happen, once, between a claim and the look at who won."""
-    sleep, left = time.sleep, [happens]
-
-    def wait(seconds: float) -> None:
-        sleep(seconds)
-        if left:
-            left.pop()()
-
-    monkeypatch.setattr(remote_lease.time, "sleep", wait)
+def seen_by_an_earlier_version(objects: Objects) -> tuple[int, str, float, bool]:
+    """Who has the run, as versions before December 2026 read the keys: number, token, last heard of, and ended."""
+    found: dict[tuple[int, str], dict[str, float]] = {}
+    for key, (_, date) in objects.contents.items():
+        parts = key.removeprefix(f"{RUN}/lease/").split(".")
+        if key.startswith(f"{RUN}/lease/") and len(parts) == 3 and parts[0].isdigit():
+            found.setdefault((int(parts[0]), parts[1]), {})[parts[2]] = date
+    number = max(number for (number, _), dates in found.items() if "claim" in dates)
+    claims = {token: dates for (each, token), dates in found.items() if each == number and "claim" in dates}
+    token = min(claims, key=lambda token: ("beat" not in claims[token], claims[token]["claim"], token))
+    return number, token, claims[token].get("beat", claims[token]["claim"]), "end" in claims[token]
 
 
 def test_attempts_are_counted_and_never_given_twice(objects: Objects) -> None:
     for number in (1, 2, 3):
-        with RemoteLease(objects.bucket(), RUN) as lease:
+        with ObjectLease(objects.bucket(), RUN) as lease:
             assert lease.attempt == number
             assert (lease.before and lease.before.number) == (number - 1 or None)
             lease.check()
         lease.release()
-        with pytest.raises(RunError, match="was released"):
-            lease.check()
+        for check in (lease.check, lease.check_here):
+            with pytest.raises(RunError, match="was released"):
+                check()
     assert len(objects.keys("runs/r/lease/")) == 9
-    assert [claim.ended for claim in winners(
-        {key.removeprefix("runs/r/"): entry for key, entry in objects.bucket().entries(RUN).items()}
-    ).values()] == [True] * 3  # fmt: skip
+    # What is left of a run that was being removed is no attempt of the next one, and does not end it.
+    for key in objects.keys("runs/r/lease/"):
+        if key.endswith((".claim", ".beat")):
+            del objects.contents[key]
+    with ObjectLease(objects.bucket(), RUN) as lease:
+        assert lease.attempt == 4
+        with pytest.raises(InputError, match="in use"):
+            ObjectLease(objects.bucket(), RUN)
 
 
-def test_who_is_at_work_is_not_disturbed(objects: Objects, held: RemoteLease) -> None:
+def test_who_is_at_work_is_not_disturbed(objects: Objects, held: ObjectLease) -> None:
     with pytest.raises(InputError) as refusal:
-        RemoteLease(objects.bucket(), RUN)
+        ObjectLease(objects.bucket(), RUN)
     assert "The run 's3://bucket/store/runs/r' is in use: process " in str(refusal.value)
     assert "its claim ends 90 s after its last heartbeat" in str(refusal.value)
     assert len(objects.keys("runs/r/lease/")) == 2
     held.check()
 
 
+@pytest.mark.parametrize("token", ["exclusive", "0123456789abcdef"])
 def test_a_silent_owner_elsewhere_is_replaced_by_the_servers_clock(
-    objects: Objects, clock: Clock, watch: Watch
+    objects: Objects, clock: Clock, watch: Watch, token: str
 ) -> None:
-    elsewhere(objects, 1, 5000.0)
-    elsewhere(objects, 1, 5010.0, what="beat")
-    clock.now = 5010.0 + STALE - WATCH - 1
+    elsewhere(objects, 1, 5000.0, token=token)
+    elsewhere(objects, 1, 5010.0, "beat", token=token)
+    clock.now = 5010.0 + TIMES.stale - TIMES.watch - 1
     with pytest.raises(InputError, match=r"process 7 on host far, last heartbeat 44 s ago"):
-        RemoteLease(objects.bucket(), RUN)
+        ObjectLease(objects.bucket(), RUN)
     clock.now += 2
-    with RemoteLease(objects.bucket(), RUN) as lease:
+    with ObjectLease(objects.bucket(), RUN) as lease:
         assert lease.attempt == 2
-    assert watch.now - 1000 == WATCH
+    assert watch.now - 1000 == TIMES.watch
 
 
 @pytest.mark.parametrize("ahead", [3.0, 3600.0, 1e9])
@@ -121,18 +121,18 @@ def test_what_is_dated_in_the_future_keeps_a_run_no_longer(
     """The server's clock was wrong, and was put right."""
     elsewhere(objects, 1, clock.now + ahead)
     if beaten:
-        elsewhere(objects, 1, clock.now + ahead + 4, what="beat")
-    with RemoteLease(objects.bucket(), RUN) as lease:
+        elsewhere(objects, 1, clock.now + ahead + 4, "beat")
+    with ObjectLease(objects.bucket(), RUN) as lease:
         assert lease.attempt == 2
-    assert STALE <= watch.now - 1000 < STALE + 2
+    assert TIMES.stale <= watch.now - 1000 < TIMES.stale + 2
 
 
 def test_a_beat_counts_though_its_claim_is_dated_in_the_future(objects: Objects, clock: Clock, watch: Watch) -> None:
     elsewhere(objects, 1, clock.now + 1e6)
-    elsewhere(objects, 1, clock.now - STALE, what="beat")
-    with RemoteLease(objects.bucket(), RUN) as lease:
+    elsewhere(objects, 1, clock.now - TIMES.stale, "beat")
+    with ObjectLease(objects.bucket(), RUN) as lease:
         assert lease.attempt == 2
-    assert watch.now - 1000 == WATCH
+    assert watch.now - 1000 == TIMES.watch
 
 
 @pytest.mark.parametrize("jump", [-1e6, -3600.0, 3600.0, 1e6])
@@ -140,93 +140,39 @@ def test_who_is_at_work_keeps_the_run_whatever_the_servers_clock_says(
     objects: Objects, clock: Clock, watch: Watch, jump: float
 ) -> None:
     elsewhere(objects, 1, clock.now - 20)
-    elsewhere(objects, 1, clock.now - 10, what="beat")
+    elsewhere(objects, 1, clock.now - 10, "beat")
     clock.now += jump
     seconds = [0]
 
     def happens() -> None:
         seconds[0] += 1
         clock.now += 1
-        if seconds[0] % HEARTBEAT == 5:
-            elsewhere(objects, 1, clock.now, what="beat")
+        if seconds[0] % TIMES.heartbeat == 5:
+            elsewhere(objects, 1, clock.now, "beat")
 
     watch.happens = happens
     with pytest.raises(InputError, match="process 7 on host far"):
-        RemoteLease(objects.bucket(), RUN)
+        ObjectLease(objects.bucket(), RUN)
 
 
 def test_a_dead_process_of_this_machine_is_replaced_at_once(objects: Objects) -> None:
-    machine = Owner.current().machine
-    elsewhere(objects, 1, 5000.0, machine=machine, pid=2**22 + 1)  # killed before it looked who won
-    with RemoteLease(objects.bucket(), RUN) as lease:
+    """Killed between its claim and its first heartbeat."""
+    dead = replace(Owner.current(), pid=2**22 + 1)
+    objects.write(f"{RUN}/lease/1.exclusive.claim", json.dumps(asdict(dead)).encode())
+    with ObjectLease(objects.bucket(), RUN) as lease:
         assert lease.attempt == 2
 
 
-def test_who_was_dated_first_wins(objects: Objects, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock.now = 5001.0
-    while_settling(monkeypatch, lambda: elsewhere(objects, 1, 5000.0, token="zz"))
-    with pytest.raises(InputError, match="process 7 on host far"):
-        RemoteLease(objects.bucket(), RUN)
-    assert objects.keys("runs/r/lease/") == ["runs/r/lease/1.zz.claim"]  # the loser took his back
-
-
-@pytest.mark.parametrize(("token", "wins"), [("", False), ("zz", True)])
-def test_within_a_second_the_token_decides(
-    objects: Objects, monkeypatch: pytest.MonkeyPatch, token: str, wins: bool
-) -> None:
-    while_settling(monkeypatch, lambda: elsewhere(objects, 1, 5000.0, token=token))
-    if wins:
-        with RemoteLease(objects.bucket(), RUN) as lease:
-            lease.check()
-    else:
-        with pytest.raises(InputError, match="in use"):
-            RemoteLease(objects.bucket(), RUN)
-
-
-def test_a_late_claim_changes_nothing(objects: Objects, clock: Clock, held: RemoteLease) -> None:
-    clock.now = 5030.0
-    elsewhere(objects, 1, 5030.0, token="")
-    held.check()
-    with pytest.raises(InputError, match="in use: process"):
-        RemoteLease(objects.bucket(), RUN)
-    # Not even one with a date before, as a server would have to give it against its promise: a beat was there first.
-    elsewhere(objects, 1, 1.0, token="")
-    held.check()
-    assert (
-        winners({key.removeprefix("runs/r/"): entry for key, entry in objects.bucket().entries(RUN).items()})[1].token
-        == held.owner.token
-    )
-
-
-def test_a_claim_that_took_long_to_write_is_taken_back(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another may have looked before it was there, though it is dated before his."""
-    watch, late = time.monotonic, [0.0]
-    monkeypatch.setattr(remote_lease.time, "monotonic", lambda: watch() + late[0])
-
-    def before(operation: str, key: str) -> None:
-        if operation == "put" and key.endswith(".claim"):
-            late[0] = 61.0
-
-    objects.before = before
-    with RemoteLease(objects.bucket(), RUN) as lease:
-        assert lease.attempt == 1
-    assert [operation for operation, key in objects.asked if key.endswith(".claim")] == ["put", "delete", "put"]
-
-
-def test_a_store_too_slow_for_claims(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_lease, "SETTLING", 0.001)
-    monkeypatch.setattr(remote_lease, "RESOLUTION", 1.0)
-    with pytest.raises(StoreAway, match="could not be claimed in 20 tries"):
-        RemoteLease(objects.bucket(), RUN)
-    assert objects.keys() == []
-
-
-def test_a_takeover_is_noticed_before_the_next_write(objects: Objects, held: RemoteLease) -> None:
+def test_a_takeover_is_noticed_before_the_next_write(objects: Objects, held: ObjectLease) -> None:
     key = elsewhere(objects, 2, 5000.0)
     with pytest.raises(RunError, match=r"attempt 1\) no longer owns the run 's3://bucket/store/runs/r': attempt 2 do"):
         held.check()
+    held.check_here()
     del objects.contents[key]
     held.check()
+    elsewhere(objects, 1, 5000.0)  # the run was removed, and another has the first attempt at it
+    with pytest.raises(RunError, match="attempt 1 does"):
+        held.check()
     objects.contents.clear()
     with pytest.raises(RunError, match="it was removed"):
         held.check()
@@ -234,22 +180,28 @@ def test_a_takeover_is_noticed_before_the_next_write(objects: Objects, held: Rem
 
 def test_the_heartbeat(objects: Objects, clock: Clock) -> None:
     beaten = threading.Event()
-    with RemoteLease(objects.bucket(), RUN, heartbeat=0.01, beaten=beaten.set) as lease:
-        claimed = objects.contents[f"bucket/store/{RUN}/lease/1.{lease.owner.token}.claim"]
-        objects.before = lambda operation, key: (_ for _ in ()).throw(OSError("away"))
-        time.sleep(0.05)
+    with ObjectLease(objects.bucket(), RUN, replace(TIMES, heartbeat=0.01), beaten=beaten.set):
+        claimed = objects.contents[f"{RUN}/lease/1.exclusive.claim"]
+        failed = threading.Event()
+
+        def away(operation: str, key: str) -> None:
+            failed.set()
+            raise Away
+
+        objects.before = away
+        assert failed.wait(30)
         objects.before = lambda operation, key: None
         clock.now = 9000.0
         for _ in range(2):  # one may have been dated before
             beaten.clear()
             assert beaten.wait(30)
-        assert objects.contents[f"bucket/store/{RUN}/lease/1.{lease.owner.token}.beat"][1] == 9000.0
-        assert objects.contents[f"bucket/store/{RUN}/lease/1.{lease.owner.token}.claim"] == claimed
+        assert objects.contents[f"{RUN}/lease/1.exclusive.beat"][1] == 9000.0
+        assert objects.contents[f"{RUN}/lease/1.exclusive.claim"] == claimed
 
 
-def test_who_leaves_says_so_after_his_last_words(objects: Objects) -> None:
+def test_who_leaves_says_so_last_of_all(objects: Objects) -> None:
     said: list[list[str]] = []
-    lease = RemoteLease(
+    lease = ObjectLease(
         objects.bucket(), RUN, leaving=lambda: said.append(objects.keys()), left=lambda: said.append(objects.keys())
     )
     lease.release()
@@ -257,28 +209,72 @@ def test_who_leaves_says_so_after_his_last_words(objects: Objects) -> None:
     assert [any(key.endswith(".end") for key in keys) for keys in said] == [False, True]
 
 
-def test_of_contenders_at_once_exactly_one_wins(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_lease, "SETTLING", 0.3)
-    monkeypatch.setattr(remote_lease, "RESOLUTION", 0.1)
-    objects.clock = lambda: 10 * time.monotonic()  # a "second" of a tenth
-    draws = random.Random(0)
+def test_of_contenders_at_once_exactly_one_wins(objects: Objects) -> None:
+    objects.clock = time.time
     for run in range(4):
         outcomes: list[Any] = []
+        barrier = threading.Barrier(5, timeout=30)
 
-        def contend(delay: float, run: int = run, outcomes: list[Any] = outcomes) -> None:
-            time.sleep(delay)
+        def contend(run: int = run, outcomes: list[Any] = outcomes, barrier: Any = barrier) -> None:
+            barrier.wait()
             try:
-                outcomes.append(RemoteLease(objects.bucket(), f"runs/{run}", stale=1e6))
+                outcomes.append(ObjectLease(objects.bucket(), f"runs/{run}"))
             except InputError as error:
                 outcomes.append(error)
 
-        threads = [threading.Thread(target=contend, args=(draws.uniform(0, 0.2),)) for _ in range(5)]
+        threads = [threading.Thread(target=contend) for _ in range(5)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        (winner,) = (outcome for outcome in outcomes if isinstance(outcome, RemoteLease))
+        (winner,) = (outcome for outcome in outcomes if isinstance(outcome, ObjectLease))
         winner.check()
         assert winner.attempt == 1
         winner.release()
         assert len(objects.keys(f"runs/{run}/lease/")) == 3
+
+
+def test_an_earlier_version_keeps_off_while_one_is_at_work(objects: Objects, clock: Clock) -> None:
+    with ObjectLease(objects.bucket(), RUN, replace(TIMES, heartbeat=0.01)) as lease:
+        # A claim of an earlier version that was being made at the same moment is dated before, or sorts before.
+        for token, date in (("0" * 16, 4000.0), ("0" * 16, 5000.0)):
+            key = elsewhere(objects, 1, date, token=token)
+            assert seen_by_an_earlier_version(objects) == (1, "exclusive", 5000.0, False)
+            del objects.contents[key]
+        clock.now = 6000.0
+        while seen_by_an_earlier_version(objects) != (1, "exclusive", 6000.0, False):
+            time.sleep(0.001)
+        recorded = Owner(**json.loads(objects.contents[f"{RUN}/lease/1.exclusive.claim"][0]))
+        assert recorded == lease.owner
+    assert seen_by_an_earlier_version(objects) == (1, "exclusive", 6000.0, True)
+
+
+def test_a_run_that_an_earlier_version_has_is_respected_and_counted(objects: Objects) -> None:
+    elsewhere(objects, 3, 4990.0, token="feed")
+    with pytest.raises(InputError, match=r"in use: process 7 on host far, last heartbeat 10 s ago"):
+        ObjectLease(objects.bucket(), RUN)
+    elsewhere(objects, 3, 4995.0, "beat", token="feed")
+    with pytest.raises(InputError, match=r"in use: process 7 on host far, last heartbeat 5 s ago"):
+        ObjectLease(objects.bucket(), RUN)
+    elsewhere(objects, 3, 4996.0, "end", token="feed")
+    with ObjectLease(objects.bucket(), RUN) as lease:
+        assert lease.attempt == 4
+
+
+def test_at_the_same_moment_as_an_earlier_version_one_takes_its_claim_back(objects: Objects) -> None:
+    """The other claims after this one looked whether anybody has the run, and before this one's claim is written."""
+    left = [1]
+
+    def before(operation: str, key: str) -> None:
+        if operation == "put" and key.endswith(".claim") and left:
+            left.pop()
+            elsewhere(objects, 1, 5000.0, token="feed")
+
+    objects.before = before
+    with pytest.raises(InputError, match="in use: process 7 on host far"):
+        ObjectLease(objects.bucket(), RUN)
+    assert objects.keys(f"{RUN}/lease/") == [f"{RUN}/lease/1.feed.claim"]
+    elsewhere(objects, 1, 5004.0, "beat", token="feed")
+    claim = newest_claim({key.removeprefix(f"{RUN}/"): entry for key, entry in objects.bucket().entries(RUN).items()})
+    assert claim is not None
+    assert (claim.number, claim.token, claim.ended) == (1, "feed", False)

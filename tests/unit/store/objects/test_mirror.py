@@ -121,7 +121,7 @@ def test_what_is_there_already_is_not_asked_for_again(objects: Objects, machine:
     b.refresh()
     objects.asked.clear()
     b.refresh()
-    assert objects.asked == [("list", "bucket/store")]
+    assert objects.asked == [("list", "")]
 
 
 def test_a_run_that_was_removed_elsewhere_is_gone_here(objects: Objects, machine: Any) -> None:
@@ -149,7 +149,7 @@ def test_a_run_that_is_at_work_stays(objects: Objects, machine: Any) -> None:
         assert list(remove_garbage(b, found).values()) == [
             "it was begun again, or a sweep or a run that was begun meanwhile needs it"
         ]
-        assert b.remote.remove(["distill-0"], 60.0) == [False]
+        assert b.remove(["distill-0"], 60.0) == {"distill-0": "it was begun again meanwhile"}
         run.check()
 
 
@@ -175,9 +175,9 @@ def test_sweeps(objects: Objects, machine: Any) -> None:
 def test_names_from_a_store_lead_nowhere_else(objects: Objects, machine: Any, tmp_path: Path) -> None:
     begin(machine("a"), 4)
     manifest = {"files": {name: {"size": 1, "sha256": "0"} for name in ("../../../../outside", "/tmp/outside")}}
-    objects.put("bucket/store/runs/distill-0/checkpoints/4/manifest.json", json.dumps(manifest).encode())
-    objects.put("bucket/store/outside", b"1")
-    objects.put("bucket/store/runs/../../outside", b"1")
+    objects.write("runs/distill-0/checkpoints/4/manifest.json", json.dumps(manifest).encode())
+    objects.write("outside", b"1")
+    objects.write("runs/../../outside", b"1")
     b = machine("b")
     b.refresh()
     with pytest.raises(RunError, match="cannot be used"):
@@ -189,7 +189,7 @@ def test_names_from_a_store_lead_nowhere_else(objects: Objects, machine: Any, tm
 def test_an_owner_elsewhere_is_told_with_the_age_of_its_heartbeat(objects: Objects, machine: Any) -> None:
     begin(machine("a"))
     owner = {**Owner.current().__dict__, "host": "far", "machine": "far", "pid": 7}
-    key = "bucket/store/runs/distill-0/lease/2.feed"
+    key = "runs/distill-0/lease/2.exclusive"
     objects.contents[f"{key}.claim"] = (json.dumps(owner).encode(), objects.clock() - 500)
     objects.contents[f"{key}.beat"] = (b"", objects.clock() - 70)
     b = machine("b")
@@ -207,7 +207,7 @@ def test_a_heartbeat_in_the_future_is_told_of_and_ends_for_who_keeps_looking(
 ) -> None:
     begin(machine("a"))
     owner = {**Owner.current().__dict__, "host": "far", "machine": "far", "pid": 7}
-    key = "bucket/store/runs/distill-0/lease/2.feed"
+    key = "runs/distill-0/lease/2.exclusive"
     for what in ("claim", "beat"):
         objects.contents[f"{key}.{what}"] = (json.dumps(owner).encode(), objects.clock() + 1e6)
     b, states = machine("b"), []

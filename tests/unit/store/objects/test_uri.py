@@ -46,7 +46,7 @@ def test_one_form_of_an_address(given: str, clean: str) -> None:
         ("gs://bucket/a?region=eu", "has the option 'region'; allowed are endpoint_override, scheme"),
         ("s3:///a", "names no bucket"),
         ("s3://bucket/a#sEcReT", "names no bucket, or has a '#'"),
-        ("s4://bucket/a", "Unknown kind of store 's4'. Did you mean 's3'? Known: gs, s3."),
+        ("s4://bucket/a", "Unknown kind of store 's4'. Did you mean 's3'? Known: az, gs, s3."),
     ],
 )
 def test_what_is_refused_is_not_repeated(given: str, why: str) -> None:
@@ -70,6 +70,10 @@ def test_every_store_has_a_mirror_of_its_own(monkeypatch: pytest.MonkeyPatch, tm
     folders.append(mirror_folder("s3://bucket/a"))
     assert len({folder for folder in folders if folder.parent == tmp_path}) == 5
     assert mirror_folder("gs://bucket/a") == folders[2]
+    folder = mirror_folder("az://bucket/a")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "another")
+    assert mirror_folder("az://bucket/a") != folder
+    assert mirror_folder("gs://bucket/a") == folders[2]
 
 
 def test_a_store_is_opened_where_its_place_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,4 +84,4 @@ def test_a_store_is_opened_where_its_place_says(tmp_path: Path, monkeypatch: pyt
     assert Store.open(store.place).place == store.place
     monkeypatch.chdir(tmp_path)
     local = Store.open("relative")
-    assert (local.remote, local.root, local.place) == (None, Path("relative"), str(tmp_path / "relative"))
+    assert (local.root, local.place) == (Path("relative"), str(tmp_path / "relative"))

@@ -17,11 +17,9 @@ from rt_scale.models.networks import Network, build_pair, to_device
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.batched.network import BatchedNetwork
 from rt_scale.training.batched.together import train_together
-from rt_scale.training.distillation import Distillation, Supervision
-from rt_scale.training.loop import Diverged, Gradients, Measured, Step, Stopped, compute_gradients, train
-from rt_scale.training.means import Progress
+from rt_scale.training.distillation import ComputedTargets, Distillation, Supervision
+from rt_scale.training.loop import Diverged, Gradients, Measured, Progress, Step, Stopped, compute_gradients, train
 from rt_scale.training.optim import UpdateRules, build_optimizer
-from rt_scale.training.targets import ComputedTargets
 from rt_scale.training.teacher import Sharpening
 
 RECIPES: tuple[dict[str, Any], ...] = (

@@ -1,0 +1,238 @@
+"""Getting originals from their publishers when asked, and prepared sets from where they are kept for all machines."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import hashlib
+import http.client
+import os
+import shutil
+import urllib.request
+from collections.abc import Callable
+from email.message import Message
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+
+from rt_scale.data.catalogue import DATASETS, ORIGINALS, prepare_command
+from rt_scale.data.datasets.base import DataSet
+from rt_scale.data.files import blocks, check_room, md5_of, reading, writing
+from rt_scale.data.prepared import (
+    META,
+    TEST,
+    TRAIN,
+    Meta,
+    Prepared,
+    check_target,
+    load,
+    lock,
+    move_into_place,
+    parse_meta,
+)
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.stopping import Heed, go_on
+from rt_scale.system.paths import user_path
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+Progress = Callable[[int, int], None]
+"""Called with what is done so far and in all."""
+Result = TypeVar("Result")
+_TIMEOUT = 30.0
+"""Seconds without an answer from the server."""
+_DOWNLOAD_BLOCK = 1 << 18
+_FETCH_BLOCK = 1 << 24
+"""Bytes a request: from an object store each costs a round trip."""
+
+
+def find_original(data: DataSet, data_dir: Path, download: bool, progress: Progress | None) -> Path:
+    """The folder that holds the original of ``data``.
+
+    Looked for where the Debian package puts it, in ``<data_dir>/originals/<name>`` and in the folders there of sets
+    that come in the same files; with ``download`` what is missing there is fetched, ``progress`` called with bytes (of
+    0 where the server does not say how many). Raises InputError saying which file to put where.
+    """
+    if data.package_folder and _holds(data, Path(data.package_folder)):
+        return Path(data.package_folder)
+    own = data_dir / ORIGINALS / data.name
+    shared = [data_dir / ORIGINALS / each.name for each in DATASETS.values() if each.downloads == data.downloads]
+    folder = next((folder for folder in (own, *shared) if _holds(data, folder)), own)
+    advice = _advice(data, data_dir)
+    if download:
+        _download(data, folder, progress, advice)
+    elif not _holds(data, folder):
+        raise InputError(f"The original of '{data.name}' is not here, and nothing is downloaded unless asked. {advice}")
+    return folder
+
+
+def _holds(data: DataSet, folder: Path) -> bool:
+    return data.holds is not None and data.holds(data, folder)
+
+
+def _advice(data: DataSet, data_dir: Path) -> str:
+    """What to do when the original is not found: which file goes where, and what to type."""
+    command = prepare_command(data.name, data_dir)
+    files = ", ".join(each.file for each in data.downloads)
+    where = data.downloads[0].url.rsplit("/", 1)[0]
+    package = f"install the Debian package {data.package}; or " if data.package else ""
+    return (
+        f"To have it: {package}put {files} (from {where}) into '{data_dir / ORIGINALS / data.name}'; or say "
+        f"where it is: {command} --from PATH; or let it be downloaded: {command} --download."
+    )
+
+
+def _download(data: DataSet, folder: Path, progress: Progress | None, advice: str) -> None:
+    """Fetch the files that are not in ``folder`` with the right checksum, each whole or not at all.
+
+    Where the publisher states no checksum, the one that the server announces counts.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for each in data.downloads:
+        target = folder / each.file
+        if target.is_file() and (not each.md5 or md5_of(target) == each.md5):
+            continue
+        partial = target.with_name(f".{target.name}.part")
+        try:
+            with writing(partial), open(partial, "wb") as out:
+                announced = _download_file(each.url, out, progress, advice)
+            expected = each.md5 or announced
+            if expected and (actual := md5_of(partial)) != expected:
+                raise InputError(
+                    f"Wrong checksum: what {each.url} sent has MD5 {actual}, expected is {expected}; nothing was "
+                    f"kept. Try again. {advice}"
+                )
+            with writing(target):
+                os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _download_file(url: str, out: BinaryIO, progress: Progress | None, advice: str) -> str:
+    """Write the body at ``url`` to ``out``; the MD5 that the server announces for it, or an empty string."""
+    with _guarded(lambda: urllib.request.urlopen(url, timeout=_TIMEOUT), url, advice) as response:
+        total = int(response.headers.get("Content-Length") or 0)
+        check_room(Path(out.name), total)
+        done = 0
+        while block := _guarded(lambda: response.read(_DOWNLOAD_BLOCK), url, advice):
+            out.write(block)
+            done += len(block)
+            if progress is not None:
+                progress(done, total)
+        if done < total:
+            raise InputError(
+                f"{url} could not be downloaded (it ended after {done:,} of {total:,} bytes). Try again. {advice}"
+            )
+        return _announced_md5(response.headers)
+
+
+def _announced_md5(headers: Message) -> str:
+    """The MD5, hexadecimal, in Google Cloud Storage's header ``x-goog-hash: crc32c=...,md5=<base64>``, or ''."""
+    for value in headers.get_all("x-goog-hash", []):
+        for item in value.split(","):
+            kind, _, encoded = item.strip().partition("=")
+            if kind == "md5":
+                with contextlib.suppress(binascii.Error):
+                    return base64.b64decode(encoded, validate=True).hex()
+    return ""
+
+
+def _guarded(action: Callable[[], Result], url: str, advice: str) -> Result:
+    """Only the network's errors become 'could not be downloaded'."""
+    try:
+        return action()
+    except (OSError, http.client.HTTPException) as error:
+        raise InputError(f"{url} could not be downloaded ({error}). {advice}") from error
+
+
+def data_origin() -> str:
+    """Where prepared data is kept for all machines (RT_SCALE_DATA_ORIGIN), or an empty string."""
+    return os.environ.get("RT_SCALE_DATA_ORIGIN", "").strip()
+
+
+def fetch(name: str, data_dir: Path, origin: str, heed: Heed = go_on) -> Prepared | None:
+    """Copy a prepared set from ``origin`` into ``data_dir``, unless it is there; None where ``origin`` has none.
+
+    Of several processes one copies and the others wait for it. The copy's SHA-256 is computed on the way and held
+    against the recorded one, and the set moves into place when both files are right: it is whole or not there.
+
+    Args:
+        name: of the set.
+        data_dir: where prepared sets lie on this machine.
+        origin: a data folder like ``data_dir``, as a path or an address that pyarrow knows (file://, s3://, gs://).
+        heed: called before every block, and while another process is waited for; what it raises leaves nothing behind.
+
+    Raises:
+        InputError: the origin cannot be read, what it has is damaged or of another version, or the disk is small.
+        RunError: the disk filled up on the way. Nothing is left behind in either case.
+    """
+    with lock(name, data_dir, wait=True, heed=heed):
+        if (there := load(name, data_dir)) is not None:
+            return there
+        advice = f"Check RT_SCALE_DATA_ORIGIN, and prepare '{name}' there again if it is damaged."
+        with reading(f"{origin}/{name}", advice):
+            store, root = open_origin(origin)
+            folder = f"{root}/{name}"
+            meta = _read_meta(store, folder)
+        if meta is None:
+            return None
+        workplace = data_dir / f".{name}.tmp"
+        check_target(data_dir / name)
+        try:
+            _copy_files(store, folder, meta, workplace, advice, heed)
+            move_into_place(meta, workplace, data_dir / name)
+        finally:
+            shutil.rmtree(workplace, ignore_errors=True)
+    return load(name, data_dir)
+
+
+def open_origin(origin: str) -> tuple[FileSystem, str]:
+    """The file system of ``origin``, and its path there."""
+    from pyarrow.fs import FileSystem, LocalFileSystem  # takes a moment to import, and only this needs it
+
+    if "://" in origin:
+        store, root = FileSystem.from_uri(origin)
+        return store, root.rstrip("/")
+    return LocalFileSystem(), str(user_path(origin, "RT_SCALE_DATA_ORIGIN").resolve())
+
+
+def _read_meta(store: FileSystem, folder: str) -> Meta | None:
+    try:
+        with store.open_input_stream(f"{folder}/{META}", compression=None) as stream:
+            return parse_meta(stream.read().decode())
+    except FileNotFoundError:
+        return None
+
+
+def _copy_files(store: FileSystem, folder: str, meta: Meta, workplace: Path, advice: str, heed: Heed) -> None:
+    sources = {file: f"{folder}/{file}" for file in (TRAIN, TEST)}
+    with writing(workplace):
+        shutil.rmtree(workplace, ignore_errors=True)  # a preparation or a copy that was killed
+        workplace.mkdir()
+        with reading(folder, advice):
+            size = sum(each.size or 0 for each in store.get_file_info([*sources.values()]))
+        check_room(workplace, size)
+    for file, source in sources.items():
+        actual = _copy(store, source, workplace / file, advice, heed)
+        if actual != meta.sha256[file]:
+            raise InputError(
+                f"'{source}' is damaged: its contents have SHA-256 {actual}, written was {meta.sha256[file]}. Nothing "
+                f"was kept. {advice}"
+            )
+
+
+def _copy(store: FileSystem, source: str, target: Path, advice: str, heed: Heed) -> str:
+    """Copy a file, on disk when this returns; the SHA-256 of its bytes."""
+    digest = hashlib.sha256()
+    with reading(source, advice):
+        stream = store.open_input_stream(source, compression=None)
+    with stream, writing(target), open(target, "wb") as out:
+        for block in blocks(stream, source, advice, _FETCH_BLOCK):
+            heed()
+            digest.update(block)
+            out.write(block)
+        out.flush()
+        os.fsync(out.fileno())
+    return digest.hexdigest()

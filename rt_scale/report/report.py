@@ -1,0 +1,276 @@
+"""Makes the report of sweeps from their runs: a page, tables and figures in a folder of the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from rt_scale.experiments.other_data import DataHere, compare_sweeps
+from rt_scale.report import figures
+from rt_scale.report.export import numbers_table, verdicts_table, write_table
+from rt_scale.report.page import Picture, Report, to_html, to_markdown
+from rt_scale.report.panels import ACCURACY, drawings
+from rt_scale.report.paper import EXPERIMENTS, judge_all
+from rt_scale.report.paper_numbers import data_title, data_words, departures, flat_fields
+from rt_scale.report.results import (
+    EPOCH,
+    ProbedRun,
+    Series,
+    Which,
+    probe_keys,
+    probe_title,
+    probed_runs,
+    result_rows,
+    series,
+    with_first_rounds,
+)
+from rt_scale.report.status import RunStatus, status_of_sweep
+from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.grid import Point
+from rt_scale.store.atomic import write_bytes
+from rt_scale.store.metrics import read_metrics
+from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names
+from rt_scale.system.files import remove
+
+Result = Mapping[str, Any]
+_KINDS = ("linear", "knn")
+"""Probes that figures are drawn of."""
+_PANELS = 12
+"""Panels that a figure has at most."""
+
+
+def make_report(sweeps: Sequence[SweepRuns], which: Which, here: DataHere) -> Report:
+    """Write the report of a sweep, or one of several that repeat the same experiment, in the folder of the first.
+
+    Args:
+        sweeps: of one store.
+        which: ``last`` or ``best`` epoch of the student.
+        here: the data that that of the runs is compared with.
+
+    Raises:
+        InputError: where sweeps have one name or different data, or no run is finished.
+    """
+    refuse_equal_names(sweeps, "reported together")
+    first, store = sweeps[0], sweeps[0].store
+    points, unsampled = merged_points([sweep.points for sweep in sweeps]), sum(sweep.to_sample for sweep in sweeps)
+    results = _results(points, store)
+    check_same_data({sweep.name: sweep.points for sweep in sweeps}, results)
+    if not results:
+        raise InputError(
+            f"None of the {len(points) + unsampled} runs of sweep '{first.name}' is finished in '{store.place}'. "
+            "Run it with 'rt-scale sweep', or name the store with --store."
+        )
+    if first.spec.experiment is not None:
+        # Also the runs whose students are teachers here, where they are no part of the sweep themselves.
+        points = with_first_rounds(points)
+        results = _results(points, store)
+    ended = {name: stop for sweep in sweeps for name, stop in sweep.early_stopped.items()}
+    report = _report(sweeps, points, results, status_of_sweep(points, store, ended), which)
+    other_data = compare_sweeps(sweeps, here)[1]
+    report = replace(report, unsampled=unsampled, other_data=other_data)
+    return replace(report, files=_write(report))
+
+
+def _results(points: Iterable[Point], store: Store) -> dict[str, Result]:
+    found = ((point.spec.name, store.run(point.spec).result()) for point in points)
+    return {name: result for name, result in found if result is not None}
+
+
+def _report(
+    sweeps: Sequence[SweepRuns],
+    points: Sequence[Point],
+    results: Mapping[str, Result],
+    statuses: Sequence[RunStatus],
+    which: Which,
+) -> Report:
+    """The report, of which the figures are written."""
+    names, experiment, store = tuple(sweep.name for sweep in sweeps), sweeps[0].spec.experiment, sweeps[0].store
+    folder = sweeps[0].folder.report
+    if len(names) > 1:
+        folder = folder / "-".join(["with", *names[1:]])
+    metrics = {name: series(read_metrics(store.run(name).metrics_path).to_pydict()) for name in results}
+    states = {status.name: status.state for status in statuses}
+    runs = {key: probed_runs(points, results, states, key, metrics) for key in probe_keys(points)}
+    every = [run for members in runs.values() for run in members]
+    about = Report(
+        title=names[0] if experiment is None else EXPERIMENTS[experiment].title,
+        sweeps=names,
+        experiment=experiment,
+        data=_data(results.values()),
+        which=which,
+        tables=result_rows(points, runs, which, experiment),
+        statuses=statuses,
+        results=results,
+        folder=folder,
+        runs=store.root / "runs",
+    )
+    if experiment is None:
+        finished = [point for point in points if point.spec.name in results]
+        return replace(about, pictures=_curves(about, finished, metrics))
+    return replace(
+        about,
+        verdicts=judge_all(EXPERIMENTS[experiment], every),
+        pictures=_paper_pictures(about, experiment, every, metrics),
+        departures=departures(points),
+    )
+
+
+def _data(results: Iterable[Result]) -> tuple[str, ...]:
+    """Every data set that runs were on, with its variant, its name here and the start of its checksum."""
+    titles = (
+        f"{data_title(name, each['title'])} ({name}, sha256 {each['sha256'][:12]})"
+        for result in results for name, each in _data_sets(result)
+    )  # fmt: skip
+    return tuple(dict.fromkeys(titles))
+
+
+def _data_sets(result: Result) -> list[tuple[str, Mapping[str, Any]]]:
+    """The data sets of a run by name: the one that it distils on, and the others that it is probed on."""
+    main = result["data"]
+    return [(main["name"], main), *main.get("also", {}).items()]
+
+
+def _curves(report: Report, finished: Sequence[Point], metrics: Mapping[str, Series]) -> list[Picture]:
+    """Student against teacher over epochs, of a sweep that is no experiment of the paper's."""
+    found = []
+    for probe in (key for key in report.tables if key.partition("@")[0] in _KINDS):
+        curves = [figures.curve(point, metrics[point.spec.name], probe) for point in finished]
+        if drawn := [curve for curve in curves if curve is not None]:
+            figure = figures.draw(drawn, probe, report.title)
+            found.append(_save(figure, report.folder, f"curves-{probe}", f"{probe_title(probe)}, by epoch."))
+    return found
+
+
+def _paper_pictures(
+    report: Report, experiment: str, runs: Sequence[ProbedRun], metrics: Mapping[str, Series]
+) -> list[Picture]:
+    """The paper's figures: of every kind of probe, or once where no accuracy is drawn."""
+    found = []
+    for name, panels in EXPERIMENTS[experiment].figures.items():
+        probed = any(panel.metric == ACCURACY for panel in panels)
+        for kind in _KINDS if probed else [""]:
+            about = [run for run in runs if run.at["probe"] == kind or not probed]
+            rows = [drawings(panel, about, metrics, report.which, experiment) for panel in panels]
+            drawn = [each for row in rows for each in row]
+            if not drawn:
+                continue
+            parts = [name.capitalize().replace("-", " "), probe_title(kind) if probed else ""]
+            data = data_words((run.at["data"], run.at["probed" if probed else "data"]) for run in about)
+            title = ", ".join(part for part in (*parts, data) if part)
+            more = f" ({len(drawn) - _PANELS} more panels not drawn)" if len(drawn) > _PANELS else ""
+            # Rows of equal length stay rows; what is beside a summary makes one row with it.
+            alike = len(rows) > 1 and {len(row) for row in rows} == {2}
+            columns = 2 if alike else min(3, len(drawn))
+            figure = figures.draw_drawings(drawn[:_PANELS], f"{title}{more}", columns)
+            summary = any(panel.x != "epoch" for panel in panels)
+            axes = ["with the paper's axes"] if name.startswith("figure") else []
+            told = [title, *axes, *([EPOCH[report.which]] if summary else [])]
+            file = f"{name}-{kind}" if probed else name
+            found.append(_save(figure, report.folder, file, f"{', '.join(told)}."))
+    return found
+
+
+def _save(figure: Figure, folder: Path, name: str, title: str) -> Picture:
+    svg, png = folder / f"{name}.svg", folder / f"{name}.png"
+    figures.save(figure, svg, png)
+    return Picture(name, title, svg, png)
+
+
+def _write(report: Report) -> list[Path]:
+    """The page, and what it says as Markdown and as tables for programs; the paths of these and of the figures."""
+    folder = report.folder
+    texts = {"report.html": to_html(report), "report.md": to_markdown(report), "tables.json": _plain(report)}
+    for name, text in texts.items():
+        write_bytes(folder / name, text.encode())
+    remove(folder / "tables.md")  # of an earlier version
+    tables = {"report": numbers_table(report)} | ({"verdicts": verdicts_table(report)} if report.verdicts else {})
+    files = [picture.png for picture in report.pictures] + [picture.svg for picture in report.pictures]
+    files += [folder / name for name in texts]
+    return files + [path for name, table in tables.items() for path in write_table(folder / name, table)]
+
+
+def _plain(report: Report) -> str:
+    return json.dumps({"data": report.data, "which": report.which, "tables": report.to_json()}, indent=1)
+
+
+def check_same_data(sweeps: Mapping[str, Sequence[Point]], results: Mapping[str, Result]) -> None:
+    """Refuse to report runs together that were not on the same data.
+
+    Several sweeps must ask for the same images: names, sizes and samples of all that they distil on and probe on. Of
+    one sweep and of several alike, a data set must have had one content.
+
+    Args:
+        sweeps: name -> its runs.
+        results: of those runs that are finished, by name.
+
+    Raises:
+        InputError: naming the sweeps and their data.
+    """
+    asked = {name: sorted({_asked_data(point) for point in points}) for name, points in sweeps.items()}
+    (first, wanted), *others = asked.items()
+    for name, given in others:
+        if given != wanted:
+            raise InputError(
+                f"Sweeps '{first}' and '{name}' are the same experiment on different data, and are not merged: "
+                f"'{first}' has {_listed(wanted)}, '{name}' has {_listed(given)}. Report them one by one: "
+                "rt-scale report FILE."
+            )
+    contents: dict[str, dict[str, str]] = {}
+    for name, points in sweeps.items():
+        for run in (point.spec.name for point in points if point.spec.name in results):
+            for data, each in _data_sets(results[run]):
+                if data != GAUSSIAN:  # drawn as each spec says
+                    contents.setdefault(data, {}).setdefault(each["sha256"], f"{run} of '{name}'")
+    for data, found in contents.items():
+        if len(found) > 1:
+            told = ", ".join(f"sha256 {sha[:12]}... in {run}" for sha, run in found.items())
+            raise InputError(
+                f"The data set '{data}' had different contents in runs that would be reported together: {told}. Their "
+                "numbers are not averaged. Report sweeps one by one, or run those of one content again: remove their "
+                "directories, then rt-scale sweep."
+            )
+
+
+def merged_points(sweeps: Sequence[Sequence[Point]]) -> list[Point]:
+    """The distinct runs of several sweeps; what one varies, or has otherwise than another, is a value of all of them.
+
+    Args:
+        sweeps: the runs of each.
+    """
+    points = list({point.spec.name: point for members in sweeps for point in members}.values())
+    if len(sweeps) == 1:
+        return points
+    fields = [flat_fields(point.spec.model_dump(mode="json", exclude={"seeds"})) for point in points]
+    axes = dict.fromkeys(key for point in points for key in point.values)
+    starts = {key for key in axes if "start_from" in key}
+    keys = dict.fromkeys(key for each in fields for key in each if key not in axes and "start_from" not in key)
+    other = [key for key in keys if len({repr(each.get(key)) for each in fields}) > 1]
+    return [
+        Point(
+            {key: point.values.get(key, each.get(key)) for key in [*axes, *other] if key not in starts}
+            | {key: point.values[key] for key in starts if key in point.values},
+            point.seed,
+            point.spec,
+        )
+        for point, each in zip(points, fields, strict=True)
+    ]
+
+
+def _asked_data(point: Point) -> str:
+    data = point.spec.data
+    told = {"size": data.size, "samples": data.samples, "sigma": data.sigma}
+    parts = [data.name, *(f"{key} {value}" for key, value in told.items() if value is not None)]
+    probe = point.spec.probe
+    also = [f"probed on {', '.join(probe.also)}"] if probe.also else []
+    return " ".join([*parts, *also, *(["at their own size"] if probe.also_size == "own" else [])])
+
+
+def _listed(data: Sequence[str]) -> str:
+    return "; ".join(data[:6]) + (f" and {len(data) - 6} more" if len(data) > 6 else "")

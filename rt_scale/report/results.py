@@ -1,0 +1,355 @@
+"""Finished and unfinished runs under one probe, and the rows of results tables that they make."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from rt_scale.report.paper_numbers import START, Number, data_words, number_of, shown_values
+from rt_scale.report.statistics import ROLES, Estimate, estimates
+from rt_scale.report.status import STYLES
+from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.grid import Point
+from rt_scale.spec.metrics import ProbeName
+from rt_scale.spec.run import RunSpec
+
+PROBES = {
+    "linear": "linear probe",
+    "knn": "k-nearest-neighbour probe",
+    "linear_standardized": "linear probe, standardised features",
+    "knn_standardized": "k-nearest-neighbour probe, standardised features",
+    "logistic": "logistic regression to convergence (not the paper's probe)",
+    "ridge": "ridge classifier (not the paper's probe)",
+    "logistic_standardized": "logistic regression to convergence, standardised features (not the paper's probe)",
+    "ridge_standardized": "ridge classifier, standardised features (not the paper's probe)",
+}
+"""Probes by name, with their titles. The key of one on another data set has ``@<data>`` behind the name."""
+KNOWN = {
+    "data.name": "data",
+    "data.samples": "samples",
+    "data.sigma": "sigma",
+    "encoder.name": "encoder",
+    "encoder.norm": "norm",
+    "student.alpha": "alpha",
+    "projector.out_dim": "outputs",
+    "projector.bottleneck": "bottleneck",
+    "projector.parts": "parts",
+    "teacher.update": "update",
+    "teacher.momentum": "momentum",
+}
+"""Fields of a run that the paper's experiments vary, and what they are called here."""
+EPOCH = {
+    "last": "student after its last epoch",
+    "best": "student at its best probed epoch, as the paper reports it (a maximum over the test split)",
+}
+"""What the student's numbers are, by ``Which``."""
+NOTHING = "-"
+"""A cell without a number."""
+Which = Literal["last", "best"]
+Series = Mapping[str, Sequence[tuple[float, float]]]
+"""Name of a metric -> (epoch, value) as measured, in order."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a finished run reached; accuracies in [0, 1].
+
+    Attributes:
+        input, teacher: accuracies of the input pixels and, after the last epoch, of the teacher.
+        student: of the student after the last epoch.
+        best: of the student at its best probed epoch.
+        curve: (epoch, accuracy of the student) at every probing; empty where metrics were not read.
+        moved: distance of the student from its own start at the end; None where it was not measured.
+    """
+
+    input: float
+    teacher: float
+    student: float
+    best: float
+    curve: Sequence[tuple[float, float]] = ()
+    moved: float | None = None
+
+    def student_at(self, which: Which) -> float:
+        """The student's accuracy at its last or its best epoch."""
+        return self.student if which == "last" else self.best
+
+
+@dataclass(frozen=True)
+class ProbedRun:
+    """One run under one probe.
+
+    Attributes:
+        run: name of its directory.
+        seed: its repetition.
+        at: what was done: ``data``, ``probed`` (the data set of the probe), ``probe``, ``round``,
+            ``teacher`` (how it moves), the values of :data:`KNOWN`, and by its dotted field every other axis.
+        start: name of the run whose student is its teacher; None of a random teacher.
+        scores: what it reached; None where it has no result.
+        state: how it stands.
+        device_seconds: ``gpu`` or ``cpu`` -> GPU-seconds or core-seconds that it took, under all its probes.
+    """
+
+    run: str
+    seed: int
+    at: Mapping[str, Any]
+    start: str | None = None
+    scores: Scores | None = None
+    state: str = "done"
+    device_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One line of a results table: a configuration under one probe, over its seeds.
+
+    Attributes:
+        key: of the configuration, the same under every probe.
+        probe: key of the probe, see :data:`PROBES`.
+        values: the axes' values, by dotted field.
+        shown: the same for readers: shown name of an axis -> value as text.
+        runs: one a seed, finished or not.
+        measured: ``input``, ``teacher``, ``student`` and ``gain`` (student less its own teacher), accuracies in [0, 1]
+            over finished seeds; empty where there is none.
+        printed: what the paper prints, in percent, if it prints anything.
+    """
+
+    key: str
+    probe: str
+    values: Mapping[str, Any]
+    shown: Mapping[str, str]
+    runs: tuple[ProbedRun, ...]
+    measured: Mapping[str, Estimate]
+    printed: Number | None = None
+
+    @property
+    def data(self) -> tuple[str, str]:
+        """Names of the data sets that it is distilled on and probed on."""
+        return self.runs[0].at["data"], self.runs[0].at["probed"]
+
+    @property
+    def n(self) -> int:
+        """Runs that the numbers are of."""
+        return self.measured["student"].n if self.measured else 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of its runs are in each state."""
+        return count_states(run.state for run in self.runs)
+
+    @property
+    def device_seconds(self) -> dict[str, float]:
+        """What all its finished runs held, see ``ProbedRun``."""
+        total: Counter[str] = Counter()
+        for run in self.runs:
+            total.update(run.device_seconds)
+        return dict(total)
+
+    @property
+    def difference(self) -> float | None:
+        """Our student's mean less the paper's, in percentage points."""
+        if self.printed is None or not self.measured:
+            return None
+        return 100 * self.measured["student"].mean - self.printed.student
+
+    @property
+    def runs_text(self) -> str:
+        """How many runs the numbers are of, and what became of the others, e.g. ``2 of 3 (1 failed)``."""
+        if self.n == len(self.runs):
+            return str(self.n)
+        rest = ", ".join(f"{count} {state}" for state, count in self.counts.items() if state != "done")
+        return f"{self.n} of {len(self.runs)} ({rest or 'the others without this probe'})"
+
+    def measured_texts(self, *, intervals: bool = True) -> list[str]:
+        """Input, teacher, student and gain as text; the gain always has its interval."""
+        if not self.measured:
+            return [NOTHING] * 4
+        roles = [self.measured[role] for role in ROLES]
+        return [*(each.percent_interval if intervals else each.percent for each in roles), self.measured["gain"].points]
+
+    @property
+    def paper_texts(self) -> list[str]:
+        """The paper's teacher and student, and the difference, as text."""
+        if self.printed is None:
+            return [NOTHING] * 3
+        teacher = NOTHING if self.printed.teacher is None else f"{self.printed.teacher:.2f}"
+        difference = NOTHING if self.difference is None else f"{self.difference:+.1f}"
+        return [teacher, f"{self.printed.student:.2f}", difference]
+
+    def to_json(self) -> dict[str, Any]:
+        """The values and the measured numbers as plain values."""
+        measured = {role: asdict(value) for role, value in self.measured.items()}
+        return {"values": dict(self.values), "probe": self.probe, **measured}
+
+
+def probed_runs(
+    points: Iterable[Point],
+    results: Mapping[str, Mapping[str, Any]],
+    states: Mapping[str, str],
+    probe: str,
+    metrics: Mapping[str, Series] | None = None,
+) -> list[ProbedRun]:
+    """The runs that have a probe, finished or not.
+
+    Args:
+        points: runs of a sweep.
+        results: of those that are finished, by name.
+        states: how runs stand, by name.
+        probe: its key.
+        metrics: measured values of finished runs by name, for curves.
+    """
+    found = []
+    for point in points:
+        spec, name = point.spec, point.spec.name
+        if not has_probe(spec, probe):
+            continue
+        result = results.get(name)
+        scores = None if result is None else _scores(result, probe, (metrics or {}).get(name, {}))
+        start = spec.teacher.start_from
+        took = {} if result is None else result.get("device_seconds", {})
+        first = start.run.name if start else None
+        found.append(ProbedRun(name, point.seed, done(point, probe), first, scores, states[name], took))
+    return found
+
+
+def result_rows(
+    points: Sequence[Point], runs: Mapping[str, Sequence[ProbedRun]], which: Which, experiment: str | None = None
+) -> dict[str, list[ResultRow]]:
+    """Key of a probe -> its rows, in the sweep's order; of configurations without a finished run too.
+
+    Args:
+        points: every run.
+        runs: the same under every probe, by its key.
+        which: the student's accuracy after its last epoch, or its best over the probed epochs (what the paper
+            reports). Input and a frozen teacher are probed once; of a teacher that moves it is the last.
+        experiment: whose numbers stand beside, if any.
+    """
+    by_name, shown = {point.spec.name: point for point in points}, shown_values(points)
+    alike = {name: _alike(point) for name, point in by_name.items()}
+    keys = {each: f"configuration-{number}" for number, each in enumerate(dict.fromkeys(alike.values()), 1)}
+    tables = {}
+    for probe, members in runs.items():
+        groups: dict[str, list[ProbedRun]] = {}
+        for run in members:
+            groups.setdefault(keys[alike[run.run]], []).append(run)
+        tables[probe] = [
+            ResultRow(
+                key=key,
+                probe=probe,
+                values=by_name[group[0].run].values,
+                shown=shown[group[0].run],
+                runs=tuple(group),
+                measured=_measured(group, which),
+                printed=None if experiment is None else number_of(experiment, group[0].at),
+            )
+            for key, group in groups.items()
+        ]
+    return tables
+
+
+def _alike(point: Point) -> str:
+    """Equal for the runs of one configuration: all but the seeds, where no axis varies those."""
+    seeds = {key: value for key, value in point.values.items() if key.startswith("seeds.")}
+    return f"{point.spec.configuration_hash} {seeds}"
+
+
+def _measured(runs: Sequence[ProbedRun], which: Which) -> dict[str, Estimate]:
+    scores = [run.scores for run in runs if run.scores is not None]
+    return estimates((each.input, each.teacher, each.student_at(which)) for each in scores) if scores else {}
+
+
+def count_states(states: Iterable[str]) -> dict[str, int]:
+    """State -> number of runs, of states that there are, done first."""
+    counts = Counter(states)
+    return {state: counts[state] for state in STYLES if counts[state]}
+
+
+def probe_title(key: str) -> str:
+    """What is measured: the title of ``linear``, say, or of ``linear@cifar100``, on that data set."""
+    probe, _, data = key.partition("@")
+    return f"{PROBES[probe]} on {data}" if data else PROBES[probe]
+
+
+def probe_keys(points: Sequence[Point]) -> list[str]:
+    """The probes that any of the runs has: on the set that they distil on, then on each other one."""
+    others = dict.fromkeys(data for point in points for data in point.spec.probe.also)
+    keys = [*PROBES, *(f"{probe}@{data}" for data in others for probe in PROBES)]
+    return [key for key in keys if any(has_probe(point.spec, key) for point in points)]
+
+
+def probe_metric(role: str, key: str) -> str:
+    """The name of the metric of ``role`` under a probe, e.g. ``probe@cifar100/student/linear``."""
+    probe, _, data = key.partition("@")
+    return str(ProbeName(role, probe, data or None))
+
+
+def has_probe(spec: RunSpec, probe: str) -> bool:
+    """Whether runs of ``spec`` are probed so, on a set with labels."""
+    kind, _, data = probe.partition("@")
+    if kind not in spec.probe.kinds:
+        return False
+    return data in spec.probe.also if data else spec.probe.own and spec.data.name != GAUSSIAN
+
+
+def titled_probe(rows: Sequence[ResultRow]) -> str:
+    """The title of the rows' probe, with the data sets that they (at least one) have in common."""
+    words = data_words(row.data for row in rows)
+    return ", ".join([PROBES[rows[0].probe.partition("@")[0]], *([words] if words else [])])
+
+
+def done(point: Point, probe: str) -> dict[str, Any]:
+    """``ProbedRun.at`` of a run under a probe."""
+    spec, (kind, _, data) = point.spec, probe.partition("@")
+    at: dict[str, Any] = {"data": spec.data.name, "probed": data or spec.data.name, "probe": kind}
+    at |= {name: _field(spec, key) for key, name in KNOWN.items()}
+    at["round"] = _round(spec)
+    at["teacher"] = {"none": "frozen", "ema": f"average, {spec.teacher.momentum}"}.get(spec.teacher.update, "copy")
+    return at | {key: value for key, value in point.values.items() if key not in KNOWN and not key.startswith(START)}
+
+
+def with_first_rounds(points: Sequence[Point]) -> list[Point]:
+    """The points, and behind them the runs whose students are their teachers, where they are not among them."""
+    known = {point.spec.name for point in points}
+    found = list(points)
+    for point in points:
+        start = point.spec.teacher.start_from
+        if start is not None and start.run.name not in known:
+            known.add(start.run.name)
+            values = {key: value for key, value in point.values.items() if not key.startswith(START)}
+            found.append(Point(values, point.seed, start.run))
+    return found
+
+
+def series(metrics: Mapping[str, Sequence[Any]]) -> dict[str, list[tuple[float, float]]]:
+    """Measured values by name, from the columns ``epoch``, ``name`` and ``value`` of a run's metrics table."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for epoch, name, value in zip(metrics["epoch"], metrics["name"], metrics["value"], strict=True):
+        found.setdefault(name, []).append((epoch, value))
+    return {name: sorted(values) for name, values in found.items()}
+
+
+def _scores(result: Mapping[str, Any], probe: str, metrics: Series) -> Scores | None:
+    last = result["last"]
+    names = {role: probe_metric(role, probe) for role in ROLES}
+    if any(name not in last for name in names.values()):
+        return None
+    return Scores(
+        **{role: last[name] for role, name in names.items()},
+        best=result["best"].get(names["student"], {}).get("value", last[names["student"]]),
+        curve=metrics.get(names["student"], ()),
+        moved=last.get("distance/from_init"),
+    )
+
+
+def _field(spec: RunSpec, key: str) -> Any:
+    value: Any = spec
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _round(spec: RunSpec) -> int:
+    """1 for a random teacher, 2 for one that is the student of such a run, ..."""
+    start = spec.teacher.start_from
+    return 1 if start is None or start.take != "student" else 1 + _round(start.run)

@@ -1,1 +1,0 @@
-"""Faster ways to compute a student's pass."""
