@@ -191,6 +191,9 @@ class _Handout(Searcher):  # type: ignore[misc]
         super().__init__()
         self._driver, self._config = driver, config
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as the driver's
+
     def suggest(self, trial_id: str) -> Any:
         """The next jobs; None where there are none yet."""
         self._driver.look()
