@@ -45,6 +45,7 @@ from rt_scale.spec.grid import Point
 from rt_scale.spec.run import stream
 from rt_scale.spec.sweep import SweepSpec, load_sweep
 from rt_scale.store.metrics import MetricsTable
+from rt_scale.store.results import DataRecord, RunResult
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
 from rt_scale.tensorboard.writer import BoardWriter
@@ -84,9 +85,19 @@ def write_run(point: Point, store: Store, points: int) -> None:
             table.append(196 * epoch, epoch, values)
         table.flush()
         board.close("done")
-        data = {"name": "cifar10", "title": "cifar10", "sha256": SHA256}
-        run.complete({"last": table.last(), "best": table.best("probe/student"), "steps": 196 * points, "attempts": 1}
-                     | {"epochs": points, "seconds": 1.0, "device_seconds": {"cpu": 1.0}, "data": data})  # fmt: skip
+        run.complete(
+            RunResult(
+                name=run.name,
+                last=table.last(),
+                best=table.best("probe/student"),
+                steps=196 * points,
+                epochs=points,
+                seconds=1.0,
+                device_seconds={"cpu": 1.0},
+                attempts=1,
+                data=DataRecord(name="cifar10", title="cifar10", sha256=SHA256),
+            )
+        )
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -136,7 +136,7 @@ class Operations(TorchDispatchMode):
         """Nobody stops it."""
 
 
-class WatchedTargets:
+class WatchedTargets(Targets):
     """Teacher targets whose operations are a part of their own."""
 
     def __init__(self, operations: Operations, targets: Targets) -> None:

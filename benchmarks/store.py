@@ -26,6 +26,7 @@ from rt_scale.report.status import status_of_store
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.gc import find_garbage
 from rt_scale.store.metrics import MetricsTable
+from rt_scale.store.results import AttemptRecord, DataRecord, Execution, RunRecord, RunResult
 from rt_scale.store.store import Store
 
 PROGRAM = str(Path(sys.executable).with_name("rt-scale"))
@@ -38,13 +39,17 @@ def template(store: Store) -> Path:
     run = store.run(spec)
     with run.acquire():
         run.write_spec(spec)
-        run.write_environment({"attempts": [{"host": "here", "versions": {"torch": "2"}}]})
+        data = DataRecord(name="digits", title="Digits", sha256="0" * 64)
+        execution = Execution(device="cpu", threads=1, cache_teacher=True, channels_last=True, loader="resident")
+        run.write_record(RunRecord(execution=execution, data=data, attempts=[AttemptRecord(host="here")]))
         table = MetricsTable(run.metrics_path)
         table.append(0, 0.0, METRICS)
         table.flush()
         for step in (0, 10):
             run.save_checkpoint(step, lambda folder: (folder / "student.safetensors").write_bytes(bytes(512)) and None)
-        run.complete({"last": METRICS, "best": {}, "steps": 10, "attempts": 1})
+        run.complete(
+            RunResult(name=run.name, last=METRICS, best={}, steps=10, epochs=1, seconds=1.0, attempts=1, data=data)
+        )
     return run.path
 
 

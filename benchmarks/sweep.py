@@ -113,7 +113,7 @@ def ran(point: Point, store: Store) -> Ran:
     if result is None or attempt is None or attempt.owner is None:
         raise SystemExit(f"{point.label} has no result: {run_dir.failure()}")
     ended = (run_dir.path / RESULT).stat().st_mtime
-    return Ran(attempt.owner.pid, attempt.owner.acquired, ended, float(result["seconds"]))
+    return Ran(attempt.owner.pid, attempt.owner.acquired, ended, result.seconds)
 
 
 def ours(sweep: SweepSpec, data_dir: Path, slots: int) -> Queue:

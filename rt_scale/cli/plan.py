@@ -26,8 +26,8 @@ from rt_scale.cli.options import (
     warn,
     with_launch,
 )
-from rt_scale.progress.state import duration_text
 from rt_scale.spec.errors import InputError
+from rt_scale.system.console import duration_text
 
 if TYPE_CHECKING:
     from rt_scale.plan.conditions import Conditions

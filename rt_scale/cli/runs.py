@@ -32,6 +32,7 @@ from rt_scale.spec.errors import InputError
 if TYPE_CHECKING:
     from rt_scale.spec.run import RunSpec
     from rt_scale.spec.sweep import LaunchSpec
+    from rt_scale.store.results import RunResult
     from rt_scale.store.store import Store
 
 app = typer.Typer()
@@ -93,14 +94,14 @@ def run(
     place.check_writable()
     place.run(value).refresh()
     if (finished := place.run(value).result()) is not None:
-        refuse_other_data(value.name, finished["data"], find_data_dir(data_dir))
+        refuse_other_data(value.name, finished.data, find_data_dir(data_dir))
         console.print("complete already, nothing to do")
     if workers > 1:
         wanted = {"workers": workers, "cpus": threads or 1, "gpus": gpus, "loader": loader}
         wanted |= {"accelerate": accelerate} if accelerate is not None else {}
         launch = build(LaunchSpec, wanted, "the command line")
-        _with_workers(value, launch, place, find_data_dir(data_dir), device, address, quiet=as_json)
-        _show(value, place, as_json)
+        result = _with_workers(value, launch, place, find_data_dir(data_dir), device, address, quiet=as_json)
+        _show(result, place, as_json)
         return
     with stopping_on_signals(console.print) as stopping, RunBar(console) as bar:
         settings = Options(
@@ -114,13 +115,13 @@ def run(
             observer=bar,
             stop=stopping,
         )
-        run_spec(value, settings)
-    _show(value, place, as_json)
+        result = run_spec(value, settings)
+    _show(result, place, as_json)
 
 
 def _with_workers(
     value: RunSpec, launch: LaunchSpec, place: Store, data_dir: Path, device: str, address: str | None, quiet: bool
-) -> None:
+) -> RunResult:
     from rt_scale.progress.bars import RunBar
     from rt_scale.ray_backend.output import console_on, output_to
     from rt_scale.ray_backend.train_workers import run_on_ray
@@ -136,19 +137,18 @@ def _with_workers(
         console.quiet = quiet
         console.print(f"Ray's log: {log}")
         with RunBar(console) as bar, stopping_on_signals(bar.warned) as stopping:
-            run_on_ray(config, bar.reported, stopping, address)
+            return run_on_ray(config, bar.reported, stopping, address)
 
 
-def _show(value: RunSpec, place: Store, as_json: bool) -> None:
+def _show(result: RunResult, place: Store, as_json: bool) -> None:
     from rt_scale.progress.bars import probe_text
 
-    result = place.run(value).result() or {}
     if as_json:
-        print(json.dumps(result, indent=1))
+        print(json.dumps(result.to_json(), indent=1))
         return
     console = open_console()
-    console.print(f"{value.name}: {probe_text(result['last'])}")
-    console.print(f"in {place.where(value.name)}")
+    console.print(f"{result.name}: {probe_text(result.last)}")
+    console.print(f"in {place.where(result.name)}")
 
 
 @app.command()

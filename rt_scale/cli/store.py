@@ -26,8 +26,8 @@ from rt_scale.cli.options import (
     warn,
 )
 from rt_scale.cli.sweep import look, told
-from rt_scale.progress.state import duration_text
 from rt_scale.spec.errors import InputError, counted
+from rt_scale.system.console import duration_text, size_text
 
 if TYPE_CHECKING:
     from rt_scale.store.bundle.pack import Packed
@@ -50,7 +50,7 @@ class Weights(StrEnum):
 def bundle(
     files: Annotated[list[Path], typer.Argument(parser=read_path, metavar="FILE", help="Sweep files.")],
     out: Annotated[
-        Path | None, typer.Option(parser=read_path, help="File to write, a .zip (the first sweep's name).")
+        Path | None, typer.Option(parser=read_path, help="File to write, a .tar.gz (the first sweep's name).")
     ] = None,
     weights: Annotated[Weights, typer.Option(help="Networks that are packed, too.")] = Weights.NONE,
     overrides: SetOption = None,
@@ -71,8 +71,8 @@ def bundle(
     place = open_store(store)
     sweeps = [look(file, overrides, place) for file in files]
     path = out or Path(sweeps[0].name + SUFFIX)
-    if path.suffix != SUFFIX or os.path.isdir(path):
-        raise InputError(f"--out is '{path}'; a bundle is a zip file: name one that ends in {SUFFIX}.")
+    if not path.name.endswith(SUFFIX) or os.path.isdir(path):
+        raise InputError(f"--out is '{path}'; name a file that ends in {SUFFIX}.")
     place.refresh()
     parts = [SweepPart(each.name, each.text, [point.spec for point in each.points]) for each in sweeps]
     warn(compare_sweeps(sweeps, DataHere(find_data_dir(data_dir)))[1])
@@ -171,12 +171,3 @@ def _summary(found: list[Garbage]) -> str:
     sizes = [size_text(sum(item.size for item in items)) for items in (runs, left)]
     told = f"{counted(len(runs), 'run')} that no sweep refers to ({sizes[0]})"
     return f"{told}, {counted(len(left), 'leftover')} ({sizes[1]})."
-
-
-def size_text(size: float) -> str:
-    """Bytes in a unit that suits them, e.g. ``3.1 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:,.3g} TB"

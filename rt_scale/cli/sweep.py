@@ -68,7 +68,7 @@ def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str |
     from rt_scale.progress.bars import counting
     from rt_scale.store.bundle.unpack import open_bundle
 
-    with counting(open_console(stderr=True), "unpacking the bundle") as progress:
+    with counting(open_console(stderr=True), "unpacking the bundle, MB") as progress:
         bundle = open_bundle(bundles[0], progress=progress)
     return bundle.store, [_load_bundled(bundle, name) for name in bundle.manifest.sweeps]
 

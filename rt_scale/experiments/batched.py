@@ -6,20 +6,20 @@ import copy
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
 from rt_scale.data.loaders.choose import training_loader, training_subset
 from rt_scale.experiments.check import check, constant_targets
 from rt_scale.experiments.objectives import build_objective, build_sharpenings, build_views, clean_inputs
-from rt_scale.experiments.options import BatchSize, Options, find_device, resolve
+from rt_scale.experiments.options import Options, find_device, resolve
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import build_pair, to_device
 from rt_scale.spec.batching import batch_problem, same_images
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import heeding
+from rt_scale.store.results import BatchSize, RunResult
 from rt_scale.system.machine import allowed_cores
 from rt_scale.training.accelerate import accelerated
 from rt_scale.training.batched.network import BatchedNetwork
@@ -72,8 +72,14 @@ def measured_batch_size(spec: RunSpec, options: Options, most: int) -> BatchSize
     gain = seconds[1] / seconds[best]
     measured = ", ".join(f"{size}: {1000 * value:.3g} ms" for size, value in seconds.items()) + end
     if gain < PAYS:
-        return BatchSize(1, f"batching does not pay here (a student's step by students together: {measured})", seconds)
-    return BatchSize(best, f"{gain:.2f} times as fast as alone (a student's step: {measured})", seconds)
+        return BatchSize(
+            size=1,
+            reason=f"batching does not pay here (a student's step by students together: {measured})",
+            seconds=seconds,
+        )
+    return BatchSize(
+        size=best, reason=f"{gain:.2f} times as fast as alone (a student's step: {measured})", seconds=seconds
+    )
 
 
 class Bench:
@@ -150,8 +156,8 @@ class Bench:
 def run_batched(
     specs: Sequence[RunSpec],
     options: Sequence[Options],
-    ended: Callable[[int, dict[str, Any] | BaseException], None] = lambda number, outcome: None,
-) -> list[dict[str, Any] | BaseException]:
+    ended: Callable[[int, RunResult | BaseException], None] = lambda number, outcome: None,
+) -> list[RunResult | BaseException]:
     """The results of ``specs``, as :func:`rt_scale.experiments.runner.run` gives each, trained together.
 
     Every run has its own directory, lease, observer, probes, checkpoints and end; one that diverges, is asked to
@@ -174,8 +180,8 @@ def run_batched(
     if any(each.group.world > 1 for each in options):
         raise InputError("Runs of several workers cannot train as one batched network; give them 1 worker.")
 
-    def one(spec: RunSpec, own: Options) -> Callable[[Gradients], dict[str, Any]]:
-        batching = dataclasses.replace(own.batching, size=len(specs))
+    def one(spec: RunSpec, own: Options) -> Callable[[Gradients], RunResult]:
+        batching = own.batching.model_copy(update={"size": len(specs)})
         return lambda gradients: run(spec, dataclasses.replace(own, batching=batching, gradients=gradients))
 
     # The common pass is computed in this thread, in the runs' number of threads and on their device.
@@ -194,7 +200,7 @@ def choose_batch_size(specs: Sequence[RunSpec], options: Options, most: int | No
         most: so many, as far as there are runs; None: as measured (:func:`measured_batch_size`).
     """
     if reason := batch_problem(specs):
-        return BatchSize(1, f"cannot be batched: {reason}")
+        return BatchSize(size=1, reason=f"cannot be batched: {reason}")
     if most is not None:
-        return BatchSize(min(most, len(specs)), f"launch.pack is {most}")
+        return BatchSize(size=min(most, len(specs)), reason=f"launch.pack is {most}")
     return measured_batch_size(specs[0], options, len(specs))

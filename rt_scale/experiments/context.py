@@ -100,12 +100,6 @@ class Context:
             self.patiently(lambda: board.scalars(step, values))
         self.observer.logged(step, epoch, values)
 
-    def note(self, what: str, name: str, value: str) -> None:
-        """Keep ``value`` under ``what`` and ``name`` in the record of this attempt."""
-        environment = self.run_dir.environment() or {"attempts": [{}]}
-        environment["attempts"][-1].setdefault(what, {})[name] = value
-        self.patiently(lambda: self.run_dir.write_environment(environment))
-
     def slower(self, part: str, reason: str) -> None:
         """Record and warn, once a part, that it is done in a slower way than was meant; no number depends on it.
 
@@ -115,8 +109,15 @@ class Context:
         """
         if part not in self._slower:
             self._slower.add(part)
-            self.note("slower", part, reason)
+            self._record_slower(part, reason)
             self.observer.warned(f"The {part} takes longer than it should, as {reason}. It changes no number.")
+
+    def _record_slower(self, part: str, reason: str) -> None:
+        if (record := self.run_dir.record()) is not None:
+            *earlier, attempt = record.attempts
+            attempt = attempt.model_copy(update={"slower": {**attempt.slower, part: reason}})
+            changed = record.model_copy(update={"attempts": [*earlier, attempt]})
+            self.patiently(lambda: self.run_dir.write_record(changed))
 
     def patiently(self, write: Callable[[], T]) -> T:
         """What ``write`` returns; a store that does not answer is tried again for ``patience_seconds``.
@@ -205,7 +206,7 @@ class Follower(Context):
     def log(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Rank 0 records the same numbers."""
 
-    def note(self, what: str, name: str, value: str) -> None:
+    def _record_slower(self, part: str, reason: str) -> None:
         """Rank 0 keeps the record."""
 
     def checkpoint(self, step: int, writer: Callable[[Path], None]) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.networks import StartFrom
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import heeding
+from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store
 from rt_scale.training.checkpoint import STUDENT, read_weights
 from rt_scale.training.loop import compute_gradients
@@ -50,7 +50,7 @@ def _weights(start: StartFrom, store: Store) -> dict[str, Tensor]:
         raise RunError(f"The run {start.run.name}, to start from, is not finished; compute it first.")
     frozen = start.take == "teacher" and not start.run.teacher.moves
     # The end as the result says it: the newest checkpoint that is there may be one on the way.
-    step = START if start.take == "init" or frozen else int(finished["steps"])
+    step = START if start.take == "init" or frozen else finished.steps
     file = TEACHER if start.take == "teacher" else STUDENT
 
     def load(folder: Path) -> dict[str, Tensor]:
@@ -102,7 +102,7 @@ class _Before:
         self.observer.warned(f"{self.name}: {text}")
 
 
-def compute_first(spec: RunSpec, options: Options, run: Callable[[RunSpec, Options], dict[str, Any]]) -> dict[str, Any]:
+def compute_first(spec: RunSpec, options: Options, run: Callable[[RunSpec, Options], RunResult]) -> RunResult:
     """The result of ``spec``, which another run starts from.
 
     Args:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from rt_scale.data.loaders.base import OrderedLoader
+from rt_scale.data.loaders.base import Loader
 from rt_scale.data.loaders.resident import Resident, ResidentLoader
 from rt_scale.data.prepared import Prepared
 from rt_scale.experiments.check import Sets, learns_labels, probed_size
@@ -143,7 +143,7 @@ def test_classifier(projector: nn.Module, test: Features, precision: str) -> dic
 def build_probers(
     spec: RunSpec,
     sets: Sets,
-    train: OrderedLoader,
+    train: Loader,
     inputs: functools.partial[Tensor],
     group: Group = ALONE,
     resident: Resident | None = None,

@@ -14,7 +14,7 @@ from rt_scale.data.augment.draws import augment_generator
 from rt_scale.data.augment.views import augmented_inputs
 from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.inputs import to_inputs
-from rt_scale.data.loaders.base import OrderedLoader
+from rt_scale.data.loaders.base import Loader
 from rt_scale.data.prepared import NoiseSet, Prepared
 from rt_scale.data.subsets import noisy_labels
 from rt_scale.experiments.check import constant_targets
@@ -40,7 +40,7 @@ def clean_inputs(spec: RunSpec, info: DataInfo, channels_last: bool) -> functool
     )
 
 
-def build_views(spec: RunSpec, info: DataInfo, channels_last: bool, loader: OrderedLoader) -> Views:
+def build_views(spec: RunSpec, info: DataInfo, channels_last: bool, loader: Loader) -> Views:
     """From a batch's images and an optimiser step to views; those of a step are equal wherever a run is resumed.
 
     Args:
@@ -118,7 +118,7 @@ def build_objective(
             assert_never(never)
 
 
-def build_targets(spec: RunSpec, info: DataInfo, teacher: Network, loader: OrderedLoader, context: Context) -> Targets:
+def build_targets(spec: RunSpec, info: DataInfo, teacher: Network, loader: Loader, context: Context) -> Targets:
     """The teacher's logits: from features that are computed here once, where they are constant and that was chosen."""
     execution = context.execution
     if not (constant_targets(spec) and execution.cache_teacher):

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -17,36 +17,13 @@ from rt_scale.data.prepared import NoiseSet, Prepared
 from rt_scale.experiments.check import cache_bytes, image_bytes, training_samples
 from rt_scale.spec.errors import InputError, first_line, unknown_name
 from rt_scale.spec.run import RunSpec
+from rt_scale.store.results import BatchSize, Execution
 from rt_scale.store.store import Store
 from rt_scale.system.machine import allowed_cores, free_host_memory
 from rt_scale.training.accelerate import WAYS
 from rt_scale.training.distributed import ALONE, Group
 from rt_scale.training.loop import Gradients, Stop, compute_gradients, never
 from rt_scale.training.precision import check_precision
-
-
-@dataclass(frozen=True)
-class BatchSize:
-    """With how many others a run trains as one batched network, and why.
-
-    Attributes:
-        size: students together, this one included.
-        reason: in words.
-        seconds: measured, students together -> seconds that a step of one of them takes.
-    """
-
-    size: int = 1
-    reason: str = "not asked for"
-    seconds: Mapping[int, float] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for ``environment.json``."""
-        return {**dataclasses.asdict(self), "seconds": {str(size): value for size, value in self.seconds.items()}}
-
-    @classmethod
-    def of_json(cls, values: Mapping[str, Any]) -> BatchSize:
-        """Undo :meth:`to_json`."""
-        return cls(values["size"], values["reason"], {int(size): value for size, value in values["seconds"].items()})
 
 
 class Observer(Protocol):
@@ -176,14 +153,12 @@ class ResolvedOptions:
         on_cpu = self.device.type == "cpu"
         return "cpu" if on_cpu else "gpu", self.workers * (self.threads if on_cpu else self.gpus) / self.pack
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for ``environment.json``."""
-        return {**dataclasses.asdict(self), "device": str(self.device)}
+    def record(self) -> Execution:
+        """What is kept of it in ``environment.json``."""
+        return Execution.model_validate({**dataclasses.asdict(self), "device": str(self.device)})
 
 
-def resolve(
-    spec: RunSpec, data: Prepared | NoiseSet, options: Options, earlier: Mapping[str, Any] | None
-) -> ResolvedOptions:
+def resolve(spec: RunSpec, data: Prepared | NoiseSet, options: Options, earlier: Execution | None) -> ResolvedOptions:
     """Decide what ``options`` leave open.
 
     Args:
@@ -212,8 +187,7 @@ def resolve(
     if cache is None:
         cache = cache_bytes(spec, data) < free(device) / 4
     if earlier:
-        threads, cache = int(earlier["threads"]), bool(earlier["cache_teacher"])
-        channels_last = bool(earlier["channels_last"])
+        threads, cache, channels_last = earlier.threads, earlier.cache_teacher, earlier.channels_last
     loader, reason = choose_loader(options.loader, image_bytes(spec, data), device, free)
     if loader == "ffcv":
         require_ffcv()
@@ -225,16 +199,12 @@ def resolve(
     )
 
 
-WAYS_BEFORE = {"eager": "none", "compiled": "compile", "graphed": "graphs"}
-"""What earlier versions recorded as ``student_pass``."""
-
-
 def _accelerate(
     spec: RunSpec,
     data: Prepared | NoiseSet,
     options: Options,
     device: torch.device,
-    earlier: Mapping[str, Any] | None,
+    earlier: Execution | None,
 ) -> str:
     if options.accelerate not in ("auto", "none", *WAYS):
         raise unknown_name("way to accelerate", options.accelerate, ("auto", "none", *WAYS))
@@ -243,7 +213,7 @@ def _accelerate(
     if options.group.world > 1 or options.batching.size > 1:
         return "none"
     if earlier:
-        return str(earlier.get("accelerate") or WAYS_BEFORE[earlier.get("student_pass", "eager")])
+        return earlier.accelerate
     if options.accelerate != "auto":
         return options.accelerate
     whole = training_samples(spec, data) >= spec.train.batch_size

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rt_scale.data.prepared import META, contents_sha256
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import all_runs
 from rt_scale.store.bundle.format import MANIFEST
+from rt_scale.store.results import DataRecord
 from rt_scale.store.run_dir import RESULT
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
@@ -89,32 +89,22 @@ class DataHere:
             self._sha256[name] = None if name == GAUSSIAN else contents_sha256(name, self.folder)
         return self._sha256[name]
 
-    def others(self, run: str, record: Mapping[str, Any]) -> list[OtherSet]:
-        """The sets of a run that have other contents here.
-
-        Args:
-            run: its name.
-            record: ``data`` of its ``result.json`` or ``environment.json``.
-        """
-        sets = [(record["name"], record["sha256"])]
-        sets += [(name, known["sha256"]) for name, known in record.get("also", {}).items()]
+    def others(self, run: str, record: DataRecord) -> list[OtherSet]:
+        """The sets of the run of that name that have other contents here."""
         found = [
-            OtherSet(run, name, then, here)
-            for name, then in sets
-            if (here := self.sha256(name)) is not None and here != then
+            OtherSet(run, name, known.sha256, here)
+            for name, known in record.sets()
+            if (here := self.sha256(name)) is not None and here != known.sha256
         ]
-        for start, known in record.get("starts", {}).items():
+        for start, known in record.starts.items():
             found += self.others(start, known)
         return found
 
-    def same(self, run: str, record: Mapping[str, Any]) -> bool | None:
+    def same(self, run: str, record: DataRecord) -> bool | None:
         """Whether all sets of a run have the contents here that it was computed on; None where not all are here."""
-        try:
-            if self.others(run, record):
-                return False
-            return True if all(map(self.sha256, _names(record))) else None
-        except (KeyError, TypeError, AttributeError):  # of another version
-            return None
+        if self.others(run, record):
+            return False
+        return True if all(map(self.sha256, _names(record))) else None
 
     def affected(self, store: Store, names: Iterable[str]) -> dict[str, Affected]:
         """Those of the runs that are on other data than is here, by name.
@@ -135,28 +125,29 @@ class DataHere:
             if text is not None:
                 sets = self._of_result(name, text)
             else:
-                sets = self.others(name, (store.run(name).environment() or {})["data"])
-        except (RunError, ValueError, KeyError, TypeError, AttributeError):
-            return None  # of another version, or damaged, which is told where the run is read
+                begun = store.run(name).record()
+                sets = self.others(name, begun.data) if begun else []
+        except (RunError, ValueError, KeyError, TypeError):
+            return None  # damaged, which is told where the run is read
         return Affected(name, text is not None, sets) if sets else None
 
     def _of_result(self, name: str, text: bytes) -> list[OtherSet]:
         """The sets of a finished run; runs of a sweep have one record of their data, which is compared once."""
         start = text.rfind(_RECORD)
         if start < 0:
-            return self.others(name, json.loads(text)["data"])
+            return self.others(name, DataRecord.model_validate(json.loads(text)["data"]))
         record = text[start:]
         if record not in self._compared:
-            self._compared[record] = self.others("", json.loads(b"{" + record)["data"])
+            self._compared[record] = self.others("", DataRecord.model_validate(json.loads(b"{" + record)["data"]))
         return [OtherSet(each.run or name, each.data, each.then, each.here) for each in self._compared[record]]
 
 
-def refuse_other_data(run: str, record: Mapping[str, Any], data_dir: Path) -> None:
+def refuse_other_data(run: str, record: DataRecord, data_dir: Path) -> None:
     """Refuse a run, finished or begun, that must not pass for one on the images that are here by the same names.
 
     Args:
         run: its name.
-        record: ``data`` of its ``result.json`` or ``environment.json``; no set need be there for a result to be read.
+        record: its data; no set need be there for a result to be read.
         data_dir: where prepared data sets are.
 
     Raises:
@@ -181,10 +172,10 @@ def _read(path: str) -> bytes | None:
         os.close(file)
 
 
-def _names(record: Mapping[str, Any]) -> Iterator[str]:
+def _names(record: DataRecord) -> Iterator[str]:
     """The data sets of a run, and of those that it starts from."""
-    yield from (record["name"], *record.get("also", {}))
-    for known in record.get("starts", {}).values():
+    yield from (name for name, _ in record.sets())
+    for known in record.starts.values():
         yield from _names(known)
 
 

@@ -9,11 +9,11 @@ import platform
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from rt_scale.experiments.options import ResolvedOptions
+from rt_scale.store.results import AttemptRecord, BatchSize, Cpu, Gpu
 from rt_scale.system.machine import allowed_cores
 
 VERSIONS = (
@@ -25,36 +25,36 @@ CPUINFO = Path("/proc/cpuinfo")
 _SOURCE = Path(__file__).parent
 
 
-def attempt_record(execution: ResolvedOptions) -> dict[str, Any]:
-    """One entry of ``environment.json``'s attempts, in plain values."""
+def attempt_record(execution: ResolvedOptions, packing: BatchSize) -> AttemptRecord:
+    """The record of an attempt that begins now."""
     device = execution.device
     commit, dirty = git_state(_SOURCE)
-    return {
-        "time": time.time(),
-        "host": platform.node(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: version_of(name) for name in VERSIONS},
-        "git_commit": commit,
-        "git_dirty": dirty,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
-        "gpu": _gpu(device) if device.type == "cuda" else None,
-        "cpu": {"model": cpu_model(), "cores": allowed_cores()},
-        "threads": execution.threads,
-        "workers": execution.workers,
-    }
+    return AttemptRecord(
+        time=time.time(),
+        host=platform.node(),
+        platform=platform.platform(),
+        python=platform.python_version(),
+        versions={name: version_of(name) for name in VERSIONS},
+        git_commit=commit,
+        git_dirty=dirty,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        gpu=_gpu(device) if device.type == "cuda" else None,
+        cpu=Cpu(model=cpu_model(), cores=allowed_cores()),
+        threads=execution.threads,
+        workers=execution.workers,
+        packing=packing,
+    )
 
 
-def _gpu(device: torch.device) -> dict[str, Any]:
-    """The GPU of a worker, as its driver and torch's build for it tell of it; memory in bytes."""
+def _gpu(device: torch.device) -> Gpu:
     properties = torch.cuda.get_device_properties(device)
-    return {
-        "memory": properties.total_memory,
-        "capability": f"{properties.major}.{properties.minor}",
-        "driver": gpu_driver(),
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
-    }
+    return Gpu(
+        memory=properties.total_memory,
+        capability=f"{properties.major}.{properties.minor}",
+        driver=gpu_driver(),
+        cuda=torch.version.cuda,
+        cudnn=torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+    )
 
 
 @functools.cache

@@ -27,6 +27,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped, heeding
 from rt_scale.store.lease import Attempt
 from rt_scale.store.metrics import MetricsTable
+from rt_scale.store.results import Best, DataRecord, RunRecord, RunResult, SetRecord
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.distributed import WorkerLost
 from rt_scale.training.loop import Diverged
@@ -53,7 +54,7 @@ def check_shares(spec: RunSpec, data: Sets, workers: int) -> None:
 
 def lead(spec: RunSpec, execution: ResolvedOptions, options: Options) -> None:
     """Rank 0 is about to train ``spec`` as ``execution`` says, and the others are to follow."""
-    _order(options, {"spec": spec.model_dump(mode="json"), "execution": execution.to_json()})
+    _order(options, {"spec": spec.model_dump(mode="json"), "execution": execution.record().to_json()})
 
 
 def dismiss(options: Options) -> None:
@@ -115,7 +116,7 @@ def in_words(spec: RunSpec, error: Exception, traceback: str = "its failure.json
     )
 
 
-def run(spec: RunSpec, options: Options) -> dict[str, Any]:
+def run(spec: RunSpec, options: Options) -> RunResult:
     """The result of ``spec``: read where its directory is complete, else computed from where it stands.
 
     The runs that it starts from are computed before it, each in its own directory. With several processes in
@@ -124,9 +125,6 @@ def run(spec: RunSpec, options: Options) -> dict[str, Any]:
     Args:
         spec: what to run.
         options: where and how.
-
-    Returns:
-        The content of ``result.json``: ``last`` and ``best`` values of metrics, steps, seconds, data.
 
     Raises:
         InputError: where the spec cannot be run here, or a live process is running it.
@@ -138,7 +136,10 @@ def run(spec: RunSpec, options: Options) -> dict[str, Any]:
         follow(options)
         run_dir = options.store.run(spec)
         run_dir.refresh()
-        return run_dir.result() or {}
+        result = run_dir.result()
+        if result is None:
+            raise InputError(f"Run {spec.name} has no result; rank 0 says why.")
+        return result
     try:
         result = _run(spec, options)
     except ALIKE:
@@ -149,7 +150,7 @@ def run(spec: RunSpec, options: Options) -> dict[str, Any]:
     return result
 
 
-def _run(spec: RunSpec, options: Options) -> dict[str, Any]:
+def _run(spec: RunSpec, options: Options) -> RunResult:
     """:func:`run` of a single process, or of rank 0."""
     run_dir = options.store.run(spec)
     run_dir.refresh()
@@ -171,11 +172,11 @@ def _run(spec: RunSpec, options: Options) -> dict[str, Any]:
             raise failure from error
 
 
-def _finished(run_dir: RunDir, options: Options) -> dict[str, Any] | None:
+def _finished(run_dir: RunDir, options: Options) -> RunResult | None:
     """The result that is there; InputError where it is of other data than is here."""
     result = run_dir.result()
     if result is not None:
-        refuse_other_data(run_dir.path.name, result["data"], options.data_dir)
+        refuse_other_data(run_dir.path.name, result.data, options.data_dir)
     return result
 
 
@@ -194,23 +195,22 @@ def _refuse_impossible(spec: RunSpec, data: Sets, options: Options) -> None:
             check_shares(each, check(each, options.data_dir), options.group.world)
 
 
-def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> dict[str, Any]:
+def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> RunResult:
     run_dir.write_spec(spec)
     for start in spec.starts:
         compute_first(start.run, options, _run)
-    earlier = run_dir.environment()
+    earlier = run_dir.record()
     if earlier:
-        refuse_other_data(spec.name, earlier["data"], options.data_dir)
-    begun = earlier and earlier["execution"]
+        refuse_other_data(spec.name, earlier.data, options.data_dir)
+    begun = earlier.execution if earlier else None
     execution = resolve(spec, data.main, options, begun)
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
     options.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
     if execution.device.type == "cuda":
         options.observer.decided(f"accelerate: {execution.accelerate}")
-    attempt = attempt_record(execution) | {"packing": options.batching.to_json()}
-    attempts = [*(earlier["attempts"] if earlier else []), attempt]
-    run_dir.write_environment({"execution": execution.to_json(), "data": _data_record(data), "attempts": attempts})
+    attempts = [*(earlier.attempts if earlier else []), attempt_record(execution, options.batching)]
+    run_dir.write_record(RunRecord(execution=execution.record(), data=_data_record(data), attempts=attempts))
     weights = start_weights(spec, options.store)
     context = Context.begin(run_dir, execution, options, hparams=spec.canonical())
     options.resident.next_run()
@@ -228,38 +228,36 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> di
     return result
 
 
-def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int) -> dict[str, Any]:
-    outcome = train_run(spec, data, context, weights)
+def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int) -> RunResult:
+    trained = train_run(spec, data, context, weights)
     spent = context.spent
-    return {
-        "name": spec.name,
-        **outcome,
-        "best": _best(spec, context.metrics),
-        "seconds": round(spent.seconds, 3),
-        "device_seconds": {kind: round(seconds, 3) for kind, seconds in spent.devices.items()},
-        "attempts": attempts,
-        "data": _data_record(data),
-    }
+    return RunResult(
+        name=spec.name,
+        last=trained.last,
+        best=_best(spec, context.metrics),
+        steps=trained.steps,
+        epochs=trained.epochs,
+        seconds=round(spent.seconds, 3),
+        device_seconds={kind: round(seconds, 3) for kind, seconds in spent.devices.items()},
+        attempts=attempts,
+        data=_data_record(data),
+    )
 
 
-def _best(spec: RunSpec, metrics: MetricsTable) -> dict[str, dict[str, float]]:
+def _best(spec: RunSpec, metrics: MetricsTable) -> dict[str, Best]:
     """The student's best accuracies on every data set that it is probed on, and as a classifier itself."""
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, Best] = {}
     for data in (None, *spec.probe.also):
         found |= metrics.best(f"{probe_group(data)}/student/")
     return found | metrics.best("test/accuracy")
 
 
-def _data_record(data: Sets) -> dict[str, Any]:
-    """Names and contents of the data sets.
-
-    Where the run is probed on others, they are in ``also`` by name; where it starts from other runs, theirs are in
-    ``starts`` by the run's name.
-    """
+def _data_record(data: Sets) -> DataRecord:
     info = data.main.info
-    record: dict[str, Any] = {"name": info.name, "title": info.title, "sha256": data.main.sha256}
-    if data.also:
-        record["also"] = {name: {"title": set_.info.title, "sha256": set_.sha256} for name, set_ in data.also.items()}
-    if data.starts:
-        record["starts"] = {name: _data_record(sets) for name, sets in data.starts.items()}
-    return record
+    return DataRecord(
+        name=info.name,
+        title=info.title,
+        sha256=data.main.sha256,
+        also={name: SetRecord(title=other.info.title, sha256=other.sha256) for name, other in data.also.items()},
+        starts={name: _data_record(sets) for name, sets in data.starts.items()},
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from rt_scale.data.loaders.choose import training_loader, training_subset
 from rt_scale.experiments.check import Sets
@@ -231,8 +231,16 @@ class TrainingRun:
         self.context.checkpoint(self.progress.step, write)
 
 
-def train_run(spec: RunSpec, data: Sets, context: Context, weights: StartWeights) -> dict[str, Any]:
-    """Run ``spec`` to its end; what goes into its result beside the metrics."""
+class Trained(NamedTuple):
+    """What training came to: the last value of every metric, steps and epochs."""
+
+    last: dict[str, float]
+    steps: int
+    epochs: int
+
+
+def train_run(spec: RunSpec, data: Sets, context: Context, weights: StartWeights) -> Trained:
+    """Run ``spec`` to its end."""
     attempt = TrainingRun(spec, data, context, weights)
     last = attempt.train()
-    return {"last": last, "steps": attempt.progress.step, "epochs": attempt.progress.epoch}
+    return Trained(last, attempt.progress.step, attempt.progress.epoch)

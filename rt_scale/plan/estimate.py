@@ -115,7 +115,7 @@ class Estimator:
         return [
             run
             for run in self.measured.get(shape(node.spec), ())
-            if run.kind == kind and (kind == "gpu" or run.threads == node.launch.cpus)
+            if run.kind == kind and (kind == "gpu" or run.execution.threads == node.launch.cpus)
         ]
 
     def _as_alone(self, node: Node, together: int) -> tuple[float | None, str]:
@@ -124,29 +124,29 @@ class Estimator:
         return seconds, how if seconds is None or together == 1 else f"{how}, {ALONE}"
 
     def _from_runs(self, node: Node, together: int) -> tuple[float, str] | None:
-        runs = [run for run in self._alike(node) if (run.pack > 1) == (together > 1)]
-        runs = [run for run in runs if run.pack == together] or runs
+        runs = [run for run in self._alike(node) if (run.execution.pack > 1) == (together > 1)]
+        runs = [run for run in runs if run.execution.pack == together] or runs
         if not runs:
             return None
         workers, images = node.launch.workers, self._info(node.spec).train
         length = _length(node.spec, images)
-        as_many = [run for run in runs if run.workers == workers]
+        as_many = [run for run in runs if run.execution.workers == workers]
         alike = [run for run in as_many or runs if _length(run.spec, images) == length]
         asked = alike or as_many or runs
-        seconds = [run.seconds / run.pack for run in asked]
+        seconds = [run.result.seconds / run.execution.pack for run in asked]
         if not (as_many and alike):
             rates = self._rates(node)
             own = self._seconds(node.spec, rates, workers)
-            scales = [own / self._seconds(run.spec, rates, run.workers) for run in asked]
+            scales = [own / self._seconds(run.spec, rates, run.execution.workers) for run in asked]
             seconds = [one * scale for one, scale in zip(seconds, scales, strict=True)]
         how = f"measured from {_many(len(asked), 'run')}" + ("" if alike else " of another length, scaled")
         if together > 1:
-            how += f", {' or '.join(str(pack) for pack in sorted({run.pack for run in asked}))} to a process"
+            how += f", {' or '.join(str(pack) for pack in sorted({run.execution.pack for run in asked}))} to a process"
         if not as_many:
             how += f", scaled to {_many(workers, 'worker')}: {ASSUMED}"
         elif workers > 1:
             how += f" on {workers} workers"
-        return statistics.median(seconds), f"{how} ({' and '.join(sorted({run.device for run in asked}))})"
+        return statistics.median(seconds), f"{how} ({' and '.join(sorted({str(run.attempt.device) for run in asked}))})"
 
     def _from_flops(self, node: Node) -> tuple[float | None, str]:
         rates, workers = self._rates(node), node.launch.workers

@@ -9,7 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rt_scale.spec.errors import RunError
 from rt_scale.spec.run import RunSpec
+from rt_scale.store.results import AttemptRecord, Execution, RunResult
 from rt_scale.store.store import Store
 
 MOST = 2000
@@ -50,27 +52,22 @@ def shape(spec: RunSpec) -> str:
 
 @dataclass(frozen=True)
 class Measured:
-    """A finished run.
-
-    Attributes:
-        spec: the run.
-        seconds: that it took.
-        kind: of the device that it ran on: ``cpu`` or ``gpu``.
-        threads: CPU threads that it computed with; of several workers, each.
-        workers: processes that computed it together.
-        device: name of the device.
-        pack: runs that one process trained as one batched network, this one included; ``seconds`` are those of all.
-        best_pack: as many as ``launch.pack: auto`` found to be best; None where it did not measure.
-    """
+    """A finished run; of runs trained as one batched network, the result's ``seconds`` are those of all together."""
 
     spec: RunSpec
-    seconds: float
-    kind: str
-    threads: int
-    workers: int
-    device: str
-    pack: int = 1
-    best_pack: int | None = None
+    result: RunResult
+    execution: Execution
+    attempt: AttemptRecord
+
+    @property
+    def kind(self) -> str:
+        """Of the device that it ran on: ``cpu`` or ``gpu``."""
+        return "cpu" if self.execution.device == "cpu" else "gpu"
+
+    @property
+    def best_pack(self) -> int | None:
+        """As many as ``launch.pack: auto`` found to be best; None where it did not measure."""
+        return self.attempt.packing.size if self.attempt.packing.seconds else None
 
 
 def measured_runs(store: Store, shapes: Collection[str]) -> dict[str, list[Measured]]:
@@ -80,30 +77,12 @@ def measured_runs(store: Store, shapes: Collection[str]) -> dict[str, list[Measu
         if number >= MOST:
             break
         try:
-            result, environment = run_dir.result(), run_dir.environment()
-            if result is None or environment is None:
+            result, record = run_dir.result(), run_dir.record()
+            if result is None or record is None or not record.attempts:
                 continue
             spec = RunSpec.model_validate(run_dir.spec())
-            record = _record(spec, result, environment)
-        except (ValidationError, ValueError, KeyError, TypeError, IndexError, OSError):
+        except (ValidationError, RunError, OSError):
             continue  # of another version, or half removed
         if (key := shape(spec)) in shapes:
-            found.setdefault(key, []).append(record)
+            found.setdefault(key, []).append(Measured(spec, result, record.execution, record.attempts[-1]))
     return found
-
-
-def _record(spec: RunSpec, result: dict[str, Any], environment: dict[str, Any]) -> Measured:
-    execution = environment["execution"]
-    kind = "cpu" if execution["device"] == "cpu" else "gpu"
-    attempt = environment["attempts"][-1]
-    packing = attempt.get("packing", {})
-    return Measured(
-        spec,
-        float(result["seconds"]),
-        kind,
-        int(execution["threads"]),
-        int(execution.get("workers", 1)),  # not recorded before runs could have several
-        str(attempt["device"]),
-        int(execution.get("pack", 1)),
-        int(packing["size"]) if packing.get("seconds") else None,
-    )

@@ -13,21 +13,12 @@ from rich.text import Text
 
 from rt_scale.progress.bars import CLASSIFIER, Score, probe_text, scores
 from rt_scale.scheduler.job import RunReport
+from rt_scale.system.console import duration_text
 
 CELL = 24
 """Characters of a device or a stage, at most."""
 WINDOW = 60.0
 """Seconds over which the runs at a time are counted: between two runs a slot is empty for a moment."""
-
-
-def duration_text(seconds: float) -> str:
-    """A time in its two largest units, e.g. ``59s``, ``2m 10s``, ``1h 05m``, ``3d 04h``."""
-    minutes, rest = divmod(max(0, int(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days}d {hours:02d}h"
-    return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
 
 
 class Pace:

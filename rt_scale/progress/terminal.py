@@ -12,9 +12,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from rt_scale.progress.state import DONE, FAILED, STOPPED, Row, Standing, duration_text, plain, shorten
+from rt_scale.progress.state import DONE, FAILED, STOPPED, Row, Standing, plain, shorten
 from rt_scale.scheduler.job import RunReport
-from rt_scale.system.console import PlainConsole
+from rt_scale.system.console import PlainConsole, duration_text
 
 COLUMNS = ("bar", "percent", "rate", "left", "where", "stage", "probes")
 """What stands beside the label, from left to right."""

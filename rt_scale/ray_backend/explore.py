@@ -172,7 +172,7 @@ class Exploration:
                 job = Job(label, point.spec, spec.launch, spec)
                 queue.add(job)
                 if (result := sweep.store.run(point.spec).result()) is not None:  # of another sweep
-                    self.ended(job, JobOutcome(JobState.DONE, values=result["last"]))
+                    self.ended(job, JobOutcome(JobState.DONE, values=result.last))
 
     def ended(self, job: Job, outcome: JobOutcome) -> None:
         """A run came to an end; a search learns from it."""

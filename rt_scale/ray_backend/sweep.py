@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rt_scale.scheduler.comparison import refresh_board
 from rt_scale.scheduler.job import Job, Where, jobs_of
@@ -13,6 +13,7 @@ from rt_scale.scheduler.preflight import changed, check_exploration, check_here,
 from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.grid import Point
 from rt_scale.spec.stopping import heeding
+from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
 
@@ -30,12 +31,12 @@ class Outcome:
         ended: label of a run that its sweep's rule ended early -> why; it has no result either.
     """
 
-    finished: list[tuple[Point, dict[str, Any]]] = field(default_factory=list)
+    finished: list[tuple[Point, RunResult]] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     ended: dict[str, str] = field(default_factory=dict)
 
 
-def finished_runs(points: Sequence[Point], store: Store) -> list[tuple[Point, dict[str, Any]]]:
+def finished_runs(points: Sequence[Point], store: Store) -> list[tuple[Point, RunResult]]:
     """The runs among ``points`` that are complete, with their results."""
     results = [(point, store.run(point.spec).result()) for point in points]
     return [(point, result) for point, result in results if result is not None]

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -24,6 +23,7 @@ from rt_scale.ray_backend.trial import TrialConfig
 from rt_scale.scheduler.job import RunReport
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, WorkersDied
 from rt_scale.spec.stopping import Stopped
+from rt_scale.store.results import RunResult
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 
@@ -38,7 +38,7 @@ def run_on_ray(
     show: Callable[[RunReport], None],
     stopping: Callable[[], bool],
     address: str | None = None,
-) -> Mapping[str, Any]:
+) -> RunResult:
     """The result of a run, computed by workers on a Ray of our own on this machine, or on the cluster at ``address``.
 
     Args:
@@ -50,7 +50,7 @@ def run_on_ray(
     Raises:
         InputError, RunError, Stopped: as :func:`run_with_workers`, whose workers are started again a few times.
     """
-    result: Future[Mapping[str, Any]] = Future()
+    result: Future[RunResult] = Future()
 
     def work() -> None:
         try:
@@ -75,7 +75,7 @@ def run_on_ray(
     return result.result()
 
 
-def _run_with_retries(config: TrialConfig) -> Mapping[str, Any]:
+def _run_with_retries(config: TrialConfig) -> RunResult:
     spec, retries = config.specs[0], config.launch.retries
     client = ControlClient(spec.name, config.where())
     died: WorkersDied | None = None
@@ -88,7 +88,7 @@ def _run_with_retries(config: TrialConfig) -> Mapping[str, Any]:
     raise RunError(f"Run {spec.name}: {died}, {retries + 1} times; {again}.") from died
 
 
-def run_with_workers(config: TrialConfig, client: ControlClient) -> Mapping[str, Any]:
+def run_with_workers(config: TrialConfig, client: ControlClient) -> RunResult:
     """The result of a run, computed by ``launch.workers`` processes on the Ray that this process is connected to.
 
     Args:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray
 from pydantic import BaseModel
@@ -21,11 +21,12 @@ from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.results import BatchSize, RunResult
 from rt_scale.store.store import Store
 
 if TYPE_CHECKING:
     from rt_scale.data.loaders.resident import Resident
-    from rt_scale.experiments.options import BatchSize, Options
+    from rt_scale.experiments.options import Options
 
 
 class JudgedBy(BaseModel, frozen=True):
@@ -56,7 +57,7 @@ class TrialConfig(BaseModel, frozen=True):
     device: str
     local: bool
     rule: JudgedBy | None = None
-    measured_size: dict[str, Any] | None = None
+    measured_size: BatchSize | None = None
 
     def where(self) -> str:
         """What the run is executed on, in words: the node, where there are several, and the device."""
@@ -96,16 +97,14 @@ class TrialReport(BaseModel, frozen=True, ser_json_inf_nan="constants"):
 
     outcomes: dict[str, JobOutcome] = {}
     measured: Measurement | None = None
-    measured_size: dict[str, Any] | None = None
+    measured_size: BatchSize | None = None
 
 
 Report = Callable[[TrialReport], None]
 """Returns when the driver has read it."""
 
 
-def run_trial(
-    config: TrialConfig, report: Report, run: Callable[[TrialConfig, ControlClient], Mapping[str, Any]]
-) -> None:
+def run_trial(config: TrialConfig, report: Report, run: Callable[[TrialConfig, ControlClient], RunResult]) -> None:
     """Execute the one run of a trial, and report how it came out.
 
     Args:
@@ -116,7 +115,7 @@ def run_trial(
     (spec,) = config.specs
     client = JudgedClient(config, report) if config.rule else ControlClient(spec.name, config.where())
     client.begin()
-    outcome: Mapping[str, Any] | BaseException
+    outcome: RunResult | BaseException
     try:
         outcome = run(config, client)
     except Stopped as stopped:
@@ -128,7 +127,7 @@ def run_trial(
     report(TrialReport(outcomes={spec.name: job_outcome(outcome, client)}))
 
 
-def run_in_process(config: TrialConfig, client: ControlClient) -> Mapping[str, Any]:
+def run_in_process(config: TrialConfig, client: ControlClient) -> RunResult:
     """The result of a trial's run, executed in this process."""
     from rt_scale.experiments.runner import run
 
@@ -136,7 +135,7 @@ def run_in_process(config: TrialConfig, client: ControlClient) -> Mapping[str, A
         return run(config.specs[0], config.options(client))
 
 
-def job_outcome(outcome: Mapping[str, Any] | BaseException, client: ControlClient) -> JobOutcome:
+def job_outcome(outcome: RunResult | BaseException, client: ControlClient) -> JobOutcome:
     """How a run came out.
 
     Args:
@@ -144,7 +143,7 @@ def job_outcome(outcome: Mapping[str, Any] | BaseException, client: ControlClien
         client: the run's.
     """
     if not isinstance(outcome, BaseException):
-        return JobOutcome(JobState.DONE, values=outcome["last"])
+        return JobOutcome(JobState.DONE, values=outcome.last)
     if isinstance(outcome, Stopped):
         if client.told is not None and client.told.reason is StopReason.ENDED_EARLY:
             return JobOutcome(JobState.EARLY_STOPPED, client.told.text, client.newest.values)
@@ -201,9 +200,9 @@ def run_batch(config: TrialConfig, report: Report) -> None:
     size = _batch_size(config, options[0])
     specs, spare = config.specs[: size.size], config.specs[size.size :]
     outcomes = {spec.name: JobOutcome(JobState.RETURNED) for spec in spare}
-    report(TrialReport(outcomes=outcomes, measured_size=size.to_json() if size.seconds else None))
+    report(TrialReport(outcomes=outcomes, measured_size=size if size.seconds else None))
 
-    def ended(number: int, outcome: Mapping[str, Any] | BaseException) -> None:
+    def ended(number: int, outcome: RunResult | BaseException) -> None:
         reporting[number].close()
         if clients[number].told != PREEMPTED:
             report(TrialReport(outcomes={specs[number].name: job_outcome(outcome, clients[number])}))
@@ -217,19 +216,18 @@ def run_batch(config: TrialConfig, report: Report) -> None:
 
 def _batch_size(config: TrialConfig, options: Options) -> BatchSize:
     from rt_scale.experiments.batched import choose_batch_size
-    from rt_scale.experiments.options import BatchSize
 
     specs: Sequence[RunSpec] = config.specs
     if config.measured_size is not None:
-        return BatchSize.of_json(config.measured_size)
+        return config.measured_size
     if len(specs) == 1:
-        return BatchSize(1, "no other run of its shape was waiting")
+        return BatchSize(size=1, reason="no other run of its shape was waiting")
     try:
         return choose_batch_size(specs, options, None if config.launch.pack == "auto" else config.launch.pack)
     except Stopped:
-        return BatchSize(1, "asked to stop while it was measured")
+        return BatchSize(size=1, reason="asked to stop while it was measured")
     except Exception as error:  # which the first run will meet, too, and record
-        return BatchSize(1, f"could not be measured: {error}")
+        return BatchSize(size=1, reason=f"could not be measured: {error}")
 
 
 @functools.cache

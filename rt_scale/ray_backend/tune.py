@@ -23,6 +23,7 @@ from rt_scale.ray_backend.trial import JudgedBy, TrialConfig, TrialReport, run_b
 from rt_scale.scheduler.job import Job, JobOutcome, JobState, Where
 from rt_scale.scheduler.queue import Queue
 from rt_scale.spec.sweep import SweepSpec
+from rt_scale.store.results import BatchSize
 from rt_scale.system.signals import NOTICE
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def run_queue(
 
 
 def _tune_config(
-    jobs: Sequence[Job], measured_size: Mapping[str, Any] | None, where: Where, cluster: Cluster
+    jobs: Sequence[Job], measured_size: BatchSize | None, where: Where, cluster: Cluster
 ) -> dict[str, Any]:
     """What Tune gives a trial of these jobs: one, or several of one shape and launch section."""
     first = jobs[0]

@@ -26,6 +26,7 @@ from rt_scale.spec.networks import StudentSpec, TeacherSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.atomic import disk_errors
 from rt_scale.store.metrics import read_metrics
+from rt_scale.store.results import AttemptRecord, RunResult
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 from rt_scale.system.files import remove, sync_folder, temporary_name
@@ -208,37 +209,44 @@ def _curves(run: _Run, metrics: pa.Table, types: Mapping[str, pa.DataType]) -> p
 def _standing(spec: RunSpec, run_dir: RunDir, store: Store, metrics: pa.Table, here: DataHere | None) -> dict[str, Any]:
     """How a run stands, where it was executed and, where it is done, its numbers."""
     status = store.status(run_dir.name)
-    result = (run_dir.result() if status.state == "done" else None) or {}
+    result = run_dir.result() if status.state == "done" else None
     failure = (run_dir.failure() if status.state == "failed" else None) or {}
-    environment = run_dir.environment() or {}
-    attempts, data = environment.get("attempts", []), environment.get("data", {})
-    newest = attempts[-1] if attempts else {}
-    versions = newest.get("versions", {})
+    record = run_dir.record()
+    data, attempts = (record.data, record.attempts) if record else (None, [])
+    newest = attempts[-1] if attempts else AttemptRecord()
     # By the clock of whoever computed it: the date of result.json changes when a store is copied.
     measured = metrics["time"][-1].as_py() if result and len(metrics) else None
     return {
         "data": spec.data.name,
-        "data_title": data_title(spec.data.name, data.get("title", "")),
-        "data_sha256": data.get("sha256"),
+        "data_title": data_title(spec.data.name, data.title if data else ""),
+        "data_sha256": data.sha256 if data else None,
         "same_data_here": here.same(spec.name, data) if here is not None and data else None,
         "status": status.state,
         "reason": failure.get("reason"),
         "attempts": status.attempts,
-        **{name: result.get(name) for name in ("steps", "epochs", "seconds")},
-        **{f"device_seconds/{kind}": value for kind, value in result.get("device_seconds", {}).items()},
-        "started": _microseconds(attempts[0]["time"] if attempts else None),
+        "started": _microseconds(attempts[0].time if attempts else None),
         "finished": _microseconds(measured or failure.get("time")),
-        "device": newest.get("device"),
-        "driver": (newest.get("gpu") or {}).get("driver"),
-        "cpu": (newest.get("cpu") or {}).get("model"),
-        "workers": newest.get("workers"),
-        "host": newest.get("host"),
-        "torch": versions.get("torch"),
-        "rt-scale": versions.get("rt-scale"),
-        "git_commit": newest.get("git_commit"),
-        **{f"last/{name}": value for name, value in result.get("last", {}).items()},
-        **{f"best/{name}": best["value"] for name, best in result.get("best", {}).items()},
-        **{f"best_epoch/{name}": best["epoch"] for name, best in result.get("best", {}).items()},
+        "device": newest.device,
+        "driver": newest.gpu.driver if newest.gpu else None,
+        "cpu": newest.cpu.model,
+        "workers": newest.workers,
+        "host": newest.host,
+        "torch": newest.versions.get("torch"),
+        "rt-scale": newest.versions.get("rt-scale"),
+        "git_commit": newest.git_commit,
+        **({} if result is None else _numbers(result)),
+    }
+
+
+def _numbers(result: RunResult) -> dict[str, float]:
+    return {
+        "steps": result.steps,
+        "epochs": result.epochs,
+        "seconds": result.seconds,
+        **{f"device_seconds/{kind}": value for kind, value in result.device_seconds.items()},
+        **{f"last/{name}": value for name, value in result.last.items()},
+        **{f"best/{name}": best.value for name, best in result.best.items()},
+        **{f"best_epoch/{name}": best.epoch for name, best in result.best.items()},
     }
 
 

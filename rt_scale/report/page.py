@@ -19,9 +19,10 @@ from rich.table import Table
 from rt_scale.report.paper import Judged
 from rt_scale.report.results import EPOCH, ResultRow, Which, titled_probe
 from rt_scale.report.statistics import ROLES
-from rt_scale.report.status import RunStatus
+from rt_scale.report.status import StatusRow
 from rt_scale.spec.errors import counted
 from rt_scale.store.interval import LEAST_SEEDS, STATED
+from rt_scale.store.results import RunResult
 
 JUDGED = (
     "Judged on the last epoch, whichever epoch the tables show: the best over epochs, the start included, would be "
@@ -83,8 +84,8 @@ class Report:
     data: tuple[str, ...]
     which: Which
     tables: Mapping[str, Sequence[ResultRow]]
-    statuses: Sequence[RunStatus]
-    results: Mapping[str, Mapping[str, Any]]
+    statuses: Sequence[StatusRow]
+    results: Mapping[str, RunResult]
     folder: Path
     runs: Path
     verdicts: Sequence[Judged] = ()
@@ -105,7 +106,7 @@ class Report:
         return f"{done} of {len(self.statuses) + self.unsampled}"
 
     @property
-    def unfinished(self) -> list[RunStatus]:
+    def unfinished(self) -> list[StatusRow]:
         """The runs without a result."""
         return [status for status in self.statuses if status.state != "done"]
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -29,17 +28,17 @@ from rt_scale.report.results import (
     series,
     with_first_rounds,
 )
-from rt_scale.report.status import RunStatus, status_of_sweep
+from rt_scale.report.status import StatusRow, status_of_sweep
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import Point
 from rt_scale.store.atomic import write_bytes
 from rt_scale.store.metrics import read_metrics
+from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names
 from rt_scale.system.files import remove
 
-Result = Mapping[str, Any]
 _KINDS = ("linear", "knn")
 """Probes that figures are drawn of."""
 _PANELS = 12
@@ -78,7 +77,7 @@ def make_report(sweeps: Sequence[SweepRuns], which: Which, here: DataHere) -> Re
     return replace(report, files=_write(report))
 
 
-def _results(points: Iterable[Point], store: Store) -> dict[str, Result]:
+def _results(points: Iterable[Point], store: Store) -> dict[str, RunResult]:
     found = ((point.spec.name, store.run(point.spec).result()) for point in points)
     return {name: result for name, result in found if result is not None}
 
@@ -86,8 +85,8 @@ def _results(points: Iterable[Point], store: Store) -> dict[str, Result]:
 def _report(
     sweeps: Sequence[SweepRuns],
     points: Sequence[Point],
-    results: Mapping[str, Result],
-    statuses: Sequence[RunStatus],
+    results: Mapping[str, RunResult],
+    statuses: Sequence[StatusRow],
     which: Which,
 ) -> Report:
     """The report, of which the figures are written."""
@@ -122,19 +121,13 @@ def _report(
     )
 
 
-def _data(results: Iterable[Result]) -> tuple[str, ...]:
+def _data(results: Iterable[RunResult]) -> tuple[str, ...]:
     """Every data set that runs were on, with its variant, its name here and the start of its checksum."""
     titles = (
-        f"{data_title(name, each['title'])} ({name}, sha256 {each['sha256'][:12]})"
-        for result in results for name, each in _data_sets(result)
+        f"{data_title(name, each.title)} ({name}, sha256 {each.sha256[:12]})"
+        for result in results for name, each in result.data.sets()
     )  # fmt: skip
     return tuple(dict.fromkeys(titles))
-
-
-def _data_sets(result: Result) -> list[tuple[str, Mapping[str, Any]]]:
-    """The data sets of a run by name: the one that it distils on, and the others that it is probed on."""
-    main = result["data"]
-    return [(main["name"], main), *main.get("also", {}).items()]
 
 
 def _curves(report: Report, finished: Sequence[Point], metrics: Mapping[str, Series]) -> list[Picture]:
@@ -200,7 +193,7 @@ def _plain(report: Report) -> str:
     return json.dumps({"data": report.data, "which": report.which, "tables": report.to_json()}, indent=1)
 
 
-def check_same_data(sweeps: Mapping[str, Sequence[Point]], results: Mapping[str, Result]) -> None:
+def check_same_data(sweeps: Mapping[str, Sequence[Point]], results: Mapping[str, RunResult]) -> None:
     """Refuse to report runs together that were not on the same data.
 
     Several sweeps must ask for the same images: names, sizes and samples of all that they distil on and probe on. Of
@@ -225,9 +218,9 @@ def check_same_data(sweeps: Mapping[str, Sequence[Point]], results: Mapping[str,
     contents: dict[str, dict[str, str]] = {}
     for name, points in sweeps.items():
         for run in (point.spec.name for point in points if point.spec.name in results):
-            for data, each in _data_sets(results[run]):
+            for data, each in results[run].data.sets():
                 if data != GAUSSIAN:  # drawn as each spec says
-                    contents.setdefault(data, {}).setdefault(each["sha256"], f"{run} of '{name}'")
+                    contents.setdefault(data, {}).setdefault(each.sha256, f"{run} of '{name}'")
     for data, found in contents.items():
         if len(found) > 1:
             told = ", ".join(f"sha256 {sha[:12]}... in {run}" for sha, run in found.items())

@@ -14,6 +14,7 @@ from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.grid import Point
 from rt_scale.spec.metrics import ProbeName
 from rt_scale.spec.run import RunSpec
+from rt_scale.store.results import RunResult
 
 PROBES = {
     "linear": "linear probe",
@@ -185,7 +186,7 @@ class ResultRow:
 
 def probed_runs(
     points: Iterable[Point],
-    results: Mapping[str, Mapping[str, Any]],
+    results: Mapping[str, RunResult],
     states: Mapping[str, str],
     probe: str,
     metrics: Mapping[str, Series] | None = None,
@@ -207,7 +208,7 @@ def probed_runs(
         result = results.get(name)
         scores = None if result is None else _scores(result, probe, (metrics or {}).get(name, {}))
         start = spec.teacher.start_from
-        took = {} if result is None else result.get("device_seconds", {})
+        took = {} if result is None else result.device_seconds
         first = start.run.name if start else None
         found.append(ProbedRun(name, point.seed, done(point, probe), first, scores, states[name], took))
     return found
@@ -329,14 +330,14 @@ def series(metrics: Mapping[str, Sequence[Any]]) -> dict[str, list[tuple[float, 
     return {name: sorted(values) for name, values in found.items()}
 
 
-def _scores(result: Mapping[str, Any], probe: str, metrics: Series) -> Scores | None:
-    last = result["last"]
+def _scores(result: RunResult, probe: str, metrics: Series) -> Scores | None:
+    last = result.last
     names = {role: probe_metric(role, probe) for role in ROLES}
     if any(name not in last for name in names.values()):
         return None
     return Scores(
         **{role: last[name] for role, name in names.items()},
-        best=result["best"].get(names["student"], {}).get("value", last[names["student"]]),
+        best=best.value if (best := result.best.get(names["student"])) else last[names["student"]],
         curve=metrics.get(names["student"], ()),
         moved=last.get("distance/from_init"),
     )

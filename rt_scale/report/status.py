@@ -23,7 +23,7 @@ STYLES = {
 
 
 @dataclass(frozen=True)
-class RunStatus:
+class StatusRow:
     """One run.
 
     Attributes:
@@ -48,19 +48,19 @@ class RunStatus:
         return asdict(self)
 
 
-def _status(label: str, name: str, store: Store) -> RunStatus:
+def _status(label: str, name: str, store: Store) -> StatusRow:
     status = store.status(name)
     detail = ""
     if status.state == "running":
         detail = f"{status.owner}, {status.heartbeat}"
     elif status.state == "failed":
         detail = str((store.run(name).failure() or {}).get("reason", ""))
-    return RunStatus(label, name, status.state, status.attempts, detail)
+    return StatusRow(label, name, status.state, status.attempts, detail)
 
 
 def status_of_sweep(
     points: Sequence[Point], store: Store, ended: Mapping[str, EarlyStop] | None = None
-) -> list[RunStatus]:
+) -> list[StatusRow]:
     """One status a run of the sweep, in its order; ``ended`` are those ended early, by name."""
     early = ended or {}
     rows = []
@@ -72,24 +72,24 @@ def status_of_sweep(
     return rows
 
 
-def marked(rows: Sequence[RunStatus], affected: Mapping[str, Affected]) -> list[RunStatus]:
+def marked(rows: Sequence[StatusRow], affected: Mapping[str, Affected]) -> list[StatusRow]:
     """The rows, those of runs on other data than is here with a mark."""
     return [replace(row, other_data=affected[row.name].mark) if row.name in affected else row for row in rows]
 
 
-def status_of_store(store: Store) -> list[RunStatus]:
+def status_of_store(store: Store) -> list[StatusRow]:
     """One status a run that was ever begun in the store, by name, then one a run that a sweep still lacks."""
     rows = [_status(name, name, store) for name in store.names()]
     begun = {row.name: row for row in rows if row.state != "missing"}
-    missing: dict[str, RunStatus] = {}
+    missing: dict[str, StatusRow] = {}
     for sweep in store.sweeps():
         for name in sweep.runs():
             if name not in begun:
-                missing.setdefault(name, RunStatus(name, name, "missing", 0, f"of sweep {sweep.name}"))
+                missing.setdefault(name, StatusRow(name, name, "missing", 0, f"of sweep {sweep.name}"))
     return [*begun.values(), *missing.values()]
 
 
-def count_by_sweep(rows: Sequence[RunStatus], store: Store) -> list[tuple[str, ...]]:
+def count_by_sweep(rows: Sequence[StatusRow], store: Store) -> list[tuple[str, ...]]:
     """For every sweep of the store its name and how many of its runs are in each state.
 
     Args:
@@ -106,7 +106,7 @@ def count_by_sweep(rows: Sequence[RunStatus], store: Store) -> list[tuple[str, .
 
 
 def show_status(
-    rows: Sequence[RunStatus], console: PlainConsole, quiet: Collection[str] = ("done",), other_data: bool = True
+    rows: Sequence[StatusRow], console: PlainConsole, quiet: Collection[str] = ("done",), other_data: bool = True
 ) -> None:
     """Print the runs, a row each, but for those in the states ``quiet``, and the count of every state.
 

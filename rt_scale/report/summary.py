@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from PIL import Image
 
@@ -16,6 +16,7 @@ from rt_scale.report.results import ResultRow
 from rt_scale.report.statistics import Estimate, Word
 from rt_scale.spec.errors import counted
 from rt_scale.store.atomic import replacing, write_bytes
+from rt_scale.store.results import AttemptRecord
 from rt_scale.store.store import Store
 from rt_scale.system.paths import bundled_sweep
 
@@ -74,7 +75,7 @@ def _small_picture(source: Path, target: Path) -> Path:
 def _device_time(report: Report) -> str:
     """What all finished runs held, and for how long, e.g. ``12.3 core-minutes``."""
     found: Counter[str] = Counter()
-    measured = [result["device_seconds"] for result in report.results.values() if "device_seconds" in result]
+    measured = [result.device_seconds for result in report.results.values() if result.device_seconds]
     for held in measured:
         found.update(held)
     told = [f"{seconds / 60:.1f} {'core' if kind == 'cpu' else kind}-minutes" for kind, seconds in found.items()]
@@ -86,16 +87,15 @@ def machines(reports: Iterable[Report], store: Store) -> list[str]:
     """What the finished runs were computed on, a line each: device, versions, commit; every attempt counts."""
     found: Counter[str] = Counter()
     for name in sorted({name for report in reports for name in report.results}):
-        attempts = (store.run(name).environment() or {"attempts": []})["attempts"]
-        found.update(sorted({_machine(attempt) for attempt in attempts}))
+        if (record := store.run(name).record()) is not None:
+            found.update(sorted({_machine(attempt) for attempt in record.attempts}))
     return [f"{counted(count, 'run')} on {machine}" for machine, count in found.most_common()]
 
 
-def _machine(attempt: Mapping[str, Any]) -> str:
-    cpu, versions = attempt.get("cpu") or {}, attempt["versions"]
-    device = attempt["device"] if attempt.get("gpu") else cpu.get("model") or attempt["device"]
-    commit = (attempt["git_commit"] or "unknown")[:10] + (" (changed)" if attempt["git_dirty"] else "")
-    return f"{device}, torch {versions['torch']}, rt-scale commit {commit}"
+def _machine(attempt: AttemptRecord) -> str:
+    device = attempt.device if attempt.gpu else attempt.cpu.model or attempt.device
+    commit = (attempt.git_commit or "unknown")[:10] + (" (changed)" if attempt.git_dirty else "")
+    return f"{device}, torch {attempt.versions.get('torch')}, rt-scale commit {commit}"
 
 
 def demo_notes(tables: Mapping[str, Sequence[ResultRow]]) -> str:

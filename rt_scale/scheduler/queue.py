@@ -74,7 +74,7 @@ class StoredRuns:
     def values(self, name: str) -> Mapping[str, float]:
         """As :class:`Runs`."""
         result = self._store.run(name).result()
-        return {} if result is None else result["last"]
+        return {} if result is None else result.last
 
     def fail(self, spec: RunSpec, why: str) -> None:
         """As :class:`Runs`: in the run's directory, unless somebody holds it by now."""

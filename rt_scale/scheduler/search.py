@@ -200,7 +200,7 @@ class Search:
                 continue
             name, result = point.spec.name, sweep.store.run(point.spec).result()
             if result is not None:
-                self._ended[name] = result["last"].get(self._metric)
+                self._ended[name] = result.last.get(self._metric)
             elif name in stopped:
                 self._ended[name] = stopped[name].value
             elif name in failed:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from rt_scale.spec.errors import RunError
 from rt_scale.store.atomic import write_bytes
+from rt_scale.store.results import Best
 
 SCHEMA = pa.schema(
     [
@@ -66,16 +67,12 @@ class MetricsTable:
         """The newest value of every name."""
         return {name: value for _, _, name, value, _ in self._rows}
 
-    def best(self, prefix: str) -> dict[str, dict[str, float]]:
-        """The largest value of every name that starts with ``prefix``, and the first epoch that had it.
-
-        Returns:
-            name -> ``{"value": ..., "epoch": ..., "step": ...}``.
-        """
-        found: dict[str, dict[str, float]] = {}
+    def best(self, prefix: str) -> dict[str, Best]:
+        """The largest value of every name that starts with ``prefix``, and the first epoch that had it."""
+        found: dict[str, Best] = {}
         for step, epoch, name, value, _ in self._rows:
-            if name.startswith(prefix) and (name not in found or value > found[name]["value"]):
-                found[name] = {"value": value, "epoch": epoch, "step": step}
+            if name.startswith(prefix) and (name not in found or value > found[name].value):
+                found[name] = Best(value=value, epoch=epoch, step=step)
         return found
 
     def to_bytes(self) -> bytes:

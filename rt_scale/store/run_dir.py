@@ -12,6 +12,7 @@ from rt_scale.spec.errors import InputError, RunError
 from rt_scale.store.atomic import read_json, remove_temporaries, to_json, write_bytes, write_json
 from rt_scale.store.checkpoints import Checkpoints
 from rt_scale.store.lease import TIMES, Attempt, FileLease, Lease, latest_attempt
+from rt_scale.store.results import RunRecord, RunResult, read_stored
 from rt_scale.system.files import remove
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ class Spec(Protocol):
 
 
 @dataclass(frozen=True)
-class Status:
+class RunStatus:
     """How a run stands.
 
     Attributes:
@@ -199,15 +200,15 @@ class RunDir:
         """The recorded spec; None where the run was never begun."""
         return _read_optional(self.path / SPEC)
 
-    def write_environment(self, environment: dict[str, Any]) -> None:
-        """Record where the run is executed: versions, device, git state."""
+    def write_record(self, record: RunRecord) -> None:
+        """Record how the run is executed, and where."""
         self._permitted()
-        write_json(self.path / ENVIRONMENT, environment)
+        write_json(self.path / ENVIRONMENT, record.to_json())
         self._backend.send()
 
-    def environment(self) -> dict[str, Any] | None:
-        """Where the run was last executed; None where that was not recorded."""
-        return _read_optional(self.path / ENVIRONMENT)
+    def record(self) -> RunRecord | None:
+        """How and where the run was executed; None where that was not recorded."""
+        return read_stored(self.path / ENVIRONMENT, RunRecord)
 
     def save_checkpoint(self, step: int, writer: Callable[[Path], None]) -> None:
         """Write the checkpoint of ``step`` in one piece; ``writer`` fills the empty folder it is given.
@@ -231,15 +232,15 @@ class RunDir:
         self.checkpoints.prune(keep)
         self._backend.send()
 
-    def complete(self, result: dict[str, Any]) -> None:
+    def complete(self, result: RunResult) -> None:
         """Record the result, last of all: its presence means that the run is done."""
         self._permitted()
         remove(self.path / FAILURE)
-        self._backend.complete(to_json(result))
+        self._backend.complete(to_json(result.to_json()))
 
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> RunResult | None:
         """The result; None where the run is not done."""
-        return _read_optional(self.path / RESULT)
+        return read_stored(self.path / RESULT, RunResult)
 
     def fail(self, error: dict[str, Any]) -> None:
         """Record why this attempt failed, e.g. ``{"reason": ..., "traceback": ...}``; its number is added."""
@@ -251,20 +252,20 @@ class RunDir:
         """The newest recorded failure, with its ``attempt``; None where the run is done or never failed."""
         return None if (self.path / RESULT).exists() else _read_optional(self.path / FAILURE)
 
-    def status(self, stale: float | None = None) -> Status:
+    def status(self, stale: float | None = None) -> RunStatus:
         """How the run stands; ``stale``: seconds after which a silent owner elsewhere counts as gone."""
         stale = self._backend.stale if stale is None else stale
         attempt = latest_attempt(self.path)
         attempts = attempt.number if attempt else 0
         if (self.path / RESULT).exists():
-            return Status("done", attempts)
+            return RunStatus("done", attempts)
         if attempt and attempt.is_live(stale):
             age = None if attempt.is_ahead else attempt.silent
-            return Status("running", attempts, age, attempt.who, attempt.heartbeat)
+            return RunStatus("running", attempts, age, attempt.who, attempt.heartbeat)
         failure = self.failure()
         if failure and failure.get("attempt") == attempts:
-            return Status("failed", attempts)
-        return Status("partial" if attempts or (self.path / SPEC).exists() else "missing", attempts)
+            return RunStatus("failed", attempts)
+        return RunStatus("partial" if attempts or (self.path / SPEC).exists() else "missing", attempts)
 
 
 def _read_optional(path: Path) -> dict[str, Any] | None:

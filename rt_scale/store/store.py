@@ -15,7 +15,7 @@ from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import TIMES, file_system_time, latest_attempt
 from rt_scale.store.objects.store import AGAIN, FILE, RUNS, ObjectStore
 from rt_scale.store.objects.uri import is_address
-from rt_scale.store.run_dir import RESULT, SPEC, LocalRun, RunBackend, RunDir, Spec, Status
+from rt_scale.store.run_dir import RESULT, SPEC, LocalRun, RunBackend, RunDir, RunStatus, Spec
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 _pause = time.sleep
@@ -320,7 +320,7 @@ class Store:
         """Every sweep, by name."""
         return [self.sweep(name) for name in _folders(self.root / "sweeps")]
 
-    def status(self, name: str) -> Status:
+    def status(self, name: str) -> RunStatus:
         """How the run of that name stands; of a finished one no file is opened, which is quick."""
         folder = f"{self.root}/runs/{name}"
         if not os.path.exists(f"{folder}/{RESULT}"):
@@ -330,7 +330,7 @@ class Store:
             attempts = sum(file.endswith(".json") for file in os.listdir(f"{folder}/{LEASES}"))
         except FileNotFoundError:
             attempts = 0
-        return Status("done", attempts)
+        return RunStatus("done", attempts)
 
     def check_writable(self) -> None:
         """Make sure that runs can be kept here, before any work.

@@ -46,6 +46,25 @@ def printable(text: str, encoding: str) -> str:
     return seen if seen.isascii() else seen.encode(encoding, READABLE).decode(encoding)
 
 
+def duration_text(seconds: float) -> str:
+    """A time in its two largest units, e.g. ``59s``, ``2m 10s``, ``1h 05m``, ``3d 04h``."""
+    minutes, rest = divmod(max(0, int(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours:02d}h"
+    return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
+
+
+def size_text(size: float) -> str:
+    """Bytes in a unit that suits them, e.g. ``3.1 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.3g} TB"
+
+
 def say(text: str, *, error: bool = False) -> None:
     """Print a line as it is on standard output, or standard error."""
     print(visible(text), file=sys.stderr if error else sys.stdout)

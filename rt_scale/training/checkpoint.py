@@ -22,12 +22,7 @@ STUDENT = "student.safetensors"
 
 @dataclass(frozen=True)
 class Spent:
-    """What a run has taken so far, over all its attempts, without what a killed one did not save.
-
-    Attributes:
-        seconds: wall time.
-        devices: ``gpu`` or ``cpu`` -> GPU-seconds or core-seconds: what the run held of them times wall time.
-    """
+    """Wall time of a run so far, and GPU-seconds or core-seconds held by ``gpu`` or ``cpu``, over all its attempts."""
 
     seconds: float = 0.0
     devices: Mapping[str, float] = field(default_factory=dict)
@@ -60,12 +55,7 @@ def save_training(
     spent: Spent,
     sharpenings: Mapping[str, Sharpening],
 ) -> None:
-    """Write weights, optimiser, progress, centres and the state of every random generator into ``folder``.
-
-    Args:
-        spent: the time that the run has taken so far.
-        sharpenings: by name; their centres are kept.
-    """
+    """Write weights, optimiser, progress, time, centres and the state of every random generator into ``folder``."""
     save_weights(folder / STUDENT, student)
     state = {
         "optimizer": optimizer.state_dict(),
@@ -88,10 +78,9 @@ def load_training(
     """Undo :func:`save_training`; returns the progress and the time spent.
 
     Raises:
-        OSError, ValueError, UnpicklingError: where a file is damaged.
+        OSError, ValueError, UnpicklingError: where a file is damaged, before anything is changed.
         RuntimeError, KeyError: where it is whole, but of another model or version.
     """
-    # Everything is read before anything is changed: a damaged file leaves student and optimiser as they were.
     state: Mapping[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
     weights = read_weights(folder / STUDENT)
     student.load_state_dict(weights)

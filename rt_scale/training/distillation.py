@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,45 +20,48 @@ from rt_scale.training.precision import arithmetic, product_dtype
 from rt_scale.training.teacher import AS_THEY_ARE, Sharpening
 
 
-class Targets(Protocol):
-    """What the teacher says of a batch."""
-
-    def __call__(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
-        """Teacher logits [T B, m] for T views [B, C, H, W] of the images at positions ``index`` [B]."""
-        ...
-
-    def outputs(self, views: Sequence[Tensor], index: Tensor) -> Outputs:
-        """The same not made yet, of a projector that is ``factored``."""
-        ...
-
-
-class ComputedTargets:
-    """The teacher runs at every step.
+class Targets:
+    """What a teacher says of a batch.
 
     Args:
         teacher: in the mode that it is to have.
-        frozen: whether its parameters never change: its last layer is then normalised once.
+        frozen: whether its last layer never changes: it is then normalised once.
+    """
+
+    @torch.no_grad()
+    def __init__(self, teacher: Network, *, frozen: bool) -> None:
+        self.projector = teacher.projector
+        self.directions = teacher.projector.directions() if frozen else None
+
+    @torch.no_grad()
+    def __call__(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
+        """Teacher logits [T B, m] for T views [B, C, H, W] of the images at positions ``index`` [B]."""
+        return self.projector.logits(self._features(views, index), self.directions)
+
+    @torch.no_grad()
+    def outputs(self, views: Sequence[Tensor], index: Tensor) -> Outputs:
+        """The same not made yet, of a projector that is ``factored``."""
+        return self.projector.outputs(self._features(views, index), self.directions)
+
+    def _features(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
+        """Bottleneck features [T B, k]."""
+        raise NotImplementedError
+
+
+class ComputedTargets(Targets):
+    """The teacher runs at every step; arguments as of :class:`Targets`, and
+
+    Args:
         learn_statistics: whether running statistics of batch norms in evaluation mode are moved by the batch
             before they are used, by a pass of their own.
     """
 
-    @torch.no_grad()
     def __init__(self, teacher: Network, *, frozen: bool = True, learn_statistics: bool = False) -> None:
+        super().__init__(teacher, frozen=frozen)
         self.teacher = teacher
-        self.directions = teacher.projector.directions() if frozen else None
         self.learn_statistics = learn_statistics and not teacher.training
 
-    @torch.no_grad()
-    def __call__(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
-        """Teacher logits [T B, m]; ``index`` is not needed."""
-        return self.teacher.projector.logits(self._features(views), self.directions)
-
-    @torch.no_grad()
-    def outputs(self, views: Sequence[Tensor], index: Tensor) -> Outputs:
-        """The same not made yet."""
-        return self.teacher.projector.outputs(self._features(views), self.directions)
-
-    def _features(self, views: Sequence[Tensor]) -> Tensor:
+    def _features(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
         if self.learn_statistics:
             self.teacher.train()
             self.teacher.features_of_views(views)
@@ -67,7 +69,7 @@ class ComputedTargets:
         return self.teacher.features_of_views(views)
 
 
-class CachedTargets:
+class CachedTargets(Targets):
     """The teacher's bottleneck features, computed once and kept on the device.
 
     Exact to rounding for a frozen teacher in evaluation mode on images that are not augmented:
@@ -79,7 +81,6 @@ class CachedTargets:
         batches: every training image once over all ranks, with its position in ``index``.
         samples: number of training images N; the cache is [N, k] in the teacher's dtype.
         to_inputs: uint8 images to network inputs.
-        advance: called with the number of images done, after every batch.
         group: the ranks; each holds the features of all images afterwards.
         heed: called before every batch, on every rank.
     """
@@ -91,31 +92,20 @@ class CachedTargets:
         batches: Iterable[Batch],
         samples: int,
         to_inputs: Callable[[Tensor], Tensor],
-        advance: Callable[[int], None] = lambda images: None,
         group: Group = ALONE,
         heed: Heed = go_on,
     ) -> None:
-        self.projector = teacher.projector
-        self.directions = teacher.projector.directions()
-        weight = next(teacher.parameters())
-        self.features = weight.new_zeros(samples, self.projector.feature_width)
+        super().__init__(teacher, frozen=True)
+        self.features = next(teacher.parameters()).new_zeros(samples, self.projector.feature_width)
         for batch in batches:
             heed()
-            if not len(batch.index):
-                continue
-            self.features[batch.index] = teacher.features(to_inputs(batch.images)).to(self.features)
-            advance(len(batch.index))
+            if len(batch.index):
+                self.features[batch.index] = teacher.features(to_inputs(batch.images)).to(self.features)
         # Each row is one rank's, and 0 on the others: their sum is exact.
         group.sum(self.features)
 
-    @torch.no_grad()
-    def __call__(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
-        """Teacher logits [B, m] from the cache; ``views`` are not needed."""
-        return self.projector.logits(self.features[index], self.directions)
-
-    def outputs(self, views: Sequence[Tensor], index: Tensor) -> Outputs:
-        """The same not made yet."""
-        return self.projector.outputs(self.features[index], self.directions)
+    def _features(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
+        return self.features[index]
 
 
 Views = Callable[[Tensor, int], Sequence[Tensor]]

@@ -38,13 +38,11 @@ class WorkerLost(RunError):
 
 
 class Group:
-    """The processes that train one student together.
-
-    Args:
-        rank: which of them this one is, from 0.
-        world: how many there are; above 1, torch.distributed's default process group is theirs.
+    """The processes that train one student together: with more than one, torch.distributed's default group.
 
     Attributes:
+        rank: of this process, from 0.
+        world: number of processes.
         counts: 1, or 0 while this rank computes on a stand-in.
     """
 
@@ -69,10 +67,7 @@ class Group:
     def share(self, batch: Batch, loader: Loader, number: int) -> tuple[Batch, float]:
         """What this rank computes on, and how much the mean over that counts in the mean over the global batch.
 
-        Args:
-            batch: this rank's share of a batch, as its loader gives it; may be empty.
-            loader: of the batch.
-            number: of the batch in its epoch, from 0.
+        ``batch`` is this rank's share, maybe empty, of batch ``number`` of an epoch.
         """
         if self.world == 1:
             return batch, 1.0
@@ -91,9 +86,7 @@ class Group:
         """Whether ``found`` holds on any rank; every rank calls this."""
         if self.world == 1:
             return found
-        backend = torch_dist.get_backend()
-        count = torch.tensor([float(found)], device="cuda" if backend == "nccl" else "cpu")
-        return bool(self.sum(count).item())
+        return bool(self.sum(torch.tensor([float(found)], device=_device())).item())
 
     def heeding(self, stop: Stop) -> Heed:
         """Raises Stopped on every rank once ``stop`` says so on any; every rank calls it at the same points."""
@@ -156,16 +149,10 @@ class Group:
 
     @torch.no_grad()
     def check_same(self, parameters: Iterable[Tensor]) -> None:
-        """Make sure that all ranks hold the parameters that rank 0 does; nothing else keeps them equal.
-
-        Raises:
-            RunError: where a rank has others.
-        """
+        """Raise RunError where a rank holds other parameters than rank 0; nothing else keeps them equal."""
         own = float(torch.stack([parameter.double().abs().sum() for parameter in parameters]).sum())
         first = self.broadcast(own)
-        # Rank 0 sees its own number in any case: every rank learns of a difference on any other.
-        differ = torch.tensor([float(own != first)], device=_device())
-        if float(self.sum(differ)):
+        if self.any(own != first):  # rank 0 sees its own number in any case
             raise RunError(
                 f"The {self.world} workers of this run start from different weights: their machines or versions "
                 "compute the same draws differently. Give it workers of one kind, or one worker."
@@ -218,8 +205,7 @@ def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
 
 def _device() -> torch.device:
     """Where small tensors must lie to be reduced."""
-    on_gpu = torch_dist.is_initialized() and torch_dist.get_backend() == "nccl"
-    return torch.device("cuda" if on_gpu else "cpu")
+    return torch.device("cuda" if torch_dist.get_backend() == "nccl" else "cpu")
 
 
 @contextmanager
@@ -241,11 +227,8 @@ class GlobalBatchNorm(_BatchNorm):
     """A batch norm over the images of all ranks, on any device: what ``torch.nn.SyncBatchNorm`` is on GPUs alone.
 
     Mean and variance are sums over ranks that gradients flow through; the variance is summed around the global mean,
-    so that nothing cancels. Rows of a stand-in (``Group.counts``) count for nothing.
-
-    Args:
-        like: takes over its parameters, its running statistics and its mode.
-        group: the ranks.
+    so that nothing cancels. Rows of a stand-in (``Group.counts``) count for nothing. Parameters, running statistics
+    and mode are those of ``like``.
     """
 
     def __init__(self, like: _BatchNorm, group: Group) -> None:
@@ -294,17 +277,10 @@ class GlobalBatchNorm(_BatchNorm):
 
 
 def with_global_statistics(model: Model, group: Group, *, stand_ins: bool) -> Model:
-    """Make every batch norm of ``model``, in place, one over all ranks; with one rank nothing is changed.
+    """``model``, each of whose batch norms is, in place, one over all ranks; with one rank nothing is changed.
 
-    On GPUs they become torch's own ``SyncBatchNorm``, which is faster but would count a stand-in's rows.
-
-    Args:
-        model: on its device.
-        group: the ranks.
-        stand_ins: whether some rank has a batch without a share.
-
-    Returns:
-        ``model``.
+    On GPUs they become torch's own ``SyncBatchNorm``, which is faster but would count a stand-in's rows: not where
+    ``stand_ins``, a batch without an image for some rank, will come.
     """
     if group.world == 1:
         return model

@@ -41,12 +41,9 @@ class Progress:
 
 
 class Means:
-    """Weighted means of scalar tensors, summed on the device in float64 and read once.
+    """Weighted means of scalar tensors over the samples of all ranks, summed on the device in float64 and read once.
 
-    Names are fixed by the first values that are added, or gone on from.
-
-    Args:
-        group: whose samples the means are over; every rank adds the same names.
+    Names are fixed by the first values that are added, or gone on from; every rank adds the same.
     """
 
     def __init__(self, group: Group = ALONE) -> None:
@@ -113,11 +110,11 @@ def keep_freed_memory() -> Iterator[None]:
     By default glibc returns every block above 32 MB at once. A step of VGG-11 at m = 65,536 frees and
     asks for some 0.7 GB in such blocks, all of which the kernel then maps and clears again: 165,000
     page faults and 0.3 CPU seconds a step. No number that is computed depends on it. Without glibc
-    (macOS, musl) nothing is changed. Several students that train together are inside together: it ends with the last.
+    (macOS, musl) nothing is changed. Batched runs are inside together: it ends with the last.
     """
     global _inside
-    libc = _glibc()
-    if libc is None:
+    libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    if libc is None or not hasattr(libc, "gnu_get_libc_version"):
         yield
         return
     if not _inside:
@@ -135,20 +132,8 @@ def keep_freed_memory() -> Iterator[None]:
             libc.malloc_trim(0)
 
 
-def _glibc() -> ctypes.CDLL | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    library = ctypes.CDLL(None)
-    return library if hasattr(library, "gnu_get_libc_version") else None
-
-
 class Measured(NamedTuple):
-    """What an objective says of a batch.
-
-    Attributes:
-        loss: scalar tensor with a gradient.
-        metrics: further scalar tensors on the device, by name.
-    """
+    """What an objective says of a batch: a scalar tensor with a gradient, and further scalar tensors by name."""
 
     loss: Tensor
     metrics: dict[str, Tensor]
@@ -230,9 +215,8 @@ def train(
 ) -> None:
     """Train ``model`` from ``progress`` to ``epochs``; ``progress`` moves along.
 
-    Within an epoch the host never waits for the device: metrics are summed there and read at its
-    end. Metrics are the objective's, ``loss`` and ``grad_norm`` (l2 norm of the whole gradient as the objective
-    gives it). ``before_update`` is called between the gradient and the optimiser's step.
+    Within an epoch the host never waits for the device: metrics are summed there and read at its end. They are the
+    objective's, ``loss`` and ``grad_norm`` (l2 norm of the whole gradient as the objective gives it).
 
     With several ranks in ``group`` each calls this with its own loader of its shares and a model of equal weights;
     gradients and metrics are those of the global batch.
@@ -348,12 +332,7 @@ def _refuse_divergence(metrics: dict[str, float], progress: Progress) -> None:
 
 @torch.no_grad()
 def distance(model: nn.Module, reference: Sequence[Tensor]) -> Tensor:
-    """The l2 distance of all of the model's parameters from ``reference`` (paper, figure 17), a scalar tensor.
-
-    Args:
-        model: its parameters, in their order, have the shapes of ``reference``.
-        reference: one tensor a parameter, on the same device.
-    """
+    """The l2 distance of all of the model's parameters from ``reference``, one tensor each (paper, figure 17)."""
     squares = [
         (parameter.detach().double() - other.double()).square().sum()
         for parameter, other in zip(model.parameters(), reference, strict=True)

@@ -25,21 +25,16 @@ def build_optimizer(spec: OptimizerSpec, parameters: Iterable[nn.Parameter]) -> 
     groups: list[dict[str, Any]] = [{"params": decaying}] if decaying else []
     groups += [{"params": kept, "weight_decay": 0.0}] if kept else []
     lr, weight_decay = (parse(value).value(0, 1, 1) for value in (spec.lr, spec.weight_decay))
+    given: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
     match spec.name:
         case "adam":
-            return torch.optim.Adam(groups, lr=lr, weight_decay=weight_decay, fused=True)
+            return torch.optim.Adam(groups, fused=True, **given)
         case "adamw":
-            return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=True)
+            return torch.optim.AdamW(groups, fused=True, **given)
         case "sgd":
             # torch's fused kernel needs momentum for all parameters or none; a frozen layer gets its own later.
-            return torch.optim.SGD(
-                groups,
-                lr=lr,
-                momentum=spec.momentum,
-                weight_decay=weight_decay,
-                fused=not spec.momentum,
-                foreach=bool(spec.momentum),
-            )
+            fused = not spec.momentum
+            return torch.optim.SGD(groups, momentum=spec.momentum, fused=fused, foreach=not fused, **given)
         case never:
             assert_never(never)
 
@@ -54,10 +49,8 @@ class UpdateRules:
     Args:
         optimizer: made by :func:`build_optimizer` from the same ``spec``.
         spec: its schedules and its ``clip``.
-        steps: optimiser steps of the run.
-        steps_per_epoch: optimiser steps an epoch.
-        frozen: parameters that are not updated in the first ``frozen_steps`` steps.
-        frozen_steps: how many.
+        steps, steps_per_epoch: optimiser steps of the run and of an epoch.
+        frozen, frozen_steps: parameters that are not updated in the first so many steps.
     """
 
     def __init__(
@@ -78,12 +71,7 @@ class UpdateRules:
         self.frozen, self.frozen_steps = frozen, frozen_steps
 
     def __call__(self, step: int, gradient_norm: Tensor) -> None:
-        """Prepare the update of optimiser step ``step`` (from 0); no synchronisation with the device.
-
-        Args:
-            step: optimiser steps done before.
-            gradient_norm: l2 norm of the whole gradient, a scalar tensor.
-        """
+        """Prepare the update after ``step`` steps, of a gradient of that l2 norm (a scalar tensor); nothing waits."""
         lr, weight_decay = (
             schedule.value(step, self.steps, self.steps_per_epoch) for schedule in (self.lr, self.weight_decay)
         )

@@ -24,8 +24,7 @@ class Sharpening:
     Args:
         temperature: a number or a schedule, > 0.
         center: momentum mu, a number or a schedule in [0, 1]; None: no centre.
-        steps: optimiser steps of the run.
-        steps_per_epoch: optimiser steps an epoch.
+        steps, steps_per_epoch: optimiser steps of the run and of an epoch.
         group: the ranks whose images and views the mean is over.
 
     Attributes:
@@ -97,8 +96,7 @@ class Following:
         spec: how it follows.
         teacher: changed in place; put into the mode that ``spec`` says.
         student: of the same architecture, dtype and device.
-        steps: optimiser steps of the run.
-        steps_per_epoch: optimiser steps an epoch.
+        steps, steps_per_epoch: optimiser steps of the run and of an epoch.
     """
 
     def __init__(

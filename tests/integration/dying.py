@@ -39,8 +39,8 @@ def outcome(run_dir: RunDir) -> Outcome:
     """What must not depend on what happened on the way: weights, metrics and the result."""
     result = run_dir.result()
     assert result is not None
-    folder = run_dir.path / "checkpoints" / str(result["steps"])
+    folder = run_dir.path / "checkpoints" / str(result.steps)
     weights = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
     assert "student.safetensors" in weights
     metrics = read_metrics(run_dir.metrics_path).drop_columns("time")
-    return weights, metrics, {key: result[key] for key in ("last", "best", "steps", "epochs", "data")}
+    return weights, metrics, result.model_dump(include={"last", "best", "steps", "epochs", "data"})

@@ -145,5 +145,5 @@ def whole(store: Store, spec: RunSpec) -> Outcome:
     run_dir.refresh()
     result = run_dir.result()
     assert result is not None
-    run_dir.checkpoints.read(result["steps"], lambda folder: None)
+    run_dir.checkpoints.read(result.steps, lambda folder: None)
     return outcome(run_dir)

@@ -58,9 +58,9 @@ class Place:
         run_dir = self.store.run(point.spec)
         result = run_dir.result()
         assert result is not None, point.label
-        weights = run_dir.path / "checkpoints" / str(result["steps"]) / "student.safetensors"
+        weights = run_dir.path / "checkpoints" / str(result.steps) / "student.safetensors"
         metrics = read_metrics(run_dir.metrics_path).drop_columns("time")
-        return weights.read_bytes(), metrics, (result["last"], result["best"])
+        return weights.read_bytes(), metrics, (result.last, result.best)
 
     def times(self) -> dict[str, int]:
         """When each result was written."""

@@ -233,7 +233,7 @@ def test_a_full_disk_loses_nothing(
     first, second = run_dir.result(), Store(tmp_path / "other").run(spec).result()
     assert first is not None
     assert second is not None
-    assert first["last"] == second["last"]
+    assert first.last == second.last
 
 
 def test_a_failure_while_running_is_exit_code_1(cli: Any, tmp_path: Path) -> None:

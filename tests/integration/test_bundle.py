@@ -77,9 +77,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Made:
 
 @pytest.fixture
 def packed(made: Made, cli: Cli, tmp_path: Path) -> Path:
-    ended = cli("bundle", *made.files, *LABEL, "--out", tmp_path / "both.zip", *made.where)
+    ended = cli("bundle", *made.files, *LABEL, "--out", tmp_path / "both.tar.gz", *made.where)
     assert ended.code == 0, ended
-    return tmp_path / "both.zip"
+    return tmp_path / "both.tar.gz"
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_is_missing_or_failed_is_said(made: Made, cli: Cli, tmp_path: Path) -> None:
-    path = tmp_path / "both.zip"
+    path = tmp_path / "both.tar.gz"
     text = cli("bundle", *made.files, *LABEL, "--out", path, *made.where).out
     assert "4 runs: 3 done, 1 missing" in text
     assert "2 runs: 1 done, 1 failed" in text
@@ -163,14 +163,14 @@ def test_the_board_shows_the_sweeps_of_a_bundle(
 
 def test_the_same_store_gives_the_same_bytes(made: Made, packed: Path, cli: Cli, tmp_path: Path) -> None:
     shutil.copytree(made.store.root, tmp_path / "copy")
-    cli("bundle", *made.files, *LABEL, "--out", tmp_path / "again.zip", "--store", tmp_path / "copy")
-    assert (tmp_path / "again.zip").read_bytes() == packed.read_bytes()
+    cli("bundle", *made.files, *LABEL, "--out", tmp_path / "again.tar.gz", "--store", tmp_path / "copy")
+    assert (tmp_path / "again.tar.gz").read_bytes() == packed.read_bytes()
 
 
 def test_networks_go_along_when_asked(made: Made, cli: Cli, elsewhere: Path, tmp_path: Path) -> None:
     sizes = {}
     for weights in ("none", "final", "all"):
-        path = tmp_path / f"{weights}.zip"
+        path = tmp_path / f"{weights}.tar.gz"
         ended = cli("bundle", made.files[0], *LABEL, "--out", path, "--weights", weights, *made.where)
         assert ended.code == 0, ended
         sizes[weights] = len([name for name in read(path) if name.endswith("student.safetensors")])
@@ -184,14 +184,14 @@ def test_networks_go_along_when_asked(made: Made, cli: Cli, elsewhere: Path, tmp
     "moment",
     [
         "rt_scale.store.bundle.pack::_pack_run:3:before",
-        "rt_scale.store.bundle.writer:Writer:add:20:after",
+        "rt_scale.store.bundle.pack:_Writer:add:20:after",
         "rt_scale.store.bundle.pack::Packed:1:before",
     ],
 )
 def test_killed_while_packing_it_leaves_a_whole_file_or_the_one_before(
     made: Made, cli: Cli, tmp_path: Path, start: Callable[..., subprocess.Popen[str]], packed: Path, moment: str
 ) -> None:
-    out = tmp_path / "out" / "both.zip"
+    out = tmp_path / "out" / "both.tar.gz"
     out.parent.mkdir()
     out.write_bytes(b"the one before")
     command = ["bundle", *made.files, *LABEL, "--out", out, *made.where]
@@ -201,14 +201,14 @@ def test_killed_while_packing_it_leaves_a_whole_file_or_the_one_before(
     whole = packed.read_bytes()
     assert out.read_bytes() == (whole if "Packed" in moment else b"the one before")
     assert cli(*command).code == 0
-    assert [path.name for path in out.parent.iterdir()] == ["both.zip"]
+    assert [path.name for path in out.parent.iterdir()] == ["both.tar.gz"]
     assert out.read_bytes() == whole
 
 
 def test_killed_while_unpacking_it_is_unpacked_again(
     packed: Path, cli: Cli, elsewhere: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    process = start("rt_scale.store.bundle.unpack::_extract:9:after", "status", packed, program=DIES)
+    process = start("rt_scale.store.bundle.unpack::_undated:9:after", "status", packed, program=DIES)
     said = process.communicate(timeout=480)
     assert process.returncode == -signal.SIGKILL, said
     cache = elsewhere / "home" / ".cache" / "rt-scale-bundles"
@@ -235,9 +235,9 @@ def forged(members: dict[str, bytes]) -> dict[str, bytes]:
 def test_every_command_refuses_what_was_tampered_with(
     packed: Path, cli: Cli, elsewhere: Path, tmp_path: Path, command: str, change: Any, why: str
 ) -> None:
-    rewrite(tmp_path / "evil.zip", change(read(packed)), listed=False)
+    rewrite(tmp_path / "evil.tar.gz", change(read(packed)), listed=False)
     more = ["--to", "csv"] if command == "export" else []
-    assert why in cli(command, tmp_path / "evil.zip", *more).refusal()
+    assert why in cli(command, tmp_path / "evil.tar.gz", *more).refusal()
     assert not list((elsewhere / "home" / ".cache" / "rt-scale-bundles").glob("*/"))
 
 
@@ -247,8 +247,8 @@ def test_a_sweep_file_that_gives_other_runs_is_refused(packed: Path, cli: Cli, e
     assert text.startswith("# run with --set probe.knn=5\n")
     replaced = [("seeds: 2", "seeds: 1"), ("knn=5", "knn=6"), ("small", "again"), ("seeds: 2", "seeds: 20000")]
     for changed in (*(text.replace(*pair) for pair in replaced), "a: [", "\xff"):
-        rewrite(tmp_path / "b.zip", {**members, "sweeps/small/sweep.yaml": changed.encode("latin-1")})
-        assert "made by rt-scale" in cli("status", tmp_path / "b.zip").refusal()
+        rewrite(tmp_path / "b.tar.gz", {**members, "sweeps/small/sweep.yaml": changed.encode("latin-1")})
+        assert "made by rt-scale" in cli("status", tmp_path / "b.tar.gz").refusal()
 
 
 def test_what_makes_no_sense_is_refused(made: Made, packed: Path, cli: Cli, elsewhere: Path) -> None:
@@ -256,15 +256,15 @@ def test_what_makes_no_sense_is_refused(made: Made, packed: Path, cli: Cli, else
     assert "is a bundle, which holds sweeps" in cli("report", packed, *made.where).refusal()
     assert "is a bundle, which holds sweeps" in cli("export", packed, made.files[0], "--to", "csv").refusal()
     assert "is a bundle already" in cli("bundle", packed, *made.where).refusal()
-    for out in ("b.tar.gz", "."):
-        assert "ends in .zip" in cli("bundle", made.files[0], "--out", out, *made.where).refusal()
-    assert "Known" not in cli("bundle", made.files[0], "--out", "b.zip", "--store", "nothing").refusal()
+    for out in ("b.zip", "."):
+        assert "ends in .tar.gz" in cli("bundle", made.files[0], "--out", out, *made.where).refusal()
+    assert "Known" not in cli("bundle", made.files[0], "--out", "b.tar.gz", "--store", "nothing").refusal()
     kept = made.folder / "kept.yaml"
     kept.write_text("# run with --set probe.knn=5\n" + made.files[0].read_text())
-    assert "begins with '--set' lines" in cli("bundle", kept, "--out", "b.zip", *made.where).refusal()
-    assert not (elsewhere / "b.zip").exists()
+    assert "begins with '--set' lines" in cli("bundle", kept, "--out", "b.tar.gz", *made.where).refusal()
+    assert not (elsewhere / "b.tar.gz").exists()
 
 
 def test_without_out_it_is_named_by_the_first_sweep(made: Made, cli: Cli, elsewhere: Path) -> None:
     assert cli("bundle", made.files[1], *LABEL, *made.where).code == 0
-    assert [path.name for path in elsewhere.glob("*.zip")] == ["again.zip"]
+    assert [path.name for path in elsewhere.glob("*.tar.gz")] == ["again.tar.gz"]

@@ -38,9 +38,9 @@ def test_a_store_on_s3_is_packed_from_another_machine(
     (point,) = load_sweep(file)[1]
     result = run(point.spec, Options(store=Store.open(address), data_dir=data_dir, device="cpu", threads=1))
     monkeypatch.setenv("RT_SCALE_MIRROR", str(tmp_path / "b"))
-    ended = cli("bundle", file, "--store", address, "--out", tmp_path / "one.zip", "--weights", "final")
+    ended = cli("bundle", file, "--store", address, "--out", tmp_path / "one.tar.gz", "--weights", "final")
     assert ended.code == 0, ended
-    members = read(tmp_path / "one.zip")
-    assert json.loads(members[f"runs/{point.spec.name}/result.json"]) == result
-    assert f"runs/{point.spec.name}/checkpoints/{result['steps']}/student.safetensors" in members
-    assert "1 run: 1 done" in cli("status", tmp_path / "one.zip").out
+    members = read(tmp_path / "one.tar.gz")
+    assert json.loads(members[f"runs/{point.spec.name}/result.json"]) == result.to_json()
+    assert f"runs/{point.spec.name}/checkpoints/{result.steps}/student.safetensors" in members
+    assert "1 run: 1 done" in cli("status", tmp_path / "one.tar.gz").out

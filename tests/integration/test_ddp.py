@@ -23,6 +23,7 @@ from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.store.metrics import read_metrics
+from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store
 from rt_scale.training.distributed import Group
 from tests.distributed import Ranks
@@ -98,7 +99,7 @@ def compute(
         return str(error)
 
 
-def alone(spec: RunSpec, store: Path, data_dir: Path) -> dict[str, Any]:
+def alone(spec: RunSpec, store: Path, data_dir: Path) -> RunResult:
     return run(spec, Options(store=Store(store), data_dir=data_dir, device="cpu", threads=1))
 
 
@@ -124,9 +125,9 @@ def test_workers_together_give_the_result_of_one(tmp_path: Path, data_dir: Path,
     one, several = (Store(tmp_path / name).run(spec) for name in ("one", "several"))
     assert several.name == one.name
     assert told == [several.result()] * workers
-    for name, value in result["last"].items():
-        assert told[0]["last"][name] == pytest.approx(value, abs=1e-9, rel=tolerance(name)), name
-    assert (told[0]["steps"], told[0]["epochs"]) == (result["steps"], result["epochs"])
+    for name, value in result.last.items():
+        assert told[0].last[name] == pytest.approx(value, abs=1e-9, rel=tolerance(name)), name
+    assert (told[0].steps, told[0].epochs) == (result.steps, result.epochs)
     own, expected = (read_metrics(each.metrics_path).drop_columns("time").to_pylist() for each in (several, one))
     assert len(own) == len(expected)
     for row, other in zip(own, expected, strict=True):
@@ -136,10 +137,10 @@ def test_workers_together_give_the_result_of_one(tmp_path: Path, data_dir: Path,
     for path in one.path.glob("checkpoints/*/*.safetensors"):
         found, wanted = (load_file(each) for each in (several.path / path.relative_to(one.path), path))
         assert_close(found, wanted, rtol=0, atol=1e-9)
-    environment = several.environment()
+    environment = several.record()
     assert environment is not None
-    assert environment["execution"]["workers"] == workers
-    assert [(each["workers"], each["threads"]) for each in environment["attempts"]] == [(workers, 1)]
+    assert environment.execution.workers == workers
+    assert [(each.workers, each.threads) for each in environment.attempts] == [(workers, 1)]
 
 
 def test_a_finished_run_is_read_by_all(tmp_path: Path, data_dir: Path) -> None:
@@ -174,11 +175,11 @@ def test_a_run_goes_on_with_another_number_of_workers(tmp_path: Path, data_dir: 
     given = spec.model_dump(mode="json")
     Ranks(tmp_path / "killed", 2, compute, given, tmp_path / "several", data_dir, (1, 6)).wait()
     found = alone(spec, tmp_path / "several", data_dir)
-    for name, value in alone(spec, tmp_path / "one", data_dir)["last"].items():
-        assert found["last"][name] == pytest.approx(value, abs=1e-9, rel=tolerance(name)), name
-    environment = Store(tmp_path / "several").run(spec).environment()
+    for name, value in alone(spec, tmp_path / "one", data_dir).last.items():
+        assert found.last[name] == pytest.approx(value, abs=1e-9, rel=tolerance(name)), name
+    environment = Store(tmp_path / "several").run(spec).record()
     assert environment is not None
-    assert [each["workers"] for each in environment["attempts"]] == [2, 1]
+    assert [each.workers for each in environment.attempts] == [2, 1]
 
 
 @pytest.mark.parametrize(

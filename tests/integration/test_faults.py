@@ -205,7 +205,7 @@ def test_workers_and_nodes_of_a_run_of_several_are_lost(
     alone = run(point.spec, Options(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
     result = run_dir.result()
     assert result is not None
-    assert result["last"] == pytest.approx(alone["last"], rel=1e-9, abs=1e-9)
+    assert result.last == pytest.approx(alone.last, rel=1e-9, abs=1e-9)
 
 
 def test_a_run_of_several_workers_leaves_a_node_that_is_preempted(
@@ -228,4 +228,4 @@ def test_a_run_of_several_workers_leaves_a_node_that_is_preempted(
     alone = run(point.spec, Options(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
     result = run_dir.result()
     assert result is not None
-    assert result["last"] == pytest.approx(alone["last"], rel=1e-9, abs=1e-9)
+    assert result.last == pytest.approx(alone.last, rel=1e-9, abs=1e-9)

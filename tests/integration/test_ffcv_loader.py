@@ -113,14 +113,14 @@ def test_an_error_in_the_thread_ends_the_epoch(
     threads: int,
 ) -> None:
     loader = FFCVLoader(beton, batch_size=4, seed=0, device="cpu", threads=threads)
-    read, culprit = loader._file.read, order(57, 0, 0)[6 * 4]
+    read, culprit = ffcv_patches.Images.read, order(57, 0, 0)[6 * 4]
 
-    def fail(ids: np.ndarray) -> np.ndarray:
+    def fail(images: ffcv_patches.Images, ids: np.ndarray) -> np.ndarray:
         if culprit in ids:
             raise error
-        return read(ids)
+        return read(images, ids)
 
-    monkeypatch.setattr(loader._file, "read", fail)
+    monkeypatch.setattr(ffcv_patches.Images, "read", fail)
     epoch = loader.epoch(0)
     assert len(list(itertools.islice(epoch, 6))) == 6
     with pytest.raises(RunError, match=rf"set\.beton' \({type(error).__name__}") as raised:
@@ -212,6 +212,6 @@ def test_code_is_compiled_anew_where_it_cannot_be_kept(monkeypatch: pytest.Monke
         return njit(**options)
 
     monkeypatch.setattr(numba, "njit", unwritable)
-    gather = ffcv_patches._compiled(ffcv_patches._gather)
+    gather = ffcv_patches.compiled(ffcv_patches.gather)
     file = np.arange(12, dtype=np.uint8)
     assert gather(np.array([1, 0]), np.array([3, 8], np.uint64), file, 2).tolist() == [[8, 9], [3, 4]]

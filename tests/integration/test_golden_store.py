@@ -78,19 +78,19 @@ def test_a_finished_run_is_returned_without_being_run(label: str, golden: Store,
     result = run(spec_of(label), settings(golden, data_dir))
     assert result == json.loads((run_dir.path / "result.json").read_text())
     assert {path: path.stat().st_mtime_ns for path in run_dir.path.rglob("*")} == before
-    assert {"probe/student/linear", "probe/student/knn"} <= result["last"].keys()
+    assert {"probe/student/linear", "probe/student/knn"} <= result.last.keys()
     metrics = read_metrics(run_dir.metrics_path).to_pylist()
     last = {row["name"]: row["value"] for row in metrics}
-    assert last == result["last"]
+    assert last == result.last
 
 
 def outcome(run_dir: RunDir) -> tuple[dict[str, Any], pa.Table, dict[str, Any]]:
     """Weights, metrics without their times, and the result's numbers."""
     result = run_dir.result()
     assert result is not None
-    weights = load_file(run_dir.path / "checkpoints" / str(result["steps"]) / "student.safetensors")
+    weights = load_file(run_dir.path / "checkpoints" / str(result.steps) / "student.safetensors")
     metrics = read_metrics(run_dir.metrics_path).drop_columns("time")
-    return weights, metrics, {key: result[key] for key in ("last", "best", "steps", "epochs", "data")}
+    return weights, metrics, result.model_dump(include={"last", "best", "steps", "epochs", "data"})
 
 
 @pytest.mark.parametrize("label", UNFINISHED)
@@ -134,6 +134,6 @@ def test_a_report_has_their_means(golden: Store, cli: Cli, tmp_path: Path) -> No
         (row,) = tables[probe]
         assert row["values"] == {"student.alpha": 0.5}
         for role in ("input", "teacher", "student"):
-            mean = sum(result["last"][f"probe/{role}/{probe}"] for result in results if result) / 3
+            mean = sum(result.last[f"probe/{role}/{probe}"] for result in results if result) / 3
             assert row[role]["mean"] == pytest.approx(mean)
             assert row[role]["n"] == 3

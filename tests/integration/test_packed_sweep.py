@@ -39,11 +39,11 @@ def test_packed_runs_leave_what_runs_alone_leave(tmp_path: Path, data_dir: Path,
     assert "2 of 4 runs finished" in done.out
     for point in load_sweep(file)[1]:
         run_dir = store.run(point.spec)
-        environment = run_dir.environment()
+        environment = run_dir.record()
         assert environment is not None
-        (attempt,) = environment["attempts"]
-        assert attempt["packing"]["reason"] == "launch.pack is 4"
-        assert 1 < environment["execution"]["pack"] <= 4
+        (attempt,) = environment.attempts
+        assert attempt.packing.reason == "launch.pack is 4"
+        assert 1 < environment.execution.pack <= 4
         if "1e+200" in point.label:
             assert run_dir.status().state == "failed"
             assert f"{point.label} has no result: The loss is" in done.err
@@ -51,4 +51,4 @@ def test_packed_runs_leave_what_runs_alone_leave(tmp_path: Path, data_dir: Path,
         settings = Options(store=alone, data_dir=data_dir, device="cpu", threads=1)
         result = run_dir.result()
         assert result is not None
-        assert result["last"] == pytest.approx(run(point.spec, settings)["last"], rel=1e-9, abs=1e-9)
+        assert result.last == pytest.approx(run(point.spec, settings).last, rel=1e-9, abs=1e-9)

@@ -67,7 +67,7 @@ class Reported:
         results = [
             self.store.run(point.spec).result() for point in self.points if point.values["student.alpha"] == alpha
         ]
-        return [result["last"][metric] for result in results if result is not None]
+        return [result.last[metric] for result in results if result is not None]
 
 
 def report(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -205,7 +205,7 @@ def test_the_best_epoch_is_called_so(reported: Reported, tmp_path: Path, browser
     assert len(captions) == 2
     assert all("student at its best probed epoch" in text for text in captions)
     results = [reported.store.run(point.spec).result() for point in reported.points[::3]]
-    best = [result["best"]["probe/student/linear"]["value"] for result in results if result is not None]
+    best = [result.best["probe/student/linear"].value for result in results if result is not None]
     assert cells(browser, "table-linear")[0][4].startswith(f"{100 * fmean(best):.1f} ± ")
 
 

@@ -78,9 +78,9 @@ def test_killed_on_one_machine_and_finished_on_another(
     assert (b.run(SPEC).status().state, b.run(SPEC).status().attempts) == ("done", 2)
     assert whole(b, SPEC) == whole(place.on("c"), SPEC) == undisturbed
     assert "complete already" in cli(*place.run(DOCUMENT)).out
-    environment = place.on("c").run(SPEC).environment()
+    environment = place.on("c").run(SPEC).record()
     assert environment is not None
-    assert len(environment["attempts"]) == 2
+    assert len(environment.attempts) == 2
 
 
 def test_a_second_driver_is_refused_while_the_first_is_at_work(

@@ -154,9 +154,9 @@ def test_a_student_is_distilled_on_unlabelled_images_and_probed_on_labelled_ones
     (run_dir,) = store
     result = run_dir.result()
     assert result is not None
-    assert (result["steps"], result["data"]["name"]) == (2 * 3, "stl10_unlabeled")
+    assert (result.steps, result.data.name) == (2 * 3, "stl10_unlabeled")
     probed = {f"probe@stl10/{role}/{probe}" for role in ("student", "teacher", "input") for probe in ("linear", "knn")}
-    assert {name for name in result["last"] if name.startswith("probe")} == probed
+    assert {name for name in result.last if name.startswith("probe")} == probed
     refused = cli("run", spec, *places, "--set", "probe.also=[]").refusal()
     assert "The training images of 'stl10_unlabeled' have no labels" in refused
     refused = cli("run", spec, *places, "--set", "probe.also=[stl10_unlabeled]").refusal()

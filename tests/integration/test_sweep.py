@@ -50,7 +50,7 @@ def test_a_sweep_runs_everything_and_prints_its_table(swept: tuple[Place, str]) 
     for point in place.points:
         result = place.store.run(point.spec).result()
         assert result is not None
-        student, teacher = (f"{100 * result['last'][f'probe/{role}/linear']:.1f}" for role in ("student", "teacher"))
+        student, teacher = (f"{100 * result.last[f'probe/{role}/linear']:.1f}" for role in ("student", "teacher"))
         (row,) = (line for line in lines if f"] {point.label}  linear {student} (teacher {teacher})" in line)
         assert row.startswith("[")
     # Beside them a machine that is slow today says every half minute that it is alive.

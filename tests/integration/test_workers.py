@@ -42,7 +42,7 @@ def test_a_run_with_two_workers_is_the_run_with_one(tmp_path: Path, data_dir: Pa
     found = json.loads(out)
     assert found == Store(tmp_path / "two").run(spec).result(), err
     alone = run(spec, Options(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
-    assert found["last"] == pytest.approx(alone["last"], rel=1e-9, abs=1e-9)
+    assert found.last == pytest.approx(alone.last, rel=1e-9, abs=1e-9)
     assert found["device_seconds"] == {"cpu": pytest.approx(2 * found["seconds"], abs=0.002)}
 
 
@@ -62,7 +62,7 @@ def test_runs_of_several_workers_in_a_sweep_take_turns(tmp_path: Path, data_dir:
     assert process.returncode == 0, (out, err)
     for point in load_sweep(file)[1]:
         run_dir = Store(tmp_path / "store").run(point.spec)
-        environment = run_dir.environment()
+        environment = run_dir.record()
         assert environment is not None
         assert run_dir.result() is not None
-        assert [(each["workers"], each["threads"]) for each in environment["attempts"]] == [(2, 1)]
+        assert [(each.workers, each.threads) for each in environment.attempts] == [(2, 1)]

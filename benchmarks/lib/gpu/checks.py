@@ -31,7 +31,7 @@ def fidelity(bench: Bench) -> dict[str, Any]:
         for seed in range(SEEDS):
             changes = {"precision": precision, "seeds": {"teacher": seed, "student": seed, "data": seed}}
             spec = bench.spec({**changes, "student.alpha": 0.1, "encoder": {"name": bench.small[0]}})
-            results.append(run(spec, bench.settings(store=Store(bench.scratch / "fidelity")))["last"])
+            results.append(run(spec, bench.settings(store=Store(bench.scratch / "fidelity"))).last)
         found[precision] = {name: [each[name] for each in results] for name in (*PROBES, "train/kl")}
     exact = found["float32"][METRIC]
     spread = statistics.stdev(exact)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from rt_scale.data.loaders.base import OrderedLoader
+from rt_scale.data.loaders.base import Loader, Order
 from rt_scale.data.loaders.ffcv import FFCVLoader, require_ffcv
 from rt_scale.data.loaders.gaussian import GaussianLoader
 from rt_scale.data.loaders.memmap import MapLoader
@@ -89,7 +89,7 @@ def training_loader(
     rank: int = 0,
     world: int = 1,
     resident: Resident | None = None,
-) -> OrderedLoader:
+) -> Loader:
     """The training images of ``spec``; the same batches in the same order from every reader.
 
     Args:
@@ -106,7 +106,7 @@ def training_loader(
     Raises:
         InputError: FFCV was asked for and is not there, or the name is unknown.
     """
-    order: _Order = {
+    order: Order = {
         "batch_size": spec.train.batch_size, "seed": spec.seeds.data, "device": device, "rank": rank, "world": world,
     }  # fmt: skip
     if isinstance(data, NoiseSet):
@@ -122,11 +122,3 @@ def training_loader(
             return ResidentLoader(data.train, subset=subset, host=loader == "host", resident=resident, **order)
         case _:
             raise unknown_name("loader", loader, ("resident", "host", "ffcv", "map"))
-
-
-class _Order(TypedDict):
-    batch_size: int
-    seed: int
-    device: torch.device
-    rank: int
-    world: int

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Unpack
 
 import numpy as np
 import torch
 
 from rt_scale.data.beton import Beton, open_beton
-from rt_scale.data.loaders.base import OrderedLoader, check_subset, to_device
+from rt_scale.data.loaders.base import Images, Order, PreparedLoader, to_device
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.system.machine import allowed_cores
 from rt_scale.system.paths import install_command
@@ -26,21 +27,15 @@ _REMEDY = (
 )
 
 
-class FFCVLoader(OrderedLoader):
-    """Batches streamed from the prepared file in threads (a ``Loader``): those of ``ResidentLoader``, in its order.
-
-    Every batch lies in memory of its own, which later batches leave alone.
+class FFCVLoader(PreparedLoader):
+    """Batches streamed from the prepared file in threads, each in memory of its own, which later ones leave alone.
 
     Args:
         beton: the prepared file; it is mapped, so it must not be cut or written to while the loader is used.
-        batch_size: samples a batch over all ranks, at least 1 a rank.
-        seed: the data seed; decides with the epoch's number the order of its samples.
-        device: where batches lie.
-        subset: int [n] positions in the file, whose order gives the samples their index; all by default.
+        subset: as in ``PreparedLoader``.
         threads: that read batches, at least 1; no more than the cores this process may use are taken, which is the
             default. A matter of speed alone.
-        rank: which share of every batch this loader gives, from 0.
-        world: number of ranks.
+        order: as in ``PreparedLoader``.
 
     Raises:
         InputError: FFCV missing, broken or of another version, a file that is damaged or was changed since it was
@@ -48,34 +43,22 @@ class FFCVLoader(OrderedLoader):
     """
 
     def __init__(
-        self,
-        beton: Beton,
-        *,
-        batch_size: int,
-        seed: int,
-        device: torch.device | str,
-        subset: np.ndarray | None = None,
-        threads: int | None = None,
-        rank: int = 0,
-        world: int = 1,
+        self, beton: Beton, *, subset: np.ndarray | None = None, threads: int | None = None, **order: Unpack[Order]
     ) -> None:
-        self._chosen = check_subset(subset, beton.samples)
-        labels = beton.labels if self._chosen is None else beton.labels[self._chosen]
-        super().__init__(labels, batch_size=batch_size, seed=seed, device=device, rank=rank, world=world)
+        super().__init__(beton, subset=subset, **order)
+        if threads is not None and threads < 1:
+            raise InputError(f"{threads} loader threads were asked for; there must be at least 1.")
         patches = require_ffcv()
-        self.threads = _clamped(threads)
-        self.image_shape = beton.image_shape
-        self._written = _checked(beton)
+        cores = allowed_cores()
+        self.threads = min(threads or cores, cores)
+        self._written = _check_file(beton)
         self._file = patches.Images(beton.path)
         self._read_ahead = patches.ReadAhead
 
-    def _images(
-        self, host: torch.Tensor, there: torch.Tensor, mine: Sequence[slice]
-    ) -> Generator[torch.Tensor, None, None]:
-        _refuse_changed(self._file.path, self._written)
-        positions = host.numpy()
-        ids = positions if self._chosen is None else self._chosen[positions]
-        ahead = self._read_ahead(self._file, (ids[share] for share in mine), self.threads)
+    def _images(self, host: torch.Tensor, there: torch.Tensor, mine: Sequence[slice]) -> Images:
+        refuse_changed(self._file.path, self._written)
+        places = self._places(host)
+        ahead = self._read_ahead(self._file, (places[share] for share in mine), self.threads)
         try:
             for images in ahead:
                 yield to_device(torch.from_numpy(images), self.device)
@@ -101,14 +84,7 @@ def require_ffcv() -> ModuleType:
     return ffcv_patches
 
 
-def _clamped(threads: int | None) -> int:
-    if threads is not None and threads < 1:
-        raise InputError(f"{threads} loader threads were asked for; there must be at least 1.")
-    cores = allowed_cores()
-    return min(threads or cores, cores)
-
-
-def _checked(beton: Beton) -> os.stat_result:
+def _check_file(beton: Beton) -> os.stat_result:
     """What the file is on disk, after everything that FFCV does not check was: it reads garbage or dies instead."""
     again = open_beton(beton.path)
     if again.layout != beton.layout or not np.array_equal(again.labels, beton.labels):
@@ -116,7 +92,7 @@ def _checked(beton: Beton) -> os.stat_result:
     return beton.path.stat()
 
 
-def _refuse_changed(path: Path, written: os.stat_result) -> None:
+def refuse_changed(path: Path, written: os.stat_result) -> None:
     """RunError where the mapped file was written to; another one in its place, or none, does not matter."""
     try:
         now = path.stat()

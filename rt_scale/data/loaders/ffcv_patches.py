@@ -15,7 +15,6 @@ FFCV in the process is changed: its classes are derived from here, not written t
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import warnings
@@ -72,7 +71,8 @@ def _copy(row: np.ndarray, stored: np.ndarray) -> None:
         row[byte] = stored[byte]
 
 
-def _gather(ids: np.ndarray, pointers: np.ndarray, file: np.ndarray, size: int) -> np.ndarray:
+def gather(ids: np.ndarray, pointers: np.ndarray, file: np.ndarray, size: int) -> np.ndarray:
+    """The images at ``ids`` of ``size`` bytes each, uint8 [B, size]; ``pointers`` are offsets in ``file``."""
     rows = np.empty((len(ids), size), np.uint8)
     for row in range(len(ids)):
         start = np.int64(pointers[ids[row]])
@@ -80,17 +80,17 @@ def _gather(ids: np.ndarray, pointers: np.ndarray, file: np.ndarray, size: int) 
     return rows
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function``, compiled when it is first called or read from the disk where it was compiled before."""
     try:
-        compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(function)
+        kept: Callable[..., Any] = numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # neither this folder nor the user's cache can be written to
-        compiled = numba.njit(nogil=True)(function)
-    return compiled
+        kept = numba.njit(nogil=True)(function)
+    return kept
 
 
-_copy_row = _compiled(_copy)
-_gather_rows = _compiled(_gather)
+_copy_row = compiled(_copy)
+_gather_rows = compiled(gather)
 
 
 class _Reader(Reader):  # type: ignore[misc]  # ffcv has no types
@@ -143,9 +143,12 @@ class Images:
             mapped, *_ = context.state
         pipeline = PipelineSpec("image", decoder=_Gather())
         graph = Graph({"image": pipeline}, self.reader.handlers, {"image": 0}, self.reader.metadata, None)
-        with _uncompiled():
+        Compiler.set_enabled(False)  # FFCV generates plain code around functions that are compiled already
+        try:
             _, code = graph.collect_requirements()
             (((self._stage, (node,)),), _) = graph.codegen_all(code)
+        finally:
+            Compiler.set_enabled(True)
         self._arguments = {
             "metadata": self.reader.metadata,
             "storage_state": (np.asarray(mapped),),
@@ -155,19 +158,9 @@ class Images:
 
     def read(self, ids: np.ndarray) -> np.ndarray:
         """The images at ``ids``, int64 [B] and each in the file, as uint8 [B, H, W, C] in a new array."""
+        images: np.ndarray
         (images,) = self._stage(ids, **self._arguments)
-        result: np.ndarray = images
-        return result
-
-
-@contextlib.contextmanager
-def _uncompiled() -> Iterator[None]:
-    """FFCV generates plain code around functions that are compiled already."""
-    Compiler.set_enabled(False)
-    try:
-        yield
-    finally:
-        Compiler.set_enabled(True)
+        return images
 
 
 class ReadAhead:
@@ -185,9 +178,8 @@ class ReadAhead:
     def __init__(self, images: Images, batches: Iterable[np.ndarray], threads: int) -> None:
         self._images, self._process = images, os.getpid()
         self._pool = ThreadPoolExecutor(threads, "ffcv-read-ahead")
-        submitted = (self._pool.submit(images.read, ids) for ids in batches)
-        self._ready = deque(itertools.islice(submitted, threads + _AHEAD))
-        self._more = submitted
+        self._more = (self._pool.submit(images.read, ids) for ids in batches)
+        self._ready = deque(itertools.islice(self._more, threads + _AHEAD))
 
     def __iter__(self) -> Iterator[np.ndarray]:
         while self._ready:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rt_scale.data.loaders.base import OrderedLoader
+from rt_scale.data.loaders.base import Images, Loader, Order
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import stream
 
@@ -95,23 +95,19 @@ def _box_muller(one: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, t
     return radius * angle.cos(), radius * angle.sin()
 
 
-class GaussianLoader(OrderedLoader):
-    """Batches of noise as network inputs, nothing stored (a ``Loader``).
+class GaussianLoader(Loader):
+    """Batches of noise as network inputs, nothing stored; all labels are 0.
 
     Images are float [B, H, W, C] that need no normalisation: ``to_inputs`` with the mean and standard
-    deviation of a ``NoiseSet`` changes nothing but their layout. All labels are 0.
+    deviation of a ``NoiseSet`` changes nothing but their layout.
 
     Args:
         samples: how many there are, at least 1; the first n of a larger number are the same.
         size: height and width in pixels, at least 1.
         channels: at least 1.
         sigma: standard deviation of every value, above 0.
-        batch_size: samples a batch over all ranks, at least 1 a rank.
-        seed: the data seed; decides what the samples are and, with the epoch's number, their order.
-        device: where batches are made.
         dtype: float32 or float64.
-        rank: which share of every batch this loader makes, from 0.
-        world: number of ranks.
+        order: the rest of what ``Loader`` takes; the seed also decides what the samples are.
 
     Raises:
         InputError: an argument outside of what is said above.
@@ -124,12 +120,8 @@ class GaussianLoader(OrderedLoader):
         channels: int,
         sigma: float,
         *,
-        batch_size: int,
-        seed: int,
-        device: torch.device | str,
         dtype: torch.dtype = torch.float32,
-        rank: int = 0,
-        world: int = 1,
+        **order: Unpack[Order],
     ) -> None:
         if min(samples, size, channels) < 1:
             raise InputError(
@@ -140,22 +132,13 @@ class GaussianLoader(OrderedLoader):
             raise InputError(f"A standard deviation of {sigma} was given; it must be a finite number above 0.")
         if dtype not in (torch.float32, torch.float64):
             raise InputError(f"Gaussian inputs are made in float32 or float64; {dtype} was given.")
-        super().__init__(
-            np.zeros(samples, np.int64), batch_size=batch_size, seed=seed, device=device, rank=rank, world=world
-        )
+        super().__init__(np.zeros(samples, np.int64), **order)
         self.image_shape = (size, size, channels)
-        self.sigma = sigma
-        self.dtype = dtype
+        self.sigma, self.dtype = sigma, dtype
 
-    def _images(
-        self, host: torch.Tensor, there: torch.Tensor, mine: Sequence[slice]
-    ) -> Generator[torch.Tensor, None, None]:
+    def _images(self, host: torch.Tensor, there: torch.Tensor, mine: Sequence[slice]) -> Images:
         for share in mine:
+            index, shape = there[share], self.image_shape
             yield gaussian_images(
-                there[share],
-                seed=self.seed,
-                shape=self.image_shape,
-                sigma=self.sigma,
-                dtype=self.dtype,
-                device=self.device,
+                index, seed=self.seed, shape=shape, sigma=self.sigma, dtype=self.dtype, device=self.device
             )

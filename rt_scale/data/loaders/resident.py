@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Generator, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Unpack
 
 import numpy as np
 import torch
 
 from rt_scale.data.beton import Beton
-from rt_scale.data.loaders.base import OrderedLoader, check_subset, to_device
+from rt_scale.data.loaders.base import Images, Order, PreparedLoader, to_device
 
 LARGEST_IDLE = 512 << 20
 """Bytes of images that are kept though the present run does not use them."""
 RUNS = 2
 """Runs before the present one whose images are kept: a sweep may go to and fro between two data sets."""
 
-_Key = tuple[Any, ...]
+_Key = tuple[object, ...]
 
 
 class Resident:
@@ -59,7 +59,11 @@ class Resident:
 
     def held(self, place: torch.device) -> int:
         """Bytes of images that are kept in the memory of ``place``."""
-        return sum(rows.nbytes for rows in self._kept.values() if _is_on(rows, place))
+        return sum(
+            rows.nbytes
+            for rows in self._kept.values()
+            if rows.device.type == place.type and place.index in (None, rows.device.index)
+        )
 
     def clear(self) -> None:
         """Keep nothing."""
@@ -77,52 +81,34 @@ class Resident:
             torch.cuda.empty_cache()  # other processes of the device have use for it
 
 
-class ResidentLoader(OrderedLoader):
-    """Batches gathered on the device from a set that was read once (a ``Loader``).
+class ResidentLoader(PreparedLoader):
+    """Batches gathered on the device from a set that was read once, on every rank, since epochs shuffle it anew.
 
     Args:
         beton: the prepared file; its images are copied, so it may change or vanish afterwards.
-        batch_size: samples a batch over all ranks, at least 1 a rank.
-        seed: the data seed; decides with the epoch's number the order of its samples.
-        device: where batches lie.
-        subset: int [n] positions in the file, whose order gives the samples their index; all by default.
+        subset: as in ``PreparedLoader``.
         host: keep the images in host memory and move every batch. By default they are kept on the device
             unless they would take more than half of its free memory.
-        rank: which share of every batch this loader gives, from 0. All images are kept on every rank, since each
-            epoch shuffles them anew.
-        world: number of ranks.
         resident: where the images are taken from if they are there, and kept; None: they are this loader's own.
-
-    Raises:
-        InputError: batch size below 1, a batch too small for its ranks, a rank that is not one of ``world``, or a
-            subset that is empty or selects images that are not there.
+        order: as in ``PreparedLoader``.
     """
 
     def __init__(
         self,
         beton: Beton,
         *,
-        batch_size: int,
-        seed: int,
-        device: torch.device | str,
         subset: np.ndarray | None = None,
         host: bool | None = None,
-        rank: int = 0,
-        world: int = 1,
         resident: Resident | None = None,
+        **order: Unpack[Order],
     ) -> None:
-        chosen = check_subset(subset, beton.samples)
-        labels = beton.labels if chosen is None else beton.labels[chosen]
-        super().__init__(labels, batch_size=batch_size, seed=seed, device=device, rank=rank, world=world)
-        self.image_shape = beton.image_shape
+        super().__init__(beton, subset=subset, **order)
         size = self.samples * math.prod(beton.image_shape)
         kept = resident or Resident()
-        self.on_host = _too_large(self.device, size, kept.held(self.device)) if host is None else host
-        self._rows = kept.rows(beton, chosen, torch.device("cpu") if self.on_host else self.device)
+        self.on_host = too_large(self.device, size, kept.held(self.device)) if host is None else host
+        self._rows = kept.rows(beton, self._chosen, torch.device("cpu") if self.on_host else self.device)
 
-    def _images(
-        self, host: torch.Tensor, there: torch.Tensor, mine: Sequence[slice]
-    ) -> Generator[torch.Tensor, None, None]:
+    def _images(self, host: torch.Tensor, there: torch.Tensor, mine: Sequence[slice]) -> Images:
         on_cpu = self._rows.device.type == "cpu"
         for share in mine:
             if on_cpu:
@@ -134,11 +120,7 @@ class ResidentLoader(OrderedLoader):
             yield rows.view(len(rows), *self.image_shape)
 
 
-def _is_on(rows: torch.Tensor, place: torch.device) -> bool:
-    return rows.device.type == place.type and place.index in (None, rows.device.index)
-
-
-def _too_large(device: torch.device, image_bytes: int, kept: int = 0) -> bool:
+def too_large(device: torch.device, image_bytes: int, kept: int = 0) -> bool:
     """Whether images would take more than half of a GPU's free memory, ``kept`` bytes counted as free."""
     if device.type != "cuda":
         return False

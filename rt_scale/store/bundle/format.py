@@ -1,4 +1,4 @@
-"""What a bundle is: a zip file whose members are named as in a store, with a manifest of their checksums.
+"""What a bundle is: a compressed tar file whose members are named as in a store, the last a manifest of checksums.
 
 Members are ordered and dated alike, so that the same store gives the same bytes (with one version of zlib). The
 checksums tell damage, not forgery: a bundle may come from elsewhere, and nothing in it is believed before it is read.
@@ -17,16 +17,16 @@ from rt_scale.spec.errors import InputError
 from rt_scale.store.run_dir import ENVIRONMENT, FAILURE, METRICS, RESULT, SPEC, State
 from rt_scale.system.paths import cache_folder
 
-FORMAT = "rt-scale bundle 1"
-SUFFIX = ".zip"
+FORMAT = "rt-scale bundle 2"
+SUFFIX = ".tar.gz"
+FORMER = ".zip"
+"""The suffix of bundles before December 2026."""
 MANIFEST = "manifest.json"
-MAGIC = b"PK\x03\x04"
-"""What a zip file with members begins with."""
+MAGIC, FORMER_MAGIC = b"\x1f\x8b", b"PK\x03\x04"
+"""What gzip files, and zip files with members, begin with."""
 
 MOST_FILES = 250_000
 """Members of a bundle."""
-MOST_ENTRY = 256
-"""Bytes a member in the list of members, on average."""
 MOST_TEXT = 1 << 26
 """Bytes of a member that is read as a whole: JSON, YAML."""
 MOST_BYTES = 1 << 40
@@ -67,7 +67,7 @@ class Manifest(BaseModel):
     """What a bundle says of itself."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    format: Literal["rt-scale bundle 1"]
+    format: Literal["rt-scale bundle 2"]
     rt_scale: str
     """Version that made it."""
     made: dict[str, Any]
@@ -101,11 +101,11 @@ def is_whole(name: str) -> bool:
 
 def is_bundle(path: Path) -> bool:
     """Whether the file is meant to be a bundle, sound or not: no sweep file is named or begins so."""
-    if path.suffix == SUFFIX or not os.path.isfile(path):  # what is read of a pipe is gone
-        return path.suffix == SUFFIX
+    if path.name.endswith((SUFFIX, FORMER)) or not os.path.isfile(path):  # what is read of a pipe is gone
+        return path.name.endswith((SUFFIX, FORMER))
     try:
         with open(path, "rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
+            return file.read(len(FORMER_MAGIC)).startswith((MAGIC, FORMER_MAGIC))
     except OSError:
         return False
 

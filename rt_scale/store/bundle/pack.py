@@ -1,22 +1,22 @@
-"""Sweeps of a store packed into one file, see ``bundle_format``; ``unbundle`` opens it."""
+"""Sweeps of a store packed into one file, see ``bundle.format``."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import os
+import tarfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from zipfile import ZipFile
+from typing import Any, BinaryIO
 
 from rt_scale import __version__
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec, all_runs, recorded_name
 from rt_scale.store.atomic import read_json, replacing, to_json
-from rt_scale.store.bundle.format import FORMAT, MANIFEST, RUN_FILES, WEIGHTS, Manifest, Weights
-from rt_scale.store.bundle.writer import Source, Writer
+from rt_scale.store.bundle.format import FORMAT, MANIFEST, RUN_FILES, WEIGHTS, File, Manifest, Weights, is_member
 from rt_scale.store.checkpoints import MANIFEST as CHECKPOINT
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, RESULT, SPEC, RunDir, State
@@ -24,6 +24,7 @@ from rt_scale.store.store import Store, SweepDir
 from rt_scale.system.files import TEMPORARY
 
 _TEACHER = "teacher.safetensors"
+_Source = Path | bytes
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,74 @@ class Packed:
     manifest: Manifest
 
 
+class _Summed:
+    """A file that is read once, and the SHA-256 of what was read."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file, self._name = file, name
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        try:
+            data = self._file.read(size)
+        except OSError as error:
+            raise _unreadable(self._name, error) from error
+        self.digest.update(data)
+        return data
+
+
+@dataclass
+class _Writer:
+    """Adds members and remembers what they are.
+
+    Attributes:
+        archive: the tar file.
+        files: what was added, by name.
+        notes: what could not be.
+    """
+
+    archive: tarfile.TarFile
+    files: dict[str, File] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add_all(self, members: Mapping[str, _Source]) -> None:
+        """Add members, by name; what has gone meanwhile is noted."""
+        for name in sorted(members):
+            if not is_member(name):
+                self.notes.append(f"{name} is left out: it has no name that a bundle takes.")
+                continue
+            try:
+                with _open(members[name]) as source:
+                    self.files[name] = self.add(name, source)
+            except FileNotFoundError:
+                self.notes.append(f"{name} is left out: it was removed while the bundle was made.")
+
+    def add(self, name: str, source: BinaryIO) -> File:
+        """Add one member, piece by piece, as long as it is now."""
+        info = tarfile.TarInfo(name)
+        info.size = source.seek(0, os.SEEK_END)
+        source.seek(0)
+        summed = _Summed(source, name)
+        self.archive.addfile(info, summed)  # type: ignore[arg-type]
+        return File(size=info.size, sha256=summed.digest.hexdigest())
+
+
+def _open(source: _Source) -> BinaryIO:
+    """What a member is made of; FileNotFoundError where it has gone."""
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    try:
+        return open(source, "rb")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _unreadable(str(source), error) from error
+
+
+def _unreadable(name: str, error: OSError) -> RunError:
+    return RunError(f"'{name}' cannot be read: {error.strerror}. Check that disk, then pack again.")
+
+
 def pack(
     path: Path,
     store: Store,
@@ -72,7 +141,7 @@ def pack(
     Runs that are not finished are packed as far as they are; no file is held in memory.
 
     Args:
-        path: a zip file; one that is there is replaced.
+        path: a file; one that is there is replaced.
         store: where the runs are; of an object store, refresh it first.
         sweeps: with names of their own, in the order in which a reader shows them.
         weights: ``none``; ``final``, of every run the newest checkpoint's and a frozen teacher's; or ``all``
@@ -87,8 +156,13 @@ def pack(
     specs = sorted(all_runs(spec for sweep in sweeps for spec in sweep.specs), key=lambda spec: spec.name)
     _refuse(store, sweeps, specs)
     states: dict[str, State] = {}
-    with replacing(path) as file, ZipFile(file, "w") as archive:
-        writer = Writer(archive)
+    level = 6 if weights == "none" else 0  # weights cannot be made smaller
+    with (
+        replacing(path) as file,
+        gzip.GzipFile("", "wb", level, file, mtime=0) as compressed,
+        tarfile.open(fileobj=compressed, mode="w") as archive,
+    ):
+        writer = _Writer(archive)
         for number, spec in enumerate(specs):
             progress(number, len(specs))
             states[spec.name] = _pack_run(writer, store, store.run(spec), weights)
@@ -114,7 +188,7 @@ def _refuse(store: Store, sweeps: Sequence[SweepPart], specs: Sequence[RunSpec])
         )
 
 
-def _pack_run(writer: Writer, store: Store, run: RunDir, weights: Weights) -> State:
+def _pack_run(writer: _Writer, store: Store, run: RunDir, weights: Weights) -> State:
     """Add a run as it stands; its state."""
     prefix = f"runs/{run.name}"
     # Looked at once: the result is packed with the metrics that it came after, or not at all.
@@ -122,7 +196,7 @@ def _pack_run(writer: Writer, store: Store, run: RunDir, weights: Weights) -> St
     state = store.status(run.name).state
     leases = [name for name in _files(run.path / LEASES) if name.endswith(".json")]
     # Who holds it, and on which machine, is nothing to hand on; how many attempts there were is told by the names.
-    members: dict[str, Source] = {f"{prefix}/{LEASES}/{name}": b"" for name in leases}
+    members: dict[str, _Source] = {f"{prefix}/{LEASES}/{name}": b"" for name in leases}
     if SPEC in there and _names_its_folder(writer, run):
         wanted = [name for name in there if name in RUN_FILES or name.startswith(EVENTS)]
         members |= {f"{prefix}/{name}": run.path / name for name in wanted}
@@ -131,7 +205,7 @@ def _pack_run(writer: Writer, store: Store, run: RunDir, weights: Weights) -> St
     return "partial" if state == "done" and RESULT not in there else state
 
 
-def _names_its_folder(writer: Writer, run: RunDir) -> bool:
+def _names_its_folder(writer: _Writer, run: RunDir) -> bool:
     try:
         if recorded_name(read_json(run.path / SPEC)) == run.name:
             return True
@@ -141,9 +215,9 @@ def _names_its_folder(writer: Writer, run: RunDir) -> bool:
     return False
 
 
-def _weights(writer: Writer, run: RunDir, weights: Weights) -> dict[str, Source]:
+def _weights(writer: _Writer, run: RunDir, weights: Weights) -> dict[str, _Source]:
     """The weights in a run's checkpoints, each checkpoint with a manifest of what is packed of it."""
-    members: dict[str, Source] = {}
+    members: dict[str, _Source] = {}
     steps = [] if weights == "none" else run.checkpoints.steps()
     newest: dict[str, Any] = {}
     for step in reversed(steps):
@@ -166,13 +240,13 @@ def _weights(writer: Writer, run: RunDir, weights: Weights) -> dict[str, Source]
     return members
 
 
-def _pack_sweep(writer: Writer, kept: SweepDir, sweep: SweepPart) -> None:
+def _pack_sweep(writer: _Writer, kept: SweepDir, sweep: SweepPart) -> None:
     """Add a sweep's file, what its search and its rule know, and its report."""
     prefix = f"sweeps/{sweep.name}"
     if kept.file.exists() and kept.file.read_text(encoding="utf-8") != sweep.text:
         writer.notes.append(f"Sweep {sweep.name} was last run with another file; it is packed with the one given.")
     records = [name for name in _files(kept.path) if name.endswith(".json")]
-    members: dict[str, Source] = {f"{prefix}/{name}": kept.path / name for name in records}
+    members: dict[str, _Source] = {f"{prefix}/{name}": kept.path / name for name in records}
     for folder in (Path(each) for each, _, _ in os.walk(kept.report)):
         inside = folder.relative_to(kept.path).as_posix()
         members |= {f"{prefix}/{inside}/{name}": folder / name for name in _files(folder)}

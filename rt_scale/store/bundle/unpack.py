@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import hashlib
 import os
-import re
-import stat
-import struct
-import zipfile
+import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
@@ -22,17 +20,18 @@ from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import recorded_name
 from rt_scale.store.atomic import can_write, disk_errors, read_json
 from rt_scale.store.bundle import format as limits
-from rt_scale.store.bundle.format import MANIFEST, File, Manifest, is_member, is_run, is_whole, refusal
+from rt_scale.store.bundle.format import MANIFEST, Manifest, is_member, is_run, is_whole, refusal
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.run_dir import CHECKPOINTS, SPEC
 from rt_scale.store.store import Store
 from rt_scale.system.files import TEMPORARY, remove, sync_folder, temporary_name
 
-CHUNK = 1 << 20
-_END, _END64, _LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), 20
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, NotImplementedError, OverflowError)
-"""What zipfile raises for a file that is no sound zip file."""
-_LEASE = re.compile(rf"runs/[^/]+/{LEASES}/[^/]+")
+_BROKEN = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError)
+"""What gzip and tarfile raise for a file that is no sound compressed tar file."""
+_HEADER = 1 << 20
+"""Bytes of a header in it, at most."""
+_END = 1 << 15
+"""Bytes after the last member, at most: tar files are filled up with zeros to a multiple of 10,240."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +55,23 @@ def open_bundle(
     Args:
         path: as ``bundle.pack`` wrote it.
         cache: folder that it is unpacked in, in a folder named by its SHA-256; None: the user's cache.
-        progress: told (files done, files) while it is unpacked.
+        progress: told (MB read of it, its size in MB) while it is unpacked.
 
     Raises:
         InputError: where the file is missing, damaged, or holds anything that a bundle does not; nothing of it is
             kept then.
         RunError: where the disk is full.
     """
+    if not hasattr(tarfile, "data_filter"):
+        raise InputError("To open a bundle, Python 3.11.4 or newer is needed.")
     cache = cache or limits.default_cache()
     with _opened(path) as file:
+        if file.peek(len(limits.FORMER_MAGIC)).startswith(limits.FORMER_MAGIC):
+            raise InputError(
+                f"'{path}' is a zip file, as bundles of rt-scale before December 2026 are; this version opens tar.gz "
+                "files. Pack it again with 'rt-scale bundle' where its runs are, or unpack it: the folder that "
+                f"'unzip {path} -d FOLDER' makes is a store, which --store FOLDER names."
+            )
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         folder = cache / digest
         if not folder.exists() or can_write(cache):
@@ -104,14 +111,9 @@ def _alone(folder: Path) -> Iterator[None]:
 def _unpack(path: Path, file: BufferedReader, folder: Path, progress: Callable[[int, int], None]) -> None:
     temporary = temporary_name(folder)
     try:
-        size = _check_directory(path, file)
-        with zipfile.ZipFile(file) as archive:
-            members = _check_members(path, archive, size)
-            manifest = _read_manifest(path, archive, members)
-            for number, (name, expected) in enumerate(manifest.files.items()):
-                progress(number, len(manifest.files))
-                _extract(path, archive, members[name], temporary / name, expected)
-            _extract(path, archive, members[MANIFEST], temporary / MANIFEST, None)
+        temporary.mkdir(parents=True)
+        names = _extract_all(path, file, temporary, progress)
+        manifest = _check_manifest(path, temporary, names)
         _check_contents(path, temporary, manifest)
         os.rename(temporary, folder)
         sync_folder(folder.parent)
@@ -120,84 +122,78 @@ def _unpack(path: Path, file: BufferedReader, folder: Path, progress: Callable[[
         raise
     except _BROKEN as error:
         remove(temporary)
-        raise refusal(path, f"it is no sound zip file ({' '.join(str(error).split())[:200]})") from error
+        raise refusal(path, f"it is no sound tar.gz file ({' '.join(str(error).split())[:200]})") from error
     except BaseException:
         remove(temporary)
         raise
 
 
-def _check_directory(path: Path, file: BufferedReader) -> int:
-    """Refuse a list of members that is too long to be read into memory, as zipfile does; the file's size in bytes."""
+class _Compressed(gzip.GzipFile):
+    """Refuses what tarfile would read into memory as a whole, and no bundle has: headers of any length."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= _HEADER:
+            raise tarfile.ReadError("a header in it is too long")
+        return super().read(size)
+
+
+def _extract_all(path: Path, file: BufferedReader, target: Path, progress: Callable[[int, int], None]) -> set[str]:
+    """Write the members into ``target``, each after its name, kind and size were checked; their names."""
+    names: set[str] = set()
     size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - _END64.size - _LOCATOR - _END.size))
-    large, end = (tail := file.read())[: -_END.size], tail[-_END.size :]
-    if len(end) < _END.size or end[:4] != b"PK\5\6" or end[-2:] != b"\0\0":
-        raise refusal(path, "it does not end as a bundle does")
-    *_, length, _, _ = _END.unpack(end)
-    if large[_END64.size :][:4] == b"PK\6\7":
-        *_, length, _ = _END64.unpack(large[: _END64.size])
-    if length > limits.MOST_FILES * limits.MOST_ENTRY:
-        raise refusal(path, f"it lists more files than the {limits.MOST_FILES:,} that a bundle may have")
-    return size
+    file.seek(0)
+    left = most = min(limits.MOST_BYTES, limits.FREE_BYTES + limits.MOST_RATIO * size)
+    with _Compressed(fileobj=file, mode="rb") as compressed, tarfile.open(fileobj=compressed, mode="r:") as archive:
+        for member in archive:
+            progress(file.tell() >> 20, size >> 20)
+            name = member.name
+            if not (is_member(name) or name == MANIFEST):
+                raise refusal(path, f"it holds a file of the name {name[:200]!r}, which no bundle has")
+            if name in names:
+                raise refusal(path, f"it holds {name} twice")
+            if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
+                raise refusal(path, f"{name} is a link, a device or another thing that is no plain file")
+            if is_whole(name) and member.size > limits.MOST_TEXT:
+                raise refusal(path, f"{name} has more than {limits.MOST_TEXT:,} bytes")
+            if len(names) == limits.MOST_FILES:
+                raise refusal(path, f"it holds more files than the {limits.MOST_FILES:,} that a bundle may have")
+            left -= member.size
+            if left < 0:
+                raise refusal(path, f"of its {size:,} bytes would become more than {most:,}")
+            archive.extract(member, target, filter=_undated)
+            names.add(name)
+        # What follows is read for its checksum.
+        if len(end := compressed.read(_END)) == _END or end.strip(b"\0"):
+            raise refusal(path, "it does not end as a bundle does")
+    return names
 
 
-def _check_members(path: Path, archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """The members by name, after all that their list says was checked."""
-    members: dict[str, zipfile.ZipInfo] = {}
-    if len(archive.infolist()) > limits.MOST_FILES:
-        raise refusal(path, f"it lists more files than the {limits.MOST_FILES:,} that a bundle may have")
-    for info in archive.infolist():
-        name, kind = info.filename, stat.S_IFMT(info.external_attr >> 16)
-        if not (is_member(name) or name == MANIFEST) or name != info.orig_filename:
-            raise refusal(path, f"it holds a file of the name {name[:200]!r}, which no bundle has")
-        if name in members:
-            raise refusal(path, f"it holds {name} twice")
-        if kind not in (0, stat.S_IFREG) or info.flag_bits & 1:
-            raise refusal(path, f"{name} is a link, a device or encrypted")
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise refusal(path, f"{name} is compressed in another way than bundles are")
-        if is_whole(name) and info.file_size > limits.MOST_TEXT:
-            raise refusal(path, f"{name} has more than {limits.MOST_TEXT:,} bytes")
-        members[name] = info
-    unpacked = sum(info.file_size for info in members.values())
-    most = min(limits.MOST_BYTES, limits.FREE_BYTES + limits.MOST_RATIO * size)
-    if unpacked > most or sum(info.compress_size for info in members.values()) > size:
-        raise refusal(path, f"its {size:,} bytes would become {unpacked:,}; at most {most:,} are unpacked")
-    if MANIFEST not in members:
+def _undated(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo | None:
+    """The member as it is safe to extract, dated 1970: of a lease that says that nobody is at work."""
+    return tarfile.data_filter(member.replace(mtime=0, deep=False), target)
+
+
+def _check_manifest(path: Path, folder: Path, names: set[str]) -> Manifest:
+    """What the bundle says of itself; its files must be those that it lists."""
+    if MANIFEST not in names:
         raise refusal(path, f"it has no {MANIFEST}")
-    return members
-
-
-def _read_manifest(path: Path, archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> Manifest:
     try:
-        manifest = Manifest.model_validate_json(archive.read(members[MANIFEST]))
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"])) or "it"
         raise refusal(
             path, f"its {MANIFEST} is of another kind of file or version ({where}: {problem['msg']})"
         ) from None
-    listed, there = set(manifest.files), set(members) - {MANIFEST}
-    for names, what in ((there - listed, "is not in its manifest"), (listed - there, "of its manifest is missing")):
-        if names:
-            raise refusal(path, f"{min(names)[:200]} {what}")
+    listed, there = set(manifest.files), names - {MANIFEST}
+    for wrong, what in ((there - listed, "is not in its manifest"), (listed - there, "of its manifest is missing")):
+        if wrong:
+            raise refusal(path, f"{min(wrong)[:200]} {what}")
+    for name, expected in manifest.files.items():
+        with open(folder / name, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != expected.sha256 or file.tell() != expected.size:
+                raise refusal(path, f"{name} is not what its manifest says (size or SHA-256)")
     return manifest
-
-
-def _extract(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, expected: File | None) -> None:
-    """Write one member; its size and checksum must be those ``expected``, of the manifest itself any."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    size, digest = 0, hashlib.sha256()
-    most = info.file_size if expected is None else expected.size
-    with archive.open(info) as source, open(target, "xb") as out:
-        while size <= most and (chunk := source.read(CHUNK)):
-            size += len(chunk)
-            digest.update(chunk)
-            out.write(chunk)
-    if expected is not None and (size, digest.hexdigest()) != (expected.size, expected.sha256):
-        raise refusal(path, f"{info.filename} is not what its manifest says (size or SHA-256)")
-    if _LEASE.fullmatch(info.filename):
-        os.utime(target, (0, 0))  # nobody is at work here
 
 
 def _check_contents(path: Path, folder: Path, manifest: Manifest) -> None:

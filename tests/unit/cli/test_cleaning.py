@@ -13,10 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
-from rt_scale.cli.store import size_text
 from rt_scale.spec.run import RunSpec
 from rt_scale.store import store as store_module
 from rt_scale.store.store import Store
+from rt_scale.system.console import size_text
+from tests.records import run_result
 
 SPECS = [
     RunSpec.model_validate({"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}, "seeds": {"data": seed}})
@@ -32,7 +33,7 @@ def store(tmp_path: Path) -> Store:
         run = store.run(spec)
         with run.acquire():
             run.write_spec(spec)
-            run.complete({"last": {}})
+            run.complete(run_result())
     store.sweep("one").write("", [SPECS[0].name])
     for path in store.run(SPECS[2]).path.rglob("*"):
         os.utime(path, (time.time() - 10 * 86400,) * 2)

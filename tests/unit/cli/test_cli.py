@@ -103,16 +103,18 @@ def test_json_of_a_run_its_status_and_its_report(
 ) -> None:
     result = json.loads(invoke("run", spec_file, "--json", "--threads", "1", "--device", "cpu"))
     (run_dir,) = Store(tmp_path / "store")
-    assert result == run_dir.result()
+    finished = run_dir.result()
+    assert finished is not None
+    assert result == finished.to_json()
     (row,) = json.loads(invoke("status", "--json"))
     named = {"label": run_dir.name, "name": run_dir.name}
     assert row == named | {"state": "done", "attempts": 1, "detail": "", "other_data": ""}
     (row,) = json.loads(invoke("status", sweep_file, "--json"))
     assert (row["label"], row["state"]) == ("base,seed=0", "done")
     tables = json.loads(invoke("report", sweep_file, "--json"))
-    assert tables["linear"][0]["student"]["mean"] == result["last"]["probe/student/linear"]
+    assert tables["linear"][0]["student"]["mean"] == finished.last["probe/student/linear"]
     best = json.loads(invoke("report", sweep_file, "--json", "--best"))
-    assert best["linear"][0]["student"]["mean"] == result["best"]["probe/student/linear"]["value"]
+    assert best["linear"][0]["student"]["mean"] == finished.best["probe/student/linear"].value
 
 
 def test_a_search_counts_what_it_has_not_sampled_yet(
@@ -157,13 +159,13 @@ def test_set_store_data_dir_and_cache_reach_the_run(
     text = invoke("run", spec_file, *places, "--set", "train.epochs=2", "--no-cache-teacher", "--threads", 1)
     (run_dir,) = Store(tmp_path / "other")
     assert run_dir.name in text
-    spec, environment = run_dir.spec(), run_dir.environment()
+    spec, environment = run_dir.spec(), run_dir.record()
     assert spec is not None
     assert environment is not None
     assert spec["train"]["epochs"] == 2
     execution = {"device": "cpu", "threads": 1, "cache_teacher": False, "channels_last": True, "loader": "resident"}
-    assert {key: environment["execution"][key] for key in execution} == execution
-    assert f"images: resident, as {environment['execution']['loader_reason']}" in " ".join(text.split())
+    assert environment.execution.model_dump(include=set(execution)) == execution
+    assert f"images: resident, as {environment.execution.loader_reason}" in " ".join(text.split())
     assert (tmp_path / "mine" / "digits" / "meta.json").is_file()
     assert not (tmp_path / "store").exists()
 

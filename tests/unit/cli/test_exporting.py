@@ -17,6 +17,7 @@ from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.store import Store
+from tests.records import run_result
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 
@@ -41,7 +42,7 @@ def files(tmp_path: Path, store: Store) -> list[Path]:
                 table = MetricsTable(run.metrics_path)
                 table.append(1, 1.0, {"train/loss": 0.5})
                 table.flush()
-                run.complete({"last": {"train/loss": 0.5}, "best": {}})
+                run.complete(run_result({"train/loss": 0.5}))
     return paths
 
 

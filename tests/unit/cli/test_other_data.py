@@ -23,6 +23,7 @@ from rt_scale.spec.grid import Point
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.store import Store
+from tests.records import run_record, run_result
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 LAST = {f"probe/{role}/linear": 0.5 for role in ("input", "teacher", "student")}
@@ -62,12 +63,12 @@ def begin(store: Store, point: Point, sha256: str, *, finished: bool) -> None:
     with run.acquire():
         run.write_spec(point.spec)
         attempt = {"time": 1.0, "device": "cpu", "git_commit": None, "git_dirty": None, "versions": {"torch": "2"}}
-        run.write_environment({"data": data, "attempts": [attempt], "execution": {"device": "cpu", "threads": 1}})
+        run.write_record(run_record(attempt, data=data))
         table = MetricsTable(run.metrics_path)
         table.append(1, 1.0, LAST)
         table.flush()
         if finished:
-            run.complete({"name": run.name, "last": LAST, "best": {}, "steps": 1, "seconds": 1.0, "data": data})
+            run.complete(run_result(LAST, name=run.name, data=data))
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def call(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, nothing_
     monkeypatch.setenv("RT_SCALE_STORE", str(store.root))
 
     def run(command: str, *arguments: object, data_dir: Path) -> Result:
-        more = {"bundle": ["--out", tmp_path / "packed.zip"], "export": ["--to", "parquet"]}.get(command, [])
+        more = {"bundle": ["--out", tmp_path / "packed.tar.gz"], "export": ["--to", "parquet"]}.get(command, [])
         words = [command, *map(str, (*arguments, *more)), "--data-dir", str(data_dir)]
         return CliRunner().invoke(app, words, catch_exceptions=False)
 
@@ -202,7 +203,7 @@ def test_a_bundle_is_right_about_its_own_data(
     call("bundle", file, data_dir=tmp_path / "nowhere")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for command in ("status", "report", "export", "board"):
-        said = call(command, tmp_path / "packed.zip", data_dir=prepared).stderr
+        said = call(command, tmp_path / "packed.tar.gz", data_dir=prepared).stderr
         assert "1 of 3 runs of sweep 'a'" in said
         assert "the bundle's own data" in said
         assert "another name" not in said

@@ -21,6 +21,7 @@ from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import GRID_LIMIT
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
+from tests.records import run_record, run_result
 from tests.unit.cli.planning import SWEEP
 
 
@@ -30,9 +31,8 @@ def finish(file: Path, store: Path, seconds: float) -> None:
     run_dir = Store(store).run(spec)
     with run_dir.acquire():
         run_dir.write_spec(spec)
-        execution = {"device": "cpu", "threads": 1}
-        run_dir.write_environment({"execution": execution, "attempts": [{"device": "a chip"}]})
-        run_dir.complete({"seconds": seconds, "steps": 2})
+        run_dir.write_record(run_record({"device": "a chip"}))
+        run_dir.complete(run_result(seconds=seconds, steps=2))
 
 
 def test_a_new_sweep_is_estimated_from_its_flops(plan: Callable[..., str], file: Path, tmp_path: Path) -> None:

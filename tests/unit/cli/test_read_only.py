@@ -121,8 +121,8 @@ def test_what_writes_nothing(call: Call, folder: Path, words: list[str]) -> None
 
 
 def test_a_bundle_is_packed(call: Call, folder: Path) -> None:
-    call("bundle", folder / "a.yaml", before=("--out", folder / "out" / "b.zip"))
-    assert (folder / "out" / "b.zip").exists()
+    call("bundle", folder / "a.yaml", before=("--out", folder / "out" / "b.tar.gz"))
+    assert (folder / "out" / "b.tar.gz").exists()
 
 
 def test_what_an_object_store_refuses_stays_on_this_machine(
@@ -141,7 +141,7 @@ def test_what_an_object_store_refuses_stays_on_this_machine(
 def test_a_bundle_that_another_has_unpacked_is_read(folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its cache is the other's, and may be read alone."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "store"))
-    packed = folder / "b.zip"
+    packed = folder / "b.tar.gz"
     CliRunner().invoke(app, ["bundle", str(folder / "a.yaml"), "--out", str(packed)], catch_exceptions=False)
     packed.chmod(0o644)
     monkeypatch.delenv("RT_SCALE_STORE")

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 import pytest
 import yaml
@@ -21,6 +20,7 @@ from rt_scale.spec.grid import expand
 from rt_scale.spec.sweep import load_sweep, parse_kept
 from rt_scale.store.bundle.format import is_bundle
 from rt_scale.store.store import Store
+from tests.unit.store.bundle.bundles import read
 
 SWEEP: dict[str, Any] = {
     "name": "one",
@@ -98,11 +98,11 @@ def test_a_stores_own_file_is_not_taken_for_what_it_was_made_from(
 @WAYS
 def test_a_bundle_of_it_can_be_opened(way: Callable[[Path], Path], file: Path, store: Store) -> None:
     options = [word for each in SET for word in ("--set", each)]
-    cli("bundle", way(file), *options, "--out", "made.zip")
-    rows = json.loads(cli("status", "made.zip", "--json"))
+    cli("bundle", way(file), *options, "--out", "made.tar.gz")
+    rows = json.loads(cli("status", "made.tar.gz", "--json"))
     assert [row["state"] for row in rows] == ["partial", "missing"]
-    with ZipFile("made.zip") as archive:
-        assert "rt-scale bundle one.yaml " in json.loads(archive.read("manifest.json"))["made"]["command"]
+    manifest = json.loads(read(Path("made.tar.gz"))["manifest.json"])
+    assert "rt-scale bundle one.yaml " in manifest["made"]["command"]
 
 
 def test_other_commands_read_a_pipe(file: Path, store: Store, plan: Callable[..., str]) -> None:
@@ -150,8 +150,8 @@ def test_names_of_files_that_are_too_long_are_refused(file: Path, store: Store) 
     options = [word for each in SET for word in ("--set", each)]
     for given in (
         ["status", "x" * 5000],
-        ["status", "x" * 300 + ".zip"],
-        ["bundle", file, *options, "--out", "x" * 300 + ".zip"],
+        ["status", "x" * 300 + ".tar.gz"],
+        ["bundle", file, *options, "--out", "x" * 300 + ".tar.gz"],
     ):
         with pytest.raises(InputError, match="File name too long"):
             cli(*given)

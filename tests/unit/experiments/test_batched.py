@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 
 from rt_scale.experiments import batched as pack_size
 from rt_scale.experiments.batched import choose_batch_size, measured_batch_size, run_batched
-from rt_scale.experiments.options import BatchSize, Options
+from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network
 from rt_scale.spec.errors import Held, InputError
 from rt_scale.spec.run import RunSpec
+from rt_scale.store.results import BatchSize, RunResult
 from rt_scale.store.store import Store
 from rt_scale.training.batched.network import BatchedNetwork
 from rt_scale.training.distributed import Group
@@ -57,8 +58,7 @@ def assert_as_alone(packed: Options, alone: Options, spec: RunSpec) -> None:
     found, expected = one.result(), other.result()
     assert found is not None
     assert expected is not None
-    assert found.keys() == expected.keys()
-    assert (found["steps"], found["epochs"], found["name"]) == (expected["steps"], expected["epochs"], spec.name)
+    assert (found.steps, found.epochs, found.name) == (expected.steps, expected.epochs, spec.name)
     assert one.checkpoints.steps() == other.checkpoints.steps()
     for step in one.checkpoints.steps():
         weights = [
@@ -83,10 +83,10 @@ def test_every_run_has_the_directory_that_it_has_alone(tiny: Tiny, settings: Mak
         run(spec, alone)
         assert_as_alone(packed, alone, spec)
         assert packed.store.run(spec).result() == result
-        environment = packed.store.run(spec).environment()
+        environment = packed.store.run(spec).record()
         assert environment is not None
-        assert environment["execution"]["pack"] == 3
-        assert environment["attempts"][0]["packing"]["size"] == 3
+        assert environment.execution.pack == 3
+        assert environment.attempts[0].packing.size == 3
 
 
 def test_one_that_cannot_go_on_leaves_the_others_alone(tiny: Tiny, settings: Make, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_one_that_cannot_go_on_leaves_the_others_alone(tiny: Tiny, settings: Mak
     alone = settings(store=Store(tmp_path / "alone"))
     with settings().store.run(specs[0]).acquire():
         ended = run_batched(specs, [settings(), settings(), settings(stop=asked), settings()])
-    assert [type(each) for each in ended] == [Held, Diverged, Stopped, dict]
+    assert [type(each) for each in ended] == [Held, Diverged, Stopped, RunResult]
     store = settings().store
     assert [store.status(spec.name).state for spec in specs[1:]] == ["failed", "partial", "done"]
     run(specs[3], alone)
@@ -119,8 +119,8 @@ def test_one_that_cannot_go_on_leaves_the_others_alone(tiny: Tiny, settings: Mak
 def test_device_time_is_shared(tiny: Tiny, settings: Make) -> None:
     specs = [tiny({"seeds.student": seed}) for seed in range(2)]
     for result in run_batched(specs, [settings(threads=1)] * 2):
-        assert isinstance(result, dict)
-        assert result["device_seconds"]["cpu"] == pytest.approx(result["seconds"] / 2, abs=2e-3)
+        assert isinstance(result, RunResult)
+        assert result.device_seconds["cpu"] == pytest.approx(result.seconds / 2, abs=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -223,8 +223,8 @@ def test_real_steps_are_measured_and_nothing_is_kept(tiny: Tiny, settings: Make,
 
 def test_a_number_that_was_asked_for_is_not_measured(tiny: Tiny, settings: Make) -> None:
     specs = [tiny({"seeds.student": seed}) for seed in range(3)]
-    assert choose_batch_size(specs, settings(), 2) == BatchSize(2, "launch.pack is 2")
-    assert choose_batch_size(specs, settings(), 5) == BatchSize(3, "launch.pack is 5")
+    assert choose_batch_size(specs, settings(), 2) == BatchSize(size=2, reason="launch.pack is 2")
+    assert choose_batch_size(specs, settings(), 5) == BatchSize(size=3, reason="launch.pack is 5")
     refused = choose_batch_size([*specs, tiny({"student.alpha": 0})], settings(), None)
     assert (refused.size, "student.alpha is 0" in refused.reason) == (1, True)
 

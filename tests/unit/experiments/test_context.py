@@ -53,7 +53,7 @@ def test_an_observer_is_told_everything_in_order(tiny: Tiny, settings: Make, see
     last: dict[str, float] = {}
     for _, _, values in seen.named("logged"):
         last |= values
-    assert last == result["last"]
+    assert last == result.last
     stages = [text for (text,) in seen.named("stage")]
     assert stages[:3] == ["probing input pixels", "probing the teacher", "probing the student"]
     assert stages[-1] == "training"
@@ -64,7 +64,7 @@ def test_a_silent_observer_changes_nothing(tiny: Tiny, settings: Make, seen: Any
     store = type(settings().store)
     silent = run(tiny(), settings(store=store(tmp_path / "a"), observer=Silent()))
     watched = run(tiny(), settings(store=store(tmp_path / "b"), observer=seen))
-    assert silent["last"] == watched["last"]
+    assert silent.last == watched.last
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_a_run_with_large_checkpoints_writes_the_first_and_the_last(
 def test_a_store_that_comes_back_is_waited_for(
     tiny: Tiny, settings: Make, seen: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undisturbed = run(tiny(RARE), settings())["last"]
+    undisturbed = run(tiny(RARE), settings()).last
     naps: list[float] = []
     monkeypatch.setattr(module.time, "sleep", naps.append)
     save, calls = RunDir.save_checkpoint, [0]
@@ -176,7 +176,7 @@ def test_a_store_that_comes_back_is_waited_for(
     given = settings(observer=seen, checkpoint_seconds=math.inf)
     store = type(given.store)(given.store.root.parent / "other")
     result = run(tiny(RARE), dataclasses.replace(given, store=store))
-    assert result["last"] == undisturbed
+    assert result.last == undisturbed
     assert naps == [1.0, 2.0, 4.0]
     assert seen.named("warned") == [(f"No answer. Training waits, and tries again in {nap:g} s.",) for nap in naps]
     assert (store.run(tiny(RARE)).status().state, store.run(tiny(RARE)).status().attempts) == ("done", 1)

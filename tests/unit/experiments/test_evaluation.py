@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from rt_scale.probes.statistics import agreement, feature_statistics
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
+from rt_scale.store.results import DataRecord, SetRecord
 from rt_scale.store.run_dir import RunDir
 
 Tiny = Callable[..., RunSpec]
@@ -75,7 +75,7 @@ def test_every_set_is_probed_with_its_own_normalisation_at_the_encoders_size_or_
     spec = tiny({"probe.also": ["shades"], "probe.also_size": also_size, "precision": precision})
     given = settings()
     result = run(spec, given)
-    last, run_dir = result["last"], given.store.run(spec)
+    last, run_dir = result.last, given.store.run(spec)
     probed = {f"{role}/{probe}" for role in ("student", "teacher", "input") for probe in PROBES}
     assert set(by_role(last, "probe@shades/")) == set(by_role(last, "probe/")) == probed
 
@@ -87,15 +87,13 @@ def test_every_set_is_probed_with_its_own_normalisation_at_the_encoders_size_or_
     assert last["probe@shades/input/knn"] == knn(pixels)
     assert last["probe@shades/student/knn"] == knn(lambda *given: embed(student.encoder, *given, precision=precision))
     assert last["probe@shades/teacher/knn"] == knn(lambda *given: embed(teacher.encoder, *given, precision=precision))
-    assert set(result["best"]) == {
-        f"{group}/student/{probe}" for group in ("probe", "probe@shades") for probe in PROBES
-    }
+    assert set(result.best) == {f"{group}/student/{probe}" for group in ("probe", "probe@shades") for probe in PROBES}
 
 
 def test_other_sets_change_nothing_about_the_run(tiny: Tiny, settings: Make, shades: Prepared) -> None:
     given = settings()
-    plain = run(tiny(), given)["last"]
-    more = run(tiny({"probe.also": ["shades", "digits"], "probe.statistics": True}), given)["last"]
+    plain = run(tiny(), given).last
+    more = run(tiny({"probe.also": ["shades", "digits"], "probe.statistics": True}), given).last
     assert {name: more[name] for name in plain} == plain
     # All of the digits, where the run itself is on 60 of them.
     assert more["probe@digits/input/knn"] > more["probe/input/knn"]
@@ -106,11 +104,11 @@ def test_the_record_names_contents_of_every_set_and_others_are_refused(
 ) -> None:
     spec, given = tiny({"probe.also": ["shades"]}), settings()
     result = run(spec, given)
-    also = {"shades": {"title": shades.info.title, "sha256": shades.sha256}}
-    assert result["data"] == {"name": "digits", "title": "Digits", "sha256": digits.sha256, "also": also}
-    environment = given.store.run(spec).environment()
+    also = {"shades": SetRecord(title=shades.info.title, sha256=shades.sha256)}
+    assert result.data == DataRecord(name="digits", title="Digits", sha256=digits.sha256, also=also)
+    environment = given.store.run(spec).record()
     assert environment is not None
-    assert environment["data"] == result["data"] == json.loads(json.dumps(result["data"]))
+    assert environment.data == result.data
     elsewhere = tmp_path / "elsewhere"
     open_prepared("digits", elsewhere)
     prepare("shades", elsewhere, images(tmp_path / "o" / "shades", classes=4, side=12, seed=1))
@@ -126,7 +124,7 @@ def test_statistics_are_those_of_the_test_embeddings(
     # Another student of the same teacher leaves its probes, but not its embeddings.
     before = tiny({"probe.statistics": True, "precision": precision, "seeds.student": 1})
     run(before, given)
-    last = run(spec, given)["last"]
+    last = run(spec, given).last
     run_dir = given.store.run(spec)
     student, teacher = (network(spec, run_dir, step, name) for step, name in ((4, "student"), (0, "teacher")))
     x, y = (embed(each.encoder, *split(digits, 8, "test"), precision=precision).x for each in (student, teacher))
@@ -140,7 +138,7 @@ def test_statistics_are_those_of_the_test_embeddings(
 
 
 def test_parts_add_up_to_the_whole_distance(tiny: Tiny, settings: Make) -> None:
-    last = run(tiny({"probe.statistics": True}), settings())["last"]
+    last = run(tiny({"probe.statistics": True}), settings()).last
     for place in ("from_init", "from_teacher"):
         parts = [last[f"distance/{part}/{place}"] for part in ("encoder", "projector")]
         assert min(parts) > 0
@@ -161,7 +159,7 @@ def test_at_alpha_0_everything_agrees_at_the_start(tiny: Tiny, settings: Make) -
 
 
 def test_an_encoder_without_parameters_is_nowhere(tiny: Tiny, settings: Make) -> None:
-    last = run(tiny({"encoder": {"name": "flatten"}, "probe.statistics": True}), settings())["last"]
+    last = run(tiny({"encoder": {"name": "flatten"}, "probe.statistics": True}), settings()).last
     assert not by_role(last, "distance/encoder/")
     assert last["distance/projector/from_init"] == pytest.approx(last["distance/from_init"])
 
@@ -171,7 +169,7 @@ def test_a_resumed_run_repeats_what_is_constant(
 ) -> None:
     spec = tiny({"probe.also": ["shades"], "probe.statistics": True})
     store = type(settings().store)(tmp_path / "undisturbed")
-    undisturbed = run(spec, settings(store=store))["last"]
+    undisturbed = run(spec, settings(store=store)).last
 
     def stop(step: int) -> None:
         if step == 3:
@@ -189,6 +187,6 @@ def test_a_resumed_run_repeats_what_is_constant(
         return original(self, encoder, *rest)
 
     monkeypatch.setattr(Prober, "embed_network", watch)
-    assert run(spec, settings(observer=seen))["last"] == undisturbed
+    assert run(spec, settings(observer=seen)).last == undisturbed
     assert len(probed) == 2  # the student, on both sets
     assert len(set(probed)) == 1

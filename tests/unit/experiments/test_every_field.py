@@ -187,8 +187,8 @@ def test_a_field_changes_the_numbers(
 ) -> None:
     shared, value, metric = CASES[field]
     given = settings(data_dir=both, store=store)
-    before = run(tiny(shared), given)["last"]
-    after = run(tiny({**shared, field: value}), given)["last"]
+    before = run(tiny(shared), given).last
+    after = run(tiny({**shared, field: value}), given).last
     assert metric in before
     assert before[metric] != after.get(metric)
 
@@ -199,14 +199,14 @@ def test_every_choice_has_numbers_of_its_own(
 ) -> None:
     shared, values, metric = CHOICES[field]
     given = settings(data_dir=both, store=store)
-    found = [run(tiny({**shared, field: value}), given)["last"][metric] for value in values]
+    found = [run(tiny({**shared, field: value}), given).last[metric] for value in values]
     assert len(set(found)) == len(values), dict(zip(map(str, values), found, strict=True))
 
 
 def test_float64_differs_from_float32_by_rounding_alone(
     tiny: Callable[..., RunSpec], settings: Callable[..., Options], store: Store
 ) -> None:
-    single, double = (run(tiny({"precision": name}), settings(store=store))["last"] for name in ("float32", "float64"))
+    single, double = (run(tiny({"precision": name}), settings(store=store)).last for name in ("float32", "float64"))
     assert single["train/loss"] != double["train/loss"]
     assert single["train/loss"] == pytest.approx(double["train/loss"], rel=1e-5)
     assert single["distance/from_init"] == pytest.approx(double["distance/from_init"], rel=1e-2)
@@ -217,7 +217,7 @@ def test_the_frequency_of_probing_decides_when_alone(
 ) -> None:
     given = settings(store=store)
     specs = [tiny({"probe.every": every}) for every in ("1ep", "1it")]
-    often = [run(spec, given)["last"] for spec in specs]
+    often = [run(spec, given).last for spec in specs]
     assert often[0] == often[1]
     rows = [read_metrics(given.store.run(spec).metrics_path).num_rows for spec in specs]
     assert rows[0] < rows[1]

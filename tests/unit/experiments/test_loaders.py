@@ -1,8 +1,7 @@
-"""Which reader serves a run's images: the rule, and that all of them serve the same."""
+"""All readers serve a run the same images."""
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ import pytest
 import torch
 
 from rt_scale.data.loaders import choose as loaders
-from rt_scale.data.loaders.choose import SHARE, choose_loader, training_loader, training_subset
+from rt_scale.data.loaders.choose import training_loader, training_subset
 from rt_scale.data.loaders.gaussian import GaussianLoader
 from rt_scale.data.prepare import Prepared
 from rt_scale.data.prepared import noise_set
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
-from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.errors import RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store
@@ -25,54 +24,6 @@ from rt_scale.store.store import Store
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
-
-
-def memory(cpu: int, gpu: int = 0) -> Callable[[torch.device], int]:
-    return lambda device: gpu if device.type == "cuda" else cpu
-
-
-@pytest.mark.parametrize(
-    ("asked", "needed", "device", "cpu", "gpu", "chosen", "words"),
-    [
-        ("auto", 100, CPU, 1000, 0, "resident", "less than 50%"),
-        ("auto", 500, CPU, 1000, 0, "resident", "free on cpu"),
-        ("auto", 501, CPU, 1000, 0, "ffcv", "more than 50%"),
-        ("auto", 100, GPU, 1000, 200, "resident", "free on cuda:0"),
-        ("auto", 101, GPU, 1000, 200, "host", "free on cpu"),
-        ("auto", 501, GPU, 1000, 200, "ffcv", "more than"),
-        ("resident", 501, CPU, 1000, 0, "host", "asked for, though"),
-        ("resident", 10, CPU, 1000, 0, "resident", "less than"),
-        ("ffcv", 1, CPU, 1000, 0, "ffcv", "asked for"),
-        ("map", 1, CPU, 1000, 0, "map", "asked for"),
-    ],
-)
-def test_the_rule(asked: str, needed: int, device: torch.device, cpu: int, gpu: int, chosen: str, words: str) -> None:
-    choice = choose_loader(asked, needed, device, memory(cpu, gpu))
-    assert choice.name == chosen
-    assert words in choice.reason
-    assert SHARE == 0.5
-
-
-def absent(name: str) -> str:
-    raise importlib.metadata.PackageNotFoundError(name)
-
-
-def test_without_ffcv_the_map_reads_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.metadata, "version", absent)
-    choice = choose_loader("auto", 501, CPU, memory(1000))
-    assert choice.name == "map"
-    assert "FFCV cannot be used here ('rt-scale doctor' says why)" in choice.reason
-
-
-def test_unknown_loaders_are_refused() -> None:
-    for needed in (1, 0):
-        with pytest.raises(InputError, match=r"resident.*ffcv"):
-            choose_loader("residant", needed, CPU, memory(1000))
-
-
-@pytest.mark.parametrize("asked", ["auto", "resident", "ffcv", "map"])
-def test_what_is_drawn_has_no_reader(asked: str) -> None:
-    assert choose_loader(asked, 0, CPU, memory(0)) == ("drawn", "Gaussian inputs are made where they are used")
 
 
 @pytest.mark.parametrize("samples", [60, None])
@@ -120,8 +71,8 @@ def finish(spec: RunSpec, given: Options) -> tuple[bytes, Any, Any]:
     """What must not depend on who reads the images."""
     result = run(spec, given)
     run_dir = given.store.run(spec)
-    weights = (run_dir.path / "checkpoints" / str(result["steps"]) / "student.safetensors").read_bytes()
-    return weights, read_metrics(run_dir.metrics_path).drop_columns("time"), (result["last"], result["best"])
+    weights = (run_dir.path / "checkpoints" / str(result.steps) / "student.safetensors").read_bytes()
+    return weights, read_metrics(run_dir.metrics_path).drop_columns("time"), (result.last, result.best)
 
 
 @pytest.mark.parametrize("cache", [True, False])
@@ -132,9 +83,10 @@ def test_runs_are_bitwise_the_same_whatever_reads_the_images(
     for loader in ("resident", "map", "ffcv"):
         given = settings(store=Store(tmp_path / loader), loader=loader, cache_teacher=cache, observer=seen)
         found.append(finish(tiny(), given))
-        environment = given.store.run(tiny()).environment() or {}
-        assert environment["execution"]["loader"] == loader
-        assert seen.named("decided")[-1] == (f"images: {loader}, as {environment['execution']['loader_reason']}",)
+        environment = given.store.run(tiny()).record()
+        assert environment is not None
+        assert environment.execution.loader == loader
+        assert seen.named("decided")[-1] == (f"images: {loader}, as {environment.execution.loader_reason}",)
     assert len(seen.named("decided")) == 3
     assert found[0] == found[1] == found[2]
 
@@ -156,5 +108,6 @@ def test_a_run_goes_on_bitwise_with_another_reader(
             run(spec, settings(observer=seen, loader=first))
     assert finish(spec, settings(observer=seen, loader=then)) == undisturbed
     assert seen.named("started") == [(0, 6), (4, 6)]
-    environment = settings().store.run(spec).environment() or {}
-    assert environment["execution"]["loader"] == then
+    environment = settings().store.run(spec).record()
+    assert environment is not None
+    assert environment.execution.loader == then

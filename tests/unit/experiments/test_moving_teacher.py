@@ -150,7 +150,7 @@ def test_a_run_that_is_resumed_goes_on_bitwise(
             run(spec, settings(observer=seen))
     result = run(spec, settings(observer=seen))
     assert seen.named("started") == [(0, 6), (4, 6)]
-    assert (result["last"], result["best"]) == (undisturbed["last"], undisturbed["best"])
+    assert (result.last, result.best) == (undisturbed.last, undisturbed.best)
     for name in ("teacher", "student"):
         one, two = (saved(given.store.run(spec), 6, name) for given in (alone, settings()))
         assert all(torch.equal(one[key], two[key]) for key in one)

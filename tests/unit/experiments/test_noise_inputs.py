@@ -42,10 +42,11 @@ def other(settings: Make, folder: Path, **changes: Any) -> Options:
 
 def outcome(run_dir: RunDir) -> tuple[bytes, Any, Any]:
     """What must not depend on what happened on the way."""
-    result = run_dir.result() or {}
-    weights = run_dir.path / "checkpoints" / str(result["steps"]) / "student.safetensors"
+    result = run_dir.result()
+    assert result is not None
+    weights = run_dir.path / "checkpoints" / str(result.steps) / "student.safetensors"
     metrics = read_metrics(run_dir.metrics_path).drop_columns("time")
-    return weights.read_bytes(), metrics, (result["last"], result["best"])
+    return weights.read_bytes(), metrics, (result.last, result.best)
 
 
 def test_it_is_probed_on_images_alone_and_nothing_of_it_is_on_disk(
@@ -53,21 +54,22 @@ def test_it_is_probed_on_images_alone_and_nothing_of_it_is_on_disk(
 ) -> None:
     spec, given = tiny(NOISE), settings()
     result = run(spec, given)
-    assert {name for name in result["last"] if name.startswith("probe")} == PROBED
-    assert set(result["best"]) == {name for name in PROBED if "/student/" in name}
-    assert (result["steps"], result["epochs"]) == (4, 2)
-    record = result["data"]
-    assert (record["name"], record["title"]) == ("gaussian", "Gaussian noise (sigma 1)")
-    assert record["also"]["digits"]["sha256"] == digits.sha256
-    environment = given.store.run(spec).environment() or {}
-    assert environment["execution"]["loader"] == "drawn"
+    assert {name for name in result.last if name.startswith("probe")} == PROBED
+    assert set(result.best) == {name for name in PROBED if "/student/" in name}
+    assert (result.steps, result.epochs) == (4, 2)
+    record = result.data
+    assert (record.name, record.title) == ("gaussian", "Gaussian noise (sigma 1)")
+    assert record.also["digits"].sha256 == digits.sha256
+    environment = given.store.run(spec).record()
+    assert environment is not None
+    assert environment.execution.loader == "drawn"
     assert [path.name for path in given.data_dir.glob("gauss*")] == []
 
 
 def test_input_and_teacher_are_probed_as_in_a_run_on_those_images(tiny: Tiny, settings: Make) -> None:
     """The teacher is no other on noise, and where probes are fitted nothing of the noise is seen."""
-    noise = run(tiny(NOISE), settings())["last"]
-    images = run(tiny({"data.samples": None}), settings())["last"]
+    noise = run(tiny(NOISE), settings()).last
+    images = run(tiny({"data.samples": None}), settings()).last
     for role in ("input", "teacher"):
         for probe in PROBES:
             assert noise[f"probe@digits/{role}/{probe}"] == images[f"probe/{role}/{probe}"]
@@ -108,8 +110,10 @@ def test_cached_and_computed_targets_lead_to_the_same_student(tiny: Tiny, settin
     lasts, stages = [], []
     for cache in (True, False):
         given = other(settings, tmp_path / str(cache), cache_teacher=cache)
-        lasts.append(run(tiny(NOISE), given)["last"])
-        stages.append((given.store.run(tiny(NOISE)).environment() or {})["execution"]["cache_teacher"])
+        lasts.append(run(tiny(NOISE), given).last)
+        record = given.store.run(tiny(NOISE)).record()
+        assert record is not None
+        stages.append(record.execution.cache_teacher)
     assert stages == [True, False]
     for name, value in lasts[0].items():
         # A test image is 1/360; the sums' last bits may move one across a boundary.
@@ -122,7 +126,7 @@ def test_channels_and_size_are_those_of_the_encoder(tiny: Tiny, settings: Make, 
     data = {"name": "gaussian", "size": 12, "samples": 60}
     spec = tiny({"data": data, "encoder.name": "convnet_4_2", "probe.also": [colours.info.name], "probe.knn": 3})
     given = settings()
-    assert "probe@colours/student/linear" in run(spec, given)["last"]
+    assert "probe@colours/student/linear" in run(spec, given).last
     weights = load_file(given.store.run(spec).path / "checkpoints" / "0" / "student.safetensors")
     assert weights["encoder.features.0.weight"].shape[1] == 3
     with pytest.raises(InputError, match=r"'colours', whose images have 3 channels; .* on 'gaussian' and takes 1\."):
@@ -176,8 +180,8 @@ def test_tables_curves_and_columns_are_of_the_images(tiny: Tiny, settings: Make)
     assert set(report.tables) == {f"{probe}@digits" for probe in PROBES}
     for row, (point, result) in zip(report.tables["linear@digits"], finished, strict=True):
         assert row.values == point.values
-        assert row.measured["student"].mean == result["best"]["probe@digits/student/linear"]["value"]
-        assert row.measured["teacher"].mean == result["last"]["probe@digits/teacher/linear"]
+        assert row.measured["student"].mean == result.best["probe@digits/student/linear"].value
+        assert row.measured["teacher"].mean == result.last["probe@digits/teacher/linear"]
     names = {path.name for path in report.files}
     assert {"curves-linear@digits.png", "curves-knn@digits.png"} < names
     assert "curves-linear.png" not in names

@@ -12,17 +12,19 @@ from torch import Tensor
 
 from rt_scale.data.prepare import Prepared
 from rt_scale.experiments.check import cache_bytes
-from rt_scale.experiments.options import BatchSize, Options, ResolvedOptions, find_device, free_memory, resolve
+from rt_scale.experiments.options import Options, ResolvedOptions, find_device, free_memory, resolve
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import FeaturesOfViews
 from rt_scale.models.plain import ConvNet
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
+from rt_scale.store.results import BatchSize
 from rt_scale.store.store import Store
 from rt_scale.system.machine import allowed_cores
 from rt_scale.training import accelerate
 from rt_scale.training.distributed import Group
 from rt_scale.training.loop import Stopped
+from tests.records import run_record
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
@@ -89,7 +91,7 @@ def test_a_resumed_run_keeps_what_its_bits_depend_on(
 ) -> None:
     kept = ResolvedOptions(torch.device("cpu"), threads, cache, channels_last, "map", "asked for")
     given = settings(threads=1, cache_teacher=not cache, channels_last=not channels_last, loader="map")
-    assert resolve(tiny(), digits, given, kept.to_json()) == kept
+    assert resolve(tiny(), digits, given, kept.record()) == kept
 
 
 def test_what_a_run_holds_is_cores_or_gpus(tiny: Tiny, settings: Make, digits: Prepared) -> None:
@@ -127,11 +129,11 @@ def test_students_are_accelerated_where_that_is_asked_for_and_it_is_recorded_and
     plain = run(spec, settings(store=Store(tmp_path / "plain")))
     with pytest.raises(Stopped):
         run(spec, settings(accelerate=way, observer=seen, stop=lambda: len(seen.named("stepped")) >= 3))
-    assert run(spec, settings())["last"] == plain["last"]  # resumed as it began, whatever is asked for then
+    assert run(spec, settings()).last == plain.last  # resumed as it began, whatever is asked for then
     assert passes == [32] * 6  # 2 of 3 batches of an epoch are whole; one more is tried in each process
-    record = settings().store.run(spec).environment()
+    record = settings().store.run(spec).record()
     assert record is not None
-    assert record["execution"]["accelerate"] == way
+    assert record.execution.accelerate == way
     assert not seen.named("warned")
 
 
@@ -143,7 +145,7 @@ def test_students_are_accelerated_where_that_is_asked_for_and_it_is_recorded_and
         ("cuda", {}, None, {"train.batch_size": 61}, "none"),  # no batch is whole
         ("cuda", {"accelerate": "none"}, None, {}, "none"),
         ("cpu", {"accelerate": "compile"}, None, {}, "compile"),
-        ("cuda", {"batching": BatchSize(2)}, None, {}, "none"),
+        ("cuda", {"batching": BatchSize(size=2)}, None, {}, "none"),
         ("cuda", {"group": Group(0, 2)}, None, {}, "none"),
         ("cuda", {}, {"accelerate": "none"}, {}, "none"),
         ("cuda", {"accelerate": "none"}, {"accelerate": "compile"}, {}, "compile"),
@@ -166,8 +168,7 @@ def test_how_a_students_pass_is_computed_follows_one_rule(
 ) -> None:
     monkeypatch.setattr("rt_scale.experiments.options.find_device", lambda name: torch.device(name))
     monkeypatch.setattr("rt_scale.experiments.options.free_memory", lambda device: 10**9)
-    begun = {"threads": 1, "cache_teacher": True, "channels_last": True}
-    known = None if earlier is None else begun | earlier
+    known = None if earlier is None else run_record(execution=earlier).execution
     assert resolve(tiny(changes), digits, settings(device=device, **wanted), known).accelerate == expected
 
 
@@ -179,7 +180,7 @@ def test_what_cannot_be_accelerated_is_refused(tiny: Tiny, settings: Make, digit
 
 
 def test_a_resumed_run_may_have_another_reader(tiny: Tiny, settings: Make, digits: Prepared) -> None:
-    earlier = ResolvedOptions(torch.device("cpu"), 1, True, True, "ffcv", "asked for").to_json()
+    earlier = ResolvedOptions(torch.device("cpu"), 1, True, True, "ffcv", "asked for").record()
     for loader in ("map", "resident"):
         assert resolve(tiny(), digits, settings(loader=loader), earlier).loader == loader
 
@@ -214,7 +215,7 @@ def test_feature_maps_lie_in_memory_as_was_asked(
 
 
 def test_a_resumed_run_may_move_to_another_device(tiny: Tiny, settings: Make, digits: Prepared) -> None:
-    earlier = {"device": "cuda:7", "threads": 1, "cache_teacher": True, "channels_last": True}
+    earlier = ResolvedOptions(torch.device("cuda:7"), 1, True, True, "map", "").record()
     assert resolve(tiny(), digits, settings(device="cpu"), earlier).device == torch.device("cpu")
 
 
@@ -234,7 +235,7 @@ def test_an_execution_is_recorded_as_plain_values() -> None:
     execution = ResolvedOptions(torch.device("cpu"), 2, False, True, "map", "asked for", 3, 0.5, pack=4)
     expected |= {"loader": "map", "loader_reason": "asked for", "workers": 3, "gpus": 0.5, "pack": 4}
     expected |= {"accelerate": "none"}
-    assert execution.to_json() == expected
+    assert execution.record().to_json() == expected
 
 
 def test_free_memory_is_less_than_all_there_is() -> None:
@@ -278,7 +279,7 @@ def test_ffcv_that_is_not_there_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=r"cluster/bootstrap\.sh.*--loader resident, map or auto"):
         run(tiny(), given)
     assert not given.store.root.exists()
-    assert run(tiny(), settings())["steps"] == 4
+    assert run(tiny(), settings()).steps == 4
 
 
 def test_an_unknown_reader_is_refused_before_anything_is_written(tiny: Tiny, settings: Make) -> None:

@@ -10,13 +10,15 @@ from rt_scale.data.prepare import Prepared
 from rt_scale.experiments.other_data import DataHere, compare, refuse_other_data
 from rt_scale.spec.errors import InputError
 from rt_scale.store.atomic import to_json, write_bytes
+from rt_scale.store.results import DataRecord
 from rt_scale.store.store import Store
+from tests.records import run_record
 
 THEN = "ab" * 32
 
 
-def record(sha256: str, name: str = "digits", **more: Any) -> dict[str, Any]:
-    return {"name": name, "title": "Digits", "sha256": sha256, **more}
+def record(sha256: str, name: str = "digits", **more: Any) -> DataRecord:
+    return DataRecord.model_validate({"name": name, "title": "Digits", "sha256": sha256, **more})
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def here(data_dir: Path, digits: Prepared) -> DataHere:
 
 def test_every_set_of_a_run_is_compared(here: DataHere, digits: Prepared) -> None:
     assert here.others("run", record(digits.sha256)) == []
-    assert here.others("run", record(THEN, "never-prepared", also={"nor-this": {"sha256": THEN}})) == []
+    assert here.others("run", record(THEN, "never-prepared", also={"nor-this": {"title": "", "sha256": THEN}})) == []
     nested = record(digits.sha256, starts={"first": record(digits.sha256, starts={"zeroth": record(THEN)})})
     assert [(each.run, each.then, each.here) for each in here.others("run", nested)] == [
         ("zeroth", THEN, digits.sha256)
@@ -44,7 +46,6 @@ def test_all_must_be_here_to_be_the_same(here: DataHere, digits: Prepared) -> No
     assert here.same("run", record(digits.sha256, also={"digits": known})) is True
     assert here.same("run", record(digits.sha256, also={"elsewhere": known})) is None
     assert here.same("run", record(THEN, also={"elsewhere": known})) is False
-    assert here.same("run", {"title": "of a version that kept no names"}) is None
     noise = record("cd" * 32, "gaussian", also={"digits": known})  # drawn by the code: nothing of it is prepared
     assert here.same("run", noise) is None
 
@@ -52,19 +53,19 @@ def test_all_must_be_here_to_be_the_same(here: DataHere, digits: Prepared) -> No
 @pytest.mark.parametrize("length", [0, 1 << 14, 100_000])
 def test_results_of_any_length_and_form_are_read(here: DataHere, tmp_path: Path, digits: Prepared, length: int) -> None:
     store, values = Store(tmp_path), {f"metric {number}": 0.5 for number in range(length // 20)}
-    whole = {"last": values, "data": record(THEN)}
+    whole = {"last": values, "data": record(THEN).to_json()}
     texts = {
         "a": to_json(whole),
         "b": json.dumps(whole).encode(),
-        "c": to_json({"data": record(THEN), "last": values}),  # as nobody writes it
-        "same": to_json({"last": values, "data": record(digits.sha256)}),
-        "started": to_json({"last": values, "data": record(digits.sha256, starts={"a": record(THEN)})}),
+        "c": to_json({"data": record(THEN).to_json(), "last": values}),  # as nobody writes it
+        "same": to_json({"last": values, "data": record(digits.sha256).to_json()}),
+        "started": to_json({"last": values, "data": record(digits.sha256, starts={"a": record(THEN)}).to_json()}),
         "old": to_json({"last": values}),
         "cut": to_json(whole)[:-9],
     }
     for name, text in texts.items():
         write_bytes(store.run(name).path / "result.json", text)
-    write_bytes(store.run("begun").path / "environment.json", to_json({"data": record(THEN), "attempts": []}))
+    write_bytes(store.run("begun").path / "environment.json", to_json(run_record(data=record(THEN)).to_json()))
     write_bytes(store.run("held").path / "environment.json", to_json({"attempts": []}))
     affected, text = compare(store, [*texts, "begun", "held", "missing"], here, "of the store")
     assert {name: each.finished for name, each in affected.items()} == {
@@ -97,7 +98,9 @@ def test_the_checksum_of_a_set_is_read_once(
     monkeypatch.setattr(other_data, "contents_sha256", lambda name, folder: asked.append(name))
     store = Store(tmp_path)
     for number in range(20):
-        data = record(THEN, also={"shades": {"sha256": THEN}})
-        write_bytes(store.run(f"run-{number}").path / "result.json", to_json({"name": f"run-{number}", "data": data}))
+        data = record(THEN, also={"shades": {"title": "", "sha256": THEN}})
+        write_bytes(
+            store.run(f"run-{number}").path / "result.json", to_json({"name": f"run-{number}", "data": data.to_json()})
+        )
     compare(store, store.names(), here, "of the store")
     assert asked == ["digits", "shades"]

@@ -12,6 +12,7 @@ import torch
 from rt_scale.experiments import provenance
 from rt_scale.experiments.options import ResolvedOptions
 from rt_scale.experiments.provenance import VERSIONS, attempt_record, git_state
+from rt_scale.store.results import BatchSize, Cpu
 from rt_scale.system.machine import allowed_cores
 
 
@@ -46,14 +47,14 @@ def test_no_checkout_is_said_to_be_none(tmp_path: Path) -> None:
 
 
 def test_an_attempt_says_what_it_was_computed_with() -> None:
-    record = attempt_record(ResolvedOptions(torch.device("cpu"), 3, True, True, "resident", "it fits"))
-    assert record["threads"] == 3
-    assert torch.__version__.startswith(record["versions"]["torch"])
-    assert set(record["versions"]) == set(VERSIONS)
+    record = attempt_record(ResolvedOptions(torch.device("cpu"), 3, True, True, "resident", "it fits"), BatchSize())
+    assert record.threads == 3
+    assert torch.__version__.startswith(record.versions["torch"] or "")
+    assert set(record.versions) == set(VERSIONS)
     commit, dirty = git_state(Path(provenance.__file__).parent)
-    assert (record["git_commit"], record["git_dirty"]) == (commit, dirty)
-    assert record["cpu"] == {"model": provenance.cpu_model(), "cores": allowed_cores()}
-    assert record["gpu"] is None
+    assert (record.git_commit, record.git_dirty) == (commit, dirty)
+    assert record.cpu == Cpu(model=provenance.cpu_model(), cores=allowed_cores())
+    assert record.gpu is None
 
 
 def test_the_processor_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,8 +95,9 @@ def test_a_gpu_is_described_with_its_driver(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
     monkeypatch.setattr(provenance, "gpu_driver", lambda: "570.86.15")
     execution = ResolvedOptions(torch.device("cuda"), 3, True, True, "resident", "it fits", gpus=0.5)
-    record = attempt_record(execution)
-    assert record["device"] == "NVIDIA H200"
-    assert record["gpu"] == {
+    record = attempt_record(execution, BatchSize())
+    assert record.device == "NVIDIA H200"
+    assert record.gpu is not None
+    assert record.gpu.to_json() == {
         "memory": 150_000_000_000, "capability": "9.0", "driver": "570.86.15", "cuda": "12.8", "cudnn": 91002,
     }  # fmt: skip

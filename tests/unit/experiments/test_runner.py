@@ -25,6 +25,7 @@ from rt_scale.store import lease as lease_module
 from rt_scale.store.atomic import to_json, write_bytes
 from rt_scale.store.lease import Owner
 from rt_scale.store.metrics import read_metrics
+from rt_scale.store.results import DataRecord
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.checkpoint import Spent
 from rt_scale.training.loop import Measured, Step, Stopped, compute_gradients
@@ -43,20 +44,21 @@ def files(folder: Path) -> dict[str, tuple[int, bytes]]:
 def test_a_result_says_what_came_out_of_what(tiny: Tiny, settings: Make, digits: Prepared) -> None:
     spec, given = tiny(), settings()
     result = run(spec, given)
-    assert json.loads(json.dumps(result)) == result == given.store.run(spec).result()
-    assert {key: result[key] for key in ("name", "steps", "epochs", "attempts")} == {
+    assert result == given.store.run(spec).result()
+    assert json.loads((given.store.run(spec).path / "result.json").read_text()) == result.to_json()
+    assert result.model_dump(include={"name", "steps", "epochs", "attempts"}) == {
         "name": spec.name,
         "steps": 4,
         "epochs": 2,
         "attempts": 1,
     }
-    assert result["data"] == {"name": "digits", "title": "Digits", "sha256": digits.sha256}
-    assert result["seconds"] > 0
-    assert result["device_seconds"] == {"cpu": result["seconds"]}
+    assert result.data == DataRecord(name="digits", title="Digits", sha256=digits.sha256)
+    assert result.seconds > 0
+    assert result.device_seconds == {"cpu": result.seconds}
     probes = ("linear", "knn", "linear_standardized", "knn_standardized")
-    assert set(result["best"]) == {f"probe/student/{probe}" for probe in probes}
+    assert set(result.best) == {f"probe/student/{probe}" for probe in probes}
     training = {"loss", "kl", "grad_norm", "teacher_entropy", "student_entropy"}
-    assert set(result["last"]) == (
+    assert set(result.last) == (
         {f"probe/{role}/{probe}" for role in ("student", "teacher", "input") for probe in probes}
         | {f"train/{name}" for name in training}
         | {"distance/from_init", "distance/from_teacher"}
@@ -72,9 +74,9 @@ def test_a_run_records_its_spec_and_where_it_was_executed(
     run(spec, given)
     run_dir = given.store.run(spec)
     assert run_dir.spec() == spec.canonical()
-    environment = run_dir.environment()
+    environment = run_dir.record()
     assert environment is not None
-    assert environment["execution"] == {
+    assert environment.execution.to_json() == {
         "device": "cpu",
         "threads": 2,
         "cache_teacher": False,
@@ -86,11 +88,11 @@ def test_a_run_records_its_spec_and_where_it_was_executed(
         "pack": 1,
         "accelerate": "none",
     }
-    assert environment["data"]["sha256"] == digits.sha256
-    (attempt,) = environment["attempts"]
-    assert attempt["versions"]["torch"] == importlib.metadata.version("torch")
-    assert [attempt["threads"]] == used == [2]
-    assert attempt["workers"] == 1
+    assert environment.data.sha256 == digits.sha256
+    (attempt,) = environment.attempts
+    assert attempt.versions["torch"] == importlib.metadata.version("torch")
+    assert [attempt.threads] == used == [2]
+    assert attempt.workers == 1
     assert run_dir.checkpoints.steps() == [0, 2, 4]
     assert (run_dir.path / "checkpoints" / "0" / "teacher.safetensors").is_file()
 
@@ -155,12 +157,11 @@ def test_data_of_the_runs_that_it_starts_from_are_recorded_and_looked_at(
     spec = tiny({"data.name": "copies", "teacher.start_from": {"run": on_digits}})
     first, given = spec.starts[0].run, settings(data_dir=folder)
     result = run(spec, given)
-    (before,) = result["data"].pop("starts").items()
-    assert before == (first.name, {"name": "digits", "title": "Digits", "sha256": digits.sha256})
-    assert result["data"] == {"name": "copies", "title": "Copies", "sha256": digits.sha256}
-    environment = given.store.run(spec).environment()
+    starts = {first.name: DataRecord(name="digits", title="Digits", sha256=digits.sha256)}
+    assert result.data == DataRecord(name="copies", title="Copies", sha256=digits.sha256, starts=starts)
+    environment = given.store.run(spec).record()
     assert environment is not None
-    assert environment["data"]["starts"] == dict([before])
+    assert environment.data == result.data
     other_digits(folder, digits)
     with pytest.raises(InputError, match=rf"Run {first.name} was computed on a data set 'digits' with other contents"):
         run(spec, given)
@@ -168,7 +169,7 @@ def test_data_of_the_runs_that_it_starts_from_are_recorded_and_looked_at(
 
 def test_device_time_is_cores_times_wall_time(tiny: Tiny, settings: Make) -> None:
     result = run(tiny(), settings(threads=2))
-    assert result["device_seconds"] == {"cpu": pytest.approx(2 * result["seconds"], abs=0.002)}
+    assert result.device_seconds == {"cpu": pytest.approx(2 * result.seconds, abs=0.002)}
 
 
 def test_what_earlier_attempts_took_counts(
@@ -183,8 +184,8 @@ def test_what_earlier_attempts_took_counts(
 
     monkeypatch.setattr(training_run, "load_training", long_ago)
     result = run(tiny(), settings())
-    assert result["seconds"] > 1000
-    assert result["device_seconds"] == {"gpu": 500.0, "cpu": pytest.approx(result["seconds"] - 1000.0, abs=0.002)}
+    assert result.seconds > 1000
+    assert result.device_seconds == {"gpu": 500.0, "cpu": pytest.approx(result.seconds - 1000.0, abs=0.002)}
 
 
 def test_an_unfinished_run_does_not_go_on_with_other_data(
@@ -266,7 +267,7 @@ def test_failures_are_told_in_words_and_recorded(
     assert failure is not None
     assert failure["reason"] == str(caught.value)
     monkeypatch.undo()
-    assert run(tiny(), given)["attempts"] == 2
+    assert run(tiny(), given).attempts == 2
     assert given.store.run(tiny()).failure() is None
 
 
@@ -285,7 +286,7 @@ def test_an_error_of_the_student_s_pass_is_the_run_s_failure(tiny: Tiny, setting
     assert "Lower train.batch_size" in failure["reason"]
     assert "in fail" in failure["traceback"]
     assert (run_dir.status().state, run_dir.checkpoints.steps()) == ("failed", [0, 2])
-    assert run(tiny(), settings())["attempts"] == 2
+    assert run(tiny(), settings()).attempts == 2
 
 
 def test_a_run_that_is_stopped_is_partial_not_failed(
@@ -324,7 +325,7 @@ def test_an_owner_who_may_be_gone_is_watched_and_that_is_told(
     tiny: Tiny, settings: Make, seen: Any, silent: Path
 ) -> None:
     result = run(tiny(), settings(observer=seen))
-    assert result["attempts"] == 2
+    assert result.attempts == 2
     assert "watching whether the run is still executed by process" in seen.named("stage")[0][0]
 
 

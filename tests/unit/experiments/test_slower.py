@@ -32,8 +32,8 @@ def context(kind: type[Context], run_dir: RunDir, seen: Any) -> Context:
 
 def test_the_record_is_that_of_the_first_rank(tmp_path: Path, seen: Any) -> None:
     run_dir = RunDir(tmp_path / "distill-0000000000000000")
-    context(Follower, run_dir, seen).note("slower", "linear probe", REASON)
-    assert run_dir.environment() is None
+    context(Follower, run_dir, seen).slower("linear probe", REASON)
+    assert not run_dir.path.exists()
 
 
 def test_a_run_tells_of_it(
@@ -43,9 +43,9 @@ def test_a_run_tells_of_it(
     monkeypatch.setattr(linear, "replayed", refusing)
     given = settings(observer=seen)
     run(tiny({"probe.batch_size": 8}), given)
-    environment = given.store.run(tiny({"probe.batch_size": 8})).environment()
+    environment = given.store.run(tiny({"probe.batch_size": 8})).record()
     assert environment is not None
-    assert environment["attempts"][-1]["slower"] == {"linear probe": REASON}
+    assert environment.attempts[-1].slower == {"linear probe": REASON}
     assert len(seen.named("warned")) == 1
 
 
@@ -55,10 +55,10 @@ def test_a_run_tells_once_of_its_students_pass(
     """Which goes module by module where CUDA's graphs are asked for and there is no GPU."""
     plain = run(tiny(), settings(store=Store(settings().store.root / "plain")))
     given = settings(observer=seen, accelerate="graphs")
-    assert run(tiny(), given)["last"] == plain["last"]
-    environment = given.store.run(tiny()).environment()
+    assert run(tiny(), given).last == plain.last
+    environment = given.store.run(tiny()).record()
     assert environment is not None
-    slower = environment["attempts"][-1]["slower"]
+    slower = environment.attempts[-1].slower
     assert slower.keys() == {"student's pass"}
     assert "that failed" in slower["student's pass"]
     (warned,) = seen.named("warned")
@@ -72,7 +72,7 @@ def test_a_run_that_goes_as_meant_tells_of_nothing(
     monkeypatch.setattr(linear, "replayed", lambda step, rows: step)
     given = settings(observer=seen)
     run(tiny({"probe.batch_size": 8}), given)
-    environment = given.store.run(tiny({"probe.batch_size": 8})).environment()
+    environment = given.store.run(tiny({"probe.batch_size": 8})).record()
     assert environment is not None
-    assert "slower" not in environment["attempts"][-1]
+    assert environment.attempts[-1].slower == {}
     assert not seen.named("warned")

@@ -105,7 +105,7 @@ def test_a_restart_at_alpha_0_begins_bitwise_at_the_first_rounds_student(tiny: T
     run_dir = given.store.run(restart)
     assert equal(ended, saved(run_dir, 0, "student"))
     assert equal(ended, saved(run_dir, 0, "teacher"))
-    assert first["last"]["probe/student/linear"] == second["last"]["probe/teacher/linear"]
+    assert first.last["probe/student/linear"] == second.last["probe/teacher/linear"]
     assert given.store.run(restart.starts[0].run).result() == first
 
 
@@ -177,7 +177,7 @@ def test_a_checkpoint_that_is_gone_or_damaged(
     assert failure is not None
     assert failure["reason"] == message
     before.path.rename(before.path.with_name("aside"))
-    assert run(spec, given)["attempts"] == 2
+    assert run(spec, given).attempts == 2
 
 
 def test_weights_of_a_run_that_is_not_finished(tiny: Tiny, settings: Make) -> None:

@@ -20,6 +20,7 @@ from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped, heeding
 from rt_scale.store.metrics import read_metrics
+from rt_scale.store.results import RunResult
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 
@@ -57,9 +58,9 @@ def ended(run_dir: RunDir) -> tuple[dict[str, bytes], pa.Table, dict[str, Any]]:
     """Weights, metrics and result, without what says when."""
     result = run_dir.result()
     assert result is not None
-    folder = run_dir.path / "checkpoints" / str(result["steps"])
+    folder = run_dir.path / "checkpoints" / str(result.steps)
     weights = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
-    kept = {key: result[key] for key in ("last", "best", "steps", "epochs")}
+    kept = result.model_dump(include={"last", "best", "steps", "epochs"})
     return weights, read_metrics(run_dir.metrics_path).drop_columns("time"), kept
 
 
@@ -119,12 +120,13 @@ def test_one_of_a_pack_that_is_asked_in_an_evaluation_leaves_the_others_to_go_on
         return len(seen.named("stepped")) == 4 and seen.calls[-1][0] == "stage"
 
     ends = run_batched(specs, [settings(), settings(stop=in_the_last_evaluation, observer=seen), settings()])
-    assert [type(each) for each in ends] == [dict, Stopped, dict]
+    assert [type(each) for each in ends] == [RunResult, Stopped, RunResult]
     run_dir = settings().store.run(specs[1])
     assert run_dir.checkpoints.steps()[-1] == 4  # the last evaluation alone is left to do
     (again,) = run_batched(specs[1:2], [settings()])
-    assert isinstance(again, dict)
-    assert again["last"].keys() == ends[0]["last"].keys()  # type: ignore[index]
+    assert isinstance(again, RunResult)
+    assert isinstance(ends[0], RunResult)
+    assert again.last.keys() == ends[0].last.keys()
 
 
 def test_while_a_run_waits_for_the_one_that_it_starts_from(

@@ -23,6 +23,7 @@ from rt_scale.probes.features import Features
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
+from rt_scale.store.results import Best
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
@@ -34,11 +35,11 @@ def test_a_classifier_learns_its_labels(tiny: Tiny, settings: Make) -> None:
     spec = tiny({**LABELS, "data.samples": None, "train.epochs": 6, "probe.every": None, "encoder.name": "convnet_8_2"})
     given = settings()
     result = run(spec, given)
-    last = result["last"]
+    last = result.last
     assert last["test/accuracy"] > 0.7
-    best = result["best"]["test/accuracy"]
-    assert best == {"value": last["test/accuracy"], "step": 270, "epoch": 6}
-    assert not {name for name in result["best"] if not name.startswith(("probe/student/", "test/accuracy"))}
+    best = result.best["test/accuracy"]
+    assert best == Best(value=last["test/accuracy"], step=270, epoch=6)
+    assert not {name for name in result.best if not name.startswith(("probe/student/", "test/accuracy"))}
     assert last["train/accuracy"] > 0.7
     assert not {"train/kl", "train/teacher_entropy"} & set(last)
     table = read_metrics(given.store.run(spec).metrics_path).to_pydict()
@@ -50,7 +51,7 @@ def test_a_classifier_learns_its_labels(tiny: Tiny, settings: Make) -> None:
 
 def test_the_test_numbers_are_those_of_the_saved_classifier(tiny: Tiny, settings: Make, digits: Prepared) -> None:
     spec, given = tiny({**LABELS, "encoder.norm": "batch"}), settings()
-    last = run(spec, given)["last"]
+    last = run(spec, given).last
     model = build_pair(spec, 1, 8).student
     model.load_state_dict(load_file(given.store.run(spec).path / "checkpoints" / "4" / "student.safetensors"))
     images = to_inputs(torch.from_numpy(digits.test.read_all()), digits.info.mean, digits.info.std, None, torch.float32)
@@ -99,7 +100,7 @@ def test_labels_are_those_of_the_images_with_their_share_of_noise(
 
 def test_noise_is_in_training_alone(tiny: Tiny, settings: Make) -> None:
     changes = {**LABELS, "data.samples": None, "encoder.name": "convnet_8_2", "train.epochs": 8, "probe.every": None}
-    last = run(tiny({**changes, "objective.label_noise": 0.5}), settings())["last"]
+    last = run(tiny({**changes, "objective.label_noise": 0.5}), settings()).last
     assert last["train/accuracy"] < 0.55
     assert last["test/accuracy"] > last["train/accuracy"] + 0.15
 
@@ -110,14 +111,14 @@ def test_outputs_are_the_classes(tiny: Tiny, settings: Make, colours: Prepared) 
         with pytest.raises(InputError, match=rf"kind supervise needs one output a class: .* set .* to {classes}\."):
             run(tiny({**LABELS, **changes}), given)
     assert not given.store.root.exists()
-    tested = run(tiny({**LABELS, "data": {"name": "colours"}, "projector.out_dim": 2}), given)["last"]
+    tested = run(tiny({**LABELS, "data": {"name": "colours"}, "projector.out_dim": 2}), given).last
     assert 0 <= tested["test/accuracy"] <= 1
 
 
 def test_augmented_images_are_learned_from(tiny: Tiny, settings: Make) -> None:
     given = settings()
     losses = [
-        run(tiny({**LABELS, "augment": augment}), given)["last"]["train/loss"]
+        run(tiny({**LABELS, "augment": augment}), given).last["train/loss"]
         for augment in ({}, {"kind": "crop_flip", "padding": 1})
     ]
     assert losses[0] != losses[1]

@@ -17,6 +17,7 @@ from rt_scale.probes.evaluator import Embedded, Prober
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
+from rt_scale.store.results import Best
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.loop import Measured, Step, compute_gradients
 
@@ -90,20 +91,20 @@ def test_a_resumed_run_does_not_probe_the_teacher_again(
     result = run(tiny(), settings(observer=seen))
     assert (len(counted["input"]), len(counted["network"])) == (0, 1)
     assert seen.named("started") == [(0, 4), (2, 4)]
-    assert result["attempts"] == 2
+    assert result.attempts == 2
     undisturbed = settings(store=type(settings().store)(settings().store.root / "other"))
-    assert run(tiny(), undisturbed)["last"] == result["last"]
+    assert run(tiny(), undisturbed).last == result.last
 
 
 def test_last_and_best_are_those_of_the_metrics_table(tiny: Tiny, settings: Make) -> None:
     spec, given = tiny({"train.epochs": 4, "probe.every": "3it"}), settings()
     result = run(spec, given)
     found = series(given.store.run(spec))
-    assert result["last"] == {name: values[-1][1] for name, values in found.items()}
-    for name, best in result["best"].items():
+    assert result.last == {name: values[-1][1] for name, values in found.items()}
+    for name, best in result.best.items():
         value = max(value for _, value in found[name])
         step = next(step for step, other in found[name] if other == value)
-        assert best == {"value": value, "step": step, "epoch": step / 2}
+        assert best == Best(value=value, step=step, epoch=step / 2)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_at_alpha_0_the_student_starts_as_the_teacher_and_at_1_elsewhere(tiny: T
 
 def test_distances_are_those_of_the_saved_weights(tiny: Tiny, settings: Make) -> None:
     given = settings()
-    last = run(tiny(), given)["last"]
+    last = run(tiny(), given).last
     run_dir = given.store.run(tiny())
     end, start, teacher = weights(run_dir, 4), weights(run_dir, 0), weights(run_dir, 0, "teacher")
     assert last["distance/from_init"] == pytest.approx(l2(end, start), rel=1e-12)
@@ -157,7 +158,7 @@ def test_distances_are_those_of_the_saved_weights(tiny: Tiny, settings: Make) ->
 
 def test_a_student_that_starts_at_the_teacher_has_nothing_to_learn(tiny: Tiny, settings: Make) -> None:
     spec = tiny({"student.alpha": 0.0, "train.optimizer": {"name": "sgd", "lr": 1e-4}})
-    last = run(spec, settings())["last"]
+    last = run(spec, settings()).last
     assert last["train/kl"] == pytest.approx(0, abs=1e-4)
     assert last["train/grad_norm"] == pytest.approx(0, abs=1e-4)
     assert last["distance/from_init"] == last["distance/from_teacher"] < 1e-5
@@ -177,7 +178,7 @@ def test_cached_and_computed_targets_lead_to_the_same_student(tiny: Tiny, settin
     lasts = []
     for cache in (True, False):
         store = type(settings().store)(tmp_path / str(cache))
-        lasts.append(run(tiny({"train.epochs": 4}), settings(store=store, cache_teacher=cache))["last"])
+        lasts.append(run(tiny({"train.epochs": 4}), settings(store=store, cache_teacher=cache)).last)
     for name, value in lasts[0].items():
         # A test image is 1/360; the sums' last bits may move one across a boundary.
         tolerance = 2.5 / 360 if name.startswith("probe/") else 1e-4 * max(1.0, abs(value))

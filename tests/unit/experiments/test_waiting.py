@@ -15,6 +15,7 @@ from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
+from rt_scale.store.results import RunResult
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
@@ -67,7 +68,7 @@ def test_one_that_lets_go_between_the_refusal_and_the_next_look(
     held = given.store.run(spec.starts[0].run)
     lease = held.acquire()
 
-    def refused_just_in_time(wanted: RunSpec, with_settings: Options) -> dict[str, Any]:
+    def refused_just_in_time(wanted: RunSpec, with_settings: Options) -> RunResult:
         try:
             return run(wanted, with_settings)
         except InputError:
@@ -76,7 +77,7 @@ def test_one_that_lets_go_between_the_refusal_and_the_next_look(
 
     naps += [lambda: None]
     result = dependencies.compute_first(spec.starts[0].run, given, refused_just_in_time)
-    assert (result["attempts"], naps) == (2, [])
+    assert (result.attempts, naps) == (2, [])
 
 
 def test_it_goes_on_where_the_other_process_was_killed(
@@ -102,7 +103,7 @@ def test_what_cannot_be_run_here_is_not_waited_for(tiny: Tiny, settings: Make, n
     elsewhere = tiny()
     run(elsewhere, given)
     shutil.copytree(given.store.run(elsewhere).path, first.path)
-    assert run(spec, given)["attempts"] == 1
+    assert run(spec, given).attempts == 1
 
 
 def test_a_run_that_fails_is_named_and_the_other_fails_for_that_reason(tiny: Tiny, settings: Make) -> None:
@@ -136,7 +137,10 @@ def test_the_numbers_of_the_first_run_stay_its_own(tiny: Tiny, settings: Make, s
     assert seen.named("stepped") == [(1,), (2,), (3,), (4,)]
     alone = settings(store=type(given.store)(given.store.root / "alone"))
     run(first, alone)
-    assert (alone.store.run(first).result() or {})["last"] == (given.store.run(first).result() or {})["last"]
+    ours, theirs = (each.store.run(first).result() for each in (alone, given))
+    assert ours is not None
+    assert theirs is not None
+    assert ours.last == theirs.last
 
 
 def test_what_the_first_run_does_is_shown_and_its_warnings_named(tiny: Tiny, settings: Make, seen: Any) -> None:

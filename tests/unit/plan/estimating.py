@@ -14,6 +14,7 @@ from rt_scale.spec.document import set_dotted
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
+from tests.records import run_record, run_result
 
 BASE: dict[str, Any] = {
     "data": {"name": "digits"},
@@ -43,13 +44,14 @@ def finish(
     run_dir = store.run(run)
     with run_dir.acquire():
         run_dir.write_spec(run)
-        execution = {"device": device, "threads": threads} | ({} if workers is None else {"workers": workers})
+        execution: dict[str, Any] = {"device": device, "threads": threads}
+        execution |= {} if workers is None else {"workers": workers}
         attempt: dict[str, Any] = {"device": name}
         if pack is not None:
             execution["pack"] = pack
             attempt["packing"] = {"size": pack, "seconds": {"1": 0.5} if measured else {}}
-        run_dir.write_environment({"execution": execution, "attempts": [attempt]})
-        run_dir.complete({"seconds": seconds, "steps": 60})
+        run_dir.write_record(run_record(attempt, execution=execution))
+        run_dir.complete(run_result(seconds=seconds, steps=60))
 
 
 FIXED = Rates(1e9, 1e9, float("inf"), 0.0, False, "fixed")

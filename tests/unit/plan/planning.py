@@ -18,6 +18,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
+from tests.records import run_result
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}, "train": {"epochs": 2}}
 HOUR = 3600.0
@@ -62,7 +63,7 @@ def finish(store: Store, spec: RunSpec) -> None:
     run_dir = store.run(spec)
     with run_dir.acquire():
         run_dir.write_spec(spec)
-        run_dir.complete({"seconds": 1.0})
+        run_dir.complete(run_result(seconds=1.0))
 
 
 def go(given: list[SweepRuns], **conditions: Any) -> Plan:

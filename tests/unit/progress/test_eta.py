@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from rt_scale.progress.state import WINDOW, Left, Pace, Slots, duration_text, sweep_left
+from rt_scale.progress.state import WINDOW, Left, Pace, Slots, sweep_left
+from rt_scale.system.console import duration_text
 
 
 @pytest.mark.parametrize(

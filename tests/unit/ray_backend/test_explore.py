@@ -28,6 +28,7 @@ from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store, SweepDir
 from rt_scale.store.sweep_runs import EarlyStop, EarlyStops, SweepRuns
+from tests.records import run_result
 from tests.unit.scheduler.exploring import METRIC, SPACE, exploring
 from tests.unit.scheduler.test_queue import Room, Told
 
@@ -293,7 +294,7 @@ def complete(store: Store, point: Point, values: dict[str, float]) -> None:
     run_dir = store.run(point.spec)
     with run_dir.acquire():
         run_dir.write_spec(point.spec)
-        run_dir.complete({"last": values})
+        run_dir.complete(run_result(values))
 
 
 def test_the_count_of_runs_follows_what_a_search_comes_to(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import EarlyStop, EarlyStops, SweepRuns
+from tests.records import run_result
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 SWEEP = SweepSpec(name="small", base=BASE, axes={"student.alpha": [0.1, 0.5, 1.0]})
@@ -39,14 +40,14 @@ def store(tmp_path: Path) -> Store:
 
 
 def finish(store: Store, point: Point) -> None:
-    complete(store, point.spec, point.label)
+    complete(store, point.spec)
 
 
-def complete(store: Store, spec: RunSpec, label: str) -> None:
+def complete(store: Store, spec: RunSpec) -> None:
     run_dir = store.run(spec)
     with run_dir.acquire():
         run_dir.write_spec(spec)
-        run_dir.complete({"last": {}, "label": label})
+        run_dir.complete(run_result(name=spec.name))
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append({"todo": todo, "where": where, "lost": lost, "notes": notes})
         with view(*counts):
             for task in todo[:1]:
-                complete(where.store, task.spec, task.label)
+                complete(where.store, task.spec)
         return {todo[1].spec.name: "refused"} if len(todo) > 1 else {}
 
     monkeypatch.setattr(module, "_run", run)
@@ -112,7 +113,7 @@ def test_a_search_counts_the_runs_that_it_will_sample(store: Store, tmp_path: Pa
     assert go([], store, tmp_path, sweep=sweep)[1] == [(5, 0)]
     search = Search(SweepRuns(sweep, [], store))
     sampled = [point for point in (search.next() for _ in range(3)) if point is not None]
-    complete(store, sampled[0].spec, "one")
+    complete(store, sampled[0].spec)
     with (run_dir := store.run(sampled[1].spec)).acquire():
         run_dir.write_spec(sampled[1].spec)
         run_dir.fail({"reason": "it diverged."})
@@ -221,7 +222,7 @@ def test_a_finished_sweep_starts_no_ray(points: list[Point], store: Store, tmp_p
         finish(store, point)
     outcome, views = go(points, store, tmp_path)
     assert launched == views == []
-    assert [result["label"] for _, result in outcome.finished] == [point.label for point in points]
+    assert [(point, result.name) for point, result in outcome.finished] == [(each, each.spec.name) for each in points]
     assert outcome.failed == {}
 
 

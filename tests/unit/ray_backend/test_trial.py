@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from rt_scale.experiments.options import BatchSize
 from rt_scale.ray_backend import trial as module
 from rt_scale.ray_backend.control import PREEMPTED, ControlClient, StopReason, StopRequest
 from rt_scale.ray_backend.trial import (
@@ -27,6 +26,8 @@ from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.results import BatchSize, RunResult
+from tests.records import run_result
 
 SPECS = tuple(
     RunSpec.model_validate({"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2"}, "seeds": {"student": seed}})
@@ -89,9 +90,9 @@ def outcome(config: TrialConfig, run: Any = run_in_process) -> JobOutcome:
 def test_what_it_is_given_reaches_the_run(config: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 
-    def run(spec: RunSpec, options: Any) -> dict[str, Any]:
+    def run(spec: RunSpec, options: Any) -> RunResult:
         calls.append((spec, options))
-        return {"last": {"train/loss": 1.5}}
+        return run_result({"train/loss": 1.5})
 
     monkeypatch.setattr("rt_scale.experiments.runner.run", run)
     assert outcome(config) == JobOutcome(JobState.DONE, values={"train/loss": 1.5})
@@ -195,7 +196,9 @@ def test_where_a_run_is_executed(
 
 def test_ray_carries_what_is_said_unchanged(config: TrialConfig) -> None:
     values = {"x": 0.1 + 0.2, "nan": float("nan"), "inf": float("inf")}
-    told = TrialReport(outcomes={"a": JobOutcome(JobState.DONE, values=values)}, measured_size={"size": 3})
+    told = TrialReport(
+        outcomes={"a": JobOutcome(JobState.DONE, values=values)}, measured_size=BatchSize(size=3, seconds={1: 0.2})
+    )
     heard = TrialReport.model_validate_json(told.model_dump_json())
     assert repr(heard) == repr(told)
     assert TrialConfig.model_validate_json(config.model_dump_json()) == config
@@ -225,7 +228,7 @@ class Batch:
             ended(number, outcome)
 
 
-MEASURED = BatchSize(3, "faster", {1: 0.2, 2: 0.1})
+MEASURED = BatchSize(size=3, reason="faster", seconds={1: 0.2, 2: 0.1})
 
 
 @pytest.fixture
@@ -242,7 +245,7 @@ def batched(config: TrialConfig) -> list[TrialReport]:
 def test_as_many_as_is_fastest_are_run_and_each_is_reported_when_it_ends(
     several: TrialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = Batch(monkeypatch, MEASURED, {"last": {"a": 1.0}}, RunError("It diverged."), Held("another one"))
+    batch = Batch(monkeypatch, MEASURED, run_result({"a": 1.0}), RunError("It diverged."), Held("another one"))
     first, *reports = batched(several)
     assert batch.asked == [(NAMES, None)]
     ((specs, options),) = batch.ran
@@ -253,8 +256,7 @@ def test_as_many_as_is_fastest_are_run_and_each_is_reported_when_it_ends(
     options[1].observer.told = ASKED
     assert [each.stop() for each in options] == [False, True, False]
     assert first.outcomes == {NAMES[3]: JobOutcome(JobState.RETURNED)}
-    assert first.measured_size is not None
-    assert BatchSize.of_json(first.measured_size) == MEASURED
+    assert first.measured_size == MEASURED
     assert [report.outcomes for report in reports] == [
         {NAMES[0]: JobOutcome(JobState.DONE, values={"a": 1.0})},
         {NAMES[1]: JobOutcome(JobState.FAILED, "It diverged.")},
@@ -265,8 +267,8 @@ def test_as_many_as_is_fastest_are_run_and_each_is_reported_when_it_ends(
 def test_what_was_measured_before_or_asked_for_is_not_measured_again(
     several: TrialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = Batch(monkeypatch, BatchSize(4, "launch.pack is 4"))
-    batched(several.model_copy(update={"measured_size": MEASURED.to_json()}))
+    batch = Batch(monkeypatch, BatchSize(size=4, reason="launch.pack is 4"))
+    batched(several.model_copy(update={"measured_size": MEASURED}))
     assert batch.asked == []
     assert [each.batching for each in batch.ran[-1][1]] == [MEASURED] * 3
     four = several.model_copy(update={"launch": LaunchSpec(cpus=2, pack=4)})
@@ -291,7 +293,7 @@ def test_what_cannot_be_measured_is_run_alone_to_find_out_why(
 def test_on_a_node_that_is_about_to_go_the_process_ends_once_all_have_stopped(
     several: TrialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Batch(monkeypatch, MEASURED, {"last": {}}, Stopped(PREEMPTED), Stopped(PREEMPTED))
+    Batch(monkeypatch, MEASURED, run_result(), Stopped(PREEMPTED), Stopped(PREEMPTED))
     reports: list[TrialReport] = []
     with pytest.raises(Ended):
         run_batch(several, reports.append)
@@ -299,5 +301,5 @@ def test_on_a_node_that_is_about_to_go_the_process_ends_once_all_have_stopped(
 
 
 def test_asked_to_stop_they_say_so(several: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    Batch(monkeypatch, BatchSize(1, "does not pay"), Stopped(ASKED))
+    Batch(monkeypatch, BatchSize(size=1, reason="does not pay"), Stopped(ASKED))
     assert batched(several)[1].outcomes == {NAMES[0]: JobOutcome(JobState.RETURNED, ASKED.text)}

@@ -16,6 +16,7 @@ from rt_scale.scheduler.job import Job, JobOutcome, JobState, RunReport, Where
 from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
+from rt_scale.store.results import BatchSize
 from rt_scale.store.store import Store
 from rt_scale.system.signals import NOTICE
 from tests.unit.scheduler.test_queue import Room, Told
@@ -63,7 +64,7 @@ def trial(name: str, status: str = "RUNNING") -> Any:
     return type("Trial", (), {"trial_id": name, "status": status})()
 
 
-def outcomes(measured: dict[str, Any] | None = None, **found: JobOutcome) -> dict[str, Any]:
+def outcomes(measured: BatchSize | None = None, **found: JobOutcome) -> dict[str, Any]:
     """What Tune hands on of a trial that reports outcomes, by the seed of their run (``_1``)."""
     by_name = {spec(int(seed[1:])).name: outcome for seed, outcome in found.items()}
     return {"report": TrialReport(outcomes=by_name, measured_size=measured).model_dump_json()}
@@ -160,7 +161,7 @@ class Cluster:
         return {"CPU": float(launch.cpus)}
 
 
-def told(jobs: list[Job], measured: dict[str, Any] | None, where: Where) -> tuple[TrialConfig, dict[str, Any]]:
+def told(jobs: list[Job], measured: BatchSize | None, where: Where) -> tuple[TrialConfig, dict[str, Any]]:
     """What a trial of these jobs is told, and what Tune is."""
     given = tune._tune_config(jobs, measured, where, Cluster())  # type: ignore[arg-type]
     return TrialConfig.model_validate_json(given["run"]), given
@@ -195,7 +196,7 @@ def test_a_batch_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
     driver = _Driver(queue, News({}), view, plain, lambda: False)  # type: ignore[arg-type]
     handout = _Handout(driver, lambda jobs: {"labels": [job.label for job in jobs]})
     assert handout.suggest("a") == {"labels": [f"run {seed}" for seed in range(5)]}
-    measured = {"size": 3, "reason": "faster", "seconds": {"1": 1.0}}
+    measured = BatchSize(size=3, reason="faster", seconds={1: 1.0})
     spare = outcomes(measured, _3=JobOutcome(JobState.RETURNED), _4=JobOutcome(JobState.RETURNED))
     driver.on_trial_result(1, [], trial("a"), spare)
     assert handout.suggest("b") == {"labels": ["run 3", "run 4"]}
@@ -211,5 +212,5 @@ def test_a_batch_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
 
 def test_a_batch_is_told_all_its_specs_and_what_was_measured(tmp_path: Path) -> None:
     jobs = [Job(f"run {seed}", spec(seed), LaunchSpec(pack=2)) for seed in range(2)]
-    config, _ = told(jobs, {"size": 2}, Where(Store(tmp_path), tmp_path))
-    assert (config.specs, config.measured_size) == ((spec(0), spec(1)), {"size": 2})
+    config, _ = told(jobs, BatchSize(size=2), Where(Store(tmp_path), tmp_path))
+    assert (config.specs, config.measured_size) == ((spec(0), spec(1)), BatchSize(size=2))

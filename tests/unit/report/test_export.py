@@ -19,6 +19,7 @@ from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.grid import Point
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.store import Store
+from tests.records import DATA, run_record, run_result
 
 Make = Callable[..., Point]
 SEEDS = ["seed", "seeds.teacher", "seeds.student", "seeds.data", "seeds.probe"]
@@ -28,7 +29,7 @@ NEWEST = {
     **ATTEMPT, "time": START + 9, "host": "new", "device": "NVIDIA H200", "git_commit": "abc123", "workers": 2,
     "gpu": {"driver": "570.1"}, "cpu": {"model": "AMD EPYC", "cores": 2},
 }  # fmt: skip
-RESULT = {
+RESULT: dict[str, Any] = {
     "last": {"probe/student/knn": 0.25, "train/loss": 2.5},
     "best": {"probe/student/knn": {"value": 0.5, "epoch": 1.5, "step": 3}},
     "steps": 4, "epochs": 2, "seconds": 12.5, "device_seconds": {"gpu": 25.0, "cpu": 1.5},
@@ -51,12 +52,12 @@ def runs(store: Store, points: list[Point]) -> list[Point]:
     done, failed = store.run(points[0].spec), store.run(points[1].spec)
     with done.acquire():
         done.write_spec(points[0].spec)
-        done.write_environment({"attempts": [ATTEMPT, NEWEST], "data": {"title": "Digits", "sha256": "ab12"}})
+        done.write_record(run_record(ATTEMPT, NEWEST, data={**DATA, "sha256": "ab12"}))
         measure(store, points[0])
-        done.complete(RESULT)
+        done.complete(run_result(**RESULT))
     with failed.acquire():
         failed.write_spec(points[1].spec)
-        failed.write_environment({"attempts": [ATTEMPT]})
+        failed.write_record(run_record(ATTEMPT))
         failed.fail({"reason": 'The loss is nan, "so"\nit ends.', "time": START + 7})
     return points
 
@@ -195,7 +196,8 @@ def test_metrics_of_some_runs_alone_stand_with_their_like(store: Store, runs: li
     late = store.run(runs[2].spec)
     with late.acquire():
         late.write_spec(runs[2].spec)
-        late.complete({"last": {"test/accuracy": 0.75}, "best": {"test/accuracy": {"value": 1.0, "epoch": 1}}})
+        best = {"test/accuracy": {"value": 1.0, "epoch": 1, "step": 2}}
+        late.complete(run_result({"test/accuracy": 0.75}, best=best))
     rows = read(export([("demo", runs)], store, tmp_path, "parquet")["runs"])
     assert list(rows[0])[-7:] == [
         *("last/probe/student/knn", "last/train/loss", "last/test/accuracy"),

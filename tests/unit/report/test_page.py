@@ -18,9 +18,11 @@ from rt_scale.report.paper_numbers import departures, telling_keys
 from rt_scale.report.report import check_same_data, merged_points
 from rt_scale.report.results import ResultRow, probed_runs, result_rows
 from rt_scale.report.statistics import Verdict, limits
-from rt_scale.report.status import RunStatus
+from rt_scale.report.status import StatusRow
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import Point
+from rt_scale.store.results import RunResult
+from tests.records import run_result
 
 Make = Callable[..., Any]
 EVIL = '"><img src=x onerror=alert(1)> | `code` [a](b)'
@@ -46,6 +48,9 @@ class Reader(HTMLParser):
         self.words += data
 
 
+HELD = {"device_seconds": {"cpu": 2.5}}
+
+
 @pytest.fixture
 def points(point: Make) -> list[Point]:
     return [point({"student.alpha": alpha}, seed) for seed in (0, 1, 2) for alpha in (0.1, 1.0)]
@@ -62,10 +67,10 @@ def make(points: list[Point], result: Make, tmp_path: Path) -> Make:
 
     def report(experiment: str | None = "fig3", which: Any = "last", reason: str = "out of memory") -> Report:
         done = {0: (0.40, 0.30), 1: (0.2, 0.3), 2: (0.44, 0.31)}
-        results = {points[i].spec.name: {**result(student, teacher, 0.6, student + 0.1), "device_seconds": {"cpu": 2.5}}
+        results = {points[i].spec.name: result(student, teacher, 0.6, student + 0.1).model_copy(update=HELD)
                    for i, (student, teacher) in done.items()}  # fmt: skip
         states = ["done", "done", "done", "missing", "failed", "partial"]
-        statuses = [RunStatus(place.label, place.spec.name, state, 1, reason if state == "failed" else "")
+        statuses = [StatusRow(place.label, place.spec.name, state, 1, reason if state == "failed" else "")
                     for place, state in zip(points, states, strict=True)]  # fmt: skip
         verdict = Verdict("fails", f"why {reason}", {"a": limits([0.1, 0.2, 0.3])})
         drawn = tmp_path / "report" / "figure-3.svg"
@@ -228,9 +233,9 @@ def test_an_address_leads_to_a_folder_of_any_name(make: Make, tmp_path: Path) ->
     assert report.link("distill-0", "spec.json") == "../../../my%20%231%20%28runs%29/distill-0/spec.json"
 
 
-def on(point: Point, name: str, sha: str) -> dict[str, Any]:
+def on(point: Point, name: str, sha: str) -> dict[str, RunResult]:
     """The result of a run on data with that checksum, by name."""
-    return {point.spec.name: {"data": {"name": name, "sha256": sha, "also": {}}}}
+    return {point.spec.name: run_result(data={"name": name, "title": name, "sha256": sha})}
 
 
 def test_different_data_are_not_merged(point: Make) -> None:

@@ -15,6 +15,7 @@ from rt_scale.report.results import PROBES, ResultRow, Which, probe_keys, probed
 from rt_scale.report.statistics import Estimate, estimate, estimates
 from rt_scale.spec.grid import Point
 from rt_scale.spec.metrics import ACCURACY
+from rt_scale.store.results import RunResult
 
 Make = Callable[..., Any]
 NUMBERS = [0.31, 0.42, 0.37, 0.55, 0.29]
@@ -58,14 +59,14 @@ def test_no_interval_leaves_what_can_be() -> None:
 
 
 @pytest.fixture
-def finished(point: Make, result: Make) -> list[tuple[Point, dict[str, Any]]]:
+def finished(point: Make, result: Make) -> list[tuple[Point, RunResult]]:
     """Two configurations of three and one seeds; seeds vary slowest, as in a sweep."""
     numbers = {(0.5, 0): (0.6, 0.5, 0.7, 0.65), (1.0, 0): (0.4, 0.5, 0.7, 0.4)}
     numbers |= {(0.5, 1): (0.5, 0.3, 0.7, 0.5), (0.5, 2): (0.8, 0.7, 0.7, 0.9)}
     return [(point({"student.alpha": alpha}, seed), result(*row)) for (alpha, seed), row in numbers.items()]
 
 
-def rows(finished: list[tuple[Point, dict[str, Any]]], probe: str, which: Which = "last") -> list[ResultRow]:
+def rows(finished: list[tuple[Point, RunResult]], probe: str, which: Which = "last") -> list[ResultRow]:
     points, results = [point for point, _ in finished], {point.spec.name: result for point, result in finished}
     runs = probed_runs(points, results, dict.fromkeys(results, "done"), probe)
     return result_rows(points, {probe: runs}, which)[probe]
@@ -149,8 +150,8 @@ def test_probes_on_other_data_sets_have_tables_of_their_own(point: Make, result:
     place = point({"probe.also": ["stl10", "mnist"], "probe.knn": 0, "probe.standardized": False})
     numbers = result(0.6, 0.5, 0.7)
     on_stl10 = result(0.3, 0.2, 0.1)
-    for part in ("last", "best"):
-        numbers[part] |= {name.replace("probe/", "probe@stl10/"): value for name, value in on_stl10[part].items()}
+    for here, there in ((numbers.last, on_stl10.last), (numbers.best, on_stl10.best)):
+        here.update({name.replace("probe/", "probe@stl10/"): value for name, value in there.items()})
     finished = [(place, numbers)]
     keys = probe_keys([place])
     assert keys == ["linear", "linear@mnist", "linear@stl10"]

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from rt_scale.report.status import RunStatus, count_by_sweep, show_status, status_of_store, status_of_sweep
+from rt_scale.report.status import StatusRow, count_by_sweep, show_status, status_of_store, status_of_sweep
 from rt_scale.spec.grid import Point
 from rt_scale.store.store import Store
 from rt_scale.system.console import PlainConsole
+from tests.records import run_result
 
 STATES = ["done", "running", "failed", "partial", "missing"]
 
@@ -29,7 +30,7 @@ def store(tmp_path: Path, points: list[Point]) -> Store:
         lease = run_dir.acquire()
         run_dir.write_spec(point.spec)
         if state == "done":
-            run_dir.complete({"last": {}})
+            run_dir.complete(run_result())
         if state == "failed":
             run_dir.fail({"reason": "The loss is nan."})
         if state != "running":
@@ -77,7 +78,7 @@ def test_a_store_lacks_what_its_sweeps_list(store: Store, points: list[Point]) -
     store.sweep("never-run").path.mkdir()
     rows = status_of_store(store)
     assert [row.name for row in rows] == [*sorted(names[:4]), names[4], "distill-0"]
-    assert rows[4] == RunStatus(names[4], names[4], "missing", 0, "of sweep all")
+    assert rows[4] == StatusRow(names[4], names[4], "missing", 0, "of sweep all")
     assert count_by_sweep(rows, store) == [
         ("all", "6", "1", "1", "1", "0", "1", "2"),
         ("some", "2", "1", "0", "0", "0", "0", "1"),
@@ -129,7 +130,7 @@ def test_a_finished_sweep_and_an_empty_store_are_one_line(store: Store, points: 
 
 def test_a_reason_with_brackets_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     """Paths and messages of libraries hold what a terminal library could take for its markup."""
-    row = RunStatus("norm=[bold]", "distill-0", "failed", 1, "no tensor of shape [batch, m] in '[red]'")
+    row = StatusRow("norm=[bold]", "distill-0", "failed", 1, "no tensor of shape [batch, m] in '[red]'")
     show_status([row], PlainConsole(width=200))
     shown = capsys.readouterr().out
     assert "norm=[bold]" in shown

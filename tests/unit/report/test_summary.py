@@ -33,8 +33,8 @@ def reports(store: Store, point: Make, result: Make, finish: Make) -> list[Repor
     attempt = {"device": "cpu", "gpu": None, "cpu": {"model": "Abacus 5", "cores": 2}, "versions": {"torch": "9.0"}}
     for seed, place in enumerate(places[:3]):
         code = {"git_commit": "0123456789abcdef", "git_dirty": seed == 2}
-        took = {"device_seconds": {"cpu": 60.0}} if seed else {}
-        finish(store, place, result(0.4 + seed / 100, 0.2, 0.3) | took, {"attempts": [attempt | code] * 2})
+        took = {"device_seconds": {"cpu": 60.0} if seed else {}}
+        finish(store, place, result(0.4 + seed / 100, 0.2, 0.3).model_copy(update=took), *[attempt | code] * 2)
     mine, other = (SweepSpec(name=name, base=BASE, experiment=which) for name, which in
                    (("mine", "fig1"), ("other", None)))  # fmt: skip
     return [make_report([SweepRuns(sweep, part, store)], "last", DataHere(Path("nowhere")))

@@ -13,6 +13,7 @@ from rt_scale.scheduler.queue import BACKOFF, LONGEST, LOOK_AGAIN, Queue, Stored
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
+from tests.records import run_result
 
 
 class Told:
@@ -108,7 +109,7 @@ def finish(store: Store, each: RunSpec) -> None:
         pass
     run_dir = store.run(each)
     with run_dir.acquire():
-        run_dir.complete({"last": {}})
+        run_dir.complete(run_result())
 
 
 def test_runs_come_in_the_order_in_which_they_are_wanted(store: Store) -> None:
@@ -245,7 +246,7 @@ def test_what_another_driver_executes_is_looked_at_now_and_then(store: Store) ->
         clock.now += LOOK_AGAIN
         assert taken(queue) == []  # still held
         assert not queue.finished
-        run_dir.complete({"last": {}})
+        run_dir.complete(run_result())
     assert told.waits == [("run 0", "another one does it", LOOK_AGAIN)]
     assert told.held == ["run 0"]
     clock.now += LOOK_AGAIN

@@ -14,6 +14,7 @@ from rt_scale.spec.grid import Point
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import EarlyStop, EarlyStops, SweepRuns, read_sampled
+from tests.records import run_result
 
 METRIC = "probe/student/linear"
 
@@ -44,7 +45,7 @@ def finish(store: Store, point: Point) -> None:
     run_dir = store.run(point.spec)
     with run_dir.acquire():
         run_dir.write_spec(point.spec)
-        run_dir.complete({"last": {METRIC: value(point), "train/loss": 1.0}})
+        run_dir.complete(run_result({METRIC: value(point), "train/loss": 1.0}))
 
 
 def drive(search: Search, store: Store, most: int = 100) -> list[Point]:

@@ -39,7 +39,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sound")
     store = Store(folder / "store")
     fill(store)
-    return pack(folder / "a.zip", store, [PART], weights="final").path
+    return pack(folder / "a.tar.gz", store, [PART], weights="final").path
 
 
 @pytest.fixture

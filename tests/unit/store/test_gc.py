@@ -17,8 +17,10 @@ from rt_scale.store import gc as garbage
 from rt_scale.store import store as store_module
 from rt_scale.store.gc import GRACE, find_garbage, remove_garbage
 from rt_scale.store.lease import TIMES
+from rt_scale.store.results import RunResult
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
+from tests.records import run_result
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 ANCIENT = 10 * 86400.0
@@ -42,11 +44,11 @@ def store(tmp_path: Path) -> Store:
     """Four finished runs: a chain of three, and one alone. No sweep yet."""
     store = Store(tmp_path / "store")
     for each in (GRANDPARENT, PARENT, CHILD, ALONE):
-        begin(store, each, {"last": {}})
+        begin(store, each, run_result())
     return store
 
 
-def begin(store: Store, each: RunSpec, result: dict[str, Any] | None) -> RunDir:
+def begin(store: Store, each: RunSpec, result: RunResult | None) -> RunDir:
     run = store.run(each)
     with run.acquire():
         run.write_spec(each)

@@ -17,6 +17,7 @@ from rt_scale.store.lease import FOLDER
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store, SweepDir
+from tests.records import run_record, run_result
 from tests.unit.store.conftest import Watch
 
 
@@ -42,10 +43,10 @@ def put(folder: Path) -> None:
 
 def test_life_of_a_run(run: RunDir) -> None:
     assert run.status().state == "missing"
-    assert (run.spec(), run.environment(), run.result(), run.failure()) == (None, None, None, None)
+    assert (run.spec(), run.record(), run.result(), run.failure()) == (None, None, None, None)
     with run.acquire():
         run.write_spec(FakeSpec())
-        run.write_environment({"torch": "2.11"})
+        run.write_record(run_record({"host": "a"}))
         running = run.status()
         assert running.state == "running"
         assert running.attempts == 1
@@ -66,10 +67,10 @@ def test_life_of_a_run(run: RunDir) -> None:
     with run.acquire():
         run.prune([])
         assert run.checkpoints.steps() == []
-        run.complete({"student": 0.5})
-    assert run.result() == {"student": 0.5}
+        run.complete(run_result({"student": 0.5}))
+    assert run.result() == run_result({"student": 0.5})
     assert run.failure() is None
-    assert run.environment() == {"torch": "2.11"}
+    assert run.record() == run_record({"host": "a"})
     assert (run.status().state, run.status().attempts) == ("done", 4)
 
 
@@ -87,11 +88,11 @@ def test_the_age_of_the_heartbeat_decides_elsewhere(run: RunDir, watch: Watch) -
     "write",
     [
         lambda run: run.write_spec(FakeSpec()),
-        lambda run: run.write_environment({}),
+        lambda run: run.write_record(run_record()),
         lambda run: run.save_checkpoint(1, put),
         lambda run: run.latest_checkpoint(str, print),
         lambda run: run.prune([]),
-        lambda run: run.complete({}),
+        lambda run: run.complete(run_result()),
         lambda run: run.fail({}),
     ],
 )

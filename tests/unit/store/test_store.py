@@ -12,8 +12,9 @@ import pytest
 from rt_scale.spec.errors import InputError
 from rt_scale.store import run_dir, store
 from rt_scale.store.objects.store import ObjectStore
-from rt_scale.store.run_dir import Status
+from rt_scale.store.run_dir import RunStatus
 from rt_scale.store.store import Store
+from tests.records import run_result
 
 
 def test_a_place_that_cannot_hold_folders_is_bad_input() -> None:
@@ -34,8 +35,8 @@ def test_a_finished_run_is_told_by_names_of_files_alone(tmp_path: Path, monkeypa
     for _ in range(3):
         with run.acquire():
             (run.path / "lease" / ".tmp-4.json-abcd").touch()
-            run.complete({})
-    assert place.status("distill-1") == run.status() == Status("done", 3)
+            run.complete(run_result())
+    assert place.status("distill-1") == run.status() == RunStatus("done", 3)
 
     def refuse(*_: object) -> None:
         raise AssertionError("a file was opened")
@@ -43,19 +44,19 @@ def test_a_finished_run_is_told_by_names_of_files_alone(tmp_path: Path, monkeypa
     for module in (run_dir, store):
         monkeypatch.setattr(module, "read_json", refuse)
     monkeypatch.setattr(json, "loads", refuse)
-    assert place.status("distill-1") == Status("done", 3)
+    assert place.status("distill-1") == RunStatus("done", 3)
     for path in (run.path / "lease").iterdir():
         path.unlink()
     (run.path / "lease").rmdir()
-    assert place.status("distill-1") == Status("done", 0)
+    assert place.status("distill-1") == RunStatus("done", 0)
 
 
 def test_other_states_are_those_of_the_run(tmp_path: Path) -> None:
     place = Store(tmp_path)
-    assert place.status("distill-1") == Status("missing")
+    assert place.status("distill-1") == RunStatus("missing")
     with place.run("distill-1").acquire():
         assert place.status("distill-1").state == "running"
-    assert place.status("distill-1") == place.run("distill-1").status() == Status("partial", 1)
+    assert place.status("distill-1") == place.run("distill-1").status() == RunStatus("partial", 1)
 
 
 def test_names_and_sweeps_are_folders_in_order(tmp_path: Path) -> None:

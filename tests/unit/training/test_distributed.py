@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rt_scale.data.loaders.base import Batch, OrderedLoader
+from rt_scale.data.loaders.base import Batch, Loader
 from rt_scale.spec.errors import RunError
 from rt_scale.training import distributed as dist
 from rt_scale.training.distributed import (
@@ -26,7 +26,7 @@ from tests.distributed import Ranks
 BATCH = 12
 
 
-class Rows(OrderedLoader):
+class Rows(Loader):
     """Random images that each rank can make for itself; the last batch holds one fewer than there are ranks."""
 
     def __init__(self, rank: int, world: int, samples: int = 26) -> None:

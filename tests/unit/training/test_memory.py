@@ -18,6 +18,7 @@ class Recorder:
     def __init__(self) -> None:
         self.settings: dict[int, int] = {}
         self.trimmed = 0
+        self.gnu_get_libc_version = None
 
     def mallopt(self, parameter: int, value: int) -> int:
         self.settings[parameter] = value
@@ -31,7 +32,7 @@ class Recorder:
 @pytest.fixture
 def libc(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder()
-    monkeypatch.setattr(loop, "_glibc", lambda: recorder)
+    monkeypatch.setattr(loop.ctypes, "CDLL", lambda name: recorder)
     return recorder
 
 
@@ -63,6 +64,6 @@ def test_the_real_allocator_takes_the_settings_and_numbers_do_not_depend_on_them
 
 
 def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "_glibc", lambda: None)
+    monkeypatch.setattr(loop.ctypes, "CDLL", lambda name: object())
     with keep_freed_memory():
         assert torch.ones(3).sum() == 3

@@ -85,12 +85,6 @@ def test_computed_targets_know_images_by_their_pixels_alone() -> None:
     assert not torch.allclose(computed([to_inputs(second.images)], second.index)[:2], one)
 
 
-def test_the_embedding_of_the_training_images_reports_how_far_it_is() -> None:
-    reported: list[int] = []
-    CachedTargets(teacher(), batches(FILLING), SAMPLES, to_inputs, reported.append)
-    assert reported == [3, 4, 3]
-
-
 def test_several_views_one_after_the_other() -> None:
     network = teacher()
     views = [INPUTS, INPUTS.flip(3), INPUTS[..., :4, :4]]

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt_scale.data.loaders.base import check_batch_size, check_shard, check_subset, order, shares
+from rt_scale.data.beton import Beton
+from rt_scale.data.loaders.base import order, shares
+from rt_scale.data.loaders.memmap import MapLoader
 from rt_scale.spec.errors import InputError
+
+MakeBeton = Callable[..., tuple[Beton, np.ndarray]]
 
 
 def test_an_order_is_a_permutation_that_seed_and_epoch_decide() -> None:
@@ -29,23 +35,27 @@ def test_an_order_touches_no_global_generator() -> None:
     assert np.array_equal(np.random.get_state()[1], before)  # type: ignore[index]
 
 
-@pytest.mark.parametrize("subset", [[], [[0, 1]], [-1, 2], [0, 5]])
-def test_impossible_subsets_are_refused(subset: list[int]) -> None:
-    with pytest.raises(InputError, match="subset"):
-        check_subset(np.array(subset, np.int64), 5)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch size of 0"),
+        ({"batch_size": -3}, "batch size of -3"),
+        ({"rank": -1, "world": 2}, "Rank -1 of 2"),
+        ({"rank": 2, "world": 2}, "Rank 2 of 2"),
+        ({"world": 0}, "Rank 0 of 0"),
+        ({"rank": 1}, "Rank 1 of 1"),
+        ({"batch_size": 3, "rank": 3, "world": 4}, "batch of 3 samples cannot be shared by 4 ranks"),
+    ],
+)
+def test_impossible_requests_are_refused(make_beton: MakeBeton, changes: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        MapLoader(make_beton(9)[0], **{"batch_size": 4, "seed": 0, "device": "cpu", **changes})
 
 
-def test_possible_subsets_pass() -> None:
-    assert check_subset(None, 5) is None
-    chosen = check_subset(np.array([4, 0], np.int32), 5)
-    assert chosen is not None
-    assert chosen.dtype == np.int64
-
-
-@pytest.mark.parametrize("batch_size", [0, -3])
-def test_batches_hold_at_least_one(batch_size: int) -> None:
-    with pytest.raises(InputError, match=f"{batch_size} was given"):
-        check_batch_size(batch_size)
+def test_a_batch_with_a_sample_for_every_rank_is_shared(make_beton: MakeBeton) -> None:
+    loader = MapLoader(make_beton(9)[0], batch_size=4, seed=0, device="cpu", rank=3, world=4)
+    assert (loader.rank, loader.world, loader.steps) == (3, 4, 3)
+    assert [loader.share(number) for number in range(3)] == [(4, 3), (4, 3), (1, 0)]
 
 
 @given(samples=st.integers(1, 70), world=st.integers(1, 7), each=st.integers(1, 5), extra=st.integers(0, 6))
@@ -63,15 +73,3 @@ def test_shares_of_all_ranks_join_to_the_batches_of_one(samples: int, world: int
 def test_a_last_batch_smaller_than_the_ranks_leaves_some_with_none() -> None:
     sizes = [[part.stop - part.start for part in shares(9, 4, rank, 4)] for rank in range(4)]
     assert sizes == [[1, 1, 0], [1, 1, 0], [1, 1, 0], [1, 1, 1]]
-
-
-@pytest.mark.parametrize(("rank", "world"), [(-1, 2), (2, 2), (0, 0), (1, 1)])
-def test_a_rank_is_one_of_the_ranks(rank: int, world: int) -> None:
-    with pytest.raises(InputError, match=f"Rank {rank} of {world}"):
-        check_shard(rank, world, 8)
-
-
-def test_a_batch_has_a_sample_for_every_rank() -> None:
-    assert check_shard(3, 4, 4) == (3, 4)
-    with pytest.raises(InputError, match="batch of 3 samples cannot be shared by 4 ranks"):
-        check_shard(3, 4, 3)

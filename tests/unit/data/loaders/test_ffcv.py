@@ -74,10 +74,11 @@ def test_a_missing_system_library_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(("asked", "cores", "given"), [(None, 4, 4), (3, 4, 3), (64, 4, 4), (4, 1, 1)])
 def test_threads_are_at_most_the_cores_we_may_use(
-    monkeypatch: pytest.MonkeyPatch, asked: int | None, cores: int, given: int
+    make_beton: MakeBeton, monkeypatch: pytest.MonkeyPatch, asked: int | None, cores: int, given: int
 ) -> None:
+    monkeypatch.setattr(ffcv, "require_ffcv", lambda: SimpleNamespace(Images=str, ReadAhead=_unreachable))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    assert ffcv._clamped(asked) == given
+    assert FFCVLoader(make_beton(3)[0], batch_size=1, seed=0, device="cpu", threads=asked).threads == given
 
 
 @pytest.mark.usefixtures("no_reading")
@@ -138,14 +139,14 @@ def test_a_file_that_is_written_to_while_it_is_mapped_ends_the_reading(tmp_path:
     path = tmp_path / "set.beton"
     path.write_bytes(bytes(100))
     written = path.stat()
-    ffcv._refuse_changed(path, written)
+    ffcv.refuse_changed(path, written)
     os.truncate(path, 50)
     with pytest.raises(RunError, match="was written to while it was read"):
-        ffcv._refuse_changed(path, written)
+        ffcv.refuse_changed(path, written)
     os.truncate(path, 100)
     os.utime(path, ns=(0, 0))
     with pytest.raises(RunError, match="was written to"):
-        ffcv._refuse_changed(path, written)
+        ffcv.refuse_changed(path, written)
 
 
 def test_a_mapped_file_may_be_replaced_or_vanish(tmp_path: Path) -> None:
@@ -155,6 +156,6 @@ def test_a_mapped_file_may_be_replaced_or_vanish(tmp_path: Path) -> None:
     written = path.stat()
     with open(path, "rb"):  # as the map does, keeps the number of the first file from being given to the next
         os.replace(other, path)
-        ffcv._refuse_changed(path, written)
+        ffcv.refuse_changed(path, written)
         path.unlink()
-        ffcv._refuse_changed(path, written)
+        ffcv.refuse_changed(path, written)

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
-from rt_scale.data.beton import Beton, open_beton, write
+from rt_scale.data.beton import Beton
 from rt_scale.data.loaders.memmap import MapLoader
 from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.spec.errors import InputError
@@ -15,11 +15,8 @@ SAMPLES = 23
 
 
 @pytest.fixture
-def beton(tmp_path: Path) -> Beton:
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (SAMPLES, 4, 4, 3), dtype=np.uint8)
-    write(tmp_path / "a.beton", [images], generator.integers(0, 5, SAMPLES), image_shape=(4, 4, 3))
-    return open_beton(tmp_path / "a.beton")
+def beton(make_beton: Callable[..., tuple[Beton, np.ndarray]]) -> Beton:
+    return make_beton(SAMPLES)[0]
 
 
 @pytest.mark.parametrize("subset", [None, [7, 3, 22, 0, 11]])
@@ -59,7 +56,7 @@ def test_batches_lie_in_memory_of_their_own(beton: Beton) -> None:
     assert torch.equal(next(loader.sequential()).images, copies[0])
 
 
-@pytest.mark.parametrize("subset", [[], [SAMPLES], [-1]])
+@pytest.mark.parametrize("subset", [[], [[0, 1]], [-1, 2], [0, SAMPLES]])
 def test_positions_that_are_not_there_are_refused(beton: Beton, subset: list[int]) -> None:
     with pytest.raises(InputError, match="subset"):
         MapLoader(beton, batch_size=4, seed=0, device="cpu", subset=np.array(subset))

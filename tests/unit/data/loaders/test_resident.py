@@ -88,17 +88,18 @@ def test_the_file_may_vanish(make_beton: MakeBeton) -> None:
 
 def test_host_memory_keeps_the_images_off_the_device(make_beton: MakeBeton) -> None:
     beton, _ = make_beton(6)
-    kept = {host: ResidentLoader(beton, batch_size=2, seed=0, device="meta", host=host) for host in (True, False)}
-    assert kept[True]._rows.device.type == "cpu"
-    assert kept[False]._rows.device.type == "meta"
-    assert all(next(loader.epoch(0)).images.device.type == "meta" for loader in kept.values())
+    for host, place in ((True, "cpu"), (False, "meta")):
+        kept = Resident()
+        loader = ResidentLoader(beton, batch_size=2, seed=0, device="meta", host=host, resident=kept)
+        assert next(loader.epoch(0)).images.device.type == "meta"
+        assert (loader.on_host, kept.held(torch.device(place))) == (host, 6 * 48)
 
 
 @pytest.mark.parametrize(("free", "on_host"), [(2 * 48 * 6, False), (2 * 48 * 6 - 2, True)])
 def test_half_of_the_free_memory_is_the_limit(monkeypatch: pytest.MonkeyPatch, free: int, on_host: bool) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, free))
-    assert resident._too_large(torch.device("cuda"), 48 * 6) is on_host
-    assert resident._too_large(torch.device("cpu"), 1 << 60) is False
+    assert resident.too_large(torch.device("cuda"), 48 * 6) is on_host
+    assert resident.too_large(torch.device("cpu"), 1 << 60) is False
 
 
 def test_impossible_requests_are_refused(make_beton: MakeBeton) -> None:
@@ -200,4 +201,4 @@ def test_idle_images_make_room(make_beton: MakeBeton, monkeypatch: pytest.Monkey
 
 def test_what_is_kept_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (60, 100))
-    assert [resident._too_large(torch.device("cuda"), 50, kept) for kept in (39, 40)] == [True, False]
+    assert [resident.too_large(torch.device("cuda"), 50, kept) for kept in (39, 40)] == [True, False]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import zipfile
+import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from rt_scale.store.bundle.pack import SweepPart
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
+from tests.records import run_record, run_result
 
 Members = dict[str, bytes]
-Write = Callable[[zipfile.ZipFile, Members], None]
+Write = Callable[[tarfile.TarFile, Members], None]
 
 
 def spec(seed: int, **changes: Any) -> RunSpec:
@@ -42,7 +44,7 @@ def fill(store: Store) -> None:
         run = store.run(each)
         with run.acquire():
             begin(run, each, steps=(0, 4))
-            run.complete({"name": each.name, "last": {"train/loss": 1.0}, "steps": 4})
+            run.complete(run_result({"train/loss": 1.0}, name=each.name, steps=4))
     for _ in range(2):
         run = store.run(FAILED)
         with run.acquire():
@@ -64,7 +66,7 @@ def fill(store: Store) -> None:
 
 def begin(run: RunDir, each: RunSpec, steps: tuple[int, ...]) -> None:
     run.write_spec(each)
-    run.write_environment({"attempts": [{"host": "here"}]})
+    run.write_record(run_record({"host": "here"}))
     table = MetricsTable(run.metrics_path)
     table.append(0, 0.0, {"train/loss": 1.0})
     table.flush()
@@ -82,17 +84,26 @@ def begin(run: RunDir, each: RunSpec, steps: tuple[int, ...]) -> None:
 
 
 def read(path: Path) -> Members:
-    with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
+    with tarfile.open(path) as archive:
+        return {member.name: opened.read() for member in archive if (opened := archive.extractfile(member))}
 
 
-def plainly(archive: zipfile.ZipFile, members: Members) -> None:
+def add(archive: tarfile.TarFile, name: str, data: bytes, **changes: Any) -> None:
+    """Add a member; ``changes`` to what is said of it."""
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for field, value in changes.items():
+        setattr(info, field, value)
+    archive.addfile(info, io.BytesIO(data))
+
+
+def plainly(archive: tarfile.TarFile, members: Members) -> None:
     for name, data in members.items():
-        archive.writestr(name, data, zipfile.ZIP_DEFLATED)
+        add(archive, name, data)
 
 
 def rewrite(path: Path, members: Mapping[str, bytes], write: Write = plainly, *, listed: bool = True) -> None:
-    """Make ``path`` a zip file of these members; ``listed``: with a manifest that lists them, as a forger would."""
+    """Make ``path`` a tar file of these members; ``listed``: with a manifest that lists them, as a forger would."""
     members = dict(members)
     if listed:
         manifest = json.loads(members.pop(MANIFEST))
@@ -100,5 +111,5 @@ def rewrite(path: Path, members: Mapping[str, bytes], write: Write = plainly, *,
             name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in members.items()
         }
         members[MANIFEST] = json.dumps(manifest).encode()
-    with zipfile.ZipFile(path, "w") as archive:
+    with tarfile.open(path, "w:gz") as archive:
         write(archive, members)

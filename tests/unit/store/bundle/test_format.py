@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rt_scale.spec.errors import RunError
-from rt_scale.store.bundle import writer as bundle_writer
+from rt_scale.store.bundle import pack as packing
 from rt_scale.store.bundle.format import is_bundle
 from rt_scale.store.bundle.pack import pack
 from rt_scale.store.store import Store
@@ -19,9 +19,9 @@ def test_a_failure_on_the_way_leaves_what_was_there(tmp_path: Path, monkeypatch:
     store, folder = Store(tmp_path / "store"), tmp_path / "out"
     fill(store)
     folder.mkdir()
-    (folder / "a.zip").write_bytes(b"before")
-    (folder / ".tmp-a.zip-dead").write_bytes(b"half")
-    (folder / ".tmp-other.zip-dead").write_bytes(b"of another")
+    (folder / "a.tar.gz").write_bytes(b"before")
+    (folder / ".tmp-a.tar.gz-dead").write_bytes(b"half")
+    (folder / ".tmp-other.tar.gz-dead").write_bytes(b"of another")
     unreadable = store.run(DONE).path / "metrics.parquet"
     opened = open
 
@@ -30,18 +30,28 @@ def test_a_failure_on_the_way_leaves_what_was_there(tmp_path: Path, monkeypatch:
             raise PermissionError(13, "Permission denied")
         return opened(path, *rest)  # type: ignore[call-overload]
 
-    monkeypatch.setattr(bundle_writer, "open", refuse, raising=False)
-    with opened(folder / ".tmp-a.zip-live", "wb") as live:
+    monkeypatch.setattr(packing, "open", refuse, raising=False)
+    with opened(folder / ".tmp-a.tar.gz-live", "wb") as live:
         fcntl.flock(live, fcntl.LOCK_EX)  # as another process that packs into the same file
         with pytest.raises(RunError, match=rf"'{unreadable}' cannot be read: Permission denied"):
-            pack(folder / "a.zip", store, [PART])
-    assert sorted(path.name for path in folder.iterdir()) == [".tmp-a.zip-live", ".tmp-other.zip-dead", "a.zip"]
-    assert (folder / "a.zip").read_bytes() == b"before"
+            pack(folder / "a.tar.gz", store, [PART])
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".tmp-a.tar.gz-live",
+        ".tmp-other.tar.gz-dead",
+        "a.tar.gz",
+    ]
+    assert (folder / "a.tar.gz").read_bytes() == b"before"
 
 
 @pytest.mark.parametrize(
     ("name", "data", "expected"),
-    [("a.zip", b"name: small\n", True), ("a.yaml", b"PK\3\4...", True), ("a.yaml", b"name: small\n", False)],
+    [
+        ("a.tar.gz", b"name: small\n", True),
+        ("a.zip", b"name: small\n", True),
+        ("a.yaml", b"\x1f\x8b...", True),
+        ("a.yaml", b"PK\3\4...", True),
+        ("a.yaml", b"name: small\n", False),
+    ],
 )
 def test_a_bundle_is_told_by_its_name_or_its_first_bytes(
     tmp_path: Path, name: str, data: bytes, expected: bool
@@ -49,4 +59,4 @@ def test_a_bundle_is_told_by_its_name_or_its_first_bytes(
     (tmp_path / name).write_bytes(data)
     assert is_bundle(tmp_path / name) is expected
     (tmp_path / name).unlink()
-    assert is_bundle(tmp_path / name) is name.endswith(".zip")
+    assert is_bundle(tmp_path / name) is (name != "a.yaml")

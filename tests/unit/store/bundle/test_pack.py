@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zipfile
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 
 from rt_scale import __version__
 from rt_scale.spec.errors import InputError
-from rt_scale.store.bundle import writer as bundle_writer
+from rt_scale.store.bundle import pack as packing
 from rt_scale.store.bundle.format import MANIFEST
 from rt_scale.store.bundle.pack import SweepPart, pack
 from rt_scale.store.bundle.unpack import open_bundle
@@ -37,7 +38,7 @@ def of_run(members: dict[str, bytes], name: str) -> set[str]:
 
 def test_what_is_in_it(store: Store, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    packed = pack(tmp_path / "a.zip", store, [PART], made={"command": "x"}, progress=lambda *at: told.append(at))
+    packed = pack(tmp_path / "a.tar.gz", store, [PART], made={"command": "x"}, progress=lambda *at: told.append(at))
     members = read(packed.path)
     whole = {"spec.json", "environment.json", "metrics.parquet", "events.out.tfevents.2-scalars", "lease/1.json"}
     assert of_run(members, DONE.name) == of_run(members, FIRST.name) == {*whole, "result.json"}
@@ -70,11 +71,11 @@ def test_what_is_in_it(store: Store, tmp_path: Path) -> None:
 
 def test_an_opened_one_is_the_store_that_was_packed(store: Store, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    packed = pack(tmp_path / "a.zip", store, [PART])
+    packed = pack(tmp_path / "a.tar.gz", store, [PART])
     opened = open_bundle(packed.path, tmp_path / "cache", lambda *at: told.append(at))
     assert opened.manifest == packed.manifest
     assert opened.store.root == tmp_path / "cache" / packed.sha256
-    assert told == [(number, len(packed.manifest.files)) for number in range(len(packed.manifest.files))]
+    assert len(told) == len(packed.manifest.files) + 1
     for each in (*SPECS, FIRST):
         there, here = opened.store.run(each), store.run(each)
         assert there.status() == here.status() == opened.store.status(each.name)
@@ -84,21 +85,21 @@ def test_an_opened_one_is_the_store_that_was_packed(store: Store, tmp_path: Path
 
 def test_it_is_unpacked_once_and_for_each_content_apart(store: Store, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    path = pack(tmp_path / "a.zip", store, [PART]).path
+    path = pack(tmp_path / "a.tar.gz", store, [PART]).path
     (cache / f".tmp-{open_bundle(path, cache).store.root.name}-dead").mkdir()
     mine = open_bundle(path, cache).store.root / "mine"
     mine.write_text("a report")
-    os.rename(path, tmp_path / "b.zip")
-    assert open_bundle(tmp_path / "b.zip", cache).store.root == mine.parent
+    os.rename(path, tmp_path / "b.tar.gz")
+    assert open_bundle(tmp_path / "b.tar.gz", cache).store.root == mine.parent
     assert mine.exists()
     assert [left.name for left in cache.iterdir() if left.name.startswith(".tmp-")] == []
-    other = pack(tmp_path / "c.zip", store, [SweepPart("small", PART.text, SPECS[:1])]).path
+    other = pack(tmp_path / "c.tar.gz", store, [SweepPart("small", PART.text, SPECS[:1])]).path
     assert open_bundle(other, cache).store.root != mine.parent
 
 
 @pytest.mark.parametrize("weights", ["none", "final", "all"])
 def test_weights_are_packed_as_asked_and_nothing_pickled_ever(store: Store, tmp_path: Path, weights: str) -> None:
-    path = pack(tmp_path / "a.zip", store, [PART], weights=weights).path  # type: ignore[arg-type]
+    path = pack(tmp_path / "a.tar.gz", store, [PART], weights=weights).path  # type: ignore[arg-type]
     members = of_run(read(path), DONE.name)
     packed = {
         "none": [],
@@ -119,37 +120,35 @@ def test_checkpoints_that_are_not_wanted_are_not_looked_at(store: Store, tmp_pat
     folder = store.run(DONE).path / "checkpoints"
     shutil.copytree(folder / "4", folder / "2")
     (folder / "2" / "student.safetensors").write_bytes(b"damaged")
-    assert pack(tmp_path / "a.zip", store, [PART], weights="none").manifest.notes == []
-    assert pack(tmp_path / "a.zip", store, [PART], weights="final").manifest.notes == []
-    (note,) = pack(tmp_path / "a.zip", store, [PART], weights="all").manifest.notes
+    assert pack(tmp_path / "a.tar.gz", store, [PART], weights="none").manifest.notes == []
+    assert pack(tmp_path / "a.tar.gz", store, [PART], weights="final").manifest.notes == []
+    (note,) = pack(tmp_path / "a.tar.gz", store, [PART], weights="all").manifest.notes
     assert note.startswith(f"Run {DONE.name}, step 2: its checkpoint '")
 
 
 def test_the_same_store_is_the_same_bytes_wherever_and_whenever(store: Store, tmp_path: Path) -> None:
-    first = pack(tmp_path / "a.zip", store, [PART], weights="all")
+    first = pack(tmp_path / "a.tar.gz", store, [PART], weights="all")
     shutil.copytree(store.root, tmp_path / "elsewhere")
     for path in (tmp_path / "elsewhere").rglob("*"):
         if path.is_file() and path.parent.name != "lease":
             os.utime(path, (1e9, 1e9))
             path.chmod(0o600)
-    again = pack(tmp_path / "b.zip", Store(tmp_path / "elsewhere"), [PART], weights="all")
+    again = pack(tmp_path / "b.tar.gz", Store(tmp_path / "elsewhere"), [PART], weights="all")
     assert again.path.read_bytes() == first.path.read_bytes()
     assert again.sha256 == first.sha256
-    with zipfile.ZipFile(again.path) as archive:
-        assert {(info.date_time, info.external_attr >> 16) for info in archive.infolist()} == {
-            ((1980, 1, 1, 0, 0, 0), 0o100644)
-        }
+    with tarfile.open(again.path) as archive:
+        assert {(info.mtime, info.mode, info.uid, info.uname) for info in archive} == {(0, 0o644, 0, "")}
 
 
 def test_several_sweeps_share_what_they_share(store: Store, tmp_path: Path) -> None:
     parts = [SweepPart("b", "b\n", SPECS[:2]), SweepPart("a", "a\n", SPECS[1:])]
-    packed = pack(tmp_path / "a.zip", store, parts)
+    packed = pack(tmp_path / "a.tar.gz", store, parts)
     assert packed.manifest.sweeps == ["b", "a"]
     opened = open_bundle(packed.path, tmp_path / "cache").store
     assert [(sweep.name, sweep.file.read_text()) for sweep in opened.sweeps()] == [("a", "a\n"), ("b", "b\n")]
     assert opened.sweep("b").runs() == [each.name for each in SPECS[:2]]
     with pytest.raises(InputError, match="need names of their own"):
-        pack(tmp_path / "b.zip", store, [PART, PART])
+        pack(tmp_path / "b.tar.gz", store, [PART, PART])
 
 
 def test_what_cannot_be_packed_is_noted(store: Store, tmp_path: Path) -> None:
@@ -161,7 +160,7 @@ def test_what_cannot_be_packed_is_noted(store: Store, tmp_path: Path) -> None:
     (report / "secret").symlink_to("/etc/passwd")
     (store.run(FAILED).path / "environment.json").unlink()
     (store.run(FAILED).path / "environment.json").symlink_to("/etc/passwd")
-    packed = pack(tmp_path / "a.zip", store, [SweepPart("small", "another\n", SPECS)], weights="final")
+    packed = pack(tmp_path / "a.tar.gz", store, [SweepPart("small", "another\n", SPECS)], weights="final")
     members = read(packed.path)
     assert of_run(members, DONE.name) == {"lease/1.json"}
     assert "environment.json" not in of_run(members, FAILED.name)
@@ -178,15 +177,15 @@ def test_what_cannot_be_packed_is_noted(store: Store, tmp_path: Path) -> None:
 
 
 def test_what_goes_away_meanwhile_is_noted(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = bundle_writer._open
+    opened = packing._open
 
     def late(source: Path | bytes) -> object:
         if source == store.run(FAILED).path / "failure.json":
             (store.run(FAILED).path / "failure.json").unlink()
         return opened(source)
 
-    monkeypatch.setattr(bundle_writer, "_open", late)
-    packed = pack(tmp_path / "a.zip", store, [PART])
+    monkeypatch.setattr(packing, "_open", late)
+    packed = pack(tmp_path / "a.tar.gz", store, [PART])
     assert packed.manifest.notes == [
         f"runs/{FAILED.name}/failure.json is left out: it was removed while the bundle was made."
     ]
@@ -207,28 +206,38 @@ def test_a_run_that_is_done_meanwhile_is_packed_as_it_was_looked_at(
     late.calls = 0  # type: ignore[attr-defined]
     monkeypatch.setattr(Store, "status", late)
     sweep = SweepPart("small", PART.text, [PARTIAL])
-    packed = pack(tmp_path / "a.zip", store, [sweep])
+    packed = pack(tmp_path / "a.tar.gz", store, [sweep])
     assert packed.manifest.runs == {PARTIAL.name: "partial"}
     assert "result.json" not in of_run(read(packed.path), PARTIAL.name)
 
 
 def test_a_sweep_of_which_nothing_was_begun_is_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"None of the 1 runs was begun in '{store.place}'.*--store"):
-        pack(tmp_path / "a.zip", store, [SweepPart("small", "", [MISSING])])
-    assert not (tmp_path / "a.zip").exists()
+        pack(tmp_path / "a.tar.gz", store, [SweepPart("small", "", [MISSING])])
+    assert not (tmp_path / "a.tar.gz").exists()
 
 
 def test_a_place_that_cannot_be_written_is_bad_input(store: Store) -> None:
-    with pytest.raises(InputError, match=r"/proc/self/status/a\.zip' cannot be written"):
-        pack(Path("/proc/self/status/a.zip"), store, [PART])
+    with pytest.raises(InputError, match=r"/proc/self/status/a\.tar\.gz' cannot be written"):
+        pack(Path("/proc/self/status/a.tar.gz"), store, [PART])
 
 
-def test_large_members_have_64_bit_sizes(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle_writer, "_LARGE", 100)
-    packed = pack(tmp_path / "a.zip", store, [PART])
-    with zipfile.ZipFile(packed.path) as archive:
-        assert archive.testzip() is None
-    assert open_bundle(packed.path, tmp_path / "cache").store.run(DONE).result() == store.run(DONE).result()
+def test_a_file_that_grows_is_packed_as_long_as_it_was(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The events of a run that is at work."""
+    events = store.run(PARTIAL).path / "events.out.tfevents.2-scalars"
+    addfile, before = tarfile.TarFile.addfile, events.stat().st_size
+
+    def late(self: tarfile.TarFile, info: tarfile.TarInfo, file: Any) -> None:
+        if info.name.endswith(f"{PARTIAL.name}/{events.name}"):
+            events.write_bytes(b"1" * 2 * before)
+        addfile(self, info, file)
+
+    monkeypatch.setattr("tarfile.TarFile.addfile", late)
+    packed = pack(tmp_path / "a.tar.gz", store, [PART])
+    opened = open_bundle(packed.path, tmp_path / "cache").store
+    assert (opened.run(PARTIAL).path / events.name).stat().st_size == before
 
 
 def test_a_store_in_an_object_store_is_packed_with_weights(
@@ -237,7 +246,7 @@ def test_a_store_in_an_object_store_is_packed_with_weights(
     fill(machine("a"))
     there = machine("b")
     there.refresh()
-    packed = pack(tmp_path / "a.zip", there, [PART], weights="all")
+    packed = pack(tmp_path / "a.tar.gz", there, [PART], weights="all")
     members = read(packed.path)
     assert {"spec.json", "metrics.parquet", "result.json", "lease/1.json", "checkpoints/4/student.safetensors"} <= (
         of_run(members, DONE.name)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import stat
+import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,15 +19,15 @@ from rt_scale.store.bundle import format as bundle_format
 from rt_scale.store.bundle.format import MANIFEST
 from rt_scale.store.bundle.unpack import open_bundle
 from rt_scale.store.store import Store
-from tests.unit.store.bundle.bundles import DONE, FAILED, FIRST, Members, plainly, read, rewrite
+from tests.unit.store.bundle.bundles import DONE, FAILED, FIRST, Members, Write, add, plainly, read, rewrite
 
 RUN = f"runs/{DONE.name}"
 
 
 def test_a_rewritten_one_is_a_bundle_still(sound: Path, tmp_path: Path) -> None:
     """The forger's tool of the tests below works: what they see refused is what they changed."""
-    rewrite(tmp_path / "b.zip", read(sound))
-    opened = open_bundle(tmp_path / "b.zip", tmp_path / "cache")
+    rewrite(tmp_path / "b.tar.gz", read(sound))
+    opened = open_bundle(tmp_path / "b.tar.gz", tmp_path / "cache")
     assert opened.store.run(DONE).status().state == "done"
     assert opened.store.run(FAILED).status() == Store(sound.parent / "store").run(FAILED).status()
 
@@ -40,123 +43,120 @@ def test_a_rewritten_one_is_a_bundle_still(sound: Path, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_name_that_no_bundle_has(sound: Path, tmp_path: Path, refusal: Callable[[Path], str], name: str) -> None:
-    rewrite(tmp_path / "b.zip", {**read(sound), name: b"{}"})
-    assert f"a file of the name {name!r}, which no bundle has" in refusal(tmp_path / "b.zip")
+    rewrite(tmp_path / "b.tar.gz", {**read(sound), name: b"{}"})
+    assert f"a file of the name {name!r}, which no bundle has" in refusal(tmp_path / "b.tar.gz")
 
 
-def test_a_name_with_a_nul_byte(sound: Path, tmp_path: Path, refusal: Callable[[Path], str]) -> None:
-    rewrite(tmp_path / "b.zip", {**read(sound), f"{RUN}/failure.jsonX.py": b"{}"})
-    data = (tmp_path / "b.zip").read_bytes()
-    (tmp_path / "b.zip").write_bytes(data.replace(b"failure.jsonX.py", b"failure.json\0.py"))
-    assert "which no bundle has" in refusal(tmp_path / "b.zip")
+def without(members: Members, name: str) -> Members:
+    return {each: data for each, data in members.items() if each != name}
 
 
-def linked(archive: zipfile.ZipFile, members: Members) -> None:
-    plainly(archive, {name: data for name, data in members.items() if name != f"{RUN}/spec.json"})
-    info = zipfile.ZipInfo(f"{RUN}/spec.json")
-    info.external_attr = (stat.S_IFLNK | 0o777) << 16
-    archive.writestr(info, members[f"{RUN}/spec.json"])
+def of_type(kind: bytes) -> Write:
+    """The spec of a run as something else than a file."""
+
+    def write(archive: tarfile.TarFile, members: Members) -> None:
+        plainly(archive, without(members, f"{RUN}/spec.json"))
+        add(archive, f"{RUN}/spec.json", b"", type=kind, linkname="/etc/passwd")
+
+    return write
 
 
-def device(archive: zipfile.ZipFile, members: Members) -> None:
-    plainly(archive, {name: data for name, data in members.items() if name != f"{RUN}/spec.json"})
-    info = zipfile.ZipInfo(f"{RUN}/spec.json")
-    info.external_attr = (stat.S_IFBLK | 0o600) << 16
-    archive.writestr(info, members[f"{RUN}/spec.json"])
+def sparse(archive: tarfile.TarFile, members: Members) -> None:
+    """A file of a few bytes that becomes one of a terabyte, mostly holes."""
+    plainly(archive, without(members, f"{RUN}/spec.json"))
+    headers = {"GNU.sparse.map": "0,2", "GNU.sparse.size": str(1 << 40)}
+    add(archive, f"{RUN}/spec.json", b"{}", pax_headers=headers)
 
 
-def twice(archive: zipfile.ZipFile, members: Members) -> None:
+def twice(archive: tarfile.TarFile, members: Members) -> None:
     plainly(archive, members)
-    with pytest.warns(UserWarning, match="Duplicate name"):
-        archive.writestr(f"{RUN}/spec.json", members[f"{RUN}/spec.json"])
+    add(archive, f"{RUN}/spec.json", members[f"{RUN}/spec.json"])
 
 
-def unlisted(archive: zipfile.ZipFile, members: Members) -> None:
+def unlisted(archive: tarfile.TarFile, members: Members) -> None:
     plainly(archive, {**members, f"{RUN}/failure.json": b"{}"})
 
 
-def lacking(archive: zipfile.ZipFile, members: Members) -> None:
-    plainly(archive, {name: data for name, data in members.items() if name != f"{RUN}/metrics.parquet"})
+def lacking(archive: tarfile.TarFile, members: Members) -> None:
+    plainly(archive, without(members, f"{RUN}/metrics.parquet"))
 
 
-def changed(archive: zipfile.ZipFile, members: Members) -> None:
+def changed(archive: tarfile.TarFile, members: Members) -> None:
     data = members[f"{RUN}/result.json"]
     plainly(archive, {**members, f"{RUN}/result.json": data.replace(b"1.0", b"2.0")})
 
 
-def longer(archive: zipfile.ZipFile, members: Members) -> None:
+def longer(archive: tarfile.TarFile, members: Members) -> None:
     plainly(archive, {**members, f"{RUN}/result.json": members[f"{RUN}/result.json"] + b" "})
 
 
-def otherwise_compressed(archive: zipfile.ZipFile, members: Members) -> None:
-    for name, data in members.items():
-        archive.writestr(name, data, zipfile.ZIP_BZIP2)
+def unsaid(archive: tarfile.TarFile, members: Members) -> None:
+    plainly(archive, without(members, MANIFEST))
 
 
-def unsaid(archive: zipfile.ZipFile, members: Members) -> None:
-    plainly(archive, {name: data for name, data in members.items() if name != MANIFEST})
+def bomb(archive: tarfile.TarFile, members: Members) -> None:
+    plainly(archive, {**members, f"{RUN}/metrics.parquet": bytes(16 << 20)})
 
 
-def bomb(archive: zipfile.ZipFile, members: Members) -> None:
-    plainly(archive, {**members, f"{RUN}/metrics.parquet": bytes(200 << 20)})
-
-
-def remarked(archive: zipfile.ZipFile, members: Members) -> None:
+def long_header(archive: tarfile.TarFile, members: Members) -> None:
+    """What tarfile reads into memory as a whole before it tells of a member."""
+    add(archive, "header", b"11 a=b\n" + bytes(2 << 20), type=tarfile.XHDTYPE)
     plainly(archive, members)
-    archive.comment = b"hello"
+
+
+def renamed(archive: tarfile.TarFile, members: Members) -> None:
+    """Its own name is harmless; the one in its extended header is not."""
+    plainly(archive, members)
+    add(archive, f"{RUN}/failure.json", b"{}", pax_headers={"path": "../../outside"})
+
+
+def remarked(archive: tarfile.TarFile, members: Members) -> None:
+    plainly(archive, members)
+    assert archive.fileobj is not None
+    archive.fileobj.write(bytes(1024) + b"more")
 
 
 @pytest.mark.parametrize(
     ("write", "why"),
     [
-        (linked, rf"{RUN}/spec.json is a link, a device or encrypted"),
-        (device, rf"{RUN}/spec.json is a link, a device or encrypted"),
-        (twice, rf"it holds {RUN}/spec.json twice"),
-        (unlisted, rf"{RUN}/failure.json is not in its manifest"),
-        (lacking, rf"{RUN}/metrics.parquet of its manifest is missing"),
-        (changed, rf"{RUN}/result.json is not what its manifest says (size or SHA-256)"),
-        (longer, rf"{RUN}/result.json is not what its manifest says (size or SHA-256)"),
-        (otherwise_compressed, "is compressed in another way than bundles are"),
+        (of_type(tarfile.SYMTYPE), f"{RUN}/spec.json is a link, a device"),
+        (of_type(tarfile.LNKTYPE), f"{RUN}/spec.json is a link, a device"),
+        (of_type(tarfile.BLKTYPE), f"{RUN}/spec.json is a link, a device"),
+        (of_type(tarfile.FIFOTYPE), f"{RUN}/spec.json is a link, a device"),
+        (of_type(tarfile.DIRTYPE), f"{RUN}/spec.json is a link, a device"),
+        (sparse, f"{RUN}/spec.json is a link, a device or another thing that is no plain file"),
+        (twice, f"it holds {RUN}/spec.json twice"),
+        (unlisted, f"{RUN}/failure.json is not in its manifest"),
+        (lacking, f"{RUN}/metrics.parquet of its manifest is missing"),
+        (changed, f"{RUN}/result.json is not what its manifest says (size or SHA-256)"),
+        (longer, f"{RUN}/result.json is not what its manifest says (size or SHA-256)"),
         (unsaid, "it has no manifest.json"),
-        (bomb, "would become 209,"),
+        (bomb, " bytes would become more than "),
+        (long_header, "a header in it is too long"),
+        (renamed, "a file of the name '../../outside', which no bundle has"),
         (remarked, "it does not end as a bundle does"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_what_was_tampered_with(
-    sound: Path, tmp_path: Path, refusal: Callable[[Path], str], write: Any, why: str
+    sound: Path,
+    tmp_path: Path,
+    refusal: Callable[[Path], str],
+    monkeypatch: pytest.MonkeyPatch,
+    write: Any,
+    why: str,
 ) -> None:
-    rewrite(tmp_path / "b.zip", read(sound), write, listed=False)
-    assert why in refusal(tmp_path / "b.zip")
-
-
-def test_an_encrypted_member(sound: Path, tmp_path: Path, refusal: Callable[[Path], str]) -> None:
-    data = bytearray(sound.read_bytes())
-    data[data.index(b"PK\1\2") + 8] |= 1
-    (tmp_path / "b.zip").write_bytes(data)
-    assert "is a link, a device or encrypted" in refusal(tmp_path / "b.zip")
-
-
-def test_sizes_that_are_a_lie(sound: Path, tmp_path: Path, refusal: Callable[[Path], str]) -> None:
-    """The list says 1 byte, and so does the manifest; the member has many."""
-    rewrite(tmp_path / "b.zip", {**read(sound), f"{RUN}/failure.json": b" " * 5000})
-    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
-        manifest = archive.read(MANIFEST)
-    data = (tmp_path / "b.zip").read_bytes()
-    place = data.rindex(f"{RUN}/failure.json".encode()) - 46
-    assert data[place : place + 4] == b"PK\1\2"
-    assert b"5000" in manifest
-    (tmp_path / "b.zip").write_bytes(data[: place + 24] + (1).to_bytes(4, "little") + data[place + 28 :])
-    refusal(tmp_path / "b.zip")
+    monkeypatch.setattr(bundle_format, "FREE_BYTES", 1 << 18)
+    rewrite(tmp_path / "b.tar.gz", read(sound), write, listed=False)
+    assert why in refusal(tmp_path / "b.tar.gz")
 
 
 @pytest.mark.parametrize(
     ("limit", "value", "why"),
     [
-        ("MOST_FILES", 20, "it lists more files than the 20"),
-        ("MOST_ENTRY", 0, "it lists more files than the 250,000"),
+        ("MOST_FILES", 20, "it holds more files than the 20"),
         ("MOST_TEXT", 100, "has more than 100 bytes"),
-        ("MOST_BYTES", 1000, "at most 1,000 are unpacked"),
+        ("MOST_BYTES", 1000, "would become more than 1,000"),
     ],
 )
 def test_what_is_too_large(
@@ -166,17 +166,16 @@ def test_what_is_too_large(
     assert why in refusal(sound)
 
 
-def test_the_list_of_a_large_one_is_looked_at_too(
-    sound: Path, tmp_path: Path, refusal: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("zipfile.ZIP_FILECOUNT_LIMIT", 10)  # so that its end is that of a file with very many members
-    rewrite(tmp_path / "b.zip", read(sound))
-    assert b"PK\6\6" in (tmp_path / "b.zip").read_bytes()[-98:]
-    open_bundle(tmp_path / "b.zip", tmp_path / "cache")
-    data = bytearray((tmp_path / "b.zip").read_bytes())
-    data[-98 + 40 : -98 + 48] = (1 << 40).to_bytes(8, "little")
-    (tmp_path / "b.zip").write_bytes(data)
-    assert "it lists more files than the 250,000" in refusal(tmp_path / "b.zip")
+def test_nobody_is_at_work_in_one(sound: Path, tmp_path: Path) -> None:
+    def dated(archive: tarfile.TarFile, members: Members) -> None:
+        for name, data in members.items():
+            add(archive, name, data, mtime=time.time(), mode=0o4777, uid=1, uname="root")
+
+    rewrite(tmp_path / "b.tar.gz", read(sound), dated)
+    opened = open_bundle(tmp_path / "b.tar.gz", tmp_path / "cache").store
+    assert opened.run(FAILED).status().state == "failed"
+    mode = (opened.run(DONE).path / "spec.json").stat().st_mode
+    assert not mode & (stat.S_ISUID | stat.S_IWOTH | stat.S_IWGRP)
 
 
 def edited(members: Members, name: str, **changes: Any) -> Members:
@@ -198,7 +197,7 @@ def edited(members: Members, name: str, **changes: Any) -> Members:
         (lambda old: {**old, "sweeps/other/runs.json": b"[]"}, "holds other sweeps than its manifest names"),
         (lambda old: edited(old, MANIFEST, sweeps=["small", "../../x"]), "holds other sweeps than its manifest names"),
         (lambda old: edited(old, MANIFEST, runs={}), "does not fit together"),
-        (lambda old: edited(old, MANIFEST, format="rt-scale bundle 2"), "of another kind of file or version (format: "),
+        (lambda old: edited(old, MANIFEST, format="rt-scale bundle 1"), "of another kind of file or version (format: "),
         (lambda old: edited(old, MANIFEST, more=1), "of another kind of file or version (more: "),
         (lambda old: {name: data for name, data in old.items() if name != "sweeps/small/sweep.yaml"}, "lacks its file"),
         (lambda old: {name: data for name, data in old.items() if name != f"{RUN}/spec.json"}, "does not fit together"),
@@ -211,28 +210,41 @@ def edited(members: Members, name: str, **changes: Any) -> Members:
 def test_files_that_are_not_what_their_names_promise(
     sound: Path, tmp_path: Path, refusal: Callable[[Path], str], change: Callable[[Members], Members], why: str
 ) -> None:
-    rewrite(tmp_path / "b.zip", change(read(sound)))
-    assert any(part in refusal(tmp_path / "b.zip") for part in why.split("|"))
+    rewrite(tmp_path / "b.tar.gz", change(read(sound)))
+    assert any(part in refusal(tmp_path / "b.tar.gz") for part in why.split("|"))
 
 
 def test_a_manifest_that_is_no_json(sound: Path, tmp_path: Path, refusal: Callable[[Path], str]) -> None:
-    rewrite(tmp_path / "b.zip", {**read(sound), MANIFEST: b"\xff"}, listed=False)
-    assert "of another kind of file or version" in refusal(tmp_path / "b.zip")
+    rewrite(tmp_path / "b.tar.gz", {**read(sound), MANIFEST: b"\xff"}, listed=False)
+    assert "of another kind of file or version" in refusal(tmp_path / "b.tar.gz")
 
 
-def test_what_is_no_zip_file(tmp_path: Path, refusal: Callable[[Path], str]) -> None:
-    (tmp_path / "b.zip").write_bytes(b"name: small\n" * 50)
-    assert "it does not end as a bundle does" in refusal(tmp_path / "b.zip")
-    (tmp_path / "c.zip").write_bytes(b"PK\3\4" + bytes(500) + b"PK\5\6" + bytes(18))
-    refusal(tmp_path / "c.zip")
+def test_what_is_no_tar_file(tmp_path: Path, refusal: Callable[[Path], str]) -> None:
+    (tmp_path / "b.tar.gz").write_bytes(b"name: small\n" * 50)
+    assert "it is no sound tar.gz file" in refusal(tmp_path / "b.tar.gz")
+    (tmp_path / "c.tar.gz").write_bytes(gzip.compress(b"name: small\n" * 5000))
+    assert "it is no sound tar.gz file" in refusal(tmp_path / "c.tar.gz")
+
+
+def test_one_of_an_earlier_version_says_what_it_is(sound: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "old.zip", "w") as archive:
+        for name, data in read(sound).items():
+            archive.writestr(name, data)
+    with pytest.raises(InputError, match="is a zip file, as bundles of rt-scale before December 2026 are") as refused:
+        open_bundle(tmp_path / "old.zip", tmp_path / "cache")
+    assert "Pack it again with 'rt-scale bundle'" in str(refused.value)
+    assert not (tmp_path / "cache").exists()
+    with zipfile.ZipFile(tmp_path / "old.zip") as archive:
+        archive.extractall(tmp_path / "folder")  # as the message says
+    assert Store(tmp_path / "folder").run(DONE).status().state == "done"
 
 
 def test_one_that_is_not_there_or_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"There is no file .*nowhere\.zip"):
-        open_bundle(tmp_path / "nowhere.zip", tmp_path / "cache")
-    (tmp_path / "folder.zip").mkdir()
+    with pytest.raises(InputError, match=r"There is no file .*nowhere\.tar.gz"):
+        open_bundle(tmp_path / "nowhere.tar.gz", tmp_path / "cache")
+    (tmp_path / "folder.tar.gz").mkdir()
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
-        open_bundle(tmp_path / "folder.zip", tmp_path / "cache")
+        open_bundle(tmp_path / "folder.tar.gz", tmp_path / "cache")
 
 
 def test_the_cache_is_the_users(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ from rt_scale.store.bundle.unpack import open_bundle
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99, 1.0])
 def test_one_that_was_cut_short(sound: Path, tmp_path: Path, refusal: Callable[[Path], str], share: float) -> None:
     data = sound.read_bytes()
-    (tmp_path / "b.zip").write_bytes(data[: int(share * (len(data) - 1))])
-    refusal(tmp_path / "b.zip")
+    (tmp_path / "b.tar.gz").write_bytes(data[: int(share * (len(data) - 1))])
+    refusal(tmp_path / "b.tar.gz")
 
 
 def test_damage_anywhere_is_refused_or_changes_nothing(sound: Path, tmp_path: Path) -> None:
@@ -29,9 +29,9 @@ def test_damage_anywhere_is_refused_or_changes_nothing(sound: Path, tmp_path: Pa
     for number in range(150):
         broken, place = bytearray(data), generator.randrange(len(data))
         broken[place] ^= 1 << generator.randrange(8)
-        (tmp_path / "b.zip").write_bytes(broken)
+        (tmp_path / "b.tar.gz").write_bytes(broken)
         try:
-            root = open_bundle(tmp_path / "b.zip", tmp_path / str(number)).store.root
+            root = open_bundle(tmp_path / "b.tar.gz", tmp_path / str(number)).store.root
         except InputError:
             refused += 1
             continue

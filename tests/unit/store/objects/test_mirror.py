@@ -13,6 +13,7 @@ import pytest
 from rt_scale.spec.errors import RunError
 from rt_scale.store.gc import find_garbage, remove_garbage
 from rt_scale.store.lease import Owner
+from tests.records import run_record, run_result
 from tests.unit.store.conftest import Watch
 from tests.unit.store.machines import FakeSpec, begin, read, stop_waiting, weights
 from tests.unit.store.objects.fake import Objects
@@ -23,7 +24,7 @@ def test_what_one_machine_did_another_sees(objects: Objects, machine: Any) -> No
     run, there = a.run(FakeSpec()), b.run(FakeSpec())
     with run.acquire():
         run.write_spec(FakeSpec())
-        run.write_environment({"host": "a"})
+        run.write_record(run_record({"host": "a"}))
         run.metrics_path.write_bytes(b"metrics")
         run.save_checkpoint(0, weights("zero"))
         assert there.status().state == "missing"
@@ -33,14 +34,14 @@ def test_what_one_machine_did_another_sees(objects: Objects, machine: Any) -> No
         assert status.owner == run.status().owner
         assert status.heartbeat_age is not None
         assert status.heartbeat_age < 60  # by the clock of the server, which is two hours behind
-        assert there.environment() == {"host": "a"}
+        assert there.record() == run_record({"host": "a"})
         assert there.metrics_path.read_bytes() == b"metrics"
         run.save_checkpoint(5, weights("five"))
         run.prune([5])
-        run.complete({"steps": 5})
+        run.complete(run_result(steps=5))
     b.refresh()
     assert (there.status().state, b.status("distill-0").state, b.status("distill-0").attempts) == ("done", "done", 1)
-    assert there.result() == {"steps": 5}
+    assert there.result() == run_result(steps=5)
     assert there.checkpoints.steps() == [5]
     assert not (there.path / "checkpoints" / "5" / "weights").exists()
     assert there.checkpoints.read(5, read) == "five"
@@ -71,13 +72,13 @@ def test_looking_leaves_it_alone_even_where_another_has_taken_over(objects: Obje
         stop_waiting(objects)
         other = machine("b").run(FakeSpec())
         with other.acquire():
-            other.write_environment({"host": "b"})
+            other.write_record(run_record({"host": "b"}))
         (run.path / "events").write_text("at work")
         store.refresh()
         assert (run.path / "events").read_text() == "at work"
     store.refresh()
     assert not (run.path / "events").exists()
-    assert store.run("distill-0").environment() == {"host": "b"}
+    assert store.run("distill-0").record() == run_record({"host": "b"})
 
 
 def test_a_change_within_a_second_is_seen(objects: Objects, machine: Any) -> None:
@@ -85,15 +86,15 @@ def test_a_change_within_a_second_is_seen(objects: Objects, machine: Any) -> Non
     objects.clock = lambda: int(time.time()) // 3600 * 3600.0
     run = begin(a)
     with run.acquire():
-        run.write_environment({"n": 1})
+        run.write_record(run_record({"threads": 1}))
         b.refresh()
-        assert b.run("distill-0").environment() == {"n": 1}
+        assert b.run("distill-0").record() == run_record({"threads": 1})
         objects.clock = lambda: time.time()
-        run.write_environment({"n": 2})
+        run.write_record(run_record({"threads": 2}))
         b.refresh()
-        run.write_environment({"n": 3})
+        run.write_record(run_record({"threads": 3}))
         b.refresh()
-        assert b.run("distill-0").environment() == {"n": 3}
+        assert b.run("distill-0").record() == run_record({"threads": 3})
 
 
 def test_curves_are_brought_where_they_are_wanted(objects: Objects, machine: Any) -> None:

@@ -9,6 +9,7 @@ from obstore.exceptions import PermissionDeniedError
 
 from rt_scale.spec.errors import InputError, RunError, StoreAway
 from rt_scale.store.objects import mirror
+from tests.records import run_record, run_result
 from tests.unit.store.machines import FakeSpec, begin, read, stop_waiting, weights
 from tests.unit.store.objects.fake import Away, Objects
 
@@ -24,7 +25,7 @@ def test_the_order_keeps_the_meaning(objects: Objects, machine: Any) -> None:
         run.write_spec(FakeSpec())
         run.save_checkpoint(3, weights("x"))
         (run.path / "events").write_text("curve")
-        run.complete({"steps": 3})
+        run.complete(run_result(steps=3))
         (run.path / "events").write_text("curve, end")
     spec, *files = puts(objects)
     assert spec == "spec.json"
@@ -51,11 +52,11 @@ def test_a_result_is_here_only_when_it_is_there(objects: Objects, machine: Any) 
 
         objects.before = away
         with pytest.raises(StoreAway, match="in this machine's mirror"):
-            run.complete({})
+            run.complete(run_result())
         assert run.result() is None
         objects.before = lambda operation, key: None
-        run.complete({"steps": 1})
-    assert run.result() == {"steps": 1}
+        run.complete(run_result(steps=1))
+    assert run.result() == run_result(steps=1)
 
 
 def test_another_machine_goes_on(objects: Objects, machine: Any) -> None:
@@ -128,7 +129,7 @@ def test_what_could_not_be_sent_is_sent_by_the_next_attempt_here(objects: Object
     stop_waiting(objects)
     with run.acquire() as lease:
         assert (lease.attempt, run.latest_checkpoint(read, print)) == (2, (8, "eight"))
-        run.write_environment({})
+        run.write_record(run_record())
     b = machine("b").run("distill-0")
     b.refresh()
     assert (b.checkpoints.read(8, read), b.metrics_path.read_bytes()) == ("eight", b"eight")
@@ -164,8 +165,8 @@ def test_a_takeover_stops_who_had_it(objects: Objects, machine: Any) -> None:
             with pytest.raises(RunError, match="no longer owns"):
                 a.save_checkpoint(3, weights("x"))
             with pytest.raises(RunError, match="no longer owns"):
-                a.complete({})
-            b.write_environment({"host": "b"})
+                a.complete(run_result())
+            b.write_record(run_record({"host": "b"}))
     assert not objects.keys("runs/distill-0/checkpoints")
     b.refresh()
     assert (b.status().state, b.status().attempts) == ("partial", 2)

@@ -1,0 +1,206 @@
+"""What a run directory holds of a run that was executed: its result, and the record of how it was computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rt_scale.spec.errors import RunError
+from rt_scale.store.atomic import read_json
+
+M = TypeVar("M", bound="Stored")
+
+
+class Stored(BaseModel):
+    """A frozen part of a JSON file; what another version wrote beside its fields is kept as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON value of the file."""
+        return self.model_dump(mode="json")
+
+
+class Best(Stored):
+    """The best value of a metric, and when it was measured."""
+
+    value: float
+    epoch: float
+    step: int
+
+
+class SetRecord(Stored):
+    """A data set that a run is probed on: its title with its variant, and the SHA-256 of its contents."""
+
+    title: str
+    sha256: str
+
+
+class DataRecord(SetRecord):
+    """The data set that a run distils on.
+
+    Attributes:
+        name: its name.
+        also: by name, the others that the run is probed on.
+        starts: by the run's name, the data of the runs that it starts from.
+    """
+
+    name: str
+    also: dict[str, SetRecord] = {}
+    starts: dict[str, DataRecord] = {}
+
+    def sets(self) -> Iterator[tuple[str, SetRecord]]:
+        """The run's data sets by name, without those of the runs that it starts from."""
+        yield self.name, self
+        yield from self.also.items()
+
+
+class RunResult(Stored):
+    """``result.json``.
+
+    Attributes:
+        last, best: metrics by name: their last values, and the student's best.
+        steps: optimiser steps.
+        seconds: over all attempts.
+        device_seconds: GPUs and CPU cores held, times how long; empty where an earlier version did not measure it.
+        attempts: how many it took.
+        data: last in the file, where ``experiments.other_data`` looks for it.
+    """
+
+    version: Literal[1] = 1
+    name: str
+    last: dict[str, float]
+    best: dict[str, Best]
+    steps: int
+    epochs: int
+    seconds: float
+    device_seconds: dict[str, float] = {}
+    attempts: int
+    data: DataRecord
+
+
+STUDENT_PASSES = {"eager": "none", "compiled": "compile", "graphed": "graphs"}
+"""What earlier versions recorded as ``student_pass``."""
+
+
+class Execution(Stored):
+    """How a run is executed; a resumed run keeps what its numbers depend on.
+
+    Attributes:
+        device: as torch names it.
+        threads: CPU threads a worker.
+        cache_teacher: whether the teacher's features are computed once.
+        channels_last: memory format of feature maps.
+        loader, loader_reason: what reads training images, and why.
+        workers: processes that train together.
+        gpus: GPUs that each of them takes, 0 on the CPU.
+        pack: runs trained as one batched network.
+        accelerate: how the student's pass over a whole batch is computed.
+    """
+
+    device: str
+    threads: int
+    cache_teacher: bool
+    channels_last: bool
+    loader: str
+    loader_reason: str = ""
+    workers: int = 1
+    gpus: float = 0.0
+    pack: int = 1
+    accelerate: str = "none"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "accelerate" not in values:
+            return {**values, "accelerate": STUDENT_PASSES.get(values.get("student_pass", "eager"), "none")}
+        return values
+
+
+class Cpu(Stored):
+    """A processor: its model, and the cores that the process may use."""
+
+    model: str | None = None
+    cores: int | None = None
+
+
+class Gpu(Stored):
+    """A GPU as its driver and torch describe it; memory in bytes."""
+
+    memory: int | None = None
+    capability: str | None = None
+    driver: str | None = None
+    cuda: str | None = None
+    cudnn: int | None = None
+
+
+class BatchSize(Stored):
+    """With how many others a run trains as one batched network, and why.
+
+    Attributes:
+        size: students together, this one included.
+        reason: in words.
+        seconds: measured, students together -> seconds that a step of one of them takes.
+    """
+
+    size: int = 1
+    reason: str = "not asked for"
+    seconds: dict[int, float] = {}
+
+
+class AttemptRecord(Stored):
+    """One attempt: when, where and with what; earlier versions recorded less.
+
+    Attributes:
+        time: of its start, in seconds since 1970.
+        versions: of packages.
+        git_commit, git_dirty: the code's commit, and whether files were changed since; None outside a checkout.
+        device: name of the GPU or processor.
+        slower: parts that were done in a slower way than was meant, and why.
+    """
+
+    time: float | None = None
+    host: str | None = None
+    platform: str | None = None
+    python: str | None = None
+    versions: dict[str, str | None] = {}
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    device: str | None = None
+    gpu: Gpu | None = None
+    cpu: Cpu = Field(default_factory=Cpu)
+    threads: int | None = None
+    workers: int | None = None
+    packing: BatchSize = Field(default_factory=BatchSize)
+    slower: dict[str, str] = {}
+
+
+class RunRecord(Stored):
+    """``environment.json``: how the run is executed, on what data, and its attempts, the newest last."""
+
+    version: Literal[1] = 1
+    execution: Execution
+    data: DataRecord
+    attempts: list[AttemptRecord]
+
+
+def read_stored(path: Path, model: type[M]) -> M | None:
+    """The file as ``model``; None where there is none.
+
+    Raises:
+        RunError: naming the file, where it cannot be read or is not one.
+    """
+    try:
+        return model.model_validate(read_json(path))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise RunError(
+            f"'{path}' is not a {path.name} that this version of rt-scale can read ({where}: {first['msg']}). It was "
+            "edited, or a later version wrote it; put back a copy, or remove its folder to compute that run anew."
+        ) from error
