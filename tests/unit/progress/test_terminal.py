@@ -144,6 +144,7 @@ def test_a_pipe_is_told_how_it_stands_every_half_minute_and_no_more() -> None:
         view.running("a", report(0, "cuda:0"))
         view.running("b", report(0, "cuda:1"))
         view.running("c", report(0, "cuda:1"))
+        view.running("a", report(1, "cuda:0"))
         watched.now += QUIET - 14
         view.running("a", report(5, "cuda:0", values=VALUES))
         assert watched.lines == []
@@ -157,7 +158,7 @@ def test_a_pipe_is_told_how_it_stands_every_half_minute_and_no_more() -> None:
         watched.now += 14
         view.tick()
     assert [line for line in watched.lines if not line.startswith("[")] == [
-        "2 of 24 done, 3 running, 19 to start; 30s so far, at least 3m 46s left; "
+        "2 of 24 done, 3 running, 19 to start; 30s so far, at least 4m 50s left; "
         f"best of those run now: {PROBES.partition(',')[0]}  a; running on cuda:0, cuda:1",
         "3 of 24 done, 1 running, 1 failed, 19 to start; 1m 00s so far, 60 runs an hour, about 5m 22s left; "
         f"best of those run now: {PROBES.partition(',')[0]}  a; running on cuda:1",

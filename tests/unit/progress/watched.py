@@ -44,7 +44,7 @@ class Watched:
     def shown(self) -> list[str]:
         """What stands in the terminal's lower part, without colours."""
         plain = Console(file=io.StringIO(), width=160, height=self.console.height)
-        plain.print(self.view)
+        plain.print(self.view.progress)
         assert isinstance(plain.file, io.StringIO)
         return [line.rstrip() for line in plain.file.getvalue().splitlines() if line.strip()]
 
