@@ -24,8 +24,8 @@ from rt_scale.cli.options import (
     print_table,
     read_path,
     warn,
-    with_launch,
 )
+from rt_scale.cli.sweep import load_files
 from rt_scale.spec.errors import InputError
 from rt_scale.system.console import duration_text
 
@@ -78,16 +78,11 @@ def plan(
     from rt_scale.plan.budget import check_budget, prices_for
     from rt_scale.plan.conditions import Conditions
     from rt_scale.plan.plan import make_plan
-    from rt_scale.spec.explore import MOST_RUNS
-    from rt_scale.spec.grid import GRID_LIMIT
-    from rt_scale.spec.sweep import load_sweep
-    from rt_scale.store.sweep_runs import SweepRuns
 
     sheet = prices_for(budget, price)
     given = {} if pack is None else {"pack": pack}
-    place, limit = open_store(store), MOST_RUNS if yes else GRID_LIMIT
-    loaded = [load_sweep(file, overrides, limit) for file in files]
-    sweeps = [SweepRuns(with_launch(spec, given), points, place) for spec, points in loaded]
+    place = open_store(store)
+    sweeps = load_files(files, overrides or [], given, place, yes)
     at_once = gpus or (1 if tflops else None)
     conditions = Conditions(gpus=at_once, cpus=cpus, rate=rate, prices=sheet, teraflops=tflops, concurrency=concurrency)
     place.refresh(curves=False)

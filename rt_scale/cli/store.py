@@ -25,7 +25,7 @@ from rt_scale.cli.options import (
     read_path,
     warn,
 )
-from rt_scale.cli.sweep import look, told
+from rt_scale.cli.sweep import told
 from rt_scale.spec.errors import InputError, counted
 from rt_scale.system.console import duration_text, size_text
 
@@ -66,15 +66,16 @@ def bundle(
     from rt_scale.experiments.other_data import DataHere, compare_sweeps
     from rt_scale.store.bundle.format import SUFFIX, is_bundle
     from rt_scale.store.bundle.pack import SweepPart, pack
+    from rt_scale.store.sweep_runs import read_sweep
 
     _refuse_bundles([file for file in files if is_bundle(file)])
     place = open_store(store)
-    sweeps = [look(file, overrides, place) for file in files]
+    sweeps = [read_sweep(file, overrides or [], place) for file in files]
     path = out or Path(sweeps[0].name + SUFFIX)
     if not path.name.endswith(SUFFIX) or os.path.isdir(path):
         raise InputError(f"--out is '{path}'; name a file that ends in {SUFFIX}.")
     place.refresh()
-    parts = [SweepPart(each.name, each.text, [point.spec for point in each.points]) for each in sweeps]
+    parts = [SweepPart(each.name, each.text, [point.spec for point in each.points], each.overrides) for each in sweeps]
     warn(compare_sweeps(sweeps, DataHere(find_data_dir(data_dir)))[1])
     names = [sweep.name for sweep in sweeps]
     words = [*(Path(told(file, names, number)).name for number, file in enumerate(files)), "--weights", weights.value]

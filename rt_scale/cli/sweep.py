@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,11 +56,12 @@ def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str |
             assignments.
     """
     from rt_scale.store.bundle.format import is_bundle
+    from rt_scale.store.sweep_runs import read_sweep
 
     bundles = [file for file in files if is_bundle(file)]
     if not bundles:
         place = open_store(store)
-        return place, [look(file, overrides, place) for file in files]
+        return place, [read_sweep(file, overrides or [], place) for file in files]
     if len(files) > 1 or overrides or store:
         raise InputError(
             f"'{bundles[0]}' is a bundle, which holds sweeps as they were run, and their store: give it alone, without "
@@ -73,28 +75,6 @@ def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str |
     return bundle.store, [_load_bundled(bundle, name) for name in bundle.manifest.sweeps]
 
 
-def look(file: Path, overrides: list[str] | None, store: Store) -> SweepRuns:
-    """The sweep in a file, for a command that starts nothing.
-
-    Raises:
-        InputError: where the file is not valid, or its grid is larger than one that is started without --yes and
-            than what was started of it in ``store``.
-    """
-    from rt_scale.spec.grid import GRID_LIMIT, expand, grid_size, refuse_large
-    from rt_scale.spec.sweep import as_run, parse_sweep
-    from rt_scale.spec.yaml_files import read_text
-    from rt_scale.store.sweep_runs import SweepRuns
-
-    text = read_text(file)
-    sweep = parse_sweep(text, str(file), overrides)
-    limit = GRID_LIMIT
-    if grid_size(sweep) > limit:
-        store.refresh(curves=False)
-        limit = max(limit, len(store.sweep(sweep.name).runs()))
-    refuse_large(sweep, limit, "start them with 'rt-scale sweep --yes' in this store")
-    return SweepRuns(sweep, expand(sweep), store, as_run(text, overrides or []))
-
-
 def told(file: Path, sweeps: Sequence[str], number: int) -> str:
     """How a record names the file of sweep ``number``: by its path; a pipe, which is gone, as its sweep is called."""
     return str(file) if file.is_file() else f"{sweeps[number]}.yaml"
@@ -103,19 +83,12 @@ def told(file: Path, sweeps: Sequence[str], number: int) -> str:
 def _load_bundled(bundle: Bundle, name: str) -> SweepRuns:
     """A sweep of the bundle; its file must give the runs that the bundle lists of it."""
     from rt_scale import __version__
-    from rt_scale.spec.grid import GRID_LIMIT, expand, refuse_large
-    from rt_scale.spec.sweep import parse_kept
-    from rt_scale.spec.yaml_files import read_text
-    from rt_scale.store.sweep_runs import SweepRuns
+    from rt_scale.store.sweep_runs import read_sweep
 
     kept = bundle.store.sweep(name)
-    runs = kept.runs()
     try:
-        text = read_text(kept.file)
-        spec = parse_kept(text, str(kept.file))
-        refuse_large(spec, max(GRID_LIMIT, len(runs)))
-        sweep = SweepRuns(spec, expand(spec), bundle.store, text)
-        if (sweep.name, [point.spec.name for point in sweep.points]) != (name, runs):
+        sweep = read_sweep(kept.file, (), bundle.store)
+        if (sweep.name, [point.spec.name for point in sweep.points]) != (name, kept.runs()):
             raise InputError(f"The file of sweep '{name}' in the bundle gives other runs than the bundle lists.")
     except InputError as error:
         raise InputError(
@@ -185,7 +158,7 @@ def _check_budget(sweeps: list[SweepRuns], budget: float, prices: PriceSheet | N
 
 
 def load_files(
-    files: Sequence[Path], overrides: list[str], launch: Mapping[str, Any], store: Store, yes: bool = False
+    files: Sequence[Path], overrides: Sequence[str], launch: Mapping[str, Any], store: Store, yes: bool = False
 ) -> list[SweepRuns]:
     """The sweeps in files, as they are to be run.
 
@@ -199,7 +172,12 @@ def load_files(
     Raises:
         InputError: where a file or any of its runs is not valid.
     """
-    return [_load(file, overrides, launch, store, yes) for file in files]
+    from rt_scale.spec import grid
+    from rt_scale.spec.explore import MOST_RUNS
+    from rt_scale.store.sweep_runs import read_sweep
+
+    sweeps = [read_sweep(file, overrides, store, MOST_RUNS if yes else grid.GRID_LIMIT) for file in files]
+    return [replace(sweep, spec=with_launch(sweep.spec, launch)) for sweep in sweeps]
 
 
 def run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool = False) -> list[Report]:
@@ -231,19 +209,6 @@ def run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool = False) ->
     if any(outcome.failed for outcome in outcomes):
         raise typer.Exit(1)
     return written
-
-
-def _load(file: Path, overrides: list[str], launch: Mapping[str, Any], store: Store, yes: bool) -> SweepRuns:
-    from rt_scale.spec.explore import MOST_RUNS
-    from rt_scale.spec.grid import GRID_LIMIT, expand, refuse_large
-    from rt_scale.spec.sweep import as_run, parse_sweep
-    from rt_scale.spec.yaml_files import read_text
-    from rt_scale.store.sweep_runs import SweepRuns
-
-    text = read_text(file)
-    spec = parse_sweep(text, str(file), overrides)
-    refuse_large(spec, MOST_RUNS if yes else GRID_LIMIT)
-    return SweepRuns(with_launch(spec, launch), expand(spec), store, as_run(text, overrides))
 
 
 def _terminal(log: Path) -> Any:

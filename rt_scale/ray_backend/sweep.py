@@ -95,7 +95,7 @@ def run_sweeps(
 
 def keep(sweep: SweepRuns) -> None:
     """Record the sweep in its store, with its runs as far as they are known, and its comparison view."""
-    sweep.folder.write(sweep.text, [point.spec.name for point in sweep.points])
+    sweep.folder.write(sweep.text, [point.spec.name for point in sweep.points], sweep.overrides)
     refresh_board([sweep])
 
 

@@ -21,7 +21,7 @@ from rt_scale.report.results import EPOCH, ResultRow, Which, titled_probe
 from rt_scale.report.statistics import ROLES
 from rt_scale.report.status import StatusRow
 from rt_scale.spec.errors import counted
-from rt_scale.store.interval import LEAST_SEEDS, STATED
+from rt_scale.store.metrics import LEAST_SEEDS, STATED
 from rt_scale.store.results import RunResult
 
 JUDGED = (

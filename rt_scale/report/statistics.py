@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from rt_scale.spec.metrics import ACCURACY, Bounds, difference_bounds
-from rt_scale.store.interval import LEAST_SEEDS, interval
+from rt_scale.store.metrics import LEAST_SEEDS, interval
 
 ROLES = ("input", "teacher", "student")
 _DIFFERENCES = difference_bounds(ACCURACY)

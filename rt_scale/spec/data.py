@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rt_scale.spec.part import MOST, DataName, Part
+from rt_scale.spec.part import MOST, DataName, Part, added, changed
 
 GAUSSIAN = "gaussian"
 """Name of the data set that is drawn, not prepared."""
@@ -25,9 +25,9 @@ class DataSpec(Part):
     Of gaussian the side that it is drawn at."""
     samples: int | None = Field(None, ge=1, le=MOST)
     """Training images used: a class-balanced subset, nested for one data seed; null: the whole split."""
-    sigma: float | None = Field(None, gt=0, json_schema_extra={"neutral": None})
+    sigma: float | None = added(None, gt=0)
     """Of gaussian alone: standard deviation of every input value; left out: 1."""
-    channels: Literal[1, 3] | None = Field(None, json_schema_extra={"neutral": None})
+    channels: Literal[1, 3] | None = added(None)
     """Of gaussian alone: channels of an input; left out: 3."""
 
     @model_validator(mode="after")
@@ -146,15 +146,11 @@ class AugmentSpec(Part):
     def _of_this_kind(self) -> AugmentSpec:
         """A field that its kind does not use stays at its default, so that equal runs have equal names."""
         used = _USED[self.kind]
-        idle = [name for name in type(self).model_fields if name not in {"kind", *used} and self._changed(name)]
+        idle = [name for name in type(self).model_fields if name not in {"kind", *used} and changed(self, name)]
         if idle:
             takes = ", ".join(sorted(used)) or "no other field"
             raise ValueError(f"kind {self.kind} does not use {', '.join(idle)}; it takes {takes}")
         return self
-
-    def _changed(self, name: str) -> bool:
-        default: Any = type(self).model_fields[name].default
-        return bool(getattr(self, name) != default)
 
 
 _USED: dict[str, set[str]] = {

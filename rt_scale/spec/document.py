@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from rt_scale.spec.errors import InputError, cut, nearest, shown, unknown_name
+from rt_scale.spec.errors import InputError, cut, guess, shown, unknown_name
 from rt_scale.spec.part import Part
 from rt_scale.spec.run import RunSpec, SeedSpec
 from rt_scale.spec.schedule import Schedule, parse
@@ -84,9 +84,7 @@ def _sentence(model: type[BaseModel], problem: Any) -> str:
     path = ".".join(part if part.isprintable() and len(part) <= 100 else shown(part) for part in location)
     if problem["type"] == "extra_forbidden":
         allowed = _keys_at(model, location[:-1])
-        close = nearest(location[-1], allowed)
-        guess = f" did you mean '{close}'?" if close else ""
-        return f"{path}: unknown key;{guess} known here: {', '.join(allowed)}."
+        return f"{path}: unknown key;{guess(location[-1], allowed)} known here: {', '.join(allowed)}."
     if problem["type"] == "missing":
         return f"{path}: required, but not given."
     message = problem["msg"]
@@ -97,9 +95,7 @@ def _sentence(model: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "literal_error":
         allowed = [name.strip("' ") for name in re.split(r",| or ", str(problem["ctx"]["expected"]))]
         given = problem["input"] if isinstance(problem["input"], str) else shown(problem["input"])
-        close = nearest(given, allowed)
-        guess = f" did you mean '{close}'?" if close else ""
-        return f"{prefix}{shown(given)} is not known;{guess} allowed: {', '.join(allowed)}."
+        return f"{prefix}{shown(given)} is not known;{guess(given, allowed)} allowed: {', '.join(allowed)}."
     if problem["type"] in _WANTED:
         return f"{prefix}{_WANTED[problem['type']]} is expected, but {shown(problem['input'])} was given."
     if cause is not None:

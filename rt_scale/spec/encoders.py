@@ -12,17 +12,10 @@ from rt_scale.spec.errors import InputError, unknown_name
 
 NORMS = ("batch", "instance", "group8", "layer", "none")
 """Normalisation layers that every convolutional family can be built with (paper, figure 11)."""
-
 ATTENTIONS = ("tokens", "heads")
 """What attention mixes: the tokens of an image, or the heads inside a token."""
-
 VIT_HEAD = 64
 """Width of an attention head before the multiplier (Dosovitskiy et al. 2020, table 1)."""
-
-_VIT_SIZE = "it has learned one vector a position"
-_VIT_NORM = "its blocks have layer norms of their own, one vector a token, and no feature maps"
-
-
 CONVNET_LEAST_MAP = 8
 """Side below which the plain conv nets never max-pool a feature map."""
 
@@ -34,8 +27,7 @@ class Family:
     Attributes:
         names: its members; for conv nets and MLPs an example of the pattern.
         default_norm: normalisation that the paper uses with it (section 3).
-        minimum_size: side in pixels below which its last feature map would vanish or be made of
-            padding alone.
+        minimum_size: side in pixels below which its last feature map would vanish or be made of padding alone.
         norms: normalisations it can be built with.
         refusal: why it cannot have the others.
         stages: channels of its stages before the width multiplier; empty where the name says them.
@@ -57,14 +49,29 @@ class Family:
     one_size: str = ""
 
 
+_STAGES = (64, 128, 256, 512)
+
+
+def _vit(patch: int, *names: str) -> Family:
+    return Family(
+        names=names,
+        default_norm="layer",
+        minimum_size=patch,
+        norms=("layer",),
+        refusal="its blocks have layer norms of their own, one vector a token, and no feature maps",
+        patch=patch,
+        one_size="it has learned one vector a position",
+    )
+
+
 ENCODER_FAMILIES: dict[str, Family] = {
+    # Five unpadded 2 x 2 max-pools: at 16 pixels nothing would be left. The fifth comes after the last normalisation,
+    # whose map is therefore 2 x 2 at least.
     "vgg": Family(
         names=("vgg11", "vgg13", "vgg16", "vgg19"),
         default_norm="none",
-        # Five unpadded 2 x 2 max-pools: at 16 pixels nothing would be left. The fifth comes after the
-        # last normalisation, whose map is therefore 2 x 2 at least.
         minimum_size=32,
-        stages=(64, 128, 256, 512),
+        stages=_STAGES,
         halvings=4,
         floors=True,
     ),
@@ -73,37 +80,17 @@ ENCODER_FAMILIES: dict[str, Family] = {
         names=("resnet20", "resnet56"), default_norm="batch", minimum_size=4, stages=(16, 32, 64), halvings=2
     ),
     "resnet": Family(
-        names=("resnet18", "resnet34", "resnet50"),
-        default_norm="batch",
-        minimum_size=8,
-        stages=(64, 128, 256, 512),
-        halvings=3,
+        names=("resnet18", "resnet34", "resnet50"), default_norm="batch", minimum_size=8, stages=_STAGES, halvings=3
     ),
     "preresnet": Family(
         names=("preresnet18", "preresnet34", "preresnet50"),
         default_norm="batch",
         minimum_size=8,
-        stages=(64, 128, 256, 512),
+        stages=_STAGES,
         halvings=3,
     ),
-    "vit": Family(
-        names=("vit_tiny", "vit_small", "vit_medium", "vit_base"),
-        default_norm="layer",
-        minimum_size=8,
-        norms=("layer",),
-        refusal=_VIT_NORM,
-        patch=8,
-        one_size=_VIT_SIZE,
-    ),
-    "vit_shared": Family(
-        names=("vit_tiny_shared", "vit_small_shared", "vit_medium_shared", "vit_base_shared"),
-        default_norm="layer",
-        minimum_size=16,
-        norms=("layer",),
-        refusal=_VIT_NORM,
-        patch=16,
-        one_size=_VIT_SIZE,
-    ),
+    "vit": _vit(8, "vit_tiny", "vit_small", "vit_medium", "vit_base"),
+    "vit_shared": _vit(16, "vit_tiny_shared", "vit_small_shared", "vit_medium_shared", "vit_base_shared"),
     # The final map is averaged to 2 x 2.
     "convnet": Family(names=("convnet_32_2",), default_norm="none", minimum_size=2),
     "mlp": Family(
@@ -123,10 +110,8 @@ ENCODER_FAMILIES: dict[str, Family] = {
         one_size="its embedding has a number a pixel",
     ),
 }
-
 VIT_WIDTHS = {"tiny": 192, "small": 384, "medium": 512, "base": 768}
 """Width of a token by size: those from which table 5's counts follow."""
-
 VIT_LAYERS = 12
 
 
@@ -135,7 +120,7 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-_PATTERNS = {family: re.compile(family + "_(0|[1-9][0-9]{0,5})_(0|[1-9][0-9]{0,5})") for family in ("convnet", "mlp")}
+_PATTERN = re.compile("(convnet|mlp)_(0|[1-9][0-9]{0,5})_(0|[1-9][0-9]{0,5})")
 _MOST_WIDE, _MOST_DEEP = 4096, 100
 
 
@@ -147,8 +132,7 @@ class EncoderDescription:
         name: as given.
         family: key of ``ENCODER_FAMILIES``.
         layers: number in the name (18 of resnet18), depth of a conv net or MLP, blocks of a ViT; 0 for flatten.
-        channels: width of the layers of a conv net or MLP, of the tokens of a ViT, before the width
-            multiplier; None for the others.
+        channels: width of a conv net's or MLP's layers or a ViT's tokens, before the multiplier; None for the others.
     """
 
     name: str
@@ -187,7 +171,13 @@ class EncoderDescription:
         Raises:
             InputError: a normalisation, width or attention that is unknown or that this encoder cannot have.
         """
-        self._check_norm(norm)
+        if norm not in NORMS:
+            raise unknown_name(f"normalisation for {self.name}", norm, self.design.norms)
+        if norm not in self.design.norms:
+            raise InputError(
+                f"Encoder '{self.name}' cannot have normalisation '{norm}': {self.design.refusal}. "
+                f"Leave encoder.norm out, which means {self.design.default_norm} here."
+            )
         self._check_width(norm, width)
         if attention not in ATTENTIONS:
             raise unknown_name("attention", attention, ATTENTIONS)
@@ -198,22 +188,15 @@ class EncoderDescription:
             )
 
     def check_image(
-        self,
-        *,
-        channels: int,
-        size: int,
-        norm: str,
-        width: float,
-        built: int | None = None,
-        setting: str = "data.size",
+        self, *, channels: int, size: int, norm: str, width: float, built: int | None = None, setting: str = "data.size"
     ) -> None:
         """Refuse images that the encoder cannot take.
 
         Args:
             channels: 1 (grey) or 3 (colour).
             size: side of the square image in pixels.
-            norm: normalisation by name: those within an image need at least two values to normalise.
-            width: multiplier of every layer's number of channels.
+            norm: as of ``check``: those within an image need at least two values to normalise.
+            width: as of ``check``.
             built: side of the images that the network is built for; None: these.
             setting: the field that a fitting size is advised for, of ``LEAST_SIZE`` to ``LARGEST_SIZE``.
 
@@ -236,12 +219,10 @@ class EncoderDescription:
             why = f"are too small for encoder '{self.name}', which needs at least {least} x {least}"
             return f"{images} {why}", "an encoder for small images such as convnet_32_2"
         if size % patch:
-            return (
-                f"{images} cannot be cut into the {patch} x {patch} patches of encoder '{self.name}'",
-                "another encoder",
-            )
+            why = f"cannot be cut into the {patch} x {patch} patches of encoder '{self.name}'"
+            return f"{images} {why}", "another encoder"
         side = self.last_map(size, built or size)
-        if self.family == "convnet" and side == 0:
+        if not side:
             why = f"are too small for encoder '{self.name}' as it is built for {built} x {built}: its max-pools leave"
             return f"{images} {why} nothing of them", "another encoder"
         if side != 1 or norm not in ("instance", "group8", "layer") or not self.stages or self.is_vit:
@@ -256,25 +237,11 @@ class EncoderDescription:
         return None
 
     def last_map(self, size: int, built: int) -> int:
-        """Side of the smallest feature map that a normalisation sees; 0 where nothing is left of it.
-
-        Args:
-            size: side of the image in pixels.
-            built: side of the images that the network is built for.
-        """
+        """Side of the smallest map that a normalisation sees of images of ``size`` in a network built for ``built``."""
         if self.family == "convnet":
             return size >> convnet_pools(built, self.layers)
         halvings = self.design.halvings
         return size >> halvings if self.design.floors else math.ceil(size / 2**halvings)
-
-    def _check_norm(self, norm: str) -> None:
-        if norm not in NORMS:
-            raise unknown_name(f"normalisation for {self.name}", norm, self.design.norms)
-        if norm not in self.design.norms:
-            raise InputError(
-                f"Encoder '{self.name}' cannot have normalisation '{norm}': {self.design.refusal}. "
-                f"Leave encoder.norm out, which means {self.design.default_norm} here."
-            )
 
     def _check_width(self, norm: str, width: float) -> None:
         if not (math.isfinite(width) and width > 0):
@@ -323,32 +290,23 @@ def parse_encoder(name: str) -> EncoderDescription:
     Raises:
         InputError: unknown name (the nearest is named), or a conv net or MLP of impossible width or depth.
     """
-    for family, pattern in _PATTERNS.items():
-        match = pattern.fullmatch(name)
-        if match:
-            width, depth = (int(group) for group in match.groups())
-            _check_pattern(name, family, width, depth)
-            return EncoderDescription(name=name, family=family, layers=depth, channels=width)
+    if match := _PATTERN.fullmatch(name):
+        family, width, depth = match[1], int(match[2]), int(match[3])
+        if not (1 <= width <= _MOST_WIDE and 1 <= depth <= _MOST_DEEP):
+            raise InputError(
+                f"Encoder '{name}' would have {depth} layers of width {width}. In {family}_<width>_<depth> the width "
+                f"is 1 to {_MOST_WIDE} and the depth 1 to {_MOST_DEEP}, e.g. {family}_32_2."
+            )
+        return EncoderDescription(name=name, family=family, layers=depth, channels=width)
     for family, members in ENCODER_FAMILIES.items():
         if name in members.names:
-            return _named(name, family)
+            if family.startswith("vit"):
+                width = VIT_WIDTHS[name.split("_")[1]]
+                return EncoderDescription(name=name, family=family, layers=VIT_LAYERS, channels=width)
+            number = re.search(r"[0-9]+$", name)
+            return EncoderDescription(name=name, family=family, layers=int(number.group()) if number else 0)
     hint = (
         "Any convnet_<width>_<depth> and mlp_<width>_<depth> is known too, e.g. convnet_64_3; "
         "`rt-scale models` lists encoders."
     )
     raise unknown_name("encoder", name, encoder_names(), hint)
-
-
-def _named(name: str, family: str) -> EncoderDescription:
-    if family.startswith("vit"):
-        return EncoderDescription(name=name, family=family, layers=VIT_LAYERS, channels=VIT_WIDTHS[name.split("_")[1]])
-    number = re.search(r"[0-9]+$", name)
-    return EncoderDescription(name=name, family=family, layers=int(number.group()) if number else 0)
-
-
-def _check_pattern(name: str, family: str, width: int, depth: int) -> None:
-    if not (1 <= width <= _MOST_WIDE and 1 <= depth <= _MOST_DEEP):
-        raise InputError(
-            f"Encoder '{name}' would have {depth} layers of width {width}. In {family}_<width>_<depth> the width "
-            f"is 1 to {_MOST_WIDE} and the depth 1 to {_MOST_DEEP}, e.g. {family}_32_2."
-        )

@@ -77,6 +77,12 @@ def nearest(given: str, allowed: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
+def guess(given: str, allowed: Iterable[str]) -> str:
+    """`` did you mean 'x'?``, of the allowed name nearest to ``given``; empty where none is near."""
+    close = nearest(given, allowed)
+    return f" did you mean '{close}'?" if close else ""
+
+
 def unknown_name(what: str, given: str, allowed: Iterable[str], hint: str = "") -> InputError:
     """An error for a name that is not known: names the nearest one and lists those allowed.
 
@@ -87,9 +93,8 @@ def unknown_name(what: str, given: str, allowed: Iterable[str], hint: str = "") 
         hint: a closing sentence on what to do, where the list alone does not say it.
     """
     names = sorted(allowed)
-    close = nearest(given, names)
-    guess = f" Did you mean '{close}'?" if close else ""
-    message = f"Unknown {what} {shown(given)}.{guess} Known: {', '.join(names)}."
+    close = guess(given, names).replace(" did", " Did")
+    message = f"Unknown {what} {shown(given)}.{close} Known: {', '.join(names)}."
     return InputError(f"{message} {hint}".rstrip())
 
 

@@ -36,6 +36,13 @@ class Domain:
     values: tuple[Any, ...]
 
     @property
+    def listed(self) -> list[Any] | None:
+        """All values, or None of real numbers."""
+        if self.kind == "pow2":
+            return [2**exponent for exponent in range(self.values[0], self.values[1] + 1)]
+        return list(self.values) if self.kind == "choice" else None
+
+    @property
     def corners(self) -> list[Any]:
         """The values that must be valid for all to be: every listed one, else both ends and one between."""
         if self.kind == "choice":
@@ -48,19 +55,12 @@ class Domain:
     @property
     def size(self) -> float:
         """How many values there are; infinity of real numbers."""
-        if self.kind == "choice":
-            return len(self.values)
-        return 1 + self.values[1] - self.values[0] if self.kind == "pow2" else math.inf
+        return math.inf if self.listed is None else len(self.listed)
 
     def __contains__(self, value: object) -> bool:
-        if self.kind == "choice":
-            return any(repr(value) == repr(each) for each in self.values)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return False
-        low, high = self.values
-        if self.kind == "pow2":
-            return value in [2**exponent for exponent in range(low, high + 1)]
-        return bool(low <= value <= high)
+        if self.listed is not None:
+            return any(repr(value) == repr(each) for each in self.listed)
+        return type(value) in (int, float) and bool(self.values[0] <= value <= self.values[1])
 
 
 def parse_domain(key: str, given: list[Any] | dict[str, list[Any]]) -> Domain:
@@ -84,18 +84,16 @@ def parse_domain(key: str, given: list[Any] | dict[str, list[Any]]) -> Domain:
     ((kind, ends),) = given.items()
     if kind not in shapes:
         raise unknown_name(f"kind of range of {key}", kind, shapes)
-    wanted = f"{key} needs {kind}: {shapes[kind]}; given: {shown(ends)}."
-    whole = kind == "pow2"
-    if len(ends) != 2 or any(isinstance(e, bool) or not isinstance(e, int if whole else int | float) for e in ends):
-        raise InputError(wanted)
-    low, high = ends
-    if whole:
-        if not 0 <= low <= high <= 62:
-            raise InputError(wanted)
-        return Domain("pow2", (low, high))
-    if not (0 if kind == "loguniform" else -1e308) < low < high < 1e308:
-        raise InputError(wanted)
-    return Domain("loguniform" if kind == "loguniform" else "uniform", (float(low), float(high)))
+    types = {int} if kind == "pow2" else {int, float}
+    if len(ends) == 2 and types.issuperset(map(type, ends)):
+        low, high = ends
+        if kind == "pow2" and 0 <= low <= high <= 62:
+            return Domain("pow2", (low, high))
+        if kind == "loguniform" and 0 < low < high < 1e308:
+            return Domain("loguniform", (float(low), float(high)))
+        if kind == "uniform" and -1e308 < low < high < 1e308:
+            return Domain("uniform", (float(low), float(high)))
+    raise InputError(f"{key} needs {kind}: {shapes[kind]}; given: {shown(ends)}.")
 
 
 class AshaSpec(Part):
@@ -248,13 +246,7 @@ def check_explore(explore: ExploreSpec, specs: Iterable[RunSpec], workers: int) 
 
 
 def check_length(stop: StopSpec, spec: RunSpec, steps_per_epoch: int) -> None:
-    """Refuse a grace that leaves nothing of a run to be saved.
-
-    Args:
-        stop: the rule.
-        spec: the run.
-        steps_per_epoch: its optimiser steps in one pass over the training images; any number where the grace is
-            in epochs.
+    """Refuse a grace as long as the run, of so many optimiser steps an epoch (any where the grace is in epochs).
 
     Raises:
         InputError: naming both lengths.

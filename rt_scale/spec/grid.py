@@ -22,6 +22,12 @@ from rt_scale.spec.run import RunSpec
 if TYPE_CHECKING:
     from rt_scale.spec.sweep import SweepSpec
 
+Axis = list[Any] | dict[str, list[Any]]
+"""An axis as it is written: a list, or a generator and its arguments."""
+Group = dict[str, Axis]
+"""Dotted fields that vary together, each with its axis."""
+GRID_LIMIT = 10_000
+"""Runs of a grid that may be asked for without saying that so many are meant."""
 LONGEST = 40
 """Characters of a list or a mapping that stand in a label; of a longer one its digest does."""
 
@@ -66,7 +72,7 @@ def _short_digest(value: Any) -> str:
     return hashlib.sha256(json_text(value).encode()).hexdigest()[:6]
 
 
-def axis_length(key: str, axis: list[Any] | dict[str, list[Any]]) -> int:
+def axis_length(key: str, axis: Axis) -> int:
     """How many values an axis has, told without making them; raises as ``expand_axis``."""
     if isinstance(axis, list):
         count = len(axis)
@@ -75,10 +81,10 @@ def axis_length(key: str, axis: list[Any] | dict[str, list[Any]]) -> int:
         count = numbers[1] - numbers[0] + 1 if kind == "pow2" else numbers[2]
     if not count:
         raise InputError(f"The axis {key} has no values; give at least one.")
-    return int(count)
+    return count
 
 
-def expand_axis(key: str, axis: list[Any] | dict[str, list[Any]]) -> list[Any]:
+def expand_axis(key: str, axis: Axis) -> list[Any]:
     """The values of an axis.
 
     Raises:
@@ -90,11 +96,7 @@ def expand_axis(key: str, axis: list[Any] | dict[str, list[Any]]) -> list[Any]:
 
 def _generator(key: str, axis: dict[str, list[Any]]) -> tuple[str, list[Any]]:
     """The name and the arguments of a generator, checked."""
-    shapes = {
-        "pow2": "[from, to]",
-        "linspace": "[from, to, n]",
-        "logspace": "[from exponent, to exponent, n]",
-    }
+    shapes = {"pow2": "[from, to]", "linspace": "[from, to, n]", "logspace": "[from exponent, to exponent, n]"}
     if len(axis) != 1:
         raise InputError(f"The axis {key} must have one of {', '.join(shapes)}; given: {', '.join(axis) or 'none'}.")
     ((kind, given),) = axis.items()
@@ -103,7 +105,7 @@ def _generator(key: str, axis: dict[str, list[Any]]) -> tuple[str, list[Any]]:
     wanted = f"The axis {key} needs {kind}: {shapes[kind]}; given: {shown(given)}."
     numbers = [whole(number) if kind == "pow2" or place == 2 else number for place, number in enumerate(given)]
     if len(numbers) != shapes[kind].count(",") + 1 or not all(
-        isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number) for number in numbers
+        type(number) in (int, float) and math.isfinite(number) for number in numbers
     ):
         raise InputError(wanted)
     if kind == "pow2":
@@ -123,13 +125,6 @@ def _generated(kind: str, numbers: list[Any]) -> list[Any]:
     points = [start + (stop - start) * i / (count - 1) for i in range(count)]
     # 12 digits: 0.1 * 3 must be the 0.3 that a list of the same values would hold, hence the same hash.
     return [float(f"{math.pow(10, point) if kind == 'logspace' else point:.12g}") for point in points]
-
-
-GRID_LIMIT = 10_000
-"""Runs of a grid that may be asked for without saying that so many are meant."""
-
-Group = dict[str, list[Any] | dict[str, list[Any]]]
-"""Dotted fields that vary together, each with its axis as written."""
 
 
 @dataclass(frozen=True)

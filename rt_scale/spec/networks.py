@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from rt_scale.spec.encoders import parse_encoder
-from rt_scale.spec.errors import cut, nearest
-from rt_scale.spec.part import MOST, Part
+from rt_scale.spec.errors import cut, guess
+from rt_scale.spec.part import MOST, Part, added, changed
 from rt_scale.spec.schedule import Scheduled
 from rt_scale.spec.schedule import parse as parse_schedule
 
@@ -57,27 +57,27 @@ class TeacherSpec(Part):
     center: 0.9, temperature: 0.04}``.
     """
 
-    start_from: StartFrom | None = Field(None, json_schema_extra={"neutral": None})
+    start_from: StartFrom | None = added(None)
     """Start from weights of another run in place of a random draw; null: a random draw."""
-    update: Literal["none", "ema", "previous_epoch"] = Field("none", json_schema_extra={"neutral": "none"})
+    update: Literal["none", "ema", "previous_epoch"] = added("none")
     """none (frozen), ema (after every step an average of the student's parameters), previous_epoch (a copy of the
     student as it was at the end of the epoch before)."""
-    momentum: Momentum = Field(0.996, json_schema_extra={"neutral": 0.996})
+    momentum: Momentum = added(0.996)
     """Of ema: teacher = momentum x teacher + (1 - momentum) x student; in [0, 1], or a schedule."""
-    mode: Literal["eval", "train"] = Field("eval", json_schema_extra={"neutral": "eval"})
+    mode: Literal["eval", "train"] = added("eval")
     """Batch norms of the teacher normalise by running statistics (eval) or by those of the batch (train)."""
-    statistics: Literal["initial", "student", "data"] = Field("initial", json_schema_extra={"neutral": "initial"})
+    statistics: Literal["initial", "student", "data"] = added("initial")
     """Running statistics of the teacher's batch norms: initial (as it starts, for ever; of a random draw mean 0 and
     variance 1), student (they follow the student's as parameters do), data (moved by the teacher's own passes over
     the batches)."""
-    temperature: Temperature = Field(1.0, json_schema_extra={"neutral": 1.0})
+    temperature: Temperature = added(1.0)
     """The teacher's logits are divided by it before the softmax; > 0, or a schedule."""
-    center: Momentum | None = Field(None, json_schema_extra={"neutral": None})
+    center: Momentum | None = added(None)
     """Momentum of a running mean of the teacher's logits that is subtracted from them (DINO: 0.9); null: none."""
 
     @model_validator(mode="after")
     def _what_is_used(self) -> TeacherSpec:
-        if self.update != "ema" and self.momentum != TeacherSpec.model_fields["momentum"].default:
+        if self.update != "ema" and changed(self, "momentum"):
             raise ValueError(f"momentum belongs to update: ema; with update: {self.update} leave it out")
         if self.update == "none" and self.statistics == "student":
             raise ValueError("statistics follow the student only in a teacher that does: give update: ema, or data")
@@ -101,7 +101,7 @@ PARTS = {
 PAPER = "-/lb/fn/wn/l/-"
 
 
-def parse_parts(value: Any) -> str:
+def parse_parts(value: object) -> str:
     """The parts in their one spelling, from that text or from a mapping of all six names to booleans.
 
     Raises:
@@ -139,21 +139,19 @@ def _from_text(text: str) -> dict[str, bool]:
     for place, (given, (name, mark)) in enumerate(zip(marks, PARTS.items(), strict=True), 1):
         if given not in ("-", mark):
             raise ValueError(f"part {place} of '{cut(text)}' is '{cut(given)}'; allowed for {name}: '{mark}' or '-'")
-    return dict(zip(PARTS, (mark != "-" for mark in marks), strict=True))
+    return part_flags("/".join(marks))
 
 
-def _from_mapping(value: Mapping[Any, Any]) -> dict[str, bool]:
+def _from_mapping(value: Mapping[object, object]) -> dict[str, bool]:
     for name, given in value.items():
         if name not in PARTS:
-            close = nearest(str(name), PARTS)
-            guess = f" did you mean '{close}'?" if close else ""
-            raise ValueError(f"unknown part '{name}';{guess} known: {', '.join(PARTS)}")
+            raise ValueError(f"unknown part '{name}';{guess(str(name), PARTS)} known: {', '.join(PARTS)}")
         if not isinstance(given, bool):
             raise ValueError(f"part {name} is {given!r}; allowed: true or false")
     missing = [name for name in PARTS if name not in value]
     if missing:
         raise ValueError(f"parts not told: {', '.join(missing)}; say true or false for each of the six")
-    return dict(value)
+    return {name: bool(value[name]) for name in PARTS}
 
 
 BottleneckParts = Annotated[
@@ -182,7 +180,7 @@ class EncoderSpec(Part):
     """
     width: float = Field(1.0, gt=0, le=16)
     """Multiplier of every layer's number of channels; 0 < width <= 16."""
-    attention: Literal["tokens", "heads"] = Field("tokens", json_schema_extra={"neutral": "tokens"})
+    attention: Literal["tokens", "heads"] = added("tokens")
     """What attention mixes: tokens, or, as published for table 5 and in the *_shared ViTs alone, the heads of each."""
 
     @model_validator(mode="before")
@@ -207,15 +205,15 @@ class ProjectorSpec(Part):
     """Width k of the l2-bottleneck; 1 to 65,536."""
     out_dim: int = Field(65536, ge=1, le=65536)
     """Output dimension m; 1 to 65,536."""
-    parts: BottleneckParts = Field(PAPER, json_schema_extra={"neutral": PAPER})
+    parts: BottleneckParts = added(PAPER)
     """Parts of the l2-bottleneck, as -/lb/fn/wn/l/- or six booleans: weight norm 1, linear 1 (with bias), feature
     norm 1, weight norm 2, linear 2, feature norm 2. Without linear 2, linear 1 goes to out_dim; without linear 1
     the bottleneck is the last hidden layer."""
-    activation: Literal["gelu", "relu"] = Field("gelu", json_schema_extra={"neutral": "gelu"})
+    activation: Literal["gelu", "relu"] = added("gelu")
     """Activation after every hidden layer: gelu or relu."""
-    batch_norm: bool = Field(False, json_schema_extra={"neutral": False})
+    batch_norm: bool = added(False)
     """Whether hidden layers have a batch norm before their activation."""
-    init: Literal["trunc_normal", "torch"] = Field("trunc_normal", json_schema_extra={"neutral": "trunc_normal"})
+    init: Literal["trunc_normal", "torch"] = added("trunc_normal")
     """Initialisation of linear layers: truncated normal (sigma 0.02, biases 0), or torch's default (uniform)."""
 
     @model_validator(mode="after")
@@ -234,29 +232,24 @@ class ProjectorSpec(Part):
         return self
 
 
-_COUNT = {2: "two", 3: "three"}
-
-
 class StudentSpec(Part):
     """Where the student starts (paper, section 4, local initialisation), and what is done to its logits."""
 
     alpha: float = Field(1e-10, ge=0, le=1)
     """Locality: 0 starts at the teacher, 1 at an independent draw; in [0, 1]."""
-    epsilon: float | None = Field(None, ge=0, json_schema_extra={"neutral": None})
+    epsilon: float | None = added(None, ge=0)
     """In place of alpha: the student starts at teacher + epsilon x an independent draw; >= 0."""
-    start_from: StartFrom | None = Field(None, json_schema_extra={"neutral": None})
+    start_from: StartFrom | None = added(None)
     """In place of alpha: the student starts from weights of another run."""
-    temperature: Temperature = Field(1.0, json_schema_extra={"neutral": 1.0})
+    temperature: Temperature = added(1.0)
     """The student's logits are divided by it before the softmax; > 0, or a schedule (DINO: 0.1)."""
-    center: Momentum | None = Field(None, json_schema_extra={"neutral": None})
+    center: Momentum | None = added(None)
     """Momentum of a running mean of the student's logits that is subtracted from them; null: none."""
 
     @model_validator(mode="after")
     def _one_form(self) -> StudentSpec:
-        default = StudentSpec.model_fields["alpha"].default
-        forms = {"alpha": self.alpha != default, "epsilon": self.epsilon is not None}
-        forms["start_from"] = self.start_from is not None
-        given = [name for name, is_given in forms.items() if is_given]
+        given = [name for name in ("alpha", "epsilon", "start_from") if changed(self, name)]
         if len(given) > 1:
-            raise ValueError(f"{', '.join(given)}: they are {_COUNT[len(given)]} forms of one choice, give one of them")
+            count = "two" if len(given) == 2 else "three"
+            raise ValueError(f"{', '.join(given)}: they are {count} forms of one choice, give one of them")
         return self

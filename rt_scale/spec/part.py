@@ -1,4 +1,4 @@
-"""Part: what every part of a spec is."""
+"""Part: what every part of a spec is, and the one JSON text of it that is hashed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Field,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -83,7 +84,10 @@ class Part(BaseModel):
 
     @functools.cached_property
     def canonical_text(self) -> str:
-        """``canonical`` of it as JSON, keys sorted: what is hashed; written once for all specs that share the part."""
+        """Every field but those at the neutral value that they carry, as JSON, keys sorted: what is hashed.
+
+        It is written once for all specs that share the part.
+        """
         texts = []
         for name, neutral in _fields_and_neutrals(type(self)):
             value = getattr(self, name)
@@ -92,50 +96,28 @@ class Part(BaseModel):
                 texts.append(f'"{name}":{text}')
         return "{" + ",".join(texts) + "}"
 
-
-def canonical(part: BaseModel) -> dict[str, Any]:
-    """The JSON-able value of a part: every field, less those at the neutral value that they carry."""
-    values: dict[str, Any] = {}
-    for name, field in type(part).model_fields.items():
-        value = getattr(part, name)
-        plain = canonical(value) if isinstance(value, BaseModel) else _plain(value)
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and "neutral" in extra and plain == _plain(extra["neutral"]):
-            continue
-        values[name] = plain
-    return values
+    def canonical(self) -> dict[str, Any]:
+        """The value of ``canonical_text``."""
+        value: dict[str, Any] = json.loads(self.canonical_text)
+        return value
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def changed(part: BaseModel, name: str) -> bool:
+    """Whether the field ``name`` of ``part`` is not at its default."""
+    return bool(getattr(part, name) != type(part).model_fields[name].default)
+
+
+def added(default: Any, **field: Any) -> Any:
+    """A field that was added when there were runs already: at its default it stays out of the hash, so names stay."""
+    return Field(default, json_schema_extra={"neutral": default}, **field)
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
-def json_text(value: Any) -> str:
+def json_text(value: object) -> str:
     """``value`` as JSON in its one spelling: keys sorted, no blanks, ASCII."""
     return _ENCODER.encode(value)
-
-
-@functools.cache
-def _of_integers(model: type[BaseModel]) -> frozenset[str]:
-    """The fields that hold integers, alone or in a list, and no other numbers."""
-    types = {name: set(_types(field.annotation)) for name, field in model.model_fields.items()}
-    return frozenset(name for name, held in types.items() if int in held and not held & {float, bool})
-
-
-def _types(annotation: Any) -> Iterator[Any]:
-    """The types that an annotation is made of; of a Literal those of its values."""
-    if get_origin(annotation) is Literal:
-        yield from map(type, get_args(annotation))
-    elif get_origin(annotation) is Annotated:
-        yield from _types(get_args(annotation)[0])
-    elif inner := get_args(annotation):
-        for each in inner:
-            yield from _types(each)
-    else:
-        yield annotation
 
 
 @functools.cache
@@ -146,3 +128,22 @@ def _fields_and_neutrals(model: type[BaseModel]) -> list[tuple[str, str | None]]
         (name, json_text(extra["neutral"]) if isinstance(extra, dict) and "neutral" in extra else None)
         for name, extra in sorted(extras.items())
     ]
+
+
+@functools.cache
+def _of_integers(model: type[BaseModel]) -> frozenset[str]:
+    """The fields that hold integers, alone or in a list, and no other numbers."""
+    types = {name: set(_types(field.annotation)) for name, field in model.model_fields.items()}
+    return frozenset(name for name, held in types.items() if int in held and not held & {float, bool})
+
+
+def _types(annotation: object) -> Iterator[object]:
+    """The types that an annotation is made of; of a Literal those of its values."""
+    inner = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        yield from map(type, inner)
+    elif inner:
+        for each in inner[:1] if get_origin(annotation) is Annotated else inner:
+            yield from _types(each)
+    else:
+        yield annotation

@@ -11,22 +11,16 @@ from pydantic import Field, model_validator
 
 from rt_scale.spec.data import GAUSSIAN, AugmentSpec, DataSpec
 from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, TeacherSpec
-from rt_scale.spec.part import Part, canonical, json_text
+from rt_scale.spec.part import Part, changed, json_text
 from rt_scale.spec.training import ObjectiveSpec, ProbeSpec, TrainSpec
 
 
 def stream(name: str, *keys: int) -> int:
-    """The 63-bit seed of the random stream ``name`` at ``keys``.
-
-    Streams of different names, or of one name at different keys, are independent for
-    every practical purpose: the seed is the head of a SHA-256 digest of both.
+    """The seed, in [0, 2**63), of the random stream ``name`` at ``keys``: the head of a SHA-256 digest of both.
 
     Args:
         name: what is drawn, e.g. ``"teacher"`` or ``"data.order"``.
         keys: the user's seed and whatever else indexes the draw (an epoch, say).
-
-    Returns:
-        An integer in [0, 2**63).
     """
     text = ":".join([name, *(str(int(key)) for key in keys)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
@@ -51,17 +45,17 @@ def check_run(spec: RunSpec) -> None:
 
 def _supervised(spec: RunSpec) -> None:
     """Nothing that only a distillation uses may tell two equal supervised runs apart."""
-    given = {
-        "objective.name": spec.objective.name != "cross_entropy",
-        "student.temperature": spec.student.temperature != 1,
-        "student.center": spec.student.center is not None,
-        "teacher.update": spec.teacher.update != "none",
-        "teacher.mode": spec.teacher.mode != "eval",
-        "teacher.statistics": spec.teacher.statistics != "initial",
-        "teacher.temperature": spec.teacher.temperature != 1,
-        "teacher.center": spec.teacher.center is not None,
+    of_distillation = {
+        "objective": ("name",),
+        "student": ("temperature", "center"),
+        "teacher": ("update", "mode", "statistics", "temperature", "center"),
     }
-    idle = [name for name, is_given in given.items() if is_given]
+    idle = [
+        f"{part}.{name}"
+        for part, names in of_distillation.items()
+        for name in names
+        if changed(getattr(spec, part), name)
+    ]
     if idle:
         raise ValueError(f"kind supervise learns labels, not a teacher: leave out {', '.join(idle)}")
     if not spec.probe.own:
@@ -163,7 +157,7 @@ class RunSpec(Part):
     """The student: where it starts."""
     objective: ObjectiveSpec = Field(ObjectiveSpec(), json_schema_extra={"neutral": {}})
     """What training minimises."""
-    augment: AugmentSpec = Field(AugmentSpec(), json_schema_extra={"neutral": canonical(AugmentSpec())})
+    augment: AugmentSpec = Field(AugmentSpec(), json_schema_extra={"neutral": AugmentSpec().canonical()})
     """How training images are augmented; those that are probed never are."""
     train: TrainSpec = TrainSpec()
     """Training."""
@@ -185,10 +179,6 @@ class RunSpec(Part):
     def starts(self) -> tuple[StartFrom, ...]:
         """What teacher and student start from, where they start from other runs."""
         return tuple(start for start in (self.teacher.start_from, self.student.start_from) if start is not None)
-
-    def canonical(self) -> dict[str, Any]:
-        """The JSON-able value that is hashed: every field, less those at their neutral value."""
-        return canonical(self)
 
     @functools.cached_property
     def hash(self) -> str:

@@ -10,16 +10,16 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from rt_scale.spec.errors import cut, nearest
+from rt_scale.spec.errors import cut, guess
 
 _DURATION = re.compile(r"^([1-9][0-9]{0,17})(ep|it)$")
 
 
-def parse_duration(value: Any) -> str:
+def parse_duration(value: object) -> str:
     """The duration ``value`` in its one spelling, e.g. ``"5ep"``.
 
     Raises:
@@ -35,14 +35,9 @@ def parse_duration(value: Any) -> str:
 
 
 def duration_steps(duration: str, steps_per_epoch: int) -> int:
-    """The number of optimiser steps that ``duration`` lasts.
-
-    Args:
-        duration: a parsed duration.
-        steps_per_epoch: optimiser steps in one pass over the training images.
-    """
-    number, unit = _DURATION.match(parse_duration(duration)).groups()  # type: ignore[union-attr]
-    return int(number) * (steps_per_epoch if unit == "ep" else 1)
+    """The number of optimiser steps that ``duration`` lasts, of which an epoch has ``steps_per_epoch``."""
+    text = parse_duration(duration)
+    return int(text[:-2]) * (steps_per_epoch if text.endswith("ep") else 1)
 
 
 Duration = Annotated[
@@ -58,7 +53,6 @@ SHAPES: dict[str, Callable[[float, float, float], float]] = {
     "exponential": lambda a, b, u: a * (b / a) ** u,
 }
 """Value at the fraction u in [0, 1] of a piece that goes from a to b."""
-
 FORMS = {
     "constant": "constant(value)",
     **{name: f"{name}(from, to)" for name in SHAPES},
@@ -97,10 +91,9 @@ class Piece:
         """The value ``step`` steps after the piece began, of the ``duration`` steps that it lasts."""
         if self.name == "constant":
             return self.numbers[0]
-        if self.name == "multistep":
-            passed = sum(step >= milestone.steps(total, per_epoch) for milestone in self.lengths)
-            return self.numbers[0] * self.numbers[1] ** passed
         first, second = self.numbers
+        if self.name == "multistep":
+            return first * second ** sum(step >= milestone.steps(total, per_epoch) for milestone in self.lengths)
         return SHAPES[self.name](first, second, min(1.0, step / duration) if duration > 0 else 1.0)
 
     def __str__(self) -> str:
@@ -114,13 +107,7 @@ class Schedule:
     pieces: tuple[Piece, ...]
 
     def value(self, step: int, total: int, per_epoch: int) -> float:
-        """The value that optimiser step ``step`` (from 0) uses.
-
-        Args:
-            step: optimiser steps done before.
-            total: optimiser steps of the run.
-            per_epoch: optimiser steps an epoch.
-        """
+        """The value that optimiser step ``step`` (from 0) uses, of ``total``, with ``per_epoch`` in an epoch."""
         start = 0.0
         for piece in self.pieces[:-1]:
             duration = piece.lengths[0].steps(total, per_epoch)
@@ -147,12 +134,11 @@ class Schedule:
     @property
     def bounds(self) -> tuple[float, float]:
         """The least and the largest value that the schedule can take."""
-        values = []
+        values: list[float] = []
         for piece in self.pieces:
-            if piece.name == "multistep":
-                values += [piece.numbers[0] * piece.numbers[1] ** power for power in range(len(piece.lengths) + 1)]
-            else:
-                values += piece.numbers
+            first, *_ = piece.numbers
+            steps = piece.name == "multistep"
+            values += [first * piece.numbers[1] ** n for n in range(len(piece.lengths) + 1)] if steps else piece.numbers
         return min(values), max(values)
 
     @property
@@ -181,7 +167,6 @@ class _Parser:
         self.text = text
         found = [(match.lastgroup, match.group(), match.start()) for match in _TOKEN.finditer(text)]
         self.tokens = [token for token in found if token[0] != "blank"] + [("end", "", len(text))]
-        self.place = 0
 
     def fail(self, place: int, problem: str) -> ValueError:
         forms = ", ".join(FORMS.values())
@@ -192,18 +177,18 @@ class _Parser:
         )
 
     def take(self, kind: str, wanted: str) -> str:
-        found, text, place = self.tokens[self.place]
+        found, text, place = self.tokens[0]
         if found != kind or (kind == "mark" and text not in wanted):
             raise self.fail(place, f"expected {wanted}, found {repr(cut(text)) if text else 'the end'}")
-        self.place += 1
+        self.tokens.pop(0)
         return text
 
     def schedule(self) -> Schedule:
         if [token[0] for token in self.tokens] == ["number", "end"]:
             return parse(self.number())
         pieces = [self.piece()]
-        while self.tokens[self.place][0] != "end":
-            place = self.tokens[self.place][2]
+        while self.tokens[0][0] != "end":
+            place = self.tokens[0][2]
             self.take("mark", "+")
             before = pieces[-1]
             if not before.lengths or before.name == "multistep":
@@ -212,51 +197,56 @@ class _Parser:
         return Schedule(tuple(pieces))
 
     def piece(self) -> Piece:
-        _, name, place = self.tokens[self.place]
-        self.take("name", "the name of a schedule")
+        place = self.tokens[0][2]
+        name = self.take("name", "the name of a schedule")
         if name not in FORMS:
-            close = nearest(name, FORMS)
-            raise self.fail(place, f"unknown schedule '{cut(name)}'" + (f", did you mean '{close}'?" if close else ""))
+            close = guess(name, FORMS)
+            raise self.fail(place, f"unknown schedule '{cut(name)}'" + (f",{close}" if close else ""))
         self.take("mark", "(")
         numbers, lengths = [], []
         while True:
-            if self.tokens[self.place][0] == "length":
+            if self.tokens[0][0] == "length":
                 text = self.take("length", "a length")
                 unit = "%" if text.endswith("%") else text[-2:]
                 lengths.append(Length(float(text.removesuffix(unit)), unit))
             elif lengths:
-                raise self.fail(self.tokens[self.place][2], "expected a length, since lengths come last")
+                raise self.fail(self.tokens[0][2], "expected a length, since lengths come last")
             else:
                 numbers.append(self.number())
             if self.take("mark", ",)") == ")":
                 break
-        self.check(name, numbers, lengths, place)
+        if problem := _problem(name, numbers, lengths):
+            raise self.fail(place, problem)
         return Piece(name, tuple(numbers), tuple(lengths))
 
     def number(self) -> float:
+        place = self.tokens[0][2]
         value = float(self.take("number", "a number or a length")) + 0.0  # -0 is 0
         if math.isinf(value):
-            raise self.fail(self.tokens[self.place - 1][2], "a number beyond 1.8e308")
+            raise self.fail(place, "a number beyond 1.8e308")
         return value
 
-    def check(self, name: str, numbers: list[float], lengths: list[Length], place: int) -> None:
-        wanted = 1 if name == "constant" else 2
-        if len(numbers) != wanted:
-            raise self.fail(place, f"{name} needs {wanted} number{'s' if wanted > 1 else ''}, given: {len(numbers)}")
-        if name == "multistep":
-            if not lengths or [item.unit for item in lengths] != [lengths[0].unit] * len(lengths):
-                raise self.fail(place, "multistep needs at least one milestone, all of one unit")
-            if [item.number for item in lengths] != sorted({item.number for item in lengths}):
-                raise self.fail(place, "the milestones of multistep must increase")
-        elif len(lengths) > 1:
-            raise self.fail(place, f"{name} takes one length at most")
-        elif any(item.number <= 0 for item in lengths):
-            raise self.fail(place, "a length must be above 0")
-        if name == "exponential" and min(numbers) <= 0:
-            raise self.fail(place, "exponential needs numbers above 0")
+
+def _problem(name: str, numbers: list[float], lengths: list[Length]) -> str:
+    """What is wrong with the arguments of a piece; empty where nothing is."""
+    wanted = 1 if name == "constant" else 2
+    if len(numbers) != wanted:
+        return f"{name} needs {wanted} number{'s' if wanted > 1 else ''}, given: {len(numbers)}"
+    if name == "multistep":
+        if len({item.unit for item in lengths}) != 1:
+            return "multistep needs at least one milestone, all of one unit"
+        if [item.number for item in lengths] != sorted({item.number for item in lengths}):
+            return "the milestones of multistep must increase"
+    elif len(lengths) > 1:
+        return f"{name} takes one length at most"
+    elif any(item.number <= 0 for item in lengths):
+        return "a length must be above 0"
+    if name == "exponential" and min(numbers) <= 0:
+        return "exponential needs numbers above 0"
+    return ""
 
 
-def _normal(value: Any) -> float | str:
+def _normal(value: str | float) -> float | str:
     schedule = parse(value)
     constant = schedule.constant
     return str(schedule) if constant is None else constant

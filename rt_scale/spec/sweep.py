@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -120,15 +119,8 @@ class SweepSpec(Part):
         return range(self.seeds) if isinstance(self.seeds, int) else self.seeds
 
 
-def load_sweep(
-    path: Path, overrides: list[str] | None = None, limit: int = GRID_LIMIT
-) -> tuple[SweepSpec, list[Point]]:
-    """The sweep in the file ``path`` and its runs.
-
-    Args:
-        path: a sweep file.
-        overrides: as of :func:`parse_sweep`.
-        limit: a larger grid is refused, which is told before any of it is made.
+def load_sweep(path: Path, overrides: Sequence[str] = (), limit: int = GRID_LIMIT) -> tuple[SweepSpec, list[Point]]:
+    """The sweep in the file ``path`` (see :func:`parse_sweep`) and its runs; a grid larger than ``limit`` is refused.
 
     Raises:
         InputError: where the file, an axis or any point of the grid is not valid, or the grid is too large.
@@ -138,7 +130,7 @@ def load_sweep(
     return sweep, expand(sweep)
 
 
-def parse_sweep(text: str, source: str, overrides: list[str] | None = None) -> SweepSpec:
+def parse_sweep(text: str, source: str, overrides: Sequence[str] = ()) -> SweepSpec:
     """The sweep in the text of a sweep file; its runs are ``expand`` of it.
 
     Args:
@@ -148,23 +140,8 @@ def parse_sweep(text: str, source: str, overrides: list[str] | None = None) -> S
             value replaces the axis and a list replaces its values; ``seeds=2`` is the sweep's own.
 
     Raises:
-        InputError: where the text or an assignment is not valid, or the text is a store's own (:func:`parse_kept`);
-            points of the grid are not looked at.
+        InputError: where the text or an assignment is not valid; points of the grid are not looked at.
     """
-    if overrides_as_run(text):
-        raise InputError(
-            f"{source} begins with '--set' lines, as the store keeps sweep files; give the file that it was made from, "
-            "with those --set options."
-        )
-    return _parse(text, source, overrides)
-
-
-def parse_kept(text: str, source: str) -> SweepSpec:
-    """The sweep in a text of :func:`as_run`, with the assignments that it was run with; else as :func:`parse_sweep`."""
-    return _parse(text, source, overrides_as_run(text))
-
-
-def _parse(text: str, source: str, overrides: list[str] | None) -> SweepSpec:
     document = parse_document(text, source)
     if "base" not in document and "data" in document:
         raise InputError(f"{source} holds a single spec, no sweep; run it with: rt-scale run {source}")
@@ -173,21 +150,7 @@ def _parse(text: str, source: str, overrides: list[str] | None) -> SweepSpec:
     return build(SweepSpec, document, source)
 
 
-_AS_RUN = "# run with --set "
-
-
-def as_run(text: str, overrides: list[str]) -> str:
-    """The text of a sweep file under a comment with the assignments that it was run with."""
-    return "".join(f"{_AS_RUN}{override}\n" for override in overrides) + text
-
-
-def overrides_as_run(text: str) -> list[str]:
-    """The assignments that the text of :func:`as_run` begins with."""
-    lines = itertools.takewhile(lambda line: line.startswith(_AS_RUN), text.splitlines())
-    return [line.removeprefix(_AS_RUN) for line in lines]
-
-
-def _override(document: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+def _override(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """``--set`` on a sweep: fields of the base; a field on an axis is pinned, or given another list."""
     base, axes, groups = document["base"], document.get("axes"), document.get("zip")
     axes = dict(axes) if isinstance(axes, Mapping) else axes  # what is wrong, validation says better

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from rt_scale.spec.part import MOST, DataName, Part
+from rt_scale.spec.part import MOST, DataName, Part, added
 from rt_scale.spec.schedule import Duration, Scheduled
 from rt_scale.spec.schedule import parse as parse_schedule
 
@@ -14,13 +14,13 @@ from rt_scale.spec.schedule import parse as parse_schedule
 class ObjectiveSpec(Part):
     """The distance between student and teacher, or, in a run of kind supervise, labels."""
 
-    name: Literal["cross_entropy", "kl", "mse"] = Field("cross_entropy", json_schema_extra={"neutral": "cross_entropy"})
+    name: Literal["cross_entropy", "kl", "mse"] = added("cross_entropy")
     """cross_entropy and kl (of softmaxes, summed over outputs; equal gradients), or mse (of logits, mean over
     outputs); all averaged over images and pairs of views. Kind supervise has cross_entropy alone."""
-    pairing: Literal["same", "opposite", "all"] = Field("same", json_schema_extra={"neutral": "same"})
+    pairing: Literal["same", "opposite", "all"] = added("same")
     """Which views of an image are compared: a teacher's (global) view with the student's same view, with all its
     others (opposite, as in DINO), or with all."""
-    label_noise: float = Field(0.0, ge=0, le=1, json_schema_extra={"neutral": 0.0})
+    label_noise: float = added(0.0, ge=0, le=1)
     """Of kind supervise: share of the training images whose label is drawn anew, uniformly from all classes."""
 
 
@@ -35,9 +35,9 @@ class OptimizerSpec(Part):
     """Weight decay, decoupled for adamw, a number >= 0 or a schedule such as cosine(0.04, 0.4)."""
     momentum: float = Field(0.0, ge=0, lt=1)
     """Momentum of sgd, in [0, 1); the others have none."""
-    decay_norm_and_bias: bool = Field(True, json_schema_extra={"neutral": True})
+    decay_norm_and_bias: bool = added(True)
     """Whether weight decay acts on normalisation scales and biases (parameters of one dimension), too."""
-    clip: float | None = Field(None, gt=0, json_schema_extra={"neutral": None})
+    clip: float | None = added(None, gt=0)
     """Largest l2 norm of the whole gradient, to which a longer one is shortened; > 0, null: no limit."""
 
     @field_validator("lr", "weight_decay")
@@ -65,7 +65,7 @@ class TrainSpec(Part):
     """Images a step; the last step of an epoch takes what is left."""
     optimizer: OptimizerSpec = OptimizerSpec()
     """The optimiser."""
-    freeze_last: Duration | None = Field(None, json_schema_extra={"neutral": None})
+    freeze_last: Duration | None = added(None)
     """How long the projector's last layer stays as it started, e.g. 1ep; null: it is trained at once."""
 
 
@@ -86,23 +86,23 @@ class ProbeSpec(Part):
     """Embeddings a step of the linear classifier."""
     lr: float = Field(1e-3, gt=0)
     """Learning rate of the linear classifier's AdamW."""
-    logistic: bool = Field(False, json_schema_extra={"neutral": False})
+    logistic: bool = added(False)
     """Whether multinomial logistic regression is fitted to convergence as well: a screen, not the paper's probe."""
-    ridge: bool = Field(False, json_schema_extra={"neutral": False})
+    ridge: bool = added(False)
     """Whether a ridge classifier is fitted in closed form as well: a quick screen, not the paper's probe."""
-    l2: float = Field(1e-3, gt=0, json_schema_extra={"neutral": 1e-3})
+    l2: float = added(1e-3, gt=0)
     """Penalty of logistic and ridge on squared weights, beside the mean loss, for embeddings of mean variance 1."""
-    also: tuple[DataName, ...] = Field((), strict=False, json_schema_extra={"neutral": ()})  # type: ignore[dict-item]
+    also: tuple[DataName, ...] = added((), strict=False)
     """Other prepared data sets on whose whole splits the same embeddings are probed, e.g. [cifar100, stl10].
 
     As many channels as the encoder has are needed.
     """
-    also_size: Literal["encoder", "own"] = Field("encoder", json_schema_extra={"neutral": "encoder"})
+    also_size: Literal["encoder", "own"] = added("encoder")
     """Size at which images of the sets of also are seen: encoder (resized to what the encoder was trained on), or own
     (each as it comes, as paper, tables 2 and 4: their teachers are those of tables 1 and 3). Without also, encoder."""
-    own: bool = Field(True, json_schema_extra={"neutral": True})
+    own: bool = added(True)
     """Whether the data set that is distilled on is probed itself; false: those of also alone (millions of images)."""
-    statistics: bool = Field(False, json_schema_extra={"neutral": False})
+    statistics: bool = added(False)
     """Whether every probing also measures what embeddings are like: rank, dead units, agreement with the teacher,
     and distance and angle of encoder and projector from start and teacher."""
 

@@ -216,3 +216,11 @@ def measure(path: Path) -> tuple[int, float]:
         size += found.st_size if not file.is_dir() else 0
         changed = max(changed, found.st_mtime)
     return size, changed
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names of what is in ``folder``, sorted; none where there is no such folder."""
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []

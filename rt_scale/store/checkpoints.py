@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import pickle
 import zipfile
@@ -14,7 +15,15 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 
 from rt_scale.spec.errors import RunError
-from rt_scale.store.atomic import disk_errors, free_bytes, full_disk, read_json, remove_temporaries, write_json
+from rt_scale.store.atomic import (
+    disk_errors,
+    free_bytes,
+    full_disk,
+    names_in,
+    read_json,
+    remove_temporaries,
+    write_json,
+)
 from rt_scale.system.files import remove, sync_folder, temporary_name
 
 MANIFEST = "manifest.json"
@@ -32,6 +41,10 @@ what it read.
 """
 
 
+class _Damaged(Exception):
+    """A checkpoint is not what was written; says how."""
+
+
 class Checkpoints:
     """The folder ``checkpoints`` of a run: ``<step>/`` each, written and removed in one piece."""
 
@@ -47,8 +60,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending; whether sound is not looked at."""
-        names = os.listdir(self.folder) if self.folder.is_dir() else []
-        return sorted(int(name) for name in names if name.isdigit())
+        return sorted(int(name) for name in names_in(self.folder) if name.isdigit())
 
     def save(self, step: int, writer: Callable[[Path], None], check: Callable[[], object]) -> None:
         """Write the checkpoint of ``step``; a checkpoint of that step that is there is replaced.
@@ -67,7 +79,8 @@ class Checkpoints:
             with disk_errors(target), _full_disk_of_libraries(target):
                 temporary.mkdir(parents=True)
                 writer(temporary)
-                files = {name: _describe(temporary / name) for name in _files(temporary)}
+                found = sorted(str(path.relative_to(temporary)) for path in temporary.rglob("*") if path.is_file())
+                files = {name: _describe(temporary / name) for name in found}
             write_json(temporary / MANIFEST, {"step": step, "files": files})
             check()
             with disk_errors(target):
@@ -79,30 +92,23 @@ class Checkpoints:
             raise
 
     def latest(self, loader: Callable[[Path], T], warn: Callable[[str], None]) -> tuple[int, T] | None:
-        """The newest sound checkpoint, read by ``loader``.
+        """The newest sound checkpoint as (step, what ``loader`` makes of it); None where no sound one is left.
 
-        A damaged one (a file missing, of another size or checksum, or unreadable for ``loader``) is
-        moved aside to ``damaged-<step>``, and the one before it is tried.
+        A damaged one (a file missing, of another size or checksum, or unreadable for ``loader``) is moved to
+        ``damaged-<step>``, and the one before it is tried.
 
         Args:
-            loader: reads a checkpoint's folder. A ValueError, OSError, EOFError, or unpickling, zip
-                or safetensors error counts as damage; any other exception is passed on.
+            loader: reads a checkpoint's folder. :data:`UNREADABLE` counts as damage; any other exception is passed on.
             warn: receives a sentence that names each damaged checkpoint and where it is now.
-
-        Returns:
-            (step, what the loader returned), or None where no sound checkpoint is left.
         """
         for step in reversed(self.steps()):
-            path = self.folder / str(step)
-            self._fetch(step)
-            problem = problem_of(path)
-            if problem is None:
-                try:
-                    return step, loader(path)
-                except UNREADABLE as error:
-                    problem = f"it cannot be read: {type(error).__name__}: {error}"
-            aside = self._set_aside(path)
-            warn(f"Checkpoint '{path}' is damaged ({problem}); moved to '{aside.name}'. {self._fallback()}")
+            try:
+                return step, self._load(step, loader)
+            except _Damaged as damage:
+                path, aside = self.folder / str(step), self._quarantine(step)
+                left = self.steps()
+                then = f"Trying the one before, step {left[-1]}." if left else "There is none before; starting anew."
+                warn(f"Checkpoint '{path}' is damaged ({damage}); moved to '{aside.name}'. {then}")
         return None
 
     def read(self, step: int, loader: Callable[[Path], T]) -> T:
@@ -111,28 +117,26 @@ class Checkpoints:
         Raises:
             RunError: where it is missing or damaged.
         """
+        try:
+            return self._load(step, loader)
+        except _Damaged as damage:
+            raise RunError(f"its checkpoint '{self.folder / str(step)}' cannot be used: {damage}.") from damage
+
+    def _load(self, step: int, loader: Callable[[Path], T]) -> T:
         path = self.folder / str(step)
         self._fetch(step)
-        problem = problem_of(path) if path.is_dir() else "it is not there"
-        if problem is None:
-            try:
-                return loader(path)
-            except UNREADABLE as error:
-                problem = f"it cannot be read: {type(error).__name__}: {error}"
-        raise RunError(f"its checkpoint '{path}' cannot be used: {problem}.")
+        if problem := problem_of(path) if path.is_dir() else "it is not there":
+            raise _Damaged(problem)
+        try:
+            return loader(path)
+        except UNREADABLE as error:
+            raise _Damaged(f"it cannot be read: {type(error).__name__}: {error}") from error
 
-    def _fallback(self) -> str:
-        left = self.steps()
-        return f"Trying the one before, step {left[-1]}." if left else "There is none before; starting anew."
-
-    def _set_aside(self, path: Path) -> Path:
-        number = 1
-        aside = self.folder / f"{DAMAGED}{path.name}"
-        while aside.exists():
-            number += 1
-            aside = self.folder / f"{DAMAGED}{path.name}-{number}"
+    def _quarantine(self, step: int) -> Path:
+        names = itertools.chain([f"{DAMAGED}{step}"], (f"{DAMAGED}{step}-{number}" for number in itertools.count(2)))
+        aside = next(path for path in map(self.folder.joinpath, names) if not path.exists())
         with disk_errors(aside):
-            os.rename(path, aside)
+            os.rename(self.folder / str(step), aside)
         return aside
 
     def prune(self, keep: Iterable[int]) -> None:
@@ -165,11 +169,6 @@ def _retire(path: Path) -> None:
         grave = temporary_name(path)
         os.rename(path, grave)
         remove(grave)
-
-
-def _files(folder: Path) -> list[str]:
-    """Relative names of all files under ``folder``, sorted."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def _describe(path: Path) -> dict[str, Any]:

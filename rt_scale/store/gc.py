@@ -11,55 +11,18 @@ from typing import Literal
 from pydantic import ValidationError
 
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.spec.grid import expand
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import parse_kept
-from rt_scale.spec.yaml_files import read_text
-from rt_scale.store.atomic import disk_errors, measure, read_json
+from rt_scale.store.atomic import disk_errors, measure, names_in, read_json
 from rt_scale.store.checkpoints import DAMAGED
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import file_system_time
 from rt_scale.store.run_dir import CHECKPOINTS, SPEC, RunDir, State
 from rt_scale.store.store import Store, SweepDir
+from rt_scale.store.sweep_runs import read_sweep
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 FORMER = "constants"
 """The folder in which versions before December 2026 kept probes and features that runs shared; nothing reads it."""
-
-
-def leftovers(store: Store, doomed: set[str], grace: float) -> Iterator[Path]:
-    """Temporary files and folders, damaged checkpoints, and what no version reads any more.
-
-    Args:
-        store: where to look.
-        doomed: names of runs that go as a whole.
-        grace: seconds for which a silent owner elsewhere counts as at work; what is in its folder is left out.
-    """
-    yield from _marked(store.root)
-    yield from _marked(store.root / "runs")
-    for name in store.names():
-        if name in doomed:
-            continue
-        run = store.run(name)
-        found = [path for folder in ("", LEASES, CHECKPOINTS) for path in _marked(run.path / folder)]
-        if found and run.status(grace).state != "running":
-            yield from found
-    if (store.root / FORMER).is_dir():
-        yield store.root / FORMER
-    yield from _marked(store.root / "sweeps")
-    for sweep in store.sweeps():
-        for folder, inner, _ in os.walk(sweep.path):
-            inner[:] = [name for name in inner if not name.startswith(TEMPORARY)]
-            yield from _marked(Path(folder))
-
-
-def _marked(folder: Path) -> list[Path]:
-    """What stands in ``folder`` and is unfinished or damaged, by its name."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(Path(entry.path) for entry in entries if entry.name.startswith((TEMPORARY, DAMAGED)))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 GRACE = 3600.0
@@ -83,6 +46,31 @@ class Garbage:
     state: Kind
     size: int
     age: float
+
+
+def _leftovers(store: Store, doomed: set[str]) -> Iterator[Path]:
+    """Temporary files, damaged checkpoints, and what no version reads, outside runs at work and ``doomed`` ones."""
+    yield from _marked(store.root)
+    yield from _marked(store.root / "runs")
+    for name in store.names():
+        if name in doomed:
+            continue
+        run = store.run(name)
+        found = [path for folder in ("", LEASES, CHECKPOINTS) for path in _marked(run.path / folder)]
+        if found and run.status(GRACE).state != "running":
+            yield from found
+    if (store.root / FORMER).is_dir():
+        yield store.root / FORMER
+    yield from _marked(store.root / "sweeps")
+    for sweep in store.sweeps():
+        for folder, inner, _ in os.walk(sweep.path):
+            inner[:] = [name for name in inner if not name.startswith(TEMPORARY)]
+            yield from _marked(Path(folder))
+
+
+def _marked(folder: Path) -> list[Path]:
+    """What stands in ``folder`` and is unfinished or damaged, by its name."""
+    return [folder / name for name in names_in(folder) if name.startswith((TEMPORARY, DAMAGED))]
 
 
 def find_garbage(store: Store, older_than: float = 0.0) -> list[Garbage]:
@@ -110,7 +98,7 @@ def find_garbage(store: Store, older_than: float = 0.0) -> list[Garbage]:
         size, changed = store.measure(run.name)
         runs.append(Garbage(run.path, run.status(GRACE).state, size, now - changed))
     left, here = [], file_system_time(store.root)
-    for path in leftovers(store, {item.path.name for item in runs}, GRACE):
+    for path in _leftovers(store, {item.path.name for item in runs}):
         size, changed = measure(path)
         least = older_than if path.name.startswith(DAMAGED) else max(older_than, GRACE)
         if here - changed >= least:
@@ -163,7 +151,7 @@ def _kept(store: Store, names: Iterable[str], young: float | None = None) -> set
         listed = sweep.runs()
         kept.update(listed)
         if not listed or not all((store.run(name).path / SPEC).exists() for name in listed):
-            kept.update(name for spec in _planned(sweep) for name in (spec.name, *_starts(spec)))
+            kept.update(name for spec in _planned(sweep, store) for name in (spec.name, *_starts(spec)))
     for name in set(names) - kept:
         run = store.run(name)
         running = run.status(GRACE).state == "running"
@@ -174,12 +162,14 @@ def _kept(store: Store, names: Iterable[str], young: float | None = None) -> set
     return kept
 
 
-def _planned(sweep: SweepDir) -> Iterator[RunSpec]:
+def _planned(sweep: SweepDir, store: Store) -> Iterator[RunSpec]:
     """The runs of a sweep by its file: of one that was not begun yet, only that tells what it starts from."""
     if not sweep.file.exists():
         return
     try:
-        points = expand(parse_kept(read_text(sweep.file), str(sweep.file)))
+        points = read_sweep(sweep.file, (), store).points
+        if not {point.spec.name for point in points} >= set(sweep.runs()):
+            raise InputError("Its file gives other runs than were recorded, as where an earlier version ran it.")
     except InputError as error:
         raise InputError(
             f"Sweep '{sweep.name}' has runs that were never begun, and what they start from cannot be told: {error} "

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Self
 
 from rt_scale.spec.errors import Held, RtScaleError, RunError
-from rt_scale.store.atomic import create_exclusive, read_json, to_json
+from rt_scale.store.atomic import create_exclusive, names_in, read_json, to_json
 from rt_scale.system.files import remove, temporary_name
 
 FOLDER = "lease"
@@ -237,8 +237,7 @@ def latest_attempt(run: Path) -> Attempt | None:
 
 
 def _newest(folder: Path) -> int:
-    names = os.listdir(folder) if folder.is_dir() else []
-    numbers = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+    numbers = [name.removesuffix(".json") for name in names_in(folder) if name.endswith(".json")]
     return max((int(number) for number in numbers if number.isdigit()), default=0)
 
 

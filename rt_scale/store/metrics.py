@@ -1,4 +1,4 @@
-"""The metrics table of a run: one row a measured value, in one parquet file.
+"""The metrics table of a run, one row a measured value, and the interval that a mean over seeds is shown with.
 
 A run keeps the table in memory and rewrites the file as a whole; it is small (a few thousand rows).
 Every checkpoint holds a copy of it, so resuming takes table and weights from the same moment.
@@ -7,15 +7,19 @@ Every checkpoint holds a copy of it, so resuming takes table and weights from th
 from __future__ import annotations
 
 import itertools
+import math
 import time as clock
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rt_scale.spec.errors import RunError
+from rt_scale.spec.metrics import Bounds
 from rt_scale.store.atomic import write_bytes
 from rt_scale.store.results import Best
 
@@ -118,3 +122,37 @@ def read_metrics(path: Path) -> pa.Table:
             f"The metrics in '{path}' cannot be read ({error}). Each checkpoint beside it holds a copy; "
             "without one, remove the run's folder and run it again."
         ) from error
+
+
+T = TypeVar("T", float, np.ndarray)
+LEAST_SEEDS = 3
+"""Fewest seeds that a mean has an interval of, and that anything is concluded from: of two, Student's interval reaches
+12.7 standard errors to either side."""
+STATED = (
+    f"Intervals are two-sided 95 % ones of the mean by Student's t over at least {LEAST_SEEDS} seeds, cut at what the "
+    "mean can be (0 to 100 % of an accuracy)."
+)
+"""What is said of intervals where they are shown."""
+
+
+def interval(mean: T, std: T, n: int, bounds: Bounds, confidence: float = 0.975) -> tuple[T, T]:
+    """mean -+ t_{confidence, n-1} std / sqrt(n), cut at ``bounds``: the mean lies within, so cutting loses no coverage.
+
+    Args:
+        mean: of ``n`` numbers.
+        std: their sample standard deviation.
+        n: how many.
+        bounds: what such a number can be, least and most, see ``metric_bounds``.
+        confidence: of each end on its own.
+
+    Returns:
+        Lower and upper end, which hold the mean between them; NaN of fewer than ``LEAST_SEEDS`` numbers.
+    """
+    from scipy.special import stdtrit  # takes a moment to import
+
+    half = std * (float(stdtrit(n - 1, confidence)) / math.sqrt(n) if n >= LEAST_SEEDS else math.nan)
+    low, high = bounds
+    # A mean may itself be beyond a bound, by rounding: a divergence of -1e-9.
+    lower = np.minimum(mean, np.maximum(mean - half, low))
+    upper = np.maximum(mean, np.minimum(mean + half, high))
+    return lower, upper

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.store.atomic import read_json, remove_temporaries, to_json, write_bytes, write_json
+from rt_scale.store.atomic import read_json, remove_temporaries, to_json, write_json
 from rt_scale.store.checkpoints import Checkpoints
-from rt_scale.store.lease import TIMES, Attempt, FileLease, Lease, latest_attempt
+from rt_scale.store.lease import Attempt, Lease, latest_attempt
+from rt_scale.store.local import LocalRun
 from rt_scale.store.results import RunRecord, RunResult, read_stored
 from rt_scale.system.files import remove
 
@@ -55,60 +56,6 @@ class RunStatus:
     heartbeat: str = ""
 
 
-class RunBackend(Protocol):
-    """Where a run is kept: in its folder alone, or in an object store that its folder mirrors."""
-
-    @property
-    def stale(self) -> float:
-        """Seconds without a heartbeat after which an owner elsewhere counts as gone."""
-
-    def refresh(self) -> None:
-        """Bring here what others wrote."""
-
-    def fetch(self, step: int) -> None:
-        """Bring the checkpoint of ``step`` here."""
-
-    def acquire(self, watching: Callable[[Attempt], None]) -> Lease:
-        """Become the one who writes."""
-
-    def send(self) -> None:
-        """Send what was written here."""
-
-    def send_failure(self) -> None:
-        """As :meth:`send`, without waiting for a store that is away."""
-
-    def complete(self, result: bytes) -> None:
-        """Write the result, after all else was sent."""
-
-
-@dataclass(frozen=True)
-class LocalRun:
-    """A run that is kept in its folder alone."""
-
-    folder: Path
-    stale: float = TIMES.stale
-
-    def refresh(self) -> None:
-        """A folder is always looked at as it is."""
-
-    def fetch(self, step: int) -> None:
-        """It is here."""
-
-    def acquire(self, watching: Callable[[Attempt], None]) -> Lease:
-        """Become the one who writes; raises as :class:`FileLease`."""
-        return FileLease(self.folder, watching=watching)
-
-    def send(self) -> None:
-        """It is where it belongs."""
-
-    def send_failure(self) -> None:
-        """It is where it belongs."""
-
-    def complete(self, result: bytes) -> None:
-        """Write the result."""
-        write_bytes(self.folder / RESULT, result)
-
-
 class RunDir:
     """The directory of one run. Reading is free; writing needs :meth:`acquire`.
 
@@ -120,7 +67,7 @@ class RunDir:
         checkpoints: its checkpoints; written through :meth:`save_checkpoint`.
     """
 
-    def __init__(self, path: Path, backend: RunBackend | None = None) -> None:
+    def __init__(self, path: Path, backend: LocalRun | None = None) -> None:
         """The run in the folder ``path``, kept by ``backend``; None: there alone."""
         self.path = path
         self._backend = backend or LocalRun(path)
@@ -236,7 +183,7 @@ class RunDir:
         """Record the result, last of all: its presence means that the run is done."""
         self._permitted()
         remove(self.path / FAILURE)
-        self._backend.complete(to_json(result.to_json()))
+        self._backend.complete(self.path / RESULT, to_json(result.to_json()))
 
     def result(self) -> RunResult | None:
         """The result; None where the run is not done."""

@@ -3,152 +3,19 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rt_scale.spec.errors import InputError
-from rt_scale.store.atomic import disk_errors, measure, read_json, to_json, write_bytes
+from rt_scale.store.atomic import disk_errors, read_json, to_json, write_bytes
 from rt_scale.store.lease import FOLDER as LEASES
-from rt_scale.store.lease import TIMES, file_system_time, latest_attempt
-from rt_scale.store.objects.store import AGAIN, FILE, RUNS, ObjectStore
+from rt_scale.store.local import RUNS, SWEEPS, LocalStore
+from rt_scale.store.objects.store import FILE, LIST, OVERRIDES, ObjectStore
 from rt_scale.store.objects.uri import is_address
-from rt_scale.store.run_dir import RESULT, SPEC, LocalRun, RunBackend, RunDir, RunStatus, Spec
+from rt_scale.store.run_dir import RESULT, SPEC, RunDir, RunStatus, Spec
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
-
-_pause = time.sleep
-
-
-class StoreBackend(Protocol):
-    """Where a store is kept: in its folder alone, or in an object store that its folder mirrors.
-
-    Of an object store every method may raise InputError where it refuses, and StoreAway where it does not answer.
-    """
-
-    @property
-    def place(self) -> str:
-        """See :attr:`Store.place`."""
-
-    def where(self, name: str) -> str:
-        """See :meth:`Store.where`."""
-
-    def scratch(self) -> AbstractContextManager[str]:
-        """See :meth:`Store.scratch`."""
-
-    def run(self, name: str) -> RunBackend:
-        """Where the run of that name is kept."""
-
-    def refresh(self, curves: bool, younger: float) -> None:
-        """See :meth:`Store.refresh`."""
-
-    def now(self) -> float:
-        """See :meth:`Store.now`."""
-
-    def measure(self, name: str) -> tuple[int, float]:
-        """See :meth:`Store.measure`."""
-
-    def remove(self, runs: Sequence[str], stale: float) -> dict[str, str]:
-        """See :meth:`Store.remove`."""
-
-    def put(self, path: Path, data: bytes) -> None:
-        """Send what is about to be written to the file ``path`` of the folder."""
-
-    def send(self, path: Path) -> None:
-        """Send a file of the folder, or all files of a folder in it."""
-
-    def check_writable(self) -> None:
-        """Make sure that it can be written."""
-
-
-class LocalStore:
-    """A store that is kept in its folder alone."""
-
-    def __init__(self, root: Path) -> None:
-        """The store in the folder ``root``."""
-        self.root = root
-
-    @property
-    def place(self) -> str:
-        """The folder's whole path."""
-        return str(self.root.absolute())
-
-    def where(self, name: str) -> str:
-        """The path of a run's directory."""
-        return str(self.root / "runs" / name)
-
-    @contextmanager
-    def scratch(self) -> Iterator[str]:
-        """A folder of its own, made by whoever uses it; removed afterwards."""
-        folder = temporary_name(self.root.absolute() / "scratch")
-        try:
-            yield str(folder)
-        finally:
-            remove(folder)
-
-    def run(self, name: str) -> RunBackend:
-        """The run of that name."""
-        return LocalRun(self.root / "runs" / name)
-
-    def refresh(self, curves: bool, younger: float) -> None:
-        """A folder is always looked at as it is."""
-
-    def now(self) -> float:
-        """Seconds since 1970 by the clock that dates its files."""
-        return file_system_time(self.root)
-
-    def measure(self, name: str) -> tuple[int, float]:
-        """See :func:`measure`."""
-        return measure(self.root / "runs" / name)
-
-    def remove(self, runs: Sequence[str], stale: float) -> dict[str, str]:
-        """Remove the runs of these names from the folder; which stay, and why."""
-        folders = {name: self.root / "runs" / name for name in runs}
-        stay = {name: "it is being executed" for name in _executed(folders)}
-        gone = {name: _remove_run(folder, stale) for name, folder in folders.items() if name not in stay}
-        return stay | {name: AGAIN for name, went in gone.items() if not went}
-
-    def put(self, path: Path, data: bytes) -> None:
-        """It is written where it belongs."""
-
-    def send(self, path: Path) -> None:
-        """It is where it belongs."""
-
-    def check_writable(self) -> None:
-        """What is written to the folder finds out."""
-
-
-def _executed(runs: Mapping[str, Path]) -> list[str]:
-    """Runs whose heartbeat comes while one watches, whatever its date; without owners nothing is waited for."""
-    before = {
-        name: attempt
-        for name, run in runs.items()
-        if (attempt := latest_attempt(run)) is not None and not attempt.is_gone
-    }
-    if before:
-        _pause(TIMES.watch)
-    return [
-        name
-        for name, seen in before.items()
-        if (now := latest_attempt(runs[name])) is not None and now.beat != seen.beat
-    ]
-
-
-def _remove_run(path: Path, stale: float) -> bool:
-    """Remove a run that nobody holds; whether that was so."""
-    if not path.exists():
-        return True
-    grave = temporary_name(path)
-    with disk_errors(path):
-        os.rename(path, grave)
-        # Who took the lease just before the folder lost its name gets it back.
-        attempt = latest_attempt(grave)
-        if attempt is not None and attempt.is_live(stale):
-            os.rename(grave, path)
-            return False
-    remove(grave)
-    return True
 
 
 class SweepDir:
@@ -159,7 +26,7 @@ class SweepDir:
         derived: the folder of what is made of its runs, and can be made again: this one, or one elsewhere.
     """
 
-    def __init__(self, path: Path, backend: StoreBackend | None = None, derived: Path | None = None) -> None:
+    def __init__(self, path: Path, backend: LocalStore | None = None, derived: Path | None = None) -> None:
         """The sweep in the folder ``path`` of the store that ``backend`` keeps; None: there alone."""
         self.path, self._backend = path, backend or LocalStore(path)
         self.derived = derived or path
@@ -189,10 +56,15 @@ class SweepDir:
         """The sweep file as run."""
         return self.path / FILE
 
-    def write(self, text: str, runs: Iterable[str]) -> None:
-        """Record the sweep file's text and the names of its runs, in their order."""
+    def write(self, text: str, runs: Iterable[str], overrides: Sequence[str] = ()) -> None:
+        """Record the sweep file's text, the ``--set`` assignments to it, and the names of its runs, in their order."""
+        self.record(OVERRIDES, list(overrides))
         self._put(self.file, text.encode())
-        self.record(RUNS, list(runs))
+        self.record(LIST, list(runs))
+
+    def overrides(self) -> list[str]:
+        """The ``--set`` assignments that the sweep was run with."""
+        return self._list(OVERRIDES)
 
     def record(self, name: str, value: Any) -> None:
         """Keep a JSON-able ``value`` as the file ``name`` of the sweep, which everybody who sees the store sees."""
@@ -215,11 +87,14 @@ class SweepDir:
 
     def runs(self) -> list[str]:
         """Names of the sweep's runs; empty where it was never run."""
+        return self._list(LIST)
+
+    def _list(self, name: str) -> list[str]:
         try:
-            names: list[str] = read_json(self.path / RUNS)
+            found: list[str] = read_json(self.path / name)
         except FileNotFoundError:
             return []
-        return names
+        return found
 
 
 class Store:
@@ -230,7 +105,7 @@ class Store:
         derived: where reports, exports and comparison views go, a folder a sweep; None: beside the sweeps.
     """
 
-    def __init__(self, root: Path, backend: StoreBackend | None = None, derived: Path | None = None) -> None:
+    def __init__(self, root: Path, backend: LocalStore | None = None, derived: Path | None = None) -> None:
         """The store in the folder ``root``, kept by ``backend``; None: there alone."""
         self.root, self.derived = root, derived
         self._backend = backend or LocalStore(root)
@@ -263,11 +138,11 @@ class Store:
     def run(self, spec: Spec | str) -> RunDir:
         """The directory of the run of ``spec``, or of the run of that name."""
         name = spec if isinstance(spec, str) else spec.name
-        return RunDir(self.root / "runs" / name, self._backend.run(name))
+        return RunDir(self.root / RUNS / name, self._backend.run(name))
 
     def sweep(self, name: str) -> SweepDir:
         """The directory of the sweep ``name``."""
-        return SweepDir(self.root / "sweeps" / name, self._backend, self.derived and self.derived / name)
+        return SweepDir(self.root / SWEEPS / name, self._backend, self.derived and self.derived / name)
 
     def deriving(self, folder: Path) -> Store:
         """The same store, of which reports, exports and comparison views are written to ``folder``."""
@@ -307,7 +182,7 @@ class Store:
 
     def names(self) -> list[str]:
         """Names of the folders of runs, sorted; a folder may hold no run yet."""
-        return _folders(self.root / "runs")
+        return _folders(self.root / RUNS)
 
     def __iter__(self) -> Iterator[RunDir]:
         """Every run that was begun, by name."""
@@ -318,11 +193,11 @@ class Store:
 
     def sweeps(self) -> list[SweepDir]:
         """Every sweep, by name."""
-        return [self.sweep(name) for name in _folders(self.root / "sweeps")]
+        return [self.sweep(name) for name in _folders(self.root / SWEEPS)]
 
     def status(self, name: str) -> RunStatus:
         """How the run of that name stands; of a finished one no file is opened, which is quick."""
-        folder = f"{self.root}/runs/{name}"
+        folder = f"{self.root}/{RUNS}/{name}"
         if not os.path.exists(f"{folder}/{RESULT}"):
             return self.run(name).status()
         try:

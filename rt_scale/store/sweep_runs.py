@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from rt_scale.spec import grid
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.grid import Point, points_at
-from rt_scale.spec.sweep import SweepSpec
+from rt_scale.spec.sweep import SweepSpec, parse_sweep
+from rt_scale.spec.yaml_files import read_text
 from rt_scale.store.atomic import read_json
+from rt_scale.store.objects.store import FILE
 from rt_scale.store.store import Store, SweepDir
 
 SAMPLED, STOPPED = "sampled.json", "stopped.json"
@@ -26,13 +30,15 @@ class SweepRuns:
         spec: what the file says.
         grid: the runs of its grid; of a search none.
         store: where they are kept.
-        text: the file, with the assignments that were made to it (``spec.sweep.as_run``).
+        text: the file.
+        overrides: ``--set`` assignments that were made to it.
     """
 
     spec: SweepSpec
     grid: Sequence[Point]
     store: Store
     text: str = ""
+    overrides: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -65,6 +71,30 @@ class SweepRuns:
         if self.spec.explore is None or self.spec.explore.stop is None:
             return {}
         return EarlyStops(self.spec.explore, self.folder).runs()
+
+
+def read_sweep(file: Path, overrides: Sequence[str], store: Store, most: int | None = None) -> SweepRuns:
+    """The sweep in a file, with its runs; a store's own file with the assignments that it was run with.
+
+    Args:
+        file: read once: it may be a pipe.
+        overrides: more ``--set`` assignments.
+        store: where the runs are kept.
+        most: runs of a grid; None: as many as start without --yes, or as were started in ``store``.
+
+    Raises:
+        InputError: where the file, an assignment or a run is not valid, or the grid is too large.
+    """
+    assigned = [*(SweepDir(file.parent).overrides() if file.name == FILE else []), *overrides]
+    text = read_text(file)
+    spec = parse_sweep(text, str(file), assigned)
+    if most is not None:
+        grid.refuse_large(spec, most)
+    elif grid.grid_size(spec) > grid.GRID_LIMIT:
+        store.refresh(curves=False)
+        started = len(store.sweep(spec.name).runs())
+        grid.refuse_large(spec, max(grid.GRID_LIMIT, started), "start them with 'rt-scale sweep --yes' in this store")
+    return SweepRuns(spec, grid.expand(spec), store, text, assigned)
 
 
 def refuse_equal_names(sweeps: Sequence[SweepRuns], what: str) -> None:

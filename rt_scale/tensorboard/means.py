@@ -21,8 +21,7 @@ from tensorboard.util import tensor_util
 
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.metrics import Bounds, metric_bounds, parse_probe_name
-from rt_scale.store.interval import STATED, interval
-from rt_scale.store.metrics import read_metrics
+from rt_scale.store.metrics import STATED, interval, read_metrics
 from rt_scale.tensorboard.writer import renew_events, short_digest, stat_file
 
 MARGIN = "with interval"

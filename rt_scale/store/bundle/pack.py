@@ -19,6 +19,7 @@ from rt_scale.store.atomic import read_json, replacing, to_json
 from rt_scale.store.bundle.format import FORMAT, MANIFEST, RUN_FILES, WEIGHTS, File, Manifest, Weights, is_member
 from rt_scale.store.checkpoints import MANIFEST as CHECKPOINT
 from rt_scale.store.lease import FOLDER as LEASES
+from rt_scale.store.objects.store import FILE, LIST, OVERRIDES
 from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, RESULT, SPEC, RunDir, State
 from rt_scale.store.store import Store, SweepDir
 from rt_scale.system.files import TEMPORARY
@@ -33,13 +34,15 @@ class SweepPart:
 
     Attributes:
         name: of the sweep.
-        text: its file, as :func:`rt_scale.spec.sweep.as_run` writes it.
+        text: its file.
         specs: its runs in their order.
+        overrides: ``--set`` assignments to it.
     """
 
     name: str
     text: str
     specs: Sequence[RunSpec]
+    overrides: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -243,15 +246,17 @@ def _weights(writer: _Writer, run: RunDir, weights: Weights) -> dict[str, _Sourc
 def _pack_sweep(writer: _Writer, kept: SweepDir, sweep: SweepPart) -> None:
     """Add a sweep's file, what its search and its rule know, and its report."""
     prefix = f"sweeps/{sweep.name}"
-    if kept.file.exists() and kept.file.read_text(encoding="utf-8") != sweep.text:
+    now = (sweep.text, list(sweep.overrides))
+    if kept.file.exists() and (kept.file.read_text(encoding="utf-8"), kept.overrides()) != now:
         writer.notes.append(f"Sweep {sweep.name} was last run with another file; it is packed with the one given.")
     records = [name for name in _files(kept.path) if name.endswith(".json")]
     members: dict[str, _Source] = {f"{prefix}/{name}": kept.path / name for name in records}
     for folder in (Path(each) for each, _, _ in os.walk(kept.report)):
         inside = folder.relative_to(kept.path).as_posix()
         members |= {f"{prefix}/{inside}/{name}": folder / name for name in _files(folder)}
-    members[f"{prefix}/sweep.yaml"] = sweep.text.encode()
-    members[f"{prefix}/runs.json"] = to_json([spec.name for spec in sweep.specs])
+    members[f"{prefix}/{FILE}"] = sweep.text.encode()
+    members[f"{prefix}/{OVERRIDES}"] = to_json(list(sweep.overrides))
+    members[f"{prefix}/{LIST}"] = to_json([spec.name for spec in sweep.specs])
     writer.add_all(members)
 
 

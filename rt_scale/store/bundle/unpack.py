@@ -18,10 +18,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import recorded_name
-from rt_scale.store.atomic import can_write, disk_errors, read_json
+from rt_scale.store.atomic import can_write, disk_errors, names_in, read_json
 from rt_scale.store.bundle import format as limits
 from rt_scale.store.bundle.format import MANIFEST, Manifest, is_member, is_run, is_whole, refusal
 from rt_scale.store.lease import FOLDER as LEASES
+from rt_scale.store.objects.store import FILE, LIST, OVERRIDES
 from rt_scale.store.run_dir import CHECKPOINTS, SPEC
 from rt_scale.store.store import Store
 from rt_scale.system.files import TEMPORARY, remove, sync_folder, temporary_name
@@ -198,15 +199,15 @@ def _check_manifest(path: Path, folder: Path, names: set[str]) -> Manifest:
 
 def _check_contents(path: Path, folder: Path, manifest: Manifest) -> None:
     """Refuse files that are whole, but not what their names promise."""
-    if _names(folder / "sweeps") != sorted(manifest.sweeps):
+    if names_in(folder / "sweeps") != sorted(manifest.sweeps):
         raise refusal(path, "it holds other sweeps than its manifest names")
     try:
         for sweep in (folder / "sweeps" / name for name in manifest.sweeps):
-            listed = TypeAdapter(list[str]).validate_python(read_json(sweep / "runs.json"))
-            if not all(map(is_run, listed)) or not (sweep / "sweep.yaml").is_file():
+            listed, _ = (TypeAdapter(list[str]).validate_python(read_json(sweep / name)) for name in (LIST, OVERRIDES))
+            if not all(map(is_run, listed)) or not (sweep / FILE).is_file():
                 raise ValueError(f"sweep {sweep.name} lacks its file, or lists what is no run")
-        for run in (folder / "runs" / name for name in _names(folder / "runs")):
-            begun = _names(run) != [LEASES]
+        for run in (folder / "runs" / name for name in names_in(folder / "runs")):
+            begun = names_in(run) != [LEASES]
             if run.name not in manifest.runs or (begun and recorded_name(read_json(run / SPEC)) != run.name):
                 raise ValueError(f"the spec of run {run.name} is another run's")
         for file in folder.glob(f"runs/*/{CHECKPOINTS}/*/{MANIFEST}"):
@@ -214,7 +215,3 @@ def _check_contents(path: Path, folder: Path, manifest: Manifest) -> None:
                 raise ValueError("a checkpoint names files that no bundle has")
     except (ValueError, KeyError, TypeError, RunError, FileNotFoundError, RecursionError) as error:
         raise refusal(path, f"what it holds does not fit together ({' '.join(str(error).split())[:200]})") from None
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder)) if folder.is_dir() else []

@@ -186,7 +186,8 @@ class Bucket:
     def entries(self, prefix: str) -> dict[str, Entry]:
         """Every object below the folder ``prefix``: key -> entry.
 
-        Left out are the empty objects by which some tools, and rt-scale before December 2026, mark folders.
+        Left out are names that lead elsewhere, and the empty objects by which some tools, and rt-scale before December
+        2026, mark folders.
         """
 
         def look() -> dict[str, Entry]:
@@ -194,7 +195,7 @@ class Bucket:
                 found["path"]: Entry(found["size"], found["last_modified"].timestamp(), found["e_tag"] or "")
                 for some in self._objects.list(prefix or None, chunk_size=_LISTED)
                 for found in some
-                if found["size"] or "." in found["path"].rpartition("/")[2]
+                if (found["size"] or "." in found["path"].rpartition("/")[2]) and ".." not in found["path"].split("/")
             }
 
         return self._tried("list", prefix, look)

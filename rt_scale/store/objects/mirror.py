@@ -24,28 +24,27 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from rt_scale.spec.errors import InputError, RtScaleError
-from rt_scale.store.atomic import to_json, write_bytes, write_json
+from rt_scale.store.atomic import names_in, to_json, write_bytes, write_json
 from rt_scale.store.checkpoints import MANIFEST, is_sound
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import Attempt, file_system_time
+from rt_scale.store.local import RUNS, LocalRun
 from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
 from rt_scale.store.objects.lease import TIMES, Claim, ObjectLease, as_attempt, newest_claim
 from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, METRICS, RESULT
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
-MARKS, RUNS = ".mirror", "runs"
+MARKS = ".mirror"
 _YOUNG = 60.0
 """Seconds for which an object may be written again within the second of its date."""
 _WAIT = 30.0
 """Seconds that an owner waits for those who are looking."""
 
 
-class ObjectRun:
+class ObjectRun(LocalRun):
     """A run of an object store, which this process may come to own.
 
-    Attributes:
-        folder: of the run in the mirror.
-        stale: seconds without a heartbeat after which an owner elsewhere counts as gone.
+    Methods that ask the store raise InputError where it refuses, and StoreAway where it does not answer.
     """
 
     stale = TIMES.stale
@@ -53,7 +52,7 @@ class ObjectRun:
     def __init__(self, bucket: Bucket, name: str, root: Path) -> None:
         """The run ``name`` of ``bucket``, mirrored below the folder ``root``."""
         self._bucket, self._prefix = bucket, f"{RUNS}/{name}"
-        self.folder = root / RUNS / name
+        super().__init__(root / RUNS / name)
         self._lock_file, self._held = root / MARKS / f"{name}.lock", root / MARKS / f"{name}.held"
         self._lease: ObjectLease | None = None
         self._lock: int | None = None
@@ -146,10 +145,10 @@ class ObjectRun:
         if lease is None:
             return
         lease.check(bucket)
-        here = [step for step in names(self.folder / CHECKPOINTS) if step.isdigit()]
+        here = [step for step in names_in(self.folder / CHECKPOINTS) if step.isdigit()]
         for step in sorted(here, key=int):
             self._send_checkpoint(bucket, step, lease)
-        files = {name: self.folder / name for name in names(self.folder) if _is_sent(self.folder / name)}
+        files = {name: self.folder / name for name in names_in(self.folder) if _is_sent(self.folder / name)}
         for name, path in files.items():
             stamp = _stamp(path)
             if self._sent.get(name) != stamp:
@@ -163,11 +162,11 @@ class ObjectRun:
             bucket.delete_folder(self._key(f"{CHECKPOINTS}/{step}"))
             del self._manifests[step]
 
-    def complete(self, result: bytes) -> None:
+    def complete(self, path: Path, result: bytes) -> None:
         """Send all that is left, then the result; only then is it here as well."""
         self.send()
-        self._bucket.put(self._key(RESULT), result)
-        write_bytes(self.folder / RESULT, result)
+        self._bucket.put(self._key(path.name), result)
+        super().complete(path, result)
 
     def send_failure(self) -> None:
         """Send what is left if that works now: what failed is told by whoever calls."""
@@ -262,7 +261,7 @@ class ObjectRun:
             count: attempts.
             live: whether the newest one has not ended; its file is written by whoever knows more of it.
         """
-        there = {name for name in names(self.folder / LEASES) if name.endswith(".json")}
+        there = {name for name in names_in(self.folder / LEASES) if name.endswith(".json")}
         for name in there - {f"{number}.json" for number in range(1, count + 1)}:
             remove(self.folder / LEASES / name)
         for number in range(1, count + (not live)):
@@ -282,11 +281,11 @@ class ObjectRun:
         """Make the folder's small files those of the store."""
         now = functools.cache(now)
         manifests = {key: entry for key, entry in entries.items() if _is_manifest(key)}
-        for step in names(self.folder / CHECKPOINTS):
+        for step in names_in(self.folder / CHECKPOINTS):
             if step.isdigit() and f"{CHECKPOINTS}/{step}/{MANIFEST}" not in manifests:
                 remove(self.folder / CHECKPOINTS / step)
         small = {key: entry for key, entry in entries.items() if "/" not in key}
-        for name in names(self.folder):
+        for name in names_in(self.folder):
             if name not in small and not name.startswith(TEMPORARY) and not (self.folder / name).is_dir():
                 remove(self.folder / name)
         wanted = {key: entry for key, entry in small.items() if curves or not key.startswith((METRICS, EVENTS))}
@@ -351,14 +350,6 @@ class ObjectRun:
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}"
-
-
-def names(folder: Path) -> list[str]:
-    """Names of what is in ``folder``, sorted; none where there is no such folder."""
-    try:
-        return sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def date(entry: Entry, now: float) -> float:

@@ -9,37 +9,38 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from rt_scale.store.atomic import measure
+from rt_scale.store.atomic import names_in
+from rt_scale.store.local import AGAIN, RUNS, SWEEPS, LocalStore
 from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
-from rt_scale.store.objects.mirror import RUNS as FOLDER
-from rt_scale.store.objects.mirror import ObjectRun, date, names
+from rt_scale.store.objects.mirror import ObjectRun, date
 from rt_scale.store.objects.uri import clean_address, mirror_folder
 from rt_scale.system.files import temporary_name
 
-SWEEPS = "sweeps"
-FILE, RUNS = "sweep.yaml", "runs.json"
+FILE, OVERRIDES, LIST = "sweep.yaml", "overrides.json", "runs.json"
 """What others want to know of a sweep; its tables and figures are made again from its runs where they are wanted."""
 
 
 AT_ONCE = 32
 """Runs that are removed at a time."""
-AGAIN = "it was begun again meanwhile"
-"""Why a run is not removed after all."""
 
 
-class ObjectStore:
-    """A store in an object store, as ``store.StoreBackend`` is asked.
+class ObjectStore(LocalStore):
+    """A store in an object store, mirrored in the folder ``root``.
 
-    Attributes:
-        place: its address.
-        root: the folder of the mirror.
+    Methods that ask the store raise InputError where it refuses, and StoreAway where it does not answer.
     """
 
     def __init__(self, bucket: Bucket, root: Path) -> None:
-        """The store that ``bucket`` holds, mirrored in ``root``."""
-        self.place, self.root, self.bucket = bucket.address, root, bucket
+        """The store that ``bucket`` holds."""
+        super().__init__(root)
+        self.bucket = bucket
         self._sizes: dict[str, tuple[int, float]] = {}
         self._looked = -float("inf")
+
+    @property
+    def place(self) -> str:
+        """Its address."""
+        return self.bucket.address
 
     @staticmethod
     def open(address: str) -> ObjectStore:
@@ -57,7 +58,7 @@ class ObjectStore:
 
     def where(self, name: str) -> str:
         """The address of a run, for people to read."""
-        return f"{self.place.partition('?')[0]}/{FOLDER}/{name}"
+        return f"{self.place.partition('?')[0]}/{RUNS}/{name}"
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
@@ -85,9 +86,9 @@ class ObjectStore:
         """
         if time.monotonic() - self._looked < younger:
             return
-        found: dict[str, dict[str, Entry]] = {name: {} for name in names(self.root / FOLDER)}
-        sweeps: dict[str, dict[str, Entry]] = {name: {} for name in names(self.root / SWEEPS)}
-        kinds = {FOLDER: found, SWEEPS: sweeps}
+        found: dict[str, dict[str, Entry]] = {name: {} for name in names_in(self.root / RUNS)}
+        sweeps: dict[str, dict[str, Entry]] = {name: {} for name in names_in(self.root / SWEEPS)}
+        kinds = {RUNS: found, SWEEPS: sweeps}
         for key, entry in self.bucket.entries("").items():
             kind, name, rest = (*key.split("/", 2), "", "")[:3]
             if rest and kind in kinds:
@@ -110,15 +111,11 @@ class ObjectStore:
             self.bucket.get_file(f"{SWEEPS}/{name}/{file}", folder / file, date(entry, now()))
 
     def put(self, path: Path, data: bytes) -> None:
-        """Send what is about to be written to the file ``path`` of the mirror; raises as :meth:`send`."""
+        """Send what is about to be written to the file ``path`` of the mirror."""
         self.bucket.put(path.relative_to(self.root).as_posix(), data)
 
     def send(self, path: Path) -> None:
-        """Send a file of the mirror, or all files of a folder there.
-
-        Raises:
-            InputError, StoreAway: where the store refuses or does not answer.
-        """
+        """Send a file of the mirror, or all files of a folder there."""
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         self.bucket.each(lambda file: self.bucket.put_file(file.relative_to(self.root).as_posix(), file), files)
 
@@ -135,7 +132,7 @@ class ObjectStore:
 
     def measure(self, name: str) -> tuple[int, float]:
         """Bytes of the run in the store at the last look, else here, and when the newest of it was written."""
-        return self._sizes.get(name) or measure(self.root / FOLDER / name)
+        return self._sizes.get(name) or super().measure(name)
 
 
 def _is_record(file: str) -> bool:

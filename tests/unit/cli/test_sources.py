@@ -16,10 +16,10 @@ from rt_scale.cli import app
 from rt_scale.cli.sweep import load_files
 from rt_scale.spec import grid
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.grid import expand
-from rt_scale.spec.sweep import load_sweep, parse_kept
+from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.bundle.format import is_bundle
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import read_sweep
 from tests.unit.store.bundle.bundles import read
 
 SWEEP: dict[str, Any] = {
@@ -78,21 +78,19 @@ WAYS = pytest.mark.parametrize("way", [lambda file: file, piped], ids=["file", "
 @WAYS
 def test_what_was_read_is_what_is_kept(way: Callable[[Path], Path], file: Path) -> None:
     (loaded,) = load_files([way(file)], SET, {}, STORE)
-    assert loaded.text == "# run with --set " + "\n# run with --set ".join(SET) + "\n" + yaml.safe_dump(SWEEP)
-    again = expand(parse_kept(loaded.text, "kept"))
-    assert [point.spec.hash for point in again] == [point.spec.hash for point in loaded.points]
-    assert again[0].spec.train.epochs == 7
+    assert (loaded.text, loaded.overrides) == (yaml.safe_dump(SWEEP), SET)
+    loaded.folder.write(loaded.text, [point.spec.name for point in loaded.points], loaded.overrides)
+    again = read_sweep(loaded.folder.file, (), STORE)
+    assert [point.spec.hash for point in again.points] == [point.spec.hash for point in loaded.points]
+    assert (again.points[0].spec.train.epochs, again.overrides) == (7, SET)
 
 
-@pytest.mark.parametrize("options", [[], [word for each in SET for word in ("--set", each)]], ids=["alone", "again"])
-@pytest.mark.parametrize("command", ["status", "sweep", "bundle", "report"])
-def test_a_stores_own_file_is_not_taken_for_what_it_was_made_from(
-    command: str, options: list[str], file: Path, tmp_path: Path
-) -> None:
-    kept = tmp_path / "kept.yaml"
-    kept.write_text(load_files([file], SET, {}, STORE)[0].text)
-    with pytest.raises(InputError, match=r"kept\.yaml begins with '--set' lines"):
-        cli(command, kept, *options)
+@pytest.mark.parametrize("more", [[], ["train.epochs=8"]])
+def test_a_stores_own_file_is_the_sweep_as_it_was_run(more: list[str], file: Path, store: Store) -> None:
+    (loaded,) = load_files([file], SET, {}, store)
+    loaded.folder.write(loaded.text, [point.spec.name for point in loaded.points], loaded.overrides)
+    rows = json.loads(cli("status", loaded.folder.file, "--json", *(word for each in more for word in ("--set", each))))
+    assert [row["state"] for row in rows] == ["missing" if more else "partial", "missing"]
 
 
 @WAYS

@@ -70,7 +70,7 @@ def test_what_is_typed_is_handed_on(file: Path, tmp_path: Path, calls: list[tupl
     assert (launch.cpus, launch.gpus, launch.accelerator, launch.workers, launch.retries) == (4, 0.5, "H100", 1, 1)
     assert (launch.pack, launch.accelerate) == (6, "auto")
     assert {point.spec.train.epochs for sweep in sweeps for point in sweep.points} == {7}
-    assert sweeps[0].text.startswith("# run with --set train.epochs=7\n")
+    assert sweeps[0].overrides == ["train.epochs=7"]
     assert (where.store.root, where.data_dir, where.device) == (tmp_path / "s", tmp_path / "d", "cpu")
     assert (where.address, where.concurrency, where.retry_failed, where.replace) == ("10.0.0.1:6379", 3, True, True)
 

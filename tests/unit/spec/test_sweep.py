@@ -12,23 +12,13 @@ from rt_scale.spec.document import build
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.explore import MOST_RUNS
 from rt_scale.spec.grid import expand
-from rt_scale.spec.sweep import SweepSpec, as_run, load_run, load_sweep, overrides_as_run
+from rt_scale.spec.sweep import SweepSpec, load_run, load_sweep
 
 BASE = {"data": {"name": "digits"}, "encoder": {"name": "convnet_32_2"}}
 
 
 def sweep(**fields: Any) -> SweepSpec:
     return SweepSpec.model_validate({"name": "s", "base": BASE, **fields})
-
-
-def test_a_sweep_file_as_run_says_with_which_assignments(tmp_path: Path) -> None:
-    path = tmp_path / "sweep.yaml"
-    path.write_text("name: s\n# run with --set later=1\n")
-    overrides = ["encoder.name=vgg11", "seeds.data=[1, 2]"]
-    text = as_run(path.read_text(), overrides)
-    assert text.endswith(path.read_text())
-    assert overrides_as_run(text) == overrides
-    assert overrides_as_run(as_run(path.read_text(), [])) == []
 
 
 def test_the_grid_is_the_product_and_seeds_vary_slowest() -> None:

@@ -14,7 +14,7 @@ from rt_scale.spec.document import resolve_same
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store import gc as garbage
-from rt_scale.store import store as store_module
+from rt_scale.store import local as store_module
 from rt_scale.store.gc import GRACE, find_garbage, remove_garbage
 from rt_scale.store.lease import TIMES
 from rt_scale.store.results import RunResult
@@ -97,8 +97,8 @@ def test_a_sweep_that_was_stopped_before_its_second_run_keeps_the_first(store: S
     for each in (PARENT, CHILD):
         shutil.rmtree(store.run(each).path)
     document = resolve_same({**BASE, "student": {"start_from": {"run": GRANDPARENT.model_dump(mode="json")}}})
-    text = f"# run with --set seeds.data=2\nname: later\nbase: {document}\n".replace("None", "null")
-    store.sweep("later").write(text, [PARENT.name])
+    text = f"name: later\nbase: {document}\n".replace("None", "null")
+    store.sweep("later").write(text, [PARENT.name], ["seeds.data=2"])
     assert names(store) == {ALONE.name}
     # Killed between the sweep's file and its list, too.
     (store.sweep("later").path / "runs.json").unlink()
@@ -111,6 +111,10 @@ def test_nothing_is_listed_where_it_cannot_be_told_what_is_needed(store: Store) 
     sweep = store.sweep("broken")
     sweep.write("name: broken\nbase: {encoder: 3}\n", ["distill-0123456789abcdef"])
     with pytest.raises(InputError, match=r"'broken' has runs that were never begun.*move '.*broken' away"):
+        find_garbage(store)
+    old = "# run with --set seeds.data=2\nname: broken\nbase: {data: {name: digits}, encoder: {name: convnet_8_2}}\n"
+    sweep.write(old, ["distill-0123456789abcdef"])  # as versions before kept assignments
+    with pytest.raises(InputError, match=r"'broken' has runs that were never begun.*an earlier version ran it"):
         find_garbage(store)
     sweep.write("", [CHILD.name])
     path = store.run(CHILD).path / "spec.json"

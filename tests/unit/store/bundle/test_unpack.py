@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import stat
 import tarfile
 import time
@@ -194,6 +195,7 @@ def edited(members: Members, name: str, **changes: Any) -> Members:
         (lambda old: {**old, f"{RUN}/spec.json": b"[1]"}, "does not fit together"),
         (lambda old: {**old, "sweeps/small/runs.json": b'["../../x"]'}, "lists what is no run"),
         (lambda old: {**old, "sweeps/small/runs.json": b'{"a": 1}'}, "does not fit together"),
+        (lambda old: {**old, "sweeps/small/overrides.json": b"[1]"}, "does not fit together"),
         (lambda old: {**old, "sweeps/other/runs.json": b"[]"}, "holds other sweeps than its manifest names"),
         (lambda old: edited(old, MANIFEST, sweeps=["small", "../../x"]), "holds other sweeps than its manifest names"),
         (lambda old: edited(old, MANIFEST, runs={}), "does not fit together"),
@@ -258,3 +260,31 @@ def test_the_cache_is_the_users(sound: Path, tmp_path: Path, monkeypatch: pytest
 def test_a_cache_that_cannot_be_written_is_bad_input(sound: Path) -> None:
     with pytest.raises(InputError, match="cannot be written"):
         open_bundle(sound, Path("/proc/self/status/cache"))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99, 1.0])
+def test_one_that_was_cut_short(sound: Path, tmp_path: Path, refusal: Callable[[Path], str], share: float) -> None:
+    data = sound.read_bytes()
+    (tmp_path / "b.tar.gz").write_bytes(data[: int(share * (len(data) - 1))])
+    refusal(tmp_path / "b.tar.gz")
+
+
+def test_damage_anywhere_is_refused_or_changes_nothing(sound: Path, tmp_path: Path) -> None:
+    """A byte anywhere: in what no reader looks at, the bundle is what it was; else it is refused, in words."""
+    generator, data = random.Random(0), sound.read_bytes()
+    first = open_bundle(sound, tmp_path / "first")
+    files = {path.relative_to(first.store.root): path.read_bytes() for path in first.store.root.rglob("*.*")
+             if path.is_file()}  # fmt: skip
+    refused = 0
+    for number in range(150):
+        broken, place = bytearray(data), generator.randrange(len(data))
+        broken[place] ^= 1 << generator.randrange(8)
+        (tmp_path / "b.tar.gz").write_bytes(broken)
+        try:
+            root = open_bundle(tmp_path / "b.tar.gz", tmp_path / str(number)).store.root
+        except InputError:
+            refused += 1
+            continue
+        for name, expected in files.items():
+            assert (root / name).read_bytes() == expected, (place, name)
+    assert refused > 100

@@ -74,7 +74,8 @@ def test_a_file_that_is_gone_is_no_missing_bucket(objects: Objects, tmp_path: Pa
     assert objects.asked == []
 
 
-def test_marks_of_folders_are_passed_over(objects: Objects) -> None:
+def test_marks_of_folders_and_names_that_lead_elsewhere_are_passed_over(objects: Objects) -> None:
+    objects.write("runs/../../x", b"1")
     for key in ("runs", "runs/a/lease", "runs/a/lease/1.x.end", "runs/a/checkpoints/4"):
         objects.write(key, b"")
     assert list(objects.bucket().entries("")) == ["runs/a/lease/1.x.end"]

@@ -161,7 +161,8 @@ def test_sweeps(objects: Objects, machine: Any) -> None:
     report.mkdir()
     (report / "tables.md").write_text("|")
     a.sweep("s").send(report)
-    assert objects.keys() == ["sweeps/s/report/tables.md", "sweeps/s/runs.json", "sweeps/s/sweep.yaml"]
+    files = ("overrides.json", "report/tables.md", "runs.json", "sweep.yaml")
+    assert objects.keys() == [f"sweeps/s/{name}" for name in files]
     b.refresh()
     (sweep,) = b.sweeps()
     assert (sweep.runs(), sweep.file.read_text()) == (["distill-0"], "name: s\n")
