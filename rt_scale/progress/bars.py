@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
 from typing import NamedTuple
 
 from rich.progress import (
@@ -30,12 +29,8 @@ CLASSIFIER = "test accuracy"
 
 
 class Score(NamedTuple):
-    """One accuracy of a run.
-
-    Attributes:
-        kind: ``linear`` or ``knn``, the student's, or ``test accuracy``.
-        value: between 0 and 1.
-        text: in percent, with the teacher's where it is known.
+    """One accuracy of a run: its kind (``linear``, ``knn`` or ``test accuracy``), its value between 0 and 1, and a text
+    in percent, with the teacher's where that is known.
     """
 
     kind: str
@@ -61,7 +56,7 @@ def scores(values: Mapping[str, float]) -> list[Score]:
 
 
 def probe_text(values: Mapping[str, float]) -> str:
-    """Student and teacher accuracies in percent, as ``scores`` has them."""
+    """The same in one line, in percent."""
     return ", ".join(score.text for score in scores(values))
 
 
@@ -88,10 +83,8 @@ class RunBar:
         self._progress.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
 
     def stage(self, text: str) -> None:
         """Name what is being done."""

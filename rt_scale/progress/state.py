@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rich.progress import Progress, Task
 from rich.text import Text
@@ -23,20 +23,6 @@ BEST_OF = ("linear", "knn", CLASSIFIER)
 """What runs are compared by: the first of these that any run has."""
 NAMED = 4
 """Devices or reasons that a line names, at most."""
-
-
-class FinishedRun(NamedTuple):
-    """A run that is finished, failed or stopped early.
-
-    Attributes:
-        place: which one it is, e.g. ``[3/24]``.
-        probes: its last accuracies.
-        took: how long it ran and where, e.g. ``18s on cuda:0``; empty where it did not run here.
-    """
-
-    place: str
-    probes: str
-    took: str
 
 
 class SweepState:
@@ -89,25 +75,32 @@ class SweepState:
         self._waiting[label] = (plain(why), again)
         return self._leave(label) is not None
 
-    def finish(self, label: str, state: str, values: Mapping[str, float]) -> FinishedRun | None:
-        """A run came out as ``state`` says; None where it had before."""
+    def finish(self, label: str, state: str, how: str = "", values: Mapping[str, float] | None = None) -> str:
+        """A run came out; returns a line with its number, how, accuracies, time and place, empty where it had before.
+
+        Args:
+            label: the run's.
+            state: ``DONE``, ``FAILED`` or ``STOPPED``.
+            how: what else is to be said.
+            values: its last measurements.
+        """
         if label in self._finished:
-            return None
+            return ""
         task = self._leave(label)
         self._waiting.pop(label, None)
         self._finished.add(label)
         self._states[state] += 1
-        last = {**self._values.pop(label, {}), **values}
+        last = {**self._values.pop(label, {}), **(values or {})}
         spent = self._spent.pop(label, None)
+        line = [f"[{self._done_before + len(self._finished)}/{self.total}] {plain(label)}", plain(how)]
         if state != FAILED:
             _compare(self._best, scores(last), plain(label))
             self._durations += [] if spent is None else [spent]
-        where = f" on {task.fields['where']}" if task is not None and task.fields["where"] else ""
-        took = "" if spent is None else f"{duration_text(spent)}{where}"
-        return FinishedRun(f"[{self._done_before + len(self._finished)}/{self.total}]", probe_text(last), took)
+            where = f" on {task.fields['where']}" if task is not None and task.fields["where"] else ""
+            line += [probe_text(last), "" if spent is None else f"{duration_text(spent)}{where}"]
+        return "  ".join(part for part in line if part)
 
     def _leave(self, label: str) -> Task | None:
-        """Take a run off its device."""
         task = self._running.pop(label, None)
         if task is not None:
             self._progress.remove_task(task.id)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -15,7 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.table import Column, Table
 from rich.text import Text
 
-from rt_scale.progress.state import DONE, FAILED, STOPPED, FinishedRun, SweepState, plain
+from rt_scale.progress.state import DONE, FAILED, STOPPED, SweepState, plain
 from rt_scale.system.console import PlainConsole, duration_text
 
 if TYPE_CHECKING:
@@ -32,38 +31,31 @@ CELL = 24
 
 
 class _Words(ProgressColumn):
-    """A column of what ``tell`` says of a run."""
+    """A column of what ``tell`` says of a run, empty where nothing is known; ``column`` as for rich's Column."""
 
-    def __init__(self, tell: Callable[[Task], str], **column: str) -> None:
-        super().__init__(Column(no_wrap=True, **column))  # type: ignore[arg-type]
+    def __init__(self, tell: Callable[[Task], str], **column: Any) -> None:
+        super().__init__(Column(no_wrap=True, **column))
         self._tell = tell
 
     def render(self, task: Task) -> Text:
-        """Empty where nothing is known."""
+        """The words."""
         return Text(self._tell(task))
-
-
-def _rate(task: Task) -> str:
-    return f"{task.speed:,.{0 if task.speed >= 10 else 1}f} steps/s" if task.speed else ""
-
-
-def _left(task: Task) -> str:
-    return "" if task.time_remaining is None else f"{duration_text(task.time_remaining)} left"
-
-
-def _scores(task: Task) -> str:
-    return ", ".join(f"{score.kind} {100 * score.value:.1f}" for score in task.fields["scores"])
 
 
 COLUMNS: dict[str, ProgressColumn] = {
     "bar": BarColumn(bar_width=10),
-    "percent": _Words(lambda task: f"{100 * task.completed // task.total:3.0f} %" if task.total else ""),
-    "rate": _Words(_rate, style="dim", justify="right"),
-    "left": _Words(_left, justify="right"),
-    "where": _Words(lambda task: shorten(task.fields["where"], CELL), style="dim"),
-    "stage": _Words(lambda task: shorten(task.fields["stage"], CELL), style="dim"),
-    "probes": _Words(_scores),
-}
+    "percent": _Words(lambda run: f"{100 * run.completed // run.total:3.0f} %" if run.total else ""),
+    "rate": _Words(
+        lambda run: f"{run.speed:,.{0 if run.speed >= 10 else 1}f} steps/s" if run.speed else "",
+        style="dim", justify="right",
+    ),
+    "left": _Words(
+        lambda run: "" if run.time_remaining is None else f"{duration_text(run.time_remaining)} left", justify="right"
+    ),
+    "where": _Words(lambda run: shorten(run.fields["where"], CELL), style="dim"),
+    "stage": _Words(lambda run: shorten(run.fields["stage"], CELL), style="dim"),
+    "probes": _Words(lambda run: ", ".join(f"{each.kind} {100 * each.value:.1f}" for each in run.fields["scores"])),
+}  # fmt: skip
 """What stands beside the label, from left to right."""
 DROPPED = ("bar", "stage", "rate", "probes", "where", "left", "percent")
 """What a narrow terminal does without, first to last."""
@@ -173,9 +165,7 @@ class SweepView:
             self.progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.progress.live.stop()
 
     def running(self, label: str, report: RunReport) -> None:
@@ -195,16 +185,15 @@ class SweepView:
 
     def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None) -> None:
         """Turn the row of a run into a line."""
-        run = self._state.finish(label, DONE if error is None else FAILED, values or {})
-        if run is not None and error is not None:
-            self._print(f"{run.place} {plain(label)}  FAILED: {plain(error)}", "red")
+        if error is None:
+            self._print(self._state.finish(label, DONE, values=values))
         else:
-            self._print_finished(label, run, "")
+            self._print(self._state.finish(label, FAILED, f"FAILED: {error}"), "red")
         self.tick()
 
     def stopped(self, label: str, why: str) -> None:
         """Turn the row of a run that was ended early into a line."""
-        self._print_finished(label, self._state.finish(label, STOPPED, {}), f"{STOPPED}: {plain(why)}")
+        self._print(self._state.finish(label, STOPPED, f"{STOPPED}: {why}"))
         self.tick()
 
     def added(self, count: int) -> None:
@@ -227,13 +216,9 @@ class SweepView:
         """Keep the text as a line."""
         self._print(plain(text), "dim")
 
-    def _print_finished(self, label: str, run: FinishedRun | None, how: str) -> None:
-        if run is not None:
-            parts = (f"{run.place} {plain(label)}", how, run.probes, run.took)
-            self._print("  ".join(part for part in parts if part))
-
     def _print(self, text: str, style: str = "") -> None:
-        self._console.print(Text(text, style=style), soft_wrap=True)
+        if text:
+            self._console.print(Text(text, style=style), soft_wrap=True)
 
 
 def shorten(text: str, width: int) -> str:
