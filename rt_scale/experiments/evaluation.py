@@ -39,7 +39,7 @@ class Evaluation:
     supervised classifier is measured itself, as ``test/loss`` and ``test/accuracy``.
 
     Args:
-        spec: its ``kind``, ``precision``, ``teacher``, ``probe`` and ``seeds.probe`` are read.
+        spec: of the run.
         probers: one a data set; None names the one that is distilled on, which has none without labels.
         pair: teacher and student, measured as they then are.
         initial: the student's parameters at its start.
@@ -56,8 +56,7 @@ class Evaluation:
         stage: Stage,
         heed: Heed = go_on,
     ) -> None:
-        self.spec, self.probers, self.stage = spec, probers, stage
-        self.heed = heed
+        self.spec, self.probers, self.stage, self.heed = spec, probers, stage, heed
         self.teacher, self.student = pair
         self.references: dict[str, list[Tensor]] = {"from_init": initial}
         self.references["from_teacher"] = list(self.teacher.parameters())
@@ -125,10 +124,7 @@ class Evaluation:
 def test_classifier(projector: nn.Module, test: Features, precision: str) -> dict[str, float]:
     """``test/loss`` (nats) and ``test/accuracy`` (share) of a classifier in evaluation mode, from its embeddings.
 
-    Args:
-        projector: from embeddings to logits, one a class; afterwards in the mode that it was in.
-        test: the encoder's embeddings and the labels of a whole split.
-        precision: of the spec.
+    ``projector``, from embeddings to logits, one a class, is afterwards in the mode that it was in.
     """
     means = Means()
     with evaluation_mode(projector):
@@ -152,7 +148,7 @@ def build_probers(
     """A prober for the set that is distilled on, where that is to be probed, then one for each of ``probe.also``.
 
     Args:
-        spec: its ``probe``, ``data``, ``precision`` and ``train.batch_size`` are read.
+        spec: of the run.
         sets: the data sets, which fit the spec.
         train: the training images that the student is distilled on, on which the main prober fits too.
         inputs: from the main set's images to a network's inputs, as ``objectives.clean_inputs`` makes it.

@@ -47,9 +47,7 @@ def open_board(
 
     Args:
         sweeps: of that store; none shows the store's run directories.
-        store: where runs are kept.
-        host: address to listen on.
-        port: port; 0 takes a free one, None 6006 or the next free one.
+        port: 0 takes a free one, None 6006 or the next free one.
         say: receives the lines that name the address, and what is there to be seen.
         every_run: whether runs are shown by themselves, and not only the means of configurations.
         figures: brings the reports' figures up to date; called again and again while the board is open.
@@ -102,7 +100,6 @@ def few(names: Sequence[str], most: int) -> str:
 
 
 def _runs(store: Store) -> Path:
-    """The folder of all runs."""
     folder = store.root / "runs"
     if not folder.is_dir():
         raise InputError(f"There are no runs in '{store.place}'. Run a sweep first, or name the store with --store.")
@@ -112,10 +109,7 @@ def _runs(store: Store) -> Path:
 class ReportFigures:
     """Keeps the reports of sweeps, and so their figures, up with their finished runs.
 
-    Args:
-        sweeps: of one store.
-        say: told why a report cannot be made.
-        here: the data that that of the runs is compared with.
+    ``say`` is told why a report cannot be made; the data of the runs is compared with that which is ``here``.
     """
 
     def __init__(self, sweeps: Sequence[SweepRuns], say: Callable[[str], None], here: DataHere) -> None:

@@ -28,15 +28,7 @@ def data_rows(data_dir: Path) -> list[dict[str, Any]]:
     for name in [*DATASETS, *(name for name in prepared if name not in DATASETS)]:
         found = prepared.get(name)
         info = DATASETS.get(name) if found is None or isinstance(found, InputError) else found.info
-        row: dict[str, Any] = {
-            "name": name,
-            "classes": "",
-            "size": "",
-            "train": "",
-            "test": "",
-            "mean": "",
-            "std": "",
-        }
+        row: dict[str, Any] = {"name": name} | dict.fromkeys(("classes", "size", "train", "test", "mean", "std"), "")
         if info is not None:
             row |= {
                 "title": info.title,
@@ -83,15 +75,9 @@ _INK, _PALE = (20, 20, 20), (120, 120, 120)
 
 
 def choose(labels: np.ndarray, classes: int, per_class: int) -> list[np.ndarray]:
-    """The samples of each class that are shown: the first in a random order, the same every time.
+    """The positions (int64) of each class's samples that are shown: the first in a random order, always the same.
 
-    Args:
-        labels: int [N], from 0 to ``classes`` - 1.
-        classes: how many there are.
-        per_class: how many of each, or all where there are fewer.
-
-    Returns:
-        For every class, int64 positions.
+    Labels are int [N], from 0 to ``classes`` - 1; a class with fewer than ``per_class`` is shown whole.
     """
     generator = np.random.Generator(np.random.PCG64(stream("data.show")))
     order = generator.permutation(len(labels))
@@ -105,23 +91,14 @@ def unlabelled(info: DataInfo) -> DataInfo:
 
 
 def draw(info: DataInfo, images: Beton, per_class: int, heading: str) -> Image.Image:
-    """Every class with its name, its number of images and some of them, in as many columns as suit.
+    """Every class with its name, its number of images and ``per_class`` of them, in as many columns as suit.
 
-    Small images are enlarged a whole number of times without smoothing; those of more than 128 pixels are
-    scaled down to that.
-
-    Args:
-        info: classes and size of the set.
-        images: one of its splits.
-        per_class: samples a class, at least 1.
-        heading: what the sheet shows; what was done to the pixels is added.
-
-    Raises:
-        InputError: the sheet would have more than ``MOST_PIXELS`` pixels.
+    Small images are enlarged a whole number of times without smoothing; those of more than 128 pixels are scaled down
+    to that. InputError where the sheet would have more than ``MOST_PIXELS`` pixels.
     """
     chosen = choose(images.labels, len(info.classes), per_class)
     counts = np.bincount(images.labels, minlength=len(info.classes))
-    tile = _tile(info.size)
+    tile, how = _tile(info.size)
     font, small = ImageFont.load_default(14), ImageFont.load_default(11)
     names = [_cut(name, font) for name in info.classes]
     totals = [f"{count:,}" for count in counts]
@@ -129,10 +106,15 @@ def draw(info: DataInfo, images: Beton, per_class: int, heading: str) -> Image.I
     widest = max(len(positions) for positions in chosen)
     block, row = label + widest * (tile + _GAP) + 2 * _MARGIN, tile + _GAP
     columns, rows = _arrange(len(names), block, row)
-    heading = f"{heading}; {_enlargement(info.size)}"
+    heading = f"{heading}; {info.size} x {info.size} pixels, {how}"
     width = max(columns * block, math.ceil(font.getlength(heading)) + 2 * _MARGIN)
     height = _HEADING + rows * row + _MARGIN
-    sheet = _blank(info, per_class, width, height)
+    if width * height > MOST_PIXELS:
+        raise InputError(
+            f"A contact sheet of '{info.name}' with {counted(per_class, 'image')} a class would have {width:,} x "
+            f"{height:,} pixels. Give a smaller --per-class."
+        )
+    sheet = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(sheet)
     pen.text((_MARGIN, 12), heading, _INK, font)
     for number, (name, positions) in enumerate(zip(names, chosen, strict=True)):
@@ -160,24 +142,11 @@ def save(sheet: Image.Image, path: Path) -> None:
         raise InputError(f"Cannot write '{path}': {error.strerror or error}. Give another file with --out.") from error
 
 
-def _blank(info: DataInfo, per_class: int, width: int, height: int) -> Image.Image:
-    if width * height > MOST_PIXELS:
-        raise InputError(
-            f"A contact sheet of '{info.name}' with {counted(per_class, 'image')} a class would have {width:,} x "
-            f"{height:,} pixels. Give a smaller --per-class."
-        )
-    return Image.new("RGB", (width, height), "white")
-
-
-def _tile(size: int) -> int:
-    """Pixels that an image of size x size is drawn on."""
-    return min(size * max(1, round(_TILE / size)), _LARGEST_TILE)
-
-
-def _enlargement(size: int) -> str:
-    tile = _tile(size)
+def _tile(size: int) -> tuple[int, str]:
+    """Pixels that an image of size x size is drawn on, and how."""
+    tile = min(size * max(1, round(_TILE / size)), _LARGEST_TILE)
     how = f"scaled to {tile} x {tile}" if tile < size else f"enlarged {tile // size} times" if tile > size else "as is"
-    return f"{size} x {size} pixels, {how}"
+    return tile, how
 
 
 def _arrange(blocks: int, width: int, height: int) -> tuple[int, int]:

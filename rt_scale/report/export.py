@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import BinaryIO, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,19 +22,18 @@ from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import Point
 from rt_scale.spec.networks import StudentSpec, TeacherSpec
 from rt_scale.spec.run import RunSpec
-from rt_scale.store.atomic import disk_errors
+from rt_scale.store.atomic import replacing
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.results import AttemptRecord, RunResult
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
-from rt_scale.system.files import remove, sync_folder, temporary_name
 from rt_scale.tensorboard.writer import Setting, flat_settings, typed_columns
 
 Form = Literal["csv", "parquet"]
 BATCH = 2**16
 """Rows that are written at a time: one row group of a Parquet file."""
 TIME = pa.timestamp("us", tz="UTC")
-STANDING = {
+STATE = {
     "data": pa.string(),
     "data_title": pa.string(),
     "data_sha256": pa.string(),
@@ -74,12 +71,7 @@ _RUNS = 1000
 
 @dataclass(frozen=True)
 class Exported:
-    """A table that was written.
-
-    Attributes:
-        path: the file.
-        rows: how many it has.
-    """
+    """A table that was written: its file, and how many rows it has."""
 
     path: Path
     rows: int
@@ -94,7 +86,7 @@ class _Run:
     shared: dict[str, Setting | None]
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """What stands in every row of either table."""
         return {"run": self.point.spec.name, "label": self.point.label, **self.shared}
 
@@ -114,9 +106,6 @@ def export(
         form: of the files.
         here: the data sets that are here, to compare those of the runs with; None: nothing is compared.
 
-    Returns:
-        ``runs`` and ``curves`` -> what was written.
-
     Raises:
         InputError: where none of the runs was begun, or the folder cannot be written.
         RunError: where a file of a run is damaged, or the disk is full.
@@ -125,20 +114,23 @@ def export(
     _refuse_where_none_was_begun(runs, store)
     types = {"run": pa.string(), "label": pa.string()}
     types |= {key: _arrow_type(run.shared[key] for run in runs) for key in runs[0].shared}
-    standing: list[dict[str, Any]] = []
     tables: list[pa.Table] = []
-    path = folder / f"curves.{form}"
-    with table_file(path, pa.schema({**types, **_MEASURED}), form) as curves:
+
+    def curves() -> Iterator[pa.Table]:
+        """Run by run; what the other table says of each is put aside."""
+        rows: list[dict[str, object]] = []
         for run in runs:
             run_dir = store.run(run.point.spec)
             metrics = read_metrics(run_dir.metrics_path)
-            curves.add(_curves(run, metrics, types))
-            found = _standing(run.point.spec, run_dir, store, metrics, here)
-            standing.append({"sweep": run.sweeps, **run.identity, **found})
-            if len(standing) == _RUNS or run is runs[-1]:
-                tables.append(_to_table(standing, types))
-                standing = []
-    return {"runs": _write_runs(tables, folder / f"runs.{form}", form), "curves": Exported(path, curves.rows)}
+            yield _curves(run, metrics, types)
+            found = _state(run.point.spec, run_dir, store, metrics, here)
+            rows.append({"sweep": run.sweeps, **run.identity, **found})
+            if len(rows) == _RUNS or run is runs[-1]:
+                tables.append(_to_table(rows, types))
+                rows = []
+
+    written = write_table(folder / f"curves.{form}", form, pa.schema({**types, **_MEASURED}), curves())
+    return {"runs": _write_runs(tables, folder / f"runs.{form}", form), "curves": written}
 
 
 def _refuse_where_none_was_begun(runs: Sequence[_Run], store: Store) -> None:
@@ -174,7 +166,7 @@ def _settings(point: Point, axes: Iterable[str]) -> dict[str, Setting]:
     return {key: str(value) if type(value) is int and abs(value) >= 2**63 else value for key, value in flat.items()}
 
 
-def _value(point: Point, key: str) -> Any:
+def _value(point: Point, key: str) -> object:
     """The value of an axis; a run to start from by its name, as in the column ``run``."""
     if key in _STARTS:
         part: TeacherSpec | StudentSpec = getattr(point.spec, key.partition(".")[0])
@@ -182,9 +174,9 @@ def _value(point: Point, key: str) -> Any:
     return point.values[key] if key in point.values else _field(point.spec, key)
 
 
-def _field(spec: RunSpec, key: str) -> Any:
+def _field(spec: RunSpec, key: str) -> object:
     """The dotted field of ``spec``; None where it has none of that name."""
-    value: Any = spec.model_dump(mode="json")
+    value: object = spec.model_dump(mode="json")
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
@@ -206,7 +198,7 @@ def _curves(run: _Run, metrics: pa.Table, types: Mapping[str, pa.DataType]) -> p
     return pa.table([*repeated, *measured], pa.schema({**types, **_MEASURED}))
 
 
-def _standing(spec: RunSpec, run_dir: RunDir, store: Store, metrics: pa.Table, here: DataHere | None) -> dict[str, Any]:
+def _state(spec: RunSpec, run_dir: RunDir, store: Store, metrics: pa.Table, here: DataHere | None) -> dict[str, object]:
     """How a run stands, where it was executed and, where it is done, its numbers."""
     status = store.status(run_dir.name)
     result = run_dir.result() if status.state == "done" else None
@@ -254,9 +246,9 @@ def _microseconds(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1e6)
 
 
-def _to_table(rows: Sequence[Mapping[str, Any]], identity: Mapping[str, pa.DataType]) -> pa.Table:
+def _to_table(rows: Sequence[Mapping[str, object]], identity: Mapping[str, pa.DataType]) -> pa.Table:
     """The rows as columns; a metric that a row does not have is null there."""
-    types = {"sweep": pa.string(), **identity, **STANDING}
+    types = {"sweep": pa.string(), **identity, **STATE}
     names = dict.fromkeys([*types, *(name for row in rows for name in row)])
     return pa.table({name: pa.array([row.get(name) for row in rows], types.get(name, pa.float64())) for name in names})
 
@@ -265,9 +257,7 @@ def _write_runs(tables: Sequence[pa.Table], path: Path, form: Form) -> Exported:
     table = pa.concat_tables(tables, promote_options="default")
     # What names a run first, its metrics last, whichever run had them first.
     table = table.select(sorted(table.column_names, key=_place))
-    with table_file(path, table.schema, form) as file:
-        file.add(table)
-    return Exported(path, file.rows)
+    return write_table(path, form, table.schema, [table])
 
 
 def _place(column: str) -> int:
@@ -275,83 +265,34 @@ def _place(column: str) -> int:
     return next((place for place, start in enumerate(starts, 1) if column.startswith(start)), 0)
 
 
-class TableFile:
-    """A table under way.
+def write_table(path: Path, form: Form, schema: pa.Schema, pieces: Iterable[pa.Table]) -> Exported:
+    """Write a table that is there in one piece, in place of a file of that name, and nothing where that fails.
 
-    Attributes:
-        rows: how many were added.
+    Of its pieces up to :data:`BATCH` rows are gathered, so that many small ones do not make as many row groups.
     """
-
-    def __init__(self, path: Path, schema: pa.Schema, form: Form) -> None:
-        """Begin a file.
-
-        Args:
-            path: where.
-            schema: of every piece.
-            form: of the file.
-        """
-        self.rows = 0
-        self._waiting: list[pa.Table] = []
-        if form == "parquet":
-            self._writer = pq.ParquetWriter(path, schema)
-        else:
-            options = pacsv.WriteOptions(quoting_style="needed")
-            self._writer = pacsv.CSVWriter(path, schema, write_options=options)
-
-    def add(self, piece: pa.Table) -> None:
-        """Append rows; up to :data:`BATCH` wait, so that many small pieces do not make as many row groups."""
-        if len(piece):
-            self._waiting.append(piece)
-        self.rows += len(piece)
-        if sum(map(len, self._waiting)) >= BATCH:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._waiting:
-            self._writer.write_table(pa.concat_tables(self._waiting).combine_chunks())
-            self._waiting = []
-
-    def close(self) -> None:
-        """Write what waits, and the end of the file."""
-        self._flush()
-        self._writer.close()
+    rows, waiting = 0, []
+    with replacing(path) as file, _writer(file, form, schema) as writer:
+        for piece in filter(len, pieces):
+            rows += len(piece)
+            waiting.append(piece)
+            if sum(map(len, waiting)) >= BATCH:
+                writer.write_table(pa.concat_tables(waiting).combine_chunks())
+                waiting = []
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting).combine_chunks())
+    return Exported(path, rows)
 
 
-@contextmanager
-def table_file(path: Path, schema: pa.Schema, form: Form) -> Iterator[TableFile]:
-    """A table that becomes the file ``path`` when the body is through, and nothing where it fails.
-
-    Args:
-        path: the file; its folder is made if need be, and a file of that name is replaced.
-        schema: of every piece.
-        form: of the file.
-
-    Raises:
-        InputError, RunError: see :func:`disk_errors`.
-    """
-    temporary = temporary_name(path)
-    with disk_errors(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = TableFile(temporary, schema, form)
-            yield file
-            file.close()
-            with open(temporary, "rb") as written:
-                os.fsync(written.fileno())
-            os.replace(temporary, path)
-            sync_folder(path.parent)
-        except BaseException:
-            remove(temporary)
-            raise
+def _writer(file: BinaryIO, form: Form, schema: pa.Schema) -> pq.ParquetWriter | pacsv.CSVWriter:
+    if form == "parquet":
+        return pq.ParquetWriter(file, schema)
+    return pacsv.CSVWriter(file, schema, write_options=pacsv.WriteOptions(quoting_style="needed"))
 
 
-def write_table(path: Path, table: pa.Table) -> list[Path]:
+def write_report_table(path: Path, table: pa.Table) -> list[Path]:
     """The table as CSV and as Parquet, ``path`` being without suffix; the files."""
     forms: tuple[Form, ...] = ("csv", "parquet")
-    for form in forms:
-        with table_file(path.with_suffix(f".{form}"), table.schema, form) as file:
-            file.add(table)
-    return [path.with_suffix(f".{form}") for form in forms]
+    return [write_table(path.with_suffix(f".{form}"), form, table.schema, [table]).path for form in forms]
 
 
 DEVICES = ("gpu", "cpu")
@@ -370,7 +311,7 @@ def numbers_table(report: Report) -> pa.Table:
 
 def verdicts_table(report: Report) -> pa.Table:
     """One row a claim, group and mean that the verdict rests on; without one where there is none."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for judged in report.verdicts:
         about = {"experiment": report.experiment, "claim": judged.claim, "where": judged.where}
         about |= {"verdict": judged.verdict.word, "why": judged.verdict.why, "rule": judged.rule}
@@ -381,8 +322,8 @@ def verdicts_table(report: Report) -> pa.Table:
     return _table(rows, {"mean", "low", "high"}, {"n"})
 
 
-def _row(row: ResultRow, report: Report) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _row(row: ResultRow, report: Report) -> dict[str, object]:
+    found: dict[str, object] = {
         "experiment": report.experiment,
         "sweep": ", ".join(report.sweeps),
         "data": "; ".join(report.data),
@@ -407,7 +348,7 @@ def _row(row: ResultRow, report: Report) -> dict[str, Any]:
     return found
 
 
-def _table(rows: Sequence[Mapping[str, Any]], numbers: set[str], counts: set[str]) -> pa.Table:
+def _table(rows: Sequence[Mapping[str, object]], numbers: set[str], counts: set[str]) -> pa.Table:
     names = dict.fromkeys(name for row in rows for name in row)
     types = {name: pa.float64() if name in numbers else pa.int64() if name in counts else pa.string() for name in names}
     return pa.table({name: pa.array([row.get(name) for row in rows], types[name]) for name in names})

@@ -23,19 +23,12 @@ from rt_scale.spec.grid import Point, axis_names, value_label
 from rt_scale.spec.metrics import ACCURACY, Bounds, difference_bounds
 
 MOST_PANELS = 8
+Colour = str | tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One run's probes.
-
-    Attributes:
-        point: the run.
-        epochs: [E] epochs at which the student was probed, increasing.
-        student: [E] accuracies in [0, 1].
-        teacher: [E] accuracies, all the same where it is frozen.
-        input: accuracy.
-    """
+    """One run's probes: accuracies in [0, 1] at increasing epochs, all [E]; of the input one number."""
 
     point: Point
     epochs: np.ndarray
@@ -45,13 +38,7 @@ class Curve:
 
 
 def curve(point: Point, metrics: Series, probe: str) -> Curve | None:
-    """The run's curve under ``probe``, or None where it was not probed so.
-
-    Args:
-        point: the run.
-        metrics: its measured values by name.
-        probe: its key.
-    """
+    """The run's curve under the probe of that key, or None where it was not probed so."""
     found = [metrics.get(probe_metric(role, probe)) for role in ("student", "teacher", "input")]
     student, teacher, pixels = found
     if not student or not teacher or not pixels:
@@ -65,11 +52,6 @@ def draw(curves: Sequence[Curve], probe: str, title: str) -> Figure:
 
     The first axis of the sweep gives the colours; each combination of the others is a column. Bands are
     intervals of the mean over seeds.
-
-    Args:
-        curves: at least one.
-        probe: its key.
-        title: above the figure.
     """
     panels: dict[str, list[Curve]] = {}
     for item in curves:
@@ -95,13 +77,7 @@ def draw(curves: Sequence[Curve], probe: str, title: str) -> Figure:
 
 
 def draw_drawings(panels: Sequence[Drawing], title: str, columns: int) -> Figure:
-    """The panels of a figure of the paper's under one legend.
-
-    Args:
-        panels: at least one.
-        title: above them.
-        columns: panels in a row.
-    """
+    """The panels (at least one) of a figure of the paper's, so many in a row, under one legend."""
     ours = dict.fromkeys(line.label for panel in panels for line in panel.lines if line.style == "ours")
     colours = _line_colours(list(ours))
     styles = {line.style: line.label for panel in panels for line in panel.lines if line.style != "ours"}
@@ -130,7 +106,7 @@ _STYLES: Mapping[str, dict[str, Any]] = {
 }
 
 
-def _draw_panel(axis: Axes, panel: Drawing, colours: Mapping[str, Any]) -> None:
+def _draw_panel(axis: Axes, panel: Drawing, colours: Mapping[str, Colour]) -> None:
     names = list(dict.fromkeys(name for line in panel.lines for name in line.x)) if panel.scale == "names" else []
     ours = [line.label for line in panel.lines if line.style == "ours"]
     for line in panel.lines:
@@ -156,7 +132,7 @@ def _draw_panel(axis: Axes, panel: Drawing, colours: Mapping[str, Any]) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _interval(axis: Axes, x: Sequence[float], line: Line, colour: Any, bars: bool) -> None:
+def _interval(axis: Axes, x: Sequence[float], line: Line, colour: Colour, bars: bool) -> None:
     if not len(line.low):
         return
     mean, low, high = (np.asarray(each, float) for each in (line.y, line.low, line.high))
@@ -182,13 +158,13 @@ def _text(point: Point, part: slice) -> str:
     return ", ".join(f"{names[key]} = {value_label(value)}" for key, value in values)
 
 
-def _colours(names: Sequence[str]) -> dict[str, Any]:
+def _colours(names: Sequence[str]) -> dict[str, Colour]:
     distinct = list(dict.fromkeys(names))
     return {name: plt.get_cmap("viridis")(0.05 + 0.8 * i / max(1, len(distinct) - 1))
             for i, name in enumerate(distinct)}  # fmt: skip
 
 
-def _line_colours(labels: Sequence[str]) -> dict[str, Any]:
+def _line_colours(labels: Sequence[str]) -> dict[str, Colour]:
     """Numbers in the order of a scale, names in colours that differ; red is the input's."""
     numbers = [label for label in labels if " = " in label]
     names = [label for label in labels if label not in numbers]
@@ -196,7 +172,7 @@ def _line_colours(labels: Sequence[str]) -> dict[str, Any]:
     return _colours(numbers) | {name: palette[place % len(palette)] for place, name in enumerate(names)}
 
 
-def _panel(accuracy: Axes, gain: Axes, members: Sequence[Curve], colours: Mapping[str, Any]) -> None:
+def _panel(accuracy: Axes, gain: Axes, members: Sequence[Curve], colours: Mapping[str, Colour]) -> None:
     groups: dict[str, list[Curve]] = {}
     for item in members:
         groups.setdefault(_text(item.point, slice(0, 1)), []).append(item)
@@ -232,7 +208,7 @@ def _teachers(members: Sequence[Curve]) -> list[tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-def _band(axis: Axes, epochs: np.ndarray, values: np.ndarray, bounds: Bounds, colour: Any) -> None:
+def _band(axis: Axes, epochs: np.ndarray, values: np.ndarray, bounds: Bounds, colour: Colour) -> None:
     """The mean of accuracies [seeds, epochs] in percent, and its interval where it has one."""
     summaries = [estimate(column.tolist(), bounds) for column in values.T]
     mean, low, high = (100 * np.array([getattr(item, part) for item in summaries], dtype=float)
@@ -241,7 +217,7 @@ def _band(axis: Axes, epochs: np.ndarray, values: np.ndarray, bounds: Bounds, co
     axis.fill_between(epochs, low, high, color=colour, alpha=0.18, lw=0)
 
 
-def _legend(figure: Figure, colours: Mapping[str, Any], columns: int) -> int:
+def _legend(figure: Figure, colours: Mapping[str, Colour], columns: int) -> int:
     """One legend below all panels; returns its number of rows."""
     handles = [Line2D([], [], color=colour, marker="o", ms=3, label=f"student{f', {name}' if name else ''}")
                for name, colour in colours.items()]  # fmt: skip

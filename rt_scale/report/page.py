@@ -6,10 +6,9 @@ import functools
 import html
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -37,13 +36,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure.
-
-    Attributes:
-        name: of its files, without suffix.
-        title: what it shows.
-        svg, png: its files.
-    """
+    """A figure: what it shows, and its files, whose name without suffix is ``name``."""
 
     name: str
     title: str
@@ -61,7 +54,6 @@ class Report:
 
     Attributes:
         title: of the experiment, or the name of the sweep.
-        sweeps: names of the sweeps.
         experiment: of the paper, if it is one.
         data: data sets with their variants, ``title (name, sha256 ...)``.
         which: the student's epoch.
@@ -70,8 +62,6 @@ class Report:
         results: of finished runs, by name.
         folder: where the report is written.
         runs: the folder of run directories.
-        verdicts: on the experiment's claims.
-        pictures: figures.
         departures: fields that are not as in the paper.
         unsampled: runs that a search has not sampled yet.
         other_data: which runs are on other images than were here when the report was made, in sentences; else empty.
@@ -116,7 +106,7 @@ class Report:
         found = {probe: [row for row in rows if row.measured] for probe, rows in self.tables.items()}
         return {probe: rows for probe, rows in found.items() if rows}
 
-    def to_json(self) -> dict[str, list[dict[str, Any]]]:
+    def to_json(self) -> dict[str, list[dict[str, object]]]:
         """The measured rows by probe as plain values."""
         return {probe: [row.to_json() for row in rows] for probe, rows in self.measured.items()}
 
@@ -205,11 +195,11 @@ def _markdown() -> Environment:
     return _environment(finalize=lambda value: value if isinstance(value, Markup) else _escaped(str(value)))
 
 
-def _environment(**options: Any) -> Environment:
+def _environment(finalize: Callable[[object], Markup] | None = None) -> Environment:
     """Templates in which nothing that is not Markup goes unescaped, and nothing that is misspelt becomes empty."""
     found = Environment(
         loader=PackageLoader("rt_scale.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True, **options,
+        lstrip_blocks=True, keep_trailing_newline=True, finalize=finalize,
     )  # fmt: skip
     words = {"JUDGED": JUDGED, "STATED": STATED}
     found.globals |= {**words, "beside_paper": beside_paper, "caption": caption, "counted": counted, "titles": titles,
@@ -223,12 +213,7 @@ def _escaped(plain: str) -> Markup:
 
 
 def inline_svg(text: str, prefix: str) -> Markup:
-    """An svg file as an element of a page, whose ids are not those of another figure.
-
-    Args:
-        text: the file, as matplotlib writes it.
-        prefix: of the ids here.
-    """
+    """An svg file, as matplotlib writes it, as an element of a page; its ids begin with ``prefix``."""
     svg = text[text.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))

@@ -32,9 +32,9 @@ class Line:
         label: for the legend.
         x: positions: numbers, or names where the panel's scale is ``names``.
         y: means over seeds.
-        low, high: ends of their intervals, NaN where a mean has none; empty: none of the line's has one.
         style: ours, teacher, input, or paper (the numbers that it prints).
         of: the label of the line of ours that it goes with; empty: none.
+        low, high: ends of the means' intervals, NaN where there is none; empty: nowhere.
     """
 
     label: str
@@ -48,13 +48,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Drawing:
-    """One panel, ready to be drawn.
-
-    Attributes:
-        title, x_label, y_label: texts.
-        scale: of the horizontal axis.
-        lines: what is drawn.
-    """
+    """One panel, ready to be drawn; ``scale`` is that of the horizontal axis."""
 
     title: str
     x_label: str
@@ -66,7 +60,7 @@ class Drawing:
 def drawings(
     panel: Panel, runs: Sequence[ProbedRun], metrics: Mapping[str, Series], which: Which, experiment: str
 ) -> list[Drawing]:
-    """The panels that runs fill, one for each value of the panel's column and data set probed on.
+    """The panels that runs under one kind of probe fill, one for each value of its column and data set probed on.
 
     Args:
         panel: what is to be seen.
@@ -98,7 +92,7 @@ def drawings(
     return found
 
 
-def _titled(key: str, value: Any) -> str:
+def _titled(key: str, value: object) -> str:
     return f"round {value}" if key == "round" else value_text(key, value)
 
 

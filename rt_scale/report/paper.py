@@ -17,13 +17,11 @@ from rt_scale.spec.grid import axis_names
 
 @dataclass(frozen=True)
 class Statement:
-    """A claim of the paper's.
+    """A claim of the paper's, and the rule that judges the runs of one group.
 
     Attributes:
-        text: the claim, in a sentence.
-        rule: judges the runs of one group.
         over: what varies within a group, as in ``ProbedRun.at``; a group is alike in all else.
-        probes: probes that it is about.
+        probes: that it is about.
         elsewhere: whether it is about other data sets than the one distilled on; None: about any.
     """
 
@@ -40,11 +38,9 @@ class Panel:
 
     Attributes:
         x: ``epoch``, or what varies along the axis, as in ``ProbedRun.at``.
-        line: what tells lines apart, as in ``ProbedRun.at``.
-        column: what tells panels apart.
+        line, column: what tells lines and panels apart, as in ``ProbedRun.at``.
         metric: ``accuracy`` of the probe, or the name of a metric.
-        scale: of the horizontal axis.
-        label: of the horizontal axis; empty: ``x`` itself.
+        scale, label: of the horizontal axis; an empty label is ``x`` itself.
     """
 
     x: str
@@ -57,13 +53,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What the report of a sweep that repeats it shows.
-
-    Attributes:
-        title: what it is, with the paper's table or figure.
-        statements: claims.
-        figures: name of a figure -> its panels.
-    """
+    """What the report of a sweep that repeats it shows; ``figures`` are panels by the figure's name."""
 
     title: str
     statements: tuple[Statement, ...]
@@ -173,15 +163,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim and what the runs of one group say on it.
-
-    Attributes:
-        claim: in a sentence.
-        rule: by which it is judged, in words.
-        where: what the group's runs share, in words.
-        verdict: the judgement.
-        runs: names of the group's runs.
-    """
+    """A claim and its rule, what the runs of one group say on it, what these share in words, and their names."""
 
     claim: str
     rule: str
@@ -230,11 +212,9 @@ def _where(shared: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> st
 
 
 def groups(runs: Iterable[ProbedRun], over: Sequence[str]) -> list[tuple[dict[str, Any], list[ProbedRun]]]:
-    """Runs that differ in ``over`` alone, and in what goes with it one to one, each group with all that it shares.
+    """Runs that differ in ``over`` (keys of ``ProbedRun.at``) alone, and in what goes with it one to one.
 
-    Args:
-        runs: under any probes.
-        over: keys of ``ProbedRun.at``.
+    Each group comes with all that it shares.
     """
     members = list(runs)
     by_over: dict[str, list[ProbedRun]] = {}

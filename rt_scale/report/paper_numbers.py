@@ -20,13 +20,9 @@ _UNSHOWN = ("seeds", "probe", "data.name", "encoder.name", "encoder.norm", "data
 
 @dataclass(frozen=True)
 class Number:
-    """What the paper prints of one configuration; accuracies in percent, each the best over its epochs.
+    """What the paper prints of one configuration in a table or figure; accuracies in percent, the best over epochs.
 
-    Attributes:
-        source: table or figure.
-        student: accuracy.
-        teacher, input: accuracies, where they are printed.
-        other_data: whether ours are on a variant of the paper's data set.
+    ``other_data`` says whether ours are on a variant of the paper's data set.
     """
 
     source: str
@@ -43,13 +39,8 @@ def _facts() -> dict[str, Any]:
     return facts
 
 
-def number_of(experiment: str, at: Mapping[str, Any]) -> Number | None:
-    """What the paper prints of a configuration; a variant of its data set counts as that set, and says so.
-
-    Args:
-        experiment: name of the experiment.
-        at: the configuration, as ``ProbedRun.at``.
-    """
+def number_of(experiment: str, at: Mapping[str, object]) -> Number | None:
+    """What the paper prints of a configuration, as ``ProbedRun.at``; a variant of its data set counts as that set."""
     variants = _facts()["variants"]
     plain = {key: variants.get(at[key], {}).get("of", at[key]) for key in ("data", "probed")}
     seen = {**at, **plain}
@@ -63,9 +54,7 @@ def number_of(experiment: str, at: Mapping[str, Any]) -> Number | None:
 def data_title(name: str, title: str = "") -> str:
     """A data set and its variant for readers, e.g. ``CIFAR-10 (re-encoded as JPEG)``.
 
-    Args:
-        name: of the data set.
-        title: what the set calls itself; empty: as the catalogue does.
+    ``title`` is what the set calls itself; where it is empty, the catalogue's counts.
     """
     variant = _facts()["variants"].get(name)
     if variant:
@@ -77,8 +66,7 @@ def data_title(name: str, title: str = "") -> str:
 def data_words(places: Iterable[tuple[str, str]]) -> str:
     """The data sets that runs have in common: ``CIFAR-10``, or ``distilled on CIFAR-5M, probed on CIFAR-10``.
 
-    Args:
-        places: name of the set that a run is distilled on, and of the one that it is probed on.
+    Each place is the name of the set that a run is distilled on, and of the one that it is probed on.
     """
     distilled, probed = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
     if distilled == probed and len(probed) == 1:
@@ -100,7 +88,7 @@ def value_text(key: str, value: object) -> str:
     return f"{value:,}" if key.endswith("samples") else str(value)
 
 
-def telling_keys(keys: Sequence[str], rows: Sequence[Mapping[str, Any]], beside: Sequence[str] = ()) -> list[str]:
+def telling_keys(keys: Sequence[str], rows: Sequence[Mapping[str, object]], beside: Sequence[str] = ()) -> list[str]:
     """The keys that tell rows apart which the keys before them, and ``beside``, do not."""
     told = [repr([row.get(key) for key in beside]) for row in rows]
     found = []
@@ -153,9 +141,9 @@ def departures(points: Sequence[Point]) -> list[str]:
     return [f"{names[key]} = {' or '.join(values)}" for key, values in found.items()]
 
 
-def flat_fields(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_fields(value: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested mappings as dotted field -> value."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for key, inner in value.items():
         if isinstance(inner, Mapping):
             flat |= flat_fields(inner, f"{prefix}{key}.")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from rt_scale.experiments.other_data import DataHere, compare_sweeps
 from rt_scale.report import figures
-from rt_scale.report.export import numbers_table, verdicts_table, write_table
+from rt_scale.report.export import numbers_table, verdicts_table, write_report_table
 from rt_scale.report.page import Picture, Report, to_html, to_markdown
 from rt_scale.report.panels import ACCURACY, drawings
 from rt_scale.report.paper import EXPERIMENTS, judge_all
@@ -48,10 +48,7 @@ _PANELS = 12
 def make_report(sweeps: Sequence[SweepRuns], which: Which, here: DataHere) -> Report:
     """Write the report of a sweep, or one of several that repeat the same experiment, in the folder of the first.
 
-    Args:
-        sweeps: of one store.
-        which: ``last`` or ``best`` epoch of the student.
-        here: the data that that of the runs is compared with.
+    ``here`` is the data that that of the runs is compared with.
 
     Raises:
         InputError: where sweeps have one name or different data, or no run is finished.
@@ -186,7 +183,7 @@ def _write(report: Report) -> list[Path]:
     tables = {"report": numbers_table(report)} | ({"verdicts": verdicts_table(report)} if report.verdicts else {})
     files = [picture.png for picture in report.pictures] + [picture.svg for picture in report.pictures]
     files += [folder / name for name in texts]
-    return files + [path for name, table in tables.items() for path in write_table(folder / name, table)]
+    return files + [path for name, table in tables.items() for path in write_report_table(folder / name, table)]
 
 
 def _plain(report: Report) -> str:
@@ -194,17 +191,10 @@ def _plain(report: Report) -> str:
 
 
 def check_same_data(sweeps: Mapping[str, Sequence[Point]], results: Mapping[str, RunResult]) -> None:
-    """Refuse to report runs together that were not on the same data.
+    """Refuse (InputError) to report runs together that were not on the same data.
 
-    Several sweeps must ask for the same images: names, sizes and samples of all that they distil on and probe on. Of
-    one sweep and of several alike, a data set must have had one content.
-
-    Args:
-        sweeps: name -> its runs.
-        results: of those runs that are finished, by name.
-
-    Raises:
-        InputError: naming the sweeps and their data.
+    Several sweeps, by name, must ask for the same images: names, sizes and samples of all that they distil on and probe
+    on. Of one sweep and of several alike, a data set must have had one content in all results.
     """
     asked = {name: sorted({_asked_data(point) for point in points}) for name, points in sweeps.items()}
     (first, wanted), *others = asked.items()
@@ -232,11 +222,7 @@ def check_same_data(sweeps: Mapping[str, Sequence[Point]], results: Mapping[str,
 
 
 def merged_points(sweeps: Sequence[Sequence[Point]]) -> list[Point]:
-    """The distinct runs of several sweeps; what one varies, or has otherwise than another, is a value of all of them.
-
-    Args:
-        sweeps: the runs of each.
-    """
+    """The distinct runs of sweeps; what one varies, or has otherwise than another, is a value of all of them."""
     points = list({point.spec.name: point for members in sweeps for point in members}.values())
     if len(sweeps) == 1:
         return points

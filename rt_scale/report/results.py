@@ -55,12 +55,10 @@ Series = Mapping[str, Sequence[tuple[float, float]]]
 
 @dataclass(frozen=True)
 class Scores:
-    """What a finished run reached; accuracies in [0, 1].
+    """What a finished run reached; accuracies in [0, 1], after the last epoch.
 
     Attributes:
-        input, teacher: accuracies of the input pixels and, after the last epoch, of the teacher.
-        student: of the student after the last epoch.
-        best: of the student at its best probed epoch.
+        best: accuracy of the student at its best probed epoch.
         curve: (epoch, accuracy of the student) at every probing; empty where metrics were not read.
         moved: distance of the student from its own start at the end; None where it was not measured.
     """
@@ -83,12 +81,10 @@ class ProbedRun:
 
     Attributes:
         run: name of its directory.
-        seed: its repetition.
         at: what was done: ``data``, ``probed`` (the data set of the probe), ``probe``, ``round``,
             ``teacher`` (how it moves), the values of :data:`KNOWN`, and by its dotted field every other axis.
         start: name of the run whose student is its teacher; None of a random teacher.
         scores: what it reached; None where it has no result.
-        state: how it stands.
         device_seconds: ``gpu`` or ``cpu`` -> GPU-seconds or core-seconds that it took, under all its probes.
     """
 
@@ -178,7 +174,7 @@ class ResultRow:
         difference = NOTHING if self.difference is None else f"{self.difference:+.1f}"
         return [teacher, f"{self.printed.student:.2f}", difference]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The values and the measured numbers as plain values."""
         measured = {role: asdict(value) for role, value in self.measured.items()}
         return {"values": dict(self.values), "probe": self.probe, **measured}
@@ -193,12 +189,7 @@ def probed_runs(
 ) -> list[ProbedRun]:
     """The runs that have a probe, finished or not.
 
-    Args:
-        points: runs of a sweep.
-        results: of those that are finished, by name.
-        states: how runs stand, by name.
-        probe: its key.
-        metrics: measured values of finished runs by name, for curves.
+    Results (of finished runs), states and metrics (for curves) are by the run's name.
     """
     found = []
     for point in points:
@@ -222,8 +213,7 @@ def result_rows(
     Args:
         points: every run.
         runs: the same under every probe, by its key.
-        which: the student's accuracy after its last epoch, or its best over the probed epochs (what the paper
-            reports). Input and a frozen teacher are probed once; of a teacher that moves it is the last.
+        which: the student's epoch, the best being what the paper reports; input and teacher are of the last.
         experiment: whose numbers stand beside, if any.
     """
     by_name, shown = {point.spec.name: point for point in points}, shown_values(points)

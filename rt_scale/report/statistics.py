@@ -24,10 +24,8 @@ class Estimate:
     """Mean of n numbers with their spread.
 
     Attributes:
-        mean: arithmetic mean.
         std: sample standard deviation; None for one number.
         low, high: ends of the interval of the mean, see ``interval``; None where there is none.
-        n: how many.
     """
 
     mean: float
@@ -67,11 +65,7 @@ def estimate(numbers: Sequence[float], bounds: Bounds) -> Estimate:
 
 
 def estimates(accuracies: Iterable[tuple[float, float, float]]) -> dict[str, Estimate]:
-    """``input``, ``teacher``, ``student``, and ``gain``: the student less its own teacher, paired over seeds.
-
-    Args:
-        accuracies: of input, teacher and student, at least one of each.
-    """
+    """``input``, ``teacher`` and ``student``, from one of each a seed, and ``gain``: student less its own teacher."""
     columns = dict(zip(ROLES, zip(*accuracies, strict=True), strict=True))
     found = {role: estimate(numbers, ACCURACY) for role, numbers in columns.items()}
     gains = [student - teacher for student, teacher in zip(columns["student"], columns["teacher"], strict=True)]
@@ -93,13 +87,7 @@ Word = Literal["holds", "fails", "undecided"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What runs say on a claim.
-
-    Attributes:
-        word: holds, fails or undecided.
-        why: in a sentence or two.
-        numbers: what it rests on, by name: limits of means over seeds.
-    """
+    """What runs say on a claim, why, and the limits of means over seeds that it rests on, by name."""
 
     word: Word
     why: str
@@ -108,14 +96,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Scale:
-    """How numbers are written.
-
-    Attributes:
-        factor: by which they are multiplied.
-        unit: behind them.
-        signed: whether a plus is written.
-        bounds: what the numbers can be.
-    """
+    """How numbers, which lie within ``bounds``, are written: multiplied by ``factor``, with a plus where ``signed``."""
 
     factor: float = 100.0
     unit: str = "points"
@@ -152,18 +133,12 @@ def judge(
     below: float = math.inf,
     scale: Scale = POINTS,
 ) -> Verdict:
-    """Whether the mean of every part lies between two bounds.
+    """Whether the mean of every part, by one number a seed, lies between two bounds.
 
     ``holds``: every part has at least :data:`LEAST_SEEDS` numbers, and both its one-sided 95 % limits lie between the
     bounds (between two finite bounds that is the two one-sided tests of equivalence). ``fails``: some part with so many
     numbers has a limit beyond a bound even at confidence 1 - 0.05 / k, k being the number of parts (Bonferroni: with
     many parts one is beyond by chance). ``undecided``: all else, and where there are no parts.
-
-    Args:
-        numbers: part -> one number a seed.
-        above: what the mean must exceed.
-        below: what the mean must stay under.
-        scale: how numbers are written.
     """
     if not numbers:
         return Verdict("undecided", "no run that could tell is part of the sweep")

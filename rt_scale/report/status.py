@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -43,7 +42,7 @@ class StatusRow:
     detail: str
     other_data: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values."""
         return asdict(self)
 
@@ -90,15 +89,7 @@ def status_of_store(store: Store) -> list[StatusRow]:
 
 
 def count_by_sweep(rows: Sequence[StatusRow], store: Store) -> list[tuple[str, ...]]:
-    """For every sweep of the store its name and how many of its runs are in each state.
-
-    Args:
-        rows: of the whole store.
-        store: the store.
-
-    Returns:
-        Rows of text under the titles ``sweep``, ``runs`` and the states; empty where there are no sweeps.
-    """
+    """Rows of text: every sweep of the store, and how many of its runs there are and are in each state."""
     states = {row.name: row.state for row in rows}
     counts = {sweep.name: Counter(states[name] for name in sweep.runs() if name in states) for sweep in store.sweeps()}
     counts = {name: count for name, count in counts.items() if count}
@@ -110,11 +101,7 @@ def show_status(
 ) -> None:
     """Print the runs, a row each, but for those in the states ``quiet``, and the count of every state.
 
-    Args:
-        rows: the runs.
-        console: where to print.
-        quiet: states that are only counted.
-        other_data: whether runs on other data than is here have a row whatever their state.
+    With ``other_data``, runs on other data than is here have a row whatever their state.
     """
     table = Table(box=None, pad_edge=False)
     shown = [row for row in rows if row.state not in quiet or (other_data and row.other_data)]

@@ -25,18 +25,10 @@ ALPHA, OUT_DIM = "student.alpha", "projector.out_dim"
 
 
 def write_summary(reports: Sequence[Report], store: Store, command: str, folder: Path) -> list[Path]:
-    """Copy what reports say into ``folder``: a page that leads to all, and a folder a report.
+    """Copy what reports say into ``folder``: a page that leads to all, and a folder a report, named by its first sweep.
 
-    Each has its page in Markdown without the table of run directories, its numbers as CSV, and its figures as PNG.
-
-    Args:
-        reports: as they were written; a report's folder takes the name of its first sweep.
-        store: where the runs are.
-        command: that made them, for the page.
-        folder: it is made if need be; files of these names are replaced.
-
-    Raises:
-        InputError, RunError: where it cannot be written, see :func:`rt_scale.store.atomic.disk_errors`.
+    Each has its page in Markdown without the table of run directories, its numbers as CSV, and its figures as PNG. The
+    page names the command that made them. Files of these names are replaced.
     """
     written = []
     for report in reports:
@@ -101,9 +93,7 @@ def _machine(attempt: AttemptRecord) -> str:
 def demo_notes(tables: Mapping[str, Sequence[ResultRow]]) -> str:
     """What one sees in the demo, in its own numbers, and what so small a set cannot show.
 
-    Args:
-        tables: measured rows by probe, of a sweep over alpha and the output dimension; those of the linear probe are
-            needed, the others are used where they are there.
+    Of its measured rows by probe those of the linear probe are needed, the others are used where they are there.
     """
     grid = {(row.values[ALPHA], row.values[OUT_DIM]): row for row in tables["linear"]}
     alphas, dims = sorted({key[0] for key in grid}), sorted({key[1] for key in grid})

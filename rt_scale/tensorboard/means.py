@@ -1,8 +1,7 @@
 """TensorBoard: a run for every configuration of a sweep, with means over seeds, and the charts that show them.
 
-The run of a configuration has each mean under the metric's own name, so that it is a column of the
-HParams view and is drawn among its seeds, and once more, with the ends of its interval, under names of
-their own: a margin chart wants three curves, and complains of runs that have some but not all of them.
+A configuration has each mean under the metric's own name, so that it is a column of the HParams view and is drawn among
+its seeds, and once more, with the ends of its interval, under names of their own: a margin chart wants three curves.
 """
 
 from __future__ import annotations
@@ -36,13 +35,7 @@ _PROBES = {"linear": "linear probe", "knn": "kNN probe"}
 def write_means(folder: Path, tables: Sequence[Path], metrics: Sequence[str]) -> None:
     """Bring the curves of a configuration up to date; where no table has changed, none is read.
 
-    Args:
-        folder: the folder of its run.
-        tables: the metrics tables of its seeds; those of seeds that have not begun need not exist.
-        metrics: names of the metrics that are averaged.
-
-    Raises:
-        InputError, RunError: where the disk refuses or is full.
+    The metrics tables are those of its seeds; of seeds that have not begun they need not exist.
     """
     found = [(path, stat) for path in tables if (stat := stat_file(path))]
     state = [(path.parent.name, stat.st_size, stat.st_mtime_ns) for path, stat in found]
@@ -90,9 +83,7 @@ class MeanCurve:
 def mean_curves(seeds: Sequence[Mapping[str, Sequence[Any]]], names: Collection[str]) -> dict[str, MeanCurve]:
     """The mean curve of every metric in ``names`` that all seeds have, in that order.
 
-    Args:
-        seeds: columns ``step``, ``name``, ``value`` and ``time`` of each seed's metrics table.
-        names: of metrics.
+    ``seeds`` are the columns ``step``, ``name``, ``value`` and ``time`` of each seed's metrics table.
     """
     wanted = set(names)
     series = [_series(seed, wanted) for seed in seeds]

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rt_scale.spec.errors import InputError
+from rt_scale.system.signals import stopping_on_signals
+
+if TYPE_CHECKING:
+    from tensorboard.program import TensorBoard
 
 LOOK = 0.2
-"""Seconds between two looks whether the server is asked to end."""
+"""Seconds between two looks whether the server is to end."""
 
 
 def serve(
@@ -34,10 +36,8 @@ def serve(
         logdir: folder of a sweep's view, or of runs.
         ready: called once with the address to open.
         title: what the browser's window says of it.
-        port: where to listen; 0: any free port; None: 6006 or the next free one.
-        host: interface to listen on.
+        port: 0: any free port; None: 6006 or the next free one.
         refresh: called every ``interval`` seconds, to take in what was computed meanwhile.
-        interval: seconds between refreshes, also TensorBoard's own.
 
     Raises:
         InputError: where the port is in use or not allowed.
@@ -53,44 +53,22 @@ def serve(
         problem = error.msg.strip()
         raise InputError(f"TensorBoard cannot start: {problem} Choose another port with --port.") from error
     ready(address)
-    with contextlib.suppress(KeyboardInterrupt), _asked_to_end() as asked:
+    # No exception is raised at the first signal: some places swallow it, as what a library calls back does.
+    with contextlib.suppress(KeyboardInterrupt), stopping_on_signals(lambda text: None) as asked:
         while not _waited(interval, asked):
             if refresh is not None:
                 refresh()
 
 
-@contextlib.contextmanager
-def _asked_to_end() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C, SIGTERM or SIGHUP came while this is active; a second one raises KeyboardInterrupt.
-
-    An exception would be raised wherever this thread happens to be, and some places swallow it: what a library calls
-    back, or what is called when an object goes.
-    """
-    came: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if came:
-            raise KeyboardInterrupt
-        came.append(number)
-
-    hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]  # as nohup has it
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, *hangup)}
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _waited(seconds: float, asked: Callable[[], bool]) -> bool:
-    """Wait for so long, or until ``asked``; whether it was."""
+    """Wait so long, or until ``asked``; whether it was."""
     until = time.monotonic() + seconds
     while not asked() and (left := until - time.monotonic()) > 0:
         time.sleep(min(left, LOOK))
     return asked()
 
 
-def _server(logdir: Path, title: str, host: str, port: int | None, interval: float) -> Any:
+def _server(logdir: Path, title: str, host: str, port: int | None, interval: float) -> TensorBoard:
     from tensorboard import default, program
 
     logging.getLogger("tensorboard").setLevel(logging.ERROR)

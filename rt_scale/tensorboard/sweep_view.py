@@ -1,10 +1,9 @@
-"""TensorBoard: the comparison view of a sweep, in two folders.
+"""TensorBoard: the comparison view of a sweep, in two folders that can be removed and built again.
 
-The first, which is opened by default, has a folder for each configuration: the means over its seeds, and
-its settings, limited to what the sweep varies. The second has a folder for each run: the same settings,
-grouped over seeds, beside links to the run's curves and end; and below ``mean`` links to the curves of
-the first. In both a folder ``sweep`` has what belongs to the whole: columns, charts and figures. So a
-run can be part of many sweeps, and a view is always derived: it can be removed and built again.
+The first, which is opened by default, has a folder for each configuration: the means over its seeds, and its settings,
+limited to what the sweep varies. The second has a folder for each run: the same settings, grouped over seeds, beside
+links to the run's curves and end; and below ``mean`` links to the curves of the first. In both a folder ``sweep`` has
+what belongs to the whole: columns, charts and figures.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -49,8 +47,6 @@ MOST_LISTED = 10
 """Numbers of an axis that are offered one by one to choose from; of more, a range."""
 SEEDS_COLUMN = 4
 """Metrics before the number of seeds, so that it is among the five that the HParams view shows at first."""
-
-
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -68,7 +64,7 @@ class BoardRun:
     label: str
     group: str
     folder: Path
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
 
 
 def build_means_board(
@@ -80,7 +76,7 @@ def build_means_board(
         board: a folder that is for this alone; what does not belong to the view is removed.
         runs: the sweep's runs, in the order in which they, and so their configurations, are listed.
         metrics: tags of the scalars that are averaged, and become columns of the HParams view and charts.
-        figures: tag -> PNG file.
+        figures: tag -> PNG file, which dates the image; what is not there, or no PNG yet, is left out.
 
     Raises:
         ValueError: where two configurations have one name.
@@ -96,21 +92,13 @@ def build_means_board(
     _write_settings(board, names, first, columns, metrics)
     for name, members in zip(names, groups.values(), strict=True):
         write_means(board / name, [run.folder / METRICS for run in members], metrics)
-    write_figures(board / SWEEP, figures)
+    _write_figures(board / SWEEP, figures)
 
 
 def build_runs_board(board: Path, means: Path, runs: Sequence[BoardRun], metrics: Sequence[str]) -> None:
     """Bring the view of single runs up to date, as :func:`build_means_board` does.
 
-    Args:
-        board: a folder that is for this alone; what does not belong to the view is removed.
-        means: the view of the same runs' configurations, up to date.
-        runs: the sweep's runs, in the order in which they are listed.
-        metrics: tags of the scalars that become columns of the HParams view and charts of means.
-
-    Raises:
-        ValueError: where two runs have one label.
-        InputError, RunError: where the disk refuses or is full.
+    ``means`` is the view of the same runs' configurations, up to date.
     """
     names = _folder_names([run.label for run in runs], {SWEEP, MEANS})
     groups = {folder_name(run.group) for run in runs}
@@ -179,7 +167,7 @@ def _short(metric: str) -> str:
     return f"{probe.role} {probe.probe}" + (f" on {probe.data}" if probe.data else "")
 
 
-def _domain(values: Sequence[Setting | None]) -> Any:
+def _domain(values: Sequence[Setting | None]) -> summary_v2.RealInterval | summary_v2.Discrete:
     given = {float(value) if type(value) is int else value for value in values if value is not None}
     numbers = [value for value in given if isinstance(value, float)]
     if len(numbers) > MOST_LISTED:
@@ -187,16 +175,8 @@ def _domain(values: Sequence[Setting | None]) -> Any:
     return summary_v2.Discrete(given)
 
 
-def write_figures(folder: Path, figures: Mapping[str, Path]) -> None:
-    """Bring the images of a run up to date; where no file has changed, none is read.
-
-    Args:
-        folder: the run's folder.
-        figures: tag -> PNG file, which dates the image. What is not there, or no PNG yet, is left out.
-
-    Raises:
-        InputError, RunError: where the disk refuses or is full.
-    """
+def _write_figures(folder: Path, figures: Mapping[str, Path]) -> None:
+    """Bring the images of a run up to date; where no file has changed, none is read."""
     state = [(tag, stat.st_size, stat.st_mtime_ns) for tag, path in figures.items() if (stat := stat_file(path))]
     newest = max((mtime for *_, mtime in state), default=0)
     renew_events(folder, "figures", newest, state, lambda: _images({tag: figures[tag] for tag, *_ in state}))

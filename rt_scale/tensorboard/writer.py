@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -70,7 +70,7 @@ class BoardWriter:
         """Add the point ``step`` to the curve of every tag in ``values``; readable at once by TensorBoard."""
         self._write(_scalars(step, time.time(), values))
 
-    def settings(self, spec: Mapping[str, Any]) -> None:
+    def settings(self, spec: Mapping[str, object]) -> None:
         """Record the run's settings for the HParams view; ``spec`` may be nested."""
         now = time.time()
         summary = summary_v2.hparams_pb(flat_settings(spec), trial_id=self._run.name, start_time_secs=now)
@@ -146,9 +146,6 @@ def renew_events(folder: Path, kind: str, newest: int, state: object, events: Ca
         newest: when what they are made from last changed, nanoseconds since 1970; the names are in this order.
         state: what they are made from, by its ``repr``.
         events: makes the records, from the first step on; none remove what was there.
-
-    Raises:
-        InputError, RunError: where the disk refuses or is full.
     """
     prefix = f"{EVENTS}2-{kind}-"
     name = f"{prefix}{newest:020d}-{short_digest(state)}"
@@ -177,7 +174,7 @@ def stat_file(path: Path) -> os.stat_result | None:
     return None
 
 
-def flat_settings(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Setting]:
+def flat_settings(spec: Mapping[str, object], prefix: str = "") -> dict[str, Setting]:
     """Nested settings as dotted name -> bool, number or text; lists become text, and None is left out."""
     flat: dict[str, Setting] = {}
     for key, value in spec.items():

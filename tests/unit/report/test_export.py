@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rt_scale.report import export as exporting
-from rt_scale.report.export import STANDING, Exported, export
+from rt_scale.report.export import STATE, Exported, export
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.grid import Point
 from rt_scale.store.metrics import MetricsTable
@@ -100,7 +100,7 @@ def test_one_row_a_run_with_all_that_is_known_of_it(store: Store, runs: list[Poi
         ["best/probe/student/knn", "best_epoch/probe/student/knn"],
     )
     axes = ["student.alpha", "projector.out_dim"]
-    assert list(done) == ["sweep", "run", "label", *axes, *SEEDS, *STANDING, *last, *best]
+    assert list(done) == ["sweep", "run", "label", *axes, *SEEDS, *STATE, *last, *best]
     assert done == {
         "sweep": "demo",
         "run": runs[0].spec.name,

@@ -23,9 +23,9 @@ from rt_scale.tensorboard.sweep_view import (
     MOST_LISTED,
     SWEEP,
     BoardRun,
+    _write_figures,
     build_means_board,
     build_runs_board,
-    write_figures,
 )
 from rt_scale.tensorboard.writer import END, START, BoardWriter
 from tests.unit.tensorboard.boards import curve, plugin_data
@@ -216,7 +216,7 @@ def images(reader: EventAccumulator) -> dict[str, tuple[float, bytes, bytes, byt
 
 def test_figures_are_images_dated_by_their_files(tmp_path: Path) -> None:
     paths = {"figures/one": figure(tmp_path / "1.png", 9), "figures/two": figure(tmp_path / "2.png", 8, (300, 2), 200)}
-    write_figures(tmp_path / "sweep", paths)
+    _write_figures(tmp_path / "sweep", paths)
     assert images(EventAccumulator(str(tmp_path / "sweep"))) == {
         "figures/one": (100.0, b"6", b"4", paths["figures/one"].read_bytes()),
         "figures/two": (200.0, b"300", b"2", paths["figures/two"].read_bytes()),
@@ -228,22 +228,22 @@ def test_a_reader_that_watches_sees_the_new_figure_in_place_of_the_old(
 ) -> None:
     path = figure(tmp_path / "1.png", 9)
     watcher = EventAccumulator(str(tmp_path / "sweep"))
-    write_figures(tmp_path / "sweep", {"one": path})
+    _write_figures(tmp_path / "sweep", {"one": path})
     assert images(watcher)["one"][0] == 100
     figure(path, 7, date=101)
-    write_figures(tmp_path / "sweep", {"one": path})
+    _write_figures(tmp_path / "sweep", {"one": path})
     assert images(watcher) == {"one": (101.0, b"6", b"4", path.read_bytes())}
     # Unchanged, none is read again.
     monkeypatch.setattr(module, "_images", None)
-    write_figures(tmp_path / "sweep", {"one": path})
+    _write_figures(tmp_path / "sweep", {"one": path})
 
 
 @pytest.mark.parametrize("data", [None, b"", b"\x89PNG\r\n\x1a\n\0\0", b"no picture, but of some length"])
 def test_what_is_no_figure_yet_is_left_out(tmp_path: Path, data: bytes | None) -> None:
     if data is not None:
         (tmp_path / "2.png").write_bytes(data)
-    write_figures(tmp_path / "sweep", {"one": figure(tmp_path / "1.png", 9), "two": tmp_path / "2.png"})
+    _write_figures(tmp_path / "sweep", {"one": figure(tmp_path / "1.png", 9), "two": tmp_path / "2.png"})
     assert set(images(EventAccumulator(str(tmp_path / "sweep")))) == {"one"}
     (tmp_path / "1.png").unlink()
-    write_figures(tmp_path / "sweep", {"one": tmp_path / "1.png", "two": tmp_path / "2.png"})
+    _write_figures(tmp_path / "sweep", {"one": tmp_path / "1.png", "two": tmp_path / "2.png"})
     assert list((tmp_path / "sweep").iterdir()) == []
