@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.progress import (
     BarColumn,
@@ -16,6 +16,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from rt_scale.scheduler.job import RunReport
@@ -129,20 +130,34 @@ class RunBar:
         self._console.print(Text.assemble(("warning:", "yellow"), f" {text}"))
 
 
-class _Rate(ProgressColumn):
-    """What is done a second, lately."""
+class Words(ProgressColumn):
+    """A column of what ``tell`` says of a task, empty where nothing is known; ``column`` as for rich's Column."""
+
+    def __init__(self, tell: Callable[[Task], str], **column: Any) -> None:
+        super().__init__(Column(no_wrap=True, **column))
+        self._tell = tell
 
     def render(self, task: Task) -> Text:
-        """Empty until there is a rate."""
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
+        """The words."""
+        return Text(self._tell(task))
+
+
+def _rate(task: Task) -> str:
+    speed = task.finished_speed or task.speed
+    return "" if speed is None else f"{speed:,.0f}/s"
 
 
 @contextmanager
 def counting(console: PlainConsole, what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar with rate and time left for work that reports (done, total); silent in a pipe."""
     title = TextColumn("{task.description}", markup=False)
-    columns = (title, BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    columns = (
+        title,
+        BarColumn(),
+        MofNCompleteColumn(),
+        Words(_rate, style="progress.data.speed"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

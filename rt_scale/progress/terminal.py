@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.table import Column, Table
 from rich.text import Text
 
+from rt_scale.progress.bars import Words
 from rt_scale.progress.state import DONE, FAILED, STOPPED, SweepState, plain
 from rt_scale.system.console import PlainConsole, duration_text
 
@@ -30,31 +31,19 @@ CELL = 24
 """Characters of a device or a stage, at most."""
 
 
-class _Words(ProgressColumn):
-    """A column of what ``tell`` says of a run, empty where nothing is known; ``column`` as for rich's Column."""
-
-    def __init__(self, tell: Callable[[Task], str], **column: Any) -> None:
-        super().__init__(Column(no_wrap=True, **column))
-        self._tell = tell
-
-    def render(self, task: Task) -> Text:
-        """The words."""
-        return Text(self._tell(task))
-
-
 COLUMNS: dict[str, ProgressColumn] = {
     "bar": BarColumn(bar_width=10),
-    "percent": _Words(lambda run: f"{100 * run.completed // run.total:3.0f} %" if run.total else ""),
-    "rate": _Words(
+    "percent": Words(lambda run: f"{100 * run.completed // run.total:3.0f} %" if run.total else ""),
+    "rate": Words(
         lambda run: f"{run.speed:,.{0 if run.speed >= 10 else 1}f} steps/s" if run.speed else "",
         style="dim", justify="right",
     ),
-    "left": _Words(
+    "left": Words(
         lambda run: "" if run.time_remaining is None else f"{duration_text(run.time_remaining)} left", justify="right"
     ),
-    "where": _Words(lambda run: shorten(run.fields["where"], CELL), style="dim"),
-    "stage": _Words(lambda run: shorten(run.fields["stage"], CELL), style="dim"),
-    "probes": _Words(lambda run: ", ".join(f"{each.kind} {100 * each.value:.1f}" for each in run.fields["scores"])),
+    "where": Words(lambda run: shorten(run.fields["where"], CELL), style="dim"),
+    "stage": Words(lambda run: shorten(run.fields["stage"], CELL), style="dim"),
+    "probes": Words(lambda run: ", ".join(f"{each.kind} {100 * each.value:.1f}" for each in run.fields["scores"])),
 }  # fmt: skip
 """What stands beside the label, from left to right."""
 DROPPED = ("bar", "stage", "rate", "probes", "where", "left", "percent")
