@@ -81,10 +81,10 @@ def open_console(stderr: bool = False) -> PlainConsole:
 
 def open_store(given: str | None) -> Store:
     """The store at ``given``, else where the environment says."""
+    from rt_scale.store.objects.store import open_place
     from rt_scale.store.objects.uri import default_place
-    from rt_scale.store.store import Store
 
-    return Store.open(default_place(given))
+    return open_place(default_place(given))
 
 
 def warn(text: str) -> None:

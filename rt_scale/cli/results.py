@@ -185,10 +185,9 @@ def export(
     warn(compare_sweeps(sweeps, here)[1])
     if out is None:
         place = writable(place, [sweeps[0].folder.export])
-    folder = place.sweep(sweeps[0].name)
-    written = export_tables(
-        [(sweep.name, sweep.points) for sweep in sweeps], place, out or folder.export, to.value, here
-    )
+        sweeps = [replace(sweep, store=place) for sweep in sweeps]
+    folder = sweeps[0].folder
+    written = export_tables(sweeps, out or folder.export, to.value, here)
     if out is None:
         send(folder, folder.export)
     if as_json:

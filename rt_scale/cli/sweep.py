@@ -34,7 +34,7 @@ from rt_scale.spec.errors import InputError
 from rt_scale.system.console import say, say_error
 
 if TYPE_CHECKING:
-    from rt_scale.plan.prices import PriceSheet
+    from rt_scale.plan.costs import PriceSheet
     from rt_scale.progress.terminal import SweepView
     from rt_scale.report.page import Report
     from rt_scale.scheduler.job import Where
@@ -126,7 +126,7 @@ def sweep(
     yes: YesOption = False,
 ) -> None:
     """Run grids through Ray Tune; finished runs are not run again."""
-    from rt_scale.plan.budget import prices_for
+    from rt_scale.plan.costs import prices_for
     from rt_scale.scheduler.job import Where
 
     prices = prices_for(budget, price)
@@ -151,7 +151,7 @@ def sweep(
 
 
 def _check_budget(sweeps: list[SweepRuns], budget: float, prices: PriceSheet | None, where: Where) -> None:
-    from rt_scale.plan.budget import conditions_of, refuse_over_budget
+    from rt_scale.plan.plan import conditions_of, refuse_over_budget
 
     conditions = conditions_of(where, dict.fromkeys(each.spec.launch for each in sweeps), prices)
     say(refuse_over_budget(sweeps, budget, where.data_dir, conditions))

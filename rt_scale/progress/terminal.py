@@ -16,6 +16,7 @@ from rich.text import Text
 
 from rt_scale.progress.bars import Words
 from rt_scale.progress.state import DONE, FAILED, STOPPED, SweepState, plain
+from rt_scale.scheduler.job import View
 from rt_scale.system.console import PlainConsole, duration_text
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class SweepProgress(Progress):
         return table
 
 
-class SweepView:
+class SweepView(View):
     """Finished runs stay as lines; what runs and a summary are drawn below (a View, and a context manager).
 
     In a pipe there is a line a finished run, and a summary now and then.

@@ -23,9 +23,9 @@ from rt_scale.ray_backend.trial import TrialConfig
 from rt_scale.scheduler.job import RunReport
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, WorkersDied
 from rt_scale.spec.stopping import Stopped
+from rt_scale.store.objects.store import open_place
 from rt_scale.store.results import RunResult
 from rt_scale.store.run_dir import RunDir
-from rt_scale.store.store import Store
 
 PATIENCE_S = 12 * 3600
 """How long a rank waits for another: for rank 0's classifiers above all. A rank that is gone is noticed at once."""
@@ -101,7 +101,7 @@ def run_with_workers(config: TrialConfig, client: ControlClient) -> RunResult:
         WorkersDied: where it can be tried again, from its last checkpoint.
         Stopped: where it was asked to stop; ``client.told`` says why.
     """
-    store, workers = Store.open(config.store), config.launch.workers
+    store, workers = open_place(config.store), config.launch.workers
     run_dir = store.run(config.specs[0])
     run_dir.refresh()
     before = run_dir.failure()

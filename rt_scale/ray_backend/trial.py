@@ -21,8 +21,8 @@ from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.objects.store import open_place
 from rt_scale.store.results import BatchSize, RunResult
-from rt_scale.store.store import Store
 
 if TYPE_CHECKING:
     from rt_scale.data.loaders.resident import Resident
@@ -42,7 +42,7 @@ class TrialConfig(BaseModel, frozen=True):
     Attributes:
         specs: one run, or several of one shape to be trained as one batched network.
         launch: their launch section.
-        store: the store, as ``Store.open`` takes it.
+        store: the store, as ``open_place`` takes it.
         data_dir: where prepared data sets are, on every node.
         device: as ``Options.device``.
         local: whether all is on one machine.
@@ -73,7 +73,7 @@ class TrialConfig(BaseModel, frozen=True):
         from rt_scale.experiments.options import Options  # not at the top: the driver never needs torch
 
         return Options(
-            store=Store.open(self.store),
+            store=open_place(self.store),
             data_dir=self.data_dir,
             device=self.device,
             threads=self.launch.cpus,

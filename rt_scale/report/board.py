@@ -50,8 +50,7 @@ def open_board(
         port: 0 takes a free one, None 6006 or the next free one.
         say: receives the lines that name the address, and what is there to be seen.
         every_run: whether runs are shown by themselves, and not only the means of configurations.
-        figures: brings the reports' figures up to date; called again and again while the board is open.
-        interval: seconds between two looks at what was computed meanwhile.
+        figures: brings the reports' figures up to date; called every ``interval`` seconds.
 
     Raises:
         InputError: where there is nothing to show, two sweeps have one name, or the port is taken.
@@ -69,10 +68,11 @@ def open_board(
             refresh_board(sweeps, every_run=every_run)
 
     def ready(address: str) -> None:
-        say(f"TensorBoard: {address} (Ctrl-C ends it)")
-        if sweeps:
-            for line in _hints(address, folder, every_run):
-                say(line)
+        for line in [
+            f"TensorBoard: {address} (Ctrl-C ends it)",
+            *(_hints(address, folder, every_run) if sweeps else []),
+        ]:
+            say(line)
 
     title = ", ".join(sweep.name for sweep in sweeps) or store.root.name
     serve(folder, ready, title=title, port=port, host=host, refresh=refresh, interval=interval)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
 
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
@@ -30,6 +30,11 @@ class Job:
     spec: RunSpec
     launch: LaunchSpec
     sweep: SweepSpec | None = None
+
+    @functools.cached_property
+    def name(self) -> str:
+        """Name of the run, made once: queues ask for it all the time."""
+        return self.spec.name
 
 
 class JobState(StrEnum):
@@ -146,8 +151,8 @@ class RunReport:
     warnings: tuple[str, ...] = ()
 
 
-class View(Protocol):
-    """Whoever shows a sweep while it runs. Told by the driver's main thread alone."""
+class View:
+    """Whoever shows a sweep while it runs; this one shows nothing. Told by the driver's main thread alone."""
 
     def running(self, label: str, report: RunReport) -> None:
         """A run, ``label`` (the axes' values), reported."""

@@ -174,21 +174,21 @@ class Queue:
         self._needed_by: dict[str, list[_Entry]] = {}
         self._later: list[tuple[float, int]] = []
         self._over: dict[str, JobOutcome] = {}
-        self._wanted = {job.spec.name: job for job in jobs}
+        self._wanted = {job.name: job for job in jobs}
         for job in list(self._wanted.values()):
             self.add(job)
 
     def add(self, job: Job) -> None:
         """Put a run at the end, and what it starts from before it."""
-        self._wanted.setdefault(job.spec.name, job)
-        for spec in all_runs([job.spec]):
+        self._wanted.setdefault(job.name, job)
+        for spec in all_runs([job.spec]) if job.spec.starts else (job.spec,):
             name = spec.name
             if name in self._by_name:
                 continue
             if name not in self._over and self._runs.state(name) == "done":
                 self._over[name] = JobOutcome(JobState.DONE)
             if self._is_done(name):
-                if name == job.spec.name:  # as another driver or sweep computed it
+                if name == job.name:  # as another driver or sweep computed it
                     self._view.finished(job.label, None, self._runs.values(name))
                 continue
             wanted = self._wanted.get(name)
@@ -197,7 +197,7 @@ class Queue:
             self._enter(wanted or Job(f"{name} (to start from)", spec, job.launch))
 
     def _enter(self, job: Job) -> None:
-        name = job.spec.name
+        name = job.name
         section = self._sections.get(job.launch)
         if section is None:
             section = self._sections[job.launch] = _Section(job.launch)
@@ -276,8 +276,8 @@ class Queue:
         return places[0] if places else None
 
     def _start(self, entry: _Entry, leader: _Entry) -> None:
-        name, section = entry.job.spec.name, entry.section
-        entry.ready, entry.leader = False, leader.job.spec.name
+        name, section = entry.job.name, entry.section
+        entry.ready, entry.leader = False, leader.job.name
         section.waiting[entry.shape] -= 1
         section.leaders[entry.leader] += 1
         section.live += 1
@@ -287,7 +287,7 @@ class Queue:
         """Look again at what was put off until now; what another driver still executes is put off again."""
         while self._later and self._later[0][0] <= self._clock():
             entry = self._entries[heapq.heappop(self._later)[1]]
-            state = self._runs.state_now(entry.job.spec.name)
+            state = self._runs.state_now(entry.job.name)
             if state == "done":
                 self._settle(entry, JobOutcome(JobState.DONE))
             elif state == "running":
@@ -342,7 +342,7 @@ class Queue:
             self._make_ready(entry)
 
     def _settle(self, entry: _Entry, how: JobOutcome) -> None:
-        name, label = entry.job.spec.name, entry.job.label
+        name, label = entry.job.name, entry.job.label
         self._over[name] = how
         if how.state is JobState.EARLY_STOPPED:
             self._view.stopped(label, how.why)
@@ -355,11 +355,11 @@ class Queue:
             dependent.needs.discard(name)
             if how.state is not JobState.DONE:
                 self._give_up(dependent, _without(name, how.why))
-            elif not dependent.needs and dependent.job.spec.name not in self._over:
+            elif not dependent.needs and dependent.job.name not in self._over:
                 self._make_ready(dependent)
 
     def _give_up(self, entry: _Entry, why: str) -> None:
-        if entry.job.spec.name not in self._over:
+        if entry.job.name not in self._over:
             self._settle(entry, JobOutcome(JobState.FAILED, why))
 
 

@@ -16,7 +16,7 @@ from rt_scale.cli import app
 from rt_scale.cli import plan as planning
 from rt_scale.plan import estimate
 from rt_scale.plan import plan as plan_module
-from rt_scale.plan.short_run import ShortRunTimes
+from rt_scale.plan.measure import ShortRunTimes
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import GRID_LIMIT
 from rt_scale.spec.sweep import load_sweep
