@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,9 +15,6 @@ from rt_scale.store.objects.uri import clean_address, is_address, mirror_folder
 from rt_scale.store.run_dir import RUNS, RunDir, Spec
 from rt_scale.store.store import AGAIN, FILE, SWEEPS, Store
 from rt_scale.system.files import temporary_name
-
-AT_ONCE = 32
-"""Runs that are removed at a time."""
 
 
 class ObjectStore(Store):
@@ -118,9 +114,8 @@ class ObjectStore(Store):
             runs: names.
             stale: seconds without a heartbeat after which an owner elsewhere counts as gone.
         """
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            gone = pool.map(lambda name: self._run(name).remove(stale), runs)
-            return {name: AGAIN for name, went in zip(runs, gone, strict=True) if not went}
+        gone = self.bucket.each(lambda name: self._run(name).remove(stale), runs)
+        return {name: AGAIN for name, went in zip(runs, gone, strict=True) if not went}
 
     def measure(self, name: str) -> tuple[int, float]:
         """Bytes of the run in the store at the last look, else here, and when the newest of it was written."""
