@@ -29,14 +29,7 @@ PACKAGES = ("torch", "torchvision", "ray", "tensorboard", "pydantic", "pyarrow",
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        what: its name.
-        state: ``ok``; ``missing``, with a remedy; ``note``, worth knowing.
-        detail: what was found.
-        remedy: the command or step that mends it, or empty.
-    """
+    """One thing that was looked at; a ``note`` is worth knowing, ``remedy`` the command or step that mends it."""
 
     what: str
     state: State
@@ -45,12 +38,7 @@ class Finding:
 
 
 def examine(store: Store, data_dir: Path) -> list[Finding]:
-    """Look at versions, devices, FFCV, Ray, disk and data.
-
-    Args:
-        store: where runs are kept; its folder need not exist.
-        data_dir: where prepared data sets are; need not exist.
-    """
+    """Look at versions, devices, FFCV, Ray, disk and data; neither folder need exist."""
     return [
         Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}"),
         *(_package(name) for name in PACKAGES),

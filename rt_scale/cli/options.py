@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -98,13 +98,9 @@ def warn(text: str) -> None:
 
 
 def writable(store: Store, folders: Sequence[Path], out: Path | None = None) -> Store:
-    """The store, of which what is made of its runs is written elsewhere where that is asked for or cannot be helped.
+    """The store, with what is made of its runs written to ``out``; None: beside them.
 
-    Args:
-        store: where the runs are.
-        folders: that are to be written there.
-        out: where reports, exports and views are to be written; None: beside the runs, or, where these may only be
-            read, in a new temporary folder, which is said on the standard error.
+    Where ``folders`` of the store cannot be written, it goes to a new temporary folder, which is said.
     """
     from rt_scale.store.atomic import can_write
 
@@ -132,7 +128,7 @@ def find_data_dir(given: Path | None) -> Path:
     return default_data_dir(given)
 
 
-def with_launch(sweep: SweepSpec, given: Mapping[str, Any]) -> SweepSpec:
+def with_launch(sweep: SweepSpec, given: Mapping[str, object]) -> SweepSpec:
     """``sweep`` with the fields ``given`` in place of those of its launch section (InputError)."""
     from rt_scale.spec.document import build
     from rt_scale.spec.sweep import LaunchSpec
@@ -140,18 +136,13 @@ def with_launch(sweep: SweepSpec, given: Mapping[str, Any]) -> SweepSpec:
     if not given:
         return sweep
     if re.fullmatch("[0-9]{1,10}", str(given.get("pack"))):  # a number or a word, which the command line has as text
-        given = {**given, "pack": int(given["pack"])}
+        given = {**given, "pack": int(str(given["pack"]))}
     section = build(LaunchSpec, {**sweep.launch.model_dump(), **given}, "the command line")
     return sweep.model_copy(update={"launch": section})
 
 
 def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str | None) -> tuple[Store, list[SweepRuns]]:
-    """The store and the sweeps that a command is about.
-
-    Args:
-        files: sweep files; or one bundle, which is unpacked on first sight, and is store and sweeps at once.
-        overrides: ``key=value`` assignments to the sweeps' bases.
-        store: where runs are kept; None: where the environment says.
+    """The store and the sweeps that a command is about; a bundle is both at once, unpacked on first sight.
 
     Raises:
         InputError: where a file is not valid, a bundle is damaged, or one is given beside files, a store or
@@ -201,19 +192,12 @@ def _load_bundled(bundle: Bundle, name: str) -> SweepRuns:
 
 
 def load_files(
-    files: Sequence[Path], overrides: Sequence[str], launch: Mapping[str, Any], store: Store, yes: bool = False
+    files: Sequence[Path], overrides: Sequence[str], launch: Mapping[str, object], store: Store, yes: bool = False
 ) -> list[SweepRuns]:
-    """The sweeps in files, as they are to be run.
-
-    Args:
-        files: sweep files.
-        overrides: ``key=value`` assignments.
-        launch: fields of every launch section, in place of those in the files.
-        store: where their runs are kept.
-        yes: whether grids may be as large as they like.
+    """The sweeps in files, as they are to be run, with ``launch`` in place of those fields of their launch sections.
 
     Raises:
-        InputError: where a file or any of its runs is not valid.
+        InputError: where a file or any of its runs is not valid, or, without ``yes``, a grid is large.
     """
     from rt_scale.spec import grid
     from rt_scale.spec.explore import MOST_RUNS

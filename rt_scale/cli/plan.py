@@ -102,13 +102,7 @@ COUNTED = "FLOPs counted"
 
 
 def show_plan(made: Plan, sweeps: Sequence[SweepSpec], conditions: Conditions) -> None:
-    """Print the plan.
-
-    Args:
-        made: the plan.
-        sweeps: that it was made for.
-        conditions: likewise.
-    """
+    """Print the plan that was made for sweeps under those conditions."""
     _show_runs(made)
     if not made.to_compute:
         _say("Nothing is left to compute." if not made.to_sample else "Nothing else is left to compute.")

@@ -119,12 +119,6 @@ def report(
 def print_reports(sweeps: Sequence[SweepRuns], best: bool, as_json: bool, data_dir: Path) -> list[Report]:
     """Print and write a report of every sweep, and one of those that repeat the same experiment of the paper.
 
-    Args:
-        sweeps: of one store, in their order.
-        best: whether the student's best epoch counts, not its last.
-        as_json: whether JSON is printed in place of tables, report after report.
-        data_dir: of prepared data, which that of the runs is compared with.
-
     Raises:
         InputError: where sweeps of one experiment have different data, or none of a report's runs is finished.
     """

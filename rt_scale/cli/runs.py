@@ -218,13 +218,7 @@ def _check_budget(sweeps: list[SweepRuns], budget: float, prices: PriceSheet | N
 
 
 def run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool = False) -> list[Report]:
-    """Run sweeps, print and write their reports; exits with 1 where a run has no result.
-
-    Args:
-        sweeps: to be run as one queue.
-        where: where and how.
-        best: whether the student's best epoch is reported, not its last.
-    """
+    """Run sweeps as one queue, print and write their reports; exits with 1 where a run has no result."""
     from rt_scale.ray_backend.sweep import run_sweeps
     from rt_scale.system.signals import stopping_on_signals
 

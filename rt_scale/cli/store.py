@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -68,7 +68,8 @@ def bundle(
     from rt_scale.store.bundle.pack import SweepPart, pack
     from rt_scale.store.sweep_runs import read_sweep
 
-    _refuse_bundles([file for file in files if is_bundle(file)])
+    for file in filter(is_bundle, files):
+        raise InputError(f"'{file}' is a bundle already; give sweep files.")
     place = open_store(store)
     sweeps = [read_sweep(file, overrides or [], place) for file in files]
     path = out or Path(sweeps[0].name + SUFFIX)
@@ -93,12 +94,7 @@ def bundle(
         _show(sweeps, place, packed)
 
 
-def _refuse_bundles(files: Sequence[Path]) -> None:
-    if files:
-        raise InputError(f"'{files[0]}' is a bundle already; give sweep files.")
-
-
-def _plain(packed: Packed) -> dict[str, Any]:
+def _plain(packed: Packed) -> dict[str, object]:
     manifest = packed.manifest
     return {
         "path": str(packed.path), "size": packed.size, "sha256": packed.sha256, "files": len(manifest.files),

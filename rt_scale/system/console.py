@@ -102,10 +102,7 @@ _lost: dict[str, OSError] = {}
 class LastingFile(io.FileIO):
     """A descriptor whose writes never fail, never write a part alone, and wait where it does not block.
 
-    Args:
-        number: the descriptor.
-        name: which standard stream it is, as ``lost`` names it.
-        owned: whether closing this closes the descriptor.
+    ``name`` is the standard stream that it is, as ``lost`` names it; ``owned``: closing this closes the descriptor.
     """
 
     def __init__(self, number: int, name: str, *, owned: bool = False) -> None:
@@ -140,10 +137,7 @@ def lasting_stream(
 ) -> TextIO:
     """A text stream on a descriptor, as Python makes its standard streams, that cannot fail.
 
-    Args:
-        number, name, owned: as for :class:`LastingFile`.
-        encoding, errors: as for ``open``.
-        buffered: False as under PYTHONUNBUFFERED.
+    Arguments as of :class:`LastingFile` and ``open``; ``buffered`` is False as under PYTHONUNBUFFERED.
     """
     raw = LastingFile(number, name, owned=owned)
     if not buffered:

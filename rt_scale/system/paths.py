@@ -37,11 +37,7 @@ CACHES = {
 
 
 def user_path(text: str, what: str = "The path") -> Path:
-    """The path that a user means by ``text``, with ``~`` and ``~NAME`` for home directories, as shells have them.
-
-    Args:
-        text: as it was given; the shell leaves ``--store=~/x`` alone, and variables set in files.
-        what: what it is in an error.
+    """The path that a user means by ``text``; ``~`` and ``~NAME`` are home directories, ``what`` it is in an error.
 
     Raises:
         InputError: where it is empty, an address, not UTF-8, or begins with the home of a user that there is not.
@@ -73,13 +69,8 @@ def cache_folder(name: str, remedy: str, *, may_hold: bool = False) -> Path:
     """The folder ``name`` in the user's cache: below XDG_CACHE_HOME, else ``~/.cache``.
 
     Where neither can be written, or there is no home directory, it is in a folder of the user's own in the temporary
-    directory, which is said once on standard error.
-
-    Args:
-        name: of the folder, which need not exist.
-        remedy: what names another place, e.g. a variable.
-        may_hold: whether a folder that is there is good enough where it can be read alone, as others put
-            something into it.
+    directory, which is said once on standard error. ``remedy`` names another place, e.g. a variable; with
+    ``may_hold`` a folder that can only be read is good enough where it is there.
 
     Raises:
         InputError: where the temporary directory has no place either.

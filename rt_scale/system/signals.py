@@ -35,9 +35,7 @@ class Stopping:
     def ask(self, number: int) -> None:
         """Ask; a second time raises KeyboardInterrupt. Prints nothing: a signal may come in the middle of a print.
 
-        Args:
-            number: of the signal. A terminal that closes and its shell each send SIGHUP, and `timeout` sends SIGTERM
-                twice at once; that is one wish.
+        A terminal that closes and its shell each send SIGHUP, and `timeout` sends SIGTERM twice at once: one wish.
         """
         now = time.monotonic()
         if not self._asked:
@@ -61,8 +59,7 @@ class Stopping:
 def stopping_on_signals(say: Callable[[str], None]) -> Iterator[Stopping]:
     """While active, SIGINT, SIGTERM and SIGHUP ask the yielded object to stop; afterwards they do what they did before.
 
-    Args:
-        say: is told of the first signal, in a sentence and by a thread of its own, when ``Stopping`` knows already.
+    ``say`` is told of the first signal, by a thread of its own, when ``Stopping`` knows already.
     """
     stopping = Stopping()
 
