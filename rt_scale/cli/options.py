@@ -129,10 +129,11 @@ def find_data_dir(given: Path | None) -> Path:
 
 
 def with_launch(sweep: SweepSpec, given: Mapping[str, object]) -> SweepSpec:
-    """``sweep`` with the fields ``given`` in place of those of its launch section (InputError)."""
+    """``sweep`` with the fields ``given`` that are not None in place of those of its launch section (InputError)."""
     from rt_scale.spec.document import build
     from rt_scale.spec.sweep import LaunchSpec
 
+    given = {key: value for key, value in given.items() if value is not None}
     if not given:
         return sweep
     if re.fullmatch("[0-9]{1,10}", str(given.get("pack"))):  # a number or a word, which the command line has as text
@@ -166,6 +167,11 @@ def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str |
     with counting(open_console(stderr=True), "unpacking the bundle, MB") as progress:
         bundle = open_bundle(bundles[0], progress=progress)
     return bundle.store, [_load_bundled(bundle, name) for name in bundle.manifest.sweeps]
+
+
+def set_words(overrides: Sequence[str] | None) -> list[str]:
+    """The assignments as they are typed."""
+    return [word for override in overrides or [] for word in ("--set", override)]
 
 
 def told(file: Path, sweeps: Sequence[str], number: int) -> str:

@@ -78,15 +78,13 @@ def plan(
     from rt_scale.plan.plan import Conditions, make_plan
 
     sheet = prices_for(budget, price)
-    given = {} if pack is None else {"pack": pack}
     place = open_store(store)
-    sweeps = load_files(files, overrides or [], given, place, yes)
+    sweeps = load_files(files, overrides or [], {"pack": pack}, place, yes)
     at_once = gpus or (1 if tflops else None)
     conditions = Conditions(gpus=at_once, cpus=cpus, rate=rate, prices=sheet, teraflops=tflops, concurrency=concurrency)
     place.refresh(curves=False)
-    here = find_data_dir(data_dir)
-    warn(compare_sweeps(sweeps, DataHere(here))[1])
-    made = make_plan(sweeps, here, conditions)
+    warn(compare_sweeps(sweeps, DataHere(find_data_dir(data_dir)))[1])
+    made = make_plan(sweeps, find_data_dir(data_dir), conditions)
     if as_json:
         print(json.dumps(made.to_json(), indent=1))
     else:

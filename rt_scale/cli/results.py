@@ -27,6 +27,7 @@ from rt_scale.cli.options import (
     print_table,
     read_path,
     send,
+    set_words,
     told,
     warn,
     writable,
@@ -108,9 +109,8 @@ def report(
     sweeps = [replace(sweep, store=place) for sweep in sweeps]
     written = print_reports(sweeps, best, as_json, find_data_dir(data_dir))
     if summary is not None:
-        assigned = [part for override in overrides or [] for part in ("--set", override)]
         given = [told(file, [sweep.name for sweep in sweeps], number) for number, file in enumerate(files)]
-        command = ["rt-scale", "report", *given, *assigned, *(["--best"] if best else [])]
+        command = ["rt-scale", "report", *given, *set_words(overrides), *(["--best"] if best else [])]
         files = write_summary(written, place, shlex.join(command), summary)
         size = size_text(sum(path.stat().st_size for path in files))
         say(f"Summary: {files[0]} ({counted(len(files), 'file')}, {size})", error=True)

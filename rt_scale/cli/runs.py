@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from rt_scale.report.page import Report
     from rt_scale.scheduler.job import Where
     from rt_scale.spec.run import RunSpec
-    from rt_scale.spec.sweep import LaunchSpec
     from rt_scale.store.results import RunResult
     from rt_scale.store.store import Store
     from rt_scale.store.sweep_runs import SweepRuns
@@ -87,9 +86,7 @@ def run(
 ) -> None:
     """Run one spec in this process, or go on with it where it stands."""
     from rt_scale.experiments.options import Options
-    from rt_scale.experiments.other_data import refuse_other_data
-    from rt_scale.spec.document import build
-    from rt_scale.spec.sweep import LaunchSpec, load_run
+    from rt_scale.spec.sweep import load_run
 
     value = load_run(spec, overrides)
     if address is not None and workers == 1:
@@ -97,23 +94,29 @@ def run(
             f"--address {address} was given for a run of one worker, which needs no Ray. Give --workers 2 or more, or "
             "leave --address out; 'rt-scale sweep' runs on a cluster whatever it is."
         )
-    place, here = open_store(store), find_data_dir(data_dir)
-    place.check_writable()
-    place.run(value).refresh()
-    if (finished := place.run(value).result()) is not None:
-        refuse_other_data(value.name, finished.data, here)
-        open_console(stderr=as_json).print("complete already, nothing to do")
     options = Options(
-        store=place, data_dir=here, device=device, threads=threads, cache_teacher=cache_teacher,
-        accelerate=accelerate or "auto", loader=loader,
+        store=open_store(store), data_dir=find_data_dir(data_dir), device=device, threads=threads,
+        cache_teacher=cache_teacher, accelerate=accelerate or "auto", loader=loader,
     )  # fmt: skip
+    _say_whether_complete(value, options, as_json)
     if workers == 1:
-        _show(_run_alone(value, options, as_json), place, as_json)
-        return
-    wanted = {"workers": workers, "cpus": threads or 1, "gpus": gpus, "loader": loader}
-    wanted |= {"accelerate": accelerate} if accelerate is not None else {}
-    launch = build(LaunchSpec, wanted, "the command line")
-    _show(_run_with_workers(value, launch, options, address, as_json), place, as_json)
+        result = _run_alone(value, options, as_json)
+    else:
+        wanted = {"workers": workers, "cpus": threads or 1, "gpus": gpus, "loader": loader}
+        wanted |= {"accelerate": accelerate} if accelerate is not None else {}
+        result = _run_with_workers(value, wanted, options, address, as_json)
+    _show(result, options.store, as_json)
+
+
+def _say_whether_complete(value: RunSpec, options: Options, as_json: bool) -> None:
+    from rt_scale.experiments.other_data import refuse_other_data
+
+    options.store.check_writable()
+    run_dir = options.store.run(value)
+    run_dir.refresh()
+    if (finished := run_dir.result()) is not None:
+        refuse_other_data(value.name, finished.data, options.data_dir)
+        open_console(stderr=as_json).print("complete already, nothing to do")
 
 
 def _run_alone(value: RunSpec, options: Options, as_json: bool) -> RunResult:
@@ -127,7 +130,7 @@ def _run_alone(value: RunSpec, options: Options, as_json: bool) -> RunResult:
 
 
 def _run_with_workers(
-    value: RunSpec, launch: LaunchSpec, options: Options, address: str | None, quiet: bool
+    value: RunSpec, wanted: Mapping[str, object], options: Options, address: str | None, quiet: bool
 ) -> RunResult:
     from rt_scale.progress.bars import RunBar
     from rt_scale.ray_backend.output import console_on, output_to
@@ -194,17 +197,8 @@ def sweep(
         "cpus": cpus, "gpus": gpus, "accelerator": accelerator, "workers": workers,
         "accelerate": accelerate, "pack": pack,
     }  # fmt: skip
-    where = Where(
-        store=open_store(store),
-        data_dir=find_data_dir(data_dir),
-        device=device,
-        address=address,
-        concurrency=concurrency,
-        retry_failed=retry_failed,
-        replace=yes,
-    )
-    given = {key: value for key, value in launch.items() if value is not None}
-    sweeps = load_files(files, overrides or [], given, where.store, yes)
+    where = Where(open_store(store), find_data_dir(data_dir), device, address, concurrency, retry_failed, replace=yes)
+    sweeps = load_files(files, overrides or [], launch, where.store, yes)
     if budget is not None:
         _check_budget(sweeps, budget, prices, where)
     run_loaded(sweeps, where, best)

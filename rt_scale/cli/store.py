@@ -23,6 +23,7 @@ from rt_scale.cli.options import (
     open_store,
     print_table,
     read_path,
+    set_words,
     told,
     warn,
 )
@@ -64,6 +65,7 @@ def bundle(
     from.
     """
     from rt_scale.experiments.other_data import DataHere, compare_sweeps
+    from rt_scale.progress.bars import counting
     from rt_scale.store.bundle.format import SUFFIX, is_bundle
     from rt_scale.store.bundle.pack import SweepPart, pack
     from rt_scale.store.sweep_runs import read_sweep
@@ -79,15 +81,10 @@ def bundle(
     parts = [SweepPart(each.name, each.text, [point.spec for point in each.points], each.overrides) for each in sweeps]
     warn(compare_sweeps(sweeps, DataHere(find_data_dir(data_dir)))[1])
     names = [sweep.name for sweep in sweeps]
-    words = [*(Path(told(file, names, number)).name for number, file in enumerate(files)), "--weights", weights.value]
-    words += [word for override in overrides or [] for word in ("--set", override)]
-    from rt_scale.progress.bars import counting
-
+    given = [Path(told(file, names, number)).name for number, file in enumerate(files)]
+    command = shlex.join(["rt-scale", "bundle", *given, "--weights", weights.value, *set_words(overrides)])
     with counting(open_console(stderr=True), "packing runs") as progress:
-        packed = pack(
-            path, place, parts, weights=weights.value, progress=progress,
-            made={"command": shlex.join(["rt-scale", "bundle", *words])},
-        )  # fmt: skip
+        packed = pack(path, place, parts, weights=weights.value, progress=progress, made={"command": command})
     if as_json:
         print(json.dumps(_plain(packed), indent=1))
     else:
