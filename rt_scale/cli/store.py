@@ -78,10 +78,9 @@ def bundle(
     if not path.name.endswith(SUFFIX) or os.path.isdir(path):
         raise InputError(f"--out is '{path}'; name a file that ends in {SUFFIX}.")
     place.refresh()
-    parts = [SweepPart(each.name, each.text, [point.spec for point in each.points], each.overrides) for each in sweeps]
     warn(compare_sweeps(sweeps, DataHere(find_data_dir(data_dir)))[1])
-    names = [sweep.name for sweep in sweeps]
-    given = [Path(told(file, names, number)).name for number, file in enumerate(files)]
+    parts = [SweepPart(each.name, each.text, [point.spec for point in each.points], each.overrides) for each in sweeps]
+    given = [Path(told(file, [part.name for part in parts], number)).name for number, file in enumerate(files)]
     command = shlex.join(["rt-scale", "bundle", *given, "--weights", weights.value, *set_words(overrides)])
     with counting(open_console(stderr=True), "packing runs") as progress:
         packed = pack(path, place, parts, weights=weights.value, progress=progress, made={"command": command})
