@@ -282,9 +282,11 @@ def write_table(path: Path, form: Form, schema: pa.Schema, pieces: Iterable[pa.T
 
 
 def _writer(file: BinaryIO, form: Form, schema: pa.Schema) -> pq.ParquetWriter | pacsv.CSVWriter:
-    if form == "parquet":
-        return pq.ParquetWriter(file, schema)
-    return pacsv.CSVWriter(file, schema, write_options=pacsv.WriteOptions(quoting_style="needed"))
+    match form:
+        case "parquet":
+            return pq.ParquetWriter(file, schema)
+        case "csv":
+            return pacsv.CSVWriter(file, schema, write_options=pacsv.WriteOptions(quoting_style="needed"))
 
 
 def write_report_table(path: Path, table: pa.Table) -> list[Path]:

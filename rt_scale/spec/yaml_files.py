@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import yaml
 
 from rt_scale.spec.errors import InputError, nearest, shown
+from rt_scale.spec.part import Document
 
 DEEPEST = 100
 """Levels of lists and mappings within each other, at most."""
@@ -205,7 +206,7 @@ def read_text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def parse_document(text: str, source: str) -> dict[str, Any]:
+def parse_document(text: str, source: str) -> Document:
     """The mapping in a YAML document; ``source`` and errors as of :func:`parse_yaml`."""
     document = parse_yaml(text, source)
     if not isinstance(document, dict):
@@ -214,7 +215,7 @@ def parse_document(text: str, source: str) -> dict[str, Any]:
     return document
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def read_document(path: Path) -> Document:
     """The mapping in the YAML file ``path``.
 
     Raises:

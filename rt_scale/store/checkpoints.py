@@ -21,7 +21,6 @@ from rt_scale.store.atomic import (
     full_disk,
     names_in,
     read_json,
-    remove_temporaries,
     write_json,
 )
 from rt_scale.system.files import remove, sync_folder, temporary_name
@@ -153,10 +152,6 @@ class Checkpoints:
             if step not in kept:
                 with disk_errors(self.folder / str(step)):
                     _retire(self.folder / str(step))
-
-    def clean(self) -> None:
-        """Remove what killed processes left unfinished."""
-        remove_temporaries(self.folder)
 
 
 @contextlib.contextmanager

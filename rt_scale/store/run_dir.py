@@ -54,14 +54,12 @@ class RunStatus:
         state: ``done`` (has its result), ``running`` (a live process holds it), ``failed`` (its newest
             attempt ended in a recorded failure), ``partial`` (begun; the next attempt goes on), ``missing``.
         attempts: attempts made so far.
-        heartbeat_age: seconds since the owner's last heartbeat, where it is running and its date tells; else None.
         owner: ``process <pid> on host <host>``, where it is running; else None.
         heartbeat: its age in words, where it is running.
     """
 
     state: State
     attempts: int = 0
-    heartbeat_age: float | None = None
     owner: str | None = None
     heartbeat: str = ""
 
@@ -130,11 +128,7 @@ class RunDir:
         return self.path / METRICS
 
     def refresh(self) -> None:
-        """Look at what an object store has of the run by now; a folder is always looked at as it is.
-
-        Raises:
-            InputError, RunError: where the store refuses or does not answer.
-        """
+        """Look at what an object store has of the run by now; raises InputError or StoreAway where it cannot be."""
         self._backend.refresh()
 
     def acquire(self, watching: Callable[[Attempt], None] = lambda attempt: None) -> Lease:
@@ -152,7 +146,7 @@ class RunDir:
         """
         self._lease = self._backend.acquire(watching)
         remove_temporaries(self.path)
-        self.checkpoints.clean()
+        remove_temporaries(self.checkpoints.folder)
         return self._lease
 
     def check(self) -> Lease:
@@ -252,8 +246,7 @@ class RunDir:
         if (self.path / RESULT).exists():
             return RunStatus("done", attempts)
         if attempt and attempt.is_live(stale):
-            age = None if attempt.is_ahead else attempt.silent
-            return RunStatus("running", attempts, age, attempt.who, attempt.heartbeat)
+            return RunStatus("running", attempts, attempt.who, attempt.heartbeat)
         failure = self.failure()
         if failure and failure.get("attempt") == attempts:
             return RunStatus("failed", attempts)

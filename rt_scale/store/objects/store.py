@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,9 +15,6 @@ from rt_scale.store.objects.uri import clean_address, is_address, mirror_folder
 from rt_scale.store.run_dir import RUNS, RunDir, Spec
 from rt_scale.store.store import AGAIN, FILE, SWEEPS, Store
 from rt_scale.system.files import temporary_name
-
-AT_ONCE = 32
-"""Runs that are removed at a time."""
 
 
 class ObjectStore(Store):
@@ -70,12 +66,7 @@ class ObjectStore(Store):
         super().check_writable()
 
     def refresh(self, *, curves: bool = True, younger: float = 0.0) -> None:
-        """Bring the small files of all runs and sweeps here, and the state of every lease.
-
-        Args:
-            curves: whether metrics and event files are wanted, too.
-            younger: seconds within which the last look is good enough.
-        """
+        """Bring the small files of all runs and sweeps here, and the state of every lease."""
         if time.monotonic() - self._looked < younger:
             return
         found: dict[str, dict[str, Entry]] = {name: {} for name in names_in(self.root / RUNS)}
@@ -112,15 +103,9 @@ class ObjectStore(Store):
         self.bucket.each(lambda file: self.bucket.put_file(file.relative_to(self.root).as_posix(), file), files)
 
     def remove(self, runs: Sequence[str], stale: float) -> dict[str, str]:
-        """Remove the runs of these names from the store and from here; which stay, and why.
-
-        Args:
-            runs: names.
-            stale: seconds without a heartbeat after which an owner elsewhere counts as gone.
-        """
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            gone = pool.map(lambda name: self._run(name).remove(stale), runs)
-            return {name: AGAIN for name, went in zip(runs, gone, strict=True) if not went}
+        """Remove runs from the store and from here; which stay, and why."""
+        gone = self.bucket.each(lambda name: self._run(name).remove(stale), runs)
+        return {name: AGAIN for name, went in zip(runs, gone, strict=True) if not went}
 
     def measure(self, name: str) -> tuple[int, float]:
         """Bytes of the run in the store at the last look, else here, and when the newest of it was written."""
