@@ -19,13 +19,13 @@ from rt_scale.cli.options import (
     StoreOption,
     YesOption,
     find_data_dir,
+    load_files,
     open_console,
     open_store,
     print_table,
     read_path,
     warn,
 )
-from rt_scale.cli.sweep import load_files
 from rt_scale.spec.errors import InputError
 from rt_scale.system.console import duration_text
 

@@ -23,9 +23,9 @@ from rt_scale.cli.options import (
     open_store,
     print_table,
     read_path,
+    told,
     warn,
 )
-from rt_scale.cli.sweep import told
 from rt_scale.spec.errors import InputError, counted
 from rt_scale.system.console import duration_text, size_text
 

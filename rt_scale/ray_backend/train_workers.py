@@ -23,9 +23,9 @@ from rt_scale.ray_backend.resources import bundle
 from rt_scale.spec.errors import Held, InputError, RtScaleError, RunError, StoreAway, WorkersDied
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.objects.store import open_place
 from rt_scale.store.results import RunResult
 from rt_scale.store.run_dir import RunDir
-from rt_scale.store.store import Store
 
 PATIENCE_S = 12 * 3600
 """How long a rank waits for another: for rank 0's classifiers above all. A rank that is gone is noticed at once."""
@@ -114,7 +114,7 @@ def run_with_workers(
     """
     from rt_scale.training.loop import Stopped
 
-    place = Store.open(store)
+    place = open_place(store)
     run_dir = place.run(spec)
     config = {
         "spec": spec.model_dump(mode="json"), "store": store, "data_dir": str(data_dir.absolute()),
@@ -185,7 +185,7 @@ def _worker(config: Mapping[str, Any]) -> None:
     group, spec = Group.current(), RunSpec.model_validate(config["spec"])
     client = ControlClient(spec.name, f"{group.world} workers, {config['device']}", shown=group.leads)
     settings = Options(
-        store=Store.open(config["store"]),
+        store=open_place(config["store"]),
         data_dir=Path(config["data_dir"]),
         device=config["device"],
         threads=config["threads"],

@@ -22,6 +22,7 @@ from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
+from rt_scale.store.objects.store import open_place
 from rt_scale.store.results import BatchSize, RunResult
 
 if TYPE_CHECKING:
@@ -182,10 +183,9 @@ def settings_for(launch: LaunchSpec, given: Mapping[str, Any], client: ControlCl
         client: watches it, and stops it.
     """
     from rt_scale.experiments.options import Options
-    from rt_scale.store.store import Store
 
     return Options(
-        store=Store.open(given["store"]),
+        store=open_place(given["store"]),
         data_dir=Path(given["data_dir"]),
         device=given["device"],
         threads=launch.cpus,

@@ -22,9 +22,8 @@ from rt_scale.store.atomic import can_write, disk_errors, names_in, read_json
 from rt_scale.store.bundle import format as limits
 from rt_scale.store.bundle.format import MANIFEST, Manifest, is_member, is_run, is_whole, refusal
 from rt_scale.store.lease import FOLDER as LEASES
-from rt_scale.store.objects.store import FILE, LIST, OVERRIDES
 from rt_scale.store.run_dir import CHECKPOINTS, SPEC
-from rt_scale.store.store import Store
+from rt_scale.store.store import FILE, LIST, OVERRIDES, Store
 from rt_scale.system.files import TEMPORARY, remove, sync_folder, temporary_name
 
 _BROKEN = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError)

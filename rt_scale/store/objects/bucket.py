@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
 
 T = TypeVar("T")
+R = TypeVar("R")
 PATIENCE = 120.0
 """Seconds for which an operation is tried again before it counts as failed."""
 BRIEF = 10.0
@@ -213,26 +214,23 @@ class Bucket:
 
     def now(self) -> float:
         """Seconds since 1970 by the server's clock, which dates the objects; ours where nothing may be written."""
-        key = f"clock/{secrets.token_hex(8)}"
         try:
-            self.put(key, b"")
-            found = self._tried("look at", key, lambda: self._objects.head(key))
-            self.delete(key)
+            return self.check_writable()
         except InputError:
             return time.time()
-        return found["last_modified"].timestamp()
 
-    def each(self, work: Callable[[T], object], items: Iterable[T]) -> None:
-        """Do ``work`` on every item, many at a time; the first error is raised."""
+    def each(self, work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """What ``work`` returns of every item, many at a time; the first error is raised."""
         with ThreadPoolExecutor(_THREADS) as pool:
-            for done in [pool.submit(work, item) for item in items]:
-                done.result()
+            return [done.result() for done in [pool.submit(work, item) for item in items]]
 
-    def check_writable(self) -> None:
-        """Write an object and remove it."""
+    def check_writable(self) -> float:
+        """Write an object and remove it; its date, in seconds since 1970 by the server's clock."""
         key = f"clock/{secrets.token_hex(8)}"
         self.put(key, b"")
+        found = self._tried("look at", key, lambda: self._objects.head(key))
         self.delete(key)
+        return found["last_modified"].timestamp()
 
     def _tried(self, what: str, key: str, operation: Callable[[], T]) -> T:
         """What the operation, a verb of ``key``, returns, however often it takes; FileNotFoundError is passed on."""

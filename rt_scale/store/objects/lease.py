@@ -120,7 +120,7 @@ class ObjectLease(Lease):
         leaving: Callable[[], object] = lambda: None,
         left: Callable[[], object] = lambda: None,
     ) -> None:
-        """Acquire the lease of a run.
+        """Acquire the lease of a run; raises as :class:`Lease`.
 
         Args:
             bucket: the store's objects.
@@ -130,10 +130,6 @@ class ObjectLease(Lease):
             beaten: called after every heartbeat.
             leaving: called before the run is given free.
             left: called afterwards.
-
-        Raises:
-            InputError: where a live process holds it, or the store refuses.
-            StoreAway: where the store does not answer.
         """
         self._bucket, self._brief, self._run = bucket, bucket.brief(), run
         self._beaten, self._leaving, self._left = beaten, leaving, left
@@ -153,7 +149,7 @@ class ObjectLease(Lease):
         self.before = claim = newest_claim(entries)
         return None if claim is None else as_attempt(self._bucket, self._run, claim, self._bucket.now)
 
-    def _claim(self) -> int | None:
+    def _claim(self, before: Attempt | None) -> int | None:
         number = self._next
         if not self._bucket.create(self._key(number, "claim"), to_json(asdict(self.owner))):
             return None

@@ -28,10 +28,9 @@ from rt_scale.store.atomic import names_in, to_json, write_bytes, write_json
 from rt_scale.store.checkpoints import MANIFEST, is_sound
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import Attempt, file_system_time
-from rt_scale.store.local import RUNS, LocalRun
 from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
 from rt_scale.store.objects.lease import TIMES, Claim, ObjectLease, as_attempt, newest_claim
-from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, METRICS, RESULT
+from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, METRICS, RESULT, RUNS, LocalRun
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 MARKS = ".mirror"
