@@ -130,20 +130,22 @@ def _run_with_workers(
     value: RunSpec, launch: LaunchSpec, options: Options, address: str | None, quiet: bool
 ) -> RunResult:
     from rt_scale.progress.bars import RunBar
-    from rt_scale.ray_backend.output import chatter_to, console_on
-    from rt_scale.ray_backend.train_workers import run_here
+    from rt_scale.ray_backend.output import console_on, output_to
+    from rt_scale.ray_backend.train_workers import run_on_ray
+    from rt_scale.ray_backend.trial import TrialConfig
     from rt_scale.system.signals import stopping_on_signals
 
+    config = TrialConfig(
+        specs=(value,), launch=launch, store=options.store.place, data_dir=options.data_dir.absolute(),
+        device=options.device, local=True,
+    )  # fmt: skip
     log = options.store.run(value).path / "ray.log"
-    with chatter_to(log) as out:
+    with output_to(log) as out:
         console = console_on(out)
         console.quiet = quiet
         console.print(f"Ray's log: {log}")
         with RunBar(console) as bar, stopping_on_signals(bar.warned) as stopping:
-            return run_here(
-                value, launch, store=options.store.place, data_dir=options.data_dir, device=options.device,
-                show=bar.reported, stopping=stopping, address=address,
-            )  # fmt: skip
+            return run_on_ray(config, bar.reported, stopping, address)
 
 
 def _show(result: RunResult, place: Store, as_json: bool) -> None:
@@ -249,11 +251,11 @@ def run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool = False) ->
 def _terminal(log: Path) -> Callable[[int, int], AbstractContextManager[SweepView]]:
     """Makes the view of a sweep on what standard output is, while what Ray prints goes to ``log``."""
     from rt_scale.progress.terminal import SweepView
-    from rt_scale.ray_backend.output import chatter_to, console_on
+    from rt_scale.ray_backend.output import console_on, output_to
 
     @contextmanager
     def view(total: int, done_before: int) -> Iterator[SweepView]:
-        with chatter_to(log) as out, SweepView(console_on(out), total, done_before, log) as shown:
+        with output_to(log) as out, SweepView(console_on(out), total, done_before, log) as shown:
             yield shown
 
     return view

@@ -332,7 +332,7 @@ def conditions_of(where: Where, launches: Iterable[LaunchSpec], prices: PriceShe
         with connect(where.address) as cluster:
             for launch in launches:
                 cluster.refuse_impossible(launch)
-            there = cluster.has()
+            there = cluster.capacity()
     return Conditions(prices=prices, concurrency=where.concurrency, there=there)
 
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from rt_scale.ray_backend.resources import Kind
-from rt_scale.scheduler.job import Job, JobOutcome, JobState, View
+from rt_scale.scheduler.job import Job, JobOutcome, JobState, RunReport, View
 from rt_scale.scheduler.queue import Queue
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.results import BatchSize
 from rt_scale.store.run_dir import State
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def simulate(
     simulation = _Simulation(jobs, estimate, capacity, concurrency, rate, generator, replacement)
     for job in jobs.values():
         if job.launch.pack == "auto" and simulation.queue.batching.known(job) is None:
-            simulation.queue.batching.learn(job, {"size": sizes(job) or 1})
+            simulation.queue.batching.learn(job, BatchSize(size=sizes(job) or 1))
     return simulation.run()
 
 
@@ -236,7 +237,7 @@ class _Simulation:
             return
         kept = checkpoint * (until // checkpoint) if math.isfinite(checkpoint) else 0.0
         for job in batch:
-            self.queue.reported(job.name, {"began": int((1 - self.left[job.name]) * PARTS)})
+            self.queue.reported(job.name, RunReport(began=int((1 - self.left[job.name]) * PARTS)))
             self.left[job.name] *= 1 - kept / seconds
         self.interruptions += 1
         self.lost += until - kept

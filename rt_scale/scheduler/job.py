@@ -131,17 +131,36 @@ def jobs_of(sweeps: Sequence[SweepRuns]) -> dict[str, Job]:
     return jobs
 
 
+@dataclass(frozen=True)
+class RunReport:
+    """How a run stands, as its process says once a second.
+
+    Attributes:
+        step: optimiser steps done.
+        steps: all of them; 0 while that is not known.
+        began: the step that this attempt started at; None before training.
+        stage: what is being done.
+        where: what it is executed on, in words.
+        epoch: at the newest measurements.
+        values: newest measurements by name.
+        warnings: new ones.
+    """
+
+    step: int = 0
+    steps: int = 0
+    began: int | None = None
+    stage: str = "starting"
+    where: str = ""
+    epoch: float = 0.0
+    values: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
 class View:
     """Whoever shows a sweep while it runs; this one shows nothing. Told by the driver's main thread alone."""
 
-    def running(self, label: str, report: Mapping[str, object]) -> None:
-        """A run reported.
-
-        Args:
-            label: the axes' values.
-            report: ``step`` and ``steps`` (0: not known yet), ``stage``, ``values`` (newest measurements by
-                name), ``where`` (devices), and ``warning`` where there is one.
-        """
+    def running(self, label: str, report: RunReport) -> None:
+        """A run, ``label`` (the axes' values), reported."""
 
     def waiting(self, label: str, why: str, seconds: float | None, *, held: bool = False) -> None:
         """A run is back in the queue.

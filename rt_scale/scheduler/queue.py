@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rt_scale.scheduler.batching import Batching
-from rt_scale.scheduler.job import FINAL, Job, JobOutcome, JobState, View
+from rt_scale.scheduler.job import FINAL, Job, JobOutcome, JobState, RunReport, View
 from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.sweep import LaunchSpec
@@ -294,11 +294,10 @@ class Queue:
     def _put_off(self, entry: _Entry, seconds: float) -> None:
         heapq.heappush(self._later, (self._clock() + seconds, entry.place))
 
-    def reported(self, name: str, report: Mapping[str, object]) -> None:
-        """A run that was taken is under way: ``began`` is the step that its process started at."""
-        began = report.get("began")
-        if isinstance(began, int):
-            self._by_name[name].began = began
+    def reported(self, name: str, report: RunReport) -> None:
+        """A run that was taken is under way."""
+        if report.began is not None:
+            self._by_name[name].began = report.began
 
     def ended(self, name: str, how: JobOutcome) -> None:
         """A job that was taken came to an end, good or bad, or is to be tried again."""

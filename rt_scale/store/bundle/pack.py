@@ -31,14 +31,7 @@ _Source = Path | bytes
 
 @dataclass(frozen=True)
 class Packed:
-    """A bundle that was written.
-
-    Attributes:
-        path: the file.
-        size: of it in bytes.
-        sha256: of it.
-        manifest: what it says of itself.
-    """
+    """A bundle that was written: its file, that file's size in bytes and SHA-256, and what it says of itself."""
 
     path: Path
     size: int
