@@ -28,7 +28,6 @@ from lib.synthetic import NAME, write_synthetic
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rt_scale.data.augment import colour, crops
 from rt_scale.data.augment import views as augment
 from rt_scale.data.augment.draws import CropFlipDraws, ViewDraws
 from rt_scale.data.loaders.resident import ResidentLoader
@@ -169,8 +168,8 @@ def count(spec: RunSpec, data: Prepared) -> Counts:
     objective = build_objective(spec, data, None, seen, lambda: watched, sharpenings, device)
     optimizer = build_optimizer(spec.train.optimizer, student.parameters())
     seams = [
-        *((augment, draw, DRAWS) for draw in ("draw_crop_flip", "draw_multicrop")), (ViewDraws, "select", DRAWS),
-        *((module, "moved", DRAWS) for module in (crops, colour, colour)),
+        *((augment, draw, DRAWS) for draw in ("draw_crop_flip", "draw_multicrop", "moved")),
+        (ViewDraws, "select", DRAWS),
         *((draws, "places", DRAWS) for draws in [CropFlipDraws] if hasattr(draws, "places")),
         (student, "of_views", FORWARD), (student, "features_of_views", FORWARD),
         (torch.autograd, "backward", BACKWARD), (loop, "_gradient_norm", NORM), (Means, "add", MEANS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -162,6 +163,7 @@ def _fits_views(spec: RunSpec, channels: int, size: int) -> None:
         return
     sides = {"global_size": views.global_size} | ({"local_size": views.local_size} if views.local_views else {})
     description = parse_encoder(encoder.name)
+    fits = functools.partial(description.check_image, channels=channels, norm=encoder.norm, width=encoder.width)
     for name, side in sides.items():
         if description.design.one_size and side != size:
             raise InputError(
@@ -169,14 +171,7 @@ def _fits_views(spec: RunSpec, channels: int, size: int) -> None:
                 f"and takes no others: {description.design.one_size}. Set augment.{name} to {size}."
             )
         try:
-            description.check_image(
-                channels=channels,
-                size=side,
-                norm=encoder.norm,
-                width=encoder.width,
-                built=size,
-                setting=f"augment.{name}",
-            )
+            fits(size=side, built=size, setting=f"augment.{name}")
         except InputError as error:
             raise InputError(f"augment.{name} is {side}: {error}") from None
 
@@ -240,13 +235,7 @@ def fits_start(spec: RunSpec, main: Prepared | NoiseSet, before: RunSpec, other:
 
 @dataclass(frozen=True)
 class Sets:
-    """The prepared data sets of a run.
-
-    Attributes:
-        main: what the student is distilled and probed on.
-        also: the others that it is probed on, by name.
-        starts: those of the runs that it starts from, by the run's name.
-    """
+    """The prepared data sets of a run: its main one, by name those of ``probe.also``, by run those of its starts."""
 
     main: Prepared | NoiseSet
     also: dict[str, Prepared] = field(default_factory=dict)
@@ -256,10 +245,7 @@ class Sets:
 def check(spec: RunSpec, data_dir: Path, heed: Heed = go_on) -> Sets:
     """The prepared data sets of ``spec``, which fit it, as those of the runs that it starts from fit them.
 
-    Args:
-        spec: the run.
-        data_dir: where prepared data sets are.
-        heed: called again and again while one is fetched or waited for.
+    ``heed`` is called again and again while one is fetched or waited for.
 
     Raises:
         InputError: where a data set is not prepared or damaged, has fewer images or neighbours than asked

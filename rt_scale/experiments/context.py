@@ -6,20 +6,16 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
-from rt_scale.data.loaders.resident import Resident
-from rt_scale.experiments.options import Observer, Options, ResolvedOptions
+from rt_scale.experiments.options import Options, ResolvedOptions
 from rt_scale.spec.errors import RtScaleError, RunError, StoreAway
-from rt_scale.spec.stopping import Heed, Stop, never
+from rt_scale.spec.stopping import Heed
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import METRICS, RunDir
 from rt_scale.tensorboard.writer import BoardWriter
 from rt_scale.training.checkpoint import Spent
-from rt_scale.training.distributed import ALONE, Group
-from rt_scale.training.loop import Gradients, compute_gradients
 
 T = TypeVar("T")
 
@@ -29,59 +25,32 @@ CHECKPOINT_RATE = 25e6
 """Bytes of checkpoints a second of a run, at most, where evaluations ask for them: a twentieth of what disks write."""
 
 
-@dataclass
 class Context:
     """One attempt at a run.
 
-    Attributes:
+    Args:
         run_dir: the run's directory, whose lease this process holds.
         execution: device and threads.
-        observer: who watches.
-        checkpoint_seconds: least time between two checkpoints that nothing else asks for.
-        patience_seconds: how long a store that does not answer is tried again.
-        metrics: every number so far.
+        options: who watches and asks to stop, and the processes that train together; this one is rank 0.
         hparams: the spec as a nested mapping, for TensorBoard.
+
+    Attributes:
+        metrics: every number so far.
         spent_before: the time that earlier attempts took.
-        group: the processes that train together; this one is rank 0, and tells the others where they stand.
-        stop: whether training is asked to stop.
-        resident: keeps images in memory from run to run.
-        gradients: computes those of each step.
     """
 
-    run_dir: RunDir
-    execution: ResolvedOptions
-    observer: Observer
-    checkpoint_seconds: float
-    patience_seconds: float
-    metrics: MetricsTable
-    hparams: Mapping[str, Any]
-    spent_before: Spent = field(default_factory=Spent)
-    board: BoardWriter | None = None
-    group: Group = ALONE
-    stop: Stop = never
-    resident: Resident | None = None
-    gradients: Gradients = compute_gradients
-    _slower: set[str] = field(default_factory=set)
-    _started: float = field(default_factory=time.monotonic)
-    _last_checkpoint: float = field(default_factory=time.monotonic)
-    _checkpoint_bytes: int = 0
-
-    @classmethod
-    def begin(cls, run_dir: RunDir, execution: ResolvedOptions, options: Options, hparams: Mapping[str, Any]) -> Self:
-        """An attempt that nothing was measured in yet."""
-        return cls(
-            run_dir=run_dir,
-            execution=execution,
-            observer=options.observer,
-            checkpoint_seconds=options.checkpoint_seconds,
-            patience_seconds=options.patience_seconds,
-            metrics=MetricsTable(run_dir.metrics_path),
-            hparams=hparams,
-            group=options.group,
-            stop=options.stop,
-            resident=options.resident,
-            gradients=options.gradients,
-        )
+    def __init__(
+        self, run_dir: RunDir, execution: ResolvedOptions, options: Options, hparams: Mapping[str, Any]
+    ) -> None:
+        self.run_dir, self.execution, self.options, self.hparams = run_dir, execution, options, hparams
+        self.observer, self.group, self.stop = options.observer, options.group, options.stop
+        self.checkpoint_seconds = options.checkpoint_seconds
+        self.metrics = MetricsTable(run_dir.metrics_path)
+        self.spent_before = Spent()
+        self.board: BoardWriter | None = None
+        self._slower: set[str] = set()
+        self._started = self._last_checkpoint = time.monotonic()
+        self._checkpoint_bytes = 0
 
     @property
     def heed(self) -> Heed:
@@ -101,12 +70,7 @@ class Context:
         self.observer.logged(step, epoch, values)
 
     def slower(self, part: str, reason: str) -> None:
-        """Record and warn, once a part, that it is done in a slower way than was meant; no number depends on it.
-
-        Args:
-            part: of the run, in words.
-            reason: why, as the end of a sentence.
-        """
+        """Record and warn, once a part of the run, that it is done in a slower way than was meant, and the reason."""
         if part not in self._slower:
             self._slower.add(part)
             self._record_slower(part, reason)
@@ -120,12 +84,12 @@ class Context:
             self.patiently(lambda: self.run_dir.write_record(changed))
 
     def patiently(self, write: Callable[[], T]) -> T:
-        """What ``write`` returns; a store that does not answer is tried again for ``patience_seconds``.
+        """What ``write`` returns; a store that does not answer is tried again for ``options.patience_seconds``.
 
         Raises:
             StoreAway: where it did not answer for so long.
         """
-        until, delay = time.monotonic() + self.patience_seconds, FIRST_DELAY
+        until, delay = time.monotonic() + self.options.patience_seconds, FIRST_DELAY
         while True:
             try:
                 return write()
@@ -150,12 +114,8 @@ class Context:
             self._checkpoint_bytes = sum(file.stat().st_size for file in folder.iterdir())
 
         self.patiently(lambda: self.run_dir.save_checkpoint(step, write))
-        self.patiently(self._prune)
+        self.patiently(lambda: self.run_dir.prune({0, *self.run_dir.checkpoints.steps()[-2:]}))
         self._last_checkpoint = time.monotonic()
-
-    def _prune(self) -> None:
-        steps = self.run_dir.checkpoints.steps()
-        self.run_dir.prune({0, *steps[-2:]})
 
     def checkpoint_due(self, *, evaluated: bool) -> bool:
         """Whether the last checkpoint is long enough ago for another.
@@ -164,10 +124,8 @@ class Context:
             evaluated: whether there is an evaluation to keep: then it is, unless writing one would take more of the
                 time since then than ``CHECKPOINT_RATE`` allows.
         """
-        since, asked = time.monotonic() - self._last_checkpoint, math.inf
-        if evaluated:
-            asked = self._checkpoint_bytes / CHECKPOINT_RATE
-        return since >= min(self.checkpoint_seconds, asked)
+        asked = self._checkpoint_bytes / CHECKPOINT_RATE if evaluated else math.inf
+        return time.monotonic() - self._last_checkpoint >= min(self.checkpoint_seconds, asked)
 
     def restore(self, load: Callable[[Path], T]) -> T | None:
         """What ``load`` makes of the newest checkpoint that is whole, with its metrics; None where there is none."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from rt_scale.experiments.options import Observer, Options
+from rt_scale.experiments.options import Observer, Options, Silent
 from rt_scale.models.networks import Weights
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.networks import StartFrom
@@ -30,10 +30,6 @@ START = 0
 
 def start_weights(spec: RunSpec, store: Store) -> dict[str, dict[str, Tensor]]:
     """The weights that teacher and student of ``spec`` start from, float32 or float64 on the CPU.
-
-    Args:
-        spec: the run; those that it starts from are finished.
-        store: where they are.
 
     Raises:
         RunError: a run that is not finished, or whose checkpoint is gone or damaged.
@@ -70,7 +66,7 @@ PATIENCE = 1.0
 """Seconds between two looks at a run that somebody else computes."""
 
 
-class _Before:
+class _Before(Silent):
     """An observer of the run that comes first: what it does is shown, its numbers belong to another run."""
 
     def __init__(self, observer: Observer, name: str) -> None:
@@ -79,9 +75,6 @@ class _Before:
     def stage(self, text: str) -> None:
         """Show the stage."""
         self.observer.stage(f"first {self.name}: {text}")
-
-    def decided(self, text: str) -> None:
-        """Its own affair."""
 
     def started(self, step: int, steps: int) -> None:
         """Remember how long it is, and say that it is under way."""
@@ -94,21 +87,13 @@ class _Before:
         if step * 10 // self.steps != (step - 1) * 10 // self.steps:
             self.stage(f"training, {100 * step // self.steps} %")
 
-    def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        """Kept in its own directory alone."""
-
     def warned(self, text: str) -> None:
         """Pass the warning on."""
         self.observer.warned(f"{self.name}: {text}")
 
 
 def compute_first(spec: RunSpec, options: Options, run: Callable[[RunSpec, Options], RunResult]) -> RunResult:
-    """The result of ``spec``, which another run starts from.
-
-    Args:
-        spec: the run that comes first.
-        options: of the run that needs it.
-        run: computes a run.
+    """The result of ``spec``, which another run, of these options, starts from, as ``run`` computes it.
 
     Raises:
         InputError: where it cannot be run here.

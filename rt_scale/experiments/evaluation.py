@@ -39,7 +39,7 @@ class Evaluation:
     supervised classifier is measured itself, as ``test/loss`` and ``test/accuracy``.
 
     Args:
-        spec: its ``kind``, ``precision``, ``teacher``, ``probe`` and ``seeds.probe`` are read.
+        spec: of the run.
         probers: one a data set; None names the one that is distilled on, which has none without labels.
         pair: teacher and student, measured as they then are.
         initial: the student's parameters at its start.
@@ -56,8 +56,7 @@ class Evaluation:
         stage: Stage,
         heed: Heed = go_on,
     ) -> None:
-        self.spec, self.probers, self.stage = spec, probers, stage
-        self.heed = heed
+        self.spec, self.probers, self.stage, self.heed = spec, probers, stage, heed
         self.teacher, self.student = pair
         self.references: dict[str, list[Tensor]] = {"from_init": initial}
         self.references["from_teacher"] = list(self.teacher.parameters())
@@ -67,15 +66,11 @@ class Evaluation:
 
     def constant(self) -> dict[str, float]:
         """Measure what stays what it is: the input, and the teacher where it is frozen."""
-        values = self._measure_input()
-        return values if self.spec.teacher.moves else values | self._networks({"teacher": self.teacher})
-
-    def _measure_input(self) -> dict[str, float]:
         values: dict[str, float] = {}
         for data, prober in self.probers.items():
             self.stage(f"probing input pixels{_on(data)}")
             values |= _named("input", data, prober.probe_input(self.seed))
-        return values
+        return values if self.spec.teacher.moves else values | self._networks({"teacher": self.teacher})
 
     def changing(self) -> dict[str, float]:
         """Measure the student as it is now, and a teacher that moves."""
@@ -110,25 +105,18 @@ class Evaluation:
             if role == "teacher":
                 self._teacher_test = test.x
             else:
-                alike = agreement(test.x, self._teacher_features(), self.heed)
+                if self._teacher_test is None:  # a run that was resumed has read its teacher's probes
+                    self._teacher_test = self.probers[None].embed_test(self.teacher.encoder).x
+                alike = agreement(test.x, self._teacher_test, self.heed)
                 values |= _features(role, {f"{name}_teacher": value for name, value in alike.items()})
         return values
-
-    def _teacher_features(self) -> Tensor:
-        """The teacher's test embeddings as its probes left them, or, where those were read, computed here."""
-        if self._teacher_test is None:
-            self._teacher_test = self.probers[None].embed_test(self.teacher.encoder).x
-        return self._teacher_test
 
 
 @torch.no_grad()
 def test_classifier(projector: nn.Module, test: Features, precision: str) -> dict[str, float]:
     """``test/loss`` (nats) and ``test/accuracy`` (share) of a classifier in evaluation mode, from its embeddings.
 
-    Args:
-        projector: from embeddings to logits, one a class; afterwards in the mode that it was in.
-        test: the encoder's embeddings and the labels of a whole split.
-        precision: of the spec.
+    ``projector``, from embeddings to logits, one a class, is afterwards in the mode that it was in.
     """
     means = Means()
     with evaluation_mode(projector):
@@ -152,13 +140,11 @@ def build_probers(
     """A prober for the set that is distilled on, where that is to be probed, then one for each of ``probe.also``.
 
     Args:
-        spec: its ``probe``, ``data``, ``precision`` and ``train.batch_size`` are read.
+        spec: of the run.
         sets: the data sets, which fit the spec.
         train: the training images that the student is distilled on, on which the main prober fits too.
         inputs: from the main set's images to a network's inputs, as ``objectives.clean_inputs`` makes it.
-        group: the ranks that ``train`` is shared by; so are the other images.
-        resident: keeps the images from run to run.
-        stop: as of :class:`Prober`.
+        group, resident, stop: of the run's options.
     """
     main = sets.main
     loader = functools.partial(

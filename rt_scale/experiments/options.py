@@ -75,8 +75,7 @@ class Options:
     """Where and how runs are executed.
 
     Attributes:
-        store: where run directories are.
-        data_dir: where prepared data sets are.
+        store, data_dir: where run directories and prepared data sets are.
         device: ``auto``, or a device as torch names it (``cpu``, ``cuda``, ``cuda:1``).
         threads: CPU threads to compute with; None: as many as the process may use. A run that is
             resumed keeps the number it started with, since sums depend on it in their last bits.
@@ -121,20 +120,7 @@ class Options:
 
 @dataclass(frozen=True)
 class ResolvedOptions:
-    """The options as resolved for one run; written to ``environment.json`` and kept when it is resumed.
-
-    Attributes:
-        device: a torch device.
-        threads: CPU threads a worker.
-        cache_teacher: whether the teacher's features are computed once.
-        channels_last: memory format of feature maps.
-        loader: what reads training images, see ``loaders.Choice``.
-        loader_reason: why it does.
-        workers: processes that train together.
-        gpus: GPUs that each of them takes, 0 on the CPU.
-        pack: runs that share all of that, trained as one batched network.
-        accelerate: how the student's pass over whole batches is computed: none, compile or graphs.
-    """
+    """The options as resolved for one run: :class:`Execution`, which explains the fields, on a device of torch."""
 
     device: torch.device
     threads: int
@@ -165,8 +151,8 @@ def resolve(spec: RunSpec, data: Prepared | NoiseSet, options: Options, earlier:
         spec: the run.
         data: the data set that it distils on.
         options: what was asked for.
-        earlier: the record of this run's first attempt, or None. Its number of threads, its choice to cache and its
-            memory format are kept, so that a resumed run's numbers are bitwise those of an undisturbed one.
+        earlier: of this run's first attempt, or None. Its threads, its choice to cache, its memory format and its way
+            to accelerate are kept, so that a resumed run's numbers are bitwise those of an undisturbed one.
 
     Raises:
         InputError: where the device is unknown or not there or lacks the precision, threads is not positive, several
@@ -182,8 +168,7 @@ def resolve(spec: RunSpec, data: Prepared | NoiseSet, options: Options, earlier:
         # What is kept of earlier runs makes room where this one needs it.
         return free_memory(place) + options.resident.held(place)
 
-    cache = options.cache_teacher
-    channels_last = options.channels_last
+    cache, channels_last = options.cache_teacher, options.channels_last
     if cache is None:
         cache = cache_bytes(spec, data) < free(device) / 4
     if earlier:
@@ -200,11 +185,7 @@ def resolve(spec: RunSpec, data: Prepared | NoiseSet, options: Options, earlier:
 
 
 def _accelerate(
-    spec: RunSpec,
-    data: Prepared | NoiseSet,
-    options: Options,
-    device: torch.device,
-    earlier: Execution | None,
+    spec: RunSpec, data: Prepared | NoiseSet, options: Options, device: torch.device, earlier: Execution | None
 ) -> str:
     if options.accelerate not in ("auto", "none", *WAYS):
         raise unknown_name("way to accelerate", options.accelerate, ("auto", "none", *WAYS))
@@ -238,9 +219,8 @@ def find_device(name: str) -> torch.device:
         torch.empty(1, device=device).tolist()  # fails where there is no such device, or one without memory
     except (RuntimeError, AssertionError) as error:
         gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        reason = first_line(error)
         raise InputError(
-            f"The device '{name}' cannot be used here ({reason}). Here: {', '.join(['cpu', *gpus])}; "
+            f"The device '{name}' cannot be used here ({first_line(error)}). Here: {', '.join(['cpu', *gpus])}; "
             "'auto' takes the first GPU there is."
         ) from None
     return device

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,7 +19,7 @@ from rt_scale.experiments.dependencies import StartWeights, compute_first, start
 from rt_scale.experiments.options import Options, ResolvedOptions, find_device, resolve
 from rt_scale.experiments.other_data import refuse_other_data
 from rt_scale.experiments.provenance import attempt_record
-from rt_scale.experiments.train import train_run
+from rt_scale.experiments.train import TrainingRun
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, first_line
 from rt_scale.spec.metrics import probe_group
 from rt_scale.spec.run import RunSpec
@@ -29,7 +28,7 @@ from rt_scale.store.lease import Attempt
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.results import Best, DataRecord, RunRecord, RunResult, SetRecord
 from rt_scale.store.run_dir import RunDir
-from rt_scale.training.distributed import WorkerLost
+from rt_scale.training.distributed import Group, WorkerLost
 from rt_scale.training.loop import Diverged
 from rt_scale.training.precision import check_precision, set_precision
 
@@ -52,38 +51,36 @@ def check_shares(spec: RunSpec, data: Sets, workers: int) -> None:
             )
 
 
-def lead(spec: RunSpec, execution: ResolvedOptions, options: Options) -> None:
-    """Rank 0 is about to train ``spec`` as ``execution`` says, and the others are to follow."""
-    _order(options, {"spec": spec.model_dump(mode="json"), "execution": execution.record().to_json()})
+class Order(NamedTuple):
+    """What the other ranks are to train along: a spec and how it is executed, as JSON."""
+
+    spec: dict[str, Any]
+    execution: dict[str, Any]
 
 
-def dismiss(options: Options) -> None:
-    """Rank 0 is through: the others may go."""
-    _order(options)
-
-
-def _order(options: Options, given: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
-    return options.group.broadcast(given)
+def _order(group: Group, given: Order | BaseException | None = None) -> Order | BaseException | None:
+    """Rank 0's order on every rank; None where it has the result, or what it ended with in place of it."""
+    return group.broadcast(given)
 
 
 def follow(options: Options) -> None:
-    """Train along with rank 0 until it is through; what every rank but the first does.
-
-    Args:
-        options: its store and data are those of rank 0; its device is this rank's own.
+    """Train along with rank 0 until it is through; what every rank but the first does, on a device of its own.
 
     Raises:
+        InputError, Diverged, Stopped: what rank 0 ended with.
         RunError: where another worker is gone (WorkerLost), or something fails here alone, with the reason.
     """
-    while (order := _order(options)) is not None:
+    while (order := _order(options.group)) is not None:
+        if isinstance(order, BaseException):
+            raise order
         # What is missing here alone ends this process, and with it the group.
         try:
             attempt = _prepared(order, options)
         except Stopped as error:
             raise RunError("This worker was asked to stop while it fetched its data.") from error
         try:
-            train_run(*attempt)
-        except ALIKE:  # rank 0 tells of it
+            TrainingRun(*attempt).train()
+        except ALIKE:  # rank 0 tells of it, and may go on with another run
             continue
         except (WorkerLost, StoreAway):
             raise
@@ -91,12 +88,12 @@ def follow(options: Options) -> None:
             raise RunError(f"Worker {options.group.rank}: {in_words(attempt[0], error, 'its log')}") from error
 
 
-def _prepared(order: Mapping[str, Any], options: Options) -> tuple[RunSpec, Sets, Follower, StartWeights]:
-    spec = RunSpec.model_validate(order["spec"])
-    execution = ResolvedOptions(**{**order["execution"], "device": find_device(options.device)})
+def _prepared(order: Order, options: Options) -> tuple[RunSpec, Sets, Follower, StartWeights]:
+    spec = RunSpec.model_validate(order.spec)
+    execution = ResolvedOptions(**{**order.execution, "device": find_device(options.device)})
     torch.set_num_threads(execution.threads)
     set_precision(spec.precision)
-    context = Follower.begin(options.store.run(spec), execution, options, hparams={})
+    context = Follower(options.store.run(spec), execution, options, hparams={})
     options.resident.next_run()
     return spec, check(spec, options.data_dir, heeding(options.stop)), context, start_weights(spec, options.store)
 
@@ -122,10 +119,6 @@ def run(spec: RunSpec, options: Options) -> RunResult:
     The runs that it starts from are computed before it, each in its own directory. With several processes in
     ``options.group`` each of them calls this; all return when rank 0 is through.
 
-    Args:
-        spec: what to run.
-        options: where and how.
-
     Raises:
         InputError: where the spec cannot be run here, or a live process is running it.
         RunError: where it failed; the reason is kept in its directory, and so is what was computed.
@@ -138,15 +131,15 @@ def run(spec: RunSpec, options: Options) -> RunResult:
         run_dir.refresh()
         result = run_dir.result()
         if result is None:
-            raise InputError(f"Run {spec.name} has no result; rank 0 says why.")
+            raise RunError(f"The result of run {spec.name}, which rank 0 wrote, is not to be seen here.")
         return result
     try:
         result = _run(spec, options)
-    except ALIKE:
-        dismiss(options)
+    except ALIKE as error:
+        _order(options.group, error)
         raise
     # Whatever else is raised leaves the others in the middle of a step: they learn of it by the end of this process.
-    dismiss(options)
+    _order(options.group)
     return result
 
 
@@ -212,10 +205,10 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> Ru
     attempts = [*(earlier.attempts if earlier else []), attempt_record(execution, options.batching)]
     run_dir.write_record(RunRecord(execution=execution.record(), data=_data_record(data), attempts=attempts))
     weights = start_weights(spec, options.store)
-    context = Context.begin(run_dir, execution, options, hparams=spec.canonical())
+    context = Context(run_dir, execution, options, hparams=spec.canonical())
     options.resident.next_run()
     try:
-        lead(spec, execution, options)
+        _order(options.group, Order(spec.model_dump(mode="json"), execution.record().to_json()))
         result = _result(spec, data, context, weights, run_dir.check().attempt)
         context.patiently(lambda: run_dir.complete(result))
     except Exception as error:
@@ -229,7 +222,7 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> Ru
 
 
 def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int) -> RunResult:
-    trained = train_run(spec, data, context, weights)
+    trained = TrainingRun(spec, data, context, weights).train()
     spent = context.spent
     return RunResult(
         name=spec.name,

@@ -37,14 +37,18 @@ STILL = (
 )
 
 
+class Trained(NamedTuple):
+    """What training came to: the last value of every metric, steps and epochs."""
+
+    last: dict[str, float]
+    steps: int
+    epochs: int
+
+
 class TrainingRun:
     """One attempt at a spec of kind distill or supervise, from its start or from its newest checkpoint.
 
-    Args:
-        spec: the run.
-        data: its prepared data sets, which fit it.
-        context: where it runs and what it writes to.
-        weights: what teacher and student start from where that is another run.
+    ``data`` fits the spec; ``weights`` are what teacher and student start from where that is another run.
     """
 
     def __init__(self, spec: RunSpec, data: Sets, context: Context, weights: StartWeights) -> None:
@@ -57,7 +61,7 @@ class TrainingRun:
         self.teacher, self.student = (
             to_device(network, execution.device, dtype, channels_last=execution.channels_last) for network in pair
         )
-        kept = context.resident
+        kept = context.options.resident
         self.loader = training_loader(
             spec, data.main, execution.loader, execution.device, self.subset,
             dtype=dtype, rank=group.rank, world=group.world, resident=kept,
@@ -92,8 +96,8 @@ class TrainingRun:
         """Optimiser steps of the whole run."""
         return self.spec.train.epochs * self.loader.steps
 
-    def train(self) -> dict[str, float]:
-        """Train to the end; the last value of every metric."""
+    def train(self) -> Trained:
+        """Train to the end."""
         if not self._resume():
             self._begin()
         self.group.check_same([*self.student.parameters(), *self.teacher.parameters()])
@@ -112,9 +116,9 @@ class TrainingRun:
             hooks=[self],
             group=self.group,
             stop=self.context.stop,
-            gradients=self.context.gradients,
+            gradients=self.context.options.gradients,
         )
-        return self.context.metrics.last()
+        return Trained(self.context.metrics.last(), self.progress.step, self.progress.epoch)
 
     def _objective(self) -> Distillation | Supervision:
         spec, info, execution = self.spec, self.data.info, self.context.execution
@@ -229,18 +233,3 @@ class TrainingRun:
                 save_weights(folder / TEACHER, self.teacher)
 
         self.context.checkpoint(self.progress.step, write)
-
-
-class Trained(NamedTuple):
-    """What training came to: the last value of every metric, steps and epochs."""
-
-    last: dict[str, float]
-    steps: int
-    epochs: int
-
-
-def train_run(spec: RunSpec, data: Sets, context: Context, weights: StartWeights) -> Trained:
-    """Run ``spec`` to its end."""
-    attempt = TrainingRun(spec, data, context, weights)
-    last = attempt.train()
-    return Trained(last, attempt.progress.step, attempt.progress.epoch)

@@ -12,8 +12,6 @@ from PIL import Image
 from torchvision.transforms import functional as classic
 from torchvision.transforms.v2 import functional as reference
 
-from rt_scale.data.augment.colour import blur_taps, blurred, greyscaled, jittered, solarised
-from rt_scale.data.augment.crops import padded_crops, resized_crops
 from rt_scale.data.augment.draws import (
     Boxes,
     CropFlipDraws,
@@ -22,7 +20,17 @@ from rt_scale.data.augment.draws import (
     draw_crop_flip,
     draw_multicrop,
 )
-from rt_scale.data.augment.views import augmented_inputs, multicrop
+from rt_scale.data.augment.views import (
+    augmented_inputs,
+    blur_taps,
+    blurred,
+    greyscaled,
+    jittered,
+    multicrop,
+    padded_crops,
+    resized_crops,
+    solarised,
+)
 from rt_scale.data.beton import open_beton, write
 from rt_scale.data.loaders.base import Batch
 from rt_scale.data.loaders.resident import ResidentLoader

@@ -1,8 +1,4 @@
-"""What is random about augmentation: parameters of every view, drawn on the host, then moved to the pixels.
-
-Nothing here touches pixels, and nothing that touches pixels draws: ``crops``, ``colour`` and ``blur``
-apply what is drawn here.
-"""
+"""What is random about augmentation: parameters of every view, drawn on the host; ``views`` applies them to pixels."""
 
 from __future__ import annotations
 

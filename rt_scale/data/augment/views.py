@@ -3,22 +3,36 @@
 Views are a pure function of the images, the spec and the generator's state, which the caller makes from
 seed, epoch and step (``augment_generator``). The order is that of DINO: crop, flip, jitter, greyscale,
 blur, solarise. All is computed on floats in [0, 1], without the rounding to 8 bits between the steps
-that PIL does.
+that PIL does. Brightness, contrast, saturation and hue are torchvision's (``adjust_*`` of
+transforms.v2.functional). Images of one channel have no colour: saturation, hue and greyscale leave them as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
 
 import torch
+from torch.nn import functional
+from torchvision.transforms.v2 import functional as transforms
 
-from rt_scale.data.augment.colour import blur_taps, blurred, greyscaled, jittered, solarised
-from rt_scale.data.augment.crops import padded_crops, resized_crops
-from rt_scale.data.augment.draws import MultiCropDraws, ViewDraws, draw_crop_flip, draw_multicrop, on_some
+from rt_scale.data.augment.draws import (
+    Boxes,
+    CropFlipDraws,
+    MultiCropDraws,
+    ViewDraws,
+    draw_crop_flip,
+    draw_multicrop,
+    moved,
+    on_some,
+)
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loaders.base import Share
 from rt_scale.spec.data import AugmentSpec
 from rt_scale.spec.errors import InputError, unknown_name
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 
 def augmented_inputs(
@@ -39,11 +53,9 @@ def augmented_inputs(
         images: uint8 [B, H, W, C], on any device.
         spec: what is done.
         generator: a host generator, advanced by what is drawn; untouched by kind none.
-        mean, std: C values each, of pixels in [0, 1].
+        mean, std, dtype, channels_last: as in ``to_inputs``.
         size: side to which images are resized without augmentation and after crop_flip; None: as they
             are. Views of multicrop have the sides that ``spec`` says.
-        dtype: of the views.
-        channels_last: memory format of the views.
         share: where the images lie in a larger batch, whose views they get; None: they are all of it.
 
     Returns:
@@ -75,16 +87,13 @@ def multicrop(
     """The global, then the local views of a batch, with the parameters that were drawn.
 
     Args:
-        images: uint8 [B, H, W, C], C = 1 or 3, on any device.
+        images: uint8 [B, H, W, C], on any device; InputError where C is neither 1 nor 3.
         spec: sizes, interpolation and thresholds.
         draws: from ``draw_multicrop`` for this spec and these images.
         dtype: float32 or float64, in which everything is computed.
 
     Returns:
         One float tensor [B, C, S, S] a view, in [0, 1].
-
-    Raises:
-        InputError: images with neither 1 nor 3 channels.
     """
     if images.shape[-1] not in (1, 3):
         raise InputError(f"Multi-crop views need images of 1 or 3 channels; these have {images.shape[-1]}.")
@@ -104,3 +113,185 @@ def _views(pixels: torch.Tensor, spec: AugmentSpec, draws: ViewDraws, size: int)
     views = on_some(views, draws.grayscale, lambda some, _: greyscaled(some))
     views = on_some(views, draws.blur, lambda some, rows: blurred(some, draws.sigma[rows], taps))
     return on_some(views, draws.solarize, lambda some, _: solarised(some, spec.solarize_threshold))
+
+
+def resized_crops(
+    pixels: torch.Tensor, boxes: Boxes, flip: torch.Tensor, size: int, interpolation: str
+) -> torch.Tensor:
+    """Every view's box, resized to size x size with antialiasing, mirrored where ``flip`` is set.
+
+    Resizing is linear and separable, so a crop is rows @ image @ columns: the weights of torch's
+    antialiased ``interpolate`` on the box alone, written into matrices over the whole image. Two batched
+    products thus crop, resize and mirror all views. Bicubic overshoot is cut to [0, 1], as in PIL.
+
+    Args:
+        pixels: float [B, C, H, W] in [0, 1].
+        boxes: of V * B views, the first view of every image first.
+        flip: bool [V * B], on the host.
+        size: side of the views in pixels.
+        interpolation: bicubic or bilinear.
+
+    Returns:
+        [V * B, C, size, size] of the dtype of ``pixels``, contiguous.
+    """
+    batch, channels, height, width = pixels.shape
+    top, left, tall, wide, mirrored = moved(
+        [boxes.top, boxes.left, boxes.height, boxes.width, flip], pixels.device, pixels.dtype
+    )
+    rows = _weights(top, tall, torch.zeros_like(mirrored), height, size, interpolation)
+    columns = _weights(left, wide, mirrored, width, size, interpolation)
+    # [B, V * S, H] @ [B, H, C * W]: each image is read once for all of its views.
+    rows = rows.view(-1, batch, size, height).transpose(0, 1).reshape(batch, -1, height)
+    image = pixels.transpose(1, 2).reshape(batch, height, channels * width)
+    strips = torch.bmm(rows, image).view(batch, -1, size * channels, width).transpose(0, 1)
+    views = torch.bmm(strips.reshape(len(top), size * channels, width), columns.mT)
+    return views.view(-1, size, channels, size).transpose(1, 2).clamp(0, 1).contiguous()
+
+
+def padded_crops(images: torch.Tensor, draws: CropFlipDraws, padding: int) -> torch.Tensor:
+    """Crops of the images' own size from images with ``padding`` black pixels on every side.
+
+    Both are uint8 [B, H, W, C], values copied, never computed; ``draws`` is of B images and this padding.
+    """
+    height, width = images.shape[1:3]
+    padded = functional.pad(images, (0, 0, padding, padding, padding, padding))
+    # Made on the host and moved in one piece: a GPU takes longer to be told each step of it than to do it.
+    (places,) = moved([draws.places(height, width)], images.device, torch.long)
+    image, rows, columns = places.split([1, height, width], dim=1)
+    return padded[image[:, :, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _weights(
+    start: torch.Tensor, length: torch.Tensor, mirrored: torch.Tensor, side: int, size: int, interpolation: str
+) -> torch.Tensor:
+    """Weights [N, size, side] of the source pixels in each output pixel of one dimension.
+
+    ``start``, ``length`` and ``mirrored`` (1 or 0) are float [N] on the device.
+    """
+    kernel = _KERNELS[interpolation]
+    out = torch.arange(size, device=start.device, dtype=start.dtype)
+    out = torch.where(mirrored[:, None] > 0, size - 1 - out, out)
+    scale = (length / size)[:, None, None]
+    inside = torch.arange(side, device=start.device, dtype=start.dtype) - start[:, None]
+    # Where the image is reduced, the kernel widens with it: that is the antialiasing.
+    distance = (inside[:, None, :] + 0.5 - scale * (out[:, :, None] + 0.5)).abs() / scale.clamp(min=1)
+    within = ((inside >= 0) & (inside < length[:, None]))[:, None, :]
+    weights = kernel(distance) * within
+    return weights / weights.sum(dim=2, keepdim=True)
+
+
+def _triangle(distance: torch.Tensor) -> torch.Tensor:
+    return (1 - distance).clamp(min=0)
+
+
+def _cubic(distance: torch.Tensor) -> torch.Tensor:
+    """Keys' cubic convolution with a = -0.5, which torch uses where it antialiases, and PIL always."""
+    near = (1.5 * distance - 2.5) * distance * distance + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
+
+
+_KERNELS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"bilinear": _triangle, "bicubic": _cubic}
+
+
+def jittered(pixels: torch.Tensor, draws: ViewDraws) -> torch.Tensor:
+    """Brightness, contrast, saturation and hue of every view, in its own order (``draws.order``).
+
+    The first three are one operation, a blend with black, with the view's mean grey or with each pixel's
+    grey: three blends in a row serve every order, and hue, much the dearest, comes before, between or
+    after them for the views whose order says so.
+
+    Args:
+        pixels: float [N, C, S, S] in [0, 1], C = 1 or 3; may be overwritten.
+        draws: of N views; ``draws.jitter`` is not looked at.
+    """
+    hue_at = (draws.order == HUE).int().argmax(dim=1)
+    blends = draws.order[draws.order != HUE].view(-1, 3)
+    factors = torch.stack([draws.brightness, draws.contrast, draws.saturation], dim=1).gather(1, blends)
+    rest = 1 - factors
+    parts = moved([factors, rest * (blends == CONTRAST), rest * (blends == SATURATION)], pixels.device, pixels.dtype)
+    for position in range(4):
+        if pixels.shape[1] == 3:
+            pixels = on_some(pixels, hue_at == position, lambda some, rows: _turned(some, draws.hue[rows]))
+        if position < 3:
+            factor, of_mean, of_grey = parts[:, :, position, None, None, None].unbind()
+            pixels = _blended(pixels, factor, of_mean, of_grey)
+    return pixels
+
+
+def greyscaled(pixels: torch.Tensor) -> torch.Tensor:
+    """Views without colour: [N, C, S, S] with C equal channels."""
+    grey: torch.Tensor = transforms.rgb_to_grayscale(pixels, num_output_channels=pixels.shape[1])
+    return grey.contiguous()  # torchvision repeats one channel without copying it
+
+
+def solarised(pixels: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Views [N, C, S, S] in which values at or above ``threshold`` are inverted."""
+    inverted: torch.Tensor = transforms.solarize(pixels, threshold)
+    return inverted
+
+
+def _blended(pixels: torch.Tensor, factor: torch.Tensor, of_mean: torch.Tensor, of_grey: torch.Tensor) -> torch.Tensor:
+    """factor * pixels + of_mean * mean grey + of_grey * grey, cut to [0, 1]; the three are [N, 1, 1, 1]."""
+    grey = transforms.rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
+    base = torch.addcmul(grey.mean(dim=(1, 2, 3), keepdim=True) * of_mean, grey, of_grey)
+    return torch.addcmul(base, pixels, factor).clamp_(0, 1)
+
+
+def _turned(pixels: torch.Tensor, hue: torch.Tensor) -> torch.Tensor:
+    """Colours turned around the circle at constant value and saturation (HSV).
+
+    With value v = max, range c = max - min and hue h in sixths of the circle, a channel is
+    v - c * clamp(min(k, 4 - k), 0, 1), k = (n + h) mod 6, n = 5, 3, 1 for red, green, blue.
+    ``hue`` is the turn, float64 [N] on the host, in shares of the circle.
+    """
+    turn = moved([hue * 6], pixels.device, pixels.dtype)[0, :, None, None]
+    low, high = torch.aminmax(pixels, dim=1)
+    span = high - low
+    divisor = torch.where(span > 0, span, 1.0)  # without colour the hue is 0, and then of no effect
+    red, green, blue = pixels.unbind(dim=1)
+    angle = torch.where(
+        high == red,
+        (green - blue) / divisor,
+        torch.where(high == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
+    )
+    angle += turn
+    channels = []
+    for offset in (5, 3, 1):
+        k = torch.remainder(angle + offset, 6)
+        channels.append(high - span * torch.minimum(k, 4 - k).clamp_(0, 1))
+    return torch.stack(channels, dim=1)
+
+
+def blur_taps(largest_sigma: float, size: int) -> int:
+    """Length of the kernel: three standard deviations to each side, as far as reflection can fill them."""
+    return 2 * min(math.ceil(3 * largest_sigma), size - 1) + 1
+
+
+def blurred(pixels: torch.Tensor, sigma: torch.Tensor, taps: int) -> torch.Tensor:
+    """Every view blurred at its own sigma, edges reflected: torchvision's gaussian_blur.
+
+    A blur is linear and separable, so it is rows @ view @ columns with one banded matrix for both, in
+    which the reflection is already folded.
+
+    Args:
+        pixels: float [N, C, S, S].
+        sigma: float64 [N] above 0, on the host; standard deviations in pixels.
+        taps: length of the kernel, odd, at most 2 S - 1.
+    """
+    number, channels, size, _ = pixels.shape
+    offsets = torch.arange(taps, dtype=torch.float64) - taps // 2
+    kernels = torch.softmax(-0.5 * (offsets / sigma[:, None]) ** 2, dim=1)
+    shifts = _reflected_shifts(size, taps, pixels.dtype, pixels.device)
+    matrix = (moved([kernels], pixels.device, pixels.dtype)[0] @ shifts).view(number, size, size)
+    across = torch.bmm(pixels.reshape(number, channels * size, size), matrix.mT).view_as(pixels)
+    return torch.matmul(matrix[:, None], across)
+
+
+@functools.lru_cache(maxsize=16)
+def _reflected_shifts(size: int, taps: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """[taps, size * size]: for every tap the 0/1 matrix that reads it, edges reflected."""
+    with torch.inference_mode(False):
+        identity = torch.eye(size, dtype=dtype, device=device)
+        padded = functional.pad(identity, (taps // 2, taps // 2), mode="reflect")  # [source, position]
+        return padded.unfold(1, size, 1).permute(1, 2, 0).reshape(taps, -1).contiguous()

@@ -16,7 +16,7 @@ from rt_scale.experiments.options import Options, ResolvedOptions, Silent
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import StoreAway
 from rt_scale.spec.run import RunSpec
-from rt_scale.store.metrics import MetricsTable, read_metrics
+from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.checkpoint import Spent
 
@@ -68,15 +68,14 @@ def test_a_silent_observer_changes_nothing(tiny: Tiny, settings: Make, seen: Any
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> Callable[[], Context]:
+def context(tmp_path: Path, settings: Make) -> Callable[[], Context]:
     """A new attempt at one run; each call is one process's context."""
 
     def begin() -> Context:
         run_dir = RunDir(tmp_path / "distill-0000000000000000")
         run_dir.acquire()
         execution = ResolvedOptions(torch.device("cpu"), 1, True, True, "resident", "asked for")
-        table = MetricsTable(run_dir.metrics_path)
-        return Context(run_dir, execution, Silent(), 30.0, 120.0, table, hparams={"data": {"name": "digits"}})
+        return Context(run_dir, execution, settings(), hparams={"data": {"name": "digits"}})
 
     return begin
 

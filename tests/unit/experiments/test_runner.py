@@ -107,7 +107,7 @@ def test_a_finished_run_is_returned_and_nothing_is_touched(
     def refuse(*_: Any) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(module, "train_run", refuse)
+    monkeypatch.setattr(module, "TrainingRun", refuse)
     assert run(tiny(), settings(threads=2)) == first
     assert files(given.store.root) == before
 
@@ -259,7 +259,7 @@ def test_failures_are_told_in_words_and_recorded(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(module, "train_run", fail)
+    monkeypatch.setattr(module, "TrainingRun", fail)
     given = settings()
     with pytest.raises(RunError, match=message) as caught:
         run(tiny(), given)
@@ -295,7 +295,7 @@ def test_a_run_that_is_stopped_is_partial_not_failed(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "train_run", stop)
+    monkeypatch.setattr(module, "TrainingRun", stop)
     given = settings()
     with pytest.raises(KeyboardInterrupt):
         run(tiny(), given)

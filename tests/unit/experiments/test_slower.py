@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from rt_scale.experiments.context import Context, Follower
+from rt_scale.experiments.context import Follower
 from rt_scale.experiments.options import Options, ResolvedOptions
 from rt_scale.experiments.runner import run
 from rt_scale.probes import linear
 from rt_scale.spec.run import RunSpec
-from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 
@@ -25,14 +24,10 @@ def refusing(*of_what: Any) -> Any:
     raise RuntimeError("no memory for the graph\nand more")
 
 
-def context(kind: type[Context], run_dir: RunDir, seen: Any) -> Context:
-    execution = ResolvedOptions(torch.device("cpu"), 1, True, True, "resident", "asked for")
-    return kind(run_dir, execution, seen, 30.0, 120.0, MetricsTable(run_dir.metrics_path), hparams={})
-
-
-def test_the_record_is_that_of_the_first_rank(tmp_path: Path, seen: Any) -> None:
+def test_the_record_is_that_of_the_first_rank(tmp_path: Path, settings: Callable[..., Options]) -> None:
     run_dir = RunDir(tmp_path / "distill-0000000000000000")
-    context(Follower, run_dir, seen).slower("linear probe", REASON)
+    execution = ResolvedOptions(torch.device("cpu"), 1, True, True, "resident", "asked for")
+    Follower(run_dir, execution, settings(), hparams={}).slower("linear probe", REASON)
     assert not run_dir.path.exists()
 
 

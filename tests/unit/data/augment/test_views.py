@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from rt_scale.data.augment.crops import padded_crops
 from rt_scale.data.augment.draws import augment_generator, draw_crop_flip, draw_multicrop
-from rt_scale.data.augment.views import augmented_inputs, multicrop
+from rt_scale.data.augment.views import augmented_inputs, multicrop, padded_crops
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loaders.base import Share
 from rt_scale.spec.data import AugmentSpec
