@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -108,21 +109,17 @@ def _check_keys(node: yaml.MappingNode) -> None:
         lines[key.value] = key.start_mark.line + 1
 
 
-def _scalar(kind: str) -> Any:
+def _scalar(kind: str) -> Callable[[CoreLoader, yaml.ScalarNode], object]:
     """Constructor of one kind of scalar, which may also be tagged as such, e.g. ``!!int 7``."""
     pattern = re.compile(_PLAIN[kind][0])
 
-    def construct(loader: CoreLoader, node: yaml.ScalarNode) -> Any:
+    def construct(loader: CoreLoader, node: yaml.ScalarNode) -> object:
         text = loader.construct_scalar(node)
         if not pattern.fullmatch(text):
             _refuse(f"{shown(text)} is tagged {kind}, and is none", node)
-        return {"null": lambda _: None, "bool": _boolean, "int": _integer, "float": _real}[kind](node)
+        return _VALUES[kind](node)
 
     return construct
-
-
-def _boolean(node: yaml.ScalarNode) -> bool:
-    return bool(node.value.lower() == "true")
 
 
 def _integer(node: yaml.ScalarNode) -> int:
@@ -137,8 +134,12 @@ def _integer(node: yaml.ScalarNode) -> int:
     return value
 
 
-def _real(node: yaml.ScalarNode) -> float:
-    return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
+_VALUES: dict[str, Callable[[yaml.ScalarNode], object]] = {
+    "null": lambda node: None,
+    "bool": lambda node: node.value.lower() == "true",
+    "int": _integer,
+    "float": lambda node: float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan")),
+}
 
 
 for _kind, (_written, _begins) in _PLAIN.items():
