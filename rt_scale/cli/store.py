@@ -67,7 +67,7 @@ def bundle(
     from rt_scale.experiments.other_data import DataHere, compare_sweeps
     from rt_scale.progress.bars import counting
     from rt_scale.store.bundle.format import SUFFIX, is_bundle
-    from rt_scale.store.bundle.pack import SweepPart, pack
+    from rt_scale.store.bundle.pack import pack
     from rt_scale.store.sweep_runs import read_sweep
 
     for file in filter(is_bundle, files):
@@ -79,11 +79,11 @@ def bundle(
         raise InputError(f"--out is '{path}'; name a file that ends in {SUFFIX}.")
     place.refresh()
     warn(compare_sweeps(sweeps, DataHere(find_data_dir(data_dir)))[1])
-    parts = [SweepPart(each.name, each.text, [point.spec for point in each.points], each.overrides) for each in sweeps]
-    given = [Path(told(file, [part.name for part in parts], number)).name for number, file in enumerate(files)]
+    names = [sweep.name for sweep in sweeps]
+    given = [Path(told(file, names, number)).name for number, file in enumerate(files)]
     command = shlex.join(["rt-scale", "bundle", *given, "--weights", weights.value, *set_words(overrides)])
     with counting(open_console(stderr=True), "packing runs") as progress:
-        packed = pack(path, place, parts, weights=weights.value, progress=progress, made={"command": command})
+        packed = pack(path, place, sweeps, weights=weights.value, progress=progress, made={"command": command})
     if as_json:
         print(json.dumps(_plain(packed), indent=1))
     else:
