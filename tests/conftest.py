@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
 # Ray gives its workers the niceness 15: beside a process that computes, another worker of xdist say, a run would get a
 # thirtieth of a core, and a second would become half a minute.
 os.environ.setdefault("RAY_worker_niceness", "0")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Networks of the tests are so small that torch's threads only wait for each other: ten times as long, say.
+
+    Beside other workers of xdist even longer. Tests that need more set their own; processes that tests start are free.
+    """
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

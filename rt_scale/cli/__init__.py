@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from rt_scale.cli import data, plan, results, runs, store, sweep
+from rt_scale.cli import data, plan, results, runs, store
 from rt_scale.spec.errors import RtScaleError, RunError
 from rt_scale.system.console import lost, make_streams_last, print_anything, say, say_error
 from rt_scale.system.paths import settle_home
@@ -38,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Sweeps of self-distillation from random teachers.",
 )
-for commands in (runs, sweep, results, store, plan):
+for commands in (runs, results, store, plan):
     app.add_typer(commands.app)
 app.add_typer(data.app, name="data")
 

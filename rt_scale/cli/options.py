@@ -1,10 +1,11 @@
-"""Options that commands share, and what they are resolved to."""
+"""Options that commands share, what they are resolved to, and how commands read sweeps."""
 
 from __future__ import annotations
 
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +16,11 @@ from rt_scale.system.console import say
 
 if TYPE_CHECKING:
     from rt_scale.spec.sweep import SweepSpec
+    from rt_scale.store.bundle.unpack import Bundle
     from rt_scale.store.store import Store, SweepDir
+    from rt_scale.store.sweep_runs import SweepRuns
     from rt_scale.system.console import PlainConsole
+
 PIPE_WIDTH = 240
 
 
@@ -81,10 +85,10 @@ def open_console(stderr: bool = False) -> PlainConsole:
 
 def open_store(given: str | None) -> Store:
     """The store at ``given``, else where the environment says."""
+    from rt_scale.store.objects.store import open_place
     from rt_scale.store.objects.uri import default_place
-    from rt_scale.store.store import Store
 
-    return Store.open(default_place(given))
+    return open_place(default_place(given))
 
 
 def warn(text: str) -> None:
@@ -139,6 +143,84 @@ def with_launch(sweep: SweepSpec, given: Mapping[str, Any]) -> SweepSpec:
         given = {**given, "pack": int(given["pack"])}
     section = build(LaunchSpec, {**sweep.launch.model_dump(), **given}, "the command line")
     return sweep.model_copy(update={"launch": section})
+
+
+def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str | None) -> tuple[Store, list[SweepRuns]]:
+    """The store and the sweeps that a command is about.
+
+    Args:
+        files: sweep files; or one bundle, which is unpacked on first sight, and is store and sweeps at once.
+        overrides: ``key=value`` assignments to the sweeps' bases.
+        store: where runs are kept; None: where the environment says.
+
+    Raises:
+        InputError: where a file is not valid, a bundle is damaged, or one is given beside files, a store or
+            assignments.
+    """
+    from rt_scale.store.bundle.format import is_bundle
+    from rt_scale.store.sweep_runs import read_sweep
+
+    bundles = [file for file in files if is_bundle(file)]
+    if not bundles:
+        place = open_store(store)
+        return place, [read_sweep(file, overrides or [], place) for file in files]
+    if len(files) > 1 or overrides or store:
+        raise InputError(
+            f"'{bundles[0]}' is a bundle, which holds sweeps as they were run, and their store: give it alone, without "
+            "other files, --set or --store."
+        )
+    from rt_scale.progress.bars import counting
+    from rt_scale.store.bundle.unpack import open_bundle
+
+    with counting(open_console(stderr=True), "unpacking the bundle, MB") as progress:
+        bundle = open_bundle(bundles[0], progress=progress)
+    return bundle.store, [_load_bundled(bundle, name) for name in bundle.manifest.sweeps]
+
+
+def told(file: Path, sweeps: Sequence[str], number: int) -> str:
+    """How a record names the file of sweep ``number``: by its path; a pipe, which is gone, as its sweep is called."""
+    return str(file) if file.is_file() else f"{sweeps[number]}.yaml"
+
+
+def _load_bundled(bundle: Bundle, name: str) -> SweepRuns:
+    """A sweep of the bundle; its file must give the runs that the bundle lists of it."""
+    from rt_scale import __version__
+    from rt_scale.store.sweep_runs import read_sweep
+
+    kept = bundle.store.sweep(name)
+    try:
+        sweep = read_sweep(kept.file, (), bundle.store)
+        if (sweep.name, [point.spec.name for point in sweep.points]) != (name, kept.runs()):
+            raise InputError(f"The file of sweep '{name}' in the bundle gives other runs than the bundle lists.")
+    except InputError as error:
+        raise InputError(
+            f"{error} The bundle was made by rt-scale {bundle.manifest.rt_scale}, this is {__version__}: if they "
+            "differ, open it with that version."
+        ) from error
+    return sweep
+
+
+def load_files(
+    files: Sequence[Path], overrides: Sequence[str], launch: Mapping[str, Any], store: Store, yes: bool = False
+) -> list[SweepRuns]:
+    """The sweeps in files, as they are to be run.
+
+    Args:
+        files: sweep files.
+        overrides: ``key=value`` assignments.
+        launch: fields of every launch section, in place of those in the files.
+        store: where their runs are kept.
+        yes: whether grids may be as large as they like.
+
+    Raises:
+        InputError: where a file or any of its runs is not valid.
+    """
+    from rt_scale.spec import grid
+    from rt_scale.spec.explore import MOST_RUNS
+    from rt_scale.store.sweep_runs import read_sweep
+
+    sweeps = [read_sweep(file, overrides, store, MOST_RUNS if yes else grid.GRID_LIMIT) for file in files]
+    return [replace(sweep, spec=with_launch(sweep.spec, launch)) for sweep in sweeps]
 
 
 def print_table(titles: list[str], rows: list[tuple[str, ...]]) -> None:

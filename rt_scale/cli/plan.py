@@ -19,19 +19,18 @@ from rt_scale.cli.options import (
     StoreOption,
     YesOption,
     find_data_dir,
+    load_files,
     open_console,
     open_store,
     print_table,
     read_path,
     warn,
 )
-from rt_scale.cli.sweep import load_files
 from rt_scale.spec.errors import InputError
 from rt_scale.system.console import duration_text
 
 if TYPE_CHECKING:
-    from rt_scale.plan.conditions import Conditions
-    from rt_scale.plan.plan import Group, Plan
+    from rt_scale.plan.plan import Conditions, Group, Plan
     from rt_scale.plan.simulation import Simulated
     from rt_scale.spec.sweep import SweepSpec
 
@@ -75,9 +74,8 @@ def plan(
     if tflops is not None and not tflops > 0:
         raise InputError(f"--tflops is {tflops:g}; give what a GPU reaches in practice, above 0, e.g. 60.")
     from rt_scale.experiments.other_data import DataHere, compare_sweeps
-    from rt_scale.plan.budget import check_budget, prices_for
-    from rt_scale.plan.conditions import Conditions
-    from rt_scale.plan.plan import make_plan
+    from rt_scale.plan.costs import check_budget, prices_for
+    from rt_scale.plan.plan import Conditions, make_plan
 
     sheet = prices_for(budget, price)
     given = {} if pack is None else {"pack": pack}
@@ -201,6 +199,11 @@ def _show_time(made: Plan, undisturbed: Simulated, concurrency: int | None) -> N
             f"(the middle of {DRAWS} simulations, the slowest {duration_text(made.slowest)}; assumed: no notice of an "
             f"interruption, a new machine after {REPLACEMENT:.0f} s)."
         )
+        if found.given_up:
+            _say(
+                f"{_many(found.given_up, 'run')} would be given up: interrupted more than launch.retries times in "
+                "a row without a new checkpoint, or started from such a one."
+            )
 
 
 def _show_costs(made: Plan, *, priced: bool) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rt_scale import __version__
 from rt_scale.cli.options import (
+    BestOption,
     DataOption,
     JsonOption,
     SetOption,
@@ -20,15 +23,20 @@ from rt_scale.cli.options import (
     find_data_dir,
     open_console,
     open_store,
+    open_sweeps,
     print_table,
     read_path,
     send,
+    told,
     warn,
     writable,
 )
-from rt_scale.cli.sweep import open_sweeps
-from rt_scale.spec.errors import InputError
-from rt_scale.system.console import say
+from rt_scale.spec.errors import InputError, counted
+from rt_scale.system.console import say, size_text
+
+if TYPE_CHECKING:
+    from rt_scale.report.page import Report
+    from rt_scale.store.sweep_runs import SweepRuns
 
 app = typer.Typer()
 
@@ -70,6 +78,98 @@ def status(
 
 
 @app.command()
+def report(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            parser=read_path, help="Sweep files (YAML), or a bundle; those of one experiment make one report."
+        ),
+    ],
+    overrides: SetOption = None,
+    store: StoreOption = None,
+    data_dir: DataOption = None,
+    best: BestOption = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=read_path, help="Folder to write to, a folder a sweep (beside the sweep, in the store)."),
+    ] = None,
+    summary: Annotated[
+        Path | None,
+        typer.Option(parser=read_path, help="Also keep what is said, without run directories, in this folder."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tables, figures and verdicts of sweeps' finished runs, beside the paper's where they repeat an experiment."""
+    from rt_scale.report.summary import write_summary
+
+    place, sweeps = open_sweeps(files, overrides, store)
+    place.refresh()
+    place = writable(place, [sweep.folder.report for sweep in sweeps], out)
+    sweeps = [replace(sweep, store=place) for sweep in sweeps]
+    written = print_reports(sweeps, best, as_json, find_data_dir(data_dir))
+    if summary is not None:
+        assigned = [part for override in overrides or [] for part in ("--set", override)]
+        given = [told(file, [sweep.name for sweep in sweeps], number) for number, file in enumerate(files)]
+        command = ["rt-scale", "report", *given, *assigned, *(["--best"] if best else [])]
+        files = write_summary(written, place, shlex.join(command), summary)
+        size = size_text(sum(path.stat().st_size for path in files))
+        say(f"Summary: {files[0]} ({counted(len(files), 'file')}, {size})", error=True)
+
+
+def print_reports(sweeps: Sequence[SweepRuns], best: bool, as_json: bool, data_dir: Path) -> list[Report]:
+    """Print and write a report of every sweep, and one of those that repeat the same experiment of the paper.
+
+    Args:
+        sweeps: of one store, in their order.
+        best: whether the student's best epoch counts, not its last.
+        as_json: whether JSON is printed in place of tables, report after report.
+        data_dir: of prepared data, which that of the runs is compared with.
+
+    Raises:
+        InputError: where sweeps of one experiment have different data, or none of a report's runs is finished.
+    """
+    from rt_scale.experiments.other_data import DataHere
+    from rt_scale.report.report import make_report
+
+    together: dict[str, list[SweepRuns]] = {}
+    for number, sweep in enumerate(sweeps):
+        together.setdefault(sweep.spec.experiment or f"#{number}", []).append(sweep)
+    reports = []
+    for members in together.values():
+        report = make_report(members, "best" if best else "last", DataHere(data_dir))
+        folder = members[0].folder
+        send(folder, folder.report)
+        warn(report.other_data)
+        if as_json:
+            print(json.dumps(report.to_json(), indent=1))
+        else:
+            _show_report(report, folder.board if members[0].store.derived is None or folder.board.is_dir() else None)
+        reports.append(report)
+    return reports
+
+
+def _show_report(report: Report, board: Path | None) -> None:
+    from rich.text import Text
+
+    from rt_scale.report.page import to_rich
+
+    console = open_console()
+    console.print(f"Data: {'; '.join(report.data)}")
+    for probe, rows in report.measured.items():
+        if probe.partition("@")[0] in ("linear", "knn"):
+            console.print(to_rich(rows, report.which))
+    for judged in report.verdicts:
+        style = {"holds": "green", "fails": "red", "undecided": "yellow"}[judged.verdict.word]
+        told = f" {judged.claim} ({judged.where}) {judged.verdict.why}"
+        console.print(Text.assemble((judged.verdict.word, style), told))
+    console.print(f"{report.finished} runs finished. Written:")
+    for path in report.files:
+        console.print(f"  {path}")
+    if board is not None:
+        console.print(f"TensorBoard: {board}")
+
+
+@app.command()
 def board(
     files: Annotated[
         list[Path] | None,
@@ -86,7 +186,7 @@ def board(
 ) -> None:
     """Open TensorBoard on the comparison view of sweeps: means over seeds, HParams, and the report's figures."""
     from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
-    from rt_scale.report.board import ReportFigures, open_board
+    from rt_scale.report.board import open_board
 
     place, sweeps = open_sweeps(files or [], overrides, store)
     say = open_console().print
@@ -96,11 +196,10 @@ def board(
         warn(compare_sweeps(sweeps, here)[1])
     else:
         warn(compare(place, place.names(), here, "of the store")[1])
-    kept = writable(place, [path for each in sweeps for path in (each.folder.board, each.folder.report)])
+    kept = writable(place, [each.folder.board for each in sweeps])
     sweeps = [replace(sweep, store=kept) for sweep in sweeps]
-    figures = ReportFigures(sweeps, say, here)
     try:
-        open_board(sweeps, kept, every_run=runs, host=host, port=port, say=say, figures=figures)
+        open_board(sweeps, kept, every_run=runs, host=host, port=port, say=say)
     finally:
         if kept.derived is not None:
             shutil.rmtree(kept.derived, ignore_errors=True)
@@ -185,10 +284,9 @@ def export(
     warn(compare_sweeps(sweeps, here)[1])
     if out is None:
         place = writable(place, [sweeps[0].folder.export])
-    folder = place.sweep(sweeps[0].name)
-    written = export_tables(
-        [(sweep.name, sweep.points) for sweep in sweeps], place, out or folder.export, to.value, here
-    )
+        sweeps = [replace(sweep, store=place) for sweep in sweeps]
+    folder = sweeps[0].folder
+    written = export_tables(sweeps, out or folder.export, to.value, here)
     if out is None:
         send(folder, folder.export)
     if as_json:

@@ -1,8 +1,11 @@
-"""Commands that run specs and report on them."""
+"""Commands that run: the demo, one spec, sweeps."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,27 +16,36 @@ from rt_scale.cli.options import (
     AccelerateOption,
     AddressOption,
     BestOption,
+    ConcurrencyOption,
     DataOption,
     DeviceOption,
     JsonOption,
+    PackOption,
+    PriceOption,
     SetOption,
     StoreOption,
     YesOption,
     find_data_dir,
+    load_files,
     open_console,
     open_store,
     read_path,
-    writable,
 )
-from rt_scale.cli.reporting import keep_summary, print_reports
-from rt_scale.cli.sweep import load_files, open_sweeps, run_loaded, told
+from rt_scale.cli.results import print_reports
 from rt_scale.spec.errors import InputError
+from rt_scale.system.console import say, say_error
 
 if TYPE_CHECKING:
+    from rt_scale.experiments.options import Options
+    from rt_scale.plan.costs import PriceSheet
+    from rt_scale.progress.terminal import SweepView
+    from rt_scale.report.page import Report
+    from rt_scale.scheduler.job import Where
     from rt_scale.spec.run import RunSpec
     from rt_scale.spec.sweep import LaunchSpec
     from rt_scale.store.results import RunResult
     from rt_scale.store.store import Store
+    from rt_scale.store.sweep_runs import SweepRuns
 
 app = typer.Typer()
 
@@ -74,69 +86,66 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run one spec in this process, or go on with it where it stands."""
+    from rt_scale.experiments.options import Options
+    from rt_scale.experiments.other_data import refuse_other_data
     from rt_scale.spec.document import build
     from rt_scale.spec.sweep import LaunchSpec, load_run
 
     value = load_run(spec, overrides)
-    from rt_scale.experiments.options import Options
-    from rt_scale.experiments.other_data import refuse_other_data
-    from rt_scale.experiments.runner import run as run_spec
-    from rt_scale.progress.bars import RunBar
-    from rt_scale.system.signals import stopping_on_signals
-
     if address is not None and workers == 1:
         raise InputError(
             f"--address {address} was given for a run of one worker, which needs no Ray. Give --workers 2 or more, or "
             "leave --address out; 'rt-scale sweep' runs on a cluster whatever it is."
         )
-    console = open_console(stderr=as_json)
-    place = open_store(store)
+    place, here = open_store(store), find_data_dir(data_dir)
     place.check_writable()
     place.run(value).refresh()
     if (finished := place.run(value).result()) is not None:
-        refuse_other_data(value.name, finished.data, find_data_dir(data_dir))
-        console.print("complete already, nothing to do")
-    if workers > 1:
-        wanted = {"workers": workers, "cpus": threads or 1, "gpus": gpus, "loader": loader}
-        wanted |= {"accelerate": accelerate} if accelerate is not None else {}
-        launch = build(LaunchSpec, wanted, "the command line")
-        result = _with_workers(value, launch, place, find_data_dir(data_dir), device, address, quiet=as_json)
-        _show(result, place, as_json)
+        refuse_other_data(value.name, finished.data, here)
+        open_console(stderr=as_json).print("complete already, nothing to do")
+    options = Options(
+        store=place, data_dir=here, device=device, threads=threads, cache_teacher=cache_teacher,
+        accelerate=accelerate or "auto", loader=loader,
+    )  # fmt: skip
+    if workers == 1:
+        _show(_run_alone(value, options, as_json), place, as_json)
         return
-    with stopping_on_signals(console.print) as stopping, RunBar(console) as bar:
-        settings = Options(
-            store=place,
-            data_dir=find_data_dir(data_dir),
-            device=device,
-            threads=threads,
-            cache_teacher=cache_teacher,
-            accelerate=accelerate or "auto",
-            loader=loader,
-            observer=bar,
-            stop=stopping,
-        )
-        result = run_spec(value, settings)
-    _show(result, place, as_json)
+    wanted = {"workers": workers, "cpus": threads or 1, "gpus": gpus, "loader": loader}
+    wanted |= {"accelerate": accelerate} if accelerate is not None else {}
+    launch = build(LaunchSpec, wanted, "the command line")
+    _show(_run_with_workers(value, launch, options, address, as_json), place, as_json)
 
 
-def _with_workers(
-    value: RunSpec, launch: LaunchSpec, place: Store, data_dir: Path, device: str, address: str | None, quiet: bool
-) -> RunResult:
+def _run_alone(value: RunSpec, options: Options, as_json: bool) -> RunResult:
+    from rt_scale.experiments.runner import run
     from rt_scale.progress.bars import RunBar
-    from rt_scale.ray_backend.output import chatter_to, console_on
-    from rt_scale.ray_backend.train_workers import run_here
     from rt_scale.system.signals import stopping_on_signals
 
-    log = place.run(value).path / "ray.log"
-    with chatter_to(log) as out:
+    console = open_console(stderr=as_json)
+    with stopping_on_signals(console.print) as stopping, RunBar(console) as bar:
+        return run(value, replace(options, observer=bar, stop=stopping))
+
+
+def _run_with_workers(
+    value: RunSpec, launch: LaunchSpec, options: Options, address: str | None, quiet: bool
+) -> RunResult:
+    from rt_scale.progress.bars import RunBar
+    from rt_scale.ray_backend.output import console_on, output_to
+    from rt_scale.ray_backend.train_workers import run_on_ray
+    from rt_scale.ray_backend.trial import TrialConfig
+    from rt_scale.system.signals import stopping_on_signals
+
+    config = TrialConfig(
+        specs=(value,), launch=launch, store=options.store.place, data_dir=options.data_dir.absolute(),
+        device=options.device, local=True,
+    )  # fmt: skip
+    log = options.store.run(value).path / "ray.log"
+    with output_to(log) as out:
         console = console_on(out)
         console.quiet = quiet
         console.print(f"Ray's log: {log}")
         with RunBar(console) as bar, stopping_on_signals(bar.warned) as stopping:
-            return run_here(
-                value, launch, store=place.place, data_dir=data_dir, device=device, show=bar.reported,
-                stopping=stopping, address=address,
-            )  # fmt: skip
+            return run_on_ray(config, bar.reported, stopping, address)
 
 
 def _show(result: RunResult, place: Store, as_json: bool) -> None:
@@ -150,36 +159,121 @@ def _show(result: RunResult, place: Store, as_json: bool) -> None:
     console.print(f"in {place.where(result.name)}")
 
 
+SHOW_CURSOR = "\x1b[?25h"
+
+
 @app.command()
-def report(
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            parser=read_path, help="Sweep files (YAML), or a bundle; those of one experiment make one report."
-        ),
-    ],
+def sweep(
+    files: Annotated[list[Path], typer.Argument(parser=read_path, help="Sweep files (YAML), run as one queue.")],
     overrides: SetOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
+    device: DeviceOption = "auto",
+    address: AddressOption = None,
+    concurrency: ConcurrencyOption = None,
+    cpus: Annotated[int | None, typer.Option(help="CPU cores a worker, in place of launch.cpus.")] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs a worker, in place of launch.gpus.")] = None,
+    accelerator: Annotated[str | None, typer.Option(help="Type of GPU, in place of launch.accelerator.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Workers a run, in place of launch.workers.")] = None,
+    accelerate: AccelerateOption = None,
+    pack: PackOption = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try runs again that failed before.")] = False,
+    budget: Annotated[
+        float | None, typer.Option(min=0, help="Start nothing where the plan costs more; see rt-scale plan.")
+    ] = None,
+    price: PriceOption = None,
     best: BestOption = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(parser=read_path, help="Folder to write to, a folder a sweep (beside the sweep, in the store)."),
-    ] = None,
-    summary: Annotated[
-        Path | None,
-        typer.Option(parser=read_path, help="Also keep what is said, without run directories, in this folder."),
-    ] = None,
-    as_json: JsonOption = False,
+    yes: YesOption = False,
 ) -> None:
-    """Tables, figures and verdicts of sweeps' finished runs, beside the paper's where they repeat an experiment."""
-    place, sweeps = open_sweeps(files, overrides, store)
-    place.refresh()
-    place = writable(place, [sweep.folder.report for sweep in sweeps], out)
-    sweeps = [replace(sweep, store=place) for sweep in sweeps]
-    written = print_reports(sweeps, best, as_json, find_data_dir(data_dir))
-    if summary is not None:
-        assigned = [part for override in overrides or [] for part in ("--set", override)]
-        given = [told(file, [sweep.name for sweep in sweeps], number) for number, file in enumerate(files)]
-        command = ["rt-scale", "report", *given, *assigned, *(["--best"] if best else [])]
-        keep_summary(written, place, command, summary)
+    """Run grids through Ray Tune; finished runs are not run again."""
+    from rt_scale.plan.costs import prices_for
+    from rt_scale.scheduler.job import Where
+
+    prices = prices_for(budget, price)
+    launch = {
+        "cpus": cpus, "gpus": gpus, "accelerator": accelerator, "workers": workers,
+        "accelerate": accelerate, "pack": pack,
+    }  # fmt: skip
+    where = Where(
+        store=open_store(store),
+        data_dir=find_data_dir(data_dir),
+        device=device,
+        address=address,
+        concurrency=concurrency,
+        retry_failed=retry_failed,
+        replace=yes,
+    )
+    given = {key: value for key, value in launch.items() if value is not None}
+    sweeps = load_files(files, overrides or [], given, where.store, yes)
+    if budget is not None:
+        _check_budget(sweeps, budget, prices, where)
+    run_loaded(sweeps, where, best)
+
+
+def _check_budget(sweeps: list[SweepRuns], budget: float, prices: PriceSheet | None, where: Where) -> None:
+    from rt_scale.plan.plan import conditions_of, refuse_over_budget
+
+    conditions = conditions_of(where, dict.fromkeys(each.spec.launch for each in sweeps), prices)
+    say(refuse_over_budget(sweeps, budget, where.data_dir, conditions))
+
+
+def run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool = False) -> list[Report]:
+    """Run sweeps, print and write their reports; exits with 1 where a run has no result.
+
+    Args:
+        sweeps: to be run as one queue.
+        where: where and how.
+        best: whether the student's best epoch is reported, not its last.
+    """
+    from rt_scale.ray_backend.sweep import run_sweeps
+    from rt_scale.system.signals import stopping_on_signals
+
+    log = where.store.sweep(sweeps[0].spec.name).path / "ray.log"
+    error = os.dup(2)  # which leads elsewhere while Ray is there
+    try:
+        with stopping_on_signals(lambda text: None) as stopping:
+            outcomes = run_sweeps(sweeps, where, _terminal(log), stopping, _says_lost(error))
+    finally:
+        os.close(error)
+    written = []
+    for each, outcome in zip(sweeps, outcomes, strict=True):
+        if outcome.finished:
+            written += print_reports([each], best, False, where.data_dir)
+        for label, why in outcome.ended.items():
+            say(f"{label} was ended early: {why}")
+        for label, why in outcome.failed.items():
+            say_error(f"{label} has no result: {why}")
+    if any(outcome.failed for outcome in outcomes):
+        raise typer.Exit(1)
+    return written
+
+
+def _terminal(log: Path) -> Callable[[int, int], AbstractContextManager[SweepView]]:
+    """Makes the view of a sweep on what standard output is, while what Ray prints goes to ``log``."""
+    from rt_scale.progress.terminal import SweepView
+    from rt_scale.ray_backend.output import console_on, output_to
+
+    @contextmanager
+    def view(total: int, done_before: int) -> Iterator[SweepView]:
+        with output_to(log) as out, SweepView(console_on(out), total, done_before, log) as shown:
+            yield shown
+
+    return view
+
+
+def _says_lost(error: int) -> Callable[[str], None]:
+    """Ends this process, with a word on descriptor ``error``, as the head of its cluster is gone.
+
+    Ray would wait for it for a minute, and then end the process from a thread of its own, without one.
+    """
+
+    def lost(address: str) -> None:
+        text = (
+            f"rt-scale: the Ray cluster at {address} is gone: its head does not answer. Nothing is lost; once there is "
+            "a cluster again, the same command goes on from the last checkpoints.\n"
+        )
+        with suppress(OSError):  # whoever reads it may be gone, too
+            os.write(error, (SHOW_CURSOR if os.isatty(error) else "").encode() + text.encode())
+        os._exit(1)
+
+    return lost

@@ -43,12 +43,7 @@ def measured_batch_size(spec: RunSpec, options: Options, most: int) -> BatchSize
     """The number of students, a power of two up to ``most``, whose steps are fastest for each of them.
 
     A student's step is its views, teacher targets, forward and backward pass and optimiser; all students see the
-    same images. Nothing is read from or written to run directories.
-
-    Args:
-        spec: of the shape; students differ from it in nothing that a step costs.
-        options: where it is to run.
-        most: students at most, at least 1.
+    same images, and differ from ``spec`` in nothing that a step costs. Run directories are left alone.
 
     Raises:
         InputError: where the run cannot be executed here.

@@ -66,15 +66,11 @@ class Evaluation:
 
     def constant(self) -> dict[str, float]:
         """Measure what stays what it is: the input, and the teacher where it is frozen."""
-        values = self._measure_input()
-        return values if self.spec.teacher.moves else values | self._networks({"teacher": self.teacher})
-
-    def _measure_input(self) -> dict[str, float]:
         values: dict[str, float] = {}
         for data, prober in self.probers.items():
             self.stage(f"probing input pixels{_on(data)}")
             values |= _named("input", data, prober.probe_input(self.seed))
-        return values
+        return values if self.spec.teacher.moves else values | self._networks({"teacher": self.teacher})
 
     def changing(self) -> dict[str, float]:
         """Measure the student as it is now, and a teacher that moves."""
@@ -109,15 +105,11 @@ class Evaluation:
             if role == "teacher":
                 self._teacher_test = test.x
             else:
-                alike = agreement(test.x, self._teacher_features(), self.heed)
+                if self._teacher_test is None:  # a run that was resumed has read its teacher's probes
+                    self._teacher_test = self.probers[None].embed_test(self.teacher.encoder).x
+                alike = agreement(test.x, self._teacher_test, self.heed)
                 values |= _features(role, {f"{name}_teacher": value for name, value in alike.items()})
         return values
-
-    def _teacher_features(self) -> Tensor:
-        """The teacher's test embeddings as its probes left them, or, where those were read, computed here."""
-        if self._teacher_test is None:
-            self._teacher_test = self.probers[None].embed_test(self.teacher.encoder).x
-        return self._teacher_test
 
 
 @torch.no_grad()
@@ -152,9 +144,7 @@ def build_probers(
         sets: the data sets, which fit the spec.
         train: the training images that the student is distilled on, on which the main prober fits too.
         inputs: from the main set's images to a network's inputs, as ``objectives.clean_inputs`` makes it.
-        group: the ranks that ``train`` is shared by; so are the other images.
-        resident: keeps the images from run to run.
-        stop: as of :class:`Prober`.
+        group, resident, stop: of the run's options.
     """
     main = sets.main
     loader = functools.partial(

@@ -43,11 +43,8 @@ def clean_inputs(spec: RunSpec, info: DataInfo, channels_last: bool) -> functool
 def build_views(spec: RunSpec, info: DataInfo, channels_last: bool, loader: Loader) -> Views:
     """From a batch's images and an optimiser step to views; those of a step are equal wherever a run is resumed.
 
-    Args:
-        spec: its ``augment``, ``data``, ``precision`` and ``seeds.data`` are read.
-        info: of the images.
-        channels_last: memory format of the views.
-        loader: of the batches, or of shares of them.
+    ``info`` is of the images, ``channels_last`` the memory format of the views, ``loader`` that of the batches, or of
+    this rank's shares of them.
     """
     if spec.augment.kind == "none":
         clean = clean_inputs(spec, info, channels_last)

@@ -75,8 +75,7 @@ class Options:
     """Where and how runs are executed.
 
     Attributes:
-        store: where run directories are.
-        data_dir: where prepared data sets are.
+        store, data_dir: where run directories and prepared data sets are.
         device: ``auto``, or a device as torch names it (``cpu``, ``cuda``, ``cuda:1``).
         threads: CPU threads to compute with; None: as many as the process may use. A run that is
             resumed keeps the number it started with, since sums depend on it in their last bits.

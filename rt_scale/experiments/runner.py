@@ -58,8 +58,8 @@ class Order(NamedTuple):
     execution: dict[str, Any]
 
 
-def _order(group: Group, given: Order | None = None) -> Order | None:
-    """Rank 0's order on every rank; None: it is through, and the others may go."""
+def _order(group: Group, given: Order | BaseException | None = None) -> Order | BaseException | None:
+    """Rank 0's order on every rank; None where it has the result, or what it ended with in place of it."""
     return group.broadcast(given)
 
 
@@ -67,9 +67,12 @@ def follow(options: Options) -> None:
     """Train along with rank 0 until it is through; what every rank but the first does, on a device of its own.
 
     Raises:
+        InputError, Diverged, Stopped: what rank 0 ended with.
         RunError: where another worker is gone (WorkerLost), or something fails here alone, with the reason.
     """
     while (order := _order(options.group)) is not None:
+        if isinstance(order, BaseException):
+            raise order
         # What is missing here alone ends this process, and with it the group.
         try:
             attempt = _prepared(order, options)
@@ -77,7 +80,7 @@ def follow(options: Options) -> None:
             raise RunError("This worker was asked to stop while it fetched its data.") from error
         try:
             TrainingRun(*attempt).train()
-        except ALIKE:  # rank 0 tells of it
+        except ALIKE:  # rank 0 tells of it, and may go on with another run
             continue
         except (WorkerLost, StoreAway):
             raise
@@ -128,12 +131,12 @@ def run(spec: RunSpec, options: Options) -> RunResult:
         run_dir.refresh()
         result = run_dir.result()
         if result is None:
-            raise InputError(f"Run {spec.name} has no result; rank 0 says why.")
+            raise RunError(f"The result of run {spec.name}, which rank 0 wrote, is not to be seen here.")
         return result
     try:
         result = _run(spec, options)
-    except ALIKE:
-        _order(options.group)
+    except ALIKE as error:
+        _order(options.group, error)
         raise
     # Whatever else is raised leaves the others in the middle of a step: they learn of it by the end of this process.
     _order(options.group)

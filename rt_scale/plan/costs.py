@@ -1,13 +1,92 @@
-"""What a queue costs on the machines of a price sheet."""
+"""What machines cost an hour, what a queue costs on them, and budgets."""
 
 from __future__ import annotations
 
+import datetime
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-from rt_scale.plan.prices import PriceSheet
-from rt_scale.plan.simulation import Simulated
+from pydantic import BeforeValidator, Field, field_validator
+
 from rt_scale.ray_backend.resources import Kind
+from rt_scale.spec.document import build
+from rt_scale.spec.errors import InputError, shown
+from rt_scale.spec.part import MOST, Part
+from rt_scale.spec.yaml_files import read_document
+
+if TYPE_CHECKING:
+    from rt_scale.plan.plan import Plan
+    from rt_scale.plan.simulation import Simulated
+
+
+def _day(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return datetime.date.fromisoformat(value)
+    except ValueError:
+        raise ValueError(f"{shown(value)} is no day of the calendar; write year-month-day, e.g. 2026-01-31") from None
+
+
+class Price(Part):
+    """What one kind of machine costs, and where that is known from."""
+
+    name: str = Field(min_length=1)
+    """Name of the machine."""
+    gpus: int = Field(ge=0, le=MOST)
+    """GPUs in it; 0: a machine for runs on CPUs."""
+    cpus: int = Field(ge=1, le=MOST)
+    """CPU cores in it."""
+    on_demand: float = Field(gt=0)
+    """Price an hour, never interrupted."""
+    spot: float | None = Field(None, gt=0)
+    """Price an hour where it may be taken away; null: not offered."""
+    currency: str = Field(pattern=r"^[A-Z]{3}$")
+    """Three capital letters, e.g. USD."""
+    date: Annotated[datetime.date, BeforeValidator(_day)]
+    """When the price was looked up."""
+    source: str = Field(min_length=1)
+    """Where it was looked up."""
+
+    def machines(self, gpus: float, cpus: float) -> int | None:
+        """How many of these hold ``gpus`` GPUs and ``cpus`` cores; None where they are not meant for that.
+
+        Args:
+            gpus: GPUs in use at once; 0 where runs are on CPUs, for which machines with GPUs are not priced.
+            cpus: cores in use at once by runs on CPUs.
+        """
+        if (gpus > 0) != (self.gpus > 0):
+            return None
+        return max(math.ceil(gpus / self.gpus) if self.gpus else 0, math.ceil(cpus / self.cpus))
+
+
+class PriceSheet(Part):
+    """A file of prices."""
+
+    prices: tuple[Price, ...] = Field(min_length=1, strict=False)
+    """One a machine."""
+
+    @field_validator("prices")
+    @classmethod
+    def _one_currency(cls, prices: tuple[Price, ...]) -> tuple[Price, ...]:
+        currencies = sorted({price.currency for price in prices})
+        if len(currencies) > 1:
+            raise ValueError(
+                f"prices in {' and '.join(currencies)} cannot be compared; write all of them in one currency"
+            )
+        return prices
+
+
+def load_prices(path: Path) -> PriceSheet:
+    """The price sheet in the YAML file ``path``.
+
+    Raises:
+        InputError: where the file or a price is not valid.
+    """
+    return build(PriceSheet, read_document(path), str(path))
 
 
 @dataclass(frozen=True)
@@ -57,3 +136,60 @@ def costs_of(
 def amount_text(amount: float, currency: str) -> str:
     """Money in words; less than a tenth to two digits that count."""
     return f"{amount:,.2f} {currency}" if amount >= 0.1 or amount == 0 else f"{amount:.2g} {currency}"
+
+
+class Least(NamedTuple):
+    """The machines on which a plan costs least.
+
+    Attributes:
+        amount: that it costs there.
+        cost: those machines.
+    """
+
+    amount: float
+    cost: Cost
+
+
+def prices_for(budget: float | None, price: Path | None) -> PriceSheet | None:
+    """The price sheet in the file ``price``, where one is named; InputError where a budget is, and no sheet."""
+    if budget is not None and price is None:
+        raise InputError("--budget needs prices: name a sheet with --price (cluster/prices.yaml is one to be edited).")
+    return None if price is None else load_prices(price)
+
+
+def check_budget(plan: Plan, budget: float) -> Least | None:
+    """Refuse a plan that costs more than ``budget``, in the price sheet's currency, wherever it is run (InputError).
+
+    With interruptions planned for, spot prices count where they are offered; else those on demand.
+
+    Returns:
+        Where it costs least; None where there is nothing to compute.
+    """
+    if plan.to_sample:
+        raise InputError(
+            f"The budget cannot be kept for sure: {plan.to_sample} runs will be sampled as others end, and nothing is "
+            "known of what they take. Leave --budget out."
+        )
+    if not plan.to_compute:
+        return None
+    if plan.unknown:
+        raise InputError(
+            f"The budget cannot be kept for sure: {plan.unknown} of {plan.to_compute} runs have no estimate. Make "
+            "them known (rt-scale plan says how), or leave --budget out."
+        )
+    amounts = [Least(cost.spot if plan.rate and cost.spot else cost.on_demand, cost) for cost in plan.costs]
+    if not amounts:
+        raise InputError(
+            "No machine of the price sheet is for these runs, so that the budget cannot be compared with anything: "
+            "runs with launch.gpus: 0 need a row with gpus: 0, others one with gpus."
+        )
+    least = min(amounts, key=lambda each: each.amount)
+    if least.amount > budget:
+        currency = least.cost.currency
+        digits = next((count for count in range(2, 12) if round(least.amount, count) > round(budget, count)), 12)
+        raise InputError(
+            f"The plan is above the budget of {budget:,.{digits}f} {currency}: the least that it is estimated to cost "
+            f"is {least.amount:,.{digits}f} {currency}, on {least.cost.machines} x {least.cost.name}. Nothing was "
+            "started. Make the grid smaller or the runs shorter, or raise --budget."
+        )
+    return least

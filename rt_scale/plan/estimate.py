@@ -1,16 +1,16 @@
 """How long a run takes: from runs of its shape where there are any, else from its FLOPs.
 
 Where by those a run takes seconds on a CPU, what is not FLOPs counts: a run of three epochs of its shape is executed
-and timed (``plan.short_run``). Those take a few seconds of a plan; further shapes are counted, times what the others
+and timed (``plan.measure``). Those take a few seconds of a plan; further shapes are counted, times what the others
 took more than was counted.
 
-The student's pass is counted as it is issued from Python; CUDA graphs and compiling save the part of that which the
-GPU waits for (``experiments.student_pass``).
+Passes are counted as they are issued from Python; CUDA graphs and compiling save what the GPU waits for.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,20 +19,26 @@ from pathlib import Path
 import torch
 
 from rt_scale.data.datasets.base import DataInfo
+from rt_scale.data.loaders.choose import Choice, choose_loader
+from rt_scale.data.loaders.ffcv import require_ffcv
 from rt_scale.data.prepared import KnownData
-from rt_scale.plan.checkpoint_times import between_checkpoints, checkpoint_bytes
+from rt_scale.experiments.context import CHECKPOINT_RATE
+from rt_scale.experiments.options import Options, free_memory
+from rt_scale.plan.flops import EFFICIENCY, Rates, RunWork, checkpoint_bytes, count_run, evaluations, training_steps
 from rt_scale.plan.history import Measured, shape
-from rt_scale.plan.queue import Node, evaluations, training_steps
-from rt_scale.plan.rates import Calibration, Rates, assumed
-from rt_scale.plan.run_work import EFFICIENCY, RunWork, count_run
-from rt_scale.plan.short_run import EPOCHS, PROBINGS, ShortRunTimes, time_short_run
+from rt_scale.plan.measure import EPOCHS, PROBINGS, Calibration, ShortRunTimes, assumed, time_short_run
+from rt_scale.scheduler.job import Job
+from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.schedule import duration_steps
 
 ASSUMED = f"several are assumed to share steps and embeddings at {EFFICIENCY:.0%} of ideal speed (Goyal et al. 2017)"
 """What is said of a time that was scaled to several workers."""
 ALONE = "as runs alone: no packed one was measured"
 """What is said of the time of packed runs that is known of others alone."""
 
+UNKNOWN = "unknown"
 
 SHORT = 60.0
 """Seconds of a run by its FLOPs up to which a short run of its kind is timed: longer ones are mostly FLOPs."""
@@ -81,62 +87,65 @@ class Estimator:
         self.teraflops = teraflops
         self.data_dir = data_dir
         self._short_runs = _ShortRuns()
+        self._shapes: dict[str, str] = {}
         self._works: dict[str, RunWork] = {}
+        self._known_seconds: dict[tuple[object, ...], float] = {}
         self._sizes: dict[str, int] = {}
         self._known_rates: dict[tuple[str, bool, int], Rates | None] = {}
         self._calibration = functools.cache(_calibration)
 
-    def estimate(self, node: Node, together: int = 1) -> Estimate:
+    def estimate(self, job: Job, together: int = 1, step: int = 0) -> Estimate:
         """How long the run takes on what its sweep gives it.
 
         Args:
-            node: the run.
+            job: the run.
             together: runs that one process trains as one batched network, this one included.
+            step: of its newest checkpoint; 0 where there is none.
         """
-        spec = node.spec
+        spec = job.spec
         if missing := self.known.unknown(spec):
             return Estimate(None, 0.0, 0.0, f"unknown: nothing is known of the data set {' and '.join(missing)} yet")
-        seconds, how = self._from_runs(node, together) or self._as_alone(node, together)
+        seconds, how = self._from_runs(job, together) or self._as_alone(job, together)
         if seconds is None:
             return Estimate(None, 0.0, 0.0, how)
         steps, an_epoch = training_steps(spec, self._info(spec).train)
-        left = seconds * (1 - min(node.step, steps) / steps)
+        left = seconds * (1 - min(step, steps) / steps)
         epoch = together * seconds * an_epoch / steps
         checkpoint = between_checkpoints(spec, epoch=epoch, epoch_steps=an_epoch, size=self._size(spec))
         return Estimate(seconds, left, checkpoint, how)
 
-    def best_pack(self, node: Node) -> int | None:
+    def best_size(self, job: Job) -> int | None:
         """As many together as ``launch.pack: auto`` found to be best for runs of its shape; None: it measured none."""
-        return max((run.best_pack for run in self._alike(node) if run.best_pack is not None), default=None)
+        return max((run.best_pack for run in self._alike(job) if run.best_pack is not None), default=None)
 
-    def _alike(self, node: Node) -> list[Measured]:
+    def _alike(self, job: Job) -> list[Measured]:
         """Measured runs of its shape on such a device."""
-        kind = "gpu" if node.launch.gpus else "cpu"
+        kind = "gpu" if job.launch.gpus else "cpu"
         return [
             run
-            for run in self.measured.get(shape(node.spec), ())
-            if run.kind == kind and (kind == "gpu" or run.execution.threads == node.launch.cpus)
+            for run in self.measured.get(self._shape(job.spec), ())
+            if run.kind == kind and (kind == "gpu" or run.execution.threads == job.launch.cpus)
         ]
 
-    def _as_alone(self, node: Node, together: int) -> tuple[float | None, str]:
+    def _as_alone(self, job: Job, together: int) -> tuple[float | None, str]:
         """Packed runs take as long as one after the other, where nothing else is known."""
-        seconds, how = (self._from_runs(node, 1) if together > 1 else None) or self._from_flops(node)
+        seconds, how = (self._from_runs(job, 1) if together > 1 else None) or self._from_flops(job)
         return seconds, how if seconds is None or together == 1 else f"{how}, {ALONE}"
 
-    def _from_runs(self, node: Node, together: int) -> tuple[float, str] | None:
-        runs = [run for run in self._alike(node) if (run.execution.pack > 1) == (together > 1)]
+    def _from_runs(self, job: Job, together: int) -> tuple[float, str] | None:
+        runs = [run for run in self._alike(job) if (run.execution.pack > 1) == (together > 1)]
         runs = [run for run in runs if run.execution.pack == together] or runs
         if not runs:
             return None
-        workers, images = node.launch.workers, self._info(node.spec).train
-        length = _length(node.spec, images)
+        workers, images = job.launch.workers, self._info(job.spec).train
+        length = _length(job.spec, images)
         as_many = [run for run in runs if run.execution.workers == workers]
         alike = [run for run in as_many or runs if _length(run.spec, images) == length]
         asked = alike or as_many or runs
         seconds = [run.result.seconds / run.execution.pack for run in asked]
         if not (as_many and alike):
-            rates = self._rates(node)
-            own = self._seconds(node.spec, rates, workers)
+            rates = self._rates(job)
+            own = self._seconds(job.spec, rates, workers)
             scales = [own / self._seconds(run.spec, rates, run.execution.workers) for run in asked]
             seconds = [one * scale for one, scale in zip(seconds, scales, strict=True)]
         how = f"measured from {_many(len(asked), 'run')}" + ("" if alike else " of another length, scaled")
@@ -148,40 +157,43 @@ class Estimator:
             how += f" on {workers} workers"
         return statistics.median(seconds), f"{how} ({' and '.join(sorted({str(run.attempt.device) for run in asked}))})"
 
-    def _from_flops(self, node: Node) -> tuple[float | None, str]:
-        rates, workers = self._rates(node), node.launch.workers
+    def _from_flops(self, job: Job) -> tuple[float | None, str]:
+        rates, workers = self._rates(job), job.launch.workers
         if rates is None:
             return None, "unknown: no GPU here to measure, no run of this shape in the store; give --tflops"
-        counted = self._seconds(node.spec, rates, workers)
+        counted = self._seconds(job.spec, rates, workers)
         if workers > 1:
             return counted, f"{rates.how}, shared by {workers} workers: {ASSUMED}"
         data_dir = self.data_dir
-        if counted > SHORT or node.launch.gpus or data_dir is None:
+        if counted > SHORT or job.launch.gpus or data_dir is None:
             return counted, rates.how
-        work = self._work(node.spec)
-        short = work.seconds_of(rates, EPOCHS * work.steps_per_epoch, PROBINGS)
-        key = (shape(node.spec), node.launch.cpus)
-        found = self._short_runs.of(key, short, lambda: time_short_run(node.spec, data_dir, node.launch.cpus))
+        work, threads = self._work(job.spec), job.launch.cpus
+        short = replace(work, steps=EPOCHS * work.steps_per_epoch, evaluations=PROBINGS).seconds(rates)
+        key = (self._shape(job.spec), threads)
+        found = self._short_runs.of(key, short, lambda: time_short_run(job.spec, data_dir, threads))
         if isinstance(found, ShortRunTimes):
-            return found.seconds(work.steps, work.steps_per_epoch, work.evaluations), TIMED
+            return found.seconds(work.steps / work.steps_per_epoch, work.evaluations), TIMED
         return counted * found, rates.how if found == 1 else f"{rates.how}, times {found:.2g} as short runs took"
 
-    def _rates(self, node: Node) -> Rates | None:
+    def _rates(self, job: Job) -> Rates | None:
         if self.teraflops:
             return assumed(self.teraflops)
-        key = (shape(node.spec), node.launch.gpus > 0, node.launch.cpus)
+        key = (self._shape(job.spec), job.launch.gpus > 0, job.launch.cpus)
         if key not in self._known_rates:
-            calibration, work = self._calibration(*key[1:]), self._work(node.spec).total
-            self._known_rates[key] = calibration.rates(work, node.spec.precision) if calibration else None
+            calibration = self._calibration(*key[1:])
+            self._known_rates[key] = calibration.rates(job.spec, self._info(job.spec)) if calibration else None
         return self._known_rates[key]
 
     def _seconds(self, spec: RunSpec, rates: Rates | None, workers: int) -> float:
         """By FLOPs; to compare two runs of one shape, any rates do where none can be measured."""
-        return self._work(spec).seconds(rates or assumed(1.0), workers)
+        key = self._shape(spec), _length(spec, self._info(spec).train), rates, workers
+        if key not in self._known_seconds:
+            self._known_seconds[key] = self._work(spec).seconds(rates or assumed(1.0), workers)
+        return self._known_seconds[key]
 
     def _work(self, spec: RunSpec) -> RunWork:
         """Counted once for all runs of a shape."""
-        key, info = shape(spec), self._info(spec)
+        key, info = self._shape(spec), self._info(spec)
         if key not in self._works:
             self._works[key] = count_run(spec, info, {name: self.known.infos[name] for name in spec.probe.also})
         steps, an_epoch = training_steps(spec, info.train)
@@ -190,10 +202,15 @@ class Estimator:
 
     def _size(self, spec: RunSpec) -> int:
         """Bytes of a checkpoint, counted once for all runs of a shape."""
-        key = shape(spec)
+        key = self._shape(spec)
         if key not in self._sizes:
             self._sizes[key] = checkpoint_bytes(spec, self._info(spec))
         return self._sizes[key]
+
+    def _shape(self, spec: RunSpec) -> str:
+        if spec.name not in self._shapes:
+            self._shapes[spec.name] = shape(spec)
+        return self._shapes[spec.name]
 
     def _info(self, spec: RunSpec) -> DataInfo:
         info = self.known.main(spec)
@@ -243,3 +260,47 @@ def _length(spec: RunSpec, images: int) -> tuple[int, int]:
 
 def _many(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def between_checkpoints(spec: RunSpec, *, epoch: float, epoch_steps: int, size: float) -> float:
+    """Seconds between two checkpoints, by the rule of ``experiments.context.Context.checkpoint_due``.
+
+    They are written at ends of epochs: where ``Options.checkpoint_seconds`` have passed since the last one, or the
+    run is probed there and they do not follow one another faster than ``CHECKPOINT_RATE`` allows.
+
+    Args:
+        spec: the run.
+        epoch: seconds of an epoch, > 0.
+        epoch_steps: optimiser steps of an epoch.
+        size: bytes of a checkpoint.
+    """
+    steps = duration_steps(spec.probe.every, epoch_steps) if spec.probe.every else spec.train.epochs * epoch_steps
+    probed = steps // math.gcd(steps, epoch_steps)  # epochs from one that ends with a probing to the next
+    asked = probed * max(1, math.ceil(size / CHECKPOINT_RATE / (probed * epoch)))
+    usual = max(1, math.ceil(Options.checkpoint_seconds / epoch))
+    return min(asked, usual, spec.train.epochs) * epoch
+
+
+def loader_chooser(known: KnownData) -> Callable[[Job], Choice]:
+    """What says of a job which reader its run would choose here and now, and why."""
+    free = functools.cache(free_memory)  # asked once: it changes all the time, and with it the reason that is told
+    return lambda job: _loader(job, known, free)
+
+
+def _loader(job: Job, known: KnownData, free: Callable[[torch.device], int]) -> Choice:
+    """What ``experiments.options.resolve`` would choose here and now."""
+    spec, info = job.spec, known.main(job.spec)
+    if info is None:
+        return Choice(UNKNOWN, f"nothing is known of the data set {spec.data.name} yet")
+    if job.launch.gpus and not torch.cuda.is_available():
+        return Choice(UNKNOWN, "there is no GPU here; it is chosen where the run starts")
+    # The prepared images are what is kept, whatever they are resized to.
+    size = 0 if spec.data.name == GAUSSIAN else (spec.data.samples or info.train) * info.channels * info.size**2
+    device = torch.device("cuda" if job.launch.gpus else "cpu")
+    choice = choose_loader(job.launch.loader, size, device, free)
+    if choice.name == "ffcv":
+        try:
+            require_ffcv()
+        except InputError as error:
+            return Choice("ffcv", f"{choice.reason}, which will be refused here: {error}")
+    return choice

@@ -2,52 +2,54 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import ValidationError
 
 from rt_scale.spec.errors import RunError
+from rt_scale.spec.part import Part, json_text
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.results import AttemptRecord, Execution, RunResult
 from rt_scale.store.store import Store
 
 MOST = 2000
 """Run directories that are looked at; names are hashes, so the first ones are a fair sample."""
-FREE = (
-    ("seeds",),
-    ("student", "alpha"),
-    ("student", "epsilon"),
-    ("student", "start_from"),
-    ("student", "temperature"),
-    ("teacher", "start_from"),
-    ("teacher", "temperature"),
-    ("teacher", "momentum"),
-    ("train", "epochs"),
-    ("train", "freeze_last"),
-    ("train", "optimizer", "lr"),
-    ("train", "optimizer", "weight_decay"),
-    ("probe", "every"),
-    ("probe", "lr"),
-    ("probe", "l2"),
-    ("objective", "label_noise"),
-    ("data", "sigma"),
-    ("projector", "init"),
-)
-"""Fields that do not change what a step or a probing costs."""
+FREE: dict[str, tuple[tuple[str, ...], ...]] = {
+    "seeds": (),
+    "student": (("alpha",), ("epsilon",), ("start_from",), ("temperature",)),
+    "teacher": (("start_from",), ("temperature",), ("momentum",)),
+    "train": (("epochs",), ("freeze_last",), ("optimizer", "lr"), ("optimizer", "weight_decay")),
+    "probe": (("every",), ("lr",), ("l2",)),
+    "objective": (("label_noise",),),
+    "data": (("sigma",),),
+    "projector": (("init",),),
+}
+"""Fields of a spec's parts that do not change what a step or a probing costs; without any, the whole part."""
 
 
 def shape(spec: RunSpec) -> str:
-    """Equal for runs whose steps cost the same, and whose probings do: the canonical spec without ``FREE``."""
-    values = spec.canonical()
-    for *path, last in FREE:
-        part: Any = values
-        for name in path:
-            part = part.get(name, {})
+    """Equal for runs whose steps cost the same, and whose probings do: the canonical spec without ``FREE``, as JSON."""
+    values = ((name, getattr(spec, name)) for name in RunSpec.model_fields)
+    texts = (
+        (name, _without_free(name, value.canonical_text if isinstance(value, Part) else json_text(value)))
+        for name, value in values
+        if name not in FREE or FREE[name]
+    )
+    return "{" + ",".join(f'"{name}":{text}' for name, text in texts if text != "{}") + "}"
+
+
+@functools.lru_cache(maxsize=4096)  # parts are shared by the runs of a grid
+def _without_free(name: str, text: str) -> str:
+    value = json.loads(text)
+    for *path, last in FREE.get(name, ()):
+        part = value
+        for each in path:
+            part = part.get(each, {})
         part.pop(last, None)
-    return json.dumps({key: value for key, value in values.items() if value != {}}, sort_keys=True)
+    return json_text(value)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Measured:
 def measured_runs(store: Store, shapes: Collection[str]) -> dict[str, list[Measured]]:
     """Finished runs in the store by shape, of those in ``shapes``; whatever cannot be read is passed over."""
     found: dict[str, list[Measured]] = {}
-    for number, run_dir in enumerate(store):
+    for number, run_dir in enumerate(store if shapes else ()):
         if number >= MOST:
             break
         try:

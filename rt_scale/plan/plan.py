@@ -2,32 +2,86 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rt_scale.data.prepared import known_data
-from rt_scale.plan.conditions import Conditions
-from rt_scale.plan.costs import Cost, costs_of
-from rt_scale.plan.queue import build_queue
-from rt_scale.plan.simulation import Simulated, SimulatedJob, simulate
+from rt_scale.data.prepared import KnownData, known_data
+from rt_scale.experiments.check import unfinished
+from rt_scale.plan.costs import Cost, PriceSheet, amount_text, check_budget, costs_of
+from rt_scale.plan.simulation import NOTHING, Schedule, Simulated, occupied, simulate
 from rt_scale.ray_backend.resources import Kind
+from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import refuse_packed
-from rt_scale.spec.run import RunSpec, stream
+from rt_scale.spec.batching import alone_because
+from rt_scale.spec.run import RunSpec, all_runs, stream
+from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
+from rt_scale.system.machine import allowed_cores
 
 if TYPE_CHECKING:
-    from rt_scale.plan.jobs import Planned, Process
+    from rt_scale.data.loaders.choose import Choice
+    from rt_scale.plan.estimate import Estimate, Estimator
 
 DRAWS = 21
 """Simulations with interruptions; the middle one is told."""
 
 SHORT = 600.0
 """Seconds of a queue up to which its start counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What a plan is for.
+
+    Attributes:
+        gpus: GPUs at once; None: those here, at least 1.
+        cpus: cores at once for runs on CPUs; None: those here.
+        rate: interruptions an hour of a running run.
+        prices: of machines.
+        teraflops: of a device that is not here, assumed; None: measured.
+        concurrency: runs at a time, at most; None: any number.
+        there: what a cluster has that is asked for neither by ``gpus`` nor ``cpus``; None: it is this machine.
+    """
+
+    gpus: int | None = None
+    cpus: int | None = None
+    rate: float = 0.0
+    prices: PriceSheet | None = None
+    teraflops: float | None = None
+    concurrency: int | None = None
+    there: Mapping[Kind, float] | None = None
+
+    def launched(self, sweeps: Sequence[SweepRuns]) -> Sequence[SweepRuns]:
+        """The sweeps; those that ask for no GPU with one a run, where ``gpus`` says that there are some."""
+        if self.gpus is None:
+            return sweeps
+        one = [each.spec.launch.model_copy(update={"gpus": each.spec.launch.gpus or 1.0}) for each in sweeps]
+        return [
+            replace(sweep, spec=sweep.spec.model_copy(update={"launch": launch}))
+            for sweep, launch in zip(sweeps, one, strict=True)
+        ]
+
+    def capacity(self, kinds: Collection[Kind]) -> dict[Kind, float]:
+        """How many GPUs and cores there are at once, of the ``kinds`` that are needed."""
+        asked: dict[Kind, float | None] = {"gpu": self.gpus, "cpu": self.cpus}
+        return {kind: asked[kind] or self._has(kind) for kind in asked if kind in kinds}
+
+    def _has(self, kind: Kind) -> float:
+        if self.there is not None:
+            return self.there[kind]
+        if kind == "cpu":
+            return allowed_cores()
+        import torch  # which a plan without GPUs may do without
+
+        return torch.cuda.device_count() or 1
 
 
 @dataclass(frozen=True)
@@ -40,8 +94,7 @@ class Group:
         seconds: of one whole run; None where unknown.
         left: seconds of all of them that are still to be computed.
         how: how the seconds are known.
-        loader: what will read training images.
-        loader_reason: why.
+        loader, loader_reason: what will read training images, and why.
     """
 
     what: str
@@ -115,40 +168,34 @@ def make_plan(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Condition
         conditions: machines, prices and interruptions.
 
     Raises:
-        InputError: a damaged data set, resources that were not planned for, a rate at which no run ends, runs packed
-            that explore.
+        InputError: sweeps of one name, a damaged data set, resources that were not planned for, a rate at which no run
+            ends, runs packed that explore.
     """
     for sweep in sweeps:
         refuse_packed(sweep.spec)
-    over = {name for sweep in sweeps for name in sweep.early_stopped}
-    nodes = build_queue(conditions.launched(sweeps), over)
-    todo = [node for node in nodes if node.wanted]
-    known = known_data([node.spec for node in todo], data_dir)
-    processes: list[Process] = []
-    tasks: list[SimulatedJob] = []
-    if todo:
-        from rt_scale.plan.jobs import plan_runs, tasks_of  # imports torch
-
-        processes = plan_runs(todo, known, sweeps[0].store, conditions, data_dir)
-        tasks = tasks_of(processes)
-    planned = [run for runs in processes for run in runs]
-    capacity = conditions.capacity_for(tasks)
-    undisturbed = simulate(tasks, capacity, concurrency=conditions.concurrency) if tasks else None
-    outcomes = _outcomes(tasks, capacity, conditions) if tasks and conditions.rate else []
+    store, early = sweeps[0].store, {name for sweep in sweeps for name in sweep.early_stopped}
+    jobs = jobs_of(conditions.launched(sweeps))
+    todo = jobs_to_do([job for name, job in jobs.items() if name not in early], store)
+    known = known_data([job.spec for job in todo.values()], data_dir)
+    states = {name: store.status(name).state for name in {**jobs, **todo}}
+    begun = [name for name in todo if states[name] not in ("done", "missing")]
+    steps = {name: max(store.run(name).checkpoints.steps(), default=0) for name in begun}
+    planned, schedule, outcomes, capacity = _simulated(todo, steps, known, store, conditions, data_dir)
+    together, undisturbed = schedule.together, schedule.outcome if schedule.together else None
     interrupted = outcomes[DRAWS // 2] if outcomes else None
     return Plan(
-        runs=dict(Counter(node.state for node in nodes if node.asked)),
-        nodes=len(nodes),
-        ended=sum(node.asked and node.spec.name in over for node in nodes),
+        runs=dict(Counter(states[name] for name in jobs)),
+        nodes=len(all_runs(job.spec for job in jobs.values())),
+        ended=sum(name in early for name in jobs),
         to_compute=len(todo),
         to_sample=sum(sweep.to_sample for sweep in sweeps),
         groups=_groups(planned),
-        unknown=len(todo) - sum(task.runs for task in tasks),
-        processes=len(processes),
-        packed=sum(len(runs) for runs in processes if len(runs) > 1),
+        unknown=len(todo) - len(together),
+        processes=schedule.processes + len(todo) - len(together),
+        packed=sum(number > 1 for number in together.values()),
         undecided=sum(run.undecided for run in planned),
-        gpu_hours=_hours(tasks, "gpu"),
-        core_hours=_hours(tasks, "cpu"),
+        gpu_hours=schedule.work.get("gpu", 0) / 3600,
+        core_hours=schedule.work.get("cpu", 0) / 3600,
         capacity=capacity,
         undisturbed=undisturbed,
         start=_start(undisturbed, conditions),
@@ -160,31 +207,91 @@ def make_plan(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Condition
     )
 
 
+def jobs_to_do(jobs: Iterable[Job], store: Store) -> dict[str, Job]:
+    """The jobs that have no result yet, and those that they start from, by name, none before what it needs."""
+    wanted = {job.name: job for job in jobs}
+    found: dict[str, Job] = {}
+    for job in wanted.values():
+        needed = {each.name for each in unfinished(job.spec, store)}
+        for spec in all_runs([job.spec]) if job.needs else [job.spec]:
+            if spec.name in needed:
+                found.setdefault(spec.name, wanted.get(spec.name) or Job(spec.name, spec, job.launch))
+    return found
+
+
+class _Estimates:
+    """Estimates of jobs in processes of any size, each made once; ``steps`` are those of their newest checkpoints."""
+
+    def __init__(self, estimator: Estimator, steps: Mapping[str, int]) -> None:
+        self._estimator, self._steps = estimator, steps
+        self._found: dict[tuple[str, int], Estimate] = {}
+
+    def __call__(self, job: Job, together: int) -> Estimate:
+        key = job.name, together
+        if key not in self._found:
+            self._found[key] = self._estimator.estimate(job, together, self._steps.get(job.name, 0))
+        return self._found[key]
+
+
+class _Planned(NamedTuple):
+    """A run that there is to compute: its estimate, what will read its images if it is started here, and whether
+    how many train together with it will be measured, and nobody knows yet."""
+
+    spec: RunSpec
+    estimate: Estimate
+    loader: Choice
+    undecided: bool
+
+
+def _simulated(
+    todo: Mapping[str, Job],
+    steps: Mapping[str, int],
+    known: KnownData,
+    store: Store,
+    conditions: Conditions,
+    data_dir: Path,
+) -> tuple[list[_Planned], Schedule, list[Simulated], dict[Kind, float]]:
+    """The runs, the queue undisturbed, what becomes of it with interruptions, the quickest first, and what it has."""
+    if not todo:
+        return [], NOTHING, [], {}
+    from rt_scale.plan.estimate import Estimator, loader_chooser  # imports torch
+    from rt_scale.plan.history import measured_runs, shape
+
+    shapes = set() if conditions.teraflops else {shape(job.spec) for job in todo.values()}
+    estimator = Estimator(measured_runs(store, shapes), known, conditions.teraflops, data_dir)
+    estimates, choose = _Estimates(estimator, steps), loader_chooser(known)
+    timed = {name: job for name, job in todo.items() if estimates(job, 1).seconds is not None}
+    capacity = conditions.capacity({occupied(job.launch)[0] for job in timed.values()})
+    work_off = functools.partial(
+        simulate, timed, estimates, concurrency=conditions.concurrency, sizes=estimator.best_size
+    )  # fmt: skip
+    schedule, outcomes = work_off(capacity), []
+    if conditions.there is not None:  # nobody rents more of a cluster than runs use at once
+        capacity = {kind: min(amount, math.ceil(schedule.peak[kind])) for kind, amount in capacity.items()}
+    for draw in range(DRAWS if conditions.rate and timed else 0):
+        generator = np.random.default_rng(stream("plan.interruptions", draw))
+        outcomes.append(work_off(capacity, rate=conditions.rate, generator=generator).outcome)
+    planned = []
+    for name, job in todo.items():
+        auto = job.launch.pack == "auto" and not alone_because(job.spec)
+        estimate = estimates(job, schedule.together.get(name, 1))
+        planned.append(_Planned(job.spec, estimate, choose(job), auto and estimator.best_size(job) is None))
+    return planned, schedule, sorted(outcomes, key=lambda outcome: outcome.makespan), capacity
+
+
 def _start(queue: Simulated | None, conditions: Conditions) -> float | None:
     """Timed on this machine, where the runs are to be and the queue is short."""
     if queue is None or queue.makespan > SHORT or conditions.teraflops or conditions.there is not None:
         return None
-    from rt_scale.plan.short_run import start_seconds  # imports torch
+    from rt_scale.plan.measure import start_seconds  # imports torch
 
     return start_seconds()
 
 
-def _hours(tasks: Sequence[SimulatedJob], kind: Kind) -> float:
-    return sum(task.seconds * task.units for task in tasks if task.kind == kind) / 3600
-
-
-def _outcomes(tasks: Sequence[SimulatedJob], capacity: Mapping[Kind, float], conditions: Conditions) -> list[Simulated]:
-    """The quickest first."""
-    generators = [np.random.default_rng(stream("plan.interruptions", draw)) for draw in range(DRAWS)]
-    rate, most = conditions.rate, conditions.concurrency
-    outcomes = [simulate(tasks, capacity, concurrency=most, rate=rate, generator=each) for each in generators]
-    return sorted(outcomes, key=lambda outcome: outcome.makespan)
-
-
-def _groups(planned: Sequence[Planned]) -> list[Group]:
-    grouped: dict[tuple[str, str, str, str], list[Planned]] = {}
+def _groups(planned: Sequence[_Planned]) -> list[Group]:
+    grouped: dict[tuple[str, str, str, str], list[_Planned]] = {}
     for each in planned:
-        key = (_what(each.node.spec), each.estimate.how, each.loader.name, each.loader.reason)
+        key = (_what(each.spec), each.estimate.how, each.loader.name, each.loader.reason)
         grouped.setdefault(key, []).append(each)
     return [
         Group(what, len(some), _mean(some), sum(each.estimate.left for each in some), how, loader, reason)
@@ -192,7 +299,7 @@ def _groups(planned: Sequence[Planned]) -> list[Group]:
     ]
 
 
-def _mean(planned: Sequence[Planned]) -> float | None:
+def _mean(planned: Sequence[_Planned]) -> float | None:
     seconds = [each.estimate.seconds for each in planned if each.estimate.seconds is not None]
     return sum(seconds) / len(seconds) if seconds else None
 
@@ -205,3 +312,45 @@ def _what(spec: RunSpec) -> str:
     samples = "" if spec.data.samples is None else f" ({spec.data.samples:,})"
     length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
     return f"{kind}{encoder.name}{width}{norm}, {spec.data.name}{samples}, {spec.projector.out_dim:,} outputs, {length}"
+
+
+def conditions_of(where: Where, launches: Iterable[LaunchSpec], prices: PriceSheet | None) -> Conditions:
+    """What sweeps that are about to start are planned for: this machine, or the cluster that is to execute them.
+
+    Args:
+        where: where they are executed.
+        launches: their launch sections.
+        prices: of machines.
+
+    Raises:
+        InputError: where the cluster does not answer, or can never hold such runs.
+    """
+    there = None
+    if not where.alone:
+        from rt_scale.ray_backend.cluster import connect
+
+        with connect(where.address) as cluster:
+            for launch in launches:
+                cluster.refuse_impossible(launch)
+            there = cluster.capacity()
+    return Conditions(prices=prices, concurrency=where.concurrency, there=there)
+
+
+def refuse_over_budget(sweeps: Sequence[SweepRuns], budget: float, data_dir: Path, conditions: Conditions) -> str:
+    """What is left of sweeps that are about to start is estimated to cost, if that is within ``budget``; in words.
+
+    Args:
+        sweeps: of one store.
+        budget: in the price sheet's currency.
+        data_dir: where prepared data sets are.
+        conditions: the machines that they will have, and prices.
+
+    Raises:
+        InputError: as ``make_plan`` and ``check_budget``.
+    """
+    cost = check_budget(make_plan(sweeps, data_dir, conditions), budget)
+    if cost is None:
+        return "Nothing is left to compute, and nothing to pay."
+    how = " (its cores and GPUs taken to be as fast as those here)" if conditions.there is not None else ""
+    amount = amount_text(cost.amount, cost.cost.currency)
+    return f"Within the budget: {amount} by the plan, on {cost.cost.machines} x {cost.cost.name}{how}."

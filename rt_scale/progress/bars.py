@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from rich.progress import (
@@ -17,8 +16,10 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
+from rt_scale.scheduler.job import RunReport
 from rt_scale.spec.metrics import parse_probe_name
 from rt_scale.system.console import PlainConsole
 
@@ -29,12 +30,8 @@ CLASSIFIER = "test accuracy"
 
 
 class Score(NamedTuple):
-    """One accuracy of a run.
-
-    Attributes:
-        kind: ``linear`` or ``knn``, the student's, or ``test accuracy``.
-        value: between 0 and 1.
-        text: in percent, with the teacher's where it is known.
+    """One accuracy of a run: its kind (``linear``, ``knn`` or ``test accuracy``), its value between 0 and 1, and a text
+    in percent, with the teacher's where that is known.
     """
 
     kind: str
@@ -60,7 +57,7 @@ def scores(values: Mapping[str, float]) -> list[Score]:
 
 
 def probe_text(values: Mapping[str, float]) -> str:
-    """Student and teacher accuracies in percent, as ``scores`` has them."""
+    """The same in one line, in percent."""
     return ", ".join(score.text for score in scores(values))
 
 
@@ -87,10 +84,8 @@ class RunBar:
         self._progress.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
 
     def stage(self, text: str) -> None:
         """Name what is being done."""
@@ -113,19 +108,18 @@ class RunBar:
         if not self._console.is_terminal and any(map(parse_probe_name, values)):
             self._console.print(f"epoch {epoch:g}: {probe_text(self._values)}")
 
-    def reported(self, report: Mapping[str, Any]) -> None:
-        """Show what a run elsewhere says of itself, as :class:`rt_scale.ray_backend.control.ControlClient` does."""
-        for warning in report["warnings"]:
+    def reported(self, report: RunReport) -> None:
+        """Show what a run elsewhere reports."""
+        for warning in report.warnings:
             self.warned(warning)
-        began = report.get("began")
-        if began is not None and began != self._began:
-            self._began = began
-            self.started(began, report["steps"])
-        self.stage(report["stage"])
-        self.stepped(report["step"])
-        news = {name: value for name, value in report["values"].items() if self._values.get(name) != value}
+        if report.began is not None and report.began != self._began:
+            self._began = report.began
+            self.started(report.began, report.steps)
+        self.stage(report.stage)
+        self.stepped(report.step)
+        news = {name: value for name, value in report.values.items() if self._values.get(name) != value}
         if news:
-            self.logged(report["step"], report["epoch"], news)
+            self.logged(report.step, report.epoch, news)
 
     def decided(self, text: str) -> None:
         """Print what was decided."""
@@ -136,20 +130,34 @@ class RunBar:
         self._console.print(Text.assemble(("warning:", "yellow"), f" {text}"))
 
 
-class _Rate(ProgressColumn):
-    """What is done a second, lately."""
+class Words(ProgressColumn):
+    """A column of what ``tell`` says of a task, empty where nothing is known; ``column`` as for rich's Column."""
+
+    def __init__(self, tell: Callable[[Task], str], **column: Any) -> None:
+        super().__init__(Column(no_wrap=True, **column))
+        self._tell = tell
 
     def render(self, task: Task) -> Text:
-        """Empty until there is a rate."""
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
+        """The words."""
+        return Text(self._tell(task))
+
+
+def _rate(task: Task) -> str:
+    speed = task.finished_speed or task.speed
+    return "" if speed is None else f"{speed:,.0f}/s"
 
 
 @contextmanager
 def counting(console: PlainConsole, what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar with rate and time left for work that reports (done, total); silent in a pipe."""
     title = TextColumn("{task.description}", markup=False)
-    columns = (title, BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    columns = (
+        title,
+        BarColumn(),
+        MofNCompleteColumn(),
+        Words(_rate, style="progress.data.speed"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -3,98 +3,123 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.progress import BarColumn, Progress, ProgressColumn, Task
+from rich.table import Column, Table
 from rich.text import Text
 
-from rt_scale.progress.state import DONE, FAILED, STOPPED, Row, Standing, plain, shorten
+from rt_scale.progress.bars import Words
+from rt_scale.progress.state import DONE, FAILED, STOPPED, SweepState, plain
+from rt_scale.scheduler.job import View
 from rt_scale.system.console import PlainConsole, duration_text
 
-COLUMNS = ("bar", "percent", "rate", "left", "where", "stage", "probes")
-"""What stands beside the label, from left to right."""
-DROPPED = ("bar", "stage", "rate", "probes", "where", "left", "percent")
-"""What a narrow terminal does without, first to last."""
-STYLES = {"where": "dim", "stage": "dim", "rate": "dim"}
-BAR = 10
-LABEL, SHARE = 24, 0.4
-"""Characters of a label that are worth a column, and the part of a terminal that is."""
-GAP = "  "
-
-
-class LiveTable:
-    """Rows and notes, cut to the terminal that they are drawn on (a renderable).
-
-    Args:
-        rows: runs that are running.
-        notes: lines below, the most important first.
-        now: in seconds, as the rows' paces count.
-    """
-
-    def __init__(self, rows: Sequence[Row], notes: Sequence[Text], now: float) -> None:
-        self._rows, self._notes, self._now = rows, notes, now
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """One line less than the terminal has: the cursor wants a place, too."""
-        room = max(1, options.size.height - 1)
-        notes = self._notes[:room]
-        room -= len(notes)
-        shown = self._rows if len(self._rows) <= room else self._rows[: max(0, room - 1)]
-        lines = _lines(shown, self._now, options.max_width, "-" if options.ascii_only else "\u2501")
-        if room and len(shown) < len(self._rows):
-            lines.append(Text(f"and {len(self._rows) - len(shown)} more", style="dim"))
-        apart = [Text()] if room > len(lines) else []  # from what scrolls by above
-        for line in (*apart, *lines, *notes):
-            line.no_wrap, line.overflow = True, "crop"
-            yield line
-
-
-def _lines(rows: Sequence[Row], now: float, width: int, mark: str) -> list[Text]:
-    cells = [row.cells(now) for row in rows]
-    widths = {name: max(map(cell_len, column), default=0) for name in COLUMNS if (column := [c[name] for c in cells])}
-    widths["bar"] = BAR if widths.get("percent") else 0
-    widest = max((cell_len(row.label) for row in rows), default=0)
-    wanted = min(widest, max(LABEL, int(SHARE * width)))
-
-    def beside() -> int:
-        return sum(each + len(GAP) for each in widths.values() if each)
-
-    for name in DROPPED:
-        if beside() + wanted <= width:
-            break
-        widths[name] = 0
-    label = min(widest, max(1, width - beside()))
-    return [_line(row, each, label, widths, mark) for row, each in zip(rows, cells, strict=True)]
-
-
-def _line(row: Row, cells: dict[str, str], label: int, widths: dict[str, int], mark: str) -> Text:
-    line = Text(set_cell_size(shorten(row.label, label), label))
-    for name in COLUMNS:
-        if not widths[name]:
-            continue
-        line.append(GAP)
-        if name == "bar" and row.steps:
-            done = BAR * row.step // row.steps
-            line.append(mark * done, style="cyan").append(mark * (BAR - done), style="bar.back")
-        elif name in ("rate", "left"):
-            line.append(" " * (widths[name] - cell_len(cells[name])) + cells[name], style=STYLES.get(name, ""))
-        else:
-            line.append(set_cell_size(cells[name], widths[name]), style=STYLES.get(name, ""))
-    return line
-
+if TYPE_CHECKING:
+    from rt_scale.scheduler.job import RunReport
 
 QUIET = 30.0
 """Seconds between two summaries in a pipe, at least."""
 REFRESH = 0.25
 """Seconds between two pictures in a terminal, at least."""
+LABEL, SHARE = 24, 0.4
+"""Characters of a label that are worth a column, and the part of a terminal that is."""
+CELL = 24
+"""Characters of a device or a stage, at most."""
 
 
-class SweepView:
+COLUMNS: dict[str, ProgressColumn] = {
+    "bar": BarColumn(bar_width=10),
+    "percent": Words(lambda run: f"{100 * run.completed // run.total:3.0f} %" if run.total else ""),
+    "rate": Words(
+        lambda run: f"{run.speed:,.{0 if run.speed >= 10 else 1}f} steps/s" if run.speed else "",
+        style="dim", justify="right",
+    ),
+    "left": Words(
+        lambda run: "" if run.time_remaining is None else f"{duration_text(run.time_remaining)} left", justify="right"
+    ),
+    "where": Words(lambda run: shorten(run.fields["where"], CELL), style="dim"),
+    "stage": Words(lambda run: shorten(run.fields["stage"], CELL), style="dim"),
+    "probes": Words(lambda run: ", ".join(f"{each.kind} {100 * each.value:.1f}" for each in run.fields["scores"])),
+}  # fmt: skip
+"""What stands beside the label, from left to right."""
+DROPPED = ("bar", "stage", "rate", "probes", "where", "left", "percent")
+"""What a narrow terminal does without, first to last."""
+
+
+class SweepProgress(Progress):
+    """A row a running run, and lines below: never wider or taller than the terminal.
+
+    Attributes:
+        notes: gives the lines, the most important first.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float]) -> None:
+        self.notes: Callable[[], list[Text]] = list
+        super().__init__(
+            console=console,
+            auto_refresh=False,  # the driver's thread alone draws, as it alone changes what is drawn
+            speed_estimate_period=float("inf"),
+            transient=True,
+            redirect_stdout=False,  # what others print there is not for this console
+            redirect_stderr=False,
+            get_time=clock,
+        )
+
+    def refresh(self) -> None:
+        """Nothing where a task changes: the view draws now and then."""
+
+    def get_renderable(self) -> RenderableType:
+        """Itself, which is drawn as it is at that moment, also where a line is printed above."""
+        return self
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """One line less than the terminal has: the cursor wants a place, too."""
+        room = max(1, options.size.height - 1)
+        notes = self.notes()[:room]
+        room -= len(notes)
+        shown = self.tasks if len(self.tasks) <= room else self.tasks[: max(0, room - 1)]
+        hidden = [Text(f"and {len(self.tasks) - len(shown)} more", style="dim")] if len(shown) < len(self.tasks) else []
+        lines = len(shown) + len(hidden)
+        if room > lines:
+            yield Text()  # apart from what scrolls by above
+        if shown:
+            yield self._fitting_table(shown, console, options)
+        for line in (*hidden[:room], *notes):
+            line.no_wrap, line.overflow = True, "crop"
+            yield line
+
+    def _fitting_table(self, tasks: list[Task], console: Console, options: ConsoleOptions) -> Table:
+        width = options.max_width
+        widest = max(cell_len(task.description) for task in tasks)
+        wanted = min(widest, max(LABEL, int(SHARE * width)))
+        names = list(COLUMNS)
+        for name in DROPPED:
+            beside = self._table(tasks, names, 0)
+            taken = Measurement.get(console, options.update_width(10_000), beside).maximum
+            if taken + wanted <= width:
+                break
+            names.remove(name)
+        else:
+            taken = 0
+        return self._table(tasks, names, min(widest, max(1, width - taken)))
+
+    @staticmethod
+    def _table(tasks: list[Task], names: list[str], label: int) -> Table:
+        columns = [COLUMNS[name] for name in names]
+        table = Table.grid(
+            Column(no_wrap=True), *(each.get_table_column().copy() for each in columns), padding=(0, 2, 0, 0)
+        )
+        for task in tasks:
+            table.add_row(Text(shorten(task.description, label)), *(column(task) for column in columns))
+        return table
+
+
+class SweepView(View):
     """Finished runs stay as lines; what runs and a summary are drawn below (a View, and a context manager).
 
     In a pipe there is a line a finished run, and a summary now and then.
@@ -103,7 +128,7 @@ class SweepView:
         console: terminal or pipe.
         total: runs of the sweep.
         done_before: those of them that were complete before.
-        log: where Ray's chatter goes, which is said first.
+        log: where Ray's messages go, which is said first.
         clock: tells the time in seconds.
     """
 
@@ -119,43 +144,30 @@ class SweepView:
         self._console, self._clock, self._log = console, clock, log
         self._draws = console.is_terminal and console.is_interactive
         self._drawn = self._summed = clock()
-        self._standing = Standing(total, done_before, self._drawn)
-        self._live = Live(
-            self,
-            console=console,
-            auto_refresh=False,  # the driver's thread alone draws, as it alone changes what is drawn
-            transient=True,
-            redirect_stdout=False,  # what others write there is chatter, and not for this console
-            redirect_stderr=False,
-            vertical_overflow="crop",
-        )
+        self.progress = SweepProgress(console, clock)
+        self._state = SweepState(total, done_before, self.progress)
+        self.progress.notes = self._state.notes
 
     def __enter__(self) -> SweepView:
         if self._log is not None:
             self.said(f"Ray's log: {self._log}")
         if self._draws:
-            self._live.start(refresh=True)
+            self.progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
+    def __exit__(self, *_: object) -> None:
+        self.progress.live.stop()
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        now = self._clock()
-        yield LiveTable(self._standing.rows, self._standing.notes(now), now)
-
-    def running(self, label: str, report: Mapping[str, Any]) -> None:
+    def running(self, label: str, report: RunReport) -> None:
         """Update the row of a run, and keep a warning as a line."""
-        if report.get("warning"):
-            self._print(f"warning {plain(label)}: {plain(report['warning'])}", "yellow")
-        self._standing.report(label, report, self._clock())
+        if report.warnings:
+            self._print(f"warning {plain(label)}: {plain(' '.join(report.warnings))}", "yellow")
+        self._state.report(label, report)
         self.tick()
 
     def waiting(self, label: str, why: str, seconds: float | None, *, held: bool = False) -> None:
-        """Count a run as waiting; a line says so, unless it is held elsewhere and had not been running here."""
-        had_been_running = self._standing.wait(label, why, seconds, self._clock())
+        """Count a run as waiting; a line says so, unless it runs elsewhere and had not been running here."""
+        had_been_running = self._state.wait(label, why, seconds)
         if had_been_running or not held:
             again = "" if seconds is None else f", again in {duration_text(seconds)}"
             self._print(f"waiting {plain(label)}: {plain(why)}{again}", "yellow")
@@ -163,24 +175,20 @@ class SweepView:
 
     def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None) -> None:
         """Turn the row of a run into a line."""
-        settled = self._standing.settle(label, DONE if error is None else FAILED, values or {}, self._clock())
-        if settled is not None and error is None:
-            self._print(_joined(f"{settled.place} {plain(label)}", settled.probes, settled.took))
-        elif settled is not None:
-            self._print(f"{settled.place} {plain(label)}  FAILED: {plain(error or '')}", "red")
+        if error is None:
+            self._print(self._state.finish(label, DONE, values=values))
+        else:
+            self._print(self._state.finish(label, FAILED, f"FAILED: {error}"), "red")
         self.tick()
 
     def stopped(self, label: str, why: str) -> None:
         """Turn the row of a run that was ended early into a line."""
-        settled = self._standing.settle(label, STOPPED, {}, self._clock())
-        if settled is not None:
-            early = f"{STOPPED}: {plain(why)}"
-            self._print(_joined(f"{settled.place} {plain(label)}", early, settled.probes, settled.took))
+        self._print(self._state.finish(label, STOPPED, f"{STOPPED}: {why}"))
         self.tick()
 
     def added(self, count: int) -> None:
         """Count more runs, or fewer."""
-        self._standing.total += count
+        self._state.total += count
         self.tick()
 
     def tick(self) -> None:
@@ -189,18 +197,25 @@ class SweepView:
         if self._draws:
             if now - self._drawn >= REFRESH:
                 self._drawn = now
-                self._live.refresh()
+                self.progress.live.refresh()
         elif now - self._summed >= QUIET:
             self._summed = now
-            self._print(self._standing.line(now))
+            self._print(self._state.line())
 
     def said(self, text: str) -> None:
         """Keep the text as a line."""
         self._print(plain(text), "dim")
 
     def _print(self, text: str, style: str = "") -> None:
-        self._console.print(Text(text, style=style), soft_wrap=True)
+        if text:
+            self._console.print(Text(text, style=style), soft_wrap=True)
 
 
-def _joined(*parts: str) -> str:
-    return "  ".join(part for part in parts if part)
+def shorten(text: str, width: int) -> str:
+    """The text without its middle, where it is wider than ``width`` characters."""
+    if cell_len(text) <= width:
+        return text
+    if width <= 5:
+        return set_cell_size(text, width)
+    tail = (width - 3) // 2
+    return f"{set_cell_size(text, width - 3 - tail)}...{set_cell_size(text[::-1], tail)[::-1]}"

@@ -1,11 +1,7 @@
-"""The Ray that runs are scheduled on: one of our own on this machine, or a cluster that is there already.
-
-Ray 2.60 says neither in one place: what it does say is put together here.
-"""
+"""The Ray that runs are scheduled on: one of our own on this machine, or a cluster that is there already."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
@@ -13,7 +9,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +20,9 @@ from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray._private.state import state
 from ray.experimental.internal_kv import _internal_kv_get
 
-from rt_scale.ray_backend import local_ray
-from rt_scale.ray_backend.local_ray import apart, check_ray_folder, loopback, sigterm_kept
-from rt_scale.ray_backend.output import to_file
-from rt_scale.ray_backend.probe import reach
+from rt_scale.ray_backend.local_ray import MODE, adapted_start, check_ray_folder, known_token, own_token, token_file
+from rt_scale.ray_backend.output import log_to
+from rt_scale.ray_backend.probe import probe
 from rt_scale.ray_backend.resources import (
     MOST,
     SHARE,
@@ -48,9 +43,10 @@ from rt_scale.system.machine import allowed_cores
 HEAD = "node:__internal_head__"
 """A resource of every cluster's head: a thousandth of it is what a trial holds whose workers are elsewhere. Tune
 refuses a trial of nothing, and a CPU's hundredth would be missing where the workers need all CPUs there are."""
-
 UNSEEN = 8
 """Runs together, at least, where an autoscaler does not say which nodes it could add."""
+LAUNCHED = 2
+"""Workers that Ray's launcher adds at most where its file does not say."""
 
 
 class Cluster:
@@ -70,8 +66,7 @@ class Cluster:
 
     def nodes(self) -> list[Node]:
         """The living nodes."""
-        alive = [node for node in ray.nodes() if node["Alive"]]
-        return [Node(node["NodeManagerAddress"], node["Resources"]) for node in alive]
+        return [Node(node["NodeManagerAddress"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
     def describe(self) -> str:
         """One line: nodes, CPUs, GPUs, accelerators."""
@@ -81,23 +76,22 @@ class Cluster:
     def refuse_impossible(self, launch: LaunchSpec) -> None:
         """Refuse a run that no node, or not enough nodes, can ever hold (InputError)."""
         refuse_nonsense(launch)
-        nodes = self._ever()
+        nodes = self._possible_nodes()
         if nodes is not None:
             refuse_unplaceable(launch, nodes, "this machine" if self.local else f"the cluster at {self.address}")
 
     def at_once(self, launch: LaunchSpec) -> int:
         """How many runs the cluster holds together, each with all of its workers."""
-        nodes = self._ever()
+        nodes = self._possible_nodes()
         return fits_at_once(launch, nodes) if nodes else max(UNSEEN, fits_at_once(launch, self.nodes()))
 
     def has_room(self, launch: LaunchSpec, running: int) -> bool:
         """Whether Tune may be given another run: it lets those of one worker wait, and knows nothing of several."""
         return launch.workers == 1 or running < self.at_once(launch)
 
-    def has(self) -> dict[Kind, float]:
+    def capacity(self) -> dict[Kind, float]:
         """GPUs and CPUs of all nodes there can be, as far as that is known."""
-        nodes = self._ever() or self.nodes()
-        counted = [(node.resources, min(node.count, MOST)) for node in nodes]
+        counted = [(node.resources, min(node.count, MOST)) for node in self._possible_nodes() or self.nodes()]
         return {
             "gpu": sum(count * has.get("GPU", 0) for has, count in counted),
             "cpu": sum(count * has.get("CPU", 0) for has, count in counted),
@@ -107,11 +101,11 @@ class Cluster:
         """The one bundle of a trial: what its run takes, or next to nothing where its workers are elsewhere."""
         return bundle(launch) if launch.workers == 1 else {HEAD: SHARE}
 
-    def _ever(self) -> list[Node] | None:
+    def _possible_nodes(self) -> list[Node] | None:
         """All nodes there can be; None where an autoscaler does not say which it could add."""
         if self._kinds is None:
             return self.nodes()
-        return ever(self.nodes(), self._kinds) if self._kinds else None
+        return possible_nodes(self.nodes(), self._kinds) if self._kinds else None
 
 
 @contextmanager
@@ -130,65 +124,48 @@ def connect(address: str | None = None, *, train: bool = False, log_dir: Path | 
         InputError: where no cluster answers, or it cannot be joined.
     """
     asked, by_variable = asked_address(address)
-    _quiet()
-    if asked == "local":
+    local = asked == "local"
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    if local:
         check_ray_folder()
-        _own_token()
-        given = _own(train)
+        _prepare_own_token()
+        given: dict[str, Any] = {"num_cpus": allowed_cores(), "include_dashboard": train, "dashboard_host": "127.0.0.1"}
         where = "A Ray of our own could not be started on this machine"
     else:
-        _show_token()
-        found = reach(asked, by_variable=by_variable)
-        given = {"address": found}
-        where = f"The Ray cluster at {found} could not be joined"
+        _prepare_known_token()
+        given, asked = {}, probe(asked, by_variable=by_variable)
+        where = f"The Ray cluster at {asked} could not be joined"
     try:
-        _init(given, where, log_dir)
-        with to_file(log_dir):
-            yield Cluster(ray.get_runtime_context().gcs_address, local=asked == "local")
+        with warnings.catch_warnings(), adapted_start(local):
+            warnings.simplefilter("ignore")
+            try:
+                ray.init(asked, **given, log_to_driver=log_dir is not None, logging_level="ERROR")
+            except Exception as error:  # Ray's classes differ by what failed
+                raise InputError(f"{where} ({' '.join(str(error.__cause__ or error).split())[:300]}).") from error
+        with log_to(log_dir):
+            yield Cluster(ray.get_runtime_context().gcs_address, local=local)
     finally:
         ray.shutdown()
 
 
-def _init(given: dict[str, Any], where: str, log_dir: Path | None) -> None:
-    local = given["address"] == "local"
-    with warnings.catch_warnings(), loopback(local), apart(local), sigterm_kept():
-        warnings.simplefilter("ignore")
-        try:
-            ray.init(**given, log_to_driver=log_dir is not None, logging_level="ERROR", configure_logging=True)
-        except Exception as error:  # Ray's classes differ by what failed
-            raise InputError(f"{where} ({' '.join(str(error.__cause__ or error).split())[:300]}).") from error
-
-
-def _own(train: bool) -> dict[str, Any]:
-    """A Ray of our own, as ``ray.init`` starts it."""
-    return {
-        "address": "local", "num_cpus": allowed_cores(), "include_dashboard": train, "dashboard_host": "127.0.0.1",
-    }  # fmt: skip
-
-
-def _quiet() -> None:
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-
-
-def _own_token() -> None:
+def _prepare_own_token() -> None:
     """Token authentication for a Ray of our own, unless the user has turned it off."""
-    if os.environ.setdefault(local_ray.MODE, "token").lower() == "token":
-        local_ray.own_token()
+    if os.environ.setdefault(MODE, "token").lower() == "token":
+        own_token()
         _read_token()
 
 
-def _show_token() -> None:
+def _prepare_known_token() -> None:
     """Show a cluster the token that there is; Ray itself would not, given its address."""
-    mode = os.environ.get(local_ray.MODE, "token").lower()
-    if mode != "token":
+    if os.environ.get(MODE, "token").lower() != "token":
         return
-    if local_ray.known_token():
-        os.environ[local_ray.MODE] = "token"
+    if known_token():
+        os.environ[MODE] = "token"
         _read_token()
-    elif local_ray.MODE in os.environ:
+    elif MODE in os.environ:
         raise InputError(
-            f"RAY_AUTH_MODE is token, but there is no token in {local_ray.token_file()}. Copy the one of the cluster's "
+            f"RAY_AUTH_MODE is token, but there is no token in {token_file()}. Copy the one of the cluster's "
             "head there with mode 0600, or name its file in RAY_AUTH_TOKEN_PATH."
         )
 
@@ -199,17 +176,8 @@ def _read_token() -> None:
     ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
-def here() -> Cluster:
-    """The Ray that this process, a driver or a worker, is connected to already."""
-    return Cluster(ray.get_runtime_context().gcs_address, local=False)
-
-
-LAUNCHED = 2
-"""Workers that Ray's launcher adds at most where its file does not say."""
-
-
 def node_kinds(address: str) -> list[Node] | None:
-    """The kinds of node that may be added to the connected cluster.
+    """The kinds of node that may be added to the connected cluster; Ray 2.60 does not say it in one place.
 
     Args:
         address: of its GCS, ``host:port``.
@@ -220,14 +188,14 @@ def node_kinds(address: str) -> list[Node] | None:
     """
     file = _launcher_file(address)
     if file is not None:
-        with contextlib.suppress(OSError, yaml.YAMLError, TypeError, ValueError):
+        with suppress(OSError, yaml.YAMLError, TypeError, ValueError):
             return kinds_of_launcher(yaml.safe_load(file.read_text(encoding="utf-8")))
         return []
     config = state.get_cluster_config()
     if config is not None and config.node_group_configs:
         groups = config.node_group_configs
         return [Node(g.name, dict(g.resources), math.inf if g.max_count < 0 else g.max_count, False) for g in groups]
-    return [] if _autoscaler_reports() else None
+    return [] if _has_autoscaler() else None
 
 
 def kinds_of_launcher(config: Mapping[str, Any]) -> list[Node]:
@@ -242,7 +210,7 @@ def kinds_of_launcher(config: Mapping[str, Any]) -> list[Node]:
     return kinds
 
 
-def ever(alive: Sequence[Node], kinds: Sequence[Node]) -> list[Node]:
+def possible_nodes(alive: Sequence[Node], kinds: Sequence[Node]) -> list[Node]:
     """All nodes there can be: kinds as often as they may be or are, and the living nodes that are of none of them."""
     there = [replace(kind, count=max(kind.count, sum(same_kind(node, kind) for node in alive))) for kind in kinds]
     others = [node for node in alive if not any(same_kind(node, kind) for kind in kinds)]
@@ -251,22 +219,18 @@ def ever(alive: Sequence[Node], kinds: Sequence[Node]) -> list[Node]:
 
 def _launcher_file(address: str) -> Path | None:
     """The file that the autoscaler of the cluster was started with, where this machine is its head."""
-    for words in _command_lines():
-        if f"--gcs-address={address}" in words and any(word.endswith("monitor.py") for word in words):
-            for word in words:
-                option, _, file = word.partition("=")
-                if option == "--autoscaling-config" and file:
-                    return Path(file).expanduser()
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = process.read_text(encoding="utf-8", errors="replace").split("\0")
+            if f"--gcs-address={address}" in words and any(word.endswith("monitor.py") for word in words):
+                for word in words:
+                    option, _, file = word.partition("=")
+                    if option == "--autoscaling-config" and file:
+                        return Path(file).expanduser()
     return None
 
 
-def _command_lines() -> Iterator[list[str]]:
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            yield file.read_text(encoding="utf-8", errors="replace").split("\0")
-
-
-def _autoscaler_reports() -> bool:
+def _has_autoscaler() -> bool:
     """Whether an autoscaler looks after the cluster: the first writes its kinds of node, the second nothing yet.
 
     Without one, the same report gives every node a kind of its own.

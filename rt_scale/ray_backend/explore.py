@@ -2,7 +2,8 @@
 
 A run that Tune stops itself is caught in the middle of its report: its thread, with its lease, waits there until Tune
 has another trial for that process, and is killed where it then takes more than 2 s to end; the trial that wanted the
-process is lost. So the decision is written down, Tune is told to go on, and the run reads it when its report returns.
+process is lost. So a rule's decision is written down, Tune is told to go on, and the run hears it when its report
+returns.
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ from typing import Any, NamedTuple
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-import rt_scale.ray_backend.cluster  # noqa: F401 - sets what Ray reads when it is imported
-from rt_scale.scheduler.early_stopping import curve
+from rt_scale.ray_backend.trial import TrialReport
+from rt_scale.scheduler.early_stopping import Measurement, curve
 from rt_scale.scheduler.job import FINAL, Job, JobOutcome, JobState
 from rt_scale.scheduler.queue import Queue
 from rt_scale.scheduler.search import Search
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.sweep import LaunchSpec
-from rt_scale.store.store import SweepDir
 from rt_scale.store.sweep_runs import EarlyStop, EarlyStops, SweepRuns
 
 TIME, VALUE = "time", "value"
@@ -34,34 +34,32 @@ class _Run(NamedTuple):
 
 
 class Rule:
-    """One of Tune's rules, as it judges the runs of one sweep; what it ends is written down.
+    """One of Tune's schedulers as it judges the runs of one sweep; what it ends is written down.
 
     Args:
         explore: the sweep's section, which has ``stop``.
-        scheduler: Tune's scheduler on the attributes ``time`` and ``value``.
         stopped: where it is written down.
+        tell: told the name of a run that is to end, and why.
     """
 
-    def __init__(self, explore: ExploreSpec, scheduler: TrialScheduler, stopped: EarlyStops) -> None:
-        self._explore, self.scheduler, self._stopped = explore, scheduler, stopped
+    def __init__(self, explore: ExploreSpec, stopped: EarlyStops, tell: Callable[[str, str], None]) -> None:
+        self._explore, self._stopped, self._tell = explore, stopped, tell
+        self.scheduler = _tune_scheduler(explore)
         self._latest: dict[str, float] = {}
         self._ended: set[str] = set()
 
-    def hear(self, run: str, step: int, last: bool, time: float, value: float) -> None:
-        """Judge what a run reports: the content of ``Watch.report``."""
-        if self._judge(run, time, value) == TrialScheduler.STOP and not last:
-            self._ended.add(run)
+    def hear(self, found: Measurement) -> None:
+        """Judge what a run was measured at."""
+        if self._judge(found.run, found.time, found.value) == TrialScheduler.STOP and not found.last:
+            self._ended.add(found.run)
             stop = self._explore.stop
             assert stop is not None  # as said above
-            self._stopped.record(run, EarlyStop(stop.name, step, time, stop.unit, self._explore.metric, value))
+            early = EarlyStop(stop.name, found.step, found.time, stop.unit, self._explore.metric, found.value)
+            self._stopped.record(found.run, early)
+            self._tell(found.run, str(early))
 
     def remember(self, run: str, curve: Iterable[tuple[float, float]]) -> None:
-        """Let the rule know a run from before this driver, which others are compared with.
-
-        Args:
-            run: its name.
-            curve: pairs of time and value, as ``stopped.curve`` reads them.
-        """
+        """Let the rule know a run from before this driver, which others are compared with, by times and values."""
         for time, value in curve:
             self._judge(run, time, value)
 
@@ -74,6 +72,27 @@ class Rule:
             self.scheduler.on_trial_add(None, known)
         self._latest[run] = time
         return str(self.scheduler.on_trial_result(None, known, {TIME: time, VALUE: value}))
+
+
+def _tune_scheduler(explore: ExploreSpec) -> TrialScheduler:
+    stop = explore.stop
+    assert stop is not None  # a rule has one
+    attributes = {"time_attr": TIME, "metric": VALUE, "mode": explore.mode, "grace_period": int(stop.grace[:-2])}
+    if stop.asha is not None:
+        return AsyncHyperBandScheduler(
+            **attributes,
+            max_t=LONGEST,
+            reduction_factor=stop.asha.reduction,
+            # A run that is through ends by itself, with its result.
+            stop_last_trials=False,
+        )
+    assert stop.median is not None  # one of both
+    return MedianStoppingRule(
+        **attributes,
+        min_samples_required=stop.median.min_runs,
+        # It would pause runs until there are others to compare with; ours run on meanwhile.
+        min_time_slice=float("inf"),
+    )
 
 
 class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
@@ -92,70 +111,22 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
         return {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Hand on a report that ``Watch.report`` is part of, flattened by Tune; the trial always goes on."""
-        said = {key.removeprefix("explore/"): value for key, value in result.items() if key.startswith("explore/")}
-        if said:
-            self._rules[said.pop("sweep")].hear(**said)
+        """Judge a measurement that a trial reports; the trial always goes on."""
+        if self._rules and "report" in result and (found := TrialReport.model_validate_json(result["report"]).measured):
+            self._rules[found.sweep].hear(found)
         return str(TrialScheduler.CONTINUE)
-
-
-def build_rule(explore: ExploreSpec, stopped: EarlyStops) -> Rule | None:
-    """The rule of a sweep; None where no run is to be ended.
-
-    Args:
-        explore: the section.
-        stopped: is told of runs that are to end.
-    """
-    if explore.stop is None:
-        return None
-    attributes = {"time_attr": TIME, "metric": VALUE, "mode": explore.mode}
-    grace = int(explore.stop.grace[:-2])
-    if explore.stop.asha is not None:
-        scheduler = AsyncHyperBandScheduler(
-            **attributes,
-            max_t=LONGEST,
-            grace_period=grace,
-            reduction_factor=explore.stop.asha.reduction,
-            # A run that is through ends by itself, with its result.
-            stop_last_trials=False,
-        )
-    else:
-        assert explore.stop.median is not None  # one of both
-        scheduler = MedianStoppingRule(
-            **attributes,
-            grace_period=grace,
-            min_samples_required=explore.stop.median.min_runs,
-            # It would pause runs until there are others to compare with; ours run on meanwhile.
-            min_time_slice=float("inf"),
-        )
-    return Rule(explore, scheduler, stopped)
-
-
-class _Telling(EarlyStops):
-    """Tells a run at once that it was ended, and keeps that."""
-
-    def __init__(self, explore: ExploreSpec, folder: SweepDir, tell: Callable[[str, str], None]) -> None:
-        super().__init__(explore, folder)
-        self._tell = tell
-
-    def record(self, name: str, stop: EarlyStop) -> None:
-        """Keep it, and tell the run."""
-        super().record(name, stop)
-        self._tell(name, str(stop))
 
 
 class Exploration:
     """The rules and searches of the sweeps of one queue; of plain grids there are none.
 
     Args:
-        sweeps: of one store.
+        sweeps: with their runs.
         failed: names of runs that are not tried again.
         room: how many runs of a launch section the cluster holds together.
         added: is told by how many runs more, or fewer, than was known a search comes to; each counts from the start,
             and not all points are runs of their own.
-
-    Attributes:
-        tell: is called with the name of a run that is to end and the reason; set by who can reach it.
+        tell: told the name of a run that is to end early, and why.
     """
 
     def __init__(
@@ -163,24 +134,22 @@ class Exploration:
         sweeps: Sequence[SweepRuns],
         failed: Collection[str],
         room: Callable[[LaunchSpec], int],
-        added: Callable[[int], None] = lambda count: None,
+        *,
+        added: Callable[[int], None],
+        tell: Callable[[str, str], None],
     ) -> None:
-        self.tell: Callable[[str, str], None] = lambda name, reason: None
         self._room, self._several, self._added = room, len(sweeps) > 1, added
         self._counted = {point.spec.name for sweep in sweeps for point in sweep.points}
         self._rules: dict[str, Rule] = {}
-        self._searches: dict[str, tuple[SweepRuns, Search]] = {}
+        self._searches: dict[str, tuple[ExploreSpec, SweepRuns, Search]] = {}
         for sweep in sweeps:
             explore = sweep.spec.explore
-            if explore is None:
-                continue
-            stopped = _Telling(explore, sweep.folder, lambda name, reason: self.tell(name, reason))
-            if (rule := build_rule(explore, stopped)) is not None:
-                self._rules[sweep.name] = rule
+            if explore is not None and explore.stop is not None:
+                rule = self._rules[sweep.name] = Rule(explore, EarlyStops(explore, sweep.folder), tell)
                 for point in sweep.grid:
                     rule.remember(point.spec.name, curve(explore, sweep.store.run(point.spec)))
-            if explore.search is not None:
-                self._searches[sweep.name] = sweep, Search(sweep, failed)
+            if explore is not None and explore.search is not None:
+                self._searches[sweep.name] = explore, sweep, Search(sweep, failed)
 
     def scheduler(self) -> EarlyStopping:
         """For ``TuneConfig(scheduler=...)``."""
@@ -188,7 +157,7 @@ class Exploration:
 
     def refill(self, queue: Queue) -> None:
         """Sample points where the queue has nothing for a free slot; so each is sampled as late as can be."""
-        for sweep, search in self._searches.values():
+        for _, sweep, search in self._searches.values():
             spec = sweep.spec
             while not queue.waiting and _of(spec.name, queue.live.values()) < self._room(spec.launch):
                 left = search.left
@@ -200,21 +169,20 @@ class Exploration:
                 if point is None:
                     break
                 label = f"{spec.name}: {point.label}" if self._several else point.label
-                task = Job(label, point.spec, spec.launch, spec)
-                queue.add(task)
+                job = Job(label, point.spec, spec.launch, spec)
+                queue.add(job)
                 if (result := sweep.store.run(point.spec).result()) is not None:  # of another sweep
-                    self.ended(task, JobOutcome(JobState.DONE, values=result.last))
+                    self.ended(job, JobOutcome(JobState.DONE, values=result.last))
 
-    def ended(self, task: Job, how: JobOutcome) -> None:
+    def ended(self, job: Job, outcome: JobOutcome) -> None:
         """A run came to an end; a search learns from it."""
-        if task.sweep is None or task.sweep.name not in self._searches or how.state not in FINAL:
+        if job.sweep is None or job.sweep.name not in self._searches or outcome.state not in FINAL:
             return
-        sweep, search = self._searches[task.sweep.name]
-        assert sweep.spec.explore is not None  # it searches
+        explore, _, search = self._searches[job.sweep.name]
         search.ended(
-            task.spec.name, how.values.get(sweep.spec.explore.metric) if how.state is not JobState.FAILED else None
+            job.spec.name, outcome.values.get(explore.metric) if outcome.state is not JobState.FAILED else None
         )
 
 
-def _of(sweep: str, tasks: Iterable[Job]) -> int:
-    return sum(task.sweep is not None and task.sweep.name == sweep for task in tasks)
+def _of(sweep: str, jobs: Iterable[Job]) -> int:
+    return sum(job.sweep is not None and job.sweep.name == sweep for job in jobs)

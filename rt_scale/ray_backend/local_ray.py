@@ -1,18 +1,15 @@
-"""What a Ray of our own needs on this machine: a folder, a token, and processes that listen here alone.
-
-What has ``local`` does nothing where that is False, as a cluster's processes are not ours.
-"""
+"""What a Ray of our own needs on this machine: a folder, a token, and processes that listen here alone."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 
 from ray._private import ray_constants
 from ray._private import utils as ray_utils
@@ -24,10 +21,12 @@ LONGEST = 107
 """Bytes of a socket's path, as Linux has it."""
 SOCKET = "session_2026-01-01_00-00-00_000000_{pid}/sockets/plasma_store"
 """The longest that Ray adds."""
+MODE = "RAY_AUTH_MODE"
+"""Ray's variable: "token" or "disabled"; what a user has set stands."""
 
 
 def check_ray_folder() -> None:
-    """Refuse a folder that Ray cannot use, naming the variable that says so (InputError)."""
+    """Refuse a folder for sockets and logs that Ray cannot use, naming the variable that says so (InputError)."""
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
     given = os.environ[variable] if variable else "/tmp"
     said = f"{variable} is '{given}', where" if variable else "Where no RAY_TMPDIR is set,"
@@ -48,19 +47,10 @@ def check_ray_folder() -> None:
         raise InputError(f"{what}: '{folder}' cannot be written ({error.strerror}). {remedy}") from error
 
 
-MODE = "RAY_AUTH_MODE"
-"""Ray's variable: "token" or "disabled"; what a user has set stands."""
-
-
 def token_file() -> Path:
-    """Where Ray looks for the token."""
+    """Where Ray looks for the token that its processes show one another."""
     given = os.environ.get("RAY_AUTH_TOKEN_PATH")
     return Path(given) if given else user_path("~/.ray/auth_token", "Ray's token file")
-
-
-def given_as_text() -> bool:
-    """Whether RAY_AUTH_TOKEN holds the token itself, which Ray then takes before any file."""
-    return bool(os.environ.get("RAY_AUTH_TOKEN"))
 
 
 def own_token() -> None:
@@ -71,23 +61,21 @@ def own_token() -> None:
     Raises:
         InputError: where it cannot be kept to its owner, is empty, or cannot be written.
     """
-    if given_as_text():
-        return
     path = token_file()
     try:
-        if not path.exists():
-            _create(path)
+        if not known_token():
+            _create_token(path)
+            keep_to_owner(path)
     except OSError as error:
         raise InputError(
             f"Ray's token cannot be written to {path} ({error.strerror}). "
             "Name a file that can be in RAY_AUTH_TOKEN_PATH, or set RAY_AUTH_MODE=disabled."
         ) from error
-    keep_to_owner(path)
 
 
 def known_token() -> bool:
-    """Whether there is a token to show a cluster; where it is a file, it is kept to its owner (InputError if not)."""
-    if given_as_text():
+    """Whether there is a token to show; where it is a file, it is kept to its owner (InputError if not)."""
+    if os.environ.get("RAY_AUTH_TOKEN"):  # the token itself, which Ray takes before any file
         return True
     path = token_file()
     if not path.exists():
@@ -113,7 +101,7 @@ def keep_to_owner(path: Path) -> None:
         raise InputError(f"Ray's token file {path} is empty. Remove it, and a new one is written.")
 
 
-def _create(path: Path) -> None:
+def _create_token(path: Path) -> None:
     """Write a new token at once and whole: of two processes that do, both go on with the first one's."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".auth_token-")  # mode 0600
@@ -122,59 +110,46 @@ def _create(path: Path) -> None:
             file.write(secrets.token_hex(32))
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
+        with suppress(FileExistsError):
             os.link(name, path)
     finally:
         os.unlink(name)
 
 
 @contextmanager
-def loopback(local: bool) -> Iterator[None]:
-    """Let a Ray of our own listen on 127.0.0.1 alone, and its workers' gloo too.
+def adapted_start(local: bool) -> Iterator[None]:
+    """Change how ``ray.init`` starts and joins a Ray.
 
-    Ray does so by itself on systems where it makes no clusters; elsewhere it takes the machine's outward address,
-    whatever node address it is given.
+    Our handler of SIGTERM, which asks runs for a checkpoint, stays; Ray would put its own in place. The processes of a
+    Ray of our own listen on 127.0.0.1 alone, their gloo too, where Ray takes the machine's outward address whatever
+    it is given. And each has a process group of its own: a terminal that closes, `timeout` and `kill %1` signal the
+    driver's group, and the driver alone is to hear of that.
+
+    Args:
+        local: whether it is our own; a cluster's processes are not ours.
     """
-    before, interface = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get("GLOO_SOCKET_IFNAME")
-    if local:
-        ray_constants.ENABLE_RAY_CLUSTER = False
-        if interface is None and os.path.isdir("/sys/class/net/lo"):
-            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-        if interface is None:
-            os.environ.pop("GLOO_SOCKET_IFNAME", None)
+    end_with_parent = ray_utils.set_kill_on_parent_death_linux  # what each new process calls first
 
-
-@contextmanager
-def apart(local: bool) -> Iterator[None]:
-    """Start each process of a Ray of our own in a process group of its own.
-
-    A terminal that closes, `timeout` and `kill %1` signal the driver's group: it alone is to hear of that, and to tell
-    the runs. Where the driver's process ends, theirs do still.
-    """
-    bound = ray_utils.set_kill_on_parent_death_linux  # what each new process calls first
-
-    def bound_and_apart() -> None:
+    def own_group() -> None:
         os.setpgrp()
-        bound()
+        end_with_parent()
 
-    if local:
-        ray_utils.set_kill_on_parent_death_linux = bound_and_apart
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(_replaced(ray_utils, "set_sigterm_handler", lambda handler: None))
+        if local:
+            stack.enter_context(_replaced(ray_constants, "ENABLE_RAY_CLUSTER", False))
+            stack.enter_context(_replaced(ray_utils, "set_kill_on_parent_death_linux", own_group))
+            if "GLOO_SOCKET_IFNAME" not in os.environ and os.path.isdir("/sys/class/net/lo"):
+                os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+                stack.callback(os.environ.pop, "GLOO_SOCKET_IFNAME", None)
         yield
-    finally:
-        ray_utils.set_kill_on_parent_death_linux = bound
 
 
 @contextmanager
-def sigterm_kept() -> Iterator[None]:
-    """Keep Ray from putting its own handler of SIGTERM in place of ours, which asks runs for a checkpoint."""
-    theirs = ray_utils.set_sigterm_handler
-    ray_utils.set_sigterm_handler = lambda handler: None
+def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
     try:
         yield
     finally:
-        ray_utils.set_sigterm_handler = theirs
+        setattr(module, name, before)

@@ -1,7 +1,4 @@
-"""Where Ray's messages and its workers' output go: into a file, never into the terminal.
-
-Its C++ core writes to file descriptors 1 and 2, past everything that Python could put in the way.
-"""
+"""Where Ray's messages and its workers' output go: into ``ray.log`` in a sweep's folder, never into the terminal."""
 
 from __future__ import annotations
 
@@ -15,24 +12,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from ray._private.ray_constants import LOG_PREFIX_EVENT_SUMMARY
-from ray._private.ray_logging import global_worker_stdstream_dispatcher as workers_output
 from rich.console import ConsoleDimensions
 
 from rt_scale.spec.errors import InputError
 from rt_scale.system.console import READABLE, PlainConsole, lasting_stream
 
+NAME = "ray.log"
 STANDARD = (1, 2)
 ABOVE = 3
 """New descriptors are this at least, or one of them could take the place of a closed standard stream."""
 
 
 @contextmanager
-def chatter_to(path: Path) -> Iterator[TextIO]:
-    """Lead file descriptors 1 and 2 to a file; as they were again afterwards, whatever happened.
+def output_to(path: Path) -> Iterator[TextIO]:
+    """Lead file descriptors 1 and 2 of this process, to which Ray's C++ core writes, to a file.
 
-    Only for this process and those that it starts in between. Whatever prints to ``sys.stdout`` or ``sys.stderr``
-    in between ends in the file, too, also Consoles made before: print on a ``console_on`` what is yielded.
+    Whatever is printed to ``sys.stdout`` or ``sys.stderr`` meanwhile goes to the file, too, also by processes started
+    meanwhile and Consoles made before: print on a ``console_on`` what is yielded. Afterwards all is as it was.
 
     Args:
         path: is appended to; readable for its owner alone, as others decide what stands in it.
@@ -144,18 +140,15 @@ def _flush() -> None:
     ctypes.CDLL(None).fflush(None)
 
 
-NAME = "ray.log"
-_PRINTER = "ray_print_logs"
-"""The handler with which Ray prints what workers write."""
-
-
 @contextmanager
-def to_file(log_dir: Path | None) -> Iterator[None]:
+def log_to(log_dir: Path | None) -> Iterator[None]:
     """Append what Ray says and what its workers print to ``log_dir``/ray.log; None: drop it.
 
     To be entered once Ray is connected, which sets up handlers of its own.
     """
-    workers_output.remove_handler(_PRINTER)
+    from ray._private.ray_logging import global_worker_stdstream_dispatcher as workers_output  # a command imports us
+
+    workers_output.remove_handler("ray_print_logs")  # which prints what workers write
     if log_dir is None:
         yield
         return
@@ -178,6 +171,8 @@ def to_file(log_dir: Path | None) -> Iterator[None]:
 
 def _lines(data: Mapping[str, Any]) -> str:
     """What a process of the cluster wrote, each line with its machine and process."""
+    from ray._private.ray_constants import LOG_PREFIX_EVENT_SUMMARY
+
     lines = data.get("lines") or []
     if data.get("pid") == "autoscaler":  # says all it knows every few seconds
         lines = [line for line in lines if LOG_PREFIX_EVENT_SUMMARY in line]

@@ -1,7 +1,7 @@
 """Probing a Ray cluster before connecting to it: it answers, knows our token, and has our Ray and Python.
 
-Ray waits for minutes where nothing answers, and ends the process where it is refused for its token. So a process of
-its own asks first, and is given a few seconds.
+Ray itself waits for minutes where nothing answers, and ends the process where its token is refused. So a process of its
+own (``python -m rt_scale.ray_backend.probe ADDRESS``) is started, given a few seconds, and prints one JSON object.
 """
 
 from __future__ import annotations
@@ -12,24 +12,20 @@ import platform
 import socket
 import subprocess
 import sys
-from typing import Any
-
-import ray
-from ray._common.usage import usage_lib
-from ray._private import services
-from ray.exceptions import AuthenticationError
 
 from rt_scale.spec.errors import InputError
 
-KNOCK_S = 3.0
-"""How long a port may take to answer."""
-PATIENCE_S = 2
-"""How long Ray may take to connect; it tries three times."""
-ASK_S = 25.0
-"""How long the process that asks may live, on a machine that is busy."""
+PORT_S = 3.0
+"""Seconds that a port may take to answer."""
+CONNECT_S = 2
+"""Seconds that Ray may take to connect; it tries three times."""
+NODES_S = 4
+"""Seconds that the list of nodes may take."""
+PROCESS_S = 25.0
+"""Seconds that the probing process may live, on a machine that is busy."""
 
 
-def knock(address: str, seconds: float = KNOCK_S) -> bool:
+def port_answers(address: str, seconds: float = PORT_S) -> bool:
     """Whether something listens at ``host:port``."""
     host, _, port = address.rpartition(":")
     try:
@@ -39,21 +35,18 @@ def knock(address: str, seconds: float = KNOCK_S) -> bool:
     return True
 
 
-def reach(address: str, *, by_variable: bool = False) -> str:
-    """The cluster at ``address`` answers, knows our token, has our Ray and Python, and a node on this machine.
+def probe(address: str, *, by_variable: bool = False) -> str:
+    """The ``host:port`` of the cluster at ``address``, which can be joined from here.
 
     Args:
         address: ``host:port``, or ``auto`` for the cluster that this machine belongs to.
         by_variable: whether RAY_ADDRESS says so, which a refusal then names.
 
-    Returns:
-        ``host:port``.
-
     Raises:
-        InputError: saying what is not so.
+        InputError: where it cannot be joined: silent, another token, Ray or Python, no node of it on this machine.
     """
     try:
-        return _reach(address)
+        return _probe(address)
     except InputError as error:
         ours = "for a Ray of our own on this machine"
         if by_variable:
@@ -63,7 +56,7 @@ def reach(address: str, *, by_variable: bool = False) -> str:
         raise InputError(said) from None
 
 
-def _reach(address: str) -> str:
+def _probe(address: str) -> str:
     if "://" in address:
         raise InputError(
             f"'{address}' is an address of Ray's client or jobs, over which runs cannot be followed. On a node of "
@@ -71,25 +64,32 @@ def _reach(address: str) -> str:
             f"{address if address.startswith('http') else 'http://HOST:8265'} -- rt-scale ..."
         )
     if address != "auto":
-        _refuse_silence(address)
-    answer = _ask(address)
-    found = str(answer.get("address", address))
-    problem = answer.get("problem")
-    if problem == "silent":
-        raise _silent(found)
-    if problem:
-        raise InputError(_WORDS.get(problem, _WORDS["other"]).format(**{**answer, "address": found}))
-    ours = {"ray": answer["our_ray"], "python": platform.python_version()}
-    for what, name in (("ray", "Ray"), ("python", "Python")):
-        if answer[what] != ours[what]:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
             raise InputError(
-                f"The Ray cluster at {found} has {name} {answer[what]}, this process {name} {ours[what]}; "
+                f"'{address}' is no address of a Ray cluster. Write HOST:PORT (the port of 'ray start --head', 6379 "
+                "if none was given), or auto for the cluster that this machine belongs to."
+            )
+        if not port_answers(address):
+            raise _refusal("silent", address)
+    found = {"address": address, "detail": ""} | _probe_in_process(address)
+    if "problem" in found:
+        raise _refusal(found["problem"], found["address"], found["detail"])
+    for name, theirs, ours in (
+        ("Ray", found["ray"], found["our_ray"]),
+        ("Python", found["python"], platform.python_version()),
+    ):
+        if theirs != ours:
+            raise InputError(
+                f"The Ray cluster at {found['address']} has {name} {theirs}, this process {name} {ours}; "
                 "Ray joins equal ones only. Use the environment that the cluster was started with."
             )
-    return found
+    return found["address"]
 
 
-_WORDS = {
+_REFUSALS = {
+    "silent": "No Ray cluster answers at {address}. Look whether its head runs ('ray status' on the head) and can be "
+    "reached from here.",
     "nothing": "There is no Ray cluster to be found from this machine. Give its address as HOST:PORT (the port of "
     "'ray start --head', 6379 if none was given).",
     "several": "More than one Ray runs on this machine ({detail}). Give the address of one as HOST:PORT.",
@@ -103,53 +103,36 @@ _WORDS = {
 }
 
 
-def _refuse_silence(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise InputError(
-            f"'{address}' is no address of a Ray cluster. Write HOST:PORT (the port of 'ray start --head', 6379 if "
-            "none was given), or auto for the cluster that this machine belongs to."
-        )
-    if not knock(address):
-        raise _silent(address)
+def _refusal(problem: str, address: str, detail: str = "") -> InputError:
+    return InputError(_REFUSALS[problem].format(address=address, detail=detail))
 
 
-def _silent(address: str) -> InputError:
-    return InputError(
-        f"No Ray cluster answers at {address}. Look whether its head runs ('ray status' on the head) and can be "
-        "reached from here."
-    )
-
-
-def _ask(address: str) -> dict[str, Any]:
-    """What a process of its own learns about the cluster; ``problem`` where it cannot be joined."""
-    environment = {**os.environ, "RAY_py_gcs_connect_timeout_s": str(PATIENCE_S), "RAY_BACKEND_LOG_LEVEL": "fatal"}
+def _probe_in_process(address: str) -> dict[str, str]:
+    """What :func:`describe_cluster` finds in a process of its own."""
+    environment = {**os.environ, "RAY_py_gcs_connect_timeout_s": str(CONNECT_S), "RAY_BACKEND_LOG_LEVEL": "fatal"}
     try:
-        asked = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "rt_scale.ray_backend.probe", address],
-            env=environment, capture_output=True, text=True, timeout=ASK_S, check=False,
+            env=environment, capture_output=True, text=True, timeout=PROCESS_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return {"problem": "silent"}
     try:
-        answer = json.loads(asked.stdout.splitlines()[-1])
+        return dict(json.loads(process.stdout.splitlines()[-1]))
     except (IndexError, ValueError):
-        said = " ".join((asked.stderr or asked.stdout).split())
-        return {"problem": _kind(said), "detail": said[-300:] or f"exit code {asked.returncode}"}
-    return dict(answer)
+        said = " ".join((process.stderr or process.stdout).split())
+        refused = any(words in said.lower() for words in ("unauthenticated", "authentication token"))
+        detail = said[-300:] or f"exit code {process.returncode}"
+        return {"problem": "wrong token" if refused else "other", "detail": detail}
 
 
-def _kind(said: str) -> str:
-    low = said.lower()
-    return "wrong token" if "unauthenticated" in low or "authentication token" in low else "other"
+def describe_cluster(address: str) -> dict[str, str]:
+    """The address and versions of the cluster at ``address``; ``problem``, a key of the refusals, if it has one."""
+    import ray
+    from ray._common.usage import usage_lib
+    from ray._private import services
+    from ray.exceptions import AuthenticationError, RpcError
 
-
-SECONDS = 4
-"""How long one question may take."""
-
-
-def main(address: str) -> dict[str, Any]:
-    """What the cluster at ``address`` is, or why it cannot be joined."""
     try:
         found = services.canonicalize_bootstrap_address_or_die(address)
     except ConnectionError as error:
@@ -159,23 +142,17 @@ def main(address: str) -> dict[str, Any]:
     try:
         client = ray._raylet.GcsClient(address=found)
         metadata = usage_lib.get_cluster_metadata(client)
-        here = _on_this_machine(client)
+        nodes = client.get_all_node_info(timeout=NODES_S)
     except AuthenticationError as error:
-        tokenless = "currently 'disabled'" in str(error)
-        return known | {"problem": "no token" if tokenless else "wrong token"}
-    except ray.exceptions.RpcError:
+        return known | {"problem": "no token" if "currently 'disabled'" in str(error) else "wrong token"}
+    except RpcError:
         return known | {"problem": "silent"}
     if metadata is None:
         return known | {"problem": "silent"}
-    versions = {"ray": metadata["ray_version"], "python": metadata["python_version"]}
-    return known | versions | ({} if here else {"problem": "elsewhere"})
-
-
-def _on_this_machine(client: Any) -> bool:
-    """Whether a living node of the cluster runs on this machine."""
-    alive = {node.hex() for node, info in client.get_all_node_info(timeout=SECONDS).items() if info.state == 0}
-    return bool(alive & set(services.find_node_ids()))
+    known |= {"ray": metadata["ray_version"], "python": metadata["python_version"]}
+    alive = {node.hex() for node, info in nodes.items() if info.state == 0}
+    return known if alive & set(services.find_node_ids()) else known | {"problem": "elsewhere"}
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1])))
+    print(json.dumps(describe_cluster(sys.argv[1])))

@@ -58,9 +58,6 @@ def run_sweeps(
         stopping: whether to stop: runs under way write a checkpoint, and the rest is left for later.
         lost: called from another thread with the address of a cluster whose head does not answer any more.
 
-    Returns:
-        How each sweep stands.
-
     Raises:
         InputError: where data or the device are missing, the store cannot be written, the cluster does not answer or
             resources are not there.
@@ -69,28 +66,35 @@ def run_sweeps(
     store = where.store
     store.check_writable()
     store.refresh(curves=False)
-    tasks = jobs_of(sweeps)
-    done = {name for name in tasks if store.status(name).state == "done"}
+    jobs = jobs_of(sweeps)
     early = {name for sweep in sweeps for name in sweep.early_stopped}
-    todo = [task for name, task in tasks.items() if name not in done and name not in early]
+    todo = [job for name, job in jobs.items() if name not in early and store.status(name).state != "done"]
+    notes = _check(sweeps, todo, where, stopping)
     to_sample = sum(sweep.to_sample for sweep in sweeps)
     for sweep in sweeps:
-        check_exploration(sweep.spec, where, heeding(stopping))
-    if where.alone:
-        check_here(todo, where, heeding(stopping))
-    changes = (changed(sweep, where.replace) for sweep in sweeps)
-    notes = [note for note in (runs_on_other_data(sweeps, where), *changes) if note]
-    for sweep in sweeps:
         keep(sweep)
-    told: dict[str, str] = {}
+    failed: dict[str, str] = {}
     if todo or to_sample:
-        told = _run(sweeps, todo, (len(tasks) + to_sample, len(tasks) - len(todo)), where, view, stopping, lost, notes)
+        with view(len(jobs) + to_sample, len(jobs) - len(todo)) as shown:
+            for note in notes:
+                shown.said(note)
+            failed = _run(sweeps, todo, where, shown, stopping, lost)
         store.refresh()
         for sweep in sweeps:
             keep(sweep)
     if stopping():
         raise KeyboardInterrupt
-    return [_outcome(sweep, told) for sweep in sweeps]
+    return [_outcome(sweep, failed) for sweep in sweeps]
+
+
+def _check(sweeps: Sequence[SweepRuns], todo: Sequence[Job], where: Where, stopping: Callable[[], bool]) -> list[str]:
+    """Refuse what cannot work (InputError); returns what is to be known of what can."""
+    for sweep in sweeps:
+        check_exploration(sweep.spec, where, heeding(stopping))
+    if where.alone:
+        check_here(todo, where, heeding(stopping))
+    changes = (changed(sweep, where.replace) for sweep in sweeps)
+    return [note for note in (runs_on_other_data(sweeps, where), *changes) if note]
 
 
 def keep(sweep: SweepRuns) -> None:
@@ -102,43 +106,34 @@ def keep(sweep: SweepRuns) -> None:
 def _run(
     sweeps: Sequence[SweepRuns],
     todo: Sequence[Job],
-    counts: tuple[int, int],
     where: Where,
-    view: Callable[[int, int], AbstractContextManager[View]],
+    view: View,
     stopping: Callable[[], bool],
     lost: Callable[[str], None],
-    notes: Sequence[str],
 ) -> dict[str, str]:
-    """Why runs have no result that do not say so themselves, by name.
-
-    Args:
-        counts: all runs, those included that searches will sample, and those of them that are through already.
-    """
+    """Why runs have no result that do not say so themselves, by name."""
+    # Ray is not needed where all is done.
     from rt_scale.ray_backend.cluster import connect
-    from rt_scale.ray_backend.control import cluster_lost
+    from rt_scale.ray_backend.control import ControlActor, watch_head
     from rt_scale.ray_backend.explore import Exploration
-    from rt_scale.ray_backend.trial import Place
     from rt_scale.ray_backend.tune import run_queue
 
     launches = dict.fromkeys(sweep.spec.launch for sweep in sweeps)
-    place = Place(where.store.place, where.data_dir, where.device)
     train, log_dir = any(launch.workers > 1 for launch in launches), where.store.sweep(sweeps[0].spec.name).path
     given_up = {} if where.retry_failed else failed_before(todo, where.store)
     with ExitStack() as stack:
-        shown = stack.enter_context(view(*counts))
-        for note in notes:
-            shown.said(note)
         cluster = stack.enter_context(connect(where.address, train=train, log_dir=log_dir))
         for launch in launches:
             cluster.refuse_impossible(launch)
         if not cluster.local:
-            shown.said(cluster.describe())
-            stack.enter_context(cluster_lost(cluster.address, lambda: lost(cluster.address)))
+            view.said(cluster.describe())
+            stack.enter_context(watch_head(cluster.address, lambda: lost(cluster.address)))
         queue = Queue(
-            todo, StoredRuns(where.store), shown, cluster, concurrency=where.concurrency, given_up=given_up
+            todo, StoredRuns(where.store), view, cluster, concurrency=where.concurrency, given_up=given_up
         )  # fmt: skip
-        exploration = Exploration(sweeps, given_up, cluster.at_once, shown.added)
-        run_queue(queue, place, cluster, shown, exploration, stopping=stopping)
+        control = stack.enter_context(ControlActor())
+        exploration = Exploration(sweeps, given_up, cluster.at_once, added=view.added, tell=control.end)
+        run_queue(queue, where, cluster, control, view, exploration, stopping=stopping)
     return queue.failed
 
 

@@ -9,23 +9,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from rt_scale.ray_backend.cluster import connect
 from rt_scale.ray_backend.control import ControlActor, ControlClient
 from rt_scale.ray_backend.resources import bundle
-from rt_scale.spec.errors import Held, InputError, RtScaleError, RunError, StoreAway, WorkersDied
-from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.ray_backend.trial import TrialConfig
+from rt_scale.scheduler.job import RunReport
+from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, WorkersDied
+from rt_scale.spec.stopping import Stopped
+from rt_scale.store.objects.store import open_place
 from rt_scale.store.results import RunResult
 from rt_scale.store.run_dir import RunDir
-from rt_scale.store.store import Store
 
 PATIENCE_S = 12 * 3600
 """How long a rank waits for another: for rank 0's classifiers above all. A rank that is gone is noticed at once."""
@@ -33,21 +33,16 @@ NEWS_S = 0.5
 """Seconds between two looks at the news."""
 
 
-def run_here(
-    spec: RunSpec,
-    launch: LaunchSpec,
-    *,
-    store: str,
-    data_dir: Path,
-    device: str,
-    show: Callable[[Mapping[str, Any]], None],
+def run_on_ray(
+    config: TrialConfig,
+    show: Callable[[RunReport], None],
     stopping: Callable[[], bool],
     address: str | None = None,
 ) -> RunResult:
-    """The result of ``spec``, computed on a Ray of our own on this machine, or on the cluster at ``address``.
+    """The result of a run, computed by workers on a Ray of our own on this machine, or on the cluster at ``address``.
 
     Args:
-        spec, launch, store, data_dir, device: as :func:`run_with_workers`.
+        config: the run, and where it is kept.
         show: is told what the run reports.
         stopping: whether the run is to write a checkpoint and stop.
         address: as for ``cluster.connect``.
@@ -55,25 +50,16 @@ def run_here(
     Raises:
         InputError, RunError, Stopped: as :func:`run_with_workers`, whose workers are started again a few times.
     """
-    found: list[Any] = []
+    result: Future[RunResult] = Future()
 
     def work() -> None:
-        client = ControlClient(spec.name, f"{launch.workers} workers")
-        how: dict[str, Any] = {"store": store, "data_dir": data_dir, "device": device, "client": client}
-        for left in reversed(range(launch.retries + 1)):
-            try:
-                found.append(run_with_workers(spec, launch, **how))
-            except WorkersDied as error:
-                if left:
-                    continue
-                again = "run it again to go on from its last checkpoint"
-                found.append(RunError(f"Run {spec.name}: {error}, {launch.retries + 1} times; {again}."))
-            except BaseException as error:  # whatever it is belongs to the caller's thread
-                found.append(error)
-            return
+        try:
+            result.set_result(_run_with_retries(config))
+        except BaseException as error:  # whatever it is belongs to the caller's thread
+            result.set_exception(error)
 
     with connect(address, train=True) as cluster:
-        cluster.refuse_impossible(launch)
+        cluster.refuse_impossible(config.launch)
         with ControlActor() as control:
             # Ray Train takes Ctrl-C for itself in the main thread alone.
             worker = threading.Thread(target=work, name="workers", daemon=True)
@@ -86,24 +72,27 @@ def run_here(
                 if stopping() and not told:
                     told = True
                     control.stop("it was asked to stop")
-    (outcome,) = found
-    if isinstance(outcome, BaseException):
-        raise outcome
-    result: RunResult = outcome
-    return result
+    return result.result()
 
 
-def run_with_workers(
-    spec: RunSpec, launch: LaunchSpec, *, store: str, data_dir: Path, device: str, client: ControlClient
-) -> RunResult:
-    """The result of ``spec``, computed by ``launch.workers`` processes on the Ray that this process is connected to.
+def _run_with_retries(config: TrialConfig) -> RunResult:
+    spec, retries = config.specs[0], config.launch.retries
+    client = ControlClient(spec.name, config.where())
+    died: WorkersDied | None = None
+    for _ in range(retries + 1):
+        try:
+            return run_with_workers(config, client)
+        except WorkersDied as error:
+            died = error
+    again = "run it again to go on from its last checkpoint"
+    raise RunError(f"Run {spec.name}: {died}, {retries + 1} times; {again}.") from died
+
+
+def run_with_workers(config: TrialConfig, client: ControlClient) -> RunResult:
+    """The result of a run, computed by ``launch.workers`` processes on the Ray that this process is connected to.
 
     Args:
-        spec: what to run; its batch is that of all workers together.
-        launch: how many workers, and what each of them takes.
-        store: the store, as ``Store.open`` takes it, which every worker can reach.
-        data_dir: where prepared data sets are, for every worker.
-        device: as ``Options.device``; the same for all.
+        config: one spec, whose batch is that of all workers together; store and data can be reached by all of them.
         client: tells the control actor, through which workers say what they cannot do.
 
     Raises:
@@ -112,54 +101,44 @@ def run_with_workers(
         WorkersDied: where it can be tried again, from its last checkpoint.
         Stopped: where it was asked to stop; ``client.told`` says why.
     """
-    from rt_scale.training.loop import Stopped
-
-    place = Store.open(store)
-    run_dir = place.run(spec)
-    config = {
-        "spec": spec.model_dump(mode="json"), "store": store, "data_dir": str(data_dir.absolute()),
-        "device": device if launch.gpus else "cpu", "threads": launch.cpus, "loader": launch.loader,
-        "gpus": launch.gpus,
-    }  # fmt: skip
+    store, workers = open_place(config.store), config.launch.workers
+    run_dir = store.run(config.specs[0])
     run_dir.refresh()
     before = run_dir.failure()
     client.begin()
-    client.stage(f"starting {launch.workers} workers")
+    client.stage(f"starting {workers} workers")
     client.pass_on()
-    with place.scratch() as scratch:  # Ray Train wants one that all workers see
-        error = _fit(config, launch, scratch)
+    with store.scratch() as scratch:  # Ray Train wants one that all workers see
+        error = _fit(config, scratch)
     run_dir.refresh()
     finished = run_dir.result()
     if finished is not None:
         return finished
     client.told, refused = client.outcome()
-    if refused:
-        raise _recorded(_as_error(*refused), run_dir)
+    if refused is not None:
+        _record(refused, run_dir)
+        raise refused
     failure = run_dir.failure()
     if failure is not None and failure != before:
         raise RunError(str(failure["reason"]))
     if client.told:
         raise Stopped
-    raise WorkersDied(f"a worker of its {launch.workers} died" + (f" ({error})" if error else ""))
+    raise WorkersDied(f"a worker of its {workers} died" + (f" ({error})" if error else ""))
 
 
-def _as_error(kind: str, text: str) -> RtScaleError:
-    return {"Held": Held, "StoreAway": StoreAway, "RunError": RunError}.get(kind, InputError)(text)
-
-
-def _recorded(error: RtScaleError, run_dir: RunDir) -> RtScaleError:
-    """The error; one of a worker that holds no lease is kept in the run's directory, as rank 0's are by itself."""
+def _record(error: RtScaleError, run_dir: RunDir) -> None:
+    """Keep the error of a worker that holds no lease in the run's directory, as rank 0 keeps its own."""
     if type(error) is RunError:
         with suppress(InputError), run_dir.acquire():  # where somebody else executes it by now, it is told of alone
             run_dir.fail({"reason": str(error), "time": time.time()})
-    return error
 
 
-def _fit(config: dict[str, Any], launch: LaunchSpec, scratch: str) -> str:
+def _fit(config: TrialConfig, scratch: str) -> str:
     """Train once; why Ray says that it ended, empty where it ended well."""
+    launch = config.launch
     trainer = TorchTrainer(
         _worker,
-        train_loop_config=config,
+        train_loop_config={"run": config.model_dump_json()},
         torch_config=TorchConfig(backend="nccl" if launch.gpus else "gloo", timeout_s=PATIENCE_S),
         scaling_config=ray.train.ScalingConfig(
             num_workers=launch.workers,
@@ -175,36 +154,24 @@ def _fit(config: dict[str, Any], launch: LaunchSpec, scratch: str) -> str:
     return ""
 
 
-def _worker(config: Mapping[str, Any]) -> None:
+def _worker(given: Mapping[str, str]) -> None:
     # Imported here: the driver never needs torch.
-    from rt_scale.experiments.options import Options
     from rt_scale.experiments.runner import run
     from rt_scale.training.distributed import Group
-    from rt_scale.training.loop import Stopped
 
-    group, spec = Group.current(), RunSpec.model_validate(config["spec"])
-    client = ControlClient(spec.name, f"{group.world} workers, {config['device']}", shown=group.leads)
-    settings = Options(
-        store=Store.open(config["store"]),
-        data_dir=Path(config["data_dir"]),
-        device=config["device"],
-        threads=config["threads"],
-        loader=config["loader"],
-        observer=client,
-        gpus=config["gpus"] or 1.0,
-        group=group,
-        stop=client.stop,
-    )
+    config, group = TrialConfig.model_validate_json(given["run"]), Group.current()
+    device = config.device if config.launch.gpus else "cpu"
+    client = ControlClient(config.specs[0].name, f"{group.world} workers, {device}", shown=group.leads)
+    options = replace(config.options(client), device=device, group=group)
     try:
         with client.reporting():
-            run(spec, settings)
+            run(config.specs[0], options)
     except Stopped:
         return
     except (InputError, StoreAway) as error:
         # A refusal leaves no trace in a run's directory.
-        if not group.leads:
-            return
-        client.refuse(error)
+        if group.leads:
+            client.refuse(error)
     except RunError as error:
         # Rank 0 records its own; another one's ends the group before rank 0 could learn why.
         if not group.leads and type(error) is RunError:

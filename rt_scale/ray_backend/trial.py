@@ -1,201 +1,233 @@
-"""One trial of Tune: what it is told, the run or the batched runs that it executes, and how they come out."""
+"""One trial of Tune: what it is told, the run or the batched runs that it executes, and how each came out."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray
-from ray import tune
+from pydantic import BaseModel
 
-from rt_scale.ray_backend.control import ENDED, PREEMPTED, ControlClient
-from rt_scale.scheduler.early_stopping import report_for
-from rt_scale.scheduler.job import Job, JobState
+from rt_scale.ray_backend.control import PREEMPTED, ControlClient, StopReason
+from rt_scale.scheduler.early_stopping import Measurement, measurement
+from rt_scale.scheduler.job import JobOutcome, JobState
 from rt_scale.spec.errors import Held, RtScaleError, StoreAway, WorkersDied
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
-from rt_scale.spec.sweep import LaunchSpec, SweepSpec
+from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.objects.store import open_place
 from rt_scale.store.results import BatchSize, RunResult
 
 if TYPE_CHECKING:
     from rt_scale.data.loaders.resident import Resident
     from rt_scale.experiments.options import Options
-    from rt_scale.ray_backend.cluster import Cluster
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where runs are executed and kept.
+class JudgedBy(BaseModel, frozen=True):
+    """The rule that may end a run early: that of the sweep of this name."""
+
+    sweep: str
+    explore: ExploreSpec
+
+
+class TrialConfig(BaseModel, frozen=True):
+    """Everything that the process of a trial needs; Ray carries it as JSON.
 
     Attributes:
-        store: the store, as other processes open it.
+        specs: one run, or several of one shape to be trained as one batched network.
+        launch: their launch section.
+        store: the store, as ``open_place`` takes it.
         data_dir: where prepared data sets are, on every node.
         device: as ``Options.device``.
+        local: whether all is on one machine.
+        rule: of a run that may be ended early.
+        measured_size: how many runs of this shape to train together, where that was measured before.
     """
 
+    specs: tuple[RunSpec, ...]
+    launch: LaunchSpec
     store: str
     data_dir: Path
     device: str
+    local: bool
+    rule: JudgedBy | None = None
+    measured_size: BatchSize | None = None
+
+    def where(self) -> str:
+        """What the run is executed on, in words: the node, where there are several, and the device."""
+        node = [] if self.local else [ray.util.get_node_ip_address()]
+        if self.launch.workers > 1:
+            return " ".join([*node, f"{self.launch.workers} workers"])
+        gpus = ray.get_gpu_ids()
+        device = f"cuda:{','.join(map(str, gpus))}" if gpus and self.device != "cpu" else self.device
+        return " ".join([*node, "cpu" if device == "auto" and not gpus else device])
+
+    def options(self, client: ControlClient) -> Options:
+        """Where and how a run is executed in this process; ``client`` watches it, and stops it."""
+        from rt_scale.experiments.options import Options  # not at the top: the driver never needs torch
+
+        return Options(
+            store=open_place(self.store),
+            data_dir=self.data_dir,
+            device=self.device,
+            threads=self.launch.cpus,
+            accelerate=self.launch.accelerate,
+            loader=self.launch.loader,
+            observer=client,
+            gpus=self.launch.gpus or 1.0,
+            stop=client.stop,
+            resident=_resident(),
+        )
 
 
-def trial_config(
-    tasks: Sequence[Job], packing: Mapping[str, Any] | None, place: Place, cluster: Cluster
-) -> dict[str, Any]:
-    """Everything that the process of a trial needs to execute its run, or its pack of runs.
+class TrialReport(BaseModel, frozen=True, ser_json_inf_nan="constants"):
+    """What a trial tells the driver; Ray carries it as JSON.
+
+    Attributes:
+        outcomes: how runs came out, by name.
+        measured: of a run that a rule may end early, what it is judged by.
+        measured_size: how many runs of this shape to train together, where that was measured.
+    """
+
+    outcomes: dict[str, JobOutcome] = {}
+    measured: Measurement | None = None
+    measured_size: BatchSize | None = None
+
+
+Report = Callable[[TrialReport], None]
+"""Returns when the driver has read it."""
+
+
+def run_trial(config: TrialConfig, report: Report, run: Callable[[TrialConfig, ControlClient], RunResult]) -> None:
+    """Execute the one run of a trial, and report how it came out.
 
     Args:
-        tasks: one, or runs of one shape and launch section.
-        packing: how many of them to train together, where that was measured before.
-        place: where they are executed and kept.
-        cluster: which they are executed on.
+        config: what the trial was told.
+        report: takes what the driver is to know.
+        run: executes the run, and returns its result.
     """
-    first = tasks[0]
-    config = {
-        "spec": first.spec.model_dump(mode="json"),
-        "launch": first.launch.model_dump(mode="json"),
-        "store": place.store,
-        "data_dir": str(place.data_dir.absolute()),
-        "device": place.device,
-        "local": cluster.local,
-        "bundle": cluster.trial_resources(first.launch),
-        "judged": _judged(first.sweep),
-    }
-    if first.launch.pack != 1:
-        config |= {"specs": [task.spec.model_dump(mode="json") for task in tasks], "packing": packing}
-    return config
-
-
-def _judged(sweep: SweepSpec | None) -> dict[str, Any] | None:
-    """What a run needs that its sweep's rule may end early."""
-    if sweep is None or sweep.explore is None or sweep.explore.stop is None:
-        return None
-    return {"sweep": sweep.name, "explore": sweep.explore.model_dump(mode="json")}
-
-
-def run_trial(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Execute the run that a trial was given, and say how it ended.
-
-    Args:
-        given: ``spec`` and ``launch`` as JSON; ``store``, ``data_dir`` and ``device``; ``local``, whether all is on
-            one machine; ``judged``, of a run that a rule may end early: ``explore`` as JSON and ``sweep``.
-
-    Returns:
-        ``state``, ``why`` and ``values`` as in :class:`rt_scale.scheduler.job.JobOutcome`.
-    """
-    # Imported here: the driver never needs torch.
-    from rt_scale.training.loop import Stopped
-
-    spec, launch = RunSpec.model_validate(given["spec"]), LaunchSpec.model_validate(given["launch"])
-    where = where_it_is(launch, given)
-    client = Judged(spec.name, where, given["judged"]) if given["judged"] else ControlClient(spec.name, where)
+    (spec,) = config.specs
+    client = JudgedClient(config, report) if config.rule else ControlClient(spec.name, config.where())
     client.begin()
+    outcome: RunResult | BaseException
     try:
-        if launch.workers > 1:
-            from rt_scale.ray_backend.train_workers import run_with_workers  # Ray Train is needed nowhere else
-
-            result = run_with_workers(
-                spec, launch, store=given["store"], data_dir=Path(given["data_dir"]), device=given["device"],
-                client=client,
-            )  # fmt: skip
-        else:
-            result = _run(spec, launch, given, client)
+        outcome = run(config, client)
     except Stopped as stopped:
-        if client.told == PREEMPTED and launch.workers == 1:
+        if client.told == PREEMPTED and config.launch.workers == 1:
             os._exit(0)  # nothing else is to start in this process: its node is about to go
-        return how_it_ended(stopped, client)
+        outcome = stopped
     except Exception as error:
-        return how_it_ended(error, client)
-    return how_it_ended(result, client)
+        outcome = error
+    report(TrialReport(outcomes={spec.name: job_outcome(outcome, client)}))
 
 
-def how_it_ended(outcome: RunResult | BaseException, client: ControlClient) -> dict[str, Any]:
-    """``state``, ``why`` and ``values`` as in :class:`rt_scale.scheduler.job.JobOutcome`.
+def run_in_process(config: TrialConfig, client: ControlClient) -> RunResult:
+    """The result of a trial's run, executed in this process."""
+    from rt_scale.experiments.runner import run
+
+    with client.reporting():
+        return run(config.specs[0], config.options(client))
+
+
+def job_outcome(outcome: RunResult | BaseException, client: ControlClient) -> JobOutcome:
+    """How a run came out.
 
     Args:
-        outcome: the result of the run, or what ended it.
+        outcome: its result, or what ended it.
         client: the run's.
     """
-    from rt_scale.training.loop import Stopped
-
     if not isinstance(outcome, BaseException):
-        return _ended(JobState.DONE, values=outcome.last)
+        return JobOutcome(JobState.DONE, values=outcome.last)
     if isinstance(outcome, Stopped):
-        if client.told.startswith(ENDED):
-            return _ended(JobState.EARLY_STOPPED, client.told.removeprefix(ENDED), client.values)
-        return _ended(JobState.RETURNED, client.told)
-    states: dict[type[BaseException], JobState] = {
-        Held: JobState.LEASED_ELSEWHERE, StoreAway: JobState.STORE_UNAVAILABLE, WorkersDied: JobState.DIED,
-    }  # fmt: skip
-    for kind, state in states.items():
-        if isinstance(outcome, kind):
-            return _ended(state, str(outcome))
-    return _ended(JobState.FAILED, _in_words(outcome))
+        if client.told is not None and client.told.reason is StopReason.ENDED_EARLY:
+            return JobOutcome(JobState.EARLY_STOPPED, client.told.text, client.newest.values)
+        return JobOutcome(JobState.RETURNED, client.told.text if client.told else "")
+    if isinstance(outcome, Held):
+        return JobOutcome(JobState.LEASED_ELSEWHERE, str(outcome))
+    if isinstance(outcome, StoreAway):
+        return JobOutcome(JobState.STORE_UNAVAILABLE, str(outcome))
+    if isinstance(outcome, WorkersDied):
+        return JobOutcome(JobState.DIED, str(outcome))
+    if isinstance(outcome, RtScaleError):
+        return JobOutcome(JobState.FAILED, str(outcome))
+    # Whatever happens once a run is under way comes as an RtScaleError.
+    error = f"{type(outcome).__name__}: {' '.join(str(outcome).split())}"
+    return JobOutcome(JobState.FAILED, f"it could not be started ({error}); see what is missing with 'rt-scale doctor'")
 
 
-class Judged(ControlClient):
-    """The side of a run that its sweep's rule may end early: every measurement of the metric is judged.
+class JudgedClient(ControlClient):
+    """The client of a run that its sweep's rule may end early: every measurement of the metric is judged."""
 
-    Args:
-        run, where: as for :class:`ControlClient`.
-        judged: ``explore``, the sweep's section as JSON, and ``sweep``, its name.
-    """
-
-    def __init__(self, run: str, where: str, judged: Mapping[str, Any]) -> None:
-        super().__init__(run, where)
-        self._explore, self._sweep = ExploreSpec.model_validate(judged["explore"]), judged["sweep"]
+    def __init__(self, config: TrialConfig, report: Report) -> None:
+        super().__init__(config.specs[0].name, config.where())
+        assert config.rule is not None  # it is judged
+        self._rule, self._report_to_driver = config.rule, report
 
     def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Numbers were recorded: the rule, where it goes by one of them, has decided when this returns."""
         super().logged(step, epoch, values)
-        said = report_for(
-            self._explore, self._sweep, self.run, step=step, steps=self.steps, epoch=epoch, values=values
-        )  # fmt: skip
-        if said:
-            tune.report({"state": "running", **said})
+        rule = self._rule
+        found = measurement(
+            rule.explore, rule.sweep, self.run, step=step, steps=self.newest.steps, epoch=epoch, values=values
+        )
+        if found is not None:
+            self._report_to_driver(TrialReport(measured=found))
             self.pass_on()
 
 
-def _ended(state: str, why: str = "", values: Mapping[str, float] | None = None) -> dict[str, Any]:
-    return {"state": state, "why": why, "values": dict(values or {})}
+def run_batch(config: TrialConfig, report: Report) -> None:
+    """Execute the runs of a trial, as many as train together, and report at once how each came out.
 
-
-def _run(spec: RunSpec, launch: LaunchSpec, given: Mapping[str, Any], client: ControlClient) -> RunResult:
-    from rt_scale.experiments.runner import run
-
-    with client.reporting():
-        return run(spec, settings_for(launch, given, client))
-
-
-def settings_for(launch: LaunchSpec, given: Mapping[str, Any], client: ControlClient) -> Options:
-    """Where and how a trial's run is executed in its process.
-
-    Args:
-        launch: its launch section.
-        given: what the trial was given.
-        client: watches it, and stops it.
+    Those that are not executed here after all are returned first, with what was measured.
     """
-    from rt_scale.experiments.options import Options
-    from rt_scale.store.store import Store
+    from rt_scale.experiments.batched import run_batched
 
-    return Options(
-        store=Store.open(given["store"]),
-        data_dir=Path(given["data_dir"]),
-        device=given["device"],
-        threads=launch.cpus,
-        accelerate=launch.accelerate,
-        loader=launch.loader,
-        observer=client,
-        gpus=launch.gpus or 1.0,
-        stop=client.stop,
-        resident=_resident(),
-    )
+    clients = [ControlClient(spec.name, config.where()) for spec in config.specs]
+    options = [config.options(client) for client in clients]
+    reporting = [ExitStack() for _ in config.specs]
+
+    def start(number: int) -> None:
+        clients[number].begin()
+        reporting[number].enter_context(clients[number].reporting())
+
+    start(0)  # a stop is heard while it is measured, too
+    size = _batch_size(config, options[0])
+    specs, spare = config.specs[: size.size], config.specs[size.size :]
+    outcomes = {spec.name: JobOutcome(JobState.RETURNED) for spec in spare}
+    report(TrialReport(outcomes=outcomes, measured_size=size if size.seconds else None))
+
+    def ended(number: int, outcome: RunResult | BaseException) -> None:
+        reporting[number].close()
+        if clients[number].told != PREEMPTED:
+            report(TrialReport(outcomes={specs[number].name: job_outcome(outcome, clients[number])}))
+
+    for number in range(1, len(specs)):
+        start(number)
+    run_batched(specs, [dataclasses.replace(each, batching=size) for each in options[: len(specs)]], ended)
+    if any(client.told == PREEMPTED for client in clients):
+        os._exit(0)  # nothing else is to start in this process: its node is about to go
+
+
+def _batch_size(config: TrialConfig, options: Options) -> BatchSize:
+    from rt_scale.experiments.batched import choose_batch_size
+
+    specs: Sequence[RunSpec] = config.specs
+    if config.measured_size is not None:
+        return config.measured_size
+    if len(specs) == 1:
+        return BatchSize(size=1, reason="no other run of its shape was waiting")
+    try:
+        return choose_batch_size(specs, options, None if config.launch.pack == "auto" else config.launch.pack)
+    except Stopped:
+        return BatchSize(size=1, reason="asked to stop while it was measured")
+    except Exception as error:  # which the first run will meet, too, and record
+        return BatchSize(size=1, reason=f"could not be measured: {error}")
 
 
 @functools.cache
@@ -204,83 +236,3 @@ def _resident() -> Resident:
     from rt_scale.data.loaders.resident import Resident
 
     return Resident()
-
-
-def where_it_is(launch: LaunchSpec, given: Mapping[str, Any]) -> str:
-    """What the run is executed on, in words: the node, where there are several, and the device."""
-    node = [] if given["local"] else [ray.util.get_node_ip_address()]
-    if launch.workers > 1:
-        return " ".join([*node, f"{launch.workers} workers"])
-    gpus = ray.get_gpu_ids()
-    device = f"cuda:{','.join(map(str, gpus))}" if gpus and given["device"] != "cpu" else given["device"]
-    return " ".join([*node, "cpu" if device == "auto" and not gpus else device])
-
-
-def _in_words(error: BaseException) -> str:
-    """What ended a run; whatever happens once it is under way comes as an RtScaleError."""
-    if isinstance(error, RtScaleError):
-        return str(error)
-    detail = " ".join(str(error).split())
-    return f"it could not be started ({type(error).__name__}: {detail}); see what is missing with 'rt-scale doctor'"
-
-
-Report = Callable[[dict[str, Any]], None]
-
-
-def run_packed_trial(given: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """Execute the runs that a trial was given, as many of them as train together, and say of each how it ended.
-
-    Args:
-        given: as for :func:`ray_backend.trial.run_trial`; ``specs`` in place of ``spec``, and ``packing``, what
-            was measured for their shape before, or None.
-        report: takes what is to be known at once: ``runs``, how single ones ended (:class:`JobOutcome` by name;
-            ``spare`` of those that are not executed here after all), and ``packing``, what was measured.
-
-    Returns:
-        ``state``: ``packed``, when all is over.
-    """
-    from rt_scale.experiments.batched import run_batched
-
-    launch = LaunchSpec.model_validate(given["launch"])
-    specs = [RunSpec.model_validate(each) for each in given["specs"]]
-    clients = [ControlClient(spec.name, where_it_is(launch, given)) for spec in specs]
-    settings = [settings_for(launch, given, client) for client in clients]
-    leading = contextlib.ExitStack()
-    clients[0].begin()
-    leading.enter_context(clients[0].reporting())  # a stop is heard while it is measured, too
-    packing = _packing(specs, settings[0], launch, given["packing"])
-    specs, spare = specs[: packing.size], specs[packing.size :]
-    runs = {spec.name: {"state": JobState.RETURNED, "why": "", "values": {}} for spec in spare}
-    report({"state": "running", "runs": runs, "packing": packing.to_json() if packing.seconds else None})
-    reporting = [leading, *(contextlib.ExitStack() for _ in specs[1:])]
-
-    def ended(number: int, outcome: RunResult | BaseException) -> None:
-        client = clients[number]
-        reporting[number].close()
-        if client.told != PREEMPTED:
-            runs = {specs[number].name: how_it_ended(outcome, client)}
-            report({"state": "running", "runs": runs})
-
-    for stack, client in zip(reporting[1:], clients[1:], strict=False):
-        client.begin()
-        stack.enter_context(client.reporting())
-    chosen = [dataclasses.replace(each, batching=packing) for each in settings[: len(specs)]]
-    run_batched(specs, chosen, ended)
-    if any(client.told == PREEMPTED for client in clients):
-        os._exit(0)  # nothing else is to start in this process: its node is about to go
-    return {"state": "packed"}
-
-
-def _packing(specs: list[RunSpec], settings: Options, launch: LaunchSpec, known: Mapping[str, Any] | None) -> BatchSize:
-    from rt_scale.experiments.batched import choose_batch_size
-
-    if known is not None:
-        return BatchSize.model_validate(known)
-    if len(specs) == 1:
-        return BatchSize(size=1, reason="no other run of its shape was waiting")
-    try:
-        return choose_batch_size(specs, settings, None if launch.pack == "auto" else launch.pack)
-    except Stopped:
-        return BatchSize(size=1, reason="asked to stop while it was measured")
-    except Exception as error:  # which the first run will meet, too, and record
-        return BatchSize(size=1, reason=f"could not be measured: {error}")

@@ -8,11 +8,9 @@ that is started again goes on from its directory.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
@@ -21,22 +19,25 @@ from ray.tune.search import Searcher
 from rt_scale.ray_backend.cluster import Cluster
 from rt_scale.ray_backend.control import ControlActor
 from rt_scale.ray_backend.explore import Exploration
-from rt_scale.ray_backend.trial import Place, run_packed_trial, run_trial, trial_config
-from rt_scale.scheduler.job import Job, JobOutcome, JobState
+from rt_scale.ray_backend.trial import JudgedBy, TrialConfig, TrialReport, run_batch, run_in_process, run_trial
+from rt_scale.scheduler.job import Job, JobOutcome, JobState, Where
 from rt_scale.scheduler.queue import Queue
+from rt_scale.spec.sweep import SweepSpec
+from rt_scale.store.results import BatchSize
 from rt_scale.system.signals import NOTICE
 
 if TYPE_CHECKING:
     from rt_scale.scheduler.job import View
 
-PULSE = 0.5
+NEWS_S = 0.5
 """Seconds between two looks at the news."""
 
 
 def run_queue(
     queue: Queue,
-    place: Place,
+    where: Where,
     cluster: Cluster,
+    control: ControlActor,
     view: View,
     exploration: Exploration,
     *,
@@ -49,136 +50,170 @@ def run_queue(
 
     Args:
         queue: the runs.
-        place: where they are executed and kept.
+        where: where they are executed and kept.
         cluster: the Ray that this process is connected to.
+        control: carries reports and requests to stop.
         view: is told what runs report.
         exploration: ends runs early and adds some, where sweeps say so.
         stopping: whether to stop: runs that are under way write a checkpoint, and this call returns.
     """
-    scratch = Path(tempfile.mkdtemp(prefix="rt-scale-tune-"))
-    try:
-        with ControlActor() as control:
-            pulse = _Pulse(control, queue, view, stopping)
-            follower = _Follower(queue, pulse, exploration)
-            exploration.tell = control.end
-            known = queue.batching.known
-            handout = _Handout(follower, lambda tasks: trial_config(tasks, known(tasks[0]), place, cluster))
-            tune.Tuner(
-                tune.with_resources(_trial, _resources),
-                tune_config=tune.TuneConfig(
-                    reuse_actors=True, search_alg=handout, num_samples=-1, scheduler=exploration.scheduler()
-                ),
-                run_config=tune.RunConfig(
-                    storage_path=str(scratch), verbose=0, callbacks=[follower], stop=_AllStopped(follower),
-                    failure_config=tune.FailureConfig(max_failures=0),
-                ),
-            ).fit()  # fmt: skip
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    driver = _Driver(queue, control, view, exploration, stopping)
+    handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.batching.known(jobs[0]), where, cluster))
+    with tempfile.TemporaryDirectory(prefix="rt-scale-tune-", ignore_cleanup_errors=True) as scratch:
+        tune.Tuner(
+            tune.with_resources(_trial, _resources),
+            tune_config=tune.TuneConfig(
+                reuse_actors=True, search_alg=handout, num_samples=-1, scheduler=exploration.scheduler()
+            ),
+            run_config=tune.RunConfig(
+                storage_path=scratch, verbose=0, callbacks=[driver], stop=_AllStopped(driver),
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        ).fit()  # fmt: skip
 
 
-def _resources(config: Mapping[str, Any]) -> Any:
+def _tune_config(
+    jobs: Sequence[Job], measured_size: BatchSize | None, where: Where, cluster: Cluster
+) -> dict[str, Any]:
+    """What Tune gives a trial of these jobs: one, or several of one shape and launch section."""
+    first = jobs[0]
+    config = TrialConfig(
+        specs=tuple(job.spec for job in jobs),
+        launch=first.launch,
+        store=where.store.place,
+        data_dir=where.data_dir.absolute(),
+        device=where.device,
+        local=cluster.local,
+        rule=_rule(first.sweep),
+        measured_size=measured_size,
+    )
+    return {"run": config.model_dump_json(), "resources": cluster.trial_resources(first.launch)}
+
+
+def _rule(sweep: SweepSpec | None) -> JudgedBy | None:
+    if sweep is None or sweep.explore is None or sweep.explore.stop is None:
+        return None
+    return JudgedBy(sweep=sweep.name, explore=sweep.explore)
+
+
+def _resources(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
     # Asked once for the function itself, too, before there is a trial.
-    return tune.PlacementGroupFactory([config["run"]["bundle"] if "run" in config else {"CPU": 1}])
+    return tune.PlacementGroupFactory([config.get("resources", {"CPU": 1})])
 
 
-def _trial(config: Mapping[str, Any]) -> None:
-    given = config["run"]
-    tune.report(run_packed_trial(given, tune.report) if "specs" in given else run_trial(given))
+def _trial(given: Mapping[str, Any]) -> None:
+    config = TrialConfig.model_validate_json(given["run"])
+
+    def report(said: TrialReport) -> None:
+        tune.report({"report": said.model_dump_json()})
+
+    if config.launch.workers > 1:
+        from rt_scale.ray_backend.train_workers import run_with_workers  # Ray Train is needed nowhere else
+
+        run_trial(config, report, run_with_workers)
+    elif config.launch.pack == 1:
+        run_trial(config, report, run_in_process)
+    else:
+        run_batch(config, report)
 
 
-class _Pulse:
-    """What is done now and then: the news are shown, and the wish to stop is passed on."""
+class _Driver(tune.Callback):  # type: ignore[misc]
+    """Tells the queue how jobs came out, shows what runs report, and passes on the wish to stop.
 
-    def __init__(self, control: ControlActor, queue: Queue, view: View, stopping: Callable[[], bool]) -> None:
-        self._control, self._queue, self._view, self.stopping = control, queue, view, stopping
-        self._last = -PULSE
-        self._told = False
+    Attributes:
+        jobs: what was handed to a trial and has not come out yet: trial's id -> name of the run -> job.
+        running: whether any trial runs.
+    """
 
-    def __call__(self) -> None:
-        now = time.monotonic()
-        if now - self._last < PULSE:
-            return
-        self._last = now
-        if self.stopping() and not self._told:
-            self._told = True
-            self._control.stop("the sweep was asked to stop")
-            self._view.said(NOTICE)
-        for name, report in self._control.news().items():
-            if name in self._queue.live:
-                self._queue.reported(name, report)
-                shown = {**report, "warning": " ".join(report["warnings"])}
-                self._view.running(self._queue.live[name].label, shown)
-        self._view.tick()
-
-
-class _Follower(tune.Callback):  # type: ignore[misc]
-    """Tells the queue what becomes of trials."""
-
-    def __init__(self, queue: Queue, pulse: _Pulse, exploration: Exploration) -> None:
-        self.queue, self.pulse, self.exploration = queue, pulse, exploration
-        self.given: dict[str, dict[str, Job]] = {}
+    def __init__(
+        self,
+        queue: Queue,
+        control: ControlActor,
+        view: View,
+        exploration: Exploration,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self.queue, self.exploration, self.stopping = queue, exploration, stopping
+        self._control, self._view = control, view
+        self._looked, self._told = -NEWS_S, False
+        self.jobs: dict[str, dict[str, Job]] = {}
         self.running = False
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks for a restore that we never ask for; a terminal cannot be pickled.
         return {}
 
+    def look(self) -> None:
+        """Now and then, show the news and pass on the wish to stop."""
+        now = time.monotonic()
+        if now - self._looked < NEWS_S:
+            return
+        self._looked = now
+        if self.stopping() and not self._told:
+            self._told = True
+            self._control.stop("the sweep was asked to stop")
+            self._view.said(NOTICE)
+        for name, report in self._control.news().items():
+            if name in self.queue.live:
+                self.queue.reported(name, report)
+                self._view.running(self.queue.live[name].label, report)
+        self._view.tick()
+
     def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
         """Tune is at work."""
         self.running = any(trial.status == "RUNNING" for trial in trials)
-        self.pulse()
+        self.look()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """A trial said how its run, or some of its pack, ended, or what a rule is to judge."""
-        tasks = self.given.get(trial.trial_id, {})
-        if (packing := result.get("packing")) and tasks:
-            self.queue.batching.learn(next(iter(tasks.values())), packing)
-        for name, how in result.get("runs", {}).items():
-            self._ended(tasks, name, JobOutcome(JobState(how["state"]), how["why"], how["values"]))
-        if result["state"] not in ("running", "packed"):
-            for name in list(tasks):
-                self._ended(tasks, name, JobOutcome(JobState(result["state"]), result["why"], result["values"]))
+        """A trial said how its run, or some of its batch, came out, or what a rule is to judge."""
+        report = TrialReport.model_validate_json(result["report"])
+        jobs = self.jobs.get(trial.trial_id, {})
+        if report.measured_size and jobs:
+            self.queue.batching.learn(next(iter(jobs.values())), report.measured_size)
+        for name, outcome in report.outcomes.items():
+            self._ended(trial, name, outcome)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A trial's process died."""
-        tasks = self.given.get(trial.trial_id, {})
-        for name in list(tasks):
-            self._ended(tasks, name, JobOutcome(JobState.DIED, "its process died"))
+        for name in list(self.jobs.get(trial.trial_id, {})):
+            self._ended(trial, name, JobOutcome(JobState.DIED, "its process died"))
 
-    def _ended(self, tasks: dict[str, Job], name: str, how: JobOutcome) -> None:
-        task = tasks.pop(name, None)
-        if task is not None:
-            self.queue.ended(name, how)
-            self.exploration.ended(task, how)
+    def _ended(self, trial: Any, name: str, outcome: JobOutcome) -> None:
+        job = self.jobs.get(trial.trial_id, {}).pop(name, None)
+        if job is not None:
+            self.queue.ended(name, outcome)
+            self.exploration.ended(job, outcome)
 
 
 class _Handout(Searcher):  # type: ignore[misc]
-    """Gives Tune the runs of the queue, one or one pack at a time; what Tune takes for a search."""
+    """Gives Tune the jobs of the queue, one or one batch at a time; what Tune takes for a search."""
 
-    def __init__(self, follower: _Follower, config: Callable[[Sequence[Job]], dict[str, Any]]) -> None:
+    def __init__(self, driver: _Driver, config: Callable[[Sequence[Job]], dict[str, Any]]) -> None:
         super().__init__()
-        self._follower, self._config = follower, config
+        self._driver, self._config = driver, config
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as the driver's
 
     def suggest(self, trial_id: str) -> Any:
-        """The next run; None where there is none yet."""
-        self._follower.pulse()
-        queue = self._follower.queue
-        self._follower.exploration.refill(queue)
-        if queue.finished or self._follower.pulse.stopping():
+        """The next jobs; None where there are none yet."""
+        self._driver.look()
+        queue = self._driver.queue
+        self._driver.exploration.refill(queue)
+        if queue.finished or self._driver.stopping():
             return Searcher.FINISHED
-        tasks = queue.take()
-        if not tasks:
+        jobs = queue.take()
+        if not jobs:
             return None
-        self._follower.given[trial_id] = {task.spec.name: task for task in tasks}
-        return {"run": self._config(tasks)}
+        self._driver.jobs[trial_id] = {job.spec.name: job for job in jobs}
+        return self._config(jobs)
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **_: Any) -> bool:
         """There is nothing to search by."""
         return True
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The follower knows more."""
+        """The driver knows more."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store knows all."""
@@ -188,10 +223,10 @@ class _Handout(Searcher):  # type: ignore[misc]
 
 
 class _AllStopped(tune.Stopper):  # type: ignore[misc]
-    """Ends Tune where it was asked to stop and no run is under way any more; what waits for room is forgotten."""
+    """Ends Tune where it was asked to stop and no run is under way any more; what waits for resources is forgotten."""
 
-    def __init__(self, follower: _Follower) -> None:
-        self._follower = follower
+    def __init__(self, driver: _Driver) -> None:
+        self._driver = driver
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -202,4 +237,4 @@ class _AllStopped(tune.Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         """Asked after every step."""
-        return self._follower.pulse.stopping() and not self._follower.running
+        return self._driver.stopping() and not self._driver.running

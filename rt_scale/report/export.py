@@ -27,6 +27,7 @@ from rt_scale.store.metrics import read_metrics
 from rt_scale.store.results import AttemptRecord, RunResult
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 from rt_scale.tensorboard.writer import Setting, flat_settings, typed_columns
 
 Form = Literal["csv", "parquet"]
@@ -91,17 +92,14 @@ class _Run:
         return {"run": self.point.spec.name, "label": self.point.label, **self.shared}
 
 
-def export(
-    sweeps: Sequence[tuple[str, Sequence[Point]]], store: Store, folder: Path, form: Form, here: DataHere | None = None
-) -> dict[str, Exported]:
+def export(sweeps: Sequence[SweepRuns], folder: Path, form: Form, here: DataHere | None = None) -> dict[str, Exported]:
     """Write the tables ``runs`` and ``curves`` of sweeps, each in one piece, from their run directories.
 
     ``runs`` has a row for every run, those without a result and those never begun included; ``curves`` one for
     every measured value. One run's metrics are read at a time, and fewer than 65,536 rows of others wait to be written.
 
     Args:
-        sweeps: names and runs; a run that several of them have is one row, which names them all.
-        store: where the runs are kept.
+        sweeps: of one store; a run that several of them have is one row, which names them all.
         folder: where the files go; it is made if need be.
         form: of the files.
         here: the data sets that are here, to compare those of the runs with; None: nothing is compared.
@@ -110,7 +108,7 @@ def export(
         InputError: where none of the runs was begun, or the folder cannot be written.
         RunError: where a file of a run is damaged, or the disk is full.
     """
-    runs = _merge(sweeps)
+    store, runs = sweeps[0].store, _merge(sweeps)
     _refuse_where_none_was_begun(runs, store)
     types = {"run": pa.string(), "label": pa.string()}
     types |= {key: _arrow_type(run.shared[key] for run in runs) for key in runs[0].shared}
@@ -142,14 +140,14 @@ def _refuse_where_none_was_begun(runs: Sequence[_Run], store: Store) -> None:
         )
 
 
-def _merge(sweeps: Sequence[tuple[str, Sequence[Point]]]) -> list[_Run]:
+def _merge(sweeps: Sequence[SweepRuns]) -> list[_Run]:
     """Distinct runs, with every axis that any of the sweeps has."""
     points: dict[str, Point] = {}
     members: dict[str, dict[str, None]] = {}
-    for name, of_sweep in sweeps:
-        for point in of_sweep:
+    for sweep in sweeps:
+        for point in sweep.points:
             points.setdefault(point.spec.name, point)
-            members.setdefault(point.spec.name, {})[name] = None
+            members.setdefault(point.spec.name, {})[sweep.name] = None
     axes = list(dict.fromkeys(key for point in points.values() for key in point.values))
     columns = typed_columns([_settings(point, axes) for point in points.values()])
     return [
@@ -284,9 +282,11 @@ def write_table(path: Path, form: Form, schema: pa.Schema, pieces: Iterable[pa.T
 
 
 def _writer(file: BinaryIO, form: Form, schema: pa.Schema) -> pq.ParquetWriter | pacsv.CSVWriter:
-    if form == "parquet":
-        return pq.ParquetWriter(file, schema)
-    return pacsv.CSVWriter(file, schema, write_options=pacsv.WriteOptions(quoting_style="needed"))
+    match form:
+        case "parquet":
+            return pq.ParquetWriter(file, schema)
+        case "csv":
+            return pacsv.CSVWriter(file, schema, write_options=pacsv.WriteOptions(quoting_style="needed"))
 
 
 def write_report_table(path: Path, table: pa.Table) -> list[Path]:

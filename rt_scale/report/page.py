@@ -160,7 +160,7 @@ def titles(rows: Sequence[ResultRow]) -> list[str]:
 
 def to_html(report: Report) -> str:
     """One HTML page that needs nothing but itself: no scripts, no requests, figures inside."""
-    return _html().get_template("report.html").render(report=report)
+    return _templates().get_template("report.html").render(report=report)
 
 
 def to_markdown(report: Report, *, runs: bool = True) -> str:
@@ -170,7 +170,7 @@ def to_markdown(report: Report, *, runs: bool = True) -> str:
 
 def markdown(template: str, **values: object) -> str:
     """A Markdown template filled in."""
-    return re.sub(r"\n{3,}", "\n\n", _markdown().get_template(template).render(**values)).strip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", _templates(_escaped).get_template(template).render(**values)).strip() + "\n"
 
 
 def to_rich(rows: Sequence[ResultRow], which: Which) -> Table:
@@ -185,17 +185,15 @@ def to_rich(rows: Sequence[ResultRow], which: Which) -> Table:
     return view
 
 
-@functools.cache
-def _html() -> Environment:
-    return _environment()
+def _escaped(value: object) -> Markup:
+    """Text that Markdown shows as it is, in one line."""
+    if isinstance(value, Markup):
+        return value
+    return Markup(_SPECIAL.sub(r"\\\1", html.escape(" ".join(str(value).split()), quote=False)))
 
 
 @functools.cache
-def _markdown() -> Environment:
-    return _environment(finalize=lambda value: value if isinstance(value, Markup) else _escaped(str(value)))
-
-
-def _environment(finalize: Callable[[object], Markup] | None = None) -> Environment:
+def _templates(finalize: Callable[[object], Markup] | None = None) -> Environment:
     """Templates in which nothing that is not Markup goes unescaped, and nothing that is misspelt becomes empty."""
     found = Environment(
         loader=PackageLoader("rt_scale.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -205,11 +203,6 @@ def _environment(finalize: Callable[[object], Markup] | None = None) -> Environm
     found.globals |= {**words, "beside_paper": beside_paper, "caption": caption, "counted": counted, "titles": titles,
                       "titled_probe": titled_probe}  # fmt: skip
     return found
-
-
-def _escaped(plain: str) -> Markup:
-    """Text that Markdown shows as it is, in one line."""
-    return Markup(_SPECIAL.sub(r"\\\1", html.escape(" ".join(plain.split()), quote=False)))
 
 
 def inline_svg(text: str, prefix: str) -> Markup:

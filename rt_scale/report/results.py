@@ -295,7 +295,8 @@ def done(point: Point, probe: str) -> dict[str, Any]:
     at: dict[str, Any] = {"data": spec.data.name, "probed": data or spec.data.name, "probe": kind}
     at |= {name: _field(spec, key) for key, name in KNOWN.items()}
     at["round"] = _round(spec)
-    at["teacher"] = {"none": "frozen", "ema": f"average, {spec.teacher.momentum}"}.get(spec.teacher.update, "copy")
+    moves = {"none": "frozen", "ema": f"average, {spec.teacher.momentum}", "previous_epoch": "copy"}
+    at["teacher"] = moves[spec.teacher.update]
     return at | {key: value for key, value in point.values.items() if key not in KNOWN and not key.startswith(START)}
 
 

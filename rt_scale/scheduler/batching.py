@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 from rt_scale.scheduler.job import Job
 from rt_scale.spec.batching import alone_because, batch_key
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.results import BatchSize
 
 MOST = 16
 """Runs together, at most, where their number is measured."""
@@ -19,7 +19,7 @@ class Batching:
     """How many ready runs are handed out together: what was asked for, or what a process measured."""
 
     def __init__(self) -> None:
-        self._measured: dict[tuple[LaunchSpec, str], Mapping[str, object]] = {}
+        self._measured: dict[tuple[LaunchSpec, str], BatchSize] = {}
 
     @staticmethod
     def shape(job: Job, deaths: int) -> str:
@@ -32,14 +32,11 @@ class Batching:
         alone = job.launch.pack == 1 or deaths >= DEATHS or alone_because(job.spec)
         return "" if alone else batch_key(job.spec)
 
-    def learn(self, job: Job, measured: Mapping[str, object]) -> None:
-        """A process measured how many runs of the shape of ``job`` to train together: ``size``, and what else it says.
-
-        ``experiments.options.BatchSize`` as JSON.
-        """
+    def learn(self, job: Job, measured: BatchSize) -> None:
+        """A process measured how many runs of the shape of ``job`` to train together."""
         self._measured[job.launch, batch_key(job.spec)] = measured
 
-    def known(self, job: Job) -> Mapping[str, object] | None:
+    def known(self, job: Job) -> BatchSize | None:
         """What was measured for runs of the shape of ``job``; None where nothing was yet."""
         return self._measured.get((job.launch, batch_key(job.spec)))
 
@@ -56,5 +53,5 @@ class Batching:
         most = first.launch.pack
         if most == "auto":
             measured = self.known(first)
-            most = MOST if measured is None else int(str(measured["size"]))
+            most = MOST if measured is None else measured.size
         return min(most, math.ceil((1 + alike) / max(1, free)))

@@ -57,10 +57,12 @@ def board_figures(sweeps: Sequence[str], store: Store) -> dict[str, Path]:
     """The figures in the sweeps' reports, by the name that they are shown by."""
     found = {}
     for name in sweeps:
-        folder = store.sweep(name).report
-        for path in sorted(folder.rglob("*.png")):
-            figure = path.relative_to(folder).with_suffix("").as_posix()
-            found[f"figures/{figure}" if len(sweeps) == 1 else f"figures of {name}/{figure}"] = path
+        sweep = store.sweep(name)
+        # A view that is made elsewhere, as the store may only be read, shows the store's report.
+        for folder in dict.fromkeys([sweep.path / sweep.report.name, sweep.report]):
+            for path in sorted(folder.rglob("*.png")):
+                figure = path.relative_to(folder).with_suffix("").as_posix()
+                found[f"figures/{figure}" if len(sweeps) == 1 else f"figures of {name}/{figure}"] = path
     return found
 
 

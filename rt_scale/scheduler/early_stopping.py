@@ -4,37 +4,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 
 
-def report_for(
-    explore: ExploreSpec, sweep: str, run: str, *, step: int, steps: int, epoch: float, values: Mapping[str, float]
-) -> dict[str, Any]:
-    """What a run adds to its report to Tune, so that its sweep's rule judges it.
+@dataclass(frozen=True)
+class Measurement:
+    """What a run was measured at, for its sweep's rule.
 
-    Tune's report returns when the rule has decided.
+    Attributes:
+        sweep, run: names.
+        step: optimiser steps done.
+        last: whether these are all.
+        time: how far it is, in the unit of the rule's grace.
+        value: of the metric.
+    """
+
+    sweep: str
+    run: str
+    step: int
+    last: bool
+    time: float
+    value: float
+
+
+def measurement(
+    explore: ExploreSpec, sweep: str, run: str, *, step: int, steps: int, epoch: float, values: Mapping[str, float]
+) -> Measurement | None:
+    """What the rule of ``explore``, the section of ``sweep``, judges ``run`` by; None where it was not measured.
 
     Args:
-        explore: the sweep's section, which has ``stop``.
-        sweep: its name.
-        run: name of the run.
-        step: optimiser steps done.
+        explore, sweep, run: as above.
+        step: optimiser steps done, of ``steps``.
         steps: of the whole run.
         epoch: passes over the training images done.
         values: what was logged.
-
-    Returns:
-        Empty where the metric was not measured.
     """
     value = values.get(explore.metric)
     if value is None or not math.isfinite(value):
-        return {}
-    time = time_of(explore, step, epoch)
-    return {"explore": {"sweep": sweep, "run": run, "step": step, "last": step >= steps, "time": time, "value": value}}
+        return None
+    return Measurement(sweep, run, step, step >= steps, time_of(explore, step, epoch), value)
 
 
 def time_of(explore: ExploreSpec, step: int, epoch: float) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
 
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
@@ -30,6 +30,16 @@ class Job:
     spec: RunSpec
     launch: LaunchSpec
     sweep: SweepSpec | None = None
+
+    @functools.cached_property
+    def name(self) -> str:
+        """Name of the run, made once: queues ask for it all the time."""
+        return self.spec.name
+
+    @functools.cached_property
+    def needs(self) -> frozenset[str]:
+        """Names of the runs that it starts from itself."""
+        return frozenset(start.run.name for start in self.spec.starts)
 
 
 class JobState(StrEnum):
@@ -121,17 +131,36 @@ def jobs_of(sweeps: Sequence[SweepRuns]) -> dict[str, Job]:
     return jobs
 
 
-class View(Protocol):
-    """Whoever shows a sweep while it runs. Told by the driver's main thread alone."""
+@dataclass(frozen=True)
+class RunReport:
+    """How a run stands, as its process says once a second.
 
-    def running(self, label: str, report: Mapping[str, object]) -> None:
-        """A run reported.
+    Attributes:
+        step: optimiser steps done.
+        steps: all of them; 0 while that is not known.
+        began: the step that this attempt started at; None before training.
+        stage: what is being done.
+        where: what it is executed on, in words.
+        epoch: at the newest measurements.
+        values: newest measurements by name.
+        warnings: new ones.
+    """
 
-        Args:
-            label: the axes' values.
-            report: ``step`` and ``steps`` (0: not known yet), ``stage``, ``values`` (newest measurements by
-                name), ``where`` (devices), and ``warning`` where there is one.
-        """
+    step: int = 0
+    steps: int = 0
+    began: int | None = None
+    stage: str = "starting"
+    where: str = ""
+    epoch: float = 0.0
+    values: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+class View:
+    """Whoever shows a sweep while it runs; this one shows nothing. Told by the driver's main thread alone."""
+
+    def running(self, label: str, report: RunReport) -> None:
+        """A run, ``label`` (the axes' values), reported."""
 
     def waiting(self, label: str, why: str, seconds: float | None, *, held: bool = False) -> None:
         """A run is back in the queue.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rt_scale.scheduler.batching import Batching
-from rt_scale.scheduler.job import FINAL, Job, JobOutcome, JobState, View
+from rt_scale.scheduler.job import FINAL, Job, JobOutcome, JobState, RunReport, View
 from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.sweep import LaunchSpec
@@ -57,27 +57,23 @@ class Runs(Protocol):
 
 
 class StoredRuns:
-    """The runs of a store."""
+    """The runs of a store; a failure is recorded in the run's directory, unless somebody holds it by now."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def state(self, name: str) -> State:
-        """As :class:`Runs`."""
         return self._store.status(name).state
 
     def state_now(self, name: str) -> State:
-        """As :class:`Runs`."""
         self._store.run(name).refresh()
         return self.state(name)
 
     def values(self, name: str) -> Mapping[str, float]:
-        """As :class:`Runs`."""
         result = self._store.run(name).result()
         return {} if result is None else result.last
 
     def fail(self, spec: RunSpec, why: str) -> None:
-        """As :class:`Runs`: in the run's directory, unless somebody holds it by now."""
         run_dir = self._store.run(spec)
         with suppress(RtScaleError), run_dir.acquire():
             run_dir.fail({"reason": why, "time": time.time()})
@@ -174,21 +170,21 @@ class Queue:
         self._needed_by: dict[str, list[_Entry]] = {}
         self._later: list[tuple[float, int]] = []
         self._over: dict[str, JobOutcome] = {}
-        self._wanted = {job.spec.name: job for job in jobs}
+        self._wanted = {job.name: job for job in jobs}
         for job in list(self._wanted.values()):
             self.add(job)
 
     def add(self, job: Job) -> None:
         """Put a run at the end, and what it starts from before it."""
-        self._wanted.setdefault(job.spec.name, job)
-        for spec in all_runs([job.spec]):
+        self._wanted.setdefault(job.name, job)
+        for spec in all_runs([job.spec]) if job.needs else (job.spec,):
             name = spec.name
             if name in self._by_name:
                 continue
             if name not in self._over and self._runs.state(name) == "done":
                 self._over[name] = JobOutcome(JobState.DONE)
             if self._is_done(name):
-                if name == job.spec.name:  # as another driver or sweep computed it
+                if name == job.name:  # as another driver or sweep computed it
                     self._view.finished(job.label, None, self._runs.values(name))
                 continue
             wanted = self._wanted.get(name)
@@ -197,11 +193,11 @@ class Queue:
             self._enter(wanted or Job(f"{name} (to start from)", spec, job.launch))
 
     def _enter(self, job: Job) -> None:
-        name = job.spec.name
+        name = job.name
         section = self._sections.get(job.launch)
         if section is None:
             section = self._sections[job.launch] = _Section(job.launch)
-        needs = {start.run.name for start in job.spec.starts if not self._is_done(start.run.name)}
+        needs = {need for need in job.needs if not self._is_done(need)}
         entry = self._by_name[name] = _Entry(job, len(self._entries), section, needs)
         self._entries.append(entry)
         for need in needs:
@@ -276,8 +272,8 @@ class Queue:
         return places[0] if places else None
 
     def _start(self, entry: _Entry, leader: _Entry) -> None:
-        name, section = entry.job.spec.name, entry.section
-        entry.ready, entry.leader = False, leader.job.spec.name
+        name, section = entry.job.name, entry.section
+        entry.ready, entry.leader = False, leader.job.name
         section.waiting[entry.shape] -= 1
         section.leaders[entry.leader] += 1
         section.live += 1
@@ -287,7 +283,7 @@ class Queue:
         """Look again at what was put off until now; what another driver still executes is put off again."""
         while self._later and self._later[0][0] <= self._clock():
             entry = self._entries[heapq.heappop(self._later)[1]]
-            state = self._runs.state_now(entry.job.spec.name)
+            state = self._runs.state_now(entry.job.name)
             if state == "done":
                 self._settle(entry, JobOutcome(JobState.DONE))
             elif state == "running":
@@ -298,11 +294,10 @@ class Queue:
     def _put_off(self, entry: _Entry, seconds: float) -> None:
         heapq.heappush(self._later, (self._clock() + seconds, entry.place))
 
-    def reported(self, name: str, report: Mapping[str, object]) -> None:
-        """A run that was taken is under way: ``began`` is the step that its process started at."""
-        began = report.get("began")
-        if isinstance(began, int):
-            self._by_name[name].began = began
+    def reported(self, name: str, report: RunReport) -> None:
+        """A run that was taken is under way."""
+        if report.began is not None:
+            self._by_name[name].began = report.began
 
     def ended(self, name: str, how: JobOutcome) -> None:
         """A job that was taken came to an end, good or bad, or is to be tried again."""
@@ -343,7 +338,7 @@ class Queue:
             self._make_ready(entry)
 
     def _settle(self, entry: _Entry, how: JobOutcome) -> None:
-        name, label = entry.job.spec.name, entry.job.label
+        name, label = entry.job.name, entry.job.label
         self._over[name] = how
         if how.state is JobState.EARLY_STOPPED:
             self._view.stopped(label, how.why)
@@ -356,11 +351,11 @@ class Queue:
             dependent.needs.discard(name)
             if how.state is not JobState.DONE:
                 self._give_up(dependent, _without(name, how.why))
-            elif not dependent.needs and dependent.job.spec.name not in self._over:
+            elif not dependent.needs and dependent.job.name not in self._over:
                 self._make_ready(dependent)
 
     def _give_up(self, entry: _Entry, why: str) -> None:
-        if entry.job.spec.name not in self._over:
+        if entry.job.name not in self._over:
             self._settle(entry, JobOutcome(JobState.FAILED, why))
 
 

@@ -7,9 +7,9 @@ The command line prints it without a traceback and exits with its ``exit_code``.
 from __future__ import annotations
 
 import difflib
+import itertools
 import reprlib
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 
 def counted(number: int, thing: str) -> str:
@@ -72,9 +72,19 @@ class StoreAway(RunError):
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str | None:
-    """The allowed name closest in spelling to ``given``, or None where none is close."""
-    matches = difflib.get_close_matches(given.lower(), list(allowed), n=1, cutoff=0.5)
-    return matches[0] if matches else None
+    """The allowed name closest in spelling to ``given``, or None where none is close.
+
+    Of several as close, the one that begins most like it, and of those the first by name.
+    """
+    wanted = given.lower()
+
+    def order(name: str) -> tuple[float, int, str]:
+        ratio = difflib.SequenceMatcher(None, name, wanted).ratio()
+        alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(name, wanted, strict=False))
+        return -ratio, -len(list(alike)), name
+
+    names = list(allowed)
+    return min(difflib.get_close_matches(wanted, names, n=max(1, len(names)), cutoff=0.5), key=order, default=None)
 
 
 def guess(given: str, allowed: Iterable[str]) -> str:
@@ -118,7 +128,7 @@ class _Shown(reprlib.Repr):
         return "null"
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """What was given as an error quotes it: as YAML would have it, cut where it is long."""
     return cut(_Shown().repr(value), 300)
 

@@ -168,12 +168,12 @@ def _link(temporary: Path, path: Path, data: bytes) -> None:
         write_synced(path, data)
 
 
-def to_json(value: Any) -> bytes:
+def to_json(value: object) -> bytes:
     """``value`` as indented JSON with a final newline, UTF-8."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write ``value`` as JSON to ``path``, as :func:`write_bytes` does."""
     write_bytes(path, to_json(value))
 

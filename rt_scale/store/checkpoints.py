@@ -10,7 +10,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar
 
 from safetensors import SafetensorError
 
@@ -21,7 +21,6 @@ from rt_scale.store.atomic import (
     full_disk,
     names_in,
     read_json,
-    remove_temporaries,
     write_json,
 )
 from rt_scale.system.files import remove, sync_folder, temporary_name
@@ -39,6 +38,13 @@ UNREADABLE = (ValueError, OSError, EOFError, pickle.UnpicklingError, zipfile.Bad
 RuntimeError is not among them: a loader that raises it (out of memory, a model of other shapes) says nothing against
 what it read.
 """
+
+
+class FileSum(TypedDict):
+    """What a manifest says of a file: its size in bytes and its SHA-256."""
+
+    size: int
+    sha256: str
 
 
 class _Damaged(Exception):
@@ -147,10 +153,6 @@ class Checkpoints:
                 with disk_errors(self.folder / str(step)):
                     _retire(self.folder / str(step))
 
-    def clean(self) -> None:
-        """Remove what killed processes left unfinished."""
-        remove_temporaries(self.folder)
-
 
 @contextlib.contextmanager
 def _full_disk_of_libraries(path: Path) -> Iterator[None]:
@@ -171,15 +173,15 @@ def _retire(path: Path) -> None:
         remove(grave)
 
 
-def _describe(path: Path) -> dict[str, Any]:
-    """Size in bytes and SHA-256 of a file, which is on the disk when this returns."""
+def _describe(path: Path) -> FileSum:
+    """What is to be said of a file, which is on the disk when this returns."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"size": path.stat().st_size, "sha256": digest}
 
 
-def is_sound(path: Path, expected: dict[str, Any]) -> bool:
+def is_sound(path: Path, expected: FileSum) -> bool:
     """Whether the file is there as its manifest describes it."""
     return path.is_file() and path.stat().st_size == expected["size"] and _describe(path) == expected
 
@@ -187,7 +189,7 @@ def is_sound(path: Path, expected: dict[str, Any]) -> bool:
 def problem_of(path: Path) -> str | None:
     """What is wrong with the checkpoint in ``path``; None where its files are those that were written."""
     try:
-        manifest: dict[str, dict[str, Any]] = read_json(path / MANIFEST)["files"]
+        manifest: dict[str, FileSum] = read_json(path / MANIFEST)["files"]
         for name, expected in manifest.items():
             if not (path / name).is_file():
                 return f"{name} is missing"

@@ -1,10 +1,9 @@
 """Who is running a run directory: at most one process, replaced when it is gone.
 
-Each attempt at a run is a file ``lease/<attempt>.json``, numbered from 1. Creating the next
-number is exclusive, so of several contenders one wins; the highest number is the owner. Files are
-never removed, so no number is ever given twice and no slow contender can undo a later takeover.
-The owner's heartbeat is the file's modification time; 1970 says that the owner is done, and
-saying so needs no room on a full disk.
+Each attempt at a run is a file ``lease/<attempt>.json``, numbered from 1. Creating the next number is exclusive, so of
+several contenders one wins; the highest number is the owner. Files are never removed, so no number is given twice and
+no slow contender can undo a later takeover. The owner's heartbeat is the file's modification time; 1970 says that the
+owner is done, and saying so needs no room on a full disk.
 
 Clocks are set: a laptop wakes up, a server corrects its time. So no owner is replaced, unless its process is known to
 be gone, before whoever replaces it has watched the heartbeat stand still, by a clock that nobody sets; and a heartbeat
@@ -41,17 +40,14 @@ LATE = 5.0
 
 @dataclass(frozen=True)
 class LeaseTimes:
-    """When owners count as gone.
-
-    Attributes:
-        heartbeat: seconds between heartbeats.
-        stale: seconds without a heartbeat after which an owner elsewhere counts as gone.
-        watch: of these, the last, for which whoever replaces the owner watches himself; at most half of them.
-    """
+    """When owners count as gone, in seconds."""
 
     heartbeat: float
+    """Between two heartbeats."""
     stale: float
+    """Without a heartbeat, after which an owner elsewhere counts as gone."""
     watch: float
+    """Of these, the last, for which whoever replaces the owner watches himself; at most half of them count."""
 
 
 TIMES = LeaseTimes(heartbeat=5.0, stale=60.0, watch=15.0)
@@ -268,8 +264,14 @@ class Lease(ABC):
     def __init__(self, where: str, times: LeaseTimes, watching: Callable[[Attempt], None]) -> None:
         """Acquire the lease of the run at ``where``.
 
+        Args:
+            where: for messages.
+            times: of heartbeats.
+            watching: see :func:`at_work`.
+
         Raises:
             InputError: where a live process holds it, or nothing can be written there.
+            StoreAway: where an object store does not answer.
         """
         self._where, self._times = where, times
         self.owner = Owner.current()
@@ -283,8 +285,8 @@ class Lease(ABC):
         """The newest attempt."""
 
     @abstractmethod
-    def _claim(self) -> int | None:
-        """Make the attempt after the one that was looked at last; its number, None where another was faster."""
+    def _claim(self, before: Attempt | None) -> int | None:
+        """Make the attempt after ``before``, the last look's; its number, None where another was faster."""
 
     @abstractmethod
     def _beat(self) -> None:
@@ -316,7 +318,7 @@ class Lease(ABC):
                     "run the same command again; if it is gone, its claim ends "
                     f"{self._times.stale:g} s after its last heartbeat."
                 )
-            if (number := self._claim()) is not None:
+            if (number := self._claim(before)) is not None:
                 return number
 
     def _keep_up(self) -> None:
@@ -363,26 +365,15 @@ class FileLease(Lease):
         times: LeaseTimes = TIMES,
         watching: Callable[[Attempt], None] = lambda attempt: None,
     ) -> None:
-        """Acquire the lease of the run in folder ``run``, which is made if need be.
-
-        Args:
-            run: the run's folder.
-            times: of heartbeats.
-            watching: see :func:`at_work`.
-
-        Raises:
-            InputError: where a live process holds it, or the folder cannot be written.
-        """
+        """Acquire the lease of the run in folder ``run``, which is made if need be; raises as :class:`Lease`."""
         self._run = run
-        self._seen: Attempt | None = None
         super().__init__(str(run), times, watching)
 
     def _look(self) -> Attempt | None:
-        self._seen = latest_attempt(self._run)
-        return self._seen
+        return latest_attempt(self._run)
 
-    def _claim(self) -> int | None:
-        number = 1 if self._seen is None else self._seen.number + 1
+    def _claim(self, before: Attempt | None) -> int | None:
+        number = 1 if before is None else before.number + 1
         return number if create_exclusive(_path(self._run, number), to_json(asdict(self.owner))) else None
 
     def _beat(self) -> None:

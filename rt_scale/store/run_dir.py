@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypedDict, TypeVar, cast
 
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.store.atomic import read_json, remove_temporaries, to_json, write_json
+from rt_scale.store.atomic import read_json, remove_temporaries, to_json, write_bytes, write_json
 from rt_scale.store.checkpoints import Checkpoints
-from rt_scale.store.lease import Attempt, Lease, latest_attempt
-from rt_scale.store.local import LocalRun
+from rt_scale.store.lease import TIMES, Attempt, FileLease, Lease, latest_attempt
 from rt_scale.store.results import RunRecord, RunResult, read_stored
 from rt_scale.system.files import remove
 
 T = TypeVar("T")
 State = Literal["done", "running", "failed", "partial", "missing"]
 
+RUNS = "runs"
+"""The folder of a store's runs."""
 SPEC, ENVIRONMENT, METRICS = "spec.json", "environment.json", "metrics.parquet"
 RESULT, FAILURE, CHECKPOINTS = "result.json", "failure.json", "checkpoints"
 EVENTS = "events.out.tfevents."
@@ -32,8 +33,17 @@ class Spec(Protocol):
     def name(self) -> str:
         """``<kind>-<hash>``, the name of the run and its folder."""
 
-    def canonical(self) -> dict[str, Any]:
+    def canonical(self) -> Mapping[str, object]:
         """The JSON-able value that was hashed."""
+
+
+class Failure(TypedDict, total=False):
+    """Why an attempt failed: in words, where in the code, when in seconds since 1970, and the attempt's number."""
+
+    reason: str
+    traceback: str
+    time: float
+    attempt: int
 
 
 @dataclass(frozen=True)
@@ -44,16 +54,49 @@ class RunStatus:
         state: ``done`` (has its result), ``running`` (a live process holds it), ``failed`` (its newest
             attempt ended in a recorded failure), ``partial`` (begun; the next attempt goes on), ``missing``.
         attempts: attempts made so far.
-        heartbeat_age: seconds since the owner's last heartbeat, where it is running and its date tells; else None.
         owner: ``process <pid> on host <host>``, where it is running; else None.
         heartbeat: its age in words, where it is running.
     """
 
     state: State
     attempts: int = 0
-    heartbeat_age: float | None = None
     owner: str | None = None
     heartbeat: str = ""
+
+
+class LocalRun:
+    """Where a run is kept.
+
+    Attributes:
+        folder: of the run on this machine.
+        stale: seconds without a heartbeat after which an owner elsewhere counts as gone.
+    """
+
+    stale = TIMES.stale
+
+    def __init__(self, folder: Path) -> None:
+        """The run in ``folder``."""
+        self.folder = folder
+
+    def refresh(self) -> None:
+        """Bring here what others wrote: nothing, as a folder is always looked at as it is."""
+
+    def fetch(self, step: int) -> None:
+        """Bring the checkpoint of ``step`` here."""
+
+    def acquire(self, watching: Callable[[Attempt], None]) -> Lease:
+        """Become the one who writes; see :meth:`RunDir.acquire`."""
+        return FileLease(self.folder, watching=watching)
+
+    def send(self) -> None:
+        """Send what was written here to where the run is kept."""
+
+    def send_failure(self) -> None:
+        """As :meth:`send`, without waiting for a store that is away."""
+
+    def complete(self, path: Path, result: bytes) -> None:
+        """Write the result to the file ``path``, after all else was sent."""
+        write_bytes(path, result)
 
 
 class RunDir:
@@ -85,11 +128,7 @@ class RunDir:
         return self.path / METRICS
 
     def refresh(self) -> None:
-        """Look at what an object store has of the run by now; a folder is always looked at as it is.
-
-        Raises:
-            InputError, RunError: where the store refuses or does not answer.
-        """
+        """Look at what an object store has of the run by now; raises InputError or StoreAway where it cannot be."""
         self._backend.refresh()
 
     def acquire(self, watching: Callable[[Attempt], None] = lambda attempt: None) -> Lease:
@@ -107,7 +146,7 @@ class RunDir:
         """
         self._lease = self._backend.acquire(watching)
         remove_temporaries(self.path)
-        self.checkpoints.clean()
+        remove_temporaries(self.checkpoints.folder)
         return self._lease
 
     def check(self) -> Lease:
@@ -137,13 +176,13 @@ class RunDir:
         if (recorded := self.spec()) is None:
             write_json(self.path / SPEC, spec.canonical())
             self._backend.send()
-        elif recorded != _as_read(spec.canonical()):
+        elif recorded != json.loads(to_json(spec.canonical())):
             raise InputError(
                 f"Another spec lives in '{self.path}': its {SPEC} is not the one that gives the folder its "
                 f"name, so it was edited. Put {SPEC} back, or move the folder away to compute the run anew."
             )
 
-    def spec(self) -> dict[str, Any] | None:
+    def spec(self) -> dict[str, object] | None:
         """The recorded spec; None where the run was never begun."""
         return _read_optional(self.path / SPEC)
 
@@ -189,15 +228,15 @@ class RunDir:
         """The result; None where the run is not done."""
         return read_stored(self.path / RESULT, RunResult)
 
-    def fail(self, error: dict[str, Any]) -> None:
-        """Record why this attempt failed, e.g. ``{"reason": ..., "traceback": ...}``; its number is added."""
+    def fail(self, error: Failure) -> None:
+        """Record why this attempt failed; its number is added."""
         attempt = self._permitted().attempt
         write_json(self.path / FAILURE, {**error, "attempt": attempt})
         self._backend.send_failure()
 
-    def failure(self) -> dict[str, Any] | None:
+    def failure(self) -> Failure | None:
         """The newest recorded failure, with its ``attempt``; None where the run is done or never failed."""
-        return None if (self.path / RESULT).exists() else _read_optional(self.path / FAILURE)
+        return None if (self.path / RESULT).exists() else cast("Failure | None", _read_optional(self.path / FAILURE))
 
     def status(self, stale: float | None = None) -> RunStatus:
         """How the run stands; ``stale``: seconds after which a silent owner elsewhere counts as gone."""
@@ -207,21 +246,16 @@ class RunDir:
         if (self.path / RESULT).exists():
             return RunStatus("done", attempts)
         if attempt and attempt.is_live(stale):
-            age = None if attempt.is_ahead else attempt.silent
-            return RunStatus("running", attempts, age, attempt.who, attempt.heartbeat)
+            return RunStatus("running", attempts, attempt.who, attempt.heartbeat)
         failure = self.failure()
         if failure and failure.get("attempt") == attempts:
             return RunStatus("failed", attempts)
         return RunStatus("partial" if attempts or (self.path / SPEC).exists() else "missing", attempts)
 
 
-def _read_optional(path: Path) -> dict[str, Any] | None:
+def _read_optional(path: Path) -> dict[str, object] | None:
     try:
-        value: dict[str, Any] = read_json(path)
+        value: dict[str, object] = read_json(path)
     except FileNotFoundError:
         return None
     return value
-
-
-def _as_read(value: dict[str, Any]) -> Any:
-    return json.loads(to_json(value))

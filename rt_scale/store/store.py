@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 from rt_scale.spec.errors import InputError
-from rt_scale.store.atomic import disk_errors, read_json, to_json, write_bytes
+from rt_scale.store.atomic import disk_errors, measure, read_json, to_json, write_bytes
 from rt_scale.store.lease import FOLDER as LEASES
-from rt_scale.store.local import RUNS, SWEEPS, LocalStore
-from rt_scale.store.objects.store import FILE, LIST, OVERRIDES, ObjectStore
-from rt_scale.store.objects.uri import is_address
-from rt_scale.store.run_dir import RESULT, SPEC, RunDir, RunStatus, Spec
+from rt_scale.store.lease import TIMES, file_system_time, latest_attempt
+from rt_scale.store.run_dir import RESULT, RUNS, SPEC, RunDir, RunStatus, Spec
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
+
+SWEEPS = "sweeps"
+FILE, OVERRIDES, LIST = "sweep.yaml", "overrides.json", "runs.json"
+AGAIN = "it was begun again meanwhile"
+"""Why a run is not removed after all."""
+
+_pause = time.sleep
 
 
 class SweepDir:
@@ -26,10 +33,11 @@ class SweepDir:
         derived: the folder of what is made of its runs, and can be made again: this one, or one elsewhere.
     """
 
-    def __init__(self, path: Path, backend: LocalStore | None = None, derived: Path | None = None) -> None:
-        """The sweep in the folder ``path`` of the store that ``backend`` keeps; None: there alone."""
-        self.path, self._backend = path, backend or LocalStore(path)
-        self.derived = derived or path
+    def __init__(self, path: Path, store: Store | None = None) -> None:
+        """The sweep in the folder ``path`` of ``store``; None: of a store in a folder."""
+        self.path, self._store = path, store or Store(path.parent.parent)
+        derived = self._store.derived
+        self.derived = path if derived is None else derived / path.name
 
     @property
     def name(self) -> str:
@@ -66,12 +74,12 @@ class SweepDir:
         """The ``--set`` assignments that the sweep was run with."""
         return self._list(OVERRIDES)
 
-    def record(self, name: str, value: Any) -> None:
+    def record(self, name: str, value: object) -> None:
         """Keep a JSON-able ``value`` as the file ``name`` of the sweep, which everybody who sees the store sees."""
         self._put(self.path / name, to_json(value))
 
     def _put(self, path: Path, data: bytes) -> None:
-        self._backend.put(path, data)
+        self._store.put(path, data)
         write_bytes(path, data)
 
     def send(self, path: Path) -> None:
@@ -83,7 +91,7 @@ class SweepDir:
             InputError, RunError: where an object store refuses or does not answer.
         """
         if self.derived == self.path:
-            self._backend.send(path)
+            self._store.send(path)
 
     def runs(self) -> list[str]:
         """Names of the sweep's runs; empty where it was never run."""
@@ -98,55 +106,48 @@ class SweepDir:
 
 
 class Store:
-    """A folder that keeps runs and sweeps, or such a folder in an object store and this machine's mirror of it.
+    """A folder that keeps runs and sweeps; an object store with its mirror is the subclass ``ObjectStore``.
 
     Attributes:
         root: the folder; it need not exist.
         derived: where reports, exports and comparison views go, a folder a sweep; None: beside the sweeps.
     """
 
-    def __init__(self, root: Path, backend: LocalStore | None = None, derived: Path | None = None) -> None:
-        """The store in the folder ``root``, kept by ``backend``; None: there alone."""
+    def __init__(self, root: Path, derived: Path | None = None) -> None:
+        """The store in the folder ``root``."""
         self.root, self.derived = root, derived
-        self._backend = backend or LocalStore(root)
-
-    @staticmethod
-    def open(place: str | Path) -> Store:
-        """The store at a place as a user names it: a folder, ``s3://``, ``gs://`` or ``az://bucket/prefix``.
-
-        Raises:
-            InputError: an address that holds credentials, or that nothing here can open.
-        """
-        if not is_address(place):
-            return Store(Path(place))
-        backend = ObjectStore.open(str(place))
-        return Store(backend.root, backend)
 
     @property
     def place(self) -> str:
-        """What :meth:`open` takes in another process: the address, or the folder's whole path."""
-        return self._backend.place
+        """What ``open_place`` takes in another process: the address, or the folder's whole path."""
+        return str(self.root.absolute())
 
     def where(self, name: str) -> str:
         """Where the run of that name is kept, for people to read: the path of its directory, or its address."""
-        return self._backend.where(name)
+        return str(self.root / RUNS / name)
 
-    def scratch(self) -> AbstractContextManager[str]:
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
         """A place of its own in the store, path or address, that all processes see; removed afterwards."""
-        return self._backend.scratch()
+        folder = temporary_name(self.root.absolute() / "scratch")
+        try:
+            yield str(folder)
+        finally:
+            remove(folder)
 
     def run(self, spec: Spec | str) -> RunDir:
         """The directory of the run of ``spec``, or of the run of that name."""
-        name = spec if isinstance(spec, str) else spec.name
-        return RunDir(self.root / RUNS / name, self._backend.run(name))
+        return RunDir(self.root / RUNS / (spec if isinstance(spec, str) else spec.name))
 
     def sweep(self, name: str) -> SweepDir:
         """The directory of the sweep ``name``."""
-        return SweepDir(self.root / SWEEPS / name, self._backend, self.derived and self.derived / name)
+        return SweepDir(self.root / SWEEPS / name, self)
 
-    def deriving(self, folder: Path) -> Store:
+    def deriving(self, folder: Path) -> Self:
         """The same store, of which reports, exports and comparison views are written to ``folder``."""
-        return Store(self.root, self._backend, folder)
+        other = copy.copy(self)
+        other.derived = folder
+        return other
 
     def refresh(self, *, curves: bool = True, younger: float = 0.0) -> None:
         """Look at what an object store has by now; a folder is always looked at as it is.
@@ -158,15 +159,14 @@ class Store:
         Raises:
             InputError, RunError: where the store refuses or does not answer.
         """
-        self._backend.refresh(curves, younger)
 
     def now(self) -> float:
         """Seconds since 1970 by the clock that dates what is kept here: a server's may differ from ours."""
-        return self._backend.now()
+        return file_system_time(self.root)
 
     def measure(self, name: str) -> tuple[int, float]:
         """Bytes of the run of that name where it is kept, and when it last changed, in seconds since 1970."""
-        return self._backend.measure(name)
+        return measure(self.root / RUNS / name)
 
     def remove(self, runs: Sequence[str], stale: float) -> dict[str, str]:
         """Remove the runs of these names unless they are being executed.
@@ -178,7 +178,16 @@ class Store:
         Returns:
             name -> why it stays after all.
         """
-        return self._backend.remove(runs, stale)
+        folders = {name: self.root / RUNS / name for name in runs}
+        stay = {name: "it is being executed" for name in _executed(folders)}
+        gone = {name: _remove_run(folder, stale) for name, folder in folders.items() if name not in stay}
+        return stay | {name: AGAIN for name, went in gone.items() if not went}
+
+    def put(self, path: Path, data: bytes) -> None:
+        """Send what is about to be written to the file ``path`` of the folder."""
+
+    def send(self, path: Path) -> None:
+        """Send a file of the folder, or all files of a folder in it."""
 
     def names(self) -> list[str]:
         """Names of the folders of runs, sorted; a folder may hold no run yet."""
@@ -214,7 +223,6 @@ class Store:
             InputError: where the folder cannot be made or written.
             RunError: where the disk is full, or an object store does not answer.
         """
-        self._backend.check_writable()
         probe = temporary_name(self.root / "probe")
         with disk_errors(self.root):
             try:
@@ -227,6 +235,32 @@ class Store:
                 ) from error
             finally:
                 remove(probe)
+
+
+def _executed(runs: Mapping[str, Path]) -> list[str]:
+    """Runs whose heartbeat comes while one watches, whatever its date; without owners nothing is waited for."""
+    found = ((name, latest_attempt(run)) for name, run in runs.items())
+    before = {name: attempt for name, attempt in found if attempt is not None and not attempt.is_gone}
+    if before:
+        _pause(TIMES.watch)
+    after = ((name, latest_attempt(runs[name])) for name in before)
+    return [name for name, attempt in after if attempt is not None and attempt.beat != before[name].beat]
+
+
+def _remove_run(path: Path, stale: float) -> bool:
+    """Remove a run that nobody holds; whether that was so."""
+    if not path.exists():
+        return True
+    grave = temporary_name(path)
+    with disk_errors(path):
+        os.rename(path, grave)
+        # Who took the lease just before the folder lost its name gets it back.
+        attempt = latest_attempt(grave)
+        if attempt is not None and attempt.is_live(stale):
+            os.rename(grave, path)
+            return False
+    remove(grave)
+    return True
 
 
 def _folders(folder: Path) -> list[str]:

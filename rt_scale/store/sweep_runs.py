@@ -15,8 +15,7 @@ from rt_scale.spec.grid import Point, points_at
 from rt_scale.spec.sweep import SweepSpec, parse_sweep
 from rt_scale.spec.yaml_files import read_text
 from rt_scale.store.atomic import read_json
-from rt_scale.store.objects.store import FILE
-from rt_scale.store.store import Store, SweepDir
+from rt_scale.store.store import FILE, Store, SweepDir
 
 SAMPLED, STOPPED = "sampled.json", "stopped.json"
 """Files in a sweep's folder: the points that its search sampled, and the runs that its rule ended early."""

@@ -124,13 +124,7 @@ class Accelerated(Network):
 
 
 def accelerated(network: Network, batch_size: int, how: str) -> Network:
-    """``network`` as it is trained: itself, or one that shares its modules and computes whole batches faster.
-
-    Args:
-        network: whose parameters are trained.
-        batch_size: images of a whole batch.
-        how: ``none``, ``compile`` or ``graphs``.
-    """
+    """``network`` as it is trained, by ``none``, ``compile`` or ``graphs``: itself, or one :class:`Accelerated`."""
     if how == "none":
         return network
     if how not in WAYS:

@@ -216,25 +216,19 @@ def train(
     """Train ``model`` from ``progress`` to ``epochs``; ``progress`` moves along.
 
     Within an epoch the host never waits for the device: metrics are summed there and read at its end. They are the
-    objective's, ``loss`` and ``grad_norm`` (l2 norm of the whole gradient as the objective gives it).
-
-    With several ranks in ``group`` each calls this with its own loader of its shares and a model of equal weights;
-    gradients and metrics are those of the global batch.
-
-    Asked by ``stop``, or where a hook raises Stopped, which one does on all ranks or on none, training ends between
-    two steps, on all ranks at the same: from ``progress`` and equal weights it goes on as if it had not been stopped.
+    objective's, ``loss`` and ``grad_norm`` (l2 norm of the whole gradient as the objective gives it). Each rank of
+    ``group`` calls this with its shares and equal weights; gradients and metrics are those of the global batch.
 
     Raises:
         Diverged: at the end of an epoch whose mean loss or gradient is not finite.
-        Stopped: where it was asked to stop.
+        Stopped: asked by ``stop`` or a hook, on all ranks after the same step, from which training can go on.
     """
     asked = _Asked(stop, group)
+    given = (model, loader, objective, optimizer, progress, before_update, hooks, group, asked, gradients)
     with keep_freed_memory():
         try:
             while progress.epoch < epochs:
-                means = _epoch(
-                    model, loader, objective, optimizer, progress, before_update, hooks, group, asked, gradients
-                )
+                means = _epoch(*given)
                 progress.epoch += 1
                 _refuse_divergence(means, progress)
                 for hook in hooks:

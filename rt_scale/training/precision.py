@@ -44,10 +44,7 @@ def set_precision(precision: str) -> None:
     """Make float32 of matrix products and convolutions mean what ``precision`` says, in this process.
 
     torch's own default is tf32 for convolutions and float32 for matrix products: a student that starts from
-    rounding noise would start from another noise in each.
-
-    Args:
-        precision: of the spec; float32, float64 and bf16 all forbid tf32.
+    rounding noise would start from another noise in each. All precisions but tf32 forbid it.
     """
     # By these names: torch keeps its newer fp32_precision in step with them, but not the other way round.
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"

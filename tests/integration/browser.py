@@ -27,16 +27,14 @@ T = TypeVar("T")
 SERVE = """
 import sys
 from pathlib import Path
-from rt_scale.experiments.other_data import DataHere
-from rt_scale.report.board import ReportFigures, open_board
+from rt_scale.report.board import open_board
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
 store = Store(Path(sys.argv[2]))
 sweeps = [SweepRuns(*load_sweep(Path(sys.argv[1])), store)]
 tell = lambda line: print(line, flush=True)
-figures = ReportFigures(sweeps, tell, DataHere(store.root.parent / "data"))
-open_board(sweeps, store, port=0, host="127.0.0.1", say=tell, figures=figures, interval=1.0)
+open_board(sweeps, store, port=0, host="127.0.0.1", say=tell, interval=1.0)
 """
 # Most of TensorBoard is in shadow roots, which neither innerText nor CSS selectors look into.
 FIND = """

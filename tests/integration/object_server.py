@@ -20,6 +20,7 @@ import yaml
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
+from rt_scale.store.objects.store import open_place
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 from tests.integration.dying import Outcome, outcome
@@ -123,7 +124,7 @@ class Place:
     def on(self, machine: str) -> Store:
         """The store as that machine sees it."""
         os.environ["RT_SCALE_MIRROR"] = str(self.folder / machine)
-        return Store.open(self.address)
+        return open_place(self.address)
 
     def run(self, document: dict[str, Any]) -> list[str]:
         path = self.folder / f"{abs(hash(json.dumps(document)))}.yaml"

@@ -18,11 +18,14 @@ from scipy import stats
 from selenium.webdriver.remote.webelement import WebElement
 
 from rt_scale.experiments.options import Options
+from rt_scale.experiments.other_data import DataHere
 from rt_scale.experiments.runner import run
+from rt_scale.report.report import make_report
 from rt_scale.spec.grid import Point
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import read_sweep
 from tests.integration.browser import Browser, opened, served
 
 SWEEP: dict[str, Any] = {
@@ -82,6 +85,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Sweep:
     sweep = write_sweep(tmp_path_factory.mktemp("finished"), {})
     for point in sweep.points:
         compute(point, sweep, data_dir)
+    make_report([read_sweep(sweep.file, (), sweep.store)], "last", DataHere(data_dir))
     return sweep
 
 
@@ -93,7 +97,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def address(finished: Sweep, browser: Browser) -> Iterator[str]:
-    """Once the figures are there: no report was made before, so that the board makes it."""
+    """Once the figures of the report are there."""
     with served(finished.file, finished.store.root) as found:
         browser.until(lambda: sorted(asked(found, "images/tags")["sweep"]) == FIGURES, FIGURES)
         yield found

@@ -12,7 +12,7 @@ import yaml
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.sweep import load_sweep
-from rt_scale.store.store import Store
+from rt_scale.store.objects.store import open_place
 from tests.integration.object_server import serving
 from tests.integration.test_bundle import SWEEP, Cli
 from tests.unit.store.bundle.bundles import read
@@ -36,7 +36,7 @@ def test_a_store_on_s3_is_packed_from_another_machine(
     file = tmp_path / "one.yaml"
     file.write_text(yaml.safe_dump({**SWEEP, "axes": {}, "seeds": 1, "name": "one"}, sort_keys=False))
     (point,) = load_sweep(file)[1]
-    result = run(point.spec, Options(store=Store.open(address), data_dir=data_dir, device="cpu", threads=1))
+    result = run(point.spec, Options(store=open_place(address), data_dir=data_dir, device="cpu", threads=1))
     monkeypatch.setenv("RT_SCALE_MIRROR", str(tmp_path / "b"))
     ended = cli("bundle", file, "--store", address, "--out", tmp_path / "one.tar.gz", "--weights", "final")
     assert ended.code == 0, ended

@@ -88,8 +88,9 @@ def test_a_ray_of_our_own_is_on_localhost_and_wants_its_token(
 def asked(address: str, env: dict[str, str]) -> object:
     """What stands in the way of joining the Ray at ``address``, also on localhost, which Ray would replace."""
     code = (
-        "import sys, json; from rt_scale.ray_backend import probe; "
-        "probe.services.canonicalize_bootstrap_address_or_die = lambda a: a; print(json.dumps(probe.main(sys.argv[1])))"
+        "import sys, json; from rt_scale.ray_backend import probe; from ray._private import services; "
+        "services.canonicalize_bootstrap_address_or_die = lambda a: a; "
+        "print(json.dumps(probe.describe_cluster(sys.argv[1])))"
     )
     ended = subprocess.run([sys.executable, "-c", code, address], env=env, capture_output=True, text=True, timeout=480)
     return json.loads(ended.stdout.splitlines()[-1]).get("problem")

@@ -87,11 +87,11 @@ def test_a_cluster_is_joined_with_its_token_only(begin_head: Begin, env: dict[st
 LOST = """
 import os, sys
 from rt_scale.ray_backend.cluster import connect, ray
-from rt_scale.ray_backend.control import cluster_lost
+from rt_scale.ray_backend.control import watch_head
 def lost():
     print("lost", flush=True)
     os._exit(7)
-with connect(sys.argv[1]) as cluster, cluster_lost(cluster.address, lost):
+with connect(sys.argv[1]) as cluster, watch_head(cluster.address, lost):
     @ray.remote
     def work():
         import time

@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray import tune
 
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.ray_backend.cluster import connect
-from rt_scale.ray_backend.explore import EarlyStopping, build_rule
-from rt_scale.scheduler.early_stopping import report_for
+from rt_scale.ray_backend.explore import EarlyStopping, Rule
+from rt_scale.ray_backend.trial import TrialReport
+from rt_scale.scheduler.early_stopping import measurement
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.metrics import logged_metrics
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import EarlyStops
-
-# After cluster, which sets what Ray reads when it is imported.
-from ray import tune  # isort: skip
 
 METRIC = "probe/student/linear"
 EPOCHS, GRACE = 6, 2
@@ -42,14 +41,13 @@ def trial(config: Mapping[str, Any]) -> None:
     with store.run(run).acquire():
         while epoch < EPOCHS and run not in stopped.runs():
             epoch += 1
-            how = {
-                "step": epoch * 5,
-                "steps": EPOCHS * 5,
-                "epoch": epoch,
-                "values": {METRIC: config["place"] + epoch / 10},
-            }
-            tune.report({"state": "running"} | report_for(explore, "s", run, **how))
-    tune.report({"state": "stopped" if run in stopped.runs() else "done", "epoch": epoch, "process": os.getpid()})
+            found = measurement(
+                explore, "s", run, step=epoch * 5, steps=EPOCHS * 5, epoch=epoch,
+                values={METRIC: config["place"] + epoch / 10},
+            )  # fmt: skip
+            tune.report({"report": TrialReport(measured=found).model_dump_json(), "state": "running"})
+    state = "stopped" if run in stopped.runs() else "done"
+    tune.report({"state": state, "epoch": epoch, "process": os.getpid()})
 
 
 class Heard(tune.Callback):  # type: ignore[misc]
@@ -93,13 +91,12 @@ def test_the_worse_half_ends_early_and_one_process_does_it_all(
     section = {"metric": METRIC, "mode": "max", "stop": rule}
     explore, store = ExploreSpec.model_validate(section), Store(tmp_path / "store")
     stopped, heard = EarlyStops(explore, store.sweep("s")), Heard(store)
-    judge = build_rule(explore, stopped)
-    assert judge is not None
+    rules = {"s": Rule(explore, stopped, lambda run, why: None)}
     space = {"place": tune.grid_search(list(ORDER)), "store": str(store.root), "explore": section}
     tune.Tuner(
         tune.with_resources(trial, {"cpu": 1}),
         param_space=space,
-        tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=1, scheduler=EarlyStopping({"s": judge})),
+        tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=1, scheduler=EarlyStopping(rules)),
         run_config=tune.RunConfig(storage_path=str(tmp_path / "tune"), verbose=0, callbacks=[heard]),
     ).fit()
     whole, early = ("done", EPOCHS), ("stopped", GRACE)

@@ -112,7 +112,7 @@ def cells(browser: Browser, table: str) -> list[list[str]]:
 def test_the_page_says_what_it_is_of(page: Browser) -> None:
     assert page.chrome.title == "rt-scale: Locality of the start, alpha (figures 3 and 17)"
     assert page.texts("h1") == ["Locality of the start, alpha (figures 3 and 17)"]
-    assert page.texts("#standing") == ["Sweep near_and_far. 7 of 9 runs finished."]
+    assert page.texts("#finished") == ["Sweep near_and_far. 7 of 9 runs finished."]
     (data,) = page.texts("#data")
     assert data.startswith("Data: Digits (digits, sha256 ")
     assert any("Not the paper's setting: samples = 400, " in note for note in page.texts(".note"))

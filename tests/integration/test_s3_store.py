@@ -21,7 +21,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.objects.bucket import Bucket
 from rt_scale.store.objects.lease import ObjectLease
-from rt_scale.store.store import Store
+from rt_scale.store.objects.store import open_place
 from tests.integration.dying import DIES, Outcome, outcome
 from tests.integration.object_server import Door, ObjectServer, Place, alone, serving, whole
 from tests.integration.test_secrets import holding
@@ -188,9 +188,9 @@ def test_what_is_refused(place: Place, cli: Any) -> None:
 
 def test_the_endpoint_of_the_environment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{place.server.port}")
-    store = Store.open("s3://bucket/of/the/environment?region=us-east-1")
+    store = open_place("s3://bucket/of/the/environment?region=us-east-1")
     store.sweep("small").write("name: small", ["distill-0"])
-    other = Store.open(place.server.address("of/the/environment"))
+    other = open_place(place.server.address("of/the/environment"))
     other.refresh()
     assert other.root != store.root
     assert other.sweep("small").runs() == ["distill-0"]

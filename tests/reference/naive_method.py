@@ -1,7 +1,7 @@
 """The whole method a second time, naively, in float64 (paper, appendix A: the algorithm box; appendix E).
 
-Nothing of rt_scale is imported. Pairs of views are compared one image at a time, every formula is written out,
-and autograd of those formulas is the gradient. The networks are those of ``naive_network``.
+Nothing of rt_scale is imported. Views are compared pair by pair, every formula is written out, and autograd of those
+formulas is the gradient. The networks are those of ``naive_network``.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Sharpening:
     momentum: AtStep | None = None
     centre: Tensor | float = 0.0
 
-    def __call__(self, views: list[list[Tensor]], t: int) -> list[list[Tensor]]:
+    def __call__(self, views: list[Tensor], t: int) -> list[Tensor]:
         """Every z becomes (z - c) / tau, with the centre c of the batches before this one."""
         before = self.centre
         if self.momentum is not None:
-            mean = torch.stack([z.detach() for view in views for z in view]).mean(0)
+            mean = torch.cat(views).detach().mean(0)
             self.centre = self.momentum(t) * before + (1 - self.momentum(t)) * mean
-        return [[(z - before) / self.temperature(t) for z in view] for view in views]
+        return [(view - before) / self.temperature(t) for view in views]
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Method:
 
 
 def softmax(z: Tensor) -> Tensor:
-    return z.exp() / z.exp().sum()
+    return z.exp() / z.exp().sum(-1, keepdim=True)
 
 
 def compared(pairing: str, i: int, j: int) -> bool:
@@ -87,7 +87,7 @@ def compared(pairing: str, i: int, j: int) -> bool:
     return {"same": i == j, "opposite": i != j, "all": True}[pairing]
 
 
-def distances(method: Method, teacher: list[list[Tensor]], student: list[list[Tensor]]) -> dict[str, Tensor]:
+def distances(method: Method, teacher: list[Tensor], student: list[Tensor]) -> dict[str, Tensor]:
     """The loss and the other metrics of a batch, means over images and pairs of views."""
     sums: defaultdict[str, Any] = defaultdict(float)
     count = 0
@@ -95,19 +95,18 @@ def distances(method: Method, teacher: list[list[Tensor]], student: list[list[Te
         for j, learned in enumerate(student):
             if not compared(method.pairing, i, j):
                 continue
-            for t, s in zip(taught, learned, strict=True):
-                target, prediction = softmax(t), softmax(s)
-                terms = {"cross_entropy": -(target * prediction.log()).sum(), "mse": ((t - s) ** 2).sum() / len(t)}
-                terms["kl"] = (target * (target / prediction).log()).sum()
-                sums["loss"] += terms[method.objective]
-                sums["kl"] += terms["kl"]
-                sums["teacher_entropy"] += -(target * target.log()).sum()
-                sums["student_entropy"] += -(prediction * prediction.log()).sum()
-                count += 1
+            target, prediction = softmax(taught), softmax(learned)
+            terms = {"cross_entropy": -(target * prediction.log()), "mse": (taught - learned) ** 2 / taught.shape[1]}
+            terms["kl"] = target * (target / prediction).log()
+            sums["loss"] += terms[method.objective].sum()
+            sums["kl"] += terms["kl"].sum()
+            sums["teacher_entropy"] += -(target * target.log()).sum()
+            sums["student_entropy"] += -(prediction * prediction.log()).sum()
+            count += len(taught)
     return {name: total / count for name, total in sums.items()}
 
 
-def taught_logits(method: Method, teacher: Network, views: Sequence[Tensor]) -> list[list[Tensor]]:
+def taught_logits(method: Method, teacher: Network, views: Sequence[Tensor]) -> list[Tensor]:
     """The teacher's logits; its running statistics move where they are to follow the data."""
     rate = 0.1 if method.statistics == "data" else 0.0
     with torch.no_grad():

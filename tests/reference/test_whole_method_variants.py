@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.reference import naive_method as naive
-from tests.reference.agreement import assert_agreement, run_spec
+from tests.reference.agreement import EPOCH, STEPS, assert_agreement, run_spec
 
 SGD = {"optimizer": {"name": "sgd", "lr": 0.5, "momentum": 0.9}}
 NAIVE_SGD = naive.Recipe("sgd", lambda t: 0.5, lambda t: 0.0, momentum=0.9)
@@ -50,7 +50,7 @@ def test_every_teacher_on_views_of_two_sizes(update: str, mode: str, statistics:
         pairing="opposite",
         global_views=2,
         update=update,
-        momentum=lambda t: 0.5 + 0.5 * t / 20,
+        momentum=lambda t: 0.5 + 0.5 * t / STEPS,
         evaluation=mode == "eval",
         statistics=statistics,
     )
@@ -70,8 +70,8 @@ def test_frozen_and_averaged_teachers_on_one_view(update: str, mode: str, statis
 
 MOMENTA: dict[float | str, Callable[[int], float]] = {
     0.9: lambda t: 0.9,
-    "cosine(0.5, 1)": lambda t: 0.5 + 0.5 * (1 - math.cos(math.pi * t / 20)) / 2,
-    "constant(1, 1ep) + linear(0.5, 0.9)": lambda t: 1.0 if t < 5 else 0.5 + 0.4 * (t - 5) / 15,
+    "cosine(0.5, 1)": lambda t: 0.5 + 0.5 * (1 - math.cos(math.pi * t / STEPS)) / 2,
+    "constant(1, 1ep) + linear(0.5, 0.9)": lambda t: 1.0 if t < EPOCH else 0.5 + 0.4 * (t - EPOCH) / (STEPS - EPOCH),
 }
 
 
@@ -103,12 +103,12 @@ def test_every_pairing_of_views(pairing: str, large: int, small: int, name: str,
 TEMPERATURES: dict[float | str, Callable[[int], float]] = {
     1.0: lambda t: 1.0,
     0.1: lambda t: 0.1,
-    "linear(0.04, 0.5, 2ep) + constant(0.5)": lambda t: 0.04 + 0.46 * t / 10 if t < 10 else 0.5,
+    "linear(0.04, 0.5, 2ep) + constant(0.5)": lambda t: 0.04 + 0.46 * t / (2 * EPOCH) if t < 2 * EPOCH else 0.5,
 }
 CENTRES: dict[float | str | None, Callable[[int], float] | None] = {
     None: None,
     0.9: lambda t: 0.9,
-    "linear(0, 1)": lambda t: t / 20,
+    "linear(0, 1)": lambda t: t / STEPS,
 }
 SHARP = [(tau, centre) for tau in TEMPERATURES for centre in CENTRES]
 

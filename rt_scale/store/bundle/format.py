@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -70,7 +70,7 @@ class Manifest(BaseModel):
     format: Literal["rt-scale bundle 2"]
     rt_scale: str
     """Version that made it."""
-    made: dict[str, Any]
+    made: dict[str, str]
     """How: the command."""
     weights: Weights
     """Whose checkpoints are in it."""

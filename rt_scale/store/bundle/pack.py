@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from rt_scale import __version__
 from rt_scale.spec.errors import InputError, RunError
@@ -18,10 +18,11 @@ from rt_scale.spec.run import RunSpec, all_runs, recorded_name
 from rt_scale.store.atomic import read_json, replacing, to_json
 from rt_scale.store.bundle.format import FORMAT, MANIFEST, RUN_FILES, WEIGHTS, File, Manifest, Weights, is_member
 from rt_scale.store.checkpoints import MANIFEST as CHECKPOINT
+from rt_scale.store.checkpoints import FileSum
 from rt_scale.store.lease import FOLDER as LEASES
-from rt_scale.store.objects.store import FILE, LIST, OVERRIDES
 from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, RESULT, SPEC, RunDir, State
-from rt_scale.store.store import Store, SweepDir
+from rt_scale.store.store import FILE, LIST, OVERRIDES, Store, SweepDir
+from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names
 from rt_scale.system.files import TEMPORARY
 
 _TEACHER = "teacher.safetensors"
@@ -29,32 +30,8 @@ _Source = Path | bytes
 
 
 @dataclass(frozen=True)
-class SweepPart:
-    """A sweep to pack.
-
-    Attributes:
-        name: of the sweep.
-        text: its file.
-        specs: its runs in their order.
-        overrides: ``--set`` assignments to it.
-    """
-
-    name: str
-    text: str
-    specs: Sequence[RunSpec]
-    overrides: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
 class Packed:
-    """A bundle that was written.
-
-    Attributes:
-        path: the file.
-        size: of it in bytes.
-        sha256: of it.
-        manifest: what it says of itself.
-    """
+    """A bundle that was written: its file, that file's size in bytes and SHA-256, and what it says of itself."""
 
     path: Path
     size: int
@@ -133,22 +110,19 @@ def _unreadable(name: str, error: OSError) -> RunError:
 def pack(
     path: Path,
     store: Store,
-    sweeps: Sequence[SweepPart],
+    sweeps: Sequence[SweepRuns],
     *,
     weights: Weights = "none",
-    made: Mapping[str, Any] | None = None,
+    made: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Packed:
-    """Write sweeps, their runs and the runs that these start from into the file ``path``, in one piece.
-
-    Runs that are not finished are packed as far as they are; no file is held in memory.
+    """Write sweeps, their runs as far as they are, and the runs that these start from into the file ``path``.
 
     Args:
-        path: a file; one that is there is replaced.
+        path: replaced in one piece where there is one.
         store: where the runs are; of an object store, refresh it first.
         sweeps: with names of their own, in the order in which a reader shows them.
-        weights: ``none``; ``final``, of every run the newest checkpoint's and a frozen teacher's; or ``all``
-            checkpoints'. What resuming needs beside the weights (pickled) is never packed.
+        weights: ``final``: of every run the newest checkpoint's and a frozen teacher's. Nothing pickled is packed.
         made: how the bundle is made, for its readers.
         progress: told (runs done, runs).
 
@@ -156,9 +130,8 @@ def pack(
         InputError: where two sweeps have one name, none of the runs was begun, or ``path`` cannot be written.
         RunError: where a file cannot be read, or the disk is full.
     """
-    specs = sorted(all_runs(spec for sweep in sweeps for spec in sweep.specs), key=lambda spec: spec.name)
+    specs = sorted(all_runs(point.spec for sweep in sweeps for point in sweep.points), key=lambda spec: spec.name)
     _refuse(store, sweeps, specs)
-    states: dict[str, State] = {}
     level = 6 if weights == "none" else 0  # weights cannot be made smaller
     with (
         replacing(path) as file,
@@ -166,12 +139,9 @@ def pack(
         tarfile.open(fileobj=compressed, mode="w") as archive,
     ):
         writer = _Writer(archive)
-        for number, spec in enumerate(specs):
-            progress(number, len(specs))
-            states[spec.name] = _pack_run(writer, store, store.run(spec), weights)
+        states = _pack_runs(writer, store, specs, weights, progress)
         for sweep in sorted(sweeps, key=lambda sweep: sweep.name):
             _pack_sweep(writer, store.sweep(sweep.name), sweep)
-        progress(len(specs), len(specs))
         manifest = Manifest(
             format=FORMAT, rt_scale=__version__, made=dict(made or {}), weights=weights,
             sweeps=[sweep.name for sweep in sweeps], runs=states, notes=writer.notes, files=writer.files,
@@ -181,14 +151,24 @@ def pack(
         return Packed(path, path.stat().st_size, hashlib.file_digest(written, "sha256").hexdigest(), manifest)
 
 
-def _refuse(store: Store, sweeps: Sequence[SweepPart], specs: Sequence[RunSpec]) -> None:
-    if len({sweep.name for sweep in sweeps}) < len(sweeps):
-        raise InputError("Sweeps that are packed together need names of their own; pack these one by one.")
+def _refuse(store: Store, sweeps: Sequence[SweepRuns], specs: Sequence[RunSpec]) -> None:
+    refuse_equal_names(sweeps, "packed together")
     if all(store.status(spec.name).state == "missing" for spec in specs):
         raise InputError(
             f"None of the {len(specs)} runs was begun in '{store.place}', so there is nothing to pack. Run them with "
             "'rt-scale sweep', or name the store with --store."
         )
+
+
+def _pack_runs(
+    writer: _Writer, store: Store, specs: Sequence[RunSpec], weights: Weights, progress: Callable[[int, int], None]
+) -> dict[str, State]:
+    states: dict[str, State] = {}
+    for number, spec in enumerate(specs):
+        progress(number, len(specs))
+        states[spec.name] = _pack_run(writer, store, store.run(spec), weights)
+    progress(len(specs), len(specs))
+    return states
 
 
 def _pack_run(writer: _Writer, store: Store, run: RunDir, weights: Weights) -> State:
@@ -222,13 +202,13 @@ def _weights(writer: _Writer, run: RunDir, weights: Weights) -> dict[str, _Sourc
     """The weights in a run's checkpoints, each checkpoint with a manifest of what is packed of it."""
     members: dict[str, _Source] = {}
     steps = [] if weights == "none" else run.checkpoints.steps()
-    newest: dict[str, Any] = {}
+    newest: dict[str, FileSum] = {}
     for step in reversed(steps):
         if weights == "final" and newest and step != steps[0]:
             continue
         try:
             run.checkpoints.read(step, lambda folder: None)  # brings it here, where it is kept elsewhere
-            files: dict[str, Any] = read_json(run.checkpoints.folder / str(step) / CHECKPOINT)["files"]
+            files: dict[str, FileSum] = read_json(run.checkpoints.folder / str(step) / CHECKPOINT)["files"]
         except (RunError, FileNotFoundError) as error:
             writer.notes.append(f"Run {run.name}, step {step}: {error}")
             continue
@@ -243,7 +223,7 @@ def _weights(writer: _Writer, run: RunDir, weights: Weights) -> dict[str, _Sourc
     return members
 
 
-def _pack_sweep(writer: _Writer, kept: SweepDir, sweep: SweepPart) -> None:
+def _pack_sweep(writer: _Writer, kept: SweepDir, sweep: SweepRuns) -> None:
     """Add a sweep's file, what its search and its rule know, and its report."""
     prefix = f"sweeps/{sweep.name}"
     now = (sweep.text, list(sweep.overrides))
@@ -256,7 +236,7 @@ def _pack_sweep(writer: _Writer, kept: SweepDir, sweep: SweepPart) -> None:
         members |= {f"{prefix}/{inside}/{name}": folder / name for name in _files(folder)}
     members[f"{prefix}/{FILE}"] = sweep.text.encode()
     members[f"{prefix}/{OVERRIDES}"] = to_json(list(sweep.overrides))
-    members[f"{prefix}/{LIST}"] = to_json([spec.name for spec in sweep.specs])
+    members[f"{prefix}/{LIST}"] = to_json([point.spec.name for point in sweep.points])
     writer.add_all(members)
 
 

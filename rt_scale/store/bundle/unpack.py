@@ -22,9 +22,8 @@ from rt_scale.store.atomic import can_write, disk_errors, names_in, read_json
 from rt_scale.store.bundle import format as limits
 from rt_scale.store.bundle.format import MANIFEST, Manifest, is_member, is_run, is_whole, refusal
 from rt_scale.store.lease import FOLDER as LEASES
-from rt_scale.store.objects.store import FILE, LIST, OVERRIDES
 from rt_scale.store.run_dir import CHECKPOINTS, SPEC
-from rt_scale.store.store import Store
+from rt_scale.store.store import FILE, LIST, OVERRIDES, Store
 from rt_scale.system.files import TEMPORARY, remove, sync_folder, temporary_name
 
 _BROKEN = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError)
@@ -37,12 +36,7 @@ _END = 1 << 15
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle.
-
-    Attributes:
-        store: its runs and sweeps; reports and tables that are made of them go there, too.
-        manifest: what it says of itself.
-    """
+    """An opened bundle: a store, where reports of its runs go, too, and what it says of itself."""
 
     store: Store
     manifest: Manifest

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     )
 
 T = TypeVar("T")
+R = TypeVar("R")
 PATIENCE = 120.0
 """Seconds for which an operation is tried again before it counts as failed."""
 BRIEF = 10.0
@@ -99,7 +99,7 @@ class Bucket:
         try:
             return Bucket(_open(address), address)
         except (BaseError, ValueError) as error:
-            raise InputError(f"The store '{address}' cannot be opened: {_in_a_line(error)}") from error
+            raise InputError(f"The store '{address}' cannot be opened: {_in_a_line(error)}") from None
 
     def brief(self) -> Bucket:
         """These objects, for somebody who waits :data:`BRIEF` at most."""
@@ -120,15 +120,7 @@ class Bucket:
         self._write(key, lambda: self._objects.put(key, path))
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write an object unless there is one; of several processes exactly one succeeds.
-
-        Args:
-            key: the object.
-            data: must be unlike what any other process writes there.
-
-        Returns:
-            Whether this call created it.
-        """
+        """Write an object unless there is one; whether this call did. No other process may write the same ``data``."""
         from obstore.exceptions import AlreadyExistsError
 
         def write() -> bool:
@@ -144,8 +136,8 @@ class Bucket:
     def _write(self, key: str, write: Callable[[], T]) -> T:
         try:
             return self._tried("write", key, write)
-        except FileNotFoundError as error:
-            raise self._no_bucket() from error
+        except FileNotFoundError:
+            raise self._no_bucket() from None
 
     def get(self, key: str) -> bytes | None:
         """An object's contents, None where there is none."""
@@ -155,13 +147,7 @@ class Bucket:
             return None
 
     def get_file(self, key: str, path: Path, changed: float | None = None) -> bool:
-        """Make a file of an object, in one piece; whether there is one.
-
-        Args:
-            key: the object.
-            path: the file, which is replaced; its folder is made.
-            changed: the date that the file gets, in seconds since 1970; None: now.
-        """
+        """Replace the file ``path`` by an object, dated ``changed`` (None: now); whether there is one."""
         temporary = temporary_name(path)
 
         def read() -> None:
@@ -213,26 +199,23 @@ class Bucket:
 
     def now(self) -> float:
         """Seconds since 1970 by the server's clock, which dates the objects; ours where nothing may be written."""
-        key = f"clock/{secrets.token_hex(8)}"
         try:
-            self.put(key, b"")
-            found = self._tried("look at", key, lambda: self._objects.head(key))
-            self.delete(key)
+            return self.check_writable()
         except InputError:
             return time.time()
-        return found["last_modified"].timestamp()
 
-    def each(self, work: Callable[[T], object], items: Iterable[T]) -> None:
-        """Do ``work`` on every item, many at a time; the first error is raised."""
+    def each(self, work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """What ``work`` returns of every item, many at a time; the first error is raised."""
         with ThreadPoolExecutor(_THREADS) as pool:
-            for done in [pool.submit(work, item) for item in items]:
-                done.result()
+            return [done.result() for done in [pool.submit(work, item) for item in items]]
 
-    def check_writable(self) -> None:
-        """Write an object and remove it."""
+    def check_writable(self) -> float:
+        """Write an object and remove it; its date, in seconds since 1970 by the server's clock."""
         key = f"clock/{secrets.token_hex(8)}"
         self.put(key, b"")
+        found = self._tried("look at", key, lambda: self._objects.head(key))
         self.delete(key)
+        return found["last_modified"].timestamp()
 
     def _tried(self, what: str, key: str, operation: Callable[[], T]) -> T:
         """What the operation, a verb of ``key``, returns, however often it takes; FileNotFoundError is passed on."""
@@ -251,7 +234,7 @@ class Bucket:
                         f"The store did not {what} '{self.name(key)}' within {patience:g} s ({_in_a_line(error)}). "
                         "Nothing that was computed is lost: it lies in this machine's mirror of the store, and the "
                         "same command, on this machine, goes on from there. Check the network and the endpoint first."
-                    ) from error
+                    ) from None
                 time.sleep(_PAUSE)
             else:
                 self._away, self._answered = False, True
@@ -263,12 +246,12 @@ class Bucket:
 
         text = str(error)
         if "404 Not Found" in text:
-            raise self._no_bucket() from error
+            raise self._no_bucket() from None
         if isinstance(error, InvalidPathError):
             raise InputError(
                 f"'{self.name(key)}' holds an object whose name is no path ({_in_a_line(error)}). Remove that object, "
                 "or name another place with --store or RT_SCALE_STORE."
-            ) from error
+            ) from None
         # The server for roles that never answered is one that this machine does not have.
         denied = any(word in text for word in _DENIED) or (_ROLES in text and not self._answered)
         if denied or isinstance(error, PermissionDeniedError | UnauthenticatedError):
@@ -276,7 +259,7 @@ class Bucket:
                 f"The store refuses to {what} '{self.name(key)}' ({_in_a_line(error)}). Check the credentials in the "
                 "environment, and that they may list, read, write and delete objects in bucket "
                 f"'{self._bucket}'."
-            ) from error
+            ) from None
 
     def _no_bucket(self) -> InputError:
         return InputError(
@@ -336,6 +319,9 @@ def _profile() -> S3CredentialProvider | None:
 
 def _region_of(bucket: str) -> str:
     """The region of a bucket on Amazon S3, as it tells whoever asks; empty where it is not told."""
+    import urllib.error
+    import urllib.request  # takes a moment to import, as does what it needs
+
     try:
         with urllib.request.urlopen(urllib.request.Request(f"{_S3}/{bucket}", method="HEAD"), timeout=10) as answer:
             headers = answer.headers
@@ -347,8 +333,10 @@ def _region_of(bucket: str) -> str:
 
 
 def _in_a_line(error: Exception) -> str:
-    """What the error says, on one line and not at length."""
-    return " ".join(str(error).partition("Debug source:")[0].split())[:300]
+    """What the error says, in short; of a server's answer, which may quote a token, its message alone."""
+    head, answer, body = str(error).partition("Debug source:")[0].partition("<")
+    told = re.search(r"Code>(.*?)</Code>.*?<Message>(.*?)</Message>", body, re.DOTALL) if answer else None
+    return " ".join((head + ": ".join(told.groups() if told else ())).split())[:300]
 
 
 def changed_entries(entries: Mapping[str, Entry], folder: Path) -> Iterator[tuple[str, Entry]]:

@@ -30,14 +30,12 @@ _TOKEN = "exclusive"
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of an attempt, as the names and dates of its objects tell.
+    """A claim of an attempt, as the names and dates (by the server's clock) of its objects tell.
 
     Attributes:
-        number: of the attempt.
         token: in its objects' names.
-        tag: tells this claim from any other that was ever made; earlier versions wrote ``token`` where this is kept.
-        put: when it was written, by the server's clock.
-        beat: when its last heartbeat was written; None where there was none yet.
+        tag: tells this claim from any other that was ever made.
+        put, beat: when it was written, and its last heartbeat; None where there was none yet.
         ended: whether its owner is done.
     """
 
@@ -84,14 +82,7 @@ def newest_claim(entries: Mapping[str, Entry]) -> Claim | None:
 
 
 def as_attempt(bucket: Bucket, run: str, claim: Claim, now: Callable[[], float]) -> Attempt:
-    """The attempt as it is seen from outside.
-
-    Args:
-        bucket: the store's objects.
-        run: prefix of the run there.
-        claim: which has the attempt.
-        now: tells the time by the server's clock.
-    """
+    """The attempt of ``claim`` at the run with the prefix ``run``; ``now`` tells the time by the server's clock."""
     if claim.ended:
         return Attempt(claim.number, None, float("inf"))
     owner: Owner | None = None
@@ -120,7 +111,7 @@ class ObjectLease(Lease):
         leaving: Callable[[], object] = lambda: None,
         left: Callable[[], object] = lambda: None,
     ) -> None:
-        """Acquire the lease of a run.
+        """Acquire the lease of a run; raises as :class:`Lease`.
 
         Args:
             bucket: the store's objects.
@@ -130,10 +121,6 @@ class ObjectLease(Lease):
             beaten: called after every heartbeat.
             leaving: called before the run is given free.
             left: called afterwards.
-
-        Raises:
-            InputError: where a live process holds it, or the store refuses.
-            StoreAway: where the store does not answer.
         """
         self._bucket, self._brief, self._run = bucket, bucket.brief(), run
         self._beaten, self._leaving, self._left = beaten, leaving, left
@@ -153,7 +140,7 @@ class ObjectLease(Lease):
         self.before = claim = newest_claim(entries)
         return None if claim is None else as_attempt(self._bucket, self._run, claim, self._bucket.now)
 
-    def _claim(self) -> int | None:
+    def _claim(self, before: Attempt | None) -> int | None:
         number = self._next
         if not self._bucket.create(self._key(number, "claim"), to_json(asdict(self.owner))):
             return None

@@ -5,26 +5,19 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from rt_scale.store.atomic import names_in
-from rt_scale.store.local import AGAIN, RUNS, SWEEPS, LocalStore
 from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
 from rt_scale.store.objects.mirror import ObjectRun, date
-from rt_scale.store.objects.uri import clean_address, mirror_folder
+from rt_scale.store.objects.uri import clean_address, is_address, mirror_folder
+from rt_scale.store.run_dir import RUNS, RunDir, Spec
+from rt_scale.store.store import AGAIN, FILE, SWEEPS, Store
 from rt_scale.system.files import temporary_name
 
-FILE, OVERRIDES, LIST = "sweep.yaml", "overrides.json", "runs.json"
-"""What others want to know of a sweep; its tables and figures are made again from its runs where they are wanted."""
 
-
-AT_ONCE = 32
-"""Runs that are removed at a time."""
-
-
-class ObjectStore(LocalStore):
+class ObjectStore(Store):
     """A store in an object store, mirrored in the folder ``root``.
 
     Methods that ask the store raise InputError where it refuses, and StoreAway where it does not answer.
@@ -42,18 +35,12 @@ class ObjectStore(LocalStore):
         """Its address."""
         return self.bucket.address
 
-    @staticmethod
-    def open(address: str) -> ObjectStore:
-        """The store at ``address`` (s3://, gs://); nothing is asked of it yet.
+    def run(self, spec: Spec | str) -> RunDir:
+        """The mirror of a run."""
+        name = spec if isinstance(spec, str) else spec.name
+        return RunDir(self.root / RUNS / name, self._run(name))
 
-        Raises:
-            InputError: an address that holds credentials, or that nothing here can open.
-        """
-        address = clean_address(address)
-        return ObjectStore(Bucket.open(address), mirror_folder(address))
-
-    def run(self, name: str) -> ObjectRun:
-        """The run of that name."""
+    def _run(self, name: str) -> ObjectRun:
         return ObjectRun(self.bucket, name, self.root)
 
     def where(self, name: str) -> str:
@@ -74,16 +61,12 @@ class ObjectStore(LocalStore):
         return self.bucket.now()
 
     def check_writable(self) -> None:
-        """Make sure that the store can be written."""
+        """Make sure that the store and the mirror can be written."""
         self.bucket.check_writable()
+        super().check_writable()
 
-    def refresh(self, curves: bool, younger: float) -> None:
-        """Bring the small files of all runs and sweeps here, and the state of every lease.
-
-        Args:
-            curves: whether metrics and event files are wanted, too.
-            younger: seconds within which the last look is good enough.
-        """
+    def refresh(self, *, curves: bool = True, younger: float = 0.0) -> None:
+        """Bring the small files of all runs and sweeps here, and the state of every lease."""
         if time.monotonic() - self._looked < younger:
             return
         found: dict[str, dict[str, Entry]] = {name: {} for name in names_in(self.root / RUNS)}
@@ -94,7 +77,7 @@ class ObjectStore(LocalStore):
             if rest and kind in kinds:
                 kinds[kind].setdefault(name, {})[rest] = entry
         now = functools.cache(self.bucket.now)
-        self.bucket.each(lambda name: self.run(name).show(found[name], now, curves), found)
+        self.bucket.each(lambda name: self._run(name).show(found[name], now, curves), found)
         for name, entries in sweeps.items():
             self._show_sweep(name, entries, now)
         self._sizes = {name: _measure(entries) for name, entries in found.items() if entries}
@@ -120,15 +103,9 @@ class ObjectStore(LocalStore):
         self.bucket.each(lambda file: self.bucket.put_file(file.relative_to(self.root).as_posix(), file), files)
 
     def remove(self, runs: Sequence[str], stale: float) -> dict[str, str]:
-        """Remove the runs of these names from the store and from here; which stay, and why.
-
-        Args:
-            runs: names.
-            stale: seconds without a heartbeat after which an owner elsewhere counts as gone.
-        """
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            gone = pool.map(lambda name: self.run(name).remove(stale), runs)
-            return {name: AGAIN for name, went in zip(runs, gone, strict=True) if not went}
+        """Remove runs from the store and from here; which stay, and why."""
+        gone = self.bucket.each(lambda name: self._run(name).remove(stale), runs)
+        return {name: AGAIN for name, went in zip(runs, gone, strict=True) if not went}
 
     def measure(self, name: str) -> tuple[int, float]:
         """Bytes of the run in the store at the last look, else here, and when the newest of it was written."""
@@ -142,3 +119,15 @@ def _is_record(file: str) -> bool:
 
 def _measure(entries: Mapping[str, Entry]) -> tuple[int, float]:
     return sum(entry.size for entry in entries.values()), max(entry.changed for entry in entries.values())
+
+
+def open_place(place: str | Path) -> Store:
+    """The store at a place as a user names it: a folder, ``s3://``, ``gs://`` or ``az://bucket/prefix``.
+
+    Raises:
+        InputError: an address that holds credentials, or that nothing here can open.
+    """
+    if not is_address(place):
+        return Store(Path(place))
+    address = clean_address(str(place))
+    return ObjectStore(Bucket.open(address), mirror_folder(address))

@@ -44,12 +44,8 @@ class BatchedNetwork:
     def gradients(self, steps: Sequence[Step]) -> list[Measured | Exception]:
         """Leave in every network's parameters the gradients of its own step; what each objective measured.
 
-        Args:
-            steps: one for each network, in their order. Those whose batches differ in size are computed alone.
-
-        Returns:
-            In place of what was measured the Exception of a step that failed by itself: the others have theirs. What
-            all of them compute together fails for all, and is raised.
+        In place of that stands the Exception of a step that failed by itself: the others have theirs. What all of them
+        compute together fails for all, and is raised. Steps whose batches differ in size are computed alone.
         """
         # Pixels as they are have nothing to batch: flatten, without a layer before the last one.
         if len(steps) == 1 or not self._parameters or len({step.batch.images.shape for step in steps}) > 1:

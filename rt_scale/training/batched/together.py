@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
@@ -33,24 +34,24 @@ def train_together(
     Returns:
         What each run returned, or the exception that ended it.
     """
-    members = [_Member(run) for run in runs]
+    members = [_Member(run, functools.partial(ended, number)) for number, run in enumerate(runs)]
     try:
-        for number, member in enumerate(members):
-            _go_on(number, member, None, ended)
-        _rounds(members, same_images, ended)
+        for member in members:
+            member.go_on(None)
+        _rounds(members, same_images)
     except BaseException as error:
-        for number, member in enumerate(members):
+        for member in members:
             while member.started and not member.over:
-                _go_on(number, member, error, ended)
+                member.go_on(error)
         raise
     return [member.outcome for member in members]
 
 
-def _rounds(members: Sequence[_Member[T]], same_images: bool, ended: Callable[[int, T | BaseException], None]) -> None:
+def _rounds(members: Sequence[_Member[T]], same_images: bool) -> None:
     """Compute the step that every run waits for, and let each go on, until all are over."""
-    waiting: list[int] = []
-    while left := [number for number, member in enumerate(members) if not member.over]:
-        steps = [member.step for member in members if member.step is not None]
+    waiting: list[_Member[T]] = []
+    while left := [member for member in members if not member.over]:
+        steps = [member.step for member in left if member.step is not None]
         answers: Sequence[Measured | Exception]
         try:
             if waiting != left:
@@ -60,19 +61,8 @@ def _rounds(members: Sequence[_Member[T]], same_images: bool, ended: Callable[[i
             answers = batched.gradients(steps)
         except Exception as error:
             answers = [error] * len(steps)  # what all compute together fails for all
-        for number, answer in zip(left, answers, strict=True):
-            _go_on(number, members[number], answer, ended)
-
-
-def _go_on(
-    number: int,
-    member: _Member[T],
-    answer: Measured | BaseException | None,
-    ended: Callable[[int, T | BaseException], None],
-) -> None:
-    member.go_on(answer)
-    if member.over:
-        ended(number, member.outcome)
+        for member, answer in zip(left, answers, strict=True):
+            member.go_on(answer)
 
 
 class _Member(Generic[T]):
@@ -85,9 +75,10 @@ class _Member(Generic[T]):
 
     outcome: T | BaseException
 
-    def __init__(self, run: Callable[[Gradients], T]) -> None:
+    def __init__(self, run: Callable[[Gradients], T], ended: Callable[[T | BaseException], None]) -> None:
         self.step: Step | None = None
         self.started = self.over = False
+        self._ended = ended
         self._answers: SimpleQueue[Measured | BaseException] = SimpleQueue()
         self._asked: SimpleQueue[Step | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, args=(run,), daemon=True)
@@ -109,6 +100,7 @@ class _Member(Generic[T]):
         if self.step is None:
             self._thread.join()
             self.over = True
+            self._ended(self.outcome)
 
     def _work(self, run: Callable[[Gradients], T]) -> None:
         try:

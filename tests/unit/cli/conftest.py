@@ -10,8 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
-from rt_scale.plan import estimate, short_run
-from rt_scale.plan import rates as calibration
+from rt_scale.plan import estimate, measure
 from tests.unit.cli.planning import PRICES, SWEEP
 
 
@@ -32,9 +31,9 @@ def prices(tmp_path: Path) -> Path:
 @pytest.fixture
 def nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan counts alone: to time operations, short runs and the start of a process takes it many seconds."""
-    monkeypatch.setattr(calibration, "SECONDS", 0.0)
+    monkeypatch.setattr(measure, "SECONDS", 0.0)
     monkeypatch.setattr(estimate, "time_short_run", lambda *given: None)
-    monkeypatch.setattr(short_run, "start_seconds", lambda: 5.0)
+    monkeypatch.setattr(measure, "start_seconds", lambda: 5.0)
 
 
 @pytest.fixture

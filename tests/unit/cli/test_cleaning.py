@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from rt_scale.cli import app
 from rt_scale.spec.run import RunSpec
-from rt_scale.store import local as store_module
+from rt_scale.store import store as store_module
 from rt_scale.store.store import Store
 from rt_scale.system.console import size_text
 from tests.records import run_result
@@ -90,7 +90,7 @@ def test_days_are_days(store: Store, gc: Callable[..., Any]) -> None:
 def test_what_stays_is_said_and_json_stays_json(
     store: Store, gc: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rt_scale.store.local._remove_run", lambda path, stale: path.name == SPECS[1].name)
+    monkeypatch.setattr("rt_scale.store.store._remove_run", lambda path, stale: path.name == SPECS[1].name)
     ended = gc("--delete", "--json")
     assert len(json.loads(ended.stdout)) == 2
     assert f"{SPECS[2].name} stays: it was begun again meanwhile" in ended.stderr

@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from rt_scale import __version__
-from rt_scale.cli import INTERRUPTED, app, doctor, main, sweep
+from rt_scale.cli import INTERRUPTED, app, doctor, main, runs
 from rt_scale.cli.options import print_table
 from rt_scale.scheduler.search import Search
 from rt_scale.spec.errors import InputError, RunError
@@ -187,8 +187,8 @@ def test_a_run_on_noise_and_its_report_show_the_numbers_on_images(
     for line in ("epoch 1", result["name"]):
         assert f"{line}: linear on digits {student} (teacher {teacher}), knn on digits " in text
     report = " ".join(invoke("report", sweep_file).split())
-    assert "linear probe on digits: test accuracy in %" in report
-    assert "k-nearest-neighbour probe on digits" in report
+    for probe in ("linear probe", "k-nearest-neighbour probe"):
+        assert f"{probe}, distilled on Gaussian noise, probed on Digits: test accuracy in %" in report
 
 
 @pytest.mark.parametrize(("command", "key"), [("models", "parameters"), ("doctor", "state"), ("data list", "prepared")])
@@ -232,7 +232,7 @@ def test_errors_are_one_paragraph_with_their_code(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(sweep, "load_files", fail)
+    monkeypatch.setattr(runs, "load_files", fail)
     monkeypatch.setattr(sys, "argv", ["rt-scale", "sweep", "any.yaml"])
     monkeypatch.setattr("signal.signal", lambda *_: None)
     with pytest.raises(SystemExit) as end:

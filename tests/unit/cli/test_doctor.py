@@ -15,6 +15,7 @@ import torch
 from rt_scale.cli import doctor
 from rt_scale.cli.doctor import PACKAGES, Finding, examine
 from rt_scale.data.prepare import open_prepared
+from rt_scale.store.objects.store import ObjectStore
 from rt_scale.store.store import Store
 
 Usage = namedtuple("Usage", "total used free")
@@ -82,8 +83,8 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_an_object_store_is_named_by_its_address(tmp_path: Path) -> None:
-    remote: Any = SimpleNamespace(place="s3://bucket/place")
-    findings = {f.what: f for f in examine(Store(tmp_path / "mirror", remote), tmp_path / "data")}
+    bucket: Any = SimpleNamespace(address="s3://bucket/place")
+    findings = {f.what: f for f in examine(ObjectStore(bucket, tmp_path / "mirror"), tmp_path / "data")}
     assert findings["store"].detail.startswith(f"s3://bucket/place, mirrored in {tmp_path / 'mirror'}, ")
 
 

@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
-from rt_scale.cli.sweep import load_files
+from rt_scale.cli.options import load_files
 from rt_scale.spec import grid
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import load_sweep

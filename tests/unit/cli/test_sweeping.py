@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
-from rt_scale.cli.sweep import load_files
+from rt_scale.cli.options import load_files
 from rt_scale.data.prepare import open_prepared
 from rt_scale.ray_backend import sweep as launched
 from rt_scale.ray_backend.sweep import Outcome

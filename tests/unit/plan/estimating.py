@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.data.prepared import KnownData
 from rt_scale.plan.estimate import Estimator
+from rt_scale.plan.flops import Rates
 from rt_scale.plan.history import measured_runs, shape
-from rt_scale.plan.queue import Node
-from rt_scale.plan.rates import Rates
+from rt_scale.scheduler.job import Job
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
@@ -33,8 +33,8 @@ def spec(**changes: Any) -> RunSpec:
     return RunSpec.model_validate(document)
 
 
-def node(run: RunSpec, gpus: float = 0, cpus: int = 1, step: int = 0, workers: int = 1) -> Node:
-    return Node(run, LaunchSpec(gpus=gpus, cpus=cpus, workers=workers), True, "missing", True, step)
+def job(run: RunSpec, gpus: float = 0, cpus: int = 1, workers: int = 1) -> Job:
+    return Job(run.name, run, LaunchSpec(gpus=gpus, cpus=cpus, workers=workers))
 
 
 def finish(
@@ -54,7 +54,7 @@ def finish(
         run_dir.complete(run_result(seconds=seconds, steps=60))
 
 
-FIXED = Rates(1e9, 1e9, float("inf"), 0.0, False, "fixed")
+FIXED = Rates(1e9, 1e9, float("inf"), float("inf"), 0.0, False, "fixed")
 
 
 class Fixed:
@@ -65,8 +65,8 @@ class Fixed:
     def __init__(self, device: Any, threads: int) -> None:
         self.asked.append((str(device), threads))
 
-    def rates(self, work: Any, precision: str) -> Rates:
-        self.asked.append((precision,))
+    def rates(self, spec: RunSpec, info: Any) -> Rates:
+        self.asked.append((spec.precision,))
         return FIXED
 
 

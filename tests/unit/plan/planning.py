@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 
-from rt_scale.plan import jobs as planned_module
-from rt_scale.plan import short_run
-from rt_scale.plan.conditions import Conditions
+from rt_scale.plan import estimate as estimate_module
+from rt_scale.plan import measure
+from rt_scale.plan.costs import Price, PriceSheet
 from rt_scale.plan.estimate import Estimate
-from rt_scale.plan.plan import Plan, make_plan
-from rt_scale.plan.prices import Price, PriceSheet
-from rt_scale.plan.queue import Node
+from rt_scale.plan.plan import Conditions, Plan, make_plan
+from rt_scale.scheduler.job import Job
 from rt_scale.spec.grid import expand
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import SweepSpec
@@ -36,27 +35,27 @@ RESTART = {"base": {**BASE, "teacher": {"start_from": {"run": "same"}}}, "axes":
 """Two runs, each from a run of its own."""
 
 
-def every_run_takes(monkeypatch: pytest.MonkeyPatch, seconds: float | None, best_pack: int | None = None) -> None:
+def every_run_takes(monkeypatch: pytest.MonkeyPatch, seconds: float | None, best_size: int | None = None) -> None:
     """Every run takes so long, packed or not, with a checkpoint every ten minutes.
 
     Args:
         seconds: None: nobody knows.
-        best_pack: what ``pack: auto`` measured.
+        best_size: what ``pack: auto`` measured.
     """
 
     class Fixed:
         def __init__(self, measured: Any, known: Any, teraflops: float | None, data_dir: Any) -> None:
             self.how = f"fixed {teraflops}"
 
-        def estimate(self, node: Node, together: int) -> Estimate:
+        def estimate(self, job: Job, together: int, step: int) -> Estimate:
             return Estimate(seconds, seconds or 0.0, 600.0 * together, self.how)
 
-        def best_pack(self, node: Node) -> int | None:
-            return best_pack
+        def best_size(self, job: Job) -> int | None:
+            return best_size
 
-    monkeypatch.setattr(planned_module, "Estimator", Fixed)
-    monkeypatch.setattr(short_run, "start_seconds", lambda: 7.0)
-    monkeypatch.setattr(planned_module, "free_memory", lambda device: 10**9)
+    monkeypatch.setattr(estimate_module, "Estimator", Fixed)
+    monkeypatch.setattr(measure, "start_seconds", lambda: 7.0)
+    monkeypatch.setattr(estimate_module, "free_memory", lambda device: 10**9)
 
 
 def finish(store: Store, spec: RunSpec) -> None:

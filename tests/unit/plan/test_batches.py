@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from rt_scale.plan.batches import by_process
-from rt_scale.plan.queue import Node
-from rt_scale.scheduler.job import Job, JobOutcome, JobState
-from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.run import RunSpec
-from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
 from tests.unit.plan.planning import BASE, HOUR, RESTART, every_run_takes, go, sheet, sweeps
-from tests.unit.scheduler.test_queue import Room, Told
 
-FOUR = LaunchSpec(pack=4)
 ALPHAS = {"axes": {"student.alpha": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]}}
 """Six runs, of which the first must train alone."""
 
@@ -31,60 +22,6 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture(autouse=True)
 def _an_hour_each(monkeypatch: pytest.MonkeyPatch) -> None:
     every_run_takes(monkeypatch, HOUR)
-
-
-def spec(seed: int, **sections: Any) -> RunSpec:
-    return RunSpec.model_validate({**BASE, "seeds": {"student": seed}, **sections})
-
-
-def node(run: RunSpec, launch: LaunchSpec = FOUR) -> Node:
-    return Node(run, launch, True, "missing", True, 0)
-
-
-def shared(nodes: list[Node], most: int = 4, slots: int = 1) -> list[list[int]]:
-    """Positions of runs by process."""
-    processes = by_process(nodes, lambda first: most, lambda launch: slots)
-    return [[nodes.index(each) for each in process] for process in processes]
-
-
-def test_runs_of_one_shape_and_launch_section_share_a_process() -> None:
-    nodes = [node(spec(seed)) for seed in range(6)]
-    assert shared(nodes) == [[0, 1, 2, 3], [4, 5]]
-    assert shared(nodes, most=8) == [[0, 1, 2, 3, 4, 5]]
-    wide = node(spec(9, projector={"out_dim": 16}))
-    assert shared([nodes[0], wide, nodes[1]]) == [[0, 2], [1]]
-    assert shared([nodes[0], node(spec(1), LaunchSpec(pack=2)), nodes[2]]) == [[0, 2], [1]]
-    assert shared([node(spec(seed), LaunchSpec()) for seed in range(3)]) == [[0], [1], [2]]
-
-
-def test_what_must_train_alone_does() -> None:
-    nodes = [node(spec(0)), node(spec(1, student={"alpha": 0})), node(spec(2))]
-    assert shared(nodes) == [[0, 2], [1]]
-
-
-def test_a_run_is_never_with_one_that_it_starts_from() -> None:
-    first = spec(0)
-    second = spec(0, teacher={"start_from": {"run": first.model_dump(mode="json")}})
-    assert shared([node(first), node(second), node(spec(1))]) == [[0, 2], [1]]
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 12, 30])
-@pytest.mark.parametrize("slots", [1, 2, 5])
-@pytest.mark.parametrize("most", [2, 4, 16])
-def test_processes_are_those_that_a_sweep_hands_out(tmp_path: Path, count: int, slots: int, most: int) -> None:
-    launch = LaunchSpec(pack=most)
-    specs = [spec(seed) for seed in range(count)]
-    tasks = [Job(str(number), each, launch) for number, each in enumerate(specs)]
-    queue = Queue(tasks, StoredRuns(Store(tmp_path)), Told(), Room(slots))
-    running: list[list[Job]] = []
-    handed_out: list[list[int]] = []
-    while not queue.finished:
-        while len(running) < slots and (pack := queue.take()):
-            running.append(pack)
-            handed_out.append([int(task.label) for task in pack])
-        for task in running.pop(0):
-            queue.ended(task.spec.name, JobOutcome(JobState.DONE))
-    assert shared([node(each, launch) for each in specs], most, slots) == handed_out
 
 
 def test_a_pack_is_one_process_that_takes_as_long_as_its_runs(store: Store) -> None:
@@ -101,8 +38,8 @@ def test_packs_are_shared_out_over_what_there_is(store: Store) -> None:
     given = sweeps(store, {**ALPHAS, "launch": {"pack": 8, "gpus": 0.5}})
     plan = go(given, gpus=1)
     assert plan.undisturbed is not None
-    # Two slots: the run alone and three others at once, then the two that are left.
-    assert (plan.processes, plan.undisturbed.makespan) == (3, 3 * HOUR)
+    # Two slots: the first run has one, so that all others are for the other one.
+    assert (plan.processes, plan.undisturbed.makespan) == (2, 5 * HOUR)
     assert go(given, gpus=3).processes == 6
 
 
@@ -122,7 +59,7 @@ def test_an_interrupted_pack_loses_what_all_of_it_did(store: Store) -> None:
     assert packed.interrupted.lost > alone.interrupted.lost
 
 
-@pytest.mark.parametrize(("most", "processes", "hours"), [(1, 6, 6), (2, 5, 4), (None, 5, 2)])
+@pytest.mark.parametrize(("most", "processes", "hours"), [(1, 6, 6), (2, 6, 3), (None, 4, 2)])
 def test_runs_at_a_time_count_every_run_of_a_pack(store: Store, most: int | None, processes: int, hours: int) -> None:
     plan = go(sweeps(store, {**ALPHAS, "launch": {"pack": 2}}), cpus=4, concurrency=most)
     assert plan.undisturbed is not None
@@ -141,10 +78,10 @@ def test_what_will_be_measured_is_counted_as_runs_alone_or_as_it_was(
     given = sweeps(store, {**ALPHAS, "launch": {"pack": "auto"}})
     plan = go(given, cpus=1)
     assert (plan.processes, plan.packed, plan.undecided) == (6, 0, 5)
-    every_run_takes(monkeypatch, HOUR, best_pack=4)
+    every_run_takes(monkeypatch, HOUR, best_size=4)
     plan = go(given, cpus=1)
     assert (plan.processes, plan.packed, plan.undecided) == (3, 4, 0)
-    every_run_takes(monkeypatch, HOUR, best_pack=1)
+    every_run_takes(monkeypatch, HOUR, best_size=1)
     plan = go(given, cpus=1)
     assert (plan.processes, plan.undecided) == (6, 0)
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from rt_scale.plan import jobs as planned_module
+from rt_scale.plan import estimate as planned_module
 from rt_scale.plan import plan as module
-from rt_scale.plan.budget import check_budget
-from rt_scale.plan.queue import build_queue
+from rt_scale.plan.costs import check_budget
+from rt_scale.plan.estimate import Estimate
+from rt_scale.plan.plan import jobs_to_do
+from rt_scale.scheduler.job import jobs_of
 from rt_scale.scheduler.search import Search
 from rt_scale.spec.errors import InputError
 from rt_scale.store.store import Store
@@ -49,8 +51,8 @@ def test_several_files_are_one_queue_of_distinct_runs(store: Store) -> None:
 
 def test_runs_to_start_from_are_there_once_and_first(store: Store) -> None:
     given = sweeps(store, RESTART, RESTART)
-    nodes = build_queue(given)
-    assert [node.asked for node in nodes] == [False, True, False, True]
+    jobs = jobs_of(given)
+    assert [name in jobs for name in jobs_to_do(jobs.values(), store)] == [False, True, False, True]
     plan = go(given, cpus=8)
     assert (plan.runs, plan.nodes, plan.to_compute) == ({"missing": 2}, 4, 4)
     assert plan.undisturbed is not None
@@ -64,15 +66,18 @@ def test_what_a_finished_run_started_from_is_not_computed(store: Store) -> None:
     assert (plan.nodes, plan.to_compute, plan.runs) == (4, 2, {"done": 1, "missing": 1})
 
 
-def test_the_newest_checkpoint_of_a_partial_run_is_found(store: Store) -> None:
+def test_the_newest_checkpoint_of_a_partial_run_is_found(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     given = sweeps(store, {})
     run_dir = store.run(given[0].points[0].spec)
     with run_dir.acquire():
         run_dir.write_spec(given[0].points[0].spec)
         for step in (0, 6):
             run_dir.save_checkpoint(step, lambda folder: (folder / "weights").touch())
-    (node,) = build_queue(given)
-    assert (node.state, node.wanted, node.step) == ("partial", True, 6)
+    monkeypatch.setattr(
+        planned_module.Estimator, "estimate", lambda self, job, together, step: Estimate(step, 1.0, 1.0, "")
+    )
+    (group,) = go(given).groups
+    assert group.seconds == 6
 
 
 def test_runs_that_a_rule_ended_are_not_gone_on_with(store: Store) -> None:
@@ -98,7 +103,7 @@ def test_of_a_search_what_it_sampled_is_planned_and_the_rest_is_told(store: Stor
 def test_nothing_left_needs_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     given = sweeps(store, {})
     finish(store, given[0].points[0].spec)
-    monkeypatch.delattr(planned_module, "plan_runs")
+    monkeypatch.delattr(planned_module, "Estimator")
     plan = go(given, prices=sheet({}))
     assert (plan.to_compute, plan.undisturbed, plan.costs, plan.groups) == (0, None, [], [])
     check_budget(plan, 0)

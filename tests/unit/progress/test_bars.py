@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 
 from rt_scale.progress.bars import RunBar, Score, counting, probe_text, scores
+from rt_scale.scheduler.job import RunReport
 from rt_scale.system.console import PlainConsole
 
 VALUES = {"probe/student/linear": 0.4567, "probe/teacher/linear": 0.25, "probe/student/knn": 0.9}
@@ -128,13 +130,12 @@ def test_a_run_says_what_was_decided() -> None:
 
 def test_the_bar_of_a_run_elsewhere_shows_what_it_reports() -> None:
     made = console(terminal=False)
-    report = {"step": 0, "steps": 0, "stage": "starting 2 workers", "values": {}, "warnings": []}
     with RunBar(made) as bar:
-        bar.reported(report)
-        under_way = report | {"stage": "training", "began": 120, "step": 121, "steps": 4000, "epoch": 1.5}
-        bar.reported(under_way | {"values": VALUES, "warnings": ["hot"]})
-        bar.reported(under_way | {"values": VALUES, "step": 130})
-        bar.reported(under_way | {"values": VALUES | {"probe/student/knn": 0.95}, "epoch": 2.0, "step": 160})
+        bar.reported(RunReport(stage="starting 2 workers"))
+        under_way = RunReport(stage="training", began=120, step=121, steps=4000, epoch=1.5, values=VALUES)
+        bar.reported(replace(under_way, warnings=("hot",)))
+        bar.reported(replace(under_way, step=130))
+        bar.reported(replace(under_way, values=VALUES | {"probe/student/knn": 0.95}, epoch=2.0, step=160))
     assert text(made).splitlines() == [
         "warning: hot",
         "resuming at step 120 of 4,000",

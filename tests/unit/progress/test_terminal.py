@@ -18,7 +18,7 @@ def test_a_pipe_gets_a_line_a_run() -> None:
     with watched.view as view:
         view.running("alpha=0.5,seed=0", report(1, "cuda:0", values=VALUES))
         view.running("alpha=1,seed=0", report(1))
-        view.running("alpha=1,seed=0", report(1, warning="Checkpoint [3] is\ndamaged"))
+        view.running("alpha=1,seed=0", report(1, warnings=("Checkpoint [3] is\ndamaged",)))
         watched.now += 18
         view.finished("alpha=0.5,seed=0", None)
         view.finished("alpha=0.5,seed=0", None)
@@ -144,6 +144,7 @@ def test_a_pipe_is_told_how_it_stands_every_half_minute_and_no_more() -> None:
         view.running("a", report(0, "cuda:0"))
         view.running("b", report(0, "cuda:1"))
         view.running("c", report(0, "cuda:1"))
+        view.running("a", report(1, "cuda:0"))
         watched.now += QUIET - 14
         view.running("a", report(5, "cuda:0", values=VALUES))
         assert watched.lines == []
@@ -157,7 +158,7 @@ def test_a_pipe_is_told_how_it_stands_every_half_minute_and_no_more() -> None:
         watched.now += 14
         view.tick()
     assert [line for line in watched.lines if not line.startswith("[")] == [
-        "2 of 24 done, 3 running, 19 to start; 30s so far, at least 3m 46s left; "
+        "2 of 24 done, 3 running, 19 to start; 30s so far, at least 4m 50s left; "
         f"best of those run now: {PROBES.partition(',')[0]}  a; running on cuda:0, cuda:1",
         "3 of 24 done, 1 running, 1 failed, 19 to start; 1m 00s so far, 60 runs an hour, about 5m 22s left; "
         f"best of those run now: {PROBES.partition(',')[0]}  a; running on cuda:1",
@@ -223,7 +224,9 @@ def test_the_log_is_named_first_and_what_was_said_is_kept() -> None:
 def test_a_pipe_gets_no_control_characters() -> None:
     watched = Watched(terminal=False, log=Path("/log"))
     with watched.view as view:
-        view.running("a", report(3, "cuda:0\x1b[2J", stage="\x1b]0;title\x07", values=VALUES, warning="\x1b[31mred"))
+        view.running(
+            "a", report(3, "cuda:0\x1b[2J", stage="\x1b]0;title\x07", values=VALUES, warnings=("\x1b[31mred",))
+        )
         view.waiting("a", "died\r\x08", 3.0)
         view.finished("b\x1b[1A", "why\x00")
         watched.summary()

@@ -16,14 +16,15 @@ def test_a_terminal_shows_what_runs_and_keeps_what_is_through() -> None:
     with watched.view as view:
         view.running("alpha=[0.5]", report(0, "cuda:0"))
         view.running("alpha=1", report(0, "2 workers cuda:0-1", stage="probing the teacher"))
+        view.running("alpha=1", report(1, "2 workers cuda:0-1"))
         watched.now += 40
         view.running("alpha=1", report(5, "2 workers cuda:0-1", values=VALUES))
         view.finished("alpha=[0.5]", None, VALUES)
         view.finished("alpha=0.7", "diverged [badly]")
         assert watched.shown() == [
-            "alpha=1  ━━━━━━━━━━   50 %  0.1 steps/s  40s left  2 workers cuda:0-1  training  linear 45.7, knn 90.0",
+            "alpha=1  ━━━━━        50 %  0.1 steps/s  50s left  2 workers cuda:0-1  training  linear 45.7, knn 90.0",
             "2 of 9 done, 1 running, 1 failed, 5 to start",
-            "40s so far, 90 runs an hour, about 2m 00s left",
+            "40s so far, 90 runs an hour, about 2m 10s left",
             "best of those run now: linear 45.7 (teacher 25.0)  alpha=[0.5]",
         ]
         watched.now += 1

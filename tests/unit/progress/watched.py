@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from rt_scale.progress.terminal import QUIET, SweepView
+from rt_scale.scheduler.job import RunReport
 
 VALUES = {"probe/student/linear": 0.4567, "probe/teacher/linear": 0.25, "probe/student/knn": 0.9}
 PROBES = "linear 45.7 (teacher 25.0), knn 90.0"
@@ -43,7 +44,7 @@ class Watched:
     def shown(self) -> list[str]:
         """What stands in the terminal's lower part, without colours."""
         plain = Console(file=io.StringIO(), width=160, height=self.console.height)
-        plain.print(self.view)
+        plain.print(self.view.progress)
         assert isinstance(plain.file, io.StringIO)
         return [line.rstrip() for line in plain.file.getvalue().splitlines() if line.strip()]
 
@@ -56,5 +57,5 @@ class Watched:
         return line
 
 
-def report(step: int, where: str = "cpu", **more: Any) -> dict[str, Any]:
-    return {"step": step, "steps": 10, "stage": "training", "values": {}, "where": where, **more}
+def report(step: int, where: str = "cpu", stage: str = "training", **more: Any) -> RunReport:
+    return RunReport(step=step, steps=10, stage=stage, where=where, **more)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rt_scale.ray_backend import cluster
-from rt_scale.ray_backend.cluster import HEAD, Cluster, connect
+from rt_scale.ray_backend.cluster import HEAD, Cluster, connect, kinds_of_launcher, possible_nodes
 from rt_scale.ray_backend.resources import MOST, Node
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import LaunchSpec
@@ -73,7 +73,7 @@ def test_a_cluster_is_not_asked_without_the_token_that_was_demanded(
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    monkeypatch.setattr(cluster, "reach", lambda address: pytest.fail("asked"))
+    monkeypatch.setattr(cluster, "probe", lambda address: pytest.fail("asked"))
     with pytest.raises(InputError, match="RAY_AUTH_MODE is token, but there is no token"), connect("10.0.0.1:6379"):
         pass
 
@@ -94,11 +94,57 @@ def test_a_folder_that_ray_cannot_use_is_refused_before_ray_is_started(
         pass
 
 
-def test_what_it_has_is_that_of_living_nodes_and_those_that_may_come(
+def test_its_capacity_is_that_of_living_nodes_and_those_that_may_come(
     two: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert two.has() == {"gpu": 0, "cpu": 4}
-    assert growing(monkeypatch, [Node("big", {"CPU": 8, "GPU": 2}, 3, False)]).has() == {"gpu": 6, "cpu": 2 + 3 * 8}
-    assert growing(monkeypatch, [Node("any", {"CPU": 8}, math.inf, False)]).has() == {"gpu": 0, "cpu": 2 + 8 * MOST}
+    assert two.capacity() == {"gpu": 0, "cpu": 4}
+    assert growing(monkeypatch, [Node("big", {"CPU": 8, "GPU": 2}, 3, False)]).capacity() == {
+        "gpu": 6,
+        "cpu": 2 + 3 * 8,
+    }
+    assert growing(monkeypatch, [Node("any", {"CPU": 8}, math.inf, False)]).capacity() == {
+        "gpu": 0,
+        "cpu": 2 + 8 * MOST,
+    }
     # Which nodes it could add it does not say.
-    assert growing(monkeypatch, []).has() == {"gpu": 0, "cpu": 2}
+    assert growing(monkeypatch, []).capacity() == {"gpu": 0, "cpu": 2}
+
+
+CONFIG: dict[str, Any] = {
+    "max_workers": 5,
+    "head_node_type": "head",
+    "available_node_types": {
+        "head": {"resources": {"CPU": 4}},
+        "gpu": {"resources": {"CPU": 8, "GPU": 2}, "max_workers": 9},
+        "cpu": {"resources": {"CPU": 16}},
+    },
+}
+
+
+def test_kinds_of_a_launcher() -> None:
+    assert kinds_of_launcher(CONFIG) == [
+        Node("head", {"CPU": 4}, 0, False),
+        Node("gpu", {"CPU": 8, "GPU": 2}, 5, False),
+        Node("cpu", {"CPU": 16}, 5, False),
+    ]
+
+
+def test_two_are_the_most_where_nothing_is_said() -> None:
+    without = {key: value for key, value in CONFIG.items() if key != "max_workers"}
+    assert [kind.count for kind in kinds_of_launcher(without)] == [0, 2, 2]
+
+
+def test_a_kind_that_does_not_say_what_it_has_leaves_all_open() -> None:
+    assert kinds_of_launcher({**CONFIG, "available_node_types": {"gpu": {"node_config": {}}}}) == []
+
+
+def test_living_nodes_are_counted_once() -> None:
+    kinds = kinds_of_launcher(CONFIG)
+    head, gpu, other = Node("1", {"CPU": 4}), Node("2", {"CPU": 8, "GPU": 2}), Node("3", {"CPU": 2})
+    assert [(node.name, node.count) for node in possible_nodes([head, gpu, other], kinds)] == [
+        ("3", 1),
+        ("head", 1),
+        ("gpu", 5),
+        ("cpu", 5),
+    ]
+    assert [(node.name, node.count) for node in possible_nodes([gpu] * 7, kinds)] == [("gpu", 7), ("cpu", 5)]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from rt_scale.ray_backend import control as module
-from rt_scale.ray_backend.control import ENDED, PREEMPTED, ControlClient, _Control
+from rt_scale.ray_backend.control import PREEMPTED, ControlClient, StopReason, StopRequest, _Control, watch_head
+from rt_scale.scheduler.job import RunReport
+from rt_scale.spec.errors import InputError
 
 
 @pytest.fixture
@@ -22,24 +27,24 @@ def draining(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 def test_news_are_the_newest_states_and_every_warning(draining: set[str]) -> None:
     control = _Control()
-    assert control.report("a", {"step": 1, "warnings": ["hot"]}, "n1") == ""
-    control.report("a", {"step": 2, "warnings": ["dry"]}, "n1")
-    control.report("b", {"step": 5, "warnings": []}, "n2")
+    assert control.report("a", RunReport(step=1, warnings=("hot",)), "n1") is None
+    control.report("a", RunReport(step=2, warnings=("dry",)), "n1")
+    control.report("b", RunReport(step=5), "n2")
     control.report("b", None, "n1")  # a worker that is not shown
-    assert control.news() == {"a": {"step": 2, "warnings": ["hot", "dry"]}, "b": {"step": 5, "warnings": []}}
+    assert control.news() == {"a": RunReport(step=2, warnings=("hot", "dry")), "b": RunReport(step=5)}
     assert control.news() == {}
 
 
 def test_a_run_leaves_where_any_of_its_nodes_is_about_to_go(draining: set[str]) -> None:
     control = _Control()
     draining.add("n2")
-    assert control.report("a", None, "n1") == ""
+    assert control.report("a", None, "n1") is None
     assert control.report("a", None, "n2") == PREEMPTED
     assert control.report("a", None, "n1") == PREEMPTED
-    assert control.report("b", None, "n1") == ""
+    assert control.report("b", None, "n1") is None
     assert control.outcome("a") == (PREEMPTED, None)
     control.begin("a")
-    assert control.report("a", None, "n1") == ""
+    assert control.report("a", None, "n1") is None
 
 
 def test_nodes_are_looked_at_now_and_then(draining: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,25 +52,27 @@ def test_nodes_are_looked_at_now_and_then(draining: set[str], monkeypatch: pytes
     control = _Control()
     control.report("a", None, "n1")
     draining.add("n1")
-    assert control.report("a", None, "n1") == ""
+    assert control.report("a", None, "n1") is None
 
 
 def test_the_driver_stops_all_and_a_rule_ends_one(draining: set[str]) -> None:
     control = _Control()
     control.end("a", "asha after 5 epochs")
-    assert control.report("a", None, "n") == f"{ENDED}asha after 5 epochs"
-    assert control.report("b", None, "n") == ""
+    early = StopRequest(StopReason.ENDED_EARLY, "asha after 5 epochs")
+    assert control.report("a", None, "n") == early
+    assert control.report("b", None, "n") is None
     control.stop("the sweep was asked to stop")
-    assert control.report("b", None, "n") == "the sweep was asked to stop"
-    assert control.report("a", None, "n").startswith(ENDED)
+    assert control.report("b", None, "n") == StopRequest(StopReason.ASKED, "the sweep was asked to stop")
+    assert control.report("a", None, "n") == early
 
 
 def test_what_a_worker_cannot_do_is_kept_until_the_next_start(draining: set[str]) -> None:
     control = _Control()
-    control.refuse("a", "InputError", "no data")
-    assert control.outcome("a") == ("", ("InputError", "no data"))
+    refusal = InputError("no data")
+    control.refuse("a", refusal)
+    assert control.outcome("a") == (None, refusal)
     control.begin("a")
-    assert control.outcome("a") == ("", None)
+    assert control.outcome("a") == (None, None)
 
 
 class Line:
@@ -100,14 +107,10 @@ def test_a_client_passes_on_how_its_run_stands(control: _Control) -> None:
     client.decided("kept elsewhere")
     client.warned("hot")
     client.pass_on()
-    state = {
-        "step": 12, "steps": 40, "began": 10, "stage": "probing", "values": {"x": 1.0, "y": 2.0}, "epoch": 1.5,
-        "where": "cuda:1", "warnings": ["hot"],
-    }  # fmt: skip
-    assert control.news() == {"a": state}
+    report = RunReport(12, 40, 10, "probing", "cuda:1", 1.5, {"x": 1.0, "y": 2.0})
+    assert control.news() == {"a": replace(report, warnings=("hot",))}
     client.pass_on()
-    assert control.news() == {"a": {**state, "warnings": []}}
-    assert (client.steps, client.values) == (40, {"x": 1.0, "y": 2.0})
+    assert control.news() == {"a": report}
     assert not client.stop()
 
 
@@ -122,12 +125,14 @@ def test_a_client_reports_by_itself_and_hears_that_it_is_to_stop(
         while not client.stop():
             assert time.monotonic() < deadline
             time.sleep(0.01)
-    assert client.told == "enough"
+    asked = StopRequest(StopReason.ASKED, "enough")
+    assert client.told == asked
     assert control.news() == {}
-    client.refuse(ValueError("bad"))
-    assert client.outcome() == ("enough", ("ValueError", "bad"))
+    refusal = InputError("bad")
+    client.refuse(refusal)
+    assert client.outcome() == (asked, refusal)
     client.begin()
-    assert client.outcome() == ("enough", None)
+    assert client.outcome() == (asked, None)
 
 
 def test_without_a_control_actor_a_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,4 +146,39 @@ def test_without_a_control_actor_a_run_goes_on(monkeypatch: pytest.MonkeyPatch) 
     with client.reporting():
         client.stepped(1)
     assert not client.stop()
-    assert client.outcome() == ("", None)
+    assert client.outcome() == (None, None)
+
+
+def test_a_lost_head_is_told_once() -> None:
+    calls: list[str] = []
+    told = threading.Event()
+
+    def then() -> None:
+        calls.append("lost")
+        told.set()
+
+    server = socket.create_server(("127.0.0.1", 0))
+    address = f"127.0.0.1:{server.getsockname()[1]}"
+    with watch_head(address, then, after=0.2):
+        assert not told.wait(0.5)
+        server.close()
+        assert told.wait(30)
+        assert not threading.Event().wait(0.5)
+    assert calls == ["lost"]
+
+
+def test_a_head_that_is_back_in_time_is_not_lost() -> None:
+    told = threading.Event()
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))  # its port is taken, and silent
+        with watch_head(f"127.0.0.1:{server.getsockname()[1]}", told.set, after=3):
+            threading.Event().wait(1)
+            server.listen()
+            assert not told.wait(3)
+
+
+def test_nothing_is_told_after_the_end() -> None:
+    told = threading.Event()
+    with watch_head("127.0.0.1:1", told.set, after=0.3):
+        pass
+    assert not told.wait(1)

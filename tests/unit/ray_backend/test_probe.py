@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rt_scale.ray_backend import probe as module
-from rt_scale.ray_backend.probe import knock, reach
+from rt_scale.ray_backend.probe import port_answers, probe
 from rt_scale.scheduler.job import Where, asked_address
 from rt_scale.spec.errors import InputError
 from rt_scale.store.store import Store
@@ -25,12 +25,12 @@ def listening() -> Iterator[str]:
 
 def answers(monkeypatch: pytest.MonkeyPatch, **answer: Any) -> None:
     same = {"address": "10.0.0.1:6379", "ray": "2", "our_ray": "2", "python": platform.python_version()}
-    monkeypatch.setattr(module, "_ask", lambda address: same | answer)
+    monkeypatch.setattr(module, "_probe_in_process", lambda address: same | answer)
 
 
 def refusal(address: str) -> str:
     with pytest.raises(InputError) as error:
-        reach(address)
+        probe(address)
     return str(error.value)
 
 
@@ -65,7 +65,7 @@ def test_a_refusal_says_where_the_address_comes_from_and_what_works(
 ) -> None:
     answers(monkeypatch, problem="nothing")
     with pytest.raises(InputError) as error:
-        reach(address, by_variable=True)
+        probe(address, by_variable=True)
     assert str(error.value).startswith(f"RAY_ADDRESS is set to '{address}'. ")
     assert "unset RAY_ADDRESS, or give --address local" in str(error.value)
     said = refusal(address)
@@ -76,11 +76,11 @@ def test_a_refusal_says_where_the_address_comes_from_and_what_works(
         assert "leave --address out" not in advice
 
 
-def test_knock(listening: str) -> None:
-    assert knock(listening)
-    assert not knock("127.0.0.1:1")
-    assert not knock("nonsense")
-    assert not knock("127.0.0.1:99999")
+def test_port_answers(listening: str) -> None:
+    assert port_answers(listening)
+    assert not port_answers("127.0.0.1:1")
+    assert not port_answers("nonsense")
+    assert not port_answers("127.0.0.1:99999")
 
 
 @pytest.mark.parametrize("address", ["host", "host:", ":6379", "host:port", "host:0", "host:70000"])
@@ -99,8 +99,8 @@ def test_silence() -> None:
 
 def test_one_that_answers(monkeypatch: pytest.MonkeyPatch, listening: str) -> None:
     answers(monkeypatch)
-    assert reach(listening) == "10.0.0.1:6379"
-    assert reach("auto") == "10.0.0.1:6379"
+    assert probe(listening) == "10.0.0.1:6379"
+    assert probe("auto") == "10.0.0.1:6379"
 
 
 @pytest.mark.parametrize(
@@ -123,5 +123,5 @@ def test_problems_in_words(monkeypatch: pytest.MonkeyPatch, answer: dict[str, st
 
 
 def test_a_cluster_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, listening: str) -> None:
-    monkeypatch.setattr(module, "ASK_S", 0.01)
+    monkeypatch.setattr(module, "PROCESS_S", 0.01)
     assert "No Ray cluster answers at" in refusal(listening)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,13 +56,10 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Stands in for Ray: finishes the first run, tells a refusal of the second, says nothing of the others."""
     calls: list[dict[str, Any]] = []
 
-    def run(
-        sweeps: Any, todo: list[Job], counts: Any, where: Where, view: Any, stopping: Any, lost: Any, notes: list[str]
-    ) -> dict[str, str]:
-        calls.append({"todo": todo, "where": where, "lost": lost, "notes": notes})
-        with view(*counts):
-            for task in todo[:1]:
-                complete(where.store, task.spec)
+    def run(sweeps: Any, todo: list[Job], where: Where, view: Any, stopping: Any, lost: Any) -> dict[str, str]:
+        calls.append({"todo": todo, "where": where, "lost": lost, "notes": view.texts})
+        for job in todo[:1]:
+            complete(where.store, job.spec)
         return {todo[1].spec.name: "refused"} if len(todo) > 1 else {}
 
     monkeypatch.setattr(module, "_run", run)
@@ -74,7 +72,9 @@ def go(points: list[Point], store: Store, tmp_path: Path, **changes: Any) -> Any
     @contextlib.contextmanager
     def view(total: int, done: int) -> Iterator[Any]:
         views.append((total, done))
-        yield "view"
+        shown = SimpleNamespace(texts=[])
+        shown.said = shown.texts.append
+        yield shown
 
     sweep = SweepRuns(changes.pop("sweep", SWEEP), points, store, "name: small\n")
     more = {key: changes.pop(key) for key in ("stopping", "lost") if key in changes}

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from rt_scale.ray_backend import train_workers
-from rt_scale.spec.errors import InputError, RunError, WorkersDied
+from rt_scale.ray_backend.trial import TrialConfig
+from rt_scale.spec.errors import InputError, RtScaleError, RunError, WorkersDied
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
@@ -17,18 +18,20 @@ from rt_scale.store.store import Store
 SPEC = RunSpec.model_validate({"data": {"name": "digits"}, "encoder": {"name": "convnet_32_2"}})
 
 
-def fit(monkeypatch: pytest.MonkeyPatch, store: Path, said: tuple[str, str] | None) -> None:
+def fit(monkeypatch: pytest.MonkeyPatch, store: Path, refused: RtScaleError | None) -> None:
     monkeypatch.setattr(train_workers, "_fit", lambda *given: "a worker is gone")
     client: Any = SimpleNamespace(
-        begin=lambda: None, stage=lambda text: None, pass_on=lambda: None, outcome=lambda: ("", said), told=""
+        begin=lambda: None, stage=lambda text: None, pass_on=lambda: None, outcome=lambda: (None, refused), told=None
     )
-    launch = LaunchSpec(workers=2)
-    train_workers.run_with_workers(SPEC, launch, store=str(store), data_dir=store, device="cpu", client=client)
+    config = TrialConfig(
+        specs=(SPEC,), launch=LaunchSpec(workers=2), store=str(store), data_dir=store, device="cpu", local=True
+    )
+    train_workers.run_with_workers(config, client)
 
 
 def test_the_failure_of_a_worker_without_the_lease_is_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RunError, match="Worker 1: no memory") as caught:
-        fit(monkeypatch, tmp_path, ("RunError", "Worker 1: no memory"))
+        fit(monkeypatch, tmp_path, RunError("Worker 1: no memory"))
     assert type(caught.value) is RunError
     run_dir = Store(tmp_path).run(SPEC)
     failure = run_dir.failure()
@@ -36,10 +39,10 @@ def test_the_failure_of_a_worker_without_the_lease_is_the_runs(tmp_path: Path, m
     assert (failure["reason"], run_dir.status().state) == ("Worker 1: no memory", "failed")
 
 
-@pytest.mark.parametrize(("said", "kind"), [(("InputError", "no such data"), InputError), (None, WorkersDied)])
+@pytest.mark.parametrize(("refused", "kind"), [(InputError("no such data"), InputError), (None, WorkersDied)])
 def test_a_refusal_or_a_death_leaves_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: tuple[str, str] | None, kind: type[Exception]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: RtScaleError | None, kind: type[Exception]
 ) -> None:
     with pytest.raises(kind):
-        fit(monkeypatch, tmp_path, said)
+        fit(monkeypatch, tmp_path, refused)
     assert Store(tmp_path).run(SPEC).failure() is None

@@ -1,38 +1,53 @@
-"""How a trial executes its run, and says how that ended."""
+"""How a trial executes its run, or several runs together, and what it reports of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rt_scale.ray_backend import trial as module
-from rt_scale.ray_backend.control import ENDED, PREEMPTED
-from rt_scale.ray_backend.trial import _in_words, run_trial, where_it_is
+from rt_scale.ray_backend.control import PREEMPTED, ControlClient, StopReason, StopRequest
+from rt_scale.ray_backend.trial import (
+    JudgedBy,
+    TrialConfig,
+    TrialReport,
+    job_outcome,
+    run_batch,
+    run_in_process,
+    run_trial,
+)
+from rt_scale.scheduler.early_stopping import Measurement
+from rt_scale.scheduler.job import JobOutcome, JobState
 from rt_scale.spec.errors import Held, InputError, RunError, StoreAway, WorkersDied
+from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec
-from rt_scale.store.results import RunResult
-from rt_scale.store.store import Store
-from rt_scale.training.loop import Stopped
+from rt_scale.store.results import BatchSize, RunResult
 from tests.records import run_result
 
-SPEC = RunSpec.model_validate({"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2"}})
+SPECS = tuple(
+    RunSpec.model_validate({"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2"}, "seeds": {"student": seed}})
+    for seed in range(4)
+)
+SPEC, NAMES = SPECS[0], [spec.name for spec in SPECS]
+ASKED = StopRequest(StopReason.ASKED, "the sweep was asked to stop")
 
 
 @pytest.fixture
-def given(tmp_path: Path) -> dict[str, Any]:
-    launch = LaunchSpec(cpus=3, loader="map", accelerate="compile").model_dump(mode="json")
-    return {
-        "spec": SPEC.model_dump(mode="json"), "launch": launch, "store": str(tmp_path / "store"),
-        "data_dir": str(tmp_path), "device": "cpu", "local": True, "judged": None,
-    }  # fmt: skip
+def config(tmp_path: Path) -> TrialConfig:
+    return TrialConfig(
+        specs=(SPEC,), launch=LaunchSpec(cpus=3, loader="map", accelerate="compile"), store=str(tmp_path / "store"),
+        data_dir=tmp_path, device="cpu", local=True,
+    )  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def no_control_actor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No Ray is there: the client finds no control."""
+    """No Ray is there: the client finds no control actor."""
 
     def absent(name: str) -> Any:
         raise ValueError(name)
@@ -44,108 +59,120 @@ def no_control_actor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "10.0.0.3")
 
 
-def test_what_it_is_given_reaches_the_run(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+class Ended(Exception):
+    """Stands in for the end of the process."""
+
+
+@pytest.fixture(autouse=True)
+def ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(code: int) -> None:
+        raise Ended
+
+    monkeypatch.setattr(module.os, "_exit", end)
+
+
+def changed(config: TrialConfig, **launch: Any) -> TrialConfig:
+    return config.model_copy(update={"launch": config.launch.model_copy(update=launch)})
+
+
+def reported(config: TrialConfig, run: Any = run_in_process) -> list[TrialReport]:
+    """What the driver is told of the run."""
+    reports: list[TrialReport] = []
+    run_trial(config, reports.append, run)
+    return reports
+
+
+def outcome(config: TrialConfig, run: Any = run_in_process) -> JobOutcome:
+    (report,) = reported(config, run)
+    return report.outcomes[SPEC.name]
+
+
+def test_what_it_is_given_reaches_the_run(config: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 
-    def run(spec: RunSpec, settings: Any) -> RunResult:
-        calls.append((spec, settings))
+    def run(spec: RunSpec, options: Any) -> RunResult:
+        calls.append((spec, options))
         return run_result({"train/loss": 1.5})
 
     monkeypatch.setattr("rt_scale.experiments.runner.run", run)
-    assert run_trial(given) == {"state": "done", "why": "", "values": {"train/loss": 1.5}}
-    ((spec, settings),) = calls
+    assert outcome(config) == JobOutcome(JobState.DONE, values={"train/loss": 1.5})
+    ((spec, options),) = calls
     assert spec == SPEC
-    assert (settings.threads, settings.loader, settings.accelerate, settings.device) == (3, "map", "compile", "cpu")
-    assert settings.store.root == Store(Path(given["store"])).root
-    assert settings.data_dir == Path(given["data_dir"])
-    assert settings.stop() is False
-    settings.observer.told = PREEMPTED
-    assert settings.stop() is True
-    assert settings.gpus == 1.0
-    given["launch"]["gpus"] = 0.25
-    run_trial(given)
+    assert (options.threads, options.loader, options.accelerate, options.device) == (3, "map", "compile", "cpu")
+    assert str(options.store.root) == config.store
+    assert options.data_dir == config.data_dir
+    assert options.stop() is False
+    options.observer.told = PREEMPTED
+    assert options.stop() is True
+    assert options.gpus == 1.0
+    reported(changed(config, gpus=0.25))
     assert calls[-1][1].gpus == 0.25
     # The next run of this process finds the images of this one.
-    assert calls[-1][1].resident is settings.resident
+    assert calls[-1][1].resident is options.resident
 
 
 @pytest.mark.parametrize(
     ("error", "state", "why"),
     [
-        (Held("another one"), "leased_elsewhere", "another one"),
-        (StoreAway("no answer"), "store_unavailable", "no answer"),
-        (WorkersDied("a worker of its 2 died"), "died", "a worker of its 2 died"),
-        (RunError("It diverged."), "failed", "It diverged."),
-        (InputError("No such data."), "failed", "No such data."),
-        (Stopped(), "returned", ""),
-        (ImportError("no\n torch"), "failed", "could not be started (ImportError: no torch)"),
+        (Held("another one"), JobState.LEASED_ELSEWHERE, "another one"),
+        (StoreAway("no answer"), JobState.STORE_UNAVAILABLE, "no answer"),
+        (WorkersDied("a worker of its 2 died"), JobState.DIED, "a worker of its 2 died"),
+        (RunError("It diverged."), JobState.FAILED, "It diverged."),
+        (InputError("No such data."), JobState.FAILED, "No such data."),
+        (Stopped(), JobState.RETURNED, ""),
+        (ImportError("no\n torch"), JobState.FAILED, "could not be started (ImportError: no torch)"),
     ],
 )
-def test_how_a_run_ended_is_said(
-    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, error: BaseException, state: str, why: str
+def test_how_a_run_came_out_is_reported(
+    config: TrialConfig, monkeypatch: pytest.MonkeyPatch, error: BaseException, state: str, why: str
 ) -> None:
-    def run(spec: RunSpec, settings: Any) -> Any:
+    def run(spec: RunSpec, options: Any) -> Any:
         raise error
 
     monkeypatch.setattr("rt_scale.experiments.runner.run", run)
-    said = run_trial(given)
-    assert said["state"] == state
-    assert why in said["why"]
+    found = outcome(config)
+    assert found.state == state
+    assert why in found.why
 
 
-def test_several_workers_leave_a_node_and_their_trial_stays(
-    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[Any] = []
+def test_what_cannot_be_started_is_told_with_what_finds_out_why() -> None:
+    assert "rt-scale doctor" in job_outcome(ImportError("no torch"), ControlClient("a", "cpu")).why
 
-    def run_with_workers(spec: RunSpec, launch: LaunchSpec, *, client: Any, **more: Any) -> Any:
-        calls.append((spec, launch.workers, more))
+
+def test_several_workers_leave_a_node_and_their_trial_stays(config: TrialConfig) -> None:
+    def run(config: TrialConfig, client: ControlClient) -> Any:
         client.told = PREEMPTED
         raise Stopped
 
-    monkeypatch.setattr("rt_scale.ray_backend.train_workers.run_with_workers", run_with_workers)
-    given["launch"] |= {"workers": 2, "accelerate": "none"}
-    assert run_trial(given) == {"state": "returned", "why": PREEMPTED, "values": {}}
-    more = {"store": given["store"], "data_dir": Path(given["data_dir"]), "device": "cpu"}
-    assert calls == [(SPEC, 2, more)]
+    assert outcome(changed(config, workers=2), run) == JobOutcome(JobState.RETURNED, PREEMPTED.text)
 
 
-def test_a_run_that_its_rule_ends_is_settled(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_node_that_is_about_to_go_the_process_ends(config: TrialConfig) -> None:
+    def run(config: TrialConfig, client: ControlClient) -> Any:
+        client.told = PREEMPTED
+        raise Stopped
+
+    with pytest.raises(Ended):
+        reported(config, run)
+
+
+def test_a_run_that_its_rule_ends_comes_out_so(config: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     section = {"metric": "probe/student/linear", "mode": "max", "stop": {"asha": {"grace": "5ep"}}}
-    given["judged"] = {"explore": section, "sweep": "s"}
-    reports: list[dict[str, Any]] = []
-    monkeypatch.setattr(module.tune, "report", reports.append)
+    rule = JudgedBy(sweep="s", explore=ExploreSpec.model_validate(section))
 
-    def run(spec: RunSpec, settings: Any) -> Any:
-        observer = settings.observer
+    def run(spec: RunSpec, options: Any) -> Any:
+        observer = options.observer
         observer.started(0, 100)
         observer.logged(10, 1.0, {"train/loss": 2.0})
         observer.logged(50, 5.0, {"probe/student/linear": 0.25})
-        observer.told = f"{ENDED}asha after 5 epochs"
+        observer.told = StopRequest(StopReason.ENDED_EARLY, "asha after 5 epochs")
         raise Stopped
 
     monkeypatch.setattr("rt_scale.experiments.runner.run", run)
+    judged, last = reported(config.model_copy(update={"rule": rule}))
+    assert judged == TrialReport(measured=Measurement("s", SPEC.name, 50, False, 5.0, 0.25))
     values = {"train/loss": 2.0, "probe/student/linear": 0.25}
-    assert run_trial(given) == {"state": "early_stopped", "why": "asha after 5 epochs", "values": values}
-    said = {"sweep": "s", "run": SPEC.name, "step": 50, "last": False, "time": 5.0, "value": 0.25}
-    assert reports == [{"state": "running", "explore": said}]
-
-
-def test_on_a_node_that_is_about_to_go_the_process_ends(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    class Ended(Exception):
-        pass
-
-    def run(spec: RunSpec, settings: Any) -> Any:
-        settings.observer.told = PREEMPTED
-        raise Stopped
-
-    def end(code: int) -> None:
-        raise Ended
-
-    monkeypatch.setattr("rt_scale.experiments.runner.run", run)
-    monkeypatch.setattr(module.os, "_exit", end)
-    with pytest.raises(Ended):
-        run_trial(given)
+    assert last.outcomes == {SPEC.name: JobOutcome(JobState.EARLY_STOPPED, "asha after 5 epochs", values)}
 
 
 @pytest.mark.parametrize(
@@ -159,14 +186,120 @@ def test_on_a_node_that_is_about_to_go_the_process_ends(given: dict[str, Any], m
     ],
 )
 def test_where_a_run_is_executed(
-    monkeypatch: pytest.MonkeyPatch, launch: dict[str, Any], local: bool, device: str, gpus: list[int], text: str
-) -> None:
+    config: TrialConfig, monkeypatch: pytest.MonkeyPatch, launch: dict[str, Any], local: bool, device: str,
+    gpus: list[int], text: str,
+) -> None:  # fmt: skip
     monkeypatch.setattr("ray.get_gpu_ids", lambda: gpus)
-    assert where_it_is(LaunchSpec(**launch), {"local": local, "device": device}) == text
+    given = changed(config, **launch).model_copy(update={"local": local, "device": device})
+    assert given.where() == text
 
 
-def test_errors_are_told_in_words() -> None:
-    assert _in_words(RunError("The disk is full.")) == "The disk is full."
-    told = _in_words(ImportError("no module\n  named torch"))
-    assert "could not be started (ImportError: no module named torch)" in told
-    assert "rt-scale doctor" in told
+def test_ray_carries_what_is_said_unchanged(config: TrialConfig) -> None:
+    values = {"x": 0.1 + 0.2, "nan": float("nan"), "inf": float("inf")}
+    told = TrialReport(
+        outcomes={"a": JobOutcome(JobState.DONE, values=values)}, measured_size=BatchSize(size=3, seconds={1: 0.2})
+    )
+    heard = TrialReport.model_validate_json(told.model_dump_json())
+    assert repr(heard) == repr(told)
+    assert TrialConfig.model_validate_json(config.model_dump_json()) == config
+
+
+class Batch:
+    """Stands in for the runs: measures what it is told to, and ends each as it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, packing: BatchSize | Exception, *outcomes: Any) -> None:
+        self.packing, self.outcomes = packing, outcomes
+        self.asked: list[tuple[list[str], int | None]] = []
+        self.ran: list[tuple[Sequence[RunSpec], Sequence[Any]]] = []
+        monkeypatch.setattr("rt_scale.experiments.batched.choose_batch_size", self.choose)
+        monkeypatch.setattr("rt_scale.experiments.batched.run_batched", self.run)
+
+    def choose(self, specs: Sequence[RunSpec], options: Any, most: int | None) -> BatchSize:
+        self.asked.append(([spec.name for spec in specs], most))
+        if isinstance(self.packing, Exception):
+            raise self.packing
+        return self.packing
+
+    def run(self, specs: Sequence[RunSpec], options: Sequence[Any], ended: Any) -> None:
+        self.ran.append((specs, options))
+        for number, outcome in enumerate(self.outcomes):
+            if isinstance(outcome, Stopped):
+                options[number].observer.told = outcome.args[0]
+            ended(number, outcome)
+
+
+MEASURED = BatchSize(size=3, reason="faster", seconds={1: 0.2, 2: 0.1})
+
+
+@pytest.fixture
+def several(config: TrialConfig) -> TrialConfig:
+    return config.model_copy(update={"specs": SPECS, "launch": LaunchSpec(cpus=2, pack="auto")})
+
+
+def batched(config: TrialConfig) -> list[TrialReport]:
+    reports: list[TrialReport] = []
+    run_batch(config, reports.append)
+    return reports
+
+
+def test_as_many_as_is_fastest_are_run_and_each_is_reported_when_it_ends(
+    several: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Batch(monkeypatch, MEASURED, run_result({"a": 1.0}), RunError("It diverged."), Held("another one"))
+    first, *reports = batched(several)
+    assert batch.asked == [(NAMES, None)]
+    ((specs, options),) = batch.ran
+    assert tuple(specs) == SPECS[:3]
+    assert [each.batching for each in options] == [MEASURED] * 3
+    assert [each.observer.run for each in options] == NAMES[:3]
+    assert {(each.threads, each.device) for each in options} == {(2, "cpu")}
+    options[1].observer.told = ASKED
+    assert [each.stop() for each in options] == [False, True, False]
+    assert first.outcomes == {NAMES[3]: JobOutcome(JobState.RETURNED)}
+    assert first.measured_size == MEASURED
+    assert [report.outcomes for report in reports] == [
+        {NAMES[0]: JobOutcome(JobState.DONE, values={"a": 1.0})},
+        {NAMES[1]: JobOutcome(JobState.FAILED, "It diverged.")},
+        {NAMES[2]: JobOutcome(JobState.LEASED_ELSEWHERE, "another one")},
+    ]
+
+
+def test_what_was_measured_before_or_asked_for_is_not_measured_again(
+    several: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Batch(monkeypatch, BatchSize(size=4, reason="launch.pack is 4"))
+    batched(several.model_copy(update={"measured_size": MEASURED}))
+    assert batch.asked == []
+    assert [each.batching for each in batch.ran[-1][1]] == [MEASURED] * 3
+    four = several.model_copy(update={"launch": LaunchSpec(cpus=2, pack=4)})
+    assert batched(four) == [TrialReport()]
+    assert batch.asked == [(NAMES, 4)]
+    assert len(batch.ran[-1][0]) == 4
+    batched(four.model_copy(update={"specs": SPECS[:1]}))
+    assert len(batch.asked) == 1
+    assert batch.ran[-1][1][0].batching.reason == "no other run of its shape was waiting"
+
+
+def test_what_cannot_be_measured_is_run_alone_to_find_out_why(
+    several: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Batch(monkeypatch, InputError("No such data."), InputError("No such data."))
+    first, second = batched(several)
+    assert list(first.outcomes) == NAMES[1:]
+    assert second.outcomes == {NAMES[0]: JobOutcome(JobState.FAILED, "No such data.")}
+    assert "No such data." in batch.ran[0][1][0].batching.reason
+
+
+def test_on_a_node_that_is_about_to_go_the_process_ends_once_all_have_stopped(
+    several: TrialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Batch(monkeypatch, MEASURED, run_result(), Stopped(PREEMPTED), Stopped(PREEMPTED))
+    reports: list[TrialReport] = []
+    with pytest.raises(Ended):
+        run_batch(several, reports.append)
+    assert [list(report.outcomes) for report in reports] == [NAMES[3:], NAMES[:1]]
+
+
+def test_asked_to_stop_they_say_so(several: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    Batch(monkeypatch, BatchSize(size=1, reason="does not pay"), Stopped(ASKED))
+    assert batched(several)[1].outcomes == {NAMES[0]: JobOutcome(JobState.RETURNED, ASKED.text)}

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray import cloudpickle
 from ray.tune.search import Searcher
 
 from rt_scale.ray_backend import tune
-from rt_scale.ray_backend.trial import Place, trial_config
-from rt_scale.ray_backend.tune import _AllStopped, _Follower, _Handout, _Pulse
-from rt_scale.scheduler.job import Job
+from rt_scale.ray_backend.trial import JudgedBy, TrialConfig, TrialReport
+from rt_scale.ray_backend.tune import _AllStopped, _Driver, _Handout
+from rt_scale.scheduler.job import Job, JobOutcome, JobState, RunReport, Where
 from rt_scale.scheduler.queue import Queue, StoredRuns
-from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec, SweepSpec
+from rt_scale.store.results import BatchSize
 from rt_scale.store.store import Store
 from rt_scale.system.signals import NOTICE
 from tests.unit.scheduler.test_queue import Room, Told
@@ -63,6 +64,12 @@ def trial(name: str, status: str = "RUNNING") -> Any:
     return type("Trial", (), {"trial_id": name, "status": status})()
 
 
+def outcomes(measured: BatchSize | None = None, **found: JobOutcome) -> dict[str, Any]:
+    """What Tune hands on of a trial that reports outcomes, by the seed of their run (``_1``)."""
+    by_name = {spec(int(seed[1:])).name: outcome for seed, outcome in found.items()}
+    return {"report": TrialReport(outcomes=by_name, measured_size=measured).model_dump_json()}
+
+
 class Plain:
     """Plain grids, which explore nothing."""
 
@@ -89,63 +96,61 @@ def queue(tmp_path: Path, view: View) -> Queue:
 def test_the_queue_is_handed_out_and_hears_how_runs_ended(
     queue: Queue, view: View, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune, "PULSE", 0.0)
-    report = {"began": 0, "step": 3, "warnings": ["hot", "dry"], "values": {}}
-    control = News({})
-    pulse = _Pulse(control, queue, view, lambda: False)
-    plain = Plain()
-    follower = _Follower(queue, pulse, plain)  # type: ignore[arg-type]
-    handout = _Handout(follower, lambda tasks: {"label": tasks[0].label})
+    monkeypatch.setattr(tune, "NEWS_S", 0.0)
+    report = RunReport(began=0, step=3, warnings=("hot", "dry"))
+    control, plain = News({}), Plain()
+    driver = _Driver(queue, control, view, plain, lambda: False)  # type: ignore[arg-type]
+    handout = _Handout(driver, lambda jobs: {"label": jobs[0].label})
     assert handout.set_search_properties(None, None, {})
-    assert handout.suggest("a") == {"run": {"label": "run 0"}}
+    assert handout.suggest("a") == {"label": "run 0"}
     control._news = {spec(0).name: report, "unknown": report}
-    assert [handout.suggest(name) for name in "bc"] == [{"run": {"label": "run 1"}}, None]
-    assert view.shown == [("run 0", {**report, "warning": "hot dry"})]
+    assert [handout.suggest(name) for name in "bc"] == [{"label": "run 1"}, None]
+    assert view.shown == [("run 0", report)]
     assert view.ticks == 3
-    follower.on_trial_result(1, [], trial("a"), {"state": "running", "explore/value": 1.0})
-    follower.on_trial_result(1, [], trial("a"), {"state": "done", "why": "", "values": {"x": 1.0}})
-    assert handout.suggest("c") == {"run": {"label": "run 2"}}
-    follower.on_trial_error(1, [], trial("a"))  # it had ended
-    follower.on_trial_error(1, [], trial("b"))
-    follower.on_trial_result(1, [], trial("c"), {"state": "failed", "why": "bad", "values": {}})
+    driver.on_trial_result(1, [], trial("a"), outcomes())  # what a rule is to judge
+    driver.on_trial_result(1, [], trial("a"), outcomes(_0=JobOutcome(JobState.DONE, values={"x": 1.0})))
+    assert handout.suggest("c") == {"label": "run 2"}
+    driver.on_trial_error(1, [], trial("a"))  # it had ended
+    driver.on_trial_error(1, [], trial("b"))
+    driver.on_trial_result(1, [], trial("c"), outcomes(_2=JobOutcome(JobState.FAILED, "bad")))
     assert view.ends == [
         ("run 0", None), ("run 1", "its process died, 1 times in a row without a new checkpoint."), ("run 2", "bad"),
     ]  # fmt: skip
-    assert plain.heard == [("run 0", "done"), ("run 1", "died"), ("run 2", "failed")]
+    assert plain.heard == [("run 0", JobState.DONE), ("run 1", JobState.DIED), ("run 2", JobState.FAILED)]
     assert handout.suggest("d") == Searcher.FINISHED
-    assert follower.__getstate__() == _AllStopped(follower).__getstate__() == {}
+    for each in (driver, handout, _AllStopped(driver)):  # whose view leads to a stream
+        assert cloudpickle.loads(cloudpickle.dumps(each)).__dict__ == {}
 
 
 def test_asked_to_stop_it_tells_the_control_actor_once_and_ends_when_nothing_runs(
     queue: Queue, view: View, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune, "PULSE", 0.0)
+    monkeypatch.setattr(tune, "NEWS_S", 0.0)
     asked: list[bool] = []
     control = News({})
-    pulse = _Pulse(control, queue, view, lambda: bool(asked))  # type: ignore[arg-type]
-    follower = _Follower(queue, pulse, Plain())  # type: ignore[arg-type]
-    handout, stopper = _Handout(follower, lambda tasks: {}), _AllStopped(follower)
+    driver = _Driver(queue, control, view, Plain(), lambda: bool(asked))  # type: ignore[arg-type]
+    handout, stopper = _Handout(driver, lambda jobs: {}), _AllStopped(driver)
     handout.suggest("a")
-    follower.on_step_begin(1, [trial("a")])
+    driver.on_step_begin(1, [trial("a")])
     assert not stopper.stop_all()
     assert not stopper("a", {})
     asked.append(True)
     stops_first: list[int] = []  # before anything is said, which may take time
     monkeypatch.setattr(view, "said", lambda text: (stops_first.append(len(control.stops)), view.texts.append(text)))
     for _ in range(2):
-        follower.on_step_begin(1, [trial("a"), trial("b", "PENDING")])
+        driver.on_step_begin(1, [trial("a"), trial("b", "PENDING")])
         assert not stopper.stop_all()
     assert handout.suggest("c") == Searcher.FINISHED
     assert (control.stops, view.texts) == (["the sweep was asked to stop"], [NOTICE])
     assert stops_first == [1]
-    follower.on_step_begin(1, [trial("a", "TERMINATED"), trial("b", "PENDING")])
+    driver.on_step_begin(1, [trial("a", "TERMINATED"), trial("b", "PENDING")])
     assert stopper.stop_all()
 
 
 def test_news_are_looked_at_now_and_then(queue: Queue, view: View) -> None:
-    pulse = _Pulse(News({}), queue, view, lambda: False)
+    driver = _Driver(queue, News({}), view, Plain(), lambda: False)  # type: ignore[arg-type]
     for _ in range(3):
-        pulse()
+        driver.look()
     assert view.ticks == 1
 
 
@@ -156,58 +161,56 @@ class Cluster:
         return {"CPU": float(launch.cpus)}
 
 
-def test_a_trial_is_told_everything_in_plain_values(tmp_path: Path) -> None:
+def told(jobs: list[Job], measured: BatchSize | None, where: Where) -> tuple[TrialConfig, dict[str, Any]]:
+    """What a trial of these jobs is told, and what Tune is."""
+    given = tune._tune_config(jobs, measured, where, Cluster())  # type: ignore[arg-type]
+    return TrialConfig.model_validate_json(given["run"]), given
+
+
+def test_a_trial_is_told_everything(tmp_path: Path) -> None:
     launch = LaunchSpec(cpus=2, loader="map")
-    place = Place("s3://bucket/store", tmp_path, "cuda")
-    config = trial_config([Job("a", spec(1), launch)], None, place, Cluster())  # type: ignore[arg-type]
-    assert RunSpec.model_validate(config["spec"]) == spec(1)
-    assert LaunchSpec.model_validate(config["launch"]) == launch
-    assert {key: config[key] for key in ("store", "data_dir", "device", "local", "bundle")} == {
-        "store": "s3://bucket/store", "data_dir": str(tmp_path), "device": "cuda", "local": False, "bundle": {"CPU": 2},
-    }  # fmt: skip
-    assert config["judged"] is None
+    where = Where(Store(tmp_path / "store"), tmp_path, "cuda")
+    config, given = told([Job("a", spec(1), launch)], None, where)
+    assert config == TrialConfig(
+        specs=(spec(1),), launch=launch, store=str(tmp_path / "store"), data_dir=tmp_path, device="cuda", local=False
+    )
+    assert tune._resources(given).bundles == [{"CPU": 2}]
+    assert tune._resources({}).bundles == [{"CPU": 1}]
     section = {"metric": "probe/student/linear", "mode": "max", "stop": {"asha": {"grace": "5ep"}}}
     base = {"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2"}, "probe": {"every": "5ep"}}
     sweep = SweepSpec.model_validate({"name": "s", "base": base, "explore": section})
-    judged = trial_config([Job("a", spec(1), launch, sweep)], None, place, Cluster())["judged"]  # type: ignore[arg-type]
-    assert (judged["sweep"], ExploreSpec.model_validate(judged["explore"])) == ("s", sweep.explore)
-    assert tune._resources({"run": config}).bundles == [{"CPU": 2}]
-    assert tune._resources({}).bundles == [{"CPU": 1}]
+    assert sweep.explore is not None
+    judged, _ = told([Job("a", spec(1), launch, sweep)], None, where)
+    assert judged.rule == JudgedBy(sweep="s", explore=sweep.explore)
 
 
-def test_a_pack_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
+def test_a_batch_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
     tmp_path: Path, view: View, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune, "PULSE", 0.0)
+    monkeypatch.setattr(tune, "NEWS_S", 0.0)
     launch = LaunchSpec(pack="auto", retries=0)
-    jobs = [Job(f"run {seed}", spec(seed), launch) for seed in range(5)]
-    queue = Queue(jobs, StoredRuns(Store(tmp_path)), view, Room())
+    queue = Queue(
+        [Job(f"run {seed}", spec(seed), launch) for seed in range(5)], StoredRuns(Store(tmp_path)), view, Room()
+    )
     plain = Plain()
-    follower = _Follower(queue, _Pulse(News({}), queue, view, lambda: False), plain)  # type: ignore[arg-type]
-    handout = _Handout(follower, lambda tasks: {"labels": [task.label for task in tasks]})
-    assert handout.suggest("a") == {"run": {"labels": [f"run {seed}" for seed in range(5)]}}
-    spare = {spec(seed).name: {"state": "returned", "why": "", "values": {}} for seed in (3, 4)}
-    measured = {"size": 3, "reason": "faster", "seconds": {"1": 1.0}}
-    follower.on_trial_result(1, [], trial("a"), {"state": "running", "runs": spare, "packing": measured})
-    assert handout.suggest("b") == {"run": {"labels": ["run 3", "run 4"]}}
+    driver = _Driver(queue, News({}), view, plain, lambda: False)  # type: ignore[arg-type]
+    handout = _Handout(driver, lambda jobs: {"labels": [job.label for job in jobs]})
+    assert handout.suggest("a") == {"labels": [f"run {seed}" for seed in range(5)]}
+    measured = BatchSize(size=3, reason="faster", seconds={1: 1.0})
+    spare = outcomes(measured, _3=JobOutcome(JobState.RETURNED), _4=JobOutcome(JobState.RETURNED))
+    driver.on_trial_result(1, [], trial("a"), spare)
+    assert handout.suggest("b") == {"labels": ["run 3", "run 4"]}
     assert queue.batching.known(Job("new", spec(9), launch)) == measured
-    done = {spec(1).name: {"state": "done", "why": "", "values": {"x": 1.0}}}
-    follower.on_trial_result(2, [], trial("a"), {"state": "running", "runs": done})
+    driver.on_trial_result(2, [], trial("a"), outcomes(_1=JobOutcome(JobState.DONE, values={"x": 1.0})))
     assert view.ends == [("run 1", None)]
-    follower.on_trial_error(2, [], trial("a"))
+    driver.on_trial_error(2, [], trial("a"))
     assert [label for label, _ in view.ends] == ["run 1", "run 0", "run 2"]
-    last = {spec(seed).name: {"state": "done", "why": "", "values": {}} for seed in (3, 4)}
-    follower.on_trial_result(1, [], trial("b"), {"state": "running", "runs": last})
-    follower.on_trial_result(2, [], trial("b"), {"state": "packed"})
+    driver.on_trial_result(1, [], trial("b"), outcomes(_3=JobOutcome(JobState.DONE), _4=JobOutcome(JobState.DONE)))
     assert handout.suggest("c") == Searcher.FINISHED
-    assert plain.heard[-2:] == [("run 3", "done"), ("run 4", "done")]
+    assert plain.heard[-2:] == [("run 3", JobState.DONE), ("run 4", JobState.DONE)]
 
 
-def test_a_pack_is_told_all_its_specs_and_what_was_measured(tmp_path: Path) -> None:
-    place, packed = Place("store", tmp_path, "cpu"), LaunchSpec(pack=2)
-    tasks = [Job(f"run {seed}", spec(seed), packed) for seed in range(2)]
-    config = trial_config(tasks, {"size": 2}, place, Cluster())  # type: ignore[arg-type]
-    assert [RunSpec.model_validate(each) for each in config["specs"]] == [spec(0), spec(1)]
-    assert config["packing"] == {"size": 2}
-    alone = trial_config([Job("a", spec(0), LaunchSpec())], None, place, Cluster())  # type: ignore[arg-type]
-    assert "specs" not in alone
+def test_a_batch_is_told_all_its_specs_and_what_was_measured(tmp_path: Path) -> None:
+    jobs = [Job(f"run {seed}", spec(seed), LaunchSpec(pack=2)) for seed in range(2)]
+    config, _ = told(jobs, BatchSize(size=2), Where(Store(tmp_path), tmp_path))
+    assert (config.specs, config.measured_size) == ((spec(0), spec(1)), BatchSize(size=2))

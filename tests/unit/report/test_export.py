@@ -17,11 +17,19 @@ from rt_scale.report import export as exporting
 from rt_scale.report.export import STATE, Exported, export
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.grid import Point
+from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 from tests.records import DATA, run_record, run_result
 
 Make = Callable[..., Point]
+
+
+def of(name: str, points: list[Point], store: Store) -> SweepRuns:
+    return SweepRuns(SweepSpec(name=name, base={}), points, store)
+
+
 SEEDS = ["seed", "seeds.teacher", "seeds.student", "seeds.data", "seeds.probe"]
 START = 1_700_000_000.25
 ATTEMPT = {"time": START, "host": "old", "device": "cpu", "versions": {"torch": "2.11", "rt-scale": "0.1"}}
@@ -89,7 +97,7 @@ def utc(seconds: float) -> datetime.datetime:
 
 
 def test_one_row_a_run_with_all_that_is_known_of_it(store: Store, runs: list[Point], tmp_path: Path) -> None:
-    written = export([("demo", runs)], store, tmp_path / "new" / "out", "parquet")
+    written = export([of("demo", runs, store)], tmp_path / "new" / "out", "parquet")
     assert {name: table.path for name, table in written.items()} == {
         "runs": tmp_path / "new" / "out" / "runs.parquet",
         "curves": tmp_path / "new" / "out" / "curves.parquet",
@@ -145,7 +153,7 @@ def test_one_row_a_run_with_all_that_is_known_of_it(store: Store, runs: list[Poi
 
 def test_one_row_a_measured_value(store: Store, runs: list[Point], tmp_path: Path) -> None:
     measure(store, runs[1])
-    rows = read(export([("demo", runs)], store, tmp_path, "parquet")["curves"])
+    rows = read(export([of("demo", runs, store)], tmp_path, "parquet")["curves"])
     assert [row["run"] for row in rows] == [runs[0].spec.name] * 3 + [runs[1].spec.name] * 3
     first = rows[0]
     assert {name: value for name, value in first.items() if name != "time"} == {
@@ -168,8 +176,8 @@ def test_one_row_a_measured_value(store: Store, runs: list[Point], tmp_path: Pat
 
 
 def test_both_forms_hold_the_same(store: Store, runs: list[Point], tmp_path: Path) -> None:
-    parquet = export([("demo", runs)], store, tmp_path, "parquet")
-    csv = export([("demo", runs)], store, tmp_path, "csv")
+    parquet = export([of("demo", runs, store)], tmp_path, "parquet")
+    csv = export([of("demo", runs, store)], tmp_path, "csv")
     for name in ("runs", "curves"):
         assert csv[name].path == tmp_path / f"{name}.csv"
         assert read(csv[name], pq.read_schema(parquet[name].path)) == read(parquet[name])
@@ -183,10 +191,10 @@ def test_metrics_are_read_and_written_run_by_run(
 ) -> None:
     """Each piece is on its way to the file before the next is read, and the result is the same."""
     measure(store, runs[1])
-    whole = read(export([("demo", runs)], store, tmp_path, "parquet")["curves"])
+    whole = read(export([of("demo", runs, store)], tmp_path, "parquet")["curves"])
     monkeypatch.setattr(exporting, "BATCH", 2)
     monkeypatch.setattr(exporting, "_RUNS", 1)
-    written = export([("demo", runs)], store, tmp_path, "parquet")
+    written = export([of("demo", runs, store)], tmp_path, "parquet")
     assert read(written["curves"]) == whole
     assert pq.ParquetFile(written["curves"].path).num_row_groups == 2
     assert [row["status"] for row in read(written["runs"])] == ["done", "failed", "missing"]
@@ -198,7 +206,7 @@ def test_metrics_of_some_runs_alone_stand_with_their_like(store: Store, runs: li
         late.write_spec(runs[2].spec)
         best = {"test/accuracy": {"value": 1.0, "epoch": 1, "step": 2}}
         late.complete(run_result({"test/accuracy": 0.75}, best=best))
-    rows = read(export([("demo", runs)], store, tmp_path, "parquet")["runs"])
+    rows = read(export([of("demo", runs, store)], tmp_path, "parquet")["runs"])
     assert list(rows[0])[-7:] == [
         *("last/probe/student/knn", "last/train/loss", "last/test/accuracy"),
         *("best/probe/student/knn", "best/test/accuracy"),
@@ -210,22 +218,22 @@ def test_metrics_of_some_runs_alone_stand_with_their_like(store: Store, runs: li
 
 def test_a_failed_export_leaves_the_earlier_one(store: Store, runs: list[Point], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    export([("demo", runs)], store, out, "csv")
+    export([of("demo", runs, store)], out, "csv")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     store.run(runs[1].spec).metrics_path.write_bytes(b"damaged")
     with pytest.raises(RunError, match=r"metrics in .* cannot be read"):
-        export([("demo", runs)], store, out, "csv")
+        export([of("demo", runs, store)], out, "csv")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_what_cannot_be_exported_is_said(store: Store, points: list[Point], runs: list[Point], tmp_path: Path) -> None:
     empty = Store(tmp_path / "other")
     with pytest.raises(InputError, match=r"None of the 3 runs of 'demo' was begun in '.*other'.*--store"):
-        export([("demo", points)], empty, tmp_path, "csv")
+        export([of("demo", points, empty)], tmp_path, "csv")
     assert not list(tmp_path.glob("*.csv"))
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
-        export([("demo", runs)], store, tmp_path / "file", "csv")
+        export([of("demo", runs, store)], tmp_path / "file", "csv")
 
 
 def test_json_of_a_run_without_an_environment_is_no_obstacle(store: Store, point: Make, tmp_path: Path) -> None:
@@ -233,7 +241,7 @@ def test_json_of_a_run_without_an_environment_is_no_obstacle(store: Store, point
     only = point({"student.alpha": 0.5})
     with store.run(only.spec).acquire():
         store.run(only.spec).path.joinpath("spec.json").write_text(json.dumps(only.spec.canonical()))
-    (row,) = read(export([("demo", [only])], store, tmp_path, "parquet")["runs"])
+    (row,) = read(export([of("demo", [only], store)], tmp_path, "parquet")["runs"])
     assert (row["status"], row["attempts"], row["host"], row["started"]) == ("partial", 1, None, None)
 
 
@@ -257,7 +265,7 @@ def test_axes_are_typed(
     points = [point({key: value}) for value in values]
     with store.run(points[0].spec).acquire():
         pass
-    written = export([("demo", points)], store, tmp_path, "parquet")
+    written = export([of("demo", points, store)], tmp_path, "parquet")
     column = pq.read_table(written["runs"].path)[key]
     assert (column.type, column.to_pylist()) == (kind, shown)
     assert pq.read_schema(written["curves"].path).field(key).type == kind
@@ -269,7 +277,7 @@ def test_sweeps_share_one_pair_of_tables(store: Store, point: Make, tmp_path: Pa
     with store.run(runs[0].spec).acquire():
         pass
     other = [point({"encoder.norm": "batch"}), point({"student.alpha": 0.5, "projector.out_dim": 16}, seed=3)]
-    written = export([("demo", runs), ("norms", other)], store, tmp_path, "parquet")
+    written = export([of("demo", runs, store), of("norms", other, store)], tmp_path, "parquet")
     rows = pq.read_table(written["runs"].path).to_pylist()
     assert [(row["sweep"], row["encoder.norm"], row["student.alpha"], row["projector.out_dim"]) for row in rows] == [
         ("demo, norms", "none", 0.5, 16),
@@ -287,7 +295,7 @@ def test_an_axis_that_the_other_sweep_has_no_field_for_is_empty_there(
     starting = Point({"teacher.start_from.take": "init"}, 0, point({"teacher.start_from": start}).spec)
     with store.run(plain.spec).acquire():
         pass
-    written = export([("a", [plain]), ("b", [starting])], store, tmp_path, "parquet")
+    written = export([of("a", [plain], store), of("b", [starting], store)], tmp_path, "parquet")
     rows = pq.read_table(written["runs"].path).to_pylist()
     assert [row["teacher.start_from.take"] for row in rows] == [None, "init"]
 
@@ -298,7 +306,7 @@ def test_a_run_to_start_from_is_told_by_its_name(store: Store, point: Make, tmp_
     with store.run(first.spec).acquire():
         pass
     points = [point({"teacher.start_from": None}), point({"teacher.start_from": start})]
-    written = export([("a", points), ("b", [first])], store, tmp_path, "parquet")
+    written = export([of("a", points, store), of("b", [first], store)], tmp_path, "parquet")
     rows = [{key: value for key, value in row.items() if "start_from" in key}
             for row in pq.read_table(written["runs"].path).to_pylist()]  # fmt: skip
     none = {"teacher.start_from.run": None, "teacher.start_from.take": None, "teacher.start_from.part": None}

@@ -13,6 +13,7 @@ from rt_scale.scheduler.job import Job, JobOutcome, JobState
 from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.results import BatchSize
 from rt_scale.store.store import Store
 from tests.unit.scheduler.test_queue import Clock, Room, Told, after, spec
 
@@ -81,12 +82,12 @@ def test_what_was_measured_for_a_shape_is_the_size_from_then_on(tmp_path: Path) 
     first = queue.take()
     assert len(first) == MOST
     assert batching.known(first[0]) is None
-    batching.learn(first[0], {"size": 3})
-    assert batching.known(first[-1]) == {"size": 3}
+    batching.learn(first[0], BatchSize(size=3))
+    assert batching.known(first[-1]) == BatchSize(size=3)
     for task in first[3:]:
         queue.ended(task.spec.name, JobOutcome(JobState.RETURNED))
     assert [task.label for task in queue.take()] == ["run 3", "run 4", "run 5"]
-    batching.learn(first[0], {"size": 1})
+    batching.learn(first[0], BatchSize(size=1))
     assert [task.label for task in queue.take()] == ["run 6"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rt_scale.scheduler.job import Job, JobOutcome, JobState
+from rt_scale.scheduler.job import Job, JobOutcome, JobState, RunReport
 from rt_scale.scheduler.queue import BACKOFF, LONGEST, LOOK_AGAIN, Queue, StoredRuns
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import LaunchSpec
@@ -226,11 +226,11 @@ def test_a_run_that_gets_on_may_die_for_ever(store: Store) -> None:
     for step in (0, 10, 20, 30):
         clock.now += LONGEST
         assert taken(queue) == ["run 0"]
-        queue.reported(each.name, {"began": step})
+        queue.reported(each.name, RunReport(began=step))
         queue.ended(each.name, JobOutcome(JobState.DIED, "gone"))
     assert [why for _, why, _ in told.waits] == ["gone; try 2 of 2"] * 4
     assert taken(queue) == ["run 0"]
-    queue.reported(each.name, {"began": 30})  # no checkpoint since
+    queue.reported(each.name, RunReport(began=30))  # no checkpoint since
     queue.ended(each.name, JobOutcome(JobState.DIED, "gone"))
     assert told.ends == [("run 0", "gone, 2 times in a row without a new checkpoint.")]
 

@@ -81,5 +81,10 @@ def test_text_is_what_an_editor_shows(tmp_path: Path) -> None:
 def test_unknown_names_get_the_nearest_one() -> None:
     assert nearest("ResNet81", ["resnet18", "vgg11"]) == "resnet18"
     assert nearest("zzz", ["resnet18", "vgg11"]) is None
+
+
+def test_of_several_as_close_the_one_that_begins_alike_is_meant() -> None:
+    assert nearest("vgg1l", ["vgg19", "vgg16", "vgg11", "vgg13"]) == "vgg11"
+    assert nearest("abcd", ["xbcd", "abcx"]) == "abcx"
     message = str(unknown_name("encoder", "vg11", ["vgg11", "resnet18"], "Look."))
     assert message == "Unknown encoder 'vg11'. Did you mean 'vgg11'? Known: resnet18, vgg11. Look."

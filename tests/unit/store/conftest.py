@@ -29,7 +29,7 @@ def machine(objects: Objects, tmp_path: Path) -> Callable[[str], Store]:
     """The store as a machine of that name sees it."""
 
     def see(name: str) -> Store:
-        return Store(tmp_path / name, ObjectStore(objects.bucket(), tmp_path / name))
+        return ObjectStore(objects.bucket(), tmp_path / name)
 
     return see
 

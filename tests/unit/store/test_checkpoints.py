@@ -57,7 +57,6 @@ def test_none_yet(tmp_path: Path) -> None:
     assert empty.steps() == []
     assert empty.latest(read, no_warning) is None
     empty.prune([])
-    empty.clean()
 
 
 def test_saving_a_step_again_replaces_it(checkpoints: Checkpoints) -> None:
@@ -69,13 +68,6 @@ def test_saving_a_step_again_replaces_it(checkpoints: Checkpoints) -> None:
 def test_prune_keeps_what_it_is_told(checkpoints: Checkpoints) -> None:
     checkpoints.prune({20, 7})
     assert os.listdir(checkpoints.folder) == ["20"]
-
-
-def test_clean_removes_the_unfinished_alone(checkpoints: Checkpoints) -> None:
-    (checkpoints.folder / ".tmp-120-0a").mkdir()
-    (checkpoints.folder / ".tmp-120-0a" / "weights").write_text("half")
-    checkpoints.clean()
-    assert sorted(os.listdir(checkpoints.folder)) == ["100", "20", "5"]
 
 
 def same_size(folder: Path) -> None:

@@ -14,7 +14,7 @@ from rt_scale.spec.document import resolve_same
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store import gc as garbage
-from rt_scale.store import local as store_module
+from rt_scale.store import store as store_module
 from rt_scale.store.gc import GRACE, find_garbage, remove_garbage
 from rt_scale.store.lease import TIMES
 from rt_scale.store.results import RunResult

@@ -26,7 +26,7 @@ def test_a_run_of_an_object_store_is_named_by_its_address(tmp_path: Path) -> Non
     assert Store(tmp_path).where("distill-1") == str(tmp_path / "runs" / "distill-1")
     for address in ("s3://bucket/place", "s3://bucket/place?region=here"):
         bucket: Any = SimpleNamespace(address=address)
-        assert Store(tmp_path, ObjectStore(bucket, tmp_path)).where("distill-1") == "s3://bucket/place/runs/distill-1"
+        assert ObjectStore(bucket, tmp_path).where("distill-1") == "s3://bucket/place/runs/distill-1"
 
 
 def test_a_finished_run_is_told_by_names_of_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

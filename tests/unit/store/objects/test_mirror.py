@@ -19,6 +19,11 @@ from tests.unit.store.machines import FakeSpec, begin, read, stop_waiting, weigh
 from tests.unit.store.objects.fake import Objects
 
 
+def age(heartbeat: str) -> int:
+    """Seconds, as a status tells them."""
+    return int(heartbeat.removeprefix("last heartbeat ").removesuffix(" s ago"))
+
+
 def test_what_one_machine_did_another_sees(objects: Objects, machine: Any) -> None:
     a, b = machine("a"), machine("b")
     run, there = a.run(FakeSpec()), b.run(FakeSpec())
@@ -32,8 +37,7 @@ def test_what_one_machine_did_another_sees(objects: Objects, machine: Any) -> No
         status = there.status()
         assert (status.state, status.attempts) == ("running", 1)
         assert status.owner == run.status().owner
-        assert status.heartbeat_age is not None
-        assert status.heartbeat_age < 60  # by the clock of the server, which is two hours behind
+        assert 0 <= age(status.heartbeat) < 60  # by the clock of the server, which is two hours behind
         assert there.record() == run_record({"host": "a"})
         assert there.metrics_path.read_bytes() == b"metrics"
         run.save_checkpoint(5, weights("five"))
@@ -198,7 +202,7 @@ def test_an_owner_elsewhere_is_told_with_the_age_of_its_heartbeat(objects: Objec
     b.refresh()
     status = b.status("distill-0")
     assert (status.state, status.attempts, status.owner) == ("running", 2, "process 7 on host far")
-    assert status.heartbeat_age == pytest.approx(70, abs=5)
+    assert age(status.heartbeat) == pytest.approx(70, abs=5)
     objects.contents[f"{key}.beat"] = (b"", objects.clock() - 100)
     b.refresh()
     assert b.status("distill-0").state == "partial"
@@ -224,5 +228,5 @@ def test_a_heartbeat_in_the_future_is_told_of_and_ends_for_who_keeps_looking(
     objects.contents[f"{key}.beat"] = (b"", objects.clock() + 2e6)
     c.refresh()
     status = c.status("distill-0")
-    assert (status.state, status.heartbeat_age) == ("running", None)
+    assert status.state == "running"
     assert "unknown age" in status.heartbeat

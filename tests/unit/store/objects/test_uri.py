@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from rt_scale.spec.errors import InputError
+from rt_scale.store.objects.store import open_place
 from rt_scale.store.objects.uri import clean_address, default_place, is_address, mirror_folder
-from rt_scale.store.store import Store
 
 
 def test_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,9 +79,9 @@ def test_every_store_has_a_mirror_of_its_own(monkeypatch: pytest.MonkeyPatch, tm
 def test_a_store_is_opened_where_its_place_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RT_SCALE_MIRROR", str(tmp_path))
     address = "s3://bucket/a?endpoint_override=http://127.0.0.1:9&scheme=http"
-    store = Store.open(address)
+    store = open_place(address)
     assert (store.place, store.root) == (address, mirror_folder(address))
-    assert Store.open(store.place).place == store.place
+    assert open_place(store.place).place == store.place
     monkeypatch.chdir(tmp_path)
-    local = Store.open("relative")
+    local = open_place("relative")
     assert (local.root, local.place) == (Path("relative"), str(tmp_path / "relative"))

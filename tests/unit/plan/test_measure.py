@@ -1,4 +1,4 @@
-"""Short runs that are timed, and what is read off them."""
+"""How fast a device is found to be, and short runs that are timed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from rt_scale.plan import rates as calibration
-from rt_scale.plan import short_run as module
+from rt_scale.data.catalogue import DATASETS
+from rt_scale.plan import measure as module
 from rt_scale.plan.history import shape
-from rt_scale.plan.rates import Clock
-from rt_scale.plan.short_run import ShortRunTimes, short_run, start_seconds, time_short_run
+from rt_scale.plan.measure import Calibration, Clock, ShortRunTimes, short_run, start_seconds, time_short_run
 from rt_scale.spec.run import RunSpec
 from tests.unit.plan.estimating import spec
 
@@ -25,15 +24,15 @@ def test_a_run_by_its_parts() -> None:
     passed = [step] * 4 + [turn] + [step] * 3 + [turn + probing] + [step] * 3
     total = 17.0 + sum(passed) + between + probing
     found = module._by_part(passed, total)
-    assert (found.step, found.turn, found.probing) == (step, turn, probing)
-    assert found.seconds(12, 4, 3) == pytest.approx(total)
-    assert found.seconds(40, 4, 6) == pytest.approx(total + 7 * (4 * step + between) + 3 * probing)
+    assert (found.epoch, found.probing) == (4 * step + between, probing)
+    assert found.seconds(3, 3) == pytest.approx(total)
+    assert found.seconds(10, 6) == pytest.approx(total + 7 * (4 * step + between) + 3 * probing)
 
 
 def test_epochs_of_one_step() -> None:
     found = module._by_part([1.0, 3.0, 8.0], 20.0)
-    assert (found.step, found.turn, found.probing) == (0.0, 3.0, 5.0)
-    assert found.seconds(3, 1, 3) == pytest.approx(20.0)
+    assert (found.epoch, found.probing) == (3.0, 5.0)
+    assert found.seconds(3, 3) == pytest.approx(20.0)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +71,8 @@ def test_a_short_run_is_executed_and_leaves_nothing(tmp_path: Path, monkeypatch:
     before = torch.get_num_threads()
     found = time_short_run(RunSpec.model_validate(TINY), tmp_path / "data", before + 1)
     assert isinstance(found, ShortRunTimes)
-    assert min(found.fixed, found.turn, found.total) > 0
-    assert found.seconds(6, 2, 3) == pytest.approx(found.total)
+    assert min(found.fixed, found.epoch, found.total) > 0
+    assert found.seconds(3, 3) == pytest.approx(found.total)
     assert torch.get_num_threads() == before
     assert list(tmp_path.iterdir()) == []
 
@@ -90,16 +89,16 @@ def test_data_that_is_not_here_makes_no_short_run(tmp_path: Path, monkeypatch: p
 def test_a_clock_counts_what_this_process_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 10 s by the clock it computed 4; two threads that computed for 3 s used 6."""
     wall, cpu = iter([0.0, 10.0, 13.0]), iter([0.0, 4.0, 10.0])
-    monkeypatch.setattr(calibration.time, "perf_counter", lambda: next(wall))
-    monkeypatch.setattr(calibration.time, "process_time", lambda: next(cpu))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(wall))
+    monkeypatch.setattr(module.time, "process_time", lambda: next(cpu))
     clock = Clock()
     assert (clock.look(), clock.look(), clock.total) == (4.0, 3.0, 7.0)
 
 
 def test_of_another_device_the_clock_is_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     wall, cpu = iter([0.0, 10.0]), iter([0.0, 0.1])
-    monkeypatch.setattr(calibration.time, "perf_counter", lambda: next(wall))
-    monkeypatch.setattr(calibration.time, "process_time", lambda: next(cpu))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(wall))
+    monkeypatch.setattr(module.time, "process_time", lambda: next(cpu))
     assert Clock(by_wall=True).look() == 10.0
 
 
@@ -111,3 +110,52 @@ def test_a_start_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     after = os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
     assert 0 < seconds <= module.STARTS * used + 1e-6
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SECONDS", 0.0)
+    monkeypatch.setattr(module, "TRAFFIC", (8, 8, 8, 8))
+    monkeypatch.setattr(module, "PRODUCT", (8, 8, 8))
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64", "bf16"])
+def test_rates_are_measured_on_the_runs_own_network(
+    quick: None, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    seen: list[tuple[int, int, torch.dtype]] = []
+    conv2d = torch.nn.functional.conv2d
+
+    def watch(x: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+        if x.device.type == "cpu":
+            seen.append((len(x), torch.get_num_threads(), x.dtype))
+        return conv2d(x, *rest, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", watch)
+    before = torch.get_num_threads()
+    others = 1 if before > 1 else 2
+    rates = Calibration(torch.device("cpu"), others).rates(spec(precision=precision), DATASETS["digits"])
+    assert min(rates.network, rates.product, rates.traffic, rates.call) > 0
+    assert not rates.overlaps
+    assert f"(cpu, {others} thread{'s' if others > 1 else ''})" in rates.how
+    assert {(batch, threads) for batch, threads, _ in seen} == {(256, others)}
+    assert seen[0][2] == (torch.float64 if precision == "float64" else torch.float32)
+    assert torch.get_num_threads() == before
+
+
+def test_a_large_batch_is_cut(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[int] = set()
+    conv2d = torch.nn.functional.conv2d
+
+    def watch(x: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+        seen.add(len(x) if x.device.type == "cpu" else 0)
+        return conv2d(x, *rest, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", watch)
+    calibration = Calibration(torch.device("cpu"), 1)
+    calibration.rates(spec(), DATASETS["digits"])
+    assert max(seen) == 256
+    seen.clear()
+    monkeypatch.setitem(module.MOST_FLOPS, "cpu", 1e6)
+    calibration.rates(spec(), DATASETS["digits"])
+    assert 1 <= max(seen) < 50

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from rt_scale.ray_backend.output import chatter_to, console_on
+from rt_scale.ray_backend.output import console_on, output_to
 from rt_scale.spec.errors import InputError
 
 START = """
@@ -24,7 +24,7 @@ import ctypes, logging, os, subprocess, sys
 from pathlib import Path
 from rich.console import Console
 from rich.text import Text
-from rt_scale.ray_backend.output import chatter_to, console_on
+from rt_scale.ray_backend.output import output_to, console_on
 log = Path(sys.argv[1])
 early = Console()
 logging.basicConfig(format="%(message)s")
@@ -57,7 +57,7 @@ def indented(code: str) -> str:
 
 
 def program(inside: str, after: str = "", before: str = "") -> list[str]:
-    code = f"{START}\n{before}\nwith chatter_to(log) as out:\n{indented(inside)}\n{after}\n"
+    code = f"{START}\n{before}\nwith output_to(log) as out:\n{indented(inside)}\n{after}\n"
     return [sys.executable, "-c", code]
 
 
@@ -203,9 +203,10 @@ def test_the_live_view_is_drawn_in_the_terminal_alone(tmp_path: Path) -> None:
     log = tmp_path / "ray.log"
     inside = f"""
 from rt_scale.progress.terminal import SweepView
+from rt_scale.scheduler.job import RunReport
 with SweepView(console_on(out), 2, 0, log) as view:
     {"; ".join(NOISE.strip().splitlines())}
-    view.running("alpha=1", dict(step=1, steps=4, stage="training", values=dict(), where="cpu"))
+    view.running("alpha=1", RunReport(step=1, steps=4, stage="training", where="cpu"))
     import time; time.sleep(0.3)
     view.tick()
     view.finished("alpha=1", None, {{"probe/student/linear": 0.5}})
@@ -227,7 +228,7 @@ def test_a_character_that_the_terminal_does_not_know_is_no_error(tmp_path: Path)
 def test_it_can_be_entered_again_within_itself(tmp_path: Path) -> None:
     log = tmp_path / "ray.log"
     inside = (
-        "with chatter_to(Path(f'{log}.2')) as inner: print('deep'); os.write(inner.fileno(), b'mid\\n')\nprint('low')"
+        "with output_to(Path(f'{log}.2')) as inner: print('deep'); os.write(inner.fileno(), b'mid\\n')\nprint('low')"
     )
     done = ran(program(inside, "print('top')"), log)
     assert (done.stdout, log.read_text(), Path(f"{log}.2").read_text()) == ("top\n", "mid\nlow\n", "deep\n")
@@ -245,7 +246,7 @@ def test_a_file_that_cannot_be_written_is_a_refusal_and_changes_nothing(
 ) -> None:
     (tmp_path / "file").touch()
     refusal = pytest.raises(InputError, match=r"log of Ray cannot be written to '.*file/ray\.log' \(")
-    with refusal, chatter_to(tmp_path / "file" / "ray.log"):
+    with refusal, output_to(tmp_path / "file" / "ray.log"):
         raise AssertionError
     os.write(1, b"still here")
     assert capfd.readouterr().out == "still here"
@@ -254,7 +255,7 @@ def test_a_file_that_cannot_be_written_is_a_refusal_and_changes_nothing(
 def test_captured_streams_are_captured_again_afterwards(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "ray.log"
     os.write(2, b"before ")
-    with chatter_to(log) as out:
+    with output_to(log) as out:
         os.write(1, b"to 1, ")
         os.write(2, b"to 2")
         ctypes.CDLL(None).fflush(None)
@@ -271,7 +272,7 @@ def test_a_stream_that_python_put_in_place_is_what_is_written_to(
 ) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
-    with chatter_to(tmp_path / "ray.log") as out:
+    with output_to(tmp_path / "ray.log") as out:
         assert out is stream
         print("the view", file=out)
     assert stream.getvalue() == "the view\n"

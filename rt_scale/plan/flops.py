@@ -1,4 +1,4 @@
-"""What a run computes, counted from its spec and the numbers of its data sets."""
+"""What a run computes: FLOPs as torch counts them on tensors without memory, and what else takes time, by formulas."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from rt_scale.data.datasets.base import DataInfo
 from rt_scale.experiments.check import constant_targets, probed_size
 from rt_scale.models.networks import Network, empty_network
-from rt_scale.plan.queue import evaluations, training_steps
-from rt_scale.plan.rates import Rates
-from rt_scale.plan.work import Work, count
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.schedule import duration_steps
+from rt_scale.spec.training import OptimizerSpec
 from rt_scale.training.precision import parameter_dtype
 
 EFFICIENCY = 0.9
 """Speed of several workers at what they share, over that of one times their number (assumed; Goyal et al. 2017,
 arXiv:1706.02677, report about 0.9 from 8 to 256 GPUs; small networks and slow links have less)."""
-BACKWARD = 3
-"""Forward and backward pass over the forward pass alone."""
+MODULE_CALLS, MODULE_PASSES = 2, 2
+"""Operations issued a module in a forward pass, and reads and writes of what one without FLOPs makes; a backward pass
+does twice as much (assumed)."""
 OPTIMIZER_PASSES, OPTIMIZER_CALLS = 8, 2
 """Reads and writes of every parameter, and calls a parameter tensor, in a fused step (assumed)."""
 OBJECTIVE_PASSES = 12
@@ -37,10 +38,63 @@ LOGISTIC_PASSES = 60
 """Passes over the embeddings until logistic regression has converged (assumed)."""
 
 
-def meta_network(spec: RunSpec, info: DataInfo) -> Network:
-    """The network of ``spec`` for images of ``info``, without memory, in evaluation mode."""
-    network = empty_network(spec, info.channels, spec.data.size or info.size)
-    return network.to(parameter_dtype(spec.precision)).eval()
+@dataclass(frozen=True)
+class Work:
+    """An amount of computing; amounts are added, and multiplied by numbers.
+
+    Attributes:
+        network: FLOPs of passes through the network (a multiplication and an addition are two).
+        product: FLOPs of other matrix products.
+        activations: bytes read and written in passes through the network, beside what FLOPs are counted of.
+        traffic: bytes read and written by all else.
+        calls: operations issued.
+    """
+
+    network: float = 0.0
+    product: float = 0.0
+    activations: float = 0.0
+    traffic: float = 0.0
+    calls: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(ours + theirs for ours, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def __mul__(self, factor: float) -> Work:
+        return Work(*(amount * factor for amount in vars(self).values()))
+
+    def among(self, workers: int) -> Work:
+        """What each of ``workers`` computes that share it image by image: all of them issue every operation."""
+        return replace(self * (1 / workers), calls=self.calls)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a device does in a second, and how that is known.
+
+    Attributes:
+        network: FLOPs a second of the run's own network.
+        product: FLOPs a second of other matrix products.
+        activations: bytes a second in the network; infinite where ``network`` was measured, as it is part of that.
+        traffic: bytes a second of all else.
+        call: seconds to issue one operation.
+        overlaps: whether operations are issued while others compute, as on GPUs.
+        how: in words.
+    """
+
+    network: float
+    product: float
+    activations: float
+    traffic: float
+    call: float
+    overlaps: bool
+    how: str
+
+    def seconds(self, work: Work) -> float:
+        """Time that ``work`` takes."""
+        computing = work.network / self.network + work.product / self.product
+        computing += work.activations / self.activations + work.traffic / self.traffic
+        issuing = work.calls * self.call
+        return max(computing, issuing) if self.overlaps else computing + issuing
 
 
 @dataclass(frozen=True)
@@ -72,10 +126,6 @@ class RunWork:
         """Of the whole run."""
         return self.start + self.step * self.steps + self.evaluation * self.evaluations
 
-    def seconds_of(self, rates: Rates, steps: int, evaluations: int) -> float:
-        """Time that a run of other length takes on a device of ``rates``."""
-        return replace(self, steps=steps, evaluations=evaluations).seconds(rates)
-
     def seconds(self, rates: Rates, workers: int = 1) -> float:
         """Time that it takes ``workers`` processes, which share every batch, on a device of ``rates`` each."""
         nothing, efficiency = Work(), EFFICIENCY if workers > 1 else 1.0
@@ -92,6 +142,65 @@ class RunWork:
 
 def _shared(whole: Work, alone: Work, rates: Rates, workers: int) -> float:
     return rates.seconds(whole.among(workers)) - rates.seconds(alone.among(workers))
+
+
+def training_steps(spec: RunSpec, images: int) -> tuple[int, int]:
+    """Optimiser steps of the run, and of an epoch of it; ``images`` are the training images of its data set."""
+    an_epoch = -(-(spec.data.samples or images) // spec.train.batch_size)
+    return spec.train.epochs * an_epoch, an_epoch
+
+
+def evaluations(spec: RunSpec, images: int) -> int:
+    """How often the student is probed: at its start, every ``probe.every`` and at its end; ``images`` as above."""
+    steps, an_epoch = training_steps(spec, images)
+    every = duration_steps(spec.probe.every, an_epoch) if spec.probe.every else steps
+    return 1 + steps // every + (steps % every > 0)
+
+
+def meta_network(spec: RunSpec, info: DataInfo) -> Network:
+    """The network of ``spec`` for images of ``info``, without memory, in evaluation mode."""
+    network = empty_network(spec, info.channels, spec.data.size or info.size)
+    return network.to(parameter_dtype(spec.precision)).eval()
+
+
+def checkpoint_bytes(spec: RunSpec, info: DataInfo) -> int:
+    """Size of a checkpoint, but for some kB: weights, those of a teacher that moves, and the optimiser's moments.
+
+    Args:
+        spec: the run.
+        info: of the data set that it distils on.
+    """
+    network = meta_network(spec, info)
+    weights: int = sum(each.numel() * each.element_size() for each in network.state_dict().values())
+    trained: int = sum(each.numel() * each.element_size() for each in network.parameters() if each.requires_grad)
+    return weights * (2 if spec.teacher.moves else 1) + trained * _moments(spec.train.optimizer)
+
+
+def _moments(optimizer: OptimizerSpec) -> int:
+    """Numbers that the optimiser keeps of every parameter."""
+    return int(optimizer.momentum > 0) if optimizer.name == "sgd" else 2
+
+
+class _Activations:
+    """Adds up the bytes that modules without FLOPs make, as they do."""
+
+    def __init__(self, network: Network) -> None:
+        self.bytes = 0.0
+        for module in network.modules():
+            if not list(module.children()) and not isinstance(module, nn.Conv2d | nn.Linear | nn.Identity):
+                module.register_forward_hook(self._add)
+
+    def _add(self, module: nn.Module, given: object, made: Tensor) -> None:
+        self.bytes += MODULE_PASSES * made.numel() * made.element_size()
+
+
+def flops(function: Callable[[], object]) -> float:
+    """FLOPs of what ``function`` computes, backward passes included, by torch's formulas (products, convolutions,
+    attention); it must work on tensors of the meta device."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        function()
+    return float(counter.get_total_flops())
 
 
 def count_run(spec: RunSpec, info: DataInfo, also: Mapping[str, DataInfo], *, cached: bool = True) -> RunWork:
@@ -113,6 +222,8 @@ class _Counter:
     def __init__(self, spec: RunSpec, info: DataInfo, also: Mapping[str, DataInfo], cached: bool) -> None:
         self.spec, self.info, self.also = spec, info, also
         self.network = meta_network(spec, info)
+        self.activations = _Activations(self.network)
+        self.calls = MODULE_CALLS * sum(not list(module.children()) for module in self.network.modules())
         self.size, self.batch = spec.data.size or info.size, spec.train.batch_size
         self.samples = spec.data.samples or info.train
         self.cached = cached and constant_targets(spec)
@@ -127,7 +238,7 @@ class _Counter:
         evaluation, fits = (student * 2, probing * 2) if teacher_moves else (student, probing)
         if self.cached:
             images = self._images(self.size)
-            start = start + count(lambda: self.network.features(images)) * (self.samples / self.batch)
+            start = start + self._forward(lambda: self.network.features(images)) * (self.samples / self.batch)
         if self.spec.kind == "supervise":
             evaluation = evaluation + self.embedding * (self.info.test / self.batch)
         # The last step of an epoch takes what is left.
@@ -139,9 +250,20 @@ class _Counter:
         dtype = parameter_dtype(self.spec.precision)
         return torch.empty(self.batch, self.info.channels, size, size, device="meta", dtype=dtype)
 
+    def _forward(self, function: Callable[[], object]) -> Work:
+        """A forward pass."""
+        with torch.no_grad():
+            return self._passes(function, 1)
+
+    def _passes(self, function: Callable[[], object], times: int) -> Work:
+        """Passes through the network that move ``times`` as much, and issue as many more, as a forward pass."""
+        before = self.activations.bytes
+        counted = flops(function)
+        return Work(network=counted, activations=times * (self.activations.bytes - before), calls=times * self.calls)
+
     def _step(self) -> Work:
         views, seen = self._views()
-        student = count(lambda: self.network.of_views(views)) * BACKWARD
+        student = self._passes(lambda: torch.autograd.backward(self.network.of_views(views).sum()), 3)
         parameters = list(self.network.parameters())
         update = Work(
             traffic=OPTIMIZER_PASSES * sum(each.numel() * each.element_size() for each in parameters),
@@ -163,14 +285,12 @@ class _Counter:
         if self.spec.kind == "supervise":
             return Work()
         if not self.cached:
-            return count(lambda: self.network.of_views(views))
-        projector = self.network.projector
-        features = torch.empty(
-            self.batch, projector.feature_width, device="meta", dtype=parameter_dtype(self.spec.precision)
-        )
+            return self._forward(lambda: self.network.of_views(views))
+        projector, dtype = self.network.projector, parameter_dtype(self.spec.precision)
+        features = torch.empty(self.batch, projector.feature_width, device="meta", dtype=dtype)
         with torch.no_grad():
             directions = projector.directions()
-        return count(lambda: projector.logits(features, directions))
+            return Work(network=flops(lambda: projector.logits(features, directions)), calls=1)
 
     def _embeddings(self) -> Work:
         """The encoder on every image that is probed on."""
@@ -185,7 +305,7 @@ class _Counter:
     def _embedding(self, size: int) -> Work:
         """The encoder on a batch of images of ``size`` x ``size`` pixels."""
         images = self._images(size)
-        return count(lambda: self.network.encoder(images))
+        return self._forward(lambda: self.network.encoder(images))
 
     def _probing(self, width: Callable[[int], int]) -> Work:
         """Every probe on every data set, on vectors that are as wide as ``width`` says for the side of its images."""

@@ -13,31 +13,40 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, Tri
 
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.data.prepared import KnownData
-from rt_scale.ray_backend.explore import EarlyStopping, Rule, build_rule
-from rt_scale.scheduler.early_stopping import curve, report_for
+from rt_scale.ray_backend import explore as module
+from rt_scale.ray_backend.explore import EarlyStopping, Exploration, Rule
+from rt_scale.ray_backend.trial import TrialReport
+from rt_scale.scheduler.early_stopping import Measurement, curve, measurement
+from rt_scale.scheduler.job import Job, JobOutcome, JobState
 from rt_scale.scheduler.preflight import check_on_data
+from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.grid import Point, expand, points_at
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import LaunchSpec, SweepSpec
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
-from rt_scale.store.store import SweepDir
-from rt_scale.store.sweep_runs import EarlyStop, EarlyStops
-from tests.unit.scheduler.exploring import METRIC, SPACE, exploring, searching
+from rt_scale.store.store import Store, SweepDir
+from rt_scale.store.sweep_runs import EarlyStop, EarlyStops, SweepRuns
+from tests.records import run_result
+from tests.unit.scheduler.exploring import METRIC, SPACE, exploring
+from tests.unit.scheduler.test_queue import Room, Told
 
 
 def ruled(folder: Path, stop: dict[str, Any], mode: str = "max") -> tuple[Rule, EarlyStops]:
     explore = exploring(mode, stop=stop)
     stopped = EarlyStops(explore, SweepDir(folder))
-    rule = build_rule(explore, stopped)
-    assert rule is not None
-    return rule, stopped
+    return Rule(explore, stopped, lambda run, why: None), stopped
 
 
 def tell(rule: Rule, run: str, time: float, value: float, last: bool = False) -> str:
     """A trial reports, as Tune flattens it; returns what Tune is told."""
-    report = {"sweep": "s", "run": run, "step": int(time * 10), "last": last, "time": time, "value": value}
-    flat = {f"explore/{key}": each for key, each in report.items()}
-    return EarlyStopping({"other": None, "s": rule}).on_trial_result(None, object(), {"state": "running", **flat})
+    result = reporting(Measurement("s", run, int(time * 10), last, time, value))
+    return EarlyStopping({"other": None, "s": rule}).on_trial_result(None, object(), result)
+
+
+def reporting(found: Measurement | None) -> dict[str, Any]:
+    return {"report": TrialReport(measured=found).model_dump_json(), "training_iteration": 3}
 
 
 def test_the_rules_get_their_arguments(tmp_path: Path) -> None:
@@ -48,7 +57,6 @@ def test_the_rules_get_their_arguments(tmp_path: Path) -> None:
     median = ruled(tmp_path, {"median": {"grace": "30it", "min_runs": 4}})[0].scheduler
     assert isinstance(median, MedianStoppingRule)
     assert (median._grace_period, median._min_samples_required, median._mode) == (30, 4, "max")
-    assert build_rule(searching(), EarlyStops(searching(), SweepDir(tmp_path))) is None
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("max", 1), ("min", -1)])
@@ -93,9 +101,10 @@ def test_other_reports_and_ends_decide_nothing(tmp_path: Path) -> None:
     rule, stopped = ruled(tmp_path, {"median": {"grace": "1ep", "min_runs": 1}})
     early = EarlyStopping({"s": rule})
     for run in ("a", "b"):
-        assert early.on_trial_result(None, object(), {"state": "running", "step": 3}) == TrialScheduler.CONTINUE
+        for result in (reporting(None), {"training_iteration": 3}):
+            assert early.on_trial_result(None, object(), result) == TrialScheduler.CONTINUE
         tell(rule, run, 1.0, 1.0)
-        early.on_trial_complete(None, object(), {"state": "done"})
+        early.on_trial_complete(None, object(), reporting(None))
     assert stopped.runs() == {}
     tell(rule, "c", 1.0, 0.5)
     tell(rule, "c", 2.0, 0.4)  # it was not read in time
@@ -159,13 +168,12 @@ def test_ended_runs_count_under_their_rule_alone(tmp_path: Path) -> None:
 def test_a_run_reports_what_was_measured(grace: str, time: float) -> None:
     explore = exploring(stop={"asha": {"grace": grace}})
 
-    def report(values: dict[str, float], step: int = 30) -> dict[str, Any]:
-        return report_for(explore, "s", "a", step=step, steps=40, epoch=1.5, values=values)
+    def report(values: dict[str, float], step: int = 30) -> Measurement | None:
+        return measurement(explore, "s", "a", step=step, steps=40, epoch=1.5, values=values)
 
-    said = {"sweep": "s", "run": "a", "step": 30, "last": False, "time": time, "value": 0.5}
-    assert report({METRIC: 0.5, "probe/student/knn": 0.1}) == {"explore": said}
-    assert report({METRIC: 0.5}, step=40)["explore"]["last"] is True
-    assert report({"train/loss": 0.5}) == report({METRIC: math.nan}) == {}
+    assert report({METRIC: 0.5, "probe/student/knn": 0.1}) == Measurement("s", "a", 30, False, time, 0.5)
+    assert report({METRIC: 0.5}, step=40) == Measurement("s", "a", 40, True, 40.0 if time == 30 else time, 0.5)
+    assert report({"train/loss": 0.5}) is report({METRIC: math.nan}) is None
 
 
 @pytest.mark.parametrize(
@@ -201,3 +209,133 @@ def test_tune_can_pickle_the_scheduler_whatever_its_rules_lead_to() -> None:
     with pytest.raises(TypeError):
         pickle.dumps(rules)
     pickle.dumps(EarlyStopping(rules))
+
+
+BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2"}, "probe": {"every": "5ep"}}
+BY = {"metric": METRIC, "mode": "max"}
+PLAIN = SweepSpec(name="plain", base=BASE)
+RULED = SweepSpec.model_validate(
+    {"name": "ruled", "base": BASE, "axes": {"student.alpha": [0.1, 0.2]},
+     "explore": {**BY, "stop": {"median": {"grace": "5ep", "min_runs": 1}}}}
+)  # fmt: skip
+SEARCHED = SweepSpec.model_validate(
+    {"name": "searched", "base": BASE, "launch": {"cpus": 2},
+     "explore": {**BY, "search": {"optuna": {"runs": 9}}, "space": {"student.alpha": {"uniform": [0, 1]}}}}
+)  # fmt: skip
+
+
+def never(name: str, reason: str) -> None:
+    raise AssertionError(name)
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float | None]]:
+    """What a search of three points is told."""
+    told: list[tuple[str, float | None]] = []
+
+    class Three:
+        def __init__(self, sweep: SweepRuns, failed: Any) -> None:
+            self._points = points_at(sweep.spec, [{"student.alpha": alpha} for alpha in (0.1, 0.2, 0.3)])
+            assert failed == {"gone": "why"}
+
+        @property
+        def left(self) -> int:
+            return len(self._points)
+
+        def next(self) -> Point | None:
+            return self._points.pop(0) if self._points else None
+
+        def ended(self, name: str, value: float | None) -> None:
+            told.append((name, value))
+
+    monkeypatch.setattr(module, "Search", Three)
+    return told
+
+
+def test_points_are_sampled_as_slots_become_free(tmp_path: Path, heard: list[Any]) -> None:
+    store, rooms = Store(tmp_path), list[LaunchSpec]()
+
+    def room(launch: LaunchSpec) -> int:
+        rooms.append(launch)
+        return 2
+
+    sweeps = [SweepRuns(PLAIN, expand(PLAIN), store), SweepRuns(SEARCHED, [], store)]
+    view = Told()
+    exploration = Exploration(sweeps, {"gone": "why"}, room, added=view.added, tell=never)
+    queue = Queue([Job("plain", expand(PLAIN)[0].spec, LaunchSpec())], StoredRuns(store), view, Room())
+    exploration.refill(queue)
+    (first,) = queue.take()
+    assert (first.label, queue.take()) == ("plain", [])  # nothing is sampled while something is ready
+    taken = []
+    for _ in range(3):
+        exploration.refill(queue)
+        taken += [job.label for job in queue.take()]
+    assert taken == ["searched: alpha=0.1,seed=0", "searched: alpha=0.2,seed=0"]
+    assert set(rooms) == {LaunchSpec(cpus=2)}
+    one, two = [task for task in queue.live.values() if task.sweep == SEARCHED]
+    for task, how in (
+        (one, JobOutcome(JobState.DONE, values={METRIC: 0.5})),
+        (two, JobOutcome(JobState.DIED, "gone")),
+    ):
+        queue.ended(task.spec.name, how)
+        exploration.ended(task, how)
+    exploration.ended(first, JobOutcome(JobState.DONE, values={METRIC: 0.9}))
+    assert heard == [(one.spec.name, 0.5)]
+    assert queue.take() == [two]
+    exploration.refill(queue)
+    (third,) = queue.take()
+    exploration.ended(third, JobOutcome(JobState.FAILED, "bad", {METRIC: 0.7}))
+    assert heard[1:] == [(third.spec.name, None)]
+    exploration.refill(queue)
+    assert queue.take() == []
+
+
+def complete(store: Store, point: Point, values: dict[str, float]) -> None:
+    run_dir = store.run(point.spec)
+    with run_dir.acquire():
+        run_dir.write_spec(point.spec)
+        run_dir.complete(run_result(values))
+
+
+def test_the_count_of_runs_follows_what_a_search_comes_to(tmp_path: Path) -> None:
+    """Five points of a space of six, of which two are one run, and one was computed for another sweep."""
+    store = Store(tmp_path)
+    space = {"encoder.norm": [None, "none"], "student.alpha": [0.1, 0.2, 0.3]}
+    spec = SweepSpec.model_validate(
+        {"name": "finite", "base": BASE, "explore": {**BY, "search": {"optuna": {"runs": 50}}, "space": space}}
+    )  # fmt: skip
+    sweep = SweepRuns(spec, [], store)
+    assert sweep.to_sample == 6
+    elsewhere = points_at(spec, [{"encoder.norm": None, "student.alpha": 0.2}])[0]
+    complete(store, elsewhere, {METRIC: 0.9})
+    view = Told()
+    queue = Queue([], StoredRuns(store), view, Room())
+    exploration = Exploration([sweep], {}, lambda launch: 1, added=view.added, tell=never)
+    for _ in range(7):
+        exploration.refill(queue)
+        for task in queue.take():
+            complete(store, next(point for point in sweep.points if point.spec == task.spec), {})
+            how = JobOutcome(JobState.DONE, values={METRIC: 0.5})
+            queue.ended(task.spec.name, how)
+            exploration.ended(task, how)
+    assert queue.finished
+    assert 6 + view.more == len(view.ends) == 3
+    assert sweep.to_sample == 0
+    assert exploration._searches["finite"][2]._ended[elsewhere.spec.name] == 0.9
+
+
+def test_a_rule_tells_the_run_that_it_ends_and_knows_those_of_before(
+    tmp_path: Path, heard: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, points = Store(tmp_path), expand(RULED)
+    curves = {points[0].spec.name: [(5.0, 0.9), (10.0, 0.95)]}
+    monkeypatch.setattr(module, "curve", lambda explore, run_dir: curves.get(run_dir.name, []))
+    sweep = SweepRuns(RULED, points, store)
+    told: list[tuple[str, str]] = []
+    exploration = Exploration([sweep], (), lambda launch: 1, added=len, tell=lambda *given: told.append(given))
+    name = points[1].spec.name
+    exploration.scheduler().on_trial_result(None, None, reporting(Measurement("ruled", name, 50, False, 10.0, 0.1)))
+    ((ended, why),) = told
+    assert (ended, why.startswith("median after 10 epochs")) == (name, True)
+    stop = EarlyStop("median", 50, 10.0, "ep", METRIC, 0.1)
+    assert (sweep.early_stopped, str(stop)) == ({name: stop}, why)

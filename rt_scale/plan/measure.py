@@ -1,0 +1,270 @@
+"""What is measured on this machine for estimates: how fast it computes, and how long short runs of a kind take."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from rt_scale.data.catalogue import BUNDLED
+from rt_scale.data.datasets.base import DataInfo
+from rt_scale.data.prepared import load
+from rt_scale.experiments.options import Options, Silent
+from rt_scale.experiments.runner import run
+from rt_scale.plan.flops import Rates, flops, meta_network
+from rt_scale.plan.history import shape
+from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.errors import RtScaleError
+from rt_scale.spec.run import RunSpec
+from rt_scale.store.store import Store
+from rt_scale.training.loop import keep_freed_memory
+from rt_scale.training.precision import arithmetic, parameter_dtype, set_precision
+
+SECONDS = 0.15
+"""For which each operation is repeated."""
+LEAST = 3
+"""Times that it is repeated at least."""
+MOST_FLOPS = {"cpu": 1e10, "cuda": 1e12}
+"""Of one call; a larger batch is cut, which hardly changes the rate."""
+PRODUCT = (1024, 512, 512)
+"""Sizes of the product that is timed for probes: embeddings are about so wide."""
+CHAIN = 100
+"""Small operations in a row, to measure what it costs to issue one."""
+TRAFFIC = (64, 128, 256, 64)
+"""Shape of the tensor that is read and written to measure memory traffic: 512 MiB on a GPU, an eighth on a CPU."""
+GPU_TRAFFIC, GPU_CALL = 1.5e12, 8e-6
+"""Bytes a second, and seconds to issue an operation from Python, of a usual GPU (assumed)."""
+EPOCHS, EVERY, PROBINGS = 3, 2, 3
+"""Of a short run: it is probed at its start, after its second epoch and at its end, so that an epoch ends without."""
+STARTS = 3
+"""Starts of a process, one after the other, that a sweep takes beside its runs: the command's, Ray's, then those of the
+runs (assumed; two sweeps on two busy cores of an AMD EPYC took 3.5 and 4.2, with the report at their end)."""
+IMPORTS = "import ray, torch, rt_scale.experiments.runner, rt_scale.ray_backend.trial"
+
+
+def assumed(teraflops: float) -> Rates:
+    """Rates of a GPU that is not here: ``teraflops`` (TFLOP/s) for FLOPs, and of a usual GPU for the rest."""
+    how = (
+        f"FLOPs counted, at an assumed {teraflops:g} TFLOP/s, {GPU_TRAFFIC / 1e12:g} TB/s and "
+        f"{GPU_CALL * 1e6:g} us an operation"
+    )
+    return Rates(teraflops * 1e12, teraflops * 1e12, GPU_TRAFFIC, GPU_TRAFFIC, GPU_CALL, True, how)
+
+
+class Clock:
+    """Seconds of computing on the CPU as if this process were alone: what the clock says, or the CPU time used where
+    that is less, as on a machine that has other things to do, too.
+
+    Args:
+        by_wall: what the clock says, always: of another device.
+
+    Attributes:
+        total: of all looks.
+    """
+
+    def __init__(self, *, by_wall: bool = False) -> None:
+        self.total = 0.0
+        self._by_wall = by_wall
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def look(self) -> float:
+        """Seconds since the last look."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        passed = wall - self._wall if self._by_wall else min(wall - self._wall, cpu - self._cpu)
+        self._wall, self._cpu = wall, cpu
+        self.total += passed
+        return passed
+
+
+class Calibration:
+    """Measures rates when they are first asked for.
+
+    Args:
+        device: a torch device.
+        threads: CPU threads that a run computes with.
+    """
+
+    def __init__(self, device: torch.device, threads: int) -> None:
+        self.device, self.threads = device, threads
+        self._rest = functools.cache(self._measure_rest)
+
+    def rates(self, spec: RunSpec, info: DataInfo) -> Rates:
+        """Rates of the network of ``spec`` on images of ``info``, and of all else."""
+        with _as_it_was(), keep_freed_memory(), arithmetic(spec.precision, self.device):
+            torch.set_num_threads(self.threads)
+            set_precision(spec.precision)
+            network, (product, traffic, call) = self._measure_network(spec, info), self._rest(spec.precision)
+        cores = f", {self.threads} thread{'s' * (self.threads > 1)}"
+        where = f"{self.device}" + ("" if self.device.type == "cuda" else cores)
+        how = f"FLOPs counted, rates measured just now ({where})"
+        return Rates(network, product, math.inf, traffic, call, self.device.type == "cuda", how)
+
+    def _measure_network(self, spec: RunSpec, info: DataInfo) -> float:
+        """FLOPs a second of forward and backward pass, at the run's batch size or as much of it as is soon done."""
+        size, dtype = spec.data.size or info.size, parameter_dtype(spec.precision)
+        network = meta_network(spec, info)
+
+        def step(images: torch.Tensor) -> None:
+            torch.autograd.backward(network(images).sum())
+
+        one = flops(lambda: step(torch.empty(1, info.channels, size, size, device="meta", dtype=dtype)))
+        network = network.to_empty(device=self.device).to(memory_format=torch.channels_last)
+        for tensor in network.state_dict().values():
+            tensor.fill_(1)  # whatever they hold costs the same
+        batch = max(1, min(spec.train.batch_size, int(MOST_FLOPS[self.device.type] / one)))
+        images = torch.ones(batch, info.channels, size, size, device=self.device, dtype=dtype)
+        images = images.contiguous(memory_format=torch.channels_last)
+        return batch * one / self._time(lambda: step(images))
+
+    def _measure_rest(self, precision: str) -> tuple[float, float, float]:
+        """FLOPs a second of a product, bytes a second, and seconds a call."""
+        dtype, (rows, inner, columns) = parameter_dtype(precision), PRODUCT
+        a, b = (torch.ones(shape, device=self.device, dtype=dtype) for shape in ((rows, inner), (inner, columns)))
+        product = 2 * rows * inner * columns / self._time(lambda: torch.matmul(a, b))
+        images = TRAFFIC[0] if self.device.type == "cuda" else TRAFFIC[0] // 8
+        large = torch.ones(images, *TRAFFIC[1:], device=self.device, dtype=dtype)
+        traffic = 2 * large.numel() * large.element_size() / self._time(lambda: torch.relu(large))
+        small = torch.ones(1, device=self.device, requires_grad=True)
+
+        def chain() -> None:
+            value = small
+            for _ in range(CHAIN):
+                value = torch.sin(value)
+            value.backward()  # type: ignore[no-untyped-call]
+
+        return product, traffic, self._time(chain) / (2 * CHAIN)
+
+    def _time(self, function: Callable[[], object]) -> float:
+        """Median seconds of a call."""
+        times: list[float] = []
+        function()
+        self._wait()
+        clock = Clock(by_wall=self.device.type != "cpu")
+        while len(times) < LEAST or sum(times) < SECONDS:
+            function()
+            self._wait()
+            times.append(clock.look())
+        return statistics.median(times)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+@contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Puts back what a run sets in its process."""
+    threads = torch.get_num_threads()
+    allowed = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = allowed
+
+
+@dataclass(frozen=True)
+class ShortRunTimes:
+    """Seconds of a run by part, where nothing else is computed on the machine.
+
+    Attributes:
+        fixed: once a run: networks, what is constant, the first probing, checkpoint, files, result.
+        epoch: every epoch.
+        probing: what a probing and the checkpoint after it add to that.
+        total: of the short run itself.
+    """
+
+    fixed: float
+    epoch: float
+    probing: float
+    total: float
+
+    def seconds(self, epochs: float, probings: int) -> float:
+        """Of a run of its kind of that many epochs and probings, those at start and end included."""
+        return self.fixed + epochs * self.epoch + (probings - 1) * self.probing
+
+
+@dataclass
+class _Watch(Silent):
+    """Notes how long each step took, and what lay before it."""
+
+    clock: Clock = field(default_factory=Clock)
+    passed: list[float] = field(default_factory=list)
+
+    def started(self, step: int, steps: int) -> None:
+        self.clock.look()
+
+    def stepped(self, step: int) -> None:
+        self.passed.append(self.clock.look())
+
+
+def short_run(spec: RunSpec) -> RunSpec | None:
+    """A run of the shape of ``spec`` as short as can be; None where its shape makes none on its own."""
+    values = json.loads(shape(spec))
+    values.setdefault("train", {})["epochs"] = EPOCHS
+    values.setdefault("probe", {})["every"] = f"{EVERY}ep"
+    try:
+        return RunSpec.model_validate(values)
+    except ValidationError:
+        return None
+
+
+def time_short_run(spec: RunSpec, data_dir: Path, threads: int) -> ShortRunTimes | None:
+    """Execute a run as short as can be of the shape of ``spec`` on the CPU, in a temporary store, and time it.
+
+    Args:
+        spec: the run.
+        data_dir: where prepared data sets are; bundled ones that are not are prepared in a temporary place.
+        threads: CPU threads to compute with.
+
+    Returns:
+        Its seconds; None where its data is not here, or it fails.
+    """
+    short = short_run(spec)
+    names = {spec.data.name, *spec.probe.also} - {GAUSSIAN}
+    here = all(load(name, data_dir) is not None for name in names)
+    if short is None or not (here or names <= BUNDLED):  # a run would fetch what is not here
+        return None
+    with tempfile.TemporaryDirectory(prefix="rt-scale-plan-") as folder, _as_it_was():
+        watch = _Watch()
+        options = Options(
+            store=Store(Path(folder) / "store"), data_dir=data_dir if here else Path(folder), device="cpu",
+            threads=threads, observer=watch,
+        )  # fmt: skip
+        try:
+            run(short, options)
+        except RtScaleError:
+            return None
+        watch.clock.look()
+    return _by_part(watch.passed, watch.clock.total)
+
+
+def _by_part(passed: list[float], total: float) -> ShortRunTimes:
+    """From the seconds up to each step's end, since the one before."""
+    each = len(passed) // EPOCHS
+    epoch, probed = sum(passed[each : 2 * each]), sum(passed[EVERY * each :])
+    probing = max(0.0, probed - epoch)
+    fixed = total - EPOCHS * epoch - (PROBINGS - 1) * probing
+    return ShortRunTimes(max(0.0, fixed), epoch, probing, total)
+
+
+def start_seconds() -> float:
+    """Seconds that a sweep takes beside its runs: ``STARTS`` times the start of a process, which is timed."""
+    before, wall = os.times(), time.perf_counter()
+    subprocess.run([sys.executable, "-c", IMPORTS], check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    after = os.times()
+    cpu = after.children_user - before.children_user + after.children_system - before.children_system
+    return STARTS * min(cpu, time.perf_counter() - wall)
