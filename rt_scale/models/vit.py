@@ -84,8 +84,7 @@ class ViT(Encoder):
         width: D, of a token.
         heads: attention heads.
         layers: number of blocks that tokens pass through.
-        shared: whether all layers are one and the same block, whose MLP ends in a second GELU: the
-            published variant.
+        shared: whether all are one block, whose MLP ends in a second GELU: the published variant.
         over_heads: as ``Attention``.
     """
 

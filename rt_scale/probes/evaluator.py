@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from rt_scale.probes.features import Features, Split, ToInputs, embed, pixels, standardise
 from rt_scale.probes.knn import check_neighbours, knn_accuracy
@@ -20,28 +20,23 @@ from rt_scale.training.distributed import ALONE, Group
 
 
 class Embedded(NamedTuple):
-    """The embeddings of one network.
-
-    Attributes:
-        train: of the images to fit on.
-        test: of the images to measure on, on the same device.
-        seed: of the linear classifiers, e.g. ``stream("probe", spec.seeds.probe)``.
-    """
+    """The embeddings of one network, of the images to fit and to measure on, and the seed of its linear classifiers."""
 
     train: Features
     test: Features
     seed: int
 
 
-class Fit(Protocol):
-    """``fit_logistic`` or ``fit_ridge``."""
-
-    def __call__(self, x: Tensor, y: Tensor, *, classes: int, l2: float, heed: Heed) -> Classifier:
-        """The classifier of embeddings x, float [N, D], of classes y, int64 [N]."""
-
-
-def screen(fit: Fit, train: Features, test: Features, *, classes: int, l2: float = 1e-3, heed: Heed = go_on) -> float:
-    """Test accuracy, in [0, 1], of what ``fit`` makes of embeddings centred and scaled to a mean variance of 1."""
+def screen(
+    fit: Callable[..., Classifier],
+    train: Features,
+    test: Features,
+    *,
+    classes: int,
+    l2: float = 1e-3,
+    heed: Heed = go_on,
+) -> float:
+    """Test accuracy, in [0, 1], of what ``fit``, e.g. ``fit_ridge``, makes of centred and scaled embeddings."""
     train_x, test_x = centre_and_scale(train.x, test.x)
     return fit(train_x, train.y, classes=classes, l2=l2, heed=heed).accuracy(test_x, test.y)
 

@@ -33,12 +33,7 @@ class Split(Protocol):
 
 
 class Features(NamedTuple):
-    """One vector an image, and its class.
-
-    Attributes:
-        x: float32 [N, D].
-        y: int64 [N].
-    """
+    """One vector an image, x float32 [N, D], and its class, y int64 [N]."""
 
     x: Tensor
     y: Tensor
@@ -117,17 +112,10 @@ def pixels(split: Split, to_inputs: ToInputs, group: Group = ALONE, *, heed: Hee
 
 
 def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Subtract the training mean and divide by the training standard deviation, per dimension.
+    """Copies of train [N, D] and test [M, D] less the training mean, divided by the training standard deviation.
 
-    The standard deviation is the population's (divided by N). Features that are constant over the
-    training split are divided by 1.
-
-    Args:
-        train: float [N, D].
-        test: float [M, D].
-
-    Returns:
-        Both, standardised; the arguments are not changed.
+    Per dimension, as ``mean_and_deviation`` has both: dimensions that are constant over the training split are
+    divided by 1.
     """
     mean, deviation = mean_and_deviation(train)
     return (train - mean).div_(deviation), (test - mean).div_(deviation)

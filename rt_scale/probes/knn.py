@@ -155,7 +155,7 @@ def _decide(
 
 
 def _among_all(train: Tensor, finite: Tensor, test: Tensor, k: int, heed: Heed) -> Tensor:
-    """The neighbours [M, k] by differences from all; equal rows, which are why it comes to that, are compared once."""
+    """The neighbours [M, k] by differences from all; equal rows are compared once."""
     distinct, of = torch.unique(train, dim=0, return_inverse=True)
     asked, asker = torch.unique(test, dim=0, return_inverse=True)
     found = torch.empty((len(asked), k), dtype=torch.int64, device=train.device)
@@ -183,14 +183,7 @@ def _lowest(values: Tensor, k: int) -> Tensor:
 
 @torch.no_grad()
 def knn_accuracy(
-    train_x: Tensor,
-    train_y: Tensor,
-    test_x: Tensor,
-    test_y: Tensor,
-    *,
-    k: int = 20,
-    classes: int,
-    heed: Heed = go_on,
+    train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, *, k: int = 20, classes: int, heed: Heed = go_on
 ) -> float:
     """Accuracy, in [0, 1], of a majority vote among the k nearest training embeddings (paper, appendix C.1).
 

@@ -108,12 +108,7 @@ class BatchedClassifiers:
         self._optimizer = torch.optim.AdamW([self._parameters], lr=lr, fused=True, capturable=on_gpu)
 
     def load(self, problems: Sequence[Problem], starts: Sequence[Tensor]) -> None:
-        """Begin with these problems, in the buffers that there are.
-
-        Args:
-            problems: of ``sizes``.
-            starts: for each of them the initial weights, then biases, of each of its classifiers, float [C (D + 1)].
-        """
+        """Begin with problems of ``sizes``, each from its start: weights, then biases, float [C (D + 1)]."""
         split = self.sizes.classes * self.sizes.width
         for p, (problem, start) in enumerate(zip(problems, starts, strict=True)):
             mean, deviation = mean_and_deviation(problem.x)
@@ -167,13 +162,12 @@ class BatchedClassifiers:
 
 
 def replayed(step: Step, index: Tensor) -> Step:
-    """``step`` on rows of the shape and the CUDA device of ``index``, replayed as one graph: small steps take a GPU
-    less time than issuing them takes.
+    """``step`` replayed as one CUDA graph: small steps take a GPU less time than issuing them takes.
 
     Args:
         step: works on the same memory every time, and waits for nothing. It is done three times on ``index`` before
             the capture, in which libraries and the optimiser allocate what they need.
-        index: rows int64 [P, B].
+        index: rows int64 [P, B] on the device, as all that are replayed.
 
     Raises:
         RuntimeError: where it cannot be captured.
@@ -199,10 +193,8 @@ class LinearProbes:
 
     Weights and biases start uniform in +-1/sqrt(D); AdamW has torch's defaults (betas 0.9 and 0.999, weight decay 0.01
     on both); every epoch has a new order; the last partial batch is a step too. Both are drawn from a problem's seed,
-    so that classifiers on raw and on standardised embeddings differ by the standardisation alone, and so that the
-    others in the batch change nothing but rounding.
-
-    On a GPU buffers and the graph of a step are kept from one ``fit`` to the next of the same sizes.
+    so that the others in the batch change nothing but rounding. On a GPU buffers and the graph of a step are kept from
+    one ``fit`` to the next of the same sizes.
 
     Args:
         classes: number of classes C.
@@ -216,13 +208,7 @@ class LinearProbes:
     """
 
     def __init__(
-        self,
-        classes: int,
-        *,
-        standardized: bool = False,
-        epochs: int = 10,
-        batch_size: int = 256,
-        lr: float = 1e-3,
+        self, classes: int, *, standardized: bool = False, epochs: int = 10, batch_size: int = 256, lr: float = 1e-3
     ) -> None:
         self.classes, self.views = classes, 1 + standardized
         self.epochs, self.batch_size, self.lr = epochs, batch_size, lr

@@ -14,18 +14,10 @@ _TILE_ELEMENTS = 1 << 22
 
 
 def centre_and_scale(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Subtract the training mean, and divide by one number so that the mean training variance is 1.
+    """Copies of train [N, D] and test [M, D] less the training mean, divided by the root of the mean training variance.
 
-    The geometry of the embeddings stays: one scale for all dimensions, unlike ``standardise``. A
-    penalty on the weights then means the same for embeddings of every magnitude, of which random
-    networks have many. Embeddings that are all equal are divided by 1.
-
-    Args:
-        train: float [N, D].
-        test: float [M, D].
-
-    Returns:
-        Both, centred and scaled; the arguments are not changed.
+    One scale for all dimensions, unlike ``standardise``: a penalty on the weights then means the same for embeddings
+    of every magnitude, of which random networks have many. Embeddings that are all equal are divided by 1.
     """
     mean = train.mean(dim=0)
     centred = train - mean
@@ -52,10 +44,9 @@ def mean_and_deviation(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gram(a: Tensor, b: Tensor, heed: Heed = go_on) -> Tensor:
-    """The matrix a^T b [D, E] of a [N, D] and b [N, E], summed in float64 tile by tile.
+    """The matrix a^T b [D, E] of a [N, D] and b [N, E], summed in float64 tile by tile, with ``heed`` before each.
 
-    In float32 the rounding of large directions would drown small ones, which ranks, inverses and
-    alignments are about. ``heed`` is called before every tile.
+    In float32 the rounding of large directions would drown small ones, which ranks, inverses and alignments are about.
     """
     total = torch.zeros((a.shape[1], b.shape[1]), dtype=torch.float64, device=a.device)
     rows = max(1, _TILE_ELEMENTS // max(a.shape[1], b.shape[1], 1))

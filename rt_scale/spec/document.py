@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from rt_scale.spec.errors import InputError, cut, guess, shown, unknown_name
-from rt_scale.spec.part import Part
+from rt_scale.spec.part import Document, Part
 from rt_scale.spec.run import RunSpec, SeedSpec
 from rt_scale.spec.schedule import Schedule, parse
 from rt_scale.spec.yaml_files import DEEPEST, parse_yaml
@@ -18,7 +18,7 @@ from rt_scale.spec.yaml_files import DEEPEST, parse_yaml
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def set_dotted(document: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+def set_dotted(document: Mapping[str, object], key: str, value: object) -> Document:
     """A copy of ``document`` in which the dotted field ``key`` is ``value``."""
     head, _, rest = key.partition(".")
     copy = dict(document)
@@ -30,7 +30,7 @@ def set_dotted(document: Mapping[str, Any], key: str, value: Any) -> dict[str, A
     return copy
 
 
-def apply_overrides(document: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+def apply_overrides(document: Mapping[str, object], overrides: Iterable[str]) -> Document:
     """A copy of ``document`` with ``key=value`` assignments applied in order.
 
     Raises:
@@ -50,7 +50,7 @@ def apply_overrides(document: Mapping[str, Any], overrides: Iterable[str]) -> di
     return result
 
 
-def build(model: type[Model], document: Mapping[str, Any], source: str) -> Model:
+def build(model: type[Model], document: Mapping[str, object], source: str) -> Model:
     """``document`` validated as ``model``.
 
     Raises:
@@ -113,7 +113,7 @@ def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _model_of(annotation: Any) -> type[BaseModel] | None:
+def _model_of(annotation: object) -> type[BaseModel] | None:
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
@@ -130,7 +130,7 @@ class Assembler:
     def __init__(self) -> None:
         self._parts: dict[tuple[str, str], Any] = {}
 
-    def make(self, document: Mapping[str, Any]) -> RunSpec:
+    def make(self, document: Mapping[str, object]) -> RunSpec:
         """The spec of a document.
 
         Raises:
@@ -138,7 +138,7 @@ class Assembler:
         """
         return RunSpec.model_validate({name: self._part(name, value) for name, value in document.items()})
 
-    def _part(self, name: str, value: Any) -> Any:
+    def _part(self, name: str, value: object) -> Any:
         """The validated part; one that is wrong stays as it is, for RunSpec to say so with all else that is."""
         model = _MODELS.get(name)
         if model is None:
@@ -151,9 +151,11 @@ class Assembler:
                 self._parts[key] = value
         return self._parts[key]
 
-    def _with_run(self, value: Any) -> Any:
+    def _with_run(self, value: object) -> object:
         """A part that starts from a run gets that run made here, too."""
-        start = value.get("start_from") if isinstance(value, Mapping) else None
+        if not isinstance(value, Mapping):
+            return value
+        start = value.get("start_from")
         if not isinstance(start, Mapping) or not isinstance(start.get("run"), Mapping):
             return value
         return {**value, "start_from": {**start, "run": self.make(start["run"])}}
@@ -169,7 +171,7 @@ _MODELS = {
 ROLES = ("teacher", "student")
 
 
-def resolve_same(document: Mapping[str, Any], seed: int | None = None) -> dict[str, Any]:
+def resolve_same(document: Mapping[str, object], seed: int | None = None) -> Document:
     """A copy of a spec's document in which every ``start_from.run`` is written out.
 
     ``same`` is this document without any ``start_from``; ``{same_but: {...}}`` is that with those fields changed.
@@ -193,7 +195,7 @@ def resolve_same(document: Mapping[str, Any], seed: int | None = None) -> dict[s
     return resolved
 
 
-def _written_out(origin: Mapping[str, Any], run: Any, path: str, seed: int | None) -> Any:
+def _written_out(origin: Mapping[str, object], run: object, path: str, seed: int | None) -> Document:
     if run == "same":
         return dict(origin)
     if isinstance(run, Mapping) and "same_but" not in run:
@@ -206,7 +208,7 @@ def _written_out(origin: Mapping[str, Any], run: Any, path: str, seed: int | Non
     return resolve_same(merged(origin, run["same_but"]), seed)
 
 
-def merged(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merged(document: Mapping[str, object], changes: Mapping[str, object]) -> Document:
     """A copy of ``document`` with the fields of ``changes`` put in, part by part."""
     result = dict(document)
     for key, value in changes.items():
@@ -216,13 +218,13 @@ def merged(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     return result
 
 
-def _seeds(given: Any, seed: int) -> Any:
+def _seeds(given: object, seed: int) -> object:
     if given is not None and not isinstance(given, Mapping):
         return given  # wrong, which validation says better
     return {**dict.fromkeys(SeedSpec.model_fields, seed), **(given or {})}
 
 
-def _without_start(part: Any) -> Any:
+def _without_start(part: object) -> object:
     return {key: value for key, value in part.items() if key != "start_from"} if isinstance(part, Mapping) else part
 
 

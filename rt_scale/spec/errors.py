@@ -10,7 +10,6 @@ import difflib
 import itertools
 import reprlib
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 
 def counted(number: int, thing: str) -> str:
@@ -129,7 +128,7 @@ class _Shown(reprlib.Repr):
         return "null"
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """What was given as an error quotes it: as YAML would have it, cut where it is long."""
     return cut(_Shown().repr(value), 300)
 

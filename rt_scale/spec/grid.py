@@ -43,7 +43,7 @@ def axis_names(keys: Iterable[str]) -> dict[str, str]:
     return {key: key if tail in vague or counts[tail] > 1 else tail for key, tail in tails.items()}
 
 
-def value_label(value: Any) -> str:
+def value_label(value: object) -> str:
     """A value of an axis in few characters, different for different values; names of runs are made of it.
 
     Lists are ``cifar10+stl10``, mappings ``name:sgd;lr:0.1``. A run to start from is told by what is taken of it and 6
@@ -64,11 +64,11 @@ def value_label(value: Any) -> str:
     return "".join(str(value).split())
 
 
-def _short(value: Any, text: str) -> str:
+def _short(value: object, text: str) -> str:
     return (text or "none") if len(text) <= LONGEST else _short_digest(value)
 
 
-def _short_digest(value: Any) -> str:
+def _short_digest(value: object) -> str:
     return hashlib.sha256(json_text(value).encode()).hexdigest()[:6]
 
 
@@ -103,7 +103,9 @@ def _generator(key: str, axis: dict[str, list[Any]]) -> tuple[str, list[Any]]:
     if kind not in shapes:
         raise unknown_name(f"generator of the axis {key}", kind, shapes)
     wanted = f"The axis {key} needs {kind}: {shapes[kind]}; given: {shown(given)}."
-    numbers = [whole(number) if kind == "pow2" or place == 2 else number for place, number in enumerate(given)]
+    numbers: list[Any] = [
+        whole(number) if kind == "pow2" or place == 2 else number for place, number in enumerate(given)
+    ]
     if len(numbers) != shapes[kind].count(",") + 1 or not all(
         type(number) in (int, float) and math.isfinite(number) for number in numbers
     ):
@@ -137,7 +139,7 @@ class Point:
         spec: the run.
     """
 
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     seed: int
     spec: RunSpec
 
@@ -224,7 +226,7 @@ def corner_points(sweep: SweepSpec) -> list[Point]:
     return points
 
 
-def points_at(sweep: SweepSpec, combinations: Iterable[Mapping[str, Any]]) -> list[Point]:
+def points_at(sweep: SweepSpec, combinations: Iterable[Mapping[str, object]]) -> list[Point]:
     """The runs of the sweep's base at given values, with every seed.
 
     Args:

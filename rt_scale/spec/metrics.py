@@ -82,6 +82,17 @@ def difference_bounds(bounds: Bounds) -> Bounds:
 
 
 When = Literal["probe", "epoch"]
+_OF_EMBEDDINGS = ("effective_rank", "participation_ratio", "dead_units", "std")
+_STATISTICS = (
+    *(f"features/{role}/{name}" for role in ("student", "teacher") for name in _OF_EMBEDDINGS),
+    *(f"features/student/{name}_teacher" for name in ("cka", "cosine")),
+    *(
+        f"{what}/{part}/from_{start}"
+        for part in ("encoder", "projector")
+        for start in ("init", "teacher")
+        for what in ("distance", "angle")
+    ),
+)
 
 
 def logged_metrics(spec: RunSpec) -> dict[str, When]:
@@ -99,16 +110,4 @@ def logged_metrics(spec: RunSpec) -> dict[str, When]:
             names |= {str(ProbeName(role, kind, data)): "probe" for kind in spec.probe.kinds}
     if spec.kind == "supervise":
         names |= {"test/loss": "probe", "test/accuracy": "probe"}
-    return names | (_statistics() if spec.probe.statistics else {})
-
-
-def _statistics() -> dict[str, When]:
-    names: dict[str, When] = {}
-    for role in ("student", "teacher"):
-        of_one = ("effective_rank", "participation_ratio", "dead_units", "std")
-        names |= {f"features/{role}/{name}": "probe" for name in of_one}
-    names |= {f"features/student/{name}_teacher": "probe" for name in ("cka", "cosine")}
-    for part in ("encoder", "projector"):
-        for start in ("init", "teacher"):
-            names |= {f"{what}/{part}/from_{start}": "probe" for what in ("distance", "angle")}
-    return names
+    return names | dict.fromkeys(_STATISTICS if spec.probe.statistics else (), "probe")

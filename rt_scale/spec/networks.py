@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -185,7 +185,7 @@ class EncoderSpec(Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _paper_norm(cls, given: Any) -> Any:
+    def _paper_norm(cls, given: object) -> object:
         if isinstance(given, dict) and isinstance(given.get("name"), str) and given.get("norm") is None:
             return {**given, "norm": parse_encoder(given["name"]).design.default_norm}
         return given

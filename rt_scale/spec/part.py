@@ -21,6 +21,8 @@ from pydantic import (
 
 from rt_scale.spec.errors import shown
 
+Document = dict[str, Any]
+"""A mapping as JSON and YAML have it."""
 MOST = 10**9
 """What is counted is at most so many: sizes of tensors overflow somewhere beyond."""
 LONGEST_NAME = 100
@@ -49,7 +51,7 @@ DataName = Name
 """Name of a prepared data set (`rt-scale data list`)."""
 
 
-def whole(value: Any) -> Any:
+def whole(value: object) -> object:
     """``value``, as an integer where it is a float that is one, as 5.0 and 1e2 are; JSON schemas read them so, too."""
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**63 else value
 
@@ -67,7 +69,7 @@ class Part(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _whole_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+    def _whole_numbers(cls, value: object, info: ValidationInfo) -> object:
         if info.field_name not in _of_integers(cls):
             return value
         if isinstance(value, bool):  # which equals 0 or 1, also for a Literal
@@ -96,7 +98,7 @@ class Part(BaseModel):
                 texts.append(f'"{name}":{text}')
         return "{" + ",".join(texts) + "}"
 
-    def canonical(self) -> dict[str, Any]:
+    def canonical(self) -> Document:
         """The value of ``canonical_text``."""
         value: dict[str, Any] = json.loads(self.canonical_text)
         return value

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from rt_scale.spec.data import GAUSSIAN, AugmentSpec, DataSpec
 from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, TeacherSpec
-from rt_scale.spec.part import Part, changed, json_text
+from rt_scale.spec.part import Document, Part, changed, json_text
 from rt_scale.spec.training import ObjectiveSpec, ProbeSpec, TrainSpec
 
 
@@ -196,12 +196,12 @@ class RunSpec(Part):
         return f"{self.kind}-{self.hash}"
 
 
-def recorded_name(canonical: Mapping[str, Any]) -> str:
+def recorded_name(canonical: Document) -> str:
     """The name of the run of that canonical value, whatever version of rt-scale recorded it."""
     return f"{canonical['kind']}-{_digest(json_text(canonical))}"
 
 
-def _without_seeds(value: Any) -> Any:
+def _without_seeds(value: object) -> object:
     if isinstance(value, dict):
         return {key: _without_seeds(inner) for key, inner in value.items() if key != "seeds"}
     return value

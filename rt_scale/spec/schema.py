@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
+from rt_scale.spec.part import Document
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import SweepSpec
 
@@ -12,13 +12,13 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _LOOSE = "Changes"
 
 
-def run_schema() -> dict[str, Any]:
+def run_schema() -> Document:
     """The JSON schema of a single spec file."""
     definitions = _definitions()
     return {"$schema": DIALECT, **definitions["RunSpec"], "$defs": definitions}
 
 
-def sweep_schema() -> dict[str, Any]:
+def sweep_schema() -> Document:
     """The JSON schema of a sweep file.
 
     ``base`` is a RunSpec in which nothing is required, since axes may give what it leaves open.
@@ -30,9 +30,9 @@ def sweep_schema() -> dict[str, Any]:
     return {"$schema": DIALECT, **schema, "$defs": definitions}
 
 
-def _definitions() -> dict[str, Any]:
+def _definitions() -> Document:
     """Every part of a spec as a file may write it, and ``<part>Changes`` where a part requires something."""
-    whole: dict[str, Any] = RunSpec.model_json_schema()["$defs"]
+    whole: Document = RunSpec.model_json_schema()["$defs"]
     whole["EncoderSpec"]["required"].remove("norm")  # left out or null, it is the encoder's own
     whole["EncoderSpec"]["properties"]["norm"]["enum"].append(None)
     del whole["EncoderSpec"]["properties"]["norm"]["type"]
@@ -47,7 +47,7 @@ def _definitions() -> dict[str, Any]:
     return whole | _loose(whole)
 
 
-def _loose(whole: dict[str, Any]) -> dict[str, Any]:
+def _loose(whole: Document) -> Document:
     """Copies of the parts that require a field, or hold one that does, in which nothing is required."""
     texts = {name: json.dumps(part) for name, part in whole.items()}
     names = {name for name, part in whole.items() if "required" in part}

@@ -13,7 +13,7 @@ from rt_scale.spec.document import apply_overrides, build, resolve_same
 from rt_scale.spec.errors import InputError, shown
 from rt_scale.spec.explore import ExploreSpec, check_grid
 from rt_scale.spec.grid import GRID_LIMIT, Point, expand, refuse_large
-from rt_scale.spec.part import MOST, Name, Part, whole
+from rt_scale.spec.part import MOST, Document, Name, Part, whole
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.yaml_files import parse_document, read_document, read_text
 
@@ -47,14 +47,14 @@ class LaunchSpec(Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_compile(cls, given: Any) -> Any:
+    def _no_compile(cls, given: object) -> object:
         if isinstance(given, Mapping) and "compile" in given:
             raise ValueError("compile is no more; write accelerate: compile in place of true, or accelerate: none")
         return given
 
     @field_validator("pack", mode="before")
     @classmethod
-    def _auto_or_number(cls, value: Any) -> Any:
+    def _auto_or_number(cls, value: object) -> object:
         value = whole(value)
         if value == "auto" or (type(value) is int and 1 <= value <= MOST):
             return value
@@ -95,7 +95,7 @@ class SweepSpec(Part):
 
     @field_validator("seeds", mode="before")
     @classmethod
-    def _some_seeds(cls, given: Any) -> Any:
+    def _some_seeds(cls, given: object) -> object:
         seeds = [whole(seed) for seed in given] if isinstance(given, list) else whole(given)
         listed = seeds if isinstance(seeds, list) else [seeds]
         least, most = (0, math.inf) if isinstance(seeds, list) else (1, MOST)
@@ -150,7 +150,7 @@ def parse_sweep(text: str, source: str, overrides: Sequence[str] = ()) -> SweepS
     return build(SweepSpec, document, source)
 
 
-def _override(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def _override(document: Document, overrides: Sequence[str]) -> Document:
     """``--set`` on a sweep: fields of the base; a field on an axis is pinned, or given another list."""
     base, axes, groups = document["base"], document.get("axes"), document.get("zip")
     axes = dict(axes) if isinstance(axes, Mapping) else axes  # what is wrong, validation says better

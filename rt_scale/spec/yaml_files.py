@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
 from rt_scale.spec.errors import InputError, nearest, shown
+from rt_scale.spec.part import Document
 
 DEEPEST = 100
 """Levels of lists and mappings within each other, at most."""
@@ -107,21 +109,17 @@ def _check_keys(node: yaml.MappingNode) -> None:
         lines[key.value] = key.start_mark.line + 1
 
 
-def _scalar(kind: str) -> Any:
+def _scalar(kind: str) -> Callable[[CoreLoader, yaml.ScalarNode], object]:
     """Constructor of one kind of scalar, which may also be tagged as such, e.g. ``!!int 7``."""
     pattern = re.compile(_PLAIN[kind][0])
 
-    def construct(loader: CoreLoader, node: yaml.ScalarNode) -> Any:
+    def construct(loader: CoreLoader, node: yaml.ScalarNode) -> object:
         text = loader.construct_scalar(node)
         if not pattern.fullmatch(text):
             _refuse(f"{shown(text)} is tagged {kind}, and is none", node)
-        return {"null": lambda _: None, "bool": _boolean, "int": _integer, "float": _real}[kind](node)
+        return _VALUES[kind](node)
 
     return construct
-
-
-def _boolean(node: yaml.ScalarNode) -> bool:
-    return bool(node.value.lower() == "true")
 
 
 def _integer(node: yaml.ScalarNode) -> int:
@@ -136,8 +134,12 @@ def _integer(node: yaml.ScalarNode) -> int:
     return value
 
 
-def _real(node: yaml.ScalarNode) -> float:
-    return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
+_VALUES: dict[str, Callable[[yaml.ScalarNode], object]] = {
+    "null": lambda node: None,
+    "bool": lambda node: node.value.lower() == "true",
+    "int": _integer,
+    "float": lambda node: float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan")),
+}
 
 
 for _kind, (_written, _begins) in _PLAIN.items():
@@ -204,7 +206,7 @@ def read_text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def parse_document(text: str, source: str) -> dict[str, Any]:
+def parse_document(text: str, source: str) -> Document:
     """The mapping in a YAML document; ``source`` and errors as of :func:`parse_yaml`."""
     document = parse_yaml(text, source)
     if not isinstance(document, dict):
@@ -213,7 +215,7 @@ def parse_document(text: str, source: str) -> dict[str, Any]:
     return document
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def read_document(path: Path) -> Document:
     """The mapping in the YAML file ``path``.
 
     Raises:

@@ -33,14 +33,7 @@ Kind = State | Literal["leftover"]
 
 @dataclass(frozen=True)
 class Garbage:
-    """One thing that can be removed.
-
-    Attributes:
-        path: a run's folder, or a file or folder that was left unfinished or is damaged.
-        state: of the run; ``leftover`` for all else.
-        size: bytes in its files.
-        age: seconds since one of its files last changed.
-    """
+    """A run, or a file or folder that is unfinished or damaged (``leftover``): bytes, seconds since it changed."""
 
     path: Path
     state: Kind
@@ -74,17 +67,13 @@ def _marked(folder: Path) -> list[Path]:
 
 
 def find_garbage(store: Store, older_than: float = 0.0) -> list[Garbage]:
-    """Runs that nothing refers to, by name, then leftovers.
-
-    Of an object store, the mirror of this machine is looked at: refresh it first. What a killed process left in the
-    object store itself goes with the next attempt at its run, or with the run.
+    """Runs that nothing refers to, by name, then what is unfinished (untouched for an hour), damaged or of no use.
 
     A run is referred to where a sweep of the store lists it, or where a run that stays starts from it, however
-    far back. Running ones stay, and so does what they start from. A leftover is a temporary file or folder that nobody
-    has touched for an hour, a damaged checkpoint that was set aside, or the folder ``constants`` of an earlier version.
+    far back. Running ones stay, and so does what they start from.
 
     Args:
-        store: where to look.
+        store: where to look; of an object store the mirror is looked at, so refresh it first.
         older_than: seconds; what changed later stays.
 
     Raises:

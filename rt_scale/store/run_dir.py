@@ -128,11 +128,7 @@ class RunDir:
         return self.path / METRICS
 
     def refresh(self) -> None:
-        """Look at what an object store has of the run by now; a folder is always looked at as it is.
-
-        Raises:
-            InputError, RunError: where the store refuses or does not answer.
-        """
+        """Look at what an object store has of the run by now; raises InputError or StoreAway where it cannot be."""
         self._backend.refresh()
 
     def acquire(self, watching: Callable[[Attempt], None] = lambda attempt: None) -> Lease:

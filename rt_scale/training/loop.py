@@ -221,8 +221,7 @@ def train(
 
     Raises:
         Diverged: at the end of an epoch whose mean loss or gradient is not finite.
-        Stopped: asked by ``stop`` or by a hook (which is on all ranks or on none), between two steps, on all ranks the
-            same: from ``progress`` and equal weights training goes on as if it had not been stopped.
+        Stopped: asked by ``stop`` or a hook, on all ranks after the same step, from which training can go on.
     """
     asked = _Asked(stop, group)
     given = (model, loader, objective, optimizer, progress, before_update, hooks, group, asked, gradients)

@@ -45,6 +45,7 @@ def scikit_learns(train: Features, test: Features) -> float:
 def test_pixels_have_their_known_accuracy(archive: Path | None, tmp_path: Path) -> None:
     """20 nearest neighbours of normalised pixels on the whole test split."""
     data = open_prepared("digits", tmp_path) if archive is None else prepare("photographs", tmp_path, archive)
+    torch.set_num_threads(os.cpu_count() or 1)  # 3 TFLOP
     train, test = pixel_features(data)
     accuracy = knn_accuracy(*train, *test, k=20, classes=10)
     if archive is None:

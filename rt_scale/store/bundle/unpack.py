@@ -36,12 +36,7 @@ _END = 1 << 15
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle.
-
-    Attributes:
-        store: its runs and sweeps; reports and tables that are made of them go there, too.
-        manifest: what it says of itself.
-    """
+    """An opened bundle: a store, where reports of its runs go, too, and what it says of itself."""
 
     store: Store
     manifest: Manifest

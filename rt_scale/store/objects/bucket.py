@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import time
 import urllib.error
@@ -100,7 +101,7 @@ class Bucket:
         try:
             return Bucket(_open(address), address)
         except (BaseError, ValueError) as error:
-            raise InputError(f"The store '{address}' cannot be opened: {_in_a_line(error)}") from error
+            raise InputError(f"The store '{address}' cannot be opened: {_in_a_line(error)}") from None
 
     def brief(self) -> Bucket:
         """These objects, for somebody who waits :data:`BRIEF` at most."""
@@ -121,15 +122,7 @@ class Bucket:
         self._write(key, lambda: self._objects.put(key, path))
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write an object unless there is one; of several processes exactly one succeeds.
-
-        Args:
-            key: the object.
-            data: must be unlike what any other process writes there.
-
-        Returns:
-            Whether this call created it.
-        """
+        """Write an object unless there is one; whether this call did. No other process may write the same ``data``."""
         from obstore.exceptions import AlreadyExistsError
 
         def write() -> bool:
@@ -145,8 +138,8 @@ class Bucket:
     def _write(self, key: str, write: Callable[[], T]) -> T:
         try:
             return self._tried("write", key, write)
-        except FileNotFoundError as error:
-            raise self._no_bucket() from error
+        except FileNotFoundError:
+            raise self._no_bucket() from None
 
     def get(self, key: str) -> bytes | None:
         """An object's contents, None where there is none."""
@@ -156,13 +149,7 @@ class Bucket:
             return None
 
     def get_file(self, key: str, path: Path, changed: float | None = None) -> bool:
-        """Make a file of an object, in one piece; whether there is one.
-
-        Args:
-            key: the object.
-            path: the file, which is replaced; its folder is made.
-            changed: the date that the file gets, in seconds since 1970; None: now.
-        """
+        """Replace the file ``path`` by an object, dated ``changed`` (None: now); whether there is one."""
         temporary = temporary_name(path)
 
         def read() -> None:
@@ -249,7 +236,7 @@ class Bucket:
                         f"The store did not {what} '{self.name(key)}' within {patience:g} s ({_in_a_line(error)}). "
                         "Nothing that was computed is lost: it lies in this machine's mirror of the store, and the "
                         "same command, on this machine, goes on from there. Check the network and the endpoint first."
-                    ) from error
+                    ) from None
                 time.sleep(_PAUSE)
             else:
                 self._away, self._answered = False, True
@@ -261,12 +248,12 @@ class Bucket:
 
         text = str(error)
         if "404 Not Found" in text:
-            raise self._no_bucket() from error
+            raise self._no_bucket() from None
         if isinstance(error, InvalidPathError):
             raise InputError(
                 f"'{self.name(key)}' holds an object whose name is no path ({_in_a_line(error)}). Remove that object, "
                 "or name another place with --store or RT_SCALE_STORE."
-            ) from error
+            ) from None
         # The server for roles that never answered is one that this machine does not have.
         denied = any(word in text for word in _DENIED) or (_ROLES in text and not self._answered)
         if denied or isinstance(error, PermissionDeniedError | UnauthenticatedError):
@@ -274,7 +261,7 @@ class Bucket:
                 f"The store refuses to {what} '{self.name(key)}' ({_in_a_line(error)}). Check the credentials in the "
                 "environment, and that they may list, read, write and delete objects in bucket "
                 f"'{self._bucket}'."
-            ) from error
+            ) from None
 
     def _no_bucket(self) -> InputError:
         return InputError(
@@ -345,8 +332,10 @@ def _region_of(bucket: str) -> str:
 
 
 def _in_a_line(error: Exception) -> str:
-    """What the error says, on one line and not at length."""
-    return " ".join(str(error).partition("Debug source:")[0].split())[:300]
+    """What the error says, in short; of a server's answer, which may quote a token, its message alone."""
+    head, answer, body = str(error).partition("Debug source:")[0].partition("<")
+    told = re.search(r"Code>(.*?)</Code>.*?<Message>(.*?)</Message>", body, re.DOTALL) if answer else None
+    return " ".join((head + ": ".join(told.groups() if told else ())).split())[:300]
 
 
 def changed_entries(entries: Mapping[str, Entry], folder: Path) -> Iterator[tuple[str, Entry]]:

@@ -30,14 +30,12 @@ _TOKEN = "exclusive"
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of an attempt, as the names and dates of its objects tell.
+    """A claim of an attempt, as the names and dates (by the server's clock) of its objects tell.
 
     Attributes:
-        number: of the attempt.
         token: in its objects' names.
-        tag: tells this claim from any other that was ever made; earlier versions wrote ``token`` where this is kept.
-        put: when it was written, by the server's clock.
-        beat: when its last heartbeat was written; None where there was none yet.
+        tag: tells this claim from any other that was ever made.
+        put, beat: when it was written, and its last heartbeat; None where there was none yet.
         ended: whether its owner is done.
     """
 
@@ -84,14 +82,7 @@ def newest_claim(entries: Mapping[str, Entry]) -> Claim | None:
 
 
 def as_attempt(bucket: Bucket, run: str, claim: Claim, now: Callable[[], float]) -> Attempt:
-    """The attempt as it is seen from outside.
-
-    Args:
-        bucket: the store's objects.
-        run: prefix of the run there.
-        claim: which has the attempt.
-        now: tells the time by the server's clock.
-    """
+    """The attempt of ``claim`` at the run with the prefix ``run``; ``now`` tells the time by the server's clock."""
     if claim.ended:
         return Attempt(claim.number, None, float("inf"))
     owner: Owner | None = None

@@ -59,24 +59,11 @@ class ObjectRun(LocalRun):
         self._manifests: dict[str, bytes | None] = {}
 
     def refresh(self, curves: bool = True) -> None:
-        """Bring the run's small files and the state of its lease here.
-
-        Args:
-            curves: whether metrics and event files are wanted, too.
-
-        Raises:
-            InputError, StoreAway: where the store refuses or does not answer.
-        """
+        """Bring the run's small files and the state of its lease here, metrics and event files where ``curves``."""
         self.show(self._entries(), self._bucket.now, curves)
 
     def show(self, entries: Mapping[str, Entry], now: Callable[[], float], curves: bool) -> None:
-        """As :meth:`refresh`, of objects that were listed already.
-
-        Args:
-            entries: the run's objects by relative key.
-            now: tells the time by the server's clock.
-            curves: as of :meth:`refresh`.
-        """
+        """As :meth:`refresh`, of objects (by relative key) that were listed already; ``now``: the server's clock."""
         if not entries and not self.folder.exists():
             return
         with self._looking() as free:
@@ -94,7 +81,7 @@ class ObjectRun(LocalRun):
                 self._bring(entries, now, curves)
 
     def fetch(self, step: int) -> None:
-        """Make the checkpoint of ``step`` whole here, as far as the store has it; raises as :meth:`refresh`."""
+        """Make the checkpoint of ``step`` whole here, as far as the store has it."""
         key = f"{CHECKPOINTS}/{step}"
         data = self._bucket.get(self._key(f"{key}/{MANIFEST}"))
         if data is None:
@@ -112,11 +99,10 @@ class ObjectRun(LocalRun):
         self._bucket.each(lambda name: self._bucket.get_file(self._key(f"{key}/{name}"), path / name), missing)
 
     def acquire(self, watching: Callable[[Attempt], None]) -> ObjectLease:
-        """Become the one who writes the run, with its state here; the lease gives it free again.
+        """Become the one who writes the run, with its state here.
 
         Raises:
             InputError: where a live process holds it, or one that lost it is still working in this folder.
-            StoreAway: where the store does not answer.
         """
         lease = ObjectLease(
             self._bucket, self._prefix, watching=watching, beaten=self._touch, leaving=self._leave, left=self._unlock
@@ -137,8 +123,7 @@ class ObjectRun(LocalRun):
             bucket: the store's objects, where another patience is wanted than usual.
 
         Raises:
-            RunError: where another process has taken the run over, or the store does not answer.
-            InputError: where the store refuses.
+            RunError: where another process has taken the run over.
         """
         lease, bucket = self._lease, bucket or self._bucket
         if lease is None:
@@ -175,10 +160,7 @@ class ObjectRun(LocalRun):
     def remove(self, stale: float) -> bool:
         """Remove the run from the store and from here, unless somebody holds it; whether it is gone.
 
-        Killed on the way, it leaves a run that is not done.
-
-        Args:
-            stale: seconds without a heartbeat after which an owner elsewhere counts as gone.
+        Killed on the way, it leaves a run that is not done. ``stale``: seconds as of ``LeaseTimes``.
         """
         try:
             lease = ObjectLease(self._bucket, self._prefix, replace(TIMES, stale=stale))
@@ -256,9 +238,7 @@ class ObjectRun(LocalRun):
     def _show_attempts(self, count: int, live: bool) -> None:
         """Make the folder's ``lease`` what it would be in a store that is a folder, after ``count`` attempts.
 
-        Args:
-            count: attempts.
-            live: whether the newest one has not ended; its file is written by whoever knows more of it.
+        The file of the newest one, where it is ``live``, is written by whoever knows more of it.
         """
         there = {name for name in names_in(self.folder / LEASES) if name.endswith(".json")}
         for name in there - {f"{number}.json" for number in range(1, count + 1)}:
@@ -352,12 +332,7 @@ class ObjectRun(LocalRun):
 
 
 def date(entry: Entry, now: float) -> float:
-    """The date that its file gets here: a young object may change without changing its date, so it is asked again.
-
-    Args:
-        entry: the object.
-        now: by the server's clock.
-    """
+    """The date that its file gets here: a young object may change without changing its date, so it is asked again."""
     return entry.changed - (1.0 if now - entry.changed < _YOUNG else 0.0)
 
 

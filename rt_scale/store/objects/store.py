@@ -66,12 +66,7 @@ class ObjectStore(Store):
         super().check_writable()
 
     def refresh(self, *, curves: bool = True, younger: float = 0.0) -> None:
-        """Bring the small files of all runs and sweeps here, and the state of every lease.
-
-        Args:
-            curves: whether metrics and event files are wanted, too.
-            younger: seconds within which the last look is good enough.
-        """
+        """Bring the small files of all runs and sweeps here, and the state of every lease."""
         if time.monotonic() - self._looked < younger:
             return
         found: dict[str, dict[str, Entry]] = {name: {} for name in names_in(self.root / RUNS)}
@@ -108,12 +103,7 @@ class ObjectStore(Store):
         self.bucket.each(lambda file: self.bucket.put_file(file.relative_to(self.root).as_posix(), file), files)
 
     def remove(self, runs: Sequence[str], stale: float) -> dict[str, str]:
-        """Remove the runs of these names from the store and from here; which stay, and why.
-
-        Args:
-            runs: names.
-            stale: seconds without a heartbeat after which an owner elsewhere counts as gone.
-        """
+        """Remove runs from the store and from here; which stay, and why."""
         gone = self.bucket.each(lambda name: self._run(name).remove(stale), runs)
         return {name: AGAIN for name, went in zip(runs, gone, strict=True) if not went}
 

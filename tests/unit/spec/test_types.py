@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from rt_scale.plan.prices import PriceSheet
+from rt_scale.plan.costs import PriceSheet
 from rt_scale.spec.document import build
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import expand

@@ -3,6 +3,7 @@ from __future__ import annotations
 import http.server
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,17 @@ def test_a_refusal_is_told_at_once(objects: Objects, watch: list[float], error: 
         objects.bucket(patience=120.0).put("a", b"1")
     assert said in str(refusal.value)
     assert (failing.failed, watch) == (1, [])
+
+
+def test_what_a_server_quotes_is_not_handed_on(objects: Objects) -> None:
+    """Amazon's answer to a wrong signature quotes the request, with its session token; a traceback is recorded."""
+    answer = (
+        "<Error><Code>SignatureDoesNotMatch</Code><Message>Wrong.</Message><CanonicalRequest>tOkEn</CanonicalRequest>"
+    )
+    objects.before = Failing(10**9, PermissionDeniedError(f"403 Forbidden: {answer}\n\nDebug source: tOkEn"))
+    with pytest.raises(InputError, match=r"\(403 Forbidden: SignatureDoesNotMatch: Wrong\.\)") as refusal:
+        objects.bucket().put("a", b"1")
+    assert "tOkEn" not in "".join(traceback.format_exception(refusal.value))
 
 
 def test_a_machine_whose_role_does_not_answer_for_a_while(objects: Objects, watch: list[float]) -> None:
