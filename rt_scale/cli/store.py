@@ -65,7 +65,7 @@ def bundle(
     """
     from rt_scale.experiments.other_data import DataHere, compare_sweeps
     from rt_scale.store.bundle.format import SUFFIX, is_bundle
-    from rt_scale.store.bundle.pack import SweepPart, pack
+    from rt_scale.store.bundle.pack import pack
     from rt_scale.store.sweep_runs import read_sweep
 
     _refuse_bundles([file for file in files if is_bundle(file)])
@@ -75,7 +75,6 @@ def bundle(
     if not path.name.endswith(SUFFIX) or os.path.isdir(path):
         raise InputError(f"--out is '{path}'; name a file that ends in {SUFFIX}.")
     place.refresh()
-    parts = [SweepPart(each.name, each.text, [point.spec for point in each.points], each.overrides) for each in sweeps]
     warn(compare_sweeps(sweeps, DataHere(find_data_dir(data_dir)))[1])
     names = [sweep.name for sweep in sweeps]
     words = [*(Path(told(file, names, number)).name for number, file in enumerate(files)), "--weights", weights.value]
@@ -84,7 +83,7 @@ def bundle(
 
     with counting(open_console(stderr=True), "packing runs") as progress:
         packed = pack(
-            path, place, parts, weights=weights.value, progress=progress,
+            path, place, sweeps, weights=weights.value, progress=progress,
             made={"command": shlex.join(["rt-scale", "bundle", *words])},
         )  # fmt: skip
     if as_json:

@@ -89,6 +89,7 @@ class Estimator:
         self._short_runs = _ShortRuns()
         self._shapes: dict[str, str] = {}
         self._works: dict[str, RunWork] = {}
+        self._known_seconds: dict[tuple[object, ...], float] = {}
         self._sizes: dict[str, int] = {}
         self._known_rates: dict[tuple[str, bool, int], Rates | None] = {}
         self._calibration = functools.cache(_calibration)
@@ -171,7 +172,7 @@ class Estimator:
         key = (self._shape(job.spec), threads)
         found = self._short_runs.of(key, short, lambda: time_short_run(job.spec, data_dir, threads))
         if isinstance(found, ShortRunTimes):
-            return found.seconds(work.steps, work.steps_per_epoch, work.evaluations), TIMED
+            return found.seconds(work.steps / work.steps_per_epoch, work.evaluations), TIMED
         return counted * found, rates.how if found == 1 else f"{rates.how}, times {found:.2g} as short runs took"
 
     def _rates(self, job: Job) -> Rates | None:
@@ -185,7 +186,10 @@ class Estimator:
 
     def _seconds(self, spec: RunSpec, rates: Rates | None, workers: int) -> float:
         """By FLOPs; to compare two runs of one shape, any rates do where none can be measured."""
-        return self._work(spec).seconds(rates or assumed(1.0), workers)
+        key = self._shape(spec), _length(spec, self._info(spec).train), rates, workers
+        if key not in self._known_seconds:
+            self._known_seconds[key] = self._work(spec).seconds(rates or assumed(1.0), workers)
+        return self._known_seconds[key]
 
     def _work(self, spec: RunSpec) -> RunWork:
         """Counted once for all runs of a shape."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -57,10 +57,10 @@ class Work:
     calls: float = 0.0
 
     def __add__(self, other: Work) -> Work:
-        return Work(*(ours + theirs for ours, theirs in zip(astuple(self), astuple(other), strict=True)))
+        return Work(*(ours + theirs for ours, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def __mul__(self, factor: float) -> Work:
-        return Work(*(amount * factor for amount in astuple(self)))
+        return Work(*(amount * factor for amount in vars(self).values()))
 
     def among(self, workers: int) -> Work:
         """What each of ``workers`` computes that share it image by image: all of them issue every operation."""

@@ -75,7 +75,7 @@ class Measured:
 def measured_runs(store: Store, shapes: Collection[str]) -> dict[str, list[Measured]]:
     """Finished runs in the store by shape, of those in ``shapes``; whatever cannot be read is passed over."""
     found: dict[str, list[Measured]] = {}
-    for number, run_dir in enumerate(store):
+    for number, run_dir in enumerate(store if shapes else ()):
         if number >= MOST:
             break
         try:

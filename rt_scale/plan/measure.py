@@ -103,7 +103,9 @@ class Calibration:
 
     def rates(self, spec: RunSpec, info: DataInfo) -> Rates:
         """Rates of the network of ``spec`` on images of ``info``, and of all else."""
-        with _as_in_a_run(self.threads, spec.precision, self.device):
+        with _as_it_was(), keep_freed_memory(), arithmetic(spec.precision, self.device):
+            torch.set_num_threads(self.threads)
+            set_precision(spec.precision)
             network, (product, traffic, call) = self._measure_network(spec, info), self._rest(spec.precision)
         cores = f", {self.threads} thread{'s' * (self.threads > 1)}"
         where = f"{self.device}" + ("" if self.device.type == "cuda" else cores)
@@ -163,15 +165,6 @@ class Calibration:
 
 
 @contextmanager
-def _as_in_a_run(threads: int, precision: str, device: torch.device) -> Iterator[None]:
-    with _as_it_was():
-        torch.set_num_threads(threads)
-        set_precision(precision)
-        with keep_freed_memory(), arithmetic(precision, device):
-            yield
-
-
-@contextmanager
 def _as_it_was() -> Iterator[None]:
     """Puts back what a run sets in its process."""
     threads = torch.get_num_threads()
@@ -189,22 +182,19 @@ class ShortRunTimes:
 
     Attributes:
         fixed: once a run: networks, what is constant, the first probing, checkpoint, files, result.
-        step: every optimiser step but the first of an epoch.
-        turn: from the last step of an epoch to the end of the first one of the next.
+        epoch: every epoch.
         probing: what a probing and the checkpoint after it add to that.
         total: of the short run itself.
     """
 
     fixed: float
-    step: float
-    turn: float
+    epoch: float
     probing: float
     total: float
 
-    def seconds(self, steps: int, steps_per_epoch: int, probings: int) -> float:
-        """Of a run of its kind of that many steps and probings, those at start and end included."""
-        epochs = steps / steps_per_epoch
-        return self.fixed + epochs * ((steps_per_epoch - 1) * self.step + self.turn) + (probings - 1) * self.probing
+    def seconds(self, epochs: float, probings: int) -> float:
+        """Of a run of its kind of that many epochs and probings, those at start and end included."""
+        return self.fixed + epochs * self.epoch + (probings - 1) * self.probing
 
 
 @dataclass
@@ -265,12 +255,10 @@ def time_short_run(spec: RunSpec, data_dir: Path, threads: int) -> ShortRunTimes
 def _by_part(passed: list[float], total: float) -> ShortRunTimes:
     """From the seconds up to each step's end, since the one before."""
     each = len(passed) // EPOCHS
-    inside = [seconds for place, seconds in enumerate(passed) if place % each and place > 1]
-    step = statistics.median(inside) if inside else 0.0
-    turn = passed[each]
-    probing = max(0.0, passed[EVERY * each] - turn)
-    fixed = total - EPOCHS * ((each - 1) * step + turn) - (PROBINGS - 1) * probing
-    return ShortRunTimes(max(0.0, fixed), step, turn, probing, total)
+    epoch, probed = sum(passed[each : 2 * each]), sum(passed[EVERY * each :])
+    probing = max(0.0, probed - epoch)
+    fixed = total - EPOCHS * epoch - (PROBINGS - 1) * probing
+    return ShortRunTimes(max(0.0, fixed), epoch, probing, total)
 
 
 def start_seconds() -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from rt_scale.data.prepared import KnownData, known_data
 from rt_scale.experiments.check import unfinished
 from rt_scale.plan.costs import Cost, PriceSheet, amount_text, check_budget, costs_of
-from rt_scale.plan.simulation import Schedule, Simulated, occupied, simulate
+from rt_scale.plan.simulation import NOTHING, Schedule, Simulated, occupied, simulate
 from rt_scale.ray_backend.resources import Kind
 from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import refuse_packed
@@ -24,6 +24,7 @@ from rt_scale.spec.run import RunSpec, all_runs, stream
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
+from rt_scale.system.machine import allowed_cores
 
 if TYPE_CHECKING:
     from rt_scale.data.loaders.choose import Choice
@@ -76,19 +77,11 @@ class Conditions:
     def _has(self, kind: Kind) -> float:
         if self.there is not None:
             return self.there[kind]
-        return _gpus_here() if kind == "gpu" else _cores_here()
+        if kind == "cpu":
+            return allowed_cores()
+        import torch  # which a plan without GPUs may do without
 
-
-def _gpus_here() -> int:
-    import torch  # which a plan without GPUs may do without
-
-    return torch.cuda.device_count() or 1
-
-
-def _cores_here() -> int:
-    from rt_scale.system.machine import allowed_cores
-
-    return allowed_cores()
+        return torch.cuda.device_count() or 1
 
 
 @dataclass(frozen=True)
@@ -101,8 +94,7 @@ class Group:
         seconds: of one whole run; None where unknown.
         left: seconds of all of them that are still to be computed.
         how: how the seconds are known.
-        loader: what will read training images.
-        loader_reason: why.
+        loader, loader_reason: what will read training images, and why.
     """
 
     what: str
@@ -186,15 +178,11 @@ def make_plan(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Condition
     todo = jobs_to_do([job for name, job in jobs.items() if name not in early], store)
     known = known_data([job.spec for job in todo.values()], data_dir)
     states = {name: store.status(name).state for name in {**jobs, **todo}}
-    steps = {
-        name: max(store.run(name).checkpoints.steps(), default=0)
-        for name in todo if states[name] not in ("done", "missing")
-    }  # fmt: skip
-    planned, schedule, outcomes = _simulated(todo, steps, known, store, conditions, data_dir)
-    undisturbed = schedule.outcome if schedule else None
+    begun = [name for name in todo if states[name] not in ("done", "missing")]
+    steps = {name: max(store.run(name).checkpoints.steps(), default=0) for name in begun}
+    planned, schedule, outcomes, capacity = _simulated(todo, steps, known, store, conditions, data_dir)
+    together, undisturbed = schedule.together, schedule.outcome if schedule.together else None
     interrupted = outcomes[DRAWS // 2] if outcomes else None
-    capacity = _capacity(schedule, todo, conditions)
-    together = schedule.together if schedule else {}
     return Plan(
         runs=dict(Counter(states[name] for name in jobs)),
         nodes=len(all_runs(job.spec for job in jobs.values())),
@@ -203,11 +191,11 @@ def make_plan(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Condition
         to_sample=sum(sweep.to_sample for sweep in sweeps),
         groups=_groups(planned),
         unknown=len(todo) - len(together),
-        processes=schedule.processes + len(todo) - len(together) if schedule else len(todo),
+        processes=schedule.processes + len(todo) - len(together),
         packed=sum(number > 1 for number in together.values()),
         undecided=sum(run.undecided for run in planned),
-        gpu_hours=schedule.work.get("gpu", 0) / 3600 if schedule else 0.0,
-        core_hours=schedule.work.get("cpu", 0) / 3600 if schedule else 0.0,
+        gpu_hours=schedule.work.get("gpu", 0) / 3600,
+        core_hours=schedule.work.get("cpu", 0) / 3600,
         capacity=capacity,
         undisturbed=undisturbed,
         start=_start(undisturbed, conditions),
@@ -225,7 +213,7 @@ def jobs_to_do(jobs: Iterable[Job], store: Store) -> dict[str, Job]:
     found: dict[str, Job] = {}
     for job in wanted.values():
         needed = {each.name for each in unfinished(job.spec, store)}
-        for spec in all_runs([job.spec]) if job.spec.starts else [job.spec]:
+        for spec in all_runs([job.spec]) if job.needs else [job.spec]:
             if spec.name in needed:
                 found.setdefault(spec.name, wanted.get(spec.name) or Job(spec.name, spec, job.launch))
     return found
@@ -262,49 +250,33 @@ def _simulated(
     store: Store,
     conditions: Conditions,
     data_dir: Path,
-) -> tuple[list[_Planned], Schedule | None, list[Simulated]]:
-    """The runs, the queue undisturbed, and what becomes of it with interruptions, the quickest first."""
+) -> tuple[list[_Planned], Schedule, list[Simulated], dict[Kind, float]]:
+    """The runs, the queue undisturbed, what becomes of it with interruptions, the quickest first, and what it has."""
     if not todo:
-        return [], None, []
+        return [], NOTHING, [], {}
     from rt_scale.plan.estimate import Estimator, loader_chooser  # imports torch
     from rt_scale.plan.history import measured_runs, shape
 
     shapes = set() if conditions.teraflops else {shape(job.spec) for job in todo.values()}
-    measured = measured_runs(store, shapes) if shapes else {}
-    estimator = Estimator(measured, known, conditions.teraflops, data_dir)
+    estimator = Estimator(measured_runs(store, shapes), known, conditions.teraflops, data_dir)
     estimates, choose = _Estimates(estimator, steps), loader_chooser(known)
-    with_time = {name: job for name, job in todo.items() if estimates(job, 1).seconds is not None}
-    capacity = conditions.capacity({occupied(job.launch)[0] for job in with_time.values()})
-    schedule, outcomes = None, []
-    if with_time:
-        work_off = functools.partial(
-            simulate, with_time, estimates, concurrency=conditions.concurrency, sizes=estimator.best_size
-        )
-        schedule = work_off(capacity)
-        capacity = _capacity(schedule, todo, conditions)
-        for draw in range(DRAWS if conditions.rate else 0):
-            generator = np.random.default_rng(stream("plan.interruptions", draw))
-            outcomes.append(work_off(capacity, rate=conditions.rate, generator=generator).outcome)
-    together = schedule.together if schedule else {}
-    planned = [
-        _Planned(job.spec, estimates(job, together.get(name, 1)), choose(job), _undecided(job, estimator))
-        for name, job in todo.items()
-    ]
-    return planned, schedule, sorted(outcomes, key=lambda outcome: outcome.makespan)
-
-
-def _undecided(job: Job, estimator: Estimator) -> bool:
-    return job.launch.pack == "auto" and not alone_because(job.spec) and estimator.best_size(job) is None
-
-
-def _capacity(schedule: Schedule | None, todo: Mapping[str, Job], conditions: Conditions) -> dict[Kind, float]:
-    """What there is; of a cluster what the runs use at once, since nobody rents the rest for them."""
-    if schedule is None:
-        return {}
-    capacity = conditions.capacity(schedule.peak)
-    if conditions.there is None:
-        return capacity
-    return {kind: min(amount, math.ceil(schedule.peak[kind])) for kind, amount in capacity.items()}
+    timed = {name: job for name, job in todo.items() if estimates(job, 1).seconds is not None}
+    capacity = conditions.capacity({occupied(job.launch)[0] for job in timed.values()})
+    work_off = functools.partial(
+        simulate, timed, estimates, concurrency=conditions.concurrency, sizes=estimator.best_size
+    )  # fmt: skip
+    schedule, outcomes = work_off(capacity), []
+    if conditions.there is not None:  # nobody rents more of a cluster than runs use at once
+        capacity = {kind: min(amount, math.ceil(schedule.peak[kind])) for kind, amount in capacity.items()}
+    for draw in range(DRAWS if conditions.rate and timed else 0):
+        generator = np.random.default_rng(stream("plan.interruptions", draw))
+        outcomes.append(work_off(capacity, rate=conditions.rate, generator=generator).outcome)
+    planned = []
+    for name, job in todo.items():
+        auto = job.launch.pack == "auto" and not alone_because(job.spec)
+        estimate = estimates(job, schedule.together.get(name, 1))
+        planned.append(_Planned(job.spec, estimate, choose(job), auto and estimator.best_size(job) is None))
+    return planned, schedule, sorted(outcomes, key=lambda outcome: outcome.makespan), capacity
 
 
 def _start(queue: Simulated | None, conditions: Conditions) -> float | None:

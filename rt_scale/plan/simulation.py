@@ -70,6 +70,10 @@ class Schedule:
     peak: Mapping[Kind, float]
 
 
+NOTHING = Schedule(Simulated(0.0, 0, 0.0, 0), {}, 0, {}, {})
+"""How a queue of no jobs is worked off."""
+
+
 def occupied(launch: LaunchSpec) -> tuple[Kind, float]:
     """What a run takes with all of its workers, and how many of that."""
     return "gpu" if launch.gpus else "cpu", (launch.gpus or launch.cpus) * launch.workers

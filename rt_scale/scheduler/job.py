@@ -36,6 +36,11 @@ class Job:
         """Name of the run, made once: queues ask for it all the time."""
         return self.spec.name
 
+    @functools.cached_property
+    def needs(self) -> frozenset[str]:
+        """Names of the runs that it starts from itself."""
+        return frozenset(start.run.name for start in self.spec.starts)
+
 
 class JobState(StrEnum):
     """How a job came out; the first three are final."""

@@ -57,27 +57,23 @@ class Runs(Protocol):
 
 
 class StoredRuns:
-    """The runs of a store."""
+    """The runs of a store; a failure is recorded in the run's directory, unless somebody holds it by now."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def state(self, name: str) -> State:
-        """As :class:`Runs`."""
         return self._store.status(name).state
 
     def state_now(self, name: str) -> State:
-        """As :class:`Runs`."""
         self._store.run(name).refresh()
         return self.state(name)
 
     def values(self, name: str) -> Mapping[str, float]:
-        """As :class:`Runs`."""
         result = self._store.run(name).result()
         return {} if result is None else result.last
 
     def fail(self, spec: RunSpec, why: str) -> None:
-        """As :class:`Runs`: in the run's directory, unless somebody holds it by now."""
         run_dir = self._store.run(spec)
         with suppress(RtScaleError), run_dir.acquire():
             run_dir.fail({"reason": why, "time": time.time()})
@@ -181,7 +177,7 @@ class Queue:
     def add(self, job: Job) -> None:
         """Put a run at the end, and what it starts from before it."""
         self._wanted.setdefault(job.name, job)
-        for spec in all_runs([job.spec]) if job.spec.starts else (job.spec,):
+        for spec in all_runs([job.spec]) if job.needs else (job.spec,):
             name = spec.name
             if name in self._by_name:
                 continue
@@ -201,7 +197,7 @@ class Queue:
         section = self._sections.get(job.launch)
         if section is None:
             section = self._sections[job.launch] = _Section(job.launch)
-        needs = {start.run.name for start in job.spec.starts if not self._is_done(start.run.name)}
+        needs = {need for need in job.needs if not self._is_done(need)}
         entry = self._by_name[name] = _Entry(job, len(self._entries), section, needs)
         self._entries.append(entry)
         for need in needs:

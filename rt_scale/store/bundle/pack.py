@@ -22,27 +22,11 @@ from rt_scale.store.checkpoints import FileSum
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, RESULT, SPEC, RunDir, State
 from rt_scale.store.store import FILE, LIST, OVERRIDES, Store, SweepDir
+from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names
 from rt_scale.system.files import TEMPORARY
 
 _TEACHER = "teacher.safetensors"
 _Source = Path | bytes
-
-
-@dataclass(frozen=True)
-class SweepPart:
-    """A sweep to pack.
-
-    Attributes:
-        name: of the sweep.
-        text: its file.
-        specs: its runs in their order.
-        overrides: ``--set`` assignments to it.
-    """
-
-    name: str
-    text: str
-    specs: Sequence[RunSpec]
-    overrides: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -126,7 +110,7 @@ def _unreadable(name: str, error: OSError) -> RunError:
 def pack(
     path: Path,
     store: Store,
-    sweeps: Sequence[SweepPart],
+    sweeps: Sequence[SweepRuns],
     *,
     weights: Weights = "none",
     made: Mapping[str, str] | None = None,
@@ -146,7 +130,7 @@ def pack(
         InputError: where two sweeps have one name, none of the runs was begun, or ``path`` cannot be written.
         RunError: where a file cannot be read, or the disk is full.
     """
-    specs = sorted(all_runs(spec for sweep in sweeps for spec in sweep.specs), key=lambda spec: spec.name)
+    specs = sorted(all_runs(point.spec for sweep in sweeps for point in sweep.points), key=lambda spec: spec.name)
     _refuse(store, sweeps, specs)
     level = 6 if weights == "none" else 0  # weights cannot be made smaller
     with (
@@ -167,9 +151,8 @@ def pack(
         return Packed(path, path.stat().st_size, hashlib.file_digest(written, "sha256").hexdigest(), manifest)
 
 
-def _refuse(store: Store, sweeps: Sequence[SweepPart], specs: Sequence[RunSpec]) -> None:
-    if len({sweep.name for sweep in sweeps}) < len(sweeps):
-        raise InputError("Sweeps that are packed together need names of their own; pack these one by one.")
+def _refuse(store: Store, sweeps: Sequence[SweepRuns], specs: Sequence[RunSpec]) -> None:
+    refuse_equal_names(sweeps, "packed together")
     if all(store.status(spec.name).state == "missing" for spec in specs):
         raise InputError(
             f"None of the {len(specs)} runs was begun in '{store.place}', so there is nothing to pack. Run them with "
@@ -240,7 +223,7 @@ def _weights(writer: _Writer, run: RunDir, weights: Weights) -> dict[str, _Sourc
     return members
 
 
-def _pack_sweep(writer: _Writer, kept: SweepDir, sweep: SweepPart) -> None:
+def _pack_sweep(writer: _Writer, kept: SweepDir, sweep: SweepRuns) -> None:
     """Add a sweep's file, what its search and its rule know, and its report."""
     prefix = f"sweeps/{sweep.name}"
     now = (sweep.text, list(sweep.overrides))
@@ -253,7 +236,7 @@ def _pack_sweep(writer: _Writer, kept: SweepDir, sweep: SweepPart) -> None:
         members |= {f"{prefix}/{inside}/{name}": folder / name for name in _files(folder)}
     members[f"{prefix}/{FILE}"] = sweep.text.encode()
     members[f"{prefix}/{OVERRIDES}"] = to_json(list(sweep.overrides))
-    members[f"{prefix}/{LIST}"] = to_json([spec.name for spec in sweep.specs])
+    members[f"{prefix}/{LIST}"] = to_json([point.spec.name for point in sweep.points])
     writer.add_all(members)
 
 

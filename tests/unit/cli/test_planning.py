@@ -63,12 +63,12 @@ def test_measured_runs_machines_and_money(plan: Callable[..., str], file: Path, 
 
 
 def test_kinds_whose_short_run_was_timed(plan: Callable[..., str], file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    timed = ShortRunTimes(fixed=1.0, step=1.0, turn=2.0, probing=4.0, total=9.0)
+    timed = ShortRunTimes(fixed=1.0, epoch=3.0, probing=4.0, total=9.0)
     monkeypatch.setattr(estimate, "time_short_run", lambda *given: timed)
     text = plan(file, "--cpus", 1)
     assert "a short run of its kind timed just now" in text
     assert "factor" not in text
-    assert "Until the last run is done on 1 CPU core: 29s" in text  # three runs of 1 + 1 + 2 + 4 s after the start
+    assert "Until the last run is done on 1 CPU core: 29s" in text  # three runs of 1 + 3 + 4 s after the start
 
 
 def test_files_are_one_queue_and_set_store_and_data_dir_reach_it(

@@ -234,7 +234,7 @@ def test_a_damaged_data_set_is_refused(tmp_path: Path) -> None:
         known_data([spec()], tmp_path)
 
 
-TIMED = ShortRunTimes(fixed=1.0, step=0.5, turn=2.0, probing=4.0, total=0.9)
+TIMED = ShortRunTimes(fixed=1.0, epoch=4.5, probing=4.0, total=0.9)
 
 
 @pytest.fixture
@@ -257,7 +257,7 @@ def test_a_run_of_seconds_is_known_by_a_short_one_of_its_kind(short_runs: list[R
     for epochs in (10, 20):  # of 6 steps; probed every 5 epochs, and at the start
         run = spec(train__epochs=epochs, probe__every="5ep")
         estimated = found.estimate(job(run))
-        assert estimated.seconds == pytest.approx(1.0 + epochs * (5 * 0.5 + 2.0) + epochs / 5 * 4.0)
+        assert estimated.seconds == pytest.approx(1.0 + epochs * 4.5 + epochs / 5 * 4.0)
         assert estimated.how == module.TIMED
     assert len(short_runs) == 2
     assert found.estimate(job(spec(projector__out_dim=64))).how == module.TIMED

@@ -24,15 +24,15 @@ def test_a_run_by_its_parts() -> None:
     passed = [step] * 4 + [turn] + [step] * 3 + [turn + probing] + [step] * 3
     total = 17.0 + sum(passed) + between + probing
     found = module._by_part(passed, total)
-    assert (found.step, found.turn, found.probing) == (step, turn, probing)
-    assert found.seconds(12, 4, 3) == pytest.approx(total)
-    assert found.seconds(40, 4, 6) == pytest.approx(total + 7 * (4 * step + between) + 3 * probing)
+    assert (found.epoch, found.probing) == (4 * step + between, probing)
+    assert found.seconds(3, 3) == pytest.approx(total)
+    assert found.seconds(10, 6) == pytest.approx(total + 7 * (4 * step + between) + 3 * probing)
 
 
 def test_epochs_of_one_step() -> None:
     found = module._by_part([1.0, 3.0, 8.0], 20.0)
-    assert (found.step, found.turn, found.probing) == (0.0, 3.0, 5.0)
-    assert found.seconds(3, 1, 3) == pytest.approx(20.0)
+    assert (found.epoch, found.probing) == (3.0, 5.0)
+    assert found.seconds(3, 3) == pytest.approx(20.0)
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_a_short_run_is_executed_and_leaves_nothing(tmp_path: Path, monkeypatch:
     before = torch.get_num_threads()
     found = time_short_run(RunSpec.model_validate(TINY), tmp_path / "data", before + 1)
     assert isinstance(found, ShortRunTimes)
-    assert min(found.fixed, found.turn, found.total) > 0
-    assert found.seconds(6, 2, 3) == pytest.approx(found.total)
+    assert min(found.fixed, found.epoch, found.total) > 0
+    assert found.seconds(3, 3) == pytest.approx(found.total)
     assert torch.get_num_threads() == before
     assert list(tmp_path.iterdir()) == []
 

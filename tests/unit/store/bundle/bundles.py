@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ import torch
 from safetensors.torch import save_file
 
 from rt_scale.spec.document import resolve_same
+from rt_scale.spec.grid import Point
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.bundle.format import MANIFEST
-from rt_scale.store.bundle.pack import SweepPart
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import SweepRuns
 from tests.records import run_record, run_result
 
 Members = dict[str, bytes]
@@ -35,7 +37,13 @@ RESTART = spec(3, teacher={"start_from": {"run": "same"}})
 FIRST = RESTART.starts[0].run
 DONE, FAILED, PARTIAL, MISSING = (spec(seed) for seed in (0, 1, 2, 9))
 SPECS = [DONE, FAILED, PARTIAL, RESTART, MISSING]
-PART = SweepPart("small", "name: small\n", SPECS)
+
+
+def sweep_of(name: str, text: str, specs: Sequence[RunSpec]) -> SweepRuns:
+    return SweepRuns(SweepSpec(name=name, base={}), [Point({}, 0, spec) for spec in specs], Store(Path("none")), text)
+
+
+PART = sweep_of("small", "name: small\n", SPECS)
 
 
 def fill(store: Store) -> None:

@@ -19,10 +19,22 @@ from rt_scale import __version__
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.store.bundle import pack as packing
 from rt_scale.store.bundle.format import MANIFEST, is_bundle
-from rt_scale.store.bundle.pack import SweepPart, pack
+from rt_scale.store.bundle.pack import pack
 from rt_scale.store.bundle.unpack import open_bundle
 from rt_scale.store.store import Store
-from tests.unit.store.bundle.bundles import DONE, FAILED, FIRST, MISSING, PART, PARTIAL, RESTART, SPECS, fill, read
+from tests.unit.store.bundle.bundles import (
+    DONE,
+    FAILED,
+    FIRST,
+    MISSING,
+    PART,
+    PARTIAL,
+    RESTART,
+    SPECS,
+    fill,
+    read,
+    sweep_of,
+)
 from tests.unit.store.objects.fake import Objects
 
 
@@ -94,7 +106,7 @@ def test_it_is_unpacked_once_and_for_each_content_apart(store: Store, tmp_path: 
     assert open_bundle(tmp_path / "b.tar.gz", cache).store.root == mine.parent
     assert mine.exists()
     assert [left.name for left in cache.iterdir() if left.name.startswith(".tmp-")] == []
-    other = pack(tmp_path / "c.tar.gz", store, [SweepPart("small", PART.text, SPECS[:1])]).path
+    other = pack(tmp_path / "c.tar.gz", store, [sweep_of("small", PART.text, SPECS[:1])]).path
     assert open_bundle(other, cache).store.root != mine.parent
 
 
@@ -142,7 +154,7 @@ def test_the_same_store_is_the_same_bytes_wherever_and_whenever(store: Store, tm
 
 
 def test_several_sweeps_share_what_they_share(store: Store, tmp_path: Path) -> None:
-    parts = [SweepPart("b", "b\n", SPECS[:2]), SweepPart("a", "a\n", SPECS[1:])]
+    parts = [sweep_of("b", "b\n", SPECS[:2]), sweep_of("a", "a\n", SPECS[1:])]
     packed = pack(tmp_path / "a.tar.gz", store, parts)
     assert packed.manifest.sweeps == ["b", "a"]
     opened = open_bundle(packed.path, tmp_path / "cache").store
@@ -161,7 +173,7 @@ def test_what_cannot_be_packed_is_noted(store: Store, tmp_path: Path) -> None:
     (report / "secret").symlink_to("/etc/passwd")
     (store.run(FAILED).path / "environment.json").unlink()
     (store.run(FAILED).path / "environment.json").symlink_to("/etc/passwd")
-    packed = pack(tmp_path / "a.tar.gz", store, [SweepPart("small", "another\n", SPECS)], weights="final")
+    packed = pack(tmp_path / "a.tar.gz", store, [sweep_of("small", "another\n", SPECS)], weights="final")
     members = read(packed.path)
     assert of_run(members, DONE.name) == {"lease/1.json"}
     assert "environment.json" not in of_run(members, FAILED.name)
@@ -206,7 +218,7 @@ def test_a_run_that_is_done_meanwhile_is_packed_as_it_was_looked_at(
 
     late.calls = 0  # type: ignore[attr-defined]
     monkeypatch.setattr(Store, "status", late)
-    sweep = SweepPart("small", PART.text, [PARTIAL])
+    sweep = sweep_of("small", PART.text, [PARTIAL])
     packed = pack(tmp_path / "a.tar.gz", store, [sweep])
     assert packed.manifest.runs == {PARTIAL.name: "partial"}
     assert "result.json" not in of_run(read(packed.path), PARTIAL.name)
@@ -214,7 +226,7 @@ def test_a_run_that_is_done_meanwhile_is_packed_as_it_was_looked_at(
 
 def test_a_sweep_of_which_nothing_was_begun_is_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"None of the 1 runs was begun in '{store.place}'.*--store"):
-        pack(tmp_path / "a.tar.gz", store, [SweepPart("small", "", [MISSING])])
+        pack(tmp_path / "a.tar.gz", store, [sweep_of("small", "", [MISSING])])
     assert not (tmp_path / "a.tar.gz").exists()
 
 
