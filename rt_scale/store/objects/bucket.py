@@ -7,8 +7,6 @@ import os
 import re
 import secrets
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -321,6 +319,9 @@ def _profile() -> S3CredentialProvider | None:
 
 def _region_of(bucket: str) -> str:
     """The region of a bucket on Amazon S3, as it tells whoever asks; empty where it is not told."""
+    import urllib.error
+    import urllib.request  # takes a moment to import, as does what it needs
+
     try:
         with urllib.request.urlopen(urllib.request.Request(f"{_S3}/{bucket}", method="HEAD"), timeout=10) as answer:
             headers = answer.headers
