@@ -133,19 +133,16 @@ class Group:
         """
         if self.world == 1:
             return work()
-        if not self.leads:
-            stopped, value = self.broadcast((False, None))
-            if stopped:
-                raise Stopped
-            found: T = value  # type: ignore[assignment]
-            return found
-        try:
-            done = work()
-        except Stopped:
-            self.broadcast((True, None))
-            raise
-        self.broadcast((False, done))
-        return done
+        done: tuple[bool, T | None] = (False, None)
+        if self.leads:
+            try:
+                done = (False, work())
+            except Stopped:
+                done = (True, None)
+        stopped, value = self.broadcast(done)
+        if stopped:
+            raise Stopped
+        return value  # type: ignore[return-value]
 
     @torch.no_grad()
     def check_same(self, parameters: Iterable[Tensor]) -> None:
