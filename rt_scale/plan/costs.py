@@ -52,12 +52,8 @@ class Price(Part):
     """Where it was looked up."""
 
     def machines(self, gpus: float, cpus: float) -> int | None:
-        """How many of these hold ``gpus`` GPUs and ``cpus`` cores; None where they are not meant for that.
-
-        Args:
-            gpus: GPUs in use at once; 0 where runs are on CPUs, for which machines with GPUs are not priced.
-            cpus: cores in use at once by runs on CPUs.
-        """
+        """How many of these hold so many GPUs and cores; None where they are not meant for that, as machines with GPUs
+        are not for runs on CPUs."""
         if (gpus > 0) != (self.gpus > 0):
             return None
         return max(math.ceil(gpus / self.gpus) if self.gpus else 0, math.ceil(cpus / self.cpus))
@@ -81,24 +77,17 @@ class PriceSheet(Part):
 
 
 def load_prices(path: Path) -> PriceSheet:
-    """The price sheet in the YAML file ``path``.
-
-    Raises:
-        InputError: where the file or a price is not valid.
-    """
+    """The price sheet in the YAML file ``path``; InputError where the file or a price is not valid."""
     return build(PriceSheet, read_document(path), str(path))
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the queue costs on one kind of machine.
+    """What the queue costs on as many ``machines`` of one kind as hold what was planned for.
 
     Attributes:
-        name: of the machine.
-        machines: how many hold the slots that were planned for.
         on_demand: until the last run is done, undisturbed.
         spot: the same with the planned interruptions; None where it is not offered.
-        currency: of both.
         known: source and date of the price.
     """
 
@@ -113,14 +102,7 @@ class Cost:
 def costs_of(
     sheet: PriceSheet | None, capacity: Mapping[Kind, float], undisturbed: Simulated, interrupted: Simulated | None
 ) -> list[Cost]:
-    """What it costs on each kind of machine that is for such runs.
-
-    Args:
-        sheet: of prices; None: nothing is known.
-        capacity: what is planned for, held by as many machines as that takes.
-        undisturbed: the queue on those.
-        interrupted: the same with interruptions, where there are any: what is paid on spot machines.
-    """
+    """What it costs on each kind of machine that is for such runs; on spot machines the interrupted queue is paid."""
     costs = []
     for price in sheet.prices if sheet else ():
         machines = price.machines(capacity.get("gpu", 0), capacity.get("cpu", 0))
@@ -139,12 +121,7 @@ def amount_text(amount: float, currency: str) -> str:
 
 
 class Least(NamedTuple):
-    """The machines on which a plan costs least.
-
-    Attributes:
-        amount: that it costs there.
-        cost: those machines.
-    """
+    """The machines on which a plan costs least, and the amount that it costs there."""
 
     amount: float
     cost: Cost

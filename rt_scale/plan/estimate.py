@@ -269,7 +269,6 @@ def between_checkpoints(spec: RunSpec, *, epoch: float, epoch_steps: int, size: 
     run is probed there and they do not follow one another faster than ``CHECKPOINT_RATE`` allows.
 
     Args:
-        spec: the run.
         epoch: seconds of an epoch, > 0.
         epoch_steps: optimiser steps of an epoch.
         size: bytes of a checkpoint.

@@ -164,12 +164,7 @@ def meta_network(spec: RunSpec, info: DataInfo) -> Network:
 
 
 def checkpoint_bytes(spec: RunSpec, info: DataInfo) -> int:
-    """Size of a checkpoint, but for some kB: weights, those of a teacher that moves, and the optimiser's moments.
-
-    Args:
-        spec: the run.
-        info: of the data set that it distils on.
-    """
+    """Size of a checkpoint, but for some kB: weights, those of a teacher that moves, and the optimiser's moments."""
     network = meta_network(spec, info)
     weights: int = sum(each.numel() * each.element_size() for each in network.state_dict().values())
     trained: int = sum(each.numel() * each.element_size() for each in network.parameters() if each.requires_grad)
@@ -204,16 +199,10 @@ def flops(function: Callable[[], object]) -> float:
 
 
 def count_run(spec: RunSpec, info: DataInfo, also: Mapping[str, DataInfo], *, cached: bool = True) -> RunWork:
-    """Count what ``spec`` computes.
+    """Count what ``spec`` computes on the data set of ``info`` and those that it is ``also`` probed on, by name.
 
-    Args:
-        spec: the run.
-        info: of the data set that it distils on.
-        also: of those in ``probe.also``, by name.
-        cached: whether a constant teacher's features are computed once.
-
-    Raises:
-        InputError: images that the encoder cannot take.
+    Where it is ``cached``, a constant teacher's features are computed once. InputError: images that the encoder cannot
+    take.
     """
     return _Counter(spec, info, also, cached).run()
 

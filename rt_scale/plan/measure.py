@@ -66,13 +66,7 @@ def assumed(teraflops: float) -> Rates:
 
 class Clock:
     """Seconds of computing on the CPU as if this process were alone: what the clock says, or the CPU time used where
-    that is less, as on a machine that has other things to do, too.
-
-    Args:
-        by_wall: what the clock says, always: of another device.
-
-    Attributes:
-        total: of all looks.
+    that is less, as on a machine that has other things to do, too; ``by_wall``, of another device, what the clock says.
     """
 
     def __init__(self, *, by_wall: bool = False) -> None:
@@ -90,12 +84,7 @@ class Clock:
 
 
 class Calibration:
-    """Measures rates when they are first asked for.
-
-    Args:
-        device: a torch device.
-        threads: CPU threads that a run computes with.
-    """
+    """Measures the rates of a device, with so many CPU threads, when they are first asked for."""
 
     def __init__(self, device: torch.device, threads: int) -> None:
         self.device, self.threads = device, threads
@@ -225,13 +214,8 @@ def short_run(spec: RunSpec) -> RunSpec | None:
 def time_short_run(spec: RunSpec, data_dir: Path, threads: int) -> ShortRunTimes | None:
     """Execute a run as short as can be of the shape of ``spec`` on the CPU, in a temporary store, and time it.
 
-    Args:
-        spec: the run.
-        data_dir: where prepared data sets are; bundled ones that are not are prepared in a temporary place.
-        threads: CPU threads to compute with.
-
-    Returns:
-        Its seconds; None where its data is not here, or it fails.
+    Bundled data that is not in ``data_dir`` is prepared in a temporary place. None where other data is not there, or
+    the run fails.
     """
     short = short_run(spec)
     names = {spec.data.name, *spec.probe.also} - {GAUSSIAN}

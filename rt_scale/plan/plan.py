@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -154,18 +154,13 @@ class Plan:
     costs: Sequence[Cost]
     missing_data: Mapping[str, str]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values."""
         return asdict(self)
 
 
 def make_plan(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Conditions) -> Plan:
-    """Plan the sweeps as one queue of distinct runs; nothing is written, nothing started but short runs to be timed.
-
-    Args:
-        sweeps: of one store.
-        data_dir: where prepared data sets are.
-        conditions: machines, prices and interruptions.
+    """Plan sweeps of one store as one queue of distinct runs; nothing is started but short runs to be timed.
 
     Raises:
         InputError: sweeps of one name, a damaged data set, resources that were not planned for, a rate at which no run
@@ -315,12 +310,7 @@ def _what(spec: RunSpec) -> str:
 
 
 def conditions_of(where: Where, launches: Iterable[LaunchSpec], prices: PriceSheet | None) -> Conditions:
-    """What sweeps that are about to start are planned for: this machine, or the cluster that is to execute them.
-
-    Args:
-        where: where they are executed.
-        launches: their launch sections.
-        prices: of machines.
+    """What sweeps of these launch sections are planned for: this machine, or the cluster that is to execute them.
 
     Raises:
         InputError: where the cluster does not answer, or can never hold such runs.
@@ -337,13 +327,7 @@ def conditions_of(where: Where, launches: Iterable[LaunchSpec], prices: PriceShe
 
 
 def refuse_over_budget(sweeps: Sequence[SweepRuns], budget: float, data_dir: Path, conditions: Conditions) -> str:
-    """What is left of sweeps that are about to start is estimated to cost, if that is within ``budget``; in words.
-
-    Args:
-        sweeps: of one store.
-        budget: in the price sheet's currency.
-        data_dir: where prepared data sets are.
-        conditions: the machines that they will have, and prices.
+    """What is left of sweeps of one store is estimated to cost, in words, if that is within ``budget``.
 
     Raises:
         InputError: as ``make_plan`` and ``check_budget``.

@@ -114,16 +114,17 @@ def refuse_unplaceable(launch: LaunchSpec, nodes: Sequence[Node], where: str) ->
     has = f"What there is: {'; '.join(listed(nodes)) or 'no node at all'}."
     room = slots(launch, nodes)
     wanted = _in_words(bundle(launch))
+    fields = "launch.gpus or launch.cpus" if launch.gpus else "launch.cpus"
     if not room:
         each = "A run" if launch.workers == 1 else f"Each of the {launch.workers} workers of a run"
         raise InputError(
             f"{each} asks for {wanted} on one node, which no node of {where} can ever give. {has} "
-            f"{_what_to_lower(launch)}"
+            f"Lower {fields} in the sweep file, or run where a node has more."
         )
     if room < launch.workers:
         raise InputError(
             f"A run asks for {launch.workers} workers of {wanted} each, but {where} has room for {room:g} of them, "
-            f"node by node. {has} Lower launch.workers or {_fields(launch)}, or run where there is more."
+            f"node by node. {has} Lower launch.workers or {fields}, or run where there is more."
         )
 
 
@@ -138,14 +139,6 @@ def _refuse_accelerator(launch: LaunchSpec, nodes: Sequence[Node], where: str) -
         f"launch.accelerator is '{launch.accelerator}', but no node of {where} has an accelerator. "
         f"What there is: {'; '.join(listed(nodes))}. Remove launch.accelerator, or run where there is one."
     )
-
-
-def _what_to_lower(launch: LaunchSpec) -> str:
-    return f"Lower {_fields(launch)} in the sweep file, or run where a node has more."
-
-
-def _fields(launch: LaunchSpec) -> str:
-    return "launch.gpus or launch.cpus" if launch.gpus else "launch.cpus"
 
 
 def listed(nodes: Sequence[Node]) -> list[str]:

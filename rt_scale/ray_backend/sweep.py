@@ -56,7 +56,7 @@ def run_sweeps(
         where: where and how.
         view: makes the view from the number of runs and the number done before.
         stopping: whether to stop: runs under way write a checkpoint, and the rest is left for later.
-        lost: called from another thread with the address of a cluster whose head does not answer any more.
+        lost: called from another thread with the address of a cluster whose head answers no more.
 
     Raises:
         InputError: where data or the device are missing, the store cannot be written, the cluster does not answer or
@@ -71,8 +71,7 @@ def run_sweeps(
     todo = [job for name, job in jobs.items() if name not in early and store.status(name).state != "done"]
     notes = _check(sweeps, todo, where, stopping)
     to_sample = sum(sweep.to_sample for sweep in sweeps)
-    for sweep in sweeps:
-        keep(sweep)
+    keep(sweeps)
     failed: dict[str, str] = {}
     if todo or to_sample:
         with view(len(jobs) + to_sample, len(jobs) - len(todo)) as shown:
@@ -80,8 +79,7 @@ def run_sweeps(
                 shown.said(note)
             failed = _run(sweeps, todo, where, shown, stopping, lost)
         store.refresh()
-        for sweep in sweeps:
-            keep(sweep)
+        keep(sweeps)
     if stopping():
         raise KeyboardInterrupt
     return [_outcome(sweep, failed) for sweep in sweeps]
@@ -97,10 +95,11 @@ def _check(sweeps: Sequence[SweepRuns], todo: Sequence[Job], where: Where, stopp
     return [note for note in (runs_on_other_data(sweeps, where), *changes) if note]
 
 
-def keep(sweep: SweepRuns) -> None:
-    """Record the sweep in its store, with its runs as far as they are known, and its comparison view."""
-    sweep.folder.write(sweep.text, [point.spec.name for point in sweep.points], sweep.overrides)
-    refresh_board([sweep])
+def keep(sweeps: Sequence[SweepRuns]) -> None:
+    """Record sweeps in their store, with their runs as far as they are known, and their comparison views."""
+    for sweep in sweeps:
+        sweep.folder.write(sweep.text, [point.spec.name for point in sweep.points], sweep.overrides)
+        refresh_board([sweep])
 
 
 def _run(

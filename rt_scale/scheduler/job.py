@@ -163,14 +163,7 @@ class View:
         """A run, ``label`` (the axes' values), reported."""
 
     def waiting(self, label: str, why: str, seconds: float | None, *, held: bool = False) -> None:
-        """A run is back in the queue.
-
-        Args:
-            label: the axes' values.
-            why: for what reason.
-            seconds: until it is tried again, where that is known.
-            held: whether another driver executes it, who tells what becomes of it.
-        """
+        """A run is back in the queue, for ``seconds`` where that is known; ``held``: another driver executes it."""
 
     def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None) -> None:
         """A run is complete, with its last measurements ``values``, or failed for the reason ``error``."""

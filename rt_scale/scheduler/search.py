@@ -72,7 +72,7 @@ class Sampler:
         """How many points are not sampled yet, as far as is known."""
         return 0 if self._used_up else max(0, self._most - len(self._points))
 
-    def suggest(self) -> tuple[str, dict[str, Any]] | None:
+    def suggest(self) -> tuple[str, dict[str, object]] | None:
         """The next point to run: its id, and dotted field -> value; None when there are no more."""
         for number, values in enumerate(self._points):
             if number not in self._values and number not in self._handed:
@@ -96,7 +96,7 @@ class Sampler:
         """
         self._values[int(id)] = value if value is not None and math.isfinite(value) else None
 
-    def known(self, values: Mapping[str, Any], value: float | None) -> None:
+    def known(self, values: Mapping[str, object], value: float | None) -> None:
         """Say how a point of an earlier driver ended, before any is asked for.
 
         Args:
@@ -108,11 +108,11 @@ class Sampler:
         """
         self.observed(str([_text(point) for point in self._points].index(_text(values))), value)
 
-    def _hand_out(self, number: int, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    def _hand_out(self, number: int, values: dict[str, object]) -> tuple[str, dict[str, object]]:
         self._handed.add(number)
         return str(number), dict(values)
 
-    def _sample(self) -> dict[str, Any] | None:
+    def _sample(self) -> dict[str, object] | None:
         before = {_text(point) for point in self._points}
         for attempt in range(ATTEMPTS):
             values = self._draw(stream("explore", self._search.seed, len(self._points), attempt) % 2**32)
@@ -120,7 +120,7 @@ class Sampler:
                 return values
         return None
 
-    def _draw(self, seed: int) -> dict[str, Any]:
+    def _draw(self, seed: int) -> dict[str, object]:
         """One draw from everything known: a fresh study each time, so that it has no state of its own."""
         optuna = self._optuna
         study = optuna.create_study(
@@ -145,7 +145,7 @@ class Sampler:
         return {key: _from_optuna(domain, drawn[key]) for key, domain in self._domains.items()}
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return json.dumps(value, sort_keys=True)
 
 

@@ -79,8 +79,8 @@ def nearest(given: str, allowed: Iterable[str]) -> str | None:
     wanted = given.lower()
 
     def order(name: str) -> tuple[float, int, str]:
-        ratio = difflib.SequenceMatcher(None, name, wanted).ratio()
-        alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(name, wanted, strict=False))
+        ratio = difflib.SequenceMatcher(None, name.lower(), wanted).ratio()
+        alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(name.lower(), wanted, strict=False))
         return -ratio, -len(list(alike)), name
 
     names = list(allowed)

@@ -232,10 +232,13 @@ class ProjectorSpec(Part):
         return self
 
 
+_ALPHA = 1e-10
+
+
 class StudentSpec(Part):
     """Where the student starts (paper, section 4, local initialisation), and what is done to its logits."""
 
-    alpha: float = Field(1e-10, ge=0, le=1)
+    alpha: float = Field(_ALPHA, ge=0, le=1)
     """Locality: 0 starts at the teacher, 1 at an independent draw; in [0, 1]."""
     epsilon: float | None = added(None, ge=0)
     """In place of alpha: the student starts at teacher + epsilon x an independent draw; >= 0."""
@@ -248,7 +251,8 @@ class StudentSpec(Part):
 
     @model_validator(mode="after")
     def _one_form(self) -> StudentSpec:
-        given = [name for name in ("alpha", "epsilon", "start_from") if changed(self, name)]
+        forms = {"alpha": self.alpha != _ALPHA, "epsilon": self.epsilon is not None}
+        given = [name for name, is_given in (forms | {"start_from": self.start_from is not None}).items() if is_given]
         if len(given) > 1:
             count = "two" if len(given) == 2 else "three"
             raise ValueError(f"{', '.join(given)}: they are {count} forms of one choice, give one of them")

@@ -16,7 +16,6 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
     field_validator,
-    model_validator,
 )
 
 from rt_scale.spec.errors import shown
@@ -69,20 +68,14 @@ class Part(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _whole_numbers(cls, value: object, info: ValidationInfo) -> object:
+    def _numbers(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, float) and value == 0.0:
+            value = 0.0  # also where it is -0.0: one meaning, one hash
         if info.field_name not in _of_integers(cls):
             return value
         if isinstance(value, bool):  # which equals 0 or 1, also for a Literal
             raise ValueError(f"a whole number is expected, but {shown(value)} was given")
         return [whole(each) for each in value] if isinstance(value, list | tuple) else whole(value)
-
-    @model_validator(mode="after")
-    def _one_zero(self) -> Part:
-        """-0.0 means 0.0: one meaning, one hash."""
-        for name, value in self.__dict__.items():
-            if isinstance(value, float) and value == 0.0:
-                self.__dict__[name] = 0.0
-        return self
 
     @functools.cached_property
     def canonical_text(self) -> str:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rt_scale.spec import grid
 from rt_scale.spec.errors import InputError
@@ -103,10 +102,10 @@ def refuse_equal_names(sweeps: Sequence[SweepRuns], what: str) -> None:
         raise InputError(f"Sweeps that are {what} need names of their own; given: {names}.")
 
 
-def read_sampled(sweep: SweepDir) -> list[dict[str, Any]]:
+def read_sampled(sweep: SweepDir) -> list[dict[str, object]]:
     """The points sampled so far by the sweep, in their order: dotted field -> value."""
     try:
-        points: list[dict[str, Any]] = read_json(sweep.path / SAMPLED)["points"]
+        points: list[dict[str, object]] = read_json(sweep.path / SAMPLED)["points"]
     except FileNotFoundError:
         return []
     return points
@@ -118,7 +117,7 @@ def most_points(explore: ExploreSpec) -> int:
     return int(min(explore.search.optuna.runs, math.prod(domain.size for domain in explore.domains.values())))
 
 
-def run_at(sweep: SweepSpec, values: Mapping[str, Any]) -> Point | None:
+def run_at(sweep: SweepSpec, values: Mapping[str, object]) -> Point | None:
     """The run at a sampled point; None where there can be none, as between valid corners may be."""
     try:
         (point,) = points_at(sweep, [values])
