@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from rt_scale.data.catalogue import prepare_command
-from rt_scale.data.files import disk_full, writing
+from rt_scale.data.files import check_room, writing
 from rt_scale.spec.errors import InputError
 from rt_scale.system.files import remove, sync_folder, temporary_name
 
@@ -190,17 +189,18 @@ class Beton:
 
     def chunks(self) -> Iterator[np.ndarray]:
         """All images in order, uint8 [b, H, W, C], a page at a time."""
+        for slots in self._slots():
+            yield np.ascontiguousarray(slots).reshape(len(slots), *self.image_shape)
+
+    def _slots(self) -> Iterator[np.ndarray]:
+        """The images of each page, uint8 [b, bytes an image], not copied."""
         for number, page in enumerate(self._pages):
-            here = min(self.layout.per_page, self.samples - number * self.layout.per_page)
-            yield np.ascontiguousarray(page[:here]).reshape(here, *self.image_shape)
+            yield page[: self.samples - number * self.layout.per_page]
 
     def read_all(self) -> np.ndarray:
         """All images, uint8 [samples, H, W, C], in memory."""
         images = np.empty((self.samples, *self.image_shape), np.uint8)
-        start = 0
-        for chunk in self.chunks():
-            images[start : start + len(chunk)] = chunk
-            start += len(chunk)
+        np.concatenate(list(self._slots()), out=images.reshape(self.samples, -1))
         return images
 
 
@@ -219,7 +219,7 @@ def write(
     page, one chunk and 48 bytes a sample.
 
     Args:
-        path: the file to make; under a temporary name beside it until it is whole.
+        path: the file to make.
         images: chunks of uint8 [b, H, W, C] that together hold one image a label, in order.
         labels: int [samples], none negative.
         image_shape: (height, width, channels).
@@ -235,9 +235,7 @@ def write(
     temporary = temporary_name(path)
     try:
         with writing(path):
-            free = shutil.disk_usage(path.parent).free
-            if free < plan.file_bytes:
-                raise InputError(disk_full(path, f"{plan.file_bytes:,} bytes are needed, {free:,} are free"))
+            check_room(path, plan.file_bytes)
             with open(temporary, "wb") as file:
                 digest = _write_into(file, plan, _blocks(images, plan, progress), labels)
             os.replace(temporary, path)
@@ -333,12 +331,11 @@ def _write_into(file: BinaryIO, plan: Layout, blocks: Iterator[np.ndarray], labe
     table = plan.allocation_table()
     digest.update(table)
     file.write(table)
-    file.flush()
-    os.fsync(file.fileno())
-    file.seek(0)
-    file.write(header)
-    file.flush()
-    os.fsync(file.fileno())
+    for last in (b"", header):  # the header only when all the rest is on disk
+        file.seek(0)
+        file.write(last)
+        file.flush()
+        os.fsync(file.fileno())
     return digest.hexdigest()
 
 

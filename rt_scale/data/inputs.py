@@ -26,8 +26,7 @@ def to_inputs(
 
     Args:
         images: uint8 [B, H, W, C], or float in the same units (0 to 255), on any device.
-        mean: C values, of pixels scaled to [0, 1].
-        std: C values above 0, of pixels scaled to [0, 1].
+        mean, std: C values each, of pixels scaled to [0, 1]; std above 0.
         size: resize to size x size (bilinear, antialiased), or None to leave the images as they are.
         dtype: float32, float64, bfloat16 or float16.
         channels_last: memory format: pixel by pixel, or map by map.

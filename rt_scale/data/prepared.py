@@ -236,17 +236,14 @@ def _size_text(size: int | None) -> str:
 
 @dataclass(frozen=True)
 class NoiseSet:
-    """A data set of Gaussian inputs: known by its numbers alone, nothing on disk.
-
-    Attributes:
-        info: its description; it has no classes.
-        sigma: standard deviation.
-        sha256: of what makes its samples, in place of their contents.
-    """
+    """A data set of Gaussian inputs: known by its numbers alone, nothing on disk."""
 
     info: DataInfo
+    """It has no classes."""
     sigma: float
+    """Standard deviation."""
     sha256: str
+    """Of what makes its samples, in place of their contents."""
 
 
 def noise_set(name: str, samples: int, size: int, channels: int, sigma: float) -> NoiseSet:
@@ -270,15 +267,12 @@ def noise_set(name: str, samples: int, size: int, channels: int, sigma: float) -
 
 @dataclass(frozen=True)
 class KnownData:
-    """What is known of the data sets of some runs without preparing any.
-
-    Attributes:
-        infos: by name: as prepared, else as the catalogue has them.
-        missing: name -> the command that prepares it, of those that are not.
-    """
+    """What is known of the data sets of some runs without preparing any."""
 
     infos: dict[str, DataInfo] = field(default_factory=dict)
+    """By name: as prepared, else as the catalogue has them."""
     missing: dict[str, str] = field(default_factory=dict)
+    """Name -> the command that prepares it, of those that are not."""
 
     def main(self, spec: RunSpec) -> DataInfo | None:
         """Of the set that ``spec`` distils on, Gaussian inputs too; None where nothing is known of it."""

@@ -16,7 +16,7 @@ def nested_subset(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
 
     Args:
         labels: int [N].
-        n: how many, from the number of classes to N.
+        n: how many, from the number of classes to N; InputError otherwise.
         seed: the user's data seed.
 
     Returns:
@@ -42,16 +42,12 @@ def nested_subset(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
 
 
 def stratified_split(labels: np.ndarray, seed: int, fraction: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
-    """A split into training and test samples that keeps the classes' proportions.
+    """Ascending int64 positions of training and of test samples, which keep the classes' proportions.
 
     Args:
         labels: int [N], at least two of every class.
         seed: of the stream ``data.split``.
-        fraction: of the samples that go to the test part, rounded up; every class gives at least one and
-            keeps at least one.
-
-    Returns:
-        Ascending int64 positions of the training and of the test samples.
+        fraction: of the samples that go to the test part, rounded up; every class gives and keeps at least one.
     """
     labels = np.asarray(labels)
     counts = np.bincount(labels)
@@ -97,13 +93,10 @@ def noisy_labels(labels: np.ndarray, share: float, classes: int, seed: int) -> n
         labels: int [N], in 0..classes-1; left as they are.
         share: of the samples, in [0, 1]; exactly round(share * N) of them are drawn.
         classes: at least 2.
-        seed: the user's data seed, of the stream ``data.subsets``.
+        seed: the user's data seed, of the stream ``data.label_noise``.
 
     Returns:
-        int64 [N].
-
-    Raises:
-        InputError: a share outside [0, 1], fewer than 2 classes, or labels outside of the classes.
+        int64 [N]. Raises InputError where an argument is not as said above.
     """
     if not 0 <= share <= 1:
         raise InputError(f"Label noise on a share of {share} of the samples was asked for; allowed is from 0 to 1.")

@@ -59,23 +59,18 @@ def augmented_inputs(
         share: where the images lie in a larger batch, whose views they get; None: they are all of it.
 
     Returns:
-        One tensor [B, C, S, S] a view: one for none and crop_flip; for multicrop the
-        global views first, then the local ones.
-
-    Raises:
-        InputError: another kind; multicrop of images with neither 1 nor 3 channels.
+        One tensor [B, C, S, S] a view: one for none and crop_flip; for multicrop the global ones first, then the local.
     """
+    batch, start = share or Share(len(images), 0)
     if spec.kind == "multicrop":
         working = torch.float64 if dtype == torch.float64 else torch.float32
-        batch, start = share or Share(len(images), 0)
         draws = draw_multicrop(generator, spec, batch, *images.shape[1:3]).of_images(batch, start, len(images))
         views = multicrop(images, spec, draws, working)
         pixels = (255 * view.permute(0, 2, 3, 1) for view in views)
         return tuple(to_inputs(each, mean, std, None, dtype, channels_last=channels_last) for each in pixels)
     if spec.kind == "crop_flip":
-        batch, start = share or Share(len(images), 0)
-        draws_here = draw_crop_flip(generator, spec, batch).of_images(start, len(images))
-        images = padded_crops(images, draws_here, spec.padding)
+        shift = draw_crop_flip(generator, spec, batch).of_images(start, len(images))
+        images = padded_crops(images, shift, spec.padding)
     elif spec.kind != "none":
         raise unknown_name("augmentation", spec.kind, ("none", "crop_flip", "multicrop"))
     return (to_inputs(images, mean, std, size, dtype, channels_last=channels_last),)

@@ -45,8 +45,7 @@ def read_idx(data: DataSet, source: Source) -> Original:
     folder = source.path
     if not folder.is_dir():
         raise InputError(
-            f"'{folder}' is not a folder. '{data.name}' is read from a folder with the four files "
-            f"{', '.join(FILES)} (or with .gz behind each)."
+            f"'{folder}' is not a folder. '{data.name}' is read from one with {', '.join(FILES)} (or .gz behind each)."
         )
     return Original(data.info, _split(data, folder, "train"), _split(data, folder, "t10k"))
 

@@ -83,20 +83,13 @@ def _check_classes(data: DataSet, tree: Tree, file: Parts) -> None:
 
 def _train(data: DataSet, tree: Tree, root: Parts) -> tuple[list[Parts], np.ndarray]:
     """``train/<class>/images/*.JPEG``, by class, then by name, with int64 labels."""
-    position = {wnid: label for label, wnid in enumerate(data.classes)}
-    above = (*root, "train")
-    depth = len(above)
-    images = [
-        parts
-        for parts in tree.paths
-        if parts[:depth] == above and len(parts) == depth + 3 and parts[depth] in position
-        if parts[-2] == "images" and parts[-1].endswith(".JPEG")
-    ]
-    labels = np.array([position[parts[depth]] for parts in images], np.int64)
+    position = {(*root, "train", wnid, "images"): label for label, wnid in enumerate(data.classes)}
+    images = [parts for parts in tree.paths if parts[:-1] in position and parts[-1].endswith(".JPEG")]
+    labels = np.array([position[parts[:-1]] for parts in images], np.int64)
     counts = np.bincount(labels, minlength=len(position))
     each = data.train // len(position)
     if len(odd := np.flatnonzero(counts != each)):
-        where = name_of(tree, (*above, data.classes[odd[0]], "images"))
+        where = name_of(tree, list(position)[odd[0]])
         raise InputError(
             f"'{where}' has {counted(int(counts[odd[0]]), 'image')} where {each} are expected, and so "
             f"{len(odd)} of {len(position)} classes differ: it is incomplete. {data.advice}"

@@ -25,28 +25,21 @@ DRAWN = "drawn"
 
 
 class Choice(NamedTuple):
-    """A reader, and why it was chosen.
-
-    Attributes:
-        name: resident (images on the device), host (in host memory beside it), ffcv, map, or drawn (Gaussian inputs).
-        reason: in words.
-    """
+    """A reader, and why it was chosen, in words."""
 
     name: str
+    """resident (images on the device), host (in host memory beside it), ffcv, map, or drawn (Gaussian inputs)."""
     reason: str
 
 
 def choose_loader(asked: str, image_bytes: int, device: torch.device, free: Callable[[torch.device], int]) -> Choice:
-    """The reader for images of that size.
+    """The reader for ``image_bytes`` of training images; 0 where there are none to read.
 
     Args:
-        asked: ``auto``, ``resident``, ``ffcv`` or ``map``.
-        image_bytes: of all training images that the run uses; 0 where there are none to read.
+        asked: ``auto``, ``resident``, ``ffcv`` or ``map``; InputError for another.
+        image_bytes: of all that the run uses.
         device: where it trains.
         free: free memory of a device in bytes.
-
-    Raises:
-        InputError: an unknown name.
     """
     if asked not in LOADERS:
         raise unknown_name("loader", asked, LOADERS)
@@ -95,16 +88,12 @@ def training_loader(
     Args:
         spec: its ``data``, ``train.batch_size`` and ``seeds.data`` are read.
         data: its data set.
-        loader: name of a ``Choice``.
+        loader: name of a ``Choice``; InputError for another, and where FFCV cannot be used.
         device: where batches are to lie.
         subset: see :func:`training_subset`.
         dtype: of images that are drawn.
-        rank: whose share of every batch is read.
-        world: ranks that share it.
+        rank, world: whose share of every batch is read, and ranks that share it.
         resident: keeps images that are read into memory from run to run.
-
-    Raises:
-        InputError: FFCV was asked for and is not there, or the name is unknown.
     """
     order: Order = {
         "batch_size": spec.train.batch_size, "seed": spec.seeds.data, "device": device, "rank": rank, "world": world,

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -30,6 +30,7 @@ import torch
 
 from rt_scale.spec.errors import RunError
 
+Function = TypeVar("Function", bound=Callable[..., object])
 _AHEAD = 2
 """Batches that are read before they are asked for, beside the one that each thread is at."""
 
@@ -80,13 +81,13 @@ def gather(ids: np.ndarray, pointers: np.ndarray, file: np.ndarray, size: int) -
     return rows
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Function) -> Function:
     """``function``, compiled when it is first called or read from the disk where it was compiled before."""
     try:
-        kept: Callable[..., Any] = numba.njit(nogil=True, cache=True)(function)
+        kept = numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # neither this folder nor the user's cache can be written to
         kept = numba.njit(nogil=True)(function)
-    return kept
+    return cast(Function, kept)
 
 
 _copy_row = compiled(_copy)
@@ -121,9 +122,8 @@ class _Gather(NDArrayDecoder):  # type: ignore[misc]
         shape = self.field.shape
         size = int(np.prod(shape))
 
-        def decode(indices: np.ndarray, destination: None, metadata: np.ndarray, storage_state: Any) -> np.ndarray:
-            rows: np.ndarray = _gather_rows(indices, metadata, storage_state[0], size)
-            return rows.reshape(len(indices), *shape)
+        def decode(ids: np.ndarray, destination: None, metadata: np.ndarray, state: tuple[np.ndarray]) -> np.ndarray:
+            return _gather_rows(ids, metadata, state[0], size).reshape(len(ids), *shape)
 
         return decode
 

@@ -32,14 +32,8 @@ class Words(NamedTuple):
 def philox(counter: Words, key: int) -> Words:
     """Philox-4x32-10 of every counter (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 
-    Integer arithmetic alone, so every device gives the same bits.
-
-    Args:
-        counter: 128 bits, the lowest word first.
-        key: 64 bits, in [0, 2**64).
-
-    Returns:
-        128 random bits a counter, of the broadcast shape.
+    Integer arithmetic alone, so every device gives the same bits: 128 for each ``counter`` of 128 (the lowest word
+    first), of the broadcast shape. ``key`` has 64, in [0, 2**64).
     """
     a, b, c, d = counter
     low, high = key & WORD, key >> 32
@@ -74,10 +68,7 @@ def gaussian_images(
         shape: of a sample. Values fill it in row-major order, so a smaller sample is the head of a larger one.
         sigma: standard deviation.
         dtype: float32 or float64.
-        device: where they are made.
-
-    Returns:
-        [B, *shape] of ``dtype``, contiguous.
+        device: where they are made, [B, *shape], contiguous.
     """
     values = math.prod(shape)
     sample = index.to(device)[:, None]
