@@ -56,10 +56,10 @@ def runs_on_other_data(sweeps: Sequence[SweepRuns], where: Where) -> str:
     return text
 
 
-def failed_before(tasks: Iterable[Job], store: Store) -> dict[str, str]:
+def failed_before(jobs: Iterable[Job], store: Store) -> dict[str, str]:
     """Why runs, and those that they start from, failed when they were last tried, by name."""
     found = {}
-    for spec in all_runs(task.spec for task in tasks):
+    for spec in all_runs(job.spec for job in jobs):
         if store.status(spec.name).state == "failed":
             why = str((store.run(spec).failure() or {}).get("reason", "no reason is recorded"))
             found[spec.name] = f"{why} (It failed before, and is tried again with --retry-failed.)"
@@ -74,8 +74,8 @@ def check_here(todo: Sequence[Job], where: Where, heed: Heed = go_on) -> None:
         where: where.
         heed: called again and again while data is fetched.
     """
-    check_all([task.spec for task in todo], where.data_dir, heed)
-    precisions = {each.precision for task in todo for each in unfinished(task.spec, where.store)}
+    check_all([job.spec for job in todo], where.data_dir, heed)
+    precisions = {each.precision for job in todo for each in unfinished(job.spec, where.store)}
     if todo and (where.device != "auto" or "tf32" in precisions):
         from rt_scale.experiments.options import find_device
         from rt_scale.training.precision import check_precision
@@ -83,7 +83,7 @@ def check_here(todo: Sequence[Job], where: Where, heed: Heed = go_on) -> None:
         found = find_device(where.device)
         for precision in precisions:
             check_precision(precision, found)
-    if any(task.launch.loader == "ffcv" for task in todo):
+    if any(job.launch.loader == "ffcv" for job in todo):
         from rt_scale.data.loaders.ffcv import require_ffcv  # imports torch, too
 
         require_ffcv()

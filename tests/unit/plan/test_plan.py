@@ -138,6 +138,15 @@ def test_interruptions_take_longer_and_are_the_same_each_time(store: Store) -> N
     assert plan.interrupted.makespan > plan.undisturbed.makespan == 4 * HOUR
 
 
+def test_runs_that_a_sweep_would_give_up_are_told(store: Store) -> None:
+    once, again = (
+        go(sweeps(store, {"seeds": 8, "launch": {"retries": retries}}), cpus=2, rate=1.0) for retries in (0, 3)
+    )
+    assert once.interrupted is not None
+    assert again.interrupted is not None
+    assert (once.interrupted.given_up > 0, again.interrupted.given_up) == (True, 0)
+
+
 def test_an_assumed_device_reaches_the_estimates(store: Store) -> None:
     assert go(sweeps(store, {}), teraflops=60.0).groups[0].how == "fixed 60.0"
 
