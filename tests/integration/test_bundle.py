@@ -244,10 +244,11 @@ def test_every_command_refuses_what_was_tampered_with(
 def test_a_sweep_file_that_gives_other_runs_is_refused(packed: Path, cli: Cli, elsewhere: Path, tmp_path: Path) -> None:
     members = read(packed)
     text = members["sweeps/small/sweep.yaml"].decode()
-    assert text.startswith("# run with --set probe.knn=5\n")
-    replaced = [("seeds: 2", "seeds: 1"), ("knn=5", "knn=6"), ("small", "again"), ("seeds: 2", "seeds: 20000")]
-    for changed in (*(text.replace(*pair) for pair in replaced), "a: [", "\xff"):
-        rewrite(tmp_path / "b.tar.gz", {**members, "sweeps/small/sweep.yaml": changed.encode("latin-1")})
+    assert json.loads(members["sweeps/small/overrides.json"]) == ["probe.knn=5"]
+    replaced = [("seeds: 2", "seeds: 1"), ("small", "again"), ("seeds: 2", "seeds: 20000")]
+    changes = [("sweep.yaml", changed) for changed in (*(text.replace(*pair) for pair in replaced), "a: [", "\xff")]
+    for name, changed in (*changes, ("overrides.json", '["probe.knn=6"]')):
+        rewrite(tmp_path / "b.tar.gz", {**members, f"sweeps/small/{name}": changed.encode("latin-1")})
         assert "made by rt-scale" in cli("status", tmp_path / "b.tar.gz").refusal()
 
 
@@ -259,9 +260,6 @@ def test_what_makes_no_sense_is_refused(made: Made, packed: Path, cli: Cli, else
     for out in ("b.zip", "."):
         assert "ends in .tar.gz" in cli("bundle", made.files[0], "--out", out, *made.where).refusal()
     assert "Known" not in cli("bundle", made.files[0], "--out", "b.tar.gz", "--store", "nothing").refusal()
-    kept = made.folder / "kept.yaml"
-    kept.write_text("# run with --set probe.knn=5\n" + made.files[0].read_text())
-    assert "begins with '--set' lines" in cli("bundle", kept, "--out", "b.tar.gz", *made.where).refusal()
     assert not (elsewhere / "b.tar.gz").exists()
 
 
