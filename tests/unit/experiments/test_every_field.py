@@ -158,7 +158,7 @@ CHOICES: dict[str, tuple[dict[str, Any], list[Any], str]] = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def both(data_dir: Path, colours: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits' data folder, with a second set of 8 x 8 grey images in ten classes, and one of colour images."""
     folder = tmp_path_factory.mktemp("originals") / "noise"
