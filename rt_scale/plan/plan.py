@@ -159,24 +159,27 @@ class Plan:
         return asdict(self)
 
 
+def _last_checkpoint(store: Store, name: str) -> int:
+    return max(store.run(name).checkpoints.steps(), default=0)
+
+
 def make_plan(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Conditions) -> Plan:
     """Plan sweeps of one store as one queue of distinct runs; nothing is started but short runs to be timed.
 
     Raises:
-        InputError: sweeps of one name, a damaged data set, resources that were not planned for, a rate at which no run
-            ends, runs packed that explore.
+        InputError: sweeps of one name, a damaged data set, unknown resources, interruptions so often that no run ends,
+            or batched runs are explored.
     """
     for sweep in sweeps:
         refuse_packed(sweep.spec)
-    store, early = sweeps[0].store, {name for sweep in sweeps for name in sweep.early_stopped}
-    jobs = jobs_of(conditions.launched(sweeps))
+    store, jobs = sweeps[0].store, jobs_of(conditions.launched(sweeps))
+    early = {name for sweep in sweeps for name in sweep.early_stopped}
     todo = jobs_to_do([job for name, job in jobs.items() if name not in early], store)
     known = known_data([job.spec for job in todo.values()], data_dir)
     states = {name: store.status(name).state for name in {**jobs, **todo}}
-    begun = [name for name in todo if states[name] not in ("done", "missing")]
-    steps = {name: max(store.run(name).checkpoints.steps(), default=0) for name in begun}
+    steps = {name: _last_checkpoint(store, name) for name in todo if states[name] not in ("done", "missing")}
     planned, schedule, outcomes, capacity = _simulated(todo, steps, known, store, conditions, data_dir)
-    together, undisturbed = schedule.together, schedule.outcome if schedule.together else None
+    undisturbed = schedule.outcome if schedule.together else None
     interrupted = outcomes[DRAWS // 2] if outcomes else None
     return Plan(
         runs=dict(Counter(states[name] for name in jobs)),
@@ -185,9 +188,9 @@ def make_plan(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Condition
         to_compute=len(todo),
         to_sample=sum(sweep.to_sample for sweep in sweeps),
         groups=_groups(planned),
-        unknown=len(todo) - len(together),
-        processes=schedule.processes + len(todo) - len(together),
-        packed=sum(number > 1 for number in together.values()),
+        unknown=len(todo) - len(schedule.together),
+        processes=schedule.processes + len(todo) - len(schedule.together),
+        packed=sum(number > 1 for number in schedule.together.values()),
         undecided=sum(run.undecided for run in planned),
         gpu_hours=schedule.work.get("gpu", 0) / 3600,
         core_hours=schedule.work.get("cpu", 0) / 3600,

@@ -59,8 +59,7 @@ def run_sweeps(
         lost: called from another thread with the address of a cluster whose head answers no more.
 
     Raises:
-        InputError: where data or the device are missing, the store cannot be written, the cluster does not answer or
-            resources are not there.
+        InputError: where data, device or resources are missing, the store is read-only, or the cluster does not answer.
         KeyboardInterrupt: where it was stopped.
     """
     store = where.store

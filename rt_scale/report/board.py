@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -57,15 +57,14 @@ def open_board(
     def ready(address: str) -> None:
         say(f"TensorBoard: {address} (Ctrl-C ends it)")
         if sweeps:
-            drawn = board_figures([sweep.name for sweep in sweeps], store)
-            for line in _hints(address, folder, every_run, bool(drawn)):
+            for line in _hints(address, folder, every_run, board_figures([sweep.name for sweep in sweeps], store)):
                 say(line)
 
     title = ", ".join(sweep.name for sweep in sweeps) or store.root.name
     serve(folder, ready, title=title, port=port, host=host, refresh=refresh, interval=interval)
 
 
-def _hints(address: str, folder: Path, every_run: bool, drawn: bool) -> list[str]:
+def _hints(address: str, folder: Path, every_run: bool, drawn: Mapping[str, Path]) -> list[str]:
     """What is to be seen where, in lines."""
     prefix = f"{MEANS}/" if every_run else ""
     means = sorted({*os.listdir(folder / prefix)} - {SWEEP})

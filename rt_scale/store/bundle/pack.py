@@ -90,6 +90,15 @@ class _Writer:
         self.archive.addfile(info, summed)  # type: ignore[arg-type]
         return File(size=info.size, sha256=summed.digest.hexdigest())
 
+    def finish(self, made: dict[str, str], weights: Weights, sweeps: list[str], runs: dict[str, State]) -> Manifest:
+        """Add the manifest, last of all."""
+        manifest = Manifest(
+            format=FORMAT, rt_scale=__version__, made=made, weights=weights,
+            sweeps=sweeps, runs=runs, notes=self.notes, files=self.files,
+        )  # fmt: skip
+        self.add(MANIFEST, io.BytesIO(to_json(manifest.model_dump(mode="json"))))
+        return manifest
+
 
 def _open(source: _Source) -> BinaryIO:
     """What a member is made of; FileNotFoundError where it has gone."""
@@ -142,11 +151,7 @@ def pack(
         states = _pack_runs(writer, store, specs, weights, progress)
         for sweep in sorted(sweeps, key=lambda sweep: sweep.name):
             _pack_sweep(writer, store.sweep(sweep.name), sweep)
-        manifest = Manifest(
-            format=FORMAT, rt_scale=__version__, made=dict(made or {}), weights=weights,
-            sweeps=[sweep.name for sweep in sweeps], runs=states, notes=writer.notes, files=writer.files,
-        )  # fmt: skip
-        writer.add(MANIFEST, io.BytesIO(to_json(manifest.model_dump(mode="json"))))
+        manifest = writer.finish(dict(made or {}), weights, [sweep.name for sweep in sweeps], states)
     with open(path, "rb") as written:
         return Packed(path, path.stat().st_size, hashlib.file_digest(written, "sha256").hexdigest(), manifest)
 
