@@ -14,7 +14,7 @@ from rt_scale.cli import data, plan, results, runs, store
 from rt_scale.spec.errors import RtScaleError, RunError
 from rt_scale.system.console import lost, make_streams_last, print_anything, say, say_error
 from rt_scale.system.paths import settle_home
-from rt_scale.system.signals import heeded_signals
+from rt_scale.system.signals import handled_signals
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, SIGTERM or SIGHUP, as shells have it of the first."""
@@ -47,7 +47,7 @@ def main() -> None:
     """Run a command. Exit codes: 0 done, 1 some runs failed, 2 bad input, 130 interrupted."""
     make_streams_last()
     print_anything()
-    for number in heeded_signals():
+    for number in handled_signals():
         if number != signal.SIGINT:  # which does so by itself
             signal.signal(number, _terminated)
     settle_home()

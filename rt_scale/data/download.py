@@ -31,7 +31,7 @@ from rt_scale.data.prepared import (
     parse_meta,
 )
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.stopping import Heed, go_on
+from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.system.paths import user_path
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def data_origin() -> str:
     return os.environ.get("RT_SCALE_DATA_ORIGIN", "").strip()
 
 
-def fetch(name: str, data_dir: Path, origin: str, heed: Heed = go_on) -> Prepared | None:
+def fetch(name: str, data_dir: Path, origin: str, check_stop: StopCheck = no_check) -> Prepared | None:
     """Copy a prepared set from ``origin`` into ``data_dir``, unless it is there; None where ``origin`` has none.
 
     Of several processes one copies and the others wait for it. The copy's SHA-256 is computed on the way and held
@@ -162,13 +162,13 @@ def fetch(name: str, data_dir: Path, origin: str, heed: Heed = go_on) -> Prepare
         name: of the set.
         data_dir: where prepared sets lie on this machine.
         origin: a data folder like ``data_dir``, as a path or an address that pyarrow knows (file://, s3://, gs://).
-        heed: called before every block, and while another process is waited for; what it raises leaves nothing behind.
+        check_stop: called before every block, and while another process is waited for; raising leaves nothing behind.
 
     Raises:
         InputError: the origin cannot be read, what it has is damaged or of another version, or the disk is small.
         RunError: the disk filled up on the way. Nothing is left behind in either case.
     """
-    with lock(name, data_dir, wait=True, heed=heed):
+    with lock(name, data_dir, wait=True, check_stop=check_stop):
         if (there := load(name, data_dir)) is not None:
             return there
         advice = f"Check RT_SCALE_DATA_ORIGIN, and prepare '{name}' there again if it is damaged."
@@ -181,7 +181,7 @@ def fetch(name: str, data_dir: Path, origin: str, heed: Heed = go_on) -> Prepare
         workplace = data_dir / f".{name}.tmp"
         check_target(data_dir / name)
         try:
-            _copy_files(store, folder, meta, workplace, advice, heed)
+            _copy_files(store, folder, meta, workplace, advice, check_stop)
             move_into_place(meta, workplace, data_dir / name)
         finally:
             shutil.rmtree(workplace, ignore_errors=True)
@@ -206,7 +206,9 @@ def _read_meta(store: FileSystem, folder: str) -> Meta | None:
         return None
 
 
-def _copy_files(store: FileSystem, folder: str, meta: Meta, workplace: Path, advice: str, heed: Heed) -> None:
+def _copy_files(
+    store: FileSystem, folder: str, meta: Meta, workplace: Path, advice: str, check_stop: StopCheck
+) -> None:
     sources = {file: f"{folder}/{file}" for file in (TRAIN, TEST)}
     with writing(workplace):
         shutil.rmtree(workplace, ignore_errors=True)  # a preparation or a copy that was killed
@@ -215,7 +217,7 @@ def _copy_files(store: FileSystem, folder: str, meta: Meta, workplace: Path, adv
             size = sum(each.size or 0 for each in store.get_file_info([*sources.values()]))
         check_room(workplace, size)
     for file, source in sources.items():
-        actual = _copy(store, source, workplace / file, advice, heed)
+        actual = _copy(store, source, workplace / file, advice, check_stop)
         if actual != meta.sha256[file]:
             raise InputError(
                 f"'{source}' is damaged: its contents have SHA-256 {actual}, written was {meta.sha256[file]}. Nothing "
@@ -223,14 +225,14 @@ def _copy_files(store: FileSystem, folder: str, meta: Meta, workplace: Path, adv
             )
 
 
-def _copy(store: FileSystem, source: str, target: Path, advice: str, heed: Heed) -> str:
+def _copy(store: FileSystem, source: str, target: Path, advice: str, check_stop: StopCheck) -> str:
     """Copy a file, on disk when this returns; the SHA-256 of its bytes."""
     digest = hashlib.sha256()
     with reading(source, advice):
         stream = store.open_input_stream(source, compression=None)
     with stream, writing(target), open(target, "wb") as out:
         for block in blocks(stream, source, advice, _FETCH_BLOCK):
-            heed()
+            check_stop()
             digest.update(block)
             out.write(block)
         out.flush()

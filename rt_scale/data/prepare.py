@@ -38,7 +38,7 @@ from rt_scale.data.prepared import (
 )
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError, unknown_name
-from rt_scale.spec.stopping import Heed, go_on
+from rt_scale.spec.stopping import StopCheck, no_check
 
 __all__ = [
     "Prepared",
@@ -94,21 +94,21 @@ def prepare(
         return _make(name, data_dir, source, download, progress, size, split_seed or 0)
 
 
-def open_prepared(name: str, data_dir: Path, heed: Heed = go_on) -> Prepared:
+def open_prepared(name: str, data_dir: Path, check_stop: StopCheck = no_check) -> Prepared:
     """Open a prepared set, after getting it where that needs no asking.
 
     A bundled set is prepared where it is not yet; other sets are fetched where RT_SCALE_DATA_ORIGIN says
     where prepared data is kept. Raises InputError with the command to type where it is not prepared, or the
-    nearest names known. ``heed`` is called again and again while it is fetched or waited for.
+    nearest names known. ``check_stop`` is called again and again while it is fetched or waited for.
     """
     check_name(name)
     if (prepared := load(name, data_dir)) is not None:
         return prepared
     if name in BUNDLED:
-        with lock(name, data_dir, wait=True, heed=heed):
+        with lock(name, data_dir, wait=True, check_stop=check_stop):
             return load(name, data_dir) or _make(name, data_dir)
     origin = data_origin()
-    if origin and (prepared := fetch(name, data_dir, origin, heed)) is not None:
+    if origin and (prepared := fetch(name, data_dir, origin, check_stop)) is not None:
         return prepared
     command = prepare_command(name, data_dir)
     if name in DATASETS:

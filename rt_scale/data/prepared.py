@@ -22,7 +22,7 @@ from rt_scale.data.files import writing
 from rt_scale.spec.data import GAUSSIAN, DataSpec
 from rt_scale.spec.errors import InputError, printable
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.stopping import Heed, go_on
+from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.system.files import TEMPORARY, replace_file, sync_folder
 
 FORMAT = 1
@@ -178,10 +178,10 @@ def move_into_place(meta: Meta, workplace: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def lock(name: str, data_dir: Path, wait: bool, heed: Heed = go_on) -> Iterator[None]:
+def lock(name: str, data_dir: Path, wait: bool, check_stop: StopCheck = no_check) -> Iterator[None]:
     """Hold the lock of the set ``name``; freed by the system however this process ends.
 
-    Another process that holds it is waited for, ``heed`` called again and again, or refused for (InputError).
+    Another process that holds it is waited for, ``check_stop`` called again and again, or refused for (InputError).
     """
     path = data_dir / f".{name}.lock"
     with writing(path):
@@ -198,7 +198,7 @@ def lock(name: str, data_dir: Path, wait: bool, heed: Heed = go_on) -> Iterator[
                         f"'{name}' is being prepared in '{data_dir}' by another process. Wait until it is done; then "
                         "the same command returns at once."
                     ) from error
-            heed()
+            check_stop()
             time.sleep(_PAUSE)
         yield
 

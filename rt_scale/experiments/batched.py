@@ -18,7 +18,7 @@ from rt_scale.models.networks import build_pair, to_device
 from rt_scale.spec.batching import batch_problem, same_images
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.stopping import heeding
+from rt_scale.spec.stopping import stop_check
 from rt_scale.store.results import BatchSize, RunResult
 from rt_scale.system.machine import allowed_cores
 from rt_scale.training.accelerate import accelerated
@@ -81,8 +81,8 @@ class Bench:
     """A batch, and students to train on it, as the runs of that shape will."""
 
     def __init__(self, spec: RunSpec, options: Options) -> None:
-        self.spec, self.heed = spec, heeding(options.stop)
-        self.data = check(spec, options.data_dir, self.heed).main
+        self.spec, self.check_stop = spec, stop_check(options.stop)
+        self.data = check(spec, options.data_dir, self.check_stop).main
         self.execution = resolve(spec, self.data, options, None)
         torch.set_num_threads(self.execution.threads)
         set_precision(spec.precision)
@@ -97,7 +97,7 @@ class Bench:
         step = self.step(size)
         times: list[float] = []
         for _ in range(WARM_UP + TIMED):
-            self.heed()
+            self.check_stop()
             start = time.perf_counter()
             step()
             times.append(time.perf_counter() - start)

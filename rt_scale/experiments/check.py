@@ -16,7 +16,7 @@ from rt_scale.spec.document import schedules
 from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.errors import InputError, counted
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.stopping import Heed, go_on
+from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.store.store import Store
 
 
@@ -242,17 +242,17 @@ class Sets:
     starts: dict[str, Sets] = field(default_factory=dict)
 
 
-def check(spec: RunSpec, data_dir: Path, heed: Heed = go_on) -> Sets:
+def check(spec: RunSpec, data_dir: Path, check_stop: StopCheck = no_check) -> Sets:
     """The prepared data sets of ``spec``, which fit it, as those of the runs that it starts from fit them.
 
-    ``heed`` is called again and again while one is fetched or waited for.
+    ``check_stop`` is called again and again while one is fetched or waited for.
 
     Raises:
         InputError: where a data set is not prepared or damaged, has fewer images or neighbours than asked
             for, images too small for the encoder, no labels where they are needed, or, in ``probe.also``, another
             number of channels.
     """
-    return _open(spec, lambda name: open_prepared(name, data_dir, heed))
+    return _open(spec, lambda name: open_prepared(name, data_dir, check_stop))
 
 
 def _open(spec: RunSpec, opener: Callable[[str], Prepared]) -> Sets:
@@ -280,14 +280,14 @@ def unfinished(spec: RunSpec, store: Store) -> Iterator[RunSpec]:
             yield from unfinished(start.run, store)
 
 
-def check_all(specs: Iterable[RunSpec], data_dir: Path, heed: Heed = go_on) -> None:
-    """Check every spec, and raise one InputError that names all that is wrong with any; ``heed`` as for ``check``."""
+def check_all(specs: Iterable[RunSpec], data_dir: Path, check_stop: StopCheck = no_check) -> None:
+    """Check every spec as :func:`check` does, and raise one InputError that names all that is wrong with any."""
     problems: dict[str, None] = {}
     opened: dict[str, Prepared] = {}
 
     def once(name: str) -> Prepared:
         if name not in opened:
-            opened[name] = open_prepared(name, data_dir, heed)
+            opened[name] = open_prepared(name, data_dir, check_stop)
         return opened[name]
 
     for spec in specs:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from rt_scale.experiments.options import Options, ResolvedOptions
 from rt_scale.spec.errors import RtScaleError, RunError, StoreAway
-from rt_scale.spec.stopping import Heed
+from rt_scale.spec.stopping import StopCheck
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import METRICS, RunDir
 from rt_scale.tensorboard.writer import BoardWriter
@@ -53,9 +53,9 @@ class Context:
         self._checkpoint_bytes = 0
 
     @property
-    def heed(self) -> Heed:
+    def check_stop(self) -> StopCheck:
         """Raises Stopped on all ranks once one is asked to stop; all of them call it at the same points."""
-        return self.group.heeding(self.stop)
+        return self.group.stop_check(self.stop)
 
     @property
     def spent(self) -> Spent:

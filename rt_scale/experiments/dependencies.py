@@ -14,7 +14,7 @@ from rt_scale.models.networks import Weights
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.networks import StartFrom
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.stopping import heeding
+from rt_scale.spec.stopping import stop_check
 from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store
 from rt_scale.training.checkpoint import STUDENT, read_weights
@@ -113,7 +113,7 @@ def compute_first(spec: RunSpec, options: Options, run: Callable[[RunSpec, Optio
             if not held and run_dir.status().state != "running":
                 raise
             options.observer.stage(f"waiting for {spec.name}, which another process computes")
-            heeding(options.stop)()
+            stop_check(options.stop)()
             time.sleep(PATIENCE)
         except RunError as error:
             raise RunError(f"The run {spec.name}, to start from, has no result: {error}") from error

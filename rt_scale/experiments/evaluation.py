@@ -20,7 +20,7 @@ from rt_scale.probes.geometry import geometry
 from rt_scale.probes.statistics import agreement, feature_statistics
 from rt_scale.spec.metrics import ProbeName
 from rt_scale.spec.run import RunSpec, stream
-from rt_scale.spec.stopping import Heed, Stop, go_on, never
+from rt_scale.spec.stopping import Stop, StopCheck, never, no_check
 from rt_scale.training.distributed import ALONE, Group
 from rt_scale.training.loop import Means
 from rt_scale.training.precision import arithmetic, parameter_dtype
@@ -44,7 +44,7 @@ class Evaluation:
         pair: teacher and student, measured as they then are.
         initial: the student's parameters at its start.
         stage: told what is being done.
-        heed: called again and again, on every rank.
+        check_stop: called again and again, on every rank.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class Evaluation:
         pair: Pair,
         initial: list[Tensor],
         stage: Stage,
-        heed: Heed = go_on,
+        check_stop: StopCheck = no_check,
     ) -> None:
-        self.spec, self.probers, self.stage, self.heed = spec, probers, stage, heed
+        self.spec, self.probers, self.stage, self.check_stop = spec, probers, stage, check_stop
         self.teacher, self.student = pair
         self.references: dict[str, list[Tensor]] = {"from_init": initial}
         self.references["from_teacher"] = list(self.teacher.parameters())
@@ -101,13 +101,13 @@ class Evaluation:
         if learns_labels(self.spec) and role == "student":
             values |= test_classifier(network.projector, test, self.spec.precision)
         if self.spec.probe.statistics:
-            values |= _features(role, feature_statistics(test.x, self.heed))
+            values |= _features(role, feature_statistics(test.x, self.check_stop))
             if role == "teacher":
                 self._teacher_test = test.x
             else:
                 if self._teacher_test is None:  # a run that was resumed has read its teacher's probes
                     self._teacher_test = self.probers[None].embed_test(self.teacher.encoder).x
-                alike = agreement(test.x, self._teacher_test, self.heed)
+                alike = agreement(test.x, self._teacher_test, self.check_stop)
                 values |= _features(role, {f"{name}_teacher": value for name, value in alike.items()})
         return values
 

@@ -125,5 +125,5 @@ def build_targets(spec: RunSpec, info: DataInfo, teacher: Network, loader: Loade
     inputs = clean_inputs(spec, info, execution.channels_last)
     with arithmetic(spec.precision, execution.device):
         return CachedTargets(
-            teacher, loader.sequential(), loader.samples, inputs, group=context.group, heed=context.heed
+            teacher, loader.sequential(), loader.samples, inputs, group=context.group, check_stop=context.check_stop
         )

@@ -23,7 +23,7 @@ from rt_scale.experiments.train import TrainingRun
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, first_line
 from rt_scale.spec.metrics import probe_group
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.stopping import Stopped, heeding
+from rt_scale.spec.stopping import Stopped, stop_check
 from rt_scale.store.lease import Attempt
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.results import Best, DataRecord, RunRecord, RunResult, SetRecord
@@ -95,7 +95,7 @@ def _prepared(order: Order, options: Options) -> tuple[RunSpec, Sets, Follower, 
     set_precision(spec.precision)
     context = Follower(options.store.run(spec), execution, options, hparams={})
     options.resident.next_run()
-    return spec, check(spec, options.data_dir, heeding(options.stop)), context, start_weights(spec, options.store)
+    return spec, check(spec, options.data_dir, stop_check(options.stop)), context, start_weights(spec, options.store)
 
 
 def in_words(spec: RunSpec, error: Exception, traceback: str = "its failure.json") -> RtScaleError:
@@ -149,7 +149,7 @@ def _run(spec: RunSpec, options: Options) -> RunResult:
     run_dir.refresh()
     if (finished := _finished(run_dir, options)) is not None:
         return finished
-    data = check(spec, options.data_dir, heeding(options.stop))
+    data = check(spec, options.data_dir, stop_check(options.stop))
     _refuse_impossible(spec, data, options)
     with run_dir.acquire(watching=lambda attempt: _watching(attempt, options)):
         if (finished := _finished(run_dir, options)) is not None:  # by a process that had the lease until now
@@ -175,7 +175,7 @@ def _finished(run_dir: RunDir, options: Options) -> RunResult | None:
 
 def _watching(attempt: Attempt, options: Options) -> None:
     """An owner who may be gone is watched for a while; meanwhile there is nothing to keep."""
-    heeding(options.stop)()
+    stop_check(options.stop)()
     options.observer.stage(f"watching whether the run is still executed by {attempt}")
 
 

@@ -82,7 +82,7 @@ class TrainingRun:
             Pair(self.teacher, self.student),
             self.initial,
             context.observer.stage,
-            context.heed,
+            context.check_stop,
         )
         self.trained = accelerated(self.student, self.loader.batch_size, execution.accelerate)
         self.optimizer = build_optimizer(spec.train.optimizer, self.student.parameters())

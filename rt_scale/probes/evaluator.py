@@ -14,7 +14,7 @@ from rt_scale.probes.linear import Classifier, LinearProbes, Problem
 from rt_scale.probes.logistic import fit_logistic
 from rt_scale.probes.ridge import fit_ridge
 from rt_scale.probes.statistics import centre_and_scale
-from rt_scale.spec.stopping import Heed, Stop, go_on, heeding, never
+from rt_scale.spec.stopping import Stop, StopCheck, never, no_check, stop_check
 from rt_scale.spec.training import ProbeSpec
 from rt_scale.training.distributed import ALONE, Group
 
@@ -34,11 +34,11 @@ def screen(
     *,
     classes: int,
     l2: float = 1e-3,
-    heed: Heed = go_on,
+    check_stop: StopCheck = no_check,
 ) -> float:
     """Test accuracy, in [0, 1], of what ``fit``, e.g. ``fit_ridge``, makes of centred and scaled embeddings."""
     train_x, test_x = centre_and_scale(train.x, test.x)
-    return fit(train_x, train.y, classes=classes, l2=l2, heed=heed).accuracy(test_x, test.y)
+    return fit(train_x, train.y, classes=classes, l2=l2, check_stop=check_stop).accuracy(test_x, test.y)
 
 
 class Prober:
@@ -79,7 +79,7 @@ class Prober:
             check_neighbours(spec.knn, train.samples)
         self.spec, self.train, self.test = spec, train, test
         self.to_inputs, self.classes, self.group, self.precision = to_inputs, classes, group, precision
-        self.heed, self._heed_alone = group.heeding(stop), heeding(stop)
+        self.check_stop, self._check_stop_alone = group.stop_check(stop), stop_check(stop)
         recipe = {"epochs": spec.epochs, "batch_size": spec.batch_size}
         self.linear = LinearProbes(classes, standardized=spec.standardized, lr=spec.lr, **recipe)
 
@@ -89,7 +89,9 @@ class Prober:
 
     def probe_input(self, seed: int) -> dict[str, float]:
         """Probe the flattened normalised pixels; ``seed`` as in ``Embedded``."""
-        train, test = (pixels(split, self.to_inputs, self.group, heed=self.heed) for split in (self.train, self.test))
+        train, test = (
+            pixels(split, self.to_inputs, self.group, check_stop=self.check_stop) for split in (self.train, self.test)
+        )
         return self.probe_features([Embedded(train, test, seed)])[0]
 
     def embed_network(self, encoder: nn.Module, seed: int) -> Embedded:
@@ -101,7 +103,7 @@ class Prober:
         return self._embed(encoder, self.test)
 
     def _embed(self, encoder: nn.Module, split: Split) -> Features:
-        return embed(encoder, split, self.to_inputs, self.group, precision=self.precision, heed=self.heed)
+        return embed(encoder, split, self.to_inputs, self.group, precision=self.precision, check_stop=self.check_stop)
 
     def probe_features(self, embedded: Sequence[Embedded]) -> list[dict[str, float]]:
         """Probe embeddings that were computed before; all linear classifiers are trained as one batch.
@@ -120,7 +122,9 @@ class Prober:
     def _probe(self, embedded: Sequence[Embedded]) -> list[dict[str, float]]:
         classifiers: Sequence[Sequence[Classifier | None]] = [[None, None]] * len(embedded)
         if self.spec.linear:
-            classifiers = self.linear.fit([Problem(*each.train, each.seed) for each in embedded], self._heed_alone)
+            classifiers = self.linear.fit(
+                [Problem(*each.train, each.seed) for each in embedded], self._check_stop_alone
+            )
         found = []
         for (train, test, _), trained in zip(embedded, classifiers, strict=True):
             values = self._measure(train, test, trained[0])
@@ -132,12 +136,12 @@ class Prober:
         return found
 
     def _measure(self, train: Features, test: Features, linear: Classifier | None) -> dict[str, float]:
-        spec, classes, heed = self.spec, self.classes, self._heed_alone
+        spec, classes, check_stop = self.spec, self.classes, self._check_stop_alone
         values = {} if linear is None else {"linear": linear.accuracy(*test)}
         if spec.knn:
-            values["knn"] = knn_accuracy(*train, *test, k=spec.knn, classes=classes, heed=heed)
+            values["knn"] = knn_accuracy(*train, *test, k=spec.knn, classes=classes, check_stop=check_stop)
         if spec.logistic:
-            values["logistic"] = screen(fit_logistic, train, test, l2=spec.l2, classes=classes, heed=heed)
+            values["logistic"] = screen(fit_logistic, train, test, l2=spec.l2, classes=classes, check_stop=check_stop)
         if spec.ridge:
-            values["ridge"] = screen(fit_ridge, train, test, l2=spec.l2, classes=classes, heed=heed)
+            values["ridge"] = screen(fit_ridge, train, test, l2=spec.l2, classes=classes, check_stop=check_stop)
         return values

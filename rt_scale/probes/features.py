@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rt_scale.probes.statistics import mean_and_deviation
-from rt_scale.spec.stopping import Heed, go_on
+from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.training.distributed import ALONE, Group
 from rt_scale.training.precision import arithmetic
 
@@ -47,7 +47,7 @@ def embed(
     group: Group = ALONE,
     *,
     precision: str = "float32",
-    heed: Heed = go_on,
+    check_stop: StopCheck = no_check,
 ) -> Features:
     """Embeddings of a whole split with the encoder in evaluation mode (paper, section 3 'Probing').
 
@@ -58,7 +58,7 @@ def embed(
         to_inputs: see ``ToInputs``.
         group: the ranks that share the work, each with a split of its own shares of at least one image.
         precision: of the spec; the encoder computes as in training, for bf16 under autocast.
-        heed: called before every batch, on every rank.
+        check_stop: called before every batch, on every rank.
 
     Returns:
         Float32 embeddings and labels of all images in index order, on every rank, on the encoder's device.
@@ -68,7 +68,7 @@ def embed(
     """
     filled, features = 0, Features(torch.empty(0), torch.empty(0))
     with evaluation_mode(encoder):
-        for batch, embeddings in _batches(encoder, split, to_inputs, group, precision, heed):
+        for batch, embeddings in _batches(encoder, split, to_inputs, group, precision, check_stop):
             if not filled:
                 features = _room(split.samples, embeddings)
             rows = batch.index if group.world > 1 else slice(filled, filled + len(embeddings))
@@ -79,11 +79,11 @@ def embed(
 
 
 def _batches(
-    encoder: nn.Module, split: Split, to_inputs: ToInputs, group: Group, precision: str, heed: Heed
+    encoder: nn.Module, split: Split, to_inputs: ToInputs, group: Group, precision: str, check_stop: StopCheck
 ) -> Iterator[tuple[Batch, Tensor]]:
     """Every batch of which this rank has a share, and its embeddings [B, D]."""
     for batch in split.sequential():
-        heed()
+        check_stop()
         if group.world == 1 or len(batch.index):
             inputs = to_inputs(batch.images)
             with arithmetic(precision, inputs.device):
@@ -106,9 +106,9 @@ def _share(features: Features, filled: int, samples: int, group: Group) -> None:
         raise ValueError(f"a split of {samples} images yielded {filled}")
 
 
-def pixels(split: Split, to_inputs: ToInputs, group: Group = ALONE, *, heed: Heed = go_on) -> Features:
+def pixels(split: Split, to_inputs: ToInputs, group: Group = ALONE, *, check_stop: StopCheck = no_check) -> Features:
     """The normalised inputs themselves, flattened, as if they were embeddings [N, C * H * W]; never rounded."""
-    return embed(nn.Flatten(), split, to_inputs, group, heed=heed)
+    return embed(nn.Flatten(), split, to_inputs, group, check_stop=check_stop)
 
 
 def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.stopping import Heed, go_on
+from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.training.precision import without_tf32
 
 SPARE = 8
@@ -41,7 +41,7 @@ _EXACT_ELEMENTS = 1 << 22
 """Differences that are held at a time."""
 
 
-def nearest(train: Tensor, test: Tensor, k: int, heed: Heed = go_on) -> Tensor:
+def nearest(train: Tensor, test: Tensor, k: int, check_stop: StopCheck = no_check) -> Tensor:
     """Indices int64 [M, k] of the rows of ``train`` that are nearest to each row of ``test``, in no order.
 
     By Euclidean distance, compared as sums of squared differences in float64. Of rows that are equally far those of the
@@ -51,7 +51,7 @@ def nearest(train: Tensor, test: Tensor, k: int, heed: Heed = go_on) -> Tensor:
         train: float [N, D].
         test: float [M, D], finite, on the same device.
         k: 1 to N.
-        heed: called between blocks.
+        check_stop: called between blocks.
     """
     finite = finite_rows(train)
     if not finite.all():
@@ -59,12 +59,12 @@ def nearest(train: Tensor, test: Tensor, k: int, heed: Heed = go_on) -> Tensor:
     found = torch.empty((len(test), k), dtype=torch.int64, device=train.device)
     left = torch.arange(len(test), device=train.device)
     for dtype in (torch.float32, torch.float64):
-        index, sure = _by_products(train, finite, test[left], k, dtype, heed)
+        index, sure = _by_products(train, finite, test[left], k, dtype, check_stop)
         found[left[sure]] = index[sure]
         left = left[~sure]
         if not len(left):
             return found
-    found[left] = _among_all(train, finite, test[left], k, heed)
+    found[left] = _among_all(train, finite, test[left], k, check_stop)
     return found
 
 
@@ -76,7 +76,7 @@ def finite_rows(x: Tensor) -> Tensor:
 
 
 def _by_products(
-    train: Tensor, finite: Tensor, test: Tensor, k: int, dtype: torch.dtype, heed: Heed
+    train: Tensor, finite: Tensor, test: Tensor, k: int, dtype: torch.dtype, check_stop: StopCheck
 ) -> tuple[Tensor, Tensor]:
     """Neighbours [M, k] by h in ``dtype``, and whether each row's are sure to be those of an exact search."""
     mean = train.mean(dim=0).nan_to_num_(0.0, 0.0, 0.0)  # any shift will do, also where a sum overflows
@@ -90,7 +90,7 @@ def _by_products(
         longest = torch.maximum(longest, squares.max())
         squares.masked_fill_(~finite[start : start + rows], torch.inf)
         for number, tile in enumerate(tiles):
-            heed()
+            check_stop()
             with without_tf32():
                 products = torch.addmm(squares, _centre(tile, mean, dtype), centred.T, alpha=-2.0)
             found = _smallest(products, k + SPARE)
@@ -104,7 +104,7 @@ def _by_products(
                 best.append(found)
     decided = []
     for tile, (values, index) in zip(tiles, best, strict=True):
-        heed()
+        check_stop()
         error = _error(_centre(tile, mean, dtype), longest)
         decided.append(_decide(train, finite, tile, error, k, values, index))
     return torch.cat([index for index, _ in decided]), torch.cat([sure for _, sure in decided])
@@ -154,14 +154,14 @@ def _decide(
     return chosen, sure
 
 
-def _among_all(train: Tensor, finite: Tensor, test: Tensor, k: int, heed: Heed) -> Tensor:
+def _among_all(train: Tensor, finite: Tensor, test: Tensor, k: int, check_stop: StopCheck) -> Tensor:
     """The neighbours [M, k] by differences from all; equal rows are compared once."""
     distinct, of = torch.unique(train, dim=0, return_inverse=True)
     asked, asker = torch.unique(test, dim=0, return_inverse=True)
     found = torch.empty((len(asked), k), dtype=torch.int64, device=train.device)
     everything = torch.arange(len(distinct), device=train.device)
     for number in range(len(asked)):
-        heed()
+        check_stop()
         squares = _squared_distances(distinct, everything, asked, torch.full_like(everything, number))[of]
         found[number] = _lowest(squares.masked_fill_(~finite, torch.inf), k)
     return found[asker]
@@ -183,7 +183,14 @@ def _lowest(values: Tensor, k: int) -> Tensor:
 
 @torch.no_grad()
 def knn_accuracy(
-    train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, *, k: int = 20, classes: int, heed: Heed = go_on
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    test_y: Tensor,
+    *,
+    k: int = 20,
+    classes: int,
+    check_stop: StopCheck = no_check,
 ) -> float:
     """Accuracy, in [0, 1], of a majority vote among the k nearest training embeddings (paper, appendix C.1).
 
@@ -197,14 +204,14 @@ def knn_accuracy(
         test_y: int64 [M].
         k: neighbours, 1 to N.
         classes: number of classes.
-        heed: called before every tile of test samples.
+        check_stop: called before every tile of test samples.
 
     Raises:
         InputError: k is not in 1 to N.
     """
     check_neighbours(k, len(train_x))
     known = finite_rows(test_x)
-    right = _vote(train_y[nearest(train_x, test_x[known], k, heed)], classes) == test_y[known]
+    right = _vote(train_y[nearest(train_x, test_x[known], k, check_stop)], classes) == test_y[known]
     return right.sum().item() / len(test_y)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from rt_scale.data.loaders.base import to_device
 from rt_scale.probes.statistics import mean_and_deviation
 from rt_scale.spec.errors import first_line
-from rt_scale.spec.stopping import Heed, go_on
+from rt_scale.spec.stopping import StopCheck, no_check
 
 GRAPHED_ON = ("cuda",)
 """Kinds of devices where a step is replayed as a graph, for which buffers are kept between evaluations."""
@@ -216,12 +216,12 @@ class LinearProbes:
         self._kept: tuple[BatchedClassifiers, Step] | None = None
 
     @torch.no_grad()
-    def fit(self, problems: Sequence[Problem], heed: Heed = go_on) -> list[list[Classifier]]:
+    def fit(self, problems: Sequence[Problem], check_stop: StopCheck = no_check) -> list[list[Classifier]]:
         """Train all classifiers of all problems; nothing waits for the device.
 
         Args:
             problems: at least one, of embeddings of one shape, dtype and device.
-            heed: called before every step.
+            check_stop: called before every step.
 
         Returns:
             For every problem the classifier of its embeddings and, where asked for, the one of its standardised
@@ -238,7 +238,7 @@ class LinearProbes:
         for _ in range(self.epochs):
             orders = {seed: torch.randperm(batched.sizes.samples, generator=each) for seed, each in generators.items()}
             for index in torch.split(batched.rows_of([orders[seed] for seed in seeds]), self.batch_size, dim=1):
-                heed()
+                check_stop()
                 (full_step if index.shape[1] == self.batch_size else batched.step)(index)
         return batched.classifiers()
 

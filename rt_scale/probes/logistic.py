@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rt_scale.probes.linear import Classifier
-from rt_scale.spec.stopping import Heed, go_on
+from rt_scale.spec.stopping import StopCheck, no_check
 
 
 @torch.no_grad()
@@ -19,7 +19,7 @@ def fit_logistic(
     l2: float = 1e-3,
     tolerance: float = 3e-5,
     most_iterations: int = 2000,
-    heed: Heed = go_on,
+    check_stop: StopCheck = no_check,
 ) -> Classifier:
     """The minimum over W and b of mean cross entropy + l2 / 2 |W|^2, by full-batch L-BFGS from zero.
 
@@ -34,9 +34,9 @@ def fit_logistic(
         tolerance: it ends where no partial derivative is larger, by default about what float32 can tell from zero on
             centred and scaled embeddings (scikit-learn's default is 1e-4), or where rounding lets it go no further.
         most_iterations: of L-BFGS.
-        heed: called before the objective is computed each time.
+        check_stop: called before the objective is computed each time.
     """
-    regression = _Regression(x, y, classes, l2, heed)
+    regression = _Regression(x, y, classes, l2, check_stop)
     regression.minimise(tolerance, most_iterations)
     return regression.classifier
 
@@ -44,8 +44,8 @@ def fit_logistic(
 class _Regression:
     """A classifier of embeddings x [N, D] with labels y [N], whose parameters are views of one vector."""
 
-    def __init__(self, x: Tensor, y: Tensor, classes: int, l2: float, heed: Heed) -> None:
-        self.x, self.y, self.l2, self.heed = x, y, l2, heed
+    def __init__(self, x: Tensor, y: Tensor, classes: int, l2: float, check_stop: StopCheck) -> None:
+        self.x, self.y, self.l2, self.check_stop = x, y, l2, check_stop
         self.parameters = x.new_zeros((x.shape[1] + 1) * classes)
         self.slopes = self.parameters.grad = torch.zeros_like(self.parameters)
         self.classifier, self.gradient = (
@@ -70,7 +70,7 @@ class _Regression:
 
     def objective(self) -> Tensor:
         """The objective, float64; its gradient is written to the parameters'."""
-        self.heed()
+        self.check_stop()
         weight, logits = self.classifier.weight, self.classifier.logits(self.x)
         nats = functional.cross_entropy(logits, self.y, reduction="none")
         errors, target = torch.softmax(logits, dim=1), self.y.unsqueeze(1)

@@ -8,11 +8,11 @@ from torch.nn import functional
 
 from rt_scale.probes.linear import Classifier
 from rt_scale.probes.statistics import gram, smaller_gram
-from rt_scale.spec.stopping import Heed, go_on
+from rt_scale.spec.stopping import StopCheck, no_check
 
 
 @torch.no_grad()
-def fit_ridge(x: Tensor, y: Tensor, *, classes: int, l2: float = 1e-3, heed: Heed = go_on) -> Classifier:
+def fit_ridge(x: Tensor, y: Tensor, *, classes: int, l2: float = 1e-3, check_stop: StopCheck = no_check) -> Classifier:
     """The minimum over W and b of mean |W x + b - onehot(y)|^2 + l2 |W|^2, solved in float64.
 
     scikit-learn's ``RidgeClassifier`` at ``alpha = l2 * N`` (its targets are +-1, which doubles W and
@@ -23,7 +23,7 @@ def fit_ridge(x: Tensor, y: Tensor, *, classes: int, l2: float = 1e-3, heed: Hee
         y: int64 [N], in [0, classes), on the same device.
         classes: number of classes.
         l2: strength of the penalty, > 0.
-        heed: called before every tile of the second moments.
+        check_stop: called before every tile of the second moments.
 
     Returns:
         Weights and biases of the dtype of ``x``.
@@ -32,12 +32,12 @@ def fit_ridge(x: Tensor, y: Tensor, *, classes: int, l2: float = 1e-3, heed: Hee
     targets = functional.one_hot(y, classes).double()
     bias = targets.mean(dim=0)
     targets -= bias
-    matrix = smaller_gram(x, heed).div_(samples)
+    matrix = smaller_gram(x, check_stop).div_(samples)
     matrix.diagonal().add_(l2)
     # Not finite embeddings, of a student that diverges, have no factor: they get a bad accuracy, not a traceback.
     factor, _ = torch.linalg.cholesky_ex(matrix)
     if width <= samples:
-        weight = torch.cholesky_solve(gram(x, targets, heed).div_(samples), factor)
+        weight = torch.cholesky_solve(gram(x, targets, check_stop).div_(samples), factor)
     else:
         weight = gram(x, torch.cholesky_solve(targets.div_(samples), factor))
     return Classifier(weight.T.contiguous().to(x.dtype), bias.to(x.dtype))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rt_scale.spec.stopping import Heed, go_on
+from rt_scale.spec.stopping import StopCheck, no_check
 
 _TILE_ELEMENTS = 1 << 22
 
@@ -43,31 +43,31 @@ def mean_and_deviation(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, deviation.masked_fill_(deviation == 0, 1.0)
 
 
-def gram(a: Tensor, b: Tensor, heed: Heed = go_on) -> Tensor:
-    """The matrix a^T b [D, E] of a [N, D] and b [N, E], summed in float64 tile by tile, with ``heed`` before each.
+def gram(a: Tensor, b: Tensor, check_stop: StopCheck = no_check) -> Tensor:
+    """The matrix a^T b [D, E] of a [N, D] and b [N, E], summed in float64 tile by tile, with ``check_stop`` before each.
 
     In float32 the rounding of large directions would drown small ones, which ranks, inverses and alignments are about.
     """
     total = torch.zeros((a.shape[1], b.shape[1]), dtype=torch.float64, device=a.device)
     rows = max(1, _TILE_ELEMENTS // max(a.shape[1], b.shape[1], 1))
     for tile_a, tile_b in zip(torch.split(a, rows), torch.split(b, rows), strict=True):
-        heed()
+        check_stop()
         total.addmm_(tile_a.double().T, tile_b.double())
     return total
 
 
-def smaller_gram(x: Tensor, heed: Heed = go_on) -> Tensor:
+def smaller_gram(x: Tensor, check_stop: StopCheck = no_check) -> Tensor:
     """x^T x or x x^T, whichever is smaller, float64: both have the squared singular values of x [N, D]."""
-    return gram(x, x, heed) if x.shape[1] <= x.shape[0] else gram(x.T, x.T, heed)
+    return gram(x, x, check_stop) if x.shape[1] <= x.shape[0] else gram(x.T, x.T, check_stop)
 
 
 @torch.no_grad()
-def feature_statistics(x: Tensor, heed: Heed = go_on) -> dict[str, float]:
+def feature_statistics(x: Tensor, check_stop: StopCheck = no_check) -> dict[str, float]:
     """Statistics of embeddings.
 
     Args:
         x: float [N, D].
-        heed: called before every tile of the second moments.
+        check_stop: called before every tile of the second moments.
 
     Returns:
         ``effective_rank``: exp of the entropy of the singular values of the centred embeddings divided
@@ -80,20 +80,20 @@ def feature_statistics(x: Tensor, heed: Heed = go_on) -> dict[str, float]:
     deviation, mean = torch.std_mean(x, dim=0, correction=0)
     if not torch.isfinite(deviation).all():
         return dict.fromkeys(names, math.nan)
-    eigenvalues = torch.linalg.eigvalsh(smaller_gram(x - mean, heed)).clamp_(min=0.0)
+    eigenvalues = torch.linalg.eigvalsh(smaller_gram(x - mean, check_stop)).clamp_(min=0.0)
     dead = (x == 0).all(dim=0).double().mean()
     values = (_effective_rank(eigenvalues.sqrt()), _participation_ratio(eigenvalues), dead, deviation.double().mean())
     return dict(zip(names, torch.stack(values).tolist(), strict=True))
 
 
 @torch.no_grad()
-def agreement(x: Tensor, y: Tensor, heed: Heed = go_on) -> dict[str, float]:
+def agreement(x: Tensor, y: Tensor, check_stop: StopCheck = no_check) -> dict[str, float]:
     """How alike two networks' embeddings of the same images are.
 
     Args:
         x: float [N, D], of the student.
         y: float [N, E], of the teacher, of the same images in the same order.
-        heed: called before every tile of the second moments.
+        check_stop: called before every tile of the second moments.
 
     Returns:
         ``cka``: linear centred kernel alignment |Y^T X|^2 / (|X^T X| |Y^T Y|) of centred embeddings in
@@ -102,8 +102,8 @@ def agreement(x: Tensor, y: Tensor, heed: Heed = go_on) -> dict[str, float]:
         which an embedding of length 0 counts as 0; only where D = E.
     """
     centred_x, centred_y = x - x.mean(dim=0), y - y.mean(dim=0)
-    norms = smaller_gram(centred_x, heed).norm() * smaller_gram(centred_y, heed).norm()
-    cka = _cross(centred_x, centred_y, heed) / torch.where(norms == 0, 1.0, norms)
+    norms = smaller_gram(centred_x, check_stop).norm() * smaller_gram(centred_y, check_stop).norm()
+    cka = _cross(centred_x, centred_y, check_stop) / torch.where(norms == 0, 1.0, norms)
     values = {"cka": cka.item()}
     if x.shape[1] == y.shape[1]:
         # Not torch's cosine_similarity alone: deep random networks' embeddings can be shorter than its eps.
@@ -112,11 +112,11 @@ def agreement(x: Tensor, y: Tensor, heed: Heed = go_on) -> dict[str, float]:
     return values
 
 
-def _cross(x: Tensor, y: Tensor, heed: Heed) -> Tensor:
+def _cross(x: Tensor, y: Tensor, check_stop: StopCheck) -> Tensor:
     """|y^T x|^2 in the Frobenius norm: over dimensions, or as <x x^T, y y^T> over images, whichever is smaller."""
     if x.shape[1] * y.shape[1] <= len(x) ** 2:
-        return gram(x, y, heed).square().sum()
-    return (gram(x.T, x.T, heed) * gram(y.T, y.T, heed)).sum()
+        return gram(x, y, check_stop).square().sum()
+    return (gram(x.T, x.T, check_stop) * gram(y.T, y.T, check_stop)).sum()
 
 
 def _effective_rank(singular_values: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import changed, check_exploration, check_here, failed_before, runs_on_other_data
 from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.grid import Point
-from rt_scale.spec.stopping import heeding
+from rt_scale.spec.stopping import stop_check
 from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
@@ -87,9 +87,9 @@ def run_sweeps(
 def _check(sweeps: Sequence[SweepRuns], todo: Sequence[Job], where: Where, stopping: Callable[[], bool]) -> list[str]:
     """Refuse what cannot work (InputError); returns what is to be known of what can."""
     for sweep in sweeps:
-        check_exploration(sweep.spec, where, heeding(stopping))
+        check_exploration(sweep.spec, where, stop_check(stopping))
     if where.alone:
-        check_here(todo, where, heeding(stopping))
+        check_here(todo, where, stop_check(stopping))
     changes = (changed(sweep, where.replace) for sweep in sweeps)
     return [note for note in (runs_on_other_data(sweeps, where), *changes) if note]
 

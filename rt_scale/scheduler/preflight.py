@@ -14,7 +14,7 @@ from rt_scale.spec.explore import ExploreSpec, check_length
 from rt_scale.spec.grid import corner_points
 from rt_scale.spec.metrics import parse_probe_name
 from rt_scale.spec.run import RunSpec, all_runs
-from rt_scale.spec.stopping import Heed, go_on
+from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
@@ -66,15 +66,15 @@ def failed_before(jobs: Iterable[Job], store: Store) -> dict[str, str]:
     return found
 
 
-def check_here(todo: Sequence[Job], where: Where, heed: Heed = go_on) -> None:
+def check_here(todo: Sequence[Job], where: Where, check_stop: StopCheck = no_check) -> None:
     """Refuse what cannot be run on this machine, before anything starts (InputError).
 
     Args:
         todo: what is to be run.
         where: where.
-        heed: called again and again while data is fetched.
+        check_stop: called again and again while data is fetched.
     """
-    check_all([job.spec for job in todo], where.data_dir, heed)
+    check_all([job.spec for job in todo], where.data_dir, check_stop)
     precisions = {each.precision for job in todo for each in unfinished(job.spec, where.store)}
     if todo and (where.device != "auto" or "tf32" in precisions):
         from rt_scale.experiments.options import find_device
@@ -89,10 +89,10 @@ def check_here(todo: Sequence[Job], where: Where, heed: Heed = go_on) -> None:
         require_ffcv()
 
 
-def check_exploration(sweep: SweepSpec, where: Where, heed: Heed = go_on) -> None:
+def check_exploration(sweep: SweepSpec, where: Where, check_stop: StopCheck = no_check) -> None:
     """Refuse an ``explore`` section that packing, or the data sets as far as they are known here, do not go with.
 
-    ``heed`` is called again and again while data is fetched.
+    ``check_stop`` is called again and again while data is fetched.
 
     Raises:
         InputError: what does not go together, and what to do.
@@ -102,7 +102,7 @@ def check_exploration(sweep: SweepSpec, where: Where, heed: Heed = go_on) -> Non
         specs = [point.spec for point in corner_points(sweep)]
         check_on_data(sweep.explore, specs, known_data(specs, where.data_dir))
         if sweep.explore.search is not None and where.alone:
-            check_all(specs, where.data_dir, heed)
+            check_all(specs, where.data_dir, check_stop)
 
 
 def check_on_data(explore: ExploreSpec, specs: Iterable[RunSpec], known: KnownData) -> None:

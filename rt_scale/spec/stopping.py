@@ -1,4 +1,4 @@
-"""How work under way hears that it is to stop: it asks, between two pieces of itself."""
+"""How running work learns that it is to stop: it asks between two pieces of work."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections.abc import Callable
 
 Stop = Callable[[], bool]
 """Whether the work is asked to stop; cheap, as it is called often."""
-Heed = Callable[[], None]
-"""Called between two pieces of work; raises where the work is to be left."""
+StopCheck = Callable[[], None]
+"""Called between two pieces of work; raises :class:`Stopped` where the work is to stop."""
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was asked to stop, and did so with everything kept that it goes on from."""
+    """The run was asked to stop, and stopped; everything that it resumes from is kept."""
 
 
 def never() -> bool:
-    """Nobody asks."""
+    """Nobody asks the work to stop."""
     return False
 
 
-def go_on() -> None:
-    """Nothing is heeded."""
+def no_check() -> None:
+    """Never raises: the work cannot be stopped."""
 
 
-def heeding(stop: Stop) -> Heed:
-    """Raises :class:`Stopped` once ``stop`` says so."""
+def stop_check(stop: Stop) -> StopCheck:
+    """A check that raises :class:`Stopped` once ``stop()`` is true."""
 
-    def heed() -> None:
+    def check_stop() -> None:
         if stop():
             raise Stopped
 
-    return heed
+    return check_stop

@@ -16,7 +16,7 @@ TWICE = 1.0
 """Seconds within which a second SIGTERM is the same wish."""
 
 
-def heeded_signals() -> list[signal.Signals]:
+def handled_signals() -> list[signal.Signals]:
     """Those that stop this process; SIGHUP is none where the process is to outlive its terminal, as nohup has it."""
     return [each for each in SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
 
@@ -68,7 +68,7 @@ def stopping_on_signals(say: Callable[[str], None]) -> Iterator[Stopping]:
 
     teller = threading.Thread(target=stopping.tell, args=(say,), name="stopping", daemon=True)
     teller.start()
-    before = {number: signal.signal(number, handle) for number in heeded_signals()}
+    before = {number: signal.signal(number, handle) for number in handled_signals()}
     try:
         yield stopping
     finally:

@@ -13,7 +13,7 @@ from rt_scale.losses.distances import ONE_VIEW, Distance, Pair, distance
 from rt_scale.losses.supervised import supervised_cross_entropy
 from rt_scale.models.networks import Network
 from rt_scale.models.projector import Outputs
-from rt_scale.spec.stopping import Heed, go_on
+from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.training.distributed import ALONE, Group
 from rt_scale.training.loop import Measured
 from rt_scale.training.precision import arithmetic, product_dtype
@@ -82,7 +82,7 @@ class CachedTargets(Targets):
         samples: number of training images N; the cache is [N, k] in the teacher's dtype.
         to_inputs: uint8 images to network inputs.
         group: the ranks; each holds the features of all images afterwards.
-        heed: called before every batch, on every rank.
+        check_stop: called before every batch, on every rank.
     """
 
     @torch.no_grad()
@@ -93,12 +93,12 @@ class CachedTargets(Targets):
         samples: int,
         to_inputs: Callable[[Tensor], Tensor],
         group: Group = ALONE,
-        heed: Heed = go_on,
+        check_stop: StopCheck = no_check,
     ) -> None:
         super().__init__(teacher, frozen=True)
         self.features = next(teacher.parameters()).new_zeros(samples, self.projector.feature_width)
         for batch in batches:
-            heed()
+            check_stop()
             if len(batch.index):
                 self.features[batch.index] = teacher.features(to_inputs(batch.images)).to(self.features)
         # Each row is one rank's, and 0 on the others: their sum is exact.

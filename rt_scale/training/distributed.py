@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rt_scale.data.loaders.base import Batch, Loader
 from rt_scale.spec.errors import RunError
-from rt_scale.spec.stopping import Heed, Stop, Stopped
+from rt_scale.spec.stopping import Stop, StopCheck, Stopped
 
 T = TypeVar("T")
 
@@ -88,14 +88,14 @@ class Group:
             return found
         return bool(self.sum(torch.tensor([float(found)], device=_device())).item())
 
-    def heeding(self, stop: Stop) -> Heed:
+    def stop_check(self, stop: Stop) -> StopCheck:
         """Raises Stopped on every rank once ``stop`` says so on any; every rank calls it at the same points."""
 
-        def heed() -> None:
+        def check_stop() -> None:
             if self.any(stop()):
                 raise Stopped
 
-        return heed
+        return check_stop
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replace gradients, each of this rank's share of a weighted mean, by their sums over all ranks."""

@@ -10,7 +10,7 @@ from rt_scale.data.prepare import Prepared, prepare
 from rt_scale.experiments.check import check, check_all, fits, fits_probing
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.stopping import Heed
+from rt_scale.spec.stopping import StopCheck
 
 Tiny = Callable[..., RunSpec]
 
@@ -98,7 +98,7 @@ def test_a_sweep_of_runs_that_fit_passes_and_reads_each_data_set_once(
 ) -> None:
     opened = []
 
-    def count(name: str, folder: Path, heed: Heed) -> Prepared:
+    def count(name: str, folder: Path, check_stop: StopCheck) -> Prepared:
         opened.append((name, folder))
         return digits
 

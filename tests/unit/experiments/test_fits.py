@@ -13,7 +13,7 @@ from rt_scale.data.prepare import Prepared
 from rt_scale.experiments.check import check, check_all, fits, fits_probing
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.stopping import Heed
+from rt_scale.spec.stopping import StopCheck
 
 Tiny = Callable[..., RunSpec]
 VIEWS: dict[str, Any] = {"kind": "multicrop", "local_views": 2, "global_size": 8, "local_size": 4}
@@ -157,7 +157,7 @@ def test_a_data_set_is_opened_once_for_runs_and_those_before_them(
 ) -> None:
     opened = []
 
-    def count(name: str, folder: Path, heed: Heed) -> Prepared:
+    def count(name: str, folder: Path, check_stop: StopCheck) -> Prepared:
         opened.append(name)
         return digits
 

@@ -18,7 +18,7 @@ from rt_scale.experiments.check import check_all
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
-from rt_scale.spec.stopping import Stopped, heeding
+from rt_scale.spec.stopping import Stopped, stop_check
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.results import RunResult
 from rt_scale.store.run_dir import RunDir
@@ -156,7 +156,7 @@ def test_while_data_is_fetched_or_waited_for(
     assert [path.name for path in data_dir.iterdir()] == [".pets.lock"]
     assert not given.store.root.exists()
     with pytest.raises(Stopped):
-        check_all([spec], data_dir, heeding(Asked(1)))
+        check_all([spec], data_dir, stop_check(Asked(1)))
     asked = Asked(3)
     with lock("pets", data_dir, wait=False), pytest.raises(Stopped):
         run(spec, settings(data_dir=data_dir, stop=asked))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from rt_scale.system import signals as module
-from rt_scale.system.signals import NOTICE, SIGNALS, heeded_signals, stopping_on_signals
+from rt_scale.system.signals import NOTICE, SIGNALS, handled_signals, stopping_on_signals
 
 
 @pytest.fixture(autouse=True)
@@ -72,4 +72,4 @@ def test_a_process_that_is_to_outlive_its_terminal_does() -> None:
         os.kill(os.getpid(), signal.SIGHUP)
         assert not stopping()
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    assert heeded_signals() == [signal.SIGINT, signal.SIGTERM]
+    assert handled_signals() == [signal.SIGINT, signal.SIGTERM]
