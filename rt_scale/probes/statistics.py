@@ -44,7 +44,7 @@ def mean_and_deviation(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gram(a: Tensor, b: Tensor, check_stop: StopCheck = no_check) -> Tensor:
-    """The matrix a^T b [D, E] of a [N, D] and b [N, E], summed in float64 tile by tile, with ``check_stop`` before each.
+    """The matrix a^T b [D, E] of a [N, D] and b [N, E], summed in float64, ``check_stop`` before every tile.
 
     In float32 the rounding of large directions would drown small ones, which ranks, inverses and alignments are about.
     """

@@ -68,7 +68,7 @@ def starting() -> Iterator[Callable[..., subprocess.Popen[str]]]:
             [*(program or [PROGRAM]), *map(str, arguments)],
             text=True,
             start_new_session=True,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heed_signals, **options},
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": handle_signals, **options},
         )
         started.append(process)
         return process
@@ -79,8 +79,8 @@ def starting() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         _end(started)
 
 
-def heed_signals() -> None:
-    """Heed what a process that is typed heeds, also where the tests run under nohup or in the background."""
+def handle_signals() -> None:
+    """React to signals as a process that is typed does, also where the tests run under nohup or in the background."""
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
 

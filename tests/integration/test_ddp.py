@@ -277,7 +277,7 @@ def test_all_workers_leave_together_wherever_one_is_asked_to_stop(tmp_path: Path
     ).results()  # fmt: skip
     undisturbed = outcome(Store(tmp_path / "runs" / f"0-{never}").run(spec))
     for place, (rank, number) in enumerate(moments[1:], start=1):
-        assert counts[rank][place] == number  # it was heeded at once
+        assert counts[rank][place] == number  # it stopped at once
         run_dir = Store(tmp_path / "runs" / f"{rank}-{number}").run(spec)
         assert outcome(run_dir) == undisturbed
         assert run_dir.status().attempts == 2

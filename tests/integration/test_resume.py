@@ -23,7 +23,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 from rt_scale.training.loop import Stopped
-from tests.integration.conftest import PROGRAM, heed_signals
+from tests.integration.conftest import PROGRAM, handle_signals
 from tests.integration.dying import DIES, Outcome, outcome
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -198,7 +198,7 @@ def test_a_terminal_that_closes(
     ours, theirs = pty.openpty()
 
     def in_terminal() -> None:
-        heed_signals()
+        handle_signals()
         fcntl.ioctl(theirs, termios.TIOCSCTTY)
 
     process = start(*command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=in_terminal)

@@ -329,7 +329,7 @@ def test_an_owner_who_may_be_gone_is_watched_and_that_is_told(
     assert "watching whether the run is still executed by process" in seen.named("stage")[0][0]
 
 
-def test_a_stop_is_heeded_while_an_owner_is_watched(tiny: Tiny, settings: Make, silent: Path) -> None:
+def test_a_stop_is_noticed_while_an_owner_is_watched(tiny: Tiny, settings: Make, silent: Path) -> None:
     with pytest.raises(Stopped):
         run(tiny(), settings(stop=lambda: True))
     assert os.listdir(silent) == ["1.json"]
