@@ -211,16 +211,16 @@ def check_same_data(sweeps: Mapping[str, Sequence[Point]], results: Mapping[str,
                     contents.setdefault(data, {}).setdefault(each.sha256, f"{run} of '{name}'")
     for data, found in contents.items():
         if len(found) > 1:
-            each = ", ".join(f"sha256 {sha[:12]}... in {run}" for sha, run in found.items())
+            places = ", ".join(f"sha256 {sha[:12]}... in {run}" for sha, run in found.items())
             raise InputError(
-                f"The data set '{data}' had different contents in runs that would be reported together: {each}. Their "
+                f"The data set '{data}' had different contents in runs that would be reported together: {places}. Their "
                 "numbers are not averaged. Report sweeps one by one, or run those of one content again: remove their "
                 "directories, then rt-scale sweep."
             )
 
 
 def merged_points(sweeps: Sequence[Sequence[Point]]) -> list[Point]:
-    """The distinct runs of sweeps; each field that a sweep varies, or that differs between sweeps, is an axis of all."""
+    """The distinct runs of sweeps; fields that a sweep varies, or that differ between sweeps, are axes of all."""
     points = list({point.spec.name: point for members in sweeps for point in members}.values())
     if len(sweeps) == 1:
         return points
