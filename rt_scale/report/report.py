@@ -211,9 +211,9 @@ def check_same_data(sweeps: Mapping[str, Sequence[Point]], results: Mapping[str,
                     contents.setdefault(data, {}).setdefault(each.sha256, f"{run} of '{name}'")
     for data, found in contents.items():
         if len(found) > 1:
-            places = ", ".join(f"sha256 {sha[:12]}... in {run}" for sha, run in found.items())
+            shas = ", ".join(f"sha256 {sha[:12]}... in {run}" for sha, run in found.items())
             raise InputError(
-                f"The data set '{data}' had different contents in runs that would be reported together: {places}. Their "
+                f"The data set '{data}' had different contents in runs that would be reported together: {shas}. Their "
                 "numbers are not averaged. Report sweeps one by one, or run those of one content again: remove their "
                 "directories, then rt-scale sweep."
             )
