@@ -92,7 +92,7 @@ class Layout:
         return np.uint64(self.data_start) + page * np.uint64(self.page) + slot * np.uint64(self.sample_bytes)
 
     def header(self) -> bytes:
-        """The header."""
+        """The first bytes of the file."""
         header = np.zeros(1, HEADER)
         header["version"] = VERSION
         header["num_fields"] = len(FIELDS)
@@ -214,7 +214,6 @@ def write(
     Uses memory for one page, one chunk and 48 bytes a sample.
 
     Args:
-        path: the file to write.
         images: chunks of uint8 [b, H, W, C], in all one image a label, in order.
         labels: int [samples], none negative.
         image_shape: (height, width, channels).

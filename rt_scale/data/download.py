@@ -71,7 +71,6 @@ def _holds(data: DataSet, folder: Path) -> bool:
 
 
 def _advice(data: DataSet, data_dir: Path) -> str:
-    """How to get an original that is not found."""
     command = prepare_command(data.name, data_dir)
     files = ", ".join(each.file for each in data.downloads)
     where = data.downloads[0].url.rsplit("/", 1)[0]
@@ -157,8 +156,6 @@ def fetch(name: str, data_dir: Path, origin: str, check_stop: StopCheck = no_che
     Of several processes one copies and the others wait. The copy is atomic, and its SHA-256 is verified.
 
     Args:
-        name: of the set.
-        data_dir: the data folder of this machine.
         origin: another data folder: a path, or an address that pyarrow supports (file://, s3://, gs://).
         check_stop: called before every block and while waiting for another process; may raise.
 

@@ -70,9 +70,8 @@ def prepare(
 
     Args:
         name: of the catalogue, or a new one for a folder of images.
-        data_dir: the folder of prepared sets.
         source: the original; by default that of ``find_original``.
-        download: whether to download an original that is not found.
+        download: download an original that is not found.
         progress: called with images (while downloading: bytes) done and in all.
         size: resize to size x size pixels: a folder's images, or those of a set that is ``scalable``.
         split_seed: seed of the split of a folder without train/ and test/, 0 by default.
@@ -178,7 +177,6 @@ def _done(name: str, data_dir: Path, source: Path | None, size: int | None, spli
 
 
 def _no_source(name: str, data_dir: Path) -> InputError:
-    """The error for a set that is not in the catalogue and has no source."""
     command = prepare_command(name, data_dir)
     if load(name, data_dir) is not None:
         return InputError(f"To prepare '{name}' anew, say where its images are: '{command} --replace'.")

@@ -31,7 +31,6 @@ NOISE_MEAN = 0.0
 """With this mean and ``NOISE_STD``, ``to_inputs`` leaves the values of noise unchanged, bit for bit."""
 NOISE_STD = 1 / 255
 _PAUSE = 0.1
-"""Seconds between two tries to get a lock."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,6 @@ class Request:
     source: str | None
     """Absolute path of the original that the user gave; None: it was found, or is bundled."""
     fingerprint: str
-    """Of the sizes and times of the source's files."""
     size: int | None
     """Pixels that images were resized to."""
     split_seed: int
@@ -57,11 +55,9 @@ class Meta:
     info: DataInfo
     request: Request
     sha256: dict[str, str]
-    """By file name."""
     notes: dict[str, str]
     """Decisions made while reading the original: the split, resizing, files left out."""
     version: str
-    """Of rt-scale."""
     format: int = FORMAT
 
     @property
@@ -161,7 +157,7 @@ def check_target(target: Path) -> None:
         names = sorted(each.name for each in target.iterdir()) if target.exists() else []
     if foreign := [name for name in names if name not in (META, TRAIN, TEST) and not name.startswith(TEMPORARY)]:
         raise InputError(
-            f"'{target}' exists and holds something else than prepared data ('{foreign[0]}'). Choose "
+            f"'{target}' exists and holds other files than prepared data ('{foreign[0]}'). Choose "
             "another name for the data set, or another folder with --data-dir."
         )
 
@@ -221,7 +217,7 @@ def another(prepared: Prepared, asked: Request, command: str) -> InputError:
         differs.append(f"its split is by seed {before.split_seed}, not {asked.split_seed}")
     again = f"'{command}'" if command else "this command"
     return InputError(
-        f"'{name}' is prepared already in '{prepared.folder}', and otherwise: {'; '.join(differs)}. Choose another "
+        f"'{name}' is prepared already in '{prepared.folder}', but differently: {'; '.join(differs)}. Choose another "
         f"name, or add --replace to {again} to make it anew in its place; runs on it would then see other images."
     )
 
@@ -239,9 +235,7 @@ class NoiseSet:
     """A data set of Gaussian inputs, without files."""
 
     info: DataInfo
-    """Without classes."""
     sigma: float
-    """Standard deviation."""
     sha256: str
     """Of the description of its samples."""
 

@@ -14,10 +14,7 @@ def nested_subset(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
     Every class is shuffled; in each round every class gives a sample, in a random order of the classes. So the counts
     of classes differ by at most 1 until a class is used up.
 
-    Args:
-        labels: int [N].
-        n: from the number of classes to N; InputError otherwise.
-        seed: the user's data seed.
+    ``labels`` are int [N]; InputError if ``n`` is not from the number of classes to N.
     """
     labels = np.asarray(labels)
     classes = len(np.unique(labels))

@@ -169,7 +169,6 @@ def _is_temporary(home: Path) -> bool:
 
 
 def _can_be_written(folder: Path) -> bool:
-    """Whether ``folder`` is writable or can be created."""
     existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
     return os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK)
 

@@ -59,8 +59,6 @@ class ViewDraws:
 
 
 class MultiCropDraws(NamedTuple):
-    """Parameters of all views of a batch."""
-
     global_views: ViewDraws
     local_views: ViewDraws | None
 
@@ -87,7 +85,6 @@ class CropFlipDraws:
     """Row in the padded image, int64 [B] in 0..2 * padding; so is left."""
     left: torch.Tensor
     flip: torch.Tensor
-    """bool [B]."""
 
     def of_images(self, start: int, images: int) -> CropFlipDraws:
         """The parameters of ``images`` consecutive images, from position ``start``."""

@@ -49,7 +49,6 @@ def augmented_inputs(
 
     Args:
         images: uint8 [B, H, W, C], on any device.
-        spec: the kind of augmentation and its parameters.
         generator: on the host; not used by kind none.
         mean, std, dtype, channels_last: as in ``to_inputs``.
         size: side of the views of kinds none and crop_flip; None: not resized. Multicrop's sides are in ``spec``.
@@ -80,7 +79,6 @@ def multicrop(
 
     Args:
         images: uint8 [B, H, W, C], on any device; InputError if C is neither 1 nor 3.
-        spec: sizes, interpolation and thresholds.
         draws: from ``draw_multicrop`` for this spec and these images.
         dtype: float32 or float64, of the computation and the views.
     """

@@ -25,7 +25,6 @@ class DataInfo:
     __pydantic_config__ = ConfigDict(extra="ignore")  # earlier versions recorded how the original was read, too
 
     name: str
-    """Also the name of its folder."""
     title: str
     """The name in tables and figures."""
     classes: tuple[str, ...]
@@ -35,15 +34,12 @@ class DataInfo:
     channels: int
     """1 (grey) or 3 (red, green, blue)."""
     train: int
-    """Number of training images."""
     test: int
-    """Number of test images."""
     mean: tuple[float, ...]
     """Per channel, of training pixels scaled to [0, 1]; empty: measured when the set is prepared."""
     std: tuple[float, ...]
     """As ``mean``; 1 for a constant channel."""
     stats_source: str
-    """The source of mean and std."""
     origin: str
     """The source of the original, one sentence."""
     labelled: bool = True
@@ -73,7 +69,6 @@ class Source:
     scratch: Path
     """A folder for unpacked files."""
     stack: ExitStack
-    """Closes files that stay open while images are read."""
     size: int | None = None
     """Side in pixels to which images are scaled; None: not scaled."""
     split_seed: int = 0
@@ -88,13 +83,11 @@ class DataSet(DataInfo):
     holds: Callable[[DataSet, Path], bool] | None = None
     """Whether a folder has the original, by the names of its files; None: it comes with an installed library."""
     downloads: tuple[Download, ...] = ()
-    """Fetched only if the user asks for a download."""
     checksums: Mapping[str, str] = field(default_factory=dict)
     """File name -> MD5 of the official file; of idx files, uncompressed."""
     package: str = ""
     """Debian package that installs the original, or empty."""
     package_folder: str = ""
-    """The folder of that package."""
     scalable: bool = False
     """Whether ``read`` scales images to ``Source.size``."""
 

@@ -117,7 +117,6 @@ RELEASES: dict[int, tuple[Release, Release]] = {
         Release("cifar-100-binary", ("train.bin",), ("test.bin",), label_bytes=2),
     ),
 }
-"""By number of classes: the python and the binary release."""
 
 
 def read_cifar(data: DataSet, source: Source) -> Original:

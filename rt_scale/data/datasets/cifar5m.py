@@ -29,7 +29,6 @@ class _Part:
     labels: np.ndarray
     """int64 [n]."""
     note: str
-    """Its contents and their checksums."""
 
 
 def read_npz(data: DataSet, source: Source) -> Original:
@@ -73,7 +72,6 @@ def _split(data: DataSet, parts: Sequence[_Part]) -> Split:
 
 
 def _open_part(data: DataSet, path: Path) -> _Part:
-    """Check both members' headers, and read the labels."""
     with reading(path, _advice(data, path)), zipfile.ZipFile(path) as archive:
         with _member(archive, _IMAGES) as (_, shape, dtype):
             expected = (data.size, data.size, data.channels)
@@ -121,8 +119,8 @@ def _stream(data: DataSet, part: _Part) -> Iterator[np.ndarray]:
                 content = _exactly(stream, count * size)
             except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
                 raise InputError(
-                    f"'{part.path}' is damaged, which showed while images {start:,} to {start + count - 1:,} of "
-                    f"{samples:,} were read (from byte {start * size:,} of its X): {error}. "
+                    f"'{part.path}' is damaged: images {start:,} to {start + count - 1:,} of "
+                    f"{samples:,} cannot be read (from byte {start * size:,} of its X): {error}. "
                     f"{_advice(data, part.path)}"
                 ) from error
             yield np.frombuffer(content, np.uint8).reshape(count, *shape)

@@ -77,7 +77,6 @@ class Division:
     aside: tuple[str, ...]
     """The other folders, with their numbers of images."""
     note: str
-    """For the data set's record."""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -116,7 +115,7 @@ def divide(root: Path, images: Sequence[Parts], depth: int) -> Division | None:
     held_out = TEST if TEST in kinds else VALIDATION
     for kind in (TRAIN, held_out):
         if len(kinds[kind]) > 1:
-            _refuse(root, f"its folders {_list(kinds[kind])} are both called like {kind} images")
+            _refuse(root, f"its folders {_list(kinds[kind])} are both named like {kind} images")
     (train,), (test,) = kinds[TRAIN], kinds[held_out]
     as_test = " (validation images, which serve as test images)" if held_out == VALIDATION else ""
     aside = tuple(
@@ -129,12 +128,12 @@ def _refuse_alike(root: Path, images: Sequence[Parts], depth: int, inside: dict[
     """InputError for top folders that look like splits rather than classes."""
     alike = {top: kind for top in inside if (kind := _resembles(top))}
     if len(set(alike.values())) > 1 and 2 * len(alike) >= len(inside):
-        _refuse(root, f"its folders {_list(alike)} are called like splits, but class folders are not in all of them")
+        _refuse(root, f"its folders {_list(alike)} are named like splits, but not all of them hold class folders")
     below = {top: names for top, count in inside.items() if len(names := {*count} - {""}) > 1}
     having: dict[str, str] = {}
     for top in sorted(below):
         if len(inside) > 1 and split_kind(top):
-            _refuse(root, f"'{printable(top)}' is called like a split, but no other folder fits to it")
+            _refuse(root, f"'{printable(top)}' is named like a split, but no other folder matches it")
         if other := next((having[name] for name in below[top] if name in having), None):
             shared = _list(below[other] & below[top])
             _refuse(root, f"its folders {_list([other, top])} both have {shared} in them, as splits have classes")
@@ -154,16 +153,15 @@ def _list(names: Iterable[str]) -> str:
 def _refuse(root: Path, why: str) -> NoReturn:
     where = printable(str(root))
     raise InputError(
-        f"Which folders of '{where}' are classes and which are splits does not show: {why}. Expected is '{where}' with "
-        "CLASS/IMAGE in it, such as cat/1.png, to be split by a seed; or with train/CLASS/IMAGE and test/CLASS/IMAGE, "
-        "such as train/cat/1.png (valid/ may stand for test/). Move or rename the folders, or give the one that is so."
+        f"It is not clear which folders of '{where}' are classes and which are splits: {why}. Expected is '{where}' "
+        "with CLASS/IMAGE in it, such as cat/1.png, to be split by a seed; or with train/CLASS/IMAGE and "
+        "test/CLASS/IMAGE, such as train/cat/1.png (valid/ may replace test/). Move or rename the folders, or give the "
+        "one with this structure."
     )
 
 
 @dataclass(frozen=True)
 class _Listing:
-    """Which image belongs to which class and split."""
-
     classes: tuple[str, ...]
     train: list[Parts]
     test: list[Parts]
@@ -214,7 +212,6 @@ def _suffix(parts: Parts) -> str:
 
 
 def _left_out(tree: Tree) -> dict[str, str]:
-    """Notes on the files of the tree that are not images."""
     notes = {}
     others = Counter(suffix for parts in tree.paths if (suffix := _suffix(parts)) not in SUFFIXES)
     if others:

@@ -21,7 +21,6 @@ from rt_scale.spec.errors import InputError, counted, printable
 from rt_scale.system.machine import allowed_cores
 
 GREY = frozenset(["1", "L", "LA"])
-"""PIL's modes without colour."""
 _DEEP = ("I", "F")
 """Prefixes of PIL's modes of more than 8 bits a channel."""
 _CHUNK_BYTES = 1 << 24
@@ -57,7 +56,6 @@ class Decoder:
 
     tree: Tree
     size: int
-    """In pixels."""
     channels: int
     """1: all images become grey; 3: all become colour."""
     resize: bool
@@ -118,7 +116,6 @@ def opened(tree: Tree, parts: Parts) -> Iterator[Image.Image]:
 
 
 def _unidentified(content: bytes) -> str:
-    """Why PIL does not recognise ``content``."""
     if not content:
         return "it is empty (0 bytes)"
     if content[:512].lstrip().lower().startswith((b"<!doctype html", b"<html", b"<head", b"<body")):

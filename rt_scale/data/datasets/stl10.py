@@ -59,7 +59,6 @@ def _names(data: DataSet) -> list[str]:
 
 
 def _files(data: DataSet, source: Source) -> dict[str, Path]:
-    """Path of each needed file, by name."""
     path, names = source.path, _names(data)
     if path.is_dir():
         if folder := unpacked(path, FOLDER, names):

@@ -60,7 +60,6 @@ def _locate(path: Path) -> Path:
 
 
 def _root(data: DataSet, tree: Tree) -> Parts:
-    """The folder of the tree that holds the release."""
     found = [parts[:-1] for parts in tree.paths if parts[-1] == _WNIDS]
     if not found:
         raise InputError(
@@ -127,7 +126,6 @@ def _names(data: DataSet, tree: Tree, file: Parts) -> tuple[str, ...]:
 
 
 def _lines(data: DataSet, tree: Tree, parts: Parts) -> list[str]:
-    """The non-blank lines of a text file."""
     if parts not in tree.paths:
         raise InputError(f"'{name_of(tree, parts)}' is missing. {data.advice}")
     with reading(name_of(tree, parts), data.advice):

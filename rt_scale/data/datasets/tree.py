@@ -28,7 +28,6 @@ _OUTSIDE = "it leads out of the archive"
 _MAY_READ = "Check that you may read it."
 _ADVICE = "Get the archive again, or unpack it yourself and give the folder."
 _DECOMPRESSORS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7zXZ": lzma.open}
-"""By the first bytes of a file."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +197,6 @@ def _through(files: Mapping[Parts, Member], links: Mapping[Parts, Link], odd: di
 
 
 def _folders(paths: Iterable[Parts]) -> dict[Parts, set[str]]:
-    """The names in each folder."""
     inside: dict[Parts, set[str]] = {(): set()}
     for path in paths:
         for depth in range(len(path) - 1, -1, -1):
@@ -249,10 +247,8 @@ class Level(NamedTuple):
 def walk(root: Path, skip: Callable[[str], bool], onerror: Callable[[OSError], None]) -> Iterator[Level]:
     """Every folder of ``root``, sorted, parents first, links followed; unlike os.walk it ends on circular links.
 
-    Args:
-        root: a folder.
-        skip: whether to ignore an entry of that name.
-        onerror: called if a folder cannot be listed; if it returns, the folder is skipped.
+    ``skip`` gets an entry's name and returns whether to ignore it; ``onerror`` is called if a folder cannot be listed,
+    which is then skipped.
     """
     waiting = [(str(root), frozenset([_identity(os.stat(root))]))]
     while waiting:

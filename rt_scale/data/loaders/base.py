@@ -27,10 +27,9 @@ class Batch(NamedTuple):
 
 
 class Share(NamedTuple):
-    """The part of a batch that a rank has: consecutive images."""
+    """The part of a batch (of ``batch`` images on all ranks) that a rank has: consecutive images."""
 
     batch: int
-    """Images in the batch of all ranks."""
     start: int
     """Position of this rank's first image."""
 
@@ -59,9 +58,7 @@ class Loader(ABC):
         labels: int64 [samples], in the order of the samples' index.
         batch_size: samples a batch over all ranks, at least 1 a rank; the last batch of an epoch may be smaller.
         seed: the data seed; seed and epoch decide the order of the samples.
-        device: of the batches.
         rank: of this loader, from 0.
-        world: number of ranks.
 
     Raises:
         InputError: a batch size below 1 or below ``world``, or a rank outside of ``world``.

@@ -38,7 +38,6 @@ def choose_loader(asked: str, image_bytes: int, device: torch.device, free: Call
     Args:
         asked: one of ``LOADERS``; InputError otherwise.
         image_bytes: of all training images; 0 for Gaussian inputs.
-        device: of the training.
         free: returns the free memory of a device in bytes.
     """
     if asked not in LOADERS:
@@ -87,9 +86,7 @@ def training_loader(
 
     Args:
         spec: its ``data``, ``train.batch_size`` and ``seeds.data`` are used.
-        data: its data set.
         loader: name of a ``Choice``; InputError if it is unknown, or FFCV cannot be used.
-        device: of the batches.
         subset: see :func:`training_subset`.
         dtype: of Gaussian inputs.
         rank, world: as in ``Loader``.

@@ -72,8 +72,8 @@ def require_ffcv() -> ModuleType:
         raise InputError(f"The FFCV loader was asked for, but FFCV is not installed. {_REMEDY}") from None
     if installed != VERSION:
         raise InputError(
-            f"FFCV {installed} is installed; its loader is used with {VERSION} alone, whose faults are known and "
-            f"mended. {_REMEDY}"
+            f"FFCV {installed} is installed; rt-scale supports only {VERSION}, whose faults are known and "
+            f"fixed. {_REMEDY}"
         )
     try:
         from rt_scale.data.loaders import ffcv_patches
@@ -86,7 +86,7 @@ def _check_file(beton: Beton) -> os.stat_result:
     """The file's status, after checks that FFCV lacks: on a damaged file it reads garbage or crashes."""
     again = open_beton(beton.path)
     if again.layout != beton.layout or not np.array_equal(again.labels, beton.labels):
-        raise InputError(f"The prepared file '{beton.path}' is another one than was opened; open it again.")
+        raise InputError(f"The prepared file '{beton.path}' is not the one that was opened; open it again.")
     return beton.path.stat()
 
 

@@ -109,11 +109,9 @@ class _Gather(NDArrayDecoder):  # type: ignore[misc]
     """Returns the images of a batch in a new array."""
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, None]:
-        """The next state, and no buffer."""
         return super().declare_state_and_memory(previous_state)[0], None
 
     def generate_code(self) -> Callable[..., np.ndarray]:
-        """The function that FFCV's generated code calls; ``destination`` is None."""
         shape = self.field.shape
         size = int(np.prod(shape))
 
@@ -157,10 +155,7 @@ class Images:
 class ReadAhead:
     """Batches of images in order, read ahead in threads; an error in a thread is raised at its batch.
 
-    Args:
-        images: the source.
-        batches: int64 [B] a batch, positions in the file.
-        threads: at least 1.
+    ``batches`` are positions in the file, int64 [B] each; ``threads`` is at least 1.
     """
 
     def __init__(self, images: Images, batches: Iterable[np.ndarray], threads: int) -> None:
@@ -172,7 +167,9 @@ class ReadAhead:
     def __iter__(self) -> Iterator[np.ndarray]:
         while self._ready:
             if os.getpid() != self._process:  # forked: the child has the futures, but not the threads
-                raise RunError(f"The threads that read '{self._images.path}' are those of another process; read anew.")
+                raise RunError(
+                    f"The threads that read '{self._images.path}' belong to another process. Create a new loader here."
+                )
             first = self._ready.popleft()
             if (error := first.exception()) is not None:
                 reason = f"{type(error).__name__}: {error}"

@@ -68,7 +68,6 @@ def gaussian_images(
         shape: of a sample, filled in row-major order, so that a smaller sample is the head of a larger one.
         sigma: standard deviation.
         dtype: float32 or float64.
-        device: of the computation and the result.
     """
     values = math.prod(shape)
     sample = index.to(device)[:, None]
@@ -94,7 +93,6 @@ class GaussianLoader(Loader):
     Args:
         samples: at least 1; the first n of a larger number are the same.
         size: height and width in pixels, at least 1.
-        channels: at least 1.
         sigma: standard deviation of every value, above 0.
         dtype: float32 or float64.
         order: the other arguments of ``Loader``; the seed also decides the samples' values.

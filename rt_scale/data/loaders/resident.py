@@ -41,10 +41,7 @@ class Resident:
     def rows(self, beton: Beton, chosen: np.ndarray | None, place: torch.device) -> torch.Tensor:
         """One image a row, uint8 [n, H * W * C], not to be written to; gathering rows of a matrix is faster.
 
-        Args:
-            beton: the prepared file, identified by its path and ``identity``.
-            chosen: int64 [n] positions in it; None: all.
-            place: the device of the images.
+        ``beton`` is identified by its path and ``identity``; ``chosen`` are int64 [n] positions in it, None: all.
         """
         which = None if chosen is None else hashlib.sha256(chosen.tobytes()).hexdigest()
         key = (beton.path.absolute(), beton.identity, which, str(place))
