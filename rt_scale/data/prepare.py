@@ -179,7 +179,7 @@ def _done(name: str, data_dir: Path, source: Path | None, size: int | None, spli
 def _no_source(name: str, data_dir: Path) -> InputError:
     command = prepare_command(name, data_dir)
     if load(name, data_dir) is not None:
-        return InputError(f"To prepare '{name}' anew, say where its images are: '{command} --replace'.")
+        return InputError(f"To prepare '{name}' again, give the folder of its images: '{command} --replace'.")
     hint = f"A folder of your own images becomes a data set with '{command}'."
     return unknown_name("data set", name, DATASETS, hint=hint)
 

@@ -19,7 +19,7 @@ from rt_scale.data.beton import Beton, open_beton, verify
 from rt_scale.data.catalogue import BUNDLED, DATASETS, check_name, prepare_command
 from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.files import writing
-from rt_scale.spec.data import GAUSSIAN, DataSpec
+from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError, printable
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import StopCheck, no_check
@@ -218,7 +218,7 @@ def another(prepared: Prepared, asked: Request, command: str) -> InputError:
     again = f"'{command}'" if command else "this command"
     return InputError(
         f"'{name}' is prepared already in '{prepared.folder}', but differently: {'; '.join(differs)}. Choose another "
-        f"name, or add --replace to {again} to make it anew in its place; runs on it would then see other images."
+        f"name, or add --replace to {again} to replace it; runs on it would then use other images."
     )
 
 
@@ -270,7 +270,10 @@ class KnownData:
 
     def main(self, spec: RunSpec) -> DataInfo | None:
         """The set that ``spec`` trains on, Gaussian inputs included; None if it is unknown."""
-        return _drawn(spec.data) if spec.data.name == GAUSSIAN else self.infos.get(spec.data.name)
+        data = spec.data
+        if data.name != GAUSSIAN:
+            return self.infos.get(data.name)
+        return noise_set(data.name, data.samples or 1, data.size or 1, data.channels or 3, data.sigma or 1.0).info
 
     def unknown(self, spec: RunSpec) -> list[str]:
         """Names of the sets of ``spec`` that are unknown."""
@@ -291,7 +294,3 @@ def known_data(specs: Iterable[RunSpec], data_dir: Path) -> KnownData:
 
 def _names(spec: RunSpec) -> list[str]:
     return [name for name in (spec.data.name, *spec.probe.also) if name != GAUSSIAN]
-
-
-def _drawn(data: DataSpec) -> DataInfo:
-    return noise_set(data.name, data.samples or 1, data.size or 1, data.channels or 3, data.sigma or 1.0).info

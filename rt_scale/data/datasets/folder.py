@@ -179,9 +179,9 @@ def _list_images(tree: Tree, split_seed: int) -> _Listing:
     images = [parts for parts in tree.paths if _suffix(parts) in SUFFIXES]
     notes = _left_out(tree)
     if not images:
-        told = "".join(f" Left out: {note}." for note in notes.values())
+        rest = "".join(f" Left out: {note}." for note in notes.values())
         raise InputError(
-            f"'{_shown(tree)}' holds no images ({', '.join(sorted(SUFFIXES))}).{told} Give a folder of class folders, "
+            f"'{_shown(tree)}' holds no images ({', '.join(sorted(SUFFIXES))}).{rest} Give a folder of class folders, "
             "or one with train/ and test/ of class folders."
         )
     depth = _shared_depth(images)
@@ -218,8 +218,8 @@ def _left_out(tree: Tree) -> dict[str, str]:
         endings = some([f"{printable(ending) or 'none'}: {count:,}" for ending, count in others.most_common()], 5)
         notes["left out"] = f"{counted(others.total(), 'file')} of another ending than images have ({endings})"
     if tree.odd:
-        told = some([f"'{printable('/'.join(parts))}' ({why})" for parts, why in tree.odd.items()])
-        notes["paths left out"] = f"{len(tree.odd):,}, {told}"
+        listed = some([f"'{printable('/'.join(parts))}' ({why})" for parts, why in tree.odd.items()])
+        notes["paths left out"] = f"{len(tree.odd):,}, {listed}"
     return notes
 
 

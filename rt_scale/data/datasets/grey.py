@@ -88,16 +88,11 @@ def _array(data: DataSet, folder: Path, name: str, magic: int) -> np.ndarray:
     advice = f"Get the file again; '{data.name}' comes from: {data.origin}."
     with reading(path, advice), open(path, "rb") as raw:
         stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
-        content = stream.read(_limit(data))
+        content = stream.read(max(data.train, data.test) * data.size**2 + 4096)  # limited, against gzip bombs
     with reading(path, advice):
         array = _parse(content, magic)
     data.check_md5(name, hashlib.md5(content, usedforsecurity=False).hexdigest(), f"the contents of '{path}'")
     return array
-
-
-def _limit(data: DataSet) -> int:
-    """Bytes to read at most: a little more than the largest official file, against gzip bombs."""
-    return max(data.train, data.test) * data.size**2 + 4096
 
 
 def _parse(content: bytes, magic: int) -> np.ndarray:

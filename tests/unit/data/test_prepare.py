@@ -96,7 +96,7 @@ def test_the_size_that_images_have_is_no_other_size(data_dir: Path, pets: Path) 
 
 def test_replacing_needs_a_source(data_dir: Path, pets: Path) -> None:
     prepare("pets", data_dir, pets)
-    with pytest.raises(InputError, match=r"where its images are.*--from FOLDER.*--replace"):
+    with pytest.raises(InputError, match=r"give the folder of its images.*--from FOLDER.*--replace"):
         prepare("pets", data_dir, size=3, replace=True)
 
 
