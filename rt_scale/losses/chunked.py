@@ -206,10 +206,8 @@ def _differences(
 ) -> Iterator[tuple[slice, Tensor]]:
     """The columns of each tile, and the student's minus the teacher's softmax [B, c] over all columns there.
 
-    Args:
-        student_shares: of each tile in the sum of exponentials [B, C].
-        teacher_shares: likewise.
-        probabilities: the softmax [B, c] over each tile, first all of the student's, then the teacher's.
+    ``probabilities`` are the softmaxes [B, c] over each tile, first the student's, then the teacher's. The shares
+    [B, C] are each tile's in the sum of exponentials.
     """
     tiles, start = student_shares.shape[1], 0
     for tile, (ours, theirs) in enumerate(zip(probabilities[:tiles], probabilities[tiles:], strict=True)):

@@ -41,14 +41,8 @@ DISTANCES = ("cross_entropy", "kl", "mse")
 def view_pairs(pairing: str, teacher_views: int, student_views: int) -> tuple[Pair, ...]:
     """The (teacher, student) views to compare; the teacher's views are the first ones of the student.
 
-    Args:
-        pairing: ``same`` (i, i), ``opposite`` (i, j) with i != j, as in DINO (Caron et al. 2021, algorithm 1),
-            or ``all``.
-        teacher_views: number of global views.
-        student_views: number of global and local views.
-
-    Raises:
-        InputError: another pairing.
+    ``pairing`` is ``same`` (i, i), ``opposite`` (i, j) with i != j, as in DINO (Caron et al. 2021, algorithm 1), or
+    ``all``; InputError for any other.
     """
     if pairing not in _PAIRINGS:
         raise unknown_name("pairing of views", pairing, _PAIRINGS)
@@ -209,7 +203,7 @@ class _SquaredError(torch.autograd.Function):
 
 
 def log_normaliser(logits: Tensor, probabilities: Tensor) -> Tensor:
-    """log sum_j exp(z_j) [B] of logits [B, m], from the largest logit and its probability, which is at least 1 / m.
+    """log sum_j exp(z_j) [B] of logits [B, m], from the largest logit and its probability (>= 1 / m).
 
     torch.logsumexp would read all logits several times more.
     """

@@ -26,10 +26,7 @@ def supervised_cross_entropy(logits: Tensor, labels: Tensor) -> Supervised:
 
     Args:
         logits: [B, C], floating point.
-        labels: int64 [B], in 0..C-1.
-
-    Raises:
-        ValueError: other shapes.
+        labels: int64 [B], in 0..C-1; ValueError for other shapes.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(

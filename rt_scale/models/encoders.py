@@ -18,12 +18,9 @@ ENCODERS: tuple[str, ...] = encoder_names()
 
 
 def build_encoder(spec: EncoderSpec, *, channels: int, size: int) -> Encoder:
-    """The encoder of ``spec`` on the current default device, for images [B, channels, size, size].
+    """The encoder of ``spec`` on the default device, for images [B, channels, size, size]; raises InputError.
 
     Its weights come from torch's global generator; ``networks.build_network`` draws them from its own.
-
-    Raises:
-        InputError: the encoder cannot have that normalisation, width or attention, or cannot take such images.
     """
     named = parse_encoder(spec.name)
     named.check(norm=spec.norm, width=spec.width, attention=spec.attention)
@@ -64,14 +61,9 @@ def _build(named: EncoderDescription, spec: EncoderSpec, channels: int, size: in
 
 
 class EncoderRow(NamedTuple):
-    """An encoder at 32 x 32 pixels, 3 channels, width 1 and its default normalisation.
+    """An encoder at 32 x 32 pixels, 3 channels, width 1 and its default ``norm``; ``parameters`` as in table 5.
 
-    Attributes:
-        name: value of ``encoder.name``.
-        parameters: number of trainable parameters (table 5 of the paper).
-        embed_dim: width of the embedding.
-        norm: the default normalisation.
-        minimum_size: least side of an image in pixels.
+    ``minimum_size`` is the least side of an image in pixels.
     """
 
     name: str

@@ -87,13 +87,10 @@ def build_network(spec: RunSpec, channels: int, size: int, generator: torch.Gene
     """A network of ``spec``'s architecture, in float32 on the CPU, drawn from ``generator`` only.
 
     Args:
-        spec: its ``encoder`` and ``projector`` are read.
+        spec: its ``encoder`` and ``projector`` are read; InputError if they cannot take such images.
         channels: of the images, 1 or 3.
         size: side of the images in pixels, after resizing.
         generator: on the CPU, so that runs on every device start from the same numbers.
-
-    Raises:
-        InputError: as ``build_encoder``.
     """
     network = empty_network(spec, channels, size).float().to_empty(device="cpu")
     initialise(network.encoder, generator)
@@ -112,11 +109,7 @@ def build_pair(spec: RunSpec, channels: int, size: int, weights: Mapping[str, We
         channels: as of ``build_network``.
         size: as of ``build_network``.
         weights: ``teacher`` or ``student`` -> weights to start from instead, of the whole network or of its encoder
-            only (the projector is then drawn).
-
-    Raises:
-        InputError: as ``build_network``.
-        ValueError: weights of another architecture.
+            only (the projector is then drawn); ValueError for those of another architecture.
     """
     dtypes = {value.dtype for taken in weights.values() for value in taken.values()}
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
@@ -151,14 +144,7 @@ def _take_over(network: Network, weights: Weights) -> Network:
 def to_device(
     network: Model, device: torch.device | str, dtype: torch.dtype | None = None, *, channels_last: bool = True
 ) -> Model:
-    """Move ``network`` in place, with its convolution weights in the memory format of the images.
-
-    Args:
-        network: any module.
-        device: the target.
-        dtype: of floating-point parameters and buffers; None: unchanged.
-        channels_last: memory format of the weights of convolutions, which feature maps then have, too.
-    """
+    """Move ``network`` in place; ``channels_last`` is the format of its convolution weights, so of all feature maps."""
     network.to(device=device, dtype=dtype)
     network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     return network

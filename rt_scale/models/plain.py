@@ -57,7 +57,6 @@ class ConvNet(Encoder):
         channels: of the images.
         size: side of the images in pixels, which determines the number of pools.
         layer_channels: channels of every layer.
-        depth: number of layers.
         norm: makes the layer between convolution (with bias) and ReLU.
     """
 

@@ -84,7 +84,7 @@ class PreActivationBlock(nn.Module):
         inputs: input channels.
         planes: channels inside the block.
         stride: of the first 3 x 3 convolution.
-        norm: makes the layer before each ReLU; the convolutions have no biases.
+        norm: makes the layer before each ReLU.
     """
 
     def __init__(self, block: Block, inputs: int, planes: int, stride: int, norm: NormLayer) -> None:
@@ -111,12 +111,7 @@ class PreActivationBlock(nn.Module):
 class PreActivationResNet(Encoder):
     """3 x 3 stride-1 stem, four stages of pre-activation blocks, normalisation, ReLU and mean over the last map.
 
-    Args:
-        layers: 18, 34 or 50.
-        channels: of the images.
-        planes: channels inside the blocks of each stage; all but the first stage halve the map.
-        width: multiplier of ``planes`` (``spec.encoders.scaled``).
-        norm: makes the layer before each ReLU.
+    All stages but the first halve the map. Arguments as of ``ResNet``, but ``layers`` is 18, 34 or 50.
     """
 
     def __init__(self, layers: int, *, channels: int, planes: Sequence[int], width: float, norm: NormLayer) -> None:

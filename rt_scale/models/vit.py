@@ -78,10 +78,8 @@ class ViT(Encoder):
         size: side of the images in pixels, a multiple of ``patch``.
         patch: side of a patch in pixels.
         width: D, of a token.
-        heads: attention heads.
         layers: number of blocks in the forward pass.
         shared: whether all blocks share one set of weights and end in a GELU, as in the published variant.
-        over_heads: as in ``Attention``.
     """
 
     def __init__(

@@ -31,11 +31,7 @@ def set_dotted(document: Mapping[str, object], key: str, value: object) -> Docum
 
 
 def apply_overrides(document: Mapping[str, object], overrides: Iterable[str]) -> Document:
-    """A copy of ``document`` with ``key=value`` assignments applied in order.
-
-    Raises:
-        InputError: an assignment has no '=' or no key, has several lines or too many levels, or its value is not YAML.
-    """
+    """A copy of ``document`` with ``key=value`` assignments applied in order; raises InputError for a malformed one."""
     result = dict(document)
     for override in overrides:
         key, sign, text = override.partition("=")
@@ -50,11 +46,7 @@ def apply_overrides(document: Mapping[str, object], overrides: Iterable[str]) ->
 
 
 def build(model: type[Model], document: Mapping[str, object], source: str) -> Model:
-    """``document`` validated as ``model``.
-
-    Raises:
-        InputError: lists each wrong field with what was given and what is allowed.
-    """
+    """``document`` validated as ``model``; raises InputError that lists each wrong field with the allowed values."""
     try:
         return model.model_validate(document)
     except ValidationError as error:
@@ -166,10 +158,7 @@ def resolve_same(document: Mapping[str, object], seed: int | None = None) -> Doc
     """A copy of a spec's document in which every ``start_from.run`` is a whole spec.
 
     ``same`` becomes this document without any ``start_from``; ``{same_but: {...}}`` becomes that with these fields
-    changed. ``seed`` fills every named seed that a run does not set; None keeps the defaults.
-
-    Raises:
-        InputError: a ``run`` has none of the three forms.
+    changed; InputError for any other form. ``seed`` fills every named seed that a run does not set.
     """
     resolved = dict(document) if seed is None else {**document, "seeds": _seeds(document.get("seeds"), seed)}
     for role in ROLES:
@@ -216,10 +205,7 @@ def _without_start(part: object) -> object:
 
 
 def check_field(what: str, key: str) -> None:
-    """Raise InputError if ``key`` is not a dotted field of RunSpec or of a run it starts from.
-
-    ``what`` is what the error calls the key, e.g. ``field of an axis``.
-    """
+    """Raise InputError, which calls ``key`` a ``what``, unless it is a field of RunSpec (or of ``start_from``)."""
     if key.count(".") >= DEEPEST:
         raise InputError(f"Unknown {what} {shown(key)}, {key.count('.')} levels deep; no field is.")
     fields = dotted_fields(RunSpec)

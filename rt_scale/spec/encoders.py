@@ -28,8 +28,7 @@ class Family:
         names: the members; for conv nets and MLPs one example.
         default_norm: the paper's normalisation (section 3).
         minimum_size: side in pixels below which the last feature map would be empty or only padding.
-        norms: allowed normalisations.
-        refusal: why the others are not allowed.
+        refusal: why normalisations other than ``norms`` are not allowed.
         stages: channels of the stages before the width multiplier; empty if the name states them.
         halvings: how often a feature map is halved before the last normalisation.
         floors: whether halving rounds down, as in unpadded pooling.
@@ -128,7 +127,6 @@ class EncoderDescription:
     """What the name of an encoder means.
 
     Attributes:
-        name: as given.
         family: key of ``ENCODER_FAMILIES``.
         layers: number in the name (18 of resnet18), depth of a conv net or MLP, blocks of a ViT; 0 for flatten.
         channels: width of a conv net's or MLP's layers or a ViT's tokens, before the multiplier; else None.
@@ -180,7 +178,7 @@ class EncoderDescription:
     def check_image(
         self, *, channels: int, size: int, norm: str, width: float, built: int | None = None, setting: str = "data.size"
     ) -> None:
-        """Refuse images that the encoder cannot take.
+        """Raise InputError for images that the encoder cannot take.
 
         Args:
             channels: 1 (grey) or 3 (colour).
@@ -189,9 +187,6 @@ class EncoderDescription:
             width: multiplier of every layer's number of channels, > 0.
             built: side of the images that the network is built for; None: ``size``.
             setting: the field for which the error suggests a valid size.
-
-        Raises:
-            InputError: an image that is too small or not a whole number of patches wide, or another ``channels``.
         """
         if channels not in (1, 3):
             raise InputError(f"Images of {channels} channels were given; encoders take 1 (grey) or 3 (colour).")
@@ -271,11 +266,7 @@ def encoder_names() -> tuple[str, ...]:
 
 @functools.cache
 def parse_encoder(name: str) -> EncoderDescription:
-    """The encoder of that name: one of ``encoder_names()``, ``convnet_<width>_<depth>`` or ``mlp_<width>_<depth>``.
-
-    Raises:
-        InputError: an unknown name, or a conv net or MLP with a width or depth out of range.
-    """
+    """The encoder ``name``, which may be ``convnet_<width>_<depth>`` or ``mlp_<width>_<depth>``; raises InputError."""
     if match := _PATTERN.fullmatch(name):
         family, width, depth = match[1], int(match[2]), int(match[3])
         if not (1 <= width <= _MOST_WIDE and 1 <= depth <= _MOST_DEEP):

@@ -87,14 +87,7 @@ def guess(given: str, allowed: Iterable[str]) -> str:
 
 
 def unknown_name(what: str, given: str, allowed: Iterable[str], hint: str = "") -> InputError:
-    """An error for an unknown name, with the nearest and all allowed names.
-
-    Args:
-        what: the kind of thing, e.g. ``"encoder"``.
-        given: the name as the user wrote it.
-        allowed: every valid name.
-        hint: a last sentence on what to do.
-    """
+    """The error for an unknown ``what`` (e.g. ``"encoder"``), with the nearest and all allowed names, then ``hint``."""
     names = sorted(allowed)
     close = guess(given, names).replace(" did", " Did")
     message = f"Unknown {what} {shown(given)}.{close} Known: {', '.join(names)}."

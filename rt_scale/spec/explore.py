@@ -64,11 +64,7 @@ class Domain:
 
 
 def parse_domain(key: str, given: list[Any] | dict[str, list[Any]]) -> Domain:
-    """The domain of the field ``key`` from a sweep file.
-
-    Raises:
-        InputError: an unknown generator, or a range or list that is empty or wrong.
-    """
+    """The domain of the field ``key`` from a sweep file; raises InputError if it is not valid."""
     if isinstance(given, list):
         texts = [repr(value) for value in given]
         if not texts or len(set(texts)) < len(texts):
@@ -223,15 +219,9 @@ def check_grid(explore: ExploreSpec, axes: Iterable[str], seeds: Sequence[int]) 
 
 
 def check_explore(explore: ExploreSpec, specs: Iterable[RunSpec], workers: int) -> None:
-    """Check the metric and the early stopping against the runs.
+    """Raise InputError if a run does not log the metric, or logs it too late or too rarely for the stopping rule.
 
-    Args:
-        explore: the section of the sweep file.
-        specs: every run of the grid, or at the corners of the space.
-        workers: number of workers of one run.
-
-    Raises:
-        InputError: a run does not log the metric, or logs it too late or too rarely for the stopping rule.
+    ``specs`` are the runs of the grid or at the corners of the space; ``workers`` is the number of one run's workers.
     """
     if explore.stop is not None and workers > 1:
         raise InputError(
@@ -246,10 +236,7 @@ def check_explore(explore: ExploreSpec, specs: Iterable[RunSpec], workers: int) 
 
 
 def check_length(stop: StopSpec, spec: RunSpec, steps_per_epoch: int) -> None:
-    """Raise InputError if the grace is at least as long as the run.
-
-    ``steps_per_epoch`` does not matter if the grace is in epochs.
-    """
+    """Raise InputError if the grace is not shorter than the run; ``steps_per_epoch`` is not used for epochs."""
     steps = spec.train.epochs * steps_per_epoch
     if duration_steps(stop.grace, steps_per_epoch) >= steps:
         length = f"{spec.train.epochs}ep" if stop.unit == "ep" else f"{steps}it"

@@ -82,11 +82,7 @@ def axis_length(key: str, axis: Axis) -> int:
 
 
 def expand_axis(key: str, axis: Axis) -> list[Any]:
-    """The values of an axis.
-
-    Raises:
-        InputError: an unknown generator, wrong arguments, or no values.
-    """
+    """The values of an axis; raises InputError for an unknown generator, wrong arguments or no values."""
     axis_length(key, axis)
     return axis if isinstance(axis, list) else _generated(*_generator(key, axis))
 
@@ -128,13 +124,7 @@ def _generated(kind: str, numbers: list[Any]) -> list[Any]:
 
 @dataclass(frozen=True)
 class Point:
-    """One run of a sweep.
-
-    Attributes:
-        values: dotted field -> value, for the axes only, in the file's order.
-        seed: the repetition that the run belongs to.
-        spec: the run.
-    """
+    """One run of a sweep; ``values`` are dotted field -> value of the axes only, in the file's order."""
 
     values: Mapping[str, object]
     seed: int
@@ -163,12 +153,9 @@ def grid_size(sweep: SweepSpec) -> int:
 
 
 def refuse_large(sweep: SweepSpec, limit: int, if_meant: str = "say so with --yes") -> None:
-    """Raise InputError for a grid of more than ``limit`` runs, without making them.
+    """Raise InputError for a grid of more than ``limit`` (at most ``MOST_RUNS``) runs, without making them.
 
-    Args:
-        sweep: the sweep.
-        limit: at most ``MOST_RUNS``.
-        if_meant: the advice for a user who wants all of the runs, if ``MOST_RUNS`` allows them.
+    ``if_meant`` is the advice for a user who wants all of the runs, if ``MOST_RUNS`` allows them.
     """
     runs = grid_size(sweep)
     if runs <= limit:
@@ -189,24 +176,17 @@ def _lengths(sweep: SweepSpec) -> list[tuple[str, int]]:
 
 
 def expand(sweep: SweepSpec) -> list[Point]:
-    """Every run of the sweep, validated; equal specs appear once.
+    """Every run of the sweep, validated; equal specs appear once. Raises InputError that lists every invalid point.
 
     Seeds vary slowest, so that the first results cover the whole grid. For a search the list is empty, as it has not
     sampled its points yet; its space is validated.
-
-    Raises:
-        InputError: lists every invalid point.
     """
     points = corner_points(sweep)
     return [] if sweep.explore is not None and sweep.explore.search is not None else points
 
 
 def corner_points(sweep: SweepSpec) -> list[Point]:
-    """The runs to validate before anything starts: those of the grid, or at the corners of a search's space.
-
-    Raises:
-        InputError: lists every invalid point.
-    """
+    """The runs of the grid, or at the corners of a search's space, validated; raises as ``expand``."""
     explore = sweep.explore
     if explore is None:
         return points_at(sweep, _combinations(sweep))
@@ -217,11 +197,7 @@ def corner_points(sweep: SweepSpec) -> list[Point]:
 
 
 def points_at(sweep: SweepSpec, combinations: Iterable[Mapping[str, object]]) -> list[Point]:
-    """The runs of the sweep's base with each of ``combinations`` (dotted field -> value) and each seed.
-
-    Raises:
-        InputError: lists every invalid point.
-    """
+    """The runs with each of ``combinations`` (dotted field -> value) and each seed; InputError lists invalid points."""
     points: dict[str, Point] = {}
     problems: dict[str, None] = {}
     assembler = Assembler()

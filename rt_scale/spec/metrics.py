@@ -32,13 +32,7 @@ _BOUNDS: dict[str, Bounds] = {
 
 
 class ProbeName(NamedTuple):
-    """The parts of the name of a probe's accuracy.
-
-    Attributes:
-        role: ``input``, ``teacher`` or ``student``.
-        probe: ``linear``, ``knn_standardized``, ...
-        data: name of the data set; None for the one that the run distils on.
-    """
+    """The parts of the name of a probe's accuracy; ``data`` is None for the data set that the run distils on."""
 
     role: str
     probe: str
@@ -96,10 +90,7 @@ _STATISTICS = (
 
 
 def logged_metrics(spec: RunSpec) -> dict[str, When]:
-    """Metric -> whether the run logs it at each probing (start and end included) or after each epoch.
-
-    It assumes that the data set has labels; one without labels has no ``probe/`` metrics.
-    """
+    """Metric -> whether a run, whose data set has labels, logs it at each probing (also at start and end) or epoch."""
     training = ("accuracy",) if spec.kind == "supervise" else ("kl", "teacher_entropy", "student_entropy")
     names: dict[str, When] = {f"train/{name}": "epoch" for name in ("loss", "grad_norm", *training)}
     names |= {f"distance/from_{name}": "epoch" for name in ("init", "teacher")}

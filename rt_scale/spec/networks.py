@@ -101,11 +101,7 @@ PAPER = "-/lb/fn/wn/l/-"
 
 
 def parse_parts(value: object) -> str:
-    """The canonical text of the parts, from a text or from a mapping of all six names to booleans.
-
-    Raises:
-        ValueError: a part is unknown or missing, or lacks another part that it needs.
-    """
+    """The canonical text of the parts, from a text or a mapping of all six names to booleans; raises ValueError."""
     flags = _from_mapping(value) if isinstance(value, Mapping) else _from_text(str(value))
     for number in (1, 2):
         if flags[f"weight_norm_{number}"] and not flags[f"linear_{number}"]:

@@ -16,11 +16,9 @@ from rt_scale.spec.training import ObjectiveSpec, ProbeSpec, TrainSpec
 
 
 def stream(name: str, *keys: int) -> int:
-    """The seed, in [0, 2**63), of the random stream ``name`` at ``keys``: the first 63 bits of a SHA-256 digest.
+    """The seed, in [0, 2**63), of the random stream ``name`` (e.g. ``"data.order"``), from a SHA-256 digest.
 
-    Args:
-        name: what is drawn, e.g. ``"teacher"`` or ``"data.order"``.
-        keys: the user's seed and other indices of the draw, such as the epoch.
+    ``keys`` are the user's seed and other indices of the draw, such as the epoch.
     """
     text = ":".join([name, *(str(int(key)) for key in keys)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

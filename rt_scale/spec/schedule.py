@@ -20,11 +20,7 @@ _DURATION = re.compile(r"^([1-9][0-9]{0,17})(ep|it)$")
 
 
 def parse_duration(value: object) -> str:
-    """The canonical text of a duration, e.g. ``"5ep"``.
-
-    Raises:
-        ValueError: not a positive whole number followed by ``ep`` or ``it``.
-    """
+    """The canonical text of a duration: a positive whole number and ``ep`` or ``it``; raises ValueError."""
     text = str(value).strip().lower().replace(" ", "")
     if not _DURATION.match(text):
         raise ValueError(
@@ -147,11 +143,7 @@ class Schedule:
 
 
 def parse(text: str | float) -> Schedule:
-    """The schedule of that text; a number is a constant.
-
-    Raises:
-        ValueError: points at the wrong character.
-    """
+    """The schedule of that text; a number is a constant. Raises ValueError that points at the wrong character."""
     if isinstance(text, int | float) and not isinstance(text, bool):
         return Schedule((Piece("constant", (float(text),), ()),))
     return _Parser(str(text)).schedule()

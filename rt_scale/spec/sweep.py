@@ -120,27 +120,20 @@ class SweepSpec(Part):
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = (), limit: int = GRID_LIMIT) -> tuple[SweepSpec, list[Point]]:
-    """The sweep in the file ``path`` (see :func:`parse_sweep`) and its runs.
-
-    Raises:
-        InputError: the file, an axis or a point of the grid is not valid, or the grid has more than ``limit`` runs.
-    """
+    """The sweep in the file ``path`` (see :func:`parse_sweep`) and its at most ``limit`` runs; raises InputError."""
     sweep = parse_sweep(read_text(path), str(path), overrides)
     refuse_large(sweep, limit)
     return sweep, expand(sweep)
 
 
 def parse_sweep(text: str, source: str, overrides: Sequence[str] = ()) -> SweepSpec:
-    """The sweep in the text of a sweep file.
+    """The sweep in the text of a sweep file, whose points are not checked; errors call it ``source``.
 
-    Args:
-        text: of the file.
-        source: the file's path, for errors.
-        overrides: ``key=value`` assignments to fields of ``base``; for an axis, one value replaces the axis and a list
-            replaces its values; ``seeds=2`` sets the sweep's seeds.
+    ``overrides`` are ``key=value`` assignments to fields of ``base``. For an axis, one value replaces the axis and a
+    list replaces its values; ``seeds=2`` sets the sweep's seeds.
 
     Raises:
-        InputError: the text or an assignment is not valid; points of the grid are not checked.
+        InputError: the text or an assignment is not valid.
     """
     document = parse_document(text, source)
     if "base" not in document and "data" in document:
@@ -181,11 +174,7 @@ def _override(document: Document, overrides: Sequence[str]) -> Document:
 
 
 def load_run(path: Path, overrides: list[str] | None = None) -> RunSpec:
-    """The single spec in the file ``path``, with ``key=value`` assignments applied.
-
-    Raises:
-        InputError: the file or a field is not valid, or the file is a sweep.
-    """
+    """The single spec in the file ``path``, with ``key=value`` assignments applied; raises InputError for a sweep."""
     document = read_document(path)
     if "base" in document:
         raise InputError(f"{path} is a sweep file; run all of it with: rt-scale sweep {path}")

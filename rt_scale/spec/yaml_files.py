@@ -41,10 +41,7 @@ def _refuse(problem: str, there: yaml.Node | yaml.Event) -> NoReturn:
 
 
 class CoreLoader(yaml.SafeLoader):
-    """Reads one document; keys must be text and unique.
-
-    It refuses recursive aliases and documents of more than ``MOST_VALUES`` values.
-    """
+    """Reads one document of at most ``MOST_VALUES`` values, with unique text keys and no recursive aliases."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's names; this drops SafeLoader's YAML 1.1 rules
     yaml_constructors = {}  # noqa: RUF012
@@ -156,11 +153,7 @@ MOST_BYTES = 1 << 24
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """The value of a YAML document; errors call it ``source``, e.g. the file's path.
-
-    Raises:
-        InputError: the text is not YAML 1.2 or has something that no spec may contain; names the line.
-    """
+    """The value of a YAML document; raises InputError that names ``source``, e.g. the file's path, and the line."""
     try:
         return yaml.load(text, Loader=CoreLoader)  # noqa: S506 - a subclass of the safe one
     except yaml.YAMLError as error:
@@ -176,10 +169,7 @@ def parse_yaml(text: str, source: str) -> Any:
 def read_text(path: Path) -> str:
     """The text of the file ``path``, without a byte-order mark and with ``\\n`` as line ends.
 
-    It reads the file once, as that may be a pipe.
-
-    Raises:
-        InputError: the file cannot be read, is not UTF-8, or has more than ``MOST_BYTES`` bytes.
+    It reads the file once, as that may be a pipe. Raises InputError if that is not UTF-8 of at most ``MOST_BYTES``.
     """
     try:
         with open(path, "rb") as file:
