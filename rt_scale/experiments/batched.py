@@ -43,11 +43,7 @@ def measured_batch_size(spec: RunSpec, options: Options, most: int) -> BatchSize
     """The number of students, a power of two up to ``most``, with the least time a student's step.
 
     A step is views, teacher targets, forward and backward pass and optimiser; all students see the same images. Nothing
-    is written to run directories.
-
-    Raises:
-        InputError: the run cannot be executed here.
-        Stopped: it was asked to stop.
+    is written to run directories. InputError if the run cannot be executed here.
     """
     seconds: dict[int, float] = {}
     end = ""
@@ -159,15 +155,12 @@ def run_batched(
     stop, the others continue. Each ``environment.json`` records how many train together.
 
     Args:
-        specs: runs that ``spec.batching.batch_problem`` accepts.
+        specs: runs that ``spec.batching.batch_problem`` accepts; InputError otherwise.
         options: one for each run, all with the same device and threads, and one process.
         ended: called in this thread with the position of an ended run, and its result or exception.
 
     Returns:
         The result of each run, or the Exception or Stopped that ended it.
-
-    Raises:
-        InputError: the runs cannot be batched.
     """
     if reason := batch_problem(specs) if len(specs) > 1 else "":
         raise InputError(f"These {len(specs)} runs cannot train as one batched network: {reason}.")

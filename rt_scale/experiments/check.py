@@ -242,10 +242,8 @@ class Sets:
 def check(spec: RunSpec, data_dir: Path, check_stop: StopCheck = no_check) -> Sets:
     """The prepared data sets of ``spec`` and of the runs that it starts from, after all checks.
 
-    ``check_stop`` is called repeatedly while a data set is fetched or waited for.
-
-    Raises:
-        InputError: a data set is not prepared, damaged, or does not fit its spec.
+    ``check_stop`` is called repeatedly while a data set is fetched or waited for. InputError if a data set is not
+    prepared, damaged, or does not fit its spec.
     """
     return _open(spec, lambda name: open_prepared(name, data_dir, check_stop))
 

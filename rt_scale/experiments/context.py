@@ -73,7 +73,7 @@ class Context:
         if part not in self._slower:
             self._slower.add(part)
             self._record_slower(part, reason)
-            self.observer.warned(f"The {part} takes longer than it should, as {reason}. It changes no number.")
+            self.observer.warned(f"The {part} is slower than it could be: {reason}. It changes no number.")
 
     def _record_slower(self, part: str, reason: str) -> None:
         if (record := self.run_dir.record()) is not None:
@@ -98,8 +98,7 @@ class Context:
     def checkpoint(self, step: int, writer: Callable[[Path], None]) -> None:
         """Write a checkpoint with the metrics so far; keeps the first and the two newest checkpoints.
 
-        Raises:
-            RunError: another process took the lease, or the disk is full.
+        RunError if another process took the lease, or the disk is full.
         """
         self.patiently(self.metrics.flush)
 

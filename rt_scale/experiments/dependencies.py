@@ -31,8 +31,7 @@ START = 0
 def start_weights(spec: RunSpec, store: Store) -> dict[str, dict[str, Tensor]]:
     """The weights that teacher and student of ``spec`` start from, float32 or float64 on the CPU.
 
-    Raises:
-        RunError: a run is not finished, or its checkpoint is missing or damaged.
+    RunError if a run is not finished, or its checkpoint is missing or damaged.
     """
     roles = {"teacher": spec.teacher.start_from, "student": spec.student.start_from}
     return {role: _weights(start, store) for role, start in roles.items() if start is not None}

@@ -39,7 +39,6 @@ class Evaluation:
     ``test/accuracy``.
 
     Args:
-        spec: of the run.
         probers: by data set; None is the main one, which has no prober without labels.
         pair: teacher and student, measured in their state at each call.
         initial: the student's parameters at its start.
@@ -136,11 +135,8 @@ def build_probers(
 ) -> dict[str | None, Prober]:
     """A prober for the main data set (key None), if it is to be probed, and one for each of ``probe.also``.
 
-    Args:
-        spec, sets: of the run; the data sets fit the spec.
-        train: the student's training images, on which the main prober fits its classifiers.
-        inputs: made by ``objectives.clean_inputs``.
-        group, resident, stop: of the run's options.
+    The main prober fits its classifiers on ``train``, the student's training images; ``inputs`` is made by
+    ``objectives.clean_inputs``.
     """
     main = sets.main
     loader = functools.partial(

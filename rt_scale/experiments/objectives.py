@@ -83,10 +83,8 @@ def build_objective(
     """The objective of a run, by its kind.
 
     Args:
-        spec, data: the run and its training data set.
         subset: int64 [n] positions of the training images in ``data``; None: all.
-        views: from images to network inputs.
-        targets: makes the teacher's logits; called only by objectives that need them.
+        targets: called only by objectives that need a teacher.
         sharpenings: of both networks' logits; their centres are updated in place.
         device: of the labels.
     """

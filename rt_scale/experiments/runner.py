@@ -109,7 +109,7 @@ def in_words(spec: RunSpec, error: Exception, traceback: str = "its failure.json
         )
     return RunError(
         f"Run {spec.name} failed: {type(error).__name__}: {error}. The traceback is in {traceback}; "
-        "run it again to go on from its last checkpoint."
+        "run it again to continue from its last checkpoint."
     )
 
 
@@ -131,7 +131,7 @@ def run(spec: RunSpec, options: Options) -> RunResult:
         run_dir.refresh()
         result = run_dir.result()
         if result is None:
-            raise RunError(f"The result of run {spec.name}, which rank 0 wrote, is not to be seen here.")
+            raise RunError(f"Rank 0 wrote the result of run {spec.name}, but this rank cannot find it.")
         return result
     try:
         result = _run(spec, options)

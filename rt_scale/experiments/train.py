@@ -31,7 +31,7 @@ from rt_scale.training.precision import parameter_dtype
 from rt_scale.training.teacher import Following
 
 STILL = (
-    "The gradient of the whole first epoch is exactly 0: the student says bit for bit what its teacher says, so it "
+    "The gradient of the whole first epoch is exactly 0: the student's output equals its teacher's bit for bit, so it "
     "learns nothing. Without batch norm alpha = 0 does that, and at precision bf16 any small alpha "
     "(benchmarks/fidelity.py); set student.alpha to 1e-4 or more, or precision to float32."
 )

@@ -152,13 +152,9 @@ class BatchedClassifiers:
 def replayed(step: Step, index: Tensor) -> Step:
     """``step`` as one CUDA graph: a GPU computes small steps faster than the host can launch their kernels.
 
-    Args:
-        step: uses the same memory every time, without host synchronisation. It runs three times on ``index`` before
-            the capture, in which libraries and the optimiser allocate what they need.
-        index: rows int64 [P, B] on the device, of the shape of all replays.
-
-    Raises:
-        RuntimeError: the capture fails.
+    ``step`` uses the same memory every time, without host synchronisation. It runs three times on ``index``, rows
+    int64 [P, B] of the shape of all replays, before the capture, in which libraries and the optimiser allocate what
+    they need. RuntimeError if the capture fails.
     """
     rows, graph = index.clone(), torch.cuda.CUDAGraph()
     for _ in range(3):

@@ -29,8 +29,7 @@ def centre_and_scale(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 def mean_and_deviation(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation [D] (divided by N; 1 for constant dimensions) over the rows of x [N, D].
 
-    In two passes, corrected for the rounding of the mean: as exact as ``torch.var_mean``, and four times as fast on a
-    CPU.
+    Two passes, corrected for the rounding of the mean, are as exact as ``torch.var_mean`` and 4 times as fast on a CPU.
     """
     mean = x.mean(dim=0)
     centred = x - mean

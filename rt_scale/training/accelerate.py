@@ -69,11 +69,6 @@ class Accelerated(Network):
     products, which gain nothing), an epoch's last, smaller batch, evaluation mode, and calls of the encoder or of
     ``features``, as probes make them.
 
-    Args:
-        network: whose parameters are trained.
-        batch_size: images of a whole batch.
-        way: prepares the pass.
-
     Attributes:
         slower_because: why the pass is not accelerated; None if it is.
     """
@@ -112,7 +107,7 @@ class Accelerated(Network):
             features = made(*views)
             torch.autograd.grad(features, trained, torch.zeros_like(features), allow_unused=True)
         except Exception as error:  # no failure of a compiler, a driver or memory may end the run
-            self.slower_because = f"that failed ({type(error).__name__}: {first_line(error)})"
+            self.slower_because = f"its acceleration failed ({type(error).__name__}: {first_line(error)})"
             return module.__call__
         finally:
             for buffer, before in buffers:

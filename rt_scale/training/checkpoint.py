@@ -38,11 +38,7 @@ def save_weights(path: Path, model: nn.Module) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Parameters and buffers by name, on the CPU.
-
-    Raises:
-        OSError, SafetensorError: the file is missing or damaged.
-    """
+    """Parameters and buffers by name, on the CPU; OSError or SafetensorError if the file is missing or damaged."""
     weights: dict[str, Tensor] = load_file(path)
     return weights
 

@@ -21,12 +21,7 @@ from rt_scale.training.teacher import AS_THEY_ARE, Sharpening
 
 
 class Targets:
-    """The teacher's logits for a batch.
-
-    Args:
-        teacher: already in training or evaluation mode, which is not changed.
-        frozen: whether its last layer never changes: its weights are then normalised once.
-    """
+    """The teacher's logits for a batch; those of a ``frozen`` last layer use weights that are normalised once."""
 
     @torch.no_grad()
     def __init__(self, teacher: Network, *, frozen: bool) -> None:
@@ -51,10 +46,8 @@ class Targets:
 class ComputedTargets(Targets):
     """Targets of a teacher that runs at every step.
 
-    Args:
-        teacher, frozen: see :class:`Targets`.
-        learn_statistics: whether an extra pass updates the running statistics of batch norms in evaluation mode
-            before they are used.
+    With ``learn_statistics`` an extra pass updates the running statistics of batch norms in evaluation mode before they
+    are used.
     """
 
     def __init__(self, teacher: Network, *, frozen: bool = True, learn_statistics: bool = False) -> None:
@@ -77,11 +70,9 @@ class CachedTargets(Targets):
     since k features a sample are small and m logits are not (paper, appendix A: k = 256, m = 65,536).
 
     Args:
-        teacher: the frozen network.
         batches: every training image once over all ranks, with its position in ``index``.
-        samples: number of training images N; the cache is [N, k] in the teacher's dtype.
+        samples: number of training images N; the cache, on every rank, is [N, k] in the teacher's dtype.
         to_inputs: uint8 images to network inputs.
-        group: the ranks; each holds the features of all images afterwards.
         check_stop: called before every batch, on every rank.
     """
 
@@ -116,7 +107,6 @@ class Distillation:
     """The distance of the student's logits from the teacher's, on the same images.
 
     Args:
-        targets, views: teacher logits, and images to network inputs.
         precision: of the networks; the objective itself is at least float32.
         name: of the distance, see ``losses.distances.distance``.
         pairs: (teacher, student) views to compare; the teacher sees only the views that it is compared on.
@@ -179,12 +169,9 @@ class Distillation:
 
 
 class Supervision:
-    """Cross entropy of the model's logits under labels (paper, section 2).
+    """Cross entropy, at least float32, of the logits of one view under labels (paper, section 2).
 
-    Args:
-        labels: int64 [N] on the device, by position in ``index``, label noise included.
-        views: images to network inputs, one view.
-        precision: of the network; the objective itself is at least float32.
+    Labels are int64 [N] on the device, by position in ``index``, label noise included.
     """
 
     def __init__(self, labels: Tensor, views: Views, precision: str) -> None:

@@ -123,11 +123,7 @@ class Group:
         return found
 
     def by_first(self, work: Callable[[], T]) -> T:
-        """The result of ``work``, small and picklable, which rank 0 computes while the others wait.
-
-        Raises:
-            Stopped: on every rank, if ``work`` raises it.
-        """
+        """The result of ``work``, small and picklable, computed on rank 0; if it raises Stopped, every rank does."""
         if self.world == 1:
             return work()
         done: tuple[bool, T | None] = (False, None)

@@ -53,11 +53,7 @@ class Means:
 
     @torch.no_grad()
     def add(self, values: Mapping[str, Tensor], weight: int) -> None:
-        """Add scalar tensors, means over ``weight`` samples; no synchronisation.
-
-        Raises:
-            ValueError: no values, or other names than before.
-        """
+        """Add scalar tensors, means over ``weight`` samples; no synchronisation. ValueError for other names."""
         names = self._names or tuple(values)
         if not names or values.keys() != set(names):
             raise ValueError(f"means of {', '.join(names) or 'nothing'} cannot take {', '.join(values) or 'nothing'}")
@@ -144,12 +140,9 @@ Objective = Callable[[Model, Batch, int], Measured]
 
 
 class Step(NamedTuple):
-    """An optimiser step before its gradients are computed.
+    """An optimiser step whose gradients are to be computed.
 
-    Attributes:
-        model: its parameters have no gradients yet.
-        number: optimiser steps done before.
-        weight: of the loss in the mean over all ranks' images.
+    ``number`` counts the steps before; ``weight`` is that of the loss in the mean over all ranks' images.
     """
 
     model: nn.Module

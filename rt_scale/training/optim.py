@@ -45,11 +45,8 @@ def _decays(spec: OptimizerSpec, parameter: Tensor) -> bool:
 class UpdateRules:
     """What happens between the gradient and the optimiser's step: schedules, clipping, frozen parameters.
 
-    Args:
-        optimizer: made by :func:`build_optimizer` from the same ``spec``.
-        spec: its schedules and its ``clip``.
-        steps, steps_per_epoch: optimiser steps of the run and of an epoch.
-        frozen, frozen_steps: parameters that are not updated in the first ``frozen_steps`` steps.
+    ``optimizer`` is made by :func:`build_optimizer` from the same ``spec``, for a run of ``steps`` optimiser steps;
+    parameters in ``frozen`` are not updated in the first ``frozen_steps``.
     """
 
     def __init__(

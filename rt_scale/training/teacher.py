@@ -24,7 +24,7 @@ class Sharpening:
     Args:
         temperature: a number or a schedule, > 0.
         center: momentum mu, a number or a schedule in [0, 1]; None: no centre.
-        steps, steps_per_epoch: optimiser steps of the run and of an epoch.
+        steps, steps_per_epoch: optimiser steps of the run and of an epoch, for schedules.
         group: the ranks whose images and views the mean is over.
 
     Attributes:
@@ -54,10 +54,7 @@ class Sharpening:
         return sharpened if temperature == 1 else sharpened / temperature
 
     def of_outputs(self, outputs: Outputs, step: int) -> Side:
-        """The same by factors: features / temperature give z / temperature, and the centre is a shift.
-
-        The mean of logits is the logits of the mean of features.
-        """
+        """The same by factors: features / temperature give z / temperature, and the centre is a shift."""
         temperature = self._temperature(step)
         # The mean and the quotient of bfloat16 features need the weights' precision.
         features = outputs.features.to(outputs.weight.dtype)
@@ -65,7 +62,7 @@ class Sharpening:
         if self.momentum is None:
             return Side(sharpened)
         mean = self.group.mean_of_rows(features)
-        with torch.no_grad():
+        with torch.no_grad():  # the mean of logits is the logits of the mean of features
             centre = self._moved(outputs._replace(features=mean[None]).logits()[0], step)
         return Side(sharpened, centre / -temperature)
 
@@ -92,10 +89,7 @@ class Following:
     appendix E.3; Caron et al. 2021, algorithm 1). previous_epoch: theta_T <- theta_S after every epoch. With
     ``statistics: student``, running statistics of batch norms are updated in the same way.
 
-    Args:
-        teacher: changed in place; put into the mode that ``spec`` names.
-        student: of the same architecture, dtype and device.
-        steps, steps_per_epoch: optimiser steps of the run and of an epoch.
+    The teacher, of the student's architecture, dtype and device, is put into the mode that ``spec`` names.
     """
 
     def __init__(

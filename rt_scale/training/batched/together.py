@@ -84,11 +84,7 @@ class _Member(Generic[T]):
         self._thread = threading.Thread(target=self._work, args=(run,), daemon=True)
 
     def go_on(self, answer: Measured | BaseException | None) -> None:
-        """Let it run until its next step or its end.
-
-        Args:
-            answer: to the step that it waits for: the values, or an exception to raise there; None to start.
-        """
+        """Let it run until its next step or its end, with the values or the exception of ``step``; None to start."""
         if answer is None:
             self.started = True
             self._thread.start()
