@@ -159,8 +159,7 @@ def run_batched(
         options: one for each run, all with the same device and threads, and one process.
         ended: called in this thread with the position of an ended run, and its result or exception.
 
-    Returns:
-        The result of each run, or the Exception or Stopped that ended it.
+    Returns the result of each run, or the Exception or Stopped that ended it.
     """
     if reason := batch_problem(specs) if len(specs) > 1 else "":
         raise InputError(f"These {len(specs)} runs cannot train as one batched network: {reason}.")

@@ -49,7 +49,7 @@ def learns_labels(spec: RunSpec) -> bool:
 
 
 def cache_bytes(spec: RunSpec, data: Prepared | NoiseSet) -> int:
-    """Bytes of a constant teacher's bottleneck features; 0 where they are not constant."""
+    """Bytes of a constant teacher's bottleneck features; 0 if they are not constant."""
     if not constant_targets(spec):
         return 0
     from rt_scale.training.precision import parameter_dtype

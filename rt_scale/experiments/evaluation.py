@@ -43,7 +43,6 @@ class Evaluation:
         pair: teacher and student, measured in their state at each call.
         initial: the student's parameters at its start.
         stage: is called with a text for each stage.
-        check_stop: called repeatedly, on every rank.
     """
 
     def __init__(

@@ -81,7 +81,7 @@ class Options:
             number, on which the last bits of sums depend.
         cache_teacher: whether a constant teacher's bottleneck features are computed once; None: if they take less than
             a quarter of the free memory.
-        channels_last: torch's memory format of images and weights.
+        channels_last: whether to use torch's memory format of that name.
         accelerate: how the student's pass over whole batches is computed: ``none`` (module by module), ``compile`` or
             ``graphs`` (CUDA's), for runs that train alone with one worker, or ``auto``: graphs on a GPU. A resumed run
             keeps its first choice, on which the last bits of results depend.
@@ -151,8 +151,7 @@ def resolve(spec: RunSpec, data: Prepared | NoiseSet, options: Options, earlier:
             kept, so that a resumed run's numbers are bitwise those of an undisturbed one.
 
     Raises:
-        InputError: the device, loader or acceleration is unknown or cannot be used here, the device lacks the
-            precision, or threads is not positive.
+        InputError: an option is unknown or cannot be used here, or the device lacks the precision.
     """
     device = find_device(options.device)
     check_precision(spec.precision, device)

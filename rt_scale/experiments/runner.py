@@ -174,7 +174,7 @@ def _finished(run_dir: RunDir, options: Options) -> RunResult | None:
 
 
 def _watching(attempt: Attempt, options: Options) -> None:
-    """Called while the lease is watched for signs of life of its owner; stops at once, as there is nothing to save."""
+    """Called while it is unknown whether the lease's owner still runs; stops at once, as there is nothing to save."""
     stop_check(options.stop)()
     options.observer.stage(f"watching whether the run is still executed by {attempt}")
 

@@ -50,8 +50,6 @@ class Prober:
     Args:
         spec: which probes, and the linear classifier's recipe.
         train, test: images to fit on and to measure on, in index order, without augmentation.
-        to_inputs: from uint8 images to a network's inputs.
-        classes: number of classes.
         group: the ranks that share the embedding of images. Rank 0 alone trains classifiers; the others wait.
         precision: in which networks embed images; probes do not use it.
         stop: called repeatedly; Stopped is raised on all ranks if it is true on any.

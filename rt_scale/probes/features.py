@@ -53,8 +53,6 @@ def embed(
 
     Args:
         encoder: from inputs [B, C, H, W] to embeddings [B, D], on the device of the inputs.
-        split: N images, with labels.
-        to_inputs: see ``ToInputs``.
         group: the ranks that share the work, each with a split of at least one image; all have the whole result.
         precision: the encoder computes as in training, for bf16 under autocast.
         check_stop: called before every batch, on every rank.

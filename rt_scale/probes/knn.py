@@ -146,14 +146,14 @@ def _decide(
 def _among_all(train: Tensor, finite: Tensor, test: Tensor, k: int, check_stop: StopCheck) -> Tensor:
     """The neighbours [M, k] by differences from all rows; equal rows are compared once."""
     distinct, of = torch.unique(train, dim=0, return_inverse=True)
-    asked, asker = torch.unique(test, dim=0, return_inverse=True)
-    found = torch.empty((len(asked), k), dtype=torch.int64, device=train.device)
+    queries, query_of = torch.unique(test, dim=0, return_inverse=True)
+    found = torch.empty((len(queries), k), dtype=torch.int64, device=train.device)
     everything = torch.arange(len(distinct), device=train.device)
-    for number in range(len(asked)):
+    for number in range(len(queries)):
         check_stop()
-        squares = _squared_distances(distinct, everything, asked, torch.full_like(everything, number))[of]
+        squares = _squared_distances(distinct, everything, queries, torch.full_like(everything, number))[of]
         found[number] = _lowest(squares.masked_fill_(~finite, torch.inf), k)
-    return found[asker]
+    return found[query_of]
 
 
 def _squared_distances(train: Tensor, of: Tensor, test: Tensor, to: Tensor) -> Tensor:
@@ -190,8 +190,6 @@ def knn_accuracy(
         train_x, test_x: float32 [N, D] and [M, D], on the same device.
         train_y, test_y: int64 [N] and [M], in [0, classes).
         k: neighbours, 1 to N; InputError otherwise.
-        classes: number of classes.
-        check_stop: called before every tile of test samples.
     """
     check_neighbours(k, len(train_x))
     known = finite_rows(test_x)

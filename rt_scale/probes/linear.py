@@ -195,15 +195,10 @@ class LinearProbes:
 
     @torch.no_grad()
     def fit(self, problems: Sequence[Problem], check_stop: StopCheck = no_check) -> list[list[Classifier]]:
-        """Train all classifiers of one or more problems; no host synchronisation.
+        """Train all classifiers of problems of one shape, dtype and device (else ValueError); no host synchronisation.
 
-        Args:
-            problems: embeddings of one shape, dtype and device; ValueError otherwise.
-            check_stop: called before every step.
-
-        Returns:
-            For every problem its classifier and, with ``standardized``, the classifier for embeddings from
-            ``features.standardise``.
+        Returns for every problem its classifier and, with ``standardized``, the classifier for embeddings from
+        ``features.standardise``.
         """
         batched, full_step = self._batched(sizes_of(problems, self.classes, self.views))
         generators = {problem.seed: torch.Generator("cpu").manual_seed(problem.seed) for problem in problems}

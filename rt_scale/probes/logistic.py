@@ -29,7 +29,6 @@ def fit_logistic(
     Args:
         x: float [N, D]; centred and scaled ones (``centre_and_scale``) converge fastest.
         y: int64 [N], in [0, classes), on the same device.
-        classes: number of classes.
         l2: strength of the penalty on the weights, not on the biases; > 0.
         tolerance: largest partial derivative at the end, unless rounding ends the search before. The default is about
             the rounding of float32 on centred and scaled embeddings (scikit-learn's is 1e-4).

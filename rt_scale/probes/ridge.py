@@ -21,9 +21,7 @@ def fit_ridge(x: Tensor, y: Tensor, *, classes: int, l2: float = 1e-3, check_sto
     Args:
         x: float [N, D] of mean 0 in every dimension, so that b is the classes' frequencies.
         y: int64 [N], in [0, classes), on the same device.
-        classes: number of classes.
         l2: strength of the penalty, > 0.
-        check_stop: called before every tile of the second moments.
     """
     samples, width = x.shape
     targets = functional.one_hot(y, classes).double()

@@ -65,12 +65,9 @@ class Accelerated(Network):
     """A network that shares another's modules and computes the features of whole training batches by ``way``.
 
     The first whole batch prepares the pass, for its precision and shapes. If that fails, batches go module by module,
-    and ``slower_because`` holds the reason; results are equal to rounding. Not accelerated: the wide output (matrix
-    products, which gain nothing), an epoch's last, smaller batch, evaluation mode, and calls of the encoder or of
-    ``features``, as probes make them.
-
-    Attributes:
-        slower_because: why the pass is not accelerated; None if it is.
+    and ``slower_because`` (else None) holds the reason; results are equal to rounding. Not accelerated: the wide output
+    (matrix products, which gain nothing), an epoch's last, smaller batch, evaluation mode, and calls of the encoder or
+    of ``features``, as probes make them.
     """
 
     def __init__(self, network: Network, batch_size: int, way: Way) -> None:

@@ -205,7 +205,7 @@ def _lost() -> Iterator[None]:
     except RuntimeError as error:  # torch has no class for errors of gloo; that of nccl is a RuntimeError too
         detail = " ".join(str(error).split())[:200]
         raise WorkerLost(
-            f"Another worker of this run is gone ({detail}). What it saved is kept: run it again to go on from its "
+            f"Another worker of this run ended ({detail}). Its checkpoints are kept: run it again to continue from its "
             "last checkpoint."
         ) from error
 

@@ -21,18 +21,15 @@ def train_together(
     same_images: bool = False,
     ended: Callable[[int, T | BaseException], None] = lambda number, outcome: None,
 ) -> list[T | BaseException]:
-    """Call every run in its own thread with a function that computes the gradients of all runs' steps at once.
+    """Call every run with a function that computes all runs' gradients at once; returns their results or exceptions.
 
-    One thread runs at a time, in the order of the runs, until its run requests gradients or ends: results do not
-    depend on the scheduling of threads.
+    Every run has a thread. One thread runs at a time, in the order of the runs, until its run requests gradients or
+    ends: results do not depend on the scheduling of threads.
 
     Args:
         runs: train networks that a :class:`BatchedNetwork` takes. When one returns or raises, the others continue.
         same_images: see :class:`BatchedNetwork`.
         ended: called in the caller's thread with the position of an ended run, and what it returned or raised.
-
-    Returns:
-        What each run returned, or the exception that ended it.
     """
     members = [_Member(run, functools.partial(ended, number)) for number, run in enumerate(runs)]
     try:
@@ -80,7 +77,7 @@ class _Member(Generic[T]):
         self.started = self.over = False
         self._ended = ended
         self._answers: SimpleQueue[Measured | BaseException] = SimpleQueue()
-        self._asked: SimpleQueue[Step | None] = SimpleQueue()
+        self._requests: SimpleQueue[Step | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, args=(run,), daemon=True)
 
     def go_on(self, answer: Measured | BaseException | None) -> None:
@@ -92,7 +89,7 @@ class _Member(Generic[T]):
             self.step = None
             self._answers.put(answer)
         # Else the caller was interrupted while the run was running: wait for the run.
-        self.step = self._asked.get()
+        self.step = self._requests.get()
         if self.step is None:
             self._thread.join()
             self.over = True
@@ -103,10 +100,10 @@ class _Member(Generic[T]):
             self.outcome = run(self._gradients)
         except BaseException as error:
             self.outcome = error
-        self._asked.put(None)
+        self._requests.put(None)
 
     def _gradients(self, step: Step) -> Measured:
-        self._asked.put(step)
+        self._requests.put(step)
         answer = self._answers.get()
         if isinstance(answer, BaseException):
             raise answer
