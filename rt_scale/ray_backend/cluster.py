@@ -71,7 +71,7 @@ class Cluster:
     def describe(self) -> str:
         """One line: nodes, CPUs, GPUs, accelerators."""
         more = "; more nodes may be added" if self.autoscaling else ""
-        return f"{'a Ray of its own' if self.local else f'Ray at {self.address}'}: {described(self.nodes())}{more}"
+        return f"{'a local Ray' if self.local else f'Ray at {self.address}'}: {described(self.nodes())}{more}"
 
     def refuse_impossible(self, launch: LaunchSpec) -> None:
         """Refuse a run whose workers can never fit on the nodes (InputError)."""
@@ -130,7 +130,7 @@ def connect(address: str | None = None, *, train: bool = False, log_dir: Path | 
         check_ray_folder()
         _prepare_own_token()
         given: dict[str, Any] = {"num_cpus": allowed_cores(), "include_dashboard": train, "dashboard_host": "127.0.0.1"}
-        where = "A Ray of our own could not be started on this machine"
+        where = "A local Ray could not be started"
     else:
         _prepare_known_token()
         given, asked = {}, probe(asked, by_variable=by_variable)

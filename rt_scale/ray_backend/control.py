@@ -46,7 +46,7 @@ class StopRequest:
     text: str
 
 
-PREEMPTED = StopRequest(StopReason.PREEMPTED, "its node is about to go")
+PREEMPTED = StopRequest(StopReason.PREEMPTED, "its node is shutting down")
 
 
 class _Control:

@@ -156,4 +156,4 @@ def reason(store: Store, point: Point) -> str:
     status = run_dir.status()
     if status.state == "running":
         return f"it is being run by {status.owner}"
-    return "it did not finish (its process died or was stopped); run the sweep again to go on"
+    return "it did not finish (its process died or was stopped); run the sweep again to resume"

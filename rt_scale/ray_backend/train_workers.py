@@ -80,7 +80,7 @@ def _run_with_retries(config: TrialConfig) -> RunResult:
             return run_with_workers(config, client)
         except WorkersDied as error:
             died = error
-    again = "run it again to go on from its last checkpoint"
+    again = "run it again to resume from its last checkpoint"
     raise RunError(f"Run {spec.name}: {died}, {retries + 1} times; {again}.") from died
 
 
