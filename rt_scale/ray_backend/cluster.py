@@ -50,12 +50,9 @@ LAUNCHED = 2
 
 
 class Cluster:
-    """The Ray that this process is connected to.
+    """The Ray that this process is connected to, with its GCS at ``address``, ``host:port``.
 
-    Attributes:
-        address: of its GCS, ``host:port``.
-        local: whether we started it on this machine; it ends with this process.
-        autoscaling: whether nodes may be added.
+    ``local``: we started it on this machine, and it ends with this process. ``autoscaling``: nodes may be added.
     """
 
     def __init__(self, address: str, *, local: bool) -> None:

@@ -36,11 +36,9 @@ def port_answers(address: str, seconds: float = PORT_S) -> bool:
 
 
 def probe(address: str, *, by_variable: bool = False) -> str:
-    """The ``host:port`` of the cluster at ``address``, after checking that this machine can join it.
+    """The ``host:port`` of the cluster at ``address`` (or ``auto``), after checking that this machine can join it.
 
-    Args:
-        address: ``host:port``, or ``auto`` for the cluster that this machine belongs to.
-        by_variable: whether the address is from RAY_ADDRESS, which an error then names.
+    ``by_variable``: the address is from RAY_ADDRESS, which an error then names.
 
     Raises:
         InputError: if it does not answer, has another token, Ray or Python, or no node on this machine.

@@ -25,13 +25,9 @@ NAMED = 4
 
 @dataclass(frozen=True)
 class Node:
-    """A node, or a kind of node that an autoscaler may add.
+    """A node, or a kind of node that an autoscaler may add (up to ``count``, which may be math.inf).
 
-    Attributes:
-        name: its address, or the name of the kind.
-        resources: by Ray's names ("CPU", "GPU", "accelerator_type:H100").
-        count: how many there can be; may be math.inf.
-        told: whether ``resources`` names the accelerator, as those of a living node do.
+    ``resources`` has Ray's names ("CPU", "GPU", "accelerator_type:H100"); ``told``: whether these name the accelerator.
     """
 
     name: str

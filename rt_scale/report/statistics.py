@@ -21,11 +21,8 @@ _EXACT = 1e-9
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean of n numbers with their spread.
-
-    Attributes:
-        std: sample standard deviation; None for one number.
-        low, high: ends of the mean's ``interval``; None if there is none.
+    """Mean of n numbers with their sample standard deviation, None for one number, and the ends of the mean's
+    ``interval``, None if there is none.
     """
 
     mean: float
