@@ -19,8 +19,8 @@ from rt_scale.spec.grid import axis_names
 class Statement:
     """A claim of the paper, and the rule that judges a group of runs under one of ``probes``.
 
-    ``over`` are the keys of ``ProbedRun.at`` that vary within a group; ``elsewhere``: whether the claim is on other data
-    sets than the one distilled on; None: on any.
+    ``over`` are the keys of ``ProbedRun.at`` that vary within a group; ``elsewhere``: whether the claim is on other
+    data sets than the one distilled on; None: on any.
     """
 
     text: str
@@ -34,8 +34,8 @@ class Statement:
 class Panel:
     """Panels of a figure, one for each value of ``column``.
 
-    ``x`` (or ``epoch``), ``line`` and ``column`` are keys of ``ProbedRun.at``; ``metric`` is ``accuracy`` of the probe, or
-    the name of a metric; scale and label are of the horizontal axis, whose label defaults to ``x``.
+    ``x`` (or ``epoch``), ``line`` and ``column`` are keys of ``ProbedRun.at``; ``metric`` is ``accuracy`` of the probe,
+    or the name of a metric; scale and label are of the horizontal axis, whose label defaults to ``x``.
     """
 
     x: str

@@ -66,8 +66,8 @@ def _events(tables: Sequence[Path], metrics: Sequence[str]) -> list[Event]:
 class MeanCurve:
     """A metric over the steps (int64 [S], increasing) at which every seed was measured; the others are float64 [S].
 
-    ``times`` are seconds since 1970 at which the last seed reached a step; ``low`` and ``high`` are the ends of the mean's
-    ``interval``, NaN if there is none.
+    ``times`` are seconds since 1970 at which the last seed reached a step; ``low`` and ``high`` are the ends of the
+    mean's ``interval``, NaN if there is none.
     """
 
     steps: np.ndarray
