@@ -33,14 +33,11 @@ class _Part:
 
 
 def read_npz(data: DataSet, source: Source) -> Original:
-    """Open the parts in a folder: all but the last are to train on, the last is held out.
-
-    Headers and labels are read here; images only as the splits are iterated over, a chunk at a time. The checksums
-    in the notes are those of the archives, which the pass over the images verifies.
+    """Open the parts in a folder; the last is the test split. Images are read while the splits are iterated over.
 
     Raises:
-        InputError: a part is missing, damaged, of other shapes or types, or with labels that are no class. The
-            splits raise it, too, where the pass comes upon damage; it then says behind which image.
+        InputError: a part is missing or damaged, or has wrong shapes, types or labels. Damaged images raise it
+            during the iteration, which also verifies the archives' checksums.
     """
     folder, names = source.path, [each.file for each in data.downloads]
     if missing := [name for name in names if not (folder / name).is_file()]:
@@ -98,7 +95,7 @@ def _open_part(data: DataSet, path: Path) -> _Part:
 
 @contextlib.contextmanager
 def _member(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype]]:
-    """A member at its first value, with shape and type; ValueError where it is no plain array of its length."""
+    """A member, positioned at its first value, its shape and type; ValueError if it is not a plain array."""
     with archive.open(name) as stream:
         version = np.lib.format.read_magic(stream)
         if version not in _HEADERS:
@@ -111,7 +108,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[IO[bytes], tu
 
 
 def _stream(data: DataSet, part: _Part) -> Iterator[np.ndarray]:
-    """The images of a part, uint8 [b, H, W, C]; as the last is read, zipfile compares the recorded CRC-32."""
+    """The images of a part, uint8 [b, H, W, C]; zipfile verifies the CRC-32 at the end."""
     shape = (data.size, data.size, data.channels)
     size, samples = math.prod(shape), len(part.labels)
     with contextlib.ExitStack() as stack:
@@ -149,7 +146,7 @@ CIFAR5M = DataSet(
     channels=3,
     train=5 * _IMAGES_A_PART,
     test=_IMAGES_A_PART,
-    # Values in circulation (0.4555, 0.4362, 0.3415) have far less blue than CIFAR-10, and no stated source.
+    # Values found online (0.4555, 0.4362, 0.3415) have far less blue than CIFAR-10, and no stated source.
     mean=(),
     std=(),
     stats_source="measured on the training images of the parts that it was prepared from",
