@@ -1,4 +1,4 @@
-"""Several trainings side by side, whose steps are computed together: each runs as if it were alone."""
+"""Several training runs in one process, whose steps are computed together."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def train_together(
     same_images: bool = False,
     ended: Callable[[int, T | BaseException], None] = lambda number, outcome: None,
 ) -> list[T | BaseException]:
-    """Call every run in a thread of its own with a function that computes the gradients of all runs' steps at once.
+    """Call every run in its own thread with a function that computes the gradients of all runs' steps at once.
 
-    One thread runs at a time, in the order of the runs, until its run asks for gradients or ends: what is computed
-    does not depend on the machine's scheduling.
+    One thread runs at a time, in the order of the runs, until its run requests gradients or ends: results do not
+    depend on the scheduling of threads.
 
     Args:
-        runs: of networks that a :class:`BatchedNetwork` takes. One that ends, well or not, leaves the others to go on.
-        same_images: as for :class:`BatchedNetwork`.
-        ended: called in the caller's thread with the position of a run that is over, and what it returned or raised.
+        runs: train networks that a :class:`BatchedNetwork` takes. When one returns or raises, the others continue.
+        same_images: see :class:`BatchedNetwork`.
+        ended: called in the caller's thread with the position of an ended run, and what it returned or raised.
 
     Returns:
         What each run returned, or the exception that ended it.
@@ -48,7 +48,7 @@ def train_together(
 
 
 def _rounds(members: Sequence[_Member[T]], same_images: bool) -> None:
-    """Compute the step that every run waits for, and let each go on, until all are over."""
+    """Compute the step that every run waits for and let each continue, until all have ended."""
     waiting: list[_Member[T]] = []
     while left := [member for member in members if not member.over]:
         steps = [member.step for member in left if member.step is not None]
@@ -60,17 +60,17 @@ def _rounds(members: Sequence[_Member[T]], same_images: bool) -> None:
                 batched = BatchedNetwork(networks, same_images=same_images)
             answers = batched.gradients(steps)
         except Exception as error:
-            answers = [error] * len(steps)  # what all compute together fails for all
+            answers = [error] * len(steps)  # the common pass failed, for all
         for member, answer in zip(left, answers, strict=True):
             member.go_on(answer)
 
 
 class _Member(Generic[T]):
-    """A run in a thread, which runs while :meth:`go_on` waits for it and waits otherwise.
+    """A run in a thread, which runs only while :meth:`go_on` waits for it.
 
     Attributes:
-        step: whose gradients it waits for; None while it runs and once it is over.
-        outcome: what the run returned, or the exception that it raised; there once it is ``over``.
+        step: whose gradients it waits for; None while it runs and after its end.
+        outcome: what the run returned or raised; set when it is ``over``.
     """
 
     outcome: T | BaseException
@@ -84,18 +84,14 @@ class _Member(Generic[T]):
         self._thread = threading.Thread(target=self._work, args=(run,), daemon=True)
 
     def go_on(self, answer: Measured | BaseException | None) -> None:
-        """Let it run until its next step or its end.
-
-        Args:
-            answer: to the step that it waits for: what was measured, or an exception to raise there; None to start.
-        """
+        """Let it run until its next step or its end, with the values or the exception of ``step``; None to start."""
         if answer is None:
             self.started = True
             self._thread.start()
         elif self.step is not None:
             self.step = None
             self._answers.put(answer)
-        # Else the caller was interrupted while it ran: it is waited for.
+        # Else the caller was interrupted while the run was running: wait for the run.
         self.step = self._asked.get()
         if self.step is None:
             self._thread.join()
