@@ -60,7 +60,7 @@ def drawings(
 ) -> list[Drawing]:
     """The drawings of a panel, one for each value of its column and each data set probed on.
 
-    ``runs`` are those under one kind of probe; ``metrics`` are by run; ``which`` is the student's epoch, unless the axis
+    ``runs`` are under one kind of probe; ``metrics`` are by run; ``which`` is the student's epoch, unless the axis
     is the epoch; the numbers that the paper prints for ``experiment`` are added.
     """
     found = []
