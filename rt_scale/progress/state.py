@@ -28,10 +28,7 @@ NAMED = 4
 class SweepState:
     """State of the runs of a sweep; control characters in labels and reasons become spaces.
 
-    Args:
-        total: number of runs.
-        done_before: how many of them were complete before.
-        progress: holds a task for each running run, with fields ``where``, ``stage`` and ``scores``, and the clock.
+    ``progress`` holds a task for each running run, with fields ``where``, ``stage`` and ``scores``, and the clock.
     """
 
     def __init__(self, total: int, done_before: int, progress: Progress) -> None:
@@ -75,13 +72,9 @@ class SweepState:
         return self._leave(label) is not None
 
     def finish(self, label: str, state: str, how: str = "", values: Mapping[str, float] | None = None) -> str:
-        """A run ended; returns a line with its number, accuracies, time and place, empty if it had ended before.
+        """A run ended as ``state``; returns a line with its number, ``how``, accuracies, time and place.
 
-        Args:
-            label: of the run.
-            state: ``DONE``, ``FAILED`` or ``STOPPED``.
-            how: more text for the line.
-            values: its last measurements.
+        The line is empty if the run had ended before.
         """
         if label in self._finished:
             return ""
@@ -129,7 +122,6 @@ class SweepState:
 
     @property
     def _queued(self) -> int:
-        """Runs that have not started yet."""
         return self.total - self._done_before - len(self._finished) - len(self._running) - len(self._waiting)
 
     def _counts(self) -> Text:
@@ -184,14 +176,8 @@ class SweepState:
 def time_left(running: Sequence[Task], *, queued: int, slots: int, usual: float | None) -> str:
     """The time until the last run ends, in words, if each free slot takes the next run at once.
 
-    Args:
-        running: the running runs.
-        queued: number of runs that are not running yet.
-        slots: number of concurrent runs.
-        usual: mean seconds of a finished run, if there is one.
-
-    Returns:
-        ``at least ...`` if the estimate counts only steps, and not e.g. probing; empty if nothing is known.
+    ``usual`` is the mean duration of a finished run in seconds. Returns ``at least ...`` if the estimate counts only
+    steps, and not e.g. probing; empty if nothing is known.
     """
     whole = [task.total / task.speed for task in running if task.total and task.speed]
     if usual is None and not whole:
@@ -217,7 +203,6 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _compare(best: dict[str, tuple[Score, str]], found: Sequence[Score], label: str) -> None:
-    """Keep the better one of each kind."""
     for score in found:
         if math.isfinite(score.value) and (score.kind not in best or score.value > best[score.kind][0].value):
             best[score.kind] = (score, label)

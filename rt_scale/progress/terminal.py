@@ -120,14 +120,7 @@ class SweepProgress(Progress):
 class SweepView(View):
     """Prints a line per finished run and draws running runs and a summary below (a View and a context manager).
 
-    In a pipe it prints the summary at times.
-
-    Args:
-        console: terminal or pipe.
-        total: number of runs.
-        done_before: how many of them were complete before.
-        log: file of Ray's messages, printed first.
-        clock: returns the time in seconds.
+    In a pipe it prints the summary at times. ``log``, the file of Ray's messages, is named first.
     """
 
     def __init__(

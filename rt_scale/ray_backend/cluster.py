@@ -50,12 +50,9 @@ LAUNCHED = 2
 
 
 class Cluster:
-    """The Ray that this process is connected to.
+    """The Ray that this process is connected to, with its GCS at ``address``, ``host:port``.
 
-    Attributes:
-        address: of its GCS, ``host:port``.
-        local: whether we started it on this machine; it ends with this process.
-        autoscaling: whether nodes may be added.
+    ``local``: we started it on this machine, and it ends with this process. ``autoscaling``: nodes may be added.
     """
 
     def __init__(self, address: str, *, local: bool) -> None:
@@ -71,7 +68,7 @@ class Cluster:
     def describe(self) -> str:
         """One line: nodes, CPUs, GPUs, accelerators."""
         more = "; more nodes may be added" if self.autoscaling else ""
-        return f"{'a Ray of its own' if self.local else f'Ray at {self.address}'}: {described(self.nodes())}{more}"
+        return f"{'a local Ray' if self.local else f'Ray at {self.address}'}: {described(self.nodes())}{more}"
 
     def refuse_impossible(self, launch: LaunchSpec) -> None:
         """Refuse a run whose workers can never fit on the nodes (InputError)."""
@@ -130,7 +127,7 @@ def connect(address: str | None = None, *, train: bool = False, log_dir: Path | 
         check_ray_folder()
         _prepare_own_token()
         given: dict[str, Any] = {"num_cpus": allowed_cores(), "include_dashboard": train, "dashboard_host": "127.0.0.1"}
-        where = "A Ray of our own could not be started on this machine"
+        where = "A local Ray could not be started"
     else:
         _prepare_known_token()
         given, asked = {}, probe(asked, by_variable=by_variable)

@@ -46,7 +46,7 @@ class StopRequest:
     text: str
 
 
-PREEMPTED = StopRequest(StopReason.PREEMPTED, "its node is about to go")
+PREEMPTED = StopRequest(StopReason.PREEMPTED, "its node is shutting down")
 
 
 class _Control:
@@ -139,15 +139,8 @@ class ControlActor:
 class ControlClient:
     """A run's side (an Observer): keeps its newest report, and sends it from a thread.
 
-    If the actor died with its driver, the run continues.
-
-    Args:
-        run: name of the run.
-        where: what it is executed on, in words.
-        shown: whether it reports; False for all but the first of several workers.
-
-    Attributes:
-        told: the stop request, if any.
+    If the actor died with its driver, the run continues. ``where`` says in words what the run is executed on; only the
+    first of several workers is ``shown``, i.e. reports; ``told`` holds the stop request, if any.
     """
 
     def __init__(self, run: str, where: str, *, shown: bool = True) -> None:

@@ -32,12 +32,9 @@ class _Run(NamedTuple):
 
 
 class Rule:
-    """Judges the runs of one sweep with one of Tune's schedulers, and records which runs it ends.
+    """Judges the runs of one sweep, whose section has ``stop``, with one of Tune's schedulers.
 
-    Args:
-        explore: the sweep's section, which has ``stop``.
-        stopped: the record of ended runs.
-        tell: called with the name of a run to end, and the reason.
+    It records the runs that it ends in ``stopped``, and calls ``tell`` with their names and reasons.
     """
 
     def __init__(self, explore: ExploreSpec, stopped: EarlyStops, tell: Callable[[str, str], None]) -> None:
@@ -115,7 +112,6 @@ class Exploration:
     """The rules and searches of the sweeps of one queue; none for plain grids.
 
     Args:
-        sweeps: the sweeps of the queue.
         failed: names of runs that are not retried.
         room: how many runs of a launch section fit on the cluster at once.
         added: called with the change of a search's expected number of runs; several points can be one run.

@@ -38,7 +38,7 @@ def check_ray_folder() -> None:
     length = len(os.fsencode(folder / SOCKET.format(pid=os.getpid())))
     if length > LONGEST:
         raise InputError(
-            f"{what}: the name of a socket there would have {length} bytes, and the system takes {LONGEST}. {remedy}"
+            f"{what}: the path of a socket there would have {length} bytes, and Linux allows {LONGEST}. {remedy}"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -127,7 +127,6 @@ def _put_back(number: int, copy: int | None) -> None:
 
 
 def _flush() -> None:
-    """Flush the buffers of Python and C before descriptors change."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()

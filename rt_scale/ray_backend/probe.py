@@ -36,11 +36,9 @@ def port_answers(address: str, seconds: float = PORT_S) -> bool:
 
 
 def probe(address: str, *, by_variable: bool = False) -> str:
-    """The ``host:port`` of the cluster at ``address``, after checking that this machine can join it.
+    """The ``host:port`` of the cluster at ``address`` (or ``auto``), after checking that this machine can join it.
 
-    Args:
-        address: ``host:port``, or ``auto`` for the cluster that this machine belongs to.
-        by_variable: whether the address is from RAY_ADDRESS, which an error then names.
+    ``by_variable``: the address is from RAY_ADDRESS, which an error then names.
 
     Raises:
         InputError: if it does not answer, has another token, Ray or Python, or no node on this machine.
@@ -48,7 +46,7 @@ def probe(address: str, *, by_variable: bool = False) -> str:
     try:
         return _probe(address)
     except InputError as error:
-        ours = "for a Ray of our own on this machine"
+        ours = "for a local Ray"
         if by_variable:
             text = f"RAY_ADDRESS is set to '{address}'. {error} Or unset RAY_ADDRESS, or give --address local, {ours}."
         else:
@@ -88,14 +86,14 @@ def _probe(address: str) -> str:
 
 
 _REFUSALS = {
-    "silent": "No Ray cluster answers at {address}. Look whether its head runs ('ray status' on the head) and can be "
+    "silent": "No Ray cluster answers at {address}. Check whether its head runs ('ray status' on the head) and can be "
     "reached from here.",
-    "nothing": "There is no Ray cluster to be found from this machine. Give its address as HOST:PORT (the port of "
+    "nothing": "No Ray cluster was found from this machine. Give its address as HOST:PORT (the port of "
     "'ray start --head', 6379 if none was given).",
     "several": "More than one Ray runs on this machine ({detail}). Give the address of one as HOST:PORT.",
-    "no token": "The Ray cluster at {address} wants a token, and there is none here. Copy the token file of its head "
+    "no token": "The Ray cluster at {address} requires a token, and there is none here. Copy its head's token file "
     "(~/.ray/auth_token) to this machine with mode 0600, or name it in RAY_AUTH_TOKEN_PATH.",
-    "wrong token": "The Ray cluster at {address} does not accept the token that is kept here. Take the token file of "
+    "wrong token": "The Ray cluster at {address} does not accept the token of this machine. Take the token file of "
     "its head (~/.ray/auth_token), or name it in RAY_AUTH_TOKEN_PATH.",
     "elsewhere": "This machine is no node of the Ray cluster at {address}, and only a node can run a sweep there. Run "
     "the command on one of its nodes, join it (ray start --address={address}), or: ray job submit -- rt-scale ...",

@@ -25,13 +25,9 @@ NAMED = 4
 
 @dataclass(frozen=True)
 class Node:
-    """A node, or a kind of node that an autoscaler may add.
+    """A node, or a kind of node that an autoscaler may add (up to ``count``, which may be math.inf).
 
-    Attributes:
-        name: its address, or the name of the kind.
-        resources: by Ray's names ("CPU", "GPU", "accelerator_type:H100").
-        count: how many there can be; may be math.inf.
-        told: whether ``resources`` names the accelerator, as those of a living node do.
+    ``resources`` has Ray's names ("CPU", "GPU", "accelerator_type:H100"); ``told``: whether these name the accelerator.
     """
 
     name: str
@@ -93,11 +89,11 @@ def refuse_nonsense(launch: LaunchSpec) -> None:
     if launch.gpus % 1 and launch.workers > 1:
         raise InputError(
             f"launch.gpus is {launch.gpus:g} with {launch.workers} workers: two workers of one run would share a GPU, "
-            "which NCCL rejects. Give whole GPUs a worker, or one worker."
+            "which NCCL rejects. Use whole GPUs per worker, or one worker."
         )
     if launch.gpus % 1 and launch.gpus > 1:
         raise InputError(
-            f"launch.gpus is {launch.gpus:g}: above one, GPUs are given whole. "
+            f"launch.gpus is {launch.gpus:g}: above 1, it must be a whole number. "
             f"Write {math.floor(launch.gpus)} or {math.ceil(launch.gpus)}, or a share below 1."
         )
 
@@ -108,7 +104,7 @@ def refuse_unplaceable(launch: LaunchSpec, nodes: Sequence[Node], where: str) ->
     ``nodes`` includes the kinds that may be added; ``where`` names the cluster in messages, e.g. ``"this machine"``.
     """
     _refuse_accelerator(launch, nodes, where)
-    has = f"What there is: {'; '.join(listed(nodes)) or 'no node at all'}."
+    has = f"Available: {'; '.join(listed(nodes)) or 'no node'}."
     room = slots(launch, nodes)
     wanted = _in_words(bundle(launch))
     fields = "launch.gpus or launch.cpus" if launch.gpus else "launch.cpus"
@@ -134,7 +130,7 @@ def _refuse_accelerator(launch: LaunchSpec, nodes: Sequence[Node], where: str) -
         raise unknown_name("accelerator", launch.accelerator, known, hint)
     raise InputError(
         f"launch.accelerator is '{launch.accelerator}', but no node of {where} has an accelerator. "
-        f"What there is: {'; '.join(listed(nodes))}. Remove launch.accelerator, or run where there is one."
+        f"Available: {'; '.join(listed(nodes))}. Remove launch.accelerator, or run where there is one."
     )
 
 

@@ -23,12 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the runs of a sweep came out.
+    """How the runs of a sweep came out, in its order.
 
-    Attributes:
-        finished: runs with their results, in the sweep's order.
-        failed: label of a run -> why it has no result.
-        ended: label of a run that its sweep's rule ended early, so without result -> why.
+    ``failed`` maps the label of a run to why it has no result, ``ended`` that of a run ended early by the sweep's rule.
     """
 
     finished: list[tuple[Point, RunResult]] = field(default_factory=list)
@@ -49,11 +46,9 @@ def run_sweeps(
     stopping: Callable[[], bool] = lambda: False,
     lost: Callable[[str], None] = lambda address: None,
 ) -> list[Outcome]:
-    """Execute the unfinished runs of all sweeps as one queue through Ray Tune.
+    """Execute the unfinished runs of all sweeps, which have distinct names, as one queue through Ray Tune.
 
     Args:
-        sweeps: with distinct names.
-        where: where and how to execute and store runs.
         view: makes the view from the number of runs and the number done before.
         stopping: whether to stop; running runs then write a checkpoint.
         lost: called from another thread with the address of a cluster whose head no longer answers.
@@ -156,4 +151,4 @@ def reason(store: Store, point: Point) -> str:
     status = run_dir.status()
     if status.state == "running":
         return f"it is being run by {status.owner}"
-    return "it did not finish (its process died or was stopped); run the sweep again to go on"
+    return "it did not finish (its process died or was stopped); run the sweep again to resume"

@@ -80,16 +80,14 @@ def _run_with_retries(config: TrialConfig) -> RunResult:
             return run_with_workers(config, client)
         except WorkersDied as error:
             died = error
-    again = "run it again to go on from its last checkpoint"
+    again = "run it again to resume from its last checkpoint"
     raise RunError(f"Run {spec.name}: {died}, {retries + 1} times; {again}.") from died
 
 
 def run_with_workers(config: TrialConfig, client: ControlClient) -> RunResult:
     """Compute a run with ``launch.workers`` processes on the Ray that this process is connected to.
 
-    Args:
-        config: one spec; its batch size is the total over workers, and all workers reach store and data.
-        client: receives the refusals of workers through the control actor.
+    The batch size of the spec is the total over workers, and all workers reach store and data.
 
     Raises:
         InputError: if the run cannot be executed.
@@ -130,7 +128,6 @@ def _record(error: RtScaleError, run_dir: RunDir) -> None:
 
 
 def _fit(config: TrialConfig, scratch: str) -> str:
-    """Train once; returns Ray's error message, empty on success."""
     launch = config.launch
     trainer = TorchTrainer(
         _worker,

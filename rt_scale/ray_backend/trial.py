@@ -43,9 +43,7 @@ class TrialConfig(BaseModel, frozen=True):
         specs: one run, or several of one shape to train as one batched network.
         store: as ``open_place`` takes it.
         data_dir: folder of prepared data sets on every node.
-        device: as ``Options.device``.
         local: whether the cluster is this machine.
-        rule: may end the run early.
         measured_size: how many runs of this shape to train together, if measured before.
     """
 
@@ -88,10 +86,8 @@ class TrialConfig(BaseModel, frozen=True):
 class TrialReport(BaseModel, frozen=True, ser_json_inf_nan="constants"):
     """A message from a trial to the driver; Ray carries it as JSON.
 
-    Attributes:
-        outcomes: how runs came out, by name.
-        measured: a measurement for the rule that may end the run early.
-        measured_size: how many runs of this shape to train together, if this trial measured it.
+    It holds the outcomes of runs by name, a measurement for the rule that may end the run early, and how many runs of
+    this shape to train together, if this trial measured it.
     """
 
     outcomes: dict[str, JobOutcome] = {}

@@ -108,9 +108,7 @@ def _trial(given: Mapping[str, Any]) -> None:
 class _Driver(tune.Callback):  # type: ignore[misc]
     """Reports outcomes to the queue, shows the reports of runs, and forwards stop requests.
 
-    Attributes:
-        jobs: unfinished jobs of trials: trial's id -> name of the run -> job.
-        running: whether any trial runs.
+    ``jobs`` holds the unfinished jobs of trials: trial's id -> name of the run -> job.
     """
 
     def __init__(

@@ -65,7 +65,6 @@ def open_board(
 
 
 def _hints(address: str, folder: Path, every_run: bool, drawn: Mapping[str, Path]) -> list[str]:
-    """Lines that say what is shown where."""
     prefix = f"{MEANS}/" if every_run else ""
     means = sorted({*os.listdir(folder / prefix)} - {SWEEP})
     shown = "Every run, and the means over seeds." if every_run else "The means over seeds; --runs shows every run."

@@ -150,8 +150,6 @@ def _tile(size: int) -> tuple[int, str]:
 
 
 def _arrange(blocks: int, width: int, height: int) -> tuple[int, int]:
-    """(columns, rows) of blocks, filled column by column, with an aspect close to ``_ASPECT``."""
-
     def excess(columns: int) -> float:
         return abs(math.log(columns * width / (math.ceil(blocks / columns) * height) / _ASPECT))
 
@@ -161,7 +159,6 @@ def _arrange(blocks: int, width: int, height: int) -> tuple[int, int]:
 
 
 def _cut(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The name in one line, cut to ``_LABEL`` pixels."""
     line = " ".join(name.split())
     if font.getlength(line) <= _LABEL:
         return line

@@ -86,21 +86,15 @@ class _Run:
 
     @property
     def identity(self) -> dict[str, object]:
-        """The columns that identify the run in either table."""
         return {"run": self.point.spec.name, "label": self.point.label, **self.shared}
 
 
 def export(sweeps: Sequence[SweepRuns], folder: Path, form: Form, here: DataHere | None = None) -> dict[str, Exported]:
-    """Write the tables ``runs`` and ``curves`` of sweeps from their run directories.
+    """Write the tables ``runs`` and ``curves`` of sweeps of one store from their run directories.
 
     ``runs`` has a row for every run, also for those without a result or never begun; ``curves`` one for every measured
-    value. Memory stays bounded: one run's metrics and fewer than 65,536 other rows are held.
-
-    Args:
-        sweeps: of one store; a run of several sweeps is one row, which names them all.
-        folder: created if missing.
-        form: of the files.
-        here: the local data sets, to compare with those of the runs; None: no comparison.
+    value. Memory stays bounded: one run's metrics and fewer than 65,536 other rows are held. With ``here``, the data of
+    runs is compared with the local data sets.
 
     Raises:
         InputError: if no run was begun, or the folder cannot be written.
@@ -171,7 +165,6 @@ def _value(point: Point, key: str) -> object:
 
 
 def _field(spec: RunSpec, key: str) -> object:
-    """The dotted field of ``spec``; None if there is none."""
     value: object = spec.model_dump(mode="json")
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -186,7 +179,6 @@ def _arrow_type(values: Iterable[Setting | None]) -> pa.DataType:
 
 
 def _curves(run: _Run, metrics: pa.Table, types: Mapping[str, pa.DataType]) -> pa.Table:
-    """The run's metrics, with its identity in every row."""
     identity = run.identity
     repeated = [pa.repeat(pa.scalar(identity[name], kind), len(metrics)) for name, kind in types.items()]
     time = pc.round(pc.multiply(metrics["time"], 1e6)).cast(pa.int64()).cast(TIME)
@@ -195,7 +187,6 @@ def _curves(run: _Run, metrics: pa.Table, types: Mapping[str, pa.DataType]) -> p
 
 
 def _state(spec: RunSpec, run_dir: RunDir, store: Store, metrics: pa.Table, here: DataHere | None) -> dict[str, object]:
-    """A run's state, where it was executed and, if it is done, its numbers."""
     status = store.status(run_dir.name)
     result = run_dir.result() if status.state == "done" else None
     failure = (run_dir.failure() if status.state == "failed" else None) or {}
@@ -243,7 +234,6 @@ def _microseconds(seconds: float | None) -> int | None:
 
 
 def _to_table(rows: Sequence[Mapping[str, object]], identity: Mapping[str, pa.DataType]) -> pa.Table:
-    """The rows as columns, null where a row lacks a metric."""
     types = {"sweep": pa.string(), **identity, **STATE}
     names = dict.fromkeys([*types, *(name for row in rows for name in row)])
     return pa.table({name: pa.array([row.get(name) for row in rows], types.get(name, pa.float64())) for name in names})

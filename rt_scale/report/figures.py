@@ -216,7 +216,6 @@ def _band(axis: Axes, epochs: np.ndarray, values: np.ndarray, bounds: Bounds, co
 
 
 def _legend(figure: Figure, colours: Mapping[str, Colour], columns: int) -> int:
-    """Draw one legend below all panels; returns its number of rows."""
     handles = [Line2D([], [], color=colour, marker="o", ms=3, label=f"student{f', {name}' if name else ''}")
                for name, colour in colours.items()]  # fmt: skip
     handles.append(Line2D([], [], color="0.3", ls="--", label="teacher (mean)"))

@@ -54,13 +54,10 @@ class Report:
 
     Attributes:
         title: of the experiment, or the name of the sweep.
-        experiment: of the paper, if any.
         data: data sets with their variants, ``title (name, sha256 ...)``.
         which: the student's epoch.
         tables: rows by probe (``linear``, ``knn@cifar100``, ...), for the probes of the runs.
-        statuses: of all runs.
         results: of finished runs, by name.
-        folder: of the report.
         runs: the folder of run directories.
         departures: fields that differ from the paper.
         unsampled: number of runs that a search has not sampled yet.
@@ -186,7 +183,6 @@ def to_rich(rows: Sequence[ResultRow], which: Which) -> Table:
 
 
 def _escaped(value: object) -> Markup:
-    """The text in one line, with Markdown's special characters escaped."""
     if isinstance(value, Markup):
         return value
     return Markup(_SPECIAL.sub(r"\\\1", html.escape(" ".join(str(value).split()), quote=False)))

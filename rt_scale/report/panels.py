@@ -26,12 +26,10 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a panel.
+    """One line of a panel: means over seeds ``y`` at ``x``, which are names if the panel's scale is ``names``.
 
     Attributes:
         label: for the legend.
-        x: numbers, or names if the panel's scale is ``names``.
-        y: means over seeds.
         style: ``paper`` is for the numbers that the paper prints.
         of: the label of the related line of style ``ours``; empty: none.
         low, high: ends of the means' intervals, NaN if there is none; empty: no intervals.
@@ -62,12 +60,8 @@ def drawings(
 ) -> list[Drawing]:
     """The drawings of a panel, one for each value of its column and each data set probed on.
 
-    Args:
-        panel: to be filled.
-        runs: under one kind of probe.
-        metrics: measured values by run.
-        which: the student's epoch, if the axis is not the epoch.
-        experiment: the paper's experiment whose printed numbers are added.
+    ``runs`` are under one kind of probe; ``metrics`` are by run; ``which`` is the student's epoch, unless the axis
+    is the epoch; the numbers that the paper prints for ``experiment`` are added.
     """
     found = []
     if panel.metric != ACCURACY:  # measured once per run, not per probe
@@ -107,7 +101,6 @@ def _besides(panel: Panel, runs: Sequence[ProbedRun]) -> list[str]:
 
 
 def _lines(panel: Panel, runs: Iterable[ProbedRun]) -> dict[str, list[ProbedRun]]:
-    """Label of a line -> its finished runs."""
     found: dict[str, list[ProbedRun]] = {}
     for run in runs:
         value = run.at[panel.line]

@@ -17,12 +17,10 @@ from rt_scale.spec.grid import axis_names
 
 @dataclass(frozen=True)
 class Statement:
-    """A claim of the paper, and the rule that judges a group of runs.
+    """A claim of the paper, and the rule that judges a group of runs under one of ``probes``.
 
-    Attributes:
-        over: the keys of ``ProbedRun.at`` that vary within a group.
-        probes: the probes that it applies to.
-        elsewhere: whether it applies to other data sets than the one distilled on; None: to any.
+    ``over`` are the keys of ``ProbedRun.at`` that vary within a group; ``elsewhere``: whether the claim is on other
+    data sets than the one distilled on; None: on any.
     """
 
     text: str
@@ -36,11 +34,8 @@ class Statement:
 class Panel:
     """Panels of a figure, one for each value of ``column``.
 
-    Attributes:
-        x: ``epoch``, or a key of ``ProbedRun.at``.
-        line, column: the keys of ``ProbedRun.at`` that distinguish lines and panels.
-        metric: ``accuracy`` of the probe, or the name of a metric.
-        scale, label: of the horizontal axis; the label defaults to ``x``.
+    ``x`` (or ``epoch``), ``line`` and ``column`` are keys of ``ProbedRun.at``; ``metric`` is ``accuracy`` of the probe,
+    or the name of a metric; scale and label are of the horizontal axis, whose label defaults to ``x``.
     """
 
     x: str
@@ -189,7 +184,6 @@ def judge_all(experiment: Experiment, runs: Sequence[ProbedRun]) -> list[Judged]
 
 
 def _with_lacking(verdict: Verdict, lacking: Mapping[str, int]) -> Verdict:
-    """The verdict, with the states of the runs that have no result."""
     if not lacking:
         return verdict
     listed = ", ".join(f"{count} {state}" for state, count in lacking.items())
@@ -202,7 +196,6 @@ def _is_about(statement: Statement, run: ProbedRun) -> bool:
 
 
 def _where(shared: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
-    """What distinguishes the group from others, its data and its probe, in words."""
     data = data_words([(shared.get("data", shared["probed"]), shared["probed"])])
     keys = [key for key in shared if key not in ("data", "probed", "probe")]
     telling = telling_keys(keys, others, beside=("data", "probed", "probe"))

@@ -52,10 +52,7 @@ def number_of(experiment: str, at: Mapping[str, object]) -> Number | None:
 
 
 def data_title(name: str, title: str = "") -> str:
-    """A data set and its variant for readers, e.g. ``CIFAR-10 (re-encoded as JPEG)``.
-
-    ``title`` is the set's own title; the catalogue's if empty.
-    """
+    """A data set and its variant for readers, e.g. ``CIFAR-10 (re-encoded as JPEG)``; ``title`` is the set's own."""
     variant = _facts()["variants"].get(name)
     if variant:
         return str(variant["title"])

@@ -84,7 +84,6 @@ class ProbedRun:
         at: its configuration: ``data``, ``probed`` (the data set of the probe), ``probe``, ``round``,
             ``teacher`` (how it moves), the values of :data:`KNOWN`, and every other axis by its dotted field.
         start: name of the run whose student is its teacher; None for a random teacher.
-        scores: None if it has no result.
         device_seconds: ``gpu`` or ``cpu`` -> GPU-seconds or core-seconds of the whole run.
     """
 
@@ -207,11 +206,8 @@ def result_rows(
 ) -> dict[str, list[ResultRow]]:
     """Key of a probe -> its rows in the sweep's order, also for configurations without a finished run.
 
-    Args:
-        points: all runs.
-        runs: the same under every probe, by its key.
-        which: the student's epoch, the best being what the paper reports; input and teacher are of the last.
-        experiment: the paper's experiment to compare with, if any.
+    ``runs`` are those of ``points`` by probe; ``which`` chooses the student's epoch, while input and teacher are of the
+    last; ``experiment`` adds the paper's numbers.
     """
     by_name, shown = {point.spec.name: point for point in points}, shown_values(points)
     alike = {name: _alike(point) for name, point in by_name.items()}

@@ -21,11 +21,8 @@ _EXACT = 1e-9
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean of n numbers with their spread.
-
-    Attributes:
-        std: sample standard deviation; None for one number.
-        low, high: ends of the mean's ``interval``; None if there is none.
+    """Mean of n numbers with their sample standard deviation, None for one number, and the ends of the mean's
+    ``interval``, None if there is none.
     """
 
     mean: float
@@ -140,7 +137,7 @@ def judge(
     has a limit beyond a bound at confidence 1 - 0.05 / k for k parts (Bonferroni). ``undecided``: otherwise.
     """
     if not numbers:
-        return Verdict("undecided", "no run that could tell is part of the sweep")
+        return Verdict("undecided", "the sweep has no run that the claim applies to")
     enough = {name: values for name, values in numbers.items() if len(values) >= LEAST_SEEDS}
     found = {name: limits(values, LEVEL, scale.bounds) for name, values in enough.items()}
     hard = {name: limits(values, 1 - (1 - LEVEL) / len(numbers), scale.bounds) for name, values in enough.items()}

@@ -27,9 +27,7 @@ class StatusRow:
 
     Attributes:
         label: the values of the sweep's axes, or the run's name.
-        name: of its directory.
         state: done, running, failed, ended (early, by its sweep's rule), partial or missing.
-        attempts: number of attempts so far.
         detail: age of the heartbeat, reason of the failure or early end, or the sweep of a missing run in a store.
         other_data: in words, data sets whose contents here differ from those of the run; else empty.
     """

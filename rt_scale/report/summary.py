@@ -104,7 +104,7 @@ def demo_notes(tables: Mapping[str, Sequence[ResultRow]]) -> str:
         f"What to see. With {dims[-1]} outputs, a student that starts at its random teacher (alpha = {alphas[0]:g}) "
         f"ends {_against(gain)} its teacher in the linear probe: {gain.points} points over "
         f"{gain.n} seeds, from {_percent(local, 'teacher')} to {_percent(local, 'student')} %. "
-        f"One that starts at a draw of its own (alpha = {alphas[-1]:g}): {far.points}. "
+        f"One that starts independently of it (alpha = {alphas[-1]:g}): {far.points}. "
         f"With {dims[0]} outputs: {narrow.points}."
     )
     others = []

@@ -64,13 +64,10 @@ def _events(tables: Sequence[Path], metrics: Sequence[str]) -> list[Event]:
 
 @dataclass(frozen=True)
 class MeanCurve:
-    """A metric over the steps at which every seed was measured.
+    """A metric over the steps (int64 [S], increasing) at which every seed was measured; the others are float64 [S].
 
-    Attributes:
-        steps: int64 [S], increasing.
-        times: float64 [S], seconds since 1970 at which the last seed reached the step.
-        mean: float64 [S].
-        low, high: float64 [S], the ends of the mean's ``interval``; NaN if there is none.
+    ``times`` are seconds since 1970 at which the last seed reached a step; ``low`` and ``high`` are the ends of the
+    mean's ``interval``, NaN if there is none.
     """
 
     steps: np.ndarray

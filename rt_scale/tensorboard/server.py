@@ -33,7 +33,6 @@ def serve(
     """Show ``logdir`` in TensorBoard until interrupted (Ctrl-C, SIGTERM, SIGHUP); from the main thread only.
 
     Args:
-        logdir: folder of a sweep's view, or of runs.
         ready: called once with the address to open.
         title: of the browser window.
         port: 0: any free port; None: 6006 or the next free one.

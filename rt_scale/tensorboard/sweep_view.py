@@ -51,12 +51,11 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class BoardRun:
-    """A run in the view of a sweep.
+    """A run in the view of a sweep; its folder need not exist yet.
 
     Attributes:
         label: its unique name there, e.g. ``alpha=0.5,seed=3``.
         group: name of its configuration; the runs of a group, its seeds, are averaged.
-        folder: the run's folder; it need not exist yet.
         values: axis of the sweep -> value; equal within a group.
     """
 
@@ -149,14 +148,12 @@ def _write_settings(
 
 
 def _experiment(settings: Mapping[str, Sequence[Setting | None]], columns: Sequence[str]) -> Summary:
-    """The record that declares the axes with their domains, and the metrics."""
     axes = [summary_v2.HParam(key, _domain(values)) for key, values in settings.items()]
     columns_shown = [summary_v2.Metric(tag, display_name=_short(tag)) for tag in columns]
     return summary_v2.hparams_config_pb(axes, columns_shown, time_created_secs=0.0)
 
 
 def _short(metric: str) -> str:
-    """A metric's name as a short column title, e.g. ``student linear``."""
     probe = parse_probe_name(metric)
     if probe is None:
         return metric

@@ -138,7 +138,6 @@ def renew_events(folder: Path, kind: str, newest: int, state: object, events: Ca
     previous one.
 
     Args:
-        folder: as TensorBoard's run.
         kind: part of the files' names; files of other kinds are removed.
         newest: when the inputs last changed, in nanoseconds since 1970; it orders the names.
         state: identifies the inputs, by its ``repr``.
