@@ -179,9 +179,9 @@ def _list_images(tree: Tree, split_seed: int) -> _Listing:
     images = [parts for parts in tree.paths if _suffix(parts) in SUFFIXES]
     notes = _left_out(tree)
     if not images:
-        rest = "".join(f" Left out: {note}." for note in notes.values())
+        extra = "".join(f" Left out: {note}." for note in notes.values())
         raise InputError(
-            f"'{_shown(tree)}' holds no images ({', '.join(sorted(SUFFIXES))}).{rest} Give a folder of class folders, "
+            f"'{_shown(tree)}' holds no images ({', '.join(sorted(SUFFIXES))}).{extra} Give a folder of class folders, "
             "or one with train/ and test/ of class folders."
         )
     depth = _shared_depth(images)
