@@ -110,6 +110,7 @@ class LastingFile(io.FileIO):
         self._stream = name
 
     def write(self, data: ReadableBuffer, /) -> int:
+        """Write all of ``data``, or drop what cannot be written."""
         left = memoryview(data).cast("B")
         size = len(left)
         try:
