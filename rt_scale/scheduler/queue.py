@@ -230,11 +230,11 @@ class Queue:
 
     @property
     def wakes(self) -> float | None:
-        """When, by the clock, a run that was put off is looked at again; None where none was."""
+        """When, by the clock, the next delayed run is due, if any."""
         return self._later[0][0] if self._later else None
 
     def take(self) -> list[Job]:
-        """The jobs that one process is to execute now; none where there are none yet, or no room for one."""
+        """The jobs that one process executes now; empty if none is ready or there is no room."""
         self._wake()
         room = None if self._concurrency is None else self._concurrency - len(self.live)
         if room is not None and room <= 0:
