@@ -28,7 +28,7 @@ def _day(value: object) -> object:
     try:
         return datetime.date.fromisoformat(value)
     except ValueError:
-        raise ValueError(f"{shown(value)} is no day of the calendar; write year-month-day, e.g. 2026-01-31") from None
+        raise ValueError(f"{shown(value)} is not a date; write year-month-day, e.g. 2026-01-31") from None
 
 
 class Price(Part):
@@ -142,21 +142,21 @@ def check_budget(plan: Plan, budget: float) -> Least | None:
     """
     if plan.to_sample:
         raise InputError(
-            f"The budget cannot be kept for sure: {plan.to_sample} runs will be sampled as others end, and nothing is "
-            "known of what they take. Leave --budget out."
+            f"The budget cannot be guaranteed: {plan.to_sample} runs will be sampled as others end, and their times "
+            "are unknown. Leave --budget out."
         )
     if not plan.to_compute:
         return None
     if plan.unknown:
         raise InputError(
-            f"The budget cannot be kept for sure: {plan.unknown} of {plan.to_compute} runs have no estimate. Make "
-            "them known (rt-scale plan says how), or leave --budget out."
+            f"The budget cannot be guaranteed: {plan.unknown} of {plan.to_compute} runs have no estimate. "
+            "'rt-scale plan' says what is missing; else leave --budget out."
         )
     amounts = [Least(cost.spot if plan.rate and cost.spot else cost.on_demand, cost) for cost in plan.costs]
     if not amounts:
         raise InputError(
-            "No machine of the price sheet is for these runs, so that the budget cannot be compared with anything: "
-            "runs with launch.gpus: 0 need a row with gpus: 0, others one with gpus."
+            "No machine of the price sheet is for these runs, so there is no cost to compare with the budget: runs "
+            "with launch.gpus: 0 need a row with gpus: 0, others one with gpus."
         )
     least = min(amounts, key=lambda each: each.amount)
     if least.amount > budget:

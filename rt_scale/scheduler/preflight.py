@@ -34,12 +34,12 @@ def changed(sweep: SweepRuns, replace: bool) -> str:
     if not before & now and not replace:
         raise InputError(
             f"The store holds a sweep '{sweep.name}' of {len(before)} runs, and none of them is among the "
-            f"{len(now)} of this file. Give this one another name; or, if it is meant to take that one's place, say so "
-            "with --yes: runs stay in the store until 'rt-scale gc --delete'."
+            f"{len(now)} of this file. Give this one another name, or replace that sweep with --yes: its runs stay in "
+            "the store until 'rt-scale gc --delete'."
         )
     return (
         f"sweep '{sweep.name}' has changed since it was run: {new} of its {len(now)} runs are new, and {gone} of "
-        "those before are no part of it any more; they stay in the store until 'rt-scale gc --delete'"
+        "the earlier ones no longer belong to it; they stay in the store until 'rt-scale gc --delete'"
     )
 
 

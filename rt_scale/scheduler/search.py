@@ -64,7 +64,7 @@ class Sampler:
         if self._points and (known := _text(read_json(sweep.path / SAMPLED)["space"])) != _text(self._space):
             raise InputError(
                 f"'{sweep.path / SAMPLED}' holds points of another space: {known}; the sweep "
-                f"file now has {_text(self._space)}. Give the sweep another name, or put the space back."
+                f"file now has {_text(self._space)}. Give the sweep another name, or restore the space."
             )
 
     @property

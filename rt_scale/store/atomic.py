@@ -177,8 +177,8 @@ def read_json(path: Path) -> Any:
         raise
     except (OSError, ValueError) as error:
         raise RunError(
-            f"'{path}' cannot be read as JSON ({error}). rt-scale writes it in one piece, so it was edited "
-            "or the disk is damaged; put back a copy, or remove its folder to compute that run anew."
+            f"'{path}' cannot be read as JSON ({error}). rt-scale writes it atomically, so it was edited "
+            "or the disk is damaged. Restore a copy, or remove its folder to compute that run again."
         ) from error
 
 

@@ -153,8 +153,8 @@ def _planned(sweep: SweepDir, store: Store) -> Iterator[RunSpec]:
             raise InputError("Its file gives other runs than were recorded, as where an earlier version ran it.")
     except InputError as error:
         raise InputError(
-            f"Sweep '{sweep.name}' has runs that were never begun, and what they start from cannot be told: {error} "
-            f"Finish the sweep, or move '{sweep.path}' away if it is not wanted."
+            f"Sweep '{sweep.name}' has runs that were never begun, and what they start from is unknown: {error} "
+            f"Finish the sweep, or move '{sweep.path}' out of the store."
         ) from error
     for point in points:
         yield point.spec
@@ -172,8 +172,8 @@ def _recorded_starts(run: RunDir) -> Iterator[str]:
         spec = RunSpec.model_validate(recorded)
     except ValidationError as error:
         raise RunError(
-            f"What run '{run.path}' starts from cannot be told: its {SPEC} is of another version of rt-scale, or "
-            "damaged. Look with that version, or move the folder away."
+            f"What run '{run.path}' starts from is unknown: its {SPEC} is of another version of rt-scale, or "
+            "damaged. Use that version, or move the folder out of the store."
         ) from error
     yield from _starts(spec)
 

@@ -307,7 +307,7 @@ class Lease(ABC):
             if held:
                 raise Held(
                     f"The run '{self._where}' is in use: {before}. Wait until that process is done or stop it, then "
-                    "run the same command again; if it is gone, its claim ends "
+                    "run the same command again; if it has ended, its claim ends "
                     f"{self._times.stale:g} s after its last heartbeat."
                 )
             if (number := self._claim(before)) is not None:

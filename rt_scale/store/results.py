@@ -194,5 +194,5 @@ def read_stored(path: Path, model: type[M]) -> M | None:
         where = ".".join(map(str, first["loc"])) or "the whole"
         raise RunError(
             f"'{path}' is not a {path.name} that this version of rt-scale can read ({where}: {first['msg']}). It was "
-            "edited, or a later version wrote it; put back a copy, or remove its folder to compute that run anew."
+            "edited, or a later version wrote it. Restore a copy, or remove its folder to compute that run again."
         ) from error

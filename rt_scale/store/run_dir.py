@@ -172,8 +172,8 @@ class RunDir:
             self._backend.send()
         elif recorded != json.loads(to_json(spec.canonical())):
             raise InputError(
-                f"Another spec lives in '{self.path}': its {SPEC} is not the one that gives the folder its "
-                f"name, so it was edited. Put {SPEC} back, or move the folder away to compute the run anew."
+                f"'{self.path}' holds another spec: its {SPEC} does not hash to the folder's name, so it was edited. "
+                "Restore it, or move the folder out of the store to compute the run again."
             )
 
     def spec(self) -> dict[str, object] | None:

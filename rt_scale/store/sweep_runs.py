@@ -98,7 +98,7 @@ def refuse_equal_names(sweeps: Sequence[SweepRuns], what: str) -> None:
     """InputError if sweeps share a name; the message says that they are ``what``, e.g. ``run together``."""
     if len({sweep.name for sweep in sweeps}) < len(sweeps):
         names = ", ".join(sweep.name for sweep in sweeps)
-        raise InputError(f"Sweeps that are {what} need names of their own; given: {names}.")
+        raise InputError(f"Sweeps that are {what} need distinct names; given: {names}.")
 
 
 def read_sampled(sweep: SweepDir) -> list[dict[str, object]]:

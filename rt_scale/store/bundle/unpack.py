@@ -116,7 +116,7 @@ def _unpack(path: Path, file: BufferedReader, folder: Path, progress: Callable[[
         raise
     except _BROKEN as error:
         remove(temporary)
-        raise refusal(path, f"it is no sound tar.gz file ({' '.join(str(error).split())[:200]})") from error
+        raise refusal(path, f"it is not a valid tar.gz file ({' '.join(str(error).split())[:200]})") from error
     except BaseException:
         remove(temporary)
         raise
@@ -146,7 +146,7 @@ def _extract_all(path: Path, file: BufferedReader, target: Path, progress: Calla
             if name in names:
                 raise refusal(path, f"it holds {name} twice")
             if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
-                raise refusal(path, f"{name} is a link, a device or another thing that is no plain file")
+                raise refusal(path, f"{name} is not a regular file")
             if is_whole(name) and member.size > limits.MOST_TEXT:
                 raise refusal(path, f"{name} has more than {limits.MOST_TEXT:,} bytes")
             if len(names) == limits.MOST_FILES:

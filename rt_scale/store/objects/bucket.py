@@ -226,8 +226,8 @@ class Bucket:
                     self._failed = True
                     raise StoreAway(
                         f"The store did not {what} '{self.name(key)}' within {patience:g} s ({_in_a_line(error)}). "
-                        "Nothing that was computed is lost: it lies in this machine's mirror of the store, and the "
-                        "same command, on this machine, goes on from there. Check the network and the endpoint first."
+                        "Nothing that was computed is lost: it is in this machine's mirror of the store, and the same "
+                        "command on this machine resumes from there. Check the network and the endpoint first."
                     ) from None
                 time.sleep(_PAUSE)
             else:
@@ -244,7 +244,7 @@ class Bucket:
         if isinstance(error, InvalidPathError):
             raise InputError(
                 f"'{self.name(key)}' holds an object whose name is no path ({_in_a_line(error)}). Remove that object, "
-                "or name another place with --store or RT_SCALE_STORE."
+                "or choose another store with --store or RT_SCALE_STORE."
             ) from None
         # obstore asks the role server when it finds no credentials; outside a cloud there is none.
         denied = any(word in text for word in _DENIED) or (_ROLES in text and not self._answered)
@@ -257,8 +257,8 @@ class Bucket:
 
     def _no_bucket(self) -> InputError:
         return InputError(
-            f"There is no bucket '{self._bucket}' for the store '{self.address}'. Make it, or check its name, its "
-            "region and the endpoint; rt-scale makes no buckets."
+            f"There is no bucket '{self._bucket}' for the store '{self.address}'. Create it, or check its name, its "
+            "region and the endpoint; rt-scale creates no buckets."
         )
 
 
