@@ -145,8 +145,7 @@ def with_launch(sweep: SweepSpec, given: Mapping[str, object]) -> SweepSpec:
 def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str | None) -> tuple[Store, list[SweepRuns]]:
     """The store and the sweeps of a command; a bundle is both, and is unpacked on first use.
 
-    Raises:
-        InputError: a file is not valid, a bundle is damaged, or one is given with files, a store or assignments.
+    InputError: a file is not valid, a bundle is damaged, or one is given with files, a store or assignments.
     """
     from rt_scale.store.bundle.format import is_bundle
     from rt_scale.store.sweep_runs import read_sweep
@@ -201,8 +200,7 @@ def load_files(
 ) -> list[SweepRuns]:
     """The sweeps in files, with the fields ``launch`` of their launch sections replaced.
 
-    Raises:
-        InputError: a file or a run is not valid, or, without ``yes``, a grid is large.
+    InputError: a file or a run is not valid, or, without ``yes``, a grid is large.
     """
     from rt_scale.spec import grid
     from rt_scale.spec.explore import MOST_RUNS

@@ -119,8 +119,7 @@ def report(
 def print_reports(sweeps: Sequence[SweepRuns], best: bool, as_json: bool, data_dir: Path) -> list[Report]:
     """Print and write reports; sweeps that repeat the same experiment of the paper share one.
 
-    Raises:
-        InputError: sweeps of one experiment have different data, or none of a report's runs is finished.
+    InputError: sweeps of one experiment have different data, or none of a report's runs is finished.
     """
     from rt_scale.experiments.other_data import DataHere
     from rt_scale.report.report import make_report

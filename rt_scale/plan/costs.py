@@ -85,10 +85,8 @@ def load_prices(path: Path) -> PriceSheet:
 class Cost:
     """What the queue costs on ``machines`` of one kind, which together have the planned capacity.
 
-    Attributes:
-        on_demand: until the last run is done, without interruptions.
-        spot: the same with the planned interruptions; None if not offered.
-        known: source and date of the price.
+    ``on_demand``: without interruptions; ``spot``: with the planned ones, None if not offered; ``known``: source and date
+    of the price.
     """
 
     name: str

@@ -95,10 +95,7 @@ class Estimator:
     def estimate(self, job: Job, together: int = 1, step: int = 0) -> Estimate:
         """How long the run takes with the resources of its launch section.
 
-        Args:
-            job: the run.
-            together: runs that one process trains as one batched network, this one included.
-            step: of its newest checkpoint; 0 if there is none.
+        ``together``: size of its batch of runs, this one included; ``step``: of its newest checkpoint, else 0.
         """
         spec = job.spec
         if missing := self.known.unknown(spec):
@@ -229,10 +226,7 @@ class _ShortRuns:
     ) -> ShortRunTimes | float:
         """The times of a short run; if it is not timed, the median ratio of timed to counted seconds of the others.
 
-        Args:
-            key: shape and threads.
-            counted: seconds of the short run by its FLOPs.
-            time_short_run: executes it.
+        ``key``: shape and threads; ``counted``: seconds by its FLOPs; ``time_short_run``: executes it.
         """
         if key not in self._found:
             if counted > MOST_COUNTED or self._spent > MOST_SPENT:
@@ -266,11 +260,7 @@ def between_checkpoints(spec: RunSpec, *, epoch: float, epoch_steps: int, size: 
     They are written at the end of an epoch if ``Options.checkpoint_seconds`` have passed since the last one, or if the
     run is probed there and ``CHECKPOINT_RATE`` allows.
 
-    Args:
-        spec: of the run.
-        epoch: seconds per epoch, > 0.
-        epoch_steps: optimiser steps per epoch.
-        size: bytes of a checkpoint.
+    ``epoch``: seconds per epoch, > 0; ``epoch_steps``: optimiser steps per epoch; ``size``: bytes of a checkpoint.
     """
     steps = duration_steps(spec.probe.every, epoch_steps) if spec.probe.every else spec.train.epochs * epoch_steps
     probed = steps // math.gcd(steps, epoch_steps)  # epochs from one that ends with a probing to the next

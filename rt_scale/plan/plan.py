@@ -45,7 +45,6 @@ class Conditions:
         gpus: GPUs at once; None: those here, at least 1.
         cpus: cores at once for runs on CPUs; None: those here.
         rate: interruptions per hour of a running run.
-        prices: of machines.
         teraflops: assumed TFLOP/s of a device that is not here; None: measured.
         concurrency: most runs at a time; None: any number.
         there: a cluster's resources, used if ``gpus`` or ``cpus`` is None; None: this machine's.
@@ -128,7 +127,6 @@ class Plan:
         rate: interruptions per hour of a running run.
         interrupted: the queue at that rate, the median of ``DRAWS`` simulations; None without interruptions.
         slowest: seconds of the slowest of those.
-        costs: by the price sheet.
         missing_data: data set -> the command that prepares it.
     """
 
@@ -313,8 +311,7 @@ def _what(spec: RunSpec) -> str:
 def conditions_of(where: Where, launches: Iterable[LaunchSpec], prices: PriceSheet | None) -> Conditions:
     """The conditions on this machine, or on the cluster that ``where`` names.
 
-    Raises:
-        InputError: the cluster does not answer, or is too small for a run.
+    InputError: the cluster does not answer, or is too small for a run.
     """
     there = None
     if not where.alone:

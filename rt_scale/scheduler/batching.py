@@ -41,10 +41,7 @@ class Batching:
     def size(self, first: Job, alike: int, free: int) -> int:
         """How many jobs go into one process with ``first``, it included; free processes get equal numbers.
 
-        Args:
-            first: a job that is about to be executed.
-            alike: how many other jobs of its shape are ready.
-            free: how many more processes of its launch section have room.
+        ``alike``: how many other jobs of its shape are ready; ``free``: how many processes have room.
         """
         most = first.launch.pack
         if most == "auto":

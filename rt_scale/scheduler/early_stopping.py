@@ -16,7 +16,6 @@ class Measurement:
     """A measurement of a run, for its sweep's rule.
 
     Attributes:
-        sweep, run: names.
         step: optimiser steps done.
         last: whether the run has no more steps.
         time: ``step`` in the unit of the rule's grace.
@@ -36,13 +35,7 @@ def measurement(
 ) -> Measurement | None:
     """The measurement of ``run`` for the rule of ``explore``; None if its metric is not in ``values``, or not finite.
 
-    Args:
-        explore: the section of ``sweep``.
-        sweep, run: names.
-        step: optimiser steps done, of ``steps``.
-        steps: of the whole run.
-        epoch: epochs done.
-        values: logged metrics by name.
+    ``step`` and ``epoch``: optimiser steps, of ``steps``, and epochs done; ``values``: logged metrics by name.
     """
     value = values.get(explore.metric)
     if value is None or not math.isfinite(value):

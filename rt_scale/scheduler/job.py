@@ -21,7 +21,6 @@ class Job:
 
     Attributes:
         label: its displayed name, unique in a queue.
-        spec: what to run.
         launch: the resources to run it on.
         sweep: the sweep that it belongs to, if any, whose rule may stop it early.
     """
@@ -67,12 +66,7 @@ FINAL = (JobState.DONE, JobState.FAILED, JobState.EARLY_STOPPED)
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """How a job came out.
-
-    Attributes:
-        why: a sentence; may be empty.
-        values: the run's newest metrics.
-    """
+    """How a job came out, why (a sentence or empty), and the run's newest metrics."""
 
     state: JobState
     why: str = ""

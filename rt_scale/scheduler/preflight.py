@@ -23,8 +23,7 @@ from rt_scale.store.sweep_runs import SweepRuns
 def changed(sweep: SweepRuns, replace: bool) -> str:
     """How the sweep's runs differ from those recorded in the store, in words; empty if none was dropped.
 
-    Raises:
-        InputError: the store's sweep of that name shares no run with this one, and ``replace`` is False.
+    InputError: the store's sweep of that name shares no run with this one, and ``replace`` is False.
     """
     before = set(sweep.folder.runs())
     now = {point.spec.name for point in sweep.points}
@@ -46,8 +45,7 @@ def changed(sweep: SweepRuns, replace: bool) -> str:
 def runs_on_other_data(sweeps: Sequence[SweepRuns], where: Where) -> str:
     """Which runs, including those that they start from, were computed on other images than are here; empty if none.
 
-    Raises:
-        InputError: the runs would be executed here, which would mix results on both.
+    InputError: the runs would be executed here, which would mix results on both.
     """
     _, text = compare_sweeps(sweeps, DataHere(where.data_dir))
     if text and where.alone:
@@ -98,10 +96,7 @@ def check_exploration(sweep: SweepSpec, where: Where, check_stop: StopCheck = no
 def check_on_data(explore: ExploreSpec, specs: Iterable[RunSpec], known: KnownData) -> None:
     """Refuse a probe on images without labels, and a grace in steps as long as a run (InputError).
 
-    Args:
-        explore: the section.
-        specs: every run of the grid, or at the corners of the space.
-        known: their data sets; unknown ones pass.
+    ``specs``: every run of the grid, or at the corners of the space; unknown data sets pass.
     """
     probe = parse_probe_name(explore.metric)
     for spec in specs:

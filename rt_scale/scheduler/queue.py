@@ -131,9 +131,6 @@ class Queue:
 
     Args:
         jobs: the runs in order of priority; those that they start from are added.
-        runs: what keeps them.
-        view: displays them.
-        cluster: executes them.
         concurrency: most runs at a time; None: any number.
         given_up: name of a run -> why it is not tried; it counts as failed.
         clock: seconds, monotonic.

@@ -42,14 +42,9 @@ class Sampler:
     """Samples the points of a search.
 
     The n-th point depends only on the seed, n, and the results known when it is sampled. Points of an earlier driver
-    come first, unless :meth:`known` reported how they ended.
+    come first, unless :meth:`known` reported how they ended. One driver at a time may write the folder ``sweep``.
 
-    Args:
-        explore: the section, which has ``search``.
-        sweep: the sweep's folder in the store; one driver at a time writes it.
-
-    Raises:
-        InputError: Optuna is not installed, or earlier points were sampled from another space.
+    InputError: Optuna is not installed, or earlier points were sampled from another space.
     """
 
     def __init__(self, explore: ExploreSpec, sweep: SweepDir) -> None:
@@ -94,9 +89,7 @@ class Sampler:
     def known(self, values: Mapping[str, object], value: float | None) -> None:
         """Report the result of an earlier driver's point, before the first :meth:`suggest`.
 
-        Args:
-            values: the point, from ``read_sampled``; ValueError if no such point was sampled.
-            value: as for :meth:`observed`.
+        ``values``: the point, from ``read_sampled``; ValueError if no such point was sampled.
         """
         self.observed(str([_text(point) for point in self._points].index(_text(values))), value)
 

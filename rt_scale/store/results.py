@@ -40,12 +40,7 @@ class SetRecord(Stored):
 
 
 class DataRecord(SetRecord):
-    """The data set that a run distils on.
-
-    Attributes:
-        also: by name, the other data sets that the run is probed on.
-        starts: by run name, the data of the runs that it starts from.
-    """
+    """The data set that a run distils on, ``also`` probes on (by name), and that its ``starts`` used (by run name)."""
 
     name: str
     also: dict[str, SetRecord] = {}
@@ -135,12 +130,7 @@ class Gpu(Stored):
 
 
 class BatchSize(Stored):
-    """How many runs train as one batched network, and why.
-
-    Attributes:
-        size: runs in the batch, this one included.
-        seconds: measured: runs in a batch -> seconds per step and run.
-    """
+    """How many runs train as one batched network, and why; ``seconds``: measured, size -> seconds per step and run."""
 
     size: int = 1
     reason: str = "not asked for"

@@ -150,8 +150,7 @@ class RunDir:
     def check(self) -> Lease:
         """The lease that allows this process to write here.
 
-        Raises:
-            RunError: this process holds none, another has taken over, or an object store does not answer.
+        RunError: this process holds none, another has taken over, or an object store does not answer.
         """
         lease = self._permitted()
         lease.check()
@@ -193,9 +192,8 @@ class RunDir:
     def save_checkpoint(self, step: int, writer: Callable[[Path], None]) -> None:
         """Write the checkpoint of ``step`` atomically; ``writer`` fills the empty folder that it is given.
 
-        Raises:
-            RunError: the disk is full, another process has taken over, or an object store does not answer; in the last
-                case the checkpoint stays in this machine's mirror, and the next attempt here uploads it.
+        RunError: the disk is full, another process has taken over, or an object store does not answer; in the last case
+        the checkpoint stays in this machine's mirror, and the next attempt here uploads it.
         """
         self._permitted()
         self.checkpoints.save(step, writer, self._permitted)

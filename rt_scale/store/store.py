@@ -84,8 +84,7 @@ class SweepDir:
     def send(self, path: Path) -> None:
         """Upload ``path``, a file or folder of the sweep, unless ``derived`` is another folder.
 
-        Raises:
-            InputError, RunError: an object store refuses or does not answer.
+        InputError, RunError: an object store refuses or does not answer.
         """
         if self.derived == self.path:
             self._store.send(path)
@@ -147,14 +146,10 @@ class Store:
         return other
 
     def refresh(self, *, curves: bool = True, younger: float = 0.0) -> None:
-        """Download what changed in an object store; a folder needs no download.
+        """Download what changed in an object store, metrics and event files if ``curves``; a folder needs no download.
 
-        Args:
-            curves: whether to download metrics and event files, too.
-            younger: do nothing if the last refresh is at most this many seconds old.
-
-        Raises:
-            InputError, RunError: the store refuses or does not answer.
+        ``younger``: do nothing if the last refresh is less than this many seconds ago. InputError, RunError: the store
+        refuses or does not answer.
         """
 
     def now(self) -> float:
@@ -168,9 +163,7 @@ class Store:
     def remove(self, runs: Sequence[str], stale: float) -> dict[str, str]:
         """Remove the runs of these names unless they are running; returns name -> why it is kept after all.
 
-        Args:
-            runs: names.
-            stale: seconds without a heartbeat after which an owner on another machine counts as ended.
+        ``stale``: seconds without a heartbeat after which an owner on another machine counts as ended.
         """
         folders = {name: self.root / RUNS / name for name in runs}
         stay = {name: "it is being executed" for name in _executed(folders)}

@@ -79,8 +79,7 @@ def read_sweep(file: Path, overrides: Sequence[str], store: Store, most: int | N
         store: where the runs are kept.
         most: largest grid; None: the limit without --yes, or as many runs as were started in ``store``.
 
-    Raises:
-        InputError: the file, an assignment or a run is not valid, or the grid is too large.
+    InputError: the file, an assignment or a run is not valid, or the grid is too large.
     """
     assigned = [*(SweepDir(file.parent).overrides() if file.name == FILE else []), *overrides]
     text = read_text(file)

@@ -56,13 +56,7 @@ _RETRIES: RetryConfig = {
 
 @dataclass(frozen=True)
 class Entry:
-    """An object.
-
-    Attributes:
-        size: in bytes.
-        changed: when it was last written, in seconds since 1970 by the server's clock; whole seconds on S3.
-        tag: its e-tag, which differs for different contents.
-    """
+    """An object: size in bytes, last change in seconds since 1970 by the server's clock (whole ones on S3), e-tag."""
 
     size: int
     changed: float

@@ -91,12 +91,7 @@ def as_attempt(bucket: Bucket, run: str, claim: Claim, now: Callable[[], float])
 
 
 class ObjectLease(Lease):
-    """The lease of a run in an object store.
-
-    Attributes:
-        before: the claim of the previous attempt; None for the first.
-        claim: of this attempt.
-    """
+    """The lease of a run in an object store; ``before`` is the previous attempt's claim, ``claim`` this attempt's."""
 
     def __init__(
         self,
@@ -114,8 +109,7 @@ class ObjectLease(Lease):
         Args:
             bucket: the store's objects.
             run: prefix of the run, e.g. ``runs/<name>``.
-            times: of heartbeats.
-            watching: see :func:`rt_scale.store.lease.at_work`.
+            times, watching: see :func:`rt_scale.store.lease.at_work`.
             beaten: called after every heartbeat.
             leaving: called before the release.
             left: called after the release.

@@ -96,8 +96,7 @@ class ObjectRun(LocalRun):
     def acquire(self, watching: Callable[[Attempt], None]) -> ObjectLease:
         """Acquire the lease and download the run's state.
 
-        Raises:
-            InputError: a live process holds the run, or one that lost it is still working in this folder.
+        InputError: a live process holds the run, or one that lost it is still working in this folder.
         """
         lease = ObjectLease(
             self._bucket, self._prefix, watching=watching, beaten=self._touch, leaving=self._leave, left=self._unlock
@@ -114,11 +113,7 @@ class ObjectRun(LocalRun):
     def send(self, bucket: Bucket | None = None) -> None:
         """Upload all changes except the result, and remove from the store what was removed here.
 
-        Args:
-            bucket: the store's objects with another patience.
-
-        Raises:
-            RunError: another process has taken over.
+        ``bucket``: the store's objects with another patience. RunError: another process has taken over.
         """
         lease, bucket = self._lease, bucket or self._bucket
         if lease is None:

@@ -124,8 +124,7 @@ def _measure(entries: Mapping[str, Entry]) -> tuple[int, float]:
 def open_place(place: str | Path) -> Store:
     """The store at ``place``: a folder, ``s3://``, ``gs://`` or ``az://bucket/prefix``.
 
-    Raises:
-        InputError: the address holds credentials or cannot be opened.
+    InputError: the address holds credentials or cannot be opened.
     """
     if not is_address(place):
         return Store(Path(place))
