@@ -85,7 +85,7 @@ def load_prices(path: Path) -> PriceSheet:
 class Cost:
     """What the queue costs on ``machines`` of one kind, which together have the planned capacity.
 
-    ``on_demand``: without interruptions; ``spot``: with the planned ones, if offered; ``known``: the source of the price.
+    ``on_demand``: without interruptions; ``spot``: with the planned ones, if offered; ``known``: source of the price.
     """
 
     name: str
