@@ -1,8 +1,7 @@
-"""The prepared file: a ``.beton`` of raw uint8 images, FFCV's format, written at once and mapped without FFCV.
+"""The prepared file: raw uint8 images in FFCV's ``.beton`` format, written and mapped without FFCV.
 
-header | field descriptors | records | padding to a page | pages of images | allocation table, little-endian.
-Written out here so that the file can be made and mapped without FFCV; an integration test holds the types
-against those of the installed FFCV (ffcv/types.py, ffcv/fields/ndarray.py).
+Little-endian: header | field descriptors | records | padding to a page | pages of images | allocation table.
+An integration test compares the types with those of FFCV (ffcv/types.py, ffcv/fields/ndarray.py).
 """
 
 from __future__ import annotations
@@ -48,12 +47,12 @@ RECORDS_START = HEADER.itemsize + len(FIELDS) * DESCRIPTOR.itemsize
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything lies in a file of ``samples`` images of ``image_shape`` (height, width, channels)."""
+    """The positions of all parts of a file of ``samples`` images of ``image_shape`` (height, width, channels)."""
 
     samples: int
     image_shape: tuple[int, int, int]
     page: int
-    """Bytes a page; images do not cross pages."""
+    """Bytes a page."""
 
     @property
     def sample_bytes(self) -> int:
@@ -62,7 +61,7 @@ class Layout:
 
     @property
     def per_page(self) -> int:
-        """Images a page; none crosses two pages."""
+        """Images a page; no image crosses pages."""
         return self.page // self.sample_bytes
 
     @property
@@ -93,7 +92,7 @@ class Layout:
         return np.uint64(self.data_start) + page * np.uint64(self.page) + slot * np.uint64(self.sample_bytes)
 
     def header(self) -> bytes:
-        """The file's first bytes: version, sizes, and where the allocation table is."""
+        """The first bytes of the file."""
         header = np.zeros(1, HEADER)
         header["version"] = VERSION
         header["num_fields"] = len(FIELDS)
@@ -125,7 +124,7 @@ class Layout:
         return records.tobytes()
 
     def allocation_table(self) -> bytes:
-        """Where each sample's bytes are."""
+        """The position and size of each sample."""
         table = np.zeros(self.samples, ALLOCATION)
         table["sample_id"] = np.arange(self.samples)
         table["ptr"] = self.pointers()
@@ -134,13 +133,13 @@ class Layout:
 
 
 def page_size(samples: int, sample_bytes: int) -> int:
-    """The page for images of ``sample_bytes``: 8 MiB, less for a small set, more for huge images."""
+    """Bytes a page: 8 MiB, less for a small set, more for huge images."""
     wanted = min(samples * sample_bytes, DEFAULT_PAGE)
     return 1 << (max(wanted, sample_bytes, MIN_PAGE) - 1).bit_length()
 
 
 def shape_of(descriptors: np.ndarray) -> tuple[int, int, int] | None:
-    """The image shape that three field descriptors declare, or None where they are not of our making."""
+    """The image shape that three field descriptors declare, or None if :func:`write` did not write them."""
     arguments = descriptors[0]["arguments"][: ARRAY_ARGUMENTS.itemsize].tobytes()
     height, width, channels = (int(each) for each in np.frombuffer(arguments, ARRAY_ARGUMENTS)["shape"][0, :3])
     small_enough = 0 < height < 1 << 16 and 0 < width < 1 << 16 and 0 < channels < 1 << 8
@@ -152,7 +151,7 @@ def shape_of(descriptors: np.ndarray) -> tuple[int, int, int] | None:
 
 @dataclass(frozen=True)
 class Beton:
-    """An open prepared file. Its pages are mapped, not read: memory use is what the system caches."""
+    """An open prepared file, memory-mapped."""
 
     path: Path
     layout: Layout
@@ -161,7 +160,7 @@ class Beton:
     _pages: np.ndarray
     """uint8 [pages, images a page, bytes an image], the mapped file."""
     identity: tuple[int, ...]
-    """Device, inode, size and time of the file: another one of this path has another."""
+    """Device, inode, size and modification time: a later file of the same path has another identity."""
 
     @property
     def samples(self) -> int:
@@ -177,10 +176,7 @@ class Beton:
         return self.samples
 
     def gather(self, index: np.ndarray) -> np.ndarray:
-        """The images at ``index``, int [B] in any order, as uint8 [B, H, W, C] in memory.
-
-        Raises IndexError for positions outside [0, samples).
-        """
+        """The images at ``index``, int [B], as uint8 [B, H, W, C]; IndexError for positions outside [0, samples)."""
         index = np.asarray(index)
         if index.size and (index.min() < 0 or index.max() >= self.samples):
             raise IndexError(f"index outside [0, {self.samples}) of {self.path}")
@@ -193,7 +189,7 @@ class Beton:
             yield np.ascontiguousarray(slots).reshape(len(slots), *self.image_shape)
 
     def _slots(self) -> Iterator[np.ndarray]:
-        """The images of each page, uint8 [b, bytes an image], not copied."""
+        """The images of each page, uint8 [b, bytes an image], as views of the map."""
         for number, page in enumerate(self._pages):
             yield page[: self.samples - number * self.layout.per_page]
 
@@ -213,22 +209,20 @@ def write(
     page: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> str:
-    """Write a prepared file and return the SHA-256 of its bytes.
+    """Write a prepared file atomically and return the SHA-256 of its bytes.
 
-    Pages first, header last, fsync, rename: ``path`` either is whole or is not there. Memory in use is one
-    page, one chunk and 48 bytes a sample.
+    Uses memory for one page, one chunk and 48 bytes a sample.
 
     Args:
-        path: the file to make.
-        images: chunks of uint8 [b, H, W, C] that together hold one image a label, in order.
+        images: chunks of uint8 [b, H, W, C], in all one image a label, in order.
         labels: int [samples], none negative.
         image_shape: (height, width, channels).
-        page: bytes a page, a power of two from 2 MiB to 2 GiB; by default chosen by ``page_size``.
+        page: bytes a page, a power of two from 2 MiB to 2 GiB; by default that of ``page_size``.
         progress: called with the number of images written so far.
 
     Raises:
-        InputError: nothing to write, wrong number or shape of images, a bad page, or too little disk.
-        RunError: the disk filled up or failed on the way; the temporary file is removed.
+        InputError: no images, wrong number or shape of images, a bad page, or too little disk.
+        RunError: the disk filled up; the temporary file is removed.
     """
     labels = np.asarray(labels, np.int64)
     plan = _plan(labels, image_shape, page, path)
@@ -246,12 +240,9 @@ def write(
 
 
 def open_beton(path: Path) -> Beton:
-    """Map a prepared file after checking everything that can be checked without reading the images.
-
-    Raises InputError, naming the file, where it is absent, cut, unfinished or not of our layout.
-    """
+    """Map a prepared file after all checks that need no images; InputError if it is absent or damaged."""
     try:
-        found = path.stat()  # first of all: of a file that takes its place now, no later one has this identity
+        found = path.stat()  # before it is opened: if the file is replaced now, its identity is outdated, never wrong
         with open(path, "rb") as file:
             plan = _read_layout(file, path, found.st_size)
             records = np.frombuffer(file.read(plan.samples * RECORD.itemsize), RECORD)
@@ -272,7 +263,7 @@ def open_beton(path: Path) -> Beton:
 
 
 def verify(path: Path) -> str:
-    """Check a prepared file as ``open_beton`` does, read it through and return the SHA-256 of its bytes."""
+    """Check a prepared file as ``open_beton`` does and return the SHA-256 of its bytes."""
     open_beton(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -295,7 +286,7 @@ def _plan(labels: np.ndarray, image_shape: tuple[int, int, int], page: int | Non
 
 
 def _blocks(images: Iterable[np.ndarray], plan: Layout, progress: Callable[[int], None] | None) -> Iterator[np.ndarray]:
-    """Regroup chunks of images into whole pages, uint8 [page]; the space behind the last image is zero."""
+    """Regroup chunks of images into whole pages, uint8 [page], the last padded with zeros."""
     page = np.zeros(plan.page, np.uint8)
     slots = page[: plan.per_page * plan.sample_bytes].reshape(plan.per_page, plan.sample_bytes)
     filled = total = 0
@@ -320,7 +311,7 @@ def _blocks(images: Iterable[np.ndarray], plan: Layout, progress: Callable[[int]
 
 
 def _write_into(file: BinaryIO, plan: Layout, blocks: Iterator[np.ndarray], labels: np.ndarray) -> str:
-    """Fill ``file``; the digest is of the bytes in file order although the header is written last."""
+    """Fill ``file``, the header last; the SHA-256 of its bytes in file order."""
     header, head = plan.header(), plan.descriptors() + plan.records(labels)
     padding = bytes(plan.data_start - len(header) - len(head))
     digest = hashlib.sha256(header + head + padding)
@@ -331,7 +322,7 @@ def _write_into(file: BinaryIO, plan: Layout, blocks: Iterator[np.ndarray], labe
     table = plan.allocation_table()
     digest.update(table)
     file.write(table)
-    for last in (b"", header):  # the header only when all the rest is on disk
+    for last in (b"", header):  # the header follows once the rest is on disk
         file.seek(0)
         file.write(last)
         file.flush()
@@ -340,7 +331,7 @@ def _write_into(file: BinaryIO, plan: Layout, blocks: Iterator[np.ndarray], labe
 
 
 def _read_layout(file: BinaryIO, path: Path, size: int) -> Layout:
-    """The layout a file declares, once it agrees with the file; ``file`` is left at the records."""
+    """The layout that a file declares, checked against its size; leaves ``file`` at the records."""
     head = file.read(RECORDS_START)
     if len(head) < RECORDS_START:
         raise _damaged(path, f"it has {size} bytes, too few for a header")

@@ -1,4 +1,4 @@
-"""The data sets known by name, and where prepared data lies."""
+"""The built-in data sets, and the folder of prepared data."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ DATASETS: dict[str, DataSet] = {
         DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR5M, CIFAR100, STL10, STL10_UNLABELED, TINY_IMAGENET,
     )
 }  # fmt: skip
-"""A folder of the user's own images gets its DataInfo when it is prepared."""
 BUNDLED = frozenset(name for name, data in DATASETS.items() if data.holds is None)
-"""Sets whose original comes with an installed library: they need no preparing by hand."""
+"""Sets whose original comes with an installed library; they are prepared automatically."""
 ORIGINALS = "originals"
-"""Folder below the data folder where downloads go and where originals are looked for."""
+"""Folder of originals below the data folder, for downloads too."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -37,7 +36,7 @@ def default_data_dir(given: Path | None = None) -> Path:
 
 
 def prepare_command(name: str, data_dir: Path) -> str:
-    """The command that prepares ``name`` in ``data_dir``, as it is typed."""
+    """The command that prepares ``name`` in ``data_dir``."""
     words = ["rt-scale", "data", "prepare", name]
     if name not in DATASETS:
         words += ["--from", "FOLDER"]
@@ -47,7 +46,7 @@ def prepare_command(name: str, data_dir: Path) -> str:
 
 
 def check_name(name: str) -> str:
-    """``name`` if it can name a folder of prepared data; InputError otherwise."""
+    """``name`` if it is a valid name of a data set; InputError otherwise."""
     if not _NAME.fullmatch(name) or name == ORIGINALS:
         raise InputError(
             f"{shown(name)} cannot name a data set: a name has letters, digits, '-' and '_', begins with a letter "

@@ -1,4 +1,4 @@
-"""Getting originals from their publishers when asked, and prepared sets from where they are kept for all machines."""
+"""Downloads of originals from their publishers, and copies of prepared sets from RT_SCALE_DATA_ORIGIN."""
 
 from __future__ import annotations
 
@@ -38,21 +38,20 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 Progress = Callable[[int, int], None]
-"""Called with what is done so far and in all."""
+"""Called with the amount done and the total."""
 Result = TypeVar("Result")
 _TIMEOUT = 30.0
-"""Seconds without an answer from the server."""
+"""Seconds to wait for an answer from the server."""
 _DOWNLOAD_BLOCK = 1 << 18
 _FETCH_BLOCK = 1 << 24
-"""Bytes a request: from an object store each costs a round trip."""
+"""Bytes a request; each costs a round trip to an object store."""
 
 
 def find_original(data: DataSet, data_dir: Path, download: bool, progress: Progress | None) -> Path:
-    """The folder that holds the original of ``data``.
+    """The folder that holds the original of ``data``; InputError with advice if it is not found.
 
-    Looked for where the Debian package puts it, in ``<data_dir>/originals/<name>`` and in the folders there of sets
-    that come in the same files; with ``download`` what is missing there is fetched, ``progress`` called with bytes (of
-    0 where the server does not say how many). Raises InputError saying which file to put where.
+    Searches the folder of the Debian package, ``<data_dir>/originals/<name>``, and the folders there of sets with the
+    same files. With ``download`` missing files are fetched; ``progress`` gets bytes, a total of 0 if it is unknown.
     """
     if data.package_folder and _holds(data, Path(data.package_folder)):
         return Path(data.package_folder)
@@ -72,7 +71,6 @@ def _holds(data: DataSet, folder: Path) -> bool:
 
 
 def _advice(data: DataSet, data_dir: Path) -> str:
-    """What to do when the original is not found: which file goes where, and what to type."""
     command = prepare_command(data.name, data_dir)
     files = ", ".join(each.file for each in data.downloads)
     where = data.downloads[0].url.rsplit("/", 1)[0]
@@ -84,9 +82,9 @@ def _advice(data: DataSet, data_dir: Path) -> str:
 
 
 def _download(data: DataSet, folder: Path, progress: Progress | None, advice: str) -> None:
-    """Fetch the files that are not in ``folder`` with the right checksum, each whole or not at all.
+    """Fetch the files that ``folder`` lacks or has with a wrong checksum, each atomically.
 
-    Where the publisher states no checksum, the one that the server announces counts.
+    If the publisher states no checksum, the one that the server announces is used.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +109,7 @@ def _download(data: DataSet, folder: Path, progress: Progress | None, advice: st
 
 
 def _download_file(url: str, out: BinaryIO, progress: Progress | None, advice: str) -> str:
-    """Write the body at ``url`` to ``out``; the MD5 that the server announces for it, or an empty string."""
+    """Write the body at ``url`` to ``out``; the MD5 that the server announces, or an empty string."""
     with _guarded(lambda: urllib.request.urlopen(url, timeout=_TIMEOUT), url, advice) as response:
         total = int(response.headers.get("Content-Length") or 0)
         check_room(Path(out.name), total)
@@ -129,7 +127,7 @@ def _download_file(url: str, out: BinaryIO, progress: Progress | None, advice: s
 
 
 def _announced_md5(headers: Message) -> str:
-    """The MD5, hexadecimal, in Google Cloud Storage's header ``x-goog-hash: crc32c=...,md5=<base64>``, or ''."""
+    """The hexadecimal MD5 in Google Cloud Storage's header ``x-goog-hash: crc32c=...,md5=<base64>``, or ''."""
     for value in headers.get_all("x-goog-hash", []):
         for item in value.split(","):
             kind, _, encoded = item.strip().partition("=")
@@ -140,7 +138,7 @@ def _announced_md5(headers: Message) -> str:
 
 
 def _guarded(action: Callable[[], Result], url: str, advice: str) -> Result:
-    """Only the network's errors become 'could not be downloaded'."""
+    """The result of ``action``; network errors become InputErrors."""
     try:
         return action()
     except (OSError, http.client.HTTPException) as error:
@@ -148,25 +146,22 @@ def _guarded(action: Callable[[], Result], url: str, advice: str) -> Result:
 
 
 def data_origin() -> str:
-    """Where prepared data is kept for all machines (RT_SCALE_DATA_ORIGIN), or an empty string."""
+    """The shared folder or address of prepared data (RT_SCALE_DATA_ORIGIN), or an empty string."""
     return os.environ.get("RT_SCALE_DATA_ORIGIN", "").strip()
 
 
 def fetch(name: str, data_dir: Path, origin: str, check_stop: StopCheck = no_check) -> Prepared | None:
-    """Copy a prepared set from ``origin`` into ``data_dir``, unless it is there; None where ``origin`` has none.
+    """Copy a prepared set from ``origin`` into ``data_dir`` unless it is there; None if ``origin`` does not have it.
 
-    Of several processes one copies and the others wait for it. The copy's SHA-256 is computed on the way and held
-    against the recorded one, and the set moves into place when both files are right: it is whole or not there.
+    Of several processes one copies and the others wait. The copy is atomic, and its SHA-256 is verified.
 
     Args:
-        name: of the set.
-        data_dir: where prepared sets lie on this machine.
-        origin: a data folder like ``data_dir``, as a path or an address that pyarrow knows (file://, s3://, gs://).
-        check_stop: called before every block, and while another process is waited for; raising leaves nothing behind.
+        origin: another data folder: a path, or an address that pyarrow supports (file://, s3://, gs://).
+        check_stop: called before every block and while waiting for another process; may raise.
 
     Raises:
-        InputError: the origin cannot be read, what it has is damaged or of another version, or the disk is small.
-        RunError: the disk filled up on the way. Nothing is left behind in either case.
+        InputError: the origin is unreadable, damaged or of another version, or the disk is too small.
+        RunError: the disk filled up.
     """
     with lock(name, data_dir, wait=True, check_stop=check_stop):
         if (there := load(name, data_dir)) is not None:
@@ -211,7 +206,7 @@ def _copy_files(
 ) -> None:
     sources = {file: f"{folder}/{file}" for file in (TRAIN, TEST)}
     with writing(workplace):
-        shutil.rmtree(workplace, ignore_errors=True)  # a preparation or a copy that was killed
+        shutil.rmtree(workplace, ignore_errors=True)  # from a killed process
         workplace.mkdir()
         with reading(folder, advice):
             size = sum(each.size or 0 for each in store.get_file_info([*sources.values()]))
@@ -226,7 +221,7 @@ def _copy_files(
 
 
 def _copy(store: FileSystem, source: str, target: Path, advice: str, check_stop: StopCheck) -> str:
-    """Copy a file, on disk when this returns; the SHA-256 of its bytes."""
+    """Copy and fsync a file; the SHA-256 of its bytes."""
     digest = hashlib.sha256()
     with reading(source, advice):
         stream = store.open_input_stream(source, compression=None)

@@ -1,4 +1,4 @@
-"""Errors of reading and writing data in the user's words, room on the disk, checksums."""
+"""Errors of reading and writing data as messages for users, free disk space, checksums."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def disk_full(path: Path, reason: str) -> str:
 
 
 def check_room(path: Path, needed: int) -> None:
-    """InputError where the disk of ``path``, whose folder exists, has fewer than ``needed`` bytes free."""
+    """InputError if the disk of ``path``, whose folder exists, has fewer than ``needed`` bytes free."""
     free = shutil.disk_usage(path.parent).free
     if free < needed:
         raise InputError(disk_full(path, f"{needed:,} bytes are needed, {free:,} are free"))
@@ -27,7 +27,7 @@ def check_room(path: Path, needed: int) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an OSError of writing ``path`` into RunError (disk full) or InputError (not allowed to)."""
+    """Turn an OSError of writing ``path`` into a RunError (disk full) or an InputError (any other)."""
     try:
         yield
     except OSError as error:
@@ -41,10 +41,9 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(path: Path | str, advice: str) -> Iterator[None]:
-    """Turn whatever goes wrong while decoding ``path`` into an InputError that names it and gives ``advice``.
+    """Turn any exception of decoding ``path`` into an InputError that names it and gives ``advice``.
 
-    Decoders (tar, gzip, lzma, pickle, PIL) raise nearly every kind of exception on damaged input, so all
-    are caught here; errors already meant for the user pass.
+    Decoders (tar, gzip, lzma, pickle, PIL) raise nearly every kind of exception on damaged input. RtScaleErrors pass.
     """
     try:
         yield
@@ -57,13 +56,13 @@ def reading(path: Path | str, advice: str) -> Iterator[None]:
 
 
 class Stream(Protocol):
-    """Something that bytes are read from."""
+    """A binary stream."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 def blocks(stream: Stream, name: Path | str, advice: str, size: int = 1 << 20) -> Iterator[bytes]:
-    """The contents of a stream, ``size`` bytes at a time; a failure is that of reading ``name``."""
+    """The contents of a stream, ``size`` bytes at a time; errors are those of :func:`reading` ``name``."""
     while True:
         with reading(name, advice):
             block = stream.read(size)
@@ -73,6 +72,6 @@ def blocks(stream: Stream, name: Path | str, advice: str, size: int = 1 << 20) -
 
 
 def md5_of(path: Path) -> str:
-    """MD5 of a file, hexadecimal: identifies official releases, no protection against an attacker."""
+    """The hexadecimal MD5 of a file: it identifies official releases, and does not protect against attackers."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -1,4 +1,4 @@
-"""From stored pixels to what an encoder takes: conversion, resizing and normalisation on the device."""
+"""Stored pixels to encoder inputs: conversion, resizing and normalisation on the device."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def to_inputs(
 ) -> torch.Tensor:
     """Normalised inputs: (pixel / 255 - mean) / std, per channel.
 
-    Computed in float32, or float64 where that is asked for, and rounded to ``dtype`` at the end.
+    Computed in float32 (float64 for a ``dtype`` of float64) and rounded to ``dtype`` at the end.
 
     Args:
         images: uint8 [B, H, W, C], or float in the same units (0 to 255), on any device.
         mean, std: C values each, of pixels scaled to [0, 1]; std above 0.
-        size: resize to size x size (bilinear, antialiased), or None to leave the images as they are.
+        size: resize to size x size (bilinear, antialiased); None: do not resize.
         dtype: float32, float64, bfloat16 or float16.
-        channels_last: memory format: pixel by pixel, or map by map.
+        channels_last: the memory format.
 
     Returns:
         [B, C, H, W] or [B, C, size, size] of ``dtype``, on the images' device.
@@ -48,7 +48,7 @@ def to_inputs(
         pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
     scale, shift = _affine(tuple(mean), tuple(std), pixels.shape[2:], working, images.device)
     inputs = torch.addcmul(shift, pixels, scale).to(dtype, memory_format=torch.channels_last)
-    # Copied, not asked for: with one channel both formats are the same memory, and torch leaves strides as they are.
+    # Copied, since .contiguous() keeps the strides of one-channel images, for which both formats are the same memory.
     return inputs if channels_last else torch.empty(inputs.shape, dtype=dtype, device=inputs.device).copy_(inputs)
 
 
@@ -56,14 +56,14 @@ def to_inputs(
 def _affine(
     mean: tuple[float, ...], std: tuple[float, ...], size: torch.Size, dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale and shift, each [1, C, H, W]: on the CPU broadcasting over 3 channels takes longer than the arithmetic.
+    """Scale and shift, each [1, C, H, W], since broadcasting over 3 channels is slow on the CPU.
 
-    Kept, because making them on a GPU makes the host wait for it.
+    Cached, because the host would wait for a GPU at each creation.
     """
     scale = [1 / (255 * each) for each in std]
     shift = [-centre / each for centre, each in zip(mean, std, strict=True)]
     make = functools.partial(torch.tensor, dtype=dtype, device=device)
-    with torch.inference_mode(False):  # what is kept must serve outside of inference mode as well
+    with torch.inference_mode(False):  # cached tensors are also used outside of inference mode
         spread = (make(each).view(1, -1, 1, 1).expand(-1, -1, *size) for each in (scale, shift))
         scale_map, shift_map = (each.contiguous(memory_format=torch.channels_last) for each in spread)
         return scale_map, shift_map

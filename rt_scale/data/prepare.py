@@ -1,4 +1,4 @@
-"""From an original to its prepared files, once; and opening, listing and verifying what is prepared."""
+"""Preparing data sets from their originals, and opening, listing and verifying prepared ones."""
 
 from __future__ import annotations
 
@@ -64,24 +64,22 @@ def prepare(
     split_seed: int | None = None,
     replace: bool = False,
 ) -> Prepared:
-    """Make the prepared files of ``name`` in ``data_dir``, or return them where the same was done before.
+    """Prepare the data set ``name`` in ``data_dir``, or return it if the same request was already fulfilled.
 
-    The same is: from the same source, whose files have not changed, at the same size, with the same split.
+    The same request has the same unchanged source, the same size and the same split.
 
     Args:
-        name: of the catalogue, or any other for a folder of one's own.
-        data_dir: where prepared sets lie, one folder a name.
-        source: the original; by default looked for (see ``find_original``).
-        download: fetch the original where it is not found; nothing is downloaded otherwise.
-        progress: called with images done and in all, during a download with bytes done and in all.
+        name: of the catalogue, or a new one for a folder of images.
+        source: the original; by default that of ``find_original``.
+        download: download an original that is not found.
+        progress: called with images (while downloading: bytes) done and in all.
         size: resize to size x size pixels: a folder's images, or those of a set that is ``scalable``.
-        split_seed: of the split of a folder that has none, 0 by default.
-        replace: make it anew in any case, in place of what is prepared under that name.
+        split_seed: seed of the split of a folder without train/ and test/, 0 by default.
+        replace: prepare again, and replace the existing set.
 
     Raises:
-        InputError: whatever is wrong with the request or the original, another set prepared under that name, and a
-            preparation under way elsewhere.
-        RunError: the disk filled up on the way. Nothing is left behind in either case.
+        InputError: a wrong request or original, a different set of that name, or another process prepares it.
+        RunError: the disk filled up.
     """
     _check_request(name, source, download, size, split_seed)
     if not replace and (done := _done(name, data_dir, source, size, split_seed)) is not None:
@@ -95,11 +93,10 @@ def prepare(
 
 
 def open_prepared(name: str, data_dir: Path, check_stop: StopCheck = no_check) -> Prepared:
-    """Open a prepared set, after getting it where that needs no asking.
+    """Open a prepared set; prepare a bundled one first, and fetch any other from RT_SCALE_DATA_ORIGIN if that is set.
 
-    A bundled set is prepared where it is not yet; other sets are fetched where RT_SCALE_DATA_ORIGIN says
-    where prepared data is kept. Raises InputError with the command to type where it is not prepared, or the
-    nearest names known. ``check_stop`` is called again and again while it is fetched or waited for.
+    Raises InputError, with the command that prepares it or the nearest known names, if it is not prepared.
+    ``check_stop`` is called repeatedly while fetching or waiting.
     """
     check_name(name)
     if (prepared := load(name, data_dir)) is not None:
@@ -119,7 +116,7 @@ def open_prepared(name: str, data_dir: Path, check_stop: StopCheck = no_check) -
 
 
 def list_prepared(data_dir: Path) -> dict[str, Prepared | InputError]:
-    """Every prepared set by name, sorted; a damaged one as the error that opening it raises."""
+    """All prepared sets by name, sorted; for a damaged one the error of opening it."""
     found: dict[str, Prepared | InputError] = {}
     for name in sorted(meta.parent.name for meta in data_dir.glob(f"*/{META}")):
         try:
@@ -132,7 +129,7 @@ def list_prepared(data_dir: Path) -> dict[str, Prepared | InputError]:
 
 
 def verify_prepared(name: str, data_dir: Path) -> Prepared:
-    """Open a prepared set after reading it through; InputError where a checksum is not the recorded one."""
+    """Open a prepared set after verifying its checksums; InputError if one differs."""
     return load_verified(check_name(name), data_dir) or open_prepared(name, data_dir)
 
 
@@ -158,7 +155,7 @@ def _check_request(name: str, source: Path | None, download: bool, size: int | N
 
 
 def _done(name: str, data_dir: Path, source: Path | None, size: int | None, split_seed: int | None) -> Prepared | None:
-    """What is prepared already, if it is whole; InputError where that was from another source, or in another way."""
+    """The existing set if it is undamaged; InputError if its request was a different one."""
     try:
         prepared = load(name, data_dir)
     except InputError:
@@ -167,7 +164,7 @@ def _done(name: str, data_dir: Path, source: Path | None, size: int | None, spli
         return None
     before = prepared.request
     if size == prepared.info.size and before.size is None:
-        size = None  # the size that they have without scaling
+        size = None  # the images' size without resizing
     asked = Request(
         source=before.source if source is None else str(source.resolve()),
         fingerprint=before.fingerprint if source is None else fingerprint(source),
@@ -180,10 +177,9 @@ def _done(name: str, data_dir: Path, source: Path | None, size: int | None, spli
 
 
 def _no_source(name: str, data_dir: Path) -> InputError:
-    """Why a set that is not in the catalogue cannot be made without saying from what."""
     command = prepare_command(name, data_dir)
     if load(name, data_dir) is not None:
-        return InputError(f"To prepare '{name}' anew, say where its images are: '{command} --replace'.")
+        return InputError(f"To prepare '{name}' again, give the folder of its images: '{command} --replace'.")
     hint = f"A folder of your own images becomes a data set with '{command}'."
     return unknown_name("data set", name, DATASETS, hint=hint)
 
@@ -197,7 +193,7 @@ def _make(
     size: int | None = None,
     split_seed: int = 0,
 ) -> Prepared:
-    """Build in a hidden folder, then move into place; the caller holds the lock."""
+    """Prepare in a hidden folder, then move the files into place; the caller holds the lock."""
     target, workplace = data_dir / name, data_dir / f".{name}.tmp"
     check_target(target)
     found = source
@@ -211,7 +207,7 @@ def _make(
     )
     try:
         with writing(workplace):
-            shutil.rmtree(workplace, ignore_errors=True)  # a preparation that was killed
+            shutil.rmtree(workplace, ignore_errors=True)  # from a killed process
             workplace.mkdir()
         with ExitStack() as stack:
             given = Source(found or workplace, workplace, stack, size, split_seed)
@@ -226,11 +222,11 @@ def _make(
 
 
 def write_splits(original: Original, request: Request, folder: Path, progress: Progress | None) -> Meta:
-    """Write both prepared files of ``original`` into ``folder``; what ``meta.json`` is to say."""
+    """Write both prepared files of ``original`` into ``folder``; the contents of their ``meta.json``."""
     info = original.info
     shape = (info.size, info.size, info.channels)
     sizes = [len(split.labels) for split in (original.train, original.test)]
-    with writing(folder):  # room for both files, before any is begun
+    with writing(folder):  # for both files, before the first is written
         check_room(
             folder / TRAIN, sum(Layout(each, shape, page_size(each, math.prod(shape))).file_bytes for each in sizes)
         )
@@ -256,19 +252,19 @@ def _reporter(progress: Progress | None, before: int, total: int) -> Callable[[i
 
 
 def _counted(split: Split, histogram: np.ndarray) -> Iterator[np.ndarray]:
-    """Pass the images on, counting pixel values into int64 [channels, 256]."""
+    """Yield the images and add up their pixel values in ``histogram``, int64 [channels, 256]."""
     mode = "L" if len(histogram) == 1 else "RGB"
     for chunk in split.chunks():
         count, height, width, _ = chunk.shape
         pixels = np.ascontiguousarray(chunk)
-        # As one tall image, because Pillow counts four times as fast as numpy, which widens every byte first.
+        # As one tall image: Pillow counts four times as fast as numpy, which widens every byte first.
         tall = Image.frombuffer(mode, (width, count * height), pixels, "raw", mode, 0, 1)
         histogram += np.reshape(tall.histogram(), histogram.shape)
         yield chunk
 
 
 def _ahead(chunks: Iterator[np.ndarray]) -> Generator[np.ndarray, None, None]:
-    """Pass the chunks on, each read, unpacked and counted in a thread while the one before is hashed and written."""
+    """Yield the chunks; a thread reads the next one meanwhile."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, chunks, None)
         while (chunk := coming.result()) is not None:
@@ -277,10 +273,7 @@ def _ahead(chunks: Iterator[np.ndarray]) -> Generator[np.ndarray, None, None]:
 
 
 def _statistics(histogram: np.ndarray, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of pixels in [0, 1], exact from the counts of their values.
-
-    The deviation of a channel that is the same everywhere is given as 1, so that one can divide by it.
-    """
+    """Mean and standard deviation per channel of pixels in [0, 1]; the deviation of a constant channel is 1."""
     if (constant := _is_constant(histogram)).all():
         raise InputError(f"All training images of '{name}' are of one colour: there is nothing to learn from them.")
     value = np.arange(256) / 255
@@ -292,5 +285,5 @@ def _statistics(histogram: np.ndarray, name: str) -> tuple[tuple[float, ...], tu
 
 
 def _is_constant(histogram: np.ndarray) -> np.ndarray:
-    """Which channels have one value alone, bool [channels]."""
+    """Which channels have only one value, bool [channels]."""
     return np.asarray(np.count_nonzero(histogram, axis=1) == 1)

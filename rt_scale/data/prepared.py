@@ -1,4 +1,4 @@
-"""What is known of data sets: prepared in ``<data_dir>/<name>/{train.beton, test.beton, meta.json}``, or drawn."""
+"""Prepared data sets, in ``<data_dir>/<name>/{train.beton, test.beton, meta.json}``, and sets of Gaussian inputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rt_scale.data.beton import Beton, open_beton, verify
 from rt_scale.data.catalogue import BUNDLED, DATASETS, check_name, prepare_command
 from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.files import writing
-from rt_scale.spec.data import GAUSSIAN, DataSpec
+from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError, printable
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import StopCheck, no_check
@@ -28,24 +28,22 @@ from rt_scale.system.files import TEMPORARY, replace_file, sync_folder
 FORMAT = 1
 META, TRAIN, TEST = "meta.json", "train.beton", "test.beton"
 NOISE_MEAN = 0.0
-"""With this mean and ``NOISE_STD`` a channel, ``to_inputs`` turns noise into network inputs bit for bit."""
+"""With this mean and ``NOISE_STD``, ``to_inputs`` leaves the values of noise unchanged, bit for bit."""
 NOISE_STD = 1 / 255
 _PAUSE = 0.1
-"""Seconds between two tries to get a lock that another process holds."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for when a set was prepared; asking for the same again does nothing."""
+    """The request that a set was prepared for."""
 
     source: str | None
-    """The original, absolute; None where it was found or is bundled."""
+    """Absolute path of the original that the user gave; None: it was found, or is bundled."""
     fingerprint: str
-    """Sizes and times of the source's files."""
     size: int | None
     """Pixels that images were resized to."""
     split_seed: int
-    """Of the split of a folder without train/ and test/."""
+    """Seed of the split of a folder without train/ and test/."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +55,14 @@ class Meta:
     info: DataInfo
     request: Request
     sha256: dict[str, str]
-    """SHA-256 of each file, by file name."""
     notes: dict[str, str]
-    """What was decided while reading the original: the split, resizing, files left out."""
+    """Decisions made while reading the original: the split, resizing, files left out."""
     version: str
-    """Of rt-scale."""
     format: int = FORMAT
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that a run's numbers take from the set: both files, and the statistics that normalise it."""
+        """SHA-256 of what decides a run's numbers: both files, mean and std."""
         parts = [self.sha256[TRAIN], self.sha256[TEST], *map(repr, (*self.info.mean, *self.info.std))]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
@@ -79,14 +75,14 @@ class Prepared:
     train: Beton
     test: Beton
     sha256: str
-    """``Meta.digest``, as recorded when the files were written; ``load_verified`` reads them again."""
+    """``Meta.digest``, as recorded when the files were written."""
     folder: Path
     notes: dict[str, str]
     request: Request
 
 
 def load(name: str, data_dir: Path) -> Prepared | None:
-    """Open what is prepared under ``name``; None where nothing is, InputError where it is damaged."""
+    """Open the prepared set ``name``; None if there is none, InputError if it is damaged."""
     folder = data_dir / name
     if not (folder / META).is_file():
         return None
@@ -101,7 +97,7 @@ def load(name: str, data_dir: Path) -> Prepared | None:
 
 
 def load_verified(name: str, data_dir: Path) -> Prepared | None:
-    """Like ``load``, and read both files through: InputError where contents changed since."""
+    """Like ``load``, but verify the checksums of both files: InputError if one differs."""
     prepared = load(name, data_dir)
     if prepared is not None:
         recorded = _read_meta(prepared.folder / META).sha256
@@ -113,7 +109,7 @@ def load_verified(name: str, data_dir: Path) -> Prepared | None:
 
 
 def contents_sha256(name: str, data_dir: Path) -> str | None:
-    """``Prepared.sha256`` of the set ``name``, by its record; None where none is there, or it is damaged."""
+    """The recorded ``Prepared.sha256`` of the set ``name``; None if it is not prepared, or damaged."""
     try:
         return parse_meta((data_dir / check_name(name) / META).read_text(encoding="utf-8")).digest
     except (OSError, ValueError):
@@ -121,7 +117,7 @@ def contents_sha256(name: str, data_dir: Path) -> str | None:
 
 
 def parse_meta(text: str) -> Meta:
-    """The contents of a ``meta.json``; ValueError, saying why, for any that this version cannot use."""
+    """The contents of a ``meta.json``; ValueError, with the reason, if this version cannot use it."""
     unreadable = "it is not a description that we wrote"
     try:
         fields = json.loads(text)
@@ -156,18 +152,18 @@ def _damaged(path: Path, reason: str) -> InputError:
 
 
 def check_target(target: Path) -> None:
-    """InputError where the folder is somebody else's: it holds what is no prepared data."""
+    """InputError if the folder holds anything but prepared data."""
     with writing(target):
         names = sorted(each.name for each in target.iterdir()) if target.exists() else []
     if foreign := [name for name in names if name not in (META, TRAIN, TEST) and not name.startswith(TEMPORARY)]:
         raise InputError(
-            f"'{target}' exists and holds something else than prepared data ('{foreign[0]}'). Choose "
+            f"'{target}' exists and holds other files than prepared data ('{foreign[0]}'). Choose "
             "another name for the data set, or another folder with --data-dir."
         )
 
 
 def move_into_place(meta: Meta, workplace: Path, target: Path) -> None:
-    """Put the files in place; meta.json goes first and comes last, so that half a set is never opened."""
+    """Move the files into place; meta.json is removed first and written last, so that half a set is never opened."""
     with writing(target):
         target.mkdir(exist_ok=True)
         (target / META).unlink(missing_ok=True)
@@ -179,9 +175,9 @@ def move_into_place(meta: Meta, workplace: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def lock(name: str, data_dir: Path, wait: bool, check_stop: StopCheck = no_check) -> Iterator[None]:
-    """Hold the lock of the set ``name``; freed by the system however this process ends.
+    """Hold the lock of the set ``name``; the system frees it when this process ends.
 
-    Another process that holds it is waited for, ``check_stop`` called again and again, or refused for (InputError).
+    If another process holds it, wait and call ``check_stop`` repeatedly, or raise InputError without ``wait``.
     """
     path = data_dir / f".{name}.lock"
     with writing(path):
@@ -204,9 +200,9 @@ def lock(name: str, data_dir: Path, wait: bool, check_stop: StopCheck = no_check
 
 
 def another(prepared: Prepared, asked: Request, command: str) -> InputError:
-    """The refusal of ``asked``, which is not how ``prepared`` was made: says what differs, and what to do.
+    """The error for a request ``asked`` that differs from that of ``prepared``, with all differences.
 
-    ``command`` is what is typed to make it anew; empty where that is what was typed already.
+    ``command`` prepares the set again; empty: the command that the user has just typed.
     """
     name, before = prepared.info.name, prepared.request
     found = "where the original was found"
@@ -221,8 +217,8 @@ def another(prepared: Prepared, asked: Request, command: str) -> InputError:
         differs.append(f"its split is by seed {before.split_seed}, not {asked.split_seed}")
     again = f"'{command}'" if command else "this command"
     return InputError(
-        f"'{name}' is prepared already in '{prepared.folder}', and otherwise: {'; '.join(differs)}. Choose another "
-        f"name, or add --replace to {again} to make it anew in its place; runs on it would then see other images."
+        f"'{name}' is prepared already in '{prepared.folder}', but differently: {'; '.join(differs)}. Choose another "
+        f"name, or add --replace to {again} to replace it; runs on it would then use other images."
     )
 
 
@@ -236,18 +232,16 @@ def _size_text(size: int | None) -> str:
 
 @dataclass(frozen=True)
 class NoiseSet:
-    """A data set of Gaussian inputs: known by its numbers alone, nothing on disk."""
+    """A data set of Gaussian inputs, without files."""
 
     info: DataInfo
-    """It has no classes."""
     sigma: float
-    """Standard deviation."""
     sha256: str
-    """Of what makes its samples, in place of their contents."""
+    """Of the description of its samples."""
 
 
 def noise_set(name: str, samples: int, size: int, channels: int, sigma: float) -> NoiseSet:
-    """The set of ``samples`` Gaussian inputs [size, size, channels] of standard deviation ``sigma``."""
+    """A set of ``samples`` Gaussian inputs [size, size, channels] of standard deviation ``sigma``."""
     info = DataInfo(
         name=name,
         title=f"Gaussian noise (sigma {sigma:g})",
@@ -267,24 +261,27 @@ def noise_set(name: str, samples: int, size: int, channels: int, sigma: float) -
 
 @dataclass(frozen=True)
 class KnownData:
-    """What is known of the data sets of some runs without preparing any."""
+    """What is known of the data sets of some runs, without preparing any."""
 
     infos: dict[str, DataInfo] = field(default_factory=dict)
-    """By name: as prepared, else as the catalogue has them."""
+    """By name: from the prepared set, else from the catalogue."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Name -> the command that prepares it, of those that are not."""
+    """Name of each set that is not prepared -> the command that prepares it."""
 
     def main(self, spec: RunSpec) -> DataInfo | None:
-        """Of the set that ``spec`` distils on, Gaussian inputs too; None where nothing is known of it."""
-        return _drawn(spec.data) if spec.data.name == GAUSSIAN else self.infos.get(spec.data.name)
+        """The set that ``spec`` trains on, Gaussian inputs included; None if it is unknown."""
+        data = spec.data
+        if data.name != GAUSSIAN:
+            return self.infos.get(data.name)
+        return noise_set(data.name, data.samples or 1, data.size or 1, data.channels or 3, data.sigma or 1.0).info
 
     def unknown(self, spec: RunSpec) -> list[str]:
-        """Names of the sets of ``spec`` that nothing is known of."""
+        """Names of the sets of ``spec`` that are unknown."""
         return [name for name in _names(spec) if name not in self.infos]
 
 
 def known_data(specs: Iterable[RunSpec], data_dir: Path) -> KnownData:
-    """Look for the prepared data sets of ``specs``; InputError where one is damaged."""
+    """Look up the data sets of ``specs``; InputError if a prepared one is damaged."""
     known = KnownData()
     for name in dict.fromkeys(name for spec in specs for name in _names(spec)):
         prepared = load(name, data_dir)
@@ -297,7 +294,3 @@ def known_data(specs: Iterable[RunSpec], data_dir: Path) -> KnownData:
 
 def _names(spec: RunSpec) -> list[str]:
     return [name for name in (spec.data.name, *spec.probe.also) if name != GAUSSIAN]
-
-
-def _drawn(data: DataSpec) -> DataInfo:
-    return noise_set(data.name, data.samples or 1, data.size or 1, data.channels or 3, data.sigma or 1.0).info

@@ -1,4 +1,4 @@
-"""Which images with which labels: nested class-balanced subsets, stratified splits, label noise."""
+"""Nested class-balanced subsets, stratified splits, label noise."""
 
 from __future__ import annotations
 
@@ -9,18 +9,12 @@ from rt_scale.spec.run import stream
 
 
 def nested_subset(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """``n`` of the samples, balanced over the classes; of two sizes, the larger holds the smaller.
+    """Ascending int64 [n] positions of ``n`` samples, balanced over the classes; larger subsets contain smaller ones.
 
-    Every class is shuffled, then the classes take turns in an order that is drawn anew each round; the first
-    ``n`` are taken. So the counts of classes differ by at most 1 until a class is used up.
+    Every class is shuffled; in each round every class gives a sample, in a random order of the classes. So the counts
+    of classes differ by at most 1 until a class is used up.
 
-    Args:
-        labels: int [N].
-        n: how many, from the number of classes to N; InputError otherwise.
-        seed: the user's data seed.
-
-    Returns:
-        int64 [n], ascending positions.
+    ``labels`` are int [N]; InputError if ``n`` is not from the number of classes to N.
     """
     labels = np.asarray(labels)
     classes = len(np.unique(labels))
@@ -33,7 +27,7 @@ def nested_subset(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
     turn = _rank_in_class(labels, generator)
     draw = generator.random(len(labels))
     up_to = np.cumsum(np.bincount(turn))
-    whole = int(np.searchsorted(up_to, n, side="right"))  # rounds in which every class gives its sample
+    whole = int(np.searchsorted(up_to, n, side="right"))  # complete rounds
     chosen = turn < whole
     if (rest := n - int(np.count_nonzero(chosen))) > 0:
         last = np.flatnonzero(turn == whole)
@@ -42,12 +36,12 @@ def nested_subset(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
 
 
 def stratified_split(labels: np.ndarray, seed: int, fraction: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
-    """Ascending int64 positions of training and of test samples, which keep the classes' proportions.
+    """Ascending int64 positions of training and of test samples, both with the classes' proportions.
 
     Args:
         labels: int [N], at least two of every class.
         seed: of the stream ``data.split``.
-        fraction: of the samples that go to the test part, rounded up; every class gives and keeps at least one.
+        fraction: share of test samples, rounded up; every class has at least one sample in each part.
     """
     labels = np.asarray(labels)
     counts = np.bincount(labels)
@@ -67,9 +61,9 @@ def stratified_split(labels: np.ndarray, seed: int, fraction: float = 0.2) -> tu
 
 
 def _rank_in_class(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """For every sample its place, from 0, in a random order of its own class, int64 [N]."""
+    """For every sample its rank, from 0, in a random order of its class, int64 [N]."""
     drawn = np.argsort(generator.random(len(labels)), kind="stable")
-    # Numpy sorts 16 bits in linear time, and a few million 64-bit labels in more than a second.
+    # Numpy sorts 16 bits in linear time; millions of 64-bit labels take more than a second.
     small = labels.min() >= 0 and labels.max() < 1 << 16
     keys = labels.astype(np.uint16) if small else labels
     order = drawn[np.argsort(keys[drawn], kind="stable")]
@@ -82,21 +76,19 @@ def _rank_in_class(labels: np.ndarray, generator: np.random.Generator) -> np.nda
 
 
 def noisy_labels(labels: np.ndarray, share: float, classes: int, seed: int) -> np.ndarray:
-    """``labels`` of which a share is drawn anew, uniformly from all classes, the right one among them.
+    """``labels`` with a share drawn anew, uniformly from all classes (Zhang et al. 2017, section 2.1), int64 [N].
 
-    So at share 1 labels say nothing of images (Zhang et al. 2017, section 2.1, partially corrupted labels).
-
-    Nested: of two shares, the samples that are drawn at the smaller get the same label at the larger. Who is drawn
-    goes by position, so noise comes before a subset is taken where subsets are to agree on it.
+    Nested: a sample that is drawn at a smaller share gets the same label at a larger one. The draw goes by position,
+    so apply noise before taking subsets that must agree.
 
     Args:
-        labels: int [N], in 0..classes-1; left as they are.
-        share: of the samples, in [0, 1]; exactly round(share * N) of them are drawn.
+        labels: int [N], in 0..classes-1; not modified.
+        share: in [0, 1]; exactly round(share * N) labels are drawn.
         classes: at least 2.
         seed: the user's data seed, of the stream ``data.label_noise``.
 
-    Returns:
-        int64 [N]. Raises InputError where an argument is not as said above.
+    Raises:
+        InputError: an argument out of range.
     """
     if not 0 <= share <= 1:
         raise InputError(f"Label noise on a share of {share} of the samples was asked for; allowed is from 0 to 1.")

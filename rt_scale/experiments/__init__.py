@@ -1,1 +1,1 @@
-"""What a run does: it trains, is probed, and goes on where it was."""
+"""How a run is executed: data, training, probes, checkpoints and the result."""

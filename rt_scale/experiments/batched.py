@@ -1,4 +1,4 @@
-"""Several runs trained as one batched network in this process, each in its own directory as if it were alone."""
+"""Several runs trained as one batched network in this process, each in its own directory."""
 
 from __future__ import annotations
 
@@ -30,24 +30,20 @@ from rt_scale.training.optim import build_optimizer
 from rt_scale.training.precision import parameter_dtype, set_precision
 
 WARM_UP, TIMED = 2, 5
-"""Steps before those that are timed, and those of which the fastest counts: others share the machine."""
+"""Steps before the timed ones, and timed steps; the fastest counts, since other processes share the machine."""
 PAYS = 1.1
-"""How much faster than alone a student's step must be for batching to be used."""
+"""Least speed-up of a student's step for batching to be used."""
 NEAR = 1.05
-"""Of sizes whose steps are so near to the best ones', the smallest is taken: its runs are through sooner."""
+"""The smallest size within this factor of the fastest step is chosen: its runs end sooner."""
 WORSE = 1.25
-"""A size whose steps are so much slower than the best ones' ends the search for larger ones."""
+"""A size slower than the fastest by this factor ends the search for larger ones."""
 
 
 def measured_batch_size(spec: RunSpec, options: Options, most: int) -> BatchSize:
-    """The number of students, a power of two up to ``most``, whose steps are fastest for each of them.
+    """The number of students, a power of two up to ``most``, with the least time a student's step.
 
-    A student's step is its views, teacher targets, forward and backward pass and optimiser; all students see the
-    same images, and differ from ``spec`` in nothing that a step costs. Run directories are left alone.
-
-    Raises:
-        InputError: where the run cannot be executed here.
-        Stopped: where it was asked to stop.
+    A step is views, teacher targets, forward and backward pass and optimiser; all students see the same images. Nothing
+    is written to run directories. InputError if the run cannot be executed here.
     """
     seconds: dict[int, float] = {}
     end = ""
@@ -78,7 +74,7 @@ def measured_batch_size(spec: RunSpec, options: Options, most: int) -> BatchSize
 
 
 class Bench:
-    """A batch, and students to train on it, as the runs of that shape will."""
+    """A batch and students for timing the steps of runs of one shape."""
 
     def __init__(self, spec: RunSpec, options: Options) -> None:
         self.spec, self.check_stop = spec, stop_check(options.stop)
@@ -87,13 +83,13 @@ class Bench:
         torch.set_num_threads(self.execution.threads)
         set_precision(spec.precision)
         self.subset = training_subset(spec, self.data)
-        # From the file as needed: to hold the set in memory is the runs' affair.
+        # "map": the bench needs one batch, not the whole set in memory.
         device, dtype = self.execution.device, parameter_dtype(spec.precision)
         self.loader = training_loader(spec, self.data, "map", device, self.subset, dtype=dtype)
         self.batch = next(self.loader.epoch(0))
 
     def seconds(self, size: int) -> float:
-        """Time of a step of that many students together."""
+        """Time of one step of ``size`` students together."""
         step = self.step(size)
         times: list[float] = []
         for _ in range(WARM_UP + TIMED):
@@ -104,7 +100,7 @@ class Bench:
         return min(times[WARM_UP:])
 
     def step(self, size: int) -> Callable[[], None]:
-        """What moves that many students together by one step, and returns when the device is through with it."""
+        """A function that trains ``size`` students by one step, and returns when the device has finished it."""
         steps = self.steps(size)
         optimizers = [build_optimizer(self.spec.train.optimizer, step.model.parameters()) for step in steps]
         batched = BatchedNetwork([step.model for step in steps], same_images=True)  # type: ignore[misc]
@@ -123,7 +119,7 @@ class Bench:
         return move
 
     def steps(self, size: int) -> list[Step]:
-        """A step of each student, which start the same; a single one goes as a run alone goes."""
+        """A step of each of ``size`` equal students; a single one is accelerated as in a run alone."""
         spec, info, execution = self.spec, self.data.info, self.execution
         dtype, layout = parameter_dtype(spec.precision), execution.channels_last
         teacher, student = (
@@ -132,7 +128,7 @@ class Bench:
         )
         targets: Targets = ComputedTargets(teacher, frozen=spec.teacher.update == "none")
         if constant_targets(spec) and execution.cache_teacher:
-            # Of no image: its features are all 0, which it takes as long to look up.
+            # A cache of zeros, computed from no image: looking them up takes as long.
             targets = CachedTargets(teacher, (), self.loader.samples, clean_inputs(spec, info, layout))
         views, epoch = build_views(spec, info, layout, self.loader), self.loader.steps
         made = []
@@ -142,7 +138,7 @@ class Bench:
                 spec, self.data, self.subset, views, lambda: targets, sharpenings, execution.device
             )
             own = copy.deepcopy(student)
-            if size == 1:  # after it was copied: what is compiled for one network stays with its weights
+            if size == 1:  # accelerate the copy: a compiled or graphed pass is bound to one network's weights
                 own = accelerated(own, spec.train.batch_size, execution.accelerate)
             made.append(Step(own, objective, self.batch, 0))
         return made
@@ -153,22 +149,17 @@ def run_batched(
     options: Sequence[Options],
     ended: Callable[[int, RunResult | BaseException], None] = lambda number, outcome: None,
 ) -> list[RunResult | BaseException]:
-    """The results of ``specs``, as :func:`rt_scale.experiments.runner.run` gives each, trained together.
+    """Train ``specs`` together; each result equals, to rounding, that of :func:`rt_scale.experiments.runner.run`.
 
-    Every run has its own directory, lease, observer, probes, checkpoints and end; one that diverges, is asked to
-    stop, or is through leaves the others to go on. What each computes is what it computes alone, to rounding. How
-    many train together is recorded in each ``environment.json``.
+    Every run has its own directory, lease, observer, probes and checkpoints. When one ends, diverges or is asked to
+    stop, the others continue. Each ``environment.json`` records how many train together.
 
     Args:
-        specs: runs that ``spec.batching.batch_problem`` has nothing against; one is run alone.
-        options: of each; all of one device and number of threads, and of one process.
-        ended: called in this thread with the position of a run that is over, and its result or what ended it.
+        specs: runs that ``spec.batching.batch_problem`` accepts; InputError otherwise.
+        options: one for each run, all with the same device and threads, and one process.
+        ended: called in this thread with the position of an ended run, and its result or exception.
 
-    Returns:
-        Of each run its result, or the Exception or Stopped that ended it.
-
-    Raises:
-        InputError: where they cannot be batched.
+    Returns the result of each run, or the Exception or Stopped that ended it.
     """
     if reason := batch_problem(specs) if len(specs) > 1 else "":
         raise InputError(f"These {len(specs)} runs cannot train as one batched network: {reason}.")
@@ -179,7 +170,7 @@ def run_batched(
         batching = own.batching.model_copy(update={"size": len(specs)})
         return lambda gradients: run(spec, dataclasses.replace(own, batching=batching, gradients=gradients))
 
-    # The common pass is computed in this thread, in the runs' number of threads and on their device.
+    # This thread computes the common pass, with the runs' number of CPU threads and on their device.
     torch.set_num_threads(options[0].threads or allowed_cores())
     find_device(options[0].device)
     runs = [one(spec, own) for spec, own in zip(specs, options, strict=True)]
@@ -187,13 +178,7 @@ def run_batched(
 
 
 def choose_batch_size(specs: Sequence[RunSpec], options: Options, most: int | None) -> BatchSize:
-    """How many of ``specs`` to train together.
-
-    Args:
-        specs: runs of one shape.
-        options: where they are executed.
-        most: so many, as far as there are runs; None: as measured (:func:`measured_batch_size`).
-    """
+    """How many of ``specs``, runs of one shape, to train together: ``most`` of them, or as many as measured (None)."""
     if reason := batch_problem(specs):
         return BatchSize(size=1, reason=f"cannot be batched: {reason}")
     if most is not None:

@@ -1,4 +1,4 @@
-"""What can be refused about a spec once its data sets are known, before any work starts."""
+"""Checks of a spec against its data sets, before any work starts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rt_scale.store.store import Store
 
 
 def image_bytes(spec: RunSpec, data: Prepared | NoiseSet) -> int:
-    """Bytes of the training images that ``spec`` uses; noise takes none."""
+    """Bytes of the training images that ``spec`` uses; 0 for noise."""
     if isinstance(data, NoiseSet):
         return 0
     return training_samples(spec, data) * data.info.channels * data.info.size**2
@@ -33,12 +33,12 @@ def training_samples(spec: RunSpec, data: Prepared | NoiseSet) -> int:
 
 
 def probed_size(spec: RunSpec, main: DataInfo, other: DataInfo) -> int:
-    """Side in pixels at which images of ``other``, a set of ``probe.also``, are probed; ``main`` is distilled on."""
+    """Side in pixels of the images of ``other``, a set of ``probe.also``, when they are probed."""
     return other.size if spec.probe.also_size == "own" else spec.data.size or main.size
 
 
 def constant_targets(spec: RunSpec) -> bool:
-    """Whether there is a teacher who says the same of an image at every step, so that it can be kept."""
+    """Whether the teacher's logits of an image are the same at every step, so that they can be cached."""
     frozen = not spec.teacher.moves and spec.teacher.mode == "eval"
     return frozen and spec.augment.kind == "none" and not learns_labels(spec)
 
@@ -49,7 +49,7 @@ def learns_labels(spec: RunSpec) -> bool:
 
 
 def cache_bytes(spec: RunSpec, data: Prepared | NoiseSet) -> int:
-    """Bytes that a constant teacher's bottleneck features take; 0 where there is nothing to keep."""
+    """Bytes of a constant teacher's bottleneck features; 0 if they are not constant."""
     if not constant_targets(spec):
         return 0
     from rt_scale.training.precision import parameter_dtype
@@ -58,7 +58,7 @@ def cache_bytes(spec: RunSpec, data: Prepared | NoiseSet) -> int:
 
 
 def fits(spec: RunSpec, data: Prepared | NoiseSet) -> None:
-    """Refuse a spec that the data set cannot serve; raises InputError."""
+    """Raise InputError for a spec that the data set does not fit."""
     info = data.info
     encoder, size = spec.encoder, spec.data.size or info.size
     parse_encoder(encoder.name).check_image(channels=info.channels, size=size, norm=encoder.norm, width=encoder.width)
@@ -72,20 +72,17 @@ def fits(spec: RunSpec, data: Prepared | NoiseSet) -> None:
 
 
 def _fits_batch_norms(spec: RunSpec, samples: int, size: int) -> None:
-    """Refuse steps in which a batch norm in training mode would have one value a channel: it has no variance.
-
-    Of several workers it is over the images of all.
-    """
+    """Refuse steps in which a batch norm in training mode would have one value a channel, without a variance."""
     images = samples % spec.train.batch_size or spec.train.batch_size
     if images > 1:
         return
     whole = min(samples, spec.train.batch_size)
-    told = f"a step of 1 image ({samples} training images in batches of {whole})"
+    step = f"a step of 1 image ({samples} training images in batches of {whole})"
     advice = "Choose another train.batch_size or data.samples"
     for views in _normalised_together(spec, size):
         if spec.projector.batch_norm and sum(views.values()) == 1:
             raise InputError(
-                f"projector.batch_norm needs at least 2 images a step, but there is {told}. {advice}, or leave "
+                f"projector.batch_norm needs at least 2 images a step, but there is {step}. {advice}, or leave "
                 "projector.batch_norm at false."
             )
         sides = {side: parse_encoder(spec.encoder.name).last_map(side, size) for side in views}
@@ -93,25 +90,25 @@ def _fits_batch_norms(spec: RunSpec, samples: int, size: int) -> None:
             raise InputError(
                 f"encoder.norm batch needs at least 2 values a channel at every step, but the last feature map of "
                 f"encoder '{spec.encoder.name}' is 1 x 1 for images of {single[0]} x {single[0]} pixels, and there is "
-                f"{told}. {advice}, larger images (data.size), or another encoder.norm, such as none."
+                f"{step}. {advice}, larger images (data.size), or another encoder.norm, such as none."
             )
 
 
 def _normalised_together(spec: RunSpec, size: int) -> list[dict[int, int]]:
-    """For each network in training mode, side of the views of an image -> how many of them are normalised together."""
+    """For each network in training mode: side of an image's views -> number of views normalised together."""
     augment = spec.augment
     if augment.kind != "multicrop":
         return [{size: 1}]
-    taught = {augment.global_size: augment.global_views}
-    seen = dict(taught)
+    teacher = {augment.global_size: augment.global_views}
+    student = dict(teacher)
     if augment.local_views:
-        seen[augment.local_size] = seen.get(augment.local_size, 0) + augment.local_views
+        student[augment.local_size] = student.get(augment.local_size, 0) + augment.local_views
     teacher_normalises = spec.teacher.mode == "train" or spec.teacher.statistics == "data"
-    return [seen, taught] if teacher_normalises else [seen]
+    return [student, teacher] if teacher_normalises else [student]
 
 
 def _fits_schedules(spec: RunSpec, samples: int) -> None:
-    """Refuse schedules that the run ends in the middle of: in a warm-up, or before a piece begins."""
+    """Refuse schedules longer than the run: it would end in a warm-up, or before a piece begins."""
     epochs, per_epoch = spec.train.epochs, math.ceil(samples / spec.train.batch_size)
     total = epochs * per_epoch
     for name, schedule in schedules(spec):
@@ -135,7 +132,7 @@ def _fits_samples(spec: RunSpec, data: Prepared) -> None:
 
 
 def _fits_labels(spec: RunSpec, data: Prepared) -> None:
-    """Refuse what needs labels where there are none, or too few of them."""
+    """Refuse what needs labels, or more of them, than the data set has."""
     info, samples = data.info, training_samples(spec, data)
     if not info.labelled:
         if not spec.probe.also or spec.probe.statistics or learns_labels(spec):
@@ -157,7 +154,7 @@ def _fits_labels(spec: RunSpec, data: Prepared) -> None:
 
 
 def _fits_views(spec: RunSpec, channels: int, size: int) -> None:
-    """Refuse views that the encoder cannot take."""
+    """Refuse views of a size that the encoder does not take."""
     views, encoder = spec.augment, spec.encoder
     if views.kind != "multicrop":
         return
@@ -177,7 +174,7 @@ def _fits_views(spec: RunSpec, channels: int, size: int) -> None:
 
 
 def fits_probing(spec: RunSpec, main: Prepared | NoiseSet, other: Prepared) -> None:
-    """Refuse a data set of ``probe.also`` that an encoder made for ``main`` cannot be probed on (InputError)."""
+    """Raise InputError for a data set of ``probe.also`` that an encoder made for ``main`` cannot be probed on."""
     name, channels, samples = other.info.name, other.info.channels, len(other.train.labels)
     if not other.info.labelled:
         raise InputError(f"probe.also names '{name}', whose images have no labels to probe with; leave it out.")
@@ -196,7 +193,7 @@ def fits_probing(spec: RunSpec, main: Prepared | NoiseSet, other: Prepared) -> N
 
 
 def _fits_size(spec: RunSpec, main: Prepared | NoiseSet, other: Prepared) -> None:
-    """Refuse images of a set of ``probe.also`` at a size that an encoder made for ``main`` cannot take."""
+    """Refuse images of ``other`` at a size that an encoder made for ``main`` does not take."""
     encoder, size, built = spec.encoder, probed_size(spec, main.info, other.info), spec.data.size or main.info.size
     if size == built:
         return
@@ -217,7 +214,7 @@ def _fits_size(spec: RunSpec, main: Prepared | NoiseSet, other: Prepared) -> Non
 
 
 def fits_start(spec: RunSpec, main: Prepared | NoiseSet, before: RunSpec, other: Prepared | NoiseSet) -> None:
-    """Refuse weights of a run on images that an encoder for ``main`` is not built for (InputError)."""
+    """Raise InputError if weights of the run ``before``, on images of ``other``, do not fit an encoder for ``main``."""
     if main.info.channels != other.info.channels:
         raise InputError(
             f"start_from.run is on '{other.info.name}', whose images have another number of channels "
@@ -235,7 +232,7 @@ def fits_start(spec: RunSpec, main: Prepared | NoiseSet, before: RunSpec, other:
 
 @dataclass(frozen=True)
 class Sets:
-    """The prepared data sets of a run: its main one, by name those of ``probe.also``, by run those of its starts."""
+    """Prepared data sets: of training, by name of ``probe.also``, and by run name of the runs it starts from."""
 
     main: Prepared | NoiseSet
     also: dict[str, Prepared] = field(default_factory=dict)
@@ -243,14 +240,10 @@ class Sets:
 
 
 def check(spec: RunSpec, data_dir: Path, check_stop: StopCheck = no_check) -> Sets:
-    """The prepared data sets of ``spec``, which fit it, as those of the runs that it starts from fit them.
+    """The prepared data sets of ``spec`` and of the runs that it starts from, after all checks.
 
-    ``check_stop`` is called again and again while one is fetched or waited for.
-
-    Raises:
-        InputError: where a data set is not prepared or damaged, has fewer images or neighbours than asked
-            for, images too small for the encoder, no labels where they are needed, or, in ``probe.also``, another
-            number of channels.
+    ``check_stop`` is called repeatedly while a data set is fetched or waited for. InputError if a data set is not
+    prepared, damaged, or does not fit its spec.
     """
     return _open(spec, lambda name: open_prepared(name, data_dir, check_stop))
 
@@ -273,7 +266,7 @@ def _main(data: DataSpec, opener: Callable[[str], Prepared]) -> Prepared | Noise
 
 
 def unfinished(spec: RunSpec, store: Store) -> Iterator[RunSpec]:
-    """What there is to compute for the result of ``spec``: itself, and the runs that it starts from, and theirs."""
+    """The runs without a result that ``spec`` needs: itself and, recursively, the runs that it starts from."""
     if store.run(spec).result() is None:
         yield spec
         for start in spec.starts:
@@ -281,7 +274,7 @@ def unfinished(spec: RunSpec, store: Store) -> Iterator[RunSpec]:
 
 
 def check_all(specs: Iterable[RunSpec], data_dir: Path, check_stop: StopCheck = no_check) -> None:
-    """Check every spec as :func:`check` does, and raise one InputError that names all that is wrong with any."""
+    """Check every spec as :func:`check` does; raises one InputError that names all problems."""
     problems: dict[str, None] = {}
     opened: dict[str, Prepared] = {}
 

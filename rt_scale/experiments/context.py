@@ -1,4 +1,4 @@
-"""What a running experiment holds: its directory, its device, and where its numbers go."""
+"""What an attempt at a run needs: directory, device, metrics, checkpoints and stop requests."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ from rt_scale.training.checkpoint import Spent
 T = TypeVar("T")
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 15.0
-"""Seconds until a write that the store did not take is tried again: first, and at most, doubled in between."""
+"""Seconds until a failed write to the store is tried again: at first, and at most; doubled in between."""
 CHECKPOINT_RATE = 25e6
-"""Bytes of checkpoints a second of a run, at most, where evaluations ask for them: a twentieth of what disks write."""
+"""Most bytes a second of checkpoints after evaluations: a twentieth of the speed of disks."""
 
 
 class Context:
-    """One attempt at a run.
+    """One attempt at a run, on a single process or rank 0.
 
     Args:
         run_dir: the run's directory, whose lease this process holds.
-        execution: device and threads.
-        options: who watches and asks to stop, and the processes that train together; this one is rank 0.
+        execution, options: resolved and given options.
         hparams: the spec as a nested mapping, for TensorBoard.
 
     Attributes:
-        metrics: every number so far.
-        spent_before: the time that earlier attempts took.
+        metrics: all metrics so far.
+        spent_before: the time of earlier attempts.
     """
 
     def __init__(
@@ -54,27 +53,27 @@ class Context:
 
     @property
     def check_stop(self) -> StopCheck:
-        """Raises Stopped on all ranks once one is asked to stop; all of them call it at the same points."""
+        """A check that raises Stopped on all ranks once one is asked to stop; all call it at the same points."""
         return self.group.stop_check(self.stop)
 
     @property
     def spent(self) -> Spent:
-        """The time that the run has taken up to now, over all attempts."""
+        """The run's time up to now, over all attempts."""
         return self.spent_before.plus(time.monotonic() - self._started, *self.execution.held)
 
     def log(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        """Record numbers in the metrics table and TensorBoard, and show them."""
+        """Record metrics in the metrics table and TensorBoard, and show them."""
         self.metrics.append(step, epoch, values)
         if (board := self.board) is not None:
             self.patiently(lambda: board.scalars(step, values))
         self.observer.logged(step, epoch, values)
 
     def slower(self, part: str, reason: str) -> None:
-        """Record and warn, once a part of the run, that it is done in a slower way than was meant, and the reason."""
+        """Record and warn, once for each ``part`` of the run, that it uses a slower method, with the reason."""
         if part not in self._slower:
             self._slower.add(part)
             self._record_slower(part, reason)
-            self.observer.warned(f"The {part} takes longer than it should, as {reason}. It changes no number.")
+            self.observer.warned(f"The {part} is slower than it could be: {reason}. It changes no number.")
 
     def _record_slower(self, part: str, reason: str) -> None:
         if (record := self.run_dir.record()) is not None:
@@ -84,11 +83,7 @@ class Context:
             self.patiently(lambda: self.run_dir.write_record(changed))
 
     def patiently(self, write: Callable[[], T]) -> T:
-        """What ``write`` returns; a store that does not answer is tried again for ``options.patience_seconds``.
-
-        Raises:
-            StoreAway: where it did not answer for so long.
-        """
+        """The result of ``write``, repeated for ``options.patience_seconds`` while the store raises StoreAway."""
         until, delay = time.monotonic() + self.options.patience_seconds, FIRST_DELAY
         while True:
             try:
@@ -101,10 +96,9 @@ class Context:
                 delay = min(2 * delay, LONGEST_DELAY)
 
     def checkpoint(self, step: int, writer: Callable[[Path], None]) -> None:
-        """Write a checkpoint with the metrics up to here; of the older ones the first and the two newest stay.
+        """Write a checkpoint with the metrics so far; keeps the first and the two newest checkpoints.
 
-        Raises:
-            RunError: where the lease was lost to another process, or the disk is full.
+        RunError if another process took the lease, or the disk is full.
         """
         self.patiently(self.metrics.flush)
 
@@ -118,17 +112,15 @@ class Context:
         self._last_checkpoint = time.monotonic()
 
     def checkpoint_due(self, *, evaluated: bool) -> bool:
-        """Whether the last checkpoint is long enough ago for another.
+        """Whether to write another checkpoint: after ``checkpoint_seconds``, or earlier to keep an evaluation.
 
-        Args:
-            evaluated: whether there is an evaluation to keep: then it is, unless writing one would take more of the
-                time since then than ``CHECKPOINT_RATE`` allows.
+        Checkpoints after evaluations (``evaluated``) are limited by ``CHECKPOINT_RATE``.
         """
-        asked = self._checkpoint_bytes / CHECKPOINT_RATE if evaluated else math.inf
-        return time.monotonic() - self._last_checkpoint >= min(self.checkpoint_seconds, asked)
+        least = self._checkpoint_bytes / CHECKPOINT_RATE if evaluated else math.inf
+        return time.monotonic() - self._last_checkpoint >= min(self.checkpoint_seconds, least)
 
     def restore(self, load: Callable[[Path], T]) -> T | None:
-        """What ``load`` makes of the newest checkpoint that is whole, with its metrics; None where there is none."""
+        """The result of ``load`` on the newest undamaged checkpoint, whose metrics are restored; None without one."""
 
         def read(folder: Path) -> tuple[T, MetricsTable]:
             table = MetricsTable(self.run_dir.metrics_path, (folder / METRICS).read_bytes())
@@ -144,7 +136,7 @@ class Context:
         return value
 
     def close(self, status: Literal["done", "failed"] | None) -> None:
-        """Close what is open; None: the run is to go on later, or another process has taken it over."""
+        """Close the TensorBoard file; ``None``: the run continues later, or another process took it over."""
         if self.board is None:
             return
         try:
@@ -153,13 +145,14 @@ class Context:
             status = None
         self.board.close(status)
         if status == "failed" and len(self.metrics):
-            # To look at; the next attempt takes those of its checkpoint. The failure is told, not this one's.
+            # For the user only: the next attempt restores its checkpoint's metrics. An error here must not hide the
+            # run's failure.
             with contextlib.suppress(RtScaleError):
                 self.metrics.flush()
 
 
 class Follower(Context):
-    """The context of every rank but the first: it reads what rank 0 wrote, and writes nothing."""
+    """The context of every other rank: it reads what rank 0 wrote, and writes nothing."""
 
     def log(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Rank 0 records the same numbers."""
@@ -171,11 +164,11 @@ class Follower(Context):
         """Rank 0 holds the same weights."""
 
     def checkpoint_due(self, *, evaluated: bool) -> bool:
-        """Rank 0's matter."""
+        """Rank 0 decides."""
         return False
 
     def restore(self, load: Callable[[Path], T]) -> T | None:
-        """What ``load`` makes of the checkpoint that rank 0 goes on from; RunError where it cannot be read here."""
+        """The result of ``load`` on the checkpoint that rank 0 restores; RunError if it cannot be read here."""
         step = self.group.broadcast(None)
         return None if step is None else self.run_dir.checkpoints.read(step, load)
 

@@ -1,4 +1,4 @@
-"""Runs that start from other runs: computed first or waited for, and the weights that are taken from them."""
+"""Runs that other runs start from: computed first or waited for, and the weights taken from them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ from rt_scale.training.checkpoint import STUDENT, read_weights
 from rt_scale.training.loop import compute_gradients
 
 StartWeights = Mapping[str, Weights]
-"""``teacher`` and ``student``, where they start from another run, to parameters and buffers by name."""
+"""Parameters and buffers by name of ``teacher`` and ``student``, if they start from another run."""
 
 TEACHER = "teacher.safetensors"
 START = 0
-"""The step of the checkpoint that holds teacher and student as they begin."""
+"""The step of the checkpoint of the initial teacher and student."""
 
 
 def start_weights(spec: RunSpec, store: Store) -> dict[str, dict[str, Tensor]]:
     """The weights that teacher and student of ``spec`` start from, float32 or float64 on the CPU.
 
-    Raises:
-        RunError: a run that is not finished, or whose checkpoint is gone or damaged.
+    RunError if a run is not finished, or its checkpoint is missing or damaged.
     """
     roles = {"teacher": spec.teacher.start_from, "student": spec.student.start_from}
     return {role: _weights(start, store) for role, start in roles.items() if start is not None}
@@ -45,7 +44,7 @@ def _weights(start: StartFrom, store: Store) -> dict[str, Tensor]:
     if finished is None:
         raise RunError(f"The run {start.run.name}, to start from, is not finished; compute it first.")
     frozen = start.take == "teacher" and not start.run.teacher.moves
-    # The end as the result says it: the newest checkpoint that is there may be one on the way.
+    # The last step by the result: the newest checkpoint present may be an earlier one.
     step = START if start.take == "init" or frozen else finished.steps
     file = TEACHER if start.take == "teacher" else STUDENT
 
@@ -63,27 +62,27 @@ def _weights(start: StartFrom, store: Store) -> dict[str, Tensor]:
 
 
 PATIENCE = 1.0
-"""Seconds between two looks at a run that somebody else computes."""
+"""Seconds between two looks at a run that another process computes."""
 
 
-class _Before(Silent):
-    """An observer of the run that comes first: what it does is shown, its numbers belong to another run."""
+class _DependencyObserver(Silent):
+    """An observer of a run that another one starts from: shows its stages, not its numbers."""
 
     def __init__(self, observer: Observer, name: str) -> None:
         self.observer, self.name = observer, name
 
     def stage(self, text: str) -> None:
-        """Show the stage."""
+        """Show the stage with the name of the run."""
         self.observer.stage(f"first {self.name}: {text}")
 
     def started(self, step: int, steps: int) -> None:
-        """Remember how long it is, and say that it is under way."""
+        """Announce the run and its length."""
         self.steps = steps
         self.observer.decided(f"first {self.name}, which this run starts from ({steps:,} steps)")
         self.stage("training")
 
     def stepped(self, step: int) -> None:
-        """Every tenth is told."""
+        """Show every tenth of the run."""
         if step * 10 // self.steps != (step - 1) * 10 // self.steps:
             self.stage(f"training, {100 * step // self.steps} %")
 
@@ -93,24 +92,25 @@ class _Before(Silent):
 
 
 def compute_first(spec: RunSpec, options: Options, run: Callable[[RunSpec, Options], RunResult]) -> RunResult:
-    """The result of ``spec``, which another run, of these options, starts from, as ``run`` computes it.
+    """The result of ``spec``, which another run with these options starts from; computed by ``run``, or waited for.
 
     Raises:
-        InputError: where it cannot be run here.
-        RunError: where it failed, naming it.
-        Stopped: where this run was asked to stop.
+        InputError: it cannot be run here.
+        RunError: it failed; the message names it.
+        Stopped: the other run is asked to stop.
     """
-    watched = dataclasses.replace(options, observer=_Before(options.observer, spec.name), gradients=compute_gradients)
+    observer = _DependencyObserver(options.observer, spec.name)
+    options_of_first = dataclasses.replace(options, observer=observer, gradients=compute_gradients)
     run_dir = options.store.run(spec)
     while True:
         run_dir.refresh()
-        held = run_dir.status().state == "running"
+        was_running = run_dir.status().state == "running"
         try:
-            return run(spec, watched)
+            return run(spec, options_of_first)
         except InputError:
             run_dir.refresh()
-            # Held before or after: who held it may have let go of it between the refusal and this look.
-            if not held and run_dir.status().state != "running":
+            # Before or after: the other process may have released the lease between the refusal and this look.
+            if not was_running and run_dir.status().state != "running":
                 raise
             options.observer.stage(f"waiting for {spec.name}, which another process computes")
             stop_check(options.stop)()

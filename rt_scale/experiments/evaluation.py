@@ -1,4 +1,4 @@
-"""What is measured of input, teacher and student between steps of training, by metric name."""
+"""Probes and statistics of input, teacher and student between steps of training, by metric name."""
 
 from __future__ import annotations
 
@@ -26,25 +26,23 @@ from rt_scale.training.loop import Means
 from rt_scale.training.precision import arithmetic, parameter_dtype
 
 _ROWS = 4096
-"""Embeddings that go through a projector at a time: its hidden layers are wider than they are."""
+"""Embeddings a pass of a projector, whose hidden layers are wider than embeddings."""
 
 Stage = Callable[[str], None]
 
 
 class Evaluation:
-    """Probes on every data set that the spec names, and statistics where it asks for them.
+    """Probes on every data set that the spec names, and the statistics that it asks for.
 
-    Names are those of ``spec.metrics``; statistics are ``features/<role>/<statistic>``, of the test
-    images of the data set that is distilled on, ``distance/<part>/<from>`` and ``angle/<part>/<from>``; a
-    supervised classifier is measured itself, as ``test/loss`` and ``test/accuracy``.
+    Metric names are those of ``spec.metrics``. Statistics are ``features/<role>/<statistic>``, of the main data set's
+    test images, ``distance/<part>/<from>`` and ``angle/<part>/<from>``; a supervised classifier has ``test/loss`` and
+    ``test/accuracy``.
 
     Args:
-        spec: of the run.
-        probers: one a data set; None names the one that is distilled on, which has none without labels.
-        pair: teacher and student, measured as they then are.
+        probers: by data set; None is the main one, which has no prober without labels.
+        pair: teacher and student, measured in their state at each call.
         initial: the student's parameters at its start.
-        stage: told what is being done.
-        check_stop: called again and again, on every rank.
+        stage: is called with a text for each stage.
     """
 
     def __init__(
@@ -60,12 +58,12 @@ class Evaluation:
         self.teacher, self.student = pair
         self.references: dict[str, list[Tensor]] = {"from_init": initial}
         self.references["from_teacher"] = list(self.teacher.parameters())
-        # One draw for input, teacher and student at every epoch: their differences are the embeddings' own.
+        # One seed for input, teacher and student at every epoch: only the embeddings differ.
         self.seed = stream("probe", spec.seeds.probe)
         self._teacher_test: Tensor | None = None
 
     def constant(self) -> dict[str, float]:
-        """Measure what stays what it is: the input, and the teacher where it is frozen."""
+        """Measure what never changes: the input, and a frozen teacher."""
         values: dict[str, float] = {}
         for data, prober in self.probers.items():
             self.stage(f"probing input pixels{_on(data)}")
@@ -73,7 +71,7 @@ class Evaluation:
         return values if self.spec.teacher.moves else values | self._networks({"teacher": self.teacher})
 
     def changing(self) -> dict[str, float]:
-        """Measure the student as it is now, and a teacher that moves."""
+        """Measure the present student, and a teacher that moves."""
         moving = {"teacher": self.teacher} if self.spec.teacher.moves else {}
         values = self._networks(moving | {"student": self.student})
         if self.spec.probe.statistics:
@@ -81,7 +79,7 @@ class Evaluation:
         return values
 
     def _networks(self, networks: Mapping[str, Network]) -> dict[str, float]:
-        """Probe networks by role on every data set, all of them together on each, and describe them on the main one."""
+        """Probe networks by role, batched, on every data set, and describe them on the main one."""
         values: dict[str, float] = {}
         described: dict[str, float] = {}
         for data, prober in self.probers.items():
@@ -96,7 +94,7 @@ class Evaluation:
         return values | described
 
     def _describe(self, role: str, network: Network, test: Features) -> dict[str, float]:
-        """What else is asked for, of the embeddings of the main set's test images."""
+        """The other metrics that the spec asks for, from embeddings of the main set's test images."""
         values: dict[str, float] = {}
         if learns_labels(self.spec) and role == "student":
             values |= test_classifier(network.projector, test, self.spec.precision)
@@ -105,7 +103,7 @@ class Evaluation:
             if role == "teacher":
                 self._teacher_test = test.x
             else:
-                if self._teacher_test is None:  # a run that was resumed has read its teacher's probes
+                if self._teacher_test is None:  # a resumed run reads its teacher's probes and embeds nothing
                     self._teacher_test = self.probers[None].embed_test(self.teacher.encoder).x
                 alike = agreement(test.x, self._teacher_test, self.check_stop)
                 values |= _features(role, {f"{name}_teacher": value for name, value in alike.items()})
@@ -114,10 +112,7 @@ class Evaluation:
 
 @torch.no_grad()
 def test_classifier(projector: nn.Module, test: Features, precision: str) -> dict[str, float]:
-    """``test/loss`` (nats) and ``test/accuracy`` (share) of a classifier in evaluation mode, from its embeddings.
-
-    ``projector``, from embeddings to logits, one a class, is afterwards in the mode that it was in.
-    """
+    """``test/loss`` (nats) and ``test/accuracy`` (share) of a classifier in evaluation mode, from its embeddings."""
     means = Means()
     with evaluation_mode(projector):
         for x, labels in zip(*(torch.split(each, _ROWS) for each in test), strict=True):
@@ -137,14 +132,10 @@ def build_probers(
     resident: Resident | None = None,
     stop: Stop = never,
 ) -> dict[str | None, Prober]:
-    """A prober for the set that is distilled on, where that is to be probed, then one for each of ``probe.also``.
+    """A prober for the main data set (key None), if it is to be probed, and one for each of ``probe.also``.
 
-    Args:
-        spec: of the run.
-        sets: the data sets, which fit the spec.
-        train: the training images that the student is distilled on, on which the main prober fits too.
-        inputs: from the main set's images to a network's inputs, as ``objectives.clean_inputs`` makes it.
-        group, resident, stop: of the run's options.
+    The main prober fits its classifiers on ``train``, the student's training images; ``inputs`` is made by
+    ``objectives.clean_inputs``.
     """
     main = sets.main
     loader = functools.partial(

@@ -1,4 +1,4 @@
-"""What a run minimises, put together from its spec: views, teacher targets, distance or labels."""
+"""The objective of a run, built from its spec: views, teacher targets, distance or labels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rt_scale.training.teacher import Sharpening
 
 
 def clean_inputs(spec: RunSpec, info: DataInfo, channels_last: bool) -> functools.partial[Tensor]:
-    """From images that are not augmented to network inputs [B, C, H, W]."""
+    """The function from uint8 images without augmentation to network inputs [B, C, H, W]."""
     return functools.partial(
         to_inputs,
         mean=info.mean,
@@ -41,11 +41,7 @@ def clean_inputs(spec: RunSpec, info: DataInfo, channels_last: bool) -> functool
 
 
 def build_views(spec: RunSpec, info: DataInfo, channels_last: bool, loader: Loader) -> Views:
-    """From a batch's images and an optimiser step to views; those of a step are equal wherever a run is resumed.
-
-    ``info`` is of the images, ``channels_last`` the memory format of the views, ``loader`` that of the batches, or of
-    this rank's shares of them.
-    """
+    """From a batch's images and an optimiser step to views; they depend on the step alone, also in a resumed run."""
     if spec.augment.kind == "none":
         clean = clean_inputs(spec, info, channels_last)
         return lambda images, step: (clean(images),)
@@ -68,7 +64,7 @@ def build_views(spec: RunSpec, info: DataInfo, channels_last: bool, loader: Load
 
 
 def build_sharpenings(spec: RunSpec, steps: int, steps_per_epoch: int, group: Group = ALONE) -> dict[str, Sharpening]:
-    """What is done to the logits of teacher and student, whose centres are those of all ranks of ``group``."""
+    """The sharpenings of both networks' logits, with centres over all ranks of ``group``."""
     return {
         role: Sharpening(part.temperature, part.center, steps=steps, steps_per_epoch=steps_per_epoch, group=group)
         for role, part in (("teacher", spec.teacher), ("student", spec.student))
@@ -87,13 +83,10 @@ def build_objective(
     """The objective of a run, by its kind.
 
     Args:
-        spec: the run.
-        data: the data set that it is trained on.
-        subset: int64 [n] positions of its images that are trained on; None: all.
-        views: from images to what networks see.
-        targets: makes the teacher's logits, where they are needed.
-        sharpenings: of both networks' logits; they change along.
-        device: of the labels, where those are needed.
+        subset: int64 [n] positions of the training images in ``data``; None: all.
+        targets: called only by objectives that need a teacher.
+        sharpenings: of both networks' logits; their centres are updated in place.
+        device: of the labels.
     """
     match spec.kind:
         case "distill":
@@ -105,7 +98,7 @@ def build_objective(
             )
         case "supervise":
             assert isinstance(data, Prepared)  # check refuses drawn images
-            # Noise first, so that nested subsets agree on it.
+            # Noise before the subset, so that nested subsets have the same labels.
             labels = noisy_labels(
                 data.train.labels, spec.objective.label_noise, len(data.info.classes), spec.seeds.data
             )
@@ -116,7 +109,7 @@ def build_objective(
 
 
 def build_targets(spec: RunSpec, info: DataInfo, teacher: Network, loader: Loader, context: Context) -> Targets:
-    """The teacher's logits: from features that are computed here once, where they are constant and that was chosen."""
+    """The teacher's targets, with features computed once if they are constant and the options say so."""
     execution = context.execution
     if not (constant_targets(spec) and execution.cache_teacher):
         learn = spec.teacher.statistics == "data"

@@ -1,4 +1,4 @@
-"""How a run is executed: nothing here changes its numbers beyond rounding, so none of it is in the spec."""
+"""How a run is executed: nothing here changes its numbers beyond rounding, so it is not in the spec."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from rt_scale.training.precision import check_precision
 
 
 class Observer(Protocol):
-    """Whoever wants to see a run move: a progress bar, Ray, a test."""
+    """Follows the progress of a run: a progress bar, Ray, a test."""
 
     def stage(self, text: str) -> None:
-        """What is being done now, e.g. ``probing the student``."""
+        """The run enters a stage, e.g. ``probing the student``."""
 
     def started(self, step: int, steps: int) -> None:
-        """Training starts, or goes on, at ``step`` of ``steps``."""
+        """Training starts, or continues, at ``step`` of ``steps``."""
 
     def stepped(self, step: int) -> None:
         """An optimiser step was issued."""
 
     def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        """Numbers were recorded."""
+        """Metrics were recorded."""
 
     def decided(self, text: str) -> None:
-        """A choice that was left open was made, and why."""
+        """An ``auto`` option was resolved, and why."""
 
     def warned(self, text: str) -> None:
-        """Something the user should know happened, and the run goes on."""
+        """A problem that does not end the run."""
 
 
 class Silent:
@@ -76,27 +76,26 @@ class Options:
 
     Attributes:
         store, data_dir: where run directories and prepared data sets are.
-        device: ``auto``, or a device as torch names it (``cpu``, ``cuda``, ``cuda:1``).
-        threads: CPU threads to compute with; None: as many as the process may use. A run that is
-            resumed keeps the number it started with, since sums depend on it in their last bits.
-        cache_teacher: whether a constant teacher's bottleneck features are computed once; None: where
-            they take less than a quarter of the free memory.
-        channels_last: whether feature maps lie in memory pixel by pixel, not map by map.
+        device: ``auto``, or torch's name of a device (``cpu``, ``cuda``, ``cuda:1``).
+        threads: CPU threads to compute with; None: as many as the process may use. A resumed run keeps its first
+            number, on which the last bits of sums depend.
+        cache_teacher: whether a constant teacher's bottleneck features are computed once; None: if they take less than
+            a quarter of the free memory.
+        channels_last: whether to use torch's memory format of that name.
         accelerate: how the student's pass over whole batches is computed: ``none`` (module by module), ``compile`` or
-            ``graphs`` (CUDA's), for runs that train alone with one worker, or ``auto``: graphs on a GPU. A run that is
-            resumed keeps what it started with, since kernels differ in their last bits.
-        loader: what reads training images: ``resident`` (in memory), ``ffcv`` (streamed), ``map`` (read from the file
-            as needed), or ``auto``: in memory where they take less than half of it, else streamed.
-        checkpoint_seconds: least time between two checkpoints; the end always writes one, and so do evaluations,
-            unless they follow one another faster than checkpoints of that size can be written.
-        patience_seconds: how long a store that does not answer is tried again before the run ends.
-        observer: who watches.
-        gpus: GPUs that each process takes, less than 1 where several runs share one; of no account on the CPU.
-        group: the processes that train together, each with options of its own; rank 0's decide.
-        stop: asked after every step whether to write a checkpoint and stop, which raises ``Stopped``.
+            ``graphs`` (CUDA's), for runs that train alone with one worker, or ``auto``: graphs on a GPU. A resumed run
+            keeps its first choice, on which the last bits of results depend.
+        loader: reads training images: ``resident`` (in memory), ``ffcv`` (streamed), ``map`` (read from the file as
+            needed), or ``auto``: in memory if they take less than half of it, else streamed.
+        checkpoint_seconds: time between two checkpoints. The end always writes one; evaluations write more, at most
+            ``context.CHECKPOINT_RATE`` bytes a second.
+        patience_seconds: how long writes to an unavailable store are tried again before the run ends.
+        gpus: GPUs of each process, less than 1 if several runs share one; ignored on the CPU.
+        group: the processes that train together, each with its own options; rank 0's decide.
+        stop: called after every step; if true, the run writes a checkpoint and raises ``Stopped``.
         resident: the images that this process keeps in memory from run to run.
-        batching: with how many others it trains as one batched network, see ``experiments.batched``.
-        gradients: computes those of each step of training.
+        batching: how many runs train as one batched network, see ``experiments.batched``.
+        gradients: computes the gradients of each training step.
     """
 
     store: Store
@@ -120,7 +119,7 @@ class Options:
 
 @dataclass(frozen=True)
 class ResolvedOptions:
-    """The options as resolved for one run: :class:`Execution`, which explains the fields, on a device of torch."""
+    """The options resolved for one run, with a torch device; :class:`Execution` explains the fields."""
 
     device: torch.device
     threads: int
@@ -135,28 +134,24 @@ class ResolvedOptions:
 
     @property
     def held(self) -> tuple[str, float]:
-        """This run's share of what all workers hold together: ``gpu`` and GPUs, or ``cpu`` and cores (threads)."""
+        """This run's share of the devices of all workers: ``gpu`` and GPUs, or ``cpu`` and cores (threads)."""
         on_cpu = self.device.type == "cpu"
         return "cpu" if on_cpu else "gpu", self.workers * (self.threads if on_cpu else self.gpus) / self.pack
 
     def record(self) -> Execution:
-        """What is kept of it in ``environment.json``."""
+        """The record for ``environment.json``."""
         return Execution.model_validate({**dataclasses.asdict(self), "device": str(self.device)})
 
 
 def resolve(spec: RunSpec, data: Prepared | NoiseSet, options: Options, earlier: Execution | None) -> ResolvedOptions:
-    """Decide what ``options`` leave open.
+    """Resolve what ``options`` leave open, for a run on the main data set ``data``.
 
     Args:
-        spec: the run.
-        data: the data set that it distils on.
-        options: what was asked for.
-        earlier: of this run's first attempt, or None. Its threads, its choice to cache, its memory format and its way
-            to accelerate are kept, so that a resumed run's numbers are bitwise those of an undisturbed one.
+        earlier: record of the run's first attempt, or None. Its threads, cache, memory format and acceleration are
+            kept, so that a resumed run's numbers are bitwise those of an undisturbed one.
 
     Raises:
-        InputError: where the device is unknown or not there or lacks the precision, threads is not positive, several
-            workers are to compile or graph, or the loader is unknown or not installed.
+        InputError: an option is unknown or cannot be used here, or the device lacks the precision.
     """
     device = find_device(options.device)
     check_precision(spec.precision, device)
@@ -165,7 +160,7 @@ def resolve(spec: RunSpec, data: Prepared | NoiseSet, options: Options, earlier:
         raise InputError(f"{threads} threads were asked for; give at least 1.")
 
     def free(place: torch.device) -> int:
-        # What is kept of earlier runs makes room where this one needs it.
+        # Images of earlier runs are dropped if this run needs their memory.
         return free_memory(place) + options.resident.held(place)
 
     cache, channels_last = options.cache_teacher, options.channels_last
@@ -202,13 +197,10 @@ def _accelerate(
 
 
 def find_device(name: str) -> torch.device:
-    """The torch device of that name; ``auto`` is the first GPU, or the CPU where there is none.
+    """The torch device of that name; ``auto`` is the first GPU, or the CPU without one. InputError if unusable.
 
-    A GPU that has a number is torch's current one afterwards: streams, pinned memory, compiled kernels and graphs go
-    to the current one, whichever their tensors lie on.
-
-    Raises:
-        InputError: where there is no such device.
+    Makes a numbered GPU torch's current device: streams, pinned memory, compiled kernels and graphs use the current
+    device, not the device of their tensors.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -216,7 +208,7 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)
-        torch.empty(1, device=device).tolist()  # fails where there is no such device, or one without memory
+        torch.empty(1, device=device).tolist()  # fails if the device is missing or holds no data (meta)
     except (RuntimeError, AssertionError) as error:
         gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         raise InputError(
@@ -227,5 +219,5 @@ def find_device(name: str) -> torch.device:
 
 
 def free_memory(device: torch.device) -> int:
-    """Free memory of the device in bytes."""
+    """Free memory in bytes."""
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free_host_memory()

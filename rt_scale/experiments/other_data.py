@@ -1,4 +1,4 @@
-"""Runs that were computed on other images than a data set of that name holds here."""
+"""Runs that were computed on a data set with the same name but other contents than the one prepared here."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _REMEDY = (
     "Prepare this one under another name, or use another store (--store), or prepare the images of those runs again "
     "under this name; where they are kept in another folder, name it with --data-dir."
 )
-_OF_A_BUNDLE = (
+_BUNDLE_ADVICE = (
     "These numbers are right for the bundle's own data; do not compare them with those of runs on what is here."
 )
 _RECORD = b'\n  "data": {'
-"""What the record of the data begins with in ``result.json``, whose last entry it is."""
+"""Start of the data record, the last entry of ``result.json``."""
 
 
 class OtherSet(NamedTuple):
-    """A data set that has other contents here than when ``run`` was computed on it, by their SHA-256."""
+    """A data set whose contents here differ from those that ``run`` was computed on; both as SHA-256."""
 
     run: str
     data: str
@@ -40,7 +40,7 @@ class OtherSet(NamedTuple):
 
 @dataclass(frozen=True)
 class Affected:
-    """A run, finished or begun, on other data than is here: at least one set."""
+    """A run, finished or begun, with at least one data set that differs here."""
 
     run: str
     finished: bool
@@ -48,15 +48,12 @@ class Affected:
 
     @property
     def mark(self) -> str:
-        """In a few words, for a row of a table."""
+        """A short note for a row of a table."""
         return f"other data: {', '.join(dict.fromkeys(each.data for each in self.sets))}"
 
 
 class DataHere:
-    """The data sets that are prepared in a folder; the checksum of each is read once.
-
-    A run is compared where a set of its data's name is there and sound; else nothing is said of it.
-    """
+    """The data sets prepared in a folder, with cached checksums; missing and damaged sets are not compared."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -64,13 +61,13 @@ class DataHere:
         self._compared: dict[bytes, list[OtherSet]] = {}
 
     def sha256(self, name: str) -> str | None:
-        """Of the contents of the set ``name``; None where it is not there, is damaged, or is drawn."""
+        """SHA-256 of the contents of the set ``name``; None if it is missing, damaged, or drawn noise."""
         if name not in self._sha256:
             self._sha256[name] = None if name == GAUSSIAN else contents_sha256(name, self.folder)
         return self._sha256[name]
 
     def others(self, run: str, record: DataRecord) -> list[OtherSet]:
-        """The sets of the run of that name that have other contents here."""
+        """The data sets of ``run``, and of the runs it starts from, that have other contents here."""
         found = [
             OtherSet(run, name, known.sha256, here)
             for name, known in record.sets()
@@ -81,15 +78,15 @@ class DataHere:
         return found
 
     def same(self, run: str, record: DataRecord) -> bool | None:
-        """Whether all sets of a run have the contents here that it was computed on; None where not all are here."""
+        """Whether all data sets of a run have the same contents here; None if one is missing."""
         if self.others(run, record):
             return False
         return True if all(map(self.sha256, _names(record))) else None
 
     def affected(self, store: Store, names: Iterable[str]) -> dict[str, Affected]:
-        """Those of the runs that are on other data than is here, by name; what was never begun is on no data yet.
+        """The begun and finished runs among ``names`` with other data than here, by name.
 
-        Of a store in an object store, what is here of it is looked at: refresh it first.
+        Reads the local copy of a store in an object store: refresh it first.
         """
         if not any(self.folder.glob(f"*/{META}")):
             return {}
@@ -104,11 +101,11 @@ class DataHere:
                 begun = store.run(name).record()
                 sets = self.others(name, begun.data) if begun else []
         except (RunError, ValueError, KeyError, TypeError):
-            return None  # damaged, which is told where the run is read
+            return None  # damaged: whatever reads the run reports it
         return Affected(name, text is not None, sets) if sets else None
 
     def _of_result(self, name: str, text: bytes) -> list[OtherSet]:
-        """The sets of a finished run; runs of a sweep have one record of their data, which is compared once."""
+        """The differing sets of a finished run; equal records, as in a sweep, are compared once."""
         start = text.rfind(_RECORD)
         if start < 0:
             return self.others(name, DataRecord.model_validate(json.loads(text)["data"]))
@@ -119,17 +116,13 @@ class DataHere:
 
 
 def refuse_other_data(run: str, record: DataRecord, data_dir: Path) -> None:
-    """Refuse a run, finished or begun, that must not pass for one on the images that are here by the same names.
-
-    Raises:
-        InputError: naming the run, or the one that it starts from, and both checksums.
-    """
+    """Raise InputError if a run, or one that it starts from, has other data than here; names it and both checksums."""
     if sets := DataHere(data_dir).others(run, record):
         raise InputError(f"{_sentences([Affected(run, True, sets)], 1, data_dir, '')} {_REMEDY}")
 
 
 def _read(path: str) -> bytes | None:
-    """The contents of a file, None where there is none; without Path's and buffers' cost, for 100,000 runs."""
+    """The contents of a file, or None; without Path and buffers, which are slow for 100,000 runs."""
     try:
         with open(path, "rb", buffering=0) as file:
             return file.read()
@@ -138,34 +131,34 @@ def _read(path: str) -> bytes | None:
 
 
 def _names(record: DataRecord) -> Iterator[str]:
-    """The data sets of a run, and of those that it starts from."""
+    """The data sets of a run and of the runs that it starts from."""
     yield from (name for name, _ in record.sets())
     for known in record.starts.values():
         yield from _names(known)
 
 
 def compare(store: Store, names: Sequence[str], here: DataHere, of: str) -> tuple[dict[str, Affected], str]:
-    """Which runs are on other data than is here, by name, and what is to be said of them: empty where there are none.
+    """The runs with other data than here, by name, and a message about them, empty if there are none.
 
-    ``of`` says what the runs are of, e.g. ``of sweep 'demo'``.
+    ``of`` describes the runs in the message, e.g. ``of sweep 'demo'``.
     """
     affected = here.affected(store, names)
     if not affected:
         return {}, ""
-    advice = _OF_A_BUNDLE if (store.root / MANIFEST).exists() else _REMEDY
+    advice = _BUNDLE_ADVICE if (store.root / MANIFEST).exists() else _REMEDY
     return affected, f"{_sentences(affected.values(), len(names), here.folder, of)} {advice}"
 
 
 def compare_sweeps(sweeps: Sequence[SweepRuns], here: DataHere) -> tuple[dict[str, Affected], str]:
-    """As :func:`compare`, of the runs of sweeps of one store, at least one, and of those that they start from."""
+    """:func:`compare` for the runs of one or more sweeps of one store, and for the runs that they start from."""
     specs = all_runs(point.spec for sweep in sweeps for point in sweep.points)
-    told = [f"'{name}'" for name in dict.fromkeys(sweep.name for sweep in sweeps)]
-    of = f"of sweep{'s' if len(told) > 1 else ''} {', '.join(told)}"
+    quoted = [f"'{name}'" for name in dict.fromkeys(sweep.name for sweep in sweeps)]
+    of = f"of sweep{'s' if len(quoted) > 1 else ''} {', '.join(quoted)}"
     return compare(sweeps[0].store, [spec.name for spec in specs], here, of)
 
 
 def _sentences(affected: Iterable[Affected], total: int, folder: Path, of: str) -> str:
-    """One for every set, of the runs that were computed on it."""
+    """One sentence for every data set, about the runs that were computed on it."""
     found: dict[tuple[str, str], tuple[OtherSet, dict[str, Affected]]] = {}
     for run in affected:
         for each in run.sets:

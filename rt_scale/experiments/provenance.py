@@ -1,4 +1,4 @@
-"""What a run was computed with: versions, device, and the state of the code."""
+"""The record of an attempt: versions, device, and the state of the code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VERSIONS = (
     *("rt-scale", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "ray", "pydantic"),
     *("pyarrow", "pillow", "safetensors", "tensorboard", "ffcv", "optuna"),
 )
-"""Packages whose versions are recorded: those that numbers pass through, and those that write them down."""
+"""Packages whose versions are recorded: those that compute numbers, and those that write them."""
 CPUINFO = Path("/proc/cpuinfo")
 _SOURCE = Path(__file__).parent
 
@@ -59,14 +59,14 @@ def _gpu(device: torch.device) -> Gpu:
 
 @functools.cache
 def gpu_driver() -> str | None:
-    """Version of NVIDIA's driver; None where there is none, or nothing that tells of it."""
-    said = _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    return said.splitlines()[0].strip() if said else None
+    """Version of NVIDIA's driver; None without a driver or ``nvidia-smi``."""
+    output = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return output.splitlines()[0].strip() if output else None
 
 
 @functools.cache
 def cpu_model() -> str | None:
-    """Name of the processor, as Linux has it; None where there is no telling."""
+    """Name of the processor, or None if it is unknown."""
     with contextlib.suppress(OSError):
         for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
@@ -76,20 +76,20 @@ def cpu_model() -> str | None:
 
 @functools.cache
 def git_state(folder: Path) -> tuple[str | None, bool | None]:
-    """The commit that the code in ``folder`` is at, and whether files that git follows were changed since.
+    """The commit of the code in ``folder``, and whether tracked files have changed since.
 
-    None for both where git does not follow that code, as where it was installed, or where git is not there.
+    None for both without git, or where git does not track that code, e.g. installed code.
     """
-    # Installed below a project of the user's, the code stands in a checkout that it is no part of.
-    if not _said("git", "-C", str(folder), "ls-files", "--", "."):
+    # Code installed inside a user's project lies in a checkout that does not track it.
+    if not _output("git", "-C", str(folder), "ls-files", "--", "."):
         return None, None
-    commit = _said("git", "-C", str(folder), "rev-parse", "HEAD")
-    changes = _said("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
+    commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
+    changes = _output("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
     return (None, None) if commit is None or changes is None else (commit.strip(), bool(changes.strip()))
 
 
-def _said(*command: str) -> str | None:
-    """What a program prints; None where it is not there, or fails."""
+def _output(*command: str) -> str | None:
+    """Standard output of a program; None if it is missing or fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
@@ -98,7 +98,7 @@ def _said(*command: str) -> str | None:
 
 @functools.cache
 def version_of(package: str) -> str | None:
-    """Version of an installed package; None where it is not there."""
+    """Version of an installed package, or None."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

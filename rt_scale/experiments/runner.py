@@ -1,7 +1,7 @@
-"""Run a spec: the one call behind the command line, a Tune trial and a second attempt, of one process or of several.
+"""Run a spec, in one process or in several: the command line, a Tune trial and a second attempt make the same call.
 
-Rank 0 does what a single process does: it decides, takes the lease and writes. The others wait for its orders, one
-for every attempt that it makes, at the run itself and at those that it starts from, and train along.
+Rank 0 does what a single process does: it decides, takes the lease and writes. The others train with it, on one order
+for every attempt at the run or at a run that it starts from.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from rt_scale.training.loop import Diverged
 from rt_scale.training.precision import check_precision, set_precision
 
 ALIKE = (InputError, Diverged, Stopped)
-"""What every rank finds by itself, at the same point: the group stays whole."""
+"""Errors that every rank raises at the same point, so that the group can continue."""
 
 
 def check_shares(spec: RunSpec, data: Sets, workers: int) -> None:
-    """Refuse more workers than there are images to share in a batch or in a split (InputError)."""
+    """Raise InputError for more workers than images in a batch or in a split."""
     counts = {"train.batch_size": spec.train.batch_size, "data.samples": training_samples(spec, data.main)}
     if not isinstance(data.main, NoiseSet):
         counts[f"the number of test images of '{spec.data.name}'"] = len(data.main.test.labels)
@@ -52,35 +52,35 @@ def check_shares(spec: RunSpec, data: Sets, workers: int) -> None:
 
 
 class Order(NamedTuple):
-    """What the other ranks are to train along: a spec and how it is executed, as JSON."""
+    """What the other ranks train: a spec and its resolved options, as JSON."""
 
     spec: dict[str, Any]
     execution: dict[str, Any]
 
 
 def _order(group: Group, given: Order | BaseException | None = None) -> Order | BaseException | None:
-    """Rank 0's order on every rank; None where it has the result, or what it ended with in place of it."""
+    """Rank 0's order on every rank; None once it has the result, or the exception that it ended with."""
     return group.broadcast(given)
 
 
 def follow(options: Options) -> None:
-    """Train along with rank 0 until it is through; what every rank but the first does, on a device of its own.
+    """Train with rank 0, on this rank's own device, until rank 0 has the result.
 
     Raises:
-        InputError, Diverged, Stopped: what rank 0 ended with.
-        RunError: where another worker is gone (WorkerLost), or something fails here alone, with the reason.
+        InputError, Diverged, Stopped: as rank 0.
+        RunError: another worker ended (WorkerLost), or this one alone failed, with the reason.
     """
     while (order := _order(options.group)) is not None:
         if isinstance(order, BaseException):
             raise order
-        # What is missing here alone ends this process, and with it the group.
+        # A failure on this rank alone ends this process, and with it the group.
         try:
             attempt = _prepared(order, options)
         except Stopped as error:
             raise RunError("This worker was asked to stop while it fetched its data.") from error
         try:
             TrainingRun(*attempt).train()
-        except ALIKE:  # rank 0 tells of it, and may go on with another run
+        except ALIKE:  # rank 0 reports it, and may continue with another run
             continue
         except (WorkerLost, StoreAway):
             raise
@@ -99,7 +99,7 @@ def _prepared(order: Order, options: Options) -> tuple[RunSpec, Sets, Follower, 
 
 
 def in_words(spec: RunSpec, error: Exception, traceback: str = "its failure.json") -> RtScaleError:
-    """The error in words for the user; one that already has them is kept. ``traceback`` is where that can be read."""
+    """The error with a message for the user, unless it has one; ``traceback`` names where the traceback is."""
     if isinstance(error, RtScaleError):
         return error
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
@@ -109,19 +109,19 @@ def in_words(spec: RunSpec, error: Exception, traceback: str = "its failure.json
         )
     return RunError(
         f"Run {spec.name} failed: {type(error).__name__}: {error}. The traceback is in {traceback}; "
-        "run it again to go on from its last checkpoint."
+        "run it again to continue from its last checkpoint."
     )
 
 
 def run(spec: RunSpec, options: Options) -> RunResult:
-    """The result of ``spec``: read where its directory is complete, else computed from where it stands.
+    """The result of ``spec``: read if its directory is complete, else computed, from its newest checkpoint if any.
 
-    The runs that it starts from are computed before it, each in its own directory. With several processes in
-    ``options.group`` each of them calls this; all return when rank 0 is through.
+    The runs that it starts from are computed first, each in its own directory. All processes of ``options.group`` call
+    this; all return when rank 0 has the result.
 
     Raises:
-        InputError: where the spec cannot be run here, or a live process is running it.
-        RunError: where it failed; the reason is kept in its directory, and so is what was computed.
+        InputError: the spec cannot be run here, or a live process is running it.
+        RunError: the run failed; its directory keeps the reason and the checkpoints.
     """
     if options.group.world == 1:
         return _run(spec, options)
@@ -131,20 +131,20 @@ def run(spec: RunSpec, options: Options) -> RunResult:
         run_dir.refresh()
         result = run_dir.result()
         if result is None:
-            raise RunError(f"The result of run {spec.name}, which rank 0 wrote, is not to be seen here.")
+            raise RunError(f"Rank 0 wrote the result of run {spec.name}, but this rank cannot find it.")
         return result
     try:
         result = _run(spec, options)
     except ALIKE as error:
         _order(options.group, error)
         raise
-    # Whatever else is raised leaves the others in the middle of a step: they learn of it by the end of this process.
+    # After any other error the ranks are in the middle of a step: the end of this process ends theirs.
     _order(options.group)
     return result
 
 
 def _run(spec: RunSpec, options: Options) -> RunResult:
-    """:func:`run` of a single process, or of rank 0."""
+    """:func:`run` on a single process or rank 0."""
     run_dir = options.store.run(spec)
     run_dir.refresh()
     if (finished := _finished(run_dir, options)) is not None:
@@ -152,21 +152,21 @@ def _run(spec: RunSpec, options: Options) -> RunResult:
     data = check(spec, options.data_dir, stop_check(options.stop))
     _refuse_impossible(spec, data, options)
     with run_dir.acquire(watching=lambda attempt: _watching(attempt, options)):
-        if (finished := _finished(run_dir, options)) is not None:  # by a process that had the lease until now
+        if (finished := _finished(run_dir, options)) is not None:  # by the process that had the lease before
             return finished
         try:
             return _attempt(spec, data, run_dir, options)
         except (InputError, WorkerLost, StoreAway):
             raise
         except Exception as error:
-            options.resident.clear()  # whatever it was, it must not be for want of memory the next time
+            options.resident.clear()  # the failure may be one of memory
             failure = in_words(spec, error)
             run_dir.fail({"reason": str(failure), "traceback": traceback.format_exc(), "time": time.time()})
             raise failure from error
 
 
 def _finished(run_dir: RunDir, options: Options) -> RunResult | None:
-    """The result that is there; InputError where it is of other data than is here."""
+    """The result, or None; InputError if it was computed on other data than is here."""
     result = run_dir.result()
     if result is not None:
         refuse_other_data(run_dir.path.name, result.data, options.data_dir)
@@ -174,13 +174,13 @@ def _finished(run_dir: RunDir, options: Options) -> RunResult | None:
 
 
 def _watching(attempt: Attempt, options: Options) -> None:
-    """An owner who may be gone is watched for a while; meanwhile there is nothing to keep."""
+    """Called while it is unknown whether the lease's owner still runs; stops at once, as there is nothing to save."""
     stop_check(options.stop)()
     options.observer.stage(f"watching whether the run is still executed by {attempt}")
 
 
 def _refuse_impossible(spec: RunSpec, data: Sets, options: Options) -> None:
-    """What cannot be done here, by the run or by those that come first, is refused before anything is written."""
+    """Refuse what this machine cannot do, for the run and those that come first, before anything is written."""
     execution = resolve(spec, data.main, options, None)
     for each in unfinished(spec, options.store):
         check_precision(each.precision, execution.device)
@@ -214,7 +214,7 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> Ru
     except Exception as error:
         context.close(None if isinstance(error, WorkerLost | StoreAway) else "failed")
         raise
-    except BaseException:  # stopped from outside: it is to go on later
+    except BaseException:  # stopped from outside: the run can be resumed
         context.close(None)
         raise
     context.close("done")
@@ -238,7 +238,7 @@ def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, 
 
 
 def _best(spec: RunSpec, metrics: MetricsTable) -> dict[str, Best]:
-    """The student's best accuracies on every data set that it is probed on, and as a classifier itself."""
+    """The student's best accuracies on every probed data set, and its own as a classifier."""
     found: dict[str, Best] = {}
     for data in (None, *spec.probe.also):
         found |= metrics.best(f"{probe_group(data)}/student/")

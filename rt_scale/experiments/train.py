@@ -31,14 +31,14 @@ from rt_scale.training.precision import parameter_dtype
 from rt_scale.training.teacher import Following
 
 STILL = (
-    "The gradient of the whole first epoch is exactly 0: the student says bit for bit what its teacher says, so it "
+    "The gradient of the whole first epoch is exactly 0: the student's output equals its teacher's bit for bit, so it "
     "learns nothing. Without batch norm alpha = 0 does that, and at precision bf16 any small alpha "
     "(benchmarks/fidelity.py); set student.alpha to 1e-4 or more, or precision to float32."
 )
 
 
 class Trained(NamedTuple):
-    """What training came to: the last value of every metric, steps and epochs."""
+    """The last value of every metric, and the number of steps and epochs."""
 
     last: dict[str, float]
     steps: int
@@ -46,9 +46,9 @@ class Trained(NamedTuple):
 
 
 class TrainingRun:
-    """One attempt at a spec of kind distill or supervise, from its start or from its newest checkpoint.
+    """One attempt at a run of kind distill or supervise, from its start or its newest checkpoint.
 
-    ``data`` fits the spec; ``weights`` are what teacher and student start from where that is another run.
+    ``data`` fits the spec; ``weights`` are those of the runs that teacher and student start from.
     """
 
     def __init__(self, spec: RunSpec, data: Sets, context: Context, weights: StartWeights) -> None:
@@ -93,7 +93,7 @@ class TrainingRun:
 
     @property
     def total_steps(self) -> int:
-        """Optimiser steps of the whole run."""
+        """Optimiser steps of the run."""
         return self.spec.train.epochs * self.loader.steps
 
     def train(self) -> Trained:
@@ -141,14 +141,14 @@ class TrainingRun:
         )
 
     def after_step(self, progress: Progress) -> None:
-        """Move the teacher, show the step, and evaluate where it is due in the middle of an epoch (a Hook)."""
+        """Update the teacher, show the step, and evaluate if an evaluation is due within an epoch (a Hook)."""
         self.following.after_step(progress)
         self.context.observer.stepped(progress.step)
         if progress.step % self.loader.steps and progress.step % self.probe_steps == 0:
             self._evaluate()
 
     def after_epoch(self, progress: Progress, metrics: dict[str, float]) -> None:
-        """Record the epoch, evaluate where it is due, move the teacher and checkpoint (a Hook)."""
+        """Record the epoch, evaluate and checkpoint if due, and update the teacher (a Hook)."""
         values = {f"train/{name}": value for name, value in metrics.items()}
         values["distance/from_init"] = float(distance(self.student, self.initial))
         values["distance/from_teacher"] = float(distance(self.student, list(self.teacher.parameters())))
@@ -158,28 +158,25 @@ class TrainingRun:
         self._end_epoch()
 
     def _end_epoch(self) -> None:
-        """All that follows an epoch's training."""
+        """Evaluate and checkpoint if due, and update the teacher."""
         last = self.progress.epoch == self.spec.train.epochs
         due = last or self.progress.step % self.probe_steps == 0
         if due:
             self._evaluate()
-        # Measured with the teacher that it learned from; a checkpoint holds the one that the next step finds.
+        # After the evaluation, which is with the epoch's teacher; the checkpoint holds the teacher of the next step.
         self.following.after_epoch(self.progress, {})
         if last or self.context.checkpoint_due(evaluated=due):
             self._checkpoint()
 
     def stopped(self, progress: Progress) -> None:
-        """Keep everything up to this step, unless a checkpoint just did (a Hook).
-
-        Where the stop ended an evaluation, that is as things were before it.
-        """
+        """Write a checkpoint, unless there is one of this step (a Hook); it repeats an interrupted evaluation later."""
         if progress.step not in self.context.run_dir.checkpoints.steps():
             self.context.observer.stage("writing a checkpoint, as it is asked to stop")
             self._checkpoint()
 
     def _resume(self) -> bool:
         def load(folder: Path) -> tuple[Progress, Spent]:
-            # Read before anything is changed: a damaged file leaves the teacher as it was.
+            # Read before anything is changed: a damaged file must not change the teacher.
             teacher = read_weights(folder / TEACHER) if self.spec.teacher.moves else None
             found = load_training(folder, self.student, self.optimizer, self.sharpenings)
             if teacher is not None:
@@ -196,13 +193,13 @@ class TrainingRun:
         return True
 
     def _begin(self) -> None:
-        """Probe what stays constant once, the student at its start, and keep the start as a checkpoint."""
+        """Probe what is constant and the initial student, and write the first checkpoint."""
         self.constant = self.evaluation.constant()
         self._evaluate()
         self._checkpoint()
 
     def _catch_up(self) -> None:
-        """Do the evaluation that a stop ended, and what follows it."""
+        """Repeat the evaluation that a stop interrupted, and what follows it."""
         if self.progress.step % self.loader.steps:
             self._evaluate()
         else:
@@ -211,15 +208,15 @@ class TrainingRun:
     def _evaluate(self) -> None:
         progress = self.progress
         progress.evaluate_first = True
-        # The constant ones are repeated, not measured again: curves want a line to compare with.
+        # Constant values are logged again, not measured again: each curve has a line to compare with.
         values = self.constant | self.evaluation.changing()
         progress.evaluate_first = False
-        self._tell_of_slower()
+        self._report_slower()
         self.context.log(progress.step, progress.step / self.loader.steps, values)
         self.context.observer.stage("training")
 
-    def _tell_of_slower(self) -> None:
-        """Record and warn, once a part, of what was to be compiled or graphed and could not be."""
+    def _report_slower(self) -> None:
+        """Report the parts of the run that could not be compiled or graphed."""
         if isinstance(self.trained, Accelerated) and self.trained.slower_because is not None:
             self.context.slower("student's pass", self.trained.slower_because)
         for data, prober in self.evaluation.probers.items():

@@ -1,11 +1,10 @@
-"""Cross entropy between outputs that are never all there: made, compared and forgotten a tile at a time.
+"""Cross entropy in tiles of columns, without all logits in memory at once.
 
-At m = 65,536 the logits [B, m] of a step, its probabilities and its gradients are what moves through memory, one
-after the other, each larger than any cache. Here columns are cut into tiles [B, c] that fit in it. A softmax over
-all columns is that over a tile's columns times exp(n_c - n), with n_c = log sum_{j in c} exp(z_j) and
-n = log sum_c exp(n_c): a tile needs one number a row from the others. Of each tile the two softmaxes are kept for
-the backward pass, two tensors of [B, m] in all; their difference is formed there tile by tile, on the way into the
-gradients of both factors.
+At m = 65,536 a step is bound by memory traffic: logits [B, m], probabilities and gradients are larger than any cache,
+but tiles [B, c] of columns fit. A softmax over all columns is that over a tile's columns times exp(n_c - n), with
+n_c = log sum_{j in c} exp(z_j) and n = log sum_c exp(n_c): a tile needs one number per row from the others. The
+backward pass takes the two softmaxes of each tile, saved as two tensors of [B, m] numbers, and adds their difference
+to the gradients of both factors tile by tile.
 
 Shapes: B rows, m outputs, k features, c columns of a tile, C tiles.
 """
@@ -25,27 +24,22 @@ from rt_scale.models.projector import Outputs
 from rt_scale.spec.errors import unknown_name
 
 TILE, TILE_A_THREAD, GPU_TILE = 1 << 20, 1 << 18, 1 << 22
-"""Elements of a tile: 4 MB of float32 on a CPU, or 1 MB a thread where that is more; on a GPU 16 MB.
+"""Elements of a tile: 4 MB of float32 on a CPU, or 1 MB per thread if that is more; 16 MB on a GPU.
 
-Smaller ones fit in nearer caches, but each begins some twenty parallel regions, or kernels.
+Smaller tiles fit in faster caches, but each tile starts about twenty parallel regions or kernels.
 """
 NARROWEST = 256
-"""Columns that a tile has at least: products of narrower matrices cost more than the cache saves."""
+"""Least columns of a tile: narrower matrix products cost more than the cache saves."""
 
 
 def tile_columns(rows: int, device: torch.device) -> int:
-    """Columns of a tile of ``rows`` rows, by the device and the number of threads alone."""
+    """Columns of a tile of ``rows`` rows; depends only on the device and the number of threads."""
     elements = max(TILE, TILE_A_THREAD * torch.get_num_threads()) if device.type == "cpu" else GPU_TILE
     return max(NARROWEST, elements // rows // 64 * 64)
 
 
 class Side(NamedTuple):
-    """One network's outputs as they are compared: logits are features weight^T + shift.
-
-    Attributes:
-        outputs: features [B, k] and weight [m, k].
-        shift: [m] without gradient; None: 0.
-    """
+    """One network's logits, features weight^T + shift; ``shift`` is [m] without gradient, or None for 0."""
 
     outputs: Outputs
     shift: Tensor | None = None
@@ -54,19 +48,19 @@ class Side(NamedTuple):
 def wide_distance(
     name: str, student: Side, teacher: Side, *, product: torch.dtype | None = None, columns: int | None = None
 ) -> Distance:
-    """What ``distances.distance`` says of one view, of outputs that are not made yet.
+    """The result of ``distances.distance`` for one view, from factors of the logits.
 
     Args:
         name: cross_entropy or kl.
-        student: gradients reach its features and its weight.
-        teacher: of as many rows and outputs.
-        product: dtype that matrices are multiplied in, and so that of logits; None: that of the student's features.
-            What is made of logits is at least float32.
+        student: its features and weight get gradients.
+        teacher: with as many rows and outputs.
+        product: dtype of the matrix products, so of logits; None: that of the student's features. Everything after
+            logits is at least float32.
         columns: c of a tile; None: ``tile_columns``.
 
     Raises:
         InputError: another name.
-        ValueError: where the two differ in rows or outputs.
+        ValueError: the two differ in rows or outputs.
     """
     if name not in ("cross_entropy", "kl"):
         raise unknown_name("objective by features and weights", name, ("cross_entropy", "kl"))
@@ -74,7 +68,7 @@ def wide_distance(
     if (len(features), len(weight)) != (len(taught), len(directions)):
         raise ValueError(
             f"student outputs {len(features)} x {len(weight)} and teacher outputs {len(taught)} x {len(directions)} "
-            "must be the same rows and outputs"
+            "must have the same rows and outputs"
         )
     cross, *entropies = _WideCrossEntropy.apply(features, weight, student, teacher, product or features.dtype, columns)
     kl = cross - entropies[0]
@@ -84,16 +78,16 @@ def wide_distance(
 def by_tiles(
     student: Side, teacher: Side, product: torch.dtype, columns: int | None = None
 ) -> tuple[Tensor, Sequence[Tensor]]:
-    """Compare two sides a tile at a time; arguments as of ``wide_distance``.
+    """Compare two sides tile by tile; arguments as of ``wide_distance``.
 
     Returns:
-        Cross entropy, teacher's and student's entropy of every row, [3, B] in nats; what ``_differences`` takes.
+        Cross entropy, teacher's and student's entropy of every row, [3, B] in nats; the arguments of ``_differences``.
     """
     features, outputs = student.outputs.features, len(student.outputs.weight)
     rows = len(features)
     columns = min(columns or tile_columns(rows, features.device), outputs)
-    # All memory is taken before the first tile. What is freed between tiles that stay is too small for the next one,
-    # as glibc asks for some bytes more than it uses in the end: at m = 65,536 a step took 411 MB so, and takes 244.
+    # All memory is allocated before the first tile. Blocks freed between tiles would be too small for the next tile, as
+    # glibc requests some bytes more than it uses: at m = 65,536 a step would take 411 MB instead of 244.
     take = functools.partial(features.new_empty, dtype=torch.promote_types(product, torch.float32))
     logits, scratch = take(rows * columns), take(rows * columns)
     learned, taught = (_TiledSoftmax(rows, take(rows * outputs), scratch) for _ in range(2))
@@ -114,10 +108,10 @@ def by_tiles(
 
 
 class _TiledSoftmax:
-    """One network's softmax over all columns, from ``probabilities`` [B, c] over the columns of each tile.
+    """One network's softmax over all columns, from the ``probabilities`` [B, c] over the columns of each tile.
 
-    These lie one after the other in ``memory`` [B m]; ``means`` [B] are those of each tile's logits under them.
-    ``scratch`` [B c], for products of one tile, may be shared.
+    These are consecutive in ``memory`` [B m]; ``means`` [B] are the means of each tile's logits under them. Two
+    softmaxes may share ``scratch`` [B c], which holds the products of one tile.
     """
 
     def __init__(self, rows: int, memory: Tensor, scratch: Tensor) -> None:
@@ -137,30 +131,30 @@ class _TiledSoftmax:
         return probabilities
 
     def mean(self, probabilities: Tensor, logits: Tensor) -> Tensor:
-        """The mean [B] of a tile's logits [B, c] under these probabilities [B, c] of it."""
+        """The mean [B] of a tile's logits [B, c] under its ``probabilities`` [B, c]."""
         products = _tile(self._scratch, self._rows, 0, logits.shape[1])
         return torch.mul(probabilities, logits, out=products).sum(dim=1)
 
     def over_all(self) -> tuple[Tensor, Tensor]:
-        """log sum_j exp(z_j) over all columns, [B], and how much of that sum is each tile's, [B, C]."""
+        """log sum_j exp(z_j) over all columns, [B], and each tile's share of that sum, [B, C]."""
         logits, probabilities = (torch.stack(each, dim=1) for each in zip(*self._largest, strict=True))
-        normalisers = logits - probabilities.log()  # as ``log_normaliser``, of all tiles in one go
+        normalisers = logits - probabilities.log()  # as ``log_normaliser``, for all tiles at once
         total = torch.logsumexp(normalisers, dim=1)
         return total, (normalisers - total[:, None]).exp_()
 
 
 def _over_tiles(shares: Tensor, values: list[Tensor]) -> Tensor:
-    """The mean [B] over all columns, from those [B] of C tiles and their shares [B, C]."""
+    """The mean [B] over all columns, from the means [B] and shares [B, C] of the tiles."""
     return (shares * torch.stack(values, dim=1)).sum(dim=1)
 
 
 def _tile(memory: Tensor, rows: int, start: int, columns: int) -> Tensor:
-    """The tile [B, c] that begins at a column of memory [B m] in which tiles lie one after the other."""
+    """The tile [B, c] that starts at column ``start``, in memory [B m] of consecutive tiles."""
     return memory[rows * start : rows * (start + columns)].view(rows, columns)
 
 
 def _put_logits(tile: Tensor, side: Side, part: slice, product: torch.dtype) -> Tensor:
-    """``tile`` [B, c] with the logits of those columns in it, multiplied in ``product``."""
+    """``tile`` [B, c], filled with the logits of the columns ``part``; ``product`` is the dtype of the product."""
     features, weight, unit = side.outputs
     factors = features.to(product), _Rows(weight[part], unit).acting.to(product).T
     if tile.dtype == product:
@@ -171,7 +165,7 @@ def _put_logits(tile: Tensor, side: Side, part: slice, product: torch.dtype) -> 
 
 
 class _WideCrossEntropy(torch.autograd.Function):
-    """Cross entropy, teacher's and student's entropy, means over rows; the first has a gradient to both factors."""
+    """Means over rows of cross entropy (with gradients of both factors), teacher's and student's entropy."""
 
     @staticmethod
     def forward(
@@ -210,31 +204,32 @@ class _WideCrossEntropy(torch.autograd.Function):
 def _differences(
     student_shares: Tensor, teacher_shares: Tensor, *probabilities: Tensor
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Where each tile is, and the student's less the teacher's softmax [B, c] over all columns there.
+    """The columns of each tile, and the student's minus the teacher's softmax [B, c] over all columns there.
 
-    From the shares of the tiles [B, C] and the softmax over each alone [B, c], the student's before the teacher's.
+    ``probabilities`` are the softmaxes [B, c] over each tile, first the student's, then the teacher's. The shares
+    [B, C] are each tile's in the sum of exponentials.
     """
     tiles, start = student_shares.shape[1], 0
     for tile, (ours, theirs) in enumerate(zip(probabilities[:tiles], probabilities[tiles:], strict=True)):
-        # Both products are rounded before they are subtracted, so that equal ones leave nothing.
+        # Both products are rounded before the subtraction, so that equal ones give exactly 0.
         difference = ours * student_shares[:, tile, None]
         yield slice(start, start + ours.shape[1]), difference.sub_(theirs * teacher_shares[:, tile, None])
         start += ours.shape[1]
 
 
 class _Rows:
-    """Rows of a weight [c, k]: ``acting`` as logits are made with them, normalised or not, and the way back."""
+    """Rows of a weight [c, k]; ``acting`` are those that make logits, normalised if ``unit``."""
 
     def __init__(self, weight: Tensor, unit: bool) -> None:
         self.weight, self.unit = weight, unit
         self.acting = weight
         if unit:
             self.ones = weight.new_ones(len(weight), 1)
-            # The kernel of ``unit_rows``, to the bit: a student equal to its teacher has a gradient of 0.
+            # The same kernel as ``unit_rows``: a student equal to its teacher must have a gradient of exactly 0.
             self.acting, self.norms = torch._weight_norm_interface(weight, self.ones, 0)
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """The gradient [c, k] of the weight, from that of ``acting``."""
+        """The gradient [c, k] of the weight, from the gradient of ``acting``."""
         gradient = gradient.to(self.weight.dtype)
         if not self.unit:
             return gradient

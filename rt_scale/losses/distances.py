@@ -16,13 +16,13 @@ from rt_scale.spec.errors import unknown_name
 
 
 class Distance(NamedTuple):
-    """The objective of one batch and what belongs to it: scalars on the device, means over batch and pairs of views.
+    """Loss and metrics of one batch: scalars on the device, means over batch and pairs of views.
 
     Attributes:
-        loss: what is minimised; the only one with a gradient.
+        loss: the only one with a gradient.
         kl: KL(teacher || student) of the softmaxes, in nats.
-        teacher_entropy: of the teacher's distributions, in nats.
-        student_entropy: of the student's distributions, in nats.
+        teacher_entropy: of the softmax, in nats.
+        student_entropy: of the softmax, in nats.
     """
 
     loss: Tensor
@@ -39,16 +39,10 @@ DISTANCES = ("cross_entropy", "kl", "mse")
 
 
 def view_pairs(pairing: str, teacher_views: int, student_views: int) -> tuple[Pair, ...]:
-    """The (teacher, student) views that are compared; the teacher's views are the student's first ones.
+    """The (teacher, student) views to compare; the teacher's views are the first ones of the student.
 
-    Args:
-        pairing: ``same`` (i, i), ``opposite`` (i, j) with i != j, as in DINO (Caron et al. 2021, algorithm 1),
-            or ``all``.
-        teacher_views: T, the global views.
-        student_views: S >= T, the global and the local ones.
-
-    Raises:
-        InputError: another pairing.
+    ``pairing`` is ``same`` (i, i), ``opposite`` (i, j) with i != j, as in DINO (Caron et al. 2021, algorithm 1), or
+    ``all``; InputError for any other.
     """
     if pairing not in _PAIRINGS:
         raise unknown_name("pairing of views", pairing, _PAIRINGS)
@@ -56,24 +50,24 @@ def view_pairs(pairing: str, teacher_views: int, student_views: int) -> tuple[Pa
 
 
 def distance(name: str, student_logits: Tensor, teacher_logits: Tensor, pairs: Sequence[Pair] = ONE_VIEW) -> Distance:
-    """The distance of that name, averaged over the batch and ``pairs``; its gradient reaches the student alone.
+    """The distance of that name, averaged over the batch and ``pairs``; only the student gets a gradient.
 
     Args:
-        name: ``cross_entropy``, -sum_i softmax(teacher)_i log softmax(student)_i; ``kl``, the same less the teacher's
+        name: ``cross_entropy``, -sum_i softmax(teacher)_i log softmax(student)_i; ``kl``, that minus the teacher's
             entropy; ``mse``, squared difference of logits, mean over outputs.
-        student_logits: [S B, m], floating point, all images of the first view, then of the next.
-        teacher_logits: [T B, m], of the same dtype, likewise.
-        pairs: the (teacher, student) views that are compared.
+        student_logits: [S B, m] for S views of B images, floating point, ordered by view, then by image.
+        teacher_logits: [T B, m], likewise, of the same dtype.
+        pairs: the (teacher, student) views to compare.
 
     Raises:
         InputError: another name.
-        ValueError: where outputs differ in number, or rows do not make up the views that ``pairs`` names.
+        ValueError: m differs, or the rows do not match the views in ``pairs``.
     """
     if name not in DISTANCES:
         raise unknown_name("objective of distillation", name, DISTANCES)
     teacher_logits = teacher_logits.detach()
     views = _Views(student_logits, teacher_logits, pairs)
-    # Minimised or not, it is what the other metrics are made of; first, so that its memory is free again for mse.
+    # The metrics need the cross entropy also for mse; first, so that its memory is free for mse.
     with torch.set_grad_enabled(torch.is_grad_enabled() and name != "mse"):
         probabilities = torch.softmax(teacher_logits, dim=1)
         rows = log_normaliser(teacher_logits, probabilities) - _row_dot(probabilities, teacher_logits)
@@ -86,13 +80,13 @@ def distance(name: str, student_logits: Tensor, teacher_logits: Tensor, pairs: S
 
 
 class _Views:
-    """Which rows of V views of one batch are compared, and how much each counts in a mean over pairs.
+    """The rows to compare, and their weights in the mean over images and pairs of views.
 
     Attributes:
-        batch: B.
-        partners: the teacher's views that a view of the student is compared with -> all that are with the same.
+        batch: B, the number of images.
+        partners: views of the teacher -> the student's views that are compared with just these.
         teachers: weight of each row [T B] of the teacher's views.
-        students: likewise [S B]; 0 where a view has no partner.
+        students: likewise [S B]; 0 for a view without partners.
     """
 
     def __init__(self, student_logits: Tensor, teacher_logits: Tensor, pairs: Sequence[Pair]) -> None:
@@ -120,12 +114,12 @@ class _Views:
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
-    """The vectors one after the other; a single one as it is, which launches nothing."""
+    """The concatenated vectors; a single one is returned as it is, to launch no kernel."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _mean_target(views: Sequence[Tensor]) -> Tensor:
-    """The mean [B, m] of the teacher's distributions or logits [B, m] that a student's view is compared with."""
+    """The mean [B, m] of the teacher's views [B, m] that a student's view is compared with."""
     if len(views) == 1:
         return views[0]
     total = views[0] + views[1]
@@ -135,12 +129,12 @@ def _mean_target(views: Sequence[Tensor]) -> Tensor:
 
 
 class _SoftCrossEntropy(torch.autograd.Function):
-    """Cross entropy with soft targets that keeps one rows x m tensor for the backward pass: its gradient.
+    """Cross entropy with soft targets that saves only its gradient, one rows x m tensor, for the backward pass.
 
-    With m = 65,536 the step is bound by memory traffic, so beside what it is given it makes the student's
-    probabilities, a mean target [B, m] where a view is compared with several, and else a row's worth: with
-    n = log sum_j exp(z_j), cross entropy and entropy are n - <p, z>, and no log-probabilities are needed.
-    Cross entropy is linear in its targets: one term with their mean stands for all pairs of a view.
+    With m = 65,536 the step is bound by memory traffic. So the only large tensors it makes are the student's
+    probabilities and, for a view with several partners, their mean [B, m]: cross entropy is linear in its targets, so
+    one term with the mean replaces all pairs of a view. Log-probabilities are not needed: with n = log sum_j exp(z_j),
+    cross entropy and entropy are n - <p, z>.
     """
 
     @staticmethod
@@ -159,10 +153,9 @@ class _SoftCrossEntropy(torch.autograd.Function):
                 overlaps[student] = _row_dot(target, logits[student])
                 # d loss / d logits = w (p - t), because the targets of a row sum to 1.
                 differences[student].sub_(target)
-            del target  # before the next one is made
+            del target  # free its memory before the next one
         ctx.save_for_backward(predictions, views.students)
         ctx.mark_non_differentiable(student_entropy)
-        # A view without a partner has weight 0.
         parts = [overlaps[j] if j in overlaps else normaliser.new_zeros(views.batch) for j in range(len(logits))]
         return torch.dot(views.students, normaliser - _joined(parts)), student_entropy
 
@@ -172,15 +165,15 @@ class _SoftCrossEntropy(torch.autograd.Function):
         if (slope := grads[0]) is None:
             return None, None, None
         difference, weights = ctx.saved_tensors
-        # In place: torch refuses a second backward pass, which would find it scaled already.
+        # In place: torch refuses a second backward pass, which would scale it twice.
         return difference.mul_((slope * weights)[:, None]), None, None
 
 
 class _SquaredError(torch.autograd.Function):
-    """Squared difference of logits, mean over outputs, that keeps one rows x m tensor: the differences.
+    """Squared difference of logits, mean over outputs, that saves one rows x m tensor: the differences.
 
-    Of a view with several partners t_i the mean of |z - t_i|^2 is |z - mean t|^2 and the spread of the t_i, which
-    has no gradient: one difference stands for all pairs of that view.
+    For a view with several partners t_i, the mean of |z - t_i|^2 is |z - mean t|^2 plus the variance of the t_i, which
+    has no gradient: one difference replaces all pairs of that view.
     """
 
     @staticmethod
@@ -206,14 +199,13 @@ class _SquaredError(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         differences, weights = ctx.saved_tensors
-        # In place, as above.
         return differences.mul_((grads[0] * 2 / differences.shape[1] * weights)[:, None]), None, None
 
 
 def log_normaliser(logits: Tensor, probabilities: Tensor) -> Tensor:
-    """log sum_j exp(z_j) [B] of logits [B, m], read off the largest logit and its probability, which is at least 1 / m.
+    """log sum_j exp(z_j) [B] of logits [B, m], from the largest logit and its probability (>= 1 / m).
 
-    torch.logsumexp would pass over all of the logits again, several times.
+    torch.logsumexp would read all logits several times more.
     """
     return logits.amax(dim=1) - probabilities.amax(dim=1).log()
 
@@ -225,8 +217,8 @@ def _row_squares(a: Tensor) -> Tensor:
 
 
 def _row_dot(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products of the rows of two [B, m] tensors, without a third."""
+    """Inner products [B] of the rows of two [B, m] tensors, without a third one."""
     if a.is_cuda and a.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
-        # tf32 is for networks: the difference of two sums of products would be its rounding alone.
+        # Not in tf32: its rounding is larger than the differences of such sums.
         return torch.cat([(x * y).sum(dim=1) for x, y in zip(torch.split(a, 32), torch.split(b, 32), strict=True)])
     return torch.bmm(a.unsqueeze(1), b.unsqueeze(2)).flatten()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class Supervised(NamedTuple):
-    """Means over one batch, scalars on the device.
+    """Loss and accuracy of one batch: means, scalars on the device.
 
     Attributes:
         loss: cross entropy in nats; the only one with a gradient.
@@ -22,14 +22,11 @@ class Supervised(NamedTuple):
 
 
 def supervised_cross_entropy(logits: Tensor, labels: Tensor) -> Supervised:
-    """Cross entropy -log softmax(logits)_label and accuracy, in the dtype of the logits or float32 if that is longer.
+    """Cross entropy -log softmax(logits)_label and accuracy, in the dtype of the logits, but at least float32.
 
     Args:
         logits: [B, C], floating point.
-        labels: int64 [B], in 0..C-1.
-
-    Raises:
-        ValueError: where the shapes do not go together.
+        labels: int64 [B], in 0..C-1; ValueError for other shapes.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(

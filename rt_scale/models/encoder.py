@@ -1,4 +1,4 @@
-"""What every encoder is, and its normalisation layers by name, for feature maps [B, C, H, W]."""
+"""The base class of encoders, and normalisation layers by name, for feature maps [B, C, H, W]."""
 
 from __future__ import annotations
 
@@ -9,36 +9,27 @@ from torch import nn
 
 
 class Encoder(nn.Module):
-    """A network from normalised images [B, C, H, W] to embeddings [B, embed_dim].
-
-    Attributes:
-        embed_dim: width of an embedding.
-    """
+    """A network from normalised images [B, C, H, W] to embeddings [B, embed_dim]."""
 
     embed_dim: int
 
 
 NormLayer = Callable[[int], nn.Module]
-"""Makes the normalisation of a map of so many channels."""
-
-
-def _nothing(channels: int) -> nn.Module:
-    return nn.Identity()
+"""Makes the normalisation for a number of channels."""
 
 
 def _groups_of_8(channels: int) -> nn.Module:
     return nn.GroupNorm(channels // 8, channels)
 
 
-# All have a learned scale and shift a channel, so that every choice has as many parameters (none apart).
-# 'instance' is over the positions of one channel. 'layer' is over all channels and positions of an image,
-# what figure 11 calls layer norm: one group of Wu & He (2018), and not ConvNeXt's norm over channels alone.
-# 'group8' is over groups of 8 channels, which the authors' code means by "Group Norm8", not over 8 groups.
-# None of them keeps running statistics: an image's output depends on that image, in training and evaluation.
+# All but 'none' have a learned scale and shift per channel, so their parameter counts are equal.
+# 'layer' is over all channels and positions of an image, as in figure 11 (Wu & He 2018, one group), not over channels
+# only as in ConvNeXt. 'group8' is over groups of 8 channels, as "Group Norm8" in the authors' code, not over 8 groups.
+# Only 'batch' has running statistics; with the others an output depends on its image only.
 NORM_LAYERS: dict[str, NormLayer] = {
     "batch": nn.BatchNorm2d,
     "instance": partial(nn.InstanceNorm2d, affine=True),
     "group8": _groups_of_8,
     "layer": partial(nn.GroupNorm, 1),
-    "none": _nothing,
+    "none": nn.Identity,
 }

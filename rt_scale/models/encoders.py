@@ -18,19 +18,9 @@ ENCODERS: tuple[str, ...] = encoder_names()
 
 
 def build_encoder(spec: EncoderSpec, *, channels: int, size: int) -> Encoder:
-    """The encoder of ``spec`` on the current default device.
+    """The encoder of ``spec`` on the default device, for images [B, channels, size, size]; raises InputError.
 
-    ``networks.build_network`` builds on the meta device and draws everything from one generator; called directly,
-    torch's layers initialise themselves from the global generator.
-
-    Args:
-        spec: name, normalisation, width multiplier and attention.
-        channels: 1 or 3.
-        size: side of the square images in pixels.
-
-    Raises:
-        InputError: unknown name, a normalisation, width or attention that it cannot have, an image too small
-            or not a whole number of patches wide, channels not 1 or 3.
+    Its weights come from torch's global generator; ``networks.build_network`` draws them from its own.
     """
     named = parse_encoder(spec.name)
     named.check(norm=spec.norm, width=spec.width, attention=spec.attention)
@@ -51,7 +41,7 @@ def _build(named: EncoderDescription, spec: EncoderSpec, channels: int, size: in
         case "vgg":
             return VGG(layers, channels=channels, planes=planes, width=spec.width, norm=norm)
         case "resnet" | "cifar_resnet" | "preresnet":
-            # torchvision's import takes longer than a small conv net to train, and must not see the meta device.
+            # torchvision's import is slow, so it is late, and must not run under the meta device.
             with torch.device("cpu"):
                 from rt_scale.models.resnet import PreActivationResNet, ResNet
             design = PreActivationResNet if named.family == "preresnet" else ResNet
@@ -71,14 +61,9 @@ def _build(named: EncoderDescription, spec: EncoderSpec, channels: int, size: in
 
 
 class EncoderRow(NamedTuple):
-    """An encoder as it is listed, at 32 x 32 pixels, 3 channels, width 1 and its default normalisation.
+    """An encoder at 32 x 32 pixels, 3 channels, width 1 and its default ``norm``; ``parameters`` as in table 5.
 
-    Attributes:
-        name: to be given as ``encoder.name``.
-        parameters: number of trainable parameters (table 5 of the paper).
-        embed_dim: width of the embedding.
-        norm: the default normalisation.
-        minimum_size: least side of an image in pixels.
+    ``minimum_size`` is the least side of an image in pixels.
     """
 
     name: str
@@ -89,7 +74,7 @@ class EncoderRow(NamedTuple):
 
 
 def list_encoders() -> list[EncoderRow]:
-    """One row for each of ``ENCODERS``; built without memory, so at once."""
+    """One row for each of ``ENCODERS``; built on the meta device, so fast."""
     return [_row(name) for name in ENCODERS]
 
 

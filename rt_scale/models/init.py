@@ -32,7 +32,7 @@ def _linear(module: nn.Module, generator: torch.Generator) -> None:
 
 def _torch_linear(module: nn.Module, generator: torch.Generator) -> None:
     assert isinstance(module, nn.Linear)
-    # torch's own default: uniform in +-1/sqrt(inputs) for weights (Kaiming uniform with a = sqrt 5) and biases.
+    # torch's default: uniform in +-1/sqrt(inputs) for weights (Kaiming uniform with a = sqrt 5) and biases.
     bound = module.in_features**-0.5
     module.weight.uniform_(-bound, bound, generator=generator)
     if module.bias is not None:
@@ -46,14 +46,13 @@ def _tokens(module: nn.Module, generator: torch.Generator) -> None:
 
 
 def _truncated_normal(tensor: Tensor, generator: torch.Generator) -> None:
-    # The cut lies 100 sigma out, so this is the truncated normal. torch's own trunc_normal_ is not used:
-    # its draws differ between versions (inverse error function, rejection), and so would a run's numbers.
+    # Clamping at 100 sigma equals truncation. torch's trunc_normal_ is not used: its draws differ between versions
+    # (inverse error function, rejection), and so would a run's numbers.
     tensor.normal_(0.0, 0.02, generator=generator).clamp_(-2.0, 2.0)
 
 
 def _normalisation(module: nn.Module, generator: torch.Generator) -> None:
     assert isinstance(module, _NORMALISATIONS)
-    # Scale 1, shift 0; for batch norm running mean 0, running variance 1, none counted. Nothing is drawn.
     module.reset_parameters()
 
 
@@ -65,31 +64,30 @@ _INITIALISERS: dict[type[nn.Module], Callable[[nn.Module, torch.Generator], None
     Tokens: _tokens,
     **dict.fromkeys(_NORMALISATIONS, _normalisation),
 }
-"""By type; a subclass is drawn as the nearest of these that it is one of."""
+"""By type; a subclass uses the rule of its nearest base class."""
 _LINEAR = {"trunc_normal": _linear, "torch": _torch_linear}
-"""By name of the projector's ``init``."""
+"""By value of the projector's ``init``."""
 _TORCHS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
-"""Parameters and buffers that torch's own layers have, and rules know."""
+"""Parameters and buffers of torch's layers, which the rules cover."""
 
 
 @torch.no_grad()
 def initialise(model: Model, generator: torch.Generator, *, linear: str = "trunc_normal") -> Model:
-    """Set every parameter and buffer of ``model``, in place, drawing from ``generator`` alone.
+    """Set every parameter and buffer of ``model``, in place, with random numbers from ``generator`` only.
 
-    Convolutions and an MLP encoder's layers are Kaiming normal (fan-out, ReLU gain). The projector's
-    linear weights (paper, appendix E.1) and all of a ViT's, patch embedding, class token and positions
-    included (DeiT, Touvron et al. 2020; DINO), are truncated normal (sigma 0.02, cut at -2 and 2).
-    Biases are 0, normalisations 1 and 0. Modules are drawn in the order of ``model.modules()``, a shared one
-    once: an encoder's draw does not depend on the projector that follows it.
+    Convolutions and an MLP encoder's layers are Kaiming normal (fan-out, ReLU gain). The projector's linear weights
+    (paper, appendix E.1) and all of a ViT's, including patch embedding, class token and positions (DeiT, Touvron et
+    al. 2020; DINO), are truncated normal (sigma 0.02, cut at -2 and 2). Biases are 0; normalisations have scale 1 and
+    shift 0. Modules are drawn in the order of ``model.modules()``: the projector does not affect an encoder's draw.
 
     Args:
         model: on the generator's device.
-        generator: on the CPU where every device is to draw the same.
-        linear: initialisation of linear layers: ``trunc_normal`` as above, or ``torch``, torch's default.
+        generator: on the CPU if every device should draw the same numbers.
+        linear: ``trunc_normal`` as above, or ``torch``, torch's default.
 
     Raises:
         InputError: another ``linear``.
-        TypeError: a module holds parameters or buffers that no rule covers, a subclass's own ones included.
+        TypeError: no rule covers a parameter or buffer.
     """
     if linear not in _LINEAR:
         raise unknown_name("initialisation of linear layers", linear, _LINEAR)
@@ -109,15 +107,15 @@ def initialise(model: Model, generator: torch.Generator, *, linear: str = "trunc
 
 
 def local_initialisation(teacher: nn.Module, fresh: Model, alpha: float) -> Model:
-    """Move ``fresh`` towards ``teacher``: theta = ((1 - alpha) theta_T + alpha theta~) / delta.
+    """Move ``fresh`` towards ``teacher``, in place: theta = ((1 - alpha) theta_T + alpha theta~) / delta.
 
-    delta = sqrt(alpha^2 + (1 - alpha)^2) keeps the variance of the parameters (paper, section 4).
-    Applied to every parameter, normalisation scales and biases included; buffers become the
-    teacher's. At alpha = 0 the parameters are bitwise the teacher's.
+    delta = sqrt(alpha^2 + (1 - alpha)^2) keeps the variance of the parameters (paper, section 4). This applies to all
+    parameters, including normalisation scales and biases; buffers become the teacher's. At alpha = 0 the parameters
+    equal the teacher's bit for bit.
 
     Args:
-        teacher: a network of the same architecture, dtype and device; not changed.
-        fresh: theta~, an independent draw of the same initialisation; changed in place.
+        teacher: a network of the same architecture, dtype and device.
+        fresh: theta~, an independent draw of the same initialisation.
         alpha: locality in [0, 1].
 
     Raises:
@@ -130,15 +128,10 @@ def local_initialisation(teacher: nn.Module, fresh: Model, alpha: float) -> Mode
 
 
 def neighbourhood_initialisation(teacher: nn.Module, fresh: Model, epsilon: float) -> Model:
-    """Move ``fresh`` near ``teacher``: theta = theta_T + epsilon theta~, for every parameter.
+    """Move ``fresh`` near ``teacher``, in place: theta = theta_T + epsilon theta~, for every parameter.
 
-    Unlike local initialisation the variance grows, by the factor 1 + epsilon^2; the distance from the teacher is
-    epsilon times the norm of the draw. Buffers become the teacher's. At epsilon = 0 bitwise the teacher.
-
-    Args:
-        teacher: as of ``local_initialisation``.
-        fresh: likewise.
-        epsilon: >= 0.
+    Unlike in ``local_initialisation``, the variance grows by the factor 1 + epsilon^2. Buffers become the teacher's. At
+    epsilon = 0 the result equals the teacher bit for bit.
 
     Raises:
         InputError: epsilon below 0.
@@ -151,13 +144,13 @@ def neighbourhood_initialisation(teacher: nn.Module, fresh: Model, epsilon: floa
 
 @torch.no_grad()
 def _combine(teacher: nn.Module, fresh: Model, of_teacher: float, of_fresh: float, scale: float) -> Model:
-    """Parameters (of_fresh ``fresh`` + of_teacher ``teacher``) / scale and the teacher's buffers, in ``fresh``."""
+    """``fresh`` with parameters (of_fresh ``fresh`` + of_teacher ``teacher``) / scale and the teacher's buffers."""
     taught, given = (
         {(name, tensor.shape) for name, tensor in model.state_dict().items()} for model in (teacher, fresh)
     )
     if taught != given:
         differing = sorted(taught ^ given)
-        raise ValueError(f"teacher and student must be of one architecture; they differ in {differing[:4]}")
+        raise ValueError(f"teacher and student must have one architecture; they differ in {differing[:4]}")
     for parameter, its in zip(fresh.parameters(), teacher.parameters(), strict=True):
         parameter.mul_(of_fresh).add_(its, alpha=of_teacher).div_(scale)
     for buffer, kept in zip(fresh.buffers(), teacher.buffers(), strict=True):

@@ -1,4 +1,4 @@
-"""Networks, and the pair of teacher and student that a run starts from."""
+"""Networks, and a run's initial pair of teacher and student."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Network(nn.Module):
         self.projector = projector
 
     def features(self, images: Tensor) -> Tensor:
-        """Unit-length bottleneck features [B, k] of images [B, C, H, W]."""
+        """Bottleneck features [B, k] of images [B, C, H, W]."""
         return self.projector.features(self.encoder(images))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -39,25 +39,22 @@ class Network(nn.Module):
         return logits
 
     def features_of_views(self, views: Sequence[Tensor]) -> Tensor:
-        """Bottleneck features [V B, k] of V views [B, C, S, S], all images of the first view first."""
+        """Bottleneck features [V B, k] of V views [B, C, S, S], ordered by view, then by image."""
         return self.projector.features(self._embeddings(views))
 
     def of_views(self, views: Sequence[Tensor]) -> Tensor:
-        """Logits [V B, m] of V views [B, C, S, S], all images of the first view first."""
+        """Logits [V B, m] of V views [B, C, S, S], ordered by view, then by image."""
         logits: Tensor = self.projector(self._embeddings(views))
         return logits
 
     def _embeddings(self, views: Sequence[Tensor]) -> Tensor:
-        """Embeddings [V B, d]: neighbouring views of one size go through the encoder together, as in DINO.
-
-        The batch of a batch norm is then all of them.
-        """
+        """Embeddings [V B, d]; as in DINO, adjacent views of one size form one batch, also for batch norm."""
         sizes = itertools.groupby(views, key=lambda view: view.shape)
         return _joined([self.encoder(_joined(list(same))) for _, same in sizes])
 
 
 class FeaturesOfViews(nn.Module):
-    """A network's bottleneck features as what a module computes, which is what graphs and batches of networks take."""
+    """A module whose forward pass gives bottleneck features; CUDA graphs and batched networks need a module."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -73,30 +70,27 @@ def _joined(tensors: list[Tensor]) -> Tensor:
 
 
 class Pair(NamedTuple):
-    """What a run starts from: the teacher without gradients and in evaluation mode, the student in training mode."""
+    """A run's networks at its start: a teacher without gradients in evaluation mode, a student in training mode."""
 
     teacher: Network
     student: Network
 
 
 def empty_network(spec: RunSpec, channels: int, size: int) -> Network:
-    """A network of ``spec``'s architecture on the meta device, without memory; arguments as of ``build_network``."""
+    """A network of ``spec``'s architecture on the meta device; arguments as of ``build_network``."""
     with torch.device("meta"):
         encoder = build_encoder(spec.encoder, channels=channels, size=size)
         return Network(encoder, Projector(encoder.embed_dim, spec.projector))
 
 
 def build_network(spec: RunSpec, channels: int, size: int, generator: torch.Generator) -> Network:
-    """A network of ``spec``'s architecture, in float32 on the CPU, drawn from ``generator`` alone.
+    """A network of ``spec``'s architecture, in float32 on the CPU, drawn from ``generator`` only.
 
     Args:
-        spec: its ``encoder`` and ``projector`` are read.
+        spec: its ``encoder`` and ``projector`` are read; InputError if they cannot take such images.
         channels: of the images, 1 or 3.
         size: side of the images in pixels, after resizing.
         generator: on the CPU, so that runs on every device start from the same numbers.
-
-    Raises:
-        InputError: unknown encoder or normalisation, image too small.
     """
     network = empty_network(spec, channels, size).float().to_empty(device="cpu")
     initialise(network.encoder, generator)
@@ -105,22 +99,17 @@ def build_network(spec: RunSpec, channels: int, size: int, generator: torch.Gene
 
 
 def build_pair(spec: RunSpec, channels: int, size: int, weights: Mapping[str, Weights] = NOTHING) -> Pair:
-    """Teacher and student as a run begins with them, on the CPU in float32, or in float64 where weights are.
+    """Teacher and student at the start of a run, on the CPU in float32, or in float64 if any weights are.
 
-    The teacher is the draw of stream ``teacher`` at ``seeds.teacher``. The student is locally initialised around
-    it: its own share (``student.alpha``, or ``student.epsilon``) is the draw of stream ``student`` at
-    ``seeds.student``.
+    The teacher is the draw of stream ``teacher`` at ``seeds.teacher``. The student is initialised near it, with the
+    draw of stream ``student`` at ``seeds.student``.
 
     Args:
         spec: its ``encoder``, ``projector``, ``student`` and ``seeds`` are read.
         channels: as of ``build_network``.
         size: as of ``build_network``.
-        weights: what ``teacher`` or ``student`` start from in place of that: parameters and buffers by name,
-            of the whole network or of its encoder alone (the rest is then the network's own draw).
-
-    Raises:
-        InputError: as ``build_network``.
-        ValueError: weights of another architecture.
+        weights: ``teacher`` or ``student`` -> weights to start from instead, of the whole network or of its encoder
+            only (the projector is then drawn); ValueError for those of another architecture.
     """
     dtypes = {value.dtype for taken in weights.values() for value in taken.values()}
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
@@ -155,15 +144,7 @@ def _take_over(network: Network, weights: Weights) -> Network:
 def to_device(
     network: Model, device: torch.device | str, dtype: torch.dtype | None = None, *, channels_last: bool = True
 ) -> Model:
-    """Move ``network`` in place, its convolutions laid out as the images are.
-
-    Args:
-        network: any module.
-        device: where to.
-        dtype: of floating-point parameters and buffers; None leaves it.
-        channels_last: memory format of the weights of convolutions, and with them of all feature maps.
-    """
+    """Move ``network`` in place; ``channels_last`` is the format of its convolution weights, so of all feature maps."""
     network.to(device=device, dtype=dtype)
-    # Only four-dimensional weights, those of convolutions, have a layout.
     network.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     return network

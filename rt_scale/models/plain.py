@@ -1,4 +1,4 @@
-"""Encoders without shortcuts: pixels themselves, MLPs, small conv nets, and VGG for small images."""
+"""Encoders without shortcuts: flattened pixels, MLPs, small conv nets, and VGG for small images."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rt_scale.spec.encoders import convnet_pools, scaled
 
 
 class RectifiedLinear(nn.Linear):
-    """A linear layer that a ReLU follows, so that its weights are drawn as those of convolutions are."""
+    """A linear layer before a ReLU, whose weights are initialised as those of convolutions."""
 
 
 class MLP(Encoder):
-    """``depth`` times linear layer, to ``units``, and ReLU on the ``inputs`` numbers of an image."""
+    """``depth`` linear layers of ``units`` outputs, each with ReLU, on the ``inputs`` numbers of an image."""
 
     def __init__(self, *, inputs: int, units: int, depth: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class MLP(Encoder):
 
 
 class Flatten(Encoder):
-    """The ``inputs`` numbers of an image as they are, without parameters: table 5's row 'none'."""
+    """The ``inputs`` numbers of an image, without parameters: row 'none' of table 5."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -48,18 +48,16 @@ _POOLED = 2
 
 
 class ConvNet(Encoder):
-    """``depth`` times 3 x 3 convolution, normalisation, ReLU; then averaged to 2 x 2 and flattened.
+    """``depth`` layers of 3 x 3 convolution, normalisation and ReLU; then averaged to 2 x 2 and flattened.
 
-    Between layers, maps are max-pooled 2 x 2 as long as 8 x 8 or more remains, with the ReLU after the pool: the
-    maximum of rectified values is the rectified maximum, bit for bit, and so is the gradient, and the ReLU has a
-    quarter of the values to pass over.
+    2 x 2 max-pools lie between the first layers as long as 8 x 8 or more positions remain. The ReLU comes after the
+    pool, where it has a quarter of the values; output and gradient are the same bit for bit.
 
     Args:
         channels: of the images.
-        size: side of the images in pixels, which decides where maps are pooled.
+        size: side of the images in pixels, which determines the number of pools.
         layer_channels: channels of every layer.
-        depth: number of layers.
-        norm: makes the layer between convolution and ReLU; the convolutions have biases.
+        norm: makes the layer between convolution (with bias) and ReLU.
     """
 
     def __init__(self, *, channels: int, size: int, layer_channels: int, depth: int, norm: NormLayer) -> None:
@@ -85,15 +83,15 @@ _VGG_LAYERS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19
 
 
 class VGG(Encoder):
-    """torchvision's VGG without its classifier; the last map, 1 x 1 already at 32 x 32 pixels, is averaged.
+    """torchvision's VGG without its classifier; the last map (1 x 1 for 32 x 32 pixels) is averaged.
 
-    Without normalisation the modules of ``features`` that have weights carry torchvision's numbers, so weights can be
-    exchanged with it. The ReLU comes after the pool, as in ``ConvNet``.
+    Without normalisation the weights in ``features`` have torchvision's names, so they can be exchanged with it. The
+    ReLU comes after the pool, as in ``ConvNet``.
 
     Args:
         layers: 11, 13, 16 or 19.
         channels: of the images.
-        planes: channels of the stages; of the fifth those of the fourth.
+        planes: channels of the first four stages; the fifth has those of the fourth.
         width: multiplier of every convolution's channels (``spec.encoders.scaled``).
         norm: makes the layer between convolution and ReLU.
     """

@@ -14,12 +14,12 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
 
 class Outputs(NamedTuple):
-    """m outputs that are not made yet: logits [rows, m], features times the transpose of weight, are large.
+    """The two factors of logits [rows, m] = features weight^T, which are too large to compute early.
 
     Attributes:
         features: [rows, k] from the bottleneck.
         weight: [m, k] of linear 2.
-        unit: whether the rows of ``weight`` are still to be divided by their l2 norms.
+        unit: whether the rows of ``weight`` must still be divided by their l2 norms.
     """
 
     features: Tensor
@@ -27,21 +27,17 @@ class Outputs(NamedTuple):
     unit: bool = False
 
     def logits(self) -> Tensor:
-        """All of them, [rows, m]."""
+        """The product, [rows, m]."""
         return functional.linear(self.features, unit_rows(self.weight) if self.unit else self.weight)
 
 
 class Projector(nn.Module):
-    """An MLP, then the six parts of the l2-bottleneck, each there or not.
+    """An MLP, then the six optional parts of the l2-bottleneck.
 
-    embedding -> [linear, batch norm, activation] per hidden width -> linear 1 to k -> feature norm 1 (divide by
-    the l2 norm) -> linear 2, without bias, to m -> feature norm 2. Weight norm 1 and 2 divide the weight
-    vector of every output of linear 1 and 2 by its length. Where linear 2 is left out, linear 1 goes to m; where
-    linear 1 is left out, k is the width of the MLP's output; without both, so is m.
-
-    Args:
-        embed_dim: width of the embedding.
-        spec: widths, parts, activation and batch norm; its ``init`` is not read.
+    embedding -> [linear, batch norm, activation] per hidden width -> linear 1 to k -> feature norm 1 (division by the
+    l2 norm) -> linear 2, without bias, to m -> feature norm 2. Weight norms 1 and 2 divide the weight vector of each
+    output of linear 1 and 2 by its length. Without linear 2, linear 1 has m outputs; without linear 1, k is the width
+    of the MLP's output; without both, so is m.
 
     Attributes:
         feature_width: k, the width of ``features()``.
@@ -79,17 +75,15 @@ class Projector(nn.Module):
         return functional.normalize(hidden, dim=1) if self.parts["feature_norm_1"] else hidden
 
     def directions(self) -> Tensor | None:
-        """The weight [m, k] that linear 2 acts with, with gradient; None where there is no linear 2."""
+        """The weight [m, k] of linear 2 after weight norm 2, with gradient; None without linear 2."""
         if not isinstance(self.last, nn.Linear):
             return None
         return unit_rows(self.last.weight) if self.parts["weight_norm_2"] else self.last.weight
 
     def logits(self, features: Tensor, directions: Tensor | None = None) -> Tensor:
-        """Logits [B, m] from bottleneck features [B, k]; with the paper's parts cosines, so in [-1, 1].
+        """Logits [B, m] from bottleneck features [B, k]; with the paper's parts they are cosines, in [-1, 1].
 
-        Args:
-            features: as ``features()`` gives them.
-            directions: ``directions()`` computed before, where the weight is constant, as a frozen teacher's.
+        ``directions`` can be a saved ``directions()`` if the weight is constant, as a frozen teacher's.
         """
         weight = self.directions() if directions is None else directions
         logits = features if weight is None else functional.linear(features, weight)
@@ -97,11 +91,11 @@ class Projector(nn.Module):
 
     @property
     def factored(self) -> bool:
-        """Whether ``outputs`` can be had: logits are features times a weight, and nothing else is done to them."""
+        """Whether logits are just features times a weight, which ``outputs`` needs."""
         return factored(self.parts)
 
     def outputs(self, features: Tensor, directions: Tensor | None = None) -> Outputs:
-        """What ``logits`` makes of the same, not made yet; of a projector that is ``factored``."""
+        """The factors of ``logits`` with the same arguments; for a ``factored`` projector only."""
         if directions is not None:
             return Outputs(features, directions)
         return Outputs(features, self.last.get_parameter("weight"), unit=self.parts["weight_norm_2"])
@@ -114,7 +108,7 @@ class Projector(nn.Module):
 def unit_rows(weight: Tensor) -> Tensor:
     """The rows of ``weight`` [m, k] divided by their l2 norms, [m, k].
 
-    By torch's fused weight normalisation, which keeps the norms alone for the backward pass: the composed form
-    takes twice the time at 65,536 x 256.
+    torch's fused weight normalisation saves only the norms for the backward pass; the composed form takes twice the
+    time at 65,536 x 256.
     """
     return torch._weight_norm(weight, weight.new_ones(weight.shape[0], 1), 0)

@@ -17,7 +17,7 @@ _LAYOUTS: dict[int, tuple[Block, tuple[int, ...]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
     34: (BasicBlock, (3, 4, 6, 3)),
     50: (Bottleneck, (3, 4, 6, 3)),
-    # Three stages: He et al. 2015, section 4.2.
+    # three stages: He et al. 2015, section 4.2
     20: (BasicBlock, (3, 3, 3)),
     56: (BasicBlock, (9, 9, 9)),
 }
@@ -26,19 +26,19 @@ _LAYOUTS: dict[int, tuple[Block, tuple[int, ...]]] = {
 class ResNet(Encoder):
     """torchvision's ResNet with a 3 x 3 stride-1 stem, no max-pool and no classifier.
 
-    Module names are torchvision's, so weights can be exchanged with it (stem aside). ResNet-20 and -56
+    Module names are torchvision's, so all weights but the stem's can be exchanged with it. ResNet-20 and -56
     are the CIFAR variants, with 1 x 1 convolutions as shortcuts.
 
-    Without normalisation the variance of activations about doubles with every block (embeddings of root mean square
-    1,500 in ResNet-56), and no residual branch is scaled down: so does the teacher's at batch norms in evaluation mode
-    with mean 0 and variance 1, figure 11's 'Identity' has no such factor, and the l2-bottleneck divides it out.
+    Without normalisation the variance of activations about doubles with every block (ResNet-56's embeddings have a root
+    mean square of 1,500). Residual branches are not scaled down, as figure 11's 'Identity' has no such factor; a random
+    teacher's batch norms (mean 0, variance 1) do not prevent it either, and the l2-bottleneck divides it out.
 
     Args:
         layers: 18, 34, 50, 20 or 56.
         channels: of the images.
-        planes: channels inside the blocks of each stage; ResNet-50's stages give out 4 times as many.
+        planes: channels inside the blocks of each stage; ResNet-50's stages output 4 times as many.
         width: multiplier of ``planes`` (``spec.encoders.scaled``).
-        norm: makes the layer after each convolution; the convolutions have no biases of their own.
+        norm: makes the layer after each convolution (without bias).
     """
 
     def __init__(self, layers: int, *, channels: int, planes: Sequence[int], width: float, norm: NormLayer) -> None:
@@ -57,10 +57,7 @@ class ResNet(Encoder):
         self.embed_dim = inputs
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embeddings [B, embed_dim] of images [B, C, H, W], means over the last map.
-
-        H = W >= 8; 4 for ResNet-20 and -56.
-        """
+        """Embeddings [B, embed_dim] of images [B, C, H, W], H = W >= 8 (4 for ResNet-20 and -56)."""
         maps = self.relu(self.bn1(self.conv1(images)))
         for stage in range(1, self.stages + 1):
             maps = self.get_submodule(f"layer{stage}")(maps)
@@ -78,16 +75,16 @@ def _stage(block: Block, inputs: int, planes: int, count: int, stride: int, norm
 
 
 class PreActivationBlock(nn.Module):
-    """Normalisation, ReLU, convolution, two or three times; what comes in is added, untouched.
+    """Two or three layers of normalisation, ReLU and convolution, plus an identity shortcut.
 
-    Where shape changes, the shortcut is a 1 x 1 convolution of the first normalised and rectified maps.
+    If the shape changes, the shortcut is a 1 x 1 convolution of the first normalised and rectified maps.
 
     Args:
-        block: whose convolutions they are: two 3 x 3, or 1 x 1, 3 x 3 and 1 x 1, the last to 4 times ``planes``.
-        inputs: channels that come in.
+        block: two 3 x 3 convolutions (basic), or 1 x 1, 3 x 3 and 1 x 1 to 4 times ``planes`` (bottleneck).
+        inputs: input channels.
         planes: channels inside the block.
         stride: of the first 3 x 3 convolution.
-        norm: makes the layer before each ReLU; the convolutions have no biases.
+        norm: makes the layer before each ReLU.
     """
 
     def __init__(self, block: Block, inputs: int, planes: int, stride: int, norm: NormLayer) -> None:
@@ -103,7 +100,7 @@ class PreActivationBlock(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps [B, outputs, H / stride, W / stride] of maps [B, inputs, H, W]."""
-        # Not in place: without normalisation the first ReLU would change what is added below.
+        # Not in place: without normalisation the first ReLU would change the shortcut's maps.
         activated = torch.relu(self.norms[0](maps))
         residual: Tensor = self.convolutions[0](activated)
         for norm, convolution in zip(self.norms[1:], self.convolutions[1:], strict=True):
@@ -112,14 +109,9 @@ class PreActivationBlock(nn.Module):
 
 
 class PreActivationResNet(Encoder):
-    """3 x 3 stride-1 stem, four stages of pre-activation blocks, then normalisation, ReLU and the mean.
+    """3 x 3 stride-1 stem, four stages of pre-activation blocks, normalisation, ReLU and mean over the last map.
 
-    Args:
-        layers: 18, 34 or 50.
-        channels: of the images.
-        planes: channels inside the blocks of each stage; all but the first stage halve the map.
-        width: multiplier of ``planes`` (``spec.encoders.scaled``).
-        norm: makes the layer before each ReLU.
+    All stages but the first halve the map. Arguments as of ``ResNet``, but ``layers`` is 18, 34 or 50.
     """
 
     def __init__(self, layers: int, *, channels: int, planes: Sequence[int], width: float, norm: NormLayer) -> None:
@@ -138,7 +130,7 @@ class PreActivationResNet(Encoder):
         self.embed_dim = inputs
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embeddings [B, embed_dim] of images [B, C, H, W], H = W >= 8: means over the last map."""
+        """Embeddings [B, embed_dim] of images [B, C, H, W], H = W >= 8."""
         maps = torch.relu(self.norm(self.blocks(self.stem(images))))
         return torch.flatten(nn.functional.adaptive_avg_pool2d(maps, 1), 1)
 

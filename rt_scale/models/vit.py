@@ -1,4 +1,4 @@
-"""Vision transformers (Dosovitskiy et al. 2020), and the variant that table 5's counts come from."""
+"""Vision transformers (Dosovitskiy et al. 2020), and the variant of table 5."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ _MLP_RATIO = 4
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with biases and scale 1 / sqrt(width of a head), of tokens of ``width`` D.
+    """Multi-head self-attention of tokens of ``width`` D, with biases and scale 1 / sqrt(width of a head).
 
-    Over tokens, each head weighs the tokens of an image. Over heads, as in the code behind table 5,
-    each token weighs its own heads; the result [N, heads, D / heads] is then laid out head by head
-    and read again as N rows of D numbers, and this shuffle is all that moves anything between tokens:
-    without it the class token would not see the image.
+    Over tokens, each head attends to the tokens of an image. Over heads, as in the code behind table 5, each token
+    attends to its own heads. The result [N, heads, D / heads] is then transposed to [heads, N, D / heads] and reshaped
+    to [N, D]; only this exchanges numbers between tokens, and so lets the class token depend on the image.
     """
 
     def __init__(self, width: int, heads: int, *, over_heads: bool) -> None:
@@ -40,10 +39,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block: attention, then an MLP of 4 times the width, each added to its input.
-
-    With ``last_gelu`` a second GELU follows the MLP's last layer.
-    """
+    """A pre-norm transformer block: attention and an MLP of 4 times the width, whose output GELU is optional."""
 
     def __init__(self, width: int, heads: int, *, over_heads: bool, last_gelu: bool) -> None:
         super().__init__()
@@ -62,7 +58,7 @@ class Block(nn.Module):
 
 
 class Tokens(nn.Module):
-    """Puts the learned class token before the ``patches`` of an image and adds learned positions."""
+    """Prepends a learned class token to the ``patches`` of an image and adds learned positions."""
 
     def __init__(self, patches: int, width: int) -> None:
         super().__init__()
@@ -75,17 +71,15 @@ class Tokens(nn.Module):
 
 
 class ViT(Encoder):
-    """Patches, class token and learned positions, pre-norm blocks; the embedding is the normed class token.
+    """A vision transformer of pre-norm blocks; the embedding is the class token after the last layer norm.
 
     Args:
         channels: of the images.
         size: side of the images in pixels, a multiple of ``patch``.
         patch: side of a patch in pixels.
         width: D, of a token.
-        heads: attention heads.
-        layers: number of blocks that tokens pass through.
-        shared: whether all are one block, whose MLP ends in a second GELU: the published variant.
-        over_heads: as ``Attention``.
+        layers: number of blocks in the forward pass.
+        shared: whether all blocks share one set of weights and end in a GELU, as in the published variant.
     """
 
     def __init__(
@@ -105,7 +99,7 @@ class ViT(Encoder):
         self.layers = layers
         self.embed_patch = nn.Linear(channels * patch**2, width)
         self.tokens = Tokens((size // patch) ** 2, width)
-        # A shared block is held once, so that a checkpoint has every weight once.
+        # One module for a shared block, so that a checkpoint has each weight once.
         self.blocks = nn.ModuleList(
             Block(width, heads, over_heads=over_heads, last_gelu=shared) for _ in range(1 if shared else layers)
         )
@@ -117,16 +111,13 @@ class ViT(Encoder):
         tokens = self.tokens(self.embed_patch(cut(images, self.patch)))
         for layer in range(self.layers):
             tokens = self.blocks[layer % len(self.blocks)](tokens)
-        # Layer norm is of each token alone: only the class token's is needed.
+        # Layer norm acts on each token separately.
         embedding: Tensor = self.norm(tokens[:, 0])
         return embedding
 
 
 def cut(images: Tensor, patch: int) -> Tensor:
-    """Patches [B, N, C patch patch], row by row, of images [B, C, H, W].
-
-    The numbers of a patch are in the order of a convolution's weight [., C, patch, patch].
-    """
+    """Patches [B, N, C patch patch] of images [B, C, H, W], laid out as a convolution's weight [C, patch, patch]."""
     batch, channels, height, width = images.shape
     patches = images.reshape(batch, channels, height // patch, patch, width // patch, patch)
     return patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch**2)

@@ -1,1 +1,1 @@
-"""Probes: how well labels can be read off embeddings."""
+"""Probes: how well classifiers predict labels from embeddings."""

@@ -1,4 +1,4 @@
-"""All probes that a spec asks for, of a network or of the input pixels."""
+"""All probes of a spec, of a network or of the input pixels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rt_scale.training.distributed import ALONE, Group
 
 
 class Embedded(NamedTuple):
-    """The embeddings of one network, of the images to fit and to measure on, and the seed of its linear classifiers."""
+    """The embeddings of one network, of training and test images, and the seed of its linear classifiers."""
 
     train: Features
     test: Features
@@ -36,7 +36,7 @@ def screen(
     l2: float = 1e-3,
     check_stop: StopCheck = no_check,
 ) -> float:
-    """Test accuracy, in [0, 1], of what ``fit``, e.g. ``fit_ridge``, makes of centred and scaled embeddings."""
+    """Test accuracy, in [0, 1], of the classifier that ``fit``, e.g. ``fit_ridge``, fits to scaled embeddings."""
     train_x, test_x = centre_and_scale(train.x, test.x)
     return fit(train_x, train.y, classes=classes, l2=l2, check_stop=check_stop).accuracy(test_x, test.y)
 
@@ -44,20 +44,15 @@ def screen(
 class Prober:
     """Probes embeddings of clean training images on the test split (paper, section 3 'Probing').
 
-    Accuracies are ``{name: accuracy in [0, 1]}`` with the names ``linear``, ``knn``, ``logistic``
-    and ``ridge``, as the spec asks for them, and the same with ``_standardized`` for embeddings that are
-    standardised per dimension by training statistics. Nothing is logged.
+    Accuracies, in [0, 1], have the names ``linear``, ``knn``, ``logistic`` and ``ridge``, and the same with
+    ``_standardized`` for embeddings standardised per dimension by training statistics.
 
     Args:
         spec: which probes, and the linear classifier's recipe.
-        train: images to fit on, in index order, without augmentation.
-        test: images to measure on.
-        to_inputs: from uint8 images to a network's inputs.
-        classes: number of classes.
-        group: the ranks that share the embedding of images. The classifiers are rank 0's alone, and the others
-            wait for what it measures: an equal result k times would help nobody.
-        precision: of the spec, in which networks embed images; what embeddings or pixels are then given to knows none.
-        stop: asked again and again whether to raise Stopped, on all ranks.
+        train, test: images to fit on and to measure on, in index order, without augmentation.
+        group: the ranks that share the embedding of images. Rank 0 alone trains classifiers; the others wait.
+        precision: in which networks embed images; probes do not use it.
+        stop: called repeatedly; Stopped is raised on all ranks if it is true on any.
 
     Raises:
         InputError: more neighbours than training images.
@@ -84,38 +79,32 @@ class Prober:
         self.linear = LinearProbes(classes, standardized=spec.standardized, lr=spec.lr, **recipe)
 
     def probe_network(self, encoder: nn.Module, seed: int) -> dict[str, float]:
-        """Probe the embeddings of one network; arguments as in ``embed_network``."""
+        """Embed and probe one network."""
         return self.probe_features([self.embed_network(encoder, seed)])[0]
 
     def probe_input(self, seed: int) -> dict[str, float]:
-        """Probe the flattened normalised pixels; ``seed`` as in ``Embedded``."""
+        """Probe the flattened normalised pixels."""
         train, test = (
             pixels(split, self.to_inputs, self.group, check_stop=self.check_stop) for split in (self.train, self.test)
         )
         return self.probe_features([Embedded(train, test, seed)])[0]
 
     def embed_network(self, encoder: nn.Module, seed: int) -> Embedded:
-        """Embed both splits with ``encoder``, on the inputs' device, which is left in the mode that it was in."""
+        """Embed both splits with ``encoder``, which is on the device of the inputs and keeps its mode."""
         return Embedded(self._embed(encoder, self.train), self.embed_test(encoder), seed)
 
     def embed_test(self, encoder: nn.Module) -> Features:
-        """Embed the test images alone; ``encoder`` as in ``embed_network``."""
+        """Embed the test images."""
         return self._embed(encoder, self.test)
 
     def _embed(self, encoder: nn.Module, split: Split) -> Features:
         return embed(encoder, split, self.to_inputs, self.group, precision=self.precision, check_stop=self.check_stop)
 
     def probe_features(self, embedded: Sequence[Embedded]) -> list[dict[str, float]]:
-        """Probe embeddings that were computed before; all linear classifiers are trained as one batch.
+        """Probe the embeddings of one or more networks; all linear classifiers are trained as one batch.
 
-        Those on raw and on standardised embeddings start from the same draw and see the same order, so that their
-        difference is the standardisation's; and so do networks of the same seed.
-
-        Args:
-            embedded: at least one network's, all of one shape.
-
-        Raises:
-            ValueError: embeddings of several shapes.
+        Classifiers of the same seed, also those on raw and on standardised embeddings, have the same initial weights
+        and order, so that only the embeddings differ. ValueError for embeddings of several shapes.
         """
         return self.group.by_first(functools.partial(self._probe, embedded))
 

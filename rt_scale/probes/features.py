@@ -1,4 +1,4 @@
-"""Embeddings of whole splits, and their standardisation."""
+"""Embeddings of a whole split, and their standardisation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ToInputs = Callable[[Tensor], Tensor]
 
 
 class Split(Protocol):
-    """The images of one split, as every loader of ``rt_scale.data`` offers them."""
+    """The images of one split; every loader of ``rt_scale.data`` is one."""
 
     @property
     def samples(self) -> int:
@@ -49,22 +49,16 @@ def embed(
     precision: str = "float32",
     check_stop: StopCheck = no_check,
 ) -> Features:
-    """Embeddings of a whole split with the encoder in evaluation mode (paper, section 3 'Probing').
+    """Embeddings and labels of a split in index order, by the encoder in evaluation mode (paper, section 3 'Probing').
 
     Args:
-        encoder: from inputs [B, C, H, W] to embeddings [B, D], on the device of the inputs; all of its modules are
-            afterwards in the training mode that they were in.
-        split: N images, with labels.
-        to_inputs: see ``ToInputs``.
-        group: the ranks that share the work, each with a split of its own shares of at least one image.
-        precision: of the spec; the encoder computes as in training, for bf16 under autocast.
+        encoder: from inputs [B, C, H, W] to embeddings [B, D], on the device of the inputs.
+        group: the ranks that share the work, each with a split of at least one image; all have the whole result.
+        precision: the encoder computes as in training, for bf16 under autocast.
         check_stop: called before every batch, on every rank.
 
-    Returns:
-        Float32 embeddings and labels of all images in index order, on every rank, on the encoder's device.
-
     Raises:
-        ValueError: the split holds no image, or yields another number than it names.
+        ValueError: the split is empty, or yields another number of images than ``samples``.
     """
     filled, features = 0, Features(torch.empty(0), torch.empty(0))
     with evaluation_mode(encoder):
@@ -81,7 +75,7 @@ def embed(
 def _batches(
     encoder: nn.Module, split: Split, to_inputs: ToInputs, group: Group, precision: str, check_stop: StopCheck
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """Every batch of which this rank has a share, and its embeddings [B, D]."""
+    """Every batch with images for this rank, and its embeddings [B, D]."""
     for batch in split.sequential():
         check_stop()
         if group.world == 1 or len(batch.index):
@@ -99,7 +93,7 @@ def _room(samples: int, like: Tensor) -> Features:
 def _share(features: Features, filled: int, samples: int, group: Group) -> None:
     """Fill in the rows of other ranks; refuse another number than ``samples``."""
     if filled:
-        for tensor in features:  # each row is one rank's, and 0 on the others: their sum is exact
+        for tensor in features:  # one rank computes each row, the others hold 0: the sum is exact
             group.sum(tensor)
         filled = int(group.sum(torch.tensor([filled], device=features.x.device)))
     if filled != samples or not filled:
@@ -107,15 +101,14 @@ def _share(features: Features, filled: int, samples: int, group: Group) -> None:
 
 
 def pixels(split: Split, to_inputs: ToInputs, group: Group = ALONE, *, check_stop: StopCheck = no_check) -> Features:
-    """The normalised inputs themselves, flattened, as if they were embeddings [N, C * H * W]; never rounded."""
+    """The normalised inputs, flattened, as embeddings [N, C * H * W], in float32 for every precision."""
     return embed(nn.Flatten(), split, to_inputs, group, check_stop=check_stop)
 
 
 def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     """Copies of train [N, D] and test [M, D] less the training mean, divided by the training standard deviation.
 
-    Per dimension, as ``mean_and_deviation`` has both: dimensions that are constant over the training split are
-    divided by 1.
+    Per dimension; a dimension that is constant over the training split is divided by 1.
     """
     mean, deviation = mean_and_deviation(train)
     return (train - mean).div_(deviation), (test - mean).div_(deviation)
@@ -123,7 +116,7 @@ def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module is in the mode that it was in."""
+    """Inside, ``model`` is in evaluation mode; afterwards the mode of every module is restored."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""Where a network's parameters are, seen from those of another moment or another network."""
+"""Distances and angles between a network's parameters and earlier ones, or those of another network."""
 
 from __future__ import annotations
 
@@ -13,17 +13,10 @@ from rt_scale.training.loop import distance
 
 @torch.no_grad()
 def angle(model: nn.Module, reference: Sequence[Tensor]) -> float:
-    """The angle between all of the model's parameters, as one vector, and ``reference``.
+    """The angle in degrees, 0 to 180, between all parameters, as one vector, and ``reference``, one tensor a parameter.
 
-    By 2 atan2(|a |b| - b |a||, |a |b| + b |a||) in float64 (Kahan): the arc cosine cannot tell small
-    angles from zero, and students start at the smallest.
-
-    Args:
-        model: its parameters, in their order, have the shapes of ``reference``.
-        reference: one tensor a parameter, on the same device.
-
-    Returns:
-        Degrees, 0 to 180; 0 where one of the vectors is 0.
+    2 atan2(|a |b| - b |a||, |a |b| + b |a||) in float64 (Kahan), since the arc cosine rounds the small angles, at which
+    students start, to zero. 0 if one of the vectors is 0.
     """
     pairs = list(zip(model.parameters(), reference, strict=True))
     length_a, length_b = (_norm([pair[side].double().square().sum() for pair in pairs]) for side in (0, 1))
@@ -36,15 +29,10 @@ def angle(model: nn.Module, reference: Sequence[Tensor]) -> float:
 
 
 def geometry(model: nn.Module, references: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
-    """Distance and angle of encoder and projector, apart, from every reference.
+    """``distance/<part>/<name>`` (l2) and ``angle/<part>/<name>`` (degrees) of encoder and projector.
 
-    Args:
-        model: with the parts ``encoder`` and ``projector``.
-        references: name, e.g. ``from_teacher`` -> one tensor for each of the model's parameters, in their order.
-
-    Returns:
-        ``distance/<part>/<name>`` (l2) and ``angle/<part>/<name>`` (degrees); nothing for a part without
-        parameters.
+    ``references`` maps a name, e.g. ``from_teacher``, to one tensor for each of the model's parameters, in their order.
+    A part without parameters has no values.
     """
     names = [name for name, _ in model.named_parameters()]
     values: dict[str, float] = {}

@@ -1,24 +1,23 @@
 """The k-nearest-neighbour probe: an exact search at the speed of matrix products.
 
-The neighbours b of a are those of smallest h(b) = |b|^2 - 2 ab, which a matrix product computes for all b at once, but
-rounded: where clusters lie far apart, |b|^2 drowns what tells the members of one apart. So h only leaves out what
-cannot be a neighbour. What it cannot tell apart is compared by sums of squared differences in float64, where nothing
-cancels.
+The neighbours b of a have the smallest h(b) = |b|^2 - 2 ab, which a matrix product computes for all b at once, but with
+rounding: for clusters far apart, the rounding of |b|^2 exceeds the differences within a cluster. So h only excludes
+rows that cannot be neighbours. The others are compared by sums of squared differences in float64, without cancellation.
 
-Why nothing is lost. Let u be the unit roundoff of the arithmetic of h, D the width, n = D + 8, gamma = n u / (1 - n u),
-B the largest |b| and R = |a| + B, all after centring. In any order of summation |b|^2 is computed within gamma_D B^2,
-and h from it within gamma_{D+2} (B^2 + 2 |a| B) (Higham 2002, section 3.1); rounding the centred vectors changes a
-squared distance by little more than 2 u R^2. Together that is at most gamma (R^2 + B^2), and 4 n times the smallest
-normal number where products underflow. A sum of squared differences is within (D + 3) R^2 times the roundoff of
-float64. Let E be all of that. With v the k-th smallest computed h of a row,
+Why the result is exact. Let u be the unit roundoff of the arithmetic of h, D the width, n = D + 8, gamma = n u /
+(1 - n u), B the largest |b| and R = |a| + B, all after centring. In any order of summation |b|^2 is computed within
+gamma_D B^2, and h from it within gamma_{D+2} (B^2 + 2 |a| B) (Higham 2002, section 3.1); rounding the centred vectors
+changes a squared distance by little more than 2 u R^2. Together that is at most gamma (R^2 + B^2), and 4 n times the
+smallest normal number if products underflow. A sum of squared differences is within (D + 3) R^2 times the roundoff of
+float64. Let E be the sum of these errors. With v the k-th smallest computed h of a row,
 
 - a b whose computed h is above v + 2 E is farther than k others, also by the computed sums of squared differences;
-- so where the next computed h after v is above v + 2 E, the first k are the neighbours;
-- and where one of the first k + ``SPARE`` is, the neighbours are among these: those below v - 2 E, which fewer than k
+- so if the next computed h after v is above v + 2 E, the first k are the neighbours;
+- and if one of the first k + ``SPARE`` is, the neighbours are among these: those below v - 2 E, which fewer than k
   can precede, and the rest by their differences.
 
-Rows with neither are searched again with h in float64. What is left then, where more than ``SPARE`` training rows are
-equally far, is compared with all distinct training rows by differences.
+Other rows are searched again with h in float64. If more than ``SPARE`` training rows are equally far even then, the row
+is compared with all distinct training rows by differences.
 """
 
 from __future__ import annotations
@@ -31,27 +30,17 @@ from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.training.precision import without_tf32
 
 SPARE = 8
-"""Candidates beyond k that are compared exactly where products cannot tell the k-th from the next."""
-_TILE_ELEMENTS = 1 << 24
-"""Products that are held at a time."""
+"""Candidates beyond k that are compared exactly where products do not separate the k-th from the next."""
+# Most products, values of centred training rows, and differences in memory at a time.
+_TILE_ELEMENTS, _CENTRED_ELEMENTS, _EXACT_ELEMENTS = 1 << 24, 1 << 26, 1 << 22
 _LEAST_TILE_ROWS = 64
-_CENTRED_ELEMENTS = 1 << 26
-"""Values of training rows that are held centred at a time."""
-_EXACT_ELEMENTS = 1 << 22
-"""Differences that are held at a time."""
 
 
 def nearest(train: Tensor, test: Tensor, k: int, check_stop: StopCheck = no_check) -> Tensor:
-    """Indices int64 [M, k] of the rows of ``train`` that are nearest to each row of ``test``, in no order.
+    """Indices int64 [M, k] of the rows of ``train`` [N, D] nearest to each finite row of ``test`` [M, D], unordered.
 
-    By Euclidean distance, compared as sums of squared differences in float64. Of rows that are equally far those of the
-    lowest index are taken. Rows of ``train`` that are not finite are farther than all others.
-
-    Args:
-        train: float [N, D].
-        test: float [M, D], finite, on the same device.
-        k: 1 to N.
-        check_stop: called between blocks.
+    By Euclidean distance, compared as sums of squared differences in float64. Of equally far rows those of the lowest
+    index are taken. Rows of ``train`` that are not finite are farther than all others.
     """
     finite = finite_rows(train)
     if not finite.all():
@@ -70,7 +59,7 @@ def nearest(train: Tensor, test: Tensor, k: int, check_stop: StopCheck = no_chec
 
 def finite_rows(x: Tensor) -> Tensor:
     """Bool [N]: which rows of float [N, D] hold neither infinities nor NaN."""
-    if torch.isfinite(x.sum()):  # ten times as fast as a look at each, and never true of one that is not
+    if torch.isfinite(x.sum()):  # ten times as fast as a check of each row; a finite sum has only finite terms
         return torch.ones(len(x), dtype=torch.bool, device=x.device)
     return torch.isfinite(x).all(dim=1)
 
@@ -78,8 +67,8 @@ def finite_rows(x: Tensor) -> Tensor:
 def _by_products(
     train: Tensor, finite: Tensor, test: Tensor, k: int, dtype: torch.dtype, check_stop: StopCheck
 ) -> tuple[Tensor, Tensor]:
-    """Neighbours [M, k] by h in ``dtype``, and whether each row's are sure to be those of an exact search."""
-    mean = train.mean(dim=0).nan_to_num_(0.0, 0.0, 0.0)  # any shift will do, also where a sum overflows
+    """Neighbours [M, k] by h in ``dtype``, and whether those of each row are sure, i.e. exact."""
+    mean = train.mean(dim=0).nan_to_num_(0.0, 0.0, 0.0)  # any shift is correct, also if the sum overflows
     tiles = torch.split(test, max(_LEAST_TILE_ROWS, _TILE_ELEMENTS // len(train)))
     best: list[tuple[Tensor, Tensor]] = []
     longest = torch.zeros((), dtype=torch.float64, device=train.device)
@@ -111,7 +100,7 @@ def _by_products(
 
 
 def _smallest(values: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The smallest of each row in their order, at most as many as ``most``, and where they are."""
+    """The ``most`` smallest values of each row, or all, in ascending order, and their positions."""
     found = values.topk(min(most, values.shape[1]), dim=1, largest=False)
     return found.values, found.indices
 
@@ -121,7 +110,7 @@ def _centre(x: Tensor, mean: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _error(centred: Tensor, longest: Tensor) -> Tensor:
-    """E of centred test rows [M, D], float64 [M]; ``longest`` is B^2. Infinite where h may overflow."""
+    """E of centred test rows [M, D], float64 [M]; ``longest`` is B^2. Infinite if h may overflow."""
     info, exact = torch.finfo(centred.dtype), torch.finfo(torch.float64)
     n = centred.shape[1] + 8
     reach: Tensor = (torch.linalg.vecdot(centred, centred).double().sqrt() + longest.sqrt()).square()
@@ -155,16 +144,16 @@ def _decide(
 
 
 def _among_all(train: Tensor, finite: Tensor, test: Tensor, k: int, check_stop: StopCheck) -> Tensor:
-    """The neighbours [M, k] by differences from all; equal rows are compared once."""
+    """The neighbours [M, k] by differences from all rows; equal rows are compared once."""
     distinct, of = torch.unique(train, dim=0, return_inverse=True)
-    asked, asker = torch.unique(test, dim=0, return_inverse=True)
-    found = torch.empty((len(asked), k), dtype=torch.int64, device=train.device)
+    queries, query_of = torch.unique(test, dim=0, return_inverse=True)
+    found = torch.empty((len(queries), k), dtype=torch.int64, device=train.device)
     everything = torch.arange(len(distinct), device=train.device)
-    for number in range(len(asked)):
+    for number in range(len(queries)):
         check_stop()
-        squares = _squared_distances(distinct, everything, asked, torch.full_like(everything, number))[of]
+        squares = _squared_distances(distinct, everything, queries, torch.full_like(everything, number))[of]
         found[number] = _lowest(squares.masked_fill_(~finite, torch.inf), k)
-    return found[asker]
+    return found[query_of]
 
 
 def _squared_distances(train: Tensor, of: Tensor, test: Tensor, to: Tensor) -> Tensor:
@@ -177,7 +166,7 @@ def _squared_distances(train: Tensor, of: Tensor, test: Tensor, to: Tensor) -> T
 
 
 def _lowest(values: Tensor, k: int) -> Tensor:
-    """Positions of the k lowest along the last dimension; of equal ones the first."""
+    """Positions of the k lowest values along the last dimension; of equal ones the first."""
     return values.sort(dim=-1, stable=True).indices[..., :k]
 
 
@@ -195,19 +184,12 @@ def knn_accuracy(
     """Accuracy, in [0, 1], of a majority vote among the k nearest training embeddings (paper, appendix C.1).
 
     The neighbours are those of ``nearest``. Of classes with equally many votes the lowest wins, as in scikit-learn.
-    A test sample whose embedding is not finite is given no class, so counts as wrong.
+    A test sample whose embedding is not finite counts as wrong.
 
     Args:
-        train_x: float32 [N, D].
-        train_y: int64 [N], in [0, classes).
-        test_x: float32 [M, D], on the same device.
-        test_y: int64 [M].
-        k: neighbours, 1 to N.
-        classes: number of classes.
-        check_stop: called before every tile of test samples.
-
-    Raises:
-        InputError: k is not in 1 to N.
+        train_x, test_x: float32 [N, D] and [M, D], on the same device.
+        train_y, test_y: int64 [N] and [M], in [0, classes).
+        k: neighbours, 1 to N; InputError otherwise.
     """
     check_neighbours(k, len(train_x))
     known = finite_rows(test_x)
@@ -216,7 +198,7 @@ def knn_accuracy(
 
 
 def check_neighbours(k: int, samples: int) -> None:
-    """Refuse a number of neighbours ``k`` that is not in 1 to ``samples`` (InputError)."""
+    """Raise InputError if ``k`` is not in 1 to ``samples``."""
     if not 1 <= k <= samples:
         raise InputError(
             f"{k} nearest neighbours were asked for among {samples} training embeddings. "
@@ -225,7 +207,7 @@ def check_neighbours(k: int, samples: int) -> None:
 
 
 def _vote(labels: Tensor, classes: int) -> Tensor:
-    """The most frequent label [M] in each row of [M, k]; argmax returns the first, so lowest, of equals."""
+    """The most frequent label [M] in each row of [M, k]; the lowest of equals, since argmax returns the first."""
     votes = torch.zeros((len(labels), classes), dtype=torch.int32, device=labels.device)
     votes.scatter_add_(1, labels, torch.ones_like(labels, dtype=torch.int32))
     return votes.argmax(dim=1)

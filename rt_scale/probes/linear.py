@@ -1,4 +1,4 @@
-"""The linear probe: classifiers on embeddings, all of an evaluation trained as one batched problem."""
+"""The linear probe: all linear classifiers of an evaluation, trained as one batched problem."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rt_scale.spec.errors import first_line
 from rt_scale.spec.stopping import StopCheck, no_check
 
 GRAPHED_ON = ("cuda",)
-"""Kinds of devices where a step is replayed as a graph, for which buffers are kept between evaluations."""
+"""Device types on which a step is replayed as a graph and buffers are kept between evaluations."""
 
 Step = Callable[[Tensor], None]
-"""Does a step on rows int64 [P, B]."""
+"""Updates the classifiers on rows int64 [P, B]."""
 
 
 class Classifier(NamedTuple):
@@ -36,13 +36,7 @@ class Classifier(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What classifiers are trained on.
-
-    Attributes:
-        x: embeddings, float [N, D].
-        y: classes, int64 [N], in [0, C), on the same device.
-        seed: of the initial weights and of every epoch's order.
-    """
+    """Embeddings x [N, D] and classes y int64 [N] to train on, and the seed of initial weights and orders."""
 
     x: Tensor
     y: Tensor
@@ -50,7 +44,7 @@ class Problem(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """What decides the buffers: P problems, V classifiers on each, N embeddings of D dimensions, C classes."""
+    """Sizes of the buffers: P problems, V classifiers on each, N embeddings of D dimensions, C classes."""
 
     problems: int
     views: int
@@ -62,7 +56,7 @@ class Sizes(NamedTuple):
 
 
 def sizes_of(problems: Sequence[Problem], classes: int, views: int) -> Sizes:
-    """The sizes of problems that can be solved together; ValueError where they cannot."""
+    """The common sizes of problems; ValueError if embeddings differ in shape, dtype or device."""
     kinds = {(problem.x.shape, problem.x.dtype, problem.x.device) for problem in problems}
     if len(kinds) != 1:
         raise ValueError(
@@ -73,23 +67,17 @@ def sizes_of(problems: Sequence[Problem], classes: int, views: int) -> Sizes:
 
 
 class BatchedClassifiers:
-    """V linear classifiers on each of P sets of embeddings, in training: on raw, then on standardised embeddings.
+    """V linear classifiers in training on each of P sets of embeddings: on raw, then on standardised embeddings.
 
     Raw and standardised embeddings are two affine views of the same centred rows, ``scale * row + shift`` with
     (1, mean) and (1 / deviation, 0). A step gathers rows once and folds the views into the weights:
     W (scale * row + shift) + b is (W * scale) row + (W shift + b), whose gradient for W is
-    (g row^T) * scale + g shift^T. Centred, because rows far from the origin would drown the standardised view in
-    rounding.
+    (g row^T) * scale + g shift^T. Rows are centred, because rows far from the origin would add rounding errors to the
+    standardised view.
 
-    The gradient of the cross entropy is written out, (softmax - onehot) / B: autograd's bookkeeping would cost more
-    than the arithmetic. Logits lie class by class, [C, B]: a CPU's softmax of rows of 10 numbers takes longer than the
-    matrix product before it. All parameters are views of one vector, so that AdamW updates one tensor.
-
-    Shapes: P problems, V views, C classes, D dimensions, B embeddings a step.
-
-    Args:
-        sizes: of the problems to come.
-        lr: AdamW's learning rate.
+    The gradient of the cross entropy is explicit, (softmax - onehot) / B: autograd's overhead would exceed the
+    arithmetic. Logits are [C, B]: a CPU's softmax of rows of 10 numbers takes longer than the matrix product before it.
+    All parameters are views of one vector, so that AdamW updates one tensor.
     """
 
     def __init__(self, sizes: Sizes, lr: float) -> None:
@@ -108,7 +96,7 @@ class BatchedClassifiers:
         self._optimizer = torch.optim.AdamW([self._parameters], lr=lr, fused=True, capturable=on_gpu)
 
     def load(self, problems: Sequence[Problem], starts: Sequence[Tensor]) -> None:
-        """Begin with problems of ``sizes``, each from its start: weights, then biases, float [C (D + 1)]."""
+        """Start with new problems of ``sizes``; each start has weights, then biases, float [C (D + 1)]."""
         split = self.sizes.classes * self.sizes.width
         for p, (problem, start) in enumerate(zip(problems, starts, strict=True)):
             mean, deviation = mean_and_deviation(problem.x)
@@ -123,7 +111,7 @@ class BatchedClassifiers:
             tensor.zero_()
 
     def rows_of(self, orders: Sequence[Tensor]) -> Tensor:
-        """Orders int64 [N] of every problem's own embeddings as the rows int64 [P, N] that ``step`` takes."""
+        """The rows int64 [P, N] for ``step`` from an order int64 [N] of each problem's embeddings."""
         offsets = torch.arange(self.sizes.problems).unsqueeze(1) * self.sizes.samples
         return to_device(torch.stack(list(orders)) + offsets, self.sizes.device)
 
@@ -148,34 +136,30 @@ class BatchedClassifiers:
         self._optimizer.step()
 
     def classifiers(self) -> list[list[Classifier]]:
-        """Copies of the classifiers of every view of every problem."""
+        """Copies of the classifiers, by problem and view."""
         return [
             [Classifier(*each) for each in zip(*pair, strict=True)]
             for pair in zip(self._weight.clone(), self._bias.clone(), strict=True)
         ]
 
     def _views(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights [P, V, C, D] and biases [P, V, C] in a vector."""
+        """Weights [P, V, C, D] and biases [P, V, C] as views of a vector."""
         shape = (self.sizes.problems, self.sizes.views, self.sizes.classes)
         biases = vector.numel() // (self.sizes.width + 1)
         return vector[:-biases].view(*shape, self.sizes.width), vector[-biases:].view(shape)
 
 
 def replayed(step: Step, index: Tensor) -> Step:
-    """``step`` replayed as one CUDA graph: small steps take a GPU less time than issuing them takes.
+    """``step`` as one CUDA graph: a GPU computes small steps faster than the host can launch their kernels.
 
-    Args:
-        step: works on the same memory every time, and waits for nothing. It is done three times on ``index`` before
-            the capture, in which libraries and the optimiser allocate what they need.
-        index: rows int64 [P, B] on the device, as all that are replayed.
-
-    Raises:
-        RuntimeError: where it cannot be captured.
+    ``step`` uses the same memory every time, without host synchronisation. It runs three times on ``index``, rows
+    int64 [P, B] of the shape of all replays, before the capture, in which libraries and the optimiser allocate what
+    they need. RuntimeError if the capture fails.
     """
     rows, graph = index.clone(), torch.cuda.CUDAGraph()
     for _ in range(3):
         step(rows)
-    # A stream of its own: the one that torch would share belongs to the device of the process's first capture.
+    # A new stream: torch's default one for captures belongs to the device of the process's first capture.
     with torch.cuda.device(index.device):
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
@@ -192,19 +176,13 @@ class LinearProbes:
     """Trains linear classifiers with AdamW on the cross entropy (paper, appendix C.1).
 
     Weights and biases start uniform in +-1/sqrt(D); AdamW has torch's defaults (betas 0.9 and 0.999, weight decay 0.01
-    on both); every epoch has a new order; the last partial batch is a step too. Both are drawn from a problem's seed,
-    so that the others in the batch change nothing but rounding. On a GPU buffers and the graph of a step are kept from
-    one ``fit`` to the next of the same sizes.
-
-    Args:
-        classes: number of classes C.
-        standardized: whether every problem gets a second classifier, of its embeddings standardised per dimension.
-        epochs: passes over the embeddings.
-        batch_size: embeddings a step.
-        lr: learning rate.
+    on both); every epoch has a new order; the last partial batch is a step too. Starts and orders are drawn from the
+    problem's seed, so that batching changes only rounding. On a GPU, buffers and the graph of a step are reused by the
+    next ``fit`` of the same sizes. With ``standardized`` every problem has a second classifier, of its embeddings
+    standardised per dimension.
 
     Attributes:
-        plain_because: why no graph is used although one was to be; None while there is no reason.
+        plain_because: why the capture of a graph failed, or None.
     """
 
     def __init__(
@@ -217,18 +195,10 @@ class LinearProbes:
 
     @torch.no_grad()
     def fit(self, problems: Sequence[Problem], check_stop: StopCheck = no_check) -> list[list[Classifier]]:
-        """Train all classifiers of all problems; nothing waits for the device.
+        """Train all classifiers of problems of one shape, dtype and device (else ValueError); no host synchronisation.
 
-        Args:
-            problems: at least one, of embeddings of one shape, dtype and device.
-            check_stop: called before every step.
-
-        Returns:
-            For every problem the classifier of its embeddings and, where asked for, the one of its standardised
-            embeddings, which takes them as ``features.standardise`` makes them.
-
-        Raises:
-            ValueError: problems of several shapes.
+        Returns for every problem its classifier and, with ``standardized``, the classifier for embeddings from
+        ``features.standardise``.
         """
         batched, full_step = self._batched(sizes_of(problems, self.classes, self.views))
         generators = {problem.seed: torch.Generator("cpu").manual_seed(problem.seed) for problem in problems}
@@ -243,9 +213,9 @@ class LinearProbes:
         return batched.classifiers()
 
     def _batched(self, sizes: Sizes) -> tuple[BatchedClassifiers, Step]:
-        """Buffers to ``load``, and what does a step on a full batch of them."""
+        """Buffers to ``load``, and the function for a step on a full batch."""
         if self._kept is None or self._kept[0].sizes != sizes:
-            self._kept = None  # frees its memory before more is taken
+            self._kept = None  # frees its memory before the new buffers are allocated
             batched = BatchedClassifiers(sizes, self.lr)
             if sizes.device.type not in GRAPHED_ON:
                 return batched, batched.step

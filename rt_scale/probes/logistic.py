@@ -24,17 +24,16 @@ def fit_logistic(
     """The minimum over W and b of mean cross entropy + l2 / 2 |W|^2, by full-batch L-BFGS from zero.
 
     scikit-learn's ``LogisticRegression`` at ``C = 1 / (l2 * N)``. The optimum is unique: unlike the linear probe's
-    classifier it depends on no seed, order or number of epochs. Computed on the device and in the embeddings' dtype.
+    classifier it depends on no seed, order or number of epochs.
 
     Args:
         x: float [N, D]; centred and scaled ones (``centre_and_scale``) converge fastest.
         y: int64 [N], in [0, classes), on the same device.
-        classes: number of classes.
         l2: strength of the penalty on the weights, not on the biases; > 0.
-        tolerance: it ends where no partial derivative is larger, by default about what float32 can tell from zero on
-            centred and scaled embeddings (scikit-learn's default is 1e-4), or where rounding lets it go no further.
+        tolerance: largest partial derivative at the end, unless rounding ends the search before. The default is about
+            the rounding of float32 on centred and scaled embeddings (scikit-learn's is 1e-4).
         most_iterations: of L-BFGS.
-        check_stop: called before the objective is computed each time.
+        check_stop: called at every evaluation of the objective.
     """
     regression = _Regression(x, y, classes, l2, check_stop)
     regression.minimise(tolerance, most_iterations)
@@ -56,7 +55,7 @@ class _Regression:
     def minimise(self, tolerance: float, most_iterations: int) -> None:
         self.objective()
         if not self.slopes.isfinite().all():
-            return  # embeddings of a student that diverges: they get the accuracy of a guess, not a traceback
+            return  # the embeddings of a diverging student get the accuracy of a guess, not an error
         optimizer = torch.optim.LBFGS(
             [self.parameters],
             max_iter=most_iterations,
@@ -69,7 +68,7 @@ class _Regression:
         optimizer.step(self.objective)  # type: ignore[no-untyped-call]
 
     def objective(self) -> Tensor:
-        """The objective, float64; its gradient is written to the parameters'."""
+        """The objective, float64; writes the gradient of the parameters."""
         self.check_stop()
         weight, logits = self.classifier.weight, self.classifier.logits(self.x)
         nats = functional.cross_entropy(logits, self.y, reduction="none")
@@ -77,5 +76,5 @@ class _Regression:
         errors.scatter_add_(1, target, errors.new_full((1, 1), -1.0).expand_as(target)).div_(len(self.x))
         torch.mm(errors.T, self.x, out=self.gradient.weight).add_(weight, alpha=self.l2)
         torch.sum(errors, dim=0, out=self.gradient.bias)
-        # The line search compares values that differ in their last digits: no rounding in the sums.
+        # float64: the line search compares values that differ in their last digits.
         return nats.double().mean() + weight.double().square().sum() * (self.l2 / 2)

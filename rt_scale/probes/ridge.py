@@ -1,4 +1,4 @@
-"""The ridge probe: a linear classifier in closed form, a quick screen beside the paper's probes."""
+"""The ridge probe: a linear classifier in closed form, a fast addition to the paper's probes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,13 @@ from rt_scale.spec.stopping import StopCheck, no_check
 def fit_ridge(x: Tensor, y: Tensor, *, classes: int, l2: float = 1e-3, check_stop: StopCheck = no_check) -> Classifier:
     """The minimum over W and b of mean |W x + b - onehot(y)|^2 + l2 |W|^2, solved in float64.
 
-    scikit-learn's ``RidgeClassifier`` at ``alpha = l2 * N`` (its targets are +-1, which doubles W and
-    leaves the decision). With fewer images than dimensions the dual system, N x N, is solved instead.
+    scikit-learn's ``RidgeClassifier`` at ``alpha = l2 * N`` (its targets are +-1, which doubles W and gives the same
+    decision). With fewer images than dimensions the dual system, N x N, is solved instead.
 
     Args:
-        x: float [N, D] of mean 0 in every dimension, which makes b the classes' frequencies.
+        x: float [N, D] of mean 0 in every dimension, so that b is the classes' frequencies.
         y: int64 [N], in [0, classes), on the same device.
-        classes: number of classes.
         l2: strength of the penalty, > 0.
-        check_stop: called before every tile of the second moments.
-
-    Returns:
-        Weights and biases of the dtype of ``x``.
     """
     samples, width = x.shape
     targets = functional.one_hot(y, classes).double()
@@ -34,7 +29,7 @@ def fit_ridge(x: Tensor, y: Tensor, *, classes: int, l2: float = 1e-3, check_sto
     targets -= bias
     matrix = smaller_gram(x, check_stop).div_(samples)
     matrix.diagonal().add_(l2)
-    # Not finite embeddings, of a student that diverges, have no factor: they get a bad accuracy, not a traceback.
+    # Embeddings that are not finite, of a diverging student, have no factor: they get a bad accuracy, not an error.
     factor, _ = torch.linalg.cholesky_ex(matrix)
     if width <= samples:
         weight = torch.cholesky_solve(gram(x, targets, check_stop).div_(samples), factor)

@@ -1,4 +1,4 @@
-"""Moments of embeddings, and what embeddings are like: rank, spread, agreement."""
+"""Statistics of embeddings: moments, rank, spread, and agreement of two networks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _TILE_ELEMENTS = 1 << 22
 def centre_and_scale(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     """Copies of train [N, D] and test [M, D] less the training mean, divided by the root of the mean training variance.
 
-    One scale for all dimensions, unlike ``standardise``: a penalty on the weights then means the same for embeddings
-    of every magnitude, of which random networks have many. Embeddings that are all equal are divided by 1.
+    One scale for all dimensions, unlike ``standardise``: a penalty on the weights then does not depend on the magnitude
+    of embeddings, which varies much between random networks. Embeddings that are all equal are divided by 1.
     """
     mean = train.mean(dim=0)
     centred = train - mean
@@ -27,10 +27,9 @@ def centre_and_scale(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mean_and_deviation(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [D] over the rows of x [N, D], by which dimensions are standardised.
+    """Mean and standard deviation [D] (divided by N; 1 for constant dimensions) over the rows of x [N, D].
 
-    The standard deviation is the population's (divided by N), and 1 for dimensions that are constant. In two passes,
-    corrected for the rounding of the mean: as exact as ``torch.var_mean``, which takes a CPU four times as long.
+    Two passes, corrected for the rounding of the mean, are as exact as ``torch.var_mean`` and 4 times as fast on a CPU.
     """
     mean = x.mean(dim=0)
     centred = x - mean
@@ -44,9 +43,9 @@ def mean_and_deviation(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gram(a: Tensor, b: Tensor, check_stop: StopCheck = no_check) -> Tensor:
-    """The matrix a^T b [D, E] of a [N, D] and b [N, E], summed in float64, ``check_stop`` before every tile.
+    """The matrix a^T b [D, E] of a [N, D] and b [N, E], summed in float64.
 
-    In float32 the rounding of large directions would drown small ones, which ranks, inverses and alignments are about.
+    In float32 the rounding of large directions would exceed small ones, on which ranks, inverses and alignments depend.
     """
     total = torch.zeros((a.shape[1], b.shape[1]), dtype=torch.float64, device=a.device)
     rows = max(1, _TILE_ELEMENTS // max(a.shape[1], b.shape[1], 1))
@@ -57,24 +56,19 @@ def gram(a: Tensor, b: Tensor, check_stop: StopCheck = no_check) -> Tensor:
 
 
 def smaller_gram(x: Tensor, check_stop: StopCheck = no_check) -> Tensor:
-    """x^T x or x x^T, whichever is smaller, float64: both have the squared singular values of x [N, D]."""
+    """The smaller of x^T x and x x^T, float64: both have the squared singular values of x [N, D]."""
     return gram(x, x, check_stop) if x.shape[1] <= x.shape[0] else gram(x.T, x.T, check_stop)
 
 
 @torch.no_grad()
 def feature_statistics(x: Tensor, check_stop: StopCheck = no_check) -> dict[str, float]:
-    """Statistics of embeddings.
+    """Statistics of embeddings, float [N, D].
 
-    Args:
-        x: float [N, D].
-        check_stop: called before every tile of the second moments.
-
-    Returns:
-        ``effective_rank``: exp of the entropy of the singular values of the centred embeddings divided
-        by their sum (Roy and Vetterli 2007), 1 to min(N, D). ``participation_ratio``: (sum l)^2 / sum l^2
-        of the eigenvalues l of their covariance, 1 to min(N, D). Both are 0 for embeddings that are all
-        equal. ``dead_units``: the share of dimensions that are exactly 0 for every image. ``std``: the
-        mean over dimensions of the standard deviation over images. All NaN where an embedding is not finite.
+    ``effective_rank``: exp of the entropy of the singular values of the centred embeddings divided by their sum (Roy
+    and Vetterli 2007), 1 to min(N, D). ``participation_ratio``: (sum l)^2 / sum l^2 of the eigenvalues l of their
+    covariance, 1 to min(N, D). Both are 0 for embeddings that are all equal. ``dead_units``: the share of dimensions
+    that are exactly 0 for every image. ``std``: the mean over dimensions of the standard deviation over images. All are
+    NaN if an embedding is not finite.
     """
     names = ("effective_rank", "participation_ratio", "dead_units", "std")
     deviation, mean = torch.std_mean(x, dim=0, correction=0)
@@ -88,32 +82,25 @@ def feature_statistics(x: Tensor, check_stop: StopCheck = no_check) -> dict[str,
 
 @torch.no_grad()
 def agreement(x: Tensor, y: Tensor, check_stop: StopCheck = no_check) -> dict[str, float]:
-    """How alike two networks' embeddings of the same images are.
+    """The similarity of two networks' embeddings, float [N, D] and [N, E], of the same images in the same order.
 
-    Args:
-        x: float [N, D], of the student.
-        y: float [N, E], of the teacher, of the same images in the same order.
-        check_stop: called before every tile of the second moments.
-
-    Returns:
-        ``cka``: linear centred kernel alignment |Y^T X|^2 / (|X^T X| |Y^T Y|) of centred embeddings in
-        Frobenius norms (Kornblith et al. 2019, equation 3), 0 to 1; 0 where one of them is constant.
-        ``cosine``: the mean over images of the cosine between both embeddings as they are, -1 to 1, in
-        which an embedding of length 0 counts as 0; only where D = E.
+    ``cka``: linear centred kernel alignment |Y^T X|^2 / (|X^T X| |Y^T Y|) of centred embeddings in Frobenius norms
+    (Kornblith et al. 2019, equation 3), 0 to 1; 0 if one of them is constant. ``cosine``, only if D = E: the mean over
+    images of the cosine between both embeddings, not centred, -1 to 1; an embedding of length 0 counts as 0.
     """
     centred_x, centred_y = x - x.mean(dim=0), y - y.mean(dim=0)
     norms = smaller_gram(centred_x, check_stop).norm() * smaller_gram(centred_y, check_stop).norm()
     cka = _cross(centred_x, centred_y, check_stop) / torch.where(norms == 0, 1.0, norms)
     values = {"cka": cka.item()}
     if x.shape[1] == y.shape[1]:
-        # Not torch's cosine_similarity alone: deep random networks' embeddings can be shorter than its eps.
+        # Not torch's cosine_similarity: embeddings of deep random networks can be shorter than its eps.
         directions = (functional.normalize(each.double(), dim=1, eps=1e-300) for each in (x, y))
         values["cosine"] = torch.linalg.vecdot(*directions).mean().item()
     return values
 
 
 def _cross(x: Tensor, y: Tensor, check_stop: StopCheck) -> Tensor:
-    """|y^T x|^2 in the Frobenius norm: over dimensions, or as <x x^T, y y^T> over images, whichever is smaller."""
+    """|y^T x|^2 in the Frobenius norm, over dimensions or as <x x^T, y y^T> over images, whichever is smaller."""
     if x.shape[1] * y.shape[1] <= len(x) ** 2:
         return gram(x, y, check_stop).square().sum()
     return (gram(x.T, x.T, check_stop) * gram(y.T, y.T, check_stop)).sum()

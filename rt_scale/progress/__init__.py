@@ -1,1 +1,1 @@
-"""How far runs and sweeps are, in the terminal."""
+"""Progress of runs and sweeps in the terminal."""

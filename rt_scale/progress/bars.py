@@ -1,4 +1,4 @@
-"""Progress of one run or one piece of work in the terminal: bars; plain lines, or nothing, in a pipe."""
+"""Progress bars of one run or task in the terminal; plain lines, or nothing, in a pipe."""
 
 from __future__ import annotations
 
@@ -26,13 +26,11 @@ from rt_scale.system.console import PlainConsole
 SHOWN = ("linear", "knn")
 """Probes in progress bars and lines."""
 CLASSIFIER = "test accuracy"
-"""What the accuracy of a classifier itself is called there."""
+"""Label of a supervised classifier's own accuracy."""
 
 
 class Score(NamedTuple):
-    """One accuracy of a run: its kind (``linear``, ``knn`` or ``test accuracy``), its value between 0 and 1, and a text
-    in percent, with the teacher's where that is known.
-    """
+    """An accuracy in [0, 1] of kind ``linear``, ``knn`` or ``test accuracy``, and its text in percent."""
 
     kind: str
     value: float
@@ -40,9 +38,9 @@ class Score(NamedTuple):
 
 
 def scores(values: Mapping[str, float]) -> list[Score]:
-    """The accuracies that are shown of a run, as far as they are known; that of a classifier itself first.
+    """The known accuracies of a run to show, a classifier's own first.
 
-    On the data set that is distilled on, or, where that is not probed, on the others.
+    They are on the data set that is distilled on or, if that is not probed, on the others.
     """
     own = values.get("test/accuracy")
     shown = [] if own is None else [Score(CLASSIFIER, own, f"{CLASSIFIER} {100 * own:.1f}")]
@@ -57,12 +55,12 @@ def scores(values: Mapping[str, float]) -> list[Score]:
 
 
 def probe_text(values: Mapping[str, float]) -> str:
-    """The same in one line, in percent."""
+    """The accuracies of :func:`scores` in one line, in percent."""
     return ", ".join(score.text for score in scores(values))
 
 
 class RunBar:
-    """The progress bar of one run (an Observer); a context manager. In a pipe: a line each probing."""
+    """The progress bar of one run (an Observer and a context manager); in a pipe, one line per probing."""
 
     def __init__(self, console: PlainConsole) -> None:
         self._console = console
@@ -88,11 +86,11 @@ class RunBar:
         self._progress.stop()
 
     def stage(self, text: str) -> None:
-        """Name what is being done."""
+        """Show the current stage."""
         self._progress.update(self._task, description=text)
 
     def started(self, step: int, steps: int) -> None:
-        """Training starts, or goes on."""
+        """Training starts or resumes."""
         if step:
             self._console.print(f"resuming at step {step:,} of {steps:,}")
         self._progress.update(self._task, total=steps, completed=step, description="training")
@@ -109,7 +107,7 @@ class RunBar:
             self._console.print(f"epoch {epoch:g}: {probe_text(self._values)}")
 
     def reported(self, report: RunReport) -> None:
-        """Show what a run elsewhere reports."""
+        """Show the report of a run in another process."""
         for warning in report.warnings:
             self.warned(warning)
         if report.began is not None and report.began != self._began:
@@ -122,7 +120,7 @@ class RunBar:
             self.logged(report.step, report.epoch, news)
 
     def decided(self, text: str) -> None:
-        """Print what was decided."""
+        """Print a decision of the run."""
         self._console.print(text, style="dim")
 
     def warned(self, text: str) -> None:
@@ -131,15 +129,15 @@ class RunBar:
 
 
 class Words(ProgressColumn):
-    """A column of what ``tell`` says of a task, empty where nothing is known; ``column`` as for rich's Column."""
+    """A column with the text that ``text`` makes of a task; ``column`` as for rich's Column."""
 
-    def __init__(self, tell: Callable[[Task], str], **column: Any) -> None:
+    def __init__(self, text: Callable[[Task], str], **column: Any) -> None:
         super().__init__(Column(no_wrap=True, **column))
-        self._tell = tell
+        self._text = text
 
     def render(self, task: Task) -> Text:
-        """The words."""
-        return Text(self._tell(task))
+        """The text of one cell."""
+        return Text(self._text(task))
 
 
 def _rate(task: Task) -> str:
@@ -150,9 +148,8 @@ def _rate(task: Task) -> str:
 @contextmanager
 def counting(console: PlainConsole, what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar with rate and time left for work that reports (done, total); silent in a pipe."""
-    title = TextColumn("{task.description}", markup=False)
     columns = (
-        title,
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         Words(_rate, style="progress.data.speed"),

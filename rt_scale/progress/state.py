@@ -1,4 +1,4 @@
-"""How a sweep stands: what runs, waits, finished and failed; its rate, its time left and its best run."""
+"""State of a sweep for its display: runs by state, rate, time left and best run."""
 
 from __future__ import annotations
 
@@ -17,22 +17,18 @@ if TYPE_CHECKING:
     from rt_scale.scheduler.job import RunReport
 
 WINDOW = 60.0
-"""Seconds over which the runs at a time are counted: between two runs a slot is empty for a moment."""
+"""Seconds over which concurrent runs are counted: a slot is empty for a moment between two runs."""
 DONE, FAILED, STOPPED = "done", "failed", "stopped early"
 BEST_OF = ("linear", "knn", CLASSIFIER)
-"""What runs are compared by: the first of these that any run has."""
+"""Runs are compared by the first of these scores that any run has."""
 NAMED = 4
-"""Devices or reasons that a line names, at most."""
+"""Most devices or reasons in one line."""
 
 
 class SweepState:
-    """What is known of the runs of a sweep; labels and reasons are kept without what would move a cursor.
+    """State of the runs of a sweep; control characters in labels and reasons become spaces.
 
-    Args:
-        total: runs of the sweep.
-        done_before: those of them that were complete before.
-        progress: has a task for each run that is running, with fields ``where``, ``stage`` and ``scores``; its clock
-            tells the time.
+    ``progress`` holds a task for each running run, with fields ``where``, ``stage`` and ``scores``, and the clock.
     """
 
     def __init__(self, total: int, done_before: int, progress: Progress) -> None:
@@ -49,7 +45,7 @@ class SweepState:
         self._counts_seen: deque[tuple[float, int]] = deque([(0.0, 0)])
 
     def report(self, label: str, report: RunReport) -> None:
-        """A run reported; too late where it is finished."""
+        """Take a run's report; ignored once the run is finished."""
         if label in self._finished:
             return
         self._waiting.pop(label, None)
@@ -68,7 +64,7 @@ class SweepState:
         )  # fmt: skip
 
     def wait(self, label: str, why: str, seconds: float | None) -> bool:
-        """A run is back in the queue; returns whether it had been running."""
+        """A run returned to the queue; returns whether it was running."""
         if label in self._finished:
             return False
         again = None if seconds is None else self._progress.get_time() + seconds
@@ -76,13 +72,9 @@ class SweepState:
         return self._leave(label) is not None
 
     def finish(self, label: str, state: str, how: str = "", values: Mapping[str, float] | None = None) -> str:
-        """A run came out; returns a line with its number, how, accuracies, time and place, empty where it had before.
+        """A run ended as ``state``; returns a line with its number, ``how``, accuracies, time and place.
 
-        Args:
-            label: the run's.
-            state: ``DONE``, ``FAILED`` or ``STOPPED``.
-            how: what else is to be said.
-            values: its last measurements.
+        The line is empty if the run had ended before.
         """
         if label in self._finished:
             return ""
@@ -112,25 +104,24 @@ class SweepState:
         self._counts_seen.append((self._progress.get_time(), len(self._running)))
 
     def _slots(self) -> int:
-        """The most runs that ran at once within the last ``WINDOW`` seconds; 1 at least."""
+        """The most concurrent runs within the last ``WINDOW`` seconds; at least 1."""
         seen = self._counts_seen
         while len(seen) > 1 and seen[1][0] <= self._progress.get_time() - WINDOW:
             seen.popleft()
         return max(1, *(count for _, count in seen))
 
     def notes(self) -> list[Text]:
-        """The summary in lines, the most important first."""
+        """The lines of the summary, the most important first."""
         return [note for note in (self._counts(), self._times(), self._leader(), self._reasons()) if note is not None]
 
     def line(self) -> str:
-        """The summary in one line, with the devices, which no row tells there."""
+        """The summary in one line, with the devices, as a pipe has no rows that show them."""
         places = [*dict.fromkeys(task.fields["where"] for task in self._progress.tasks if task.fields["where"])]
         devices = [f"running on {_named(places)}"] if places else []
         return "; ".join([*(note.plain for note in self.notes()), *devices])
 
     @property
     def _queued(self) -> int:
-        """Runs that were not started yet."""
         return self.total - self._done_before - len(self._finished) - len(self._running) - len(self._waiting)
 
     def _counts(self) -> Text:
@@ -171,7 +162,7 @@ class SweepState:
         return Text(f"best {'of those run now' if self._done_before else 'so far'}: {score.text}  {label}")
 
     def _reasons(self) -> Text | None:
-        """Why runs wait, and how long the next of them does."""
+        """Why runs wait, and when the next one is retried."""
         if not self._waiting:
             return None
         now = self._progress.get_time()
@@ -183,16 +174,10 @@ class SweepState:
 
 
 def time_left(running: Sequence[Task], *, queued: int, slots: int, usual: float | None) -> str:
-    """When the last run will be finished, in words, if every slot takes the next run as soon as it is free.
+    """The time until the last run ends, in words, if each free slot takes the next run at once.
 
-    Args:
-        running: the runs that are running.
-        queued: runs that are not running yet.
-        slots: runs at a time.
-        usual: mean seconds of a finished run, where there is one.
-
-    Returns:
-        ``at least ...`` where it rests on steps alone, and more than that has to be done; empty where nothing is known.
+    ``usual`` is the mean duration of a finished run in seconds. Returns ``at least ...`` if the estimate counts only
+    steps, and not e.g. probing; empty if nothing is known.
     """
     whole = [task.total / task.speed for task in running if task.total and task.speed]
     if usual is None and not whole:
@@ -209,7 +194,7 @@ def time_left(running: Sequence[Task], *, queued: int, slots: int, usual: float 
 
 
 def plain(text: str) -> str:
-    """The text on one line, without what would move a cursor."""
+    """The text on one line, without control characters."""
     return " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
 
 
@@ -218,7 +203,6 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _compare(best: dict[str, tuple[Score, str]], found: Sequence[Score], label: str) -> None:
-    """Keep the better one of each kind."""
     for score in found:
         if math.isfinite(score.value) and (score.kind not in best or score.value > best[score.kind][0].value):
             best[score.kind] = (score, label)

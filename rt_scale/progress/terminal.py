@@ -1,4 +1,4 @@
-"""The live view of a sweep: running runs as a table in a terminal, finished runs as lines; in a pipe, lines alone."""
+"""The live view of a sweep: a line per finished run and, in a terminal, a table of running runs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ if TYPE_CHECKING:
     from rt_scale.scheduler.job import RunReport
 
 QUIET = 30.0
-"""Seconds between two summaries in a pipe, at least."""
+"""Least seconds between two summaries in a pipe."""
 REFRESH = 0.25
-"""Seconds between two pictures in a terminal, at least."""
+"""Least seconds between two redraws in a terminal."""
 LABEL, SHARE = 24, 0.4
-"""Characters of a label that are worth a column, and the part of a terminal that is."""
+"""Columns are dropped until labels have this many characters or this share of the width, whichever is more."""
 CELL = 24
-"""Characters of a device or a stage, at most."""
-
+"""Most characters of a device or stage."""
 
 COLUMNS: dict[str, ProgressColumn] = {
     "bar": BarColumn(bar_width=10),
@@ -46,39 +45,38 @@ COLUMNS: dict[str, ProgressColumn] = {
     "stage": Words(lambda run: shorten(run.fields["stage"], CELL), style="dim"),
     "probes": Words(lambda run: ", ".join(f"{each.kind} {100 * each.value:.1f}" for each in run.fields["scores"])),
 }  # fmt: skip
-"""What stands beside the label, from left to right."""
+"""The columns beside the label, from left to right."""
 DROPPED = ("bar", "stage", "rate", "probes", "where", "left", "percent")
-"""What a narrow terminal does without, first to last."""
+"""The order in which a narrow terminal drops columns."""
 
 
 class SweepProgress(Progress):
-    """A row a running run, and lines below: never wider or taller than the terminal.
+    """One row per running run, and below it the lines of ``notes``, the most important first.
 
-    Attributes:
-        notes: gives the lines, the most important first.
+    It is never wider or taller than the terminal.
     """
 
     def __init__(self, console: Console, clock: Callable[[], float]) -> None:
         self.notes: Callable[[], list[Text]] = list
         super().__init__(
             console=console,
-            auto_refresh=False,  # the driver's thread alone draws, as it alone changes what is drawn
+            auto_refresh=False,  # only the driver's thread changes the rows, so only it draws
             speed_estimate_period=float("inf"),
             transient=True,
-            redirect_stdout=False,  # what others print there is not for this console
+            redirect_stdout=False,  # other output on stdout is not for this console
             redirect_stderr=False,
             get_time=clock,
         )
 
     def refresh(self) -> None:
-        """Nothing where a task changes: the view draws now and then."""
+        """Do nothing when a task changes: the view redraws every ``REFRESH`` seconds."""
 
     def get_renderable(self) -> RenderableType:
-        """Itself, which is drawn as it is at that moment, also where a line is printed above."""
+        """Itself, so that it is also up to date when a line is printed above it."""
         return self
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """One line less than the terminal has: the cursor wants a place, too."""
+        """Use one line less than the terminal has: the cursor needs one."""
         room = max(1, options.size.height - 1)
         notes = self.notes()[:room]
         room -= len(notes)
@@ -86,7 +84,7 @@ class SweepProgress(Progress):
         hidden = [Text(f"and {len(self.tasks) - len(shown)} more", style="dim")] if len(shown) < len(self.tasks) else []
         lines = len(shown) + len(hidden)
         if room > lines:
-            yield Text()  # apart from what scrolls by above
+            yield Text()  # separates it from the lines above
         if shown:
             yield self._fitting_table(shown, console, options)
         for line in (*hidden[:room], *notes):
@@ -120,16 +118,9 @@ class SweepProgress(Progress):
 
 
 class SweepView(View):
-    """Finished runs stay as lines; what runs and a summary are drawn below (a View, and a context manager).
+    """Prints a line per finished run and draws running runs and a summary below (a View and a context manager).
 
-    In a pipe there is a line a finished run, and a summary now and then.
-
-    Args:
-        console: terminal or pipe.
-        total: runs of the sweep.
-        done_before: those of them that were complete before.
-        log: where Ray's messages go, which is said first.
-        clock: tells the time in seconds.
+    In a pipe it prints the summary at times. ``log``, the file of Ray's messages, is named first.
     """
 
     def __init__(
@@ -159,14 +150,14 @@ class SweepView(View):
         self.progress.live.stop()
 
     def running(self, label: str, report: RunReport) -> None:
-        """Update the row of a run, and keep a warning as a line."""
+        """Update the row of a run, and print its warnings."""
         if report.warnings:
             self._print(f"warning {plain(label)}: {plain(' '.join(report.warnings))}", "yellow")
         self._state.report(label, report)
         self.tick()
 
     def waiting(self, label: str, why: str, seconds: float | None, *, held: bool = False) -> None:
-        """Count a run as waiting; a line says so, unless it runs elsewhere and had not been running here."""
+        """Count a run as waiting; print a line, unless it runs elsewhere and was not running here."""
         had_been_running = self._state.wait(label, why, seconds)
         if had_been_running or not held:
             again = "" if seconds is None else f", again in {duration_text(seconds)}"
@@ -192,7 +183,7 @@ class SweepView(View):
         self.tick()
 
     def tick(self) -> None:
-        """Draw anew in a terminal; in a pipe, say now and then how the sweep stands."""
+        """Redraw in a terminal; in a pipe, print a summary every ``QUIET`` seconds."""
         now = self._clock()
         if self._draws:
             if now - self._drawn >= REFRESH:
@@ -203,7 +194,7 @@ class SweepView(View):
             self._print(self._state.line())
 
     def said(self, text: str) -> None:
-        """Keep the text as a line."""
+        """Print the text as a line."""
         self._print(plain(text), "dim")
 
     def _print(self, text: str, style: str = "") -> None:
@@ -212,7 +203,7 @@ class SweepView(View):
 
 
 def shorten(text: str, width: int) -> str:
-    """The text without its middle, where it is wider than ``width`` characters."""
+    """The text, its middle replaced by ``...`` if it is wider than ``width`` characters."""
     if cell_len(text) <= width:
         return text
     if width <= 5:

@@ -1,24 +1,23 @@
-"""All that imports Ray: clusters, trials and data-parallel workers."""
+"""All code that imports Ray: clusters, trials and data-parallel workers."""
 
 import os
 
-# Ray reads these when it is imported, so they are set before any module of this folder imports it. What a user has set
-# stands.
+# Ray reads these at import, so they are set before any module of this folder imports Ray. A user's own values win.
 for _name, _value in {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-    # Under `uv run` Ray would send the working folder, a store in it included, to all workers at every start.
+    # Under `uv run` Ray would send the working folder, with any store in it, to all workers at every start.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
-    # A finished run is noticed after 0.2 s, not 2 s.
+    # Ray Train notices a finished run after 0.2 s, not 2 s.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # Runs that wait for resources are what an autoscaler goes by; one that waits for a GPU must not hold up the others.
+    # An autoscaler adds nodes for pending trials; and one that waits for a GPU must not block the others.
     "TUNE_MAX_PENDING_TRIALS_PG": "64",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }.items():

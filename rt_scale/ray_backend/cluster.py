@@ -1,4 +1,4 @@
-"""The Ray that runs are scheduled on: one of our own on this machine, or a cluster that is there already."""
+"""The Ray cluster that runs are scheduled on: a local one that we start, or an existing one."""
 
 from __future__ import annotations
 
@@ -41,21 +41,18 @@ from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.system.machine import allowed_cores
 
 HEAD = "node:__internal_head__"
-"""A resource of every cluster's head: a thousandth of it is what a trial holds whose workers are elsewhere. Tune
-refuses a trial of nothing, and a CPU's hundredth would be missing where the workers need all CPUs there are."""
+"""A resource of every head node. A trial with several workers holds a thousandth of it: Tune refuses a trial without
+resources, and a hundredth of a CPU would be missing where the workers need all CPUs."""
 UNSEEN = 8
-"""Runs together, at least, where an autoscaler does not say which nodes it could add."""
+"""Least number of concurrent runs if an autoscaler does not report which nodes it can add."""
 LAUNCHED = 2
-"""Workers that Ray's launcher adds at most where its file does not say."""
+"""Default of ``max_workers`` in Ray's launcher files."""
 
 
 class Cluster:
-    """The Ray that this process is connected to.
+    """The Ray that this process is connected to, with its GCS at ``address``, ``host:port``.
 
-    Attributes:
-        address: its GCS, ``host:port``.
-        local: whether it is our own, on this machine, and goes with this process.
-        autoscaling: whether nodes may be added to it.
+    ``local``: we started it on this machine, and it ends with this process. ``autoscaling``: nodes may be added.
     """
 
     def __init__(self, address: str, *, local: bool) -> None:
@@ -71,26 +68,26 @@ class Cluster:
     def describe(self) -> str:
         """One line: nodes, CPUs, GPUs, accelerators."""
         more = "; more nodes may be added" if self.autoscaling else ""
-        return f"{'a Ray of its own' if self.local else f'Ray at {self.address}'}: {described(self.nodes())}{more}"
+        return f"{'a local Ray' if self.local else f'Ray at {self.address}'}: {described(self.nodes())}{more}"
 
     def refuse_impossible(self, launch: LaunchSpec) -> None:
-        """Refuse a run that no node, or not enough nodes, can ever hold (InputError)."""
+        """Refuse a run whose workers can never fit on the nodes (InputError)."""
         refuse_nonsense(launch)
         nodes = self._possible_nodes()
         if nodes is not None:
             refuse_unplaceable(launch, nodes, "this machine" if self.local else f"the cluster at {self.address}")
 
     def at_once(self, launch: LaunchSpec) -> int:
-        """How many runs the cluster holds together, each with all of its workers."""
+        """How many runs, with all their workers, fit at once."""
         nodes = self._possible_nodes()
         return fits_at_once(launch, nodes) if nodes else max(UNSEEN, fits_at_once(launch, self.nodes()))
 
     def has_room(self, launch: LaunchSpec, running: int) -> bool:
-        """Whether Tune may be given another run: it lets those of one worker wait, and knows nothing of several."""
+        """Whether to give Tune another run: it queues runs of one worker, but does not see the workers of others."""
         return launch.workers == 1 or running < self.at_once(launch)
 
     def capacity(self) -> dict[Kind, float]:
-        """GPUs and CPUs of all nodes there can be, as far as that is known."""
+        """GPUs and CPUs of all possible nodes, as far as known."""
         counted = [(node.resources, min(node.count, MOST)) for node in self._possible_nodes() or self.nodes()]
         return {
             "gpu": sum(count * has.get("GPU", 0) for has, count in counted),
@@ -98,11 +95,11 @@ class Cluster:
         }
 
     def trial_resources(self, launch: LaunchSpec) -> dict[str, float]:
-        """The one bundle of a trial: what its run takes, or next to nothing where its workers are elsewhere."""
+        """The one bundle of a trial: that of its worker, or a tiny share of the head if Ray Train starts workers."""
         return bundle(launch) if launch.workers == 1 else {HEAD: SHARE}
 
     def _possible_nodes(self) -> list[Node] | None:
-        """All nodes there can be; None where an autoscaler does not say which it could add."""
+        """All possible nodes; None if an autoscaler does not report which it can add."""
         if self._kinds is None:
             return self.nodes()
         return possible_nodes(self.nodes(), self._kinds) if self._kinds else None
@@ -110,18 +107,17 @@ class Cluster:
 
 @contextmanager
 def connect(address: str | None = None, *, train: bool = False, log_dir: Path | None = None) -> Iterator[Cluster]:
-    """Connect this process to Ray, quietly, and leave it afterwards.
+    """Connect this process to Ray, quietly, and disconnect afterwards.
 
     Args:
-        address: ``host:port`` of a cluster, ``auto`` for the one that this machine belongs to, or ``local`` for a Ray
-            of our own, on localhost, that ends with this call. None: the cluster that RAY_ADDRESS names, which is set
-            inside a Ray job; else ``local``.
-        train: whether Ray Train is used on a Ray of our own. It wants the dashboard's State API: without it,
-            placement groups of trainings that were ended stay for ever.
-        log_dir: where Ray's own messages and all that its workers print goes (``ray.log``); None: nowhere.
+        address: ``host:port`` of a cluster, ``auto`` for the one that this machine belongs to, or ``local`` for a new
+            Ray on localhost that ends with this call. None: RAY_ADDRESS, which is set inside a Ray job; else ``local``.
+        train: whether Ray Train is used on a local Ray. It needs the dashboard's State API: without it, placement
+            groups of ended trainings stay forever.
+        log_dir: folder of ``ray.log``, which gets the output of Ray and its workers; None: dropped.
 
     Raises:
-        InputError: where no cluster answers, or it cannot be joined.
+        InputError: if no cluster answers, or it cannot be joined.
     """
     asked, by_variable = asked_address(address)
     local = asked == "local"
@@ -131,7 +127,7 @@ def connect(address: str | None = None, *, train: bool = False, log_dir: Path | 
         check_ray_folder()
         _prepare_own_token()
         given: dict[str, Any] = {"num_cpus": allowed_cores(), "include_dashboard": train, "dashboard_host": "127.0.0.1"}
-        where = "A Ray of our own could not be started on this machine"
+        where = "A local Ray could not be started"
     else:
         _prepare_known_token()
         given, asked = {}, probe(asked, by_variable=by_variable)
@@ -150,14 +146,14 @@ def connect(address: str | None = None, *, train: bool = False, log_dir: Path | 
 
 
 def _prepare_own_token() -> None:
-    """Token authentication for a Ray of our own, unless the user has turned it off."""
+    """Use token authentication for a local Ray, unless the user turned it off."""
     if os.environ.setdefault(MODE, "token").lower() == "token":
         own_token()
         _read_token()
 
 
 def _prepare_known_token() -> None:
-    """Show a cluster the token that there is; Ray itself would not, given its address."""
+    """Use the existing token for a cluster; given an address, Ray itself would not."""
     if os.environ.get(MODE, "token").lower() != "token":
         return
     if known_token():
@@ -171,20 +167,15 @@ def _prepare_known_token() -> None:
 
 
 def _read_token() -> None:
-    """Let Ray, which has been imported, read mode and token again."""
+    """Make Ray, which is already imported, read mode and token again."""
     ray._raylet.Config.initialize("")
     ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def node_kinds(address: str) -> list[Node] | None:
-    """The kinds of node that may be added to the connected cluster; Ray 2.60 does not say it in one place.
+    """The kinds of node that may be added to the connected cluster, from the several places where Ray 2.60 keeps them.
 
-    Args:
-        address: of its GCS, ``host:port``.
-
-    Returns:
-        Kinds, each with the number that there can be of it; none where there is an autoscaler that does not say;
-        None where there is no autoscaler.
+    Empty if the autoscaler does not report them; None if there is no autoscaler.
     """
     file = _launcher_file(address)
     if file is not None:
@@ -199,7 +190,7 @@ def node_kinds(address: str) -> list[Node] | None:
 
 
 def kinds_of_launcher(config: Mapping[str, Any]) -> list[Node]:
-    """The kinds of node in a file of Ray's cluster launcher; none where one does not say what it has."""
+    """The kinds of node in a file of Ray's cluster launcher; empty if one does not state its resources."""
     most = config.get("max_workers", LAUNCHED)
     kinds = []
     for name, kind in config["available_node_types"].items():
@@ -211,14 +202,14 @@ def kinds_of_launcher(config: Mapping[str, Any]) -> list[Node]:
 
 
 def possible_nodes(alive: Sequence[Node], kinds: Sequence[Node]) -> list[Node]:
-    """All nodes there can be: kinds as often as they may be or are, and the living nodes that are of none of them."""
+    """All possible nodes: each kind with its largest count, and the living nodes of no kind."""
     there = [replace(kind, count=max(kind.count, sum(same_kind(node, kind) for node in alive))) for kind in kinds]
     others = [node for node in alive if not any(same_kind(node, kind) for kind in kinds)]
     return others + [kind for kind in there if kind.count]
 
 
 def _launcher_file(address: str) -> Path | None:
-    """The file that the autoscaler of the cluster was started with, where this machine is its head."""
+    """The file that the cluster's autoscaler was started with, if this machine is its head."""
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             words = process.read_text(encoding="utf-8", errors="replace").split("\0")
@@ -231,9 +222,9 @@ def _launcher_file(address: str) -> Path | None:
 
 
 def _has_autoscaler() -> bool:
-    """Whether an autoscaler looks after the cluster: the first writes its kinds of node, the second nothing yet.
+    """Whether the cluster has an autoscaler: version 1 reports its kinds of node, version 2 sets a flag.
 
-    Without one, the same report gives every node a kind of its own.
+    Without one, the report gives every node its own kind (``node_<hex>``).
     """
     report = _internal_kv_get(DEBUG_AUTOSCALING_STATUS)
     if report is None:

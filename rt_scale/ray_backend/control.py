@@ -1,7 +1,6 @@
-"""The control actor: carries progress from runs to the driver, and requests to stop from the driver to runs.
+"""The control actor: carries progress from runs to the driver, and stop requests from the driver to runs.
 
-Runs never wait for the driver: a thread of theirs passes on the newest report once a second, and hears the answer. What
-is reported is for people alone; the truth stands in the run directories.
+Runs never wait for the driver: a thread sends the newest report once a second, and the reply may be a stop request.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from rt_scale.spec.errors import RtScaleError
 INTERVAL = 1.0
 """Seconds between two reports of a run."""
 LOOK = 2.0
-"""Seconds between two looks at which nodes are about to go, and at the head."""
+"""Seconds between two checks of draining nodes, and of the head."""
 LOST_S = 10.0
-"""A head that has not answered for so long is lost."""
+"""Seconds without an answer after which the head is lost."""
 NAME = "rt-scale-control"
 
 
@@ -41,18 +40,16 @@ class StopReason(Enum):
 
 @dataclass(frozen=True)
 class StopRequest:
-    """That a run is to stop: the reason, and what people are told of it."""
+    """A request that a run stop: the reason, and its text for users."""
 
     reason: StopReason
     text: str
 
 
-PREEMPTED = StopRequest(StopReason.PREEMPTED, "its node is about to go")
+PREEMPTED = StopRequest(StopReason.PREEMPTED, "its node is shutting down")
 
 
 class _Control:
-    """What the actor does."""
-
     def __init__(self) -> None:
         self._reports: dict[str, RunReport] = {}
         self._stop: StopRequest | None = None
@@ -63,14 +60,14 @@ class _Control:
         self._ended: dict[str, StopRequest] = {}
 
     def report(self, run: str, report: RunReport | None, node: str) -> StopRequest | None:
-        """Keep the newest report of a run, if any; the answer is whether it is to stop."""
+        """Keep the newest report of a run, if any; returns its stop request, if any."""
         if report is not None:
             unread = self._reports[run].warnings if run in self._reports else ()
             self._reports[run] = replace(report, warnings=unread + report.warnings)
         if time.monotonic() - self._looked >= LOOK:
             self._looked, self._draining = time.monotonic(), set(draining_nodes())
         if node in self._draining:
-            # All processes that train this run together stop, whichever of them is on that node.
+            # All workers of this run stop, not only those on that node.
             self._leaving.add(run)
         return self._request(run)
 
@@ -78,34 +75,34 @@ class _Control:
         return self._ended.get(run) or self._stop or (PREEMPTED if run in self._leaving else None)
 
     def end(self, run: str, why: str) -> None:
-        """A run is to end early, as its sweep's rule says."""
+        """Request that a run end early."""
         self._ended[run] = StopRequest(StopReason.ENDED_EARLY, why)
 
     def begin(self, run: str) -> None:
-        """A run is started, again perhaps, where it may stay."""
+        """Forget preemption and refusals of an earlier attempt of a run."""
         self._leaving.discard(run)
         self._refused.pop(run, None)
 
     def refuse(self, run: str, error: RtScaleError) -> None:
-        """A worker of a run says why it cannot be executed."""
+        """Keep a worker's reason why a run cannot be executed."""
         self._refused[run] = error
 
     def outcome(self, run: str) -> tuple[StopRequest | None, RtScaleError | None]:
-        """Why a run was told to stop, and what a worker said that it cannot do."""
+        """The stop request of a run, and the refusal of a worker, if any."""
         return self._request(run), self._refused.get(run)
 
     def news(self) -> dict[str, RunReport]:
-        """The newest report of every run that reported since this was last called."""
+        """The newest report of every run that reported since the last call."""
         news, self._reports = self._reports, {}
         return news
 
     def stop(self, why: str) -> None:
-        """From now on every run is told to stop."""
+        """Request that every run stop."""
         self._stop = StopRequest(StopReason.ASKED, why)
 
 
 class ControlActor:
-    """The driver's side; a context manager that starts the actor on the Ray that this process is connected to."""
+    """The driver's side; a context manager that starts the actor on the connected Ray."""
 
     def __enter__(self) -> ControlActor:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
@@ -119,38 +116,31 @@ class ControlActor:
             ray.kill(self._actor)
 
     def news(self) -> Mapping[str, RunReport]:
-        """Newest reports by run; never waits: what is under way comes with the next call."""
+        """Newest reports by run; never blocks: a pending reply comes with the next call."""
         if self._pending is None:
             self._pending = self._actor.news.remote()
         ready, _ = ray.wait([self._pending], timeout=0)
         if not ready:
             return {}
         self._pending = None
-        with suppress(ray.exceptions.RayError):  # with an actor that died goes what was to be shown, no more
+        with suppress(ray.exceptions.RayError):  # a dead actor loses only reports to show
             return dict(ray.get(ready[0]))
         return {}
 
     def stop(self, why: str) -> None:
-        """Tell every run to write a checkpoint and stop."""
+        """Request that every run write a checkpoint and stop."""
         self._actor.stop.remote(why)
 
     def end(self, run: str, why: str) -> None:
-        """Tell one run to end early; when this returns, the run hears of it."""
+        """Request that one run end early; its next report after this returns receives the request."""
         ray.get(self._actor.end.remote(run, why))
 
 
 class ControlClient:
-    """A run's side (an Observer): keeps its newest report, and passes that on in a thread of its own.
+    """A run's side (an Observer): keeps its newest report, and sends it from a thread.
 
-    Where the actor is gone, with its driver, the run goes on.
-
-    Args:
-        run: name of the run.
-        where: what it is executed on, in words.
-        shown: whether it reports; False for all but the first of several workers.
-
-    Attributes:
-        told: why it is to stop; None while it is not.
+    If the actor died with its driver, the run continues. ``where`` says in words what the run is executed on; only the
+    first of several workers is ``shown``, i.e. reports; ``told`` holds the stop request, if any.
     """
 
     def __init__(self, run: str, where: str, *, shown: bool = True) -> None:
@@ -164,15 +154,15 @@ class ControlClient:
             self._control = ray.get_actor(NAME)
 
     def stop(self) -> bool:
-        """Whether this run is to stop (``Options.stop``)."""
+        """Whether a stop was requested (``Options.stop``)."""
         return self.told is not None
 
     def stage(self, text: str) -> None:
-        """What is being done now."""
+        """Set the current stage."""
         self.newest = replace(self.newest, stage=text)
 
     def started(self, step: int, steps: int) -> None:
-        """Training starts, or goes on."""
+        """Training starts or resumes."""
         self.newest = replace(self.newest, step=step, steps=steps, began=step, stage="training")
 
     def stepped(self, step: int) -> None:
@@ -184,15 +174,15 @@ class ControlClient:
         self.newest = replace(self.newest, values={**self.newest.values, **values}, epoch=epoch)
 
     def decided(self, text: str) -> None:
-        """Kept in the run's environment."""
+        """Do nothing: environment.json keeps it."""
 
     def warned(self, text: str) -> None:
-        """Passed on."""
+        """Add a warning to the next report."""
         self._warnings.append(text)
 
     @contextmanager
     def reporting(self) -> Iterator[ControlClient]:
-        """While active, the newest report is passed on."""
+        """While active, send the newest report every ``INTERVAL`` seconds."""
         thread = threading.Thread(target=self._pass_on_again, name="client", daemon=True)
         thread.start()
         try:
@@ -209,22 +199,22 @@ class ControlClient:
                 return
 
     def pass_on(self) -> None:
-        """Report once, and hear whether to stop."""
+        """Send one report, and receive a stop request if there is one."""
         warnings, self._warnings = self._warnings, []
         report = replace(self.newest, warnings=tuple(warnings)) if self._shown else None
         answer = self._call("report", report, ray.get_runtime_context().get_node_id())
         self.told = self.told or answer
 
     def begin(self) -> None:
-        """The run's workers are about to be started."""
+        """Start an attempt of the run."""
         self._call("begin")
 
     def refuse(self, error: RtScaleError) -> None:
-        """Say why the run cannot be executed."""
+        """Report why the run cannot be executed."""
         self._call("refuse", error)
 
     def outcome(self) -> tuple[StopRequest | None, RtScaleError | None]:
-        """Why the run's workers were told to stop, and what one of them said that it cannot do."""
+        """The stop request of the run's workers, and the refusal of one of them, if any."""
         told, refused = self._call("outcome") or (None, None)
         return told, refused
 
@@ -237,16 +227,11 @@ class ControlClient:
 
 @contextmanager
 def watch_head(address: str, lost: Callable[[], None], *, after: float = LOST_S) -> Iterator[None]:
-    """Watch the head of a cluster from a thread, and call ``lost`` once where it is.
+    """Watch a cluster's head from a thread; call ``lost`` from it, once, if the head is silent for ``after`` seconds.
 
-    Ray waits for a lost head for 60 s and then ends this process on the spot, with code 1 and no exception; until
-    then its calls, those that leave it among them, may not return. So ``lost`` should say what happened and end the
-    process (``os._exit``).
-
-    Args:
-        address: the head's GCS, as ``Cluster.address``.
-        lost: called from the watching thread, at most once.
-        after: seconds for which the head does not answer.
+    Ray waits for a lost head for 60 s and then ends this process with code 1 and no exception; until then its calls,
+    including ``ray.shutdown``, may not return. So ``lost`` should print what happened and end the process
+    (``os._exit``).
     """
     end = threading.Event()
 
@@ -269,8 +254,8 @@ def watch_head(address: str, lost: Callable[[], None], *, after: float = LOST_S)
 
 
 def draining_nodes() -> dict[str, float]:
-    """Nodes that are being drained or preempted, by Ray's id -> when they go, in seconds since 1970; 0: not said.
+    """Ray's id of each node that is drained or preempted -> deadline in seconds since 1970, 0 if unknown.
 
-    From a driver or a worker: one question to the head, half a millisecond.
+    One request to the head, about 0.5 ms.
     """
     return {node: deadline / 1000 for node, deadline in state.get_draining_nodes().items()}

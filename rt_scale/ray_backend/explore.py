@@ -1,9 +1,7 @@
-"""What the ``explore`` sections of sweeps add to a queue: rules that end runs early, searches that add runs.
+"""The ``explore`` sections of sweeps: rules that end runs early, and searches that add runs.
 
-A run that Tune stops itself is caught in the middle of its report: its thread, with its lease, waits there until Tune
-has another trial for that process, and is killed where it then takes more than 2 s to end; the trial that wanted the
-process is lost. So a rule's decision is written down, Tune is told to go on, and the run hears it when its report
-returns.
+Tune never stops a trial itself: a stopped trial's thread blocks in its report, holding the lease, until Tune reuses the
+process; then Tune kills it after 2 s, and loses the new trial. Instead the run receives the stop after its report.
 """
 
 from __future__ import annotations
@@ -24,22 +22,19 @@ from rt_scale.store.sweep_runs import EarlyStop, EarlyStops, SweepRuns
 
 TIME, VALUE = "time", "value"
 LONGEST = 2**40
-"""Rungs are made up to here; a rung that no run reaches decides nothing."""
+"""Largest rung; a rung that no run reaches has no effect."""
 
 
 class _Run(NamedTuple):
-    """A run as Tune's schedulers know a trial; of equal names, one run, in whatever trial or driver."""
+    """A run in the role of a trial for Tune's schedulers: equal names are one run, in any trial or driver."""
 
     trial_id: str
 
 
 class Rule:
-    """One of Tune's schedulers as it judges the runs of one sweep; what it ends is written down.
+    """Judges the runs of one sweep, whose section has ``stop``, with one of Tune's schedulers.
 
-    Args:
-        explore: the sweep's section, which has ``stop``.
-        stopped: where it is written down.
-        tell: told the name of a run that is to end, and why.
+    It records the runs that it ends in ``stopped``, and calls ``tell`` with their names and reasons.
     """
 
     def __init__(self, explore: ExploreSpec, stopped: EarlyStops, tell: Callable[[str, str], None]) -> None:
@@ -49,22 +44,22 @@ class Rule:
         self._ended: set[str] = set()
 
     def hear(self, found: Measurement) -> None:
-        """Judge what a run was measured at."""
+        """Judge a measurement of a run."""
         if self._judge(found.run, found.time, found.value) == TrialScheduler.STOP and not found.last:
             self._ended.add(found.run)
             stop = self._explore.stop
-            assert stop is not None  # as said above
+            assert stop is not None  # see the class
             early = EarlyStop(stop.name, found.step, found.time, stop.unit, self._explore.metric, found.value)
             self._stopped.record(found.run, early)
             self._tell(found.run, str(early))
 
     def remember(self, run: str, curve: Iterable[tuple[float, float]]) -> None:
-        """Let the rule know a run from before this driver, which others are compared with, by times and values."""
+        """Add the (time, value) pairs of a run that an earlier driver measured, for comparison."""
         for time, value in curve:
             self._judge(run, time, value)
 
     def _judge(self, run: str, time: float, value: float) -> str:
-        # A run that went on from a checkpoint measures some things again; one that was ended is judged no more.
+        # A run resumed from a checkpoint repeats measurements; an ended run is no longer judged.
         if run in self._ended or time <= self._latest.get(run, -1.0):
             return str(TrialScheduler.CONTINUE)
         known = _Run(run)
@@ -76,57 +71,51 @@ class Rule:
 
 def _tune_scheduler(explore: ExploreSpec) -> TrialScheduler:
     stop = explore.stop
-    assert stop is not None  # a rule has one
+    assert stop is not None  # see Rule
     attributes = {"time_attr": TIME, "metric": VALUE, "mode": explore.mode, "grace_period": int(stop.grace[:-2])}
     if stop.asha is not None:
         return AsyncHyperBandScheduler(
             **attributes,
             max_t=LONGEST,
             reduction_factor=stop.asha.reduction,
-            # A run that is through ends by itself, with its result.
+            # A finished run ends by itself, with its result.
             stop_last_trials=False,
         )
-    assert stop.median is not None  # one of both
+    assert stop.median is not None  # exactly one of both is given
     return MedianStoppingRule(
         **attributes,
         min_samples_required=stop.median.min_runs,
-        # It would pause runs until there are others to compare with; ours run on meanwhile.
+        # By default it pauses runs until there are others to compare with; ours continue.
         min_time_slice=float("inf"),
     )
 
 
 class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
-    """For ``TuneConfig(scheduler=...)``: starts trials in their order, and lets each sweep's rule judge its runs.
-
-    Args:
-        rules: by the name of their sweep.
-    """
+    """For ``TuneConfig(scheduler=...)``: starts trials in order; ``rules`` by sweep name judge their runs."""
 
     def __init__(self, rules: Mapping[str, Rule]) -> None:
         super().__init__()
         self._rules = rules
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles schedulers for a restore that we never ask for, and rules lead to a terminal."""
+        """Nothing: Tune pickles schedulers for a restore that we never use; rules refer to a terminal."""
         return {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Judge a measurement that a trial reports; the trial always goes on."""
+        """Judge a measurement that a trial reports; the trial always continues."""
         if self._rules and "report" in result and (found := TrialReport.model_validate_json(result["report"]).measured):
             self._rules[found.sweep].hear(found)
         return str(TrialScheduler.CONTINUE)
 
 
 class Exploration:
-    """The rules and searches of the sweeps of one queue; of plain grids there are none.
+    """The rules and searches of the sweeps of one queue; none for plain grids.
 
     Args:
-        sweeps: with their runs.
-        failed: names of runs that are not tried again.
-        room: how many runs of a launch section the cluster holds together.
-        added: is told by how many runs more, or fewer, than was known a search comes to; each counts from the start,
-            and not all points are runs of their own.
-        tell: told the name of a run that is to end early, and why.
+        failed: names of runs that are not retried.
+        room: how many runs of a launch section fit on the cluster at once.
+        added: called with the change of a search's expected number of runs; several points can be one run.
+        tell: called with the name of a run to end early, and the reason.
     """
 
     def __init__(
@@ -156,7 +145,7 @@ class Exploration:
         return EarlyStopping(self._rules)
 
     def refill(self, queue: Queue) -> None:
-        """Sample points where the queue has nothing for a free slot; so each is sampled as late as can be."""
+        """Sample points only when the queue has nothing for a free slot, so that each uses the most results."""
         for _, sweep, search in self._searches.values():
             spec = sweep.spec
             while not queue.waiting and _of(spec.name, queue.live.values()) < self._room(spec.launch):
@@ -175,7 +164,7 @@ class Exploration:
                     self.ended(job, JobOutcome(JobState.DONE, values=result.last))
 
     def ended(self, job: Job, outcome: JobOutcome) -> None:
-        """A run came to an end; a search learns from it."""
+        """Report how a run came out to its search, if any."""
         if job.sweep is None or job.sweep.name not in self._searches or outcome.state not in FINAL:
             return
         explore, _, search = self._searches[job.sweep.name]

@@ -1,4 +1,4 @@
-"""What a Ray of our own needs on this machine: a folder, a token, and processes that listen here alone."""
+"""What a local Ray needs: a folder, a token, and processes that listen on this machine only."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from rt_scale.spec.errors import InputError
 from rt_scale.system.paths import user_path
 
 LONGEST = 107
-"""Bytes of a socket's path, as Linux has it."""
+"""Longest path of a socket under Linux, in bytes."""
 SOCKET = "session_2026-01-01_00-00-00_000000_{pid}/sockets/plasma_store"
-"""The longest that Ray adds."""
+"""The longest path that Ray adds."""
 MODE = "RAY_AUTH_MODE"
-"""Ray's variable: "token" or "disabled"; what a user has set stands."""
+"""Ray's variable: "token" or "disabled"."""
 
 
 def check_ray_folder() -> None:
-    """Refuse a folder for sockets and logs that Ray cannot use, naming the variable that says so (InputError)."""
+    """Refuse a folder for Ray's sockets and logs that Ray cannot use (InputError, which names the variable)."""
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
     given = os.environ[variable] if variable else "/tmp"
     said = f"{variable} is '{given}', where" if variable else "Where no RAY_TMPDIR is set,"
@@ -38,7 +38,7 @@ def check_ray_folder() -> None:
     length = len(os.fsencode(folder / SOCKET.format(pid=os.getpid())))
     if length > LONGEST:
         raise InputError(
-            f"{what}: the name of a socket there would have {length} bytes, and the system takes {LONGEST}. {remedy}"
+            f"{what}: the path of a socket there would have {length} bytes, and Linux allows {LONGEST}. {remedy}"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,18 +48,16 @@ def check_ray_folder() -> None:
 
 
 def token_file() -> Path:
-    """Where Ray looks for the token that its processes show one another."""
+    """Where Ray looks for its authentication token."""
     given = os.environ.get("RAY_AUTH_TOKEN_PATH")
     return Path(given) if given else user_path("~/.ray/auth_token", "Ray's token file")
 
 
 def own_token() -> None:
-    """Make sure that there is a token, for a Ray of our own, and that nobody else can read it.
-
-    Ray itself would write the file for everyone to read.
+    """Create a token for a local Ray if there is none, readable only by its owner; Ray's own would be world-readable.
 
     Raises:
-        InputError: where it cannot be kept to its owner, is empty, or cannot be written.
+        InputError: if it cannot be restricted to its owner, is empty, or cannot be written.
     """
     path = token_file()
     try:
@@ -74,8 +72,8 @@ def own_token() -> None:
 
 
 def known_token() -> bool:
-    """Whether there is a token to show; where it is a file, it is kept to its owner (InputError if not)."""
-    if os.environ.get("RAY_AUTH_TOKEN"):  # the token itself, which Ray takes before any file
+    """Whether there is a token; a token file is restricted to its owner (InputError if it cannot be)."""
+    if os.environ.get("RAY_AUTH_TOKEN"):  # the token itself, which Ray prefers to any file
         return True
     path = token_file()
     if not path.exists():
@@ -85,7 +83,7 @@ def known_token() -> bool:
 
 
 def keep_to_owner(path: Path) -> None:
-    """Take the rights of all others from the token file, or refuse it (InputError)."""
+    """Remove the rights of others from the token file, or refuse it (InputError)."""
     try:
         found = path.stat()
         if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -102,7 +100,7 @@ def keep_to_owner(path: Path) -> None:
 
 
 def _create_token(path: Path) -> None:
-    """Write a new token at once and whole: of two processes that do, both go on with the first one's."""
+    """Write a new token atomically: of two concurrent processes, both use the first one's."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".auth_token-")  # mode 0600
     try:
@@ -120,15 +118,12 @@ def _create_token(path: Path) -> None:
 def adapted_start(local: bool) -> Iterator[None]:
     """Change how ``ray.init`` starts and joins a Ray.
 
-    Our handler of SIGTERM, which asks runs for a checkpoint, stays; Ray would put its own in place. The processes of a
-    Ray of our own listen on 127.0.0.1 alone, their gloo too, where Ray takes the machine's outward address whatever
-    it is given. And each has a process group of its own: a terminal that closes, `timeout` and `kill %1` signal the
-    driver's group, and the driver alone is to hear of that.
-
-    Args:
-        local: whether it is our own; a cluster's processes are not ours.
+    Ray would replace our SIGTERM handler, which asks runs for a checkpoint. If ``local``, Ray's processes and gloo
+    listen only on 127.0.0.1 (Ray uses the machine's outward address whatever it is given), and each has its own
+    process group: a closing terminal, `timeout` and `kill %1` signal the driver's group, and only the driver may
+    receive that.
     """
-    end_with_parent = ray_utils.set_kill_on_parent_death_linux  # what each new process calls first
+    end_with_parent = ray_utils.set_kill_on_parent_death_linux  # each new process calls it first
 
     def own_group() -> None:
         os.setpgrp()

@@ -1,4 +1,4 @@
-"""Where Ray's messages and its workers' output go: into ``ray.log`` in a sweep's folder, never into the terminal."""
+"""Redirects the output of Ray and its workers to ``ray.log`` in a sweep's folder, never to the terminal."""
 
 from __future__ import annotations
 
@@ -20,25 +20,19 @@ from rt_scale.system.console import READABLE, PlainConsole, lasting_stream
 NAME = "ray.log"
 STANDARD = (1, 2)
 ABOVE = 3
-"""New descriptors are this at least, or one of them could take the place of a closed standard stream."""
+"""Smallest new descriptor, so that none takes the number of a closed standard stream."""
 
 
 @contextmanager
 def output_to(path: Path) -> Iterator[TextIO]:
-    """Lead file descriptors 1 and 2 of this process, to which Ray's C++ core writes, to a file.
+    """Redirect file descriptors 1 and 2, to which Ray's C++ core writes, to a file, and restore them afterwards.
 
-    Whatever is printed to ``sys.stdout`` or ``sys.stderr`` meanwhile goes to the file, too, also by processes started
-    meanwhile and Consoles made before: print on a ``console_on`` what is yielded. Afterwards all is as it was.
-
-    Args:
-        path: is appended to; readable for its owner alone, as others decide what stands in it.
-
-    Yields:
-        What standard output was: a terminal where that was one. Where ``sys.stdout`` is something else than file
-        descriptor 1, that itself.
+    This also redirects ``sys.stdout``, ``sys.stderr``, child processes and existing Consoles. To print, use
+    ``console_on`` with the yielded stream: the previous standard output (``sys.stdout`` itself if that is not file
+    descriptor 1). ``path`` is appended to, and readable only by its owner, as workers may print secrets.
 
     Raises:
-        InputError: where the file cannot be written.
+        InputError: if the file cannot be written.
     """
     log = _open_log(path)
     kept = {number: _duplicate(number) if _is_open(number) else None for number in STANDARD}
@@ -53,12 +47,12 @@ def output_to(path: Path) -> Iterator[TextIO]:
         for number, copy in kept.items():
             _put_back(number, copy)
         os.close(log)
-        with suppress(OSError, ValueError):  # a pipe whose reader is gone; closed by who used it
+        with suppress(OSError, ValueError):  # a pipe without reader, or a stream closed by its user
             out.close() if ours else out.flush()
 
 
 class _TerminalConsole(PlainConsole):
-    """Knows the size of the terminal that it writes to, wherever the standard streams lead."""
+    """Takes its size from the terminal that it writes to; rich would ask the standard streams."""
 
     @property
     def size(self) -> ConsoleDimensions:
@@ -67,7 +61,7 @@ class _TerminalConsole(PlainConsole):
             seen = os.get_terminal_size(self.file.fileno())
         except (OSError, ValueError):
             return given
-        # Set where COLUMNS and LINES, or a program, have decided.
+        # _width and _height are set by COLUMNS and LINES, or by a program.
         width, height = self._width or seen.columns, self._height or seen.lines
         return ConsoleDimensions(width or given.width, height or given.height)
 
@@ -77,9 +71,9 @@ class _TerminalConsole(PlainConsole):
 
 
 def console_on(out: TextIO) -> PlainConsole:
-    """A console on ``out``: as wide as that terminal is, also after a resize; a pipe gets lines that are never cut.
+    """A console on ``out``: as wide as that terminal, also after a resize; in a pipe, lines are never cut.
 
-    Nothing is drawn anew in a pipe, whatever FORCE_COLOR says.
+    A pipe is never redrawn, even with FORCE_COLOR.
     """
     return _TerminalConsole(file=out, soft_wrap=not out.isatty(), force_interactive=None if out.isatty() else False)
 
@@ -108,16 +102,16 @@ def _is_open(number: int) -> bool:
 
 
 def _duplicate(number: int) -> int:
-    """Another descriptor of the same, which no other program inherits."""
+    """A duplicate descriptor that child programs do not inherit."""
     return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, ABOVE)
 
 
 def _original(copy: int | None) -> tuple[TextIO, bool]:
-    """What standard output was, and whether it was opened here."""
+    """The previous standard output, and whether it was opened here."""
     python = sys.stdout
     with suppress(OSError, ValueError, AttributeError):
         if python.fileno() == 1 and copy is not None:
-            # Neither a character that a terminal does not know nor a reader that left must end a sweep.
+            # Neither an unencodable character nor a closed reader may end a sweep.
             out = lasting_stream(_duplicate(copy), "stdout", encoding=python.encoding, errors=READABLE, owned=True)
             return out, True
         return python, False
@@ -133,7 +127,6 @@ def _put_back(number: int, copy: int | None) -> None:
 
 
 def _flush() -> None:
-    """Write out what Python and C have buffered, to where it was meant for."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()
@@ -142,13 +135,13 @@ def _flush() -> None:
 
 @contextmanager
 def log_to(log_dir: Path | None) -> Iterator[None]:
-    """Append what Ray says and what its workers print to ``log_dir``/ray.log; None: drop it.
+    """Append Ray's messages and its workers' output to ``log_dir``/ray.log; None: drop them.
 
-    To be entered once Ray is connected, which sets up handlers of its own.
+    Enter this after connecting to Ray, which installs its own handlers.
     """
     from ray._private.ray_logging import global_worker_stdstream_dispatcher as workers_output  # a command imports us
 
-    workers_output.remove_handler("ray_print_logs")  # which prints what workers write
+    workers_output.remove_handler("ray_print_logs")  # it prints the output of workers
     if log_dir is None:
         yield
         return
@@ -170,10 +163,10 @@ def log_to(log_dir: Path | None) -> Iterator[None]:
 
 
 def _lines(data: Mapping[str, Any]) -> str:
-    """What a process of the cluster wrote, each line with its machine and process."""
+    """The output of a cluster process, each line prefixed with machine and process."""
     from ray._private.ray_constants import LOG_PREFIX_EVENT_SUMMARY
 
     lines = data.get("lines") or []
-    if data.get("pid") == "autoscaler":  # says all it knows every few seconds
+    if data.get("pid") == "autoscaler":  # repeats its whole status every few seconds
         lines = [line for line in lines if LOG_PREFIX_EVENT_SUMMARY in line]
     return "".join(f"({data.get('ip')} {data.get('pid')}) {line}\n" for line in lines)

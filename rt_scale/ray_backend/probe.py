@@ -1,7 +1,7 @@
-"""Probing a Ray cluster before connecting to it: it answers, knows our token, and has our Ray and Python.
+"""Probes a Ray cluster before connecting: whether it answers, accepts our token, and has our versions.
 
-Ray itself waits for minutes where nothing answers, and ends the process where its token is refused. So a process of its
-own (``python -m rt_scale.ray_backend.probe ADDRESS``) is started, given a few seconds, and prints one JSON object.
+Ray waits for minutes if nothing answers, and ends the process if its token is refused, so a separate process
+(``python -m rt_scale.ray_backend.probe ADDRESS``) probes with short time limits and prints one JSON object.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import sys
 from rt_scale.spec.errors import InputError
 
 PORT_S = 3.0
-"""Seconds that a port may take to answer."""
+"""Time limit for a port to answer, in seconds."""
 CONNECT_S = 2
-"""Seconds that Ray may take to connect; it tries three times."""
+"""Time limit for Ray to connect, in seconds; it tries three times."""
 NODES_S = 4
-"""Seconds that the list of nodes may take."""
+"""Time limit for the list of nodes, in seconds."""
 PROCESS_S = 25.0
-"""Seconds that the probing process may live, on a machine that is busy."""
+"""Time limit of the probing process in seconds, enough on a busy machine."""
 
 
 def port_answers(address: str, seconds: float = PORT_S) -> bool:
@@ -36,24 +36,22 @@ def port_answers(address: str, seconds: float = PORT_S) -> bool:
 
 
 def probe(address: str, *, by_variable: bool = False) -> str:
-    """The ``host:port`` of the cluster at ``address``, which can be joined from here.
+    """The ``host:port`` of the cluster at ``address`` (or ``auto``), after checking that this machine can join it.
 
-    Args:
-        address: ``host:port``, or ``auto`` for the cluster that this machine belongs to.
-        by_variable: whether RAY_ADDRESS says so, which a refusal then names.
+    ``by_variable``: the address is from RAY_ADDRESS, which an error then names.
 
     Raises:
-        InputError: where it cannot be joined: silent, another token, Ray or Python, no node of it on this machine.
+        InputError: if it does not answer, has another token, Ray or Python, or no node on this machine.
     """
     try:
         return _probe(address)
     except InputError as error:
-        ours = "for a Ray of our own on this machine"
+        ours = "for a local Ray"
         if by_variable:
-            said = f"RAY_ADDRESS is set to '{address}'. {error} Or unset RAY_ADDRESS, or give --address local, {ours}."
+            text = f"RAY_ADDRESS is set to '{address}'. {error} Or unset RAY_ADDRESS, or give --address local, {ours}."
         else:
-            said = f"{error} Or give --address local {ours}."
-        raise InputError(said) from None
+            text = f"{error} Or give --address local {ours}."
+        raise InputError(text) from None
 
 
 def _probe(address: str) -> str:
@@ -88,14 +86,14 @@ def _probe(address: str) -> str:
 
 
 _REFUSALS = {
-    "silent": "No Ray cluster answers at {address}. Look whether its head runs ('ray status' on the head) and can be "
+    "silent": "No Ray cluster answers at {address}. Check whether its head runs ('ray status' on the head) and can be "
     "reached from here.",
-    "nothing": "There is no Ray cluster to be found from this machine. Give its address as HOST:PORT (the port of "
+    "nothing": "No Ray cluster was found from this machine. Give its address as HOST:PORT (the port of "
     "'ray start --head', 6379 if none was given).",
     "several": "More than one Ray runs on this machine ({detail}). Give the address of one as HOST:PORT.",
-    "no token": "The Ray cluster at {address} wants a token, and there is none here. Copy the token file of its head "
+    "no token": "The Ray cluster at {address} requires a token, and there is none here. Copy its head's token file "
     "(~/.ray/auth_token) to this machine with mode 0600, or name it in RAY_AUTH_TOKEN_PATH.",
-    "wrong token": "The Ray cluster at {address} does not accept the token that is kept here. Take the token file of "
+    "wrong token": "The Ray cluster at {address} does not accept the token of this machine. Take the token file of "
     "its head (~/.ray/auth_token), or name it in RAY_AUTH_TOKEN_PATH.",
     "elsewhere": "This machine is no node of the Ray cluster at {address}, and only a node can run a sweep there. Run "
     "the command on one of its nodes, join it (ray start --address={address}), or: ray job submit -- rt-scale ...",
@@ -108,7 +106,7 @@ def _refusal(problem: str, address: str, detail: str = "") -> InputError:
 
 
 def _probe_in_process(address: str) -> dict[str, str]:
-    """What :func:`describe_cluster` finds in a process of its own."""
+    """Run :func:`describe_cluster` in a separate process."""
     environment = {**os.environ, "RAY_py_gcs_connect_timeout_s": str(CONNECT_S), "RAY_BACKEND_LOG_LEVEL": "fatal"}
     try:
         process = subprocess.run(
@@ -120,14 +118,14 @@ def _probe_in_process(address: str) -> dict[str, str]:
     try:
         return dict(json.loads(process.stdout.splitlines()[-1]))
     except (IndexError, ValueError):
-        said = " ".join((process.stderr or process.stdout).split())
-        refused = any(words in said.lower() for words in ("unauthenticated", "authentication token"))
-        detail = said[-300:] or f"exit code {process.returncode}"
+        output = " ".join((process.stderr or process.stdout).split())
+        refused = any(words in output.lower() for words in ("unauthenticated", "authentication token"))
+        detail = output[-300:] or f"exit code {process.returncode}"
         return {"problem": "wrong token" if refused else "other", "detail": detail}
 
 
 def describe_cluster(address: str) -> dict[str, str]:
-    """The address and versions of the cluster at ``address``; ``problem``, a key of the refusals, if it has one."""
+    """Address and versions of the cluster at ``address``; ``problem``, a key of ``_REFUSALS``, if there is one."""
     import ray
     from ray._common.usage import usage_lib
     from ray._private import services

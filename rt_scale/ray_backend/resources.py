@@ -1,4 +1,4 @@
-"""What a run asks of a cluster, and whether the cluster can ever hold it: by node, not in total."""
+"""What a run requests of a cluster, and whether the cluster can ever provide it, node by node."""
 
 from __future__ import annotations
 
@@ -14,24 +14,20 @@ from rt_scale.spec.sweep import LaunchSpec
 Kind = Literal["gpu", "cpu"]
 """What a run occupies."""
 ACCELERATOR = "accelerator_type:"
-"""What Ray puts before an accelerator's type to name the resource of which such a node has one."""
+"""Prefix of Ray's resource for an accelerator type; a node with such accelerators has 1 of it."""
 SHARE = 0.001
-"""How much of that resource a worker takes: enough to be placed there, and never missing."""
+"""How much of that resource a worker requests: small, so that it selects the node but never runs out."""
 MOST = 1000
-"""Runs together, at most, where nothing else limits them."""
+"""Upper limit of concurrent runs."""
 NAMED = 4
-"""Equal nodes that a sentence names one by one."""
+"""How many equal nodes a message lists by name."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node, or a kind of node that an autoscaler may add.
+    """A node, or a kind of node that an autoscaler may add (up to ``count``, which may be math.inf).
 
-    Attributes:
-        name: its address, or the name of the kind.
-        resources: all that it has, by Ray's names ("CPU", "GPU", "accelerator_type:H100").
-        count: how many there can be; math.inf where nothing limits them.
-        told: whether ``resources`` names the accelerator, as those of a living node do.
+    ``resources`` has Ray's names ("CPU", "GPU", "accelerator_type:H100"); ``told``: whether these name the accelerator.
     """
 
     name: str
@@ -41,11 +37,11 @@ class Node:
 
     @property
     def accelerators(self) -> list[str]:
-        """The types of its accelerators."""
+        """Types of its accelerators."""
         return [key.removeprefix(ACCELERATOR) for key in self.resources if key.startswith(ACCELERATOR)]
 
     def holds(self, bundle: Mapping[str, float]) -> int:
-        """How many of ``bundle`` fit on one such node."""
+        """How many times ``bundle`` fits on one such node."""
         return min(_times(self._has(key), wanted, key == "GPU") for key, wanted in bundle.items() if wanted)
 
     def _has(self, key: str) -> float:
@@ -55,19 +51,19 @@ class Node:
 
 
 def _times(there: float, wanted: float, whole: bool) -> int:
-    """How often ``wanted`` is in ``there``; a share of something ``whole`` is never made of parts of two."""
+    """How often ``wanted`` fits in ``there``; where ``whole``, a share never spans two units."""
     if whole and wanted < 1:
         return int(there) * _times(1, wanted, False)
     return int(there / wanted + 1e-9)
 
 
 def same_kind(one: Node, other: Node) -> bool:
-    """Whether two nodes have as many CPUs and GPUs."""
+    """Whether two nodes have equal numbers of CPUs and GPUs."""
     return all(one.resources.get(key, 0) == other.resources.get(key, 0) for key in ("CPU", "GPU"))
 
 
 def bundle(launch: LaunchSpec) -> dict[str, float]:
-    """What one worker of a run takes, by Ray's names; all of it on one node."""
+    """The Ray resources of one worker, all on one node."""
     taken: dict[str, float] = {"CPU": launch.cpus}
     if launch.gpus:
         taken["GPU"] = launch.gpus
@@ -77,41 +73,38 @@ def bundle(launch: LaunchSpec) -> dict[str, float]:
 
 
 def slots(launch: LaunchSpec, nodes: Sequence[Node]) -> float:
-    """How many workers of ``launch`` the nodes hold together."""
+    """How many workers of ``launch`` fit on the nodes at once."""
     wanted = bundle(launch)
     held = [(node.holds(wanted), node.count) for node in nodes]
     return sum(here * count for here, count in held if here)
 
 
 def fits_at_once(launch: LaunchSpec, nodes: Sequence[Node]) -> int:
-    """How many runs of ``launch`` the nodes hold together, each with all of its workers; at least 1, at most MOST."""
+    """How many runs of ``launch``, with all their workers, fit on the nodes at once; at least 1, at most MOST."""
     return int(max(1, min(MOST, slots(launch, nodes) // launch.workers)))
 
 
 def refuse_nonsense(launch: LaunchSpec) -> None:
-    """Refuse shares of a GPU that no cluster gives (InputError)."""
+    """Refuse GPU shares that no cluster provides (InputError)."""
     if launch.gpus % 1 and launch.workers > 1:
         raise InputError(
             f"launch.gpus is {launch.gpus:g} with {launch.workers} workers: two workers of one run would share a GPU, "
-            "which NCCL rejects. Give whole GPUs a worker, or one worker."
+            "which NCCL rejects. Use whole GPUs per worker, or one worker."
         )
     if launch.gpus % 1 and launch.gpus > 1:
         raise InputError(
-            f"launch.gpus is {launch.gpus:g}: above one, GPUs are given whole. "
+            f"launch.gpus is {launch.gpus:g}: above 1, it must be a whole number. "
             f"Write {math.floor(launch.gpus)} or {math.ceil(launch.gpus)}, or a share below 1."
         )
 
 
 def refuse_unplaceable(launch: LaunchSpec, nodes: Sequence[Node], where: str) -> None:
-    """Refuse a run whose workers the nodes can never hold, however long it waits (InputError).
+    """Refuse a run whose workers can never fit on the nodes (InputError).
 
-    Args:
-        launch: what a run asks for.
-        nodes: all there are, and all kinds that may be added.
-        where: the cluster, as a sentence names it, e.g. ``"this machine"``.
+    ``nodes`` includes the kinds that may be added; ``where`` names the cluster in messages, e.g. ``"this machine"``.
     """
     _refuse_accelerator(launch, nodes, where)
-    has = f"What there is: {'; '.join(listed(nodes)) or 'no node at all'}."
+    has = f"Available: {'; '.join(listed(nodes)) or 'no node'}."
     room = slots(launch, nodes)
     wanted = _in_words(bundle(launch))
     fields = "launch.gpus or launch.cpus" if launch.gpus else "launch.cpus"
@@ -137,12 +130,12 @@ def _refuse_accelerator(launch: LaunchSpec, nodes: Sequence[Node], where: str) -
         raise unknown_name("accelerator", launch.accelerator, known, hint)
     raise InputError(
         f"launch.accelerator is '{launch.accelerator}', but no node of {where} has an accelerator. "
-        f"What there is: {'; '.join(listed(nodes))}. Remove launch.accelerator, or run where there is one."
+        f"Available: {'; '.join(listed(nodes))}. Remove launch.accelerator, or run where there is one."
     )
 
 
 def listed(nodes: Sequence[Node]) -> list[str]:
-    """What nodes have, equal ones together, e.g. ``"2 nodes of 8 CPUs, 1 GPU (A100): 10.0.0.2, 10.0.0.3"``."""
+    """The resources of nodes, equal ones grouped, e.g. ``"2 nodes of 8 CPUs, 1 GPU (A100): 10.0.0.2, 10.0.0.3"``."""
     equal: dict[str, list[Node]] = defaultdict(list)
     for node in nodes:
         equal[_in_words(node.resources)].append(node)
@@ -167,7 +160,7 @@ def described(nodes: Sequence[Node]) -> str:
 
 
 def _in_words(resources: Mapping[str, float]) -> str:
-    """CPUs, GPUs and accelerators; what else there is concerns no run."""
+    """CPUs, GPUs and accelerators in words; runs request nothing else."""
     parts = [f"{resources.get('CPU', 0):g} {'CPU' if resources.get('CPU', 0) == 1 else 'CPUs'}"]
     types = sorted(key.removeprefix(ACCELERATOR) for key in resources if key.startswith(ACCELERATOR))
     gpus = resources.get("GPU", 0)

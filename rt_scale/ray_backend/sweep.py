@@ -1,4 +1,4 @@
-"""Sweeps from their files to finished runs; a second driver finds everything the first one knew."""
+"""Runs sweeps from their files to results; all state is in the store, so a second driver can continue."""
 
 from __future__ import annotations
 
@@ -23,12 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sweep stands after a driver is through with it.
+    """How the runs of a sweep came out, in its order.
 
-    Attributes:
-        finished: runs with their results, in the sweep's order.
-        failed: label of a run -> why it has no result.
-        ended: label of a run that its sweep's rule ended early -> why; it has no result either.
+    ``failed`` maps the label of a run to why it has no result, ``ended`` that of a run ended early by the sweep's rule.
     """
 
     finished: list[tuple[Point, RunResult]] = field(default_factory=list)
@@ -37,7 +34,7 @@ class Outcome:
 
 
 def finished_runs(points: Sequence[Point], store: Store) -> list[tuple[Point, RunResult]]:
-    """The runs among ``points`` that are complete, with their results."""
+    """The completed runs of ``points``, with their results."""
     results = [(point, store.run(point.spec).result()) for point in points]
     return [(point, result) for point, result in results if result is not None]
 
@@ -49,18 +46,16 @@ def run_sweeps(
     stopping: Callable[[], bool] = lambda: False,
     lost: Callable[[str], None] = lambda address: None,
 ) -> list[Outcome]:
-    """Run what is not finished yet of all sweeps, as one queue through Ray Tune.
+    """Execute the unfinished runs of all sweeps, which have distinct names, as one queue through Ray Tune.
 
     Args:
-        sweeps: with names of their own.
-        where: where and how.
         view: makes the view from the number of runs and the number done before.
-        stopping: whether to stop: runs under way write a checkpoint, and the rest is left for later.
-        lost: called from another thread with the address of a cluster whose head answers no more.
+        stopping: whether to stop; running runs then write a checkpoint.
+        lost: called from another thread with the address of a cluster whose head no longer answers.
 
     Raises:
-        InputError: where data, device or resources are missing, the store is read-only, or the cluster does not answer.
-        KeyboardInterrupt: where it was stopped.
+        InputError: if data, device or resources are missing, the store is read-only, or the cluster does not answer.
+        KeyboardInterrupt: if it was stopped.
     """
     store = where.store
     store.check_writable()
@@ -85,7 +80,7 @@ def run_sweeps(
 
 
 def _check(sweeps: Sequence[SweepRuns], todo: Sequence[Job], where: Where, stopping: Callable[[], bool]) -> list[str]:
-    """Refuse what cannot work (InputError); returns what is to be known of what can."""
+    """Refuse sweeps that cannot run (InputError); returns notes for the user."""
     for sweep in sweeps:
         check_exploration(sweep.spec, where, stop_check(stopping))
     if where.alone:
@@ -95,7 +90,7 @@ def _check(sweeps: Sequence[SweepRuns], todo: Sequence[Job], where: Where, stopp
 
 
 def keep(sweeps: Sequence[SweepRuns]) -> None:
-    """Record sweeps in their store, with their runs as far as they are known, and their comparison views."""
+    """Record sweeps, their known runs and their comparison views in the store."""
     for sweep in sweeps:
         sweep.folder.write(sweep.text, [point.spec.name for point in sweep.points], sweep.overrides)
         refresh_board([sweep])
@@ -109,8 +104,8 @@ def _run(
     stopping: Callable[[], bool],
     lost: Callable[[str], None],
 ) -> dict[str, str]:
-    """Why runs have no result that do not say so themselves, by name."""
-    # Ray is not needed where all is done.
+    """Run the queue; returns name -> reason for runs without result whose directory holds no reason."""
+    # Imported here: Ray is not needed if all runs are done.
     from rt_scale.ray_backend.cluster import connect
     from rt_scale.ray_backend.control import ControlActor, watch_head
     from rt_scale.ray_backend.explore import Exploration
@@ -126,16 +121,14 @@ def _run(
         if not cluster.local:
             view.said(cluster.describe())
             stack.enter_context(watch_head(cluster.address, lambda: lost(cluster.address)))
-        queue = Queue(
-            todo, StoredRuns(where.store), view, cluster, concurrency=where.concurrency, given_up=given_up
-        )  # fmt: skip
+        queue = Queue(todo, StoredRuns(where.store), view, cluster, concurrency=where.concurrency, given_up=given_up)
         control = stack.enter_context(ControlActor())
         exploration = Exploration(sweeps, given_up, cluster.at_once, added=view.added, tell=control.end)
         run_queue(queue, where, cluster, control, view, exploration, stopping=stopping)
     return queue.failed
 
 
-def _outcome(sweep: SweepRuns, told: Mapping[str, str]) -> Outcome:
+def _outcome(sweep: SweepRuns, failed: Mapping[str, str]) -> Outcome:
     points, store = sweep.points, sweep.store
     finished = finished_runs(points, store)
     complete = {point.spec.name for point, _ in finished}
@@ -143,7 +136,7 @@ def _outcome(sweep: SweepRuns, told: Mapping[str, str]) -> Outcome:
     missing = [point for point in points if point.spec.name not in complete]
     return Outcome(
         finished,
-        {point.label: told.get(point.spec.name) or reason(store, point)
+        {point.label: failed.get(point.spec.name) or reason(store, point)
          for point in missing if point.spec.name not in early},
         {point.label: str(early[point.spec.name]) for point in missing if point.spec.name in early},
     )  # fmt: skip
@@ -158,4 +151,4 @@ def reason(store: Store, point: Point) -> str:
     status = run_dir.status()
     if status.state == "running":
         return f"it is being run by {status.owner}"
-    return "it did not finish (its process died or was stopped); run the sweep again to go on"
+    return "it did not finish (its process died or was stopped); run the sweep again to resume"

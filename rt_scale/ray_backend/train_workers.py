@@ -1,7 +1,6 @@
-"""Ray Train for a spec that asks for several workers: one run, distilled by data-parallel training.
+"""One run on several data-parallel workers, with Ray Train.
 
-Ray starts the workers, joins them in a process group, and ends all where one dies. Nothing of its own state is read
-back: workers that are started again go on from the run directory, which rank 0 alone writes.
+Ray ends all workers if one dies; restarted workers resume from the run directory, which only rank 0 writes.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from rt_scale.store.results import RunResult
 from rt_scale.store.run_dir import RunDir
 
 PATIENCE_S = 12 * 3600
-"""How long a rank waits for another: for rank 0's classifiers above all. A rank that is gone is noticed at once."""
+"""Seconds a rank waits for another, mostly for rank 0's classifiers. A dead rank is noticed at once."""
 NEWS_S = 0.5
-"""Seconds between two looks at the news."""
+"""Seconds between two polls of the control actor."""
 
 
 def run_on_ray(
@@ -39,38 +38,35 @@ def run_on_ray(
     stopping: Callable[[], bool],
     address: str | None = None,
 ) -> RunResult:
-    """The result of a run, computed by workers on a Ray of our own on this machine, or on the cluster at ``address``.
+    """Compute a run with several workers on a local Ray or on the cluster at ``address``, as ``connect`` takes it.
 
-    Args:
-        config: the run, and where it is kept.
-        show: is told what the run reports.
-        stopping: whether the run is to write a checkpoint and stop.
-        address: as for ``cluster.connect``.
+    Workers that died are restarted a few times. ``show`` receives the run's reports; once ``stopping`` returns True,
+    the run writes a checkpoint and stops.
 
     Raises:
-        InputError, RunError, Stopped: as :func:`run_with_workers`, whose workers are started again a few times.
+        InputError, RunError, Stopped: as :func:`run_with_workers`.
     """
     result: Future[RunResult] = Future()
 
     def work() -> None:
         try:
             result.set_result(_run_with_retries(config))
-        except BaseException as error:  # whatever it is belongs to the caller's thread
+        except BaseException as error:  # raised in the caller's thread
             result.set_exception(error)
 
     with connect(address, train=True) as cluster:
         cluster.refuse_impossible(config.launch)
         with ControlActor() as control:
-            # Ray Train takes Ctrl-C for itself in the main thread alone.
+            # In the main thread Ray Train would handle Ctrl-C itself.
             worker = threading.Thread(target=work, name="workers", daemon=True)
             worker.start()
-            told = False
+            asked = False
             while worker.is_alive():
                 worker.join(NEWS_S)
                 for report in control.news().values():
                     show(report)
-                if stopping() and not told:
-                    told = True
+                if stopping() and not asked:
+                    asked = True
                     control.stop("it was asked to stop")
     return result.result()
 
@@ -84,22 +80,20 @@ def _run_with_retries(config: TrialConfig) -> RunResult:
             return run_with_workers(config, client)
         except WorkersDied as error:
             died = error
-    again = "run it again to go on from its last checkpoint"
+    again = "run it again to resume from its last checkpoint"
     raise RunError(f"Run {spec.name}: {died}, {retries + 1} times; {again}.") from died
 
 
 def run_with_workers(config: TrialConfig, client: ControlClient) -> RunResult:
-    """The result of a run, computed by ``launch.workers`` processes on the Ray that this process is connected to.
+    """Compute a run with ``launch.workers`` processes on the Ray that this process is connected to.
 
-    Args:
-        config: one spec, whose batch is that of all workers together; store and data can be reached by all of them.
-        client: tells the control actor, through which workers say what they cannot do.
+    The batch size of the spec is the total over workers, and all workers reach store and data.
 
     Raises:
-        InputError: where it cannot be run.
-        RunError: where it failed.
-        WorkersDied: where it can be tried again, from its last checkpoint.
-        Stopped: where it was asked to stop; ``client.told`` says why.
+        InputError: if the run cannot be executed.
+        RunError: if it failed.
+        WorkersDied: if it can be retried from its last checkpoint.
+        Stopped: if it was asked to stop; ``client.told`` holds the reason.
     """
     store, workers = open_place(config.store), config.launch.workers
     run_dir = store.run(config.specs[0])
@@ -108,7 +102,7 @@ def run_with_workers(config: TrialConfig, client: ControlClient) -> RunResult:
     client.begin()
     client.stage(f"starting {workers} workers")
     client.pass_on()
-    with store.scratch() as scratch:  # Ray Train wants one that all workers see
+    with store.scratch() as scratch:  # Ray Train needs a folder that all workers see
         error = _fit(config, scratch)
     run_dir.refresh()
     finished = run_dir.result()
@@ -127,14 +121,13 @@ def run_with_workers(config: TrialConfig, client: ControlClient) -> RunResult:
 
 
 def _record(error: RtScaleError, run_dir: RunDir) -> None:
-    """Keep the error of a worker that holds no lease in the run's directory, as rank 0 keeps its own."""
+    """Record the error of a worker other than rank 0, which holds no lease, in the run's directory."""
     if type(error) is RunError:
-        with suppress(InputError), run_dir.acquire():  # where somebody else executes it by now, it is told of alone
+        with suppress(InputError), run_dir.acquire():  # another process may execute the run by now
             run_dir.fail({"reason": str(error), "time": time.time()})
 
 
 def _fit(config: TrialConfig, scratch: str) -> str:
-    """Train once; why Ray says that it ended, empty where it ended well."""
     launch = config.launch
     trainer = TorchTrainer(
         _worker,
@@ -149,7 +142,7 @@ def _fit(config: TrialConfig, scratch: str) -> str:
     )
     try:
         trainer.fit()
-    except Exception as error:  # Ray's classes differ by what died; the run directory says what became of the run
+    except Exception as error:  # Ray's classes differ by what died; the run directory holds the outcome
         return " ".join(str(error).split())[:300]
     return ""
 
@@ -173,7 +166,7 @@ def _worker(given: Mapping[str, str]) -> None:
         if group.leads:
             client.refuse(error)
     except RunError as error:
-        # Rank 0 records its own; another one's ends the group before rank 0 could learn why.
+        # Rank 0 records its own error; another rank's ends the group before rank 0 learns of it.
         if not group.leads and type(error) is RunError:
             client.refuse(error)
         raise

@@ -1,4 +1,4 @@
-"""One trial of Tune: what it is told, the run or the batched runs that it executes, and how each came out."""
+"""One trial of Tune: its config, the run or batched runs that it executes, and its reports."""
 
 from __future__ import annotations
 
@@ -30,24 +30,21 @@ if TYPE_CHECKING:
 
 
 class JudgedBy(BaseModel, frozen=True):
-    """The rule that may end a run early: that of the sweep of this name."""
+    """The rule that may end a run early, and the name of its sweep."""
 
     sweep: str
     explore: ExploreSpec
 
 
 class TrialConfig(BaseModel, frozen=True):
-    """Everything that the process of a trial needs; Ray carries it as JSON.
+    """The config of a trial; Ray carries it as JSON.
 
     Attributes:
-        specs: one run, or several of one shape to be trained as one batched network.
-        launch: their launch section.
-        store: the store, as ``open_place`` takes it.
-        data_dir: where prepared data sets are, on every node.
-        device: as ``Options.device``.
-        local: whether all is on one machine.
-        rule: of a run that may be ended early.
-        measured_size: how many runs of this shape to train together, where that was measured before.
+        specs: one run, or several of one shape to train as one batched network.
+        store: as ``open_place`` takes it.
+        data_dir: folder of prepared data sets on every node.
+        local: whether the cluster is this machine.
+        measured_size: how many runs of this shape to train together, if measured before.
     """
 
     specs: tuple[RunSpec, ...]
@@ -60,7 +57,7 @@ class TrialConfig(BaseModel, frozen=True):
     measured_size: BatchSize | None = None
 
     def where(self) -> str:
-        """What the run is executed on, in words: the node, where there are several, and the device."""
+        """What the run is executed on, in words: the node, if not local, and the device."""
         node = [] if self.local else [ray.util.get_node_ip_address()]
         if self.launch.workers > 1:
             return " ".join([*node, f"{self.launch.workers} workers"])
@@ -69,8 +66,8 @@ class TrialConfig(BaseModel, frozen=True):
         return " ".join([*node, "cpu" if device == "auto" and not gpus else device])
 
     def options(self, client: ControlClient) -> Options:
-        """Where and how a run is executed in this process; ``client`` watches it, and stops it."""
-        from rt_scale.experiments.options import Options  # not at the top: the driver never needs torch
+        """Options of a run in this process; ``client`` observes and stops it."""
+        from rt_scale.experiments.options import Options  # not at the top: the driver does not import torch
 
         return Options(
             store=open_place(self.store),
@@ -87,12 +84,10 @@ class TrialConfig(BaseModel, frozen=True):
 
 
 class TrialReport(BaseModel, frozen=True, ser_json_inf_nan="constants"):
-    """What a trial tells the driver; Ray carries it as JSON.
+    """A message from a trial to the driver; Ray carries it as JSON.
 
-    Attributes:
-        outcomes: how runs came out, by name.
-        measured: of a run that a rule may end early, what it is judged by.
-        measured_size: how many runs of this shape to train together, where that was measured.
+    It holds the outcomes of runs by name, a measurement for the rule that may end the run early, and how many runs of
+    this shape to train together, if this trial measured it.
     """
 
     outcomes: dict[str, JobOutcome] = {}
@@ -105,13 +100,7 @@ Report = Callable[[TrialReport], None]
 
 
 def run_trial(config: TrialConfig, report: Report, run: Callable[[TrialConfig, ControlClient], RunResult]) -> None:
-    """Execute the one run of a trial, and report how it came out.
-
-    Args:
-        config: what the trial was told.
-        report: takes what the driver is to know.
-        run: executes the run, and returns its result.
-    """
+    """Execute the one run of a trial with ``run``, and report how it came out."""
     (spec,) = config.specs
     client = JudgedClient(config, report) if config.rule else ControlClient(spec.name, config.where())
     client.begin()
@@ -120,7 +109,7 @@ def run_trial(config: TrialConfig, report: Report, run: Callable[[TrialConfig, C
         outcome = run(config, client)
     except Stopped as stopped:
         if client.told == PREEMPTED and config.launch.workers == 1:
-            os._exit(0)  # nothing else is to start in this process: its node is about to go
+            os._exit(0)  # Tune must not reuse this process: its node is about to be preempted
         outcome = stopped
     except Exception as error:
         outcome = error
@@ -128,7 +117,7 @@ def run_trial(config: TrialConfig, report: Report, run: Callable[[TrialConfig, C
 
 
 def run_in_process(config: TrialConfig, client: ControlClient) -> RunResult:
-    """The result of a trial's run, executed in this process."""
+    """Execute a trial's run in this process."""
     from rt_scale.experiments.runner import run
 
     with client.reporting():
@@ -136,12 +125,7 @@ def run_in_process(config: TrialConfig, client: ControlClient) -> RunResult:
 
 
 def job_outcome(outcome: RunResult | BaseException, client: ControlClient) -> JobOutcome:
-    """How a run came out.
-
-    Args:
-        outcome: its result, or what ended it.
-        client: the run's.
-    """
+    """How a run came out, from its result or the exception that ended it."""
     if not isinstance(outcome, BaseException):
         return JobOutcome(JobState.DONE, values=outcome.last)
     if isinstance(outcome, Stopped):
@@ -156,7 +140,7 @@ def job_outcome(outcome: RunResult | BaseException, client: ControlClient) -> Jo
         return JobOutcome(JobState.DIED, str(outcome))
     if isinstance(outcome, RtScaleError):
         return JobOutcome(JobState.FAILED, str(outcome))
-    # Whatever happens once a run is under way comes as an RtScaleError.
+    # A run that has started raises only RtScaleErrors.
     error = f"{type(outcome).__name__}: {' '.join(str(outcome).split())}"
     return JobOutcome(JobState.FAILED, f"it could not be started ({error}); see what is missing with 'rt-scale doctor'")
 
@@ -166,11 +150,11 @@ class JudgedClient(ControlClient):
 
     def __init__(self, config: TrialConfig, report: Report) -> None:
         super().__init__(config.specs[0].name, config.where())
-        assert config.rule is not None  # it is judged
+        assert config.rule is not None  # see run_trial
         self._rule, self._report_to_driver = config.rule, report
 
     def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        """Numbers were recorded: the rule, where it goes by one of them, has decided when this returns."""
+        """Numbers were recorded; if the rule judges one of them, it has decided when this returns."""
         super().logged(step, epoch, values)
         rule = self._rule
         found = measurement(
@@ -182,9 +166,9 @@ class JudgedClient(ControlClient):
 
 
 def run_batch(config: TrialConfig, report: Report) -> None:
-    """Execute the runs of a trial, as many as train together, and report at once how each came out.
+    """Execute as many runs of a trial as train together, and report each outcome at once.
 
-    Those that are not executed here after all are returned first, with what was measured.
+    The others are returned to the queue first, with the measured batch size.
     """
     from rt_scale.experiments.batched import run_batched
 
@@ -196,7 +180,7 @@ def run_batch(config: TrialConfig, report: Report) -> None:
         clients[number].begin()
         reporting[number].enter_context(clients[number].reporting())
 
-    start(0)  # a stop is heard while it is measured, too
+    start(0)  # a stop request also ends the measurement below
     size = _batch_size(config, options[0])
     specs, spare = config.specs[: size.size], config.specs[size.size :]
     outcomes = {spec.name: JobOutcome(JobState.RETURNED) for spec in spare}
@@ -211,7 +195,7 @@ def run_batch(config: TrialConfig, report: Report) -> None:
         start(number)
     run_batched(specs, [dataclasses.replace(each, batching=size) for each in options[: len(specs)]], ended)
     if any(client.told == PREEMPTED for client in clients):
-        os._exit(0)  # nothing else is to start in this process: its node is about to go
+        os._exit(0)  # Tune must not reuse this process: its node is about to be preempted
 
 
 def _batch_size(config: TrialConfig, options: Options) -> BatchSize:
@@ -226,13 +210,13 @@ def _batch_size(config: TrialConfig, options: Options) -> BatchSize:
         return choose_batch_size(specs, options, None if config.launch.pack == "auto" else config.launch.pack)
     except Stopped:
         return BatchSize(size=1, reason="asked to stop while it was measured")
-    except Exception as error:  # which the first run will meet, too, and record
+    except Exception as error:  # the first run will raise and record it, too
         return BatchSize(size=1, reason=f"could not be measured: {error}")
 
 
 @functools.cache
 def _resident() -> Resident:
-    """The images that this process keeps for the next run: Tune calls a function, which has nothing else that stays."""
+    """The images that this process keeps for its next run; a Tune function has no other state between trials."""
     from rt_scale.data.loaders.resident import Resident
 
     return Resident()

@@ -1,9 +1,6 @@
-"""Ray Tune over a queue of runs. Ray schedules; the run directories are the truth.
+"""Ray Tune over a queue of runs: Ray schedules, and run directories, never Ray's own state, say what is finished.
 
-A run with one worker executes directly in a function trainable; one with several starts a Ray Train inside its
-trial, which itself holds next to nothing. The process of a trial is reused for the next run, so that importing torch
-is paid once a slot. Nothing of Ray's own state is read back, and Tune restarts nothing: the queue does, and a run
-that is started again goes on from its directory.
+A run with several workers starts Ray Train inside its trial. Tune restarts nothing: the queue does.
 """
 
 from __future__ import annotations
@@ -30,7 +27,7 @@ if TYPE_CHECKING:
     from rt_scale.scheduler.job import View
 
 NEWS_S = 0.5
-"""Seconds between two looks at the news."""
+"""Seconds between two polls of the control actor."""
 
 
 def run_queue(
@@ -43,19 +40,10 @@ def run_queue(
     *,
     stopping: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Execute what the queue gives, until it is finished.
+    """Execute the jobs of the queue until it is finished.
 
-    What became of a run stands in its directory afterwards, or in ``queue.failed``; the failure of one leaves the
-    others alone.
-
-    Args:
-        queue: the runs.
-        where: where they are executed and kept.
-        cluster: the Ray that this process is connected to.
-        control: carries reports and requests to stop.
-        view: is told what runs report.
-        exploration: ends runs early and adds some, where sweeps say so.
-        stopping: whether to stop: runs that are under way write a checkpoint, and this call returns.
+    How a run came out is in its directory afterwards, or in ``queue.failed``; a failed run does not affect others.
+    Once ``stopping`` returns True, running runs write a checkpoint, and this call returns.
     """
     driver = _Driver(queue, control, view, exploration, stopping)
     handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.batching.known(jobs[0]), where, cluster))
@@ -75,7 +63,7 @@ def run_queue(
 def _tune_config(
     jobs: Sequence[Job], measured_size: BatchSize | None, where: Where, cluster: Cluster
 ) -> dict[str, Any]:
-    """What Tune gives a trial of these jobs: one, or several of one shape and launch section."""
+    """The Tune config of a trial that executes these jobs: one, or several of one shape and launch section."""
     first = jobs[0]
     config = TrialConfig(
         specs=tuple(job.spec for job in jobs),
@@ -97,18 +85,18 @@ def _rule(sweep: SweepSpec | None) -> JudgedBy | None:
 
 
 def _resources(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-    # Asked once for the function itself, too, before there is a trial.
+    # Tune also calls this once with an empty config, before there is a trial.
     return tune.PlacementGroupFactory([config.get("resources", {"CPU": 1})])
 
 
 def _trial(given: Mapping[str, Any]) -> None:
     config = TrialConfig.model_validate_json(given["run"])
 
-    def report(said: TrialReport) -> None:
-        tune.report({"report": said.model_dump_json()})
+    def report(trial_report: TrialReport) -> None:
+        tune.report({"report": trial_report.model_dump_json()})
 
     if config.launch.workers > 1:
-        from rt_scale.ray_backend.train_workers import run_with_workers  # Ray Train is needed nowhere else
+        from rt_scale.ray_backend.train_workers import run_with_workers  # imports Ray Train, which others do not need
 
         run_trial(config, report, run_with_workers)
     elif config.launch.pack == 1:
@@ -118,11 +106,9 @@ def _trial(given: Mapping[str, Any]) -> None:
 
 
 class _Driver(tune.Callback):  # type: ignore[misc]
-    """Tells the queue how jobs came out, shows what runs report, and passes on the wish to stop.
+    """Reports outcomes to the queue, shows the reports of runs, and forwards stop requests.
 
-    Attributes:
-        jobs: what was handed to a trial and has not come out yet: trial's id -> name of the run -> job.
-        running: whether any trial runs.
+    ``jobs`` holds the unfinished jobs of trials: trial's id -> name of the run -> job.
     """
 
     def __init__(
@@ -140,11 +126,11 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         self.running = False
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its callbacks for a restore that we never ask for; a terminal cannot be pickled.
+        # Tune pickles its callbacks for a restore that we never use; a terminal cannot be pickled.
         return {}
 
     def look(self) -> None:
-        """Now and then, show the news and pass on the wish to stop."""
+        """Every ``NEWS_S`` seconds, show new reports and forward a stop request."""
         now = time.monotonic()
         if now - self._looked < NEWS_S:
             return
@@ -160,12 +146,12 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         self._view.tick()
 
     def on_step_begin(self, iteration: int, trials: list[Any], **_: Any) -> None:
-        """Tune is at work."""
+        """Called by Tune in every step of its loop."""
         self.running = any(trial.status == "RUNNING" for trial in trials)
         self.look()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """A trial said how its run, or some of its batch, came out, or what a rule is to judge."""
+        """A trial reported outcomes of runs, or a measurement for a rule."""
         report = TrialReport.model_validate_json(result["report"])
         jobs = self.jobs.get(trial.trial_id, {})
         if report.measured_size and jobs:
@@ -186,7 +172,7 @@ class _Driver(tune.Callback):  # type: ignore[misc]
 
 
 class _Handout(Searcher):  # type: ignore[misc]
-    """Gives Tune the jobs of the queue, one or one batch at a time; what Tune takes for a search."""
+    """Gives Tune the next job or batch of the queue; to Tune it is a search algorithm."""
 
     def __init__(self, driver: _Driver, config: Callable[[Sequence[Job]], dict[str, Any]]) -> None:
         super().__init__()
@@ -196,7 +182,7 @@ class _Handout(Searcher):  # type: ignore[misc]
         return {}  # as the driver's
 
     def suggest(self, trial_id: str) -> Any:
-        """The next jobs; None where there are none yet."""
+        """The next jobs; None if there are none yet."""
         self._driver.look()
         queue = self._driver.queue
         self._driver.exploration.refill(queue)
@@ -209,21 +195,21 @@ class _Handout(Searcher):  # type: ignore[misc]
         return self._config(jobs)
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **_: Any) -> bool:
-        """There is nothing to search by."""
+        """Accept: nothing is searched."""
         return True
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The driver knows more."""
+        """Do nothing: the driver handles outcomes."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the store knows all."""
+        """Do nothing: the store has all state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the store knows all."""
+        """Do nothing: the store has all state."""
 
 
 class _AllStopped(tune.Stopper):  # type: ignore[misc]
-    """Ends Tune where it was asked to stop and no run is under way any more; what waits for resources is forgotten."""
+    """Ends Tune once a stop was requested and no run is running; trials that wait for resources are dropped."""
 
     def __init__(self, driver: _Driver) -> None:
         self._driver = driver
@@ -232,9 +218,9 @@ class _AllStopped(tune.Stopper):  # type: ignore[misc]
         return {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No trial is ended from here."""
+        """Never end a single trial."""
         return False
 
     def stop_all(self) -> bool:
-        """Asked after every step."""
+        """Whether to end Tune; called after every step."""
         return self._driver.stopping() and not self._driver.running

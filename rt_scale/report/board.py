@@ -1,4 +1,4 @@
-"""TensorBoard on the comparison view of sweeps, with the figures of their reports, or on every run of a store."""
+"""Opens TensorBoard on the comparison view of sweeps, or on every run of a store."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from rt_scale.tensorboard.server import serve
 from rt_scale.tensorboard.sweep_view import MEANS, SWEEP
 
 MOST_TICKED = 40
-"""Runs that TensorBoard ticks at first, outside Time Series; of more it ticks none."""
+"""Outside Time Series, TensorBoard initially ticks all runs up to this number; of more, none."""
 LOOK = 30.0
-"""Seconds between two looks at an object store; each asks for the names of all that is in it."""
+"""Seconds between two listings of an object store; each lists all its names."""
 
 
 def open_board(
@@ -32,24 +32,24 @@ def open_board(
     every_run: bool = False,
     interval: float = 5.0,
 ) -> None:
-    """Serve until interrupted; runs that begin meanwhile appear.
+    """Serve until interrupted; new runs appear while it serves.
 
     Args:
         sweeps: of that store; none shows the store's run directories.
-        port: 0 takes a free one, None 6006 or the next free one.
-        say: receives the lines that name the address, and what is there to be seen.
-        every_run: whether runs are shown by themselves, and not only the means of configurations.
-        interval: seconds between two looks at what was computed meanwhile.
+        port: 0: any free port; None: 6006 or the next free one.
+        say: receives lines with the address and hints.
+        every_run: whether to show single runs, and not only the means of configurations.
+        interval: seconds between two updates.
 
     Raises:
-        InputError: where there is nothing to show, two sweeps have one name, or the port is taken.
+        InputError: if there is nothing to show, two sweeps have one name, or the port is taken.
     """
     refuse_equal_names(sweeps, "shown together")
     store.refresh()
     folder = refresh_board(sweeps, every_run=every_run) if sweeps else _runs(store)
 
     def refresh() -> None:
-        with contextlib.suppress(StoreAway):  # it comes back
+        with contextlib.suppress(StoreAway):  # retried at the next refresh
             store.refresh(younger=LOOK)
         if sweeps:
             refresh_board(sweeps, every_run=every_run)
@@ -65,7 +65,6 @@ def open_board(
 
 
 def _hints(address: str, folder: Path, every_run: bool, drawn: Mapping[str, Path]) -> list[str]:
-    """What is to be seen where, in lines."""
     prefix = f"{MEANS}/" if every_run else ""
     means = sorted({*os.listdir(folder / prefix)} - {SWEEP})
     shown = "Every run, and the means over seeds." if every_run else "The means over seeds; --runs shows every run."
@@ -79,7 +78,7 @@ def _hints(address: str, folder: Path, every_run: bool, drawn: Mapping[str, Path
 
 
 def few(names: Sequence[str], most: int) -> str:
-    """The shortest beginning of the first name, up to a comma, that at most so many names have; the name if none is."""
+    """The shortest prefix of the first name, up to a comma, that at most ``most`` names share; else the whole name."""
     parts = names[0].split(",")
     beginnings = [",".join(parts[:count]) + "," for count in range(1, len(parts))]
     found = (start for start in beginnings if sum(name.startswith(start) for name in names) <= most)

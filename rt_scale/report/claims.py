@@ -1,8 +1,7 @@
-"""The paper's claims as rules on the results of seeds; every rule is in its function's words.
+"""The paper's claims as rules on results; reports print the docstring of each rule.
 
-Differences are between runs of one seed, accuracies are those after the last epoch (the best over epochs, start
-included, would be above its teacher by construction), and limits are one-sided 95 % ones, as ``statistics.judge`` says:
-fewer than 3 seeds never decide anything, and neither does an interval that includes the bound.
+Differences are between runs of one seed, limits are the one-sided 95 % ones of ``statistics.judge``, and accuracies are
+those after the last epoch: the best over epochs, start included, would be above its teacher by construction.
 """
 
 from __future__ import annotations
@@ -19,32 +18,32 @@ from rt_scale.spec.metrics import metric_bounds
 from rt_scale.spec.networks import PAPER
 
 MARGIN = 0.025
-"""Accuracies that differ by less count as equal: 2.5 points, a quarter of what the paper's ResNet-18 gains."""
+"""Accuracies that differ by less count as equal: 2.5 points, a quarter of the gain of the paper's ResNet-18."""
 HELPS = 0.01
-"""What an accuracy must rise by to count as helped: 1 point."""
+"""Smallest rise of an accuracy that counts as help: 1 point."""
 FLAT_TO = 0.6
-"""Largest alpha up to which the paper finds students alike."""
+"""Largest alpha up to which the paper's students have equal accuracy."""
 MOVES = 0.1
-"""A second round that moves less than this share of the first round's distance does not move."""
+"""A second round that moves less than this share of the first round's distance counts as not moving."""
 WITHOUT_FEATURE_NORM, WITHOUT_WEIGHT_NORM = "-/lb/-/wn/l/-", "-/lb/fn/-/l/-"
 ANY = (-math.inf, math.inf)
 RATE = Scale(bounds=ANY)
-"""Points a doubling or a tenfold: no difference of two accuracies."""
+"""Points per doubling or tenfold; unlike a difference of accuracies, it has no bounds."""
 Claim = Callable[[Sequence[ProbedRun]], Verdict]
 
 
 def scored(runs: Iterable[ProbedRun]) -> list[Scores]:
-    """What the finished ones reached."""
+    """Scores of the finished runs."""
     return [run.scores for run in runs if run.scores is not None]
 
 
 def gains(runs: Iterable[ProbedRun]) -> list[float]:
-    """Student less its own teacher, of every finished run."""
+    """Student - own teacher of every finished run."""
     return [scores.student - scores.teacher for scores in scored(runs)]
 
 
 def by(runs: Iterable[ProbedRun], key: str) -> dict[Any, list[ProbedRun]]:
-    """The runs by their value of ``key``, as in ``ProbedRun.at``; those without a result too."""
+    """All runs by their value of ``key`` of ``ProbedRun.at``."""
     found: dict[Any, list[ProbedRun]] = {}
     for run in runs:
         found.setdefault(run.at[key], []).append(run)
@@ -52,7 +51,7 @@ def by(runs: Iterable[ProbedRun], key: str) -> dict[Any, list[ProbedRun]]:
 
 
 def by_seed(runs: Iterable[ProbedRun], key: str) -> dict[int, dict[Any, float]]:
-    """Seed -> value of ``key`` -> accuracy of the student, of finished runs."""
+    """Seed -> value of ``key`` -> accuracy of the student, for finished runs."""
     found: dict[int, dict[Any, float]] = {}
     for run in runs:
         if run.scores is not None:
@@ -61,7 +60,7 @@ def by_seed(runs: Iterable[ProbedRun], key: str) -> dict[int, dict[Any, float]]:
 
 
 def paired(runs: Iterable[ProbedRun], others: Iterable[ProbedRun]) -> list[float]:
-    """Student less the student of the other run of its seed, for seeds that have both."""
+    """Student - student of the other run of its seed, for seeds that have both."""
     theirs = {run.seed: run.scores.student for run in others if run.scores is not None}
     return [run.scores.student - theirs[run.seed] for run in runs if run.scores is not None and run.seed in theirs]
 

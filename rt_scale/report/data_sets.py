@@ -1,4 +1,4 @@
-"""The data sets as a table, and a contact sheet of one: samples of every class as one picture."""
+"""The table of data sets, and a contact sheet of one: samples of every class in one picture."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rt_scale.spec.run import stream
 
 
 def data_rows(data_dir: Path) -> list[dict[str, Any]]:
-    """One row a data set of the catalogue or of ``data_dir``; ``problem`` is what is wrong with a damaged one."""
+    """One row per data set of the catalogue or of ``data_dir``; ``problem`` describes the damage of a damaged one."""
     prepared = list_prepared(data_dir)
     rows = []
     for name in [*DATASETS, *(name for name in prepared if name not in DATASETS)]:
@@ -49,7 +49,7 @@ def data_rows(data_dir: Path) -> list[dict[str, Any]]:
 
 
 def data_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the table leaves open: sets without labels, where means and deviations are from, what is damaged."""
+    """Notes below the table: sources of means and deviations, sets without labels, damage."""
     sources: dict[str, list[str]] = {}
     for row in rows:
         if "stats_source" in row:
@@ -62,22 +62,22 @@ def data_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 MOST_PIXELS = 100_000_000
 """Width times height of the largest sheet."""
 _TILE = 64
-"""Pixels that a small image is enlarged to, about."""
+"""Approximate size of an enlarged small image in pixels."""
 _LARGEST_TILE = 128
 _GAP = 2
 _MARGIN = 12
 _HEADING = 40
 _LABEL = 150
-"""Pixels of a class's name, at most; longer names are cut."""
+"""Largest width of a class's name in pixels; longer names are cut."""
 _ASPECT = 1.4
-"""Width by height that is aimed at."""
+"""Target width / height."""
 _INK, _PALE = (20, 20, 20), (120, 120, 120)
 
 
 def choose(labels: np.ndarray, classes: int, per_class: int) -> list[np.ndarray]:
-    """The positions (int64) of each class's samples that are shown: the first in a random order, always the same.
+    """The positions (int64) of up to ``per_class`` samples of each class, the first in a fixed random order.
 
-    Labels are int [N], from 0 to ``classes`` - 1; a class with fewer than ``per_class`` is shown whole.
+    Labels are int [N], from 0 to ``classes`` - 1.
     """
     generator = np.random.Generator(np.random.PCG64(stream("data.show")))
     order = generator.permutation(len(labels))
@@ -86,15 +86,15 @@ def choose(labels: np.ndarray, classes: int, per_class: int) -> list[np.ndarray]
 
 
 def unlabelled(info: DataInfo) -> DataInfo:
-    """The set as one class, to draw images that have no labels."""
+    """The set as one class, to draw images without labels."""
     return dataclasses.replace(info, classes=("no labels",))
 
 
 def draw(info: DataInfo, images: Beton, per_class: int, heading: str) -> Image.Image:
-    """Every class with its name, its number of images and ``per_class`` of them, in as many columns as suit.
+    """Every class with its name, its number of images and ``per_class`` of them.
 
-    Small images are enlarged a whole number of times without smoothing; those of more than 128 pixels are scaled down
-    to that. InputError where the sheet would have more than ``MOST_PIXELS`` pixels.
+    Small images are enlarged by an integer factor without smoothing; larger ones than 128 pixels are scaled down to
+    that. InputError if the sheet would have more than ``MOST_PIXELS`` pixels.
     """
     chosen = choose(images.labels, len(info.classes), per_class)
     counts = np.bincount(images.labels, minlength=len(info.classes))
@@ -127,7 +127,7 @@ def draw(info: DataInfo, images: Beton, per_class: int, heading: str) -> Image.I
 
 
 def save(sheet: Image.Image, path: Path) -> None:
-    """Write the sheet to ``path``, whole or not at all; InputError where that cannot be, or it is no .png."""
+    """Write the sheet to ``path`` atomically; InputError if that fails, or it does not end in .png."""
     if path.suffix.lower() != ".png":
         raise InputError(f"'{path}' does not end in .png, and a contact sheet is a PNG file. Give --out NAME.png.")
     partial = path.with_name(f".{path.name}.part")
@@ -143,15 +143,13 @@ def save(sheet: Image.Image, path: Path) -> None:
 
 
 def _tile(size: int) -> tuple[int, str]:
-    """Pixels that an image of size x size is drawn on, and how."""
+    """The drawn size in pixels of an image of size x size, and how it is scaled, in words."""
     tile = min(size * max(1, round(_TILE / size)), _LARGEST_TILE)
     how = f"scaled to {tile} x {tile}" if tile < size else f"enlarged {tile // size} times" if tile > size else "as is"
     return tile, how
 
 
 def _arrange(blocks: int, width: int, height: int) -> tuple[int, int]:
-    """(columns, rows) of blocks, filled column by column, for a sheet of about the aspect that is aimed at."""
-
     def excess(columns: int) -> float:
         return abs(math.log(columns * width / (math.ceil(blocks / columns) * height) / _ASPECT))
 
@@ -161,7 +159,6 @@ def _arrange(blocks: int, width: int, height: int) -> tuple[int, int]:
 
 
 def _cut(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The name in one line that fits."""
     line = " ".join(name.split())
     if font.getlength(line) <= _LABEL:
         return line
@@ -170,7 +167,7 @@ def _cut(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
 
 
 def _picture(pixels: np.ndarray, tile: int) -> Image.Image:
-    """uint8 [H, H, C] as a colour picture of tile x tile."""
+    """uint8 [H, H, C] as an RGB picture of tile x tile."""
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
     sampling = Image.Resampling.LANCZOS if tile < len(pixels) else Image.Resampling.NEAREST
     return picture.resize((tile, tile), sampling)

@@ -1,4 +1,4 @@
-"""Tables for other programs, as CSV or Parquet: the runs and curves of sweeps, and what reports say."""
+"""Tables as CSV or Parquet: the runs and curves of sweeps, and the numbers and verdicts of reports."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from rt_scale.tensorboard.writer import Setting, flat_settings, typed_columns
 
 Form = Literal["csv", "parquet"]
 BATCH = 2**16
-"""Rows that are written at a time: one row group of a Parquet file."""
+"""Rows to gather before a write, which makes one row group of a Parquet file."""
 TIME = pa.timestamp("us", tz="UTC")
 STATE = {
     "data": pa.string(),
@@ -58,21 +58,19 @@ STATE = {
     "rt-scale": pa.string(),
     "git_commit": pa.string(),
 }
-"""Columns on a run and how it stands, with their types. data: the set that it is distilled on, with its variant in the
-title (JPEG CIFAR-10 is not CIFAR-10) and the contents that it had; same_data_here: whether all its sets have the
-contents here that it was computed on, null where they are not here or it was not begun; reason: of the newest failure;
-device_seconds: GPUs and CPU cores that it held, times how long; started: its first attempt; finished: its last
-measurement or its failure; device, driver of the GPU, model of the CPU, workers, host and versions: of its newest
-attempt."""
+"""Columns on a run and its state. data: the set that it is distilled on, its title with the variant, and its content;
+same_data_here: whether all its sets have the same contents here, null if they are not here or it has not begun; reason:
+of the newest failure; device_seconds: GPUs or CPU cores times seconds held; started: of the first attempt; finished:
+time of its last measurement or failure; device to git_commit: of its newest attempt."""
 _MEASURED = {"step": pa.int64(), "epoch": pa.float64(), "metric": pa.string(), "value": pa.float64(), "time": TIME}
 _STARTS = ("teacher.start_from", "student.start_from")
 _RUNS = 1000
-"""Runs that are made into columns at a time."""
+"""Runs that are converted to columns at a time."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A table that was written: its file, and how many rows it has."""
+    """A written table."""
 
     path: Path
     rows: int
@@ -80,7 +78,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Run:
-    """A run of the sweeps; ``shared`` are axes and seeds (column -> value, of one type a column)."""
+    """A run of the sweeps; ``shared`` holds its axes and seeds (column -> value, of one type per column)."""
 
     sweeps: str
     point: Point
@@ -88,25 +86,19 @@ class _Run:
 
     @property
     def identity(self) -> dict[str, object]:
-        """What stands in every row of either table."""
         return {"run": self.point.spec.name, "label": self.point.label, **self.shared}
 
 
 def export(sweeps: Sequence[SweepRuns], folder: Path, form: Form, here: DataHere | None = None) -> dict[str, Exported]:
-    """Write the tables ``runs`` and ``curves`` of sweeps, each in one piece, from their run directories.
+    """Write the tables ``runs`` and ``curves`` of sweeps of one store from their run directories.
 
-    ``runs`` has a row for every run, those without a result and those never begun included; ``curves`` one for
-    every measured value. One run's metrics are read at a time, and fewer than 65,536 rows of others wait to be written.
-
-    Args:
-        sweeps: of one store; a run that several of them have is one row, which names them all.
-        folder: where the files go; it is made if need be.
-        form: of the files.
-        here: the data sets that are here, to compare those of the runs with; None: nothing is compared.
+    ``runs`` has a row for every run, also for those without a result or never begun; ``curves`` one for every measured
+    value. Memory stays bounded: one run's metrics and fewer than 65,536 other rows are held. With ``here``, the data of
+    runs is compared with the local data sets.
 
     Raises:
-        InputError: where none of the runs was begun, or the folder cannot be written.
-        RunError: where a file of a run is damaged, or the disk is full.
+        InputError: if no run was begun, or the folder cannot be written.
+        RunError: if a file of a run is damaged, or the disk is full.
     """
     store, runs = sweeps[0].store, _merge(sweeps)
     _refuse_where_none_was_begun(runs, store)
@@ -115,7 +107,7 @@ def export(sweeps: Sequence[SweepRuns], folder: Path, form: Form, here: DataHere
     tables: list[pa.Table] = []
 
     def curves() -> Iterator[pa.Table]:
-        """Run by run; what the other table says of each is put aside."""
+        """The curves run by run; also fills ``tables`` with the rows of ``runs``."""
         rows: list[dict[str, object]] = []
         for run in runs:
             run_dir = store.run(run.point.spec)
@@ -141,7 +133,7 @@ def _refuse_where_none_was_begun(runs: Sequence[_Run], store: Store) -> None:
 
 
 def _merge(sweeps: Sequence[SweepRuns]) -> list[_Run]:
-    """Distinct runs, with every axis that any of the sweeps has."""
+    """The distinct runs, with the axes of all sweeps."""
     points: dict[str, Point] = {}
     members: dict[str, dict[str, None]] = {}
     for sweep in sweeps:
@@ -157,7 +149,7 @@ def _merge(sweeps: Sequence[SweepRuns]) -> list[_Run]:
 
 
 def _settings(point: Point, axes: Iterable[str]) -> dict[str, Setting]:
-    """The values of the axes there, of those that only other sweeps vary too, and the seeds."""
+    """The values of all axes, also of those that only other sweeps vary, and the seeds."""
     values = {key: _value(point, key) for key in axes}
     seeds = {f"seeds.{name}": value for name, value in point.spec.seeds.model_dump().items()}
     flat = flat_settings({**values, "seed": point.seed, **seeds})
@@ -165,7 +157,7 @@ def _settings(point: Point, axes: Iterable[str]) -> dict[str, Setting]:
 
 
 def _value(point: Point, key: str) -> object:
-    """The value of an axis; a run to start from by its name, as in the column ``run``."""
+    """The value of an axis; a run to start from is given by name, as in the column ``run``."""
     if key in _STARTS:
         part: TeacherSpec | StudentSpec = getattr(point.spec, key.partition(".")[0])
         return part.start_from and {**part.start_from.model_dump(), "run": part.start_from.run.name}
@@ -173,7 +165,6 @@ def _value(point: Point, key: str) -> object:
 
 
 def _field(spec: RunSpec, key: str) -> object:
-    """The dotted field of ``spec``; None where it has none of that name."""
     value: object = spec.model_dump(mode="json")
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -188,7 +179,6 @@ def _arrow_type(values: Iterable[Setting | None]) -> pa.DataType:
 
 
 def _curves(run: _Run, metrics: pa.Table, types: Mapping[str, pa.DataType]) -> pa.Table:
-    """The run's metrics, with what identifies it in every row."""
     identity = run.identity
     repeated = [pa.repeat(pa.scalar(identity[name], kind), len(metrics)) for name, kind in types.items()]
     time = pc.round(pc.multiply(metrics["time"], 1e6)).cast(pa.int64()).cast(TIME)
@@ -197,14 +187,13 @@ def _curves(run: _Run, metrics: pa.Table, types: Mapping[str, pa.DataType]) -> p
 
 
 def _state(spec: RunSpec, run_dir: RunDir, store: Store, metrics: pa.Table, here: DataHere | None) -> dict[str, object]:
-    """How a run stands, where it was executed and, where it is done, its numbers."""
     status = store.status(run_dir.name)
     result = run_dir.result() if status.state == "done" else None
     failure = (run_dir.failure() if status.state == "failed" else None) or {}
     record = run_dir.record()
     data, attempts = (record.data, record.attempts) if record else (None, [])
     newest = attempts[-1] if attempts else AttemptRecord()
-    # By the clock of whoever computed it: the date of result.json changes when a store is copied.
+    # By the clock of the machine that computed it: the date of result.json changes when a store is copied.
     measured = metrics["time"][-1].as_py() if result and len(metrics) else None
     return {
         "data": spec.data.name,
@@ -245,7 +234,6 @@ def _microseconds(seconds: float | None) -> int | None:
 
 
 def _to_table(rows: Sequence[Mapping[str, object]], identity: Mapping[str, pa.DataType]) -> pa.Table:
-    """The rows as columns; a metric that a row does not have is null there."""
     types = {"sweep": pa.string(), **identity, **STATE}
     names = dict.fromkeys([*types, *(name for row in rows for name in row)])
     return pa.table({name: pa.array([row.get(name) for row in rows], types.get(name, pa.float64())) for name in names})
@@ -253,7 +241,7 @@ def _to_table(rows: Sequence[Mapping[str, object]], identity: Mapping[str, pa.Da
 
 def _write_runs(tables: Sequence[pa.Table], path: Path, form: Form) -> Exported:
     table = pa.concat_tables(tables, promote_options="default")
-    # What names a run first, its metrics last, whichever run had them first.
+    # The identity comes first, metrics last, whatever run had them first.
     table = table.select(sorted(table.column_names, key=_place))
     return write_table(path, form, table.schema, [table])
 
@@ -264,9 +252,9 @@ def _place(column: str) -> int:
 
 
 def write_table(path: Path, form: Form, schema: pa.Schema, pieces: Iterable[pa.Table]) -> Exported:
-    """Write a table that is there in one piece, in place of a file of that name, and nothing where that fails.
+    """Write a table atomically, replacing a file of that name.
 
-    Of its pieces up to :data:`BATCH` rows are gathered, so that many small ones do not make as many row groups.
+    Small pieces are merged up to :data:`BATCH` rows, so that there are few row groups.
     """
     rows, waiting = 0, []
     with replacing(path) as file, _writer(file, form, schema) as writer:
@@ -290,17 +278,17 @@ def _writer(file: BinaryIO, form: Form, schema: pa.Schema) -> pq.ParquetWriter |
 
 
 def write_report_table(path: Path, table: pa.Table) -> list[Path]:
-    """The table as CSV and as Parquet, ``path`` being without suffix; the files."""
+    """Write the table as CSV and as Parquet; ``path`` has no suffix."""
     forms: tuple[Form, ...] = ("csv", "parquet")
     return [write_table(path.with_suffix(f".{form}"), form, table.schema, [table]).path for form in forms]
 
 
 DEVICES = ("gpu", "cpu")
-"""What device seconds are counted of."""
+"""Devices whose seconds are counted."""
 
 
 def numbers_table(report: Report) -> pa.Table:
-    """One row a configuration and probe: ours (accuracies in [0, 1]), the paper's (in percent), and the runs."""
+    """One row per configuration and probe: our accuracies in [0, 1], the paper's in percent, and the runs."""
     rows = [_row(row, report) for table in report.tables.values() for row in table]
     numbers = {f"{role}_{part}" for role in (*ROLES, "gain") for part in ("mean", "std", "low", "high")}
     numbers |= {"paper_input", "paper_teacher", "paper_student", "difference"}
@@ -310,7 +298,7 @@ def numbers_table(report: Report) -> pa.Table:
 
 
 def verdicts_table(report: Report) -> pa.Table:
-    """One row a claim, group and mean that the verdict rests on; without one where there is none."""
+    """One row per claim, group and mean behind the verdict; a verdict without means has one row."""
     rows: list[dict[str, object]] = []
     for judged in report.verdicts:
         about = {"experiment": report.experiment, "claim": judged.claim, "where": judged.where}

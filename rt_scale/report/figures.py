@@ -1,4 +1,4 @@
-"""Figures of a sweep: student against teacher over epochs, and the paper's own."""
+"""Draws the figures of a sweep: student and teacher over epochs, and the paper's figures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Colour = str | tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Curve:
-    """One run's probes: accuracies in [0, 1] at increasing epochs, all [E]; of the input one number."""
+    """One run's probes: accuracies in [0, 1] at increasing epochs, all [E]; the input has one number."""
 
     point: Point
     epochs: np.ndarray
@@ -38,7 +38,7 @@ class Curve:
 
 
 def curve(point: Point, metrics: Series, probe: str) -> Curve | None:
-    """The run's curve under the probe of that key, or None where it was not probed so."""
+    """The run's curve under the probe of that key; None if it has none."""
     found = [metrics.get(probe_metric(role, probe)) for role in ("student", "teacher", "input")]
     student, teacher, pixels = found
     if not student or not teacher or not pixels:
@@ -48,10 +48,9 @@ def curve(point: Point, metrics: Series, probe: str) -> Curve | None:
 
 
 def draw(curves: Sequence[Curve], probe: str, title: str) -> Figure:
-    """Accuracy (above) and gain over the own teacher (below) over epochs, averaged over seeds.
+    """Accuracy (top) and gain over the own teacher (bottom) over epochs: means over seeds with their intervals.
 
-    The first axis of the sweep gives the colours; each combination of the others is a column. Bands are
-    intervals of the mean over seeds.
+    The first axis of the sweep gives the colours; each combination of the others is a column.
     """
     panels: dict[str, list[Curve]] = {}
     for item in curves:
@@ -65,7 +64,7 @@ def draw(curves: Sequence[Curve], probe: str, title: str) -> Figure:
         _panel(axes[0][column], axes[1][column], members, colours)
         axes[0][column].set_title(name, fontsize=10)
         axes[1][column].set_xlabel("epoch")
-    if axes[0][0].get_ylim()[0] < 0:  # once all panels are drawn, as they share their axis: its margin reaches below
+    if axes[0][0].get_ylim()[0] < 0:  # the margin of the shared axis, known once all panels are drawn
         axes[0][0].set_ylim(bottom=0)
     axes[0][0].set_ylabel("test accuracy (%)")
     axes[1][0].set_ylabel("gain over own teacher\n(percentage points)")
@@ -77,7 +76,7 @@ def draw(curves: Sequence[Curve], probe: str, title: str) -> Figure:
 
 
 def draw_drawings(panels: Sequence[Drawing], title: str, columns: int) -> Figure:
-    """The panels (at least one) of a figure of the paper's, so many in a row, under one legend."""
+    """One of the paper's figures: panels (at least one) in rows of ``columns``, and a legend."""
     ours = dict.fromkeys(line.label for panel in panels for line in panel.lines if line.style == "ours")
     colours = _line_colours(list(ours))
     styles = {line.style: line.label for panel in panels for line in panel.lines if line.style != "ours"}
@@ -113,7 +112,7 @@ def _draw_panel(axis: Axes, panel: Drawing, colours: Mapping[str, Colour]) -> No
         own = line.label if line.style == "ours" else line.of
         look = {"color": colours.get(own, "0.3"), **_STYLES[line.style]}
         x = list(line.x)
-        if names:  # side by side, where lines would lie on each other
+        if names:  # shifted sideways, so that lines do not overlap
             x = [names.index(name) + 0.12 * (ours.index(own) - (len(ours) - 1) / 2) for name in line.x]
             look |= {"ls": "none"} | ({"marker": "_", "ms": 9} if line.style == "teacher" else {})
         axis.plot(x, list(line.y), **look)
@@ -126,7 +125,7 @@ def _draw_panel(axis: Axes, panel: Drawing, colours: Mapping[str, Colour]) -> No
         axis.set_xscale("log", base=2 if panel.scale == "log2" else 10)
     axis.set(xlabel=panel.x_label, ylabel=panel.y_label)
     if axis.get_ylim()[0] < 0 <= min((min(line.y) for line in panel.lines if len(line.y)), default=0):
-        axis.set_ylim(bottom=0)  # the axis' margin reaches below what can be measured
+        axis.set_ylim(bottom=0)  # the margin of the axis is below possible values
     axis.set_title(panel.title, fontsize=10)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
@@ -143,10 +142,10 @@ def _interval(axis: Axes, x: Sequence[float], line: Line, colour: Colour, bars: 
 
 
 def save(figure: Figure, *paths: Path) -> None:
-    """Write the figure to every one of ``paths`` (the suffix says the format) and free its memory."""
+    """Write the figure to all ``paths`` (the suffix gives the format) and free its memory."""
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # In svg text stays text, which is smaller and can be searched, and the same figure is the same file.
+        # Text in SVG stays text: smaller and searchable. The fixed salt and the missing date make files reproducible.
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rt-scale"}):
             figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(figure)
@@ -165,7 +164,7 @@ def _colours(names: Sequence[str]) -> dict[str, Colour]:
 
 
 def _line_colours(labels: Sequence[str]) -> dict[str, Colour]:
-    """Numbers in the order of a scale, names in colours that differ; red is the input's."""
+    """A colour scale for numbers, distinct colours for names; red is reserved for the input."""
     numbers = [label for label in labels if " = " in label]
     names = [label for label in labels if label not in numbers]
     palette = [f"tab:{name}" for name in ("blue", "orange", "green", "purple", "brown", "pink", "olive", "cyan")]
@@ -192,8 +191,7 @@ def _panel(accuracy: Axes, gain: Axes, members: Sequence[Curve], colours: Mappin
 
 
 def _teachers(members: Sequence[Curve]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Epochs and mean accuracies of the teachers: of all alike where they are frozen, else configuration by
-    configuration."""
+    """Epochs and mean accuracies of the teachers: over all if they are frozen, else per configuration."""
     longest = max((item.epochs for item in members), key=len)
     if all((item.teacher == item.teacher[0]).all() for item in members):
         distinct = {(item.point.seed, float(item.teacher[0])) for item in members}
@@ -209,7 +207,7 @@ def _teachers(members: Sequence[Curve]) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _band(axis: Axes, epochs: np.ndarray, values: np.ndarray, bounds: Bounds, colour: Colour) -> None:
-    """The mean of accuracies [seeds, epochs] in percent, and its interval where it has one."""
+    """Draw the mean of accuracies [seeds, epochs] in percent, and its interval."""
     summaries = [estimate(column.tolist(), bounds) for column in values.T]
     mean, low, high = (100 * np.array([getattr(item, part) for item in summaries], dtype=float)
                        for part in ("mean", "low", "high"))  # fmt: skip
@@ -218,7 +216,6 @@ def _band(axis: Axes, epochs: np.ndarray, values: np.ndarray, bounds: Bounds, co
 
 
 def _legend(figure: Figure, colours: Mapping[str, Colour], columns: int) -> int:
-    """One legend below all panels; returns its number of rows."""
     handles = [Line2D([], [], color=colour, marker="o", ms=3, label=f"student{f', {name}' if name else ''}")
                for name, colour in colours.items()]  # fmt: skip
     handles.append(Line2D([], [], color="0.3", ls="--", label="teacher (mean)"))

@@ -1,4 +1,4 @@
-"""A report: what it says, and how it is written as an HTML page, as Markdown and in a terminal."""
+"""The contents of a report, and its rendering as HTML, as Markdown and in a terminal."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ JUDGED = (
     "limits of the mean by Student's t, cut at what it can be, which are narrower than the two-sided intervals of the "
     f"tables. Fewer than {LEAST_SEEDS} seeds decide nothing."
 )
-"""What verdicts rest on."""
+"""How verdicts are reached."""
 _GAIN_INTERVAL = f", with its 95 % interval (Student's t, from {LEAST_SEEDS} seeds on)"
 _SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: what it shows, and its files, whose name without suffix is ``name``."""
+    """A figure with its title and files; ``name`` is their name without suffix."""
 
     name: str
     title: str
@@ -44,27 +44,24 @@ class Picture:
     png: Path
 
     def inline(self, prefix: str) -> Markup:
-        """The figure as an element of an HTML page, its ids beginning with ``prefix``."""
+        """The figure as an HTML element whose ids begin with ``prefix``."""
         return inline_svg(self.svg.read_text(encoding="utf-8"), prefix)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is said of one sweep, or of several that repeat one experiment.
+    """The report of one sweep, or of several that repeat one experiment.
 
     Attributes:
         title: of the experiment, or the name of the sweep.
-        experiment: of the paper, if it is one.
         data: data sets with their variants, ``title (name, sha256 ...)``.
         which: the student's epoch.
-        tables: rows by probe (``linear``, ``knn@cifar100``, ...), for the probes that the runs have.
-        statuses: every run.
+        tables: rows by probe (``linear``, ``knn@cifar100``, ...), for the probes of the runs.
         results: of finished runs, by name.
-        folder: where the report is written.
         runs: the folder of run directories.
-        departures: fields that are not as in the paper.
-        unsampled: runs that a search has not sampled yet.
-        other_data: which runs are on other images than were here when the report was made, in sentences; else empty.
+        departures: fields that differ from the paper.
+        unsampled: number of runs that a search has not sampled yet.
+        other_data: sentences on runs whose images differ from the local ones; else empty.
         files: the figures, then the page and its numbers.
     """
 
@@ -91,7 +88,7 @@ class Report:
 
     @property
     def finished(self) -> str:
-        """How many runs are finished, e.g. ``7 of 9``."""
+        """Number of finished runs, e.g. ``7 of 9``."""
         done = sum(status.state == "done" for status in self.statuses)
         return f"{done} of {len(self.statuses) + self.unsampled}"
 
@@ -102,7 +99,7 @@ class Report:
 
     @property
     def measured(self) -> dict[str, list[ResultRow]]:
-        """The rows that have a finished run, by the probes that have any."""
+        """By probe, the rows that have a finished run."""
         found = {probe: [row for row in rows if row.measured] for probe, rows in self.tables.items()}
         return {probe: rows for probe, rows in found.items() if rows}
 
@@ -112,7 +109,7 @@ class Report:
 
     @property
     def configurations(self) -> list[ResultRow]:
-        """One row of every configuration, for its values and its runs."""
+        """One row per configuration, for its values and runs."""
         found: dict[str, ResultRow] = {}
         for row in (row for rows in self.tables.values() for row in rows):
             found.setdefault(row.key, row)
@@ -120,7 +117,7 @@ class Report:
 
     @property
     def notes(self) -> list[str]:
-        """What the comparison with the paper leaves open, in sentences; none without an experiment."""
+        """Sentences on the limits of the comparison with the paper; none without an experiment."""
         if self.experiment is None:
             return []
         printed = [row.printed for rows in self.tables.values() for row in rows if row.printed is not None]
@@ -139,12 +136,12 @@ class Report:
 
 
 def beside_paper(rows: Sequence[ResultRow]) -> bool:
-    """Whether a table has columns for the paper: it prints a number for one of the rows."""
+    """Whether the paper prints a number for any of the rows."""
     return any(row.printed is not None for row in rows)
 
 
 def caption(rows: Sequence[ResultRow], which: Which, *, intervals: bool = True) -> str:
-    """What the numbers of a table are; without ``intervals`` the gain alone has one."""
+    """The caption of a table; without ``intervals`` only the gain has one."""
     text = f"{titled_probe(rows)}: test accuracy in %, mean ± standard deviation over seeds"
     text += f"{', with the 95 % interval of the mean' if intervals else ''}; {EPOCH[which]}; "
     text += f"gain = student less its own teacher{'' if intervals else _GAIN_INTERVAL}"
@@ -153,28 +150,28 @@ def caption(rows: Sequence[ResultRow], which: Which, *, intervals: bool = True) 
 
 
 def titles(rows: Sequence[ResultRow]) -> list[str]:
-    """Column titles: the axes, then what was measured, then the paper's."""
+    """Column titles: the axes, the measurements, the paper's numbers."""
     paper = ["paper: teacher", "paper: student", "difference"] if beside_paper(rows) else []
     return [*rows[0].shown, "runs", *ROLES, "gain", *paper]
 
 
 def to_html(report: Report) -> str:
-    """One HTML page that needs nothing but itself: no scripts, no requests, figures inside."""
+    """One self-contained HTML page: no scripts, no requests, figures inside."""
     return _templates().get_template("report.html").render(report=report)
 
 
 def to_markdown(report: Report, *, runs: bool = True) -> str:
-    """The same as Markdown; without ``runs`` it names no run directories, and may lie anywhere."""
+    """The report as Markdown; without ``runs`` it has no links to run directories, and can be moved."""
     return markdown("report.md", report=report, runs=runs)
 
 
 def markdown(template: str, **values: object) -> str:
-    """A Markdown template filled in."""
+    """Render a Markdown template."""
     return re.sub(r"\n{3,}", "\n\n", _templates(_escaped).get_template(template).render(**values)).strip() + "\n"
 
 
 def to_rich(rows: Sequence[ResultRow], which: Which) -> Table:
-    """Rows (at least one) as a table for the terminal; a gain that is certain is bold."""
+    """Rows (at least one) as a terminal table; rows whose gain has an interval above 0 are bold."""
     view = Table(title=caption(rows, which, intervals=False), title_justify="left", title_style="dim")
     for title in [*rows[0].shown, "runs", *ROLES, "gain [95 %]"]:
         view.add_column(title, justify="right", no_wrap=True)
@@ -186,7 +183,6 @@ def to_rich(rows: Sequence[ResultRow], which: Which) -> Table:
 
 
 def _escaped(value: object) -> Markup:
-    """Text that Markdown shows as it is, in one line."""
     if isinstance(value, Markup):
         return value
     return Markup(_SPECIAL.sub(r"\\\1", html.escape(" ".join(str(value).split()), quote=False)))
@@ -194,7 +190,7 @@ def _escaped(value: object) -> Markup:
 
 @functools.cache
 def _templates(finalize: Callable[[object], Markup] | None = None) -> Environment:
-    """Templates in which nothing that is not Markup goes unescaped, and nothing that is misspelt becomes empty."""
+    """Templates that escape everything but Markup, and raise on undefined names."""
     found = Environment(
         loader=PackageLoader("rt_scale.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, finalize=finalize,
@@ -206,7 +202,7 @@ def _templates(finalize: Callable[[object], Markup] | None = None) -> Environmen
 
 
 def inline_svg(text: str, prefix: str) -> Markup:
-    """An svg file, as matplotlib writes it, as an element of a page; its ids begin with ``prefix``."""
+    """The text of a matplotlib SVG file as an HTML element whose ids begin with ``prefix``."""
     svg = text[text.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))

@@ -1,4 +1,4 @@
-"""The paper's figures as lines: means over seeds with their intervals, still without a drawing."""
+"""The paper's figures as data: lines of means over seeds with their intervals."""
 
 from __future__ import annotations
 
@@ -26,15 +26,13 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a panel.
+    """One line of a panel: means over seeds ``y`` at ``x``, which are names if the panel's scale is ``names``.
 
     Attributes:
         label: for the legend.
-        x: positions: numbers, or names where the panel's scale is ``names``.
-        y: means over seeds.
-        style: ours, teacher, input, or paper (the numbers that it prints).
-        of: the label of the line of ours that it goes with; empty: none.
-        low, high: ends of the means' intervals, NaN where there is none; empty: nowhere.
+        style: ``paper`` is for the numbers that the paper prints.
+        of: the label of the related line of style ``ours``; empty: none.
+        low, high: ends of the means' intervals, NaN if there is none; empty: no intervals.
     """
 
     label: str
@@ -48,7 +46,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Drawing:
-    """One panel, ready to be drawn; ``scale`` is that of the horizontal axis."""
+    """The data of one panel; ``scale`` is that of the horizontal axis."""
 
     title: str
     x_label: str
@@ -60,17 +58,13 @@ class Drawing:
 def drawings(
     panel: Panel, runs: Sequence[ProbedRun], metrics: Mapping[str, Series], which: Which, experiment: str
 ) -> list[Drawing]:
-    """The panels that runs under one kind of probe fill, one for each value of its column and data set probed on.
+    """The drawings of a panel, one for each value of its column and each data set probed on.
 
-    Args:
-        panel: what is to be seen.
-        runs: under one kind of probe.
-        metrics: measured values by run.
-        which: the student's epoch where epochs are not the axis.
-        experiment: whose printed numbers are drawn too.
+    ``runs`` are under one kind of probe; ``metrics`` are by run; ``which`` is the student's epoch, unless the axis
+    is the epoch; the numbers that the paper prints for ``experiment`` are added.
     """
     found = []
-    if panel.metric != ACCURACY:  # measured once, however often its run is probed
+    if panel.metric != ACCURACY:  # measured once per run, not per probe
         runs = list({run.run: run for run in runs}.values())
     several = panel.metric == ACCURACY and "probed" not in (panel.x, panel.line)
     several = several and len({run.at["probed"] for run in runs}) > 1
@@ -97,7 +91,7 @@ def _titled(key: str, value: object) -> str:
 
 
 def _besides(panel: Panel, runs: Sequence[ProbedRun]) -> list[str]:
-    """What varies among the runs of one position of one line, but for their seeds: panels of their own show it."""
+    """Keys, except seeds, that vary among the runs at one position of one line; each value gets its own panel."""
     spots: dict[str, list[ProbedRun]] = {}
     for run in runs:
         place = [run.at.get(key) for key in (panel.line, panel.x, panel.column or "", "probed")]
@@ -107,7 +101,6 @@ def _besides(panel: Panel, runs: Sequence[ProbedRun]) -> list[str]:
 
 
 def _lines(panel: Panel, runs: Iterable[ProbedRun]) -> dict[str, list[ProbedRun]]:
-    """Finished runs by the line that they belong to."""
     found: dict[str, list[ProbedRun]] = {}
     for run in runs:
         value = run.at[panel.line]
@@ -138,7 +131,7 @@ def _curve(metric: str, run: ProbedRun, metrics: Mapping[str, Series]) -> Sequen
 
 
 def _line(label: str, x: Sequence[Any], values: Sequence[Sequence[float]], metric: str) -> Line:
-    """The mean of the numbers at every position, with its interval; accuracies in percent."""
+    """The means at every position, with their intervals; accuracies in percent."""
     factor, bounds = (100, PROBED) if metric == ACCURACY else (1, metric_bounds(metric))
     summaries = [estimate(column, bounds) for column in values]
     parts = [[getattr(each, part) for each in summaries] for part in ("mean", "low", "high")]
@@ -149,8 +142,7 @@ def _line(label: str, x: Sequence[Any], values: Sequence[Sequence[float]], metri
 def _references(
     lines: Mapping[str, tuple[tuple[float, float], Sequence[ProbedRun]]], metrics: Mapping[str, Series]
 ) -> list[Line]:
-    """Teachers and input pixels as level lines: one for all where all have the same, else line by line; a teacher that
-    moves as the curve that it is."""
+    """Teachers and input pixels as horizontal lines, one if all are equal; moving teachers as curves."""
     found = []
     moving = {label: curve for label, (_, runs) in lines.items() if (curve := _moving_teacher(runs, metrics))}
     for label, (epochs, accuracies) in moving.items():
@@ -168,7 +160,7 @@ def _references(
 def _moving_teacher(
     runs: Sequence[ProbedRun], metrics: Mapping[str, Series]
 ) -> tuple[Sequence[float], Sequence[float]] | None:
-    """Epochs and mean accuracies in percent of teachers that were not the same at all probings."""
+    """Epochs and mean accuracies in percent of teachers that change; None if they do not."""
     curves = []
     for run in runs:
         key = run.at["probe"] if run.at["probed"] == run.at["data"] else f"{run.at['probe']}@{run.at['probed']}"

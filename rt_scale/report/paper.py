@@ -17,12 +17,10 @@ from rt_scale.spec.grid import axis_names
 
 @dataclass(frozen=True)
 class Statement:
-    """A claim of the paper's, and the rule that judges the runs of one group.
+    """A claim of the paper, and the rule that judges a group of runs under one of ``probes``.
 
-    Attributes:
-        over: what varies within a group, as in ``ProbedRun.at``; a group is alike in all else.
-        probes: that it is about.
-        elsewhere: whether it is about other data sets than the one distilled on; None: about any.
+    ``over`` are the keys of ``ProbedRun.at`` that vary within a group; ``elsewhere``: whether the claim is on other
+    data sets than the one distilled on; None: on any.
     """
 
     text: str
@@ -36,11 +34,8 @@ class Statement:
 class Panel:
     """Panels of a figure, one for each value of ``column``.
 
-    Attributes:
-        x: ``epoch``, or what varies along the axis, as in ``ProbedRun.at``.
-        line, column: what tells lines and panels apart, as in ``ProbedRun.at``.
-        metric: ``accuracy`` of the probe, or the name of a metric.
-        scale, label: of the horizontal axis; an empty label is ``x`` itself.
+    ``x`` (or ``epoch``), ``line`` and ``column`` are keys of ``ProbedRun.at``; ``metric`` is ``accuracy`` of the probe,
+    or the name of a metric; scale and label are of the horizontal axis, whose label defaults to ``x``.
     """
 
     x: str
@@ -53,7 +48,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What the report of a sweep that repeats it shows; ``figures`` are panels by the figure's name."""
+    """An experiment of the paper as a report shows it; ``figures`` are panels by figure name."""
 
     title: str
     statements: tuple[Statement, ...]
@@ -158,12 +153,12 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         {"moving-teacher": (Panel("epoch", "teacher", "encoder"),)},
     ),
 }  # fmt: skip
-"""The experiments by the name that a sweep gives."""
+"""The experiments by their names in sweep files."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim and its rule, what the runs of one group say on it, what these share in words, and their names."""
+    """A claim, its rule, the group of runs in words, the verdict on it, and the names of its runs."""
 
     claim: str
     rule: str
@@ -173,7 +168,7 @@ class Judged:
 
 
 def judge_all(experiment: Experiment, runs: Sequence[ProbedRun]) -> list[Judged]:
-    """Every claim of the experiment on every group of runs, under every probe, that it is about."""
+    """Judge every claim on every group of runs and every probe that it applies to."""
     found = []
     for statement in experiment.statements:
         about = [run for run in runs if _is_about(statement, run)]
@@ -189,11 +184,10 @@ def judge_all(experiment: Experiment, runs: Sequence[ProbedRun]) -> list[Judged]
 
 
 def _with_lacking(verdict: Verdict, lacking: Mapping[str, int]) -> Verdict:
-    """The verdict, which says what it does not rest on."""
     if not lacking:
         return verdict
-    told = ", ".join(f"{count} {state}" for state, count in lacking.items())
-    return replace(verdict, why=f"{verdict.why}; runs without a result: {told}")
+    listed = ", ".join(f"{count} {state}" for state, count in lacking.items())
+    return replace(verdict, why=f"{verdict.why}; runs without a result: {listed}")
 
 
 def _is_about(statement: Statement, run: ProbedRun) -> bool:
@@ -202,19 +196,18 @@ def _is_about(statement: Statement, run: ProbedRun) -> bool:
 
 
 def _where(shared: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
-    """The probe, the data, and what tells the group from the others."""
     data = data_words([(shared.get("data", shared["probed"]), shared["probed"])])
     keys = [key for key in shared if key not in ("data", "probed", "probe")]
     telling = telling_keys(keys, others, beside=("data", "probed", "probe"))
     names = axis_names(telling)
-    told = [f"{names[key]} {value_text(key, shared[key])}" for key in telling]
-    return ", ".join([*told, data, probe_title(shared["probe"])])
+    values = [f"{names[key]} {value_text(key, shared[key])}" for key in telling]
+    return ", ".join([*values, data, probe_title(shared["probe"])])
 
 
 def groups(runs: Iterable[ProbedRun], over: Sequence[str]) -> list[tuple[dict[str, Any], list[ProbedRun]]]:
-    """Runs that differ in ``over`` (keys of ``ProbedRun.at``) alone, and in what goes with it one to one.
+    """Groups of runs that differ only in ``over`` (keys of ``ProbedRun.at``) and in keys that depend on it.
 
-    Each group comes with all that it shares.
+    Each group comes with the values that it shares.
     """
     members = list(runs)
     by_over: dict[str, list[ProbedRun]] = {}
@@ -231,6 +224,6 @@ def groups(runs: Iterable[ProbedRun], over: Sequence[str]) -> list[tuple[dict[st
 
 
 def _follows(key: str, by_over: Iterable[list[ProbedRun]]) -> bool:
-    """Whether the value of ``key`` is decided by what varies, and not the same for all."""
+    """Whether the value of ``key`` is a function of what varies, and not the same for all."""
     values = [{repr(run.at.get(key)) for run in runs} for runs in by_over]
     return all(len(each) == 1 for each in values) and len(set.union(*values)) > 1

@@ -1,4 +1,4 @@
-"""What the paper prints, as facts of a data file, and what is varied in words for readers."""
+"""The numbers that the paper prints, from a data file, and the words for what is varied."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _UNSHOWN = ("seeds", "probe", "data.name", "encoder.name", "encoder.norm", "data
 
 @dataclass(frozen=True)
 class Number:
-    """What the paper prints of one configuration in a table or figure; accuracies in percent, the best over epochs.
+    """What the paper prints for one configuration: accuracies in percent, the best over epochs.
 
-    ``other_data`` says whether ours are on a variant of the paper's data set.
+    ``source`` is the table or figure; ``other_data``: our runs use a variant of the paper's data set.
     """
 
     source: str
@@ -40,7 +40,7 @@ def _facts() -> dict[str, Any]:
 
 
 def number_of(experiment: str, at: Mapping[str, object]) -> Number | None:
-    """What the paper prints of a configuration, as ``ProbedRun.at``; a variant of its data set counts as that set."""
+    """The paper's number for a configuration, as in ``ProbedRun.at``; a variant of a data set counts as that set."""
     variants = _facts()["variants"]
     plain = {key: variants.get(at[key], {}).get("of", at[key]) for key in ("data", "probed")}
     seen = {**at, **plain}
@@ -52,10 +52,7 @@ def number_of(experiment: str, at: Mapping[str, object]) -> Number | None:
 
 
 def data_title(name: str, title: str = "") -> str:
-    """A data set and its variant for readers, e.g. ``CIFAR-10 (re-encoded as JPEG)``.
-
-    ``title`` is what the set calls itself; where it is empty, the catalogue's counts.
-    """
+    """A data set and its variant for readers, e.g. ``CIFAR-10 (re-encoded as JPEG)``; ``title`` is the set's own."""
     variant = _facts()["variants"].get(name)
     if variant:
         return str(variant["title"])
@@ -64,9 +61,9 @@ def data_title(name: str, title: str = "") -> str:
 
 
 def data_words(places: Iterable[tuple[str, str]]) -> str:
-    """The data sets that runs have in common: ``CIFAR-10``, or ``distilled on CIFAR-5M, probed on CIFAR-10``.
+    """The data sets that runs share: ``CIFAR-10``, or ``distilled on CIFAR-5M, probed on CIFAR-10``.
 
-    Each place is the name of the set that a run is distilled on, and of the one that it is probed on.
+    Each place is the names of the sets that a run is distilled on and probed on.
     """
     distilled, probed = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
     if distilled == probed and len(probed) == 1:
@@ -89,19 +86,19 @@ def value_text(key: str, value: object) -> str:
 
 
 def telling_keys(keys: Sequence[str], rows: Sequence[Mapping[str, object]], beside: Sequence[str] = ()) -> list[str]:
-    """The keys that tell rows apart which the keys before them, and ``beside``, do not."""
-    told = [repr([row.get(key) for key in beside]) for row in rows]
+    """The keys that distinguish rows which ``beside`` and the keys before them do not."""
+    seen = [repr([row.get(key) for key in beside]) for row in rows]
     found = []
     for key in keys:
-        more = [f"{before} {row.get(key)!r}" for before, row in zip(told, rows, strict=True)]
-        if len(set(more)) > len(set(told)):
-            told = more
+        more = [f"{before} {row.get(key)!r}" for before, row in zip(seen, rows, strict=True)]
+        if len(set(more)) > len(set(seen)):
+            seen = more
             found.append(key)
     return found
 
 
 def shown_values(points: Sequence[Point]) -> dict[str, dict[str, str]]:
-    """Run -> shown name of an axis -> value as text; a second round is told by its number."""
+    """Run -> shown name of an axis -> value as text; with second rounds, also the number of the round."""
     keys = [key for key in dict.fromkeys(key for point in points for key in point.values) if not key.startswith(START)]
     rows = [dict(point.values) for point in points]
     plain = [key for key in keys if not key.startswith("probe.")]
@@ -121,9 +118,9 @@ def shown_values(points: Sequence[Point]) -> dict[str, dict[str, str]]:
 
 
 def departures(points: Sequence[Point]) -> list[str]:
-    """Fields that are not as in the paper in any of the runs, e.g. ``width = 0.25``; what the sweep varies is left out.
+    """Fields that differ from the paper in any run, e.g. ``width = 0.25``, except those that the sweep varies.
 
-    The paper's setting is the default of every field (appendix E), at any data set, encoder and norm.
+    The defaults of all fields are the paper's (appendix E), for any data set, encoder and norm.
     """
     varied = {key for point in points for key in point.values}
     ours = [flat_fields(point.spec.model_dump(mode="json")) for point in points]

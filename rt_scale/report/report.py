@@ -1,4 +1,4 @@
-"""Makes the report of sweeps from their runs: a page, tables and figures in a folder of the store."""
+"""Makes the report of sweeps: a page, tables and figures in a folder of the store."""
 
 from __future__ import annotations
 
@@ -40,18 +40,16 @@ from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names
 from rt_scale.system.files import remove
 
 _KINDS = ("linear", "knn")
-"""Probes that figures are drawn of."""
+"""Probes to draw figures of."""
 _PANELS = 12
-"""Panels that a figure has at most."""
+"""Most panels of a figure."""
 
 
 def make_report(sweeps: Sequence[SweepRuns], which: Which, here: DataHere) -> Report:
-    """Write the report of a sweep, or one of several that repeat the same experiment, in the folder of the first.
-
-    ``here`` is the data that that of the runs is compared with.
+    """Write one report of sweeps that repeat the same experiment, in the folder of the first.
 
     Raises:
-        InputError: where sweeps have one name or different data, or no run is finished.
+        InputError: if sweeps have equal names or different data, or no run is finished.
     """
     refuse_equal_names(sweeps, "reported together")
     first, store = sweeps[0], sweeps[0].store
@@ -64,7 +62,7 @@ def make_report(sweeps: Sequence[SweepRuns], which: Which, here: DataHere) -> Re
             "Run it with 'rt-scale sweep', or name the store with --store."
         )
     if first.spec.experiment is not None:
-        # Also the runs whose students are teachers here, where they are no part of the sweep themselves.
+        # Also the runs whose students are teachers here, if the sweep does not contain them.
         points = with_first_rounds(points)
         results = _results(points, store)
     ended = {name: stop for sweep in sweeps for name, stop in sweep.early_stopped.items()}
@@ -86,7 +84,7 @@ def _report(
     statuses: Sequence[StatusRow],
     which: Which,
 ) -> Report:
-    """The report, of which the figures are written."""
+    """The report; its figures are written, its texts are not."""
     names, experiment, store = tuple(sweep.name for sweep in sweeps), sweeps[0].spec.experiment, sweeps[0].store
     folder = sweeps[0].folder.report
     if len(names) > 1:
@@ -119,7 +117,7 @@ def _report(
 
 
 def _data(results: Iterable[RunResult]) -> tuple[str, ...]:
-    """Every data set that runs were on, with its variant, its name here and the start of its checksum."""
+    """The data sets of runs, each with its variant, name and start of its checksum."""
     titles = (
         f"{data_title(name, each.title)} ({name}, sha256 {each.sha256[:12]})"
         for result in results for name, each in result.data.sets()
@@ -141,7 +139,7 @@ def _curves(report: Report, finished: Sequence[Point], metrics: Mapping[str, Ser
 def _paper_pictures(
     report: Report, experiment: str, runs: Sequence[ProbedRun], metrics: Mapping[str, Series]
 ) -> list[Picture]:
-    """The paper's figures: of every kind of probe, or once where no accuracy is drawn."""
+    """The paper's figures: one per kind of probe, or one if no accuracy is drawn."""
     found = []
     for name, panels in EXPERIMENTS[experiment].figures.items():
         probed = any(panel.metric == ACCURACY for panel in panels)
@@ -155,15 +153,15 @@ def _paper_pictures(
             data = data_words((run.at["data"], run.at["probed" if probed else "data"]) for run in about)
             title = ", ".join(part for part in (*parts, data) if part)
             more = f" ({len(drawn) - _PANELS} more panels not drawn)" if len(drawn) > _PANELS else ""
-            # Rows of equal length stay rows; what is beside a summary makes one row with it.
+            # Rows of equal length stay rows; other panels share one row.
             alike = len(rows) > 1 and {len(row) for row in rows} == {2}
             columns = 2 if alike else min(3, len(drawn))
             figure = figures.draw_drawings(drawn[:_PANELS], f"{title}{more}", columns)
             summary = any(panel.x != "epoch" for panel in panels)
             axes = ["with the paper's axes"] if name.startswith("figure") else []
-            told = [title, *axes, *([EPOCH[report.which]] if summary else [])]
+            words = [title, *axes, *([EPOCH[report.which]] if summary else [])]
             file = f"{name}-{kind}" if probed else name
-            found.append(_save(figure, report.folder, file, f"{', '.join(told)}."))
+            found.append(_save(figure, report.folder, file, f"{', '.join(words)}."))
     return found
 
 
@@ -174,7 +172,7 @@ def _save(figure: Figure, folder: Path, name: str, title: str) -> Picture:
 
 
 def _write(report: Report) -> list[Path]:
-    """The page, and what it says as Markdown and as tables for programs; the paths of these and of the figures."""
+    """Write the page as HTML and Markdown and its tables; returns the paths of these and of the figures."""
     folder = report.folder
     texts = {"report.html": to_html(report), "report.md": to_markdown(report), "tables.json": _plain(report)}
     for name, text in texts.items():
@@ -191,10 +189,10 @@ def _plain(report: Report) -> str:
 
 
 def check_same_data(sweeps: Mapping[str, Sequence[Point]], results: Mapping[str, RunResult]) -> None:
-    """Refuse (InputError) to report runs together that were not on the same data.
+    """Refuse (InputError) to report runs on different data together.
 
-    Several sweeps, by name, must ask for the same images: names, sizes and samples of all that they distil on and probe
-    on. Of one sweep and of several alike, a data set must have had one content in all results.
+    All sweeps, by name, must request equal names, sizes and samples of data, and all results must have the same content
+    of each data set.
     """
     asked = {name: sorted({_asked_data(point) for point in points}) for name, points in sweeps.items()}
     (first, wanted), *others = asked.items()
@@ -213,16 +211,16 @@ def check_same_data(sweeps: Mapping[str, Sequence[Point]], results: Mapping[str,
                     contents.setdefault(data, {}).setdefault(each.sha256, f"{run} of '{name}'")
     for data, found in contents.items():
         if len(found) > 1:
-            told = ", ".join(f"sha256 {sha[:12]}... in {run}" for sha, run in found.items())
+            shas = ", ".join(f"sha256 {sha[:12]}... in {run}" for sha, run in found.items())
             raise InputError(
-                f"The data set '{data}' had different contents in runs that would be reported together: {told}. Their "
+                f"The data set '{data}' had different contents in runs that would be reported together: {shas}. Their "
                 "numbers are not averaged. Report sweeps one by one, or run those of one content again: remove their "
                 "directories, then rt-scale sweep."
             )
 
 
 def merged_points(sweeps: Sequence[Sequence[Point]]) -> list[Point]:
-    """The distinct runs of sweeps; what one varies, or has otherwise than another, is a value of all of them."""
+    """The distinct runs of sweeps; fields that a sweep varies, or that differ between sweeps, are axes of all."""
     points = list({point.spec.name: point for members in sweeps for point in members}.values())
     if len(sweeps) == 1:
         return points
@@ -244,8 +242,8 @@ def merged_points(sweeps: Sequence[Sequence[Point]]) -> list[Point]:
 
 def _asked_data(point: Point) -> str:
     data = point.spec.data
-    told = {"size": data.size, "samples": data.samples, "sigma": data.sigma}
-    parts = [data.name, *(f"{key} {value}" for key, value in told.items() if value is not None)]
+    fields = {"size": data.size, "samples": data.samples, "sigma": data.sigma}
+    parts = [data.name, *(f"{key} {value}" for key, value in fields.items() if value is not None)]
     probe = point.spec.probe
     also = [f"probed on {', '.join(probe.also)}"] if probe.also else []
     return " ".join([*parts, *also, *(["at their own size"] if probe.also_size == "own" else [])])

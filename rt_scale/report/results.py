@@ -1,4 +1,4 @@
-"""Finished and unfinished runs under one probe, and the rows of results tables that they make."""
+"""Runs under one probe, and the rows of results tables made from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROBES = {
     "logistic_standardized": "logistic regression to convergence, standardised features (not the paper's probe)",
     "ridge_standardized": "ridge classifier, standardised features (not the paper's probe)",
 }
-"""Probes by name, with their titles. The key of one on another data set has ``@<data>`` behind the name."""
+"""Probe name -> title. The key of a probe on another data set is ``<probe>@<data>``."""
 KNOWN = {
     "data.name": "data",
     "data.samples": "samples",
@@ -40,14 +40,14 @@ KNOWN = {
     "teacher.update": "update",
     "teacher.momentum": "momentum",
 }
-"""Fields of a run that the paper's experiments vary, and what they are called here."""
+"""Fields of a run that the paper's experiments vary -> their names in reports."""
 EPOCH = {
     "last": "student after its last epoch",
     "best": "student at its best probed epoch, as the paper reports it (a maximum over the test split)",
 }
-"""What the student's numbers are, by ``Which``."""
+"""``Which`` -> description of the student's numbers."""
 NOTHING = "-"
-"""A cell without a number."""
+"""Text of a cell without a number."""
 Which = Literal["last", "best"]
 Series = Mapping[str, Sequence[tuple[float, float]]]
 """Name of a metric -> (epoch, value) as measured, in order."""
@@ -55,12 +55,12 @@ Series = Mapping[str, Sequence[tuple[float, float]]]
 
 @dataclass(frozen=True)
 class Scores:
-    """What a finished run reached; accuracies in [0, 1], after the last epoch.
+    """The accuracies of a finished run in [0, 1], after the last epoch.
 
     Attributes:
         best: accuracy of the student at its best probed epoch.
-        curve: (epoch, accuracy of the student) at every probing; empty where metrics were not read.
-        moved: distance of the student from its own start at the end; None where it was not measured.
+        curve: (epoch, accuracy of the student) at every probing; empty if metrics were not read.
+        moved: final distance of the student from its start; None if not measured.
     """
 
     input: float
@@ -81,11 +81,10 @@ class ProbedRun:
 
     Attributes:
         run: name of its directory.
-        at: what was done: ``data``, ``probed`` (the data set of the probe), ``probe``, ``round``,
-            ``teacher`` (how it moves), the values of :data:`KNOWN`, and by its dotted field every other axis.
-        start: name of the run whose student is its teacher; None of a random teacher.
-        scores: what it reached; None where it has no result.
-        device_seconds: ``gpu`` or ``cpu`` -> GPU-seconds or core-seconds that it took, under all its probes.
+        at: its configuration: ``data``, ``probed`` (the data set of the probe), ``probe``, ``round``,
+            ``teacher`` (how it moves), the values of :data:`KNOWN`, and every other axis by its dotted field.
+        start: name of the run whose student is its teacher; None for a random teacher.
+        device_seconds: ``gpu`` or ``cpu`` -> GPU-seconds or core-seconds of the whole run.
     """
 
     run: str
@@ -106,10 +105,10 @@ class ResultRow:
         probe: key of the probe, see :data:`PROBES`.
         values: the axes' values, by dotted field.
         shown: the same for readers: shown name of an axis -> value as text.
-        runs: one a seed, finished or not.
-        measured: ``input``, ``teacher``, ``student`` and ``gain`` (student less its own teacher), accuracies in [0, 1]
-            over finished seeds; empty where there is none.
-        printed: what the paper prints, in percent, if it prints anything.
+        runs: one per seed, finished or not.
+        measured: ``input``, ``teacher``, ``student`` and ``gain`` (student - own teacher), accuracies in [0, 1] over
+            finished seeds; empty if there are none.
+        printed: the paper's number in percent, if any.
     """
 
     key: str
@@ -122,22 +121,22 @@ class ResultRow:
 
     @property
     def data(self) -> tuple[str, str]:
-        """Names of the data sets that it is distilled on and probed on."""
+        """Names of the data sets of distillation and probe."""
         return self.runs[0].at["data"], self.runs[0].at["probed"]
 
     @property
     def n(self) -> int:
-        """Runs that the numbers are of."""
+        """Number of runs behind the measurements."""
         return self.measured["student"].n if self.measured else 0
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many of its runs are in each state."""
+        """State -> number of its runs."""
         return count_states(run.state for run in self.runs)
 
     @property
     def device_seconds(self) -> dict[str, float]:
-        """What all its finished runs held, see ``ProbedRun``."""
+        """The sum over its finished runs, see ``ProbedRun``."""
         total: Counter[str] = Counter()
         for run in self.runs:
             total.update(run.device_seconds)
@@ -152,7 +151,7 @@ class ResultRow:
 
     @property
     def runs_text(self) -> str:
-        """How many runs the numbers are of, and what became of the others, e.g. ``2 of 3 (1 failed)``."""
+        """Number of measured runs, and the states of the others, e.g. ``2 of 3 (1 failed)``."""
         if self.n == len(self.runs):
             return str(self.n)
         rest = ", ".join(f"{count} {state}" for state, count in self.counts.items() if state != "done")
@@ -175,7 +174,7 @@ class ResultRow:
         return [teacher, f"{self.printed.student:.2f}", difference]
 
     def to_json(self) -> dict[str, object]:
-        """The values and the measured numbers as plain values."""
+        """Values and measurements as plain values."""
         measured = {role: asdict(value) for role, value in self.measured.items()}
         return {"values": dict(self.values), "probe": self.probe, **measured}
 
@@ -187,10 +186,7 @@ def probed_runs(
     probe: str,
     metrics: Mapping[str, Series] | None = None,
 ) -> list[ProbedRun]:
-    """The runs that have a probe, finished or not.
-
-    Results (of finished runs), states and metrics (for curves) are by the run's name.
-    """
+    """The runs that have a probe, finished or not; the mappings are by the run's name."""
     found = []
     for point in points:
         spec, name = point.spec, point.spec.name
@@ -208,13 +204,10 @@ def probed_runs(
 def result_rows(
     points: Sequence[Point], runs: Mapping[str, Sequence[ProbedRun]], which: Which, experiment: str | None = None
 ) -> dict[str, list[ResultRow]]:
-    """Key of a probe -> its rows, in the sweep's order; of configurations without a finished run too.
+    """Key of a probe -> its rows in the sweep's order, also for configurations without a finished run.
 
-    Args:
-        points: every run.
-        runs: the same under every probe, by its key.
-        which: the student's epoch, the best being what the paper reports; input and teacher are of the last.
-        experiment: whose numbers stand beside, if any.
+    ``runs`` are those of ``points`` by probe; ``which`` chooses the student's epoch, while input and teacher are of the
+    last; ``experiment`` adds the paper's numbers.
     """
     by_name, shown = {point.spec.name: point for point in points}, shown_values(points)
     alike = {name: _alike(point) for name, point in by_name.items()}
@@ -240,7 +233,7 @@ def result_rows(
 
 
 def _alike(point: Point) -> str:
-    """Equal for the runs of one configuration: all but the seeds, where no axis varies those."""
+    """A key of the configuration: all but the seeds, unless an axis varies them."""
     seeds = {key: value for key, value in point.values.items() if key.startswith("seeds.")}
     return f"{point.spec.configuration_hash} {seeds}"
 
@@ -251,19 +244,19 @@ def _measured(runs: Sequence[ProbedRun], which: Which) -> dict[str, Estimate]:
 
 
 def count_states(states: Iterable[str]) -> dict[str, int]:
-    """State -> number of runs, of states that there are, done first."""
+    """State -> number of runs, without zeros, done first."""
     counts = Counter(states)
     return {state: counts[state] for state in STYLES if counts[state]}
 
 
 def probe_title(key: str) -> str:
-    """What is measured: the title of ``linear``, say, or of ``linear@cifar100``, on that data set."""
+    """The title of a probe's key, ``linear`` or ``linear@cifar100``."""
     probe, _, data = key.partition("@")
     return f"{PROBES[probe]} on {data}" if data else PROBES[probe]
 
 
 def probe_keys(points: Sequence[Point]) -> list[str]:
-    """The probes that any of the runs has: on the set that they distil on, then on each other one."""
+    """The keys of the runs' probes: those on the set of distillation, then those on each other set."""
     others = dict.fromkeys(data for point in points for data in point.spec.probe.also)
     keys = [*PROBES, *(f"{probe}@{data}" for data in others for probe in PROBES)]
     return [key for key in keys if any(has_probe(point.spec, key) for point in points)]
@@ -276,7 +269,7 @@ def probe_metric(role: str, key: str) -> str:
 
 
 def has_probe(spec: RunSpec, probe: str) -> bool:
-    """Whether runs of ``spec`` are probed so, on a set with labels."""
+    """Whether runs of ``spec`` have this probe on a set with labels."""
     kind, _, data = probe.partition("@")
     if kind not in spec.probe.kinds:
         return False
@@ -284,7 +277,7 @@ def has_probe(spec: RunSpec, probe: str) -> bool:
 
 
 def titled_probe(rows: Sequence[ResultRow]) -> str:
-    """The title of the rows' probe, with the data sets that they (at least one) have in common."""
+    """The title of the rows' probe, with the data sets that the rows (at least one) share."""
     words = data_words(row.data for row in rows)
     return ", ".join([PROBES[rows[0].probe.partition("@")[0]], *([words] if words else [])])
 
@@ -301,7 +294,7 @@ def done(point: Point, probe: str) -> dict[str, Any]:
 
 
 def with_first_rounds(points: Sequence[Point]) -> list[Point]:
-    """The points, and behind them the runs whose students are their teachers, where they are not among them."""
+    """The points, followed by the runs whose students are their teachers, if missing."""
     known = {point.spec.name for point in points}
     found = list(points)
     for point in points:
@@ -314,7 +307,7 @@ def with_first_rounds(points: Sequence[Point]) -> list[Point]:
 
 
 def series(metrics: Mapping[str, Sequence[Any]]) -> dict[str, list[tuple[float, float]]]:
-    """Measured values by name, from the columns ``epoch``, ``name`` and ``value`` of a run's metrics table."""
+    """Name -> (epoch, value) pairs, sorted, from the columns ``epoch``, ``name`` and ``value`` of a metrics table."""
     found: dict[str, list[tuple[float, float]]] = {}
     for epoch, name, value in zip(metrics["epoch"], metrics["name"], metrics["value"], strict=True):
         found.setdefault(name, []).append((epoch, value))

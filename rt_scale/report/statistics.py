@@ -1,4 +1,4 @@
-"""Means over seeds with their intervals, and what differences over seeds show: one rule, by Student's t."""
+"""Means over seeds with intervals, and verdicts on differences, by Student's t."""
 
 from __future__ import annotations
 
@@ -16,16 +16,13 @@ _DIFFERENCES = difference_bounds(ACCURACY)
 LEVEL = 0.95
 """Confidence of a one-sided limit."""
 _EXACT = 1e-9
-"""What rounding of the numbers may amount to: equal for all seeds, a difference of it is none."""
+"""Tolerance for rounding errors, which may be equal for all seeds."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean of n numbers with their spread.
-
-    Attributes:
-        std: sample standard deviation; None for one number.
-        low, high: ends of the interval of the mean, see ``interval``; None where there is none.
+    """Mean of n numbers with their sample standard deviation, None for one number, and the ends of the mean's
+    ``interval``, None if there is none.
     """
 
     mean: float
@@ -41,12 +38,12 @@ class Estimate:
 
     @property
     def percent_interval(self) -> str:
-        """An accuracy with all that is known of it, e.g. ``46.0 ± 0.3 [45.2, 46.8]``."""
+        """An accuracy with its spread and interval, e.g. ``46.0 ± 0.3 [45.2, 46.8]``."""
         return self.percent + self._interval("")
 
     @property
     def points(self) -> str:
-        """A difference in percentage points with its interval, if it has one, e.g. ``+26.3 [+15.5, +37.0]``."""
+        """A difference in percentage points with its interval, e.g. ``+26.3 [+15.5, +37.0]``."""
         return f"{100 * self.mean:+.1f}{self._interval('+')}"
 
     def _interval(self, sign: str) -> str:
@@ -56,8 +53,8 @@ class Estimate:
 
 
 def estimate(numbers: Sequence[float], bounds: Bounds) -> Estimate:
-    """Mean, standard deviation and interval of ``numbers`` (at least one), each of which lies within ``bounds``."""
-    if len(numbers) < 2 or not all(map(math.isfinite, numbers)):  # a seed that diverged leaves no spread
+    """Mean, standard deviation and interval of at least one number, all within ``bounds``."""
+    if len(numbers) < 2 or not all(map(math.isfinite, numbers)):  # with a diverged seed there is no spread
         return Estimate(sum(numbers) / len(numbers), None, None, None, len(numbers))
     mean, spread = fmean(numbers), stdev(numbers)
     low, high = (None if math.isnan(end) else float(end) for end in interval(mean, spread, len(numbers), bounds))
@@ -65,16 +62,16 @@ def estimate(numbers: Sequence[float], bounds: Bounds) -> Estimate:
 
 
 def estimates(accuracies: Iterable[tuple[float, float, float]]) -> dict[str, Estimate]:
-    """``input``, ``teacher`` and ``student``, from one of each a seed, and ``gain``: student less its own teacher."""
+    """Estimates of ``input``, ``teacher`` and ``student``, from a triple per seed, and ``gain`` (student - teacher)."""
     columns = dict(zip(ROLES, zip(*accuracies, strict=True), strict=True))
     found = {role: estimate(numbers, ACCURACY) for role, numbers in columns.items()}
     gains = [student - teacher for student, teacher in zip(columns["student"], columns["teacher"], strict=True)]
-    return found | {"gain": estimate(gains, difference_bounds(ACCURACY))}
+    return found | {"gain": estimate(gains, _DIFFERENCES)}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Mean of n numbers with its one-sided confidence limits, each of the same confidence."""
+    """Mean of n numbers with its one-sided limits, each of the same confidence."""
 
     mean: float
     low: float
@@ -87,7 +84,7 @@ Word = Literal["holds", "fails", "undecided"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What runs say on a claim, why, and the limits of means over seeds that it rests on, by name."""
+    """The verdict on a claim, its reason, and the limits of the means behind it, by name."""
 
     word: Word
     why: str
@@ -96,7 +93,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Scale:
-    """How numbers, which lie within ``bounds``, are written: multiplied by ``factor``, with a plus where ``signed``."""
+    """How to write numbers within ``bounds``: multiplied by ``factor``, with a plus sign if ``signed``."""
 
     factor: float = 100.0
     unit: str = "points"
@@ -120,7 +117,7 @@ POINTS = Scale()
 
 
 def limits(numbers: Sequence[float], level: float = LEVEL, bounds: Bounds = POINTS.bounds) -> Limits:
-    """Confidence limits of the mean of at least :data:`LEAST_SEEDS` numbers, each of confidence ``level``."""
+    """One-sided limits, each of confidence ``level``, of the mean of at least :data:`LEAST_SEEDS` numbers."""
     mean, n = fmean(numbers), len(numbers)
     low, high = (float(end) for end in interval(mean, stdev(numbers), n, bounds, level))
     return Limits(mean, low, high, n)
@@ -133,15 +130,14 @@ def judge(
     below: float = math.inf,
     scale: Scale = POINTS,
 ) -> Verdict:
-    """Whether the mean of every part, by one number a seed, lies between two bounds.
+    """Whether the mean of every part, given one number per seed, lies between two bounds.
 
     ``holds``: every part has at least :data:`LEAST_SEEDS` numbers, and both its one-sided 95 % limits lie between the
-    bounds (between two finite bounds that is the two one-sided tests of equivalence). ``fails``: some part with so many
-    numbers has a limit beyond a bound even at confidence 1 - 0.05 / k, k being the number of parts (Bonferroni: with
-    many parts one is beyond by chance). ``undecided``: all else, and where there are no parts.
+    bounds (for two finite bounds: the two one-sided tests of equivalence). ``fails``: some part with that many numbers
+    has a limit beyond a bound at confidence 1 - 0.05 / k for k parts (Bonferroni). ``undecided``: otherwise.
     """
     if not numbers:
-        return Verdict("undecided", "no run that could tell is part of the sweep")
+        return Verdict("undecided", "the sweep has no run that the claim applies to")
     enough = {name: values for name, values in numbers.items() if len(values) >= LEAST_SEEDS}
     found = {name: limits(values, LEVEL, scale.bounds) for name, values in enough.items()}
     hard = {name: limits(values, 1 - (1 - LEVEL) / len(numbers), scale.bounds) for name, values in enough.items()}

@@ -1,4 +1,4 @@
-"""How runs stand: done, running, failed, partial or missing."""
+"""The states of runs: done, running, failed, ended, partial or missing."""
 
 from __future__ import annotations
 
@@ -26,13 +26,10 @@ class StatusRow:
     """One run.
 
     Attributes:
-        label: what varies there, or its name.
-        name: its directory.
+        label: the values of the sweep's axes, or the run's name.
         state: done, running, failed, ended (early, by its sweep's rule), partial or missing.
-        attempts: attempts made so far.
-        detail: age of the heartbeat, the reason of the failure or of the early end, or, in a whole store, the sweep
-            of a missing run.
-        other_data: data sets that have other contents here than the run was computed on, in words; else empty.
+        detail: age of the heartbeat, reason of the failure or early end, or the sweep of a missing run in a store.
+        other_data: in words, data sets whose contents here differ from those of the run; else empty.
     """
 
     label: str
@@ -60,7 +57,7 @@ def _status(label: str, name: str, store: Store) -> StatusRow:
 def status_of_sweep(
     points: Sequence[Point], store: Store, ended: Mapping[str, EarlyStop] | None = None
 ) -> list[StatusRow]:
-    """One status a run of the sweep, in its order; ``ended`` are those ended early, by name."""
+    """One row per run of the sweep, in order; ``ended`` are those ended early, by name."""
     early = ended or {}
     rows = []
     for point in points:
@@ -72,12 +69,12 @@ def status_of_sweep(
 
 
 def marked(rows: Sequence[StatusRow], affected: Mapping[str, Affected]) -> list[StatusRow]:
-    """The rows, those of runs on other data than is here with a mark."""
+    """The rows, with a mark on runs whose data differs from the local data."""
     return [replace(row, other_data=affected[row.name].mark) if row.name in affected else row for row in rows]
 
 
 def status_of_store(store: Store) -> list[StatusRow]:
-    """One status a run that was ever begun in the store, by name, then one a run that a sweep still lacks."""
+    """One row per run that was begun in the store, by name, then one per missing run of a sweep."""
     rows = [_status(name, name, store) for name in store.names()]
     begun = {row.name: row for row in rows if row.state != "missing"}
     missing: dict[str, StatusRow] = {}
@@ -89,7 +86,7 @@ def status_of_store(store: Store) -> list[StatusRow]:
 
 
 def count_by_sweep(rows: Sequence[StatusRow], store: Store) -> list[tuple[str, ...]]:
-    """Rows of text: every sweep of the store, and how many of its runs there are and are in each state."""
+    """Per sweep of the store: its name, its number of runs and the number in each state, as text."""
     states = {row.name: row.state for row in rows}
     counts = {sweep.name: Counter(states[name] for name in sweep.runs() if name in states) for sweep in store.sweeps()}
     counts = {name: count for name, count in counts.items() if count}
@@ -99,9 +96,9 @@ def count_by_sweep(rows: Sequence[StatusRow], store: Store) -> list[tuple[str, .
 def show_status(
     rows: Sequence[StatusRow], console: PlainConsole, quiet: Collection[str] = ("done",), other_data: bool = True
 ) -> None:
-    """Print the runs, a row each, but for those in the states ``quiet``, and the count of every state.
+    """Print a row per run, except for states in ``quiet``, and the count of every state.
 
-    With ``other_data``, runs on other data than is here have a row whatever their state.
+    With ``other_data``, runs whose data differs from the local data have a row in any state.
     """
     table = Table(box=None, pad_edge=False)
     shown = [row for row in rows if row.state not in quiet or (other_data and row.other_data)]
@@ -115,12 +112,12 @@ def show_status(
     if shown:
         console.print(table)
     counts = Counter(row.state for row in rows)
-    told = [Text(f"{counts[state]} {state}", style=STYLES[state]) for state in STYLES if counts[state]]
+    states = [Text(f"{counts[state]} {state}", style=STYLES[state]) for state in STYLES if counts[state]]
     other = sum(bool(row.other_data) for row in rows)
     console.print(
         Text.assemble(
             f"{counted(len(rows), 'run')}: ",
-            Text(", ").join(told) if told else "none",
+            Text(", ").join(states) if states else "none",
             f"; {other} on other data" if other else "",
         )
     )

@@ -1,4 +1,4 @@
-"""Reports in short: kept in a folder without their run directories, and the demo's in sentences."""
+"""Summaries of reports: a folder that needs no run directories, and sentences for the demo."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ ALPHA, OUT_DIM = "student.alpha", "projector.out_dim"
 
 
 def write_summary(reports: Sequence[Report], store: Store, command: str, folder: Path) -> list[Path]:
-    """Copy what reports say into ``folder``: a page that leads to all, and a folder a report, named by its first sweep.
+    """Write a page that links all reports, and a folder per report, named after its first sweep.
 
-    Each has its page in Markdown without the table of run directories, its numbers as CSV, and its figures as PNG. The
-    page names the command that made them. Files of these names are replaced.
+    Each folder has the report as Markdown, its numbers as CSV and its figures as PNG. The page names the ``command``
+    that made them. Existing files are replaced.
     """
     written = []
     for report in reports:
@@ -56,7 +56,7 @@ def _write(path: Path, content: str) -> Path:
 
 
 def _small_picture(source: Path, target: Path) -> Path:
-    """The figure with a palette of 256 colours, which looks the same and takes a third of the bytes."""
+    """Copy the figure with 256 colours: it looks the same and has a third of the bytes."""
     with Image.open(source) as picture, replacing(target) as file:
         flat = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
         colours = flat.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
@@ -65,18 +65,18 @@ def _small_picture(source: Path, target: Path) -> Path:
 
 
 def _device_time(report: Report) -> str:
-    """What all finished runs held, and for how long, e.g. ``12.3 core-minutes``."""
+    """The device time of all finished runs, e.g. ``12.3 core-minutes``."""
     found: Counter[str] = Counter()
     measured = [result.device_seconds for result in report.results.values() if result.device_seconds]
     for held in measured:
         found.update(held)
-    told = [f"{seconds / 60:.1f} {'core' if kind == 'cpu' else kind}-minutes" for kind, seconds in found.items()]
+    times = [f"{seconds / 60:.1f} {'core' if kind == 'cpu' else kind}-minutes" for kind, seconds in found.items()]
     lacking = len(report.results) - len(measured)
-    return " ".join([", ".join(told), *([f"(not measured of {lacking})"] if lacking else [])]).strip()
+    return " ".join([", ".join(times), *([f"(not measured of {lacking})"] if lacking else [])]).strip()
 
 
 def machines(reports: Iterable[Report], store: Store) -> list[str]:
-    """What the finished runs were computed on, a line each: device, versions, commit; every attempt counts."""
+    """The machines of all attempts of finished runs, a line each: device, versions, commit."""
     found: Counter[str] = Counter()
     for name in sorted({name for report in reports for name in report.results}):
         if (record := store.run(name).record()) is not None:
@@ -91,9 +91,9 @@ def _machine(attempt: AttemptRecord) -> str:
 
 
 def demo_notes(tables: Mapping[str, Sequence[ResultRow]]) -> str:
-    """What one sees in the demo, in its own numbers, and what so small a set cannot show.
+    """What the demo shows, with its numbers, and what so small a set cannot show.
 
-    Of its measured rows by probe those of the linear probe are needed, the others are used where they are there.
+    ``tables`` holds measured rows by probe; ``linear`` is required, others are optional.
     """
     grid = {(row.values[ALPHA], row.values[OUT_DIM]): row for row in tables["linear"]}
     alphas, dims = sorted({key[0] for key in grid}), sorted({key[1] for key in grid})
@@ -104,7 +104,7 @@ def demo_notes(tables: Mapping[str, Sequence[ResultRow]]) -> str:
         f"What to see. With {dims[-1]} outputs, a student that starts at its random teacher (alpha = {alphas[0]:g}) "
         f"ends {_against(gain)} its teacher in the linear probe: {gain.points} points over "
         f"{gain.n} seeds, from {_percent(local, 'teacher')} to {_percent(local, 'student')} %. "
-        f"One that starts at a draw of its own (alpha = {alphas[-1]:g}): {far.points}. "
+        f"One that starts independently of it (alpha = {alphas[-1]:g}): {far.points}. "
         f"With {dims[0]} outputs: {narrow.points}."
     )
     others = []

@@ -1,4 +1,4 @@
-"""Which runs can train as one batched network, known from their specs."""
+"""Which runs can train as one batched network."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ IN_COMMON: dict[str, Callable[[RunSpec], object]] = {
     "train.batch_size": lambda spec: spec.train.batch_size,
     "precision": lambda spec: spec.precision,
 }
-"""What batched runs share. Everything else is each one's own: seeds, start, teacher, objective, optimiser, schedules,
-length, probes."""
+"""What batched runs must share; all other fields may differ: seeds, starts, objectives, optimisers, lengths, probes."""
 
 
 def batch_key(spec: RunSpec) -> str:
-    """Equal for runs that can be batched together, where they can be batched at all (:func:`alone_because`)."""
+    """A text that is equal for two runs that can be batched together, unless :func:`alone_because` excludes them."""
     return " ".join(_text(field(spec)) for field in IN_COMMON.values())
 
 
 def alone_because(spec: RunSpec) -> str:
-    """Why a run must train alone; empty where it need not.
+    """Why a run must train alone; empty if it need not.
 
-    A student that starts as its teacher, bit for bit, has a gradient of exactly 0 where both are computed by the same
-    kernels. The batched network's are others: it would learn from their rounding.
+    A student that equals its teacher bit for bit has a gradient of exactly 0 if the same kernels compute both. A
+    batched network uses other kernels, and the student would learn from the rounding difference.
     """
     start = spec.student
     share = start.alpha if start.epsilon is None else start.epsilon
@@ -39,7 +38,7 @@ def alone_because(spec: RunSpec) -> str:
 
 
 def batch_problem(specs: Sequence[RunSpec]) -> str:
-    """Why these runs cannot train as one batched network; empty where they can."""
+    """Why these runs cannot train as one batched network; empty if they can."""
     for spec in specs:
         if reason := alone_because(spec):
             return f"{spec.name} must train alone: its {reason}"

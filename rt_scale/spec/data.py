@@ -1,4 +1,4 @@
-"""The images of a run, and how those that train are augmented."""
+"""The images of a run, and how training images are augmented."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 from rt_scale.spec.part import MOST, DataName, Part, added, changed
 
 GAUSSIAN = "gaussian"
-"""Name of the data set that is drawn, not prepared."""
+"""The data set of Gaussian noise, which needs no preparation."""
 
 LEAST_SIZE, LARGEST_SIZE = 4, 512
-"""Sides, in pixels, that images can be resized to."""
+"""Range of the side that images can be resized to, in pixels."""
 
 
 class DataSpec(Part):
@@ -21,29 +21,27 @@ class DataSpec(Part):
     name: DataName
     """Name of a prepared data set (`rt-scale data list`), or gaussian: noise inputs (paper, figure 4)."""
     size: int | None = Field(None, ge=LEAST_SIZE, le=LARGEST_SIZE)
-    """Side in pixels to which images are resized on the device (bilinear, antialiased); null: as prepared.
-    Of gaussian the side that it is drawn at."""
+    """Side in pixels to which the device resizes images (bilinear, antialiased); null: as prepared."""
     samples: int | None = Field(None, ge=1, le=MOST)
-    """Training images used: a class-balanced subset, nested for one data seed; null: the whole split."""
+    """Training images used: a class-balanced subset, nested for one data seed; null: all."""
     sigma: float | None = added(None, gt=0)
-    """Of gaussian alone: standard deviation of every input value; left out: 1."""
+    """gaussian only: standard deviation of every input value; default 1."""
     channels: Literal[1, 3] | None = added(None)
-    """Of gaussian alone: channels of an input; left out: 3."""
+    """gaussian only: channels of an input; default 3."""
 
     @model_validator(mode="after")
     def _noise(self) -> DataSpec:
         if self.name == GAUSSIAN:
             missing = [name for name in ("size", "samples") if getattr(self, name) is None]
             if missing:
-                raise ValueError(f"gaussian inputs are drawn, so say how: {' and '.join(missing)} must be given")
+                raise ValueError(f"gaussian inputs are drawn, so {' and '.join(missing)} must be given")
             self.__dict__["sigma"] = 1.0 if self.sigma is None else self.sigma
             self.__dict__["channels"] = self.channels or 3
             return self
         given = [name for name in ("sigma", "channels") if getattr(self, name) is not None]
         if given:
             raise ValueError(
-                f"{' and '.join(given)} belong to data.name: gaussian; '{self.name}' has its own, so leave them out, "
-                "or at null"
+                f"{' and '.join(given)} belong to data.name: gaussian; '{self.name}' has its own, so leave them out"
             )
         return self
 
@@ -60,9 +58,9 @@ def _ordered(name: str, bounds: tuple[float, float], largest: float) -> None:
 
 
 class JitterSpec(Part):
-    """Random brightness, contrast, saturation and hue, in an order drawn anew for every view of every image.
+    """Random brightness, contrast, saturation and hue, in a random order for each view of each image.
 
-    On images of one channel saturation and hue change nothing.
+    Saturation and hue do not change images of one channel.
     """
 
     probability: Probability = 0.8
@@ -70,15 +68,15 @@ class JitterSpec(Part):
     brightness: float = Field(0.4, ge=0)
     """The factor is uniform in [max(0, 1 - brightness), 1 + brightness]; >= 0."""
     contrast: float = Field(0.4, ge=0)
-    """As brightness, for the distance from the mean grey; >= 0."""
+    """Like brightness, for the distance from the mean grey; >= 0."""
     saturation: float = Field(0.2, ge=0)
-    """As brightness, for the distance from each pixel's grey; >= 0."""
+    """Like brightness, for the distance from each pixel's grey; >= 0."""
     hue: float = Field(0.1, ge=0, le=0.5)
-    """The hue is turned by a share of the colour circle uniform in [-hue, hue]; 0 to 0.5."""
+    """The hue rotates by a share of the colour circle, uniform in [-hue, hue]; 0 to 0.5."""
 
 
 class BlurSpec(Part):
-    """Gaussian blur, with a standard deviation drawn anew for every blurred view."""
+    """Gaussian blur, with a random standard deviation for each blurred view."""
 
     first: Probability = 1.0
     """Share of first global views that are blurred; 0 to 1."""
@@ -96,16 +94,16 @@ class BlurSpec(Part):
 
 
 class AugmentSpec(Part):
-    """What is done to training images; the images that are probed are never augmented.
+    """How training images are augmented; probed images never are.
 
-    The defaults of ``multicrop`` are those of DINO's published code, whose 2 + 10 views the paper
-    names in appendix E; its sides of 224 and 96 pixels are for ImageNet, those here for 32 x 32 images.
+    The defaults of ``multicrop`` are those of DINO's published code (2 + 10 views: paper, appendix E), but the sides
+    are for 32 x 32 images, not for ImageNet.
     """
 
     kind: Literal["none", "crop_flip", "multicrop"] = "none"
-    """none; crop_flip (supervised recipe: padded crop and flip); multicrop (global and local views)."""
+    """none, crop_flip (supervised recipe: padded crop and flip) or multicrop (global and local views)."""
     padding: int = Field(4, ge=0, le=64)
-    """Of crop_flip alone: black pixels added to each side before a crop of the old size is taken; 0 to 64."""
+    """crop_flip only: black pixels added to each side before a crop of the original size; 0 to 64."""
     flip: Probability = 0.5
     """Share of the views that are mirrored left to right; 0 to 1."""
     global_views: int = Field(2, ge=1, le=16)
@@ -113,17 +111,17 @@ class AugmentSpec(Part):
     local_views: int = Field(10, ge=0, le=64)
     """Small views of each image; 0 to 64."""
     global_size: Side = 32
-    """Side of the global views in pixels; 4 to 512. The encoder must take it."""
+    """Side of the global views in pixels; 4 to 512."""
     local_size: Side = 16
-    """Side of the local views in pixels; 4 to 512. The encoder must take it (VGGs need 32)."""
+    """Side of the local views in pixels; 4 to 512 (VGGs need 32)."""
     global_scale: tuple[Share, Share] = Field((0.4, 1.0), strict=False)
     """Least and largest share of the image's area that a global view shows; above 0, at most 1."""
     local_scale: tuple[Share, Share] = Field((0.05, 0.4), strict=False)
     """Least and largest share of the image's area that a local view shows; above 0, at most 1."""
     ratio: tuple[float, float] = Field((3 / 4, 4 / 3), strict=False)
-    """Least and largest width / height of what a view shows, uniform in its logarithm; above 0, at most 16."""
+    """Least and largest width / height of a crop, uniform in its logarithm; above 0, at most 16."""
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    """How crops are resized, antialiased either way: bicubic (as in DINO), bilinear."""
+    """How crops are resized: bicubic (as in DINO) or bilinear, both antialiased."""
     jitter: JitterSpec = JitterSpec()
     """Random colours."""
     grayscale: Probability = 0.2
@@ -133,7 +131,7 @@ class AugmentSpec(Part):
     solarize: Probability = 0.2
     """Share of the global views after the first that are solarised; 0 to 1."""
     solarize_threshold: float = Field(128 / 255, ge=0, le=1)
-    """Values from here on are inverted, of pixels in [0, 1]."""
+    """Pixel values from this threshold up are inverted; 0 to 1."""
 
     @model_validator(mode="after")
     def _ranges(self) -> AugmentSpec:
@@ -144,7 +142,7 @@ class AugmentSpec(Part):
 
     @model_validator(mode="after")
     def _of_this_kind(self) -> AugmentSpec:
-        """A field that its kind does not use stays at its default, so that equal runs have equal names."""
+        """Equal runs have equal names: a field that the kind does not use must keep its default."""
         used = _USED[self.kind]
         idle = [name for name in type(self).model_fields if name not in {"kind", *used} and changed(self, name)]
         if idle:

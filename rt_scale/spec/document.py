@@ -1,4 +1,4 @@
-"""Documents of specs: dotted fields, overrides, runs to start from, and validation with errors in their own terms."""
+"""Spec documents: dotted fields, overrides, runs to start from, and validation errors as sentences."""
 
 from __future__ import annotations
 
@@ -31,31 +31,22 @@ def set_dotted(document: Mapping[str, object], key: str, value: object) -> Docum
 
 
 def apply_overrides(document: Mapping[str, object], overrides: Iterable[str]) -> Document:
-    """A copy of ``document`` with ``key=value`` assignments applied in order.
-
-    Raises:
-        InputError: where an assignment has no '=' or no key, is of several lines, goes deeper than a file can, or its
-            value is not YAML.
-    """
+    """A copy of ``document`` with ``key=value`` assignments applied in order; raises InputError for a malformed one."""
     result = dict(document)
     for override in overrides:
         key, sign, text = override.partition("=")
         if override.splitlines() != [override] and override:
-            raise InputError(f"--set {shown(override)} is of several lines; write it in one, as in --set 'a=[1, 2]'.")
+            raise InputError(f"--set {shown(override)} has several lines; write one, as in --set 'a=[1, 2]'.")
         if not sign or not re.match(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", key):
-            raise InputError(f"'--set {cut(override)}' is no assignment; write for example --set encoder.name=vgg11.")
+            raise InputError(f"'--set {cut(override)}' is not an assignment; write e.g. --set encoder.name=vgg11.")
         if key.count(".") >= DEEPEST:
-            raise InputError(f"'--set {cut(override)}' names a field {key.count('.')} levels deep; none is.")
+            raise InputError(f"'--set {cut(override)}' names a field {key.count('.')} levels deep; no field is.")
         result = set_dotted(result, key, parse_yaml(text, f"the value of '--set {cut(override)}'"))
     return result
 
 
 def build(model: type[Model], document: Mapping[str, object], source: str) -> Model:
-    """``document`` validated as ``model``.
-
-    Raises:
-        InputError: naming every field that is wrong, what was given and what is allowed.
-    """
+    """``document`` validated as ``model``; raises InputError that lists each wrong field with the allowed values."""
     try:
         return model.model_validate(document)
     except ValidationError as error:
@@ -72,11 +63,11 @@ _WANTED = {
     "int_type": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
-    "string_type": "text (in quotes where it looks like something else)",
+    "string_type": "text (quoted if it looks like another type)",
     **dict.fromkeys(("list_type", "tuple_type"), "a list"),
     **dict.fromkeys(("dict_type", "model_type"), "a mapping"),
 }
-"""Pydantic's type of problem -> what to write there."""
+"""Pydantic's error type -> the value that is expected."""
 
 
 def _sentence(model: type[BaseModel], problem: Any) -> str:
@@ -121,29 +112,21 @@ def _model_of(annotation: object) -> type[BaseModel] | None:
 
 
 class Assembler:
-    """Makes RunSpecs, and every part once however many of them have it.
-
-    What parts must be to each other is checked for every spec. Specs share parts, which are frozen, and with
-    them the text that is hashed.
-    """
+    """Makes RunSpecs that share equal parts, so that each part is validated and turned into hashed text once."""
 
     def __init__(self) -> None:
         self._parts: dict[tuple[str, str], Any] = {}
 
     def make(self, document: Mapping[str, object]) -> RunSpec:
-        """The spec of a document.
-
-        Raises:
-            ValidationError: the same as ``RunSpec.model_validate`` raises.
-        """
+        """The spec of a document; raises the same ValidationError as ``RunSpec.model_validate``."""
         return RunSpec.model_validate({name: self._part(name, value) for name, value in document.items()})
 
     def _part(self, name: str, value: object) -> Any:
-        """The validated part; one that is wrong stays as it is, for RunSpec to say so with all else that is."""
+        """The validated part; a wrong one is returned unchanged, so that RunSpec reports it with all other problems."""
         model = _MODELS.get(name)
         if model is None:
             return value
-        key = (name, repr(value))  # not the value: 1, 1.0 and true are equal, and not the same
+        key = (name, repr(value))  # not the value: 1, 1.0 and true compare equal
         if key not in self._parts:
             try:
                 self._parts[key] = model.model_validate(self._with_run(value))
@@ -152,7 +135,7 @@ class Assembler:
         return self._parts[key]
 
     def _with_run(self, value: object) -> object:
-        """A part that starts from a run gets that run made here, too."""
+        """The part, with the run of its ``start_from`` made by this assembler."""
         if not isinstance(value, Mapping):
             return value
         start = value.get("start_from")
@@ -172,17 +155,10 @@ ROLES = ("teacher", "student")
 
 
 def resolve_same(document: Mapping[str, object], seed: int | None = None) -> Document:
-    """A copy of a spec's document in which every ``start_from.run`` is written out.
+    """A copy of a spec's document in which every ``start_from.run`` is a whole spec.
 
-    ``same`` is this document without any ``start_from``; ``{same_but: {...}}`` is that with those fields changed.
-    A run that is written out already stays as it is, but for the seeds that it leaves open.
-
-    Args:
-        document: a spec as read from a file.
-        seed: for every named seed that a run leaves open; None leaves them to their defaults.
-
-    Raises:
-        InputError: where a ``run`` is none of the three, or ``same_but`` is no mapping or stands beside other fields.
+    ``same`` becomes this document without any ``start_from``; ``{same_but: {...}}`` becomes that with these fields
+    changed; InputError for any other form. ``seed`` fills every named seed that a run does not set.
     """
     resolved = dict(document) if seed is None else {**document, "seeds": _seeds(document.get("seeds"), seed)}
     for role in ROLES:
@@ -202,14 +178,14 @@ def _written_out(origin: Mapping[str, object], run: object, path: str, seed: int
         return resolve_same(run, seed)
     if not isinstance(run, Mapping) or len(run) > 1 or not isinstance(run["same_but"], Mapping):
         raise InputError(
-            f"{path} must be 'same', {{same_but: {{field: value}}}} with nothing beside it, or a whole run; "
+            f"{path} must be 'same', {{same_but: {{field: value}}}} without other keys, or a whole run; "
             f"given: {cut(run) if isinstance(run, str) else shown(run)}."
         )
     return resolve_same(merged(origin, run["same_but"]), seed)
 
 
 def merged(document: Mapping[str, object], changes: Mapping[str, object]) -> Document:
-    """A copy of ``document`` with the fields of ``changes`` put in, part by part."""
+    """A copy of ``document`` with the fields of ``changes``; mappings are merged recursively."""
     result = dict(document)
     for key, value in changes.items():
         before = result.get(key)
@@ -220,7 +196,7 @@ def merged(document: Mapping[str, object], changes: Mapping[str, object]) -> Doc
 
 def _seeds(given: object, seed: int) -> object:
     if given is not None and not isinstance(given, Mapping):
-        return given  # wrong, which validation says better
+        return given  # validation reports this more clearly
     return {**dict.fromkeys(SeedSpec.model_fields, seed), **(given or {})}
 
 
@@ -229,17 +205,9 @@ def _without_start(part: object) -> object:
 
 
 def check_field(what: str, key: str) -> None:
-    """Refuse a dotted ``key`` that names no field of RunSpec, or of the run that it starts from.
-
-    Args:
-        what: what names it, for the error, e.g. ``field of an axis``.
-        key: the field.
-
-    Raises:
-        InputError: naming the nearest field.
-    """
+    """Raise InputError, which calls ``key`` a ``what``, unless it is a field of RunSpec (or of ``start_from``)."""
     if key.count(".") >= DEEPEST:
-        raise InputError(f"Unknown {what} {shown(key)}, {key.count('.')} levels deep; none is.")
+        raise InputError(f"Unknown {what} {shown(key)}, {key.count('.')} levels deep; no field is.")
     fields = dotted_fields(RunSpec)
     start, inside, rest = key.partition(".start_from.")
     if inside and f"{start}.start_from" in fields:
@@ -253,12 +221,12 @@ def check_field(what: str, key: str) -> None:
 
 
 def dotted_fields(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every field of ``model`` that is no part of its own, as ``part.field``."""
+    """Every field of ``model`` and of its parts, as ``part.field``."""
     return [name for name, _ in _annotated(model, prefix)]
 
 
 def schedules(spec: RunSpec) -> Iterator[tuple[str, Schedule]]:
-    """Every field of ``spec`` that is a schedule, not a number."""
+    """Every dotted field of ``spec`` whose value is a schedule, with that schedule."""
     for name, annotation in _annotated(RunSpec):
         value = attrgetter(name)(spec)
         if isinstance(value, str) and _may_be(annotation, str) and _may_be(annotation, float):

@@ -1,4 +1,4 @@
-"""The encoders by name: families, sizes and what each can be built with, known without importing torch."""
+"""The encoders by name: families, sizes and allowed options, without importing torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rt_scale.spec.data import LARGEST_SIZE, LEAST_SIZE
 from rt_scale.spec.errors import InputError, unknown_name
 
 NORMS = ("batch", "instance", "group8", "layer", "none")
-"""Normalisation layers that every convolutional family can be built with (paper, figure 11)."""
+"""Normalisation layers of all convolutional families (paper, figure 11)."""
 ATTENTIONS = ("tokens", "heads")
 """What attention mixes: the tokens of an image, or the heads inside a token."""
 VIT_HEAD = 64
@@ -25,16 +25,15 @@ class Family:
     """Encoders of one design.
 
     Attributes:
-        names: its members; for conv nets and MLPs an example of the pattern.
-        default_norm: normalisation that the paper uses with it (section 3).
-        minimum_size: side in pixels below which its last feature map would vanish or be made of padding alone.
-        norms: normalisations it can be built with.
-        refusal: why it cannot have the others.
-        stages: channels of its stages before the width multiplier; empty where the name says them.
+        names: the members; for conv nets and MLPs one example.
+        default_norm: the paper's normalisation (section 3).
+        minimum_size: side in pixels below which the last feature map would be empty or only padding.
+        refusal: why normalisations other than ``norms`` are not allowed.
+        stages: channels of the stages before the width multiplier; empty if the name states them.
         halvings: how often a feature map is halved before the last normalisation.
-        floors: whether halving rounds down, as unpadded pooling does, not up.
-        patch: side in pixels of the patches that images are cut into.
-        one_size: why a network built for one size of image takes no other; empty where it does.
+        floors: whether halving rounds down, as in unpadded pooling.
+        patch: side of a patch in pixels.
+        one_size: why a network built for one image size takes no other; empty if it does.
     """
 
     names: tuple[str, ...]
@@ -65,8 +64,7 @@ def _vit(patch: int, *names: str) -> Family:
 
 
 ENCODER_FAMILIES: dict[str, Family] = {
-    # Five unpadded 2 x 2 max-pools: at 16 pixels nothing would be left. The fifth comes after the last normalisation,
-    # whose map is therefore 2 x 2 at least.
+    # Five unpadded 2 x 2 max-pools need 32 pixels; the last normalisation precedes the fifth pool.
     "vgg": Family(
         names=("vgg11", "vgg13", "vgg16", "vgg19"),
         default_norm="none",
@@ -75,7 +73,7 @@ ENCODER_FAMILIES: dict[str, Family] = {
         halvings=4,
         floors=True,
     ),
-    # Two halvings: 4 pixels are the least that leave one real position in the last map.
+    # Two halvings: with fewer than 4 pixels the last map would be only padding.
     "cifar_resnet": Family(
         names=("resnet20", "resnet56"), default_norm="batch", minimum_size=4, stages=(16, 32, 64), halvings=2
     ),
@@ -111,7 +109,7 @@ ENCODER_FAMILIES: dict[str, Family] = {
     ),
 }
 VIT_WIDTHS = {"tiny": 192, "small": 384, "medium": 512, "base": 768}
-"""Width of a token by size: those from which table 5's counts follow."""
+"""Token widths, which give the parameter counts of table 5."""
 VIT_LAYERS = 12
 
 
@@ -126,13 +124,12 @@ _MOST_WIDE, _MOST_DEEP = 4096, 100
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderDescription:
-    """What a name stands for.
+    """What the name of an encoder means.
 
     Attributes:
-        name: as given.
         family: key of ``ENCODER_FAMILIES``.
         layers: number in the name (18 of resnet18), depth of a conv net or MLP, blocks of a ViT; 0 for flatten.
-        channels: width of a conv net's or MLP's layers or a ViT's tokens, before the multiplier; None for the others.
+        channels: width of a conv net's or MLP's layers or a ViT's tokens, before the multiplier; else None.
     """
 
     name: str
@@ -142,7 +139,7 @@ class EncoderDescription:
 
     @property
     def design(self) -> Family:
-        """What it has in common with its family."""
+        """The properties of its family."""
         return ENCODER_FAMILIES[self.family]
 
     @property
@@ -152,7 +149,7 @@ class EncoderDescription:
 
     @property
     def is_vit(self) -> bool:
-        """Whether it is a vision transformer."""
+        """Whether the encoder is a vision transformer."""
         return self.family in ("vit", "vit_shared")
 
     @property
@@ -161,16 +158,7 @@ class EncoderDescription:
         return (self.channels or 0) // VIT_HEAD if self.is_vit else 0
 
     def check(self, *, norm: str, width: float, attention: str = "tokens") -> None:
-        """Refuse what cannot be built.
-
-        Args:
-            norm: normalisation by name.
-            width: multiplier of every layer's number of channels, > 0.
-            attention: what attention mixes, "tokens" or "heads".
-
-        Raises:
-            InputError: a normalisation, width or attention that is unknown or that this encoder cannot have.
-        """
+        """Raise InputError for a normalisation, width multiplier or attention that this encoder cannot have."""
         if norm not in NORMS:
             raise unknown_name(f"normalisation for {self.name}", norm, self.design.norms)
         if norm not in self.design.norms:
@@ -190,18 +178,15 @@ class EncoderDescription:
     def check_image(
         self, *, channels: int, size: int, norm: str, width: float, built: int | None = None, setting: str = "data.size"
     ) -> None:
-        """Refuse images that the encoder cannot take.
+        """Raise InputError for images that the encoder cannot take.
 
         Args:
             channels: 1 (grey) or 3 (colour).
             size: side of the square image in pixels.
-            norm: as of ``check``: those within an image need at least two values to normalise.
-            width: as of ``check``.
-            built: side of the images that the network is built for; None: these.
-            setting: the field that a fitting size is advised for, of ``LEAST_SIZE`` to ``LARGEST_SIZE``.
-
-        Raises:
-            InputError: an image too small or not a whole number of patches wide, or another number of channels.
+            norm: normalisations within an image need at least two values.
+            width: multiplier of every layer's number of channels, > 0.
+            built: side of the images that the network is built for; None: ``size``.
+            setting: the field for which the error suggests a valid size.
         """
         if channels not in (1, 3):
             raise InputError(f"Images of {channels} channels were given; encoders take 1 (grey) or 3 (colour).")
@@ -212,7 +197,7 @@ class EncoderDescription:
             raise InputError(f"{why}. Set {setting}={fitting} to have them resized, or take {otherwise}.")
 
     def _image_problem(self, size: int, norm: str, width: float, built: int | None) -> tuple[str, str] | None:
-        """Why it cannot take images of size x size pixels, and what to take instead; None where it can."""
+        """Why the encoder cannot take images of size x size pixels, and what to use instead; None if it can."""
         least, patch = self.design.minimum_size, self.design.patch
         images = f"Images of {size} x {size} pixels"
         if size < least:
@@ -237,7 +222,7 @@ class EncoderDescription:
         return None
 
     def last_map(self, size: int, built: int) -> int:
-        """Side of the smallest map that a normalisation sees of images of ``size`` in a network built for ``built``."""
+        """Side of the smallest normalised map, for images of ``size`` in a network built for ``built`` pixels."""
         if self.family == "convnet":
             return size >> convnet_pools(built, self.layers)
         halvings = self.design.halvings
@@ -267,7 +252,7 @@ class EncoderDescription:
 
 
 def convnet_pools(size: int, depth: int) -> int:
-    """How often a plain conv net of ``depth`` layers, built for images of ``size`` pixels, max-pools them 2 x 2."""
+    """Number of 2 x 2 max-pools in a plain conv net of ``depth`` layers for images of ``size`` pixels."""
     pools = 0
     while pools < depth - 1 and size // 2 ** (pools + 1) >= CONVNET_LEAST_MAP:
         pools += 1
@@ -275,21 +260,13 @@ def convnet_pools(size: int, depth: int) -> int:
 
 
 def encoder_names() -> tuple[str, ...]:
-    """Every encoder that has a name of its own, with one example each of the conv nets and MLPs."""
+    """All fixed encoder names, with one example each of the conv nets and MLPs."""
     return tuple(name for family in ENCODER_FAMILIES.values() for name in family.names)
 
 
 @functools.cache
 def parse_encoder(name: str) -> EncoderDescription:
-    """The encoder that ``name`` stands for.
-
-    Args:
-        name: one of ``encoder_names()``, or ``convnet_<width>_<depth>`` or ``mlp_<width>_<depth>``: that
-            many channels or units a layer, that many layers.
-
-    Raises:
-        InputError: unknown name (the nearest is named), or a conv net or MLP of impossible width or depth.
-    """
+    """The encoder ``name``, which may be ``convnet_<width>_<depth>`` or ``mlp_<width>_<depth>``; raises InputError."""
     if match := _PATTERN.fullmatch(name):
         family, width, depth = match[1], int(match[2]), int(match[3])
         if not (1 <= width <= _MOST_WIDE and 1 <= depth <= _MOST_DEEP):

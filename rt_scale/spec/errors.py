@@ -1,7 +1,6 @@
-"""The errors that reach a user, and numbers and names as they stand in sentences.
+"""User-facing errors, and the formatting of numbers and names in messages.
 
-An error is one paragraph that says what was given, what is allowed and what to do next.
-The command line prints it without a traceback and exits with its ``exit_code``.
+An error message is one paragraph: what was given, what is allowed, what to do next. The CLI prints no traceback.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def some(names: Sequence[str], shown: int = 3) -> str:
 
 
 def shortened(names: Sequence[str], shown: int = 20) -> str:
-    """All of ``names``, or the first and the last of them where there are more than ``shown``."""
+    """All of ``names``, or the first and the last if there are more than ``shown``."""
     half = shown // 2
     if len(names) <= shown:
         return ", ".join(names)
@@ -33,49 +32,43 @@ def shortened(names: Sequence[str], shown: int = 20) -> str:
 
 
 def printable(name: str) -> str:
-    """A name as it can be printed in one line: bytes that are not UTF-8, and control characters, as escapes."""
+    """``name`` in one printable line: bytes that are not UTF-8 and control characters become escapes."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 class RtScaleError(Exception):
-    """Base of every error that is meant for the user's eyes."""
+    """Base of all user-facing errors."""
 
     exit_code = 1
 
 
 class InputError(RtScaleError, ValueError):
-    """What was asked for cannot be done as it stands; found before any work started.
-
-    A ValueError too, so that a validator may raise it and pydantic collects it with the others.
-    """
+    """The input is not valid; raised before any work starts. It is a ValueError so that pydantic collects it."""
 
     exit_code = 2
 
 
 class Held(InputError):
-    """Another live process is executing that run."""
+    """Another live process executes the run."""
 
 
 class RunError(RtScaleError):
-    """Something failed while running; what was computed before is kept."""
+    """A run failed; its earlier results are kept."""
 
     exit_code = 1
 
 
 class WorkersDied(RunError):
-    """Of several processes that execute a run together one died, and with it all."""
+    """One of the processes that execute a run together died, which ended all of them."""
 
 
 class StoreAway(RunError):
-    """The store does not answer as it should, which may pass."""
+    """The store is temporarily unavailable."""
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str | None:
-    """The allowed name closest in spelling to ``given``, or None where none is close.
-
-    Of several as close, the one that begins most like it, and of those the first by name.
-    """
+    """The allowed name closest in spelling to ``given``, or None; the longest common prefix decides a tie."""
     wanted = given.lower()
 
     def order(name: str) -> tuple[float, int, str]:
@@ -88,20 +81,13 @@ def nearest(given: str, allowed: Iterable[str]) -> str | None:
 
 
 def guess(given: str, allowed: Iterable[str]) -> str:
-    """`` did you mean 'x'?``, of the allowed name nearest to ``given``; empty where none is near."""
+    """`` did you mean 'x'?``, with the allowed name nearest to ``given``; empty if none is close."""
     close = nearest(given, allowed)
     return f" did you mean '{close}'?" if close else ""
 
 
 def unknown_name(what: str, given: str, allowed: Iterable[str], hint: str = "") -> InputError:
-    """An error for a name that is not known: names the nearest one and lists those allowed.
-
-    Args:
-        what: the kind of thing that was named, e.g. ``"encoder"``.
-        given: the name as the user wrote it.
-        allowed: every name that would have been accepted.
-        hint: a closing sentence on what to do, where the list alone does not say it.
-    """
+    """The error for an unknown ``what`` (e.g. ``"encoder"``), with the nearest and all allowed names, then ``hint``."""
     names = sorted(allowed)
     close = guess(given, names).replace(" did", " Did")
     message = f"Unknown {what} {shown(given)}.{close} Known: {', '.join(names)}."
@@ -109,12 +95,12 @@ def unknown_name(what: str, given: str, allowed: Iterable[str], hint: str = "") 
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says in short, or its kind where it says nothing: CUDA's go on for pages."""
+    """The first line of a library's error, or its class name if it is empty; CUDA's messages fill pages."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 class _Shown(reprlib.Repr):
-    """Of long strings and lists the beginning and the end, with booleans and null as YAML spells them."""
+    """Shortens long strings and lists, and writes booleans and null as YAML does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,10 +115,10 @@ class _Shown(reprlib.Repr):
 
 
 def shown(value: object) -> str:
-    """What was given as an error quotes it: as YAML would have it, cut where it is long."""
+    """``value`` as error messages quote it: booleans and null as in YAML, shortened if long."""
     return cut(_Shown().repr(value), 300)
 
 
 def cut(text: str, longest: int = 100) -> str:
-    """``text`` without its end where it is longer than ``longest`` characters."""
+    """``text``, truncated after ``longest`` characters."""
     return text if len(text) <= longest else f"{text[:longest]}..."

@@ -1,4 +1,4 @@
-"""ExploreSpec: runs that are ended early and points that are sampled, where a plain grid is not wanted."""
+"""ExploreSpec: early stopping of runs, and a search that samples points instead of a grid."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.schedule import Duration, duration_steps
 
 MOST_CORNERS = 10_000
-"""Corners of a space that are checked before a search starts, at most."""
+"""Largest number of corners of a search space; all are checked before the search starts."""
 MOST_RUNS = 1_000_000
-"""Runs of a sweep at most, whatever is said: making the specs of so many takes a minute and 3 GB."""
-_INSIDE = (3 - 5**0.5) / 2  # no round share of a range: what lies there is no whole number by chance
+"""Largest number of runs in a sweep: making so many specs takes a minute and 3 GB."""
+_INSIDE = (3 - 5**0.5) / 2  # irrational, so that the inner value of a range is not a whole number by chance
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Domain:
 
     Attributes:
         kind: ``choice`` of listed values, ``uniform`` or ``loguniform`` real numbers, ``pow2`` powers of two.
-        values: the listed values; else the least and the greatest, of ``pow2`` as exponents.
+        values: the listed values; else the least and the greatest (for ``pow2`` the exponents).
     """
 
     kind: Literal["choice", "uniform", "loguniform", "pow2"]
@@ -37,14 +37,14 @@ class Domain:
 
     @property
     def listed(self) -> list[Any] | None:
-        """All values, or None of real numbers."""
+        """All values; None for real numbers."""
         if self.kind == "pow2":
             return [2**exponent for exponent in range(self.values[0], self.values[1] + 1)]
         return list(self.values) if self.kind == "choice" else None
 
     @property
     def corners(self) -> list[Any]:
-        """The values that must be valid for all to be: every listed one, else both ends and one between."""
+        """The values to validate: all listed ones, else both ends and, for real numbers, one inner value."""
         if self.kind == "choice":
             return list(self.values)
         if self.kind == "pow2":
@@ -54,7 +54,7 @@ class Domain:
 
     @property
     def size(self) -> float:
-        """How many values there are; infinity of real numbers."""
+        """Number of values; infinity for real numbers."""
         return math.inf if self.listed is None else len(self.listed)
 
     def __contains__(self, value: object) -> bool:
@@ -64,11 +64,7 @@ class Domain:
 
 
 def parse_domain(key: str, given: list[Any] | dict[str, list[Any]]) -> Domain:
-    """The domain of the field ``key`` as a sweep file writes it.
-
-    Raises:
-        InputError: where the generator is unknown, or its range or list is empty or wrong.
-    """
+    """The domain of the field ``key`` from a sweep file; raises InputError if it is not valid."""
     if isinstance(given, list):
         texts = [repr(value) for value in given]
         if not texts or len(set(texts)) < len(texts):
@@ -100,27 +96,27 @@ class AshaSpec(Part):
     """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934)."""
 
     grace: Duration
-    """Training that every run is given; the first rung. The next are at reduction times the one before."""
+    """Training before a run can be stopped: the first rung. Each next rung is at ``reduction`` times the last."""
     reduction: float = Field(4.0, gt=1)
-    """At each rung a run goes on that is among the best 1/reduction of those that came there before it."""
+    """A run continues past a rung if it is among the best 1/reduction of the runs that have reached it."""
 
 
 class MedianSpec(Part):
     """The median stopping rule (Golovin et al. 2017, Google Vizier)."""
 
     grace: Duration
-    """Training that every run is given."""
+    """Training before a run can be stopped."""
     min_runs: int = Field(3, ge=1, le=MOST)
-    """Other runs that must have come as far before any is ended."""
+    """Other runs that must have trained as long before a run is stopped."""
 
 
 class StopSpec(Part):
-    """When a run is ended early; exactly one of both."""
+    """The rule for early stopping: exactly one of asha and median."""
 
     asha: AshaSpec | None = None
     """Asynchronous successive halving."""
     median: MedianSpec | None = None
-    """A run is ended whose best value is worse than the median of the others' means so far."""
+    """Stops a run whose best value is worse than the median of the other runs' means so far."""
 
     @model_validator(mode="after")
     def _one(self) -> StopSpec:
@@ -135,14 +131,14 @@ class StopSpec(Part):
 
     @property
     def grace(self) -> str:
-        """Training that every run is given."""
+        """Training before a run can be stopped, e.g. ``5ep``."""
         rule = self.asha or self.median
-        assert rule is not None  # of the validator
+        assert rule is not None  # the validator requires one
         return rule.grace
 
     @property
     def unit(self) -> Literal["ep", "it"]:
-        """What time is counted in: epochs, or optimiser steps."""
+        """Unit of ``grace``: epochs or optimiser steps."""
         return "ep" if self.grace.endswith("ep") else "it"
 
 
@@ -150,29 +146,29 @@ class OptunaSpec(Part):
     """Optuna's tree-structured Parzen estimator."""
 
     runs: int = Field(ge=1, le=MOST_RUNS)
-    """Points that are sampled, one run each; the first 10 at random. It may grow later."""
+    """Points to sample, one run each; the first 10 are random. It may grow later."""
     seed: int = Field(0, ge=0)
-    """Of the sampling, not of the runs."""
+    """Seed of the sampler, not of the runs."""
 
 
 class SearchSpec(Part):
-    """What samples the points."""
+    """The sampler of a search."""
 
     optuna: OptunaSpec
     """Optuna (an optional dependency: pip install 'rt-scale[explore]')."""
 
 
 class ExploreSpec(Part):
-    """Exploration: runs ended early, points sampled in place of a grid, or both."""
+    """Exploration: early stopping of runs, a search in place of a grid, or both."""
 
     metric: str
-    """A metric that every run logs, e.g. probe/student/linear; a search goes by its last value."""
+    """A metric that every run logs, e.g. probe/student/linear; a search optimises its last value."""
     mode: Literal["max", "min"]
-    """Whether it is to be large or small."""
+    """Whether a larger (max) or a smaller (min) value is better."""
     stop: StopSpec | None = None
-    """When runs are ended early; null: all run to their end."""
+    """Early stopping; null: all runs train to their end."""
     search: SearchSpec | None = None
-    """What samples points of space, in place of axes and zip, with one seed; null: the grid."""
+    """Samples points of space in place of axes and zip, with one seed; null: the grid."""
     space: dict[str, list[Any] | dict[str, list[Any]]] = Field(default={})
     """With search: dotted field -> list of values, or {uniform: [from, to]}, {loguniform: [from, to]} or
     {pow2: [from exponent, to exponent]}."""
@@ -180,7 +176,7 @@ class ExploreSpec(Part):
     @model_validator(mode="after")
     def _whole(self) -> ExploreSpec:
         if self.stop is None and self.search is None:
-            raise ValueError("give stop, search or both; without either, leave explore out: the grid is run as it is")
+            raise ValueError("give stop, search or both; to run the plain grid, leave explore out")
         if (self.search is None) == bool(self.space):
             raise ValueError(
                 "search and space belong together: search samples the fields of space, e.g. "
@@ -191,19 +187,19 @@ class ExploreSpec(Part):
         corners = math.prod(len(domain.corners) for domain in self.domains.values())
         if corners > MOST_CORNERS:
             raise ValueError(
-                f"space has {corners} corners, which are all checked before anything starts, and at most "
-                f"{MOST_CORNERS} can be: search fewer fields, or list fewer values"
+                f"space has {corners} corners, which are all checked before anything starts; at most "
+                f"{MOST_CORNERS} are allowed: search fewer fields, or list fewer values"
             )
         return self
 
     @property
     def domains(self) -> dict[str, Domain]:
-        """Dotted field -> the values that it can have."""
+        """Dotted field -> its domain."""
         return {key: parse_domain(key, given) for key, given in self.space.items()}
 
 
 def check_grid(explore: ExploreSpec, axes: Iterable[str], seeds: Sequence[int]) -> None:
-    """Refuse axes (dotted fields) and several seeds beside a search; raises InputError."""
+    """Raise InputError if a search is combined with axes (dotted fields) or with several seeds."""
     if explore.search is None:
         return
     fields = list(axes)
@@ -218,20 +214,14 @@ def check_grid(explore: ExploreSpec, axes: Iterable[str], seeds: Sequence[int]) 
     if len(seeds) > 1:
         raise InputError(
             f"explore.search runs every point with one seed, but {len(seeds)} were given: set seeds to 1, or to a "
-            "list of one, and repeat what it finds as a plain grid with more seeds."
+            "list of one, and repeat its best points as a plain grid with more seeds."
         )
 
 
 def check_explore(explore: ExploreSpec, specs: Iterable[RunSpec], workers: int) -> None:
-    """Refuse a metric that a run does not log, and an end that comes too late or unseen.
+    """Raise InputError if a run does not log the metric, or logs it too late or too rarely for the stopping rule.
 
-    Args:
-        explore: the section.
-        specs: every run of the grid, or at the corners of the space.
-        workers: of one run.
-
-    Raises:
-        InputError: naming the nearest metric, or what to change.
+    ``specs`` are the runs of the grid or at the corners of the space; ``workers`` is the number of one run's workers.
     """
     if explore.stop is not None and workers > 1:
         raise InputError(
@@ -246,16 +236,12 @@ def check_explore(explore: ExploreSpec, specs: Iterable[RunSpec], workers: int) 
 
 
 def check_length(stop: StopSpec, spec: RunSpec, steps_per_epoch: int) -> None:
-    """Refuse a grace as long as the run, of so many optimiser steps an epoch (any where the grace is in epochs).
-
-    Raises:
-        InputError: naming both lengths.
-    """
+    """Raise InputError if the grace is not shorter than the run; ``steps_per_epoch`` is not used for epochs."""
     steps = spec.train.epochs * steps_per_epoch
     if duration_steps(stop.grace, steps_per_epoch) >= steps:
         length = f"{spec.train.epochs}ep" if stop.unit == "ep" else f"{steps}it"
         raise InputError(
-            f"explore.stop.{stop.name}.grace is {stop.grace}, but a run lasts {length}: none would be ended early. "
+            f"explore.stop.{stop.name}.grace is {stop.grace}, but a run lasts {length}: none would be stopped early. "
             "Shorten the grace, or leave explore.stop out."
         )
 
@@ -265,8 +251,8 @@ def _check_stop(explore: ExploreSpec, stop: StopSpec, spec: RunSpec, at_probes: 
     every = spec.probe.every if at_probes else "1ep"
     if is_constant(explore.metric, frozen_teacher=not spec.teacher.moves):
         raise InputError(
-            f"explore.metric {explore.metric} stays what it is while a run trains, so that no run can be ended by it: "
-            "name one of the student's, or leave explore.stop out."
+            f"explore.metric {explore.metric} does not change while a run trains, so it cannot stop a run early: "
+            "name a metric of the student, or leave explore.stop out."
         )
     if every is None:
         raise InputError(
@@ -280,7 +266,7 @@ def _check_stop(explore: ExploreSpec, stop: StopSpec, spec: RunSpec, at_probes: 
         )
     if duration_steps(every, 1) > duration_steps(stop.grace, 1):
         raise InputError(
-            f"{grace}, but {explore.metric} is measured every {every}, so nothing is known by then: probe more "
+            f"{grace}, but {explore.metric} is measured every {every}, so it has no value by then: probe more "
             f"often (probe.every: {stop.grace}), or lengthen the grace."
         )
     if stop.unit == "ep":

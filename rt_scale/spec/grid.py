@@ -1,4 +1,4 @@
-"""The grid of a sweep: its axes, how large it is, and its points, every one a validated run."""
+"""The grid of a sweep: its axes, its size and its points, each with a validated spec."""
 
 from __future__ import annotations
 
@@ -23,20 +23,17 @@ if TYPE_CHECKING:
     from rt_scale.spec.sweep import SweepSpec
 
 Axis = list[Any] | dict[str, list[Any]]
-"""An axis as it is written: a list, or a generator and its arguments."""
+"""An axis in a sweep file: a list, or a generator and its arguments."""
 Group = dict[str, Axis]
-"""Dotted fields that vary together, each with its axis."""
+"""Dotted fields that vary together -> their axes."""
 GRID_LIMIT = 10_000
-"""Runs of a grid that may be asked for without saying that so many are meant."""
+"""Largest grid that needs no confirmation."""
 LONGEST = 40
-"""Characters of a list or a mapping that stand in a label; of a longer one its digest does."""
+"""Longest text of a list or mapping in a label, in characters; a digest replaces a longer one."""
 
 
 def axis_names(keys: Iterable[str]) -> dict[str, str]:
-    """The shortest tail of each dotted field that tells it from the others and says what it is.
-
-    ``student.alpha`` is ``alpha``, but ``encoder.name`` stays whole: ``name`` alone says nothing.
-    """
+    """A short name for each dotted field: its last part, or all of it if that is ambiguous or vague (``name``)."""
     vague = {"name", "size", "epochs", "batch_size", "lr", "every"}
     tails = {key: key.rpartition(".")[2] for key in keys}
     counts = Counter(tails.values())
@@ -44,10 +41,10 @@ def axis_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def value_label(value: object) -> str:
-    """A value of an axis in few characters, different for different values; names of runs are made of it.
+    """A short text for a value of an axis, different for different values; labels of runs contain it.
 
-    Lists are ``cifar10+stl10``, mappings ``name:sgd;lr:0.1``. A run to start from is told by what is taken of it and 6
-    hexadecimal digits of the SHA-256 of how the file describes it, e.g. ``student of 3fa2c1``: equal for all seeds.
+    Lists are ``cifar10+stl10``, mappings ``name:sgd;lr:0.1``. A run to start from is ``student of 3fa2c1``: what is
+    taken, and 6 hexadecimal digits of the SHA-256 of its description in the file, which is equal for all seeds.
     """
     if isinstance(value, Mapping) and "run" in value:
         taken = value.get("take", "student") + (" encoder" if value.get("part") == "encoder" else "")
@@ -73,7 +70,7 @@ def _short_digest(value: object) -> str:
 
 
 def axis_length(key: str, axis: Axis) -> int:
-    """How many values an axis has, told without making them; raises as ``expand_axis``."""
+    """Number of values of an axis, without making them; raises as ``expand_axis``."""
     if isinstance(axis, list):
         count = len(axis)
     else:
@@ -85,17 +82,13 @@ def axis_length(key: str, axis: Axis) -> int:
 
 
 def expand_axis(key: str, axis: Axis) -> list[Any]:
-    """The values of an axis.
-
-    Raises:
-        InputError: where the generator is unknown, its arguments are wrong, or no value comes out.
-    """
+    """The values of an axis; raises InputError for an unknown generator, wrong arguments or no values."""
     axis_length(key, axis)
     return axis if isinstance(axis, list) else _generated(*_generator(key, axis))
 
 
 def _generator(key: str, axis: dict[str, list[Any]]) -> tuple[str, list[Any]]:
-    """The name and the arguments of a generator, checked."""
+    """The validated name and arguments of a generator."""
     shapes = {"pow2": "[from, to]", "linspace": "[from, to, n]", "logspace": "[from exponent, to exponent, n]"}
     if len(axis) != 1:
         raise InputError(f"The axis {key} must have one of {', '.join(shapes)}; given: {', '.join(axis) or 'none'}.")
@@ -125,19 +118,13 @@ def _generated(kind: str, numbers: list[Any]) -> list[Any]:
         return [2**exponent for exponent in range(numbers[0], numbers[1] + 1)]
     start, stop, count = numbers
     points = [start + (stop - start) * i / (count - 1) for i in range(count)]
-    # 12 digits: 0.1 * 3 must be the 0.3 that a list of the same values would hold, hence the same hash.
+    # 12 digits: 0.1 * 3 must equal the 0.3 of a list, for the same hash.
     return [float(f"{math.pow(10, point) if kind == 'logspace' else point:.12g}") for point in points]
 
 
 @dataclass(frozen=True)
 class Point:
-    """One run of a sweep: what varies there, and the spec.
-
-    Attributes:
-        values: dotted field -> value, for the axes alone, in the file's order.
-        seed: the repetition that the run belongs to.
-        spec: the run.
-    """
+    """One run of a sweep; ``values`` are dotted field -> value of the axes only, in the file's order."""
 
     values: Mapping[str, object]
     seed: int
@@ -145,7 +132,7 @@ class Point:
 
     @functools.cached_property
     def configuration(self) -> str:
-        """The axes' values as text, e.g. ``alpha=0.5,out_dim=1024``; equal for all seeds, and for them alone."""
+        """The axes' values as text, e.g. ``alpha=0.5,out_dim=1024``; equal for all seeds of one point only."""
         names = _names(tuple(self.values))
         return ",".join(f"{names[key]}={value_label(value)}" for key, value in self.values.items()) or "base"
 
@@ -161,30 +148,20 @@ def _names(keys: tuple[str, ...]) -> dict[str, str]:
 
 
 def grid_size(sweep: SweepSpec) -> int:
-    """Runs of the grid, from the lengths of its axes alone.
-
-    Raises:
-        InputError: where an axis is not valid.
-    """
+    """Number of runs of the grid, without making them; raises InputError if an axis is not valid."""
     return math.prod(length for _, length in _lengths(sweep))
 
 
 def refuse_large(sweep: SweepSpec, limit: int, if_meant: str = "say so with --yes") -> None:
-    """Refuse a grid of more than ``limit`` runs, from the lengths of its axes alone.
+    """Raise InputError for a grid of more than ``limit`` (at most ``MOST_RUNS``) runs, without making them.
 
-    Args:
-        sweep: the sweep.
-        limit: at most ``MOST_RUNS``.
-        if_meant: what to do where all of the runs are meant and they are at most ``MOST_RUNS``.
-
-    Raises:
-        InputError: naming the axes and the limit.
+    ``if_meant`` is the advice for a user who wants all of the runs, if ``MOST_RUNS`` allows them.
     """
     runs = grid_size(sweep)
     if runs <= limit:
         return
     axes = " x ".join(f"{length:,} ({name})" for name, length in _lengths(sweep))
-    remedy = f"If all of them are meant, {if_meant}; else" if runs <= MOST_RUNS else f"{MOST_RUNS:,} are the most:"
+    remedy = f"To run all of them, {if_meant}; else" if runs <= MOST_RUNS else f"At most {MOST_RUNS:,} are allowed:"
     raise InputError(
         f"Sweep '{sweep.name}' is a grid of {runs:,} runs, more than {limit:,}: {axes}. Nothing was started. "
         f"{remedy} shorten an axis in the file, or pin it, as with "
@@ -193,30 +170,23 @@ def refuse_large(sweep: SweepSpec, limit: int, if_meant: str = "say so with --ye
 
 
 def _lengths(sweep: SweepSpec) -> list[tuple[str, int]]:
-    """What varies, and in how many ways."""
+    """The name and the number of values of each axis and of the seeds."""
     lengths = [(" with ".join(group), _length(group)) for group in _groups(sweep)]
     return [*lengths, ("seeds", len(sweep.seed_values))]
 
 
 def expand(sweep: SweepSpec) -> list[Point]:
-    """Every run of the sweep, validated; equal specs appear once.
+    """Every run of the sweep, validated; equal specs appear once. Raises InputError that lists every invalid point.
 
-    Seeds vary slowest, so that the first results cover the whole grid. Of a search there are none before it samples
-    them (``points_at`` makes runs of those); its space is validated here all the same.
-
-    Raises:
-        InputError: listing every point of the grid that is not valid, before anything starts.
+    Seeds vary slowest, so that the first results cover the whole grid. For a search the list is empty, as it has not
+    sampled its points yet; its space is validated.
     """
     points = corner_points(sweep)
     return [] if sweep.explore is not None and sweep.explore.search is not None else points
 
 
 def corner_points(sweep: SweepSpec) -> list[Point]:
-    """What must be valid before anything starts: the runs of the grid, or those at the corners of a search's space.
-
-    Raises:
-        InputError: listing every point that is not valid.
-    """
+    """The runs of the grid, or at the corners of a search's space, validated; raises as ``expand``."""
     explore = sweep.explore
     if explore is None:
         return points_at(sweep, _combinations(sweep))
@@ -227,15 +197,7 @@ def corner_points(sweep: SweepSpec) -> list[Point]:
 
 
 def points_at(sweep: SweepSpec, combinations: Iterable[Mapping[str, object]]) -> list[Point]:
-    """The runs of the sweep's base at given values, with every seed.
-
-    Args:
-        sweep: its ``base``, ``seeds`` and ``name`` are read.
-        combinations: dotted field -> value, of one point each.
-
-    Raises:
-        InputError: listing every point that is not valid.
-    """
+    """The runs with each of ``combinations`` (dotted field -> value) and each seed; InputError lists invalid points."""
     points: dict[str, Point] = {}
     problems: dict[str, None] = {}
     assembler = Assembler()
@@ -265,7 +227,7 @@ def _combinations(sweep: SweepSpec) -> Iterator[dict[str, Any]]:
 
 
 def _rows(group: Group) -> list[dict[str, Any]]:
-    """What the fields of a group are together, one after another: a value of one may come again, a row may not."""
+    """The values of a group's fields, row by row; one field may repeat a value, but rows must differ."""
     rows = list(zip(*(expand_axis(key, axis) for key, axis in group.items()), strict=True))
     twice = sorted(cut(text) for text, times in Counter(", ".join(map(repr, row)) for row in rows).items() if times > 1)
     if twice:
@@ -274,7 +236,7 @@ def _rows(group: Group) -> list[dict[str, Any]]:
 
 
 def _groups(sweep: SweepSpec) -> list[Group]:
-    """The axes of the grid, each a group of one or more fields, checked."""
+    """The axes of the grid, each a validated group of one or more fields."""
     groups = [group for group in [*({key: axis} for key, axis in sweep.axes.items()), *sweep.zip] if group]
     taken: set[str] = set()
     for group in groups:

@@ -1,7 +1,7 @@
-"""Names of measured values, and which of them a run logs when: known from its spec, before it starts.
+"""Names of metrics, and which of them a run logs and when, from its spec.
 
-``probe/<role>/<probe>`` on the data set that the run distils on, ``probe@<set>/<role>/<probe>`` on another
-(TensorBoard groups by what stands before the first slash); roles are input, teacher and student.
+Accuracies are ``probe/<role>/<probe>`` on the data set that the run distils on and ``probe@<set>/<role>/<probe>`` on
+another (TensorBoard groups by the text before the first slash); roles are input, teacher and student.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.run import RunSpec
 
 Bounds = tuple[float, float]
-"""The least and the most that a number can be."""
+"""Least and greatest possible value."""
 ACCURACY: Bounds = (0.0, 1.0)
 _AT_LEAST_0: Bounds = (0.0, math.inf)
 _BOUNDS: dict[str, Bounds] = {
@@ -28,17 +28,11 @@ _BOUNDS: dict[str, Bounds] = {
     "features/*/cosine_teacher": (-1.0, 1.0),
     "features/*": _AT_LEAST_0,
 }
-"""Of metrics that are no probe's accuracy; the first pattern that fits counts."""
+"""Pattern -> bounds, for all metrics but accuracies of probes; the first matching pattern applies."""
 
 
 class ProbeName(NamedTuple):
-    """What an accuracy is of.
-
-    Attributes:
-        role: ``input``, ``teacher`` or ``student``.
-        probe: ``linear``, ``knn_standardized``, ...
-        data: name of the data set; None for the one that the run distils on.
-    """
+    """The parts of the name of a probe's accuracy; ``data`` is None for the data set that the run distils on."""
 
     role: str
     probe: str
@@ -49,12 +43,12 @@ class ProbeName(NamedTuple):
 
 
 def probe_group(data: str | None) -> str:
-    """What stands before the first slash: ``probe``, or ``probe@<data>`` for another data set."""
+    """The name's text before the first slash: ``probe``, or ``probe@<data>`` for another data set."""
     return "probe" if data is None else f"probe@{data}"
 
 
 def parse_probe_name(name: str) -> ProbeName | None:
-    """What the metric ``name`` is the accuracy of; None for any other metric."""
+    """The parts of the metric ``name`` if it is a probe's accuracy, else None."""
     group, *rest = name.split("/")
     kind, at, data = group.partition("@")
     if kind != "probe" or len(rest) != 2 or bool(at) != bool(data):
@@ -63,21 +57,21 @@ def parse_probe_name(name: str) -> ProbeName | None:
 
 
 def is_constant(name: str, *, frozen_teacher: bool) -> bool:
-    """Whether the metric is measured once a run and repeated: the input's, and the teacher's where it is frozen."""
+    """Whether the metric is measured once a run: metrics of the input, and of a frozen teacher."""
     parsed = parse_probe_name(name)
     roles = ("input", "teacher") if frozen_teacher else ("input",)
     return (frozen_teacher and name.startswith("features/teacher/")) or (parsed is not None and parsed.role in roles)
 
 
 def metric_bounds(name: str) -> Bounds:
-    """What the metric ``name`` can be by its definition; of one that is not known, any number."""
+    """The range of the metric ``name`` by its definition; unbounded for an unknown metric."""
     if parse_probe_name(name) is not None:
         return ACCURACY
     return next((bounds for pattern, bounds in _BOUNDS.items() if fnmatchcase(name, pattern)), (-math.inf, math.inf))
 
 
 def difference_bounds(bounds: Bounds) -> Bounds:
-    """What the difference of two such numbers can be."""
+    """The range of the difference of two values within ``bounds``."""
     return bounds[0] - bounds[1], bounds[1] - bounds[0]
 
 
@@ -96,11 +90,7 @@ _STATISTICS = (
 
 
 def logged_metrics(spec: RunSpec) -> dict[str, When]:
-    """Name -> whether it is logged at each probing (start and end included) or after each epoch.
-
-    Args:
-        spec: of a run on a set of images with labels, or on noise; a set without labels has no probes of its own.
-    """
+    """Metric -> whether a run, whose data set has labels, logs it at each probing (also at start and end) or epoch."""
     training = ("accuracy",) if spec.kind == "supervise" else ("kl", "teacher_entropy", "student_entropy")
     names: dict[str, When] = {f"train/{name}": "epoch" for name in ("loss", "grad_norm", *training)}
     names |= {f"distance/from_{name}": "epoch" for name in ("init", "teacher")}

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 class StartFrom(Part):
-    """Weights that another run ends or begins with. That run is a spec itself: it is computed first, once."""
+    """Weights from the start or the end of another run, which is a spec itself and is executed first, once."""
 
     run: RunSpec
-    """The other run, whole; in a file also `same` or `{same_but: {...}}`: this run without any start_from, and
-    with those fields changed."""
+    """The other run as a whole spec, or in a file `same` (this run without any start_from), or `{same_but: {...}}`
+    (that with these fields changed)."""
     take: Literal["student", "teacher", "init"] = "student"
-    """Which of its networks: student (trained), teacher (at the end), init (the student at its start)."""
+    """Its network: student (trained), teacher (at the end) or init (the student at its start)."""
     part: Literal["network", "encoder"] = "network"
-    """network (encoder and projector), or encoder alone under a freshly drawn projector."""
+    """network (encoder and projector) or encoder (with a newly drawn projector)."""
 
 
 def _between_0_and_1(value: float | str) -> float | str:
@@ -51,27 +51,26 @@ Temperature = Annotated[Scheduled, AfterValidator(_above_0)]
 
 
 class TeacherSpec(Part):
-    """The teacher; by default random and frozen, in evaluation mode (paper, section 3).
+    """The teacher; by default random, frozen and in evaluation mode (paper, section 3).
 
     DINO's teacher (appendix E.3) is ``{update: ema, momentum: "cosine(0.996, 1)", mode: train, statistics: data,
     center: 0.9, temperature: 0.04}``.
     """
 
     start_from: StartFrom | None = added(None)
-    """Start from weights of another run in place of a random draw; null: a random draw."""
+    """Weights of another run to start from; null: a random draw."""
     update: Literal["none", "ema", "previous_epoch"] = added("none")
-    """none (frozen), ema (after every step an average of the student's parameters), previous_epoch (a copy of the
-    student as it was at the end of the epoch before)."""
+    """none (frozen), ema (a moving average of the student's parameters, after every step) or previous_epoch (a copy of
+    the student from the end of the last epoch)."""
     momentum: Momentum = added(0.996)
-    """Of ema: teacher = momentum x teacher + (1 - momentum) x student; in [0, 1], or a schedule."""
+    """ema only: teacher = momentum x teacher + (1 - momentum) x student; in [0, 1], or a schedule."""
     mode: Literal["eval", "train"] = added("eval")
-    """Batch norms of the teacher normalise by running statistics (eval) or by those of the batch (train)."""
+    """Whether the teacher's batch norms use running statistics (eval) or those of the batch (train)."""
     statistics: Literal["initial", "student", "data"] = added("initial")
-    """Running statistics of the teacher's batch norms: initial (as it starts, for ever; of a random draw mean 0 and
-    variance 1), student (they follow the student's as parameters do), data (moved by the teacher's own passes over
-    the batches)."""
+    """Running statistics of the teacher's batch norms: initial (constant; mean 0 and variance 1 for a random draw),
+    student (updated from the student's, as parameters are) or data (updated by the teacher's own forward passes)."""
     temperature: Temperature = added(1.0)
-    """The teacher's logits are divided by it before the softmax; > 0, or a schedule."""
+    """Divisor of the teacher's logits before the softmax; > 0, or a schedule."""
     center: Momentum | None = added(None)
     """Momentum of a running mean of the teacher's logits that is subtracted from them (DINO: 0.9); null: none."""
 
@@ -85,7 +84,7 @@ class TeacherSpec(Part):
 
     @property
     def moves(self) -> bool:
-        """Whether the teacher is another network at another step."""
+        """Whether the teacher's parameters or statistics change during training."""
         return self.update != "none" or self.statistics != "initial"
 
 
@@ -97,16 +96,12 @@ PARTS = {
     "linear_2": "l",
     "feature_norm_2": "fn",
 }
-"""The six parts in the order in which they act, and how each is written where it is there."""
+"""The six parts in the order of the forward pass -> the mark of a part that is present."""
 PAPER = "-/lb/fn/wn/l/-"
 
 
 def parse_parts(value: object) -> str:
-    """The parts in their one spelling, from that text or from a mapping of all six names to booleans.
-
-    Raises:
-        ValueError: where a part is unknown or not told, or stands without what it needs.
-    """
+    """The canonical text of the parts, from a text or a mapping of all six names to booleans; raises ValueError."""
     flags = _from_mapping(value) if isinstance(value, Mapping) else _from_text(str(value))
     for number in (1, 2):
         if flags[f"weight_norm_{number}"] and not flags[f"linear_{number}"]:
@@ -122,12 +117,12 @@ def parse_parts(value: object) -> str:
 
 
 def part_flags(text: str) -> dict[str, bool]:
-    """Which of ``PARTS`` are there in a parsed text."""
+    """Which of ``PARTS`` a parsed text has."""
     return {name: mark != "-" for name, mark in zip(PARTS, text.split("/"), strict=True)}
 
 
 def factored(flags: Mapping[str, bool]) -> bool:
-    """Whether logits are features times the weight of linear 2, and nothing else is done to them."""
+    """Whether logits are just features times the weight of linear 2."""
     return flags["linear_2"] and not flags["feature_norm_2"]
 
 
@@ -150,7 +145,7 @@ def _from_mapping(value: Mapping[object, object]) -> dict[str, bool]:
             raise ValueError(f"part {name} is {given!r}; allowed: true or false")
     missing = [name for name in PARTS if name not in value]
     if missing:
-        raise ValueError(f"parts not told: {', '.join(missing)}; say true or false for each of the six")
+        raise ValueError(f"missing parts: {', '.join(missing)}; give true or false for each of the six")
     return {name: bool(value[name]) for name in PARTS}
 
 
@@ -174,14 +169,14 @@ class EncoderSpec(Part):
     name: str
     """Name of an encoder (`rt-scale models`), e.g. resnet18, vgg11, convnet_32_2."""
     norm: Literal["batch", "instance", "group8", "layer", "none"]
-    """Normalisation layers: batch, instance (each map), group8 (groups of 8 maps), layer (all maps), none.
+    """Normalisation layers: batch, instance (each map), group8 (groups of 8 maps), layer (all maps) or none.
 
-    Left out: the paper's choice (batch for ResNets, none for VGG). ViTs have layer alone, MLPs and flatten none.
+    Default: the paper's choice (batch for ResNets, none for VGG). ViTs allow only layer, MLPs and flatten only none.
     """
     width: float = Field(1.0, gt=0, le=16)
     """Multiplier of every layer's number of channels; 0 < width <= 16."""
     attention: Literal["tokens", "heads"] = added("tokens")
-    """What attention mixes: tokens, or, as published for table 5 and in the *_shared ViTs alone, the heads of each."""
+    """What attention mixes: the tokens of an image, or (*_shared ViTs only, as in table 5) the heads of a token."""
 
     @model_validator(mode="before")
     @classmethod
@@ -207,14 +202,14 @@ class ProjectorSpec(Part):
     """Output dimension m; 1 to 65,536."""
     parts: BottleneckParts = added(PAPER)
     """Parts of the l2-bottleneck, as -/lb/fn/wn/l/- or six booleans: weight norm 1, linear 1 (with bias), feature
-    norm 1, weight norm 2, linear 2, feature norm 2. Without linear 2, linear 1 goes to out_dim; without linear 1
+    norm 1, weight norm 2, linear 2, feature norm 2. Without linear 2, linear 1 outputs out_dim values; without linear 1
     the bottleneck is the last hidden layer."""
     activation: Literal["gelu", "relu"] = added("gelu")
     """Activation after every hidden layer: gelu or relu."""
     batch_norm: bool = added(False)
     """Whether hidden layers have a batch norm before their activation."""
     init: Literal["trunc_normal", "torch"] = added("trunc_normal")
-    """Initialisation of linear layers: truncated normal (sigma 0.02, biases 0), or torch's default (uniform)."""
+    """Initialisation of linear layers: trunc_normal (sigma 0.02, biases 0) or torch (its uniform default)."""
 
     @model_validator(mode="after")
     def _widths(self) -> ProjectorSpec:
@@ -223,7 +218,7 @@ class ProjectorSpec(Part):
         flags = part_flags(self.parts)
         if not flags["linear_1"] and not self.hidden:
             raise ValueError("without linear 1 the bottleneck is the last hidden layer, and hidden is empty")
-        # A width that no layer has must not tell two equal runs apart: it is that of the layer that is there.
+        # Equal runs have equal hashes: the width of an absent layer is that of the present one.
         if not flags["linear_2"]:
             self.__dict__["out_dim"] = self.out_dim if flags["linear_1"] else self.hidden[-1]
             self.__dict__["bottleneck"] = self.out_dim
@@ -236,16 +231,16 @@ _ALPHA = 1e-10
 
 
 class StudentSpec(Part):
-    """Where the student starts (paper, section 4, local initialisation), and what is done to its logits."""
+    """The student: its start (paper, section 4, local initialisation), temperature and centring."""
 
     alpha: float = Field(_ALPHA, ge=0, le=1)
     """Locality: 0 starts at the teacher, 1 at an independent draw; in [0, 1]."""
     epsilon: float | None = added(None, ge=0)
-    """In place of alpha: the student starts at teacher + epsilon x an independent draw; >= 0."""
+    """Instead of alpha: the student starts at teacher + epsilon x an independent draw; >= 0."""
     start_from: StartFrom | None = added(None)
-    """In place of alpha: the student starts from weights of another run."""
+    """Instead of alpha: weights of another run to start from."""
     temperature: Temperature = added(1.0)
-    """The student's logits are divided by it before the softmax; > 0, or a schedule (DINO: 0.1)."""
+    """Divisor of the student's logits before the softmax; > 0, or a schedule (DINO: 0.1)."""
     center: Momentum | None = added(None)
     """Momentum of a running mean of the student's logits that is subtracted from them; null: none."""
 

@@ -1,4 +1,4 @@
-"""Part: what every part of a spec is, and the one JSON text of it that is hashed."""
+"""Part: the base of all parts of a spec, and its canonical JSON text, which is hashed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from pydantic import (
 from rt_scale.spec.errors import shown
 
 Document = dict[str, Any]
-"""A mapping as JSON and YAML have it."""
+"""A JSON or YAML mapping."""
 MOST = 10**9
-"""What is counted is at most so many: sizes of tensors overflow somewhere beyond."""
+"""Largest count in a spec: much larger tensor sizes overflow."""
 LONGEST_NAME = 100
-"""Characters of a name, at most: folders and files are called by it, with more around it."""
+"""Longest name, in characters: names of folders and files contain it."""
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 
 
@@ -33,8 +33,8 @@ def _check_name(name: str) -> str:
     if len(name) > LONGEST_NAME or not re.fullmatch(_NAME, name):
         long = f" of {len(name):,} characters" if len(name) > LONGEST_NAME else ""
         raise ValueError(
-            f"{shown(name)}{long} is no name: a name has letters a to z and A to Z, digits, '_', '-' and '.', begins "
-            f"with none of the last two, and has 1 to {LONGEST_NAME} characters"
+            f"{shown(name)}{long} is not a valid name: a name has letters a to z and A to Z, digits, '_', '-' and "
+            f"'.', does not begin with '-' or '.', and has 1 to {LONGEST_NAME} characters"
         )
     return name
 
@@ -44,22 +44,21 @@ Name = Annotated[
     AfterValidator(_check_name),
     WithJsonSchema({"type": "string", "pattern": _NAME, "maxLength": LONGEST_NAME}),
 ]
-"""What a folder is called by."""
+"""A valid name of a folder."""
 
 DataName = Name
 """Name of a prepared data set (`rt-scale data list`)."""
 
 
 def whole(value: object) -> object:
-    """``value``, as an integer where it is a float that is one, as 5.0 and 1e2 are; JSON schemas read them so, too."""
+    """``value``, or an integer for a float such as 5.0 or 1e2, as in JSON schemas."""
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**63 else value
 
 
 class Part(BaseModel):
-    """A frozen part of a spec: unknown keys are refused, numbers are finite, no value is taken for one of another type.
+    """A frozen part of a spec: no unknown keys, no infinite numbers, no type conversions but :func:`whole`.
 
-    Where integers are wanted, floats that are some are taken (see :func:`whole`). A tuple, which YAML writes as a list,
-    needs ``Field(strict=False)``.
+    A tuple, which YAML writes as a list, needs ``Field(strict=False)``.
     """
 
     model_config = ConfigDict(
@@ -70,19 +69,16 @@ class Part(BaseModel):
     @classmethod
     def _numbers(cls, value: object, info: ValidationInfo) -> object:
         if isinstance(value, float) and value == 0.0:
-            value = 0.0  # also where it is -0.0: one meaning, one hash
+            value = 0.0  # -0.0 must have the same hash
         if info.field_name not in _of_integers(cls):
             return value
-        if isinstance(value, bool):  # which equals 0 or 1, also for a Literal
+        if isinstance(value, bool):  # equals 0 or 1, also for a Literal
             raise ValueError(f"a whole number is expected, but {shown(value)} was given")
         return [whole(each) for each in value] if isinstance(value, list | tuple) else whole(value)
 
     @functools.cached_property
     def canonical_text(self) -> str:
-        """Every field but those at the neutral value that they carry, as JSON, keys sorted: what is hashed.
-
-        It is written once for all specs that share the part.
-        """
+        """All fields as JSON with sorted keys, without those at their neutral value; the hash covers this text."""
         texts = []
         for name, neutral in _fields_and_neutrals(type(self)):
             value = getattr(self, name)
@@ -103,7 +99,7 @@ def changed(part: BaseModel, name: str) -> bool:
 
 
 def added(default: Any, **field: Any) -> Any:
-    """A field that was added when there were runs already: at its default it stays out of the hash, so names stay."""
+    """A field added after the first release: the hash omits its default, so that names of runs do not change."""
     return Field(default, json_schema_extra={"neutral": default}, **field)
 
 
@@ -111,13 +107,13 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=
 
 
 def json_text(value: object) -> str:
-    """``value`` as JSON in its one spelling: keys sorted, no blanks, ASCII."""
+    """``value`` as canonical JSON: keys sorted, no blanks, ASCII."""
     return _ENCODER.encode(value)
 
 
 @functools.cache
 def _fields_and_neutrals(model: type[BaseModel]) -> list[tuple[str, str | None]]:
-    """Names of the fields, sorted, and the text of the neutral value of those that carry one."""
+    """The sorted names of the fields, each with the JSON text of its neutral value if it has one."""
     extras = {name: field.json_schema_extra for name, field in model.model_fields.items()}
     return [
         (name, json_text(extra["neutral"]) if isinstance(extra, dict) and "neutral" in extra else None)
@@ -127,13 +123,13 @@ def _fields_and_neutrals(model: type[BaseModel]) -> list[tuple[str, str | None]]
 
 @functools.cache
 def _of_integers(model: type[BaseModel]) -> frozenset[str]:
-    """The fields that hold integers, alone or in a list, and no other numbers."""
+    """The fields that hold integers or lists of them, but no other numbers."""
     types = {name: set(_types(field.annotation)) for name, field in model.model_fields.items()}
     return frozenset(name for name, held in types.items() if int in held and not held & {float, bool})
 
 
 def _types(annotation: object) -> Iterator[object]:
-    """The types that an annotation is made of; of a Literal those of its values."""
+    """The types in an annotation; for a Literal, the types of its values."""
     inner = get_args(annotation)
     if get_origin(annotation) is Literal:
         yield from map(type, inner)

@@ -1,4 +1,4 @@
-"""RunSpec: the value that says everything that decides a run's numbers."""
+"""RunSpec: everything that determines a run's numbers."""
 
 from __future__ import annotations
 
@@ -16,22 +16,20 @@ from rt_scale.spec.training import ObjectiveSpec, ProbeSpec, TrainSpec
 
 
 def stream(name: str, *keys: int) -> int:
-    """The seed, in [0, 2**63), of the random stream ``name`` at ``keys``: the head of a SHA-256 digest of both.
+    """The seed, in [0, 2**63), of the random stream ``name`` (e.g. ``"data.order"``), from a SHA-256 digest.
 
-    Args:
-        name: what is drawn, e.g. ``"teacher"`` or ``"data.order"``.
-        keys: the user's seed and whatever else indexes the draw (an epoch, say).
+    ``keys`` are the user's seed and other indices of the draw, such as the epoch.
     """
     text = ":".join([name, *(str(int(key)) for key in keys)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def check_run(spec: RunSpec) -> None:
-    """Refuse parts that do not fit together; raises ValueError."""
+    """Raise ValueError for parts that do not fit together."""
     if spec.kind == "supervise":
         _supervised(spec)
     elif spec.objective.label_noise:
-        raise ValueError("objective.label_noise changes labels, which kind distill never sees: set kind: supervise")
+        raise ValueError("objective.label_noise changes labels, which kind distill never uses: set kind: supervise")
     if spec.data.name == GAUSSIAN:
         _noise(spec)
     if GAUSSIAN in spec.probe.also:
@@ -44,7 +42,7 @@ def check_run(spec: RunSpec) -> None:
 
 
 def _supervised(spec: RunSpec) -> None:
-    """Nothing that only a distillation uses may tell two equal supervised runs apart."""
+    """Equal supervised runs have equal hashes: fields that only a distillation uses keep their defaults."""
     of_distillation = {
         "objective": ("name",),
         "student": ("temperature", "center"),
@@ -65,7 +63,6 @@ def _supervised(spec: RunSpec) -> None:
 
 
 def _noise(spec: RunSpec) -> None:
-    """Noise has no labels to learn or to probe on, and is no picture."""
     if spec.kind == "supervise":
         raise ValueError("kind supervise learns labels, and gaussian inputs have none: name another data set")
     if not spec.probe.also:
@@ -76,7 +73,7 @@ def _noise(spec: RunSpec) -> None:
         raise ValueError("probe.statistics are of test images, and gaussian inputs have none: leave it false")
     if spec.augment.kind == "multicrop":
         raise ValueError(
-            "multi-crop changes the colours of pictures, and gaussian inputs are none: set augment.kind "
+            "multi-crop changes the colours of photographs, which gaussian inputs are not: set augment.kind "
             "to none or crop_flip"
         )
 
@@ -91,8 +88,8 @@ def _pairing(spec: RunSpec) -> None:
             )
     elif pairing == "same" and views.local_views:
         raise ValueError(
-            f"objective.pairing same compares global views alone, so that the {views.local_views} local ones would be "
-            "made for nothing: set augment.local_views to 0, or pairing to opposite or all"
+            f"objective.pairing same compares only global views, so the {views.local_views} local views would not be "
+            "used: set augment.local_views to 0, or pairing to opposite or all"
         )
     elif pairing != "same" and views.global_views + views.local_views == 1:
         raise ValueError(f"objective.pairing {pairing} needs a second view: raise augment.global_views or local_views")
@@ -103,12 +100,12 @@ def _same_architecture(spec: RunSpec, name: str, start: StartFrom) -> None:
     if other.encoder != spec.encoder:
         raise ValueError(
             f"{name}.run has the encoder {_text(other.encoder)}, this run {_text(spec.encoder)}: weights can only "
-            "be taken over between equal encoders"
+            "be copied between equal encoders"
         )
     if start.part == "network" and other.projector != spec.projector:
         raise ValueError(
             f"{name}.run has another projector than this run, {_text(other.projector)} and not "
-            f"{_text(spec.projector)}: give part: encoder to draw the projector anew, or make them equal"
+            f"{_text(spec.projector)}: give part: encoder to draw a new projector, or make them equal"
         )
 
 
@@ -117,48 +114,47 @@ def _text(part: Part) -> str:
 
 
 class SeedSpec(Part):
-    """One named random stream each; equal numbers still give independent streams."""
+    """A seed for each named random stream; streams with equal seeds are independent."""
 
     teacher: int = Field(0, ge=0)
     """The teacher's initialisation."""
     student: int = Field(0, ge=0)
-    """The student's own draw, of which alpha decides the share."""
+    """The student's independent draw, whose share is alpha."""
     data: int = Field(0, ge=0)
     """The subset and the order of the training images."""
     probe: int = Field(0, ge=0)
-    """Initialisation and order of the linear classifiers."""
+    """Initialisation and data order of the linear classifiers."""
 
 
 class RunSpec(Part):
     """One distillation of a teacher into a student, or one supervised training, with its probes.
 
-    Equal specs name the same run. The hash covers every field's value, defaults included, so a
-    changed default names another run. A field that is added later carries
-    ``json_schema_extra={"neutral": value}``, the value under which runs are what they were before
-    the field existed; it is left out of the hash where it has that value, so old names stay.
+    Equal specs name the same run. The hash covers every field, defaults included, so a changed default names another
+    run. Only a field that was added later has a neutral value, under which it is left out of the hash (see
+    :func:`added`), so that old runs keep their names.
     """
 
     kind: Literal["distill", "supervise"] = "distill"
-    """distill (the student learns the teacher's outputs), or supervise (it learns labels; out_dim is their number).
+    """distill (the student learns the teacher's outputs) or supervise (it learns labels; out_dim is their number).
 
     A plain linear classifier is ``projector: {hidden: [], parts: -/lb/-/-/-/-, init: torch, out_dim: 10}``.
     """
     data: DataSpec
     """The images."""
     encoder: EncoderSpec
-    """The encoder, the same for teacher and student."""
+    """The encoder of teacher and student."""
     projector: ProjectorSpec = ProjectorSpec()
-    """The projector, the same for teacher and student."""
+    """The projector of teacher and student."""
     teacher: TeacherSpec = Field(
         default_factory=functools.cache(lambda: TeacherSpec()), json_schema_extra={"neutral": {}}
     )
-    """The teacher: where it starts and how it moves."""
+    """The teacher: its start and its updates."""
     student: StudentSpec = Field(default_factory=functools.cache(lambda: StudentSpec()))
-    """The student: where it starts."""
+    """The student: its start and its softmax."""
     objective: ObjectiveSpec = Field(ObjectiveSpec(), json_schema_extra={"neutral": {}})
     """What training minimises."""
     augment: AugmentSpec = Field(AugmentSpec(), json_schema_extra={"neutral": AugmentSpec().canonical()})
-    """How training images are augmented; those that are probed never are."""
+    """How training images are augmented; probed images never are."""
     train: TrainSpec = TrainSpec()
     """Training."""
     probe: ProbeSpec = ProbeSpec()
@@ -166,9 +162,8 @@ class RunSpec(Part):
     seeds: SeedSpec = SeedSpec()
     """Random streams."""
     precision: Literal["float32", "tf32", "float64", "bf16"] = "float32"
-    """Arithmetic of the networks, in training and where their embeddings are computed for probes: float32 in full, tf32
-    in matrix products and convolutions (GPUs alone), float64, or bf16, which is autocast over float32 parameters.
-    Embeddings are kept in float32."""
+    """Arithmetic of the networks in training and probing: float32, tf32 (in matrix products and convolutions, GPUs
+    only), float64 or bf16 (autocast over float32 parameters). Embeddings are stored in float32."""
 
     @model_validator(mode="after")
     def _consistent(self) -> RunSpec:
@@ -177,7 +172,7 @@ class RunSpec(Part):
 
     @property
     def starts(self) -> tuple[StartFrom, ...]:
-        """What teacher and student start from, where they start from other runs."""
+        """The ``start_from`` of teacher and student, if set."""
         return tuple(start for start in (self.teacher.start_from, self.student.start_from) if start is not None)
 
     @functools.cached_property
@@ -187,7 +182,7 @@ class RunSpec(Part):
 
     @functools.cached_property
     def configuration_hash(self) -> str:
-        """The hash of everything but the seeds, those of runs to start from too: equal for all repetitions."""
+        """The hash without any seeds, also those of runs to start from: equal for all repetitions."""
         return _digest(json_text(_without_seeds(self.canonical())))
 
     @property
@@ -197,7 +192,7 @@ class RunSpec(Part):
 
 
 def recorded_name(canonical: Document) -> str:
-    """The name of the run of that canonical value, whatever version of rt-scale recorded it."""
+    """The name of the run with that canonical value, also if another version of rt-scale recorded it."""
     return f"{canonical['kind']}-{_digest(json_text(canonical))}"
 
 
@@ -212,11 +207,7 @@ def _digest(text: str) -> str:
 
 
 def all_runs(specs: Iterable[RunSpec]) -> list[RunSpec]:
-    """The runs of ``specs`` and every run that they need, each once, none before what it starts from.
-
-    Args:
-        specs: in the order in which they are wanted, which is kept as far as what they need allows.
-    """
+    """``specs`` and all runs that they start from, each once, in the given order but each after the runs it needs."""
     found: dict[str, RunSpec] = {}
     for spec in specs:
         _add(spec, found)
@@ -224,7 +215,7 @@ def all_runs(specs: Iterable[RunSpec]) -> list[RunSpec]:
 
 
 def _add(spec: RunSpec, found: dict[str, RunSpec]) -> None:
-    # Asked before going deeper: two starts from one run a level would else double the walk at every level.
+    # Check first: with two starts from one run per level, the recursion would otherwise double at every level.
     if spec.name in found:
         return
     for start in spec.starts:

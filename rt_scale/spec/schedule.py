@@ -1,7 +1,7 @@
-"""Lengths of training (``5ep``, ``500it``), and numbers that change on the way: ``linear(0, 5e-4, 10ep)``.
+"""Durations (``5ep``, ``500it``) and schedules, numbers that change during training: ``linear(0, 5e-4, 10ep)``.
 
-A schedule is a sum of pieces that follow each other. A piece has a name, its numbers, and how long it
-lasts: 10ep (epochs), 500it (optimiser steps) or 20% (of the whole run); the last piece takes what is left.
+A schedule is a sequence of pieces joined by '+'. A piece has a name, numbers and a length: 10ep (epochs), 500it
+(optimiser steps) or 20% (of the run); the last piece lasts to the end of the run.
 """
 
 from __future__ import annotations
@@ -20,22 +20,18 @@ _DURATION = re.compile(r"^([1-9][0-9]{0,17})(ep|it)$")
 
 
 def parse_duration(value: object) -> str:
-    """The duration ``value`` in its one spelling, e.g. ``"5ep"``.
-
-    Raises:
-        ValueError: where it is not a positive whole number followed by ``ep`` or ``it``.
-    """
+    """The canonical text of a duration: a positive whole number and ``ep`` or ``it``; raises ValueError."""
     text = str(value).strip().lower().replace(" ", "")
     if not _DURATION.match(text):
         raise ValueError(
-            f"'{cut(str(value))}' is no duration; write a positive whole number and its unit, "
+            f"'{cut(str(value))}' is not a duration; write a positive whole number and its unit, "
             "'5ep' for epochs or '500it' for optimiser steps"
         )
     return text
 
 
 def duration_steps(duration: str, steps_per_epoch: int) -> int:
-    """The number of optimiser steps that ``duration`` lasts, of which an epoch has ``steps_per_epoch``."""
+    """``duration`` in optimiser steps."""
     text = parse_duration(duration)
     return int(text[:-2]) * (steps_per_epoch if text.endswith("ep") else 1)
 
@@ -66,13 +62,13 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Length:
-    """How long something lasts: a number of ``ep`` (epochs), ``it`` (steps) or ``%`` (of the run)."""
+    """A length in ``ep`` (epochs), ``it`` (steps) or ``%`` (of the run)."""
 
     number: float
     unit: str
 
     def steps(self, total: int, per_epoch: int) -> float:
-        """In optimiser steps, of a run of ``total`` with ``per_epoch`` each epoch."""
+        """The length in optimiser steps, in a run of ``total`` steps with ``per_epoch`` an epoch."""
         return self.number * {"ep": per_epoch, "it": 1, "%": total / 100}[self.unit]
 
     def __str__(self) -> str:
@@ -81,14 +77,14 @@ class Length:
 
 @dataclass(frozen=True)
 class Piece:
-    """One piece of a schedule: its name, its numbers, its lengths (for multistep the milestones)."""
+    """One piece of a schedule; the lengths of multistep are its milestones."""
 
     name: str
     numbers: tuple[float, ...]
     lengths: tuple[Length, ...]
 
     def value(self, step: float, duration: float, total: int, per_epoch: int) -> float:
-        """The value ``step`` steps after the piece began, of the ``duration`` steps that it lasts."""
+        """The value ``step`` steps after the start of the piece, which lasts ``duration`` steps."""
         if self.name == "constant":
             return self.numbers[0]
         first, second = self.numbers
@@ -107,7 +103,7 @@ class Schedule:
     pieces: tuple[Piece, ...]
 
     def value(self, step: int, total: int, per_epoch: int) -> float:
-        """The value that optimiser step ``step`` (from 0) uses, of ``total``, with ``per_epoch`` in an epoch."""
+        """The value at optimiser step ``step`` (from 0), in a run of ``total`` steps with ``per_epoch`` an epoch."""
         start = 0.0
         for piece in self.pieces[:-1]:
             duration = piece.lengths[0].steps(total, per_epoch)
@@ -120,12 +116,7 @@ class Schedule:
         return last.value(step - start, duration, total, per_epoch)
 
     def least_steps(self, total: int, per_epoch: int) -> float:
-        """How many optimiser steps a run must have for every piece to begin, and for a last one that rises to end.
-
-        Args:
-            total: optimiser steps of the run, of which a length may be a share.
-            per_epoch: optimiser steps an epoch.
-        """
+        """Steps that a run needs to reach the last piece, and its end if that piece rises; arguments as ``value``."""
         last = self.pieces[-1]
         rises = last.name in SHAPES and last.numbers[1] > last.numbers[0]
         ending = self.pieces if rises else self.pieces[:-1]
@@ -133,7 +124,7 @@ class Schedule:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The least and the largest value that the schedule can take."""
+        """The least and the greatest value of the schedule."""
         values: list[float] = []
         for piece in self.pieces:
             first, *_ = piece.numbers
@@ -143,7 +134,7 @@ class Schedule:
 
     @property
     def constant(self) -> float | None:
-        """The value of a schedule that never changes, else None."""
+        """The value of a constant schedule, else None."""
         low, high = self.bounds
         return low if low == high else None
 
@@ -152,11 +143,7 @@ class Schedule:
 
 
 def parse(text: str | float) -> Schedule:
-    """The schedule that ``text`` stands for; a number is a constant.
-
-    Raises:
-        ValueError: pointing at the character that is wrong.
-    """
+    """The schedule of that text; a number is a constant. Raises ValueError that points at the wrong character."""
     if isinstance(text, int | float) and not isinstance(text, bool):
         return Schedule((Piece("constant", (float(text),), ()),))
     return _Parser(str(text)).schedule()
@@ -192,7 +179,7 @@ class _Parser:
             self.take("mark", "+")
             before = pieces[-1]
             if not before.lengths or before.name == "multistep":
-                raise self.fail(place, f"{before.name} before a '+' needs to say how long it lasts")
+                raise self.fail(place, f"{before.name} before a '+' needs a length")
             pieces.append(self.piece())
         return Schedule(tuple(pieces))
 
@@ -223,12 +210,12 @@ class _Parser:
         place = self.tokens[0][2]
         value = float(self.take("number", "a number or a length")) + 0.0  # -0 is 0
         if math.isinf(value):
-            raise self.fail(place, "a number beyond 1.8e308")
+            raise self.fail(place, "a number above 1.8e308")
         return value
 
 
 def _problem(name: str, numbers: list[float], lengths: list[Length]) -> str:
-    """What is wrong with the arguments of a piece; empty where nothing is."""
+    """The problem with the arguments of a piece; empty if there is none."""
     wanted = 1 if name == "constant" else 2
     if len(numbers) != wanted:
         return f"{name} needs {wanted} number{'s' if wanted > 1 else ''}, given: {len(numbers)}"
@@ -257,4 +244,4 @@ Scheduled = Annotated[
     BeforeValidator(_normal),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}], "examples": [1e-3, "cosine(0.996, 1)"]}),
 ]
-"""A number, or the text of a schedule in its one spelling; a schedule that never changes is its number."""
+"""A number, or the canonical text of a schedule; a constant schedule becomes a number."""

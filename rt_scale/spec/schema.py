@@ -19,10 +19,7 @@ def run_schema() -> Document:
 
 
 def sweep_schema() -> Document:
-    """The JSON schema of a sweep file.
-
-    ``base`` is a RunSpec in which nothing is required, since axes may give what it leaves open.
-    """
+    """The JSON schema of a sweep file; no field of ``base`` is required, since axes may give it."""
     schema = SweepSpec.model_json_schema()
     definitions = _definitions() | schema.pop("$defs", {})
     description = schema["properties"]["base"].get("description")
@@ -31,9 +28,9 @@ def sweep_schema() -> Document:
 
 
 def _definitions() -> Document:
-    """Every part of a spec as a file may write it, and ``<part>Changes`` where a part requires something."""
+    """Every part of a spec as files may write it, and ``<part>Changes`` for each part with required fields."""
     whole: Document = RunSpec.model_json_schema()["$defs"]
-    whole["EncoderSpec"]["required"].remove("norm")  # left out or null, it is the encoder's own
+    whole["EncoderSpec"]["required"].remove("norm")  # the encoder has a default
     whole["EncoderSpec"]["properties"]["norm"]["enum"].append(None)
     del whole["EncoderSpec"]["properties"]["norm"]["type"]
     run = whole["StartFrom"]["properties"]["run"]
@@ -48,7 +45,7 @@ def _definitions() -> Document:
 
 
 def _loose(whole: Document) -> Document:
-    """Copies of the parts that require a field, or hold one that does, in which nothing is required."""
+    """Copies, without required fields, of the parts that have any or contain a part that does."""
     texts = {name: json.dumps(part) for name, part in whole.items()}
     names = {name for name, part in whole.items() if "required" in part}
     while more := {name for name in whole if name not in names and any(_reference(n) in texts[name] for n in names)}:
@@ -63,5 +60,5 @@ def _loose(whole: Document) -> Document:
 
 
 def _reference(name: str) -> str:
-    """How JSON text refers to a definition, its closing quote included."""
+    """The JSON text of a reference to a definition, with both quotes."""
     return f'"#/$defs/{name}"'

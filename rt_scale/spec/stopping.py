@@ -1,26 +1,26 @@
-"""How running work learns that it is to stop: it asks between two pieces of work."""
+"""Stop requests: running work checks for them between two pieces of work."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Stop = Callable[[], bool]
-"""Whether the work is asked to stop; cheap, as it is called often."""
+"""Returns whether the work should stop; called often, so it must be cheap."""
 StopCheck = Callable[[], None]
-"""Called between two pieces of work; raises :class:`Stopped` where the work is to stop."""
+"""Called between two pieces of work; raises :class:`Stopped` if the work should stop."""
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was asked to stop, and stopped; everything that it resumes from is kept."""
+    """The run stopped on request; its checkpoints are kept."""
 
 
 def never() -> bool:
-    """Nobody asks the work to stop."""
+    """A ``Stop`` that is always false."""
     return False
 
 
 def no_check() -> None:
-    """Never raises: the work cannot be stopped."""
+    """A ``StopCheck`` that never raises."""
 
 
 def stop_check(stop: Stop) -> StopCheck:

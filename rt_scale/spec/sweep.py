@@ -1,4 +1,4 @@
-"""SweepSpec: a grid of runs, and how it expands to validated RunSpecs."""
+"""SweepSpec: a sweep file, and how to load sweeps and single specs."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from rt_scale.spec.yaml_files import parse_document, read_document, read_text
 Experiment = Literal[
     "fig1", "fig3", "fig4_epochs", "fig4_steps", "tab2", "tab5", "fig10", "fig11", "fig12", "fig18", "ema"
 ]  # fmt: skip
-"""Experiments of the paper by name: what a report sets beside the paper's numbers, and which claims it judges."""
+"""The paper's experiments whose numbers and claims a report can compare."""
 
 
 class LaunchSpec(Part):
-    """Where runs are executed; never part of a spec or its hash."""
+    """Where and how runs are executed; not part of a spec or its hash."""
 
     cpus: int = Field(1, ge=1, le=MOST)
-    """CPU cores a worker, which are also the threads it computes with."""
+    """CPU cores of a worker, and its number of threads."""
     gpus: float = Field(0.0, ge=0, le=MOST)
-    """GPUs a worker; a fraction shares one GPU between runs of one worker."""
+    """GPUs of a worker; a fraction shares one GPU between runs of one worker."""
     accelerator: str | None = None
-    """Type of those GPUs by Ray's name for it, e.g. H100; None: any."""
+    """Type of the GPUs by Ray's name, e.g. H100; null: any."""
     workers: int = Field(1, ge=1, le=MOST)
-    """Processes that distil one run together through Ray Train, each a share of every batch of train.batch_size."""
+    """Processes that train one run together through Ray Train; each takes a share of every batch."""
     retries: int = Field(3, ge=0, le=MOST)
-    """How often a run whose process died without a new checkpoint is started again within a sweep."""
+    """How often a sweep restarts a run whose process died without a new checkpoint."""
     loader: Literal["auto", "resident", "ffcv", "map"] = "auto"
-    """What reads training images: resident (in memory), ffcv (streamed), map (from the file as needed), or auto."""
+    """Loader of training images: resident (in memory), ffcv (streamed), map (memory-mapped file) or auto."""
     accelerate: Literal["auto", "none", "compile", "graphs"] = "auto"
-    """How the student's pass over whole batches is computed: none (module by module), compile (by torch, which takes
-    half a minute a shape and process), graphs (CUDA's), or auto: graphs on a GPU, none on a CPU. For 1 worker."""
+    """Acceleration of the student's pass over whole batches, for 1 worker: none, compile (torch.compile, which takes
+    half a minute per shape and process), graphs (CUDA graphs) or auto (graphs on a GPU, none on a CPU)."""
     pack: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST)] = 1
-    """Runs of one shape that train as one batched network in one process, at most; auto: as many as a measurement at
-    the start finds to be fastest for each, which may be 1. For 1 worker."""
+    """Largest number of runs of one shape that train as one batched network in one process, for 1 worker; auto: the
+    fastest number (1 or more), measured at the start."""
 
     @model_validator(mode="before")
     @classmethod
     def _no_compile(cls, given: object) -> object:
         if isinstance(given, Mapping) and "compile" in given:
-            raise ValueError("compile is no more; write accelerate: compile in place of true, or accelerate: none")
+            raise ValueError("compile was removed; write accelerate: compile for true, or accelerate: none for false")
         return given
 
     @field_validator("pack", mode="before")
@@ -66,19 +66,19 @@ class LaunchSpec(Part):
         if faster and self.workers > 1:
             raise ValueError(f"accelerate {self.accelerate} is for runs of one worker")
         if self.pack != 1 and self.workers > 1:
-            raise ValueError(f"pack is for runs of 1 worker, not of {self.workers}; leave one of both at 1")
+            raise ValueError(f"pack is for runs of 1 worker, not of {self.workers}; leave one of them at 1")
         if self.pack != 1 and faster:
             raise ValueError(f"accelerate {self.accelerate} is for runs that train alone; leave it out, or pack at 1")
         return self
 
 
 class SweepSpec(Part):
-    """A sweep file: a base spec, the axes that vary, and where to run. It is YAML 1.2, with merge keys (<<: *base)."""
+    """A sweep file: a base spec, the axes that vary, and where to run; YAML 1.2 with merge keys (<<: *base)."""
 
     name: Name
     """Name of the sweep and of its folder in the store."""
     experiment: Experiment | None = None
-    """The paper's experiment that the sweep repeats, whose numbers and claims its report shows; null: none of them."""
+    """The paper's experiment that the sweep repeats; its report shows the paper's numbers and claims; null: none."""
     base: dict[str, Any]
     """Fields of the RunSpec that all runs share."""
     axes: dict[str, list[Any] | dict[str, list[Any]]] = Field(default={})
@@ -87,9 +87,9 @@ class SweepSpec(Part):
     zip: list[dict[str, list[Any] | dict[str, list[Any]]]] = Field(default=[])
     """Groups of fields that vary together; each group is one more axis of the grid."""
     seeds: int | list[int] = 1
-    """Number of seeds (0, 1, ...), or a list; each sets every named seed that base and axes leave open."""
+    """Number of seeds (0, 1, ...), or a list; each sets every named seed that base and axes do not."""
     explore: ExploreSpec | None = None
-    """Runs ended early, or points sampled in place of a grid; null: every run of the grid, to its end."""
+    """Early stopping, or a search in place of the grid; null: every run of the grid, to its end."""
     launch: LaunchSpec = LaunchSpec()
     """Where runs are executed."""
 
@@ -115,45 +115,38 @@ class SweepSpec(Part):
 
     @property
     def seed_values(self) -> Sequence[int]:
-        """The seeds, one repetition of the grid each."""
+        """The seeds; each repeats the grid once."""
         return range(self.seeds) if isinstance(self.seeds, int) else self.seeds
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = (), limit: int = GRID_LIMIT) -> tuple[SweepSpec, list[Point]]:
-    """The sweep in the file ``path`` (see :func:`parse_sweep`) and its runs; a grid larger than ``limit`` is refused.
-
-    Raises:
-        InputError: where the file, an axis or any point of the grid is not valid, or the grid is too large.
-    """
+    """The sweep in the file ``path`` (see :func:`parse_sweep`) and its at most ``limit`` runs; raises InputError."""
     sweep = parse_sweep(read_text(path), str(path), overrides)
     refuse_large(sweep, limit)
     return sweep, expand(sweep)
 
 
 def parse_sweep(text: str, source: str, overrides: Sequence[str] = ()) -> SweepSpec:
-    """The sweep in the text of a sweep file; its runs are ``expand`` of it.
+    """The sweep in the text of a sweep file, whose points are not checked; errors call it ``source``.
 
-    Args:
-        text: as ``document.read_text`` reads it.
-        source: the file's path.
-        overrides: ``key=value`` assignments to fields of ``base``; on a field that is an axis, one
-            value replaces the axis and a list replaces its values; ``seeds=2`` is the sweep's own.
+    ``overrides`` are ``key=value`` assignments to fields of ``base``. For an axis, one value replaces the axis and a
+    list replaces its values; ``seeds=2`` sets the sweep's seeds.
 
     Raises:
-        InputError: where the text or an assignment is not valid; points of the grid are not looked at.
+        InputError: the text or an assignment is not valid.
     """
     document = parse_document(text, source)
     if "base" not in document and "data" in document:
-        raise InputError(f"{source} holds a single spec, no sweep; run it with: rt-scale run {source}")
+        raise InputError(f"{source} is a single spec, not a sweep; run it with: rt-scale run {source}")
     if overrides and isinstance(document.get("base"), dict):
         document = _override(document, overrides)
     return build(SweepSpec, document, source)
 
 
 def _override(document: Document, overrides: Sequence[str]) -> Document:
-    """``--set`` on a sweep: fields of the base; a field on an axis is pinned, or given another list."""
+    """The document with ``--set`` applied to its base; a value pins an axis and a list replaces its values."""
     base, axes, groups = document["base"], document.get("axes"), document.get("zip")
-    axes = dict(axes) if isinstance(axes, Mapping) else axes  # what is wrong, validation says better
+    axes = dict(axes) if isinstance(axes, Mapping) else axes  # validation reports a wrong type more clearly
     zipped = (
         {key for group in groups if isinstance(group, Mapping) for key in group} if isinstance(groups, list) else ()
     )
@@ -166,7 +159,7 @@ def _override(document: Document, overrides: Sequence[str]) -> Document:
         if isinstance(searched, Mapping) and key in searched:
             raise InputError(f"'--set {override}': {key} is searched in explore.space; edit the sweep file instead.")
         if key == "seeds" and not isinstance(seeds := apply_overrides({}, [override])["seeds"], Mapping):
-            document = {**document, "seeds": seeds}  # how many, or which; a run's own are a mapping
+            document = {**document, "seeds": seeds}  # a mapping would set the named seeds of base
             continue
         base = apply_overrides(base, [override])
         if isinstance(axes, dict) and key in axes:
@@ -181,11 +174,7 @@ def _override(document: Document, overrides: Sequence[str]) -> Document:
 
 
 def load_run(path: Path, overrides: list[str] | None = None) -> RunSpec:
-    """The single spec in the file ``path``, with ``key=value`` assignments applied.
-
-    Raises:
-        InputError: where the file or a field is not valid, or the file is a sweep.
-    """
+    """The single spec in the file ``path``, with ``key=value`` assignments applied; raises InputError for a sweep."""
     document = read_document(path)
     if "base" in document:
         raise InputError(f"{path} is a sweep file; run all of it with: rt-scale sweep {path}")

@@ -1,4 +1,4 @@
-"""What the student's training minimises, how long it takes, its optimiser, and how embeddings are probed."""
+"""The training objective, the length of training, the optimiser and the probes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rt_scale.spec.schedule import parse as parse_schedule
 
 
 class ObjectiveSpec(Part):
-    """The distance between student and teacher, or, in a run of kind supervise, labels."""
+    """The distance that training minimises, between student and teacher, or student and labels (kind supervise)."""
 
     name: Literal["cross_entropy", "kl", "mse"] = added("cross_entropy")
-    """cross_entropy and kl (of softmaxes, summed over outputs; equal gradients), or mse (of logits, mean over
-    outputs); all averaged over images and pairs of views. Kind supervise has cross_entropy alone."""
+    """cross_entropy or kl (of softmaxes, summed over outputs; equal gradients), or mse (of logits, mean over outputs);
+    all are means over images and pairs of views. Kind supervise allows only cross_entropy."""
     pairing: Literal["same", "opposite", "all"] = added("same")
-    """Which views of an image are compared: a teacher's (global) view with the student's same view, with all its
-    others (opposite, as in DINO), or with all."""
+    """The student's views of an image that each of the teacher's (global) views is compared with: the same view, all
+    other views (opposite, as in DINO) or all."""
     label_noise: float = added(0.0, ge=0, le=1)
-    """Of kind supervise: share of the training images whose label is drawn anew, uniformly from all classes."""
+    """Kind supervise only: share of the training images with a random label, uniform over all classes."""
 
 
 class OptimizerSpec(Part):
@@ -34,11 +34,11 @@ class OptimizerSpec(Part):
     weight_decay: Scheduled = 0.0
     """Weight decay, decoupled for adamw, a number >= 0 or a schedule such as cosine(0.04, 0.4)."""
     momentum: float = Field(0.0, ge=0, lt=1)
-    """Momentum of sgd, in [0, 1); the others have none."""
+    """sgd only: momentum, in [0, 1)."""
     decay_norm_and_bias: bool = added(True)
-    """Whether weight decay acts on normalisation scales and biases (parameters of one dimension), too."""
+    """Whether weight decay also acts on normalisation scales and biases (parameters of one dimension)."""
     clip: float | None = added(None, gt=0)
-    """Largest l2 norm of the whole gradient, to which a longer one is shortened; > 0, null: no limit."""
+    """Largest l2 norm of the whole gradient, which is clipped to it; > 0, null: no limit."""
 
     @field_validator("lr", "weight_decay")
     @classmethod
@@ -62,61 +62,58 @@ class TrainSpec(Part):
     epochs: int = Field(100, ge=1, le=MOST)
     """Passes over the training images; >= 1."""
     batch_size: int = Field(256, ge=1, le=MOST)
-    """Images a step; the last step of an epoch takes what is left."""
+    """Images per step; the last step of an epoch takes the rest."""
     optimizer: OptimizerSpec = OptimizerSpec()
     """The optimiser."""
     freeze_last: Duration | None = added(None)
-    """How long the projector's last layer stays as it started, e.g. 1ep; null: it is trained at once."""
+    """How long the projector's last layer is frozen, e.g. 1ep; null: not at all."""
 
 
 class ProbeSpec(Part):
-    """How embeddings are measured with labels (paper, section 3 'Probing', appendix C.1)."""
+    """How labels measure the quality of embeddings (paper, section 3 'Probing', appendix C.1)."""
 
     every: Duration | None = "5ep"
-    """How often the student is probed; null: at the end alone. It is always probed at start and end."""
+    """How often the student is probed, besides its start and end; null: never."""
     linear: bool = True
     """Whether a linear classifier is trained on the embeddings."""
     knn: int = Field(20, ge=0, le=MOST)
-    """Neighbours of the k-nearest-neighbour classifier; 0 leaves it out."""
+    """Neighbours of the k-nearest-neighbour classifier; 0: no such classifier."""
     standardized: bool = True
-    """Whether all of them are repeated on embeddings standardised per dimension."""
+    """Whether all probes are repeated on embeddings standardised per dimension."""
     epochs: int = Field(10, ge=1, le=MOST)
     """Epochs of the linear classifier."""
     batch_size: int = Field(256, ge=1, le=MOST)
-    """Embeddings a step of the linear classifier."""
+    """Embeddings per step of the linear classifier."""
     lr: float = Field(1e-3, gt=0)
     """Learning rate of the linear classifier's AdamW."""
     logistic: bool = added(False)
-    """Whether multinomial logistic regression is fitted to convergence as well: a screen, not the paper's probe."""
+    """Whether multinomial logistic regression is also fitted to convergence; not a probe of the paper."""
     ridge: bool = added(False)
-    """Whether a ridge classifier is fitted in closed form as well: a quick screen, not the paper's probe."""
+    """Whether a ridge classifier is also fitted in closed form, which is fast; not a probe of the paper."""
     l2: float = added(1e-3, gt=0)
-    """Penalty of logistic and ridge on squared weights, beside the mean loss, for embeddings of mean variance 1."""
+    """Penalty of logistic and ridge on squared weights, added to the mean loss, for embeddings of mean variance 1."""
     also: tuple[DataName, ...] = added((), strict=False)
-    """Other prepared data sets on whose whole splits the same embeddings are probed, e.g. [cifar100, stl10].
-
-    As many channels as the encoder has are needed.
-    """
+    """Other prepared data sets to probe on, whole splits with the encoder's channels, e.g. [cifar100, stl10]."""
     also_size: Literal["encoder", "own"] = added("encoder")
-    """Size at which images of the sets of also are seen: encoder (resized to what the encoder was trained on), or own
-    (each as it comes, as paper, tables 2 and 4: their teachers are those of tables 1 and 3). Without also, encoder."""
+    """Image size for the sets in also: encoder (the encoder's training size) or own (the prepared size, as in tables 2
+    and 4 of the paper, whose teachers are those of tables 1 and 3). Without also: encoder."""
     own: bool = added(True)
-    """Whether the data set that is distilled on is probed itself; false: those of also alone (millions of images)."""
+    """Whether the training data set is probed too; false: only those in also, e.g. for millions of images."""
     statistics: bool = added(False)
-    """Whether every probing also measures what embeddings are like: rank, dead units, agreement with the teacher,
-    and distance and angle of encoder and projector from start and teacher."""
+    """Whether every probing also measures rank, dead units and agreement with the teacher of the embeddings, and
+    distance and angle of encoder and projector from start and teacher."""
 
     @field_validator("also")
     @classmethod
     def _one_order(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Their order decides nothing: one meaning, one hash."""
+        """Sorted, so that the order does not change the hash."""
         if len(set(names)) < len(names):
-            raise ValueError(f"each data set is probed once; given were {', '.join(names)}")
+            raise ValueError(f"each data set is probed once; given: {', '.join(names)}")
         return tuple(sorted(names))
 
     @model_validator(mode="after")
     def _one_size(self) -> ProbeSpec:
-        """Without other data sets their size decides nothing: one meaning, one hash."""
+        """Constant without other data sets, so that it does not change the hash."""
         if not self.also:
             self.__dict__["also_size"] = "encoder"
         return self

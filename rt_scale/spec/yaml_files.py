@@ -1,4 +1,4 @@
-"""YAML 1.2 files with merge keys, read safely and with errors that name the line."""
+"""A safe reader of YAML 1.2 files with merge keys, whose errors name the line."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rt_scale.spec.errors import InputError, nearest, shown
 from rt_scale.spec.part import Document
 
 DEEPEST = 100
-"""Levels of lists and mappings within each other, at most."""
+"""Largest depth of nested lists and mappings."""
 MOST_VALUES = 1_000_000
-"""Values of a document with its aliases written out, at most."""
+"""Largest number of values in a document, after aliases are expanded."""
 _CORE = "tag:yaml.org,2002:"
 _FIRST = "-+.0123456789"
 _PLAIN = {
@@ -29,38 +29,35 @@ _PLAIN = {
     ),
     "merge": (r"<<", ["<"]),
 }
-"""Kind of plain scalar -> how it is written, and what it can begin with; one that is of no kind is text."""
+"""Type of plain scalar -> its pattern and its possible first characters; any other scalar is text."""
 
 
 class Refused(yaml.MarkedYAMLError):
-    """Sound YAML that is refused, with the place."""
+    """Valid YAML that no spec may contain, with its position."""
 
 
 def _refuse(problem: str, there: yaml.Node | yaml.Event) -> NoReturn:
-    raise Refused(problem=problem, problem_mark=there.start_mark)  # type: ignore[arg-type]  # of libyaml's: not used
+    raise Refused(problem=problem, problem_mark=there.start_mark)  # type: ignore[arg-type]  # only libyaml's differ
 
 
 class CoreLoader(yaml.SafeLoader):
-    """Reads one document, of mappings whose keys are text and there once.
+    """Reads one document of at most ``MOST_VALUES`` values, with unique text keys and no recursive aliases."""
 
-    Aliases that refer to what they are part of, or that stand for more than ``MOST_VALUES`` values, are refused.
-    """
-
-    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's names: none of SafeLoader's is left
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's names; this drops SafeLoader's YAML 1.1 rules
     yaml_constructors = {}  # noqa: RUF012
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._level = 0
-        self._extent: dict[yaml.Node, tuple[int, int]] = {}  # of a finished node: its values, and its levels
+        self._extent: dict[yaml.Node, tuple[int, int]] = {}  # finished node -> its number of values and of levels
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """The next node, its aliases counted as what they stand for."""
+        """The next node; the size of an alias counts as that of its value."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             anchored = self.anchors.get(event.anchor)
             if anchored is not None and anchored not in self._extent:
-                _refuse(f"the alias *{event.anchor} stands within what it refers to; write the values out", event)
+                _refuse(f"the alias *{event.anchor} is inside the value that it refers to; repeat the values", event)
             return super().compose_node(parent, index)
         self._level += 1
         if self._level > DEEPEST:
@@ -81,14 +78,14 @@ class CoreLoader(yaml.SafeLoader):
         extents = [self._extent[each] for each in inner]
         values, levels = 1 + sum(each[0] for each in extents), 1 + max((each[1] for each in extents), default=0)
         if values > MOST_VALUES:
-            _refuse(f"with its aliases written out it has more than {MOST_VALUES:,} values; leave some out", node)
+            _refuse(f"with its aliases expanded it has more than {MOST_VALUES:,} values; leave some out", node)
         if levels > DEEPEST:
             _refuse(_deep(), node)
         self._extent[node] = values, levels
 
     def construct_undefined(self, node: yaml.Node) -> NoReturn:
-        """Refuse a tag of another schema, which could stand for any object."""
-        _refuse(f"the tag {shown(node.tag.replace(_CORE, '!!'))} is not known here; leave it out", node)
+        """Refuse a tag of another schema, which could create any object."""
+        _refuse(f"the tag {shown(node.tag.replace(_CORE, '!!'))} is not supported; leave it out", node)
 
 
 def _deep() -> str:
@@ -100,23 +97,23 @@ def _check_keys(node: yaml.MappingNode) -> None:
     for key, _ in node.value:
         if key.tag not in (f"{_CORE}str", f"{_CORE}merge"):
             what = shown(key.value) if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
-            filled = "; a template such as {{ x }} must be filled in before" if what == "a mapping" else ""
-            _refuse(f"{what} is a key, and keys are text, in quotes where they look like something else{filled}", key)
+            filled = "; fill in a template such as {{ x }} first" if what == "a mapping" else ""
+            _refuse(f"{what} is a key, but keys are text, quoted if they look like another type{filled}", key)
         if key.value in lines:
             _refuse(
-                f"the key {shown(key.value)} is there twice, first in line {lines[key.value]}; keep one of them", key
+                f"the key {shown(key.value)} appears twice, first in line {lines[key.value]}; keep one of them", key
             )
         lines[key.value] = key.start_mark.line + 1
 
 
 def _scalar(kind: str) -> Callable[[CoreLoader, yaml.ScalarNode], object]:
-    """Constructor of one kind of scalar, which may also be tagged as such, e.g. ``!!int 7``."""
+    """The constructor of one type of scalar, plain or tagged, e.g. ``!!int 7``."""
     pattern = re.compile(_PLAIN[kind][0])
 
     def construct(loader: CoreLoader, node: yaml.ScalarNode) -> object:
         text = loader.construct_scalar(node)
         if not pattern.fullmatch(text):
-            _refuse(f"{shown(text)} is tagged {kind}, and is none", node)
+            _refuse(f"{shown(text)} is tagged {kind}, but is not of that type", node)
         return _VALUES[kind](node)
 
     return construct
@@ -130,7 +127,7 @@ def _integer(node: yaml.ScalarNode) -> int:
     except ValueError:  # thousands of digits
         value = 2**64
     if not -(2**63) <= value < 2**64:
-        _refuse(f"the whole number {text[:20]}... has {len(text)} digits; they go from -2^63 to 2^64 - 1", node)
+        _refuse(f"the whole number {text[:20]}... has {len(text)} digits; the range is -2^63 to 2^64 - 1", node)
     return value
 
 
@@ -152,38 +149,27 @@ CoreLoader.add_constructor(None, CoreLoader.construct_undefined)
 
 
 MOST_BYTES = 1 << 24
-"""Bytes of a file that is read, at most: longer ones are not what a person wrote."""
+"""Largest file that is read, in bytes: nobody writes a longer spec."""
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """The value of a YAML document.
-
-    Args:
-        text: the document.
-        source: what to call it in an error, e.g. the file's path.
-
-    Raises:
-        InputError: where it is not YAML 1.2, or holds what no spec can, with the line.
-    """
+    """The value of a YAML document; raises InputError that names ``source``, e.g. the file's path, and the line."""
     try:
         return yaml.load(text, Loader=CoreLoader)  # noqa: S506 - a subclass of the safe one
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        if problem.startswith("but "):  # of a sentence that PyYAML begins with its context
+        if problem.startswith("but "):  # PyYAML's sentence begins in its context
             problem = f"{getattr(error, 'context', None)}, {problem}"
         wrong = ":" if isinstance(error, Refused) else " is not YAML:"
         raise InputError(f"{source}{where}{wrong} {problem}. Correct that line and try again.") from None
 
 
 def read_text(path: Path) -> str:
-    """The text of the file ``path``, its byte-order mark left out and its line ends as ``\\n``.
+    """The text of the file ``path``, without a byte-order mark and with ``\\n`` as line ends.
 
-    It is read once, so that it may be a pipe.
-
-    Raises:
-        InputError: where the file cannot be read, or is no text of at most ``MOST_BYTES``.
+    It reads the file once, as that may be a pipe. Raises InputError if that is not UTF-8 of at most ``MOST_BYTES``.
     """
     try:
         with open(path, "rb") as file:
@@ -194,9 +180,9 @@ def read_text(path: Path) -> str:
         guess = f" Did you mean {path.parent / close}?" if close else ""
         raise InputError(f"There is no file {path}.{guess}") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}. Give a .yaml file that can.") from None
+        raise InputError(f"{path} cannot be read: {error.strerror}. Give a readable .yaml file.") from None
     if len(data) > MOST_BYTES:
-        raise InputError(f"{path} has more than {MOST_BYTES:,} bytes, which no spec or sweep has. Give a .yaml file.")
+        raise InputError(f"{path} has more than {MOST_BYTES:,} bytes, too many for a spec or sweep. Give a .yaml file.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -211,14 +197,10 @@ def parse_document(text: str, source: str) -> Document:
     document = parse_yaml(text, source)
     if not isinstance(document, dict):
         kind = "nothing" if document is None else f"a {type(document).__name__}"
-        raise InputError(f"{source} holds {kind}; expected a mapping such as 'data: {{name: digits}}'.")
+        raise InputError(f"{source} contains {kind}; expected a mapping such as 'data: {{name: digits}}'.")
     return document
 
 
 def read_document(path: Path) -> Document:
-    """The mapping in the YAML file ``path``.
-
-    Raises:
-        InputError: where the file cannot be read, is not YAML or holds no mapping.
-    """
+    """The mapping in the YAML file ``path``; errors as :func:`read_text` and :func:`parse_document`."""
     return parse_document(read_text(path), str(path))

@@ -1,6 +1,6 @@
-"""Printing that never ends the work: one kind of console, plain text, streams whose reader may leave.
+"""Printing that never fails: plain text, and standard streams that drop what cannot be written.
 
-What cannot be written is dropped. A reader that left is nobody's fault; any other reason is kept for the end.
+:func:`lost` reports why text was dropped, unless the reader closed its end.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 READABLE = "rt_scale.readable"
-"""The error handler of :func:`print_anything`, as ``str.encode`` takes it."""
+"""The name of our error handler for ``str.encode``."""
 _STAND_INS = {
     "\u00b1": "+-", "\u00d7": "x", "\u00b7": "-", "\u2192": "->", "\u2264": "<=", "\u2265": ">=", "\u2248": "~",
     "\u2026": "...", "\u2013": "-", "\u2014": "-", "\u2212": "-", "\u2018": "'", "\u2019": "'", "\u201c": '"',
     "\u201d": '"', "\u2501": "-", "\u00a0": " ",
 }  # fmt: skip
-"""What is printed for a character that the encoding lacks; all others are printed as ``\\u....``."""
+"""Replacements for characters that the encoding lacks; all others are printed as ``\\u....``."""
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-"""Control characters but for tab and line feed, and those that reorder the text around them."""
+"""Control characters except tab and line feed, and characters that reorder the text around them."""
 
 
 def visible(text: str) -> str:
-    r"""The text with its control characters written out (``\x1b``): nothing in it commands a terminal."""
+    r"""The text with control characters escaped (``\x1b``), so that it cannot control a terminal."""
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def printable(text: str, encoding: str) -> str:
-    """The visible text in characters that ``encoding`` has, so that what it takes on a line is known beforehand."""
+    """The visible text in characters that ``encoding`` has, so that its width is known before it is printed."""
     seen = visible(text)
     return seen if seen.isascii() else seen.encode(encoding, READABLE).decode(encoding)
 
@@ -57,7 +57,7 @@ def duration_text(seconds: float) -> str:
 
 
 def size_text(size: float) -> str:
-    """Bytes in a unit that suits them, e.g. ``3.1 MB``."""
+    """A number of bytes with its unit, e.g. ``3.1 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.3g} {unit}"
@@ -66,17 +66,17 @@ def size_text(size: float) -> str:
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Print a line as it is on standard output, or standard error."""
+    """Print a line of plain text on standard output or standard error."""
     print(visible(text), file=sys.stderr if error else sys.stdout)
 
 
 def say_error(error: object) -> None:
-    """Print one paragraph about an error on standard error, whatever its text holds."""
+    """Print an error on standard error, on one line."""
     say(f"rt-scale: {' '.join(str(error).splitlines())}", error=True)
 
 
 def print_anything() -> None:
-    """Let the standard streams of this process write what their encoding lacks in other characters, never failing."""
+    """Make the standard streams replace characters that their encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=READABLE)
@@ -94,15 +94,15 @@ codecs.register_error(READABLE, _replaced)
 
 
 LEFT = (errno.EPIPE, errno.ECONNRESET)
-"""How the system says that a reader went away."""
+"""Error numbers that mean that the reader closed its end."""
 NAMES = {"stdout": 1, "stderr": 2}
 _lost: dict[str, OSError] = {}
 
 
 class LastingFile(io.FileIO):
-    """A descriptor whose writes never fail, never write a part alone, and wait where it does not block.
+    """A descriptor whose writes never fail and are never partial, even if it is non-blocking.
 
-    ``name`` is the standard stream that it is, as ``lost`` names it; ``owned``: closing this closes the descriptor.
+    ``name`` is its key in :func:`lost`; ``owned``: closing this closes the descriptor.
     """
 
     def __init__(self, number: int, name: str, *, owned: bool = False) -> None:
@@ -110,7 +110,6 @@ class LastingFile(io.FileIO):
         self._stream = name
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write all of it, or drop what cannot be written."""
         left = memoryview(data).cast("B")
         size = len(left)
         try:
@@ -135,10 +134,7 @@ def lasting_stream(
     owned: bool = False,
     buffered: bool = True,
 ) -> TextIO:
-    """A text stream on a descriptor, as Python makes its standard streams, that cannot fail.
-
-    Arguments as of :class:`LastingFile` and ``open``; ``buffered`` is False as under PYTHONUNBUFFERED.
-    """
+    """A text stream on a :class:`LastingFile`, set up as Python sets up its standard streams."""
     raw = LastingFile(number, name, owned=owned)
     if not buffered:
         return io.TextIOWrapper(raw, encoding, errors, write_through=True)
@@ -146,7 +142,7 @@ def lasting_stream(
 
 
 def make_streams_last() -> None:
-    """Put streams that cannot fail in place of this process's own; those that a program put there stay."""
+    """Replace this process's standard streams by streams that cannot fail; keep streams that a program has set."""
     for name, number in NAMES.items():
         stream = getattr(sys, name)
         if stream is None:  # was closed when this process began
@@ -162,36 +158,34 @@ def make_streams_last() -> None:
 
 
 def _nowhere() -> int:
-    """A descriptor that leads nowhere: the lowest free one, so that no file of ours becomes a standard stream."""
+    """/dev/null on the lowest free descriptor, so that no later file takes the number of a standard stream."""
     number = os.open(os.devnull, os.O_WRONLY)
     os.set_inheritable(number, True)
     return number
 
 
 def lost() -> dict[str, str]:
-    """Why text was dropped, by stream (``stdout``, ``stderr``), where it was not because its reader left."""
+    """Why text was dropped, by stream (``stdout``, ``stderr``); a reader that closed its end is not counted."""
     for name in NAMES:
-        with suppress(ValueError, AttributeError):  # closed by who used it
+        with suppress(ValueError, AttributeError):  # already closed
             getattr(sys, name).flush()
     return {name: error.strerror or str(error) for name, error in _lost.items()}
 
 
 class PlainConsole(Console):
-    """Shows all text as it is: no markup, no emoji codes, control characters written out, and others in place
-    of those that the encoding lacks.
+    """A console without markup and emoji codes that prints every string by :func:`printable`.
 
-    Text from outside (paths, names, values, error messages) needs no care then; what is to have a style is a
-    ``rich.text.Text``.
+    So text from outside (paths, names, error messages) is safe; styled text is a ``rich.text.Text``.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """As Text; measured as it will be seen."""
+        """The printable text, so that rich measures what is printed."""
         return super().render_str(printable(text, self.encoding), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Segments, of which only those that rich itself made control the terminal."""
+        """Segments; only those that rich itself makes control the terminal."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text, self.encoding), segment.style)

@@ -1,4 +1,4 @@
-"""Files that are either wholly there or not there at all; OSErrors are left to those who know what the file is for."""
+"""Files that are written whole or not at all. Callers handle the OSErrors."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import shutil
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
-"""Prefix of files and folders that are being written; what a killed process leaves has it too."""
+"""Prefix of unfinished files and folders, those of killed processes included."""
 FULL = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-"""Numbers of the OSErrors that say that there is no room."""
+"""Error numbers that mean that the disk is full."""
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside ``path`` that no other process uses, recognisable as unfinished."""
+    """A unique name beside ``path`` with the prefix :data:`TEMPORARY`."""
     return path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
 
 
@@ -30,7 +30,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a new file, on disk when this returns; FileExistsError where there is one."""
+    """Write and fsync a new file; FileExistsError if it exists."""
     with open(path, "xb") as file:
         file.write(data)
         file.flush()
@@ -38,7 +38,7 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``: readers see the old contents or the new, never a part. Raises OSError."""
+    """Write ``data`` to ``path`` atomically: readers see the old contents or the new. Raises OSError."""
     temporary = temporary_name(path)
     try:
         write_synced(temporary, data)
@@ -50,7 +50,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a whole folder, where it is there."""
+    """Remove a file, a link or a whole folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -1,8 +1,6 @@
-"""What this process may use of the machine: cores and memory, the limits of its control groups included.
+"""The cores and the memory that this process may use, within the limits of its control groups (e.g. a container's).
 
-In a container the system's own numbers are those of the whole machine; the kernel enforces what its control
-groups say, by halting threads (CPU quota) or ending the process (memory). Both versions of control groups are
-read: kernel documentation, admin-guide/cgroup-v2.rst and admin-guide/cgroup-v1/{cpuacct,memory}.rst.
+Kernel documentation: admin-guide/cgroup-v2.rst and admin-guide/cgroup-v1/{cpuacct,memory}.rst.
 """
 
 from __future__ import annotations
@@ -19,20 +17,20 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def allowed_cores() -> int:
-    """CPU cores that this process may compute with: its affinity, or less under a quota (rounded up)."""
+    """CPU cores that this process may use: its affinity, or its CPU quota (rounded up) if that is lower."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = (_quota(group) for group in _groups("cpu"))
     return min([affinity, *(max(1, math.ceil(quota)) for quota in quotas if quota is not None)])
 
 
 def free_host_memory() -> int:
-    """Bytes that this process can still fill: what the system can make free, or less under a limit."""
+    """Bytes of memory that this process can still allocate, page cache included."""
     limits = (_below_limit(group) for group in _groups("memory"))
     return min([_available(), *(max(0, free) for free in limits if free is not None)])
 
 
 def _available() -> int:
-    # Page cache included: a set that was just prepared fills that cache.
+    # Includes the page cache, which a data set that was just prepared fills.
     for line in (_read(MEMINFO) or "").splitlines():
         if line.startswith("MemAvailable:"):
             return 1024 * int(line.split()[1])
@@ -40,7 +38,7 @@ def _available() -> int:
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """Folders of the control groups of ``controller`` that this process is in, the innermost first."""
+    """Folders of this process's control groups of ``controller``, the innermost first."""
     for line in (_read(MEMBERSHIP) or "").splitlines():
         _, controllers, inside = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
@@ -49,7 +47,7 @@ def _groups(controller: str) -> Iterator[Path]:
         if not controllers and (CGROUPS / "unified").is_dir():  # both versions side by side
             base = CGROUPS / "unified"
         group = base / inside.strip("/")
-        # Where the machine's path is not visible, its innermost group is what is mounted as the base.
+        # In a container the machine's path may be hidden; then the base is the innermost group.
         while ".." not in group.parts and group != base:
             yield group
             group = group.parent
@@ -57,7 +55,7 @@ def _groups(controller: str) -> Iterator[Path]:
 
 
 def _quota(group: Path) -> float | None:
-    """Cores' worth of time that ``group`` may take; None where there is no limit."""
+    """The CPU limit of ``group`` in cores; None if it has none."""
     both = (_read(group / "cpu.max") or "").split()
     if not both:
         both = [_read(group / f"cpu.cfs_{name}_us") or "-1" for name in ("quota", "period")]
@@ -66,9 +64,9 @@ def _quota(group: Path) -> float | None:
 
 
 def _below_limit(group: Path) -> int | None:
-    """Bytes between what ``group`` uses and its limit; None where there is none.
+    """Bytes between the usage of ``group`` and its limit; None if it has no limit.
 
-    Cached file pages that were not touched lately count as free: the kernel drops them before it ends anybody.
+    Inactive file pages count as free: the kernel drops them before it kills a process.
     """
     for limit, usage, idle in (
         ("memory.max", "memory.current", "inactive_file"),

@@ -1,4 +1,4 @@
-"""Paths as users name them, what comes with rt-scale, and the caches below the home directory."""
+"""Paths given by users, files that come with rt-scale, and cache folders."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rt_scale.system.console import say
 
 PACKAGE = Path(__file__).parents[1]
 BOOTSTRAP = PACKAGE.parent / "cluster" / "bootstrap.sh"
-"""Is there in a checkout alone."""
+"""Exists only in a checkout."""
 
 
 def bundled_sweep(name: str) -> Path:
-    """The sweep file ``name`` that comes with the package, e.g. ``demo`` or ``small/fig3``."""
+    """The path of a sweep file of the package, e.g. ``demo`` or ``small/fig3``."""
     return PACKAGE / "sweeps" / f"{name}.yaml"
 
 
 def install_command(package: str) -> str:
-    """The command that installs a package which rt-scale needs or can use: the checkout's own, or pip's."""
+    """The command that installs an optional package: bootstrap.sh in a checkout, else pip."""
     return "bash cluster/bootstrap.sh" if BOOTSTRAP.is_file() else f"pip install '{package}'"
 
 
@@ -33,21 +33,21 @@ CACHES = {
     "TORCHINDUCTOR_CACHE_DIR": "torchinductor",
     "TRITON_CACHE_DIR": "triton",
 }
-"""Variables that name a library's cache -> its folder, where the home cannot hold it."""
+"""Environment variable of a library's cache -> folder that it gets if the home directory is not writable."""
 
 
 def user_path(text: str, what: str = "The path") -> Path:
-    """The path that a user means by ``text``; ``~`` and ``~NAME`` are home directories, ``what`` it is in an error.
+    """The path for a user's ``text``, with ``~`` and ``~NAME`` expanded; ``what`` names it in errors.
 
     Raises:
-        InputError: where it is empty, an address, not UTF-8, or begins with the home of a user that there is not.
+        InputError: it is empty, an address, not UTF-8, or begins with the home of an unknown user.
     """
     if not text.strip():
         raise InputError(f"{what} is empty. Name a file or folder; '.' is the current one.")
     if "://" in text:
         raise InputError(f"{what} is '{text}', an address; it must be a path on this machine, e.g. '/scratch/data'.")
     path = _expanded(Path(text), what) if text.startswith("~") else Path(text)
-    if str(path).startswith("~"):  # './~x', or a file that is there: never to be expanded later
+    if str(path).startswith("~"):  # './~x', or an existing file: never to be expanded later
         path = path.absolute()
     try:
         os.fspath(path.absolute()).encode()
@@ -60,20 +60,20 @@ def user_path(text: str, what: str = "The path") -> Path:
 
 
 def path_from(variable: str) -> Path | None:
-    """The path that the environment variable names (InputError as in :func:`user_path`); None where it names none."""
+    """The path in an environment variable (errors as of :func:`user_path`); None if it is unset or blank."""
     given = os.environ.get(variable, "")
     return user_path(given, variable) if given.strip() else None
 
 
 def cache_folder(name: str, remedy: str, *, may_hold: bool = False) -> Path:
-    """The folder ``name`` in the user's cache: below XDG_CACHE_HOME, else ``~/.cache``.
+    """The folder ``name`` below XDG_CACHE_HOME, else below ``~/.cache``.
 
-    Where neither can be written, or there is no home directory, it is in a folder of the user's own in the temporary
-    directory, which is said once on standard error. ``remedy`` names another place, e.g. a variable; with
-    ``may_hold`` a folder that can only be read is good enough where it is there.
+    If ``~/.cache`` is not writable, it is in :func:`own_temporary`, with one warning on standard error.
+    ``remedy`` is the option or variable that the warning recommends; ``may_hold`` also accepts an existing
+    folder that is only readable.
 
     Raises:
-        InputError: where the temporary directory has no place either.
+        InputError: the temporary directory cannot be used either.
     """
     if given := path_from("XDG_CACHE_HOME"):
         return given.absolute() / name
@@ -91,14 +91,14 @@ def cache_folder(name: str, remedy: str, *, may_hold: bool = False) -> Path:
 
 
 def settle_home() -> None:
-    """Give this process, and those that it starts, places for what libraries keep in a home, where that has none.
+    """If the home directory is not writable, point libraries' caches and HOME elsewhere, for child processes too.
 
-    Does nothing where the home directory can be written; what a user has set stands.
+    Variables that the user has set keep their values.
     """
     home = _home()
     if home is not None and _can_be_written(home / ".cache"):
         return
-    with suppress(InputError):  # told by what needs a place
+    with suppress(InputError):  # reported by cache_folder, once a folder is needed
         if home is None or not os.path.isdir(home):
             home = own_temporary()
             os.environ["HOME"] = str(home)
@@ -111,10 +111,10 @@ def settle_home() -> None:
 
 
 def own_temporary() -> Path:
-    """A folder of this user in the temporary directory, made where it is not there, which nobody else can write.
+    """A folder in the temporary directory that only this user can access; created if absent.
 
     Raises:
-        InputError: where it cannot be made, or somebody else has made it.
+        InputError: it cannot be created, or another user owns it.
     """
     remedy = "Set XDG_CACHE_HOME, or HOME, to a folder of yours that can be written."
     try:
@@ -134,7 +134,7 @@ def own_temporary() -> Path:
 
 
 def _expanded(path: Path, what: str) -> Path:
-    _home()  # which takes an empty HOME away
+    _home()  # unsets an empty HOME
     try:
         return path.expanduser()
     except RuntimeError:
@@ -148,7 +148,7 @@ def _expanded(path: Path, what: str) -> Path:
 
 
 def _home() -> Path | None:
-    """The home directory, whether it is there or not; None where neither HOME nor the system names one."""
+    """The home directory, which may not exist; None if neither HOME nor the system names one."""
     if not os.environ.get("HOME"):
         os.environ.pop("HOME", None)  # an empty one would be taken for the root directory
     try:
@@ -162,14 +162,13 @@ def _temporary_name() -> Path:
 
 
 def _is_temporary(home: Path) -> bool:
-    """Whether :func:`settle_home` gave this process, or the one that started it, that home."""
+    """Whether :func:`settle_home` set that home, in this process or in its parent."""
     with suppress(OSError):  # no temporary directory can be written
         return home == _temporary_name()
     return False
 
 
 def _can_be_written(folder: Path) -> bool:
-    """Whether ``folder`` can be written, or made."""
     existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
     return os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK)
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, SIGHUP: the first asks for a checkpoint and an orderly end, the second ends at once."""
+"""Ctrl-C, SIGTERM, SIGHUP: the first requests a checkpoint and an orderly stop, the second stops at once."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ NOTICE = "stopping: a checkpoint is written first; once more to stop at once"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 TWICE = 1.0
-"""Seconds within which a second SIGTERM is the same wish."""
+"""Seconds within which a second SIGTERM counts as the same request."""
 
 
 def handled_signals() -> list[signal.Signals]:
-    """Those that stop this process; SIGHUP is none where the process is to outlive its terminal, as nohup has it."""
+    """The signals that stop this process; not SIGHUP if it is ignored, as under nohup."""
     return [each for each in SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
 
 
 class Stopping:
-    """Whether the user, or the system, has asked this process to stop."""
+    """Whether a signal has asked this process to stop; calling it returns the answer."""
 
     def __init__(self) -> None:
         self._asked, self._since = False, 0.0
         self._news = threading.Event()
 
     def __call__(self) -> bool:
-        """Whether it was asked."""
         return self._asked
 
     def ask(self, number: int) -> None:
-        """Ask; a second time raises KeyboardInterrupt. Prints nothing: a signal may come in the middle of a print.
+        """Ask to stop; a second request raises KeyboardInterrupt. Prints nothing: a signal may interrupt a print.
 
-        A terminal that closes and its shell each send SIGHUP, and `timeout` sends SIGTERM twice at once: one wish.
+        A closing terminal and its shell each send SIGHUP, and `timeout` sends SIGTERM twice: these are one request.
         """
         now = time.monotonic()
         if not self._asked:
@@ -45,11 +44,11 @@ class Stopping:
             raise KeyboardInterrupt
 
     def over(self) -> None:
-        """Nothing is left to stop."""
+        """End :meth:`tell`: the work is done."""
         self._news.set()
 
     def tell(self, say: Callable[[str], None]) -> None:
-        """Wait until it is asked, which ``say`` is told in a sentence, or until it is over."""
+        """Wait for the first request and pass the notice to ``say``, or return when :meth:`over` is called."""
         self._news.wait()
         if self._asked:
             say(NOTICE)
@@ -57,17 +56,17 @@ class Stopping:
 
 @contextmanager
 def stopping_on_signals(say: Callable[[str], None]) -> Iterator[Stopping]:
-    """While active, SIGINT, SIGTERM and SIGHUP ask the yielded object to stop; afterwards they do what they did before.
+    """While active, SIGINT, SIGTERM and SIGHUP set the yielded object; the previous handlers are restored at the end.
 
-    ``say`` is told of the first signal, by a thread of its own, when ``Stopping`` knows already.
+    A thread calls ``say`` at the first signal, after the object is set.
     """
     stopping = Stopping()
 
     def handle(number: int, frame: FrameType | None) -> None:
         stopping.ask(number)
 
-    teller = threading.Thread(target=stopping.tell, args=(say,), name="stopping", daemon=True)
-    teller.start()
+    thread = threading.Thread(target=stopping.tell, args=(say,), name="stopping", daemon=True)
+    thread.start()
     before = {number: signal.signal(number, handle) for number in handled_signals()}
     try:
         yield stopping
@@ -75,4 +74,4 @@ def stopping_on_signals(say: Callable[[str], None]) -> Iterator[Stopping]:
         for number, handler in before.items():
             signal.signal(number, handler)
         stopping.over()
-        teller.join()
+        thread.join()

@@ -1,1 +1,1 @@
-"""TensorBoard: a run's curves, the view of a sweep, and the server."""
+"""TensorBoard: the curves of runs, the view of a sweep, and the server."""

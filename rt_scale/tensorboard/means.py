@@ -1,7 +1,7 @@
-"""TensorBoard: a run for every configuration of a sweep, with means over seeds, and the charts that show them.
+"""TensorBoard: the means over seeds of each configuration of a sweep, and the charts that show them.
 
-A configuration has each mean under the metric's own name, so that it is a column of the HParams view and is drawn among
-its seeds, and once more, with the ends of its interval, under names of their own: a margin chart wants three curves.
+Each mean has the metric's own name, for the HParams view and the charts of its seeds; a copy with the ends of its
+interval has other names, as a margin chart needs three curves.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from rt_scale.store.metrics import STATED, interval, read_metrics
 from rt_scale.tensorboard.writer import renew_events, short_digest, stat_file
 
 MARGIN = "with interval"
-"""First part of the names of curves that are there for the margin charts; TensorBoard lists it last."""
+"""Prefix of the curves for margin charts; TensorBoard lists it last."""
 
 SEEDS = "seeds"
-"""Name of the curve, of one point, that tells how many seeds the means are of: those that have begun."""
+"""Name of the curve, of one point, with the number of seeds that have begun."""
 
 _PROBES = {"linear": "linear probe", "knn": "kNN probe"}
 
 
 def write_means(folder: Path, tables: Sequence[Path], metrics: Sequence[str]) -> None:
-    """Bring the curves of a configuration up to date; where no table has changed, none is read.
+    """Update the mean curves of a configuration from its seeds' metrics tables, unless none has changed.
 
-    The metrics tables are those of its seeds; of seeds that have not begun they need not exist.
+    Tables of seeds that have not begun need not exist.
     """
     found = [(path, stat) for path in tables if (stat := stat_file(path))]
     state = [(path.parent.name, stat.st_size, stat.st_mtime_ns) for path, stat in found]
     newest = max((mtime for *_, mtime in state), default=0)
-    kind = f"mean-{short_digest([STATED, *metrics])}"  # by another rule they are other curves
+    kind = f"mean-{short_digest([STATED, *metrics])}"  # another interval rule makes other curves
     renew_events(folder, kind, newest, state, lambda: _events([path for path, _ in found], metrics))
 
 
 def _events(tables: Sequence[Path], metrics: Sequence[str]) -> list[Event]:
-    """The means as records, in the order of their steps; none where there is none."""
+    """The means as records, in the order of their steps."""
     try:
         columns = [read_metrics(path).to_pydict() for path in tables]
-    except RunError:  # A damaged table is told of by all that needs it; a view does without its mean.
+    except RunError:  # Other commands report a damaged table; the view omits the mean.
         return []
     begun = [table for table in columns if table["step"]]
     points: dict[int, tuple[float, Summary]] = {}
@@ -64,13 +64,10 @@ def _events(tables: Sequence[Path], metrics: Sequence[str]) -> list[Event]:
 
 @dataclass(frozen=True)
 class MeanCurve:
-    """A metric over the steps at which every seed was measured.
+    """A metric over the steps (int64 [S], increasing) at which every seed was measured; the others are float64 [S].
 
-    Attributes:
-        steps: int64 [S], increasing.
-        times: float64 [S]; seconds since 1970 at which the last seed got there.
-        mean: float64 [S].
-        low, high: float64 [S], the ends of the interval of the mean; NaN where there is none, see ``interval``.
+    ``times`` are seconds since 1970 at which the last seed reached a step; ``low`` and ``high`` are the ends of the
+    mean's ``interval``, NaN if there is none.
     """
 
     steps: np.ndarray
@@ -81,10 +78,7 @@ class MeanCurve:
 
 
 def mean_curves(seeds: Sequence[Mapping[str, Sequence[Any]]], names: Collection[str]) -> dict[str, MeanCurve]:
-    """The mean curve of every metric in ``names`` that all seeds have, in that order.
-
-    ``seeds`` are the columns ``step``, ``name``, ``value`` and ``time`` of each seed's metrics table.
-    """
+    """Name -> mean curve, for the ``names`` that all seeds have, from the columns of each seed's metrics table."""
     wanted = set(names)
     series = [_series(seed, wanted) for seed in seeds]
     curves = {}
@@ -106,7 +100,7 @@ def _series(table: Mapping[str, Sequence[Any]], wanted: set[str]) -> dict[str, d
 
 def _mean(steps: Sequence[int], seeds: Sequence[Mapping[int, tuple[float, float]]], bounds: Bounds) -> MeanCurve:
     values, times = np.array([[seed[step] for step in steps] for seed in seeds]).transpose(2, 0, 1)
-    # A seed may have diverged: the mean is then infinite or no number, which is what is shown.
+    # The mean over a diverged seed is inf or NaN, and is shown so.
     with np.errstate(invalid="ignore", over="ignore"):
         mean = values.mean(axis=0)
         std = values.std(axis=0, ddof=1) if len(seeds) > 1 else np.full(len(steps), np.nan)
@@ -115,16 +109,16 @@ def _mean(steps: Sequence[int], seeds: Sequence[Mapping[int, tuple[float, float]
 
 
 def margin_tags(metric: str) -> tuple[str, str, str]:
-    """Names of the curves that a margin chart of ``metric`` is made of: mean, lower and upper end."""
+    """Names of the curves of a margin chart of ``metric``: mean, lower and upper end."""
     return f"{MARGIN}/{metric}/mean", f"{MARGIN}/{metric}/lower", f"{MARGIN}/{metric}/upper"
 
 
 def layout_summary(metrics: Sequence[str]) -> Summary:
-    """The summary that lays out a margin chart for each of ``metrics``, by what they measure."""
+    """The summary that lays out a margin chart per metric, grouped by what they measure."""
     groups: dict[str, list[str]] = {}
     for metric in metrics:
         groups.setdefault(_group(metric), []).append(metric)
-    categories = [  # TensorBoard draws the charts of a category in the reverse order.
+    categories = [  # TensorBoard reverses the charts of a category.
         layout_pb2.Category(title=title, chart=[_chart(metric) for metric in reversed(members)])
         for title, members in groups.items()
     ]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tensorboard.program import TensorBoard
 
 LOOK = 0.2
-"""Seconds between two looks whether the server is to end."""
+"""Seconds between two checks whether to end the server."""
 
 
 def serve(
@@ -30,30 +30,29 @@ def serve(
     refresh: Callable[[], None] | None = None,
     interval: float = 5.0,
 ) -> None:
-    """Show ``logdir`` in TensorBoard until interrupted (Ctrl-C, SIGTERM, SIGHUP); from the main thread.
+    """Show ``logdir`` in TensorBoard until interrupted (Ctrl-C, SIGTERM, SIGHUP); from the main thread only.
 
     Args:
-        logdir: folder of a sweep's view, or of runs.
         ready: called once with the address to open.
-        title: what the browser's window says of it.
+        title: of the browser window.
         port: 0: any free port; None: 6006 or the next free one.
-        refresh: called every ``interval`` seconds, to take in what was computed meanwhile.
+        refresh: called every ``interval`` seconds to update ``logdir``.
 
     Raises:
-        InputError: where the port is in use or not allowed.
+        InputError: if the port is in use or not allowed.
     """
     from tensorboard import program
 
     server = _server(logdir, title, host, port, interval)
     try:
-        # It prints a note on how it loads data, whatever the level of its log.
+        # TensorBoard prints a note on how it loads data at any log level.
         with contextlib.redirect_stderr(StringIO()):
             address = server.launch()
     except program.TensorBoardServerException as error:
         problem = error.msg.strip()
         raise InputError(f"TensorBoard cannot start: {problem} Choose another port with --port.") from error
     ready(address)
-    # No exception is raised at the first signal: some places swallow it, as what a library calls back does.
+    # The first signal raises no exception: callbacks from libraries would swallow it.
     with contextlib.suppress(KeyboardInterrupt), stopping_on_signals(lambda text: None) as asked:
         while not _waited(interval, asked):
             if refresh is not None:
@@ -61,7 +60,7 @@ def serve(
 
 
 def _waited(seconds: float, asked: Callable[[], bool]) -> bool:
-    """Wait so long, or until ``asked``; whether it was."""
+    """Wait for ``seconds``, or until ``asked()``; returns ``asked()``."""
     until = time.monotonic() + seconds
     while not asked() and (left := until - time.monotonic()) > 0:
         time.sleep(min(left, LOOK))

@@ -1,9 +1,8 @@
-"""TensorBoard: the comparison view of a sweep, in two folders that can be removed and built again.
+"""TensorBoard: the comparison view of a sweep, in two derived folders that can be deleted.
 
-The first, which is opened by default, has a folder for each configuration: the means over its seeds, and its settings,
-limited to what the sweep varies. The second has a folder for each run: the same settings, grouped over seeds, beside
-links to the run's curves and end; and below ``mean`` links to the curves of the first. In both a folder ``sweep`` has
-what belongs to the whole: columns, charts and figures.
+The default one has a folder per configuration, with means over seeds and the values that the sweep varies. The other
+has a folder per run, with links to its curves, and links to the means in ``mean``. In both, the folder ``sweep`` has
+columns, charts and figures.
 """
 
 from __future__ import annotations
@@ -39,26 +38,25 @@ from rt_scale.tensorboard.writer import (
 
 EXPERIMENT = EVENTS + "0-sweep"
 SWEEP = "sweep"
-"""Folder, and so name, of what belongs to the whole sweep."""
+"""Folder of the columns, charts and figures of the whole sweep, and its name in TensorBoard."""
 MEANS = "mean"
-"""Folder of the configurations' curves, and so the first part of their names, in the view of runs."""
+"""Folder of the configurations' curves in the view of runs, and the prefix of their names in TensorBoard."""
 
 MOST_LISTED = 10
-"""Numbers of an axis that are offered one by one to choose from; of more, a range."""
+"""Most numbers of an axis that the HParams view lists one by one; beyond that, it offers a range."""
 SEEDS_COLUMN = 4
-"""Metrics before the number of seeds, so that it is among the five that the HParams view shows at first."""
+"""Number of metrics before the number of seeds: the HParams view shows five columns at first."""
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
 class BoardRun:
-    """A run in the view of a sweep.
+    """A run in the view of a sweep; its folder need not exist yet.
 
     Attributes:
-        label: its name there, unique, e.g. ``alpha=0.5,seed=3``.
-        group: name of its configuration; runs of one group, the seeds, are averaged.
-        folder: the run's folder; it need not exist yet.
-        values: what the sweep varies: axis -> value; equal within a group.
+        label: its unique name there, e.g. ``alpha=0.5,seed=3``.
+        group: name of its configuration; the runs of a group, its seeds, are averaged.
+        values: axis of the sweep -> value; equal within a group.
     """
 
     label: str
@@ -70,17 +68,17 @@ class BoardRun:
 def build_means_board(
     board: Path, runs: Sequence[BoardRun], metrics: Sequence[str], figures: Mapping[str, Path]
 ) -> None:
-    """Bring the view of configurations up to date; cheap where little has changed.
+    """Update the view of configurations; unchanged files are not read again.
 
     Args:
-        board: a folder that is for this alone; what does not belong to the view is removed.
-        runs: the sweep's runs, in the order in which they, and so their configurations, are listed.
-        metrics: tags of the scalars that are averaged, and become columns of the HParams view and charts.
-        figures: tag -> PNG file, which dates the image; what is not there, or no PNG yet, is left out.
+        board: a folder only for this view; other entries are removed.
+        runs: the sweep's runs, in the order to list them and their configurations.
+        metrics: tags of the scalars to average, which become columns of the HParams view and charts.
+        figures: tag -> PNG file; missing and unfinished files are omitted.
 
     Raises:
-        ValueError: where two configurations have one name.
-        InputError, RunError: where the disk refuses or is full.
+        ValueError: if two configurations have one name.
+        InputError, RunError: if the disk refuses or is full.
     """
     groups: dict[str, list[BoardRun]] = {}
     for run in runs:
@@ -96,10 +94,7 @@ def build_means_board(
 
 
 def build_runs_board(board: Path, means: Path, runs: Sequence[BoardRun], metrics: Sequence[str]) -> None:
-    """Bring the view of single runs up to date, as :func:`build_means_board` does.
-
-    ``means`` is the view of the same runs' configurations, up to date.
-    """
+    """Update the view of single runs, as :func:`build_means_board`, whose view of the same runs is ``means``."""
     names = _folder_names([run.label for run in runs], {SWEEP, MEANS})
     groups = {folder_name(run.group) for run in runs}
     _keep(board, {SWEEP, MEANS, *names})
@@ -113,7 +108,7 @@ def build_runs_board(board: Path, means: Path, runs: Sequence[BoardRun], metrics
 
 
 def _link_events(source: Path, folder: Path, *own: str) -> None:
-    """Links to a run's event files but for its settings, beside the files ``own``: a mean is no session of its own."""
+    """Link a run's event files except its settings, and keep the files ``own``; so HParams lists no mean twice."""
     files = {path.name: path for path in event_files(source) if path.name not in (START, EXPERIMENT)}
     _keep(folder, {*files, *own})
     for name, path in files.items():
@@ -129,7 +124,7 @@ def _folder_names(labels: Iterable[str], taken: set[str]) -> list[str]:
 
 
 def _keep(folder: Path, names: set[str]) -> None:
-    """Make ``folder`` and remove what is in it but for ``names``."""
+    """Make ``folder`` and remove all its entries but ``names``."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for entry in set(os.listdir(folder)) - names:
@@ -139,28 +134,26 @@ def _keep(folder: Path, names: set[str]) -> None:
 def _write_settings(
     board: Path, names: Sequence[str], runs: Sequence[BoardRun], columns: Sequence[str], charts: Sequence[str]
 ) -> None:
-    """What is varied by every run, under its name, and which columns and charts of metrics there are."""
+    """Write the varied values of each run, and the columns and charts of the whole view."""
     settings = typed_columns([flat_settings(run.values) for run in runs])
     summary = _experiment(settings, columns)
     summary.MergeFrom(layout_summary(charts))
     write_if_changed(board / SWEEP / EXPERIMENT, summary_file(summary, 0.0))
     for position, (name, run) in enumerate(zip(names, runs, strict=True)):
         values = {key: column[position] for key, column in settings.items() if column[position] is not None}
-        # Dated by position: TensorBoard lists runs by their start, and an unchanged view keeps its bytes.
+        # Dated by position: TensorBoard sorts runs by start, and an unchanged view keeps its bytes.
         date = float(position + 1)
         summary = summary_v2.hparams_pb(values, trial_id=run.group, start_time_secs=date)
         write_if_changed(board / name / START, summary_file(summary, date))
 
 
 def _experiment(settings: Mapping[str, Sequence[Setting | None]], columns: Sequence[str]) -> Summary:
-    """The record that declares every axis with its domain, and every metric."""
     axes = [summary_v2.HParam(key, _domain(values)) for key, values in settings.items()]
     columns_shown = [summary_v2.Metric(tag, display_name=_short(tag)) for tag in columns]
     return summary_v2.hparams_config_pb(axes, columns_shown, time_created_secs=0.0)
 
 
 def _short(metric: str) -> str:
-    """A metric's name as the title of a narrow column, e.g. ``student linear``."""
     probe = parse_probe_name(metric)
     if probe is None:
         return metric
@@ -176,7 +169,7 @@ def _domain(values: Sequence[Setting | None]) -> summary_v2.RealInterval | summa
 
 
 def _write_figures(folder: Path, figures: Mapping[str, Path]) -> None:
-    """Bring the images of a run up to date; where no file has changed, none is read."""
+    """Update the images, unless no file has changed."""
     state = [(tag, stat.st_size, stat.st_mtime_ns) for tag, path in figures.items() if (stat := stat_file(path))]
     newest = max((mtime for *_, mtime in state), default=0)
     renew_events(folder, "figures", newest, state, lambda: _images({tag: figures[tag] for tag, *_ in state}))
@@ -186,7 +179,7 @@ def _images(figures: Mapping[str, Path]) -> list[Event]:
     events = []
     for tag, path in figures.items():
         data = path.read_bytes()
-        if not data.startswith(_SIGNATURE) or len(data) < 24:  # It is being written.
+        if not data.startswith(_SIGNATURE) or len(data) < 24:  # still being written
             continue
         # The first chunk of a PNG begins with its size: https://www.w3.org/TR/png/#11IHDR
         width, height = struct.unpack(">II", data[16:24])

@@ -1,9 +1,8 @@
-"""The event files of a run, and what they are made of: records by TensorBoard's own writer, settings that it can hold.
+"""The event files of a run, written with TensorBoard's own record writer.
 
-A run's folder holds event files that TensorBoard reads in the order of their names: ``1-start`` (its settings),
-``2-scalars-<number>`` (its curves, a file an attempt) and ``3-end`` (how it ended). An attempt's file takes back what
-the files before it said, and begins with what was measured up to the checkpoint that it goes on from: so nothing is
-shown twice, and a record that a killed writer left torn does no harm.
+TensorBoard reads them in the order of their names: ``1-start`` (hyperparameters), ``2-scalars-<number>`` (curves, one
+file per attempt) and ``3-end`` (how it ended). An attempt's file replaces the earlier ones: it begins with the values
+up to its checkpoint. So nothing is shown twice, and a record that a killed writer left incomplete does no harm.
 """
 
 from __future__ import annotations
@@ -34,17 +33,15 @@ Setting = bool | int | float | str
 
 
 class BoardWriter:
-    """Writes the curves of one run; for the holder of the run's lease. Closes as a context manager, too."""
+    """Writes the curves of one run, whose lease the caller must hold; a context manager that closes it."""
 
     def __init__(self, run: Path, earlier: MetricsTable | None = None) -> None:
         """Begin the event file of an attempt in the folder ``run``.
 
-        Args:
-            run: the run's folder.
-            earlier: what was measured up to the checkpoint that the run goes on from; None where it starts anew.
+        ``earlier`` holds the values up to the checkpoint that the run resumes from; None if it starts from scratch.
 
         Raises:
-            InputError, RunError: where the disk refuses or is full.
+            InputError, RunError: if the disk refuses or is full.
         """
         self._run = run
         remove(run / END)
@@ -57,7 +54,7 @@ class BoardWriter:
         self._records = RecordWriter(self._file)
         points = [] if earlier is None else earlier.points()
         self._write(*_beginning(time.time()), *(_scalars(*point) for point in points))
-        for path in before[:-1]:  # A server may be in the middle of the last one.
+        for path in before[:-1]:  # A server may be reading the last one.
             remove(path)
 
     def _write(self, *events: Event) -> None:
@@ -67,17 +64,17 @@ class BoardWriter:
             self._records.flush()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Add the point ``step`` to the curve of every tag in ``values``; readable at once by TensorBoard."""
+        """Add the point ``step`` to the curve of every tag in ``values``, and flush it."""
         self._write(_scalars(step, time.time(), values))
 
     def settings(self, spec: Mapping[str, object]) -> None:
-        """Record the run's settings for the HParams view; ``spec`` may be nested."""
+        """Record the run's spec, which may be nested, for the HParams view."""
         now = time.time()
         summary = summary_v2.hparams_pb(flat_settings(spec), trial_id=self._run.name, start_time_secs=now)
         write_if_changed(self._run / START, summary_file(summary, now))
 
     def close(self, status: Literal["done", "failed"] | None = None) -> None:
-        """Close the files, and record how the run ended; None where it is to go on later."""
+        """Close the file, and record how the run ended; None if it will resume later."""
         if self._file.closed:
             return
         self._file.close()
@@ -111,13 +108,13 @@ def _scalars(step: int, wall_time: float, values: Mapping[str, float]) -> Event:
 
 
 def _beginning(wall_time: float) -> list[Event]:
-    """The first records of a file that takes back what the files before it said."""
+    """The first records of a file that replaces the files before it."""
     restart = SessionLog(status=SessionLog.START)
     return [Event(wall_time=wall_time, file_version="brain.Event:2"), Event(wall_time=wall_time, session_log=restart)]
 
 
 def event_files(run: Path) -> list[Path]:
-    """The event files in a run's folder, in the order in which TensorBoard reads them."""
+    """The event files of a run, in the order in which TensorBoard reads them."""
     return sorted(run.glob(f"{EVENTS}*"))
 
 
@@ -135,17 +132,16 @@ def _event_file(events: Iterable[Event]) -> bytes:
 
 
 def renew_events(folder: Path, kind: str, newest: int, state: object, events: Callable[[], Sequence[Event]]) -> None:
-    """Bring the derived events in a run's folder up to date; where their state has not changed, none are made.
+    """Update derived events in a folder, unless their inputs are unchanged.
 
-    A server that is showing the run never looks again at a file that it has read: changed events are a new file, whose
-    name is later, and whose first record takes back what the one before it said.
+    A running server never rereads a file, so changed events go to a new file with a later name, which replaces the
+    previous one.
 
     Args:
-        folder: the run's folder.
-        kind: what they are, as a part of the files' names; what was of another kind is removed.
-        newest: when what they are made from last changed, nanoseconds since 1970; the names are in this order.
-        state: what they are made from, by its ``repr``.
-        events: makes the records, from the first step on; none remove what was there.
+        kind: part of the files' names; files of other kinds are removed.
+        newest: when the inputs last changed, in nanoseconds since 1970; it orders the names.
+        state: identifies the inputs, by its ``repr``.
+        events: makes all records, from the first step on; if there are none, the files are removed.
     """
     prefix = f"{EVENTS}2-{kind}-"
     name = f"{prefix}{newest:020d}-{short_digest(state)}"
@@ -155,7 +151,7 @@ def renew_events(folder: Path, kind: str, newest: int, state: object, events: Ca
     if made := events():
         write_bytes(folder / name, _event_file([*_beginning(0.0), *made]))
         earlier = [path.name for path in folder.glob(f"{prefix}*") if path.name < name]
-        # The server may be in the middle of the one before.
+        # A server may be reading the previous one.
         kept = {name, max(earlier, default=name)}
     for path in folder.glob(f"{EVENTS}2-*"):
         if path.name not in kept:
@@ -163,19 +159,19 @@ def renew_events(folder: Path, kind: str, newest: int, state: object, events: Ca
 
 
 def short_digest(value: object) -> str:
-    """Twelve hexadecimal digits that stand for a value's ``repr``."""
+    """Twelve hexadecimal digits of the SHA-256 of a value's ``repr``."""
     return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
 
 
 def stat_file(path: Path) -> os.stat_result | None:
-    """Size and date of a file; None where it is not there."""
+    """The stat of a file; None if there is none."""
     with contextlib.suppress(FileNotFoundError):
         return path.stat()
     return None
 
 
 def flat_settings(spec: Mapping[str, object], prefix: str = "") -> dict[str, Setting]:
-    """Nested settings as dotted name -> bool, number or text; lists become text, and None is left out."""
+    """Nested values as dotted name -> bool, number or text; lists become text, None is omitted."""
     flat: dict[str, Setting] = {}
     for key, value in spec.items():
         if isinstance(value, Mapping):
@@ -186,7 +182,7 @@ def flat_settings(spec: Mapping[str, object], prefix: str = "") -> dict[str, Set
 
 
 def folder_name(label: str) -> str:
-    """``label`` as the name of one folder, short enough for every file system."""
+    """``label`` as a folder name, at most 200 bytes."""
     name = label.replace("/", "_").replace(os.sep, "_").lstrip(".") or "run"
     if len(name.encode()) > 200:
         start = name.encode()[:150].decode(errors="ignore")
@@ -195,10 +191,7 @@ def folder_name(label: str) -> str:
 
 
 def typed_columns(rows: Sequence[Mapping[str, Setting]]) -> dict[str, list[Setting | None]]:
-    """The settings of all rows by key: each key's values are all booleans, all numbers or all text.
-
-    TensorBoard hides rows whose value is of another type than the column's. None where a row has no such key.
-    """
+    """The values of all rows by key, None if a row lacks it; of one type per key, as TensorBoard hides other rows."""
     columns: dict[str, list[Setting | None]] = {}
     for key in dict.fromkeys(key for row in rows for key in row):
         kinds = {type(row[key]) for row in rows if key in row}

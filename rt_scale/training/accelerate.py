@@ -1,4 +1,4 @@
-"""A student's pass over whole batches in fewer launches: as CUDA graphs, or compiled."""
+"""A student's pass over whole batches in fewer kernel launches: as CUDA graphs, or compiled."""
 
 from __future__ import annotations
 
@@ -15,40 +15,37 @@ from rt_scale.spec.errors import first_line, unknown_name
 Pass = Callable[..., Tensor]
 """From V views [B, C, S, S] to bottleneck features [V B, k] with a gradient."""
 Way = Callable[[FeaturesOfViews, Sequence[Tensor]], Pass]
-"""From a network and the views of a whole batch to its pass."""
+"""From a network and example views of a whole batch to its pass."""
 
 SHAPES = 64
-"""Different networks and batches that one process compiles for; torch's own limit, 8, would end a sweep's gain."""
+"""Different networks and batches that one process compiles for; torch's limit, 8, is too low for a sweep."""
 
 
 def compiled(module: FeaturesOfViews, views: Sequence[Tensor], **options: str) -> Pass:
-    """The pass by ``torch.compile``, whose ``options`` are passed on.
-
-    Later networks of that architecture, shape and precision use what was compiled, which torch keeps by code.
-    """
+    """The pass by ``torch.compile`` with ``options``; torch reuses the code for later networks of the same shapes."""
     torch._dynamo.config.recompile_limit = SHAPES
     made: Pass = torch.compile(module.forward, dynamic=False, fullgraph=True, **options)  # type: ignore[call-overload]
     return made
 
 
 def graphed(module: FeaturesOfViews, views: Sequence[Tensor]) -> Pass:
-    """The pass by ``torch.cuda.make_graphed_callables``: features are in the same memory every time."""
-    gc.collect()  # graphs of earlier runs, which to free during a capture would end it
+    """The pass by ``torch.cuda.make_graphed_callables``: every call overwrites the features of the one before."""
+    gc.collect()  # freeing graphs of earlier runs during a capture would end the capture
     device = views[0].device
-    # Casting is a part of the graph, without the cache, whose casts would be made once from weights that then move on.
+    # Casts belong to the graph, without autocast's cache: cached casts would hold the weights of the first step.
     cast = _Cast(module.network, device.type)
     with torch.cuda.device(device), torch.autocast(device.type, enabled=False):
         torch.cuda.make_graphed_callables(  # in place
             cast,
             tuple(view.clone() for view in views),
-            allow_unused_input=True,  # the wide output's parameters, which features do not use
+            allow_unused_input=True,  # features do not use the parameters of the wide output
             capture_error_mode="thread_local",  # loaders call CUDA meanwhile
         )
     return cast.__call__
 
 
 class _Cast(FeaturesOfViews):
-    """A network's features in the precision that it was made in, wherever they are computed."""
+    """A network's features under the autocast state at construction."""
 
     def __init__(self, network: Network, kind: str) -> None:
         super().__init__(network)
@@ -65,20 +62,12 @@ WAYS: Mapping[str, Way] = {"compile": compiled, "graphs": graphed}
 
 
 class Accelerated(Network):
-    """A network that shares another's modules, and whose features of whole batches are computed another way.
+    """A network that shares another's modules and computes the features of whole training batches by ``way``.
 
-    The way is prepared at the first whole batch, in the precision and for the shapes that it comes in. Where that
-    fails, batches go module by module, with the reason in ``slower_because``; no number depends on it beyond rounding.
-    The wide output stays as it is: matrix products, which neither a compiler nor a graph makes faster. So do an
-    epoch's last, smaller batch, evaluation mode, and what enters by the encoder or by ``features``, as probes do.
-
-    Args:
-        network: whose parameters are trained; both have the same modules.
-        batch_size: images of a whole batch.
-        way: how whole batches are computed.
-
-    Attributes:
-        slower_because: why it does not go that way; None while there is no reason.
+    The first whole batch prepares the pass, for its precision and shapes. If that fails, batches go module by module,
+    and ``slower_because`` (else None) holds the reason; results are equal to rounding. Not accelerated: the wide output
+    (matrix products, which gain nothing), an epoch's last, smaller batch, evaluation mode, and calls of the encoder or
+    of ``features``, as probes make them.
     """
 
     def __init__(self, network: Network, batch_size: int, way: Way) -> None:
@@ -106,7 +95,7 @@ class Accelerated(Network):
         return self.of_views((images,))
 
     def _prepared(self, views: Sequence[Tensor]) -> Pass:
-        """The pass, forward and backward, after one of each; what that does to batch norms' statistics is undone."""
+        """The pass, tried once forward and backward; batch norms' statistics are restored afterwards."""
         module = FeaturesOfViews(Network(self.encoder, self.projector))
         buffers = [(buffer, buffer.clone()) for buffer in self.buffers()]
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -114,8 +103,8 @@ class Accelerated(Network):
             made = self._way(module, views)
             features = made(*views)
             torch.autograd.grad(features, trained, torch.zeros_like(features), allow_unused=True)
-        except Exception as error:  # of a compiler, a driver or the memory: none is worth a run
-            self.slower_because = f"that failed ({type(error).__name__}: {first_line(error)})"
+        except Exception as error:  # no failure of a compiler, a driver or memory may end the run
+            self.slower_because = f"its acceleration failed ({type(error).__name__}: {first_line(error)})"
             return module.__call__
         finally:
             for buffer, before in buffers:
@@ -124,7 +113,7 @@ class Accelerated(Network):
 
 
 def accelerated(network: Network, batch_size: int, how: str) -> Network:
-    """``network`` as it is trained, by ``none``, ``compile`` or ``graphs``: itself, or one :class:`Accelerated`."""
+    """``network`` itself for ``none``, or an :class:`Accelerated` one for ``compile`` and ``graphs``."""
     if how == "none":
         return network
     if how not in WAYS:

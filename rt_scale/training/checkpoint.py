@@ -1,4 +1,4 @@
-"""Everything that resuming needs: weights as safetensors, the rest readable with weights_only."""
+"""Everything that resuming needs: weights as safetensors, the rest as a file for ``weights_only`` loading."""
 
 from __future__ import annotations
 
@@ -22,27 +22,23 @@ STUDENT = "student.safetensors"
 
 @dataclass(frozen=True)
 class Spent:
-    """Wall time of a run so far, and GPU-seconds or core-seconds held by ``gpu`` or ``cpu``, over all its attempts."""
+    """Wall time of a run over all its attempts, and GPU-seconds (``gpu``) or core-seconds (``cpu``) held."""
 
     seconds: float = 0.0
     devices: Mapping[str, float] = field(default_factory=dict)
 
     def plus(self, seconds: float, kind: str, held: float) -> Spent:
-        """After ``seconds`` more, with ``held`` GPUs or cores (by ``kind``) all the while."""
+        """The sum after ``seconds`` more, during which ``held`` devices of ``kind`` were held."""
         return Spent(self.seconds + seconds, {**self.devices, kind: self.devices.get(kind, 0.0) + seconds * held})
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
-    """Write the model's parameters and buffers to ``path`` (safetensors, contiguous layout)."""
+    """Write parameters and buffers to ``path`` (safetensors, contiguous layout)."""
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, path)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Parameters and buffers by name from ``path``, on the CPU.
-
-    Raises:
-        OSError, SafetensorError: where the file is missing or damaged.
-    """
+    """Parameters and buffers by name, on the CPU; OSError or SafetensorError if the file is missing or damaged."""
     weights: dict[str, Tensor] = load_file(path)
     return weights
 
@@ -78,8 +74,8 @@ def load_training(
     """Undo :func:`save_training`; returns the progress and the time spent.
 
     Raises:
-        OSError, ValueError, UnpicklingError: where a file is damaged, before anything is changed.
-        RuntimeError, KeyError: where it is whole, but of another model or version.
+        OSError, ValueError, UnpicklingError: a file is damaged; nothing was changed.
+        RuntimeError, KeyError: the files are of another model or version.
     """
     state: Mapping[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
     weights = read_weights(folder / STUDENT)
@@ -90,15 +86,14 @@ def load_training(
         centre: Tensor | None = state["centres"].get(name)
         sharpening.centre = None if centre is None else centre.to(device)
     _restore_rng(state["rng"])
-    evaluate_first = bool(state.get("evaluate_first", False))  # those from before it was kept had evaluated
+    # Checkpoints of older versions lack these two: they were written after the evaluation, and without device time.
+    evaluate_first = bool(state.get("evaluate_first", False))
     progress = Progress(state["epoch"], state["step"], dict(state["sums"]), state["weight"], evaluate_first)
-    # Runs that were begun before device time was counted have none for what they did until then.
     return progress, Spent(float(state["elapsed"]), dict(state.get("devices", {})))
 
 
 def _rng_state() -> dict[str, Any]:
-    # Our own draws come from generators seeded by (name, seed, epoch), which have no state to keep;
-    # these are the generators that a library underneath could draw from.
+    # rt-scale draws from generators seeded by (name, seed, epoch), without state to keep; libraries may use these.
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),

@@ -1,4 +1,4 @@
-"""The objectives as the loop takes them, one batch in, loss and metrics out, and the teacher's targets."""
+"""Objectives of the training loop (a batch to loss and metrics), and the teacher's targets."""
 
 from __future__ import annotations
 
@@ -21,12 +21,7 @@ from rt_scale.training.teacher import AS_THEY_ARE, Sharpening
 
 
 class Targets:
-    """What a teacher says of a batch.
-
-    Args:
-        teacher: in the mode that it is to have.
-        frozen: whether its last layer never changes: it is then normalised once.
-    """
+    """The teacher's logits for a batch; those of a ``frozen`` last layer use weights that are normalised once."""
 
     @torch.no_grad()
     def __init__(self, teacher: Network, *, frozen: bool) -> None:
@@ -40,7 +35,7 @@ class Targets:
 
     @torch.no_grad()
     def outputs(self, views: Sequence[Tensor], index: Tensor) -> Outputs:
-        """The same not made yet, of a projector that is ``factored``."""
+        """Features and last weights, the factors of the same logits; only for a ``factored`` projector."""
         return self.projector.outputs(self._features(views, index), self.directions)
 
     def _features(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
@@ -49,11 +44,10 @@ class Targets:
 
 
 class ComputedTargets(Targets):
-    """The teacher runs at every step; arguments as of :class:`Targets`, and
+    """Targets of a teacher that runs at every step.
 
-    Args:
-        learn_statistics: whether running statistics of batch norms in evaluation mode are moved by the batch
-            before they are used, by a pass of their own.
+    With ``learn_statistics`` an extra pass updates the running statistics of batch norms in evaluation mode before they
+    are used.
     """
 
     def __init__(self, teacher: Network, *, frozen: bool = True, learn_statistics: bool = False) -> None:
@@ -72,16 +66,13 @@ class ComputedTargets(Targets):
 class CachedTargets(Targets):
     """The teacher's bottleneck features, computed once and kept on the device.
 
-    Exact to rounding for a frozen teacher in evaluation mode on images that are not augmented:
-    every image then has one feature vector for ever. Logits are recomputed from it, since
-    k features a sample are small where m logits are not (paper, appendix A: k = 256, m = 65,536).
+    Exact to rounding for a frozen teacher in evaluation mode on images without augmentation. Logits are recomputed,
+    since k features a sample are small and m logits are not (paper, appendix A: k = 256, m = 65,536).
 
     Args:
-        teacher: the frozen network.
         batches: every training image once over all ranks, with its position in ``index``.
-        samples: number of training images N; the cache is [N, k] in the teacher's dtype.
+        samples: number of training images N; the cache, on every rank, is [N, k] in the teacher's dtype.
         to_inputs: uint8 images to network inputs.
-        group: the ranks; each holds the features of all images afterwards.
         check_stop: called before every batch, on every rank.
     """
 
@@ -101,7 +92,7 @@ class CachedTargets(Targets):
             check_stop()
             if len(batch.index):
                 self.features[batch.index] = teacher.features(to_inputs(batch.images)).to(self.features)
-        # Each row is one rank's, and 0 on the others: their sum is exact.
+        # One rank computes each row, the others hold 0: the sum is exact.
         group.sum(self.features)
 
     def _features(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
@@ -116,12 +107,10 @@ class Distillation:
     """The distance of the student's logits from the teacher's, on the same images.
 
     Args:
-        targets: the teacher's logits.
-        views: images to network inputs.
-        precision: of the spec; the objective itself is at least float32.
-        name: of the distance, see ``objective.distance``.
-        pairs: the (teacher, student) views that are compared; the teacher sees those that it is in.
-        sharpenings: what is done to the logits of ``teacher`` and ``student``.
+        precision: of the networks; the objective itself is at least float32.
+        name: of the distance, see ``losses.distances.distance``.
+        pairs: (teacher, student) views to compare; the teacher sees only the views that it is compared on.
+        sharpenings: of the logits, by ``teacher`` and ``student``.
     """
 
     def __init__(
@@ -150,23 +139,23 @@ class Distillation:
         return Measured(metrics.pop("loss"), metrics)
 
     def _is_wide(self, model: Network, index: Tensor) -> bool:
-        """Whether outputs are compared by their factors: of one view, and more than a tile, which pays from there."""
+        """Whether outputs are compared by their factors: faster for one view and outputs wider than a tile."""
         factored = self.name != "mse" and tuple(self.pairs) == ONE_VIEW and model.projector.factored
         return factored and model.projector.out_dim > tile_columns(len(index), index.device)
 
     def _by_factors(self, model: Network, views: Sequence[Tensor], index: Tensor, step: int) -> Distance:
-        """The distance by features and weights, without logits of the whole batch."""
+        """The distance from features and weights; logits of the whole batch are never in memory."""
         with arithmetic(self.precision, index.device):
-            taught = self.targets.outputs(views, index)
-            learned = model.projector.outputs(model.features_of_views(views))
+            teacher_outputs = self.targets.outputs(views, index)
+            student_outputs = model.projector.outputs(model.features_of_views(views))
         student, teacher = (
             self.sharpenings[role].of_outputs(outputs, step)
-            for role, outputs in (("student", learned), ("teacher", taught))
+            for role, outputs in (("student", student_outputs), ("teacher", teacher_outputs))
         )
         return wide_distance(self.name, student, teacher, product=product_dtype(self.precision))
 
     def _by_logits(self, model: Network, views: Sequence[Tensor], index: Tensor, step: int) -> Distance:
-        """The distance by the logits of all views."""
+        """The distance from the logits of all views."""
         with arithmetic(self.precision, index.device):
             teacher_logits = self.targets(views[: self.teacher_views], index)
             student_logits = model.of_views(views)
@@ -180,19 +169,16 @@ class Distillation:
 
 
 class Supervision:
-    """Cross entropy of the model's logits under labels (paper, section 2).
+    """Cross entropy, at least float32, of the logits of one view under labels (paper, section 2).
 
-    Args:
-        labels: int64 [N] on the device, by position in ``index``; with noise where that is asked for.
-        views: images to network inputs, one view.
-        precision: of the spec; the objective itself is at least float32.
+    Labels are int64 [N] on the device, by position in ``index``, label noise included.
     """
 
     def __init__(self, labels: Tensor, views: Views, precision: str) -> None:
         self.labels, self.views, self.precision = labels, views, precision
 
     def __call__(self, model: Network, batch: Batch, step: int) -> Measured:
-        """Loss of ``model`` in nats, and ``accuracy`` (share) on the labels that it is trained with."""
+        """Loss of ``model`` in nats, and ``accuracy`` (share) on the training labels."""
         (inputs,) = self.views(batch.images, step)
         with arithmetic(self.precision, inputs.device):
             logits = model(inputs)

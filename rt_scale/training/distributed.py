@@ -1,15 +1,14 @@
 """Ranks of data-parallel training, their sums and their batch norms; one process needs no torch.distributed.
 
-The batch of a spec is the global one, and every rank computes on its share of it. Shares differ by at most one
-image, and in a last batch of fewer images than ranks some are empty. So a rank's loss, a mean over its share, is
-weighted by the share's size before the backward pass, and gradients are summed: that is the gradient of the mean
-over the global batch, through batch norms too, whose statistics are the global batch's (:class:`GlobalBatchNorm`).
+A spec's batch size is the global one; every rank computes on its share. Shares differ by at most one image, and in a
+last batch of fewer images than ranks some are empty. So a rank's loss, a mean over its share, is weighted by the
+share's size before the backward pass, and gradients are summed: the gradient of the mean over the global batch.
 
-torch's DistributedDataParallel is not used: it divides by the number of ranks whatever their shares are, and wants
-one ``forward`` where a network here is entered by several doors. Gradients are summed in buckets after the pass.
+torch's DistributedDataParallel is not used: it divides by the number of ranks whatever their shares are, and needs
+all calls to go through ``forward``, while a network here has several entry points.
 
-A rank without a share computes on a stand-in image that counts for nothing: all ranks then issue the same
-reductions in the same order, and no layer has to know how to compute on nothing.
+A rank with an empty share computes on a stand-in image of weight 0, so that all ranks issue the same reductions in the
+same order and no layer has to handle an empty batch.
 """
 
 from __future__ import annotations
@@ -30,19 +29,17 @@ from rt_scale.spec.stopping import Stop, StopCheck, Stopped
 T = TypeVar("T")
 
 BUCKET_BYTES = 64 << 20
-"""Gradients are summed in flat buffers of about this size, or in one of a larger gradient's own."""
+"""Gradients are summed in flat buffers of about this size; a larger gradient has its own buffer."""
 
 
 class WorkerLost(RunError):
-    """Another rank is gone; the run goes on from its last checkpoint once all are there again."""
+    """Another rank ended; the run can be resumed from its last checkpoint with all ranks."""
 
 
 class Group:
-    """The processes that train one student together: with more than one, torch.distributed's default group.
+    """The ``world`` processes that train one student: with more than one, torch.distributed's default group.
 
     Attributes:
-        rank: of this process, from 0.
-        world: number of processes.
         counts: 1, or 0 while this rank computes on a stand-in.
     """
 
@@ -54,7 +51,7 @@ class Group:
 
     @staticmethod
     def current() -> Group:
-        """The group of torch.distributed's default process group; a world of 1 where there is none."""
+        """The group of torch.distributed's default process group; a world of 1 without one."""
         if not torch_dist.is_initialized():
             return Group()
         return Group(torch_dist.get_rank(), torch_dist.get_world_size())
@@ -65,9 +62,9 @@ class Group:
         return self.rank == 0
 
     def share(self, batch: Batch, loader: Loader, number: int) -> tuple[Batch, float]:
-        """What this rank computes on, and how much the mean over that counts in the mean over the global batch.
+        """The images that this rank computes on, and the weight of their mean in the mean over the global batch.
 
-        ``batch`` is this rank's share, maybe empty, of batch ``number`` of an epoch.
+        ``batch`` is this rank's share, possibly empty, of batch ``number`` of an epoch.
         """
         if self.world == 1:
             return batch, 1.0
@@ -76,7 +73,7 @@ class Group:
         return (batch if self.counts else _stand_in(batch)), len(batch.index) / total
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of ``tensor`` over all ranks, in its place; no gradient."""
+        """The sum of ``tensor`` over all ranks, in place; no gradient."""
         if self.world > 1:
             with _lost():
                 torch_dist.all_reduce(tensor)
@@ -89,7 +86,7 @@ class Group:
         return bool(self.sum(torch.tensor([float(found)], device=_device())).item())
 
     def stop_check(self, stop: Stop) -> StopCheck:
-        """Raises Stopped on every rank once ``stop`` says so on any; every rank calls it at the same points."""
+        """A check that raises Stopped on every rank if ``stop`` holds on any; all ranks call it at the same points."""
 
         def check_stop() -> None:
             if self.any(stop()):
@@ -98,7 +95,7 @@ class Group:
         return check_stop
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace gradients, each of this rank's share of a weighted mean, by their sums over all ranks."""
+        """Replace gradients, already weighted by this rank's share, by their sums over all ranks."""
         if self.world == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -116,7 +113,7 @@ class Group:
         return total[:-1] / total[-1]
 
     def broadcast(self, value: T) -> T:
-        """Rank 0's ``value``; small, and of plain types."""
+        """Rank 0's ``value``; small and picklable."""
         if self.world == 1:
             return value
         given: list[Any] = [value]
@@ -126,11 +123,7 @@ class Group:
         return found
 
     def by_first(self, work: Callable[[], T]) -> T:
-        """What ``work`` gives on rank 0, which alone does it while the others wait; small, and of plain types.
-
-        Raises:
-            Stopped: on every rank, where ``work`` raises it.
-        """
+        """The result of ``work``, small and picklable, computed on rank 0; if it raises Stopped, every rank does."""
         if self.world == 1:
             return work()
         done: tuple[bool, T | None] = (False, None)
@@ -146,7 +139,7 @@ class Group:
 
     @torch.no_grad()
     def check_same(self, parameters: Iterable[Tensor]) -> None:
-        """Raise RunError where a rank holds other parameters than rank 0; nothing else keeps them equal."""
+        """Raise RunError if a rank holds other parameters than rank 0: parameters are never sent between ranks."""
         own = float(torch.stack([parameter.double().abs().sum() for parameter in parameters]).sum())
         first = self.broadcast(own)
         if self.any(own != first):  # rank 0 sees its own number in any case
@@ -169,7 +162,7 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         group: Group = ctx.group
-        # Every rank's part of the objective depends on the sum, and so on this rank's term of it.
+        # The objective of every rank depends on the sum, and so on this rank's term.
         return group.sum(grads[0].clone()), None
 
 
@@ -180,7 +173,7 @@ def differentiable_sum(tensor: Tensor, group: Group) -> Tensor:
 
 
 def _stand_in(empty: Batch) -> Batch:
-    """One image of no meaning, but neither constant nor black: nothing divides by its norm or deviation of 0."""
+    """One image, neither constant nor black: a norm or deviation of 0 would be divided by."""
     shape = empty.images.shape[1:]
     ramp = torch.arange(shape.numel(), device=empty.images.device) % 251
     return Batch(ramp.to(empty.images.dtype).view(1, *shape), empty.labels.new_zeros(1), empty.index.new_zeros(1))
@@ -201,7 +194,7 @@ def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _device() -> torch.device:
-    """Where small tensors must lie to be reduced."""
+    """The device that the backend can reduce small tensors on."""
     return torch.device("cuda" if torch_dist.get_backend() == "nccl" else "cpu")
 
 
@@ -209,10 +202,10 @@ def _device() -> torch.device:
 def _lost() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # torch has no class of its own for gloo's; nccl's is a RuntimeError too
+    except RuntimeError as error:  # torch has no class for errors of gloo; that of nccl is a RuntimeError too
         detail = " ".join(str(error).split())[:200]
         raise WorkerLost(
-            f"Another worker of this run is gone ({detail}). What it saved is kept: run it again to go on from its "
+            f"Another worker of this run ended ({detail}). Its checkpoints are kept: run it again to continue from its "
             "last checkpoint."
         ) from error
 
@@ -221,11 +214,10 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class GlobalBatchNorm(_BatchNorm):
-    """A batch norm over the images of all ranks, on any device: what ``torch.nn.SyncBatchNorm`` is on GPUs alone.
+    """A batch norm over the images of all ranks, on any device; ``torch.nn.SyncBatchNorm`` supports only GPUs.
 
-    Mean and variance are sums over ranks that gradients flow through; the variance is summed around the global mean,
-    so that nothing cancels. Rows of a stand-in (``Group.counts``) count for nothing. Parameters, running statistics
-    and mode are those of ``like``.
+    Gradients flow through the sums over ranks; the variance is summed around the global mean, so that nothing cancels.
+    Rows of a stand-in have weight 0. Parameters, running statistics and mode are those of ``like``.
     """
 
     def __init__(self, like: _BatchNorm, group: Group) -> None:
@@ -245,9 +237,9 @@ class GlobalBatchNorm(_BatchNorm):
             return super().forward(input)
         dims = [0, *range(2, input.ndim)]
         shape = [1, -1, *[1] * (input.ndim - 2)]
-        # As torch does under autocast: a short dtype is normalised in the parameters' one.
+        # As torch does under autocast: bfloat16 is normalised in the parameters' dtype.
         wide = input.to(torch.promote_types(input.dtype, self.weight.dtype))
-        # In double, as torch accumulates on the CPU: a sum over ranks is rounded otherwise than one over all images.
+        # In double, as torch accumulates on the CPU: in float32 a sum over ranks and one over all images would differ.
         count = wide.new_tensor([wide.numel() // wide.shape[1]], dtype=torch.float64)
         total = wide.sum(dims, dtype=torch.float64)
         sums = differentiable_sum(torch.cat([total, count]) * self.group.counts, self.group)
@@ -274,10 +266,10 @@ class GlobalBatchNorm(_BatchNorm):
 
 
 def with_global_statistics(model: Model, group: Group, *, stand_ins: bool) -> Model:
-    """``model``, each of whose batch norms is, in place, one over all ranks; with one rank nothing is changed.
+    """``model`` with every batch norm replaced, in place, by one over all ranks; with one rank nothing is changed.
 
-    On GPUs they become torch's own ``SyncBatchNorm``, which is faster but would count a stand-in's rows: not where
-    ``stand_ins``, a batch without an image for some rank, will come.
+    On GPUs that is torch's ``SyncBatchNorm``, which is faster but counts the rows of stand-ins; so it is not used with
+    ``stand_ins``, if some batch has no image for some rank.
     """
     if group.world == 1:
         return model

@@ -1,4 +1,4 @@
-"""The one training loop: batches in, parameter updates out, means of device-side metrics an epoch."""
+"""The training loop: batches to parameter updates, and the means of an epoch's metrics."""
 
 from __future__ import annotations
 
@@ -26,11 +26,10 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        epoch: completed epochs.
-        step: completed optimiser steps.
-        sums: of a run that was stopped within an epoch, what its metrics sum up to so far, over all ranks.
-        weight: samples that ``sums`` are over.
-        evaluate_first: whether the evaluation that is due after the last of these steps is still to be done.
+        epoch, step: completed epochs and optimiser steps.
+        sums: sums of the metrics over all ranks, of a run that was stopped within an epoch.
+        weight: number of samples in ``sums``.
+        evaluate_first: whether the evaluation due after ``step`` is not done yet.
     """
 
     epoch: int = 0
@@ -43,7 +42,7 @@ class Progress:
 class Means:
     """Weighted means of scalar tensors over the samples of all ranks, summed on the device in float64 and read once.
 
-    Names are fixed by the first values that are added, or gone on from; every rank adds the same.
+    The first values added or restored fix the names; every rank adds the same names.
     """
 
     def __init__(self, group: Group = ALONE) -> None:
@@ -54,21 +53,17 @@ class Means:
 
     @torch.no_grad()
     def add(self, values: Mapping[str, Tensor], weight: int) -> None:
-        """Add scalar tensors that stand for ``weight`` samples; no synchronisation.
-
-        Raises:
-            ValueError: where there are none, or others than before.
-        """
+        """Add scalar tensors, means over ``weight`` samples; no synchronisation. ValueError for other names."""
         names = self._names or tuple(values)
         if not names or values.keys() != set(names):
             raise ValueError(f"means of {', '.join(names) or 'nothing'} cannot take {', '.join(values) or 'nothing'}")
-        # One vector: of a small network's step on a GPU, launching an operation for every metric would be a tenth.
+        # One vector: launching an operation for every metric would take a tenth of a small network's step on a GPU.
         terms = torch.stack([values[name] for name in names]).double().mul_(weight)
         self._names, self._sums = names, terms if self._sums is None else self._sums.add_(terms)
         self._weight += weight
 
     def read(self) -> dict[str, float]:
-        """The means, in one transfer to the host; empty where nothing was added."""
+        """The means, in one transfer to the host; empty if nothing was added."""
         if self._sums is None:
             return {}
         total = self._total(self._sums)
@@ -79,13 +74,13 @@ class Means:
         return self._group.sum(torch.cat([sums, sums.new_tensor([self._weight])]))
 
     def save(self, progress: Progress) -> None:
-        """Keep in ``progress`` what was added so far by all ranks; every rank calls this, having added something."""
+        """Save the sums of all ranks in ``progress``; every rank calls this, after at least one :meth:`add`."""
         assert self._sums is not None
         *sums, progress.weight = self._total(self._sums).tolist()
         progress.sums = dict(zip(self._names, sums, strict=True))
 
     def restore(self, progress: Progress, device: torch.device) -> None:
-        """Go on from what :meth:`save` kept, which counts once: on rank 0."""
+        """Continue from what :meth:`save` saved; only rank 0 counts it."""
         counts = float(self._group.leads)
         if progress.sums:
             self._names = tuple(progress.sums)
@@ -95,7 +90,7 @@ class Means:
         progress.sums, progress.weight = {}, 0.0
 
 
-# mallopt(3): the numbers of its parameters, and where glibc's own adjustment of the last two ends.
+# mallopt(3): the numbers of its parameters, and the values at which glibc's own adjustment of the last two ends.
 _MMAP_MAX, _MMAP_MAX_DEFAULT = -4, 65536
 _TRIM_THRESHOLD, _TRIM_SETTLED = -1, 64 << 20
 _MMAP_THRESHOLD, _MMAP_SETTLED = -3, 32 << 20
@@ -105,12 +100,11 @@ _inside = 0
 
 @contextmanager
 def keep_freed_memory() -> Iterator[None]:
-    """Inside, the C allocator keeps what is freed; at the end it gives it back to the system.
+    """Inside, the C allocator keeps freed memory; at the end it returns it to the system.
 
-    By default glibc returns every block above 32 MB at once. A step of VGG-11 at m = 65,536 frees and
-    asks for some 0.7 GB in such blocks, all of which the kernel then maps and clears again: 165,000
-    page faults and 0.3 CPU seconds a step. No number that is computed depends on it. Without glibc
-    (macOS, musl) nothing is changed. Batched runs are inside together: it ends with the last.
+    By default glibc returns every block above 32 MB at once. A step of VGG-11 at m = 65,536 frees and allocates some
+    0.7 GB in such blocks, which the kernel maps and clears again: 165,000 page faults and 0.3 CPU seconds a step.
+    Without glibc (macOS, musl) nothing is changed. Calls nest: batched runs share it, and the last one ends it.
     """
     global _inside
     libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
@@ -133,7 +127,7 @@ def keep_freed_memory() -> Iterator[None]:
 
 
 class Measured(NamedTuple):
-    """What an objective says of a batch: a scalar tensor with a gradient, and further scalar tensors by name."""
+    """An objective's loss of a batch, a scalar tensor with a gradient, and further scalar tensors by name."""
 
     loss: Tensor
     metrics: dict[str, Tensor]
@@ -142,18 +136,13 @@ class Measured(NamedTuple):
 Model = TypeVar("Model", bound=nn.Module)
 
 Objective = Callable[[Model, Batch, int], Measured]
-"""What is minimised: model, batch and number of optimiser steps done to loss and metrics."""
+"""From model, batch and number of completed optimiser steps to loss and metrics."""
 
 
 class Step(NamedTuple):
     """An optimiser step whose gradients are to be computed.
 
-    Attributes:
-        model: whose parameters, which have none yet, are to get them.
-        objective: of what.
-        batch: on which images.
-        number: optimiser steps done before.
-        weight: what the loss counts in the mean over all ranks' images.
+    ``number`` counts the steps before; ``weight`` is that of the loss in the mean over all ranks' images.
     """
 
     model: nn.Module
@@ -164,7 +153,7 @@ class Step(NamedTuple):
 
 
 Gradients = Callable[[Step], Measured]
-"""Leaves gradients in the parameters of a step's model; what was measured."""
+"""Writes gradients into the parameters of a step's model and returns the objective's values."""
 
 
 def compute_gradients(step: Step) -> Measured:
@@ -175,23 +164,23 @@ def compute_gradients(step: Step) -> Measured:
 
 
 class Hook(Protocol):
-    """Something done between steps; never changes the model that is trained."""
+    """Work between steps; it never changes the model in training."""
 
     def after_step(self, progress: Progress) -> None:
-        """Called after every optimiser step; must not synchronise with the device unless it is due."""
+        """Called after every optimiser step; synchronises with the device only where its own work needs it."""
 
     def after_epoch(self, progress: Progress, metrics: dict[str, float]) -> None:
         """Called after every epoch with the means of its metrics."""
 
     def stopped(self, progress: Progress) -> None:
-        """Called before training ends early, between two steps: asked to stop there, or as a hook raised Stopped."""
+        """Called before training ends early, between two steps, on a stop request or a hook's Stopped."""
 
 
 BeforeUpdate = Callable[[int, Tensor], None]
 """Called with the number of steps done and the gradient's norm, before each optimiser step."""
 
 
-def _as_it_is(step: int, gradient_norm: Tensor) -> None:
+def _change_nothing(step: int, gradient_norm: Tensor) -> None:
     """No schedule, no clipping."""
 
 
@@ -207,33 +196,33 @@ def train(
     *,
     epochs: int,
     progress: Progress,
-    before_update: BeforeUpdate = _as_it_is,
+    before_update: BeforeUpdate = _change_nothing,
     hooks: Sequence[Hook] = (),
     group: Group = ALONE,
     stop: Stop = never,
     gradients: Gradients = compute_gradients,
 ) -> None:
-    """Train ``model`` from ``progress`` to ``epochs``; ``progress`` moves along.
+    """Train ``model`` from ``progress``, which is updated, to ``epochs``.
 
     Within an epoch the host never waits for the device: metrics are summed there and read at its end. They are the
-    objective's, ``loss`` and ``grad_norm`` (l2 norm of the whole gradient as the objective gives it). Each rank of
-    ``group`` calls this with its shares and equal weights; gradients and metrics are those of the global batch.
+    objective's, ``loss`` and ``grad_norm`` (l2 norm of the whole gradient, before clipping). Each rank of ``group``
+    calls this with its shares and equal weights; gradients and metrics are those of the global batch.
 
     Raises:
         Diverged: at the end of an epoch whose mean loss or gradient is not finite.
-        Stopped: asked by ``stop`` or a hook, on all ranks after the same step, from which training can go on.
+        Stopped: by ``stop`` or a hook, on all ranks after the same step; training can be resumed from there.
     """
-    asked = _Asked(stop, group)
-    given = (model, loader, objective, optimizer, progress, before_update, hooks, group, asked, gradients)
+    requests = _StopRequests(stop, group)
+    arguments = (model, loader, objective, optimizer, progress, before_update, hooks, group, requests, gradients)
     with keep_freed_memory():
         try:
             while progress.epoch < epochs:
-                means = _epoch(*given)
+                means = _epoch(*arguments)
                 progress.epoch += 1
                 _refuse_divergence(means, progress)
                 for hook in hooks:
                     hook.after_epoch(progress, means)
-                if progress.epoch < epochs and asked.now():
+                if progress.epoch < epochs and requests.now():
                     raise Stopped
         except Stopped:
             for hook in hooks:
@@ -242,13 +231,13 @@ def train(
 
 
 STEPS_BETWEEN = 50
-"""Several ranks ask each other at least every so many steps whether one is to stop; a single one asks itself always."""
+"""Most steps between two exchanges of stop requests by several ranks; a single rank looks after every step."""
 SECONDS_BETWEEN = 1.0
-"""Where steps are long they ask each other about so often."""
+"""Time between two such exchanges where steps are long."""
 
 
-class _Asked:
-    """Whether any rank is asked to stop, which all find out at the same step."""
+class _StopRequests:
+    """Whether any rank is asked to stop; all ranks learn of it at the same step."""
 
     def __init__(self, stop: Stop, group: Group) -> None:
         self._stop, self._group = stop, group
@@ -263,9 +252,9 @@ class _Asked:
 
     def now(self) -> bool:
         if self._group.world > 1:
-            a_step = (time.monotonic() - self._since) / max(1, self._steps)
-            fits = min(STEPS_BETWEEN, int(SECONDS_BETWEEN / a_step)) if a_step > 0 else STEPS_BETWEEN
-            self._left = self._group.broadcast(max(1, fits))
+            seconds = (time.monotonic() - self._since) / max(1, self._steps)
+            steps = min(STEPS_BETWEEN, int(SECONDS_BETWEEN / seconds)) if seconds > 0 else STEPS_BETWEEN
+            self._left = self._group.broadcast(max(1, steps))
             self._steps, self._since = 0, time.monotonic()
         return self._group.any(self._stop())
 
@@ -279,10 +268,10 @@ def _epoch(
     before_update: BeforeUpdate,
     hooks: Sequence[Hook],
     group: Group,
-    asked: _Asked,
+    requests: _StopRequests,
     gradients: Gradients,
 ) -> dict[str, float]:
-    """One pass over the loader, or the rest of one; the means of its metrics."""
+    """One pass over the loader, or the rest of one; returns the means of its metrics."""
     means = Means(group)
     means.restore(progress, next(model.parameters()).device)
     done = progress.step - progress.epoch * loader.steps
@@ -300,12 +289,12 @@ def _epoch(
         try:
             for hook in hooks:
                 hook.after_step(progress)
-            if number + 1 < loader.steps and asked.after_step():
+            if number + 1 < loader.steps and requests.after_step():
                 raise Stopped
         except Stopped:
             means.save(progress)
             raise
-        # Looked at before they are set: to set the modes of a ResNet-18 takes the host as long as some 30 launches.
+        # Setting the modes of a ResNet-18 takes the host as long as some 30 kernel launches: only if one differs.
         if not all(module.training for module in modules):
             model.train()
     return means.read()
@@ -326,7 +315,7 @@ def _refuse_divergence(metrics: dict[str, float], progress: Progress) -> None:
 
 @torch.no_grad()
 def distance(model: nn.Module, reference: Sequence[Tensor]) -> Tensor:
-    """The l2 distance of all of the model's parameters from ``reference``, one tensor each (paper, figure 17)."""
+    """The l2 distance of all parameters from ``reference``, one tensor a parameter (paper, figure 17)."""
     squares = [
         (parameter.detach().double() - other.double()).square().sum()
         for parameter, other in zip(model.parameters(), reference, strict=True)

@@ -1,4 +1,4 @@
-"""Optimisers by name, and what changes from step to step."""
+"""Optimisers by name, and the schedules, clipping and freezing of their updates."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from rt_scale.spec.training import OptimizerSpec
 
 
 def build_optimizer(spec: OptimizerSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser that ``spec`` names, over ``parameters``, with torch's other defaults.
+    """The optimiser that ``spec`` names, with torch's other defaults and fused kernels, which read memory once a step.
 
-    Its learning rate and weight decay are those of the first step; :class:`UpdateRules` moves them. Parameters
-    that do not decay are a second group. Fused kernels: one pass over parameters, gradients and moments a step
-    instead of one an operation.
+    Learning rate and weight decay are those of the first step; :class:`UpdateRules` changes them. Parameters without
+    weight decay are a second group.
     """
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     decaying = [parameter for parameter in trainable if _decays(spec, parameter)]
@@ -32,7 +31,7 @@ def build_optimizer(spec: OptimizerSpec, parameters: Iterable[nn.Parameter]) -> 
         case "adamw":
             return torch.optim.AdamW(groups, fused=True, **given)
         case "sgd":
-            # torch's fused kernel needs momentum for all parameters or none; a frozen layer gets its own later.
+            # torch's fused kernel needs momentum buffers for all parameters or none; a frozen layer gets one later.
             fused = not spec.momentum
             return torch.optim.SGD(groups, momentum=spec.momentum, fused=fused, foreach=not fused, **given)
         case never:
@@ -46,11 +45,8 @@ def _decays(spec: OptimizerSpec, parameter: Tensor) -> bool:
 class UpdateRules:
     """What happens between the gradient and the optimiser's step: schedules, clipping, frozen parameters.
 
-    Args:
-        optimizer: made by :func:`build_optimizer` from the same ``spec``.
-        spec: its schedules and its ``clip``.
-        steps, steps_per_epoch: optimiser steps of the run and of an epoch.
-        frozen, frozen_steps: parameters that are not updated in the first so many steps.
+    ``optimizer`` is made by :func:`build_optimizer` from the same ``spec``, for a run of ``steps`` optimiser steps;
+    parameters in ``frozen`` are not updated in the first ``frozen_steps``.
     """
 
     def __init__(
@@ -71,7 +67,7 @@ class UpdateRules:
         self.frozen, self.frozen_steps = frozen, frozen_steps
 
     def __call__(self, step: int, gradient_norm: Tensor) -> None:
-        """Prepare the update after ``step`` steps, of a gradient of that l2 norm (a scalar tensor); nothing waits."""
+        """Prepare the update after ``step`` steps; ``gradient_norm`` is the l2 norm, a scalar tensor. No host sync."""
         lr, weight_decay = (
             schedule.value(step, self.steps, self.steps_per_epoch) for schedule in (self.lr, self.weight_decay)
         )

@@ -1,4 +1,4 @@
-"""What a spec's precision means: dtypes, autocast, and float32 in full or with the shortcuts of a device."""
+"""What a spec's precision means: dtypes, autocast, and whether float32 products may use TF32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rt_scale.spec.errors import InputError
 
 
 def parameter_dtype(precision: str) -> torch.dtype:
-    """The dtype of parameters and inputs: float64 for that precision, else float32."""
+    """The dtype of parameters and inputs."""
     return torch.float64 if precision == "float64" else torch.float32
 
 
@@ -30,7 +30,7 @@ TF32_SINCE = (8, 0)
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse what ``device`` has no arithmetic for (InputError)."""
+    """Raise InputError if ``device`` does not support ``precision``."""
     if precision != "tf32":
         return
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < TF32_SINCE:
@@ -41,19 +41,19 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 def set_precision(precision: str) -> None:
-    """Make float32 of matrix products and convolutions mean what ``precision`` says, in this process.
+    """Allow TF32 in this process for ``tf32``, and forbid it for every other precision.
 
-    torch's own default is tf32 for convolutions and float32 for matrix products: a student that starts from
-    rounding noise would start from another noise in each. All precisions but tf32 forbid it.
+    torch's default is TF32 for convolutions and float32 for matrix products: a student that starts from rounding noise
+    would start from another noise in each.
     """
-    # By these names: torch keeps its newer fp32_precision in step with them, but not the other way round.
+    # These older names also set torch's newer fp32_precision; the newer name does not set these.
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 @contextmanager
 def without_tf32() -> Iterator[None]:
-    """Matrix products of float32 in full inside, whatever the networks' precision is."""
+    """Inside, float32 matrix products do not use TF32."""
     allowed = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:

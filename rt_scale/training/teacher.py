@@ -1,4 +1,4 @@
-"""The teacher: how it follows its student, and what is done to its logits (paper, appendix E.3)."""
+"""How a teacher follows its student, and how logits are centred and divided by a temperature (paper, appendix E.3)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from rt_scale.training.loop import Progress
 class Sharpening:
     """(logits - centre) / temperature, with a running mean of the logits as the centre.
 
-    The centre starts at 0 and is moved after it was used, c <- mu c + (1 - mu) mean(logits), over all images and
+    The centre starts at 0 and is updated after its use, c <- mu c + (1 - mu) mean(logits), over all images and
     views of the batch (Caron et al. 2021, equation 4). No gradient flows through it.
 
     Args:
         temperature: a number or a schedule, > 0.
         center: momentum mu, a number or a schedule in [0, 1]; None: no centre.
-        steps, steps_per_epoch: optimiser steps of the run and of an epoch.
+        steps, steps_per_epoch: optimiser steps of the run and of an epoch, for schedules.
         group: the ranks whose images and views the mean is over.
 
     Attributes:
@@ -47,25 +47,22 @@ class Sharpening:
         self.centre: Tensor | None = None
 
     def __call__(self, logits: Tensor, step: int) -> Tensor:
-        """Logits [rows, m] as the objective takes them at optimiser step ``step`` (from 0); moves the centre."""
+        """Centred and scaled logits [rows, m] at optimiser step ``step`` (from 0); updates the centre."""
         centre = None if self.momentum is None else self._moved(self.group.mean_of_rows(logits), step)
         sharpened = logits if centre is None else logits - centre
         temperature = self._temperature(step)
         return sharpened if temperature == 1 else sharpened / temperature
 
     def of_outputs(self, outputs: Outputs, step: int) -> Side:
-        """The same of logits that are not made: z / temperature has features / temperature, the centre is a shift.
-
-        The mean of logits is the logits of the mean of features.
-        """
+        """The same by factors: features / temperature give z / temperature, and the centre is a shift."""
         temperature = self._temperature(step)
-        # Of short features the mean is not short, and neither is what is left to round after the division.
+        # The mean and the quotient of bfloat16 features need the weights' precision.
         features = outputs.features.to(outputs.weight.dtype)
         sharpened = outputs if temperature == 1 else outputs._replace(features=features / temperature)
         if self.momentum is None:
             return Side(sharpened)
         mean = self.group.mean_of_rows(features)
-        with torch.no_grad():
+        with torch.no_grad():  # the mean of logits is the logits of the mean of features
             centre = self._moved(outputs._replace(features=mean[None]).logits()[0], step)
         return Side(sharpened, centre / -temperature)
 
@@ -73,7 +70,7 @@ class Sharpening:
         return self.temperature.value(step, self.steps, self.steps_per_epoch)
 
     def _moved(self, mean: Tensor, step: int) -> Tensor:
-        """The centre [m] as it was, which from here on is moved towards ``mean`` [m]."""
+        """The present centre [m]; the next one is moved towards ``mean`` [m]."""
         assert self.momentum is not None
         before = torch.zeros_like(mean) if self.centre is None else self.centre
         momentum = self.momentum.value(step, self.steps, self.steps_per_epoch)
@@ -82,21 +79,17 @@ class Sharpening:
 
 
 AS_THEY_ARE = {"teacher": Sharpening(), "student": Sharpening()}
-"""Logits of both networks are left alone: the paper's choice."""
+"""Logits of both networks are not changed: the paper's choice."""
 
 
 class Following:
-    """Moves a teacher after steps and epochs of its student (a Hook of the loop).
+    """Updates a teacher after steps and epochs of its student (a Hook of the loop).
 
     ema: theta_T <- mu theta_T + (1 - mu) theta_S after every step, mu of the step just done (paper, section 2 and
-    appendix E.3; Caron et al. 2021, algorithm 1). previous_epoch: theta_T <- theta_S after every epoch. Running
-    statistics of batch norms go the same way where they follow the student.
+    appendix E.3; Caron et al. 2021, algorithm 1). previous_epoch: theta_T <- theta_S after every epoch. With
+    ``statistics: student``, running statistics of batch norms are updated in the same way.
 
-    Args:
-        spec: how it follows.
-        teacher: changed in place; put into the mode that ``spec`` says.
-        student: of the same architecture, dtype and device.
-        steps, steps_per_epoch: optimiser steps of the run and of an epoch.
+    The teacher, of the student's architecture, dtype and device, is put into the mode that ``spec`` names.
     """
 
     def __init__(
@@ -107,12 +100,12 @@ class Following:
         self.pairs = [_tensors(network, statistics=spec.statistics == "student") for network in (teacher, student)]
         for module in teacher.modules():
             if isinstance(module, _BatchNorm) and spec.statistics != "data":
-                module.momentum = 0.0  # a pass in training mode leaves the running statistics as they are
+                module.momentum = 0.0  # a pass in training mode then does not change the running statistics
         teacher.train(spec.mode == "train")
 
     @torch.no_grad()
     def after_step(self, progress: Progress) -> None:
-        """Move an averaged teacher; no synchronisation with the device."""
+        """Update a teacher of kind ema; no synchronisation with the device."""
         if self.update == "ema":
             momentum = self.momentum.value(progress.step - 1, self.steps, self.steps_per_epoch)
             teacher, student = self.pairs
@@ -120,13 +113,13 @@ class Following:
 
     @torch.no_grad()
     def after_epoch(self, progress: Progress, metrics: dict[str, float]) -> None:
-        """Copy the student where the teacher is that of the epoch before."""
+        """Copy the student into a teacher of kind previous_epoch."""
         if self.update == "previous_epoch":
             teacher, student = self.pairs
             torch._foreach_copy_(teacher, student)
 
 
 def _tensors(network: nn.Module, *, statistics: bool) -> list[Tensor]:
-    """Parameters, and running means and variances where they are asked for."""
+    """Parameters and, with ``statistics``, running means and variances."""
     buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()] if statistics else []
     return [*network.parameters(), *buffers]

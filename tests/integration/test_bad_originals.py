@@ -147,7 +147,7 @@ def test_a_corrupt_stream_in_a_part(cli: Any, tmp_path: Path) -> None:
         file.seek(path.stat().st_size // 2)
         file.write(b"\xff" * 70_000)
     message = prepare_fails(cli, tmp_path, "cifar5m", path.parent)
-    assert f"'{path}' is damaged, which showed while images 0 to 299 of 300 were read (from byte 0 of its X)" in message
+    assert f"'{path}' is damaged: images 0 to 299 of 300 cannot be read (from byte 0 of its X)" in message
 
 
 def test_parts_that_are_not_there(cli: Any, tmp_path: Path) -> None:

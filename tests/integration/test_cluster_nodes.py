@@ -77,9 +77,9 @@ def test_a_cluster_is_joined_with_its_token_only(begin_head: Begin, env: dict[st
     assert connecting(None, {**env, "RAY_ADDRESS": address}) == said
     (tmp_path / "other").mkdir()
     stranger = environment(tmp_path / "other")
-    assert "wants a token, and there is none here" in connecting(address, stranger)
+    assert "requires a token, and there is none here" in connecting(address, stranger)
     wrong = connecting("auto", {**stranger, "RAY_ADDRESS": address, "RAY_AUTH_TOKEN": "1" * 64})
-    assert "does not accept the token that is kept here" in wrong
+    assert "does not accept the token of this machine" in wrong
     assert wrong.endswith("left: True")
     assert "1" * 64 not in wrong
 

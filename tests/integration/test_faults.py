@@ -223,7 +223,7 @@ def test_a_run_of_several_workers_leaves_a_node_that_is_preempted(
         nodes("add", 1)
         assert nodes("drain", going) == "done"
         time.sleep(LOOK)  # the control actor looks again before it answers
-    assert "waiting base,seed=0: its node is about to go" in finish(process)
+    assert "waiting base,seed=0: its node is shutting down" in finish(process)
     assert run_dir.status().attempts == 2
     alone = run(point.spec, Options(store=Store(tmp_path / "one"), data_dir=data_dir, device="cpu", threads=1))
     result = run_dir.result()

@@ -1,4 +1,4 @@
-"""What is random about augmentation: parameters of every view, drawn on the host; ``views`` applies them to pixels."""
+"""The random parameters of augmentation, drawn on the host; ``views`` applies them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 from rt_scale.spec.data import AugmentSpec
 from rt_scale.spec.run import stream
 
-ATTEMPTS = 10  # at a random box that fits, as in torchvision; then the largest central box
+ATTEMPTS = 10  # at a random box, as in torchvision
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """Which part of an image each view shows, in pixels; int64 [N] on the host."""
+    """The part of an image that each view shows, in pixels; int64 [N] on the host."""
 
     top: torch.Tensor
     left: torch.Tensor
@@ -28,48 +28,42 @@ class Boxes:
 
 @dataclass(frozen=True)
 class ViewDraws:
-    """Parameters of N = views * batch views, all views of kind 1 first; on the host.
+    """Parameters of N = views * batch views, the first view of every image first; on the host.
 
-    A factor or standard deviation is drawn for every view and used where its mask is set.
+    ``flip``, ``jitter``, ``grayscale``, ``blur`` and ``solarize`` are masks, bool [N]. Factors and standard
+    deviations are drawn for every view, whatever its masks.
     """
 
     boxes: Boxes
     flip: torch.Tensor
-    """bool [N]: mirrored left to right."""
     jitter: torch.Tensor
-    """bool [N]: whether the four that follow are applied."""
     brightness: torch.Tensor
-    """float64 [N], a factor; so are contrast and saturation."""
+    """A factor, float64 [N]; so are contrast and saturation."""
     contrast: torch.Tensor
     saturation: torch.Tensor
     hue: torch.Tensor
-    """float64 [N], a share of the colour circle."""
+    """A share of the colour circle, float64 [N]."""
     order: torch.Tensor
-    """int64 [N, 4]: the order of 0 brightness, 1 contrast, 2 saturation, 3 hue."""
+    """The order of 0 brightness, 1 contrast, 2 saturation, 3 hue; int64 [N, 4]."""
     grayscale: torch.Tensor
-    """bool [N]."""
     blur: torch.Tensor
-    """bool [N]."""
     sigma: torch.Tensor
-    """float64 [N], standard deviation of the blur in pixels of the view."""
+    """Standard deviation of the blur in pixels of the view, float64 [N]."""
     solarize: torch.Tensor
-    """bool [N]."""
 
     def select(self, rows: torch.Tensor) -> ViewDraws:
-        """The views at ``rows``, int64 positions."""
+        """The views at positions ``rows``, int64."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         boxes = Boxes(**{name: value[rows] for name, value in vars(values.pop("boxes")).items()})
         return ViewDraws(boxes=boxes, **{name: value[rows] for name, value in values.items()})
 
 
 class MultiCropDraws(NamedTuple):
-    """Parameters of all views of a batch; ``local_views`` is None where there are none."""
-
     global_views: ViewDraws
     local_views: ViewDraws | None
 
     def of_images(self, batch: int, start: int, images: int) -> MultiCropDraws:
-        """Those of ``images`` consecutive images of the ``batch``, from position ``start`` on."""
+        """The parameters of ``images`` consecutive images of the ``batch``, from position ``start``."""
         if images == batch:
             return self
         global_views, local_views = self
@@ -80,7 +74,6 @@ class MultiCropDraws(NamedTuple):
 
 
 def _rows(draws: ViewDraws, batch: int, start: int, images: int) -> torch.Tensor:
-    """Positions in ``draws`` of all views of consecutive images."""
     return torch.arange(len(draws.flip)).view(-1, batch)[:, start : start + images].flatten()
 
 
@@ -89,18 +82,17 @@ class CropFlipDraws:
     """Parameters of a padded crop and flip; on the host."""
 
     top: torch.Tensor
-    """int64 [B], in 0..2 * padding, of the padded image; so is left."""
+    """Row in the padded image, int64 [B] in 0..2 * padding; so is left."""
     left: torch.Tensor
     flip: torch.Tensor
-    """bool [B]."""
 
     def of_images(self, start: int, images: int) -> CropFlipDraws:
-        """Those of ``images`` consecutive images, from position ``start`` on."""
+        """The parameters of ``images`` consecutive images, from position ``start``."""
         end = start + images
         return CropFlipDraws(self.top[start:end], self.left[start:end], self.flip[start:end])
 
     def places(self, height: int, width: int) -> torch.Tensor:
-        """What each crop consists of: its image, then rows and columns of it, padded; int64 [B, 1 + height + width]."""
+        """Indices of each crop: its image, then rows and columns of the padded image; int64 [B, 1 + height + width]."""
         across, image = torch.arange(width), torch.arange(len(self.top))[:, None]
         rows = self.top[:, None] + torch.arange(height)
         columns = self.left[:, None] + torch.where(self.flip[:, None], width - 1 - across, across)
@@ -108,7 +100,7 @@ class CropFlipDraws:
 
 
 def augment_generator(seed: int, epoch: int, step: int) -> torch.Generator:
-    """The generator of a batch's views: equal for equal keys, wherever training was resumed."""
+    """The generator of a batch's views, the same after a resume."""
     return torch.Generator().manual_seed(stream("augment", seed, epoch, step))
 
 
@@ -170,7 +162,7 @@ def _draw_boxes(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> Boxes:
-    """As torchvision's RandomResizedCrop: the first of ten random boxes that fits, else a central one."""
+    """As torchvision's RandomResizedCrop: the first of ten random boxes that fits, else the largest central one."""
     area = height * width * _uniform(generator, n, *scale, columns=ATTEMPTS)
     aspect = _uniform(generator, n, math.log(ratio[0]), math.log(ratio[1]), columns=ATTEMPTS).exp()
     widths, heights = (area * aspect).sqrt().round().long(), (area / aspect).sqrt().round().long()
@@ -212,21 +204,19 @@ def _repeated(probabilities: Sequence[float], batch: int) -> torch.Tensor:
 
 
 def moved(values: Sequence[torch.Tensor], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """Several host tensors of one shape, stacked: one copy of twenty values costs a GPU what one of one does."""
+    """Several host tensors of one shape, stacked, in one copy to the device."""
     return _to_device(torch.stack([each.to(dtype) for each in values]), device)
 
 
 def on_some(
     pixels: torch.Tensor, mask: torch.Tensor, change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ) -> torch.Tensor:
-    """``pixels`` [N, ...] in which the views of ``mask`` (bool [N] on the host) are changed, mostly in place.
-
-    The others are not even computed: which they are is known on the host, so nothing waits.
+    """``pixels`` [N, ...] with the views of ``mask`` changed; the other views are not computed.
 
     Args:
-        pixels: overwritten where they are contiguous.
-        mask: which views are changed.
-        change: from some of the views and their rows (int64, on the host) to what they become.
+        pixels: overwritten if contiguous.
+        mask: bool [N], on the host, so that the device is not waited for.
+        change: called with the chosen views and their rows (int64, on the host); returns the changed views.
     """
     rows = mask.nonzero().squeeze(1)
     if len(rows) == 0:
@@ -234,7 +224,7 @@ def on_some(
     if len(rows) == len(mask):
         return change(pixels, rows)
     there = _to_device(rows, pixels.device)
-    # Rows of a matrix, not images: on the CPU index_select and index_copy_ are faster over two dimensions.
+    # As a matrix: on the CPU index_select and index_copy_ are faster over two dimensions.
     pixels = pixels.contiguous()
     matrix = pixels.view(len(pixels), -1)
     some = matrix.index_select(0, there).view(-1, *pixels.shape[1:])

@@ -1,10 +1,8 @@
 """Augmentation of a batch on its device: none, padded crop and flip, or multi-crop views.
 
-Views are a pure function of the images, the spec and the generator's state, which the caller makes from
-seed, epoch and step (``augment_generator``). The order is that of DINO: crop, flip, jitter, greyscale,
-blur, solarise. All is computed on floats in [0, 1], without the rounding to 8 bits between the steps
-that PIL does. Brightness, contrast, saturation and hue are torchvision's (``adjust_*`` of
-transforms.v2.functional). Images of one channel have no colour: saturation, hue and greyscale leave them as they are.
+The order is that of DINO: crop, flip, jitter, greyscale, blur, solarise, on floats in [0, 1], without PIL's
+rounding to 8 bits between the steps. The jitter is torchvision's (``adjust_*`` of transforms.v2.functional).
+Saturation, hue and greyscale do not change images of one channel.
 """
 
 from __future__ import annotations
@@ -51,15 +49,13 @@ def augmented_inputs(
 
     Args:
         images: uint8 [B, H, W, C], on any device.
-        spec: what is done.
-        generator: a host generator, advanced by what is drawn; untouched by kind none.
+        generator: on the host; not used by kind none.
         mean, std, dtype, channels_last: as in ``to_inputs``.
-        size: side to which images are resized without augmentation and after crop_flip; None: as they
-            are. Views of multicrop have the sides that ``spec`` says.
-        share: where the images lie in a larger batch, whose views they get; None: they are all of it.
+        size: side of the views of kinds none and crop_flip; None: not resized. Multicrop's sides are in ``spec``.
+        share: position of the images in a larger batch, as in a distributed run; None: they are the batch.
 
     Returns:
-        One tensor [B, C, S, S] a view: one for none and crop_flip; for multicrop the global ones first, then the local.
+        One tensor [B, C, S, S] a view: one for none and crop_flip; for multicrop the global, then the local views.
     """
     batch, start = share or Share(len(images), 0)
     if spec.kind == "multicrop":
@@ -79,16 +75,12 @@ def augmented_inputs(
 def multicrop(
     images: torch.Tensor, spec: AugmentSpec, draws: MultiCropDraws, dtype: torch.dtype = torch.float32
 ) -> tuple[torch.Tensor, ...]:
-    """The global, then the local views of a batch, with the parameters that were drawn.
+    """The global, then the local views of a batch, each [B, C, S, S] in [0, 1].
 
     Args:
-        images: uint8 [B, H, W, C], on any device; InputError where C is neither 1 nor 3.
-        spec: sizes, interpolation and thresholds.
+        images: uint8 [B, H, W, C], on any device; InputError if C is neither 1 nor 3.
         draws: from ``draw_multicrop`` for this spec and these images.
-        dtype: float32 or float64, in which everything is computed.
-
-    Returns:
-        One float tensor [B, C, S, S] a view, in [0, 1].
+        dtype: float32 or float64, of the computation and the views.
     """
     if images.shape[-1] not in (1, 3):
         raise InputError(f"Multi-crop views need images of 1 or 3 channels; these have {images.shape[-1]}.")
@@ -115,9 +107,9 @@ def resized_crops(
 ) -> torch.Tensor:
     """Every view's box, resized to size x size with antialiasing, mirrored where ``flip`` is set.
 
-    Resizing is linear and separable, so a crop is rows @ image @ columns: the weights of torch's
-    antialiased ``interpolate`` on the box alone, written into matrices over the whole image. Two batched
-    products thus crop, resize and mirror all views. Bicubic overshoot is cut to [0, 1], as in PIL.
+    Resizing is linear and separable, so two batched products, rows @ image @ columns, crop, resize and mirror all
+    views. The matrices hold the weights of torch's antialiased ``interpolate`` on the box. Bicubic overshoot is
+    clamped to [0, 1], as in PIL.
 
     Args:
         pixels: float [B, C, H, W] in [0, 1].
@@ -144,13 +136,10 @@ def resized_crops(
 
 
 def padded_crops(images: torch.Tensor, draws: CropFlipDraws, padding: int) -> torch.Tensor:
-    """Crops of the images' own size from images with ``padding`` black pixels on every side.
-
-    Both are uint8 [B, H, W, C], values copied, never computed; ``draws`` is of B images and this padding.
-    """
+    """Crops, uint8 [B, H, W, C], from ``images`` of the same shape with ``padding`` black pixels on every side."""
     height, width = images.shape[1:3]
     padded = functional.pad(images, (0, 0, padding, padding, padding, padding))
-    # Made on the host and moved in one piece: a GPU takes longer to be told each step of it than to do it.
+    # Computed on the host and moved in one copy: on a GPU launching these small operations would take longer.
     (places,) = moved([draws.places(height, width)], images.device, torch.long)
     image, rows, columns = places.split([1, height, width], dim=1)
     return padded[image[:, :, None], rows[:, :, None], columns[:, None, :]]
@@ -159,16 +148,13 @@ def padded_crops(images: torch.Tensor, draws: CropFlipDraws, padding: int) -> to
 def _weights(
     start: torch.Tensor, length: torch.Tensor, mirrored: torch.Tensor, side: int, size: int, interpolation: str
 ) -> torch.Tensor:
-    """Weights [N, size, side] of the source pixels in each output pixel of one dimension.
-
-    ``start``, ``length`` and ``mirrored`` (1 or 0) are float [N] on the device.
-    """
+    """Weights [N, size, side] of the source pixels in each output pixel of one dimension; the inputs are float [N]."""
     kernel = _KERNELS[interpolation]
     out = torch.arange(size, device=start.device, dtype=start.dtype)
     out = torch.where(mirrored[:, None] > 0, size - 1 - out, out)
     scale = (length / size)[:, None, None]
     inside = torch.arange(side, device=start.device, dtype=start.dtype) - start[:, None]
-    # Where the image is reduced, the kernel widens with it: that is the antialiasing.
+    # Antialiasing: if the image is reduced, the kernel is widened by the same factor.
     distance = (inside[:, None, :] + 0.5 - scale * (out[:, :, None] + 0.5)).abs() / scale.clamp(min=1)
     within = ((inside >= 0) & (inside < length[:, None]))[:, None, :]
     weights = kernel(distance) * within
@@ -180,7 +166,7 @@ def _triangle(distance: torch.Tensor) -> torch.Tensor:
 
 
 def _cubic(distance: torch.Tensor) -> torch.Tensor:
-    """Keys' cubic convolution with a = -0.5, which torch uses where it antialiases, and PIL always."""
+    """Keys' cubic convolution with a = -0.5, as in PIL and in torch's antialiased interpolation."""
     near = (1.5 * distance - 2.5) * distance * distance + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
     return torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
@@ -192,13 +178,12 @@ _KERNELS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"bilinear": _tria
 def jittered(pixels: torch.Tensor, draws: ViewDraws) -> torch.Tensor:
     """Brightness, contrast, saturation and hue of every view, in its own order (``draws.order``).
 
-    The first three are one operation, a blend with black, with the view's mean grey or with each pixel's
-    grey: three blends in a row serve every order, and hue, much the dearest, comes before, between or
-    after them for the views whose order says so.
+    The first three are blends with black, with the view's mean grey and with each pixel's grey. So three blends serve
+    every order; the expensive change of hue comes before, between or after them for the views with that order.
 
     Args:
         pixels: float [N, C, S, S] in [0, 1], C = 1 or 3; may be overwritten.
-        draws: of N views; ``draws.jitter`` is not looked at.
+        draws: of N views; ``draws.jitter`` is ignored.
     """
     hue_at = (draws.order == HUE).int().argmax(dim=1)
     blends = draws.order[draws.order != HUE].view(-1, 3)
@@ -227,23 +212,22 @@ def solarised(pixels: torch.Tensor, threshold: float) -> torch.Tensor:
 
 
 def _blended(pixels: torch.Tensor, factor: torch.Tensor, of_mean: torch.Tensor, of_grey: torch.Tensor) -> torch.Tensor:
-    """factor * pixels + of_mean * mean grey + of_grey * grey, cut to [0, 1]; the three are [N, 1, 1, 1]."""
+    """factor * pixels + of_mean * mean grey + of_grey * grey, clamped to [0, 1]; the three are [N, 1, 1, 1]."""
     grey = transforms.rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
     base = torch.addcmul(grey.mean(dim=(1, 2, 3), keepdim=True) * of_mean, grey, of_grey)
     return torch.addcmul(base, pixels, factor).clamp_(0, 1)
 
 
 def _turned(pixels: torch.Tensor, hue: torch.Tensor) -> torch.Tensor:
-    """Colours turned around the circle at constant value and saturation (HSV).
+    """The hue shifted by ``hue`` (float64 [N] on the host, in shares of the circle) at constant value and saturation.
 
     With value v = max, range c = max - min and hue h in sixths of the circle, a channel is
     v - c * clamp(min(k, 4 - k), 0, 1), k = (n + h) mod 6, n = 5, 3, 1 for red, green, blue.
-    ``hue`` is the turn, float64 [N] on the host, in shares of the circle.
     """
     turn = moved([hue * 6], pixels.device, pixels.dtype)[0, :, None, None]
     low, high = torch.aminmax(pixels, dim=1)
     span = high - low
-    divisor = torch.where(span > 0, span, 1.0)  # without colour the hue is 0, and then of no effect
+    divisor = torch.where(span > 0, span, 1.0)  # grey pixels have no hue
     red, green, blue = pixels.unbind(dim=1)
     angle = torch.where(
         high == red,
@@ -259,15 +243,14 @@ def _turned(pixels: torch.Tensor, hue: torch.Tensor) -> torch.Tensor:
 
 
 def blur_taps(largest_sigma: float, size: int) -> int:
-    """Length of the kernel: three standard deviations to each side, as far as reflection can fill them."""
+    """Length of the blur's kernel: three standard deviations to each side, limited to what reflection can fill."""
     return 2 * min(math.ceil(3 * largest_sigma), size - 1) + 1
 
 
 def blurred(pixels: torch.Tensor, sigma: torch.Tensor, taps: int) -> torch.Tensor:
     """Every view blurred at its own sigma, edges reflected: torchvision's gaussian_blur.
 
-    A blur is linear and separable, so it is rows @ view @ columns with one banded matrix for both, in
-    which the reflection is already folded.
+    A blur is linear and separable, so it is rows @ view @ columns, with one banded matrix that includes the reflection.
 
     Args:
         pixels: float [N, C, S, S].
@@ -285,7 +268,7 @@ def blurred(pixels: torch.Tensor, sigma: torch.Tensor, taps: int) -> torch.Tenso
 
 @functools.lru_cache(maxsize=16)
 def _reflected_shifts(size: int, taps: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """[taps, size * size]: for every tap the 0/1 matrix that reads it, edges reflected."""
+    """For every tap the 0/1 matrix that selects its pixels, edges reflected; [taps, size * size]."""
     with torch.inference_mode(False):
         identity = torch.eye(size, dtype=dtype, device=device)
         padded = functional.pad(identity, (taps // 2, taps // 2), mode="reflect")  # [source, position]

@@ -1,4 +1,4 @@
-"""What a data set is, where its original is and how it is read, and what reading it gives."""
+"""The description of a data set, and the images and labels that reading its original gives."""
 
 from __future__ import annotations
 
@@ -16,49 +16,44 @@ from rt_scale.spec.errors import InputError
 CHUNK = 4096
 """Images a chunk."""
 PUBLISHED = "published values, as used throughout the literature; of the training images"
-"""The usual source of mean and standard deviation."""
 
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What is known of a data set of square images with one label each."""
+    """The description of a data set of square images with one label each."""
 
     __pydantic_config__ = ConfigDict(extra="ignore")  # earlier versions recorded how the original was read, too
 
     name: str
-    """The name it is asked for by, also the name of its folder."""
     title: str
-    """The name for tables and figures."""
+    """The name in tables and figures."""
     classes: tuple[str, ...]
     """Class names; a label is a position in it."""
     size: int
-    """Height and width, pixels."""
+    """Height and width in pixels."""
     channels: int
     """1 (grey) or 3 (red, green, blue)."""
     train: int
-    """Number of training images."""
     test: int
-    """Number of test images."""
     mean: tuple[float, ...]
-    """Per channel, of training pixels scaled to [0, 1]; empty where it is measured when the set is prepared."""
+    """Per channel, of training pixels scaled to [0, 1]; empty: measured when the set is prepared."""
     std: tuple[float, ...]
-    """As ``mean``; 1 of a channel that is the same everywhere."""
+    """As ``mean``; 1 for a constant channel."""
     stats_source: str
-    """Where mean and std come from."""
     origin: str
-    """One sentence: where the original comes from."""
+    """The source of the original, one sentence."""
     labelled: bool = True
-    """Whether training images have labels: without them a student can be distilled on it, and probed on others."""
+    """Whether training images have labels; without them a student can be distilled on the set but not probed on it."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """One original file as its publisher offers it."""
+    """One original file at its publisher."""
 
     file: str
     url: str
     md5: str
-    """Hexadecimal; empty where its publisher states none."""
+    """Hexadecimal; empty if the publisher states none."""
 
 
 def downloads(base: str, files: Mapping[str, str]) -> tuple[Download, ...]:
@@ -68,49 +63,46 @@ def downloads(base: str, files: Mapping[str, str]) -> tuple[Download, ...]:
 
 @dataclass(frozen=True)
 class Source:
-    """An original as it is to be read."""
+    """The location of an original, and how to read it."""
 
     path: Path
     scratch: Path
-    """A folder for what must be unpacked."""
+    """A folder for unpacked files."""
     stack: ExitStack
-    """Closes what stays open while images are read."""
     size: int | None = None
-    """Pixels that images are scaled to; None: as they are."""
+    """Side in pixels to which images are scaled; None: not scaled."""
     split_seed: int = 0
-    """Of the split of a folder that has none."""
+    """Seed of the split of a folder without train/ and test/."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet(DataInfo):
-    """A data set known by name: what is known of it, where its original comes from, and how it is read."""
+    """A built-in data set: its description, the source of its original, and its reader."""
 
     read: Callable[[DataSet, Source], Original]
     holds: Callable[[DataSet, Path], bool] | None = None
     """Whether a folder has the original, by the names of its files; None: it comes with an installed library."""
     downloads: tuple[Download, ...] = ()
-    """The files that are fetched when, and only when, a download is asked for."""
     checksums: Mapping[str, str] = field(default_factory=dict)
-    """File name -> MD5 of official files wherever they are found; of idx files, uncompressed."""
+    """File name -> MD5 of the official file; of idx files, uncompressed."""
     package: str = ""
     """Debian package that installs the original, or empty."""
     package_folder: str = ""
-    """Where that package puts it."""
     scalable: bool = False
     """Whether ``read`` scales images to ``Source.size``."""
 
     @property
     def info(self) -> DataInfo:
-        """What is known of the set, alone: what its meta.json has."""
+        """The description alone, as in meta.json."""
         return DataInfo(**{each.name: getattr(self, each.name) for each in dataclasses.fields(DataInfo)})
 
     @property
     def advice(self) -> str:
-        """What to do about a damaged original."""
+        """How to replace a damaged original."""
         return f"Get it again from {self.downloads[0].url}." if self.downloads else "Get it again."
 
     def check_md5(self, file: str, actual: str, shown: str) -> None:
-        """InputError, naming it as ``shown``, where a file of an official name has another MD5 than the official."""
+        """InputError, which calls the file ``shown``, if a file of an official name does not have the official MD5."""
         expected = self.checksums.get(file)
         if expected and actual != expected:
             raise InputError(
@@ -131,20 +123,20 @@ class Split:
 
 @dataclass(frozen=True)
 class Original:
-    """An original as read; ``info`` may still lack what only a pass over the pixels tells (mean and std)."""
+    """An original as read; its images are decoded only when they are iterated over."""
 
     info: DataInfo
     train: Split
     test: Split
     notes: dict[str, str] = field(default_factory=dict)
-    """What was decided on the way, for the record: splits made, images resized, files left out."""
+    """Decisions made while reading: the split, resizing, files left out."""
     measure: bool = False
-    """Whether mean and std are to be measured on the training images."""
+    """Whether mean and std must be measured on the training images."""
     noticed: Callable[[], dict[str, str]] = dict
-    """Notes that a pass over the images tells; called when both splits were read."""
+    """More notes, complete once both splits have been iterated over."""
 
     def check(self) -> None:
-        """InputError where counts or labels are not those that ``info`` announces."""
+        """InputError if the counts or labels differ from those in ``info``."""
         info = self.info
         for name, split, expected in (("training", self.train, info.train), ("test", self.test, info.test)):
             if len(split.labels) != expected:
@@ -161,7 +153,7 @@ class Original:
 
 
 def in_memory(images: np.ndarray, labels: np.ndarray) -> Split:
-    """A split of images that are in memory already, uint8 [N, H, W, C]."""
+    """A split of ``images`` in memory, uint8 [N, H, W, C]."""
 
     def chunks() -> Iterator[np.ndarray]:
         for start in range(0, len(images), CHUNK):
@@ -171,5 +163,5 @@ def in_memory(images: np.ndarray, labels: np.ndarray) -> Split:
 
 
 def unpacked(path: Path, folder: str, files: Iterable[str]) -> Path | None:
-    """Which of ``path`` and the ``folder`` in it has all ``files``."""
+    """``path`` or the ``folder`` in it, whichever has all ``files``."""
     return next((each for each in (path, path / folder) if all((each / file).is_file() for file in files)), None)

@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100: python (pickle) and binary release, as archive or unpacked.
 
-A pickle names the callables that rebuild its objects. Here every name leads to a small class of our own that
-can hold uint8 arrays and nothing else, and any other name is refused: not even numpy's code runs.
+Security: a pickle may name any callable. Here the allowed names map to classes of this module, which can hold only
+uint8 arrays; all other names are refused.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from rt_scale.spec.errors import InputError
 
 _PIXELS = 32 * 32 * 3
 _LARGEST = 1 << 28
-"""Bytes of a member that is read into memory."""
+"""Limit in bytes of a member that is read into memory."""
 
 
 def load_arrays(content: bytes) -> dict[str, object]:
-    """The dict of uint8 arrays, lists, numbers and strings that ``content`` pickles.
+    """The pickled dict of uint8 arrays, lists, numbers and strings; strings of python 2 are bytes, except keys.
 
-    Strings of python 2 arrive as bytes, except as keys. Raises pickle.UnpicklingError where the pickle asks
-    for anything but the reconstruction of uint8 arrays, and whatever unpickling raises on damaged input.
+    Raises pickle.UnpicklingError for any other object, and any exception on damaged input.
     """
     value = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
     if not isinstance(value, dict):
@@ -43,18 +42,18 @@ def _text(key: object) -> str:
 
 
 class _Kind:
-    """Stands for ``numpy.dtype``; uint8 is the only one."""
+    """Replaces ``numpy.dtype``; only uint8 is accepted."""
 
     def __init__(self, code: object, *_: object) -> None:
         if _text(code).lstrip("|") != "u1":
             raise pickle.UnpicklingError(f"it holds an array of {_text(code)}; only uint8 is accepted")
 
     def __setstate__(self, state: object) -> None:
-        """Byte order and the like: without meaning for uint8."""
+        """Ignore byte order and alignment, which uint8 does not have."""
 
 
 class _Array:
-    """Stands for ``numpy.ndarray``: made empty, then given its contents."""
+    """Replaces ``numpy.ndarray``."""
 
     def __init__(self, *_: object) -> None:
         self.values = np.empty(0, np.uint8)
@@ -68,7 +67,7 @@ class _Array:
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
-    """``_codecs.encode``, as python 3 writes bytes in protocol 2; no other codec."""
+    """Replaces ``_codecs.encode``, by which python 3 writes bytes in protocol 2."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it asks for the codec {encoding!r}")
     return codecs.latin_1_encode(text)[0]
@@ -92,7 +91,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 @dataclass(frozen=True)
 class Release:
-    """One form that a CIFAR is published in."""
+    """One published form of a CIFAR."""
 
     folder: str
     train: tuple[str, ...]
@@ -100,7 +99,7 @@ class Release:
     labels: str = ""
     """Key of the labels in a pickled batch; empty for the binary form."""
     label_bytes: int = 1
-    """Label bytes a record of the binary form; the last one counts (CIFAR-100: coarse, fine)."""
+    """Label bytes a record of the binary form; the last is the label (CIFAR-100: coarse, fine)."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -118,14 +117,10 @@ RELEASES: dict[int, tuple[Release, Release]] = {
         Release("cifar-100-binary", ("train.bin",), ("test.bin",), label_bytes=2),
     ),
 }
-"""By number of classes: the python and the binary release."""
 
 
 def read_cifar(data: DataSet, source: Source) -> Original:
-    """Read a release from its archive, from its unpacked folder, or from the folder that holds either.
-
-    Raises InputError, naming the file, for what is missing, cut, or of a wrong checksum.
-    """
+    """Read a release from its archive, its folder, or the folder that holds either; InputError if it is damaged."""
     path, releases = source.path, RELEASES[len(data.classes)]
     found = _read_files(data, path, releases)
     for release in releases:
@@ -150,7 +145,7 @@ def _archives(data: DataSet, folder: Path) -> list[Path]:
 
 
 def _read_files(data: DataSet, path: Path, releases: tuple[Release, ...]) -> dict[str, bytes]:
-    """Contents by name; nothing of an archive is unpacked to disk, so no member can escape a folder."""
+    """Contents by file name. Security: archives are not unpacked to disk, so no member can escape a folder."""
     if path.is_dir():
         for release in releases:
             if folder := unpacked(path, release.folder, release.files):
@@ -184,7 +179,7 @@ def _split(data: DataSet, release: Release, names: tuple[str, ...], found: dict[
 
 
 def _pickled(content: bytes, release: Release) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [n, 3072] and int64 [n] of a python batch; ValueError or UnpicklingError where it is not one."""
+    """uint8 [n, 3072] and int64 [n] of a python batch; ValueError or UnpicklingError if it is not one."""
     batch = load_arrays(content)
     pixels, labels = batch.get("data"), batch.get(release.labels)
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (_PIXELS,):
@@ -195,7 +190,7 @@ def _pickled(content: bytes, release: Release) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _binary(content: bytes, release: Release) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [n, 3072] and int64 [n] of a binary batch; ValueError where records are cut."""
+    """uint8 [n, 3072] and int64 [n] of a binary batch; ValueError if it is cut."""
     record = release.label_bytes + _PIXELS
     if not content or len(content) % record:
         raise ValueError(f"{len(content):,} bytes are not whole records of {record:,} bytes: truncated, or damaged")

@@ -29,18 +29,14 @@ class _Part:
     labels: np.ndarray
     """int64 [n]."""
     note: str
-    """Its contents and their checksums."""
 
 
 def read_npz(data: DataSet, source: Source) -> Original:
-    """Open the parts in a folder: all but the last are to train on, the last is held out.
-
-    Headers and labels are read here; images only as the splits are iterated over, a chunk at a time. The checksums
-    in the notes are those of the archives, which the pass over the images verifies.
+    """Open the parts in a folder; the last is the test split. Images are read while the splits are iterated over.
 
     Raises:
-        InputError: a part is missing, damaged, of other shapes or types, or with labels that are no class. The
-            splits raise it, too, where the pass comes upon damage; it then says behind which image.
+        InputError: a part is missing or damaged, or has wrong shapes, types or labels. Damaged images raise it
+            during the iteration, which also verifies the archives' checksums.
     """
     folder, names = source.path, [each.file for each in data.downloads]
     if missing := [name for name in names if not (folder / name).is_file()]:
@@ -76,7 +72,6 @@ def _split(data: DataSet, parts: Sequence[_Part]) -> Split:
 
 
 def _open_part(data: DataSet, path: Path) -> _Part:
-    """Check both members' headers, and read the labels."""
     with reading(path, _advice(data, path)), zipfile.ZipFile(path) as archive:
         with _member(archive, _IMAGES) as (_, shape, dtype):
             expected = (data.size, data.size, data.channels)
@@ -98,7 +93,7 @@ def _open_part(data: DataSet, path: Path) -> _Part:
 
 @contextlib.contextmanager
 def _member(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype]]:
-    """A member at its first value, with shape and type; ValueError where it is no plain array of its length."""
+    """A member, positioned at its first value, its shape and type; ValueError if it is not a plain array."""
     with archive.open(name) as stream:
         version = np.lib.format.read_magic(stream)
         if version not in _HEADERS:
@@ -111,7 +106,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[IO[bytes], tu
 
 
 def _stream(data: DataSet, part: _Part) -> Iterator[np.ndarray]:
-    """The images of a part, uint8 [b, H, W, C]; as the last is read, zipfile compares the recorded CRC-32."""
+    """The images of a part, uint8 [b, H, W, C]; zipfile verifies the CRC-32 at the end."""
     shape = (data.size, data.size, data.channels)
     size, samples = math.prod(shape), len(part.labels)
     with contextlib.ExitStack() as stack:
@@ -124,8 +119,8 @@ def _stream(data: DataSet, part: _Part) -> Iterator[np.ndarray]:
                 content = _exactly(stream, count * size)
             except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
                 raise InputError(
-                    f"'{part.path}' is damaged, which showed while images {start:,} to {start + count - 1:,} of "
-                    f"{samples:,} were read (from byte {start * size:,} of its X): {error}. "
+                    f"'{part.path}' is damaged: images {start:,} to {start + count - 1:,} of "
+                    f"{samples:,} cannot be read (from byte {start * size:,} of its X): {error}. "
                     f"{_advice(data, part.path)}"
                 ) from error
             yield np.frombuffer(content, np.uint8).reshape(count, *shape)
@@ -149,7 +144,7 @@ CIFAR5M = DataSet(
     channels=3,
     train=5 * _IMAGES_A_PART,
     test=_IMAGES_A_PART,
-    # Values in circulation (0.4555, 0.4362, 0.3415) have far less blue than CIFAR-10, and no stated source.
+    # Values found online (0.4555, 0.4362, 0.3415) have far less blue than CIFAR-10, and no stated source.
     mean=(),
     std=(),
     stats_source="measured on the training images of the parts that it was prepared from",

@@ -1,4 +1,4 @@
-"""Any folder (or archive) of class folders: train/ and test/, or one level of classes split by seed."""
+"""Folders or archives of class folders: train/ and test/, or one level of classes that is split by seed."""
 
 from __future__ import annotations
 
@@ -33,14 +33,13 @@ _BEHIND = re.compile(r"(set|split|data|images?|imgs?|folder)$")
 def read_folder(name: str, source: Source) -> Original:
     """Read class folders of images, in a folder or an archive, as a data set called ``name``.
 
-    ``train/`` with ``test/`` or a validation folder (see ``divide``) hold one folder a class; or the class
-    folders lie at the top, and a stratified fifth of the images becomes the test part. A label is the place of the
-    class in sorted order; its name is the folder's, in Unicode's composed form. Images are turned as EXIF says, and
-    composed on white; they are grey where all of them are, else colour. Mean and std are to be measured.
+    Class folders lie in ``train/`` and ``test/`` (see ``divide``), or at the top; then a stratified fifth of the
+    images is the test split. Labels follow the sorted class names, in Unicode's composed form. Images are rotated as
+    EXIF says and composed on white; they are grey if all of them are grey, else colour.
 
     Raises:
-        InputError: no or one class, an image outside of a class, unreadable (named) or of another size; folders of
-            which one cannot tell whether they are classes or splits.
+        InputError: fewer than two classes; an image outside of a class, unreadable or of another size; folders
+            that may be classes or splits.
     """
     tree = open_tree(source.path, source.scratch, source.stack)
     listing = _list_images(tree, source.split_seed)
@@ -76,34 +75,31 @@ class Division:
     train: str
     test: str
     aside: tuple[str, ...]
-    """The others."""
+    """The other folders, with their numbers of images."""
     note: str
-    """What serves as what."""
 
 
 @functools.lru_cache(maxsize=4096)
 def split_kind(folder: str) -> str | None:
-    """Which split a folder is by its name, in any capitals: ``Train``, ``valid``, ``test_images``, ``val2017``."""
+    """Which split a folder's name means: ``Train``, ``valid``, ``test_images``, ``val2017``."""
     word = re.sub(r"[^a-z]", "", folder.lower())
     return _WORDS.get(word) or _WORDS.get(_BEHIND.sub("", word))
 
 
 @functools.lru_cache(maxsize=4096)
 def _resembles(folder: str) -> str | None:
-    """Which split the name makes one think of, such as ``seg_train`` of train."""
+    """Which split a folder's name resembles, such as ``seg_train``."""
     words = (_WORDS.get(word) for word in re.findall("[a-z]+", folder.lower()))
     return split_kind(folder) or next(filter(None, words), None)
 
 
 def divide(root: Path, images: Sequence[Parts], depth: int) -> Division | None:
-    """The top folders of ``images``, which share ``depth`` folders, as splits; None where they are classes.
+    """The top folders of ``images``, which share ``depth`` folders, as splits; None if they are classes.
 
-    Folders count as splits where one is called like training images, another like test or validation images, and
-    both hold class folders. Validation images are left out where there are test images, and serve as such where there
-    are none.
+    They are splits if one is named like training images, another like test or validation images, and both hold class
+    folders. Validation images serve as test images if there are none, else they are left out.
 
-    Raises InputError, saying what is expected in ``root``, where the top folders may be splits but which is what does
-    not show: their names say so, or equal subfolders.
+    Raises InputError if the names or equal subfolders suggest splits, but it is not clear which folder is which.
     """
     inside: dict[str, Counter[str]] = {}
     for parts in images:
@@ -119,7 +115,7 @@ def divide(root: Path, images: Sequence[Parts], depth: int) -> Division | None:
     held_out = TEST if TEST in kinds else VALIDATION
     for kind in (TRAIN, held_out):
         if len(kinds[kind]) > 1:
-            _refuse(root, f"its folders {_list(kinds[kind])} are both called like {kind} images")
+            _refuse(root, f"its folders {_list(kinds[kind])} are both named like {kind} images")
     (train,), (test,) = kinds[TRAIN], kinds[held_out]
     as_test = " (validation images, which serve as test images)" if held_out == VALIDATION else ""
     aside = tuple(
@@ -129,15 +125,15 @@ def divide(root: Path, images: Sequence[Parts], depth: int) -> Division | None:
 
 
 def _refuse_alike(root: Path, images: Sequence[Parts], depth: int, inside: dict[str, Counter[str]]) -> None:
-    """Refuse top folders that are hardly classes."""
+    """InputError for top folders that look like splits rather than classes."""
     alike = {top: kind for top in inside if (kind := _resembles(top))}
     if len(set(alike.values())) > 1 and 2 * len(alike) >= len(inside):
-        _refuse(root, f"its folders {_list(alike)} are called like splits, but class folders are not in all of them")
+        _refuse(root, f"its folders {_list(alike)} are named like splits, but not all of them hold class folders")
     below = {top: names for top, count in inside.items() if len(names := {*count} - {""}) > 1}
     having: dict[str, str] = {}
     for top in sorted(below):
         if len(inside) > 1 and split_kind(top):
-            _refuse(root, f"'{printable(top)}' is called like a split, but no other folder fits to it")
+            _refuse(root, f"'{printable(top)}' is named like a split, but no other folder matches it")
         if other := next((having[name] for name in below[top] if name in having), None):
             shared = _list(below[other] & below[top])
             _refuse(root, f"its folders {_list([other, top])} both have {shared} in them, as splits have classes")
@@ -157,25 +153,24 @@ def _list(names: Iterable[str]) -> str:
 def _refuse(root: Path, why: str) -> NoReturn:
     where = printable(str(root))
     raise InputError(
-        f"Which folders of '{where}' are classes and which are splits does not show: {why}. Expected is '{where}' with "
-        "CLASS/IMAGE in it, such as cat/1.png, to be split by a seed; or with train/CLASS/IMAGE and test/CLASS/IMAGE, "
-        "such as train/cat/1.png (valid/ may stand for test/). Move or rename the folders, or give the one that is so."
+        f"It is not clear which folders of '{where}' are classes and which are splits: {why}. Expected is '{where}' "
+        "with CLASS/IMAGE in it, such as cat/1.png, to be split by a seed; or with train/CLASS/IMAGE and "
+        "test/CLASS/IMAGE, such as train/cat/1.png (valid/ may replace test/). Move or rename the folders, or give the "
+        "one with this structure."
     )
 
 
 @dataclass(frozen=True)
 class _Listing:
-    """Which image belongs to which class and split."""
-
     classes: tuple[str, ...]
     train: list[Parts]
     test: list[Parts]
     depth: int
-    """Place of the class folder in every path."""
+    """Position of the class folder in every path."""
     notes: dict[str, str]
 
     def labels(self, images: Sequence[Parts]) -> np.ndarray:
-        """int64 [n]."""
+        """The labels of ``images``, int64 [n]."""
         position = {name: label for label, name in enumerate(self.classes)}
         return np.array([position[_name(parts[self.depth])] for parts in images], np.int64)
 
@@ -184,9 +179,9 @@ def _list_images(tree: Tree, split_seed: int) -> _Listing:
     images = [parts for parts in tree.paths if _suffix(parts) in SUFFIXES]
     notes = _left_out(tree)
     if not images:
-        told = "".join(f" Left out: {note}." for note in notes.values())
+        extra = "".join(f" Left out: {note}." for note in notes.values())
         raise InputError(
-            f"'{_shown(tree)}' holds no images ({', '.join(sorted(SUFFIXES))}).{told} Give a folder of class folders, "
+            f"'{_shown(tree)}' holds no images ({', '.join(sorted(SUFFIXES))}).{extra} Give a folder of class folders, "
             "or one with train/ and test/ of class folders."
         )
     depth = _shared_depth(images)
@@ -217,20 +212,19 @@ def _suffix(parts: Parts) -> str:
 
 
 def _left_out(tree: Tree) -> dict[str, str]:
-    """What of the tree is no image, counted, for the record."""
     notes = {}
     others = Counter(suffix for parts in tree.paths if (suffix := _suffix(parts)) not in SUFFIXES)
     if others:
         endings = some([f"{printable(ending) or 'none'}: {count:,}" for ending, count in others.most_common()], 5)
         notes["left out"] = f"{counted(others.total(), 'file')} of another ending than images have ({endings})"
     if tree.odd:
-        told = some([f"'{printable('/'.join(parts))}' ({why})" for parts, why in tree.odd.items()])
-        notes["paths left out"] = f"{len(tree.odd):,}, {told}"
+        listed = some([f"'{printable('/'.join(parts))}' ({why})" for parts, why in tree.odd.items()])
+        notes["paths left out"] = f"{len(tree.odd):,}, {listed}"
     return notes
 
 
 def _shared_depth(images: Sequence[Parts]) -> int:
-    """How many leading folders all images share, with two levels or more left below them."""
+    """How many leading folders all images share; at least two levels remain below them."""
     first, last = min(images), max(images)
     deepest = min(len(parts) for parts in images) - 2
     depth = 0
@@ -240,7 +234,7 @@ def _shared_depth(images: Sequence[Parts]) -> int:
 
 
 def _check_held_out(tree: Tree, listing: _Listing) -> None:
-    """Refuse classes with test images alone; those without any are noted."""
+    """InputError for classes with only test images; a note on classes without test images."""
     held_out = _class_names(tree, listing.test, listing.depth)
     if unknown := sorted(held_out - set(listing.classes)):
         close = nearest(unknown[0], listing.classes)
@@ -254,7 +248,7 @@ def _check_held_out(tree: Tree, listing: _Listing) -> None:
 
 
 def _check_single(tree: Tree, listing: _Listing, labels: np.ndarray) -> None:
-    """Refuse classes that cannot be split."""
+    """InputError for classes with a single image, which cannot be split."""
     if len(single := np.flatnonzero(np.bincount(labels)[labels] == 1)):
         alone = [listing.train[int(each)] for each in single]
         names = [f"'{printable(parts[listing.depth])}' ('{name_of(tree, parts)}')" for parts in alone]
@@ -293,7 +287,7 @@ def _class_names(tree: Tree, images: Iterable[Parts], depth: int) -> set[str]:
 
 
 def _name(folder: str) -> str:
-    """The class of a folder: macOS writes accents apart from their letters, others do not."""
+    """The class of a folder, composed, since macOS decomposes accented letters."""
     return unicodedata.normalize("NFC", folder)
 
 

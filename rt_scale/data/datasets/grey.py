@@ -18,8 +18,8 @@ SPLIT_SEED = 0
 
 
 def read_digits(data: DataSet, source: Source) -> Original:
-    """1,797 images of 8 x 8 pixels with values 0..16, scaled to 0..255; our own stratified 80/20 split."""
-    from sklearn.datasets import load_digits  # takes a second to import, and only this needs it
+    """Read scikit-learn's digits, with values scaled from 0..16 to 0..255 and a stratified 80/20 split."""
+    from sklearn.datasets import load_digits  # takes a second to import
 
     bunch = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
@@ -37,11 +37,7 @@ _LABELS, _IMAGES = 0x801, 0x803
 
 
 def read_idx(data: DataSet, source: Source) -> Original:
-    """Read the four files in a folder.
-
-    Raises InputError, naming the file, for one that is missing, cut, of other contents than the official
-    release (MD5 of the uncompressed file) or not what its name says.
-    """
+    """Read the four idx files in a folder; InputError, naming the file, if one is missing, damaged or not official."""
     folder = source.path
     if not folder.is_dir():
         raise InputError(
@@ -64,7 +60,7 @@ def holds_idx(_: DataSet, folder: Path) -> bool:
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    # Some mirrors write train-images.idx3-ubyte.
+    # Some mirrors name it train-images.idx3-ubyte.
     for candidate in (name, name.replace("-idx", ".idx")):
         for suffix in ("", ".gz"):
             if (path := folder / (candidate + suffix)).is_file():
@@ -92,20 +88,15 @@ def _array(data: DataSet, folder: Path, name: str, magic: int) -> np.ndarray:
     advice = f"Get the file again; '{data.name}' comes from: {data.origin}."
     with reading(path, advice), open(path, "rb") as raw:
         stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
-        content = stream.read(_limit(data))
+        content = stream.read(max(data.train, data.test) * data.size**2 + 4096)  # limited, against gzip bombs
     with reading(path, advice):
         array = _parse(content, magic)
     data.check_md5(name, hashlib.md5(content, usedforsecurity=False).hexdigest(), f"the contents of '{path}'")
     return array
 
 
-def _limit(data: DataSet) -> int:
-    """Bytes that the largest honest file holds, and some: a gzip bomb is not unpacked."""
-    return max(data.train, data.test) * data.size**2 + 4096
-
-
 def _parse(content: bytes, magic: int) -> np.ndarray:
-    """uint8 of the dimensions that the header announces; ValueError where the header or length is wrong."""
+    """uint8 values in the shape of the header; ValueError if the header or the length is wrong."""
     dimensions = magic & 0xFF
     header = np.frombuffer(content[: 4 * (1 + dimensions)], ">u4")
     if len(header) < 1 + dimensions or header[0] != magic:

@@ -1,4 +1,4 @@
-"""Image files to arrays: decoded in threads, in chunks, upright and opaque, scaled where that is asked for."""
+"""Image files to arrays: decoded in threads, rotated upright, composed on white, scaled on request."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ from rt_scale.spec.errors import InputError, counted, printable
 from rt_scale.system.machine import allowed_cores
 
 GREY = frozenset(["1", "L", "LA"])
-"""Modes of PIL without colour."""
 _DEEP = ("I", "F")
-"""How modes of more than 8 bits a channel begin."""
+"""Prefixes of PIL's modes of more than 8 bits a channel."""
 _CHUNK_BYTES = 1 << 24
 
 CHANGES = {
@@ -34,7 +33,7 @@ CHANGES = {
     "CMYK": "converted to red, green and blue without a colour profile",
     "grey": "without colour among others that have it",
 }
-"""What may be changed in an image, with how that is said behind a number of images."""
+"""Changes made to images -> their wording after a number of images."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,9 +44,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""By the value of EXIF's orientation. ``ImageOps.exif_transpose`` writes other tags back and fails on odd ones."""
+"""By EXIF orientation; ``ImageOps.exif_transpose`` also rewrites other tags, and fails on invalid ones."""
 
-# Of odd tags and of images between PIL's limit and twice that, which are read. Errors are ours to report.
+# About invalid tags, and images of up to twice PIL's limit, which are read.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -57,13 +56,12 @@ class Decoder:
 
     tree: Tree
     size: int
-    """Pixels; images of other sizes are refused, unless ``resize``."""
     channels: int
-    """1 makes all of them grey, 3 makes all of them colour."""
+    """1: all images become grey; 3: all become colour."""
     resize: bool
-    """Whether images are scaled to ``size``."""
+    """Whether images are scaled to ``size``; otherwise another size raises InputError."""
     changed: dict[str, set[Parts]] = field(default_factory=lambda: {change: set() for change in CHANGES})
-    """The images decoded so far that were changed on the way, by ``CHANGES``."""
+    """The images decoded so far that were changed, by ``CHANGES``."""
 
     def chunks(self, images: Sequence[Parts]) -> Iterator[np.ndarray]:
         """All ``images`` in order, uint8 [b, size, size, channels]; PIL decodes in threads."""
@@ -88,7 +86,7 @@ class Decoder:
             return np.asarray(pixels).reshape(self.size, self.size, self.channels)
 
     def notes(self) -> dict[str, str]:
-        """What was changed in the images decoded so far, for the record."""
+        """Notes on the changes to the images decoded so far."""
         return {
             change: f"{counted(len(images), 'image')} {CHANGES[change]}, e.g. '{printable('/'.join(min(images)))}'"
             for change, images in self.changed.items()
@@ -98,7 +96,7 @@ class Decoder:
 
 @contextmanager
 def opened(tree: Tree, parts: Parts) -> Iterator[Image.Image]:
-    """An image of the tree, of which only the header is read yet; whatever fails inside names the file."""
+    """An image of the tree, with only its header decoded; errors inside the context name the file."""
     name = name_of(tree, parts)
     with reading(name, "Remove the file, or replace it by a readable 8-bit image."):
         content = tree.read(parts)
@@ -118,7 +116,6 @@ def opened(tree: Tree, parts: Parts) -> Iterator[Image.Image]:
 
 
 def _unidentified(content: bytes) -> str:
-    """Why bytes that PIL does not know are no image, as far as they tell."""
     if not content:
         return "it is empty (0 bytes)"
     if content[:512].lstrip().lower().startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
@@ -127,13 +124,10 @@ def _unidentified(content: bytes) -> str:
 
 
 def plain(image: Image.Image, channels: int) -> tuple[Image.Image, list[str]]:
-    """The first picture of an opened image in mode L (1 channel) or RGB (3), and which of ``CHANGES`` were made.
-
-    An image that needs none of them keeps its pixels as they are.
-    """
+    """The first picture of an opened image in mode L (1 channel) or RGB (3), and the ``CHANGES`` made to it."""
     made = {"several pictures": getattr(image, "is_animated", False), "16 bits a channel": _is_deep(image)}
     before = _orientation(image)
-    image.load()  # turns TIFF upright, and reads what PNG has behind its pixels
+    image.load()  # rotates TIFF, and reads the tags that PNG has after its pixels
     turn = _orientation(image)
     made["orientation"] = before in _TURNS or turn in _TURNS
     made |= {"CMYK": image.mode == "CMYK", "grey": channels == 3 and image.mode in GREY}
@@ -148,21 +142,21 @@ def plain(image: Image.Image, channels: int) -> tuple[Image.Image, list[str]]:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether colours have 16 bits, of which PIL keeps the upper 8."""
+    """Whether colours have 16 bits; PIL keeps the upper 8."""
     return any(";16" in str(part[3]) for part in getattr(image, "tile", []))
 
 
 def _orientation(image: Image.Image) -> int:
-    """The value of EXIF's orientation; 1, which is upright, where there is none."""
+    """EXIF's orientation, 1 (upright) by default."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # what is odd in EXIF raises nearly anything, and says nothing about the pixels
+    except Exception:  # invalid EXIF raises nearly any exception; the pixels may be fine
         return 1
     return value if isinstance(value, int) else 1
 
 
 def name_of(tree: Tree, parts: Parts) -> str:
-    """The path of a file of the tree, for messages."""
+    """The printable path of a file of the tree."""
     return printable(os.path.join(tree.root, *parts))
 
 
@@ -172,7 +166,7 @@ def scaled(image: Image.Image, size: int) -> Image.Image:
 
 
 def scaling_note(size: int | None) -> dict[str, str]:
-    """What ``scaled`` does, for the record; nothing for None, InputError for a size below 1."""
+    """A note on ``scaled``, empty for None; InputError for a size below 1."""
     if size is not None and size < 1:
         raise InputError(f"Images cannot be resized to {size} pixels; --size must be at least 1.")
     return (
@@ -183,10 +177,7 @@ def scaling_note(size: int | None) -> dict[str, str]:
 
 
 def at_size(info: DataInfo, size: int | None) -> tuple[DataInfo, dict[str, str]]:
-    """A set of the catalogue scaled to size x size, with the note of it; as it is for None and its own size.
-
-    Published statistics are of the published size: those of another are to be measured.
-    """
+    """The description of a built-in set scaled to size x size, and a note; unchanged for None and its own size."""
     note = scaling_note(size)
     if size is None or size == info.size:
         return info, {}
@@ -196,7 +187,7 @@ def at_size(info: DataInfo, size: int | None) -> tuple[DataInfo, dict[str, str]]
 
 
 def chunk_length(size: int, channels: int) -> int:
-    """Images of size x size pixels a chunk: a few, where they are large."""
+    """Images a chunk: fewer if they are large."""
     return max(1, min(CHUNK, _CHUNK_BYTES // (size**2 * channels)))
 
 

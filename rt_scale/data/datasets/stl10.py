@@ -22,13 +22,13 @@ _IMAGE = 3 * _SIZE * _SIZE
 
 
 def read_stl10(data: DataSet, source: Source) -> Original:
-    """Read the release from its archive, from its unpacked folder, or from the folder that holds either.
+    """Read the release from its archive, its unpacked folder, or the folder that holds either.
 
-    Of an archive the files that are needed are unpacked into the scratch folder, under names of our own. Images are
-    mapped, not read, and scaled (bicubic, antialiased) a chunk at a time. Images without labels all get label 0.
+    An archive's files are unpacked into the scratch folder. Images are mapped and scaled (bicubic, antialiased) a
+    chunk at a time. Unlabelled images get label 0.
 
     Raises:
-        InputError: naming the file, for one that is missing, cut, of a wrong checksum or with odd labels.
+        InputError: a file is missing or cut, or has a wrong checksum or labels out of range.
         RunError: the disk filled up while unpacking.
     """
     info, notes = at_size(data.info, source.size)
@@ -49,7 +49,7 @@ def read_stl10(data: DataSet, source: Source) -> Original:
 
 
 def holds_stl10(data: DataSet, folder: Path) -> bool:
-    """Whether ``folder`` has the archive, or the files of the release that are needed."""
+    """Whether ``folder`` has the archive or the needed files."""
     return (folder / ARCHIVE).is_file() or unpacked(folder, FOLDER, _names(data)) is not None
 
 
@@ -59,7 +59,6 @@ def _names(data: DataSet) -> list[str]:
 
 
 def _files(data: DataSet, source: Source) -> dict[str, Path]:
-    """Where each file that is needed lies, on disk."""
     path, names = source.path, _names(data)
     if path.is_dir():
         if folder := unpacked(path, FOLDER, names):
@@ -78,7 +77,7 @@ def _files(data: DataSet, source: Source) -> dict[str, Path]:
 
 
 def _unpack(data: DataSet, path: Path, names: list[str], scratch: Path) -> dict[str, Path]:
-    """Copy ``names`` from the archive into ``scratch``, whatever folder it has them in; no more is read than that."""
+    """Copy ``names`` from any folder of the archive into ``scratch``; stops after the last of them."""
     files: dict[str, Path] = {}
     with reading(path, data.advice), tarfile.open(path, "r|*") as archive:
         for member in archive:
@@ -106,7 +105,7 @@ def _split(data: DataSet, path: Path, size: int, files: dict[str, Path], part: s
 
 
 def _map(file: Path) -> np.ndarray:
-    """uint8 [n, 96, 96, 3] of a file that holds channel by channel, and each of them column by column."""
+    """The images of a file, uint8 [n, 96, 96, 3]; in the file each channel is stored column by column."""
     size = file.stat().st_size
     if size == 0 or size % _IMAGE:
         raise ValueError(f"{size:,} bytes are not whole images of {_IMAGE:,} bytes: truncated, or damaged")

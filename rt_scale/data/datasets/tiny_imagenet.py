@@ -19,13 +19,12 @@ _ANNOTATIONS = ("val", "val_annotations.txt")
 
 
 def read_tiny_imagenet(data: DataSet, source: Source) -> Original:
-    """Read the release from its archive, from its unpacked folder, or from the folder that holds either.
+    """Read the release from its archive, its unpacked folder, or the folder that holds either.
 
-    Images are decoded from where they lie, a chunk at a time, and scaled (bicubic, antialiased); grey ones become
-    colour. The published validation images, which have labels, are the test images. A label is the place of a class's
-    WordNet identifier in sorted order; the classes' names are the first of ``words.txt``.
+    Images are decoded and scaled (bicubic, antialiased) a chunk at a time. The published validation images are the
+    test images. Labels follow the sorted WordNet identifiers; class names are the first ones in ``words.txt``.
 
-    Raises InputError, naming the file, for one that is missing, unreadable or contradicts another.
+    Raises InputError, naming the file, if one is missing, unreadable or contradicts another.
     """
     info, notes = at_size(data.info, source.size)
     path = _locate(source.path)
@@ -54,14 +53,13 @@ def holds_tiny_imagenet(_: DataSet, folder: Path) -> bool:
 
 
 def _locate(path: Path) -> Path:
-    """The unpacked folder before the archive, where ``path`` is a folder that holds either."""
+    """The release's folder or archive in ``path``, or ``path`` itself; the folder takes precedence."""
     if (path / _WNIDS).is_file():
         return path
     return next((each for each in (path / FOLDER, path / ARCHIVE) if each.exists()), path)
 
 
 def _root(data: DataSet, tree: Tree) -> Parts:
-    """The folder of the tree that has everything."""
     found = [parts[:-1] for parts in tree.paths if parts[-1] == _WNIDS]
     if not found:
         raise InputError(
@@ -82,7 +80,7 @@ def _check_classes(data: DataSet, tree: Tree, file: Parts) -> None:
 
 
 def _train(data: DataSet, tree: Tree, root: Parts) -> tuple[list[Parts], np.ndarray]:
-    """``train/<class>/images/*.JPEG``, by class, then by name, with int64 labels."""
+    """``train/<class>/images/*.JPEG``, sorted by class and name, with int64 labels."""
     position = {(*root, "train", wnid, "images"): label for label, wnid in enumerate(data.classes)}
     images = [parts for parts in tree.paths if parts[:-1] in position and parts[-1].endswith(".JPEG")]
     labels = np.array([position[parts[:-1]] for parts in images], np.int64)
@@ -119,7 +117,7 @@ def _test(data: DataSet, tree: Tree, root: Parts) -> tuple[list[Parts], np.ndarr
 
 
 def _names(data: DataSet, tree: Tree, file: Parts) -> tuple[str, ...]:
-    """A name a class: the first that ``words.txt`` gives, and the identifier where two are alike."""
+    """Each class's first name in ``words.txt``, with the identifier if two classes share it."""
     words = dict(line.split("\t", 1) for line in _lines(data, tree, file) if "\t" in line)
     first = [words.get(wnid, wnid).split(",")[0].strip() for wnid in data.classes]
     return tuple(
@@ -128,7 +126,6 @@ def _names(data: DataSet, tree: Tree, file: Parts) -> tuple[str, ...]:
 
 
 def _lines(data: DataSet, tree: Tree, parts: Parts) -> list[str]:
-    """The lines of a text file that are not empty."""
     if parts not in tree.paths:
         raise InputError(f"'{name_of(tree, parts)}' is missing. {data.advice}")
     with reading(name_of(tree, parts), data.advice):

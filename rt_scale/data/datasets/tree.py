@@ -1,4 +1,4 @@
-"""The files below a folder, or in a tar or zip archive, by relative path: listed at once, read one by one."""
+"""The files of a folder, a tar or a zip archive by relative path: listed at once, read one by one."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from rt_scale.data.files import blocks, reading, writing
 from rt_scale.spec.errors import InputError, printable
 
 Parts = tuple[str, ...]
-"""A path, split at its slashes."""
+"""The parts of a path."""
 Member = TypeVar("Member")
 _MOST_LINKS = 40
-"""Links that one path may lead through, as in Linux."""
+"""Links in one path, as in Linux."""
 _OUTSIDE = "it leads out of the archive"
 _MAY_READ = "Check that you may read it."
 _ADVICE = "Get the archive again, or unpack it yourself and give the folder."
 _DECOMPRESSORS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7zXZ": lzma.open}
-"""By the first bytes of a file."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +36,18 @@ class Tree:
 
     root: Path
     paths: tuple[Parts, ...]
-    """Sorted; hidden files and folders are left out."""
+    """Sorted, without hidden files and folders."""
     read: Callable[[Parts], bytes]
-    """The contents of one file; may be called from several threads."""
+    """The contents of one file; thread-safe."""
     odd: Mapping[Parts, str] = field(default_factory=dict)
-    """What is no file, by its path, sorted, with the reason: links that lead nowhere, around or out of an archive."""
+    """Unusable path -> reason, sorted: special files, and links that are broken, circular or leave the archive."""
 
 
 def open_tree(path: Path, scratch: Path, stack: ExitStack) -> Tree:
-    """List a folder or an archive.
+    """List a folder or an archive, which stays open until ``stack`` is closed.
 
-    Links are followed: those of a folder wherever they lead, those of an archive inside of it. Nothing is
-    unpacked: members are read by their offset, so none can be written outside of a folder. A compressed tar is first
-    decompressed, as one file, into ``scratch``, because it can only be read in order.
-    An archive stays open until ``stack`` is closed.
+    Links are followed; those of an archive may not leave it. Security: members are read by offset and never unpacked,
+    so none can be written outside of a folder. A compressed tar is first decompressed into ``scratch``, as one file.
     """
     if path.is_dir():
         return _folder(path)
@@ -129,7 +126,7 @@ def _zip(path: Path, stack: ExitStack) -> Tree:
 
 
 def _zip_name(member: zipfile.ZipInfo) -> str:
-    """The name of a member; in UTF-8 where it is that without being marked so, as macOS writes them."""
+    """The name of a member; macOS writes UTF-8 without marking it so."""
     if member.flag_bits & 0x800:
         return member.filename
     try:
@@ -139,20 +136,20 @@ def _zip_name(member: zipfile.ZipInfo) -> str:
 
 
 class Link(NamedTuple):
-    """A link as an archive has it; the target of a hard one is a path from the archive's root."""
+    """A link in an archive; the target of a hard one is relative to the archive's root."""
 
     target: str
     hard: bool
 
 
 class LeadsNowhere(Exception):
-    """Why a path leads to nothing."""
+    """A path that does not lead to a file, with the reason."""
 
 
 def follow(listed: Mapping[str, Member | Link]) -> tuple[dict[Parts, Member], dict[Parts, str]]:
-    """Every path of an archive that is a file, through links too, and what is none, with the reason.
+    """The files of an archive by path, links followed, and the reasons for unusable paths.
 
-    Of two members of one path the last counts.
+    Of two members with the same path the last is used.
     """
     files: dict[Parts, Member] = {}
     links: dict[Parts, Link] = {}
@@ -175,7 +172,7 @@ def follow(listed: Mapping[str, Member | Link]) -> tuple[dict[Parts, Member], di
 
 
 def _through(files: Mapping[Parts, Member], links: Mapping[Parts, Link], odd: dict[Parts, str]) -> dict[Parts, Member]:
-    """The files at every path, those below linked folders too; what is none goes into ``odd``."""
+    """The files at every path, below linked folders too; unusable paths go into ``odd``."""
     inside = _folders([*files, *links])
     found: dict[Parts, Member] = {}
     root: Parts = ()
@@ -200,7 +197,6 @@ def _through(files: Mapping[Parts, Member], links: Mapping[Parts, Link], odd: di
 
 
 def _folders(paths: Iterable[Parts]) -> dict[Parts, set[str]]:
-    """The names in each folder."""
     inside: dict[Parts, set[str]] = {(): set()}
     for path in paths:
         for depth in range(len(path) - 1, -1, -1):
@@ -212,12 +208,12 @@ def _folders(paths: Iterable[Parts]) -> dict[Parts, set[str]]:
 
 
 def split(name: str) -> Parts:
-    """A path at its slashes, less what says nothing."""
+    """The parts of a path, without empty ones and ``.``."""
     return tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
 
 
 def resolve(path: Parts, links: Mapping[Parts, Link]) -> Parts:
-    """``path`` without links in it; LeadsNowhere where it goes around, or out of the archive."""
+    """``path`` with links resolved; LeadsNowhere if they are circular or leave the archive."""
     done: Parts = ()
     todo, followed = list(reversed(path)), 0
     while todo:
@@ -241,7 +237,7 @@ def resolve(path: Parts, links: Mapping[Parts, Link]) -> Parts:
 
 
 class Level(NamedTuple):
-    """What lies in one folder, sorted: names of files and links to files, and of what is no file, with the reason."""
+    """The sorted entries of one folder: names of files and links to files; unusable names with the reason."""
 
     folder: str
     files: list[str]
@@ -249,12 +245,10 @@ class Level(NamedTuple):
 
 
 def walk(root: Path, skip: Callable[[str], bool], onerror: Callable[[OSError], None]) -> Iterator[Level]:
-    """Every folder of ``root``, from the top and sorted, links followed; unlike os.walk it ends where links go around.
+    """Every folder of ``root``, sorted, parents first, links followed; unlike os.walk it ends on circular links.
 
-    Args:
-        root: a folder.
-        skip: names of files and folders that are not looked at.
-        onerror: called where a folder cannot be listed; it is left out where that returns.
+    ``skip`` gets an entry's name and returns whether to ignore it; ``onerror`` is called if a folder cannot be listed,
+    which is then skipped.
     """
     waiting = [(str(root), frozenset([_identity(os.stat(root))]))]
     while waiting:
@@ -279,7 +273,7 @@ def walk(root: Path, skip: Callable[[str], bool], onerror: Callable[[OSError], N
 
 
 def _look(entry: os.DirEntry[str], above: frozenset[tuple[int, int]]) -> tuple[int, int] | str | None:
-    """The identity of a folder, why an entry is of no use, or None for a file."""
+    """The identity of a folder, the reason for an unusable entry, or None for a file."""
     try:
         if entry.is_file():
             return None
@@ -301,7 +295,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def fingerprint(source: Path) -> str:
-    """Changes when a file of ``source`` is added, removed, resized or written to."""
+    """A digest that changes when a file of ``source`` is added, removed, resized or written to."""
     with reading(source, _MAY_READ):
         if source.is_file():
             status = source.stat()

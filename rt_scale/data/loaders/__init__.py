@@ -1,1 +1,1 @@
-"""Readers: batches of images on a device."""
+"""Loaders: batches of images on a device."""

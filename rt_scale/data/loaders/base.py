@@ -1,4 +1,4 @@
-"""What every reader gives: seeded, resumable epochs of (images, labels, index), shared by the ranks."""
+"""The base of all loaders: seeded, resumable epochs of (images, labels, index), shared by the ranks."""
 
 from __future__ import annotations
 
@@ -19,23 +19,19 @@ class Batch(NamedTuple):
     """Some samples, on the loader's device."""
 
     images: torch.Tensor
-    """uint8 [B, H, W, C]; floats of that shape where they are drawn."""
+    """uint8 [B, H, W, C]; floats of that shape for Gaussian inputs."""
     labels: torch.Tensor
     """int64 [B]."""
-    index: torch.Tensor  # type: ignore[assignment]  # hides tuple.index, which a batch has no use for
-    """int64 [B], positions among the loader's samples, from 0: what a cache of features is keyed by."""
+    index: torch.Tensor  # type: ignore[assignment]  # hides tuple.index, which a batch does not need
+    """int64 [B], positions among the loader's samples; caches of features use them as keys."""
 
 
 class Share(NamedTuple):
-    """Which images of a batch a rank has.
-
-    Attributes:
-        batch: images in the batch of all ranks together.
-        start: position of the first of this rank's, which are consecutive.
-    """
+    """The part of a batch (of ``batch`` images on all ranks) that a rank has: consecutive images."""
 
     batch: int
     start: int
+    """Position of this rank's first image."""
 
 
 class Order(TypedDict, total=False):
@@ -49,25 +45,23 @@ class Order(TypedDict, total=False):
 
 
 Images = Generator[torch.Tensor, None, None]
-"""Of one share after another, uint8 [B, H, W, C] on the device, in memory that is not written to again."""
+"""The images of each share, uint8 [B, H, W, C] on the device, in memory that is not reused."""
 
 
 class Loader(ABC):
-    """A source of batches. Its order depends on seed and epoch alone, never on the reader behind it.
+    """A source of batches, in an order that depends only on seed and epoch.
 
-    In a distributed run samples, batch size and steps are those of all ranks together, the same on each; what a
-    rank is given is its share of every batch (``shares``). Where images come from is a child's matter.
+    In a distributed run samples, batch size and steps are those of all ranks together; a rank gets its share of every
+    batch (``shares``).
 
     Args:
         labels: int64 [samples], in the order of the samples' index.
-        batch_size: samples a batch over all ranks, at least 1 a rank; the last of an epoch may hold fewer.
-        seed: the data seed; decides with the epoch's number the order of the samples.
-        device: where batches lie.
-        rank: which share of every batch this loader gives, from 0.
-        world: number of ranks.
+        batch_size: samples a batch over all ranks, at least 1 a rank; the last batch of an epoch may be smaller.
+        seed: the data seed; seed and epoch decide the order of the samples.
+        rank: of this loader, from 0.
 
     Raises:
-        InputError: a batch size below 1 or too small for its ranks, or a rank that is not one of ``world``.
+        InputError: a batch size below 1 or below ``world``, or a rank outside of ``world``.
     """
 
     def __init__(
@@ -100,20 +94,17 @@ class Loader(ABC):
         return -(-self.samples // self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch in the order of (seed, epoch), from batch ``start`` on.
-
-        Raises InputError where ``start`` is negative; from a start beyond the last batch there are none.
-        """
+        """The batches of an epoch from batch ``start``; InputError if it is negative, no batches beyond the last."""
         if start < 0:
             raise InputError(f"Epoch {epoch} was to start at batch {start}; batches count from 0.")
         return self._batches(order(self.samples, self.seed, epoch)[start * self.batch_size :])
 
     def sequential(self) -> Iterator[Batch]:
-        """All samples once over all ranks, in the order of their index."""
+        """All samples once, in the order of their index, shared by the ranks."""
         return self._batches(np.arange(self.samples))
 
     def share(self, number: int) -> Share:
-        """Which part of batch ``number`` of an epoch this rank has; of an empty one, an image's place in it."""
+        """This rank's part of batch ``number`` of an epoch; ``start`` is a valid position even if the part is empty."""
         size = min(self.batch_size, self.samples - number * self.batch_size)
         return Share(size, min(size * self.rank // self.world, size - 1))
 
@@ -131,22 +122,22 @@ class Loader(ABC):
         """The images of each share.
 
         Args:
-            host: int64 [n], positions among the samples, checked, on the host.
+            host: int64 [n], valid positions among the samples, on the host.
             there: the same on the device.
-            mine: the part of them that each batch has on this rank; may be empty.
+            mine: this rank's part of the positions for each batch; may be empty.
         """
 
 
 class PreparedLoader(Loader):
-    """Batches of a prepared file (a ``Loader``); all its readers give the same.
+    """Batches of a prepared file; all loaders of prepared files give the same batches.
 
     Args:
-        beton: the prepared file; where its reader does not say otherwise it must not be written to in the meantime.
-        subset: int [n] positions in the file, whose order gives the samples their index; all by default.
-        order: the rest of what ``Loader`` takes.
+        beton: must not be written to while the loader is used, unless the subclass allows it.
+        subset: int [n] positions in the file, in the order of the samples' index; all by default.
+        order: the other arguments of ``Loader``.
 
     Raises:
-        InputError: as ``Loader``, or a subset that is empty or selects images that are not there.
+        InputError: as ``Loader``, or a subset that is empty or has positions outside of the file.
     """
 
     def __init__(self, beton: Beton, *, subset: np.ndarray | None = None, **order: Unpack[Order]) -> None:
@@ -155,7 +146,7 @@ class PreparedLoader(Loader):
         self.image_shape = beton.image_shape
 
     def _places(self, positions: torch.Tensor) -> np.ndarray:
-        """Where samples at ``positions`` (int64, on the host) are in the file, int64 [n]."""
+        """Positions in the file, int64 [n], of the samples at ``positions`` (int64 [n], on the host)."""
         found: np.ndarray = positions.numpy()
         return found if self._chosen is None else self._chosen[found]
 
@@ -170,11 +161,11 @@ def _checked(subset: np.ndarray, samples: int) -> np.ndarray:
 
 
 def shares(samples: int, batch_size: int, rank: int, world: int) -> Iterator[slice]:
-    """The part that a rank has of each batch of ``samples`` samples in a given order, one a batch.
+    """A rank's part of each batch of ``samples`` samples.
 
-    The shares of all ranks, joined in their order, are the batch of a single process, the last, smaller one too.
-    Within a batch they differ by at most one sample. Every rank has a share of every batch, so that none waits
-    for another; where the last batch has fewer samples than ranks, some shares of it are empty.
+    The shares of all ranks, in the order of ranks, form the batch of a single process; their sizes differ by at most
+    one. Every rank has a share of every batch, since ranks synchronise every step; those of a small last batch may be
+    empty.
     """
     for start in range(0, samples, batch_size):
         size = min(batch_size, samples - start)
@@ -188,8 +179,8 @@ def order(n: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def to_device(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Images, or their positions, in host memory, on ``device``; the host does not wait for a GPU."""
+    """A host tensor copied to ``device``; the host does not wait for a GPU."""
     if device.type == "cuda":
-        # A fresh pinned buffer a batch: torch's allocator hands it out again only when its copy is done.
+        # A new pinned buffer each time; torch's allocator reuses it only after its copy has finished.
         images = images.pin_memory()
     return images.to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Which reader serves a run's training images, and why."""
+"""The choice of the loader of a run's training images."""
 
 from __future__ import annotations
 
@@ -19,27 +19,26 @@ from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.spec.run import RunSpec
 
 SHARE = 0.5
-"""Share of the free memory that images may take to be held in it."""
+"""Share of the free memory that resident images may take."""
 LOADERS = ("auto", "resident", "ffcv", "map")
 DRAWN = "drawn"
 
 
 class Choice(NamedTuple):
-    """A reader, and why it was chosen, in words."""
+    """A loader and the reason for its choice, a phrase."""
 
     name: str
-    """resident (images on the device), host (in host memory beside it), ffcv, map, or drawn (Gaussian inputs)."""
+    """resident (images on the device), host (in host memory), ffcv, map, or drawn (Gaussian inputs)."""
     reason: str
 
 
 def choose_loader(asked: str, image_bytes: int, device: torch.device, free: Callable[[torch.device], int]) -> Choice:
-    """The reader for ``image_bytes`` of training images; 0 where there are none to read.
+    """The loader for a run's training images.
 
     Args:
-        asked: ``auto``, ``resident``, ``ffcv`` or ``map``; InputError for another.
-        image_bytes: of all that the run uses.
-        device: where it trains.
-        free: free memory of a device in bytes.
+        asked: one of ``LOADERS``; InputError otherwise.
+        image_bytes: of all training images; 0 for Gaussian inputs.
+        free: returns the free memory of a device in bytes.
     """
     if asked not in LOADERS:
         raise unknown_name("loader", asked, LOADERS)
@@ -65,7 +64,7 @@ def choose_loader(asked: str, image_bytes: int, device: torch.device, free: Call
 
 
 def training_subset(spec: RunSpec, data: Prepared | NoiseSet) -> np.ndarray | None:
-    """int64 [n] positions of the images that ``spec`` trains on; None for all."""
+    """Positions of the images that ``spec`` trains on, int64 [n]; None for all."""
     if spec.data.samples is None or isinstance(data, NoiseSet):
         return None
     return nested_subset(data.train.labels, spec.data.samples, spec.seeds.data)
@@ -83,17 +82,15 @@ def training_loader(
     world: int = 1,
     resident: Resident | None = None,
 ) -> Loader:
-    """The training images of ``spec``; the same batches in the same order from every reader.
+    """The loader of the training images of ``spec``; all loaders give the same batches in the same order.
 
     Args:
-        spec: its ``data``, ``train.batch_size`` and ``seeds.data`` are read.
-        data: its data set.
-        loader: name of a ``Choice``; InputError for another, and where FFCV cannot be used.
-        device: where batches are to lie.
+        spec: its ``data``, ``train.batch_size`` and ``seeds.data`` are used.
+        loader: name of a ``Choice``; InputError if it is unknown, or FFCV cannot be used.
         subset: see :func:`training_subset`.
-        dtype: of images that are drawn.
-        rank, world: whose share of every batch is read, and ranks that share it.
-        resident: keeps images that are read into memory from run to run.
+        dtype: of Gaussian inputs.
+        rank, world: as in ``Loader``.
+        resident: keeps images in memory between runs.
     """
     order: Order = {
         "batch_size": spec.train.batch_size, "seed": spec.seeds.data, "device": device, "rank": rank, "world": world,
@@ -103,7 +100,7 @@ def training_loader(
         return GaussianLoader(info.train, info.size, info.channels, data.sigma, dtype=dtype, **order)
     match loader:
         case "ffcv":
-            # As many readers as the run computes with: other runs beside it have threads of their own.
+            # As many threads as the run computes with, since other runs may share the machine.
             return FFCVLoader(data.train, subset=subset, threads=torch.get_num_threads(), **order)
         case "map":
             return MapLoader(data.train, subset=subset, **order)

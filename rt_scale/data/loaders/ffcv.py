@@ -1,4 +1,4 @@
-"""The reader for sets that do not fit in memory: FFCV streams the prepared file."""
+"""The loader for sets that do not fit in memory: FFCV streams the prepared file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rt_scale.system.machine import allowed_cores
 from rt_scale.system.paths import install_command
 
 VERSION = "1.0.2"
-"""Of FFCV: the one whose faults ``ffcv_patches`` knows and mends."""
+"""The version of FFCV whose faults ``ffcv_patches`` fixes."""
 
 _REMEDY = (
     f"Install it, and the OpenCV and libjpeg-turbo that it compiles against: {install_command('rt-scale[ffcv]')}. The "
@@ -28,18 +28,16 @@ _REMEDY = (
 
 
 class FFCVLoader(PreparedLoader):
-    """Batches streamed from the prepared file in threads, each in memory of its own, which later ones leave alone.
+    """Batches streamed from the prepared file in threads.
 
     Args:
-        beton: the prepared file; it is mapped, so it must not be cut or written to while the loader is used.
-        subset: as in ``PreparedLoader``.
-        threads: that read batches, at least 1; no more than the cores this process may use are taken, which is the
-            default. A matter of speed alone.
-        order: as in ``PreparedLoader``.
+        beton: it is mapped, so it must not be cut or written to while the loader is used.
+        subset, order: as in ``PreparedLoader``.
+        threads: that read batches, at least 1; at most, and by default, the cores that this process may use.
 
     Raises:
-        InputError: FFCV missing, broken or of another version, a file that is damaged or was changed since it was
-            opened, or an argument outside of what is said above.
+        InputError: FFCV is missing, broken or of another version, the file is damaged or has changed since it was
+            opened, or an argument is out of range.
     """
 
     def __init__(
@@ -67,33 +65,33 @@ class FFCVLoader(PreparedLoader):
 
 
 def require_ffcv() -> ModuleType:
-    """The module of mended FFCV classes, imported now (seconds); InputError where FFCV cannot be used."""
+    """The module ``ffcv_patches``, whose import takes seconds; InputError if FFCV cannot be used."""
     try:
         installed = importlib.metadata.version("ffcv")
     except importlib.metadata.PackageNotFoundError:
         raise InputError(f"The FFCV loader was asked for, but FFCV is not installed. {_REMEDY}") from None
     if installed != VERSION:
         raise InputError(
-            f"FFCV {installed} is installed; its loader is used with {VERSION} alone, whose faults are known and "
-            f"mended. {_REMEDY}"
+            f"FFCV {installed} is installed; rt-scale supports only {VERSION}, whose faults are known and "
+            f"fixed. {_REMEDY}"
         )
     try:
         from rt_scale.data.loaders import ffcv_patches
-    except ImportError as error:  # a system library that is not there, libturbojpeg say, is named
+    except ImportError as error:  # names a missing system library, e.g. libturbojpeg
         raise InputError(f"FFCV is installed but cannot be loaded: {error}. {_REMEDY}") from error
     return ffcv_patches
 
 
 def _check_file(beton: Beton) -> os.stat_result:
-    """What the file is on disk, after everything that FFCV does not check was: it reads garbage or dies instead."""
+    """The file's status, after checks that FFCV lacks: on a damaged file it reads garbage or crashes."""
     again = open_beton(beton.path)
     if again.layout != beton.layout or not np.array_equal(again.labels, beton.labels):
-        raise InputError(f"The prepared file '{beton.path}' is another one than was opened; open it again.")
+        raise InputError(f"The prepared file '{beton.path}' is not the one that was opened; open it again.")
     return beton.path.stat()
 
 
 def refuse_changed(path: Path, written: os.stat_result) -> None:
-    """RunError where the mapped file was written to; another one in its place, or none, does not matter."""
+    """RunError if the mapped file was written to; it may have been replaced or removed."""
     try:
         now = path.stat()
     except OSError:

@@ -1,16 +1,13 @@
-"""FFCV 1.0.2 with its faults mended: the one module that imports ffcv, and every deviation from it.
+"""FFCV 1.0.2 with its faults fixed in subclasses; the only module that imports ffcv.
 
-From FFCV come the reader of the file, its mapping, and the graph that turns a pipeline into code. Nobody else's
-FFCV in the process is changed: its classes are derived from here, not written to.
-
-- ``Reader`` leaves the allocation table unread (``beton.open_beton`` has held every pointer against the layout) and
-  ``OSCacheManager`` makes no dictionaries of pages: those took 2.6 GB and 12 s at 5 million images.
-- ``NDArrayDecoder`` fills a new array for every batch, where FFCV has a ring of buffers that later batches
-  overwrite, and its compiled code is kept on disk between runs.
-- ``Loader``, which sets torch's threads for the whole process, has its place taken by ``Images``.
-- ``EpochIterator``, which waits for ever after an error in its thread, leaks the thread when an epoch is left, and
-  makes CUDA streams on whatever device is current, has its place taken by ``ReadAhead``. Its threads read a batch
-  each, where FFCV's share one through numba's threads, which print to the terminal when a process forks.
+- ``Reader`` does not read the allocation table (``beton.open_beton`` has checked every pointer), and
+  ``OSCacheManager`` builds no dictionaries of pages: those took 2.6 GB and 12 s at 5 million images.
+- ``NDArrayDecoder`` fills a new array for every batch (FFCV's buffers are overwritten by later batches), and its
+  compiled code is cached on disk.
+- ``Images`` replaces ``Loader``, which sets torch's threads for the whole process.
+- ``ReadAhead`` replaces ``EpochIterator``, which hangs after an error in its thread, leaks the thread when an epoch
+  is abandoned, and creates CUDA streams on the current device. Each of its threads reads a batch; FFCV's batches are
+  read by numba's threads, which print to the terminal when a process forks.
 """
 
 from __future__ import annotations
@@ -32,14 +29,14 @@ from rt_scale.spec.errors import RunError
 
 Function = TypeVar("Function", bound=Callable[..., object])
 _AHEAD = 2
-"""Batches that are read before they are asked for, beside the one that each thread is at."""
+"""Batches read ahead, besides the one that each thread is reading."""
 
 
 def _start_numba() -> None:
-    """Start numba's threads, as importing FFCV does, on TBB where it is installed.
+    """Start numba's threads, as importing FFCV does, but on TBB if it is installed.
 
-    We do not use them; for whoever does in this process, the others abort when used from two threads (workqueue) or
-    kill forked processes (omp).
+    For other users of numba in this process: its other layers abort when used from two threads (workqueue) or kill
+    forked processes (omp).
     """
     config: Any = numba.config
     config.THREADING_LAYER = "tbb"
@@ -67,13 +64,13 @@ with warnings.catch_warnings():
 
 
 def _copy(row: np.ndarray, stored: np.ndarray) -> None:
-    # A loop over two vectors becomes a memcpy; a slice assigned to a slice, or two indices, do not (1/3 the speed).
+    # numba turns this loop over two vectors into a memcpy; slices or two indices have 1/3 of the speed.
     for byte in range(len(stored)):
         row[byte] = stored[byte]
 
 
 def gather(ids: np.ndarray, pointers: np.ndarray, file: np.ndarray, size: int) -> np.ndarray:
-    """The images at ``ids`` of ``size`` bytes each, uint8 [B, size]; ``pointers`` are offsets in ``file``."""
+    """The images at ``ids``, uint8 [B, size]; ``pointers`` are their offsets in ``file``."""
     rows = np.empty((len(ids), size), np.uint8)
     for row in range(len(ids)):
         start = np.int64(pointers[ids[row]])
@@ -82,12 +79,12 @@ def gather(ids: np.ndarray, pointers: np.ndarray, file: np.ndarray, size: int) -
 
 
 def compiled(function: Function) -> Function:
-    """``function``, compiled when it is first called or read from the disk where it was compiled before."""
+    """``function``, compiled at its first call and cached on disk if possible."""
     try:
-        kept = numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # neither this folder nor the user's cache can be written to
-        kept = numba.njit(nogil=True)(function)
-    return cast(Function, kept)
+        result = numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # neither this folder nor the user's cache is writable
+        result = numba.njit(nogil=True)(function)
+    return cast(Function, result)
 
 
 _copy_row = compiled(_copy)
@@ -95,10 +92,8 @@ _gather_rows = compiled(gather)
 
 
 class _Reader(Reader):  # type: ignore[misc]  # ffcv has no types
-    """Header, fields and records."""
-
     def read_allocation_table(self) -> None:
-        """Nothing: all images have one size, and the records say where they are."""
+        """Skipped: all images have one size, and the records hold their positions."""
 
 
 class _Mapped(OSCacheManager):  # type: ignore[misc]
@@ -111,14 +106,12 @@ class _Mapped(OSCacheManager):  # type: ignore[misc]
 
 
 class _Gather(NDArrayDecoder):  # type: ignore[misc]
-    """Gives the images of a batch in an array of its own."""
+    """Returns the images of a batch in a new array."""
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, None]:
-        """The state after it, and no buffer."""
         return super().declare_state_and_memory(previous_state)[0], None
 
     def generate_code(self) -> Callable[..., np.ndarray]:
-        """The function that FFCV's generated code calls; ``destination`` is None."""
         shape = self.field.shape
         size = int(np.prod(shape))
 
@@ -129,11 +122,7 @@ class _Gather(NDArrayDecoder):  # type: ignore[misc]
 
 
 class Images:
-    """The images of a prepared file, which was checked before.
-
-    Args:
-        path: the file; it is mapped once, here, and may be replaced or unlinked afterwards.
-    """
+    """The images of a checked prepared file, which is mapped once and may be replaced or unlinked afterwards."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -143,7 +132,7 @@ class Images:
             mapped, *_ = context.state
         pipeline = PipelineSpec("image", decoder=_Gather())
         graph = Graph({"image": pipeline}, self.reader.handlers, {"image": 0}, self.reader.metadata, None)
-        Compiler.set_enabled(False)  # FFCV generates plain code around functions that are compiled already
+        Compiler.set_enabled(False)  # only plain code around functions that are already compiled
         try:
             _, code = graph.collect_requirements()
             (((self._stage, (node,)),), _) = graph.codegen_all(code)
@@ -157,22 +146,16 @@ class Images:
         }
 
     def read(self, ids: np.ndarray) -> np.ndarray:
-        """The images at ``ids``, int64 [B] and each in the file, as uint8 [B, H, W, C] in a new array."""
+        """The images at ``ids``, valid int64 [B], as uint8 [B, H, W, C] in a new array."""
         images: np.ndarray
         (images,) = self._stage(ids, **self._arguments)
         return images
 
 
 class ReadAhead:
-    """Batches of images in their order, read in threads a little before they are asked for.
+    """Batches of images in order, read ahead in threads; an error in a thread is raised at its batch.
 
-    What goes wrong in a thread is raised where its batch is asked for. ``close`` ends the threads; so does the end
-    of the interpreter.
-
-    Args:
-        images: where they are.
-        batches: int64 [B] a batch, positions in the file.
-        threads: at least 1; each is at another batch.
+    ``batches`` are positions in the file, int64 [B] each; ``threads`` is at least 1.
     """
 
     def __init__(self, images: Images, batches: Iterable[np.ndarray], threads: int) -> None:
@@ -184,7 +167,9 @@ class ReadAhead:
     def __iter__(self) -> Iterator[np.ndarray]:
         while self._ready:
             if os.getpid() != self._process:  # forked: the child has the futures, but not the threads
-                raise RunError(f"The threads that read '{self._images.path}' are those of another process; read anew.")
+                raise RunError(
+                    f"The threads that read '{self._images.path}' belong to another process. Create a new loader here."
+                )
             first = self._ready.popleft()
             if (error := first.exception()) is not None:
                 reason = f"{type(error).__name__}: {error}"
@@ -193,6 +178,6 @@ class ReadAhead:
             yield first.result()
 
     def close(self) -> None:
-        """End the threads, at whatever batches they are, and wait for them."""
+        """Cancel the batches not yet begun and wait for the threads to end."""
         if os.getpid() == self._process:
             self._pool.shutdown(cancel_futures=True)

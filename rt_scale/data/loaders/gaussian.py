@@ -1,4 +1,4 @@
-"""Gaussian noise in place of images: every sample a function of seed and index, made where it is used."""
+"""Gaussian noise in place of images: every sample is a function of seed and index, computed on the device."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Words(NamedTuple):
 def philox(counter: Words, key: int) -> Words:
     """Philox-4x32-10 of every counter (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
 
-    Integer arithmetic alone, so every device gives the same bits: 128 for each ``counter`` of 128 (the lowest word
-    first), of the broadcast shape. ``key`` has 64, in [0, 2**64).
+    Integer arithmetic, so every device gives the same bits. ``counter`` has its lowest word first; ``key`` is in
+    [0, 2**64).
     """
     a, b, c, d = counter
     low, high = key & WORD, key >> 32
     for _ in range(ROUNDS):
-        # A product of two words overflows int64, which wraps: its 64 bits are right, its sign is not.
-        # So b and d go on with a product's upper half still attached, and the mask takes it off one round later.
+        # A product of two words wraps in int64: its 64 bits are right, its sign is not. b and d keep a product's
+        # upper half for one round, until the mask removes it.
         first, second = a * MULTIPLIERS[0], c * MULTIPLIERS[1]
         a, b = ((second >> 32) ^ b ^ low) & WORD, second
         c, d = ((first >> 32) ^ d ^ high) & WORD, first
@@ -56,52 +56,49 @@ def gaussian_images(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:
-    """Independent draws from N(0, sigma^2), sample i a pure function of (seed, i).
+    """Independent draws from N(0, sigma^2), [B, *shape], contiguous; sample i is a pure function of (seed, i).
 
-    Box-Muller on 32-bit uniforms of Philox-4x32-10. All of it is computed in float64 and rounded at the end: float32
-    is then float64 rounded, and devices, whose logarithms and cosines differ in the last bit, agree to rounding.
-    Nothing lies beyond 6.76 sigma, where 1e-11 of a true normal distribution does.
+    Box-Muller on 32-bit uniforms of Philox-4x32-10, in float64 and rounded at the end, so that devices agree to
+    rounding although their logarithms and cosines differ in the last bit. No value is beyond 6.76 sigma (1e-11 of a
+    normal distribution is).
 
     Args:
-        index: int64 [B], at least 0, on any device; the samples that are wanted.
+        index: int64 [B], at least 0, on any device.
         seed: the data seed, of the stream ``data.gaussian``.
-        shape: of a sample. Values fill it in row-major order, so a smaller sample is the head of a larger one.
+        shape: of a sample, filled in row-major order, so that a smaller sample is the head of a larger one.
         sigma: standard deviation.
         dtype: float32 or float64.
-        device: where they are made, [B, *shape], contiguous.
     """
     values = math.prod(shape)
     sample = index.to(device)[:, None]
     block = torch.arange(-(-values // 4), device=device)[None]
     counter = Words(block, torch.zeros_like(block), sample & WORD, sample >> 32)
-    # Half a step off the ends: no logarithm of 0.
+    # Half a step from the ends of [0, 1], so that no logarithm is of 0.
     a, b, c, d = (word.double().add_(0.5).mul_(2.0**-32) for word in philox(counter, stream("data.gaussian", seed)))
     normal = torch.stack([*_box_muller(a, b), *_box_muller(c, d)], dim=-1).flatten(1)[:, :values]
     return normal.mul_(sigma).to(dtype).reshape(len(sample), *shape).contiguous()
 
 
 def _box_muller(one: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two independent standard normal numbers of two uniform ones in (0, 1)."""
+    """Two independent standard normal numbers from two uniform ones in (0, 1)."""
     radius, angle = (-2 * one.log()).sqrt_(), 2 * math.pi * other
     return radius * angle.cos(), radius * angle.sin()
 
 
 class GaussianLoader(Loader):
-    """Batches of noise as network inputs, nothing stored; all labels are 0.
+    """Batches of noise as network inputs, float [B, H, W, C]; all labels are 0.
 
-    Images are float [B, H, W, C] that need no normalisation: ``to_inputs`` with the mean and standard
-    deviation of a ``NoiseSet`` changes nothing but their layout.
+    ``to_inputs`` with the mean and std of a ``NoiseSet`` changes only their layout.
 
     Args:
-        samples: how many there are, at least 1; the first n of a larger number are the same.
+        samples: at least 1; the first n of a larger number are the same.
         size: height and width in pixels, at least 1.
-        channels: at least 1.
         sigma: standard deviation of every value, above 0.
         dtype: float32 or float64.
-        order: the rest of what ``Loader`` takes; the seed also decides what the samples are.
+        order: the other arguments of ``Loader``; the seed also decides the samples' values.
 
     Raises:
-        InputError: an argument outside of what is said above.
+        InputError: an argument out of range.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The reader for sets that do not fit in memory where there is no FFCV: batches gathered from the memory map."""
+"""The loader for sets that do not fit in memory if FFCV cannot be used: batches are gathered from a memory map."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from rt_scale.data.loaders.base import Images, Order, PreparedLoader, to_device
 
 
 class MapLoader(PreparedLoader):
-    """Batches gathered from the prepared file as they are needed.
-
-    Its pages are the operating system's, shared by every process that reads the file.
-    """
+    """Batches gathered from the mapped file; processes share its pages."""
 
     def __init__(self, beton: Beton, *, subset: np.ndarray | None = None, **order: Unpack[Order]) -> None:
         super().__init__(beton, subset=subset, **order)

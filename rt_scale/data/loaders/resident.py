@@ -1,4 +1,4 @@
-"""The reader for sets that fit in memory: all images as uint8 on the device, or beside it in host memory."""
+"""The loader for sets that fit in memory: all images as uint8 on the device or in host memory."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from rt_scale.data.beton import Beton
 from rt_scale.data.loaders.base import Images, Order, PreparedLoader, to_device
 
 LARGEST_IDLE = 512 << 20
-"""Bytes of images that are kept though the present run does not use them."""
+"""Bytes of images that are kept although the present run does not use them."""
 RUNS = 2
-"""Runs before the present one whose images are kept: a sweep may go to and fro between two data sets."""
+"""Images of this many previous runs are kept, since a sweep may alternate between two data sets."""
 
 _Key = tuple[object, ...]
 
 
 class Resident:
-    """Images that a process keeps in memory from run to run, for whoever reads the same ones next.
+    """Images that a process keeps in memory between runs, for later runs that read the same ones.
 
-    Those of the present run stay, and those of the two before as long as they are few: where the present run reads
-    others, and more than :data:`LARGEST_IDLE` lie idle, these make room first.
+    It keeps those of the present run and of the :data:`RUNS` before. When the present run reads others, unused images
+    are dropped first if they take more than :data:`LARGEST_IDLE`.
     """
 
     def __init__(self) -> None:
@@ -34,19 +34,14 @@ class Resident:
         self._run = 0
 
     def next_run(self) -> None:
-        """Another run begins."""
+        """Note that another run begins."""
         self._run += 1
         self._drop(key for key, run in self._used.items() if run < self._run - RUNS)
 
     def rows(self, beton: Beton, chosen: np.ndarray | None, place: torch.device) -> torch.Tensor:
-        """One image a row, uint8 [n, H * W * C], which nobody writes to.
+        """One image a row, uint8 [n, H * W * C], not to be written to; gathering rows of a matrix is faster.
 
-        Rows, not images: gathering is faster over a matrix than over 4 dimensions.
-
-        Args:
-            beton: the prepared file. Another one of the same path is other images.
-            chosen: int64 [n] positions in it; None: all.
-            place: the memory in which they are to lie.
+        ``beton`` is identified by its path and ``identity``; ``chosen`` are int64 [n] positions in it, None: all.
         """
         which = None if chosen is None else hashlib.sha256(chosen.tobytes()).hexdigest()
         key = (beton.path.absolute(), beton.identity, which, str(place))
@@ -58,7 +53,7 @@ class Resident:
         return self._kept[key]
 
     def held(self, place: torch.device) -> int:
-        """Bytes of images that are kept in the memory of ``place``."""
+        """Bytes of images kept in the memory of ``place``."""
         return sum(
             rows.nbytes
             for rows in self._kept.values()
@@ -66,7 +61,7 @@ class Resident:
         )
 
     def clear(self) -> None:
-        """Keep nothing."""
+        """Drop all images."""
         self._drop(self._kept)
 
     def _make_room(self) -> None:
@@ -78,19 +73,18 @@ class Resident:
         dropped = [(self._kept.pop(key), self._used.pop(key)) for key in list(keys)]
         if any(rows.is_cuda for rows, _ in dropped):
             del dropped
-            torch.cuda.empty_cache()  # other processes of the device have use for it
+            torch.cuda.empty_cache()  # for other processes on the device
 
 
 class ResidentLoader(PreparedLoader):
-    """Batches gathered on the device from a set that was read once, on every rank, since epochs shuffle it anew.
+    """Batches gathered from images in memory; every rank holds all images, since each epoch shuffles them.
 
     Args:
-        beton: the prepared file; its images are copied, so it may change or vanish afterwards.
-        subset: as in ``PreparedLoader``.
+        beton: it may change or be removed afterwards.
+        subset, order: as in ``PreparedLoader``.
         host: keep the images in host memory and move every batch. By default they are kept on the device
             unless they would take more than half of its free memory.
-        resident: where the images are taken from if they are there, and kept; None: they are this loader's own.
-        order: as in ``PreparedLoader``.
+        resident: shared storage of images; None: none is shared.
     """
 
     def __init__(
@@ -112,8 +106,8 @@ class ResidentLoader(PreparedLoader):
         on_cpu = self._rows.device.type == "cpu"
         for share in mine:
             if on_cpu:
-                # numpy, on one core: where others use the cores too, torch's threads wait for each other, and a
-                # batch takes index_select up to fifty times as long.
+                # numpy, on one core: on busy cores torch's threads wait for each other, and index_select takes up to
+                # fifty times as long.
                 rows = to_device(torch.from_numpy(self._rows.numpy().take(host[share].numpy(), axis=0)), self.device)
             else:
                 rows = self._rows.index_select(0, there[share])
@@ -121,7 +115,7 @@ class ResidentLoader(PreparedLoader):
 
 
 def too_large(device: torch.device, image_bytes: int, kept: int = 0) -> bool:
-    """Whether images would take more than half of a GPU's free memory, ``kept`` bytes counted as free."""
+    """Whether images would take more than half of a GPU's free memory; ``kept`` bytes count as free."""
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)

@@ -1,4 +1,4 @@
-"""Several trainings side by side, whose steps are computed together: each runs as if it were alone."""
+"""Several training runs in one process, whose steps are computed together."""
 
 from __future__ import annotations
 
@@ -21,18 +21,15 @@ def train_together(
     same_images: bool = False,
     ended: Callable[[int, T | BaseException], None] = lambda number, outcome: None,
 ) -> list[T | BaseException]:
-    """Call every run in a thread of its own with a function that computes the gradients of all runs' steps at once.
+    """Call every run with a function that computes all runs' gradients at once; returns their results or exceptions.
 
-    One thread runs at a time, in the order of the runs, until its run asks for gradients or ends: what is computed
-    does not depend on the machine's scheduling.
+    Every run has a thread. One thread runs at a time, in the order of the runs, until its run requests gradients or
+    ends: results do not depend on the scheduling of threads.
 
     Args:
-        runs: of networks that a :class:`BatchedNetwork` takes. One that ends, well or not, leaves the others to go on.
-        same_images: as for :class:`BatchedNetwork`.
-        ended: called in the caller's thread with the position of a run that is over, and what it returned or raised.
-
-    Returns:
-        What each run returned, or the exception that ended it.
+        runs: train networks that a :class:`BatchedNetwork` takes. When one returns or raises, the others continue.
+        same_images: see :class:`BatchedNetwork`.
+        ended: called in the caller's thread with the position of an ended run, and what it returned or raised.
     """
     members = [_Member(run, functools.partial(ended, number)) for number, run in enumerate(runs)]
     try:
@@ -48,7 +45,7 @@ def train_together(
 
 
 def _rounds(members: Sequence[_Member[T]], same_images: bool) -> None:
-    """Compute the step that every run waits for, and let each go on, until all are over."""
+    """Compute the step that every run waits for and let each continue, until all have ended."""
     waiting: list[_Member[T]] = []
     while left := [member for member in members if not member.over]:
         steps = [member.step for member in left if member.step is not None]
@@ -60,17 +57,17 @@ def _rounds(members: Sequence[_Member[T]], same_images: bool) -> None:
                 batched = BatchedNetwork(networks, same_images=same_images)
             answers = batched.gradients(steps)
         except Exception as error:
-            answers = [error] * len(steps)  # what all compute together fails for all
+            answers = [error] * len(steps)  # the common pass failed, for all
         for member, answer in zip(left, answers, strict=True):
             member.go_on(answer)
 
 
 class _Member(Generic[T]):
-    """A run in a thread, which runs while :meth:`go_on` waits for it and waits otherwise.
+    """A run in a thread, which runs only while :meth:`go_on` waits for it.
 
     Attributes:
-        step: whose gradients it waits for; None while it runs and once it is over.
-        outcome: what the run returned, or the exception that it raised; there once it is ``over``.
+        step: whose gradients it waits for; None while it runs and after its end.
+        outcome: what the run returned or raised; set when it is ``over``.
     """
 
     outcome: T | BaseException
@@ -80,23 +77,19 @@ class _Member(Generic[T]):
         self.started = self.over = False
         self._ended = ended
         self._answers: SimpleQueue[Measured | BaseException] = SimpleQueue()
-        self._asked: SimpleQueue[Step | None] = SimpleQueue()
+        self._requests: SimpleQueue[Step | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, args=(run,), daemon=True)
 
     def go_on(self, answer: Measured | BaseException | None) -> None:
-        """Let it run until its next step or its end.
-
-        Args:
-            answer: to the step that it waits for: what was measured, or an exception to raise there; None to start.
-        """
+        """Let it run until its next step or its end, with the values or the exception of ``step``; None to start."""
         if answer is None:
             self.started = True
             self._thread.start()
         elif self.step is not None:
             self.step = None
             self._answers.put(answer)
-        # Else the caller was interrupted while it ran: it is waited for.
-        self.step = self._asked.get()
+        # Else the caller was interrupted while the run was running: wait for the run.
+        self.step = self._requests.get()
         if self.step is None:
             self._thread.join()
             self.over = True
@@ -107,10 +100,10 @@ class _Member(Generic[T]):
             self.outcome = run(self._gradients)
         except BaseException as error:
             self.outcome = error
-        self._asked.put(None)
+        self._requests.put(None)
 
     def _gradients(self, step: Step) -> Measured:
-        self._asked.put(step)
+        self._requests.put(step)
         answer = self._answers.get()
         if isinstance(answer, BaseException):
             raise answer

@@ -354,7 +354,7 @@ def test_a_folder_of_somebody_else_is_not_touched(
     data_dir: Path, origin: Path, save_images: Callable[..., None]
 ) -> None:
     save_images(data_dir / "pets", {"cat": 2})
-    with pytest.raises(InputError, match="holds something else"):
+    with pytest.raises(InputError, match="holds other files"):
         fetch("pets", data_dir, str(origin))
     assert len(list((data_dir / "pets" / "cat").iterdir())) == 2
 

@@ -96,7 +96,7 @@ def test_the_size_that_images_have_is_no_other_size(data_dir: Path, pets: Path) 
 
 def test_replacing_needs_a_source(data_dir: Path, pets: Path) -> None:
     prepare("pets", data_dir, pets)
-    with pytest.raises(InputError, match=r"where its images are.*--from FOLDER.*--replace"):
+    with pytest.raises(InputError, match=r"give the folder of its images.*--from FOLDER.*--replace"):
         prepare("pets", data_dir, size=3, replace=True)
 
 
@@ -296,7 +296,7 @@ def test_a_folder_that_cannot_be_written_is_bad_input(tmp_path: Path, pets: Path
 def test_a_folder_of_somebody_else_is_never_touched(data_dir: Path, save_images: SaveImages) -> None:
     save_images(data_dir / "pets", {"cat": 4, "dog": 4})
     before = sorted(data_dir.rglob("*.png"))
-    with pytest.raises(InputError, match="holds something else than prepared data"):
+    with pytest.raises(InputError, match="holds other files than prepared data"):
         prepare("pets", data_dir, data_dir / "pets")
     assert sorted(data_dir.rglob("*.png")) == before
 

@@ -55,7 +55,7 @@ def test_a_run_tells_once_of_its_students_pass(
     assert environment is not None
     slower = environment.attempts[-1].slower
     assert slower.keys() == {"student's pass"}
-    assert "that failed" in slower["student's pass"]
+    assert "its acceleration failed" in slower["student's pass"]
     (warned,) = seen.named("warned")
     assert "student's pass" in warned[0]
 

@@ -154,13 +154,13 @@ def test_what_the_first_run_does_is_shown_and_its_warnings_named(tiny: Tiny, set
     assert f"{prefix}probing the student" in others
     shares = [text.removeprefix(f"{prefix}training, ") for text in others if "training, " in text]
     assert shares == ["25 %", "50 %", "75 %", "100 %"]
-    before = dependencies._Before(seen, first.name)
+    before = dependencies._DependencyObserver(seen, first.name)
     before.warned("Something.")
     assert seen.named("warned") == [(f"{first.name}: Something.",)]
 
 
 def test_a_long_first_run_tells_every_tenth_step(seen: Any) -> None:
-    before = dependencies._Before(seen, "distill-0")
+    before = dependencies._DependencyObserver(seen, "distill-0")
     before.started(0, 1000)
     for step in range(1, 1001):
         before.stepped(step)

@@ -118,7 +118,7 @@ def test_only_the_loss_has_a_gradient_and_arguments_stay() -> None:
 
 @pytest.mark.parametrize("other", [sides(4, 20), sides(3, 21)])
 def test_other_rows_or_outputs_are_refused(other: tuple[Side, Side]) -> None:
-    with pytest.raises(ValueError, match="must be the same rows and outputs"):
+    with pytest.raises(ValueError, match="must have the same rows and outputs"):
         wide_distance("kl", sides(3, 20)[0], other[1])
 
 

@@ -34,7 +34,7 @@ def growing(monkeypatch: pytest.MonkeyPatch, kinds: list[Node] | None) -> Cluste
 
 
 def test_only_living_nodes_count(two: Cluster) -> None:
-    assert two.describe() == "a Ray of its own: 2 nodes, 4 CPUs"
+    assert two.describe() == "a local Ray: 2 nodes, 4 CPUs"
     assert two.at_once(LaunchSpec(workers=2, cpus=1)) == 2
     with pytest.raises(InputError, match="no node of this machine can ever give"):
         two.refuse_impossible(LaunchSpec(cpus=4))

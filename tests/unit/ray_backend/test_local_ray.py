@@ -32,7 +32,7 @@ def test_a_folder_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path:
     (tmp_path / "file").touch()
     long = f"/tmp/{'x' * 60}"
     for given, said in {
-        long: f"bytes, and the system takes {LONGEST}",
+        long: f"bytes, and Linux allows {LONGEST}",
         "": "it must be an absolute path",
         "tmp": "it must be an absolute path",
         "/dev/null": "'/dev/null/ray' cannot be written (Not a directory)",

@@ -107,10 +107,10 @@ def test_one_that_answers(monkeypatch: pytest.MonkeyPatch, listening: str) -> No
     ("answer", "said"),
     [
         ({"problem": "silent"}, "No Ray cluster answers at 10.0.0.1:6379"),
-        ({"problem": "nothing"}, "no Ray cluster to be found from this machine"),
+        ({"problem": "nothing"}, "No Ray cluster was found from this machine"),
         ({"problem": "several", "detail": "a:1, b:2"}, "More than one Ray runs on this machine (a:1, b:2)"),
-        ({"problem": "no token"}, "wants a token, and there is none here"),
-        ({"problem": "wrong token"}, "does not accept the token that is kept here"),
+        ({"problem": "no token"}, "requires a token, and there is none here"),
+        ({"problem": "wrong token"}, "does not accept the token of this machine"),
         ({"problem": "elsewhere"}, "This machine is no node of the Ray cluster at 10.0.0.1:6379"),
         ({"problem": "other", "detail": "boom"}, "cannot be joined: boom."),
         ({"ray": "3"}, "has Ray 3, this process Ray 2;"),

@@ -38,7 +38,7 @@ def refusal(launch: LaunchSpec, nodes: list[Node]) -> str:
 def test_a_run_has_to_fit_on_one_node() -> None:
     said = refusal(LaunchSpec(cpus=4), SMALL)
     assert said.startswith("A run asks for 4 CPUs on one node, which no node of the cluster can ever give.")
-    assert "What there is: 2 nodes of 2 CPUs: a, b." in said
+    assert "Available: 2 nodes of 2 CPUs: a, b." in said
     assert "Lower launch.cpus" in said
     refuse_unplaceable(LaunchSpec(cpus=2), SMALL, "the cluster")
 
@@ -96,7 +96,7 @@ def test_a_kind_that_does_not_tell_its_accelerator_may_have_it() -> None:
 
 
 def test_no_node_at_all() -> None:
-    assert "What there is: no node at all." in refusal(LaunchSpec(), [])
+    assert "Available: no node." in refusal(LaunchSpec(), [])
 
 
 @pytest.mark.parametrize(

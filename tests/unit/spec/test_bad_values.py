@@ -39,7 +39,7 @@ SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convne
         ({"train": {"optimizer": {"clip": 0}}}, ["train.optimizer.clip", "greater than 0"]),
         ({"train": {"optimizer": {"name": "adma"}}}, ["'adma'", "did you mean 'adam'?"]),
         ({"train": {"optimizer": {"momentum": 0.9}}}, ["momentum belongs to sgd", "adamw"]),
-        ({"probe": {"every": "5"}}, ["probe.every", "'5' is no duration", "'5ep'"]),
+        ({"probe": {"every": "5"}}, ["probe.every", "'5' is not a duration", "'5ep'"]),
         ({"probe": {"linear": False, "knn": 0}}, ["nothing would be probed"]),
         ({"probe": {"l2": 0}}, ["probe.l2", "greater than 0"]),
         ({"probe": {"also": "mnist"}}, ["probe.also"]),

@@ -44,7 +44,7 @@ def test_text_and_booleans_mean_the_same_and_nonsense_is_refused() -> None:
         ("-/lb/fn", "has 3 parts"),
         ("-/l/fn/wn/l/-", "allowed for linear_1: 'lb' or '-'"),
         ({"linear1": True}, "did you mean 'linear_1'?"),
-        ({"linear_1": True}, "not told: weight_norm_1"),
+        ({"linear_1": True}, "missing parts: weight_norm_1"),
         (dict.fromkeys(PARTS, 1), "allowed: true or false"),
     ],
 )

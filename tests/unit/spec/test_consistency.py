@@ -61,7 +61,7 @@ def test_label_noise_is_for_those_who_learn_labels() -> None:
     unprobed = refusal({**LABELS, "probe": {"own": False, "also": ["mnist"]}})
     assert "measures its classifier on its own test images" in unprobed
     message = refusal({**SMALL, "objective": {"label_noise": 0.5}})
-    assert "label_noise changes labels, which kind distill never sees: set kind: supervise" in message
+    assert "label_noise changes labels, which kind distill never uses: set kind: supervise" in message
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_label_noise_is_for_those_who_learn_labels() -> None:
     [
         ("opposite", {}, "pairing opposite is between several views of an image, and there is one"),
         ("all", {"kind": "crop_flip"}, "set augment.kind to multicrop, or leave pairing at same"),
-        ("same", {"kind": "multicrop"}, "so that the 10 local ones would be made for nothing"),
+        ("same", {"kind": "multicrop"}, "so the 10 local views would not be used"),
         (
             "opposite",
             {"kind": "multicrop", "global_views": 1, "local_views": 0},
@@ -142,7 +142,7 @@ def test_a_whole_network_needs_an_equal_projector_too(role: str) -> None:
     message = refusal({**SMALL, role: {"start_from": start}})
     assert f"{role}.start_from.run has another projector than this run" in message
     assert "out_dim: 8," in message
-    assert "give part: encoder to draw the projector anew" in message
+    assert "give part: encoder to draw a new projector" in message
     taken = RunSpec.model_validate({**SMALL, role: {"start_from": {**start, "part": "encoder"}}})
     assert taken.starts[0].run.projector.out_dim == 8
 

@@ -21,7 +21,7 @@ def test_numbers_are_those_of_yaml_1_2() -> None:
     ("text", "words"),
     [
         ("a: [1", ["line 1", "is not YAML"]),
-        ("a: 1\na: 2", ["line 2", "'a' is there twice"]),
+        ("a: 1\na: 2", ["line 2", "'a' appears twice"]),
         ("a: !!python/object/apply:os.system [ls]", ["line 1", "!!python/object/apply:os.system"]),
         ("a: b: c", ["line 1"]),
     ],

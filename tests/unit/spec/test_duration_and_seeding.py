@@ -18,7 +18,7 @@ def test_durations_count_steps(number: int, steps_per_epoch: int) -> None:
 
 @pytest.mark.parametrize("text", ["0ep", "5", "ep", "-1ep", "1.5ep", "3 epochs", 5])
 def test_what_is_no_duration_is_refused(text: object) -> None:
-    with pytest.raises(ValueError, match="is no duration"):
+    with pytest.raises(ValueError, match="is not a duration"):
         parse_duration(text)
 
 

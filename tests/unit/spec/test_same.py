@@ -114,7 +114,7 @@ def test_what_names_no_run_is_refused(run: Any, given: str, role: str) -> None:
     with pytest.raises(InputError) as caught:
         resolve_same(starting({"run": run}, role))
     message = str(caught.value)
-    assert message.startswith(f"{role}.start_from.run must be 'same', {{same_but: {{field: value}}}} with nothing")
+    assert message.startswith(f"{role}.start_from.run must be 'same', {{same_but: {{field: value}}}} without other")
     assert given in message
 
 

@@ -83,7 +83,7 @@ def test_one_meaning_has_one_spelling() -> None:
         ("cosin(0, 1)", 1, "did you mean 'cosine'?"),
         ("linear(0, 1", 12, "found the end"),
         ("linear(0 1)", 10, "found '1'"),
-        ("linear(0, 1) + cosine(1, 0)", 14, "how long it lasts"),
+        ("linear(0, 1) + cosine(1, 0)", 14, "needs a length"),
         ("linear(0, 1, 5ep) cosine(1, 0)", 19, "expected +"),
         ("linear(0)", 1, "needs 2 numbers, given: 1"),
         ("constant(1, 2)", 1, "needs 1 number, given: 2"),

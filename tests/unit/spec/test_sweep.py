@@ -72,7 +72,7 @@ def test_points_share_the_parts_that_do_not_vary() -> None:
 def test_equal_values_of_other_types_are_validated_apart() -> None:
     with pytest.raises(InputError) as caught:
         expand(sweep(axes={"probe.every": [1, 1.0, True]}))
-    assert [f"'{given}' is no duration" in str(caught.value) for given in ("1", "1.0", "True")] == [True] * 3
+    assert [f"'{given}' is not a duration" in str(caught.value) for given in ("1", "1.0", "True")] == [True] * 3
 
 
 def test_what_does_not_fit_together_is_found_at_every_point() -> None:
@@ -80,7 +80,7 @@ def test_what_does_not_fit_together_is_found_at_every_point() -> None:
     with pytest.raises(InputError) as caught:
         expand(sweep(axes=axes))
     message = str(caught.value)
-    assert [message.count(words) for words in ("kind distill never sees", "leave out student.temperature")] == [1, 1]
+    assert [message.count(words) for words in ("kind distill never uses", "leave out student.temperature")] == [1, 1]
 
 
 def write(folder: Path, **fields: Any) -> Path:
@@ -97,7 +97,7 @@ def test_a_large_grid_is_refused_at_once(tmp_path: Path) -> None:
     lengths = (
         "100,000,000 (student.alpha) x 3 (projector.out_dim) x 2 (encoder.name with data.size) x 1,000,000,000 (seeds)"
     )
-    most = "1,000,000 are the most"
+    most = "At most 1,000,000 are allowed"
     for words in ("'s'", "600,000,000,000,000,000 runs", "more than 10,000", lengths, most, "--set student.alpha="):
         assert words in str(caught.value)
 

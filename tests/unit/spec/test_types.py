@@ -119,7 +119,7 @@ SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convne
         ("projector: {hidden: 8}", ["projector.hidden", "a list is expected, but 8 was given"]),
         ("train: {optimizer: {lr: true}}", ["train.optimizer.lr", "True"]),
         ("train: {optimizer: adam}", ["train.optimizer", "a mapping is expected, but 'adam' was given"]),
-        ("data: {name: 7}", ["data.name", "text (in quotes", "but 7 was given"]),
+        ("data: {name: 7}", ["data.name", "text (quoted", "but 7 was given"]),
         ("projector: {parts: {weight_norm_1: 1}}", ["projector.parts", "true or false"]),
         ("data: {name: gaussian, size: 8, samples: 9, channels: true}", ["data.channels", "true was given"]),
     ],

@@ -190,7 +190,7 @@ def test_what_fails_goes_module_by_module(fails: str) -> None:
     model = Accelerated(copy.deepcopy(plain), BATCH, way)
     assert model.slower_because is None
     assert steps(model, 4) == steps(plain, 4)
-    assert model.slower_because == "that failed (RuntimeError: no kernel)"
+    assert model.slower_because == "its acceleration failed (RuntimeError: no kernel)"
 
 
 def test_without_a_gpu_graphs_go_module_by_module() -> None:

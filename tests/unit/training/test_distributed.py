@@ -241,7 +241,7 @@ def dying(group: Group) -> None:
 def test_a_rank_that_ends_is_noticed_by_the_others(tmp_path: Path) -> None:
     ranks = Ranks(tmp_path / "ranks", 2, dying)
     assert ranks.wait() == [1, 1]
-    assert ranks.errors()[0].startswith("WorkerLost: Another worker of this run is gone")
+    assert ranks.errors()[0].startswith("WorkerLost: Another worker of this run ended")
 
 
 def test_one_process_is_a_world_of_one() -> None:

@@ -217,17 +217,17 @@ def test_a_corrupt_deflate_stream_is_named_with_its_place(refusal: Refusal, fold
                 np.save(member, array)
     spoil(path, 0.5, b"\xff" * 70_000)
     message = refusal(folder)
-    assert f"'{path}' is damaged, which showed while images" in message
+    assert f"'{path}' is damaged: images" in message
     place = int(message.split("images ")[1].split(" ")[0])
     assert 180 <= place <= 224
-    assert f"images {place} to {place + 3} of 400 were read (from byte {place * 3072:,} of its X)" in message
+    assert f"images {place} to {place + 3} of 400 cannot be read (from byte {place * 3072:,} of its X)" in message
 
 
 def test_changed_bytes_are_found_by_the_archives_own_checksum(refusal: Refusal, folder: Path) -> None:
     np.savez(folder / "part5.npz", **arrays(9, 5))
     spoil(folder / "part5.npz", 0.5, b"changed")
     message = refusal(folder)
-    assert "part5.npz' is damaged, which showed while images 8 to 8 of 9 were read" in message
+    assert "part5.npz' is damaged: images 8 to 8 of 9 cannot be read" in message
     assert "Bad CRC-32 for file 'X.npy'" in message
 
 
@@ -251,4 +251,4 @@ def test_images_that_end_before_their_header_says(refusal: Refusal, folder: Path
     size = content.index(b"PK\x01\x02") + 24
     content[size : size + 4] = (int.from_bytes(content[size : size + 4], "little") + 3072).to_bytes(4, "little")
     path.write_bytes(content)
-    assert "images 4 to 4 of 5 were read (from byte 12,288 of its X): it ends 3,072 bytes early" in refusal(folder)
+    assert "images 4 to 4 of 5 cannot be read (from byte 12,288 of its X): it ends 3,072 bytes early" in refusal(folder)
