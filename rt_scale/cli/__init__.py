@@ -1,4 +1,4 @@
-"""The command line: parses, calls, prints. Heavy imports wait inside the commands."""
+"""The command line: parses, calls, prints. Commands import torch and Ray only when they need them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from rt_scale.system.paths import settle_home
 from rt_scale.system.signals import handled_signals
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, SIGTERM or SIGHUP, as shells have it of the first."""
+"""Exit code after Ctrl-C, SIGTERM or SIGHUP; the shells' code for Ctrl-C."""
 WORKING = ("demo", "run", "sweep", "data prepare")
-"""Commands whose results are kept elsewhere than in what they print, so that a log that is lost is no failure."""
+"""Commands that write their results to files, so that lost output is no failure."""
 
 
 class _Commands(TyperGroup):
@@ -27,8 +27,8 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            # No standard stream raises it; typer would take it for one of them, and end without a word.
-            raise RunError(f"A connection broke off ({error}); the same command goes on where it is.") from error
+            # It is not from a standard stream; typer would assume that and exit silently.
+            raise RunError(f"A connection broke off ({error}). Run the same command again to resume.") from error
 
 
 app = typer.Typer(
@@ -48,35 +48,35 @@ def main() -> None:
     make_streams_last()
     print_anything()
     for number in handled_signals():
-        if number != signal.SIGINT:  # which does so by itself
+        if number != signal.SIGINT:  # Python already raises KeyboardInterrupt for it
             signal.signal(number, _terminated)
     settle_home()
     code = _run()
     for name, why in lost().items():
-        told = f"rt-scale: {name} could not be written ({why}), so what it holds is not complete."
-        say(told, error=name == "stdout")
+        text = f"rt-scale: {name} could not be written ({why}), so it is not complete."
+        say(text, error=name == "stdout")
         if not code and not " ".join(sys.argv[1:3]).startswith(WORKING):
             code = 1
     sys.exit(code)
 
 
 def _run() -> int | str | None:
-    """The exit code of the command that was typed."""
+    """Run the command line's command; returns its exit code."""
     try:
         app(standalone_mode=True)
     except RtScaleError as error:
         say_error(error)
         return error.exit_code
     except (KeyboardInterrupt, SystemExit) as end:
-        # Inside a command, typer turns the interrupt into an exit without a word.
+        # Inside a command, typer turns the interrupt into a silent exit.
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:
             return end.code
-        say_error("interrupted; the same command goes on from the last checkpoints.")
+        say_error("interrupted; the same command resumes from the last checkpoints.")
         return INTERRUPTED
     return 0
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    if number == signal.SIGHUP:  # a terminal that closes sends two, and the second would disturb the end
+    if number == signal.SIGHUP:  # a closing terminal sends two; the second must not interrupt the shutdown
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

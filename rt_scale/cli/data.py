@@ -24,7 +24,7 @@ class Split(StrEnum):
 
 @app.command("list")
 def data_list(data_dir: DataOption = None, as_json: JsonOption = False) -> None:
-    """Data sets: those known by name, those prepared, and their statistics."""
+    """Known and prepared data sets, and their statistics."""
     from rt_scale.report.data_sets import data_notes, data_rows
 
     rows = data_rows(find_data_dir(data_dir))
@@ -74,7 +74,7 @@ def data_prepare(
         f"{info.title}: {len(prepared.train):,} training and {counted(len(prepared.test), 'test image')}, "
         f"{info.size} x {info.size} x {info.channels}, {counted(len(info.classes), 'class')}, in {prepared.folder}",
         f"classes: {shortened([printable(each) for each in info.classes])}",
-        *(f"{what}: {told}" for what, told in prepared.notes.items()),
+        *(f"{what}: {note}" for what, note in prepared.notes.items()),
     ]
     for line in lines:
         open_console().print(line)

@@ -1,4 +1,4 @@
-"""What this machine can do, what is missing, and the command that mends it."""
+"""What this machine can do, what is missing, and how to install it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PACKAGES = ("torch", "torchvision", "ray", "tensorboard", "pydantic", "pyarrow",
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; a ``note`` is worth knowing, ``remedy`` the command or step that mends it."""
+    """The result of one check; ``remedy``: the command or step that solves the problem."""
 
     what: str
     state: State
@@ -38,7 +38,7 @@ class Finding:
 
 
 def examine(store: Store, data_dir: Path) -> list[Finding]:
-    """Look at versions, devices, FFCV, Ray, disk and data; neither folder need exist."""
+    """Check versions, devices, FFCV, Ray, disk and data; neither folder need exist."""
     return [
         Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}"),
         *(_package(name) for name in PACKAGES),

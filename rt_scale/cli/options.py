@@ -1,4 +1,4 @@
-"""Options that commands share, what they are resolved to, and how commands read sweeps."""
+"""Options that commands share, and how commands open stores and sweeps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PIPE_WIDTH = 240
 
 
 def read_path(text: str) -> Path:
-    """What a parameter that is a path is read by, so that ``--out=~/x`` is in the home directory."""
+    """Parse a path parameter, so that ``--out=~/x`` is in the home directory."""
     from rt_scale.system.paths import user_path
 
     try:
@@ -56,12 +56,12 @@ PriceOption = Annotated[
     Path | None, typer.Option("--price", parser=read_path, help="A price sheet, e.g. cluster/prices.yaml, edited.")
 ]
 YesOption = Annotated[
-    bool, typer.Option("--yes", help="Mean it: a grid of more than 10,000 runs, a sweep in place of another.")
+    bool, typer.Option("--yes", help="Confirm a grid of more than 10,000 runs, or a sweep that replaces another.")
 ]
 AddressOption = Annotated[
     str | None,
     typer.Option(
-        help="A Ray cluster: host:port, auto for this machine's, local for a Ray of its own (RAY_ADDRESS, else local)."
+        help="A Ray cluster: host:port, auto for this machine's, local for a new one (RAY_ADDRESS, else local)."
     ),
 ]
 ConcurrencyOption = Annotated[int | None, typer.Option(min=1, help="Runs at a time, at most.")]
@@ -76,7 +76,7 @@ BestOption = Annotated[bool, typer.Option("--best", help="The student's best epo
 
 
 def open_console(stderr: bool = False) -> PlainConsole:
-    """The terminal, as wide as it is; a pipe gets lines that are never cut."""
+    """The console, in the terminal's width; lines to a pipe are never wrapped."""
     from rt_scale.system.console import PlainConsole
 
     console = PlainConsole(stderr=stderr)
@@ -84,7 +84,7 @@ def open_console(stderr: bool = False) -> PlainConsole:
 
 
 def open_store(given: str | None) -> Store:
-    """The store at ``given``, else where the environment says."""
+    """The store at ``given``, else at the environment's or the default place."""
     from rt_scale.store.objects.store import open_place
     from rt_scale.store.objects.uri import default_place
 
@@ -92,15 +92,15 @@ def open_store(given: str | None) -> Store:
 
 
 def warn(text: str) -> None:
-    """Say on the standard error what a reader of the output must know, where there is something."""
+    """Print a warning to standard error unless it is empty."""
     if text:
         say(f"rt-scale: warning: {text}", error=True)
 
 
 def writable(store: Store, folders: Sequence[Path], out: Path | None = None) -> Store:
-    """The store, with what is made of its runs written to ``out``; None: beside them.
+    """The store, with reports, exports and comparison views in ``out``; None: in the store's ``folders``.
 
-    Where ``folders`` of the store cannot be written, it goes to a new temporary folder, which is said.
+    If those cannot be written, they go to a new temporary folder, with a warning.
     """
     from rt_scale.store.atomic import can_write
 
@@ -109,45 +109,43 @@ def writable(store: Store, folders: Sequence[Path], out: Path | None = None) -> 
     if all(map(can_write, folders)):
         return store
     folder = Path(tempfile.mkdtemp(prefix="rt-scale-"))
-    warn(f"'{store.place}' may only be read here: what is made of its runs is written to '{folder}'.")
+    warn(f"'{store.place}' is read-only here: reports, exports and comparison views are written to '{folder}'.")
     return store.deriving(folder)
 
 
 def send(sweep: SweepDir, folder: Path) -> None:
-    """Send a folder of the sweep's to where the store is kept; where that may only be read, it stays here."""
+    """Upload a folder of the sweep; warn if the store is read-only."""
     try:
         sweep.send(folder)
     except InputError as error:
-        warn(f"{error} So '{folder}' is kept on this machine alone.")
+        warn(f"{error} So '{folder}' exists only on this machine.")
 
 
 def find_data_dir(given: Path | None) -> Path:
-    """Where prepared data is: ``given``, else where the environment says."""
+    """The folder of prepared data: ``given``, else the environment's or the default one."""
     from rt_scale.data.catalogue import default_data_dir
 
     return default_data_dir(given)
 
 
 def with_launch(sweep: SweepSpec, given: Mapping[str, object]) -> SweepSpec:
-    """``sweep`` with the fields ``given`` that are not None in place of those of its launch section (InputError)."""
+    """``sweep`` with those ``given`` fields of its launch section that are not None; InputError if not valid."""
     from rt_scale.spec.document import build
     from rt_scale.spec.sweep import LaunchSpec
 
     given = {key: value for key, value in given.items() if value is not None}
     if not given:
         return sweep
-    if re.fullmatch("[0-9]{1,10}", str(given.get("pack"))):  # a number or a word, which the command line has as text
+    if re.fullmatch("[0-9]{1,10}", str(given.get("pack"))):  # a number or ``auto``; typer passes both as text
         given = {**given, "pack": int(str(given["pack"]))}
     section = build(LaunchSpec, {**sweep.launch.model_dump(), **given}, "the command line")
     return sweep.model_copy(update={"launch": section})
 
 
 def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str | None) -> tuple[Store, list[SweepRuns]]:
-    """The store and the sweeps that a command is about; a bundle is both at once, unpacked on first sight.
+    """The store and the sweeps of a command; a bundle is both, and is unpacked on first use.
 
-    Raises:
-        InputError: where a file is not valid, a bundle is damaged, or one is given beside files, a store or
-            assignments.
+    InputError: a file is not valid, a bundle is damaged, or one is given with files, a store or assignments.
     """
     from rt_scale.store.bundle.format import is_bundle
     from rt_scale.store.sweep_runs import read_sweep
@@ -170,17 +168,17 @@ def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str |
 
 
 def set_words(overrides: Sequence[str] | None) -> list[str]:
-    """The assignments as they are typed."""
+    """The assignments as words of a command line."""
     return [word for override in overrides or [] for word in ("--set", override)]
 
 
 def told(file: Path, sweeps: Sequence[str], number: int) -> str:
-    """How a record names the file of sweep ``number``: by its path; a pipe, which is gone, as its sweep is called."""
+    """The name of sweep ``number``'s file in records: its path, or for a pipe, the sweep's name."""
     return str(file) if file.is_file() else f"{sweeps[number]}.yaml"
 
 
 def _load_bundled(bundle: Bundle, name: str) -> SweepRuns:
-    """A sweep of the bundle; its file must give the runs that the bundle lists of it."""
+    """A sweep of the bundle; InputError if its file gives other runs than the bundle lists."""
     from rt_scale import __version__
     from rt_scale.store.sweep_runs import read_sweep
 
@@ -200,10 +198,9 @@ def _load_bundled(bundle: Bundle, name: str) -> SweepRuns:
 def load_files(
     files: Sequence[Path], overrides: Sequence[str], launch: Mapping[str, object], store: Store, yes: bool = False
 ) -> list[SweepRuns]:
-    """The sweeps in files, as they are to be run, with ``launch`` in place of those fields of their launch sections.
+    """The sweeps in files, with the fields ``launch`` of their launch sections replaced.
 
-    Raises:
-        InputError: where a file or any of its runs is not valid, or, without ``yes``, a grid is large.
+    InputError: a file or a run is not valid, or, without ``yes``, a grid is large.
     """
     from rt_scale.spec import grid
     from rt_scale.spec.explore import MOST_RUNS
@@ -214,7 +211,7 @@ def load_files(
 
 
 def print_table(titles: list[str], rows: list[tuple[str, ...]]) -> None:
-    """Print rows under their titles."""
+    """Print a table."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)

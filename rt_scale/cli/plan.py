@@ -1,4 +1,4 @@
-"""The command that says what sweeps will take before anything starts, and how a plan is printed."""
+"""The command ``plan``, and how a plan is printed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ TflopsOption = Annotated[
     float | None, typer.Option("--tflops", help="Plan for a GPU that is not here, assumed to reach so many TFLOP/s.")
 ]
 BudgetOption = Annotated[
-    float | None, typer.Option("--budget", min=0, help="Exit with 2 where no machine of the price sheet is as cheap.")
+    float | None,
+    typer.Option("--budget", min=0, help="Exit with 2 if every machine of the price sheet costs more."),
 ]
 
 
@@ -70,7 +71,7 @@ def plan(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Runs, time, machines and money that sweeps will take, and how each number is known."""
+    """Runs, time, machines and money that sweeps will take, with the source of each number."""
     if tflops is not None and not tflops > 0:
         raise InputError(f"--tflops is {tflops:g}; give what a GPU reaches in practice, above 0, e.g. 60.")
     from rt_scale.experiments.other_data import DataHere, compare_sweeps
@@ -94,13 +95,13 @@ def plan(
 
 
 SHOWN = 20
-"""Rows of runs that are printed; --json has all."""
+"""Most rows of runs that are printed; --json has all."""
 COUNTED = "FLOPs counted"
-"""How estimates begin that no run was measured for."""
+"""First words of estimates without a measured run."""
 
 
 def show_plan(made: Plan, sweeps: Sequence[SweepSpec], conditions: Conditions) -> None:
-    """Print the plan that was made for sweeps under those conditions."""
+    """Print the plan of sweeps under ``conditions``."""
     _show_runs(made)
     if not made.to_compute:
         _say("Nothing is left to compute." if not made.to_sample else "Nothing else is left to compute.")
@@ -128,9 +129,9 @@ def _show_runs(made: Plan) -> None:
     if failed := made.runs.get("failed"):
         _say(f"{_many(failed, 'run')} failed before: counted here, but tried again with --retry-failed alone.")
     if made.ended:
-        _say(f"{_many(made.ended, 'run')} ended early by a rule: not gone on with.")
+        _say(f"{_many(made.ended, 'run')} stopped early by a rule: not resumed.")
     if made.to_sample:
-        _say(f"{_many(made.to_sample, 'run')} to be sampled while others run: in no sum, as nothing is known of them.")
+        _say(f"{_many(made.to_sample, 'run')} to be sampled while others run: not included in any sum.")
     for name, command in made.missing_data.items():
         _say(f"The data set '{name}' is not prepared: {command}")
 
@@ -142,8 +143,8 @@ def _show_groups(made: Plan) -> None:
         _say(f"... and {len(rows) - SHOWN} more kinds of runs (--json has all).")
     if any(group.how.startswith(COUNTED) for group in made.groups):
         _say(
-            "Counted FLOPs are right within a factor of about three, on a machine with nothing else to do; one "
-            "finished run of a kind measures all like it."
+            "Estimates from counted FLOPs are right within a factor of about three on an idle machine; after one run "
+            "is finished, similar ones are estimated from it."
         )
     _show_packs(made)
     loaders: dict[tuple[str, str], int] = {}
@@ -167,7 +168,7 @@ def _show_packs(made: Plan) -> None:
 
 def _show_time(made: Plan, undisturbed: Simulated, concurrency: int | None) -> None:
     if made.unknown:
-        _say(f"In none of these sums: {_many(made.unknown, 'run')} without an estimate.")
+        _say(f"Not included in any sum: {_many(made.unknown, 'run')} without an estimate.")
     hours = [("GPU-hours", made.gpu_hours), ("core-hours", made.core_hours)]
     _say(
         "Computing: "
@@ -188,7 +189,7 @@ def _show_time(made: Plan, undisturbed: Simulated, concurrency: int | None) -> N
         _say(
             f"With {_many(made.rate, 'interruption')} an hour of each run: {duration_text(found.makespan)}, "
             f"{_many(found.interruptions, 'interruption')}, {duration_text(found.lost)} computed twice "
-            f"(the middle of {DRAWS} simulations, the slowest {duration_text(made.slowest)}; assumed: no notice of an "
+            f"(the median of {DRAWS} simulations, the slowest {duration_text(made.slowest)}; assumed: no notice of an "
             f"interruption, a new machine after {REPLACEMENT:.0f} s)."
         )
         if found.given_up:
@@ -234,7 +235,7 @@ def _number(amount: float) -> str:
 
 
 def _times(group: Group) -> tuple[str, str]:
-    """Of one run, and of what is left of all of them."""
+    """Times of one run, and of what is still to be computed of all runs, as text."""
     if group.seconds is None:
         return "unknown", "unknown"
     return duration_text(group.seconds), duration_text(group.left)

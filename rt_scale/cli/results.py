@@ -1,4 +1,4 @@
-"""Commands that show what is there, and hand it to other programs."""
+"""Commands that show, report and export results, models and versions."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def status(
     data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What is done, running, failed, partial or missing."""
+    """Which runs are done, running, failed, partial or missing."""
     from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
     from rt_scale.report.status import STYLES, count_by_sweep, marked, show_status, status_of_store, status_of_sweep
 
@@ -72,7 +72,7 @@ def status(
         return
     if file is None and (counts := count_by_sweep(rows, place)):
         print_table(["sweep", "runs", *STYLES], counts)
-    # What a whole store has of missing runs, or of runs on other data, can be very many: they are counted.
+    # A whole store may have very many missing runs, or runs on other data: those are only counted.
     show_status(rows, open_console(), ("done",) if file else ("done", "missing"), other_data=file is not None)
     if to_sample := sum(sweep.to_sample for sweep in sweeps):
         open_console().print(f"{to_sample} more to be sampled by explore.search")
@@ -96,11 +96,11 @@ def report(
     ] = None,
     summary: Annotated[
         Path | None,
-        typer.Option(parser=read_path, help="Also keep what is said, without run directories, in this folder."),
+        typer.Option(parser=read_path, help="Also write the report, without run directories, to this folder."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tables, figures and verdicts of sweeps' finished runs, beside the paper's where they repeat an experiment."""
+    """Tables, figures and verdicts of sweeps' finished runs, beside the paper's if they repeat an experiment."""
     from rt_scale.report.summary import write_summary
 
     place, sweeps = open_sweeps(files, overrides, store)
@@ -117,10 +117,9 @@ def report(
 
 
 def print_reports(sweeps: Sequence[SweepRuns], best: bool, as_json: bool, data_dir: Path) -> list[Report]:
-    """Print and write a report of every sweep, and one of those that repeat the same experiment of the paper.
+    """Print and write reports; sweeps that repeat the same experiment of the paper share one.
 
-    Raises:
-        InputError: where sweeps of one experiment have different data, or none of a report's runs is finished.
+    InputError: sweeps of one experiment have different data, or none of a report's runs is finished.
     """
     from rt_scale.experiments.other_data import DataHere
     from rt_scale.report.report import make_report
@@ -154,8 +153,8 @@ def _show_report(report: Report, board: Path | None) -> None:
             console.print(to_rich(rows, report.which))
     for judged in report.verdicts:
         style = {"holds": "green", "fails": "red", "undecided": "yellow"}[judged.verdict.word]
-        told = f" {judged.claim} ({judged.where}) {judged.verdict.why}"
-        console.print(Text.assemble((judged.verdict.word, style), told))
+        text = f" {judged.claim} ({judged.where}) {judged.verdict.why}"
+        console.print(Text.assemble((judged.verdict.word, style), text))
     console.print(f"{report.finished} runs finished. Written:")
     for path in report.files:
         console.print(f"  {path}")
@@ -224,7 +223,7 @@ def doctor(store: StoreOption = None, data_dir: DataOption = None, as_json: Json
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
-        print_table(["", "", "found", "to mend it"], [(f.what, f.state, f.detail, f.remedy) for f in findings])
+        print_table(["", "", "found", "remedy"], [(f.what, f.state, f.detail, f.remedy) for f in findings])
 
 
 @app.command()

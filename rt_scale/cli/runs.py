@@ -1,4 +1,4 @@
-"""Commands that run: the demo, one spec, sweeps."""
+"""Commands that run the demo, one spec, or sweeps."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ app = typer.Typer()
 def demo(
     overrides: SetOption = None, store: StoreOption = None, data_dir: DataOption = None, yes: YesOption = False
 ) -> None:
-    """The main job in small: bundled digits, no download, about three minutes on two cores."""
+    """A small example sweep: bundled digits, no download, about three minutes on two cores."""
     from rt_scale.scheduler.job import Where
     from rt_scale.system.paths import bundled_sweep
 
     where = Where(open_store(store), find_data_dir(data_dir), "cpu", "local", replace=yes)
     (written,) = run_loaded(load_files([bundled_sweep("demo")], overrides or [], {}, where.store, yes), where)
     if overrides:
-        return  # the notes are about the demo as it is
+        return  # the notes are about the unchanged demo
     from rt_scale.report.summary import demo_notes
 
     open_console().print(f"\n{demo_notes(written.measured)}")
@@ -84,7 +84,7 @@ def run(
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run one spec in this process, or go on with it where it stands."""
+    """Run one spec in this process, or resume it."""
     from rt_scale.experiments.options import Options
     from rt_scale.spec.sweep import load_run
 
@@ -92,7 +92,7 @@ def run(
     if address is not None and workers == 1:
         raise InputError(
             f"--address {address} was given for a run of one worker, which needs no Ray. Give --workers 2 or more, or "
-            "leave --address out; 'rt-scale sweep' runs on a cluster whatever it is."
+            "leave --address out; 'rt-scale sweep' runs on a cluster with any number of workers."
         )
     options = Options(
         store=open_store(store), data_dir=find_data_dir(data_dir), device=device, threads=threads,
@@ -215,12 +215,12 @@ def _check_budget(sweeps: list[SweepRuns], budget: float, prices: PriceSheet | N
 
 
 def run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool = False) -> list[Report]:
-    """Run sweeps as one queue, print and write their reports; exits with 1 where a run has no result."""
+    """Run sweeps as one queue, print and write their reports; exits with 1 if a run has no result."""
     from rt_scale.ray_backend.sweep import run_sweeps
     from rt_scale.system.signals import stopping_on_signals
 
     log = where.store.sweep(sweeps[0].spec.name).path / "ray.log"
-    error = os.dup(2)  # which leads elsewhere while Ray is there
+    error = os.dup(2)  # descriptor 2 is redirected while Ray runs
     try:
         with stopping_on_signals(lambda text: None) as stopping:
             outcomes = run_sweeps(sweeps, where, _terminal(log), stopping, _says_lost(error))
@@ -240,7 +240,7 @@ def run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool = False) ->
 
 
 def _terminal(log: Path) -> Callable[[int, int], AbstractContextManager[SweepView]]:
-    """Makes the view of a sweep on what standard output is, while what Ray prints goes to ``log``."""
+    """A function that creates a sweep's view on standard output; Ray's output goes to ``log``."""
     from rt_scale.progress.terminal import SweepView
     from rt_scale.ray_backend.output import console_on, output_to
 
@@ -253,17 +253,17 @@ def _terminal(log: Path) -> Callable[[int, int], AbstractContextManager[SweepVie
 
 
 def _says_lost(error: int) -> Callable[[str], None]:
-    """Ends this process, with a word on descriptor ``error``, as the head of its cluster is gone.
+    """A function that ends this process, with a message on descriptor ``error``, when the cluster's head was lost.
 
-    Ray would wait for it for a minute, and then end the process from a thread of its own, without one.
+    Ray would wait for a minute and then end the process without a message.
     """
 
     def lost(address: str) -> None:
         text = (
-            f"rt-scale: the Ray cluster at {address} is gone: its head does not answer. Nothing is lost; once there is "
-            "a cluster again, the same command goes on from the last checkpoints.\n"
+            f"rt-scale: the Ray cluster at {address} has failed: its head does not answer. Nothing is lost; start a "
+            "cluster again, and the same command resumes from the last checkpoints.\n"
         )
-        with suppress(OSError):  # whoever reads it may be gone, too
+        with suppress(OSError):  # the reader may have ended
             os.write(error, (SHOW_CURSOR if os.isatty(error) else "").encode() + text.encode())
         os._exit(1)
 

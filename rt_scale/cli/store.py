@@ -1,4 +1,4 @@
-"""Commands on a whole store: sweeps packed for another machine, disk space given back."""
+"""Commands on a whole store: ``bundle`` and ``gc``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ app = typer.Typer()
 
 
 class Weights(StrEnum):
-    """Whose checkpoints are packed."""
+    """Which checkpoints are packed."""
 
     NONE = "none"
     FINAL = "final"
@@ -53,7 +53,7 @@ def bundle(
     out: Annotated[
         Path | None, typer.Option(parser=read_path, help="File to write, a .tar.gz (the first sweep's name).")
     ] = None,
-    weights: Annotated[Weights, typer.Option(help="Networks that are packed, too.")] = Weights.NONE,
+    weights: Annotated[Weights, typer.Option(help="Checkpoints to include.")] = Weights.NONE,
     overrides: SetOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
@@ -61,8 +61,7 @@ def bundle(
 ) -> None:
     """Pack sweeps with their runs and reports into one file, which report, status, export and board open anywhere.
 
-    What is not finished is packed as far as it is. Weights are packed as safetensors; no checkpoint can be gone on
-    from.
+    Unfinished runs are included. Weights are packed as safetensors; no run can be resumed from them.
     """
     from rt_scale.experiments.other_data import DataHere, compare_sweeps
     from rt_scale.progress.bars import counting
@@ -120,14 +119,14 @@ DAY = 86400.0
 @app.command()
 def gc(
     delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed.")] = False,
-    older_than: Annotated[float, typer.Option(min=0, metavar="DAYS", help="Only what has not changed since.")] = 0.0,
+    older_than: Annotated[float, typer.Option(min=0, metavar="DAYS", help="Only what did not change since.")] = 0.0,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List runs that no sweep of the store refers to, and leftovers of killed processes; remove them when asked.
+    """List, or remove, runs that no sweep of the store refers to, and leftovers of killed processes.
 
     A sweep refers to the runs in its folder sweeps/NAME, and to those that they start from. Runs that were started
-    alone with 'rt-scale run' belong to no sweep and are listed, too. Running ones stay.
+    with 'rt-scale run' belong to no sweep and are listed, too. Running ones are kept.
     """
     from rt_scale.store.gc import find_garbage, remove_garbage
 
@@ -162,5 +161,5 @@ def _summary(found: list[Garbage]) -> str:
     left = [item for item in found if item.state == "leftover"]
     runs = [item for item in found if item.state != "leftover"]
     sizes = [size_text(sum(item.size for item in items)) for items in (runs, left)]
-    told = f"{counted(len(runs), 'run')} that no sweep refers to ({sizes[0]})"
-    return f"{told}, {counted(len(left), 'leftover')} ({sizes[1]})."
+    unreferenced = f"{counted(len(runs), 'run')} that no sweep refers to ({sizes[0]})"
+    return f"{unreferenced}, {counted(len(left), 'leftover')} ({sizes[1]})."

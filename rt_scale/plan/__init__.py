@@ -1,1 +1,1 @@
-"""What sweeps will take, in time and money, before they start."""
+"""The time and money that sweeps will take, before they start."""

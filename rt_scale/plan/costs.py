@@ -1,4 +1,4 @@
-"""What machines cost an hour, what a queue costs on them, and budgets."""
+"""Prices of machines, costs of a queue on them, and budgets."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def _day(value: object) -> object:
     try:
         return datetime.date.fromisoformat(value)
     except ValueError:
-        raise ValueError(f"{shown(value)} is no day of the calendar; write year-month-day, e.g. 2026-01-31") from None
+        raise ValueError(f"{shown(value)} is not a date; write year-month-day, e.g. 2026-01-31") from None
 
 
 class Price(Part):
-    """What one kind of machine costs, and where that is known from."""
+    """What one kind of machine costs, with the source of the price."""
 
     name: str = Field(min_length=1)
     """Name of the machine."""
@@ -41,9 +41,9 @@ class Price(Part):
     cpus: int = Field(ge=1, le=MOST)
     """CPU cores in it."""
     on_demand: float = Field(gt=0)
-    """Price an hour, never interrupted."""
+    """Price per hour, never interrupted."""
     spot: float | None = Field(None, gt=0)
-    """Price an hour where it may be taken away; null: not offered."""
+    """Price per hour if it may be interrupted; null: not offered."""
     currency: str = Field(pattern=r"^[A-Z]{3}$")
     """Three capital letters, e.g. USD."""
     date: Annotated[datetime.date, BeforeValidator(_day)]
@@ -52,8 +52,8 @@ class Price(Part):
     """Where it was looked up."""
 
     def machines(self, gpus: float, cpus: float) -> int | None:
-        """How many of these hold so many GPUs and cores; None where they are not meant for that, as machines with GPUs
-        are not for runs on CPUs."""
+        """How many of these machines have so many GPUs and cores; None for a machine with GPUs if ``gpus`` is 0, and
+        vice versa."""
         if (gpus > 0) != (self.gpus > 0):
             return None
         return max(math.ceil(gpus / self.gpus) if self.gpus else 0, math.ceil(cpus / self.cpus))
@@ -63,7 +63,7 @@ class PriceSheet(Part):
     """A file of prices."""
 
     prices: tuple[Price, ...] = Field(min_length=1, strict=False)
-    """One a machine."""
+    """One per kind of machine."""
 
     @field_validator("prices")
     @classmethod
@@ -77,18 +77,15 @@ class PriceSheet(Part):
 
 
 def load_prices(path: Path) -> PriceSheet:
-    """The price sheet in the YAML file ``path``; InputError where the file or a price is not valid."""
+    """The price sheet in the YAML file ``path``; InputError if it is not valid."""
     return build(PriceSheet, read_document(path), str(path))
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the queue costs on as many ``machines`` of one kind as hold what was planned for.
+    """What the queue costs on ``machines`` of one kind, which together have the planned capacity.
 
-    Attributes:
-        on_demand: until the last run is done, undisturbed.
-        spot: the same with the planned interruptions; None where it is not offered.
-        known: source and date of the price.
+    ``on_demand``: without interruptions; ``spot``: with the planned ones, if offered; ``known``: source of the price.
     """
 
     name: str
@@ -102,7 +99,7 @@ class Cost:
 def costs_of(
     sheet: PriceSheet | None, capacity: Mapping[Kind, float], undisturbed: Simulated, interrupted: Simulated | None
 ) -> list[Cost]:
-    """What it costs on each kind of machine that is for such runs; on spot machines the interrupted queue is paid."""
+    """Costs on each suitable kind of machine; spot prices are for the ``interrupted`` queue."""
     costs = []
     for price in sheet.prices if sheet else ():
         machines = price.machines(capacity.get("gpu", 0), capacity.get("cpu", 0))
@@ -116,49 +113,47 @@ def costs_of(
 
 
 def amount_text(amount: float, currency: str) -> str:
-    """Money in words; less than a tenth to two digits that count."""
+    """An amount of money as text; below 0.1 with two significant digits."""
     return f"{amount:,.2f} {currency}" if amount >= 0.1 or amount == 0 else f"{amount:.2g} {currency}"
 
 
 class Least(NamedTuple):
-    """The machines on which a plan costs least, and the amount that it costs there."""
+    """The cheapest machines for a plan, and its cost there."""
 
     amount: float
     cost: Cost
 
 
 def prices_for(budget: float | None, price: Path | None) -> PriceSheet | None:
-    """The price sheet in the file ``price``, where one is named; InputError where a budget is, and no sheet."""
+    """The price sheet in the file ``price``, if any; InputError if there is a budget and no price sheet."""
     if budget is not None and price is None:
         raise InputError("--budget needs prices: name a sheet with --price (cluster/prices.yaml is one to be edited).")
     return None if price is None else load_prices(price)
 
 
 def check_budget(plan: Plan, budget: float) -> Least | None:
-    """Refuse a plan that costs more than ``budget``, in the price sheet's currency, wherever it is run (InputError).
+    """The cheapest machines for a plan, None if there is nothing to compute; InputError if it costs over ``budget``.
 
-    With interruptions planned for, spot prices count where they are offered; else those on demand.
-
-    Returns:
-        Where it costs least; None where there is nothing to compute.
+    ``budget`` is in the price sheet's currency. If interruptions are planned, spot prices count if offered, else those
+    on demand.
     """
     if plan.to_sample:
         raise InputError(
-            f"The budget cannot be kept for sure: {plan.to_sample} runs will be sampled as others end, and nothing is "
-            "known of what they take. Leave --budget out."
+            f"The budget cannot be guaranteed: {plan.to_sample} runs will be sampled as others end, and their times "
+            "are unknown. Leave --budget out."
         )
     if not plan.to_compute:
         return None
     if plan.unknown:
         raise InputError(
-            f"The budget cannot be kept for sure: {plan.unknown} of {plan.to_compute} runs have no estimate. Make "
-            "them known (rt-scale plan says how), or leave --budget out."
+            f"The budget cannot be guaranteed: {plan.unknown} of {plan.to_compute} runs have no estimate. "
+            "'rt-scale plan' says what is missing; else leave --budget out."
         )
     amounts = [Least(cost.spot if plan.rate and cost.spot else cost.on_demand, cost) for cost in plan.costs]
     if not amounts:
         raise InputError(
-            "No machine of the price sheet is for these runs, so that the budget cannot be compared with anything: "
-            "runs with launch.gpus: 0 need a row with gpus: 0, others one with gpus."
+            "No machine of the price sheet is for these runs, so there is no cost to compare with the budget: runs "
+            "with launch.gpus: 0 need a row with gpus: 0, others one with gpus."
         )
     least = min(amounts, key=lambda each: each.amount)
     if least.amount > budget:

@@ -1,10 +1,8 @@
-"""How long a run takes: from runs of its shape where there are any, else from its FLOPs.
+"""How long a run takes: from finished runs of its shape if there are any, else from its FLOPs.
 
-Where by those a run takes seconds on a CPU, what is not FLOPs counts: a run of three epochs of its shape is executed
-and timed (``plan.measure``). Those take a few seconds of a plan; further shapes are counted, times what the others
-took more than was counted.
-
-Passes are counted as they are issued from Python; CUDA graphs and compiling save what the GPU waits for.
+A run of less than ``SHORT`` seconds on a CPU is not dominated by FLOPs, so three epochs of its shape are timed instead
+(``plan.measure``). After ``MOST_SPENT`` seconds no other shape is timed, and FLOP estimates are scaled by the median
+ratio of timed to estimated seconds.
 """
 
 from __future__ import annotations
@@ -34,18 +32,18 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.schedule import duration_steps
 
 ASSUMED = f"several are assumed to share steps and embeddings at {EFFICIENCY:.0%} of ideal speed (Goyal et al. 2017)"
-"""What is said of a time that was scaled to several workers."""
+"""Source of a time scaled to several workers."""
 ALONE = "as runs alone: no packed one was measured"
-"""What is said of the time of packed runs that is known of others alone."""
+"""Source of a time for batched runs that was measured for single ones."""
 
 UNKNOWN = "unknown"
 
 SHORT = 60.0
-"""Seconds of a run by its FLOPs up to which a short run of its kind is timed: longer ones are mostly FLOPs."""
+"""Seconds by FLOPs up to which a short run of the same shape is timed: longer runs are mostly FLOPs."""
 MOST_COUNTED, MOST_SPENT = 2.0, 2.0
-"""Seconds that a short run may take by its FLOPs, and after how many of all of them no other is begun."""
+"""Most seconds of a short run by its FLOPs, and seconds in all after which no other short run is started."""
 TIMED = "a short run of its kind timed just now (cpu)"
-"""What is said of such times."""
+"""Source of a time from a short run."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +51,10 @@ class Estimate:
     """How long a run takes, and how that is known.
 
     Attributes:
-        seconds: of the whole run; of packed ones, its share of their process's; None where nothing is known.
-        left: seconds of those that are still to be computed.
+        seconds: of the whole run; for batched runs, its share of their process's; None if unknown.
+        left: the part of ``seconds`` still to be computed.
         checkpoint: seconds between two checkpoints.
-        how: in words; of None, why.
+        how: source of ``seconds``, or why it is unknown.
     """
 
     seconds: float | None
@@ -66,13 +64,13 @@ class Estimate:
 
 
 class Estimator:
-    """Estimates runs, and remembers what it counted and measured.
+    """Estimates runs, and caches what it counted and measured.
 
     Args:
         measured: finished runs by shape.
-        known: what is known of the data sets.
-        teraflops: of the device that is to be used, assumed: then nothing is measured and ``measured`` not used.
-        data_dir: where prepared data sets are, for short runs that are timed; None: none is.
+        known: the data sets.
+        teraflops: assumed TFLOP/s of the device; if given, nothing is measured and ``measured`` is not used.
+        data_dir: prepared data sets for short runs; None: no short run is timed.
     """
 
     def __init__(
@@ -95,12 +93,9 @@ class Estimator:
         self._calibration = functools.cache(_calibration)
 
     def estimate(self, job: Job, together: int = 1, step: int = 0) -> Estimate:
-        """How long the run takes on what its sweep gives it.
+        """How long the run takes with the resources of its launch section.
 
-        Args:
-            job: the run.
-            together: runs that one process trains as one batched network, this one included.
-            step: of its newest checkpoint; 0 where there is none.
+        ``together``: size of its batch of runs, this one included; ``step``: of its newest checkpoint, else 0.
         """
         spec = job.spec
         if missing := self.known.unknown(spec):
@@ -115,11 +110,11 @@ class Estimator:
         return Estimate(seconds, left, checkpoint, how)
 
     def best_size(self, job: Job) -> int | None:
-        """As many together as ``launch.pack: auto`` found to be best for runs of its shape; None: it measured none."""
+        """The batch size that ``launch.pack: auto`` measured to be best for runs of its shape, if any."""
         return max((run.best_pack for run in self._alike(job) if run.best_pack is not None), default=None)
 
     def _alike(self, job: Job) -> list[Measured]:
-        """Measured runs of its shape on such a device."""
+        """Measured runs of its shape on the same kind of device."""
         kind = "gpu" if job.launch.gpus else "cpu"
         return [
             run
@@ -128,7 +123,7 @@ class Estimator:
         ]
 
     def _as_alone(self, job: Job, together: int) -> tuple[float | None, str]:
-        """Packed runs take as long as one after the other, where nothing else is known."""
+        """Assume that batched runs take as long as one after the other."""
         seconds, how = (self._from_runs(job, 1) if together > 1 else None) or self._from_flops(job)
         return seconds, how if seconds is None or together == 1 else f"{how}, {ALONE}"
 
@@ -185,14 +180,14 @@ class Estimator:
         return self._known_rates[key]
 
     def _seconds(self, spec: RunSpec, rates: Rates | None, workers: int) -> float:
-        """By FLOPs; to compare two runs of one shape, any rates do where none can be measured."""
+        """By FLOPs; without measured rates only ratios between runs of one shape are meaningful."""
         key = self._shape(spec), _length(spec, self._info(spec).train), rates, workers
         if key not in self._known_seconds:
             self._known_seconds[key] = self._work(spec).seconds(rates or assumed(1.0), workers)
         return self._known_seconds[key]
 
     def _work(self, spec: RunSpec) -> RunWork:
-        """Counted once for all runs of a shape."""
+        """The run's work, counted once per shape."""
         key, info = self._shape(spec), self._info(spec)
         if key not in self._works:
             self._works[key] = count_run(spec, info, {name: self.known.infos[name] for name in spec.probe.also})
@@ -201,7 +196,7 @@ class Estimator:
         return replace(known, steps=steps, steps_per_epoch=an_epoch, evaluations=evaluations(spec, info.train))
 
     def _size(self, spec: RunSpec) -> int:
-        """Bytes of a checkpoint, counted once for all runs of a shape."""
+        """Bytes of a checkpoint, counted once per shape."""
         key = self._shape(spec)
         if key not in self._sizes:
             self._sizes[key] = checkpoint_bytes(spec, self._info(spec))
@@ -219,7 +214,7 @@ class Estimator:
 
 
 class _ShortRuns:
-    """Short runs that were timed, each shape once, until they took ``MOST_SPENT``."""
+    """Times short runs, each shape once, until they have taken ``MOST_SPENT`` seconds."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, int], ShortRunTimes | None] = {}
@@ -229,18 +224,15 @@ class _ShortRuns:
     def of(
         self, key: tuple[str, int], counted: float, time_short_run: Callable[[], ShortRunTimes | None]
     ) -> ShortRunTimes | float:
-        """The short run of its shape; where there is none, by how much others exceeded what is counted of them.
+        """The times of a short run; if it is not timed, the median ratio of timed to counted seconds of the others.
 
-        Args:
-            key: shape and threads.
-            counted: seconds of the short run by its FLOPs.
-            time_short_run: executes it.
+        ``key``: shape and threads; ``counted``: seconds by its FLOPs; ``time_short_run``: executes it.
         """
         if key not in self._found:
             if counted > MOST_COUNTED or self._spent > MOST_SPENT:
                 return statistics.median(self._excess) if self._excess else 1.0
             if not self._found:
-                time_short_run()  # what a process does for the first time takes longer
+                time_short_run()  # warm-up: the first run in a process takes longer
             found = self._found[key] = time_short_run()
             if found is not None:
                 self._spent += found.total
@@ -265,13 +257,10 @@ def _many(number: int, what: str) -> str:
 def between_checkpoints(spec: RunSpec, *, epoch: float, epoch_steps: int, size: float) -> float:
     """Seconds between two checkpoints, by the rule of ``experiments.context.Context.checkpoint_due``.
 
-    They are written at ends of epochs: where ``Options.checkpoint_seconds`` have passed since the last one, or the
-    run is probed there and they do not follow one another faster than ``CHECKPOINT_RATE`` allows.
+    They are written at the end of an epoch if ``Options.checkpoint_seconds`` have passed since the last one, or if the
+    run is probed there and ``CHECKPOINT_RATE`` allows.
 
-    Args:
-        epoch: seconds of an epoch, > 0.
-        epoch_steps: optimiser steps of an epoch.
-        size: bytes of a checkpoint.
+    ``epoch``: seconds per epoch, > 0; ``epoch_steps``: optimiser steps per epoch; ``size``: bytes of a checkpoint.
     """
     steps = duration_steps(spec.probe.every, epoch_steps) if spec.probe.every else spec.train.epochs * epoch_steps
     probed = steps // math.gcd(steps, epoch_steps)  # epochs from one that ends with a probing to the next
@@ -281,8 +270,8 @@ def between_checkpoints(spec: RunSpec, *, epoch: float, epoch_steps: int, size: 
 
 
 def loader_chooser(known: KnownData) -> Callable[[Job], Choice]:
-    """What says of a job which reader its run would choose here and now, and why."""
-    free = functools.cache(free_memory)  # asked once: it changes all the time, and with it the reason that is told
+    """A function from a job to the data loader that its run would choose here and now, and why."""
+    free = functools.cache(free_memory)  # cached: it changes constantly, and with it the reason
     return lambda job: _loader(job, known, free)
 
 
@@ -293,7 +282,7 @@ def _loader(job: Job, known: KnownData, free: Callable[[torch.device], int]) -> 
         return Choice(UNKNOWN, f"nothing is known of the data set {spec.data.name} yet")
     if job.launch.gpus and not torch.cuda.is_available():
         return Choice(UNKNOWN, "there is no GPU here; it is chosen where the run starts")
-    # The prepared images are what is kept, whatever they are resized to.
+    # Loaders keep the prepared images; resizing comes later.
     size = 0 if spec.data.name == GAUSSIAN else (spec.data.samples or info.train) * info.channels * info.size**2
     device = torch.device("cuda" if job.launch.gpus else "cpu")
     choice = choose_loader(job.launch.loader, size, device, free)

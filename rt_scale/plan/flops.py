@@ -1,4 +1,4 @@
-"""What a run computes: FLOPs as torch counts them on tensors without memory, and what else takes time, by formulas."""
+"""The work of a run: FLOPs, counted by torch on meta tensors, and memory traffic and calls, by formulas."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from rt_scale.spec.training import OptimizerSpec
 from rt_scale.training.precision import parameter_dtype
 
 EFFICIENCY = 0.9
-"""Speed of several workers at what they share, over that of one times their number (assumed; Goyal et al. 2017,
-arXiv:1706.02677, report about 0.9 from 8 to 256 GPUs; small networks and slow links have less)."""
+"""Parallel efficiency of several workers (assumed; Goyal et al. 2017, arXiv:1706.02677, report about 0.9 from 8 to 256
+GPUs; small networks and slow links have less)."""
 MODULE_CALLS, MODULE_PASSES = 2, 2
-"""Operations issued a module in a forward pass, and reads and writes of what one without FLOPs makes; a backward pass
-does twice as much (assumed)."""
+"""Per module and forward pass: operations issued, and reads and writes of the output of one without FLOPs; a backward
+pass takes twice as much (assumed)."""
 OPTIMIZER_PASSES, OPTIMIZER_CALLS = 8, 2
-"""Reads and writes of every parameter, and calls a parameter tensor, in a fused step (assumed)."""
+"""Reads and writes of every parameter, and calls per parameter tensor, in a fused step (assumed)."""
 OBJECTIVE_PASSES = 12
 """Reads and writes of every logit for softmaxes, their logarithms, sums and gradients (assumed)."""
 AUGMENT_PASSES = 60
 """Reads and writes of every value of an augmented view (assumed)."""
 PROBE_CALLS = 25
-"""Calls a step of the linear classifier (assumed)."""
+"""Calls per step of the linear classifier (assumed)."""
 NEIGHBOUR_PASSES = 6
 """Reads and writes of every distance for the nearest neighbours (assumed)."""
 LOGISTIC_PASSES = 60
@@ -40,14 +40,14 @@ LOGISTIC_PASSES = 60
 
 @dataclass(frozen=True)
 class Work:
-    """An amount of computing; amounts are added, and multiplied by numbers.
+    """An amount of computation.
 
     Attributes:
         network: FLOPs of passes through the network (a multiplication and an addition are two).
         product: FLOPs of other matrix products.
-        activations: bytes read and written in passes through the network, beside what FLOPs are counted of.
-        traffic: bytes read and written by all else.
-        calls: operations issued.
+        activations: bytes read and written by the network's modules without FLOPs.
+        traffic: bytes read and written by everything else.
+        calls: operations issued from Python; CUDA graphs and compiling need fewer.
     """
 
     network: float = 0.0
@@ -63,22 +63,22 @@ class Work:
         return Work(*(amount * factor for amount in vars(self).values()))
 
     def among(self, workers: int) -> Work:
-        """What each of ``workers`` computes that share it image by image: all of them issue every operation."""
+        """The part of each of ``workers`` that divide the images; each of them issues all operations."""
         return replace(self * (1 / workers), calls=self.calls)
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What a device does in a second, and how that is known.
+    """The speed of a device, and how it is known.
 
     Attributes:
-        network: FLOPs a second of the run's own network.
-        product: FLOPs a second of other matrix products.
-        activations: bytes a second in the network; infinite where ``network`` was measured, as it is part of that.
-        traffic: bytes a second of all else.
+        network: FLOP/s of the run's own network.
+        product: FLOP/s of other matrix products.
+        activations: bytes/s in the network; infinite if ``network`` was measured, which includes them.
+        traffic: bytes/s of everything else.
         call: seconds to issue one operation.
         overlaps: whether operations are issued while others compute, as on GPUs.
-        how: in words.
+        how: source, in words.
     """
 
     network: float
@@ -90,7 +90,7 @@ class Rates:
     how: str
 
     def seconds(self, work: Work) -> float:
-        """Time that ``work`` takes."""
+        """Seconds for ``work``."""
         computing = work.network / self.network + work.product / self.product
         computing += work.activations / self.activations + work.traffic / self.traffic
         issuing = work.calls * self.call
@@ -99,17 +99,16 @@ class Rates:
 
 @dataclass(frozen=True)
 class RunWork:
-    """What a run computes, by part.
+    """The work of a run, by part.
 
     Attributes:
         start: once: a constant teacher's features, probes of the input and of a frozen teacher.
         step: every optimiser step.
         evaluation: every probing.
-        fits_at_start: the probes' part in ``start``, which the first of several workers computes alone.
+        fits_at_start: the probes' part in ``start``, which only the first of several workers computes.
         fits: the same in ``evaluation``.
-        steps: optimiser steps of the run.
-        steps_per_epoch: of an epoch.
-        evaluations: probings of the run.
+        steps: number of optimiser steps.
+        evaluations: number of probings.
     """
 
     start: Work
@@ -123,11 +122,11 @@ class RunWork:
 
     @property
     def total(self) -> Work:
-        """Of the whole run."""
+        """Work of the whole run."""
         return self.start + self.step * self.steps + self.evaluation * self.evaluations
 
     def seconds(self, rates: Rates, workers: int = 1) -> float:
-        """Time that it takes ``workers`` processes, which share every batch, on a device of ``rates`` each."""
+        """Seconds with ``workers`` processes that divide every batch, each on a device of ``rates``."""
         nothing, efficiency = Work(), EFFICIENCY if workers > 1 else 1.0
         parts = (
             (self.start, self.fits_at_start, 1),
@@ -145,26 +144,26 @@ def _shared(whole: Work, alone: Work, rates: Rates, workers: int) -> float:
 
 
 def training_steps(spec: RunSpec, images: int) -> tuple[int, int]:
-    """Optimiser steps of the run, and of an epoch of it; ``images`` are the training images of its data set."""
+    """Optimiser steps of the run, and of one epoch; ``images``: training images of its data set."""
     an_epoch = -(-(spec.data.samples or images) // spec.train.batch_size)
     return spec.train.epochs * an_epoch, an_epoch
 
 
 def evaluations(spec: RunSpec, images: int) -> int:
-    """How often the student is probed: at its start, every ``probe.every`` and at its end; ``images`` as above."""
+    """Number of probings: at the start, every ``probe.every``, and at the end; ``images``: training images."""
     steps, an_epoch = training_steps(spec, images)
     every = duration_steps(spec.probe.every, an_epoch) if spec.probe.every else steps
     return 1 + steps // every + (steps % every > 0)
 
 
 def meta_network(spec: RunSpec, info: DataInfo) -> Network:
-    """The network of ``spec`` for images of ``info``, without memory, in evaluation mode."""
+    """The network of ``spec`` for images of ``info``, on the meta device, in evaluation mode."""
     network = empty_network(spec, info.channels, spec.data.size or info.size)
     return network.to(parameter_dtype(spec.precision)).eval()
 
 
 def checkpoint_bytes(spec: RunSpec, info: DataInfo) -> int:
-    """Size of a checkpoint, but for some kB: weights, those of a teacher that moves, and the optimiser's moments."""
+    """Bytes of a checkpoint to within some kB: weights, a moving teacher's weights, and the optimiser's moments."""
     network = meta_network(spec, info)
     weights: int = sum(each.numel() * each.element_size() for each in network.state_dict().values())
     trained: int = sum(each.numel() * each.element_size() for each in network.parameters() if each.requires_grad)
@@ -172,12 +171,12 @@ def checkpoint_bytes(spec: RunSpec, info: DataInfo) -> int:
 
 
 def _moments(optimizer: OptimizerSpec) -> int:
-    """Numbers that the optimiser keeps of every parameter."""
+    """Numbers that the optimiser keeps per parameter."""
     return int(optimizer.momentum > 0) if optimizer.name == "sgd" else 2
 
 
 class _Activations:
-    """Adds up the bytes that modules without FLOPs make, as they do."""
+    """Sums the bytes that modules without FLOPs read and write, by forward hooks."""
 
     def __init__(self, network: Network) -> None:
         self.bytes = 0.0
@@ -190,8 +189,8 @@ class _Activations:
 
 
 def flops(function: Callable[[], object]) -> float:
-    """FLOPs of what ``function`` computes, backward passes included, by torch's formulas (products, convolutions,
-    attention); it must work on tensors of the meta device."""
+    """FLOPs of ``function``, backward passes included, by torch's formulas (products, convolutions, attention); it must
+    use meta tensors."""
     counter = FlopCounterMode(display=False)
     with counter:
         function()
@@ -199,10 +198,9 @@ def flops(function: Callable[[], object]) -> float:
 
 
 def count_run(spec: RunSpec, info: DataInfo, also: Mapping[str, DataInfo], *, cached: bool = True) -> RunWork:
-    """Count what ``spec`` computes on the data set of ``info`` and those that it is ``also`` probed on, by name.
+    """Count the work of ``spec`` on the data set of ``info``, probed on the sets in ``also``, too.
 
-    Where it is ``cached``, a constant teacher's features are computed once. InputError: images that the encoder cannot
-    take.
+    If ``cached``, a constant teacher's features are computed once. InputError: images that the encoder does not accept.
     """
     return _Counter(spec, info, also, cached).run()
 
@@ -230,7 +228,7 @@ class _Counter:
             start = start + self._forward(lambda: self.network.features(images)) * (self.samples / self.batch)
         if self.spec.kind == "supervise":
             evaluation = evaluation + self.embedding * (self.info.test / self.batch)
-        # The last step of an epoch takes what is left.
+        # The last batch of an epoch may be smaller.
         step = self._step() * (self.samples / self.batch / an_epoch)
         probings = evaluations(self.spec, self.info.train)
         return RunWork(start, step, evaluation, fits_at_start, fits, steps, an_epoch, probings)
@@ -240,12 +238,11 @@ class _Counter:
         return torch.empty(self.batch, self.info.channels, size, size, device="meta", dtype=dtype)
 
     def _forward(self, function: Callable[[], object]) -> Work:
-        """A forward pass."""
         with torch.no_grad():
             return self._passes(function, 1)
 
     def _passes(self, function: Callable[[], object], times: int) -> Work:
-        """Passes through the network that move ``times`` as much, and issue as many more, as a forward pass."""
+        """Passes with ``times`` the memory traffic and calls of a forward pass."""
         before = self.activations.bytes
         counted = flops(function)
         return Work(network=counted, activations=times * (self.activations.bytes - before), calls=times * self.calls)
@@ -263,7 +260,7 @@ class _Counter:
         return student + update + self._teacher(seen) + Work(traffic=4 * (OBJECTIVE_PASSES * logits + made))
 
     def _views(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Views that the student sees, and those of them that the teacher sees."""
+        """The student's views, and the teacher's among them."""
         augment = self.spec.augment
         if augment.kind != "multicrop":
             return [self._images(self.size)], [self._images(self.size)]
@@ -282,7 +279,7 @@ class _Counter:
             return Work(network=flops(lambda: projector.logits(features, directions)), calls=1)
 
     def _embeddings(self) -> Work:
-        """The encoder on every image that is probed on."""
+        """The encoder on every probed image."""
         images = self.samples + self.info.test if self.info.labelled and self.spec.probe.own else 0
         work = self.embedding * (images / self.batch)
         for info in self.also.values():
@@ -297,7 +294,7 @@ class _Counter:
         return self._forward(lambda: self.network.encoder(images))
 
     def _probing(self, width: Callable[[int], int]) -> Work:
-        """Every probe on every data set, on vectors that are as wide as ``width`` says for the side of its images."""
+        """Every probe on every data set, on vectors of ``width(side of its images in pixels)`` numbers."""
         work = Work()
         if self.info.labelled and self.spec.probe.own:
             work += self._probes(self.samples, self.info.test, width(self.size), len(self.info.classes))

@@ -1,4 +1,4 @@
-"""What finished runs in the store say of the time that others will take."""
+"""Finished runs in the store, from which the time of others is estimated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rt_scale.store.results import AttemptRecord, Execution, RunResult
 from rt_scale.store.store import Store
 
 MOST = 2000
-"""Run directories that are looked at; names are hashes, so the first ones are a fair sample."""
+"""Most run directories that are read; names are hashes, so the first ones are a fair sample."""
 FREE: dict[str, tuple[tuple[str, ...], ...]] = {
     "seeds": (),
     "student": (("alpha",), ("epsilon",), ("start_from",), ("temperature",)),
@@ -27,11 +27,11 @@ FREE: dict[str, tuple[tuple[str, ...], ...]] = {
     "data": (("sigma",),),
     "projector": (("init",),),
 }
-"""Fields of a spec's parts that do not change what a step or a probing costs; without any, the whole part."""
+"""Part of a spec -> fields that do not change the cost of a step or a probing; empty: the whole part."""
 
 
 def shape(spec: RunSpec) -> str:
-    """Equal for runs whose steps cost the same, and whose probings do: the canonical spec without ``FREE``, as JSON."""
+    """Equal for runs with equal costs of steps and probings: the canonical spec without ``FREE``, as JSON."""
     values = ((name, getattr(spec, name)) for name in RunSpec.model_fields)
     texts = (
         (name, _without_free(name, value.canonical_text if isinstance(value, Part) else json_text(value)))
@@ -54,7 +54,7 @@ def _without_free(name: str, text: str) -> str:
 
 @dataclass(frozen=True)
 class Measured:
-    """A finished run; of runs trained as one batched network, the result's ``seconds`` are those of all together."""
+    """A finished run; for batched runs, the result's ``seconds`` are those of the whole batch."""
 
     spec: RunSpec
     result: RunResult
@@ -63,17 +63,17 @@ class Measured:
 
     @property
     def kind(self) -> str:
-        """Of the device that it ran on: ``cpu`` or ``gpu``."""
+        """Kind of its device: ``cpu`` or ``gpu``."""
         return "cpu" if self.execution.device == "cpu" else "gpu"
 
     @property
     def best_pack(self) -> int | None:
-        """As many as ``launch.pack: auto`` found to be best; None where it did not measure."""
+        """The batch size that ``launch.pack: auto`` measured to be best, if it did."""
         return self.attempt.packing.size if self.attempt.packing.seconds else None
 
 
 def measured_runs(store: Store, shapes: Collection[str]) -> dict[str, list[Measured]]:
-    """Finished runs in the store by shape, of those in ``shapes``; whatever cannot be read is passed over."""
+    """Finished runs in the store by shape, limited to ``shapes``; skips unreadable ones."""
     found: dict[str, list[Measured]] = {}
     for number, run_dir in enumerate(store if shapes else ()):
         if number >= MOST:
@@ -84,7 +84,7 @@ def measured_runs(store: Store, shapes: Collection[str]) -> dict[str, list[Measu
                 continue
             spec = RunSpec.model_validate(run_dir.spec())
         except (ValidationError, RunError, OSError):
-            continue  # of another version, or half removed
+            continue  # another version's, or being removed
         if (key := shape(spec)) in shapes:
             found.setdefault(key, []).append(Measured(spec, result, record.execution, record.attempts[-1]))
     return found

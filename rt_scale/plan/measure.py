@@ -1,4 +1,4 @@
-"""What is measured on this machine for estimates: how fast it computes, and how long short runs of a kind take."""
+"""Measurements on this machine for estimates: its speed, and times of short runs."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ from rt_scale.training.loop import keep_freed_memory
 from rt_scale.training.precision import arithmetic, parameter_dtype, set_precision
 
 SECONDS = 0.15
-"""For which each operation is repeated."""
+"""Least time for which each operation is repeated."""
 LEAST = 3
-"""Times that it is repeated at least."""
+"""Fewest repetitions."""
 MOST_FLOPS = {"cpu": 1e10, "cuda": 1e12}
-"""Of one call; a larger batch is cut, which hardly changes the rate."""
+"""Most FLOPs of one call; larger batches are reduced, which hardly changes the rate."""
 PRODUCT = (1024, 512, 512)
-"""Sizes of the product that is timed for probes: embeddings are about so wide."""
+"""Sizes of the product that is timed for probes: a typical embedding width."""
 CHAIN = 100
-"""Small operations in a row, to measure what it costs to issue one."""
+"""Number of small operations that are timed to measure the cost of issuing one."""
 TRAFFIC = (64, 128, 256, 64)
-"""Shape of the tensor that is read and written to measure memory traffic: 512 MiB on a GPU, an eighth on a CPU."""
+"""Shape of the tensor that measures memory traffic: 512 MiB on a GPU, an eighth on a CPU."""
 GPU_TRAFFIC, GPU_CALL = 1.5e12, 8e-6
-"""Bytes a second, and seconds to issue an operation from Python, of a usual GPU (assumed)."""
+"""Bytes/s, and seconds to issue an operation from Python, of a typical GPU (assumed)."""
 EPOCHS, EVERY, PROBINGS = 3, 2, 3
-"""Of a short run: it is probed at its start, after its second epoch and at its end, so that an epoch ends without."""
+"""Of a short run: probed at its start, after epoch 2 and at its end, so that one epoch ends without a probing."""
 STARTS = 3
-"""Starts of a process, one after the other, that a sweep takes beside its runs: the command's, Ray's, then those of the
-runs (assumed; two sweeps on two busy cores of an AMD EPYC took 3.5 and 4.2, with the report at their end)."""
+"""Process starts of a sweep, one after the other, beside its runs: the command's, Ray's, the runs' (assumed; two sweeps
+on two busy cores of an AMD EPYC took 3.5 and 4.2, including the report)."""
 IMPORTS = "import ray, torch, rt_scale.experiments.runner, rt_scale.ray_backend.trial"
 
 
 def assumed(teraflops: float) -> Rates:
-    """Rates of a GPU that is not here: ``teraflops`` (TFLOP/s) for FLOPs, and of a usual GPU for the rest."""
+    """Rates of a GPU that is not here: ``teraflops`` (TFLOP/s), and those of a typical GPU for the rest."""
     how = (
         f"FLOPs counted, at an assumed {teraflops:g} TFLOP/s, {GPU_TRAFFIC / 1e12:g} TB/s and "
         f"{GPU_CALL * 1e6:g} us an operation"
@@ -65,8 +65,9 @@ def assumed(teraflops: float) -> Rates:
 
 
 class Clock:
-    """Seconds of computing on the CPU as if this process were alone: what the clock says, or the CPU time used where
-    that is less, as on a machine that has other things to do, too; ``by_wall``, of another device, what the clock says.
+    """Measures seconds as if this process were alone on the CPU: the lesser of wall time and CPU time.
+
+    With ``by_wall``, for another device, wall time.
     """
 
     def __init__(self, *, by_wall: bool = False) -> None:
@@ -84,15 +85,15 @@ class Clock:
 
 
 class Calibration:
-    """Measures the rates of a device, with so many CPU threads, when they are first asked for."""
+    """Measures the rates of a device, with so many CPU threads, on first use."""
 
     def __init__(self, device: torch.device, threads: int) -> None:
         self.device, self.threads = device, threads
         self._rest = functools.cache(self._measure_rest)
 
     def rates(self, spec: RunSpec, info: DataInfo) -> Rates:
-        """Rates of the network of ``spec`` on images of ``info``, and of all else."""
-        with _as_it_was(), keep_freed_memory(), arithmetic(spec.precision, self.device):
+        """Rates of the network of ``spec`` on images of ``info``, and of everything else."""
+        with _torch_restored(), keep_freed_memory(), arithmetic(spec.precision, self.device):
             torch.set_num_threads(self.threads)
             set_precision(spec.precision)
             network, (product, traffic, call) = self._measure_network(spec, info), self._rest(spec.precision)
@@ -102,7 +103,7 @@ class Calibration:
         return Rates(network, product, math.inf, traffic, call, self.device.type == "cuda", how)
 
     def _measure_network(self, spec: RunSpec, info: DataInfo) -> float:
-        """FLOPs a second of forward and backward pass, at the run's batch size or as much of it as is soon done."""
+        """FLOP/s of forward and backward pass, at the run's batch size or a smaller one, see ``MOST_FLOPS``."""
         size, dtype = spec.data.size or info.size, parameter_dtype(spec.precision)
         network = meta_network(spec, info)
 
@@ -112,14 +113,14 @@ class Calibration:
         one = flops(lambda: step(torch.empty(1, info.channels, size, size, device="meta", dtype=dtype)))
         network = network.to_empty(device=self.device).to(memory_format=torch.channels_last)
         for tensor in network.state_dict().values():
-            tensor.fill_(1)  # whatever they hold costs the same
+            tensor.fill_(1)  # the values do not change the cost
         batch = max(1, min(spec.train.batch_size, int(MOST_FLOPS[self.device.type] / one)))
         images = torch.ones(batch, info.channels, size, size, device=self.device, dtype=dtype)
         images = images.contiguous(memory_format=torch.channels_last)
         return batch * one / self._time(lambda: step(images))
 
     def _measure_rest(self, precision: str) -> tuple[float, float, float]:
-        """FLOPs a second of a product, bytes a second, and seconds a call."""
+        """FLOP/s of a product, bytes/s, and seconds per call."""
         dtype, (rows, inner, columns) = parameter_dtype(precision), PRODUCT
         a, b = (torch.ones(shape, device=self.device, dtype=dtype) for shape in ((rows, inner), (inner, columns)))
         product = 2 * rows * inner * columns / self._time(lambda: torch.matmul(a, b))
@@ -154,8 +155,8 @@ class Calibration:
 
 
 @contextmanager
-def _as_it_was() -> Iterator[None]:
-    """Puts back what a run sets in its process."""
+def _torch_restored() -> Iterator[None]:
+    """Restore torch's global state that a run changes."""
     threads = torch.get_num_threads()
     allowed = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     try:
@@ -167,12 +168,12 @@ def _as_it_was() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class ShortRunTimes:
-    """Seconds of a run by part, where nothing else is computed on the machine.
+    """Seconds of a run by part, on an otherwise idle machine.
 
     Attributes:
-        fixed: once a run: networks, what is constant, the first probing, checkpoint, files, result.
+        fixed: once: networks, constant features, first probing, checkpoint, files, result.
         epoch: every epoch.
-        probing: what a probing and the checkpoint after it add to that.
+        probing: every further probing, with the checkpoint after it.
         total: of the short run itself.
     """
 
@@ -182,13 +183,13 @@ class ShortRunTimes:
     total: float
 
     def seconds(self, epochs: float, probings: int) -> float:
-        """Of a run of its kind of that many epochs and probings, those at start and end included."""
+        """Seconds of a run of that many epochs and probings, those at start and end included."""
         return self.fixed + epochs * self.epoch + (probings - 1) * self.probing
 
 
 @dataclass
 class _Watch(Silent):
-    """Notes how long each step took, and what lay before it."""
+    """Records the seconds from the end of each step to the end of the next."""
 
     clock: Clock = field(default_factory=Clock)
     passed: list[float] = field(default_factory=list)
@@ -201,7 +202,7 @@ class _Watch(Silent):
 
 
 def short_run(spec: RunSpec) -> RunSpec | None:
-    """A run of the shape of ``spec`` as short as can be; None where its shape makes none on its own."""
+    """A run of the shape of ``spec`` with ``EPOCHS`` epochs; None if its shape alone is no valid spec."""
     values = json.loads(shape(spec))
     values.setdefault("train", {})["epochs"] = EPOCHS
     values.setdefault("probe", {})["every"] = f"{EVERY}ep"
@@ -212,17 +213,16 @@ def short_run(spec: RunSpec) -> RunSpec | None:
 
 
 def time_short_run(spec: RunSpec, data_dir: Path, threads: int) -> ShortRunTimes | None:
-    """Execute a run as short as can be of the shape of ``spec`` on the CPU, in a temporary store, and time it.
+    """Execute and time a short run of the shape of ``spec`` on the CPU, in a temporary store; None if it fails.
 
-    Bundled data that is not in ``data_dir`` is prepared in a temporary place. None where other data is not there, or
-    the run fails.
+    Bundled data missing in ``data_dir`` is prepared in a temporary folder; None if other data is missing.
     """
     short = short_run(spec)
     names = {spec.data.name, *spec.probe.also} - {GAUSSIAN}
     here = all(load(name, data_dir) is not None for name in names)
-    if short is None or not (here or names <= BUNDLED):  # a run would fetch what is not here
+    if short is None or not (here or names <= BUNDLED):  # the run would download missing data
         return None
-    with tempfile.TemporaryDirectory(prefix="rt-scale-plan-") as folder, _as_it_was():
+    with tempfile.TemporaryDirectory(prefix="rt-scale-plan-") as folder, _torch_restored():
         watch = _Watch()
         options = Options(
             store=Store(Path(folder) / "store"), data_dir=data_dir if here else Path(folder), device="cpu",
@@ -237,7 +237,7 @@ def time_short_run(spec: RunSpec, data_dir: Path, threads: int) -> ShortRunTimes
 
 
 def _by_part(passed: list[float], total: float) -> ShortRunTimes:
-    """From the seconds up to each step's end, since the one before."""
+    """``passed``: the seconds of each step, see :class:`_Watch`."""
     each = len(passed) // EPOCHS
     epoch, probed = sum(passed[each : 2 * each]), sum(passed[EVERY * each :])
     probing = max(0.0, probed - epoch)
@@ -246,7 +246,7 @@ def _by_part(passed: list[float], total: float) -> ShortRunTimes:
 
 
 def start_seconds() -> float:
-    """Seconds that a sweep takes beside its runs: ``STARTS`` times the start of a process, which is timed."""
+    """Seconds that a sweep takes beside its runs: ``STARTS`` times a process start, which is timed here."""
     before, wall = os.times(), time.perf_counter()
     subprocess.run([sys.executable, "-c", IMPORTS], check=True, stdin=subprocess.DEVNULL, capture_output=True)
     after = os.times()

@@ -1,4 +1,4 @@
-"""What a queue of sweeps will take: runs, seconds, machines and money, each with how it is known."""
+"""What a queue of sweeps will take: runs, seconds, machines and money, with the source of each number."""
 
 from __future__ import annotations
 
@@ -31,24 +31,23 @@ if TYPE_CHECKING:
     from rt_scale.plan.estimate import Estimate, Estimator
 
 DRAWS = 21
-"""Simulations with interruptions; the middle one is told."""
+"""Number of simulations with interruptions; the median is reported."""
 
 SHORT = 600.0
-"""Seconds of a queue up to which its start counts."""
+"""Seconds of a queue up to which start-up time is added."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What a plan is for.
+    """The machines that a plan is for.
 
     Attributes:
         gpus: GPUs at once; None: those here, at least 1.
         cpus: cores at once for runs on CPUs; None: those here.
-        rate: interruptions an hour of a running run.
-        prices: of machines.
-        teraflops: of a device that is not here, assumed; None: measured.
-        concurrency: runs at a time, at most; None: any number.
-        there: what a cluster has that is asked for neither by ``gpus`` nor ``cpus``; None: it is this machine.
+        rate: interruptions per hour of a running run.
+        teraflops: assumed TFLOP/s of a device that is not here; None: measured.
+        concurrency: most runs at a time; None: any number.
+        there: a cluster's resources, used if ``gpus`` or ``cpus`` is None; None: this machine's.
     """
 
     gpus: int | None = None
@@ -60,7 +59,7 @@ class Conditions:
     there: Mapping[Kind, float] | None = None
 
     def launched(self, sweeps: Sequence[SweepRuns]) -> Sequence[SweepRuns]:
-        """The sweeps; those that ask for no GPU with one a run, where ``gpus`` says that there are some."""
+        """The sweeps; if ``gpus`` is given, those without a GPU get one per run."""
         if self.gpus is None:
             return sweeps
         one = [each.spec.launch.model_copy(update={"gpus": each.spec.launch.gpus or 1.0}) for each in sweeps]
@@ -70,7 +69,7 @@ class Conditions:
         ]
 
     def capacity(self, kinds: Collection[Kind]) -> dict[Kind, float]:
-        """How many GPUs and cores there are at once, of the ``kinds`` that are needed."""
+        """Number of GPUs and cores, limited to ``kinds``."""
         asked: dict[Kind, float | None] = {"gpu": self.gpus, "cpu": self.cpus}
         return {kind: asked[kind] or self._has(kind) for kind in asked if kind in kinds}
 
@@ -79,21 +78,21 @@ class Conditions:
             return self.there[kind]
         if kind == "cpu":
             return allowed_cores()
-        import torch  # which a plan without GPUs may do without
+        import torch  # not needed by a plan without GPUs
 
         return torch.cuda.device_count() or 1
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that are estimated alike.
+    """Runs with the same kind of estimate.
 
     Attributes:
         what: encoder, data set, outputs and epochs.
-        runs: how many of them are to be computed.
-        seconds: of one whole run; None where unknown.
-        left: seconds of all of them that are still to be computed.
-        how: how the seconds are known.
+        runs: number of runs to compute.
+        seconds: mean of a whole run; None if unknown.
+        left: seconds still to be computed for all of them.
+        how: source of the seconds.
         loader, loader_reason: what will read training images, and why.
     """
 
@@ -108,28 +107,26 @@ class Group:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to come.
+    """What sweeps will take.
 
     Attributes:
-        runs: state -> runs that the sweep files name, each once.
-        nodes: those, and the runs that they start from.
-        ended: of the runs, those that their sweep's rule ended early; they are not gone on with.
-        to_compute: nodes that there is something to compute of.
-        to_sample: runs that searches will sample; nothing is known of them, and they are in no other number.
-        groups: of those to compute.
-        unknown: how many of those have no estimate; they are in no sum.
-        processes: that compute all of those: runs that are packed share one.
-        packed: runs that do.
-        undecided: how many will be packed, or not, as is measured when they start; they are planned as runs alone.
-        gpu_hours: of computing on GPUs that is left.
-        core_hours: of computing on CPU cores that is left.
-        capacity: ``gpu`` and ``cpu`` -> how many there are at once.
-        undisturbed: the queue on those; None where nothing is estimated.
-        start: seconds that a sweep takes beside its runs, in no other number; None where it is little beside them.
-        rate: interruptions an hour of a running run.
-        interrupted: the queue at that rate, the middle one of ``DRAWS``; None without interruptions.
+        runs: state -> number of the sweeps' distinct runs.
+        nodes: number of those and of the runs that they start from.
+        ended: runs that their sweep's rule stopped early; they are not resumed.
+        to_compute: nodes without a result.
+        to_sample: runs that searches will sample; included in no other number.
+        groups: of the runs to compute.
+        unknown: runs to compute without an estimate; included in no sum.
+        processes: that compute all of them; batched runs share one.
+        packed: batched runs.
+        undecided: runs whose batch size will be measured when they start; planned as single runs.
+        gpu_hours, core_hours: still to be computed.
+        capacity: ``gpu`` and ``cpu`` -> number of them.
+        undisturbed: the queue without interruptions; None if nothing is estimated.
+        start: seconds of start-up, included in no other number; None if negligible or not measured.
+        rate: interruptions per hour of a running run.
+        interrupted: the queue at that rate, the median of ``DRAWS`` simulations; None without interruptions.
         slowest: seconds of the slowest of those.
-        costs: by the price sheet.
         missing_data: data set -> the command that prepares it.
     """
 
@@ -155,7 +152,7 @@ class Plan:
     missing_data: Mapping[str, str]
 
     def to_json(self) -> dict[str, object]:
-        """Plain values."""
+        """The plan as plain JSON types."""
         return asdict(self)
 
 
@@ -164,11 +161,11 @@ def _last_checkpoint(store: Store, name: str) -> int:
 
 
 def make_plan(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Conditions) -> Plan:
-    """Plan sweeps of one store as one queue of distinct runs; nothing is started but short runs to be timed.
+    """Plan sweeps of one store as one queue of distinct runs; only short runs are started, to be timed.
 
     Raises:
-        InputError: sweeps of one name, a damaged data set, unknown resources, interruptions so often that no run ends,
-            or batched runs are explored.
+        InputError: two sweeps with one name, a damaged data set, too few resources, interruptions so frequent that no
+            run ends, or batched runs with an explore section.
     """
     for sweep in sweeps:
         refuse_packed(sweep.spec)
@@ -206,7 +203,7 @@ def make_plan(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Condition
 
 
 def jobs_to_do(jobs: Iterable[Job], store: Store) -> dict[str, Job]:
-    """The jobs that have no result yet, and those that they start from, by name, none before what it needs."""
+    """The jobs without a result and those that they start from, by name, in dependency order."""
     wanted = {job.name: job for job in jobs}
     found: dict[str, Job] = {}
     for job in wanted.values():
@@ -218,7 +215,7 @@ def jobs_to_do(jobs: Iterable[Job], store: Store) -> dict[str, Job]:
 
 
 class _Estimates:
-    """Estimates of jobs in processes of any size, each made once; ``steps`` are those of their newest checkpoints."""
+    """Cached estimates by job and batch size; ``steps``: run -> step of its newest checkpoint."""
 
     def __init__(self, estimator: Estimator, steps: Mapping[str, int]) -> None:
         self._estimator, self._steps = estimator, steps
@@ -232,8 +229,7 @@ class _Estimates:
 
 
 class _Planned(NamedTuple):
-    """A run that there is to compute: its estimate, what will read its images if it is started here, and whether
-    how many train together with it will be measured, and nobody knows yet."""
+    """A run to compute: its estimate, the loader it would choose here, and whether its batch size is not measured."""
 
     spec: RunSpec
     estimate: Estimate
@@ -278,7 +274,7 @@ def _simulated(
 
 
 def _start(queue: Simulated | None, conditions: Conditions) -> float | None:
-    """Timed on this machine, where the runs are to be and the queue is short."""
+    """Seconds of start-up, timed if the runs are planned for this machine and the queue is short."""
     if queue is None or queue.makespan > SHORT or conditions.teraflops or conditions.there is not None:
         return None
     from rt_scale.plan.measure import start_seconds  # imports torch
@@ -313,10 +309,9 @@ def _what(spec: RunSpec) -> str:
 
 
 def conditions_of(where: Where, launches: Iterable[LaunchSpec], prices: PriceSheet | None) -> Conditions:
-    """What sweeps of these launch sections are planned for: this machine, or the cluster that is to execute them.
+    """The conditions on this machine, or on the cluster that ``where`` names.
 
-    Raises:
-        InputError: where the cluster does not answer, or can never hold such runs.
+    InputError: the cluster does not answer, or is too small for a run.
     """
     there = None
     if not where.alone:
@@ -330,11 +325,7 @@ def conditions_of(where: Where, launches: Iterable[LaunchSpec], prices: PriceShe
 
 
 def refuse_over_budget(sweeps: Sequence[SweepRuns], budget: float, data_dir: Path, conditions: Conditions) -> str:
-    """What is left of sweeps of one store is estimated to cost, in words, if that is within ``budget``.
-
-    Raises:
-        InputError: as ``make_plan`` and ``check_budget``.
-    """
+    """The estimated cost of sweeps of one store, in words; InputError as ``make_plan`` and ``check_budget``."""
     cost = check_budget(make_plan(sweeps, data_dir, conditions), budget)
     if cost is None:
         return "Nothing is left to compute, and nothing to pay."

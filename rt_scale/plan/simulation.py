@@ -1,4 +1,4 @@
-"""How long jobs take: the sweep's own queue on a simulated clock, and on a cluster whose machines may be taken away."""
+"""How long jobs take: the real queue on a simulated clock, on machines that may be interrupted."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     from rt_scale.plan.estimate import Estimate
 
 REPLACEMENT = 120.0
-"""Seconds, assumed, until a machine that was taken away is replaced."""
+"""Seconds until an interrupted machine is replaced (assumed)."""
 HOPELESS = 5.0
-"""Interruptions expected between two checkpoints from which on a run practically never ends (1 chance in 150)."""
+"""At this many expected interruptions between two checkpoints, a run practically never ends (1 chance in 150)."""
 ROUNDING = 1e-9
-"""Of sums of fractions of a GPU."""
+"""Tolerance of sums of fractions of a GPU."""
 DONE, INTERRUPTED = JobOutcome(JobState.DONE), JobOutcome(JobState.DIED, "interrupted")
 PARTS = 2**30
-"""Of a run, in which the queue is told how far it is."""
+"""Steps of a simulated run, in which its progress is reported to the queue."""
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """What became of a queue.
+    """How a simulated queue came out.
 
     Attributes:
         makespan: seconds until the last run was done.
-        interruptions: how often a process was interrupted.
-        lost: seconds of computing that had to be done again.
-        given_up: runs that were interrupted more than ``launch.retries`` times in a row without a new checkpoint, and
-            those that start from them.
+        interruptions: number of interrupted processes.
+        lost: seconds that were computed twice.
+        given_up: runs interrupted more than ``launch.retries`` times in a row without a new checkpoint, and those that
+            start from them.
     """
 
     makespan: float
@@ -53,14 +53,13 @@ class Simulated:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a queue was worked off.
+    """How a queue was executed.
 
     Attributes:
-        outcome: what became of it.
-        together: name of a run -> how many runs its first process trained, it included.
-        processes: how many were started.
-        work: seconds of computing times what was occupied, by kind.
-        peak: what was occupied at once, at most, by kind.
+        together: name of a run -> number of runs in its first process.
+        processes: number of processes started.
+        work: GPU-seconds or core-seconds, by kind.
+        peak: most GPUs or cores in use at once, by kind.
     """
 
     outcome: Simulated
@@ -71,11 +70,11 @@ class Schedule:
 
 
 NOTHING = Schedule(Simulated(0.0, 0, 0.0, 0), {}, 0, {}, {})
-"""How a queue of no jobs is worked off."""
+"""The schedule of an empty queue."""
 
 
 def occupied(launch: LaunchSpec) -> tuple[Kind, float]:
-    """What a run takes with all of its workers, and how many of that."""
+    """Kind and number of the GPUs or cores that a run takes with all of its workers."""
     return "gpu" if launch.gpus else "cpu", (launch.gpus or launch.cpus) * launch.workers
 
 
@@ -90,26 +89,26 @@ def simulate(
     replacement: float = REPLACEMENT,
     sizes: Callable[[Job], int | None] = lambda job: None,
 ) -> Schedule:
-    """Work ``jobs`` off as a sweep does.
+    """Execute ``jobs`` as a sweep does.
 
-    A process that is interrupted loses what it did since its last checkpoint; what it occupied comes back after
-    ``replacement`` seconds.
+    An interrupted process loses what it did since its last checkpoint; its resources return after ``replacement``
+    seconds.
 
     Args:
-        jobs: by the names of their runs, in the order in which they are wanted; whatever else they start from is done.
-        estimate: how long a run takes in a process of so many; ``seconds`` are known.
-        capacity: GPUs and cores.
-        concurrency: runs at a time, at most; None: any number.
-        rate: interruptions an hour of each process (a Poisson process).
-        generator: draws the interruptions; needed where ``rate`` is above 0.
-        replacement: seconds that a machine which was taken away is missing for.
-        sizes: of ``launch.pack: auto``, how many runs were measured to be best together; None: not measured, so alone.
+        jobs: by run name, in order of priority; all other runs that they start from count as done.
+        estimate: (job, batch size) -> estimate with known ``seconds``.
+        capacity: number of GPUs and cores.
+        concurrency: most runs at a time; None: any number.
+        rate: interruptions per hour of each process (a Poisson process).
+        generator: draws the interruptions; needed if ``rate`` > 0.
+        replacement: seconds until an interrupted machine is replaced.
+        sizes: for ``launch.pack: auto``, the measured best batch size; None: not measured, so 1.
 
     Raises:
-        InputError: a run that never fits, or at that rate practically never ends.
+        InputError: a run needs more than ``capacity``, or at that rate practically never ends.
     """
     if rate and generator is None:
-        raise ValueError("interruptions are drawn: give their generator")
+        raise ValueError("interruptions are random: give a generator")
     for launch in {job.launch for job in jobs.values()}:
         _refuse_misfit(launch, capacity)
     simulation = _Simulation(jobs, estimate, capacity, concurrency, rate, generator, replacement)
@@ -131,7 +130,7 @@ def _refuse_misfit(launch: LaunchSpec, capacity: Mapping[Kind, float]) -> None:
 
 
 class _SimulatedRuns:
-    """The runs of a queue in which nothing but its jobs is to be done."""
+    """Runs of which only the queue's jobs are not done."""
 
     def __init__(self, names: Collection[str]) -> None:
         self._names = names
@@ -140,7 +139,7 @@ class _SimulatedRuns:
         return "missing" if name in self._names else "done"
 
     def state_now(self, name: str) -> State:
-        return "partial"  # asked of runs that died alone
+        return "partial"  # only called for runs whose process died
 
     def values(self, name: str) -> Mapping[str, float]:
         return {}
@@ -150,7 +149,7 @@ class _SimulatedRuns:
 
 
 class _SimulatedCluster:
-    """GPUs and cores, some of them occupied."""
+    """GPUs and cores, and how many of them are free."""
 
     def __init__(self, capacity: Mapping[Kind, float]) -> None:
         self.capacity, self.free, self.least_free = capacity, dict(capacity), dict(capacity)
@@ -169,7 +168,7 @@ class _SimulatedCluster:
 
 
 class _Event(NamedTuple):
-    """The end of a process, good or bad; or, without jobs, what it occupied is there again."""
+    """The end of a process; or, without jobs, the return of an interrupted process's resources."""
 
     jobs: Sequence[Job]
     how: JobOutcome
@@ -206,13 +205,13 @@ class _Simulation:
             while batch := self.queue.take():
                 self._start(batch)
             if not self.queue.finished:
-                self._go_on()
+                self._advance()
         peak = {kind: has - self.cluster.least_free[kind] for kind, has in self.cluster.capacity.items()}
         outcome = Simulated(self.makespan, self.interruptions, self.lost, len(self.queue.failed))
         return Schedule(outcome, self.together, self.processes, self.work, peak)
 
-    def _go_on(self) -> None:
-        """To the next event, or to when the queue looks again at a run that it put off."""
+    def _advance(self) -> None:
+        """Advance the clock to the next event, or to the queue's next delayed run."""
         wakes = self.queue.wakes
         if wakes is not None and (not self.events or wakes < self.events[0][0]):
             self.now = wakes
@@ -225,7 +224,7 @@ class _Simulation:
             self.makespan = self.now
 
     def _start(self, batch: Sequence[Job]) -> None:
-        """Start a process, and decide how it ends."""
+        """Start a process and draw its end."""
         kind, units = occupied(batch[0].launch)
         seconds, checkpoint = self._length(batch)
         self.processes += 1
@@ -245,11 +244,11 @@ class _Simulation:
         self._at(self.now + until + self.replacement, _Event((), INTERRUPTED, kind, units))
 
     def _length(self, batch: Sequence[Job]) -> tuple[float, float]:
-        """Seconds that are left of the runs of a process, and those between two of its checkpoints."""
+        """Seconds still to be computed by a process, and seconds between two of its checkpoints."""
         seconds, checkpoint = 0.0, 0.0
         for job in batch:
             name, found = job.name, self.estimate(job, len(batch))
-            assert found.seconds is not None  # as said above
+            assert found.seconds is not None  # promised by ``simulate``'s caller
             self.together.setdefault(name, len(batch))
             seconds += found.seconds * self.left.setdefault(name, found.left / found.seconds)
             checkpoint = max(checkpoint, found.checkpoint)

@@ -1,1 +1,1 @@
-"""Which run is executed next, and what becomes of it. It knows no Ray."""
+"""Which run is executed next, and how it came out. Independent of Ray."""

@@ -1,4 +1,4 @@
-"""How many runs of a queue one process trains as one batched network. It knows no Ray."""
+"""How many runs of a queue one process trains as one batched network."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.results import BatchSize
 
 MOST = 16
-"""Runs together, at most, where their number is measured."""
+"""Largest measured batch size, in runs."""
 DEATHS = 2
-"""A run whose process died so often in a row is executed by one of its own."""
+"""After so many deaths of its process in a row, a run is executed alone."""
 
 
 class Batching:
-    """How many ready runs are handed out together: what was asked for, or what a process measured."""
+    """How many ready runs go into one process: a given number, or what a process measured."""
 
     def __init__(self) -> None:
         self._measured: dict[tuple[LaunchSpec, str], BatchSize] = {}
@@ -25,30 +25,23 @@ class Batching:
     def shape(job: Job, deaths: int) -> str:
         """Equal for jobs of a launch section that may share a process; empty for one that is executed alone.
 
-        Args:
-            job: any.
-            deaths: how often in a row its process died: it must not take others along for ever.
+        ``deaths``: how often in a row its process died; a run that kills its process must not take others along.
         """
         alone = job.launch.pack == 1 or deaths >= DEATHS or alone_because(job.spec)
         return "" if alone else batch_key(job.spec)
 
     def learn(self, job: Job, measured: BatchSize) -> None:
-        """A process measured how many runs of the shape of ``job`` to train together."""
+        """Record how many runs of the shape of ``job`` to train together."""
         self._measured[job.launch, batch_key(job.spec)] = measured
 
     def known(self, job: Job) -> BatchSize | None:
-        """What was measured for runs of the shape of ``job``; None where nothing was yet."""
+        """What was measured for runs of the shape of ``job``, if anything."""
         return self._measured.get((job.launch, batch_key(job.spec)))
 
     def size(self, first: Job, alike: int, free: int) -> int:
-        """How many jobs go into one process with ``first``, it included.
+        """How many jobs go into one process with ``first``, it included; free processes get equal numbers.
 
-        Jobs are shared out evenly: no process gets many while another has none.
-
-        Args:
-            first: a job that is about to be executed.
-            alike: how many of its shape are ready beside it.
-            free: processes of its launch section that there is room for.
+        ``alike``: how many other jobs of its shape are ready; ``free``: how many processes have room.
         """
         most = first.launch.pack
         if most == "auto":

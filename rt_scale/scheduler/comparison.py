@@ -1,4 +1,4 @@
-"""What the comparison view of a sweep shows: names, axes and metrics."""
+"""Names, axes and metrics of a sweep's comparison view."""
 
 from __future__ import annotations
 
@@ -19,20 +19,17 @@ from rt_scale.tensorboard.writer import folder_name
 
 OUT_DIM = "projector.out_dim"
 SWEEP = "sweep"
-"""The axis that tells sweeps apart that are shown together."""
+"""The axis that distinguishes sweeps in one view."""
 WIDE = 1000
-"""Ratio of its largest to its smallest positive value from which an axis is shown by its logarithm, too."""
+"""From this ratio of largest to smallest positive value, an axis is also shown by its logarithm."""
 
 
 def refresh_board(sweeps: Sequence[SweepRuns], *, every_run: bool = False) -> Path:
-    """Make the TensorBoard view of sweeps from their run directories.
+    """Write the TensorBoard view of sweeps from their run directories; returns its folder, in the first sweep's.
 
     Args:
-        sweeps: at least one, of one store; of several their names are the first axis of one view.
-        every_run: whether the view is that of single runs, not of configurations.
-
-    Returns:
-        The view's folder, which belongs to the first sweep.
+        sweeps: at least one, of one store; if several, their names are the first axis.
+        every_run: whether to show single runs instead of configurations.
     """
     store, names = sweeps[0].store, [sweep.name for sweep in sweeps]
     points = all_points(sweeps)
@@ -54,11 +51,11 @@ def all_points(sweeps: Sequence[SweepRuns]) -> list[Point]:
 
 
 def board_figures(sweeps: Sequence[str], store: Store) -> dict[str, Path]:
-    """The figures in the sweeps' reports, by the name that they are shown by."""
+    """The figures in the sweeps' reports, by displayed name."""
     found = {}
     for name in sweeps:
         sweep = store.sweep(name)
-        # A view that is made elsewhere, as the store may only be read, shows the store's report.
+        # The view of a read-only store is written elsewhere, but shows the store's report.
         for folder in dict.fromkeys([sweep.path / sweep.report.name, sweep.report]):
             for path in sorted(folder.rglob("*.png")):
                 figure = path.relative_to(folder).with_suffix("").as_posix()
@@ -67,40 +64,40 @@ def board_figures(sweeps: Sequence[str], store: Store) -> dict[str, Path]:
 
 
 def board_runs(points: Sequence[Point], store: Store) -> list[BoardRun]:
-    """The runs as the view names them: by the axes that tell them apart, and no other."""
+    """The runs, named by the axes in which they differ."""
     values: list[dict[str, Any]] = [{} for _ in points]
     axes = {key: None for point in points for key in point.values}
     having = {key: [number for number, point in enumerate(points) if key in point.values] for key in axes}
     columns = {key: [points[number].values[key] for number in numbers] for key, numbers in having.items()}
     varying = [key for key, column in columns.items() if len({repr(value) for value in column}) > 1]
-    names, telling = axis_names(varying), _telling(varying, points)
+    names, independent = axis_names(varying), _independent(varying, points)
     for key in varying:
         for name, column in _shown(key, names[key], columns[key]).items():
             for number, value in zip(having[key], column, strict=True):
                 values[number][name] = value
     runs = []
     for point, shown in zip(points, values, strict=True):
-        named = replace(point, values={key: value for key, value in point.values.items() if key in telling})
+        named = replace(point, values={key: value for key, value in point.values.items() if key in independent})
         runs.append(BoardRun(named.label, named.configuration, store.run(point.spec).path, shown))
     return runs
 
 
-def _telling(axes: Sequence[str], points: Sequence[Point]) -> set[str]:
-    """The axes that tell configurations apart: one that follows from those before it, as in a zip, does not."""
-    telling: list[str] = []
-    told = 1
+def _independent(axes: Sequence[str], points: Sequence[Point]) -> set[str]:
+    """The axes without those that follow from the ones before them, as in a zip."""
+    independent: list[str] = []
+    count = 1
     for key in axes:
-        found = len({repr([point.values.get(each) for each in (*telling, key)]) for point in points})
-        if found > told:
-            telling.append(key)
-            told = found
-    return set(telling)
+        found = len({repr([point.values.get(each) for each in (*independent, key)]) for point in points})
+        if found > count:
+            independent.append(key)
+            count = found
+    return set(independent)
 
 
 def _shown(key: str, name: str, column: list[Any]) -> dict[str, list[Any]]:
-    """An axis as columns of numbers or texts, spread so that parallel coordinates tell its values apart.
+    """An axis as columns of numbers or texts whose values are distinguishable in parallel coordinates.
 
-    TensorBoard draws every axis linearly at first, and offers no logarithm where a value is 0.
+    TensorBoard draws axes linearly at first, and offers no logarithmic scale if a value is 0.
     """
     if key.endswith(OUT_DIM) and all(isinstance(value, int) and value.bit_count() == 1 for value in column):
         return {f"log2 {name}": [value.bit_length() - 1 for value in column]}
@@ -113,7 +110,7 @@ def _shown(key: str, name: str, column: list[Any]) -> dict[str, list[Any]]:
 
 
 def board_metrics(points: Sequence[Point]) -> list[str]:
-    """Tags that become columns of the HParams view, which shows the first five at first, and charts of means."""
+    """Tags for the HParams columns, of which TensorBoard shows the first five at first, and for charts of means."""
     probed = list(
         dict.fromkeys(
             (kind, data)
@@ -135,5 +132,5 @@ def board_metrics(points: Sequence[Point]) -> list[str]:
 
 
 def _labelled(name: str) -> bool:
-    """Whether the images of that set can be probed, as all can that are not known to have no labels."""
+    """Whether that data set has labels to probe with; an unknown one is assumed to have some."""
     return name != GAUSSIAN and (name not in DATASETS or DATASETS[name].labelled)

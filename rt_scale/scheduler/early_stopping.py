@@ -1,4 +1,4 @@
-"""What a sweep's rule that ends runs early is told of them."""
+"""The measurements by which a sweep's rule stops runs early."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from rt_scale.store.run_dir import RunDir
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a run was measured at, for its sweep's rule.
+    """A measurement of a run, for its sweep's rule.
 
     Attributes:
-        sweep, run: names.
         step: optimiser steps done.
-        last: whether these are all.
-        time: how far it is, in the unit of the rule's grace.
+        last: whether the run has no more steps.
+        time: ``step`` in the unit of the rule's grace.
         value: of the metric.
     """
 
@@ -34,14 +33,9 @@ class Measurement:
 def measurement(
     explore: ExploreSpec, sweep: str, run: str, *, step: int, steps: int, epoch: float, values: Mapping[str, float]
 ) -> Measurement | None:
-    """What the rule of ``explore``, the section of ``sweep``, judges ``run`` by; None where it was not measured.
+    """The measurement of ``run`` for the rule of ``explore``; None if its metric is not in ``values``, or not finite.
 
-    Args:
-        explore, sweep, run: as above.
-        step: optimiser steps done, of ``steps``.
-        steps: of the whole run.
-        epoch: passes over the training images done.
-        values: what was logged.
+    ``step`` and ``epoch``: optimiser steps, of ``steps``, and epochs done; ``values``: logged metrics by name.
     """
     value = values.get(explore.metric)
     if value is None or not math.isfinite(value):
@@ -50,13 +44,13 @@ def measurement(
 
 
 def time_of(explore: ExploreSpec, step: int, epoch: float) -> float:
-    """How far a run is, in the unit of the rule's grace: epochs or optimiser steps."""
-    assert explore.stop is not None  # who asks has a rule
+    """Epochs or optimiser steps done, whichever is the unit of the rule's grace."""
+    assert explore.stop is not None
     return epoch if explore.stop.unit == "ep" else float(step)
 
 
 def curve(explore: ExploreSpec, run: RunDir) -> list[tuple[float, float]]:
-    """What the run's directory knows of the metric: time in the rule's unit, and value."""
+    """The metric's curve in the run's directory: (time in the rule's unit, value)."""
     rows = read_metrics(run.metrics_path).to_pylist()
     return [
         (time_of(explore, row["step"], row["epoch"]), row["value"])

@@ -1,4 +1,4 @@
-"""A run to be executed: where, how, how that came out, and who is told."""
+"""A run to be executed, where and how, and how it came out."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ class Job:
     """A run to be executed.
 
     Attributes:
-        label: how it is shown; unique in a queue.
-        spec: what to run.
-        launch: what it is executed on.
-        sweep: the one that wants it, if any; its rule may end the run early.
+        label: its displayed name, unique in a queue.
+        launch: the resources to run it on.
+        sweep: the sweep that it belongs to, if any, whose rule may stop it early.
     """
 
     label: str
@@ -33,12 +32,12 @@ class Job:
 
     @functools.cached_property
     def name(self) -> str:
-        """Name of the run, made once: queues ask for it all the time."""
+        """Name of the run, cached: queues read it often."""
         return self.spec.name
 
     @functools.cached_property
     def needs(self) -> frozenset[str]:
-        """Names of the runs that it starts from itself."""
+        """Names of the runs that it starts from directly."""
         return frozenset(start.run.name for start in self.spec.starts)
 
 
@@ -48,13 +47,13 @@ class JobState(StrEnum):
     DONE = "done"
     """Its run has a result."""
     FAILED = "failed"
-    """Its run cannot be completed, for a reason of its own."""
+    """Its run raised an error."""
     EARLY_STOPPED = "early_stopped"
-    """A rule of its sweep ended it."""
+    """A rule of its sweep stopped it."""
     RETURNED = "returned"
-    """It goes back into the queue as it is: its node is about to go, or it was handed out with others in vain."""
+    """It returns to the queue unchanged: its node shuts down, or its batch was too large."""
     DIED = "died"
-    """Its process ended without a word."""
+    """Its process ended without a report."""
     LEASED_ELSEWHERE = "leased_elsewhere"
     """Another driver executes its run."""
     STORE_UNAVAILABLE = "store_unavailable"
@@ -67,13 +66,7 @@ FINAL = (JobState.DONE, JobState.FAILED, JobState.EARLY_STOPPED)
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """How a job came out.
-
-    Attributes:
-        state: what became of it.
-        why: a sentence; empty where the state says all.
-        values: the run's newest metrics.
-    """
+    """How a job came out, why (a sentence or empty), and the run's newest metrics."""
 
     state: JobState
     why: str = ""
@@ -85,13 +78,12 @@ class Where:
     """Where and how sweeps are run; nothing here changes a run's numbers.
 
     Attributes:
-        store: where runs are kept.
         data_dir: where prepared data sets are.
         device: as ``Options.device``.
         address: the Ray cluster, as for ``cluster.connect``.
-        concurrency: runs at a time, at most.
-        retry_failed: whether runs are tried again that failed for a reason of their own.
-        replace: whether a sweep may take the name of one that has no run in common with it.
+        concurrency: most runs at a time.
+        retry_failed: whether to retry runs whose state is ``failed``.
+        replace: whether a sweep may replace one of the same name that has no run in common with it.
     """
 
     store: Store
@@ -104,15 +96,14 @@ class Where:
 
     @property
     def alone(self) -> bool:
-        """Whether a Ray of our own on this machine executes the runs, so that it must have what they need."""
+        """Whether the runs are executed on this machine, by a Ray of our own, so that it must have their data."""
         return asked_address(self.address)[0] == "local"
 
 
 def asked_address(given: str | None) -> tuple[str, bool]:
-    """Which Ray is asked for: ``host:port``, ``auto`` or ``local``; and whether RAY_ADDRESS says so.
+    """The Ray to use, ``host:port``, ``auto`` or ``local``, and whether RAY_ADDRESS decides it.
 
-    Args:
-        given: what was typed; None: nothing.
+    ``given``: the command line's ``--address``.
     """
     set_ = os.environ.get("RAY_ADDRESS", "").strip()
     by_variable = given in {None, "auto"} and bool(set_)
@@ -120,7 +111,7 @@ def asked_address(given: str | None) -> tuple[str, bool]:
 
 
 def jobs_of(sweeps: Sequence[SweepRuns]) -> dict[str, Job]:
-    """The distinct runs of all sweeps by name; one that several want is executed as the first of them says."""
+    """The distinct runs of all sweeps by name; one of several sweeps gets the launch section of the first."""
     refuse_equal_names(sweeps, "run together")
     jobs: dict[str, Job] = {}
     for sweep in sweeps:
@@ -133,15 +124,15 @@ def jobs_of(sweeps: Sequence[SweepRuns]) -> dict[str, Job]:
 
 @dataclass(frozen=True)
 class RunReport:
-    """How a run stands, as its process says once a second.
+    """The progress of a run, which its process reports once a second.
 
     Attributes:
         step: optimiser steps done.
-        steps: all of them; 0 while that is not known.
+        steps: of the whole run; 0 while unknown.
         began: the step that this attempt started at; None before training.
-        stage: what is being done.
-        where: what it is executed on, in words.
-        epoch: at the newest measurements.
+        stage: what the process is doing.
+        where: host and device, in words.
+        epoch: of the newest measurements.
         values: newest measurements by name.
         warnings: new ones.
     """
@@ -157,25 +148,25 @@ class RunReport:
 
 
 class View:
-    """Whoever shows a sweep while it runs; this one shows nothing. Told by the driver's main thread alone."""
+    """Displays a sweep while it runs; this base class displays nothing. Only the driver's main thread calls it."""
 
     def running(self, label: str, report: RunReport) -> None:
-        """A run, ``label`` (the axes' values), reported."""
+        """The run ``label`` reported its progress."""
 
     def waiting(self, label: str, why: str, seconds: float | None, *, held: bool = False) -> None:
-        """A run is back in the queue, for ``seconds`` where that is known; ``held``: another driver executes it."""
+        """A run is back in the queue, for ``seconds`` if known; ``held``: another driver executes it."""
 
     def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None) -> None:
-        """A run is complete, with its last measurements ``values``, or failed for the reason ``error``."""
+        """A run is done, with its last measurements ``values``, or failed because of ``error``."""
 
     def stopped(self, label: str, why: str) -> None:
-        """A scheduler ended a run early."""
+        """A rule stopped a run early."""
 
     def added(self, count: int) -> None:
-        """``count`` more runs are to be done; fewer where it is negative."""
+        """There are ``count`` more runs to do, or fewer if negative."""
 
     def tick(self) -> None:
-        """Nothing happened; called a few times a second."""
+        """Called a few times a second."""
 
     def said(self, text: str) -> None:
-        """Something to keep was said."""
+        """Show a message permanently."""

@@ -1,4 +1,4 @@
-"""What is looked at before a sweep starts: data, devices, what failed before, and whether its file has changed."""
+"""Checks before a sweep starts: data, devices, earlier failures, and changes of its file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,9 @@ from rt_scale.store.sweep_runs import SweepRuns
 
 
 def changed(sweep: SweepRuns, replace: bool) -> str:
-    """What has become of the sweep's runs since it was run last, where its file says something else by now.
+    """How the sweep's runs differ from those recorded in the store, in words; empty if none was dropped.
 
-    Raises:
-        InputError: where the store's sweep of that name has none of these runs, unless it is to ``replace`` that one:
-            it is probably another.
+    InputError: the store's sweep of that name shares no run with this one, and ``replace`` is False.
     """
     before = set(sweep.folder.runs())
     now = {point.spec.name for point in sweep.points}
@@ -35,20 +33,19 @@ def changed(sweep: SweepRuns, replace: bool) -> str:
     if not before & now and not replace:
         raise InputError(
             f"The store holds a sweep '{sweep.name}' of {len(before)} runs, and none of them is among the "
-            f"{len(now)} of this file. Give this one another name; or, if it is meant to take that one's place, say so "
-            "with --yes: runs stay in the store until 'rt-scale gc --delete'."
+            f"{len(now)} of this file. Give this one another name, or replace that sweep with --yes: its runs stay in "
+            "the store until 'rt-scale gc --delete'."
         )
     return (
         f"sweep '{sweep.name}' has changed since it was run: {new} of its {len(now)} runs are new, and {gone} of "
-        "those before are no part of it any more; they stay in the store until 'rt-scale gc --delete'"
+        "the earlier ones no longer belong to it; they stay in the store until 'rt-scale gc --delete'"
     )
 
 
 def runs_on_other_data(sweeps: Sequence[SweepRuns], where: Where) -> str:
-    """Which runs of the sweeps, and of those that they start from, are on other images than are here; else nothing.
+    """Which runs, including those that they start from, were computed on other images than are here; empty if none.
 
-    Raises:
-        InputError: where the runs would be executed here, so that there would be results of both.
+    InputError: the runs would be executed here, which would mix results on both.
     """
     _, text = compare_sweeps(sweeps, DataHere(where.data_dir))
     if text and where.alone:
@@ -57,7 +54,7 @@ def runs_on_other_data(sweeps: Sequence[SweepRuns], where: Where) -> str:
 
 
 def failed_before(jobs: Iterable[Job], store: Store) -> dict[str, str]:
-    """Why runs, and those that they start from, failed when they were last tried, by name."""
+    """Why the jobs' runs, and those that they start from, failed at their last attempt, by name."""
     found = {}
     for spec in all_runs(job.spec for job in jobs):
         if store.status(spec.name).state == "failed":
@@ -67,13 +64,7 @@ def failed_before(jobs: Iterable[Job], store: Store) -> dict[str, str]:
 
 
 def check_here(todo: Sequence[Job], where: Where, check_stop: StopCheck = no_check) -> None:
-    """Refuse what cannot be run on this machine, before anything starts (InputError).
-
-    Args:
-        todo: what is to be run.
-        where: where.
-        check_stop: called again and again while data is fetched.
-    """
+    """Refuse jobs that cannot run on this machine (InputError); ``check_stop`` is called while data is fetched."""
     check_all([job.spec for job in todo], where.data_dir, check_stop)
     precisions = {each.precision for job in todo for each in unfinished(job.spec, where.store)}
     if todo and (where.device != "auto" or "tf32" in precisions):
@@ -84,18 +75,15 @@ def check_here(todo: Sequence[Job], where: Where, check_stop: StopCheck = no_che
         for precision in precisions:
             check_precision(precision, found)
     if any(job.launch.loader == "ffcv" for job in todo):
-        from rt_scale.data.loaders.ffcv import require_ffcv  # imports torch, too
+        from rt_scale.data.loaders.ffcv import require_ffcv  # imports torch
 
         require_ffcv()
 
 
 def check_exploration(sweep: SweepSpec, where: Where, check_stop: StopCheck = no_check) -> None:
-    """Refuse an ``explore`` section that packing, or the data sets as far as they are known here, do not go with.
+    """Refuse an ``explore`` section that contradicts ``launch.pack`` or the data sets known here (InputError).
 
-    ``check_stop`` is called again and again while data is fetched.
-
-    Raises:
-        InputError: what does not go together, and what to do.
+    ``check_stop`` is called while data is fetched.
     """
     refuse_packed(sweep)
     if sweep.explore is not None:
@@ -106,15 +94,9 @@ def check_exploration(sweep: SweepSpec, where: Where, check_stop: StopCheck = no
 
 
 def check_on_data(explore: ExploreSpec, specs: Iterable[RunSpec], known: KnownData) -> None:
-    """Refuse a probe on images without labels, and a grace in steps as long as a run.
+    """Refuse a probe on images without labels, and a grace in steps as long as a run (InputError).
 
-    Args:
-        explore: the section.
-        specs: every run of the grid, or at the corners of the space.
-        known: their data sets; one that nothing is known of passes.
-
-    Raises:
-        InputError: naming the data set, or both lengths.
+    ``specs``: every run of the grid, or at the corners of the space; unknown data sets pass.
     """
     probe = parse_probe_name(explore.metric)
     for spec in specs:
@@ -132,7 +114,7 @@ def check_on_data(explore: ExploreSpec, specs: Iterable[RunSpec], known: KnownDa
 
 
 def refuse_packed(sweep: SweepSpec) -> None:
-    """Refuse packing where runs end or are sampled one by one (InputError)."""
+    """Refuse ``launch.pack`` with an explore section (InputError)."""
     if sweep.explore is not None and sweep.launch.pack != 1:
         raise InputError(
             f"Sweep '{sweep.name}' has an explore section, whose runs end or are sampled one by one: they cannot be "

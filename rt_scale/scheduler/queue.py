@@ -1,7 +1,7 @@
-"""The queue of a sweep: which runs are executed next, and what becomes of them.
+"""The queue of a sweep: which runs are executed next, and how they came out.
 
-It knows no Ray, and takes what executes jobs, the clock and the store by small interfaces, so that ``plan`` simulates
-with it. What is done, failed or on its way stands in the run directories, from which the next driver fills its own.
+It uses cluster, clock and store through small interfaces, so that ``plan`` can simulate it. It keeps no files: the next
+driver fills its queue from the run directories.
 """
 
 from __future__ import annotations
@@ -23,41 +23,41 @@ from rt_scale.store.run_dir import State
 from rt_scale.store.store import Store
 
 LOOK_AGAIN = 5.0
-"""Seconds until a run that another driver executes is looked at again."""
+"""Seconds between two looks at a run that another driver executes."""
 BACKOFF = 2.0
-"""Seconds before a run whose process died for the second time in a row is started again; doubled each time."""
+"""Seconds before a run is restarted whose process died twice in a row; doubled with each further death."""
 LONGEST = 60.0
-"""Seconds between two tries at most."""
+"""Most seconds between two tries."""
 
 
 class Cluster(Protocol):
-    """What executes jobs, as far as the queue must know it."""
+    """What executes jobs."""
 
     def at_once(self, launch: LaunchSpec) -> int:
-        """How many jobs of that section it executes at once, each with all of its workers; at least 1."""
+        """How many jobs of that section run at once, each with all of its workers; at least 1."""
 
     def has_room(self, launch: LaunchSpec, running: int) -> bool:
-        """Whether it takes another job of that section beside the ``running`` ones that it was given."""
+        """Whether another job of that section can start beside the ``running`` ones."""
 
 
 class Runs(Protocol):
-    """Where runs are kept, as far as the queue must know it."""
+    """What keeps runs."""
 
     def state(self, name: str) -> State:
-        """How the run of that name stands."""
+        """State of the run of that name."""
 
     def state_now(self, name: str) -> State:
-        """The same, of a run that another driver may have changed since it was looked at."""
+        """The same, refreshed first: another driver may have changed the run."""
 
     def values(self, name: str) -> Mapping[str, float]:
         """The last measurements of a run that is done."""
 
     def fail(self, spec: RunSpec, why: str) -> None:
-        """Record why a run is not tried again."""
+        """Record why a run is not retried."""
 
 
 class StoredRuns:
-    """The runs of a store; a failure is recorded in the run's directory, unless somebody holds it by now."""
+    """The runs of a store; records a failure in the run's directory unless another process holds it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -84,15 +84,14 @@ class _Entry:
     """A job in the queue.
 
     Attributes:
-        job: what is to be executed.
-        place: its place in the queue.
-        section: of its launch section.
+        place: in the queue.
+        section: the jobs of its launch section.
         needs: names of the runs that it waits for.
-        ready: whether it waits for room alone.
-        shape: that it is ready under, for jobs that share a process; else empty.
+        ready: whether it waits only for room.
+        shape: equal for jobs that may share a process; empty for one that runs alone.
         deaths: how often in a row its process died.
-        began, reached: the step that its newest process started at, and the last one that any of them did.
-        leader: name of the first run of the process that executes it; empty while none does.
+        began, reached: first step of its newest process, and the highest first step of the earlier ones.
+        leader: name of the first run of the process that executes it, else empty.
     """
 
     job: Job
@@ -111,15 +110,12 @@ class _Entry:
 class _Section:
     """The jobs of one launch section.
 
-    Heaps hold places, those of entries that are not ready any more among them: they are passed over.
-
     Attributes:
-        launch: the section.
-        ready: places of ready jobs.
-        alike: the same by shape, of jobs that share processes.
-        waiting: how many jobs are ready, by shape.
-        leaders: how many jobs each process executes that is under way, by its leader.
-        live: how many jobs are executed.
+        ready: heap of the places of ready jobs; entries that are no longer ready are skipped.
+        alike: the same by shape, for jobs that may share processes.
+        waiting: number of ready jobs by shape.
+        leaders: number of jobs in each running process, by its leader.
+        live: number of running jobs.
     """
 
     launch: LaunchSpec
@@ -131,20 +127,17 @@ class _Section:
 
 
 class Queue:
-    """Runs in an order that works: none before those that it starts from, each once, tried again where that helps.
+    """Runs in dependency order, each once, retried if its process died.
 
     Args:
-        jobs: the wanted runs, in the order in which they are wanted; those that they start from join by themselves.
-        runs: where they are kept.
-        view: is told what becomes of them.
-        cluster: executes them.
-        concurrency: runs at a time, at most; None: any number.
-        given_up: why a run is not even tried, by its name; such a one counts as failed.
+        jobs: the runs in order of priority; those that they start from are added.
+        concurrency: most runs at a time; None: any number.
+        given_up: name of a run -> why it is not tried; it counts as failed.
         clock: seconds, monotonic.
 
     Attributes:
         batching: which runs share a process.
-        live: jobs that were taken and have not ended, by the name of the run.
+        live: running jobs by the name of the run.
         failed: name of a run -> why it has no result.
     """
 
@@ -175,7 +168,7 @@ class Queue:
             self.add(job)
 
     def add(self, job: Job) -> None:
-        """Put a run at the end, and what it starts from before it."""
+        """Append a run, after those that it starts from."""
         self._wanted.setdefault(job.name, job)
         for spec in all_runs([job.spec]) if job.needs else (job.spec,):
             name = spec.name
@@ -184,7 +177,7 @@ class Queue:
             if name not in self._over and self._runs.state(name) == "done":
                 self._over[name] = JobOutcome(JobState.DONE)
             if self._is_done(name):
-                if name == job.name:  # as another driver or sweep computed it
+                if name == job.name:  # another driver or sweep computed it
                     self._view.finished(job.label, None, self._runs.values(name))
                 continue
             wanted = self._wanted.get(name)
@@ -224,21 +217,21 @@ class Queue:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do or to wait for."""
+        """Whether nothing is running, delayed or waiting."""
         return not (self.live or self._later or self.waiting)
 
     @property
     def waiting(self) -> bool:
-        """Whether a run could be executed at once if there were room."""
+        """Whether a run waits only for room."""
         return any(self._first(section.ready) is not None for section in self._sections.values())
 
     @property
     def wakes(self) -> float | None:
-        """When, by the clock, a run that was put off is looked at again; None where none was."""
+        """When, by the clock, the next delayed run is due, if any."""
         return self._later[0][0] if self._later else None
 
     def take(self) -> list[Job]:
-        """The jobs that one process is to execute now; none where there are none yet, or no room for one."""
+        """The jobs that one process executes now; empty if none is ready or there is no room."""
         self._wake()
         room = None if self._concurrency is None else self._concurrency - len(self.live)
         if room is not None and room <= 0:
@@ -266,7 +259,7 @@ class Queue:
         return [entry.job for entry in batch]
 
     def _first(self, places: list[int]) -> int | None:
-        """The first place of a ready job; those of others are removed."""
+        """The first place of a ready job; removes the places before it."""
         while places and not self._entries[places[0]].ready:
             heapq.heappop(places)
         return places[0] if places else None
@@ -280,7 +273,7 @@ class Queue:
         self.live[name] = entry.job
 
     def _wake(self) -> None:
-        """Look again at what was put off until now; what another driver still executes is put off again."""
+        """Check the delayed runs that are due; one that another driver still executes is delayed again."""
         while self._later and self._later[0][0] <= self._clock():
             entry = self._entries[heapq.heappop(self._later)[1]]
             state = self._runs.state_now(entry.job.name)
@@ -295,12 +288,12 @@ class Queue:
         heapq.heappush(self._later, (self._clock() + seconds, entry.place))
 
     def reported(self, name: str, report: RunReport) -> None:
-        """A run that was taken is under way."""
+        """Note the first step of a running job."""
         if report.began is not None:
             self._by_name[name].began = report.began
 
     def ended(self, name: str, how: JobOutcome) -> None:
-        """A job that was taken came to an end, good or bad, or is to be tried again."""
+        """A running job ended; it may be retried."""
         entry, job = self._by_name[name], self.live.pop(name)
         section = entry.section
         section.live -= 1
@@ -320,10 +313,10 @@ class Queue:
             self._try_again(entry, how)
 
     def _try_again(self, entry: _Entry, how: JobOutcome) -> None:
-        """Runs that get on are started again for ever, as on spot machines; others a few times."""
-        gets_on = entry.deaths > 0 and entry.began > entry.reached
+        """Retry without limit while checkpoints advance, as on spot machines, else ``launch.retries`` times."""
+        advances = entry.deaths > 0 and entry.began > entry.reached
         entry.reached, entry.began = max(entry.began, entry.reached), -1
-        entry.deaths = 1 if gets_on else entry.deaths + 1
+        entry.deaths = 1 if advances else entry.deaths + 1
         job, tries = entry.job, entry.deaths
         if tries > job.launch.retries:
             why = f"{how.why}, {tries} times in a row without a new checkpoint."

@@ -1,4 +1,4 @@
-"""A search as a source of runs: points sampled by Optuna, each written down before it is run, become runs."""
+"""A search: runs at points that Optuna samples, each recorded before it is run."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 ATTEMPTS = 100
-"""Draws for a point that was not sampled before, after which the space counts as used up."""
+"""After this many draws without a new point, the space counts as exhausted."""
 
 
 @functools.cache
 def require_optuna() -> ModuleType:
-    """Optuna, quiet; InputError where it is not installed."""
+    """Optuna, which logs only warnings; InputError if it is not installed."""
     try:
         import optuna
     except ImportError:
@@ -39,48 +39,43 @@ def require_optuna() -> ModuleType:
 
 
 class Sampler:
-    """Hands out the points of a search.
+    """Samples the points of a search.
 
-    The n-th point depends on the seed, n, and what was known when it was sampled, and on nothing of the process.
-    Points that an earlier driver sampled are handed out again, first, unless :meth:`known` says how they ended.
+    The n-th point depends only on the seed, n, and the results known when it is sampled. Points of an earlier driver
+    come first, unless :meth:`known` reported how they ended. One driver at a time may write the folder ``sweep``.
 
-    Args:
-        explore: the section, which has ``search``.
-        sweep: the sweep's folder in the store, which one driver at a time writes.
-
-    Raises:
-        InputError: where Optuna is not installed, or earlier points were sampled from another space.
+    InputError: Optuna is not installed, or earlier points were sampled from another space.
     """
 
     def __init__(self, explore: ExploreSpec, sweep: SweepDir) -> None:
-        assert explore.search is not None  # who samples, searches
+        assert explore.search is not None
         self._optuna, self._search, self._mode = require_optuna(), explore.search.optuna, explore.mode
         self._space, self._domains = explore.space, explore.domains
         self._sweep = sweep
         self._points = read_sampled(sweep)
         self._handed: set[int] = set()
         self._values: dict[int, float | None] = {}
-        self._most, self._used_up = most_points(explore), False
+        self._most, self._exhausted = most_points(explore), False
         if self._points and (known := _text(read_json(sweep.path / SAMPLED)["space"])) != _text(self._space):
             raise InputError(
                 f"'{sweep.path / SAMPLED}' holds points of another space: {known}; the sweep "
-                f"file now has {_text(self._space)}. Give the sweep another name, or put the space back."
+                f"file now has {_text(self._space)}. Give the sweep another name, or restore the space."
             )
 
     @property
     def left(self) -> int:
-        """How many points are not sampled yet, as far as is known."""
-        return 0 if self._used_up else max(0, self._most - len(self._points))
+        """At most how many points are still to be sampled."""
+        return 0 if self._exhausted else max(0, self._most - len(self._points))
 
     def suggest(self) -> tuple[str, dict[str, object]] | None:
-        """The next point to run: its id, and dotted field -> value; None when there are no more."""
+        """The next point to run: its id, and dotted field -> value; None if there are no more."""
         for number, values in enumerate(self._points):
             if number not in self._values and number not in self._handed:
                 return self._hand_out(number, values)
         if len(self._points) >= self._most:
             return None
         new = self._sample()
-        self._used_up = new is None
+        self._exhausted = new is None
         if new is None:
             return None
         self._points.append(new)
@@ -88,23 +83,13 @@ class Sampler:
         return self._hand_out(len(self._points) - 1, new)
 
     def observed(self, id: str, value: float | None) -> None:
-        """Say how a point ended.
-
-        Args:
-            id: as :meth:`suggest` gave it.
-            value: of the metric, the last one of a run that was ended early; None, or no finite number: it failed.
-        """
+        """Report the result of the point ``id``: the metric's last value; None or not finite if the run failed."""
         self._values[int(id)] = value if value is not None and math.isfinite(value) else None
 
     def known(self, values: Mapping[str, object], value: float | None) -> None:
-        """Say how a point of an earlier driver ended, before any is asked for.
+        """Report the result of an earlier driver's point, before the first :meth:`suggest`.
 
-        Args:
-            values: as ``read_sampled`` gives them.
-            value: as :meth:`observed`.
-
-        Raises:
-            ValueError: where no such point was sampled.
+        ``values``: the point, from ``read_sampled``; ValueError if no such point was sampled.
         """
         self.observed(str([_text(point) for point in self._points].index(_text(values))), value)
 
@@ -121,11 +106,11 @@ class Sampler:
         return None
 
     def _draw(self, seed: int) -> dict[str, object]:
-        """One draw from everything known: a fresh study each time, so that it has no state of its own."""
+        """One draw given all known results, from a new study, so that no other state matters."""
         optuna = self._optuna
         study = optuna.create_study(
             direction="maximize" if self._mode == "max" else "minimize",
-            # Points that are still running count as bad ones: several runs at a time do not crowd.
+            # The constant liar counts running points as bad ones, which keeps parallel runs apart.
             sampler=optuna.samplers.TPESampler(seed=seed, constant_liar=True),
         )
         distributions = {key: _distribution(optuna, domain) for key, domain in self._domains.items()}
@@ -153,7 +138,7 @@ def _distribution(optuna: ModuleType, domain: Domain) -> BaseDistribution:
     kinds, ends = optuna.distributions, domain.values
     found: BaseDistribution
     if domain.kind == "choice":
-        # By their places: Optuna knows numbers, text and null alone.
+        # By index: Optuna's choices can only be numbers, text and null.
         found = kinds.CategoricalDistribution(range(len(ends)))
     elif domain.kind == "pow2":
         found = kinds.IntDistribution(*ends)
@@ -167,7 +152,7 @@ def _from_optuna(domain: Domain, drawn: Any) -> Any:
         return domain.values[drawn]
     if domain.kind == "pow2":
         return 2**drawn
-    # Six digits, which is what labels show: two points never look alike.
+    # Six digits, as in labels, so that two points never have the same label.
     return min(max(float(f"{drawn:.6g}"), domain.values[0]), domain.values[1])
 
 
@@ -178,17 +163,13 @@ def _to_optuna(domain: Domain, value: Any) -> Any:
 
 
 class Search:
-    """Hands out the runs of a sweep with ``explore.search``, and learns from how they end.
+    """The runs of a sweep with ``explore.search``; reads an earlier driver's points and results from the store.
 
-    What an earlier driver sampled is read from the sweep's folder, and how its runs ended from their directories.
-
-    Args:
-        sweep: the sweep.
-        failed: names of runs that are not tried again.
+    ``failed``: names of runs that are not retried.
     """
 
     def __init__(self, sweep: SweepRuns, failed: Collection[str] = ()) -> None:
-        assert sweep.spec.explore is not None  # a search is asked for
+        assert sweep.spec.explore is not None
         self._sweep, self._metric = sweep.spec, sweep.spec.explore.metric
         self._sampler = Sampler(sweep.spec.explore, sweep.folder)
         self._ids: dict[str, list[str]] = {}
@@ -210,11 +191,11 @@ class Search:
 
     @property
     def left(self) -> int:
-        """How many points are not sampled yet, as far as is known."""
+        """At most how many points are still to be sampled."""
         return self._sampler.left
 
     def next(self) -> Point | None:
-        """A run to execute, each once; None when no more are to be sampled."""
+        """The next run to execute, each once; None if there are no more."""
         while (found := self._sampler.suggest()) is not None:
             number, values = found
             point = run_at(self._sweep, values)
@@ -230,12 +211,7 @@ class Search:
         return None
 
     def ended(self, name: str, value: float | None) -> None:
-        """Learn how a run ended.
-
-        Args:
-            name: of the run.
-            value: its last one of the metric; None: it failed.
-        """
+        """Report the metric's last value in the run ``name``; None if it failed."""
         self._ended[name] = value
         for number in self._ids.get(name, []):
             self._sampler.observed(number, value)

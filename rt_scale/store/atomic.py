@@ -1,4 +1,4 @@
-"""Files that are either wholly there or not there at all, and disk errors in plain words."""
+"""Atomic and exclusive writes, and disk errors explained."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError in the body, which works on ``path``, into one that tells what to do.
+    """Turn an OSError in the body, which works on ``path``, into one that says what to do.
 
     Raises:
-        InputError: where the place cannot be written at all (permission, read-only, not a folder).
-        RunError: where the disk is full; StoreAway, one of them, where it fails.
+        InputError: ``path`` cannot be written (permission, read-only, not a folder).
+        RunError: the disk is full; its subclass StoreAway: the disk fails.
     """
     try:
         yield
@@ -56,23 +56,20 @@ def _explained(error: OSError, path: Path) -> InputError | RunError:
 
 
 def can_write(folder: Path) -> bool:
-    """Whether this process may make and write files in ``folder``, which need not exist yet."""
-    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+    """Whether this process may create and write files in ``folder``, which need not exist."""
+    existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    effective = os.access in os.supports_effective_ids
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK, effective_ids=effective)
 
 
 def free_bytes(path: Path) -> int:
-    """Free bytes on the disk of ``path``, which may not exist yet."""
+    """Free bytes on the disk of ``path``, which need not exist."""
     folder = next(folder for folder in path.absolute().parents if folder.is_dir())
     return shutil.disk_usage(folder).free
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``, making its folder: readers see the old contents or the new, never a part.
-
-    Raises:
-        InputError, RunError: see :func:`disk_errors`.
-    """
+    """Write ``data`` to ``path`` atomically and create its folder; raises as :func:`disk_errors`."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, data)
@@ -80,18 +77,15 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes the name ``path`` when the body is through; a kill leaves what was there.
+    """A temporary file that replaces ``path`` when the body ends; raises as :func:`disk_errors`.
 
-    What a killed process left of ``path`` is removed first: nobody holds its lock any more.
-
-    Raises:
-        InputError, RunError: see :func:`disk_errors`.
+    Removes the temporary files of killed processes first: no process holds their locks.
     """
     temporary = temporary_name(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}-*"):
-            _remove_unlocked(left)
+        for unfinished in path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}-*"):
+            _remove_unlocked(unfinished)
         with open(temporary, "xb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             try:
@@ -112,16 +106,13 @@ def _remove_unlocked(path: Path) -> None:
 
 
 def write_if_changed(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` unless that is what the file holds."""
+    """Write ``data`` to ``path`` unless the file already holds it."""
     if not path.is_file() or path.read_bytes() != data:
         write_bytes(path, data)
 
 
 def link_relatively(source: Path, link: Path) -> None:
-    """Make ``link`` lead to ``source`` by a relative path, so that the store as a whole can be moved.
-
-    Where there is no ``source``, ``link`` is removed.
-    """
+    """Make ``link`` a relative link to ``source``, so that the store can be moved; without ``source``, remove it."""
     if not source.exists():
         remove(link)
         return
@@ -135,13 +126,9 @@ def link_relatively(source: Path, link: Path) -> None:
 
 
 def create_exclusive(path: Path, data: bytes) -> bool:
-    """Write ``data`` to ``path`` unless there is such a file; of several processes exactly one succeeds.
+    """Create ``path`` with ``data`` and return True; False if it exists. Exactly one of several processes succeeds.
 
-    Returns:
-        Whether this call created the file.
-
-    Raises:
-        InputError, RunError: see :func:`disk_errors`.
+    Raises as :func:`disk_errors`.
     """
     temporary = temporary_name(path)
     with disk_errors(path):
@@ -161,20 +148,19 @@ def _link(temporary: Path, path: Path, data: bytes) -> None:
     try:
         os.link(temporary, path)
     except OSError as error:
-        # Some file systems (exFAT, most FUSE) have no hard links. Without them a reader may for a
-        # moment find the file empty.
+        # exFAT and most FUSE file systems have no hard links. There, a reader may briefly find the file empty.
         if error.errno not in _NO_LINKS:
             raise
         write_synced(path, data)
 
 
 def to_json(value: object) -> bytes:
-    """``value`` as indented JSON with a final newline, UTF-8."""
+    """``value`` as indented UTF-8 JSON with a final newline."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write ``value`` as JSON to ``path``, as :func:`write_bytes` does."""
+    """Write ``value`` as JSON with :func:`write_bytes`."""
     write_bytes(path, to_json(value))
 
 
@@ -182,8 +168,8 @@ def read_json(path: Path) -> Any:
     """The value in the JSON file ``path``.
 
     Raises:
-        FileNotFoundError: where there is none.
-        RunError: where it cannot be read or is no JSON.
+        FileNotFoundError: it does not exist.
+        RunError: it cannot be read or is not JSON.
     """
     try:
         return json.loads(path.read_bytes())
@@ -191,13 +177,13 @@ def read_json(path: Path) -> Any:
         raise
     except (OSError, ValueError) as error:
         raise RunError(
-            f"'{path}' cannot be read as JSON ({error}). rt-scale writes it in one piece, so it was edited "
-            "or the disk is damaged; put back a copy, or remove its folder to compute that run anew."
+            f"'{path}' cannot be read as JSON ({error}). rt-scale writes it atomically, so it was edited "
+            "or the disk is damaged. Restore a copy, or remove its folder to compute that run again."
         ) from error
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what killed processes left unfinished in ``folder``; for the holder of its lease alone."""
+    """Remove the temporary files of killed processes from ``folder``; only the holder of the lease may do this."""
     if folder.is_dir():
         for path in folder.iterdir():
             if path.name.startswith(TEMPORARY):
@@ -205,13 +191,13 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def measure(path: Path) -> tuple[int, float]:
-    """Bytes in the files under ``path`` and when the newest changed, in seconds since 1970; links are not followed."""
+    """Bytes under ``path``, and when its newest file changed, in seconds since 1970; does not follow links."""
     files = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
     size, changed = 0, 0.0
     for file in files or [path]:
         try:
             found = file.lstat()
-        except FileNotFoundError:  # its owner is at work
+        except FileNotFoundError:  # removed by a running process
             continue
         size += found.st_size if not file.is_dir() else 0
         changed = max(changed, found.st_mtime)
@@ -219,7 +205,7 @@ def measure(path: Path) -> tuple[int, float]:
 
 
 def names_in(folder: Path) -> list[str]:
-    """Names of what is in ``folder``, sorted; none where there is no such folder."""
+    """Sorted names in ``folder``; empty if there is no such folder."""
     try:
         return sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):

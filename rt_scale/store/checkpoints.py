@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole folders with checksums, and the newest one that is sound."""
+"""Checkpoints of a run: folders with checksums, written atomically."""
 
 from __future__ import annotations
 
@@ -28,56 +28,51 @@ from rt_scale.system.files import remove, sync_folder, temporary_name
 MANIFEST = "manifest.json"
 DAMAGED = "damaged-"
 _NO_ROOM = 1_000_000
-"""Free bytes below which a library's failure to write is put down to the disk."""
+"""Below this many free bytes, a library's failed write counts as a full disk."""
 
 T = TypeVar("T")
 
 UNREADABLE = (ValueError, OSError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError)
-"""What says of a file, whose checksum is right, that it is damaged.
+"""Errors of a loader that mean a damaged file, even if its checksum is right.
 
-RuntimeError is not among them: a loader that raises it (out of memory, a model of other shapes) says nothing against
-what it read.
+RuntimeError is not among them: a loader also raises it when out of memory or for a model of other shapes.
 """
 
 
 class FileSum(TypedDict):
-    """What a manifest says of a file: its size in bytes and its SHA-256."""
+    """A file's size in bytes and its SHA-256."""
 
     size: int
     sha256: str
 
 
 class _Damaged(Exception):
-    """A checkpoint is not what was written; says how."""
+    """A checkpoint differs from what was written; the message says how."""
 
 
 class Checkpoints:
-    """The folder ``checkpoints`` of a run: ``<step>/`` each, written and removed in one piece."""
+    """The folder ``checkpoints`` of a run; each ``<step>/`` in it is written and removed atomically."""
 
     def __init__(self, folder: Path, fetch: Callable[[int], None] = lambda step: None) -> None:
-        """The checkpoints in ``folder``.
-
-        Args:
-            folder: it need not exist.
-            fetch: called with a step before its checkpoint is read; brings here what is kept elsewhere.
-        """
+        """The checkpoints in ``folder``, which need not exist; ``fetch`` downloads a step before it is read."""
         self.folder = folder
         self._fetch = fetch
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, ascending; whether sound is not looked at."""
+        """Steps that have a checkpoint, sound or not, ascending."""
         return sorted(int(name) for name in names_in(self.folder) if name.isdigit())
 
     def save(self, step: int, writer: Callable[[Path], None], check: Callable[[], object]) -> None:
-        """Write the checkpoint of ``step``; a checkpoint of that step that is there is replaced.
+        """Write, or replace, the checkpoint of ``step``.
 
         Args:
             step: optimiser steps done, >= 0.
-            writer: called with an empty folder, writes the checkpoint's files into it.
-            check: called right before the checkpoint takes its name; raises where it must not.
+            writer: writes the checkpoint's files into the empty folder that it is given.
+            check: called right before the checkpoint gets its name; raises to prevent that.
 
         Raises:
-            RunError: where the disk is full; InputError: where the folder cannot be written.
+            RunError: the disk is full.
+            InputError: the folder cannot be written.
         """
         target = self.folder / str(step)
         temporary = temporary_name(target)
@@ -98,14 +93,13 @@ class Checkpoints:
             raise
 
     def latest(self, loader: Callable[[Path], T], warn: Callable[[str], None]) -> tuple[int, T] | None:
-        """The newest sound checkpoint as (step, what ``loader`` makes of it); None where no sound one is left.
+        """The newest sound checkpoint as (step, ``loader(folder)``); None if there is none.
 
-        A damaged one (a file missing, of another size or checksum, or unreadable for ``loader``) is moved to
-        ``damaged-<step>``, and the one before it is tried.
+        Moves a damaged one to ``damaged-<step>`` and tries the one before it.
 
         Args:
-            loader: reads a checkpoint's folder. :data:`UNREADABLE` counts as damage; any other exception is passed on.
-            warn: receives a sentence that names each damaged checkpoint and where it is now.
+            loader: reads a checkpoint's folder; an error in :data:`UNREADABLE` counts as damage.
+            warn: receives a sentence about each damaged checkpoint.
         """
         for step in reversed(self.steps()):
             try:
@@ -118,11 +112,7 @@ class Checkpoints:
         return None
 
     def read(self, step: int, loader: Callable[[Path], T]) -> T:
-        """What ``loader`` makes of the checkpoint of ``step``, which stays where it is.
-
-        Raises:
-            RunError: where it is missing or damaged.
-        """
+        """``loader(folder)`` of the checkpoint of ``step``; RunError if it is missing or damaged."""
         try:
             return self._load(step, loader)
         except _Damaged as damage:
@@ -156,7 +146,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _full_disk_of_libraries(path: Path) -> Iterator[None]:
-    """torch and safetensors report a full disk as errors of their own, not as OSError."""
+    """Recognise a full disk: torch and safetensors do not report it as OSError."""
     try:
         yield
     except (RuntimeError, SafetensorError) as error:
@@ -166,15 +156,15 @@ def _full_disk_of_libraries(path: Path) -> Iterator[None]:
 
 
 def _retire(path: Path) -> None:
-    """Remove a checkpoint: it loses its name before its files, so a kill leaves no half of it."""
+    """Remove a checkpoint: rename it first, so that a kill leaves no incomplete checkpoint."""
     if path.exists():
-        grave = temporary_name(path)
-        os.rename(path, grave)
-        remove(grave)
+        temporary = temporary_name(path)
+        os.rename(path, temporary)
+        remove(temporary)
 
 
 def _describe(path: Path) -> FileSum:
-    """What is to be said of a file, which is on the disk when this returns."""
+    """A file's size and checksum; the file is synced to disk."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -182,12 +172,12 @@ def _describe(path: Path) -> FileSum:
 
 
 def is_sound(path: Path, expected: FileSum) -> bool:
-    """Whether the file is there as its manifest describes it."""
+    """Whether the file exists with the size and checksum in its manifest."""
     return path.is_file() and path.stat().st_size == expected["size"] and _describe(path) == expected
 
 
 def problem_of(path: Path) -> str | None:
-    """What is wrong with the checkpoint in ``path``; None where its files are those that were written."""
+    """What is wrong with the checkpoint in ``path``; None if its files are as written."""
     try:
         manifest: dict[str, FileSum] = read_json(path / MANIFEST)["files"]
         for name, expected in manifest.items():

@@ -1,4 +1,4 @@
-"""What no sweep refers to, and what killed processes left behind: found, and removed when asked."""
+"""Finds and removes runs that no sweep refers to, and files that killed processes left."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ from rt_scale.store.sweep_runs import read_sweep
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 FORMER = "constants"
-"""The folder in which versions before December 2026 kept probes and features that runs shared; nothing reads it."""
-
+"""The folder of probes and features shared by runs, of versions before December 2026; nothing reads it."""
 
 GRACE = 3600.0
-"""Seconds for which a silent owner elsewhere, or a temporary file, counts as at work: removing has no way back."""
+"""Seconds for which an owner without a heartbeat counts as alive, and a temporary file as in use."""
 
 Kind = State | Literal["leftover"]
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """A run, or a file or folder that is unfinished or damaged (``leftover``): bytes, seconds since it changed."""
+    """A run, or an unfinished or damaged file or folder (``leftover``): size in bytes, age in seconds."""
 
     path: Path
     state: Kind
@@ -42,7 +41,7 @@ class Garbage:
 
 
 def _leftovers(store: Store, doomed: set[str]) -> Iterator[Path]:
-    """Temporary files, damaged checkpoints, and what no version reads, outside runs at work and ``doomed`` ones."""
+    """Temporary files, damaged checkpoints and obsolete folders, except in running runs and ``doomed`` ones."""
     yield from _marked(store.root)
     yield from _marked(store.root / "runs")
     for name in store.names():
@@ -62,22 +61,21 @@ def _leftovers(store: Store, doomed: set[str]) -> Iterator[Path]:
 
 
 def _marked(folder: Path) -> list[Path]:
-    """What stands in ``folder`` and is unfinished or damaged, by its name."""
+    """What in ``folder`` is unfinished or damaged by its name."""
     return [folder / name for name in names_in(folder) if name.startswith((TEMPORARY, DAMAGED))]
 
 
 def find_garbage(store: Store, older_than: float = 0.0) -> list[Garbage]:
-    """Runs that nothing refers to, by name, then what is unfinished (untouched for an hour), damaged or of no use.
+    """Runs that nothing refers to, then files that are unfinished (unchanged for an hour), damaged or obsolete.
 
-    A run is referred to where a sweep of the store lists it, or where a run that stays starts from it, however
-    far back. Running ones stay, and so does what they start from.
+    A run is kept if it is running, a sweep of the store lists it, or a kept run starts from it, directly or not.
 
     Args:
-        store: where to look; of an object store the mirror is looked at, so refresh it first.
-        older_than: seconds; what changed later stays.
+        store: refresh an object store first: only its mirror is read.
+        older_than: seconds; what changed later is kept.
 
     Raises:
-        InputError, RunError: where what a run starts from cannot be told; nothing is safe to remove then.
+        InputError, RunError: it is unknown what a run starts from, so nothing is safe to remove.
     """
     # First the runs, then the sweeps: a sweep is recorded before its runs are begun.
     names, now = store.names(), store.now()
@@ -96,15 +94,9 @@ def find_garbage(store: Store, older_than: float = 0.0) -> list[Garbage]:
 
 
 def remove_garbage(store: Store, found: Sequence[Garbage]) -> dict[Path, str]:
-    """Remove what :func:`find_garbage` found; a kill on the way leaves whole runs and leftovers.
+    """Remove what :func:`find_garbage` found; returns path -> why it is kept after all.
 
-    Needs no room, so that it helps where the disk is full.
-
-    Returns:
-        path -> why it stays after all.
-
-    Raises:
-        InputError: where the store cannot be written.
+    Works on a full disk. A kill leaves no incomplete run. InputError: the store cannot be written.
     """
     store.refresh(curves=False)
     kept = _kept(store, store.names())
@@ -121,20 +113,20 @@ def remove_garbage(store: Store, found: Sequence[Garbage]) -> dict[Path, str]:
 
 def _remove_whole(path: Path) -> None:
     if path.exists() and not path.name.startswith(TEMPORARY):
-        grave = temporary_name(path)
+        temporary = temporary_name(path)
         with disk_errors(path):
-            os.rename(path, grave)
-        path = grave
+            os.rename(path, temporary)
+        path = temporary
     remove(path)
 
 
 def _is_run(run: RunDir) -> bool:
-    """Whether the folder is a run's own: another folder of a user's, or a link to one, is left alone."""
+    """Whether the folder is a run: a user's other folders and links are not touched."""
     return not run.path.is_symlink() and ((run.path / SPEC).exists() or (run.path / LEASES).is_dir())
 
 
 def _kept(store: Store, names: Iterable[str], young: float | None = None) -> set[str]:
-    """Names that sweeps list, of ``names`` those that run or changed after ``young``, and all that these start from."""
+    """Names that sweeps list, those of ``names`` that run or changed after ``young``, and the runs they start from."""
     kept: set[str] = set()
     for sweep in store.sweeps():
         listed = sweep.runs()
@@ -152,7 +144,7 @@ def _kept(store: Store, names: Iterable[str], young: float | None = None) -> set
 
 
 def _planned(sweep: SweepDir, store: Store) -> Iterator[RunSpec]:
-    """The runs of a sweep by its file: of one that was not begun yet, only that tells what it starts from."""
+    """The runs in a sweep's file: only the file says what a run that was never begun starts from."""
     if not sweep.file.exists():
         return
     try:
@@ -161,15 +153,15 @@ def _planned(sweep: SweepDir, store: Store) -> Iterator[RunSpec]:
             raise InputError("Its file gives other runs than were recorded, as where an earlier version ran it.")
     except InputError as error:
         raise InputError(
-            f"Sweep '{sweep.name}' has runs that were never begun, and what they start from cannot be told: {error} "
-            f"Finish the sweep, or move '{sweep.path}' away if it is not wanted."
+            f"Sweep '{sweep.name}' has runs that were never begun, and what they start from is unknown: {error} "
+            f"Finish the sweep, or move '{sweep.path}' out of the store."
         ) from error
     for point in points:
         yield point.spec
 
 
 def _recorded_starts(run: RunDir) -> Iterator[str]:
-    """Names of the runs that a run starts from, as its directory records them; none where it was never begun."""
+    """Names of the runs that a run starts from, by its recorded spec; none if it was never begun."""
     try:
         recorded = read_json(run.path / SPEC)
     except FileNotFoundError:
@@ -180,8 +172,8 @@ def _recorded_starts(run: RunDir) -> Iterator[str]:
         spec = RunSpec.model_validate(recorded)
     except ValidationError as error:
         raise RunError(
-            f"What run '{run.path}' starts from cannot be told: its {SPEC} is of another version of rt-scale, or "
-            "damaged. Look with that version, or move the folder away."
+            f"What run '{run.path}' starts from is unknown: its {SPEC} is of another version of rt-scale, or "
+            "damaged. Use that version, or move the folder out of the store."
         ) from error
     yield from _starts(spec)
 

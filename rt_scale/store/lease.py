@@ -1,13 +1,12 @@
-"""Who is running a run directory: at most one process, replaced when it is gone.
+"""The lease of a run directory: at most one process writes it, and another takes over when that process ends.
 
-Each attempt at a run is a file ``lease/<attempt>.json``, numbered from 1. Creating the next number is exclusive, so of
-several contenders one wins; the highest number is the owner. Files are never removed, so no number is given twice and
-no slow contender can undo a later takeover. The owner's heartbeat is the file's modification time; 1970 says that the
-owner is done, and saying so needs no room on a full disk.
+Attempt n is the file ``lease/<n>.json``, n from 1, created exclusively; the highest number owns the run. Files are
+never removed, so no number is used twice and a slow process cannot undo a later takeover. The heartbeat is the file's
+modification time; 1970 means that the owner has ended, which also works on a full disk.
 
-Clocks are set: a laptop wakes up, a server corrects its time. So no owner is replaced, unless its process is known to
-be gone, before whoever replaces it has watched the heartbeat stand still, by a clock that nobody sets; and a heartbeat
-that lies in the future tells nothing, and is watched for as long as any may be silent.
+Wall clocks jump (a laptop wakes, a server is corrected). So, unless the owner's process is known to have ended, a
+process takes over only after it saw no heartbeat for ``LeaseTimes.watch`` seconds of its monotonic clock, or for
+``LeaseTimes.stale`` seconds if the heartbeat is dated in the future.
 """
 
 from __future__ import annotations
@@ -33,29 +32,29 @@ FOLDER = "lease"
 ROUNDING = 2.0
 """Seconds by which a heartbeat may lie in the future: object stores date in whole seconds, by several clocks."""
 LOOK = 1.0
-"""Seconds between two looks of whoever watches."""
+"""Seconds between two looks at a heartbeat."""
 LATE = 5.0
-"""Seconds without a look that count at most as ones for which a heartbeat stood still."""
+"""Seconds between two looks that count at most as time without a heartbeat: the process may have been suspended."""
 
 
 @dataclass(frozen=True)
 class LeaseTimes:
-    """When owners count as gone, in seconds."""
+    """When an owner on another machine counts as ended, in seconds."""
 
     heartbeat: float
     """Between two heartbeats."""
     stale: float
-    """Without a heartbeat, after which an owner elsewhere counts as gone."""
+    """Without a heartbeat until the owner counts as ended."""
     watch: float
-    """Of these, the last, for which whoever replaces the owner watches himself; at most half of them count."""
+    """The last part of ``stale``, which the new owner observes itself; at most half of ``stale`` is used."""
 
 
 TIMES = LeaseTimes(heartbeat=5.0, stale=60.0, watch=15.0)
-"""Of a store in a folder."""
+"""For a store in a folder."""
 
 _pause, _clock = time.sleep, time.monotonic
 _seen: dict[str, tuple[object, float, float]] = {}
-"""Whose heartbeat -> the heartbeat, when this process looked last, and seconds for which it has stood still."""
+"""Run -> its heartbeat, when this process looked last, and for how many seconds the heartbeat has not changed."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,9 @@ class Owner:
 
     Attributes:
         host: name of its machine, for people.
-        machine: what its process id is relative to: this boot of this machine, this container.
-        pid: its process id.
-        started: when the process started, in clock ticks since boot: tells a reused process id.
-        token: random; tells two attempts of one process.
+        machine: this boot of this machine or container, within which ``pid`` is valid.
+        started: when the process started, in clock ticks since boot: detects a reused process id.
+        token: random; distinguishes two attempts of one process.
         acquired: when the attempt began, in seconds since 1970.
     """
 
@@ -94,12 +92,12 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> int:
-    """Start of process ``pid`` in clock ticks since boot; -1 where there is none; 0 where none can tell."""
+    """Start of process ``pid`` in clock ticks since boot; -1 if there is none; 0 if unknown."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return -1 if Path("/proc/self/stat").exists() else _signalled(pid)
-    # The command, second and in parentheses, may hold blanks and parentheses itself.
+    # The second field, the command in parentheses, may hold blanks and parentheses.
     fields = text.rpartition(")")[2].split()
     return -1 if fields[0] in "ZX" else int(fields[19])
 
@@ -116,15 +114,15 @@ def _signalled(pid: int) -> int:
 
 @dataclass(frozen=True)
 class Attempt:
-    """The newest attempt at a run, as seen from outside.
+    """The newest attempt at a run, as another process sees it.
 
     Attributes:
-        number: counted from 1.
-        owner: who made it; None where its file cannot be read.
-        age: seconds since its last heartbeat, by the clock that dates it; negative where it is dated in the future,
-            infinite where the owner is done.
-        beat: what another heartbeat changes.
-        still: seconds for which this process has seen the heartbeat stand still.
+        number: from 1.
+        owner: None if its file cannot be read.
+        age: seconds since its last heartbeat, by the clock that dates it; negative if that is in the future, infinite
+            if the owner has ended.
+        beat: changes with every heartbeat.
+        still: seconds for which this process has seen no new heartbeat.
     """
 
     number: int
@@ -135,7 +133,7 @@ class Attempt:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the owner is done, or its process is known to be gone."""
+        """Whether the owner released the lease, or its process is known to have ended."""
         owner = self.owner
         if owner is not None and owner.machine == _machine() and _started(owner.pid) != owner.started:
             return True
@@ -143,18 +141,18 @@ class Attempt:
 
     @property
     def is_ahead(self) -> bool:
-        """Whether the heartbeat is dated in the future, so that its date does not tell its age."""
+        """Whether the heartbeat is dated in the future, so that its age is unknown."""
         return self.age < -ROUNDING
 
     @property
     def silent(self) -> float:
-        """Seconds since the last heartbeat, as far as its date or watching it tells."""
+        """Seconds since the last heartbeat, by its date or by observation."""
         return self.still if self.is_ahead else max(0.0, self.age, self.still)
 
     def is_live(self, stale: float = TIMES.stale) -> bool:
-        """Whether the owner counts as at work: not known to be gone, and silent for less than ``stale`` s.
+        """Whether the owner has not ended and its last heartbeat is less than ``stale`` seconds old.
 
-        To be told to people; whoever replaces an owner asks :func:`at_work`.
+        For display only; before a takeover, use :func:`at_work`.
         """
         return not self.is_gone and self.silent < stale
 
@@ -165,7 +163,7 @@ class Attempt:
 
     @property
     def heartbeat(self) -> str:
-        """The age of the heartbeat in words."""
+        """The age of the heartbeat, in words."""
         if math.isinf(self.age):
             return "done by now"
         if self.is_ahead:
@@ -177,7 +175,7 @@ class Attempt:
 
 
 def stood_still(whose: str, beat: object) -> float:
-    """Seconds for which this process has seen the same heartbeat; a late look counts no more than a timely one."""
+    """Seconds for which this process has seen the same heartbeat; one look adds at most ``LATE``."""
     now = _clock()
     before, looked, seconds = _seen.get(whose, (None, now, 0.0))
     seconds = seconds + min(now - looked, LATE) if before == beat else 0.0
@@ -188,15 +186,14 @@ def stood_still(whose: str, beat: object) -> float:
 def at_work(
     look: Callable[[], Attempt | None], times: LeaseTimes, watching: Callable[[Attempt], None]
 ) -> tuple[Attempt | None, bool]:
-    """The newest attempt, None where there was none, and whether its owner is at work.
+    """The newest attempt, if any, and whether its owner is running.
 
-    Takes up to ``times.watch`` s where the heartbeat is old by its date, and up to ``times.stale`` s where it lies in
-    the future.
+    Takes up to ``times.watch`` s if the heartbeat is old, up to ``times.stale`` s if it is dated in the future.
 
     Args:
         look: finds the newest attempt.
         times: of heartbeats.
-        watching: told of the attempt between two looks; what it raises ends the watch.
+        watching: called with the attempt between two looks; an exception it raises ends the observation.
     """
     first = attempt = look()
     watch = min(times.watch, times.stale / 2)
@@ -214,7 +211,7 @@ def at_work(
 
 
 def latest_attempt(run: Path) -> Attempt | None:
-    """The newest attempt at the run in folder ``run``; None where there was none."""
+    """The newest attempt at the run in folder ``run``, if any."""
     number = _newest(run / FOLDER)
     if number == 0:
         return None
@@ -242,36 +239,31 @@ def _path(run: Path, number: int) -> Path:
 
 
 def file_system_time(folder: Path) -> float:
-    """Now, by the clock that stamps files in ``folder``: a file server's may differ from ours."""
+    """Now, by the clock that dates files in ``folder``: a file server's may differ from ours."""
     probe = temporary_name(folder / "clock")
     try:
         probe.touch()
         return probe.stat().st_mtime
-    except OSError:  # a store that we may only read
+    except OSError:  # a read-only store
         return time.time()
     finally:
         remove(probe)
 
 
 class Lease(ABC):
-    """The right to write into a run, kept up by a heartbeat until :meth:`release`.
+    """The right to write a run, with a heartbeat until :meth:`release`.
 
     Attributes:
         attempt: number of this attempt at the run, from 1.
-        owner: this process as recorded.
+        owner: this process.
     """
 
     def __init__(self, where: str, times: LeaseTimes, watching: Callable[[Attempt], None]) -> None:
-        """Acquire the lease of the run at ``where``.
-
-        Args:
-            where: for messages.
-            times: of heartbeats.
-            watching: see :func:`at_work`.
+        """Acquire the lease of the run at ``where``, which messages name; ``watching``: see :func:`at_work`.
 
         Raises:
-            InputError: where a live process holds it, or nothing can be written there.
-            StoreAway: where an object store does not answer.
+            InputError: a running process holds it, or the store cannot be written.
+            StoreAway: an object store does not answer.
         """
         self._where, self._times = where, times
         self.owner = Owner.current()
@@ -286,7 +278,7 @@ class Lease(ABC):
 
     @abstractmethod
     def _claim(self, before: Attempt | None) -> int | None:
-        """Make the attempt after ``before``, the last look's; its number, None where another was faster."""
+        """Create the attempt after ``before``, the newest one; its number, or None if another process was faster."""
 
     @abstractmethod
     def _beat(self) -> None:
@@ -294,19 +286,19 @@ class Lease(ABC):
 
     @abstractmethod
     def _end(self) -> None:
-        """Tell that this owner is done."""
+        """Record that this owner has ended."""
 
     @abstractmethod
     def check(self) -> None:
-        """Make sure that this process still owns the run; to be called before each write to the store.
+        """Make sure, before each write to the store, that this process still owns the run.
 
         Raises:
-            RunError: where another process has taken over, the run was removed, or the lease was released.
-            StoreAway: where an object store does not answer.
+            RunError: another process has taken over, the run was removed, or the lease was released.
+            StoreAway: an object store does not answer.
         """
 
     def check_here(self) -> None:
-        """As :meth:`check`, before a write to this machine's disk, which asks nothing of an object store."""
+        """As :meth:`check`, before a write to this machine's disk; sends no request to an object store."""
         self.check()
 
     def _acquire(self, watching: Callable[[Attempt], None]) -> int:
@@ -315,7 +307,7 @@ class Lease(ABC):
             if held:
                 raise Held(
                     f"The run '{self._where}' is in use: {before}. Wait until that process is done or stop it, then "
-                    "run the same command again; if it is gone, its claim ends "
+                    "run the same command again; if it has ended, its claim ends "
                     f"{self._times.stale:g} s after its last heartbeat."
                 )
             if (number := self._claim(before)) is not None:
@@ -323,7 +315,7 @@ class Lease(ABC):
 
     def _keep_up(self) -> None:
         while not self._stop.wait(self._times.heartbeat):
-            # A server that is away comes back; a takeover, and a run that is gone, are found by check().
+            # A server may come back; check() finds a takeover or a removed run.
             with contextlib.suppress(OSError, RtScaleError):
                 self._beat()
 
@@ -338,15 +330,15 @@ class Lease(ABC):
         )
 
     def stop(self) -> None:
-        """Stop the heartbeat; the claim goes stale by itself."""
+        """Stop the heartbeat without release: the lease becomes stale later."""
         self._stop.set()
         self._thread.join()
 
     def release(self) -> None:
-        """Stop the heartbeat and give the run free."""
+        """Stop the heartbeat and release the run."""
         if not self._stop.is_set():
             self.stop()
-            with contextlib.suppress(OSError, RtScaleError):  # a server that is away
+            with contextlib.suppress(OSError, RtScaleError):  # the server may not answer
                 self._end()
 
     def __enter__(self) -> Self:
@@ -357,7 +349,7 @@ class Lease(ABC):
 
 
 class FileLease(Lease):
-    """The right to write into a run directory."""
+    """The lease of a run in a folder."""
 
     def __init__(
         self,
@@ -365,7 +357,7 @@ class FileLease(Lease):
         times: LeaseTimes = TIMES,
         watching: Callable[[Attempt], None] = lambda attempt: None,
     ) -> None:
-        """Acquire the lease of the run in folder ``run``, which is made if need be; raises as :class:`Lease`."""
+        """Acquire the lease of the run in folder ``run``, creating it if needed; raises as :class:`Lease`."""
         self._run = run
         super().__init__(str(run), times, watching)
 

@@ -1,7 +1,6 @@
-"""The metrics table of a run, one row a measured value, and the interval that a mean over seeds is shown with.
+"""The metrics table of a run, one row per value, and confidence intervals of means over seeds.
 
-A run keeps the table in memory and rewrites the file as a whole; it is small (a few thousand rows).
-Every checkpoint holds a copy of it, so resuming takes table and weights from the same moment.
+Every checkpoint holds a copy of the table, so that a resumed run has table and weights of the same step.
 """
 
 from __future__ import annotations
@@ -36,17 +35,14 @@ SCHEMA = pa.schema(
 
 
 class MetricsTable:
-    """The values measured in a run, in the order of their measurement."""
+    """The values measured in a run, in order; kept in memory (a few thousand rows) and written as a whole."""
 
     def __init__(self, path: Path, data: bytes | None = None) -> None:
         """A table that :meth:`flush` writes to ``path``.
 
         Args:
-            path: the run's parquet file; it is not read.
-            data: an earlier table to go on from, as :meth:`to_bytes` gave it; None starts an empty one.
-
-        Raises:
-            ValueError: where ``data`` is no metrics table.
+            path: the run's parquet file; not read.
+            data: an earlier table from :meth:`to_bytes` to append to; ValueError if it is not one.
         """
         self._path = path
         self._rows: list[tuple[int, float, str, float, float]] = []
@@ -58,12 +54,12 @@ class MetricsTable:
         return len(self._rows)
 
     def append(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        """Add the ``values`` measured after ``step`` optimiser steps, ``epoch`` passes over the images."""
+        """Add the ``values`` measured after ``step`` optimiser steps and ``epoch`` epochs."""
         now = clock.time()
         self._rows += [(int(step), float(epoch), name, float(value), now) for name, value in values.items()]
 
     def points(self) -> Iterator[tuple[int, float, dict[str, float]]]:
-        """Step, time and values of every measurement, in their order."""
+        """Step, time and values of every measurement, in order."""
         for (step, time), rows in itertools.groupby(self._rows, lambda row: (row[0], row[4])):
             yield step, time, {name: value for _, _, name, value, _ in rows}
 
@@ -88,17 +84,13 @@ class MetricsTable:
         return buffer.getvalue()
 
     def flush(self) -> None:
-        """Write the whole table to its file, in one piece.
-
-        Raises:
-            InputError, RunError: where the disk refuses or is full.
-        """
+        """Write the whole table to its file atomically; raises as ``disk_errors``."""
         write_bytes(self._path, self.to_bytes())
 
 
 def _parse(data: bytes) -> pa.Table:
     try:
-        # Not read_table, which imports pandas, too.
+        # read_table would also import pandas.
         table = pq.ParquetFile(BytesIO(data)).read()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"not a readable parquet file: {error}") from error
@@ -108,11 +100,7 @@ def _parse(data: bytes) -> pa.Table:
 
 
 def read_metrics(path: Path) -> pa.Table:
-    """The metrics table in the file ``path``, with the columns of :data:`SCHEMA`; empty where there is none.
-
-    Raises:
-        RunError: where the file is damaged.
-    """
+    """The metrics table in the file ``path``, empty if there is none; RunError if it is damaged."""
     try:
         return _parse(path.read_bytes())
     except FileNotFoundError:
@@ -126,13 +114,12 @@ def read_metrics(path: Path) -> pa.Table:
 
 T = TypeVar("T", float, np.ndarray)
 LEAST_SEEDS = 3
-"""Fewest seeds that a mean has an interval of, and that anything is concluded from: of two, Student's interval reaches
-12.7 standard errors to either side."""
+"""Fewest seeds for an interval or a conclusion: for two, Student's interval is 12.7 standard errors to either side."""
 STATED = (
     f"Intervals are two-sided 95 % ones of the mean by Student's t over at least {LEAST_SEEDS} seeds, cut at what the "
     "mean can be (0 to 100 % of an accuracy)."
 )
-"""What is said of intervals where they are shown."""
+"""The note beside intervals."""
 
 
 def interval(mean: T, std: T, n: int, bounds: Bounds, confidence: float = 0.975) -> tuple[T, T]:
@@ -142,17 +129,17 @@ def interval(mean: T, std: T, n: int, bounds: Bounds, confidence: float = 0.975)
         mean: of ``n`` numbers.
         std: their sample standard deviation.
         n: how many.
-        bounds: what such a number can be, least and most, see ``metric_bounds``.
-        confidence: of each end on its own.
+        bounds: least and largest possible value, see ``metric_bounds``.
+        confidence: one-sided, of each end.
 
     Returns:
-        Lower and upper end, which hold the mean between them; NaN of fewer than ``LEAST_SEEDS`` numbers.
+        Lower and upper end, lower <= mean <= upper; NaN for fewer than ``LEAST_SEEDS`` numbers.
     """
     from scipy.special import stdtrit  # takes a moment to import
 
     half = std * (float(stdtrit(n - 1, confidence)) / math.sqrt(n) if n >= LEAST_SEEDS else math.nan)
     low, high = bounds
-    # A mean may itself be beyond a bound, by rounding: a divergence of -1e-9.
+    # Rounding may put the mean itself beyond a bound, e.g. a divergence of -1e-9.
     lower = np.minimum(mean, np.maximum(mean - half, low))
     upper = np.maximum(mean, np.minimum(mean + half, high))
     return lower, upper

@@ -1,4 +1,4 @@
-"""What a run directory holds of a run that was executed: its result, and the record of how it was computed."""
+"""``result.json`` and ``environment.json``: a run's result, and how it was computed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ M = TypeVar("M", bound="Stored")
 
 
 class Stored(BaseModel):
-    """A frozen part of a JSON file; what another version wrote beside its fields is kept as it is."""
+    """A frozen part of a JSON file; keeps fields that another version wrote."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON value of the file."""
+        """The value as plain JSON types."""
         return self.model_dump(mode="json")
 
 
 class Best(Stored):
-    """The best value of a metric, and when it was measured."""
+    """The best value of a metric, and its epoch and step."""
 
     value: float
     epoch: float
@@ -33,27 +33,21 @@ class Best(Stored):
 
 
 class SetRecord(Stored):
-    """A data set that a run is probed on: its title with its variant, and the SHA-256 of its contents."""
+    """A data set: its title with its variant, and the SHA-256 of its contents."""
 
     title: str
     sha256: str
 
 
 class DataRecord(SetRecord):
-    """The data set that a run distils on.
-
-    Attributes:
-        name: its name.
-        also: by name, the others that the run is probed on.
-        starts: by the run's name, the data of the runs that it starts from.
-    """
+    """The data set that a run distils on, ``also`` probes on (by name), and that its ``starts`` used (by run name)."""
 
     name: str
     also: dict[str, SetRecord] = {}
     starts: dict[str, DataRecord] = {}
 
     def sets(self) -> Iterator[tuple[str, SetRecord]]:
-        """The run's data sets by name, without those of the runs that it starts from."""
+        """The run's own data sets by name."""
         yield self.name, self
         yield from self.also.items()
 
@@ -62,11 +56,10 @@ class RunResult(Stored):
     """``result.json``.
 
     Attributes:
-        last, best: metrics by name: their last values, and the student's best.
+        last, best: metrics by name: last values, and the student's best.
         steps: optimiser steps.
         seconds: over all attempts.
-        device_seconds: GPUs and CPU cores held, times how long; empty where an earlier version did not measure it.
-        attempts: how many it took.
+        device_seconds: GPUs and CPU cores held, times seconds; empty if an earlier version did not measure it.
         data: last in the file, where ``experiments.other_data`` looks for it.
     """
 
@@ -90,15 +83,14 @@ class Execution(Stored):
     """How a run is executed; a resumed run keeps what its numbers depend on.
 
     Attributes:
-        device: as torch names it.
-        threads: CPU threads a worker.
+        device: torch's name of it.
+        threads: CPU threads per worker.
         cache_teacher: whether the teacher's features are computed once.
-        channels_last: memory format of feature maps.
         loader, loader_reason: what reads training images, and why.
-        workers: processes that train together.
-        gpus: GPUs that each of them takes, 0 on the CPU.
+        workers: processes that train one run.
+        gpus: GPUs per worker, 0 on the CPU.
         pack: runs trained as one batched network.
-        accelerate: how the student's pass over a whole batch is computed.
+        accelerate: how the student's forward and backward passes are executed.
     """
 
     device: str
@@ -121,7 +113,7 @@ class Execution(Stored):
 
 
 class Cpu(Stored):
-    """A processor: its model, and the cores that the process may use."""
+    """A processor: its model, and how many cores the process may use."""
 
     model: str | None = None
     cores: int | None = None
@@ -138,13 +130,7 @@ class Gpu(Stored):
 
 
 class BatchSize(Stored):
-    """With how many others a run trains as one batched network, and why.
-
-    Attributes:
-        size: students together, this one included.
-        reason: in words.
-        seconds: measured, students together -> seconds that a step of one of them takes.
-    """
+    """How many runs train as one batched network, and why; ``seconds``: measured, size -> seconds per step and run."""
 
     size: int = 1
     reason: str = "not asked for"
@@ -152,14 +138,14 @@ class BatchSize(Stored):
 
 
 class AttemptRecord(Stored):
-    """One attempt: when, where and with what; earlier versions recorded less.
+    """When, where and with what an attempt ran; earlier versions recorded less.
 
     Attributes:
         time: of its start, in seconds since 1970.
         versions: of packages.
         git_commit, git_dirty: the code's commit, and whether files were changed since; None outside a checkout.
         device: name of the GPU or processor.
-        slower: parts that were done in a slower way than was meant, and why.
+        slower: parts that ran slower than intended -> why.
     """
 
     time: float | None = None
@@ -179,7 +165,7 @@ class AttemptRecord(Stored):
 
 
 class RunRecord(Stored):
-    """``environment.json``: how the run is executed, on what data, and its attempts, the newest last."""
+    """``environment.json``: how the run is executed, its data, and its attempts, newest last."""
 
     version: Literal[1] = 1
     execution: Execution
@@ -188,11 +174,7 @@ class RunRecord(Stored):
 
 
 def read_stored(path: Path, model: type[M]) -> M | None:
-    """The file as ``model``; None where there is none.
-
-    Raises:
-        RunError: naming the file, where it cannot be read or is not one.
-    """
+    """The file as ``model``; None if there is none; RunError if it is not valid."""
     try:
         return model.model_validate(read_json(path))
     except FileNotFoundError:
@@ -202,5 +184,5 @@ def read_stored(path: Path, model: type[M]) -> M | None:
         where = ".".join(map(str, first["loc"])) or "the whole"
         raise RunError(
             f"'{path}' is not a {path.name} that this version of rt-scale can read ({where}: {first['msg']}). It was "
-            "edited, or a later version wrote it; put back a copy, or remove its folder to compute that run anew."
+            "edited, or a later version wrote it. Restore a copy, or remove its folder to compute that run again."
         ) from error

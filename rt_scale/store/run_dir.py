@@ -1,4 +1,4 @@
-"""The directory of one run: the only state that a run has."""
+"""The directory of one run, its only state."""
 
 from __future__ import annotations
 
@@ -19,26 +19,25 @@ T = TypeVar("T")
 State = Literal["done", "running", "failed", "partial", "missing"]
 
 RUNS = "runs"
-"""The folder of a store's runs."""
 SPEC, ENVIRONMENT, METRICS = "spec.json", "environment.json", "metrics.parquet"
 RESULT, FAILURE, CHECKPOINTS = "result.json", "failure.json", "checkpoints"
 EVENTS = "events.out.tfevents."
-"""What every event file's name begins with; TensorBoard reads a folder's files in the order of their names."""
+"""Prefix of event files; TensorBoard reads a folder's files in the order of their names."""
 
 
 class Spec(Protocol):
-    """What the store needs of a spec, of whatever kind."""
+    """What the store needs of a spec of any kind."""
 
     @property
     def name(self) -> str:
-        """``<kind>-<hash>``, the name of the run and its folder."""
+        """``<kind>-<hash>``, the name of the run and of its folder."""
 
     def canonical(self) -> Mapping[str, object]:
-        """The JSON-able value that was hashed."""
+        """The hashed value, as plain JSON types."""
 
 
 class Failure(TypedDict, total=False):
-    """Why an attempt failed: in words, where in the code, when in seconds since 1970, and the attempt's number."""
+    """Why and when (seconds since 1970) an attempt failed, and the attempt's number."""
 
     reason: str
     traceback: str
@@ -48,14 +47,14 @@ class Failure(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How a run stands.
+    """The status of a run.
 
     Attributes:
         state: ``done`` (has its result), ``running`` (a live process holds it), ``failed`` (its newest
-            attempt ended in a recorded failure), ``partial`` (begun; the next attempt goes on), ``missing``.
+            attempt recorded a failure), ``partial`` (begun; the next attempt resumes it), ``missing``.
         attempts: attempts made so far.
-        owner: ``process <pid> on host <host>``, where it is running; else None.
-        heartbeat: its age in words, where it is running.
+        owner: ``process <pid> on host <host>`` if it is running.
+        heartbeat: its age in words if it is running.
     """
 
     state: State
@@ -65,11 +64,11 @@ class RunStatus:
 
 
 class LocalRun:
-    """Where a run is kept.
+    """A run kept in a folder; the subclass ``ObjectRun`` keeps it in an object store.
 
     Attributes:
         folder: of the run on this machine.
-        stale: seconds without a heartbeat after which an owner elsewhere counts as gone.
+        stale: seconds without a heartbeat after which an owner on another machine counts as ended.
     """
 
     stale = TIMES.stale
@@ -79,39 +78,39 @@ class LocalRun:
         self.folder = folder
 
     def refresh(self) -> None:
-        """Bring here what others wrote: nothing, as a folder is always looked at as it is."""
+        """Download what other processes wrote; a folder needs no download."""
 
     def fetch(self, step: int) -> None:
-        """Bring the checkpoint of ``step`` here."""
+        """Download the checkpoint of ``step``."""
 
     def acquire(self, watching: Callable[[Attempt], None]) -> Lease:
-        """Become the one who writes; see :meth:`RunDir.acquire`."""
+        """Acquire the lease; see :meth:`RunDir.acquire`."""
         return FileLease(self.folder, watching=watching)
 
     def send(self) -> None:
-        """Send what was written here to where the run is kept."""
+        """Upload what was written here."""
 
     def send_failure(self) -> None:
-        """As :meth:`send`, without waiting for a store that is away."""
+        """As :meth:`send`, without waiting for a store that does not answer."""
 
     def complete(self, path: Path, result: bytes) -> None:
-        """Write the result to the file ``path``, after all else was sent."""
+        """Write the result to the file ``path``, after everything else is uploaded."""
         write_bytes(path, result)
 
 
 class RunDir:
-    """The directory of one run. Reading is free; writing needs :meth:`acquire`.
+    """The directory of one run; writing needs :meth:`acquire`, reading does not.
 
-    Of a run in an object store it is the mirror of this machine: :meth:`refresh` brings what others wrote, and what
-    is written here is sent as it is written.
+    For a run in an object store it is this machine's mirror: :meth:`refresh` downloads what others wrote, and every
+    write is uploaded.
 
     Attributes:
         path: the folder; it need not exist.
-        checkpoints: its checkpoints; written through :meth:`save_checkpoint`.
+        checkpoints: for reading; write with :meth:`save_checkpoint`.
     """
 
     def __init__(self, path: Path, backend: LocalRun | None = None) -> None:
-        """The run in the folder ``path``, kept by ``backend``; None: there alone."""
+        """The run in the folder ``path``, also kept by ``backend`` unless that is None."""
         self.path = path
         self._backend = backend or LocalRun(path)
         self.checkpoints = Checkpoints(path / CHECKPOINTS, self._backend.fetch)
@@ -124,25 +123,24 @@ class RunDir:
 
     @property
     def metrics_path(self) -> Path:
-        """Where the run's metrics table is."""
+        """The file of the metrics table."""
         return self.path / METRICS
 
     def refresh(self) -> None:
-        """Look at what an object store has of the run by now; raises InputError or StoreAway where it cannot be."""
+        """Download what an object store has of the run; InputError if it refuses, StoreAway if it does not answer."""
         self._backend.refresh()
 
     def acquire(self, watching: Callable[[Attempt], None] = lambda attempt: None) -> Lease:
-        """Become the one process that writes here; a context manager that gives it free again.
+        """Become the one process that writes here, until the returned context manager ends.
 
-        What killed attempts left unfinished is removed.
+        Removes the temporary files of killed attempts.
 
         Args:
-            watching: told, and asked whether to go on, while an owner is watched who may be gone; see
-                :func:`rt_scale.store.lease.at_work`.
+            watching: called while it is uncertain whether the owner runs; see :func:`rt_scale.store.lease.at_work`.
 
         Raises:
-            InputError: where a live process holds the run, or the store cannot be written.
-            RunError: where an object store does not answer.
+            InputError: a live process holds the run, or the store cannot be written.
+            RunError: an object store does not answer.
         """
         self._lease = self._backend.acquire(watching)
         remove_temporaries(self.path)
@@ -152,56 +150,50 @@ class RunDir:
     def check(self) -> Lease:
         """The lease that allows this process to write here.
 
-        Raises:
-            RunError: where none is held, another process has taken over, or an object store does not answer.
+        RunError: this process holds none, another has taken over, or an object store does not answer.
         """
         lease = self._permitted()
         lease.check()
         return lease
 
     def _permitted(self) -> Lease:
-        """As :meth:`check`, before what goes to the disk of this machine."""
+        """As :meth:`check`, before a write to this machine's disk."""
         if self._lease is None:
             raise RunError(f"'{self.path}' was about to be written without its lease; acquire it first.")
         self._lease.check_here()
         return self._lease
 
     def write_spec(self, spec: Spec) -> None:
-        """Record the spec, or make sure that it is the one recorded.
-
-        Raises:
-            InputError: where the spec recorded here is another one.
-        """
+        """Record the spec; InputError if another one is recorded here."""
         self._permitted()
         if (recorded := self.spec()) is None:
             write_json(self.path / SPEC, spec.canonical())
             self._backend.send()
         elif recorded != json.loads(to_json(spec.canonical())):
             raise InputError(
-                f"Another spec lives in '{self.path}': its {SPEC} is not the one that gives the folder its "
-                f"name, so it was edited. Put {SPEC} back, or move the folder away to compute the run anew."
+                f"'{self.path}' holds another spec: its {SPEC} does not hash to the folder's name, so it was edited. "
+                "Restore it, or move the folder out of the store to compute the run again."
             )
 
     def spec(self) -> dict[str, object] | None:
-        """The recorded spec; None where the run was never begun."""
+        """The recorded spec; None if the run was never begun."""
         return _read_optional(self.path / SPEC)
 
     def write_record(self, record: RunRecord) -> None:
-        """Record how the run is executed, and where."""
+        """Record how and where the run is executed."""
         self._permitted()
         write_json(self.path / ENVIRONMENT, record.to_json())
         self._backend.send()
 
     def record(self) -> RunRecord | None:
-        """How and where the run was executed; None where that was not recorded."""
+        """How and where the run was executed, if recorded."""
         return read_stored(self.path / ENVIRONMENT, RunRecord)
 
     def save_checkpoint(self, step: int, writer: Callable[[Path], None]) -> None:
-        """Write the checkpoint of ``step`` in one piece; ``writer`` fills the empty folder it is given.
+        """Write the checkpoint of ``step`` atomically; ``writer`` fills the empty folder that it is given.
 
-        Raises:
-            RunError: where the disk is full, another process has taken the run over, or an object store does not
-                answer; the checkpoint then lies in this machine's mirror, and is sent by its next attempt.
+        RunError: the disk is full, another process has taken over, or an object store does not answer; in the last case
+        the checkpoint stays in this machine's mirror, and the next attempt here uploads it.
         """
         self._permitted()
         self.checkpoints.save(step, writer, self._permitted)
@@ -219,27 +211,27 @@ class RunDir:
         self._backend.send()
 
     def complete(self, result: RunResult) -> None:
-        """Record the result, last of all: its presence means that the run is done."""
+        """Record the result, last of all: its file means that the run is done."""
         self._permitted()
         remove(self.path / FAILURE)
         self._backend.complete(self.path / RESULT, to_json(result.to_json()))
 
     def result(self) -> RunResult | None:
-        """The result; None where the run is not done."""
+        """The result; None if the run is not done."""
         return read_stored(self.path / RESULT, RunResult)
 
     def fail(self, error: Failure) -> None:
-        """Record why this attempt failed; its number is added."""
+        """Record why this attempt failed, with its number."""
         attempt = self._permitted().attempt
         write_json(self.path / FAILURE, {**error, "attempt": attempt})
         self._backend.send_failure()
 
     def failure(self) -> Failure | None:
-        """The newest recorded failure, with its ``attempt``; None where the run is done or never failed."""
+        """The newest recorded failure, with its ``attempt``; None if the run is done or never failed."""
         return None if (self.path / RESULT).exists() else cast("Failure | None", _read_optional(self.path / FAILURE))
 
     def status(self, stale: float | None = None) -> RunStatus:
-        """How the run stands; ``stale``: seconds after which a silent owner elsewhere counts as gone."""
+        """The run's status; ``stale``: see :class:`LocalRun`."""
         stale = self._backend.stale if stale is None else stale
         attempt = latest_attempt(self.path)
         attempts = attempt.number if attempt else 0

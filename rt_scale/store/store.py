@@ -1,4 +1,4 @@
-"""The store: a folder of run directories, named by their specs, and of sweeps."""
+"""The store: a folder of run directories and sweeps."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ from rt_scale.system.files import TEMPORARY, remove, temporary_name
 SWEEPS = "sweeps"
 FILE, OVERRIDES, LIST = "sweep.yaml", "overrides.json", "runs.json"
 AGAIN = "it was begun again meanwhile"
-"""Why a run is not removed after all."""
 
 _pause = time.sleep
 
 
 class SweepDir:
-    """What is kept of a sweep: its file as run, the names of its runs, its board and its report.
+    """A sweep's folder: its file as run, the names of its runs, its TensorBoard view and its report.
 
     Attributes:
         path: the folder; it need not exist.
-        derived: the folder of what is made of its runs, and can be made again: this one, or one elsewhere.
+        derived: the folder of everything computed from the runs: ``path``, or another.
     """
 
     def __init__(self, path: Path, store: Store | None = None) -> None:
-        """The sweep in the folder ``path`` of ``store``; None: of a store in a folder."""
+        """The sweep in the folder ``path`` of ``store``; None: the store is a folder too."""
         self.path, self._store = path, store or Store(path.parent.parent)
         derived = self._store.derived
         self.derived = path if derived is None else derived / path.name
@@ -65,17 +64,17 @@ class SweepDir:
         return self.path / FILE
 
     def write(self, text: str, runs: Iterable[str], overrides: Sequence[str] = ()) -> None:
-        """Record the sweep file's text, the ``--set`` assignments to it, and the names of its runs, in their order."""
+        """Record the sweep file's text, its ``--set`` assignments, and the names of its runs in order."""
         self.record(OVERRIDES, list(overrides))
         self._put(self.file, text.encode())
         self.record(LIST, list(runs))
 
     def overrides(self) -> list[str]:
-        """The ``--set`` assignments that the sweep was run with."""
+        """The ``--set`` assignments of the last run."""
         return self._list(OVERRIDES)
 
     def record(self, name: str, value: object) -> None:
-        """Keep a JSON-able ``value`` as the file ``name`` of the sweep, which everybody who sees the store sees."""
+        """Write ``value`` (plain JSON types) as the sweep's file ``name``, also to an object store."""
         self._put(self.path / name, to_json(value))
 
     def _put(self, path: Path, data: bytes) -> None:
@@ -83,18 +82,15 @@ class SweepDir:
         write_bytes(path, data)
 
     def send(self, path: Path) -> None:
-        """Send what was written at ``path``, a file or folder of the sweep's, to where the store is kept.
+        """Upload ``path``, a file or folder of the sweep, unless ``derived`` is another folder.
 
-        What is derived elsewhere stays there.
-
-        Raises:
-            InputError, RunError: where an object store refuses or does not answer.
+        InputError, RunError: an object store refuses or does not answer.
         """
         if self.derived == self.path:
             self._store.send(path)
 
     def runs(self) -> list[str]:
-        """Names of the sweep's runs; empty where it was never run."""
+        """Names of the sweep's runs; empty if it was never run."""
         return self._list(LIST)
 
     def _list(self, name: str) -> list[str]:
@@ -106,11 +102,11 @@ class SweepDir:
 
 
 class Store:
-    """A folder that keeps runs and sweeps; an object store with its mirror is the subclass ``ObjectStore``.
+    """A folder of runs and sweeps; the subclass ``ObjectStore`` is an object store with its mirror.
 
     Attributes:
         root: the folder; it need not exist.
-        derived: where reports, exports and comparison views go, a folder a sweep; None: beside the sweeps.
+        derived: where reports, exports and comparison views go, one folder per sweep; None: beside the sweeps.
     """
 
     def __init__(self, root: Path, derived: Path | None = None) -> None:
@@ -119,16 +115,16 @@ class Store:
 
     @property
     def place(self) -> str:
-        """What ``open_place`` takes in another process: the address, or the folder's whole path."""
+        """What ``open_place`` takes in another process: the address, or the folder's absolute path."""
         return str(self.root.absolute())
 
     def where(self, name: str) -> str:
-        """Where the run of that name is kept, for people to read: the path of its directory, or its address."""
+        """Path or address of the run of that name, for people."""
         return str(self.root / RUNS / name)
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
-        """A place of its own in the store, path or address, that all processes see; removed afterwards."""
+        """A temporary path or address in the store that all processes can access; removed afterwards."""
         folder = temporary_name(self.root.absolute() / "scratch")
         try:
             yield str(folder)
@@ -136,7 +132,7 @@ class Store:
             remove(folder)
 
     def run(self, spec: Spec | str) -> RunDir:
-        """The directory of the run of ``spec``, or of the run of that name."""
+        """The directory of a run, given by its spec or its name."""
         return RunDir(self.root / RUNS / (spec if isinstance(spec, str) else spec.name))
 
     def sweep(self, name: str) -> SweepDir:
@@ -144,39 +140,30 @@ class Store:
         return SweepDir(self.root / SWEEPS / name, self)
 
     def deriving(self, folder: Path) -> Self:
-        """The same store, of which reports, exports and comparison views are written to ``folder``."""
+        """The same store with reports, exports and comparison views in ``folder``."""
         other = copy.copy(self)
         other.derived = folder
         return other
 
     def refresh(self, *, curves: bool = True, younger: float = 0.0) -> None:
-        """Look at what an object store has by now; a folder is always looked at as it is.
+        """Download what changed in an object store, metrics and event files if ``curves``; a folder needs no download.
 
-        Args:
-            curves: whether metrics and event files are wanted, too.
-            younger: seconds within which the last look is good enough.
-
-        Raises:
-            InputError, RunError: where the store refuses or does not answer.
+        ``younger``: do nothing if the last refresh is less than this many seconds ago. InputError, RunError: the store
+        refuses or does not answer.
         """
 
     def now(self) -> float:
-        """Seconds since 1970 by the clock that dates what is kept here: a server's may differ from ours."""
+        """Seconds since 1970 by the store's clock: a server's may differ from ours."""
         return file_system_time(self.root)
 
     def measure(self, name: str) -> tuple[int, float]:
-        """Bytes of the run of that name where it is kept, and when it last changed, in seconds since 1970."""
+        """Bytes of the run of that name, and when it last changed, in seconds since 1970."""
         return measure(self.root / RUNS / name)
 
     def remove(self, runs: Sequence[str], stale: float) -> dict[str, str]:
-        """Remove the runs of these names unless they are being executed.
+        """Remove the runs of these names unless they are running; returns name -> why it is kept after all.
 
-        Args:
-            runs: names.
-            stale: seconds without a heartbeat after which an owner elsewhere counts as gone.
-
-        Returns:
-            name -> why it stays after all.
+        ``stale``: seconds without a heartbeat after which an owner on another machine counts as ended.
         """
         folders = {name: self.root / RUNS / name for name in runs}
         stay = {name: "it is being executed" for name in _executed(folders)}
@@ -184,13 +171,13 @@ class Store:
         return stay | {name: AGAIN for name, went in gone.items() if not went}
 
     def put(self, path: Path, data: bytes) -> None:
-        """Send what is about to be written to the file ``path`` of the folder."""
+        """Upload ``data``, which is about to be written to the file ``path``."""
 
     def send(self, path: Path) -> None:
-        """Send a file of the folder, or all files of a folder in it."""
+        """Upload a file of the store, or all files of a folder in it."""
 
     def names(self) -> list[str]:
-        """Names of the folders of runs, sorted; a folder may hold no run yet."""
+        """Sorted names of run folders, including runs that were never begun."""
         return _folders(self.root / RUNS)
 
     def __iter__(self) -> Iterator[RunDir]:
@@ -205,23 +192,23 @@ class Store:
         return [self.sweep(name) for name in _folders(self.root / SWEEPS)]
 
     def status(self, name: str) -> RunStatus:
-        """How the run of that name stands; of a finished one no file is opened, which is quick."""
+        """Status of the run of that name; fast for a finished one, as no file is opened."""
         folder = f"{self.root}/{RUNS}/{name}"
         if not os.path.exists(f"{folder}/{RESULT}"):
             return self.run(name).status()
         try:
-            # Every attempt leaves its file, whose names alone are asked for here.
+            # Each attempt has one file.
             attempts = sum(file.endswith(".json") for file in os.listdir(f"{folder}/{LEASES}"))
         except FileNotFoundError:
             attempts = 0
         return RunStatus("done", attempts)
 
     def check_writable(self) -> None:
-        """Make sure that runs can be kept here, before any work.
+        """Make sure, before any work, that the store can be written.
 
         Raises:
-            InputError: where the folder cannot be made or written.
-            RunError: where the disk is full, or an object store does not answer.
+            InputError: the folder cannot be created or written.
+            RunError: the disk is full, or an object store does not answer.
         """
         probe = temporary_name(self.root / "probe")
         with disk_errors(self.root):
@@ -238,7 +225,7 @@ class Store:
 
 
 def _executed(runs: Mapping[str, Path]) -> list[str]:
-    """Runs whose heartbeat comes while one watches, whatever its date; without owners nothing is waited for."""
+    """Runs with a new heartbeat within ``TIMES.watch`` seconds; returns at once if no run has an owner."""
     found = ((name, latest_attempt(run)) for name, run in runs.items())
     before = {name: attempt for name, attempt in found if attempt is not None and not attempt.is_gone}
     if before:
@@ -248,23 +235,23 @@ def _executed(runs: Mapping[str, Path]) -> list[str]:
 
 
 def _remove_run(path: Path, stale: float) -> bool:
-    """Remove a run that nobody holds; whether that was so."""
+    """Remove a run unless a process holds it; whether it was removed."""
     if not path.exists():
         return True
-    grave = temporary_name(path)
+    temporary = temporary_name(path)
     with disk_errors(path):
-        os.rename(path, grave)
-        # Who took the lease just before the folder lost its name gets it back.
-        attempt = latest_attempt(grave)
+        os.rename(path, temporary)
+        # A process may have taken the lease just before the rename; then the folder gets its name back.
+        attempt = latest_attempt(temporary)
         if attempt is not None and attempt.is_live(stale):
-            os.rename(grave, path)
+            os.rename(temporary, path)
             return False
-    remove(grave)
+    remove(temporary)
     return True
 
 
 def _folders(folder: Path) -> list[str]:
-    """Names of the folders in ``folder``, sorted; none where there is no such folder."""
+    """Sorted names of the folders in ``folder``; empty if there is no such folder."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if not entry.name.startswith(TEMPORARY) and entry.is_dir())

@@ -1,4 +1,4 @@
-"""A sweep with its runs, as far as a store knows them: the one form in which sweeps are handed around."""
+"""A sweep with the runs that a store has of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rt_scale.store.atomic import read_json
 from rt_scale.store.store import FILE, Store, SweepDir
 
 SAMPLED, STOPPED = "sampled.json", "stopped.json"
-"""Files in a sweep's folder: the points that its search sampled, and the runs that its rule ended early."""
+"""Files in a sweep's folder: the points that its search sampled, and the runs that its rule stopped early."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,10 @@ class SweepRuns:
     """A sweep file with its runs.
 
     Attributes:
-        spec: what the file says.
-        grid: the runs of its grid; of a search none.
-        store: where they are kept.
-        text: the file.
-        overrides: ``--set`` assignments that were made to it.
+        spec: the parsed file.
+        grid: the runs of its grid; empty for a search.
+        text: the file's text.
+        overrides: its ``--set`` assignments.
     """
 
     spec: SweepSpec
@@ -45,12 +44,12 @@ class SweepRuns:
 
     @property
     def folder(self) -> SweepDir:
-        """Its folder in the store."""
+        """The sweep's folder in the store."""
         return self.store.sweep(self.spec.name)
 
     @property
     def points(self) -> Sequence[Point]:
-        """Its runs as far as they are known now: the grid's, or those that its search sampled so far, each once."""
+        """The distinct runs: of the grid, or sampled by the search so far."""
         if self.spec.explore is None or self.spec.explore.search is None:
             return self.grid
         sampled = (run_at(self.spec, values) for values in read_sampled(self.folder))
@@ -58,30 +57,29 @@ class SweepRuns:
 
     @property
     def to_sample(self) -> int:
-        """How many points its search has not sampled yet; of a plain grid none."""
+        """How many points the search has still to sample; 0 for a grid."""
         if self.spec.explore is None or self.spec.explore.search is None:
             return 0
         return max(0, most_points(self.spec.explore) - len(read_sampled(self.folder)))
 
     @property
     def early_stopped(self) -> dict[str, EarlyStop]:
-        """The runs that its present rule ended early, by name."""
+        """The runs that the present rule stopped early, by name."""
         if self.spec.explore is None or self.spec.explore.stop is None:
             return {}
         return EarlyStops(self.spec.explore, self.folder).runs()
 
 
 def read_sweep(file: Path, overrides: Sequence[str], store: Store, most: int | None = None) -> SweepRuns:
-    """The sweep in a file, with its runs; a store's own file with the assignments that it was run with.
+    """The sweep in a file, with its runs; a file in a store also gets the assignments recorded there.
 
     Args:
         file: read once: it may be a pipe.
         overrides: more ``--set`` assignments.
         store: where the runs are kept.
-        most: runs of a grid; None: as many as start without --yes, or as were started in ``store``.
+        most: largest grid; None: the limit without --yes, or as many runs as were started in ``store``.
 
-    Raises:
-        InputError: where the file, an assignment or a run is not valid, or the grid is too large.
+    InputError: the file, an assignment or a run is not valid, or the grid is too large.
     """
     assigned = [*(SweepDir(file.parent).overrides() if file.name == FILE else []), *overrides]
     text = read_text(file)
@@ -96,14 +94,14 @@ def read_sweep(file: Path, overrides: Sequence[str], store: Store, most: int | N
 
 
 def refuse_equal_names(sweeps: Sequence[SweepRuns], what: str) -> None:
-    """Refuse sweeps that share a name (InputError); ``what`` is done with them, e.g. ``run together``."""
+    """InputError if sweeps share a name; the message says that they are ``what``, e.g. ``run together``."""
     if len({sweep.name for sweep in sweeps}) < len(sweeps):
         names = ", ".join(sweep.name for sweep in sweeps)
-        raise InputError(f"Sweeps that are {what} need names of their own; given: {names}.")
+        raise InputError(f"Sweeps that are {what} need distinct names; given: {names}.")
 
 
 def read_sampled(sweep: SweepDir) -> list[dict[str, object]]:
-    """The points sampled so far by the sweep, in their order: dotted field -> value."""
+    """The points sampled so far, in order: dotted field -> value."""
     try:
         points: list[dict[str, object]] = read_json(sweep.path / SAMPLED)["points"]
     except FileNotFoundError:
@@ -112,13 +110,13 @@ def read_sampled(sweep: SweepDir) -> list[dict[str, object]]:
 
 
 def most_points(explore: ExploreSpec) -> int:
-    """How many points a search samples at most: no more than its space has."""
-    assert explore.search is not None  # who samples, searches
+    """The number of points that a search samples at most."""
+    assert explore.search is not None
     return int(min(explore.search.optuna.runs, math.prod(domain.size for domain in explore.domains.values())))
 
 
 def run_at(sweep: SweepSpec, values: Mapping[str, object]) -> Point | None:
-    """The run at a sampled point; None where there can be none, as between valid corners may be."""
+    """The run at a sampled point; None if it is not valid, which may happen although the space's corners are."""
     try:
         (point,) = points_at(sweep, [values])
     except InputError:
@@ -128,15 +126,14 @@ def run_at(sweep: SweepSpec, values: Mapping[str, object]) -> Point | None:
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """Why a rule ended a run early.
+    """Why a rule stopped a run early.
 
     Attributes:
-        rule: its name, ``asha`` or ``median``.
-        step: optimiser steps that the run had done.
-        time: the same in the rule's unit.
+        rule: ``asha`` or ``median``.
+        step: optimiser steps done.
+        time: the same in ``unit``.
         unit: ``ep`` (epochs) or ``it`` (optimiser steps).
-        metric: that the rule goes by.
-        value: what the run had reached in it.
+        value: of ``metric``, by which the rule compared runs.
     """
 
     rule: str
@@ -152,10 +149,10 @@ class EarlyStop:
 
 
 class EarlyStops:
-    """The runs of one sweep that its present rule ended early, kept in the sweep's folder; one driver writes.
+    """The runs of a sweep that its present rule stopped early, in a file of the sweep's folder; one driver writes it.
 
-    Their directories stay partial, so that a sweep without the rule goes on with them. Under another metric, mode or
-    rule none counts as ended.
+    Their directories stay partial, so a sweep without the rule resumes them; so does one with another metric, mode or
+    rule.
     """
 
     def __init__(self, explore: ExploreSpec, sweep: SweepDir) -> None:
@@ -163,7 +160,7 @@ class EarlyStops:
         self._rule = explore.model_dump(mode="json", include={"metric", "mode", "stop"})
 
     def runs(self) -> dict[str, EarlyStop]:
-        """Name of a run -> how it was ended, as the file now says."""
+        """Name of a run -> why it was stopped, read from the file."""
         try:
             found = read_json(self._sweep.path / STOPPED)
         except FileNotFoundError:
@@ -171,7 +168,7 @@ class EarlyStops:
         return {name: EarlyStop(**run) for name, run in found["runs"].items()} if found["rule"] == self._rule else {}
 
     def record(self, name: str, stop: EarlyStop) -> None:
-        """Add the run ``name``; runs of another rule are forgotten."""
+        """Add the run ``name``; drop runs of another rule."""
         runs = {**self.runs(), name: stop}
         record = {"rule": self._rule, "runs": {key: asdict(each) for key, each in runs.items()}}
         self._sweep.record(STOPPED, record)

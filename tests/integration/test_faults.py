@@ -143,7 +143,7 @@ def test_the_head_is_killed_and_there_is_a_new_one(
     nodes("behead")
     out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 1, (out, err)
-    assert err.startswith(f"rt-scale: the Ray cluster at {nodes.address} is gone: its head does not answer.")
+    assert err.startswith(f"rt-scale: the Ray cluster at {nodes.address} has failed: its head does not answer.")
     until(lambda: not workers(place))
     again = clusters()
     again("add", 1)

@@ -60,8 +60,8 @@ FULL = "could not be written (No space left on device)"
         ("$P schema run >&-", 0, "", ""),
         ("$P schema run <&- >&- 2>&-", 0, "", ""),
         ("$P schema nonsense 2>&-", 2, "", ""),
-        ("$P schema run >/dev/full", 1, "", f"rt-scale: stdout {FULL}, so what it holds is not complete.\n"),
-        ("$P schema nonsense 2>/dev/full", 2, f"rt-scale: stderr {FULL}, so what it holds is not complete.\n", ""),
+        ("$P schema run >/dev/full", 1, "", f"rt-scale: stdout {FULL}, so it is not complete.\n"),
+        ("$P schema nonsense 2>/dev/full", 2, f"rt-scale: stderr {FULL}, so it is not complete.\n", ""),
         ("$P schema run >/dev/full 2>&1", 1, "", ""),
     ],
 )
@@ -91,7 +91,7 @@ def test_work_goes_on_where_the_log_is_full(tmp_path: Path, data_dir: Path, star
         )  # fmt: skip
         _, err = process.communicate(timeout=240)
     assert process.returncode == 0
-    assert err == f"rt-scale: stdout {FULL}, so what it holds is not complete.\n"
+    assert err == f"rt-scale: stdout {FULL}, so it is not complete.\n"
     assert Store(tmp_path / "s").run(RunSpec.model_validate(SPEC)).result() is not None
 
 

@@ -182,7 +182,7 @@ def test_asked_to_stop(
     process.send_signal(number)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 130, (out, err)
-    assert err == "rt-scale: interrupted; the same command goes on from the last checkpoints.\n"
+    assert err == "rt-scale: interrupted; the same command resumes from the last checkpoints.\n"
     assert not read or "stopping: a checkpoint is written first" in out
     assert run_dir.status().state == "partial"
     stopped_at = run_dir.checkpoints.steps()[-1]

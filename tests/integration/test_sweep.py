@@ -165,7 +165,7 @@ def test_a_sweep_survives_whatever_is_killed(
                 told(process, "stopping: a checkpoint is written first")
             time.sleep(1)  # until runs can hear of it
         _, err = ended(process)
-        assert err == "rt-scale: interrupted; the same command goes on from the last checkpoints.\n"
+        assert err == "rt-scale: interrupted; the same command resumes from the last checkpoints.\n"
         assert process.returncode == 130
         until(lambda process=process: not living(process.pid))
         assert states() <= {"partial", "missing", "done"}

@@ -1,7 +1,7 @@
-"""What a bundle is: a compressed tar file whose members are named as in a store, the last a manifest of checksums.
+"""The format of a bundle: a tar.gz file with members named as in a store, and last a manifest of checksums.
 
-Members are ordered and dated alike, so that the same store gives the same bytes (with one version of zlib). The
-checksums tell damage, not forgery: a bundle may come from elsewhere, and nothing in it is believed before it is read.
+The same store gives the same bytes (with one version of zlib). Checksums detect damage, not forgery: a bundle may come
+from anyone, so everything in it is validated.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from rt_scale.system.paths import cache_folder
 FORMAT = "rt-scale bundle 2"
 SUFFIX = ".tar.gz"
 FORMER = ".zip"
-"""The suffix of bundles before December 2026."""
+"""Suffix of bundles before December 2026."""
 MANIFEST = "manifest.json"
 MAGIC, FORMER_MAGIC = b"\x1f\x8b", b"PK\x03\x04"
-"""What gzip files, and zip files with members, begin with."""
+"""First bytes of gzip files, and of zip files with members."""
 
 MOST_FILES = 250_000
 """Members of a bundle."""
 MOST_TEXT = 1 << 26
-"""Bytes of a member that is read as a whole: JSON, YAML."""
+"""Bytes of a JSON or YAML member, which is read into memory."""
 MOST_BYTES = 1 << 40
 """Bytes of all members together, unpacked."""
 MOST_RATIO = 200
-"""Times the bundle's own size that its members may take, unpacked; the first 64 MiB are free."""
+"""Unpacked size over the bundle's own, at most; the first 64 MiB are exempt."""
 FREE_BYTES = 1 << 26
 
 Weights = Literal["none", "final", "all"]
@@ -56,7 +56,7 @@ _RUN_NAME = re.compile(_RUN, re.ASCII)
 
 
 class File(BaseModel):
-    """A member: its size in bytes and its SHA-256."""
+    """Size in bytes and SHA-256 of a member."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     size: int = Field(ge=0)
@@ -64,28 +64,28 @@ class File(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a bundle says of itself."""
+    """A bundle's list of contents."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: Literal["rt-scale bundle 2"]
     rt_scale: str
-    """Version that made it."""
+    """Version that made the bundle."""
     made: dict[str, str]
-    """How: the command."""
+    """The command."""
     weights: Weights
-    """Whose checkpoints are in it."""
+    """Which checkpoints are in it."""
     sweeps: list[str]
-    """Names, in the order in which they were given."""
+    """Names, in the order given."""
     runs: dict[str, State]
-    """How each run stood, those that others start from included."""
+    """State of each run, including those that others start from."""
     notes: list[str]
-    """What could not be packed, and what a reader should know."""
+    """What could not be added, and other remarks."""
     files: dict[str, File]
     """Every other member."""
 
 
 def is_member(name: str) -> bool:
-    """Whether a bundle may have a member of that name: a file of a run or a sweep, and nothing else."""
+    """Whether a bundle may have a member of that name: a file of a run or a sweep."""
     return _MEMBER.fullmatch(name) is not None and ".." not in name
 
 
@@ -95,13 +95,13 @@ def is_run(name: str) -> bool:
 
 
 def is_whole(name: str) -> bool:
-    """Whether that member is read into memory as a whole, and must be small."""
+    """Whether that member is read into memory as a whole, so that its size is limited."""
     return name.endswith((".json", ".yaml"))
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether the file is meant to be a bundle, sound or not: no sweep file is named or begins so."""
-    if path.name.endswith((SUFFIX, FORMER)) or not os.path.isfile(path):  # what is read of a pipe is gone
+    """Whether the file is a bundle, sound or not, by its name or first bytes."""
+    if path.name.endswith((SUFFIX, FORMER)) or not os.path.isfile(path):  # a pipe can be read only once
         return path.name.endswith((SUFFIX, FORMER))
     try:
         with open(path, "rb") as file:
@@ -111,7 +111,7 @@ def is_bundle(path: Path) -> bool:
 
 
 def refusal(path: Path, why: str) -> InputError:
-    """The error for a bundle that is not opened."""
+    """The error for a bundle that cannot be opened because of ``why``."""
     return InputError(
         f"'{path}' is not opened: {why}. It may be damaged, cut short, or not made by 'rt-scale bundle': get it again "
         "from where it was made."
@@ -119,5 +119,5 @@ def refusal(path: Path, why: str) -> InputError:
 
 
 def default_cache() -> Path:
-    """The folder that bundles are unpacked in, each by its checksum: in the user's cache."""
+    """The folder in the user's cache that bundles are unpacked in, each in a subfolder named by its checksum."""
     return cache_folder("rt-scale-bundles", "HOME")

@@ -1,4 +1,4 @@
-"""Sweeps of a store packed into one file, see ``bundle.format``."""
+"""Writes sweeps of a store as one file, a bundle; see ``bundle.format``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _Source = Path | bytes
 
 @dataclass(frozen=True)
 class Packed:
-    """A bundle that was written: its file, that file's size in bytes and SHA-256, and what it says of itself."""
+    """A written bundle: its file, the file's size in bytes and SHA-256, and its manifest."""
 
     path: Path
     size: int
@@ -40,7 +40,7 @@ class Packed:
 
 
 class _Summed:
-    """A file that is read once, and the SHA-256 of what was read."""
+    """A file, with the SHA-256 of what was read from it."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file, self._name = file, name
@@ -57,20 +57,14 @@ class _Summed:
 
 @dataclass
 class _Writer:
-    """Adds members and remembers what they are.
-
-    Attributes:
-        archive: the tar file.
-        files: what was added, by name.
-        notes: what could not be.
-    """
+    """Adds members to a tar file, and records the added ``files`` and, in ``notes``, what could not be added."""
 
     archive: tarfile.TarFile
     files: dict[str, File] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def add_all(self, members: Mapping[str, _Source]) -> None:
-        """Add members, by name; what has gone meanwhile is noted."""
+        """Add members by name; note those that were removed meanwhile."""
         for name in sorted(members):
             if not is_member(name):
                 self.notes.append(f"{name} is left out: it has no name that a bundle takes.")
@@ -82,7 +76,7 @@ class _Writer:
                 self.notes.append(f"{name} is left out: it was removed while the bundle was made.")
 
     def add(self, name: str, source: BinaryIO) -> File:
-        """Add one member, piece by piece, as long as it is now."""
+        """Add one member, at its present length."""
         info = tarfile.TarInfo(name)
         info.size = source.seek(0, os.SEEK_END)
         source.seek(0)
@@ -91,7 +85,7 @@ class _Writer:
         return File(size=info.size, sha256=summed.digest.hexdigest())
 
     def finish(self, made: dict[str, str], weights: Weights, sweeps: list[str], runs: dict[str, State]) -> Manifest:
-        """Add the manifest, last of all."""
+        """Add the manifest, which comes last."""
         manifest = Manifest(
             format=FORMAT, rt_scale=__version__, made=made, weights=weights,
             sweeps=sweeps, runs=runs, notes=self.notes, files=self.files,
@@ -101,7 +95,7 @@ class _Writer:
 
 
 def _open(source: _Source) -> BinaryIO:
-    """What a member is made of; FileNotFoundError where it has gone."""
+    """The contents of a member; FileNotFoundError if it was removed."""
     if isinstance(source, bytes):
         return io.BytesIO(source)
     try:
@@ -125,19 +119,19 @@ def pack(
     made: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Packed:
-    """Write sweeps, their runs as far as they are, and the runs that these start from into the file ``path``.
+    """Write sweeps, their runs, finished or not, and the runs that these start from into the file ``path``.
 
     Args:
-        path: replaced in one piece where there is one.
-        store: where the runs are; of an object store, refresh it first.
-        sweeps: with names of their own, in the order in which a reader shows them.
-        weights: ``final``: of every run the newest checkpoint's and a frozen teacher's. Nothing pickled is packed.
+        path: replaced atomically.
+        store: refresh an object store first.
+        sweeps: with distinct names, in the order in which a reader shows them.
+        weights: ``final``: the newest checkpoint's and a frozen teacher's. Pickled files are never added.
         made: how the bundle is made, for its readers.
-        progress: told (runs done, runs).
+        progress: called with (runs done, runs).
 
     Raises:
-        InputError: where two sweeps have one name, none of the runs was begun, or ``path`` cannot be written.
-        RunError: where a file cannot be read, or the disk is full.
+        InputError: two sweeps have one name, no run was begun, or ``path`` cannot be written.
+        RunError: a file cannot be read, or the disk is full.
     """
     specs = sorted(all_runs(point.spec for sweep in sweeps for point in sweep.points), key=lambda spec: spec.name)
     _refuse(store, sweeps, specs)
@@ -177,13 +171,13 @@ def _pack_runs(
 
 
 def _pack_run(writer: _Writer, store: Store, run: RunDir, weights: Weights) -> State:
-    """Add a run as it stands; its state."""
+    """Add a run and return its state."""
     prefix = f"runs/{run.name}"
-    # Looked at once: the result is packed with the metrics that it came after, or not at all.
+    # Listed before anything is read: a result that is listed here has all of its metrics.
     there = _files(run.path)
     state = store.status(run.name).state
     leases = [name for name in _files(run.path / LEASES) if name.endswith(".json")]
-    # Who holds it, and on which machine, is nothing to hand on; how many attempts there were is told by the names.
+    # Lease files are added empty: their names give the number of attempts, their contents (host, process) are private.
     members: dict[str, _Source] = {f"{prefix}/{LEASES}/{name}": b"" for name in leases}
     if SPEC in there and _names_its_folder(writer, run):
         wanted = [name for name in there if name in RUN_FILES or name.startswith(EVENTS)]
@@ -204,7 +198,7 @@ def _names_its_folder(writer: _Writer, run: RunDir) -> bool:
 
 
 def _weights(writer: _Writer, run: RunDir, weights: Weights) -> dict[str, _Source]:
-    """The weights in a run's checkpoints, each checkpoint with a manifest of what is packed of it."""
+    """The weights in a run's checkpoints, each checkpoint with a manifest of its members."""
     members: dict[str, _Source] = {}
     steps = [] if weights == "none" else run.checkpoints.steps()
     newest: dict[str, FileSum] = {}
@@ -212,7 +206,7 @@ def _weights(writer: _Writer, run: RunDir, weights: Weights) -> dict[str, _Sourc
         if weights == "final" and newest and step != steps[0]:
             continue
         try:
-            run.checkpoints.read(step, lambda folder: None)  # brings it here, where it is kept elsewhere
+            run.checkpoints.read(step, lambda folder: None)  # downloads it from an object store
             files: dict[str, FileSum] = read_json(run.checkpoints.folder / str(step) / CHECKPOINT)["files"]
         except (RunError, FileNotFoundError) as error:
             writer.notes.append(f"Run {run.name}, step {step}: {error}")
@@ -229,7 +223,7 @@ def _weights(writer: _Writer, run: RunDir, weights: Weights) -> dict[str, _Sourc
 
 
 def _pack_sweep(writer: _Writer, kept: SweepDir, sweep: SweepRuns) -> None:
-    """Add a sweep's file, what its search and its rule know, and its report."""
+    """Add a sweep's file, the records of its search and its rule, and its report."""
     prefix = f"sweeps/{sweep.name}"
     now = (sweep.text, list(sweep.overrides))
     if kept.file.exists() and (kept.file.read_text(encoding="utf-8"), kept.overrides()) != now:
@@ -246,7 +240,7 @@ def _pack_sweep(writer: _Writer, kept: SweepDir, sweep: SweepRuns) -> None:
 
 
 def _files(folder: Path) -> list[str]:
-    """Names of the files in ``folder``, sorted, links and unfinished ones aside; none where there is no such folder."""
+    """Sorted names of the files in ``folder``, except links and temporary ones; empty if there is no such folder."""
     try:
         with os.scandir(folder) as entries:
             return sorted(

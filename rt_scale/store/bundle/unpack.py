@@ -1,4 +1,4 @@
-"""A bundle opened as a store: unpacked once into the user's cache, after everything in it was checked."""
+"""Opens a bundle as a store: checks it and unpacks it once into the user's cache."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from rt_scale.store.store import FILE, LIST, OVERRIDES, Store
 from rt_scale.system.files import TEMPORARY, remove, sync_folder, temporary_name
 
 _BROKEN = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError)
-"""What gzip and tarfile raise for a file that is no sound compressed tar file."""
+"""What gzip and tarfile raise for a damaged tar.gz file."""
 _HEADER = 1 << 20
-"""Bytes of a header in it, at most."""
+"""Bytes of a tar header, at most."""
 _END = 1 << 15
-"""Bytes after the last member, at most: tar files are filled up with zeros to a multiple of 10,240."""
+"""Bytes after the last member, at most: tar files are padded with zeros to a multiple of 10,240."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: a store, where reports of its runs go, too, and what it says of itself."""
+    """An opened bundle: its store, where reports of its runs are also written, and its manifest."""
 
     store: Store
     manifest: Manifest
@@ -48,14 +48,13 @@ def open_bundle(
     """The bundle in the file ``path`` as a store.
 
     Args:
-        path: as ``bundle.pack`` wrote it.
-        cache: folder that it is unpacked in, in a folder named by its SHA-256; None: the user's cache.
-        progress: told (MB read of it, its size in MB) while it is unpacked.
+        path: a file that ``bundle.pack`` wrote.
+        cache: folder to unpack it in, in a subfolder named by its SHA-256; None: the user's cache.
+        progress: called with (MB read, size in MB) while it is unpacked.
 
     Raises:
-        InputError: where the file is missing, damaged, or holds anything that a bundle does not; nothing of it is
-            kept then.
-        RunError: where the disk is full.
+        InputError: the file is missing, damaged, or no bundle; nothing is kept of it.
+        RunError: the disk is full.
     """
     if not hasattr(tarfile, "data_filter"):
         raise InputError("To open a bundle, Python 3.11.4 or newer is needed.")
@@ -90,14 +89,14 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else unpacks into ``folder`` during the body."""
+    """Lock ``folder``, so that no other process unpacks into it."""
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            for left in folder.parent.glob(f"{TEMPORARY}{folder.name}-*"):
-                remove(left)
+            for unfinished in folder.parent.glob(f"{TEMPORARY}{folder.name}-*"):
+                remove(unfinished)
             yield
         finally:
             os.close(handle)
@@ -117,14 +116,14 @@ def _unpack(path: Path, file: BufferedReader, folder: Path, progress: Callable[[
         raise
     except _BROKEN as error:
         remove(temporary)
-        raise refusal(path, f"it is no sound tar.gz file ({' '.join(str(error).split())[:200]})") from error
+        raise refusal(path, f"it is not a valid tar.gz file ({' '.join(str(error).split())[:200]})") from error
     except BaseException:
         remove(temporary)
         raise
 
 
 class _Compressed(gzip.GzipFile):
-    """Refuses what tarfile would read into memory as a whole, and no bundle has: headers of any length."""
+    """Refuses overlong headers, which tarfile would read into memory as a whole."""
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= _HEADER:
@@ -133,7 +132,7 @@ class _Compressed(gzip.GzipFile):
 
 
 def _extract_all(path: Path, file: BufferedReader, target: Path, progress: Callable[[int, int], None]) -> set[str]:
-    """Write the members into ``target``, each after its name, kind and size were checked; their names."""
+    """Write the members into ``target``, after checking their names, kinds and sizes; returns their names."""
     names: set[str] = set()
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -147,7 +146,7 @@ def _extract_all(path: Path, file: BufferedReader, target: Path, progress: Calla
             if name in names:
                 raise refusal(path, f"it holds {name} twice")
             if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
-                raise refusal(path, f"{name} is a link, a device or another thing that is no plain file")
+                raise refusal(path, f"{name} is not a regular file")
             if is_whole(name) and member.size > limits.MOST_TEXT:
                 raise refusal(path, f"{name} has more than {limits.MOST_TEXT:,} bytes")
             if len(names) == limits.MOST_FILES:
@@ -157,19 +156,19 @@ def _extract_all(path: Path, file: BufferedReader, target: Path, progress: Calla
                 raise refusal(path, f"of its {size:,} bytes would become more than {most:,}")
             archive.extract(member, target, filter=_undated)
             names.add(name)
-        # What follows is read for its checksum.
+        # Reading to the end makes gzip check its checksum.
         if len(end := compressed.read(_END)) == _END or end.strip(b"\0"):
             raise refusal(path, "it does not end as a bundle does")
     return names
 
 
 def _undated(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo | None:
-    """The member as it is safe to extract, dated 1970: of a lease that says that nobody is at work."""
+    """The member made safe to extract and dated 1970, which marks the owner of a lease as ended."""
     return tarfile.data_filter(member.replace(mtime=0, deep=False), target)
 
 
 def _check_manifest(path: Path, folder: Path, names: set[str]) -> Manifest:
-    """What the bundle says of itself; its files must be those that it lists."""
+    """The manifest, whose list must match the bundle's files."""
     if MANIFEST not in names:
         raise refusal(path, f"it has no {MANIFEST}")
     try:
@@ -192,7 +191,7 @@ def _check_manifest(path: Path, folder: Path, names: set[str]) -> Manifest:
 
 
 def _check_contents(path: Path, folder: Path, manifest: Manifest) -> None:
-    """Refuse files that are whole, but not what their names promise."""
+    """Refuse undamaged files whose contents do not match their names."""
     if names_in(folder / "sweeps") != sorted(manifest.sweeps):
         raise refusal(path, "it holds other sweeps than its manifest names")
     try:

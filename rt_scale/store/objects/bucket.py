@@ -34,36 +34,29 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 PATIENCE = 120.0
-"""Seconds for which an operation is tried again before it counts as failed."""
+"""Seconds for which an operation is retried before it counts as failed."""
 BRIEF = 10.0
-"""The same where nobody wants to wait: while a process ends, for a heartbeat, and after one that was waited for in
-vain."""
+"""The same while a process ends, for a heartbeat, and after an operation that failed."""
 _PAUSE = 1.0
-"""Seconds between two of obstore's own series of tries."""
+"""Seconds between two of obstore's own series of retries."""
 _THREADS = 16
 _BLOCK = 1 << 24
 _LISTED = 1000
 _ROLES = "169.254.169.254"
-"""The server that tells the credentials of a machine's role, on the machines of all clouds."""
+"""The server of a machine's role credentials, on all clouds."""
 _DENIED = ("401 Unauthorized", "403 Forbidden", "ExpiredToken", "InvalidToken")
 _S3 = "https://s3.amazonaws.com"
 
 _RETRIES: RetryConfig = {
     "max_retries": 100,
-    "retry_timeout": timedelta(seconds=5),  # an interrupt is only noticed between two series of tries
+    "retry_timeout": timedelta(seconds=5),  # obstore handles an interrupt only between two series of retries
     "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=3)},
 }
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An object.
-
-    Attributes:
-        size: in bytes.
-        changed: when it was last written, in seconds since 1970 by the server's clock; S3's has whole seconds.
-        tag: its e-tag, which is another one whenever other contents are written.
-    """
+    """An object: size in bytes, last change in seconds since 1970 by the server's clock (whole ones on S3), e-tag."""
 
     size: int
     changed: float
@@ -71,29 +64,24 @@ class Entry:
 
 
 class Bucket:
-    """What an object store keeps below a prefix; keys are relative to it.
+    """The objects of an object store below a prefix; keys are relative to it.
 
-    Every method that asks the store raises InputError where it refuses or there is no such bucket, and StoreAway where
-    it does not answer.
+    Every request raises InputError if the store refuses it or has no such bucket, and StoreAway if it does not answer.
 
     Attributes:
         address: of the prefix, for people.
-        patience: seconds for which an operation is tried again.
+        patience: seconds for which an operation is retried.
     """
 
     def __init__(self, objects: ObjectStoreMethods, address: str, patience: float = PATIENCE) -> None:
-        """The objects that obstore's ``objects`` gives, at ``address``."""
+        """The objects at ``address``, accessed through obstore's ``objects``."""
         self._objects, self.address, self.patience = objects, address, patience
         self._bucket = urlsplit(address).netloc
-        self._away = self._answered = False
+        self._failed = self._answered = False
 
     @staticmethod
     def open(address: str) -> Bucket:
-        """The objects at ``address``, as ``uri.clean_address`` gives it.
-
-        Raises:
-            InputError: where obstore cannot open it.
-        """
+        """The objects at ``address``, a result of ``uri.clean_address``; InputError if obstore cannot open it."""
         from obstore.exceptions import BaseError
 
         try:
@@ -102,25 +90,25 @@ class Bucket:
             raise InputError(f"The store '{address}' cannot be opened: {_in_a_line(error)}") from None
 
     def brief(self) -> Bucket:
-        """These objects, for somebody who waits :data:`BRIEF` at most."""
+        """The same objects, with a patience of at most :data:`BRIEF`."""
         return Bucket(self._objects, self.address, min(BRIEF, self.patience))
 
     def name(self, key: str) -> str:
-        """The object as it is named in messages."""
+        """The object's address, for messages."""
         head, mark, query = self.address.partition("?")
         return f"{head}/{key}{mark}{query}"
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object: readers see the old contents or the new, never a part."""
+        """Write an object atomically."""
         self._write(key, lambda: self._objects.put(key, data))
 
     def put_file(self, key: str, path: Path) -> None:
-        """Write the contents of a file as an object."""
+        """Write a file's contents as an object; FileNotFoundError if there is no file."""
         path.stat()
         self._write(key, lambda: self._objects.put(key, path))
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write an object unless there is one; whether this call did. No other process may write the same ``data``."""
+        """Create an object; False if it exists. Processes must write different ``data``, by which retries are found."""
         from obstore.exceptions import AlreadyExistsError
 
         def write() -> bool:
@@ -130,7 +118,7 @@ class Bucket:
                 return False
             return True
 
-        # Of a try whose answer was lost, the next one finds the object.
+        # If the answer to a try was lost, the retry finds our own object.
         return self._write(key, write) or self.get(key) == data
 
     def _write(self, key: str, write: Callable[[], T]) -> T:
@@ -140,14 +128,14 @@ class Bucket:
             raise self._no_bucket() from None
 
     def get(self, key: str) -> bytes | None:
-        """An object's contents, None where there is none."""
+        """An object's contents; None if there is none."""
         try:
             return self._tried("read", key, lambda: bytes(self._objects.get(key).bytes()))
         except FileNotFoundError:
             return None
 
     def get_file(self, key: str, path: Path, changed: float | None = None) -> bool:
-        """Replace the file ``path`` by an object, dated ``changed`` (None: now); whether there is one."""
+        """Replace the file ``path`` by an object, dated ``changed`` (None: now); False if there is no object."""
         temporary = temporary_name(path)
 
         def read() -> None:
@@ -172,8 +160,8 @@ class Bucket:
     def entries(self, prefix: str) -> dict[str, Entry]:
         """Every object below the folder ``prefix``: key -> entry.
 
-        Left out are names that lead elsewhere, and the empty objects by which some tools, and rt-scale before December
-        2026, mark folders.
+        Omits keys with ``..``, and the empty objects by which some tools, and rt-scale before December 2026, mark
+        folders.
         """
 
         def look() -> dict[str, Entry]:
@@ -187,30 +175,30 @@ class Bucket:
         return self._tried("list", prefix, look)
 
     def delete(self, key: str) -> None:
-        """Remove an object, where it is there."""
+        """Remove an object if it exists."""
         with contextlib.suppress(FileNotFoundError):
             self._tried("remove", key, lambda: self._objects.delete(key))
 
     def delete_folder(self, prefix: str) -> None:
-        """Remove every object below ``prefix``, where there are some."""
+        """Remove every object below ``prefix``."""
         if keys := list(self.entries(prefix)):
             with contextlib.suppress(FileNotFoundError):
                 self._tried("remove", prefix, lambda: self._objects.delete(keys))
 
     def now(self) -> float:
-        """Seconds since 1970 by the server's clock, which dates the objects; ours where nothing may be written."""
+        """Seconds since 1970 by the server's clock, which dates the objects; by ours if the store is read-only."""
         try:
             return self.check_writable()
         except InputError:
             return time.time()
 
     def each(self, work: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """What ``work`` returns of every item, many at a time; the first error is raised."""
+        """``work(item)`` of every item, in parallel threads; raises the first error."""
         with ThreadPoolExecutor(_THREADS) as pool:
             return [done.result() for done in [pool.submit(work, item) for item in items]]
 
     def check_writable(self) -> float:
-        """Write an object and remove it; its date, in seconds since 1970 by the server's clock."""
+        """Write an object and remove it; returns its date, in seconds since 1970 by the server's clock."""
         key = f"clock/{secrets.token_hex(8)}"
         self.put(key, b"")
         found = self._tried("look at", key, lambda: self._objects.head(key))
@@ -218,10 +206,10 @@ class Bucket:
         return found["last_modified"].timestamp()
 
     def _tried(self, what: str, key: str, operation: Callable[[], T]) -> T:
-        """What the operation, a verb of ``key``, returns, however often it takes; FileNotFoundError is passed on."""
+        """Retry an operation until it succeeds; ``what`` is its verb, for messages. Passes FileNotFoundError on."""
         from obstore.exceptions import BaseError
 
-        patience = min(BRIEF, self.patience) if self._away else self.patience
+        patience = min(BRIEF, self.patience) if self._failed else self.patience
         deadline = time.monotonic() + patience
         while True:
             try:
@@ -229,19 +217,19 @@ class Bucket:
             except BaseError as error:
                 self._refuse(what, key, error)
                 if time.monotonic() + _PAUSE > deadline:
-                    self._away = True
+                    self._failed = True
                     raise StoreAway(
                         f"The store did not {what} '{self.name(key)}' within {patience:g} s ({_in_a_line(error)}). "
-                        "Nothing that was computed is lost: it lies in this machine's mirror of the store, and the "
-                        "same command, on this machine, goes on from there. Check the network and the endpoint first."
+                        "Nothing that was computed is lost: it is in this machine's mirror of the store, and the same "
+                        "command on this machine resumes from there. Check the network and the endpoint first."
                     ) from None
                 time.sleep(_PAUSE)
             else:
-                self._away, self._answered = False, True
+                self._failed, self._answered = False, True
                 return value
 
     def _refuse(self, what: str, key: str, error: Exception) -> None:
-        """What will not pass by itself is not tried again."""
+        """InputError for an error that retries cannot solve."""
         from obstore.exceptions import InvalidPathError, PermissionDeniedError, UnauthenticatedError
 
         text = str(error)
@@ -250,9 +238,9 @@ class Bucket:
         if isinstance(error, InvalidPathError):
             raise InputError(
                 f"'{self.name(key)}' holds an object whose name is no path ({_in_a_line(error)}). Remove that object, "
-                "or name another place with --store or RT_SCALE_STORE."
+                "or choose another store with --store or RT_SCALE_STORE."
             ) from None
-        # The server for roles that never answered is one that this machine does not have.
+        # obstore asks the role server when it finds no credentials; outside a cloud there is none.
         denied = any(word in text for word in _DENIED) or (_ROLES in text and not self._answered)
         if denied or isinstance(error, PermissionDeniedError | UnauthenticatedError):
             raise InputError(
@@ -263,13 +251,13 @@ class Bucket:
 
     def _no_bucket(self) -> InputError:
         return InputError(
-            f"There is no bucket '{self._bucket}' for the store '{self.address}'. Make it, or check its name, its "
-            "region and the endpoint; rt-scale makes no buckets."
+            f"There is no bucket '{self._bucket}' for the store '{self.address}'. Create it, or check its name, its "
+            "region and the endpoint; rt-scale creates no buckets."
         )
 
 
 def _open(address: str) -> ObjectStoreMethods:
-    """Obstore's objects at ``address``; what it does not say, obstore takes from the environment."""
+    """Obstore's objects at ``address``; obstore takes missing options from the environment."""
     from obstore.store import AzureStore, GCSStore, S3Store  # a store in a folder does not need them
 
     parts, options = urlsplit(address), address_options(address)
@@ -298,7 +286,7 @@ def _open(address: str) -> ObjectStoreMethods:
 
 
 def _profile() -> S3CredentialProvider | None:
-    """The credentials of a profile in ~/.aws, unless the environment holds some: obstore does not look there."""
+    """The credentials of a profile in ~/.aws, which obstore does not read, unless the environment holds some."""
     home = Path.home() / ".aws"
     files = [
         os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or home / "credentials",
@@ -318,7 +306,7 @@ def _profile() -> S3CredentialProvider | None:
 
 
 def _region_of(bucket: str) -> str:
-    """The region of a bucket on Amazon S3, as it tells whoever asks; empty where it is not told."""
+    """The region of a bucket on Amazon S3, by an anonymous request; empty if unknown."""
     import urllib.error
     import urllib.request  # takes a moment to import, as does what it needs
 
@@ -333,14 +321,14 @@ def _region_of(bucket: str) -> str:
 
 
 def _in_a_line(error: Exception) -> str:
-    """What the error says, in short; of a server's answer, which may quote a token, its message alone."""
+    """The error's text, shortened; of a server's answer, which may quote a token, only code and message."""
     head, answer, body = str(error).partition("Debug source:")[0].partition("<")
-    told = re.search(r"Code>(.*?)</Code>.*?<Message>(.*?)</Message>", body, re.DOTALL) if answer else None
-    return " ".join((head + ": ".join(told.groups() if told else ())).split())[:300]
+    found = re.search(r"Code>(.*?)</Code>.*?<Message>(.*?)</Message>", body, re.DOTALL) if answer else None
+    return " ".join((head + ": ".join(found.groups() if found else ())).split())[:300]
 
 
 def changed_entries(entries: Mapping[str, Entry], folder: Path) -> Iterator[tuple[str, Entry]]:
-    """Those of ``entries`` (relative name -> entry) that the files below ``folder`` do not hold as dated there."""
+    """Those of ``entries`` (relative name -> entry) that differ in size or date from the files below ``folder``."""
     for name, entry in entries.items():
         try:
             found = (folder / name).stat()

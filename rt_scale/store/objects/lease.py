@@ -1,15 +1,13 @@
-"""Who is running a run that an object store keeps: the same promise as ``store.lease``, by a conditional write.
+"""The lease of a run in an object store, with the guarantees of ``store.lease``, by a conditional write.
 
-The claim of attempt ``n`` is the object ``lease/<n>.exclusive.claim``, which is only written where it is not: the store
-lets exactly one contender do so. It is never written again; the heartbeat is an object of its own, ``.beat``, and so is
-the end, ``.end``. Numbers are never given twice, so that an owner is fenced off by the mere presence of a higher one:
-:meth:`check`, before anything is sent. Ages are differences of dates by the server's clock, and nobody is replaced who
-was not watched (``store.lease.at_work``).
+Attempt n is the object ``lease/<n>.exclusive.claim``, written only if it does not exist, so exactly one process creates
+it. The heartbeat is the object ``.beat``, the end ``.end``. Numbers are never used twice, so a higher number fences the
+owner off: :meth:`check` finds it before each upload. Ages are by the server's clock, and no process takes over before
+it has observed the heartbeat (``store.lease.at_work``).
 
-Before December 2026 the claims of attempt ``n`` were ``lease/<n>.<token>.claim``, one a contender, who each looked 4 s
-later whose was dated first, or had a beat. Such drivers take an exclusive claim with its beat for one that has won, and
-keep off. A claim of theirs that is being made at the same moment is either seen by the one look after ours and its beat
-are written, and ours is taken back; or it is written after that look, and its owner sees ours.
+Versions before December 2026 wrote ``lease/<n>.<token>.claim``, one per process, and decided 4 s later by the earliest
+date or beat. They regard an exclusive claim with a beat as the winner. If both versions claim at once, either we see
+theirs in the listing after our beat and withdraw ours, or theirs is written later and they see ours.
 """
 
 from __future__ import annotations
@@ -24,19 +22,19 @@ from rt_scale.store.lease import FOLDER, Attempt, Lease, LeaseTimes, Owner, stoo
 from rt_scale.store.objects.bucket import Bucket, Entry
 
 TIMES = LeaseTimes(heartbeat=15.0, stale=90.0, watch=45.0)
-"""A heartbeat is a request that costs money."""
+"""Heartbeats are rarer than in a folder: each is a request that costs money."""
 _TOKEN = "exclusive"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of an attempt, as the names and dates (by the server's clock) of its objects tell.
+    """A claim of an attempt, from the names and dates (by the server's clock) of its objects.
 
     Attributes:
         token: in its objects' names.
-        tag: tells this claim from any other that was ever made.
-        put, beat: when it was written, and its last heartbeat; None where there was none yet.
-        ended: whether its owner is done.
+        tag: unique among all claims.
+        put, beat: when it was written, and its last heartbeat, if any.
+        ended: whether its owner has ended.
     """
 
     number: int
@@ -48,17 +46,17 @@ class Claim:
 
     @property
     def alive(self) -> float:
-        """When the owner was last heard of, by the server's clock."""
-        return self.put if self.beat is None else self.beat  # a beat is the later one, whatever the dates
+        """When the owner last wrote, by the server's clock."""
+        return self.put if self.beat is None else self.beat
 
 
 def _object(number: int, what: str, token: str = _TOKEN) -> str:
-    """The object of a claim, relative to its run; ``what`` is ``claim``, ``beat`` or ``end``."""
+    """Key of a claim's object, relative to its run; ``what`` is ``claim``, ``beat`` or ``end``."""
     return f"{FOLDER}/{number}.{token}.{what}"
 
 
 def _objects(entries: Mapping[str, Entry]) -> dict[tuple[int, str], dict[str, Entry]]:
-    """The objects of claims: (number, token) -> what -> entry, of a run's objects by relative key."""
+    """The claims' objects among a run's (relative key -> entry): (number, token) -> what -> entry."""
     found: dict[tuple[int, str], dict[str, Entry]] = {}
     for key, entry in entries.items():
         folder, _, name = key.rpartition("/")
@@ -69,20 +67,20 @@ def _objects(entries: Mapping[str, Entry]) -> dict[tuple[int, str], dict[str, En
 
 
 def newest_claim(entries: Mapping[str, Entry]) -> Claim | None:
-    """The claim that has the newest attempt, as a run's objects (relative key -> entry) tell."""
+    """The claim of the newest attempt, from a run's objects (relative key -> entry)."""
     claims = [
         Claim(number, token, each["claim"].tag or str(each["claim"].changed), each["claim"].changed,
               each["beat"].changed if "beat" in each else None, "end" in each)
         for (number, token), each in _objects(entries).items() if "claim" in each
     ]  # fmt: skip
     number = max((claim.number for claim in claims), default=0)
-    # Of several of one number, as earlier versions made them, one with a beat was seen to win, else the first one.
+    # Earlier versions made several claims of one number: the winner has a beat, else the earliest date.
     rivals = [claim for claim in claims if claim.number == number]
     return min(rivals, key=lambda claim: (claim.beat is None, claim.put, claim.token), default=None)
 
 
 def as_attempt(bucket: Bucket, run: str, claim: Claim, now: Callable[[], float]) -> Attempt:
-    """The attempt of ``claim`` at the run with the prefix ``run``; ``now`` tells the time by the server's clock."""
+    """The attempt of ``claim`` at the run with the prefix ``run``; ``now()`` is the time by the server's clock."""
     if claim.ended:
         return Attempt(claim.number, None, float("inf"))
     owner: Owner | None = None
@@ -93,12 +91,7 @@ def as_attempt(bucket: Bucket, run: str, claim: Claim, now: Callable[[], float])
 
 
 class ObjectLease(Lease):
-    """The right to write into a run of an object store.
-
-    Attributes:
-        before: the claim that had the attempt before this one; None for the first.
-        claim: this attempt's.
-    """
+    """The lease of a run in an object store; ``before`` is the previous attempt's claim, ``claim`` this attempt's."""
 
     def __init__(
         self,
@@ -115,12 +108,11 @@ class ObjectLease(Lease):
 
         Args:
             bucket: the store's objects.
-            run: prefix of the run there, e.g. ``runs/<name>``.
-            times: of heartbeats.
-            watching: see :func:`rt_scale.store.lease.at_work`.
+            run: prefix of the run, e.g. ``runs/<name>``.
+            times, watching: see :func:`rt_scale.store.lease.at_work`.
             beaten: called after every heartbeat.
-            leaving: called before the run is given free.
-            left: called afterwards.
+            leaving: called before the release.
+            left: called after the release.
         """
         self._bucket, self._brief, self._run = bucket, bucket.brief(), run
         self._beaten, self._leaving, self._left = beaten, leaving, left
@@ -135,7 +127,7 @@ class ObjectLease(Lease):
 
     def _look(self) -> Attempt | None:
         entries = self._entries()
-        # Objects without a claim are left of a removed run; an end among them must not end this attempt.
+        # A removed run may leave objects without a claim; an ``.end`` among them must not end this attempt.
         self._next = 1 + max((number for number, _ in _objects(entries)), default=0)
         self.before = claim = newest_claim(entries)
         return None if claim is None else as_attempt(self._bucket, self._run, claim, self._bucket.now)
@@ -164,22 +156,21 @@ class ObjectLease(Lease):
         self._brief.put(self._key(self.attempt, "end"), b"")
 
     def check(self, bucket: Bucket | None = None) -> None:
-        """See :meth:`Lease.check`; ``bucket`` where another patience is wanted than usual."""
+        """See :meth:`Lease.check`; ``bucket``: the objects with another patience."""
         self._check_released()
         newest = newest_claim(self._entries(bucket))
         if newest is None or self.claim is None or (newest.number, newest.tag) != (self.attempt, self.claim.tag):
             raise self._lost(f"attempt {newest.number} does" if newest else "it was removed")
 
     def check_here(self) -> None:
-        """Make sure that the lease was not released (RunError).
+        """RunError if the lease was released.
 
-        A store that is away must not keep the mirror from being written, and whether another has taken over is asked
-        before anything is sent.
+        The mirror is written even if the store does not answer; a takeover is checked before each upload.
         """
         self._check_released()
 
     def release(self) -> None:
-        """Send what is left, stop the heartbeat and give the run free."""
+        """Upload the rest, stop the heartbeat and release the run."""
         if not self._stop.is_set():
             try:
                 self._leaving()

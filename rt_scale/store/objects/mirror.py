@@ -1,14 +1,12 @@
 """A run of an object store, and this machine's mirror of it.
 
-All work is done in the mirror's folder, as in a store that is a folder. Its owner sends what changed after each
-durable write, in an order that keeps the meaning: a checkpoint's files before its manifest, without which it does not
-exist, and the result last of all. Others bring the small files here and look at them; a checkpoint's files come when
-they are asked for.
+The owner works in the mirror's folder and uploads changes after each durable write: a checkpoint's files before its
+manifest, without which the checkpoint does not exist, and the result last. Other processes download the small files,
+and a checkpoint's files on demand.
 
-Beside the runs, the mirror holds two marks a run in ``.mirror``: a lock, shared by those who look and exclusive to the
-owner, so that nobody replaces what the owner is writing, and ``.held``, which names the attempt that worked in this
-folder and has not sent everything. Where that is still the newest one, the folder is unsynced and is kept; else the
-store is right.
+For each run, ``.mirror`` holds a lock, shared by readers and exclusive to the owner, so that no download replaces what
+the owner writes, and ``.held``, which names the attempt that has worked in this folder and not uploaded everything. If
+that is the newest attempt, the folder is unsynced and is kept; else the store's contents replace it.
 """
 
 from __future__ import annotations
@@ -35,16 +33,13 @@ from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 MARKS = ".mirror"
 _YOUNG = 60.0
-"""Seconds for which an object may be written again within the second of its date."""
+"""Objects written less than this many seconds ago count as possibly changed, even if their date is the same."""
 _WAIT = 30.0
-"""Seconds that an owner waits for those who are looking."""
+"""Seconds that an owner waits for readers."""
 
 
 class ObjectRun(LocalRun):
-    """A run of an object store, which this process may come to own.
-
-    Methods that ask the store raise InputError where it refuses, and StoreAway where it does not answer.
-    """
+    """A run of an object store; requests raise InputError if the store refuses, StoreAway if it does not answer."""
 
     stale = TIMES.stale
 
@@ -59,15 +54,15 @@ class ObjectRun(LocalRun):
         self._manifests: dict[str, bytes | None] = {}
 
     def refresh(self, curves: bool = True) -> None:
-        """Bring the run's small files and the state of its lease here, metrics and event files where ``curves``."""
+        """Download the run's small files and the state of its lease; metrics and event files if ``curves``."""
         self.show(self._entries(), self._bucket.now, curves)
 
     def show(self, entries: Mapping[str, Entry], now: Callable[[], float], curves: bool) -> None:
-        """As :meth:`refresh`, of objects (by relative key) that were listed already; ``now``: the server's clock."""
+        """As :meth:`refresh`, of objects (relative key -> entry) listed before; ``now``: the server's clock."""
         if not entries and not self.folder.exists():
             return
         with self._looking() as free:
-            if not free:  # its owner works in this very folder
+            if not free:  # the owner works in this folder
                 return
             if not entries:
                 remove(self.folder)
@@ -81,7 +76,7 @@ class ObjectRun(LocalRun):
                 self._bring(entries, now, curves)
 
     def fetch(self, step: int) -> None:
-        """Make the checkpoint of ``step`` whole here, as far as the store has it."""
+        """Download the files of the checkpoint of ``step`` that are missing or damaged here."""
         key = f"{CHECKPOINTS}/{step}"
         data = self._bucket.get(self._key(f"{key}/{MANIFEST}"))
         if data is None:
@@ -91,18 +86,17 @@ class ObjectRun(LocalRun):
             write_bytes(path / MANIFEST, data)
         try:
             files = json.loads(data)["files"]
-            # A manifest of somebody else's making must not name files elsewhere on this machine.
+            # A manifest from elsewhere must not make us write outside this folder.
             inside = {name: file for name, file in files.items() if ".." not in Path(name).parts and name[:1] != "/"}
             missing = [name for name, expected in inside.items() if not is_sound(path / name, expected)]
-        except (ValueError, TypeError, KeyError, AttributeError):  # damaged, as whoever reads it will say
+        except (ValueError, TypeError, KeyError, AttributeError):  # damaged; its reader reports that
             return
         self._bucket.each(lambda name: self._bucket.get_file(self._key(f"{key}/{name}"), path / name), missing)
 
     def acquire(self, watching: Callable[[Attempt], None]) -> ObjectLease:
-        """Become the one who writes the run, with its state here.
+        """Acquire the lease and download the run's state.
 
-        Raises:
-            InputError: where a live process holds it, or one that lost it is still working in this folder.
+        InputError: a live process holds the run, or one that lost it is still working in this folder.
         """
         lease = ObjectLease(
             self._bucket, self._prefix, watching=watching, beaten=self._touch, leaving=self._leave, left=self._unlock
@@ -117,13 +111,9 @@ class ObjectRun(LocalRun):
         return lease
 
     def send(self, bucket: Bucket | None = None) -> None:
-        """Send everything that changed here but the result; what is gone here goes there.
+        """Upload all changes except the result, and remove from the store what was removed here.
 
-        Args:
-            bucket: the store's objects, where another patience is wanted than usual.
-
-        Raises:
-            RunError: where another process has taken the run over.
+        ``bucket``: the store's objects with another patience. RunError: another process has taken over.
         """
         lease, bucket = self._lease, bucket or self._bucket
         if lease is None:
@@ -147,20 +137,20 @@ class ObjectRun(LocalRun):
             del self._manifests[step]
 
     def complete(self, path: Path, result: bytes) -> None:
-        """Send all that is left, then the result; only then is it here as well."""
+        """Upload everything else, then the result, and only then write the result here."""
         self.send()
         self._bucket.put(self._key(path.name), result)
         super().complete(path, result)
 
     def send_failure(self) -> None:
-        """Send what is left if that works now: what failed is told by whoever calls."""
+        """Upload briefly, ignoring errors: the caller already reports a failure."""
         with contextlib.suppress(RtScaleError):
             self.send(self._bucket.brief())
 
     def remove(self, stale: float) -> bool:
-        """Remove the run from the store and from here, unless somebody holds it; whether it is gone.
+        """Remove the run from the store and the mirror unless a process holds it; whether it was removed.
 
-        Killed on the way, it leaves a run that is not done. ``stale``: seconds as of ``LeaseTimes``.
+        A kill leaves a run that is not done. ``stale``: seconds, see ``LeaseTimes``.
         """
         try:
             lease = ObjectLease(self._bucket, self._prefix, replace(TIMES, stale=stale))
@@ -180,7 +170,7 @@ class ObjectRun(LocalRun):
         return True
 
     def _start(self, lease: ObjectLease) -> None:
-        """Bring the store's state here, or, where this folder is unsynced, keep what is here to be sent."""
+        """Download the store's state, or keep this folder, to be uploaded, if it is unsynced."""
         entries = self._entries()
         unsynced = self._is_unsynced(lease.before)
         if not unsynced:
@@ -201,7 +191,7 @@ class ObjectRun(LocalRun):
                 os.utime(self._lease_file(self._lease.attempt))
 
     def _leave(self) -> None:
-        """Send what is left; where that cannot be, the mark stays, and the next attempt here sends it."""
+        """Upload the rest; if that fails, the mark stays, and the next attempt here uploads it."""
         if self._lease is None:
             return
         with contextlib.suppress(RtScaleError):
@@ -236,9 +226,9 @@ class ObjectRun(LocalRun):
             return False
 
     def _show_attempts(self, count: int, live: bool) -> None:
-        """Make the folder's ``lease`` what it would be in a store that is a folder, after ``count`` attempts.
+        """Make the folder's ``lease`` as in a store in a folder, after ``count`` attempts.
 
-        The file of the newest one, where it is ``live``, is written by whoever knows more of it.
+        The caller writes the file of the newest attempt if that is ``live``.
         """
         there = {name for name in names_in(self.folder / LEASES) if name.endswith(".json")}
         for name in there - {f"{number}.json" for number in range(1, count + 1)}:
@@ -250,14 +240,14 @@ class ObjectRun(LocalRun):
 
     def _show_live(self, attempt: Attempt) -> None:
         data = to_json(asdict(attempt.owner)) if attempt.owner else b""
-        # As old as it is; of one that is dated in the future nobody knows that before it was silent for long enough.
+        # A heartbeat dated in the future keeps its date until it has not changed for ``stale`` seconds.
         known = not attempt.is_ahead or attempt.still >= self.stale
         age = attempt.silent if known else attempt.age
         path = self._lease_file(attempt.number)
         _write_dated(path, data, file_system_time(path.parent) - age)
 
     def _bring(self, entries: Mapping[str, Entry], now: Callable[[], float], curves: bool) -> None:
-        """Make the folder's small files those of the store."""
+        """Replace the folder's small files by the store's."""
         now = functools.cache(now)
         manifests = {key: entry for key, entry in entries.items() if _is_manifest(key)}
         for step in names_in(self.folder / CHECKPOINTS):
@@ -283,7 +273,7 @@ class ObjectRun(LocalRun):
 
     @contextlib.contextmanager
     def _looking(self) -> Iterator[bool]:
-        """Whether nobody holds the run in this folder; nobody does while the body runs."""
+        """Whether no owner works in this folder; then none can start to while the body runs."""
         handle = self._open_lock()
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -332,7 +322,7 @@ class ObjectRun(LocalRun):
 
 
 def date(entry: Entry, now: float) -> float:
-    """The date that its file gets here: a young object may change without changing its date, so it is asked again."""
+    """The date for an entry's file: a young object may change within the same second, so it must look outdated."""
     return entry.changed - (1.0 if now - entry.changed < _YOUNG else 0.0)
 
 
@@ -351,7 +341,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _write_dated(path: Path, data: bytes, changed: float) -> None:
-    """Write a file that is dated ``changed`` from its first moment on."""
+    """Write a file, dated ``changed``, atomically."""
     temporary = temporary_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary.write_bytes(data)

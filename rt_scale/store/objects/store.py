@@ -1,4 +1,4 @@
-"""A store in an object store: its address, this machine's mirror of it, and what is brought here at once."""
+"""A store in an object store, mirrored on this machine."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from rt_scale.system.files import temporary_name
 class ObjectStore(Store):
     """A store in an object store, mirrored in the folder ``root``.
 
-    Methods that ask the store raise InputError where it refuses, and StoreAway where it does not answer.
+    Requests raise InputError if the store refuses, and StoreAway if it does not answer.
     """
 
     def __init__(self, bucket: Bucket, root: Path) -> None:
-        """The store that ``bucket`` holds."""
+        """The store in ``bucket``."""
         super().__init__(root)
         self.bucket = bucket
         self._sizes: dict[str, tuple[int, float]] = {}
@@ -32,7 +32,7 @@ class ObjectStore(Store):
 
     @property
     def place(self) -> str:
-        """Its address."""
+        """The store's address."""
         return self.bucket.address
 
     def run(self, spec: Spec | str) -> RunDir:
@@ -44,12 +44,12 @@ class ObjectStore(Store):
         return ObjectRun(self.bucket, name, self.root)
 
     def where(self, name: str) -> str:
-        """The address of a run, for people to read."""
+        """The address of a run, for people."""
         return f"{self.place.partition('?')[0]}/{RUNS}/{name}"
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
-        """The address of a place of its own; removed afterwards."""
+        """A temporary address; its objects are removed afterwards."""
         name = temporary_name(Path("scratch")).name
         try:
             yield self.bucket.name(name)
@@ -61,12 +61,12 @@ class ObjectStore(Store):
         return self.bucket.now()
 
     def check_writable(self) -> None:
-        """Make sure that the store and the mirror can be written."""
+        """Make sure that store and mirror can be written."""
         self.bucket.check_writable()
         super().check_writable()
 
     def refresh(self, *, curves: bool = True, younger: float = 0.0) -> None:
-        """Bring the small files of all runs and sweeps here, and the state of every lease."""
+        """Download the small files of all runs and sweeps, and the state of every lease."""
         if time.monotonic() - self._looked < younger:
             return
         found: dict[str, dict[str, Entry]] = {name: {} for name in names_in(self.root / RUNS)}
@@ -94,26 +94,26 @@ class ObjectStore(Store):
             self.bucket.get_file(f"{SWEEPS}/{name}/{file}", folder / file, date(entry, now()))
 
     def put(self, path: Path, data: bytes) -> None:
-        """Send what is about to be written to the file ``path`` of the mirror."""
+        """Upload ``data``, which is about to be written to the file ``path`` of the mirror."""
         self.bucket.put(path.relative_to(self.root).as_posix(), data)
 
     def send(self, path: Path) -> None:
-        """Send a file of the mirror, or all files of a folder there."""
+        """Upload a file of the mirror, or all files of a folder in it."""
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         self.bucket.each(lambda file: self.bucket.put_file(file.relative_to(self.root).as_posix(), file), files)
 
     def remove(self, runs: Sequence[str], stale: float) -> dict[str, str]:
-        """Remove runs from the store and from here; which stay, and why."""
+        """Remove runs from store and mirror; returns name -> why it is kept after all."""
         gone = self.bucket.each(lambda name: self._run(name).remove(stale), runs)
         return {name: AGAIN for name, went in zip(runs, gone, strict=True) if not went}
 
     def measure(self, name: str) -> tuple[int, float]:
-        """Bytes of the run in the store at the last look, else here, and when the newest of it was written."""
+        """Bytes of the run and when it last changed, at the last refresh, else in the mirror."""
         return self._sizes.get(name) or super().measure(name)
 
 
 def _is_record(file: str) -> bool:
-    """Whether a file of a sweep's folder is what ``SweepDir.record`` wrote."""
+    """Whether ``SweepDir.record`` wrote that file of a sweep's folder."""
     return file.endswith(".json") and "/" not in file
 
 
@@ -122,10 +122,9 @@ def _measure(entries: Mapping[str, Entry]) -> tuple[int, float]:
 
 
 def open_place(place: str | Path) -> Store:
-    """The store at a place as a user names it: a folder, ``s3://``, ``gs://`` or ``az://bucket/prefix``.
+    """The store at ``place``: a folder, ``s3://``, ``gs://`` or ``az://bucket/prefix``.
 
-    Raises:
-        InputError: an address that holds credentials, or that nothing here can open.
+    InputError: the address holds credentials or cannot be opened.
     """
     if not is_address(place):
         return Store(Path(place))

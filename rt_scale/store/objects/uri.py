@@ -1,4 +1,4 @@
-"""Places that keep a store: a folder, or a prefix in an object store that is named by its address."""
+"""Where a store is: a folder, or an address (bucket and prefix) in an object store."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _OPTIONS = {
     "gs": ("endpoint_override", "scheme"),
     "az": ("account", "endpoint_override", "scheme"),
 }
-"""Scheme -> what an address may say after its '?'."""
+"""Scheme -> options allowed after an address's '?'."""
 _SERVERS = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
     "gs": ("STORAGE_EMULATOR_HOST",),
     "az": ("AZURE_STORAGE_ENDPOINT",),
 }
-"""Scheme -> variables that name another server than the usual one; the first that is set counts."""
+"""Scheme -> variables that name another server than the default; the first that is set counts."""
 _ADVICE = (
     "An address is kept in records and logs: keys come from the environment (AWS_ACCESS_KEY_ID, ...), from "
     "~/.aws, or from the machine's role; for gs:// from GOOGLE_APPLICATION_CREDENTIALS, for az:// from "
@@ -44,20 +44,19 @@ def is_address(place: str | Path) -> bool:
 
 
 def address_options(address: str) -> dict[str, str]:
-    """What an address says after its '?'."""
+    """The options after an address's '?'."""
     return dict(parse_qsl(urlsplit(address).query, keep_blank_values=True))
 
 
 def clean_address(place: str) -> str:
-    """The address in the one form in which it is recorded and compared.
+    """The address in normal form, as it is recorded and compared.
 
     Args:
-        place: ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``, with
-            ``?endpoint_override=...&region=...&scheme=...`` where need be.
+        place: ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``, optionally with
+            ``?endpoint_override=...&region=...&scheme=...``.
 
     Raises:
-        InputError: an address that holds credentials, or that nothing here can open. Its text is not repeated:
-            it may hold a secret.
+        InputError: the address holds credentials or cannot be opened; the message omits it, as it may hold a secret.
     """
     parts = urlsplit(place)
     if parts.scheme not in _OPTIONS:
@@ -81,19 +80,15 @@ def clean_address(place: str) -> str:
 
 
 def server_of(address: str) -> str:
-    """The server that the environment names for stores of this kind; empty for the usual one."""
+    """The server that the environment names for this scheme; empty for the default."""
     names = _SERVERS[urlsplit(address).scheme]
     return next((os.environ[name] for name in names if os.environ.get(name)), "")
 
 
 def mirror_folder(address: str) -> Path:
-    """The folder of this machine that mirrors the store at ``address``: below ``RT_SCALE_MIRROR``, else in the cache.
-
-    Args:
-        address: as :func:`clean_address` gives it.
-    """
+    """The mirror of ``address``, a result of :func:`clean_address`: below ``RT_SCALE_MIRROR`` or in the cache."""
     parts = urlsplit(address)
-    # The same address is another store where the environment names another server or account.
+    # The same address is another store if the environment names another server or account.
     server = server_of(address)
     if parts.scheme == "az":
         server += f" {os.environ.get('AZURE_STORAGE_ACCOUNT_NAME', '')}"

@@ -223,7 +223,7 @@ def test_version_and_data_prepare_and_verify(invoke: Callable[..., str], tmp_pat
     [
         (InputError("Give a number."), 2, "rt-scale: Give a number.\n"),
         (RunError("The disk is full."), 1, "rt-scale: The disk is full.\n"),
-        (KeyboardInterrupt(), INTERRUPTED, "rt-scale: interrupted; the same command goes on"),
+        (KeyboardInterrupt(), INTERRUPTED, "rt-scale: interrupted; the same command resumes"),
     ],
 )
 def test_errors_are_one_paragraph_with_their_code(

@@ -37,10 +37,7 @@ def test_what_is_not_counted_or_counted_to_its_end(plan: Callable[..., str], fil
     searching.write_text(yaml.safe_dump({**one, "name": "searching", "explore": explore | search}))
     stopping.write_text(yaml.safe_dump({**one, "name": "stopping", "explore": explore | stop}))
     text = plan(searching)
-    assert text == (
-        "8 runs to be sampled while others run: in no sum, as nothing is known of them. "
-        "Nothing else is left to compute."
-    )
+    assert text == ("8 runs to be sampled while others run: not included in any sum. Nothing else is left to compute.")
     text = plan(searching, stopping)
     assert "1 distinct run: 1 missing. 8 runs to be sampled" in text
     assert "Counted to their ends: runs of stopping, some of which a rule will end early." in text
@@ -51,7 +48,7 @@ def test_what_is_not_counted_or_counted_to_its_end(plan: Callable[..., str], fil
     EarlyStops(sweep.explore, folder).record(points[0].spec.name, stop)
     assert (
         plan(stopping)
-        == "1 distinct run: 1 missing. 1 run ended early by a rule: not gone on with. Nothing is left to compute."
+        == "1 distinct run: 1 missing. 1 run stopped early by a rule: not resumed. Nothing is left to compute."
     )
 
 

@@ -86,7 +86,7 @@ def call(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
 def test_a_report_is_printed_and_kept_in_a_temporary_folder(call: Call, folder: Path) -> None:
     result = call("report", folder / "a.yaml")
     assert "1 of 2 runs finished" in result.stdout
-    assert "may only be read here" in result.stderr
+    assert "is read-only here" in result.stderr
     (page,) = (folder / "out").rglob("report.html")
     assert str(page) in result.stdout
     assert str(page.parents[2]) in result.stderr
@@ -95,7 +95,7 @@ def test_a_report_is_printed_and_kept_in_a_temporary_folder(call: Call, folder: 
 def test_a_report_is_kept_where_it_is_asked_for(call: Call, folder: Path) -> None:
     out, kept = folder / "out" / "mine", folder / "out" / "kept"
     result = call("report", folder / "a.yaml", "--out", out, "--summary", kept)
-    assert "may only be read" not in result.stderr
+    assert "is read-only" not in result.stderr
     assert str(out / "a" / "report" / "report.md") in result.stdout
     assert (out / "a" / "report" / "report.md").exists()
     assert (kept / "README.md").exists()
@@ -105,12 +105,12 @@ def test_tables_for_other_programs(call: Call, folder: Path) -> None:
     result = call("export", folder / "a.yaml", "--to", "csv")
     (runs,) = (folder / "out").rglob("runs.csv")
     assert str(runs) in result.stdout
-    assert "may only be read here" in result.stderr
+    assert "is read-only here" in result.stderr
 
 
 def test_a_board_has_its_view_elsewhere_while_it_is_open(call: Call, folder: Path) -> None:
     result = call("board", folder / "a.yaml")
-    assert "may only be read here" in result.stderr
+    assert "is read-only here" in result.stderr
     assert not [path for path in (folder / "out").iterdir() if path.name.startswith("rt-scale-")]
 
 

@@ -140,7 +140,7 @@ def test_several_sweeps_are_one_queue_of_distinct_runs(store: Store) -> None:
         ("other: alpha=0.25,seed=0", 2),
     ]  # fmt: skip
     assert next(iter(jobs_of(sweeps[:1]).values())).label == "alpha=0.1,seed=0"
-    with pytest.raises(InputError, match="names of their own; given: small, small"):
+    with pytest.raises(InputError, match="distinct names; given: small, small"):
         jobs_of([sweeps[0], sweeps[0]])
 
 
@@ -167,8 +167,8 @@ def test_a_sweep_that_changed_since_its_runs_says_so(
     go(expand(other), store, tmp_path, sweep=other)
     assert launched[0]["notes"] == []
     assert launched[1]["notes"] == [
-        "sweep 'small' has changed since it was run: 2 of its 4 runs are new, and 1 of those before are no part of it "
-        "any more; they stay in the store until 'rt-scale gc --delete'"
+        "sweep 'small' has changed since it was run: 2 of its 4 runs are new, and 1 of the earlier "
+        "ones no longer belong to it; they stay in the store until 'rt-scale gc --delete'"
     ]
     grown = SWEEP.model_copy(update={"axes": {"student.alpha": [0.5, 1.0, 0.25, 0.75, 0.1]}})
     go(expand(grown), store, tmp_path, sweep=grown)

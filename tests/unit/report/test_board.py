@@ -96,7 +96,7 @@ def test_a_store_that_does_not_answer_for_a_while_is_waited_for(
 
 def test_what_cannot_be_shown_is_refused(tmp_path: Path, served: dict[str, Any]) -> None:
     store = Store(tmp_path / "store")
-    with pytest.raises(InputError, match="names of their own; given: a, a"):
+    with pytest.raises(InputError, match="distinct names; given: a, a"):
         open_board([loaded(store, "a", 2), loaded(store, "a", 1)], store, host="h", port=0, say=print)
     with pytest.raises(InputError, match="There are no runs in"):
         open_board([], store, host="h", port=0, say=print)

@@ -66,7 +66,7 @@ def test_sweeps_of_one_experiment_have_a_folder_of_their_own(store: Store, point
               for name, part in (("a", points[:1]), ("b", points[1:]))]  # fmt: skip
     report = make_report(sweeps, "last", NOTHING_HERE)
     assert (report.folder, report.finished) == (store.sweep("a").report / "with-b", "2 of 3")
-    with pytest.raises(InputError, match="names of their own; given: a, a"):
+    with pytest.raises(InputError, match="distinct names; given: a, a"):
         make_report([sweeps[0], sweeps[0]], "last", NOTHING_HERE)
 
 

@@ -110,7 +110,7 @@ def test_a_sweep_that_was_stopped_before_its_second_run_keeps_the_first(store: S
 def test_nothing_is_listed_where_it_cannot_be_told_what_is_needed(store: Store) -> None:
     sweep = store.sweep("broken")
     sweep.write("name: broken\nbase: {encoder: 3}\n", ["distill-0123456789abcdef"])
-    with pytest.raises(InputError, match=r"'broken' has runs that were never begun.*move '.*broken' away"):
+    with pytest.raises(InputError, match=r"'broken' has runs that were never begun.*move '.*broken' out"):
         find_garbage(store)
     old = "# run with --set seeds.data=2\nname: broken\nbase: {data: {name: digits}, encoder: {name: convnet_8_2}}\n"
     sweep.write(old, ["distill-0123456789abcdef"])  # as versions before kept assignments
@@ -119,7 +119,7 @@ def test_nothing_is_listed_where_it_cannot_be_told_what_is_needed(store: Store) 
     sweep.write("", [CHILD.name])
     path = store.run(CHILD).path / "spec.json"
     path.write_text(path.read_text().replace('"encoder"', '"encoded"', 1))
-    with pytest.raises(RunError, match=f"{CHILD.name}' starts from cannot be told.*another version"):
+    with pytest.raises(RunError, match=f"{CHILD.name}' starts from is unknown.*another version"):
         find_garbage(store)
 
 

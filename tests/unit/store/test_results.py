@@ -68,5 +68,5 @@ def test_a_file_of_another_form_is_named(
     run: RunDir, name: str, read: Callable[[RunDir], RunResult | RunRecord | None], value: Any
 ) -> None:
     put(run, name, value)
-    with pytest.raises(RunError, match=rf"'.*{name}' is not a {name} that this version .* can read .*put back a copy"):
+    with pytest.raises(RunError, match=rf"'.*{name}' is not a {name} that this version .* can read .*Restore a copy"):
         read(run)

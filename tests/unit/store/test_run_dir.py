@@ -123,7 +123,7 @@ def test_another_spec_in_the_same_place(run: RunDir) -> None:
     with run.acquire():
         run.write_spec(FakeSpec())
         run.write_spec(FakeSpec())
-        with pytest.raises(InputError, match="Another spec lives in"):
+        with pytest.raises(InputError, match="holds another spec"):
             run.write_spec(FakeSpec(values={"alpha": 1.0}))
     assert run.spec() == {"alpha": 1e-10, "hidden": [1, 2]}
 

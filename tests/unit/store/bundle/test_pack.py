@@ -160,7 +160,7 @@ def test_several_sweeps_share_what_they_share(store: Store, tmp_path: Path) -> N
     opened = open_bundle(packed.path, tmp_path / "cache").store
     assert [(sweep.name, sweep.file.read_text()) for sweep in opened.sweeps()] == [("a", "a\n"), ("b", "b\n")]
     assert opened.sweep("b").runs() == [each.name for each in SPECS[:2]]
-    with pytest.raises(InputError, match="need names of their own"):
+    with pytest.raises(InputError, match="need distinct names"):
         pack(tmp_path / "b.tar.gz", store, [PART, PART])
 
 

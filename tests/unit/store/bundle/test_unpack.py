@@ -120,12 +120,12 @@ def remarked(archive: tarfile.TarFile, members: Members) -> None:
 @pytest.mark.parametrize(
     ("write", "why"),
     [
-        (of_type(tarfile.SYMTYPE), f"{RUN}/spec.json is a link, a device"),
-        (of_type(tarfile.LNKTYPE), f"{RUN}/spec.json is a link, a device"),
-        (of_type(tarfile.BLKTYPE), f"{RUN}/spec.json is a link, a device"),
-        (of_type(tarfile.FIFOTYPE), f"{RUN}/spec.json is a link, a device"),
-        (of_type(tarfile.DIRTYPE), f"{RUN}/spec.json is a link, a device"),
-        (sparse, f"{RUN}/spec.json is a link, a device or another thing that is no plain file"),
+        (of_type(tarfile.SYMTYPE), f"{RUN}/spec.json is not a regular file"),
+        (of_type(tarfile.LNKTYPE), f"{RUN}/spec.json is not a regular file"),
+        (of_type(tarfile.BLKTYPE), f"{RUN}/spec.json is not a regular file"),
+        (of_type(tarfile.FIFOTYPE), f"{RUN}/spec.json is not a regular file"),
+        (of_type(tarfile.DIRTYPE), f"{RUN}/spec.json is not a regular file"),
+        (sparse, f"{RUN}/spec.json is not a regular file"),
         (twice, f"it holds {RUN}/spec.json twice"),
         (unlisted, f"{RUN}/failure.json is not in its manifest"),
         (lacking, f"{RUN}/metrics.parquet of its manifest is missing"),
@@ -223,9 +223,9 @@ def test_a_manifest_that_is_no_json(sound: Path, tmp_path: Path, refusal: Callab
 
 def test_what_is_no_tar_file(tmp_path: Path, refusal: Callable[[Path], str]) -> None:
     (tmp_path / "b.tar.gz").write_bytes(b"name: small\n" * 50)
-    assert "it is no sound tar.gz file" in refusal(tmp_path / "b.tar.gz")
+    assert "it is not a valid tar.gz file" in refusal(tmp_path / "b.tar.gz")
     (tmp_path / "c.tar.gz").write_bytes(gzip.compress(b"name: small\n" * 5000))
-    assert "it is no sound tar.gz file" in refusal(tmp_path / "c.tar.gz")
+    assert "it is not a valid tar.gz file" in refusal(tmp_path / "c.tar.gz")
 
 
 def test_one_of_an_earlier_version_says_what_it_is(sound: Path, tmp_path: Path) -> None:
