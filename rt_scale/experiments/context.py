@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rt_scale.experiments.options import Options, ResolvedOptions
-from rt_scale.spec.errors import RtScaleError, RunError, StoreAway
+from rt_scale.spec.errors import RtScaleError, RunError, StoreUnavailable
 from rt_scale.spec.stopping import StopCheck
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import METRICS, RunDir
@@ -83,12 +83,12 @@ class Context:
             self.patiently(lambda: self.run_dir.write_record(changed))
 
     def patiently(self, write: Callable[[], T]) -> T:
-        """The result of ``write``, repeated for ``options.patience_seconds`` while the store raises StoreAway."""
+        """The result of ``write``, repeated for ``options.patience_seconds`` while it raises StoreUnavailable."""
         until, delay = time.monotonic() + self.options.patience_seconds, FIRST_DELAY
         while True:
             try:
                 return write()
-            except StoreAway as error:
+            except StoreUnavailable as error:
                 if time.monotonic() + delay > until:
                     raise
                 self.observer.warned(f"{error} Training waits, and tries again in {delay:g} s.")

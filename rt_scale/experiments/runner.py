@@ -20,7 +20,7 @@ from rt_scale.experiments.options import Options, ResolvedOptions, find_device, 
 from rt_scale.experiments.other_data import refuse_other_data
 from rt_scale.experiments.provenance import attempt_record
 from rt_scale.experiments.train import TrainingRun
-from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, first_line
+from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreUnavailable, first_line
 from rt_scale.spec.metrics import probe_group
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped, stop_check
@@ -82,7 +82,7 @@ def follow(options: Options) -> None:
             TrainingRun(*attempt).train()
         except ALIKE:  # rank 0 reports it, and may continue with another run
             continue
-        except (WorkerLost, StoreAway):
+        except (WorkerLost, StoreUnavailable):
             raise
         except Exception as error:
             raise RunError(f"Worker {options.group.rank}: {in_words(attempt[0], error, 'its log')}") from error
@@ -156,7 +156,7 @@ def _run(spec: RunSpec, options: Options) -> RunResult:
             return finished
         try:
             return _attempt(spec, data, run_dir, options)
-        except (InputError, WorkerLost, StoreAway):
+        except (InputError, WorkerLost, StoreUnavailable):
             raise
         except Exception as error:
             options.resident.clear()  # the failure may be one of memory
@@ -212,7 +212,7 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> Ru
         result = _result(spec, data, context, weights, run_dir.check().attempt)
         context.patiently(lambda: run_dir.complete(result))
     except Exception as error:
-        context.close(None if isinstance(error, WorkerLost | StoreAway) else "failed")
+        context.close(None if isinstance(error, WorkerLost | StoreUnavailable) else "failed")
         raise
     except BaseException:  # stopped from outside: the run can be resumed
         context.close(None)

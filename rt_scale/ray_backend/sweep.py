@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SweepOutcome:
     """How the runs of a sweep came out, in its order.
 
     ``failed`` maps the label of a run to why it has no result, ``ended`` that of a run ended early by the sweep's rule.
@@ -45,7 +45,7 @@ def run_sweeps(
     view: Callable[[int, int], AbstractContextManager[View]],
     stopping: Callable[[], bool] = lambda: False,
     lost: Callable[[str], None] = lambda address: None,
-) -> list[Outcome]:
+) -> list[SweepOutcome]:
     """Execute the unfinished runs of all sweeps, which have distinct names, as one queue through Ray Tune.
 
     Args:
@@ -128,13 +128,13 @@ def _run(
     return queue.failed
 
 
-def _outcome(sweep: SweepRuns, failed: Mapping[str, str]) -> Outcome:
+def _outcome(sweep: SweepRuns, failed: Mapping[str, str]) -> SweepOutcome:
     points, store = sweep.points, sweep.store
     finished = finished_runs(points, store)
     complete = {point.spec.name for point, _ in finished}
     early = sweep.early_stopped
     missing = [point for point in points if point.spec.name not in complete]
-    return Outcome(
+    return SweepOutcome(
         finished,
         {point.label: failed.get(point.spec.name) or reason(store, point)
          for point in missing if point.spec.name not in early},

@@ -20,7 +20,7 @@ from rt_scale.ray_backend.control import ControlActor, ControlClient
 from rt_scale.ray_backend.resources import bundle
 from rt_scale.ray_backend.trial import TrialConfig
 from rt_scale.scheduler.job import RunReport
-from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreAway, WorkersDied
+from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreUnavailable, WorkersDied
 from rt_scale.spec.stopping import Stopped
 from rt_scale.store.objects.store import open_place
 from rt_scale.store.results import RunResult
@@ -161,7 +161,7 @@ def _worker(given: Mapping[str, str]) -> None:
             run(config.specs[0], options)
     except Stopped:
         return
-    except (InputError, StoreAway) as error:
+    except (InputError, StoreUnavailable) as error:
         # A refusal leaves no trace in a run's directory.
         if group.leads:
             client.refuse(error)

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from rt_scale.ray_backend.control import PREEMPTED, ControlClient, StopReason
 from rt_scale.scheduler.early_stopping import Measurement, measurement
 from rt_scale.scheduler.job import JobOutcome, JobState
-from rt_scale.spec.errors import Held, RtScaleError, StoreAway, WorkersDied
+from rt_scale.spec.errors import LeasedElsewhere, RtScaleError, StoreUnavailable, WorkersDied
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
@@ -132,9 +132,9 @@ def job_outcome(outcome: RunResult | BaseException, client: ControlClient) -> Jo
         if client.told is not None and client.told.reason is StopReason.ENDED_EARLY:
             return JobOutcome(JobState.EARLY_STOPPED, client.told.text, client.newest.values)
         return JobOutcome(JobState.RETURNED, client.told.text if client.told else "")
-    if isinstance(outcome, Held):
+    if isinstance(outcome, LeasedElsewhere):
         return JobOutcome(JobState.LEASED_ELSEWHERE, str(outcome))
-    if isinstance(outcome, StoreAway):
+    if isinstance(outcome, StoreUnavailable):
         return JobOutcome(JobState.STORE_UNAVAILABLE, str(outcome))
     if isinstance(outcome, WorkersDied):
         return JobOutcome(JobState.DIED, str(outcome))

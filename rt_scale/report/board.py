@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from rt_scale.scheduler.comparison import board_figures, refresh_board
-from rt_scale.spec.errors import InputError, StoreAway
+from rt_scale.spec.errors import InputError, StoreUnavailable
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names
 from rt_scale.tensorboard.server import serve
@@ -49,7 +49,7 @@ def open_board(
     folder = refresh_board(sweeps, every_run=every_run) if sweeps else _runs(store)
 
     def refresh() -> None:
-        with contextlib.suppress(StoreAway):  # retried at the next refresh
+        with contextlib.suppress(StoreUnavailable):  # retried at the next refresh
             store.refresh(younger=LOOK)
         if sweeps:
             refresh_board(sweeps, every_run=every_run)

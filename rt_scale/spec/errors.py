@@ -49,7 +49,7 @@ class InputError(RtScaleError, ValueError):
     exit_code = 2
 
 
-class Held(InputError):
+class LeasedElsewhere(InputError):
     """Another live process executes the run."""
 
 
@@ -63,7 +63,7 @@ class WorkersDied(RunError):
     """One of the processes that execute a run together died, which ended all of them."""
 
 
-class StoreAway(RunError):
+class StoreUnavailable(RunError):
     """The store is temporarily unavailable."""
 
 

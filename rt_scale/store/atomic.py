@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rt_scale.spec.errors import InputError, RunError, StoreAway
+from rt_scale.spec.errors import InputError, RunError, StoreUnavailable
 from rt_scale.system.files import FULL, TEMPORARY, remove, replace_file, sync_folder, temporary_name, write_synced
 
 _NOT_A_FOLDER = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
@@ -27,7 +27,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
     Raises:
         InputError: ``path`` cannot be written (permission, read-only, not a folder).
-        RunError: the disk is full; its subclass StoreAway: the disk fails.
+        RunError: the disk is full; its subclass StoreUnavailable: the disk fails.
     """
     try:
         yield
@@ -52,7 +52,7 @@ def _explained(error: OSError, path: Path) -> InputError | RunError:
             f"'{path}' cannot be written: {os.strerror(error.errno or 0)}. Give yourself write permission "
             "there, or choose another store with --store or RT_SCALE_STORE."
         )
-    return StoreAway(f"'{path}' could not be written: {error}. Check that disk, then run the command again.")
+    return StoreUnavailable(f"'{path}' could not be written: {error}. Check that disk, then run the command again.")
 
 
 def can_write(folder: Path) -> bool:

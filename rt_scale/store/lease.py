@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from rt_scale.spec.errors import Held, RtScaleError, RunError
+from rt_scale.spec.errors import LeasedElsewhere, RtScaleError, RunError
 from rt_scale.store.atomic import create_exclusive, names_in, read_json, to_json
 from rt_scale.system.files import remove, temporary_name
 
@@ -263,7 +263,7 @@ class Lease(ABC):
 
         Raises:
             InputError: a running process holds it, or the store cannot be written.
-            StoreAway: an object store does not answer.
+            StoreUnavailable: an object store does not answer.
         """
         self._where, self._times = where, times
         self.owner = Owner.current()
@@ -294,7 +294,7 @@ class Lease(ABC):
 
         Raises:
             RunError: another process has taken over, the run was removed, or the lease was released.
-            StoreAway: an object store does not answer.
+            StoreUnavailable: an object store does not answer.
         """
 
     def check_here(self) -> None:
@@ -305,7 +305,7 @@ class Lease(ABC):
         while True:
             before, held = at_work(self._look, self._times, watching)
             if held:
-                raise Held(
+                raise LeasedElsewhere(
                     f"The run '{self._where}' is in use: {before}. Wait until that process is done or stop it, then "
                     "run the same command again; if it has ended, its claim ends "
                     f"{self._times.stale:g} s after its last heartbeat."

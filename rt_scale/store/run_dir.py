@@ -127,7 +127,7 @@ class RunDir:
         return self.path / METRICS
 
     def refresh(self) -> None:
-        """Download what an object store has of the run; InputError if it refuses, StoreAway if it does not answer."""
+        """Download what an object store has of the run; InputError if it refuses, StoreUnavailable if it is silent."""
         self._backend.refresh()
 
     def acquire(self, watching: Callable[[Attempt], None] = lambda attempt: None) -> Lease:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from rt_scale.spec.errors import InputError, StoreAway
+from rt_scale.spec.errors import InputError, StoreUnavailable
 from rt_scale.store.atomic import disk_errors
 from rt_scale.store.objects.uri import address_options, server_of
 from rt_scale.system.files import remove, temporary_name
@@ -66,7 +66,7 @@ class Entry:
 class Bucket:
     """The objects of an object store below a prefix; keys are relative to it.
 
-    Every request raises InputError if the store refuses it or has no such bucket, and StoreAway if it does not answer.
+    Every request raises InputError if the store refuses it or has no such bucket, StoreUnavailable if it is silent.
 
     Attributes:
         address: of the prefix, for people.
@@ -218,7 +218,7 @@ class Bucket:
                 self._refuse(what, key, error)
                 if time.monotonic() + _PAUSE > deadline:
                     self._failed = True
-                    raise StoreAway(
+                    raise StoreUnavailable(
                         f"The store did not {what} '{self.name(key)}' within {patience:g} s ({_in_a_line(error)}). "
                         "Nothing that was computed is lost: it is in this machine's mirror of the store, and the same "
                         "command on this machine resumes from there. Check the network and the endpoint first."

@@ -39,7 +39,7 @@ _WAIT = 30.0
 
 
 class ObjectRun(LocalRun):
-    """A run of an object store; requests raise InputError if the store refuses, StoreAway if it does not answer."""
+    """A run of an object store; requests raise InputError if the store refuses, StoreUnavailable if it is silent."""
 
     stale = TIMES.stale
 

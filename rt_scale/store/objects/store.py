@@ -20,7 +20,7 @@ from rt_scale.system.files import temporary_name
 class ObjectStore(Store):
     """A store in an object store, mirrored in the folder ``root``.
 
-    Requests raise InputError if the store refuses, and StoreAway if it does not answer.
+    Requests raise InputError if the store refuses, and StoreUnavailable if it does not answer.
     """
 
     def __init__(self, bucket: Bucket, root: Path) -> None:

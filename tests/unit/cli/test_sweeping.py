@@ -13,7 +13,7 @@ from rt_scale.cli import app
 from rt_scale.cli.options import load_files
 from rt_scale.data.prepare import open_prepared
 from rt_scale.ray_backend import sweep as launched
-from rt_scale.ray_backend.sweep import Outcome
+from rt_scale.ray_backend.sweep import SweepOutcome
 from rt_scale.scheduler.job import Where
 from rt_scale.spec import grid
 from rt_scale.spec.errors import InputError
@@ -46,9 +46,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Where]]:
     """What would be run."""
     found: list[tuple[Any, Where]] = []
 
-    def run_sweeps(sweeps: Any, where: Where, view: Any, stopping: Any, lost: Any) -> list[Outcome]:
+    def run_sweeps(sweeps: Any, where: Where, view: Any, stopping: Any, lost: Any) -> list[SweepOutcome]:
         found.append((sweeps, where))
-        return [Outcome() for _ in sweeps]
+        return [SweepOutcome() for _ in sweeps]
 
     monkeypatch.setattr(launched, "run_sweeps", run_sweeps)
     return found
@@ -132,7 +132,8 @@ def test_nothing_starts_above_the_budget(
 
 @pytest.mark.parametrize("kind", ["failed", "ended"])
 def test_runs_without_a_result_are_named(file: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    outcome = Outcome(failed={"a": "It diverged."}) if kind == "failed" else Outcome(ended={"a": "asha after 5 epochs"})
+    why = {"failed": "It diverged.", "ended": "asha after 5 epochs"}[kind]
+    outcome = SweepOutcome(**{kind: {"a": why}})
     monkeypatch.setattr(launched, "run_sweeps", lambda *_: [outcome])
     ended = CliRunner().invoke(app, ["sweep", str(file)], catch_exceptions=False)
     assert ended.exit_code == (1 if kind == "failed" else 0)

@@ -17,7 +17,7 @@ from rt_scale.experiments.batched import choose_batch_size, measured_batch_size,
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network
-from rt_scale.spec.errors import Held, InputError
+from rt_scale.spec.errors import InputError, LeasedElsewhere
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.results import BatchSize, RunResult
 from rt_scale.store.store import Store
@@ -102,7 +102,7 @@ def test_one_that_cannot_go_on_leaves_the_others_alone(tiny: Tiny, settings: Mak
     alone = settings(store=Store(tmp_path / "alone"))
     with settings().store.run(specs[0]).acquire():
         ended = run_batched(specs, [settings(), settings(), settings(stop=asked), settings()])
-    assert [type(each) for each in ended] == [Held, Diverged, Stopped, RunResult]
+    assert [type(each) for each in ended] == [LeasedElsewhere, Diverged, Stopped, RunResult]
     store = settings().store
     assert [store.status(spec.name).state for spec in specs[1:]] == ["failed", "partial", "done"]
     run(specs[3], alone)

@@ -14,7 +14,7 @@ from rt_scale.experiments import context as module
 from rt_scale.experiments.context import Context
 from rt_scale.experiments.options import Options, ResolvedOptions, Silent
 from rt_scale.experiments.runner import run
-from rt_scale.spec.errors import StoreAway
+from rt_scale.spec.errors import StoreUnavailable
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
@@ -168,7 +168,7 @@ def test_a_store_that_comes_back_is_waited_for(
     def save_checkpoint(self: RunDir, step: int, writer: Callable[[Path], None]) -> None:
         calls[0] += 1
         if calls[0] in (2, 3, 4):
-            raise StoreAway("No answer.")
+            raise StoreUnavailable("No answer.")
         save(self, step, writer)
 
     monkeypatch.setattr(RunDir, "save_checkpoint", save_checkpoint)
@@ -187,11 +187,11 @@ def test_a_store_that_stays_away_ends_the_attempt_without_a_failure(
     monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
 
     def save_checkpoint(*_: Any) -> None:
-        raise StoreAway("No answer.")
+        raise StoreUnavailable("No answer.")
 
     with monkeypatch.context() as broken:
         broken.setattr(RunDir, "save_checkpoint", save_checkpoint)
-        with pytest.raises(StoreAway, match="No answer"):
+        with pytest.raises(StoreUnavailable, match="No answer"):
             run(tiny(), settings(patience_seconds=0.5))
     run_dir = settings().store.run(tiny())
     assert (run_dir.status().state, run_dir.failure()) == ("partial", None)

@@ -21,7 +21,7 @@ from rt_scale.ray_backend.trial import (
 )
 from rt_scale.scheduler.early_stopping import Measurement
 from rt_scale.scheduler.job import JobOutcome, JobState
-from rt_scale.spec.errors import Held, InputError, RunError, StoreAway, WorkersDied
+from rt_scale.spec.errors import InputError, LeasedElsewhere, RunError, StoreUnavailable, WorkersDied
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
@@ -114,8 +114,8 @@ def test_what_it_is_given_reaches_the_run(config: TrialConfig, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("error", "state", "why"),
     [
-        (Held("another one"), JobState.LEASED_ELSEWHERE, "another one"),
-        (StoreAway("no answer"), JobState.STORE_UNAVAILABLE, "no answer"),
+        (LeasedElsewhere("another one"), JobState.LEASED_ELSEWHERE, "another one"),
+        (StoreUnavailable("no answer"), JobState.STORE_UNAVAILABLE, "no answer"),
         (WorkersDied("a worker of its 2 died"), JobState.DIED, "a worker of its 2 died"),
         (RunError("It diverged."), JobState.FAILED, "It diverged."),
         (InputError("No such data."), JobState.FAILED, "No such data."),
@@ -245,7 +245,9 @@ def batched(config: TrialConfig) -> list[TrialReport]:
 def test_as_many_as_is_fastest_are_run_and_each_is_reported_when_it_ends(
     several: TrialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = Batch(monkeypatch, MEASURED, run_result({"a": 1.0}), RunError("It diverged."), Held("another one"))
+    batch = Batch(
+        monkeypatch, MEASURED, run_result({"a": 1.0}), RunError("It diverged."), LeasedElsewhere("another one")
+    )
     first, *reports = batched(several)
     assert batch.asked == [(NAMES, None)]
     ((specs, options),) = batch.ran

@@ -10,7 +10,7 @@ import pytest
 
 from rt_scale.report import board as module
 from rt_scale.report.board import MOST_TICKED, few, open_board
-from rt_scale.spec.errors import InputError, StoreAway
+from rt_scale.spec.errors import InputError, StoreUnavailable
 from rt_scale.spec.grid import expand
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
@@ -87,7 +87,7 @@ def test_a_store_that_does_not_answer_for_a_while_is_waited_for(
 ) -> None:
     def refresh(self: Store, *, curves: bool = True, younger: float = 0.0) -> None:
         if younger:
-            raise StoreAway("away")
+            raise StoreUnavailable("away")
 
     monkeypatch.setattr(Store, "refresh", refresh)
     open_board([loaded(Store(tmp_path), "a", 2)], Store(tmp_path), host="h", port=0, say=print)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rt_scale.spec.errors import Held, InputError, RunError
+from rt_scale.spec.errors import InputError, LeasedElsewhere, RunError
 from rt_scale.store import lease as lease_module
 from rt_scale.store.lease import FOLDER, LATE, TIMES, Attempt, FileLease, Owner, latest_attempt
 from tests.unit.store.conftest import Watch
@@ -150,7 +150,7 @@ def test_a_live_owner_keeps_its_run_whatever_the_clocks_say(tmp_path: Path, watc
 
     watch.happens = at_times
     for _ in range(3):
-        with pytest.raises(Held, match="process 4242 on host node7"):
+        with pytest.raises(LeasedElsewhere, match="process 4242 on host node7"):
             FileLease(tmp_path)
     assert os.listdir(tmp_path / FOLDER) == ["1.json"]
 
@@ -192,7 +192,7 @@ def test_who_looks_again_and_again_need_not_be_told_by_a_date(tmp_path: Path, wa
 def test_whoever_came_first_after_the_watch_has_it(tmp_path: Path, watch: Watch) -> None:
     record(tmp_path, 1, elsewhere(), age=100)
     watch.happens = lambda: record(tmp_path, 2, replace(elsewhere(), token="faster")) if watch.now > 1010 else None
-    with pytest.raises(Held, match="in use"):
+    with pytest.raises(LeasedElsewhere, match="in use"):
         FileLease(tmp_path)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from obstore.exceptions import GenericError, PermissionDeniedError
 
-from rt_scale.spec.errors import InputError, StoreAway
+from rt_scale.spec.errors import InputError, StoreUnavailable
 from rt_scale.store.objects import bucket as bucket_module
 from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
 from rt_scale.store.objects.uri import clean_address
@@ -117,21 +117,21 @@ def test_what_fails_for_a_while_is_tried_again(objects: Objects, watch: list[flo
 def test_patience_ends(objects: Objects, watch: list[float]) -> None:
     objects.before = Failing(10**9)
     bucket = objects.bucket(patience=120.0)
-    with pytest.raises(StoreAway) as error:
+    with pytest.raises(StoreUnavailable) as error:
         bucket.put("runs/a/result.json", b"1")
     assert 100 < sum(watch) <= 120
     assert "did not write 's3://bucket/store/runs/a/result.json' within 120 s (error sending req" in str(error.value)
     assert "Nothing that was computed is lost" in str(error.value)
     before = sum(watch)
-    with pytest.raises(StoreAway, match="within 10 s"):
+    with pytest.raises(StoreUnavailable, match="within 10 s"):
         bucket.get("a")
     assert sum(watch) - before <= 10
     objects.before = lambda operation, key: None
     bucket.put("b", b"")
     objects.before = Failing(10**9)
-    with pytest.raises(StoreAway, match="within 120 s"):
+    with pytest.raises(StoreUnavailable, match="within 120 s"):
         bucket.get("a")
-    with pytest.raises(StoreAway, match="within 10 s"):
+    with pytest.raises(StoreUnavailable, match="within 10 s"):
         bucket.brief().get("a")
 
 

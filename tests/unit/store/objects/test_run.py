@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from obstore.exceptions import PermissionDeniedError
 
-from rt_scale.spec.errors import InputError, RunError, StoreAway
+from rt_scale.spec.errors import InputError, RunError, StoreUnavailable
 from rt_scale.store.objects import mirror
 from tests.records import run_record, run_result
 from tests.unit.store.machines import FakeSpec, begin, read, stop_waiting, weights
@@ -51,7 +51,7 @@ def test_a_result_is_here_only_when_it_is_there(objects: Objects, machine: Any) 
                 raise Away
 
         objects.before = away
-        with pytest.raises(StoreAway, match="in this machine's mirror"):
+        with pytest.raises(StoreUnavailable, match="in this machine's mirror"):
             run.complete(run_result())
         assert run.result() is None
         objects.before = lambda operation, key: None
@@ -117,7 +117,7 @@ def test_what_could_not_be_sent_is_sent_by_the_next_attempt_here(objects: Object
         a.write_spec(FakeSpec())
         objects.before = away
         a.metrics_path.write_bytes(b"eight")
-        with pytest.raises(StoreAway):
+        with pytest.raises(StoreUnavailable):
             a.save_checkpoint(8, weights("eight"))
         a.fail({"reason": "the store is away"})
     objects.before = lambda operation, key: None
@@ -142,7 +142,7 @@ def test_what_was_overtaken_is_not_kept(objects: Objects, machine: Any) -> None:
         a.write_spec(FakeSpec())
         a.save_checkpoint(4, weights("four"))
         objects.before = away
-        with pytest.raises(StoreAway):
+        with pytest.raises(StoreUnavailable):
             a.save_checkpoint(8, weights("eight of a"))
     objects.before = lambda operation, key: None
     stop_waiting(objects)
