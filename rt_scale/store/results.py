@@ -107,9 +107,12 @@ class Execution(Stored):
     @model_validator(mode="before")
     @classmethod
     def _of_earlier_versions(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and "accelerate" not in values:
-            return {**values, "accelerate": STUDENT_PASSES.get(values.get("student_pass", "eager"), "none")}
-        return values
+        if not isinstance(values, Mapping) or "accelerate" in values:
+            return values
+        recorded = values.get("student_pass", "eager")
+        if recorded not in list(STUDENT_PASSES):
+            raise ValueError(f"student_pass {recorded!r} is unknown; known: {', '.join(STUDENT_PASSES)}")
+        return {**values, "accelerate": STUDENT_PASSES[recorded]}
 
 
 class Cpu(Stored):

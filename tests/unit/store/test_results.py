@@ -60,6 +60,18 @@ def test_what_earlier_versions_did_not_write_has_its_default_and_what_they_did_i
     assert (kept["execution"]["wide"], kept["attempts"][0]["kernels"]) == ("torch", "old")
 
 
+@pytest.mark.parametrize("recorded", ["tensorrt", ["eager"], None])
+def test_a_pass_of_no_version_is_not_taken_for_none(run: RunDir, recorded: Any) -> None:
+    record = run_record({"host": "a"}).to_json()
+    del record["execution"]["accelerate"]
+    put(run, ENVIRONMENT, record)
+    assert run.record() is not None
+    record["execution"]["student_pass"] = recorded
+    put(run, ENVIRONMENT, record)
+    with pytest.raises(RunError, match="student_pass"):
+        run.record()
+
+
 @pytest.mark.parametrize(
     ("name", "read"), [(RESULT, RunDir.result), (ENVIRONMENT, RunDir.record)], ids=["result", "environment"]
 )
