@@ -17,12 +17,13 @@ from rt_scale.data.prepared import NoiseSet, Prepared
 from rt_scale.experiments.check import cache_bytes, image_bytes, training_samples
 from rt_scale.spec.errors import InputError, first_line, unknown_name
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.stopping import Stop, never
 from rt_scale.store.results import BatchSize, Execution
 from rt_scale.store.store import Store
 from rt_scale.system.machine import allowed_cores, free_host_memory
 from rt_scale.training.accelerate import WAYS
 from rt_scale.training.distributed import ALONE, Group
-from rt_scale.training.loop import Gradients, Stop, compute_gradients, never
+from rt_scale.training.loop import Gradients, compute_gradients
 from rt_scale.training.precision import check_precision
 
 

@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from rt_scale.data.loaders.base import Batch, Loader
 from rt_scale.spec.errors import RunError
-from rt_scale.spec.stopping import Stop as Stop
-from rt_scale.spec.stopping import Stopped as Stopped
-from rt_scale.spec.stopping import never as never
+from rt_scale.spec.stopping import Stop, Stopped, never
 from rt_scale.training.distributed import ALONE, Group
 
 

@@ -17,8 +17,8 @@ from rt_scale.experiments.batched import choose_batch_size, run_batched
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import RunError
+from rt_scale.spec.stopping import Stopped
 from rt_scale.store.store import Store
-from rt_scale.training.loop import Stopped
 from tests.golden.specs import document, spec_of
 from tests.integration.dying import DIES
 

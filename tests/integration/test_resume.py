@@ -20,9 +20,9 @@ import yaml
 from rt_scale.experiments.options import Options, Silent
 from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.stopping import Stopped
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
-from rt_scale.training.loop import Stopped
 from tests.integration.conftest import PROGRAM, handle_signals
 from tests.integration.dying import DIES, Outcome, outcome
 

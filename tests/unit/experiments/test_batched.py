@@ -19,11 +19,12 @@ from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network
 from rt_scale.spec.errors import InputError, LeasedElsewhere
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.stopping import Stopped
 from rt_scale.store.results import BatchSize, RunResult
 from rt_scale.store.store import Store
 from rt_scale.training.batched.network import BatchedNetwork
 from rt_scale.training.distributed import Group
-from rt_scale.training.loop import Diverged, Measured, Step, Stopped
+from rt_scale.training.loop import Diverged, Measured, Step
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]

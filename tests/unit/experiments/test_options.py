@@ -18,12 +18,12 @@ from rt_scale.models.networks import FeaturesOfViews
 from rt_scale.models.plain import ConvNet
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.stopping import Stopped
 from rt_scale.store.results import BatchSize
 from rt_scale.store.store import Store
 from rt_scale.system.machine import allowed_cores
 from rt_scale.training import accelerate
 from rt_scale.training.distributed import Group
-from rt_scale.training.loop import Stopped
 from tests.records import run_record
 
 Tiny = Callable[..., RunSpec]

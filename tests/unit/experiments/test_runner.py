@@ -21,6 +21,7 @@ from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
+from rt_scale.spec.stopping import Stopped
 from rt_scale.store import lease as lease_module
 from rt_scale.store.atomic import to_json, write_bytes
 from rt_scale.store.lease import Owner
@@ -28,7 +29,7 @@ from rt_scale.store.metrics import read_metrics
 from rt_scale.store.results import DataRecord
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.checkpoint import Spent
-from rt_scale.training.loop import Measured, Step, Stopped, compute_gradients
+from rt_scale.training.loop import Measured, Step, compute_gradients
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]

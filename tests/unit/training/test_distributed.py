@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rt_scale.data.loaders.base import Batch, Loader
 from rt_scale.spec.errors import RunError
+from rt_scale.spec.stopping import Stopped
 from rt_scale.training import distributed as dist
 from rt_scale.training.distributed import (
     ALONE,
@@ -19,7 +20,7 @@ from rt_scale.training.distributed import (
     differentiable_sum,
     with_global_statistics,
 )
-from rt_scale.training.loop import Means, Measured, Progress, Stopped, train
+from rt_scale.training.loop import Means, Measured, Progress, train
 from rt_scale.training.teacher import Sharpening
 from tests.distributed import Ranks
 

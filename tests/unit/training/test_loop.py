@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rt_scale.data.loaders.base import Batch
+from rt_scale.spec.stopping import Stopped
 from rt_scale.training import loop
 from rt_scale.training.loop import (
     Diverged,
@@ -17,7 +18,6 @@ from rt_scale.training.loop import (
     Measured,
     Progress,
     Step,
-    Stopped,
     compute_gradients,
     distance,
     keep_freed_memory,
