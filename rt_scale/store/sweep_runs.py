@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
+from rt_scale import __version__
 from rt_scale.spec import grid
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.explore import ExploreSpec
@@ -160,12 +163,20 @@ class EarlyStops:
         self._rule = explore.model_dump(mode="json", include={"metric", "mode", "stop"})
 
     def runs(self) -> dict[str, EarlyStop]:
-        """Name of a run -> why it was stopped, read from the file."""
+        """Name of a run -> why it was stopped, read from the file; InputError if an earlier version wrote it."""
+        path = self._sweep.path / STOPPED
         try:
-            found = read_json(self._sweep.path / STOPPED)
+            found = read_json(path)
+            runs, rule = TypeAdapter(dict[str, EarlyStop]).validate_python(found["runs"]), found["rule"]
         except FileNotFoundError:
             return {}
-        return {name: EarlyStop(**run) for name, run in found["runs"].items()} if found["rule"] == self._rule else {}
+        except (ValidationError, KeyError, TypeError) as error:
+            raise InputError(
+                f"'{path}' is not a list of runs stopped early that this version ({__version__}) can read: an earlier "
+                "version wrote it, or it was edited. Remove it: the sweep then resumes these runs, and its rule judges "
+                "them again."
+            ) from error
+        return runs if rule == self._rule else {}
 
     def record(self, name: str, stop: EarlyStop) -> None:
         """Add the run ``name``; drop runs of another rule."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 
 from rt_scale.scheduler.search import Search
+from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import Point
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
-from rt_scale.store.sweep_runs import EarlyStop, EarlyStops, SweepRuns, read_sampled
+from rt_scale.store.sweep_runs import STOPPED, EarlyStop, EarlyStops, SweepRuns, read_sampled
 from tests.records import run_result
 
 METRIC = "probe/student/linear"
@@ -97,6 +99,19 @@ def test_what_a_first_driver_left_is_run_first_and_what_ended_is_not_run_again(s
     retried = Search(sweep(store, 5))
     assert [retried.next(), retried.next()] == [failed, open_]
     assert retried.next() not in points
+
+
+@pytest.mark.parametrize("run", [{"step": 30, "value": 0.1, "reason": "asha after 5 epochs"}, "asha", None])
+def test_early_stops_of_another_form_are_refused_in_words(store: Store, run: Any) -> None:
+    section = sweep(store).spec.explore
+    assert section is not None
+    stops = EarlyStops(section, store.sweep("s"))
+    stops.record("distill-0", EarlyStop("asha", 30, 5.0, "ep", METRIC, 0.1))
+    path = store.sweep("s").path / STOPPED
+    written = json.loads(path.read_text())
+    path.write_text(json.dumps({**written, "runs": {"distill-0": run}}))
+    with pytest.raises(InputError, match=r"stopped\.json' .* earlier version .* Remove it"):
+        stops.runs()
 
 
 def test_points_of_one_run_are_one_run(store: Store) -> None:
