@@ -153,6 +153,11 @@ class ControlClient:
         with suppress(ValueError):
             self._control = ray.get_actor(NAME)
 
+    @property
+    def preempted(self) -> bool:
+        """Whether the run is to stop because its node shuts down."""
+        return self.told is not None and self.told.reason is StopReason.PREEMPTED
+
     def stop(self) -> bool:
         """Whether a stop was requested (``Options.stop``)."""
         return self.told is not None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import ray
 from pydantic import BaseModel
 
-from rt_scale.ray_backend.control import PREEMPTED, ControlClient, StopReason
+from rt_scale.ray_backend.control import ControlClient, StopReason
 from rt_scale.scheduler.early_stopping import Measurement, measurement
 from rt_scale.scheduler.job import JobOutcome, JobState
 from rt_scale.spec.errors import LeasedElsewhere, RtScaleError, StoreUnavailable, WorkersDied
@@ -108,7 +108,7 @@ def run_trial(config: TrialConfig, report: Report, run: Callable[[TrialConfig, C
     try:
         outcome = run(config, client)
     except Stopped as stopped:
-        if client.told == PREEMPTED and config.launch.workers == 1:
+        if client.preempted and config.launch.workers == 1:
             os._exit(0)  # Tune must not reuse this process: its node is about to be preempted
         outcome = stopped
     except Exception as error:
@@ -188,13 +188,13 @@ def run_batch(config: TrialConfig, report: Report) -> None:
 
     def ended(number: int, outcome: RunResult | BaseException) -> None:
         reporting[number].close()
-        if clients[number].told != PREEMPTED:
+        if not clients[number].preempted:
             report(TrialReport(outcomes={specs[number].name: job_outcome(outcome, clients[number])}))
 
     for number in range(1, len(specs)):
         start(number)
     run_batched(specs, [dataclasses.replace(each, batching=size) for each in options[: len(specs)]], ended)
-    if any(client.told == PREEMPTED for client in clients):
+    if any(client.preempted for client in clients):
         os._exit(0)  # Tune must not reuse this process: its node is about to be preempted
 
 
