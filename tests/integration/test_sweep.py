@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -136,26 +137,35 @@ def test_a_grown_sweep_runs_what_is_new_and_names_what_failed(
         assert run_dir.status().attempts == attempts[label] + (label in failed)
 
 
-def test_a_sweep_survives_whatever_is_killed(
-    swept: tuple[Place, str], tmp_path: Path, data_dir: Path, start: Start, wait_for: Any, cli: Any, living: Any
-) -> None:
-    place = Place(tmp_path, data_dir)
-    command = [*place.command, "--concurrency", 2]
+@dataclass
+class Kills:
+    """A sweep that is stopped and killed in several ways."""
 
-    def trials(driver: int) -> list[int]:
-        return [pid for pid in living(driver) if name_of(pid).startswith("ray::Implicit")]
+    place: Place
+    start: Start
+    wait_for: Any
+    cli: Any
+    living: Any
 
-    def states() -> set[str]:
-        rows = json.loads(cli("status", place.file, "--store", place.store.root, "--json").out)
+    def begin(self) -> Any:
+        """A driver, two of whose runs train."""
+        process = self.start(*self.place.command, "--concurrency", 2)
+        self.wait_for(lambda: training(self.place), process)
+        return process
+
+    def states(self) -> set[str]:
+        rows = json.loads(self.cli("status", self.place.file, "--store", self.place.store.root, "--json").out)
         return {row["state"] for row in rows}
 
-    # It is asked to stop: its terminal is closed; or Ctrl-C ends the reader of its output, too, and that one first.
-    for number in (signal.SIGHUP, signal.SIGINT):
-        process = start(*command)
-        wait_for(lambda: training(place), process)
-        with paused(place) as held:
-            assert "running" in states()
-            stopped = [path for pid, path in held.items() if pid in training(place)]
+    def trials(self, driver: int) -> list[int]:
+        return [pid for pid in self.living(driver) if name_of(pid).startswith("ray::Implicit")]
+
+    def stop(self, number: signal.Signals) -> None:
+        """The driver is asked to stop: its terminal is closed, or Ctrl-C ends the reader of its output first."""
+        process = self.begin()
+        with paused(self.place) as held:
+            assert "running" in self.states()
+            stopped = [path for pid, path in held.items() if pid in training(self.place)]
             if number == signal.SIGINT:
                 process.stdout.close()
                 process.stdout = None
@@ -167,37 +177,47 @@ def test_a_sweep_survives_whatever_is_killed(
         _, err = ended(process)
         assert err == "rt-scale: interrupted; the same command resumes from the last checkpoints.\n"
         assert process.returncode == 130
-        until(lambda process=process: not living(process.pid))
-        assert states() <= {"partial", "missing", "done"}
-        assert "partial" in states()
+        until(lambda: not self.living(process.pid))
+        assert self.states() <= {"partial", "missing", "done"}
+        assert "partial" in self.states()
         # Those that were training did not lose a step.
         logs = [read_metrics(path / "metrics.parquet")["step"].to_pylist() for path in stopped]
         assert logs
         for path, steps in zip(stopped, logs, strict=True):
             assert RunDir(path).checkpoints.steps()[-1] >= max(steps)
 
-    # The driver dies: its trials go with it.
-    process = start(*command)
-    wait_for(lambda: training(place), process)
-    assert trials(process.pid)
-    process.kill()
-    process.wait()
-    until(lambda: not trials(process.pid))
-    # Ray needs two seconds for that, in which a fast machine ends these two; nobody is there to give out the others.
-    assert states() <= {"partial", "missing", "done"}
-    assert states() != {"done"}
+    def kill_driver(self) -> None:
+        """The driver dies: its trials go with it."""
+        process = self.begin()
+        assert self.trials(process.pid)
+        process.kill()
+        process.wait()
+        until(lambda: not self.trials(process.pid))
+        # Ray needs two seconds for that, in which a fast machine ends these two; nobody is there to start the others.
+        assert self.states() <= {"partial", "missing", "done"}
+        assert self.states() != {"done"}
 
-    # A trial dies: it is started again within the sweep.
-    process = start(*command)
-    wait_for(lambda: training(place), process)
-    with paused(place) as held:
-        pid, killed = next((pid, path) for pid, path in held.items() if pid in training(place))
-        attempts = RunDir(killed).status().attempts
-        os.kill(pid, signal.SIGKILL)
-    out, err = ended(process)
-    assert (process.returncode, err) == (0, ""), out
-    assert (RunDir(killed).status().state, RunDir(killed).status().attempts) == ("done", attempts + 1)
-    undisturbed, _ = swept
+    def kill_trial(self) -> None:
+        """A trial dies: it is started again within the sweep, which ends."""
+        process = self.begin()
+        with paused(self.place) as held:
+            pid, killed = next((pid, path) for pid, path in held.items() if pid in training(self.place))
+            attempts = RunDir(killed).status().attempts
+            os.kill(pid, signal.SIGKILL)
+        out, err = ended(process)
+        assert (process.returncode, err) == (0, ""), out
+        assert (RunDir(killed).status().state, RunDir(killed).status().attempts) == ("done", attempts + 1)
+
+
+def test_a_sweep_survives_whatever_is_killed(
+    swept: tuple[Place, str], tmp_path: Path, data_dir: Path, start: Start, wait_for: Any, cli: Any, living: Any
+) -> None:
+    place, (undisturbed, _) = Place(tmp_path, data_dir), swept
+    kills = Kills(place, start, wait_for, cli, living)
+    kills.stop(signal.SIGHUP)
+    kills.stop(signal.SIGINT)
+    kills.kill_driver()
+    kills.kill_trial()
     assert [place.outcome(point) for point in place.points] == [undisturbed.outcome(point) for point in place.points]
 
 
