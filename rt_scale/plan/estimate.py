@@ -23,11 +23,12 @@ from rt_scale.data.prepared import KnownData
 from rt_scale.experiments.context import CHECKPOINT_RATE
 from rt_scale.experiments.options import Options, free_memory
 from rt_scale.plan.flops import EFFICIENCY, Rates, RunWork, checkpoint_bytes, count_run, evaluations, training_steps
-from rt_scale.plan.history import Measured, shape
+from rt_scale.plan.history import Measured
 from rt_scale.plan.measure import EPOCHS, PROBINGS, Calibration, ShortRunTimes, assumed, time_short_run
 from rt_scale.scheduler.job import Job
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.kinds import TrainingSpec, training
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.schedule import duration_steps
 
@@ -85,7 +86,6 @@ class Estimator:
         self.teraflops = teraflops
         self.data_dir = data_dir
         self._short_runs = _ShortRuns()
-        self._shapes: dict[str, str] = {}
         self._works: dict[str, RunWork] = {}
         self._known_seconds: dict[tuple[object, ...], float] = {}
         self._sizes: dict[str, int] = {}
@@ -98,6 +98,8 @@ class Estimator:
         ``together``: size of its batch of runs, this one included; ``step``: of its newest checkpoint, else 0.
         """
         spec = job.spec
+        if not isinstance(spec, TrainingSpec):
+            return Estimate(None, 0.0, 0.0, "unknown")
         if missing := self.known.unknown(spec):
             return Estimate(None, 0.0, 0.0, f"unknown: nothing is known of the data set {' and '.join(missing)} yet")
         seconds, how = self._from_runs(job, together) or self._as_alone(job, together)
@@ -132,16 +134,16 @@ class Estimator:
         runs = [run for run in runs if run.execution.pack == together] or runs
         if not runs:
             return None
-        workers, images = job.launch.workers, self._info(job.spec).train
-        length = _length(job.spec, images)
+        workers, images = job.launch.workers, self._info(training(job.spec)).train
+        length = _length(training(job.spec), images)
         as_many = [run for run in runs if run.execution.workers == workers]
-        alike = [run for run in as_many or runs if _length(run.spec, images) == length]
+        alike = [run for run in as_many or runs if _length(training(run.spec), images) == length]
         asked = alike or as_many or runs
         seconds = [run.result.seconds / run.execution.pack for run in asked]
         if not (as_many and alike):
             rates = self._rates(job)
-            own = self._seconds(job.spec, rates, workers)
-            scales = [own / self._seconds(run.spec, rates, run.execution.workers) for run in asked]
+            own = self._seconds(training(job.spec), rates, workers)
+            scales = [own / self._seconds(training(run.spec), rates, run.execution.workers) for run in asked]
             seconds = [one * scale for one, scale in zip(seconds, scales, strict=True)]
         how = f"measured from {_many(len(asked), 'run')}" + ("" if alike else " of another length, scaled")
         if together > 1:
@@ -156,16 +158,16 @@ class Estimator:
         rates, workers = self._rates(job), job.launch.workers
         if rates is None:
             return None, "unknown: no GPU here to measure, no run of this shape in the store; give --tflops"
-        counted = self._seconds(job.spec, rates, workers)
+        counted = self._seconds(training(job.spec), rates, workers)
         if workers > 1:
             return counted, f"{rates.how}, shared by {workers} workers: {ASSUMED}"
         data_dir = self.data_dir
         if counted > SHORT or job.launch.gpus or data_dir is None:
             return counted, rates.how
-        work, threads = self._work(job.spec), job.launch.cpus
+        work, threads = self._work(training(job.spec)), job.launch.cpus
         short = replace(work, steps=EPOCHS * work.steps_per_epoch, evaluations=PROBINGS).seconds(rates)
         key = (self._shape(job.spec), threads)
-        found = self._short_runs.of(key, short, lambda: time_short_run(job.spec, data_dir, threads))
+        found = self._short_runs.of(key, short, lambda: time_short_run(training(job.spec), data_dir, threads))
         if isinstance(found, ShortRunTimes):
             return found.seconds(work.steps / work.steps_per_epoch, work.evaluations), TIMED
         return counted * found, rates.how if found == 1 else f"{rates.how}, times {found:.2g} as short runs took"
@@ -176,17 +178,18 @@ class Estimator:
         key = (self._shape(job.spec), job.launch.gpus > 0, job.launch.cpus)
         if key not in self._known_rates:
             calibration = self._calibration(*key[1:])
-            self._known_rates[key] = calibration.rates(job.spec, self._info(job.spec)) if calibration else None
+            spec = training(job.spec)
+            self._known_rates[key] = calibration.rates(spec, self._info(spec)) if calibration else None
         return self._known_rates[key]
 
-    def _seconds(self, spec: RunSpec, rates: Rates | None, workers: int) -> float:
+    def _seconds(self, spec: TrainingSpec, rates: Rates | None, workers: int) -> float:
         """By FLOPs; without measured rates only ratios between runs of one shape are meaningful."""
         key = self._shape(spec), _length(spec, self._info(spec).train), rates, workers
         if key not in self._known_seconds:
             self._known_seconds[key] = self._work(spec).seconds(rates or assumed(1.0), workers)
         return self._known_seconds[key]
 
-    def _work(self, spec: RunSpec) -> RunWork:
+    def _work(self, spec: TrainingSpec) -> RunWork:
         """The run's work, counted once per shape."""
         key, info = self._shape(spec), self._info(spec)
         if key not in self._works:
@@ -195,7 +198,7 @@ class Estimator:
         known = self._works[key]
         return replace(known, steps=steps, steps_per_epoch=an_epoch, evaluations=evaluations(spec, info.train))
 
-    def _size(self, spec: RunSpec) -> int:
+    def _size(self, spec: TrainingSpec) -> int:
         """Bytes of a checkpoint, counted once per shape."""
         key = self._shape(spec)
         if key not in self._sizes:
@@ -203,11 +206,9 @@ class Estimator:
         return self._sizes[key]
 
     def _shape(self, spec: RunSpec) -> str:
-        if spec.name not in self._shapes:
-            self._shapes[spec.name] = shape(spec)
-        return self._shapes[spec.name]
+        return spec.shape
 
-    def _info(self, spec: RunSpec) -> DataInfo:
+    def _info(self, spec: TrainingSpec) -> DataInfo:
         info = self.known.main(spec)
         assert info is not None, "asked for before it was known"
         return info
@@ -246,7 +247,7 @@ def _calibration(gpu: bool, threads: int) -> Calibration | None:
     return Calibration(torch.device("cuda" if gpu else "cpu"), threads)
 
 
-def _length(spec: RunSpec, images: int) -> tuple[int, int]:
+def _length(spec: TrainingSpec, images: int) -> tuple[int, int]:
     return training_steps(spec, images)[0], evaluations(spec, images)
 
 
@@ -254,7 +255,7 @@ def _many(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
 
 
-def between_checkpoints(spec: RunSpec, *, epoch: float, epoch_steps: int, size: float) -> float:
+def between_checkpoints(spec: TrainingSpec, *, epoch: float, epoch_steps: int, size: float) -> float:
     """Seconds between two checkpoints, by the rule of ``experiments.context.Context.checkpoint_due``.
 
     They are written at the end of an epoch if ``Options.checkpoint_seconds`` have passed since the last one, or if the
@@ -277,7 +278,10 @@ def loader_chooser(known: KnownData) -> Callable[[Job], Choice]:
 
 def _loader(job: Job, known: KnownData, free: Callable[[torch.device], int]) -> Choice:
     """What ``experiments.options.resolve`` would choose here and now."""
-    spec, info = job.spec, known.main(job.spec)
+    spec = job.spec
+    if not isinstance(spec, TrainingSpec):
+        return Choice("none", "it reads none")
+    info = known.main(spec)
     if info is None:
         return Choice(UNKNOWN, f"nothing is known of the data set {spec.data.name} yet")
     if job.launch.gpus and not torch.cuda.is_available():

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rt_scale.data.datasets.base import DataInfo
 from rt_scale.experiments.check import constant_targets, probed_size
 from rt_scale.models.networks import Network, empty_network
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.kinds import TrainingSpec
 from rt_scale.spec.schedule import duration_steps
 from rt_scale.spec.training import OptimizerSpec
 from rt_scale.training.precision import parameter_dtype
@@ -143,26 +143,26 @@ def _shared(whole: Work, alone: Work, rates: Rates, workers: int) -> float:
     return rates.seconds(whole.among(workers)) - rates.seconds(alone.among(workers))
 
 
-def training_steps(spec: RunSpec, images: int) -> tuple[int, int]:
+def training_steps(spec: TrainingSpec, images: int) -> tuple[int, int]:
     """Optimiser steps of the run, and of one epoch; ``images``: training images of its data set."""
     an_epoch = -(-(spec.data.samples or images) // spec.train.batch_size)
     return spec.train.epochs * an_epoch, an_epoch
 
 
-def evaluations(spec: RunSpec, images: int) -> int:
+def evaluations(spec: TrainingSpec, images: int) -> int:
     """Number of probings: at the start, every ``probe.every``, and at the end; ``images``: training images."""
     steps, an_epoch = training_steps(spec, images)
     every = duration_steps(spec.probe.every, an_epoch) if spec.probe.every else steps
     return 1 + steps // every + (steps % every > 0)
 
 
-def meta_network(spec: RunSpec, info: DataInfo) -> Network:
+def meta_network(spec: TrainingSpec, info: DataInfo) -> Network:
     """The network of ``spec`` for images of ``info``, on the meta device, in evaluation mode."""
     network = empty_network(spec, info.channels, spec.data.size or info.size)
     return network.to(parameter_dtype(spec.precision)).eval()
 
 
-def checkpoint_bytes(spec: RunSpec, info: DataInfo) -> int:
+def checkpoint_bytes(spec: TrainingSpec, info: DataInfo) -> int:
     """Bytes of a checkpoint to within some kB: weights, a moving teacher's weights, and the optimiser's moments."""
     network = meta_network(spec, info)
     weights: int = sum(each.numel() * each.element_size() for each in network.state_dict().values())
@@ -197,7 +197,7 @@ def flops(function: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-def count_run(spec: RunSpec, info: DataInfo, also: Mapping[str, DataInfo], *, cached: bool = True) -> RunWork:
+def count_run(spec: TrainingSpec, info: DataInfo, also: Mapping[str, DataInfo], *, cached: bool = True) -> RunWork:
     """Count the work of ``spec`` on the data set of ``info``, probed on the sets in ``also``, too.
 
     If ``cached``, a constant teacher's features are computed once. InputError: images that the encoder does not accept.
@@ -206,7 +206,7 @@ def count_run(spec: RunSpec, info: DataInfo, also: Mapping[str, DataInfo], *, ca
 
 
 class _Counter:
-    def __init__(self, spec: RunSpec, info: DataInfo, also: Mapping[str, DataInfo], cached: bool) -> None:
+    def __init__(self, spec: TrainingSpec, info: DataInfo, also: Mapping[str, DataInfo], cached: bool) -> None:
         self.spec, self.info, self.also = spec, info, also
         self.network = meta_network(spec, info)
         self.activations = _Activations(self.network)
@@ -226,7 +226,7 @@ class _Counter:
         if self.cached:
             images = self._images(self.size)
             start = start + self._forward(lambda: self.network.features(images)) * (self.samples / self.batch)
-        if self.spec.kind == "supervise":
+        if self.spec.learns_labels:
             evaluation = evaluation + self.embedding * (self.info.test / self.batch)
         # The last batch of an epoch may be smaller.
         step = self._step() * (self.samples / self.batch / an_epoch)
@@ -268,7 +268,7 @@ class _Counter:
         return wide + [self._images(augment.local_size)] * augment.local_views, wide
 
     def _teacher(self, views: list[Tensor]) -> Work:
-        if self.spec.kind == "supervise":
+        if self.spec.learns_labels:
             return Work()
         if not self.cached:
             return self._forward(lambda: self.network.of_views(views))

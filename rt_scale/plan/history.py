@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from rt_scale.spec.errors import RunError
-from rt_scale.spec.part import Part, json_text
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.results import AttemptRecord, Execution, RunResult
 from rt_scale.store.store import Store
 
 MOST = 2000
 """Most run directories that are read; names are hashes, so the first ones are a fair sample."""
-FREE: dict[str, tuple[tuple[str, ...], ...]] = {
-    "seeds": (),
-    "student": (("alpha",), ("epsilon",), ("start_from",), ("temperature",)),
-    "teacher": (("start_from",), ("temperature",), ("momentum",)),
-    "train": (("epochs",), ("freeze_last",), ("optimizer", "lr"), ("optimizer", "weight_decay")),
-    "probe": (("every",), ("lr",), ("l2",)),
-    "objective": (("label_noise",),),
-    "data": (("sigma",),),
-    "projector": (("init",),),
-}
-"""Part of a spec -> fields that do not change the cost of a step or a probing; empty: the whole part."""
-
-
-def shape(spec: RunSpec) -> str:
-    """Equal for runs with equal costs of steps and probings: the canonical spec without ``FREE``, as JSON."""
-    values = ((name, getattr(spec, name)) for name in RunSpec.model_fields)
-    texts = (
-        (name, _without_free(name, value.canonical_text if isinstance(value, Part) else json_text(value)))
-        for name, value in values
-        if name not in FREE or FREE[name]
-    )
-    return "{" + ",".join(f'"{name}":{text}' for name, text in texts if text != "{}") + "}"
-
-
-@functools.lru_cache(maxsize=4096)  # parts are shared by the runs of a grid
-def _without_free(name: str, text: str) -> str:
-    value = json.loads(text)
-    for *path, last in FREE.get(name, ()):
-        part = value
-        for each in path:
-            part = part.get(each, {})
-        part.pop(last, None)
-    return json_text(value)
 
 
 @dataclass(frozen=True)
@@ -85,6 +49,6 @@ def measured_runs(store: Store, shapes: Collection[str]) -> dict[str, list[Measu
             spec = RunSpec.model_validate(run_dir.spec())
         except (ValidationError, RunError, OSError):
             continue  # another version's, or being removed
-        if (key := shape(spec)) in shapes:
+        if (key := spec.shape) in shapes:
             found.setdefault(key, []).append(Measured(spec, result, record.execution, record.attempts[-1]))
     return found

@@ -25,10 +25,9 @@ from rt_scale.data.prepared import load
 from rt_scale.experiments.options import Options, Silent
 from rt_scale.experiments.runner import run
 from rt_scale.plan.flops import Rates, flops, meta_network
-from rt_scale.plan.history import shape
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import RtScaleError
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.kinds import TrainingSpec
 from rt_scale.store.store import Store
 from rt_scale.training.loop import keep_freed_memory
 from rt_scale.training.precision import arithmetic, parameter_dtype, set_precision
@@ -91,7 +90,7 @@ class Calibration:
         self.device, self.threads = device, threads
         self._rest = functools.cache(self._measure_rest)
 
-    def rates(self, spec: RunSpec, info: DataInfo) -> Rates:
+    def rates(self, spec: TrainingSpec, info: DataInfo) -> Rates:
         """Rates of the network of ``spec`` on images of ``info``, and of everything else."""
         with _torch_restored(), keep_freed_memory(), arithmetic(spec.precision, self.device):
             torch.set_num_threads(self.threads)
@@ -102,7 +101,7 @@ class Calibration:
         how = f"FLOPs counted, rates measured just now ({where})"
         return Rates(network, product, math.inf, traffic, call, self.device.type == "cuda", how)
 
-    def _measure_network(self, spec: RunSpec, info: DataInfo) -> float:
+    def _measure_network(self, spec: TrainingSpec, info: DataInfo) -> float:
         """FLOP/s of forward and backward pass, at the run's batch size or a smaller one, see ``MOST_FLOPS``."""
         size, dtype = spec.data.size or info.size, parameter_dtype(spec.precision)
         network = meta_network(spec, info)
@@ -201,18 +200,18 @@ class _Watch(Silent):
         self.passed.append(self.clock.look())
 
 
-def short_run(spec: RunSpec) -> RunSpec | None:
+def short_run(spec: TrainingSpec) -> TrainingSpec | None:
     """A run of the shape of ``spec`` with ``EPOCHS`` epochs; None if its shape alone is no valid spec."""
-    values = json.loads(shape(spec))
+    values = json.loads(spec.shape)
     values.setdefault("train", {})["epochs"] = EPOCHS
     values.setdefault("probe", {})["every"] = f"{EVERY}ep"
     try:
-        return RunSpec.model_validate(values)
+        return type(spec).model_validate(values)
     except ValidationError:
         return None
 
 
-def time_short_run(spec: RunSpec, data_dir: Path, threads: int) -> ShortRunTimes | None:
+def time_short_run(spec: TrainingSpec, data_dir: Path, threads: int) -> ShortRunTimes | None:
     """Execute and time a short run of the shape of ``spec`` on the CPU, in a temporary store; None if it fails.
 
     Bundled data missing in ``data_dir`` is prepared in a temporary folder; None if other data is missing.

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from rt_scale.data.prepared import KnownData, known_data
-from rt_scale.experiments.check import unfinished
+from rt_scale.experiments.base import unfinished
 from rt_scale.plan.costs import Cost, PriceSheet, amount_text, check_budget, costs_of
 from rt_scale.plan.simulation import NOTHING, Schedule, Simulated, occupied, simulate
 from rt_scale.ray_backend.resources import Kind
 from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import refuse_packed
-from rt_scale.spec.batching import alone_because
 from rt_scale.spec.run import RunSpec, all_runs, stream
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
@@ -249,9 +248,9 @@ def _simulated(
     if not todo:
         return [], NOTHING, [], {}
     from rt_scale.plan.estimate import Estimator, loader_chooser  # imports torch
-    from rt_scale.plan.history import measured_runs, shape
+    from rt_scale.plan.history import measured_runs
 
-    shapes = set() if conditions.teraflops else {shape(job.spec) for job in todo.values()}
+    shapes = set() if conditions.teraflops else {job.spec.shape for job in todo.values()}
     estimator = Estimator(measured_runs(store, shapes), known, conditions.teraflops, data_dir)
     estimates, choose = _Estimates(estimator, steps), loader_chooser(known)
     timed = {name: job for name, job in todo.items() if estimates(job, 1).seconds is not None}
@@ -267,7 +266,7 @@ def _simulated(
         outcomes.append(work_off(capacity, rate=conditions.rate, generator=generator).outcome)
     planned = []
     for name, job in todo.items():
-        auto = job.launch.pack == "auto" and not alone_because(job.spec)
+        auto = job.launch.pack == "auto" and not job.spec.alone_because
         estimate = estimates(job, schedule.together.get(name, 1))
         planned.append(_Planned(job.spec, estimate, choose(job), auto and estimator.best_size(job) is None))
     return planned, schedule, sorted(outcomes, key=lambda outcome: outcome.makespan), capacity
@@ -285,7 +284,7 @@ def _start(queue: Simulated | None, conditions: Conditions) -> float | None:
 def _groups(planned: Sequence[_Planned]) -> list[Group]:
     grouped: dict[tuple[str, str, str, str], list[_Planned]] = {}
     for each in planned:
-        key = (_what(each.spec), each.estimate.how, each.loader.name, each.loader.reason)
+        key = (each.spec.title, each.estimate.how, each.loader.name, each.loader.reason)
         grouped.setdefault(key, []).append(each)
     return [
         Group(what, len(some), _mean(some), sum(each.estimate.left for each in some), how, loader, reason)
@@ -296,16 +295,6 @@ def _groups(planned: Sequence[_Planned]) -> list[Group]:
 def _mean(planned: Sequence[_Planned]) -> float | None:
     seconds = [each.estimate.seconds for each in planned if each.estimate.seconds is not None]
     return sum(seconds) / len(seconds) if seconds else None
-
-
-def _what(spec: RunSpec) -> str:
-    encoder, epochs = spec.encoder, spec.train.epochs
-    kind = "" if spec.kind == "distill" else f"{spec.kind}: "
-    width = "" if encoder.width == 1 else f" x {encoder.width:g}"
-    norm = "" if encoder.norm == "none" else f" {encoder.norm}"
-    samples = "" if spec.data.samples is None else f" ({spec.data.samples:,})"
-    length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
-    return f"{kind}{encoder.name}{width}{norm}, {spec.data.name}{samples}, {spec.projector.out_dim:,} outputs, {length}"
 
 
 def conditions_of(where: Where, launches: Iterable[LaunchSpec], prices: PriceSheet | None) -> Conditions:

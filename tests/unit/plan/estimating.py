@@ -8,7 +8,7 @@ from rt_scale.data.catalogue import DATASETS
 from rt_scale.data.prepared import KnownData
 from rt_scale.plan.estimate import Estimator
 from rt_scale.plan.flops import Rates
-from rt_scale.plan.history import measured_runs, shape
+from rt_scale.plan.history import measured_runs
 from rt_scale.scheduler.job import Job
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.run import RunSpec
@@ -71,4 +71,4 @@ class Fixed:
 
 
 def estimator(store: Store, *runs: RunSpec, teraflops: float | None = None) -> Estimator:
-    return Estimator(measured_runs(store, {shape(run) for run in runs}), DIGITS, teraflops)
+    return Estimator(measured_runs(store, {run.shape for run in runs}), DIGITS, teraflops)

@@ -17,7 +17,7 @@ from rt_scale.plan import estimate as module
 from rt_scale.plan import history as measured_module
 from rt_scale.plan.estimate import ALONE, Estimator, between_checkpoints
 from rt_scale.plan.flops import checkpoint_bytes, count_run
-from rt_scale.plan.history import measured_runs, shape
+from rt_scale.plan.history import measured_runs
 from rt_scale.plan.measure import ShortRunTimes
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
@@ -50,7 +50,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     ],
 )
 def test_a_shape_has_nothing_that_costs_the_same(field: str, value: Any) -> None:
-    assert shape(spec(**{field: value})) == shape(spec())
+    assert spec(**{field: value}).shape == spec().shape
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_shape_has_nothing_that_costs_the_same(field: str, value: Any) -> None
     ],
 )
 def test_whatever_changes_the_cost_is_another_shape(field: str, value: Any) -> None:
-    assert shape(spec(**{field: value})) != shape(spec())
+    assert spec(**{field: value}).shape != spec().shape
 
 
 def test_measured_runs_are_the_middle_of_those_alike(tmp_path: Path, asked: list[Any]) -> None:
@@ -209,11 +209,11 @@ def test_what_cannot_be_read_or_is_not_finished_is_passed_over(tmp_path: Path, m
     (store.run(runs[0]).path / "result.json").unlink()
     (store.run(runs[1]).path / "environment.json").write_text('{"execution": {}}')
     (store.run(runs[2]).path / "spec.json").write_text('{"kind": "older"}')
-    (found,) = measured_runs(store, {shape(spec())}).values()
+    (found,) = measured_runs(store, {spec().shape}).values()
     assert [run.spec for run in found] == [runs[3]]
     assert measured_runs(store, {"another"}) == {}
     monkeypatch.setattr(measured_module, "MOST", 0)
-    assert measured_runs(store, {shape(spec())}) == {}
+    assert measured_runs(store, {spec().shape}) == {}
 
 
 def test_data_sets_are_known_prepared_or_from_the_catalogue(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import torch
 
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.plan import measure as module
-from rt_scale.plan.history import shape
 from rt_scale.plan.measure import Calibration, Clock, ShortRunTimes, short_run, start_seconds, time_short_run
 from rt_scale.spec.run import RunSpec
 from tests.unit.plan.estimating import spec
@@ -53,7 +52,7 @@ def test_a_short_run_costs_the_same_a_step(changes: dict[str, Any]) -> None:
         run = spec(teacher__start_from={"run": spec().model_dump(mode="json")})
     short = short_run(run)
     assert short is not None
-    assert shape(short) == shape(run)
+    assert short.shape == run.shape
     assert (short.train.epochs, short.probe.every, short.starts) == (3, "2ep", ())
 
 
