@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -208,6 +209,11 @@ def load_files(
 
     sweeps = [read_sweep(file, overrides, store, MOST_RUNS if yes else grid.GRID_LIMIT) for file in files]
     return [replace(sweep, spec=with_launch(sweep.spec, launch)) for sweep in sweeps]
+
+
+def print_json(fields: Mapping[str, object]) -> None:
+    """Print ``fields`` as JSON, with the version of this output."""
+    print(json.dumps({"version": 1, **fields}, indent=1))
 
 
 def print_table(titles: list[str], rows: list[tuple[str, ...]]) -> None:
