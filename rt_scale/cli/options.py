@@ -220,7 +220,7 @@ def load_files(
     return [replace(sweep, spec=with_launch(sweep.spec, launch)) for sweep in sweeps]
 
 
-def print_json(fields: Mapping[str, object]) -> None:
+def show_json(fields: Mapping[str, object]) -> None:
     """Print ``fields`` as JSON, with the version of this output."""
     print(json.dumps({"version": 1, **fields}, indent=1))
 

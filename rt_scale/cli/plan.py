@@ -21,9 +21,9 @@ from rt_scale.cli.options import (
     load_files,
     open_console,
     open_store,
-    print_json,
     print_table,
     read_path,
+    show_json,
     warn,
 )
 from rt_scale.spec.errors import InputError
@@ -87,7 +87,7 @@ def plan(
     warn(compare_sweeps(sweeps, DataHere(find_data_dir(data_dir)))[1])
     made = make_plan(sweeps, find_data_dir(data_dir), conditions)
     if as_json:
-        print_json(made.to_json())
+        show_json(made.to_json())
     else:
         show_plan(made, [sweep.spec for sweep in sweeps], conditions)
     if budget is not None:

@@ -23,11 +23,11 @@ from rt_scale.cli.options import (
     open_console,
     open_store,
     open_sweeps,
-    print_json,
     print_table,
     read_path,
     send,
     set_words,
+    show_json,
     told,
     warn,
     writable,
@@ -68,7 +68,7 @@ def status(
     warn(text)
     rows = marked(rows, affected)
     if as_json:
-        print_json({"runs": [row.to_json() for row in rows]})
+        show_json({"runs": [row.to_json() for row in rows]})
         return
     if file is None and (counts := count_by_sweep(rows, place)):
         print_table(["sweep", "runs", *STYLES], counts)
@@ -134,7 +134,7 @@ def print_reports(sweeps: Sequence[SweepRuns], best: bool, as_json: bool, data_d
         send(folder, folder.report)
         warn(report.other_data)
         if as_json:
-            print_json({"tables": report.to_json()})
+            show_json({"tables": report.to_json()})
         else:
             _show_report(report, folder.board if members[0].store.derived is None or folder.board.is_dir() else None)
         reports.append(report)
@@ -208,7 +208,7 @@ def models(
     rows = [(row.name, row.parameters, row.embed_dim) for row in list_encoders()]
     if as_json:
         names = ("name", "parameters", "embed_dim")
-        print_json({"encoders": [dict(zip(names, row, strict=True)) for row in rows]})
+        show_json({"encoders": [dict(zip(names, row, strict=True)) for row in rows]})
     else:
         print_table(["encoder", "parameters", "embedding"], [(name, f"{n:,}", str(dim)) for name, n, dim in rows])
 
@@ -220,7 +220,7 @@ def sweeps(as_json: JsonOption = False) -> None:
 
     found = bundled_sweeps()
     if as_json:
-        print_json({"sweeps": [{"name": name, "purpose": purpose} for name, purpose in found.items()]})
+        show_json({"sweeps": [{"name": name, "purpose": purpose} for name, purpose in found.items()]})
     else:
         print_table(["sweep", "purpose"], list(found.items()))
 
@@ -234,7 +234,7 @@ def doctor(store: StoreOption = None, data_dir: DataOption = None, as_json: Json
 
     findings = examine(open_store(store), find_data_dir(data_dir))
     if as_json:
-        print_json({"findings": [asdict(finding) for finding in findings]})
+        show_json({"findings": [asdict(finding) for finding in findings]})
     else:
         print_table(["", "", "found", "remedy"], [(f.what, f.state, f.detail, f.remedy) for f in findings])
 
@@ -290,7 +290,7 @@ def export(
     if out is None:
         send(folder, folder.export)
     if as_json:
-        print_json({name: {"path": str(table.path), "rows": table.rows} for name, table in written.items()})
+        show_json({name: {"path": str(table.path), "rows": table.rows} for name, table in written.items()})
         return
     for name, table in written.items():
         open_console().print(f"{name}: {table.rows:,} rows in {table.path}")

@@ -21,10 +21,10 @@ from rt_scale.cli.options import (
     find_data_dir,
     open_console,
     open_store,
-    print_json,
     print_table,
     read_path,
     set_words,
+    show_json,
     told,
     warn,
 )
@@ -85,7 +85,7 @@ def bundle(
     with counting(open_console(stderr=True), "packing runs") as progress:
         packed = pack(path, place, sweeps, weights=weights.value, progress=progress, made={"command": command})
     if as_json:
-        print_json(_plain(packed))
+        show_json(_plain(packed))
     else:
         _show(sweeps, place, packed)
 
@@ -135,7 +135,7 @@ def gc(
     place.refresh(curves=False)
     found = find_garbage(place, older_than * DAY)
     if as_json:
-        print_json({"found": [{**asdict(item), "path": str(item.path)} for item in found]})
+        show_json({"found": [{**asdict(item), "path": str(item.path)} for item in found]})
     else:
         if found:
             rows: list[tuple[str, ...]]
