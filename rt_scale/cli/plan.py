@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +23,7 @@ from rt_scale.cli.options import (
     open_store,
     print_table,
     read_path,
+    show_json,
     warn,
 )
 from rt_scale.spec.errors import InputError
@@ -87,7 +87,7 @@ def plan(
     warn(compare_sweeps(sweeps, DataHere(find_data_dir(data_dir)))[1])
     made = make_plan(sweeps, find_data_dir(data_dir), conditions)
     if as_json:
-        print(json.dumps(made.to_json(), indent=1))
+        show_json(made.to_json())
     else:
         show_plan(made, [sweep.spec for sweep in sweeps], conditions)
     if budget is not None:

@@ -118,7 +118,7 @@ def test_nothing_left(plan: Callable[..., str], file: Path, tmp_path: Path) -> N
 def test_json_has_everything(plan: Callable[..., str], file: Path, prices: Path, tmp_path: Path) -> None:
     finish(file, tmp_path / "store", 10.0)
     found = json.loads(plan(file, "--json", "--price", prices, "--cpus", 1, "--rate", 1))
-    assert found["runs"] == {"done": 1, "missing": 2}
+    assert (found["version"], found["runs"]) == (1, {"done": 1, "missing": 2})
     assert (found["undisturbed"]["makespan"], found["rate"], found["capacity"]) == (20.0, 1.0, {"cpu": 1})
     assert found["groups"][0]["how"] == "measured from 1 run (a chip)"
     assert found["costs"][0]["on_demand"] == 20.0
