@@ -22,7 +22,7 @@ CASES: dict[str, dict[str, Any]] = {
     "convnet": {},
     "moving teacher": MOVES,
     "resized": {"data.size": 12},
-    "one size alone": {"encoder": {"name": "mlp_16_2"}},
+    "one size alone": {"encoder": {"name": "mlp_16_2"}, "student.alpha": 0.5},
     "bf16": {"precision": "bf16"},
     "float64": {"precision": "float64"},
     "odd batches": {"train.batch_size": 17},
