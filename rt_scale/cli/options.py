@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -71,6 +72,15 @@ AccelerateOption = Annotated[
 ]
 PackOption = Annotated[
     str | None, typer.Option(help="Runs trained as one batched network: a number, or auto; for launch.pack.")
+]
+NotifyOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COMMAND|URL",
+        envvar="RT_SCALE_NOTIFY",
+        show_envvar=False,
+        help="Told in JSON of failed runs and of the end (RT_SCALE_NOTIFY, which Ray's dashboard does not show).",
+    ),
 ]
 BestOption = Annotated[bool, typer.Option("--best", help="The student's best epoch instead of its last.")]
 
@@ -208,6 +218,11 @@ def load_files(
 
     sweeps = [read_sweep(file, overrides, store, MOST_RUNS if yes else grid.GRID_LIMIT) for file in files]
     return [replace(sweep, spec=with_launch(sweep.spec, launch)) for sweep in sweeps]
+
+
+def show_json(fields: Mapping[str, object]) -> None:
+    """Print ``fields`` as JSON, with the version of this output."""
+    print(json.dumps({"version": 1, **fields}, indent=1))
 
 
 def print_table(titles: list[str], rows: list[tuple[str, ...]]) -> None:

@@ -53,21 +53,17 @@ def find_original(data: DataSet, data_dir: Path, download: bool, progress: Progr
     Searches the folder of the Debian package, ``<data_dir>/originals/<name>``, and the folders there of sets with the
     same files. With ``download`` missing files are fetched; ``progress`` gets bytes, a total of 0 if it is unknown.
     """
-    if data.package_folder and _holds(data, Path(data.package_folder)):
+    if data.package_folder and data.locate(Path(data.package_folder)):
         return Path(data.package_folder)
     own = data_dir / ORIGINALS / data.name
     shared = [data_dir / ORIGINALS / each.name for each in DATASETS.values() if each.downloads == data.downloads]
-    folder = next((folder for folder in (own, *shared) if _holds(data, folder)), own)
+    folder = next((folder for folder in (own, *shared) if data.locate(folder)), own)
     advice = _advice(data, data_dir)
     if download:
         _download(data, folder, progress, advice)
-    elif not _holds(data, folder):
+    elif not data.locate(folder):
         raise InputError(f"The original of '{data.name}' is not here, and nothing is downloaded unless asked. {advice}")
     return folder
-
-
-def _holds(data: DataSet, folder: Path) -> bool:
-    return data.holds is not None and data.holds(data, folder)
 
 
 def _advice(data: DataSet, data_dir: Path) -> str:

@@ -11,6 +11,7 @@ from rt_scale.spec.document import schedules
 from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.errors import InputError, counted
 from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.store.results import ImageRecord
 
 
 def image_bytes(spec: TrainingSpec, data: Prepared | NoiseSet) -> int:
@@ -25,7 +26,7 @@ def training_samples(spec: TrainingSpec, data: Prepared | NoiseSet) -> int:
     return spec.data.samples or (data.info.train if isinstance(data, NoiseSet) else len(data.train.labels))
 
 
-def probed_size(spec: TrainingSpec, main: DataInfo, other: DataInfo) -> int:
+def probed_size(spec: TrainingSpec, main: DataInfo | ImageRecord, other: DataInfo | ImageRecord) -> int:
     """Side in pixels of the images of ``other``, a set of ``probe.also``, when they are probed."""
     return other.size if spec.probe.also_size == "own" else spec.data.size or main.size
 

@@ -15,6 +15,7 @@ import torch
 from rt_scale.experiments.base import Outcome, Sets, check, experiment_of, unfinished
 from rt_scale.experiments.context import Context, Follower
 from rt_scale.experiments.dependencies import compute_first
+from rt_scale.experiments.networks import set_record
 from rt_scale.experiments.options import Options, ResolvedOptions, find_device, resolve
 from rt_scale.experiments.other_data import refuse_other_data
 from rt_scale.experiments.provenance import attempt_record
@@ -22,7 +23,7 @@ from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreUnavai
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped, stop_check
 from rt_scale.store.lease import Attempt
-from rt_scale.store.results import DataRecord, RunRecord, RunResult, SetRecord
+from rt_scale.store.results import DataRecord, RunRecord, RunResult
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.distributed import Group, WorkerLost
 from rt_scale.training.loop import Diverged
@@ -220,12 +221,9 @@ def _result(spec: RunSpec, outcome: Outcome, context: Context, attempts: int) ->
 def _data_record(data: Sets | None) -> DataRecord | None:
     if data is None:
         return None
-    starts = {name: found for name, sets in data.starts.items() if (found := _data_record(sets)) is not None}
-    info = data.main.info
     return DataRecord(
-        name=info.name,
-        title=info.title,
-        sha256=data.main.sha256,
-        also={name: SetRecord(title=other.info.title, sha256=other.sha256) for name, other in data.also.items()},
-        starts=starts,
+        name=data.main.info.name,
+        **dict(set_record(data.main)),
+        also={name: set_record(other) for name, other in data.also.items()},
+        starts={name: found for name, sets in data.starts.items() if (found := _data_record(sets)) is not None},
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ray
-from pydantic import BaseModel
+from pydantic import BaseModel, SerializeAsAny
 
 from rt_scale.ray_backend.control import ControlClient, StopReason
 from rt_scale.scheduler.early_stopping import Measurement, measurement
@@ -47,7 +47,7 @@ class TrialConfig(BaseModel, frozen=True):
         measured_size: how many runs of this shape to train together, if measured before.
     """
 
-    specs: tuple[RunSpec, ...]
+    specs: tuple[SerializeAsAny[RunSpec], ...]
     launch: LaunchSpec
     store: str
     data_dir: Path
@@ -129,9 +129,9 @@ def job_outcome(outcome: RunResult | BaseException, client: ControlClient) -> Jo
     if not isinstance(outcome, BaseException):
         return JobOutcome(JobState.DONE, values=outcome.last)
     if isinstance(outcome, Stopped):
-        if client.told is not None and client.told.reason is StopReason.ENDED_EARLY:
-            return JobOutcome(JobState.EARLY_STOPPED, client.told.text, client.newest.values)
-        return JobOutcome(JobState.RETURNED, client.told.text if client.told else "")
+        if client.stop_request is not None and client.stop_request.reason is StopReason.ENDED_EARLY:
+            return JobOutcome(JobState.EARLY_STOPPED, client.stop_request.text, client.newest.values)
+        return JobOutcome(JobState.RETURNED, client.stop_request.text if client.stop_request else "")
     if isinstance(outcome, LeasedElsewhere):
         return JobOutcome(JobState.LEASED_ELSEWHERE, str(outcome))
     if isinstance(outcome, StoreUnavailable):

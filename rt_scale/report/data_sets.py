@@ -5,8 +5,8 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
-import os
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from rt_scale.data.catalogue import DATASETS
 from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.prepare import list_prepared
 from rt_scale.spec.errors import InputError, counted
+from rt_scale.spec.grid import grouped
 from rt_scale.spec.run import stream
+from rt_scale.system.files import replace_file
 
 
 def data_rows(data_dir: Path) -> list[dict[str, Any]]:
@@ -50,11 +52,9 @@ def data_rows(data_dir: Path) -> list[dict[str, Any]]:
 
 def data_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Notes below the table: sources of means and deviations, sets without labels, damage."""
-    sources: dict[str, list[str]] = {}
-    for row in rows:
-        if "stats_source" in row:
-            sources.setdefault(row["stats_source"], []).append(row["name"])
-    notes = [f"mean and std of {', '.join(names)}: {source}" for source, names in sources.items()]
+    sources = grouped((row for row in rows if "stats_source" in row), lambda row: row["stats_source"])
+    notes = [f"mean and std of {', '.join(row['name'] for row in having)}: {source}"
+             for source, having in sources.items()]  # fmt: skip
     notes += [f"the training images of {row['name']} have no labels" for row in rows if not row.get("labelled", True)]
     return notes + [row["problem"] for row in rows if row["problem"]]
 
@@ -130,14 +130,11 @@ def save(sheet: Image.Image, path: Path) -> None:
     """Write the sheet to ``path`` atomically; InputError if that fails, or it does not end in .png."""
     if path.suffix.lower() != ".png":
         raise InputError(f"'{path}' does not end in .png, and a contact sheet is a PNG file. Give --out NAME.png.")
-    partial = path.with_name(f".{path.name}.part")
+    content = BytesIO()
+    sheet.save(content, "PNG")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            sheet.save(partial, "PNG")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        replace_file(path, content.getvalue())
     except OSError as error:
         raise InputError(f"Cannot write '{path}': {error.strerror or error}. Give another file with --out.") from error
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from operator import attrgetter
 from typing import Any, Literal
 
 from rt_scale.report.paper_numbers import START, Number, data_words, number_of, shown_values
 from rt_scale.report.statistics import ROLES, Estimate, estimates
 from rt_scale.report.status import STYLES
-from rt_scale.spec.grid import Point
+from rt_scale.spec.grid import Point, grouped
 from rt_scale.spec.kinds import TrainingSpec, training
 from rt_scale.spec.metrics import ProbeName
 from rt_scale.store.results import RunResult
@@ -213,9 +214,7 @@ def result_rows(
     keys = {each: f"configuration-{number}" for number, each in enumerate(dict.fromkeys(alike.values()), 1)}
     tables = {}
     for probe, members in runs.items():
-        groups: dict[str, list[ProbedRun]] = {}
-        for run in members:
-            groups.setdefault(keys[alike[run.run]], []).append(run)
+        groups = grouped(members, lambda run: keys[alike[run.run]])
         tables[probe] = [
             ResultRow(
                 key=key,
@@ -224,7 +223,7 @@ def result_rows(
                 shown=shown[group[0].run],
                 runs=tuple(group),
                 measured=_measured(group, which),
-                printed=None if experiment is None else number_of(experiment, group[0].at),
+                printed=number_of(experiment, group[0].at),
             )
             for key, group in groups.items()
         ]
@@ -278,7 +277,7 @@ def done(point: Point, probe: str) -> dict[str, Any]:
     """``ProbedRun.at`` of a run under a probe."""
     spec, (kind, _, data) = training(point.spec), probe.partition("@")
     at: dict[str, Any] = {"data": spec.data.name, "probed": data or spec.data.name, "probe": kind}
-    at |= {name: _field(spec, key) for key, name in KNOWN.items()}
+    at |= {name: attrgetter(key)(spec) for key, name in KNOWN.items()}
     at["round"] = _round(spec)
     moves = {"none": "frozen", "ema": f"average, {spec.teacher.momentum}", "previous_epoch": "copy"}
     at["teacher"] = moves[spec.teacher.update]
@@ -317,13 +316,6 @@ def _scores(result: RunResult, probe: str, metrics: Series) -> Scores | None:
         curve=metrics.get(names["student"], ()),
         moved=last.get("distance/from_init"),
     )
-
-
-def _field(spec: TrainingSpec, key: str) -> Any:
-    value: Any = spec
-    for name in key.split("."):
-        value = getattr(value, name)
-    return value
 
 
 def _round(spec: TrainingSpec) -> int:

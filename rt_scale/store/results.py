@@ -32,11 +32,21 @@ class Best(Stored):
     step: int
 
 
+class ImageRecord(Stored):
+    """Images as prepared: channels, side in pixels, and per channel mean and deviation of pixels in [0, 1]."""
+
+    channels: int
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 class SetRecord(Stored):
-    """A data set: its title with its variant, and the SHA-256 of its contents."""
+    """A data set: its title with its variant, the SHA-256 of its contents, and its images; None: not recorded then."""
 
     title: str
     sha256: str
+    images: ImageRecord | None = None
 
 
 class DataRecord(SetRecord):

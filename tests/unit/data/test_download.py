@@ -15,7 +15,7 @@ import pytest
 
 from rt_scale.data import download
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.data.datasets.base import DataSet, Download
+from rt_scale.data.datasets.base import DataSet, Download, Release
 from rt_scale.data.datasets.grey import FILES
 from rt_scale.data.download import fetch, find_original, open_origin
 from rt_scale.data.prepare import Prepared, list_prepared, open_prepared, prepare, verify_prepared
@@ -130,7 +130,9 @@ def test_a_file_without_published_checksum_is_kept_and_not_fetched_again(
     small: Small, server: tuple[Path, str], tmp_path: Path, announced: dict[str, str]
 ) -> None:
     published = _publish(*server, ("part0.npz",))
-    info = small("cifar5m", 1, 1, downloads=(Download("part0.npz", published[0].url, ""),))
+    info = small(
+        "cifar5m", 1, 1, downloads=(Download("part0.npz", published[0].url, ""),), releases=(Release(("part0.npz",)),)
+    )
     _Quiet.announced.update(announced)
     for _ in range(2):
         folder = find_original(info, tmp_path, True, None)

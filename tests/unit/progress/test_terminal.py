@@ -69,8 +69,8 @@ def test_a_run_that_left_its_device_is_a_line_and_waits() -> None:
         view.running("a", report(3))
         watched.now += 10
         view.waiting("a", "its process died (attempt 2 of 4)", 8.0)
-        view.waiting("b", "another driver computes it", None, held=True)
-        view.waiting("c", "another driver computes it", 40.0, held=True)
+        view.waiting("b", "another driver computes it", None, leased_elsewhere=True)
+        view.waiting("c", "another driver computes it", 40.0, leased_elsewhere=True)
         watched.now += 3
         watched.view.tick()
         assert watched.shown() == [
@@ -93,7 +93,7 @@ def test_a_run_waits_until_it_runs_again_or_is_through() -> None:
     watched = Watched(terminal=False)
     with watched.view as view:
         for label in ("a", "b", "c"):
-            view.waiting(label, "another driver computes it", None, held=True)
+            view.waiting(label, "another driver computes it", None, leased_elsewhere=True)
         view.running("a", report(0))
         view.finished("b", None)
         assert "1 of 5 done, 1 running, 1 waiting, 2 to start" in watched.shown()
@@ -130,7 +130,7 @@ def test_a_process_that_died_before_it_said_anything_is_a_line() -> None:
     watched = Watched(terminal=False)
     with watched.view as view:
         view.waiting("a", "its process died; try 2 of 4", None)
-        view.waiting("b", "another driver computes it", 5.0, held=True)
+        view.waiting("b", "another driver computes it", 5.0, leased_elsewhere=True)
         view.waiting("a", "its process died; try 3 of 4", 1.0)
     assert watched.lines == [
         "waiting a: its process died; try 2 of 4",
@@ -231,3 +231,15 @@ def test_a_pipe_gets_no_control_characters() -> None:
         view.finished("b\x1b[1A", "why\x00")
         watched.summary()
     assert all(line.isprintable() for line in watched.lines), watched.lines
+
+
+def test_a_failure_is_told_once_with_the_counts() -> None:
+    told: list[tuple[object, ...]] = []
+    console = Watched(terminal=False).console
+    with SweepView(console, 9, 2, failed=lambda *each: told.append(each)) as view:
+        view.finished("a", None)
+        view.stopped("b", "by the rule")
+        view.added(1)
+        for _ in range(2):
+            view.finished("c", "It diverged.")
+    assert told == [("c", "It diverged.", {"runs": 10, "done": 3, "failed": 1, "ended": 1})]
