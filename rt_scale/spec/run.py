@@ -110,7 +110,8 @@ def _same_architecture(spec: RunSpec, name: str, start: StartFrom) -> None:
 
 
 def _text(part: Part) -> str:
-    return "{" + ", ".join(f"{name}: {getattr(part, name)}" for name in type(part).model_fields) + "}"
+    values = {name: getattr(part, name) for name in type(part).model_fields}
+    return "{" + ", ".join(f"{name}: {value}" for name, value in values.items() if value is not None) + "}"
 
 
 class SeedSpec(Part):
