@@ -20,6 +20,7 @@ from rt_scale.cli.options import (
     DataOption,
     DeviceOption,
     JsonOption,
+    NotifyOption,
     PackOption,
     PriceOption,
     SetOption,
@@ -30,9 +31,10 @@ from rt_scale.cli.options import (
     open_console,
     open_store,
     read_path,
+    warn,
 )
 from rt_scale.cli.results import print_reports
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, RtScaleError
 from rt_scale.system.console import say, say_error
 
 if TYPE_CHECKING:
@@ -189,6 +191,7 @@ def sweep(
     ] = None,
     price: PriceOption = None,
     best: BestOption = False,
+    notify: NotifyOption = None,
     yes: YesOption = False,
 ) -> None:
     """Run grids through Ray Tune; finished runs are not run again."""
@@ -204,7 +207,7 @@ def sweep(
     sweeps = load_files(files, overrides or [], launch, where.store, yes)
     if budget is not None:
         _check_budget(sweeps, budget, prices, where)
-    run_loaded(sweeps, where, best)
+    run_loaded(sweeps, where, best, notify)
 
 
 def _check_budget(sweeps: list[SweepRuns], budget: float, prices: PriceSheet | None, where: Where) -> None:
@@ -214,39 +217,71 @@ def _check_budget(sweeps: list[SweepRuns], budget: float, prices: PriceSheet | N
     say(refuse_over_budget(sweeps, budget, where.data_dir, conditions))
 
 
-def run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool = False) -> list[Report]:
-    """Run sweeps as one queue, print and write their reports; exits with 1 if a run has no result."""
+def run_loaded(
+    sweeps: Sequence[SweepRuns], where: Where, best: bool = False, notify: str | None = None
+) -> list[Report]:
+    """Run sweeps as one queue, print and write their reports; exits with 1 if a run has no result.
+
+    ``notify``: the command or URL that is told of failed runs and of the end; InputError if it cannot be used.
+    """
+    from rt_scale.system.notify import Notifier
+
+    if notify is None:
+        return _run_loaded(sweeps, where, best, lambda event, **fields: None)
+    name = ", ".join(sweep.name for sweep in sweeps)
+    with Notifier(notify, warn) as notifier:
+        try:
+            return _run_loaded(sweeps, where, best, notifier.send)
+        except (KeyboardInterrupt, RtScaleError) as error:
+            notifier.send("sweep_stopped", sweep=name, reason=str(error) or "it was interrupted")
+            raise
+
+
+def _run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool, tell: Callable[..., None]) -> list[Report]:
     from rt_scale.ray_backend.sweep import run_sweeps
+    from rt_scale.report.status import count_states
     from rt_scale.system.signals import stopping_on_signals
+
+    name = ", ".join(sweep.name for sweep in sweeps)
+
+    def failed(label: str, why: str, counts: Mapping[str, int]) -> None:
+        tell("run_failed", sweep=name, counts=counts, failed=[{"run": label, "reason": why}])
 
     log = where.store.sweep(sweeps[0].spec.name).path / "ray.log"
     error = os.dup(2)  # descriptor 2 is redirected while Ray runs
     try:
         with stopping_on_signals(lambda text: None) as stopping:
-            outcomes = run_sweeps(sweeps, where, _terminal(log), stopping, _says_lost(error))
+            outcomes = run_sweeps(sweeps, where, _terminal(log, failed), stopping, _says_lost(error))
     finally:
         os.close(error)
     written = []
     for each, outcome in zip(sweeps, outcomes, strict=True):
-        if outcome.finished:
-            written += print_reports([each], best, False, where.data_dir)
+        reports = print_reports([each], best, False, where.data_dir) if outcome.finished else []
+        written += reports
         for label, why in outcome.ended.items():
             say(f"{label} was ended early: {why}")
         for label, why in outcome.failed.items():
             say_error(f"{label} has no result: {why}")
+        tell(
+            "sweep_ended", sweep=each.name, counts=count_states(each),
+            failed=[{"run": label, "reason": why} for label, why in outcome.failed.items()],
+            report=str(each.folder.report) if reports else None,
+        )  # fmt: skip
     if any(outcome.failed for outcome in outcomes):
         raise typer.Exit(1)
     return written
 
 
-def _terminal(log: Path) -> Callable[[int, int], AbstractContextManager[SweepView]]:
+def _terminal(
+    log: Path, failed: Callable[[str, str, Mapping[str, int]], None]
+) -> Callable[[int, int], AbstractContextManager[SweepView]]:
     """A function that creates a sweep's view on standard output; Ray's output goes to ``log``."""
     from rt_scale.progress.terminal import SweepView
     from rt_scale.ray_backend.output import console_on, output_to
 
     @contextmanager
     def view(total: int, done_before: int) -> Iterator[SweepView]:
-        with output_to(log) as out, SweepView(console_on(out), total, done_before, log) as shown:
+        with output_to(log) as out, SweepView(console_on(out), total, done_before, log, failed=failed) as shown:
             yield shown
 
     return view

@@ -16,6 +16,7 @@ from rt_scale.data.prepared import NoiseSet
 from rt_scale.experiments.check import Sets, check, training_samples, unfinished
 from rt_scale.experiments.context import Context, Follower
 from rt_scale.experiments.dependencies import StartWeights, compute_first, start_weights
+from rt_scale.experiments.networks import image_record
 from rt_scale.experiments.options import Options, ResolvedOptions, find_device, resolve
 from rt_scale.experiments.other_data import refuse_other_data
 from rt_scale.experiments.provenance import attempt_record
@@ -251,6 +252,7 @@ def _data_record(data: Sets) -> DataRecord:
         name=info.name,
         title=info.title,
         sha256=data.main.sha256,
+        images=image_record(info),
         also={name: SetRecord(title=other.info.title, sha256=other.sha256) for name, other in data.also.items()},
         starts={name: _data_record(sets) for name, sets in data.starts.items()},
     )

@@ -92,6 +92,13 @@ class SweepState:
             line += [probe_text(last), "" if spent is None else f"{duration_text(spent)}{where}"]
         return "  ".join(part for part in line if part)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Runs in all, and by how they came out: done, failed, ended early."""
+        states = self._states
+        done = self._done_before + states[DONE]
+        return {"runs": self.total, "done": done, "failed": states[FAILED], "ended": states[STOPPED]}
+
     def _leave(self, label: str) -> Task | None:
         task = self._running.pop(label, None)
         if task is not None:

@@ -120,7 +120,8 @@ class SweepProgress(Progress):
 class SweepView(View):
     """Prints a line per finished run and draws running runs and a summary below (a View and a context manager).
 
-    In a pipe it prints the summary at times. ``log``, the file of Ray's messages, is named first.
+    In a pipe it prints the summary at times. ``log``, the file of Ray's messages, is named first. ``failed`` is called
+    with the label of each run that fails, why, and the number of runs in all and by state.
     """
 
     def __init__(
@@ -131,8 +132,9 @@ class SweepView(View):
         log: Path | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        failed: Callable[[str, str, Mapping[str, int]], None] = lambda label, why, counts: None,
     ) -> None:
-        self._console, self._clock, self._log = console, clock, log
+        self._console, self._clock, self._log, self._failed = console, clock, log, failed
         self._draws = console.is_terminal and console.is_interactive
         self._drawn = self._summed = clock()
         self.progress = SweepProgress(console, clock)
@@ -168,8 +170,9 @@ class SweepView(View):
         """Turn the row of a run into a line."""
         if error is None:
             self._print(self._state.finish(label, DONE, values=values))
-        else:
-            self._print(self._state.finish(label, FAILED, f"FAILED: {error}"), "red")
+        elif line := self._state.finish(label, FAILED, f"FAILED: {error}"):
+            self._print(line, "red")
+            self._failed(label, error, self._state.counts)
         self.tick()
 
     def stopped(self, label: str, why: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from rt_scale.report.results import ProbedRun, Scores
 from rt_scale.report.statistics import Scale, Verdict, judge
 from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.grid import grouped
 from rt_scale.spec.metrics import metric_bounds
 from rt_scale.spec.networks import PAPER
 
@@ -44,10 +45,7 @@ def gains(runs: Iterable[ProbedRun]) -> list[float]:
 
 def by(runs: Iterable[ProbedRun], key: str) -> dict[Any, list[ProbedRun]]:
     """All runs by their value of ``key`` of ``ProbedRun.at``."""
-    found: dict[Any, list[ProbedRun]] = {}
-    for run in runs:
-        found.setdefault(run.at[key], []).append(run)
-    return found
+    return grouped(runs, lambda run: run.at[key])
 
 
 def by_seed(runs: Iterable[ProbedRun], key: str) -> dict[int, dict[Any, float]]:

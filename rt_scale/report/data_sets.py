@@ -18,6 +18,7 @@ from rt_scale.data.catalogue import DATASETS
 from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.prepare import list_prepared
 from rt_scale.spec.errors import InputError, counted
+from rt_scale.spec.grid import grouped
 from rt_scale.spec.run import stream
 
 
@@ -50,11 +51,9 @@ def data_rows(data_dir: Path) -> list[dict[str, Any]]:
 
 def data_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Notes below the table: sources of means and deviations, sets without labels, damage."""
-    sources: dict[str, list[str]] = {}
-    for row in rows:
-        if "stats_source" in row:
-            sources.setdefault(row["stats_source"], []).append(row["name"])
-    notes = [f"mean and std of {', '.join(names)}: {source}" for source, names in sources.items()]
+    sources = grouped((row for row in rows if "stats_source" in row), lambda row: row["stats_source"])
+    notes = [f"mean and std of {', '.join(row['name'] for row in having)}: {source}"
+             for source, having in sources.items()]  # fmt: skip
     notes += [f"the training images of {row['name']} have no labels" for row in rows if not row.get("labelled", True)]
     return notes + [row["problem"] for row in rows if row["problem"]]
 

@@ -1,9 +1,8 @@
-"""Draws the figures of a sweep: student and teacher over epochs, and the paper's figures."""
+"""Draws panels of lines with their intervals, under one legend."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,83 +16,32 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rt_scale.report.panels import Drawing, Line
-from rt_scale.report.results import Series, probe_metric, probe_title
-from rt_scale.report.statistics import estimate
-from rt_scale.spec.grid import Point, axis_names, value_label
-from rt_scale.spec.metrics import ACCURACY, Bounds, difference_bounds
 
-MOST_PANELS = 8
 Colour = str | tuple[float, float, float, float]
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One run's probes: accuracies in [0, 1] at increasing epochs, all [E]; the input has one number."""
-
-    point: Point
-    epochs: np.ndarray
-    student: np.ndarray
-    teacher: np.ndarray
-    input: float
-
-
-def curve(point: Point, metrics: Series, probe: str) -> Curve | None:
-    """The run's curve under the probe of that key; None if it has none."""
-    found = [metrics.get(probe_metric(role, probe)) for role in ("student", "teacher", "input")]
-    student, teacher, pixels = found
-    if not student or not teacher or not pixels:
-        return None
-    epochs, accuracies = np.array(sorted(student)).T
-    return Curve(point, epochs, accuracies, np.array(sorted(teacher))[:, 1], pixels[-1][1])
-
-
-def draw(curves: Sequence[Curve], probe: str, title: str) -> Figure:
-    """Accuracy (top) and gain over the own teacher (bottom) over epochs: means over seeds with their intervals.
-
-    The first axis of the sweep gives the colours; each combination of the others is a column.
-    """
-    panels: dict[str, list[Curve]] = {}
-    for item in curves:
-        panels.setdefault(_text(item.point, slice(1, None)), []).append(item)
-    left_out = len(panels) - MOST_PANELS
-    shown = list(panels.items())[:MOST_PANELS]
-    width = max(6.0, 1.2 + 2.6 * len(shown))
-    figure, axes = plt.subplots(2, len(shown), figsize=(width, 5.6), sharex=True, sharey="row", squeeze=False)
-    colours = _colours([_text(item.point, slice(0, 1)) for item in curves])
-    for column, (name, members) in enumerate(shown):
-        _panel(axes[0][column], axes[1][column], members, colours)
-        axes[0][column].set_title(name, fontsize=10)
-        axes[1][column].set_xlabel("epoch")
-    if axes[0][0].get_ylim()[0] < 0:  # the margin of the shared axis, known once all panels are drawn
-        axes[0][0].set_ylim(bottom=0)
-    axes[0][0].set_ylabel("test accuracy (%)")
-    axes[1][0].set_ylabel("gain over own teacher\n(percentage points)")
-    more = f" ({left_out} more configurations not drawn)" if left_out > 0 else ""
-    figure.suptitle(f"{title}: {probe_title(probe)}{more}", fontsize=11)
-    rows = _legend(figure, colours, columns=max(2, int(width / 2)))
-    figure.tight_layout(rect=(0, 0.045 * rows, 1, 0.98))
-    return figure
-
-
-def draw_drawings(panels: Sequence[Drawing], title: str, columns: int) -> Figure:
-    """One of the paper's figures: panels (at least one) in rows of ``columns``, and a legend."""
+def draw(panels: Sequence[Drawing], title: str, columns: int, *, same_heights: bool = False) -> Figure:
+    """Panels (at least one) in rows of ``columns``, and a legend; with ``same_heights`` a row shares its axis."""
     ours = dict.fromkeys(line.label for panel in panels for line in panel.lines if line.style == "ours")
     colours = _line_colours(list(ours))
     styles = {line.style: line.label for panel in panels for line in panel.lines if line.style != "ours"}
     handles = [Line2D([], [], color=colour, marker="o", ms=3, label=name) for name, colour in colours.items()]
     handles += [Line2D([], [], label=label, **{"color": "0.3", **_STYLES[style]}) for style, label in styles.items()]
-    rows, width = -(-len(panels) // columns), max(6.4, 4.1 * columns)
-    per_row = max(2, int(width / 2.4))
-    legend = 0.2 + 0.2 * -(-len(handles) // per_row)
-    height = 3.2 * rows + 0.4 + legend
-    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
+    rows, width = -(-len(panels) // columns), max(6.4, (4.1 if columns < 4 else 3.2) * columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width, 3.2 * rows + 0.6), squeeze=False, layout="constrained",
+        sharey="row" if same_heights else False,
+    )  # fmt: skip
     for axis, panel in zip(axes.flat, panels, strict=False):
         _draw_panel(axis, panel, colours)
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_axis_off()
+    if same_heights:
+        for axis in axes.flat:
+            axis.label_outer()
     figure.suptitle(title, fontsize=11)
-    figure.legend(handles=handles, loc="lower center", ncols=per_row, frameon=False, fontsize=8)
-    figure.tight_layout(rect=(0, legend / height, 1, 0.99))
+    per_row = max(2, int(width / 2.4))
+    figure.legend(handles=handles, loc="outside lower center", ncols=per_row, frameon=False, fontsize=8)
     return figure
 
 
@@ -151,12 +99,6 @@ def save(figure: Figure, *paths: Path) -> None:
     plt.close(figure)
 
 
-def _text(point: Point, part: slice) -> str:
-    names = axis_names(point.values)
-    values = list(point.values.items())[part]
-    return ", ".join(f"{names[key]} = {value_label(value)}" for key, value in values)
-
-
 def _colours(names: Sequence[str]) -> dict[str, Colour]:
     distinct = list(dict.fromkeys(names))
     return {name: plt.get_cmap("viridis")(0.05 + 0.8 * i / max(1, len(distinct) - 1))
@@ -169,56 +111,3 @@ def _line_colours(labels: Sequence[str]) -> dict[str, Colour]:
     names = [label for label in labels if label not in numbers]
     palette = [f"tab:{name}" for name in ("blue", "orange", "green", "purple", "brown", "pink", "olive", "cyan")]
     return _colours(numbers) | {name: palette[place % len(palette)] for place, name in enumerate(names)}
-
-
-def _panel(accuracy: Axes, gain: Axes, members: Sequence[Curve], colours: Mapping[str, Colour]) -> None:
-    groups: dict[str, list[Curve]] = {}
-    for item in members:
-        groups.setdefault(_text(item.point, slice(0, 1)), []).append(item)
-    for name, group in groups.items():
-        same = [item for item in group if len(item.epochs) == len(group[0].epochs)]
-        students = np.stack([item.student for item in same])
-        gains = students - np.stack([item.teacher for item in same])
-        _band(accuracy, same[0].epochs, students, ACCURACY, colours[name])
-        _band(gain, same[0].epochs, gains, difference_bounds(ACCURACY), colours[name])
-    for epochs, accuracies in _teachers(members):
-        accuracy.plot(epochs, 100 * accuracies, color="0.3", ls="--", lw=1.2)
-    accuracy.axhline(100 * float(np.mean([item.input for item in members])), color="tab:red", ls=":", lw=1.2)
-    gain.axhline(0, color="0.3", ls="--", lw=1.2)
-    for axis in (accuracy, gain):
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-
-
-def _teachers(members: Sequence[Curve]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Epochs and mean accuracies of the teachers: over all if they are frozen, else per configuration."""
-    longest = max((item.epochs for item in members), key=len)
-    if all((item.teacher == item.teacher[0]).all() for item in members):
-        distinct = {(item.point.seed, float(item.teacher[0])) for item in members}
-        return [(longest, np.full(len(longest), np.mean([value for _, value in distinct])))]
-    groups: dict[str, list[Curve]] = {}
-    for item in members:
-        groups.setdefault(item.point.configuration, []).append(item)
-    found = []
-    for group in groups.values():
-        same = [item.teacher for item in group if len(item.epochs) == len(group[0].epochs)]
-        found.append((group[0].epochs, np.mean(same, axis=0)))
-    return found
-
-
-def _band(axis: Axes, epochs: np.ndarray, values: np.ndarray, bounds: Bounds, colour: Colour) -> None:
-    """Draw the mean of accuracies [seeds, epochs] in percent, and its interval."""
-    summaries = [estimate(column.tolist(), bounds) for column in values.T]
-    mean, low, high = (100 * np.array([getattr(item, part) for item in summaries], dtype=float)
-                       for part in ("mean", "low", "high"))  # fmt: skip
-    axis.plot(epochs, mean, color=colour, lw=1.8, marker="o", ms=3)
-    axis.fill_between(epochs, low, high, color=colour, alpha=0.18, lw=0)
-
-
-def _legend(figure: Figure, colours: Mapping[str, Colour], columns: int) -> int:
-    handles = [Line2D([], [], color=colour, marker="o", ms=3, label=f"student{f', {name}' if name else ''}")
-               for name, colour in colours.items()]  # fmt: skip
-    handles.append(Line2D([], [], color="0.3", ls="--", label="teacher (mean)"))
-    handles.append(Line2D([], [], color="tab:red", ls=":", label="input pixels"))
-    figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=9)
-    return -(-len(handles) // columns)

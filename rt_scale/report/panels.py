@@ -1,4 +1,4 @@
-"""The paper's figures as data: lines of means over seeds with their intervals."""
+"""Figures as data: lines of means over seeds with their intervals."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from typing import Any, Literal
 from rt_scale.report.paper import Panel
 from rt_scale.report.paper_numbers import data_title, number_of, value_text
 from rt_scale.report.results import ProbedRun, Series, Which, probe_metric
-from rt_scale.report.statistics import estimate
+from rt_scale.report.statistics import DIFFERENCES, estimate
+from rt_scale.spec.grid import axis_names, grouped
 from rt_scale.spec.metrics import ACCURACY as PROBED
 from rt_scale.spec.metrics import metric_bounds
 
 Style = Literal["ours", "teacher", "input", "paper"]
-ACCURACY = "accuracy"
+ACCURACY, GAIN = "accuracy", "gain"
+OF_PROBES = {ACCURACY: PROBED, GAIN: DIFFERENCES}
+"""Metrics of a panel that each probe has: the student's accuracy, and that less its own teacher's -> bounds."""
 _LABELS = {
     "train/kl": "KL divergence (training)",
     "distance/from_init": "distance from start",
     ACCURACY: "probing accuracy (%)",
+    GAIN: "gain over own teacher (points)",
 }
 
 
@@ -56,7 +60,7 @@ class Drawing:
 
 
 def drawings(
-    panel: Panel, runs: Sequence[ProbedRun], metrics: Mapping[str, Series], which: Which, experiment: str
+    panel: Panel, runs: Sequence[ProbedRun], metrics: Mapping[str, Series], which: Which, experiment: str | None
 ) -> list[Drawing]:
     """The drawings of a panel, one for each value of its column and each data set probed on.
 
@@ -64,18 +68,18 @@ def drawings(
     is the epoch; the numbers that the paper prints for ``experiment`` are added.
     """
     found = []
-    if panel.metric != ACCURACY:  # measured once per run, not per probe
+    if panel.metric not in OF_PROBES:  # measured once per run, not per probe
         runs = list({run.run: run for run in runs}.values())
-    several = panel.metric == ACCURACY and "probed" not in (panel.x, panel.line)
+    several = panel.metric in OF_PROBES and "probed" not in (panel.x, panel.line)
     several = several and len({run.at["probed"] for run in runs}) > 1
     extra = _besides(panel, [run for run in runs if run.scores is not None])
-    columns: dict[str, list[ProbedRun]] = {}
-    for run in runs:
+
+    def title_of(run: ProbedRun) -> str:
         parts = [] if panel.column is None else [_titled(panel.column, run.at[panel.column])]
         parts += [data_title(run.at["probed"])] if several else []
-        parts += [f"{key} {value_text(key, run.at.get(key))}" for key in extra]
-        columns.setdefault(", ".join(parts), []).append(run)
-    for title, members in columns.items():
+        return ", ".join([*parts, *(f"{key} {value_text(key, run.at.get(key))}" for key in extra)])
+
+    for title, members in grouped(runs, title_of).items():
         if panel.x == "epoch":
             lines = _over_epochs(panel, members, metrics)
         else:
@@ -92,23 +96,22 @@ def _titled(key: str, value: object) -> str:
 
 def _besides(panel: Panel, runs: Sequence[ProbedRun]) -> list[str]:
     """Keys, except seeds, that vary among the runs at one position of one line; each value gets its own panel."""
-    spots: dict[str, list[ProbedRun]] = {}
-    for run in runs:
-        place = [run.at.get(key) for key in (panel.line, panel.x, panel.column or "", "probed")]
-        spots.setdefault(repr(place), []).append(run)
+    places = (panel.line, panel.x, panel.column or "", "probed")
+    spots = grouped(runs, lambda run: repr([run.at.get(key) for key in places]))
     keys = dict.fromkeys(key for run in runs for key in run.at)
     return [key for key in keys if any(len({repr(run.at.get(key)) for run in spot}) > 1 for spot in spots.values())]
 
 
 def _lines(panel: Panel, runs: Iterable[ProbedRun]) -> dict[str, list[ProbedRun]]:
-    found: dict[str, list[ProbedRun]] = {}
-    for run in runs:
-        value = run.at[panel.line]
+    """The runs with scores, by the label of their line."""
+
+    def label(run: ProbedRun) -> str:
+        value = run.at.get(panel.line)
         name = "student" if panel.line == "probe" else value_text(panel.line, value)
-        label = f"{panel.line} = {name}" if isinstance(value, int | float) else name
-        if run.scores is not None:
-            found.setdefault(label, []).append(run)
-    return found
+        numeric = isinstance(value, int | float | list | tuple)
+        return f"{axis_names([panel.line])[panel.line]} = {name}" if numeric else name
+
+    return grouped((run for run in runs if run.scores is not None), label)
 
 
 def _over_epochs(panel: Panel, runs: Sequence[ProbedRun], metrics: Mapping[str, Series]) -> list[Line]:
@@ -121,18 +124,25 @@ def _over_epochs(panel: Panel, runs: Sequence[ProbedRun], metrics: Mapping[str, 
         same = [[value for _, value in curve] for curve in curves if [epoch for epoch, _ in curve] == epochs]
         lines.append(_line(label, epochs, list(zip(*same, strict=True)), panel.metric))
         teachers[label] = (epochs[0], epochs[-1]), members
+    if panel.metric == GAIN and teachers:
+        ends = next(iter(teachers.values()))[0]
+        lines.append(Line("teacher", ends, [0, 0], "teacher"))
     return lines + (_references(teachers, metrics) if panel.metric == ACCURACY else [])
 
 
 def _curve(metric: str, run: ProbedRun, metrics: Mapping[str, Series]) -> Sequence[tuple[float, float]]:
+    student = run.scores.curve if run.scores is not None else ()
     if metric == ACCURACY:
-        return run.scores.curve if run.scores is not None else ()
+        return student
+    if metric == GAIN:
+        teacher = dict(_teacher_curve(run, metrics))
+        return [(epoch, value - teacher[epoch]) for epoch, value in student if epoch in teacher]
     return metrics.get(run.run, {}).get(metric, ())
 
 
 def _line(label: str, x: Sequence[Any], values: Sequence[Sequence[float]], metric: str) -> Line:
-    """The means at every position, with their intervals; accuracies in percent."""
-    factor, bounds = (100, PROBED) if metric == ACCURACY else (1, metric_bounds(metric))
+    """The means at every position, with their intervals; accuracies and gains in percent."""
+    factor, bounds = (100, OF_PROBES[metric]) if metric in OF_PROBES else (1, metric_bounds(metric))
     summaries = [estimate(column, bounds) for column in values]
     parts = [[getattr(each, part) for each in summaries] for part in ("mean", "low", "high")]
     y, low, high = ([math.nan if value is None else factor * value for value in part] for part in parts)
@@ -161,10 +171,7 @@ def _moving_teacher(
     runs: Sequence[ProbedRun], metrics: Mapping[str, Series]
 ) -> tuple[Sequence[float], Sequence[float]] | None:
     """Epochs and mean accuracies in percent of teachers that change; None if they do not."""
-    curves = []
-    for run in runs:
-        key = run.at["probe"] if run.at["probed"] == run.at["data"] else f"{run.at['probe']}@{run.at['probed']}"
-        curves.append(metrics.get(run.run, {}).get(probe_metric("teacher", key), ()))
+    curves = [_teacher_curve(run, metrics) for run in runs]
     if not any(len({value for _, value in curve}) > 1 for curve in curves):
         return None
     epochs = [epoch for epoch, _ in curves[0]]
@@ -172,13 +179,15 @@ def _moving_teacher(
     return epochs, [100 * fmean(column) for column in zip(*same, strict=True)]
 
 
-def _summary(panel: Panel, runs: Sequence[ProbedRun], which: Which, experiment: str) -> list[Line]:
+def _teacher_curve(run: ProbedRun, metrics: Mapping[str, Series]) -> Sequence[tuple[float, float]]:
+    key = run.at["probe"] if run.at["probed"] == run.at["data"] else f"{run.at['probe']}@{run.at['probed']}"
+    return metrics.get(run.run, {}).get(probe_metric("teacher", key), ())
+
+
+def _summary(panel: Panel, runs: Sequence[ProbedRun], which: Which, experiment: str | None) -> list[Line]:
     found = []
     for label, members in _lines(panel, runs).items():
-        spots: dict[Any, list[ProbedRun]] = {}
-        for run in members:
-            if run.at.get(panel.x) is not None:
-                spots.setdefault(run.at[panel.x], []).append(run)
+        spots = grouped((run for run in members if run.at.get(panel.x) is not None), lambda run: run.at[panel.x])
         order = list(spots) if panel.scale == "names" else sorted(spots)
         x = [value_text(panel.x, value) for value in order] if panel.scale == "names" else order
         scores = [[run.scores for run in spots[value] if run.scores is not None] for value in order]

@@ -12,7 +12,7 @@ from rt_scale.report.claims import Claim
 from rt_scale.report.paper_numbers import data_words, telling_keys, value_text
 from rt_scale.report.results import ProbedRun, count_states, probe_title
 from rt_scale.report.statistics import Verdict
-from rt_scale.spec.grid import axis_names
+from rt_scale.spec.grid import axis_names, grouped
 
 
 @dataclass(frozen=True)
@@ -210,17 +210,12 @@ def groups(runs: Iterable[ProbedRun], over: Sequence[str]) -> list[tuple[dict[st
     Each group comes with the values that it shares.
     """
     members = list(runs)
-    by_over: dict[str, list[ProbedRun]] = {}
-    for run in members:
-        by_over.setdefault(repr([run.at.get(key) for key in over]), []).append(run)
+    by_over = grouped(members, lambda run: repr([run.at.get(key) for key in over]))
     keys = [key for key in dict.fromkeys(key for run in members for key in run.at) if key not in over]
     if over and len(by_over) > 1:
         keys = [key for key in keys if not _follows(key, by_over.values())]
-    found: dict[str, tuple[dict[str, Any], list[ProbedRun]]] = {}
-    for run in members:
-        shared = {key: run.at.get(key) for key in keys}
-        found.setdefault(repr(shared), (shared, []))[1].append(run)
-    return list(found.values())
+    alike = grouped(members, lambda run: repr([run.at.get(key) for key in keys])).values()
+    return [({key: runs[0].at.get(key) for key in keys}, runs) for runs in alike]
 
 
 def _follows(key: str, by_over: Iterable[list[ProbedRun]]) -> bool:

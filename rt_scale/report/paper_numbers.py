@@ -39,8 +39,8 @@ def _facts() -> dict[str, Any]:
     return facts
 
 
-def number_of(experiment: str, at: Mapping[str, object]) -> Number | None:
-    """The paper's number for a configuration, as in ``ProbedRun.at``; a variant of a data set counts as that set."""
+def number_of(experiment: str | None, at: Mapping[str, object]) -> Number | None:
+    """The paper's number for a configuration, as in ``ProbedRun.at``, if any; a variant of a set counts as that set."""
     variants = _facts()["variants"]
     plain = {key: variants.get(at[key], {}).get("of", at[key]) for key in ("data", "probed")}
     seen = {**at, **plain}

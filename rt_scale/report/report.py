@@ -13,11 +13,12 @@ from rt_scale.experiments.other_data import DataHere, compare_sweeps
 from rt_scale.report import figures
 from rt_scale.report.export import numbers_table, verdicts_table, write_report_table
 from rt_scale.report.page import Picture, Report, to_html, to_markdown
-from rt_scale.report.panels import ACCURACY, drawings
-from rt_scale.report.paper import EXPERIMENTS, judge_all
-from rt_scale.report.paper_numbers import data_title, data_words, departures, flat_fields
+from rt_scale.report.panels import GAIN, OF_PROBES, drawings
+from rt_scale.report.paper import EXPERIMENTS, Panel, judge_all
+from rt_scale.report.paper_numbers import START, data_title, data_words, departures, flat_fields
 from rt_scale.report.results import (
     EPOCH,
+    KNOWN,
     ProbedRun,
     Series,
     Which,
@@ -106,12 +107,11 @@ def _report(
         runs=store.root / "runs",
     )
     if experiment is None:
-        finished = [point for point in points if point.spec.name in results]
-        return replace(about, pictures=_curves(about, finished, metrics))
+        return replace(about, pictures=_pictures(about, _own_figures(points), every, metrics))
     return replace(
         about,
         verdicts=judge_all(EXPERIMENTS[experiment], every),
-        pictures=_paper_pictures(about, experiment, every, metrics),
+        pictures=_pictures(about, EXPERIMENTS[experiment].figures, every, metrics),
         departures=departures(points),
     )
 
@@ -125,43 +125,47 @@ def _data(results: Iterable[RunResult]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(titles))
 
 
-def _curves(report: Report, finished: Sequence[Point], metrics: Mapping[str, Series]) -> list[Picture]:
-    """Student against teacher over epochs, of a sweep that is no experiment of the paper's."""
-    found = []
-    for probe in (key for key in report.tables if key.partition("@")[0] in _KINDS):
-        curves = [figures.curve(point, metrics[point.spec.name], probe) for point in finished]
-        if drawn := [curve for curve in curves if curve is not None]:
-            figure = figures.draw(drawn, probe, report.title)
-            found.append(_save(figure, report.folder, f"curves-{probe}", f"{probe_title(probe)}, by epoch."))
-    return found
+def _own_figures(points: Sequence[Point]) -> dict[str, tuple[Panel, ...]]:
+    """For a sweep that is no experiment of the paper's: student and gain over epochs, a line a value of the first axis.
+
+    Each combination of the other axes is a column.
+    """
+    axes = (KNOWN.get(key, key) for point in points for key in point.values if not key.startswith(START))
+    line = next(axes, "probe")
+    return {"curves": (Panel("epoch", line), Panel("epoch", line, metric=GAIN))}
 
 
-def _paper_pictures(
-    report: Report, experiment: str, runs: Sequence[ProbedRun], metrics: Mapping[str, Series]
+def _pictures(
+    report: Report,
+    panels_of: Mapping[str, Sequence[Panel]],
+    runs: Sequence[ProbedRun],
+    metrics: Mapping[str, Series],
 ) -> list[Picture]:
-    """The paper's figures: one per kind of probe, or one if no accuracy is drawn."""
+    """Each figure once per kind of probe, or once if it draws nothing of probes."""
     found = []
-    for name, panels in EXPERIMENTS[experiment].figures.items():
-        probed = any(panel.metric == ACCURACY for panel in panels)
+    for name, panels in panels_of.items():
+        probed = any(panel.metric in OF_PROBES for panel in panels)
         for kind in _KINDS if probed else [""]:
             about = [run for run in runs if run.at["probe"] == kind or not probed]
-            rows = [drawings(panel, about, metrics, report.which, experiment) for panel in panels]
-            drawn = [each for row in rows for each in row]
+            rows = [drawings(panel, about, metrics, report.which, report.experiment) for panel in panels]
+            # Rows of equal length stay rows; other panels share one row.
+            alike = len(rows) > 1 and len(rows[0]) > 1 and len({len(row) for row in rows}) == 1
+            most = _PANELS // len(rows) if alike else _PANELS
+            drawn = [each for row in rows for each in (row[:most] if alike else row)][:_PANELS]
             if not drawn:
                 continue
-            parts = [name.capitalize().replace("-", " "), probe_title(kind) if probed else ""]
+            left_out = sum(map(len, rows)) - len(drawn)
+            own = report.experiment is None
+            parts = [report.title if own else name.capitalize().replace("-", " "), probe_title(kind) if probed else ""]
             data = data_words((run.at["data"], run.at["probed" if probed else "data"]) for run in about)
             title = ", ".join(part for part in (*parts, data) if part)
-            more = f" ({len(drawn) - _PANELS} more panels not drawn)" if len(drawn) > _PANELS else ""
-            # Rows of equal length stay rows; other panels share one row.
-            alike = len(rows) > 1 and {len(row) for row in rows} == {2}
-            columns = 2 if alike else min(3, len(drawn))
-            figure = figures.draw_drawings(drawn[:_PANELS], f"{title}{more}", columns)
-            summary = any(panel.x != "epoch" for panel in panels)
+            more = f" ({left_out} more panels not drawn)" if left_out else ""
+            columns = min(most, len(rows[0])) if alike else min(3, len(drawn))
+            figure = figures.draw(drawn, f"{title}{more}", columns, same_heights=own and alike)
             axes = ["with the paper's axes"] if name.startswith("figure") else []
-            words = [title, *axes, *([EPOCH[report.which]] if summary else [])]
+            summary = [EPOCH[report.which]] if any(panel.x != "epoch" for panel in panels) else []
             file = f"{name}-{kind}" if probed else name
-            found.append(_save(figure, report.folder, file, f"{', '.join(words)}."))
+            found.append(_save(figure, report.folder, file, f"{', '.join([title, *axes, *summary])}."))
     return found
 
 

@@ -11,7 +11,7 @@ from rt_scale.report.paper_numbers import START, Number, data_words, number_of, 
 from rt_scale.report.statistics import ROLES, Estimate, estimates
 from rt_scale.report.status import STYLES
 from rt_scale.spec.data import GAUSSIAN
-from rt_scale.spec.grid import Point
+from rt_scale.spec.grid import Point, grouped
 from rt_scale.spec.metrics import ProbeName
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.results import RunResult
@@ -214,9 +214,7 @@ def result_rows(
     keys = {each: f"configuration-{number}" for number, each in enumerate(dict.fromkeys(alike.values()), 1)}
     tables = {}
     for probe, members in runs.items():
-        groups: dict[str, list[ProbedRun]] = {}
-        for run in members:
-            groups.setdefault(keys[alike[run.run]], []).append(run)
+        groups = grouped(members, lambda run: keys[alike[run.run]])
         tables[probe] = [
             ResultRow(
                 key=key,
@@ -225,7 +223,7 @@ def result_rows(
                 shown=shown[group[0].run],
                 runs=tuple(group),
                 measured=_measured(group, which),
-                printed=None if experiment is None else number_of(experiment, group[0].at),
+                printed=number_of(experiment, group[0].at),
             )
             for key, group in groups.items()
         ]

@@ -12,7 +12,7 @@ from rt_scale.spec.metrics import ACCURACY, Bounds, difference_bounds
 from rt_scale.store.metrics import LEAST_SEEDS, interval
 
 ROLES = ("input", "teacher", "student")
-_DIFFERENCES = difference_bounds(ACCURACY)
+DIFFERENCES = difference_bounds(ACCURACY)
 LEVEL = 0.95
 """Confidence of a one-sided limit."""
 _EXACT = 1e-9
@@ -66,7 +66,7 @@ def estimates(accuracies: Iterable[tuple[float, float, float]]) -> dict[str, Est
     columns = dict(zip(ROLES, zip(*accuracies, strict=True), strict=True))
     found = {role: estimate(numbers, ACCURACY) for role, numbers in columns.items()}
     gains = [student - teacher for student, teacher in zip(columns["student"], columns["teacher"], strict=True)]
-    return found | {"gain": estimate(gains, _DIFFERENCES)}
+    return found | {"gain": estimate(gains, DIFFERENCES)}
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Scale:
     factor: float = 100.0
     unit: str = "points"
     signed: bool = True
-    bounds: Bounds = _DIFFERENCES
+    bounds: Bounds = DIFFERENCES
 
     def text(self, limits: Limits) -> str:
         """The mean with its limits, e.g. ``+10.0 [+1.3, +18.6] points, n = 3``."""

@@ -13,7 +13,7 @@ from rt_scale.experiments.other_data import Affected
 from rt_scale.spec.errors import counted
 from rt_scale.spec.grid import Point
 from rt_scale.store.store import Store
-from rt_scale.store.sweep_runs import EarlyStop
+from rt_scale.store.sweep_runs import EarlyStop, SweepRuns
 from rt_scale.system.console import PlainConsole
 
 STYLES = {
@@ -91,6 +91,12 @@ def count_by_sweep(rows: Sequence[StatusRow], store: Store) -> list[tuple[str, .
     counts = {sweep.name: Counter(states[name] for name in sweep.runs() if name in states) for sweep in store.sweeps()}
     counts = {name: count for name, count in counts.items() if count}
     return [(name, str(count.total()), *(str(count[state]) for state in STYLES)) for name, count in counts.items()]
+
+
+def count_states(sweep: SweepRuns) -> dict[str, int]:
+    """The number of runs of the sweep, and of those in each state."""
+    states = Counter(row.state for row in status_of_sweep(sweep.points, sweep.store, sweep.early_stopped))
+    return {"runs": states.total(), **{state: states[state] for state in STYLES}}
 
 
 def show_status(

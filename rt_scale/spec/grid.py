@@ -7,9 +7,9 @@ import hashlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -22,6 +22,8 @@ from rt_scale.spec.run import RunSpec
 if TYPE_CHECKING:
     from rt_scale.spec.sweep import SweepSpec
 
+K = TypeVar("K")
+T = TypeVar("T")
 Axis = list[Any] | dict[str, list[Any]]
 """An axis in a sweep file: a list, or a generator and its arguments."""
 Group = dict[str, Axis]
@@ -30,6 +32,14 @@ GRID_LIMIT = 10_000
 """Largest grid that needs no confirmation."""
 LONGEST = 40
 """Longest text of a list or mapping in a label, in characters; a digest replaces a longer one."""
+
+
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """The items by their key, both in the order of first appearance."""
+    found: dict[K, list[T]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
 
 
 def axis_names(keys: Iterable[str]) -> dict[str, str]:

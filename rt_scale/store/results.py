@@ -39,10 +39,23 @@ class SetRecord(Stored):
     sha256: str
 
 
+class ImageRecord(Stored):
+    """Images as prepared: channels, side in pixels, and per channel mean and deviation of pixels in [0, 1]."""
+
+    channels: int
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 class DataRecord(SetRecord):
-    """The data set that a run distils on, ``also`` probes on (by name), and that its ``starts`` used (by run name)."""
+    """The data set that a run distils on, ``also`` probes on (by name), and that its ``starts`` used (by run name).
+
+    ``images`` are of the set that it distils on; None in runs that an earlier version began.
+    """
 
     name: str
+    images: ImageRecord | None = None
     also: dict[str, SetRecord] = {}
     starts: dict[str, DataRecord] = {}
 

@@ -19,6 +19,7 @@ from tensorboard.plugins.custom_scalar import metadata as layout_metadata
 from tensorboard.util import tensor_util
 
 from rt_scale.spec.errors import RunError
+from rt_scale.spec.grid import grouped
 from rt_scale.spec.metrics import Bounds, metric_bounds, parse_probe_name
 from rt_scale.store.metrics import STATED, interval, read_metrics
 from rt_scale.tensorboard.writer import renew_events, short_digest, stat_file
@@ -115,12 +116,9 @@ def margin_tags(metric: str) -> tuple[str, str, str]:
 
 def layout_summary(metrics: Sequence[str]) -> Summary:
     """The summary that lays out a margin chart per metric, grouped by what they measure."""
-    groups: dict[str, list[str]] = {}
-    for metric in metrics:
-        groups.setdefault(_group(metric), []).append(metric)
     categories = [  # TensorBoard reverses the charts of a category.
         layout_pb2.Category(title=title, chart=[_chart(metric) for metric in reversed(members)])
-        for title, members in groups.items()
+        for title, members in grouped(metrics, _group).items()
     ]
     summary = Summary()
     summary.value.add(

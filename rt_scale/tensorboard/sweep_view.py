@@ -19,6 +19,7 @@ from tensorboard.plugins.hparams import summary_v2
 from tensorboard.plugins.image.metadata import create_summary_metadata
 from tensorboard.util import tensor_util
 
+from rt_scale.spec.grid import grouped
 from rt_scale.spec.metrics import parse_probe_name
 from rt_scale.store.atomic import disk_errors, link_relatively, write_if_changed
 from rt_scale.store.run_dir import EVENTS, METRICS
@@ -80,9 +81,7 @@ def build_means_board(
         ValueError: if two configurations have one name.
         InputError, RunError: if the disk refuses or is full.
     """
-    groups: dict[str, list[BoardRun]] = {}
-    for run in runs:
-        groups.setdefault(run.group, []).append(run)
+    groups = grouped(runs, lambda run: run.group)
     names = _folder_names(groups, {SWEEP})
     first = [members[0] for members in groups.values()]
     columns = [*metrics[:SEEDS_COLUMN], SEEDS, *metrics[SEEDS_COLUMN:]]

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from rt_scale.store.store import Store
+from tests.receiver import receiving
 
 PLANTED = ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "WANDB_API_KEY", "DATABASE_URL")
 SWEEP: dict[str, Any] = {
@@ -70,9 +71,15 @@ def test_no_secret_of_the_environment_is_written_anywhere(
     store, file = Store(tmp_path / "store"), tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(SWEEP))
     where = ["--store", store.root]
-    process: subprocess.Popen[str] = start("sweep", file, *where, "--data-dir", data_dir)
-    out, err = process.communicate(timeout=480)
+    told = f"planted-{secrets.token_hex(16)}"
+    with receiving() as got:
+        given = ["--data-dir", data_dir, "--notify", f"{got.url}/{told}"]
+        process: subprocess.Popen[str] = start("sweep", file, *where, *given)
+        out, err = process.communicate(timeout=480)
     shown = [out, err]
+    assert (got.events, set(got.paths)) == (["run_failed", "sweep_ended"], {f"/{told}"})
+    assert got.documents[0]["failed"] == got.documents[1]["failed"]
+    assert Path(got.documents[1]["report"], "report.md").is_file()
     assert {store.status(run.name).state for run in store} == {"done", "failed"}, shown
     for arguments in (["export", file, "--to", "csv"], ["export", file, "--to", "parquet"], ["status"], ["gc"]):
         ended = cli(*arguments, *where)
@@ -80,7 +87,7 @@ def test_no_secret_of_the_environment_is_written_anywhere(
         shown += [ended.out, ended.err]
     files = {path.name for path in store.root.rglob("*") if path.is_file()}
     assert {"failure.json", "environment.json", "state.pt", "runs.csv", "runs.parquet", "report.md"} <= files
-    for secret in environment.values():
+    for secret in (*environment.values(), told):
         assert holding(store.root, secret) == []
         assert not any(secret in text for text in shown)
 

@@ -18,6 +18,7 @@ from rt_scale.scheduler.job import Where
 from rt_scale.spec import grid
 from rt_scale.spec.errors import InputError
 from rt_scale.store.store import Store
+from tests.receiver import receiving
 
 STORE = Store(Path("store"))
 SWEEP: dict[str, Any] = {
@@ -139,3 +140,55 @@ def test_runs_without_a_result_are_named(file: Path, monkeypatch: pytest.MonkeyP
     assert ended.exit_code == (1 if kind == "failed" else 0)
     said = {"failed": "rt-scale: a has no result: It diverged.\n", "ended": "a was ended early: asha after 5 epochs\n"}
     assert said[kind] in ended.output
+
+
+def test_the_end_is_told_with_counts_and_reasons(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_sweeps(sweeps: Any, where: Where, view: Any, *_: Any) -> list[SweepOutcome]:
+        with view(2, 0) as shown:
+            shown.finished("alpha=1", "It diverged.")
+        return [SweepOutcome(failed={"alpha=1": "It diverged."})]
+
+    monkeypatch.setattr(launched, "run_sweeps", run_sweeps)
+    with receiving() as got:
+        monkeypatch.setenv("RT_SCALE_NOTIFY", f"{got.url}/s3cr3t")
+        ended = CliRunner().invoke(app, ["sweep", str(file), "--store", str(tmp_path / "s")], catch_exceptions=False)
+    assert ended.exit_code == 1
+    assert "s3cr3t" not in ended.output
+    failed = [{"run": "alpha=1", "reason": "It diverged."}]
+    first, last = got.documents
+    assert first == {
+        "event": "run_failed", "sweep": "one", "failed": failed,
+        "counts": {"runs": 2, "done": 0, "failed": 1, "ended": 0},
+    }  # fmt: skip
+    assert (last["event"], last["sweep"], last["failed"], last["report"]) == ("sweep_ended", "one", failed, None)
+    assert (last["counts"]["runs"], last["counts"]["missing"], last["counts"]["done"]) == (2, 2, 0)
+
+
+def test_an_interrupt_and_a_refusal_are_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(error: BaseException) -> dict[str, Any]:
+        def run_sweeps(*_: Any) -> list[SweepOutcome]:
+            raise error
+
+        monkeypatch.setattr(launched, "run_sweeps", run_sweeps)
+        with receiving() as got:
+            CliRunner().invoke(app, ["sweep", str(file), "--notify", got.url])
+        (document,) = got.documents
+        return document
+
+    assert stopped(InputError("No data.")) == {"event": "sweep_stopped", "sweep": "one", "reason": "No data."}
+    assert "interrupted" in stopped(KeyboardInterrupt())["reason"]
+
+
+def test_a_notification_that_fails_fails_no_sweep(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[tuple[Any, Where]]
+) -> None:
+    with receiving() as got:
+        got.answers = 500
+        arguments = ["sweep", str(file), "--store", str(tmp_path / "s"), "--notify", f"{got.url}/s3cr3t"]
+        ended = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert (ended.exit_code, got.events) == (0, ["sweep_ended"])
+        assert f"warning: 1 of 1 notification to {got.url} failed: it answered 500" in ended.output
+        assert "s3cr3t" not in ended.output
+    with pytest.raises(InputError, match="'no-such-program'"):
+        CliRunner().invoke(app, [*arguments[:-1], "no-such-program"], catch_exceptions=False)
+    assert len(calls) == 1

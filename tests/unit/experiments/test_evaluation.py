@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepare import Prepared, open_prepared, prepare
+from rt_scale.experiments.networks import image_record
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network, build_pair
@@ -105,7 +106,9 @@ def test_the_record_names_contents_of_every_set_and_others_are_refused(
     spec, given = tiny({"probe.also": ["shades"]}), settings()
     result = run(spec, given)
     also = {"shades": SetRecord(title=shades.info.title, sha256=shades.sha256)}
-    assert result.data == DataRecord(name="digits", title="Digits", sha256=digits.sha256, also=also)
+    assert result.data == DataRecord(
+        name="digits", title="Digits", sha256=digits.sha256, images=image_record(digits.info), also=also
+    )
     environment = given.store.run(spec).record()
     assert environment is not None
     assert environment.data == result.data

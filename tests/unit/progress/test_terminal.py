@@ -231,3 +231,15 @@ def test_a_pipe_gets_no_control_characters() -> None:
         view.finished("b\x1b[1A", "why\x00")
         watched.summary()
     assert all(line.isprintable() for line in watched.lines), watched.lines
+
+
+def test_a_failure_is_told_once_with_the_counts() -> None:
+    told: list[tuple[object, ...]] = []
+    console = Watched(terminal=False).console
+    with SweepView(console, 9, 2, failed=lambda *each: told.append(each)) as view:
+        view.finished("a", None)
+        view.stopped("b", "by the rule")
+        view.added(1)
+        for _ in range(2):
+            view.finished("c", "It diverged.")
+    assert told == [("c", "It diverged.", {"runs": 10, "done": 3, "failed": 1, "ended": 1})]

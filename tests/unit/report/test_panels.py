@@ -1,24 +1,15 @@
-"""The paper's figures as lines."""
+"""Figures as lines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from rt_scale.report.figures import draw_drawings
-from rt_scale.report.panels import Drawing, Line, drawings
+from rt_scale.report.panels import drawings
 from rt_scale.report.paper import Panel
 from rt_scale.report.results import ProbedRun, Scores
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_open() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def run(seed: int, student: float, best: float = 0.0, level: float = 0.3, **at: Any) -> ProbedRun:
@@ -76,6 +67,24 @@ def test_a_teacher_that_moves_is_a_curve_beside_those_that_stay() -> None:
     assert (still.of, list(still.y)) == ("", pytest.approx([40, 40]))
 
 
+def test_a_gain_is_over_the_own_teacher_with_zero_as_reference() -> None:
+    members = [run(seed, 0.5 + 0.1 * seed, alpha=0.5) for seed in range(3)]
+    metrics = {each.run: {"probe/teacher/linear": [(0, 0.3), (4, level)]}
+               for each, level in zip(members, (0.3, 0.2, 0.1), strict=True)}  # fmt: skip
+    (panel,) = drawings(Panel("epoch", "alpha", metric="gain"), members, metrics, "last", None)
+    gain, zero = panel.lines
+    assert (panel.y_label, gain.label) == ("gain over own teacher (points)", "alpha = 0.5")
+    assert (list(gain.x), list(gain.y)) == ([0, 4], pytest.approx([0, 40]))
+    assert gain.high[1] == pytest.approx(40 + 100 * 4.3027 * 0.2 / 3**0.5, abs=0.01)
+    assert (zero.style, list(zero.x), list(zero.y)) == ("teacher", [0, 4], [0, 0])
+
+
+def test_a_list_is_told_in_short_with_its_name() -> None:
+    members = [run(0, 0.5, **{"projector.hidden": hidden}) for hidden in ([16], [16, 8])]
+    (panel,) = drawings(Panel("epoch", "projector.hidden"), members, {}, "last", None)
+    assert [line.label for line in panel.lines[:2]] == ["hidden = 16", "hidden = 16+8"]
+
+
 @pytest.mark.parametrize(("which", "expected"), [("last", [40.5, 45.5]), ("best", [90, 90])])
 def test_a_summary_has_ours_the_teacher_and_the_papers_number(which: Any, expected: list[float]) -> None:
     (panel,) = drawings(Panel("alpha", "encoder"), runs(), {}, which, "fig3")
@@ -117,42 +126,3 @@ def test_runs_without_results_draw_nothing() -> None:
     absent = [ProbedRun(each.run, each.seed, each.at) for each in runs()]
     for panel in (Panel("epoch", "alpha", "encoder"), Panel("alpha", "encoder")):
         assert drawings(panel, absent, {}, "last", "fig3") == []
-
-
-def panel(scale: Any = "linear", title: str = "one") -> Drawing:
-    x: list[Any] = ["a", "b"] if scale == "names" else [1, 16]
-    lines = [
-        Line("vgg11", x, [40.0, 50.0], low=[39.0, 48.0], high=[41.0, 52.0]),
-        Line("alpha = 1", x, [30.0, 20.0], low=[30.0, 20.0], high=[30.0, 20.0]),
-    ]
-    lines.append(Line("teacher", x, [10.0, 10.0], "teacher", "vgg11"))
-    return Drawing(title, "where", "how much", scale, [*lines, Line("the paper's", x[:1], [60.0], "paper", "vgg11")])
-
-
-def test_panels_stand_in_rows_under_one_legend() -> None:
-    figure = draw_drawings([panel(), panel(title="two"), panel(title="three")], "Figure 0", 2)
-    assert [axis.get_title() for axis in figure.axes] == ["one", "two", "three", ""]
-    assert figure.get_suptitle() == "Figure 0"
-    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("where", "how much")
-    (legend,) = figure.legends
-    labels = [text.get_text() for text in legend.get_texts()]
-    assert sorted(labels[:2]) == ["alpha = 1", "vgg11"]
-    assert labels[2:] == ["teacher", "the paper's"]
-
-
-@pytest.mark.parametrize(("scale", "axis"), [("linear", "linear"), ("log2", "log"), ("log10", "log")])
-def test_axes_are_scaled_and_lines_are_where_they_belong(scale: Any, axis: str) -> None:
-    (drawn,) = draw_drawings([panel(scale)], "", 1).axes
-    assert drawn.get_xscale() == axis
-    ours, other, teacher, printed = drawn.lines
-    assert (list(ours.get_xdata()), list(ours.get_ydata())) == ([1, 16], [40, 50])
-    assert ours.get_color() == teacher.get_color() == printed.get_color() != other.get_color()
-    assert teacher.get_linestyle() == "--"
-    assert len(drawn.collections) == 2
-
-
-def test_names_are_ticks_and_lines_stand_side_by_side() -> None:
-    (drawn,) = draw_drawings([panel("names")], "", 1).axes
-    assert [tick.get_text() for tick in drawn.get_xticklabels()] == ["a", "b"]
-    positions = {round(float(line.get_xdata()[0]), 2) for line in drawn.lines}
-    assert positions >= {-0.06, 0.06}

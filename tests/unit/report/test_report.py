@@ -61,6 +61,23 @@ def test_a_figure_beside_the_papers_numbers_names_its_data_set(store: Store, poi
     assert [each.title for each in report.pictures] == ["Figure 1, linear probe, Digits, with the paper's axes."]
 
 
+def test_the_curves_of_a_sweep_are_accuracies_above_gains(
+    store: Store, point: Make, result: Make, finish: Make
+) -> None:
+    places = [point({"student.alpha": alpha, "projector.out_dim": outputs}) for outputs in (2, 3, 4, 5, 6, 7, 8)
+              for alpha in (0.5, 1.0)]  # fmt: skip
+    for each in places:
+        finish(store, each, result(0.4, 0.2, 0.6))
+    report = make_report([SweepRuns(SweepSpec(name="demo", base=BASE), places, store)], "last", NOTHING_HERE)
+    (picture,) = report.pictures
+    assert picture.title == "demo, linear probe, Digits."
+    text = picture.svg.read_text()
+    shown = ("alpha = 0.5", "alpha = 1<", "probing accuracy (%)", "gain over own teacher (points)", "2 more panels")
+    assert all(words in text for words in shown)
+    assert text.count("outputs 7") == 2
+    assert "outputs 8" not in text
+
+
 def test_sweeps_of_one_experiment_have_a_folder_of_their_own(store: Store, points: list[Point]) -> None:
     sweeps = [SweepRuns(SweepSpec(name=name, base=BASE, experiment="fig1"), part, store)
               for name, part in (("a", points[:1]), ("b", points[1:]))]  # fmt: skip
