@@ -52,10 +52,12 @@ def is_reference(name: str) -> bool:
     return ":" in name
 
 
-def find_source(reference: str) -> Source:
+def find_source(reference: str, sha256: str | None = None) -> Source:
     """The file that defines the attribute, also if the module only imports it from there; nothing is executed.
 
-    InputError: no such module or attribute (with the nearest name), or no file of Python source.
+    ``sha256``: of the source that is wanted; None: any.
+
+    InputError: no such module or attribute (with the nearest name), no file of Python source, or another source.
     """
     if not is_reference(reference):
         raise InputError(f"{shown(reference)} does not name a plugin: write package.module:attribute.")
@@ -63,9 +65,12 @@ def find_source(reference: str) -> Source:
     found = _trace(module, attribute, set())
     if found is None:
         file = _read(module)
-        close = guess(attribute, file.names)
+        raise unknown_name(f"attribute of '{file.source.path}'", attribute, _offered(module, set()))
+    if sha256 not in (None, found.sha256):
         raise InputError(
-            f"'{file.source.path}' defines no '{attribute}';{close} known: {', '.join(sorted(file.names))}."
+            f"The plugin '{reference}' is another here than the spec names: '{found.path}' has SHA-256 "
+            f"{found.sha256[:12]}, and the spec {str(sha256)[:12]}. Restore that file (the run's sources.json has its "
+            "text), or start from your own spec file, which makes it another run."
         )
     return found
 
@@ -86,6 +91,17 @@ def _trace(module: str, attribute: str, seen: set[str]) -> Source | None:
             if (found := _trace(other, attribute, seen | {module})) is not None:
                 return found
     return None
+
+
+def _offered(module: str, seen: set[str]) -> set[str]:
+    """The public names of a module, those of ``import *`` included."""
+    found: set[str] = set()
+    with contextlib.suppress(InputError):
+        file = _read(module)
+        found = {name for name in file.names if not name.startswith("_")}
+        for other in set(file.stars) - seen:
+            found |= _offered(other, seen | {module})
+    return found
 
 
 class _File(NamedTuple):
@@ -202,13 +218,7 @@ def load(reference: str, sha256: str | None = None) -> Callable[..., Any]:
     """
     if reference in _loaded and _loaded[reference][0] == sha256:
         return _loaded[reference][1]
-    source = find_source(reference)
-    if sha256 is not None and source.sha256 != sha256:
-        raise InputError(
-            f"The plugin '{reference}' is another here than the spec names: '{source.path}' has SHA-256 "
-            f"{source.sha256[:12]}, and the spec {sha256[:12]}. Restore that file (the run's sources.json has its "
-            "text), or start from your own spec file, which makes it another run."
-        )
+    source = find_source(reference, sha256)
     if _loaded.get(reference, (source.sha256,))[0] != source.sha256:
         raise InputError(
             f"'{source.path}' has changed since this process imported the plugin '{reference}': start Python anew."
@@ -260,12 +270,12 @@ def check_arguments(
     ``args``: the user's; ``given``: names of those that rt-scale adds, besides ``positional`` ones before them.
     """
     signature = inspect.signature(function)
-    named = [
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    free = [
         each.name
-        for each in signature.parameters.values()
-        if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+        for place, each in enumerate(signature.parameters.values())
+        if each.kind in kinds and each.name not in given and not (each.kind is kinds[0] and place < positional)
     ]
-    free = [name for name in named[positional:] if name not in given]
     anything = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
     for name in args:
         if name in given or (name not in free and not anything):
@@ -312,8 +322,8 @@ class Names:
             raise InputError(f"The name {shown(name)} means more than one {kind}: {' and '.join(both)}. Write which.")
         return next(iter(places), None)
 
-    def suggest(self, kind: Kind, name: str, known: Iterable[str]) -> InputError:
+    def unknown(self, kind: Kind, name: str, known: Iterable[str]) -> InputError:
         """The error for a name that is neither ``known`` nor of a plugin."""
         imported = [each for module in self.modules for each in _read(module).defined]
-        installed = importlib.metadata.entry_points(group=f"rt_scale.{kind}s").names
+        installed = [point.name for point in importlib.metadata.entry_points(group=f"rt_scale.{kind}s")]
         return unknown_name(kind, name, {*known, *imported, *installed})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -54,7 +54,18 @@ def build_own(spec: EncoderSpec, *, channels: int, size: int, seed: int) -> Enco
     """
     assert spec.plugin is not None
     reference, args = spec.plugin, dict(spec.arguments)
-    make = load(reference, spec.source)
+    # The default device, e.g. meta while work is counted, is not for a user's code.
+    with torch.device("cpu"), seeded(seed):
+        module = _made(reference, load(reference, spec.source), args, channels, size)
+        width = embedding_width(reference, module, channels, size)
+    if getattr(module, "embed_dim", width) != width:
+        raise InputError(f"The encoder '{reference}' has embed_dim {module.embed_dim}, but gives {width} numbers.")
+    module.embed_dim = width  # type: ignore[assignment]  # torch's annotation is of tensors and modules
+    return cast("Encoder", module)
+
+
+def _made(reference: str, make: Callable[..., Any], args: dict[str, Any], channels: int, size: int) -> nn.Module:
+    """The module in float32, of torchvision's and timm's models without their classifier."""
     library = reference.partition(":")[0].partition(".")[0]
     stem = args.pop("stem", None) if library in ("torchvision", "timm") else None
     if stem not in (None, "small"):
@@ -63,24 +74,17 @@ def build_own(spec: EncoderSpec, *, channels: int, size: int, seed: int) -> Enco
         args = {"num_classes": 0, "in_chans": channels, **args}
     given = {name: value for name, value in (("channels", channels), ("size", size)) if takes(make, name)}
     check_arguments(f"The encoder '{reference}'", make, args, list(given))
-    # The default device, e.g. meta while work is counted, is not for a user's constructor.
-    with torch.device("cpu"), seeded(seed):
-        module = _called(reference, lambda: make(**given, **args))
-        if not isinstance(module, nn.Module):
-            raise InputError(f"The encoder '{reference}' gives {shown(module)}, not a torch.nn.Module.")
-        if library == "torchvision":
-            _without_head(reference, module)
-        if stem is not None:
-            _small_stem(reference, module, channels)
-        module = module.float()
-        width = _width(reference, module, channels, size)
-    if getattr(module, "embed_dim", width) != width:
-        raise InputError(f"The encoder '{reference}' has embed_dim {module.embed_dim}, but gives {width} numbers.")
-    module.embed_dim = width  # type: ignore[assignment]  # torch's annotation is of tensors and modules
-    return cast("Encoder", module)
+    module = _called(reference, lambda: make(**given, **args))
+    if not isinstance(module, nn.Module):
+        raise InputError(f"The encoder '{reference}' gives {shown(module)}, not a torch.nn.Module.")
+    if library == "torchvision":
+        _without_head(reference, module)
+    if stem is not None:
+        _small_stem(reference, module, channels)
+    return module.float()
 
 
-def _called(reference: str, function: Any) -> Any:
+def _called(reference: str, function: Callable[[], Any]) -> Any:
     try:
         return function()
     except RtScaleError:
@@ -92,8 +96,8 @@ def _called(reference: str, function: Any) -> Any:
         ) from error
 
 
-def _width(reference: str, module: nn.Module, channels: int, size: int) -> int:
-    """D of the embeddings [2, D] of two images."""
+def embedding_width(reference: str, module: nn.Module, channels: int, size: int) -> int:
+    """D of the embeddings [2, D] of two images; InputError, which names ``reference``, if they are anything else."""
     module.eval()
     with torch.no_grad():
         found = _called(reference, lambda: module(torch.zeros(2, channels, size, size)))

@@ -135,6 +135,8 @@ class Estimator:
         workers, images = job.launch.workers, self._info(job.spec).train
         length = _length(job.spec, images)
         as_many = [run for run in runs if run.execution.workers == workers]
+        if _plugin(job.spec) and not as_many:
+            return None
         alike = [run for run in as_many or runs if _length(run.spec, images) == length]
         asked = alike or as_many or runs
         seconds = [run.result.seconds / run.execution.pack for run in asked]
@@ -153,6 +155,8 @@ class Estimator:
         return statistics.median(seconds), f"{how} ({' and '.join(sorted({str(run.attempt.device) for run in asked}))})"
 
     def _from_flops(self, job: Job) -> tuple[float | None, str]:
+        if plugin := _plugin(job.spec):
+            return None, f"unknown: a plan does not run the plugin {plugin}; its first finished run tells"
         rates, workers = self._rates(job), job.launch.workers
         if rates is None:
             return None, "unknown: no GPU here to measure, no run of this shape in the store; give --tflops"
@@ -171,6 +175,8 @@ class Estimator:
         return counted * found, rates.how if found == 1 else f"{rates.how}, times {found:.2g} as short runs took"
 
     def _rates(self, job: Job) -> Rates | None:
+        if _plugin(job.spec):
+            return None
         if self.teraflops:
             return assumed(self.teraflops)
         key = (self._shape(job.spec), job.launch.gpus > 0, job.launch.cpus)
@@ -180,7 +186,9 @@ class Estimator:
         return self._known_rates[key]
 
     def _seconds(self, spec: RunSpec, rates: Rates | None, workers: int) -> float:
-        """By FLOPs; without measured rates only ratios between runs of one shape are meaningful."""
+        """By FLOPs, of plugins by steps; without measured rates only ratios between runs of one shape mean anything."""
+        if _plugin(spec):
+            return float(training_steps(spec, self._info(spec).train)[0])
         key = self._shape(spec), _length(spec, self._info(spec).train), rates, workers
         if key not in self._known_seconds:
             self._known_seconds[key] = self._work(spec).seconds(rates or assumed(1.0), workers)
@@ -196,10 +204,10 @@ class Estimator:
         return replace(known, steps=steps, steps_per_epoch=an_epoch, evaluations=evaluations(spec, info.train))
 
     def _size(self, spec: RunSpec) -> int:
-        """Bytes of a checkpoint, counted once per shape."""
+        """Bytes of a checkpoint, counted once per shape; 0 for an encoder that is a plugin."""
         key = self._shape(spec)
         if key not in self._sizes:
-            self._sizes[key] = checkpoint_bytes(spec, self._info(spec))
+            self._sizes[key] = 0 if spec.encoder.plugin else checkpoint_bytes(spec, self._info(spec))
         return self._sizes[key]
 
     def _shape(self, spec: RunSpec) -> str:
@@ -244,6 +252,11 @@ def _calibration(gpu: bool, threads: int) -> Calibration | None:
     if gpu and not torch.cuda.is_available():
         return None
     return Calibration(torch.device("cuda" if gpu else "cpu"), threads)
+
+
+def _plugin(spec: RunSpec) -> str:
+    """A plugin whose cost is unknown, if the run has one."""
+    return min(spec.plugins.keys() - {spec.data.plugin}, default="")
 
 
 def _length(spec: RunSpec, images: int) -> tuple[int, int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any, TypeVar, get_args
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from rt_scale.plugins import Kind, Names
 from rt_scale.spec.data import GAUSSIAN
-from rt_scale.spec.encoders import parse_encoder
+from rt_scale.spec.encoders import encoder_names, parse_encoder
 from rt_scale.spec.errors import InputError, cut, guess, shown, unknown_name
 from rt_scale.spec.part import Document, Part
 from rt_scale.spec.plugged import data_name
@@ -122,13 +123,12 @@ def with_plugins(document: Mapping[str, object], names: Names) -> Document:
     Nothing of them is executed. InputError: a plugin is not found, or several have its name.
     """
     found = dict(document)
-    found["encoder"] = _with_plugin(found.get("encoder"), names, "encoder", _is_encoder)
-    found["objective"] = _with_plugin(found.get("objective"), names, "objective", DISTANCES.__contains__)
+    found["encoder"] = _with_plugin(found.get("encoder"), names, "encoder")
+    found["objective"] = _with_plugin(found.get("objective"), names, "objective")
     found["data"] = _with_reader(found.get("data"), names)
     probe = found.get("probe")
     if isinstance(probe, Mapping) and isinstance(extra := probe.get("extra"), list | tuple):
-        filled = [_with_plugin(each, names, "probe", lambda name: False) for each in extra]
-        found["probe"] = {**probe, "extra": filled}
+        found["probe"] = {**probe, "extra": [_with_plugin(each, names, "probe") for each in extra]}
     for role in ROLES:
         part = found.get(role)
         start = part.get("start_from") if isinstance(part, Mapping) else None
@@ -137,19 +137,25 @@ def with_plugins(document: Mapping[str, object], names: Names) -> Document:
     return {key: value for key, value in found.items() if key in document}
 
 
-def _is_encoder(name: str) -> bool:
-    try:
-        parse_encoder(name)
-    except InputError:
-        return False
-    return True
+def _built_in(kind: Kind, name: str) -> Sequence[str]:
+    """The names that rt-scale has itself; of encoders examples, and ``name`` if it is one."""
+    if kind == "encoder":
+        with suppress(InputError):
+            return (*encoder_names(), parse_encoder(name).name)
+        return encoder_names()
+    return DISTANCES if kind == "objective" else ()
 
 
-def _with_plugin(part: object, names: Names, kind: Kind, known: Callable[[str], bool]) -> object:
+def _with_plugin(part: object, names: Names, kind: Kind) -> object:
     if not isinstance(part, Mapping) or not isinstance(name := part.get("name"), str) or part.get("source") is not None:
         return part
-    plugin = names.find(kind, name, builtin=known(name))
-    return part if plugin is None else {**part, "name": plugin.reference, "source": plugin.source}
+    known = _built_in(kind, name)
+    plugin = names.find(kind, name, builtin=name in known)
+    if plugin is not None:
+        return {**part, "name": plugin.reference, "source": plugin.source}
+    if names.modules and name not in known:
+        raise names.unknown(kind, name, known)
+    return part
 
 
 def _with_reader(data: object, names: Names) -> object:
@@ -160,7 +166,7 @@ def _with_reader(data: object, names: Names) -> object:
     if plugin is None:
         return data
     args = data.get("args")
-    prepared = data_name(*plugin[:1], args if isinstance(args, Mapping) else None, plugin.source)
+    prepared = data_name(plugin.reference, args if isinstance(args, Mapping) else None, plugin.source)
     return {**data, "name": prepared, "reader": plugin.reference, "source": plugin.source}
 
 

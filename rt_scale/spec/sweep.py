@@ -175,7 +175,9 @@ def _override(document: Document, overrides: Sequence[str]) -> Document:
         if isinstance(searched, Mapping) and key in searched:
             raise InputError(f"'--set {override}': {key} is searched in explore.space; edit the sweep file instead.")
         if key in ("import", "plugins"):
-            document = {**document, **apply_overrides({}, [override])}
+            given = apply_overrides({}, [override])[key]
+            both = key == "import" and isinstance(given, list) and isinstance(document.get(key, []), list)
+            document = {**document, key: [*document.get(key, []), *given] if both else given}
             continue
         if key == "seeds" and not isinstance(seeds := apply_overrides({}, [override])["seeds"], Mapping):
             document = {**document, "seeds": seeds}  # a mapping would set the named seeds of base

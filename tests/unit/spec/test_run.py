@@ -94,6 +94,9 @@ MULTICROP: dict[str, Any] = {"augment": {"kind": "multicrop"}, "objective": {"pa
 EMA: dict[str, Any] = {"teacher": {"update": "ema"}}
 SUPERVISED: dict[str, Any] = {"kind": "supervise", "projector": CLASSIFIER}
 NOISE = {"data": {"name": "gaussian", "size": 8, "samples": 60}, "probe": {"also": ["digits"]}}
+PLUGGED: dict[str, Any] = {
+    "encoder": {"name": "my_nets:Tiny", "source": "0" * 64}, "objective": {"name": "my:cosine", "source": "0" * 64},
+}  # fmt: skip
 # What a field needs beside it to be allowed.
 AROUND: dict[str, dict[str, Any]] = {
     "data.sigma": NOISE,
@@ -105,8 +108,10 @@ AROUND: dict[str, dict[str, Any]] = {
     "objective.pairing": MULTICROP,
     "objective.label_noise": SUPERVISED,
     "augment.padding": {"augment": {"kind": "crop_flip"}},
-    **dict.fromkeys(("encoder.args", "encoder.source"), {"encoder": {"name": "my_nets:Tiny", "source": "0" * 64}}),
-    **dict.fromkeys(("objective.args", "objective.source"), {"objective": {"name": "my:cosine", "source": "0" * 64}}),
+    "encoder.args": PLUGGED,
+    "encoder.source": PLUGGED,
+    "objective.args": PLUGGED,
+    "objective.source": PLUGGED,
     "probe.own": {"probe": {"also": ["mnist"]}},
     "probe.also_size": {"probe": {"also": ["mnist"]}},
 }
