@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
+from rt_scale import __version__
 from rt_scale.cli import data, plan, results, runs, store
 from rt_scale.spec.errors import RtScaleError, RunError
 from rt_scale.system.console import lost, make_streams_last, print_anything, say, say_error
@@ -20,9 +21,17 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, SIGTERM or SIGHUP; the shells' code for Ctrl-C."""
 WORKING = ("demo", "run", "sweep", "data prepare")
 """Commands that write their results to files, so that lost output is no failure."""
+ORDER = (
+    "doctor", "demo", "data", "models", "schema", "sweeps", "plan", "run", "sweep", "status", "board", "report",
+    "export", "bundle", "gc",
+)  # fmt: skip
+"""The commands in the order in which one uses them."""
 
 
 class _Commands(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -34,13 +43,27 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    help="Sweeps of self-distillation from random teachers.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for commands in (runs, results, store, plan):
     app.add_typer(commands.app)
 app.add_typer(data.app, name="data")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _about(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Sweeps of self-distillation from random teachers."""
 
 
 def main() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rt_scale.cli.options import DataOption, JsonOption, find_data_dir, open_console, print_table, read_path
+from rt_scale.cli.options import DataOption, JsonOption, find_data_dir, open_console, print_table, read_path, show_json
 from rt_scale.system.console import say
 
 app = typer.Typer(no_args_is_help=True, help="Prepared data sets.")
@@ -29,7 +28,7 @@ def data_list(data_dir: DataOption = None, as_json: JsonOption = False) -> None:
 
     rows = data_rows(find_data_dir(data_dir))
     if as_json:
-        print(json.dumps(rows, indent=1))
+        show_json({"data": rows})
     else:
         titles = ["name", "classes", "size", "train", "test", "mean", "std", "prepared"]
         print_table(titles, [tuple(str(row[title]) for title in titles) for row in rows])

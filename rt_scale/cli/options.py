@@ -230,6 +230,11 @@ def load_files(
     return [replace(sweep, spec=with_launch(sweep.spec, launch)) for sweep in sweeps]
 
 
+def show_json(fields: Mapping[str, object]) -> None:
+    """Print ``fields`` as JSON, with the version of this output."""
+    print(json.dumps({"version": 1, **fields}, indent=1))
+
+
 def print_table(titles: list[str], rows: list[tuple[str, ...]]) -> None:
     """Print a table."""
     from rich.table import Table

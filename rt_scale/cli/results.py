@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rt_scale import __version__
 from rt_scale.cli.options import (
     BestOption,
     DataOption,
@@ -30,6 +29,7 @@ from rt_scale.cli.options import (
     read_path,
     send,
     set_words,
+    show_json,
     told,
     warn,
     writable,
@@ -73,7 +73,7 @@ def status(
         warn(each)
     rows = marked(rows, affected)
     if as_json:
-        print(json.dumps([row.to_json() for row in rows], indent=1))
+        show_json({"runs": [row.to_json() for row in rows]})
         return
     if file is None and (counts := count_by_sweep(rows, place)):
         print_table(["sweep", "runs", *STYLES], counts)
@@ -140,7 +140,7 @@ def print_reports(sweeps: Sequence[SweepRuns], best: bool, as_json: bool, data_d
         send(folder, folder.report)
         warn(report.other_data)
         if as_json:
-            print(json.dumps(report.to_json(), indent=1))
+            show_json({"tables": report.to_json()})
         else:
             _show_report(report, folder.board if members[0].store.derived is None or folder.board.is_dir() else None)
         reports.append(report)
@@ -214,9 +214,22 @@ def models(
 
     rows = [(row.name, row.parameters, row.embed_dim) for row in list_encoders()]
     if as_json:
-        print(json.dumps([dict(zip(("name", "parameters", "embed_dim"), row, strict=True)) for row in rows], indent=1))
+        names = ("name", "parameters", "embed_dim")
+        show_json({"encoders": [dict(zip(names, row, strict=True)) for row in rows]})
     else:
         print_table(["encoder", "parameters", "embedding"], [(name, f"{n:,}", str(dim)) for name, n, dim in rows])
+
+
+@app.command()
+def sweeps(as_json: JsonOption = False) -> None:
+    """Sweeps of the package: the paper's and their small twins; their names are taken wherever a sweep file is."""
+    from rt_scale.system.paths import bundled_sweeps
+
+    found = bundled_sweeps()
+    if as_json:
+        show_json({"sweeps": [{"name": name, "purpose": purpose} for name, purpose in found.items()]})
+    else:
+        print_table(["sweep", "purpose"], list(found.items()))
 
 
 @app.command()
@@ -228,7 +241,7 @@ def doctor(store: StoreOption = None, data_dir: DataOption = None, as_json: Json
 
     findings = examine(open_store(store), find_data_dir(data_dir))
     if as_json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+        show_json({"findings": [asdict(finding) for finding in findings]})
     else:
         print_table(["", "", "found", "remedy"], [(f.what, f.state, f.detail, f.remedy) for f in findings])
 
@@ -245,12 +258,6 @@ def schema(kind: Annotated[str, typer.Argument(help="run or sweep.")] = "sweep")
     print(json.dumps(makers[kind](), indent=1))
 
 
-@app.command()
-def version() -> None:
-    """The version of rt-scale."""
-    say(__version__)
-
-
 class Format(StrEnum):
     """Kinds of files."""
 
@@ -260,7 +267,7 @@ class Format(StrEnum):
 
 @app.command()
 def export(
-    files: Annotated[list[Path], typer.Argument(parser=read_path, metavar="FILE", help="Sweep files, or a bundle.")],
+    files: Annotated[list[Path], typer.Argument(parser=read_path, help="Sweep files, or a bundle.")],
     to: Annotated[Format, typer.Option("--to", help="Kind of files.")],
     out: Annotated[
         Path | None,
@@ -291,7 +298,7 @@ def export(
     if out is None:
         send(folder, folder.export)
     if as_json:
-        print(json.dumps({name: {"path": str(table.path), "rows": table.rows} for name, table in written.items()}))
+        show_json({name: {"path": str(table.path), "rows": table.rows} for name, table in written.items()})
         return
     for name, table in written.items():
         open_console().print(f"{name}: {table.rows:,} rows in {table.path}")

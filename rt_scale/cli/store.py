@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +26,7 @@ from rt_scale.cli.options import (
     print_table,
     read_path,
     set_words,
+    show_json,
     told,
     warn,
 )
@@ -51,7 +52,7 @@ class Weights(StrEnum):
 
 @app.command()
 def bundle(
-    files: Annotated[list[Path], typer.Argument(parser=read_path, metavar="FILE", help="Sweep files.")],
+    files: Annotated[list[Path], typer.Argument(parser=read_path, help="Sweep files.")],
     out: Annotated[
         Path | None, typer.Option(parser=read_path, help="File to write, a .tar.gz (the first sweep's name).")
     ] = None,
@@ -87,7 +88,7 @@ def bundle(
     with counting(open_console(stderr=True), "packing runs") as progress:
         packed = pack(path, place, sweeps, weights=weights.value, progress=progress, made={"command": command})
     if as_json:
-        print(json.dumps(_plain(packed), indent=1))
+        show_json(_plain(packed))
     else:
         _show(sweeps, place, packed)
 
@@ -122,7 +123,7 @@ DAY = 86400.0
 @app.command()
 def gc(
     delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed.")] = False,
-    older_than: Annotated[float, typer.Option(min=0, metavar="DAYS", help="Only what did not change since.")] = 0.0,
+    older_than: Annotated[float, typer.Option(min=0, help="Only what did not change for so many days.")] = 0.0,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -137,8 +138,7 @@ def gc(
     place.refresh(curves=False)
     found = find_garbage(place, older_than * DAY)
     if as_json:
-        print(json.dumps([{"path": str(item.path), "state": item.state, "size": item.size, "age": item.age}
-                          for item in found], indent=1))  # fmt: skip
+        show_json({"found": [{**asdict(item), "path": str(item.path)} for item in found]})
     else:
         if found:
             rows: list[tuple[str, ...]]

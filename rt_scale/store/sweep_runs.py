@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,14 +13,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from rt_scale import __version__
 from rt_scale.spec import grid
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.grid import Point, points_at
-from rt_scale.spec.part import json_text
+from rt_scale.spec.part import LONGEST_NAME, json_text
 from rt_scale.spec.sweep import SweepSpec, parse_sweep
 from rt_scale.spec.yaml_files import read_text
 from rt_scale.store.atomic import read_json
 from rt_scale.store.store import FILE, Store, SweepDir
+from rt_scale.system.paths import bundled_sweep, bundled_sweeps
 
 SAMPLED, STOPPED = "sampled.json", "stopped.json"
 """Files in a sweep's folder: the points that its search sampled, and the runs that its rule stopped early."""
@@ -79,13 +81,14 @@ def read_sweep(file: Path, overrides: Sequence[str], store: Store, most: int | N
     """The sweep in a file, with its runs; a file in a store also gets the assignments recorded there.
 
     Args:
-        file: read once: it may be a pipe.
+        file: read once: it may be a pipe. Without such a file, the name of a sweep of the package, e.g. ``paper/fig3``.
         overrides: more ``--set`` assignments.
         store: where the runs are kept.
         most: largest grid; None: the limit without --yes, or as many runs as were started in ``store``.
 
     InputError: the file, an assignment or a run is not valid, or the grid is too large.
     """
+    file = _named(file)
     assigned = [*(SweepDir(file.parent).overrides() if file.name == FILE else []), *overrides]
     text = read_text(file)
     spec = parse_sweep(text, str(file), assigned)
@@ -117,6 +120,17 @@ def changed_plugins(sweep: SweepRuns) -> str:
         f"the source of {', '.join(names)} has changed since sweep '{sweep.name}' was run: its runs of before are of "
         "another source, and those of this file are new"
     )
+
+
+def _named(file: Path) -> Path:
+    """The file, or the package's sweep of that name if there is no such file; InputError for an unknown name."""
+    name = file.as_posix()
+    if os.path.isfile(name) or file.suffix or len(name) > LONGEST_NAME or name.startswith("/"):
+        return file
+    known = bundled_sweeps()
+    if name in known:
+        return bundled_sweep(name)
+    raise unknown_name("sweep", name, known, "A sweep of your own is given by its file, e.g. mine.yaml.")
 
 
 def refuse_equal_names(sweeps: Sequence[SweepRuns], what: str) -> None:

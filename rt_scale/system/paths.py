@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
+import re
 import stat
 import tempfile
 from contextlib import suppress
@@ -13,13 +15,25 @@ from rt_scale.spec.errors import InputError
 from rt_scale.system.console import say
 
 PACKAGE = Path(__file__).parents[1]
+SWEEPS = PACKAGE / "sweeps"
 BOOTSTRAP = PACKAGE.parent / "cluster" / "bootstrap.sh"
 """Exists only in a checkout."""
 
 
 def bundled_sweep(name: str) -> Path:
     """The path of a sweep file of the package, e.g. ``demo`` or ``small/fig3``."""
-    return PACKAGE / "sweeps" / f"{name}.yaml"
+    return SWEEPS / f"{name}.yaml"
+
+
+def bundled_sweeps() -> dict[str, str]:
+    """The sweep files of the package by name: the first sentence of their comments, on one line."""
+    found = {}
+    for path in sorted(SWEEPS.glob("**/*.yaml")):
+        lines = itertools.takewhile(lambda line: line.startswith("# "), path.read_text(encoding="utf-8").splitlines())
+        text = " ".join(line.removeprefix("# ") for line in lines)
+        sentence = re.split(r"(?<=[.?]) ", text.removeprefix("Claim: "))[0].rstrip(".")
+        found[path.relative_to(SWEEPS).with_suffix("").as_posix()] = sentence[0].upper() + sentence[1:]
+    return found
 
 
 def install_command(package: str) -> str:

@@ -117,8 +117,8 @@ def test_status_report_and_export_are_those_of_the_store(
 ) -> None:
     shutil.copytree(made.store.root, tmp_path / "copy")
     where = ["--store", tmp_path / "copy", *LABEL]
-    own = [row for file in made.files for row in json.loads(cli("status", file, *where, "--json").out)]
-    rows = json.loads(cli("status", packed, "--json").out)
+    own = [row for file in made.files for row in json.loads(cli("status", file, *where, "--json").out)["runs"]]
+    rows = json.loads(cli("status", packed, "--json").out)["runs"]
     assert rows == own
     assert {row["state"] for row in rows} == {"done", "failed", "missing"}
 

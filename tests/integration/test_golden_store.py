@@ -63,7 +63,7 @@ def test_every_run_is_of_this_list(golden: Store) -> None:
 
 
 def test_status_tells_how_each_run_stands(golden: Store, cli: Cli) -> None:
-    rows = json.loads(cli("status", "--store", golden.root, "--json").out)
+    rows = json.loads(cli("status", "--store", golden.root, "--json").out)["runs"]
     states = {row["name"]: row["state"] for row in rows}
     expected = {label: "done" for label in FINISHED} | {label: "partial" for label in UNFINISHED} | {"failed": "failed"}
     assert states == {NAMES[label]: state for label, state in expected.items()}
@@ -75,7 +75,7 @@ def without_empty(value: Any) -> Any:
     """A value without the entries that hold nothing, which files of earlier versions left out."""
     if not isinstance(value, dict):
         return value
-    return {key: without_empty(each) for key, each in value.items() if each != {}}
+    return {key: without_empty(each) for key, each in value.items() if each not in ({}, None)}
 
 
 @pytest.mark.parametrize("label", FINISHED)
@@ -136,7 +136,7 @@ def test_a_failed_run_is_tried_again_when_asked(golden: Store, data_dir: Path, c
 def test_a_report_has_their_means(golden: Store, cli: Cli, tmp_path: Path) -> None:
     sweep = {"name": "golden", "base": DOCUMENTS["finished"], "axes": {"student.alpha": [0.5, 1.0]}, "seeds": 3}
     (tmp_path / "golden.yaml").write_text(yaml.safe_dump(sweep))
-    tables = json.loads(cli("report", tmp_path / "golden.yaml", "--store", golden.root, "--json").out)
+    tables = json.loads(cli("report", tmp_path / "golden.yaml", "--store", golden.root, "--json").out)["tables"]
     results = [golden.run(NAMES[label]).result() for label in ("finished", "batched_1", "batched_2")]
     for probe in ("linear", "knn", "linear_standardized", "knn_standardized"):
         (row,) = tables[probe]

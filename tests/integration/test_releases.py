@@ -58,7 +58,7 @@ def jpeg(level: int, grey: bool) -> bytes:
 
 
 def listed(cli: Any, data: Path, name: str) -> dict[str, Any]:
-    rows = json.loads(cli("data", "list", "--json", "--data-dir", data).out)
+    rows = json.loads(cli("data", "list", "--json", "--data-dir", data).out)["data"]
     return next(row for row in rows if row["name"] == name)
 
 

@@ -94,7 +94,7 @@ def test_a_second_driver_is_refused_while_the_first_is_at_work(
     refusal = cli(*place.run(DOCUMENT)).refusal()
     assert f"runs/{SPEC.name}" in refusal
     assert f"is in use: process {first.pid} on host" in refusal
-    rows = json.loads(cli("status", "--store", place.address, "--json").out)
+    rows = json.loads(cli("status", "--store", place.address, "--json").out)["runs"]
     assert [(row["state"], row["attempts"]) for row in rows] == [("running", 1)]
     assert f"process {first.pid} on host" in rows[0]["detail"]
     first.send_signal(signal.SIGCONT)
@@ -208,10 +208,10 @@ def test_a_sweep_and_what_others_see_of_it(place: Place, start: Start, cli: Any)
     assert "2 of 2 runs finished" in out
     points = load_sweep(file)[1]
     b = place.on("b")
-    rows = json.loads(cli("status", file, *where, "--json").out)
+    rows = json.loads(cli("status", file, *where, "--json").out)["runs"]
     assert [(row["state"], row["attempts"]) for row in rows] == [("done", 1)] * 2
     assert "small  2" in " ".join(cli("status", *where).out.split("\n")).replace("   ", "  ")
-    tables = json.loads(cli("report", file, *where, "--json").out)
+    tables = json.loads(cli("report", file, *where, "--json").out)["tables"]
     local = json.loads((a.sweep("small").report / "tables.json").read_text())
     assert tables == local["tables"]
     exported = json.loads(cli("export", file, "--to", "parquet", *where, "--json").out)
@@ -231,7 +231,7 @@ def test_what_no_sweep_refers_to_is_removed(place: Place, cli: Any) -> None:
     place.on("a")
     assert cli(*place.run({**DOCUMENT, "train": {"epochs": 1, "batch_size": 128}})).code == 0
     place.on("b")
-    found = json.loads(cli("gc", "--store", place.address, "--json").out)
+    found = json.loads(cli("gc", "--store", place.address, "--json").out)["found"]
     assert [item["state"] for item in found] == ["done"]
     assert found[0]["size"] > 100_000
     assert "Removed 1" in cli("gc", "--delete", "--store", place.address).out

@@ -126,7 +126,7 @@ def test_a_sweep_computes_a_run_that_two_others_share_once(
     dirs = [place.store.run(point.spec) for point in load_sweep(path)[1]]
     assert states(place.first, *dirs) == [("done", 1)] * 3
     assert (outcome(place.first), outcome(place.second)) == undisturbed
-    rows = json.loads(cli("status", path, "--store", place.store.root, "--json").out)
+    rows = json.loads(cli("status", path, "--store", place.store.root, "--json").out)["runs"]
     assert [row["state"] for row in rows] == ["done", "done"]
 
 

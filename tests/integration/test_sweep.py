@@ -121,7 +121,7 @@ def test_a_grown_sweep_runs_what_is_new_and_names_what_failed(
     after = place.times()
     assert len(after) == len(before) + 1
     assert before.items() <= after.items()
-    rows = json.loads(cli("status", place.file, "--store", place.store.root, "--json").out)
+    rows = json.loads(cli("status", place.file, "--store", place.store.root, "--json").out)["runs"]
     assert {row["label"] for row in rows if row["state"] == "failed"} == failed
     assert all("diverged" in row["detail"] for row in rows if row["label"] in failed)
     assert {row["state"] for row in rows if row["label"] not in failed} == {"done"}
@@ -154,7 +154,7 @@ class Kills:
         return process
 
     def states(self) -> set[str]:
-        rows = json.loads(self.cli("status", self.place.file, "--store", self.place.store.root, "--json").out)
+        rows = json.loads(self.cli("status", self.place.file, "--store", self.place.store.root, "--json").out)["runs"]
         return {row["state"] for row in rows}
 
     def trials(self, driver: int) -> list[int]:
@@ -261,7 +261,7 @@ def test_a_rule_ends_runs_early_and_a_search_samples_points(
     out, err = ended(start(*place.command, "--concurrency", 1))
     assert err == ""
     early = [line for line in out.splitlines() if "was ended early: asha after" in line]
-    rows = json.loads(cli("status", place.file, "--store", place.store.root, "--json").out)
+    rows = json.loads(cli("status", place.file, "--store", place.store.root, "--json").out)["runs"]
     assert sorted({row["state"] for row in rows}) == ["done", "ended"]
     assert [row["state"] for row in rows] == ["done", "ended", "ended"]
     assert len(early) == 2
@@ -274,7 +274,7 @@ def test_a_rule_ends_runs_early_and_a_search_samples_points(
     place.change({"name": "search", "base": {**base, "train": {"epochs": 2}}, "axes": {}, "explore": search})
     out, err = ended(start(*place.command))
     assert err == ""
-    rows = json.loads(cli("status", place.file, "--store", place.store.root, "--json").out)
+    rows = json.loads(cli("status", place.file, "--store", place.store.root, "--json").out)["runs"]
     assert [row["state"] for row in rows] == ["done"] * 4
     assert len({row["label"] for row in rows}) == 4
     assert "4 of 4 runs finished" in out

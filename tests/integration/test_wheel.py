@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from rt_scale import __version__
+from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -47,22 +50,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Runs a program of an environment that has the wheel, and this one's other packages, from an empty folder."""
     folder, empty = tmp_path_factory.mktemp("env"), tmp_path_factory.mktemp("empty")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], timeout=120, check=True)
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            folder / "bin" / "python",
-            "install",
-            "-q",
-            "--no-deps",
-            "--no-index",
-            wheel,
-        ],
-        timeout=300,
-        check=True,
-    )
+    pip("--python", folder / "bin" / "python", "install", wheel)
     (packages,) = folder.glob("lib/python*/site-packages")
     others = [path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"}]
     (packages / "others.pth").write_text("".join(f"{path}\n" for path in others))
@@ -92,13 +80,24 @@ def test_commands_of_an_installed_package(installed: Run, tmp_path: Path) -> Non
     place = installed("python", "-c", "import rt_scale; print(rt_scale.__file__)").stdout
     assert "/env" in place
     assert str(ROOT) not in place
-    helped = installed("rt-scale", "demo", "--help")
+    assert installed("rt-scale", "--version").stdout.split() == [__version__]
+    helped = installed("rt-scale", "demo", "-h")
     assert helped.returncode == 0, helped.stderr
     assert "--set" in helped.stdout
     done = installed("rt-scale", "doctor", "--store", tmp_path / "store", "--data-dir", tmp_path / "data")
     assert done.returncode == 0, done.stderr
     assert "torch" in done.stdout
     assert "cluster/bootstrap.sh" not in done.stdout  # which is not there
+
+
+def test_the_sweeps_of_the_paper_are_named(installed: Run, tmp_path: Path) -> None:
+    names = {str(path.relative_to(ROOT / "sweeps").with_suffix("")) for path in (ROOT / "sweeps").rglob("*.yaml")}
+    listed = json.loads(installed("rt-scale", "sweeps", "--json").stdout)["sweeps"]
+    assert {sweep["name"] for sweep in listed} == names >= {"demo", "paper/fig3", "small/fig3"}
+    for name in ("paper/fig3", "small/fig3"):
+        done = installed("rt-scale", "status", name, "--store", tmp_path, "--data-dir", tmp_path)
+        runs = len(load_sweep(ROOT / "sweeps" / f"{name}.yaml")[1])
+        assert done.stdout.rstrip().endswith(f"{runs} runs: {runs} missing"), done.stderr
 
 
 def test_a_small_demo_of_an_installed_package(installed: Run, data_dir: Path, tmp_path: Path) -> None:

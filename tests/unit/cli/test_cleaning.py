@@ -78,8 +78,8 @@ def test_it_says_what_it_removes(store: Store, gc: Callable[..., Any]) -> None:
 
 
 def test_days_are_days(store: Store, gc: Callable[..., Any]) -> None:
-    assert json.loads(gc("--older-than", 11, "--json").stdout) == []
-    (row,) = json.loads(gc("--older-than", 9.5, "--json").stdout)
+    assert json.loads(gc("--older-than", 11, "--json").stdout)["found"] == []
+    (row,) = json.loads(gc("--older-than", 9.5, "--json").stdout)["found"]
     assert (row["path"], row["state"]) == (str(store.run(SPECS[2]).path), "done")
     assert row["size"] == sum(path.stat().st_size for path in Path(row["path"]).rglob("*") if path.is_file())
     assert 10 * 86400 <= row["age"] < 10 * 86400 + 600
@@ -92,7 +92,7 @@ def test_what_stays_is_said_and_json_stays_json(
 ) -> None:
     monkeypatch.setattr("rt_scale.store.store._remove_run", lambda path, stale: path.name == SPECS[1].name)
     ended = gc("--delete", "--json")
-    assert len(json.loads(ended.stdout)) == 2
+    assert len(json.loads(ended.stdout)["found"]) == 2
     assert f"{SPECS[2].name} stays: it was begun again meanwhile" in ended.stderr
     assert "Removed 1, " in ended.stderr
 

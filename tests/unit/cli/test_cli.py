@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -61,10 +62,25 @@ def test_every_command_explains_itself(invoke: Callable[..., str], command: list
     assert len(text.splitlines()) > 5
 
 
-def test_the_commands_of_the_design_are_there() -> None:
-    names = {" ".join(command) for command in commands()}
-    assert {"demo", "doctor", "data list", "data prepare", "data verify", "run", "sweep"} <= names
-    assert {"status", "report", "board", "models", "schema"} <= names
+def test_commands_are_listed_in_the_order_in_which_one_uses_them(invoke: Callable[..., str]) -> None:
+    listed = [words[1] for line in invoke("-h").splitlines() if len(words := line.split()) > 2]
+    order = ["doctor", "demo", "data", "sweeps", "plan", "run", "sweep", "status", "board", "report", "bundle", "gc"]
+    assert [name for name in listed if name in order] == order
+
+
+@pytest.mark.parametrize(("typed", "completed"), [("rt-scale sta", "status"), ("rt-scale data ver", "verify")])
+def test_a_shell_completes_commands(typed: str, completed: str) -> None:
+    asked = {"_RT_SCALE_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    code = "from rt_scale.cli import main; import sys; sys.argv = ['rt-scale']; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **asked},
+    )
+    assert done.stdout.split() == [completed], done.stderr
 
 
 def test_help_imports_neither_torch_nor_ray() -> None:
@@ -106,14 +122,14 @@ def test_json_of_a_run_its_status_and_its_report(
     finished = run_dir.result()
     assert finished is not None
     assert result == finished.to_json()
-    (row,) = json.loads(invoke("status", "--json"))
+    (row,) = json.loads(invoke("status", "--json"))["runs"]
     named = {"label": run_dir.name, "name": run_dir.name}
     assert row == named | {"state": "done", "attempts": 1, "detail": "", "other_data": ""}
-    (row,) = json.loads(invoke("status", sweep_file, "--json"))
+    (row,) = json.loads(invoke("status", sweep_file, "--json"))["runs"]
     assert (row["label"], row["state"]) == ("base,seed=0", "done")
-    tables = json.loads(invoke("report", sweep_file, "--json"))
+    tables = json.loads(invoke("report", sweep_file, "--json"))["tables"]
     assert tables["linear"][0]["student"]["mean"] == finished.last["probe/student/linear"]
-    best = json.loads(invoke("report", sweep_file, "--json", "--best"))
+    best = json.loads(invoke("report", sweep_file, "--json", "--best"))["tables"]
     assert best["linear"][0]["student"]["mean"] == finished.best["probe/student/linear"].value
 
 
@@ -191,13 +207,18 @@ def test_a_run_on_noise_and_its_report_show_the_numbers_on_images(
         assert f"{probe}, distilled on Gaussian noise, probed on Digits: test accuracy in %" in report
 
 
-@pytest.mark.parametrize(("command", "key"), [("models", "parameters"), ("doctor", "state"), ("data list", "prepared")])
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [("models", "parameters"), ("doctor", "state"), ("data list", "prepared"), ("sweeps", "purpose")],
+)
 def test_json_of_what_is_there(
     invoke: Callable[..., str], monkeypatch: pytest.MonkeyPatch, command: str, key: str
 ) -> None:
     # FFCV takes seconds to import; here it loads at once.
     monkeypatch.setattr(doctor, "_python", lambda code: subprocess.CompletedProcess([], 0, "", ""))
-    rows = json.loads(invoke(*command.split(), "--json"))
+    found = json.loads(invoke(*command.split(), "--json"))
+    assert found.pop("version") == 1
+    (rows,) = found.values()
     assert rows
     assert all(key in row for row in rows)
     plain = invoke(*command.split())
@@ -211,7 +232,7 @@ def test_schemas_for_editors(invoke: Callable[..., str], kind: str) -> None:
 
 
 def test_version_and_data_prepare_and_verify(invoke: Callable[..., str], tmp_path: Path) -> None:
-    assert invoke("version").strip() == __version__
+    assert invoke("--version").strip() == __version__
     told = invoke("data", "prepare", "digits")
     assert "1,437 training and 360 test images" in told
     assert "classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\n" in told

@@ -175,7 +175,9 @@ def test_status_marks_the_runs(call: Call, file: Path, store: Store, points: lis
     assert "other data: digits" in row
     assert points[1].label not in shown
     assert "1 on other data" in shown
-    found = {row["name"]: row["other_data"] for row in json.loads(call("status", "--json", data_dir=prepared).stdout)}
+    found = {
+        row["name"]: row["other_data"] for row in json.loads(call("status", "--json", data_dir=prepared).stdout)["runs"]
+    }
     assert found == {points[0].spec.name: "other data: digits", points[1].spec.name: ""}
 
 

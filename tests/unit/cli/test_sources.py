@@ -89,7 +89,8 @@ def test_what_was_read_is_what_is_kept(way: Callable[[Path], Path], file: Path) 
 def test_a_stores_own_file_is_the_sweep_as_it_was_run(more: list[str], file: Path, store: Store) -> None:
     (loaded,) = load_files([file], SET, {}, store)
     loaded.folder.write(loaded.text, [point.spec.name for point in loaded.points], loaded.overrides)
-    rows = json.loads(cli("status", loaded.folder.file, "--json", *(word for each in more for word in ("--set", each))))
+    options = [word for each in more for word in ("--set", each)]
+    rows = json.loads(cli("status", loaded.folder.file, "--json", *options))["runs"]
     assert [row["state"] for row in rows] == ["missing" if more else "partial", "missing"]
 
 
@@ -97,14 +98,14 @@ def test_a_stores_own_file_is_the_sweep_as_it_was_run(more: list[str], file: Pat
 def test_a_bundle_of_it_can_be_opened(way: Callable[[Path], Path], file: Path, store: Store) -> None:
     options = [word for each in SET for word in ("--set", each)]
     cli("bundle", way(file), *options, "--out", "made.tar.gz")
-    rows = json.loads(cli("status", "made.tar.gz", "--json"))
+    rows = json.loads(cli("status", "made.tar.gz", "--json"))["runs"]
     assert [row["state"] for row in rows] == ["partial", "missing"]
     manifest = json.loads(read(Path("made.tar.gz"))["manifest.json"])
     assert "rt-scale bundle one.yaml " in manifest["made"]["command"]
 
 
 def test_other_commands_read_a_pipe(file: Path, store: Store, plan: Callable[..., str]) -> None:
-    assert len(json.loads(cli("status", piped(file), "--json"))) == 2
+    assert len(json.loads(cli("status", piped(file), "--json"))["runs"]) == 2
     assert "2 distinct runs: 2 missing" in plan(piped(file))
 
 
@@ -142,6 +143,17 @@ def test_what_was_started_of_a_large_grid_may_be_looked_at(
             cli(command, file, *options)
     else:
         cli(*command.split(), file, *options)
+
+
+def test_a_sweep_of_the_package_is_named_and_a_file_of_that_path_wins(file: Path, tmp_path: Path) -> None:
+    assert "small/fig18" in cli("sweeps")
+    assert len(read_sweep(Path("small/fig18"), (), STORE).points) == 12
+    assert "12 missing" in cli("status", "small/fig18")
+    with pytest.raises(InputError, match=r"Unknown sweep 'small/fig19'\. Did you mean 'small/fig1"):
+        cli("status", "small/fig19")
+    (tmp_path / "small").mkdir()
+    file.rename(tmp_path / "small" / "fig18")
+    assert "2 missing" in cli("status", "small/fig18")
 
 
 def test_names_of_files_that_are_too_long_are_refused(file: Path, store: Store) -> None:
