@@ -1,6 +1,6 @@
 """An encoder of one's own: any module from images [B, C, H, W] to embeddings [B, D].
 
-    rt-scale run own_encoder.yaml
+rt-scale run own_encoder.yaml
 """
 
 from torch import Tensor, nn
