@@ -83,8 +83,8 @@ class Options:
             a quarter of the free memory.
         channels_last: whether to use torch's memory format of that name.
         accelerate: how the student's pass over whole batches is computed: ``none`` (module by module), ``compile`` or
-            ``graphs`` (CUDA's), for runs that train alone with one worker, or ``auto``: graphs on a GPU. A resumed run
-            keeps its first choice, on which the last bits of results depend.
+            ``graphs`` (CUDA's), for runs that train alone with one worker, or ``auto``: graphs on a GPU, but for a
+            plugin's encoder. A resumed run keeps its first choice, on which the last bits of results depend.
         loader: reads training images: ``resident`` (in memory), ``ffcv`` (streamed), ``map`` (read from the file as
             needed), or ``auto``: in memory if they take less than half of it, else streamed.
         checkpoint_seconds: time between two checkpoints. The end always writes one; evaluations write more, at most

@@ -18,6 +18,7 @@ from rt_scale.experiments.dependencies import compute_first
 from rt_scale.experiments.networks import set_record
 from rt_scale.experiments.options import Options, ResolvedOptions, find_device, resolve
 from rt_scale.experiments.other_data import refuse_other_data
+from rt_scale.experiments.own import sources
 from rt_scale.experiments.provenance import attempt_record
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreUnavailable, first_line
 from rt_scale.spec.run import RunSpec
@@ -171,7 +172,9 @@ def _refuse_impossible(spec: RunSpec, data: Sets | None, options: Options) -> No
 
 
 def _attempt(spec: RunSpec, data: Sets | None, run_dir: RunDir, options: Options) -> RunResult:
+    kept = sources(spec)
     run_dir.write_spec(spec)
+    run_dir.write_sources(kept)
     for needed in spec.dependencies:
         compute_first(needed, options, _run)
     earlier = run_dir.record()

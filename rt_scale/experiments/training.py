@@ -63,7 +63,8 @@ class Training(Experiment[TrainingSpec]):
     def needs(self, spec: TrainingSpec, data: Sets | None) -> Needs:
         """Memory for images and for a constant teacher's features."""
         assert data is not None
-        whole = training_samples(spec, data.main) >= spec.train.batch_size
+        # A graph repeats what a plugin's Python code did once, which need not be what it would do at every step.
+        whole = training_samples(spec, data.main) >= spec.train.batch_size and spec.encoder.plugin is None
         return Needs(image_bytes(spec, data.main), cache_bytes(spec, data.main), whole)
 
     def run(self, spec: TrainingSpec, context: Context) -> Outcome:

@@ -13,6 +13,7 @@ from rt_scale.spec.data import GAUSSIAN, AugmentSpec, DataSpec
 from rt_scale.spec.metrics import training_metrics
 from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, TeacherSpec
 from rt_scale.spec.part import Part, changed
+from rt_scale.spec.plugged import Plugged
 from rt_scale.spec.run import RunSpec, When
 from rt_scale.spec.training import ObjectiveSpec, ProbeSpec, TrainSpec
 
@@ -117,9 +118,16 @@ class TrainingSpec(RunSpec):
         return training_metrics(self.probe, own=own, learns_labels=self.learns_labels)
 
     @property
+    def plugins(self) -> dict[str, str]:
+        """Those of its parts."""
+        parts: tuple[Plugged, ...] = (self.data, self.encoder, self.objective, *self.probe.extra)
+        return {part.plugin: part.source for part in parts if part.plugin is not None and part.source is not None}
+
+    @property
     def alone_because(self) -> str:
-        """Empty: most can train together."""
-        return ""
+        """Of a plugin: what a user's encoder or objective does in a batch of networks is unknown."""
+        plugin = self.encoder.plugin or self.objective.plugin
+        return f"plugin {plugin} is for one network" if plugin else ""
 
     @property
     def probes(self) -> tuple[str, ...]:
@@ -160,7 +168,7 @@ class DistillSpec(TrainingSpec):
         """
         start = self.student
         name, share = ("alpha", start.alpha) if start.epsilon is None else ("epsilon", start.epsilon)
-        return f"student.{name} is 0" if start.start_from is None and share == 0 else ""
+        return super().alone_because or (f"student.{name} is 0" if start.start_from is None and share == 0 else "")
 
 
 class SuperviseSpec(TrainingSpec):
@@ -248,7 +256,8 @@ def _same_architecture(spec: TrainingSpec, name: str, start: StartFrom) -> None:
 
 
 def _text(part: Part) -> str:
-    return "{" + ", ".join(f"{name}: {getattr(part, name)}" for name in type(part).model_fields) + "}"
+    values = {name: getattr(part, name) for name in type(part).model_fields}
+    return "{" + ", ".join(f"{name}: {value}" for name, value in values.items() if value is not None) + "}"
 
 
 def training(spec: RunSpec) -> TrainingSpec:

@@ -72,6 +72,11 @@ class RunSpec(Part):
         problem = {"type": "literal_error", "loc": ("kind",), "input": kind, "ctx": {"expected": expected}}
         raise ValidationError.from_exception_data(cls.__name__, [problem])  # type: ignore[list-item]
 
+    @property
+    def plugins(self) -> dict[str, str]:
+        """The plugins of this run, not of those that come first: reference -> SHA-256 of its source."""
+        return {}
+
     @functools.cached_property
     def hash(self) -> str:
         """16 hexadecimal digits of the SHA-256 of the canonical value."""
