@@ -101,7 +101,7 @@ def divide(root: Path, images: Sequence[Parts], depth: int) -> tuple[str, str] |
                 _refuse(root, f"its folders {_list(kinds[kind])} are both named like {kind} images")
         return kinds[TRAIN][0], kinds[held_out][0]
     for folder in sorted(inside):
-        alike = {name: kind for name in inside[folder] if (kind := _resembles(name))}
+        alike = {name: found for name in inside[folder] if (found := _resembles(name))}
         if len(set(alike.values())) > 1 and 2 * len(alike) >= len(inside[folder]):
             _refuse(root, f"its folders {_list('/'.join((*folder, name)) for name in alike)} are named like splits")
     for top in sorted(below):
