@@ -158,10 +158,10 @@ class SweepView(View):
         self._state.report(label, report)
         self.tick()
 
-    def waiting(self, label: str, why: str, seconds: float | None, *, held: bool = False) -> None:
+    def waiting(self, label: str, why: str, seconds: float | None, *, leased_elsewhere: bool = False) -> None:
         """Count a run as waiting; print a line, unless it runs elsewhere and was not running here."""
         had_been_running = self._state.wait(label, why, seconds)
-        if had_been_running or not held:
+        if had_been_running or not leased_elsewhere:
             again = "" if seconds is None else f", again in {duration_text(seconds)}"
             self._print(f"waiting {plain(label)}: {plain(why)}{again}", "yellow")
         self.tick()

@@ -15,7 +15,7 @@ from rt_scale.report.export import numbers_table, verdicts_table, write_report_t
 from rt_scale.report.page import Picture, Report, to_html, to_markdown
 from rt_scale.report.panels import GAIN, OF_PROBES, drawings
 from rt_scale.report.paper import EXPERIMENTS, Panel, judge_all
-from rt_scale.report.paper_numbers import START, data_title, data_words, departures, flat_fields
+from rt_scale.report.paper_numbers import START, data_title, data_words, departures
 from rt_scale.report.results import (
     EPOCH,
     KNOWN,
@@ -31,6 +31,7 @@ from rt_scale.report.results import (
 )
 from rt_scale.report.status import StatusRow, status_of_sweep
 from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.document import flat_fields
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import Point
 from rt_scale.store.atomic import write_bytes
