@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -65,9 +66,10 @@ def export_to(tracker: Tracker, sweeps: Sequence[SweepRuns], folder: Path) -> in
     found = list(_finished(sweeps))
     if not found:
         raise InputError("None of these runs is finished, so there is nothing to write.")
-    with disk_errors(folder):
+    with disk_errors(folder), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the clients' own code
         folder.mkdir(parents=True, exist_ok=True)
-    (_to_mlflow if tracker == "mlflow" else _to_wandb)(client, found, folder.absolute())
+        (_to_mlflow if tracker == "mlflow" else _to_wandb)(client, found, folder.absolute())
     return len(found)
 
 
@@ -142,3 +144,4 @@ def _to_wandb(wandb: Any, runs: Sequence[_Finished], folder: Path) -> None:
             for step, time, values in run.measured():
                 made.log({**values, "time": time}, step=step)
             made.summary.update(result_numbers(run.result))
+    wandb.teardown()  # waits until its service has written everything

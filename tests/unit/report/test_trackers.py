@@ -54,16 +54,20 @@ def sweeps(tmp_path: Path, point: Callable[..., Point]) -> list[SweepRuns]:
 
 
 @pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connections to other machines fail; wandb's own service on this one is reached."""
-    connect = socket.socket.connect
+def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing of this process connects to another machine; wandb's own service on this one is reached."""
+    connect, elsewhere = socket.socket.connect, []
 
     def only_here(self: socket.socket, address: Any) -> None:
-        assert not isinstance(address, tuple) or address[0] in ("127.0.0.1", "localhost", "::1"), address
+        if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "localhost", "::1"):
+            elsewhere.append(address)
+            raise OSError("no network")
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", only_here)
     monkeypatch.setenv("WANDB_MODE", "online")  # whatever the user's is
+    yield
+    assert elsewhere == []
 
 
 @pytest.mark.usefixtures("no_network")
@@ -92,8 +96,7 @@ def test_mlflow_reads_what_was_written(sweeps: list[SweepRuns], tmp_path: Path) 
     assert (first.data.metrics["steps"], first.data.metrics["seconds"]) == (700, 12.5)
     files = {each.path for each in client.list_artifacts(first.info.run_id)}
     assert files == {"spec.json", "environment.json", "result.json"}
-    kept = Path(client.download_artifacts(first.info.run_id, "result.json"))
-    assert kept.is_relative_to(tmp_path / "out")
+    (kept,) = tmp_path.glob(f"out/artifacts/alphas/{first.info.run_id}/artifacts/result.json")
     assert json.loads(kept.read_text()) == json.loads((table.path / "result.json").read_text())
 
 
@@ -101,10 +104,6 @@ def test_mlflow_reads_what_was_written(sweeps: list[SweepRuns], tmp_path: Path) 
 def test_wandb_reads_what_was_written(sweeps: list[SweepRuns], tmp_path: Path) -> None:
     assert export_to("wandb", sweeps, tmp_path / "out") == 2
     points = sweeps[0].points
-    folders = {
-        path.name.rpartition("-")[0] + path.name[-17:]: path for path in tmp_path.glob("out/wandb/offline-run-*")
-    }
-    assert len(folders) == 2
     files = {
         record.run.run_id: path
         for path in tmp_path.glob("out/wandb/*/*.wandb")
