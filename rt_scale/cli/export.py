@@ -12,9 +12,11 @@ import typer
 
 from rt_scale.cli.options import (
     DataOption,
+    ImportOption,
     JsonOption,
     SetOption,
     StoreOption,
+    assigned,
     find_data_dir,
     open_console,
     open_sweeps,
@@ -74,6 +76,7 @@ def export(
     network: Annotated[Network | None, typer.Option(help="Whose encoder (student).")] = None,
     step: Annotated[int | None, typer.Option(min=0, help="Step of the checkpoint (the last).")] = None,
     overrides: SetOption = None,
+    imports: ImportOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
     as_json: JsonOption = False,
@@ -87,7 +90,7 @@ def export(
         raise InputError(f"Say with --out which new folder {to} is to read.")
     if weights is not None and out is not None:
         raise InputError("--weights names the folder already: leave --out out.")
-    place, sweeps = open_sweeps(files, overrides, store)
+    place, sweeps = open_sweeps(files, assigned(overrides, imports), store)
     place.refresh()
     data = find_data_dir(data_dir)
     if weights is not None:
