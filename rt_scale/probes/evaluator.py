@@ -83,7 +83,8 @@ class Prober:
 
     def probe_input(self, seed: int) -> dict[str, float]:
         """Probe the flattened normalised pixels."""
-        return self.probe_network(nn.Flatten(), seed)
+        train, test = (self._embed(nn.Flatten(), split) for split in (self.train, self.test))
+        return self.probe_features([Embedded(train, test, seed)])[0]
 
     def embed_network(self, encoder: nn.Module, seed: int) -> Embedded:
         """Embed both splits with ``encoder``, which is on the device of the inputs and keeps its mode."""
