@@ -44,12 +44,13 @@ def load(spec: Place | Mapping[str, object], changes: Mapping[str, object] | Non
 
     InputError: the file, a field or a value is not valid; the message names what is allowed.
     """
-    from rt_scale.spec.document import apply_overrides, build_run, resolve_same
+    from rt_scale.plugins import Names
+    from rt_scale.spec.document import apply_overrides, build_run, own_run
     from rt_scale.spec.sweep import load_run
     from rt_scale.system.paths import user_path
 
     if isinstance(spec, Mapping):
-        return build_run(resolve_same(apply_overrides(spec, _assignments(changes))), "The spec")
+        return build_run(own_run(apply_overrides(spec, _assignments(changes)), Names()), "The spec")
     return load_run(user_path(str(spec)), _assignments(changes))
 
 
@@ -149,7 +150,7 @@ def sweep(
 
     opened = open_store(store, data_dir=data_dir)
     most = MOST_RUNS if yes else GRID_LIMIT
-    swept = read_sweep(user_path(str(file)), _assignments(changes), opened.kept, most)
+    swept = read_sweep(user_path(str(file)), _assignments(changes), opened.kept, most, execute=True)
     if launch:
         section = build(LaunchSpec, {**swept.spec.launch.model_dump(), **launch}, "launch")
         swept = replace(swept, spec=swept.spec.model_copy(update={"launch": section}))

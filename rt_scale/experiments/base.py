@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from rt_scale.data.prepare import Prepared, open_prepared
 from rt_scale.data.prepared import NoiseSet
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.kinds import KINDS, load
+from rt_scale.spec.kinds import experiment
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.store.results import Best
@@ -83,15 +82,10 @@ class Experiment(Generic[S]):
         raise NotImplementedError
 
 
-@functools.cache
-def _experiment(reference: str) -> Experiment[Any]:
-    found: Experiment[Any] = load(reference)()
-    return found
-
-
 def experiment_of(spec: RunSpec) -> Experiment[Any]:
     """The experiment that computes ``spec``."""
-    return _experiment(KINDS[spec.kind].experiment)
+    found: Experiment[Any] = experiment(spec.kind)()
+    return found
 
 
 def check(spec: RunSpec, data_dir: Path, check_stop: StopCheck = no_check) -> Sets | None:
@@ -104,13 +98,13 @@ def check(spec: RunSpec, data_dir: Path, check_stop: StopCheck = no_check) -> Se
 
 
 def _open(spec: RunSpec, opener: Opener) -> Sets | None:
-    experiment = experiment_of(spec)
-    sets = experiment.open(spec, opener)
+    kind = experiment_of(spec)
+    sets = kind.open(spec, opener)
     for needed in spec.dependencies:
         found = _open(needed, opener)
         if sets is not None and found is not None:
             sets.starts[needed.name] = found
-    experiment.validate(spec, sets)
+    kind.validate(spec, sets)
     return sets
 
 

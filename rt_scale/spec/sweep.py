@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rt_scale.plugins import Names, Plugin
-from rt_scale.spec.document import apply_overrides, build, build_run, check_field, resolve_same, with_plugins
+from rt_scale.plugins import Names, Plugin, is_reference
+from rt_scale.spec.document import apply_overrides, build, build_run, own_run
 from rt_scale.spec.errors import InputError, shown
 from rt_scale.spec.explore import ExploreSpec, check_grid
 from rt_scale.spec.grid import GRID_LIMIT, Point, expand, refuse_large
@@ -127,20 +127,27 @@ class SweepSpec(Part):
     @model_validator(mode="after")
     def _grid_or_search(self) -> SweepSpec:
         if self.explore is not None:
-            for key in self.explore.space:
-                check_field("field in space", key, self.models)
             check_grid(self.explore, [*self.axes, *(key for group in self.zip for key in group)], self.seed_values)
         return self
 
-    @property
-    def models(self) -> list[type[RunSpec]]:
-        """The specs of the kinds that base and axes name; all kinds if none of those is known."""
+    @functools.cached_property
+    def kinds(self) -> list[str]:
+        """The kinds of runs that base, axes and space name; a user's by their references."""
         given: list[object] = [self.base.get("kind", DEFAULT)]
         for fields in [self.axes, *self.zip, self.explore.space if self.explore is not None else {}]:
             values = fields.get("kind", ())
             given += values if isinstance(values, list) else []
-        found = [model for kind in given if (model := model_of(kind)) is not None]
-        return list(dict.fromkeys(found)) or [kind.spec for kind in KINDS.values()]
+        found = dict.fromkeys(kind for kind in given if isinstance(kind, str))
+        looked_for = [kind for kind in found if kind not in KINDS and not is_reference(kind)]
+        own = {kind: self.names.find("experiment", kind) for kind in looked_for}
+        return [plugin.reference if (plugin := own.get(kind)) else kind for kind in found]
+
+    @property
+    def models(self) -> list[type[RunSpec]]:
+        """The specs of its kinds; of all kinds if none of them is known."""
+        return [model for kind in self.kinds if (model := model_of(kind)) is not None] or [
+            kind.spec for kind in KINDS.values()
+        ]
 
     @property
     def seed_values(self) -> Sequence[int]:
@@ -219,4 +226,4 @@ def load_run(path: Path, overrides: list[str] | None = None) -> RunSpec:
         raise InputError(
             f"{path}: import is a list of modules, e.g. [my_package.nets], but {shown(modules)} was given."
         )
-    return build_run(with_plugins(resolve_same(document), Names(modules)), str(path))
+    return build_run(own_run(document, Names(modules)), str(path))
