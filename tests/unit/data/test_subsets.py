@@ -195,19 +195,3 @@ def test_short_integers_become_int64() -> None:
     noisy = noisy_labels(np.full(90, 200, np.uint8), 1.0, 300, seed=0)
     assert noisy.dtype == np.int64
     assert noisy.max() > 255
-
-
-@pytest.mark.parametrize(
-    ("share", "classes", "labels", "message"),
-    [
-        (-0.1, 10, [0], "share of -0.1"),
-        (1.01, 10, [0], "share of 1.01"),
-        (float("nan"), 10, [0], "share of nan"),
-        (0.5, 1, [0], "there are 1"),
-        (0.5, 3, [0, 3], "from 0 to 3; of 3 classes"),
-        (0.5, 3, [-1, 2], "from -1 to 2"),
-    ],
-)
-def test_impossible_requests_are_refused(share: float, classes: int, labels: list[int], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        noisy_labels(np.array(labels), share, classes, seed=0)
