@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rt_scale.cli.options import (
+    GIVEN,
     BestOption,
     DataOption,
     JsonOption,
@@ -21,8 +22,8 @@ from rt_scale.cli.options import (
     StoreOption,
     find_data_dir,
     open_console,
+    open_runs,
     open_store,
-    open_sweeps,
     print_table,
     read_path,
     send,
@@ -32,7 +33,7 @@ from rt_scale.cli.options import (
     warn,
     writable,
 )
-from rt_scale.spec.errors import InputError, counted
+from rt_scale.spec.errors import InputError, counted, unknown_name
 from rt_scale.system.console import say, size_text
 
 if TYPE_CHECKING:
@@ -43,48 +44,10 @@ app = typer.Typer()
 
 
 @app.command()
-def status(
-    file: Annotated[
-        Path | None, typer.Argument(parser=read_path, help="A sweep file, or a bundle; without it, the whole store.")
-    ] = None,
-    overrides: SetOption = None,
-    store: StoreOption = None,
-    data_dir: DataOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Which runs are done, running, failed, partial or missing."""
-    from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
-    from rt_scale.report.status import STYLES, count_by_sweep, marked, show_status, status_of_store, status_of_sweep
-
-    place, sweeps = open_sweeps([] if file is None else [file], overrides, store)
-    place.refresh(curves=False)
-    here = DataHere(find_data_dir(data_dir))
-    if file is None:
-        rows = status_of_store(place)
-        affected, text = compare(place, [row.name for row in rows], here, "of the store")
-    else:
-        rows = [row for each in sweeps for row in status_of_sweep(each.points, place, each.early_stopped)]
-        affected, text = compare_sweeps(sweeps, here)
-    warn(text)
-    rows = marked(rows, affected)
-    if as_json:
-        show_json({"runs": [row.to_json() for row in rows]})
-        return
-    if file is None and (counts := count_by_sweep(rows, place)):
-        print_table(["sweep", "runs", *STYLES], counts)
-    # A whole store may have very many missing runs, or runs on other data: those are only counted.
-    show_status(rows, open_console(), ("done",) if file else ("done", "missing"), other_data=file is not None)
-    if to_sample := sum(sweep.to_sample for sweep in sweeps):
-        open_console().print(f"{to_sample} more to be sampled by explore.search")
-
-
-@app.command()
 def report(
     files: Annotated[
         list[Path],
-        typer.Argument(
-            parser=read_path, help="Sweep files (YAML), or a bundle; those of one experiment make one report."
-        ),
+        typer.Argument(parser=read_path, help=f"{GIVEN}; sweeps of one experiment make one report."),
     ],
     overrides: SetOption = None,
     store: StoreOption = None,
@@ -103,7 +66,7 @@ def report(
     """Tables, figures and verdicts of sweeps' finished runs, beside the paper's if they repeat an experiment."""
     from rt_scale.report.summary import write_summary
 
-    place, sweeps = open_sweeps(files, overrides, store)
+    place, sweeps = open_runs(files, overrides, store)
     place.refresh()
     place = writable(place, [sweep.folder.report for sweep in sweeps], out)
     sweeps = [replace(sweep, store=place) for sweep in sweeps]
@@ -166,7 +129,7 @@ def _show_report(report: Report, board: Path | None) -> None:
 def board(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(parser=read_path, help="Sweep files, or a bundle; without them, every run of the store."),
+        typer.Argument(parser=read_path, help=f"{GIVEN}; without them, every run of the store."),
     ] = None,
     overrides: SetOption = None,
     runs: Annotated[
@@ -181,7 +144,7 @@ def board(
     from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
     from rt_scale.report.board import open_board
 
-    place, sweeps = open_sweeps(files or [], overrides, store)
+    place, sweeps = open_runs(files or [], overrides, store)
     say = open_console().print
     here = DataHere(find_data_dir(data_dir))
     place.refresh(curves=False)
@@ -189,7 +152,7 @@ def board(
         warn(compare_sweeps(sweeps, here)[1])
     else:
         warn(compare(place, place.names(), here, "of the store")[1])
-    kept = writable(place, [each.folder.board for each in sweeps])
+    kept = writable(place, [each.folder.board for each in sweeps] or [place.root / "board"])
     sweeps = [replace(sweep, store=kept) for sweep in sweeps]
     try:
         open_board(sweeps, kept, every_run=runs, host=host, port=port, say=say)
@@ -242,7 +205,6 @@ def doctor(store: StoreOption = None, data_dir: DataOption = None, as_json: Json
 @app.command()
 def schema(kind: Annotated[str, typer.Argument(help="run or sweep.")] = "sweep") -> None:
     """The JSON schema of spec or sweep files, for editors."""
-    from rt_scale.spec.errors import unknown_name
     from rt_scale.spec.schema import run_schema, sweep_schema
 
     makers = {"run": run_schema, "sweep": sweep_schema}
@@ -260,7 +222,7 @@ class Format(StrEnum):
 
 @app.command()
 def export(
-    files: Annotated[list[Path], typer.Argument(parser=read_path, help="Sweep files, or a bundle.")],
+    files: Annotated[list[Path], typer.Argument(parser=read_path, help=f"{GIVEN}.")],
     to: Annotated[Format, typer.Option("--to", help="Kind of files.")],
     out: Annotated[
         Path | None,
@@ -272,7 +234,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write sweeps as two tables: runs, a row each, and curves, a row each measured value."""
-    place, sweeps = open_sweeps(files, overrides, store)
+    place, sweeps = open_runs(files, overrides, store)
     names = {sweep.name for sweep in sweeps}
     if out is None and len(names) > 1:
         raise InputError(f"{len(names)} sweeps go into one pair of tables; say where with --out FOLDER.")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from rt_scale.data.datasets.base import DataInfo
@@ -17,6 +16,7 @@ from rt_scale.spec.errors import InputError, RunError, counted, unknown_name
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.results import ImageRecord
 from rt_scale.store.run_dir import RunDir
+from rt_scale.store.sweep_runs import stored_spec
 from rt_scale.training.checkpoint import STUDENT, read_weights
 from rt_scale.training.precision import parameter_dtype
 
@@ -27,23 +27,6 @@ ROLES = ("student", "teacher", "init")
 def image_record(info: DataInfo) -> ImageRecord:
     """What a run records of the images of its data set."""
     return ImageRecord(channels=info.channels, size=info.size, mean=info.mean, std=info.std)
-
-
-def stored_spec(run_dir: RunDir) -> RunSpec:
-    """The spec of a run that was begun.
-
-    InputError: it was never begun, or its spec is of another version of rt-scale.
-    """
-    if (recorded := run_dir.spec()) is None:
-        raise InputError(
-            f"The run '{run_dir.name}' was never begun: there is no spec in '{run_dir.path}'. Run it first."
-        )
-    try:
-        return RunSpec.model_validate(recorded)
-    except ValidationError as error:
-        raise InputError(
-            f"The spec of run '{run_dir.path}' is of another version of rt-scale, or damaged. Use that version."
-        ) from error
 
 
 def images_of(run_dir: RunDir, data_dir: Path) -> ImageRecord:

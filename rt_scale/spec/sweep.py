@@ -136,8 +136,24 @@ def parse_sweep(text: str, source: str, overrides: Sequence[str] = ()) -> SweepS
         InputError: the text or an assignment is not valid.
     """
     document = parse_document(text, source)
-    if "base" not in document and "data" in document:
+    if _is_single(document):
         raise InputError(f"{source} is a single spec, not a sweep; run it with: rt-scale run {source}")
+    return _build_sweep(document, source, overrides)
+
+
+def parse_either(text: str, source: str, overrides: Sequence[str] = ()) -> SweepSpec | RunSpec:
+    """The sweep or the single spec in the text of a file; otherwise as :func:`parse_sweep`."""
+    document = parse_document(text, source)
+    if _is_single(document):
+        return build(RunSpec, resolve_same(apply_overrides(document, overrides)), source)
+    return _build_sweep(document, source, overrides)
+
+
+def _is_single(document: Document) -> bool:
+    return "base" not in document and ("data" in document or "kind" in document)
+
+
+def _build_sweep(document: Document, source: str, overrides: Sequence[str]) -> SweepSpec:
     if overrides and isinstance(document.get("base"), dict):
         document = _override(document, overrides)
     return build(SweepSpec, document, source)
