@@ -77,7 +77,7 @@ def write_run(point: Point, store: Store, points: int) -> None:
     curves = height * (1 - np.exp(-np.arange(points) / 8))[:, None] + 0.02 * noise
     with run.acquire(), BoardWriter(run.path) as board:
         run.write_spec(point.spec)
-        board.settings({"encoder.name": point.spec.encoder.name})
+        board.hyperparameters({"encoder.name": point.spec.encoder.name})
         table = MetricsTable(run.metrics_path)
         for epoch, row in enumerate(curves):
             values = dict(zip(names, row.tolist(), strict=True))

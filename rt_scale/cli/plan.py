@@ -147,12 +147,6 @@ def _show_groups(made: Plan) -> None:
             "is finished, similar ones are estimated from it."
         )
     _show_packs(made)
-    loaders: dict[tuple[str, str], int] = {}
-    for group in made.groups:
-        key = (group.loader, group.loader_reason)
-        loaders[key] = loaders.get(key, 0) + group.runs
-    for (name, reason), runs in loaders.items():
-        _say(f"Images of {_many(runs, 'run')}: {name}, as {reason}.")
 
 
 def _show_packs(made: Plan) -> None:
@@ -178,7 +172,7 @@ def _show_time(made: Plan, undisturbed: Simulated, concurrency: int | None) -> N
     units = {"gpu": "GPU", "cpu": "CPU core"}
     slots = " and ".join(_many(amount, units[kind]) for kind, amount in made.capacity.items())
     took = duration_text(undisturbed.makespan + (made.start or 0.0))
-    start = f", {duration_text(made.start)} of it for Ray and its processes to start" if made.start else ""
+    start = f", {duration_text(made.start)} of it assumed for Ray and its processes to start" if made.start else ""
     most = f", {_many(concurrency, 'run')} at a time" if concurrency else ""
     _say(f"Until the last run is done on {slots}{most}: {took} (simulated{start or '; start-up not counted'}).")
     if made.interrupted is not None and made.slowest is not None:

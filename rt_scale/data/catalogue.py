@@ -21,7 +21,7 @@ DATASETS: dict[str, DataSet] = {
         DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR5M, CIFAR100, STL10, STL10_UNLABELED, TINY_IMAGENET,
     )
 }  # fmt: skip
-BUNDLED = frozenset(name for name, data in DATASETS.items() if data.holds is None)
+BUNDLED = frozenset(name for name, data in DATASETS.items() if not data.releases)
 """Sets whose original comes with an installed library; they are prepared automatically."""
 ORIGINALS = "originals"
 """Folder of originals below the data folder, for downloads too."""

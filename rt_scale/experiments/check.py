@@ -17,6 +17,7 @@ from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.errors import InputError, counted
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import StopCheck, no_check
+from rt_scale.store.results import ImageRecord
 from rt_scale.store.store import Store
 
 
@@ -32,7 +33,7 @@ def training_samples(spec: RunSpec, data: Prepared | NoiseSet) -> int:
     return spec.data.samples or (data.info.train if isinstance(data, NoiseSet) else len(data.train.labels))
 
 
-def probed_size(spec: RunSpec, main: DataInfo, other: DataInfo) -> int:
+def probed_size(spec: RunSpec, main: DataInfo | ImageRecord, other: DataInfo | ImageRecord) -> int:
     """Side in pixels of the images of ``other``, a set of ``probe.also``, when they are probed."""
     return other.size if spec.probe.also_size == "own" else spec.data.size or main.size
 

@@ -129,7 +129,7 @@ class Context:
         found = self.run_dir.latest_checkpoint(read, warn=self.observer.warned)
         self.group.broadcast(None if found is None else found[0])
         self.board = BoardWriter(self.run_dir.path, None if found is None else found[1][1])
-        self.board.settings(self.hparams)
+        self.board.hyperparameters(self.hparams)
         if found is None:
             return None
         _, (value, self.metrics) = found

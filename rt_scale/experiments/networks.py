@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from rt_scale.data.datasets.base import DataInfo
-from rt_scale.data.prepared import KnownData, load
+from rt_scale.data.prepared import KnownData, NoiseSet, Prepared, load
 from rt_scale.experiments.dependencies import START, TEACHER
 from rt_scale.models.networks import Network, build_network
 from rt_scale.spec.errors import InputError, RunError, counted, unknown_name
 from rt_scale.spec.run import RunSpec
-from rt_scale.store.results import ImageRecord
+from rt_scale.store.results import ImageRecord, SetRecord
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.sweep_runs import stored_spec
 from rt_scale.training.checkpoint import STUDENT, read_weights
@@ -24,35 +24,42 @@ Role = Literal["student", "teacher", "init"]
 ROLES = ("student", "teacher", "init")
 
 
-def image_record(info: DataInfo) -> ImageRecord:
-    """What a run records of the images of its data set."""
+def set_record(data: Prepared | NoiseSet) -> SetRecord:
+    """What a run records of a data set."""
+    return SetRecord(title=data.info.title, sha256=data.sha256, images=_image_record(data.info))
+
+
+def _image_record(info: DataInfo) -> ImageRecord:
     return ImageRecord(channels=info.channels, size=info.size, mean=info.mean, std=info.std)
 
 
-def images_of(run_dir: RunDir, data_dir: Path) -> ImageRecord:
-    """What is known of the images that a run trains on.
+def images_of(run_dir: RunDir, data_dir: Path, name: str | None = None) -> ImageRecord:
+    """What is known of the images that a run trains on, or of those of the set ``name`` that it probes on.
 
     The run's record holds it. In runs that an earlier version began it is missing: then it is read from the data set in
     ``data_dir``, if that has the contents that the run was computed on; their checksum covers mean and deviation.
 
-    InputError: the run has no record yet, or neither it nor ``data_dir`` tells.
+    InputError: the run has no record yet, another ``name``, or neither record nor ``data_dir`` tells.
     """
     spec, record = stored_spec(run_dir), run_dir.record()
-    if drawn := KnownData().main(spec):  # only Gaussian inputs are known without looking up anything
-        return image_record(drawn)
+    if name is None and (drawn := KnownData().main(spec)):  # only Gaussian inputs are known without looking up anything
+        return _image_record(drawn)
     if record is None:
         raise InputError(f"The run '{run_dir.name}' has not read its data yet. Run it first.")
-    if record.data.images is not None:
-        return record.data.images
-    prepared = load(spec.data.name, data_dir)
-    if prepared is None or prepared.sha256 != record.data.sha256:
+    sets, name = dict(record.data.sets()), name or spec.data.name
+    if name not in sets:
+        raise unknown_name(f"data set of run {run_dir.name}", name, sets)
+    if (images := sets[name].images) is not None:
+        return images
+    prepared = load(name, data_dir)
+    if prepared is None or prepared.sha256 != sets[name].sha256:
         there = "not prepared" if prepared is None else "of other contents"
         raise InputError(
             f"The run '{run_dir.name}' was begun by an earlier version of rt-scale, which did not record the size, "
-            f"mean and standard deviation of its images, and '{spec.data.name}' is {there} in '{data_dir}'. Prepare "
-            f"the data set that has sha256 {record.data.sha256[:12]}..., or name its folder."
+            f"mean and standard deviation of its images, and '{name}' is {there} in '{data_dir}'. Prepare the data set "
+            f"that has sha256 {sets[name].sha256[:12]}..., or name its folder."
         )
-    return image_record(prepared.info)
+    return _image_record(prepared.info)
 
 
 def load_network(run_dir: RunDir, role: Role, data_dir: Path, step: int | None = None) -> Network:

@@ -16,7 +16,7 @@ from rt_scale.data.prepared import NoiseSet
 from rt_scale.experiments.check import Sets, check, training_samples, unfinished
 from rt_scale.experiments.context import Context, Follower
 from rt_scale.experiments.dependencies import StartWeights, compute_first, start_weights
-from rt_scale.experiments.networks import image_record
+from rt_scale.experiments.networks import set_record
 from rt_scale.experiments.options import Options, ResolvedOptions, find_device, resolve
 from rt_scale.experiments.other_data import refuse_other_data
 from rt_scale.experiments.provenance import attempt_record
@@ -27,7 +27,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped, stop_check
 from rt_scale.store.lease import Attempt
 from rt_scale.store.metrics import MetricsTable
-from rt_scale.store.results import Best, DataRecord, RunRecord, RunResult, SetRecord
+from rt_scale.store.results import Best, DataRecord, RunRecord, RunResult
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.distributed import Group, WorkerLost
 from rt_scale.training.loop import Diverged
@@ -247,12 +247,9 @@ def _best(spec: RunSpec, metrics: MetricsTable) -> dict[str, Best]:
 
 
 def _data_record(data: Sets) -> DataRecord:
-    info = data.main.info
     return DataRecord(
-        name=info.name,
-        title=info.title,
-        sha256=data.main.sha256,
-        images=image_record(info),
-        also={name: SetRecord(title=other.info.title, sha256=other.sha256) for name, other in data.also.items()},
+        name=data.main.info.name,
+        **dict(set_record(data.main)),
+        also={name: set_record(other) for name, other in data.also.items()},
         starts={name: _data_record(sets) for name, sets in data.starts.items()},
     )

@@ -1,13 +1,17 @@
-"""The work of a run: FLOPs, counted by torch on meta tensors, and memory traffic and calls, by formulas."""
+"""The work of a run: FLOPs, counted by torch on meta tensors, and memory traffic and calls, by formulas.
+
+How long it takes follows from the rates of a device, which are assumed here or measured (``plan.measure``).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from rt_scale.data.datasets.base import DataInfo
@@ -15,15 +19,15 @@ from rt_scale.experiments.check import constant_targets, probed_size
 from rt_scale.models.networks import Network, empty_network
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.schedule import duration_steps
-from rt_scale.spec.training import OptimizerSpec
 from rt_scale.training.precision import parameter_dtype
 
 EFFICIENCY = 0.9
 """Parallel efficiency of several workers (assumed; Goyal et al. 2017, arXiv:1706.02677, report about 0.9 from 8 to 256
 GPUs; small networks and slow links have less)."""
-MODULE_CALLS, MODULE_PASSES = 2, 2
-"""Per module and forward pass: operations issued, and reads and writes of the output of one without FLOPs; a backward
-pass takes twice as much (assumed)."""
+RUN_SECONDS = 0.5
+"""Seconds of a run beside its computing: its networks, files, checkpoints and result (assumed)."""
+MODULE_CALLS = 2
+"""Operations issued per module and forward pass; a backward pass issues twice as many (assumed)."""
 OPTIMIZER_PASSES, OPTIMIZER_CALLS = 8, 2
 """Reads and writes of every parameter, and calls per parameter tensor, in a fused step (assumed)."""
 OBJECTIVE_PASSES = 12
@@ -36,6 +40,38 @@ NEIGHBOUR_PASSES = 6
 """Reads and writes of every distance for the nearest neighbours (assumed)."""
 LOGISTIC_PASSES = 60
 """Passes over the embeddings until logistic regression has converged (assumed)."""
+GPU_TRAFFIC, GPU_CALL = 1.5e12, 8e-6
+"""Bytes/s, and seconds to issue an operation from Python, of a typical GPU (assumed)."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The speed of a device, and how it is known.
+
+    Attributes:
+        network: FLOP/s of the run's own network, its memory traffic included.
+        product: FLOP/s of other matrix products.
+        traffic: bytes/s of everything else.
+        call: seconds to issue one operation.
+        overlaps: whether operations are issued while others compute, as on GPUs.
+        how: source, in words.
+    """
+
+    network: float
+    product: float
+    traffic: float
+    call: float
+    overlaps: bool
+    how: str
+
+
+def assumed(teraflops: float) -> Rates:
+    """Rates of a GPU that is not here: ``teraflops`` (TFLOP/s), and those of a typical GPU for the rest."""
+    how = (
+        f"FLOPs counted, at an assumed {teraflops:g} TFLOP/s, {GPU_TRAFFIC / 1e12:g} TB/s and "
+        f"{GPU_CALL * 1e6:g} us an operation"
+    )
+    return Rates(teraflops * 1e12, teraflops * 1e12, GPU_TRAFFIC, GPU_CALL, True, how)
 
 
 @dataclass(frozen=True)
@@ -45,14 +81,12 @@ class Work:
     Attributes:
         network: FLOPs of passes through the network (a multiplication and an addition are two).
         product: FLOPs of other matrix products.
-        activations: bytes read and written by the network's modules without FLOPs.
-        traffic: bytes read and written by everything else.
+        traffic: bytes read and written outside of the network.
         calls: operations issued from Python; CUDA graphs and compiling need fewer.
     """
 
     network: float = 0.0
     product: float = 0.0
-    activations: float = 0.0
     traffic: float = 0.0
     calls: float = 0.0
 
@@ -62,130 +96,58 @@ class Work:
     def __mul__(self, factor: float) -> Work:
         return Work(*(amount * factor for amount in vars(self).values()))
 
-    def among(self, workers: int) -> Work:
-        """The part of each of ``workers`` that divide the images; each of them issues all operations."""
-        return replace(self * (1 / workers), calls=self.calls)
+    def seconds(self, rates: Rates) -> float:
+        """Seconds on a device of ``rates``."""
+        computing = self.network / rates.network + self.product / rates.product + self.traffic / rates.traffic
+        issuing = self.calls * rates.call
+        return max(computing, issuing) if rates.overlaps else computing + issuing
 
 
-@dataclass(frozen=True)
-class Rates:
-    """The speed of a device, and how it is known.
+class Phase(NamedTuple):
+    """Work that several workers share, and that of the first one alone, which fits the probes."""
 
-    Attributes:
-        network: FLOP/s of the run's own network.
-        product: FLOP/s of other matrix products.
-        activations: bytes/s in the network; infinite if ``network`` was measured, which includes them.
-        traffic: bytes/s of everything else.
-        call: seconds to issue one operation.
-        overlaps: whether operations are issued while others compute, as on GPUs.
-        how: source, in words.
-    """
+    shared: Work
+    alone: Work = Work()
 
-    network: float
-    product: float
-    activations: float
-    traffic: float
-    call: float
-    overlaps: bool
-    how: str
-
-    def seconds(self, work: Work) -> float:
-        """Seconds for ``work``."""
-        computing = work.network / self.network + work.product / self.product
-        computing += work.activations / self.activations + work.traffic / self.traffic
-        issuing = work.calls * self.call
-        return max(computing, issuing) if self.overlaps else computing + issuing
+    def seconds(self, rates: Rates, workers: int) -> float:
+        """Seconds with workers that divide the images; each issues all operations."""
+        among = replace(self.shared * (1 / workers), calls=self.shared.calls)
+        return among.seconds(rates) / (EFFICIENCY if workers > 1 else 1.0) + self.alone.seconds(rates)
 
 
-@dataclass(frozen=True)
-class RunWork:
-    """The work of a run, by part.
+class RunWork(NamedTuple):
+    """The work of a run: once (a constant teacher's features, probes that are fitted once), per step, per probing."""
 
-    Attributes:
-        start: once: a constant teacher's features, probes of the input and of a frozen teacher.
-        step: every optimiser step.
-        evaluation: every probing.
-        fits_at_start: the probes' part in ``start``, which only the first of several workers computes.
-        fits: the same in ``evaluation``.
-        steps: number of optimiser steps.
-        evaluations: number of probings.
-    """
+    start: Phase
+    step: Phase
+    evaluation: Phase
 
-    start: Work
-    step: Work
-    evaluation: Work
-    fits_at_start: Work
-    fits: Work
+    def seconds(self, rates: Rates, length: Length, workers: int = 1) -> float:
+        """Seconds of a run of that length with ``workers`` processes, each on a device of ``rates``."""
+        start, step, evaluation = (phase.seconds(rates, workers) for phase in self)
+        return RUN_SECONDS + start + length.steps * step + length.evaluations * evaluation
+
+
+class Length(NamedTuple):
+    """Optimiser steps of a run and of one of its epochs, and its number of probings."""
+
     steps: int
-    steps_per_epoch: int
+    epoch: int
     evaluations: int
 
-    @property
-    def total(self) -> Work:
-        """Work of the whole run."""
-        return self.start + self.step * self.steps + self.evaluation * self.evaluations
 
-    def seconds(self, rates: Rates, workers: int = 1) -> float:
-        """Seconds with ``workers`` processes that divide every batch, each on a device of ``rates``."""
-        nothing, efficiency = Work(), EFFICIENCY if workers > 1 else 1.0
-        parts = (
-            (self.start, self.fits_at_start, 1),
-            (self.step, nothing, self.steps),
-            (self.evaluation, self.fits, self.evaluations),
-        )
-        return sum(
-            (rates.seconds(alone) + _shared(whole, alone, rates, workers) / efficiency) * times
-            for whole, alone, times in parts
-        )
-
-
-def _shared(whole: Work, alone: Work, rates: Rates, workers: int) -> float:
-    return rates.seconds(whole.among(workers)) - rates.seconds(alone.among(workers))
-
-
-def training_steps(spec: RunSpec, images: int) -> tuple[int, int]:
-    """Optimiser steps of the run, and of one epoch; ``images``: training images of its data set."""
-    an_epoch = -(-(spec.data.samples or images) // spec.train.batch_size)
-    return spec.train.epochs * an_epoch, an_epoch
-
-
-def evaluations(spec: RunSpec, images: int) -> int:
-    """Number of probings: at the start, every ``probe.every``, and at the end; ``images``: training images."""
-    steps, an_epoch = training_steps(spec, images)
-    every = duration_steps(spec.probe.every, an_epoch) if spec.probe.every else steps
-    return 1 + steps // every + (steps % every > 0)
+def run_length(spec: RunSpec, images: int) -> Length:
+    """The length of a run; ``images``: training images of its data set."""
+    epoch = -(-(spec.data.samples or images) // spec.train.batch_size)
+    steps = spec.train.epochs * epoch
+    every = duration_steps(spec.probe.every, epoch) if spec.probe.every else steps
+    return Length(steps, epoch, 1 + steps // every + (steps % every > 0))  # at the start, and at the end
 
 
 def meta_network(spec: RunSpec, info: DataInfo) -> Network:
     """The network of ``spec`` for images of ``info``, on the meta device, in evaluation mode."""
     network = empty_network(spec, info.channels, spec.data.size or info.size)
     return network.to(parameter_dtype(spec.precision)).eval()
-
-
-def checkpoint_bytes(spec: RunSpec, info: DataInfo) -> int:
-    """Bytes of a checkpoint to within some kB: weights, a moving teacher's weights, and the optimiser's moments."""
-    network = meta_network(spec, info)
-    weights: int = sum(each.numel() * each.element_size() for each in network.state_dict().values())
-    trained: int = sum(each.numel() * each.element_size() for each in network.parameters() if each.requires_grad)
-    return weights * (2 if spec.teacher.moves else 1) + trained * _moments(spec.train.optimizer)
-
-
-def _moments(optimizer: OptimizerSpec) -> int:
-    """Numbers that the optimiser keeps per parameter."""
-    return int(optimizer.momentum > 0) if optimizer.name == "sgd" else 2
-
-
-class _Activations:
-    """Sums the bytes that modules without FLOPs read and write, by forward hooks."""
-
-    def __init__(self, network: Network) -> None:
-        self.bytes = 0.0
-        for module in network.modules():
-            if not list(module.children()) and not isinstance(module, nn.Conv2d | nn.Linear | nn.Identity):
-                module.register_forward_hook(self._add)
-
-    def _add(self, module: nn.Module, given: object, made: Tensor) -> None:
-        self.bytes += MODULE_PASSES * made.numel() * made.element_size()
 
 
 def flops(function: Callable[[], object]) -> float:
@@ -197,59 +159,57 @@ def flops(function: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-def count_run(spec: RunSpec, info: DataInfo, also: Mapping[str, DataInfo], *, cached: bool = True) -> RunWork:
+def count_run(spec: RunSpec, info: DataInfo, also: Mapping[str, DataInfo]) -> RunWork:
     """Count the work of ``spec`` on the data set of ``info``, probed on the sets in ``also``, too.
 
-    If ``cached``, a constant teacher's features are computed once. InputError: images that the encoder does not accept.
+    InputError: images that the encoder does not accept.
     """
-    return _Counter(spec, info, also, cached).run()
+    return _Counter(spec, info, also).run()
 
 
 class _Counter:
-    def __init__(self, spec: RunSpec, info: DataInfo, also: Mapping[str, DataInfo], cached: bool) -> None:
+    def __init__(self, spec: RunSpec, info: DataInfo, also: Mapping[str, DataInfo]) -> None:
         self.spec, self.info, self.also = spec, info, also
         self.network = meta_network(spec, info)
-        self.activations = _Activations(self.network)
         self.calls = MODULE_CALLS * sum(not list(module.children()) for module in self.network.modules())
         self.size, self.batch = spec.data.size or info.size, spec.train.batch_size
         self.samples = spec.data.samples or info.train
-        self.cached = cached and constant_targets(spec)
-        self.embedding = self._embedding(self.size)
+        self.cached = constant_targets(spec)
+        own = [(self.samples, info.test, self.size, len(info.classes))] if info.labelled and spec.probe.own else []
+        others = [(each.train, each.test, probed_size(spec, info, each), len(each.classes)) for each in also.values()]
+        self.probed = own + others  # training and test images, their side in pixels, classes
 
     def run(self) -> RunWork:
-        steps, an_epoch = training_steps(self.spec, self.info.train)
-        probing = self._probing(lambda size: self.network.encoder.embed_dim)
-        student, pixels = probing + self._embeddings(), self._probing(lambda size: self.info.channels * size**2)
-        teacher_moves = self.spec.teacher.moves
-        start, fits_at_start = (pixels, pixels) if teacher_moves else (pixels + student, pixels + probing)
-        evaluation, fits = (student * 2, probing * 2) if teacher_moves else (student, probing)
+        embed, fit, fit_pixels = Work(), Work(), Work()
+        for train, test, size, classes in self.probed:
+            embed += self._embedding(size) * ((train + test) / self.batch)
+            fit += self._probes(train, test, self.network.encoder.embed_dim, classes)
+            fit_pixels += self._probes(train, test, self.info.channels * size**2, classes)
+        moves = self.spec.teacher.moves  # else it is probed once
+        start, evaluation = (Work(), embed * 2) if moves else (embed, embed)
         if self.cached:
             images = self._images(self.size)
-            start = start + self._forward(lambda: self.network.features(images)) * (self.samples / self.batch)
+            start += self._passes(lambda: self.network.features(images)) * (self.samples / self.batch)
         if self.spec.kind == "supervise":
-            evaluation = evaluation + self.embedding * (self.info.test / self.batch)
+            evaluation += self._embedding(self.size) * (self.info.test / self.batch)
         # The last batch of an epoch may be smaller.
-        step = self._step() * (self.samples / self.batch / an_epoch)
-        probings = evaluations(self.spec, self.info.train)
-        return RunWork(start, step, evaluation, fits_at_start, fits, steps, an_epoch, probings)
+        step = self._step() * (self.samples / self.batch / run_length(self.spec, self.info.train).epoch)
+        return RunWork(
+            Phase(start, fit_pixels if moves else fit_pixels + fit), Phase(step),
+            Phase(evaluation, fit * 2 if moves else fit),
+        )  # fmt: skip
 
     def _images(self, size: int) -> Tensor:
         dtype = parameter_dtype(self.spec.precision)
         return torch.empty(self.batch, self.info.channels, size, size, device="meta", dtype=dtype)
 
-    def _forward(self, function: Callable[[], object]) -> Work:
-        with torch.no_grad():
-            return self._passes(function, 1)
-
-    def _passes(self, function: Callable[[], object], times: int) -> Work:
-        """Passes with ``times`` the memory traffic and calls of a forward pass."""
-        before = self.activations.bytes
-        counted = flops(function)
-        return Work(network=counted, activations=times * (self.activations.bytes - before), calls=times * self.calls)
+    def _passes(self, function: Callable[[], object], backward: bool = False) -> Work:
+        with torch.set_grad_enabled(backward):
+            return Work(network=flops(function), calls=self.calls * (3 if backward else 1))
 
     def _step(self) -> Work:
         views, seen = self._views()
-        student = self._passes(lambda: torch.autograd.backward(self.network.of_views(views).sum()), 3)
+        student = self._passes(lambda: torch.autograd.backward(self.network.of_views(views).sum()), backward=True)
         parameters = list(self.network.parameters())
         update = Work(
             traffic=OPTIMIZER_PASSES * sum(each.numel() * each.element_size() for each in parameters),
@@ -271,39 +231,20 @@ class _Counter:
         if self.spec.kind == "supervise":
             return Work()
         if not self.cached:
-            return self._forward(lambda: self.network.of_views(views))
+            return self._passes(lambda: self.network.of_views(views))
         projector, dtype = self.network.projector, parameter_dtype(self.spec.precision)
         features = torch.empty(self.batch, projector.feature_width, device="meta", dtype=dtype)
         with torch.no_grad():
             directions = projector.directions()
             return Work(network=flops(lambda: projector.logits(features, directions)), calls=1)
 
-    def _embeddings(self) -> Work:
-        """The encoder on every probed image."""
-        images = self.samples + self.info.test if self.info.labelled and self.spec.probe.own else 0
-        work = self.embedding * (images / self.batch)
-        for info in self.also.values():
-            size = probed_size(self.spec, self.info, info)
-            embedding = self.embedding if size == self.size else self._embedding(size)
-            work += embedding * ((info.train + info.test) / self.batch)
-        return work
-
     def _embedding(self, size: int) -> Work:
         """The encoder on a batch of images of ``size`` x ``size`` pixels."""
         images = self._images(size)
-        return self._forward(lambda: self.network.encoder(images))
-
-    def _probing(self, width: Callable[[int], int]) -> Work:
-        """Every probe on every data set, on vectors of ``width(side of its images in pixels)`` numbers."""
-        work = Work()
-        if self.info.labelled and self.spec.probe.own:
-            work += self._probes(self.samples, self.info.test, width(self.size), len(self.info.classes))
-        for info in self.also.values():
-            wide = width(probed_size(self.spec, self.info, info))
-            work += self._probes(info.train, info.test, wide, len(info.classes))
-        return work * (2 if self.spec.probe.standardized else 1)
+        return self._passes(lambda: self.network.encoder(images))
 
     def _probes(self, train: int, test: int, width: int, classes: int) -> Work:
+        """Every probe, fitted on ``train`` and applied to ``test`` vectors of ``width`` numbers."""
         probe, pass_over = self.spec.probe, 4.0 * train * width * classes
         work = Work(traffic=8.0 * (train + test) * width)
         if probe.linear:
@@ -317,4 +258,4 @@ class _Counter:
             work += Work(product=LOGISTIC_PASSES * pass_over, calls=20 * LOGISTIC_PASSES)
         if probe.ridge:
             work += Work(product=2.0 * train * width**2 + width**3 / 3, calls=20)
-        return work
+        return work * (2 if probe.standardized else 1)

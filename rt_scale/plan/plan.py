@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,14 +27,15 @@ from rt_scale.store.sweep_runs import SweepRuns
 from rt_scale.system.machine import allowed_cores
 
 if TYPE_CHECKING:
-    from rt_scale.data.loaders.choose import Choice
-    from rt_scale.plan.estimate import Estimate, Estimator
+    from rt_scale.plan.estimate import Estimate
 
 DRAWS = 21
 """Number of simulations with interruptions; the median is reported."""
 
+START = 12.0
+"""Seconds that the command, Ray and its processes take to start (assumed; 13 s on two busy cores of an AMD EPYC)."""
 SHORT = 600.0
-"""Seconds of a queue up to which start-up time is added."""
+"""Seconds of a queue up to which they are added."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,6 @@ class Group:
         seconds: mean of a whole run; None if unknown.
         left: seconds still to be computed for all of them.
         how: source of the seconds.
-        loader, loader_reason: what will read training images, and why.
     """
 
     what: str
@@ -101,8 +101,6 @@ class Group:
     seconds: float | None
     left: float
     how: str
-    loader: str
-    loader_reason: str
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ class Plan:
         gpu_hours, core_hours: still to be computed.
         capacity: ``gpu`` and ``cpu`` -> number of them.
         undisturbed: the queue without interruptions; None if nothing is estimated.
-        start: seconds of start-up, included in no other number; None if negligible or not measured.
+        start: seconds of start-up, included in no other number; None if negligible or unknown.
         rate: interruptions per hour of a running run.
         interrupted: the queue at that rate, the median of ``DRAWS`` simulations; None without interruptions.
         slowest: seconds of the slowest of those.
@@ -161,7 +159,7 @@ def _last_checkpoint(store: Store, name: str) -> int:
 
 
 def make_plan(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Conditions) -> Plan:
-    """Plan sweeps of one store as one queue of distinct runs; only short runs are started, to be timed.
+    """Plan sweeps of one store as one queue of distinct runs; nothing is started.
 
     Raises:
         InputError: two sweeps with one name, a damaged data set, too few resources, interruptions so frequent that no
@@ -175,25 +173,26 @@ def make_plan(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Condition
     known = known_data([job.spec for job in todo.values()], data_dir)
     states = {name: store.status(name).state for name in {**jobs, **todo}}
     steps = {name: _last_checkpoint(store, name) for name in todo if states[name] not in ("done", "missing")}
-    planned, schedule, outcomes, capacity = _simulated(todo, steps, known, store, conditions, data_dir)
+    estimates, schedule, outcomes, capacity, undecided = _simulated(todo, steps, known, store, conditions)
     undisturbed = schedule.outcome if schedule.together else None
     interrupted = outcomes[DRAWS // 2] if outcomes else None
+    here = not conditions.teraflops and conditions.there is None
     return Plan(
         runs=dict(Counter(states[name] for name in jobs)),
         nodes=len(all_runs(job.spec for job in jobs.values())),
         ended=sum(name in early for name in jobs),
         to_compute=len(todo),
         to_sample=sum(sweep.to_sample for sweep in sweeps),
-        groups=_groups(planned),
+        groups=_groups(todo, estimates),
         unknown=len(todo) - len(schedule.together),
         processes=schedule.processes + len(todo) - len(schedule.together),
         packed=sum(number > 1 for number in schedule.together.values()),
-        undecided=sum(run.undecided for run in planned),
+        undecided=undecided,
         gpu_hours=schedule.work.get("gpu", 0) / 3600,
         core_hours=schedule.work.get("cpu", 0) / 3600,
         capacity=capacity,
         undisturbed=undisturbed,
-        start=_start(undisturbed, conditions),
+        start=START if undisturbed and undisturbed.makespan <= SHORT and here else None,
         rate=conditions.rate,
         interrupted=interrupted,
         slowest=outcomes[-1].makespan if outcomes else None,
@@ -214,50 +213,21 @@ def jobs_to_do(jobs: Iterable[Job], store: Store) -> dict[str, Job]:
     return found
 
 
-class _Estimates:
-    """Cached estimates by job and batch size; ``steps``: run -> step of its newest checkpoint."""
-
-    def __init__(self, estimator: Estimator, steps: Mapping[str, int]) -> None:
-        self._estimator, self._steps = estimator, steps
-        self._found: dict[tuple[str, int], Estimate] = {}
-
-    def __call__(self, job: Job, together: int) -> Estimate:
-        key = job.name, together
-        if key not in self._found:
-            self._found[key] = self._estimator.estimate(job, together, self._steps.get(job.name, 0))
-        return self._found[key]
-
-
-class _Planned(NamedTuple):
-    """A run to compute: its estimate, the loader it would choose here, and whether its batch size is not measured."""
-
-    spec: RunSpec
-    estimate: Estimate
-    loader: Choice
-    undecided: bool
-
-
 def _simulated(
-    todo: Mapping[str, Job],
-    steps: Mapping[str, int],
-    known: KnownData,
-    store: Store,
-    conditions: Conditions,
-    data_dir: Path,
-) -> tuple[list[_Planned], Schedule, list[Simulated], dict[Kind, float]]:
-    """The runs, the queue undisturbed, what becomes of it with interruptions, the quickest first, and what it has."""
+    todo: Mapping[str, Job], steps: Mapping[str, int], known: KnownData, store: Store, conditions: Conditions
+) -> tuple[dict[str, Estimate], Schedule, list[Simulated], dict[Kind, float], int]:
+    """Estimates by run, the queue undisturbed, what becomes of it with interruptions (the quickest first), what it has,
+    and how many runs will measure their batch size."""
     if not todo:
-        return [], NOTHING, [], {}
-    from rt_scale.plan.estimate import Estimator, loader_chooser  # imports torch
-    from rt_scale.plan.history import measured_runs, shape
+        return {}, NOTHING, [], {}, 0
+    from rt_scale.plan.estimate import Estimator, measured_runs, shape  # imports torch
 
     shapes = set() if conditions.teraflops else {shape(job.spec) for job in todo.values()}
-    estimator = Estimator(measured_runs(store, shapes), known, conditions.teraflops, data_dir)
-    estimates, choose = _Estimates(estimator, steps), loader_chooser(known)
-    timed = {name: job for name, job in todo.items() if estimates(job, 1).seconds is not None}
+    estimator = Estimator(measured_runs(store, shapes), known, conditions.teraflops, steps)
+    timed = {name: job for name, job in todo.items() if estimator.estimate(job).seconds is not None}
     capacity = conditions.capacity({occupied(job.launch)[0] for job in timed.values()})
     work_off = functools.partial(
-        simulate, timed, estimates, concurrency=conditions.concurrency, sizes=estimator.best_size
+        simulate, timed, estimator.estimate, concurrency=conditions.concurrency, sizes=estimator.best_size
     )  # fmt: skip
     schedule, outcomes = work_off(capacity), []
     if conditions.there is not None:  # nobody rents more of a cluster than runs use at once
@@ -265,36 +235,24 @@ def _simulated(
     for draw in range(DRAWS if conditions.rate and timed else 0):
         generator = np.random.default_rng(stream("plan.interruptions", draw))
         outcomes.append(work_off(capacity, rate=conditions.rate, generator=generator).outcome)
-    planned = []
-    for name, job in todo.items():
-        auto = job.launch.pack == "auto" and not alone_because(job.spec)
-        estimate = estimates(job, schedule.together.get(name, 1))
-        planned.append(_Planned(job.spec, estimate, choose(job), auto and estimator.best_size(job) is None))
-    return planned, schedule, sorted(outcomes, key=lambda outcome: outcome.makespan), capacity
+    estimates = {name: estimator.estimate(job, schedule.together.get(name, 1)) for name, job in todo.items()}
+    auto = (job for job in todo.values() if job.launch.pack == "auto" and not alone_because(job.spec))
+    undecided = sum(estimator.best_size(job) is None for job in auto)
+    return estimates, schedule, sorted(outcomes, key=lambda outcome: outcome.makespan), capacity, undecided
 
 
-def _start(queue: Simulated | None, conditions: Conditions) -> float | None:
-    """Seconds of start-up, timed if the runs are planned for this machine and the queue is short."""
-    if queue is None or queue.makespan > SHORT or conditions.teraflops or conditions.there is not None:
-        return None
-    from rt_scale.plan.measure import start_seconds  # imports torch
-
-    return start_seconds()
-
-
-def _groups(planned: Sequence[_Planned]) -> list[Group]:
-    grouped: dict[tuple[str, str, str, str], list[_Planned]] = {}
-    for each in planned:
-        key = (_what(each.spec), each.estimate.how, each.loader.name, each.loader.reason)
-        grouped.setdefault(key, []).append(each)
+def _groups(todo: Mapping[str, Job], estimates: Mapping[str, Estimate]) -> list[Group]:
+    grouped: dict[tuple[str, str], list[Estimate]] = {}
+    for name, estimate in estimates.items():
+        grouped.setdefault((_what(todo[name].spec), estimate.how), []).append(estimate)
     return [
-        Group(what, len(some), _mean(some), sum(each.estimate.left for each in some), how, loader, reason)
-        for (what, how, loader, reason), some in grouped.items()
+        Group(what, len(some), _mean(some), sum(each.left for each in some), how)
+        for (what, how), some in grouped.items()
     ]
 
 
-def _mean(planned: Sequence[_Planned]) -> float | None:
-    seconds = [each.estimate.seconds for each in planned if each.estimate.seconds is not None]
+def _mean(estimates: Sequence[Estimate]) -> float | None:
+    seconds = [each.seconds for each in estimates if each.seconds is not None]
     return sum(seconds) / len(seconds) if seconds else None
 
 

@@ -35,29 +35,20 @@ def fit_logistic(
         most_iterations: of L-BFGS.
         check_stop: called at every evaluation of the objective.
     """
-    regression = _Regression(x, y, classes, l2, check_stop)
-    regression.minimise(tolerance, most_iterations)
-    return regression.classifier
+    parameters = x.new_zeros((x.shape[1] + 1) * classes)
+    slopes = parameters.grad = torch.zeros_like(parameters)
+    classifier, gradient = (
+        Classifier(vector[:-classes].view(classes, -1), vector[-classes:]) for vector in (parameters, slopes)
+    )
 
+    def objective() -> Tensor:
+        check_stop()
+        return _objective(classifier, gradient, x, y, l2)
 
-class _Regression:
-    """A classifier of embeddings x [N, D] with labels y [N], whose parameters are views of one vector."""
-
-    def __init__(self, x: Tensor, y: Tensor, classes: int, l2: float, check_stop: StopCheck) -> None:
-        self.x, self.y, self.l2, self.check_stop = x, y, l2, check_stop
-        self.parameters = x.new_zeros((x.shape[1] + 1) * classes)
-        self.slopes = self.parameters.grad = torch.zeros_like(self.parameters)
-        self.classifier, self.gradient = (
-            Classifier(vector[:-classes].view(classes, -1), vector[-classes:])
-            for vector in (self.parameters, self.slopes)
-        )
-
-    def minimise(self, tolerance: float, most_iterations: int) -> None:
-        self.objective()
-        if not self.slopes.isfinite().all():
-            return  # the embeddings of a diverging student get the accuracy of a guess, not an error
+    objective()
+    if slopes.isfinite().all():  # the embeddings of a diverging student get the accuracy of a guess, not an error
         optimizer = torch.optim.LBFGS(
-            [self.parameters],
+            [parameters],
             max_iter=most_iterations,
             max_eval=4 * most_iterations,
             tolerance_grad=tolerance,
@@ -65,16 +56,17 @@ class _Regression:
             history_size=10,
             line_search_fn="strong_wolfe",
         )
-        optimizer.step(self.objective)  # type: ignore[no-untyped-call]
+        optimizer.step(objective)  # type: ignore[no-untyped-call]
+    return classifier
 
-    def objective(self) -> Tensor:
-        """The objective, float64; writes the gradient of the parameters."""
-        self.check_stop()
-        weight, logits = self.classifier.weight, self.classifier.logits(self.x)
-        nats = functional.cross_entropy(logits, self.y, reduction="none")
-        errors, target = torch.softmax(logits, dim=1), self.y.unsqueeze(1)
-        errors.scatter_add_(1, target, errors.new_full((1, 1), -1.0).expand_as(target)).div_(len(self.x))
-        torch.mm(errors.T, self.x, out=self.gradient.weight).add_(weight, alpha=self.l2)
-        torch.sum(errors, dim=0, out=self.gradient.bias)
-        # float64: the line search compares values that differ in their last digits.
-        return nats.double().mean() + weight.double().square().sum() * (self.l2 / 2)
+
+def _objective(classifier: Classifier, gradient: Classifier, x: Tensor, y: Tensor, l2: float) -> Tensor:
+    """The objective, float64; writes the gradient of the classifier's parameters into ``gradient``."""
+    weight, logits = classifier.weight, classifier.logits(x)
+    nats = functional.cross_entropy(logits, y, reduction="none")
+    errors, target = torch.softmax(logits, dim=1), y.unsqueeze(1)
+    errors.scatter_add_(1, target, errors.new_full((1, 1), -1.0).expand_as(target)).div_(len(x))
+    torch.mm(errors.T, x, out=gradient.weight).add_(weight, alpha=l2)
+    torch.sum(errors, dim=0, out=gradient.bias)
+    # float64: the line search compares values that differ in their last digits.
+    return nats.double().mean() + weight.double().square().sum() * (l2 / 2)

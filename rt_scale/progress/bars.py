@@ -1,4 +1,4 @@
-"""Progress bars of one run or task in the terminal; plain lines, or nothing, in a pipe."""
+"""Progress bars of one run or task in a terminal or notebook; plain lines, or nothing, in a pipe."""
 
 from __future__ import annotations
 
@@ -59,6 +59,10 @@ def probe_text(values: Mapping[str, float]) -> str:
     return ", ".join(score.text for score in scores(values))
 
 
+def _is_live(console: PlainConsole) -> bool:
+    return console.is_terminal or console.is_jupyter
+
+
 class RunBar:
     """The progress bar of one run (an Observer and a context manager); in a pipe, one line per probing."""
 
@@ -72,7 +76,7 @@ class RunBar:
             TimeRemainingColumn(),
             TextColumn("{task.fields[values]}", markup=False),
             console=console,
-            disable=not console.is_terminal,
+            disable=not _is_live(console),
         )
         self._task: TaskID = self._progress.add_task("starting", total=None, values="")
         self._values: dict[str, float] = {}
@@ -155,6 +159,8 @@ def counting(console: PlainConsole, what: str) -> Iterator[Callable[[int, int], 
         Words(_rate, style="progress.data.speed"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with Progress(
+        *columns, console=console, disable=not (console.is_terminal or console.is_jupyter), transient=True
+    ) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

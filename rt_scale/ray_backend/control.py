@@ -140,12 +140,12 @@ class ControlClient:
     """A run's side (an Observer): keeps its newest report, and sends it from a thread.
 
     If the actor died with its driver, the run continues. ``where`` says in words what the run is executed on; only the
-    first of several workers is ``shown``, i.e. reports; ``told`` holds the stop request, if any.
+    first of several workers is ``shown``, i.e. reports; ``stop_request`` holds the stop request, if any.
     """
 
     def __init__(self, run: str, where: str, *, shown: bool = True) -> None:
         self.run, self._shown = run, shown
-        self.told: StopRequest | None = None
+        self.stop_request: StopRequest | None = None
         self.newest = RunReport(where=where)
         self._warnings: list[str] = []
         self._over = threading.Event()
@@ -156,11 +156,11 @@ class ControlClient:
     @property
     def preempted(self) -> bool:
         """Whether the run is to stop because its node shuts down."""
-        return self.told is not None and self.told.reason is StopReason.PREEMPTED
+        return self.stop_request is not None and self.stop_request.reason is StopReason.PREEMPTED
 
     def stop(self) -> bool:
         """Whether a stop was requested (``Options.stop``)."""
-        return self.told is not None
+        return self.stop_request is not None
 
     def stage(self, text: str) -> None:
         """Set the current stage."""
@@ -208,7 +208,7 @@ class ControlClient:
         warnings, self._warnings = self._warnings, []
         report = replace(self.newest, warnings=tuple(warnings)) if self._shown else None
         answer = self._call("report", report, ray.get_runtime_context().get_node_id())
-        self.told = self.told or answer
+        self.stop_request = self.stop_request or answer
 
     def begin(self) -> None:
         """Start an attempt of the run."""

@@ -93,7 +93,7 @@ def run_with_workers(config: TrialConfig, client: ControlClient) -> RunResult:
         InputError: if the run cannot be executed.
         RunError: if it failed.
         WorkersDied: if it can be retried from its last checkpoint.
-        Stopped: if it was asked to stop; ``client.told`` holds the reason.
+        Stopped: if it was asked to stop; ``client.stop_request`` holds the reason.
     """
     store, workers = open_place(config.store), config.launch.workers
     run_dir = store.run(config.specs[0])
@@ -108,14 +108,14 @@ def run_with_workers(config: TrialConfig, client: ControlClient) -> RunResult:
     finished = run_dir.result()
     if finished is not None:
         return finished
-    client.told, refused = client.outcome()
+    client.stop_request, refused = client.outcome()
     if refused is not None:
         _record(refused, run_dir)
         raise refused
     failure = run_dir.failure()
     if failure is not None and failure != before:
         raise RunError(str(failure["reason"]))
-    if client.told:
+    if client.stop_request:
         raise Stopped
     raise WorkersDied(f"a worker of its {workers} died" + (f" ({error})" if error else ""))
 

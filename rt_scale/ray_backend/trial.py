@@ -129,9 +129,9 @@ def job_outcome(outcome: RunResult | BaseException, client: ControlClient) -> Jo
     if not isinstance(outcome, BaseException):
         return JobOutcome(JobState.DONE, values=outcome.last)
     if isinstance(outcome, Stopped):
-        if client.told is not None and client.told.reason is StopReason.ENDED_EARLY:
-            return JobOutcome(JobState.EARLY_STOPPED, client.told.text, client.newest.values)
-        return JobOutcome(JobState.RETURNED, client.told.text if client.told else "")
+        if client.stop_request is not None and client.stop_request.reason is StopReason.ENDED_EARLY:
+            return JobOutcome(JobState.EARLY_STOPPED, client.stop_request.text, client.newest.values)
+        return JobOutcome(JobState.RETURNED, client.stop_request.text if client.stop_request else "")
     if isinstance(outcome, LeasedElsewhere):
         return JobOutcome(JobState.LEASED_ELSEWHERE, str(outcome))
     if isinstance(outcome, StoreUnavailable):

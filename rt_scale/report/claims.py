@@ -111,8 +111,7 @@ def lower_at_alpha_one(runs: Sequence[ProbedRun]) -> Verdict:
 
 def gain_at_alpha_one(runs: Sequence[ProbedRun]) -> Verdict:
     """As :func:`student_above_teacher`, of the runs with alpha = 1 alone."""
-    far = by(runs, "alpha").get(1.0)
-    return student_above_teacher(far) if far else Verdict("undecided", "the sweep does not have alpha = 1")
+    return judge({"alpha 1, student - teacher": gains(by(runs, "alpha").get(1.0, ()))}, above=0)
 
 
 def transition_at_bottleneck(runs: Sequence[ProbedRun]) -> Verdict:
@@ -151,9 +150,7 @@ def feature_norm_matters_more(runs: Sequence[ProbedRun]) -> Verdict:
     """Holds where the lower limit of student(without weight norm) - student(without feature norm), of one seed, is
     above 0, fails where the upper is below: -/lb/fn/-/l/- against -/lb/-/wn/l/-."""
     parts = by(runs, "parts")
-    if WITHOUT_FEATURE_NORM not in parts or WITHOUT_WEIGHT_NORM not in parts:
-        return Verdict("undecided", "the sweep does not leave out both, one at a time")
-    difference = paired(parts[WITHOUT_WEIGHT_NORM], parts[WITHOUT_FEATURE_NORM])
+    difference = paired(parts.get(WITHOUT_WEIGHT_NORM, ()), parts.get(WITHOUT_FEATURE_NORM, ()))
     return judge({"without weight norm - without feature norm": difference}, above=0)
 
 
@@ -161,10 +158,8 @@ def whole_bottleneck_best(runs: Sequence[ProbedRun]) -> Verdict:
     """Holds where for every other combination of parts the lower limit of student(-/lb/fn/wn/l/-) - student(parts), of
     one seed, is above 0; fails where for one of k the upper limit at confidence 1 - 0.05 / k is below 0."""
     parts = by(runs, "parts")
-    if PAPER not in parts:
-        return Verdict("undecided", f"the sweep does not have {PAPER}")
-    others = {value: group for value, group in parts.items() if value != PAPER}
-    return judge({f"whole - {value}": paired(parts[PAPER], group) for value, group in others.items()}, above=0)
+    whole = parts.pop(PAPER, [])
+    return judge({f"whole - {value}": paired(whole, group) for value, group in parts.items()}, above=0)
 
 
 def noise_below_teacher(runs: Sequence[ProbedRun]) -> Verdict:
@@ -197,9 +192,7 @@ def no_norm_not_worse(runs: Sequence[ProbedRun]) -> Verdict:
     """Holds where the lower limit of student(no normalisation) - student(batch norm), of one seed, is above -2.5
     points, fails where the upper is below that."""
     norms = by(runs, "norm")
-    if "none" not in norms or "batch" not in norms:
-        return Verdict("undecided", "the sweep does not have both batch norm and none")
-    return judge({"none - batch": paired(norms["none"], norms["batch"])}, above=-MARGIN)
+    return judge({"none - batch": paired(norms.get("none", ()), norms.get("batch", ()))}, above=-MARGIN)
 
 
 def no_norm_later(runs: Sequence[ProbedRun]) -> Verdict:
@@ -250,9 +243,7 @@ def moving_teacher_does_not_help(runs: Sequence[ProbedRun]) -> Verdict:
     """Holds where for every teacher that averages its student the upper limit of student - student of the frozen
     teacher, of one seed, is below +1 point; fails where for one of k the lower limit at confidence 1 - 0.05 / k is
     above that."""
-    frozen = by(runs, "update").get("none")
-    if not frozen:
-        return Verdict("undecided", "the sweep does not have the frozen teacher")
+    frozen = by(runs, "update").get("none", ())
     moving = by([run for run in runs if run.at["update"] == "ema"], "momentum")
     return judge({f"ema {value} - frozen": paired(group, frozen) for value, group in moving.items()}, below=HELPS)
 

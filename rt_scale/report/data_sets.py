@@ -5,8 +5,8 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
-import os
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from rt_scale.data.prepare import list_prepared
 from rt_scale.spec.errors import InputError, counted
 from rt_scale.spec.grid import grouped
 from rt_scale.spec.run import stream
+from rt_scale.system.files import replace_file
 
 
 def data_rows(data_dir: Path) -> list[dict[str, Any]]:
@@ -129,14 +130,11 @@ def save(sheet: Image.Image, path: Path) -> None:
     """Write the sheet to ``path`` atomically; InputError if that fails, or it does not end in .png."""
     if path.suffix.lower() != ".png":
         raise InputError(f"'{path}' does not end in .png, and a contact sheet is a PNG file. Give --out NAME.png.")
-    partial = path.with_name(f".{path.name}.part")
+    content = BytesIO()
+    sheet.save(content, "PNG")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            sheet.save(partial, "PNG")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        replace_file(path, content.getvalue())
     except OSError as error:
         raise InputError(f"Cannot write '{path}': {error.strerror or error}. Give another file with --out.") from error
 

@@ -12,6 +12,7 @@ from typing import Any
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.differences import telling_keys
+from rt_scale.spec.document import flat_fields
 from rt_scale.spec.grid import Point, axis_names, value_label
 from rt_scale.spec.run import RunSpec
 
@@ -125,14 +126,3 @@ def departures(points: Sequence[Point]) -> list[str]:
         values |= {value_text(key, fields[key]): None for fields in ours if key in fields}
     names = axis_names(found)
     return [f"{names[key]} = {' or '.join(values)}" for key, values in found.items()]
-
-
-def flat_fields(value: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested mappings as dotted field -> value."""
-    flat: dict[str, object] = {}
-    for key, inner in value.items():
-        if isinstance(inner, Mapping):
-            flat |= flat_fields(inner, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = inner
-    return flat

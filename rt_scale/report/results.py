@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from operator import attrgetter
 from typing import Any, Literal
 
 from rt_scale.report.paper_numbers import START, Number, data_words, number_of, shown_values
@@ -284,7 +285,7 @@ def done(point: Point, probe: str) -> dict[str, Any]:
     """``ProbedRun.at`` of a run under a probe."""
     spec, (kind, _, data) = point.spec, probe.partition("@")
     at: dict[str, Any] = {"data": spec.data.name, "probed": data or spec.data.name, "probe": kind}
-    at |= {name: _field(spec, key) for key, name in KNOWN.items()}
+    at |= {name: attrgetter(key)(spec) for key, name in KNOWN.items()}
     at["round"] = _round(spec)
     moves = {"none": "frozen", "ema": f"average, {spec.teacher.momentum}", "previous_epoch": "copy"}
     at["teacher"] = moves[spec.teacher.update]
@@ -323,13 +324,6 @@ def _scores(result: RunResult, probe: str, metrics: Series) -> Scores | None:
         curve=metrics.get(names["student"], ()),
         moved=last.get("distance/from_init"),
     )
-
-
-def _field(spec: RunSpec, key: str) -> Any:
-    value: Any = spec
-    for name in key.split("."):
-        value = getattr(value, name)
-    return value
 
 
 def _round(spec: RunSpec) -> int:

@@ -153,8 +153,8 @@ class View:
     def running(self, label: str, report: RunReport) -> None:
         """The run ``label`` reported its progress."""
 
-    def waiting(self, label: str, why: str, seconds: float | None, *, held: bool = False) -> None:
-        """A run is back in the queue, for ``seconds`` if known; ``held``: another driver executes it."""
+    def waiting(self, label: str, why: str, seconds: float | None, *, leased_elsewhere: bool = False) -> None:
+        """A run is back in the queue, for ``seconds`` if known; ``leased_elsewhere``: another driver executes it."""
 
     def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None) -> None:
         """A run is done, with its last measurements ``values``, or failed because of ``error``."""

@@ -307,7 +307,7 @@ class Queue:
                 self._view.waiting(job.label, how.why, None)
             self._make_ready(entry)
         elif how.state is JobState.LEASED_ELSEWHERE:
-            self._view.waiting(job.label, how.why, LOOK_AGAIN, held=True)
+            self._view.waiting(job.label, how.why, LOOK_AGAIN, leased_elsewhere=True)
             self._put_off(entry, LOOK_AGAIN)
         else:
             self._try_again(entry, how)

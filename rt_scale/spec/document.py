@@ -30,6 +30,14 @@ def set_dotted(document: Mapping[str, object], key: str, value: object) -> Docum
     return copy
 
 
+def flat_fields(document: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested mappings as dotted field -> value."""
+    flat: dict[str, object] = {}
+    for key, value in document.items():
+        flat |= flat_fields(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
 def apply_overrides(document: Mapping[str, object], overrides: Iterable[str]) -> Document:
     """A copy of ``document`` with ``key=value`` assignments applied in order; raises InputError for a malformed one."""
     result = dict(document)

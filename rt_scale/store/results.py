@@ -32,13 +32,6 @@ class Best(Stored):
     step: int
 
 
-class SetRecord(Stored):
-    """A data set: its title with its variant, and the SHA-256 of its contents."""
-
-    title: str
-    sha256: str
-
-
 class ImageRecord(Stored):
     """Images as prepared: channels, side in pixels, and per channel mean and deviation of pixels in [0, 1]."""
 
@@ -48,14 +41,18 @@ class ImageRecord(Stored):
     std: tuple[float, ...]
 
 
-class DataRecord(SetRecord):
-    """The data set that a run distils on, ``also`` probes on (by name), and that its ``starts`` used (by run name).
+class SetRecord(Stored):
+    """A data set: its title with its variant, the SHA-256 of its contents, and its images; None: not recorded then."""
 
-    ``images`` are of the set that it distils on; None in runs that an earlier version began.
-    """
+    title: str
+    sha256: str
+    images: ImageRecord | None = None
+
+
+class DataRecord(SetRecord):
+    """The data set that a run distils on, ``also`` probes on (by name), and that its ``starts`` used (by run name)."""
 
     name: str
-    images: ImageRecord | None = None
     also: dict[str, SetRecord] = {}
     starts: dict[str, DataRecord] = {}
 

@@ -58,9 +58,13 @@ class Stopping:
 def stopping_on_signals(say: Callable[[str], None]) -> Iterator[Stopping]:
     """While active, SIGINT, SIGTERM and SIGHUP set the yielded object; the previous handlers are restored at the end.
 
-    A thread calls ``say`` at the first signal, after the object is set.
+    A thread calls ``say`` at the first signal, after the object is set. In any thread but the main one, which alone
+    receives signals, nothing is set.
     """
     stopping = Stopping()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopping
+        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         stopping.ask(number)

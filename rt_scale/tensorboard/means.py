@@ -6,12 +6,13 @@ interval has other names, as a margin chart needs three curves.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -20,7 +21,7 @@ from tensorboard.util import tensor_util
 
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.grid import grouped
-from rt_scale.spec.metrics import Bounds, metric_bounds, parse_probe_name
+from rt_scale.spec.metrics import metric_bounds, parse_probe_name
 from rt_scale.store.metrics import STATED, interval, read_metrics
 from rt_scale.tensorboard.writer import renew_events, short_digest, stat_file
 
@@ -48,13 +49,13 @@ def write_means(folder: Path, tables: Sequence[Path], metrics: Sequence[str]) ->
 def _events(tables: Sequence[Path], metrics: Sequence[str]) -> list[Event]:
     """The means as records, in the order of their steps."""
     try:
-        columns = [read_metrics(path).to_pydict() for path in tables]
+        found = [read_metrics(path) for path in tables]
     except RunError:  # Other commands report a damaged table; the view omits the mean.
         return []
-    begun = [table for table in columns if table["step"]]
+    begun = [table for table in found if len(table)]
     points: dict[int, tuple[float, Summary]] = {}
     for tag, curve in mean_curves(begun, metrics).items():
-        for step, time, *values in zip(curve.steps, curve.times, curve.mean, curve.low, curve.high, strict=True):
+        for step, time, *values in zip(*curve, strict=True):
             _, summary = points.setdefault(int(step), (float(time), Summary()))
             for name, value in zip((tag, *margin_tags(tag)), (values[0], *values), strict=True):
                 summary.value.add(tag=name, simple_value=value)
@@ -63,8 +64,7 @@ def _events(tables: Sequence[Path], metrics: Sequence[str]) -> list[Event]:
     return [Event(wall_time=time, step=step, summary=summary) for step, (time, summary) in sorted(points.items())]
 
 
-@dataclass(frozen=True)
-class MeanCurve:
+class MeanCurve(NamedTuple):
     """A metric over the steps (int64 [S], increasing) at which every seed was measured; the others are float64 [S].
 
     ``times`` are seconds since 1970 at which the last seed reached a step; ``low`` and ``high`` are the ends of the
@@ -78,35 +78,27 @@ class MeanCurve:
     high: np.ndarray
 
 
-def mean_curves(seeds: Sequence[Mapping[str, Sequence[Any]]], names: Collection[str]) -> dict[str, MeanCurve]:
-    """Name -> mean curve, for the ``names`` that all seeds have, from the columns of each seed's metrics table."""
-    wanted = set(names)
-    series = [_series(seed, wanted) for seed in seeds]
+def mean_curves(seeds: Sequence[pa.Table], names: Sequence[str]) -> dict[str, MeanCurve]:
+    """Name -> mean curve, for the ``names`` that all seeds have, from each seed's metrics table."""
+    if not seeds:
+        return {}
+    newest = [("value", "last"), ("time", "last")]
+    measured = (seed.filter(pc.is_in(seed["name"], pa.array(names))) for seed in seeds)
+    rows = pa.concat_tables(table.group_by(["name", "step"], use_threads=False).aggregate(newest) for table in measured)
+    # The mean over a diverged seed is inf or NaN, and is shown so.
+    over = rows.group_by(["name", "step"]).aggregate([
+        ("value_last", "mean"), ("value_last", "stddev", pc.VarianceOptions(ddof=1)), ("value_last", "count"),
+        ("time_last", "max"),
+    ])  # fmt: skip
+    common = over.filter(pc.equal(over["value_last_count"], len(seeds))).sort_by("step")
     curves = {}
     for name in names:
-        members = [seed.get(name, {}) for seed in series]
-        if members and (steps := sorted(set.intersection(*(set(member) for member in members)))):
-            curves[name] = _mean(steps, members, metric_bounds(name))
+        if len(curve := common.filter(pc.equal(common["name"], name))):
+            columns = ("step", "time_last_max", "value_last_mean", "value_last_stddev")
+            steps, times, mean, std = (curve[column].to_numpy() for column in columns)
+            with np.errstate(invalid="ignore", over="ignore"):
+                curves[name] = MeanCurve(steps, times, mean, *interval(mean, std, len(seeds), metric_bounds(name)))
     return curves
-
-
-def _series(table: Mapping[str, Sequence[Any]], wanted: set[str]) -> dict[str, dict[int, tuple[float, float]]]:
-    """name -> step -> (value, time)."""
-    found: dict[str, dict[int, tuple[float, float]]] = {}
-    for step, name, value, time in zip(table["step"], table["name"], table["value"], table["time"], strict=True):
-        if name in wanted:
-            found.setdefault(name, {})[step] = (value, time)
-    return found
-
-
-def _mean(steps: Sequence[int], seeds: Sequence[Mapping[int, tuple[float, float]]], bounds: Bounds) -> MeanCurve:
-    values, times = np.array([[seed[step] for step in steps] for seed in seeds]).transpose(2, 0, 1)
-    # The mean over a diverged seed is inf or NaN, and is shown so.
-    with np.errstate(invalid="ignore", over="ignore"):
-        mean = values.mean(axis=0)
-        std = values.std(axis=0, ddof=1) if len(seeds) > 1 else np.full(len(steps), np.nan)
-        low, high = interval(mean, std, len(seeds), bounds)
-    return MeanCurve(np.array(steps), times.max(axis=0), mean, low, high)
 
 
 def margin_tags(metric: str) -> tuple[str, str, str]:

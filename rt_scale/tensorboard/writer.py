@@ -23,6 +23,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summ
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from rt_scale.spec.document import flat_fields
 from rt_scale.store.atomic import disk_errors, write_bytes, write_if_changed
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.run_dir import EVENTS
@@ -67,7 +68,7 @@ class BoardWriter:
         """Add the point ``step`` to the curve of every tag in ``values``, and flush it."""
         self._write(_scalars(step, time.time(), values))
 
-    def settings(self, spec: Mapping[str, object]) -> None:
+    def hyperparameters(self, spec: Mapping[str, object]) -> None:
         """Record the run's spec, which may be nested, for the HParams view."""
         now = time.time()
         summary = summary_v2.hparams_pb(flat_settings(spec), trial_id=self._run.name, start_time_secs=now)
@@ -170,15 +171,10 @@ def stat_file(path: Path) -> os.stat_result | None:
     return None
 
 
-def flat_settings(spec: Mapping[str, object], prefix: str = "") -> dict[str, Setting]:
+def flat_settings(spec: Mapping[str, object]) -> dict[str, Setting]:
     """Nested values as dotted name -> bool, number or text; lists become text, None is omitted."""
-    flat: dict[str, Setting] = {}
-    for key, value in spec.items():
-        if isinstance(value, Mapping):
-            flat |= flat_settings(value, f"{prefix}{key}.")
-        elif value is not None:
-            flat[prefix + key] = value if isinstance(value, bool | int | float | str) else str(value)
-    return flat
+    given = {key: value for key, value in flat_fields(spec).items() if value is not None}
+    return {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in given.items()}
 
 
 def folder_name(label: str) -> str:

@@ -63,7 +63,7 @@ def save_training(
         "elapsed": spent.seconds,
         "devices": dict(spent.devices),
         "centres": {name: each.centre for name, each in sharpenings.items() if each.centre is not None},
-        "rng": _rng_state(),
+        "rng": rng_state(),
     }
     torch.save(state, folder / STATE)
 
@@ -85,14 +85,15 @@ def load_training(
     for name, sharpening in sharpenings.items():
         centre: Tensor | None = state["centres"].get(name)
         sharpening.centre = None if centre is None else centre.to(device)
-    _restore_rng(state["rng"])
+    restore_rng(state["rng"])
     # Checkpoints of older versions lack these two: they were written after the evaluation, and without device time.
     evaluate_first = bool(state.get("evaluate_first", False))
     progress = Progress(state["epoch"], state["step"], dict(state["sums"]), state["weight"], evaluate_first)
     return progress, Spent(float(state["elapsed"]), dict(state.get("devices", {})))
 
 
-def _rng_state() -> dict[str, Any]:
+def rng_state() -> dict[str, Any]:
+    """The state of the generators of torch, numpy and Python in this process."""
     # rt-scale draws from generators seeded by (name, seed, epoch), without state to keep; libraries may use these.
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
@@ -103,7 +104,8 @@ def _rng_state() -> dict[str, Any]:
     }
 
 
-def _restore_rng(state: Mapping[str, Any]) -> None:
+def restore_rng(state: Mapping[str, Any]) -> None:
+    """Undo what was drawn since :func:`rng_state`."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
         tensors: list[Tensor] = state["cuda"]

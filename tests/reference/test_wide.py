@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rt_scale.losses.chunked import Side, wide_distance
-from rt_scale.models.init import initialise
+from rt_scale.models.networks import initialise
 from rt_scale.models.projector import Outputs, Projector
 from rt_scale.spec.networks import ProjectorSpec
 from rt_scale.training.teacher import Sharpening

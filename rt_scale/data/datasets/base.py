@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ConfigDict
 
+from rt_scale.data.files import blocks, check_room, md5_of, reading, writing
 from rt_scale.spec.errors import InputError
 
 CHUNK = 4096
@@ -62,6 +64,17 @@ def downloads(base: str, files: Mapping[str, str]) -> tuple[Download, ...]:
 
 
 @dataclass(frozen=True)
+class Release:
+    """One published form of an original."""
+
+    files: tuple[str, ...]
+    """Names of the files that are read, wherever in the archive they lie."""
+    folder: str = ""
+    """Name of the folder that the publisher's archive unpacks to."""
+    archive: str = ""
+
+
+@dataclass(frozen=True)
 class Source:
     """The location of an original, and how to read it."""
 
@@ -80,8 +93,8 @@ class DataSet(DataInfo):
     """A built-in data set: its description, the source of its original, and its reader."""
 
     read: Callable[[DataSet, Source], Original]
-    holds: Callable[[DataSet, Path], bool] | None = None
-    """Whether a folder has the original, by the names of its files; None: it comes with an installed library."""
+    releases: tuple[Release, ...] = ()
+    """The forms of the original; none: it comes with an installed library."""
     downloads: tuple[Download, ...] = ()
     checksums: Mapping[str, str] = field(default_factory=dict)
     """File name -> MD5 of the official file; of idx files, uncompressed."""
@@ -101,10 +114,21 @@ class DataSet(DataInfo):
         """How to replace a damaged original."""
         return f"Get it again from {self.downloads[0].url}." if self.downloads else "Get it again."
 
+    def locate(self, path: Path) -> Path | None:
+        """The folder or archive that has a release, by the names of its files: ``path``, or one in it."""
+        if path.is_file():
+            return path
+        for each in self.releases:
+            for folder in (path, path / each.folder):
+                if all((folder / file).is_file() for file in each.files):
+                    return folder
+        archives = (path / each.archive for each in self.releases if each.archive)
+        return next((archive for archive in archives if archive.is_file()), None)
+
     def check_md5(self, file: str, actual: str, shown: str) -> None:
         """InputError, which calls the file ``shown``, if a file of an official name does not have the official MD5."""
-        expected = self.checksums.get(file)
-        if expected and actual != expected:
+        expected = self.checksums.get(file, actual)
+        if actual != expected:
             raise InputError(
                 f"Wrong checksum: {shown} has MD5 {actual}, the official one {expected}: it is cut, damaged or of "
                 f"another release. {self.advice}"
@@ -162,6 +186,45 @@ def in_memory(images: np.ndarray, labels: np.ndarray) -> Split:
     return Split(np.asarray(labels, np.int64), chunks)
 
 
-def unpacked(path: Path, folder: str, files: Iterable[str]) -> Path | None:
-    """``path`` or the ``folder`` in it, whichever has all ``files``."""
-    return next((each for each in (path, path / folder) if all((each / file).is_file() for file in files)), None)
+def release_files(data: DataSet, source: Source) -> tuple[Release, dict[str, Path]]:
+    """A release of ``data``, and its files by name; those of an archive are unpacked into the scratch folder.
+
+    Raises:
+        InputError: a file is missing or unreadable, or does not have its official MD5.
+        RunError: the disk filled up while unpacking.
+    """
+    place = data.locate(source.path) or source.path
+    there = {file.name: file for file in place.iterdir()} if place.is_dir() else _unpack(data, place, source.scratch)
+    for release in data.releases:
+        if there.keys() >= {*release.files}:
+            files = {name: there[name] for name in release.files}
+            for name in files.keys() & data.checksums.keys():
+                data.check_md5(name, md5_of(files[name]), f"'{name}' in '{source.path}'")
+            return release, files
+    closest = max(data.releases, key=lambda each: len(there.keys() & {*each.files}))
+    missing = [name for name in closest.files if name not in there]
+    raise InputError(f"'{place}' does not hold {data.title}: {', '.join(missing)} missing. {data.advice}")
+
+
+def _unpack(data: DataSet, path: Path, scratch: Path) -> dict[str, Path]:
+    """Copy the files of all releases from any folder of a tar archive into ``scratch``; name -> copy.
+
+    Security: a copy gets the member's last name, so that none can be written outside of ``scratch``.
+    """
+    wanted = {name for release in data.releases for name in release.files}
+    files: dict[str, Path] = {}
+    with reading(path, data.advice):
+        if path.name in data.checksums:
+            data.check_md5(path.name, md5_of(path), f"'{path}'")
+        with tarfile.open(path, "r|*") as archive:
+            for member in archive:
+                name = member.name.rsplit("/", 1)[-1]
+                content = archive.extractfile(member) if name in wanted and member.isfile() else None
+                if content is not None:
+                    target = files[name] = scratch / name
+                    check_room(target, member.size)
+                    with writing(target), open(target, "wb") as out:
+                        out.writelines(blocks(content, path, data.advice))
+                if len(files) == len(wanted):
+                    break
+    return files

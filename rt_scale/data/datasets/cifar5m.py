@@ -14,7 +14,7 @@ from typing import IO
 
 import numpy as np
 
-from rt_scale.data.datasets.base import CHUNK, DataSet, Original, Source, Split, downloads
+from rt_scale.data.datasets.base import CHUNK, DataSet, Original, Release, Source, Split, downloads, release_files
 from rt_scale.data.datasets.cifar import CIFAR10
 from rt_scale.data.files import reading
 from rt_scale.spec.errors import InputError
@@ -38,29 +38,15 @@ def read_npz(data: DataSet, source: Source) -> Original:
         InputError: a part is missing or damaged, or has wrong shapes, types or labels. Damaged images raise it
             during the iteration, which also verifies the archives' checksums.
     """
-    folder, names = source.path, [each.file for each in data.downloads]
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise InputError(
-            f"'{folder}' does not hold all parts of {data.title}: {', '.join(missing)} missing. Give the folder "
-            f"that holds {', '.join(names)}; the missing ones come from {_address(data, missing[0])}."
-        )
-    parts = [_open_part(data, folder / name) for name in names]
+    _, files = release_files(data, source)
+    parts = [_open_part(data, file) for file in files.values()]
     train, test = _split(data, parts[:-1]), _split(data, parts[-1:])
     info = dataclasses.replace(data.info, train=len(train.labels), test=len(test.labels))
     return Original(info, train, test, notes={part.path.name: part.note for part in parts}, measure=True)
 
 
-def holds_npz(data: DataSet, folder: Path) -> bool:
-    """Whether every part is in ``folder``."""
-    return all((folder / each.file).is_file() for each in data.downloads)
-
-
-def _address(data: DataSet, name: str) -> str:
-    return next(each.url for each in data.downloads if each.file == name)
-
-
 def _advice(data: DataSet, path: Path) -> str:
-    return f"Get this part again from {_address(data, path.name)}."
+    return "".join(f"Get this part again from {each.url}." for each in data.downloads if each.file == path.name)
 
 
 def _split(data: DataSet, parts: Sequence[_Part]) -> Split:
@@ -77,10 +63,12 @@ def _open_part(data: DataSet, path: Path) -> _Part:
             expected = (data.size, data.size, data.channels)
             if dtype != np.uint8 or shape[1:] != expected or shape[0] == 0:
                 raise ValueError(f"its X is {dtype} {shape}, expected is uint8 (n, {', '.join(map(str, expected))})")
-        with _member(archive, _LABELS) as (stream, counts, kind):
-            if kind.kind not in "iu" or counts != shape[:1]:
-                raise ValueError(f"its Y is {kind} {counts}, expected is one integer for each of {shape[0]:,} images")
-            labels = np.frombuffer(_exactly(stream, shape[0] * kind.itemsize), kind)
+        with archive.open(_LABELS) as stream:
+            labels = np.lib.format.read_array(stream)  # refuses pickled objects
+        if labels.dtype.kind not in "iu" or labels.shape != shape[:1]:
+            raise ValueError(
+                f"its Y is {labels.dtype} {labels.shape}, expected is one integer for each of {shape[0]:,} images"
+            )
         wrong = np.flatnonzero((labels < 0) | (labels >= len(data.classes)))
         if len(wrong):
             raise ValueError(
@@ -134,6 +122,7 @@ def _exactly(stream: IO[bytes], length: int) -> bytes:
 
 
 _URL = "https://storage.googleapis.com/gresearch/cifar5m/"
+_PARTS = tuple(f"part{number}.npz" for number in range(6))
 _IMAGES_A_PART = 1_000_448
 
 CIFAR5M = DataSet(
@@ -151,6 +140,6 @@ CIFAR5M = DataSet(
     origin="the six npz parts of Nakkiran, Neyshabur and Sedghi (arXiv 2010.08127); part0 to part4 to train, "
     "part5 held out",
     read=read_npz,
-    holds=holds_npz,
-    downloads=downloads(_URL, {f"part{number}.npz": "" for number in range(6)}),
+    releases=(Release(_PARTS),),
+    downloads=downloads(_URL, dict.fromkeys(_PARTS, "")),
 )

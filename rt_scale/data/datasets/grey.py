@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 
-from rt_scale.data.datasets.base import PUBLISHED, DataSet, Original, Source, Split, downloads, in_memory
+from rt_scale.data.datasets.base import (
+    PUBLISHED,
+    DataSet,
+    Original,
+    Release,
+    Source,
+    downloads,
+    in_memory,
+    release_files,
+)
 from rt_scale.data.files import reading
 from rt_scale.data.subsets import stratified_split
 from rt_scale.spec.errors import InputError
@@ -33,79 +42,52 @@ def read_digits(data: DataSet, source: Source) -> Original:
     )
 
 
-_LABELS, _IMAGES = 0x801, 0x803
-
-
-def read_idx(data: DataSet, source: Source) -> Original:
-    """Read the four idx files in a folder; InputError, naming the file, if one is missing, damaged or not official."""
-    folder = source.path
-    if not folder.is_dir():
-        raise InputError(
-            f"'{folder}' is not a folder. '{data.name}' is read from one with {', '.join(FILES)} (or .gz behind each)."
-        )
-    return Original(data.info, _split(data, folder, "train"), _split(data, folder, "t10k"))
-
-
 FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+# Some mirrors name it train-images.idx3-ubyte.
+_RELEASES = tuple(
+    Release(tuple(name.replace("-idx", idx) + suffix for name in FILES))
+    for idx in ("-idx", ".idx")
+    for suffix in ("", ".gz")
+)
 
 
-def holds_idx(_: DataSet, folder: Path) -> bool:
-    """Whether all four files are in ``folder``."""
-    return all(_find(folder, name) for name in FILES)
+def read_idx(data: DataSet, source: Source) -> Original:
+    """Read the four idx files; raises as ``release_files``, also if a file is damaged."""
+    _, files = release_files(data, source)
+    train, train_labels, test, test_labels = (
+        _array(data, source, name, file) for name, file in zip(FILES, files.values(), strict=True)
+    )
+    for images, labels in ((train, train_labels), (test, test_labels)):
+        if images.shape != (len(labels), data.size, data.size):
+            raise InputError(
+                f"The files in '{source.path}' hold images of {images.shape} and {len(labels)} labels; '{data.name}' "
+                f"has {data.size} x {data.size} pixels and a label an image."
+            )
+    return Original(data.info, in_memory(train[..., None], train_labels), in_memory(test[..., None], test_labels))
 
 
-def _find(folder: Path, name: str) -> Path | None:
-    # Some mirrors name it train-images.idx3-ubyte.
-    for candidate in (name, name.replace("-idx", ".idx")):
-        for suffix in ("", ".gz"):
-            if (path := folder / (candidate + suffix)).is_file():
-                return path
-    return None
+def _array(data: DataSet, source: Source, name: str, file: Path) -> np.ndarray:
+    with reading(f"{source.path}: {file.name}", data.advice):
+        with gzip.open(file) if file.suffix == ".gz" else open(file, "rb") as stream:
+            content = stream.read(max(data.train, data.test) * data.size**2 + 4096)  # limited, against gzip bombs
+        data.check_md5(name, hashlib.md5(content, usedforsecurity=False).hexdigest(), f"the contents of '{file.name}'")
+        return _parse(content, 3 if "images" in name else 1)
 
 
-def _split(data: DataSet, folder: Path, part: str) -> Split:
-    images = _array(data, folder, f"{part}-images-idx3-ubyte", _IMAGES)
-    labels = _array(data, folder, f"{part}-labels-idx1-ubyte", _LABELS)
-    if images.shape[1:] != (data.size, data.size) or len(images) != len(labels):
-        raise InputError(
-            f"The {part} files in '{folder}' hold images of {images.shape} and {len(labels)} labels; "
-            f"'{data.name}' has {data.size} x {data.size} pixels and a label an image."
-        )
-    return in_memory(images[..., None], labels)
-
-
-def _array(data: DataSet, folder: Path, name: str, magic: int) -> np.ndarray:
-    path = _find(folder, name)
-    if path is None:
-        raise InputError(
-            f"'{name}' (or '{name}.gz') is missing in '{folder}'. Put all four files of '{data.name}' there."
-        )
-    advice = f"Get the file again; '{data.name}' comes from: {data.origin}."
-    with reading(path, advice), open(path, "rb") as raw:
-        stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
-        content = stream.read(max(data.train, data.test) * data.size**2 + 4096)  # limited, against gzip bombs
-    with reading(path, advice):
-        array = _parse(content, magic)
-    data.check_md5(name, hashlib.md5(content, usedforsecurity=False).hexdigest(), f"the contents of '{path}'")
-    return array
-
-
-def _parse(content: bytes, magic: int) -> np.ndarray:
+def _parse(content: bytes, dimensions: int) -> np.ndarray:
     """uint8 values in the shape of the header; ValueError if the header or the length is wrong."""
-    dimensions = magic & 0xFF
-    header = np.frombuffer(content[: 4 * (1 + dimensions)], ">u4")
-    if len(header) < 1 + dimensions or header[0] != magic:
+    header = np.frombuffer(content[: 4 * (1 + dimensions)], ">u4").tolist()
+    if header[:1] != [0x800 + dimensions] or len(header) <= dimensions:
         raise ValueError("it does not begin like the idx file its name announces")
-    shape = tuple(int(each) for each in header[1:])
-    values = np.frombuffer(content, np.uint8, offset=header.nbytes)
-    if values.size != np.prod(shape, dtype=np.int64):
-        raise ValueError(f"its header announces {shape}, it holds {values.size:,} bytes: truncated, or damaged")
-    return values.reshape(shape)
+    values = np.frombuffer(content, np.uint8, offset=4 * len(header))
+    if len(values) != math.prod(header[1:]):
+        raise ValueError(f"its header announces {header[1:]}, it holds {len(values):,} bytes: truncated, or damaged")
+    return values.reshape(header[1:])
 
 
 _DIGIT_NAMES = tuple("0123456789")
@@ -140,7 +122,7 @@ MNIST = DataSet(
     stats_source=PUBLISHED,
     origin="the four idx files of LeCun, Cortes and Burges",
     read=read_idx,
-    holds=holds_idx,
+    releases=_RELEASES,
     downloads=downloads(
         _MNIST_URL,
         {
@@ -174,7 +156,7 @@ FASHION_MNIST = DataSet(
     stats_source=PUBLISHED,
     origin="the four idx files of Zalando Research",
     read=read_idx,
-    holds=holds_idx,
+    releases=_RELEASES,
     downloads=downloads(
         _FASHION_URL,
         {

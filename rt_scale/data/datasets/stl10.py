@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,32 +10,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rt_scale.data.datasets.base import DataSet, Original, Source, Split, downloads, unpacked
+from rt_scale.data.datasets.base import DataSet, Original, Release, Source, Split, downloads, release_files
 from rt_scale.data.datasets.images import at_size, chunk_length, scaled, workers
-from rt_scale.data.files import blocks, check_room, md5_of, reading, writing
-from rt_scale.spec.errors import InputError
+from rt_scale.data.files import reading
 
-ARCHIVE, FOLDER = "stl10_binary.tar.gz", "stl10_binary"
+ARCHIVE = "stl10_binary.tar.gz"
 _SIZE = 96
 _IMAGE = 3 * _SIZE * _SIZE
 
 
 def read_stl10(data: DataSet, source: Source) -> Original:
-    """Read the release from its archive, its unpacked folder, or the folder that holds either.
+    """Read the release; images are mapped and scaled (bicubic, antialiased) a chunk at a time.
 
-    An archive's files are unpacked into the scratch folder. Images are mapped and scaled (bicubic, antialiased) a
-    chunk at a time. Unlabelled images get label 0.
-
-    Raises:
-        InputError: a file is missing or cut, or has a wrong checksum or labels out of range.
-        RunError: the disk filled up while unpacking.
+    Unlabelled images get label 0. Raises as ``release_files``, also if a file is cut or a label out of range.
     """
     info, notes = at_size(data.info, source.size)
-    files = _files(data, source)
-    for name, file in files.items():
-        with reading(file, data.advice):
-            data.check_md5(name, md5_of(file), f"'{name}' in '{source.path}'")
-    notes = {"release": FOLDER, **notes}
+    release, files = release_files(data, source)
+    notes = {"release": release.folder, **notes}
     if not data.labelled:
         notes["labels"] = "the training images have none; all are written as 0"
     return Original(
@@ -46,51 +36,6 @@ def read_stl10(data: DataSet, source: Source) -> Original:
         notes=notes,
         measure=not info.mean or info.size != data.size,
     )
-
-
-def holds_stl10(data: DataSet, folder: Path) -> bool:
-    """Whether ``folder`` has the archive or the needed files."""
-    return (folder / ARCHIVE).is_file() or unpacked(folder, FOLDER, _names(data)) is not None
-
-
-def _names(data: DataSet) -> list[str]:
-    training = ["train_X.bin", "train_y.bin"] if data.labelled else ["unlabeled_X.bin"]
-    return [*training, "test_X.bin", "test_y.bin"]
-
-
-def _files(data: DataSet, source: Source) -> dict[str, Path]:
-    path, names = source.path, _names(data)
-    if path.is_dir():
-        if folder := unpacked(path, FOLDER, names):
-            return {name: folder / name for name in names}
-        if not (path / ARCHIVE).is_file():
-            found = sorted(each.name for each in path.iterdir())[:8]
-            raise InputError(
-                f"'{path}' does not hold {data.title}: expected {', '.join(names)}, in it or in '{FOLDER}', or "
-                f"{ARCHIVE}; found {', '.join(found) or 'nothing'}."
-            )
-        path = path / ARCHIVE
-    files = _unpack(data, path, names, source.scratch)
-    if missing := [name for name in names if name not in files]:
-        raise InputError(f"'{path}' does not hold {', '.join(missing)} of {data.title}. {data.advice}")
-    return files
-
-
-def _unpack(data: DataSet, path: Path, names: list[str], scratch: Path) -> dict[str, Path]:
-    """Copy ``names`` from any folder of the archive into ``scratch``; stops after the last of them."""
-    files: dict[str, Path] = {}
-    with reading(path, data.advice), tarfile.open(path, "r|*") as archive:
-        for member in archive:
-            name = member.name.rsplit("/", 1)[-1]
-            content = archive.extractfile(member) if name in names and member.isfile() else None
-            if content is not None:
-                target = files[name] = scratch / name
-                check_room(target, member.size)
-                with writing(target), open(target, "wb") as out:
-                    out.writelines(blocks(content, path, data.advice))
-            if len(files) == len(names):
-                break
-    return files
 
 
 def _split(data: DataSet, path: Path, size: int, files: dict[str, Path], part: str) -> Split:
@@ -133,6 +78,10 @@ def _chunks(pixels: np.ndarray, size: int) -> Iterator[np.ndarray]:
             yield chunk if size == _SIZE else np.stack(list(pool.map(resized, chunk)))
 
 
+def _release(*training: str) -> Release:
+    return Release((*training, "test_X.bin", "test_y.bin"), "stl10_binary", ARCHIVE)
+
+
 STL10 = DataSet(
     name="stl10",
     title="STL-10",
@@ -146,7 +95,7 @@ STL10 = DataSet(
     stats_source="published values of the 5,000 labelled training images at 96 x 96",
     origin="the binary release of Coates, Lee and Ng; labelled images",
     read=read_stl10,
-    holds=holds_stl10,
+    releases=(_release("train_X.bin", "train_y.bin"),),
     scalable=True,
     downloads=downloads("http://ai.stanford.edu/~acoates/stl10/", {ARCHIVE: "91f7769df0f17e558f3565bffb0c7dfb"}),
     checksums={
@@ -161,6 +110,7 @@ STL10 = DataSet(
 STL10_UNLABELED = dataclasses.replace(
     STL10,
     name="stl10_unlabeled",
+    releases=(_release("unlabeled_X.bin"),),
     title="STL-10, unlabelled",
     train=100_000,
     mean=(),

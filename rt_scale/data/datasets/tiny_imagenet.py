@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 
-from rt_scale.data.datasets.base import DataSet, Original, Source, Split, downloads
+from rt_scale.data.datasets.base import DataSet, Original, Release, Source, Split, downloads
 from rt_scale.data.datasets.images import Decoder, at_size, name_of
 from rt_scale.data.datasets.tree import Parts, Tree, open_tree
 from rt_scale.data.files import md5_of, reading
 from rt_scale.spec.errors import InputError, counted
 
-ARCHIVE, FOLDER = "tiny-imagenet-200.zip", "tiny-imagenet-200"
+ARCHIVE = "tiny-imagenet-200.zip"
 _WNIDS, _WORDS = "wnids.txt", "words.txt"
 _ANNOTATIONS = ("val", "val_annotations.txt")
 
@@ -27,7 +26,7 @@ def read_tiny_imagenet(data: DataSet, source: Source) -> Original:
     Raises InputError, naming the file, if one is missing, unreadable or contradicts another.
     """
     info, notes = at_size(data.info, source.size)
-    path = _locate(source.path)
+    path = data.locate(source.path) or source.path
     if path.is_file():
         with reading(path, data.advice):
             data.check_md5(path.name, md5_of(path), f"'{path}'")
@@ -47,24 +46,11 @@ def read_tiny_imagenet(data: DataSet, source: Source) -> Original:
     )
 
 
-def holds_tiny_imagenet(_: DataSet, folder: Path) -> bool:
-    """Whether ``folder`` has the archive or the unpacked release."""
-    return any((folder / name).is_file() for name in (ARCHIVE, _WNIDS, f"{FOLDER}/{_WNIDS}"))
-
-
-def _locate(path: Path) -> Path:
-    """The release's folder or archive in ``path``, or ``path`` itself; the folder takes precedence."""
-    if (path / _WNIDS).is_file():
-        return path
-    return next((each for each in (path / FOLDER, path / ARCHIVE) if each.exists()), path)
-
-
 def _root(data: DataSet, tree: Tree) -> Parts:
     found = [parts[:-1] for parts in tree.paths if parts[-1] == _WNIDS]
     if not found:
         raise InputError(
-            f"'{tree.root}' does not hold {data.title}: expected {_WNIDS}, {_WORDS}, train/ and val/, in it, in "
-            f"'{FOLDER}' or in '{ARCHIVE}'."
+            f"'{tree.root}' does not hold {data.title}: expected {_WNIDS}, {_WORDS}, train/ and val/, or {ARCHIVE}."
         )
     return min(found, key=len)
 
@@ -170,7 +156,7 @@ TINY_IMAGENET = DataSet(
     stats_source="published values of the training images at 64 x 64",
     origin="tiny-imagenet-200.zip of Stanford's CS231n; its validation images are the test images",
     read=read_tiny_imagenet,
-    holds=holds_tiny_imagenet,
+    releases=(Release((_WNIDS,), "tiny-imagenet-200", ARCHIVE),),
     scalable=True,
     downloads=downloads("http://cs231n.stanford.edu/", {ARCHIVE: "90528d7ca1a48142e341f4ef8d21d0de"}),
     checksums={ARCHIVE: "90528d7ca1a48142e341f4ef8d21d0de"},

@@ -10,7 +10,8 @@ import yaml
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
-from rt_scale.plan import estimate, measure
+from rt_scale.plan import measure
+from rt_scale.plan import plan as plan_module
 from tests.unit.cli.planning import PRICES, SWEEP
 
 
@@ -30,10 +31,9 @@ def prices(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plan counts alone: to time operations, short runs and the start of a process takes it many seconds."""
+    """Operations are timed as briefly as possible."""
     monkeypatch.setattr(measure, "SECONDS", 0.0)
-    monkeypatch.setattr(estimate, "time_short_run", lambda *given: None)
-    monkeypatch.setattr(measure, "start_seconds", lambda: 5.0)
+    monkeypatch.setattr(plan_module, "START", 5.0)
 
 
 @pytest.fixture

@@ -14,9 +14,7 @@ from typer.testing import CliRunner
 
 from rt_scale.cli import app
 from rt_scale.cli import plan as planning
-from rt_scale.plan import estimate
 from rt_scale.plan import plan as plan_module
-from rt_scale.plan.measure import ShortRunTimes
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import GRID_LIMIT
 from rt_scale.spec.sweep import load_sweep
@@ -42,7 +40,6 @@ def test_a_new_sweep_is_estimated_from_its_flops(plan: Callable[..., str], file:
     assert "convnet_4_1, digits (60), 32 outputs, 1 epoch 3" in text
     assert "FLOPs counted, rates measured just now (cpu, 1 thread)" in text
     assert "right within a factor of about three" in text
-    assert "Images of 3 runs: resident, as 0.0 MB of images" in text
     assert "--price cluster/prices.yaml" in text
     assert not (tmp_path / "store").exists()
     assert not (tmp_path / "data").exists()
@@ -54,21 +51,12 @@ def test_measured_runs_machines_and_money(plan: Callable[..., str], file: Path, 
     assert "3 distinct runs: 1 done, 2 missing." in text
     assert "measured from 1 run (a chip)" in text
     assert "factor" not in text
-    assert "Until the last run is done on 1 CPU core: 25s (simulated, 5s of it for Ray and its" in text
+    assert "Until the last run is done on 1 CPU core: 25s (simulated, 5s of it assumed for Ray and its" in text
     assert "1 x a machine 20.00 EUR 10.00 EUR a page, 2026-02-03" in text
     assert "with GPUs" not in text
     assert "Spot without interruptions" in text
     text = plan(file, "--price", prices, "--cpus", 2, "--rate", 2)
     assert "With 2 interruptions an hour of each run: 10s, 0 interruptions" in text
-
-
-def test_kinds_whose_short_run_was_timed(plan: Callable[..., str], file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    timed = ShortRunTimes(fixed=1.0, epoch=3.0, probing=4.0, total=9.0)
-    monkeypatch.setattr(estimate, "time_short_run", lambda *given: timed)
-    text = plan(file, "--cpus", 1)
-    assert "a short run of its kind timed just now" in text
-    assert "factor" not in text
-    assert "Until the last run is done on 1 CPU core: 29s" in text  # three runs of 1 + 3 + 4 s after the start
 
 
 def test_files_are_one_queue_and_set_store_and_data_dir_reach_it(

@@ -15,7 +15,7 @@ import pytest
 
 from rt_scale.data import download
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.data.datasets.base import DataSet, Download
+from rt_scale.data.datasets.base import DataSet, Download, Release
 from rt_scale.data.datasets.grey import FILES
 from rt_scale.data.download import fetch, find_original, open_origin
 from rt_scale.data.prepare import Prepared, list_prepared, open_prepared, prepare, verify_prepared
@@ -130,7 +130,9 @@ def test_a_file_without_published_checksum_is_kept_and_not_fetched_again(
     small: Small, server: tuple[Path, str], tmp_path: Path, announced: dict[str, str]
 ) -> None:
     published = _publish(*server, ("part0.npz",))
-    info = small("cifar5m", 1, 1, downloads=(Download("part0.npz", published[0].url, ""),))
+    info = small(
+        "cifar5m", 1, 1, downloads=(Download("part0.npz", published[0].url, ""),), releases=(Release(("part0.npz",)),)
+    )
     _Quiet.announced.update(announced)
     for _ in range(2):
         folder = find_original(info, tmp_path, True, None)
@@ -174,7 +176,7 @@ def test_a_download_without_room_is_not_begun(
 def test_a_missing_page_keeps_nothing(small: Small, server: tuple[Path, str], tmp_path: Path) -> None:
     info = small("mnist", 1, 1, downloads=_publish(*server))
     (server[0] / FILES[0]).unlink()
-    with pytest.raises(InputError, match=r"could not be downloaded \(HTTP Error 404.*originals/mnist"):
+    with pytest.raises(InputError, match=r"Cannot read 'http.*HTTP Error 404.*originals/mnist"):
         find_original(info, tmp_path, True, None)
     assert not list((tmp_path / "originals" / "mnist").iterdir())
 
@@ -182,7 +184,7 @@ def test_a_missing_page_keeps_nothing(small: Small, server: tuple[Path, str], tm
 def test_without_network_the_advice_is_given(small: Small, tmp_path: Path) -> None:
     gone = (Download("a.tar.gz", "http://127.0.0.1:9/a.tar.gz", "0" * 32),)
     info = small("cifar10", 1, 1, downloads=gone)
-    with pytest.raises(InputError, match=r"127\.0\.0\.1:9/a\.tar\.gz could not be downloaded.*put a\.tar\.gz"):
+    with pytest.raises(InputError, match=r"Cannot read 'http://127\.0\.0\.1:9/a\.tar\.gz'.*put a\.tar\.gz"):
         find_original(info, tmp_path, True, None)
     assert not list((tmp_path / "originals" / "cifar10").iterdir())
 

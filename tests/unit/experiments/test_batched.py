@@ -22,7 +22,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.store.results import BatchSize, RunResult
 from rt_scale.store.store import Store
-from rt_scale.training.batched.network import BatchedNetwork
+from rt_scale.training.batched import BatchedNetwork
 from rt_scale.training.distributed import Group
 from rt_scale.training.loop import Diverged, Measured, Step
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepare import Prepared, open_prepared, prepare
-from rt_scale.experiments.networks import image_record
+from rt_scale.experiments.networks import set_record
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network, build_pair
@@ -26,7 +26,7 @@ from rt_scale.probes.statistics import agreement, feature_statistics
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
-from rt_scale.store.results import DataRecord, SetRecord
+from rt_scale.store.results import DataRecord
 from rt_scale.store.run_dir import RunDir
 
 Tiny = Callable[..., RunSpec]
@@ -105,9 +105,9 @@ def test_the_record_names_contents_of_every_set_and_others_are_refused(
 ) -> None:
     spec, given = tiny({"probe.also": ["shades"]}), settings()
     result = run(spec, given)
-    also = {"shades": SetRecord(title=shades.info.title, sha256=shades.sha256)}
+    also = {"shades": set_record(shades)}
     assert result.data == DataRecord(
-        name="digits", title="Digits", sha256=digits.sha256, images=image_record(digits.info), also=also
+        name="digits", title="Digits", sha256=digits.sha256, images=set_record(digits).images, also=also
     )
     environment = given.store.run(spec).record()
     assert environment is not None

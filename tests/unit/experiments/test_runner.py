@@ -17,7 +17,7 @@ from rt_scale.data.beton import write
 from rt_scale.data.prepare import Prepared, open_prepared
 from rt_scale.experiments import runner as module
 from rt_scale.experiments import train as training_run
-from rt_scale.experiments.networks import image_record
+from rt_scale.experiments.networks import set_record
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import InputError, RunError
@@ -55,7 +55,7 @@ def test_a_result_says_what_came_out_of_what(tiny: Tiny, settings: Make, digits:
         "attempts": 1,
     }
     assert result.data == DataRecord(
-        name="digits", title="Digits", sha256=digits.sha256, images=image_record(digits.info)
+        name="digits", title="Digits", sha256=digits.sha256, images=set_record(digits).images
     )
     assert result.seconds > 0
     assert result.device_seconds == {"cpu": result.seconds}
@@ -162,9 +162,9 @@ def test_data_of_the_runs_that_it_starts_from_are_recorded_and_looked_at(
     first, given = spec.starts[0].run, settings(data_dir=folder)
     result = run(spec, given)
     starts = {
-        first.name: DataRecord(name="digits", title="Digits", sha256=digits.sha256, images=image_record(digits.info))
+        first.name: DataRecord(name="digits", title="Digits", sha256=digits.sha256, images=set_record(digits).images)
     }
-    images = image_record(digits.info)
+    images = set_record(digits).images
     assert result.data == DataRecord(name="copies", title="Copies", sha256=digits.sha256, images=images, starts=starts)
     environment = given.store.run(spec).record()
     assert environment is not None

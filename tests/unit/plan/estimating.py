@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.data.prepared import KnownData
-from rt_scale.plan.estimate import Estimator
-from rt_scale.plan.flops import Rates
-from rt_scale.plan.history import measured_runs, shape
+from rt_scale.plan.estimate import Estimator, measured_runs, shape
+from rt_scale.plan.flops import Rates, count_run, run_length
 from rt_scale.scheduler.job import Job
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.run import RunSpec
@@ -54,21 +53,23 @@ def finish(
         run_dir.complete(run_result(seconds=seconds, steps=60))
 
 
-FIXED = Rates(1e9, 1e9, float("inf"), float("inf"), 0.0, False, "fixed")
+FIXED = Rates(1e9, 1e9, float("inf"), 0.0, False, "fixed")
+ASKED: list[tuple[Any, ...]] = []
 
 
-class Fixed:
-    """Stands in for a calibration: a FLOP a nanosecond, all else for free."""
-
-    asked: ClassVar[list[tuple[Any, ...]]] = []
-
-    def __init__(self, device: Any, threads: int) -> None:
-        self.asked.append((str(device), threads))
-
-    def rates(self, spec: RunSpec, info: Any) -> Rates:
-        self.asked.append((spec.precision,))
-        return FIXED
+def fixed_rates(spec: RunSpec, info: Any, device: Any, threads: int) -> Rates:
+    """In place of a measurement: a FLOP a nanosecond, all else for free."""
+    ASKED.append((spec.precision, str(device), threads))
+    return FIXED
 
 
-def estimator(store: Store, *runs: RunSpec, teraflops: float | None = None) -> Estimator:
-    return Estimator(measured_runs(store, {shape(run) for run in runs}), DIGITS, teraflops)
+def by_flops(run: RunSpec, workers: int = 1) -> float:
+    """Seconds of a run on digits at fixed rates."""
+    info = DATASETS["digits"]
+    return count_run(run, info, {}).seconds(FIXED, run_length(run, info.train), workers)
+
+
+def estimator(
+    store: Store, *runs: RunSpec, teraflops: float | None = None, steps: dict[str, int] | None = None
+) -> Estimator:
+    return Estimator(measured_runs(store, {shape(run) for run in runs}), DIGITS, teraflops, steps)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rt_scale.plan import estimate as estimate_module
-from rt_scale.plan import measure
+from rt_scale.plan import plan as plan_module
 from rt_scale.plan.costs import Price, PriceSheet
 from rt_scale.plan.estimate import Estimate
 from rt_scale.plan.plan import Conditions, Plan, make_plan
@@ -44,18 +44,17 @@ def every_run_takes(monkeypatch: pytest.MonkeyPatch, seconds: float | None, best
     """
 
     class Fixed:
-        def __init__(self, measured: Any, known: Any, teraflops: float | None, data_dir: Any) -> None:
+        def __init__(self, measured: Any, known: Any, teraflops: float | None, steps: Any) -> None:
             self.how = f"fixed {teraflops}"
 
-        def estimate(self, job: Job, together: int, step: int) -> Estimate:
+        def estimate(self, job: Job, together: int = 1) -> Estimate:
             return Estimate(seconds, seconds or 0.0, 600.0 * together, self.how)
 
         def best_size(self, job: Job) -> int | None:
             return best_size
 
     monkeypatch.setattr(estimate_module, "Estimator", Fixed)
-    monkeypatch.setattr(measure, "start_seconds", lambda: 7.0)
-    monkeypatch.setattr(estimate_module, "free_memory", lambda device: 10**9)
+    monkeypatch.setattr(plan_module, "START", 7.0)
 
 
 def finish(store: Store, spec: RunSpec) -> None:

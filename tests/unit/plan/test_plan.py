@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from rt_scale.plan import estimate as planned_module
 from rt_scale.plan import plan as module
 from rt_scale.plan.costs import check_budget
-from rt_scale.plan.estimate import Estimate
+from rt_scale.plan.estimate import Estimator
 from rt_scale.plan.plan import jobs_to_do
 from rt_scale.scheduler.job import jobs_of
 from rt_scale.scheduler.search import Search
-from rt_scale.spec.errors import InputError
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import EarlyStop, EarlyStops
 from rt_scale.system.machine import allowed_cores
+from tests.unit.plan.estimating import fixed_rates
 from tests.unit.plan.planning import BASE, HOUR, RESTART, every_run_takes, finish, go, sheet, sweeps
 from tests.unit.scheduler.exploring import METRIC
 
@@ -73,11 +72,11 @@ def test_the_newest_checkpoint_of_a_partial_run_is_found(store: Store, monkeypat
         run_dir.write_spec(given[0].points[0].spec)
         for step in (0, 6):
             run_dir.save_checkpoint(step, lambda folder: (folder / "weights").touch())
-    monkeypatch.setattr(
-        planned_module.Estimator, "estimate", lambda self, job, together, step: Estimate(step, 1.0, 1.0, "")
-    )
+    monkeypatch.setattr(planned_module, "Estimator", Estimator)
+    monkeypatch.setattr(planned_module, "measured_rates", fixed_rates)
     (group,) = go(given).groups
-    assert group.seconds == 6
+    assert group.seconds is not None
+    assert group.left == pytest.approx(group.seconds / 2)  # 6 of 12 steps
 
 
 def test_runs_that_a_rule_ended_are_not_gone_on_with(store: Store) -> None:
@@ -160,53 +159,9 @@ def test_groups_say_what_they_are(store: Store) -> None:
     json.dumps(plan.to_json())
 
 
-@pytest.mark.parametrize(
-    ("data", "launch", "expected", "reason"),
-    [
-        ({"name": "digits"}, {}, "resident", "0.1 MB of images take less"),
-        ({"name": "cifar10"}, {}, "resident", "153.6 MB of images take less"),
-        ({"name": "cifar10", "samples": 1000}, {}, "resident", "3.1 MB"),
-        ({"name": "digits"}, {"loader": "map"}, "map", "asked for"),
-        ({"name": "digits"}, {"gpus": 1}, "unknown", "no GPU here"),
-        ({"name": "mine"}, {}, "unknown", "nothing is known of the data set mine"),
-    ],
-)
-def test_the_reader_of_images_is_told_with_its_reason(
-    store: Store, monkeypatch: pytest.MonkeyPatch, data: dict[str, Any], launch: dict[str, Any], expected: str,
-    reason: str,
-) -> None:  # fmt: skip
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(planned_module, "free_memory", lambda device: 10**9)
-    (group,) = go(sweeps(store, {"base": {**BASE, "data": data}, "launch": launch})).groups
-    assert group.loader == expected
-    assert reason in group.loader_reason
-
-
-def test_free_memory_is_asked_once_so_that_equal_runs_are_one_group(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    free = iter([10**9, 2 * 10**9, 3 * 10**9])
-    monkeypatch.setattr(planned_module, "free_memory", lambda device: next(free))
-    assert len(go(sweeps(store, {"seeds": 3})).groups) == 1
-
-
-def test_images_that_do_not_fit_are_streamed_or_it_says_why_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planned_module, "free_memory", lambda device: 1000)
-    (group,) = go(sweeps(store, {})).groups
-    assert group.loader in ("ffcv", "map")
-
-    def refuse() -> None:
-        raise InputError("there is no FFCV here")
-
-    monkeypatch.setattr(planned_module, "require_ffcv", refuse)
-    (group,) = go(sweeps(store, {"launch": {"loader": "ffcv"}})).groups
-    assert group.loader_reason == "asked for, which will be refused here: there is no FFCV here"
-
-
-def test_noise_is_drawn_and_unprepared_sets_are_told(store: Store) -> None:
+def test_unprepared_sets_are_told(store: Store) -> None:
     noise = {"name": "gaussian", "size": 8, "samples": 64, "channels": 1}
     plan = go(sweeps(store, {"base": {**BASE, "data": noise, "probe": {"also": ["mnist"]}}}))
-    assert plan.groups[0].loader == "drawn"
     assert plan.missing_data == {"mnist": f"rt-scale data prepare mnist --data-dir {store.root.parent / 'data'}"}
 
 

@@ -69,8 +69,8 @@ def test_a_run_that_left_its_device_is_a_line_and_waits() -> None:
         view.running("a", report(3))
         watched.now += 10
         view.waiting("a", "its process died (attempt 2 of 4)", 8.0)
-        view.waiting("b", "another driver computes it", None, held=True)
-        view.waiting("c", "another driver computes it", 40.0, held=True)
+        view.waiting("b", "another driver computes it", None, leased_elsewhere=True)
+        view.waiting("c", "another driver computes it", 40.0, leased_elsewhere=True)
         watched.now += 3
         watched.view.tick()
         assert watched.shown() == [
@@ -93,7 +93,7 @@ def test_a_run_waits_until_it_runs_again_or_is_through() -> None:
     watched = Watched(terminal=False)
     with watched.view as view:
         for label in ("a", "b", "c"):
-            view.waiting(label, "another driver computes it", None, held=True)
+            view.waiting(label, "another driver computes it", None, leased_elsewhere=True)
         view.running("a", report(0))
         view.finished("b", None)
         assert "1 of 5 done, 1 running, 1 waiting, 2 to start" in watched.shown()
@@ -130,7 +130,7 @@ def test_a_process_that_died_before_it_said_anything_is_a_line() -> None:
     watched = Watched(terminal=False)
     with watched.view as view:
         view.waiting("a", "its process died; try 2 of 4", None)
-        view.waiting("b", "another driver computes it", 5.0, held=True)
+        view.waiting("b", "another driver computes it", 5.0, leased_elsewhere=True)
         view.waiting("a", "its process died; try 3 of 4", 1.0)
     assert watched.lines == [
         "waiting a: its process died; try 2 of 4",

@@ -126,7 +126,7 @@ def test_a_client_reports_by_itself_and_hears_that_it_is_to_stop(
             assert time.monotonic() < deadline
             time.sleep(0.01)
     asked = StopRequest(StopReason.ASKED, "enough")
-    assert client.told == asked
+    assert client.stop_request == asked
     assert control.news() == {}
     refusal = InputError("bad")
     client.refuse(refusal)

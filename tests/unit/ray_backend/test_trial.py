@@ -102,7 +102,7 @@ def test_what_it_is_given_reaches_the_run(config: TrialConfig, monkeypatch: pyte
     assert str(options.store.root) == config.store
     assert options.data_dir == config.data_dir
     assert options.stop() is False
-    options.observer.told = PREEMPTED
+    options.observer.stop_request = PREEMPTED
     assert options.stop() is True
     assert options.gpus == 1.0
     reported(changed(config, gpus=0.25))
@@ -141,7 +141,7 @@ def test_what_cannot_be_started_is_told_with_what_finds_out_why() -> None:
 
 def test_several_workers_leave_a_node_and_their_trial_stays(config: TrialConfig) -> None:
     def run(config: TrialConfig, client: ControlClient) -> Any:
-        client.told = PREEMPTED
+        client.stop_request = PREEMPTED
         raise Stopped
 
     assert outcome(changed(config, workers=2), run) == JobOutcome(JobState.RETURNED, PREEMPTED.text)
@@ -149,7 +149,7 @@ def test_several_workers_leave_a_node_and_their_trial_stays(config: TrialConfig)
 
 def test_on_a_node_that_is_about_to_go_the_process_ends(config: TrialConfig) -> None:
     def run(config: TrialConfig, client: ControlClient) -> Any:
-        client.told = PREEMPTED
+        client.stop_request = PREEMPTED
         raise Stopped
 
     with pytest.raises(Ended):
@@ -165,7 +165,7 @@ def test_a_run_that_its_rule_ends_comes_out_so(config: TrialConfig, monkeypatch:
         observer.started(0, 100)
         observer.logged(10, 1.0, {"train/loss": 2.0})
         observer.logged(50, 5.0, {"probe/student/linear": 0.25})
-        observer.told = StopRequest(StopReason.ENDED_EARLY, "asha after 5 epochs")
+        observer.stop_request = StopRequest(StopReason.ENDED_EARLY, "asha after 5 epochs")
         raise Stopped
 
     monkeypatch.setattr("rt_scale.experiments.runner.run", run)
@@ -224,7 +224,7 @@ class Batch:
         self.ran.append((specs, options))
         for number, outcome in enumerate(self.outcomes):
             if isinstance(outcome, Stopped):
-                options[number].observer.told = outcome.args[0]
+                options[number].observer.stop_request = outcome.args[0]
             ended(number, outcome)
 
 
@@ -255,7 +255,7 @@ def test_as_many_as_is_fastest_are_run_and_each_is_reported_when_it_ends(
     assert [each.batching for each in options] == [MEASURED] * 3
     assert [each.observer.run for each in options] == NAMES[:3]
     assert {(each.threads, each.device) for each in options} == {(2, "cpu")}
-    options[1].observer.told = ASKED
+    options[1].observer.stop_request = ASKED
     assert [each.stop() for each in options] == [False, True, False]
     assert first.outcomes == {NAMES[3]: JobOutcome(JobState.RETURNED)}
     assert first.measured_size == MEASURED

@@ -29,9 +29,9 @@ class Told:
     def running(self, label: str, report: Mapping[str, Any]) -> None:
         raise AssertionError("the queue does not show what runs report")
 
-    def waiting(self, label: str, why: str, seconds: float | None, *, held: bool = False) -> None:
+    def waiting(self, label: str, why: str, seconds: float | None, *, leased_elsewhere: bool = False) -> None:
         self.waits.append((label, why, seconds))
-        if held:
+        if leased_elsewhere:
             self.held.append(label)
 
     def finished(self, label: str, error: str | None, values: Mapping[str, float] | None = None) -> None:

@@ -4,9 +4,9 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import stats
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
@@ -152,9 +152,8 @@ def test_charts_are_grouped_by_what_they_measure() -> None:
             assert (series.value, series.lower, series.upper) == margin_tags(metric)
 
 
-def seed(*rows: tuple[int, str, float, float]) -> dict[str, list[Any]]:
-    columns = zip(*rows, strict=True)
-    return dict(zip(("step", "name", "value", "time"), map(list, columns), strict=True))
+def seed(*rows: tuple[int, str, float, float]) -> pa.Table:
+    return pa.table(list(map(list, zip(*rows, strict=True))), names=["step", "name", "value", "time"])
 
 
 FIRST = seed((0, "a", 1.0, 10.0), (5, "a", 2.0, 11.0), (5, "b", 7.0, 11.0), (9, "a", 4.0, 12.0))

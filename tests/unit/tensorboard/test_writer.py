@@ -100,7 +100,7 @@ def test_the_end_is_recorded_and_undone_by_going_on(tmp_path: Path, status: Any,
 
 def test_settings_of_a_run(tmp_path: Path) -> None:
     with BoardWriter(tmp_path / "distill-1") as board:
-        board.settings({"student": {"alpha": 0.5}, "data": {"name": "digits", "size": None}, "on": True})
+        board.hyperparameters({"student": {"alpha": 0.5}, "data": {"name": "digits", "size": None}, "on": True})
     record = plugin_data(tmp_path / "distill-1" / START)[metadata.SESSION_START_INFO_TAG]
     assert record.group_name == "distill-1"
     assert set(record.hparams) == {"student.alpha", "data.name", "on"}
@@ -125,7 +125,6 @@ def test_flat_settings_keep_types() -> None:
         "probe.linear": True,
         "probe.knn": 20,
     }
-    assert flat_settings({"alpha": 1}, prefix="student.") == {"student.alpha": 1}
 
 
 def test_folder_names_are_single_and_short() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import pickle
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -82,12 +81,9 @@ def write_cifar() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
                 columns = [labels[here]] if classes == 10 else [np.array(coarse), labels[here]]
                 content = np.column_stack([*columns, rows[here]]).astype(np.uint8).tobytes()
                 (folder / f"{name}.bin").write_bytes(content)
-            elif form == "python2":
+            else:
                 batch = {"data": rows[here], key: chosen, "coarse_labels": coarse}
                 (folder / name).write_bytes(python2_pickle(batch))
-            else:
-                batch = {key.encode(): chosen, b"data": rows[here], b"filenames": [b"a.png"] * each}
-                (folder / name).write_bytes(pickle.dumps(batch, protocol=int(form[-1])))
         if archive is not None:
             with tarfile.open(archive, "w:gz") as tar:
                 tar.add(folder, folder.name)

@@ -152,18 +152,19 @@ def test_linked_images_and_classes_are_read(read: Read, save_images: SaveImages,
     save_images(root, {"cat": 5, "dog": 5})
     (root / "dog" / "005.png").symlink_to("../cat/000.png")
     os.link(root / "cat" / "001.png", root / "dog" / "006.png")
-    (root / "hound").symlink_to("dog")
+    if kind == "folder":
+        (root / "hound").symlink_to("dog")
     (root / "dog" / "gone.png").symlink_to("/nowhere/1.png")
-    expected = np.concatenate([_expected_class(root, name) for name in ("cat", "dog", "hound")])
+    classes = ("cat", "dog", "hound") if kind == "folder" else ("cat", "dog")
+    expected = np.concatenate([_expected_class(root, name) for name in classes])
     path = Path(shutil.make_archive(str(root), kind, root)) if kind == "tar" else root
     original = read(path)
-    assert original.info.classes == ("cat", "dog", "hound")
+    assert original.info.classes == classes
     both = np.concatenate([_images(original.train), _images(original.test)])
     assert sorted(each.tobytes() for each in both) == sorted(each.tobytes() for each in expected)
     told = original.notes["paths left out"]
-    assert told.startswith("2, ")
-    assert "'dog/gone.png'" in told
-    assert "'hound/gone.png'" in told
+    assert told.startswith(f"{len(classes) - 1}, ")
+    assert all(f"'{name}/gone.png'" in told for name in classes[1:])
 
 
 def _expected_class(root: Path, name: str) -> np.ndarray:
@@ -174,7 +175,7 @@ def test_an_archive_of_links_out_of_it_is_refused_with_the_reason(read: Read, tm
     (tmp_path / "pets" / "cat").mkdir(parents=True)
     (tmp_path / "pets" / "cat" / "1.png").symlink_to("/elsewhere/1.png")
     archive = Path(shutil.make_archive(str(tmp_path / "pets"), "tar", tmp_path / "pets"))
-    with pytest.raises(InputError, match=r"holds no images.*'/elsewhere/1.png'.*out of the archive"):
+    with pytest.raises(InputError, match=r"holds no images.*'/elsewhere/1.png'.*no file in the archive"):
         read(archive)
 
 
@@ -315,10 +316,6 @@ def _cut(root: Path) -> None:
     path.write_bytes(path.read_bytes()[:-60])
 
 
-def _page(root: Path) -> None:
-    (root / "dog" / "001.png").write_text("<!DOCTYPE html><html>Not found</html>")
-
-
 def _larger(root: Path) -> None:
     Image.new("RGB", (7, 6)).save(root / "dog" / "001.png")
 
@@ -339,8 +336,7 @@ def _single(root: Path) -> None:
         (_stray, r"stray\.png.*outside of any class"),
         (_no_image, "no images"),
         (_broken, r"Cannot read .*dog/001\.png': it is no image.*'not a pictur'"),
-        (_empty_file, r"Cannot read .*dog/001\.png': it is empty"),
-        (_page, r"Cannot read .*dog/001\.png': it is a web page"),
+        (_empty_file, r"Cannot read .*dog/001\.png': it is no image.*b''"),
         (_cut, r"Cannot read .*dog/001\.png"),
         (_larger, r"dog/001\.png' has 7 x 6 pixels, others have 6 x 6.*--size 6"),
         (_deep, r"dog/001\.png.*8 bits"),

@@ -9,7 +9,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from rt_scale.data.datasets.base import DataSet, Source
-from rt_scale.data.datasets.grey import DIGITS, FILES, MNIST, holds_idx, read_digits, read_idx
+from rt_scale.data.datasets.grey import DIGITS, FILES, read_digits, read_idx
 from rt_scale.spec.errors import InputError
 
 MakeSource = Callable[..., Source]
@@ -27,7 +27,7 @@ def test_plain_and_gzipped_files_are_read(
     if dotted:
         for path in list(tmp_path.iterdir()):
             path.rename(tmp_path / path.name.replace("-idx", ".idx"))
-    assert holds_idx(info, tmp_path)
+    assert info.locate(tmp_path) == tmp_path
     original = read_idx(info, source(tmp_path))
     for split, part in ((original.train, "train"), (original.test, "t10k")):
         images = np.concatenate(list(split.chunks()))
@@ -37,14 +37,14 @@ def test_plain_and_gzipped_files_are_read(
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_named(
+def test_what_is_missing_is_named(
     source: MakeSource, small: Small, write_idx: WriteIdx, tmp_path: Path, name: str
 ) -> None:
     info = small("mnist", 20, 10)
     write_idx(tmp_path, 20, 10)
     (tmp_path / name).unlink()
-    assert not holds_idx(info, tmp_path)
-    with pytest.raises(InputError, match=f"'{name}'.*missing"):
+    assert info.locate(tmp_path) is None
+    with pytest.raises(InputError, match=f"does not hold MNIST: {name} missing"):
         read_idx(info, source(tmp_path))
 
 
@@ -99,12 +99,6 @@ def test_the_checksum_is_of_the_uncompressed_contents(
     for folder in ("plain", "gz"):
         with pytest.raises(InputError, match=f"Wrong checksum.*{FILES[2]}"):
             read_idx(wrong, source(tmp_path / folder))
-
-
-def test_a_file_instead_of_the_folder_is_refused(source: MakeSource, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="not a folder"):
-        read_idx(MNIST, source(tmp_path / "file"))
 
 
 def test_the_split_is_complete_and_stratified(

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from rt_scale.data.datasets.base import DataSet, Original, Source, Split
-from rt_scale.data.datasets.tiny_imagenet import TINY_IMAGENET, holds_tiny_imagenet, read_tiny_imagenet
+from rt_scale.data.datasets.tiny_imagenet import TINY_IMAGENET, read_tiny_imagenet
 from rt_scale.spec.errors import InputError
 
 WNIDS = ("n01443537", "n02504458", "n07753592")
@@ -107,8 +107,8 @@ def test_folder_archive_and_folders_of_either_are_read(read: Read, release: Path
 def test_what_a_folder_holds(release: Path, tmp_path: Path) -> None:
     (tmp_path / "packed").mkdir()
     pack(release, tmp_path / "packed" / "tiny-imagenet-200.zip")
-    assert all(holds_tiny_imagenet(TINY_IMAGENET, each) for each in (release, release.parent, tmp_path / "packed"))
-    assert not holds_tiny_imagenet(TINY_IMAGENET, tmp_path)
+    assert all(TINY_IMAGENET.locate(each) for each in (release, release.parent, tmp_path / "packed"))
+    assert not TINY_IMAGENET.locate(tmp_path)
 
 
 def test_other_files_are_left_out(read: Read, release: Path) -> None:

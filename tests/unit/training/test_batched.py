@@ -16,8 +16,7 @@ from rt_scale.data.loaders.base import Batch
 from rt_scale.models.networks import Network, build_pair, to_device
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
-from rt_scale.training.batched.network import BatchedNetwork
-from rt_scale.training.batched.together import train_together
+from rt_scale.training.batched import BatchedNetwork, train_together
 from rt_scale.training.distillation import ComputedTargets, Distillation, Supervision
 from rt_scale.training.loop import Diverged, Gradients, Measured, Progress, Step, compute_gradients, train
 from rt_scale.training.optim import UpdateRules, build_optimizer

@@ -1,1 +1,0 @@
-"""Several students trained as one batched network."""
