@@ -17,9 +17,11 @@ from rt_scale.cli.options import (
     GIVEN,
     BestOption,
     DataOption,
+    ImportOption,
     JsonOption,
     SetOption,
     StoreOption,
+    assigned,
     find_data_dir,
     open_console,
     open_runs,
@@ -50,6 +52,7 @@ def report(
         typer.Argument(parser=read_path, help=f"{GIVEN}; sweeps of one experiment make one report."),
     ],
     overrides: SetOption = None,
+    imports: ImportOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
     best: BestOption = False,
@@ -66,14 +69,14 @@ def report(
     """Tables, figures and verdicts of sweeps' finished runs, beside the paper's if they repeat an experiment."""
     from rt_scale.report.summary import write_summary
 
-    place, sweeps = open_runs(files, overrides, store)
+    place, sweeps = open_runs(files, assigned(overrides, imports), store)
     place.refresh()
     place = writable(place, [sweep.folder.report for sweep in sweeps], out)
     sweeps = [replace(sweep, store=place) for sweep in sweeps]
     written = print_reports(sweeps, best, as_json, find_data_dir(data_dir))
     if summary is not None:
         given = [told(file, [sweep.name for sweep in sweeps], number) for number, file in enumerate(files)]
-        command = ["rt-scale", "report", *given, *set_words(overrides), *(["--best"] if best else [])]
+        command = ["rt-scale", "report", *given, *set_words(overrides, imports), *(["--best"] if best else [])]
         files = write_summary(written, place, shlex.join(command), summary)
         size = size_text(sum(path.stat().st_size for path in files))
         say(f"Summary: {files[0]} ({counted(len(files), 'file')}, {size})", error=True)
@@ -132,6 +135,7 @@ def board(
         typer.Argument(parser=read_path, help=f"{GIVEN}; without them, every run of the store."),
     ] = None,
     overrides: SetOption = None,
+    imports: ImportOption = None,
     runs: Annotated[
         bool, typer.Option("--runs", help="Every run, not only the means over seeds; loads longer.")
     ] = False,
@@ -144,7 +148,7 @@ def board(
     from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
     from rt_scale.report.board import open_board
 
-    place, sweeps = open_runs(files or [], overrides, store)
+    place, sweeps = open_runs(files or [], assigned(overrides, imports), store)
     say = open_console().print
     here = DataHere(find_data_dir(data_dir))
     place.refresh(curves=False)
@@ -229,12 +233,13 @@ def export(
         typer.Option(parser=read_path, help="Folder to write to (export, in the sweep's own folder of the store)."),
     ] = None,
     overrides: SetOption = None,
+    imports: ImportOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write sweeps as two tables: runs, a row each, and curves, a row each measured value."""
-    place, sweeps = open_runs(files, overrides, store)
+    place, sweeps = open_runs(files, assigned(overrides, imports), store)
     names = {sweep.name for sweep in sweeps}
     if out is None and len(names) > 1:
         raise InputError(f"{len(names)} sweeps go into one pair of tables; say where with --out FOLDER.")

@@ -14,9 +14,11 @@ import typer
 from rt_scale.cli.options import (
     GIVEN,
     DataOption,
+    ImportOption,
     JsonOption,
     SetOption,
     StoreOption,
+    assigned,
     find_data_dir,
     open_console,
     open_runs,
@@ -47,6 +49,7 @@ def status(
         list[Path] | None, typer.Argument(parser=read_path, help=f"{GIVEN}; without them, the whole store.")
     ] = None,
     overrides: SetOption = None,
+    imports: ImportOption = None,
     where: Annotated[
         list[str] | None,
         typer.Option("--where", help="Only runs with such a field: student.alpha=0.5, also !=, <, <=, >, >=."),
@@ -63,20 +66,22 @@ def status(
     from rt_scale.experiments.other_data import DataHere
     from rt_scale.report.status import STYLES
     from rt_scale.spec.differences import parse_condition
+    from rt_scale.store.sweep_runs import changed_plugins
 
     for state in states or []:
         if state not in STYLES:
             raise unknown_name("state", state, STYLES)
     if watch and as_json:
         raise InputError("--watch looks again and again, and --json prints once. Give one of them.")
-    place, sweeps = open_runs(targets or [], overrides, store)
+    place, sweeps = open_runs(targets or [], assigned(overrides, imports), store)
     conditions = [parse_condition(text) for text in where or []]
     look = _Look(place, sweeps, DataHere(find_data_dir(data_dir)), states or [], conditions)
     if watch:
         _watch(look)
         return
     rows, text = look.rows()
-    warn(text)
+    for each in (text, *map(changed_plugins, sweeps)):
+        warn(each)
     if as_json:
         show_json({"runs": [row.to_json() for row in look.named(rows)]})
     else:

@@ -130,7 +130,7 @@ def _default(key: str) -> object:
 def equal_networks(encoders: Iterable[EncoderSpec]) -> list[str]:
     """A sentence for each network that has several names, e.g. ``convnet_32_3`` at width 2 and ``convnet_64_3``."""
     found: dict[tuple[object, ...], dict[str, None]] = {}
-    for encoder in encoders:
+    for encoder in (each for each in encoders if each.plugin is None):
         known = parse_encoder(encoder.name)
         if known.channels is not None and not known.is_vit:
             network = (known.family, known.layers, scaled(known.channels, encoder.width), encoder.norm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from rt_scale.spec.differences import points_of
 from rt_scale.spec.errors import InputError, guess, shown, unknown_name
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.grid import Point, points_at
-from rt_scale.spec.part import LONGEST_NAME
+from rt_scale.spec.part import LONGEST_NAME, json_text
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import SweepSpec, parse_either, parse_sweep
 from rt_scale.spec.yaml_files import read_text
@@ -42,7 +43,7 @@ class SweepRuns:
         spec: the parsed file.
         grid: the runs of its grid; empty for a search.
         text: the file's text.
-        overrides: its ``--set`` assignments.
+        overrides: its ``--set`` assignments, and what names of plugins stand for.
         home: of single runs, which are in no sweep, the folder in the store for what is made of them; else None.
     """
 
@@ -162,7 +163,7 @@ def _stored(name: str, overrides: Sequence[str], store: Store) -> RunSpec:
             f"{close} 'rt-scale status' lists runs, 'rt-scale sweeps' the sweeps of the package."
         )
     if overrides:
-        raise InputError(f"Run '{found}' is what its spec says: --set is for files. Leave it out.")
+        raise InputError(f"Run '{found}' is what its spec says: --set and --import are for files. Leave them out.")
     return stored_spec(store.run(found))
 
 
@@ -192,7 +193,28 @@ def read_sweep(
         store.refresh(curves=False)
         started = len(store.sweep(spec.name).runs())
         grid.refuse_large(spec, max(grid.GRID_LIMIT, started), "start them with 'rt-scale sweep --yes' in this store")
-    return SweepRuns(spec, grid.expand(spec), store, text, assigned)
+    points = grid.expand(spec)
+    if found := spec.names.found:
+        assigned = [each for each in assigned if not each.startswith(_PLUGINS)] + [_PLUGINS + json_text(found)]
+    return SweepRuns(spec, points, store, text, assigned)
+
+
+_PLUGINS = "plugins="
+"""The assignment that records what names of plugins stood for."""
+
+
+def changed_plugins(sweep: SweepRuns) -> str:
+    """Which plugins of the sweep have another source than when it was run, in words; empty if none."""
+    recorded = next((each for each in sweep.folder.overrides() if each.startswith(_PLUGINS)), None)
+    before = json.loads(recorded.removeprefix(_PLUGINS)) if recorded else {}
+    now = sweep.spec.names.found
+    names = [name for name, plugin in now.items() if name in before and list(plugin) != before[name]]
+    if not names:
+        return ""
+    return (
+        f"the source of {', '.join(names)} has changed since sweep '{sweep.name}' was run: its runs of before are of "
+        "another source, and those of this file are new"
+    )
 
 
 def _named(file: Path) -> Path:

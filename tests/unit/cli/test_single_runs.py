@@ -112,7 +112,7 @@ def test_a_run_is_given_by_its_name_a_beginning_or_its_spec_file(store: Store, t
         (["distill-"], "'distill-' is the beginning of 4 runs: distill-"),
         ([SPECS[0].name.replace("distill", "distil")], f"no run in .*Did you mean '{SPECS[0].name}'"),
         (["paper/fig33"], "Did you mean 'paper/fig3'"),
-        ([SPECS[0].name, "--set", "train.epochs=2"], "--set is for files"),
+        ([SPECS[0].name, "--set", "train.epochs=2"], "--set and --import are for files"),
     ],
 )
 @pytest.mark.parametrize("command", ["status", "report", "board", "export --to csv"])
