@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.filesize import decimal
 
 from rt_scale.cli.options import (
     GIVEN,
@@ -35,7 +36,7 @@ from rt_scale.cli.options import (
     writable,
 )
 from rt_scale.spec.errors import counted
-from rt_scale.system.console import say, size_text
+from rt_scale.system.console import say
 
 if TYPE_CHECKING:
     from rt_scale.report.page import Report
@@ -77,7 +78,7 @@ def report(
         given = [told(file, [sweep.name for sweep in sweeps], number) for number, file in enumerate(files)]
         command = ["rt-scale", "report", *given, *set_words(overrides, imports), *(["--best"] if best else [])]
         files = write_summary(written, place, shlex.join(command), summary)
-        size = size_text(sum(path.stat().st_size for path in files))
+        size = decimal(sum(path.stat().st_size for path in files))
         say(f"Summary: {files[0]} ({counted(len(files), 'file')}, {size})", error=True)
 
 
