@@ -209,6 +209,7 @@ def doctor(store: StoreOption = None, data_dir: DataOption = None, as_json: Json
 @app.command()
 def schema(kind: Annotated[str, typer.Argument(help="run or sweep.")] = "sweep") -> None:
     """The JSON schema of spec or sweep files, for editors."""
+    from rt_scale.spec.errors import unknown_name
     from rt_scale.spec.schema import run_schema, sweep_schema
 
     makers = {"run": run_schema, "sweep": sweep_schema}

@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import save
 
 from rt_scale import __version__
-from rt_scale.experiments.networks import Role, images_of, load_weights, stored_spec
+from rt_scale.experiments.networks import Role, images_of, load_weights
 from rt_scale.models.encoders import build_encoder
 from rt_scale.models.standalone import source_code, torchvision_code
 from rt_scale.spec.errors import InputError
@@ -19,6 +19,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.store.atomic import names_in, write_bytes, write_json
 from rt_scale.store.results import ImageRecord
 from rt_scale.store.run_dir import RunDir
+from rt_scale.store.sweep_runs import stored_spec
 from rt_scale.training.precision import parameter_dtype
 
 Form = Literal["torchvision", "safetensors", "huggingface"]
