@@ -17,7 +17,7 @@ from rt_scale.data.datasets.images import plain, scaled
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loaders.base import Batch
 from rt_scale.experiments.check import probed_size
-from rt_scale.experiments.networks import images_of
+from rt_scale.experiments.networks import images_of, stored_spec
 from rt_scale.experiments.options import find_device
 from rt_scale.models.networks import to_device
 from rt_scale.probes.features import embed
@@ -25,7 +25,6 @@ from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError
 from rt_scale.store.results import ImageRecord
 from rt_scale.store.run_dir import RunDir
-from rt_scale.store.sweep_runs import stored_spec
 from rt_scale.training.checkpoint import restore_rng, rng_state
 from rt_scale.training.precision import parameter_dtype, set_precision
 

@@ -14,6 +14,7 @@ from rt_scale.spec.document import check_field
 from rt_scale.spec.encoders import parse_encoder, scaled
 from rt_scale.spec.errors import InputError, cut, shown
 from rt_scale.spec.grid import Point
+from rt_scale.spec.kinds import KINDS, model_of
 from rt_scale.spec.networks import EncoderSpec, StartFrom
 from rt_scale.spec.part import Part
 from rt_scale.spec.run import RunSpec, without_seeds
@@ -32,7 +33,7 @@ def spec_fields(part: Part, prefix: str = "") -> dict[str, object]:
     found: dict[str, object] = {}
     for name in type(part).model_fields:
         value = getattr(part, name)
-        if isinstance(value, StartFrom):
+        if isinstance(value, StartFrom | RunSpec):
             found[prefix + name] = without_seeds(value.canonical())
         elif isinstance(value, Part):
             found |= spec_fields(value, f"{prefix}{name}.")
@@ -89,7 +90,7 @@ class Condition:
         found: object = recorded
         for name in self.key.split("."):
             if not isinstance(found, Mapping) or name not in found:
-                found = _default(self.key)
+                found = _default(recorded.get("kind"), self.key)
                 break
             found = found[name]
         if self.sign not in ("=", "!="):
@@ -104,7 +105,7 @@ def parse_condition(text: str) -> Condition:
         raise InputError(f"'--where {cut(text)}' is no condition; write e.g. --where student.alpha=0.5, with one of "
                          f"{' '.join(_SIGNS)}, in quotes for < and >.")  # fmt: skip
     key, sign, given = match.groups()
-    check_field("field of --where", key)
+    check_field("field of --where", key, [kind.spec for kind in KINDS.values()])
     value = parse_yaml(given, f"the value of '--where {cut(text)}'")
     if sign not in ("=", "!=") and not _is_number(value):
         raise InputError(f"'--where {cut(text)}': {sign} compares numbers, and {shown(value)} is none; take = or !=.")
@@ -115,16 +116,16 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _default(key: str) -> object:
-    """The value of a field that the canonical value of a spec leaves out."""
-    model: type[BaseModel] = RunSpec
-    *parts, last = key.split(".")
-    for name in parts:
-        inner = model.model_fields[name].annotation
-        if not isinstance(inner, type):  # a run to start from, which is not there
+def _default(kind: object, key: str) -> object:
+    """The value of a field that the canonical value of a spec of that kind leaves out; None if it has no such field."""
+    model: object = model_of(kind)
+    value: object = None
+    for name in key.split("."):
+        if not (isinstance(model, type) and issubclass(model, BaseModel) and name in model.model_fields):
             return None
-        model = inner
-    return model.model_fields[last].default
+        field = model.model_fields[name]
+        model, value = field.annotation, field.default
+    return value
 
 
 def equal_networks(encoders: Iterable[EncoderSpec]) -> list[str]:

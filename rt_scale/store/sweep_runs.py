@@ -113,11 +113,11 @@ def stored_specs(names: Iterable[str], store: Store) -> dict[str, RunSpec]:
     found = {}
     for name in names:
         with suppress(InputError):
-            found[name] = stored_spec(store.run(name))
+            found[name] = recorded_spec(store.run(name))
     return found
 
 
-def stored_spec(run_dir: RunDir) -> RunSpec:
+def recorded_spec(run_dir: RunDir) -> RunSpec:
     """The spec of a run that was begun.
 
     InputError: it was never begun, or its spec is of another version of rt-scale.
@@ -164,7 +164,7 @@ def _stored(name: str, overrides: Sequence[str], store: Store) -> RunSpec:
         )
     if overrides:
         raise InputError(f"Run '{found}' is what its spec says: --set and --import are for files. Leave them out.")
-    return stored_spec(store.run(found))
+    return recorded_spec(store.run(found))
 
 
 def read_sweep(

@@ -13,13 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 from rt_scale.data.prepare import Prepared, open_prepared, prepare
-from rt_scale.experiments.networks import images_of, load_network, set_record
+from rt_scale.experiments.networks import images_of, load_network, set_record, stored_spec
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.run_dir import RunDir
-from rt_scale.store.sweep_runs import stored_spec
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
