@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,7 +38,6 @@ from rt_scale.system.console import say, say_error
 if TYPE_CHECKING:
     from rt_scale.experiments.options import Options
     from rt_scale.plan.costs import PriceSheet
-    from rt_scale.progress.terminal import SweepView
     from rt_scale.report.page import Report
     from rt_scale.scheduler.job import Where
     from rt_scale.spec.run import RunSpec
@@ -167,9 +164,6 @@ def _show(result: RunResult, place: Store, as_json: bool) -> None:
     console.print(f"in {place.where(result.name)}")
 
 
-SHOW_CURSOR = "\x1b[?25h"
-
-
 @app.command()
 def sweep(
     files: Annotated[list[Path], typer.Argument(parser=read_path, help="Sweep files (YAML), run as one queue.")],
@@ -238,22 +232,15 @@ def run_loaded(
 
 
 def _run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool, tell: Callable[..., None]) -> list[Report]:
-    from rt_scale.ray_backend.sweep import run_sweeps
+    from rt_scale.ray_backend.terminal import run_shown
     from rt_scale.report.status import count_states
-    from rt_scale.system.signals import stopping_on_signals
 
     name = ", ".join(sweep.name for sweep in sweeps)
 
     def failed(label: str, why: str, counts: Mapping[str, int]) -> None:
         tell("run_failed", sweep=name, counts=counts, failed=[{"run": label, "reason": why}])
 
-    log = where.store.sweep(sweeps[0].spec.name).path / "ray.log"
-    error = os.dup(2)  # descriptor 2 is redirected while Ray runs
-    try:
-        with stopping_on_signals(lambda text: None) as stopping:
-            outcomes = run_sweeps(sweeps, where, _terminal(log, failed), stopping, _says_lost(error))
-    finally:
-        os.close(error)
+    outcomes = run_shown(sweeps, where, failed)
     written = []
     for each, outcome in zip(sweeps, outcomes, strict=True):
         reports = print_reports([each], best, False, where.data_dir) if outcome.finished else []
@@ -270,36 +257,3 @@ def _run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool, tell: Cal
     if any(outcome.failed for outcome in outcomes):
         raise typer.Exit(1)
     return written
-
-
-def _terminal(
-    log: Path, failed: Callable[[str, str, Mapping[str, int]], None]
-) -> Callable[[int, int], AbstractContextManager[SweepView]]:
-    """A function that creates a sweep's view on standard output; Ray's output goes to ``log``."""
-    from rt_scale.progress.terminal import SweepView
-    from rt_scale.ray_backend.output import console_on, output_to
-
-    @contextmanager
-    def view(total: int, done_before: int) -> Iterator[SweepView]:
-        with output_to(log) as out, SweepView(console_on(out), total, done_before, log, failed=failed) as shown:
-            yield shown
-
-    return view
-
-
-def _says_lost(error: int) -> Callable[[str], None]:
-    """A function that ends this process, with a message on descriptor ``error``, when the cluster's head was lost.
-
-    Ray would wait for a minute and then end the process without a message.
-    """
-
-    def lost(address: str) -> None:
-        text = (
-            f"rt-scale: the Ray cluster at {address} has failed: its head does not answer. Nothing is lost; start a "
-            "cluster again, and the same command resumes from the last checkpoints.\n"
-        )
-        with suppress(OSError):  # the reader may have ended
-            os.write(error, (SHOW_CURSOR if os.isatty(error) else "").encode() + text.encode())
-        os._exit(1)
-
-    return lost
