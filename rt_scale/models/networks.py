@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rt_scale.models.encoder import Encoder
 from rt_scale.models.encoders import build_encoder
+from rt_scale.models.own import build_own
 from rt_scale.models.plain import RectifiedLinear
 from rt_scale.models.projector import Projector
 from rt_scale.models.vit import Tokens
@@ -79,7 +80,10 @@ class Pair(NamedTuple):
 def empty_network(spec: RunSpec, channels: int, size: int) -> Network:
     """A network of ``spec``'s architecture on the meta device; arguments as of ``build_network``."""
     with torch.device("meta"):
-        encoder = build_encoder(spec.encoder, channels=channels, size=size)
+        if spec.encoder.plugin is None:
+            encoder = build_encoder(spec.encoder, channels=channels, size=size)
+        else:
+            encoder = build_own(spec.encoder, channels=channels, size=size, seed=0).to("meta")
         return Network(encoder, Projector(encoder.embed_dim, spec.projector))
 
 
@@ -90,10 +94,18 @@ def build_network(spec: RunSpec, channels: int, size: int, generator: torch.Gene
         spec: its ``encoder`` and ``projector`` are read; InputError if they cannot take such images.
         channels: of the images, 1 or 3.
         size: side of the images in pixels, after resizing.
-        generator: on the CPU, so that runs on every device start from the same numbers.
+        generator: on the CPU, so that runs on every device start from the same numbers. A plugin's constructor draws
+            its own weights, from a seed that is drawn here.
     """
-    network = empty_network(spec, channels, size).float().to_empty(device="cpu")
-    initialise(network.encoder, generator)
+    if spec.encoder.plugin is None:
+        network = empty_network(spec, channels, size).float().to_empty(device="cpu")
+        initialise(network.encoder, generator)
+    else:
+        seed = int(torch.randint(2**63 - 1, (), generator=generator))
+        encoder = build_own(spec.encoder, channels=channels, size=size, seed=seed)
+        with torch.device("meta"):
+            projector = Projector(encoder.embed_dim, spec.projector)
+        network = Network(encoder, projector.float().to_empty(device="cpu"))
     initialise(network.projector, generator, linear=spec.projector.init)
     return network
 
