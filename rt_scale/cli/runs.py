@@ -17,6 +17,7 @@ from rt_scale.cli.options import (
     ConcurrencyOption,
     DataOption,
     DeviceOption,
+    ImportOption,
     JsonOption,
     NotifyOption,
     PackOption,
@@ -24,6 +25,7 @@ from rt_scale.cli.options import (
     SetOption,
     StoreOption,
     YesOption,
+    assigned,
     find_data_dir,
     load_files,
     open_console,
@@ -69,6 +71,7 @@ def demo(
 def run(
     spec: Annotated[Path, typer.Argument(parser=read_path, help="A spec file (YAML).")],
     overrides: SetOption = None,
+    imports: ImportOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
     device: DeviceOption = "auto",
@@ -87,7 +90,7 @@ def run(
     from rt_scale.experiments.options import Options
     from rt_scale.spec.sweep import load_run
 
-    value = load_run(spec, overrides)
+    value = load_run(spec, assigned(overrides, imports))
     if address is not None and workers == 1:
         raise InputError(
             f"--address {address} was given for a run of one worker, which needs no Ray. Give --workers 2 or more, or "
@@ -168,6 +171,7 @@ def _show(result: RunResult, place: Store, as_json: bool) -> None:
 def sweep(
     files: Annotated[list[Path], typer.Argument(parser=read_path, help="Sweep files (YAML), run as one queue.")],
     overrides: SetOption = None,
+    imports: ImportOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
     device: DeviceOption = "auto",
@@ -198,7 +202,7 @@ def sweep(
         "accelerate": accelerate, "pack": pack,
     }  # fmt: skip
     where = Where(open_store(store), find_data_dir(data_dir), device, address, concurrency, retry_failed, replace=yes)
-    sweeps = load_files(files, overrides or [], launch, where.store, yes)
+    sweeps = load_files(files, assigned(overrides, imports), launch, where.store, yes)
     if budget is not None:
         _check_budget(sweeps, budget, prices, where)
     run_loaded(sweeps, where, best, notify)

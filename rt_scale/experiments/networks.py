@@ -14,6 +14,7 @@ from rt_scale.data.prepared import KnownData, NoiseSet, Prepared, load
 from rt_scale.experiments.dependencies import START, TEACHER
 from rt_scale.models.networks import Network, build_network
 from rt_scale.spec.errors import InputError, RunError, counted, unknown_name
+from rt_scale.spec.kinds import TrainingSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.results import ImageRecord, SetRecord
 from rt_scale.store.run_dir import RunDir
@@ -33,21 +34,24 @@ def _image_record(info: DataInfo) -> ImageRecord:
     return ImageRecord(channels=info.channels, size=info.size, mean=info.mean, std=info.std)
 
 
-def stored_spec(run_dir: RunDir) -> RunSpec:
-    """The spec of a run that was begun.
+def stored_spec(run_dir: RunDir) -> TrainingSpec:
+    """The spec of a training that was begun.
 
-    InputError: it was never begun, or its spec is of another version of rt-scale.
+    InputError: it was never begun, trains no network, or its spec is of another version of rt-scale.
     """
     if (recorded := run_dir.spec()) is None:
         raise InputError(
             f"The run '{run_dir.name}' was never begun: there is no spec in '{run_dir.path}'. Run it first."
         )
     try:
-        return RunSpec.model_validate(recorded)
+        spec = RunSpec.model_validate(recorded)
     except ValidationError as error:
         raise InputError(
             f"The spec of run '{run_dir.path}' is of another version of rt-scale, or damaged. Use that version."
         ) from error
+    if not isinstance(spec, TrainingSpec):
+        raise InputError(f"The run '{run_dir.name}' is of kind {spec.kind}, which trains no network.")
+    return spec
 
 
 def images_of(run_dir: RunDir, data_dir: Path, name: str | None = None) -> ImageRecord:
@@ -61,7 +65,7 @@ def images_of(run_dir: RunDir, data_dir: Path, name: str | None = None) -> Image
     spec, record = stored_spec(run_dir), run_dir.record()
     if name is None and (drawn := KnownData().main(spec)):  # only Gaussian inputs are known without looking up anything
         return _image_record(drawn)
-    if record is None:
+    if record is None or record.data is None:
         raise InputError(f"The run '{run_dir.name}' has not read its data yet. Run it first.")
     sets, name = dict(record.data.sets()), name or spec.data.name
     if name not in sets:
@@ -86,8 +90,25 @@ def load_network(run_dir: RunDir, role: Role, data_dir: Path, step: int | None =
     its parameters require gradients. ``encoder`` maps [B, C, H, W] to [B, D]; ``projector`` and the whole give logits.
 
     Args:
-        role: ``student``, ``teacher``, or ``init``, the student at its start.
+        role, step: as of :func:`load_weights`.
         data_dir: read for runs of earlier versions only, see :func:`images_of`.
+
+    Raises:
+        InputError, RunError: as :func:`load_weights`.
+    """
+    _, weights = load_weights(run_dir, role, step)
+    spec, images = stored_spec(run_dir), images_of(run_dir, data_dir)
+    size = spec.data.size or images.size
+    network = build_network(spec, images.channels, size, torch.Generator()).to(parameter_dtype(spec.precision))
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def load_weights(run_dir: RunDir, role: Role, step: int | None = None) -> tuple[int, dict[str, Tensor]]:
+    """The step of a checkpoint of a run, and the weights of a network in it by name; no network is built.
+
+    Args:
+        role: ``student``, ``teacher``, or ``init``, the student at its start.
         step: optimiser steps done; None: the last there is. A frozen teacher is the same at every step.
 
     Raises:
@@ -97,24 +118,19 @@ def load_network(run_dir: RunDir, role: Role, data_dir: Path, step: int | None =
     if role not in ROLES:
         raise unknown_name("network of a run", role, ROLES)
     run_dir.refresh()
-    spec, images = stored_spec(run_dir), images_of(run_dir, data_dir)
-    step = _step(run_dir, spec, role, step)
+    step = _step(run_dir, stored_spec(run_dir), role, step)
     file = TEACHER if role == "teacher" else STUDENT
 
     def read(folder: Path) -> dict[str, Tensor]:
         return read_weights(folder / file)
 
     try:
-        weights = run_dir.checkpoints.read(step, read)
+        return step, run_dir.checkpoints.read(step, read)
     except RunError as error:
         raise RunError(f"The {role} of run {run_dir.name} cannot be loaded: {error}") from error
-    size = spec.data.size or images.size
-    network = build_network(spec, images.channels, size, torch.Generator()).to(parameter_dtype(spec.precision))
-    network.load_state_dict(weights)
-    return network.eval()
 
 
-def _step(run_dir: RunDir, spec: RunSpec, role: Role, step: int | None) -> int:
+def _step(run_dir: RunDir, spec: TrainingSpec, role: Role, step: int | None) -> int:
     """The step of the checkpoint to read."""
     there = run_dir.checkpoints.steps()
     if not there:

@@ -21,6 +21,8 @@ State = Literal["done", "running", "failed", "partial", "missing"]
 
 RUNS = "runs"
 SPEC, ENVIRONMENT, METRICS = "spec.json", "environment.json", "metrics.parquet"
+SOURCES = "sources.json"
+"""Reference of a plugin -> SHA-256 and text of the file that defines it."""
 RESULT, FAILURE, CHECKPOINTS = "result.json", "failure.json", "checkpoints"
 EVENTS = "events.out.tfevents."
 """Prefix of event files; TensorBoard reads a folder's files in the order of their names."""
@@ -153,6 +155,13 @@ class RunDir:
                 f"'{self.path}' holds another spec: its {SPEC} does not hash to the folder's name, so it was edited. "
                 "Restore it, or move the folder out of the store to compute the run again."
             )
+
+    def write_sources(self, sources: Mapping[str, Mapping[str, str]]) -> None:
+        """Record the source text of the run's plugins, if it has any; it is for people, and never executed."""
+        self._permitted()
+        if sources:
+            write_json(self.path / SOURCES, sources)
+            self._send()
 
     def spec(self) -> dict[str, object] | None:
         """The recorded spec; None if the run was never begun."""

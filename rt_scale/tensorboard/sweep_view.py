@@ -8,11 +8,12 @@ columns, charts and figures.
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
+from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import summary_v2
@@ -32,7 +33,6 @@ from rt_scale.tensorboard.writer import (
     flat_settings,
     folder_name,
     renew_events,
-    stat_file,
     summary_file,
     typed_columns,
 )
@@ -47,7 +47,6 @@ MOST_LISTED = 10
 """Most numbers of an axis that the HParams view lists one by one; beyond that, it offers a range."""
 SEEDS_COLUMN = 4
 """Number of metrics before the number of seeds: the HParams view shows five columns at first."""
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def build_means_board(
     _write_settings(board, names, first, columns, metrics)
     for name, members in zip(names, groups.values(), strict=True):
         write_means(board / name, [run.folder / METRICS for run in members], metrics)
-    _write_figures(board / SWEEP, figures)
+    renew_events(board / SWEEP, "figures", figures, _images)
 
 
 def build_runs_board(board: Path, means: Path, runs: Sequence[BoardRun], metrics: Sequence[str]) -> None:
@@ -167,26 +166,19 @@ def _domain(values: Sequence[Setting | None]) -> summary_v2.RealInterval | summa
     return summary_v2.Discrete(given)
 
 
-def _write_figures(folder: Path, figures: Mapping[str, Path]) -> None:
-    """Update the images, unless no file has changed."""
-    state = [(tag, stat.st_size, stat.st_mtime_ns) for tag, path in figures.items() if (stat := stat_file(path))]
-    newest = max((mtime for *_, mtime in state), default=0)
-    renew_events(folder, "figures", newest, state, lambda: _images({tag: figures[tag] for tag, *_ in state}))
-
-
 def _images(figures: Mapping[str, Path]) -> list[Event]:
     events = []
     for tag, path in figures.items():
         data = path.read_bytes()
-        if not data.startswith(_SIGNATURE) or len(data) < 24:  # still being written
+        try:
+            with Image.open(BytesIO(data), formats=["PNG"]) as picture:
+                size = [str(pixels).encode() for pixels in picture.size]
+        except OSError:  # still being written
             continue
-        # The first chunk of a PNG begins with its size: https://www.w3.org/TR/png/#11IHDR
-        width, height = struct.unpack(">II", data[16:24])
-        summary = Summary()
-        summary.value.add(
+        value = Summary.Value(
             tag=tag,
             metadata=create_summary_metadata(display_name="", description=""),
-            tensor=tensor_util.make_tensor_proto([str(width).encode(), str(height).encode(), data]),
+            tensor=tensor_util.make_tensor_proto([*size, data]),
         )
-        events.append(Event(wall_time=path.stat().st_mtime, step=0, summary=summary))
+        events.append(Event(wall_time=path.stat().st_mtime, step=0, summary=Summary(value=[value])))
     return events
