@@ -272,11 +272,13 @@ class KnownData:
 def known_data(specs: Iterable[RunSpec], data_dir: Path) -> KnownData:
     """Look up the data sets of ``specs``; InputError if a prepared one is damaged."""
     known = KnownData()
+    specs = list(specs)
+    made = BUNDLED | {spec.data.name for spec in specs if spec.data.plugin}  # by the runs themselves
     for name in dict.fromkeys(name for spec in specs for name in _names(spec)):
         prepared = load(name, data_dir)
         if info := prepared.info if prepared else DATASETS.get(name):
             known.infos[name] = info
-        if prepared is None and name not in BUNDLED:
+        if prepared is None and name not in made:
             known.missing[name] = prepare_command(name, data_dir)
     return known
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rt_scale.data.datasets.base import DataInfo
-from rt_scale.data.prepare import Prepared, open_prepared
-from rt_scale.data.prepared import NoiseSet, noise_set
+from rt_scale.data.own import open_data
+from rt_scale.data.prepared import NoiseSet, Prepared, noise_set
 from rt_scale.spec.data import GAUSSIAN, DataSpec
 from rt_scale.spec.document import schedules
 from rt_scale.spec.encoders import parse_encoder
@@ -19,6 +19,9 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.store.results import ImageRecord
 from rt_scale.store.store import Store
+
+Opener = Callable[[DataSpec], Prepared]
+"""Opens the prepared set of that part of a spec."""
 
 
 def image_bytes(spec: RunSpec, data: Prepared | NoiseSet) -> int:
@@ -266,11 +269,11 @@ def check(spec: RunSpec, data_dir: Path, check_stop: StopCheck = no_check) -> Se
     ``check_stop`` is called repeatedly while a data set is fetched or waited for. InputError if a data set is not
     prepared, damaged, or does not fit its spec.
     """
-    return _open(spec, lambda name: open_prepared(name, data_dir, check_stop))
+    return _open(spec, lambda data: open_data(data, data_dir, check_stop))
 
 
-def _open(spec: RunSpec, opener: Callable[[str], Prepared]) -> Sets:
-    sets = Sets(_main(spec.data, opener), {name: opener(name) for name in spec.probe.also})
+def _open(spec: RunSpec, opener: Opener) -> Sets:
+    sets = Sets(_main(spec.data, opener), {name: opener(DataSpec(name=name)) for name in spec.probe.also})
     fits(spec, sets.main)
     for other in sets.also.values():
         fits_probing(spec, sets.main, other)
@@ -280,9 +283,9 @@ def _open(spec: RunSpec, opener: Callable[[str], Prepared]) -> Sets:
     return sets
 
 
-def _main(data: DataSpec, opener: Callable[[str], Prepared]) -> Prepared | NoiseSet:
+def _main(data: DataSpec, opener: Opener) -> Prepared | NoiseSet:
     if data.name != GAUSSIAN:
-        return opener(data.name)
+        return opener(data)
     return noise_set(data.name, data.samples or 1, data.size or 1, data.channels or 3, data.sigma or 1.0)
 
 
@@ -299,10 +302,10 @@ def check_all(specs: Iterable[RunSpec], data_dir: Path, check_stop: StopCheck = 
     problems: dict[str, None] = {}
     opened: dict[str, Prepared] = {}
 
-    def once(name: str) -> Prepared:
-        if name not in opened:
-            opened[name] = open_prepared(name, data_dir, check_stop)
-        return opened[name]
+    def once(data: DataSpec) -> Prepared:
+        if data.name not in opened:
+            opened[data.name] = open_data(data, data_dir, check_stop)
+        return opened[data.name]
 
     for spec in specs:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.grid import Point, axis_names, value_label
-from rt_scale.spec.metrics import ProbeName
+from rt_scale.spec.metrics import ProbeName, logged_metrics, parse_extra_name
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
 from rt_scale.tensorboard.sweep_view import BoardRun, build_means_board, build_runs_board
@@ -128,7 +128,15 @@ def board_metrics(points: Sequence[Point]) -> list[str]:
         ["train/loss"] + (["train/kl"] if "distill" in kinds else []) + ["distance/from_init", "distance/from_teacher"]
     )
     tags += [str(ProbeName(role, *each)) for each in others for role in ("student", "teacher")]
-    return tags + [str(ProbeName("input", *each)) for each in probed]
+    tags += [str(ProbeName("input", *each)) for each in probed]
+    extra = dict.fromkeys(
+        name
+        for point in points
+        if point.spec.probe.extra
+        for name in logged_metrics(point.spec)
+        if parse_extra_name(name)
+    )
+    return [*tags, *extra]
 
 
 def _labelled(name: str) -> bool:
