@@ -13,20 +13,13 @@ from PIL import Image
 
 from rt_scale.data.datasets.base import CHUNK, DataInfo, Original, Split
 from rt_scale.data.download import Progress
-from rt_scale.data.prepare import make_prepared, open_prepared
+from rt_scale.data.prepare import make_prepared
 from rt_scale.data.prepared import Prepared, Request, load, lock
 from rt_scale.plugins import check_arguments
 from rt_scale.plugins import load as load_plugin
 from rt_scale.spec.data import DataSpec
 from rt_scale.spec.errors import InputError, cut, shown
 from rt_scale.spec.stopping import StopCheck, no_check
-
-
-def open_data(data: DataSpec, data_dir: Path, check_stop: StopCheck = no_check) -> Prepared:
-    """The prepared set of ``data``, as ``open_prepared``; that of a plugin is made first if it is not there."""
-    if data.plugin is None:
-        return open_prepared(data.name, data_dir, check_stop)
-    return load(data.name, data_dir) or prepare_own(data, data_dir, check_stop=check_stop)
 
 
 def prepare_own(
@@ -40,6 +33,8 @@ def prepare_own(
     InputError: it cannot be imported or called, or gives anything else.
     """
     assert data.plugin is not None
+    if (prepared := load(data.name, data_dir)) is not None:
+        return prepared
     with lock(data.name, data_dir, wait=True, check_stop=check_stop):
         if (prepared := load(data.name, data_dir)) is not None:
             return prepared

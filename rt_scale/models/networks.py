@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from rt_scale.models.plain import RectifiedLinear
 from rt_scale.models.projector import Projector
 from rt_scale.models.vit import Tokens
 from rt_scale.spec.errors import InputError, unknown_name
-from rt_scale.spec.run import RunSpec, stream
+from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.spec.run import stream
 
 Model = TypeVar("Model", bound=nn.Module)
 Weights = Mapping[str, Tensor]
@@ -77,7 +78,7 @@ class Pair(NamedTuple):
     student: Network
 
 
-def empty_network(spec: RunSpec, channels: int, size: int) -> Network:
+def empty_network(spec: TrainingSpec, channels: int, size: int) -> Network:
     """A network of ``spec``'s architecture on the meta device; arguments as of ``build_network``."""
     with torch.device("meta"):
         if spec.encoder.plugin is None:
@@ -87,7 +88,7 @@ def empty_network(spec: RunSpec, channels: int, size: int) -> Network:
         return Network(encoder, Projector(encoder.embed_dim, spec.projector))
 
 
-def build_network(spec: RunSpec, channels: int, size: int, generator: torch.Generator) -> Network:
+def build_network(spec: TrainingSpec, channels: int, size: int, generator: torch.Generator) -> Network:
     """A network of ``spec``'s architecture, in float32 on the CPU, drawn from ``generator`` only.
 
     Args:
@@ -110,7 +111,7 @@ def build_network(spec: RunSpec, channels: int, size: int, generator: torch.Gene
     return network
 
 
-def build_pair(spec: RunSpec, channels: int, size: int, weights: Mapping[str, Weights] = NOTHING) -> Pair:
+def build_pair(spec: TrainingSpec, channels: int, size: int, weights: Mapping[str, Weights] = NOTHING) -> Pair:
     """Teacher and student at the start of a run, on the CPU in float32, or in float64 if any weights are.
 
     The teacher is the draw of stream ``teacher`` at ``seeds.teacher``. The student is initialised near it, with the
@@ -162,22 +163,19 @@ def to_device(
     return network
 
 
-def _kaiming(module: nn.Module, generator: torch.Generator) -> None:
-    assert isinstance(module, nn.Conv2d | RectifiedLinear)
+def _kaiming(module: nn.Conv2d | RectifiedLinear, generator: torch.Generator) -> None:
     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
 
 
-def _linear(module: nn.Module, generator: torch.Generator) -> None:
-    assert isinstance(module, nn.Linear)
+def _linear(module: nn.Linear, generator: torch.Generator) -> None:
     _truncated_normal(module.weight, generator)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
 
 
-def _torch_linear(module: nn.Module, generator: torch.Generator) -> None:
-    assert isinstance(module, nn.Linear)
+def _torch_linear(module: nn.Linear, generator: torch.Generator) -> None:
     # torch's default: uniform in +-1/sqrt(inputs) for weights (Kaiming uniform with a = sqrt 5) and biases.
     bound = module.in_features**-0.5
     module.weight.uniform_(-bound, bound, generator=generator)
@@ -185,8 +183,7 @@ def _torch_linear(module: nn.Module, generator: torch.Generator) -> None:
         module.bias.uniform_(-bound, bound, generator=generator)
 
 
-def _tokens(module: nn.Module, generator: torch.Generator) -> None:
-    assert isinstance(module, Tokens)
+def _tokens(module: Tokens, generator: torch.Generator) -> None:
     _truncated_normal(module.class_token, generator)
     _truncated_normal(module.positions, generator)
 
@@ -197,13 +194,12 @@ def _truncated_normal(tensor: Tensor, generator: torch.Generator) -> None:
     tensor.normal_(0.0, 0.02, generator=generator).clamp_(-2.0, 2.0)
 
 
-def _normalisation(module: nn.Module, generator: torch.Generator) -> None:
-    assert isinstance(module, _NORMALISATIONS)
+def _normalisation(module: nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm, generator: torch.Generator) -> None:
     module.reset_parameters()
 
 
 _NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, nn.LayerNorm)
-_INITIALISERS: dict[type[nn.Module], Callable[[nn.Module, torch.Generator], None]] = {
+_INITIALISERS: dict[type[nn.Module], Callable[[Any, torch.Generator], None]] = {
     nn.Conv2d: _kaiming,
     nn.Linear: _linear,
     RectifiedLinear: _kaiming,

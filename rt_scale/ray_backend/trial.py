@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ray
-from pydantic import BaseModel
+from pydantic import BaseModel, SerializeAsAny
 
 from rt_scale.ray_backend.control import ControlClient, StopReason
 from rt_scale.scheduler.early_stopping import Measurement, measurement
@@ -47,7 +47,7 @@ class TrialConfig(BaseModel, frozen=True):
         measured_size: how many runs of this shape to train together, if measured before.
     """
 
-    specs: tuple[RunSpec, ...]
+    specs: tuple[SerializeAsAny[RunSpec], ...]
     launch: LaunchSpec
     store: str
     data_dir: Path

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from rt_scale.experiments.other_data import DataHere, compare_sweeps
 from rt_scale.report.export import numbers_table, verdicts_table, write_report_table
 from rt_scale.report.figures import GAIN, OF_PROBES, draw, drawings, save
@@ -117,7 +115,7 @@ def _data(results: Iterable[RunResult]) -> tuple[str, ...]:
     """The data sets of runs, each with its variant, name and start of its checksum."""
     titles = (
         f"{data_title(name, each.title)} ({name}, sha256 {each.sha256[:12]})"
-        for result in results for name, each in result.data.sets()
+        for result in results for name, each in result.sets()
     )  # fmt: skip
     return tuple(dict.fromkeys(titles))
 
@@ -159,20 +157,17 @@ def _pictures(
             axes = ["with the paper's axes"] if name.startswith("figure") else []
             summary = [EPOCH[report.which]] if any(panel.x != "epoch" for panel in panels) else []
             file = f"{name}-{kind}" if probed else name
-            found.append(_save(figure, report.folder, file, f"{', '.join([title, *axes, *summary])}."))
+            svg, png = (report.folder / f"{file}.{form}" for form in ("svg", "png"))
+            save(figure, svg, png)
+            found.append(Picture(file, f"{', '.join([title, *axes, *summary])}.", svg, png))
     return found
-
-
-def _save(figure: Figure, folder: Path, name: str, title: str) -> Picture:
-    svg, png = folder / f"{name}.svg", folder / f"{name}.png"
-    save(figure, svg, png)
-    return Picture(name, title, svg, png)
 
 
 def _write(report: Report) -> list[Path]:
     """Write the page as HTML and Markdown and its tables; returns the paths of these and of the figures."""
     folder = report.folder
-    texts = {"report.html": to_html(report), "report.md": to_markdown(report), "tables.json": _plain(report)}
+    plain = json.dumps({"data": report.data, "which": report.which, "tables": report.to_json()}, indent=1)
+    texts = {"report.html": to_html(report), "report.md": to_markdown(report), "tables.json": plain}
     for name, text in texts.items():
         write_bytes(folder / name, text.encode())
     remove(folder / "tables.md")  # of an earlier version
@@ -182,17 +177,13 @@ def _write(report: Report) -> list[Path]:
     return files + [path for name, table in tables.items() for path in write_report_table(folder / name, table)]
 
 
-def _plain(report: Report) -> str:
-    return json.dumps({"data": report.data, "which": report.which, "tables": report.to_json()}, indent=1)
-
-
 def check_same_data(sweeps: Mapping[str, Sequence[Point]], results: Mapping[str, RunResult]) -> None:
     """Refuse (InputError) to report runs on different data together.
 
     All sweeps, by name, must request equal names, sizes and samples of data, and all results must have the same content
     of each data set.
     """
-    asked = {name: sorted({_asked_data(point) for point in points}) for name, points in sweeps.items()}
+    asked = {name: sorted({point.spec.data_words for point in points}) for name, points in sweeps.items()}
     (first, wanted), *others = asked.items()
     for name, given in others:
         if given != wanted:
@@ -204,7 +195,7 @@ def check_same_data(sweeps: Mapping[str, Sequence[Point]], results: Mapping[str,
     contents: dict[str, dict[str, str]] = {}
     for name, points in sweeps.items():
         for run in (point.spec.name for point in points if point.spec.name in results):
-            for data, each in results[run].data.sets():
+            for data, each in results[run].sets():
                 if data != GAUSSIAN:  # drawn as each spec says
                     contents.setdefault(data, {}).setdefault(each.sha256, f"{run} of '{name}'")
     for data, found in contents.items():
@@ -236,15 +227,6 @@ def merged_points(sweeps: Sequence[Sequence[Point]]) -> list[Point]:
         )
         for point, each in zip(points, fields, strict=True)
     ]
-
-
-def _asked_data(point: Point) -> str:
-    data = point.spec.data
-    fields = {"size": data.size, "samples": data.samples, "sigma": data.sigma}
-    parts = [data.name, *(f"{key} {value}" for key, value in fields.items() if value is not None)]
-    probe = point.spec.probe
-    also = [f"probed on {', '.join(probe.also)}"] if probe.also else []
-    return " ".join([*parts, *also, *(["at their own size"] if probe.also_size == "own" else [])])
 
 
 def _listed(data: Sequence[str]) -> str:

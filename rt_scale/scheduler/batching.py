@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from rt_scale.scheduler.job import Job
-from rt_scale.spec.batching import alone_because, batch_key
+from rt_scale.spec.batching import batch_key
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.results import BatchSize
 
@@ -27,7 +27,7 @@ class Batching:
 
         ``deaths``: how often in a row its process died; a run that kills its process must not take others along.
         """
-        alone = job.launch.pack == 1 or deaths >= DEATHS or alone_because(job.spec)
+        alone = job.launch.pack == 1 or deaths >= DEATHS or job.spec.alone_because
         return "" if alone else batch_key(job.spec)
 
     def learn(self, job: Job, measured: BatchSize) -> None:

@@ -14,7 +14,6 @@ from rt_scale.data.prepared import known_data, load
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.spec.metrics import logged_metrics
 from rt_scale.spec.run import RunSpec, stream
 from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import load_run
@@ -169,7 +168,7 @@ def test_its_probes_measure_every_network(read: Read, settings: Make) -> None:
     assert found["extra/student/spread_seed"] == stream("probe", 3) % 97
     assert found["extra/student/spread_draw"] == found["extra/teacher/spread_draw"]
     assert found["extra/student/spread_classes"] == 10
-    assert logged_metrics(spec)["extra/student/count"] == "probe"
+    assert spec.logged["extra/student/count"] == "probe"
 
 
 def test_a_probe_that_gives_no_number_ends_the_run(read: Read, settings: Make) -> None:
