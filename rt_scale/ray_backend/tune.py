@@ -51,7 +51,7 @@ def run_queue(
         tune.Tuner(
             tune.with_resources(_trial, _resources),
             tune_config=tune.TuneConfig(
-                reuse_actors=True, search_alg=handout, num_samples=-1, scheduler=exploration.scheduler()
+                reuse_actors=True, search_alg=handout, num_samples=-1
             ),
             run_config=tune.RunConfig(
                 storage_path=scratch, verbose=0, callbacks=[driver], stop=_AllStopped(driver),
@@ -81,7 +81,7 @@ def _tune_config(
 def _rule(sweep: SweepSpec | None) -> JudgedBy | None:
     if sweep is None or sweep.explore is None or sweep.explore.stop is None:
         return None
-    return JudgedBy(sweep=sweep.name, explore=sweep.explore)
+    return JudgedBy(sweep=sweep.name, metric=sweep.explore.metric)
 
 
 def _resources(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
@@ -156,6 +156,8 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         jobs = self.jobs.get(trial.trial_id, {})
         if report.measured_size and jobs:
             self.queue.batching.learn(next(iter(jobs.values())), report.measured_size)
+        if report.measured:
+            self.exploration.hear(report.measured)
         for name, outcome in report.outcomes.items():
             self._ended(trial, name, outcome)
 
