@@ -46,7 +46,7 @@ def run_queue(
     Once ``stopping`` returns True, running runs write a checkpoint, and this call returns.
     """
     driver = _Driver(queue, control, view, exploration, stopping)
-    handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.batching.known(jobs[0]), where, cluster))
+    handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster))
     with tempfile.TemporaryDirectory(prefix="rt-scale-tune-", ignore_cleanup_errors=True) as scratch:
         tune.Tuner(
             tune.with_resources(_trial, _resources),
@@ -155,7 +155,7 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         report = TrialReport.model_validate_json(result["report"])
         jobs = self.jobs.get(trial.trial_id, {})
         if report.measured_size and jobs:
-            self.queue.batching.learn(next(iter(jobs.values())), report.measured_size)
+            self.queue.learn(next(iter(jobs.values())), report.measured_size)
         if report.measured:
             self.exploration.hear(report.measured)
         for name, outcome in report.outcomes.items():

@@ -205,7 +205,7 @@ def test_a_batch_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
     spare = outcomes(measured, _3=JobOutcome(JobState.RETURNED), _4=JobOutcome(JobState.RETURNED))
     driver.on_trial_result(1, [], trial("a"), spare)
     assert handout.suggest("b") == {"labels": ["run 3", "run 4"]}
-    assert queue.batching.known(Job("new", spec(9), launch)) == measured
+    assert queue.known(Job("new", spec(9), launch)) == measured
     driver.on_trial_result(2, [], trial("a"), outcomes(_1=JobOutcome(JobState.DONE, values={"x": 1.0})))
     assert view.ends == [("run 1", None)]
     driver.on_trial_error(2, [], trial("a"))
