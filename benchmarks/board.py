@@ -30,7 +30,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def write_run(point: Point, store: Store, points: int) -> None:
     noise = np.random.default_rng(stream("benchmark", point.seed, architecture)).standard_normal((points, len(names)))
     height = min(1.0, point.spec.projector.out_dim / 256)
     curves = height * (1 - np.exp(-np.arange(points) / 8))[:, None] + 0.02 * noise
-    with run.acquire(), BoardWriter(run.path) as board:
+    with run.acquire(), closing(BoardWriter(run.path)) as board:
         run.write_spec(point.spec)
         board.hyperparameters({"encoder.name": point.spec.encoder.name})
         table = MetricsTable(run.metrics_path)

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rt_scale.experiments.options import find_device
-from rt_scale.losses.chunked import Side, wide_distance
+from rt_scale.losses.chunked import wide_distance
 from rt_scale.losses.distances import Distance, distance
 from rt_scale.models.projector import Outputs, unit_rows
 from rt_scale.training.loop import keep_freed_memory
@@ -72,7 +72,7 @@ class Step:
     def tiles(self) -> Distance:
         """A tile of columns at a time."""
         student, teacher = Outputs(self.features, self.weight, unit=True), Outputs(self.targets, self.directions)
-        return wide_distance("cross_entropy", Side(student), Side(teacher), product=self.product)
+        return wide_distance("cross_entropy", student, teacher, product=self.product)
 
     def _logits(self, weight: Tensor) -> tuple[Tensor, ...]:
         factors = ((self.features, weight), (self.targets, self.directions))

@@ -14,12 +14,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rt_scale.api import Run, Store, load, open_store, run
+    from rt_scale.api import Run, Store, Sweep, load, open_store, run, sweep
     from rt_scale.spec.errors import InputError, RunError
     from rt_scale.spec.run import RunSpec
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "Run", "RunError", "RunSpec", "Store", "load", "open_store", "run"]
+__all__ = ["InputError", "Run", "RunError", "RunSpec", "Store", "Sweep", "load", "open_store", "run", "sweep"]
 _ELSEWHERE = {"InputError": "spec.errors", "RunError": "spec.errors", "RunSpec": "spec.run"}
 """Name -> its module, if that is not ``api``."""
 

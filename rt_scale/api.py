@@ -7,8 +7,10 @@ what failed. Ctrl-C in a run or sweep has a checkpoint written and raises Keyboa
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -26,9 +28,12 @@ if TYPE_CHECKING:
     from rt_scale.store.results import RunResult
     from rt_scale.store.run_dir import RunDir, RunStatus
     from rt_scale.store.store import Store as KeptStore
+    from rt_scale.store.sweep_runs import SweepRuns
 
 Place = str | PathLike[str]
 Role = Literal["student", "teacher", "init"]
+OVER = ("done", "failed", "ended")
+"""States of runs that a sweep does not execute any more."""
 
 
 def load(spec: Place | Mapping[str, object], changes: Mapping[str, object] | None = None) -> RunSpec:
@@ -104,6 +109,56 @@ def run(
     return opened.run(spec.name)
 
 
+def sweep(
+    file: Place,
+    changes: Mapping[str, object] | None = None,
+    store: Place | None = None,
+    *,
+    data_dir: Place | None = None,
+    device: str = "auto",
+    address: str | None = None,
+    concurrency: int | None = None,
+    launch: Mapping[str, object] | None = None,
+    retry_failed: bool = False,
+    yes: bool = False,
+    progress: bool = True,
+) -> Sweep:
+    """The sweep in a file, after its unfinished runs were executed through Ray Tune, as ``rt-scale sweep`` does it.
+
+    A run that fails does not end the others: see ``Sweep.failed``. Meanwhile file descriptors 1 and 2 of this process
+    are a log in the sweep's folder; the progress is on the standard output of before.
+
+    Args:
+        file: a sweep file (YAML), or the name of one that comes with rt-scale, e.g. ``demo``.
+        changes: dotted fields of its base; a list replaces the values of an axis.
+        store, data_dir, progress: as of :func:`run`.
+        launch: fields in place of those of the file's launch section, e.g. ``{"cpus": 2}``.
+        device, address, concurrency, retry_failed, yes: see ``rt-scale sweep --help``.
+
+    Raises:
+        InputError: the file, data, device or resources are not as they must be, or the cluster does not answer.
+        KeyboardInterrupt: it was stopped, after checkpoints; the same call continues.
+    """
+    from rt_scale.ray_backend.terminal import run_shown
+    from rt_scale.scheduler.job import Where
+    from rt_scale.spec.document import build
+    from rt_scale.spec.explore import MOST_RUNS
+    from rt_scale.spec.grid import GRID_LIMIT
+    from rt_scale.spec.sweep import LaunchSpec
+    from rt_scale.store.sweep_runs import read_sweep
+    from rt_scale.system.paths import user_path
+
+    opened = open_store(store, data_dir=data_dir)
+    most = MOST_RUNS if yes else GRID_LIMIT
+    swept = read_sweep(user_path(str(file)), _assignments(changes), opened.kept, most)
+    if launch:
+        section = build(LaunchSpec, {**swept.spec.launch.model_dump(), **launch}, "launch")
+        swept = replace(swept, spec=swept.spec.model_copy(update={"launch": section}))
+    where = Where(opened.kept, opened.data_dir, device, address, concurrency, retry_failed, replace=yes)
+    (outcome,) = run_shown([swept], where, show=progress)
+    return Sweep(swept, opened.data_dir, outcome.failed)
+
+
 def open_store(store: Place | None = None, *, data_dir: Place | None = None) -> Store:
     """The store in a folder or at an address (s3://bucket/prefix); RT_SCALE_STORE, else ./rt-store.
 
@@ -153,6 +208,92 @@ class Store:
                 raise InputError(f"'{name}' begins the names of {len(found)} runs: {some(found)}. Give more of it.")
             raise unknown_name(f"run of the store '{self.kept.place}'", name, names)
         return Run(self.kept.run(name if name in names else found[0]), self.data_dir)
+
+    @property
+    def sweeps(self) -> list[str]:
+        """Names of the sweeps that were run in this store."""
+        self.kept.refresh(curves=False)
+        return [sweep.name for sweep in self.kept.sweeps()]
+
+    def sweep(self, name: str) -> Sweep:
+        """The sweep of that name, as it was last run; InputError if there is none, or its file is not valid."""
+        from rt_scale.report.status import status_of_sweep
+        from rt_scale.store.sweep_runs import read_sweep
+
+        if name not in (known := self.sweeps):
+            raise unknown_name(f"sweep of the store '{self.kept.place}'", name, known)
+        swept = read_sweep(self.kept.sweep(name).file, (), self.kept)
+        failed = [row for row in status_of_sweep(swept.points, self.kept) if row.state == "failed"]
+        return Sweep(swept, self.data_dir, {row.label: row.detail for row in failed})
+
+
+class Sweep:
+    """A sweep with its runs, finished or not.
+
+    Attributes:
+        name: of the sweep.
+        failed: label of a run -> why it failed, or why it has no result after a call of ``sweep``.
+    """
+
+    def __init__(self, swept: SweepRuns, data_dir: Path, failed: Mapping[str, str]) -> None:
+        self.name, self.failed = swept.name, failed
+        self._swept, self._data_dir = swept, data_dir
+
+    def __repr__(self) -> str:
+        return f"Sweep({self.name!r}, {len(self._swept.points)} runs)"
+
+    @property
+    def runs(self) -> list[Run]:
+        """Its runs in order, also those that were not begun."""
+        return [Run(self._swept.store.run(point.spec), self._data_dir) for point in self._swept.points]
+
+    def table(self) -> pa.Table:
+        """One row a run, begun or not: its label, axes and seeds, state, data, times, device, last and best metrics.
+
+        It is the table ``runs`` of ``rt-scale export``.
+        """
+        from rt_scale.experiments.other_data import DataHere
+        from rt_scale.report.export import runs_table
+
+        self._swept.store.refresh()
+        return runs_table([self._swept], DataHere(self._data_dir))
+
+    def report(self, best: bool = False) -> Path:
+        """Write the report of the finished runs, in the sweep's folder; returns the path of its page, report.html.
+
+        ``best``: the student's best epoch in place of its last. InputError: no run is finished.
+        """
+        from rt_scale.experiments.other_data import DataHere
+        from rt_scale.report.report import make_report
+
+        self._swept.store.refresh()
+        made = make_report([self._swept], "best" if best else "last", DataHere(self._data_dir))
+        self._swept.folder.send(self._swept.folder.report)
+        return made.folder / "report.html"
+
+    def watch(self, every: float = 2.0, timeout: float | None = None) -> dict[str, int]:
+        """Show the progress of a sweep that another process executes, until every run is done, failed or ended early.
+
+        Args:
+            every: seconds between two looks at the store.
+            timeout: seconds after which it returns in any case.
+
+        Returns the number of ``runs`` and of those in each state.
+        """
+        from rt_scale.progress.bars import counting
+        from rt_scale.report.status import count_states
+        from rt_scale.system.console import PlainConsole
+
+        began = time.monotonic()
+        with counting(PlainConsole(), f"sweep {self.name}") as show:
+            while True:
+                self._swept.store.refresh(curves=False)
+                counts = count_states(self._swept)
+                over, total = sum(counts[state] for state in OVER), counts["runs"] + self._swept.to_sample
+                show(over, total)
+                if over >= total or (timeout is not None and time.monotonic() - began >= timeout):
+                    return counts
+                time.sleep(every)
 
 
 class Run:

@@ -51,6 +51,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Assign a field of the spec: --set encoder.name=vgg11; may be repeated."),
 ]
+ImportOption = Annotated[
+    list[str] | None,
+    typer.Option("--import", help="A module of yours whose classes and functions are names; may be repeated."),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PriceOption = Annotated[
@@ -177,9 +181,15 @@ def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str |
     return bundle.store, [_load_bundled(bundle, name) for name in bundle.manifest.sweeps]
 
 
-def set_words(overrides: Sequence[str] | None) -> list[str]:
-    """The assignments as words of a command line."""
-    return [word for override in overrides or [] for word in ("--set", override)]
+def assigned(overrides: Sequence[str] | None, modules: Sequence[str] | None) -> list[str]:
+    """The assignments of ``--set``, and those of ``--import`` as one to the file's ``import``."""
+    return [*(overrides or []), *([f"import={json.dumps(modules)}"] if modules else [])]
+
+
+def set_words(overrides: Sequence[str] | None, modules: Sequence[str] | None) -> list[str]:
+    """``--set`` and ``--import`` as words of a command line."""
+    given = {"--set": overrides, "--import": modules}
+    return [word for option, values in given.items() for value in values or [] for word in (option, value)]
 
 
 def told(file: Path, sweeps: Sequence[str], number: int) -> str:

@@ -11,12 +11,14 @@ import typer
 from rt_scale.cli.options import (
     ConcurrencyOption,
     DataOption,
+    ImportOption,
     JsonOption,
     PackOption,
     PriceOption,
     SetOption,
     StoreOption,
     YesOption,
+    assigned,
     find_data_dir,
     load_files,
     open_console,
@@ -58,6 +60,7 @@ def plan(
         list[Path], typer.Argument(parser=read_path, help="Sweep files (YAML), planned as one queue of distinct runs.")
     ],
     overrides: SetOption = None,
+    imports: ImportOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
     price: PriceOption = None,
@@ -80,7 +83,7 @@ def plan(
 
     sheet = prices_for(budget, price)
     place = open_store(store)
-    sweeps = load_files(files, overrides or [], {"pack": pack}, place, yes)
+    sweeps = load_files(files, assigned(overrides, imports), {"pack": pack}, place, yes)
     at_once = gpus or (1 if tflops else None)
     conditions = Conditions(gpus=at_once, cpus=cpus, rate=rate, prices=sheet, teraflops=tflops, concurrency=concurrency)
     place.refresh(curves=False)

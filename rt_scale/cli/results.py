@@ -16,9 +16,11 @@ import typer
 from rt_scale.cli.options import (
     BestOption,
     DataOption,
+    ImportOption,
     JsonOption,
     SetOption,
     StoreOption,
+    assigned,
     find_data_dir,
     open_console,
     open_store,
@@ -48,6 +50,7 @@ def status(
         Path | None, typer.Argument(parser=read_path, help="A sweep file, or a bundle; without it, the whole store.")
     ] = None,
     overrides: SetOption = None,
+    imports: ImportOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
     as_json: JsonOption = False,
@@ -55,8 +58,9 @@ def status(
     """Which runs are done, running, failed, partial or missing."""
     from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
     from rt_scale.report.status import STYLES, count_by_sweep, marked, show_status, status_of_store, status_of_sweep
+    from rt_scale.store.sweep_runs import changed_plugins
 
-    place, sweeps = open_sweeps([] if file is None else [file], overrides, store)
+    place, sweeps = open_sweeps([] if file is None else [file], assigned(overrides, imports), store)
     place.refresh(curves=False)
     here = DataHere(find_data_dir(data_dir))
     if file is None:
@@ -65,7 +69,8 @@ def status(
     else:
         rows = [row for each in sweeps for row in status_of_sweep(each.points, place, each.early_stopped)]
         affected, text = compare_sweeps(sweeps, here)
-    warn(text)
+    for each in (text, *map(changed_plugins, sweeps)):
+        warn(each)
     rows = marked(rows, affected)
     if as_json:
         show_json({"runs": [row.to_json() for row in rows]})
@@ -87,6 +92,7 @@ def report(
         ),
     ],
     overrides: SetOption = None,
+    imports: ImportOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
     best: BestOption = False,
@@ -103,14 +109,14 @@ def report(
     """Tables, figures and verdicts of sweeps' finished runs, beside the paper's if they repeat an experiment."""
     from rt_scale.report.summary import write_summary
 
-    place, sweeps = open_sweeps(files, overrides, store)
+    place, sweeps = open_sweeps(files, assigned(overrides, imports), store)
     place.refresh()
     place = writable(place, [sweep.folder.report for sweep in sweeps], out)
     sweeps = [replace(sweep, store=place) for sweep in sweeps]
     written = print_reports(sweeps, best, as_json, find_data_dir(data_dir))
     if summary is not None:
         given = [told(file, [sweep.name for sweep in sweeps], number) for number, file in enumerate(files)]
-        command = ["rt-scale", "report", *given, *set_words(overrides), *(["--best"] if best else [])]
+        command = ["rt-scale", "report", *given, *set_words(overrides, imports), *(["--best"] if best else [])]
         files = write_summary(written, place, shlex.join(command), summary)
         size = size_text(sum(path.stat().st_size for path in files))
         say(f"Summary: {files[0]} ({counted(len(files), 'file')}, {size})", error=True)
@@ -169,6 +175,7 @@ def board(
         typer.Argument(parser=read_path, help="Sweep files, or a bundle; without them, every run of the store."),
     ] = None,
     overrides: SetOption = None,
+    imports: ImportOption = None,
     runs: Annotated[
         bool, typer.Option("--runs", help="Every run, not only the means over seeds; loads longer.")
     ] = False,
@@ -181,7 +188,7 @@ def board(
     from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
     from rt_scale.report.board import open_board
 
-    place, sweeps = open_sweeps(files or [], overrides, store)
+    place, sweeps = open_sweeps(files or [], assigned(overrides, imports), store)
     say = open_console().print
     here = DataHere(find_data_dir(data_dir))
     place.refresh(curves=False)
@@ -267,12 +274,13 @@ def export(
         typer.Option(parser=read_path, help="Folder to write to (export, in the sweep's own folder of the store)."),
     ] = None,
     overrides: SetOption = None,
+    imports: ImportOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write sweeps as two tables: runs, a row each, and curves, a row each measured value."""
-    place, sweeps = open_sweeps(files, overrides, store)
+    place, sweeps = open_sweeps(files, assigned(overrides, imports), store)
     names = {sweep.name for sweep in sweeps}
     if out is None and len(names) > 1:
         raise InputError(f"{len(names)} sweeps go into one pair of tables; say where with --out FOLDER.")

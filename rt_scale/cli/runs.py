@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +17,7 @@ from rt_scale.cli.options import (
     ConcurrencyOption,
     DataOption,
     DeviceOption,
+    ImportOption,
     JsonOption,
     NotifyOption,
     PackOption,
@@ -26,6 +25,7 @@ from rt_scale.cli.options import (
     SetOption,
     StoreOption,
     YesOption,
+    assigned,
     find_data_dir,
     load_files,
     open_console,
@@ -40,7 +40,6 @@ from rt_scale.system.console import say, say_error
 if TYPE_CHECKING:
     from rt_scale.experiments.options import Options
     from rt_scale.plan.costs import PriceSheet
-    from rt_scale.progress.terminal import SweepView
     from rt_scale.report.page import Report
     from rt_scale.scheduler.job import Where
     from rt_scale.spec.run import RunSpec
@@ -72,6 +71,7 @@ def demo(
 def run(
     spec: Annotated[Path, typer.Argument(parser=read_path, help="A spec file (YAML).")],
     overrides: SetOption = None,
+    imports: ImportOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
     device: DeviceOption = "auto",
@@ -90,7 +90,7 @@ def run(
     from rt_scale.experiments.options import Options
     from rt_scale.spec.sweep import load_run
 
-    value = load_run(spec, overrides)
+    value = load_run(spec, assigned(overrides, imports))
     if address is not None and workers == 1:
         raise InputError(
             f"--address {address} was given for a run of one worker, which needs no Ray. Give --workers 2 or more, or "
@@ -167,13 +167,11 @@ def _show(result: RunResult, place: Store, as_json: bool) -> None:
     console.print(f"in {place.where(result.name)}")
 
 
-SHOW_CURSOR = "\x1b[?25h"
-
-
 @app.command()
 def sweep(
     files: Annotated[list[Path], typer.Argument(parser=read_path, help="Sweep files (YAML), run as one queue.")],
     overrides: SetOption = None,
+    imports: ImportOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
     device: DeviceOption = "auto",
@@ -204,7 +202,7 @@ def sweep(
         "accelerate": accelerate, "pack": pack,
     }  # fmt: skip
     where = Where(open_store(store), find_data_dir(data_dir), device, address, concurrency, retry_failed, replace=yes)
-    sweeps = load_files(files, overrides or [], launch, where.store, yes)
+    sweeps = load_files(files, assigned(overrides, imports), launch, where.store, yes)
     if budget is not None:
         _check_budget(sweeps, budget, prices, where)
     run_loaded(sweeps, where, best, notify)
@@ -238,22 +236,15 @@ def run_loaded(
 
 
 def _run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool, tell: Callable[..., None]) -> list[Report]:
-    from rt_scale.ray_backend.sweep import run_sweeps
+    from rt_scale.ray_backend.terminal import run_shown
     from rt_scale.report.status import count_states
-    from rt_scale.system.signals import stopping_on_signals
 
     name = ", ".join(sweep.name for sweep in sweeps)
 
     def failed(label: str, why: str, counts: Mapping[str, int]) -> None:
         tell("run_failed", sweep=name, counts=counts, failed=[{"run": label, "reason": why}])
 
-    log = where.store.sweep(sweeps[0].spec.name).path / "ray.log"
-    error = os.dup(2)  # descriptor 2 is redirected while Ray runs
-    try:
-        with stopping_on_signals(lambda text: None) as stopping:
-            outcomes = run_sweeps(sweeps, where, _terminal(log, failed), stopping, _says_lost(error))
-    finally:
-        os.close(error)
+    outcomes = run_shown(sweeps, where, failed)
     written = []
     for each, outcome in zip(sweeps, outcomes, strict=True):
         reports = print_reports([each], best, False, where.data_dir) if outcome.finished else []
@@ -270,36 +261,3 @@ def _run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool, tell: Cal
     if any(outcome.failed for outcome in outcomes):
         raise typer.Exit(1)
     return written
-
-
-def _terminal(
-    log: Path, failed: Callable[[str, str, Mapping[str, int]], None]
-) -> Callable[[int, int], AbstractContextManager[SweepView]]:
-    """A function that creates a sweep's view on standard output; Ray's output goes to ``log``."""
-    from rt_scale.progress.terminal import SweepView
-    from rt_scale.ray_backend.output import console_on, output_to
-
-    @contextmanager
-    def view(total: int, done_before: int) -> Iterator[SweepView]:
-        with output_to(log) as out, SweepView(console_on(out), total, done_before, log, failed=failed) as shown:
-            yield shown
-
-    return view
-
-
-def _says_lost(error: int) -> Callable[[str], None]:
-    """A function that ends this process, with a message on descriptor ``error``, when the cluster's head was lost.
-
-    Ray would wait for a minute and then end the process without a message.
-    """
-
-    def lost(address: str) -> None:
-        text = (
-            f"rt-scale: the Ray cluster at {address} has failed: its head does not answer. Nothing is lost; start a "
-            "cluster again, and the same command resumes from the last checkpoints.\n"
-        )
-        with suppress(OSError):  # the reader may have ended
-            os.write(error, (SHOW_CURSOR if os.isatty(error) else "").encode() + text.encode())
-        os._exit(1)
-
-    return lost

@@ -15,9 +15,11 @@ import typer
 
 from rt_scale.cli.options import (
     DataOption,
+    ImportOption,
     JsonOption,
     SetOption,
     StoreOption,
+    assigned,
     find_data_dir,
     open_console,
     open_store,
@@ -56,6 +58,7 @@ def bundle(
     ] = None,
     weights: Annotated[Weights, typer.Option(help="Checkpoints to include.")] = Weights.NONE,
     overrides: SetOption = None,
+    imports: ImportOption = None,
     store: StoreOption = None,
     data_dir: DataOption = None,
     as_json: JsonOption = False,
@@ -73,7 +76,7 @@ def bundle(
     for file in filter(is_bundle, files):
         raise InputError(f"'{file}' is a bundle already; give sweep files.")
     place = open_store(store)
-    sweeps = [read_sweep(file, overrides or [], place) for file in files]
+    sweeps = [read_sweep(file, assigned(overrides, imports), place) for file in files]
     path = out or Path(sweeps[0].name + SUFFIX)
     if not path.name.endswith(SUFFIX) or os.path.isdir(path):
         raise InputError(f"--out is '{path}'; name a file that ends in {SUFFIX}.")
@@ -81,7 +84,7 @@ def bundle(
     warn(compare_sweeps(sweeps, DataHere(find_data_dir(data_dir)))[1])
     names = [sweep.name for sweep in sweeps]
     given = [Path(told(file, names, number)).name for number, file in enumerate(files)]
-    command = shlex.join(["rt-scale", "bundle", *given, "--weights", weights.value, *set_words(overrides)])
+    command = shlex.join(["rt-scale", "bundle", *given, "--weights", weights.value, *set_words(overrides, imports)])
     with counting(open_console(stderr=True), "packing runs") as progress:
         packed = pack(path, place, sweeps, weights=weights.value, progress=progress, made={"command": command})
     if as_json:

@@ -206,7 +206,6 @@ def write(
     labels: np.ndarray,
     *,
     image_shape: tuple[int, int, int],
-    page: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> str:
     """Write a prepared file atomically and return the SHA-256 of its bytes.
@@ -217,15 +216,14 @@ def write(
         images: chunks of uint8 [b, H, W, C], in all one image a label, in order.
         labels: int [samples], none negative.
         image_shape: (height, width, channels).
-        page: bytes a page, a power of two from 2 MiB to 2 GiB; by default that of ``page_size``.
         progress: called with the number of images written so far.
 
     Raises:
-        InputError: no images, wrong number or shape of images, a bad page, or too little disk.
+        InputError: no images, wrong number or shape of images, or too little disk.
         RunError: the disk filled up; the temporary file is removed.
     """
     labels = np.asarray(labels, np.int64)
-    plan = _plan(labels, image_shape, page, path)
+    plan = _plan(labels, image_shape, path)
     temporary = temporary_name(path)
     try:
         with writing(path):
@@ -269,20 +267,13 @@ def verify(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _plan(labels: np.ndarray, image_shape: tuple[int, int, int], page: int | None, path: Path) -> Layout:
+def _plan(labels: np.ndarray, image_shape: tuple[int, int, int], path: Path) -> Layout:
     height, width, channels = image_shape
     if len(labels) == 0 or min(image_shape) < 1:
         raise InputError(f"Nothing to write to '{path}': {len(labels)} images of {height} x {width} x {channels}.")
     if labels.min() < 0:
         raise InputError(f"Label {labels.min()} for '{path}' is negative; labels count from 0.")
-    sample_bytes = height * width * channels
-    size = page_size(len(labels), sample_bytes) if page is None else page
-    if size & (size - 1) or not MIN_PAGE <= size <= MAX_PAGE or size < sample_bytes:
-        raise InputError(
-            f"A page of {size:,} bytes cannot hold images of {sample_bytes:,} bytes in '{path}': a page is a "
-            f"power of two from {MIN_PAGE:,} to {MAX_PAGE:,} and at least one image."
-        )
-    return Layout(len(labels), image_shape, size)
+    return Layout(len(labels), image_shape, page_size(len(labels), math.prod(image_shape)))
 
 
 def _blocks(images: Iterable[np.ndarray], plan: Layout, progress: Callable[[int], None] | None) -> Iterator[np.ndarray]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import contextlib
 import hashlib
-import http.client
 import os
+import re
 import shutil
 import urllib.request
 from collections.abc import Callable
 from email.message import Message
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO
 
 from rt_scale.data.catalogue import DATASETS, ORIGINALS, prepare_command
 from rt_scale.data.datasets.base import DataSet
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 """Called with the amount done and the total."""
-Result = TypeVar("Result")
 _TIMEOUT = 30.0
 """Seconds to wait for an answer from the server."""
 _DOWNLOAD_BLOCK = 1 << 18
@@ -106,39 +103,26 @@ def _download(data: DataSet, folder: Path, progress: Progress | None, advice: st
 
 def _download_file(url: str, out: BinaryIO, progress: Progress | None, advice: str) -> str:
     """Write the body at ``url`` to ``out``; the MD5 that the server announces, or an empty string."""
-    with _guarded(lambda: urllib.request.urlopen(url, timeout=_TIMEOUT), url, advice) as response:
+    with reading(url, advice):
+        response = urllib.request.urlopen(url, timeout=_TIMEOUT)
+    with response:
         total = int(response.headers.get("Content-Length") or 0)
         check_room(Path(out.name), total)
         done = 0
-        while block := _guarded(lambda: response.read(_DOWNLOAD_BLOCK), url, advice):
+        for block in blocks(response, url, advice, _DOWNLOAD_BLOCK):
             out.write(block)
             done += len(block)
             if progress is not None:
                 progress(done, total)
         if done < total:
-            raise InputError(
-                f"{url} could not be downloaded (it ended after {done:,} of {total:,} bytes). Try again. {advice}"
-            )
+            raise InputError(f"Cannot read '{url}': it ended after {done:,} of {total:,} bytes. Try again. {advice}")
         return _announced_md5(response.headers)
 
 
 def _announced_md5(headers: Message) -> str:
     """The hexadecimal MD5 in Google Cloud Storage's header ``x-goog-hash: crc32c=...,md5=<base64>``, or ''."""
-    for value in headers.get_all("x-goog-hash", []):
-        for item in value.split(","):
-            kind, _, encoded = item.strip().partition("=")
-            if kind == "md5":
-                with contextlib.suppress(binascii.Error):
-                    return base64.b64decode(encoded, validate=True).hex()
-    return ""
-
-
-def _guarded(action: Callable[[], Result], url: str, advice: str) -> Result:
-    """The result of ``action``; network errors become InputErrors."""
-    try:
-        return action()
-    except (OSError, http.client.HTTPException) as error:
-        raise InputError(f"{url} could not be downloaded ({error}). {advice}") from error
+    found = re.search(r"md5=([A-Za-z0-9+/]{22}==)", ",".join(headers.get_all("x-goog-hash", [])))
+    return base64.b64decode(found[1]).hex() if found else ""
 
 
 def data_origin() -> str:
@@ -181,12 +165,11 @@ def fetch(name: str, data_dir: Path, origin: str, check_stop: StopCheck = no_che
 
 def open_origin(origin: str) -> tuple[FileSystem, str]:
     """The file system of ``origin``, and its path there."""
-    from pyarrow.fs import FileSystem, LocalFileSystem  # takes a moment to import, and only this needs it
+    from pyarrow.fs import FileSystem  # takes a moment to import, and only this needs it
 
-    if "://" in origin:
-        store, root = FileSystem.from_uri(origin)
-        return store, root.rstrip("/")
-    return LocalFileSystem(), str(user_path(origin, "RT_SCALE_DATA_ORIGIN").resolve())
+    address = origin if "://" in origin else str(user_path(origin, "RT_SCALE_DATA_ORIGIN").resolve())
+    store, root = FileSystem.from_uri(address)
+    return store, root.rstrip("/")
 
 
 def _read_meta(store: FileSystem, folder: str) -> Meta | None:

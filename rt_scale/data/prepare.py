@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import shutil
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -234,7 +234,11 @@ def write_splits(original: Original, request: Request, folder: Path, progress: P
     before, sha256 = 0, {}
     for file, split in ((TRAIN, original.train), (TEST, original.test)):
         tapped = original.measure and file == TRAIN
-        report = _reporter(progress, before, sum(sizes))
+
+        def report(done: int, before: int = before) -> None:
+            if progress is not None:
+                progress(before + done, sum(sizes))
+
         with contextlib.closing(_ahead(_counted(split, histogram) if tapped else split.chunks())) as images:
             sha256[file] = write(folder / file, images, split.labels, image_shape=shape, progress=report)
         before += len(split.labels)
@@ -245,10 +249,6 @@ def write_splits(original: Original, request: Request, folder: Path, progress: P
         if constant := [_CHANNELS[info.channels][channel] for channel in np.flatnonzero(_is_constant(histogram))]:
             notes["constant"] = f"{', '.join(constant)}: the same in all training images, so its deviation counts as 1"
     return Meta(info=info, request=request, sha256=sha256, notes=notes, version=__version__)
-
-
-def _reporter(progress: Progress | None, before: int, total: int) -> Callable[[int], None] | None:
-    return None if progress is None else lambda done: progress(before + done, total)
 
 
 def _counted(split: Split, histogram: np.ndarray) -> Iterator[np.ndarray]:

@@ -20,7 +20,7 @@ from rt_scale.data.catalogue import BUNDLED, DATASETS, check_name, prepare_comma
 from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.files import writing
 from rt_scale.spec.data import GAUSSIAN
-from rt_scale.spec.errors import InputError, printable
+from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.system.files import TEMPORARY, replace_file, sync_folder
@@ -204,30 +204,19 @@ def another(prepared: Prepared, asked: Request, command: str) -> InputError:
 
     ``command`` prepares the set again; empty: the command that the user has just typed.
     """
-    name, before = prepared.info.name, prepared.request
-    found = "where the original was found"
+    name, before, now = prepared.info.name, asdict(prepared.request), asdict(asked)
     differs = []
-    if asked.source != before.source:
-        differs.append(f"it is from {_quoted(before.source) or found}, not from {_quoted(asked.source) or found}")
-    elif asked.fingerprint != before.fingerprint:
-        differs.append(f"files of {_quoted(asked.source) or 'the original'} have changed since")
-    if asked.size != before.size:
-        differs.append(f"its images are of {_size_text(before.size)}, not of {_size_text(asked.size)}")
-    if asked.split_seed != before.split_seed:
-        differs.append(f"its split is by seed {before.split_seed}, not {asked.split_seed}")
+    for what in ("source", "size", "split_seed"):
+        was, wanted = ("the default" if each[what] is None else repr(each[what]) for each in (before, now))
+        if was != wanted:
+            differs.append(f"its {what.replace('_', ' ')} is {was}, not {wanted}")
+    if now["source"] == before["source"] and now["fingerprint"] != before["fingerprint"]:
+        differs.append(f"files of {now['source'] or 'the original'} have changed since")
     again = f"'{command}'" if command else "this command"
     return InputError(
         f"'{name}' is prepared already in '{prepared.folder}', but differently: {'; '.join(differs)}. Choose another "
         f"name, or add --replace to {again} to replace it; runs on it would then use other images."
     )
-
-
-def _quoted(source: str | None) -> str:
-    return (source and f"'{printable(source)}'") or ""
-
-
-def _size_text(size: int | None) -> str:
-    return "their own size" if size is None else f"{size} x {size} pixels"
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,12 @@ def fits(spec: RunSpec, data: Prepared | NoiseSet) -> None:
     """Raise InputError for a spec that the data set does not fit."""
     info = data.info
     encoder, size = spec.encoder, spec.data.size or info.size
-    parse_encoder(encoder.name).check_image(channels=info.channels, size=size, norm=encoder.norm, width=encoder.width)
-    _fits_views(spec, info.channels, size)
+    if spec.plugins:
+        _fits_plugins(spec, info.channels, size, _view_sides(spec).values())
+    if encoder.plugin is None:
+        fits = parse_encoder(encoder.name).check_image
+        fits(channels=info.channels, size=size, norm=encoder.norm, width=encoder.width)
+        _fits_views(spec, info.channels, size)
     samples = training_samples(spec, data)
     _fits_batch_norms(spec, samples, size)
     _fits_schedules(spec, samples)
@@ -86,6 +90,8 @@ def _fits_batch_norms(spec: RunSpec, samples: int, size: int) -> None:
                 f"projector.batch_norm needs at least 2 images a step, but there is {step}. {advice}, or leave "
                 "projector.batch_norm at false."
             )
+        if spec.encoder.plugin is not None:
+            continue
         sides = {side: parse_encoder(spec.encoder.name).last_map(side, size) for side in views}
         if spec.encoder.norm == "batch" and (single := [side for side in views if views[side] * sides[side] ** 2 == 1]):
             raise InputError(
@@ -154,15 +160,26 @@ def _fits_labels(spec: RunSpec, data: Prepared) -> None:
         )
 
 
+def _view_sides(spec: RunSpec) -> dict[str, int]:
+    """Field of ``augment`` -> side in pixels of the views; empty if images are not resized."""
+    views = spec.augment
+    if views.kind != "multicrop":
+        return {}
+    return {"global_size": views.global_size} | ({"local_size": views.local_size} if views.local_views else {})
+
+
+def _fits_plugins(spec: RunSpec, channels: int, size: int, sides: Iterable[int]) -> None:
+    from rt_scale.experiments.own import check_plugins  # imports what a user wrote, so nothing that only reads does
+
+    check_plugins(spec, channels, size, tuple(sides))
+
+
 def _fits_views(spec: RunSpec, channels: int, size: int) -> None:
     """Refuse views of a size that the encoder does not take."""
-    views, encoder = spec.augment, spec.encoder
-    if views.kind != "multicrop":
-        return
-    sides = {"global_size": views.global_size} | ({"local_size": views.local_size} if views.local_views else {})
+    encoder = spec.encoder
     description = parse_encoder(encoder.name)
     fits = functools.partial(description.check_image, channels=channels, norm=encoder.norm, width=encoder.width)
-    for name, side in sides.items():
+    for name, side in _view_sides(spec).items():
         if description.design.one_size and side != size:
             raise InputError(
                 f"augment.{name} is {side}, but encoder '{encoder.name}' is built for images of {size} x {size} pixels "
@@ -198,8 +215,11 @@ def _fits_size(spec: RunSpec, main: Prepared | NoiseSet, other: Prepared) -> Non
     encoder, size, built = spec.encoder, probed_size(spec, main.info, other.info), spec.data.size or main.info.size
     if size == built:
         return
-    description = parse_encoder(encoder.name)
     try:
+        if encoder.plugin is not None:
+            _fits_plugins(spec, other.info.channels, built, [size])
+            return
+        description = parse_encoder(encoder.name)
         description.check_image(
             channels=other.info.channels, size=size, norm=encoder.norm, width=encoder.width, built=built
         )
@@ -222,7 +242,7 @@ def fits_start(spec: RunSpec, main: Prepared | NoiseSet, before: RunSpec, other:
             f"({other.info.channels}) than those of '{main.info.name}' ({main.info.channels}): its weights do not fit."
         )
     size, size_before = spec.data.size or main.info.size, before.data.size or other.info.size
-    reason = parse_encoder(spec.encoder.name).design.one_size
+    reason = "" if spec.encoder.plugin else parse_encoder(spec.encoder.name).design.one_size
     if reason and size != size_before:
         advice = "Leave data.size out" if size_before == main.info.size else f"Set data.size to {size_before}"
         raise InputError(

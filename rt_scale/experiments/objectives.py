@@ -20,6 +20,7 @@ from rt_scale.data.subsets import noisy_labels
 from rt_scale.experiments.check import constant_targets
 from rt_scale.experiments.context import Context
 from rt_scale.losses.distances import view_pairs
+from rt_scale.losses.own import load_objective
 from rt_scale.models.networks import Network
 from rt_scale.spec.run import RunSpec
 from rt_scale.training.distillation import CachedTargets, ComputedTargets, Distillation, Supervision, Targets, Views
@@ -93,9 +94,11 @@ def build_objective(
             several = spec.augment.kind == "multicrop"
             seen = (spec.augment.global_views, spec.augment.global_views + spec.augment.local_views)
             pairs = view_pairs(spec.objective.pairing, *(seen if several else (1, 1)))
+            own = None if spec.objective.plugin is None else load_objective(spec.objective)
             return Distillation(
-                targets(), views, spec.precision, name=spec.objective.name, pairs=pairs, sharpenings=sharpenings
-            )
+                targets(), views, spec.precision,
+                name=spec.objective.name, pairs=pairs, sharpenings=sharpenings, own=own,
+            )  # fmt: skip
         case "supervise":
             assert isinstance(data, Prepared)  # check refuses drawn images
             # Noise before the subset, so that nested subsets have the same labels.

@@ -84,8 +84,8 @@ class Options:
             a quarter of the free memory.
         channels_last: whether to use torch's memory format of that name.
         accelerate: how the student's pass over whole batches is computed: ``none`` (module by module), ``compile`` or
-            ``graphs`` (CUDA's), for runs that train alone with one worker, or ``auto``: graphs on a GPU. A resumed run
-            keeps its first choice, on which the last bits of results depend.
+            ``graphs`` (CUDA's), for runs that train alone with one worker, or ``auto``: graphs on a GPU, but for a
+            plugin's encoder. A resumed run keeps its first choice, on which the last bits of results depend.
         loader: reads training images: ``resident`` (in memory), ``ffcv`` (streamed), ``map`` (read from the file as
             needed), or ``auto``: in memory if they take less than half of it, else streamed.
         checkpoint_seconds: time between two checkpoints. The end always writes one; evaluations write more, at most
@@ -193,7 +193,8 @@ def _accelerate(
         return earlier.accelerate
     if options.accelerate != "auto":
         return options.accelerate
-    whole = training_samples(spec, data) >= spec.train.batch_size
+    # A graph repeats what a plugin's Python code did once, which need not be what it would do at every step.
+    whole = training_samples(spec, data) >= spec.train.batch_size and spec.encoder.plugin is None
     return "graphs" if device.type == "cuda" and whole else "none"
 
 

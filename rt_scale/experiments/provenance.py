@@ -18,7 +18,7 @@ from rt_scale.system.machine import allowed_cores
 
 VERSIONS = (
     *("rt-scale", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "ray", "pydantic"),
-    *("pyarrow", "pillow", "safetensors", "tensorboard", "ffcv", "optuna"),
+    *("pyarrow", "pillow", "safetensors", "tensorboard", "ffcv", "optuna", "timm"),
 )
 """Packages whose versions are recorded: those that compute numbers, and those that write them."""
 CPUINFO = Path("/proc/cpuinfo")

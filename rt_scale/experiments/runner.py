@@ -19,6 +19,7 @@ from rt_scale.experiments.dependencies import StartWeights, compute_first, start
 from rt_scale.experiments.networks import set_record
 from rt_scale.experiments.options import Options, ResolvedOptions, find_device, resolve
 from rt_scale.experiments.other_data import refuse_other_data
+from rt_scale.experiments.own import sources
 from rt_scale.experiments.provenance import attempt_record
 from rt_scale.experiments.train import TrainingRun
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreUnavailable, first_line
@@ -190,7 +191,9 @@ def _refuse_impossible(spec: RunSpec, data: Sets, options: Options) -> None:
 
 
 def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> RunResult:
+    kept = sources(spec)
     run_dir.write_spec(spec)
+    run_dir.write_sources(kept)
     for start in spec.starts:
         compute_first(start.run, options, _run)
     earlier = run_dir.record()

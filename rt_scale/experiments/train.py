@@ -17,6 +17,7 @@ from rt_scale.experiments.objectives import (
     build_views,
     clean_inputs,
 )
+from rt_scale.experiments.own import reproducible
 from rt_scale.models.networks import Pair, build_pair, to_device
 from rt_scale.spec.metrics import is_constant
 from rt_scale.spec.run import RunSpec
@@ -103,7 +104,7 @@ class TrainingRun:
         self.group.check_same([*self.student.parameters(), *self.teacher.parameters()])
         if self.progress.evaluate_first:
             self._catch_up()
-        objective = self._objective()
+        objective = reproducible(self.spec, self._objective())
         self.context.observer.started(self.progress.step, self.total_steps)
         train(
             self.trained,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,15 +38,8 @@ def tile_columns(rows: int, device: torch.device) -> int:
     return max(NARROWEST, elements // rows // 64 * 64)
 
 
-class Side(NamedTuple):
-    """One network's logits, features weight^T + shift; ``shift`` is [m] without gradient, or None for 0."""
-
-    outputs: Outputs
-    shift: Tensor | None = None
-
-
 def wide_distance(
-    name: str, student: Side, teacher: Side, *, product: torch.dtype | None = None, columns: int | None = None
+    name: str, student: Outputs, teacher: Outputs, *, product: torch.dtype | None = None, columns: int | None = None
 ) -> Distance:
     """The result of ``distances.distance`` for one view, from factors of the logits.
 
@@ -64,7 +57,7 @@ def wide_distance(
     """
     if name not in ("cross_entropy", "kl"):
         raise unknown_name("objective by features and weights", name, ("cross_entropy", "kl"))
-    (features, weight, _), (taught, directions, _) = student.outputs, teacher.outputs
+    (features, weight, *_), (taught, directions, *_) = student, teacher
     if (len(features), len(weight)) != (len(taught), len(directions)):
         raise ValueError(
             f"student outputs {len(features)} x {len(weight)} and teacher outputs {len(taught)} x {len(directions)} "
@@ -76,14 +69,14 @@ def wide_distance(
 
 
 def by_tiles(
-    student: Side, teacher: Side, product: torch.dtype, columns: int | None = None
+    student: Outputs, teacher: Outputs, product: torch.dtype, columns: int | None = None
 ) -> tuple[Tensor, Sequence[Tensor]]:
-    """Compare two sides tile by tile; arguments as of ``wide_distance``.
+    """Compare two networks' outputs tile by tile; arguments as of ``wide_distance``.
 
     Returns:
         Cross entropy, teacher's and student's entropy of every row, [3, B] in nats; the arguments of ``_differences``.
     """
-    features, outputs = student.outputs.features, len(student.outputs.weight)
+    features, outputs = student.features, len(student.weight)
     rows = len(features)
     columns = min(columns or tile_columns(rows, features.device), outputs)
     # All memory is allocated before the first tile. Blocks freed between tiles would be too small for the next tile, as
@@ -153,15 +146,15 @@ def _tile(memory: Tensor, rows: int, start: int, columns: int) -> Tensor:
     return memory[rows * start : rows * (start + columns)].view(rows, columns)
 
 
-def _put_logits(tile: Tensor, side: Side, part: slice, product: torch.dtype) -> Tensor:
+def _put_logits(tile: Tensor, outputs: Outputs, part: slice, product: torch.dtype) -> Tensor:
     """``tile`` [B, c], filled with the logits of the columns ``part``; ``product`` is the dtype of the product."""
-    features, weight, unit = side.outputs
+    features, weight, unit, shift = outputs
     factors = features.to(product), _Rows(weight[part], unit).acting.to(product).T
     if tile.dtype == product:
         torch.mm(*factors, out=tile)
     else:
         tile.copy_(torch.mm(*factors))
-    return tile if side.shift is None else tile.add_(side.shift[part])
+    return tile if shift is None else tile.add_(shift[part])
 
 
 class _WideCrossEntropy(torch.autograd.Function):
@@ -172,14 +165,14 @@ class _WideCrossEntropy(torch.autograd.Function):
         ctx: Any,
         features: Tensor,
         weight: Tensor,
-        student: Side,
-        teacher: Side,
+        student: Outputs,
+        teacher: Outputs,
         product: torch.dtype,
         columns: int | None,
     ) -> tuple[Tensor, ...]:
         values, kept = by_tiles(student, teacher, product, columns)
         ctx.save_for_backward(features, weight, *kept)
-        ctx.unit, ctx.product = student.outputs.unit, product
+        ctx.unit, ctx.product = student.unit, product
         cross, *entropies = values.mean(dim=1).unbind()
         ctx.mark_non_differentiable(*entropies)
         return cross, *entropies

@@ -14,21 +14,23 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
 
 class Outputs(NamedTuple):
-    """The two factors of logits [rows, m] = features weight^T, which are too large to compute early.
+    """The factors of logits [rows, m] = features weight^T + shift, which are too large to compute early.
 
     Attributes:
         features: [rows, k] from the bottleneck.
         weight: [m, k] of linear 2.
         unit: whether the rows of ``weight`` must still be divided by their l2 norms.
+        shift: [m] without gradient, or None for 0.
     """
 
     features: Tensor
     weight: Tensor
     unit: bool = False
+    shift: Tensor | None = None
 
     def logits(self) -> Tensor:
-        """The product, [rows, m]."""
-        return functional.linear(self.features, unit_rows(self.weight) if self.unit else self.weight)
+        """The logits, [rows, m]."""
+        return functional.linear(self.features, unit_rows(self.weight) if self.unit else self.weight, self.shift)
 
 
 class Projector(nn.Module):

@@ -199,6 +199,8 @@ class Estimator:
             return None
         closest = max(map(closeness, runs))
         _, as_many, as_long = closest
+        if _plugin(job.spec) and not as_many:
+            return None
         asked = [run for run in runs if closeness(run) == closest]
         seconds = [run.result.seconds / run.execution.pack for run in asked]
         if not (as_many and as_long):
@@ -215,6 +217,8 @@ class Estimator:
         return statistics.median(seconds), f"{how} ({' and '.join(sorted({str(run.attempt.device) for run in asked}))})"
 
     def _from_flops(self, job: Job) -> tuple[float | None, str]:
+        if plugin := _plugin(job.spec):
+            return None, f"unknown: a plan does not run the plugin {plugin}; its first finished run tells"
         rates, workers = self._rates(job), job.launch.workers
         if rates is None:
             return None, "unknown: no GPU here to measure, no run of this shape in the store; give --tflops"
@@ -222,8 +226,10 @@ class Estimator:
         return self._by_flops(job, self._length(job.spec), workers), f"{rates.how}{shared}"
 
     def _by_flops(self, job: Job, length: Length, workers: int) -> float:
-        """Seconds of a run of that length; without measured rates only ratios are meaningful."""
+        """Seconds of a run of that length; without measured rates only ratios are meaningful, of plugins by steps."""
         spec, shape = job.spec, self._shape(job.spec)
+        if _plugin(spec):
+            return float(length.steps)
         if shape not in self._works:
             also = {name: self._known.infos[name] for name in spec.probe.also}
             self._works[shape] = count_run(spec, self._info(spec), also)
@@ -253,3 +259,8 @@ class Estimator:
         info = self._known.main(spec)
         assert info is not None, "asked for before it was known"
         return info
+
+
+def _plugin(spec: RunSpec) -> str:
+    """A plugin whose cost is unknown, if the run has one."""
+    return min(spec.plugins.keys() - {spec.data.plugin}, default="")

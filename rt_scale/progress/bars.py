@@ -63,12 +63,11 @@ def _is_live(console: PlainConsole) -> bool:
     return console.is_terminal or console.is_jupyter
 
 
-class RunBar:
-    """The progress bar of one run (an Observer and a context manager); in a pipe, one line per probing."""
+class RunBar(Progress):
+    """The progress bar of one run (an Observer); in a pipe, one line per probing."""
 
     def __init__(self, console: PlainConsole) -> None:
-        self._console = console
-        self._progress = Progress(
+        super().__init__(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -78,37 +77,30 @@ class RunBar:
             console=console,
             disable=not _is_live(console),
         )
-        self._task: TaskID = self._progress.add_task("starting", total=None, values="")
+        self._bar: TaskID = self.add_task("starting", total=None, values="")
         self._values: dict[str, float] = {}
         self._began: int | None = None
 
-    def __enter__(self) -> RunBar:
-        self._progress.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
     def stage(self, text: str) -> None:
         """Show the current stage."""
-        self._progress.update(self._task, description=text)
+        self.update(self._bar, description=text)
 
     def started(self, step: int, steps: int) -> None:
         """Training starts or resumes."""
         if step:
-            self._console.print(f"resuming at step {step:,} of {steps:,}")
-        self._progress.update(self._task, total=steps, completed=step, description="training")
+            self.console.print(f"resuming at step {step:,} of {steps:,}")
+        self.update(self._bar, total=steps, completed=step, description="training")
 
     def stepped(self, step: int) -> None:
         """Move the bar."""
-        self._progress.update(self._task, completed=step)
+        self.update(self._bar, completed=step)
 
     def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Show the newest probes."""
         self._values |= values
-        self._progress.update(self._task, values=probe_text(self._values))
-        if not self._console.is_terminal and any(map(parse_probe_name, values)):
-            self._console.print(f"epoch {epoch:g}: {probe_text(self._values)}")
+        self.update(self._bar, values=probe_text(self._values))
+        if not self.console.is_terminal and any(map(parse_probe_name, values)):
+            self.console.print(f"epoch {epoch:g}: {probe_text(self._values)}")
 
     def reported(self, report: RunReport) -> None:
         """Show the report of a run in another process."""
@@ -125,11 +117,11 @@ class RunBar:
 
     def decided(self, text: str) -> None:
         """Print a decision of the run."""
-        self._console.print(text, style="dim")
+        self.console.print(text, style="dim")
 
     def warned(self, text: str) -> None:
         """Print the warning."""
-        self._console.print(Text.assemble(("warning:", "yellow"), f" {text}"))
+        self.console.print(Text.assemble(("warning:", "yellow"), f" {text}"))
 
 
 class Words(ProgressColumn):

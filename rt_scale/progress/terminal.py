@@ -1,4 +1,4 @@
-"""The live view of a sweep: a line per finished run and, in a terminal, a table of running runs."""
+"""The live view of a sweep: a line per finished run and, in a terminal or notebook, a table of running runs."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class SweepView(View):
         failed: Callable[[str, str, Mapping[str, int]], None] = lambda label, why, counts: None,
     ) -> None:
         self._console, self._clock, self._log, self._failed = console, clock, log, failed
-        self._draws = console.is_terminal and console.is_interactive
+        self._draws = (console.is_terminal and console.is_interactive) or console.is_jupyter
         self._drawn = self._summed = clock()
         self.progress = SweepProgress(console, clock)
         self._state = SweepState(total, done_before, self.progress)

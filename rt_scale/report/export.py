@@ -102,25 +102,42 @@ def export(sweeps: Sequence[SweepRuns], folder: Path, form: Form, here: DataHere
     """
     store, runs = sweeps[0].store, _merge(sweeps)
     _refuse_where_none_was_begun(runs, store)
-    types = {"run": pa.string(), "label": pa.string()}
-    types |= {key: _arrow_type(run.shared[key] for run in runs) for key in runs[0].shared}
+    types = _identity_types(runs)
     tables: list[pa.Table] = []
 
     def curves() -> Iterator[pa.Table]:
         """The curves run by run; also fills ``tables`` with the rows of ``runs``."""
         rows: list[dict[str, object]] = []
         for run in runs:
-            run_dir = store.run(run.point.spec)
-            metrics = read_metrics(run_dir.metrics_path)
+            metrics = read_metrics(store.run(run.point.spec).metrics_path)
             yield _curves(run, metrics, types)
-            found = _state(run.point.spec, run_dir, store, metrics, here)
-            rows.append({"sweep": run.sweeps, **run.identity, **found})
+            rows.append(_run_row(run, store, metrics, here))
             if len(rows) == _RUNS or run is runs[-1]:
                 tables.append(_to_table(rows, types))
                 rows = []
 
     written = write_table(folder / f"curves.{form}", form, pa.schema({**types, **_MEASURED}), curves())
     return {"runs": _write_runs(tables, folder / f"runs.{form}", form), "curves": written}
+
+
+def runs_table(sweeps: Sequence[SweepRuns], here: DataHere | None = None) -> pa.Table:
+    """The table ``runs`` of :func:`export` in memory, also of sweeps of which no run was begun."""
+    store, runs = sweeps[0].store, _merge(sweeps)
+    rows = [_run_row(run, store, read_metrics(store.run(run.point.spec).metrics_path), here) for run in runs]
+    table = _to_table(rows, _identity_types(runs))
+    return table.select(sorted(table.column_names, key=_place))
+
+
+def _identity_types(runs: Sequence[_Run]) -> dict[str, pa.DataType]:
+    shared = dict.fromkeys(key for run in runs for key in run.shared)
+    axes = {key: _arrow_type(run.shared[key] for run in runs) for key in shared}
+    return {"run": pa.string(), "label": pa.string(), **axes}
+
+
+def _run_row(run: _Run, store: Store, metrics: pa.Table, here: DataHere | None) -> dict[str, object]:
+    """A row of the table ``runs``."""
+    state = _state(run.point.spec, store.run(run.point.spec), store, metrics, here)
+    return {"sweep": run.sweeps, **run.identity, **state}
 
 
 def _refuse_where_none_was_begun(runs: Sequence[_Run], store: Store) -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from rt_scale.experiments.other_data import DataHere, compare_sweeps
-from rt_scale.report import figures
 from rt_scale.report.export import numbers_table, verdicts_table, write_report_table
+from rt_scale.report.figures import GAIN, OF_PROBES, draw, drawings, save
 from rt_scale.report.page import Picture, Report, to_html, to_markdown
-from rt_scale.report.panels import GAIN, OF_PROBES, drawings
-from rt_scale.report.paper import EXPERIMENTS, Panel, judge_all
+from rt_scale.report.paper import EXPERIMENTS, Experiment, Panel, judge_all
 from rt_scale.report.paper_numbers import START, data_title, data_words, departures
 from rt_scale.report.results import (
     EPOCH,
@@ -69,8 +68,7 @@ def make_report(sweeps: Sequence[SweepRuns], which: Which, here: DataHere) -> Re
         results = _results(points, store)
     ended = {name: stop for sweep in sweeps for name, stop in sweep.early_stopped.items()}
     report = _report(sweeps, points, results, status_of_sweep(points, store, ended), which)
-    other_data = compare_sweeps(sweeps, here)[1]
-    report = replace(report, unsampled=unsampled, other_data=other_data)
+    report = replace(report, unsampled=unsampled, other_data=compare_sweeps(sweeps, here)[1])
     return replace(report, files=_write(report))
 
 
@@ -87,7 +85,8 @@ def _report(
     which: Which,
 ) -> Report:
     """The report; its figures are written, its texts are not."""
-    names, experiment, store = tuple(sweep.name for sweep in sweeps), sweeps[0].spec.experiment, sweeps[0].store
+    names, asked, store = tuple(sweep.name for sweep in sweeps), sweeps[0].spec.experiment, sweeps[0].store
+    experiment = _own_experiment(names[0], points) if asked is None else EXPERIMENTS[asked]
     folder = sweeps[0].folder.report
     if len(names) > 1:
         folder = folder / "-".join(["with", *names[1:]])
@@ -96,25 +95,20 @@ def _report(
     runs = {key: probed_runs(points, results, states, key, metrics) for key in probe_keys(points)}
     every = [run for members in runs.values() for run in members]
     about = Report(
-        title=names[0] if experiment is None else EXPERIMENTS[experiment].title,
+        title=experiment.title,
         sweeps=names,
-        experiment=experiment,
+        experiment=asked,
         data=_data(results.values()),
         which=which,
-        tables=result_rows(points, runs, which, experiment),
+        tables=result_rows(points, runs, which, asked),
         statuses=statuses,
         results=results,
         folder=folder,
         runs=store.root / "runs",
-    )
-    if experiment is None:
-        return replace(about, pictures=_pictures(about, _own_figures(points), every, metrics))
-    return replace(
-        about,
-        verdicts=judge_all(EXPERIMENTS[experiment], every),
-        pictures=_pictures(about, EXPERIMENTS[experiment].figures, every, metrics),
+        verdicts=judge_all(experiment, every),
         departures=departures(points),
     )
+    return replace(about, pictures=_pictures(about, experiment, every, metrics))
 
 
 def _data(results: Iterable[RunResult]) -> tuple[str, ...]:
@@ -126,25 +120,22 @@ def _data(results: Iterable[RunResult]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(titles))
 
 
-def _own_figures(points: Sequence[Point]) -> dict[str, tuple[Panel, ...]]:
-    """For a sweep that is no experiment of the paper's: student and gain over epochs, a line a value of the first axis.
+def _own_experiment(name: str, points: Sequence[Point]) -> Experiment:
+    """Of a sweep that is none of the paper's: student and gain over epochs, a line for each value of the first axis.
 
     Each combination of the other axes is a column.
     """
     axes = (KNOWN.get(key, key) for point in points for key in point.values if not key.startswith(START))
     line = next(axes, "probe")
-    return {"curves": (Panel("epoch", line), Panel("epoch", line, metric=GAIN))}
+    return Experiment(name, (), {"curves": (Panel("epoch", line), Panel("epoch", line, metric=GAIN))})
 
 
 def _pictures(
-    report: Report,
-    panels_of: Mapping[str, Sequence[Panel]],
-    runs: Sequence[ProbedRun],
-    metrics: Mapping[str, Series],
+    report: Report, experiment: Experiment, runs: Sequence[ProbedRun], metrics: Mapping[str, Series]
 ) -> list[Picture]:
     """Each figure once per kind of probe, or once if it draws nothing of probes."""
     found = []
-    for name, panels in panels_of.items():
+    for name, panels in experiment.figures.items():
         probed = any(panel.metric in OF_PROBES for panel in panels)
         for kind in _KINDS if probed else [""]:
             about = [run for run in runs if run.at["probe"] == kind or not probed]
@@ -162,7 +153,7 @@ def _pictures(
             title = ", ".join(part for part in (*parts, data) if part)
             more = f" ({left_out} more panels not drawn)" if left_out else ""
             columns = min(most, len(rows[0])) if alike else min(3, len(drawn))
-            figure = figures.draw(drawn, f"{title}{more}", columns, same_heights=own and alike)
+            figure = draw(drawn, f"{title}{more}", columns, same_heights=own and alike)
             axes = ["with the paper's axes"] if name.startswith("figure") else []
             summary = [EPOCH[report.which]] if any(panel.x != "epoch" for panel in panels) else []
             file = f"{name}-{kind}" if probed else name
@@ -172,7 +163,7 @@ def _pictures(
 
 def _save(figure: Figure, folder: Path, name: str, title: str) -> Picture:
     svg, png = folder / f"{name}.svg", folder / f"{name}.png"
-    figures.save(figure, svg, png)
+    save(figure, svg, png)
     return Picture(name, title, svg, png)
 
 

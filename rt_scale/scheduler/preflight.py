@@ -17,7 +17,7 @@ from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
-from rt_scale.store.sweep_runs import SweepRuns
+from rt_scale.store.sweep_runs import SweepRuns, changed_plugins
 
 
 def changed(sweep: SweepRuns, replace: bool) -> str:
@@ -30,15 +30,17 @@ def changed(sweep: SweepRuns, replace: bool) -> str:
     gone, new = len(before - now), len(now - before)
     if not before or not gone:
         return ""
+    because = changed_plugins(sweep)
     if not before & now and not replace:
         raise InputError(
             f"The store holds a sweep '{sweep.name}' of {len(before)} runs, and none of them is among the "
             f"{len(now)} of this file. Give this one another name, or replace that sweep with --yes: its runs stay in "
-            "the store until 'rt-scale gc --delete'."
+            f"the store until 'rt-scale gc --delete'.{because and f' The reason: {because}.'}"
         )
     return (
         f"sweep '{sweep.name}' has changed since it was run: {new} of its {len(now)} runs are new, and {gone} of "
         "the earlier ones no longer belong to it; they stay in the store until 'rt-scale gc --delete'"
+        f"{because and f'; {because}'}"
     )
 
 

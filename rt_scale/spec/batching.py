@@ -28,8 +28,11 @@ def alone_because(spec: RunSpec) -> str:
     """Why a run must train alone; empty if it need not.
 
     A student that equals its teacher bit for bit has a gradient of exactly 0 if the same kernels compute both. A
-    batched network uses other kernels, and the student would learn from the rounding difference.
+    batched network uses other kernels, and the student would learn from the rounding difference. What a user's encoder
+    or objective does in a batch of networks is unknown.
     """
+    if plugin := spec.encoder.plugin or spec.objective.plugin:
+        return f"plugin {plugin} is for one network"
     start = spec.student
     share = start.alpha if start.epsilon is None else start.epsilon
     if spec.kind == "distill" and start.start_from is None and share == 0:

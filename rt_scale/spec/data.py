@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from rt_scale.spec.part import MOST, DataName, Part, added, changed
+from rt_scale.spec.plugged import Plugged, data_name
 
 GAUSSIAN = "gaussian"
 """The data set of Gaussian noise, which needs no preparation."""
@@ -15,11 +16,14 @@ LEAST_SIZE, LARGEST_SIZE = 4, 512
 """Range of the side that images can be resized to, in pixels."""
 
 
-class DataSpec(Part):
+class DataSpec(Plugged):
     """The images that the student is distilled and probed on."""
 
     name: DataName
-    """Name of a prepared data set (`rt-scale data list`), or gaussian: noise inputs (paper, figure 4)."""
+    """Name of a prepared data set (`rt-scale data list`), or gaussian: noise inputs (paper, figure 4). In a file also
+    that of a plugin, e.g. my_package.data:Shapes."""
+    reader: str | None = added(None)
+    """The plugin that gives the images; filled in when a file names it, as is the name of its prepared set."""
     size: int | None = Field(None, ge=LEAST_SIZE, le=LARGEST_SIZE)
     """Side in pixels to which the device resizes images (bilinear, antialiased); null: as prepared."""
     samples: int | None = Field(None, ge=1, le=MOST)
@@ -28,6 +32,17 @@ class DataSpec(Part):
     """gaussian only: standard deviation of every input value; default 1."""
     channels: Literal[1, 3] | None = added(None)
     """gaussian only: channels of an input; default 3."""
+
+    @property
+    def plugin(self) -> str | None:
+        """The plugin that gives the images, if any."""
+        return self.reader
+
+    @model_validator(mode="after")
+    def _name_of_its_own(self) -> DataSpec:
+        if self.reader is not None and self.name != data_name(self.reader, self.args, self.source or ""):
+            raise ValueError(f"'{self.name}' is not the data set of {self.reader}: write data.name: {self.reader}")
+        return self
 
     @model_validator(mode="after")
     def _noise(self) -> DataSpec:

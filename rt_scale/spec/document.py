@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from rt_scale.plugins import Kind, Names
+from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.encoders import encoder_names, parse_encoder
 from rt_scale.spec.errors import InputError, cut, guess, shown, unknown_name
 from rt_scale.spec.part import Document, Part
+from rt_scale.spec.plugged import data_name
 from rt_scale.spec.run import RunSpec, SeedSpec
 from rt_scale.spec.schedule import Schedule, parse
+from rt_scale.spec.training import DISTANCES
 from rt_scale.spec.yaml_files import DEEPEST, parse_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -109,7 +115,7 @@ def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
         if inner is None:
             return []
         model = inner
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _model_of(annotation: object) -> type[BaseModel] | None:
@@ -119,14 +125,69 @@ def _model_of(annotation: object) -> type[BaseModel] | None:
     return None
 
 
+def with_plugins(document: Mapping[str, object], names: Names) -> Document:
+    """A copy of a spec's document in which plugins are named by their references, with the SHA-256 of their sources.
+
+    Nothing of them is executed. InputError: a plugin is not found, or several have its name.
+    """
+    found = dict(document)
+    found["encoder"] = _with_plugin(found.get("encoder"), names, "encoder")
+    found["objective"] = _with_plugin(found.get("objective"), names, "objective")
+    found["data"] = _with_reader(found.get("data"), names)
+    probe = found.get("probe")
+    if isinstance(probe, Mapping) and isinstance(extra := probe.get("extra"), list | tuple):
+        found["probe"] = {**probe, "extra": [_with_plugin(each, names, "probe") for each in extra]}
+    for role in ROLES:
+        part = found.get(role)
+        start = part.get("start_from") if isinstance(part, Mapping) else None
+        if isinstance(part, Mapping) and isinstance(start, Mapping) and isinstance(start.get("run"), Mapping):
+            found[role] = {**part, "start_from": {**start, "run": with_plugins(start["run"], names)}}
+    return {key: value for key, value in found.items() if key in document}
+
+
+def _built_in(kind: Kind, name: str) -> Sequence[str]:
+    """The names that rt-scale has itself; of encoders examples, and ``name`` if it is one."""
+    if kind == "encoder":
+        with suppress(InputError):
+            return (*encoder_names(), parse_encoder(name).name)
+        return encoder_names()
+    return DISTANCES if kind == "objective" else ()
+
+
+def _with_plugin(part: object, names: Names, kind: Kind) -> object:
+    if not isinstance(part, Mapping) or not isinstance(name := part.get("name"), str) or part.get("source") is not None:
+        return part
+    known = _built_in(kind, name)
+    plugin = names.find(kind, name, builtin=name in known)
+    if plugin is not None:
+        return {**part, "name": plugin.reference, "source": plugin.source}
+    if names.modules and name not in known:
+        raise names.unknown(kind, name, known)
+    return part
+
+
+def _with_reader(data: object, names: Names) -> object:
+    """The images' part; that of a plugin gets the name of its prepared set."""
+    if not isinstance(data, Mapping) or not isinstance(name := data.get("name"), str) or data.get("reader") is not None:
+        return data
+    plugin = names.find("dataset", name, builtin=name == GAUSSIAN)
+    if plugin is None:
+        return data
+    args = data.get("args")
+    prepared = data_name(plugin.reference, args if isinstance(args, Mapping) else None, plugin.source)
+    return {**data, "name": prepared, "reader": plugin.reference, "source": plugin.source}
+
+
 class Assembler:
     """Makes RunSpecs that share equal parts, so that each part is validated and turned into hashed text once."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Names) -> None:
         self._parts: dict[tuple[str, str], Any] = {}
+        self._names = names
 
     def make(self, document: Mapping[str, object]) -> RunSpec:
         """The spec of a document; raises the same ValidationError as ``RunSpec.model_validate``."""
+        document = with_plugins(document, self._names)
         return RunSpec.model_validate({name: self._part(name, value) for name, value in document.items()})
 
     def _part(self, name: str, value: object) -> Any:
@@ -224,7 +285,8 @@ def check_field(what: str, key: str) -> None:
             if rest.startswith(within):
                 check_field(what, rest.removeprefix(within))
                 return
-    if key not in fields:
+    part, argument, _ = key.partition(".args.")  # of a plugin, which knows them
+    if key not in fields and not (argument and f"{part}.args" in fields):
         raise unknown_name(what, key, fields)
 
 

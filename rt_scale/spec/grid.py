@@ -191,7 +191,7 @@ def points_at(sweep: SweepSpec, combinations: Iterable[Mapping[str, object]]) ->
     """The runs with each of ``combinations`` (dotted field -> value) and each seed; InputError lists invalid points."""
     points: dict[str, Point] = {}
     problems: dict[str, None] = {}
-    assembler = Assembler()
+    assembler = Assembler(sweep.names)
     rows = list(combinations)
     for seed in sweep.seed_values:
         for values in rows:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from rt_scale.plugins import is_reference
 from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.errors import cut, guess
 from rt_scale.spec.part import MOST, Part, added, changed
+from rt_scale.spec.plugged import Plugged
 from rt_scale.spec.schedule import Scheduled
 from rt_scale.spec.schedule import parse as parse_schedule
 
@@ -163,11 +165,12 @@ BottleneckParts = Annotated[
 ]
 
 
-class EncoderSpec(Part):
-    """The network whose embedding is probed."""
+class EncoderSpec(Plugged):
+    """The network whose embedding is probed; norm, width and attention are of rt-scale's own encoders."""
 
     name: str
-    """Name of an encoder (`rt-scale models`), e.g. resnet18, vgg11, convnet_32_2."""
+    """Name of an encoder (`rt-scale models`), e.g. resnet18, vgg11, convnet_32_2, or of a plugin: my_package.nets:Tiny,
+    torchvision.models:resnet18, timm:create_model."""
     norm: Literal["batch", "instance", "group8", "layer", "none"]
     """Normalisation layers: batch, instance (each map), group8 (groups of 8 maps), layer (all maps) or none.
 
@@ -182,12 +185,16 @@ class EncoderSpec(Part):
     @classmethod
     def _paper_norm(cls, given: object) -> object:
         if isinstance(given, dict) and isinstance(given.get("name"), str) and given.get("norm") is None:
-            return {**given, "norm": parse_encoder(given["name"]).design.default_norm}
+            own = is_reference(given["name"])
+            return {**given, "norm": "none" if own else parse_encoder(given["name"]).design.default_norm}
         return given
 
     @model_validator(mode="after")
     def _buildable(self) -> EncoderSpec:
-        parse_encoder(self.name).check(norm=self.norm, width=self.width, attention=self.attention)
+        if self.plugin is None:
+            parse_encoder(self.name).check(norm=self.norm, width=self.width, attention=self.attention)
+        elif (self.norm, self.width, self.attention) != ("none", 1.0, "tokens"):
+            raise ValueError(f"norm, width and attention are of rt-scale's encoders: leave them out of '{self.name}'")
         return self
 
 

@@ -103,11 +103,13 @@ def added(default: Any, **field: Any) -> Any:
     return Field(default, json_schema_extra={"neutral": default}, **field)
 
 
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=lambda part: part.canonical()
+)
 
 
 def json_text(value: object) -> str:
-    """``value`` as canonical JSON: keys sorted, no blanks, ASCII."""
+    """``value``, which may contain parts, as canonical JSON: keys sorted, no blanks, ASCII."""
     return _ENCODER.encode(value)
 
 

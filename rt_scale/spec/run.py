@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from rt_scale.spec.data import GAUSSIAN, AugmentSpec, DataSpec
 from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, TeacherSpec
 from rt_scale.spec.part import Document, Part, changed, json_text
+from rt_scale.spec.plugged import Plugged
 from rt_scale.spec.training import ObjectiveSpec, ProbeSpec, TrainSpec
 
 
@@ -110,7 +111,8 @@ def _same_architecture(spec: RunSpec, name: str, start: StartFrom) -> None:
 
 
 def _text(part: Part) -> str:
-    return "{" + ", ".join(f"{name}: {getattr(part, name)}" for name in type(part).model_fields) + "}"
+    values = {name: getattr(part, name) for name in type(part).model_fields}
+    return "{" + ", ".join(f"{name}: {value}" for name, value in values.items() if value is not None) + "}"
 
 
 class SeedSpec(Part):
@@ -174,6 +176,12 @@ class RunSpec(Part):
     def starts(self) -> tuple[StartFrom, ...]:
         """The ``start_from`` of teacher and student, if set."""
         return tuple(start for start in (self.teacher.start_from, self.student.start_from) if start is not None)
+
+    @property
+    def plugins(self) -> dict[str, str]:
+        """The plugins of this run, not of those that it starts from: reference -> SHA-256 of its source."""
+        parts: tuple[Plugged, ...] = (self.data, self.encoder, self.objective, *self.probe.extra)
+        return {part.plugin: part.source for part in parts if part.plugin is not None and part.source is not None}
 
     @functools.cached_property
     def hash(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rt_scale.spec.document import apply_overrides, build, resolve_same
+from rt_scale.plugins import Names, Plugin
+from rt_scale.spec.document import apply_overrides, build, resolve_same, with_plugins
 from rt_scale.spec.errors import InputError, shown
 from rt_scale.spec.explore import ExploreSpec, check_grid
 from rt_scale.spec.grid import GRID_LIMIT, Point, expand, refuse_large
@@ -92,6 +94,20 @@ class SweepSpec(Part):
     """Early stopping, or a search in place of the grid; null: every run of the grid, to its end."""
     launch: LaunchSpec = LaunchSpec()
     """Where runs are executed."""
+    modules: tuple[str, ...] = Field((), alias="import", strict=False)
+    """Modules whose public classes and functions are names of plugins in this file, e.g. [my_package.nets]."""
+    plugins: dict[str, Annotated[tuple[str, str], Field(strict=False)]] = Field(default={})
+    """What names of plugins stood for when the sweep was run; rt-scale records it."""
+
+    @functools.cached_property
+    def names(self) -> Names:
+        """What names of plugins in this file stand for."""
+        return Names(self.modules, {name: Plugin(*found) for name, found in self.plugins.items()})
+
+    @field_validator("modules", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: object) -> object:
+        return [given] if isinstance(given, str) else given
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -158,6 +174,11 @@ def _override(document: Document, overrides: Sequence[str]) -> Document:
             raise InputError(f"'--set {override}': {key} is zipped with other fields; edit the sweep file instead.")
         if isinstance(searched, Mapping) and key in searched:
             raise InputError(f"'--set {override}': {key} is searched in explore.space; edit the sweep file instead.")
+        if key in ("import", "plugins"):
+            given = apply_overrides({}, [override])[key]
+            both = key == "import" and isinstance(given, list) and isinstance(document.get(key, []), list)
+            document = {**document, key: [*document.get(key, []), *given] if both else given}
+            continue
         if key == "seeds" and not isinstance(seeds := apply_overrides({}, [override])["seeds"], Mapping):
             document = {**document, "seeds": seeds}  # a mapping would set the named seeds of base
             continue
@@ -178,4 +199,11 @@ def load_run(path: Path, overrides: list[str] | None = None) -> RunSpec:
     document = read_document(path)
     if "base" in document:
         raise InputError(f"{path} is a sweep file; run all of it with: rt-scale sweep {path}")
-    return build(RunSpec, resolve_same(apply_overrides(document, overrides or [])), str(path))
+    document = apply_overrides(document, overrides or [])
+    modules = document.pop("import", [])
+    modules = [modules] if isinstance(modules, str) else modules
+    if not isinstance(modules, list) or not all(isinstance(each, str) for each in modules):
+        raise InputError(
+            f"{path}: import is a list of modules, e.g. [my_package.nets], but {shown(modules)} was given."
+        )
+    return build(RunSpec, with_plugins(resolve_same(document), Names(modules)), str(path))

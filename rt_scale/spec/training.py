@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
+from rt_scale.plugins import is_reference
+from rt_scale.spec.errors import InputError, guess
 from rt_scale.spec.part import MOST, DataName, Part, added
+from rt_scale.spec.plugged import Plugged
 from rt_scale.spec.schedule import Duration, Scheduled
 from rt_scale.spec.schedule import parse as parse_schedule
 
+DISTANCES = ("cross_entropy", "kl", "mse")
+"""The objectives that rt-scale has itself."""
 
-class ObjectiveSpec(Part):
+
+def _distance(name: str) -> str:
+    if name not in DISTANCES and not is_reference(name):
+        raise InputError(f"'{name}' is not known;{guess(name, DISTANCES)} allowed: {', '.join(DISTANCES)}")
+    return name
+
+
+class ObjectiveSpec(Plugged):
     """The distance that training minimises, between student and teacher, or student and labels (kind supervise)."""
 
-    name: Literal["cross_entropy", "kl", "mse"] = added("cross_entropy")
+    name: Annotated[
+        str,
+        AfterValidator(_distance),
+        WithJsonSchema({"anyOf": [{"enum": list(DISTANCES)}, {"type": "string", "pattern": ":"}]}),
+    ] = added("cross_entropy")
     """cross_entropy or kl (of softmaxes, summed over outputs; equal gradients), or mse (of logits, mean over outputs);
-    all are means over images and pairs of views. Kind supervise allows only cross_entropy."""
+    all are means over images and pairs of views. Kind supervise allows only cross_entropy. A plugin, e.g.
+    my_losses:cosine, is called as f(student logits [B, m], teacher logits [B, m], **args) and gives a mean."""
     pairing: Literal["same", "opposite", "all"] = added("same")
     """The student's views of an image that each of the teacher's (global) views is compared with: the same view, all
     other views (opposite, as in DINO) or all."""
@@ -69,6 +86,32 @@ class TrainSpec(Part):
     """How long the projector's last layer is frozen, e.g. 1ep; null: not at all."""
 
 
+PROBES = ("linear", "knn", "logistic", "ridge")
+"""The probes that rt-scale has itself; repeated on standardised embeddings as ``<name>_standardized``."""
+
+
+class OwnProbe(Plugged):
+    """A probe of yours, a plugin.
+
+    It is called as f(train embeddings [N, D], train labels [N], test embeddings, test labels, *, classes, seed, **args)
+    and gives a number, or a mapping of names to numbers.
+    """
+
+    name: str
+    """The plugin, e.g. my_probes:centroids; its metric is probe/<role>/centroids."""
+
+    @model_validator(mode="after")
+    def _a_plugin(self) -> OwnProbe:
+        if self.plugin is None:
+            raise ValueError(f"'{self.name}' is no plugin: write package.module:function, e.g. my_probes:centroids")
+        return self
+
+    @property
+    def metric(self) -> str:
+        """The last part of the name of its metric."""
+        return self.name.partition(":")[2]
+
+
 class ProbeSpec(Part):
     """How labels measure the quality of embeddings (paper, section 3 'Probing', appendix C.1)."""
 
@@ -103,6 +146,17 @@ class ProbeSpec(Part):
     """Whether every probing also measures rank, dead units and agreement with the teacher of the embeddings, and
     distance and angle of encoder and projector from start and teacher."""
 
+    extra: tuple[OwnProbe, ...] = added((), strict=False)
+    """Probes of yours, e.g. [{name: my_probes:centroids, args: {k: 3}}]; embeddings are as the encoder gives them."""
+
+    @field_validator("extra")
+    @classmethod
+    def _different_metrics(cls, extra: tuple[OwnProbe, ...]) -> tuple[OwnProbe, ...]:
+        names = [*PROBES, *(probe.metric for probe in extra)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"several probes are called {', '.join(twice)}: metrics need different names")
+        return tuple(sorted(extra, key=lambda probe: probe.name))
+
     @field_validator("also")
     @classmethod
     def _one_order(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -133,4 +187,5 @@ class ProbeSpec(Part):
         """Names of the probes, e.g. ``linear``, ``knn``, ``linear_standardized``, ``knn_standardized``."""
         asked = {"linear": self.linear, "knn": self.knn > 0, "logistic": self.logistic, "ridge": self.ridge}
         plain = tuple(name for name, wanted in asked.items() if wanted)
-        return plain + tuple(f"{name}_standardized" for name in plain if self.standardized)
+        repeated = tuple(f"{name}_standardized" for name in plain if self.standardized)
+        return plain + repeated + tuple(probe.metric for probe in self.extra)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TypedDict, TypeVar, cast
 
-from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.errors import InputError, RtScaleError, RunError
 from rt_scale.store.atomic import read_json, remove_temporaries, to_json, write_bytes, write_json
 from rt_scale.store.checkpoints import Checkpoints
 from rt_scale.store.lease import TIMES, Attempt, FileLease, Lease, latest_attempt
@@ -20,6 +21,8 @@ State = Literal["done", "running", "failed", "partial", "missing"]
 
 RUNS = "runs"
 SPEC, ENVIRONMENT, METRICS = "spec.json", "environment.json", "metrics.parquet"
+SOURCES = "sources.json"
+"""Reference of a plugin -> SHA-256 and text of the file that defines it."""
 RESULT, FAILURE, CHECKPOINTS = "result.json", "failure.json", "checkpoints"
 EVENTS = "events.out.tfevents."
 """Prefix of event files; TensorBoard reads a folder's files in the order of their names."""
@@ -63,58 +66,40 @@ class RunStatus:
     heartbeat: str = ""
 
 
-class LocalRun:
-    """A run kept in a folder; the subclass ``ObjectRun`` keeps it in an object store.
+class RunDir:
+    """The directory of one run; writing needs :meth:`acquire`, reading does not.
+
+    For a run in an object store (``ObjectRun``) it is this machine's mirror: :meth:`refresh` downloads what others
+    wrote, and every write is uploaded.
 
     Attributes:
-        folder: of the run on this machine.
+        path: the folder; it need not exist.
+        checkpoints: for reading; write with :meth:`save_checkpoint`.
         stale: seconds without a heartbeat after which an owner on another machine counts as ended.
     """
 
     stale = TIMES.stale
 
-    def __init__(self, folder: Path) -> None:
-        """The run in ``folder``."""
-        self.folder = folder
+    def __init__(self, path: Path) -> None:
+        """The run in the folder ``path``."""
+        self.path = path
+        self.checkpoints = Checkpoints(path / CHECKPOINTS, self.fetch)
+        self._lease: Lease | None = None
 
     def refresh(self) -> None:
-        """Download what other processes wrote; a folder needs no download."""
+        """Download what an object store has of the run; InputError if it refuses, StoreUnavailable if it is silent."""
 
     def fetch(self, step: int) -> None:
-        """Download the checkpoint of ``step``."""
+        """Download the checkpoint of ``step`` from an object store."""
 
-    def acquire(self, watching: Callable[[Attempt], None]) -> Lease:
-        """Acquire the lease; see :meth:`RunDir.acquire`."""
-        return FileLease(self.folder, watching=watching)
+    def _take(self, watching: Callable[[Attempt], None]) -> Lease:
+        return FileLease(self.path, watching=watching)
 
-    def send(self) -> None:
-        """Upload what was written here."""
+    def _send(self, *, ending: bool = False) -> None:
+        """Upload what was written here; ``ending``: without waiting for a store that does not answer."""
 
-    def send_failure(self) -> None:
-        """As :meth:`send`, without waiting for a store that does not answer."""
-
-    def complete(self, path: Path, result: bytes) -> None:
-        """Write the result to the file ``path``, after everything else is uploaded."""
-        write_bytes(path, result)
-
-
-class RunDir:
-    """The directory of one run; writing needs :meth:`acquire`, reading does not.
-
-    For a run in an object store it is this machine's mirror: :meth:`refresh` downloads what others wrote, and every
-    write is uploaded.
-
-    Attributes:
-        path: the folder; it need not exist.
-        checkpoints: for reading; write with :meth:`save_checkpoint`.
-    """
-
-    def __init__(self, path: Path, backend: LocalRun | None = None) -> None:
-        """The run in the folder ``path``, also kept by ``backend`` unless that is None."""
-        self.path = path
-        self._backend = backend or LocalRun(path)
-        self.checkpoints = Checkpoints(path / CHECKPOINTS, self._backend.fetch)
-        self._lease: Lease | None = None
+    def _send_result(self, result: bytes) -> None:
+        """Upload the result, after everything else."""
 
     @property
     def name(self) -> str:
@@ -125,10 +110,6 @@ class RunDir:
     def metrics_path(self) -> Path:
         """The file of the metrics table."""
         return self.path / METRICS
-
-    def refresh(self) -> None:
-        """Download what an object store has of the run; InputError if it refuses, StoreUnavailable if it is silent."""
-        self._backend.refresh()
 
     def acquire(self, watching: Callable[[Attempt], None] = lambda attempt: None) -> Lease:
         """Become the one process that writes here, until the returned context manager ends.
@@ -142,7 +123,7 @@ class RunDir:
             InputError: a live process holds the run, or the store cannot be written.
             RunError: an object store does not answer.
         """
-        self._lease = self._backend.acquire(watching)
+        self._lease = self._take(watching)
         remove_temporaries(self.path)
         remove_temporaries(self.checkpoints.folder)
         return self._lease
@@ -168,12 +149,19 @@ class RunDir:
         self._permitted()
         if (recorded := self.spec()) is None:
             write_json(self.path / SPEC, spec.canonical())
-            self._backend.send()
+            self._send()
         elif recorded != json.loads(to_json(spec.canonical())):
             raise InputError(
                 f"'{self.path}' holds another spec: its {SPEC} does not hash to the folder's name, so it was edited. "
                 "Restore it, or move the folder out of the store to compute the run again."
             )
+
+    def write_sources(self, sources: Mapping[str, Mapping[str, str]]) -> None:
+        """Record the source text of the run's plugins, if it has any; it is for people, and never executed."""
+        self._permitted()
+        if sources:
+            write_json(self.path / SOURCES, sources)
+            self._send()
 
     def spec(self) -> dict[str, object] | None:
         """The recorded spec; None if the run was never begun."""
@@ -183,7 +171,7 @@ class RunDir:
         """Record how and where the run is executed."""
         self._permitted()
         write_json(self.path / ENVIRONMENT, record.to_json())
-        self._backend.send()
+        self._send()
 
     def record(self) -> RunRecord | None:
         """How and where the run was executed, if recorded."""
@@ -197,7 +185,7 @@ class RunDir:
         """
         self._permitted()
         self.checkpoints.save(step, writer, self._permitted)
-        self._backend.send()
+        self._send()
 
     def latest_checkpoint(self, loader: Callable[[Path], T], warn: Callable[[str], None]) -> tuple[int, T] | None:
         """The newest sound checkpoint as (step, ``loader(folder)``); see :meth:`Checkpoints.latest`."""
@@ -208,13 +196,16 @@ class RunDir:
         """Remove every checkpoint whose step is not in ``keep``."""
         self._permitted()
         self.checkpoints.prune(keep)
-        self._backend.send()
+        self._send()
 
     def complete(self, result: RunResult) -> None:
         """Record the result, last of all: its file means that the run is done."""
         self._permitted()
         remove(self.path / FAILURE)
-        self._backend.complete(self.path / RESULT, to_json(result.to_json()))
+        data = to_json(result.to_json())
+        self._send()
+        self._send_result(data)
+        write_bytes(self.path / RESULT, data)
 
     def result(self) -> RunResult | None:
         """The result; None if the run is not done."""
@@ -224,15 +215,16 @@ class RunDir:
         """Record why this attempt failed, with its number."""
         attempt = self._permitted().attempt
         write_json(self.path / FAILURE, {**error, "attempt": attempt})
-        self._backend.send_failure()
+        with contextlib.suppress(RtScaleError):  # the caller already reports a failure
+            self._send(ending=True)
 
     def failure(self) -> Failure | None:
         """The newest recorded failure, with its ``attempt``; None if the run is done or never failed."""
         return None if (self.path / RESULT).exists() else cast("Failure | None", _read_optional(self.path / FAILURE))
 
     def status(self, stale: float | None = None) -> RunStatus:
-        """The run's status; ``stale``: see :class:`LocalRun`."""
-        stale = self._backend.stale if stale is None else stale
+        """The run's status; ``stale``: another than the store's."""
+        stale = self.stale if stale is None else stale
         attempt = latest_attempt(self.path)
         attempts = attempt.number if attempt else 0
         if (self.path / RESULT).exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from rt_scale.spec import grid
 from rt_scale.spec.errors import InputError, unknown_name
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.grid import Point, points_at
-from rt_scale.spec.part import LONGEST_NAME
+from rt_scale.spec.part import LONGEST_NAME, json_text
 from rt_scale.spec.sweep import SweepSpec, parse_sweep
 from rt_scale.spec.yaml_files import read_text
 from rt_scale.store.atomic import read_json
@@ -34,7 +35,7 @@ class SweepRuns:
         spec: the parsed file.
         grid: the runs of its grid; empty for a search.
         text: the file's text.
-        overrides: its ``--set`` assignments.
+        overrides: its ``--set`` assignments, and what names of plugins stand for.
     """
 
     spec: SweepSpec
@@ -97,7 +98,28 @@ def read_sweep(file: Path, overrides: Sequence[str], store: Store, most: int | N
         store.refresh(curves=False)
         started = len(store.sweep(spec.name).runs())
         grid.refuse_large(spec, max(grid.GRID_LIMIT, started), "start them with 'rt-scale sweep --yes' in this store")
-    return SweepRuns(spec, grid.expand(spec), store, text, assigned)
+    points = grid.expand(spec)
+    if found := spec.names.found:
+        assigned = [each for each in assigned if not each.startswith(_PLUGINS)] + [_PLUGINS + json_text(found)]
+    return SweepRuns(spec, points, store, text, assigned)
+
+
+_PLUGINS = "plugins="
+"""The assignment that records what names of plugins stood for."""
+
+
+def changed_plugins(sweep: SweepRuns) -> str:
+    """Which plugins of the sweep have another source than when it was run, in words; empty if none."""
+    recorded = next((each for each in sweep.folder.overrides() if each.startswith(_PLUGINS)), None)
+    before = json.loads(recorded.removeprefix(_PLUGINS)) if recorded else {}
+    now = sweep.spec.names.found
+    names = [name for name, plugin in now.items() if name in before and list(plugin) != before[name]]
+    if not names:
+        return ""
+    return (
+        f"the source of {', '.join(names)} has changed since sweep '{sweep.name}' was run: its runs of before are of "
+        "another source, and those of this file are new"
+    )
 
 
 def _named(file: Path) -> Path:

@@ -112,13 +112,12 @@ def layout_summary(metrics: Sequence[str]) -> Summary:
         layout_pb2.Category(title=title, chart=[_chart(metric) for metric in reversed(members)])
         for title, members in grouped(metrics, _group).items()
     ]
-    summary = Summary()
-    summary.value.add(
+    value = Summary.Value(
         tag=layout_metadata.CONFIG_SUMMARY_TAG,
         metadata=layout_metadata.create_summary_metadata(),
         tensor=tensor_util.make_tensor_proto(layout_pb2.Layout(category=categories).SerializeToString()),
     )
-    return summary
+    return Summary(value=[value])
 
 
 def _group(metric: str) -> str:

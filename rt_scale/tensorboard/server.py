@@ -8,13 +8,9 @@ import time
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rt_scale.spec.errors import InputError
 from rt_scale.system.signals import stopping_on_signals
-
-if TYPE_CHECKING:
-    from tensorboard.program import TensorBoard
 
 LOOK = 0.2
 """Seconds between two checks whether to end the server."""
@@ -41,9 +37,13 @@ def serve(
     Raises:
         InputError: if the port is in use or not allowed.
     """
-    from tensorboard import program
+    from tensorboard import default, program
 
-    server = _server(logdir, title, host, port, interval)
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
+    arguments = ["--logdir", str(logdir), "--host", host, "--window_title", f"rt-scale: {title}"]
+    arguments += ["--reload_interval", f"{interval:g}"] + ([] if port is None else ["--port", str(port)])
+    server = program.TensorBoard(default.get_plugins())
+    server.configure(argv=["tensorboard", *arguments])
     try:
         # TensorBoard prints a note on how it loads data at any log level.
         with contextlib.redirect_stderr(StringIO()):
@@ -65,14 +65,3 @@ def _waited(seconds: float, asked: Callable[[], bool]) -> bool:
     while not asked() and (left := until - time.monotonic()) > 0:
         time.sleep(min(left, LOOK))
     return asked()
-
-
-def _server(logdir: Path, title: str, host: str, port: int | None, interval: float) -> TensorBoard:
-    from tensorboard import default, program
-
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)
-    arguments = ["--logdir", str(logdir), "--host", host, "--window_title", f"rt-scale: {title}"]
-    arguments += ["--reload_interval", f"{interval:g}"] + ([] if port is None else ["--port", str(port)])
-    server = program.TensorBoard(default.get_plugins())
-    server.configure(argv=["tensorboard", *arguments])
-    return server

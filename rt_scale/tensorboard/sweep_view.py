@@ -8,11 +8,12 @@ columns, charts and figures.
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
+from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import summary_v2
@@ -47,7 +48,6 @@ MOST_LISTED = 10
 """Most numbers of an axis that the HParams view lists one by one; beyond that, it offers a range."""
 SEEDS_COLUMN = 4
 """Number of metrics before the number of seeds: the HParams view shows five columns at first."""
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -178,15 +178,15 @@ def _images(figures: Mapping[str, Path]) -> list[Event]:
     events = []
     for tag, path in figures.items():
         data = path.read_bytes()
-        if not data.startswith(_SIGNATURE) or len(data) < 24:  # still being written
+        try:
+            with Image.open(BytesIO(data), formats=["PNG"]) as picture:
+                size = [str(pixels).encode() for pixels in picture.size]
+        except OSError:  # still being written
             continue
-        # The first chunk of a PNG begins with its size: https://www.w3.org/TR/png/#11IHDR
-        width, height = struct.unpack(">II", data[16:24])
-        summary = Summary()
-        summary.value.add(
+        value = Summary.Value(
             tag=tag,
             metadata=create_summary_metadata(display_name="", description=""),
-            tensor=tensor_util.make_tensor_proto([str(width).encode(), str(height).encode(), data]),
+            tensor=tensor_util.make_tensor_proto([*size, data]),
         )
-        events.append(Event(wall_time=path.stat().st_mtime, step=0, summary=summary))
+        events.append(Event(wall_time=path.stat().st_mtime, step=0, summary=Summary(value=[value])))
     return events

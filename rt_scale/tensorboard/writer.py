@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -34,7 +33,7 @@ Setting = bool | int | float | str
 
 
 class BoardWriter:
-    """Writes the curves of one run, whose lease the caller must hold; a context manager that closes it."""
+    """Writes the curves of one run, whose lease the caller must hold."""
 
     def __init__(self, run: Path, earlier: MetricsTable | None = None) -> None:
         """Begin the event file of an attempt in the folder ``run``.
@@ -83,28 +82,13 @@ class BoardWriter:
             code = api_pb2.STATUS_SUCCESS if status == "done" else api_pb2.STATUS_FAILURE
             now = time.time()
             end = plugin_data_pb2.SessionEndInfo(status=code, end_time_secs=now)
-            data = plugin_data_pb2.HParamsPluginData(session_end_info=end)
-            summary = Summary()
-            summary.value.add(
-                tag=metadata.SESSION_END_INFO_TAG,
-                metadata=metadata.create_summary_metadata(data),
-                tensor=metadata.NULL_TENSOR,
-            )
-            write_if_changed(self._run / END, summary_file(summary, now))
-
-    def __enter__(self) -> BoardWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+            data = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=end))
+            value = Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=data, tensor=metadata.NULL_TENSOR)
+            write_if_changed(self._run / END, summary_file(Summary(value=[value]), now))
 
 
 def _scalars(step: int, wall_time: float, values: Mapping[str, float]) -> Event:
-    summary = Summary()
-    for tag, value in values.items():
-        summary.MergeFrom(scalar_pb(tag, value))
+    summary = Summary(value=[each for tag, value in values.items() for each in scalar_pb(tag, value).value])
     return Event(wall_time=wall_time, step=step, summary=summary)
 
 

@@ -85,15 +85,6 @@ class Accelerated(Network):
             self._pass = self._prepared(views)
         return self._pass(*views)
 
-    def of_views(self, views: Sequence[Tensor]) -> Tensor:
-        """Logits [V B, m] of V views [B, C, S, S], all images of the first view first."""
-        logits: Tensor = self.projector.logits(self.features_of_views(views))
-        return logits
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits [B, m] of images [B, C, H, W]."""
-        return self.of_views((images,))
-
     def _prepared(self, views: Sequence[Tensor]) -> Pass:
         """The pass, tried once forward and backward; batch norms' statistics are restored afterwards."""
         module = FeaturesOfViews(Network(self.encoder, self.projector))

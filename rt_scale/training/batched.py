@@ -100,17 +100,8 @@ class _Computed(Network):
         self.projector = projector
         self._computed = features
 
-    def features(self, images: Tensor) -> Tensor:
-        return self._computed
-
     def features_of_views(self, views: Sequence[Tensor]) -> Tensor:
         return self._computed
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.projector.logits(self._computed)
-
-    def of_views(self, views: Sequence[Tensor]) -> Tensor:
-        return self.projector.logits(self._computed)
 
 
 def _tried(step: Step) -> Measured | Exception:

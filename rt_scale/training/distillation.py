@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from rt_scale.data.loaders.base import Batch
 from rt_scale.losses.chunked import tile_columns, wide_distance
 from rt_scale.losses.distances import ONE_VIEW, Distance, Pair, distance
+from rt_scale.losses.own import OwnObjective, own_distance
 from rt_scale.losses.supervised import supervised_cross_entropy
 from rt_scale.models.networks import Network
 from rt_scale.models.projector import Outputs
@@ -111,6 +113,7 @@ class Distillation:
         name: of the distance, see ``losses.distances.distance``.
         pairs: (teacher, student) views to compare; the teacher sees only the views that it is compared on.
         sharpenings: of the logits, by ``teacher`` and ``student``.
+        own: a user's objective, in place of the distance of that name.
     """
 
     def __init__(
@@ -122,9 +125,10 @@ class Distillation:
         name: str = "cross_entropy",
         pairs: Sequence[Pair] = ONE_VIEW,
         sharpenings: Mapping[str, Sharpening] = AS_THEY_ARE,
+        own: OwnObjective | None = None,
     ) -> None:
         self.targets, self.views, self.precision = targets, views, precision
-        self.name, self.pairs = name, pairs
+        self.name, self.pairs, self.own = name, pairs, own
         self.teacher_views = 1 + max(view for view, _ in pairs)
         self.sharpenings = sharpenings
 
@@ -140,7 +144,8 @@ class Distillation:
 
     def _is_wide(self, model: Network, index: Tensor) -> bool:
         """Whether outputs are compared by their factors: faster for one view and outputs wider than a tile."""
-        factored = self.name != "mse" and tuple(self.pairs) == ONE_VIEW and model.projector.factored
+        by_softmax = self.own is None and self.name != "mse"
+        factored = by_softmax and tuple(self.pairs) == ONE_VIEW and model.projector.factored
         return factored and model.projector.out_dim > tile_columns(len(index), index.device)
 
     def _by_factors(self, model: Network, views: Sequence[Tensor], index: Tensor, step: int) -> Distance:
@@ -160,8 +165,7 @@ class Distillation:
             teacher_logits = self.targets(views[: self.teacher_views], index)
             student_logits = model.of_views(views)
         at_least = torch.promote_types(student_logits.dtype, torch.float32)
-        return distance(
-            self.name,
+        return (partial(distance, self.name) if self.own is None else partial(own_distance, self.own))(
             self.sharpenings["student"](student_logits.to(at_least), step),
             self.sharpenings["teacher"](teacher_logits.to(at_least), step),
             self.pairs,

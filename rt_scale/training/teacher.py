@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rt_scale.losses.chunked import Side
 from rt_scale.models.networks import Network
 from rt_scale.models.projector import Outputs
 from rt_scale.spec.networks import TeacherSpec
@@ -53,18 +52,18 @@ class Sharpening:
         temperature = self._temperature(step)
         return sharpened if temperature == 1 else sharpened / temperature
 
-    def of_outputs(self, outputs: Outputs, step: int) -> Side:
+    def of_outputs(self, outputs: Outputs, step: int) -> Outputs:
         """The same by factors: features / temperature give z / temperature, and the centre is a shift."""
         temperature = self._temperature(step)
         # The mean and the quotient of bfloat16 features need the weights' precision.
         features = outputs.features.to(outputs.weight.dtype)
         sharpened = outputs if temperature == 1 else outputs._replace(features=features / temperature)
         if self.momentum is None:
-            return Side(sharpened)
+            return sharpened
         mean = self.group.mean_of_rows(features)
         with torch.no_grad():  # the mean of logits is the logits of the mean of features
             centre = self._moved(outputs._replace(features=mean[None]).logits()[0], step)
-        return Side(sharpened, centre / -temperature)
+        return sharpened._replace(shift=centre / -temperature)
 
     def _temperature(self, step: int) -> float:
         return self.temperature.value(step, self.steps, self.steps_per_epoch)

@@ -27,10 +27,10 @@ from rt_scale.spec.errors import RunError
 SHAPE = (6, 5, 3)
 
 
-def _write(path: Path, samples: int, shape: tuple[int, int, int] = SHAPE, page: int | None = None) -> Beton:
+def _write(path: Path, samples: int, shape: tuple[int, int, int] = SHAPE) -> Beton:
     generator = np.random.default_rng(samples)
     images = generator.integers(0, 256, (samples, *shape), np.uint8)
-    write(path, [images], generator.integers(0, 10, samples), image_shape=shape, page=page)
+    write(path, [images], generator.integers(0, 10, samples), image_shape=shape)
     return open_beton(path)
 
 
@@ -72,8 +72,11 @@ def test_batches_are_those_of_the_resident_loader(beton: Beton, threads: int | N
     ("samples", "shape"), [(19, (512, 512, 3)), (10, (28, 28, 1)), (9, SHAPE), (4, SHAPE), (33, (1, 1, 1))]
 )
 @pytest.mark.parametrize("threads", [1, 2])
-def test_any_size_of_image_and_set(tmp_path: Path, samples: int, shape: tuple[int, int, int], threads: int) -> None:
-    beton = _write(tmp_path / "set.beton", samples, shape, layout.MIN_PAGE)
+def test_any_size_of_image_and_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: int, shape: tuple[int, int, int], threads: int
+) -> None:
+    monkeypatch.setattr(layout, "DEFAULT_PAGE", layout.MIN_PAGE)
+    beton = _write(tmp_path / "set.beton", samples, shape)
     resident = ResidentLoader(beton, batch_size=4, seed=0, device="cpu")
     ours = FFCVLoader(beton, batch_size=4, seed=0, device="cpu", threads=threads)
     _same(ours.epoch(1), resident.epoch(1))

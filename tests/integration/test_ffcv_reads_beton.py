@@ -45,18 +45,19 @@ def test_field_descriptors_are_ffcvs(shape: tuple[int, int, int]) -> None:
 
 
 # Several images a page and several pages; one page; a last page that is exactly full.
-SETS = [(11, (512, 512, 3), beton.MIN_PAGE), (300, (32, 32, 3), None), (32, (512, 512, 1), beton.MIN_PAGE)]
+SETS = [(11, (512, 512, 3)), (300, (32, 32, 3)), (32, (512, 512, 1))]
 
 
-@pytest.mark.parametrize(("samples", "shape", "page"), SETS)
+@pytest.mark.parametrize(("samples", "shape"), SETS)
 def test_ffcv_finds_the_same_images_labels_and_indices(
-    tmp_path: Path, samples: int, shape: tuple[int, int, int], page: int | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: int, shape: tuple[int, int, int]
 ) -> None:
+    monkeypatch.setattr(beton, "DEFAULT_PAGE", beton.MIN_PAGE)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (samples, *shape), np.uint8)
     labels = generator.integers(0, 1000, samples)
     path = tmp_path / "set.beton"
-    write(path, np.array_split(images, 3), labels, image_shape=shape, page=page)
+    write(path, np.array_split(images, 3), labels, image_shape=shape)
 
     reader = Reader(str(path))
     assert reader.field_names == list(beton.FIELDS)

@@ -75,7 +75,7 @@ def without_empty(value: Any) -> Any:
     """A value without the entries that hold nothing, which files of earlier versions left out."""
     if not isinstance(value, dict):
         return value
-    return {key: without_empty(each) for key, each in value.items() if each != {}}
+    return {key: without_empty(each) for key, each in value.items() if each not in ({}, None)}
 
 
 @pytest.mark.parametrize("label", FINISHED)

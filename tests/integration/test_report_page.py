@@ -224,7 +224,7 @@ def test_sweeps_of_one_experiment_on_the_same_data_are_one_report(reported: Repo
     other.write_text(yaml.safe_dump({**SWEEP, "name": "other", "axes": {"student.alpha": [0.3, 0.9]}}))
     ended = report(reported.file, other, "--store", reported.store.root, "--json")
     assert ended.returncode == 0, ended.stderr
-    rows = json.loads(ended.stdout)["linear"]
+    rows = json.loads(ended.stdout)["tables"]["linear"]
     assert [row["values"]["student.alpha"] for row in rows] == [1e-10, 0.3, 1.0]
     page = (reported.folder / "with-other" / "report.html").read_text()
     assert "Sweeps near_and_far, other. 7 of 12 runs finished." in page

@@ -13,7 +13,6 @@ from torchvision.transforms import functional as classic
 from torchvision.transforms.v2 import functional as reference
 
 from rt_scale.data.augment.draws import (
-    Boxes,
     CropFlipDraws,
     ViewDraws,
     augment_generator,
@@ -84,7 +83,7 @@ def _close(ours: torch.Tensor, expected: torch.Tensor, tolerance: float | None =
 def test_a_resized_crop(size: int, interpolation: str, dtype: torch.dtype, device: str) -> None:
     """Reduced and enlarged, at the borders, a single pixel, the whole image, mirrored or not."""
     corners = [(0, 0, 20, 24), (0, 0, 20, 24), (19, 23, 1, 1), (3, 5, 7, 7), (13, 0, 7, 20), (0, 17, 18, 7)]
-    boxes = Boxes(*(torch.tensor(each) for each in zip(*(corners * 2), strict=True)))
+    boxes = torch.tensor(corners * 2).T
     flip = torch.tensor([False, True] * 6)
     pixels = _pixels(_images(3, 20, 24), dtype)
     ours = resized_crops(pixels.to(device), boxes, flip, size, interpolation)
@@ -199,7 +198,7 @@ def test_all_views_of_a_batch(channels: int, device: str) -> None:
 
 
 def _one(image: torch.Tensor, spec: AugmentSpec, draws: ViewDraws, row: int, size: int) -> torch.Tensor:
-    box = [int(getattr(draws.boxes, name)[row]) for name in ("top", "left", "height", "width")]
+    box = draws.box[:, row].tolist()
     mode = reference.InterpolationMode(spec.interpolation)
     pixels = reference.resized_crop(_pixels(image[None], torch.float32)[0], *box, [size, size], mode).clamp(0, 1)
     if draws.flip[row]:

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from rt_scale.models.encoder import NORM_LAYERS
-from rt_scale.models.init import initialise, local_initialisation, neighbourhood_initialisation
-from rt_scale.models.networks import build_pair
+from rt_scale.models.networks import build_pair, initialise, local_initialisation, neighbourhood_initialisation
 from rt_scale.models.plain import MLP
 from rt_scale.models.vit import ViT
 from rt_scale.spec.errors import InputError

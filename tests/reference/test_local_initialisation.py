@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from rt_scale.models.init import initialise, local_initialisation
+from rt_scale.models.networks import initialise, local_initialisation
 from rt_scale.spec.errors import InputError
 
 ALPHAS = st.floats(0.0, 1.0)

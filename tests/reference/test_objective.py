@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rt_scale.losses.distances import Pair, distance, view_pairs
-from rt_scale.models.init import initialise
+from rt_scale.models.networks import initialise
 from rt_scale.models.projector import Projector
 from rt_scale.spec.networks import ProjectorSpec
 

@@ -9,7 +9,7 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from rt_scale.models.encoder import Encoder
 from rt_scale.models.encoders import build_encoder
-from rt_scale.models.init import initialise
+from rt_scale.models.networks import initialise
 from rt_scale.spec.networks import EncoderSpec
 
 CONFIGURATIONS = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from rt_scale.models.init import initialise
+from rt_scale.models.networks import initialise
 from rt_scale.models.projector import Projector, unit_rows
 from rt_scale.spec.networks import ProjectorSpec
 

@@ -9,7 +9,7 @@ from torch.nn.functional import conv2d, relu
 
 from rt_scale.models.encoder import Encoder
 from rt_scale.models.encoders import build_encoder
-from rt_scale.models.init import initialise
+from rt_scale.models.networks import initialise
 from rt_scale.spec.networks import EncoderSpec
 
 

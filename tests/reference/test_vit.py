@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rt_scale.models.init import initialise
+from rt_scale.models.networks import initialise
 from rt_scale.models.vit import Attention, Block, ViT
 
 HEADS = 3

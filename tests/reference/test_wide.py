@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rt_scale.losses.chunked import Side, wide_distance
-from rt_scale.models.init import initialise
+from rt_scale.losses.chunked import wide_distance
+from rt_scale.models.networks import initialise
 from rt_scale.models.projector import Outputs, Projector
 from rt_scale.spec.networks import ProjectorSpec
 from rt_scale.training.teacher import Sharpening
@@ -50,8 +50,8 @@ def test_values_and_gradients(name: str, batch: int, outputs: int, columns: int,
     expected_gradients = torch.autograd.grad(share * expected[0], (f, w))
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 2e-5)):
         features, weight, targets, directions = (each.to(dtype) for each in exact)
-        student = Side(Outputs(features.requires_grad_(), weight.requires_grad_(), unit), shifts[0].to(dtype))
-        teacher = Side(Outputs(targets, directions), shifts[1].to(dtype))
+        student = Outputs(features.requires_grad_(), weight.requires_grad_(), unit, shifts[0].to(dtype))
+        teacher = Outputs(targets, directions, shift=shifts[1].to(dtype))
         found = wide_distance(name, student, teacher, columns=columns)
         largest = max(1.0, scale**2 * 16)  # rounding is relative to the logits
         for mine, theirs in zip(found, expected, strict=True):
@@ -67,7 +67,7 @@ def test_gradient_by_finite_differences(unit: bool) -> None:
     features, weight, targets, directions = factors(3, 7)
 
     def loss(features: Tensor, weight: Tensor) -> Tensor:
-        student, teacher = Side(Outputs(features, weight, unit)), Side(Outputs(targets, directions))
+        student, teacher = Outputs(features, weight, unit), Outputs(targets, directions)
         return wide_distance("kl", student, teacher, columns=3).loss
 
     assert torch.autograd.gradcheck(loss, (features.requires_grad_(), weight.requires_grad_()))
@@ -105,11 +105,11 @@ def test_bf16_rounds_the_factors_and_the_logits_and_nothing_else() -> None:
     rounded = (targets @ directions.T).bfloat16().double()
     straight = f @ w.T
     expected = formula("kl", straight + (straight.bfloat16().double() - straight).detach(), rounded)
-    student = Side(Outputs(features.float().requires_grad_(), weight.float().requires_grad_()))
-    teacher = Side(Outputs(targets.float(), directions.float()))
+    student = Outputs(features.float().requires_grad_(), weight.float().requires_grad_())
+    teacher = Outputs(targets.float(), directions.float())
     found = wide_distance("kl", student, teacher, product=torch.bfloat16, columns=16)
     torch.testing.assert_close([each.double() for each in found], list(expected), rtol=1e-5, atol=1e-5)
-    gradients = torch.autograd.grad(found.loss, student.outputs[:2])
+    gradients = torch.autograd.grad(found.loss, student[:2])
     for mine, theirs in zip(gradients, torch.autograd.grad(expected[0], (f, w)), strict=True):
         assert mine.dtype == torch.float32
         assert float((mine - theirs).norm() / theirs.norm()) < 1e-2

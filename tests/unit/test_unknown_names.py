@@ -12,7 +12,7 @@ import torch
 
 from rt_scale.data.augment.views import augmented_inputs
 from rt_scale.data.loaders.choose import training_loader
-from rt_scale.losses.chunked import Side, wide_distance
+from rt_scale.losses.chunked import wide_distance
 from rt_scale.losses.distances import distance, view_pairs
 from rt_scale.models import encoders
 from rt_scale.models.projector import Outputs
@@ -21,7 +21,7 @@ from rt_scale.spec.errors import InputError
 from rt_scale.spec.networks import EncoderSpec
 
 LOGITS = torch.zeros(2, 3)
-SIDE = Side(Outputs(torch.zeros(2, 3), torch.zeros(4, 3)))
+SIDE = Outputs(torch.zeros(2, 3), torch.zeros(4, 3))
 NEW: Any = SimpleNamespace(kind="new")
 SPEC: Any = SimpleNamespace(train=SimpleNamespace(batch_size=2), seeds=SimpleNamespace(data=0))
 DATA: Any = SimpleNamespace(train=None)

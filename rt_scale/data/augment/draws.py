@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,16 +16,6 @@ ATTEMPTS = 10  # at a random box, as in torchvision
 
 
 @dataclass(frozen=True)
-class Boxes:
-    """The part of an image that each view shows, in pixels; int64 [N] on the host."""
-
-    top: torch.Tensor
-    left: torch.Tensor
-    height: torch.Tensor
-    width: torch.Tensor
-
-
-@dataclass(frozen=True)
 class ViewDraws:
     """Parameters of N = views * batch views, the first view of every image first; on the host.
 
@@ -34,7 +23,8 @@ class ViewDraws:
     deviations are drawn for every view, whatever its masks.
     """
 
-    boxes: Boxes
+    box: torch.Tensor
+    """The part of the image that the view shows, in pixels: top, left, height and width; int64 [4, N]."""
     flip: torch.Tensor
     jitter: torch.Tensor
     brightness: torch.Tensor
@@ -53,9 +43,8 @@ class ViewDraws:
 
     def select(self, rows: torch.Tensor) -> ViewDraws:
         """The views at positions ``rows``, int64."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        boxes = Boxes(**{name: value[rows] for name, value in vars(values.pop("boxes")).items()})
-        return ViewDraws(boxes=boxes, **{name: value[rows] for name, value in values.items()})
+        chosen = {name: value[rows] for name, value in vars(self).items() if name != "box"}
+        return ViewDraws(box=self.box[:, rows], **chosen)
 
 
 class MultiCropDraws(NamedTuple):
@@ -135,11 +124,11 @@ def draw_crop_flip(generator: torch.Generator, spec: AugmentSpec, batch: int) ->
 
 
 def _draw_views(
-    generator: torch.Generator, spec: AugmentSpec, boxes: Boxes, *, blur: torch.Tensor, solarize: torch.Tensor
+    generator: torch.Generator, spec: AugmentSpec, box: torch.Tensor, *, blur: torch.Tensor, solarize: torch.Tensor
 ) -> ViewDraws:
-    n, jitter = len(boxes.top), spec.jitter
+    n, jitter = box.shape[1], spec.jitter
     return ViewDraws(
-        boxes=boxes,
+        box=box,
         flip=_uniform(generator, n) < spec.flip,
         jitter=_uniform(generator, n) < jitter.probability,
         brightness=_factor(generator, n, jitter.brightness),
@@ -161,8 +150,11 @@ def _draw_boxes(
     width: int,
     scale: tuple[float, float],
     ratio: tuple[float, float],
-) -> Boxes:
-    """As torchvision's RandomResizedCrop: the first of ten random boxes that fits, else the largest central one."""
+) -> torch.Tensor:
+    """As torchvision's RandomResizedCrop: the first of ten random boxes that fits, else the largest central one.
+
+    Returns top, left, height and width, int64 [4, n].
+    """
     area = height * width * _uniform(generator, n, *scale, columns=ATTEMPTS)
     aspect = _uniform(generator, n, math.log(ratio[0]), math.log(ratio[1]), columns=ATTEMPTS).exp()
     widths, heights = (area * aspect).sqrt().round().long(), (area / aspect).sqrt().round().long()
@@ -175,9 +167,8 @@ def _draw_boxes(
     free_rows, free_columns = height - box_height, width - box_width
     top = (_uniform(generator, n) * (free_rows + 1)).long()
     left = (_uniform(generator, n) * (free_columns + 1)).long()
-    return Boxes(
-        torch.where(some, top, free_rows // 2), torch.where(some, left, free_columns // 2), box_height, box_width
-    )
+    top, left = torch.where(some, top, free_rows // 2), torch.where(some, left, free_columns // 2)
+    return torch.stack([top, left, box_height, box_width])
 
 
 def _central(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int]:

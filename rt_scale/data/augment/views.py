@@ -16,7 +16,6 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as transforms
 
 from rt_scale.data.augment.draws import (
-    Boxes,
     CropFlipDraws,
     MultiCropDraws,
     ViewDraws,
@@ -95,7 +94,7 @@ def multicrop(
 def _views(pixels: torch.Tensor, spec: AugmentSpec, draws: ViewDraws, size: int) -> torch.Tensor:
     """All views of one size, [V * B, C, size, size]."""
     taps = blur_taps(spec.blur.sigma[1], size)
-    views = resized_crops(pixels, draws.boxes, draws.flip, size, spec.interpolation)
+    views = resized_crops(pixels, draws.box, draws.flip, size, spec.interpolation)
     views = on_some(views, draws.jitter, lambda some, rows: jittered(some, draws.select(rows)))
     views = on_some(views, draws.grayscale, lambda some, _: greyscaled(some))
     views = on_some(views, draws.blur, lambda some, rows: blurred(some, draws.sigma[rows], taps))
@@ -103,7 +102,7 @@ def _views(pixels: torch.Tensor, spec: AugmentSpec, draws: ViewDraws, size: int)
 
 
 def resized_crops(
-    pixels: torch.Tensor, boxes: Boxes, flip: torch.Tensor, size: int, interpolation: str
+    pixels: torch.Tensor, box: torch.Tensor, flip: torch.Tensor, size: int, interpolation: str
 ) -> torch.Tensor:
     """Every view's box, resized to size x size with antialiasing, mirrored where ``flip`` is set.
 
@@ -113,7 +112,7 @@ def resized_crops(
 
     Args:
         pixels: float [B, C, H, W] in [0, 1].
-        boxes: of V * B views, the first view of every image first.
+        box: top, left, height and width of V * B views, int64 [4, V * B], the first view of every image first.
         flip: bool [V * B], on the host.
         size: side of the views in pixels.
         interpolation: bicubic or bilinear.
@@ -122,9 +121,7 @@ def resized_crops(
         [V * B, C, size, size] of the dtype of ``pixels``, contiguous.
     """
     batch, channels, height, width = pixels.shape
-    top, left, tall, wide, mirrored = moved(
-        [boxes.top, boxes.left, boxes.height, boxes.width, flip], pixels.device, pixels.dtype
-    )
+    top, left, tall, wide, mirrored = moved([*box, flip], pixels.device, pixels.dtype)
     rows = _weights(top, tall, torch.zeros_like(mirrored), height, size, interpolation)
     columns = _weights(left, wide, mirrored, width, size, interpolation)
     # [B, V * S, H] @ [B, H, C * W]: each image is read once for all of its views.

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ConfigDict
 
 from rt_scale.data.files import blocks, check_room, md5_of, reading, writing
-from rt_scale.spec.errors import InputError, some
+from rt_scale.spec.errors import InputError
 
 CHUNK = 4096
 """Images a chunk."""
@@ -201,11 +201,9 @@ def release_files(data: DataSet, source: Source) -> tuple[Release, dict[str, Pat
             for name in files.keys() & data.checksums.keys():
                 data.check_md5(name, md5_of(files[name]), f"'{name}' in '{source.path}'")
             return release, files
-    expected = " or ".join(", ".join([*each.files, *filter(None, [each.archive])]) for each in data.releases)
-    raise InputError(
-        f"'{place}' does not hold {data.title}: expected {expected}; found {some(sorted(there), 8) or 'nothing'}. "
-        f"{data.advice}"
-    )
+    closest = max(data.releases, key=lambda each: len(there.keys() & {*each.files}))
+    missing = [name for name in closest.files if name not in there]
+    raise InputError(f"'{place}' does not hold {data.title}: {', '.join(missing)} missing. {data.advice}")
 
 
 def _unpack(data: DataSet, path: Path, scratch: Path) -> dict[str, Path]:

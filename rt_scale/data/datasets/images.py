@@ -106,21 +106,13 @@ def opened(tree: Tree, parts: Parts) -> Iterator[Image.Image]:
                     raise ValueError(f"its pixels are of mode {image.mode}, not 8 bits a channel")
                 yield image
         except UnidentifiedImageError:
-            raise ValueError(_unidentified(content)) from None
+            raise ValueError(f"it is no image of a known format; it begins with {content[:12]!r}") from None
         except Image.DecompressionBombError:
             most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
             raise InputError(
                 f"The image '{name}' has more than {most:,} pixels, which is too many to be decoded. Scale it down "
                 "before, or leave it out."
             ) from None
-
-
-def _unidentified(content: bytes) -> str:
-    if not content:
-        return "it is empty (0 bytes)"
-    if content[:512].lstrip().lower().startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
-        return "it is a web page (HTML), not an image"
-    return f"it is no image of a known format; it begins with {content[:12]!r}"
 
 
 def plain(image: Image.Image, channels: int) -> tuple[Image.Image, list[str]]:

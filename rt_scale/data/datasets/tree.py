@@ -46,7 +46,7 @@ class Tree:
 def open_tree(path: Path, scratch: Path, stack: ExitStack) -> Tree:
     """List a folder or an archive, which stays open until ``stack`` is closed.
 
-    Links are followed; those of an archive only to files in it. A compressed tar is first decompressed as one file, into
+    Links are followed; those of an archive only to files in it. A compressed tar is first decompressed as one file into
     ``scratch``. Security: members are read by offset and never unpacked, so none can be written outside of a folder.
     """
     if path.is_dir():

@@ -151,6 +151,18 @@ class PreparedLoader(Loader):
         return found if self._chosen is None else self._chosen[found]
 
 
+class MapLoader(PreparedLoader):
+    """Batches gathered from the mapped file, for sets that do not fit in memory; processes share its pages."""
+
+    def __init__(self, beton: Beton, *, subset: np.ndarray | None = None, **order: Unpack[Order]) -> None:
+        super().__init__(beton, subset=subset, **order)
+        self._beton = beton
+
+    def _images(self, host: torch.Tensor, there: torch.Tensor, mine: Sequence[slice]) -> Images:
+        for share in mine:
+            yield to_device(torch.from_numpy(self._beton.gather(self._places(host[share]))), self.device)
+
+
 def _checked(subset: np.ndarray, samples: int) -> np.ndarray:
     chosen = np.asarray(subset, np.int64)
     if chosen.ndim != 1 or len(chosen) == 0:

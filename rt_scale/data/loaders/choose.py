@@ -8,10 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from rt_scale.data.loaders.base import Loader, Order
+from rt_scale.data.loaders.base import Loader, MapLoader, Order
 from rt_scale.data.loaders.ffcv import FFCVLoader, require_ffcv
 from rt_scale.data.loaders.gaussian import GaussianLoader
-from rt_scale.data.loaders.memmap import MapLoader
 from rt_scale.data.loaders.resident import Resident, ResidentLoader
 from rt_scale.data.prepared import NoiseSet, Prepared
 from rt_scale.data.subsets import nested_subset

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Sequence
 from typing import Unpack
 
@@ -82,8 +81,7 @@ class ResidentLoader(PreparedLoader):
     Args:
         beton: it may change or be removed afterwards.
         subset, order: as in ``PreparedLoader``.
-        host: keep the images in host memory and move every batch. By default they are kept on the device
-            unless they would take more than half of its free memory.
+        host: keep the images in host memory and move every batch.
         resident: shared storage of images; None: none is shared.
     """
 
@@ -92,15 +90,13 @@ class ResidentLoader(PreparedLoader):
         beton: Beton,
         *,
         subset: np.ndarray | None = None,
-        host: bool | None = None,
+        host: bool = False,
         resident: Resident | None = None,
         **order: Unpack[Order],
     ) -> None:
         super().__init__(beton, subset=subset, **order)
-        size = self.samples * math.prod(beton.image_shape)
-        kept = resident or Resident()
-        self.on_host = too_large(self.device, size, kept.held(self.device)) if host is None else host
-        self._rows = kept.rows(beton, self._chosen, torch.device("cpu") if self.on_host else self.device)
+        place = torch.device("cpu") if host else self.device
+        self._rows = (resident or Resident()).rows(beton, self._chosen, place)
 
     def _images(self, host: torch.Tensor, there: torch.Tensor, mine: Sequence[slice]) -> Images:
         on_cpu = self._rows.device.type == "cpu"
@@ -112,11 +108,3 @@ class ResidentLoader(PreparedLoader):
             else:
                 rows = self._rows.index_select(0, there[share])
             yield rows.view(len(rows), *self.image_shape)
-
-
-def too_large(device: torch.device, image_bytes: int, kept: int = 0) -> bool:
-    """Whether images would take more than half of a GPU's free memory; ``kept`` bytes count as free."""
-    if device.type != "cuda":
-        return False
-    free, _ = torch.cuda.mem_get_info(device)
-    return image_bytes > (free + kept) // 2

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rt_scale.spec.errors import InputError
-from rt_scale.store.run_dir import ENVIRONMENT, FAILURE, METRICS, RESULT, SPEC, State
+from rt_scale.store.run_dir import ENVIRONMENT, FAILURE, METRICS, RESULT, SOURCES, SPEC, State
 from rt_scale.system.paths import cache_folder
 
 FORMAT = "rt-scale bundle 2"
@@ -37,7 +37,7 @@ FREE_BYTES = 1 << 26
 
 Weights = Literal["none", "final", "all"]
 WEIGHTS = ".safetensors"
-RUN_FILES = (SPEC, ENVIRONMENT, METRICS, RESULT, FAILURE)
+RUN_FILES = (SPEC, SOURCES, ENVIRONMENT, METRICS, RESULT, FAILURE)
 
 _RUN = r"[a-z]{1,40}-[0-9a-f]{16}"
 _SWEEP = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}"

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from rt_scale.spec.errors import InputError, StoreUnavailable
@@ -21,15 +21,7 @@ from rt_scale.store.objects.uri import address_options, server_of
 from rt_scale.system.files import remove, temporary_name
 
 if TYPE_CHECKING:
-    from obstore.store import (
-        AzureConfig,
-        ClientConfig,
-        GCSConfig,
-        ObjectStoreMethods,
-        RetryConfig,
-        S3Config,
-        S3CredentialProvider,
-    )
+    from obstore.store import ObjectStoreMethods, RetryConfig, S3CredentialProvider
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -258,31 +250,25 @@ class Bucket:
 
 def _open(address: str) -> ObjectStoreMethods:
     """Obstore's objects at ``address``; obstore takes missing options from the environment."""
-    from obstore.store import AzureStore, GCSStore, S3Store  # a store in a folder does not need them
+    from obstore.store import from_url  # a store in a folder does not need it
 
     parts, options = urlsplit(address), address_options(address)
-    bucket, prefix = parts.netloc, parts.path.strip("/") or None
     server = (options.get("endpoint_override") or server_of(address)).rstrip("/")
     if server and "://" not in server:
         server = f"{options.get('scheme', 'https')}://{server}"
-    client: ClientConfig = {"allow_http": server.startswith("http://"), "read_timeout": "60s", "timeout": "600s"}
-    if parts.scheme == "s3":
-        s3: S3Config = {"endpoint": server} if server else {}
-        if region := options.get("region") or ("" if server else _region_of(bucket)):
-            s3["region"] = region
-        return S3Store(
-            bucket, prefix=prefix, config=s3, client_options=client, retry_config=_RETRIES,
-            credential_provider=_profile(),
-        )  # fmt: skip
-    if parts.scheme == "gs":
-        gs: GCSConfig = {"base_url": server} if server else {}
-        return GCSStore(bucket, prefix=prefix, config=gs, client_options=client, retry_config=_RETRIES)
-    if parts.scheme == "az":
-        az: AzureConfig = {"endpoint": server} if server else {}
-        if "account" in options:
-            az["account_name"] = options["account"]
-        return AzureStore(bucket, prefix=prefix, config=az, client_options=client, retry_config=_RETRIES)
-    raise ValueError(f"no object store is addressed by {parts.scheme}://")
+    config: dict[str, Any] = {"base_url" if parts.scheme == "gs" else "endpoint": server} if server else {}
+    if parts.scheme == "s3" and (region := options.get("region") or ("" if server else _region_of(parts.netloc))):
+        config["region"] = region
+    if "account" in options:
+        config["account_name"] = options["account"]
+    settings: Any = {
+        "config": config,
+        "client_options": {"allow_http": server.startswith("http://"), "read_timeout": "60s", "timeout": "600s"},
+        "retry_config": _RETRIES,
+        "credential_provider": _profile() if parts.scheme == "s3" else None,
+    }
+    objects: ObjectStoreMethods = from_url(parts._replace(query="").geturl(), **settings)
+    return objects
 
 
 def _profile() -> S3CredentialProvider | None:

@@ -4,17 +4,14 @@ Attempt n is the object ``lease/<n>.exclusive.claim``, written only if it does n
 it. The heartbeat is the object ``.beat``, the end ``.end``. Numbers are never used twice, so a higher number fences the
 owner off: :meth:`check` finds it before each upload. Ages are by the server's clock, and no process takes over before
 it has observed the heartbeat (``store.lease.at_work``).
-
-Versions before December 2026 wrote ``lease/<n>.<token>.claim``, one per process, and decided 4 s later by the earliest
-date or beat. They regard an exclusive claim with a beat as the winner. If both versions claim at once, either we see
-theirs in the listing after our beat and withdraw ours, or theirs is written later and they see ours.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from rt_scale.store.atomic import to_json
@@ -23,7 +20,8 @@ from rt_scale.store.objects.bucket import Bucket, Entry
 
 TIMES = LeaseTimes(heartbeat=15.0, stale=90.0, watch=45.0)
 """Heartbeats are rarer than in a folder: each is a request that costs money."""
-_TOKEN = "exclusive"
+_OBJECT = re.compile(rf"{FOLDER}/([0-9]+)\.\w+\.(claim|beat|end)")
+"""Key of a claim's object, relative to its run; earlier versions had other words than ``exclusive`` in it."""
 
 
 @dataclass(frozen=True)
@@ -31,52 +29,39 @@ class Claim:
     """A claim of an attempt, from the names and dates (by the server's clock) of its objects.
 
     Attributes:
-        token: in its objects' names.
+        key: of its object, relative to the run.
         tag: unique among all claims.
         put, beat: when it was written, and its last heartbeat, if any.
         ended: whether its owner has ended.
     """
 
     number: int
-    token: str
+    key: str
     tag: str
     put: float
     beat: float | None
     ended: bool
 
-    @property
-    def alive(self) -> float:
-        """When the owner last wrote, by the server's clock."""
-        return self.put if self.beat is None else self.beat
 
-
-def _object(number: int, what: str, token: str = _TOKEN) -> str:
-    """Key of a claim's object, relative to its run; ``what`` is ``claim``, ``beat`` or ``end``."""
-    return f"{FOLDER}/{number}.{token}.{what}"
-
-
-def _objects(entries: Mapping[str, Entry]) -> dict[tuple[int, str], dict[str, Entry]]:
-    """The claims' objects among a run's (relative key -> entry): (number, token) -> what -> entry."""
-    found: dict[tuple[int, str], dict[str, Entry]] = {}
-    for key, entry in entries.items():
-        folder, _, name = key.rpartition("/")
-        parts = name.split(".")
-        if folder == FOLDER and len(parts) == 3 and parts[0].isdecimal():
-            found.setdefault((int(parts[0]), parts[1]), {})[parts[2]] = entry
+def _objects(entries: Iterable[str]) -> dict[int, dict[str, str]]:
+    """The claims' objects among a run's (relative keys): number -> ``claim``, ``beat`` or ``end`` -> key."""
+    found: dict[int, dict[str, str]] = {}
+    for key in entries:
+        if name := _OBJECT.fullmatch(key):
+            found.setdefault(int(name[1]), {})[name[2]] = key
     return found
 
 
 def newest_claim(entries: Mapping[str, Entry]) -> Claim | None:
     """The claim of the newest attempt, from a run's objects (relative key -> entry)."""
-    claims = [
-        Claim(number, token, each["claim"].tag or str(each["claim"].changed), each["claim"].changed,
-              each["beat"].changed if "beat" in each else None, "end" in each)
-        for (number, token), each in _objects(entries).items() if "claim" in each
-    ]  # fmt: skip
-    number = max((claim.number for claim in claims), default=0)
-    # Earlier versions made several claims of one number: the winner has a beat, else the earliest date.
-    rivals = [claim for claim in claims if claim.number == number]
-    return min(rivals, key=lambda claim: (claim.beat is None, claim.put, claim.token), default=None)
+    claimed = {number: keys for number, keys in _objects(entries).items() if "claim" in keys}
+    if not claimed:
+        return None
+    number = max(claimed)
+    dated = {what: entries[key] for what, key in claimed[number].items()}
+    claim, beat = dated["claim"], dated["beat"].changed if "beat" in dated else None
+    tag = claim.tag or str(claim.changed)
+    return Claim(number, claimed[number]["claim"], tag, claim.changed, beat, "end" in dated)
 
 
 def as_attempt(bucket: Bucket, run: str, claim: Claim, now: Callable[[], float]) -> Attempt:
@@ -85,9 +70,9 @@ def as_attempt(bucket: Bucket, run: str, claim: Claim, now: Callable[[], float])
         return Attempt(claim.number, None, float("inf"))
     owner: Owner | None = None
     with contextlib.suppress(ValueError, TypeError):
-        owner = Owner(**json.loads(bucket.get(f"{run}/{_object(claim.number, 'claim', claim.token)}") or b""))
-    beat = (claim.token, claim.tag, claim.beat is not None, claim.alive)
-    return Attempt(claim.number, owner, now() - claim.alive, beat, stood_still(bucket.name(run), beat))
+        owner = Owner(**json.loads(bucket.get(f"{run}/{claim.key}") or b""))
+    beat = (claim.tag, claim.beat is not None, claim.beat or claim.put)
+    return Attempt(claim.number, owner, now() - beat[2], beat, stood_still(bucket.name(run), beat))
 
 
 class ObjectLease(Lease):
@@ -128,7 +113,7 @@ class ObjectLease(Lease):
     def _look(self) -> Attempt | None:
         entries = self._entries()
         # A removed run may leave objects without a claim; an ``.end`` among them must not end this attempt.
-        self._next = 1 + max((number for number, _ in _objects(entries)), default=0)
+        self._next = 1 + max(_objects(entries), default=0)
         self.before = claim = newest_claim(entries)
         return None if claim is None else as_attempt(self._bucket, self._run, claim, self._bucket.now)
 
@@ -137,16 +122,11 @@ class ObjectLease(Lease):
         if not self._bucket.create(self._key(number, "claim"), to_json(asdict(self.owner))):
             return None
         self._bucket.put(self._key(number, "beat"), b"")
-        entries = self._entries()
-        self.claim = newest_claim(entries)
-        if not any(each[0] >= number and each[1] != _TOKEN for each in _objects(entries)):
-            return number
-        for what in ("claim", "beat"):
-            self._bucket.delete(self._key(number, what))
-        return None
+        self.claim = newest_claim(self._entries())
+        return number
 
     def _key(self, number: int, what: str) -> str:
-        return f"{self._run}/{_object(number, what)}"
+        return f"{self._run}/{FOLDER}/{number}.exclusive.{what}"
 
     def _beat(self) -> None:
         self._brief.put(self._key(self.attempt, "beat"), b"")

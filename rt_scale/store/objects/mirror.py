@@ -28,7 +28,7 @@ from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import Attempt, file_system_time
 from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
 from rt_scale.store.objects.lease import TIMES, Claim, ObjectLease, as_attempt, newest_claim
-from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, METRICS, RESULT, RUNS, LocalRun
+from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, METRICS, RESULT, RUNS, RunDir
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 MARKS = ".mirror"
@@ -38,7 +38,7 @@ _WAIT = 30.0
 """Seconds that an owner waits for readers."""
 
 
-class ObjectRun(LocalRun):
+class ObjectRun(RunDir):
     """A run of an object store; requests raise InputError if the store refuses, StoreUnavailable if it is silent."""
 
     stale = TIMES.stale
@@ -59,13 +59,13 @@ class ObjectRun(LocalRun):
 
     def show(self, entries: Mapping[str, Entry], now: Callable[[], float], curves: bool) -> None:
         """As :meth:`refresh`, of objects (relative key -> entry) listed before; ``now``: the server's clock."""
-        if not entries and not self.folder.exists():
+        if not entries and not self.path.exists():
             return
         with self._looking() as free:
             if not free:  # the owner works in this folder
                 return
             if not entries:
-                remove(self.folder)
+                remove(self.path)
                 return
             newest = newest_claim(entries)
             live = newest is not None and not newest.ended
@@ -81,7 +81,7 @@ class ObjectRun(LocalRun):
         data = self._bucket.get(self._key(f"{key}/{MANIFEST}"))
         if data is None:
             return
-        path = self.folder / key
+        path = self.path / key
         if self._manifest(str(step)) != data:
             write_bytes(path / MANIFEST, data)
         try:
@@ -93,7 +93,7 @@ class ObjectRun(LocalRun):
             return
         self._bucket.each(lambda name: self._bucket.get_file(self._key(f"{key}/{name}"), path / name), missing)
 
-    def acquire(self, watching: Callable[[Attempt], None]) -> ObjectLease:
+    def _take(self, watching: Callable[[Attempt], None]) -> ObjectLease:
         """Acquire the lease and download the run's state.
 
         InputError: a live process holds the run, or one that lost it is still working in this folder.
@@ -104,25 +104,24 @@ class ObjectRun(LocalRun):
         try:
             self._lock = self._take_lock()
             self._start(lease)
-            self._lease = lease
         except BaseException:
             lease.release()
             raise
         return lease
 
-    def send(self, bucket: Bucket | None = None) -> None:
+    def _send(self, *, ending: bool = False) -> None:
         """Upload all changes except the result, and remove from the store what was removed here.
 
-        ``bucket``: the store's objects with another patience. RunError: another process has taken over.
+        RunError: another process has taken over.
         """
-        lease, bucket = self._lease, bucket or self._bucket
+        lease, bucket = self._lease, self._bucket.brief() if ending else self._bucket
         if lease is None:
             return
         lease.check(bucket)
-        here = [step for step in names_in(self.folder / CHECKPOINTS) if step.isdigit()]
+        here = [step for step in names_in(self.path / CHECKPOINTS) if step.isdigit()]
         for step in sorted(here, key=int):
             self._send_checkpoint(bucket, step, lease)
-        files = {name: self.folder / name for name in names_in(self.folder) if _is_sent(self.folder / name)}
+        files = {name: self.path / name for name in names_in(self.path) if _is_sent(self.path / name)}
         for name, path in files.items():
             stamp = _stamp(path)
             if self._sent.get(name) != stamp:
@@ -136,16 +135,8 @@ class ObjectRun(LocalRun):
             bucket.delete_folder(self._key(f"{CHECKPOINTS}/{step}"))
             del self._manifests[step]
 
-    def complete(self, path: Path, result: bytes) -> None:
-        """Upload everything else, then the result, and only then write the result here."""
-        self.send()
-        self._bucket.put(self._key(path.name), result)
-        super().complete(path, result)
-
-    def send_failure(self) -> None:
-        """Upload briefly, ignoring errors: the caller already reports a failure."""
-        with contextlib.suppress(RtScaleError):
-            self.send(self._bucket.brief())
+    def _send_result(self, result: bytes) -> None:
+        self._bucket.put(self._key(RESULT), result)
 
     def remove(self, stale: float) -> bool:
         """Remove the run from the store and the mirror unless a process holds it; whether it was removed.
@@ -165,7 +156,7 @@ class ObjectRun(LocalRun):
         except BaseException:
             lease.release()
             raise
-        remove(self.folder)
+        remove(self.path)
         remove(self._held)
         return True
 
@@ -183,7 +174,7 @@ class ObjectRun(LocalRun):
             step: self._bucket.get(self._key(f"{CHECKPOINTS}/{step}/{MANIFEST}")) if unsynced else self._manifest(step)
             for step in steps
         }
-        self._sent = {key: (-1, -1) if unsynced else _stamp(self.folder / key) for key in entries if "/" not in key}
+        self._sent = {key: (-1, -1) if unsynced else _stamp(self.path / key) for key in entries if "/" not in key}
 
     def _touch(self) -> None:
         if self._lease is not None:
@@ -195,7 +186,7 @@ class ObjectRun(LocalRun):
         if self._lease is None:
             return
         with contextlib.suppress(RtScaleError):
-            self.send(self._bucket.brief())
+            self._send(ending=True)
             remove(self._held)
         with contextlib.suppress(OSError):
             os.utime(self._lease_file(self._lease.attempt), (0, 0))
@@ -204,7 +195,7 @@ class ObjectRun(LocalRun):
         data = self._manifest(step)
         if data is None or self._manifests.get(step) == data:
             return
-        key, folder = f"{CHECKPOINTS}/{step}", self.folder / CHECKPOINTS / step
+        key, folder = f"{CHECKPOINTS}/{step}", self.path / CHECKPOINTS / step
         if step in self._manifests:
             bucket.delete(self._key(f"{key}/{MANIFEST}"))
         self._manifests[step] = None
@@ -221,7 +212,7 @@ class ObjectRun(LocalRun):
 
     def _is_unsynced(self, newest: Claim | None) -> bool:
         try:
-            return newest is not None and self._held.read_text() in (newest.tag, newest.token)
+            return newest is not None and self._held.read_text() == newest.tag
         except FileNotFoundError:
             return False
 
@@ -230,9 +221,9 @@ class ObjectRun(LocalRun):
 
         The caller writes the file of the newest attempt if that is ``live``.
         """
-        there = {name for name in names_in(self.folder / LEASES) if name.endswith(".json")}
+        there = {name for name in names_in(self.path / LEASES) if name.endswith(".json")}
         for name in there - {f"{number}.json" for number in range(1, count + 1)}:
-            remove(self.folder / LEASES / name)
+            remove(self.path / LEASES / name)
         for number in range(1, count + (not live)):
             path = self._lease_file(number)
             if path.name not in there or path.stat().st_mtime:
@@ -250,21 +241,21 @@ class ObjectRun(LocalRun):
         """Replace the folder's small files by the store's."""
         now = functools.cache(now)
         manifests = {key: entry for key, entry in entries.items() if _is_manifest(key)}
-        for step in names_in(self.folder / CHECKPOINTS):
+        for step in names_in(self.path / CHECKPOINTS):
             if step.isdigit() and f"{CHECKPOINTS}/{step}/{MANIFEST}" not in manifests:
-                remove(self.folder / CHECKPOINTS / step)
+                remove(self.path / CHECKPOINTS / step)
         small = {key: entry for key, entry in entries.items() if "/" not in key}
-        for name in names_in(self.folder):
-            if name not in small and not name.startswith(TEMPORARY) and not (self.folder / name).is_dir():
-                remove(self.folder / name)
+        for name in names_in(self.path):
+            if name not in small and not name.startswith(TEMPORARY) and not (self.path / name).is_dir():
+                remove(self.path / name)
         wanted = {key: entry for key, entry in small.items() if curves or not key.startswith((METRICS, EVENTS))}
-        for key, entry in changed_entries(wanted, self.folder):
-            self._bucket.get_file(self._key(key), self.folder / key, date(entry, now()))
-        for key, entry in changed_entries(manifests, self.folder):
-            self._bring_manifest(self.folder / key, date(entry, now()))
+        for key, entry in changed_entries(wanted, self.path):
+            self._bucket.get_file(self._key(key), self.path / key, date(entry, now()))
+        for key, entry in changed_entries(manifests, self.path):
+            self._bring_manifest(self.path / key, date(entry, now()))
 
     def _bring_manifest(self, path: Path, dated: float) -> None:
-        data = self._bucket.get(self._key(str(path.relative_to(self.folder))))
+        data = self._bucket.get(self._key(str(path.relative_to(self.path))))
         if data is None:
             return
         if self._manifest(path.parent.name) != data:
@@ -294,7 +285,7 @@ class ObjectRun(LocalRun):
                 if time.monotonic() > deadline:
                     os.close(handle)
                     raise InputError(
-                        f"The mirror '{self.folder}' is in use by a process that does not own the run any more. Stop "
+                        f"The mirror '{self.path}' is in use by a process that does not own the run any more. Stop "
                         "that process, or choose another folder with RT_SCALE_MIRROR."
                     ) from None
             time.sleep(0.05)
@@ -309,11 +300,11 @@ class ObjectRun(LocalRun):
             self._lock = None
 
     def _lease_file(self, number: int) -> Path:
-        return self.folder / LEASES / f"{number}.json"
+        return self.path / LEASES / f"{number}.json"
 
     def _manifest(self, step: str) -> bytes | None:
         try:
-            return (self.folder / CHECKPOINTS / step / MANIFEST).read_bytes()
+            return (self.path / CHECKPOINTS / step / MANIFEST).read_bytes()
         except FileNotFoundError:
             return None
 

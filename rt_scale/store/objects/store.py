@@ -12,7 +12,7 @@ from rt_scale.store.atomic import names_in
 from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
 from rt_scale.store.objects.mirror import ObjectRun, date
 from rt_scale.store.objects.uri import clean_address, is_address, mirror_folder
-from rt_scale.store.run_dir import RUNS, RunDir, Spec
+from rt_scale.store.run_dir import RUNS, Spec
 from rt_scale.store.store import AGAIN, FILE, SWEEPS, Store
 from rt_scale.system.files import temporary_name
 
@@ -35,13 +35,9 @@ class ObjectStore(Store):
         """The store's address."""
         return self.bucket.address
 
-    def run(self, spec: Spec | str) -> RunDir:
+    def run(self, spec: Spec | str) -> ObjectRun:
         """The mirror of a run."""
-        name = spec if isinstance(spec, str) else spec.name
-        return RunDir(self.root / RUNS / name, self._run(name))
-
-    def _run(self, name: str) -> ObjectRun:
-        return ObjectRun(self.bucket, name, self.root)
+        return ObjectRun(self.bucket, spec if isinstance(spec, str) else spec.name, self.root)
 
     def where(self, name: str) -> str:
         """The address of a run, for people."""
@@ -77,7 +73,7 @@ class ObjectStore(Store):
             if rest and kind in kinds:
                 kinds[kind].setdefault(name, {})[rest] = entry
         now = functools.cache(self.bucket.now)
-        self.bucket.each(lambda name: self._run(name).show(found[name], now, curves), found)
+        self.bucket.each(lambda name: self.run(name).show(found[name], now, curves), found)
         for name, entries in sweeps.items():
             self._show_sweep(name, entries, now)
         self._sizes = {name: _measure(entries) for name, entries in found.items() if entries}
@@ -104,7 +100,7 @@ class ObjectStore(Store):
 
     def remove(self, runs: Sequence[str], stale: float) -> dict[str, str]:
         """Remove runs from store and mirror; returns name -> why it is kept after all."""
-        gone = self.bucket.each(lambda name: self._run(name).remove(stale), runs)
+        gone = self.bucket.each(lambda name: self.run(name).remove(stale), runs)
         return {name: AGAIN for name, went in zip(runs, gone, strict=True) if not went}
 
     def measure(self, name: str) -> tuple[int, float]:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from rt_scale.cli import app
 from rt_scale.cli.options import load_files
 from rt_scale.data.prepare import open_prepared
-from rt_scale.ray_backend import sweep as launched
+from rt_scale.ray_backend import terminal as launched
 from rt_scale.ray_backend.sweep import SweepOutcome
 from rt_scale.scheduler.job import Where
 from rt_scale.spec import grid

@@ -11,19 +11,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rt_scale.data import beton
 from rt_scale.data.beton import Beton, open_beton, write
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.data.datasets.base import DataSet, Source
 
 
 @pytest.fixture
-def make_beton(tmp_path: Path) -> Callable[..., tuple[Beton, np.ndarray]]:
-    """Writes ``n`` random images of a shape and gives the open file with what was written."""
+def make_beton(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Beton, np.ndarray]]:
+    """Writes ``n`` random images of a shape, with a largest page, and gives the open file with what was written."""
 
-    def make(n: int, shape: tuple[int, int, int] = (4, 4, 3), page: int | None = None) -> tuple[Beton, np.ndarray]:
+    def make(n: int, shape: tuple[int, int, int] = (4, 4, 3), page: int = 8 << 20) -> tuple[Beton, np.ndarray]:
         images = np.random.default_rng(n).integers(0, 256, (n, *shape), np.uint8)
         path = tmp_path / f"{n}.beton"
-        write(path, [images], np.arange(n) % 7, image_shape=shape, page=page)
+        monkeypatch.setattr(beton, "DEFAULT_PAGE", page)
+        write(path, [images], np.arange(n) % 7, image_shape=shape)
         return open_beton(path), images
 
     return make

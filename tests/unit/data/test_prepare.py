@@ -71,19 +71,19 @@ def test_another_source_size_or_split_never_replaces_a_set_unasked(
     before = _times(first.folder)
     save_images(tmp_path / "others", {"cat": 10, "dog": 10}, seed=1)
     for source, wish, told in (
-        (pets, {}, "of 3 x 3 pixels, not of their own size"),
-        (pets, {"size": 4}, "of 3 x 3 pixels, not of 4 x 4 pixels"),
-        (None, {"size": 4}, "of 3 x 3 pixels, not of 4 x 4 pixels"),
-        (pets, {"size": 3, "split_seed": 2}, "by seed 0, not 2"),
-        (None, {"split_seed": 2}, "by seed 0, not 2"),
-        (tmp_path / "others", {"size": 3}, f"from '{pets}', not from '{tmp_path / 'others'}'"),
+        (pets, {}, "its size is 3, not the default"),
+        (pets, {"size": 4}, "its size is 3, not 4"),
+        (None, {"size": 4}, "its size is 3, not 4"),
+        (pets, {"size": 3, "split_seed": 2}, "its split seed is 0, not 2"),
+        (None, {"split_seed": 2}, "its split seed is 0, not 2"),
+        (tmp_path / "others", {"size": 3}, f"its source is '{pets}', not '{tmp_path / 'others'}'"),
     ):
         with pytest.raises(InputError, match=r"'pets' is prepared already in .*--replace") as refusal:
             prepare("pets", data_dir, source, **wish)  # type: ignore[arg-type]
         assert told in str(refusal.value)
         assert ("--from FOLDER" in str(refusal.value)) is (source is None)
     (pets / "cat" / "000.png").unlink()
-    with pytest.raises(InputError, match=rf"prepared already.*files of '{pets}' have changed since.*--replace"):
+    with pytest.raises(InputError, match=rf"prepared already.*files of {pets} have changed since.*--replace"):
         prepare("pets", data_dir, pets, size=3)
     assert prepare("pets", data_dir).sha256 == first.sha256
     assert _times(first.folder) == before
@@ -112,7 +112,7 @@ def test_a_known_set_is_not_replaced_unasked_either(
     first = prepare("cifar100", data_dir, tmp_path / "one")
     assert prepare("cifar100", data_dir, tmp_path / "one").sha256 == first.sha256
     assert prepare("cifar100", data_dir).sha256 == first.sha256
-    with pytest.raises(InputError, match=r"'cifar100' is prepared already.*/one', not from.*/two'.*--replace"):
+    with pytest.raises(InputError, match=r"'cifar100' is prepared already.*/one', not .*/two'.*--replace"):
         prepare("cifar100", data_dir, tmp_path / "two")
     assert prepare("cifar100", data_dir, tmp_path / "two", replace=True).request.source == str(tmp_path / "two")
 

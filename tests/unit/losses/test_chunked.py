@@ -11,21 +11,21 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rt_scale.losses.chunked import NARROWEST, TILE, TILE_A_THREAD, Side, by_tiles, tile_columns, wide_distance
+from rt_scale.losses.chunked import NARROWEST, TILE, TILE_A_THREAD, by_tiles, tile_columns, wide_distance
 from rt_scale.models.projector import Outputs, unit_rows
 
 CPU = torch.device("cpu")
 
 
-def sides(batch: int, outputs: int, width: int = 4) -> tuple[Side, Side]:
+def sides(batch: int, outputs: int, width: int = 4) -> tuple[Outputs, Outputs]:
     generator = torch.Generator().manual_seed(0)
     f, w, g, v = (torch.randn(rows, width, generator=generator) for rows in (batch, outputs, batch, outputs))
-    return Side(Outputs(f.requires_grad_(), w.requires_grad_(), unit=True)), Side(Outputs(g, v))
+    return Outputs(f.requires_grad_(), w.requires_grad_(), unit=True), Outputs(g, v)
 
 
-def gradients(student: Side, teacher: Side, columns: int) -> tuple[Tensor, ...]:
+def gradients(student: Outputs, teacher: Outputs, columns: int) -> tuple[Tensor, ...]:
     loss = wide_distance("cross_entropy", student, teacher, columns=columns).loss
-    return torch.autograd.grad(loss, (student.outputs.features, student.outputs.weight))
+    return torch.autograd.grad(loss, (student.features, student.weight))
 
 
 class Made(TorchDispatchMode):
@@ -85,8 +85,8 @@ def test_tiles_are_kept_for_the_backward_pass_and_no_logits() -> None:
 def test_where_student_and_teacher_agree_nothing_is_left_to_the_bit(columns: int) -> None:
     """At alpha = 0 a student must not find a gradient that is nobody's; its teacher was normalised once, as a whole."""
     student, _ = sides(5, 100)
-    features, weight, _ = student.outputs
-    teacher = Side(Outputs(features.detach(), unit_rows(weight.detach())))
+    features, weight, *_ = student
+    teacher = Outputs(features.detach(), unit_rows(weight.detach()))
     found = wide_distance("cross_entropy", student, teacher, columns=columns)
     assert torch.equal(found.loss.detach(), found.teacher_entropy)
     assert torch.equal(found.student_entropy, found.teacher_entropy)
@@ -99,25 +99,25 @@ def test_the_same_twice_to_the_last_bit_and_twice_the_loss_twice_the_gradient() 
     first, second = gradients(student, teacher, 300), gradients(student, teacher, 300)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     loss = wide_distance("kl", student, teacher, columns=300).loss
-    twice = torch.autograd.grad(2 * loss, student.outputs[:2])
+    twice = torch.autograd.grad(2 * loss, student[:2])
     assert all(torch.equal(2 * a, b) for a, b in zip(first, twice, strict=True))
 
 
 def test_only_the_loss_has_a_gradient_and_arguments_stay() -> None:
     student, teacher = sides(3, 20)
-    teacher.outputs.features.requires_grad_()
+    teacher.features.requires_grad_()
     found = wide_distance("cross_entropy", student, teacher)
     assert [each.requires_grad for each in found] == [True, False, False, False]
     found.loss.backward()
-    assert teacher.outputs.features.grad is None
+    assert teacher.features.grad is None
     again = sides(3, 20)
-    assert all(torch.equal(a, b) for a, b in zip(student.outputs[:2], again[0].outputs[:2], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(student[:2], again[0][:2], strict=True))
     with torch.no_grad():
         assert not wide_distance("kl", student, teacher).loss.requires_grad
 
 
 @pytest.mark.parametrize("other", [sides(4, 20), sides(3, 21)])
-def test_other_rows_or_outputs_are_refused(other: tuple[Side, Side]) -> None:
+def test_other_rows_or_outputs_are_refused(other: tuple[Outputs, Outputs]) -> None:
     with pytest.raises(ValueError, match="must have the same rows and outputs"):
         wide_distance("kl", sides(3, 20)[0], other[1])
 

@@ -10,8 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from rt_scale.models.init import initialise
-from rt_scale.models.networks import build_network
+from rt_scale.models.networks import build_network, initialise
 from rt_scale.models.projector import Projector
 from rt_scale.spec.networks import PARTS, ProjectorSpec, parse_parts, part_flags
 from rt_scale.spec.run import RunSpec

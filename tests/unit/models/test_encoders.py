@@ -11,8 +11,7 @@ from torch import nn
 from rt_scale.models import networks
 from rt_scale.models.encoder import Encoder
 from rt_scale.models.encoders import ENCODERS, build_encoder, list_encoders
-from rt_scale.models.init import initialise
-from rt_scale.models.networks import build_pair
+from rt_scale.models.networks import build_pair, initialise
 from rt_scale.spec.encoders import ENCODER_FAMILIES, parse_encoder
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.networks import EncoderSpec
@@ -200,7 +199,7 @@ def test_depth_alone_does_not_overflow(name: str, least: float, most: float) -> 
     assert least < embedding.square().mean().sqrt().item() < most
 
 
-@pytest.mark.parametrize("module", ["plain", "vit", "init", "encoders", "projector", "networks"])
+@pytest.mark.parametrize("module", ["plain", "vit", "encoders", "projector", "networks"])
 def test_torchvision_is_imported_for_resnets_alone(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes longer to import than a small conv net takes to train."""
     monkeypatch.setitem(sys.modules, "torchvision", None)

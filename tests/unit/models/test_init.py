@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from rt_scale.models.init import initialise, local_initialisation
+from rt_scale.models.networks import initialise, local_initialisation
 from rt_scale.spec.errors import InputError
 
 

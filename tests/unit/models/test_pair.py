@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from rt_scale.models.init import local_initialisation
-from rt_scale.models.networks import Network, build_network, build_pair, to_device
+from rt_scale.models.networks import Network, build_network, build_pair, local_initialisation, to_device
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import stream
 from tests.unit.models.networks import EVERY_LAYER, draw, same, spec

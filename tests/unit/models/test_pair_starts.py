@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rt_scale.models.init import local_initialisation
-from rt_scale.models.networks import build_network, build_pair, to_device
+from rt_scale.models.networks import build_network, build_pair, local_initialisation, to_device
 from rt_scale.spec.run import stream
 from tests.unit.models.networks import EVERY_LAYER, draw, same, spec
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from rt_scale.models.init import initialise
+from rt_scale.models.networks import initialise
 from rt_scale.models.projector import Projector
 from rt_scale.spec.networks import ProjectorSpec
 

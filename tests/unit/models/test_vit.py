@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rt_scale.models.init import initialise
+from rt_scale.models.networks import initialise
 from rt_scale.models.vit import ViT, cut
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rt_scale.report.panels import drawings
+from rt_scale.report.figures import drawings
 from rt_scale.report.paper import Panel
 from rt_scale.report.results import ProbedRun, Scores
 

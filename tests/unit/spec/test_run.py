@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.part import Part
+from rt_scale.spec.plugged import data_name
 from rt_scale.spec.run import RunSpec, recorded_name
 from rt_scale.spec.yaml_files import parse_yaml
 
@@ -93,6 +94,9 @@ MULTICROP: dict[str, Any] = {"augment": {"kind": "multicrop"}, "objective": {"pa
 EMA: dict[str, Any] = {"teacher": {"update": "ema"}}
 SUPERVISED: dict[str, Any] = {"kind": "supervise", "projector": CLASSIFIER}
 NOISE = {"data": {"name": "gaussian", "size": 8, "samples": 60}, "probe": {"also": ["digits"]}}
+PLUGGED: dict[str, Any] = {
+    "encoder": {"name": "my_nets:Tiny", "source": "0" * 64}, "objective": {"name": "my:cosine", "source": "0" * 64},
+}  # fmt: skip
 # What a field needs beside it to be allowed.
 AROUND: dict[str, dict[str, Any]] = {
     "data.sigma": NOISE,
@@ -104,6 +108,10 @@ AROUND: dict[str, dict[str, Any]] = {
     "objective.pairing": MULTICROP,
     "objective.label_noise": SUPERVISED,
     "augment.padding": {"augment": {"kind": "crop_flip"}},
+    "encoder.args": PLUGGED,
+    "encoder.source": PLUGGED,
+    "objective.args": PLUGGED,
+    "objective.source": PLUGGED,
     "probe.own": {"probe": {"also": ["mnist"]}},
     "probe.also_size": {"probe": {"also": ["mnist"]}},
 }
@@ -132,10 +140,29 @@ OTHER = {
     "probe.epochs": 3, "probe.batch_size": 8, "probe.lr": 0.1, "probe.logistic": True, "probe.ridge": True,
     "probe.l2": 0.1, "probe.also": ["mnist"], "probe.also_size": "own", "probe.own": False, "probe.statistics": True,
     "seeds.teacher": 1, "seeds.student": 1, "seeds.data": 1, "seeds.probe": 1, "precision": "bf16",
+    "encoder.args": {"width": 8}, "encoder.source": "1" * 64, "objective.args": {"power": 2.0},
+    "objective.source": "1" * 64, "probe.extra": [{"name": "my_probes:centroids", "source": "0" * 64}],
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("path", [".".join(leaf) for leaf in leaves(RunSpec)])
+OF_A_READER = ("data.reader", "data.args", "data.source")
+"""They change together, with the name of the prepared set."""
+
+
+@pytest.mark.parametrize("reader", ["my_data:Shapes", "my_data:Dots"])
+@pytest.mark.parametrize("args", [None, {"images": 100}])
+@pytest.mark.parametrize("source", ["0" * 64, "1" * 64])
+def test_the_name_of_a_plugins_data_set_tells_its_plugin(reader: str, args: Any, source: str) -> None:
+    name = data_name(reader, args, source)
+    data = {"name": name, "reader": reader, "args": args, "source": source}
+    assert name.startswith(reader.partition(":")[2])
+    assert spec(data=data).data.plugin == reader
+    for other in ({"reader": "my_data:Other"}, {"args": {"images": 5}}, {"source": "2" * 64}):
+        with pytest.raises(ValueError, match="is not the data set of"):
+            spec(data={**data, **other})
+
+
+@pytest.mark.parametrize("path", [path for leaf in leaves(RunSpec) if (path := ".".join(leaf)) not in OF_A_READER])
 def test_every_field_changes_the_name(path: str) -> None:
     of_views = path.startswith("augment.") and path not in ("augment.kind", "augment.padding")
     base: dict[str, Any] = SMALL | AROUND.get(path, MULTICROP if of_views else {})

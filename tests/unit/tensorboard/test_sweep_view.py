@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -183,14 +184,14 @@ def test_labels_must_differ(tmp_path: Path) -> None:
 def test_a_run_that_went_on_is_shown_once(tmp_path: Path) -> None:
     """Of an earlier version's run too, whose curves and end were files of their own."""
     board, means, runs = tmp_path / "single", tmp_path / "means", sweep(tmp_path)
-    with BoardWriter(runs[0].folder) as first:
+    with closing(BoardWriter(runs[0].folder)) as first:
         first.scalars(1, {"loss": 1.0})
     first.path.rename(first.path.with_name("events.out.tfevents.2-scalars"))
     (runs[0].folder / "events.out.tfevents.3-end").write_bytes(b"")
     build_means_board(means, runs, ["loss"], {})
     build_runs_board(board, means, runs, ["loss"])
     assert curve(board / runs[0].label, "loss") == [(1, 1.0)]
-    with BoardWriter(runs[0].folder) as second:
+    with closing(BoardWriter(runs[0].folder)) as second:
         second.scalars(1, {"loss": 2.0})
     build_runs_board(board, means, runs, ["loss"])
     names = [START, "events.out.tfevents.2-scalars", second.path.name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def first_attempt(run: Path) -> BoardWriter:
 
 
 def test_curves_are_readable_at_once(tmp_path: Path) -> None:
-    with BoardWriter(tmp_path / "run") as board:
+    with closing(BoardWriter(tmp_path / "run")) as board:
         board.scalars(0, {"probe/student/linear": 0.25, "train/loss": 2.0})
         board.scalars(5, {"probe/student/linear": 0.5, "train/loss": math.inf})
         assert curve(tmp_path / "run", "probe/student/linear") == [(0, 0.25), (5, 0.5)]
@@ -48,7 +49,7 @@ def test_going_on_supersedes_what_came_later(
 ) -> None:
     first = first_attempt(tmp_path)
     first.close("failed")
-    with BoardWriter(tmp_path, earlier(*kept) if kept else None) as second:
+    with closing(BoardWriter(tmp_path, earlier(*kept) if kept else None)) as second:
         second.scalars(50, {"loss": 5.0})
         assert curve(tmp_path, "loss") == [*expected, (50, 5.0)]
     assert sorted(os.listdir(tmp_path)) == [first.path.name, second.path.name]
@@ -60,7 +61,7 @@ def test_one_who_watches_sees_a_run_that_goes_on_once(tmp_path: Path) -> None:
     first = first_attempt(tmp_path)
     watcher = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
     first.close()
-    with BoardWriter(tmp_path, earlier(10, 20)) as second:
+    with closing(BoardWriter(tmp_path, earlier(10, 20))) as second:
         second.scalars(30, {"loss": 7.0})
         points = watcher.Reload().Tensors("loss")
     found = [(point.step, float(tensor_util.make_ndarray(point.tensor_proto))) for point in points]
@@ -69,7 +70,7 @@ def test_one_who_watches_sees_a_run_that_goes_on_once(tmp_path: Path) -> None:
 
 def test_points_from_before_keep_their_time(tmp_path: Path) -> None:
     table = earlier(10)
-    with BoardWriter(tmp_path, table):
+    with closing(BoardWriter(tmp_path, table)):
         reader = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
     ((_, time, values),) = table.points()
     assert [reader.Tensors(tag)[0].wall_time for tag in values] == [time, time]
@@ -85,7 +86,7 @@ def test_what_a_killed_writer_left_torn_does_no_harm(tmp_path: Path, name: str, 
     first.path.unlink()
     (tmp_path / name).write_bytes(data[:-lost])
     assert curve(tmp_path, "loss")[:3] == [(10, 1.0), (20, 2.0), (30, 3.0)]
-    with BoardWriter(tmp_path, earlier(10)) as board:
+    with closing(BoardWriter(tmp_path, earlier(10))) as board:
         board.scalars(30, {"loss": 7.0})
     assert curve(tmp_path, "loss") == [(10, 1.0), (30, 7.0)]
 
@@ -99,7 +100,7 @@ def test_the_end_is_recorded_and_undone_by_going_on(tmp_path: Path, status: Any,
 
 
 def test_settings_of_a_run(tmp_path: Path) -> None:
-    with BoardWriter(tmp_path / "distill-1") as board:
+    with closing(BoardWriter(tmp_path / "distill-1")) as board:
         board.hyperparameters({"student": {"alpha": 0.5}, "data": {"name": "digits", "size": None}, "on": True})
     record = plugin_data(tmp_path / "distill-1" / START)[metadata.SESSION_START_INFO_TAG]
     assert record.group_name == "distill-1"

@@ -14,8 +14,7 @@ from rt_scale.data.loaders.base import Batch
 from rt_scale.losses import chunked as wide
 from rt_scale.losses.distances import distance, view_pairs
 from rt_scale.losses.supervised import supervised_cross_entropy
-from rt_scale.models.init import initialise
-from rt_scale.models.networks import Network, build_pair
+from rt_scale.models.networks import Network, build_pair, initialise
 from rt_scale.models.projector import Projector
 from rt_scale.spec.networks import PAPER, ProjectorSpec
 from rt_scale.spec.run import RunSpec

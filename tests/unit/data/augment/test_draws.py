@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rt_scale.data.augment.draws import Boxes, ViewDraws, augment_generator, draw_crop_flip, draw_multicrop
+from rt_scale.data.augment.draws import ViewDraws, augment_generator, draw_crop_flip, draw_multicrop
 from rt_scale.spec.data import AugmentSpec, BlurSpec, JitterSpec
 
 N = 4000
@@ -28,15 +28,15 @@ def test_the_generator_depends_on_seed_epoch_and_step(key: tuple[int, int, int])
 
 
 def test_boxes_lie_in_the_image_and_have_the_area_and_shape_asked_for() -> None:
-    boxes = _global(global_scale=(0.2, 0.5), ratio=(0.5, 1.5)).boxes
-    assert min(boxes.top.min(), boxes.left.min()) == 0
-    assert (boxes.top + boxes.height).max() == 40
-    assert (boxes.left + boxes.width).max() == 30
-    area = boxes.height * boxes.width / 1200
+    top, left, height, width = _global(global_scale=(0.2, 0.5), ratio=(0.5, 1.5)).box
+    assert min(top.min(), left.min()) == 0
+    assert (top + height).max() == 40
+    assert (left + width).max() == 30
+    area = height * width / 1200
     assert 0.18 < area.min() < 0.22
     assert 0.48 < area.max() < 0.52
     assert area.mean().item() == pytest.approx(0.35, abs=0.01)
-    ratio = boxes.width / boxes.height
+    ratio = width / height
     assert 0.46 < ratio.min() < 0.53
     assert 1.4 < ratio.max() < 1.6
     # Uniform in its logarithm: as many boxes on each side of the geometric mean.
@@ -44,9 +44,9 @@ def test_boxes_lie_in_the_image_and_have_the_area_and_shape_asked_for() -> None:
 
 
 def test_places_are_uniform() -> None:
-    boxes = _global(20, 20, global_scale=(0.25, 0.25), ratio=(1.0, 1.0)).boxes
-    assert boxes.height.unique().tolist() == boxes.width.unique().tolist() == [10]
-    for start in (boxes.top, boxes.left):
+    top, left, height, width = _global(20, 20, global_scale=(0.25, 0.25), ratio=(1.0, 1.0)).box
+    assert height.unique().tolist() == width.unique().tolist() == [10]
+    for start in (top, left):
         assert start.unique().tolist() == list(range(11))
         assert start.double().mean().item() == pytest.approx(5, abs=0.2)
 
@@ -63,11 +63,11 @@ def test_boxes_that_never_fit_are_central(
     height: int, width: int, ratio: tuple[float, float], expected: tuple[int, ...]
 ) -> None:
     """As torchvision: the largest central box of an allowed shape, the whole image where its shape is allowed."""
-    boxes = _global(height, width, global_scale=(1.0, 1.0), ratio=ratio).boxes
-    rows = torch.stack([boxes.top, boxes.left, boxes.height, boxes.width], dim=1)
-    assert expected in set(map(tuple, rows.tolist()))
-    assert ((boxes.top >= 0) & (boxes.top + boxes.height <= height)).all()
-    assert ((boxes.left >= 0) & (boxes.left + boxes.width <= width)).all()
+    box = _global(height, width, global_scale=(1.0, 1.0), ratio=ratio).box
+    assert expected in set(map(tuple, box.T.tolist()))
+    top, left, tall, wide = box
+    assert ((top >= 0) & (top + tall <= height)).all()
+    assert ((left >= 0) & (left + wide <= width)).all()
 
 
 def test_factors_fill_their_ranges() -> None:
@@ -126,5 +126,4 @@ def test_selected_views_keep_their_parameters() -> None:
     some = draws.select(draws.flip.nonzero().squeeze(1))
     assert some.flip.all()
     assert torch.equal(some.order, draws.order[draws.flip])
-    assert torch.equal(some.boxes.width, draws.boxes.width[draws.flip])
-    assert isinstance(some.boxes, Boxes)
+    assert torch.equal(some.box, draws.box[:, draws.flip])

@@ -103,14 +103,14 @@ def test_a_truncated_batch_is_named(
         read_cifar(info, source(tmp_path / "a"))
 
 
-def test_an_incomplete_release_lists_what_is_expected(
+def test_what_an_incomplete_release_lacks_is_named(
     source: MakeSource, small: Small, write_cifar: WriteCifar, tmp_path: Path
 ) -> None:
     info = small("cifar10", 15, 3)
     write_cifar(tmp_path / "a", 10, "binary")
     (tmp_path / "a" / "data_batch_3.bin").unlink()
     assert info.locate(tmp_path / "a") is None
-    with pytest.raises(InputError, match=r"does not hold CIFAR-10.*data_batch_3\.bin"):
+    with pytest.raises(InputError, match=r"does not hold CIFAR-10: data_batch_3\.bin missing"):
         read_cifar(info, source(tmp_path / "a"))
 
 

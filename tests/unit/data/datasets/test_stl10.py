@@ -192,12 +192,12 @@ def test_the_official_checksums_are_of_the_release() -> None:
 
 def test_what_is_missing_is_named(source: MakeSource, info: DataSet, release: Path, tmp_path: Path) -> None:
     (release / "test_X.bin").unlink()
-    with pytest.raises(InputError, match=r"does not hold STL-10: expected .*test_X\.bin.*found class_names\.txt"):
+    with pytest.raises(InputError, match=r"does not hold STL-10: test_X\.bin missing"):
         read_stl10(info, source(release))
     archive = pack(release, tmp_path / "mine.tgz")
     with pytest.raises(
         InputError,
-        match=r"mine\.tgz' does not hold STL-10.*found test_y\.bin, train_X\.bin, train_y\.bin",
+        match=r"mine\.tgz' does not hold STL-10: test_X\.bin missing",
     ):
         read_stl10(info, source(archive))
 
@@ -227,7 +227,7 @@ def test_a_link_is_no_file(source: MakeSource, info: DataSet, tmp_path: Path) ->
         link = tarfile.TarInfo("test_y.bin")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    with pytest.raises(InputError, match=r"does not hold STL-10.*found test_X\.bin, train_X\.bin, train_y\.bin\."):
+    with pytest.raises(InputError, match=r"does not hold STL-10: test_y\.bin missing"):
         read_stl10(info, source(tmp_path / "mine.tar"))
 
 

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt_scale.data.beton import Beton
-from rt_scale.data.loaders.base import order, shares
-from rt_scale.data.loaders.memmap import MapLoader
+from rt_scale.data.loaders.base import MapLoader, order, shares
 from rt_scale.spec.errors import InputError
 
 MakeBeton = Callable[..., tuple[Beton, np.ndarray]]

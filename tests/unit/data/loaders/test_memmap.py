@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rt_scale.data.beton import Beton
-from rt_scale.data.loaders.memmap import MapLoader
+from rt_scale.data.loaders.base import MapLoader
 from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.spec.errors import InputError
 

@@ -92,14 +92,7 @@ def test_host_memory_keeps_the_images_off_the_device(make_beton: MakeBeton) -> N
         kept = Resident()
         loader = ResidentLoader(beton, batch_size=2, seed=0, device="meta", host=host, resident=kept)
         assert next(loader.epoch(0)).images.device.type == "meta"
-        assert (loader.on_host, kept.held(torch.device(place))) == (host, 6 * 48)
-
-
-@pytest.mark.parametrize(("free", "on_host"), [(2 * 48 * 6, False), (2 * 48 * 6 - 2, True)])
-def test_half_of_the_free_memory_is_the_limit(monkeypatch: pytest.MonkeyPatch, free: int, on_host: bool) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, free))
-    assert resident.too_large(torch.device("cuda"), 48 * 6) is on_host
-    assert resident.too_large(torch.device("cpu"), 1 << 60) is False
+        assert kept.held(torch.device(place)) == 6 * 48
 
 
 def test_impossible_requests_are_refused(make_beton: MakeBeton) -> None:
@@ -197,8 +190,3 @@ def test_idle_images_make_room(make_beton: MakeBeton, monkeypatch: pytest.Monkey
     # Those of the present run lie there in any case.
     kept.rows(betons[0], None, torch.device("cpu"))
     assert kept.held(torch.device("cpu")) == 13 * 48
-
-
-def test_what_is_kept_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (60, 100))
-    assert [resident.too_large(torch.device("cuda"), 50, kept) for kept in (39, 40)] == [True, False]

@@ -1,4 +1,4 @@
-"""Leases on an object store in memory whose clock is the test's, beside drivers of this version and of earlier ones."""
+"""Leases on an object store in memory whose clock is the test's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.store.lease import Owner
-from rt_scale.store.objects.lease import TIMES, ObjectLease, newest_claim
+from rt_scale.store.objects.lease import TIMES, ObjectLease
 from tests.unit.store.conftest import Watch
 from tests.unit.store.objects.fake import Away, Objects
 
@@ -53,19 +53,6 @@ def elsewhere(objects: Objects, number: int, date: float, what: str = "claim", t
     owner = Owner("far", "far", 7, 1, f"token of {number}", 0.0)
     objects.write(key, json.dumps(asdict(owner)).encode() if what == "claim" else b"", date)
     return key
-
-
-def seen_by_an_earlier_version(objects: Objects) -> tuple[int, str, float, bool]:
-    """Who has the run, as versions before December 2026 read the keys: number, token, last heard of, and ended."""
-    found: dict[tuple[int, str], dict[str, float]] = {}
-    for key, (_, date) in objects.contents.items():
-        parts = key.removeprefix(f"{RUN}/lease/").split(".")
-        if key.startswith(f"{RUN}/lease/") and len(parts) == 3 and parts[0].isdigit():
-            found.setdefault((int(parts[0]), parts[1]), {})[parts[2]] = date
-    number = max(number for (number, _), dates in found.items() if "claim" in dates)
-    claims = {token: dates for (each, token), dates in found.items() if each == number and "claim" in dates}
-    token = min(claims, key=lambda token: ("beat" not in claims[token], claims[token]["claim"], token))
-    return number, token, claims[token].get("beat", claims[token]["claim"]), "end" in claims[token]
 
 
 def test_attempts_are_counted_and_never_given_twice(objects: Objects) -> None:
@@ -234,21 +221,6 @@ def test_of_contenders_at_once_exactly_one_wins(objects: Objects) -> None:
         assert len(objects.keys(f"runs/{run}/lease/")) == 3
 
 
-def test_an_earlier_version_keeps_off_while_one_is_at_work(objects: Objects, clock: Clock) -> None:
-    with ObjectLease(objects.bucket(), RUN, replace(TIMES, heartbeat=0.01)) as lease:
-        # A claim of an earlier version that was being made at the same moment is dated before, or sorts before.
-        for token, date in (("0" * 16, 4000.0), ("0" * 16, 5000.0)):
-            key = elsewhere(objects, 1, date, token=token)
-            assert seen_by_an_earlier_version(objects) == (1, "exclusive", 5000.0, False)
-            del objects.contents[key]
-        clock.now = 6000.0
-        while seen_by_an_earlier_version(objects) != (1, "exclusive", 6000.0, False):
-            time.sleep(0.001)
-        recorded = Owner(**json.loads(objects.contents[f"{RUN}/lease/1.exclusive.claim"][0]))
-        assert recorded == lease.owner
-    assert seen_by_an_earlier_version(objects) == (1, "exclusive", 6000.0, True)
-
-
 def test_a_run_that_an_earlier_version_has_is_respected_and_counted(objects: Objects) -> None:
     elsewhere(objects, 3, 4990.0, token="feed")
     with pytest.raises(InputError, match=r"in use: process 7 on host far, last heartbeat 10 s ago"):
@@ -259,22 +231,3 @@ def test_a_run_that_an_earlier_version_has_is_respected_and_counted(objects: Obj
     elsewhere(objects, 3, 4996.0, "end", token="feed")
     with ObjectLease(objects.bucket(), RUN) as lease:
         assert lease.attempt == 4
-
-
-def test_at_the_same_moment_as_an_earlier_version_one_takes_its_claim_back(objects: Objects) -> None:
-    """The other claims after this one looked whether anybody has the run, and before this one's claim is written."""
-    left = [1]
-
-    def before(operation: str, key: str) -> None:
-        if operation == "put" and key.endswith(".claim") and left:
-            left.pop()
-            elsewhere(objects, 1, 5000.0, token="feed")
-
-    objects.before = before
-    with pytest.raises(InputError, match="in use: process 7 on host far"):
-        ObjectLease(objects.bucket(), RUN)
-    assert objects.keys(f"{RUN}/lease/") == [f"{RUN}/lease/1.feed.claim"]
-    elsewhere(objects, 1, 5004.0, "beat", token="feed")
-    claim = newest_claim({key.removeprefix(f"{RUN}/"): entry for key, entry in objects.bucket().entries(RUN).items()})
-    assert claim is not None
-    assert (claim.number, claim.token, claim.ended) == (1, "feed", False)

@@ -1,0 +1,145 @@
+"""Runs with plugins: from the user's file to a result, the same again and resumed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rt_scale import plugins
+from rt_scale.experiments.options import Options
+from rt_scale.experiments.runner import run
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.stopping import Stopped
+from rt_scale.spec.sweep import load_run
+from rt_scale.store.store import Store
+from tests.unit.experiments.conftest import TINY
+
+Make = Callable[..., Options]
+NETS = """
+from torch import nn
+class Tiny(nn.Sequential):
+    def __init__(self, channels, width=4, dropout=0.5):
+        super().__init__(nn.Conv2d(channels, width, 3, 2), nn.ReLU(), nn.Dropout(dropout), nn.Flatten())
+def cosine(student, teacher, power=1):
+    return (1 - nn.functional.cosine_similarity(student, teacher, dim=1)).pow(power).mean()
+def rows(student, teacher):
+    return (student - teacher).square().sum(1)
+"""
+
+
+@pytest.fixture
+def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunSpec]:
+    """Reads a spec file of the tiny run beside a module of the user's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plugins, "_loaded", {})
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "mine_run.py").write_text(NETS)
+    monkeypatch.delitem(sys.modules, "mine_run", raising=False)
+
+    def make(*overrides: str, **parts: Any) -> RunSpec:
+        (tmp_path / "spec.yaml").write_text(json.dumps({**TINY, **parts}))
+        return load_run(tmp_path / "spec.yaml", list(overrides))
+
+    return make
+
+
+Read = Callable[..., RunSpec]
+ENCODER = {"name": "mine_run:Tiny"}
+
+
+def test_a_spec_names_plugins_by_reference_and_source(read: Read) -> None:
+    sha256 = plugins.find_source("mine_run:Tiny").sha256
+    whole = read(encoder={"name": "mine_run:Tiny", "args": {"width": 8}})
+    assert (whole.encoder.name, whole.encoder.source, whole.encoder.args) == ("mine_run:Tiny", sha256, {"width": 8})
+    assert whole.plugins == {"mine_run:Tiny": sha256}
+    short = read("encoder.name=Tiny", "encoder.args.width=8", 'import=["mine_run"]')
+    assert short == whole
+    assert read(encoder={"name": "Tiny", "args": {"width": 8}}, **{"import": "mine_run"}) == whole
+    assert read(encoder=ENCODER).name != whole.name
+    start = read(encoder=ENCODER, teacher={"start_from": {"run": "same"}}).teacher.start_from
+    assert start is not None
+    assert start.run.encoder.source == sha256
+    assert RunSpec.model_validate(whole.model_dump()) == whole  # a stored spec needs no plugin
+    Path("mine_run.py").write_text(NETS + "#")
+    assert read(encoder={"name": "mine_run:Tiny", "args": {"width": 8}}).name != whole.name
+
+
+@pytest.mark.parametrize(
+    ("encoder", "words"),
+    [
+        ({"name": "mine_run:Tiny", "norm": "batch"}, "norm, width and attention"),
+        ({"name": "vgg11", "args": {"a": 1}}, "args and source belong to plugins"),
+        ({"name": "mine_run:Tny"}, "Did you mean 'Tiny'"),
+        ({"name": "mine_gone:Tiny"}, "no module 'mine_gone'"),
+    ],
+)
+def test_what_is_wrong_is_said_while_reading(read: Read, encoder: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        read(encoder=encoder)
+
+
+def test_a_plugin_without_its_source_is_refused() -> None:
+    with pytest.raises(ValueError, match="its source is missing"):
+        RunSpec.model_validate({**TINY, "encoder": ENCODER})
+
+
+def test_a_run_of_it_is_the_same_again_and_resumed(read: Read, settings: Make, tmp_path: Path) -> None:
+    spec = read(encoder=ENCODER, objective={"name": "mine_run:cosine"})
+    result = run(spec, settings())
+    sources = json.loads((tmp_path / "store" / "runs" / spec.name / "sources.json").read_text())
+    assert {name: each["text"] for name, each in sources.items()} == dict.fromkeys(
+        ["mine_run:Tiny", "mine_run:cosine"], NETS
+    )
+    again = run(spec, settings(store=Store(tmp_path / "again")))
+    assert again.last == result.last
+    stops = iter([False] * 3 + [True] * 100)
+    with pytest.raises(Stopped):
+        run(spec, settings(store=Store(tmp_path / "resumed"), stop=lambda: next(stops)))
+    resumed = run(spec, settings(store=Store(tmp_path / "resumed")))
+    assert resumed.attempts == 2
+    assert resumed.last == result.last
+
+
+def test_its_dropout_counts(read: Read, settings: Make) -> None:
+    with_dropout, without = (
+        run(read(encoder={**ENCODER, "args": {"dropout": share}}), settings()).last["train/loss"] for share in (0.5, 0)
+    )
+    assert with_dropout != without
+
+
+def test_an_objective_is_what_training_minimises(read: Read, settings: Make) -> None:
+    one, square = (
+        run(read(objective={"name": "mine_run:cosine", "args": {"power": power}}), settings()).last for power in (1, 2)
+    )
+    assert 0 < square["train/loss"] < one["train/loss"] < 2
+    assert one["train/kl"] > 0
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"encoder": {**ENCODER, "args": {"wdith": 1}}}, "did you mean 'width'"),
+        ({"objective": {"name": "mine_run:rows"}}, r"gives \[2\] for logits"),
+        ({"objective": {"name": "mine_run:cosine", "args": {"student": 1}}}, "takes no argument 'student'"),
+        ({"objective": {"name": "mine_run:Tiny"}}, "cannot be called|cannot be used"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_written(
+    read: Read, settings: Make, tmp_path: Path, parts: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        run(read(**parts), settings())
+    assert not (tmp_path / "store" / "runs").exists()
+
+
+def test_a_source_that_changed_is_refused(read: Read, settings: Make) -> None:
+    spec = read(encoder=ENCODER)
+    Path("mine_run.py").write_text(NETS + "#")
+    with pytest.raises(InputError, match="is another here than the spec names"):
+        run(spec, settings())
