@@ -84,7 +84,7 @@ def parse_range(key: str, given: Mapping[str, list[Any]], ranges: Ranges) -> tup
     if kind not in ranges:
         raise unknown_name(f"kind of range of {key}", kind, ranges)
     text, valid = ranges[kind]
-    numbers = [whole(number) for number in ends]
+    numbers: list[Any] = [whole(number) for number in ends]
     finite = all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
     if not finite or len(numbers) != text.partition("]")[0].count(",") + 1 or not valid(*numbers):
         raise InputError(f"{key} needs {kind}: {text}; given: {shown(ends)}.")
