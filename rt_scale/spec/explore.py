@@ -213,9 +213,6 @@ def check_grid(explore: ExploreSpec, axes: Iterable[str], seeds: Sequence[int]) 
     if explore.search is None:
         return
     fields = list(axes)
-    twice = [key for key in fields if key in explore.space]
-    if twice:
-        raise InputError(f"{', '.join(twice)}: on an axis and in explore.space; keep it in explore.space alone.")
     if fields:
         raise InputError(
             f"explore.search samples its points, so axes and zip must be empty; given: {', '.join(fields)}. Give "
@@ -228,15 +225,11 @@ def check_grid(explore: ExploreSpec, axes: Iterable[str], seeds: Sequence[int]) 
         )
 
 
-def check_explore(explore: ExploreSpec, specs: Iterable[RunSpec], workers: int) -> None:
+def check_explore(explore: ExploreSpec, specs: Iterable[RunSpec]) -> None:
     """Raise InputError if a run does not log the metric, or logs it too late or too rarely for the stopping rule.
 
-    ``specs`` are the runs of the grid or at the corners of the space; ``workers`` is the number of one run's workers.
+    ``specs`` are the runs of the grid or at the corners of the space.
     """
-    if explore.stop is not None and workers > 1:
-        raise InputError(
-            f"explore.stop ends runs of one worker, but launch.workers is {workers}: set it to 1, or leave stop out."
-        )
     for spec in specs:
         known = logged_metrics(spec)
         if explore.metric not in known:

@@ -183,7 +183,7 @@ def corner_points(sweep: SweepSpec) -> list[Point]:
         return points_at(sweep, _combinations(sweep))
     corners = {key: domain.corners for key, domain in explore.domains.items()}
     points = points_at(sweep, _combinations(sweep.model_copy(update={"axes": corners}) if corners else sweep))
-    check_explore(explore, [point.spec for point in points], sweep.launch.workers)
+    check_explore(explore, [point.spec for point in points])
     return points
 
 
