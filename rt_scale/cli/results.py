@@ -7,11 +7,11 @@ import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.filesize import decimal
 
 from rt_scale.cli.options import (
     BestOption,
@@ -34,8 +34,8 @@ from rt_scale.cli.options import (
     warn,
     writable,
 )
-from rt_scale.spec.errors import InputError, counted
-from rt_scale.system.console import say, size_text
+from rt_scale.spec.errors import counted
+from rt_scale.system.console import say
 
 if TYPE_CHECKING:
     from rt_scale.report.page import Report
@@ -118,7 +118,7 @@ def report(
         given = [told(file, [sweep.name for sweep in sweeps], number) for number, file in enumerate(files)]
         command = ["rt-scale", "report", *given, *set_words(overrides, imports), *(["--best"] if best else [])]
         files = write_summary(written, place, shlex.join(command), summary)
-        size = size_text(sum(path.stat().st_size for path in files))
+        size = decimal(sum(path.stat().st_size for path in files))
         say(f"Summary: {files[0]} ({counted(len(files), 'file')}, {size})", error=True)
 
 
@@ -256,49 +256,3 @@ def schema(kind: Annotated[str, typer.Argument(help="run or sweep.")] = "sweep")
     if kind not in makers:
         raise unknown_name("kind of file", kind, makers)
     print(json.dumps(makers[kind](), indent=1))
-
-
-class Format(StrEnum):
-    """Kinds of files."""
-
-    CSV = "csv"
-    PARQUET = "parquet"
-
-
-@app.command()
-def export(
-    files: Annotated[list[Path], typer.Argument(parser=read_path, help="Sweep files, or a bundle.")],
-    to: Annotated[Format, typer.Option("--to", help="Kind of files.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(parser=read_path, help="Folder to write to (export, in the sweep's own folder of the store)."),
-    ] = None,
-    overrides: SetOption = None,
-    imports: ImportOption = None,
-    store: StoreOption = None,
-    data_dir: DataOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write sweeps as two tables: runs, a row each, and curves, a row each measured value."""
-    place, sweeps = open_sweeps(files, assigned(overrides, imports), store)
-    names = {sweep.name for sweep in sweeps}
-    if out is None and len(names) > 1:
-        raise InputError(f"{len(names)} sweeps go into one pair of tables; say where with --out FOLDER.")
-    from rt_scale.experiments.other_data import DataHere, compare_sweeps
-    from rt_scale.report.export import export as export_tables
-
-    place.refresh()
-    here = DataHere(find_data_dir(data_dir))
-    warn(compare_sweeps(sweeps, here)[1])
-    if out is None:
-        place = writable(place, [sweeps[0].folder.export])
-        sweeps = [replace(sweep, store=place) for sweep in sweeps]
-    folder = sweeps[0].folder
-    written = export_tables(sweeps, out or folder.export, to.value, here)
-    if out is None:
-        send(folder, folder.export)
-    if as_json:
-        show_json({name: {"path": str(table.path), "rows": table.rows} for name, table in written.items()})
-        return
-    for name, table in written.items():
-        open_console().print(f"{name}: {table.rows:,} rows in {table.path}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.filesize import decimal
 
 from rt_scale.cli.options import (
     DataOption,
@@ -31,7 +32,7 @@ from rt_scale.cli.options import (
     warn,
 )
 from rt_scale.spec.errors import InputError, counted
-from rt_scale.system.console import duration_text, size_text
+from rt_scale.system.console import duration_text
 
 if TYPE_CHECKING:
     from rt_scale.store.bundle.pack import Packed
@@ -112,7 +113,7 @@ def _show(sweeps: Sequence[SweepRuns], place: Store, packed: Packed) -> None:
     first = Counter(state for name, state in packed.manifest.runs.items() if name not in own)
     counts = ", ".join(f"{number} {state}" for state, number in first.items())
     lines = [f"{first.total()} more that these start from: {counts}"] if first else []
-    files = f"{counted(len(packed.manifest.files), 'file')}, {size_text(packed.size)}, sha256 {packed.sha256}"
+    files = f"{counted(len(packed.manifest.files), 'file')}, {decimal(packed.size)}, sha256 {packed.sha256}"
     for line in [*lines, *packed.manifest.notes, f"{packed.path}: {files}"]:
         console.print(line)
 
@@ -143,7 +144,7 @@ def gc(
         if found:
             rows: list[tuple[str, ...]]
             rows = [
-                (str(i.path.relative_to(place.root)), i.state, size_text(i.size), f"{duration_text(i.age)} ago")
+                (str(i.path.relative_to(place.root)), i.state, decimal(i.size), f"{duration_text(i.age)} ago")
                 for i in found
             ]
             print_table(["path", "state", "size", "last change"], rows)
@@ -155,7 +156,7 @@ def gc(
         for path, why in stay.items():
             console.print(f"{path.name} stays: {why}")
         gone = [item for item in found if item.path not in stay]
-        console.print(f"Removed {len(gone):,}, {size_text(sum(item.size for item in gone))}.")
+        console.print(f"Removed {len(gone):,}, {decimal(sum(item.size for item in gone))}.")
 
 
 def _summary(found: list[Garbage]) -> str:
@@ -163,6 +164,6 @@ def _summary(found: list[Garbage]) -> str:
         return "nothing to remove."
     left = [item for item in found if item.state == "leftover"]
     runs = [item for item in found if item.state != "leftover"]
-    sizes = [size_text(sum(item.size for item in items)) for items in (runs, left)]
+    sizes = [decimal(sum(item.size for item in items)) for items in (runs, left)]
     unreferenced = f"{counted(len(runs), 'run')} that no sweep refers to ({sizes[0]})"
     return f"{unreferenced}, {counted(len(left), 'leftover')} ({sizes[1]})."

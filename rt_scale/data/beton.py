@@ -138,17 +138,6 @@ def page_size(samples: int, sample_bytes: int) -> int:
     return 1 << (max(wanted, sample_bytes, MIN_PAGE) - 1).bit_length()
 
 
-def shape_of(descriptors: np.ndarray) -> tuple[int, int, int] | None:
-    """The image shape that three field descriptors declare, or None if :func:`write` did not write them."""
-    arguments = descriptors[0]["arguments"][: ARRAY_ARGUMENTS.itemsize].tobytes()
-    height, width, channels = (int(each) for each in np.frombuffer(arguments, ARRAY_ARGUMENTS)["shape"][0, :3])
-    small_enough = 0 < height < 1 << 16 and 0 < width < 1 << 16 and 0 < channels < 1 << 8
-    if not small_enough or height * width * channels > MAX_PAGE:
-        return None
-    expected = Layout(1, (height, width, channels), MIN_PAGE).descriptors()
-    return (height, width, channels) if descriptors.tobytes() == expected else None
-
-
 @dataclass(frozen=True)
 class Beton:
     """An open prepared file, memory-mapped."""
@@ -324,22 +313,15 @@ def _write_into(file: BinaryIO, plan: Layout, blocks: Iterator[np.ndarray], labe
 def _read_layout(file: BinaryIO, path: Path, size: int) -> Layout:
     """The layout that a file declares, checked against its size; leaves ``file`` at the records."""
     head = file.read(RECORDS_START)
-    if len(head) < RECORDS_START:
-        raise _damaged(path, f"it has {size} bytes, too few for a header")
-    header = np.frombuffer(head, HEADER, count=1)[0]
-    if header["version"] != VERSION or header["num_fields"] != len(FIELDS):
-        version, fields = header["version"], header["num_fields"]
-        raise _damaged(path, f"version {version} with {fields} fields, not 2 with 3; perhaps never finished")
-    if header["alloc_table_ptr"] == 0:
-        raise _damaged(path, "its writing was never finished")
-    shape = shape_of(np.frombuffer(head, DESCRIPTOR, offset=HEADER.itemsize))
-    page, samples = int(header["page_size"]), int(header["num_samples"])
-    if shape is None or samples < 1 or page & (page - 1) or page < max(MIN_PAGE, math.prod(shape)):
-        raise _damaged(path, f"its header is not one of ours ({samples} images, page {page})")
-    plan = Layout(samples, shape, page)
-    if plan.file_bytes != size or plan.table_start != header["alloc_table_ptr"]:
-        raise _damaged(path, f"it has {size:,} bytes where {samples:,} images take {plan.file_bytes:,}")
-    return plan
+    if len(head) == RECORDS_START:
+        header = np.frombuffer(head, HEADER, count=1)[0]
+        arguments = np.frombuffer(head, DESCRIPTOR, offset=HEADER.itemsize)["arguments"][0, : ARRAY_ARGUMENTS.itemsize]
+        height, width, channels = arguments.view(ARRAY_ARGUMENTS)["shape"][0, :3].tolist()
+        plan = Layout(int(header["num_samples"]), (height, width, channels), int(header["page_size"]))
+        sound = plan.samples > 0 and 0 < plan.sample_bytes <= plan.page <= MAX_PAGE
+        if sound and head == plan.header() + plan.descriptors() and size == plan.file_bytes:
+            return plan
+    raise _damaged(path, f"its {size:,} bytes do not begin as rt-scale writes it: it is cut, or was never finished")
 
 
 def _damaged(path: Path, reason: str) -> InputError:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -20,12 +21,11 @@ from rt_scale.data.catalogue import BUNDLED, DATASETS, check_name, prepare_comma
 from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.files import writing
 from rt_scale.spec.data import GAUSSIAN
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, some
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.system.files import TEMPORARY, replace_file, sync_folder
 
-FORMAT = 1
 META, TRAIN, TEST = "meta.json", "train.beton", "test.beton"
 NOISE_MEAN = 0.0
 """With this mean and ``NOISE_STD``, ``to_inputs`` leaves the values of noise unchanged, bit for bit."""
@@ -58,7 +58,7 @@ class Meta:
     notes: dict[str, str]
     """Decisions made while reading the original: the split, resizing, files left out."""
     version: str
-    format: int = FORMAT
+    format: Literal[1] = 1
 
     @property
     def digest(self) -> str:
@@ -118,19 +118,11 @@ def contents_sha256(name: str, data_dir: Path) -> str | None:
 
 def parse_meta(text: str) -> Meta:
     """The contents of a ``meta.json``; ValueError, with the reason, if this version cannot use it."""
-    unreadable = "it is not a description that we wrote"
     try:
-        fields = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{unreadable} ({error})") from error
-    if isinstance(fields, dict) and (written := fields.get("format", FORMAT)) != FORMAT:
-        wrote = f"rt-scale {fields.get('version')} wrote it, this is {__version__}"
-        raise ValueError(f"its format {written} is not {FORMAT}: {wrote}")
-    try:
-        meta = TypeAdapter(Meta).validate_python(fields)
+        meta = TypeAdapter(Meta).validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{unreadable} ({'.'.join(map(str, first['loc']))}: {first['msg']})") from error
+        found = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise ValueError(f"rt-scale {__version__} cannot use it ({some(found)})") from error
     if not {TRAIN, TEST} <= meta.sha256.keys():
         raise ValueError("checksums are missing in it")
     return meta

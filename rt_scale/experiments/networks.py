@@ -86,8 +86,25 @@ def load_network(run_dir: RunDir, role: Role, data_dir: Path, step: int | None =
     its parameters require gradients. ``encoder`` maps [B, C, H, W] to [B, D]; ``projector`` and the whole give logits.
 
     Args:
-        role: ``student``, ``teacher``, or ``init``, the student at its start.
+        role, step: as of :func:`load_weights`.
         data_dir: read for runs of earlier versions only, see :func:`images_of`.
+
+    Raises:
+        InputError, RunError: as :func:`load_weights`.
+    """
+    _, weights = load_weights(run_dir, role, step)
+    spec, images = stored_spec(run_dir), images_of(run_dir, data_dir)
+    size = spec.data.size or images.size
+    network = build_network(spec, images.channels, size, torch.Generator()).to(parameter_dtype(spec.precision))
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def load_weights(run_dir: RunDir, role: Role, step: int | None = None) -> tuple[int, dict[str, Tensor]]:
+    """The step of a checkpoint of a run, and the weights of a network in it by name; no network is built.
+
+    Args:
+        role: ``student``, ``teacher``, or ``init``, the student at its start.
         step: optimiser steps done; None: the last there is. A frozen teacher is the same at every step.
 
     Raises:
@@ -97,21 +114,16 @@ def load_network(run_dir: RunDir, role: Role, data_dir: Path, step: int | None =
     if role not in ROLES:
         raise unknown_name("network of a run", role, ROLES)
     run_dir.refresh()
-    spec, images = stored_spec(run_dir), images_of(run_dir, data_dir)
-    step = _step(run_dir, spec, role, step)
+    step = _step(run_dir, stored_spec(run_dir), role, step)
     file = TEACHER if role == "teacher" else STUDENT
 
     def read(folder: Path) -> dict[str, Tensor]:
         return read_weights(folder / file)
 
     try:
-        weights = run_dir.checkpoints.read(step, read)
+        return step, run_dir.checkpoints.read(step, read)
     except RunError as error:
         raise RunError(f"The {role} of run {run_dir.name} cannot be loaded: {error}") from error
-    size = spec.data.size or images.size
-    network = build_network(spec, images.channels, size, torch.Generator()).to(parameter_dtype(spec.precision))
-    network.load_state_dict(weights)
-    return network.eval()
 
 
 def _step(run_dir: RunDir, spec: RunSpec, role: Role, step: int | None) -> int:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 
 from rt_scale.models.encoder import NORM_LAYERS, Encoder
 from rt_scale.models.plain import MLP, VGG, ConvNet, Flatten
 from rt_scale.models.vit import ViT
-from rt_scale.spec.encoders import ENCODER_FAMILIES, EncoderDescription, encoder_names, parse_encoder, scaled
+from rt_scale.spec.encoders import ENCODER_FAMILIES, encoder_names, parse_encoder, scaled
 from rt_scale.spec.errors import unknown_name
 from rt_scale.spec.networks import EncoderSpec
 
@@ -22,32 +23,35 @@ def build_encoder(spec: EncoderSpec, *, channels: int, size: int) -> Encoder:
 
     Its weights come from torch's global generator; ``networks.build_network`` draws them from its own.
     """
+    encoder: Encoder = encoder_design(spec, channels=channels, size=size)()
+    return encoder
+
+
+def encoder_design(spec: EncoderSpec, *, channels: int, size: int) -> partial[Any]:
+    """The class of ``build_encoder``'s module with its arguments, all by name; raises InputError."""
     named = parse_encoder(spec.name)
     named.check(norm=spec.norm, width=spec.width, attention=spec.attention)
     named.check_image(channels=channels, size=size, norm=spec.norm, width=spec.width)
-    return _build(named, spec, channels, size)
-
-
-def _build(named: EncoderDescription, spec: EncoderSpec, channels: int, size: int) -> Encoder:
     norm, layers, planes = NORM_LAYERS[spec.norm], named.layers, named.stages
     match named.family:
         case "flatten":
-            return Flatten(channels * size**2)
+            return partial(Flatten, inputs=channels * size**2)
         case "mlp":
-            return MLP(inputs=channels * size**2, units=scaled(planes[0], spec.width), depth=layers)
+            return partial(MLP, inputs=channels * size**2, units=scaled(planes[0], spec.width), depth=layers)
         case "convnet":
             width = scaled(planes[0], spec.width)
-            return ConvNet(channels=channels, size=size, layer_channels=width, depth=layers, norm=norm)
+            return partial(ConvNet, channels=channels, size=size, layer_channels=width, depth=layers, norm=norm)
         case "vgg":
-            return VGG(layers, channels=channels, planes=planes, width=spec.width, norm=norm)
+            return partial(VGG, layers=layers, channels=channels, planes=planes, width=spec.width, norm=norm)
         case "resnet" | "cifar_resnet" | "preresnet":
             # torchvision's import is slow, so it is late, and must not run under the meta device.
             with torch.device("cpu"):
                 from rt_scale.models.resnet import PreActivationResNet, ResNet
             design = PreActivationResNet if named.family == "preresnet" else ResNet
-            return design(layers, channels=channels, planes=planes, width=spec.width, norm=norm)
+            return partial(design, layers=layers, channels=channels, planes=planes, width=spec.width, norm=norm)
         case "vit" | "vit_shared":
-            return ViT(
+            return partial(
+                ViT,
                 channels=channels,
                 size=size,
                 patch=named.design.patch,

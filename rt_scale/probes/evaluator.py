@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 from torch import nn
 
-from rt_scale.probes.features import Features, Split, ToInputs, embed, pixels, standardise
+from rt_scale.probes.convex import fit_logistic, fit_ridge
+from rt_scale.probes.features import Features, Split, ToInputs, embed, standardise
 from rt_scale.probes.knn import check_neighbours, knn_accuracy
 from rt_scale.probes.linear import Classifier, LinearProbes, Problem
-from rt_scale.probes.logistic import fit_logistic
-from rt_scale.probes.ridge import fit_ridge
 from rt_scale.probes.statistics import centre_and_scale
 from rt_scale.spec.stopping import Stop, StopCheck, never, no_check, stop_check
 from rt_scale.spec.training import ProbeSpec
@@ -84,9 +83,7 @@ class Prober:
 
     def probe_input(self, seed: int) -> dict[str, float]:
         """Probe the flattened normalised pixels."""
-        train, test = (
-            pixels(split, self.to_inputs, self.group, check_stop=self.check_stop) for split in (self.train, self.test)
-        )
+        train, test = (self._embed(nn.Flatten(), split) for split in (self.train, self.test))
         return self.probe_features([Embedded(train, test, seed)])[0]
 
     def embed_network(self, encoder: nn.Module, seed: int) -> Embedded:

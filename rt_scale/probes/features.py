@@ -62,47 +62,26 @@ def embed(
     """
     filled, features = 0, Features(torch.empty(0), torch.empty(0))
     with evaluation_mode(encoder):
-        for batch, embeddings in _batches(encoder, split, to_inputs, group, precision, check_stop):
-            if not filled:
-                features = _room(split.samples, embeddings)
-            rows = batch.index if group.world > 1 else slice(filled, filled + len(embeddings))
-            features.x[rows], features.y[rows] = embeddings.to(features.x), batch.labels
-            filled += len(embeddings)
-    _share(features, filled, split.samples, group)
-    return features
-
-
-def _batches(
-    encoder: nn.Module, split: Split, to_inputs: ToInputs, group: Group, precision: str, check_stop: StopCheck
-) -> Iterator[tuple[Batch, Tensor]]:
-    """Every batch with images for this rank, and its embeddings [B, D]."""
-    for batch in split.sequential():
-        check_stop()
-        if group.world == 1 or len(batch.index):
+        for batch in split.sequential():
+            check_stop()
+            if group.world > 1 and not len(batch.index):
+                continue
             inputs = to_inputs(batch.images)
             with arithmetic(precision, inputs.device):
                 embeddings = encoder(inputs)
-            yield batch, embeddings
-
-
-def _room(samples: int, like: Tensor) -> Features:
-    x = like.new_zeros((samples, like.shape[1]), dtype=torch.float32)
-    return Features(x, torch.zeros(samples, dtype=torch.int64, device=like.device))
-
-
-def _share(features: Features, filled: int, samples: int, group: Group) -> None:
-    """Fill in the rows of other ranks; refuse another number than ``samples``."""
+            if not filled:
+                x = embeddings.new_zeros((split.samples, embeddings.shape[1]), dtype=torch.float32)
+                features = Features(x, torch.zeros(split.samples, dtype=torch.int64, device=x.device))
+            rows = batch.index if group.world > 1 else slice(filled, filled + len(embeddings))
+            features.x[rows], features.y[rows] = embeddings.to(features.x), batch.labels
+            filled += len(embeddings)
     if filled:
         for tensor in features:  # one rank computes each row, the others hold 0: the sum is exact
             group.sum(tensor)
         filled = int(group.sum(torch.tensor([filled], device=features.x.device)))
-    if filled != samples or not filled:
-        raise ValueError(f"a split of {samples} images yielded {filled}")
-
-
-def pixels(split: Split, to_inputs: ToInputs, group: Group = ALONE, *, check_stop: StopCheck = no_check) -> Features:
-    """The normalised inputs, flattened, as embeddings [N, C * H * W], in float32 for every precision."""
-    return embed(nn.Flatten(), split, to_inputs, group, check_stop=check_stop)
+    if filled != split.samples or not filled:
+        raise ValueError(f"a split of {split.samples} images yielded {filled}")
+    return features
 
 
 def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:

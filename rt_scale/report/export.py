@@ -77,10 +77,10 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """A run of the sweeps; ``shared`` holds its axes and seeds (column -> value, of one type per column)."""
+class ExportedRun:
+    """A run of ``sweeps``, by name; ``shared`` holds its axes and seeds (column -> value, of one type per column)."""
 
-    sweeps: str
+    sweeps: Sequence[str]
     point: Point
     shared: dict[str, Setting | None]
 
@@ -100,7 +100,7 @@ def export(sweeps: Sequence[SweepRuns], folder: Path, form: Form, here: DataHere
         InputError: if no run was begun, or the folder cannot be written.
         RunError: if a file of a run is damaged, or the disk is full.
     """
-    store, runs = sweeps[0].store, _merge(sweeps)
+    store, runs = sweeps[0].store, merge(sweeps)
     _refuse_where_none_was_begun(runs, store)
     types = _identity_types(runs)
     tables: list[pa.Table] = []
@@ -122,34 +122,34 @@ def export(sweeps: Sequence[SweepRuns], folder: Path, form: Form, here: DataHere
 
 def runs_table(sweeps: Sequence[SweepRuns], here: DataHere | None = None) -> pa.Table:
     """The table ``runs`` of :func:`export` in memory, also of sweeps of which no run was begun."""
-    store, runs = sweeps[0].store, _merge(sweeps)
+    store, runs = sweeps[0].store, merge(sweeps)
     rows = [_run_row(run, store, read_metrics(store.run(run.point.spec).metrics_path), here) for run in runs]
     table = _to_table(rows, _identity_types(runs))
     return table.select(sorted(table.column_names, key=_place))
 
 
-def _identity_types(runs: Sequence[_Run]) -> dict[str, pa.DataType]:
+def _identity_types(runs: Sequence[ExportedRun]) -> dict[str, pa.DataType]:
     shared = dict.fromkeys(key for run in runs for key in run.shared)
     axes = {key: _arrow_type(run.shared[key] for run in runs) for key in shared}
     return {"run": pa.string(), "label": pa.string(), **axes}
 
 
-def _run_row(run: _Run, store: Store, metrics: pa.Table, here: DataHere | None) -> dict[str, object]:
+def _run_row(run: ExportedRun, store: Store, metrics: pa.Table, here: DataHere | None) -> dict[str, object]:
     """A row of the table ``runs``."""
     state = _state(run.point.spec, store.run(run.point.spec), store, metrics, here)
-    return {"sweep": run.sweeps, **run.identity, **state}
+    return {"sweep": ", ".join(run.sweeps), **run.identity, **state}
 
 
-def _refuse_where_none_was_begun(runs: Sequence[_Run], store: Store) -> None:
+def _refuse_where_none_was_begun(runs: Sequence[ExportedRun], store: Store) -> None:
     if all(store.status(run.point.spec.name).state == "missing" for run in runs):
-        names = ", ".join(f"'{name}'" for name in dict.fromkeys(run.sweeps for run in runs))
+        names = ", ".join(f"'{name}'" for name in dict.fromkeys(name for run in runs for name in run.sweeps))
         raise InputError(
             f"None of the {len(runs)} runs of {names} was begun in '{store.place}'. Run them with 'rt-scale sweep', "
             "or name the store with --store."
         )
 
 
-def _merge(sweeps: Sequence[SweepRuns]) -> list[_Run]:
+def merge(sweeps: Sequence[SweepRuns]) -> list[ExportedRun]:
     """The distinct runs, with the axes of all sweeps."""
     points: dict[str, Point] = {}
     members: dict[str, dict[str, None]] = {}
@@ -160,7 +160,7 @@ def _merge(sweeps: Sequence[SweepRuns]) -> list[_Run]:
     axes = list(dict.fromkeys(key for point in points.values() for key in point.values))
     columns = typed_columns([_settings(point, axes) for point in points.values()])
     return [
-        _Run(", ".join(members[name]), point, {key: column[number] for key, column in columns.items()})
+        ExportedRun(list(members[name]), point, {key: column[number] for key, column in columns.items()})
         for number, (name, point) in enumerate(points.items())
     ]
 
@@ -195,7 +195,7 @@ def _arrow_type(values: Iterable[Setting | None]) -> pa.DataType:
     return pa.bool_() if kinds == {bool} else pa.string()
 
 
-def _curves(run: _Run, metrics: pa.Table, types: Mapping[str, pa.DataType]) -> pa.Table:
+def _curves(run: ExportedRun, metrics: pa.Table, types: Mapping[str, pa.DataType]) -> pa.Table:
     identity = run.identity
     repeated = [pa.repeat(pa.scalar(identity[name], kind), len(metrics)) for name, kind in types.items()]
     time = pc.round(pc.multiply(metrics["time"], 1e6)).cast(pa.int64()).cast(TIME)
@@ -230,11 +230,12 @@ def _state(spec: RunSpec, run_dir: RunDir, store: Store, metrics: pa.Table, here
         "torch": newest.versions.get("torch"),
         "rt-scale": newest.versions.get("rt-scale"),
         "git_commit": newest.git_commit,
-        **({} if result is None else _numbers(result)),
+        **({} if result is None else result_numbers(result)),
     }
 
 
-def _numbers(result: RunResult) -> dict[str, float]:
+def result_numbers(result: RunResult) -> dict[str, float]:
+    """The numbers of a result: last/NAME, best/NAME, best_epoch/NAME, device_seconds/KIND, steps, epochs, seconds."""
     return {
         "steps": result.steps,
         "epochs": result.epochs,

@@ -181,12 +181,8 @@ def problem_of(path: Path) -> str | None:
     try:
         manifest: dict[str, FileSum] = read_json(path / MANIFEST)["files"]
         for name, expected in manifest.items():
-            if not (path / name).is_file():
-                return f"{name} is missing"
-            if (path / name).stat().st_size != expected["size"]:
-                return f"{name} has {(path / name).stat().st_size} bytes instead of {expected['size']}"
-            if _describe(path / name)["sha256"] != expected["sha256"]:
-                return f"{name} has another checksum than when it was written"
+            if not is_sound(path / name, expected):
+                return f"{name} is missing, or not as it was written (size or checksum)"
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
     except (RunError, OSError, TypeError, KeyError, AttributeError) as error:

@@ -21,9 +21,6 @@ from rt_scale.store.store import Store, SweepDir
 from rt_scale.store.sweep_runs import read_sweep
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
-FORMER = "constants"
-"""The folder of probes and features shared by runs, of versions before December 2026; nothing reads it."""
-
 GRACE = 3600.0
 """Seconds for which an owner without a heartbeat counts as alive, and a temporary file as in use."""
 
@@ -41,7 +38,7 @@ class Garbage:
 
 
 def _leftovers(store: Store, doomed: set[str]) -> Iterator[Path]:
-    """Temporary files, damaged checkpoints and obsolete folders, except in running runs and ``doomed`` ones."""
+    """Temporary files and damaged checkpoints, except in running runs and ``doomed`` ones."""
     yield from _marked(store.root)
     yield from _marked(store.root / "runs")
     for name in store.names():
@@ -51,8 +48,6 @@ def _leftovers(store: Store, doomed: set[str]) -> Iterator[Path]:
         found = [path for folder in ("", LEASES, CHECKPOINTS) for path in _marked(run.path / folder)]
         if found and run.status(GRACE).state != "running":
             yield from found
-    if (store.root / FORMER).is_dir():
-        yield store.root / FORMER
     yield from _marked(store.root / "sweeps")
     for sweep in store.sweeps():
         for folder, inner, _ in os.walk(sweep.path):
@@ -66,7 +61,7 @@ def _marked(folder: Path) -> list[Path]:
 
 
 def find_garbage(store: Store, older_than: float = 0.0) -> list[Garbage]:
-    """Runs that nothing refers to, then files that are unfinished (unchanged for an hour), damaged or obsolete.
+    """Runs that nothing refers to, then files that are unfinished (unchanged for an hour) or damaged.
 
     A run is kept if it is running, a sweep of the store lists it, or a kept run starts from it, directly or not.
 

@@ -56,15 +56,6 @@ def duration_text(seconds: float) -> str:
     return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
 
 
-def size_text(size: float) -> str:
-    """A number of bytes with its unit, e.g. ``3.1 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:,.3g} TB"
-
-
 def say(text: str, *, error: bool = False) -> None:
     """Print a line of plain text on standard output or standard error."""
     print(visible(text), file=sys.stderr if error else sys.stdout)

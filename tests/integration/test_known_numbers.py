@@ -17,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from rt_scale.data.inputs import to_inputs
 from rt_scale.data.loaders.resident import ResidentLoader
 from rt_scale.data.prepare import Prepared, open_prepared, prepare
-from rt_scale.probes.features import Features, pixels
+from rt_scale.probes.features import Features, embed
 from rt_scale.probes.knn import knn_accuracy
 
 GIVEN = os.environ.get("RT_SCALE_TEST_DATA")
@@ -29,7 +29,7 @@ def pixel_features(data: Prepared) -> tuple[Features, Features]:
         return to_inputs(images, data.info.mean, data.info.std, None, torch.float32)
 
     train, test = (
-        pixels(ResidentLoader(split, batch_size=1000, seed=0, device="cpu"), inputs)
+        embed(torch.nn.Flatten(), ResidentLoader(split, batch_size=1000, seed=0, device="cpu"), inputs)
         for split in (data.train, data.test)
     )
     return train, test

@@ -11,11 +11,10 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from torch import Tensor
 
+from rt_scale.probes.convex import fit_logistic, fit_ridge
 from rt_scale.probes.evaluator import screen
 from rt_scale.probes.features import Features
 from rt_scale.probes.linear import Classifier
-from rt_scale.probes.logistic import fit_logistic
-from rt_scale.probes.ridge import fit_ridge
 from rt_scale.probes.statistics import centre_and_scale, gram, smaller_gram
 
 

@@ -17,7 +17,7 @@ from rt_scale.data.datasets.base import DataInfo, Original, Source, Split
 from rt_scale.data.datasets.images import GREY, Decoder, name_of, opened, plain, scaling_note
 from rt_scale.data.datasets.tree import Parts, Tree, open_tree
 from rt_scale.data.subsets import stratified_split
-from rt_scale.spec.errors import InputError, counted, nearest, printable, some
+from rt_scale.spec.errors import InputError, counted, printable, some
 
 SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -60,23 +60,12 @@ def read_folder(name: str, source: Source) -> Original:
     )
     return Original(
         info,
-        Split(listing.labels(listing.train), lambda: decoder.chunks(listing.train)),
-        Split(listing.labels(listing.test), lambda: decoder.chunks(listing.test)),
+        listing.split(listing.train, decoder),
+        listing.split(listing.test, decoder),
         notes=notes,
         measure=True,
         noticed=decoder.notes,
     )
-
-
-@dataclass(frozen=True)
-class Division:
-    """Which top folders are which split."""
-
-    train: str
-    test: str
-    aside: tuple[str, ...]
-    """The other folders, with their numbers of images."""
-    note: str
 
 
 @functools.lru_cache(maxsize=4096)
@@ -93,57 +82,44 @@ def _resembles(folder: str) -> str | None:
     return split_kind(folder) or next(filter(None, words), None)
 
 
-def divide(root: Path, images: Sequence[Parts], depth: int) -> Division | None:
-    """The top folders of ``images``, which share ``depth`` folders, as splits; None if they are classes.
+def divide(root: Path, images: Sequence[Parts], depth: int) -> tuple[str, str] | None:
+    """The folders of training and of test images, of the top ones of ``images``, which share ``depth`` folders.
 
-    They are splits if one is named like training images, another like test or validation images, and both hold class
-    folders. Validation images serve as test images if there are none, else they are left out.
+    None if the top folders are classes. They are splits if one is named like training images, another like test or
+    validation images, and both hold class folders. Validation images serve as test images if there are none.
 
     Raises InputError if the names or equal subfolders suggest splits, but it is not clear which folder is which.
     """
-    inside: dict[str, Counter[str]] = {}
-    for parts in images:
-        if len(parts) > depth + 1:
-            inside.setdefault(parts[depth], Counter())[parts[depth + 1] if len(parts) > depth + 2 else ""] += 1
-    kinds: dict[str | None, list[str]] = {}
-    for top in sorted(inside):
-        if set(inside[top]) != {""}:
-            kinds.setdefault(split_kind(top), []).append(top)
-    if TRAIN not in kinds or not (TEST in kinds or VALIDATION in kinds):
-        _refuse_alike(root, images, depth, inside)
-        return None
-    held_out = TEST if TEST in kinds else VALIDATION
-    for kind in (TRAIN, held_out):
-        if len(kinds[kind]) > 1:
-            _refuse(root, f"its folders {_list(kinds[kind])} are both named like {kind} images")
-    (train,), (test,) = kinds[TRAIN], kinds[held_out]
-    as_test = " (validation images, which serve as test images)" if held_out == VALIDATION else ""
-    aside = tuple(
-        f"{printable(top)} ({counted(inside[top].total(), 'image')})" for top in sorted({*inside} - {train, test})
-    )
-    return Division(train, test, aside, f"{printable(train)}/ and {printable(test)}/{as_test}")
-
-
-def _refuse_alike(root: Path, images: Sequence[Parts], depth: int, inside: dict[str, Counter[str]]) -> None:
-    """InputError for top folders that look like splits rather than classes."""
-    alike = {top: kind for top in inside if (kind := _resembles(top))}
-    if len(set(alike.values())) > 1 and 2 * len(alike) >= len(inside):
-        _refuse(root, f"its folders {_list(alike)} are named like splits, but not all of them hold class folders")
-    below = {top: names for top, count in inside.items() if len(names := {*count} - {""}) > 1}
-    having: dict[str, str] = {}
+    inside = _children(images)
+    tops = inside[images[0][:depth]]
+    below = {top: names for top in tops if (names := inside.get((*images[0][:depth], top)))}
+    kinds = {kind: [top for top in sorted(below) if split_kind(top) == kind] for kind in _KINDS}
+    held_out = TEST if kinds[TEST] else VALIDATION
+    if kinds[TRAIN] and kinds[held_out]:
+        for kind in (TRAIN, held_out):
+            if len(kinds[kind]) > 1:
+                _refuse(root, f"its folders {_list(kinds[kind])} are both named like {kind} images")
+        return kinds[TRAIN][0], kinds[held_out][0]
+    for folder in sorted(inside):
+        alike = {name: found for name in inside[folder] if (found := _resembles(name))}
+        if len(set(alike.values())) > 1 and 2 * len(alike) >= len(inside[folder]):
+            _refuse(root, f"its folders {_list('/'.join((*folder, name)) for name in alike)} are named like splits")
     for top in sorted(below):
-        if len(inside) > 1 and split_kind(top):
+        if len(tops) > 1 and split_kind(top) and len(below[top]) > 1:
             _refuse(root, f"'{printable(top)}' is named like a split, but no other folder matches it")
-        if other := next((having[name] for name in below[top] if name in having), None):
-            shared = _list(below[other] & below[top])
-            _refuse(root, f"its folders {_list([other, top])} both have {shared} in them, as splits have classes")
-        having |= dict.fromkeys(below[top], top)
-    found: dict[Parts, set[str | None]] = {}
-    for folder in {parts[:end] for parts in images for end in range(depth + 2, len(parts))}:
-        found.setdefault(folder[:-1], set()).add(split_kind(folder[-1]))
-    for folder in sorted(found):
-        if TRAIN in found[folder] and {TEST, VALIDATION} & found[folder]:
-            _refuse(root, f"splits are not at its top but in '{printable('/'.join(folder))}'")
+        for other in sorted(below):
+            if other < top and len(below[other]) > 1 and (shared := below[other] & below[top]):
+                _refuse(root, f"its folders {_list([other, top])} both have {_list(shared)} in them, as splits do")
+    return None
+
+
+def _children(images: Sequence[Parts]) -> dict[Parts, set[str]]:
+    """The names of the folders in every folder that has some."""
+    inside: dict[Parts, set[str]] = {}
+    for folder in {parts[:-1] for parts in images}:
+        for end in range(len(folder)):
+            inside.setdefault(folder[:end], set()).add(folder[end])
+    return inside
 
 
 def _list(names: Iterable[str]) -> str:
@@ -165,14 +141,12 @@ class _Listing:
     classes: tuple[str, ...]
     train: list[Parts]
     test: list[Parts]
-    depth: int
-    """Position of the class folder in every path."""
+    labels: dict[Parts, int]
     notes: dict[str, str]
 
-    def labels(self, images: Sequence[Parts]) -> np.ndarray:
-        """The labels of ``images``, int64 [n]."""
-        position = {name: label for label, name in enumerate(self.classes)}
-        return np.array([position[_name(parts[self.depth])] for parts in images], np.int64)
+    def split(self, images: Sequence[Parts], decoder: Decoder) -> Split:
+        """Images with their labels."""
+        return Split(np.array([self.labels[parts] for parts in images]), lambda: decoder.chunks(images))
 
 
 def _list_images(tree: Tree, split_seed: int) -> _Listing:
@@ -185,22 +159,30 @@ def _list_images(tree: Tree, split_seed: int) -> _Listing:
             "or one with train/ and test/ of class folders."
         )
     depth = _shared_depth(images)
-    if division := divide(tree.root, images, depth):
-        train = [parts for parts in images if parts[depth] == division.train]
-        test = [parts for parts in images if parts[depth] == division.test]
-        notes["split"] = division.note
-        if division.aside:
-            notes["folders left out"] = ", ".join(division.aside)
-        depth = max(depth + 1, min(_shared_depth(train), _shared_depth(test)))
-        listing = _Listing(_classes(tree, train, depth), train, test, depth, notes)
-        _check_held_out(tree, listing)
-        return listing
-    whole = _Listing(_classes(tree, images, depth), images, [], depth, notes)
-    labels = whole.labels(images)
-    _check_single(tree, whole, labels)
-    chosen, rest = ([images[each] for each in part] for part in stratified_split(labels, split_seed))
-    notes["split"] = f"80/20, stratified, stream data.split, seed {split_seed}"
-    return _Listing(whole.classes, chosen, rest, depth, notes)
+    if not (splits := divide(tree.root, images, depth)):
+        classes, labels = _labelled(tree, images, images, depth)
+        try:
+            chosen, rest = stratified_split(np.array([*labels.values()]), split_seed)
+        except InputError as error:
+            counts = Counter(labels.values())
+            single = [f"'{printable(name)}'" for label, name in enumerate(classes) if counts[label] == 1]
+            raise InputError(f"{error} Classes: {some(single)}. Add images, or give train/ and test/.") from None
+        notes["split"] = f"80/20, stratified, stream data.split, seed {split_seed}"
+        return _Listing(classes, [images[each] for each in chosen], [images[each] for each in rest], labels, notes)
+    train, test = ([parts for parts in images if parts[depth] == top] for top in splits)
+    aside = Counter(parts[depth] for parts in images if parts[depth] not in splits and len(parts) > depth + 1)
+    as_test = " (validation images, which serve as test images)" if split_kind(splits[1]) == VALIDATION else ""
+    notes["split"] = f"{printable(splits[0])}/ and {printable(splits[1])}/{as_test}"
+    if aside:
+        notes["folders left out"] = ", ".join(
+            f"{printable(top)} ({counted(aside[top], 'image')})" for top in sorted(aside)
+        )
+    depth = max(depth + 1, min(_shared_depth(train), _shared_depth(test)))
+    classes, labels = _labelled(tree, train, [*train, *test], depth)
+    tested = {labels[parts] for parts in test}
+    if untested := [printable(name) for label, name in enumerate(classes) if label not in tested]:
+        notes["no test images"] = f"{counted(len(untested), 'class')}: {some(untested)}"
+    return _Listing(classes, train, test, labels, notes)
 
 
 def _shown(tree: Tree) -> str:
@@ -233,57 +215,30 @@ def _shared_depth(images: Sequence[Parts]) -> int:
     return depth
 
 
-def _check_held_out(tree: Tree, listing: _Listing) -> None:
-    """InputError for classes with only test images; a note on classes without test images."""
-    held_out = _class_names(tree, listing.test, listing.depth)
-    if unknown := sorted(held_out - set(listing.classes)):
-        close = nearest(unknown[0], listing.classes)
-        guess = f" Is it '{close}'?" if close else ""
-        raise InputError(
-            f"The class '{printable(unknown[0])}' of '{_shown(tree)}' has test images but no training images. Every "
-            f"class needs training images.{guess}"
-        )
-    if untested := sorted(set(listing.classes) - held_out):
-        listing.notes["no test images"] = f"{counted(len(untested), 'class')}: {some([*map(printable, untested)])}"
-
-
-def _check_single(tree: Tree, listing: _Listing, labels: np.ndarray) -> None:
-    """InputError for classes with a single image, which cannot be split."""
-    if len(single := np.flatnonzero(np.bincount(labels)[labels] == 1)):
-        alone = [listing.train[int(each)] for each in single]
-        names = [f"'{printable(parts[listing.depth])}' ('{name_of(tree, parts)}')" for parts in alone]
-        raise InputError(
-            f"{counted(len(single), 'class')} of '{_shown(tree)}' cannot be split into training and test images, "
-            f"with a single image: {some(names)}. Add images, take the class out, or give train/ and test/."
-        )
-
-
-def _classes(tree: Tree, images: Sequence[Parts], depth: int) -> tuple[str, ...]:
-    folders: dict[str, str] = {}
-    for folder in sorted({parts[depth] for parts in images if len(parts) > depth + 1}):
-        if (other := folders.setdefault(_name(folder), folder)) != folder:
-            raise InputError(
-                f"'{_shown(tree)}' has two class folders called '{_name(folder)}', written in different Unicode: "
-                f"{other!a} and {folder!a}. Put their images into one, or rename one."
-            )
-        if folder != folder.encode("utf-8", "replace").decode():
-            raise InputError(
-                f"The name of the class folder '{printable(folder)}' of '{_shown(tree)}' is not UTF-8. Rename the "
-                "folder; names of images may be anything."
-            )
-    _class_names(tree, images, depth)
-    if len(folders) < 2:
-        raise InputError(
-            f"'{_shown(tree)}' has images of one class only ('{next(iter(folders))}'); two or more are needed."
-        )
-    return tuple(folders)
-
-
-def _class_names(tree: Tree, images: Iterable[Parts], depth: int) -> set[str]:
+def _labelled(
+    tree: Tree, train: Sequence[Parts], images: Sequence[Parts], depth: int
+) -> tuple[tuple[str, ...], dict[Parts, int]]:
+    """The classes, which are those of the images ``train``, and the label of each of ``images``."""
     for parts in images:
         if len(parts) < depth + 2:
             raise InputError(f"The image '{name_of(tree, parts)}' lies outside of any class folder.")
-    return {_name(parts[depth]) for parts in images}
+    classes = tuple(sorted({_name(parts[depth]) for parts in train}))
+    if len(classes) < 2:
+        raise InputError(f"'{_shown(tree)}' has images of one class only ('{classes[0]}'); two or more are needed.")
+    position = {name: label for label, name in enumerate(classes)}
+    for parts in images:
+        name = parts[depth]
+        if name != name.encode("utf-8", "replace").decode():
+            raise InputError(
+                f"The name of the class folder '{printable(name)}' of '{_shown(tree)}' is not UTF-8. Rename the "
+                "folder; names of images may be anything."
+            )
+        if _name(name) not in position:
+            raise InputError(
+                f"The class '{printable(name)}' of '{_shown(tree)}' has test images but no training images. Every "
+                "class needs training images."
+            )
+    return classes, {parts: position[_name(parts[depth])] for parts in images}
 
 
 def _name(folder: str) -> str:

@@ -10,11 +10,10 @@ from rt_scale.data.datasets.base import DataSet, Original, Release, Source, Spli
 from rt_scale.data.datasets.images import Decoder, at_size, name_of
 from rt_scale.data.datasets.tree import Parts, Tree, open_tree
 from rt_scale.data.files import md5_of, reading
-from rt_scale.spec.errors import InputError, counted
+from rt_scale.spec.errors import InputError
 
 ARCHIVE = "tiny-imagenet-200.zip"
-_WNIDS, _WORDS = "wnids.txt", "words.txt"
-_ANNOTATIONS = ("val", "val_annotations.txt")
+_WORDS = "words.txt"
 
 
 def read_tiny_imagenet(data: DataSet, source: Source) -> Original:
@@ -23,7 +22,7 @@ def read_tiny_imagenet(data: DataSet, source: Source) -> Original:
     Images are decoded and scaled (bicubic, antialiased) a chunk at a time. The published validation images are the
     test images. Labels follow the sorted WordNet identifiers; class names are the first ones in ``words.txt``.
 
-    Raises InputError, naming the file, if one is missing, unreadable or contradicts another.
+    Raises InputError, naming the file, if one is missing or unreadable.
     """
     info, notes = at_size(data.info, source.size)
     path = data.locate(source.path) or source.path
@@ -31,75 +30,36 @@ def read_tiny_imagenet(data: DataSet, source: Source) -> Original:
         with reading(path, data.advice):
             data.check_md5(path.name, md5_of(path), f"'{path}'")
     tree = open_tree(path, source.scratch, source.stack)
-    root = _root(data, tree)
-    _check_classes(data, tree, (*root, _WNIDS))
-    train, train_labels = _train(data, tree, root)
-    test, test_labels = _test(data, tree, root)
+    root = min((parts[:-1] for parts in tree.paths if parts[-1] == _WORDS), key=len, default=())
     decoder = Decoder(tree, info.size, info.channels, info.size != data.size)
+
+    def split(labels: dict[Parts, int]) -> Split:
+        return Split(np.array([*labels.values()], np.int64), lambda: decoder.chunks([*labels]))
+
     return Original(
         dataclasses.replace(info, classes=_names(data, tree, (*root, _WORDS))),
-        Split(train_labels, lambda: decoder.chunks(train)),
-        Split(test_labels, lambda: decoder.chunks(test)),
+        split(_train(data, tree, root)),
+        split(_test(data, tree, root)),
         notes={"split": "the published validation images are the test images", **notes},
         measure=info.size != data.size,
         noticed=decoder.notes,
     )
 
 
-def _root(data: DataSet, tree: Tree) -> Parts:
-    found = [parts[:-1] for parts in tree.paths if parts[-1] == _WNIDS]
-    if not found:
-        raise InputError(
-            f"'{tree.root}' does not hold {data.title}: expected {_WNIDS}, {_WORDS}, train/ and val/, or {ARCHIVE}."
-        )
-    return min(found, key=len)
-
-
-def _check_classes(data: DataSet, tree: Tree, file: Parts) -> None:
-    wnids = tuple(sorted(_lines(data, tree, file)))
-    if wnids != data.classes:
-        odd = sorted(set(wnids) ^ set(data.classes)) or ["one twice"]
-        raise InputError(
-            f"'{name_of(tree, file)}' does not list the {len(data.classes)} classes of {data.title}: "
-            f"{', '.join(odd[:5])} differ. It is another release. {data.advice}"
-        )
-
-
-def _train(data: DataSet, tree: Tree, root: Parts) -> tuple[list[Parts], np.ndarray]:
-    """``train/<class>/images/*.JPEG``, sorted by class and name, with int64 labels."""
+def _train(data: DataSet, tree: Tree, root: Parts) -> dict[Parts, int]:
+    """``train/<class>/images/*.JPEG``, sorted by class and name, with their labels."""
     position = {(*root, "train", wnid, "images"): label for label, wnid in enumerate(data.classes)}
-    images = [parts for parts in tree.paths if parts[:-1] in position and parts[-1].endswith(".JPEG")]
-    labels = np.array([position[parts[:-1]] for parts in images], np.int64)
-    counts = np.bincount(labels, minlength=len(position))
-    each = data.train // len(position)
-    if len(odd := np.flatnonzero(counts != each)):
-        where = name_of(tree, list(position)[odd[0]])
-        raise InputError(
-            f"'{where}' has {counted(int(counts[odd[0]]), 'image')} where {each} are expected, and so "
-            f"{len(odd)} of {len(position)} classes differ: it is incomplete. {data.advice}"
-        )
-    return images, labels
+    images = (parts for parts in tree.paths if parts[:-1] in position and parts[-1].endswith(".JPEG"))
+    return {parts: position[parts[:-1]] for parts in images}
 
 
-def _test(data: DataSet, tree: Tree, root: Parts) -> tuple[list[Parts], np.ndarray]:
-    """The images of ``val/images`` in the order of ``val_annotations.txt``, with int64 labels."""
+def _test(data: DataSet, tree: Tree, root: Parts) -> dict[Parts, int]:
+    """The images of ``val/images`` in the order of ``val_annotations.txt``, with their labels."""
     position = {wnid: label for label, wnid in enumerate(data.classes)}
-    file = (*root, *_ANNOTATIONS)
-    labels: dict[Parts, int] = {}
-    for number, line in enumerate(_lines(data, tree, file), 1):
-        name, wnid = (*line.split("\t"), "")[:2]
-        if wnid not in position:
-            raise InputError(
-                f"Line {number} of '{name_of(tree, file)}' names the class '{wnid}', which {_WNIDS} does not have. "
-                f"{data.advice}"
-            )
-        labels[(*root, "val", "images", name)] = position[wnid]
-    if missing := sorted(labels.keys() - set(tree.paths)):
-        raise InputError(
-            f"'{name_of(tree, missing[0])}' is missing, and {len(missing) - 1} more of the {len(labels):,} images "
-            f"that '{name_of(tree, file)}' lists. {data.advice}"
-        )
-    return list(labels), np.array(list(labels.values()), np.int64)
+    file = (*root, "val", "val_annotations.txt")
+    lines = (line.split("\t") for line in _lines(data, tree, file))
+    with reading(name_of(tree, file), f"Each line has an image and its class. {data.advice}"):
+        return {(*root, "val", "images", name): position[wnid] for name, wnid, *_ in lines}
 
 
 def _names(data: DataSet, tree: Tree, file: Parts) -> tuple[str, ...]:
@@ -156,7 +116,7 @@ TINY_IMAGENET = DataSet(
     stats_source="published values of the training images at 64 x 64",
     origin="tiny-imagenet-200.zip of Stanford's CS231n; its validation images are the test images",
     read=read_tiny_imagenet,
-    releases=(Release((_WNIDS,), "tiny-imagenet-200", ARCHIVE),),
+    releases=(Release((_WORDS,), "tiny-imagenet-200", ARCHIVE),),
     scalable=True,
     downloads=downloads("http://cs231n.stanford.edu/", {ARCHIVE: "90528d7ca1a48142e341f4ef8d21d0de"}),
     checksums={ARCHIVE: "90528d7ca1a48142e341f4ef8d21d0de"},

@@ -6,6 +6,7 @@ from anyone, so everything in it is validated.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -19,11 +20,9 @@ from rt_scale.system.paths import cache_folder
 
 FORMAT = "rt-scale bundle 2"
 SUFFIX = ".tar.gz"
-FORMER = ".zip"
-"""Suffix of bundles before December 2026."""
 MANIFEST = "manifest.json"
-MAGIC, FORMER_MAGIC = b"\x1f\x8b", b"PK\x03\x04"
-"""First bytes of gzip files, and of zip files with members."""
+MAGIC = b"\x1f\x8b"
+"""First bytes of gzip files."""
 
 MOST_FILES = 250_000
 """Members of a bundle."""
@@ -101,13 +100,11 @@ def is_whole(name: str) -> bool:
 
 def is_bundle(path: Path) -> bool:
     """Whether the file is a bundle, sound or not, by its name or first bytes."""
-    if path.name.endswith((SUFFIX, FORMER)) or not os.path.isfile(path):  # a pipe can be read only once
-        return path.name.endswith((SUFFIX, FORMER))
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(FORMER_MAGIC)).startswith((MAGIC, FORMER_MAGIC))
-    except OSError:
-        return False
+    if path.name.endswith(SUFFIX) or not os.path.isfile(path):  # a pipe can be read only once
+        return path.name.endswith(SUFFIX)
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+    return False
 
 
 def refusal(path: Path, why: str) -> InputError:

@@ -10,7 +10,6 @@ import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 from rt_scale import __version__
 from rt_scale.spec.errors import InputError, RunError
@@ -39,22 +38,6 @@ class Packed:
     manifest: Manifest
 
 
-class _Summed:
-    """A file, with the SHA-256 of what was read from it."""
-
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self._file, self._name = file, name
-        self.digest = hashlib.sha256()
-
-    def read(self, size: int) -> bytes:
-        try:
-            data = self._file.read(size)
-        except OSError as error:
-            raise _unreadable(self._name, error) from error
-        self.digest.update(data)
-        return data
-
-
 @dataclass
 class _Writer:
     """Adds members to a tar file, and records the added ``files`` and, in ``notes``, what could not be added."""
@@ -69,20 +52,24 @@ class _Writer:
             if not is_member(name):
                 self.notes.append(f"{name} is left out: it has no name that a bundle takes.")
                 continue
+            source = members[name]
             try:
-                with _open(members[name]) as source:
-                    self.files[name] = self.add(name, source)
+                data = source if isinstance(source, bytes) else source.read_bytes()
             except FileNotFoundError:
                 self.notes.append(f"{name} is left out: it was removed while the bundle was made.")
+                continue
+            except OSError as error:
+                raise RunError(
+                    f"'{source!s}' cannot be read: {error.strerror}. Check that disk, then pack again."
+                ) from error
+            self.files[name] = self.add(name, data)
 
-    def add(self, name: str, source: BinaryIO) -> File:
-        """Add one member, at its present length."""
+    def add(self, name: str, data: bytes) -> File:
+        """Add one member."""
         info = tarfile.TarInfo(name)
-        info.size = source.seek(0, os.SEEK_END)
-        source.seek(0)
-        summed = _Summed(source, name)
-        self.archive.addfile(info, summed)  # type: ignore[arg-type]
-        return File(size=info.size, sha256=summed.digest.hexdigest())
+        info.size = len(data)
+        self.archive.addfile(info, io.BytesIO(data))
+        return File(size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
     def finish(self, made: dict[str, str], weights: Weights, sweeps: list[str], runs: dict[str, State]) -> Manifest:
         """Add the manifest, which comes last."""
@@ -90,24 +77,8 @@ class _Writer:
             format=FORMAT, rt_scale=__version__, made=made, weights=weights,
             sweeps=sweeps, runs=runs, notes=self.notes, files=self.files,
         )  # fmt: skip
-        self.add(MANIFEST, io.BytesIO(to_json(manifest.model_dump(mode="json"))))
+        self.add(MANIFEST, to_json(manifest.model_dump(mode="json")))
         return manifest
-
-
-def _open(source: _Source) -> BinaryIO:
-    """The contents of a member; FileNotFoundError if it was removed."""
-    if isinstance(source, bytes):
-        return io.BytesIO(source)
-    try:
-        return open(source, "rb")
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise _unreadable(str(source), error) from error
-
-
-def _unreadable(name: str, error: OSError) -> RunError:
-    return RunError(f"'{name}' cannot be read: {error.strerror}. Check that disk, then pack again.")
 
 
 def pack(

@@ -60,12 +60,6 @@ def open_bundle(
         raise InputError("To open a bundle, Python 3.11.4 or newer is needed.")
     cache = cache or limits.default_cache()
     with _opened(path) as file:
-        if file.peek(len(limits.FORMER_MAGIC)).startswith(limits.FORMER_MAGIC):
-            raise InputError(
-                f"'{path}' is a zip file, as bundles of rt-scale before December 2026 are; this version opens tar.gz "
-                "files. Pack it again with 'rt-scale bundle' where its runs are, or unpack it: the folder that "
-                f"'unzip {path} -d FOLDER' makes is a store, which --store FOLDER names."
-            )
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         folder = cache / digest
         if not folder.exists() or can_write(cache):

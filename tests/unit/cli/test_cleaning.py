@@ -16,7 +16,6 @@ from rt_scale.cli import app
 from rt_scale.spec.run import RunSpec
 from rt_scale.store import store as store_module
 from rt_scale.store.store import Store
-from rt_scale.system.console import size_text
 from tests.records import run_result
 
 SPECS = [
@@ -64,14 +63,14 @@ def test_it_lists_and_removes_nothing_unasked(store: Store, gc: Callable[..., An
     assert SPECS[0].name not in text
     assert "10d 00h ago" in text
     assert text.splitlines()[-1].startswith(f"{store.root}: 2 runs that no sweep refers to (")
-    assert text.splitlines()[-1].endswith(" kB), 0 leftovers (0 B). Remove them with --delete.")
+    assert text.splitlines()[-1].endswith(" kB), 0 leftovers (0 bytes). Remove them with --delete.")
     assert len(begun(store)) == 3
 
 
 def test_it_says_what_it_removes(store: Store, gc: Callable[..., Any]) -> None:
     text = gc("--delete").stdout
     assert f"runs/{SPECS[1].name}" in text
-    assert text.splitlines()[-2].endswith("0 leftovers (0 B).")
+    assert text.splitlines()[-2].endswith("0 leftovers (0 bytes).")
     assert text.splitlines()[-1].startswith("Removed 2, ")
     assert begun(store) == [SPECS[0].name]
     assert gc("--delete").stdout == f"{store.root}: nothing to remove.\n"
@@ -95,9 +94,3 @@ def test_what_stays_is_said_and_json_stays_json(
     assert len(json.loads(ended.stdout)["found"]) == 2
     assert f"{SPECS[2].name} stays: it was begun again meanwhile" in ended.stderr
     assert "Removed 1, " in ended.stderr
-
-
-def test_sizes_in_words() -> None:
-    assert [size_text(size) for size in (0, 999, 1234, 5.67e6, 8.9e9, 1.234e15)] == [
-        "0 B", "999 B", "1.23 kB", "5.67 MB", "8.9 GB", "1.23e+03 TB"
-    ]  # fmt: skip

@@ -13,11 +13,13 @@ import yaml
 from typer.testing import CliRunner
 
 from rt_scale.cli import app
+from rt_scale.models.networks import build_pair
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.sweep import load_sweep
 from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.store import Store
-from tests.records import run_result
+from rt_scale.training.checkpoint import save_weights
+from tests.records import DATA, run_record, run_result
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 
@@ -82,8 +84,66 @@ def test_several_sweeps_need_a_place(export: Callable[..., str], files: list[Pat
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", [["--to", "xlsx"], []])
-def test_the_kind_of_file_is_one_of_two(files: list[Path], arguments: list[str]) -> None:
-    ended = CliRunner().invoke(app, ["export", str(files[0]), *arguments])
+def test_the_kind_of_file_is_one_of_four(files: list[Path]) -> None:
+    ended = CliRunner().invoke(app, ["export", str(files[0]), "--to", "xlsx"])
     assert ended.exit_code == 2
     assert "--to" in ended.output
+
+
+@pytest.fixture
+def one(tmp_path: Path, store: Store) -> Path:
+    """A sweep of one run, with the initial networks as its checkpoint."""
+    path = tmp_path / "one.yaml"
+    path.write_text(yaml.safe_dump({"name": "one", "base": {**BASE, "encoder": {"name": "vgg11"}}}))
+    ((point,),) = (load_sweep(path)[1],)
+    images = {"channels": 3, "size": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
+    pair = build_pair(point.spec, 3, 32)
+
+    def write(folder: Path) -> None:
+        save_weights(folder / "student.safetensors", pair.student)
+        save_weights(folder / "teacher.safetensors", pair.teacher)
+
+    run = store.run(point.spec)
+    with run.acquire():
+        run.write_spec(point.spec)
+        run.write_record(run_record({}, data={**DATA, "images": images}))
+        run.checkpoints.save(0, write, lambda: None)
+        run.complete(run_result({}, steps=0))
+    return path
+
+
+def test_an_encoder_is_written(export: Callable[..., str], one: Path, tmp_path: Path) -> None:
+    text = export(one, "--weights", tmp_path / "out")
+    assert "student of distill-" in text
+    assert "as safetensors" in text
+    assert not (tmp_path / "out" / "README.md").read_text().startswith("---")
+    given = ["--weights", tmp_path / "hub", "--as", "huggingface", "--network", "teacher", "--step", 0, "--json"]
+    files = json.loads(export(one, *given))["files"]
+    assert str(tmp_path / "hub" / "README.md") in files
+    assert json.loads((tmp_path / "hub" / "config.json").read_text())["network"] == "teacher"
+    with pytest.raises(InputError, match="no student at step 7"):
+        export(one, "--weights", tmp_path / "more", "--step", 7)
+
+
+def test_runs_are_written_for_a_tracker(export: Callable[..., str], files: list[Path], tmp_path: Path) -> None:
+    text = export(*files, "--to", "wandb", "--out", tmp_path / "out")
+    assert "3 runs in" in text or "4 runs in" in text
+    assert f"wandb sync {tmp_path}/out/wandb/offline-run-*" in text
+    assert json.loads(export(files[0], "--to", "mlflow", "--out", tmp_path / "m", "--json"))["runs"] == 2
+    assert (tmp_path / "m" / "mlflow.db").is_file()
+
+
+def test_what_does_not_go_together_is_refused(export: Callable[..., str], files: list[Path], tmp_path: Path) -> None:
+    out = ["--weights", tmp_path / "out"]
+    for given, told in (
+        ([], "either --to"),
+        (["--to", "csv", *out], "either --to"),
+        (["--to", "csv", "--network", "teacher"], "are of an encoder"),
+        (["--to", "csv", "--step", 0], "are of an encoder"),
+        (["--to", "wandb"], "Say with --out"),
+        ([*out, "--out", tmp_path], "leave --out out"),
+        (out, "these are 2 runs"),
+    ):
+        with pytest.raises(InputError, match=told):
+            export(files[0], *given)
+    assert not (tmp_path / "out").exists()

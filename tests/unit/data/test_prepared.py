@@ -46,13 +46,13 @@ def _meta(change: Callable[[dict[str, object]], object]) -> Callable[[Path], Non
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / "meta.json").write_text("{"), "not a description"),
-        (lambda folder: (folder / "meta.json").write_text("[]"), "not a description"),
-        (_meta(lambda fields: fields.pop("info")), "not a description"),
-        (_meta(lambda fields: fields.update(colour=1)), "not a description"),
+        (lambda folder: (folder / "meta.json").write_text("{"), "cannot use it"),
+        (lambda folder: (folder / "meta.json").write_text("[]"), "cannot use it"),
+        (_meta(lambda fields: fields.pop("info")), "cannot use it"),
+        (_meta(lambda fields: fields.update(colour=1)), "cannot use it"),
         (
             _meta(lambda fields: fields.update(format=2, version="9.9", more=1)),
-            f"of another version.*format 2 is not 1: rt-scale 9.9 wrote it, this is {__version__}",
+            rf"of another version.*rt-scale {__version__} cannot use it \(format: Input should be 1",
         ),
         (_meta(lambda fields: fields["sha256"].popitem()), "checksums are missing"),  # type: ignore[attr-defined]
         (_meta(lambda fields: fields["info"].update(train=17)), "does not fit"),  # type: ignore[attr-defined]

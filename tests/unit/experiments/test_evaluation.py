@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network, build_pair
 from rt_scale.probes.evaluator import Embedded, Prober
-from rt_scale.probes.features import Features, embed, pixels
+from rt_scale.probes.features import Features, embed
 from rt_scale.probes.knn import knn_accuracy
 from rt_scale.probes.statistics import agreement, feature_statistics
 from rt_scale.spec.errors import InputError, RunError
@@ -85,7 +86,7 @@ def test_every_set_is_probed_with_its_own_normalisation_at_the_encoders_size_or_
         return knn_accuracy(*fit, *held, k=5, classes=4)
 
     student, teacher = (network(spec, run_dir, step, name) for step, name in ((4, "student"), (0, "teacher")))
-    assert last["probe@shades/input/knn"] == knn(pixels)
+    assert last["probe@shades/input/knn"] == knn(functools.partial(embed, torch.nn.Flatten()))
     assert last["probe@shades/student/knn"] == knn(lambda *given: embed(student.encoder, *given, precision=precision))
     assert last["probe@shades/teacher/knn"] == knn(lambda *given: embed(teacher.encoder, *given, precision=precision))
     assert set(result.best) == {f"{group}/student/{probe}" for group in ("probe", "probe@shades") for probe in PROBES}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rt_scale.probes.features import embed, evaluation_mode, pixels, standardise
+from rt_scale.probes.features import embed, evaluation_mode, standardise
 from rt_scale.probes.statistics import mean_and_deviation
 
 
@@ -80,11 +80,11 @@ def test_inputs_are_made_in_full_whatever_the_precision(train: Any) -> None:
 
     identity = embed(nn.Flatten(), train, watched, precision="bf16")
     assert not any(seen)
-    assert torch.equal(identity.x, pixels(train, to_inputs).x)
+    assert torch.equal(identity.x, embed(nn.Flatten(), train, to_inputs).x)
 
 
 def test_pixels_are_the_flattened_inputs(train: Any) -> None:
-    features = pixels(train, to_inputs)
+    features = embed(nn.Flatten(), train, to_inputs)
     assert torch.equal(features.x, to_inputs(train.images).flatten(1))
     assert torch.equal(features.y, train.labels)
 

@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rt_scale.probes.convex import fit_logistic, fit_ridge
 from rt_scale.probes.evaluator import Embedded, Prober, screen
-from rt_scale.probes.features import Features, embed, pixels, standardise
+from rt_scale.probes.features import Features, embed, standardise
 from rt_scale.probes.knn import knn_accuracy
 from rt_scale.probes.linear import LinearProbes, Problem
-from rt_scale.probes.logistic import fit_logistic
-from rt_scale.probes.ridge import fit_ridge
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.training import ProbeSpec
 
@@ -99,7 +98,7 @@ def test_embeddings_are_the_networks_own(train: Any, test: Any) -> None:
 
 def test_the_input_is_probed_as_pixels(train: Any, test: Any) -> None:
     ours = prober(train, test)
-    features = pixels(train, to_inputs), pixels(test, to_inputs)
+    features = embed(nn.Flatten(), train, to_inputs), embed(nn.Flatten(), test, to_inputs)
     assert [ours.probe_input(3)] == ours.probe_features([Embedded(*features, 3)])
 
 

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from rt_scale.probes.convex import fit_logistic, fit_ridge
 from rt_scale.probes.evaluator import screen
 from rt_scale.probes.features import Features
-from rt_scale.probes.logistic import fit_logistic
-from rt_scale.probes.ridge import fit_ridge
 
 FITS = [fit_logistic, fit_ridge]
 

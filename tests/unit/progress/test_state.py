@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.progress import Progress, Task
 
-from rt_scale.progress.state import WINDOW, SweepState, time_left
+from rt_scale.progress.terminal import WINDOW, SweepState, time_left
 from rt_scale.scheduler.job import RunReport
 from rt_scale.system.console import PlainConsole
 

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rt_scale.progress.state import WINDOW
-from rt_scale.progress.terminal import QUIET, SweepView
+from rt_scale.progress.terminal import QUIET, WINDOW, SweepView
 from rt_scale.scheduler.job import View
 from tests.unit.progress.watched import PROBES, VALUES, Watched, report
 

@@ -255,16 +255,3 @@ def test_folders_that_are_no_runs_and_links_are_left_alone(store: Store, tmp_pat
 def test_an_empty_store_holds_no_garbage(tmp_path: Path) -> None:
     assert find_garbage(Store(tmp_path / "none")) == []
     assert not (tmp_path / "none").exists()
-
-
-def test_what_earlier_versions_shared_between_runs_is_a_leftover(store: Store) -> None:
-    store.sweep("all").write("", [CHILD.name, ALONE.name])
-    former = store.root / "constants"
-    (former / "input-1" / "0").mkdir(parents=True)
-    (former / "input-1" / "0" / "about.json").write_text("{}")
-    assert find_garbage(store) == []  # changed a moment ago: that version may be at work
-    grow_old(former / "input-1" / "0" / "about.json", 2 * GRACE)
-    (item,) = find_garbage(store)
-    assert (item.path, item.state, item.size) == (former, "leftover", 2)
-    assert remove_garbage(store, [item]) == {}
-    assert not former.exists()

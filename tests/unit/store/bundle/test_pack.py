@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 
 from rt_scale import __version__
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.store.bundle import pack as packing
 from rt_scale.store.bundle.format import MANIFEST, is_bundle
 from rt_scale.store.bundle.pack import pack
 from rt_scale.store.bundle.unpack import open_bundle
@@ -190,14 +189,14 @@ def test_what_cannot_be_packed_is_noted(store: Store, tmp_path: Path) -> None:
 
 
 def test_what_goes_away_meanwhile_is_noted(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = packing._open
+    read_bytes, failure = Path.read_bytes, store.run(FAILED).path / "failure.json"
 
-    def late(source: Path | bytes) -> object:
-        if source == store.run(FAILED).path / "failure.json":
-            (store.run(FAILED).path / "failure.json").unlink()
-        return opened(source)
+    def late(path: Path) -> bytes:
+        if path == failure:
+            failure.unlink()
+        return read_bytes(path)
 
-    monkeypatch.setattr(packing, "_open", late)
+    monkeypatch.setattr(Path, "read_bytes", late)
     packed = pack(tmp_path / "a.tar.gz", store, [PART])
     assert packed.manifest.notes == [
         f"runs/{FAILED.name}/failure.json is left out: it was removed while the bundle was made."
@@ -277,15 +276,15 @@ def test_a_failure_on_the_way_leaves_what_was_there(tmp_path: Path, monkeypatch:
     (folder / ".tmp-a.tar.gz-dead").write_bytes(b"half")
     (folder / ".tmp-other.tar.gz-dead").write_bytes(b"of another")
     unreadable = store.run(DONE).path / "metrics.parquet"
-    opened = open
+    read_bytes = Path.read_bytes
 
-    def refuse(path: object, *rest: object) -> object:
+    def refuse(path: Path) -> bytes:
         if path == unreadable:
             raise PermissionError(13, "Permission denied")
-        return opened(path, *rest)  # type: ignore[call-overload]
+        return read_bytes(path)
 
-    monkeypatch.setattr(packing, "open", refuse, raising=False)
-    with opened(folder / ".tmp-a.tar.gz-live", "wb") as live:
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with open(folder / ".tmp-a.tar.gz-live", "wb") as live:
         fcntl.flock(live, fcntl.LOCK_EX)  # as another process that packs into the same file
         with pytest.raises(RunError, match=rf"'{unreadable}' cannot be read: Permission denied"):
             pack(folder / "a.tar.gz", store, [PART])
@@ -301,9 +300,7 @@ def test_a_failure_on_the_way_leaves_what_was_there(tmp_path: Path, monkeypatch:
     ("name", "data", "expected"),
     [
         ("a.tar.gz", b"name: small\n", True),
-        ("a.zip", b"name: small\n", True),
         ("a.yaml", b"\x1f\x8b...", True),
-        ("a.yaml", b"PK\3\4...", True),
         ("a.yaml", b"name: small\n", False),
     ],
 )

@@ -8,7 +8,6 @@ import random
 import stat
 import tarfile
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,19 +225,6 @@ def test_what_is_no_tar_file(tmp_path: Path, refusal: Callable[[Path], str]) -> 
     assert "it is not a valid tar.gz file" in refusal(tmp_path / "b.tar.gz")
     (tmp_path / "c.tar.gz").write_bytes(gzip.compress(b"name: small\n" * 5000))
     assert "it is not a valid tar.gz file" in refusal(tmp_path / "c.tar.gz")
-
-
-def test_one_of_an_earlier_version_says_what_it_is(sound: Path, tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "old.zip", "w") as archive:
-        for name, data in read(sound).items():
-            archive.writestr(name, data)
-    with pytest.raises(InputError, match="is a zip file, as bundles of rt-scale before December 2026 are") as refused:
-        open_bundle(tmp_path / "old.zip", tmp_path / "cache")
-    assert "Pack it again with 'rt-scale bundle'" in str(refused.value)
-    assert not (tmp_path / "cache").exists()
-    with zipfile.ZipFile(tmp_path / "old.zip") as archive:
-        archive.extractall(tmp_path / "folder")  # as the message says
-    assert Store(tmp_path / "folder").run(DONE).status().state == "done"
 
 
 def test_one_that_is_not_there_or_cannot_be_read(tmp_path: Path) -> None:
