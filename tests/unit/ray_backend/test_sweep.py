@@ -195,6 +195,9 @@ def test_runs_that_a_rule_ended_before_are_left_alone(
     assert [task.label for task in launched[0]["todo"]] == [points[0].label, points[2].label]
     assert outcome.ended == {points[1].label: "asha after 5 epochs: probe/student/linear was 0.5"}
     assert outcome.failed == {points[2].label: "refused"}
+    plain = sweep.model_copy(update={"explore": None})
+    go(points, store, tmp_path, sweep=plain)
+    assert [task.label for task in launched[1]["todo"]] == [points[1].label, points[2].label]
 
 
 def test_on_a_cluster_what_this_machine_lacks_does_not_matter(
