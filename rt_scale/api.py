@@ -44,13 +44,12 @@ def load(spec: Place | Mapping[str, object], changes: Mapping[str, object] | Non
 
     InputError: the file, a field or a value is not valid; the message names what is allowed.
     """
-    from rt_scale.spec.document import apply_overrides, build, resolve_same
-    from rt_scale.spec.run import RunSpec
+    from rt_scale.spec.document import apply_overrides, build_run, resolve_same
     from rt_scale.spec.sweep import load_run
     from rt_scale.system.paths import user_path
 
     if isinstance(spec, Mapping):
-        return build(RunSpec, resolve_same(apply_overrides(spec, _assignments(changes))), "The spec")
+        return build_run(resolve_same(apply_overrides(spec, _assignments(changes))), "The spec")
     return load_run(user_path(str(spec)), _assignments(changes))
 
 

@@ -22,6 +22,7 @@ from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.files import writing
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError, some
+from rt_scale.spec.kinds import TrainingSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.system.files import TEMPORARY, replace_file, sync_folder
@@ -249,7 +250,7 @@ class KnownData:
     missing: dict[str, str] = field(default_factory=dict)
     """Name of each set that is not prepared -> the command that prepares it."""
 
-    def main(self, spec: RunSpec) -> DataInfo | None:
+    def main(self, spec: TrainingSpec) -> DataInfo | None:
         """The set that ``spec`` trains on, Gaussian inputs included; None if it is unknown."""
         data = spec.data
         if data.name != GAUSSIAN:
@@ -258,20 +259,16 @@ class KnownData:
 
     def unknown(self, spec: RunSpec) -> list[str]:
         """Names of the sets of ``spec`` that are unknown."""
-        return [name for name in _names(spec) if name not in self.infos]
+        return [name for name in spec.data_sets if name not in self.infos]
 
 
 def known_data(specs: Iterable[RunSpec], data_dir: Path) -> KnownData:
     """Look up the data sets of ``specs``; InputError if a prepared one is damaged."""
     known = KnownData()
-    for name in dict.fromkeys(name for spec in specs for name in _names(spec)):
+    for name in dict.fromkeys(name for spec in specs for name in spec.data_sets):
         prepared = load(name, data_dir)
         if info := prepared.info if prepared else DATASETS.get(name):
             known.infos[name] = info
         if prepared is None and name not in BUNDLED:
             known.missing[name] = prepare_command(name, data_dir)
     return known
-
-
-def _names(spec: RunSpec) -> list[str]:
-    return [name for name in (spec.data.name, *spec.probe.also) if name != GAUSSIAN]

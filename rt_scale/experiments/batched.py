@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 import torch
 
 from rt_scale.data.loaders.choose import training_loader, training_subset
-from rt_scale.experiments.check import check, constant_targets
+from rt_scale.experiments.base import check, experiment_of
+from rt_scale.experiments.check import constant_targets
 from rt_scale.experiments.objectives import build_objective, build_sharpenings, build_views, clean_inputs
 from rt_scale.experiments.options import Options, find_device, resolve
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import build_pair, to_device
 from rt_scale.spec.batching import batch_problem, same_images
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.kinds import TrainingSpec, training
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import stop_check
 from rt_scale.store.results import BatchSize, RunResult
@@ -38,7 +40,7 @@ WORSE = 1.25
 """A size slower than the fastest by this factor ends the search for larger ones."""
 
 
-def measured_batch_size(spec: RunSpec, options: Options, most: int) -> BatchSize:
+def measured_batch_size(spec: TrainingSpec, options: Options, most: int) -> BatchSize:
     """The number of students, a power of two up to ``most``, with the least time a student's step.
 
     A step is views, teacher targets, forward and backward pass and optimiser; all students see the same images. Nothing
@@ -75,10 +77,12 @@ def measured_batch_size(spec: RunSpec, options: Options, most: int) -> BatchSize
 class Bench:
     """A batch and students for timing the steps of runs of one shape."""
 
-    def __init__(self, spec: RunSpec, options: Options) -> None:
+    def __init__(self, spec: TrainingSpec, options: Options) -> None:
         self.spec, self.check_stop = spec, stop_check(options.stop)
-        self.data = check(spec, options.data_dir, self.check_stop).main
-        self.execution = resolve(spec, self.data, options, None)
+        data = check(spec, options.data_dir, self.check_stop)
+        assert data is not None
+        self.data = data.main
+        self.execution = resolve(spec, experiment_of(spec).needs(spec, data), options, None)
         torch.set_num_threads(self.execution.threads)
         set_precision(spec.precision)
         self.subset = training_subset(spec, self.data)
@@ -182,4 +186,4 @@ def choose_batch_size(specs: Sequence[RunSpec], options: Options, most: int | No
         return BatchSize(size=1, reason=f"cannot be batched: {reason}")
     if most is not None:
         return BatchSize(size=min(most, len(specs)), reason=f"launch.pack is {most}")
-    return measured_batch_size(specs[0], options, len(specs))
+    return measured_batch_size(training(specs[0]), options, len(specs))

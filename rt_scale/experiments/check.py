@@ -1,55 +1,44 @@
-"""Checks of a spec against its data sets, before any work starts."""
+"""Checks of a training against its data sets, before any work starts."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable
 
 from rt_scale.data.datasets.base import DataInfo
-from rt_scale.data.prepare import Prepared, open_prepared
-from rt_scale.data.prepared import NoiseSet, noise_set
-from rt_scale.spec.data import GAUSSIAN, DataSpec
+from rt_scale.data.prepared import NoiseSet, Prepared
 from rt_scale.spec.document import schedules
 from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.errors import InputError, counted
-from rt_scale.spec.run import RunSpec
-from rt_scale.spec.stopping import StopCheck, no_check
+from rt_scale.spec.kinds import TrainingSpec
 from rt_scale.store.results import ImageRecord
-from rt_scale.store.store import Store
 
 
-def image_bytes(spec: RunSpec, data: Prepared | NoiseSet) -> int:
+def image_bytes(spec: TrainingSpec, data: Prepared | NoiseSet) -> int:
     """Bytes of the training images that ``spec`` uses; 0 for noise."""
     if isinstance(data, NoiseSet):
         return 0
     return training_samples(spec, data) * data.info.channels * data.info.size**2
 
 
-def training_samples(spec: RunSpec, data: Prepared | NoiseSet) -> int:
+def training_samples(spec: TrainingSpec, data: Prepared | NoiseSet) -> int:
     """Number of training images that ``spec`` uses."""
     return spec.data.samples or (data.info.train if isinstance(data, NoiseSet) else len(data.train.labels))
 
 
-def probed_size(spec: RunSpec, main: DataInfo | ImageRecord, other: DataInfo | ImageRecord) -> int:
+def probed_size(spec: TrainingSpec, main: DataInfo | ImageRecord, other: DataInfo | ImageRecord) -> int:
     """Side in pixels of the images of ``other``, a set of ``probe.also``, when they are probed."""
     return other.size if spec.probe.also_size == "own" else spec.data.size or main.size
 
 
-def constant_targets(spec: RunSpec) -> bool:
+def constant_targets(spec: TrainingSpec) -> bool:
     """Whether the teacher's logits of an image are the same at every step, so that they can be cached."""
     frozen = not spec.teacher.moves and spec.teacher.mode == "eval"
-    return frozen and spec.augment.kind == "none" and not learns_labels(spec)
+    return frozen and spec.augment.kind == "none" and not spec.learns_labels
 
 
-def learns_labels(spec: RunSpec) -> bool:
-    """Whether the run trains a classifier on labels, without a teacher."""
-    return spec.kind == "supervise"
-
-
-def cache_bytes(spec: RunSpec, data: Prepared | NoiseSet) -> int:
+def cache_bytes(spec: TrainingSpec, data: Prepared | NoiseSet) -> int:
     """Bytes of a constant teacher's bottleneck features; 0 if they are not constant."""
     if not constant_targets(spec):
         return 0
@@ -58,7 +47,7 @@ def cache_bytes(spec: RunSpec, data: Prepared | NoiseSet) -> int:
     return training_samples(spec, data) * spec.projector.bottleneck * parameter_dtype(spec.precision).itemsize
 
 
-def fits(spec: RunSpec, data: Prepared | NoiseSet) -> None:
+def fits(spec: TrainingSpec, data: Prepared | NoiseSet) -> None:
     """Raise InputError for a spec that the data set does not fit."""
     info = data.info
     encoder, size = spec.encoder, spec.data.size or info.size
@@ -76,7 +65,7 @@ def fits(spec: RunSpec, data: Prepared | NoiseSet) -> None:
         _fits_labels(spec, data)
 
 
-def _fits_batch_norms(spec: RunSpec, samples: int, size: int) -> None:
+def _fits_batch_norms(spec: TrainingSpec, samples: int, size: int) -> None:
     """Refuse steps in which a batch norm in training mode would have one value a channel, without a variance."""
     images = samples % spec.train.batch_size or spec.train.batch_size
     if images > 1:
@@ -101,7 +90,7 @@ def _fits_batch_norms(spec: RunSpec, samples: int, size: int) -> None:
             )
 
 
-def _normalised_together(spec: RunSpec, size: int) -> list[dict[int, int]]:
+def _normalised_together(spec: TrainingSpec, size: int) -> list[dict[int, int]]:
     """For each network in training mode: side of an image's views -> number of views normalised together."""
     augment = spec.augment
     if augment.kind != "multicrop":
@@ -114,7 +103,7 @@ def _normalised_together(spec: RunSpec, size: int) -> list[dict[int, int]]:
     return [student, teacher] if teacher_normalises else [student]
 
 
-def _fits_schedules(spec: RunSpec, samples: int) -> None:
+def _fits_schedules(spec: TrainingSpec, samples: int) -> None:
     """Refuse schedules longer than the run: it would end in a warm-up, or before a piece begins."""
     epochs, per_epoch = spec.train.epochs, math.ceil(samples / spec.train.batch_size)
     total = epochs * per_epoch
@@ -128,7 +117,7 @@ def _fits_schedules(spec: RunSpec, samples: int) -> None:
             )
 
 
-def _fits_samples(spec: RunSpec, data: Prepared) -> None:
+def _fits_samples(spec: TrainingSpec, data: Prepared) -> None:
     info, there, samples = data.info, len(data.train.labels), training_samples(spec, data)
     least, kinds = (len(info.classes), f"of {len(info.classes)} classes") if info.labelled else (1, "without labels")
     if not least <= samples <= there:
@@ -138,11 +127,11 @@ def _fits_samples(spec: RunSpec, data: Prepared) -> None:
         )
 
 
-def _fits_labels(spec: RunSpec, data: Prepared) -> None:
+def _fits_labels(spec: TrainingSpec, data: Prepared) -> None:
     """Refuse what needs labels, or more of them, than the data set has."""
     info, samples = data.info, training_samples(spec, data)
     if not info.labelled:
-        if not spec.probe.also or spec.probe.statistics or learns_labels(spec):
+        if not spec.probe.also or spec.probe.statistics or spec.learns_labels:
             raise InputError(
                 f"The training images of '{info.name}' have no labels: a student can be distilled on them and probed "
                 "on others. Name those in probe.also, and leave kind at distill and probe.statistics at false."
@@ -153,14 +142,14 @@ def _fits_labels(spec: RunSpec, data: Prepared) -> None:
             f"probe.knn is {spec.probe.knn}, but only {samples} training images are there to be neighbours; "
             f"give at most {samples}."
         )
-    if learns_labels(spec) and spec.projector.out_dim != len(info.classes):
+    if spec.learns_labels and spec.projector.out_dim != len(info.classes):
         raise InputError(
             f"kind supervise needs one output a class: projector.out_dim is {spec.projector.out_dim:,}, but "
             f"'{info.name}' has {len(info.classes)} classes; set projector.out_dim to {len(info.classes)}."
         )
 
 
-def _view_sides(spec: RunSpec) -> dict[str, int]:
+def _view_sides(spec: TrainingSpec) -> dict[str, int]:
     """Field of ``augment`` -> side in pixels of the views; empty if images are not resized."""
     views = spec.augment
     if views.kind != "multicrop":
@@ -168,13 +157,13 @@ def _view_sides(spec: RunSpec) -> dict[str, int]:
     return {"global_size": views.global_size} | ({"local_size": views.local_size} if views.local_views else {})
 
 
-def _fits_plugins(spec: RunSpec, channels: int, size: int, sides: Iterable[int]) -> None:
+def _fits_plugins(spec: TrainingSpec, channels: int, size: int, sides: Iterable[int]) -> None:
     from rt_scale.experiments.own import check_plugins  # imports what a user wrote, so nothing that only reads does
 
     check_plugins(spec, channels, size, tuple(sides))
 
 
-def _fits_views(spec: RunSpec, channels: int, size: int) -> None:
+def _fits_views(spec: TrainingSpec, channels: int, size: int) -> None:
     """Refuse views of a size that the encoder does not take."""
     encoder = spec.encoder
     description = parse_encoder(encoder.name)
@@ -191,7 +180,7 @@ def _fits_views(spec: RunSpec, channels: int, size: int) -> None:
             raise InputError(f"augment.{name} is {side}: {error}") from None
 
 
-def fits_probing(spec: RunSpec, main: Prepared | NoiseSet, other: Prepared) -> None:
+def fits_probing(spec: TrainingSpec, main: Prepared | NoiseSet, other: Prepared) -> None:
     """Raise InputError for a data set of ``probe.also`` that an encoder made for ``main`` cannot be probed on."""
     name, channels, samples = other.info.name, other.info.channels, len(other.train.labels)
     if not other.info.labelled:
@@ -210,7 +199,7 @@ def fits_probing(spec: RunSpec, main: Prepared | NoiseSet, other: Prepared) -> N
         )
 
 
-def _fits_size(spec: RunSpec, main: Prepared | NoiseSet, other: Prepared) -> None:
+def _fits_size(spec: TrainingSpec, main: Prepared | NoiseSet, other: Prepared) -> None:
     """Refuse images of ``other`` at a size that an encoder made for ``main`` does not take."""
     encoder, size, built = spec.encoder, probed_size(spec, main.info, other.info), spec.data.size or main.info.size
     if size == built:
@@ -234,7 +223,7 @@ def _fits_size(spec: RunSpec, main: Prepared | NoiseSet, other: Prepared) -> Non
         )
 
 
-def fits_start(spec: RunSpec, main: Prepared | NoiseSet, before: RunSpec, other: Prepared | NoiseSet) -> None:
+def fits_start(spec: TrainingSpec, main: Prepared | NoiseSet, before: TrainingSpec, other: Prepared | NoiseSet) -> None:
     """Raise InputError if weights of the run ``before``, on images of ``other``, do not fit an encoder for ``main``."""
     if main.info.channels != other.info.channels:
         raise InputError(
@@ -249,65 +238,3 @@ def fits_start(spec: RunSpec, main: Prepared | NoiseSet, before: RunSpec, other:
             f"start_from.run is on images of {size_before} x {size_before} pixels, this run on {size} x {size}, and "
             f"encoder '{spec.encoder.name}' takes one size alone: {reason}. {advice}."
         )
-
-
-@dataclass(frozen=True)
-class Sets:
-    """Prepared data sets: of training, by name of ``probe.also``, and by run name of the runs it starts from."""
-
-    main: Prepared | NoiseSet
-    also: dict[str, Prepared] = field(default_factory=dict)
-    starts: dict[str, Sets] = field(default_factory=dict)
-
-
-def check(spec: RunSpec, data_dir: Path, check_stop: StopCheck = no_check) -> Sets:
-    """The prepared data sets of ``spec`` and of the runs that it starts from, after all checks.
-
-    ``check_stop`` is called repeatedly while a data set is fetched or waited for. InputError if a data set is not
-    prepared, damaged, or does not fit its spec.
-    """
-    return _open(spec, lambda name: open_prepared(name, data_dir, check_stop))
-
-
-def _open(spec: RunSpec, opener: Callable[[str], Prepared]) -> Sets:
-    sets = Sets(_main(spec.data, opener), {name: opener(name) for name in spec.probe.also})
-    fits(spec, sets.main)
-    for other in sets.also.values():
-        fits_probing(spec, sets.main, other)
-    for start in spec.starts:
-        sets.starts[start.run.name] = _open(start.run, opener)
-        fits_start(spec, sets.main, start.run, sets.starts[start.run.name].main)
-    return sets
-
-
-def _main(data: DataSpec, opener: Callable[[str], Prepared]) -> Prepared | NoiseSet:
-    if data.name != GAUSSIAN:
-        return opener(data.name)
-    return noise_set(data.name, data.samples or 1, data.size or 1, data.channels or 3, data.sigma or 1.0)
-
-
-def unfinished(spec: RunSpec, store: Store) -> Iterator[RunSpec]:
-    """The runs without a result that ``spec`` needs: itself and, recursively, the runs that it starts from."""
-    if store.run(spec).result() is None:
-        yield spec
-        for start in spec.starts:
-            yield from unfinished(start.run, store)
-
-
-def check_all(specs: Iterable[RunSpec], data_dir: Path, check_stop: StopCheck = no_check) -> None:
-    """Check every spec as :func:`check` does; raises one InputError that names all problems."""
-    problems: dict[str, None] = {}
-    opened: dict[str, Prepared] = {}
-
-    def once(name: str) -> Prepared:
-        if name not in opened:
-            opened[name] = open_prepared(name, data_dir, check_stop)
-        return opened[name]
-
-    for spec in specs:
-        try:
-            _open(spec, once)
-        except InputError as error:
-            problems[str(error)] = None
-    if problems:
-        raise InputError(" ".join(problems))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from rt_scale.experiments.base import Sets
 from rt_scale.experiments.options import Options, ResolvedOptions
 from rt_scale.spec.errors import RtScaleError, RunError, StoreUnavailable
 from rt_scale.spec.stopping import StopCheck
@@ -32,6 +33,7 @@ class Context:
         run_dir: the run's directory, whose lease this process holds.
         execution, options: resolved and given options.
         hparams: the spec as a nested mapping, for TensorBoard.
+        data: the run's open data sets, if it has any.
 
     Attributes:
         metrics: all metrics so far.
@@ -39,9 +41,15 @@ class Context:
     """
 
     def __init__(
-        self, run_dir: RunDir, execution: ResolvedOptions, options: Options, hparams: Mapping[str, Any]
+        self,
+        run_dir: RunDir,
+        execution: ResolvedOptions,
+        options: Options,
+        hparams: Mapping[str, Any],
+        data: Sets | None = None,
     ) -> None:
         self.run_dir, self.execution, self.options, self.hparams = run_dir, execution, options, hparams
+        self.data = data
         self.observer, self.group, self.stop = options.observer, options.group, options.stop
         self.checkpoint_seconds = options.checkpoint_seconds
         self.metrics = MetricsTable(run_dir.metrics_path)

@@ -12,6 +12,7 @@ from torch import Tensor
 from rt_scale.experiments.options import Observer, Options, Silent
 from rt_scale.models.networks import Weights
 from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.kinds import TrainingSpec
 from rt_scale.spec.networks import StartFrom
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import stop_check
@@ -28,7 +29,7 @@ START = 0
 """The step of the checkpoint of the initial teacher and student."""
 
 
-def start_weights(spec: RunSpec, store: Store) -> dict[str, dict[str, Tensor]]:
+def start_weights(spec: TrainingSpec, store: Store) -> dict[str, dict[str, Tensor]]:
     """The weights that teacher and student of ``spec`` start from, float32 or float64 on the CPU.
 
     RunError if a run is not finished, or its checkpoint is missing or damaged.

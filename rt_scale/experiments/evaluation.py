@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from rt_scale.data.loaders.base import Loader
 from rt_scale.data.loaders.resident import Resident, ResidentLoader
 from rt_scale.data.prepared import Prepared
-from rt_scale.experiments.check import Sets, learns_labels, probed_size
+from rt_scale.experiments.base import Sets
+from rt_scale.experiments.check import probed_size
 from rt_scale.losses.supervised import supervised_cross_entropy
 from rt_scale.models.networks import Network, Pair
 from rt_scale.probes.evaluator import Prober
 from rt_scale.probes.features import Features, evaluation_mode
 from rt_scale.probes.geometry import geometry
 from rt_scale.probes.statistics import agreement, feature_statistics
+from rt_scale.spec.kinds import TrainingSpec
 from rt_scale.spec.metrics import ProbeName
-from rt_scale.spec.run import RunSpec, stream
+from rt_scale.spec.run import stream
 from rt_scale.spec.stopping import Stop, StopCheck, never, no_check
 from rt_scale.training.distributed import ALONE, Group
 from rt_scale.training.loop import Means
@@ -47,7 +49,7 @@ class Evaluation:
 
     def __init__(
         self,
-        spec: RunSpec,
+        spec: TrainingSpec,
         probers: Mapping[str | None, Prober],
         pair: Pair,
         initial: list[Tensor],
@@ -96,7 +98,7 @@ class Evaluation:
     def _describe(self, role: str, network: Network, test: Features) -> dict[str, float]:
         """The other metrics that the spec asks for, from embeddings of the main set's test images."""
         values: dict[str, float] = {}
-        if learns_labels(self.spec) and role == "student":
+        if self.spec.learns_labels and role == "student":
             values |= test_classifier(network.projector, test, self.spec.precision)
         if self.spec.probe.statistics:
             values |= _features(role, feature_statistics(test.x, self.check_stop))
@@ -124,7 +126,7 @@ def test_classifier(projector: nn.Module, test: Features, precision: str) -> dic
 
 
 def build_probers(
-    spec: RunSpec,
+    spec: TrainingSpec,
     sets: Sets,
     train: Loader,
     inputs: functools.partial[Tensor],

@@ -14,6 +14,7 @@ from rt_scale.data.prepared import KnownData, NoiseSet, Prepared, load
 from rt_scale.experiments.dependencies import START, TEACHER
 from rt_scale.models.networks import Network, build_network
 from rt_scale.spec.errors import InputError, RunError, counted, unknown_name
+from rt_scale.spec.kinds import TrainingSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.results import ImageRecord, SetRecord
 from rt_scale.store.run_dir import RunDir
@@ -33,21 +34,24 @@ def _image_record(info: DataInfo) -> ImageRecord:
     return ImageRecord(channels=info.channels, size=info.size, mean=info.mean, std=info.std)
 
 
-def stored_spec(run_dir: RunDir) -> RunSpec:
-    """The spec of a run that was begun.
+def stored_spec(run_dir: RunDir) -> TrainingSpec:
+    """The spec of a training that was begun.
 
-    InputError: it was never begun, or its spec is of another version of rt-scale.
+    InputError: it was never begun, trains no network, or its spec is of another version of rt-scale.
     """
     if (recorded := run_dir.spec()) is None:
         raise InputError(
             f"The run '{run_dir.name}' was never begun: there is no spec in '{run_dir.path}'. Run it first."
         )
     try:
-        return RunSpec.model_validate(recorded)
+        spec = RunSpec.model_validate(recorded)
     except ValidationError as error:
         raise InputError(
             f"The spec of run '{run_dir.path}' is of another version of rt-scale, or damaged. Use that version."
         ) from error
+    if not isinstance(spec, TrainingSpec):
+        raise InputError(f"The run '{run_dir.name}' is of kind {spec.kind}, which trains no network.")
+    return spec
 
 
 def images_of(run_dir: RunDir, data_dir: Path, name: str | None = None) -> ImageRecord:
@@ -61,7 +65,7 @@ def images_of(run_dir: RunDir, data_dir: Path, name: str | None = None) -> Image
     spec, record = stored_spec(run_dir), run_dir.record()
     if name is None and (drawn := KnownData().main(spec)):  # only Gaussian inputs are known without looking up anything
         return _image_record(drawn)
-    if record is None:
+    if record is None or record.data is None:
         raise InputError(f"The run '{run_dir.name}' has not read its data yet. Run it first.")
     sets, name = dict(record.data.sets()), name or spec.data.name
     if name not in sets:
@@ -126,7 +130,7 @@ def load_weights(run_dir: RunDir, role: Role, step: int | None = None) -> tuple[
         raise RunError(f"The {role} of run {run_dir.name} cannot be loaded: {error}") from error
 
 
-def _step(run_dir: RunDir, spec: RunSpec, role: Role, step: int | None) -> int:
+def _step(run_dir: RunDir, spec: TrainingSpec, role: Role, step: int | None) -> int:
     """The step of the checkpoint to read."""
     there = run_dir.checkpoints.steps()
     if not there:

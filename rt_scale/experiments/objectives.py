@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import assert_never
 
 import numpy as np
 import torch
@@ -22,14 +21,14 @@ from rt_scale.experiments.context import Context
 from rt_scale.losses.distances import view_pairs
 from rt_scale.losses.own import load_objective
 from rt_scale.models.networks import Network
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.kinds import TrainingSpec
 from rt_scale.training.distillation import CachedTargets, ComputedTargets, Distillation, Supervision, Targets, Views
 from rt_scale.training.distributed import ALONE, Group
 from rt_scale.training.precision import arithmetic, parameter_dtype
 from rt_scale.training.teacher import Sharpening
 
 
-def clean_inputs(spec: RunSpec, info: DataInfo, channels_last: bool) -> functools.partial[Tensor]:
+def clean_inputs(spec: TrainingSpec, info: DataInfo, channels_last: bool) -> functools.partial[Tensor]:
     """The function from uint8 images without augmentation to network inputs [B, C, H, W]."""
     return functools.partial(
         to_inputs,
@@ -41,7 +40,7 @@ def clean_inputs(spec: RunSpec, info: DataInfo, channels_last: bool) -> functool
     )
 
 
-def build_views(spec: RunSpec, info: DataInfo, channels_last: bool, loader: Loader) -> Views:
+def build_views(spec: TrainingSpec, info: DataInfo, channels_last: bool, loader: Loader) -> Views:
     """From a batch's images and an optimiser step to views; they depend on the step alone, also in a resumed run."""
     if spec.augment.kind == "none":
         clean = clean_inputs(spec, info, channels_last)
@@ -64,7 +63,9 @@ def build_views(spec: RunSpec, info: DataInfo, channels_last: bool, loader: Load
     return views
 
 
-def build_sharpenings(spec: RunSpec, steps: int, steps_per_epoch: int, group: Group = ALONE) -> dict[str, Sharpening]:
+def build_sharpenings(
+    spec: TrainingSpec, steps: int, steps_per_epoch: int, group: Group = ALONE
+) -> dict[str, Sharpening]:
     """The sharpenings of both networks' logits, with centres over all ranks of ``group``."""
     return {
         role: Sharpening(part.temperature, part.center, steps=steps, steps_per_epoch=steps_per_epoch, group=group)
@@ -73,7 +74,7 @@ def build_sharpenings(spec: RunSpec, steps: int, steps_per_epoch: int, group: Gr
 
 
 def build_objective(
-    spec: RunSpec,
+    spec: TrainingSpec,
     data: Prepared | NoiseSet,
     subset: np.ndarray | None,
     views: Views,
@@ -81,7 +82,7 @@ def build_objective(
     sharpenings: dict[str, Sharpening],
     device: torch.device,
 ) -> Distillation | Supervision:
-    """The objective of a run, by its kind.
+    """The objective of a run: labels, or its teacher.
 
     Args:
         subset: int64 [n] positions of the training images in ``data``; None: all.
@@ -89,29 +90,23 @@ def build_objective(
         sharpenings: of both networks' logits; their centres are updated in place.
         device: of the labels.
     """
-    match spec.kind:
-        case "distill":
-            several = spec.augment.kind == "multicrop"
-            seen = (spec.augment.global_views, spec.augment.global_views + spec.augment.local_views)
-            pairs = view_pairs(spec.objective.pairing, *(seen if several else (1, 1)))
-            own = None if spec.objective.plugin is None else load_objective(spec.objective)
-            return Distillation(
-                targets(), views, spec.precision,
-                name=spec.objective.name, pairs=pairs, sharpenings=sharpenings, own=own,
-            )  # fmt: skip
-        case "supervise":
-            assert isinstance(data, Prepared)  # check refuses drawn images
-            # Noise before the subset, so that nested subsets have the same labels.
-            labels = noisy_labels(
-                data.train.labels, spec.objective.label_noise, len(data.info.classes), spec.seeds.data
-            )
-            labels = labels if subset is None else labels[subset]
-            return Supervision(torch.from_numpy(labels).to(device), views, spec.precision)
-        case never:
-            assert_never(never)
+    if not spec.learns_labels:
+        several = spec.augment.kind == "multicrop"
+        seen = (spec.augment.global_views, spec.augment.global_views + spec.augment.local_views)
+        pairs = view_pairs(spec.objective.pairing, *(seen if several else (1, 1)))
+        own = None if spec.objective.plugin is None else load_objective(spec.objective)
+        return Distillation(
+            targets(), views, spec.precision,
+            name=spec.objective.name, pairs=pairs, sharpenings=sharpenings, own=own,
+        )  # fmt: skip
+    assert isinstance(data, Prepared)  # check refuses drawn images
+    # Noise before the subset, so that nested subsets have the same labels.
+    labels = noisy_labels(data.train.labels, spec.objective.label_noise, len(data.info.classes), spec.seeds.data)
+    labels = labels if subset is None else labels[subset]
+    return Supervision(torch.from_numpy(labels).to(device), views, spec.precision)
 
 
-def build_targets(spec: RunSpec, info: DataInfo, teacher: Network, loader: Loader, context: Context) -> Targets:
+def build_targets(spec: TrainingSpec, info: DataInfo, teacher: Network, loader: Loader, context: Context) -> Targets:
     """The teacher's targets, with features computed once if they are constant and the options say so."""
     execution = context.execution
     if not (constant_targets(spec) and execution.cache_teacher):

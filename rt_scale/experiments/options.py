@@ -13,8 +13,7 @@ import torch
 from rt_scale.data.loaders.choose import choose_loader
 from rt_scale.data.loaders.ffcv import require_ffcv
 from rt_scale.data.loaders.resident import Resident
-from rt_scale.data.prepared import NoiseSet, Prepared
-from rt_scale.experiments.check import cache_bytes, image_bytes, training_samples
+from rt_scale.experiments.base import Needs
 from rt_scale.spec.errors import InputError, first_line, unknown_name
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stop, never
@@ -144,8 +143,8 @@ class ResolvedOptions:
         return Execution.model_validate({**dataclasses.asdict(self), "device": str(self.device)})
 
 
-def resolve(spec: RunSpec, data: Prepared | NoiseSet, options: Options, earlier: Execution | None) -> ResolvedOptions:
-    """Resolve what ``options`` leave open, for a run on the main data set ``data``.
+def resolve(spec: RunSpec, needs: Needs, options: Options, earlier: Execution | None) -> ResolvedOptions:
+    """Resolve what ``options`` leave open, for a run with these ``needs``.
 
     Args:
         earlier: record of the run's first attempt, or None. Its threads, cache, memory format and acceleration are
@@ -155,7 +154,8 @@ def resolve(spec: RunSpec, data: Prepared | NoiseSet, options: Options, earlier:
         InputError: an option is unknown or cannot be used here, or the device lacks the precision.
     """
     device = find_device(options.device)
-    check_precision(spec.precision, device)
+    for precision in spec.precisions:
+        check_precision(precision, device)
     threads = options.threads if options.threads is not None else allowed_cores()
     if threads < 1:
         raise InputError(f"{threads} threads were asked for; give at least 1.")
@@ -166,23 +166,21 @@ def resolve(spec: RunSpec, data: Prepared | NoiseSet, options: Options, earlier:
 
     cache, channels_last = options.cache_teacher, options.channels_last
     if cache is None:
-        cache = cache_bytes(spec, data) < free(device) / 4
+        cache = needs.cache_bytes < free(device) / 4
     if earlier:
         threads, cache, channels_last = earlier.threads, earlier.cache_teacher, earlier.channels_last
-    loader, reason = choose_loader(options.loader, image_bytes(spec, data), device, free)
+    loader, reason = choose_loader(options.loader, needs.image_bytes, device, free)
     if loader == "ffcv":
         require_ffcv()
     gpus = 0.0 if device.type == "cpu" else options.gpus
     pack = options.batching.size
-    how = _accelerate(spec, data, options, device, earlier)
+    how = _accelerate(needs, options, device, earlier)
     return ResolvedOptions(
         device, threads, cache, channels_last, loader, reason, options.group.world, gpus, pack=pack, accelerate=how
     )
 
 
-def _accelerate(
-    spec: RunSpec, data: Prepared | NoiseSet, options: Options, device: torch.device, earlier: Execution | None
-) -> str:
+def _accelerate(needs: Needs, options: Options, device: torch.device, earlier: Execution | None) -> str:
     if options.accelerate not in ("auto", "none", *WAYS):
         raise unknown_name("way to accelerate", options.accelerate, ("auto", "none", *WAYS))
     if options.group.world > 1 and options.accelerate in WAYS:
@@ -193,9 +191,7 @@ def _accelerate(
         return earlier.accelerate
     if options.accelerate != "auto":
         return options.accelerate
-    # A graph repeats what a plugin's Python code did once, which need not be what it would do at every step.
-    whole = training_samples(spec, data) >= spec.train.batch_size and spec.encoder.plugin is None
-    return "graphs" if device.type == "cuda" and whole else "none"
+    return "graphs" if device.type == "cuda" and needs.whole_batches else "none"
 
 
 def find_device(name: str) -> torch.device:

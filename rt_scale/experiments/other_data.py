@@ -99,7 +99,7 @@ class DataHere:
                 sets = self._of_result(name, text)
             else:
                 begun = store.run(name).record()
-                sets = self.others(name, begun.data) if begun else []
+                sets = self.others(name, begun.data) if begun and begun.data else []
         except (RunError, ValueError, KeyError, TypeError):
             return None  # damaged: whatever reads the run reports it
         return Affected(name, text is not None, sets) if sets else None
@@ -115,9 +115,9 @@ class DataHere:
         return [each._replace(run=each.run or name) for each in self._compared[record]]
 
 
-def refuse_other_data(run: str, record: DataRecord, data_dir: Path) -> None:
+def refuse_other_data(run: str, record: DataRecord | None, data_dir: Path) -> None:
     """Raise InputError if a run, or one that it starts from, has other data than here; names it and both checksums."""
-    if sets := DataHere(data_dir).others(run, record):
+    if record is not None and (sets := DataHere(data_dir).others(run, record)):
         raise InputError(f"{_sentences([Affected(run, True, sets)], 1, data_dir, '')} {_REMEDY}")
 
 

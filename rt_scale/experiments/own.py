@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rt_scale.plugins import check_arguments, find_source, load
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.kinds import TrainingSpec
 from rt_scale.spec.networks import EncoderSpec
 from rt_scale.spec.run import RunSpec, stream
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from rt_scale.training.loop import Measured, Objective
 
 
-def check_plugins(spec: RunSpec, channels: int, size: int, sides: tuple[int, ...]) -> None:
+def check_plugins(spec: TrainingSpec, channels: int, size: int, sides: tuple[int, ...]) -> None:
     """Import the plugins of ``spec``, all but that of its images, and try them.
 
     Args:
@@ -61,7 +62,7 @@ def sources(spec: RunSpec) -> dict[str, dict[str, str]]:
     return found
 
 
-def reproducible(spec: RunSpec, objective: Objective[Any]) -> Objective[Any]:
+def reproducible(spec: TrainingSpec, objective: Objective[Any]) -> Objective[Any]:
     """``objective``, before each of whose steps the global generators that a plugin may draw from are seeded.
 
     So dropout in an encoder of a user's is the same in a resumed run. Without plugins: ``objective`` itself.

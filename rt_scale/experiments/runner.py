@@ -12,45 +12,26 @@ from typing import Any, NamedTuple
 
 import torch
 
-from rt_scale.data.prepared import NoiseSet
-from rt_scale.experiments.check import Sets, check, training_samples, unfinished
+from rt_scale.experiments.base import Outcome, Sets, check, experiment_of, unfinished
 from rt_scale.experiments.context import Context, Follower
-from rt_scale.experiments.dependencies import StartWeights, compute_first, start_weights
+from rt_scale.experiments.dependencies import compute_first
 from rt_scale.experiments.networks import set_record
 from rt_scale.experiments.options import Options, ResolvedOptions, find_device, resolve
 from rt_scale.experiments.other_data import refuse_other_data
 from rt_scale.experiments.own import sources
 from rt_scale.experiments.provenance import attempt_record
-from rt_scale.experiments.train import TrainingRun
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreUnavailable, first_line
-from rt_scale.spec.metrics import probe_group
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped, stop_check
 from rt_scale.store.lease import Attempt
-from rt_scale.store.metrics import MetricsTable
-from rt_scale.store.results import Best, DataRecord, RunRecord, RunResult
+from rt_scale.store.results import DataRecord, RunRecord, RunResult
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.distributed import Group, WorkerLost
 from rt_scale.training.loop import Diverged
-from rt_scale.training.precision import check_precision, set_precision
+from rt_scale.training.precision import check_precision
 
 ALIKE = (InputError, Diverged, Stopped)
 """Errors that every rank raises at the same point, so that the group can continue."""
-
-
-def check_shares(spec: RunSpec, data: Sets, workers: int) -> None:
-    """Raise InputError for more workers than images in a batch or in a split."""
-    counts = {"train.batch_size": spec.train.batch_size, "data.samples": training_samples(spec, data.main)}
-    if not isinstance(data.main, NoiseSet):
-        counts[f"the number of test images of '{spec.data.name}'"] = len(data.main.test.labels)
-    for name, other in data.also.items():
-        counts[f"the number of images of '{name}'"] = min(len(other.train.labels), len(other.test.labels))
-    for name, count in counts.items():
-        if count < workers:
-            raise InputError(
-                f"{workers} workers were asked for, but {name} is {count}, and every worker needs an image of it. "
-                f"Give at most {count} workers."
-            )
 
 
 class Order(NamedTuple):
@@ -77,27 +58,26 @@ def follow(options: Options) -> None:
             raise order
         # A failure on this rank alone ends this process, and with it the group.
         try:
-            attempt = _prepared(order, options)
+            spec, context = _prepared(order, options)
         except Stopped as error:
             raise RunError("This worker was asked to stop while it fetched its data.") from error
         try:
-            TrainingRun(*attempt).train()
+            experiment_of(spec).run(spec, context)
         except ALIKE:  # rank 0 reports it, and may continue with another run
             continue
         except (WorkerLost, StoreUnavailable):
             raise
         except Exception as error:
-            raise RunError(f"Worker {options.group.rank}: {in_words(attempt[0], error, 'its log')}") from error
+            raise RunError(f"Worker {options.group.rank}: {in_words(spec, error, 'its log')}") from error
 
 
-def _prepared(order: Order, options: Options) -> tuple[RunSpec, Sets, Follower, StartWeights]:
+def _prepared(order: Order, options: Options) -> tuple[RunSpec, Follower]:
     spec = RunSpec.model_validate(order.spec)
     execution = ResolvedOptions(**{**order.execution, "device": find_device(options.device)})
     torch.set_num_threads(execution.threads)
-    set_precision(spec.precision)
-    context = Follower(options.store.run(spec), execution, options, hparams={})
     options.resident.next_run()
-    return spec, check(spec, options.data_dir, stop_check(options.stop)), context, start_weights(spec, options.store)
+    data = check(spec, options.data_dir, stop_check(options.stop))
+    return spec, Follower(options.store.run(spec), execution, options, hparams={}, data=data)
 
 
 def in_words(spec: RunSpec, error: Exception, traceback: str = "its failure.json") -> RtScaleError:
@@ -181,39 +161,40 @@ def _watching(attempt: Attempt, options: Options) -> None:
     options.observer.stage(f"watching whether the run is still executed by {attempt}")
 
 
-def _refuse_impossible(spec: RunSpec, data: Sets, options: Options) -> None:
+def _refuse_impossible(spec: RunSpec, data: Sets | None, options: Options) -> None:
     """Refuse what this machine cannot do, for the run and those that come first, before anything is written."""
-    execution = resolve(spec, data.main, options, None)
+    execution = resolve(spec, experiment_of(spec).needs(spec, data), options, None)
     for each in unfinished(spec, options.store):
-        check_precision(each.precision, execution.device)
+        for precision in each.precisions:
+            check_precision(precision, execution.device)
         if options.group.world > 1:
-            check_shares(each, check(each, options.data_dir), options.group.world)
+            experiment_of(each).check_workers(each, check(each, options.data_dir), options.group.world)
 
 
-def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> RunResult:
+def _attempt(spec: RunSpec, data: Sets | None, run_dir: RunDir, options: Options) -> RunResult:
     kept = sources(spec)
     run_dir.write_spec(spec)
     run_dir.write_sources(kept)
-    for start in spec.starts:
-        compute_first(start.run, options, _run)
+    for needed in spec.dependencies:
+        compute_first(needed, options, _run)
     earlier = run_dir.record()
     if earlier:
         refuse_other_data(spec.name, earlier.data, options.data_dir)
     begun = earlier.execution if earlier else None
-    execution = resolve(spec, data.main, options, begun)
+    experiment = experiment_of(spec)
+    execution = resolve(spec, experiment.needs(spec, data), options, begun)
     torch.set_num_threads(execution.threads)
-    set_precision(spec.precision)
-    options.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
+    if data is not None:
+        options.observer.decided(f"images: {execution.loader}, as {execution.loader_reason}")
     if execution.device.type == "cuda":
         options.observer.decided(f"accelerate: {execution.accelerate}")
     attempts = [*(earlier.attempts if earlier else []), attempt_record(execution, options.batching)]
     run_dir.write_record(RunRecord(execution=execution.record(), data=_data_record(data), attempts=attempts))
-    weights = start_weights(spec, options.store)
-    context = Context(run_dir, execution, options, hparams=spec.canonical())
+    context = Context(run_dir, execution, options, hparams=spec.canonical(), data=data)
     options.resident.next_run()
     try:
-        _order(options.group, Order(spec.model_dump(mode="json"), execution.record().to_json()))
-        result = _result(spec, data, context, weights, run_dir.check().attempt)
+        _order(options.group, Order(spec.canonical(), execution.record().to_json()))
+        result = _result(spec, experiment.run(spec, context), context, run_dir.check().attempt)
         context.patiently(lambda: run_dir.complete(result))
     except Exception as error:
         context.close(None if isinstance(error, WorkerLost | StoreUnavailable) else "failed")
@@ -225,34 +206,27 @@ def _attempt(spec: RunSpec, data: Sets, run_dir: RunDir, options: Options) -> Ru
     return result
 
 
-def _result(spec: RunSpec, data: Sets, context: Context, weights: StartWeights, attempts: int) -> RunResult:
-    trained = TrainingRun(spec, data, context, weights).train()
+def _result(spec: RunSpec, outcome: Outcome, context: Context, attempts: int) -> RunResult:
     spent = context.spent
     return RunResult(
         name=spec.name,
-        last=trained.last,
-        best=_best(spec, context.metrics),
-        steps=trained.steps,
-        epochs=trained.epochs,
+        last=dict(outcome.last),
+        best=dict(outcome.best),
+        steps=outcome.steps,
+        epochs=outcome.epochs,
         seconds=round(spent.seconds, 3),
         device_seconds={kind: round(seconds, 3) for kind, seconds in spent.devices.items()},
         attempts=attempts,
-        data=_data_record(data),
+        data=_data_record(context.data),
     )
 
 
-def _best(spec: RunSpec, metrics: MetricsTable) -> dict[str, Best]:
-    """The student's best accuracies on every probed data set, and its own as a classifier."""
-    found: dict[str, Best] = {}
-    for data in (None, *spec.probe.also):
-        found |= metrics.best(f"{probe_group(data)}/student/")
-    return found | metrics.best("test/accuracy")
-
-
-def _data_record(data: Sets) -> DataRecord:
+def _data_record(data: Sets | None) -> DataRecord | None:
+    if data is None:
+        return None
     return DataRecord(
         name=data.main.info.name,
         **dict(set_record(data.main)),
         also={name: set_record(other) for name, other in data.also.items()},
-        starts={name: _data_record(sets) for name, sets in data.starts.items()},
+        starts={name: found for name, sets in data.starts.items() if (found := _data_record(sets)) is not None},
     )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 from rt_scale.data.loaders.choose import training_loader, training_subset
-from rt_scale.experiments.check import Sets
+from rt_scale.experiments.base import Outcome
 from rt_scale.experiments.context import Context
 from rt_scale.experiments.dependencies import START, TEACHER, StartWeights
 from rt_scale.experiments.evaluation import Evaluation, build_probers
@@ -19,16 +18,18 @@ from rt_scale.experiments.objectives import (
 )
 from rt_scale.experiments.own import reproducible
 from rt_scale.models.networks import Pair, build_pair, to_device
-from rt_scale.spec.metrics import is_constant
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.spec.metrics import is_constant, probe_group
 from rt_scale.spec.schedule import duration_steps
+from rt_scale.store.metrics import MetricsTable
+from rt_scale.store.results import Best
 from rt_scale.training.accelerate import Accelerated, accelerated
 from rt_scale.training.checkpoint import Spent, load_training, read_weights, save_training, save_weights
 from rt_scale.training.distillation import Distillation, Supervision, Targets
 from rt_scale.training.distributed import with_global_statistics
 from rt_scale.training.loop import Progress, distance, train
 from rt_scale.training.optim import UpdateRules, build_optimizer
-from rt_scale.training.precision import parameter_dtype
+from rt_scale.training.precision import parameter_dtype, set_precision
 from rt_scale.training.teacher import Following
 
 STILL = (
@@ -38,22 +39,17 @@ STILL = (
 )
 
 
-class Trained(NamedTuple):
-    """The last value of every metric, and the number of steps and epochs."""
-
-    last: dict[str, float]
-    steps: int
-    epochs: int
-
-
 class TrainingRun:
-    """One attempt at a run of kind distill or supervise, from its start or its newest checkpoint.
+    """One attempt at a training, from its start or its newest checkpoint.
 
-    ``data`` fits the spec; ``weights`` are those of the runs that teacher and student start from.
+    ``weights`` are those of the runs that teacher and student start from.
     """
 
-    def __init__(self, spec: RunSpec, data: Sets, context: Context, weights: StartWeights) -> None:
+    def __init__(self, spec: TrainingSpec, context: Context, weights: StartWeights) -> None:
+        assert context.data is not None
+        data = context.data
         self.spec, self.context, self.data = spec, context, data.main
+        set_precision(spec.precision)
         execution, info = context.execution, data.main.info
         self.group = group = context.group
         dtype = parameter_dtype(spec.precision)
@@ -97,7 +93,7 @@ class TrainingRun:
         """Optimiser steps of the run."""
         return self.spec.train.epochs * self.loader.steps
 
-    def train(self) -> Trained:
+    def train(self) -> Outcome:
         """Train to the end."""
         if not self._resume():
             self._begin()
@@ -119,7 +115,15 @@ class TrainingRun:
             stop=self.context.stop,
             gradients=self.context.options.gradients,
         )
-        return Trained(self.context.metrics.last(), self.progress.step, self.progress.epoch)
+        metrics = self.context.metrics
+        return Outcome(metrics.last(), self.progress.step, self.progress.epoch, self._best(metrics))
+
+    def _best(self, metrics: MetricsTable) -> dict[str, Best]:
+        """The student's best accuracies on every probed data set, and its own as a classifier."""
+        found: dict[str, Best] = {}
+        for data in (None, *self.spec.probe.also):
+            found |= metrics.best(f"{probe_group(data)}/student/")
+        return found | metrics.best("test/accuracy")
 
     def _objective(self) -> Distillation | Supervision:
         spec, info, execution = self.spec, self.data.info, self.context.execution

@@ -17,7 +17,8 @@ from rt_scale.models.plain import RectifiedLinear
 from rt_scale.models.projector import Projector
 from rt_scale.models.vit import Tokens
 from rt_scale.spec.errors import InputError, unknown_name
-from rt_scale.spec.run import RunSpec, stream
+from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.spec.run import stream
 
 Model = TypeVar("Model", bound=nn.Module)
 Weights = Mapping[str, Tensor]
@@ -77,7 +78,7 @@ class Pair(NamedTuple):
     student: Network
 
 
-def empty_network(spec: RunSpec, channels: int, size: int) -> Network:
+def empty_network(spec: TrainingSpec, channels: int, size: int) -> Network:
     """A network of ``spec``'s architecture on the meta device; arguments as of ``build_network``."""
     with torch.device("meta"):
         if spec.encoder.plugin is None:
@@ -87,7 +88,7 @@ def empty_network(spec: RunSpec, channels: int, size: int) -> Network:
         return Network(encoder, Projector(encoder.embed_dim, spec.projector))
 
 
-def build_network(spec: RunSpec, channels: int, size: int, generator: torch.Generator) -> Network:
+def build_network(spec: TrainingSpec, channels: int, size: int, generator: torch.Generator) -> Network:
     """A network of ``spec``'s architecture, in float32 on the CPU, drawn from ``generator`` only.
 
     Args:
@@ -110,7 +111,7 @@ def build_network(spec: RunSpec, channels: int, size: int, generator: torch.Gene
     return network
 
 
-def build_pair(spec: RunSpec, channels: int, size: int, weights: Mapping[str, Weights] = NOTHING) -> Pair:
+def build_pair(spec: TrainingSpec, channels: int, size: int, weights: Mapping[str, Weights] = NOTHING) -> Pair:
     """Teacher and student at the start of a run, on the CPU in float32, or in float64 if any weights are.
 
     The teacher is the draw of stream ``teacher`` at ``seeds.teacher``. The student is initialised near it, with the

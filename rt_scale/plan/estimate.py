@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +17,7 @@ from rt_scale.plan.flops import EFFICIENCY, Length, Rates, RunWork, assumed, cou
 from rt_scale.plan.measure import measured_rates
 from rt_scale.scheduler.job import Job
 from rt_scale.spec.errors import RunError, counted
-from rt_scale.spec.part import Part, json_text
+from rt_scale.spec.kinds import TrainingSpec, training
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.results import AttemptRecord, Execution, RunResult
 from rt_scale.store.store import Store
@@ -30,39 +28,6 @@ ALONE = "as runs alone: no packed one was measured"
 """Source of a time for batched runs that was measured for single ones."""
 MOST = 2000
 """Most run directories that are read; names are hashes, so the first ones are a fair sample."""
-FREE: dict[str, tuple[tuple[str, ...], ...]] = {
-    "seeds": (),
-    "student": (("alpha",), ("epsilon",), ("start_from",), ("temperature",)),
-    "teacher": (("start_from",), ("temperature",), ("momentum",)),
-    "train": (("epochs",), ("freeze_last",), ("optimizer", "lr"), ("optimizer", "weight_decay")),
-    "probe": (("every",), ("lr",), ("l2",)),
-    "objective": (("label_noise",),),
-    "data": (("sigma",),),
-    "projector": (("init",),),
-}
-"""Part of a spec -> fields that do not change the cost of a step or a probing; empty: the whole part."""
-
-
-def shape(spec: RunSpec) -> str:
-    """Equal for runs with equal costs of steps and probings: the canonical spec without ``FREE``, as JSON."""
-    values = ((name, getattr(spec, name)) for name in RunSpec.model_fields)
-    texts = (
-        (name, _without_free(name, value.canonical_text if isinstance(value, Part) else json_text(value)))
-        for name, value in values
-        if name not in FREE or FREE[name]
-    )
-    return "{" + ",".join(f'"{name}":{text}' for name, text in texts if text != "{}") + "}"
-
-
-@functools.lru_cache(maxsize=4096)  # parts are shared by the runs of a grid
-def _without_free(name: str, text: str) -> str:
-    value = json.loads(text)
-    for *path, last in FREE.get(name, ()):
-        part = value
-        for each in path:
-            part = part.get(each, {})
-        part.pop(last, None)
-    return json_text(value)
 
 
 @dataclass(frozen=True)
@@ -98,7 +63,7 @@ def measured_runs(store: Store, shapes: Collection[str]) -> dict[str, list[Measu
             spec = RunSpec.model_validate(run_dir.spec())
         except (ValidationError, RunError, OSError):
             continue  # another version's, or being removed
-        if (key := shape(spec)) in shapes:
+        if (key := spec.shape) in shapes:
             found.setdefault(key, []).append(Measured(spec, result, record.execution, record.attempts[-1]))
     return found
 
@@ -139,7 +104,6 @@ class Estimator:
     ) -> None:
         self._measured = {} if teraflops else measured
         self._known, self._teraflops, self._steps = known, teraflops, steps or {}
-        self._shapes: dict[str, str] = {}
         self._works: dict[str, RunWork] = {}
         self._known_rates: dict[tuple[str, bool, int], Rates] = {}
         self._known_seconds: dict[tuple[object, ...], tuple[float | None, str]] = {}
@@ -150,10 +114,12 @@ class Estimator:
         ``together``: size of its batch of runs, this one included.
         """
         spec = job.spec
+        if not isinstance(spec, TrainingSpec):
+            return Estimate(None, 0.0, 0.0, "unknown")
         if missing := self._known.unknown(spec):
             return Estimate(None, 0.0, 0.0, f"unknown: nothing is known of the data set {' and '.join(missing)} yet")
         length = self._length(spec)
-        key = (self._shape(spec), length, job.launch, together)
+        key = (spec.shape, length, job.launch, together)
         if key not in self._known_seconds:
             self._known_seconds[key] = self._seconds(job, together)
         seconds, how = self._known_seconds[key]
@@ -173,7 +139,7 @@ class Estimator:
         kind = "gpu" if job.launch.gpus else "cpu"
         return [
             run
-            for run in self._measured.get(self._shape(job.spec), ())
+            for run in self._measured.get(job.spec.shape, ())
             if run.kind == kind and (kind == "gpu" or run.execution.threads == job.launch.cpus)
         ]
 
@@ -188,24 +154,24 @@ class Estimator:
 
     def _from_runs(self, job: Job, together: int) -> tuple[float, str] | None:
         """From those of the measured runs that are most like it in batch size, then in workers, then in length."""
-        workers, length = job.launch.workers, self._length(job.spec)
+        workers, length = job.launch.workers, self._length(training(job.spec))
 
         def closeness(run: Measured) -> tuple[bool, bool, bool]:
             done = run.execution
-            return done.pack == together, done.workers == workers, self._length(run.spec) == length
+            return done.pack == together, done.workers == workers, self._length(training(run.spec)) == length
 
         runs = [run for run in self._alike(job) if (run.execution.pack > 1) == (together > 1)]
         if not runs:
             return None
         closest = max(map(closeness, runs))
         _, as_many, as_long = closest
-        if _plugin(job.spec) and not as_many:
+        if _plugin(training(job.spec)) and not as_many:
             return None
         asked = [run for run in runs if closeness(run) == closest]
         seconds = [run.result.seconds / run.execution.pack for run in asked]
         if not (as_many and as_long):
             own = self._by_flops(job, length, workers)
-            theirs = (self._by_flops(job, self._length(run.spec), run.execution.workers) for run in asked)
+            theirs = (self._by_flops(job, self._length(training(run.spec)), run.execution.workers) for run in asked)
             seconds = [one * own / other for one, other in zip(seconds, theirs, strict=True)]
         how = f"measured from {counted(len(asked), 'run')}" + ("" if as_long else " of another length, scaled")
         if together > 1:
@@ -217,17 +183,17 @@ class Estimator:
         return statistics.median(seconds), f"{how} ({' and '.join(sorted({str(run.attempt.device) for run in asked}))})"
 
     def _from_flops(self, job: Job) -> tuple[float | None, str]:
-        if plugin := _plugin(job.spec):
+        if plugin := _plugin(training(job.spec)):
             return None, f"unknown: a plan does not run the plugin {plugin}; its first finished run tells"
         rates, workers = self._rates(job), job.launch.workers
         if rates is None:
             return None, "unknown: no GPU here to measure, no run of this shape in the store; give --tflops"
         shared = f", shared by {workers} workers: {ASSUMED}" if workers > 1 else ""
-        return self._by_flops(job, self._length(job.spec), workers), f"{rates.how}{shared}"
+        return self._by_flops(job, self._length(training(job.spec)), workers), f"{rates.how}{shared}"
 
     def _by_flops(self, job: Job, length: Length, workers: int) -> float:
         """Seconds of a run of that length; without measured rates only ratios are meaningful, of plugins by steps."""
-        spec, shape = job.spec, self._shape(job.spec)
+        spec, shape = training(job.spec), job.spec.shape
         if _plugin(spec):
             return float(length.steps)
         if shape not in self._works:
@@ -241,26 +207,21 @@ class Estimator:
         gpu, threads = job.launch.gpus > 0, job.launch.cpus
         if gpu and not torch.cuda.is_available():
             return None
-        key = (self._shape(job.spec), gpu, threads)
+        key = (job.spec.shape, gpu, threads)
         if key not in self._known_rates:
             device = torch.device("cuda" if gpu else "cpu")
-            self._known_rates[key] = measured_rates(job.spec, self._info(job.spec), device, threads)
+            self._known_rates[key] = measured_rates(training(job.spec), self._info(training(job.spec)), device, threads)
         return self._known_rates[key]
 
-    def _shape(self, spec: RunSpec) -> str:
-        if spec.name not in self._shapes:
-            self._shapes[spec.name] = shape(spec)
-        return self._shapes[spec.name]
-
-    def _length(self, spec: RunSpec) -> Length:
+    def _length(self, spec: TrainingSpec) -> Length:
         return run_length(spec, self._info(spec).train)
 
-    def _info(self, spec: RunSpec) -> DataInfo:
+    def _info(self, spec: TrainingSpec) -> DataInfo:
         info = self._known.main(spec)
         assert info is not None, "asked for before it was known"
         return info
 
 
-def _plugin(spec: RunSpec) -> str:
+def _plugin(spec: TrainingSpec) -> str:
     """A plugin whose cost is unknown, if the run has one."""
     return min(spec.plugins.keys() - {spec.data.plugin}, default="")

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rt_scale.data.datasets.base import DataInfo
 from rt_scale.experiments.check import constant_targets, probed_size
 from rt_scale.models.networks import Network, empty_network
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.kinds import TrainingSpec
 from rt_scale.spec.schedule import duration_steps
 from rt_scale.training.precision import parameter_dtype
 
@@ -136,7 +136,7 @@ class Length(NamedTuple):
     evaluations: int
 
 
-def run_length(spec: RunSpec, images: int) -> Length:
+def run_length(spec: TrainingSpec, images: int) -> Length:
     """The length of a run; ``images``: training images of its data set."""
     epoch = -(-(spec.data.samples or images) // spec.train.batch_size)
     steps = spec.train.epochs * epoch
@@ -144,7 +144,7 @@ def run_length(spec: RunSpec, images: int) -> Length:
     return Length(steps, epoch, 1 + steps // every + (steps % every > 0))  # at the start, and at the end
 
 
-def meta_network(spec: RunSpec, info: DataInfo) -> Network:
+def meta_network(spec: TrainingSpec, info: DataInfo) -> Network:
     """The network of ``spec`` for images of ``info``, on the meta device, in evaluation mode."""
     network = empty_network(spec, info.channels, spec.data.size or info.size)
     return network.to(parameter_dtype(spec.precision)).eval()
@@ -159,7 +159,7 @@ def flops(function: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-def count_run(spec: RunSpec, info: DataInfo, also: Mapping[str, DataInfo]) -> RunWork:
+def count_run(spec: TrainingSpec, info: DataInfo, also: Mapping[str, DataInfo]) -> RunWork:
     """Count the work of ``spec`` on the data set of ``info``, probed on the sets in ``also``, too.
 
     InputError: images that the encoder does not accept.
@@ -168,7 +168,7 @@ def count_run(spec: RunSpec, info: DataInfo, also: Mapping[str, DataInfo]) -> Ru
 
 
 class _Counter:
-    def __init__(self, spec: RunSpec, info: DataInfo, also: Mapping[str, DataInfo]) -> None:
+    def __init__(self, spec: TrainingSpec, info: DataInfo, also: Mapping[str, DataInfo]) -> None:
         self.spec, self.info, self.also = spec, info, also
         self.network = meta_network(spec, info)
         self.calls = MODULE_CALLS * sum(not list(module.children()) for module in self.network.modules())
@@ -190,7 +190,7 @@ class _Counter:
         if self.cached:
             images = self._images(self.size)
             start += self._passes(lambda: self.network.features(images)) * (self.samples / self.batch)
-        if self.spec.kind == "supervise":
+        if self.spec.learns_labels:
             evaluation += self._embedding(self.size) * (self.info.test / self.batch)
         # The last batch of an epoch may be smaller.
         step = self._step() * (self.samples / self.batch / run_length(self.spec, self.info.train).epoch)
@@ -228,7 +228,7 @@ class _Counter:
         return wide + [self._images(augment.local_size)] * augment.local_views, wide
 
     def _teacher(self, views: list[Tensor]) -> Work:
-        if self.spec.kind == "supervise":
+        if self.spec.learns_labels:
             return Work()
         if not self.cached:
             return self._passes(lambda: self.network.of_views(views))

@@ -12,7 +12,7 @@ import torch
 
 from rt_scale.data.datasets.base import DataInfo
 from rt_scale.plan.flops import Rates, flops, meta_network
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.kinds import TrainingSpec
 from rt_scale.training.loop import keep_freed_memory
 from rt_scale.training.precision import arithmetic, parameter_dtype, set_precision
 
@@ -30,7 +30,7 @@ TRAFFIC = (64, 128, 256, 64)
 """Shape of the tensor that measures memory traffic: 512 MiB on a GPU, an eighth on a CPU."""
 
 
-def measured_rates(spec: RunSpec, info: DataInfo, device: torch.device, threads: int) -> Rates:
+def measured_rates(spec: TrainingSpec, info: DataInfo, device: torch.device, threads: int) -> Rates:
     """Rates of ``device`` with so many CPU threads: of the network of ``spec`` on images of ``info``, and of the rest.
 
     It leaves torch's TF32 as the spec's precision wants it.
@@ -54,7 +54,7 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _network_rate(spec: RunSpec, info: DataInfo, device: torch.device) -> float:
+def _network_rate(spec: TrainingSpec, info: DataInfo, device: torch.device) -> float:
     """FLOP/s of forward and backward pass, at the run's batch size or a smaller one, see ``MOST_FLOPS``."""
     size, dtype = spec.data.size or info.size, parameter_dtype(spec.precision)
     network = meta_network(spec, info)

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rt_scale.data.prepared import KnownData, known_data
-from rt_scale.experiments.check import unfinished
+from rt_scale.experiments.base import unfinished
 from rt_scale.plan.costs import Cost, PriceSheet, amount_text, check_budget, costs_of
 from rt_scale.plan.simulation import NOTHING, Schedule, Simulated, occupied, simulate
 from rt_scale.ray_backend.resources import Kind
 from rt_scale.scheduler.job import Job, Where, jobs_of
-from rt_scale.spec.batching import alone_because
-from rt_scale.spec.run import RunSpec, all_runs, stream
+from rt_scale.spec.run import all_runs, stream
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
@@ -217,9 +216,9 @@ def _simulated(
     and how many runs will measure their batch size."""
     if not todo:
         return {}, NOTHING, [], {}, 0
-    from rt_scale.plan.estimate import Estimator, measured_runs, shape  # imports torch
+    from rt_scale.plan.estimate import Estimator, measured_runs  # imports torch
 
-    shapes = set() if conditions.teraflops else {shape(job.spec) for job in todo.values()}
+    shapes = set() if conditions.teraflops else {job.spec.shape for job in todo.values()}
     estimator = Estimator(measured_runs(store, shapes), known, conditions.teraflops, steps)
     timed = {name: job for name, job in todo.items() if estimator.estimate(job).seconds is not None}
     capacity = conditions.capacity({occupied(job.launch)[0] for job in timed.values()})
@@ -233,7 +232,7 @@ def _simulated(
         generator = np.random.default_rng(stream("plan.interruptions", draw))
         outcomes.append(work_off(capacity, rate=conditions.rate, generator=generator).outcome)
     estimates = {name: estimator.estimate(job, schedule.together.get(name, 1)) for name, job in todo.items()}
-    auto = (job for job in todo.values() if job.launch.pack == "auto" and not alone_because(job.spec))
+    auto = (job for job in todo.values() if job.launch.pack == "auto" and not job.spec.alone_because)
     undecided = sum(estimator.best_size(job) is None for job in auto)
     return estimates, schedule, sorted(outcomes, key=lambda outcome: outcome.makespan), capacity, undecided
 
@@ -241,7 +240,7 @@ def _simulated(
 def _groups(todo: Mapping[str, Job], estimates: Mapping[str, Estimate]) -> list[Group]:
     grouped: dict[tuple[str, str], list[Estimate]] = {}
     for name, estimate in estimates.items():
-        grouped.setdefault((_what(todo[name].spec), estimate.how), []).append(estimate)
+        grouped.setdefault((todo[name].spec.title, estimate.how), []).append(estimate)
     return [
         Group(what, len(some), _mean(some), sum(each.left for each in some), how)
         for (what, how), some in grouped.items()
@@ -251,16 +250,6 @@ def _groups(todo: Mapping[str, Job], estimates: Mapping[str, Estimate]) -> list[
 def _mean(estimates: Sequence[Estimate]) -> float | None:
     seconds = [each.seconds for each in estimates if each.seconds is not None]
     return sum(seconds) / len(seconds) if seconds else None
-
-
-def _what(spec: RunSpec) -> str:
-    encoder, epochs = spec.encoder, spec.train.epochs
-    kind = "" if spec.kind == "distill" else f"{spec.kind}: "
-    width = "" if encoder.width == 1 else f" x {encoder.width:g}"
-    norm = "" if encoder.norm == "none" else f" {encoder.norm}"
-    samples = "" if spec.data.samples is None else f" ({spec.data.samples:,})"
-    length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
-    return f"{kind}{encoder.name}{width}{norm}, {spec.data.name}{samples}, {spec.projector.out_dim:,} outputs, {length}"
 
 
 def conditions_of(where: Where, launches: Iterable[LaunchSpec], prices: PriceSheet | None) -> Conditions:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ray
-from pydantic import BaseModel
+from pydantic import BaseModel, SerializeAsAny
 
 from rt_scale.ray_backend.control import ControlClient, StopReason
 from rt_scale.scheduler.job import JobOutcome, JobState
@@ -61,7 +61,7 @@ class TrialConfig(BaseModel, frozen=True):
         measured_size: how many runs of this shape to train together, if measured before.
     """
 
-    specs: tuple[RunSpec, ...]
+    specs: tuple[SerializeAsAny[RunSpec], ...]
     launch: LaunchSpec
     store: str
     data_dir: Path

@@ -213,8 +213,8 @@ def _state(spec: RunSpec, run_dir: RunDir, store: Store, metrics: pa.Table, here
     # By the clock of the machine that computed it: the date of result.json changes when a store is copied.
     measured = metrics["time"][-1].as_py() if result and len(metrics) else None
     return {
-        "data": spec.data.name,
-        "data_title": data_title(spec.data.name, data.title if data else ""),
+        "data": spec.main_set or None,
+        "data_title": data_title(spec.main_set, data.title if data else "") if spec.main_set else None,
         "data_sha256": data.sha256 if data else None,
         "same_data_here": here.same(spec.name, data) if here is not None and data else None,
         "status": status.state,

@@ -13,6 +13,7 @@ from rt_scale.data.catalogue import DATASETS
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.document import flat_fields
 from rt_scale.spec.grid import Point, axis_names, value_label
+from rt_scale.spec.kinds import training
 from rt_scale.spec.run import RunSpec
 
 START = "teacher.start_from"
@@ -105,7 +106,7 @@ def shown_values(points: Sequence[Point]) -> dict[str, dict[str, str]]:
     plain = [key for key in keys if not key.startswith("probe.")]
     keys = plain + telling_keys([key for key in keys if key not in plain], rows, beside=plain)
     names = axis_names(keys)
-    rounds = any(point.spec.teacher.start_from is not None for point in points)
+    rounds = any(training(point.spec).teacher.start_from is not None for point in points)
     found = {}
     for point in points:
         fields = {} if all(key in point.values for key in keys) else flat_fields(point.spec.model_dump(mode="json"))
@@ -113,7 +114,7 @@ def shown_values(points: Sequence[Point]) -> dict[str, dict[str, str]]:
             names[key]: value_text(key, point.values[key] if key in point.values else fields.get(key)) for key in keys
         }
         if rounds:
-            values["round"] = "1" if point.spec.teacher.start_from is None else "2"
+            values["round"] = "1" if training(point.spec).teacher.start_from is None else "2"
         found[point.spec.name] = values
     return found
 
@@ -127,7 +128,8 @@ def departures(points: Sequence[Point]) -> list[str]:
     ours = [flat_fields(point.spec.model_dump(mode="json")) for point in points]
     found: dict[str, dict[str, None]] = {}
     for point, fields in zip(points, ours, strict=True):
-        encoder = {"name": point.spec.encoder.name, "norm": point.spec.encoder.norm}
+        own = training(point.spec).encoder
+        encoder = {"name": own.name, "norm": own.norm}
         papers = RunSpec.model_validate({"data": {"name": "cifar10"}, "encoder": encoder}).model_dump(mode="json")
         plain = flat_fields(papers)
         for key, value in fields.items():

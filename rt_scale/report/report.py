@@ -115,7 +115,7 @@ def _data(results: Iterable[RunResult]) -> tuple[str, ...]:
     """The data sets of runs, each with its variant, name and start of its checksum."""
     titles = (
         f"{data_title(name, each.title)} ({name}, sha256 {each.sha256[:12]})"
-        for result in results for name, each in result.data.sets()
+        for result in results for name, each in result.sets()
     )  # fmt: skip
     return tuple(dict.fromkeys(titles))
 
@@ -190,7 +190,7 @@ def check_same_data(sweeps: Mapping[str, Sequence[Point]], results: Mapping[str,
     All sweeps, by name, must request equal names, sizes and samples of data, and all results must have the same content
     of each data set.
     """
-    asked = {name: sorted({_asked_data(point) for point in points}) for name, points in sweeps.items()}
+    asked = {name: sorted({point.spec.data_words for point in points}) for name, points in sweeps.items()}
     (first, wanted), *others = asked.items()
     for name, given in others:
         if given != wanted:
@@ -202,7 +202,7 @@ def check_same_data(sweeps: Mapping[str, Sequence[Point]], results: Mapping[str,
     contents: dict[str, dict[str, str]] = {}
     for name, points in sweeps.items():
         for run in (point.spec.name for point in points if point.spec.name in results):
-            for data, each in results[run].data.sets():
+            for data, each in results[run].sets():
                 if data != GAUSSIAN:  # drawn as each spec says
                     contents.setdefault(data, {}).setdefault(each.sha256, f"{run} of '{name}'")
     for data, found in contents.items():
@@ -234,15 +234,6 @@ def merged_points(sweeps: Sequence[Sequence[Point]]) -> list[Point]:
         )
         for point, each in zip(points, fields, strict=True)
     ]
-
-
-def _asked_data(point: Point) -> str:
-    data = point.spec.data
-    fields = {"size": data.size, "samples": data.samples, "sigma": data.sigma}
-    parts = [data.name, *(f"{key} {value}" for key, value in fields.items() if value is not None)]
-    probe = point.spec.probe
-    also = [f"probed on {', '.join(probe.also)}"] if probe.also else []
-    return " ".join([*parts, *also, *(["at their own size"] if probe.also_size == "own" else [])])
 
 
 def _listed(data: Sequence[str]) -> str:

@@ -11,10 +11,9 @@ from typing import Any, Literal
 from rt_scale.report.paper_numbers import START, Number, data_words, number_of, shown_values
 from rt_scale.report.statistics import ROLES, Estimate, estimates
 from rt_scale.report.status import STYLES
-from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.grid import Point, grouped
+from rt_scale.spec.kinds import TrainingSpec, training
 from rt_scale.spec.metrics import ProbeName
-from rt_scale.spec.run import RunSpec
 from rt_scale.store.results import RunResult
 
 PROBES = {
@@ -190,9 +189,9 @@ def probed_runs(
     """The runs that have a probe, finished or not; the mappings are by the run's name."""
     found = []
     for point in points:
-        spec, name = point.spec, point.spec.name
-        if not has_probe(spec, probe):
+        if probe not in point.spec.probes:
             continue
+        spec, name = training(point.spec), point.spec.name
         result = results.get(name)
         scores = None if result is None else _scores(result, probe, (metrics or {}).get(name, {}))
         start = spec.teacher.start_from
@@ -256,23 +255,16 @@ def probe_title(key: str) -> str:
 
 def probe_keys(points: Sequence[Point]) -> list[str]:
     """The keys of the runs' probes: those on the set of distillation, then those on each other set."""
-    others = dict.fromkeys(data for point in points for data in point.spec.probe.also)
+    found = dict.fromkeys(key for point in points for key in point.spec.probes)
+    others = dict.fromkeys(data for key in found if (data := key.partition("@")[2]))
     keys = [*PROBES, *(f"{probe}@{data}" for data in others for probe in PROBES)]
-    return [key for key in keys if any(has_probe(point.spec, key) for point in points)]
+    return [key for key in keys if key in found]
 
 
 def probe_metric(role: str, key: str) -> str:
     """The name of the metric of ``role`` under a probe, e.g. ``probe@cifar100/student/linear``."""
     probe, _, data = key.partition("@")
     return str(ProbeName(role, probe, data or None))
-
-
-def has_probe(spec: RunSpec, probe: str) -> bool:
-    """Whether runs of ``spec`` have this probe on a set with labels."""
-    kind, _, data = probe.partition("@")
-    if kind not in spec.probe.kinds:
-        return False
-    return data in spec.probe.also if data else spec.probe.own and spec.data.name != GAUSSIAN
 
 
 def titled_probe(rows: Sequence[ResultRow]) -> str:
@@ -283,7 +275,7 @@ def titled_probe(rows: Sequence[ResultRow]) -> str:
 
 def done(point: Point, probe: str) -> dict[str, Any]:
     """``ProbedRun.at`` of a run under a probe."""
-    spec, (kind, _, data) = point.spec, probe.partition("@")
+    spec, (kind, _, data) = training(point.spec), probe.partition("@")
     at: dict[str, Any] = {"data": spec.data.name, "probed": data or spec.data.name, "probe": kind}
     at |= {name: attrgetter(key)(spec) for key, name in KNOWN.items()}
     at["round"] = _round(spec)
@@ -297,7 +289,7 @@ def with_first_rounds(points: Sequence[Point]) -> list[Point]:
     known = {point.spec.name for point in points}
     found = list(points)
     for point in points:
-        start = point.spec.teacher.start_from
+        start = training(point.spec).teacher.start_from
         if start is not None and start.run.name not in known:
             known.add(start.run.name)
             values = {key: value for key, value in point.values.items() if not key.startswith(START)}
@@ -326,7 +318,7 @@ def _scores(result: RunResult, probe: str, metrics: Series) -> Scores | None:
     )
 
 
-def _round(spec: RunSpec) -> int:
+def _round(spec: TrainingSpec) -> int:
     """1 for a random teacher, 2 for one that is the student of such a run, ..."""
     start = spec.teacher.start_from
     return 1 if start is None or start.take != "student" else 1 + _round(start.run)

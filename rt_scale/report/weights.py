@@ -15,7 +15,7 @@ from rt_scale.experiments.networks import Role, images_of, load_weights, stored_
 from rt_scale.models.encoders import build_encoder
 from rt_scale.models.standalone import source_code, torchvision_code
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.kinds import TrainingSpec
 from rt_scale.store.atomic import names_in, write_bytes, write_json
 from rt_scale.store.results import ImageRecord
 from rt_scale.store.run_dir import RunDir
@@ -105,7 +105,7 @@ def write_weights(
     return [*written, folder / CONFIG, folder / CARD]
 
 
-def _config(run_dir: RunDir, spec: RunSpec, images: ImageRecord, role: Role, step: int) -> dict[str, Any]:
+def _config(run_dir: RunDir, spec: TrainingSpec, images: ImageRecord, role: Role, step: int) -> dict[str, Any]:
     size = spec.data.size or images.size
     with torch.device("meta"):
         encoder = build_encoder(spec.encoder, channels=images.channels, size=size)
@@ -129,21 +129,20 @@ def _code(config: Mapping[str, Any], by_torchvision: str | None) -> str:
     )  # fmt: skip
 
 
-def _card(run_dir: RunDir, spec: RunSpec, config: Mapping[str, Any], code: str, by_torchvision: bool) -> str:
+def _card(run_dir: RunDir, spec: TrainingSpec, config: Mapping[str, Any], code: str, by_torchvision: bool) -> str:
     record, result = run_dir.record(), run_dir.result()
-    data = (
-        f"{_text(record.data.title)} (`{spec.data.name}`, sha256 `{record.data.sha256}`)" if record else spec.data.name
-    )
+    images = record.data if record else None
+    data = f"{_text(images.title)} (`{spec.data.name}`, sha256 `{images.sha256}`)" if images else spec.data.name
     whose = {"student": "The student", "teacher": "The teacher", "init": "The student before training"}[
         config["network"]
     ]
-    learned = "distilled from a random teacher" if spec.kind == "distill" else "trained on labels"
+    learned = "trained on labels" if spec.learns_labels else "distilled from a random teacher"
     needs = "torchvision" if by_torchvision else "the file `encoder.py` beside this card, as torchvision has no equal"
     numbers = sorted(result.last.items()) if result else []
     table = "\n".join(
         ["| metric | value |", "| --- | ---: |", *(f"| {name} | {value:.6g} |" for name, value in numbers)]
     )
-    return f"""# {spec.encoder.name}, {learned} on {_text(record.data.title if record else spec.data.name)}
+    return f"""# {spec.encoder.name}, {learned} on {_text(images.title if images else spec.data.name)}
 
 {whose}'s encoder of the run `{run_dir.name}` at step {config["step"]}, written by rt-scale {__version__}.
 `{WEIGHTS}` is its state dict, without the projector; nothing in this folder is a pickle. Building the network

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.grid import Point, axis_names, value_label
-from rt_scale.spec.metrics import ProbeName
+from rt_scale.spec.metrics import ProbeName, parse_probe_name
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
 from rt_scale.tensorboard.sweep_view import BoardRun, build_means_board, build_runs_board
@@ -33,7 +32,7 @@ def refresh_board(sweeps: Sequence[SweepRuns], *, every_run: bool = False) -> Pa
     """
     store, names = sweeps[0].store, [sweep.name for sweep in sweeps]
     points = all_points(sweeps)
-    runs, metrics = board_runs(points, store), board_metrics(points)
+    runs, metrics = board_runs(points, store), [*board_metrics(points), *_other_metrics(points, store)]
     folder = store.sweep(names[0]).board
     if len(names) > 1:
         folder = folder.with_name(folder_name("-".join([folder.name, "with", *names[1:]])))
@@ -109,28 +108,44 @@ def _shown(key: str, name: str, column: list[Any]) -> dict[str, list[Any]]:
     return {name: column, f"log10 {name}": [math.log10(value) if value > 0 else None for value in column]}
 
 
+FIRST = ("test/accuracy", "train/accuracy")
+PLAIN = ("train/loss", "train/kl", "distance/from_init", "distance/from_teacher")
+"""Metrics of trainings shown before and after those of probes; the others are not shown."""
+
+
 def board_metrics(points: Sequence[Point]) -> list[str]:
     """Tags for the HParams columns, of which TensorBoard shows the first five at first, and for charts of means."""
-    probed = list(
-        dict.fromkeys(
-            (kind, data)
-            for main, probe in dict.fromkeys((_labelled(point.spec.data.name), point.spec.probe) for point in points)
-            for data in (*([None] if main and probe.own else []), *probe.also)
-            for kind in probe.kinds
-        )
-    )
+    found: dict[str, None] = {}
+    for point in points:
+        labelled = _labelled(point.spec.main_set)
+        found |= dict.fromkeys(name for name in point.spec.logged if labelled or not _of_own_set(name))
+    return _in_order(found)
+
+
+def _other_metrics(points: Sequence[Point], store: Store) -> list[str]:
+    """What the finished runs of kinds that announce no metrics have logged."""
+    results = (store.run(point.spec).result() for point in points if not point.spec.logged)
+    return list(dict.fromkeys(name for result in results if result is not None for name in result.last))
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """The metrics of trainings that are shown, in order."""
+    there = list(names)
+    parsed = [probe for name in there if (probe := parse_probe_name(name)) is not None]
+    probed = list(dict.fromkeys((each.probe, each.data) for each in parsed))
     plain = [each for each in probed if not each[0].endswith("_standardized")]
-    others = [each for each in probed if each not in plain]
-    kinds = {point.spec.kind for point in points}
-    tags = ["test/accuracy", "train/accuracy"] if "supervise" in kinds else []
-    tags += [str(ProbeName(role, *each)) for each in plain for role in ("student", "teacher")]
-    tags += (
-        ["train/loss"] + (["train/kl"] if "distill" in kinds else []) + ["distance/from_init", "distance/from_teacher"]
-    )
-    tags += [str(ProbeName(role, *each)) for each in others for role in ("student", "teacher")]
-    return tags + [str(ProbeName("input", *each)) for each in probed]
+    tags = [*FIRST, *(str(ProbeName(role, *each)) for each in plain for role in ("student", "teacher")), *PLAIN]
+    rest = [each for each in probed if each not in plain]
+    tags += [str(ProbeName(role, *each)) for each in rest for role in ("student", "teacher")]
+    tags += [str(ProbeName("input", *each)) for each in probed]
+    return [tag for tag in tags if tag in there]
+
+
+def _of_own_set(name: str) -> bool:
+    probe = parse_probe_name(name)
+    return probe is not None and probe.data is None
 
 
 def _labelled(name: str) -> bool:
     """Whether that data set has labels to probe with; an unknown one is assumed to have some."""
-    return name != GAUSSIAN and (name not in DATASETS or DATASETS[name].labelled)
+    return name not in DATASETS or DATASETS[name].labelled

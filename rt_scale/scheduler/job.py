@@ -38,7 +38,7 @@ class Job:
     @functools.cached_property
     def needs(self) -> frozenset[str]:
         """Names of the runs that it starts from directly."""
-        return frozenset(start.run.name for start in self.spec.starts)
+        return frozenset(needed.name for needed in self.spec.dependencies)
 
 
 class JobState(StrEnum):

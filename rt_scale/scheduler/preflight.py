@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterable, Sequence
 
 from rt_scale.data.prepared import KnownData, known_data
-from rt_scale.experiments.check import check_all, unfinished
+from rt_scale.experiments.base import check_all, unfinished
 from rt_scale.experiments.other_data import DataHere, compare_sweeps
 from rt_scale.scheduler.job import Job, Where
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.explore import ExploreSpec, check_length
 from rt_scale.spec.grid import corner_points
+from rt_scale.spec.kinds import TrainingSpec
 from rt_scale.spec.metrics import parse_probe_name
 from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.stopping import StopCheck, no_check
@@ -68,7 +69,7 @@ def failed_before(jobs: Iterable[Job], store: Store) -> dict[str, str]:
 def check_here(todo: Sequence[Job], where: Where, check_stop: StopCheck = no_check) -> None:
     """Refuse jobs that cannot run on this machine (InputError); ``check_stop`` is called while data is fetched."""
     check_all([job.spec for job in todo], where.data_dir, check_stop)
-    precisions = {each.precision for job in todo for each in unfinished(job.spec, where.store)}
+    precisions = {each for job in todo for run in unfinished(job.spec, where.store) for each in run.precisions}
     if todo and (where.device != "auto" or "tf32" in precisions):
         from rt_scale.experiments.options import find_device
         from rt_scale.training.precision import check_precision
@@ -101,8 +102,8 @@ def check_on_data(explore: ExploreSpec, specs: Iterable[RunSpec], known: KnownDa
     """
     probe = parse_probe_name(explore.metric)
     for spec in specs:
-        info = known.main(spec)
-        if info is None:
+        info = known.main(spec) if isinstance(spec, TrainingSpec) else None
+        if info is None or not isinstance(spec, TrainingSpec):
             continue
         if probe is not None and probe.data is None and not info.labelled:
             raise InputError(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rt_scale.scheduler.job import FINAL, Job, JobOutcome, JobState, RunReport, View
-from rt_scale.spec.batching import alone_because, batch_key
+from rt_scale.spec.batching import batch_key
 from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.sweep import LaunchSpec
@@ -210,7 +210,7 @@ class Queue:
     def _make_ready(self, entry: _Entry) -> None:
         job = entry.job
         # A run that kills its process must not take others along.
-        alone = job.launch.pack == 1 or entry.deaths >= DEATHS or alone_because(job.spec)
+        alone = job.launch.pack == 1 or entry.deaths >= DEATHS or job.spec.alone_because
         heapq.heappush(entry.section.ready.setdefault("" if alone else batch_key(job.spec), []), entry.place)
 
     def learn(self, job: Job, measured: BatchSize) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from rt_scale.plugins import Kind, Names
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.encoders import encoder_names, parse_encoder
 from rt_scale.spec.errors import InputError, cut, guess, shown, unknown_name
+from rt_scale.spec.kinds import DEFAULT, model_of
 from rt_scale.spec.part import Document, Part
 from rt_scale.spec.plugged import data_name
 from rt_scale.spec.run import RunSpec, SeedSpec
@@ -68,9 +70,19 @@ def build(model: type[Model], document: Mapping[str, object], source: str) -> Mo
         raise InputError(f"{source} is not valid: {' '.join(problems)}") from None
 
 
+def build_run(document: Mapping[str, object], source: str) -> RunSpec:
+    """The spec of a document, of the kind that it names; raises as :func:`build`."""
+    return build(spec_model(document), document, source)
+
+
 def problem_lines(model: type[BaseModel], error: ValidationError) -> list[str]:
     """One sentence for each problem that pydantic found."""
     return [_sentence(model, problem) for problem in error.errors(include_url=False)]
+
+
+def spec_model(document: Mapping[str, object]) -> type[RunSpec]:
+    """The spec of a document's kind; RunSpec, whose validation names the known kinds, if there is no such kind."""
+    return model_of(document.get("kind", DEFAULT)) or RunSpec
 
 
 _WANTED = {
@@ -179,26 +191,27 @@ def _with_reader(data: object, names: Names) -> object:
 
 
 class Assembler:
-    """Makes RunSpecs that share equal parts, so that each part is validated and turned into hashed text once."""
+    """Makes specs of runs that share equal parts, so that each part is validated and turned into hashed text once."""
 
     def __init__(self, names: Names) -> None:
-        self._parts: dict[tuple[str, str], Any] = {}
+        self._parts: dict[tuple[type[Part], str], Any] = {}
         self._names = names
 
     def make(self, document: Mapping[str, object]) -> RunSpec:
         """The spec of a document; raises the same ValidationError as ``RunSpec.model_validate``."""
         document = with_plugins(document, self._names)
-        return RunSpec.model_validate({name: self._part(name, value) for name, value in document.items()})
+        model = spec_model(document)
+        return model.model_validate({name: self._part(model, name, value) for name, value in document.items()})
 
-    def _part(self, name: str, value: object) -> Any:
+    def _part(self, model: type[RunSpec], name: str, value: object) -> Any:
         """The validated part; a wrong one is returned unchanged, so that RunSpec reports it with all other problems."""
-        model = _MODELS.get(name)
-        if model is None:
+        part = _part_model(model, name)
+        if part is None:
             return value
-        key = (name, repr(value))  # not the value: 1, 1.0 and true compare equal
+        key = (part, repr(value))  # not the value: 1, 1.0 and true compare equal
         if key not in self._parts:
             try:
-                self._parts[key] = model.model_validate(self._with_run(value))
+                self._parts[key] = part.model_validate(self._with_run(value))
             except ValidationError:
                 self._parts[key] = value
         return self._parts[key]
@@ -213,11 +226,11 @@ class Assembler:
         return {**value, "start_from": {**start, "run": self.make(start["run"])}}
 
 
-_MODELS = {
-    name: field.annotation
-    for name, field in RunSpec.model_fields.items()
-    if isinstance(field.annotation, type) and issubclass(field.annotation, Part)
-}
+@functools.cache
+def _part_model(model: type[RunSpec], name: str) -> type[Part] | None:
+    field = model.model_fields.get(name)
+    found = field and field.annotation
+    return found if isinstance(found, type) and issubclass(found, Part) and not issubclass(found, RunSpec) else None
 
 
 ROLES = ("teacher", "student")
@@ -273,17 +286,17 @@ def _without_start(part: object) -> object:
     return {key: value for key, value in part.items() if key != "start_from"} if isinstance(part, Mapping) else part
 
 
-def check_field(what: str, key: str) -> None:
-    """Raise InputError, which calls ``key`` a ``what``, unless it is a field of RunSpec (or of ``start_from``)."""
+def check_field(what: str, key: str, models: Sequence[type[RunSpec]]) -> None:
+    """Raise InputError, which calls ``key`` a ``what``, unless one of ``models`` has it, or ``start_from``."""
     if key.count(".") >= DEEPEST:
         raise InputError(f"Unknown {what} {shown(key)}, {key.count('.')} levels deep; no field is.")
-    fields = dotted_fields(RunSpec)
+    fields = list(dict.fromkeys(field for model in models for field in dotted_fields(model)))
     start, inside, rest = key.partition(".start_from.")
     if inside and f"{start}.start_from" in fields:
         fields += [f"{start}.start_from.{name}" for name in ("run", "take", "part")]
         for within in ("run.same_but.", "run."):
             if rest.startswith(within):
-                check_field(what, rest.removeprefix(within))
+                check_field(what, rest.removeprefix(within), models)
                 return
     part, argument, _ = key.partition(".args.")  # of a plugin, which knows them
     if key not in fields and not (argument and f"{part}.args" in fields):
@@ -297,7 +310,7 @@ def dotted_fields(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 def schedules(spec: RunSpec) -> Iterator[tuple[str, Schedule]]:
     """Every dotted field of ``spec`` whose value is a schedule, with that schedule."""
-    for name, annotation in _annotated(RunSpec):
+    for name, annotation in _annotated(type(spec)):
         value = attrgetter(name)(spec)
         if isinstance(value, str) and _may_be(annotation, str) and _may_be(annotation, float):
             yield name, parse(value)

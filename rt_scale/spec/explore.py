@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from rt_scale.spec.document import check_field
 from rt_scale.spec.errors import InputError, shown, unknown_name
-from rt_scale.spec.metrics import is_constant, logged_metrics
+from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.spec.metrics import is_constant
 from rt_scale.spec.part import MOST, Part, whole
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.schedule import Duration, duration_steps
@@ -192,8 +192,6 @@ class ExploreSpec(Part):
                 "search and space belong together: search samples the fields of space, e.g. "
                 "search: {optuna: {runs: 40}} with space: {student.alpha: {loguniform: [1e-10, 1]}}"
             )
-        for key in self.space:
-            check_field("field in space", key)
         corners = math.prod(len(domain.corners) for domain in self.domains.values())
         if corners > MOST_CORNERS:
             raise ValueError(
@@ -231,14 +229,16 @@ def check_explore(explore: ExploreSpec, specs: Iterable[RunSpec]) -> None:
     ``specs`` are the runs of the grid or at the corners of the space.
     """
     for spec in specs:
-        known = logged_metrics(spec)
+        known = spec.logged
         if explore.metric not in known:
             raise unknown_name("metric in explore.metric", explore.metric, known)
         if explore.stop is not None:
+            if not isinstance(spec, TrainingSpec):
+                raise InputError(f"explore.stop ends trainings early, and kind {spec.kind} is none: leave stop out.")
             _check_stop(explore, explore.stop, spec, at_probes=known[explore.metric] == "probe")
 
 
-def check_length(stop: StopSpec, spec: RunSpec, steps_per_epoch: int) -> None:
+def check_length(stop: StopSpec, spec: TrainingSpec, steps_per_epoch: int) -> None:
     """Raise InputError if the grace is not shorter than the run; ``steps_per_epoch`` is not used for epochs."""
     steps = spec.train.epochs * steps_per_epoch
     if duration_steps(stop.grace, steps_per_epoch) >= steps:
@@ -249,7 +249,7 @@ def check_length(stop: StopSpec, spec: RunSpec, steps_per_epoch: int) -> None:
         )
 
 
-def _check_stop(explore: ExploreSpec, stop: StopSpec, spec: RunSpec, at_probes: bool) -> None:
+def _check_stop(explore: ExploreSpec, stop: StopSpec, spec: TrainingSpec, at_probes: bool) -> None:
     grace = f"explore.stop.{stop.name}.grace is {stop.grace}"
     every = spec.probe.every if at_probes else "1ep"
     if is_constant(explore.metric, frozen_teacher=not spec.teacher.moves):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from rt_scale.spec.document import Assembler, check_field, problem_lines, resolve_same, set_dotted
+from rt_scale.spec.document import Assembler, check_field, problem_lines, resolve_same, set_dotted, spec_model
 from rt_scale.spec.errors import InputError, cut
 from rt_scale.spec.explore import MOST_RUNS, POW2, Ranges, check_explore, parse_range
 from rt_scale.spec.part import json_text
@@ -201,7 +201,7 @@ def points_at(sweep: SweepSpec, combinations: Iterable[Mapping[str, object]]) ->
             try:
                 spec = assembler.make(resolve_same(document, seed))
             except ValidationError as error:
-                problems |= dict.fromkeys(problem_lines(RunSpec, error))
+                problems |= dict.fromkeys(problem_lines(spec_model(document), error))
                 continue
             except InputError as error:
                 problems[str(error)] = None
@@ -232,7 +232,7 @@ def _groups(sweep: SweepSpec) -> list[Group]:
     taken: set[str] = set()
     for group in groups:
         for key in group:
-            check_field("field of an axis", key)
+            check_field("field of an axis", key, sweep.models)
             if key in taken:
                 raise InputError(f"The field {key} is on two axes; keep one of them.")
             taken.add(key)

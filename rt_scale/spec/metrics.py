@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from fnmatch import fnmatchcase
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from rt_scale.spec.data import GAUSSIAN
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.run import When
+from rt_scale.spec.training import ProbeSpec
 
 Bounds = tuple[float, float]
 """Least and greatest possible value."""
@@ -75,7 +75,6 @@ def difference_bounds(bounds: Bounds) -> Bounds:
     return bounds[0] - bounds[1], bounds[1] - bounds[0]
 
 
-When = Literal["probe", "epoch"]
 _OF_EMBEDDINGS = ("effective_rank", "participation_ratio", "dead_units", "std")
 _STATISTICS = (
     *(f"features/{role}/{name}" for role in ("student", "teacher") for name in _OF_EMBEDDINGS),
@@ -89,15 +88,17 @@ _STATISTICS = (
 )
 
 
-def logged_metrics(spec: RunSpec) -> dict[str, When]:
-    """Metric -> whether a run, whose data set has labels, logs it at each probing (also at start and end) or epoch."""
-    training = ("accuracy",) if spec.kind == "supervise" else ("kl", "teacher_entropy", "student_entropy")
+def training_metrics(probe: ProbeSpec, *, own: bool, learns_labels: bool) -> dict[str, When]:
+    """Metric -> whether a training logs it at each probing (also at start and end) or epoch.
+
+    ``own``: whether its own data set is probed; ``learns_labels``: whether it trains a classifier.
+    """
+    training = ("accuracy",) if learns_labels else ("kl", "teacher_entropy", "student_entropy")
     names: dict[str, When] = {f"train/{name}": "epoch" for name in ("loss", "grad_norm", *training)}
     names |= {f"distance/from_{name}": "epoch" for name in ("init", "teacher")}
-    own = spec.probe.own and spec.data.name != GAUSSIAN
-    for data in (*([None] if own else []), *spec.probe.also):
+    for data in (*([None] if own else []), *probe.also):
         for role in ("student", "teacher", "input"):
-            names |= {str(ProbeName(role, kind, data)): "probe" for kind in spec.probe.kinds}
-    if spec.kind == "supervise":
+            names |= {str(ProbeName(role, kind, data)): "probe" for kind in probe.kinds}
+    if learns_labels:
         names |= {"test/loss": "probe", "test/accuracy": "probe"}
-    return names | dict.fromkeys(_STATISTICS if spec.probe.statistics else (), "probe")
+    return names | dict.fromkeys(_STATISTICS if probe.statistics else (), "probe")

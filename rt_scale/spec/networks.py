@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, WithJsonSchema, model_validator
 
 from rt_scale.plugins import is_reference
 from rt_scale.spec.encoders import parse_encoder
@@ -16,13 +16,13 @@ from rt_scale.spec.schedule import Scheduled
 from rt_scale.spec.schedule import parse as parse_schedule
 
 if TYPE_CHECKING:
-    from rt_scale.spec.run import RunSpec
+    from rt_scale.spec.kinds import TrainingSpec
 
 
 class StartFrom(Part):
     """Weights from the start or the end of another run, which is a spec itself and is executed first, once."""
 
-    run: RunSpec
+    run: SerializeAsAny[TrainingSpec]
     """The other run as a whole spec, or in a file `same` (this run without any start_from), or `{same_but: {...}}`
     (that with these fields changed)."""
     take: Literal["student", "teacher", "init"] = "student"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 
+from rt_scale.spec.kinds import DEFAULT, KINDS, TrainingSpec
 from rt_scale.spec.part import Document
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import SweepSpec
@@ -29,7 +31,7 @@ def sweep_schema() -> Document:
 
 def _definitions() -> Document:
     """Every part of a spec as files may write it, and ``<part>Changes`` for each part with required fields."""
-    whole: Document = RunSpec.model_json_schema()["$defs"]
+    whole = _kinds()
     whole["EncoderSpec"]["required"].remove("norm")  # the encoder has a default
     whole["EncoderSpec"]["properties"]["norm"]["enum"].append(None)
     del whole["EncoderSpec"]["properties"]["norm"]["type"]
@@ -40,8 +42,33 @@ def _definitions() -> Document:
         "required": ["same_but"],
         "additionalProperties": False,
     }
-    run["anyOf"] = [{"const": "same"}, changed, {"$ref": run.pop("$ref")}]
+    del run["$ref"]  # TrainingSpec
+    run["anyOf"] = [{"const": "same"}, changed, {"$ref": "#/$defs/RunSpec"}]
     return whole | _loose(whole)
+
+
+def _kinds() -> Document:
+    """Every part, and RunSpec with the fields of all kinds."""
+    definitions: Document = {}
+    runs: dict[str, Document] = {}
+    for kind in KINDS.values():
+        schema = kind.spec.model_json_schema()
+        definitions |= schema.pop("$defs", {})
+        # A model within itself is a definition of its own.
+        runs[kind.spec.__name__] = definitions.pop(kind.spec.__name__, schema)
+    definitions.pop(TrainingSpec.__name__, None)
+    properties = {name: field for run in runs.values() for name, field in run["properties"].items()}
+    words = "\n\n".join(f"{name}: {kind.spec.__doc__}" for name, kind in KINDS.items())
+    properties["kind"] = {"enum": list(KINDS), "default": DEFAULT, "type": "string", "description": words}
+    required = set.intersection(*(set(run.get("required", ())) for run in runs.values()))
+    definitions["RunSpec"] = {
+        "type": "object",
+        "description": inspect.getdoc(RunSpec),
+        "properties": properties,
+        "required": [name for name in properties if name in required],
+        "additionalProperties": False,
+    }
+    return definitions
 
 
 def _loose(whole: Document) -> Document:

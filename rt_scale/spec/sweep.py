@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from rt_scale.plugins import Names, Plugin
-from rt_scale.spec.document import apply_overrides, build, resolve_same, with_plugins
+from rt_scale.spec.document import apply_overrides, build, build_run, check_field, resolve_same, with_plugins
 from rt_scale.spec.errors import InputError, shown
 from rt_scale.spec.explore import ExploreSpec, check_grid
 from rt_scale.spec.grid import GRID_LIMIT, Point, expand, refuse_large
+from rt_scale.spec.kinds import DEFAULT, KINDS, model_of
 from rt_scale.spec.part import MOST, Document, Name, Part, whole
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.yaml_files import parse_document, read_document, read_text
@@ -137,6 +138,8 @@ class SweepSpec(Part):
     @model_validator(mode="after")
     def _grid_or_search(self) -> SweepSpec:
         if self.explore is not None:
+            for key in self.explore.space:
+                check_field("field in space", key, self.models)
             check_grid(self.explore, [*self.axes, *(key for group in self.zip for key in group)], self.seed_values)
             if self.launch.pack != 1:
                 raise ValueError(
@@ -149,6 +152,16 @@ class SweepSpec(Part):
                     "or leave stop out"
                 )
         return self
+
+    @property
+    def models(self) -> list[type[RunSpec]]:
+        """The specs of the kinds that base and axes name; all kinds if none of those is known."""
+        given: list[object] = [self.base.get("kind", DEFAULT)]
+        for fields in [self.axes, *self.zip, self.explore.space if self.explore is not None else {}]:
+            values = fields.get("kind", ())
+            given += values if isinstance(values, list) else []
+        found = [model for kind in given if (model := model_of(kind)) is not None]
+        return list(dict.fromkeys(found)) or [kind.spec for kind in KINDS.values()]
 
     @property
     def seed_values(self) -> Sequence[int]:
@@ -227,4 +240,4 @@ def load_run(path: Path, overrides: list[str] | None = None) -> RunSpec:
         raise InputError(
             f"{path}: import is a list of modules, e.g. [my_package.nets], but {shown(modules)} was given."
         )
-    return build(RunSpec, with_plugins(resolve_same(document), Names(modules)), str(path))
+    return build_run(with_plugins(resolve_same(document), Names(modules)), str(path))

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.store.atomic import disk_errors, measure, names_in, read_json
 from rt_scale.store.checkpoints import DAMAGED
 from rt_scale.store.lease import FOLDER as LEASES
@@ -127,7 +127,7 @@ def _kept(store: Store, names: Iterable[str], young: float | None = None) -> set
         listed = sweep.runs()
         kept.update(listed)
         if not listed or not all((store.run(name).path / SPEC).exists() for name in listed):
-            kept.update(name for spec in _planned(sweep, store) for name in (spec.name, *_starts(spec)))
+            kept.update(spec.name for spec in all_runs(_planned(sweep, store)))
     for name in set(names) - kept:
         run = store.run(name)
         running = run.status(GRACE).state == "running"
@@ -170,10 +170,4 @@ def _recorded_starts(run: RunDir) -> Iterator[str]:
             f"What run '{run.path}' starts from is unknown: its {SPEC} is of another version of rt-scale, or "
             "damaged. Use that version, or move the folder out of the store."
         ) from error
-    yield from _starts(spec)
-
-
-def _starts(spec: RunSpec) -> Iterator[str]:
-    for start in spec.starts:
-        yield start.run.name
-        yield from _starts(start.run)
+    yield from (needed.name for needed in all_runs(spec.dependencies))

@@ -70,7 +70,7 @@ class RunResult(Stored):
         steps: optimiser steps.
         seconds: over all attempts.
         device_seconds: GPUs and CPU cores held, times seconds; empty if an earlier version did not measure it.
-        data: last in the file, where ``experiments.other_data`` looks for it.
+        data: None for a run that reads no data set; last in the file, where ``experiments.other_data`` looks for it.
     """
 
     version: Literal[1] = 1
@@ -82,7 +82,11 @@ class RunResult(Stored):
     seconds: float
     device_seconds: dict[str, float] = {}
     attempts: int
-    data: DataRecord
+    data: DataRecord | None
+
+    def sets(self) -> Iterator[tuple[str, SetRecord]]:
+        """The run's own data sets by name."""
+        return iter(()) if self.data is None else self.data.sets()
 
 
 STUDENT_PASSES = {"eager": "none", "compiled": "compile", "graphed": "graphs"}
@@ -182,7 +186,7 @@ class RunRecord(Stored):
 
     version: Literal[1] = 1
     execution: Execution
-    data: DataRecord
+    data: DataRecord | None
     attempts: list[AttemptRecord]
 
 

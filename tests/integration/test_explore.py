@@ -16,7 +16,6 @@ from rt_scale.ray_backend.cluster import connect
 from rt_scale.ray_backend.explore import Rule
 from rt_scale.ray_backend.trial import Measurement, TrialReport
 from rt_scale.spec.explore import ExploreSpec
-from rt_scale.spec.metrics import logged_metrics
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store
@@ -130,4 +129,4 @@ def test_a_run_logs_what_its_spec_says(tmp_path: Path, data_dir: Path, changes: 
     run(spec, Options(store=store, data_dir=data_dir, device="cpu", threads=1))
     rows = read_metrics(store.run(spec).metrics_path).to_pylist()
     at_start = {row["name"] for row in rows if row["step"] == 0}
-    assert {row["name"]: "probe" if row["name"] in at_start else "epoch" for row in rows} == logged_metrics(spec)
+    assert {row["name"]: "probe" if row["name"] in at_start else "epoch" for row in rows} == spec.logged

@@ -15,7 +15,7 @@ from rt_scale.data.loaders.resident import Resident, ResidentLoader
 from rt_scale.data.prepared import NoiseSet, Prepared
 from rt_scale.data.subsets import nested_subset
 from rt_scale.spec.errors import InputError, unknown_name
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.kinds import TrainingSpec
 
 SHARE = 0.5
 """Share of the free memory that resident images may take."""
@@ -62,7 +62,7 @@ def choose_loader(asked: str, image_bytes: int, device: torch.device, free: Call
     return Choice("ffcv", reason)
 
 
-def training_subset(spec: RunSpec, data: Prepared | NoiseSet) -> np.ndarray | None:
+def training_subset(spec: TrainingSpec, data: Prepared | NoiseSet) -> np.ndarray | None:
     """Positions of the images that ``spec`` trains on, int64 [n]; None for all."""
     if spec.data.samples is None or isinstance(data, NoiseSet):
         return None
@@ -70,7 +70,7 @@ def training_subset(spec: RunSpec, data: Prepared | NoiseSet) -> np.ndarray | No
 
 
 def training_loader(
-    spec: RunSpec,
+    spec: TrainingSpec,
     data: Prepared | NoiseSet,
     loader: str,
     device: torch.device,

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from rt_scale.data.prepare import Prepared, prepare
-from rt_scale.experiments.check import check, check_all, fits, fits_probing
+from rt_scale.experiments.base import check, check_all
+from rt_scale.experiments.check import fits, fits_probing
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import StopCheck
@@ -102,7 +103,7 @@ def test_a_sweep_of_runs_that_fit_passes_and_reads_each_data_set_once(
         opened.append((name, folder))
         return digits
 
-    monkeypatch.setattr("rt_scale.experiments.check.open_prepared", count)
+    monkeypatch.setattr("rt_scale.experiments.base.open_prepared", count)
     check_all([tiny({"seeds.teacher": seed}) for seed in range(3)], data_dir)
     assert opened == [("digits", data_dir)]
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from rt_scale.data.prepare import Prepared
-from rt_scale.experiments.check import check, check_all, fits, fits_probing
+from rt_scale.experiments.base import check, check_all
+from rt_scale.experiments.check import fits, fits_probing
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import StopCheck
@@ -161,6 +162,6 @@ def test_a_data_set_is_opened_once_for_runs_and_those_before_them(
         opened.append(name)
         return digits
 
-    monkeypatch.setattr("rt_scale.experiments.check.open_prepared", count)
+    monkeypatch.setattr("rt_scale.experiments.base.open_prepared", count)
     check_all([tiny({**start(train={"epochs": epochs}), "probe.also": ["digits"]}) for epochs in (1, 3)], data_dir)
     assert opened == ["digits"]

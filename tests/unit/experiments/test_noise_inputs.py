@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from rt_scale.data.prepare import Prepared
-from rt_scale.experiments.check import check, fits
+from rt_scale.experiments.base import check
+from rt_scale.experiments.check import fits
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.other_data import DataHere
 from rt_scale.experiments.runner import run

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rt_scale.data.prepare import Prepared
+from rt_scale.experiments.base import Sets, experiment_of
 from rt_scale.experiments.check import cache_bytes
 from rt_scale.experiments.options import Options, ResolvedOptions, find_device, free_memory, resolve
 from rt_scale.experiments.runner import run
@@ -19,7 +20,7 @@ from rt_scale.models.plain import ConvNet
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
-from rt_scale.store.results import BatchSize
+from rt_scale.store.results import BatchSize, Execution
 from rt_scale.store.store import Store
 from rt_scale.system.machine import allowed_cores
 from rt_scale.training import accelerate
@@ -28,6 +29,10 @@ from tests.records import run_record
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
+
+
+def resolved(spec: RunSpec, digits: Prepared, options: Options, earlier: Execution | None) -> ResolvedOptions:
+    return resolve(spec, experiment_of(spec).needs(spec, Sets(digits)), options, earlier)
 
 
 def test_a_numbered_gpu_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,12 +62,12 @@ def test_the_device_is_the_one_named() -> None:
 @pytest.mark.parametrize("threads", [0, -3])
 def test_threads_must_be_positive(tiny: Tiny, settings: Make, digits: Prepared, threads: int) -> None:
     with pytest.raises(InputError, match=f"{threads} threads were asked for; give at least 1"):
-        resolve(tiny(), digits, settings(threads=threads), None)
+        resolved(tiny(), digits, settings(threads=threads), None)
 
 
 def test_threads_are_those_asked_for_else_all_that_are_allowed(tiny: Tiny, settings: Make, digits: Prepared) -> None:
-    assert resolve(tiny(), digits, settings(threads=3), None).threads == 3
-    everything = resolve(tiny(), digits, settings(threads=None), None)
+    assert resolved(tiny(), digits, settings(threads=3), None).threads == 3
+    everything = resolved(tiny(), digits, settings(threads=None), None)
     assert everything.threads == allowed_cores() == len(os.sched_getaffinity(0))
 
 
@@ -82,7 +87,7 @@ def test_the_cache_is_taken_where_it_is_small_unless_the_user_decides(
     free = int(cache_bytes(tiny(), digits) / share)
     monkeypatch.setattr("rt_scale.experiments.options.free_memory", lambda device: free)
     given = settings(cache_teacher=asked, loader="map")
-    assert resolve(tiny(), digits, given, None).cache_teacher is expected
+    assert resolved(tiny(), digits, given, None).cache_teacher is expected
 
 
 @pytest.mark.parametrize(("threads", "cache", "channels_last"), [(2, True, False), (5, False, True)])
@@ -91,11 +96,11 @@ def test_a_resumed_run_keeps_what_its_bits_depend_on(
 ) -> None:
     kept = ResolvedOptions(torch.device("cpu"), threads, cache, channels_last, "map", "asked for")
     given = settings(threads=1, cache_teacher=not cache, channels_last=not channels_last, loader="map")
-    assert resolve(tiny(), digits, given, kept.record()) == kept
+    assert resolved(tiny(), digits, given, kept.record()) == kept
 
 
 def test_what_a_run_holds_is_cores_or_gpus(tiny: Tiny, settings: Make, digits: Prepared) -> None:
-    assert resolve(tiny(), digits, settings(threads=3, gpus=0.5), None).held == ("cpu", 3)
+    assert resolved(tiny(), digits, settings(threads=3, gpus=0.5), None).held == ("cpu", 3)
     assert ResolvedOptions(torch.device("cpu"), 3, True, True, "map", "", workers=2).held == ("cpu", 6)
     assert ResolvedOptions(torch.device("cuda:1"), 3, True, True, "map", "", workers=2, gpus=0.25).held == ("gpu", 0.5)
 
@@ -106,7 +111,7 @@ def test_gpus_are_recorded_where_the_device_is_one(
     for device, gpus in (("cpu", 0.0), ("cuda", 0.25)):
         monkeypatch.setattr("rt_scale.experiments.options.find_device", lambda name: torch.device(name))
         monkeypatch.setattr("rt_scale.experiments.options.free_memory", lambda device: 10**9)
-        assert resolve(tiny(), digits, settings(device=device, gpus=0.25), None).gpus == gpus
+        assert resolved(tiny(), digits, settings(device=device, gpus=0.25), None).gpus == gpus
 
 
 @pytest.mark.parametrize("way", ["compile", "graphs"])
@@ -169,27 +174,27 @@ def test_how_a_students_pass_is_computed_follows_one_rule(
     monkeypatch.setattr("rt_scale.experiments.options.find_device", lambda name: torch.device(name))
     monkeypatch.setattr("rt_scale.experiments.options.free_memory", lambda device: 10**9)
     known = None if earlier is None else run_record(execution=earlier).execution
-    assert resolve(tiny(changes), digits, settings(device=device, **wanted), known).accelerate == expected
+    assert resolved(tiny(changes), digits, settings(device=device, **wanted), known).accelerate == expected
 
 
 def test_what_cannot_be_accelerated_is_refused(tiny: Tiny, settings: Make, digits: Prepared) -> None:
     with pytest.raises(InputError, match="accelerate compile is for runs of one worker"):
-        resolve(tiny(), digits, settings(accelerate="compile", group=Group(0, 2)), None)
+        resolved(tiny(), digits, settings(accelerate="compile", group=Group(0, 2)), None)
     with pytest.raises(InputError, match=r"'graph'.*Did you mean 'graphs'"):
-        resolve(tiny(), digits, settings(accelerate="graph"), None)
+        resolved(tiny(), digits, settings(accelerate="graph"), None)
 
 
 def test_a_resumed_run_may_have_another_reader(tiny: Tiny, settings: Make, digits: Prepared) -> None:
     earlier = ResolvedOptions(torch.device("cpu"), 1, True, True, "ffcv", "asked for").record()
     for loader in ("map", "resident"):
-        assert resolve(tiny(), digits, settings(loader=loader), earlier).loader == loader
+        assert resolved(tiny(), digits, settings(loader=loader), earlier).loader == loader
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_the_memory_format_is_the_one_asked_for(
     tiny: Tiny, settings: Make, digits: Prepared, channels_last: bool
 ) -> None:
-    assert resolve(tiny(), digits, settings(channels_last=channels_last), None).channels_last is channels_last
+    assert resolved(tiny(), digits, settings(channels_last=channels_last), None).channels_last is channels_last
     assert settings().channels_last
 
 
@@ -216,7 +221,7 @@ def test_feature_maps_lie_in_memory_as_was_asked(
 
 def test_a_resumed_run_may_move_to_another_device(tiny: Tiny, settings: Make, digits: Prepared) -> None:
     earlier = ResolvedOptions(torch.device("cuda:7"), 1, True, True, "map", "").record()
-    assert resolve(tiny(), digits, settings(device="cpu"), earlier).device == torch.device("cpu")
+    assert resolved(tiny(), digits, settings(device="cpu"), earlier).device == torch.device("cpu")
 
 
 def test_tf32_is_refused_where_there_is_none(tiny: Tiny, settings: Make, digits: Prepared) -> None:
@@ -224,7 +229,7 @@ def test_tf32_is_refused_where_there_is_none(tiny: Tiny, settings: Make, digits:
     with pytest.raises(
         InputError, match=r"tf32 is arithmetic of NVIDIA GPUs since Ampere, .* use 'cpu'\. Set precision"
     ):
-        resolve(tiny({"precision": "tf32"}), digits, given, None)
+        resolved(tiny({"precision": "tf32"}), digits, given, None)
     with pytest.raises(InputError, match="tf32"):
         run(tiny({"precision": "tf32"}), given)
     assert not given.store.root.exists()
@@ -261,10 +266,10 @@ def test_the_reader_is_decided_by_the_memory_that_is_free(
     images = 60 * 8 * 8
     for free, expected in ((2 * images, "resident"), (2 * images - 1, "ffcv")):
         monkeypatch.setattr("rt_scale.experiments.options.free_memory", lambda device, free=free: free)
-        execution = resolve(tiny(), digits, settings(), None)
+        execution = resolved(tiny(), digits, settings(), None)
         assert (execution.loader, "of the 0.0 GB free" in execution.loader_reason) == (expected, expected == "resident")
     for asked in ("map", "resident", "ffcv"):
-        found = resolve(tiny(), digits, settings(loader=asked), None).loader
+        found = resolved(tiny(), digits, settings(loader=asked), None).loader
         assert found == ("host" if asked == "resident" else asked)
 
 
@@ -295,9 +300,9 @@ def test_images_that_are_kept_count_as_free(
     """Else the second run on a set that just fits would be read otherwise than the first."""
     monkeypatch.setattr("rt_scale.experiments.options.free_memory", lambda device: 60 * 64)
     given = settings(cache_teacher=False)
-    assert resolve(tiny(), digits, given, None).loader != "resident"
+    assert resolved(tiny(), digits, given, None).loader != "resident"
     given.resident.rows(digits.train, None, torch.device("cpu"))
-    assert resolve(tiny(), digits, given, None).loader == "resident"
+    assert resolved(tiny(), digits, given, None).loader == "resident"
 
 
 def test_a_run_keeps_its_images_for_the_next_unless_it_fails(

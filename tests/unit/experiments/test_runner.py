@@ -15,7 +15,7 @@ import torch
 
 from rt_scale.data.beton import write
 from rt_scale.data.prepare import Prepared, open_prepared
-from rt_scale.experiments import runner as module
+from rt_scale.experiments import train
 from rt_scale.experiments import train as training_run
 from rt_scale.experiments.networks import set_record
 from rt_scale.experiments.options import Options
@@ -111,7 +111,7 @@ def test_a_finished_run_is_returned_and_nothing_is_touched(
     def refuse(*_: Any) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(module, "TrainingRun", refuse)
+    monkeypatch.setattr(train, "TrainingRun", refuse)
     assert run(tiny(), settings(threads=2)) == first
     assert files(given.store.root) == before
 
@@ -266,7 +266,7 @@ def test_failures_are_told_in_words_and_recorded(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(module, "TrainingRun", fail)
+    monkeypatch.setattr(train, "TrainingRun", fail)
     given = settings()
     with pytest.raises(RunError, match=message) as caught:
         run(tiny(), given)
@@ -302,7 +302,7 @@ def test_a_run_that_is_stopped_is_partial_not_failed(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "TrainingRun", stop)
+    monkeypatch.setattr(train, "TrainingRun", stop)
     given = settings()
     with pytest.raises(KeyboardInterrupt):
         run(tiny(), given)

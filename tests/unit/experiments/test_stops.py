@@ -13,8 +13,8 @@ import pytest
 from rt_scale.data.prepare import Prepared
 from rt_scale.data.prepared import lock
 from rt_scale.experiments import dependencies
+from rt_scale.experiments.base import check_all
 from rt_scale.experiments.batched import run_batched
-from rt_scale.experiments.check import check_all
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.run import RunSpec

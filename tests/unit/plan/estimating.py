@@ -6,7 +6,7 @@ from typing import Any
 
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.data.prepared import KnownData
-from rt_scale.plan.estimate import Estimator, measured_runs, shape
+from rt_scale.plan.estimate import Estimator, measured_runs
 from rt_scale.plan.flops import Rates, count_run, run_length
 from rt_scale.scheduler.job import Job
 from rt_scale.spec.document import set_dotted
@@ -72,4 +72,4 @@ def by_flops(run: RunSpec, workers: int = 1) -> float:
 def estimator(
     store: Store, *runs: RunSpec, teraflops: float | None = None, steps: dict[str, int] | None = None
 ) -> Estimator:
-    return Estimator(measured_runs(store, {shape(run) for run in runs}), DIGITS, teraflops, steps)
+    return Estimator(measured_runs(store, {run.shape for run in runs}), DIGITS, teraflops, steps)

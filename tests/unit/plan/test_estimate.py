@@ -10,7 +10,7 @@ import pytest
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.data.prepared import known_data
 from rt_scale.plan import estimate as module
-from rt_scale.plan.estimate import ALONE, Estimator, measured_runs, shape
+from rt_scale.plan.estimate import ALONE, Estimator, measured_runs
 from rt_scale.spec.errors import InputError
 from rt_scale.store.store import Store
 from tests.unit.plan.estimating import ASKED, BASE, DIGITS, by_flops, estimator, finish, fixed_rates, job, spec
@@ -41,7 +41,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     ],
 )
 def test_a_shape_has_nothing_that_costs_the_same(field: str, value: Any) -> None:
-    assert shape(spec(**{field: value})) == shape(spec())
+    assert spec(**{field: value}).shape == spec().shape
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_shape_has_nothing_that_costs_the_same(field: str, value: Any) -> None
     ],
 )
 def test_whatever_changes_the_cost_is_another_shape(field: str, value: Any) -> None:
-    assert shape(spec(**{field: value})) != shape(spec())
+    assert spec(**{field: value}).shape != spec().shape
 
 
 def test_measured_runs_are_the_middle_of_those_alike(tmp_path: Path, asked: list[Any]) -> None:
@@ -197,11 +197,11 @@ def test_what_cannot_be_read_or_is_not_finished_is_passed_over(tmp_path: Path, m
     (store.run(runs[0]).path / "result.json").unlink()
     (store.run(runs[1]).path / "environment.json").write_text('{"execution": {}}')
     (store.run(runs[2]).path / "spec.json").write_text('{"kind": "older"}')
-    (found,) = measured_runs(store, {shape(spec())}).values()
+    (found,) = measured_runs(store, {spec().shape}).values()
     assert [run.spec for run in found] == [runs[3]]
     assert measured_runs(store, {"another"}) == {}
     monkeypatch.setattr(module, "MOST", 0)
-    assert measured_runs(store, {shape(spec())}) == {}
+    assert measured_runs(store, {spec().shape}) == {}
 
 
 def test_data_sets_are_known_prepared_or_from_the_catalogue(tmp_path: Path) -> None:

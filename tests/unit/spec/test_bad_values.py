@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from rt_scale.spec.document import build
+from rt_scale.spec.document import build_run
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.run import RunSpec
 
 SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_32_2"}}
 
@@ -103,7 +102,7 @@ SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convne
 )
 def test_bad_values_are_refused_with_what_is_allowed(changes: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(InputError) as caught:
-        build(RunSpec, {**SMALL, **changes}, "spec.yaml")
+        build_run({**SMALL, **changes}, "spec.yaml")
     message = str(caught.value)
     assert message.startswith("spec.yaml is not valid: ")
     assert "\n" not in message

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rt_scale.spec.batching import IN_COMMON, alone_because, batch_key, batch_problem, same_images
+from rt_scale.spec.batching import IN_COMMON, batch_key, batch_problem, same_images
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.run import RunSpec
 
@@ -62,9 +62,9 @@ def test_what_is_each_runs_own(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("field", ["alpha", "epsilon"])
 def test_a_student_that_starts_as_its_teacher_trains_alone(field: str) -> None:
     alone = spec(**{f"student__{field}": 0})
-    assert alone_because(alone) == f"student.{field} is 0"
+    assert alone.alone_because == f"student.{field} is 0"
     assert batch_problem([spec(), alone]) == f"{alone.name} must train alone: its student.{field} is 0"
-    assert alone_because(spec(kind="supervise", student__alpha=0, projector__out_dim=10)) == ""
+    assert spec(kind="supervise", student__alpha=0, projector__out_dim=10).alone_because == ""
 
 
 def test_images_are_the_same_where_their_seed_is() -> None:

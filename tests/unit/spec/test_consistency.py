@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rt_scale.spec.document import build, set_dotted
+from rt_scale.spec.document import build_run, set_dotted
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 
@@ -16,7 +16,7 @@ LABELS: dict[str, Any] = {**SMALL, "kind": "supervise", "projector": {"out_dim":
 
 def refusal(document: dict[str, Any]) -> str:
     with pytest.raises(InputError) as caught:
-        build(RunSpec, document, "spec.yaml")
+        build_run(document, "spec.yaml")
     message = str(caught.value)
     assert "\n" not in message
     return message.removeprefix("spec.yaml is not valid: ")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rt_scale.spec.data import DataSpec
-from rt_scale.spec.document import build
+from rt_scale.spec.document import build_run
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import RunSpec
 
@@ -17,7 +17,7 @@ NOISE: dict[str, Any] = {
 
 
 def spec(**changes: Any) -> RunSpec:
-    return build(RunSpec, {**NOISE, **changes}, "spec.yaml")
+    return build_run({**NOISE, **changes}, "spec.yaml")
 
 
 def test_what_gaussian_inputs_leave_out_is_said() -> None:

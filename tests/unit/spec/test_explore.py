@@ -11,7 +11,6 @@ import yaml
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.explore import AshaSpec, Domain, ExploreSpec, MedianSpec, StopSpec, check_length, parse_domain
 from rt_scale.spec.grid import corner_points, expand, points_at
-from rt_scale.spec.metrics import logged_metrics
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import SweepSpec, load_sweep
 
@@ -190,14 +189,14 @@ def test_a_grace_in_steps_is_compared_when_the_data_is_known() -> None:
 
 def test_no_metric_is_logged_that_is_not_asked_for() -> None:
     kinds = {"linear": True, "knn": 0, "standardized": False}
-    plain = logged_metrics(RunSpec.model_validate({**BASE, "probe": kinds}))
+    plain = RunSpec.model_validate({**BASE, "probe": kinds}).logged
     assert [name for name, when in plain.items() if when == "probe"] == [
         "probe/student/linear",
         "probe/teacher/linear",
         "probe/input/linear",
     ]
     noise = {"data": {"name": "gaussian", "size": 8, "samples": 9}, "probe": {**kinds, "also": ["digits"]}}
-    probes = [name for name in logged_metrics(RunSpec.model_validate({**BASE, **noise})) if name.startswith("probe")]
+    probes = [name for name in RunSpec.model_validate({**BASE, **noise}).logged if name.startswith("probe")]
     assert [name.partition("/")[0] for name in probes] == ["probe@digits"] * 3
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rt_scale.spec.kinds import TrainingSpec
 from rt_scale.spec.run import RunSpec, all_runs
 
 SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
@@ -58,13 +59,13 @@ def test_every_run_is_looked_into_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for level in range(6):
         run = spec(level + 1, teacher=run, student=run)
     looked: list[str] = []
-    starts = RunSpec.starts.fget  # type: ignore[attr-defined]
+    starts = TrainingSpec.starts.fget  # type: ignore[attr-defined]
 
-    def watch(each: RunSpec) -> Any:
+    def watch(each: TrainingSpec) -> Any:
         looked.append(each.name)
         return starts(each)
 
-    monkeypatch.setattr(RunSpec, "starts", property(watch))
+    monkeypatch.setattr(TrainingSpec, "starts", property(watch))
     all_runs([run])
     assert len(looked) == len(set(looked)) == 7
 

@@ -8,7 +8,6 @@ from rt_scale.spec.metrics import (
     ProbeName,
     difference_bounds,
     is_constant,
-    logged_metrics,
     metric_bounds,
     parse_probe_name,
     probe_group,
@@ -74,7 +73,7 @@ def test_bounds_are_known_of_all_that_a_run_logs(kind: str) -> None:
     objective = {"objective": {"name": "cross_entropy"}}
     values = {"kind": kind, "data": {"name": "mnist"}, "encoder": {"name": "vgg11"}, **objective}
     spec = RunSpec.model_validate({**values, "probe": {"statistics": True, "also": ["cifar10"], "ridge": True}})
-    assert [name for name in logged_metrics(spec) if math.isinf(metric_bounds(name)[0])] == []
+    assert [name for name in spec.logged if math.isinf(metric_bounds(name)[0])] == []
 
 
 def test_what_differences_can_be() -> None:

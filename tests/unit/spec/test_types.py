@@ -10,9 +10,10 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from rt_scale.plan.costs import PriceSheet
-from rt_scale.spec.document import build
+from rt_scale.spec.document import build, build_run
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import expand
+from rt_scale.spec.kinds import DistillSpec, SuperviseSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.spec.yaml_files import parse_yaml
@@ -44,7 +45,7 @@ def fields(model: type[BaseModel], seen: set[type[BaseModel]]) -> Iterator[tuple
         yield model, name, types
 
 
-FIELDS = [each for model in (RunSpec, SweepSpec, PriceSheet) for each in fields(model, set())]
+FIELDS = [each for model in (DistillSpec, SuperviseSpec, SweepSpec, PriceSheet) for each in fields(model, set())]
 SIMPLE = {int, float, bool, str}
 CASES = [
     pytest.param(model, name, types & SIMPLE, id=f"{model.__name__}.{name}")
@@ -126,7 +127,7 @@ SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convne
 )
 def test_the_words(text: str, words: list[str]) -> None:
     with pytest.raises(InputError) as caught:
-        build(RunSpec, SMALL | parse_yaml(text, "x"), "spec.yaml")
+        build_run(SMALL | parse_yaml(text, "x"), "spec.yaml")
     for word in words:
         assert word in str(caught.value)
 

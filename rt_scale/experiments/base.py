@@ -1,0 +1,141 @@
+"""What a kind of run is (``Experiment``), and what is checked of runs of every kind before any work starts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+from rt_scale.data.prepare import Prepared, open_prepared
+from rt_scale.data.prepared import NoiseSet
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.kinds import KINDS, load
+from rt_scale.spec.run import RunSpec
+from rt_scale.spec.stopping import StopCheck, no_check
+from rt_scale.store.results import Best
+from rt_scale.store.store import Store
+
+if TYPE_CHECKING:
+    from rt_scale.experiments.context import Context
+
+S = TypeVar("S", bound=RunSpec)
+Opener = Callable[[str], Prepared]
+"""From the name of a data set to the open set; InputError if it cannot be opened."""
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Prepared data sets: the main one, others by name, and by run name those of the runs that come first."""
+
+    main: Prepared | NoiseSet
+    also: dict[str, Prepared] = field(default_factory=dict)
+    starts: dict[str, Sets] = field(default_factory=dict)
+
+
+class Needs(NamedTuple):
+    """What a run asks of its device: bytes of training images, of cached features, and whether batches are whole."""
+
+    image_bytes: int = 0
+    cache_bytes: int = 0
+    whole_batches: bool = False
+
+
+class Outcome(NamedTuple):
+    """The result of a run: the last value of every metric, steps and epochs done, and the best values to record."""
+
+    last: Mapping[str, float]
+    steps: int = 0
+    epochs: int = 0
+    best: Mapping[str, Best] = {}
+
+
+class Experiment(Generic[S]):
+    """A kind of run; a subclass has its spec and ``run``, and what else it needs.
+
+    The module must import fast: commands that only plan import it, too. Import torch in ``run``.
+    """
+
+    spec: type[S]
+
+    def open(self, spec: S, opener: Opener) -> Sets | None:
+        """The data sets that the run reads; None without any."""
+        sets = {name: opener(name) for name in spec.data_sets}
+        main = next(iter(sets), None)
+        return None if main is None else Sets(sets.pop(main), sets)
+
+    def validate(self, spec: S, data: Sets | None) -> None:
+        """Raise InputError for a spec that its data sets do not fit, before anything is written."""
+
+    def check_workers(self, spec: S, data: Sets | None, workers: int) -> None:
+        """Raise InputError if so many processes cannot execute the run together."""
+        raise InputError(
+            f"{workers} workers were asked for, but runs of kind {spec.kind} take one. Leave workers at 1."
+        )
+
+    def needs(self, spec: S, data: Sets | None) -> Needs:
+        """What the run asks of its device."""
+        return Needs()
+
+    def run(self, spec: S, context: Context) -> Outcome:
+        """Compute the run, or continue it: everything that it needs to resume is in its directory."""
+        raise NotImplementedError
+
+
+@functools.cache
+def _experiment(reference: str) -> Experiment[Any]:
+    found: Experiment[Any] = load(reference)()
+    return found
+
+
+def experiment_of(spec: RunSpec) -> Experiment[Any]:
+    """The experiment that computes ``spec``."""
+    return _experiment(KINDS[spec.kind].experiment)
+
+
+def check(spec: RunSpec, data_dir: Path, check_stop: StopCheck = no_check) -> Sets | None:
+    """The prepared data sets of ``spec`` and of the runs that it depends on, after all checks.
+
+    ``check_stop`` is called repeatedly while a data set is fetched or waited for. InputError if a data set is not
+    prepared, damaged, or does not fit its spec.
+    """
+    return _open(spec, lambda name: open_prepared(name, data_dir, check_stop))
+
+
+def _open(spec: RunSpec, opener: Opener) -> Sets | None:
+    experiment = experiment_of(spec)
+    sets = experiment.open(spec, opener)
+    for needed in spec.dependencies:
+        found = _open(needed, opener)
+        if sets is not None and found is not None:
+            sets.starts[needed.name] = found
+    experiment.validate(spec, sets)
+    return sets
+
+
+def unfinished(spec: RunSpec, store: Store) -> Iterator[RunSpec]:
+    """The runs without a result that ``spec`` needs: itself and, recursively, the runs that it depends on."""
+    if store.run(spec).result() is None:
+        yield spec
+        for needed in spec.dependencies:
+            yield from unfinished(needed, store)
+
+
+def check_all(specs: Iterable[RunSpec], data_dir: Path, check_stop: StopCheck = no_check) -> None:
+    """Check every spec as :func:`check` does; raises one InputError that names all problems."""
+    problems: dict[str, None] = {}
+    opened: dict[str, Prepared] = {}
+
+    def once(name: str) -> Prepared:
+        if name not in opened:
+            opened[name] = open_prepared(name, data_dir, check_stop)
+        return opened[name]
+
+    for spec in specs:
+        try:
+            _open(spec, once)
+        except InputError as error:
+            problems[str(error)] = None
+    if problems:
+        raise InputError(" ".join(problems))

@@ -1,0 +1,75 @@
+"""The kinds that train a network: distill, the paper's method (section 4), and supervise, on labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rt_scale.data.prepared import NoiseSet, noise_set
+from rt_scale.experiments.base import Experiment, Needs, Opener, Outcome, Sets
+from rt_scale.experiments.check import (
+    cache_bytes,
+    fits,
+    fits_probing,
+    fits_start,
+    image_bytes,
+    training_samples,
+)
+from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.errors import InputError
+from rt_scale.spec.kinds import TrainingSpec
+
+if TYPE_CHECKING:
+    from rt_scale.experiments.context import Context
+
+
+class Training(Experiment[TrainingSpec]):
+    """A training of a student, probed along the way."""
+
+    spec = TrainingSpec
+
+    def open(self, spec: TrainingSpec, opener: Opener) -> Sets:
+        """The set that is trained on, which may be drawn, and those of ``probe.also``."""
+        data = spec.data
+        if data.name == GAUSSIAN:
+            drawn = noise_set(data.name, data.samples or 1, data.size or 1, data.channels or 3, data.sigma or 1.0)
+        return Sets(
+            drawn if data.name == GAUSSIAN else opener(data.name), {name: opener(name) for name in spec.probe.also}
+        )
+
+    def validate(self, spec: TrainingSpec, data: Sets | None) -> None:
+        """Refuse a network, schedules, probes or start weights that do not fit the images."""
+        assert data is not None
+        fits(spec, data.main)
+        for other in data.also.values():
+            fits_probing(spec, data.main, other)
+        for start in spec.starts:
+            fits_start(spec, data.main, start.run, data.starts[start.run.name].main)
+
+    def check_workers(self, spec: TrainingSpec, data: Sets | None, workers: int) -> None:
+        """Refuse more workers than images in a batch or in a split."""
+        assert data is not None
+        counts = {"train.batch_size": spec.train.batch_size, "data.samples": training_samples(spec, data.main)}
+        if not isinstance(data.main, NoiseSet):
+            counts[f"the number of test images of '{spec.data.name}'"] = len(data.main.test.labels)
+        for name, other in data.also.items():
+            counts[f"the number of images of '{name}'"] = min(len(other.train.labels), len(other.test.labels))
+        for name, count in counts.items():
+            if count < workers:
+                raise InputError(
+                    f"{workers} workers were asked for, but {name} is {count}, and every worker needs an image of it. "
+                    f"Give at most {count} workers."
+                )
+
+    def needs(self, spec: TrainingSpec, data: Sets | None) -> Needs:
+        """Memory for images and for a constant teacher's features."""
+        assert data is not None
+        # A graph repeats what a plugin's Python code did once, which need not be what it would do at every step.
+        whole = training_samples(spec, data.main) >= spec.train.batch_size and spec.encoder.plugin is None
+        return Needs(image_bytes(spec, data.main), cache_bytes(spec, data.main), whole)
+
+    def run(self, spec: TrainingSpec, context: Context) -> Outcome:
+        """Train from the start or the newest checkpoint."""
+        from rt_scale.experiments.dependencies import start_weights
+        from rt_scale.experiments.train import TrainingRun
+
+        return TrainingRun(spec, context, start_weights(spec, context.options.store)).train()
