@@ -56,7 +56,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Stands in for Ray: finishes the first run, tells a refusal of the second, says nothing of the others."""
     calls: list[dict[str, Any]] = []
 
-    def run(sweeps: Any, todo: list[Job], where: Where, view: Any, stopping: Any, lost: Any) -> dict[str, str]:
+    def run(sweeps: Any, todo: list[Job], _: Any, where: Where, view: Any, stopping: Any, lost: Any) -> dict[str, str]:
         calls.append({"todo": todo, "where": where, "lost": lost, "notes": view.texts})
         for job in todo[:1]:
             complete(where.store, job.spec)
