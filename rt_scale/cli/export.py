@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rt_scale.cli.options import (
+    GIVEN,
     DataOption,
     ImportOption,
     JsonOption,
@@ -19,7 +20,7 @@ from rt_scale.cli.options import (
     assigned,
     find_data_dir,
     open_console,
-    open_sweeps,
+    open_runs,
     read_path,
     send,
     show_json,
@@ -62,7 +63,7 @@ class Network(StrEnum):
 
 @app.command()
 def export(
-    files: Annotated[list[Path], typer.Argument(parser=read_path, help="Sweep files, or a bundle.")],
+    files: Annotated[list[Path], typer.Argument(parser=read_path, help=f"{GIVEN}.")],
     to: Annotated[Target | None, typer.Option("--to", help="Tables, or folders of a tracker.")] = None,
     out: Annotated[
         Path | None,
@@ -70,7 +71,7 @@ def export(
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(parser=read_path, metavar="FOLDER", help="Write the encoder of one run to this new folder."),
+        typer.Option(parser=read_path, help="Write the encoder of one run to this new folder."),
     ] = None,
     form: Annotated[WeightsForm | None, typer.Option("--as", help="Form of the weights (safetensors).")] = None,
     network: Annotated[Network | None, typer.Option(help="Whose encoder (student).")] = None,
@@ -90,7 +91,7 @@ def export(
         raise InputError(f"Say with --out which new folder {to} is to read.")
     if weights is not None and out is not None:
         raise InputError("--weights names the folder already: leave --out out.")
-    place, sweeps = open_sweeps(files, assigned(overrides, imports), store)
+    place, sweeps = open_runs(files, assigned(overrides, imports), store)
     place.refresh()
     data = find_data_dir(data_dir)
     if weights is not None:

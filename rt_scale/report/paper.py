@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from rt_scale.report import claims
 from rt_scale.report.claims import Claim
-from rt_scale.report.paper_numbers import data_words, telling_keys, value_text
+from rt_scale.report.paper_numbers import data_words, value_text
 from rt_scale.report.results import ProbedRun, count_states, probe_title
 from rt_scale.report.statistics import Verdict
+from rt_scale.spec.differences import telling_keys
 from rt_scale.spec.grid import axis_names, grouped
 
 

@@ -85,7 +85,7 @@ class RunSpec(Part):
     @functools.cached_property
     def configuration_hash(self) -> str:
         """The hash without any seeds, also those of runs to start from: equal for all repetitions."""
-        return _digest(json_text(_without_seeds(self.canonical())))
+        return _digest(json_text(without_seeds(self.canonical())))
 
     @property
     def name(self) -> str:
@@ -187,11 +187,12 @@ def recorded_name(canonical: Document) -> str:
     return f"{folder_prefix(canonical['kind'])}-{_digest(json_text(canonical))}"
 
 
-def _without_seeds(value: object) -> object:
+def without_seeds(value: object) -> object:
+    """A canonical value without the seeds, also those of runs in it."""
     if isinstance(value, dict):
-        return {key: _without_seeds(inner) for key, inner in value.items() if key != "seeds"}
+        return {key: without_seeds(inner) for key, inner in value.items() if key != "seeds"}
     if isinstance(value, list):
-        return [_without_seeds(inner) for inner in value]
+        return [without_seeds(inner) for inner in value]
     return value
 
 

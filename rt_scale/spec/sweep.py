@@ -165,8 +165,24 @@ def parse_sweep(text: str, source: str, overrides: Sequence[str] = ()) -> SweepS
         InputError: the text or an assignment is not valid.
     """
     document = parse_document(text, source)
-    if "base" not in document and "data" in document:
+    if _is_single(document):
         raise InputError(f"{source} is a single spec, not a sweep; run it with: rt-scale run {source}")
+    return _build_sweep(document, source, overrides)
+
+
+def parse_either(text: str, source: str, overrides: Sequence[str] = ()) -> SweepSpec | RunSpec:
+    """The sweep or the single spec in the text of a file; otherwise as :func:`parse_sweep`."""
+    document = parse_document(text, source)
+    if _is_single(document):
+        return _build_run(document, source, overrides)
+    return _build_sweep(document, source, overrides)
+
+
+def _is_single(document: Document) -> bool:
+    return "base" not in document and ("data" in document or "kind" in document)
+
+
+def _build_sweep(document: Document, source: str, overrides: Sequence[str]) -> SweepSpec:
     if overrides and isinstance(document.get("base"), dict):
         document = _override(document, overrides)
     return build(SweepSpec, document, source)
@@ -212,11 +228,15 @@ def load_run(path: Path, overrides: list[str] | None = None) -> RunSpec:
     document = read_document(path)
     if "base" in document:
         raise InputError(f"{path} is a sweep file; run all of it with: rt-scale sweep {path}")
-    document = apply_overrides(document, overrides or [])
+    return _build_run(document, str(path), overrides or [])
+
+
+def _build_run(document: Document, source: str, overrides: Sequence[str]) -> RunSpec:
+    document = apply_overrides(document, overrides)
     modules = document.pop("import", [])
     modules = [modules] if isinstance(modules, str) else modules
     if not isinstance(modules, list) or not all(isinstance(each, str) for each in modules):
         raise InputError(
-            f"{path}: import is a list of modules, e.g. [my_package.nets], but {shown(modules)} was given."
+            f"{source}: import is a list of modules, e.g. [my_package.nets], but {shown(modules)} was given."
         )
-    return build_run(with_plugins(resolve_same(document), Names(modules)), str(path))
+    return build_run(with_plugins(resolve_same(document), Names(modules)), source)

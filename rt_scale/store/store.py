@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, shortened
 from rt_scale.store.atomic import disk_errors, measure, read_json, to_json, write_bytes
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import TIMES, file_system_time, latest_attempt
@@ -175,6 +175,19 @@ class Store:
 
     def send(self, path: Path) -> None:
         """Upload a file of the store, or all files of a folder in it."""
+
+    def find(self, given: str) -> str | None:
+        """The name of the run that is, or alone begins with, ``given``, with its kind or without; None if none does.
+
+        InputError: several begin with it.
+        """
+        names = self.names()
+        found = [name for name in names if name.startswith(given) or name.partition("-")[2].startswith(given)]
+        if len(found) > 1 and given not in names:
+            raise InputError(
+                f"'{given}' is the beginning of {len(found):,} runs: {shortened(found)}. Give more of the name."
+            )
+        return given if given in names else next(iter(found), None)
 
     def names(self) -> list[str]:
         """Sorted names of run folders, including runs that were never begun."""
