@@ -322,9 +322,9 @@ class Run:
     @property
     def spec(self) -> RunSpec:
         """What was run; InputError if it was recorded by a version whose specs this one cannot read."""
-        from rt_scale.experiments.networks import stored_spec
+        from rt_scale.store.sweep_runs import recorded_spec
 
-        return stored_spec(self._fresh())
+        return recorded_spec(self._fresh())
 
     @property
     def status(self) -> RunStatus:

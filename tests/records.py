@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rt_scale.spec.grid import Point
+from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.results import RunRecord, RunResult
+from rt_scale.store.store import Store
 
 DATA = {
     "name": "digits",
@@ -28,3 +31,17 @@ def run_record(*attempts: Mapping[str, Any], execution: Mapping[str, Any] | None
     """A record of those attempts; ``execution`` and ``fields`` as in ``environment.json``."""
     given = {"execution": EXECUTION | dict(execution or {}), "data": DATA, "attempts": list(attempts)}
     return RunRecord.model_validate(given | fields)
+
+
+def finish_run(store: Store, place: Point, result: RunResult, *attempts: Mapping[str, Any]) -> None:
+    """Make a run one that is finished, with a curve of the linear probe and the record of its attempts."""
+    run_dir = store.run(place.spec)
+    with run_dir.acquire():
+        run_dir.write_spec(place.spec)
+        run_dir.write_record(run_record(*attempts))
+        table = MetricsTable(run_dir.metrics_path)
+        for epoch, student in ((0, 0.2), (1, 0.4)):
+            values = {"student": student, "teacher": 0.2, "input": 0.6}
+            table.append(epoch, epoch, {f"probe/{role}/linear": value for role, value in values.items()})
+        table.flush()
+        run_dir.complete(result)

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from rt_scale import __version__
-from rt_scale.cli import data, export, plan, results, runs, store
+from rt_scale.cli import data, export, plan, results, runs, status, store
 from rt_scale.spec.errors import RtScaleError, RunError
 from rt_scale.system.console import lost, make_streams_last, print_anything, say, say_error
 from rt_scale.system.paths import settle_home
@@ -46,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (runs, results, export, store, plan):
+for commands in (runs, status, results, export, store, plan):
     app.add_typer(commands.app)
 app.add_typer(data.app, name="data")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,8 @@ from rt_scale.spec.errors import InputError
 from rt_scale.system.console import say
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from rt_scale.spec.sweep import SweepSpec
     from rt_scale.store.bundle.unpack import Bundle
     from rt_scale.store.store import Store, SweepDir
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from rt_scale.system.console import PlainConsole
 
 PIPE_WIDTH = 240
+GIVEN = "Sweep files, names of the package's sweeps, spec files, (beginnings of) names of runs, or one bundle"
+"""What stands for runs on a command line, for help texts."""
 
 
 def read_path(text: str) -> Path:
@@ -116,7 +120,7 @@ def writable(store: Store, folders: Sequence[Path], out: Path | None = None) -> 
 
     If those cannot be written, they go to a new temporary folder, with a warning.
     """
-    from rt_scale.store.atomic import can_write
+    from rt_scale.system.paths import can_write
 
     if out is not None:
         return store.deriving(out)
@@ -145,29 +149,29 @@ def find_data_dir(given: Path | None) -> Path:
 def with_launch(sweep: SweepSpec, given: Mapping[str, object]) -> SweepSpec:
     """``sweep`` with those ``given`` fields of its launch section that are not None; InputError if not valid."""
     from rt_scale.spec.document import build
-    from rt_scale.spec.sweep import LaunchSpec
+    from rt_scale.spec.sweep import SweepSpec
 
     given = {key: value for key, value in given.items() if value is not None}
     if not given:
         return sweep
     if re.fullmatch("[0-9]{1,10}", str(given.get("pack"))):  # a number or ``auto``; typer passes both as text
         given = {**given, "pack": int(str(given["pack"]))}
-    section = build(LaunchSpec, {**sweep.launch.model_dump(), **given}, "the command line")
-    return sweep.model_copy(update={"launch": section})
+    document = sweep.model_dump(by_alias=True)
+    return build(SweepSpec, {**document, "launch": {**document["launch"], **given}}, "the command line")
 
 
-def open_sweeps(files: Sequence[Path], overrides: list[str] | None, store: str | None) -> tuple[Store, list[SweepRuns]]:
-    """The store and the sweeps of a command; a bundle is both, and is unpacked on first use.
+def open_runs(files: Sequence[Path], overrides: list[str] | None, store: str | None) -> tuple[Store, list[SweepRuns]]:
+    """The store and the runs of a command, see ``read_runs``; a bundle is both, and is unpacked on first use.
 
-    InputError: a file is not valid, a bundle is damaged, or one is given with files, a store or assignments.
+    InputError: a file or name is not valid, a bundle is damaged, or one is given with files, a store or assignments.
     """
     from rt_scale.store.bundle.format import is_bundle
-    from rt_scale.store.sweep_runs import read_sweep
+    from rt_scale.store.sweep_runs import read_runs
 
     bundles = [file for file in files if is_bundle(file)]
     if not bundles:
         place = open_store(store)
-        return place, [read_sweep(file, overrides or [], place) for file in files]
+        return place, read_runs(files, overrides or [], place)
     if len(files) > 1 or overrides or store:
         raise InputError(
             f"'{bundles[0]}' is a bundle, which holds sweeps as they were run, and their store: give it alone, without "
@@ -237,6 +241,11 @@ def show_json(fields: Mapping[str, object]) -> None:
 
 def print_table(titles: list[str], rows: list[tuple[str, ...]]) -> None:
     """Print a table."""
+    open_console().print(table_of(titles, rows))
+
+
+def table_of(titles: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Table:
+    """A table to be printed."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -244,4 +253,4 @@ def print_table(titles: list[str], rows: list[tuple[str, ...]]) -> None:
         table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    open_console().print(table)
+    return table

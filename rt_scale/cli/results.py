@@ -14,6 +14,7 @@ import typer
 from rich.filesize import decimal
 
 from rt_scale.cli.options import (
+    GIVEN,
     BestOption,
     DataOption,
     ImportOption,
@@ -23,8 +24,8 @@ from rt_scale.cli.options import (
     assigned,
     find_data_dir,
     open_console,
+    open_runs,
     open_store,
-    open_sweeps,
     print_table,
     read_path,
     send,
@@ -45,51 +46,10 @@ app = typer.Typer()
 
 
 @app.command()
-def status(
-    file: Annotated[
-        Path | None, typer.Argument(parser=read_path, help="A sweep file, or a bundle; without it, the whole store.")
-    ] = None,
-    overrides: SetOption = None,
-    imports: ImportOption = None,
-    store: StoreOption = None,
-    data_dir: DataOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Which runs are done, running, failed, partial or missing."""
-    from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
-    from rt_scale.report.status import STYLES, count_by_sweep, marked, show_status, status_of_store, status_of_sweep
-    from rt_scale.store.sweep_runs import changed_plugins
-
-    place, sweeps = open_sweeps([] if file is None else [file], assigned(overrides, imports), store)
-    place.refresh(curves=False)
-    here = DataHere(find_data_dir(data_dir))
-    if file is None:
-        rows = status_of_store(place)
-        affected, text = compare(place, [row.name for row in rows], here, "of the store")
-    else:
-        rows = [row for each in sweeps for row in status_of_sweep(each.points, place, each.early_stopped)]
-        affected, text = compare_sweeps(sweeps, here)
-    for each in (text, *map(changed_plugins, sweeps)):
-        warn(each)
-    rows = marked(rows, affected)
-    if as_json:
-        show_json({"runs": [row.to_json() for row in rows]})
-        return
-    if file is None and (counts := count_by_sweep(rows, place)):
-        print_table(["sweep", "runs", *STYLES], counts)
-    # A whole store may have very many missing runs, or runs on other data: those are only counted.
-    show_status(rows, open_console(), ("done",) if file else ("done", "missing"), other_data=file is not None)
-    if to_sample := sum(sweep.to_sample for sweep in sweeps):
-        open_console().print(f"{to_sample} more to be sampled by explore.search")
-
-
-@app.command()
 def report(
     files: Annotated[
         list[Path],
-        typer.Argument(
-            parser=read_path, help="Sweep files (YAML), or a bundle; those of one experiment make one report."
-        ),
+        typer.Argument(parser=read_path, help=f"{GIVEN}; sweeps of one experiment make one report."),
     ],
     overrides: SetOption = None,
     imports: ImportOption = None,
@@ -109,7 +69,7 @@ def report(
     """Tables, figures and verdicts of sweeps' finished runs, beside the paper's if they repeat an experiment."""
     from rt_scale.report.summary import write_summary
 
-    place, sweeps = open_sweeps(files, assigned(overrides, imports), store)
+    place, sweeps = open_runs(files, assigned(overrides, imports), store)
     place.refresh()
     place = writable(place, [sweep.folder.report for sweep in sweeps], out)
     sweeps = [replace(sweep, store=place) for sweep in sweeps]
@@ -175,7 +135,7 @@ def _show_report(report: Report, board: Path | None) -> None:
 def board(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(parser=read_path, help="Sweep files, or a bundle; without them, every run of the store."),
+        typer.Argument(parser=read_path, help=f"{GIVEN}; without them, every run of the store."),
     ] = None,
     overrides: SetOption = None,
     imports: ImportOption = None,
@@ -191,7 +151,7 @@ def board(
     from rt_scale.experiments.other_data import DataHere, compare, compare_sweeps
     from rt_scale.report.board import open_board
 
-    place, sweeps = open_sweeps(files or [], assigned(overrides, imports), store)
+    place, sweeps = open_runs(files or [], assigned(overrides, imports), store)
     say = open_console().print
     here = DataHere(find_data_dir(data_dir))
     place.refresh(curves=False)
@@ -199,7 +159,7 @@ def board(
         warn(compare_sweeps(sweeps, here)[1])
     else:
         warn(compare(place, place.names(), here, "of the store")[1])
-    kept = writable(place, [each.folder.board for each in sweeps])
+    kept = writable(place, [each.folder.board for each in sweeps] or [place.root / "board"])
     sweeps = [replace(sweep, store=kept) for sweep in sweeps]
     try:
         open_board(sweeps, kept, every_run=runs, host=host, port=port, say=say)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,6 +34,7 @@ from rt_scale.data.prepared import (
     load_verified,
     lock,
     move_into_place,
+    workplace,
 )
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError, unknown_name
@@ -193,9 +193,8 @@ def _make(
     size: int | None = None,
     split_seed: int = 0,
 ) -> Prepared:
-    """Prepare in a hidden folder, then move the files into place; the caller holds the lock."""
-    target, workplace = data_dir / name, data_dir / f".{name}.tmp"
-    check_target(target)
+    """Find the original and prepare it; the caller holds the lock."""
+    check_target(data_dir / name)
     found = source
     if source is None and name not in BUNDLED:
         found = find_original(DATASETS[name], data_dir, download, progress)
@@ -205,19 +204,24 @@ def _make(
         size=size,
         split_seed=split_seed,
     )
-    try:
-        with writing(workplace):
-            shutil.rmtree(workplace, ignore_errors=True)  # from a killed process
-            workplace.mkdir()
-        with ExitStack() as stack:
-            given = Source(found or workplace, workplace, stack, size, split_seed)
-            data = DATASETS.get(name)
-            original = read_folder(name, given) if data is None else data.read(data, given)
-            original.check()
-            meta = write_splits(original, request, workplace, progress)
-        move_into_place(meta, workplace, target)
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
+
+    def read(given: Source) -> Original:
+        given = dataclasses.replace(given, path=found or given.path)
+        data = DATASETS.get(name)
+        return read_folder(name, given) if data is None else data.read(data, given)
+
+    return make_prepared(name, data_dir, request, read, progress)
+
+
+def make_prepared(
+    name: str, data_dir: Path, request: Request, read: Callable[[Source], Original], progress: Progress | None
+) -> Prepared:
+    """Prepare what ``read`` gives in a hidden folder, then move the files into place; the caller holds the lock."""
+    check_target(data_dir / name)
+    with workplace(data_dir / name) as folder, ExitStack() as stack:
+        original = read(Source(folder, folder, stack, request.size, request.split_seed))
+        original.check()
+        move_into_place(write_splits(original, request, folder, progress), folder, data_dir / name)
     return load(name, data_dir) or open_prepared(name, data_dir)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from rt_scale.data.datasets.base import DataInfo
@@ -15,9 +14,9 @@ from rt_scale.experiments.dependencies import START, TEACHER
 from rt_scale.models.networks import Network, build_network
 from rt_scale.spec.errors import InputError, RunError, counted, unknown_name
 from rt_scale.spec.kinds import TrainingSpec
-from rt_scale.spec.run import RunSpec
 from rt_scale.store.results import ImageRecord, SetRecord
 from rt_scale.store.run_dir import RunDir
+from rt_scale.store.sweep_runs import recorded_spec
 from rt_scale.training.checkpoint import STUDENT, read_weights
 from rt_scale.training.precision import parameter_dtype
 
@@ -39,16 +38,7 @@ def stored_spec(run_dir: RunDir) -> TrainingSpec:
 
     InputError: it was never begun, trains no network, or its spec is of another version of rt-scale.
     """
-    if (recorded := run_dir.spec()) is None:
-        raise InputError(
-            f"The run '{run_dir.name}' was never begun: there is no spec in '{run_dir.path}'. Run it first."
-        )
-    try:
-        spec = RunSpec.model_validate(recorded)
-    except ValidationError as error:
-        raise InputError(
-            f"The spec of run '{run_dir.path}' is of another version of rt-scale, or damaged. Use that version."
-        ) from error
+    spec = recorded_spec(run_dir)
     if not isinstance(spec, TrainingSpec):
         raise InputError(f"The run '{run_dir.name}' is of kind {spec.kind}, which trains no network.")
     return spec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -163,22 +163,19 @@ def to_device(
     return network
 
 
-def _kaiming(module: nn.Module, generator: torch.Generator) -> None:
-    assert isinstance(module, nn.Conv2d | RectifiedLinear)
+def _kaiming(module: nn.Conv2d | RectifiedLinear, generator: torch.Generator) -> None:
     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
 
 
-def _linear(module: nn.Module, generator: torch.Generator) -> None:
-    assert isinstance(module, nn.Linear)
+def _linear(module: nn.Linear, generator: torch.Generator) -> None:
     _truncated_normal(module.weight, generator)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
 
 
-def _torch_linear(module: nn.Module, generator: torch.Generator) -> None:
-    assert isinstance(module, nn.Linear)
+def _torch_linear(module: nn.Linear, generator: torch.Generator) -> None:
     # torch's default: uniform in +-1/sqrt(inputs) for weights (Kaiming uniform with a = sqrt 5) and biases.
     bound = module.in_features**-0.5
     module.weight.uniform_(-bound, bound, generator=generator)
@@ -186,8 +183,7 @@ def _torch_linear(module: nn.Module, generator: torch.Generator) -> None:
         module.bias.uniform_(-bound, bound, generator=generator)
 
 
-def _tokens(module: nn.Module, generator: torch.Generator) -> None:
-    assert isinstance(module, Tokens)
+def _tokens(module: Tokens, generator: torch.Generator) -> None:
     _truncated_normal(module.class_token, generator)
     _truncated_normal(module.positions, generator)
 
@@ -198,13 +194,12 @@ def _truncated_normal(tensor: Tensor, generator: torch.Generator) -> None:
     tensor.normal_(0.0, 0.02, generator=generator).clamp_(-2.0, 2.0)
 
 
-def _normalisation(module: nn.Module, generator: torch.Generator) -> None:
-    assert isinstance(module, _NORMALISATIONS)
+def _normalisation(module: nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm, generator: torch.Generator) -> None:
     module.reset_parameters()
 
 
 _NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, nn.LayerNorm)
-_INITIALISERS: dict[type[nn.Module], Callable[[nn.Module, torch.Generator], None]] = {
+_INITIALISERS: dict[type[nn.Module], Callable[[Any, torch.Generator], None]] = {
     nn.Conv2d: _kaiming,
     nn.Linear: _linear,
     RectifiedLinear: _kaiming,

@@ -66,12 +66,13 @@ def run_sweeps(
     notes = _check(sweeps, todo, where, stopping)
     to_sample = sum(sweep.to_sample for sweep in sweeps)
     keep(sweeps)
-    failed: dict[str, str] = {}
-    if todo or to_sample:
+    given_up = {} if where.retry_failed else failed_before(todo, store)
+    failed = {job.spec.name: given_up[job.spec.name] for job in todo if job.spec.name in given_up}
+    if len(failed) < len(todo) or to_sample:
         with view(len(jobs) + to_sample, len(jobs) - len(todo)) as shown:
             for note in notes:
                 shown.said(note)
-            failed = _run(sweeps, todo, where, shown, stopping, lost)
+            failed = _run(sweeps, todo, given_up, where, shown, stopping, lost)
         store.refresh()
         keep(sweeps)
     if stopping():
@@ -100,13 +101,14 @@ def keep(sweeps: Sequence[SweepRuns]) -> None:
 def _run(
     sweeps: Sequence[SweepRuns],
     todo: Sequence[Job],
+    given_up: Mapping[str, str],
     where: Where,
     view: View,
     stopping: Callable[[], bool],
     lost: Callable[[str], None],
 ) -> dict[str, str]:
     """Run the queue; returns name -> reason for runs without result whose directory holds no reason."""
-    # Imported here: Ray is not needed if all runs are done.
+    # Imported here: Ray is not needed if all runs are done, or failed before and are not tried again.
     from rt_scale.ray_backend.cluster import connect
     from rt_scale.ray_backend.control import ControlActor, watch_head
     from rt_scale.ray_backend.explore import Exploration
@@ -114,7 +116,6 @@ def _run(
 
     launches = dict.fromkeys(sweep.spec.launch for sweep in sweeps)
     train, log_dir = any(launch.workers > 1 for launch in launches), where.store.sweep(sweeps[0].spec.name).path
-    given_up = {} if where.retry_failed else failed_before(todo, where.store)
     with ExitStack() as stack:
         cluster = stack.enter_context(connect(where.address, train=train, log_dir=log_dir))
         for launch in launches:

@@ -1,4 +1,4 @@
-"""Opens TensorBoard on the comparison view of sweeps, or on every run of a store."""
+"""Opens TensorBoard on the comparison view of sweeps, or of every run of a store."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from rt_scale.scheduler.comparison import board_figures, refresh_board
-from rt_scale.spec.errors import InputError, StoreUnavailable
+from rt_scale.spec.errors import StoreUnavailable
 from rt_scale.store.store import Store
-from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names
+from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names, store_runs
 from rt_scale.tensorboard.server import serve
 from rt_scale.tensorboard.sweep_view import MEANS, SWEEP
 
@@ -35,7 +35,7 @@ def open_board(
     """Serve until interrupted; new runs appear while it serves.
 
     Args:
-        sweeps: of that store; none shows the store's run directories.
+        sweeps: of that store; none shows every run of the store, named by the fields in which they differ.
         port: 0: any free port; None: 6006 or the next free one.
         say: receives lines with the address and hints.
         every_run: whether to show single runs, and not only the means of configurations.
@@ -46,19 +46,23 @@ def open_board(
     """
     refuse_equal_names(sweeps, "shown together")
     store.refresh()
-    folder = refresh_board(sweeps, every_run=every_run) if sweeps else _runs(store)
+    single = every_run or not sweeps
+
+    def draw() -> Path:
+        # Of a whole store anew: runs may have been begun.
+        return refresh_board(sweeps or [store_runs(store)], every_run=single)
+
+    folder = draw()
 
     def refresh() -> None:
         with contextlib.suppress(StoreUnavailable):  # retried at the next refresh
             store.refresh(younger=LOOK)
-        if sweeps:
-            refresh_board(sweeps, every_run=every_run)
+        draw()
 
     def ready(address: str) -> None:
         say(f"TensorBoard: {address} (Ctrl-C ends it)")
-        if sweeps:
-            for line in _hints(address, folder, every_run, board_figures([sweep.name for sweep in sweeps], store)):
-                say(line)
+        for line in _hints(address, folder, single, board_figures(sweeps)):
+            say(line)
 
     title = ", ".join(sweep.name for sweep in sweeps) or store.root.name
     serve(folder, ready, title=title, port=port, host=host, refresh=refresh, interval=interval)
@@ -83,10 +87,3 @@ def few(names: Sequence[str], most: int) -> str:
     beginnings = [",".join(parts[:count]) + "," for count in range(1, len(parts))]
     found = (start for start in beginnings if sum(name.startswith(start) for name in names) <= most)
     return next(found, names[0])
-
-
-def _runs(store: Store) -> Path:
-    folder = store.root / "runs"
-    if not folder.is_dir():
-        raise InputError(f"There are no runs in '{store.place}'. Run a sweep first, or name the store with --store.")
-    return folder

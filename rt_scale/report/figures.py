@@ -83,7 +83,8 @@ def drawings(
     extra = _besides(panel, [run for run in runs if run.scores is not None])
 
     def title_of(run: ProbedRun) -> str:
-        parts = [] if panel.column is None else [_titled(panel.column, run.at[panel.column])]
+        column = panel.column
+        parts = [] if column is None else ["round " * (column == "round") + value_text(column, run.at[column])]
         parts += [data_title(run.at["probed"])] if several else []
         return ", ".join([*parts, *(f"{key} {value_text(key, run.at.get(key))}" for key in extra)])
 
@@ -96,10 +97,6 @@ def drawings(
             x_label = "epoch" if panel.x == "epoch" else panel.label or panel.x
             found.append(Drawing(title, x_label, _LABELS.get(panel.metric, panel.metric), panel.scale, lines))
     return found
-
-
-def _titled(key: str, value: object) -> str:
-    return f"round {value}" if key == "round" else value_text(key, value)
 
 
 def _besides(panel: Panel, runs: Sequence[ProbedRun]) -> list[str]:
@@ -287,15 +284,11 @@ def save(figure: Figure, *paths: Path) -> None:
             figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
-def _colours(names: Sequence[str]) -> dict[str, Colour]:
-    distinct = list(dict.fromkeys(names))
-    return {name: colormaps["viridis"](0.05 + 0.8 * i / max(1, len(distinct) - 1))
-            for i, name in enumerate(distinct)}  # fmt: skip
-
-
 def _line_colours(labels: Sequence[str]) -> dict[str, Colour]:
     """A colour scale for numbers, distinct colours for names; red is reserved for the input."""
     numbers = [label for label in labels if " = " in label]
     names = [label for label in labels if label not in numbers]
     palette = [f"tab:{name}" for name in ("blue", "orange", "green", "purple", "brown", "pink", "olive", "cyan")]
-    return _colours(numbers) | {name: palette[place % len(palette)] for place, name in enumerate(names)}
+    shades = np.linspace(0.05, 0.85, len(numbers)).tolist()
+    scale = {name: colormaps["viridis"](shade) for name, shade in zip(numbers, shades, strict=True)}
+    return scale | {name: palette[place % len(palette)] for place, name in enumerate(names)}

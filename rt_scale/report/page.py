@@ -60,6 +60,7 @@ class Report:
         tables: rows by probe (``linear``, ``knn@cifar100``, ...), for the probes of the runs.
         plain: rows of runs without probes.
         shots: pictures that runs wrote.
+        plugins: titles and rows of the numbers of plugins' probes; empty if there are none.
         results: of finished runs, by name.
         runs: the folder of run directories.
         departures: fields that differ from the paper.
@@ -85,6 +86,7 @@ class Report:
     departures: Sequence[str] = ()
     unsampled: int = 0
     other_data: str = ""
+    plugins: Sequence[Sequence[str]] = ()
     files: Sequence[Path] = ()
 
     def link(self, run: str, file: str = "") -> Markup:

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from rt_scale.report import claims
 from rt_scale.report.claims import Claim
-from rt_scale.report.paper_numbers import data_words, telling_keys, value_text
+from rt_scale.report.paper_numbers import data_words, value_text
 from rt_scale.report.results import ProbedRun, count_states, probe_title
 from rt_scale.report.statistics import Verdict
+from rt_scale.spec.differences import telling_keys
 from rt_scale.spec.grid import axis_names, grouped
 
 
@@ -176,18 +177,13 @@ def judge_all(experiment: Experiment, runs: Sequence[ProbedRun]) -> list[Judged]
         keys = [shared for shared, _ in parts]
         for shared, members in parts:
             states = {run.run: run.state for run in members}
-            lacking = count_states(state for state in states.values() if state != "done")
+            lacking = count_states(state for state in states.values() if state != "done").items()
             rule = " ".join((inspect.getdoc(statement.rule) or "").split())
-            verdict = _with_lacking(statement.rule(members), lacking)
+            verdict = statement.rule(members)
+            if listed := ", ".join(f"{count} {state}" for state, count in lacking):
+                verdict = replace(verdict, why=f"{verdict.why}; runs without a result: {listed}")
             found.append(Judged(statement.text, rule, _where(shared, keys), verdict, tuple(states)))
     return found
-
-
-def _with_lacking(verdict: Verdict, lacking: Mapping[str, int]) -> Verdict:
-    if not lacking:
-        return verdict
-    listed = ", ".join(f"{count} {state}" for state, count in lacking.items())
-    return replace(verdict, why=f"{verdict.why}; runs without a result: {listed}")
 
 
 def _is_about(statement: Statement, run: ProbedRun) -> bool:

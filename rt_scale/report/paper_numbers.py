@@ -11,6 +11,7 @@ from typing import Any
 
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.differences import telling_keys
 from rt_scale.spec.document import flat_fields
 from rt_scale.spec.grid import Point, axis_names, value_label
 from rt_scale.spec.kinds import training
@@ -85,18 +86,6 @@ def value_text(key: str, value: object) -> str:
     if isinstance(value, list | tuple | Mapping):
         return value_label(value)
     return f"{value:,}" if key.endswith("samples") else str(value)
-
-
-def telling_keys(keys: Sequence[str], rows: Sequence[Mapping[str, object]], beside: Sequence[str] = ()) -> list[str]:
-    """The keys that distinguish rows which ``beside`` and the keys before them do not."""
-    seen = [repr([row.get(key) for key in beside]) for row in rows]
-    found = []
-    for key in keys:
-        more = [f"{before} {row.get(key)!r}" for before, row in zip(seen, rows, strict=True)]
-        if len(set(more)) > len(set(seen)):
-            seen = more
-            found.append(key)
-    return found
 
 
 def shown_values(points: Sequence[Point]) -> dict[str, dict[str, str]]:

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from rt_scale.experiments.other_data import DataHere, compare_sweeps
 from rt_scale.report.export import numbers_table, verdicts_table, write_report_table
 from rt_scale.report.figures import GAIN, OF_PROBES, draw, drawings, save
@@ -22,6 +20,7 @@ from rt_scale.report.results import (
     ProbedRun,
     Series,
     Which,
+    plugin_table,
     probe_keys,
     probe_title,
     probed_runs,
@@ -111,6 +110,7 @@ def _report(
         runs=store.root / "runs",
         verdicts=judge_all(experiment, every),
         departures=departures(probed),
+        plugins=plugin_table(probed, results) if probed else [],
     )
     return replace(about, pictures=_pictures(about, experiment, every, metrics))
 
@@ -161,20 +161,17 @@ def _pictures(
             axes = ["with the paper's axes"] if name.startswith("figure") else []
             summary = [EPOCH[report.which]] if any(panel.x != "epoch" for panel in panels) else []
             file = f"{name}-{kind}" if probed else name
-            found.append(_save(figure, report.folder, file, f"{', '.join([title, *axes, *summary])}."))
+            svg, png = (report.folder / f"{file}.{form}" for form in ("svg", "png"))
+            save(figure, svg, png)
+            found.append(Picture(file, f"{', '.join([title, *axes, *summary])}.", svg, png))
     return found
-
-
-def _save(figure: Figure, folder: Path, name: str, title: str) -> Picture:
-    svg, png = folder / f"{name}.svg", folder / f"{name}.png"
-    save(figure, svg, png)
-    return Picture(name, title, svg, png)
 
 
 def _write(report: Report) -> list[Path]:
     """Write the page as HTML and Markdown and its tables; returns the paths of these and of the figures."""
     folder = report.folder
-    texts = {"report.html": to_html(report), "report.md": to_markdown(report), "tables.json": _plain(report)}
+    plain = json.dumps({"data": report.data, "which": report.which, "tables": report.to_json()}, indent=1)
+    texts = {"report.html": to_html(report), "report.md": to_markdown(report), "tables.json": plain}
     for name, text in texts.items():
         write_bytes(folder / name, text.encode())
     remove(folder / "tables.md")  # of an earlier version
@@ -184,10 +181,6 @@ def _write(report: Report) -> list[Path]:
     files = [picture.png for picture in report.pictures] + [picture.svg for picture in report.pictures]
     files += [folder / name for name in texts]
     return files + [path for name, table in tables.items() for path in write_report_table(folder / name, table)]
-
-
-def _plain(report: Report) -> str:
-    return json.dumps({"data": report.data, "which": report.which, "tables": report.to_json()}, indent=1)
 
 
 def check_same_data(sweeps: Mapping[str, Sequence[Point]], results: Mapping[str, RunResult]) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from rt_scale.experiments.other_data import Affected
+from rt_scale.spec.differences import Condition, points_of, told_apart
 from rt_scale.spec.errors import counted
 from rt_scale.spec.grid import Point
 from rt_scale.store.store import Store
-from rt_scale.store.sweep_runs import EarlyStop, SweepRuns
+from rt_scale.store.sweep_runs import EarlyStop, SweepRuns, stored_specs
 from rt_scale.system.console import PlainConsole
 
 STYLES = {
@@ -21,12 +23,16 @@ STYLES = {
 }  # fmt: skip
 
 
+LISTED = 200
+"""Most runs of a store that are listed, and read to be named."""
+
+
 @dataclass(frozen=True)
 class StatusRow:
     """One run.
 
     Attributes:
-        label: the values of the sweep's axes, or the run's name.
+        label: the values of the sweep's axes, or the fields in which the listed runs differ, or the run's name.
         state: done, running, failed, ended (early, by its sweep's rule), partial or missing.
         detail: age of the heartbeat, reason of the failure or early end, or the sweep of a missing run in a store.
         other_data: in words, data sets whose contents here differ from those of the run; else empty.
@@ -85,6 +91,29 @@ def status_of_store(store: Store) -> list[StatusRow]:
     return [*begun.values(), *missing.values()]
 
 
+def matching(
+    rows: Sequence[StatusRow],
+    states: Collection[str],
+    conditions: Sequence[Condition],
+    spec_of: Callable[[str], Mapping[str, object] | None],
+) -> list[StatusRow]:
+    """The rows in one of ``states`` (empty: any) whose canonical specs, where known, meet all ``conditions``."""
+    found = [row for row in rows if not states or row.state in states]
+    if not conditions:
+        return found
+    specs = ((row, spec_of(row.name)) for row in found)
+    return [row for row, spec in specs if spec is not None and all(each.holds(spec) for each in conditions)]
+
+
+def listed(rows: Sequence[StatusRow], store: Store) -> list[StatusRow]:
+    """The first :data:`LISTED` rows, those that are not done before those that are, named by what tells them apart."""
+    kept = sorted(rows, key=lambda row: row.state == "done")[:LISTED]
+    specs = stored_specs([row.name for row in kept], store)
+    points = told_apart(points_of(list(specs.values())))
+    labels = {name: point.label for name, point in zip(specs, points, strict=True)}
+    return [replace(row, label=labels.get(row.name, row.name)) for row in kept]
+
+
 def count_by_sweep(rows: Sequence[StatusRow], store: Store) -> list[tuple[str, ...]]:
     """Per sweep of the store: its name, its number of runs and the number in each state, as text."""
     states = {row.name: row.state for row in rows}
@@ -99,15 +128,14 @@ def count_states(sweep: SweepRuns) -> dict[str, int]:
     return {"runs": states.total(), **{state: states[state] for state in STYLES}}
 
 
-def show_status(
-    rows: Sequence[StatusRow], console: PlainConsole, quiet: Collection[str] = ("done",), other_data: bool = True
-) -> None:
-    """Print a row per run, except for states in ``quiet``, and the count of every state.
+def show_status(rows: Sequence[StatusRow], console: PlainConsole) -> None:
+    """Print a row per run that is not done, or whose data differs from the local data, and the count of every state."""
+    console.print(status_view(rows, [row for row in rows if row.state != "done" or row.other_data]))
 
-    With ``other_data``, runs whose data differs from the local data have a row in any state.
-    """
+
+def status_view(rows: Sequence[StatusRow], shown: Sequence[StatusRow]) -> Group:
+    """A table of the ``shown`` rows, and below it the count of every state of all ``rows``."""
     table = Table(box=None, pad_edge=False)
-    shown = [row for row in rows if row.state not in quiet or (other_data and row.other_data)]
     labelled = any(row.label != row.name for row in shown)
     for title in ("run", "state", "attempts", "", *(["directory"] if labelled else [])):
         table.add_column(title)
@@ -115,15 +143,12 @@ def show_status(
         state = Text(row.state, style=STYLES[row.state])
         detail = "; ".join(part for part in (row.other_data, row.detail) if part)
         table.add_row(row.label, state, str(row.attempts), detail, *([row.name] if labelled else []))
-    if shown:
-        console.print(table)
     counts = Counter(row.state for row in rows)
     states = [Text(f"{counts[state]} {state}", style=STYLES[state]) for state in STYLES if counts[state]]
     other = sum(bool(row.other_data) for row in rows)
-    console.print(
-        Text.assemble(
-            f"{counted(len(rows), 'run')}: ",
-            Text(", ").join(states) if states else "none",
-            f"; {other} on other data" if other else "",
-        )
+    count = Text.assemble(
+        f"{counted(len(rows), 'run')}: ",
+        Text(", ").join(states) if states else "none",
+        f"; {other} on other data" if other else "",
     )
+    return Group(table, count) if shown else Group(count)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rt_scale.data.catalogue import DATASETS
+from rt_scale.spec.differences import told_apart
 from rt_scale.spec.grid import Point, axis_names, value_label
-from rt_scale.spec.metrics import ProbeName, parse_probe_name
+from rt_scale.spec.metrics import ProbeName, parse_extra_name, parse_probe_name
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
 from rt_scale.tensorboard.sweep_view import BoardRun, build_means_board, build_runs_board
@@ -30,13 +31,14 @@ def refresh_board(sweeps: Sequence[SweepRuns], *, every_run: bool = False) -> Pa
         sweeps: at least one, of one store; if several, their names are the first axis.
         every_run: whether to show single runs instead of configurations.
     """
-    store, names = sweeps[0].store, [sweep.name for sweep in sweeps]
+    names = [sweep.name for sweep in sweeps]
     points = all_points(sweeps)
+    store = sweeps[0].store
     runs, metrics = board_runs(points, store), [*board_metrics(points), *_other_metrics(points, store)]
-    folder = store.sweep(names[0]).board
+    folder = sweeps[0].folder.board
     if len(names) > 1:
         folder = folder.with_name(folder_name("-".join([folder.name, "with", *names[1:]])))
-    build_means_board(folder, runs, metrics, board_figures(names, store))
+    build_means_board(folder, runs, metrics, board_figures(sweeps))
     if not every_run:
         return folder
     single = folder.with_name(f"{folder.name}-runs")
@@ -49,11 +51,10 @@ def all_points(sweeps: Sequence[SweepRuns]) -> list[Point]:
     return [replace(point, values={SWEEP: sweep.name, **point.values}) for sweep in sweeps for point in sweep.points]
 
 
-def board_figures(sweeps: Sequence[str], store: Store) -> dict[str, Path]:
+def board_figures(sweeps: Sequence[SweepRuns]) -> dict[str, Path]:
     """The figures in the sweeps' reports, by displayed name."""
     found = {}
-    for name in sweeps:
-        sweep = store.sweep(name)
+    for name, sweep in ((each.name, each.folder) for each in sweeps):
         # The view of a read-only store is written elsewhere, but shows the store's report.
         for folder in dict.fromkeys([sweep.path / sweep.report.name, sweep.report]):
             for path in sorted(folder.rglob("*.png")):
@@ -69,28 +70,17 @@ def board_runs(points: Sequence[Point], store: Store) -> list[BoardRun]:
     having = {key: [number for number, point in enumerate(points) if key in point.values] for key in axes}
     columns = {key: [points[number].values[key] for number in numbers] for key, numbers in having.items()}
     varying = [key for key, column in columns.items() if len({repr(value) for value in column}) > 1]
-    names, independent = axis_names(varying), _independent(varying, points)
+    varying = varying or [key for key in axes if key != SWEEP]
+    names = axis_names(varying)
     for key in varying:
         for name, column in _shown(key, names[key], columns[key]).items():
             for number, value in zip(having[key], column, strict=True):
                 values[number][name] = value
     runs = []
-    for point, shown in zip(points, values, strict=True):
-        named = replace(point, values={key: value for key, value in point.values.items() if key in independent})
-        runs.append(BoardRun(named.label, named.configuration, store.run(point.spec).path, shown))
+    # Axes that follow from those before them, as in a zip, are in no name.
+    for named, shown in zip(told_apart(points, varying), values, strict=True):
+        runs.append(BoardRun(named.label, named.configuration, store.run(named.spec).path, shown))
     return runs
-
-
-def _independent(axes: Sequence[str], points: Sequence[Point]) -> set[str]:
-    """The axes without those that follow from the ones before them, as in a zip."""
-    independent: list[str] = []
-    count = 1
-    for key in axes:
-        found = len({repr([point.values.get(each) for each in (*independent, key)]) for point in points})
-        if found > count:
-            independent.append(key)
-            count = found
-    return set(independent)
 
 
 def _shown(key: str, name: str, column: list[Any]) -> dict[str, list[Any]]:
@@ -138,11 +128,11 @@ def _in_order(names: Iterable[str]) -> list[str]:
     rest = [each for each in probed if each not in plain]
     tags += [str(ProbeName(role, *each)) for each in rest for role in ("student", "teacher")]
     tags += [str(ProbeName("input", *each)) for each in probed]
-    return [tag for tag in tags if tag in there]
+    return [*(tag for tag in tags if tag in there), *filter(parse_extra_name, there)]
 
 
 def _of_own_set(name: str) -> bool:
-    probe = parse_probe_name(name)
+    probe = parse_probe_name(name) or parse_extra_name(name)
     return probe is not None and probe.data is None
 
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from rt_scale.plugins import Kind, Names
-from rt_scale.spec.data import GAUSSIAN
+from rt_scale.plugins import Kind, Names, is_reference
+from rt_scale.spec.data import GAUSSIAN, DataSpec
 from rt_scale.spec.encoders import encoder_names, parse_encoder
 from rt_scale.spec.errors import InputError, cut, guess, shown, unknown_name
 from rt_scale.spec.kinds import DEFAULT, KINDS, import_kinds, model_of
@@ -167,6 +167,17 @@ def with_plugins(document: Mapping[str, object], names: Names) -> Document:
     return found if plugin is None else {**found, "kind": plugin.reference, "source": plugin.source}
 
 
+def read_run(document: Mapping[str, object], names: Names) -> Document:
+    """As :func:`own_run`, but nothing is imported; InputError for a kind of a user's that is not imported yet."""
+    written = with_plugins(resolve_same(document), names)
+    if is_reference(str(kind := written.get("kind", DEFAULT))) and model_of(kind) is None:
+        raise InputError(
+            f"Runs of kind {kind}, a plugin, cannot be named from a file without importing it, which only 'rt-scale "
+            "run', 'sweep' and 'plan' do. Give the run's name instead; 'rt-scale status' lists them."
+        )
+    return written
+
+
 def own_run(document: Mapping[str, object], names: Names) -> Document:
     """A user's document of one run, with its plugins and its runs to start from written out, and its kind imported."""
     written = with_plugins(resolve_same(document), names)
@@ -205,6 +216,18 @@ def _with_reader(data: object, names: Names) -> object:
     args = data.get("args")
     prepared = data_name(plugin.reference, args if isinstance(args, Mapping) else None, plugin.source)
     return {**data, "name": prepared, "reader": plugin.reference, "source": plugin.source}
+
+
+def own_data(name: str, args: str | None, modules: Sequence[str]) -> DataSpec | None:
+    """The data set of the plugin of that name, with arguments in YAML; None if it is no plugin's."""
+    part: Document = {"name": name} if args is None else {"name": name, "args": parse_yaml(args, "--args")}
+    found = _with_reader(part, Names(modules))
+    if found is part:
+        if args is not None:
+            raise InputError(f"--args belongs to plugins, and {shown(name)} is none: write package.module:attribute.")
+        return None
+    assert isinstance(found, Mapping)
+    return build(DataSpec, found, f"data set {name}")
 
 
 class Assembler:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, ValidationInfo, model_validator
 
+from rt_scale.spec.data import DataSpec
 from rt_scale.spec.part import Document, Part, json_text
 
 When = Literal["probe", "epoch"]
@@ -77,6 +78,11 @@ class RunSpec(Part):
         """The plugins of this run, not of those that come first: reference -> SHA-256 of its source."""
         return {}
 
+    @property
+    def readers(self) -> tuple[DataSpec, ...]:
+        """Those of its data sets whose images a plugin gives, which the run itself prepares."""
+        return ()
+
     @functools.cached_property
     def hash(self) -> str:
         """16 hexadecimal digits of the SHA-256 of the canonical value."""
@@ -85,7 +91,7 @@ class RunSpec(Part):
     @functools.cached_property
     def configuration_hash(self) -> str:
         """The hash without any seeds, also those of runs to start from: equal for all repetitions."""
-        return _digest(json_text(_without_seeds(self.canonical())))
+        return _digest(json_text(without_seeds(self.canonical())))
 
     @property
     def name(self) -> str:
@@ -255,11 +261,12 @@ def recorded_name(canonical: Document) -> str:
     return f"{folder_prefix(canonical['kind'])}-{_digest(json_text(canonical))}"
 
 
-def _without_seeds(value: object) -> object:
+def without_seeds(value: object) -> object:
+    """A canonical value without the seeds, also those of runs in it."""
     if isinstance(value, dict):
-        return {key: _without_seeds(inner) for key, inner in value.items() if key != "seeds"}
+        return {key: without_seeds(inner) for key, inner in value.items() if key != "seeds"}
     if isinstance(value, list):
-        return [_without_seeds(inner) for inner in value]
+        return [without_seeds(inner) for inner in value]
     return value
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from rt_scale.plugins import Names, Plugin, is_reference
-from rt_scale.spec.document import apply_overrides, build, build_run, own_run
+from rt_scale.spec.document import apply_overrides, build, build_run, own_run, read_run
 from rt_scale.spec.errors import InputError, shown
 from rt_scale.spec.explore import ExploreSpec, check_grid
 from rt_scale.spec.grid import GRID_LIMIT, Point, expand, refuse_large
@@ -62,6 +62,17 @@ class LaunchSpec(Part):
         if value == "auto" or (type(value) is int and 1 <= value <= MOST):
             return value
         raise ValueError(f"{shown(value)} was given; allowed: auto, or a number of runs from 1 on")
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Self:
+        if self.gpus % 1 and self.workers > 1:
+            raise ValueError(
+                f"gpus is {self.gpus:g} with {self.workers} workers: two workers of one run would share a GPU, which "
+                "NCCL rejects; use whole GPUs per worker, or one worker"
+            )
+        if self.gpus % 1 and self.gpus > 1:
+            raise ValueError(f"gpus is {self.gpus:g}: above 1, it must be a whole number; or write a share below 1")
+        return self
 
     @model_validator(mode="after")
     def _one_worker_alone(self) -> Self:
@@ -128,6 +139,16 @@ class SweepSpec(Part):
     def _grid_or_search(self) -> SweepSpec:
         if self.explore is not None:
             check_grid(self.explore, [*self.axes, *(key for group in self.zip for key in group)], self.seed_values)
+            if self.launch.pack != 1:
+                raise ValueError(
+                    "runs of an explore section end or are sampled one by one, so they cannot be packed; leave "
+                    "launch.pack at 1"
+                )
+            if self.explore.stop is not None and self.launch.workers > 1:
+                raise ValueError(
+                    f"explore.stop ends runs of one worker, but launch.workers is {self.launch.workers}; set it to 1, "
+                    "or leave stop out"
+                )
         return self
 
     @functools.cached_property
@@ -172,8 +193,24 @@ def parse_sweep(text: str, source: str, overrides: Sequence[str] = ()) -> SweepS
         InputError: the text or an assignment is not valid.
     """
     document = parse_document(text, source)
-    if "base" not in document and "data" in document:
+    if _is_single(document):
         raise InputError(f"{source} is a single spec, not a sweep; run it with: rt-scale run {source}")
+    return _build_sweep(document, source, overrides)
+
+
+def parse_either(text: str, source: str, overrides: Sequence[str] = ()) -> SweepSpec | RunSpec:
+    """The sweep or the single spec in the text of a file; otherwise as :func:`parse_sweep`."""
+    document = parse_document(text, source)
+    if _is_single(document):
+        return _build_run(document, source, overrides)
+    return _build_sweep(document, source, overrides)
+
+
+def _is_single(document: Document) -> bool:
+    return "base" not in document and ("data" in document or "kind" in document)
+
+
+def _build_sweep(document: Document, source: str, overrides: Sequence[str]) -> SweepSpec:
     if overrides and isinstance(document.get("base"), dict):
         document = _override(document, overrides)
     return build(SweepSpec, document, source)
@@ -219,11 +256,16 @@ def load_run(path: Path, overrides: list[str] | None = None) -> RunSpec:
     document = read_document(path)
     if "base" in document:
         raise InputError(f"{path} is a sweep file; run all of it with: rt-scale sweep {path}")
-    document = apply_overrides(document, overrides or [])
+    return _build_run(document, str(path), overrides or [], execute=True)
+
+
+def _build_run(document: Document, source: str, overrides: Sequence[str], *, execute: bool = False) -> RunSpec:
+    document = apply_overrides(document, overrides)
     modules = document.pop("import", [])
     modules = [modules] if isinstance(modules, str) else modules
     if not isinstance(modules, list) or not all(isinstance(each, str) for each in modules):
         raise InputError(
-            f"{path}: import is a list of modules, e.g. [my_package.nets], but {shown(modules)} was given."
+            f"{source}: import is a list of modules, e.g. [my_package.nets], but {shown(modules)} was given."
         )
-    return build_run(own_run(document, Names(modules)), str(path))
+    names = Names(modules)
+    return build_run(own_run(document, names) if execute else read_run(document, names), source)

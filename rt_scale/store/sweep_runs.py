@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from rt_scale import __version__
 from rt_scale.spec import grid
-from rt_scale.spec.errors import InputError, unknown_name
+from rt_scale.spec.differences import points_of
+from rt_scale.spec.errors import InputError, guess, shown, unknown_name
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.grid import Point, points_at
 from rt_scale.spec.kinds import KINDS, import_kinds
 from rt_scale.spec.part import LONGEST_NAME, Document, json_text
-from rt_scale.spec.run import read_recorded
-from rt_scale.spec.sweep import SweepSpec, parse_sweep
+from rt_scale.spec.run import RunSpec, read_recorded
+from rt_scale.spec.sweep import SweepSpec, parse_either, parse_sweep
 from rt_scale.spec.yaml_files import read_text
 from rt_scale.store.atomic import read_json
+from rt_scale.store.run_dir import RUNS, RunDir
 from rt_scale.store.store import FILE, Store, SweepDir
 from rt_scale.system.paths import bundled_sweep, bundled_sweeps
 
 SAMPLED, STOPPED, POINTS = "sampled.json", "stopped.json", "points.json"
 """Files in a sweep's folder: the points that its search sampled, the runs that its rule stopped early, and its runs."""
+
+_MANY = 1000
+"""In a store of as many runs no name of a run is suggested for an unknown one."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class SweepRuns:
         grid: the runs of its grid; empty for a search, unless it was read from a record.
         text: the file's text.
         overrides: its ``--set`` assignments, and what names of plugins stand for.
+        home: of single runs, which are in no sweep, the folder in the store for what is made of them; else None.
     """
 
     spec: SweepSpec
@@ -45,6 +53,7 @@ class SweepRuns:
     store: Store
     text: str = ""
     overrides: Sequence[str] = ()
+    home: str | None = None
 
     @property
     def name(self) -> str:
@@ -54,6 +63,8 @@ class SweepRuns:
     @property
     def folder(self) -> SweepDir:
         """The sweep's folder in the store."""
+        if self.home is not None:
+            return SweepDir(self.store.root / self.home, self.store)
         return self.store.sweep(self.spec.name)
 
     @property
@@ -79,8 +90,92 @@ class SweepRuns:
         return EarlyStops(self.spec.explore, self.folder).runs()
 
 
+def single_runs(specs: Sequence[RunSpec], store: Store) -> SweepRuns:
+    """Runs that were started one by one, under one name; their axes are the fields in which they differ."""
+    points = points_of(list({spec.name: spec for spec in specs}.values()))
+    names = [point.spec.name for point in points]
+    name, home = names[0], f"{RUNS}/{names[0]}"
+    if len(names) > 1:
+        name = f"compared-{hashlib.sha256(' '.join(names).encode()).hexdigest()[:8]}"
+        home = f"{home}/{name}"
+    return SweepRuns(SweepSpec(name=name, base={}), points, store, home=home)
+
+
+def store_runs(store: Store) -> SweepRuns:
+    """All runs that were begun in the store, as single ones; InputError if there are none."""
+    specs = stored_specs(store.names(), store)
+    if not specs:
+        raise InputError(f"There are no runs in '{store.place}'. Run a sweep first, or name the store with --store.")
+    return replace(single_runs(list(specs.values()), store), home=".")
+
+
+def stored_specs(names: Iterable[str], store: Store) -> dict[str, RunSpec]:
+    """The specs of these runs by name, without those that are missing, or of another version of rt-scale."""
+    found = {}
+    for name in names:
+        with suppress(InputError):
+            found[name] = recorded_spec(store.run(name))
+    return found
+
+
+def recorded_spec(run_dir: RunDir) -> RunSpec:
+    """The spec of a run that was begun.
+
+    InputError: it was never begun, or its spec is of another version of rt-scale.
+    """
+    if (recorded := run_dir.spec()) is None:
+        raise InputError(
+            f"The run '{run_dir.name}' was never begun: there is no spec in '{run_dir.path}'. Run it first."
+        )
+    try:
+        return read_recorded(recorded)
+    except ValidationError as error:
+        raise InputError(
+            f"The spec of run '{run_dir.path}' is of another version of rt-scale, or damaged. Use that version."
+        ) from error
+
+
+def read_runs(given: Sequence[Path], overrides: Sequence[str], store: Store) -> list[SweepRuns]:
+    """Sweep files, and then all single runs together: spec files, names of runs, and beginnings of names.
+
+    InputError: a file, an assignment or a run is not valid, or a name is unknown or the beginning of several runs.
+    """
+    sweeps: list[SweepRuns] = []
+    specs: list[RunSpec] = []
+    for each in given:
+        name = each.as_posix()
+        if os.path.lexists(name) or each.suffix or len(name) > LONGEST_NAME or name in bundled_sweeps():
+            found = read_sweep(each, overrides, store, single=True)
+            sweeps += [found] if found.home is None else []
+            specs += [point.spec for point in found.grid if found.home is not None]
+        else:
+            specs.append(_stored(name, overrides, store))
+    return [*sweeps, *([single_runs(specs, store)] if specs else [])]
+
+
+def _stored(name: str, overrides: Sequence[str], store: Store) -> RunSpec:
+    """The spec of the stored run with that name, or beginning with it."""
+    store.refresh(curves=False)
+    if (found := store.find(name)) is None:
+        known = [*bundled_sweeps(), *store.names()]
+        close = guess(name, known if len(known) < _MANY else bundled_sweeps()).replace(" did", " Did")
+        raise InputError(
+            f"There is no file, no run in '{store.place}' and no sweep of the package that is called {shown(name)}."
+            f"{close} 'rt-scale status' lists runs, 'rt-scale sweeps' the sweeps of the package."
+        )
+    if overrides:
+        raise InputError(f"Run '{found}' is what its spec says: --set and --import are for files. Leave them out.")
+    return recorded_spec(store.run(found))
+
+
 def read_sweep(
-    file: Path, overrides: Sequence[str], store: Store, most: int | None = None, *, execute: bool = False
+    file: Path,
+    overrides: Sequence[str],
+    store: Store,
+    most: int | None = None,
+    *,
+    single: bool = False,
+    execute: bool = False,
 ) -> SweepRuns:
     """The sweep in a file, with its runs; a file in a store also gets the assignments recorded there.
 
@@ -89,6 +184,7 @@ def read_sweep(
         overrides: more ``--set`` assignments.
         store: where the runs are kept.
         most: largest grid; None: the limit without --yes, or as many runs as were started in ``store``.
+        single: whether it may be a spec file, of a single run.
         execute: whether its runs are to be executed, so that a user's kinds of runs are imported; otherwise their runs
             are those that ``store`` has recorded.
 
@@ -97,7 +193,9 @@ def read_sweep(
     file = _named(file)
     assigned = [*(SweepDir(file.parent).overrides() if file.name == FILE else []), *overrides]
     text = read_text(file)
-    spec = parse_sweep(text, str(file), assigned)
+    spec = (parse_either if single else parse_sweep)(text, str(file), assigned)
+    if isinstance(spec, RunSpec):
+        return single_runs([spec], store)
     if execute:
         import_kinds([spec.base, *({"kind": kind} for kind in spec.kinds)], spec.names)
     elif own := [kind for kind in spec.kinds if kind not in KINDS]:

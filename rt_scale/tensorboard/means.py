@@ -23,7 +23,7 @@ from rt_scale.spec.errors import RunError
 from rt_scale.spec.grid import grouped
 from rt_scale.spec.metrics import metric_bounds, parse_probe_name
 from rt_scale.store.metrics import STATED, interval, read_metrics
-from rt_scale.tensorboard.writer import renew_events, short_digest, stat_file
+from rt_scale.tensorboard.writer import renew_events, short_digest
 
 MARGIN = "with interval"
 """Prefix of the curves for margin charts; TensorBoard lists it last."""
@@ -39,11 +39,9 @@ def write_means(folder: Path, tables: Sequence[Path], metrics: Sequence[str]) ->
 
     Tables of seeds that have not begun need not exist.
     """
-    found = [(path, stat) for path in tables if (stat := stat_file(path))]
-    state = [(path.parent.name, stat.st_size, stat.st_mtime_ns) for path, stat in found]
-    newest = max((mtime for *_, mtime in state), default=0)
     kind = f"mean-{short_digest([STATED, *metrics])}"  # another interval rule makes other curves
-    renew_events(folder, kind, newest, state, lambda: _events([path for path, _ in found], metrics))
+    inputs = {path.parent.name: path for path in tables}
+    renew_events(folder, kind, inputs, lambda found: _events([*found.values()], metrics))
 
 
 def _events(tables: Sequence[Path], metrics: Sequence[str]) -> list[Event]:

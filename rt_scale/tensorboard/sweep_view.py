@@ -33,7 +33,6 @@ from rt_scale.tensorboard.writer import (
     flat_settings,
     folder_name,
     renew_events,
-    stat_file,
     summary_file,
     typed_columns,
 )
@@ -89,7 +88,7 @@ def build_means_board(
     _write_settings(board, names, first, columns, metrics)
     for name, members in zip(names, groups.values(), strict=True):
         write_means(board / name, [run.folder / METRICS for run in members], metrics)
-    _write_figures(board / SWEEP, figures)
+    renew_events(board / SWEEP, "figures", figures, _images)
 
 
 def build_runs_board(board: Path, means: Path, runs: Sequence[BoardRun], metrics: Sequence[str]) -> None:
@@ -165,13 +164,6 @@ def _domain(values: Sequence[Setting | None]) -> summary_v2.RealInterval | summa
     if len(numbers) > MOST_LISTED:
         return summary_v2.RealInterval(min(numbers), max(numbers))
     return summary_v2.Discrete(given)
-
-
-def _write_figures(folder: Path, figures: Mapping[str, Path]) -> None:
-    """Update the images, unless no file has changed."""
-    state = [(tag, stat.st_size, stat.st_mtime_ns) for tag, path in figures.items() if (stat := stat_file(path))]
-    newest = max((mtime for *_, mtime in state), default=0)
-    renew_events(folder, "figures", newest, state, lambda: _images({tag: figures[tag] for tag, *_ in state}))
 
 
 def _images(figures: Mapping[str, Path]) -> list[Event]:

@@ -116,7 +116,9 @@ def _event_file(events: Iterable[Event]) -> bytes:
     return file.getvalue()
 
 
-def renew_events(folder: Path, kind: str, newest: int, state: object, events: Callable[[], Sequence[Event]]) -> None:
+def renew_events(
+    folder: Path, kind: str, inputs: Mapping[str, Path], events: Callable[[Mapping[str, Path]], Sequence[Event]]
+) -> None:
     """Update derived events in a folder, unless their inputs are unchanged.
 
     A running server never rereads a file, so changed events go to a new file with a later name, which replaces the
@@ -124,16 +126,21 @@ def renew_events(folder: Path, kind: str, newest: int, state: object, events: Ca
 
     Args:
         kind: part of the files' names; files of other kinds are removed.
-        newest: when the inputs last changed, in nanoseconds since 1970; it orders the names.
-        state: identifies the inputs, by its ``repr``.
+        inputs: name -> file; those without a file are omitted.
         events: makes all records, from the first step on; if there are none, the files are removed.
     """
+    found: dict[str, os.stat_result] = {}
+    for name, path in inputs.items():
+        with contextlib.suppress(FileNotFoundError):
+            found[name] = path.stat()
+    state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found.items()]
+    newest = max((mtime for *_, mtime in state), default=0)
     prefix = f"{EVENTS}2-{kind}-"
     name = f"{prefix}{newest:020d}-{short_digest(state)}"
     if (folder / name).exists():
         return
     kept = set()
-    if made := events():
+    if made := events({name: inputs[name] for name in found}):
         write_bytes(folder / name, _event_file([*_beginning(0.0), *made]))
         earlier = [path.name for path in folder.glob(f"{prefix}*") if path.name < name]
         # A server may be reading the previous one.
@@ -146,13 +153,6 @@ def renew_events(folder: Path, kind: str, newest: int, state: object, events: Ca
 def short_digest(value: object) -> str:
     """Twelve hexadecimal digits of the SHA-256 of a value's ``repr``."""
     return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
-
-
-def stat_file(path: Path) -> os.stat_result | None:
-    """The stat of a file; None if there is none."""
-    with contextlib.suppress(FileNotFoundError):
-        return path.stat()
-    return None
 
 
 def flat_settings(spec: Mapping[str, object]) -> dict[str, Setting]:

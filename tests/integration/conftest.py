@@ -17,7 +17,8 @@ import pytest
 
 from rt_scale.cli import main
 from rt_scale.data.prepare import open_prepared
-from tests.integration import several_nodes
+from tests.integration import several_nodes, warm
+from tests.integration.dying import DIES
 
 PROGRAM = str(Path(sys.executable).with_name("rt-scale"))
 TIMEOUT = 480.0
@@ -60,16 +61,17 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
 
 @contextlib.contextmanager
 def starting() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts programs; what is left of them is killed at the end."""
+    """Starts programs, those of a single run as :mod:`warm` copies; what is left of them is killed at the end."""
     started: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: object, program: list[str] | None = None, **options: Any) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [*(program or [PROGRAM]), *map(str, arguments)],
-            text=True,
-            start_new_session=True,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": handle_signals, **options},
-        )
+        words, pipes = [*map(str, arguments)], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process: subprocess.Popen[str]
+        if "run" in words[:2] and not options and program in (None, DIES):
+            process = warm.Copied([DIES[-1] if program else warm.MAIN, *words], text=True, **pipes)
+        else:
+            given = {**pipes, "preexec_fn": handle_signals, **options}
+            process = subprocess.Popen([*(program or [PROGRAM]), *words], text=True, start_new_session=True, **given)
         started.append(process)
         return process
 

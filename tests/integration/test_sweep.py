@@ -80,12 +80,12 @@ def test_a_sweep_leaves_tables_and_figures(swept: tuple[Place, str]) -> None:
     assert yaml.safe_load(place.store.sweep("small").file.read_text()) == SWEEP
 
 
+def refuse(*_: Any, **__: Any) -> None:
+    raise AssertionError("Ray was asked for")
+
+
 def test_a_finished_sweep_is_not_run_again(swept: tuple[Place, str], cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     place, _ = swept
-
-    def refuse(*_: Any, **__: Any) -> None:
-        raise AssertionError("Ray was asked for")
-
     monkeypatch.setattr(launched, "_run", refuse)
     before = place.times()
     again = cli(*place.command)
@@ -96,7 +96,12 @@ def test_a_finished_sweep_is_not_run_again(swept: tuple[Place, str], cli: Any, m
 
 
 def test_a_grown_sweep_runs_what_is_new_and_names_what_failed(
-    swept: tuple[Place, str], tmp_path: Path, data_dir: Path, start: Start, cli: Any
+    swept: tuple[Place, str],
+    tmp_path: Path,
+    data_dir: Path,
+    start: Start,
+    cli: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # A copy: xdist may give a test that looks at the sweep to this worker later.
     shutil.copytree(swept[0].file.parent, tmp_path / "grown")
@@ -126,11 +131,13 @@ def test_a_grown_sweep_runs_what_is_new_and_names_what_failed(
     assert all("diverged" in row["detail"] for row in rows if row["label"] in failed)
     assert {row["state"] for row in rows if row["label"] not in failed} == {"done"}
 
-    # Run again, it leaves those alone, unless it is told to try them.
+    # Run again, it leaves those alone and starts no Ray, unless it is told to try them.
     attempts = {label: run_dir.status().attempts for label, run_dir in points.items()}
-    out, err = ended(start(*place.command))
-    assert [line.count("diverged") for line in err.splitlines()] == [1, 1]
-    assert err.count("tried again with --retry-failed") == 2
+    with monkeypatch.context() as without_ray:
+        without_ray.setattr(launched, "_run", refuse)
+        again = cli(*place.command)
+    assert [line.count("diverged") for line in again.err.splitlines()] == [1, 1]
+    assert again.err.count("tried again with --retry-failed") == 2
     assert {label: run_dir.status().attempts for label, run_dir in points.items()} == attempts
     ended(start(*place.command, "--retry-failed"))
     for label, run_dir in points.items():

@@ -123,7 +123,8 @@ def test_json_of_a_run_its_status_and_its_report(
     assert finished is not None
     assert result == finished.to_json()
     (row,) = json.loads(invoke("status", "--json"))["runs"]
-    named = {"label": run_dir.name, "name": run_dir.name}
+    label = "data.name=digits,encoder.name=convnet_4_1,alpha=1e-10,seed=0"
+    named = {"label": label, "name": run_dir.name}
     assert row == named | {"state": "done", "attempts": 1, "detail": "", "other_data": ""}
     (row,) = json.loads(invoke("status", sweep_file, "--json"))["runs"]
     assert (row["label"], row["state"]) == ("base,seed=0", "done")

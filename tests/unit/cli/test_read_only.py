@@ -108,13 +108,14 @@ def test_tables_for_other_programs(call: Call, folder: Path) -> None:
     assert "is read-only here" in result.stderr
 
 
-def test_a_board_has_its_view_elsewhere_while_it_is_open(call: Call, folder: Path) -> None:
-    result = call("board", folder / "a.yaml")
+@pytest.mark.parametrize("given", [["a.yaml"], []])
+def test_a_board_has_its_view_elsewhere_while_it_is_open(call: Call, folder: Path, given: list[str]) -> None:
+    result = call("board", *(folder / name for name in given))
     assert "is read-only here" in result.stderr
     assert not [path for path in (folder / "out").iterdir() if path.name.startswith("rt-scale-")]
 
 
-@pytest.mark.parametrize("words", [["status"], ["status", "a.yaml"], ["plan", "a.yaml"], ["board"]])
+@pytest.mark.parametrize("words", [["status"], ["status", "a.yaml"], ["plan", "a.yaml"]])
 def test_what_writes_nothing(call: Call, folder: Path, words: list[str]) -> None:
     result = call(*(folder / word if "." in word else word for word in words))
     assert result.stderr == ""

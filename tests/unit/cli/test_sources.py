@@ -150,7 +150,7 @@ def test_a_sweep_of_the_package_is_named_and_a_file_of_that_path_wins(file: Path
     assert len(read_sweep(Path("small/fig18"), (), STORE).points) == 12
     assert "12 missing" in cli("status", "small/fig18")
     with pytest.raises(InputError, match=r"Unknown sweep 'small/fig19'\. Did you mean 'small/fig1"):
-        cli("status", "small/fig19")
+        cli("sweep", "small/fig19")
     (tmp_path / "small").mkdir()
     file.rename(tmp_path / "small" / "fig18")
     assert "2 missing" in cli("status", "small/fig18")

@@ -56,7 +56,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Stands in for Ray: finishes the first run, tells a refusal of the second, says nothing of the others."""
     calls: list[dict[str, Any]] = []
 
-    def run(sweeps: Any, todo: list[Job], where: Where, view: Any, stopping: Any, lost: Any) -> dict[str, str]:
+    def run(sweeps: Any, todo: list[Job], _: Any, where: Where, view: Any, stopping: Any, lost: Any) -> dict[str, str]:
         calls.append({"todo": todo, "where": where, "lost": lost, "notes": view.texts})
         for job in todo[:1]:
             complete(where.store, job.spec)
@@ -186,7 +186,7 @@ def test_runs_that_a_rule_ended_before_are_left_alone(
 ) -> None:
     section = {"metric": "probe/student/linear", "mode": "max", "stop": {"asha": {"grace": "5ep"}}}
     base = {**BASE, "probe": {"every": "5ep"}}
-    sweep = SweepSpec.model_validate({**SWEEP.model_dump(), "base": base, "explore": section})
+    sweep = SweepSpec.model_validate({**SWEEP.model_dump(by_alias=True), "base": base, "explore": section})
     points = expand(sweep)
     assert sweep.explore is not None
     stop = EarlyStop("asha", 10, 5.0, "ep", "probe/student/linear", 0.5)
@@ -195,9 +195,6 @@ def test_runs_that_a_rule_ended_before_are_left_alone(
     assert [task.label for task in launched[0]["todo"]] == [points[0].label, points[2].label]
     assert outcome.ended == {points[1].label: "asha after 5 epochs: probe/student/linear was 0.5"}
     assert outcome.failed == {points[2].label: "refused"}
-    packed = sweep.model_copy(update={"launch": LaunchSpec(pack=2)})
-    with pytest.raises(InputError, match=r"Leave launch\.pack at 1"):
-        go(points, store, tmp_path, sweep=packed)
     plain = sweep.model_copy(update={"explore": None})
     go(points, store, tmp_path, sweep=plain)
     assert [task.label for task in launched[1]["todo"]] == [points[1].label, points[2].label]

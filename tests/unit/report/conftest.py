@@ -10,10 +10,8 @@ import pytest
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.grid import Point
 from rt_scale.spec.run import RunSpec
-from rt_scale.store.metrics import MetricsTable
 from rt_scale.store.results import RunResult
-from rt_scale.store.store import Store
-from tests.records import run_record, run_result
+from tests.records import finish_run, run_result
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 
@@ -51,16 +49,4 @@ def result() -> Callable[..., RunResult]:
 def finish() -> Callable[..., None]:
     """Makes a run one that is finished, with a curve of the linear probe and the record of its attempts."""
 
-    def write(store: Store, place: Point, result: RunResult, *attempts: Mapping[str, Any]) -> None:
-        run_dir = store.run(place.spec)
-        with run_dir.acquire():
-            run_dir.write_spec(place.spec)
-            run_dir.write_record(run_record(*attempts))
-            table = MetricsTable(run_dir.metrics_path)
-            for epoch, student in ((0, 0.2), (1, 0.4)):
-                values = {"student": student, "teacher": 0.2, "input": 0.6}
-                table.append(epoch, epoch, {f"probe/{role}/linear": value for role, value in values.items()})
-            table.flush()
-            run_dir.complete(result)
-
-    return write
+    return finish_run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from rt_scale.spec.errors import InputError, StoreUnavailable
 from rt_scale.spec.grid import expand
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.store import Store
-from rt_scale.store.sweep_runs import SweepRuns
+from rt_scale.store.sweep_runs import SweepRuns, single_runs
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
 ADDRESS = "http://here/"
@@ -101,5 +102,20 @@ def test_what_cannot_be_shown_is_refused(tmp_path: Path, served: dict[str, Any])
     with pytest.raises(InputError, match="There are no runs in"):
         open_board([], store, host="h", port=0, say=print)
     (store.root / "runs").mkdir(parents=True)
-    open_board([], store, host="h", port=0, say=print)
-    assert (served["folder"], served["title"]) == (store.root / "runs", "store")
+    with pytest.raises(InputError, match="There are no runs in"):
+        open_board([], store, host="h", port=0, say=print)
+
+
+def test_runs_of_a_store_are_named_by_what_differs(tmp_path: Path, served: dict[str, Any]) -> None:
+    store, said = Store(tmp_path / "store"), list[str]()
+    specs = [each.spec for each in loaded(store, "a", 2).points[:2]]
+    for run, spec in ((store.run(spec), spec) for spec in specs):
+        with run.acquire():
+            run.write_spec(spec)
+    open_board([], store, host="h", port=0, say=said.append)
+    assert (served["folder"], served["title"]) == (store.root / "board-runs", "store")
+    assert sorted(os.listdir(served["folder"])) == ["alpha=0,seed=0", "alpha=0.5,seed=0", "mean", "sweep"]
+    open_board([single_runs(specs[:1], store)], store, host="h", port=0, say=print, every_run=True)
+    assert served["folder"] == store.run(specs[0]).path / "board-runs"
+    (name,) = {*os.listdir(served["folder"])} - {"mean", "sweep"}
+    assert name == "data.name=digits,encoder.name=convnet_8_2,alpha=0,seed=0"

@@ -14,7 +14,7 @@ import pytest
 from rt_scale.report.export import numbers_table, verdicts_table
 from rt_scale.report.page import Picture, Report, beside_paper, caption, inline_svg, titles, to_html, to_markdown
 from rt_scale.report.paper import Judged
-from rt_scale.report.paper_numbers import departures, telling_keys
+from rt_scale.report.paper_numbers import departures
 from rt_scale.report.report import check_same_data, merged_points
 from rt_scale.report.results import ResultRow, probed_runs, result_rows
 from rt_scale.report.statistics import Verdict, limits
@@ -220,12 +220,6 @@ def test_departures_from_the_papers_setting_are_told(point: Make) -> None:
     base = [Point({"student.alpha": 0.3}, 0, place.spec) for place in places]
     assert departures(places) == []
     assert departures(base) == ["width = 0.5 or 1"]
-
-
-def test_columns_that_tell_nothing_more_are_left_out() -> None:
-    rows = [{"a": 1, "b": 1, "c": 5}, {"a": 2, "b": 2, "c": 5}, {"a": 2, "b": 3, "c": 5}]
-    assert telling_keys(["a", "b", "c"], rows) == ["a", "b"]
-    assert telling_keys(["a", "c"], rows, beside=["b"]) == []
 
 
 def test_an_address_leads_to_a_folder_of_any_name(make: Make, tmp_path: Path) -> None:

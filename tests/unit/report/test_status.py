@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from rt_scale.report.status import StatusRow, count_by_sweep, show_status, status_of_store, status_of_sweep
+from rt_scale.report import status
+from rt_scale.report.status import (
+    StatusRow,
+    count_by_sweep,
+    listed,
+    matching,
+    show_status,
+    status_of_store,
+    status_of_sweep,
+)
+from rt_scale.spec.differences import parse_condition
 from rt_scale.spec.grid import Point
 from rt_scale.store.store import Store
 from rt_scale.system.console import PlainConsole
@@ -98,17 +108,35 @@ def test_folders_of_a_store_that_hold_no_run(store: Store) -> None:
     assert len(rows) == 4
 
 
-def shown(rows: Any, **options: Any) -> str:
+def shown(rows: Any) -> str:
     console = PlainConsole(width=200, record=True)
-    show_status(rows, console, **options)
+    show_status(rows, console)
     return console.export_text()
 
 
-def test_the_states_that_are_only_counted_are_the_callers_choice(store: Store, points: list[Point]) -> None:
-    text = shown(status_of_sweep(points, store), quiet=("done", "missing"))
-    assert points[4].label not in text
-    assert points[3].label in text
-    assert text.rstrip().endswith("5 runs: 1 done, 1 running, 1 failed, 1 partial, 1 missing")
+def test_runs_of_a_store_are_named_by_what_differs_and_done_ones_come_last(
+    store: Store, points: list[Point], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = listed(status_of_store(store), store)
+    assert {row.name: row.label for row in rows} == {point.spec.name: point.label for point in points[:4]}
+    assert [row.state == "done" for row in rows] == [False, False, False, True]
+    store.run("distill-0").acquire().release()  # it has no spec
+    assert {row.label for row in listed(status_of_store(store), store)} > {"distill-0", points[0].label}
+    monkeypatch.setattr(status, "LISTED", 2)
+    assert len(listed(rows, store)) == 2
+
+
+def test_states_and_conditions_choose_rows(store: Store, points: list[Point]) -> None:
+    rows = status_of_sweep(points, store)
+    specs = {point.spec.name: point.spec.canonical() for point in points[:4]}
+
+    def chosen(states: list[str], *conditions: str) -> list[str]:
+        return [row.state for row in matching(rows, states, [parse_condition(each) for each in conditions], specs.get)]
+
+    assert chosen([]) == STATES
+    assert chosen(["failed", "missing"]) == ["failed", "missing"]
+    assert chosen([], "student.alpha>=0.1") == ["running", "failed", "partial"]
+    assert chosen(["failed"], "student.alpha>0.1", "student.alpha!=0.3") == ["failed"]
 
 
 def test_a_directory_is_named_once(store: Store, points: list[Point]) -> None:

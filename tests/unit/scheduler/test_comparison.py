@@ -31,7 +31,7 @@ def test_names_and_axes_are_what_varies(tmp_path: Path) -> None:
     assert [run.group for run in runs] == ["alpha=0.5", "alpha=1"] * 2
     assert [run.values for run in runs] == [{"alpha": 0.5}, {"alpha": 1.0}] * 2
     assert [run.folder for run in runs] == [tmp_path / "runs" / point.spec.name for point in points]
-    assert shown({"encoder.norm": ["none"]}) == {"base,seed=0": {}}
+    assert shown({"encoder.norm": ["none"]}) == {"norm=none,seed=0": {"norm": "none"}}  # else it would have no name
     assert board_runs([], Store(tmp_path)) == []
 
 
@@ -109,9 +109,10 @@ def test_figures_are_those_of_the_reports(tmp_path: Path) -> None:
         (tmp_path / "sweeps" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "sweeps" / path).touch()
     of_a = {"figure-3": "a/report/figure-3.png", "with-b/figure-4": "a/report/with-b/figure-4.png"}
-    assert board_figures(["a"], store) == {f"figures/{name}": tmp_path / "sweeps" / of_a[name] for name in of_a}
-    assert list(board_figures(["a", "b"], store)) == [*(f"figures of a/{name}" for name in of_a), "figures of b/c"]
-    assert board_figures(["none"], store) == {}
+    a, b, none = (SweepRuns(SweepSpec(name=name, base=BASE), [], store) for name in ("a", "b", "none"))
+    assert board_figures([a]) == {f"figures/{name}": tmp_path / "sweeps" / of_a[name] for name in of_a}
+    assert list(board_figures([a, b])) == [*(f"figures of a/{name}" for name in of_a), "figures of b/c"]
+    assert board_figures([none]) == {}
 
 
 def test_what_a_classifier_reaches_is_a_column_of_supervised_sweeps_alone() -> None:

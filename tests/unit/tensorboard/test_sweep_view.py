@@ -24,11 +24,11 @@ from rt_scale.tensorboard.sweep_view import (
     MOST_LISTED,
     SWEEP,
     BoardRun,
-    _write_figures,
+    _images,
     build_means_board,
     build_runs_board,
 )
-from rt_scale.tensorboard.writer import END, START, BoardWriter
+from rt_scale.tensorboard.writer import END, START, BoardWriter, renew_events
 from tests.unit.tensorboard.boards import curve, plugin_data
 
 
@@ -217,7 +217,7 @@ def images(reader: EventAccumulator) -> dict[str, tuple[float, bytes, bytes, byt
 
 def test_figures_are_images_dated_by_their_files(tmp_path: Path) -> None:
     paths = {"figures/one": figure(tmp_path / "1.png", 9), "figures/two": figure(tmp_path / "2.png", 8, (300, 2), 200)}
-    _write_figures(tmp_path / "sweep", paths)
+    renew_events(tmp_path / "sweep", "figures", paths, _images)
     assert images(EventAccumulator(str(tmp_path / "sweep"))) == {
         "figures/one": (100.0, b"6", b"4", paths["figures/one"].read_bytes()),
         "figures/two": (200.0, b"300", b"2", paths["figures/two"].read_bytes()),
@@ -229,22 +229,24 @@ def test_a_reader_that_watches_sees_the_new_figure_in_place_of_the_old(
 ) -> None:
     path = figure(tmp_path / "1.png", 9)
     watcher = EventAccumulator(str(tmp_path / "sweep"))
-    _write_figures(tmp_path / "sweep", {"one": path})
+    renew_events(tmp_path / "sweep", "figures", {"one": path}, _images)
     assert images(watcher)["one"][0] == 100
     figure(path, 7, date=101)
-    _write_figures(tmp_path / "sweep", {"one": path})
+    renew_events(tmp_path / "sweep", "figures", {"one": path}, _images)
     assert images(watcher) == {"one": (101.0, b"6", b"4", path.read_bytes())}
     # Unchanged, none is read again.
     monkeypatch.setattr(module, "_images", None)
-    _write_figures(tmp_path / "sweep", {"one": path})
+    renew_events(tmp_path / "sweep", "figures", {"one": path}, _images)
 
 
 @pytest.mark.parametrize("data", [None, b"", b"\x89PNG\r\n\x1a\n\0\0", b"no picture, but of some length"])
 def test_what_is_no_figure_yet_is_left_out(tmp_path: Path, data: bytes | None) -> None:
     if data is not None:
         (tmp_path / "2.png").write_bytes(data)
-    _write_figures(tmp_path / "sweep", {"one": figure(tmp_path / "1.png", 9), "two": tmp_path / "2.png"})
+    renew_events(
+        tmp_path / "sweep", "figures", {"one": figure(tmp_path / "1.png", 9), "two": tmp_path / "2.png"}, _images
+    )
     assert set(images(EventAccumulator(str(tmp_path / "sweep")))) == {"one"}
     (tmp_path / "1.png").unlink()
-    _write_figures(tmp_path / "sweep", {"one": tmp_path / "1.png", "two": tmp_path / "2.png"})
+    renew_events(tmp_path / "sweep", "figures", {"one": tmp_path / "1.png", "two": tmp_path / "2.png"}, _images)
     assert list((tmp_path / "sweep").iterdir()) == []

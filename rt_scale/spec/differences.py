@@ -1,0 +1,145 @@
+"""In which fields runs differ: names for single runs, conditions on their fields, equal networks under two names."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import BaseModel
+
+from rt_scale.spec.document import check_field, flat_fields
+from rt_scale.spec.encoders import parse_encoder, scaled
+from rt_scale.spec.errors import InputError, cut, shown
+from rt_scale.spec.grid import Point
+from rt_scale.spec.kinds import KINDS, model_of
+from rt_scale.spec.networks import EncoderSpec, StartFrom
+from rt_scale.spec.part import Part
+from rt_scale.spec.run import RunSpec, StoredSpec, without_seeds
+from rt_scale.spec.yaml_files import parse_yaml
+
+_DESCRIBING = ("data.name", "encoder.name", "student.alpha")
+"""The fields that name runs which differ in none, such as a single one."""
+_SIGNS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+_CONDITION = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)\s*(!=|<=|>=|=|<|>)(.*)")
+
+
+def spec_fields(part: Part, prefix: str = "") -> dict[str, object]:
+    """Dotted field -> value; a run to start from is one value: its configuration, without seeds, and what is taken."""
+    if isinstance(part, StoredSpec):
+        return flat_fields(part.document)
+    found: dict[str, object] = {}
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        if isinstance(value, StartFrom | RunSpec):
+            found[prefix + name] = without_seeds(value.canonical())
+        elif isinstance(value, Part):
+            found |= spec_fields(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def telling_keys(keys: Sequence[str], rows: Sequence[Mapping[str, object]], beside: Sequence[str] = ()) -> list[str]:
+    """The keys that distinguish rows which ``beside`` and the keys before them do not."""
+    seen = [repr([row.get(key) for key in beside]) for row in rows]
+    found = []
+    for key in keys:
+        more = [f"{before} {row.get(key)!r}" for before, row in zip(seen, rows, strict=True)]
+        if len(set(more)) > len(set(seen)):
+            seen = more
+            found.append(key)
+    return found
+
+
+def points_of(specs: Sequence[RunSpec]) -> list[Point]:
+    """Single runs as points whose axes are the fields in which they differ, but for seeds that vary together."""
+    rows = [spec_fields(spec) for spec in specs]
+    keys = dict.fromkeys(key for row in rows for key in row)
+    differing = [key for key in keys if len({repr(row.get(key)) for row in rows}) > 1]
+    seeds = [key for key in differing if key.startswith("seeds.")]
+    together = all(len({row.get(key) for key in seeds}) == 1 for row in rows)
+    axes = [key for key in differing if key not in seeds or not together]
+    axes = axes or [key for key in _DESCRIBING if key in keys]
+    seed = next((key for key in (*seeds, *keys) if key.startswith("seeds.")), "")
+    return [
+        Point({key: row.get(key) for key in axes}, int(str(row.get(seed, 0))), spec)
+        for row, spec in zip(rows, specs, strict=True)
+    ]
+
+
+def told_apart(points: Sequence[Point], axes: Sequence[str] | None = None) -> list[Point]:
+    """The points with only those axes, of ``axes`` or of all, that tell them apart, for short labels."""
+    axes = axes or list(dict.fromkeys(key for point in points for key in point.values))
+    kept = telling_keys(axes, [point.values for point in points]) or axes
+    return [replace(point, values={key: point.values[key] for key in kept if key in point.values}) for point in points]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition on a field of a spec, e.g. ``student.alpha<=0.5``."""
+
+    key: str
+    sign: str
+    value: object
+
+    def holds(self, recorded: Mapping[str, object]) -> bool:
+        """Whether a run with that canonical value meets it; nothing but numbers is less or greater."""
+        found: object = recorded
+        for name in self.key.split("."):
+            if not isinstance(found, Mapping) or name not in found:
+                found = _default(recorded.get("kind"), self.key)
+                break
+            found = found[name]
+        if self.sign not in ("=", "!="):
+            return _is_number(found) and _SIGNS[self.sign](found, self.value)
+        return _SIGNS[self.sign]((isinstance(found, bool), found), (isinstance(self.value, bool), self.value))
+
+
+def parse_condition(text: str) -> Condition:
+    """The condition in a text; InputError for another form, an unknown field, or an order of what is no number."""
+    match = _CONDITION.fullmatch(text.strip())
+    if match is None:
+        raise InputError(f"'--where {cut(text)}' is no condition; write e.g. --where student.alpha=0.5, with one of "
+                         f"{' '.join(_SIGNS)}, in quotes for < and >.")  # fmt: skip
+    key, sign, given = match.groups()
+    check_field("field of --where", key, [kind.spec for kind in KINDS.values()])
+    value = parse_yaml(given, f"the value of '--where {cut(text)}'")
+    if sign not in ("=", "!=") and not _is_number(value):
+        raise InputError(f"'--where {cut(text)}': {sign} compares numbers, and {shown(value)} is none; take = or !=.")
+    return Condition(key, sign, value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _default(kind: object, key: str) -> object:
+    """The value of a field that the canonical value of a spec of that kind leaves out; None if it has no such field."""
+    model: object = model_of(kind)
+    value: object = None
+    for name in key.split("."):
+        if not (isinstance(model, type) and issubclass(model, BaseModel) and name in model.model_fields):
+            return None
+        field = model.model_fields[name]
+        model, value = field.annotation, field.default
+    return value
+
+
+def equal_networks(encoders: Iterable[EncoderSpec]) -> list[str]:
+    """A sentence for each network that has several names, e.g. ``convnet_32_3`` at width 2 and ``convnet_64_3``."""
+    found: dict[tuple[object, ...], dict[str, None]] = {}
+    for encoder in (each for each in encoders if each.plugin is None):
+        known = parse_encoder(encoder.name)
+        if known.channels is not None and not known.is_vit:
+            network = (known.family, known.layers, scaled(known.channels, encoder.width), encoder.norm)
+            words = encoder.name if encoder.width == 1 else f"{encoder.name} at width {encoder.width:g}"
+            found.setdefault(network, {})[words] = None
+    return [
+        f"{' and '.join(names)} are one network: runs that differ in nothing else give equal numbers."
+        for names in found.values() if len(names) > 1
+    ]  # fmt: skip
