@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from rt_scale.cli.options import DataOption, JsonOption, find_data_dir, open_console, print_table, read_path, show_json
+from rt_scale.cli.options import (
+    DataOption,
+    ImportOption,
+    JsonOption,
+    find_data_dir,
+    open_console,
+    print_table,
+    read_path,
+    show_json,
+)
 from rt_scale.system.console import say
 
 app = typer.Typer(no_args_is_help=True, help="Prepared data sets.")
@@ -38,7 +47,9 @@ def data_list(data_dir: DataOption = None, as_json: JsonOption = False) -> None:
 
 @app.command("prepare")
 def data_prepare(
-    name: Annotated[str, typer.Argument(help="A known data set, or a new name for a folder of images.")],
+    name: Annotated[
+        str, typer.Argument(help="A known data set, a new name for a folder of images, or a plugin: my_data:Shapes.")
+    ],
     source: Annotated[
         Path | None, typer.Option("--from", parser=read_path, help="The original: archive, file or folder.")
     ] = None,
@@ -50,24 +61,34 @@ def data_prepare(
     replace: Annotated[
         bool, typer.Option("--replace", help="Make it anew, also in place of another set of that name.")
     ] = False,
+    args: Annotated[str | None, typer.Option("--args", help="Arguments of a plugin: '{images: 100}'.")] = None,
+    imports: ImportOption = None,
     data_dir: DataOption = None,
 ) -> None:
     """Make the prepared file of a data set, once."""
+    from rt_scale.data.own import prepare_own
     from rt_scale.data.prepare import prepare
     from rt_scale.progress.bars import counting
-    from rt_scale.spec.errors import counted, printable, shortened
+    from rt_scale.spec.document import own_data
+    from rt_scale.spec.errors import InputError, counted, printable, shortened
 
+    own = own_data(name, args, imports or [])
+    if own is not None and (source or download or size is not None or split_seed is not None or replace):
+        raise InputError(f"'{name}' is a plugin, which gives its images itself: it takes --args alone.")
     with counting(open_console(), f"preparing {name}") as progress:
-        prepared = prepare(
-            name,
-            find_data_dir(data_dir),
-            source,
-            download,
-            progress,
-            size=size,
-            split_seed=split_seed,
-            replace=replace,
-        )
+        if own is not None:
+            prepared = prepare_own(own, find_data_dir(data_dir), progress)
+        else:
+            prepared = prepare(
+                name,
+                find_data_dir(data_dir),
+                source,
+                download,
+                progress,
+                size=size,
+                split_seed=split_seed,
+                replace=replace,
+            )
     info = prepared.info
     lines = [
         f"{info.title}: {len(prepared.train):,} training and {counted(len(prepared.test), 'test image')}, "

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -193,9 +193,8 @@ def _make(
     size: int | None = None,
     split_seed: int = 0,
 ) -> Prepared:
-    """Prepare in a hidden folder, then move the files into place; the caller holds the lock."""
-    target, workplace = data_dir / name, data_dir / f".{name}.tmp"
-    check_target(target)
+    """Find the original and prepare it; the caller holds the lock."""
+    check_target(data_dir / name)
     found = source
     if source is None and name not in BUNDLED:
         found = find_original(DATASETS[name], data_dir, download, progress)
@@ -205,14 +204,27 @@ def _make(
         size=size,
         split_seed=split_seed,
     )
+
+    def read(given: Source) -> Original:
+        given = dataclasses.replace(given, path=found or given.path)
+        data = DATASETS.get(name)
+        return read_folder(name, given) if data is None else data.read(data, given)
+
+    return make_prepared(name, data_dir, request, read, progress)
+
+
+def make_prepared(
+    name: str, data_dir: Path, request: Request, read: Callable[[Source], Original], progress: Progress | None
+) -> Prepared:
+    """Prepare what ``read`` gives in a hidden folder, then move the files into place; the caller holds the lock."""
+    target, workplace = data_dir / name, data_dir / f".{name}.tmp"
+    check_target(target)
     try:
         with writing(workplace):
             shutil.rmtree(workplace, ignore_errors=True)  # from a killed process
             workplace.mkdir()
         with ExitStack() as stack:
-            given = Source(found or workplace, workplace, stack, size, split_seed)
-            data = DATASETS.get(name)
-            original = read_folder(name, given) if data is None else data.read(data, given)
+            original = read(Source(workplace, workplace, stack, request.size, request.split_seed))
             original.check()
             meta = write_splits(original, request, workplace, progress)
         move_into_place(meta, workplace, target)

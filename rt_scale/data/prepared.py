@@ -265,10 +265,12 @@ class KnownData:
 def known_data(specs: Iterable[RunSpec], data_dir: Path) -> KnownData:
     """Look up the data sets of ``specs``; InputError if a prepared one is damaged."""
     known = KnownData()
+    specs = list(specs)
+    made = BUNDLED | {data.name for spec in specs for data in spec.readers}  # by the runs themselves
     for name in dict.fromkeys(name for spec in specs for name in spec.data_sets):
         prepared = load(name, data_dir)
         if info := prepared.info if prepared else DATASETS.get(name):
             known.infos[name] = info
-        if prepared is None and name not in BUNDLED:
+        if prepared is None and name not in made:
             known.missing[name] = prepare_command(name, data_dir)
     return known

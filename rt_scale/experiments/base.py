@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from rt_scale.data.own import prepare_own
 from rt_scale.data.prepare import Prepared, open_prepared
 from rt_scale.data.prepared import NoiseSet
 from rt_scale.spec.errors import InputError
@@ -100,14 +101,16 @@ def check(spec: RunSpec, data_dir: Path, check_stop: StopCheck = no_check) -> Se
     ``check_stop`` is called repeatedly while a data set is fetched or waited for. InputError if a data set is not
     prepared, damaged, or does not fit its spec.
     """
-    return _open(spec, lambda name: open_prepared(name, data_dir, check_stop))
+    return _open(spec, data_dir, lambda name: open_prepared(name, data_dir, check_stop), check_stop)
 
 
-def _open(spec: RunSpec, opener: Opener) -> Sets | None:
+def _open(spec: RunSpec, data_dir: Path, opener: Opener, check_stop: StopCheck) -> Sets | None:
     experiment = experiment_of(spec)
+    for own in spec.readers:
+        prepare_own(own, data_dir, check_stop=check_stop)
     sets = experiment.open(spec, opener)
     for needed in spec.dependencies:
-        found = _open(needed, opener)
+        found = _open(needed, data_dir, opener, check_stop)
         if sets is not None and found is not None:
             sets.starts[needed.name] = found
     experiment.validate(spec, sets)
@@ -134,7 +137,7 @@ def check_all(specs: Iterable[RunSpec], data_dir: Path, check_stop: StopCheck = 
 
     for spec in specs:
         try:
-            _open(spec, once)
+            _open(spec, data_dir, once, check_stop)
         except InputError as error:
             problems[str(error)] = None
     if problems:

@@ -15,12 +15,12 @@ from rt_scale.experiments.base import Sets
 from rt_scale.experiments.check import probed_size
 from rt_scale.losses.supervised import supervised_cross_entropy
 from rt_scale.models.networks import Network, Pair
-from rt_scale.probes.evaluator import Prober
+from rt_scale.probes.evaluator import EXTRA, Prober
 from rt_scale.probes.features import Features, evaluation_mode
 from rt_scale.probes.geometry import geometry
 from rt_scale.probes.statistics import agreement, feature_statistics
 from rt_scale.spec.kinds import TrainingSpec
-from rt_scale.spec.metrics import ProbeName
+from rt_scale.spec.metrics import ProbeName, extra_name
 from rt_scale.spec.run import stream
 from rt_scale.spec.stopping import Stop, StopCheck, never, no_check
 from rt_scale.training.distributed import ALONE, Group
@@ -162,7 +162,13 @@ def build_probers(
 
 
 def _named(role: str, data: str | None, values: Mapping[str, float]) -> dict[str, float]:
-    return {str(ProbeName(role, probe, data)): value for probe, value in values.items()}
+    names = (
+        extra_name(ProbeName(role, probe.removeprefix(EXTRA), data))
+        if probe.startswith(EXTRA)
+        else str(ProbeName(role, probe, data))
+        for probe in values
+    )
+    return dict(zip(names, values.values(), strict=True))
 
 
 def _features(role: str, values: Mapping[str, float]) -> dict[str, float]:

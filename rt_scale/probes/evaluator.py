@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import nn
 
+from rt_scale.models.own import seed_all
+from rt_scale.plugins import load
 from rt_scale.probes.convex import fit_logistic, fit_ridge
 from rt_scale.probes.features import Features, Split, ToInputs, embed, standardise
 from rt_scale.probes.knn import check_neighbours, knn_accuracy
 from rt_scale.probes.linear import Classifier, LinearProbes, Problem
 from rt_scale.probes.statistics import centre_and_scale
+from rt_scale.spec.errors import RunError, shown
 from rt_scale.spec.stopping import Stop, StopCheck, never, no_check, stop_check
-from rt_scale.spec.training import ProbeSpec
+from rt_scale.spec.training import OwnProbe, ProbeSpec
 from rt_scale.training.distributed import ALONE, Group
+
+EXTRA = "extra/"
+"""Prefix of the numbers of plugins' probes."""
+_KEY = re.compile(r"extra/[A-Za-z0-9_.-]{1,100}")
 
 
 class Embedded(NamedTuple):
@@ -40,11 +48,30 @@ def screen(
     return fit(train_x, train.y, classes=classes, l2=l2, check_stop=check_stop).accuracy(test_x, test.y)
 
 
+def probe_own(probe: OwnProbe, train: Features, test: Features, *, classes: int, seed: int) -> dict[str, float]:
+    """The numbers of a plugin's probe, ``extra/<metric>`` or, of a mapping, ``extra/<metric>_<name>``.
+
+    Global generators are seeded before it is called. RunError: it gives anything but numbers.
+    """
+    function = load(probe.name, probe.source)
+    seed_all(seed)
+    given = function(*train, *test, classes=classes, seed=seed, **probe.arguments)
+    named = {f"_{key}": value for key, value in given.items()} if isinstance(given, Mapping) else {"": given}
+    try:
+        found = {f"{EXTRA}{probe.metric}{key}": float(value) for key, value in named.items()}
+    except (TypeError, ValueError, RuntimeError):
+        found = {}
+    if not found or not all(_KEY.fullmatch(key) for key in found):
+        raise RunError(f"The probe '{probe.name}' gives {shown(given)}: it must give a number, or numbers by name.")
+    return found
+
+
 class Prober:
     """Probes embeddings of clean training images on the test split (paper, section 3 'Probing').
 
     Accuracies, in [0, 1], have the names ``linear``, ``knn``, ``logistic`` and ``ridge``, and the same with
-    ``_standardized`` for embeddings standardised per dimension by training statistics.
+    ``_standardized`` for embeddings standardised per dimension by training statistics. Numbers of plugins' probes have
+    the names ``extra/<metric>``.
 
     Args:
         spec: which probes, and the linear classifier's recipe.
@@ -112,8 +139,10 @@ class Prober:
                 [Problem(*each.train, each.seed) for each in embedded], self._check_stop_alone
             )
         found = []
-        for (train, test, _), trained in zip(embedded, classifiers, strict=True):
+        for (train, test, seed), trained in zip(embedded, classifiers, strict=True):
             values = self._measure(train, test, trained[0])
+            for probe in self.spec.extra:
+                values |= probe_own(probe, train, test, classes=self.classes, seed=seed)
             if self.spec.standardized:
                 train_x, test_x = standardise(train.x, test.x)
                 measured = self._measure(train._replace(x=train_x), test._replace(x=test_x), trained[1])

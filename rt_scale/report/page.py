@@ -57,6 +57,7 @@ class Report:
         data: data sets with their variants, ``title (name, sha256 ...)``.
         which: the student's epoch.
         tables: rows by probe (``linear``, ``knn@cifar100``, ...), for the probes of the runs.
+        plugins: titles and rows of the numbers of plugins' probes; empty if there are none.
         results: of finished runs, by name.
         runs: the folder of run directories.
         departures: fields that differ from the paper.
@@ -80,6 +81,7 @@ class Report:
     departures: Sequence[str] = ()
     unsampled: int = 0
     other_data: str = ""
+    plugins: Sequence[Sequence[str]] = ()
     files: Sequence[Path] = ()
 
     def link(self, run: str, file: str = "") -> Markup:

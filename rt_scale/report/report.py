@@ -19,6 +19,7 @@ from rt_scale.report.results import (
     ProbedRun,
     Series,
     Which,
+    plugin_table,
     probe_keys,
     probe_title,
     probed_runs,
@@ -105,6 +106,7 @@ def _report(
         runs=store.root / "runs",
         verdicts=judge_all(experiment, every),
         departures=departures(points),
+        plugins=plugin_table(points, results),
     )
     return replace(about, pictures=_pictures(about, experiment, every, metrics))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,11 +10,11 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from rt_scale.report.paper_numbers import START, Number, data_words, number_of, shown_values
-from rt_scale.report.statistics import ROLES, Estimate, estimates
+from rt_scale.report.statistics import ROLES, Estimate, estimate, estimates
 from rt_scale.report.status import STYLES
 from rt_scale.spec.grid import Point, grouped
 from rt_scale.spec.kinds import TrainingSpec, training
-from rt_scale.spec.metrics import ProbeName
+from rt_scale.spec.metrics import ProbeName, extra_name, parse_extra_name
 from rt_scale.store.results import RunResult
 
 PROBES = {
@@ -197,7 +198,7 @@ def probed_runs(
         start = spec.teacher.start_from
         took = {} if result is None else result.device_seconds
         first = start.run.name if start else None
-        found.append(ProbedRun(name, point.seed, done(point, probe), first, scores, states[name], took))
+        found.append(ProbedRun(name, point.seed, configuration(point, probe), first, scores, states[name], took))
     return found
 
 
@@ -241,6 +242,31 @@ def _measured(runs: Sequence[ProbedRun], which: Which) -> dict[str, Estimate]:
     return estimates((each.input, each.teacher, each.student_at(which)) for each in scores) if scores else {}
 
 
+def plugin_table(points: Sequence[Point], results: Mapping[str, RunResult]) -> list[list[str]]:
+    """Titles, then a row for each number of plugins' probes in each configuration; empty if there are none.
+
+    Numbers are of the last epoch, mean and standard deviation over seeds.
+    """
+    shown, rows = shown_values(points), []
+    for members in grouped([point for point in points if point.spec.name in results], _alike).values():
+        last = [results[point.spec.name].last for point in members]
+        names = dict.fromkeys(found._replace(role="") for name in last[0] if (found := parse_extra_name(name)))
+        for name in names:
+            columns = ([each.get(extra_name(name._replace(role=role))) for each in last] for role in ROLES)
+            cells = [_plain_number([value for value in column if value is not None]) for column in columns]
+            probe = f"{name.probe} on {name.data}" if name.data else name.probe
+            rows.append([*shown[members[0].spec.name].values(), probe, str(len(members)), *cells])
+    return [[*shown[points[0].spec.name], "probe", "runs", *ROLES], *rows] if rows else []
+
+
+def _plain_number(values: Sequence[float]) -> str:
+    """Mean and standard deviation, or what stands for no number."""
+    if not values:
+        return NOTHING
+    found = estimate(values, (-math.inf, math.inf))
+    return f"{found.mean:.4g}" + ("" if found.std is None else f" ± {found.std:.2g}")
+
+
 def count_states(states: Iterable[str]) -> dict[str, int]:
     """State -> number of runs, without zeros, done first."""
     counts = Counter(states)
@@ -273,7 +299,7 @@ def titled_probe(rows: Sequence[ResultRow]) -> str:
     return ", ".join([PROBES[rows[0].probe.partition("@")[0]], *([words] if words else [])])
 
 
-def done(point: Point, probe: str) -> dict[str, Any]:
+def configuration(point: Point, probe: str) -> dict[str, Any]:
     """``ProbedRun.at`` of a run under a probe."""
     spec, (kind, _, data) = training(point.spec), probe.partition("@")
     at: dict[str, Any] = {"data": spec.data.name, "probed": data or spec.data.name, "probe": kind}

@@ -11,7 +11,7 @@ from typing import Any
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.spec.differences import told_apart
 from rt_scale.spec.grid import Point, axis_names, value_label
-from rt_scale.spec.metrics import ProbeName, parse_probe_name
+from rt_scale.spec.metrics import ProbeName, parse_extra_name, parse_probe_name
 from rt_scale.store.store import Store
 from rt_scale.store.sweep_runs import SweepRuns
 from rt_scale.tensorboard.sweep_view import BoardRun, build_means_board, build_runs_board
@@ -128,11 +128,11 @@ def _in_order(names: Iterable[str]) -> list[str]:
     rest = [each for each in probed if each not in plain]
     tags += [str(ProbeName(role, *each)) for each in rest for role in ("student", "teacher")]
     tags += [str(ProbeName("input", *each)) for each in probed]
-    return [tag for tag in tags if tag in there]
+    return [*(tag for tag in tags if tag in there), *filter(parse_extra_name, there)]
 
 
 def _of_own_set(name: str) -> bool:
-    probe = parse_probe_name(name)
+    probe = parse_probe_name(name) or parse_extra_name(name)
     return probe is not None and probe.data is None
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from rt_scale.plugins import Kind, Names
-from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.data import GAUSSIAN, DataSpec
 from rt_scale.spec.encoders import encoder_names, parse_encoder
 from rt_scale.spec.errors import InputError, cut, guess, shown, unknown_name
 from rt_scale.spec.kinds import DEFAULT, model_of
@@ -188,6 +188,18 @@ def _with_reader(data: object, names: Names) -> object:
     args = data.get("args")
     prepared = data_name(plugin.reference, args if isinstance(args, Mapping) else None, plugin.source)
     return {**data, "name": prepared, "reader": plugin.reference, "source": plugin.source}
+
+
+def own_data(name: str, args: str | None, modules: Sequence[str]) -> DataSpec | None:
+    """The data set of the plugin of that name, with arguments in YAML; None if it is no plugin's."""
+    part: Document = {"name": name} if args is None else {"name": name, "args": parse_yaml(args, "--args")}
+    found = _with_reader(part, Names(modules))
+    if found is part:
+        if args is not None:
+            raise InputError(f"--args belongs to plugins, and {shown(name)} is none: write package.module:attribute.")
+        return None
+    assert isinstance(found, Mapping)
+    return build(DataSpec, found, f"data set {name}")
 
 
 class Assembler:

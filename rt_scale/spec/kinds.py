@@ -124,6 +124,11 @@ class TrainingSpec(RunSpec):
         return {part.plugin: part.source for part in parts if part.plugin is not None and part.source is not None}
 
     @property
+    def readers(self) -> tuple[DataSpec, ...]:
+        """The images, if a plugin gives them."""
+        return (self.data,) if self.data.plugin is not None else ()
+
+    @property
     def alone_because(self) -> str:
         """Of a plugin: what a user's encoder or objective does in a batch of networks is unknown."""
         plugin = self.encoder.plugin or self.objective.plugin

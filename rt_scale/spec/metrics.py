@@ -1,7 +1,8 @@
 """Names of metrics, and which of them a run logs and when, from its spec.
 
 Accuracies are ``probe/<role>/<probe>`` on the data set that the run distils on and ``probe@<set>/<role>/<probe>`` on
-another (TensorBoard groups by the text before the first slash); roles are input, teacher and student.
+another (TensorBoard groups by the text before the first slash); roles are input, teacher and student. Numbers of a
+plugin's probe are ``extra/<role>/<probe>`` and ``extra@<set>/<role>/<probe>``.
 """
 
 from __future__ import annotations
@@ -56,9 +57,19 @@ def parse_probe_name(name: str) -> ProbeName | None:
     return ProbeName(rest[0], rest[1], data or None)
 
 
+def extra_name(probe: ProbeName) -> str:
+    """The name of a number of a plugin's probe, which is no accuracy."""
+    return f"extra{str(probe).removeprefix('probe')}"
+
+
+def parse_extra_name(name: str) -> ProbeName | None:
+    """The parts of the metric ``name`` if it is of a plugin's probe, else None."""
+    return parse_probe_name(f"probe{name.removeprefix('extra')}") if name.startswith("extra") else None
+
+
 def is_constant(name: str, *, frozen_teacher: bool) -> bool:
     """Whether the metric is measured once a run: metrics of the input, and of a frozen teacher."""
-    parsed = parse_probe_name(name)
+    parsed = parse_probe_name(name) or parse_extra_name(name)
     roles = ("input", "teacher") if frozen_teacher else ("input",)
     return (frozen_teacher and name.startswith("features/teacher/")) or (parsed is not None and parsed.role in roles)
 
@@ -99,6 +110,7 @@ def training_metrics(probe: ProbeSpec, *, own: bool, learns_labels: bool) -> dic
     for data in (*([None] if own else []), *probe.also):
         for role in ("student", "teacher", "input"):
             names |= {str(ProbeName(role, kind, data)): "probe" for kind in probe.kinds}
+            names |= {extra_name(ProbeName(role, each.metric, data)): "probe" for each in probe.extra}
     if learns_labels:
         names |= {"test/loss": "probe", "test/accuracy": "probe"}
     return names | dict.fromkeys(_STATISTICS if probe.statistics else (), "probe")

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, ValidationInfo, model_validator
 
+from rt_scale.spec.data import DataSpec
 from rt_scale.spec.part import Document, Part, json_text
 
 When = Literal["probe", "epoch"]
@@ -76,6 +77,11 @@ class RunSpec(Part):
     def plugins(self) -> dict[str, str]:
         """The plugins of this run, not of those that come first: reference -> SHA-256 of its source."""
         return {}
+
+    @property
+    def readers(self) -> tuple[DataSpec, ...]:
+        """Those of its data sets whose images a plugin gives, which the run itself prepares."""
+        return ()
 
     @functools.cached_property
     def hash(self) -> str:

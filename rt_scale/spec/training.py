@@ -86,10 +86,6 @@ class TrainSpec(Part):
     """How long the projector's last layer is frozen, e.g. 1ep; null: not at all."""
 
 
-PROBES = ("linear", "knn", "logistic", "ridge")
-"""The probes that rt-scale has itself; repeated on standardised embeddings as ``<name>_standardized``."""
-
-
 class OwnProbe(Plugged):
     """A probe of yours, a plugin.
 
@@ -98,7 +94,7 @@ class OwnProbe(Plugged):
     """
 
     name: str
-    """The plugin, e.g. my_probes:centroids; its metric is probe/<role>/centroids."""
+    """The plugin, e.g. my_probes:centroids; its metric is extra/<role>/centroids."""
 
     @model_validator(mode="after")
     def _a_plugin(self) -> OwnProbe:
@@ -152,7 +148,7 @@ class ProbeSpec(Part):
     @field_validator("extra")
     @classmethod
     def _different_metrics(cls, extra: tuple[OwnProbe, ...]) -> tuple[OwnProbe, ...]:
-        names = [*PROBES, *(probe.metric for probe in extra)]
+        names = [probe.metric for probe in extra]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"several probes are called {', '.join(twice)}: metrics need different names")
         return tuple(sorted(extra, key=lambda probe: probe.name))
@@ -187,5 +183,4 @@ class ProbeSpec(Part):
         """Names of the probes, e.g. ``linear``, ``knn``, ``linear_standardized``, ``knn_standardized``."""
         asked = {"linear": self.linear, "knn": self.knn > 0, "logistic": self.logistic, "ridge": self.ridge}
         plain = tuple(name for name, wanted in asked.items() if wanted)
-        repeated = tuple(f"{name}_standardized" for name in plain if self.standardized)
-        return plain + repeated + tuple(probe.metric for probe in self.extra)
+        return plain + tuple(f"{name}_standardized" for name in plain if self.standardized)

@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,30 +13,9 @@ import pytest
 from rt_scale import plugins
 from rt_scale.plugins import Names, Plugin, check_arguments, find_source, load
 from rt_scale.spec.errors import InputError
+from tests.plugins import Write, write
 
-Write = Callable[[str, str], Path]
-
-
-@pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
-    """Writes a module's file into the current folder; what is imported from there is forgotten afterwards."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plugins, "_loaded", {})
-    before, path = set(sys.modules), list(sys.path)
-
-    def write(name: str, text: str) -> Path:
-        file = tmp_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-        return file
-
-    yield write
-    sys.path[:] = path
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
-            del sys.modules[name]
-
-
+__all__ = ["write"]
 DANGEROUS = "open('ran', 'w').close()\n"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,18 @@ from typing import Any
 import pytest
 
 from rt_scale import plugins
+from rt_scale.data.prepared import known_data, load
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
-from rt_scale.spec.errors import InputError
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.run import RunSpec, stream
 from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import load_run
 from rt_scale.store.store import Store
+from tests.plugins import Write, write
 from tests.unit.experiments.conftest import TINY
+
+__all__ = ["write"]
 
 Make = Callable[..., Options]
 NETS = """
@@ -28,19 +31,27 @@ class Tiny(nn.Sequential):
         super().__init__(nn.Conv2d(channels, width, 3, 2), nn.ReLU(), nn.Dropout(dropout), nn.Flatten())
 def cosine(student, teacher, power=1):
     return (1 - nn.functional.cosine_similarity(student, teacher, dim=1)).pow(power).mean()
+def spread(train, labels, test, test_labels, *, classes, seed, scale=1.0):
+    import torch
+    return {"width": scale * train.shape[1], "draw": torch.rand(()).item(), "seed": seed % 97, "classes": classes}
+def count(train, labels, test, test_labels, *, classes, seed):
+    return len(test)
+def words(train, labels, test, test_labels, *, classes, seed):
+    return "many"
+def images(number=40, test=20):
+    import numpy as np
+    generator = np.random.default_rng(0)
+    made = [(generator.integers(0, 256, (n, 8, 8), np.uint8), np.arange(n) % 2) for n in (number, test)]
+    return *made[0], *made[1]
 def rows(student, teacher):
     return (student - teacher).square().sum(1)
 """
 
 
 @pytest.fixture
-def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunSpec]:
+def read(tmp_path: Path, write: Write) -> Callable[..., RunSpec]:
     """Reads a spec file of the tiny run beside a module of the user's."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plugins, "_loaded", {})
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "mine_run.py").write_text(NETS)
-    monkeypatch.delitem(sys.modules, "mine_run", raising=False)
+    write("mine_run.py", NETS)
 
     def make(*overrides: str, **parts: Any) -> RunSpec:
         (tmp_path / "spec.yaml").write_text(json.dumps({**TINY, **parts}))
@@ -143,3 +154,51 @@ def test_a_source_that_changed_is_refused(read: Read, settings: Make) -> None:
     Path("mine_run.py").write_text(NETS + "#")
     with pytest.raises(InputError, match="is another here than the spec names"):
         run(spec, settings())
+
+
+def test_its_probes_measure_every_network(read: Read, settings: Make) -> None:
+    probe = {**TINY["probe"], "extra": [{"name": "mine_run:spread", "args": {"scale": 2}}, {"name": "mine_run:count"}]}
+    spec = read(probe=probe, seeds={"probe": 3})
+    last = run(spec, settings()).last
+    found = {name: value for name, value in last.items() if name.startswith("extra/")}
+    parts = ("spread_width", "spread_draw", "spread_seed", "spread_classes", "count")
+    assert set(found) == {f"extra/{role}/{part}" for role in ("input", "teacher", "student") for part in parts}
+    assert found["extra/input/spread_width"] == 2 * 64
+    assert found["extra/student/count"] > 60
+    assert found["extra/student/spread_seed"] == stream("probe", 3) % 97
+    assert found["extra/student/spread_draw"] == found["extra/teacher/spread_draw"]
+    assert found["extra/student/spread_classes"] == 10
+    assert spec.logged["extra/student/count"] == "probe"
+
+
+def test_a_probe_that_gives_no_number_ends_the_run(read: Read, settings: Make) -> None:
+    with pytest.raises(RunError, match="gives 'many': it must give a number"):
+        run(read(probe={**TINY["probe"], "extra": [{"name": "mine_run:words"}]}), settings())
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ([{"name": "mine_run:spread", "args": {"seed": 1}}], "gives it itself"),
+        ([{"name": "mine_run:spread", "args": {"sclae": 1}}], "did you mean 'scale'"),
+    ],
+)
+def test_a_probes_arguments_are_checked_before(read: Read, settings: Make, extra: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        run(read(probe={**TINY["probe"], "extra": extra}), settings())
+
+
+def test_its_images_are_prepared_by_the_run(read: Read, settings: Make, tmp_path: Path) -> None:
+    data = {"name": "mine_run:images", "args": {"number": 64}}
+    spec = read(data=data)
+    given = settings(data_dir=tmp_path / "data")
+    assert known_data([spec], given.data_dir).missing == {}
+    result = run(spec, given)
+    assert result.data.name == spec.data.name
+    assert (spec.data.name.partition("-")[0], spec.data.reader) == ("images", "mine_run:images")
+    prepared = load(spec.data.name, given.data_dir)
+    assert prepared is not None
+    assert (prepared.info.title, prepared.info.train, prepared.info.classes) == ("images", 64, ("0", "1"))
+    assert read(data={**data, "args": {"number": 65}}).data.name != spec.data.name
+    Path("mine_run.py").unlink()  # prepared, it needs its plugin no more, but a new run records its source
+    assert run(spec, given) == result

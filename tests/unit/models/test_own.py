@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +11,15 @@ import pytest
 import torch
 import torchvision
 
-from rt_scale import plugins
 from rt_scale.models.networks import build_network, build_pair, empty_network
 from rt_scale.models.own import build_own, embedding_width, seed_all, seeded
 from rt_scale.plugins import find_source
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.networks import EncoderSpec
 from rt_scale.spec.run import RunSpec
+from tests.plugins import Write, write
+
+__all__ = ["write"]
 
 TEXT = """
 import random
@@ -54,13 +54,9 @@ def listed():
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., EncoderSpec]:
+def own(write: Write) -> Callable[..., EncoderSpec]:
     """Makes the spec of an encoder in a file of the current folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plugins, "_loaded", {})
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "mine_nets.py").write_text(TEXT)
-    monkeypatch.delitem(sys.modules, "mine_nets", raising=False)
+    write("mine_nets.py", TEXT)
 
     def make(name: str, **args: Any) -> EncoderSpec:
         reference = name if ":" in name else f"mine_nets:{name}"
