@@ -120,7 +120,7 @@ def writable(store: Store, folders: Sequence[Path], out: Path | None = None) -> 
 
     If those cannot be written, they go to a new temporary folder, with a warning.
     """
-    from rt_scale.store.atomic import can_write
+    from rt_scale.system.paths import can_write
 
     if out is not None:
         return store.deriving(out)
