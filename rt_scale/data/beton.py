@@ -161,9 +161,6 @@ class Beton:
         """(height, width, channels)."""
         return self.layout.image_shape
 
-    def __len__(self) -> int:
-        return self.samples
-
     def gather(self, index: np.ndarray) -> np.ndarray:
         """The images at ``index``, int [B], as uint8 [B, H, W, C]; IndexError for positions outside [0, samples)."""
         index = np.asarray(index)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import shutil
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -35,6 +34,7 @@ from rt_scale.data.prepared import (
     load_verified,
     lock,
     move_into_place,
+    workplace,
 )
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError, unknown_name
@@ -217,19 +217,11 @@ def make_prepared(
     name: str, data_dir: Path, request: Request, read: Callable[[Source], Original], progress: Progress | None
 ) -> Prepared:
     """Prepare what ``read`` gives in a hidden folder, then move the files into place; the caller holds the lock."""
-    target, workplace = data_dir / name, data_dir / f".{name}.tmp"
-    check_target(target)
-    try:
-        with writing(workplace):
-            shutil.rmtree(workplace, ignore_errors=True)  # from a killed process
-            workplace.mkdir()
-        with ExitStack() as stack:
-            original = read(Source(workplace, workplace, stack, request.size, request.split_seed))
-            original.check()
-            meta = write_splits(original, request, workplace, progress)
-        move_into_place(meta, workplace, target)
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
+    check_target(data_dir / name)
+    with workplace(data_dir / name) as folder, ExitStack() as stack:
+        original = read(Source(folder, folder, stack, request.size, request.split_seed))
+        original.check()
+        move_into_place(write_splits(original, request, folder, progress), folder, data_dir / name)
     return load(name, data_dir) or open_prepared(name, data_dir)
 
 

@@ -212,7 +212,7 @@ def at_work(
 
 def latest_attempt(run: Path) -> Attempt | None:
     """The newest attempt at the run in folder ``run``, if any."""
-    number = _newest(run / FOLDER)
+    number = attempts_at(run)
     if number == 0:
         return None
     path = _path(run, number)
@@ -229,8 +229,9 @@ def latest_attempt(run: Path) -> Attempt | None:
     return Attempt(number, owner, age, beat, stood_still(str(path.absolute()), beat))
 
 
-def _newest(folder: Path) -> int:
-    numbers = [name.removesuffix(".json") for name in names_in(folder) if name.endswith(".json")]
+def attempts_at(run: Path) -> int:
+    """How many attempts there were at the run in folder ``run``."""
+    numbers = [name.removesuffix(".json") for name in names_in(run / FOLDER) if name.endswith(".json")]
     return max((int(number) for number in numbers if number.isdigit()), default=0)
 
 
@@ -377,6 +378,6 @@ class FileLease(Lease):
     def check(self) -> None:
         """See :meth:`Lease.check`."""
         self._check_released()
-        if _newest(self._run / FOLDER) != self.attempt:
+        if attempts_at(self._run) != self.attempt:
             other = latest_attempt(self._run)
             raise self._lost(f"attempt {other.number} does ({other})" if other else "its folder was removed")

@@ -12,7 +12,7 @@ from typing import Literal, Protocol, TypedDict, TypeVar, cast
 from rt_scale.spec.errors import InputError, RtScaleError, RunError
 from rt_scale.store.atomic import read_json, remove_temporaries, to_json, write_bytes, write_json
 from rt_scale.store.checkpoints import Checkpoints
-from rt_scale.store.lease import TIMES, Attempt, FileLease, Lease, latest_attempt
+from rt_scale.store.lease import TIMES, Attempt, FileLease, Lease, attempts_at, latest_attempt
 from rt_scale.store.results import RunRecord, RunResult, read_stored
 from rt_scale.system.files import remove
 
@@ -74,6 +74,8 @@ class RunDir:
 
     Attributes:
         path: the folder; it need not exist.
+        name: of the run: ``<kind>-<hash>``.
+        metrics_path: the file of the metrics table.
         checkpoints: for reading; write with :meth:`save_checkpoint`.
         stale: seconds without a heartbeat after which an owner on another machine counts as ended.
     """
@@ -82,7 +84,7 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         """The run in the folder ``path``."""
-        self.path = path
+        self.path, self.name, self.metrics_path = path, path.name, path / METRICS
         self.checkpoints = Checkpoints(path / CHECKPOINTS, self.fetch)
         self._lease: Lease | None = None
 
@@ -100,16 +102,6 @@ class RunDir:
 
     def _send_result(self, result: bytes) -> None:
         """Upload the result, after everything else."""
-
-    @property
-    def name(self) -> str:
-        """Name of the run: ``<kind>-<hash>``."""
-        return self.path.name
-
-    @property
-    def metrics_path(self) -> Path:
-        """The file of the metrics table."""
-        return self.path / METRICS
 
     def acquire(self, watching: Callable[[Attempt], None] = lambda attempt: None) -> Lease:
         """Become the one process that writes here, until the returned context manager ends.
@@ -224,12 +216,11 @@ class RunDir:
 
     def status(self, stale: float | None = None) -> RunStatus:
         """The run's status; ``stale``: another than the store's."""
-        stale = self.stale if stale is None else stale
+        if (self.path / RESULT).exists():
+            return RunStatus("done", attempts_at(self.path))  # opens no file, since a store may have thousands of runs
         attempt = latest_attempt(self.path)
         attempts = attempt.number if attempt else 0
-        if (self.path / RESULT).exists():
-            return RunStatus("done", attempts)
-        if attempt and attempt.is_live(stale):
+        if attempt and attempt.is_live(self.stale if stale is None else stale):
             return RunStatus("running", attempts, attempt.who, attempt.heartbeat)
         failure = self.failure()
         if failure and failure.get("attempt") == attempts:

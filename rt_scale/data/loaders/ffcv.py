@@ -44,8 +44,6 @@ class FFCVLoader(PreparedLoader):
         self, beton: Beton, *, subset: np.ndarray | None = None, threads: int | None = None, **order: Unpack[Order]
     ) -> None:
         super().__init__(beton, subset=subset, **order)
-        if threads is not None and threads < 1:
-            raise InputError(f"{threads} loader threads were asked for; there must be at least 1.")
         patches = require_ffcv()
         cores = allowed_cores()
         self.threads = min(threads or cores, cores)

@@ -113,7 +113,11 @@ def pack(
         tarfile.open(fileobj=compressed, mode="w") as archive,
     ):
         writer = _Writer(archive)
-        states = _pack_runs(writer, store, specs, weights, progress)
+        states: dict[str, State] = {}
+        for number, spec in enumerate(specs):
+            progress(number, len(specs))
+            states[spec.name] = _pack_run(writer, store, store.run(spec), weights)
+        progress(len(specs), len(specs))
         for sweep in sorted(sweeps, key=lambda sweep: sweep.name):
             _pack_sweep(writer, store.sweep(sweep.name), sweep)
         manifest = writer.finish(dict(made or {}), weights, [sweep.name for sweep in sweeps], states)
@@ -128,17 +132,6 @@ def _refuse(store: Store, sweeps: Sequence[SweepRuns], specs: Sequence[RunSpec])
             f"None of the {len(specs)} runs was begun in '{store.place}', so there is nothing to pack. Run them with "
             "'rt-scale sweep', or name the store with --store."
         )
-
-
-def _pack_runs(
-    writer: _Writer, store: Store, specs: Sequence[RunSpec], weights: Weights, progress: Callable[[int, int], None]
-) -> dict[str, State]:
-    states: dict[str, State] = {}
-    for number, spec in enumerate(specs):
-        progress(number, len(specs))
-        states[spec.name] = _pack_run(writer, store, store.run(spec), weights)
-    progress(len(specs), len(specs))
-    return states
 
 
 def _pack_run(writer: _Writer, store: Store, run: RunDir, weights: Weights) -> State:

@@ -85,11 +85,8 @@ def test_threads_are_at_most_the_cores_we_may_use(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"threads": 0}, "0 loader threads"),
-        ({"batch_size": 0}, "batch size of 0"),
         ({"subset": np.array([0, 6])}, "positions 0 to 6"),
         ({"subset": np.array([-1])}, "positions -1"),
-        ({"rank": 2, "world": 2}, "Rank 2 of 2"),
         ({"world": 3}, "2 samples cannot be shared by 3 ranks"),
     ],
 )
