@@ -149,7 +149,7 @@ class Beton:
     _pages: np.ndarray
     """uint8 [pages, images a page, bytes an image], the mapped file."""
     identity: tuple[int, ...]
-    """Device, inode, size and modification time: a later file of the same path has another identity."""
+    """See :func:`identity_of`."""
 
     @property
     def samples(self) -> int:
@@ -223,12 +223,19 @@ def write(
     return digest
 
 
+def identity_of(path: Path) -> tuple[int, ...]:
+    """Device, inode, size and modification time: a later file of the same path has another identity."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def open_beton(path: Path) -> Beton:
     """Map a prepared file after all checks that need no images; InputError if it is absent or damaged."""
     try:
-        found = path.stat()  # before it is opened: if the file is replaced now, its identity is outdated, never wrong
+        # Before it is opened: if the file is replaced now, its identity is outdated, never wrong.
+        identity = identity_of(path)
         with open(path, "rb") as file:
-            plan = _read_layout(file, path, found.st_size)
+            plan = _read_layout(file, path, identity[2])
             records = np.frombuffer(file.read(plan.samples * RECORD.itemsize), RECORD)
         if not np.array_equal(records["image"], plan.pointers()):
             raise _damaged(path, "its image pointers are not those of its layout")
@@ -242,7 +249,6 @@ def open_beton(path: Path) -> Beton:
         (plan.page, plan.sample_bytes, 1),
         writeable=False,
     )
-    identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
     return Beton(path, plan, records["label"].astype(np.int64), pages, identity)
 
 
