@@ -169,20 +169,12 @@ class Beton:
         page, slot = np.divmod(index, self.layout.per_page)
         return self._pages[page, slot].reshape(len(index), *self.image_shape)
 
-    def chunks(self) -> Iterator[np.ndarray]:
-        """All images in order, uint8 [b, H, W, C], a page at a time."""
-        for slots in self._slots():
-            yield np.ascontiguousarray(slots).reshape(len(slots), *self.image_shape)
-
-    def _slots(self) -> Iterator[np.ndarray]:
-        """The images of each page, uint8 [b, bytes an image], as views of the map."""
-        for number, page in enumerate(self._pages):
-            yield page[: self.samples - number * self.layout.per_page]
-
     def read_all(self) -> np.ndarray:
         """All images, uint8 [samples, H, W, C], in memory."""
         images = np.empty((self.samples, *self.image_shape), np.uint8)
-        np.concatenate(list(self._slots()), out=images.reshape(self.samples, -1))
+        per_page = self.layout.per_page
+        filled = [page[: self.samples - number * per_page] for number, page in enumerate(self._pages)]
+        np.concatenate(filled, out=images.reshape(self.samples, -1))
         return images
 
 
