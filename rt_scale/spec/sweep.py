@@ -195,7 +195,7 @@ def parse_either(text: str, source: str, overrides: Sequence[str] = ()) -> Sweep
     """The sweep or the single spec in the text of a file; otherwise as :func:`parse_sweep`."""
     document = parse_document(text, source)
     if _is_single(document):
-        return _build_run(document, source, overrides)
+        return run_of(document, source, overrides)
     return _build_sweep(document, source, overrides)
 
 
@@ -249,15 +249,16 @@ def load_run(path: Path, overrides: list[str] | None = None) -> RunSpec:
     document = read_document(path)
     if "base" in document:
         raise InputError(f"{path} is a sweep file; run all of it with: rt-scale sweep {path}")
-    return _build_run(document, str(path), overrides or [])
+    return run_of(document, str(path), overrides or [])
 
 
-def _build_run(document: Document, source: str, overrides: Sequence[str]) -> RunSpec:
-    document = apply_overrides(document, overrides)
-    modules = document.pop("import", [])
+def run_of(document: Mapping[str, object], source: str, overrides: Sequence[str]) -> RunSpec:
+    """The single spec in a document, with assignments applied and plugins found; InputError, which names ``source``."""
+    changed = apply_overrides(document, overrides)
+    modules = changed.pop("import", [])
     modules = [modules] if isinstance(modules, str) else modules
     if not isinstance(modules, list) or not all(isinstance(each, str) for each in modules):
         raise InputError(
             f"{source}: import is a list of modules, e.g. [my_package.nets], but {shown(modules)} was given."
         )
-    return build_run(with_plugins(resolve_same(document), Names(modules)), source)
+    return build_run(with_plugins(resolve_same(changed), Names(modules)), source)

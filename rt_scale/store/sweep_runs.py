@@ -89,9 +89,12 @@ class SweepRuns:
         return EarlyStops(self.spec.explore, self.folder).runs()
 
 
-def single_runs(specs: Sequence[RunSpec], store: Store) -> SweepRuns:
-    """Runs that were started one by one, under one name; their axes are the fields in which they differ."""
-    points = points_of(list({spec.name: spec for spec in specs}.values()))
+def single_runs(specs: Sequence[RunSpec], store: Store, *, seeds_apart: bool = False) -> SweepRuns:
+    """Runs that were started one by one, under one name; their axes are the fields in which they differ.
+
+    ``seeds_apart``: see ``points_of``.
+    """
+    points = points_of(list({spec.name: spec for spec in specs}.values()), seeds_apart=seeds_apart)
     names = [point.spec.name for point in points]
     name, home = names[0], f"{RUNS}/{names[0]}"
     if len(names) > 1:
