@@ -25,7 +25,7 @@ from rt_scale.spec.errors import InputError, RtScaleError
 from rt_scale.store.atomic import names_in, to_json, write_bytes, write_json
 from rt_scale.store.checkpoints import MANIFEST, is_sound
 from rt_scale.store.lease import FOLDER as LEASES
-from rt_scale.store.lease import Attempt, file_system_time
+from rt_scale.store.lease import Attempt, attempt_file, file_system_time
 from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
 from rt_scale.store.objects.lease import TIMES, Claim, ObjectLease, as_attempt, newest_claim
 from rt_scale.store.run_dir import ARTIFACTS, CHECKPOINTS, EVENTS, METRICS, RESULT, RUNS, RunDir
@@ -167,7 +167,7 @@ class ObjectRun(RunDir):
         if not unsynced:
             self._bring(entries, self._bucket.now, curves=True)
         self._show_attempts(lease.attempt, live=True)
-        write_json(self._lease_file(lease.attempt), asdict(lease.owner))
+        write_json(attempt_file(self.path, lease.attempt), asdict(lease.owner))
         write_bytes(self._held, lease.claim.tag.encode() if lease.claim else b"")
         steps = {key.split("/")[1] for key in entries if key.startswith(f"{CHECKPOINTS}/") and key.count("/") > 1}
         self._manifests = {
@@ -179,7 +179,7 @@ class ObjectRun(RunDir):
     def _touch(self) -> None:
         if self._lease is not None:
             with contextlib.suppress(OSError):
-                os.utime(self._lease_file(self._lease.attempt))
+                os.utime(attempt_file(self.path, self._lease.attempt))
 
     def _leave(self) -> None:
         """Upload the rest; if that fails, the mark stays, and the next attempt here uploads it."""
@@ -189,7 +189,7 @@ class ObjectRun(RunDir):
             self._send(ending=True)
             remove(self._held)
         with contextlib.suppress(OSError):
-            os.utime(self._lease_file(self._lease.attempt), (0, 0))
+            os.utime(attempt_file(self.path, self._lease.attempt), (0, 0))
 
     def _send_checkpoint(self, bucket: Bucket, step: str, lease: ObjectLease) -> None:
         data = self._manifest(step)
@@ -225,7 +225,7 @@ class ObjectRun(RunDir):
         for name in there - {f"{number}.json" for number in range(1, count + 1)}:
             remove(self.path / LEASES / name)
         for number in range(1, count + (not live)):
-            path = self._lease_file(number)
+            path = attempt_file(self.path, number)
             if path.name not in there or path.stat().st_mtime:
                 _write_dated(path, b"", 0.0)
 
@@ -234,7 +234,7 @@ class ObjectRun(RunDir):
         # A heartbeat dated in the future keeps its date until it has not changed for ``stale`` seconds.
         known = not attempt.is_ahead or attempt.still >= self.stale
         age = attempt.silent if known else attempt.age
-        path = self._lease_file(attempt.number)
+        path = attempt_file(self.path, attempt.number)
         _write_dated(path, data, file_system_time(path.parent) - age)
 
     def _bring(self, entries: Mapping[str, Entry], now: Callable[[], float], curves: bool) -> None:
@@ -299,9 +299,6 @@ class ObjectRun(RunDir):
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-    def _lease_file(self, number: int) -> Path:
-        return self.path / LEASES / f"{number}.json"
 
     def _manifest(self, step: str) -> bytes | None:
         try:
