@@ -96,6 +96,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert "count/sum" in out
         again = json.loads(completed(start("plan", file, "--store", folder / "store", "--json", cwd=folder)))
         assert again["to_compute"] == 0
+        more = ["--store", folder / "store", "--json", "--set", "seeds=4"]
+        grown = json.loads(completed(start("plan", file, *more, cwd=folder)))
+        assert (grown["to_compute"], grown["unknown"]) == (3, 0)  # as runs of their shape took
     (folder / "own_kind.py").unlink()
     return folder
 
