@@ -8,7 +8,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray._private.state import state
 from ray.experimental.internal_kv import _internal_kv_get
 
+from rt_scale.plugins import shipped
 from rt_scale.ray_backend.local_ray import MODE, adapted_start, check_ray_folder, known_token, own_token, token_file
 from rt_scale.ray_backend.output import log_to
 from rt_scale.ray_backend.probe import probe
@@ -106,7 +107,9 @@ class Cluster:
 
 
 @contextmanager
-def connect(address: str | None = None, *, train: bool = False, log_dir: Path | None = None) -> Iterator[Cluster]:
+def connect(
+    address: str | None = None, *, train: bool = False, log_dir: Path | None = None, plugins: Iterable[str] = ()
+) -> Iterator[Cluster]:
     """Connect this process to Ray, quietly, and disconnect afterwards.
 
     Args:
@@ -115,9 +118,11 @@ def connect(address: str | None = None, *, train: bool = False, log_dir: Path | 
         train: whether Ray Train is used on a local Ray. It needs the dashboard's State API: without it, placement
             groups of ended trainings stay forever.
         log_dir: folder of ``ray.log``, which gets the output of Ray and its workers; None: dropped.
+        plugins: references of the plugins that runs use. Those that are not installed are sent to the machines of a
+            cluster; workers of a local Ray find them where this process does.
 
     Raises:
-        InputError: if no cluster answers, or it cannot be joined.
+        InputError: if no cluster answers, it cannot be joined, or a plugin cannot be sent.
     """
     asked, by_variable = asked_address(address)
     local = asked == "local"
@@ -130,7 +135,8 @@ def connect(address: str | None = None, *, train: bool = False, log_dir: Path | 
         where = "A local Ray could not be started"
     else:
         _prepare_known_token()
-        given, asked = {}, probe(asked, by_variable=by_variable)
+        asked, modules = probe(asked, by_variable=by_variable), [str(path) for path in shipped(plugins)]
+        given = {"runtime_env": {"py_modules": modules}} if modules else {}
         where = f"The Ray cluster at {asked} could not be joined"
     try:
         with warnings.catch_warnings(), adapted_start(local):
