@@ -149,15 +149,15 @@ def find_data_dir(given: Path | None) -> Path:
 def with_launch(sweep: SweepSpec, given: Mapping[str, object]) -> SweepSpec:
     """``sweep`` with those ``given`` fields of its launch section that are not None; InputError if not valid."""
     from rt_scale.spec.document import build
-    from rt_scale.spec.sweep import LaunchSpec
+    from rt_scale.spec.sweep import SweepSpec
 
     given = {key: value for key, value in given.items() if value is not None}
     if not given:
         return sweep
     if re.fullmatch("[0-9]{1,10}", str(given.get("pack"))):  # a number or ``auto``; typer passes both as text
         given = {**given, "pack": int(str(given["pack"]))}
-    section = build(LaunchSpec, {**sweep.launch.model_dump(), **given}, "the command line")
-    return sweep.model_copy(update={"launch": section})
+    document = sweep.model_dump(by_alias=True)
+    return build(SweepSpec, {**document, "launch": {**document["launch"], **given}}, "the command line")
 
 
 def open_runs(files: Sequence[Path], overrides: list[str] | None, store: str | None) -> tuple[Store, list[SweepRuns]]:

@@ -16,7 +16,7 @@ from rt_scale.plugins import check_arguments, load, takes
 from rt_scale.spec.errors import InputError, RtScaleError, cut, shown
 from rt_scale.spec.networks import EncoderSpec
 
-_HEADS = ("fc", "classifier", "heads", "head")
+HEADS = ("fc", "classifier", "heads", "head")
 """Names of the classifier in torchvision's models."""
 
 
@@ -112,9 +112,9 @@ def embedding_width(reference: str, module: nn.Module, channels: int, size: int)
 
 
 def _without_head(reference: str, module: nn.Module) -> None:
-    name = next((each for each in _HEADS if isinstance(getattr(module, each, None), nn.Module)), None)
+    name = next((each for each in HEADS if isinstance(getattr(module, each, None), nn.Module)), None)
     if name is None:
-        raise InputError(f"The encoder '{reference}' has no classifier ({', '.join(_HEADS)}) that could be removed.")
+        raise InputError(f"The encoder '{reference}' has no classifier ({', '.join(HEADS)}) that could be removed.")
     setattr(module, name, nn.Identity())
 
 

@@ -18,7 +18,6 @@ from rt_scale.plan.costs import Cost, PriceSheet, amount_text, check_budget, cos
 from rt_scale.plan.simulation import NOTHING, Schedule, Simulated, occupied, simulate
 from rt_scale.ray_backend.resources import Kind
 from rt_scale.scheduler.job import Job, Where, jobs_of
-from rt_scale.scheduler.preflight import refuse_packed
 from rt_scale.spec.run import all_runs, stream
 from rt_scale.spec.sweep import LaunchSpec
 from rt_scale.store.store import Store
@@ -161,11 +160,9 @@ def make_plan(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Condition
     """Plan sweeps of one store as one queue of distinct runs; nothing is started.
 
     Raises:
-        InputError: two sweeps with one name, a damaged data set, too few resources, interruptions so frequent that no
-            run ends, or batched runs with an explore section.
+        InputError: two sweeps with one name, a damaged data set, too few resources, or interruptions so frequent that
+            no run ends.
     """
-    for sweep in sweeps:
-        refuse_packed(sweep.spec)
     store, jobs = sweeps[0].store, jobs_of(conditions.launched(sweeps))
     early = {name for sweep in sweeps for name in sweep.early_stopped}
     todo = jobs_to_do([job for name, job in jobs.items() if name not in early], store)

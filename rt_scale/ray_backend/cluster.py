@@ -21,7 +21,7 @@ from ray._private.state import state
 from ray.experimental.internal_kv import _internal_kv_get
 
 from rt_scale.plugins import shipped
-from rt_scale.ray_backend.local_ray import MODE, adapted_start, check_ray_folder, known_token, own_token, token_file
+from rt_scale.ray_backend.local_ray import MODE, adapted_start, known_token, own_token, token_file
 from rt_scale.ray_backend.output import log_to
 from rt_scale.ray_backend.probe import probe
 from rt_scale.ray_backend.resources import (
@@ -32,7 +32,6 @@ from rt_scale.ray_backend.resources import (
     bundle,
     described,
     fits_at_once,
-    refuse_nonsense,
     refuse_unplaceable,
     same_kind,
 )
@@ -46,6 +45,10 @@ HEAD = "node:__internal_head__"
 resources, and a hundredth of a CPU would be missing where the workers need all CPUs."""
 UNSEEN = 8
 """Least number of concurrent runs if an autoscaler does not report which nodes it can add."""
+FOLDER = (
+    " If it is the folder of its sockets and logs that Ray cannot use, set RAY_TMPDIR to one of your own with a short, "
+    "absolute name, e.g. RAY_TMPDIR=$HOME."
+)
 LAUNCHED = 2
 """Default of ``max_workers`` in Ray's launcher files."""
 
@@ -73,7 +76,6 @@ class Cluster:
 
     def refuse_impossible(self, launch: LaunchSpec) -> None:
         """Refuse a run whose workers can never fit on the nodes (InputError)."""
-        refuse_nonsense(launch)
         nodes = self._possible_nodes()
         if nodes is not None:
             refuse_unplaceable(launch, nodes, "this machine" if self.local else f"the cluster at {self.address}")
@@ -129,22 +131,23 @@ def connect(
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     if local:
-        check_ray_folder()
         _prepare_own_token()
         given: dict[str, Any] = {"num_cpus": allowed_cores(), "include_dashboard": train, "dashboard_host": "127.0.0.1"}
-        where = "A local Ray could not be started"
+        where, remedy = "A local Ray could not be started", FOLDER
     else:
         _prepare_known_token()
         asked, modules = probe(asked, by_variable=by_variable), [str(path) for path in shipped(plugins)]
         given = {"runtime_env": {"py_modules": modules}} if modules else {}
-        where = f"The Ray cluster at {asked} could not be joined"
+        where, remedy = f"The Ray cluster at {asked} could not be joined", ""
     try:
         with warnings.catch_warnings(), adapted_start(local):
             warnings.simplefilter("ignore")
             try:
                 ray.init(asked, **given, log_to_driver=log_dir is not None, logging_level="ERROR")
             except Exception as error:  # Ray's classes differ by what failed
-                raise InputError(f"{where} ({' '.join(str(error.__cause__ or error).split())[:300]}).") from error
+                raise InputError(
+                    f"{where} ({' '.join(str(error.__cause__ or error).split())[:300]}).{remedy}"
+                ) from error
         with log_to(log_dir):
             yield Cluster(ray.get_runtime_context().gcs_address, local=local)
     finally:

@@ -1,4 +1,4 @@
-"""What a local Ray needs: a folder, a token, and processes that listen on this machine only."""
+"""What a local Ray needs: a token, and processes that listen on this machine only."""
 
 from __future__ import annotations
 
@@ -17,34 +17,8 @@ from ray._private import utils as ray_utils
 from rt_scale.spec.errors import InputError
 from rt_scale.system.paths import user_path
 
-LONGEST = 107
-"""Longest path of a socket under Linux, in bytes."""
-SOCKET = "session_2026-01-01_00-00-00_000000_{pid}/sockets/plasma_store"
-"""The longest path that Ray adds."""
 MODE = "RAY_AUTH_MODE"
 """Ray's variable: "token" or "disabled"."""
-
-
-def check_ray_folder() -> None:
-    """Refuse a folder for Ray's sockets and logs that Ray cannot use (InputError, which names the variable)."""
-    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
-    given = os.environ[variable] if variable else "/tmp"
-    said = f"{variable} is '{given}', where" if variable else "Where no RAY_TMPDIR is set,"
-    what = f"{said} Ray keeps its sockets and logs{'' if variable else ' in /tmp'}"
-    remedy = "Set RAY_TMPDIR to a folder of your own with a short name, e.g. RAY_TMPDIR=/tmp or RAY_TMPDIR=$HOME."
-    if not os.path.isabs(given):
-        raise InputError(f"{what}: it must be an absolute path. Unset it, or give one. {remedy}")
-    folder = Path(given) / "ray"
-    length = len(os.fsencode(folder / SOCKET.format(pid=os.getpid())))
-    if length > LONGEST:
-        raise InputError(
-            f"{what}: the path of a socket there would have {length} bytes, and Linux allows {LONGEST}. {remedy}"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise InputError(f"{what}: '{folder}' cannot be written ({error.strerror}). {remedy}") from error
 
 
 def token_file() -> Path:

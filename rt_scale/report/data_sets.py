@@ -105,7 +105,9 @@ def draw(info: DataInfo, images: Beton, per_class: int, heading: str) -> Image.I
     label = 8 + math.ceil(max(*map(font.getlength, names), *map(small.getlength, totals)))
     widest = max(len(positions) for positions in chosen)
     block, row = label + widest * (tile + _GAP) + 2 * _MARGIN, tile + _GAP
-    columns, rows = _arrange(len(names), block, row)
+    columns = min(len(names), max(1, round(math.sqrt(_ASPECT * len(names) * row / block))))
+    rows = math.ceil(len(names) / columns)
+    columns = math.ceil(len(names) / rows)
     heading = f"{heading}; {info.size} x {info.size} pixels, {how}"
     width = max(columns * block, math.ceil(font.getlength(heading)) + 2 * _MARGIN)
     height = _HEADING + rows * row + _MARGIN
@@ -144,15 +146,6 @@ def _tile(size: int) -> tuple[int, str]:
     tile = min(size * max(1, round(_TILE / size)), _LARGEST_TILE)
     how = f"scaled to {tile} x {tile}" if tile < size else f"enlarged {tile // size} times" if tile > size else "as is"
     return tile, how
-
-
-def _arrange(blocks: int, width: int, height: int) -> tuple[int, int]:
-    def excess(columns: int) -> float:
-        return abs(math.log(columns * width / (math.ceil(blocks / columns) * height) / _ASPECT))
-
-    columns = min(range(1, blocks + 1), key=excess)
-    rows = math.ceil(blocks / columns)
-    return math.ceil(blocks / rows), rows
 
 
 def _cut(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

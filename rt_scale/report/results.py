@@ -198,7 +198,7 @@ def probed_runs(
         start = spec.teacher.start_from
         took = {} if result is None else result.device_seconds
         first = start.run.name if start else None
-        found.append(ProbedRun(name, point.seed, done(point, probe), first, scores, states[name], took))
+        found.append(ProbedRun(name, point.seed, configuration(point, probe), first, scores, states[name], took))
     return found
 
 
@@ -299,7 +299,7 @@ def titled_probe(rows: Sequence[ResultRow]) -> str:
     return ", ".join([PROBES[rows[0].probe.partition("@")[0]], *([words] if words else [])])
 
 
-def done(point: Point, probe: str) -> dict[str, Any]:
+def configuration(point: Point, probe: str) -> dict[str, Any]:
     """``ProbedRun.at`` of a run under a probe."""
     spec, (kind, _, data) = training(point.spec), probe.partition("@")
     at: dict[str, Any] = {"data": spec.data.name, "probed": data or spec.data.name, "probe": kind}

@@ -64,6 +64,17 @@ class LaunchSpec(Part):
         raise ValueError(f"{shown(value)} was given; allowed: auto, or a number of runs from 1 on")
 
     @model_validator(mode="after")
+    def _whole_gpus(self) -> Self:
+        if self.gpus % 1 and self.workers > 1:
+            raise ValueError(
+                f"gpus is {self.gpus:g} with {self.workers} workers: two workers of one run would share a GPU, which "
+                "NCCL rejects; use whole GPUs per worker, or one worker"
+            )
+        if self.gpus % 1 and self.gpus > 1:
+            raise ValueError(f"gpus is {self.gpus:g}: above 1, it must be a whole number; or write a share below 1")
+        return self
+
+    @model_validator(mode="after")
     def _one_worker_alone(self) -> Self:
         faster = self.accelerate in ("compile", "graphs")
         if faster and self.workers > 1:
@@ -130,6 +141,16 @@ class SweepSpec(Part):
             for key in self.explore.space:
                 check_field("field in space", key, self.models)
             check_grid(self.explore, [*self.axes, *(key for group in self.zip for key in group)], self.seed_values)
+            if self.launch.pack != 1:
+                raise ValueError(
+                    "runs of an explore section end or are sampled one by one, so they cannot be packed; leave "
+                    "launch.pack at 1"
+                )
+            if self.explore.stop is not None and self.launch.workers > 1:
+                raise ValueError(
+                    f"explore.stop ends runs of one worker, but launch.workers is {self.launch.workers}; set it to 1, "
+                    "or leave stop out"
+                )
         return self
 
     @property

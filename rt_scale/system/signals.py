@@ -19,7 +19,9 @@ TWICE = 1.0
 
 
 def handled_signals() -> list[signal.Signals]:
-    """The signals that stop this process; not SIGHUP if it is ignored, as under nohup."""
+    """The signals that stop this process; not SIGHUP if it is ignored, as under nohup. None in other threads."""
+    if threading.current_thread() is not threading.main_thread():  # the main one alone receives signals
+        return []
     return [each for each in SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
 
 

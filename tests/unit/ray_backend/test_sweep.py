@@ -195,9 +195,6 @@ def test_runs_that_a_rule_ended_before_are_left_alone(
     assert [task.label for task in launched[0]["todo"]] == [points[0].label, points[2].label]
     assert outcome.ended == {points[1].label: "asha after 5 epochs: probe/student/linear was 0.5"}
     assert outcome.failed == {points[2].label: "refused"}
-    packed = sweep.model_copy(update={"launch": LaunchSpec(pack=2)})
-    with pytest.raises(InputError, match=r"Leave launch\.pack at 1"):
-        go(points, store, tmp_path, sweep=packed)
     plain = sweep.model_copy(update={"explore": None})
     go(points, store, tmp_path, sweep=plain)
     assert [task.label for task in launched[1]["todo"]] == [points[1].label, points[2].label]

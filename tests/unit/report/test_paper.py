@@ -10,7 +10,7 @@ import pytest
 
 from rt_scale.report.paper import EXPERIMENTS, groups, judge_all
 from rt_scale.report.paper_numbers import data_title, data_words, number_of
-from rt_scale.report.results import ProbedRun, Scores, count_states, done, probed_runs, with_first_rounds
+from rt_scale.report.results import ProbedRun, Scores, configuration, count_states, probed_runs, with_first_rounds
 from rt_scale.spec.sweep import Experiment
 
 Make = Callable[..., Any]
@@ -133,7 +133,7 @@ def test_a_claim_about_other_data_sets_is_judged_on_those() -> None:
 
 def test_what_was_done_is_read_from_the_spec_and_the_axes(point: Make) -> None:
     place = point({"student.alpha": 0.5, "train.epochs": 3, "projector.out_dim": 64, "probe.also": ["mnist"]}, 4)
-    at = done(place, "knn@mnist")
+    at = configuration(place, "knn@mnist")
     assert (at["data"], at["probed"], at["probe"], at["alpha"], at["outputs"]) == ("digits", "mnist", "knn", 0.5, 64)
     assert (at["round"], at["train.epochs"], at["norm"], "student.alpha" in at) == (
         1,
@@ -143,7 +143,7 @@ def test_what_was_done_is_read_from_the_spec_and_the_axes(point: Make) -> None:
     )
     assert at["teacher"] == "frozen"
     moving = point({"teacher.update": "ema", "teacher.momentum": 0.9})
-    assert done(moving, "linear")["teacher"] == "average, 0.9"
+    assert configuration(moving, "linear")["teacher"] == "average, 0.9"
     assert "linear" in place.spec.probes
     assert "knn@mnist" in place.spec.probes
     assert "knn@cifar10" not in place.spec.probes
@@ -164,7 +164,7 @@ def test_runs_without_a_result_have_no_scores(point: Make, result: Make) -> None
 def test_the_first_round_is_found_behind_the_second(point: Make) -> None:
     first = point({}, 2)
     second = point({"teacher.start_from": {"run": first.spec.model_dump(mode="json"), "take": "student"}}, 2)
-    assert done(second, "linear")["round"] == 2
+    assert configuration(second, "linear")["round"] == 2
     found = with_first_rounds([second])
     assert [each.spec.name for each in found] == [second.spec.name, first.spec.name]
     assert (found[1].seed, dict(found[1].values)) == (2, {})

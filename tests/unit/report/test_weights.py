@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ from torch import Tensor
 
 from rt_scale.data.inputs import to_inputs
 from rt_scale.experiments.networks import load_network
+from rt_scale.models import own
 from rt_scale.models.networks import build_network, to_device
+from rt_scale.plugins import find_source
 from rt_scale.report.weights import write_weights
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.errors import InputError, RunError
@@ -32,6 +36,17 @@ from rt_scale.training.precision import parameter_dtype
 from tests.records import DATA, run_record, run_result
 
 NOWHERE = Path("nowhere")
+TINY = """from torch import nn
+
+class Tiny(nn.Module):
+    def __init__(self, width, channels):
+        super().__init__()
+        self.first = nn.Conv2d(channels, width, 3)
+
+    def forward(self, images):
+        return self.first(images).relu().mean((2, 3))
+"""
+TINY_SHA256 = hashlib.sha256(TINY.encode()).hexdigest()
 ENCODERS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "vgg11 grey": ("torchvision", 1, {"encoder.name": "vgg11"}),
     "vgg13_bn": ("torchvision", 3, {"encoder.name": "vgg13", "encoder.norm": "batch"}),
@@ -53,6 +68,15 @@ ENCODERS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "vit_shared": (
         "safetensors", 3, {"encoder.name": "vit_tiny_shared", "encoder.width": 0.5, "encoder.attention": "heads"},
     ),
+    "a plugin": (
+        "safetensors", 3,
+        {"encoder": {"name": "nets_of_mine:Tiny", "args": {"width": 6}, "source": TINY_SHA256}},
+    ),
+    "torchvision's, small stem": (
+        "torchvision", 1,
+        {"encoder": {"name": "torchvision.models:resnet18", "args": {"stem": "small", "zero_init_residual": False}}},
+    ),
+    "torchvision's": ("torchvision", 3, {"encoder": {"name": "torchvision.models:squeezenet1_1"}, "data.size": 64}),
 }  # fmt: skip
 CHILD = """
 import os, sys
@@ -69,7 +93,7 @@ for folder in sys.argv[1:]:
     sys.modules.pop("encoder", None)
     names = {}
     exec(open("code.py").read(), names)
-    assert names["embeddings"].shape[1] == names["config"]["embed_dim"]
+    assert len(names["embeddings"]) == 2
     with torch.inference_mode():
         inputs = names["preprocess"](load_file("images")["images"])
         save_file({"inputs": inputs.contiguous(), "embeddings": names["encoder"](inputs).clone()}, "got")
@@ -81,6 +105,9 @@ def spec_of(changes: Mapping[str, Any]) -> RunSpec:
     document: dict[str, Any] = {"data": {"name": "digits"}, "projector": {"hidden": [8], "bottleneck": 4, "out_dim": 8}}
     for key, value in changes.items():
         document = set_dotted(document, key, value)
+    encoder = document["encoder"]
+    if encoder["name"].startswith("torchvision"):
+        document = {**document, "encoder": {**encoder, "source": find_source(encoder["name"]).sha256}}
     return RunSpec.model_validate(document)
 
 
@@ -133,9 +160,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def loaded(store: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[RunDir, Path]]:
+def loaded(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[RunDir, Path]]]:
     """Every encoder's run and its folder, where one process without rt-scale has embedded random images."""
-    place = tmp_path_factory.mktemp("written")
+    place, mine = tmp_path_factory.mktemp("written"), tmp_path_factory.mktemp("mine")
+    (mine / "nets_of_mine.py").write_text(TINY)
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.syspath_prepend(mine)
     found = {}
     for number, (label, (form, channels, changes)) in enumerate(ENCODERS.items()):
         run_dir, folder = begun(store, changes, channels, steps=(7,)), place / str(number)
@@ -145,8 +175,10 @@ def loaded(store: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         (folder / "code.py").write_text(code_of(folder))
         found[label] = run_dir, folder
     folders = [str(folder) for _, folder in found.values()]
-    subprocess.run([sys.executable, "-c", CHILD, *folders], check=True, timeout=300)
-    return found
+    environment = {**os.environ, "PYTHONPATH": str(mine)}
+    subprocess.run([sys.executable, "-c", CHILD, *folders], check=True, timeout=300, env=environment)
+    yield found
+    monkeypatch.undo()
 
 
 def embedded(run_dir: RunDir, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,21 +219,22 @@ def test_a_folder_holds_no_pickle_and_says_what_it_is(loaded: dict[str, tuple[Ru
     names = {path.name for path in folder.iterdir()} - {"images", "got", "code.py", "__pycache__"}
     assert names - {"encoder.py"} == {"model.safetensors", "config.json", "README.md"}
     card = (folder / "README.md").read_text()
-    assert ("encoder.py" in names) != ("import torchvision" in code_of(folder))
+    needs = "nets_of_mine" if label == "a plugin" else "torchvision"
+    assert ("encoder.py" in names) != (needs in code_of(folder))
     with safe_open(folder / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
     config = json.loads((folder / "config.json").read_text())
     assert (config["run"], config["network"], config["step"]) == (run_dir.name, "student", 7)
     assert (config["size"], config["channels"]) == (changes.get("data.size", 32), channels)
     assert config["dtype"] == changes.get("precision", "float32")
-    assert config["encoder"]["name"] == changes["encoder.name"]
+    assert config["encoder"]["name"] == (changes.get("encoder.name") or changes["encoder"]["name"])
     (spec,) = re.findall(r"```yaml\n(.*?)```", card, re.DOTALL)
     assert RunSpec.model_validate(yaml.safe_load(spec)).name == run_dir.name
     head = re.match(r"---\n(.*?)---\n", card, re.DOTALL)
     assert (head is not None) == (form == "huggingface")
     if head:
         assert yaml.safe_load(head[1])["library_name"] == "pytorch"
-    for part in ("## Licence", DATA["sha256"], "not finished", "0.4000"):
+    for part in ("## Licence", DATA["sha256"], "not finished", "mean 0.4"):
         assert part in card
 
 
@@ -216,6 +249,14 @@ def test_torchvisions_own_models_take_the_state_dict(loaded: dict[str, tuple[Run
     )
     assert state.keys() - given.keys() == {"fc.weight", "fc.bias"}
     assert {name for name in given if given[name].shape != state[name].shape} == {"conv1.weight"}
+
+
+def test_a_plugin_is_not_imported(
+    loaded: dict[str, tuple[RunDir, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own, "load", lambda *_: pytest.fail("it was imported"))
+    write_weights(loaded["a plugin"][0], tmp_path / "out", "huggingface", NOWHERE)
+    assert TINY_SHA256 in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_network_and_step_are_chosen(store: Store, tmp_path: Path) -> None:

@@ -73,3 +73,18 @@ def test_a_process_that_is_to_outlive_its_terminal_does() -> None:
         assert not stopping()
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     assert handled_signals() == [signal.SIGINT, signal.SIGTERM]
+
+
+def test_another_thread_is_never_asked_and_changes_no_handler() -> None:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    seen: list[object] = []
+
+    def work() -> None:
+        with stopping_on_signals(seen.append) as stopping:
+            seen.append(stopping())
+            seen.append({number: signal.getsignal(number) for number in SIGNALS} == before)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [False, True]
