@@ -318,11 +318,12 @@ class Names:
 
     Args:
         modules: whose public classes and functions are names; they are read, not imported.
-        known: by ``<kind> <name>``, what was found before; only other names are looked for.
+        known: by ``<kind> <name>``, what was found before; if there is any, no other short names are looked for, so
+            that the modules need not be there.
     """
 
     def __init__(self, modules: Sequence[str] = (), known: Mapping[str, Plugin] | None = None) -> None:
-        self.modules, self.found = modules, dict(known or {})
+        self.modules, self.found, self._settled = () if known else modules, dict(known or {}), bool(known)
 
     def find(self, kind: Kind, name: str, *, builtin: bool = False) -> Plugin | None:
         """The plugin of that name or reference; None if there is none.
@@ -339,6 +340,8 @@ class Names:
         return self.found[key]
 
     def _short(self, kind: Kind, name: str, builtin: bool) -> str | None:
+        if self._settled:
+            return None
         places = {f"{module}:{name}": f"--import {module}" for module in self.modules if name in _read(module).defined}
         if not builtin:
             for point in importlib.metadata.entry_points(group=f"rt_scale.{kind}s", name=name):

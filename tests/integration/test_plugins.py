@@ -85,7 +85,7 @@ def test_a_sweep_of_plugins_is_read_elsewhere_without_them(start: Start, cli: Cl
             ended = cli(*command, *read)
             assert ended.code == 0, ended
             shutil.rmtree(mine / "exported", ignore_errors=True)
-        found = json.loads(cli("status", *read, "--json").out)
+        found = json.loads(cli("status", *read, "--json").out)["runs"]
         assert {row["state"] for row in found} == {"done"}
         assert {row["name"] for row in found} == set(names)
     changed = cli("status", "mine.yaml", *where)
