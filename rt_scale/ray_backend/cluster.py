@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from ray._private.state import state
 from ray.experimental.internal_kv import _internal_kv_get
 
 from rt_scale.plugins import shipped
-from rt_scale.ray_backend.local_ray import MODE, adapted_start, known_token, own_token, token_file
+from rt_scale.ray_backend.local_ray import adapted_start, use_token
 from rt_scale.ray_backend.output import log_to
 from rt_scale.ray_backend.probe import probe
 from rt_scale.ray_backend.resources import (
@@ -130,12 +129,11 @@ def connect(
     local = asked == "local"
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    use_token(local)
     if local:
-        _prepare_own_token()
         given: dict[str, Any] = {"num_cpus": allowed_cores(), "include_dashboard": train, "dashboard_host": "127.0.0.1"}
         where, remedy = "A local Ray could not be started", FOLDER
     else:
-        _prepare_known_token()
         asked, modules = probe(asked, by_variable=by_variable), [str(path) for path in shipped(plugins)]
         given = {"runtime_env": {"py_modules": modules}} if modules else {}
         where, remedy = f"The Ray cluster at {asked} could not be joined", ""
@@ -152,33 +150,6 @@ def connect(
             yield Cluster(ray.get_runtime_context().gcs_address, local=local)
     finally:
         ray.shutdown()
-
-
-def _prepare_own_token() -> None:
-    """Use token authentication for a local Ray, unless the user turned it off."""
-    if os.environ.setdefault(MODE, "token").lower() == "token":
-        own_token()
-        _read_token()
-
-
-def _prepare_known_token() -> None:
-    """Use the existing token for a cluster; given an address, Ray itself would not."""
-    if os.environ.get(MODE, "token").lower() != "token":
-        return
-    if known_token():
-        os.environ[MODE] = "token"
-        _read_token()
-    elif MODE in os.environ:
-        raise InputError(
-            f"RAY_AUTH_MODE is token, but there is no token in {token_file()}. Copy the one of the cluster's "
-            "head there with mode 0600, or name its file in RAY_AUTH_TOKEN_PATH."
-        )
-
-
-def _read_token() -> None:
-    """Make Ray, which is already imported, read mode and token again."""
-    ray._raylet.Config.initialize("")
-    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def node_kinds(address: str) -> list[Node] | None:

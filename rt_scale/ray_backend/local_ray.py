@@ -1,4 +1,4 @@
-"""What a local Ray needs: a token, and processes that listen on this machine only."""
+"""Tokens, and a local Ray whose processes listen on this machine only."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
+import ray
 from ray._private import ray_constants
 from ray._private import utils as ray_utils
 
@@ -19,6 +20,28 @@ from rt_scale.system.paths import user_path
 
 MODE = "RAY_AUTH_MODE"
 """Ray's variable: "token" or "disabled"."""
+
+
+def use_token(local: bool) -> None:
+    """Use token authentication for a local Ray, and for a cluster if its token is here; not if the user turned it off.
+
+    InputError: RAY_AUTH_MODE demands a token for a cluster, and there is none.
+    """
+    if os.environ.get(MODE, "token").lower() != "token":
+        return
+    if local:
+        own_token()
+    elif not known_token():
+        if MODE in os.environ:
+            raise InputError(
+                f"RAY_AUTH_MODE is token, but there is no token in {token_file()}. Copy the one of the cluster's head "
+                "there with mode 0600, or name its file in RAY_AUTH_TOKEN_PATH."
+            )
+        return
+    os.environ[MODE] = "token"  # given an address, Ray itself would not set it
+    # Ray is already imported, and reads mode and token again.
+    ray._raylet.Config.initialize("")
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def token_file() -> Path:

@@ -17,7 +17,7 @@ from rt_scale.spec.document import Assembler, check_field, problem_lines, resolv
 from rt_scale.spec.errors import InputError, cut
 from rt_scale.spec.explore import MOST_RUNS, POW2, Ranges, check_explore, parse_range
 from rt_scale.spec.part import json_text
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.run import RunSpec, SeedSpec
 
 if TYPE_CHECKING:
     from rt_scale.spec.sweep import SweepSpec
@@ -52,7 +52,7 @@ def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
 
 def axis_names(keys: Iterable[str]) -> dict[str, str]:
     """A short name for each dotted field: its last part, or all of it if that is ambiguous or vague (``name``)."""
-    vague = {"name", "size", "epochs", "batch_size", "lr", "every"}
+    vague = {"name", "size", "epochs", "batch_size", "lr", "every", *SeedSpec.model_fields}
     tails = {key: key.rpartition(".")[2] for key in keys}
     counts = Counter(tails.values())
     return {key: key if tail in vague or counts[tail] > 1 else tail for key, tail in tails.items()}
@@ -181,6 +181,8 @@ def corner_points(sweep: SweepSpec) -> list[Point]:
     explore = sweep.explore
     if explore is None:
         return points_at(sweep, _combinations(sweep))
+    for key in explore.space:
+        check_field("field in space", key, sweep.models)
     corners = {key: domain.corners for key, domain in explore.domains.items()}
     points = points_at(sweep, _combinations(sweep.model_copy(update={"axes": corners}) if corners else sweep))
     check_explore(explore, [point.spec for point in points])
