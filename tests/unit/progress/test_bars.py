@@ -159,6 +159,8 @@ def test_a_notebook_shows_progress_in_a_widget(monkeypatch: pytest.MonkeyPatch) 
 
         def clear_output(self, wait: bool) -> None: ...
 
+        def close(self) -> None: ...
+
     def display(shown_object: object) -> None:
         shown.append(getattr(shown_object, "text", ""))
 
