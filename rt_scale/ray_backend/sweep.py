@@ -14,7 +14,7 @@ from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.grid import Point
 from rt_scale.spec.stopping import stop_check
 from rt_scale.store.store import Store
-from rt_scale.store.sweep_runs import SweepRuns
+from rt_scale.store.sweep_runs import SweepRuns, record_points
 
 if TYPE_CHECKING:
     from rt_scale.scheduler.job import View
@@ -86,6 +86,7 @@ def _check(sweeps: Sequence[SweepRuns], todo: Sequence[Job], where: Where, stopp
 def keep(sweeps: Sequence[SweepRuns]) -> None:
     """Record sweeps, their known runs and their comparison views in the store."""
     for sweep in sweeps:
+        record_points(sweep)
         sweep.folder.write(sweep.text, [point.spec.name for point in sweep.points], sweep.overrides)
         refresh_board([sweep])
 
