@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.spec.run import RunSpec, all_runs
+from rt_scale.spec.part import Document
+from rt_scale.spec.run import RunSpec, all_runs, recorded_name, runs_within
 from rt_scale.store.atomic import measure, names_in, read_json, remove_whole
 from rt_scale.store.checkpoints import DAMAGED
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import file_system_time
-from rt_scale.store.run_dir import CHECKPOINTS, SPEC, RunDir, State
+from rt_scale.store.run_dir import ARTIFACTS, CHECKPOINTS, SPEC, RunDir, State
 from rt_scale.store.store import Store, SweepDir
 from rt_scale.store.sweep_runs import read_sweep
 from rt_scale.system.files import TEMPORARY
@@ -45,7 +44,7 @@ def _leftovers(store: Store, doomed: set[str]) -> Iterator[Path]:
         if name in doomed:
             continue
         run = store.run(name)
-        found = [path for folder in ("", LEASES, CHECKPOINTS) for path in _marked(run.path / folder)]
+        found = [path for folder in ("", LEASES, CHECKPOINTS, ARTIFACTS) for path in _marked(run.path / folder)]
         if found and run.status(GRACE).state != "running":
             yield from found
     yield from _marked(store.root / "sweeps")
@@ -152,13 +151,16 @@ def _recorded_starts(run: RunDir) -> Iterator[str]:
         recorded = read_json(run.path / SPEC)
     except FileNotFoundError:
         return
-    if not any((recorded.get(role) or {}).get("start_from") for role in ("teacher", "student")):
-        return
-    try:
-        spec = RunSpec.model_validate(recorded)
-    except ValidationError as error:
+    within = list(_names_within(recorded))
+    if within and recorded_name(recorded) != run.name:
         raise RunError(
             f"What run '{run.path}' starts from is unknown: its {SPEC} is of another version of rt-scale, or "
             "damaged. Use that version, or move the folder out of the store."
-        ) from error
-    yield from (needed.name for needed in all_runs(spec.dependencies))
+        )
+    yield from within
+
+
+def _names_within(recorded: Document) -> Iterator[str]:
+    for inner in runs_within(recorded):
+        yield recorded_name(inner)
+        yield from _names_within(inner)

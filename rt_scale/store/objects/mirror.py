@@ -28,7 +28,7 @@ from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import Attempt, attempt_file, file_system_time
 from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
 from rt_scale.store.objects.lease import TIMES, Claim, ObjectLease, as_attempt, newest_claim
-from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, METRICS, RESULT, RUNS, RunDir
+from rt_scale.store.run_dir import ARTIFACTS, CHECKPOINTS, EVENTS, METRICS, RESULT, RUNS, RunDir
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 MARKS = ".mirror"
@@ -121,7 +121,7 @@ class ObjectRun(RunDir):
         here = [step for step in names_in(self.path / CHECKPOINTS) if step.isdigit()]
         for step in sorted(here, key=int):
             self._send_checkpoint(bucket, step, lease)
-        files = {name: self.path / name for name in names_in(self.path) if _is_sent(self.path / name)}
+        files = {name: self.path / name for name in _small_names(self.path) if _is_sent(self.path / name)}
         for name, path in files.items():
             stamp = _stamp(path)
             if self._sent.get(name) != stamp:
@@ -174,7 +174,7 @@ class ObjectRun(RunDir):
             step: self._bucket.get(self._key(f"{CHECKPOINTS}/{step}/{MANIFEST}")) if unsynced else self._manifest(step)
             for step in steps
         }
-        self._sent = {key: (-1, -1) if unsynced else _stamp(self.path / key) for key in entries if "/" not in key}
+        self._sent = {key: (-1, -1) if unsynced else _stamp(self.path / key) for key in entries if _is_small(key)}
 
     def _touch(self) -> None:
         if self._lease is not None:
@@ -244,11 +244,12 @@ class ObjectRun(RunDir):
         for step in names_in(self.path / CHECKPOINTS):
             if step.isdigit() and f"{CHECKPOINTS}/{step}/{MANIFEST}" not in manifests:
                 remove(self.path / CHECKPOINTS / step)
-        small = {key: entry for key, entry in entries.items() if "/" not in key}
-        for name in names_in(self.path):
-            if name not in small and not name.startswith(TEMPORARY) and not (self.path / name).is_dir():
+        small = {key: entry for key, entry in entries.items() if _is_small(key)}
+        for name in _small_names(self.path):
+            if name not in small and TEMPORARY not in name and not (self.path / name).is_dir():
                 remove(self.path / name)
-        wanted = {key: entry for key, entry in small.items() if curves or not key.startswith((METRICS, EVENTS))}
+        of_curves = (METRICS, EVENTS, f"{ARTIFACTS}/")
+        wanted = {key: entry for key, entry in small.items() if curves or not key.startswith(of_curves)}
         for key, entry in changed_entries(wanted, self.path):
             self._bucket.get_file(self._key(key), self.path / key, date(entry, now()))
         for key, entry in changed_entries(manifests, self.path):
@@ -317,6 +318,17 @@ def date(entry: Entry, now: float) -> float:
 def _is_manifest(key: str) -> bool:
     parts = key.split("/")
     return len(parts) == 3 and parts[0] == CHECKPOINTS and parts[1].isdigit() and parts[2] == MANIFEST
+
+
+def _is_small(key: str) -> bool:
+    """Whether the object is one of a run's files that are kept without a manifest: all but checkpoints and leases."""
+    folder, _, name = key.rpartition("/")
+    return folder in ("", ARTIFACTS) and bool(name)
+
+
+def _small_names(folder: Path) -> list[str]:
+    """The names in a run's folder, and in that of its artifacts."""
+    return [*names_in(folder), *(f"{ARTIFACTS}/{name}" for name in names_in(folder / ARTIFACTS))]
 
 
 def _is_sent(path: Path) -> bool:
