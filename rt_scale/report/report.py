@@ -59,8 +59,8 @@ def make_report(sweeps: Sequence[SweepRuns], which: Which, here: DataHere) -> Re
     check_same_data({sweep.name: sweep.points for sweep in sweeps}, results)
     if not results:
         raise InputError(
-            f"None of the {len(points) + unsampled} runs of sweep '{first.name}' is finished in '{store.place}'. "
-            "Run it with 'rt-scale sweep', or name the store with --store."
+            f"None of the {len(points) + unsampled} runs of {first.words} is finished in '{store.place}'. "
+            "Run it with 'rt-scale sweep' or 'rt-scale run', or name the store with --store."
         )
     if first.spec.experiment is not None:
         # Also the runs whose students are teachers here, if the sweep does not contain them.
@@ -86,7 +86,8 @@ def _report(
 ) -> Report:
     """The report; its figures are written, its texts are not."""
     names, asked, store = tuple(sweep.name for sweep in sweeps), sweeps[0].spec.experiment, sweeps[0].store
-    experiment = _own_experiment(names[0], points) if asked is None else EXPERIMENTS[asked]
+    own = names[0] if sweeps[0].home is None else sweeps[0].words
+    experiment = _own_experiment(own, points) if asked is None else EXPERIMENTS[asked]
     folder = sweeps[0].folder.report
     if len(names) > 1:
         folder = folder / "-".join(["with", *names[1:]])

@@ -61,6 +61,13 @@ class SweepRuns:
         return self.spec.name
 
     @property
+    def words(self) -> str:
+        """These runs in a sentence: ``sweep 'demo'``, ``run distill-0123456789abcdef`` or ``2 single runs``."""
+        if self.home is None:
+            return f"sweep '{self.name}'"
+        return f"run {self.name}" if len(self.grid) == 1 else f"{len(self.grid)} single runs"
+
+    @property
     def folder(self) -> SweepDir:
         """The sweep's folder in the store."""
         if self.home is not None:
