@@ -15,7 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rt_scale.spec.errors import InputError, shown, some, unknown_name
+from rt_scale.spec.errors import InputError, counted, shown, unknown_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,12 +44,11 @@ def load(spec: Place | Mapping[str, object], changes: Mapping[str, object] | Non
 
     InputError: the file, a field or a value is not valid; the message names what is allowed.
     """
-    from rt_scale.spec.document import apply_overrides, build_run, resolve_same
-    from rt_scale.spec.sweep import load_run
+    from rt_scale.spec.sweep import load_run, run_of
     from rt_scale.system.paths import user_path
 
     if isinstance(spec, Mapping):
-        return build_run(resolve_same(apply_overrides(spec, _assignments(changes))), "The spec")
+        return run_of(spec, "The spec", _assignments(changes), execute=True)
     return load_run(user_path(str(spec)), _assignments(changes))
 
 
@@ -149,7 +148,7 @@ def sweep(
 
     opened = open_store(store, data_dir=data_dir)
     most = MOST_RUNS if yes else GRID_LIMIT
-    swept = read_sweep(user_path(str(file)), _assignments(changes), opened.kept, most)
+    swept = read_sweep(user_path(str(file)), _assignments(changes), opened.kept, most, execute=True)
     if launch:
         section = build(LaunchSpec, {**swept.spec.launch.model_dump(), **launch}, "launch")
         swept = replace(swept, spec=swept.spec.model_copy(update={"launch": section}))
@@ -200,13 +199,13 @@ class Store:
 
         InputError: no run of the store does, or several do.
         """
-        names = {run.name for run in self.runs}
-        found = sorted(each for each in names if name and (each.startswith(name) or f"-{name}" in each))
-        if name not in names and len(found) != 1:
-            if found:
-                raise InputError(f"'{name}' begins the names of {len(found)} runs: {some(found)}. Give more of it.")
-            raise unknown_name(f"run of the store '{self.kept.place}'", name, names)
-        return Run(self.kept.run(name if name in names else found[0]), self.data_dir)
+        self.kept.refresh(curves=False)
+        if not name or (found := self.kept.find(name)) is None:
+            count = counted(len(self.kept.names()), "run")
+            raise InputError(
+                f"No name of the {count} in '{self.kept.place}' begins with {shown(name)}; see Store.runs."
+            )
+        return Run(self.kept.run(found), self.data_dir)
 
     @property
     def sweeps(self) -> list[str]:
@@ -346,7 +345,8 @@ class Run:
         """A network with the weights of a checkpoint, in evaluation mode, on the CPU.
 
         Called with inputs [B, C, H, W] of :meth:`preprocess` it gives logits [B, m]; it has the parts ``encoder``
-        ([B, C, H, W] to embeddings [B, D]) and ``projector`` (from embeddings to logits).
+        ([B, C, H, W] to embeddings [B, D]) and ``projector`` (from embeddings to logits). An encoder of your own is
+        imported from where this process finds it, if its source is that of the run.
 
         Args:
             role: ``student``, ``teacher``, or ``init``, the student at its start.

@@ -23,7 +23,7 @@ WORKING = ("demo", "run", "sweep", "data prepare")
 """Commands that write their results to files, so that lost output is no failure."""
 ORDER = (
     "doctor", "demo", "data", "models", "schema", "sweeps", "plan", "run", "sweep", "status", "board", "report",
-    "export", "bundle", "gc",
+    "compare", "export", "bundle", "gc",
 )  # fmt: skip
 """The commands in the order in which one uses them."""
 

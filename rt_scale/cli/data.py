@@ -91,7 +91,7 @@ def data_prepare(
             )
     info = prepared.info
     lines = [
-        f"{info.title}: {len(prepared.train):,} training and {counted(len(prepared.test), 'test image')}, "
+        f"{info.title}: {prepared.train.samples:,} training and {counted(prepared.test.samples, 'test image')}, "
         f"{info.size} x {info.size} x {info.channels}, {counted(len(info.classes), 'class')}, in {prepared.folder}",
         f"classes: {shortened([printable(each) for each in info.classes])}",
         *(f"{what}: {note}" for what, note in prepared.notes.items()),
@@ -106,7 +106,7 @@ def data_verify(name: Annotated[str, typer.Argument(help="A prepared data set.")
     from rt_scale.data.prepare import verify_prepared
 
     prepared = verify_prepared(name, find_data_dir(data_dir))
-    say(f"{name}: {len(prepared.train) + len(prepared.test):,} images as written (sha256 {prepared.sha256})")
+    say(f"{name}: {prepared.train.samples + prepared.test.samples:,} images as written (sha256 {prepared.sha256})")
 
 
 @app.command("show")

@@ -120,7 +120,7 @@ def writable(store: Store, folders: Sequence[Path], out: Path | None = None) -> 
 
     If those cannot be written, they go to a new temporary folder, with a warning.
     """
-    from rt_scale.store.atomic import can_write
+    from rt_scale.system.paths import can_write
 
     if out is not None:
         return store.deriving(out)
@@ -149,15 +149,15 @@ def find_data_dir(given: Path | None) -> Path:
 def with_launch(sweep: SweepSpec, given: Mapping[str, object]) -> SweepSpec:
     """``sweep`` with those ``given`` fields of its launch section that are not None; InputError if not valid."""
     from rt_scale.spec.document import build
-    from rt_scale.spec.sweep import LaunchSpec
+    from rt_scale.spec.sweep import SweepSpec
 
     given = {key: value for key, value in given.items() if value is not None}
     if not given:
         return sweep
     if re.fullmatch("[0-9]{1,10}", str(given.get("pack"))):  # a number or ``auto``; typer passes both as text
         given = {**given, "pack": int(str(given["pack"]))}
-    section = build(LaunchSpec, {**sweep.launch.model_dump(), **given}, "the command line")
-    return sweep.model_copy(update={"launch": section})
+    document = sweep.model_dump(by_alias=True)
+    return build(SweepSpec, {**document, "launch": {**document["launch"], **given}}, "the command line")
 
 
 def open_runs(files: Sequence[Path], overrides: list[str] | None, store: str | None) -> tuple[Store, list[SweepRuns]]:
@@ -222,15 +222,18 @@ def _load_bundled(bundle: Bundle, name: str) -> SweepRuns:
 def load_files(
     files: Sequence[Path], overrides: Sequence[str], launch: Mapping[str, object], store: Store, yes: bool = False
 ) -> list[SweepRuns]:
-    """The sweeps in files, with the fields ``launch`` of their launch sections replaced.
+    """The sweeps in files, with the fields ``launch`` of their launch sections replaced; warns of equal networks.
 
     InputError: a file or a run is not valid, or, without ``yes``, a grid is large.
     """
     from rt_scale.spec import grid
+    from rt_scale.spec.differences import equal_networks
     from rt_scale.spec.explore import MOST_RUNS
     from rt_scale.store.sweep_runs import read_sweep
 
-    sweeps = [read_sweep(file, overrides, store, MOST_RUNS if yes else grid.GRID_LIMIT) for file in files]
+    sweeps = [read_sweep(file, overrides, store, MOST_RUNS if yes else grid.GRID_LIMIT, execute=True) for file in files]
+    for note in equal_networks(point.spec for sweep in sweeps for point in sweep.grid):
+        warn(note)
     return [replace(sweep, spec=with_launch(sweep.spec, launch)) for sweep in sweeps]
 
 

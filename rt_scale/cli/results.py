@@ -87,18 +87,13 @@ def print_reports(sweeps: Sequence[SweepRuns], best: bool, as_json: bool, data_d
 
     InputError: sweeps of one experiment have different data, or none of a report's runs is finished.
     """
-    from rt_scale.experiments.other_data import DataHere
-    from rt_scale.report.report import make_report
-
     together: dict[str, list[SweepRuns]] = {}
     for number, sweep in enumerate(sweeps):
         together.setdefault(sweep.spec.experiment or f"#{number}", []).append(sweep)
     reports = []
     for members in together.values():
-        report = make_report(members, "best" if best else "last", DataHere(data_dir))
+        report = _written(members, best, data_dir)
         folder = members[0].folder
-        send(folder, folder.report)
-        warn(report.other_data)
         if as_json:
             show_json({"tables": report.to_json()})
         else:
@@ -107,16 +102,31 @@ def print_reports(sweeps: Sequence[SweepRuns], best: bool, as_json: bool, data_d
     return reports
 
 
+def _written(sweeps: Sequence[SweepRuns], best: bool, data_dir: Path) -> Report:
+    """The report of sweeps, written, also to an object store."""
+    from rt_scale.experiments.other_data import DataHere
+    from rt_scale.report.report import make_report
+
+    report = make_report(sweeps, "best" if best else "last", DataHere(data_dir))
+    folder = sweeps[0].folder
+    send(folder, folder.report)
+    warn(report.other_data)
+    return report
+
+
 def _show_report(report: Report, board: Path | None) -> None:
     from rich.text import Text
 
-    from rt_scale.report.page import to_rich
+    from rt_scale.report.page import plain_to_rich, to_rich
 
     console = open_console()
-    console.print(f"Data: {'; '.join(report.data)}")
+    if report.data:
+        console.print(f"Data: {'; '.join(report.data)}")
     for probe, rows in report.measured.items():
         if probe.partition("@")[0] in ("linear", "knn"):
             console.print(to_rich(rows, report.which))
+    if report.metrics:
+        console.print(plain_to_rich(report.plain))
     for judged in report.verdicts:
         style = {"holds": "green", "fails": "red", "undecided": "yellow"}[judged.verdict.word]
         text = f" {judged.claim} ({judged.where}) {judged.verdict.why}"
@@ -163,6 +173,40 @@ def board(
     finally:
         if kept.derived is not None:
             shutil.rmtree(kept.derived, ignore_errors=True)
+
+
+@app.command()
+def compare(
+    files: Annotated[list[Path], typer.Argument(parser=read_path, help=f"{GIVEN}: two runs at least.")],
+    overrides: SetOption = None,
+    imports: ImportOption = None,
+    store: StoreOption = None,
+    data_dir: DataOption = None,
+    best: BestOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs side by side: the fields in which they differ, their results, and their learning curves in one figure."""
+    from rt_scale.report.compare import compare_specs
+    from rt_scale.store.sweep_runs import single_runs
+
+    place, sweeps = open_runs(files, assigned(overrides, imports), store)
+    place.refresh()
+    found = compare_specs(sweeps)
+    runs = single_runs(list(found.specs.values()), place, seeds_apart=True)
+    runs = replace(runs, store=writable(place, [runs.folder.report]))
+    done = any(place.status(name).state == "done" for name in found.specs)
+    if not as_json:
+        print_table(*found.table())
+        for note in found.notes:
+            open_console().print(note)
+    report = _written([runs], best, find_data_dir(data_dir)) if done else None
+    if as_json:
+        tables = {} if report is None else {"tables": report.to_json(), "files": [str(file) for file in report.files]}
+        show_json({**found.to_json(), **tables})
+    elif report is None:
+        open_console().print("None of them is finished, so there are no results to compare yet.")
+    else:
+        _show_report(report, None)
 
 
 @app.command()

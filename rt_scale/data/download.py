@@ -6,7 +6,6 @@ import base64
 import hashlib
 import os
 import re
-import shutil
 import urllib.request
 from collections.abc import Callable
 from email.message import Message
@@ -27,6 +26,7 @@ from rt_scale.data.prepared import (
     lock,
     move_into_place,
     parse_meta,
+    workplace,
 )
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.stopping import StopCheck, no_check
@@ -153,13 +153,10 @@ def fetch(name: str, data_dir: Path, origin: str, check_stop: StopCheck = no_che
             meta = _read_meta(store, folder)
         if meta is None:
             return None
-        workplace = data_dir / f".{name}.tmp"
         check_target(data_dir / name)
-        try:
-            _copy_files(store, folder, meta, workplace, advice, check_stop)
-            move_into_place(meta, workplace, data_dir / name)
-        finally:
-            shutil.rmtree(workplace, ignore_errors=True)
+        with workplace(data_dir / name) as place:
+            _copy_files(store, folder, meta, place, advice, check_stop)
+            move_into_place(meta, place, data_dir / name)
     return load(name, data_dir)
 
 
@@ -180,18 +177,13 @@ def _read_meta(store: FileSystem, folder: str) -> Meta | None:
         return None
 
 
-def _copy_files(
-    store: FileSystem, folder: str, meta: Meta, workplace: Path, advice: str, check_stop: StopCheck
-) -> None:
+def _copy_files(store: FileSystem, folder: str, meta: Meta, place: Path, advice: str, check_stop: StopCheck) -> None:
     sources = {file: f"{folder}/{file}" for file in (TRAIN, TEST)}
-    with writing(workplace):
-        shutil.rmtree(workplace, ignore_errors=True)  # from a killed process
-        workplace.mkdir()
-        with reading(folder, advice):
-            size = sum(each.size or 0 for each in store.get_file_info([*sources.values()]))
-        check_room(workplace, size)
+    with reading(folder, advice):
+        size = sum(each.size or 0 for each in store.get_file_info([*sources.values()]))
+    check_room(place, size)
     for file, source in sources.items():
-        actual = _copy(store, source, workplace / file, advice, check_stop)
+        actual = _copy(store, source, place / file, advice, check_stop)
         if actual != meta.sha256[file]:
             raise InputError(
                 f"'{source}' is damaged: its contents have SHA-256 {actual}, written was {meta.sha256[file]}. Nothing "

@@ -40,8 +40,6 @@ def to_inputs(
             f"Images have {channels} channels; given are mean {tuple(mean)} and std {tuple(std)}. One value "
             "a channel is needed, std above 0."
         )
-    if size is not None and size < 1:
-        raise InputError(f"Images cannot be resized to {size} pixels; the size must be at least 1.")
     working = dtype if dtype in (torch.float32, torch.float64) else torch.float32
     pixels = images.permute(0, 3, 1, 2).to(working, memory_format=torch.channels_last)
     if size is not None and (size, size) != tuple(images.shape[1:3]):

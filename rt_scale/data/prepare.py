@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import shutil
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -35,6 +32,7 @@ from rt_scale.data.prepared import (
     load_verified,
     lock,
     move_into_place,
+    workplace,
 )
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError, unknown_name
@@ -217,19 +215,11 @@ def make_prepared(
     name: str, data_dir: Path, request: Request, read: Callable[[Source], Original], progress: Progress | None
 ) -> Prepared:
     """Prepare what ``read`` gives in a hidden folder, then move the files into place; the caller holds the lock."""
-    target, workplace = data_dir / name, data_dir / f".{name}.tmp"
-    check_target(target)
-    try:
-        with writing(workplace):
-            shutil.rmtree(workplace, ignore_errors=True)  # from a killed process
-            workplace.mkdir()
-        with ExitStack() as stack:
-            original = read(Source(workplace, workplace, stack, request.size, request.split_seed))
-            original.check()
-            meta = write_splits(original, request, workplace, progress)
-        move_into_place(meta, workplace, target)
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
+    check_target(data_dir / name)
+    with workplace(data_dir / name) as folder, ExitStack() as stack:
+        original = read(Source(folder, folder, stack, request.size, request.split_seed))
+        original.check()
+        move_into_place(write_splits(original, request, folder, progress), folder, data_dir / name)
     return load(name, data_dir) or open_prepared(name, data_dir)
 
 
@@ -245,14 +235,13 @@ def write_splits(original: Original, request: Request, folder: Path, progress: P
     histogram = np.zeros((info.channels, 256), np.int64)
     before, sha256 = 0, {}
     for file, split in ((TRAIN, original.train), (TEST, original.test)):
-        tapped = original.measure and file == TRAIN
 
         def report(done: int, before: int = before) -> None:
             if progress is not None:
                 progress(before + done, sum(sizes))
 
-        with contextlib.closing(_ahead(_counted(split, histogram) if tapped else split.chunks())) as images:
-            sha256[file] = write(folder / file, images, split.labels, image_shape=shape, progress=report)
+        images = _counted(split, histogram) if original.measure and file == TRAIN else split.chunks()
+        sha256[file] = write(folder / file, images, split.labels, image_shape=shape, progress=report)
         before += len(split.labels)
     notes = {**original.notes, **original.noticed()}
     if original.measure:
@@ -273,15 +262,6 @@ def _counted(split: Split, histogram: np.ndarray) -> Iterator[np.ndarray]:
         tall = Image.frombuffer(mode, (width, count * height), pixels, "raw", mode, 0, 1)
         histogram += np.reshape(tall.histogram(), histogram.shape)
         yield chunk
-
-
-def _ahead(chunks: Iterator[np.ndarray]) -> Generator[np.ndarray, None, None]:
-    """Yield the chunks; a thread reads the next one meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, chunks, None)
-        while (chunk := coming.result()) is not None:
-            coming = pool.submit(next, chunks, None)
-            yield chunk
 
 
 def _statistics(histogram: np.ndarray, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

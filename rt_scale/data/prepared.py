@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -155,13 +156,26 @@ def check_target(target: Path) -> None:
         )
 
 
-def move_into_place(meta: Meta, workplace: Path, target: Path) -> None:
+@contextlib.contextmanager
+def workplace(target: Path) -> Iterator[Path]:
+    """A hidden folder beside ``target`` in which a prepared set is written, removed at the end."""
+    folder = target.with_name(f".{target.name}.tmp")
+    try:
+        with writing(folder):
+            shutil.rmtree(folder, ignore_errors=True)  # from a killed process
+            folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def move_into_place(meta: Meta, folder: Path, target: Path) -> None:
     """Move the files into place; meta.json is removed first and written last, so that half a set is never opened."""
     with writing(target):
         target.mkdir(exist_ok=True)
         (target / META).unlink(missing_ok=True)
         for file in (TRAIN, TEST):
-            os.replace(workplace / file, target / file)
+            os.replace(folder / file, target / file)
         replace_file(target / META, json.dumps(asdict(meta), indent=1).encode())
         sync_folder(target.parent)
 

@@ -57,7 +57,7 @@ def images_of(run_dir: RunDir, data_dir: Path, name: str | None = None) -> Image
         return _image_record(drawn)
     if record is None or record.data is None:
         raise InputError(f"The run '{run_dir.name}' has not read its data yet. Run it first.")
-    sets, name = dict(record.data.sets()), name or spec.data.name
+    sets, name = dict(record.data.sets()), name or record.data.name
     if name not in sets:
         raise unknown_name(f"data set of run {run_dir.name}", name, sets)
     if (images := sets[name].images) is not None:

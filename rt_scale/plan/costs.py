@@ -7,28 +7,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field, field_validator
 
 from rt_scale.ray_backend.resources import Kind
 from rt_scale.spec.document import build
-from rt_scale.spec.errors import InputError, shown
+from rt_scale.spec.errors import InputError
 from rt_scale.spec.part import MOST, Part
 from rt_scale.spec.yaml_files import read_document
 
 if TYPE_CHECKING:
     from rt_scale.plan.plan import Plan
     from rt_scale.plan.simulation import Simulated
-
-
-def _day(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return datetime.date.fromisoformat(value)
-    except ValueError:
-        raise ValueError(f"{shown(value)} is not a date; write year-month-day, e.g. 2026-01-31") from None
 
 
 class Price(Part):
@@ -46,8 +37,8 @@ class Price(Part):
     """Price per hour if it may be interrupted; null: not offered."""
     currency: str = Field(pattern=r"^[A-Z]{3}$")
     """Three capital letters, e.g. USD."""
-    date: Annotated[datetime.date, BeforeValidator(_day)]
-    """When the price was looked up."""
+    date: datetime.date = Field(strict=False)
+    """When the price was looked up, e.g. 2026-01-31."""
     source: str = Field(min_length=1)
     """Where it was looked up."""
 

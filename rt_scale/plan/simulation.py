@@ -113,8 +113,8 @@ def simulate(
         _refuse_misfit(launch, capacity)
     simulation = _Simulation(jobs, estimate, capacity, concurrency, rate, generator, replacement)
     for job in jobs.values():
-        if job.launch.pack == "auto" and simulation.queue.batching.known(job) is None:
-            simulation.queue.batching.learn(job, BatchSize(size=sizes(job) or 1))
+        if job.launch.pack == "auto" and simulation.queue.known(job) is None:
+            simulation.queue.learn(job, BatchSize(size=sizes(job) or 1))
     return simulation.run()
 
 

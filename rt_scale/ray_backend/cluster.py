@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,8 @@ from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray._private.state import state
 from ray.experimental.internal_kv import _internal_kv_get
 
-from rt_scale.ray_backend.local_ray import MODE, adapted_start, check_ray_folder, known_token, own_token, token_file
+from rt_scale.plugins import shipped
+from rt_scale.ray_backend.local_ray import adapted_start, use_token
 from rt_scale.ray_backend.output import log_to
 from rt_scale.ray_backend.probe import probe
 from rt_scale.ray_backend.resources import (
@@ -31,7 +31,6 @@ from rt_scale.ray_backend.resources import (
     bundle,
     described,
     fits_at_once,
-    refuse_nonsense,
     refuse_unplaceable,
     same_kind,
 )
@@ -45,6 +44,10 @@ HEAD = "node:__internal_head__"
 resources, and a hundredth of a CPU would be missing where the workers need all CPUs."""
 UNSEEN = 8
 """Least number of concurrent runs if an autoscaler does not report which nodes it can add."""
+FOLDER = (
+    " If it is the folder of its sockets and logs that Ray cannot use, set RAY_TMPDIR to one of your own with a short, "
+    "absolute name, e.g. RAY_TMPDIR=$HOME."
+)
 LAUNCHED = 2
 """Default of ``max_workers`` in Ray's launcher files."""
 
@@ -72,7 +75,6 @@ class Cluster:
 
     def refuse_impossible(self, launch: LaunchSpec) -> None:
         """Refuse a run whose workers can never fit on the nodes (InputError)."""
-        refuse_nonsense(launch)
         nodes = self._possible_nodes()
         if nodes is not None:
             refuse_unplaceable(launch, nodes, "this machine" if self.local else f"the cluster at {self.address}")
@@ -106,7 +108,9 @@ class Cluster:
 
 
 @contextmanager
-def connect(address: str | None = None, *, train: bool = False, log_dir: Path | None = None) -> Iterator[Cluster]:
+def connect(
+    address: str | None = None, *, train: bool = False, log_dir: Path | None = None, plugins: Iterable[str] = ()
+) -> Iterator[Cluster]:
     """Connect this process to Ray, quietly, and disconnect afterwards.
 
     Args:
@@ -115,61 +119,37 @@ def connect(address: str | None = None, *, train: bool = False, log_dir: Path | 
         train: whether Ray Train is used on a local Ray. It needs the dashboard's State API: without it, placement
             groups of ended trainings stay forever.
         log_dir: folder of ``ray.log``, which gets the output of Ray and its workers; None: dropped.
+        plugins: references of the plugins that runs use. Those that are not installed are sent to the machines of a
+            cluster; workers of a local Ray find them where this process does.
 
     Raises:
-        InputError: if no cluster answers, or it cannot be joined.
+        InputError: if no cluster answers, it cannot be joined, or a plugin cannot be sent.
     """
     asked, by_variable = asked_address(address)
     local = asked == "local"
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    use_token(local)
     if local:
-        check_ray_folder()
-        _prepare_own_token()
         given: dict[str, Any] = {"num_cpus": allowed_cores(), "include_dashboard": train, "dashboard_host": "127.0.0.1"}
-        where = "A local Ray could not be started"
+        where, remedy = "A local Ray could not be started", FOLDER
     else:
-        _prepare_known_token()
-        given, asked = {}, probe(asked, by_variable=by_variable)
-        where = f"The Ray cluster at {asked} could not be joined"
+        asked, modules = probe(asked, by_variable=by_variable), [str(path) for path in shipped(plugins)]
+        given = {"runtime_env": {"py_modules": modules}} if modules else {}
+        where, remedy = f"The Ray cluster at {asked} could not be joined", ""
     try:
         with warnings.catch_warnings(), adapted_start(local):
             warnings.simplefilter("ignore")
             try:
                 ray.init(asked, **given, log_to_driver=log_dir is not None, logging_level="ERROR")
             except Exception as error:  # Ray's classes differ by what failed
-                raise InputError(f"{where} ({' '.join(str(error.__cause__ or error).split())[:300]}).") from error
+                raise InputError(
+                    f"{where} ({' '.join(str(error.__cause__ or error).split())[:300]}).{remedy}"
+                ) from error
         with log_to(log_dir):
             yield Cluster(ray.get_runtime_context().gcs_address, local=local)
     finally:
         ray.shutdown()
-
-
-def _prepare_own_token() -> None:
-    """Use token authentication for a local Ray, unless the user turned it off."""
-    if os.environ.setdefault(MODE, "token").lower() == "token":
-        own_token()
-        _read_token()
-
-
-def _prepare_known_token() -> None:
-    """Use the existing token for a cluster; given an address, Ray itself would not."""
-    if os.environ.get(MODE, "token").lower() != "token":
-        return
-    if known_token():
-        os.environ[MODE] = "token"
-        _read_token()
-    elif MODE in os.environ:
-        raise InputError(
-            f"RAY_AUTH_MODE is token, but there is no token in {token_file()}. Copy the one of the cluster's "
-            "head there with mode 0600, or name its file in RAY_AUTH_TOKEN_PATH."
-        )
-
-
-def _read_token() -> None:
-    """Make Ray, which is already imported, read mode and token again."""
-    ray._raylet.Config.initialize("")
-    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def node_kinds(address: str) -> list[Node] | None:

@@ -6,18 +6,20 @@ process; then Tune kills it after 2 s, and loses the new trial. Instead the run 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
 
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
-from rt_scale.ray_backend.trial import TrialReport
-from rt_scale.scheduler.early_stopping import Measurement, curve
+from rt_scale.ray_backend.trial import Measurement
 from rt_scale.scheduler.job import FINAL, Job, JobOutcome, JobState
 from rt_scale.scheduler.queue import Queue
 from rt_scale.scheduler.search import Search
-from rt_scale.spec.explore import ExploreSpec
+from rt_scale.spec.explore import ExploreSpec, StopSpec
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.metrics import read_metrics
+from rt_scale.store.run_dir import RunDir
 from rt_scale.store.sweep_runs import EarlyStop, EarlyStops, SweepRuns
 
 TIME, VALUE = "time", "value"
@@ -38,25 +40,30 @@ class Rule:
     """
 
     def __init__(self, explore: ExploreSpec, stopped: EarlyStops, tell: Callable[[str, str], None]) -> None:
-        self._explore, self._stopped, self._tell = explore, stopped, tell
-        self.scheduler = _tune_scheduler(explore)
+        assert explore.stop is not None  # see the class
+        self._stop, self._metric, self._stopped, self._tell = explore.stop, explore.metric, stopped, tell
+        self.scheduler = _tune_scheduler(explore.stop, explore.mode)
         self._latest: dict[str, float] = {}
         self._ended: set[str] = set()
 
     def hear(self, found: Measurement) -> None:
         """Judge a measurement of a run."""
-        if self._judge(found.run, found.time, found.value) == TrialScheduler.STOP and not found.last:
+        time, stop = self._time(found.step, found.epoch), self._stop
+        if self._judge(found.run, time, found.value) == TrialScheduler.STOP and not found.last:
             self._ended.add(found.run)
-            stop = self._explore.stop
-            assert stop is not None  # see the class
-            early = EarlyStop(stop.name, found.step, found.time, stop.unit, self._explore.metric, found.value)
+            early = EarlyStop(stop.name, found.step, time, stop.unit, self._metric, found.value)
             self._stopped.record(found.run, early)
             self._tell(found.run, str(early))
 
-    def remember(self, run: str, curve: Iterable[tuple[float, float]]) -> None:
-        """Add the (time, value) pairs of a run that an earlier driver measured, for comparison."""
-        for time, value in curve:
-            self._judge(run, time, value)
+    def remember(self, run: RunDir) -> None:
+        """Add what an earlier driver's run measured, for comparison."""
+        for row in read_metrics(run.metrics_path).to_pylist():
+            if row["name"] == self._metric and math.isfinite(row["value"]):
+                self._judge(run.name, self._time(row["step"], row["epoch"]), row["value"])
+
+    def _time(self, step: int, epoch: float) -> float:
+        """Time in the unit of the rule's grace."""
+        return epoch if self._stop.unit == "ep" else float(step)
 
     def _judge(self, run: str, time: float, value: float) -> str:
         # A run resumed from a checkpoint repeats measurements; an ended run is no longer judged.
@@ -69,10 +76,8 @@ class Rule:
         return str(self.scheduler.on_trial_result(None, known, {TIME: time, VALUE: value}))
 
 
-def _tune_scheduler(explore: ExploreSpec) -> TrialScheduler:
-    stop = explore.stop
-    assert stop is not None  # see Rule
-    attributes = {"time_attr": TIME, "metric": VALUE, "mode": explore.mode, "grace_period": int(stop.grace[:-2])}
+def _tune_scheduler(stop: StopSpec, mode: str) -> TrialScheduler:
+    attributes = {"time_attr": TIME, "metric": VALUE, "mode": mode, "grace_period": int(stop.grace[:-2])}
     if stop.asha is not None:
         return AsyncHyperBandScheduler(
             **attributes,
@@ -88,24 +93,6 @@ def _tune_scheduler(explore: ExploreSpec) -> TrialScheduler:
         # By default it pauses runs until there are others to compare with; ours continue.
         min_time_slice=float("inf"),
     )
-
-
-class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
-    """For ``TuneConfig(scheduler=...)``: starts trials in order; ``rules`` by sweep name judge their runs."""
-
-    def __init__(self, rules: Mapping[str, Rule]) -> None:
-        super().__init__()
-        self._rules = rules
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles schedulers for a restore that we never use; rules refer to a terminal."""
-        return {}
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Judge a measurement that a trial reports; the trial always continues."""
-        if self._rules and "report" in result and (found := TrialReport.model_validate_json(result["report"]).measured):
-            self._rules[found.sweep].hear(found)
-        return str(TrialScheduler.CONTINUE)
 
 
 class Exploration:
@@ -136,13 +123,13 @@ class Exploration:
             if explore is not None and explore.stop is not None:
                 rule = self._rules[sweep.name] = Rule(explore, EarlyStops(explore, sweep.folder), tell)
                 for point in sweep.grid:
-                    rule.remember(point.spec.name, curve(explore, sweep.store.run(point.spec)))
+                    rule.remember(sweep.store.run(point.spec))
             if explore is not None and explore.search is not None:
                 self._searches[sweep.name] = explore, sweep, Search(sweep, failed)
 
-    def scheduler(self) -> EarlyStopping:
-        """For ``TuneConfig(scheduler=...)``."""
-        return EarlyStopping(self._rules)
+    def hear(self, found: Measurement) -> None:
+        """Judge a measurement of a run by its sweep's rule."""
+        self._rules[found.sweep].hear(found)
 
     def refill(self, queue: Queue) -> None:
         """Sample points only when the queue has nothing for a free slot, so that each uses the most results."""

@@ -1,4 +1,4 @@
-"""What a local Ray needs: a folder, a token, and processes that listen on this machine only."""
+"""Tokens, and a local Ray whose processes listen on this machine only."""
 
 from __future__ import annotations
 
@@ -11,40 +11,37 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
+import ray
 from ray._private import ray_constants
 from ray._private import utils as ray_utils
 
 from rt_scale.spec.errors import InputError
 from rt_scale.system.paths import user_path
 
-LONGEST = 107
-"""Longest path of a socket under Linux, in bytes."""
-SOCKET = "session_2026-01-01_00-00-00_000000_{pid}/sockets/plasma_store"
-"""The longest path that Ray adds."""
 MODE = "RAY_AUTH_MODE"
 """Ray's variable: "token" or "disabled"."""
 
 
-def check_ray_folder() -> None:
-    """Refuse a folder for Ray's sockets and logs that Ray cannot use (InputError, which names the variable)."""
-    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
-    given = os.environ[variable] if variable else "/tmp"
-    said = f"{variable} is '{given}', where" if variable else "Where no RAY_TMPDIR is set,"
-    what = f"{said} Ray keeps its sockets and logs{'' if variable else ' in /tmp'}"
-    remedy = "Set RAY_TMPDIR to a folder of your own with a short name, e.g. RAY_TMPDIR=/tmp or RAY_TMPDIR=$HOME."
-    if not os.path.isabs(given):
-        raise InputError(f"{what}: it must be an absolute path. Unset it, or give one. {remedy}")
-    folder = Path(given) / "ray"
-    length = len(os.fsencode(folder / SOCKET.format(pid=os.getpid())))
-    if length > LONGEST:
-        raise InputError(
-            f"{what}: the path of a socket there would have {length} bytes, and Linux allows {LONGEST}. {remedy}"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise InputError(f"{what}: '{folder}' cannot be written ({error.strerror}). {remedy}") from error
+def use_token(local: bool) -> None:
+    """Use token authentication for a local Ray, and for a cluster if its token is here; not if the user turned it off.
+
+    InputError: RAY_AUTH_MODE demands a token for a cluster, and there is none.
+    """
+    if os.environ.get(MODE, "token").lower() != "token":
+        return
+    if local:
+        own_token()
+    elif not known_token():
+        if MODE in os.environ:
+            raise InputError(
+                f"RAY_AUTH_MODE is token, but there is no token in {token_file()}. Copy the one of the cluster's head "
+                "there with mode 0600, or name its file in RAY_AUTH_TOKEN_PATH."
+            )
+        return
+    os.environ[MODE] = "token"  # given an address, Ray itself would not set it
+    # Ray is already imported, and reads mode and token again.
+    ray._raylet.Config.initialize("")
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def token_file() -> Path:

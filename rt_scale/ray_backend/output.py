@@ -7,10 +7,10 @@ import fcntl
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich.console import ConsoleDimensions
 
@@ -139,7 +139,9 @@ def log_to(log_dir: Path | None) -> Iterator[None]:
 
     Enter this after connecting to Ray, which installs its own handlers.
     """
-    from ray._private.ray_logging import global_worker_stdstream_dispatcher as workers_output  # a command imports us
+    # Not at the top: a command imports us.
+    from ray._private.ray_logging import global_worker_stdstream_dispatcher as workers_output
+    from ray._private.worker import print_worker_logs
 
     workers_output.remove_handler("ray_print_logs")  # it prints the output of workers
     if log_dir is None:
@@ -153,20 +155,10 @@ def log_to(log_dir: Path | None) -> Iterator[None]:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO)
-        workers_output.add_handler(NAME, lambda data: file.write(_lines(data)) and None)
+        workers_output.add_handler(NAME, lambda data: print_worker_logs(data, file))
         try:
             yield
         finally:
             workers_output.remove_handler(NAME)
             logger.handlers, logger.propagate = before, propagate
             logger.setLevel(level)
-
-
-def _lines(data: Mapping[str, Any]) -> str:
-    """The output of a cluster process, each line prefixed with machine and process."""
-    from ray._private.ray_constants import LOG_PREFIX_EVENT_SUMMARY
-
-    lines = data.get("lines") or []
-    if data.get("pid") == "autoscaler":  # repeats its whole status every few seconds
-        lines = [line for line in lines if LOG_PREFIX_EVENT_SUMMARY in line]
-    return "".join(f"({data.get('ip')} {data.get('pid')}) {line}\n" for line in lines)

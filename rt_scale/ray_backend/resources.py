@@ -84,20 +84,6 @@ def fits_at_once(launch: LaunchSpec, nodes: Sequence[Node]) -> int:
     return int(max(1, min(MOST, slots(launch, nodes) // launch.workers)))
 
 
-def refuse_nonsense(launch: LaunchSpec) -> None:
-    """Refuse GPU shares that no cluster provides (InputError)."""
-    if launch.gpus % 1 and launch.workers > 1:
-        raise InputError(
-            f"launch.gpus is {launch.gpus:g} with {launch.workers} workers: two workers of one run would share a GPU, "
-            "which NCCL rejects. Use whole GPUs per worker, or one worker."
-        )
-    if launch.gpus % 1 and launch.gpus > 1:
-        raise InputError(
-            f"launch.gpus is {launch.gpus:g}: above 1, it must be a whole number. "
-            f"Write {math.floor(launch.gpus)} or {math.ceil(launch.gpus)}, or a share below 1."
-        )
-
-
 def refuse_unplaceable(launch: LaunchSpec, nodes: Sequence[Node], where: str) -> None:
     """Refuse a run whose workers can never fit on the nodes (InputError).
 

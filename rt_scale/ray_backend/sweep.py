@@ -7,15 +7,15 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rt_scale.plugins import load
 from rt_scale.scheduler.comparison import refresh_board
 from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import changed, check_exploration, check_here, failed_before, runs_on_other_data
 from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.grid import Point
 from rt_scale.spec.stopping import stop_check
-from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store
-from rt_scale.store.sweep_runs import SweepRuns
+from rt_scale.store.sweep_runs import SweepRuns, record_points
 
 if TYPE_CHECKING:
     from rt_scale.scheduler.job import View
@@ -28,15 +28,9 @@ class SweepOutcome:
     ``failed`` maps the label of a run to why it has no result, ``ended`` that of a run ended early by the sweep's rule.
     """
 
-    finished: list[tuple[Point, RunResult]] = field(default_factory=list)
+    finished: list[Point] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     ended: dict[str, str] = field(default_factory=dict)
-
-
-def finished_runs(points: Sequence[Point], store: Store) -> list[tuple[Point, RunResult]]:
-    """The completed runs of ``points``, with their results."""
-    results = [(point, store.run(point.spec).result()) for point in points]
-    return [(point, result) for point, result in results if result is not None]
 
 
 def run_sweeps(
@@ -86,6 +80,9 @@ def _check(sweeps: Sequence[SweepRuns], todo: Sequence[Job], where: Where, stopp
         check_exploration(sweep.spec, where, stop_check(stopping))
     if where.alone:
         check_here(todo, where, stop_check(stopping))
+    else:
+        for plugin in {plugin for sweep in sweeps for plugin in sweep.spec.names.found.values()}:
+            load(*plugin)
     changes = (changed(sweep, where.replace) for sweep in sweeps)
     return [note for note in (runs_on_other_data(sweeps, where), *changes) if note]
 
@@ -93,6 +90,7 @@ def _check(sweeps: Sequence[SweepRuns], todo: Sequence[Job], where: Where, stopp
 def keep(sweeps: Sequence[SweepRuns]) -> None:
     """Record sweeps, their known runs and their comparison views in the store."""
     for sweep in sweeps:
+        record_points(sweep)
         sweep.folder.write(sweep.text, [point.spec.name for point in sweep.points], sweep.overrides)
         refresh_board([sweep])
 
@@ -115,8 +113,9 @@ def _run(
 
     launches = dict.fromkeys(sweep.spec.launch for sweep in sweeps)
     train, log_dir = any(launch.workers > 1 for launch in launches), where.store.sweep(sweeps[0].spec.name).path
+    plugins = [plugin.reference for sweep in sweeps for plugin in sweep.spec.names.found.values()]
     with ExitStack() as stack:
-        cluster = stack.enter_context(connect(where.address, train=train, log_dir=log_dir))
+        cluster = stack.enter_context(connect(where.address, train=train, log_dir=log_dir, plugins=plugins))
         for launch in launches:
             cluster.refuse_impossible(launch)
         if not cluster.local:
@@ -130,17 +129,16 @@ def _run(
 
 
 def _outcome(sweep: SweepRuns, failed: Mapping[str, str]) -> SweepOutcome:
-    points, store = sweep.points, sweep.store
-    finished = finished_runs(points, store)
-    complete = {point.spec.name for point, _ in finished}
-    early = sweep.early_stopped
-    missing = [point for point in points if point.spec.name not in complete]
-    return SweepOutcome(
-        finished,
-        {point.label: failed.get(point.spec.name) or reason(store, point)
-         for point in missing if point.spec.name not in early},
-        {point.label: str(early[point.spec.name]) for point in missing if point.spec.name in early},
-    )  # fmt: skip
+    outcome, early = SweepOutcome(), sweep.early_stopped
+    for point in sweep.points:
+        name = point.spec.name
+        if sweep.store.run(point.spec).result() is not None:
+            outcome.finished.append(point)
+        elif name in early:
+            outcome.ended[point.label] = str(early[name])
+        else:
+            outcome.failed[point.label] = failed.get(name) or reason(sweep.store, point)
+    return outcome
 
 
 def reason(store: Store, point: Point) -> str:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
-from pydantic import BaseModel, SerializeAsAny
+from pydantic import BaseModel, SerializeAsAny, model_validator
 
 from rt_scale.ray_backend.control import ControlClient, StopReason
-from rt_scale.scheduler.early_stopping import Measurement, measurement
 from rt_scale.scheduler.job import JobOutcome, JobState
 from rt_scale.spec.errors import LeasedElsewhere, RtScaleError, StoreUnavailable, WorkersDied
-from rt_scale.spec.explore import ExploreSpec
+from rt_scale.spec.kinds import import_kinds
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec
@@ -30,10 +30,25 @@ if TYPE_CHECKING:
 
 
 class JudgedBy(BaseModel, frozen=True):
-    """The rule that may end a run early, and the name of its sweep."""
+    """The sweep whose rule may end a run early, and the metric by which it judges."""
 
     sweep: str
-    explore: ExploreSpec
+    metric: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """A finite value of the metric by which its sweep's rule judges a run, after so many optimiser steps and epochs.
+
+    ``last``: whether the run has no more steps.
+    """
+
+    sweep: str
+    run: str
+    step: int
+    epoch: float
+    last: bool
+    value: float
 
 
 class TrialConfig(BaseModel, frozen=True):
@@ -55,6 +70,12 @@ class TrialConfig(BaseModel, frozen=True):
     local: bool
     rule: JudgedBy | None = None
     measured_size: BatchSize | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_kinds(cls, given: Any) -> Any:
+        import_kinds(given)  # in the trial's process, which has imported nothing yet
+        return given
 
     def where(self) -> str:
         """What the run is executed on, in words: the node, if not local, and the device."""
@@ -156,12 +177,12 @@ class JudgedClient(ControlClient):
     def logged(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Numbers were recorded; if the rule judges one of them, it has decided when this returns."""
         super().logged(step, epoch, values)
-        rule = self._rule
-        found = measurement(
-            rule.explore, rule.sweep, self.run, step=step, steps=self.newest.steps, epoch=epoch, values=values
-        )
-        if found is not None:
-            self._report_to_driver(TrialReport(measured=found))
+        value = values.get(self._rule.metric, math.nan)
+        if math.isfinite(value):
+            last = step >= self.newest.steps
+            self._report_to_driver(
+                TrialReport(measured=Measurement(self._rule.sweep, self.run, step, epoch, last, value))
+            )
             self.pass_on()
 
 

@@ -46,12 +46,12 @@ def run_queue(
     Once ``stopping`` returns True, running runs write a checkpoint, and this call returns.
     """
     driver = _Driver(queue, control, view, exploration, stopping)
-    handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.batching.known(jobs[0]), where, cluster))
+    handout = _Handout(driver, lambda jobs: _tune_config(jobs, queue.known(jobs[0]), where, cluster))
     with tempfile.TemporaryDirectory(prefix="rt-scale-tune-", ignore_cleanup_errors=True) as scratch:
         tune.Tuner(
             tune.with_resources(_trial, _resources),
             tune_config=tune.TuneConfig(
-                reuse_actors=True, search_alg=handout, num_samples=-1, scheduler=exploration.scheduler()
+                reuse_actors=True, search_alg=handout, num_samples=-1
             ),
             run_config=tune.RunConfig(
                 storage_path=scratch, verbose=0, callbacks=[driver], stop=_AllStopped(driver),
@@ -81,7 +81,7 @@ def _tune_config(
 def _rule(sweep: SweepSpec | None) -> JudgedBy | None:
     if sweep is None or sweep.explore is None or sweep.explore.stop is None:
         return None
-    return JudgedBy(sweep=sweep.name, explore=sweep.explore)
+    return JudgedBy(sweep=sweep.name, metric=sweep.explore.metric)
 
 
 def _resources(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
@@ -155,7 +155,9 @@ class _Driver(tune.Callback):  # type: ignore[misc]
         report = TrialReport.model_validate_json(result["report"])
         jobs = self.jobs.get(trial.trial_id, {})
         if report.measured_size and jobs:
-            self.queue.batching.learn(next(iter(jobs.values())), report.measured_size)
+            self.queue.learn(next(iter(jobs.values())), report.measured_size)
+        if report.measured:
+            self.exploration.hear(report.measured)
         for name, outcome in report.outcomes.items():
             self._ended(trial, name, outcome)
 

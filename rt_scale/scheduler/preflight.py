@@ -84,11 +84,10 @@ def check_here(todo: Sequence[Job], where: Where, check_stop: StopCheck = no_che
 
 
 def check_exploration(sweep: SweepSpec, where: Where, check_stop: StopCheck = no_check) -> None:
-    """Refuse an ``explore`` section that contradicts ``launch.pack`` or the data sets known here (InputError).
+    """Refuse an ``explore`` section that contradicts the data sets known here (InputError).
 
     ``check_stop`` is called while data is fetched.
     """
-    refuse_packed(sweep)
     if sweep.explore is not None:
         specs = [point.spec for point in corner_points(sweep)]
         check_on_data(sweep.explore, specs, known_data(specs, where.data_dir))
@@ -114,12 +113,3 @@ def check_on_data(explore: ExploreSpec, specs: Iterable[RunSpec], known: KnownDa
         if explore.stop is not None:
             images = spec.data.samples or info.train
             check_length(explore.stop, spec, math.ceil(images / spec.train.batch_size))
-
-
-def refuse_packed(sweep: SweepSpec) -> None:
-    """Refuse ``launch.pack`` with an explore section (InputError)."""
-    if sweep.explore is not None and sweep.launch.pack != 1:
-        raise InputError(
-            f"Sweep '{sweep.name}' has an explore section, whose runs end or are sampled one by one: they cannot be "
-            "packed. Leave launch.pack at 1."
-        )

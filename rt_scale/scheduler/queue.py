@@ -7,6 +7,7 @@ driver fills its queue from the run directories.
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -14,11 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rt_scale.scheduler.batching import Batching
 from rt_scale.scheduler.job import FINAL, Job, JobOutcome, JobState, RunReport, View
+from rt_scale.spec.batching import batch_key
 from rt_scale.spec.errors import RtScaleError
 from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.sweep import LaunchSpec
+from rt_scale.store.results import BatchSize
 from rt_scale.store.run_dir import State
 from rt_scale.store.store import Store
 
@@ -28,6 +30,10 @@ BACKOFF = 2.0
 """Seconds before a run is restarted whose process died twice in a row; doubled with each further death."""
 LONGEST = 60.0
 """Most seconds between two tries."""
+MOST = 16
+"""Largest measured batch size, in runs."""
+DEATHS = 2
+"""After so many deaths of its process in a row, a run is executed alone."""
 
 
 class Cluster(Protocol):
@@ -87,8 +93,6 @@ class _Entry:
         place: in the queue.
         section: the jobs of its launch section.
         needs: names of the runs that it waits for.
-        ready: whether it waits only for room.
-        shape: equal for jobs that may share a process; empty for one that runs alone.
         deaths: how often in a row its process died.
         began, reached: first step of its newest process, and the highest first step of the earlier ones.
         leader: name of the first run of the process that executes it, else empty.
@@ -98,8 +102,6 @@ class _Entry:
     place: int
     section: _Section
     needs: set[str]
-    ready: bool = False
-    shape: str = ""
     deaths: int = 0
     began: int = -1
     reached: int = -1
@@ -111,19 +113,18 @@ class _Section:
     """The jobs of one launch section.
 
     Attributes:
-        ready: heap of the places of ready jobs; entries that are no longer ready are skipped.
-        alike: the same by shape, for jobs that may share processes.
-        waiting: number of ready jobs by shape.
+        ready: shape -> heap of the places of jobs that wait only for room; those of shape "" run alone.
         leaders: number of jobs in each running process, by its leader.
-        live: number of running jobs.
     """
 
     launch: LaunchSpec
-    ready: list[int] = field(default_factory=list)
-    alike: dict[str, list[int]] = field(default_factory=dict)
-    waiting: Counter[str] = field(default_factory=Counter)
+    ready: dict[str, list[int]] = field(default_factory=dict)
     leaders: Counter[str] = field(default_factory=Counter)
-    live: int = 0
+
+    @property
+    def first(self) -> tuple[int, str] | None:
+        """Place and shape of the first ready job, if any."""
+        return min(((places[0], shape) for shape, places in self.ready.items() if places), default=None)
 
 
 class Queue:
@@ -136,7 +137,6 @@ class Queue:
         clock: seconds, monotonic.
 
     Attributes:
-        batching: which runs share a process.
         live: running jobs by the name of the run.
         failed: name of a run -> why it has no result.
     """
@@ -154,7 +154,7 @@ class Queue:
     ) -> None:
         self._runs, self._view, self._cluster, self._clock = runs, view, cluster, clock
         self._concurrency, self._given_up = concurrency, given_up or {}
-        self.batching = Batching()
+        self._measured: dict[tuple[LaunchSpec, str], BatchSize] = {}
         self.live: dict[str, Job] = {}
         self.failed: dict[str, str] = {}
         self._entries: list[_Entry] = []
@@ -208,12 +208,18 @@ class Queue:
         return name in self._over and self._over[name].state is JobState.DONE
 
     def _make_ready(self, entry: _Entry) -> None:
-        section, shape = entry.section, Batching.shape(entry.job, entry.deaths)
-        entry.ready, entry.shape = True, shape
-        section.waiting[shape] += 1
-        heapq.heappush(section.ready, entry.place)
-        if shape:
-            heapq.heappush(section.alike.setdefault(shape, []), entry.place)
+        job = entry.job
+        # A run that kills its process must not take others along.
+        alone = job.launch.pack == 1 or entry.deaths >= DEATHS or job.spec.alone_because
+        heapq.heappush(entry.section.ready.setdefault("" if alone else batch_key(job.spec), []), entry.place)
+
+    def learn(self, job: Job, measured: BatchSize) -> None:
+        """Record how many runs of the shape of ``job`` to train together, for ``launch.pack: auto``."""
+        self._measured[job.launch, batch_key(job.spec)] = measured
+
+    def known(self, job: Job) -> BatchSize | None:
+        """What was measured for runs of the shape of ``job``, if anything."""
+        return self._measured.get((job.launch, batch_key(job.spec)))
 
     @property
     def finished(self) -> bool:
@@ -223,7 +229,7 @@ class Queue:
     @property
     def waiting(self) -> bool:
         """Whether a run waits only for room."""
-        return any(self._first(section.ready) is not None for section in self._sections.values())
+        return any(section.first for section in self._sections.values())
 
     @property
     def wakes(self) -> float | None:
@@ -233,44 +239,32 @@ class Queue:
     def take(self) -> list[Job]:
         """The jobs that one process executes now; empty if none is ready or there is no room."""
         self._wake()
-        room = None if self._concurrency is None else self._concurrency - len(self.live)
-        if room is not None and room <= 0:
-            return []
+        room = math.inf if self._concurrency is None else self._concurrency - len(self.live)
         heads = [
-            (place, section)
+            (*section.first, section)
             for section in self._sections.values()
-            if (place := self._first(section.ready)) is not None
-            and self._cluster.has_room(section.launch, section.live)
+            if section.first and self._cluster.has_room(section.launch, section.leaders.total())
         ]
-        if not heads:
+        if room <= 0 or not heads:
             return []
-        place, section = min(heads, key=lambda head: head[0])
-        first = self._entries[place]
-        self._start(first, first)
-        batch, size = [first], 1
-        if first.shape:
-            free = self._cluster.at_once(section.launch) - len(section.leaders) + 1
-            size = self.batching.size(first.job, section.waiting[first.shape], free)
-        if room is not None:
-            size = min(size, room)
-        while len(batch) < size and (place := self._first(section.alike[first.shape])) is not None:
-            batch.append(self._entries[place])
-            self._start(batch[-1], first)
+        place, shape, section = min(heads, key=lambda head: head[0])
+        leader, places = self._entries[place].job, section.ready[shape]
+        size = self._batch_size(leader, section, min(len(places), room)) if shape else 1
+        batch = [self._entries[heapq.heappop(places)] for _ in range(size)]
+        for entry in batch:
+            entry.leader = leader.name
+            section.leaders[entry.leader] += 1
+            self.live[entry.job.name] = entry.job
         return [entry.job for entry in batch]
 
-    def _first(self, places: list[int]) -> int | None:
-        """The first place of a ready job; removes the places before it."""
-        while places and not self._entries[places[0]].ready:
-            heapq.heappop(places)
-        return places[0] if places else None
-
-    def _start(self, entry: _Entry, leader: _Entry) -> None:
-        name, section = entry.job.name, entry.section
-        entry.ready, entry.leader = False, leader.job.name
-        section.waiting[entry.shape] -= 1
-        section.leaders[entry.leader] += 1
-        section.live += 1
-        self.live[name] = entry.job
+    def _batch_size(self, leader: Job, section: _Section, alike: float) -> int:
+        """How many of ``alike`` jobs, that may start now, one process executes; free processes get equal numbers."""
+        most = leader.launch.pack
+        if most == "auto":
+            measured = self.known(leader)
+            most = MOST if measured is None else measured.size
+        free = self._cluster.at_once(section.launch) - len(section.leaders)
+        return min(most, math.ceil(alike / max(1, free)))
 
     def _wake(self) -> None:
         """Check the delayed runs that are due; one that another driver still executes is delayed again."""
@@ -296,7 +290,6 @@ class Queue:
         """A running job ended; it may be retried."""
         entry, job = self._by_name[name], self.live.pop(name)
         section = entry.section
-        section.live -= 1
         section.leaders[entry.leader] -= 1
         if not section.leaders[entry.leader]:
             del section.leaders[entry.leader]

@@ -10,14 +10,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rt_scale.spec.document import check_field
+from rt_scale.spec.document import check_field, flat_fields
 from rt_scale.spec.encoders import parse_encoder, scaled
 from rt_scale.spec.errors import InputError, cut, shown
 from rt_scale.spec.grid import Point
 from rt_scale.spec.kinds import KINDS, model_of
 from rt_scale.spec.networks import EncoderSpec, StartFrom
 from rt_scale.spec.part import Part
-from rt_scale.spec.run import RunSpec, without_seeds
+from rt_scale.spec.run import RunSpec, StoredSpec, without_seeds
 from rt_scale.spec.yaml_files import parse_yaml
 
 _DESCRIBING = ("data.name", "encoder.name", "student.alpha")
@@ -30,6 +30,8 @@ _CONDITION = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)\s*(!=|<=|>=|=|<|>)(.*)")
 
 def spec_fields(part: Part, prefix: str = "") -> dict[str, object]:
     """Dotted field -> value; a run to start from is one value: its configuration, without seeds, and what is taken."""
+    if isinstance(part, StoredSpec):
+        return flat_fields(part.document)
     found: dict[str, object] = {}
     for name in type(part).model_fields:
         value = getattr(part, name)
@@ -54,15 +56,25 @@ def telling_keys(keys: Sequence[str], rows: Sequence[Mapping[str, object]], besi
     return found
 
 
-def points_of(specs: Sequence[RunSpec]) -> list[Point]:
-    """Single runs as points whose axes are the fields in which they differ, but for seeds that vary together."""
+def differences(specs: Sequence[RunSpec]) -> dict[str, list[object]]:
+    """The fields in which runs differ -> their values, a run each; None where a run has no such field."""
+    rows = [spec_fields(spec) for spec in specs]
+    columns = {key: [row.get(key) for row in rows] for key in dict.fromkeys(key for row in rows for key in row)}
+    return {key: column for key, column in columns.items() if len(set(map(repr, column))) > 1}
+
+
+def points_of(specs: Sequence[RunSpec], *, seeds_apart: bool = False) -> list[Point]:
+    """Single runs as points whose axes are the fields in which they differ.
+
+    Seeds that vary together are no axis, but with ``seeds_apart`` one of them is where nothing else differs.
+    """
     rows = [spec_fields(spec) for spec in specs]
     keys = dict.fromkeys(key for row in rows for key in row)
-    differing = [key for key in keys if len({repr(row.get(key)) for row in rows}) > 1]
+    differing = list(differences(specs))
     seeds = [key for key in differing if key.startswith("seeds.")]
     together = all(len({row.get(key) for key in seeds}) == 1 for row in rows)
     axes = [key for key in differing if key not in seeds or not together]
-    axes = axes or [key for key in _DESCRIBING if key in keys]
+    axes = axes or (seeds[:1] if seeds_apart else []) or [key for key in _DESCRIBING if key in keys]
     seed = next((key for key in (*seeds, *keys) if key.startswith("seeds.")), "")
     return [
         Point({key: row.get(key) for key in axes}, int(str(row.get(seed, 0))), spec)
@@ -128,10 +140,11 @@ def _default(kind: object, key: str) -> object:
     return value
 
 
-def equal_networks(encoders: Iterable[EncoderSpec]) -> list[str]:
+def equal_networks(specs: Iterable[RunSpec]) -> list[str]:
     """A sentence for each network that has several names, e.g. ``convnet_32_3`` at width 2 and ``convnet_64_3``."""
     found: dict[tuple[object, ...], dict[str, None]] = {}
-    for encoder in (each for each in encoders if each.plugin is None):
+    encoders = (encoder for spec in specs if isinstance(encoder := getattr(spec, "encoder", None), EncoderSpec))
+    for encoder in {each.canonical_text: each for each in encoders if each.plugin is None}.values():
         known = parse_encoder(encoder.name)
         if known.channels is not None and not known.is_vit:
             network = (known.family, known.layers, scaled(known.channels, encoder.width), encoder.norm)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from rt_scale.spec.errors import InputError, shown, unknown_name
 from rt_scale.spec.kinds import TrainingSpec
 from rt_scale.spec.metrics import is_constant
-from rt_scale.spec.part import MOST, Part
+from rt_scale.spec.part import MOST, Part, whole
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.schedule import Duration, duration_steps
 
@@ -32,7 +32,7 @@ class Domain:
         values: the listed values; else the least and the greatest (for ``pow2`` the exponents).
     """
 
-    kind: Literal["choice", "uniform", "loguniform", "pow2"]
+    kind: str
     values: tuple[Any, ...]
 
     @property
@@ -57,10 +57,33 @@ class Domain:
         """Number of values; infinity for real numbers."""
         return math.inf if self.listed is None else len(self.listed)
 
-    def __contains__(self, value: object) -> bool:
-        if self.listed is not None:
-            return any(repr(value) == repr(each) for each in self.listed)
-        return type(value) in (int, float) and bool(self.values[0] <= value <= self.values[1])
+
+Ranges = Mapping[str, tuple[str, Callable[..., bool]]]
+"""Name of a kind of range -> its numbers in words, and whether such numbers (finite, that many) are valid."""
+POW2 = (
+    "[from, to], whole exponents of 2 with 0 <= from <= to <= 62",
+    lambda low, high: type(low) is type(high) is int and 0 <= low <= high <= 62,
+)
+DOMAINS: Ranges = {
+    "uniform": ("[from, to] with from < to", lambda low, high: -1e308 < low < high < 1e308),
+    "loguniform": ("[from, to] with 0 < from < to", lambda low, high: 0 < low < high < 1e308),
+    "pow2": POW2,
+}
+
+
+def parse_range(key: str, given: Mapping[str, list[Any]], ranges: Ranges) -> tuple[str, list[Any]]:
+    """Kind and numbers of the range of the field ``key``, e.g. ``{pow2: [0, 16]}``; InputError if it is not valid."""
+    if len(given) != 1:
+        raise InputError(f"{key} needs a list of values, or one of {', '.join(ranges)}; given: {shown(given)}.")
+    ((kind, ends),) = given.items()
+    if kind not in ranges:
+        raise unknown_name(f"kind of range of {key}", kind, ranges)
+    text, valid = ranges[kind]
+    numbers: list[Any] = [whole(number) for number in ends]
+    finite = all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+    if not finite or len(numbers) != text.partition("]")[0].count(",") + 1 or not valid(*numbers):
+        raise InputError(f"{key} needs {kind}: {text}; given: {shown(ends)}.")
+    return kind, numbers
 
 
 def parse_domain(key: str, given: list[Any] | dict[str, list[Any]]) -> Domain:
@@ -70,26 +93,8 @@ def parse_domain(key: str, given: list[Any] | dict[str, list[Any]]) -> Domain:
         if not texts or len(set(texts)) < len(texts):
             raise InputError(f"{key} needs a list of at least one value, each once; given: {shown(given)}.")
         return Domain("choice", tuple(given))
-    shapes = {
-        "uniform": "[from, to] with from < to",
-        "loguniform": "[from, to] with 0 < from < to",
-        "pow2": "[from, to], whole exponents of 2 with 0 <= from <= to <= 62",
-    }
-    if len(given) != 1:
-        raise InputError(f"{key} needs a list of values, or one of {', '.join(shapes)}; given: {shown(given)}.")
-    ((kind, ends),) = given.items()
-    if kind not in shapes:
-        raise unknown_name(f"kind of range of {key}", kind, shapes)
-    types = {int} if kind == "pow2" else {int, float}
-    if len(ends) == 2 and types.issuperset(map(type, ends)):
-        low, high = ends
-        if kind == "pow2" and 0 <= low <= high <= 62:
-            return Domain("pow2", (low, high))
-        if kind == "loguniform" and 0 < low < high < 1e308:
-            return Domain("loguniform", (float(low), float(high)))
-        if kind == "uniform" and -1e308 < low < high < 1e308:
-            return Domain("uniform", (float(low), float(high)))
-    raise InputError(f"{key} needs {kind}: {shapes[kind]}; given: {shown(ends)}.")
+    kind, ends = parse_range(key, given, DOMAINS)
+    return Domain(kind, tuple(ends if kind == "pow2" else map(float, ends)))
 
 
 class AshaSpec(Part):
@@ -201,9 +206,6 @@ def check_grid(explore: ExploreSpec, axes: Iterable[str], seeds: Sequence[int]) 
     if explore.search is None:
         return
     fields = list(axes)
-    twice = [key for key in fields if key in explore.space]
-    if twice:
-        raise InputError(f"{', '.join(twice)}: on an axis and in explore.space; keep it in explore.space alone.")
     if fields:
         raise InputError(
             f"explore.search samples its points, so axes and zip must be empty; given: {', '.join(fields)}. Give "
@@ -216,15 +218,11 @@ def check_grid(explore: ExploreSpec, axes: Iterable[str], seeds: Sequence[int]) 
         )
 
 
-def check_explore(explore: ExploreSpec, specs: Iterable[RunSpec], workers: int) -> None:
+def check_explore(explore: ExploreSpec, specs: Iterable[RunSpec]) -> None:
     """Raise InputError if a run does not log the metric, or logs it too late or too rarely for the stopping rule.
 
-    ``specs`` are the runs of the grid or at the corners of the space; ``workers`` is the number of one run's workers.
+    ``specs`` are the runs of the grid or at the corners of the space.
     """
-    if explore.stop is not None and workers > 1:
-        raise InputError(
-            f"explore.stop ends runs of one worker, but launch.workers is {workers}: set it to 1, or leave stop out."
-        )
     for spec in specs:
         known = spec.logged
         if explore.metric not in known:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from rt_scale.spec.document import Assembler, check_field, problem_lines, resolve_same, set_dotted, spec_model
-from rt_scale.spec.errors import InputError, cut, shown, unknown_name
-from rt_scale.spec.explore import MOST_RUNS, check_explore
-from rt_scale.spec.part import json_text, whole
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.errors import InputError, cut
+from rt_scale.spec.explore import MOST_RUNS, POW2, Ranges, check_explore, parse_range
+from rt_scale.spec.part import json_text
+from rt_scale.spec.run import RunSpec, SeedSpec
 
 if TYPE_CHECKING:
     from rt_scale.spec.sweep import SweepSpec
@@ -28,6 +28,14 @@ Axis = list[Any] | dict[str, list[Any]]
 """An axis in a sweep file: a list, or a generator and its arguments."""
 Group = dict[str, Axis]
 """Dotted fields that vary together -> their axes."""
+AXES: Ranges = {
+    "pow2": POW2,
+    "linspace": ("[from, to, n], n values, at least 2", lambda start, stop, n: type(n) is int and n >= 2),
+    "logspace": (
+        "[from exponent, to exponent, n], exponents of 10 from -300 to 300, n values, at least 2",
+        lambda start, stop, n: max(abs(start), abs(stop)) <= 300 and type(n) is int and n >= 2,
+    ),
+}
 GRID_LIMIT = 10_000
 """Largest grid that needs no confirmation."""
 LONGEST = 40
@@ -44,7 +52,7 @@ def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
 
 def axis_names(keys: Iterable[str]) -> dict[str, str]:
     """A short name for each dotted field: its last part, or all of it if that is ambiguous or vague (``name``)."""
-    vague = {"name", "size", "epochs", "batch_size", "lr", "every"}
+    vague = {"name", "size", "epochs", "batch_size", "lr", "every", *SeedSpec.model_fields}
     tails = {key: key.rpartition(".")[2] for key in keys}
     counts = Counter(tails.values())
     return {key: key if tail in vague or counts[tail] > 1 else tail for key, tail in tails.items()}
@@ -84,7 +92,7 @@ def axis_length(key: str, axis: Axis) -> int:
     if isinstance(axis, list):
         count = len(axis)
     else:
-        kind, numbers = _generator(key, axis)
+        kind, numbers = parse_range(key, axis, AXES)
         count = numbers[1] - numbers[0] + 1 if kind == "pow2" else numbers[2]
     if not count:
         raise InputError(f"The axis {key} has no values; give at least one.")
@@ -94,36 +102,9 @@ def axis_length(key: str, axis: Axis) -> int:
 def expand_axis(key: str, axis: Axis) -> list[Any]:
     """The values of an axis; raises InputError for an unknown generator, wrong arguments or no values."""
     axis_length(key, axis)
-    return axis if isinstance(axis, list) else _generated(*_generator(key, axis))
-
-
-def _generator(key: str, axis: dict[str, list[Any]]) -> tuple[str, list[Any]]:
-    """The validated name and arguments of a generator."""
-    shapes = {"pow2": "[from, to]", "linspace": "[from, to, n]", "logspace": "[from exponent, to exponent, n]"}
-    if len(axis) != 1:
-        raise InputError(f"The axis {key} must have one of {', '.join(shapes)}; given: {', '.join(axis) or 'none'}.")
-    ((kind, given),) = axis.items()
-    if kind not in shapes:
-        raise unknown_name(f"generator of the axis {key}", kind, shapes)
-    wanted = f"The axis {key} needs {kind}: {shapes[kind]}; given: {shown(given)}."
-    numbers: list[Any] = [
-        whole(number) if kind == "pow2" or place == 2 else number for place, number in enumerate(given)
-    ]
-    if len(numbers) != shapes[kind].count(",") + 1 or not all(
-        type(number) in (int, float) and math.isfinite(number) for number in numbers
-    ):
-        raise InputError(wanted)
-    if kind == "pow2":
-        if not all(isinstance(number, int) for number in numbers) or not 0 <= numbers[0] <= numbers[1] <= 62:
-            raise InputError(f"{wanted} Both are whole exponents of 2, 0 <= from <= to.")
-    elif not isinstance(numbers[2], int) or numbers[2] < 2:
-        raise InputError(f"{wanted} n is a whole number of at least 2.")
-    if kind == "logspace" and max(map(abs, numbers[:2])) > 300:
-        raise InputError(f"{wanted} Exponents are of 10, from -300 to 300.")
-    return kind, numbers
-
-
-def _generated(kind: str, numbers: list[Any]) -> list[Any]:
+    if isinstance(axis, list):
+        return axis
+    kind, numbers = parse_range(key, axis, AXES)
     if kind == "pow2":
         return [2**exponent for exponent in range(numbers[0], numbers[1] + 1)]
     start, stop, count = numbers
@@ -200,9 +181,11 @@ def corner_points(sweep: SweepSpec) -> list[Point]:
     explore = sweep.explore
     if explore is None:
         return points_at(sweep, _combinations(sweep))
+    for key in explore.space:
+        check_field("field in space", key, sweep.models)
     corners = {key: domain.corners for key, domain in explore.domains.items()}
     points = points_at(sweep, _combinations(sweep.model_copy(update={"axes": corners}) if corners else sweep))
-    check_explore(explore, [point.spec for point in points], sweep.launch.workers)
+    check_explore(explore, [point.spec for point in points])
     return points
 
 

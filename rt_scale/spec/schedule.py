@@ -6,6 +6,7 @@ A schedule is a sequence of pieces joined by '+'. A piece has a name, numbers an
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable
@@ -54,10 +55,10 @@ FORMS = {
     **{name: f"{name}(from, to)" for name in SHAPES},
     "multistep": "multistep(from, factor, 80ep, 120ep)",
 }
-_TOKEN = re.compile(
-    r"(?P<length>\d+(?:\.\d+)?(?:ep|it|%))|(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
-    r"|(?P<name>[A-Za-z_]+)|(?P<mark>[(),+])|(?P<blank>\s+)|(?P<other>.)"
-)
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_LENGTH = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>ep|it|%)")
+_PIECE = re.compile(r"\s*(?P<name>\w+)\s*\((?P<arguments>[^()]*)\)\s*")
+_JOINT = re.compile(r"(?<=\))\s*\+")  # a '+' may also be a number's sign
 
 
 @dataclass(frozen=True)
@@ -143,75 +144,52 @@ class Schedule:
 
 
 def parse(text: str | float) -> Schedule:
-    """The schedule of that text; a number is a constant. Raises ValueError that points at the wrong character."""
+    """The schedule of that text; a number is a constant. Raises ValueError that names the wrong piece."""
     if isinstance(text, int | float) and not isinstance(text, bool):
         return Schedule((Piece("constant", (float(text),), ()),))
-    return _Parser(str(text)).schedule()
+    text, pieces = str(text).strip(), []
+    if _NUMBER.fullmatch(text):
+        return parse(_number(text))
+    parts = _JOINT.split(text)
+    for place, part in enumerate(parts, 1):
+        try:
+            pieces.append(_piece(part))
+            if place < len(parts) and (not pieces[-1].lengths or pieces[-1].name == "multistep"):
+                raise ValueError(f"{pieces[-1].name} before a '+' needs a length")
+        except ValueError as problem:
+            raise ValueError(
+                f"schedule '{cut(text)}': '{cut(part.strip())}' is wrong: {problem}; known: "
+                f"{', '.join(FORMS.values())}, each with a length such as 10ep, 500it or 20% where another follows "
+                "after '+'"
+            ) from None
+    return Schedule(tuple(pieces))
 
 
-class _Parser:
-    def __init__(self, text: str) -> None:
-        self.text = text
-        found = [(match.lastgroup, match.group(), match.start()) for match in _TOKEN.finditer(text)]
-        self.tokens = [token for token in found if token[0] != "blank"] + [("end", "", len(text))]
+def _piece(text: str) -> Piece:
+    match = _PIECE.fullmatch(text)
+    if match is None:
+        raise ValueError("write a name, and its numbers and lengths in parentheses")
+    name, arguments = match["name"], [each.strip() for each in match["arguments"].split(",")]
+    if name not in FORMS:
+        close = guess(name, FORMS)
+        raise ValueError(f"unknown schedule '{cut(name)}'" + (f",{close}" if close else ""))
+    numbers = [_number(each) for each in itertools.takewhile(_NUMBER.fullmatch, arguments)]
+    lengths = []
+    for each in arguments[len(numbers) :]:
+        found = _LENGTH.fullmatch(each)
+        if found is None:
+            raise ValueError(f"'{cut(each)}' is not a length; numbers come first, then lengths")
+        lengths.append(Length(float(found["number"]), found["unit"]))
+    if problem := _problem(name, numbers, lengths):
+        raise ValueError(problem)
+    return Piece(name, tuple(numbers), tuple(lengths))
 
-    def fail(self, place: int, problem: str) -> ValueError:
-        forms = ", ".join(FORMS.values())
-        marked = f"{self.text[max(0, place - 50) : place]}>>{self.text[place : place + 50]}"
-        return ValueError(
-            f"schedule '{cut(self.text)}', character {place + 1} ('{marked}'): {problem}; known: {forms}, each with a "
-            "length such as 10ep, 500it or 20% where another follows after '+'"
-        )
 
-    def take(self, kind: str, wanted: str) -> str:
-        found, text, place = self.tokens[0]
-        if found != kind or (kind == "mark" and text not in wanted):
-            raise self.fail(place, f"expected {wanted}, found {repr(cut(text)) if text else 'the end'}")
-        self.tokens.pop(0)
-        return text
-
-    def schedule(self) -> Schedule:
-        if [token[0] for token in self.tokens] == ["number", "end"]:
-            return parse(self.number())
-        pieces = [self.piece()]
-        while self.tokens[0][0] != "end":
-            place = self.tokens[0][2]
-            self.take("mark", "+")
-            before = pieces[-1]
-            if not before.lengths or before.name == "multistep":
-                raise self.fail(place, f"{before.name} before a '+' needs a length")
-            pieces.append(self.piece())
-        return Schedule(tuple(pieces))
-
-    def piece(self) -> Piece:
-        place = self.tokens[0][2]
-        name = self.take("name", "the name of a schedule")
-        if name not in FORMS:
-            close = guess(name, FORMS)
-            raise self.fail(place, f"unknown schedule '{cut(name)}'" + (f",{close}" if close else ""))
-        self.take("mark", "(")
-        numbers, lengths = [], []
-        while True:
-            if self.tokens[0][0] == "length":
-                text = self.take("length", "a length")
-                unit = "%" if text.endswith("%") else text[-2:]
-                lengths.append(Length(float(text.removesuffix(unit)), unit))
-            elif lengths:
-                raise self.fail(self.tokens[0][2], "expected a length, since lengths come last")
-            else:
-                numbers.append(self.number())
-            if self.take("mark", ",)") == ")":
-                break
-        if problem := _problem(name, numbers, lengths):
-            raise self.fail(place, problem)
-        return Piece(name, tuple(numbers), tuple(lengths))
-
-    def number(self) -> float:
-        place = self.tokens[0][2]
-        value = float(self.take("number", "a number or a length")) + 0.0  # -0 is 0
-        if math.isinf(value):
-            raise self.fail(place, "a number above 1.8e308")
-        return value
+def _number(text: str) -> float:
+    value = float(text) + 0.0  # -0 is 0
+    if math.isinf(value):
+        raise ValueError("a number is above 1.8e308")
+    return value
 
 
 def _problem(name: str, numbers: list[float], lengths: list[Length]) -> str:

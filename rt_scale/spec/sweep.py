@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rt_scale.plugins import Names, Plugin
-from rt_scale.spec.document import apply_overrides, build, build_run, check_field, resolve_same, with_plugins
+from rt_scale.plugins import Names, Plugin, is_reference
+from rt_scale.spec.document import apply_overrides, build, build_run, own_run, read_run
 from rt_scale.spec.errors import InputError, shown
 from rt_scale.spec.explore import ExploreSpec, check_grid
 from rt_scale.spec.grid import GRID_LIMIT, Point, expand, refuse_large
@@ -62,6 +62,17 @@ class LaunchSpec(Part):
         if value == "auto" or (type(value) is int and 1 <= value <= MOST):
             return value
         raise ValueError(f"{shown(value)} was given; allowed: auto, or a number of runs from 1 on")
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Self:
+        if self.gpus % 1 and self.workers > 1:
+            raise ValueError(
+                f"gpus is {self.gpus:g} with {self.workers} workers: two workers of one run would share a GPU, which "
+                "NCCL rejects; use whole GPUs per worker, or one worker"
+            )
+        if self.gpus % 1 and self.gpus > 1:
+            raise ValueError(f"gpus is {self.gpus:g}: above 1, it must be a whole number; or write a share below 1")
+        return self
 
     @model_validator(mode="after")
     def _one_worker_alone(self) -> Self:
@@ -127,20 +138,37 @@ class SweepSpec(Part):
     @model_validator(mode="after")
     def _grid_or_search(self) -> SweepSpec:
         if self.explore is not None:
-            for key in self.explore.space:
-                check_field("field in space", key, self.models)
             check_grid(self.explore, [*self.axes, *(key for group in self.zip for key in group)], self.seed_values)
+            if self.launch.pack != 1:
+                raise ValueError(
+                    "runs of an explore section end or are sampled one by one, so they cannot be packed; leave "
+                    "launch.pack at 1"
+                )
+            if self.explore.stop is not None and self.launch.workers > 1:
+                raise ValueError(
+                    f"explore.stop ends runs of one worker, but launch.workers is {self.launch.workers}; set it to 1, "
+                    "or leave stop out"
+                )
         return self
 
-    @property
-    def models(self) -> list[type[RunSpec]]:
-        """The specs of the kinds that base and axes name; all kinds if none of those is known."""
+    @functools.cached_property
+    def kinds(self) -> list[str]:
+        """The kinds of runs that base, axes and space name; a user's by their references."""
         given: list[object] = [self.base.get("kind", DEFAULT)]
         for fields in [self.axes, *self.zip, self.explore.space if self.explore is not None else {}]:
             values = fields.get("kind", ())
             given += values if isinstance(values, list) else []
-        found = [model for kind in given if (model := model_of(kind)) is not None]
-        return list(dict.fromkeys(found)) or [kind.spec for kind in KINDS.values()]
+        found = dict.fromkeys(kind for kind in given if isinstance(kind, str))
+        looked_for = [kind for kind in found if kind not in KINDS and not is_reference(kind)]
+        own = {kind: self.names.find("experiment", kind) for kind in looked_for}
+        return [plugin.reference if (plugin := own.get(kind)) else kind for kind in found]
+
+    @property
+    def models(self) -> list[type[RunSpec]]:
+        """The specs of its kinds; of all kinds if none of them is known."""
+        return [model for kind in self.kinds if (model := model_of(kind)) is not None] or [
+            kind.spec for kind in KINDS.values()
+        ]
 
     @property
     def seed_values(self) -> Sequence[int]:
@@ -174,7 +202,7 @@ def parse_either(text: str, source: str, overrides: Sequence[str] = ()) -> Sweep
     """The sweep or the single spec in the text of a file; otherwise as :func:`parse_sweep`."""
     document = parse_document(text, source)
     if _is_single(document):
-        return _build_run(document, source, overrides)
+        return run_of(document, source, overrides)
     return _build_sweep(document, source, overrides)
 
 
@@ -228,15 +256,20 @@ def load_run(path: Path, overrides: list[str] | None = None) -> RunSpec:
     document = read_document(path)
     if "base" in document:
         raise InputError(f"{path} is a sweep file; run all of it with: rt-scale sweep {path}")
-    return _build_run(document, str(path), overrides or [])
+    return run_of(document, str(path), overrides or [], execute=True)
 
 
-def _build_run(document: Document, source: str, overrides: Sequence[str]) -> RunSpec:
-    document = apply_overrides(document, overrides)
-    modules = document.pop("import", [])
+def run_of(document: Mapping[str, object], source: str, overrides: Sequence[str], *, execute: bool = False) -> RunSpec:
+    """The single spec in a document, with assignments applied and plugins found; InputError, which names ``source``.
+
+    ``execute``: whether it is to be executed, so that a user's kind of run is imported.
+    """
+    changed = apply_overrides(document, overrides)
+    modules = changed.pop("import", [])
     modules = [modules] if isinstance(modules, str) else modules
     if not isinstance(modules, list) or not all(isinstance(each, str) for each in modules):
         raise InputError(
             f"{source}: import is a list of modules, e.g. [my_package.nets], but {shown(modules)} was given."
         )
-    return build_run(with_plugins(resolve_same(document), Names(modules)), source)
+    names = Names(modules)
+    return build_run(own_run(changed, names) if execute else read_run(changed, names), source)

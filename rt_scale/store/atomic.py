@@ -55,13 +55,6 @@ def _explained(error: OSError, path: Path) -> InputError | RunError:
     return StoreUnavailable(f"'{path}' could not be written: {error}. Check that disk, then run the command again.")
 
 
-def can_write(folder: Path) -> bool:
-    """Whether this process may create and write files in ``folder``, which need not exist."""
-    existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
-    effective = os.access in os.supports_effective_ids
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK, effective_ids=effective)
-
-
 def free_bytes(path: Path) -> int:
     """Free bytes on the disk of ``path``, which need not exist."""
     folder = next(folder for folder in path.absolute().parents if folder.is_dir())
@@ -188,6 +181,16 @@ def remove_temporaries(folder: Path) -> None:
         for path in folder.iterdir():
             if path.name.startswith(TEMPORARY):
                 remove(path)
+
+
+def remove_whole(path: Path) -> None:
+    """Remove a file or folder if it exists; a folder is renamed first, so that a kill leaves nothing incomplete."""
+    if path.exists() and not path.name.startswith(TEMPORARY):
+        temporary = temporary_name(path)
+        with disk_errors(path):
+            os.rename(path, temporary)
+        path = temporary
+    remove(path)
 
 
 def measure(path: Path) -> tuple[int, float]:

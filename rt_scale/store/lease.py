@@ -212,10 +212,10 @@ def at_work(
 
 def latest_attempt(run: Path) -> Attempt | None:
     """The newest attempt at the run in folder ``run``, if any."""
-    number = _newest(run / FOLDER)
+    number = attempts_at(run)
     if number == 0:
         return None
-    path = _path(run, number)
+    path = attempt_file(run, number)
     owner: Owner | None = None
     with contextlib.suppress(RunError, TypeError, FileNotFoundError):
         owner = Owner(**read_json(path))
@@ -229,12 +229,14 @@ def latest_attempt(run: Path) -> Attempt | None:
     return Attempt(number, owner, age, beat, stood_still(str(path.absolute()), beat))
 
 
-def _newest(folder: Path) -> int:
-    numbers = [name.removesuffix(".json") for name in names_in(folder) if name.endswith(".json")]
+def attempts_at(run: Path) -> int:
+    """How many attempts there were at the run in folder ``run``."""
+    numbers = [name.removesuffix(".json") for name in names_in(run / FOLDER) if name.endswith(".json")]
     return max((int(number) for number in numbers if number.isdigit()), default=0)
 
 
-def _path(run: Path, number: int) -> Path:
+def attempt_file(run: Path, number: int) -> Path:
+    """The file of an attempt at the run in folder ``run``."""
     return run / FOLDER / f"{number}.json"
 
 
@@ -366,17 +368,17 @@ class FileLease(Lease):
 
     def _claim(self, before: Attempt | None) -> int | None:
         number = 1 if before is None else before.number + 1
-        return number if create_exclusive(_path(self._run, number), to_json(asdict(self.owner))) else None
+        return number if create_exclusive(attempt_file(self._run, number), to_json(asdict(self.owner))) else None
 
     def _beat(self) -> None:
-        os.utime(_path(self._run, self.attempt))
+        os.utime(attempt_file(self._run, self.attempt))
 
     def _end(self) -> None:
-        os.utime(_path(self._run, self.attempt), (0, 0))
+        os.utime(attempt_file(self._run, self.attempt), (0, 0))
 
     def check(self) -> None:
         """See :meth:`Lease.check`."""
         self._check_released()
-        if _newest(self._run / FOLDER) != self.attempt:
+        if attempts_at(self._run) != self.attempt:
             other = latest_attempt(self._run)
             raise self._lost(f"attempt {other.number} does ({other})" if other else "its folder was removed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Literal, Protocol, TypedDict, TypeVar, cast
 from rt_scale.spec.errors import InputError, RtScaleError, RunError
 from rt_scale.store.atomic import read_json, remove_temporaries, to_json, write_bytes, write_json
 from rt_scale.store.checkpoints import Checkpoints
-from rt_scale.store.lease import TIMES, Attempt, FileLease, Lease, latest_attempt
+from rt_scale.store.lease import TIMES, Attempt, FileLease, Lease, attempts_at, latest_attempt
 from rt_scale.store.results import RunRecord, RunResult, read_stored
 from rt_scale.system.files import remove
 
@@ -21,7 +22,9 @@ State = Literal["done", "running", "failed", "partial", "missing"]
 
 RUNS = "runs"
 SPEC, ENVIRONMENT, METRICS = "spec.json", "environment.json", "metrics.parquet"
-SOURCES = "sources.json"
+SOURCES, ARTIFACTS = "sources.json", "artifacts"
+ARTIFACT = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}\.(npz|parquet|png)"
+"""Names of the files in the folder ``ARTIFACTS``: arrays, tables and pictures."""
 """Reference of a plugin -> SHA-256 and text of the file that defines it."""
 RESULT, FAILURE, CHECKPOINTS = "result.json", "failure.json", "checkpoints"
 EVENTS = "events.out.tfevents."
@@ -74,6 +77,8 @@ class RunDir:
 
     Attributes:
         path: the folder; it need not exist.
+        name: of the run: ``<kind>-<hash>``.
+        metrics_path: the file of the metrics table.
         checkpoints: for reading; write with :meth:`save_checkpoint`.
         stale: seconds without a heartbeat after which an owner on another machine counts as ended.
     """
@@ -82,7 +87,7 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         """The run in the folder ``path``."""
-        self.path = path
+        self.path, self.name, self.metrics_path = path, path.name, path / METRICS
         self.checkpoints = Checkpoints(path / CHECKPOINTS, self.fetch)
         self._lease: Lease | None = None
 
@@ -101,16 +106,6 @@ class RunDir:
     def _send_result(self, result: bytes) -> None:
         """Upload the result, after everything else."""
 
-    @property
-    def name(self) -> str:
-        """Name of the run: ``<kind>-<hash>``."""
-        return self.path.name
-
-    @property
-    def metrics_path(self) -> Path:
-        """The file of the metrics table."""
-        return self.path / METRICS
-
     def acquire(self, watching: Callable[[Attempt], None] = lambda attempt: None) -> Lease:
         """Become the one process that writes here, until the returned context manager ends.
 
@@ -126,6 +121,7 @@ class RunDir:
         self._lease = self._take(watching)
         remove_temporaries(self.path)
         remove_temporaries(self.checkpoints.folder)
+        remove_temporaries(self.artifacts)
         return self._lease
 
     def check(self) -> Lease:
@@ -187,6 +183,22 @@ class RunDir:
         self.checkpoints.save(step, writer, self._permitted)
         self._send()
 
+    @property
+    def artifacts(self) -> Path:
+        """The folder of arrays, tables and pictures; it need not exist."""
+        return self.path / ARTIFACTS
+
+    def save_artifact(self, name: str, data: bytes) -> None:
+        """Write, or replace, the file ``name`` in ``artifacts`` atomically; ValueError for another name than ARTIFACT.
+
+        RunError: the disk is full, another process has taken over, or an object store does not answer.
+        """
+        if not re.fullmatch(ARTIFACT, name, re.ASCII):
+            raise ValueError(f"an artifact is a file such as grid.npz, curve.parquet or plane.png, not {name!r}")
+        self._permitted()
+        write_bytes(self.artifacts / name, data)
+        self._send()
+
     def latest_checkpoint(self, loader: Callable[[Path], T], warn: Callable[[str], None]) -> tuple[int, T] | None:
         """The newest sound checkpoint as (step, ``loader(folder)``); see :meth:`Checkpoints.latest`."""
         self._permitted()
@@ -224,12 +236,11 @@ class RunDir:
 
     def status(self, stale: float | None = None) -> RunStatus:
         """The run's status; ``stale``: another than the store's."""
-        stale = self.stale if stale is None else stale
+        if (self.path / RESULT).exists():
+            return RunStatus("done", attempts_at(self.path))  # opens no file, since a store may have thousands of runs
         attempt = latest_attempt(self.path)
         attempts = attempt.number if attempt else 0
-        if (self.path / RESULT).exists():
-            return RunStatus("done", attempts)
-        if attempt and attempt.is_live(stale):
+        if attempt and attempt.is_live(self.stale if stale is None else stale):
             return RunStatus("running", attempts, attempt.who, attempt.heartbeat)
         failure = self.failure()
         if failure and failure.get("attempt") == attempts:

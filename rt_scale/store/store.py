@@ -12,9 +12,8 @@ from typing import Self
 
 from rt_scale.spec.errors import InputError, shortened
 from rt_scale.store.atomic import disk_errors, measure, read_json, to_json, write_bytes
-from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import TIMES, file_system_time, latest_attempt
-from rt_scale.store.run_dir import RESULT, RUNS, SPEC, RunDir, RunStatus, Spec
+from rt_scale.store.run_dir import RUNS, SPEC, RunDir, RunStatus, Spec
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 SWEEPS = "sweeps"
@@ -28,40 +27,19 @@ class SweepDir:
     """A sweep's folder: its file as run, the names of its runs, its TensorBoard view and its report.
 
     Attributes:
-        path: the folder; it need not exist.
+        path, name: the folder, which need not exist, and its name.
+        file: the sweep file as run.
         derived: the folder of everything computed from the runs: ``path``, or another.
+        board: the folder that TensorBoard opens to compare the sweep's runs.
+        report, export: the folders of tables and figures, and of exported tables.
     """
 
     def __init__(self, path: Path, store: Store | None = None) -> None:
         """The sweep in the folder ``path`` of ``store``; None: the store is a folder too."""
-        self.path, self._store = path, store or Store(path.parent.parent)
-        derived = self._store.derived
-        self.derived = path if derived is None else derived / path.name
-
-    @property
-    def name(self) -> str:
-        """Name of the sweep."""
-        return self.path.name
-
-    @property
-    def board(self) -> Path:
-        """The folder that TensorBoard opens to compare the sweep's runs."""
-        return self.derived / "board"
-
-    @property
-    def report(self) -> Path:
-        """The folder of tables and figures."""
-        return self.derived / "report"
-
-    @property
-    def export(self) -> Path:
-        """The folder of exported tables."""
-        return self.derived / "export"
-
-    @property
-    def file(self) -> Path:
-        """The sweep file as run."""
-        return self.path / FILE
+        self.path, self.name, self.file = path, path.name, path / FILE
+        self._store = store or Store(path.parent.parent)
+        self.derived = path if self._store.derived is None else self._store.derived / path.name
+        self.board, self.report, self.export = (self.derived / each for each in ("board", "report", "export"))
 
     def write(self, text: str, runs: Iterable[str], overrides: Sequence[str] = ()) -> None:
         """Record the sweep file's text, its ``--set`` assignments, and the names of its runs in order."""
@@ -205,16 +183,8 @@ class Store:
         return [self.sweep(name) for name in _folders(self.root / SWEEPS)]
 
     def status(self, name: str) -> RunStatus:
-        """Status of the run of that name; fast for a finished one, as no file is opened."""
-        folder = f"{self.root}/{RUNS}/{name}"
-        if not os.path.exists(f"{folder}/{RESULT}"):
-            return self.run(name).status()
-        try:
-            # Each attempt has one file.
-            attempts = sum(file.endswith(".json") for file in os.listdir(f"{folder}/{LEASES}"))
-        except FileNotFoundError:
-            attempts = 0
-        return RunStatus("done", attempts)
+        """Status of the run of that name."""
+        return self.run(name).status()
 
     def check_writable(self) -> None:
         """Make sure, before any work, that the store can be written.

@@ -94,7 +94,7 @@ def cache_folder(name: str, remedy: str, *, may_hold: bool = False) -> Path:
     home = _home()
     if home is not None and not _is_temporary(home):
         folder = home / ".cache" / name
-        if _can_be_written(folder) or (may_hold and os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)):
+        if can_write(folder) or (may_hold and os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)):
             return folder
     folder = own_temporary() / name
     _say_once(
@@ -110,7 +110,7 @@ def settle_home() -> None:
     Variables that the user has set keep their values.
     """
     home = _home()
-    if home is not None and _can_be_written(home / ".cache"):
+    if home is not None and can_write(home / ".cache"):
         return
     with suppress(InputError):  # reported by cache_folder, once a folder is needed
         if home is None or not os.path.isdir(home):
@@ -120,7 +120,7 @@ def settle_home() -> None:
         for variable, folder in CACHES.items():
             os.environ.setdefault(variable, str(place / folder))
         token = home / ".ray" / "auth_token"
-        if not os.access(token, os.R_OK) and not _can_be_written(token):
+        if not os.access(token, os.R_OK) and not can_write(token):
             os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(place / "ray" / token.name))
 
 
@@ -182,8 +182,9 @@ def _is_temporary(home: Path) -> bool:
     return False
 
 
-def _can_be_written(folder: Path) -> bool:
-    existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
+def can_write(folder: Path) -> bool:
+    """Whether this process may create and write files in ``folder``, which need not exist."""
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(parent))
     return os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK)
 
 

@@ -13,9 +13,8 @@ from ray import tune
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.ray_backend.cluster import connect
-from rt_scale.ray_backend.explore import EarlyStopping, Rule
-from rt_scale.ray_backend.trial import TrialReport
-from rt_scale.scheduler.early_stopping import measurement
+from rt_scale.ray_backend.explore import Rule
+from rt_scale.ray_backend.trial import Measurement, TrialReport
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
@@ -40,26 +39,27 @@ def trial(config: Mapping[str, Any]) -> None:
     with store.run(run).acquire():
         while epoch < EPOCHS and run not in stopped.runs():
             epoch += 1
-            found = measurement(
-                explore, "s", run, step=epoch * 5, steps=EPOCHS * 5, epoch=epoch,
-                values={METRIC: config["place"] + epoch / 10},
-            )  # fmt: skip
+            found = Measurement("s", run, epoch * 5, epoch, epoch == EPOCHS, config["place"] + epoch / 10)
             tune.report({"report": TrialReport(measured=found).model_dump_json(), "state": "running"})
     state = "stopped" if run in stopped.runs() else "done"
     tune.report({"state": state, "epoch": epoch, "process": os.getpid()})
 
 
 class Heard(tune.Callback):  # type: ignore[misc]
-    """What each run said last, and how its lease was then."""
+    """Judges each run, and notes what it said last, and how its lease was then."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, rule: Rule) -> None:
+        self.store, self.rule = store, rule
         self.last: dict[int, tuple[str, int]] = {}
         self.leases: set[tuple[str, str | None]] = set()
         self.processes: set[int] = set()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        if result["state"] != "running":
+        if result["state"] == "running":
+            measured = TrialReport.model_validate_json(result["report"]).measured
+            assert measured is not None
+            self.rule.hear(measured)
+        else:
             place = trial.config["place"]
             status = self.store.run(name(place)).status()
             self.last[place] = (result["state"], result["epoch"])
@@ -89,13 +89,13 @@ def test_the_worse_half_ends_early_and_one_process_does_it_all(
 ) -> None:
     section = {"metric": METRIC, "mode": "max", "stop": rule}
     explore, store = ExploreSpec.model_validate(section), Store(tmp_path / "store")
-    stopped, heard = EarlyStops(explore, store.sweep("s")), Heard(store)
-    rules = {"s": Rule(explore, stopped, lambda run, why: None)}
+    stopped = EarlyStops(explore, store.sweep("s"))
+    heard = Heard(store, Rule(explore, stopped, lambda run, why: None))
     space = {"place": tune.grid_search(list(ORDER)), "store": str(store.root), "explore": section}
     tune.Tuner(
         tune.with_resources(trial, {"cpu": 1}),
         param_space=space,
-        tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=1, scheduler=EarlyStopping(rules)),
+        tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=1),
         run_config=tune.RunConfig(storage_path=str(tmp_path / "tune"), verbose=0, callbacks=[heard]),
     ).fit()
     whole, early = ("done", EPOCHS), ("stopped", GRACE)

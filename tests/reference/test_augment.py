@@ -28,7 +28,6 @@ from rt_scale.data.augment.views import (
     multicrop,
     padded_crops,
     resized_crops,
-    solarised,
 )
 from rt_scale.data.beton import open_beton, write
 from rt_scale.data.loaders.base import Batch
@@ -131,7 +130,6 @@ def test_greyscale_and_solarise(channels: int, dtype: torch.dtype) -> None:
     pixels = _pixels(_images(4, channels=channels), dtype)
     for row in range(4):
         _close(greyscaled(pixels)[row], reference.rgb_to_grayscale(pixels[row], channels), 0)
-        _close(solarised(pixels, 128 / 255)[row], reference.solarize(pixels[row], 128 / 255), 0)
 
 
 @pytest.mark.parametrize("device", DEVICES)

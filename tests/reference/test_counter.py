@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt_scale.data.loaders.gaussian import Words, philox
+from rt_scale.data.loaders.gaussian import philox
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 NARROW = (32, (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85))
@@ -30,7 +30,7 @@ def naive(counter: list[int], key: list[int], kind: tuple[int, tuple[int, int], 
 
 
 def ours(counter: list[int], key: list[int], device: str = "cpu") -> list[int]:
-    words = Words(*(torch.tensor([word], device=device) for word in counter))
+    words = tuple(torch.tensor([word], device=device) for word in counter)
     return [int(word) for word in philox(words, key[0] | key[1] << 32)]
 
 
@@ -71,7 +71,7 @@ def test_any_counter_and_key(counter: list[int], key: list[int]) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 def test_counters_broadcast(device: str) -> None:
     column, row = torch.arange(5, device=device)[:, None], torch.arange(7, device=device)[None]
-    words = philox(Words(row, torch.zeros_like(row), column + ONES - 4, torch.full_like(column, 3)), 1 << 40)
+    words = philox((row, torch.zeros_like(row), column + ONES - 4, torch.full_like(column, 3)), 1 << 40)
     assert [(word.shape, word.dtype, word.device.type) for word in words] == [((5, 7), torch.int64, device)] * 4
     for i in range(5):
         for j in range(7):

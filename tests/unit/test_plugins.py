@@ -186,7 +186,9 @@ def test_short_names_are_of_imports_and_entry_points(write: Write, tmp_path: Pat
 
 def test_what_was_found_before_is_not_looked_for(write: Write) -> None:
     known = Plugin("mine_gone:Tiny", "0" * 64)
-    assert Names(known={"encoder Tiny": known}).find("encoder", "Tiny") == known
+    names = Names(["mine_gone"], known={"encoder Tiny": known})
+    assert names.find("encoder", "Tiny") == known
+    assert names.find("dataset", "digits") is None  # the module need not be there
 
 
 def test_neither_torch_nor_ray_is_needed() -> None:

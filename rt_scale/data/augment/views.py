@@ -98,7 +98,7 @@ def _views(pixels: torch.Tensor, spec: AugmentSpec, draws: ViewDraws, size: int)
     views = on_some(views, draws.jitter, lambda some, rows: jittered(some, draws.select(rows)))
     views = on_some(views, draws.grayscale, lambda some, _: greyscaled(some))
     views = on_some(views, draws.blur, lambda some, rows: blurred(some, draws.sigma[rows], taps))
-    return on_some(views, draws.solarize, lambda some, _: solarised(some, spec.solarize_threshold))
+    return on_some(views, draws.solarize, lambda some, _: transforms.solarize(some, spec.solarize_threshold))
 
 
 def resized_crops(
@@ -158,10 +158,6 @@ def _weights(
     return weights / weights.sum(dim=2, keepdim=True)
 
 
-def _triangle(distance: torch.Tensor) -> torch.Tensor:
-    return (1 - distance).clamp(min=0)
-
-
 def _cubic(distance: torch.Tensor) -> torch.Tensor:
     """Keys' cubic convolution with a = -0.5, as in PIL and in torch's antialiased interpolation."""
     near = (1.5 * distance - 2.5) * distance * distance + 1
@@ -169,7 +165,10 @@ def _cubic(distance: torch.Tensor) -> torch.Tensor:
     return torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
 
 
-_KERNELS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"bilinear": _triangle, "bicubic": _cubic}
+_KERNELS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "bilinear": lambda distance: (1 - distance).clamp(min=0),
+    "bicubic": _cubic,
+}
 
 
 def jittered(pixels: torch.Tensor, draws: ViewDraws) -> torch.Tensor:
@@ -200,12 +199,6 @@ def greyscaled(pixels: torch.Tensor) -> torch.Tensor:
     """Views without colour: [N, C, S, S] with C equal channels."""
     grey: torch.Tensor = transforms.rgb_to_grayscale(pixels, num_output_channels=pixels.shape[1])
     return grey.contiguous()  # torchvision repeats one channel without copying it
-
-
-def solarised(pixels: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Views [N, C, S, S] in which values at or above ``threshold`` are inverted."""
-    inverted: torch.Tensor = transforms.solarize(pixels, threshold)
-    return inverted
 
 
 def _blended(pixels: torch.Tensor, factor: torch.Tensor, of_mean: torch.Tensor, of_grey: torch.Tensor) -> torch.Tensor:

@@ -61,7 +61,7 @@ class Loader(ABC):
         rank: of this loader, from 0.
 
     Raises:
-        InputError: a batch size below 1 or below ``world``, or a rank outside of ``world``.
+        InputError: a batch size below ``world``.
     """
 
     def __init__(
@@ -74,10 +74,6 @@ class Loader(ABC):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        if batch_size < 1:
-            raise InputError(f"A batch size of {batch_size} was given; it must be at least 1.")
-        if not 0 <= rank < world:
-            raise InputError(f"Rank {rank} of {world} was given; ranks count from 0 and there is at least one.")
         if batch_size < world:
             raise InputError(
                 f"A batch of {batch_size} samples cannot be shared by {world} ranks: the batch size is that of all "
@@ -94,9 +90,7 @@ class Loader(ABC):
         return -(-self.samples // self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from batch ``start``; InputError if it is negative, no batches beyond the last."""
-        if start < 0:
-            raise InputError(f"Epoch {epoch} was to start at batch {start}; batches count from 0.")
+        """The batches of an epoch from batch ``start``; none beyond the last."""
         return self._batches(order(self.samples, self.seed, epoch)[start * self.batch_size :])
 
     def sequential(self) -> Iterator[Batch]:

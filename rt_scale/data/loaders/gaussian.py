@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rt_scale.data.loaders.base import Images, Loader, Order
-from rt_scale.spec.errors import InputError
 from rt_scale.spec.run import stream
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -20,13 +19,8 @@ ROUNDS = 10
 WORD = 0xFFFFFFFF
 
 
-class Words(NamedTuple):
-    """Four int64 tensors of 32-bit words, in [0, 2**32); their shapes broadcast to one."""
-
-    a: Tensor
-    b: Tensor
-    c: Tensor
-    d: Tensor
+Words = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Four int64 tensors of 32-bit words, in [0, 2**32); their shapes broadcast to one."""
 
 
 def philox(counter: Words, key: int) -> Words:
@@ -44,7 +38,7 @@ def philox(counter: Words, key: int) -> Words:
         a, b = ((second >> 32) ^ b ^ low) & WORD, second
         c, d = ((first >> 32) ^ d ^ high) & WORD, first
         low, high = (low + KEY_STEPS[0]) & WORD, (high + KEY_STEPS[1]) & WORD
-    return Words(a, b & WORD, c, d & WORD)
+    return a, b & WORD, c, d & WORD
 
 
 def gaussian_images(
@@ -72,7 +66,7 @@ def gaussian_images(
     values = math.prod(shape)
     sample = index.to(device)[:, None]
     block = torch.arange(-(-values // 4), device=device)[None]
-    counter = Words(block, torch.zeros_like(block), sample & WORD, sample >> 32)
+    counter = (block, torch.zeros_like(block), sample & WORD, sample >> 32)
     # Half a step from the ends of [0, 1], so that no logarithm is of 0.
     a, b, c, d = (word.double().add_(0.5).mul_(2.0**-32) for word in philox(counter, stream("data.gaussian", seed)))
     normal = torch.stack([*_box_muller(a, b), *_box_muller(c, d)], dim=-1).flatten(1)[:, :values]
@@ -91,14 +85,11 @@ class GaussianLoader(Loader):
     ``to_inputs`` with the mean and std of a ``NoiseSet`` changes only their layout.
 
     Args:
-        samples: at least 1; the first n of a larger number are the same.
-        size: height and width in pixels, at least 1.
-        sigma: standard deviation of every value, above 0.
+        samples: the first n of a larger number are the same.
+        size: height and width in pixels.
+        sigma: standard deviation of every value.
         dtype: float32 or float64.
         order: the other arguments of ``Loader``; the seed also decides the samples' values.
-
-    Raises:
-        InputError: an argument out of range.
     """
 
     def __init__(
@@ -111,15 +102,6 @@ class GaussianLoader(Loader):
         dtype: torch.dtype = torch.float32,
         **order: Unpack[Order],
     ) -> None:
-        if min(samples, size, channels) < 1:
-            raise InputError(
-                f"Gaussian inputs were asked for as {samples} samples of {size} x {size} pixels and {channels} "
-                "channels; each of these must be at least 1."
-            )
-        if not 0 < sigma < math.inf:
-            raise InputError(f"A standard deviation of {sigma} was given; it must be a finite number above 0.")
-        if dtype not in (torch.float32, torch.float64):
-            raise InputError(f"Gaussian inputs are made in float32 or float64; {dtype} was given.")
         super().__init__(np.zeros(samples, np.int64), **order)
         self.image_shape = (size, size, channels)
         self.sigma, self.dtype = sigma, dtype

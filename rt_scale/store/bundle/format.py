@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rt_scale.spec.errors import InputError
-from rt_scale.store.run_dir import ENVIRONMENT, FAILURE, METRICS, RESULT, SOURCES, SPEC, State
+from rt_scale.store.run_dir import ARTIFACT, ARTIFACTS, ENVIRONMENT, FAILURE, METRICS, RESULT, SOURCES, SPEC, State
 from rt_scale.system.paths import cache_folder
 
 FORMAT = "rt-scale bundle 2"
@@ -45,13 +45,14 @@ _OF_RUN = "|".join(
     [
         *map(re.escape, RUN_FILES),
         r"events\.out\.tfevents\.[A-Za-z0-9_.-]{1,100}",
+        rf"{ARTIFACTS}/{ARTIFACT}",
         r"lease/[1-9][0-9]{0,5}\.json",
         r"checkpoints/(0|[1-9][0-9]{0,17})/(manifest\.json|[a-z][a-z0-9_]{0,99}\.safetensors)",
     ]
 )
 _OF_SWEEP = rf"sweep\.yaml|[a-z][a-z0-9_]{{0,99}}\.json|report/({_PLAIN}/){{0,3}}{_PLAIN}"
 _MEMBER = re.compile(rf"runs/{_RUN}/({_OF_RUN})|sweeps/{_SWEEP}/({_OF_SWEEP})", re.ASCII)
-_RUN_NAME = re.compile(_RUN, re.ASCII)
+RUN_NAME = re.compile(_RUN, re.ASCII)
 
 
 class File(BaseModel):
@@ -86,16 +87,6 @@ class Manifest(BaseModel):
 def is_member(name: str) -> bool:
     """Whether a bundle may have a member of that name: a file of a run or a sweep."""
     return _MEMBER.fullmatch(name) is not None and ".." not in name
-
-
-def is_run(name: str) -> bool:
-    """Whether a run may have that name."""
-    return _RUN_NAME.fullmatch(name) is not None
-
-
-def is_whole(name: str) -> bool:
-    """Whether that member is read into memory as a whole, so that its size is limited."""
-    return name.endswith((".json", ".yaml"))
 
 
 def is_bundle(path: Path) -> bool:

@@ -19,7 +19,7 @@ from rt_scale.store.bundle.format import FORMAT, MANIFEST, RUN_FILES, WEIGHTS, F
 from rt_scale.store.checkpoints import MANIFEST as CHECKPOINT
 from rt_scale.store.checkpoints import FileSum
 from rt_scale.store.lease import FOLDER as LEASES
-from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, RESULT, SPEC, RunDir, State
+from rt_scale.store.run_dir import ARTIFACTS, CHECKPOINTS, EVENTS, RESULT, SPEC, RunDir, State
 from rt_scale.store.store import FILE, LIST, OVERRIDES, Store, SweepDir
 from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names
 from rt_scale.system.files import TEMPORARY
@@ -113,7 +113,11 @@ def pack(
         tarfile.open(fileobj=compressed, mode="w") as archive,
     ):
         writer = _Writer(archive)
-        states = _pack_runs(writer, store, specs, weights, progress)
+        states: dict[str, State] = {}
+        for number, spec in enumerate(specs):
+            progress(number, len(specs))
+            states[spec.name] = _pack_run(writer, store, store.run(spec), weights)
+        progress(len(specs), len(specs))
         for sweep in sorted(sweeps, key=lambda sweep: sweep.name):
             _pack_sweep(writer, store.sweep(sweep.name), sweep)
         manifest = writer.finish(dict(made or {}), weights, [sweep.name for sweep in sweeps], states)
@@ -130,17 +134,6 @@ def _refuse(store: Store, sweeps: Sequence[SweepRuns], specs: Sequence[RunSpec])
         )
 
 
-def _pack_runs(
-    writer: _Writer, store: Store, specs: Sequence[RunSpec], weights: Weights, progress: Callable[[int, int], None]
-) -> dict[str, State]:
-    states: dict[str, State] = {}
-    for number, spec in enumerate(specs):
-        progress(number, len(specs))
-        states[spec.name] = _pack_run(writer, store, store.run(spec), weights)
-    progress(len(specs), len(specs))
-    return states
-
-
 def _pack_run(writer: _Writer, store: Store, run: RunDir, weights: Weights) -> State:
     """Add a run and return its state."""
     prefix = f"runs/{run.name}"
@@ -152,6 +145,7 @@ def _pack_run(writer: _Writer, store: Store, run: RunDir, weights: Weights) -> S
     members: dict[str, _Source] = {f"{prefix}/{LEASES}/{name}": b"" for name in leases}
     if SPEC in there and _names_its_folder(writer, run):
         wanted = [name for name in there if name in RUN_FILES or name.startswith(EVENTS)]
+        wanted += [f"{ARTIFACTS}/{name}" for name in _files(run.artifacts)]
         members |= {f"{prefix}/{name}": run.path / name for name in wanted}
         members |= _weights(writer, run, weights)
     writer.add_all(members)

@@ -18,13 +18,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import recorded_name
-from rt_scale.store.atomic import can_write, disk_errors, names_in, read_json
+from rt_scale.store.atomic import disk_errors, names_in, read_json
 from rt_scale.store.bundle import format as limits
-from rt_scale.store.bundle.format import MANIFEST, Manifest, is_member, is_run, is_whole, refusal
+from rt_scale.store.bundle.format import MANIFEST, RUN_NAME, Manifest, is_member, refusal
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.run_dir import CHECKPOINTS, SPEC
 from rt_scale.store.store import FILE, LIST, OVERRIDES, Store
 from rt_scale.system.files import TEMPORARY, remove, sync_folder, temporary_name
+from rt_scale.system.paths import can_write
 
 _BROKEN = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError)
 """What gzip and tarfile raise for a damaged tar.gz file."""
@@ -141,7 +142,7 @@ def _extract_all(path: Path, file: BufferedReader, target: Path, progress: Calla
                 raise refusal(path, f"it holds {name} twice")
             if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
                 raise refusal(path, f"{name} is not a regular file")
-            if is_whole(name) and member.size > limits.MOST_TEXT:
+            if name.endswith((".json", ".yaml")) and member.size > limits.MOST_TEXT:
                 raise refusal(path, f"{name} has more than {limits.MOST_TEXT:,} bytes")
             if len(names) == limits.MOST_FILES:
                 raise refusal(path, f"it holds more files than the {limits.MOST_FILES:,} that a bundle may have")
@@ -191,7 +192,7 @@ def _check_contents(path: Path, folder: Path, manifest: Manifest) -> None:
     try:
         for sweep in (folder / "sweeps" / name for name in manifest.sweeps):
             listed, _ = (TypeAdapter(list[str]).validate_python(read_json(sweep / name)) for name in (LIST, OVERRIDES))
-            if not all(map(is_run, listed)) or not (sweep / FILE).is_file():
+            if not all(map(RUN_NAME.fullmatch, listed)) or not (sweep / FILE).is_file():
                 raise ValueError(f"sweep {sweep.name} lacks its file, or lists what is no run")
         for run in (folder / "runs" / name for name in names_in(folder / "runs")):
             begun = names_in(run) != [LEASES]

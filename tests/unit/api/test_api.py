@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
 import rt_scale as rt
+from rt_scale.cli import app
 from tests.unit.api.conftest import TINY
 
 
@@ -66,12 +68,11 @@ def test_a_run_is_computed_once_and_opened_by_a_part_of_its_name(places: dict[st
         assert store.run(part).name == run.name
     assert (run.path / "result.json").is_file()
     assert "done" in repr(run)
-    with pytest.raises(rt.InputError, match=r"begins the names of 2 runs: distill-.*distill-"):
+    with pytest.raises(rt.InputError, match=r"beginning of 2 runs: distill-.*distill-"):
         store.run("distill")
-    with pytest.raises(rt.InputError, match="Unknown run"):
-        store.run("supervise")
-    with pytest.raises(rt.InputError, match="Unknown run"):
-        store.run("")
+    for name in ("supervise", ""):
+        with pytest.raises(rt.InputError, match=f"the 2 runs in .* begins with '{name}'"):
+            store.run(name)
 
 
 def test_arguments_reach_the_run(places: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,6 +91,24 @@ def test_arguments_reach_the_run(places: dict[str, Any], capsys: pytest.CaptureF
         rt.run(rt.load(TINY, {"seeds.data": 1}), accelerate="fast", **places)
     rt.run(rt.load(TINY, {"seeds.data": 1}), **places)
     assert not any(capsys.readouterr())
+
+
+def test_errors_have_the_words_of_the_command_line(places: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text(yaml.safe_dump(TINY))
+    options = ["--store", places["store"], "--data-dir", places["data_dir"], "--device", "cpu"]
+
+    def both(changes: dict[str, Any], kind: type[Exception]) -> None:
+        words = [f"--set={key}={value}" for key, value in changes.items()]
+        with pytest.raises(kind) as typed:
+            CliRunner().invoke(app, ["run", str(file), *words, *map(str, options)], catch_exceptions=False)
+        with pytest.raises(kind) as called:
+            rt.run(rt.load(file, changes), **places)
+        assert str(called.value) == str(typed.value)
+
+    both({"data.samples": 5}, rt.InputError)
+    both({"encoder.name": "vgg12"}, rt.InputError)
+    both({"train.optimizer.lr": 1e30}, rt.RunError)
 
 
 def test_a_run_leaves_the_session_as_it_was(places: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import rt_scale as rt
+from rt_scale import plugins
 from rt_scale.data.datasets.images import scaled
 from rt_scale.data.prepare import Prepared, prepare
 from rt_scale.probes import evaluator
+from tests.plugins import Write, write
 from tests.unit.api.conftest import TINY
+
+__all__ = ["write"]
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 
 MOVES = {"teacher": {"update": "ema", "momentum": 0.5, "statistics": "student"}}
 CASES: dict[str, dict[str, Any]] = {
@@ -31,13 +37,14 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def probed(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """Embeddings that the probes of runs compute meanwhile, in order."""
+    """Embeddings that the probes of runs compute by networks meanwhile, in order."""
     found: list[Tensor] = []
     real = evaluator.embed
 
-    def embed(*given: Any, **more: Any) -> Any:
-        features = real(*given, **more)
-        found.append(features.x.clone())
+    def embed(encoder: nn.Module, *given: Any, **more: Any) -> Any:
+        features = real(encoder, *given, **more)
+        if not isinstance(encoder, nn.Flatten):  # the probe of pixels
+            found.append(features.x.clone())
         return features
 
     monkeypatch.setattr(evaluator, "embed", embed)
@@ -60,6 +67,22 @@ def test_embeddings_are_those_of_the_probes_bit_for_bit(
     assert torch.equal(alone.embed(tests, step=0, device="cpu"), initial)
     if changes != MOVES:
         assert torch.equal(alone.embed(tests, "teacher", device="cpu"), seen[0])
+
+
+def test_an_encoder_and_images_of_ones_own(
+    places: dict[str, Any], write: Write, probed: list[Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("own_encoder", "own_data"):
+        write(f"{name}.py", (EXAMPLES / f"{name}.py").read_text())
+    own = {"data": {"name": "own_data:stripes"}, "encoder": {"name": "own_encoder:Tiny"}}
+    run = rt.run(rt.load(TINY, own), threads=1, **places)
+    images = importlib.import_module("own_data").stripes()[2][..., None]
+    alone = rt.open_store(places["store"], data_dir=tmp_path / "nowhere").run(run.name)
+    assert torch.equal(alone.embed(images, device="cpu"), [each for each in probed if len(each) == len(images)][-1])
+    write("own_encoder.py", (EXAMPLES / "own_encoder.py").read_text() + "# changed\n")
+    monkeypatch.setattr(plugins, "_loaded", {})  # as in another process
+    with pytest.raises(rt.InputError, match="own_encoder"):
+        alone.network()
 
 
 def test_every_form_of_images_gives_the_same_inputs(places: dict[str, Any], digits: Prepared) -> None:

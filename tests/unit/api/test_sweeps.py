@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import threading
 import time
@@ -98,8 +100,12 @@ def test_progress_is_shown_on_request(
     shown = capfd.readouterr().out
     assert "one" in shown
     assert "of Ray" not in shown
+    with contextlib.redirect_stdout(io.StringIO()) as notebook:  # a standard output that is no file descriptor
+        rt.sweep(file, **places | {"progress": True})
+    assert "one" in notebook.getvalue()
+    assert not capfd.readouterr().out
     log = places["store"] / "sweeps" / "small" / "ray.log"
-    assert log.read_text().count("of Ray") == 2
+    assert log.read_text().count("of Ray") == 3
 
 
 def test_failed_runs_are_named(file: Path, places: dict[str, Any]) -> None:

@@ -144,3 +144,38 @@ def test_several_runs_are_reported_and_exported_side_by_side(store: Store, tmp_p
     with open(tmp_path / "out" / "runs.csv") as file:
         table = list(csv.DictReader(file))
     assert [(row["student.alpha"], row["status"]) for row in table] == [("0.25", "done"), ("1", "partial")]
+
+
+def test_runs_are_compared_in_specs_tables_and_figures(store: Store, tmp_path: Path) -> None:
+    a, b, c = (spec.hash for spec in (*SPECS[:2], SPECS[3]))
+    text = cli("compare", a, b)
+    assert text.splitlines()[1].split() == ["student.alpha", "0.25", "0.5"]
+    assert "2 runs finished" in text
+    (figure,) = [Path(line.strip()) for line in text.splitlines() if line.endswith("curves-linear.png")]
+    assert figure.stat().st_size > 10_000
+    assert figure.is_relative_to(store.run(SPECS[0]).path)
+    found = json.loads(cli("compare", a, c, "--json"))
+    assert found["version"] == 1
+    assert found["differences"] == {"student.alpha": {SPECS[0].name: 0.25, SPECS[3].name: 1.0}}
+    assert found["tables"]["linear"][0]["student"]["mean"] == 0.7
+    assert [path for path in found["files"] if path.endswith(".png")]
+    text = cli("compare", SPECS[2].hash, c)
+    assert "None of them is finished" in text
+
+
+def test_equal_networks_are_told_where_they_meet(store: Store, tmp_path: Path) -> None:
+    axes = [{"encoder.name": ["convnet_8_1", "convnet_4_1"], "encoder.width": [1, 2]}]
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump({"name": "s", "base": BASE, "zip": axes}))
+    text = cli("compare", "s.yaml")
+    assert "convnet_8_1 and convnet_4_1 at width 2 are one network" in text
+    ended = CliRunner().invoke(app, ["plan", "s.yaml"], catch_exceptions=False)
+    assert "are one network" in ended.stderr
+
+
+def test_messages_call_single_runs_what_they_are(store: Store) -> None:
+    with pytest.raises(InputError, match=f"None of the 1 runs of run {SPECS[3].name} is finished"):
+        cli("report", SPECS[3].hash)
+    with pytest.raises(InputError, match="None of the 2 runs of 2 single runs is finished"):
+        cli("report", SPECS[2].hash, SPECS[3].hash)
+    page = Path(next(line for line in cli("compare", *(spec.hash for spec in SPECS[:2])).split() if ".md" in line))
+    assert page.read_text().startswith("# 2 single runs")

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rt_scale.spec.errors import InputError
 from rt_scale.store.store import Store
-from tests.unit.plan.planning import BASE, HOUR, RESTART, every_run_takes, go, sheet, sweeps
+from tests.unit.plan.planning import HOUR, RESTART, every_run_takes, go, sheet, sweeps
 
 ALPHAS = {"axes": {"student.alpha": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]}}
 """Six runs, of which the first must train alone."""
@@ -90,11 +89,3 @@ def test_packs_without_an_estimate_are_in_no_sum(store: Store, monkeypatch: pyte
     every_run_takes(monkeypatch, None)
     plan = go(sweeps(store, {**ALPHAS, "launch": {"pack": 2}}))
     assert (plan.unknown, plan.undisturbed) == (6, None)
-
-
-def test_exploring_is_refused_as_a_sweep_refuses_it(store: Store) -> None:
-    explore = {"metric": "probe/student/linear", "mode": "max", "stop": {"asha": {"grace": "1ep", "reduction": 2}}}
-    base = {**BASE, "probe": {"every": "1ep"}}
-    with pytest.raises(InputError, match=r"cannot be packed\. Leave launch\.pack at 1"):
-        go(sweeps(store, {"base": base, "explore": explore, "launch": {"pack": 2}}))
-    assert go(sweeps(store, {"base": base, "explore": explore})).core_hours == 1

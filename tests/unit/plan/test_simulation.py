@@ -162,8 +162,8 @@ def test_runs_at_a_time_are_counted_in_packs_too() -> None:
     tasks = [task(name, 4, pack=3) for name in "abcdef"]
     # Two processes of three runs each, that take as long as those one after the other.
     assert makespan(*tasks, gpus=2) == 12
-    # Four of them at once: three and one, then two when the one is done.
-    assert makespan(*tasks, gpus=2, concurrency=4) == 12
+    # Four of them at once: two and two, then the other two where the first are done.
+    assert makespan(*tasks, gpus=2, concurrency=4) == 16
     assert makespan(*tasks, gpus=2, concurrency=1) == 24
     assert makespan(task("a", 3), task("b", 3), gpus=2, concurrency=1) == 6
 

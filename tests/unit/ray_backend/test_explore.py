@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-import pickle
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
 
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.data.prepared import KnownData
 from rt_scale.ray_backend import explore as module
-from rt_scale.ray_backend.explore import EarlyStopping, Exploration, Rule
-from rt_scale.ray_backend.trial import TrialReport
-from rt_scale.scheduler.early_stopping import Measurement, curve, measurement
+from rt_scale.ray_backend.explore import Exploration, Rule
+from rt_scale.ray_backend.trial import Measurement
 from rt_scale.scheduler.job import Job, JobOutcome, JobState
 from rt_scale.scheduler.preflight import check_on_data
 from rt_scale.scheduler.queue import Queue, StoredRuns
@@ -39,14 +36,9 @@ def ruled(folder: Path, stop: dict[str, Any], mode: str = "max") -> tuple[Rule, 
     return Rule(explore, stopped, lambda run, why: None), stopped
 
 
-def tell(rule: Rule, run: str, time: float, value: float, last: bool = False) -> str:
-    """A trial reports, as Tune flattens it; returns what Tune is told."""
-    result = reporting(Measurement("s", run, int(time * 10), last, time, value))
-    return EarlyStopping({"other": None, "s": rule}).on_trial_result(None, object(), result)
-
-
-def reporting(found: Measurement | None) -> dict[str, Any]:
-    return {"report": TrialReport(measured=found).model_dump_json(), "training_iteration": 3}
+def tell(rule: Rule, run: str, epoch: float, value: float, last: bool = False) -> None:
+    """A trial reports after so many epochs of ten steps."""
+    rule.hear(Measurement("s", run, int(epoch * 10), epoch, last, value))
 
 
 def test_the_rules_get_their_arguments(tmp_path: Path) -> None:
@@ -63,13 +55,11 @@ def test_the_rules_get_their_arguments(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "stop", [{"asha": {"grace": "2ep", "reduction": 2}}, {"median": {"grace": "2ep", "min_runs": 2}}]
 )
-def test_the_worse_are_to_end_and_tune_lets_them_go_on(
-    tmp_path: Path, stop: dict[str, Any], mode: str, sign: int
-) -> None:
+def test_the_worse_are_to_end(tmp_path: Path, stop: dict[str, Any], mode: str, sign: int) -> None:
     rule, stopped = ruled(tmp_path, stop, mode)
     for time in (0.0, 1.0, 2.0, 3.0):
         for place in (3, 4, 1, 2):
-            assert tell(rule, f"r{place}", time, sign * (place + time / 10)) == TrialScheduler.CONTINUE
+            tell(rule, f"r{place}", time, sign * (place + time / 10))
     ended = stopped.runs()
     assert "r1" in ended
     assert not {"r4", "r3"} & set(ended)
@@ -96,16 +86,10 @@ def test_the_median_wants_enough_others(tmp_path: Path) -> None:
     assert list(stopped.runs()) == ["r2"]
 
 
-def test_other_reports_and_ends_decide_nothing(tmp_path: Path) -> None:
-    """The rules would compare what such a report does not hold."""
+def test_a_run_is_ended_once(tmp_path: Path) -> None:
     rule, stopped = ruled(tmp_path, {"median": {"grace": "1ep", "min_runs": 1}})
-    early = EarlyStopping({"s": rule})
     for run in ("a", "b"):
-        for result in (reporting(None), {"training_iteration": 3}):
-            assert early.on_trial_result(None, object(), result) == TrialScheduler.CONTINUE
         tell(rule, run, 1.0, 1.0)
-        early.on_trial_complete(None, object(), reporting(None))
-    assert stopped.runs() == {}
     tell(rule, "c", 1.0, 0.5)
     tell(rule, "c", 2.0, 0.4)  # it was not read in time
     assert stopped.runs()["c"].value == 0.5
@@ -135,14 +119,15 @@ def test_a_second_driver_compares_with_runs_of_the_first(tmp_path: Path) -> None
             values = {METRIC: math.nan if epoch == 3 else place + 1.0, "train/loss": 0.0}
             table.append(epoch * 10, epoch, values)
         table.flush()
-        read = curve(exploring(stop=rule), run)
-        assert read == [(0.0, place + 1.0), (1.0, place + 1.0), (2.0, place + 1.0)]
-        fresh.remember(run.name, read)
+        fresh.remember(run)
+        assert fresh._latest[run.name] == 2.0  # the last value is not finite
     assert stopped.runs() == {}
     tell(fresh, "newer", 2.0, 0.2)
     assert list(stopped.runs()) == ["newer"]
-    assert curve(exploring(stop={"asha": {"grace": "2it"}}), RunDir(tmp_path / "r1"))[1] == (10.0, 2.0)
-    assert curve(exploring(stop=rule), RunDir(tmp_path / "none")) == []
+    fresh.remember(RunDir(tmp_path / "none"))
+    by_step, _ = ruled(tmp_path, {"asha": {"grace": "2it"}})
+    by_step.remember(RunDir(tmp_path / "r1"))
+    assert by_step._latest == {"r1": 20.0}
 
 
 def test_ended_runs_count_under_their_rule_alone(tmp_path: Path) -> None:
@@ -162,18 +147,6 @@ def test_ended_runs_count_under_their_rule_alone(tmp_path: Path) -> None:
     EarlyStops(others[0], SweepDir(tmp_path)).record("b", ended)
     assert EarlyStops(others[0], SweepDir(tmp_path)).runs() == {"b": ended}
     assert EarlyStops(exploring(stop=asha), SweepDir(tmp_path)).runs() == {}
-
-
-@pytest.mark.parametrize(("grace", "time"), [("2ep", 1.5), ("2it", 30.0)])
-def test_a_run_reports_what_was_measured(grace: str, time: float) -> None:
-    explore = exploring(stop={"asha": {"grace": grace}})
-
-    def report(values: dict[str, float], step: int = 30) -> Measurement | None:
-        return measurement(explore, "s", "a", step=step, steps=40, epoch=1.5, values=values)
-
-    assert report({METRIC: 0.5, "probe/student/knn": 0.1}) == Measurement("s", "a", 30, False, time, 0.5)
-    assert report({METRIC: 0.5}, step=40) == Measurement("s", "a", 40, True, 40.0 if time == 30 else time, 0.5)
-    assert report({"train/loss": 0.5}) is report({METRIC: math.nan}) is None
 
 
 @pytest.mark.parametrize(
@@ -202,13 +175,6 @@ def test_what_only_the_data_tell(data: str, metric: str, grace: str, words: str 
         return
     with pytest.raises(InputError, match=words):
         check_on_data(explore, [spec], KnownData(dict(DATASETS)))
-
-
-def test_tune_can_pickle_the_scheduler_whatever_its_rules_lead_to() -> None:
-    rules: Any = {"s": threading.Lock()}
-    with pytest.raises(TypeError):
-        pickle.dumps(rules)
-    pickle.dumps(EarlyStopping(rules))
 
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2"}, "probe": {"every": "5ep"}}
@@ -328,13 +294,15 @@ def test_a_rule_tells_the_run_that_it_ends_and_knows_those_of_before(
     tmp_path: Path, heard: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, points = Store(tmp_path), expand(RULED)
-    curves = {points[0].spec.name: [(5.0, 0.9), (10.0, 0.95)]}
-    monkeypatch.setattr(module, "curve", lambda explore, run_dir: curves.get(run_dir.name, []))
+    table = MetricsTable(store.run(points[0].spec).metrics_path)
+    for epoch, value in ((5, 0.9), (10, 0.95)):
+        table.append(epoch * 5, epoch, {METRIC: value})
+    table.flush()
     sweep = SweepRuns(RULED, points, store)
     told: list[tuple[str, str]] = []
     exploration = Exploration([sweep], (), lambda launch: 1, added=len, tell=lambda *given: told.append(given))
     name = points[1].spec.name
-    exploration.scheduler().on_trial_result(None, None, reporting(Measurement("ruled", name, 50, False, 10.0, 0.1)))
+    exploration.hear(Measurement("ruled", name, 50, 10.0, False, 0.1))
     ((ended, why),) = told
     assert (ended, why.startswith("median after 10 epochs")) == (name, True)
     stop = EarlyStop("median", 50, 10.0, "ep", METRIC, 0.1)

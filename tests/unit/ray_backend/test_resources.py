@@ -13,7 +13,6 @@ from rt_scale.ray_backend.resources import (
     described,
     fits_at_once,
     listed,
-    refuse_nonsense,
     refuse_unplaceable,
     slots,
 )
@@ -115,15 +114,6 @@ def test_runs_at_once(launch: LaunchSpec, runs: int) -> None:
 
 def test_no_more_than_most_at_once() -> None:
     assert fits_at_once(LaunchSpec(), [Node("any", {"CPU": 8}, math.inf)]) == MOST
-
-
-def test_shares_that_no_cluster_gives() -> None:
-    with pytest.raises(InputError, match="two workers of one run would share a GPU"):
-        refuse_nonsense(LaunchSpec(gpus=0.5, workers=2))
-    with pytest.raises(InputError, match="Write 1 or 2, or a share below 1"):
-        refuse_nonsense(LaunchSpec(gpus=1.5))
-    for fine in (LaunchSpec(gpus=0.5), LaunchSpec(gpus=2), LaunchSpec(gpus=2, workers=2), LaunchSpec()):
-        refuse_nonsense(fine)
 
 
 def test_in_words() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rt_scale.ray_backend import sweep as module
-from rt_scale.ray_backend.sweep import finished_runs, reason, run_sweeps
+from rt_scale.ray_backend.sweep import reason, run_sweeps
 from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import failed_before
 from rt_scale.scheduler.search import Search
@@ -96,7 +96,7 @@ def test_a_driver_runs_what_is_not_finished(
     assert call["where"] == Where(store=store, data_dir=tmp_path / "data", device="cpu", concurrency=3)
     assert call["lost"] is lost
     assert views == [(3, 1)]
-    assert [point for point, _ in outcome.finished] == points[:2]
+    assert outcome.finished == points[:2]
     assert outcome.failed == {points[2].label: "refused"}
     folder = store.sweep("small")
     assert folder.file.read_text() == "name: small\n"
@@ -195,9 +195,6 @@ def test_runs_that_a_rule_ended_before_are_left_alone(
     assert [task.label for task in launched[0]["todo"]] == [points[0].label, points[2].label]
     assert outcome.ended == {points[1].label: "asha after 5 epochs: probe/student/linear was 0.5"}
     assert outcome.failed == {points[2].label: "refused"}
-    packed = sweep.model_copy(update={"launch": LaunchSpec(pack=2)})
-    with pytest.raises(InputError, match=r"Leave launch\.pack at 1"):
-        go(points, store, tmp_path, sweep=packed)
     plain = sweep.model_copy(update={"explore": None})
     go(points, store, tmp_path, sweep=plain)
     assert [task.label for task in launched[1]["todo"]] == [points[1].label, points[2].label]
@@ -222,7 +219,7 @@ def test_a_finished_sweep_starts_no_ray(points: list[Point], store: Store, tmp_p
         finish(store, point)
     outcome, views = go(points, store, tmp_path)
     assert launched == views == []
-    assert [(point, result.name) for point, result in outcome.finished] == [(each, each.spec.name) for each in points]
+    assert outcome.finished == points
     assert outcome.failed == {}
 
 
@@ -292,10 +289,3 @@ def test_reasons_why_a_run_has_no_result(points: list[Point], store: Store) -> N
         assert reason(store, points[0]).startswith("it is being run by process ")
         run_dir.fail({"reason": "The loss is nan."})
     assert reason(store, points[0]) == "The loss is nan."
-
-
-def test_finished_runs_are_in_the_sweeps_order(points: list[Point], store: Store) -> None:
-    assert finished_runs(points, store) == []
-    finish(store, points[2])
-    finish(store, points[0])
-    assert [point for point, _ in finished_runs(points, store)] == [points[0], points[2]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rt_scale.ray_backend import trial as module
 from rt_scale.ray_backend.control import PREEMPTED, ControlClient, StopReason, StopRequest
 from rt_scale.ray_backend.trial import (
     JudgedBy,
+    Measurement,
     TrialConfig,
     TrialReport,
     job_outcome,
@@ -19,10 +21,8 @@ from rt_scale.ray_backend.trial import (
     run_in_process,
     run_trial,
 )
-from rt_scale.scheduler.early_stopping import Measurement
 from rt_scale.scheduler.job import JobOutcome, JobState
 from rt_scale.spec.errors import InputError, LeasedElsewhere, RunError, StoreUnavailable, WorkersDied
-from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec
@@ -157,21 +157,25 @@ def test_on_a_node_that_is_about_to_go_the_process_ends(config: TrialConfig) -> 
 
 
 def test_a_run_that_its_rule_ends_comes_out_so(config: TrialConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    section = {"metric": "probe/student/linear", "mode": "max", "stop": {"asha": {"grace": "5ep"}}}
-    rule = JudgedBy(sweep="s", explore=ExploreSpec.model_validate(section))
+    rule = JudgedBy(sweep="s", metric="probe/student/linear")
 
     def run(spec: RunSpec, options: Any) -> Any:
         observer = options.observer
         observer.started(0, 100)
         observer.logged(10, 1.0, {"train/loss": 2.0})
+        observer.logged(20, 2.0, {"probe/student/linear": math.nan})
         observer.logged(50, 5.0, {"probe/student/linear": 0.25})
+        observer.logged(100, 10.0, {"probe/student/linear": 0.5})
         observer.stop_request = StopRequest(StopReason.ENDED_EARLY, "asha after 5 epochs")
         raise Stopped
 
     monkeypatch.setattr("rt_scale.experiments.runner.run", run)
-    judged, last = reported(config.model_copy(update={"rule": rule}))
-    assert judged == TrialReport(measured=Measurement("s", SPEC.name, 50, False, 5.0, 0.25))
-    values = {"train/loss": 2.0, "probe/student/linear": 0.25}
+    *judged, last = reported(config.model_copy(update={"rule": rule}))
+    assert [report.measured for report in judged] == [
+        Measurement("s", SPEC.name, 50, 5.0, False, 0.25),
+        Measurement("s", SPEC.name, 100, 10.0, True, 0.5),
+    ]
+    values = {"train/loss": 2.0, "probe/student/linear": 0.5}
     assert last.outcomes == {SPEC.name: JobOutcome(JobState.EARLY_STOPPED, "asha after 5 epochs", values)}
 
 

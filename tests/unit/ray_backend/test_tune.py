@@ -10,7 +10,7 @@ from ray import cloudpickle
 from ray.tune.search import Searcher
 
 from rt_scale.ray_backend import tune
-from rt_scale.ray_backend.trial import JudgedBy, TrialConfig, TrialReport
+from rt_scale.ray_backend.trial import JudgedBy, Measurement, TrialConfig, TrialReport
 from rt_scale.ray_backend.tune import _AllStopped, _Driver, _Handout
 from rt_scale.scheduler.job import Job, JobOutcome, JobState, RunReport, Where
 from rt_scale.scheduler.queue import Queue, StoredRuns
@@ -75,8 +75,12 @@ class Plain:
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, str]] = []
+        self.judged: list[Measurement] = []
 
     def refill(self, queue: Queue) -> None: ...
+
+    def hear(self, found: Measurement) -> None:
+        self.judged.append(found)
 
     def ended(self, task: Job, how: Any) -> None:
         self.heard.append((task.label, how.state))
@@ -107,7 +111,9 @@ def test_the_queue_is_handed_out_and_hears_how_runs_ended(
     assert [handout.suggest(name) for name in "bc"] == [{"label": "run 1"}, None]
     assert view.shown == [("run 0", report)]
     assert view.ticks == 3
-    driver.on_trial_result(1, [], trial("a"), outcomes())  # what a rule is to judge
+    found = Measurement("s", spec(0).name, 3, 0.5, False, 0.1)
+    driver.on_trial_result(1, [], trial("a"), {"report": TrialReport(measured=found).model_dump_json()})
+    assert plain.judged == [found]
     driver.on_trial_result(1, [], trial("a"), outcomes(_0=JobOutcome(JobState.DONE, values={"x": 1.0})))
     assert handout.suggest("c") == {"label": "run 2"}
     driver.on_trial_error(1, [], trial("a"))  # it had ended
@@ -179,9 +185,8 @@ def test_a_trial_is_told_everything(tmp_path: Path) -> None:
     section = {"metric": "probe/student/linear", "mode": "max", "stop": {"asha": {"grace": "5ep"}}}
     base = {"data": {"name": "digits"}, "encoder": {"name": "convnet_4_2"}, "probe": {"every": "5ep"}}
     sweep = SweepSpec.model_validate({"name": "s", "base": base, "explore": section})
-    assert sweep.explore is not None
     judged, _ = told([Job("a", spec(1), launch, sweep)], None, where)
-    assert judged.rule == JudgedBy(sweep="s", explore=sweep.explore)
+    assert judged.rule == JudgedBy(sweep="s", metric="probe/student/linear")
 
 
 def test_a_batch_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
@@ -200,7 +205,7 @@ def test_a_batch_is_handed_out_whole_and_each_of_its_runs_ends_by_itself(
     spare = outcomes(measured, _3=JobOutcome(JobState.RETURNED), _4=JobOutcome(JobState.RETURNED))
     driver.on_trial_result(1, [], trial("a"), spare)
     assert handout.suggest("b") == {"labels": ["run 3", "run 4"]}
-    assert queue.batching.known(Job("new", spec(9), launch)) == measured
+    assert queue.known(Job("new", spec(9), launch)) == measured
     driver.on_trial_result(2, [], trial("a"), outcomes(_1=JobOutcome(JobState.DONE, values={"x": 1.0})))
     assert view.ends == [("run 1", None)]
     driver.on_trial_error(2, [], trial("a"))

@@ -44,11 +44,12 @@ def test_generated_and_listed_values_name_the_same_runs() -> None:
         ({"pow2": [3, 1]}, "from <= to"),
         ({"pow2": [0, 1.5]}, "whole exponents"),
         ({"linspace": [0, 1]}, "[from, to, n]"),
+        ({"linspace": [0, 1, 2.5]}, "[from, to, n]"),
         ({"linspace": [0, 1, 1]}, "at least 2"),
         ({"linspace": ["a", 1, 3]}, "[from, to, n]"),
         ({"linspace": [0, float("inf"), 3]}, "[from, to, n]"),
         ({"logspace": [0, 400, 3]}, "from -300 to 300"),
-        ({"pow2": [0, 1], "linspace": [0, 1, 2]}, "must have one of"),
+        ({"pow2": [0, 1], "linspace": [0, 1, 2]}, "one of pow2, linspace, logspace"),
     ],
 )
 def test_bad_axes_are_refused(axis: Any, words: str) -> None:

@@ -32,7 +32,7 @@ SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convne
         ({"train": {"optimizer": {"lr": -1}}}, ["train.optimizer.lr", "greater than 0"]),
         (
             {"train": {"optimizer": {"lr": "cosin(1, 0)"}}},
-            ["train.optimizer.lr", "did you mean 'cosine'?", "character 1"],
+            ["train.optimizer.lr", "did you mean 'cosine'?", "unknown schedule 'cosin'"],
         ),
         ({"train": {"optimizer": {"weight_decay": "linear(-1, 0)"}}}, ["weight_decay", "from -1 to 0"]),
         ({"train": {"optimizer": {"clip": 0}}}, ["train.optimizer.clip", "greater than 0"]),
@@ -82,7 +82,7 @@ SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convne
         ({"teacher": {"update": "emma"}}, ["teacher.update", "did you mean 'ema'?"]),
         ({"teacher": {"mode": "evaluation"}}, ["teacher.mode", "eval, train"]),
         ({"teacher": {"temperature": "linear(0.04, 0)"}}, ["teacher.temperature", "which goes down to 0"]),
-        ({"teacher": {"temperature": "linear(0.04"}}, ["teacher.temperature", "character 12"]),
+        ({"teacher": {"temperature": "linear(0.04"}}, ["teacher.temperature", "in parentheses"]),
         ({"teacher": {"center": -0.1}}, ["teacher.center", "must lie in [0, 1]"]),
         ({"objective": {"name": "cross-entropy"}}, ["objective.name", "did you mean 'cross_entropy'?"]),
         ({"objective": {"pairing": "oposite"}}, ["objective.pairing", "did you mean 'opposite'?"]),

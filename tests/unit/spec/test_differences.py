@@ -7,6 +7,7 @@ import torch
 
 from rt_scale.models.encoders import build_encoder
 from rt_scale.spec.differences import (
+    differences,
     equal_networks,
     parse_condition,
     points_of,
@@ -16,7 +17,6 @@ from rt_scale.spec.differences import (
 )
 from rt_scale.spec.document import merged
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.networks import EncoderSpec
 from rt_scale.spec.run import RunSpec
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
@@ -108,16 +108,24 @@ def test_what_is_no_condition(condition: str, message: str) -> None:
 
 
 def test_equal_networks_under_two_names_are_told() -> None:
-    encoders = [EncoderSpec(name=name, width=width) for name, width in (
-        ("convnet_32_3", 2), ("convnet_64_3", 1), ("convnet_64_2", 1), ("mlp_64_3", 1), ("vgg11", 0.5), ("vit_tiny", 1),
-    )]  # fmt: skip
-    (told,) = equal_networks(encoders)
+    names = [("convnet_32_3", 2), ("convnet_64_3", 1), ("convnet_64_2", 1), ("mlp_64_3", 1), ("vgg11", 0.5)]
+    runs = [run(encoder={"name": name, "width": width}, data={"name": "mnist", "size": 32}) for name, width in names]
+    (told,) = equal_networks(runs)
     assert told.startswith("convnet_32_3 at width 2 and convnet_64_3 are one network")
     drawn = []
-    for encoder in encoders[:3]:
+    for spec in runs[:3]:
         torch.manual_seed(0)
-        drawn.append(torch.cat([each.flatten() for each in build_encoder(encoder, channels=3, size=32).parameters()]))
+        encoder = build_encoder(spec.encoder, channels=3, size=32)
+        drawn.append(torch.cat([each.flatten() for each in encoder.parameters()]))
     assert torch.equal(drawn[0], drawn[1])
     assert drawn[0].shape != drawn[2].shape
-    normed = EncoderSpec(name="convnet_64_3", norm="batch")
-    assert equal_networks([encoders[0], encoders[0], normed]) == []
+    assert equal_networks([runs[0], runs[0], run(encoder={"name": "convnet_64_3", "norm": "batch"})]) == []
+
+
+def test_of_runs_that_differ_in_seeds_alone_a_seed_may_be_the_axis() -> None:
+    specs = [run(3), run(4)]
+    assert [point.values for point in points_of(specs, seeds_apart=True)] == [
+        {"seeds.teacher": 3}, {"seeds.teacher": 4}
+    ]  # fmt: skip
+    assert points_of([*specs, run(4, train={"epochs": 7})], seeds_apart=True)[0].values == {"train.epochs": 100}
+    assert list(differences(specs)) == [f"seeds.{name}" for name in SEEDS]

@@ -49,7 +49,7 @@ explore:
   metric: probe@stl10/student/linear
   mode: max
   stop: {asha: {grace: 2ep, reduction: 2}}
-launch: {cpus: 1, gpus: 0.5, workers: 1, retries: 3, loader: map, accelerate: auto, pack: 2}
+launch: {cpus: 1, gpus: 0.5, workers: 1, retries: 3, loader: map, accelerate: auto, pack: 1}
 """
 SEARCH = """\
 name: search

@@ -78,29 +78,34 @@ def test_one_meaning_has_one_spelling() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "character", "words"),
+    ("text", "piece", "words"),
     [
-        ("cosin(0, 1)", 1, "did you mean 'cosine'?"),
-        ("linear(0, 1", 12, "found the end"),
-        ("linear(0 1)", 10, "found '1'"),
-        ("linear(0, 1) + cosine(1, 0)", 14, "needs a length"),
-        ("linear(0, 1, 5ep) cosine(1, 0)", 19, "expected +"),
-        ("linear(0)", 1, "needs 2 numbers, given: 1"),
-        ("constant(1, 2)", 1, "needs 1 number, given: 2"),
-        ("linear(0, 1, 5ep, 6ep)", 1, "one length at most"),
-        ("linear(0, 5ep, 1)", 16, "lengths come last"),
-        ("multistep(1, 0.1)", 1, "at least one milestone"),
-        ("multistep(1, 0.1, 8ep, 4ep)", 1, "must increase"),
-        ("multistep(1, 0.1, 8ep, 90%)", 1, "all of one unit"),
-        ("exponential(0, 1)", 1, "above 0"),
-        ("linear(0, 1, 0ep)", 1, "above 0"),
-        ("linear(0, x)", 11, "found 'x'"),
-        ("__import__('os')", 1, "unknown schedule '__import__'"),
-        ("", 1, "found the end"),
+        ("cosin(0, 1)", "cosin(0, 1)", "did you mean 'cosine'?"),
+        ("linear(0, 1", "linear(0, 1", "in parentheses"),
+        ("linear(0 1)", "linear(0 1)", "'0 1' is not"),
+        ("linear(0, 1) + cosine(1, 0)", "linear(0, 1)", "needs a length"),
+        ("linear(0, 1, 5ep) cosine(1, 0)", "linear(0, 1, 5ep) cosine(1, 0)", "in parentheses"),
+        ("linear(0, 1, 5ep) + linear(0)", "linear(0)", "needs 2 numbers, given: 1"),
+        ("constant(1, 2)", "constant(1, 2)", "needs 1 number, given: 2"),
+        ("linear(0, 1, 5ep, 6ep)", "linear(0, 1, 5ep, 6ep)", "one length at most"),
+        ("linear(0, 5ep, 1)", "linear(0, 5ep, 1)", "'1' is not a length; numbers come first"),
+        ("multistep(1, 0.1)", "multistep(1, 0.1)", "at least one milestone"),
+        ("multistep(1, 0.1, 8ep, 4ep)", "multistep(1, 0.1, 8ep, 4ep)", "must increase"),
+        ("multistep(1, 0.1, 8ep, 90%)", "multistep(1, 0.1, 8ep, 90%)", "all of one unit"),
+        ("exponential(0, 1)", "exponential(0, 1)", "above 0"),
+        ("linear(0, 1, 0ep)", "linear(0, 1, 0ep)", "above 0"),
+        ("linear(0, x)", "linear(0, x)", "'x' is not"),
+        ("linear(0, 1e999)", "linear(0, 1e999)", "above 1.8e308"),
+        ("__import__('os')", "__import__('os')", "unknown schedule '__import__'"),
+        ("", "", "in parentheses"),
     ],
 )
-def test_errors_point_at_the_character(text: str, character: int, words: str) -> None:
+def test_errors_name_the_piece(text: str, piece: str, words: str) -> None:
     with pytest.raises(ValueError, match="schedule") as caught:
         parse(text)
-    assert f"character {character} " in str(caught.value)
+    assert f": '{piece}' is wrong: " in str(caught.value)
     assert words in str(caught.value)
+
+
+def test_signs_are_no_joints() -> None:
+    assert parse("linear(+1, -1e+2, 5ep)+constant(+2)") == parse("linear(1, -100, 5ep) + constant(2)")
