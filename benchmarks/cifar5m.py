@@ -17,7 +17,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -154,8 +154,7 @@ def measure_writers(data: Beton, folder: Path, asked: argparse.Namespace) -> Non
     samples = min(asked.writers, data.samples)
 
     def ours() -> None:
-        chunks = (chunk for chunk in data.chunks())
-        write(folder / "ours.beton", limited(chunks, samples), data.labels[:samples], image_shape=SHAPE)
+        write(folder / "ours.beton", first(data, samples), data.labels[:samples], image_shape=SHAPE)
 
     def theirs() -> None:
         fields = {"image": NDArrayField(np.dtype(np.uint8), SHAPE), "label": IntField()}
@@ -168,13 +167,10 @@ def measure_writers(data: Beton, folder: Path, asked: argparse.Namespace) -> Non
     row("ratio of both", f"{'':>12}{slow / fast:12.2f}")
 
 
-def limited(chunks: Any, samples: int) -> Any:
-    """The first ``samples`` images of chunks."""
-    for chunk in chunks:
-        yield chunk[:samples]
-        samples -= len(chunk[:samples])
-        if not samples:
-            return
+def first(data: Beton, samples: int) -> Iterator[np.ndarray]:
+    """The first ``samples`` images, in chunks."""
+    for start in range(0, samples, 2048):
+        yield data.gather(np.arange(start, min(start + 2048, samples)))
 
 
 def main() -> None:
@@ -207,7 +203,7 @@ def _measure(folder: Path, asked: argparse.Namespace) -> None:
     large = measure_start(data_dir, asked)
     data = open_prepared("cifar5m", data_dir).train
     samples = min(SMALL, data.samples)
-    write(folder / "small.beton", limited(data.chunks(), samples), data.labels[:samples], image_shape=SHAPE)
+    write(folder / "small.beton", first(data, samples), data.labels[:samples], image_shape=SHAPE)
     measure_epochs(large, Reader(open_beton(folder / "small.beton"), asked), asked)
     timed("a nested subset of 500", data.samples, lambda: nested_subset(data.labels, 500, 0))
     if asked.writers:

@@ -48,7 +48,7 @@ def load(spec: Place | Mapping[str, object], changes: Mapping[str, object] | Non
     from rt_scale.system.paths import user_path
 
     if isinstance(spec, Mapping):
-        return run_of(spec, "The spec", _assignments(changes))
+        return run_of(spec, "The spec", _assignments(changes), execute=True)
     return load_run(user_path(str(spec)), _assignments(changes))
 
 
@@ -148,7 +148,7 @@ def sweep(
 
     opened = open_store(store, data_dir=data_dir)
     most = MOST_RUNS if yes else GRID_LIMIT
-    swept = read_sweep(user_path(str(file)), _assignments(changes), opened.kept, most)
+    swept = read_sweep(user_path(str(file)), _assignments(changes), opened.kept, most, execute=True)
     if launch:
         section = build(LaunchSpec, {**swept.spec.launch.model_dump(), **launch}, "launch")
         swept = replace(swept, spec=swept.spec.model_copy(update={"launch": section}))

@@ -231,7 +231,7 @@ def load_files(
     from rt_scale.spec.explore import MOST_RUNS
     from rt_scale.store.sweep_runs import read_sweep
 
-    sweeps = [read_sweep(file, overrides, store, MOST_RUNS if yes else grid.GRID_LIMIT) for file in files]
+    sweeps = [read_sweep(file, overrides, store, MOST_RUNS if yes else grid.GRID_LIMIT, execute=True) for file in files]
     for note in equal_networks(point.spec for sweep in sweeps for point in sweep.grid):
         warn(note)
     return [replace(sweep, spec=with_launch(sweep.spec, launch)) for sweep in sweeps]

@@ -117,13 +117,16 @@ def _written(sweeps: Sequence[SweepRuns], best: bool, data_dir: Path) -> Report:
 def _show_report(report: Report, board: Path | None) -> None:
     from rich.text import Text
 
-    from rt_scale.report.page import to_rich
+    from rt_scale.report.page import plain_to_rich, to_rich
 
     console = open_console()
-    console.print(f"Data: {'; '.join(report.data)}")
+    if report.data:
+        console.print(f"Data: {'; '.join(report.data)}")
     for probe, rows in report.measured.items():
         if probe.partition("@")[0] in ("linear", "knn"):
             console.print(to_rich(rows, report.which))
+    if report.metrics:
+        console.print(plain_to_rich(report.plain))
     for judged in report.verdicts:
         style = {"holds": "green", "fails": "red", "undecided": "yellow"}[judged.verdict.word]
         text = f" {judged.claim} ({judged.where}) {judged.verdict.why}"

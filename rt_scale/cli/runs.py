@@ -113,10 +113,12 @@ def run(
 
 def _say_whether_complete(value: RunSpec, options: Options, as_json: bool) -> None:
     from rt_scale.experiments.other_data import refuse_other_data
+    from rt_scale.store.sweep_runs import changed_plugins, single_runs
 
     options.store.check_writable()
     run_dir = options.store.run(value)
     run_dir.refresh()
+    warn(changed_plugins(single_runs([value], options.store)))
     if (finished := run_dir.result()) is not None:
         refuse_other_data(value.name, finished.data, options.data_dir)
         open_console(stderr=as_json).print("complete already, nothing to do")

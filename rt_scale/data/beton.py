@@ -149,7 +149,7 @@ class Beton:
     _pages: np.ndarray
     """uint8 [pages, images a page, bytes an image], the mapped file."""
     identity: tuple[int, ...]
-    """Device, inode, size and modification time: a later file of the same path has another identity."""
+    """See :func:`identity_of`."""
 
     @property
     def samples(self) -> int:
@@ -169,20 +169,12 @@ class Beton:
         page, slot = np.divmod(index, self.layout.per_page)
         return self._pages[page, slot].reshape(len(index), *self.image_shape)
 
-    def chunks(self) -> Iterator[np.ndarray]:
-        """All images in order, uint8 [b, H, W, C], a page at a time."""
-        for slots in self._slots():
-            yield np.ascontiguousarray(slots).reshape(len(slots), *self.image_shape)
-
-    def _slots(self) -> Iterator[np.ndarray]:
-        """The images of each page, uint8 [b, bytes an image], as views of the map."""
-        for number, page in enumerate(self._pages):
-            yield page[: self.samples - number * self.layout.per_page]
-
     def read_all(self) -> np.ndarray:
         """All images, uint8 [samples, H, W, C], in memory."""
         images = np.empty((self.samples, *self.image_shape), np.uint8)
-        np.concatenate(list(self._slots()), out=images.reshape(self.samples, -1))
+        per_page = self.layout.per_page
+        filled = [page[: self.samples - number * per_page] for number, page in enumerate(self._pages)]
+        np.concatenate(filled, out=images.reshape(self.samples, -1))
         return images
 
 
@@ -223,12 +215,19 @@ def write(
     return digest
 
 
+def identity_of(path: Path) -> tuple[int, ...]:
+    """Device, inode, size and modification time: a later file of the same path has another identity."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def open_beton(path: Path) -> Beton:
     """Map a prepared file after all checks that need no images; InputError if it is absent or damaged."""
     try:
-        found = path.stat()  # before it is opened: if the file is replaced now, its identity is outdated, never wrong
+        # Before it is opened: if the file is replaced now, its identity is outdated, never wrong.
+        identity = identity_of(path)
         with open(path, "rb") as file:
-            plan = _read_layout(file, path, found.st_size)
+            plan = _read_layout(file, path, identity[2])
             records = np.frombuffer(file.read(plan.samples * RECORD.itemsize), RECORD)
         if not np.array_equal(records["image"], plan.pointers()):
             raise _damaged(path, "its image pointers are not those of its layout")
@@ -242,7 +241,6 @@ def open_beton(path: Path) -> Beton:
         (plan.page, plan.sample_bytes, 1),
         writeable=False,
     )
-    identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
     return Beton(path, plan, records["label"].astype(np.int64), pages, identity)
 
 

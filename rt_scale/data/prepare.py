@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -237,14 +235,13 @@ def write_splits(original: Original, request: Request, folder: Path, progress: P
     histogram = np.zeros((info.channels, 256), np.int64)
     before, sha256 = 0, {}
     for file, split in ((TRAIN, original.train), (TEST, original.test)):
-        tapped = original.measure and file == TRAIN
 
         def report(done: int, before: int = before) -> None:
             if progress is not None:
                 progress(before + done, sum(sizes))
 
-        with contextlib.closing(_ahead(_counted(split, histogram) if tapped else split.chunks())) as images:
-            sha256[file] = write(folder / file, images, split.labels, image_shape=shape, progress=report)
+        images = _counted(split, histogram) if original.measure and file == TRAIN else split.chunks()
+        sha256[file] = write(folder / file, images, split.labels, image_shape=shape, progress=report)
         before += len(split.labels)
     notes = {**original.notes, **original.noticed()}
     if original.measure:
@@ -265,15 +262,6 @@ def _counted(split: Split, histogram: np.ndarray) -> Iterator[np.ndarray]:
         tall = Image.frombuffer(mode, (width, count * height), pixels, "raw", mode, 0, 1)
         histogram += np.reshape(tall.histogram(), histogram.shape)
         yield chunk
-
-
-def _ahead(chunks: Iterator[np.ndarray]) -> Generator[np.ndarray, None, None]:
-    """Yield the chunks; a thread reads the next one meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, chunks, None)
-        while (chunk := coming.result()) is not None:
-            coming = pool.submit(next, chunks, None)
-            yield chunk
 
 
 def _statistics(histogram: np.ndarray, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

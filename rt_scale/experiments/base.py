@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from rt_scale.data.own import prepare_own
 from rt_scale.data.prepare import Prepared, open_prepared
 from rt_scale.data.prepared import NoiseSet
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.kinds import KINDS, load
+from rt_scale.spec.kinds import experiment
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.store.results import Best
@@ -84,15 +83,10 @@ class Experiment(Generic[S]):
         raise NotImplementedError
 
 
-@functools.cache
-def _experiment(reference: str) -> Experiment[Any]:
-    found: Experiment[Any] = load(reference)()
-    return found
-
-
 def experiment_of(spec: RunSpec) -> Experiment[Any]:
     """The experiment that computes ``spec``."""
-    return _experiment(KINDS[spec.kind].experiment)
+    found: Experiment[Any] = experiment(spec.kind)()
+    return found
 
 
 def check(spec: RunSpec, data_dir: Path, check_stop: StopCheck = no_check) -> Sets | None:
@@ -105,15 +99,15 @@ def check(spec: RunSpec, data_dir: Path, check_stop: StopCheck = no_check) -> Se
 
 
 def _open(spec: RunSpec, data_dir: Path, opener: Opener, check_stop: StopCheck) -> Sets | None:
-    experiment = experiment_of(spec)
+    kind = experiment_of(spec)
     for own in spec.readers:
         prepare_own(own, data_dir, check_stop=check_stop)
-    sets = experiment.open(spec, opener)
+    sets = kind.open(spec, opener)
     for needed in spec.dependencies:
         found = _open(needed, data_dir, opener, check_stop)
         if sets is not None and found is not None:
             sets.starts[needed.name] = found
-    experiment.validate(spec, sets)
+    kind.validate(spec, sets)
     return sets
 
 

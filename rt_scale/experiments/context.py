@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,6 +22,8 @@ from rt_scale.training.checkpoint import Spent
 
 T = TypeVar("T")
 
+SPENT = "spent.json"
+"""File of a checkpoint: the time spent on the run until then."""
 FIRST_DELAY, LONGEST_DELAY = 1.0, 15.0
 """Seconds until a failed write to the store is tried again: at first, and at most; doubled in between."""
 CHECKPOINT_RATE = 25e6
@@ -113,11 +117,19 @@ class Context:
         def write(folder: Path) -> None:
             writer(folder)
             (folder / METRICS).write_bytes(self.metrics.to_bytes())
+            (folder / SPENT).write_text(json.dumps(asdict(self.spent)))
             self._checkpoint_bytes = sum(file.stat().st_size for file in folder.iterdir())
 
         self.patiently(lambda: self.run_dir.save_checkpoint(step, write))
         self.patiently(lambda: self.run_dir.prune({0, *self.run_dir.checkpoints.steps()[-2:]}))
         self._last_checkpoint = time.monotonic()
+
+    def artifact(self, name: str, data: bytes) -> None:
+        """Write the file ``name`` (npz, parquet or png) of the run's folder ``artifacts``, or replace it, atomically.
+
+        Read it back from ``run_dir.artifacts``; it may be newer than the checkpoint that the run resumes from.
+        """
+        self.patiently(lambda: self.run_dir.save_artifact(name, data))
 
     def checkpoint_due(self, *, evaluated: bool) -> bool:
         """Whether to write another checkpoint: after ``checkpoint_seconds``, or earlier to keep an evaluation.
@@ -130,9 +142,11 @@ class Context:
     def restore(self, load: Callable[[Path], T]) -> T | None:
         """The result of ``load`` on the newest undamaged checkpoint, whose metrics are restored; None without one."""
 
-        def read(folder: Path) -> tuple[T, MetricsTable]:
+        def read(folder: Path) -> tuple[T, MetricsTable, Spent]:
             table = MetricsTable(self.run_dir.metrics_path, (folder / METRICS).read_bytes())
-            return load(folder), table
+            kept = folder / SPENT  # earlier versions kept it with the optimiser
+            spent = Spent(**json.loads(kept.read_bytes())) if kept.exists() else Spent()
+            return load(folder), table, spent
 
         found = self.run_dir.latest_checkpoint(read, warn=self.observer.warned)
         self.group.broadcast(None if found is None else found[0])
@@ -140,7 +154,7 @@ class Context:
         self.board.hyperparameters(self.hparams)
         if found is None:
             return None
-        _, (value, self.metrics) = found
+        _, (value, self.metrics, self.spent_before) = found
         return value
 
     def close(self, status: Literal["done", "failed"] | None) -> None:
@@ -170,6 +184,9 @@ class Follower(Context):
 
     def checkpoint(self, step: int, writer: Callable[[Path], None]) -> None:
         """Rank 0 holds the same weights."""
+
+    def artifact(self, name: str, data: bytes) -> None:
+        """Rank 0 writes it."""
 
     def checkpoint_due(self, *, evaluated: bool) -> bool:
         """Rank 0 decides."""

@@ -180,7 +180,7 @@ class TrainingRun:
             self._checkpoint()
 
     def _resume(self) -> bool:
-        def load(folder: Path) -> tuple[Progress, Spent]:
+        def load(folder: Path) -> tuple[Progress, Spent | None]:
             # Read before anything is changed: a damaged file must not change the teacher.
             teacher = read_weights(folder / TEACHER) if self.spec.teacher.moves else None
             found = load_training(folder, self.student, self.optimizer, self.sharpenings)
@@ -191,7 +191,8 @@ class TrainingRun:
         found = self.context.restore(load)
         if found is None:
             return False
-        self.progress, self.context.spent_before = found
+        self.progress, spent = found
+        self.context.spent_before = spent or self.context.spent_before
         known = self.context.metrics.last()
         frozen = not self.spec.teacher.moves
         self.constant = {name: value for name, value in known.items() if is_constant(name, frozen_teacher=frozen)}
@@ -230,7 +231,7 @@ class TrainingRun:
 
     def _checkpoint(self) -> None:
         def write(folder: Path) -> None:
-            save_training(folder, self.student, self.optimizer, self.progress, self.context.spent, self.sharpenings)
+            save_training(folder, self.student, self.optimizer, self.progress, self.sharpenings)
             if self.progress.step == START or self.spec.teacher.moves:
                 save_weights(folder / TEACHER, self.teacher)
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rt_scale.plugins import load
 from rt_scale.scheduler.comparison import refresh_board
 from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import changed, check_exploration, check_here, failed_before, runs_on_other_data
@@ -14,7 +15,7 @@ from rt_scale.scheduler.queue import Queue, StoredRuns
 from rt_scale.spec.grid import Point
 from rt_scale.spec.stopping import stop_check
 from rt_scale.store.store import Store
-from rt_scale.store.sweep_runs import SweepRuns
+from rt_scale.store.sweep_runs import SweepRuns, record_points
 
 if TYPE_CHECKING:
     from rt_scale.scheduler.job import View
@@ -79,6 +80,9 @@ def _check(sweeps: Sequence[SweepRuns], todo: Sequence[Job], where: Where, stopp
         check_exploration(sweep.spec, where, stop_check(stopping))
     if where.alone:
         check_here(todo, where, stop_check(stopping))
+    else:
+        for plugin in {plugin for sweep in sweeps for plugin in sweep.spec.names.found.values()}:
+            load(*plugin)
     changes = (changed(sweep, where.replace) for sweep in sweeps)
     return [note for note in (runs_on_other_data(sweeps, where), *changes) if note]
 
@@ -86,6 +90,7 @@ def _check(sweeps: Sequence[SweepRuns], todo: Sequence[Job], where: Where, stopp
 def keep(sweeps: Sequence[SweepRuns]) -> None:
     """Record sweeps, their known runs and their comparison views in the store."""
     for sweep in sweeps:
+        record_points(sweep)
         sweep.folder.write(sweep.text, [point.spec.name for point in sweep.points], sweep.overrides)
         refresh_board([sweep])
 
@@ -108,8 +113,9 @@ def _run(
 
     launches = dict.fromkeys(sweep.spec.launch for sweep in sweeps)
     train, log_dir = any(launch.workers > 1 for launch in launches), where.store.sweep(sweeps[0].spec.name).path
+    plugins = [plugin.reference for sweep in sweeps for plugin in sweep.spec.names.found.values()]
     with ExitStack() as stack:
-        cluster = stack.enter_context(connect(where.address, train=train, log_dir=log_dir))
+        cluster = stack.enter_context(connect(where.address, train=train, log_dir=log_dir, plugins=plugins))
         for launch in launches:
             cluster.refuse_impossible(launch)
         if not cluster.local:

@@ -9,14 +9,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
-from pydantic import BaseModel, SerializeAsAny
+from pydantic import BaseModel, SerializeAsAny, model_validator
 
 from rt_scale.ray_backend.control import ControlClient, StopReason
 from rt_scale.scheduler.job import JobOutcome, JobState
 from rt_scale.spec.errors import LeasedElsewhere, RtScaleError, StoreUnavailable, WorkersDied
+from rt_scale.spec.kinds import import_kinds
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import Stopped
 from rt_scale.spec.sweep import LaunchSpec
@@ -69,6 +70,12 @@ class TrialConfig(BaseModel, frozen=True):
     local: bool
     rule: JudgedBy | None = None
     measured_size: BatchSize | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_kinds(cls, given: Any) -> Any:
+        import_kinds(given)  # in the trial's process, which has imported nothing yet
+        return given
 
     def where(self) -> str:
         """What the run is executed on, in words: the node, if not local, and the device."""

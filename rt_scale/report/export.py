@@ -182,7 +182,7 @@ def _value(point: Point, key: str) -> object:
 
 
 def _field(spec: RunSpec, key: str) -> object:
-    value: object = spec.model_dump(mode="json")
+    value: object = spec.fields
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     return value

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from rich.table import Table
 
 from rt_scale.report.paper import Judged
+from rt_scale.report.plain import MetricRow, RunPicture, metrics_of
 from rt_scale.report.results import EPOCH, ResultRow, Which, titled_probe
 from rt_scale.report.statistics import ROLES
 from rt_scale.report.status import StatusRow
@@ -57,6 +58,8 @@ class Report:
         data: data sets with their variants, ``title (name, sha256 ...)``.
         which: the student's epoch.
         tables: rows by probe (``linear``, ``knn@cifar100``, ...), for the probes of the runs.
+        plain: rows of runs without probes.
+        shots: pictures that runs wrote.
         plugins: titles and rows of the numbers of plugins' probes; empty if there are none.
         results: of finished runs, by name.
         runs: the folder of run directories.
@@ -76,6 +79,8 @@ class Report:
     results: Mapping[str, RunResult]
     folder: Path
     runs: Path
+    plain: Sequence[MetricRow] = ()
+    shots: Sequence[RunPicture] = ()
     verdicts: Sequence[Judged] = ()
     pictures: Sequence[Picture] = ()
     departures: Sequence[str] = ()
@@ -87,6 +92,11 @@ class Report:
     def link(self, run: str, file: str = "") -> Markup:
         """The relative address of a run's directory, or of a file in it."""
         return Markup(quote(f"{os.path.relpath(self.runs / run, self.folder)}/{file}"))
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics of the plain rows."""
+        return metrics_of(self.plain)
 
     @property
     def finished(self) -> str:
@@ -181,6 +191,16 @@ def to_rich(rows: Sequence[ResultRow], which: Which) -> Table:
         low = row.measured["gain"].low if row.measured else None
         cells = [*row.shown.values(), row.runs_text, *row.measured_texts(intervals=False)]
         view.add_row(*cells, style="bold" if low is not None and low > 0 else "")
+    return view
+
+
+def plain_to_rich(rows: Sequence[MetricRow]) -> Table:
+    """Rows (at least one) of runs without probes as a terminal table."""
+    view, metrics = Table(), metrics_of(rows)
+    for title in [*rows[0].shown, "runs", *metrics]:
+        view.add_column(title, justify="right")
+    for row in rows:
+        view.add_row(*row.shown.values(), str(len(row.runs)), *row.texts(metrics))
     return view
 
 

@@ -98,7 +98,7 @@ def shown_values(points: Sequence[Point]) -> dict[str, dict[str, str]]:
     rounds = any(training(point.spec).teacher.start_from is not None for point in points)
     found = {}
     for point in points:
-        fields = {} if all(key in point.values for key in keys) else flat_fields(point.spec.model_dump(mode="json"))
+        fields = {} if all(key in point.values for key in keys) else flat_fields(point.spec.fields)
         values = {
             names[key]: value_text(key, point.values[key] if key in point.values else fields.get(key)) for key in keys
         }
@@ -114,11 +114,11 @@ def departures(points: Sequence[Point]) -> list[str]:
     The defaults of all fields are the paper's (appendix E), for any data set, encoder and norm.
     """
     varied = {key for point in points for key in point.values}
-    ours = [flat_fields(point.spec.model_dump(mode="json")) for point in points]
+    ours = [flat_fields(point.spec.fields) for point in points]
     found: dict[str, dict[str, None]] = {}
     for point, fields in zip(points, ours, strict=True):
         own = training(point.spec).encoder
-        encoder = {"name": own.name, "norm": own.norm}
+        encoder = {"name": own.name, "norm": own.norm, "args": own.args, "source": own.source}
         papers = RunSpec.model_validate({"data": {"name": "cifar10"}, "encoder": encoder}).model_dump(mode="json")
         plain = flat_fields(papers)
         for key, value in fields.items():

@@ -13,6 +13,7 @@ from rt_scale.report.figures import GAIN, OF_PROBES, draw, drawings, save
 from rt_scale.report.page import Picture, Report, to_html, to_markdown
 from rt_scale.report.paper import EXPERIMENTS, Experiment, Panel, judge_all
 from rt_scale.report.paper_numbers import START, data_title, data_words, departures
+from rt_scale.report.plain import metric_rows, metrics_table, run_pictures
 from rt_scale.report.results import (
     EPOCH,
     KNOWN,
@@ -58,8 +59,8 @@ def make_report(sweeps: Sequence[SweepRuns], which: Which, here: DataHere) -> Re
     check_same_data({sweep.name: sweep.points for sweep in sweeps}, results)
     if not results:
         raise InputError(
-            f"None of the {len(points) + unsampled} runs of sweep '{first.name}' is finished in '{store.place}'. "
-            "Run it with 'rt-scale sweep', or name the store with --store."
+            f"None of the {len(points) + unsampled} runs of {first.words} is finished in '{store.place}'. "
+            "Run it with 'rt-scale sweep' or 'rt-scale run', or name the store with --store."
         )
     if first.spec.experiment is not None:
         # Also the runs whose students are teachers here, if the sweep does not contain them.
@@ -85,13 +86,15 @@ def _report(
 ) -> Report:
     """The report; its figures are written, its texts are not."""
     names, asked, store = tuple(sweep.name for sweep in sweeps), sweeps[0].spec.experiment, sweeps[0].store
-    experiment = _own_experiment(names[0], points) if asked is None else EXPERIMENTS[asked]
+    own = names[0] if sweeps[0].home is None else sweeps[0].words
+    experiment = _own_experiment(own, points) if asked is None else EXPERIMENTS[asked]
     folder = sweeps[0].folder.report
     if len(names) > 1:
         folder = folder / "-".join(["with", *names[1:]])
     metrics = {name: series(read_metrics(store.run(name).metrics_path).to_pydict()) for name in results}
     states = {status.name: status.state for status in statuses}
-    runs = {key: probed_runs(points, results, states, key, metrics) for key in probe_keys(points)}
+    probed = [point for point in points if point.spec.probes]
+    runs = {key: probed_runs(probed, results, states, key, metrics) for key in probe_keys(probed)}
     every = [run for members in runs.values() for run in members]
     about = Report(
         title=experiment.title,
@@ -99,14 +102,16 @@ def _report(
         experiment=asked,
         data=_data(results.values()),
         which=which,
-        tables=result_rows(points, runs, which, asked),
+        tables=result_rows(probed, runs, which, asked),
+        plain=metric_rows(points, results),
+        shots=run_pictures(points, store),
         statuses=statuses,
         results=results,
         folder=folder,
         runs=store.root / "runs",
         verdicts=judge_all(experiment, every),
-        departures=departures(points),
-        plugins=plugin_table(points, results),
+        departures=departures(probed),
+        plugins=plugin_table(probed, results) if probed else [],
     )
     return replace(about, pictures=_pictures(about, experiment, every, metrics))
 
@@ -171,7 +176,9 @@ def _write(report: Report) -> list[Path]:
     for name, text in texts.items():
         write_bytes(folder / name, text.encode())
     remove(folder / "tables.md")  # of an earlier version
-    tables = {"report": numbers_table(report)} | ({"verdicts": verdicts_table(report)} if report.verdicts else {})
+    tables = {"report": numbers_table(report)} if report.tables else {}
+    tables |= {"metrics": metrics_table(report.plain)} if report.metrics else {}
+    tables |= {"verdicts": verdicts_table(report)} if report.verdicts else {}
     files = [picture.png for picture in report.pictures] + [picture.svg for picture in report.pictures]
     files += [folder / name for name in texts]
     return files + [path for name, table in tables.items() for path in write_report_table(folder / name, table)]
@@ -215,17 +222,13 @@ def merged_points(sweeps: Sequence[Sequence[Point]]) -> list[Point]:
         return points
     fields = [flat_fields(point.spec.model_dump(mode="json", exclude={"seeds"})) for point in points]
     axes = dict.fromkeys(key for point in points for key in point.values)
-    starts = {key for key in axes if "start_from" in key}
-    keys = dict.fromkeys(key for each in fields for key in each if key not in axes and "start_from" not in key)
+    keys = dict.fromkeys(key for each in fields for key in each if key not in axes)
     other = [key for key in keys if len({repr(each.get(key)) for each in fields}) > 1]
+    shared = [key for key in (*axes, *other) if "start_from" not in key]
+    starts = [{key: value for key, value in point.values.items() if "start_from" in key} for point in points]
     return [
-        Point(
-            {key: point.values.get(key, each.get(key)) for key in [*axes, *other] if key not in starts}
-            | {key: point.values[key] for key in starts if key in point.values},
-            point.seed,
-            point.spec,
-        )
-        for point, each in zip(points, fields, strict=True)
+        replace(point, values={key: point.values.get(key, each.get(key)) for key in shared} | start)
+        for point, each, start in zip(points, fields, starts, strict=True)
     ]
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rt_scale.spec.document import check_field
+from rt_scale.spec.document import check_field, flat_fields
 from rt_scale.spec.encoders import parse_encoder, scaled
 from rt_scale.spec.errors import InputError, cut, shown
 from rt_scale.spec.grid import Point
 from rt_scale.spec.kinds import KINDS, model_of
 from rt_scale.spec.networks import EncoderSpec, StartFrom
 from rt_scale.spec.part import Part
-from rt_scale.spec.run import RunSpec, without_seeds
+from rt_scale.spec.run import RunSpec, StoredSpec, without_seeds
 from rt_scale.spec.yaml_files import parse_yaml
 
 _DESCRIBING = ("data.name", "encoder.name", "student.alpha")
@@ -30,6 +30,8 @@ _CONDITION = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)\s*(!=|<=|>=|=|<|>)(.*)")
 
 def spec_fields(part: Part, prefix: str = "") -> dict[str, object]:
     """Dotted field -> value; a run to start from is one value: its configuration, without seeds, and what is taken."""
+    if isinstance(part, StoredSpec):
+        return flat_fields(part.document)
     found: dict[str, object] = {}
     for name in type(part).model_fields:
         value = getattr(part, name)

@@ -11,11 +11,11 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from rt_scale.plugins import Kind, Names
-from rt_scale.spec.data import GAUSSIAN, DataSpec
+from rt_scale.plugins import Kind, Names, is_reference
+from rt_scale.spec.data import BUILT_IN, DataSpec
 from rt_scale.spec.encoders import encoder_names, parse_encoder
 from rt_scale.spec.errors import InputError, cut, guess, shown, unknown_name
-from rt_scale.spec.kinds import DEFAULT, model_of
+from rt_scale.spec.kinds import DEFAULT, KINDS, import_kinds, model_of
 from rt_scale.spec.part import Document, Part
 from rt_scale.spec.plugged import data_name
 from rt_scale.spec.run import RunSpec, SeedSpec
@@ -154,7 +154,35 @@ def with_plugins(document: Mapping[str, object], names: Names) -> Document:
         start = part.get("start_from") if isinstance(part, Mapping) else None
         if isinstance(part, Mapping) and isinstance(start, Mapping) and isinstance(start.get("run"), Mapping):
             found[role] = {**part, "start_from": {**start, "run": with_plugins(start["run"], names)}}
-    return {key: value for key, value in found.items() if key in document}
+    for key, part in document.items():
+        if key not in ROLES and isinstance(part, Mapping) and isinstance(part.get("run"), Mapping):
+            found[key] = {**part, "run": with_plugins(part["run"], names)}
+    found = {key: value for key, value in found.items() if key in document}
+    kind = document.get("kind", DEFAULT)
+    if not isinstance(kind, str) or "source" in document:
+        return found
+    plugin = names.find("experiment", kind, builtin=kind in KINDS)
+    if plugin is None and names.modules and kind not in KINDS:
+        raise names.unknown("experiment", kind, KINDS)
+    return found if plugin is None else {**found, "kind": plugin.reference, "source": plugin.source}
+
+
+def read_run(document: Mapping[str, object], names: Names) -> Document:
+    """As :func:`own_run`, but nothing is imported; InputError for a kind of a user's that is not imported yet."""
+    written = with_plugins(resolve_same(document), names)
+    if is_reference(str(kind := written.get("kind", DEFAULT))) and model_of(kind) is None:
+        raise InputError(
+            f"Runs of kind {kind}, a plugin, cannot be named from a file without importing it, which only 'rt-scale "
+            "run', 'sweep' and 'plan' do. Give the run's name instead; 'rt-scale status' lists them."
+        )
+    return written
+
+
+def own_run(document: Mapping[str, object], names: Names) -> Document:
+    """A user's document of one run, with its plugins and its runs to start from written out, and its kind imported."""
+    written = with_plugins(resolve_same(document), names)
+    import_kinds(written, names)
+    return written
 
 
 def _built_in(kind: Kind, name: str) -> Sequence[str]:
@@ -182,7 +210,7 @@ def _with_reader(data: object, names: Names) -> object:
     """The images' part; that of a plugin gets the name of its prepared set."""
     if not isinstance(data, Mapping) or not isinstance(name := data.get("name"), str) or data.get("reader") is not None:
         return data
-    plugin = names.find("dataset", name, builtin=name == GAUSSIAN)
+    plugin = names.find("dataset", name, builtin=name in BUILT_IN)
     if plugin is None:
         return data
     args = data.get("args")

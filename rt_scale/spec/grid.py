@@ -181,6 +181,8 @@ def corner_points(sweep: SweepSpec) -> list[Point]:
     explore = sweep.explore
     if explore is None:
         return points_at(sweep, _combinations(sweep))
+    for key in explore.space:
+        check_field("field in space", key, sweep.models)
     corners = {key: domain.corners for key, domain in explore.domains.items()}
     points = points_at(sweep, _combinations(sweep.model_copy(update={"axes": corners}) if corners else sweep))
     check_explore(explore, [point.spec for point in points])

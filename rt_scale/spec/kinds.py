@@ -9,12 +9,14 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from rt_scale.plugins import Names, Plugin, load
 from rt_scale.spec.data import GAUSSIAN, AugmentSpec, DataSpec
+from rt_scale.spec.errors import InputError
 from rt_scale.spec.metrics import training_metrics
 from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, TeacherSpec
 from rt_scale.spec.part import Part, changed
 from rt_scale.spec.plugged import Plugged
-from rt_scale.spec.run import RunSpec, When
+from rt_scale.spec.run import OwnSpec, RunSpec, When
 from rt_scale.spec.training import ObjectiveSpec, ProbeSpec, TrainSpec
 
 
@@ -291,14 +293,52 @@ def kinds_of(base: type[RunSpec]) -> list[str]:
 
 
 def model_of(kind: object) -> type[RunSpec] | None:
-    """The spec of the kind of that name; None if it is unknown."""
-    return KINDS[kind].spec if isinstance(kind, str) and kind in KINDS else None
+    """The spec of the kind of that name; None if it is unknown, or a user's and not imported."""
+    if not isinstance(kind, str):
+        return None
+    return KINDS[kind].spec if kind in KINDS else _OWN[kind].spec if kind in _OWN else None
 
 
-def load(reference: str) -> Any:
-    """What ``module:attribute`` names."""
-    module, _, attribute = reference.partition(":")
+_OWN: dict[str, Any] = {}
+"""The experiments of users that this process has imported, by reference."""
+
+
+def experiment(kind: str) -> Any:
+    """The experiment of a kind: a subclass of ``experiments.base.Experiment``."""
+    if kind in _OWN:
+        return _OWN[kind]
+    module, _, attribute = KINDS[kind].experiment.partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def import_kinds(document: object, names: Names | None = None) -> None:
+    """Import the kinds of a user's that a document names, at any depth; only what executes runs calls it.
+
+    ``names``: what names stand for. InputError: one cannot be imported, is no experiment, or its source is another.
+    """
+    if isinstance(document, Mapping):
+        kind = document.get("kind")
+        if isinstance(kind, str) and kind not in KINDS:
+            _import_kind(kind, document.get("source"), names or Names())
+        document = document.values()
+    elif not isinstance(document, list | tuple):
+        return
+    for each in document:
+        import_kinds(each, names)
+
+
+def _import_kind(kind: str, source: object, names: Names) -> None:
+    plugin = Plugin(kind, source) if isinstance(source, str) else names.find("experiment", kind)
+    if plugin is None:  # not a kind of run, such as that of an augmentation, or one that validation refuses
+        return
+    found = load(plugin.reference, plugin.source)
+    spec = getattr(found, "spec", None)
+    if not isinstance(spec, type) or not issubclass(spec, OwnSpec):
+        raise InputError(
+            f"'{plugin.reference}' is no kind of run: write a subclass of rt_scale.experiments.base.Experiment whose "
+            "spec is a subclass of rt_scale.spec.run.OwnSpec."
+        )
+    _OWN[plugin.reference] = found
 
 
 for _part in (StartFrom, TeacherSpec, StudentSpec, TrainingSpec, DistillSpec, SuperviseSpec):

@@ -143,6 +143,11 @@ class RunSpec(Part):
         """What is computed, in a few words for a table."""
         return self.kind
 
+    @property
+    def fields(self) -> Document:
+        """Every field, also those that the hash leaves out, as plain JSON types."""
+        return self.model_dump(mode="json")
+
     @functools.cached_property
     def shape(self) -> str:
         """Equal for runs whose steps cost the same: the canonical text without ``free``."""
@@ -150,6 +155,69 @@ class RunSpec(Part):
         texts = ((name, getattr(self, name)) for name in names)
         kept = ((name, _without(self.free.get(name, ()), _text(value))) for name, value in texts)
         return "{" + ",".join(f'"{name}":{text}' for name, text in kept if text != "{}") + "}"
+
+
+class OwnSpec(RunSpec):
+    """The base of the specs of a user's own kinds, which files name as ``package.module:Kind``."""
+
+    source: str = Field(pattern="^[0-9a-f]{64}$")
+    """SHA-256 of the file that defines the kind; filled in when a file of yours is read."""
+
+    @property
+    def plugins(self) -> dict[str, str]:
+        """The kind."""
+        return {self.kind: self.source}
+
+    @property
+    def title(self) -> str:
+        """The last name of the kind."""
+        return self.kind.rpartition(":")[2]
+
+
+class StoredSpec(RunSpec):
+    """A recorded run of a kind that this process has not imported: nothing but its document is known."""
+
+    document: dict[str, Any]
+    """The canonical value."""
+
+    @functools.cached_property
+    def canonical_text(self) -> str:
+        """The recorded document, which the hash covers."""
+        return json_text(self.document)
+
+    @functools.cached_property
+    def dependencies(self) -> tuple[RunSpec, ...]:
+        """The runs within the document."""
+        return tuple(map(read_recorded, runs_within(self.document)))
+
+    @property
+    def fields(self) -> Document:
+        """The document."""
+        return self.document
+
+
+def read_recorded(document: Document) -> RunSpec:
+    """The spec with that canonical value; of an unknown kind a StoredSpec, so that nothing is imported to read it.
+
+    ValidationError: its kind is known, and its fields are not valid.
+    """
+    from rt_scale.spec.kinds import DEFAULT, model_of
+
+    kind = document.get("kind", DEFAULT)
+    if model_of(kind) is not None or not isinstance(kind, str):
+        return RunSpec.model_validate(document)
+    seeds = SeedSpec.model_validate(document.get("seeds", {}))
+    return StoredSpec.model_construct(kind=kind, seeds=seeds, document=document)
+
+
+def runs_within(document: object, top: bool = True) -> Iterator[Document]:
+    """The recorded runs inside a recorded run, at any depth, but not those within them."""
+    if isinstance(document, dict) and not top and isinstance(document.get("seeds"), dict) and "kind" in document:
+        yield document
+        return
+    inner = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
+    for each in inner:
+        yield from runs_within(each, top=False)
 
 
 def _text(value: object) -> str:

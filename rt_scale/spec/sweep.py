@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rt_scale.plugins import Names, Plugin
-from rt_scale.spec.document import apply_overrides, build, build_run, check_field, resolve_same, with_plugins
+from rt_scale.plugins import Names, Plugin, is_reference
+from rt_scale.spec.document import apply_overrides, build, build_run, own_run, read_run
 from rt_scale.spec.errors import InputError, shown
 from rt_scale.spec.explore import ExploreSpec, check_grid
 from rt_scale.spec.grid import GRID_LIMIT, Point, expand, refuse_large
@@ -138,8 +138,6 @@ class SweepSpec(Part):
     @model_validator(mode="after")
     def _grid_or_search(self) -> SweepSpec:
         if self.explore is not None:
-            for key in self.explore.space:
-                check_field("field in space", key, self.models)
             check_grid(self.explore, [*self.axes, *(key for group in self.zip for key in group)], self.seed_values)
             if self.launch.pack != 1:
                 raise ValueError(
@@ -153,15 +151,24 @@ class SweepSpec(Part):
                 )
         return self
 
-    @property
-    def models(self) -> list[type[RunSpec]]:
-        """The specs of the kinds that base and axes name; all kinds if none of those is known."""
+    @functools.cached_property
+    def kinds(self) -> list[str]:
+        """The kinds of runs that base, axes and space name; a user's by their references."""
         given: list[object] = [self.base.get("kind", DEFAULT)]
         for fields in [self.axes, *self.zip, self.explore.space if self.explore is not None else {}]:
             values = fields.get("kind", ())
             given += values if isinstance(values, list) else []
-        found = [model for kind in given if (model := model_of(kind)) is not None]
-        return list(dict.fromkeys(found)) or [kind.spec for kind in KINDS.values()]
+        found = dict.fromkeys(kind for kind in given if isinstance(kind, str))
+        looked_for = [kind for kind in found if kind not in KINDS and not is_reference(kind)]
+        own = {kind: self.names.find("experiment", kind) for kind in looked_for}
+        return [plugin.reference if (plugin := own.get(kind)) else kind for kind in found]
+
+    @property
+    def models(self) -> list[type[RunSpec]]:
+        """The specs of its kinds; of all kinds if none of them is known."""
+        return [model for kind in self.kinds if (model := model_of(kind)) is not None] or [
+            kind.spec for kind in KINDS.values()
+        ]
 
     @property
     def seed_values(self) -> Sequence[int]:
@@ -249,11 +256,14 @@ def load_run(path: Path, overrides: list[str] | None = None) -> RunSpec:
     document = read_document(path)
     if "base" in document:
         raise InputError(f"{path} is a sweep file; run all of it with: rt-scale sweep {path}")
-    return run_of(document, str(path), overrides or [])
+    return run_of(document, str(path), overrides or [], execute=True)
 
 
-def run_of(document: Mapping[str, object], source: str, overrides: Sequence[str]) -> RunSpec:
-    """The single spec in a document, with assignments applied and plugins found; InputError, which names ``source``."""
+def run_of(document: Mapping[str, object], source: str, overrides: Sequence[str], *, execute: bool = False) -> RunSpec:
+    """The single spec in a document, with assignments applied and plugins found; InputError, which names ``source``.
+
+    ``execute``: whether it is to be executed, so that a user's kind of run is imported.
+    """
     changed = apply_overrides(document, overrides)
     modules = changed.pop("import", [])
     modules = [modules] if isinstance(modules, str) else modules
@@ -261,4 +271,5 @@ def run_of(document: Mapping[str, object], source: str, overrides: Sequence[str]
         raise InputError(
             f"{source}: import is a list of modules, e.g. [my_package.nets], but {shown(modules)} was given."
         )
-    return build_run(with_plugins(resolve_same(changed), Names(modules)), source)
+    names = Names(modules)
+    return build_run(own_run(changed, names) if execute else read_run(changed, names), source)

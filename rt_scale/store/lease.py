@@ -215,7 +215,7 @@ def latest_attempt(run: Path) -> Attempt | None:
     number = attempts_at(run)
     if number == 0:
         return None
-    path = _path(run, number)
+    path = attempt_file(run, number)
     owner: Owner | None = None
     with contextlib.suppress(RunError, TypeError, FileNotFoundError):
         owner = Owner(**read_json(path))
@@ -235,7 +235,8 @@ def attempts_at(run: Path) -> int:
     return max((int(number) for number in numbers if number.isdigit()), default=0)
 
 
-def _path(run: Path, number: int) -> Path:
+def attempt_file(run: Path, number: int) -> Path:
+    """The file of an attempt at the run in folder ``run``."""
     return run / FOLDER / f"{number}.json"
 
 
@@ -367,13 +368,13 @@ class FileLease(Lease):
 
     def _claim(self, before: Attempt | None) -> int | None:
         number = 1 if before is None else before.number + 1
-        return number if create_exclusive(_path(self._run, number), to_json(asdict(self.owner))) else None
+        return number if create_exclusive(attempt_file(self._run, number), to_json(asdict(self.owner))) else None
 
     def _beat(self) -> None:
-        os.utime(_path(self._run, self.attempt))
+        os.utime(attempt_file(self._run, self.attempt))
 
     def _end(self) -> None:
-        os.utime(_path(self._run, self.attempt), (0, 0))
+        os.utime(attempt_file(self._run, self.attempt), (0, 0))
 
     def check(self) -> None:
         """See :meth:`Lease.check`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,9 @@ State = Literal["done", "running", "failed", "partial", "missing"]
 
 RUNS = "runs"
 SPEC, ENVIRONMENT, METRICS = "spec.json", "environment.json", "metrics.parquet"
-SOURCES = "sources.json"
+SOURCES, ARTIFACTS = "sources.json", "artifacts"
+ARTIFACT = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}\.(npz|parquet|png)"
+"""Names of the files in the folder ``ARTIFACTS``: arrays, tables and pictures."""
 """Reference of a plugin -> SHA-256 and text of the file that defines it."""
 RESULT, FAILURE, CHECKPOINTS = "result.json", "failure.json", "checkpoints"
 EVENTS = "events.out.tfevents."
@@ -118,6 +121,7 @@ class RunDir:
         self._lease = self._take(watching)
         remove_temporaries(self.path)
         remove_temporaries(self.checkpoints.folder)
+        remove_temporaries(self.artifacts)
         return self._lease
 
     def check(self) -> Lease:
@@ -177,6 +181,22 @@ class RunDir:
         """
         self._permitted()
         self.checkpoints.save(step, writer, self._permitted)
+        self._send()
+
+    @property
+    def artifacts(self) -> Path:
+        """The folder of arrays, tables and pictures; it need not exist."""
+        return self.path / ARTIFACTS
+
+    def save_artifact(self, name: str, data: bytes) -> None:
+        """Write, or replace, the file ``name`` in ``artifacts`` atomically; ValueError for another name than ARTIFACT.
+
+        RunError: the disk is full, another process has taken over, or an object store does not answer.
+        """
+        if not re.fullmatch(ARTIFACT, name, re.ASCII):
+            raise ValueError(f"an artifact is a file such as grid.npz, curve.parquet or plane.png, not {name!r}")
+        self._permitted()
+        write_bytes(self.artifacts / name, data)
         self._send()
 
     def latest_checkpoint(self, loader: Callable[[Path], T], warn: Callable[[str], None]) -> tuple[int, T] | None:

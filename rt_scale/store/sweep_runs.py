@@ -19,8 +19,9 @@ from rt_scale.spec.differences import points_of
 from rt_scale.spec.errors import InputError, guess, shown, unknown_name
 from rt_scale.spec.explore import ExploreSpec
 from rt_scale.spec.grid import Point, points_at
-from rt_scale.spec.part import LONGEST_NAME, json_text
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.kinds import KINDS, import_kinds
+from rt_scale.spec.part import LONGEST_NAME, Document, json_text
+from rt_scale.spec.run import RunSpec, read_recorded
 from rt_scale.spec.sweep import SweepSpec, parse_either, parse_sweep
 from rt_scale.spec.yaml_files import read_text
 from rt_scale.store.atomic import read_json
@@ -28,8 +29,8 @@ from rt_scale.store.run_dir import RUNS, RunDir
 from rt_scale.store.store import FILE, Store, SweepDir
 from rt_scale.system.paths import bundled_sweep, bundled_sweeps
 
-SAMPLED, STOPPED = "sampled.json", "stopped.json"
-"""Files in a sweep's folder: the points that its search sampled, and the runs that its rule stopped early."""
+SAMPLED, STOPPED, POINTS = "sampled.json", "stopped.json", "points.json"
+"""Files in a sweep's folder: the points that its search sampled, the runs that its rule stopped early, and its runs."""
 
 _MANY = 1000
 """In a store of as many runs no name of a run is suggested for an unknown one."""
@@ -41,7 +42,7 @@ class SweepRuns:
 
     Attributes:
         spec: the parsed file.
-        grid: the runs of its grid; empty for a search.
+        grid: the runs of its grid; empty for a search, unless it was read from a record.
         text: the file's text.
         overrides: its ``--set`` assignments, and what names of plugins stand for.
         home: of single runs, which are in no sweep, the folder in the store for what is made of them; else None.
@@ -60,6 +61,13 @@ class SweepRuns:
         return self.spec.name
 
     @property
+    def words(self) -> str:
+        """These runs in a sentence: ``sweep 'demo'``, ``run distill-0123456789abcdef`` or ``2 single runs``."""
+        if self.home is None:
+            return f"sweep '{self.name}'"
+        return f"run {self.name}" if len(self.grid) == 1 else f"{len(self.grid)} single runs"
+
+    @property
     def folder(self) -> SweepDir:
         """The sweep's folder in the store."""
         if self.home is not None:
@@ -69,7 +77,7 @@ class SweepRuns:
     @property
     def points(self) -> Sequence[Point]:
         """The distinct runs: of the grid, or sampled by the search so far."""
-        if self.spec.explore is None or self.spec.explore.search is None:
+        if self.grid or self.spec.explore is None or self.spec.explore.search is None:
             return self.grid
         sampled = (run_at(self.spec, values) for values in read_sampled(self.folder))
         return list({point.spec.name: point for point in sampled if point is not None}.values())
@@ -130,7 +138,7 @@ def recorded_spec(run_dir: RunDir) -> RunSpec:
             f"The run '{run_dir.name}' was never begun: there is no spec in '{run_dir.path}'. Run it first."
         )
     try:
-        return RunSpec.model_validate(recorded)
+        return read_recorded(recorded)
     except ValidationError as error:
         raise InputError(
             f"The spec of run '{run_dir.path}' is of another version of rt-scale, or damaged. Use that version."
@@ -171,7 +179,13 @@ def _stored(name: str, overrides: Sequence[str], store: Store) -> RunSpec:
 
 
 def read_sweep(
-    file: Path, overrides: Sequence[str], store: Store, most: int | None = None, *, single: bool = False
+    file: Path,
+    overrides: Sequence[str],
+    store: Store,
+    most: int | None = None,
+    *,
+    single: bool = False,
+    execute: bool = False,
 ) -> SweepRuns:
     """The sweep in a file, with its runs; a file in a store also gets the assignments recorded there.
 
@@ -181,6 +195,8 @@ def read_sweep(
         store: where the runs are kept.
         most: largest grid; None: the limit without --yes, or as many runs as were started in ``store``.
         single: whether it may be a spec file, of a single run.
+        execute: whether its runs are to be executed, so that a user's kinds of runs are imported; otherwise their runs
+            are those that ``store`` has recorded.
 
     InputError: the file, an assignment or a run is not valid, or the grid is too large.
     """
@@ -190,6 +206,12 @@ def read_sweep(
     spec = (parse_either if single else parse_sweep)(text, str(file), assigned)
     if isinstance(spec, RunSpec):
         return single_runs([spec], store)
+    if execute:
+        import_kinds([spec.base, *({"kind": kind} for kind in spec.kinds)], spec.names)
+    elif own := [kind for kind in spec.kinds if kind not in KINDS]:
+        points, stood_for = _recorded(store, spec.name, own), store.sweep(spec.name).overrides()
+        assigned = list(dict.fromkeys([*assigned, *(each for each in stood_for if each.startswith(_PLUGINS))]))
+        return SweepRuns(spec, points, store, text, assigned)
     if most is not None:
         grid.refuse_large(spec, most)
     elif grid.grid_size(spec) > grid.GRID_LIMIT:
@@ -202,12 +224,33 @@ def read_sweep(
     return SweepRuns(spec, points, store, text, assigned)
 
 
+def record_points(sweep: SweepRuns) -> None:
+    """Record the runs of a sweep in its folder, if some are of a user's kind, which readers do not import."""
+    if any(point.spec.kind not in KINDS for point in sweep.points):
+        points = [{**vars(point), "spec": point.spec.canonical()} for point in sweep.points]
+        sweep.folder.record(POINTS, [{key: each[key] for key in ("values", "seed", "spec")} for each in points])
+
+
+def _recorded(store: Store, name: str, own: Sequence[str]) -> list[Point]:
+    try:
+        points: list[Document] = read_json(store.sweep(name).path / POINTS)
+        return [Point(each["values"], each["seed"], read_recorded(each["spec"])) for each in points]
+    except FileNotFoundError:
+        raise InputError(
+            f"The runs of sweep '{name}' are of kind {', '.join(own)}, a plugin: only 'rt-scale run', 'sweep' and "
+            f"'plan' import one, and '{store.place}' has no record of these runs. Run the sweep first, or name its "
+            "store with --store."
+        ) from None
+
+
 _PLUGINS = "plugins="
 """The assignment that records what names of plugins stood for."""
 
 
 def changed_plugins(sweep: SweepRuns) -> str:
-    """Which plugins of the sweep have another source than when it was run, in words; empty if none."""
+    """Which plugins have another source than when the runs were computed, in words; empty if none."""
+    if sweep.home is not None:
+        return "; ".join(filter(None, (_other_source(point.spec, sweep.store) for point in sweep.points)))
     recorded = next((each for each in sweep.folder.overrides() if each.startswith(_PLUGINS)), None)
     before = json.loads(recorded.removeprefix(_PLUGINS)) if recorded else {}
     now = sweep.spec.names.found
@@ -218,6 +261,25 @@ def changed_plugins(sweep: SweepRuns) -> str:
         f"the source of {', '.join(names)} has changed since sweep '{sweep.name}' was run: its runs of before are of "
         "another source, and those of this file are new"
     )
+
+
+def _other_source(spec: RunSpec, store: Store) -> str:
+    """Which run in the store equals a missing one but for the source of its plugins, in words; empty if none does."""
+    if not spec.plugins or store.status(spec.name).state != "missing":
+        return ""
+    wanted = _without_sources(spec.canonical())
+    same = [run.name for run in store if (found := run.spec()) is not None and _without_sources(found) == wanted]
+    if not same:
+        return ""
+    return f"{', '.join(same)} is this run with another source of {' or '.join(spec.plugins)}, so {spec.name} is new"
+
+
+def _without_sources(value: object) -> object:
+    """A spec without the sources of plugins, and without what is named by them."""
+    if isinstance(value, dict):
+        left_out = {"source"} | ({"name"} if "reader" in value else set())
+        return {key: _without_sources(inner) for key, inner in value.items() if key not in left_out}
+    return [_without_sources(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _named(file: Path) -> Path:

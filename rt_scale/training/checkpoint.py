@@ -48,10 +48,9 @@ def save_training(
     student: nn.Module,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
-    spent: Spent,
     sharpenings: Mapping[str, Sharpening],
 ) -> None:
-    """Write weights, optimiser, progress, time, centres and the state of every random generator into ``folder``."""
+    """Write weights, optimiser, progress, centres and the state of every random generator into ``folder``."""
     save_weights(folder / STUDENT, student)
     state = {
         "optimizer": optimizer.state_dict(),
@@ -60,8 +59,6 @@ def save_training(
         "sums": progress.sums,
         "weight": progress.weight,
         "evaluate_first": progress.evaluate_first,
-        "elapsed": spent.seconds,
-        "devices": dict(spent.devices),
         "centres": {name: each.centre for name, each in sharpenings.items() if each.centre is not None},
         "rng": rng_state(),
     }
@@ -70,8 +67,8 @@ def save_training(
 
 def load_training(
     folder: Path, student: nn.Module, optimizer: torch.optim.Optimizer, sharpenings: Mapping[str, Sharpening]
-) -> tuple[Progress, Spent]:
-    """Undo :func:`save_training`; returns the progress and the time spent.
+) -> tuple[Progress, Spent | None]:
+    """Undo :func:`save_training`; returns the progress, and the time spent if an earlier version wrote it here.
 
     Raises:
         OSError, ValueError, UnpicklingError: a file is damaged; nothing was changed.
@@ -89,7 +86,8 @@ def load_training(
     # Checkpoints of older versions lack these two: they were written after the evaluation, and without device time.
     evaluate_first = bool(state.get("evaluate_first", False))
     progress = Progress(state["epoch"], state["step"], dict(state["sums"]), state["weight"], evaluate_first)
-    return progress, Spent(float(state["elapsed"]), dict(state.get("devices", {})))
+    spent = Spent(float(state["elapsed"]), dict(state.get("devices", {}))) if "elapsed" in state else None
+    return progress, spent
 
 
 def rng_state() -> dict[str, Any]:

@@ -97,23 +97,16 @@ def draw_multicrop(
     generator: torch.Generator, spec: AugmentSpec, batch: int, height: int, width: int
 ) -> MultiCropDraws:
     """Parameters of the global and local views of ``batch`` images of height x width pixels."""
+
+    def views(scale: tuple[float, float], blur: list[float], solarize: list[float]) -> ViewDraws:
+        box = _draw_boxes(generator, batch * len(blur), height, width, scale, spec.ratio)
+        return _draw_views(generator, spec, box, blur=_repeated(blur, batch), solarize=_repeated(solarize, batch))
+
     later, locals_ = spec.global_views - 1, spec.local_views
-    global_views = _draw_views(
-        generator,
-        spec,
-        _draw_boxes(generator, batch * spec.global_views, height, width, spec.global_scale, spec.ratio),
-        blur=_repeated([spec.blur.first] + [spec.blur.others] * later, batch),
-        solarize=_repeated([0.0] + [spec.solarize] * later, batch),
+    global_views = views(
+        spec.global_scale, [spec.blur.first] + [spec.blur.others] * later, [0.0] + [spec.solarize] * later
     )
-    if not locals_:
-        return MultiCropDraws(global_views, None)
-    local_views = _draw_views(
-        generator,
-        spec,
-        _draw_boxes(generator, batch * locals_, height, width, spec.local_scale, spec.ratio),
-        blur=_repeated([spec.blur.local] * locals_, batch),
-        solarize=_repeated([0.0] * locals_, batch),
-    )
+    local_views = views(spec.local_scale, [spec.blur.local] * locals_, [0.0] * locals_) if locals_ else None
     return MultiCropDraws(global_views, local_views)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +12,7 @@ from typing import Unpack
 import numpy as np
 import torch
 
-from rt_scale.data.beton import Beton, open_beton
+from rt_scale.data.beton import Beton, identity_of, open_beton
 from rt_scale.data.loaders.base import Images, Order, PreparedLoader, to_device
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.system.machine import allowed_cores
@@ -47,12 +47,15 @@ class FFCVLoader(PreparedLoader):
         patches = require_ffcv()
         cores = allowed_cores()
         self.threads = min(threads or cores, cores)
-        self._written = _check_file(beton)
+        # On a damaged file FFCV reads garbage or crashes.
+        if open_beton(beton.path).identity != beton.identity:
+            raise InputError(f"The prepared file '{beton.path}' is not the one that was opened; open it again.")
+        self._identity = beton.identity
         self._file = patches.Images(beton.path)
         self._read_ahead = patches.ReadAhead
 
     def _images(self, host: torch.Tensor, there: torch.Tensor, mine: Sequence[slice]) -> Images:
-        refuse_changed(self._file.path, self._written)
+        refuse_changed(self._file.path, self._identity)
         places = self._places(host)
         ahead = self._read_ahead(self._file, (places[share] for share in mine), self.threads)
         try:
@@ -80,22 +83,12 @@ def require_ffcv() -> ModuleType:
     return ffcv_patches
 
 
-def _check_file(beton: Beton) -> os.stat_result:
-    """The file's status, after checks that FFCV lacks: on a damaged file it reads garbage or crashes."""
-    again = open_beton(beton.path)
-    if again.layout != beton.layout or not np.array_equal(again.labels, beton.labels):
-        raise InputError(f"The prepared file '{beton.path}' is not the one that was opened; open it again.")
-    return beton.path.stat()
-
-
-def refuse_changed(path: Path, written: os.stat_result) -> None:
+def refuse_changed(path: Path, identity: tuple[int, ...]) -> None:
     """RunError if the mapped file was written to; it may have been replaced or removed."""
-    try:
-        now = path.stat()
-    except OSError:
-        return
-    if os.path.samestat(now, written) and (now.st_size, now.st_mtime_ns) != (written.st_size, written.st_mtime_ns):
-        raise RunError(
-            f"The prepared file '{path}' was written to while it was read. Nothing of rt-scale does that: prepare "
-            "the set again, then resume."
-        )
+    with contextlib.suppress(OSError):
+        now = identity_of(path)
+        if now[:2] == identity[:2] and now != identity:
+            raise RunError(
+                f"The prepared file '{path}' was written to while it was read. Nothing of rt-scale does that: prepare "
+                "the set again, then resume."
+            )

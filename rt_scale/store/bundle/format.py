@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rt_scale.spec.errors import InputError
-from rt_scale.store.run_dir import ENVIRONMENT, FAILURE, METRICS, RESULT, SOURCES, SPEC, State
+from rt_scale.store.run_dir import ARTIFACT, ARTIFACTS, ENVIRONMENT, FAILURE, METRICS, RESULT, SOURCES, SPEC, State
 from rt_scale.system.paths import cache_folder
 
 FORMAT = "rt-scale bundle 2"
@@ -45,6 +45,7 @@ _OF_RUN = "|".join(
     [
         *map(re.escape, RUN_FILES),
         r"events\.out\.tfevents\.[A-Za-z0-9_.-]{1,100}",
+        rf"{ARTIFACTS}/{ARTIFACT}",
         r"lease/[1-9][0-9]{0,5}\.json",
         r"checkpoints/(0|[1-9][0-9]{0,17})/(manifest\.json|[a-z][a-z0-9_]{0,99}\.safetensors)",
     ]

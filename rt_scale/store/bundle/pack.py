@@ -19,7 +19,7 @@ from rt_scale.store.bundle.format import FORMAT, MANIFEST, RUN_FILES, WEIGHTS, F
 from rt_scale.store.checkpoints import MANIFEST as CHECKPOINT
 from rt_scale.store.checkpoints import FileSum
 from rt_scale.store.lease import FOLDER as LEASES
-from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, RESULT, SPEC, RunDir, State
+from rt_scale.store.run_dir import ARTIFACTS, CHECKPOINTS, EVENTS, RESULT, SPEC, RunDir, State
 from rt_scale.store.store import FILE, LIST, OVERRIDES, Store, SweepDir
 from rt_scale.store.sweep_runs import SweepRuns, refuse_equal_names
 from rt_scale.system.files import TEMPORARY
@@ -145,6 +145,7 @@ def _pack_run(writer: _Writer, store: Store, run: RunDir, weights: Weights) -> S
     members: dict[str, _Source] = {f"{prefix}/{LEASES}/{name}": b"" for name in leases}
     if SPEC in there and _names_its_folder(writer, run):
         wanted = [name for name in there if name in RUN_FILES or name.startswith(EVENTS)]
+        wanted += [f"{ARTIFACTS}/{name}" for name in _files(run.artifacts)]
         members |= {f"{prefix}/{name}": run.path / name for name in wanted}
         members |= _weights(writer, run, weights)
     writer.add_all(members)

@@ -25,10 +25,10 @@ from rt_scale.spec.errors import InputError, RtScaleError
 from rt_scale.store.atomic import names_in, to_json, write_bytes, write_json
 from rt_scale.store.checkpoints import MANIFEST, is_sound
 from rt_scale.store.lease import FOLDER as LEASES
-from rt_scale.store.lease import Attempt, file_system_time
+from rt_scale.store.lease import Attempt, attempt_file, file_system_time
 from rt_scale.store.objects.bucket import Bucket, Entry, changed_entries
 from rt_scale.store.objects.lease import TIMES, Claim, ObjectLease, as_attempt, newest_claim
-from rt_scale.store.run_dir import CHECKPOINTS, EVENTS, METRICS, RESULT, RUNS, RunDir
+from rt_scale.store.run_dir import ARTIFACTS, CHECKPOINTS, EVENTS, METRICS, RESULT, RUNS, RunDir
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 MARKS = ".mirror"
@@ -121,7 +121,7 @@ class ObjectRun(RunDir):
         here = [step for step in names_in(self.path / CHECKPOINTS) if step.isdigit()]
         for step in sorted(here, key=int):
             self._send_checkpoint(bucket, step, lease)
-        files = {name: self.path / name for name in names_in(self.path) if _is_sent(self.path / name)}
+        files = {name: self.path / name for name in _small_names(self.path) if _is_sent(self.path / name)}
         for name, path in files.items():
             stamp = _stamp(path)
             if self._sent.get(name) != stamp:
@@ -167,19 +167,19 @@ class ObjectRun(RunDir):
         if not unsynced:
             self._bring(entries, self._bucket.now, curves=True)
         self._show_attempts(lease.attempt, live=True)
-        write_json(self._lease_file(lease.attempt), asdict(lease.owner))
+        write_json(attempt_file(self.path, lease.attempt), asdict(lease.owner))
         write_bytes(self._held, lease.claim.tag.encode() if lease.claim else b"")
         steps = {key.split("/")[1] for key in entries if key.startswith(f"{CHECKPOINTS}/") and key.count("/") > 1}
         self._manifests = {
             step: self._bucket.get(self._key(f"{CHECKPOINTS}/{step}/{MANIFEST}")) if unsynced else self._manifest(step)
             for step in steps
         }
-        self._sent = {key: (-1, -1) if unsynced else _stamp(self.path / key) for key in entries if "/" not in key}
+        self._sent = {key: (-1, -1) if unsynced else _stamp(self.path / key) for key in entries if _is_small(key)}
 
     def _touch(self) -> None:
         if self._lease is not None:
             with contextlib.suppress(OSError):
-                os.utime(self._lease_file(self._lease.attempt))
+                os.utime(attempt_file(self.path, self._lease.attempt))
 
     def _leave(self) -> None:
         """Upload the rest; if that fails, the mark stays, and the next attempt here uploads it."""
@@ -189,7 +189,7 @@ class ObjectRun(RunDir):
             self._send(ending=True)
             remove(self._held)
         with contextlib.suppress(OSError):
-            os.utime(self._lease_file(self._lease.attempt), (0, 0))
+            os.utime(attempt_file(self.path, self._lease.attempt), (0, 0))
 
     def _send_checkpoint(self, bucket: Bucket, step: str, lease: ObjectLease) -> None:
         data = self._manifest(step)
@@ -225,7 +225,7 @@ class ObjectRun(RunDir):
         for name in there - {f"{number}.json" for number in range(1, count + 1)}:
             remove(self.path / LEASES / name)
         for number in range(1, count + (not live)):
-            path = self._lease_file(number)
+            path = attempt_file(self.path, number)
             if path.name not in there or path.stat().st_mtime:
                 _write_dated(path, b"", 0.0)
 
@@ -234,7 +234,7 @@ class ObjectRun(RunDir):
         # A heartbeat dated in the future keeps its date until it has not changed for ``stale`` seconds.
         known = not attempt.is_ahead or attempt.still >= self.stale
         age = attempt.silent if known else attempt.age
-        path = self._lease_file(attempt.number)
+        path = attempt_file(self.path, attempt.number)
         _write_dated(path, data, file_system_time(path.parent) - age)
 
     def _bring(self, entries: Mapping[str, Entry], now: Callable[[], float], curves: bool) -> None:
@@ -244,11 +244,12 @@ class ObjectRun(RunDir):
         for step in names_in(self.path / CHECKPOINTS):
             if step.isdigit() and f"{CHECKPOINTS}/{step}/{MANIFEST}" not in manifests:
                 remove(self.path / CHECKPOINTS / step)
-        small = {key: entry for key, entry in entries.items() if "/" not in key}
-        for name in names_in(self.path):
-            if name not in small and not name.startswith(TEMPORARY) and not (self.path / name).is_dir():
+        small = {key: entry for key, entry in entries.items() if _is_small(key)}
+        for name in _small_names(self.path):
+            if name not in small and TEMPORARY not in name and not (self.path / name).is_dir():
                 remove(self.path / name)
-        wanted = {key: entry for key, entry in small.items() if curves or not key.startswith((METRICS, EVENTS))}
+        of_curves = (METRICS, EVENTS, f"{ARTIFACTS}/")
+        wanted = {key: entry for key, entry in small.items() if curves or not key.startswith(of_curves)}
         for key, entry in changed_entries(wanted, self.path):
             self._bucket.get_file(self._key(key), self.path / key, date(entry, now()))
         for key, entry in changed_entries(manifests, self.path):
@@ -299,9 +300,6 @@ class ObjectRun(RunDir):
             os.close(self._lock)
             self._lock = None
 
-    def _lease_file(self, number: int) -> Path:
-        return self.path / LEASES / f"{number}.json"
-
     def _manifest(self, step: str) -> bytes | None:
         try:
             return (self.path / CHECKPOINTS / step / MANIFEST).read_bytes()
@@ -320,6 +318,17 @@ def date(entry: Entry, now: float) -> float:
 def _is_manifest(key: str) -> bool:
     parts = key.split("/")
     return len(parts) == 3 and parts[0] == CHECKPOINTS and parts[1].isdigit() and parts[2] == MANIFEST
+
+
+def _is_small(key: str) -> bool:
+    """Whether the object is one of a run's files that are kept without a manifest: all but checkpoints and leases."""
+    folder, _, name = key.rpartition("/")
+    return folder in ("", ARTIFACTS) and bool(name)
+
+
+def _small_names(folder: Path) -> list[str]:
+    """The names in a run's folder, and in that of its artifacts."""
+    return [*names_in(folder), *(f"{ARTIFACTS}/{name}" for name in names_in(folder / ARTIFACTS))]
 
 
 def _is_sent(path: Path) -> bool:

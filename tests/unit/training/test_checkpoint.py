@@ -16,8 +16,6 @@ from rt_scale.training.checkpoint import STATE, STUDENT, Spent, load_training, r
 from rt_scale.training.loop import Progress
 from rt_scale.training.teacher import Sharpening
 
-SPENT = Spent(12.5, {"cpu": 25.0, "gpu": 3.5})
-
 
 def network(seed: int) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
@@ -40,12 +38,12 @@ def test_training_goes_on_bitwise_from_a_checkpoint(tmp_path: Path) -> None:
     model = network(0)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     trained(3, model, optimizer)
-    save_training(tmp_path, model, optimizer, Progress(2, 3), spent=SPENT, sharpenings={})
+    save_training(tmp_path, model, optimizer, Progress(2, 3), sharpenings={})
 
     other = network(1)
     other_optimizer = torch.optim.AdamW(other.parameters(), lr=0.5, fused=True)
     progress, spent = load_training(tmp_path, other, other_optimizer, {})
-    assert (progress.epoch, progress.step, spent) == (2, 3, SPENT)
+    assert (progress.epoch, progress.step, spent) == (2, 3, None)
     trained(2, model, optimizer)
     trained(2, other, other_optimizer)
     for name, tensor in model.state_dict().items():
@@ -57,20 +55,21 @@ def test_time_is_counted_by_what_was_held_meanwhile() -> None:
     assert spent == Spent(6.0, {"cpu": 10.0, "gpu": 0.75})
 
 
-def test_a_checkpoint_from_before_device_time_was_counted_is_gone_on_from(tmp_path: Path) -> None:
+def test_the_time_that_earlier_versions_kept_with_the_optimiser_is_read(tmp_path: Path) -> None:
     model = network(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    save_training(tmp_path, model, optimizer, Progress(), spent=SPENT, sharpenings={})
+    save_training(tmp_path, model, optimizer, Progress(), sharpenings={})
     state = torch.load(tmp_path / STATE, weights_only=True)
-    del state["devices"]
-    torch.save(state, tmp_path / STATE)
+    torch.save({**state, "elapsed": 12.5}, tmp_path / STATE)
     assert load_training(tmp_path, model, optimizer, {})[1] == Spent(12.5)
+    torch.save({**state, "elapsed": 12.5, "devices": {"gpu": 3.5}}, tmp_path / STATE)
+    assert load_training(tmp_path, model, optimizer, {})[1] == Spent(12.5, {"gpu": 3.5})
 
 
 def test_every_random_generator_comes_back(tmp_path: Path) -> None:
     model = network(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    save_training(tmp_path, model, optimizer, Progress(), spent=Spent(), sharpenings={})
+    save_training(tmp_path, model, optimizer, Progress(), sharpenings={})
     drawn = (torch.rand(3), np.random.rand(3), random.random())
     load_training(tmp_path, model, optimizer, {})
     again = (torch.rand(3), np.random.rand(3), random.random())
@@ -99,7 +98,7 @@ def test_centres_come_back_bitwise_in_dtype_and_on_the_device(tmp_path: Path) ->
     logits = torch.rand(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for role in before:
         before[role](logits, 0)
-    save_training(tmp_path, model, optimizer, Progress(), Spent(), before)
+    save_training(tmp_path, model, optimizer, Progress(), before)
     load_training(tmp_path, model, optimizer, after)
     assert torch.equal(after["teacher"].centre, before["teacher"].centre)
     assert after["teacher"].centre.dtype == torch.float64
@@ -112,7 +111,7 @@ def test_before_the_first_batch_there_is_no_centre_and_one_that_is_there_goes(tm
     """Of the checkpoint that holds the start."""
     model, after = network(0), centred()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    save_training(tmp_path, model, optimizer, Progress(), Spent(), centred())
+    save_training(tmp_path, model, optimizer, Progress(), centred())
     after["teacher"](torch.ones(3, 4), 0)
     load_training(tmp_path, model, optimizer, after)
     assert after["teacher"].centre is None
@@ -126,7 +125,7 @@ class Evil:
 def test_code_in_a_checkpoint_is_refused_and_nothing_changed(tmp_path: Path) -> None:
     model = network(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    save_training(tmp_path, network(1), optimizer, Progress(), spent=Spent(), sharpenings={})
+    save_training(tmp_path, network(1), optimizer, Progress(), sharpenings={})
     torch.save({"optimizer": Evil()}, tmp_path / STATE)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(pickle.UnpicklingError):
@@ -137,7 +136,7 @@ def test_code_in_a_checkpoint_is_refused_and_nothing_changed(tmp_path: Path) -> 
 def test_a_cut_weight_file_changes_nothing(tmp_path: Path) -> None:
     model = network(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    save_training(tmp_path, network(1), optimizer, Progress(), spent=Spent(), sharpenings={})
+    save_training(tmp_path, network(1), optimizer, Progress(), sharpenings={})
     content = (tmp_path / STUDENT).read_bytes()
     (tmp_path / STUDENT).write_bytes(content[: len(content) // 2])
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import rt_scale.data.loaders
-from rt_scale.data.beton import Beton, open_beton, write
+from rt_scale.data.beton import Beton, identity_of, open_beton, write
 from rt_scale.data.loaders import ffcv
 from rt_scale.data.loaders.ffcv import FFCVLoader, require_ffcv
 from rt_scale.spec.errors import InputError, RunError
@@ -135,7 +135,7 @@ def test_ffcv_is_not_given_another_file(make_beton: MakeBeton, shape: tuple[int,
 def test_a_file_that_is_written_to_while_it_is_mapped_ends_the_reading(tmp_path: Path) -> None:
     path = tmp_path / "set.beton"
     path.write_bytes(bytes(100))
-    written = path.stat()
+    written = identity_of(path)
     ffcv.refuse_changed(path, written)
     os.truncate(path, 50)
     with pytest.raises(RunError, match="was written to while it was read"):
@@ -150,7 +150,7 @@ def test_a_mapped_file_may_be_replaced_or_vanish(tmp_path: Path) -> None:
     path, other = tmp_path / "set.beton", tmp_path / "other"
     path.write_bytes(bytes(100))
     other.write_bytes(bytes(7))
-    written = path.stat()
+    written = identity_of(path)
     with open(path, "rb"):  # as the map does, keeps the number of the first file from being given to the next
         os.replace(other, path)
         ffcv.refuse_changed(path, written)
