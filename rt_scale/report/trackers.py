@@ -117,9 +117,9 @@ def _to_mlflow(mlflow: Any, runs: Sequence[_Finished], folder: Path) -> None:
         metrics += [entities.Metric(_metric(name), value, times[-1], run.result.steps) for name, value in final.items()]
         for start in range(0, max(len(params), len(metrics)), _BATCH):
             client.log_batch(made, metrics[start : start + _BATCH], params[start : start + _BATCH])
-        for file in ("spec.json", "environment.json", "result.json"):
-            if (run.run_dir.path / file).is_file():
-                client.log_artifact(made, str(run.run_dir.path / file))
+        for name in ("spec.json", "environment.json", "result.json", "artifacts"):
+            if (run.run_dir.path / name).exists():
+                client.log_artifact(made, str(run.run_dir.path / name))
         client.set_terminated(made, "FINISHED", times[-1])
 
 
