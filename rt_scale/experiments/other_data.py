@@ -152,8 +152,7 @@ def compare(store: Store, names: Sequence[str], here: DataHere, of: str) -> tupl
 def compare_sweeps(sweeps: Sequence[SweepRuns], here: DataHere) -> tuple[dict[str, Affected], str]:
     """:func:`compare` for the runs of one or more sweeps of one store, and for the runs that they start from."""
     specs = all_runs(point.spec for sweep in sweeps for point in sweep.points)
-    quoted = [f"'{name}'" for name in dict.fromkeys(sweep.name for sweep in sweeps)]
-    of = f"of sweep{'s' if len(quoted) > 1 else ''} {', '.join(quoted)}"
+    of = f"of {', '.join(dict.fromkeys(sweep.words for sweep in sweeps))}"
     return compare(sweeps[0].store, [spec.name for spec in specs], here, of)
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -61,11 +61,11 @@ class Conditions:
         """The sweeps; if ``gpus`` is given, those without a GPU get one per run."""
         if self.gpus is None:
             return sweeps
-        one = [each.spec.launch.model_copy(update={"gpus": each.spec.launch.gpus or 1.0}) for each in sweeps]
-        return [
-            replace(sweep, spec=sweep.spec.model_copy(update={"launch": launch}))
-            for sweep, launch in zip(sweeps, one, strict=True)
-        ]
+        on_gpus = []
+        for sweep in sweeps:
+            launch = sweep.spec.launch.model_copy(update={"gpus": sweep.spec.launch.gpus or 1.0})
+            on_gpus.append(replace(sweep, spec=sweep.spec.model_copy(update={"launch": launch})))
+        return on_gpus
 
     def capacity(self, kinds: Collection[Kind]) -> dict[Kind, float]:
         """Number of GPUs and cores, limited to ``kinds``."""
@@ -169,7 +169,8 @@ def make_plan(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Condition
     known = known_data([job.spec for job in todo.values()], data_dir)
     states = {name: store.status(name).state for name in {**jobs, **todo}}
     steps = {name: _last_checkpoint(store, name) for name in todo if states[name] not in ("done", "missing")}
-    estimates, schedule, outcomes, capacity, undecided = _simulated(todo, steps, known, store, conditions)
+    found = _simulated(todo, steps, known, store, conditions) if todo else _Simulations()
+    schedule, outcomes = found.schedule, found.interrupted
     undisturbed = schedule.outcome if schedule.together else None
     interrupted = outcomes[DRAWS // 2] if outcomes else None
     here = not conditions.teraflops and conditions.there is None
@@ -179,20 +180,20 @@ def make_plan(sweeps: Sequence[SweepRuns], data_dir: Path, conditions: Condition
         ended=sum(name in early for name in jobs),
         to_compute=len(todo),
         to_sample=sum(sweep.to_sample for sweep in sweeps),
-        groups=_groups(todo, estimates),
+        groups=_groups(todo, found.estimates),
         unknown=len(todo) - len(schedule.together),
         processes=schedule.processes + len(todo) - len(schedule.together),
         packed=sum(number > 1 for number in schedule.together.values()),
-        undecided=undecided,
+        undecided=found.undecided,
         gpu_hours=schedule.work.get("gpu", 0) / 3600,
         core_hours=schedule.work.get("cpu", 0) / 3600,
-        capacity=capacity,
+        capacity=found.capacity,
         undisturbed=undisturbed,
         start=START if undisturbed and undisturbed.makespan <= SHORT and here else None,
         rate=conditions.rate,
         interrupted=interrupted,
         slowest=outcomes[-1].makespan if outcomes else None,
-        costs=costs_of(conditions.prices, capacity, undisturbed, interrupted) if undisturbed else [],
+        costs=costs_of(conditions.prices, found.capacity, undisturbed, interrupted) if undisturbed else [],
         missing_data=known.missing,
     )
 
@@ -209,13 +210,27 @@ def jobs_to_do(jobs: Iterable[Job], store: Store) -> dict[str, Job]:
     return found
 
 
+class _Simulations(NamedTuple):
+    """What a plan simulated.
+
+    Attributes:
+        estimates: by run.
+        schedule: of the queue without interruptions.
+        interrupted: the queue with interruptions, once a draw, the quickest first.
+        capacity: ``gpu`` and ``cpu`` -> number of them.
+        undecided: how many runs will measure their batch size.
+    """
+
+    estimates: Mapping[str, Estimate] = {}
+    schedule: Schedule = NOTHING
+    interrupted: Sequence[Simulated] = ()
+    capacity: Mapping[Kind, float] = {}
+    undecided: int = 0
+
+
 def _simulated(
     todo: Mapping[str, Job], steps: Mapping[str, int], known: KnownData, store: Store, conditions: Conditions
-) -> tuple[dict[str, Estimate], Schedule, list[Simulated], dict[Kind, float], int]:
-    """Estimates by run, the queue undisturbed, what becomes of it with interruptions (the quickest first), what it has,
-    and how many runs will measure their batch size."""
-    if not todo:
-        return {}, NOTHING, [], {}, 0
+) -> _Simulations:
     from rt_scale.plan.estimate import Estimator, measured_runs  # imports torch
 
     shapes = set() if conditions.teraflops else {job.spec.shape for job in todo.values()}
@@ -234,7 +249,8 @@ def _simulated(
     estimates = {name: estimator.estimate(job, schedule.together.get(name, 1)) for name, job in todo.items()}
     auto = (job for job in todo.values() if job.launch.pack == "auto" and not job.spec.alone_because)
     undecided = sum(estimator.best_size(job) is None for job in auto)
-    return estimates, schedule, sorted(outcomes, key=lambda outcome: outcome.makespan), capacity, undecided
+    outcomes.sort(key=lambda outcome: outcome.makespan)
+    return _Simulations(estimates, schedule, outcomes, capacity, undecided)
 
 
 def _groups(todo: Mapping[str, Job], estimates: Mapping[str, Estimate]) -> list[Group]:

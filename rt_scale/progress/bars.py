@@ -81,6 +81,11 @@ class RunBar(Progress):
         self._values: dict[str, float] = {}
         self._began: int | None = None
 
+    def stop(self) -> None:
+        """Draw the last state, as rich does everywhere but in a notebook, and stop."""
+        self.refresh()
+        super().stop()
+
     def stage(self, text: str) -> None:
         """Show the current stage."""
         self.update(self._bar, description=text)

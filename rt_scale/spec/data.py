@@ -12,6 +12,12 @@ from rt_scale.spec.plugged import Plugged, data_name
 GAUSSIAN = "gaussian"
 """The data set of Gaussian noise, which needs no preparation."""
 
+BUILT_IN = (
+    *("digits", "mnist", "fashion_mnist", "cifar10", "cifar5m", "cifar100", "stl10", "stl10_unlabeled"),
+    *("tiny_imagenet", GAUSSIAN),
+)
+"""Names of data sets that no plugin has."""
+
 LEAST_SIZE, LARGEST_SIZE = 4, 512
 """Range of the side that images can be resized to, in pixels."""
 

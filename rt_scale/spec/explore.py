@@ -57,11 +57,6 @@ class Domain:
         """Number of values; infinity for real numbers."""
         return math.inf if self.listed is None else len(self.listed)
 
-    def __contains__(self, value: object) -> bool:
-        if self.listed is not None:
-            return any(repr(value) == repr(each) for each in self.listed)
-        return type(value) in (int, float) and bool(self.values[0] <= value <= self.values[1])
-
 
 Ranges = Mapping[str, tuple[str, Callable[..., bool]]]
 """Name of a kind of range -> its numbers in words, and whether such numbers (finite, that many) are valid."""

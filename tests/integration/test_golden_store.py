@@ -9,11 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
 from safetensors.numpy import load_file
 
+import rt_scale as rt
+from rt_scale.data.prepare import open_prepared
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.store.metrics import read_metrics
@@ -145,3 +148,16 @@ def test_a_report_has_their_means(golden: Store, cli: Cli, tmp_path: Path) -> No
             mean = sum(result.last[f"probe/{role}/{probe}"] for result in results if result) / 3
             assert row[role]["mean"] == pytest.approx(mean)
             assert row[role]["n"] == 3
+
+
+@pytest.mark.parametrize("label", ["finished", "supervised", "killed"])
+def test_the_networks_of_a_run_are_used_from_python(label: str, golden: Store, data_dir: Path, tmp_path: Path) -> None:
+    images = open_prepared("digits", data_dir).test.read_all()[:8]
+    run = rt.open_store(golden.root, data_dir=data_dir).run(NAMES[label])
+    saved = load_file(run.path / "checkpoints" / "0" / "student.safetensors")
+    weights = run.encoder("init").state_dict()
+    assert all(np.array_equal(weights[name].numpy(), saved[f"encoder.{name}"]) for name in weights)
+    assert run.embed(images, device="cpu").shape == (8, run.encoder().embed_dim)
+    # An earlier version did not record mean and standard deviation of its images.
+    with pytest.raises(rt.InputError, match="earlier version of rt-scale"):
+        rt.open_store(golden.root, data_dir=tmp_path / "nowhere").run(NAMES[label]).embed(images)

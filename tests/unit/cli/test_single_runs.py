@@ -170,3 +170,12 @@ def test_equal_networks_are_told_where_they_meet(store: Store, tmp_path: Path) -
     assert "convnet_8_1 and convnet_4_1 at width 2 are one network" in text
     ended = CliRunner().invoke(app, ["plan", "s.yaml"], catch_exceptions=False)
     assert "are one network" in ended.stderr
+
+
+def test_messages_call_single_runs_what_they_are(store: Store) -> None:
+    with pytest.raises(InputError, match=f"None of the 1 runs of run {SPECS[3].name} is finished"):
+        cli("report", SPECS[3].hash)
+    with pytest.raises(InputError, match="None of the 2 runs of 2 single runs is finished"):
+        cli("report", SPECS[2].hash, SPECS[3].hash)
+    page = Path(next(line for line in cli("compare", *(spec.hash for spec in SPECS[:2])).split() if ".md" in line))
+    assert page.read_text().startswith("# 2 single runs")

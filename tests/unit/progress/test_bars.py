@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from rt_scale.progress.bars import RunBar, Score, counting, probe_text, scores
+from rt_scale.progress.terminal import SweepView
 from rt_scale.scheduler.job import RunReport
 from rt_scale.system.console import PlainConsole
 
@@ -142,3 +145,37 @@ def test_the_bar_of_a_run_elsewhere_shows_what_it_reports() -> None:
         "epoch 1.5: linear 45.7 (teacher 25.0), knn 90.0",
         "epoch 2: linear 45.7 (teacher 25.0), knn 95.0",
     ]
+
+
+def test_a_notebook_shows_progress_in_a_widget(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    class Output:
+        """Stands in for the widget of ipywidgets that rich draws into."""
+
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def clear_output(self, wait: bool) -> None: ...
+
+        def close(self) -> None: ...
+
+    def display(shown_object: object) -> None:
+        shown.append(getattr(shown_object, "text", ""))
+
+    monkeypatch.setitem(sys.modules, "ipywidgets", SimpleNamespace(Output=Output))
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
+    notebook = PlainConsole(file=io.StringIO(), force_jupyter=True, color_system=None, width=100)
+    with RunBar(notebook) as bar:
+        bar.started(0, 10)
+        bar.stepped(4)
+        bar.logged(4, 1.0, VALUES)
+    assert "4/10 steps" in "".join(shown)
+    assert "linear 45.7" in "".join(shown)
+    shown.clear()
+    with SweepView(notebook, 2, 0) as view:
+        view.running("alpha=0.5", RunReport(step=5, steps=10))
+        view.progress.live.refresh()
+    assert "50 %" in "".join(shown)
