@@ -166,7 +166,8 @@ def _show(result: RunResult, place: Store, as_json: bool) -> None:
         print(json.dumps(result.to_json(), indent=1))
         return
     console = open_console()
-    console.print(f"{result.name}: {probe_text(result.last)}")
+    plain = ", ".join(f"{name} {value:.6g}" for name, value in [*result.last.items()][:4])
+    console.print(f"{result.name}: {probe_text(result.last) or plain}")
     console.print(f"in {place.where(result.name)}")
 
 
