@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from rt_scale.plugins import is_reference
 from rt_scale.spec.part import MOST, DataName, Part, added, changed
 from rt_scale.spec.plugged import Plugged, data_name
 
@@ -46,7 +47,11 @@ class DataSpec(Plugged):
 
     @model_validator(mode="after")
     def _name_of_its_own(self) -> DataSpec:
-        if self.reader is not None and self.name != data_name(self.reader, self.args, self.source or ""):
+        reader = self.reader
+        known = reader is None or (
+            is_reference(reader) and self.name == data_name(reader, self.args, self.source or "")
+        )
+        if not known:
             raise ValueError(f"'{self.name}' is not the data set of {self.reader}: write data.name: {self.reader}")
         return self
 

@@ -108,3 +108,30 @@ def test_a_plugin_reaches_the_machines_of_a_cluster(nodes: Nodes, start: Start, 
     where = ["--store", mine / "store", "--data-dir", data_dir, "--address", nodes.address]
     swept = start("sweep", "mine.yaml", *where, env={**nodes.environment, "MINE_DRIVER": "1"})
     assert swept.wait(TIMEOUT) == 0, swept.communicate()
+
+
+BAD = {
+    "raises": ("width = 1 / 0", "ZeroDivisionError"),
+    "exits": ("import sys\nsys.exit(0)", "it ends Python"),
+    "prints": ("print('hello')", "prints when it is imported: 'hello'"),
+    "broken": ("def (", "line 2 is not Python"),
+    "other": ("class Tiny: pass", "gives <mine_swept.nets.Tiny"),
+    "maps": (
+        "from torch import nn\nclass Tiny(nn.Conv2d):\n def __init__(self): super().__init__(1, 2, 3)",
+        "[2, 2, 6, 6]",
+    ),
+    "missing": ("class Tyni: pass", "Unknown encoder 'Tiny'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_no_encoder_is_one_paragraph(cli: Cli, mine: Path, data_dir: Path, name: str) -> None:
+    text, words = BAD[name]
+    (mine / "mine_swept" / "nets.py").write_text(f"'A module of the user.'\n{text}\n")
+    base = {key: value for key, value in SWEEP["base"].items() if key != "probe"}
+    (mine / "spec.yaml").write_text(yaml.safe_dump({**base, "import": SWEEP["import"]}))
+    where = ["--store", mine / "store", "--data-dir", data_dir]
+    if name in ("raises", "exits", "prints"):
+        (mine / "mine_swept" / "nets.py").write_text(f"class Tiny: pass\n{text}\n")
+    assert words in cli("run", "spec.yaml", *where).refusal()
+    assert not (mine / "store" / "runs").exists()

@@ -262,3 +262,17 @@ def test_numbers_of_its_probes_are_in_report_and_board(read: Read) -> None:
     assert [name for name in shown if name.startswith("extra/")] == [
         f"extra/{role}/count" for role in ("student", "teacher", "input")
     ]
+
+
+def test_a_plugin_that_is_missing_where_it_runs_is_refused(read: Read, settings: Make, tmp_path: Path) -> None:
+    spec = read(encoder=ENCODER)
+    Path("mine_run.py").unlink()
+    with pytest.raises(InputError, match="no module 'mine_run'"):
+        run(RunSpec.model_validate_json(spec.model_dump_json()), settings())
+    assert not (tmp_path / "store" / "runs").exists()
+
+
+def test_a_plugin_may_change_its_arguments(read: Read) -> None:
+    spec = read(encoder={**ENCODER, "args": {"width": [1, 2]}})
+    spec.encoder.arguments["width"].append(3)
+    assert spec.encoder.arguments == {"width": [1, 2]}
