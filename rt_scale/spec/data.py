@@ -48,11 +48,10 @@ class DataSpec(Plugged):
     @model_validator(mode="after")
     def _name_of_its_own(self) -> DataSpec:
         reader = self.reader
-        known = reader is None or (
-            is_reference(reader) and self.name == data_name(reader, self.args, self.source or "")
-        )
-        if not known:
-            raise ValueError(f"'{self.name}' is not the data set of {self.reader}: write data.name: {self.reader}")
+        if reader is None:
+            return self
+        if not is_reference(reader) or self.name != data_name(reader, self.args, self.source or ""):
+            raise ValueError(f"'{self.name}' is not the data set of {reader}: write data.name: {reader}")
         return self
 
     @model_validator(mode="after")

@@ -101,12 +101,15 @@ def test_a_sweep_of_plugins_is_read_elsewhere_without_them(start: Start, cli: Cl
 
 
 def test_a_plugin_reaches_the_machines_of_a_cluster(nodes: Nodes, start: Start, mine: Path, data_dir: Path) -> None:
-    # It runs only from where Ray has unpacked it, as on a machine without this folder.
+    # It runs only from where Ray has unpacked it: the workers do not know the folder, as on another machine.
     text = f"import os\nassert 'py_modules' in __file__ or 'MINE_DRIVER' in os.environ, __file__\n{NETS}"
     (mine / "mine_swept" / "nets.py").write_text(text)
     nodes("add", 2)
     where = ["--store", mine / "store", "--data-dir", data_dir, "--address", nodes.address]
-    swept = start("sweep", "mine.yaml", *where, env={**nodes.environment, "MINE_DRIVER": "1"})
+    known = f"{nodes.environment['PYTHONPATH']}:{mine}"
+    (mine / "elsewhere").mkdir()
+    environment = {**nodes.environment, "PYTHONPATH": known, "MINE_DRIVER": "1"}
+    swept = start("sweep", mine / "mine.yaml", *where, env=environment, cwd=mine / "elsewhere")
     assert swept.wait(TIMEOUT) == 0, swept.communicate()
 
 
@@ -116,10 +119,7 @@ BAD = {
     "prints": ("print('hello')", "prints when it is imported: 'hello'"),
     "broken": ("def (", "line 2 is not Python"),
     "other": ("class Tiny: pass", "gives <mine_swept.nets.Tiny"),
-    "maps": (
-        "from torch import nn\nclass Tiny(nn.Conv2d):\n def __init__(self): super().__init__(1, 2, 3)",
-        "[2, 2, 6, 6]",
-    ),
+    "maps": ("from torch import nn\ndef Tiny():\n return nn.Conv2d(1, 2, 3)", "[2, 2, 6, 6]"),
     "missing": ("class Tyni: pass", "Unknown encoder 'Tiny'"),
 }
 
