@@ -50,6 +50,11 @@ def images(number=40, test=20):
     generator = np.random.default_rng(0)
     made = [(generator.integers(0, 256, (n, 8, 8), np.uint8), np.arange(n) % 2) for n in (number, test)]
     return *made[0], *made[1]
+class Entropy(nn.Flatten):
+    def __init__(self):
+        import numpy as np, torch
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(np.random.default_rng().random()))
 def rows(student, teacher):
     return (student - teacher).square().sum(1)
 """
@@ -143,6 +148,7 @@ def test_an_objective_is_what_training_minimises(read: Read, settings: Make) -> 
     ("parts", "words"),
     [
         ({"encoder": {**ENCODER, "args": {"wdith": 1}}}, "did you mean 'width'"),
+        ({"encoder": {"name": "mine_run:Entropy"}}, "draws scale anew at every call"),
         ({"objective": {"name": "mine_run:rows"}}, r"gives \[2\] for logits"),
         ({"objective": {"name": "mine_run:cosine", "args": {"student": 1}}}, "takes no argument 'student'"),
         ({"objective": {"name": "mine_run:Tiny"}}, "cannot be called|cannot be used"),
