@@ -257,6 +257,32 @@ def _import(module: str, path: Path) -> object:
     return imported
 
 
+MOST_SHIPPED = 1 << 27
+"""Bytes of a package that is sent to other machines, at most."""
+
+
+def shipped(references: Iterable[str]) -> list[Path]:
+    """What other machines need of these plugins: the file or package folder of each top module that is not installed.
+
+    Installed packages must be on every machine; a worker compares the source. InputError: it cannot be sent.
+    """
+    found: dict[str, Path] = {}
+    for head in dict.fromkeys(reference.partition(":")[0].partition(".")[0] for reference in references):
+        module = _find_module(head)
+        places = [Path(place) for place in module.submodule_search_locations or [str(module.origin)]]
+        if {"site-packages", "dist-packages"} & set(places[0].parts):
+            continue
+        size = sum(file.stat().st_size for place in places for file in [place, *place.rglob("*")] if file.is_file())
+        if len(places) > 1 or size > MOST_SHIPPED:
+            why = f"has {size:,} bytes, more than {MOST_SHIPPED:,}" if len(places) == 1 else "lies in several folders"
+            raise InputError(
+                f"The package '{head}' cannot be sent to the workers of the cluster: it {why} ('{places[0]}'). Put the "
+                "plugin into a small package of its own, or install it on every machine."
+            )
+        found[head] = places[0]
+    return list(found.values())
+
+
 def takes(function: Callable[..., Any], name: str) -> bool:
     """Whether the signature of ``function`` has a parameter of that name."""
     return name in inspect.signature(function).parameters
@@ -292,11 +318,12 @@ class Names:
 
     Args:
         modules: whose public classes and functions are names; they are read, not imported.
-        known: by ``<kind> <name>``, what was found before; only other names are looked for.
+        known: by ``<kind> <name>``, what was found before; if there is any, no other short names are looked for, so
+            that the modules need not be there.
     """
 
     def __init__(self, modules: Sequence[str] = (), known: Mapping[str, Plugin] | None = None) -> None:
-        self.modules, self.found = modules, dict(known or {})
+        self.modules, self.found, self._settled = () if known else modules, dict(known or {}), bool(known)
 
     def find(self, kind: Kind, name: str, *, builtin: bool = False) -> Plugin | None:
         """The plugin of that name or reference; None if there is none.
@@ -313,6 +340,8 @@ class Names:
         return self.found[key]
 
     def _short(self, kind: Kind, name: str, builtin: bool) -> str | None:
+        if self._settled:
+            return None
         places = {f"{module}:{name}": f"--import {module}" for module in self.modules if name in _read(module).defined}
         if not builtin:
             for point in importlib.metadata.entry_points(group=f"rt_scale.{kind}s", name=name):

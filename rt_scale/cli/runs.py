@@ -40,6 +40,7 @@ from rt_scale.system.console import say, say_error
 if TYPE_CHECKING:
     from rt_scale.experiments.options import Options
     from rt_scale.plan.costs import PriceSheet
+    from rt_scale.ray_backend.sweep import SweepOutcome
     from rt_scale.report.page import Report
     from rt_scale.scheduler.job import Where
     from rt_scale.spec.run import RunSpec
@@ -112,10 +113,12 @@ def run(
 
 def _say_whether_complete(value: RunSpec, options: Options, as_json: bool) -> None:
     from rt_scale.experiments.other_data import refuse_other_data
+    from rt_scale.store.sweep_runs import changed_plugins, single_runs
 
     options.store.check_writable()
     run_dir = options.store.run(value)
     run_dir.refresh()
+    warn(changed_plugins(single_runs([value], options.store)))
     if (finished := run_dir.result()) is not None:
         refuse_other_data(value.name, finished.data, options.data_dir)
         open_console(stderr=as_json).print("complete already, nothing to do")
@@ -222,29 +225,32 @@ def run_loaded(
 
     ``notify``: the command or URL that is told of failed runs and of the end; InputError if it cannot be used.
     """
+    from rt_scale.ray_backend.terminal import run_shown
     from rt_scale.system.notify import Notifier
 
-    if notify is None:
-        return _run_loaded(sweeps, where, best, lambda event, **fields: None)
     name = ", ".join(sweep.name for sweep in sweeps)
     with Notifier(notify, warn) as notifier:
+
+        def failed(label: str, why: str, counts: Mapping[str, int]) -> None:
+            notifier.send("run_failed", sweep=name, counts=counts, failed=[{"run": label, "reason": why}])
+
+        def lost(why: str) -> None:
+            notifier.send("sweep_stopped", sweep=name, reason=why)
+            notifier.close()  # the process ends without leaving this block
+
         try:
-            return _run_loaded(sweeps, where, best, notifier.send)
+            outcomes = run_shown(sweeps, where, failed, lost)
+            return _show_outcomes(sweeps, outcomes, where, best, notifier.send)
         except (KeyboardInterrupt, RtScaleError) as error:
             notifier.send("sweep_stopped", sweep=name, reason=str(error) or "it was interrupted")
             raise
 
 
-def _run_loaded(sweeps: Sequence[SweepRuns], where: Where, best: bool, tell: Callable[..., None]) -> list[Report]:
-    from rt_scale.ray_backend.terminal import run_shown
+def _show_outcomes(
+    sweeps: Sequence[SweepRuns], outcomes: Sequence[SweepOutcome], where: Where, best: bool, tell: Callable[..., None]
+) -> list[Report]:
     from rt_scale.report.status import count_states
 
-    name = ", ".join(sweep.name for sweep in sweeps)
-
-    def failed(label: str, why: str, counts: Mapping[str, int]) -> None:
-        tell("run_failed", sweep=name, counts=counts, failed=[{"run": label, "reason": why}])
-
-    outcomes = run_shown(sweeps, where, failed)
     written = []
     for each, outcome in zip(sweeps, outcomes, strict=True):
         reports = print_reports([each], best, False, where.data_dir) if outcome.finished else []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from rt_scale.data.own import prepare_own
 from rt_scale.data.prepare import Prepared, open_prepared
-from rt_scale.data.prepared import NoiseSet
+from rt_scale.data.prepared import KnownData, NoiseSet
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.kinds import experiment
 from rt_scale.spec.run import RunSpec
@@ -18,7 +18,11 @@ from rt_scale.store.results import Best
 from rt_scale.store.store import Store
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rt_scale.experiments.context import Context
+    from rt_scale.experiments.flops import RunWork
+    from rt_scale.models.networks import Network
 
 S = TypeVar("S", bound=RunSpec)
 Opener = Callable[[str], Prepared]
@@ -40,6 +44,30 @@ class Needs(NamedTuple):
     image_bytes: int = 0
     cache_bytes: int = 0
     whole_batches: bool = False
+
+
+class Length(NamedTuple):
+    """Steps of a run and of one of its epochs, and its number of probings."""
+
+    steps: int = 1
+    epoch: int = 1
+    evaluations: int = 0
+
+
+class Cost(NamedTuple):
+    """What a run costs, for ``plan``.
+
+    Attributes:
+        length: of the run; others of its shape are scaled to it.
+        work: counts it, slowly; None: it is not known how.
+        network: its network on the meta device, and a batch of meta inputs, whose speed is measured; None: it has none.
+        unknown: why it has no ``work``.
+    """
+
+    length: Length = Length()
+    work: Callable[[], RunWork] | None = None
+    network: Callable[[], tuple[Network, Tensor]] | None = None
+    unknown: str = "its first finished run tells"
 
 
 class Outcome(NamedTuple):
@@ -77,6 +105,10 @@ class Experiment(Generic[S]):
     def needs(self, spec: S, data: Sets | None) -> Needs:
         """What the run asks of its device."""
         return Needs()
+
+    def cost(self, spec: S, known: KnownData) -> Cost:
+        """What the run costs; nothing of it is executed. ``known`` knows every data set of the spec."""
+        return Cost()
 
     def run(self, spec: S, context: Context) -> Outcome:
         """Compute the run, or continue it: everything that it needs to resume is in its directory."""

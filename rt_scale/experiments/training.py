@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rt_scale.data.prepared import NoiseSet, noise_set
-from rt_scale.experiments.base import Experiment, Needs, Opener, Outcome, Sets
+from rt_scale.data.prepared import KnownData, NoiseSet, noise_set
+from rt_scale.experiments.base import Cost, Experiment, Needs, Opener, Outcome, Sets
 from rt_scale.experiments.check import (
     cache_bytes,
     fits,
@@ -66,6 +66,18 @@ class Training(Experiment[TrainingSpec]):
         # A graph repeats what a plugin's Python code did once, which need not be what it would do at every step.
         whole = training_samples(spec, data.main) >= spec.train.batch_size and spec.encoder.plugin is None
         return Needs(image_bytes(spec, data.main), cache_bytes(spec, data.main), whole)
+
+    def cost(self, spec: TrainingSpec, known: KnownData) -> Cost:
+        """Counted by torch on meta tensors, but for a user's encoder, objective or probe."""
+        from rt_scale.experiments.flops import count_run, meta_batch, run_length
+
+        info = known.main(spec)
+        assert info is not None, "asked for before it was known"
+        length = run_length(spec, info.train)
+        if plugin := min(spec.plugins.keys() - {spec.data.plugin}, default=""):
+            return Cost(length, unknown=f"a plan does not run the plugin {plugin}; its first finished run tells")
+        also = {name: known.infos[name] for name in spec.probe.also}
+        return Cost(length, lambda: count_run(spec, info, also), lambda: meta_batch(spec, info))
 
     def run(self, spec: TrainingSpec, context: Context) -> Outcome:
         """Train from the start or the newest checkpoint."""

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 import torch
 from pydantic import ValidationError
 
-from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.prepared import KnownData
+from rt_scale.experiments.base import Cost, Length, experiment_of
+from rt_scale.experiments.flops import EFFICIENCY, Rates, RunWork, assumed
 from rt_scale.experiments.options import Options
-from rt_scale.plan.flops import EFFICIENCY, Length, Rates, RunWork, assumed, count_run, run_length
 from rt_scale.plan.measure import measured_rates
 from rt_scale.scheduler.job import Job
 from rt_scale.spec.errors import RunError, counted
-from rt_scale.spec.kinds import TrainingSpec, training
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.results import AttemptRecord, Execution, RunResult
 from rt_scale.store.store import Store
@@ -114,11 +113,9 @@ class Estimator:
         ``together``: size of its batch of runs, this one included.
         """
         spec = job.spec
-        if not isinstance(spec, TrainingSpec):
-            return Estimate(None, 0.0, 0.0, "unknown")
         if missing := self._known.unknown(spec):
             return Estimate(None, 0.0, 0.0, f"unknown: nothing is known of the data set {' and '.join(missing)} yet")
-        length = self._length(spec)
+        length = self._cost(spec).length
         key = (spec.shape, length, job.launch, together)
         if key not in self._known_seconds:
             self._known_seconds[key] = self._seconds(job, together)
@@ -127,7 +124,7 @@ class Estimator:
             return Estimate(None, 0.0, 0.0, how)
         left = seconds * (1 - min(self._steps.get(job.name, 0), length.steps) / length.steps)
         epoch = together * seconds * length.epoch / length.steps
-        epochs = min(math.ceil(Options.checkpoint_seconds / epoch), spec.train.epochs)
+        epochs = min(math.ceil(Options.checkpoint_seconds / epoch), math.ceil(length.steps / length.epoch))
         return Estimate(seconds, left, epochs * epoch, how)
 
     def best_size(self, job: Job) -> int | None:
@@ -154,24 +151,24 @@ class Estimator:
 
     def _from_runs(self, job: Job, together: int) -> tuple[float, str] | None:
         """From those of the measured runs that are most like it in batch size, then in workers, then in length."""
-        workers, length = job.launch.workers, self._length(training(job.spec))
+        workers, cost = job.launch.workers, self._cost(job.spec)
 
         def closeness(run: Measured) -> tuple[bool, bool, bool]:
             done = run.execution
-            return done.pack == together, done.workers == workers, self._length(training(run.spec)) == length
+            return done.pack == together, done.workers == workers, self._cost(run.spec).length == cost.length
 
         runs = [run for run in self._alike(job) if (run.execution.pack > 1) == (together > 1)]
         if not runs:
             return None
         closest = max(map(closeness, runs))
         _, as_many, as_long = closest
-        if _plugin(training(job.spec)) and not as_many:
+        if cost.work is None and not as_many:
             return None
         asked = [run for run in runs if closeness(run) == closest]
         seconds = [run.result.seconds / run.execution.pack for run in asked]
         if not (as_many and as_long):
-            own = self._by_flops(job, length, workers)
-            theirs = (self._by_flops(job, self._length(training(run.spec)), run.execution.workers) for run in asked)
+            own = self._by_flops(job, cost.length, workers)
+            theirs = (self._by_flops(job, self._cost(run.spec).length, run.execution.workers) for run in asked)
             seconds = [one * own / other for one, other in zip(seconds, theirs, strict=True)]
         how = f"measured from {counted(len(asked), 'run')}" + ("" if as_long else " of another length, scaled")
         if together > 1:
@@ -183,22 +180,21 @@ class Estimator:
         return statistics.median(seconds), f"{how} ({' and '.join(sorted({str(run.attempt.device) for run in asked}))})"
 
     def _from_flops(self, job: Job) -> tuple[float | None, str]:
-        if plugin := _plugin(training(job.spec)):
-            return None, f"unknown: a plan does not run the plugin {plugin}; its first finished run tells"
+        if (cost := self._cost(job.spec)).work is None:
+            return None, f"unknown: {cost.unknown}"
         rates, workers = self._rates(job), job.launch.workers
         if rates is None:
             return None, "unknown: no GPU here to measure, no run of this shape in the store; give --tflops"
         shared = f", shared by {workers} workers: {ASSUMED}" if workers > 1 else ""
-        return self._by_flops(job, self._length(training(job.spec)), workers), f"{rates.how}{shared}"
+        return self._by_flops(job, cost.length, workers), f"{rates.how}{shared}"
 
     def _by_flops(self, job: Job, length: Length, workers: int) -> float:
-        """Seconds of a run of that length; without measured rates only ratios are meaningful, of plugins by steps."""
-        spec, shape = training(job.spec), job.spec.shape
-        if _plugin(spec):
+        """Seconds of a run of that length; without measured rates or work only ratios are meaningful."""
+        shape, work = job.spec.shape, self._cost(job.spec).work
+        if work is None:
             return float(length.steps)
         if shape not in self._works:
-            also = {name: self._known.infos[name] for name in spec.probe.also}
-            self._works[shape] = count_run(spec, self._info(spec), also)
+            self._works[shape] = work()
         return self._works[shape].seconds(self._rates(job) or assumed(1.0), length, workers)
 
     def _rates(self, job: Job) -> Rates | None:
@@ -210,18 +206,9 @@ class Estimator:
         key = (job.spec.shape, gpu, threads)
         if key not in self._known_rates:
             device = torch.device("cuda" if gpu else "cpu")
-            self._known_rates[key] = measured_rates(training(job.spec), self._info(training(job.spec)), device, threads)
+            precision = next(iter(job.spec.precisions), "float32")
+            self._known_rates[key] = measured_rates(self._cost(job.spec).network, precision, device, threads)
         return self._known_rates[key]
 
-    def _length(self, spec: TrainingSpec) -> Length:
-        return run_length(spec, self._info(spec).train)
-
-    def _info(self, spec: TrainingSpec) -> DataInfo:
-        info = self._known.main(spec)
-        assert info is not None, "asked for before it was known"
-        return info
-
-
-def _plugin(spec: TrainingSpec) -> str:
-    """A plugin whose cost is unknown, if the run has one."""
-    return min(spec.plugins.keys() - {spec.data.plugin}, default="")
+    def _cost(self, spec: RunSpec) -> Cost:
+        return experiment_of(spec).cost(spec, self._known)

@@ -10,12 +10,13 @@ from contextlib import contextmanager
 
 import torch
 
-from rt_scale.data.datasets.base import DataInfo
-from rt_scale.plan.flops import Rates, flops, meta_network
-from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.experiments.flops import Rates, flops
+from rt_scale.models.networks import Network
 from rt_scale.training.loop import keep_freed_memory
 from rt_scale.training.precision import arithmetic, parameter_dtype, set_precision
 
+Make = Callable[[], tuple[Network, torch.Tensor]]
+"""Makes a network on the meta device, and a batch of meta inputs."""
 SECONDS = 0.15
 """Least time for which each operation is repeated."""
 LEAST = 3
@@ -30,15 +31,15 @@ TRAFFIC = (64, 128, 256, 64)
 """Shape of the tensor that measures memory traffic: 512 MiB on a GPU, an eighth on a CPU."""
 
 
-def measured_rates(spec: TrainingSpec, info: DataInfo, device: torch.device, threads: int) -> Rates:
-    """Rates of ``device`` with so many CPU threads: of the network of ``spec`` on images of ``info``, and of the rest.
+def measured_rates(make: Make | None, precision: str, device: torch.device, threads: int) -> Rates:
+    """Rates of ``device`` with so many CPU threads: of the network that ``make`` makes, and of the rest.
 
-    It leaves torch's TF32 as the spec's precision wants it.
+    It leaves torch's TF32 as the precision wants it.
     """
-    with _threads(threads), keep_freed_memory(), arithmetic(spec.precision, device):
-        set_precision(spec.precision)
-        network = _network_rate(spec, info, device)
-        product, traffic, call = _other_rates(spec.precision, device, threads)
+    with _threads(threads), keep_freed_memory(), arithmetic(precision, device):
+        set_precision(precision)
+        product, traffic, call = _other_rates(precision, device, threads)
+        network = product if make is None else _network_rate(*make(), device)
     where = "cuda" if device.type == "cuda" else f"cpu, {threads} thread{'s' * (threads > 1)}"
     how = f"FLOPs counted, rates measured just now ({where})"
     return Rates(network, product, traffic, call, device.type == "cuda", how)
@@ -54,22 +55,20 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _network_rate(spec: TrainingSpec, info: DataInfo, device: torch.device) -> float:
-    """FLOP/s of forward and backward pass, at the run's batch size or a smaller one, see ``MOST_FLOPS``."""
-    size, dtype = spec.data.size or info.size, parameter_dtype(spec.precision)
-    network = meta_network(spec, info)
+def _network_rate(network: Network, batch: torch.Tensor, device: torch.device) -> float:
+    """FLOP/s of forward and backward pass, at the size of the meta ``batch`` or less, see ``MOST_FLOPS``."""
 
     def step(images: torch.Tensor) -> None:
         torch.autograd.backward(network(images).sum())
 
-    one = flops(lambda: step(torch.empty(1, info.channels, size, size, device="meta", dtype=dtype)))
+    one = flops(lambda: step(batch[:1]))
     network = network.to_empty(device=device).to(memory_format=torch.channels_last)
     for tensor in network.state_dict().values():
         tensor.fill_(1)  # the values do not change the cost
-    batch = max(1, min(spec.train.batch_size, int(MOST_FLOPS[device.type] / one)))
-    images = torch.ones(batch, info.channels, size, size, device=device, dtype=dtype)
+    size = max(1, min(len(batch), int(MOST_FLOPS[device.type] / one)))
+    images = torch.ones(size, *batch.shape[1:], device=device, dtype=batch.dtype)
     images = images.contiguous(memory_format=torch.channels_last)
-    return batch * one / _time(lambda: step(images), device)
+    return size * one / _time(lambda: step(images), device)
 
 
 @functools.cache

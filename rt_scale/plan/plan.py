@@ -61,11 +61,11 @@ class Conditions:
         """The sweeps; if ``gpus`` is given, those without a GPU get one per run."""
         if self.gpus is None:
             return sweeps
-        one = [each.spec.launch.model_copy(update={"gpus": each.spec.launch.gpus or 1.0}) for each in sweeps]
-        return [
-            replace(sweep, spec=sweep.spec.model_copy(update={"launch": launch}))
-            for sweep, launch in zip(sweeps, one, strict=True)
-        ]
+        on_gpus = []
+        for sweep in sweeps:
+            launch = sweep.spec.launch.model_copy(update={"gpus": sweep.spec.launch.gpus or 1.0})
+            on_gpus.append(replace(sweep, spec=sweep.spec.model_copy(update={"launch": launch})))
+        return on_gpus
 
     def capacity(self, kinds: Collection[Kind]) -> dict[Kind, float]:
         """Number of GPUs and cores, limited to ``kinds``."""

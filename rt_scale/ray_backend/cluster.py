@@ -7,7 +7,7 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray._private.state import state
 from ray.experimental.internal_kv import _internal_kv_get
 
+from rt_scale.plugins import shipped
 from rt_scale.ray_backend.local_ray import adapted_start, use_token
 from rt_scale.ray_backend.output import log_to
 from rt_scale.ray_backend.probe import probe
@@ -107,7 +108,9 @@ class Cluster:
 
 
 @contextmanager
-def connect(address: str | None = None, *, train: bool = False, log_dir: Path | None = None) -> Iterator[Cluster]:
+def connect(
+    address: str | None = None, *, train: bool = False, log_dir: Path | None = None, plugins: Iterable[str] = ()
+) -> Iterator[Cluster]:
     """Connect this process to Ray, quietly, and disconnect afterwards.
 
     Args:
@@ -116,9 +119,11 @@ def connect(address: str | None = None, *, train: bool = False, log_dir: Path | 
         train: whether Ray Train is used on a local Ray. It needs the dashboard's State API: without it, placement
             groups of ended trainings stay forever.
         log_dir: folder of ``ray.log``, which gets the output of Ray and its workers; None: dropped.
+        plugins: references of the plugins that runs use. Those that are not installed are sent to the machines of a
+            cluster; workers of a local Ray find them where this process does.
 
     Raises:
-        InputError: if no cluster answers, or it cannot be joined.
+        InputError: if no cluster answers, it cannot be joined, or a plugin cannot be sent.
     """
     asked, by_variable = asked_address(address)
     local = asked == "local"
@@ -129,7 +134,8 @@ def connect(address: str | None = None, *, train: bool = False, log_dir: Path | 
         given: dict[str, Any] = {"num_cpus": allowed_cores(), "include_dashboard": train, "dashboard_host": "127.0.0.1"}
         where, remedy = "A local Ray could not be started", FOLDER
     else:
-        given, asked = {}, probe(asked, by_variable=by_variable)
+        asked, modules = probe(asked, by_variable=by_variable), [str(path) for path in shipped(plugins)]
+        given = {"runtime_env": {"py_modules": modules}} if modules else {}
         where, remedy = f"The Ray cluster at {asked} could not be joined", ""
     try:
         with warnings.catch_warnings(), adapted_start(local):

@@ -65,7 +65,7 @@ class _Control:
             unread = self._reports[run].warnings if run in self._reports else ()
             self._reports[run] = replace(report, warnings=unread + report.warnings)
         if time.monotonic() - self._looked >= LOOK:
-            self._looked, self._draining = time.monotonic(), set(draining_nodes())
+            self._looked, self._draining = time.monotonic(), draining_nodes()
         if node in self._draining:
             # All workers of this run stop, not only those on that node.
             self._leaving.add(run)
@@ -258,9 +258,6 @@ def watch_head(address: str, lost: Callable[[], None], *, after: float = LOST_S)
         end.set()
 
 
-def draining_nodes() -> dict[str, float]:
-    """Ray's id of each node that is drained or preempted -> deadline in seconds since 1970, 0 if unknown.
-
-    One request to the head, about 0.5 ms.
-    """
-    return {node: deadline / 1000 for node, deadline in state.get_draining_nodes().items()}
+def draining_nodes() -> set[str]:
+    """Ray's ids of the nodes that are drained or preempted; one request to the head, about 0.5 ms."""
+    return set(state.get_draining_nodes())

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rt_scale.plugins import load
 from rt_scale.scheduler.comparison import refresh_board
 from rt_scale.scheduler.job import Job, Where, jobs_of
 from rt_scale.scheduler.preflight import changed, check_exploration, check_here, failed_before, runs_on_other_data
@@ -79,6 +80,9 @@ def _check(sweeps: Sequence[SweepRuns], todo: Sequence[Job], where: Where, stopp
         check_exploration(sweep.spec, where, stop_check(stopping))
     if where.alone:
         check_here(todo, where, stop_check(stopping))
+    else:
+        for plugin in {plugin for sweep in sweeps for plugin in sweep.spec.names.found.values()}:
+            load(*plugin)
     changes = (changed(sweep, where.replace) for sweep in sweeps)
     return [note for note in (runs_on_other_data(sweeps, where), *changes) if note]
 
@@ -109,8 +113,9 @@ def _run(
 
     launches = dict.fromkeys(sweep.spec.launch for sweep in sweeps)
     train, log_dir = any(launch.workers > 1 for launch in launches), where.store.sweep(sweeps[0].spec.name).path
+    plugins = [plugin.reference for sweep in sweeps for plugin in sweep.spec.names.found.values()]
     with ExitStack() as stack:
-        cluster = stack.enter_context(connect(where.address, train=train, log_dir=log_dir))
+        cluster = stack.enter_context(connect(where.address, train=train, log_dir=log_dir, plugins=plugins))
         for launch in launches:
             cluster.refuse_impossible(launch)
         if not cluster.local:

@@ -20,6 +20,7 @@ def run_shown(
     sweeps: Sequence[SweepRuns],
     where: Where,
     failed: Callable[[str, str, Mapping[str, int]], None] = lambda label, why, counts: None,
+    lost: Callable[[str], None] = lambda why: None,
     *,
     show: bool = True,
 ) -> list[SweepOutcome]:
@@ -29,6 +30,7 @@ def run_shown(
 
     Args:
         failed: see ``SweepView``.
+        lost: called with a sentence from another thread, before the process ends as the cluster's head was lost.
         show: whether to show progress on standard output.
 
     Raises:
@@ -48,24 +50,27 @@ def run_shown(
     error = os.dup(2)
     try:
         with stopping_on_signals(lambda text: None) as stopping:
-            return run_sweeps(sweeps, where, view, stopping, _says_lost(error))
+            return run_sweeps(sweeps, where, view, stopping, _says_lost(error, lost))
     finally:
         os.close(error)
 
 
-def _says_lost(error: int) -> Callable[[str], None]:
+def _says_lost(error: int, tell: Callable[[str], None]) -> Callable[[str], None]:
     """A function that ends this process, with a message on descriptor ``error``, when the cluster's head was lost.
+
+    ``tell`` gets the message, too.
 
     Ray would wait for a minute and then end the process without a message.
     """
 
     def lost(address: str) -> None:
         text = (
-            f"rt-scale: the Ray cluster at {address} has failed: its head does not answer. Nothing is lost; start a "
-            "cluster again, and the same command resumes from the last checkpoints.\n"
+            f"the Ray cluster at {address} has failed: its head does not answer. Nothing is lost; start a cluster "
+            "again, and the same command resumes from the last checkpoints."
         )
         with suppress(OSError):  # the reader may have ended
-            os.write(error, (SHOW_CURSOR if os.isatty(error) else "").encode() + text.encode())
+            os.write(error, f"{SHOW_CURSOR if os.isatty(error) else ''}rt-scale: {text}\n".encode())
+        tell(text)
         os._exit(1)
 
     return lost

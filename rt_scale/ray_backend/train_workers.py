@@ -21,6 +21,7 @@ from rt_scale.ray_backend.resources import bundle
 from rt_scale.ray_backend.trial import TrialConfig
 from rt_scale.scheduler.job import RunReport
 from rt_scale.spec.errors import InputError, RtScaleError, RunError, StoreUnavailable, WorkersDied
+from rt_scale.spec.run import all_runs
 from rt_scale.spec.stopping import Stopped
 from rt_scale.store.objects.store import open_place
 from rt_scale.store.results import RunResult
@@ -54,7 +55,8 @@ def run_on_ray(
         except BaseException as error:  # raised in the caller's thread
             result.set_exception(error)
 
-    with connect(address, train=True) as cluster:
+    plugins = [reference for spec in all_runs(config.specs) for reference in spec.plugins]
+    with connect(address, train=True, plugins=plugins) as cluster:
         cluster.refuse_impossible(config.launch)
         with ControlActor() as control:
             # In the main thread Ray Train would handle Ctrl-C itself.

@@ -118,7 +118,7 @@ def departures(points: Sequence[Point]) -> list[str]:
     found: dict[str, dict[str, None]] = {}
     for point, fields in zip(points, ours, strict=True):
         own = training(point.spec).encoder
-        encoder = {"name": own.name, "norm": own.norm}
+        encoder = {"name": own.name, "norm": own.norm, "args": own.args, "source": own.source}
         papers = RunSpec.model_validate({"data": {"name": "cifar10"}, "encoder": encoder}).model_dump(mode="json")
         plain = flat_fields(papers)
         for key, value in fields.items():

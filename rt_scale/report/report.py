@@ -222,17 +222,13 @@ def merged_points(sweeps: Sequence[Sequence[Point]]) -> list[Point]:
         return points
     fields = [flat_fields(point.spec.model_dump(mode="json", exclude={"seeds"})) for point in points]
     axes = dict.fromkeys(key for point in points for key in point.values)
-    starts = {key for key in axes if "start_from" in key}
-    keys = dict.fromkeys(key for each in fields for key in each if key not in axes and "start_from" not in key)
+    keys = dict.fromkeys(key for each in fields for key in each if key not in axes)
     other = [key for key in keys if len({repr(each.get(key)) for each in fields}) > 1]
+    shared = [key for key in (*axes, *other) if "start_from" not in key]
+    starts = [{key: value for key, value in point.values.items() if "start_from" in key} for point in points]
     return [
-        Point(
-            {key: point.values.get(key, each.get(key)) for key in [*axes, *other] if key not in starts}
-            | {key: point.values[key] for key in starts if key in point.values},
-            point.seed,
-            point.spec,
-        )
-        for point, each in zip(points, fields, strict=True)
+        replace(point, values={key: point.values.get(key, each.get(key)) for key in shared} | start)
+        for point, each, start in zip(points, fields, starts, strict=True)
     ]
 
 

@@ -25,8 +25,8 @@ from rt_scale.tensorboard.writer import flat_settings
 
 Tracker = Literal["mlflow", "wandb"]
 DATABASE, ARTIFACTS = "mlflow.db", "artifacts"
-_BATCH, _PARAMS = 1000, 100
-"""The most metrics and params that MLflow takes at once."""
+_BATCH = 100
+"""The most params that MLflow takes at once."""
 
 
 class _Finished(NamedTuple):
@@ -115,13 +115,11 @@ def _to_mlflow(mlflow: Any, runs: Sequence[_Finished], folder: Path) -> None:
         ]
         final = result_numbers(run.result)
         metrics += [entities.Metric(_metric(name), value, times[-1], run.result.steps) for name, value in final.items()]
-        for start in range(0, len(params), _PARAMS):
-            client.log_batch(made, params=params[start : start + _PARAMS])
-        for start in range(0, len(metrics), _BATCH):
-            client.log_batch(made, metrics=metrics[start : start + _BATCH])
-        for file in ("spec.json", "environment.json", "result.json"):
-            if (run.run_dir.path / file).is_file():
-                client.log_artifact(made, str(run.run_dir.path / file))
+        for start in range(0, max(len(params), len(metrics)), _BATCH):
+            client.log_batch(made, metrics[start : start + _BATCH], params[start : start + _BATCH])
+        for name in ("spec.json", "environment.json", "result.json", "artifacts"):
+            if (run.run_dir.path / name).exists():
+                client.log_artifact(made, str(run.run_dir.path / name))
         client.set_terminated(made, "FINISHED", times[-1])
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from rt_scale.plugins import Kind, Names, is_reference
-from rt_scale.spec.data import GAUSSIAN, DataSpec
+from rt_scale.spec.data import BUILT_IN, DataSpec
 from rt_scale.spec.encoders import encoder_names, parse_encoder
 from rt_scale.spec.errors import InputError, cut, guess, shown, unknown_name
 from rt_scale.spec.kinds import DEFAULT, KINDS, import_kinds, model_of
@@ -210,7 +210,7 @@ def _with_reader(data: object, names: Names) -> object:
     """The images' part; that of a plugin gets the name of its prepared set."""
     if not isinstance(data, Mapping) or not isinstance(name := data.get("name"), str) or data.get("reader") is not None:
         return data
-    plugin = names.find("dataset", name, builtin=name == GAUSSIAN)
+    plugin = names.find("dataset", name, builtin=name in BUILT_IN)
     if plugin is None:
         return data
     args = data.get("args")

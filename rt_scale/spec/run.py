@@ -226,7 +226,7 @@ def _text(value: object) -> str:
 
 @functools.lru_cache(maxsize=4096)  # parts are shared by the runs of a grid
 def _without(fields: tuple[tuple[str, ...], ...], text: str) -> str:
-    value = json.loads(text)
+    value: Any = without_seeds(json.loads(text))
     for *path, last in fields:
         part = value
         for each in path:

@@ -183,6 +183,16 @@ def remove_temporaries(folder: Path) -> None:
                 remove(path)
 
 
+def remove_whole(path: Path) -> None:
+    """Remove a file or folder if it exists; a folder is renamed first, so that a kill leaves nothing incomplete."""
+    if path.exists() and not path.name.startswith(TEMPORARY):
+        temporary = temporary_name(path)
+        with disk_errors(path):
+            os.rename(path, temporary)
+        path = temporary
+    remove(path)
+
+
 def measure(path: Path) -> tuple[int, float]:
     """Bytes under ``path``, and when its newest file changed, in seconds since 1970; does not follow links."""
     files = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]

@@ -14,13 +14,14 @@ from typing import TypedDict, TypeVar
 
 from safetensors import SafetensorError
 
-from rt_scale.spec.errors import RunError
+from rt_scale.spec.errors import RunError, some
 from rt_scale.store.atomic import (
     disk_errors,
     free_bytes,
     full_disk,
     names_in,
     read_json,
+    remove_whole,
     write_json,
 )
 from rt_scale.system.files import remove, sync_folder, temporary_name
@@ -84,8 +85,8 @@ class Checkpoints:
                 files = {name: _describe(temporary / name) for name in found}
             write_json(temporary / MANIFEST, {"step": step, "files": files})
             check()
+            remove_whole(target)
             with disk_errors(target):
-                _retire(target)
                 os.rename(temporary, target)
                 sync_folder(self.folder)
         except BaseException:
@@ -121,8 +122,15 @@ class Checkpoints:
     def _load(self, step: int, loader: Callable[[Path], T]) -> T:
         path = self.folder / str(step)
         self._fetch(step)
-        if problem := problem_of(path) if path.is_dir() else "it is not there":
-            raise _Damaged(problem)
+        try:
+            files: dict[str, FileSum] = read_json(path / MANIFEST)["files"]
+            odd = [name for name, expected in files.items() if not is_sound(path / name, expected)]
+        except FileNotFoundError:
+            raise _Damaged(f"{MANIFEST} is missing") from None
+        except (RunError, OSError, TypeError, KeyError, AttributeError) as error:
+            raise _Damaged(f"{MANIFEST} or a file in it cannot be read: {error}") from error
+        if odd:
+            raise _Damaged(f"{some(odd)} is missing, or not as it was written (size or checksum)")
         try:
             return loader(path)
         except UNREADABLE as error:
@@ -140,8 +148,7 @@ class Checkpoints:
         kept = set(keep)
         for step in self.steps():
             if step not in kept:
-                with disk_errors(self.folder / str(step)):
-                    _retire(self.folder / str(step))
+                remove_whole(self.folder / str(step))
 
 
 @contextlib.contextmanager
@@ -155,14 +162,6 @@ def _full_disk_of_libraries(path: Path) -> Iterator[None]:
         raise
 
 
-def _retire(path: Path) -> None:
-    """Remove a checkpoint: rename it first, so that a kill leaves no incomplete checkpoint."""
-    if path.exists():
-        temporary = temporary_name(path)
-        os.rename(path, temporary)
-        remove(temporary)
-
-
 def _describe(path: Path) -> FileSum:
     """A file's size and checksum; the file is synced to disk."""
     with open(path, "rb") as file:
@@ -174,17 +173,3 @@ def _describe(path: Path) -> FileSum:
 def is_sound(path: Path, expected: FileSum) -> bool:
     """Whether the file exists with the size and checksum in its manifest."""
     return path.is_file() and path.stat().st_size == expected["size"] and _describe(path) == expected
-
-
-def problem_of(path: Path) -> str | None:
-    """What is wrong with the checkpoint in ``path``; None if its files are as written."""
-    try:
-        manifest: dict[str, FileSum] = read_json(path / MANIFEST)["files"]
-        for name, expected in manifest.items():
-            if not is_sound(path / name, expected):
-                return f"{name} is missing, or not as it was written (size or checksum)"
-    except FileNotFoundError:
-        return f"{MANIFEST} is missing"
-    except (RunError, OSError, TypeError, KeyError, AttributeError) as error:
-        return f"{MANIFEST} or a file in it cannot be read: {error}"
-    return None

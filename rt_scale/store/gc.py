@@ -11,14 +11,14 @@ from typing import Literal
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.part import Document
 from rt_scale.spec.run import RunSpec, all_runs, recorded_name, runs_within
-from rt_scale.store.atomic import disk_errors, measure, names_in, read_json
+from rt_scale.store.atomic import measure, names_in, read_json, remove_whole
 from rt_scale.store.checkpoints import DAMAGED
 from rt_scale.store.lease import FOLDER as LEASES
 from rt_scale.store.lease import file_system_time
 from rt_scale.store.run_dir import ARTIFACTS, CHECKPOINTS, SPEC, RunDir, State
 from rt_scale.store.store import Store, SweepDir
 from rt_scale.store.sweep_runs import read_sweep
-from rt_scale.system.files import TEMPORARY, remove, temporary_name
+from rt_scale.system.files import TEMPORARY
 
 GRACE = 3600.0
 """Seconds for which an owner without a heartbeat counts as alive, and a temporary file as in use."""
@@ -97,21 +97,12 @@ def remove_garbage(store: Store, found: Sequence[Garbage]) -> dict[Path, str]:
     stay, runs = {}, {}
     for item in found:
         if item.state == "leftover":
-            _remove_whole(item.path)
+            remove_whole(item.path)
         elif item.path.name in kept:
             stay[item.path] = "it was begun again, or a sweep or a run that was begun meanwhile needs it"
         else:
             runs[item.path.name] = item.path
     return stay | {runs[name]: why for name, why in store.remove(list(runs), GRACE).items()}
-
-
-def _remove_whole(path: Path) -> None:
-    if path.exists() and not path.name.startswith(TEMPORARY):
-        temporary = temporary_name(path)
-        with disk_errors(path):
-            os.rename(path, temporary)
-        path = temporary
-    remove(path)
 
 
 def _is_run(run: RunDir) -> bool:

@@ -248,7 +248,9 @@ _PLUGINS = "plugins="
 
 
 def changed_plugins(sweep: SweepRuns) -> str:
-    """Which plugins of the sweep have another source than when it was run, in words; empty if none."""
+    """Which plugins have another source than when the runs were computed, in words; empty if none."""
+    if sweep.home is not None:
+        return "; ".join(filter(None, (_other_source(point.spec, sweep.store) for point in sweep.points)))
     recorded = next((each for each in sweep.folder.overrides() if each.startswith(_PLUGINS)), None)
     before = json.loads(recorded.removeprefix(_PLUGINS)) if recorded else {}
     now = sweep.spec.names.found
@@ -259,6 +261,25 @@ def changed_plugins(sweep: SweepRuns) -> str:
         f"the source of {', '.join(names)} has changed since sweep '{sweep.name}' was run: its runs of before are of "
         "another source, and those of this file are new"
     )
+
+
+def _other_source(spec: RunSpec, store: Store) -> str:
+    """Which run in the store equals a missing one but for the source of its plugins, in words; empty if none does."""
+    if not spec.plugins or store.status(spec.name).state != "missing":
+        return ""
+    wanted = _without_sources(spec.canonical())
+    same = [run.name for run in store if (found := run.spec()) is not None and _without_sources(found) == wanted]
+    if not same:
+        return ""
+    return f"{', '.join(same)} is this run with another source of {' or '.join(spec.plugins)}, so {spec.name} is new"
+
+
+def _without_sources(value: object) -> object:
+    """A spec without the sources of plugins, and without what is named by them."""
+    if isinstance(value, dict):
+        left_out = {"source"} | ({"name"} if "reader" in value else set())
+        return {key: _without_sources(inner) for key, inner in value.items() if key not in left_out}
+    return [_without_sources(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _named(file: Path) -> Path:

@@ -28,15 +28,18 @@ class Notifier:
     are shown; of a command only its name.
 
     Args:
-        target: a command with its arguments, executed without a shell; or a URL, http or https.
+        target: a command with its arguments, executed without a shell; or a URL, http or https; None: nobody is told.
 
     Raises:
         InputError: the command does not exist, or the URL is of another scheme, without a host or with a password.
     """
 
-    def __init__(self, target: str, warn: Callable[[str], None]) -> None:
-        is_url = re.match(r"\s*[\w+.-]+://", target)
-        self.place, self._deliver = _url(target.strip()) if is_url else _command(target)
+    def __init__(self, target: str | None, warn: Callable[[str], None]) -> None:
+        self.place = ""
+        self._deliver: Callable[[bytes], object] = len  # to nobody
+        if target is not None:
+            is_url = re.match(r"\s*[\w+.-]+://", target)
+            self.place, self._deliver = _url(target.strip()) if is_url else _command(target)
         self._warn = warn
         self._queue: queue.SimpleQueue[dict[str, object] | None] = queue.SimpleQueue()
         self._problems: list[str] = []
@@ -47,6 +50,10 @@ class Notifier:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait for what is not sent yet."""
         self._queue.put(None)
         self._thread.join()
         if self._problems:

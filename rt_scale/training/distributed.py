@@ -124,8 +124,6 @@ class Group:
 
     def by_first(self, work: Callable[[], T]) -> T:
         """The result of ``work``, small and picklable, computed on rank 0; if it raises Stopped, every rank does."""
-        if self.world == 1:
-            return work()
         done: tuple[bool, T | None] = (False, None)
         if self.leads:
             try:

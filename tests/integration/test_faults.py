@@ -18,6 +18,7 @@ from rt_scale.ray_backend.control import LOOK
 from rt_scale.store.store import Store
 from tests.integration.several_nodes import Clusters, Nodes
 from tests.integration.sweeping import SWEEP, Place, paused, training, until, workers
+from tests.receiver import receiving
 
 Start = Callable[..., subprocess.Popen[str]]
 TIMEOUT = 480
@@ -138,11 +139,14 @@ def test_the_head_is_killed_and_there_is_a_new_one(
 ) -> None:
     place = place_of(tmp_path, data_dir)
     nodes("add", 1)
-    process = begin(start, place, nodes)
-    wait_for(lambda: training(place), process)
-    nodes("behead")
-    out, err = process.communicate(timeout=TIMEOUT)
+    with receiving() as got:
+        process = begin(start, place, nodes, "--notify", got.url)
+        wait_for(lambda: training(place), process)
+        nodes("behead")
+        out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 1, (out, err)
+    assert [document["event"] for document in got.documents] == ["sweep_stopped"]
+    assert "head does not answer" in got.documents[0]["reason"]
     assert err.startswith(f"rt-scale: the Ray cluster at {nodes.address} has failed: its head does not answer.")
     until(lambda: not workers(place))
     again = clusters()

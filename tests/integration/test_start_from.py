@@ -146,5 +146,5 @@ def test_a_checkpoint_that_is_gone(place: Place, cli: Any) -> None:
     (place.first.path / "checkpoints" / "16").rename(place.first.path / "lost")
     message = cli(*place.command()).refusal(code=1)
     assert f"starts from the student of run {FIRST.name}, but its checkpoint" in message
-    assert f"'{place.first.path / 'checkpoints' / '16'}' cannot be used: it is not there." in message
+    assert f"'{place.first.path / 'checkpoints' / '16'}' cannot be used: manifest.json is missing." in message
     assert f"Move the folder '{place.first.path}' away" in message

@@ -92,7 +92,7 @@ def test_stl10_at_32_pixels_then_at_its_own_size(cli: Any, tmp_path: Path, stl10
     assert cli("data", "prepare", "stl10", "--data-dir", data).code == 0
     assert open_prepared("stl10", data).sha256 == prepared.sha256
     message = cli("data", "prepare", "stl10", "--size", 96, "--data-dir", data).refusal()
-    assert "of 32 x 32 pixels, not of 96 x 96 pixels" in message
+    assert "its size is 32, not 96" in message
     assert "--replace" in message
     assert cli("data", "prepare", "stl10", "--size", 96, "--replace", "--data-dir", data).code == 0
     assert open_prepared("stl10", data).train.image_shape == (96, 96, 3)

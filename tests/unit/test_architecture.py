@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from rt_scale.spec.kinds import KINDS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
@@ -30,6 +33,22 @@ def test_the_picture_is_todays(drawing: ModuleType) -> None:
 def test_every_folder_is_in_it(drawing: ModuleType) -> None:
     folders = {path.parent.name for path in (ROOT / "rt_scale").glob("*/__init__.py")}
     assert {name for row in drawing.layers() for name in row} == folders
+
+
+def test_nothing_but_its_own_files_knows_a_kind_of_run() -> None:
+    """No other file names a kind, or the spec of a single one."""
+    own = "spec/kinds.py"
+    names = set(KINDS) | {kind.spec.__name__ for kind in KINDS.values()}
+    found = []
+    for path in sorted((ROOT / "rt_scale").rglob("*.py")):
+        file = path.relative_to(ROOT / "rt_scale").as_posix()
+        for node in ast.walk(ast.parse(path.read_text())):
+            word = node.value if isinstance(node, ast.Constant) else node.id if isinstance(node, ast.Name) else None
+            if isinstance(word, str) and word in names and file != own:
+                found.append(f"{file}:{node.lineno}: {word}")
+    assert found == []
+    templates = [*(ROOT / "rt_scale").rglob("*.md"), *(ROOT / "rt_scale").rglob("*.html")]
+    assert [path.name for path in templates if ".kind" in path.read_text()] == []
 
 
 def test_what_the_page_names_is_there() -> None:

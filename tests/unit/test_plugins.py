@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rt_scale import plugins
-from rt_scale.plugins import Names, Plugin, check_arguments, find_source, load
+from rt_scale.plugins import Names, Plugin, check_arguments, find_source, load, shipped
 from rt_scale.spec.errors import InputError
 from tests.plugins import Write, write
 
@@ -186,9 +186,28 @@ def test_short_names_are_of_imports_and_entry_points(write: Write, tmp_path: Pat
 
 def test_what_was_found_before_is_not_looked_for(write: Write) -> None:
     known = Plugin("mine_gone:Tiny", "0" * 64)
-    assert Names(known={"encoder Tiny": known}).find("encoder", "Tiny") == known
+    names = Names(["mine_gone"], known={"encoder Tiny": known})
+    assert names.find("encoder", "Tiny") == known
+    assert names.find("dataset", "digits") is None  # the module need not be there
 
 
 def test_neither_torch_nor_ray_is_needed() -> None:
     code = "import sys, rt_scale.plugins; sys.exit(bool({'torch', 'ray'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_other_machines_need(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("mine_n/__init__.py", "")
+    write("mine_n/deep/nets.py", "class Tiny: pass\n")
+    file = write("mine_o.py", "class Tiny: pass\n")
+    references = ["mine_n.deep.nets:Tiny", "mine_o:Tiny", "mine_o:Other", "torchvision.models:resnet18"]
+    assert shipped(references) == [tmp_path / "mine_n", file]
+    with monkeypatch.context() as patched:
+        patched.setattr(plugins, "MOST_SHIPPED", 10)
+        with pytest.raises(InputError, match=r"'mine_n' cannot be sent.* bytes, more than 10"):
+            shipped(references)
+    for place in ("one", "two"):
+        write(f"{place}/mine_p/nets.py", "class Tiny: pass\n")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "one"), str(tmp_path / "two")])
+    with pytest.raises(InputError, match="lies in several folders"):
+        shipped(["mine_p.nets:Tiny"])

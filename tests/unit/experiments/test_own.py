@@ -13,11 +13,18 @@ from rt_scale import plugins
 from rt_scale.data.prepared import known_data, load
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
+from rt_scale.plan.estimate import Estimator, measured_runs
+from rt_scale.report.results import plugin_table
+from rt_scale.scheduler.comparison import board_metrics
+from rt_scale.scheduler.job import Job
 from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.grid import Point
 from rt_scale.spec.run import RunSpec, stream
 from rt_scale.spec.stopping import Stopped
-from rt_scale.spec.sweep import load_run
+from rt_scale.spec.sweep import LaunchSpec, load_run
+from rt_scale.store.results import RunResult
 from rt_scale.store.store import Store
+from rt_scale.store.sweep_runs import changed_plugins, single_runs
 from tests.plugins import Write, write
 from tests.unit.experiments.conftest import TINY
 
@@ -43,6 +50,11 @@ def images(number=40, test=20):
     generator = np.random.default_rng(0)
     made = [(generator.integers(0, 256, (n, 8, 8), np.uint8), np.arange(n) % 2) for n in (number, test)]
     return *made[0], *made[1]
+class Entropy(nn.Flatten):
+    def __init__(self):
+        import numpy as np, torch
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(np.random.default_rng().random()))
 def rows(student, teacher):
     return (student - teacher).square().sum(1)
 """
@@ -136,6 +148,7 @@ def test_an_objective_is_what_training_minimises(read: Read, settings: Make) -> 
     ("parts", "words"),
     [
         ({"encoder": {**ENCODER, "args": {"wdith": 1}}}, "did you mean 'width'"),
+        ({"encoder": {"name": "mine_run:Entropy"}}, "draws scale anew at every call"),
         ({"objective": {"name": "mine_run:rows"}}, r"gives \[2\] for logits"),
         ({"objective": {"name": "mine_run:cosine", "args": {"student": 1}}}, "takes no argument 'student'"),
         ({"objective": {"name": "mine_run:Tiny"}}, "cannot be called|cannot be used"),
@@ -202,3 +215,70 @@ def test_its_images_are_prepared_by_the_run(read: Read, settings: Make, tmp_path
     assert read(data={**data, "args": {"number": 65}}).data.name != spec.data.name
     Path("mine_run.py").unlink()  # prepared, it needs its plugin no more, but a new run records its source
     assert run(spec, given) == result
+
+
+def test_a_run_of_another_source_is_told(read: Read, settings: Make) -> None:
+    given, parts = settings(), {"encoder": ENCODER, "data": {"name": "mine_run:images"}}
+    before = read(**parts)
+    run(before, given)
+    assert changed_plugins(single_runs([before], given.store)) == ""
+    assert changed_plugins(single_runs([read(**parts, student={"alpha": 0.25})], given.store)) == ""
+    Path("mine_run.py").write_text(NETS + "#")
+    now = read(**parts)
+    told = changed_plugins(single_runs([now], given.store))
+    assert told.startswith(f"{before.name} is this run with another source of mine_run:images or mine_run:Tiny")
+    assert now.name in told
+
+
+def test_a_plan_knows_finished_runs_alone(read: Read, settings: Make, tmp_path: Path) -> None:
+    given = settings()
+    one, longer = read(encoder=ENCODER), read("train.epochs=4", encoder=ENCODER)
+    known = known_data([one], given.data_dir)
+    jobs = [Job(spec.name, spec, LaunchSpec()) for spec in (one, longer)]
+    unknown = Estimator({}, known).estimate(jobs[0])
+    assert unknown.seconds is None
+    assert "a plan does not run the plugin mine_run:Tiny" in unknown.how
+    seconds = run(one, given).seconds
+    measured = measured_runs(given.store, {one.shape})
+    first, second = (Estimator(measured, known).estimate(job) for job in jobs)
+    assert first.seconds == seconds
+    assert second.seconds == pytest.approx(2 * seconds)
+    assert "of another length, scaled" in second.how
+    several = Estimator(measured, known).estimate(Job("several", one, LaunchSpec(workers=2)))
+    assert several.seconds is None
+
+
+def test_numbers_of_its_probes_are_in_report_and_board(read: Read) -> None:
+    extra = {"probe": {**TINY["probe"], "extra": [{"name": "mine_run:count"}]}}
+    specs = [read(f"seeds.data={seed}", **extra) for seed in (0, 1)]
+    points = [Point({}, seed, spec) for seed, spec in enumerate(specs)]
+
+    def result(value: float) -> RunResult:
+        last = {f"extra/{role}/count": value for role in ("input", "teacher")} | {"extra@mnist/student/count_x": 3.0}
+        return RunResult.model_construct(last=last)
+
+    results = {spec.name: result(value) for spec, value in zip(specs, (1.0, 2.0), strict=True)}
+    assert plugin_table(points, results) == [
+        ["probe", "runs", "input", "teacher", "student"],
+        ["count", "2", "1.5 ± 0.71", "1.5 ± 0.71", "-"],
+        ["count_x on mnist", "2", "-", "-", "3 ± 0"],
+    ]
+    assert plugin_table(points, {}) == []
+    shown = board_metrics(points)
+    assert [name for name in shown if name.startswith("extra/")] == [
+        f"extra/{role}/count" for role in ("student", "teacher", "input")
+    ]
+
+
+def test_a_plugin_that_is_missing_where_it_runs_is_refused(read: Read, settings: Make, tmp_path: Path) -> None:
+    spec = read(encoder=ENCODER)
+    Path("mine_run.py").unlink()
+    with pytest.raises(InputError, match="no module 'mine_run'"):
+        run(RunSpec.model_validate_json(spec.model_dump_json()), settings())
+    assert not (tmp_path / "store" / "runs").exists()
+
+
+def test_a_plugin_may_change_its_arguments(read: Read) -> None:
+    spec = read(encoder={**ENCODER, "args": {"width": [1, 2]}})
+    spec.encoder.arguments["width"].append(3)
+    assert spec.encoder.arguments == {"width": [1, 2]}

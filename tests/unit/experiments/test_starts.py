@@ -156,7 +156,7 @@ def spoil(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "problem"),
-    [(lose, "it is not there"), (cut, "not as it was written"), (spoil, "not as it was written")],
+    [(lose, "manifest.json is missing"), (cut, "not as it was written"), (spoil, "not as it was written")],
 )
 def test_a_checkpoint_that_is_gone_or_damaged(
     tiny: Tiny, settings: Make, damage: Callable[[Path], None], problem: str

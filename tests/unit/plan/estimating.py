@@ -6,8 +6,8 @@ from typing import Any
 
 from rt_scale.data.catalogue import DATASETS
 from rt_scale.data.prepared import KnownData
+from rt_scale.experiments.flops import Rates, count_run, run_length
 from rt_scale.plan.estimate import Estimator, measured_runs
-from rt_scale.plan.flops import Rates, count_run, run_length
 from rt_scale.scheduler.job import Job
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.run import RunSpec
@@ -57,9 +57,9 @@ FIXED = Rates(1e9, 1e9, float("inf"), 0.0, False, "fixed")
 ASKED: list[tuple[Any, ...]] = []
 
 
-def fixed_rates(spec: RunSpec, info: Any, device: Any, threads: int) -> Rates:
+def fixed_rates(make: Any, precision: str, device: Any, threads: int) -> Rates:
     """In place of a measurement: a FLOP a nanosecond, all else for free."""
-    ASKED.append((spec.precision, str(device), threads))
+    ASKED.append((precision, str(device), threads))
     return FIXED
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 import torch
 
 from rt_scale.data.catalogue import DATASETS
+from rt_scale.experiments.flops import meta_batch
 from rt_scale.plan import measure as module
 from rt_scale.plan.measure import measured_rates
 from tests.unit.plan.estimating import spec
 
 CPU = torch.device("cpu")
+
+
+def of(run: Any) -> Any:
+    return functools.partial(meta_batch, run, DATASETS["digits"])
 
 
 def test_a_call_takes_what_this_process_computed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +54,7 @@ def test_rates_are_measured_on_the_runs_own_network(
     monkeypatch.setattr(torch.nn.functional, "conv2d", watch)
     before = torch.get_num_threads()
     others = 1 if before > 1 else 2
-    rates = measured_rates(spec(precision=precision), DATASETS["digits"], CPU, others)
+    rates = measured_rates(of(spec(precision=precision)), precision, CPU, others)
     assert min(rates.network, rates.product, rates.traffic, rates.call) > 0
     assert not rates.overlaps
     assert f"(cpu, {others} thread{'s' if others > 1 else ''})" in rates.how
@@ -66,9 +72,9 @@ def test_a_large_batch_is_cut(quick: None, monkeypatch: pytest.MonkeyPatch) -> N
         return conv2d(x, *rest, **more)
 
     monkeypatch.setattr(torch.nn.functional, "conv2d", watch)
-    measured_rates(spec(), DATASETS["digits"], CPU, 1)
+    measured_rates(of(spec()), "float32", CPU, 1)
     assert max(seen) == 256
     seen.clear()
     monkeypatch.setitem(module.MOST_FLOPS, "cpu", 1e6)
-    measured_rates(spec(), DATASETS["digits"], CPU, 1)
+    measured_rates(of(spec()), "float32", CPU, 1)
     assert 1 <= max(seen) < 50

@@ -20,7 +20,7 @@ from rt_scale.spec.errors import InputError
 def draining(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Nodes that are about to go."""
     nodes: set[str] = set()
-    monkeypatch.setattr(module, "draining_nodes", lambda: dict.fromkeys(nodes, 0.0))
+    monkeypatch.setattr(module, "draining_nodes", lambda: set(nodes))
     monkeypatch.setattr(module, "LOOK", 0.0)
     return nodes
 

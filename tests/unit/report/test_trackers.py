@@ -45,6 +45,9 @@ def sweeps(tmp_path: Path, point: Callable[..., Point]) -> list[SweepRuns]:
                 table.append(step, step / 350, {PROBE: 0.25 + step / 1000 + number, OTHER: float("nan")})
                 table.append(step, step / 350, {"train/loss": 2.5 - number})
             table.flush()
+            if number == 0:
+                (run.path / "artifacts").mkdir()
+                (run.path / "artifacts" / "plane.txt").write_text("flat")
             last = {PROBE: 0.95 + number, "train/loss": 2.5 - number}
             run.complete(run_result(last, name=run.name, steps=700, seconds=12.5))
     return [
@@ -95,7 +98,8 @@ def test_mlflow_reads_what_was_written(sweeps: list[SweepRuns], tmp_path: Path) 
     assert (first.data.metrics[f"last/{PROBE}"], second.data.metrics[f"last/{PROBE}"]) == (0.95, 1.95)
     assert (first.data.metrics["steps"], first.data.metrics["seconds"]) == (700, 12.5)
     files = {each.path for each in client.list_artifacts(first.info.run_id)}
-    assert files == {"spec.json", "environment.json", "result.json"}
+    assert files == {"spec.json", "environment.json", "result.json", "artifacts"}
+    assert [each.path for each in client.list_artifacts(first.info.run_id, "artifacts")] == ["artifacts/plane.txt"]
     (kept,) = tmp_path.glob(f"out/artifacts/alphas/{first.info.run_id}/artifacts/result.json")
     assert json.loads(kept.read_text()) == json.loads((table.path / "result.json").read_text())
 

@@ -126,7 +126,7 @@ def test_one_step_is_read_whatever_the_newest_is(checkpoints: Checkpoints, step:
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        (shutil.rmtree, "it is not there"),
+        (shutil.rmtree, "manifest.json is missing"),
         (same_size, "weights is missing, or not as it was written"),
         (shorter, "weights is missing, or not as it was written"),
         (lost, "rest/state is missing"),

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from rt_scale.data.datasets.base import DataInfo
+from rt_scale.experiments.base import Length
 from rt_scale.experiments.check import constant_targets, probed_size
 from rt_scale.models.networks import Network, empty_network
 from rt_scale.spec.kinds import TrainingSpec
@@ -128,14 +129,6 @@ class RunWork(NamedTuple):
         return RUN_SECONDS + start + length.steps * step + length.evaluations * evaluation
 
 
-class Length(NamedTuple):
-    """Optimiser steps of a run and of one of its epochs, and its number of probings."""
-
-    steps: int
-    epoch: int
-    evaluations: int
-
-
 def run_length(spec: TrainingSpec, images: int) -> Length:
     """The length of a run; ``images``: training images of its data set."""
     epoch = -(-(spec.data.samples or images) // spec.train.batch_size)
@@ -148,6 +141,13 @@ def meta_network(spec: TrainingSpec, info: DataInfo) -> Network:
     """The network of ``spec`` for images of ``info``, on the meta device, in evaluation mode."""
     network = empty_network(spec, info.channels, spec.data.size or info.size)
     return network.to(parameter_dtype(spec.precision)).eval()
+
+
+def meta_batch(spec: TrainingSpec, info: DataInfo) -> tuple[Network, Tensor]:
+    """That network, and a batch of images [B, C, S, S] on the meta device."""
+    size, dtype = spec.data.size or info.size, parameter_dtype(spec.precision)
+    images = torch.empty(spec.train.batch_size, info.channels, size, size, device="meta", dtype=dtype)
+    return meta_network(spec, info), images
 
 
 def flops(function: Callable[[], object]) -> float:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.plan.flops import (
+from rt_scale.experiments.flops import (
     EFFICIENCY,
     RUN_SECONDS,
     Phase,
