@@ -86,7 +86,7 @@ NotifyOption = Annotated[
     typer.Option(
         envvar="RT_SCALE_NOTIFY",
         show_envvar=False,
-        help="A command or URL, told in JSON of failed runs and of the end (RT_SCALE_NOTIFY, which Ray's dashboard does not show).",
+        help="A command or URL, told in JSON of failed runs and of the end (RT_SCALE_NOTIFY: not in Ray's dashboard).",
     ),
 ]
 BestOption = Annotated[bool, typer.Option("--best", help="The student's best epoch instead of its last.")]
