@@ -324,6 +324,7 @@ class Names:
 
     def __init__(self, modules: Sequence[str] = (), known: Mapping[str, Plugin] | None = None) -> None:
         self.modules, self.found, self._settled = () if known else modules, dict(known or {}), bool(known)
+        self._short: dict[str, str | None] = {}
 
     def find(self, kind: Kind, name: str, *, builtin: bool = False) -> Plugin | None:
         """The plugin of that name or reference; None if there is none.
@@ -333,15 +334,18 @@ class Names:
         """
         key = f"{kind} {name}"
         if key not in self.found:
-            reference = name if is_reference(name) else self._short(kind, name, builtin)
+            if is_reference(name):
+                reference: str | None = name
+            elif key not in self._short:  # kept, since the many runs of a grid have the same names
+                reference = self._short[key] = None if self._settled else self._search(kind, name, builtin)
+            else:
+                reference = self._short[key]
             if reference is None:
                 return None
             self.found[key] = Plugin(reference, find_source(reference).sha256)
         return self.found[key]
 
-    def _short(self, kind: Kind, name: str, builtin: bool) -> str | None:
-        if self._settled:
-            return None
+    def _search(self, kind: Kind, name: str, builtin: bool) -> str | None:
         places = {f"{module}:{name}": f"--import {module}" for module in self.modules if name in _read(module).defined}
         if not builtin:
             for point in importlib.metadata.entry_points(group=f"rt_scale.{kind}s", name=name):

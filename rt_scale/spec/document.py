@@ -185,6 +185,7 @@ def own_run(document: Mapping[str, object], names: Names) -> Document:
     return written
 
 
+@functools.cache
 def _built_in(kind: Kind, name: str) -> Sequence[str]:
     """The names that rt-scale has itself; of encoders examples, and ``name`` if it is one."""
     if kind == "encoder":
