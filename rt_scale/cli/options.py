@@ -84,10 +84,9 @@ PackOption = Annotated[
 NotifyOption = Annotated[
     str | None,
     typer.Option(
-        metavar="COMMAND|URL",
         envvar="RT_SCALE_NOTIFY",
         show_envvar=False,
-        help="Told in JSON of failed runs and of the end (RT_SCALE_NOTIFY, which Ray's dashboard does not show).",
+        help="A command or URL, told in JSON of failed runs and of the end (RT_SCALE_NOTIFY: not in Ray's dashboard).",
     ),
 ]
 BestOption = Annotated[bool, typer.Option("--best", help="The student's best epoch instead of its last.")]
@@ -166,12 +165,17 @@ def open_runs(files: Sequence[Path], overrides: list[str] | None, store: str | N
     InputError: a file or name is not valid, a bundle is damaged, or one is given with files, a store or assignments.
     """
     from rt_scale.store.bundle.format import is_bundle
-    from rt_scale.store.sweep_runs import read_runs
+    from rt_scale.store.sweep_runs import changed_plugins, read_runs
 
     bundles = [file for file in files if is_bundle(file)]
     if not bundles:
         place = open_store(store)
-        return place, read_runs(files, overrides or [], place)
+        sweeps = read_runs(files, overrides or [], place)
+        if any(point.spec.plugins for sweep in sweeps for point in sweep.points):
+            place.refresh(curves=False)
+            for sweep in sweeps:
+                warn(changed_plugins(sweep))
+        return place, sweeps
     if len(files) > 1 or overrides or store:
         raise InputError(
             f"'{bundles[0]}' is a bundle, which holds sweeps as they were run, and their store: give it alone, without "

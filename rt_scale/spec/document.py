@@ -193,6 +193,7 @@ def _with_runs(part: object, change: Callable[[Mapping[str, object]], Document])
     return part
 
 
+@functools.cache
 def _built_in(kind: Kind, name: str) -> Sequence[str]:
     """The names that rt-scale has itself; of encoders examples, and ``name`` if it is one."""
     if kind == "encoder":
