@@ -393,7 +393,7 @@ class Run:
     ) -> Tensor:
         """Embeddings of images, float32 [N, D] on the CPU, computed as the run's probes compute theirs.
 
-        On the same device, with the same batches, they equal those of the run bit for bit.
+        On the run's CPU, with its batches, they equal those of its probes bit for bit.
 
         Args:
             images, data: as of :meth:`preprocess`.

@@ -166,12 +166,17 @@ def open_runs(files: Sequence[Path], overrides: list[str] | None, store: str | N
     InputError: a file or name is not valid, a bundle is damaged, or one is given with files, a store or assignments.
     """
     from rt_scale.store.bundle.format import is_bundle
-    from rt_scale.store.sweep_runs import read_runs
+    from rt_scale.store.sweep_runs import changed_plugins, read_runs
 
     bundles = [file for file in files if is_bundle(file)]
     if not bundles:
         place = open_store(store)
-        return place, read_runs(files, overrides or [], place)
+        sweeps = read_runs(files, overrides or [], place)
+        if any(point.spec.plugins for sweep in sweeps for point in sweep.points):
+            place.refresh(curves=False)
+            for sweep in sweeps:
+                warn(changed_plugins(sweep))
+        return place, sweeps
     if len(files) > 1 or overrides or store:
         raise InputError(
             f"'{bundles[0]}' is a bundle, which holds sweeps as they were run, and their store: give it alone, without "

@@ -66,7 +66,6 @@ def status(
     from rt_scale.experiments.other_data import DataHere
     from rt_scale.report.status import STYLES
     from rt_scale.spec.differences import parse_condition
-    from rt_scale.store.sweep_runs import changed_plugins
 
     for state in states or []:
         if state not in STYLES:
@@ -80,8 +79,7 @@ def status(
         _watch(look)
         return
     rows, text = look.rows()
-    for each in (text, *map(changed_plugins, sweeps)):
-        warn(each)
+    warn(text)
     if as_json:
         show_json({"runs": [row.to_json() for row in look.named(rows)]})
     else:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import shlex
+import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,19 +42,14 @@ def prepare_own(
         return make_prepared(data.name, data_dir, request, lambda given: read_own(data), progress)
 
 
-def own_command(data: DataSpec) -> str:
-    """The command that prepares the images of a plugin."""
-    args = ["--args", json.dumps(data.args)] if data.args else []
-    return shlex.join(["rt-scale", "data", "prepare", str(data.plugin), *args])
-
-
 def read_own(data: DataSpec) -> Original:
     """The images that a plugin gives; InputError as :func:`prepare_own`."""
     assert data.plugin is not None
     what, function = f"The data set '{data.plugin}'", load_plugin(data.plugin, data.source)
     check_arguments(what, function, data.arguments, ())
     try:
-        given = function(**data.arguments)
+        with contextlib.redirect_stdout(sys.stderr):  # a command's output may be JSON
+            given = function(**data.arguments)
     except Exception as error:  # of a user's code
         raise InputError(f"{what} cannot be read: {type(error).__name__}: {cut(str(error), 300)}.") from error
     if not isinstance(given, tuple | list) or len(given) != 4:

@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from rt_scale.plugins import check_arguments, find_source, load
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, some
 from rt_scale.spec.kinds import TrainingSpec
 from rt_scale.spec.networks import EncoderSpec
 from rt_scale.spec.run import RunSpec, stream
@@ -40,7 +40,13 @@ def _check_encoder(text: str, channels: int, size: int, sides: tuple[int, ...]) 
     from rt_scale.models.own import build_own, embedding_width
 
     spec = EncoderSpec.model_validate_json(text)
-    encoder = build_own(spec, channels=channels, size=size, seed=0)
+    encoder, again = (build_own(spec, channels=channels, size=size, seed=0) for _ in range(2))
+    others = dict(again.named_parameters())
+    if different := [name for name, value in encoder.named_parameters() if not value.equal(others[name])]:
+        raise InputError(
+            f"The encoder '{spec.name}' draws {some(different)} anew at every call, so that no run could be repeated: "
+            "draw weights by torch's own functions, or by a generator with a seed."
+        )
     for side in sides:
         width = embedding_width(spec.name, encoder, channels, side)
         if width != encoder.embed_dim:

@@ -165,6 +165,7 @@ def _refuse_impossible(spec: RunSpec, data: Sets | None, options: Options) -> No
     """Refuse what this machine cannot do, for the run and those that come first, before anything is written."""
     execution = resolve(spec, experiment_of(spec).needs(spec, data), options, None)
     for each in unfinished(spec, options.store):
+        sources(each)
         for precision in each.precisions:
             check_precision(precision, execution.device)
         if options.group.world > 1:

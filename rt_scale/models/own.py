@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, cast
 
 import numpy as np
@@ -86,7 +87,8 @@ def _made(reference: str, make: Callable[..., Any], args: dict[str, Any], channe
 
 def _called(reference: str, function: Callable[[], Any]) -> Any:
     try:
-        return function()
+        with redirect_stdout(sys.stderr):  # a command's output may be JSON
+            return function()
     except RtScaleError:
         raise
     except Exception as error:  # of a user's code

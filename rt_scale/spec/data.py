@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from rt_scale.plugins import is_reference
 from rt_scale.spec.part import MOST, DataName, Part, added, changed
 from rt_scale.spec.plugged import Plugged, data_name
 
@@ -46,8 +47,11 @@ class DataSpec(Plugged):
 
     @model_validator(mode="after")
     def _name_of_its_own(self) -> DataSpec:
-        if self.reader is not None and self.name != data_name(self.reader, self.args, self.source or ""):
-            raise ValueError(f"'{self.name}' is not the data set of {self.reader}: write data.name: {self.reader}")
+        reader = self.reader
+        if reader is None:
+            return self
+        if not is_reference(reader) or self.name != data_name(reader, self.args, self.source or ""):
+            raise ValueError(f"'{self.name}' is not the data set of {reader}: write data.name: {reader}")
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -31,8 +32,8 @@ class Plugged(Part):
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """The plugin's arguments."""
-        return self.args or {}
+        """The plugin's arguments, a copy, which it may change."""
+        return copy.deepcopy(self.args or {})
 
     @field_validator("args")
     @classmethod

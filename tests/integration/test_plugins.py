@@ -101,10 +101,37 @@ def test_a_sweep_of_plugins_is_read_elsewhere_without_them(start: Start, cli: Cl
 
 
 def test_a_plugin_reaches_the_machines_of_a_cluster(nodes: Nodes, start: Start, mine: Path, data_dir: Path) -> None:
-    # It runs only from where Ray has unpacked it, as on a machine without this folder.
+    # It runs only from where Ray has unpacked it: the workers do not know the folder, as on another machine.
     text = f"import os\nassert 'py_modules' in __file__ or 'MINE_DRIVER' in os.environ, __file__\n{NETS}"
     (mine / "mine_swept" / "nets.py").write_text(text)
     nodes("add", 2)
     where = ["--store", mine / "store", "--data-dir", data_dir, "--address", nodes.address]
-    swept = start("sweep", "mine.yaml", *where, env={**nodes.environment, "MINE_DRIVER": "1"})
+    known = f"{nodes.environment['PYTHONPATH']}:{mine}"
+    (mine / "elsewhere").mkdir()
+    environment = {**nodes.environment, "PYTHONPATH": known, "MINE_DRIVER": "1"}
+    swept = start("sweep", mine / "mine.yaml", *where, env=environment, cwd=mine / "elsewhere")
     assert swept.wait(TIMEOUT) == 0, swept.communicate()
+
+
+BAD = {
+    "raises": ("width = 1 / 0", "ZeroDivisionError"),
+    "exits": ("import sys\nsys.exit(0)", "it ends Python"),
+    "prints": ("print('hello')", "prints when it is imported: 'hello'"),
+    "broken": ("def (", "line 2 is not Python"),
+    "other": ("class Tiny: pass", "gives <mine_swept.nets.Tiny"),
+    "maps": ("from torch import nn\ndef Tiny():\n return nn.Conv2d(1, 2, 3)", "[2, 2, 6, 6]"),
+    "missing": ("class Tyni: pass", "Unknown encoder 'Tiny'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_no_encoder_is_one_paragraph(cli: Cli, mine: Path, data_dir: Path, name: str) -> None:
+    text, words = BAD[name]
+    (mine / "mine_swept" / "nets.py").write_text(f"'A module of the user.'\n{text}\n")
+    base = {key: value for key, value in SWEEP["base"].items() if key != "probe"}
+    (mine / "spec.yaml").write_text(yaml.safe_dump({**base, "import": SWEEP["import"]}))
+    where = ["--store", mine / "store", "--data-dir", data_dir]
+    if name in ("raises", "exits", "prints"):
+        (mine / "mine_swept" / "nets.py").write_text(f"class Tiny: pass\n{text}\n")
+    assert words in cli("run", "spec.yaml", *where).refusal()
+    assert not (mine / "store" / "runs").exists()

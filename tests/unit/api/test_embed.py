@@ -131,6 +131,7 @@ def test_a_run_on_noise_takes_the_mean_of_a_set_that_it_probes_on(places: dict[s
     images = digits.test.read_all()[:3]
     on_digits = rt.run(rt.load(TINY), **places).preprocess(images)
     assert torch.equal(run.preprocess(images, data="digits"), on_digits)
+    assert run.embed(images, data="digits", device="cpu").shape == (3, run.encoder().embed_dim)
     with pytest.raises(rt.InputError, match=r"drawn inputs.*: digits\."):
         run.preprocess(images)
     with pytest.raises(rt.InputError, match="Did you mean 'digits'"):

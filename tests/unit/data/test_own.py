@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rt_scale.data.catalogue import DATASETS
-from rt_scale.data.own import own_command, prepare_own
+from rt_scale.data.own import prepare_own
 from rt_scale.plugins import find_source
 from rt_scale.spec.data import BUILT_IN, GAUSSIAN, DataSpec
 from rt_scale.spec.document import own_data
@@ -122,10 +122,10 @@ def test_no_plugin_has_the_name_of_a_built_in_set(write: Write) -> None:
         own_data("digits", None, ["mine_digits"])
 
 
-def test_its_name_and_command(own: Own) -> None:
+def test_its_name_and_arguments(own: Own) -> None:
     data = own(kind="colour", more=1)
     assert data.source == find_source("mine_data:given").sha256
-    assert own_command(data) == """rt-scale data prepare mine_data:given --args '{"kind": "colour", "more": 1}'"""
+    assert data.args == {"kind": "colour", "more": 1}
     assert own_data("given", None, ["mine_data"]) == own()
     assert own_data("digits", None, []) is None
     with pytest.raises(InputError, match="--args belongs to plugins"):

@@ -50,6 +50,11 @@ def images(number=40, test=20):
     generator = np.random.default_rng(0)
     made = [(generator.integers(0, 256, (n, 8, 8), np.uint8), np.arange(n) % 2) for n in (number, test)]
     return *made[0], *made[1]
+class Entropy(nn.Flatten):
+    def __init__(self):
+        import numpy as np, torch
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(np.random.default_rng().random()))
 def rows(student, teacher):
     return (student - teacher).square().sum(1)
 """
@@ -143,6 +148,7 @@ def test_an_objective_is_what_training_minimises(read: Read, settings: Make) -> 
     ("parts", "words"),
     [
         ({"encoder": {**ENCODER, "args": {"wdith": 1}}}, "did you mean 'width'"),
+        ({"encoder": {"name": "mine_run:Entropy"}}, "draws scale anew at every call"),
         ({"objective": {"name": "mine_run:rows"}}, r"gives \[2\] for logits"),
         ({"objective": {"name": "mine_run:cosine", "args": {"student": 1}}}, "takes no argument 'student'"),
         ({"objective": {"name": "mine_run:Tiny"}}, "cannot be called|cannot be used"),
@@ -262,3 +268,17 @@ def test_numbers_of_its_probes_are_in_report_and_board(read: Read) -> None:
     assert [name for name in shown if name.startswith("extra/")] == [
         f"extra/{role}/count" for role in ("student", "teacher", "input")
     ]
+
+
+def test_a_plugin_that_is_missing_where_it_runs_is_refused(read: Read, settings: Make, tmp_path: Path) -> None:
+    spec = read(encoder=ENCODER)
+    Path("mine_run.py").unlink()
+    with pytest.raises(InputError, match="no module 'mine_run'"):
+        run(RunSpec.model_validate_json(spec.model_dump_json()), settings())
+    assert not (tmp_path / "store" / "runs").exists()
+
+
+def test_a_plugin_may_change_its_arguments(read: Read) -> None:
+    spec = read(encoder={**ENCODER, "args": {"width": [1, 2]}})
+    spec.encoder.arguments["width"].append(3)
+    assert spec.encoder.arguments == {"width": [1, 2]}

@@ -157,7 +157,7 @@ def test_the_name_of_a_plugins_data_set_tells_its_plugin(reader: str, args: Any,
     data = {"name": name, "reader": reader, "args": args, "source": source}
     assert name.startswith(reader.partition(":")[2])
     assert spec(data=data).data.plugin == reader
-    for other in ({"reader": "my_data:Other"}, {"args": {"images": 5}}, {"source": "2" * 64}):
+    for other in ({"reader": "my_data:Other"}, {"reader": "Shapes"}, {"args": {"images": 5}}, {"source": "2" * 64}):
         with pytest.raises(ValueError, match="is not the data set of"):
             spec(data={**data, **other})
 
