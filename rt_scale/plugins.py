@@ -132,30 +132,33 @@ def _read(module: str) -> _File:
     except (SyntaxError, ValueError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise InputError(f"'{path}'{line} is not Python: {error}.") from None
+    found_names = _top_names(tree, module, package=path.name == "__init__.py")
+    return _File(Source(path, text, hashlib.sha256(data).hexdigest()), *found_names)
+
+
+def _top_names(
+    tree: ast.Module, module: str, *, package: bool
+) -> tuple[dict[str, tuple[str, str] | None], list[str], list[str]]:
+    """``names``, ``stars`` and ``defined`` of a :class:`_File`."""
     names: dict[str, tuple[str, str] | None] = {}
-    stars, defined, package = [], [], path.name == "__init__.py"
+    stars, defined = [], []
     for statement in _statements(tree.body):
         if isinstance(statement, ast.FunctionDef | ast.ClassDef):
             names[statement.name] = None
             defined.append(statement.name)
         elif isinstance(statement, ast.Assign | ast.AnnAssign):
-            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            names |= dict.fromkeys(
-                each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)
-            )
+            inner = [each for each in ast.walk(statement) if isinstance(each, ast.Name)]
+            names |= dict.fromkeys(each.id for each in inner if isinstance(each.ctx, ast.Store))
         elif isinstance(statement, ast.Import):
             names |= dict.fromkeys(alias.asname or alias.name.partition(".")[0] for alias in statement.names)
         elif isinstance(statement, ast.ImportFrom):
             origin = _absolute(statement, module, package)
-            for alias in statement.names:
-                if alias.name == "*":
-                    stars.append(origin)
-                    continue
-                names[alias.asname or alias.name] = (origin, alias.name)
-                if package and statement.level:
-                    defined.append(alias.asname or alias.name)
-    public = [name for name in dict.fromkeys(defined) if not name.startswith("_")]
-    return _File(Source(path, text, hashlib.sha256(data).hexdigest()), names, stars, public)
+            given = {alias.asname or alias.name: (origin, alias.name) for alias in statement.names}
+            if given.pop("*", None):
+                stars.append(origin)
+            names |= given
+            defined += list(given) if package and statement.level else []
+    return names, stars, [name for name in dict.fromkeys(defined) if not name.startswith("_")]
 
 
 def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
@@ -324,6 +327,7 @@ class Names:
 
     def __init__(self, modules: Sequence[str] = (), known: Mapping[str, Plugin] | None = None) -> None:
         self.modules, self.found, self._settled = () if known else modules, dict(known or {}), bool(known)
+        self._short: dict[str, str | None] = {}
 
     def find(self, kind: Kind, name: str, *, builtin: bool = False) -> Plugin | None:
         """The plugin of that name or reference; None if there is none.
@@ -333,15 +337,18 @@ class Names:
         """
         key = f"{kind} {name}"
         if key not in self.found:
-            reference = name if is_reference(name) else self._short(kind, name, builtin)
+            if is_reference(name):
+                reference: str | None = name
+            elif key not in self._short:  # kept, since the many runs of a grid have the same names
+                reference = self._short[key] = None if self._settled else self._search(kind, name, builtin)
+            else:
+                reference = self._short[key]
             if reference is None:
                 return None
             self.found[key] = Plugin(reference, find_source(reference).sha256)
         return self.found[key]
 
-    def _short(self, kind: Kind, name: str, builtin: bool) -> str | None:
-        if self._settled:
-            return None
+    def _search(self, kind: Kind, name: str, builtin: bool) -> str | None:
         places = {f"{module}:{name}": f"--import {module}" for module in self.modules if name in _read(module).defined}
         if not builtin:
             for point in importlib.metadata.entry_points(group=f"rt_scale.{kind}s", name=name):

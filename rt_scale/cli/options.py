@@ -84,10 +84,9 @@ PackOption = Annotated[
 NotifyOption = Annotated[
     str | None,
     typer.Option(
-        metavar="COMMAND|URL",
         envvar="RT_SCALE_NOTIFY",
         show_envvar=False,
-        help="Told in JSON of failed runs and of the end (RT_SCALE_NOTIFY, which Ray's dashboard does not show).",
+        help="A command or URL, told in JSON of failed runs and of the end (RT_SCALE_NOTIFY: not in Ray's dashboard).",
     ),
 ]
 BestOption = Annotated[bool, typer.Option("--best", help="The student's best epoch instead of its last.")]

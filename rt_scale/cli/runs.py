@@ -166,7 +166,8 @@ def _show(result: RunResult, place: Store, as_json: bool) -> None:
         print(json.dumps(result.to_json(), indent=1))
         return
     console = open_console()
-    console.print(f"{result.name}: {probe_text(result.last)}")
+    plain = ", ".join(f"{name} {value:.6g}" for name, value in [*result.last.items()][:4])
+    console.print(f"{result.name}: {probe_text(result.last) or plain}")
     console.print(f"in {place.where(result.name)}")
 
 
@@ -194,6 +195,7 @@ def sweep(
     best: BestOption = False,
     notify: NotifyOption = None,
     yes: YesOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run grids through Ray Tune; finished runs are not run again."""
     from rt_scale.plan.costs import prices_for
@@ -207,23 +209,24 @@ def sweep(
     where = Where(open_store(store), find_data_dir(data_dir), device, address, concurrency, retry_failed, replace=yes)
     sweeps = load_files(files, assigned(overrides, imports), launch, where.store, yes)
     if budget is not None:
-        _check_budget(sweeps, budget, prices, where)
-    run_loaded(sweeps, where, best, notify)
+        say(_check_budget(sweeps, budget, prices, where), error=as_json)
+    run_loaded(sweeps, where, best, notify, as_json=as_json)
 
 
-def _check_budget(sweeps: list[SweepRuns], budget: float, prices: PriceSheet | None, where: Where) -> None:
+def _check_budget(sweeps: list[SweepRuns], budget: float, prices: PriceSheet | None, where: Where) -> str:
     from rt_scale.plan.plan import conditions_of, refuse_over_budget
 
     conditions = conditions_of(where, dict.fromkeys(each.spec.launch for each in sweeps), prices)
-    say(refuse_over_budget(sweeps, budget, where.data_dir, conditions))
+    return refuse_over_budget(sweeps, budget, where.data_dir, conditions)
 
 
 def run_loaded(
-    sweeps: Sequence[SweepRuns], where: Where, best: bool = False, notify: str | None = None
+    sweeps: Sequence[SweepRuns], where: Where, best: bool = False, notify: str | None = None, *, as_json: bool = False
 ) -> list[Report]:
     """Run sweeps as one queue, print and write their reports; exits with 1 if a run has no result.
 
-    ``notify``: the command or URL that is told of failed runs and of the end; InputError if it cannot be used.
+    ``notify``: the command or URL that is told of failed runs and of the end; InputError if it cannot be used. With
+    ``as_json`` standard output is the reports' JSON alone, without progress.
     """
     from rt_scale.ray_backend.terminal import run_shown
     from rt_scale.system.notify import Notifier
@@ -239,24 +242,29 @@ def run_loaded(
             notifier.close()  # the process ends without leaving this block
 
         try:
-            outcomes = run_shown(sweeps, where, failed, lost)
-            return _show_outcomes(sweeps, outcomes, where, best, notifier.send)
+            outcomes = run_shown(sweeps, where, failed, lost, show=not as_json)
+            return _show_outcomes(sweeps, outcomes, where, best, notifier.send, as_json)
         except (KeyboardInterrupt, RtScaleError) as error:
             notifier.send("sweep_stopped", sweep=name, reason=str(error) or "it was interrupted")
             raise
 
 
 def _show_outcomes(
-    sweeps: Sequence[SweepRuns], outcomes: Sequence[SweepOutcome], where: Where, best: bool, tell: Callable[..., None]
+    sweeps: Sequence[SweepRuns],
+    outcomes: Sequence[SweepOutcome],
+    where: Where,
+    best: bool,
+    tell: Callable[..., None],
+    as_json: bool,
 ) -> list[Report]:
     from rt_scale.report.status import count_states
 
     written = []
     for each, outcome in zip(sweeps, outcomes, strict=True):
-        reports = print_reports([each], best, False, where.data_dir) if outcome.finished else []
+        reports = print_reports([each], best, as_json, where.data_dir) if outcome.finished else []
         written += reports
         for label, why in outcome.ended.items():
-            say(f"{label} was ended early: {why}")
+            say(f"{label} was ended early: {why}", error=as_json)
         for label, why in outcome.failed.items():
             say_error(f"{label} has no result: {why}")
         tell(

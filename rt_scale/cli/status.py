@@ -153,6 +153,7 @@ def _watch(look: _Look) -> None:
             began = time.monotonic()
             rows, _ = look.rows()
             live.update(look.view(rows), refresh=True)
-            if all(row.state in ("done", "failed", "ended") for row in rows):
+            to_come = any(each.to_sample for each in look.sweeps)
+            if not to_come and all(row.state in ("done", "failed", "ended") for row in rows):
                 return
             time.sleep(max(WATCH, time.monotonic() - began))

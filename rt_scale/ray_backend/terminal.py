@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from rt_scale.progress.terminal import SweepView
 from rt_scale.ray_backend.output import NAME, console_on, output_to
 from rt_scale.ray_backend.sweep import SweepOutcome, run_sweeps
-from rt_scale.scheduler.job import View, Where
+from rt_scale.scheduler.job import Where
 from rt_scale.store.sweep_runs import SweepRuns
 from rt_scale.system.signals import stopping_on_signals
 
@@ -39,12 +39,11 @@ def run_shown(
     log = where.store.sweep(sweeps[0].spec.name).path / NAME
 
     @contextmanager
-    def view(total: int, done_before: int) -> Iterator[View]:
+    def view(total: int, done_before: int) -> Iterator[SweepView]:
         with output_to(log) as out:
-            if not show:
-                yield View()
-                return
-            with SweepView(console_on(out), total, done_before, log, failed=failed) as shown:
+            console = console_on(out)
+            console.quiet = not show
+            with SweepView(console, total, done_before, log, failed=failed) as shown:
                 yield shown
 
     error = os.dup(2)

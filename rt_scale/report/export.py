@@ -18,6 +18,7 @@ from rt_scale.report.paper_numbers import data_title
 from rt_scale.report.results import ResultRow
 from rt_scale.report.statistics import ROLES
 from rt_scale.report.status import STYLES
+from rt_scale.spec.differences import spec_fields
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.grid import Point
 from rt_scale.spec.networks import StudentSpec, TeacherSpec
@@ -167,25 +168,19 @@ def merge(sweeps: Sequence[SweepRuns]) -> list[ExportedRun]:
 
 def _settings(point: Point, axes: Iterable[str]) -> dict[str, Setting]:
     """The values of all axes, also of those that only other sweeps vary, and the seeds."""
-    values = {key: _value(point, key) for key in axes}
+    fields = spec_fields(point.spec.fields)
+    values = {key: _value(point, key, fields) for key in axes}
     seeds = {f"seeds.{name}": value for name, value in point.spec.seeds.model_dump().items()}
     flat = flat_settings({**values, "seed": point.seed, **seeds})
     return {key: str(value) if type(value) is int and abs(value) >= 2**63 else value for key, value in flat.items()}
 
 
-def _value(point: Point, key: str) -> object:
+def _value(point: Point, key: str, fields: Mapping[str, object]) -> object:
     """The value of an axis; a run to start from is given by name, as in the column ``run``."""
     if key in _STARTS:
         part: TeacherSpec | StudentSpec = getattr(point.spec, key.partition(".")[0])
         return part.start_from and {**part.start_from.model_dump(), "run": part.start_from.run.name}
-    return point.values[key] if key in point.values else _field(point.spec, key)
-
-
-def _field(spec: RunSpec, key: str) -> object:
-    value: object = spec.fields
-    for name in key.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
+    return point.values[key] if key in point.values else fields.get(key)
 
 
 def _arrow_type(values: Iterable[Setting | None]) -> pa.DataType:

@@ -10,14 +10,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rt_scale.spec.document import check_field, flat_fields
+from rt_scale.spec.document import check_field
 from rt_scale.spec.encoders import parse_encoder, scaled
 from rt_scale.spec.errors import InputError, cut, shown
 from rt_scale.spec.grid import Point
 from rt_scale.spec.kinds import KINDS, model_of
-from rt_scale.spec.networks import EncoderSpec, StartFrom
-from rt_scale.spec.part import Part
-from rt_scale.spec.run import RunSpec, StoredSpec, without_seeds
+from rt_scale.spec.networks import EncoderSpec
+from rt_scale.spec.run import RunSpec, without_seeds
 from rt_scale.spec.yaml_files import parse_yaml
 
 _DESCRIBING = ("data.name", "encoder.name", "student.alpha")
@@ -28,19 +27,14 @@ _SIGNS: Mapping[str, Callable[[Any, Any], bool]] = {
 _CONDITION = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)\s*(!=|<=|>=|=|<|>)(.*)")
 
 
-def spec_fields(part: Part, prefix: str = "") -> dict[str, object]:
-    """Dotted field -> value; a run to start from is one value: its configuration, without seeds, and what is taken."""
-    if isinstance(part, StoredSpec):
-        return flat_fields(part.document)
+def spec_fields(document: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Dotted field of ``RunSpec.fields`` -> value; a run to start from is one value, without its seeds."""
     found: dict[str, object] = {}
-    for name in type(part).model_fields:
-        value = getattr(part, name)
-        if isinstance(value, StartFrom | RunSpec):
-            found[prefix + name] = without_seeds(value.canonical())
-        elif isinstance(value, Part):
-            found |= spec_fields(value, f"{prefix}{name}.")
+    for key, value in document.items():
+        if isinstance(value, Mapping) and not {"run", "seeds"} & value.keys():
+            found |= spec_fields(value, f"{prefix}{key}.")
         else:
-            found[prefix + name] = list(value) if isinstance(value, tuple) else value
+            found[prefix + key] = without_seeds(value)
     return found
 
 
@@ -58,7 +52,7 @@ def telling_keys(keys: Sequence[str], rows: Sequence[Mapping[str, object]], besi
 
 def differences(specs: Sequence[RunSpec]) -> dict[str, list[object]]:
     """The fields in which runs differ -> their values, a run each; None where a run has no such field."""
-    rows = [spec_fields(spec) for spec in specs]
+    rows = [spec_fields(spec.fields) for spec in specs]
     columns = {key: [row.get(key) for row in rows] for key in dict.fromkeys(key for row in rows for key in row)}
     return {key: column for key, column in columns.items() if len(set(map(repr, column))) > 1}
 
@@ -68,7 +62,7 @@ def points_of(specs: Sequence[RunSpec], *, seeds_apart: bool = False) -> list[Po
 
     Seeds that vary together are no axis, but with ``seeds_apart`` one of them is where nothing else differs.
     """
-    rows = [spec_fields(spec) for spec in specs]
+    rows = [spec_fields(spec.fields) for spec in specs]
     keys = dict.fromkeys(key for row in rows for key in row)
     differing = list(differences(specs))
     seeds = [key for key in differing if key.startswith("seeds.")]

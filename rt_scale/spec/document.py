@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from typing import Any, TypeVar, get_args
@@ -154,9 +154,8 @@ def with_plugins(document: Mapping[str, object], names: Names) -> Document:
         start = part.get("start_from") if isinstance(part, Mapping) else None
         if isinstance(part, Mapping) and isinstance(start, Mapping) and isinstance(start.get("run"), Mapping):
             found[role] = {**part, "start_from": {**start, "run": with_plugins(start["run"], names)}}
-    for key, part in document.items():
-        if key not in ROLES and isinstance(part, Mapping) and isinstance(part.get("run"), Mapping):
-            found[key] = {**part, "run": with_plugins(part["run"], names)}
+    for key in document.keys() - {*ROLES}:
+        found[key] = _with_runs(found[key], lambda run: with_plugins(run, names))
     found = {key: value for key, value in found.items() if key in document}
     kind = document.get("kind", DEFAULT)
     if not isinstance(kind, str) or "source" in document:
@@ -185,6 +184,16 @@ def own_run(document: Mapping[str, object], names: Names) -> Document:
     return written
 
 
+def _with_runs(part: object, change: Callable[[Mapping[str, object]], Document]) -> object:
+    """A part, or a list of parts, with ``change`` applied to each whole ``run`` that one holds."""
+    if isinstance(part, list | tuple):
+        return [_with_runs(each, change) for each in part]
+    if isinstance(part, Mapping) and isinstance(run := part.get("run"), Mapping):
+        return {**part, "run": change(run)}
+    return part
+
+
+@functools.cache
 def _built_in(kind: Kind, name: str) -> Sequence[str]:
     """The names that rt-scale has itself; of encoders examples, and ``name`` if it is one."""
     if kind == "encoder":
@@ -290,6 +299,8 @@ def resolve_same(document: Mapping[str, object], seed: int | None = None) -> Doc
             origin = {key: _without_start(value) if key in ROLES else value for key, value in resolved.items()}
             run = _written_out(origin, start["run"], f"{role}.start_from.run", seed)
             resolved[role] = {**part, "start_from": {**start, "run": run}}
+    for key in resolved.keys() - {*ROLES}:
+        resolved[key] = _with_runs(resolved[key], lambda run: resolve_same(run, seed))
     return resolved
 
 

@@ -129,13 +129,13 @@ def test_reading_imports_nothing(
     if from_bundle:
         assert cli("bundle", *given, "--out", tmp_path / "counts.tar.gz").code == 0
         given = [tmp_path / "counts.tar.gz"]
-    rows = json.loads(cli("status", *given, "--json").out)
+    rows = json.loads(cli("status", *given, "--json").out)["runs"]
     assert [row["state"] for row in rows] == ["done"] * 6
     assert rows[0]["label"] == "limit=3,seed=0"
     report = cli("report", *given, "--out", tmp_path / "report")
     assert report.code == 0, report.err
     assert "count/sum" in report.out
-    page = (tmp_path / "report" / "counts" / "report.html").read_text()
+    page = (tmp_path / "report" / "counts" / "report" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 6
     assert cli("export", *given, "--to", "csv", "--out", tmp_path / "export").code == 0
     with open(tmp_path / "export" / "runs.csv") as file:
@@ -147,7 +147,7 @@ def test_reading_imports_nothing(
 def test_what_a_sweep_needs_is_kept(swept: Path, cli: Cli) -> None:
     """Its runs, those that they come after, and their artifacts, though their kind is not there."""
     gone = cli("gc", "--store", swept / "store", "--json")
-    assert json.loads(gone.out) == []
+    assert json.loads(gone.out)["found"] == []
 
 
 def test_only_what_executes_imports(start: Start, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,7 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str
 def test_every_command_explains_itself(invoke: Callable[..., str], command: list[str]) -> None:
     text = invoke(*command, "--help")
     assert f"Usage: root {' '.join(command)}" in text
+    assert invoke(*command, "-h") == text
     assert len(text.splitlines()) > 5
 
 

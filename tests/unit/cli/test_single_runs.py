@@ -93,6 +93,25 @@ def test_watching_ends_when_all_are_done(store: Store, monkeypatch: pytest.Monke
     assert len(waits) == 1 <= waits[0]
 
 
+def test_watching_waits_for_runs_to_be_sampled_and_ctrl_c_ends_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explore = {
+        "metric": "train/kl", "mode": "min", "search": {"optuna": {"runs": 4}},
+        "space": {"student.alpha": {"uniform": [0, 1]}},
+    }  # fmt: skip
+    (tmp_path / "search.yaml").write_text(yaml.safe_dump({"name": "searched", "base": BASE, "explore": explore}))
+    waits: list[float] = []
+
+    def interrupted(seconds: float) -> None:
+        waits.append(seconds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(status.time, "sleep", interrupted)
+    assert "4 more to be sampled" in cli("status", "search.yaml", "--watch")
+    assert len(waits) == 1
+
+
 def test_a_run_is_given_by_its_name_a_beginning_or_its_spec_file(store: Store, tmp_path: Path) -> None:
     spec = SPECS[0]
     (tmp_path / "a.yaml").write_text(yaml.safe_dump({**BASE, "student": {"alpha": 0.5}}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rt_scale.spec import grid
 from rt_scale.spec.errors import InputError
 from rt_scale.store.store import Store
 from tests.receiver import receiving
+from tests.records import finish_run, run_result
 
 STORE = Store(Path("store"))
 SWEEP: dict[str, Any] = {
@@ -192,3 +194,23 @@ def test_a_notification_that_fails_fails_no_sweep(
     with pytest.raises(InputError, match="'no-such-program'"):
         CliRunner().invoke(app, [*arguments[:-1], "no-such-program"], catch_exceptions=False)
     assert len(calls) == 1
+
+
+def test_json_is_the_report_alone(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = {f"probe/{role}/linear": 0.5 for role in ("input", "teacher", "student")}
+
+    def run_sweeps(sweeps: Any, where: Where, view: Any, stopping: Any, lost: Any) -> list[SweepOutcome]:
+        for point in sweeps[0].points:
+            finish_run(where.store, point, run_result(scores))
+        with view(2, 0):
+            pass
+        return [SweepOutcome(list(sweeps[0].points))]
+
+    monkeypatch.setattr(launched, "run_sweeps", run_sweeps)
+    words = ["sweep", file, "--store", tmp_path / "s", "--data-dir", tmp_path / "d"]
+    told = CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False).stdout
+    assert "Ray's log" in told
+    assert "2 of 2 runs finished" in told
+    found = json.loads(CliRunner().invoke(app, [*map(str, words), "--json"], catch_exceptions=False).stdout)
+    assert found["version"] == 1
+    assert [row["student"]["mean"] for row in found["tables"]["linear"]] == [0.5, 0.5]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rt_scale.experiments import context as module
-from rt_scale.experiments.context import Context
+from rt_scale.experiments.context import Context, Follower
 from rt_scale.experiments.options import Options, ResolvedOptions, Silent
 from rt_scale.experiments.runner import run
 from rt_scale.spec.errors import StoreUnavailable
@@ -197,3 +197,27 @@ def test_a_store_that_stays_away_ends_the_attempt_without_a_failure(
     assert (run_dir.status().state, run_dir.failure()) == ("partial", None)
     run(tiny(), settings())
     assert run_dir.status().state == "done"
+
+
+def test_the_time_spent_comes_back_with_a_checkpoint(context: Callable[[], Context]) -> None:
+    first = context()
+    assert first.restore(lambda folder: None) is None
+    first.spent_before = Spent(100.0, {"gpu": 50.0})
+    first.checkpoint(1, lambda folder: (folder / "state").touch())
+    first.close(None)
+    first.run_dir.check().release()
+    second = context()
+    assert second.restore(lambda folder: True) is True
+    assert 100.0 <= second.spent_before.seconds < 160.0
+    assert second.spent_before.devices["gpu"] == 50.0
+    second.close(None)
+    second.run_dir.check().release()
+
+
+def test_an_artifact_is_written_by_rank_0_alone(context: Callable[[], Context]) -> None:
+    attempt = context()
+    attempt.artifact("grid.npz", b"1")
+    follower = Follower(attempt.run_dir, attempt.execution, attempt.options, hparams={})
+    follower.artifact("other.npz", b"2")
+    assert [path.name for path in attempt.run_dir.artifacts.iterdir()] == ["grid.npz"]
+    attempt.run_dir.check().release()

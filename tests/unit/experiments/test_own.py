@@ -50,6 +50,9 @@ def images(number=40, test=20):
     generator = np.random.default_rng(0)
     made = [(generator.integers(0, 256, (n, 8, 8), np.uint8), np.arange(n) % 2) for n in (number, test)]
     return *made[0], *made[1]
+class Mean(nn.Sequential):
+    def __init__(self, channels):
+        super().__init__(nn.Conv2d(channels, 4, 3, 1, 1), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 class Entropy(nn.Flatten):
     def __init__(self):
         import numpy as np, torch
@@ -148,6 +151,14 @@ def test_an_objective_is_what_training_minimises(read: Read, settings: Make) -> 
     ("parts", "words"),
     [
         ({"encoder": {**ENCODER, "args": {"wdith": 1}}}, "did you mean 'width'"),
+        (
+            {
+                "encoder": ENCODER,
+                "augment": {"kind": "multicrop", "global_size": 8, "local_size": 4},
+                "objective": {"pairing": "all"},
+            },
+            "gives 36 numbers for images of 8 x 8 pixels, and 4 for 4 x 4",
+        ),
         ({"encoder": {"name": "mine_run:Entropy"}}, "draws scale anew at every call"),
         ({"objective": {"name": "mine_run:rows"}}, r"gives \[2\] for logits"),
         ({"objective": {"name": "mine_run:cosine", "args": {"student": 1}}}, "takes no argument 'student'"),
@@ -282,3 +293,11 @@ def test_a_plugin_may_change_its_arguments(read: Read) -> None:
     spec = read(encoder={**ENCODER, "args": {"width": [1, 2]}})
     spec.encoder.arguments["width"].append(3)
     assert spec.encoder.arguments == {"width": [1, 2]}
+
+
+def test_views_of_an_encoder_that_takes_all_sizes(read: Read, settings: Make) -> None:
+    views = {"kind": "multicrop", "global_size": 8, "local_size": 4, "local_views": 2}
+    spec = read(
+        encoder={"name": "mine_run:Mean"}, augment=views, objective={"name": "mine_run:cosine", "pairing": "opposite"}
+    )
+    assert 0 < run(spec, settings()).last["train/loss"] < 2

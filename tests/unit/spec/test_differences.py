@@ -68,7 +68,8 @@ def test_seeds_that_vary_alone_are_axes() -> None:
 
 
 def test_a_run_to_start_from_is_one_value_for_all_seeds() -> None:
-    fields = [spec_fields(run(seed, teacher={"start_from": {"run": run(seed).model_dump()}})) for seed in (0, 1)]
+    starts = [run(seed, teacher={"start_from": {"run": run(seed).model_dump()}}) for seed in (0, 1)]
+    fields = [spec_fields(spec.fields) for spec in starts]
     assert fields[0]["teacher.start_from"] == fields[1]["teacher.start_from"]
     assert fields[0]["seeds.data"] != fields[1]["seeds.data"]
     one, other = run(), run(teacher={"start_from": {"run": run(1).model_dump()}})

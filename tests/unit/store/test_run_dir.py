@@ -231,3 +231,22 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
         step, weights = found
         assert weights == f"{step:08}" * 5000
         assert not [name for name in os.listdir(run.checkpoints.folder) if not name.isdigit()]
+
+
+def test_artifacts_are_arrays_tables_and_pictures(run: RunDir) -> None:
+    with run.acquire():
+        run.save_artifact("grid.npz", b"1")
+        run.save_artifact("grid.npz", b"2")
+        run.save_artifact("plane-1.png", b"3")
+        for name in ("grid.pkl", "../grid.npz", "a/grid.npz", ".npz", "grid.npz.exe"):
+            with pytest.raises(ValueError, match=r"such as grid\.npz"):
+                run.save_artifact(name, b"")
+        (run.artifacts / ".tmp-grid.npz-1").touch()  # as a killed process leaves it
+    assert {path.name: path.read_bytes() for path in run.artifacts.glob("[!.]*")} == {
+        "grid.npz": b"2",
+        "plane-1.png": b"3",
+    }
+    with run.acquire():
+        assert sorted(path.name for path in run.artifacts.iterdir()) == ["grid.npz", "plane-1.png"]
+    with pytest.raises(RunError, match="without its lease"):
+        RunDir(run.path).save_artifact("grid.npz", b"")

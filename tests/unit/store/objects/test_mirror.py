@@ -118,6 +118,31 @@ def test_curves_are_brought_where_they_are_wanted(objects: Objects, machine: Any
     assert len(objects.asked) == asked
 
 
+def test_artifacts_are_kept_and_removed_as_they_are_elsewhere(objects: Objects, machine: Any) -> None:
+    a, b = machine("a"), machine("b")
+    run = a.run(FakeSpec())
+    with run.acquire():
+        run.write_spec(FakeSpec())
+        run.save_artifact("grid.npz", b"1")
+        run.save_artifact("plane.png", b"2")
+    assert {key for key in objects.contents if "artifacts" in key} == {
+        f"runs/{run.name}/artifacts/grid.npz",
+        f"runs/{run.name}/artifacts/plane.png",
+    }
+    there = b.run(FakeSpec()).artifacts
+    b.refresh(curves=False)
+    assert not there.exists()
+    b.refresh()
+    assert {path.name: path.read_bytes() for path in there.iterdir()} == {"grid.npz": b"1", "plane.png": b"2"}
+    again = b.run(FakeSpec())
+    with again.acquire():
+        again.save_artifact("grid.npz", b"3")
+        (there / "plane.png").unlink()
+        again.write_record(run_record({}))
+    a.refresh()
+    assert {path.name: path.read_bytes() for path in run.artifacts.iterdir()} == {"grid.npz": b"3"}
+
+
 def test_what_is_there_already_is_not_asked_for_again(objects: Objects, machine: Any) -> None:
     begin(machine("a"), 4)
     for key, (data, _) in list(objects.contents.items()):
