@@ -134,8 +134,8 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
 NO_NUMBERS = {"probe.every", "data.channels"}
 """The first decides when, not what (test_training_run); the second is that of probe.also (test_noise_inputs)."""
 OF_PLUGINS = {
-    *("data.args", "data.source", "data.reader", "encoder.args", "encoder.source", "objective.args", "objective.source"),
-    "probe.extra",
+    *("data.args", "data.source", "data.reader", "encoder.args", "encoder.source"),
+    *("objective.args", "objective.source", "probe.extra"),
 }
 """Of what a user brings (test_own)."""
 
