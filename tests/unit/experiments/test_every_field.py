@@ -133,11 +133,11 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
 }
 NO_NUMBERS = {"probe.every", "data.channels"}
 """The first decides when, not what (test_training_run); the second is that of probe.also (test_noise_inputs)."""
-OF_PLUGINS = {f"{part}.{name}" for part in ("data", "encoder", "objective") for name in ("args", "source")} | {
-    "data.reader",
-    "probe.extra",
+OF_PLUGINS = {
+    *("data.args", "data.source", "data.reader", "encoder.args", "encoder.source"),
+    *("objective.args", "objective.source", "probe.extra"),
 }
-"""Of a user's code, which test_own runs."""
+"""Of what a user brings (test_own)."""
 
 # field -> (changes that all runs share, every value, a metric in which no two agree)
 CHOICES: dict[str, tuple[dict[str, Any], list[Any], str]] = {
