@@ -26,7 +26,7 @@ EFFICIENCY = 0.9
 """Parallel efficiency of several workers (assumed; Goyal et al. 2017, arXiv:1706.02677, report about 0.9 from 8 to 256
 GPUs; small networks and slow links have less)."""
 RUN_SECONDS = 0.5
-"""Seconds of a run beside its computing: its networks, files, checkpoints and result (assumed)."""
+"""Seconds of a run beside its computing, where they are not measured (assumed)."""
 MODULE_CALLS = 2
 """Operations issued per module and forward pass; a backward pass issues twice as many (assumed)."""
 OPTIMIZER_PASSES, OPTIMIZER_CALLS = 8, 2
@@ -56,6 +56,7 @@ class Rates:
         call: seconds to issue one operation.
         overlaps: whether operations are issued while others compute, as on GPUs.
         how: source, in words.
+        run: seconds of a run beside its computing: its networks, files, checkpoints and result.
     """
 
     network: float
@@ -64,6 +65,7 @@ class Rates:
     call: float
     overlaps: bool
     how: str
+    run: float = RUN_SECONDS
 
 
 def assumed(teraflops: float) -> Rates:
@@ -126,7 +128,7 @@ class RunWork(NamedTuple):
     def seconds(self, rates: Rates, length: Length, workers: int = 1) -> float:
         """Seconds of a run of that length with ``workers`` processes, each on a device of ``rates``."""
         start, step, evaluation = (phase.seconds(rates, workers) for phase in self)
-        return RUN_SECONDS + start + length.steps * step + length.evaluations * evaluation
+        return rates.run + start + length.steps * step + length.evaluations * evaluation
 
 
 def run_length(spec: TrainingSpec, images: int) -> Length:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import functools
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from rt_scale.experiments.flops import Rates, flops
+from rt_scale.experiments.options import Options
+from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network
+from rt_scale.spec.kinds import DistillSpec
+from rt_scale.store.store import Store
 from rt_scale.training.loop import keep_freed_memory
 from rt_scale.training.precision import arithmetic, parameter_dtype, set_precision
 
@@ -25,6 +32,14 @@ MOST_FLOPS = {"cpu": 1e10, "cuda": 1e12}
 """Most FLOPs of one call; larger batches are reduced, which hardly changes the rate."""
 PRODUCT = (1024, 512, 512)
 """Sizes of the product that is timed for probes: a typical embedding width."""
+SMALLEST: dict[str, Any] = {
+    "data": {"name": "digits", "samples": 10},
+    "encoder": {"name": "mlp_8_1"},
+    "projector": {"hidden": [], "bottleneck": 2, "out_dim": 2},
+    "train": {"epochs": 1, "batch_size": 10},
+    "probe": {"every": None, "linear": False, "knn": 1, "standardized": False},
+}
+"""A run of one step."""
 CHAIN = 100
 """Number of small operations that are timed to measure the cost of issuing one."""
 TRAFFIC = (64, 128, 256, 64)
@@ -36,13 +51,29 @@ def measured_rates(make: Make | None, precision: str, device: torch.device, thre
 
     It leaves torch's TF32 as the precision wants it.
     """
+    with _threads(threads):
+        fixed = run_seconds(device.type, threads)
     with _threads(threads), keep_freed_memory(), arithmetic(precision, device):
         set_precision(precision)
         product, traffic, call = _other_rates(precision, device, threads)
         network = product if make is None else _network_rate(*make(), device)
     where = "cuda" if device.type == "cuda" else f"cpu, {threads} thread{'s' * (threads > 1)}"
-    how = f"FLOPs counted, rates measured just now ({where})"
-    return Rates(network, product, traffic, call, device.type == "cuda", how)
+    how = f"FLOPs counted, rates and the fixed cost of a run measured just now ({where})"
+    return Rates(network, product, traffic, call, device.type == "cuda", how, fixed)
+
+
+@functools.cache
+def run_seconds(device: str, threads: int) -> float:
+    """Seconds of a run that computes next to nothing, beside the start of its process: median of a few runs."""
+    seconds = []
+    with tempfile.TemporaryDirectory(prefix="rt-scale-plan-") as folder:
+        options = Options(store=Store(Path(folder) / "store"), data_dir=Path(folder), device=device, threads=threads)
+        for seed in range(LEAST + 1):
+            spec = DistillSpec.model_validate({**SMALLEST, "seeds": {"teacher": seed}})
+            begun = time.perf_counter()
+            run(spec, options)
+            seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds[1:])  # the first one imports and prepares
 
 
 @contextmanager

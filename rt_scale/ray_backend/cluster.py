@@ -20,7 +20,7 @@ from ray._private.state import state
 from ray.experimental.internal_kv import _internal_kv_get
 
 from rt_scale.plugins import shipped
-from rt_scale.ray_backend.local_ray import adapted_start, use_token
+from rt_scale.ray_backend.local_ray import adapted_start, check_ray_folder, use_token
 from rt_scale.ray_backend.output import log_to
 from rt_scale.ray_backend.probe import probe
 from rt_scale.ray_backend.resources import (
@@ -129,6 +129,8 @@ def connect(
     local = asked == "local"
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    if local:
+        check_ray_folder()
     use_token(local)
     if local:
         given: dict[str, Any] = {"num_cpus": allowed_cores(), "include_dashboard": train, "dashboard_host": "127.0.0.1"}

@@ -15,11 +15,21 @@ import ray
 from ray._private import ray_constants
 from ray._private import utils as ray_utils
 
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, shown
 from rt_scale.system.paths import user_path
 
 MODE = "RAY_AUTH_MODE"
 """Ray's variable: "token" or "disabled"."""
+
+
+def check_ray_folder() -> None:
+    """Refuse a relative folder for Ray's sockets and logs, which Ray would wait for (InputError)."""
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)  # in Ray's own order
+    if name is not None and not os.path.isabs(os.environ[name]):
+        raise InputError(
+            f"{name} is {shown(os.environ[name])}, where Ray keeps its sockets and logs: it must be an absolute path. "
+            "Unset it, or set RAY_TMPDIR to a folder of your own with a short name, e.g. RAY_TMPDIR=$HOME."
+        )
 
 
 def use_token(local: bool) -> None:

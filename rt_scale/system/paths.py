@@ -185,7 +185,8 @@ def _is_temporary(home: Path) -> bool:
 def can_write(folder: Path) -> bool:
     """Whether this process may create and write files in ``folder``, which need not exist."""
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(parent))
-    return os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK)
+    effective = os.access in os.supports_effective_ids  # os.access asks for the real user else
+    return os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK, effective_ids=effective)
 
 
 @functools.cache

@@ -35,7 +35,7 @@ def test_every_path_of_every_command_knows_the_tilde() -> None:
                 paths.append(name)
                 assert info, (function.__name__, name)
                 assert info[0].parser is read_path, f"{function.__name__}: give {name} parser=read_path"
-    assert {"files", "file", "spec", "out", "source", "summary", "price", "data_dir"} <= set(paths)
+    assert {"files", "spec", "out", "source", "summary", "price", "data_dir"} <= set(paths)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_a_new_sweep_is_estimated_from_its_flops(plan: Callable[..., str], file:
     assert "3 distinct runs: 3 missing." in text
     assert "3 to compute:" in text
     assert "convnet_4_1, digits (60), 32 outputs, 1 epoch 3" in text
-    assert "FLOPs counted, rates measured just now (cpu, 1 thread)" in text
+    assert "FLOPs counted, rates and the fixed cost of a run measured just now (cpu, 1 thread)" in text
     assert "right within a factor of about three" in text
     assert "--price cluster/prices.yaml" in text
     assert not (tmp_path / "store").exists()

@@ -84,7 +84,7 @@ def test_what_is_not_there_is_refused(tiny: Tiny, settings: Make) -> None:
         load_network(run_dir, "studnet", given.data_dir)  # type: ignore[arg-type]
     # The result says that step 4 was the last: the one before it is not taken in its place.
     shutil.rmtree(run_dir.path / "checkpoints" / "4")
-    with pytest.raises(RunError, match=f"student of run {spec.name}.*not there"):
+    with pytest.raises(RunError, match=f"student of run {spec.name}.*manifest.json is missing"):
         load_network(run_dir, "student", given.data_dir)
     shutil.rmtree(run_dir.path / "checkpoints")
     with pytest.raises(InputError, match="no checkpoint"):

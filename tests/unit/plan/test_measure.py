@@ -36,6 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SECONDS", 0.0)
     monkeypatch.setattr(module, "TRAFFIC", (8, 8, 8, 8))
     monkeypatch.setattr(module, "PRODUCT", (8, 8, 8))
+    monkeypatch.setattr(module, "run_seconds", lambda device, threads: 0.25)
     module._other_rates.cache_clear()
 
 
@@ -57,6 +58,7 @@ def test_rates_are_measured_on_the_runs_own_network(
     rates = measured_rates(of(spec(precision=precision)), precision, CPU, others)
     assert min(rates.network, rates.product, rates.traffic, rates.call) > 0
     assert not rates.overlaps
+    assert rates.run == 0.25
     assert f"(cpu, {others} thread{'s' if others > 1 else ''})" in rates.how
     assert {(batch, threads) for batch, threads, _ in seen} == {(256, others)}
     assert seen[0][2] == (torch.float64 if precision == "float64" else torch.float32)
@@ -78,3 +80,20 @@ def test_a_large_batch_is_cut(quick: None, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(module.MOST_FLOPS, "cpu", 1e6)
     measured_rates(of(spec()), "float32", CPU, 1)
     assert 1 <= max(seen) < 50
+
+
+def test_the_fixed_cost_of_a_run_is_that_of_a_run_of_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[Any] = []
+    clock = iter([0.0, 9.0, 10.0, 10.3, 20.0, 20.1, 30.0, 30.2])
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+
+    def watch(spec: Any, options: Any) -> None:
+        ran.append((spec.train.epochs, spec.data.samples, options.device, options.threads))
+
+    monkeypatch.setattr(module, "run", watch)
+    assert module.run_seconds.__wrapped__("cpu", 2) == pytest.approx(0.2)
+    assert ran == [(1, 10, "cpu", 2)] * 4
+
+
+def test_a_run_of_one_step_is_executed() -> None:
+    assert 0 < module.run_seconds.__wrapped__("cpu", 1) < 60

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rt_scale.ray_backend.local_ray import keep_to_owner, known_token, own_token, token_file
+from rt_scale.ray_backend.local_ray import check_ray_folder, keep_to_owner, known_token, own_token, token_file
 from rt_scale.spec.errors import InputError
 
 
@@ -107,3 +107,17 @@ def test_those_who_write_it_together_end_with_one(home: Path) -> None:
         thread.join()
     assert len(seen) == 8
     assert len(set(seen)) == 1
+
+
+def test_a_relative_folder_is_refused_by_the_variable_that_ray_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_TMPDIR", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    check_ray_folder()
+    monkeypatch.setenv("TMPDIR", "near")
+    with pytest.raises(InputError, match=r"^TMPDIR is 'near', .* absolute path\. .* RAY_TMPDIR"):
+        check_ray_folder()
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    check_ray_folder()
+    monkeypatch.setenv("RAY_TMPDIR", "")
+    with pytest.raises(InputError, match=r"^RAY_TMPDIR is "):
+        check_ray_folder()

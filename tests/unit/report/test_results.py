@@ -115,8 +115,8 @@ def test_a_row_as_text(finished: Any) -> None:
 def test_a_row_is_of_one_value_of_an_axis_even_where_that_is_a_seed(point: Make, result: Make) -> None:
     found = [(point({"seeds.data": value}, seed), result(0.6, 0.5, 0.7)) for seed in (0, 1) for value in (7, 8)]
     assert [(dict(row.shown), row.n, row.key) for row in rows(found, "linear")] == [
-        ({"data": "7"}, 2, "configuration-1"),
-        ({"data": "8"}, 2, "configuration-2"),
+        ({"seeds.data": "7"}, 2, "configuration-1"),
+        ({"seeds.data": "8"}, 2, "configuration-2"),
     ]
 
 

@@ -167,7 +167,7 @@ def locked(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The home directory, which is there and cannot be written."""
     access = os.access
 
-    def refused(path: Path, mode: int) -> bool:  # Root may write everywhere; this is what access says to others.
+    def refused(path: Path, mode: int, **_: bool) -> bool:  # Root may write everywhere; others may not.
         return not (mode & os.W_OK and path.is_relative_to(home)) and access(path, mode)
 
     monkeypatch.setattr(os, "access", refused)
