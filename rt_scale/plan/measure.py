@@ -17,7 +17,7 @@ from rt_scale.experiments.flops import Rates, flops
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import Network
-from rt_scale.spec.kinds import DistillSpec
+from rt_scale.spec.run import RunSpec
 from rt_scale.store.store import Store
 from rt_scale.training.loop import keep_freed_memory
 from rt_scale.training.precision import arithmetic, parameter_dtype, set_precision
@@ -69,7 +69,7 @@ def run_seconds(device: str, threads: int) -> float:
     with tempfile.TemporaryDirectory(prefix="rt-scale-plan-") as folder:
         options = Options(store=Store(Path(folder) / "store"), data_dir=Path(folder), device=device, threads=threads)
         for seed in range(LEAST + 1):
-            spec = DistillSpec.model_validate({**SMALLEST, "seeds": {"teacher": seed}})
+            spec = RunSpec.model_validate({**SMALLEST, "seeds": {"teacher": seed}})
             begun = time.perf_counter()
             run(spec, options)
             seconds.append(time.perf_counter() - begun)

@@ -154,8 +154,9 @@ def with_plugins(document: Mapping[str, object], names: Names) -> Document:
         start = part.get("start_from") if isinstance(part, Mapping) else None
         if isinstance(part, Mapping) and isinstance(start, Mapping) and isinstance(start.get("run"), Mapping):
             found[role] = {**part, "start_from": {**start, "run": with_plugins(start["run"], names)}}
-    for key in document.keys() - {*ROLES}:
-        found[key] = _with_runs(found[key], lambda run: with_plugins(run, names))
+    for key, part in document.items():
+        if key not in ROLES and isinstance(part, dict | list):
+            found[key] = _with_runs(found[key], lambda run: with_plugins(run, names))
     found = {key: value for key, value in found.items() if key in document}
     kind = document.get("kind", DEFAULT)
     if not isinstance(kind, str) or "source" in document:
@@ -184,11 +185,11 @@ def own_run(document: Mapping[str, object], names: Names) -> Document:
     return written
 
 
-def _with_runs(part: object, change: Callable[[Mapping[str, object]], Document]) -> object:
+def _with_runs(part: object, change: Callable[[Document], Document]) -> object:
     """A part, or a list of parts, with ``change`` applied to each whole ``run`` that one holds."""
-    if isinstance(part, list | tuple):
+    if isinstance(part, list):
         return [_with_runs(each, change) for each in part]
-    if isinstance(part, Mapping) and isinstance(run := part.get("run"), Mapping):
+    if isinstance(part, dict) and isinstance(run := part.get("run"), dict):
         return {**part, "run": change(run)}
     return part
 
@@ -299,8 +300,9 @@ def resolve_same(document: Mapping[str, object], seed: int | None = None) -> Doc
             origin = {key: _without_start(value) if key in ROLES else value for key, value in resolved.items()}
             run = _written_out(origin, start["run"], f"{role}.start_from.run", seed)
             resolved[role] = {**part, "start_from": {**start, "run": run}}
-    for key in resolved.keys() - {*ROLES}:
-        resolved[key] = _with_runs(resolved[key], lambda run: resolve_same(run, seed))
+    for key, part in document.items():
+        if key not in ROLES and isinstance(part, dict | list):
+            resolved[key] = _with_runs(resolved[key], lambda run: resolve_same(run, seed))
     return resolved
 
 

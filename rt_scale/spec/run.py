@@ -58,12 +58,11 @@ class RunSpec(Part):
     @model_validator(mode="wrap")
     @classmethod
     def _of_its_kind(cls, given: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
-        if isinstance(given, RunSpec) or not isinstance(given, Mapping):
+        if not isinstance(given, dict):
             return handler(given)
         from rt_scale.spec.kinds import DEFAULT, kinds_of, model_of  # which imports this module
 
-        own = cls.model_fields["kind"]
-        kind = given.get("kind", DEFAULT if own.is_required() else own.default)
+        kind = given["kind"] if "kind" in given else _default_kind(cls) or DEFAULT
         model = model_of(kind)
         if model is not None and issubclass(cls, model):
             return handler(given)
@@ -155,6 +154,13 @@ class RunSpec(Part):
         texts = ((name, getattr(self, name)) for name in names)
         kept = ((name, _without(self.free.get(name, ()), _text(value))) for name, value in texts)
         return "{" + ",".join(f'"{name}":{text}' for name, text in kept if text != "{}") + "}"
+
+
+@functools.cache
+def _default_kind(model: type[RunSpec]) -> str:
+    """The kind of a document without one, of that model; empty if it has none of its own."""
+    kind = model.model_fields["kind"]
+    return "" if kind.is_required() else str(kind.default)
 
 
 class OwnSpec(RunSpec):

@@ -71,7 +71,7 @@ MOMENTS = {
     "rt_scale.experiments.train:TrainingRun:after_step:6:before": [("partial", 1), ("partial", 1)],
     "rt_scale.store.run_dir:RunDir:complete:1:before": [("partial", 2), ("partial", 2)],
     "rt_scale.experiments.runner::compute_first:1:after": [("done", 3), ("partial", 3)],  # between the two
-    "rt_scale.experiments.runner::start_weights:1:after": [("done", 3), ("partial", 4)],
+    "rt_scale.experiments.dependencies::start_weights:1:after": [("done", 3), ("partial", 4)],
     "rt_scale.experiments.train:TrainingRun:after_step:12:before": [("done", 3), ("partial", 5)],
 }
 

@@ -87,6 +87,13 @@ def test_a_users_kind(count: Path) -> None:
     assert spec.alone_because
 
 
+def test_a_users_kind_by_its_short_name(count: Path) -> None:
+    spec = build_run(own_run({"kind": "Count", "limit": 5}, Names(["own"])), "The spec")
+    assert spec == own(limit=5)
+    with pytest.raises(InputError, match=r"'Cont'.* Did you mean 'Count'.*distill"):
+        own_run({"kind": "Cont"}, Names(["own"]))
+
+
 def test_another_source_is_another_run(count: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = own()
     count.write_text(count.read_text() + "# changed")
