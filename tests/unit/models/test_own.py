@@ -169,6 +169,11 @@ def test_a_small_stem_keeps_small_images_large(own: Own) -> None:
     assert torch.equal(encoder.conv1.weight, again.conv1.weight)  # type: ignore[union-attr, arg-type]
 
 
-def test_timm_that_is_missing_says_what_to_install(own: Own) -> None:
-    with pytest.raises(InputError, match=r"rt_scale\[timm\]"):
-        own("timm:create_model", model_name="resnet18")
+def test_a_model_of_timm_has_no_classifier_and_a_small_stem(own: Own) -> None:
+    arguments = {"model_name": "resnet18", "stem": "small"}
+    one, again = (build_own(own("timm:create_model", **arguments), channels=1, size=16, seed=0) for _ in range(2))
+    assert one.embed_dim == 512
+    assert one.conv1.weight.shape == (64, 1, 3, 3)  # type: ignore[union-attr]
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), again.parameters(), strict=True))
+    with pytest.raises(InputError, match="Unknown model"):
+        build_own(own("timm:create_model", model_name="resnte18"), channels=1, size=16, seed=0)
