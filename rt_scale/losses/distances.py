@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rt_scale.spec.errors import unknown_name
+from rt_scale.spec.training import DISTANCES
 
 
 class Distance(NamedTuple):
@@ -35,7 +36,6 @@ Pair = tuple[int, int]
 """Positions of a teacher's and of a student's view."""
 ONE_VIEW: tuple[Pair, ...] = ((0, 0),)
 _PAIRINGS: dict[str, Callable[[int, int], bool]] = {"same": eq, "opposite": ne, "all": lambda i, j: True}
-DISTANCES = ("cross_entropy", "kl", "mse")
 
 
 def view_pairs(pairing: str, teacher_views: int, student_views: int) -> tuple[Pair, ...]:
