@@ -151,8 +151,16 @@ def unfinished(spec: RunSpec, store: Store) -> Iterator[RunSpec]:
             yield from unfinished(needed, store)
 
 
-def check_all(specs: Iterable[RunSpec], data_dir: Path, check_stop: StopCheck = no_check) -> None:
-    """Check every spec as :func:`check` does; raises one InputError that names all problems."""
+def check_all(
+    specs: Iterable[RunSpec],
+    data_dir: Path,
+    check_stop: StopCheck = no_check,
+    workers: Mapping[str, int] | None = None,
+) -> None:
+    """Check every spec as :func:`check` does; raises one InputError that names all problems.
+
+    ``workers``: name of a run -> how many processes are to execute it, if several.
+    """
     problems: dict[str, None] = {}
     opened: dict[str, Prepared] = {}
 
@@ -163,7 +171,9 @@ def check_all(specs: Iterable[RunSpec], data_dir: Path, check_stop: StopCheck = 
 
     for spec in specs:
         try:
-            _open(spec, data_dir, once, check_stop)
+            sets = _open(spec, data_dir, once, check_stop)
+            if (number := (workers or {}).get(spec.name, 1)) > 1:
+                experiment_of(spec).check_workers(spec, sets, number)
         except InputError as error:
             problems[str(error)] = None
     if problems:

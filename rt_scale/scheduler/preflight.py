@@ -68,7 +68,8 @@ def failed_before(jobs: Iterable[Job], store: Store) -> dict[str, str]:
 
 def check_here(todo: Sequence[Job], where: Where, check_stop: StopCheck = no_check) -> None:
     """Refuse jobs that cannot run on this machine (InputError); ``check_stop`` is called while data is fetched."""
-    check_all([job.spec for job in todo], where.data_dir, check_stop)
+    workers = {job.name: job.launch.workers for job in todo}
+    check_all([job.spec for job in todo], where.data_dir, check_stop, workers)
     precisions = {each for job in todo for run in unfinished(job.spec, where.store) for each in run.precisions}
     if todo and (where.device != "auto" or "tf32" in precisions):
         from rt_scale.experiments.options import find_device

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 import yaml
 
+from rt_scale import plugins
+from rt_scale.spec import kinds
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
@@ -29,6 +32,15 @@ SWEEP = {
     "axes": {"limit": [3, 5]},
     "seeds": 3,
 }
+
+
+@pytest.fixture(autouse=True)
+def nothing_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command imported in this process is forgotten before the next one."""
+    monkeypatch.setattr(kinds, "_OWN", {})
+    monkeypatch.setattr(plugins, "_loaded", {})
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "own_kind", raising=False)
 
 
 def written(folder: Path, document: dict[str, Any], name: str = "spec.yaml") -> Path:
@@ -193,9 +205,11 @@ def test_what_is_wrong_is_said_before_anything_starts(
     assert not (tmp_path / "store" / "runs").exists()
 
 
-def test_several_workers_are_refused(start: Start, tmp_path: Path) -> None:
+def test_several_workers_are_refused_before_anything_starts(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     file = written(tmp_path, {**SWEEP, "launch": {"workers": 2}}, "counts.yaml")
-    process = start("sweep", file, "--store", tmp_path / "store", cwd=tmp_path)
-    out, err = process.communicate(timeout=480)
-    assert process.returncode != 0
-    assert "runs of kind own_kind:Count take one" in out + err
+    refusal = cli("sweep", file, "--store", tmp_path / "store").refusal()
+    assert "2 workers were asked for, but runs of kind own_kind:Count take one" in refusal
+    assert not (tmp_path / "store" / "runs").exists()
