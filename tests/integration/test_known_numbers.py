@@ -52,7 +52,7 @@ def test_pixels_have_their_known_accuracy(archive: Path | None, tmp_path: Path) 
         assert accuracy == pytest.approx(scikit_learns(train, test), abs=1 / 360)
         assert 0.94 < accuracy < 0.99
         return
-    assert (len(data.train), len(data.test), len(data.info.classes)) == (50_000, 10_000, 10)
+    assert (len(data.train.labels), len(data.test.labels), len(data.info.classes)) == (50_000, 10_000, 10)
     assert data.info.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=2e-3)
     # The paper's table 3 has 33.61 % for the original pixels; re-encoded as JPEG 33.8 % was measured elsewhere.
     assert accuracy == pytest.approx(0.338, abs=0.004)
