@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from rt_scale.cli.options import (
     show_json,
 )
 from rt_scale.system.console import say
+
+if TYPE_CHECKING:
+    from rt_scale.data.prepare import Prepared
 
 app = typer.Typer(no_args_is_help=True, help="Prepared data sets.")
 
@@ -70,7 +73,7 @@ def data_prepare(
     from rt_scale.data.prepare import prepare
     from rt_scale.progress.bars import counting
     from rt_scale.spec.document import own_data
-    from rt_scale.spec.errors import InputError, counted, printable, shortened
+    from rt_scale.spec.errors import InputError
 
     own = own_data(name, args, imports or [])
     if own is not None and (source or download or size is not None or split_seed is not None or replace):
@@ -79,16 +82,15 @@ def data_prepare(
         if own is not None:
             prepared = prepare_own(own, find_data_dir(data_dir), progress)
         else:
-            prepared = prepare(
-                name,
-                find_data_dir(data_dir),
-                source,
-                download,
-                progress,
-                size=size,
-                split_seed=split_seed,
-                replace=replace,
-            )
+            given = {"size": size, "split_seed": split_seed, "replace": replace}
+            prepared = prepare(name, find_data_dir(data_dir), source, download, progress, **given)
+    _show(prepared)
+
+
+def _show(prepared: Prepared) -> None:
+    """Print what is known of a prepared data set."""
+    from rt_scale.spec.errors import counted, printable, shortened
+
     info = prepared.info
     lines = [
         f"{info.title}: {prepared.train.samples:,} training and {counted(prepared.test.samples, 'test image')}, "

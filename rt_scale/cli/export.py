@@ -65,32 +65,36 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write sweeps as two tables, runs and curves, or for another tracker; or the encoder of a run."""
-    if (to is None) == (weights is None):
-        raise InputError("Give either --to csv, parquet, mlflow or wandb, or --weights FOLDER for an encoder.")
-    if to is not None and (form or network or step is not None):
-        raise InputError("--as, --network and --step are of an encoder: give them with --weights FOLDER.")
-    if weights is not None and out is not None:
-        raise InputError("--weights names the folder already: leave --out out.")
+    _check_together(to, weights, out, of_encoder=bool(form or network or step is not None))
     place, sweeps = open_runs(files, assigned(overrides, imports), store)
     place.refresh()
     data = find_data_dir(data_dir)
     if to == "csv" or to == "parquet":
         _tables(place, sweeps, to, out, data, as_json)
         return
-    if to is not None:
+    if weights is None:
+        assert to is not None  # see _check_together
         written, said = _for_tracker(sweeps, to, out)
     else:
-        assert weights is not None  # see the first check
         from rt_scale.report.weights import write_weights
 
-        paths = write_weights(
-            _only_run(place, sweeps), weights, form or "safetensors", data, network or "student", step
-        )
+        run = _only_run(place, sweeps)
+        paths = write_weights(run, weights, form or "safetensors", data, network or "student", step)
         written, said = {"files": [str(path) for path in paths]}, f"{weights}: README.md says how to load the encoder"
     if as_json:
         show_json(written)
     else:
         open_console().print(said)
+
+
+def _check_together(to: str | None, weights: Path | None, out: Path | None, of_encoder: bool) -> None:
+    """Refuse options that do not belong together; ``of_encoder``: whether one of an encoder's own was given."""
+    if (to is None) == (weights is None):
+        raise InputError("Give either --to csv, parquet, mlflow or wandb, or --weights FOLDER for an encoder.")
+    if to is not None and of_encoder:
+        raise InputError("--as, --network and --step are of an encoder: give them with --weights FOLDER.")
+    if weights is not None and out is not None:
+        raise InputError("--weights names the folder already: leave --out out.")
 
 
 def _only_run(place: Store, sweeps: Sequence[SweepRuns]) -> RunDir:

@@ -71,16 +71,10 @@ class TrainingRun:
         steps = {"steps": self.total_steps, "steps_per_epoch": self.loader.steps}
         self.following = Following(spec.teacher, self.teacher, self.student, **steps)
         self.sharpenings = build_sharpenings(spec, **steps, group=group)
-        self.evaluation = Evaluation(
-            spec,
-            build_probers(
-                spec, data, self.loader, clean_inputs(spec, info, execution.channels_last), group, kept, context.stop
-            ),
-            Pair(self.teacher, self.student),
-            self.initial,
-            context.observer.stage,
-            context.check_stop,
-        )
+        inputs = clean_inputs(spec, info, execution.channels_last)
+        probers = build_probers(spec, data, self.loader, inputs, group, kept, context.stop)
+        pair = Pair(self.teacher, self.student)
+        self.evaluation = Evaluation(spec, probers, pair, self.initial, context.observer.stage, context.check_stop)
         self.trained = accelerated(self.student, self.loader.batch_size, execution.accelerate)
         self.optimizer = build_optimizer(spec.train.optimizer, self.student.parameters())
         self.progress = Progress()
