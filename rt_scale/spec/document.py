@@ -142,29 +142,36 @@ def with_plugins(document: Mapping[str, object], names: Names) -> Document:
 
     Nothing of them is executed. InputError: a plugin is not found, or several have its name.
     """
-    found = dict(document)
-    found["encoder"] = _with_plugin(found.get("encoder"), names, "encoder")
-    found["objective"] = _with_plugin(found.get("objective"), names, "objective")
-    found["data"] = _with_reader(found.get("data"), names)
-    probe = found.get("probe")
-    if isinstance(probe, Mapping) and isinstance(extra := probe.get("extra"), list | tuple):
-        found["probe"] = {**probe, "extra": [_with_plugin(each, names, "probe") for each in extra]}
-    for role in ROLES:
-        part = found.get(role)
+    return {key: _with_plugins(key, part, names) for key, part in document.items()} | _own_kind(document, names)
+
+
+def _with_plugins(key: str, part: object, names: Names) -> object:
+    """One part of the document."""
+    if not isinstance(part, _NESTED):
+        return part
+    if key == "encoder" or key == "objective":
+        return _with_plugin(part, names, key)
+    if key == "data":
+        return _with_reader(part, names)
+    if key == "probe" and isinstance(part, Mapping) and isinstance(extra := part.get("extra"), list | tuple):
+        return {**part, "extra": [_with_plugin(each, names, "probe") for each in extra]}
+    if key in ROLES:
         start = part.get("start_from") if isinstance(part, Mapping) else None
         if isinstance(part, Mapping) and isinstance(start, Mapping) and isinstance(start.get("run"), Mapping):
-            found[role] = {**part, "start_from": {**start, "run": with_plugins(start["run"], names)}}
-    for key, part in document.items():
-        if key not in ROLES and isinstance(part, dict | list):
-            found[key] = _with_runs(found[key], lambda run: with_plugins(run, names))
-    found = {key: value for key, value in found.items() if key in document}
+            return {**part, "start_from": {**start, "run": with_plugins(start["run"], names)}}
+        return part
+    return _with_runs(part, lambda run: with_plugins(run, names))
+
+
+def _own_kind(document: Mapping[str, object], names: Names) -> Document:
+    """The kind and its source, if the kind is a plugin whose source is not named yet."""
     kind = document.get("kind", DEFAULT)
     if not isinstance(kind, str) or "source" in document:
-        return found
+        return {}
     plugin = names.find("experiment", kind, builtin=kind in KINDS)
     if plugin is None and names.modules and kind not in KINDS:
         raise names.unknown("experiment", kind, KINDS)
-    return found if plugin is None else {**found, "kind": plugin.reference, "source": plugin.source}
+    return {} if plugin is None else {"kind": plugin.reference, "source": plugin.source}
 
 
 def read_run(document: Mapping[str, object], names: Names) -> Document:
@@ -249,7 +256,7 @@ class Assembler:
 
     def make(self, document: Mapping[str, object]) -> RunSpec:
         """The spec of a document; raises the same ValidationError as ``RunSpec.model_validate``."""
-        document = with_plugins(document, self._names)
+        document = {**document, **_own_kind(document, self._names)}
         model = spec_model(document)
         return model.model_validate({name: self._part(model, name, value) for name, value in document.items()})
 
@@ -257,9 +264,10 @@ class Assembler:
         """The validated part; a wrong one is returned unchanged, so that RunSpec reports it with all other problems."""
         part = _part_model(model, name)
         if part is None:
-            return value
+            return _with_plugins(name, value, self._names)
         key = (part, repr(value))  # not the value: 1, 1.0 and true compare equal
         if key not in self._parts:
+            value = _with_plugins(name, value, self._names)
             try:
                 self._parts[key] = part.model_validate(self._with_run(value))
             except ValidationError:
@@ -284,6 +292,7 @@ def _part_model(model: type[RunSpec], name: str) -> type[Part] | None:
 
 
 ROLES = ("teacher", "student")
+_NESTED = (dict, list)
 
 
 def resolve_same(document: Mapping[str, object], seed: int | None = None) -> Document:
@@ -301,7 +310,7 @@ def resolve_same(document: Mapping[str, object], seed: int | None = None) -> Doc
             run = _written_out(origin, start["run"], f"{role}.start_from.run", seed)
             resolved[role] = {**part, "start_from": {**start, "run": run}}
     for key, part in document.items():
-        if key not in ROLES and isinstance(part, dict | list):
+        if key not in ROLES and isinstance(part, _NESTED):
             resolved[key] = _with_runs(resolved[key], lambda run: resolve_same(run, seed))
     return resolved
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from types import ModuleType
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, ValidationInfo, model_validator
@@ -60,15 +62,14 @@ class RunSpec(Part):
     def _of_its_kind(cls, given: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
         if not isinstance(given, dict):
             return handler(given)
-        from rt_scale.spec.kinds import DEFAULT, kinds_of, model_of  # which imports this module
-
-        kind = given["kind"] if "kind" in given else _default_kind(cls) or DEFAULT
-        model = model_of(kind)
+        kinds = _kinds()
+        kind = given["kind"] if "kind" in given else _default_kind(cls) or kinds.DEFAULT
+        model = kinds.model_of(kind)
         if model is not None and issubclass(cls, model):
             return handler(given)
         if model is not None and issubclass(model, cls):
             return model.model_validate(given, context=info.context)
-        expected = " or ".join(repr(name) for name in kinds_of(cls))
+        expected = " or ".join(repr(name) for name in kinds.kinds_of(cls))
         problem = {"type": "literal_error", "loc": ("kind",), "input": kind, "ctx": {"expected": expected}}
         raise ValidationError.from_exception_data(cls.__name__, [problem])  # type: ignore[list-item]
 
@@ -154,6 +155,12 @@ class RunSpec(Part):
         texts = ((name, getattr(self, name)) for name in names)
         kept = ((name, _without(self.free.get(name, ()), _text(value))) for name, value in texts)
         return "{" + ",".join(f'"{name}":{text}' for name, text in kept if text != "{}") + "}"
+
+
+@functools.cache
+def _kinds() -> ModuleType:
+    """The table of kinds, whose module imports this one."""
+    return importlib.import_module("rt_scale.spec.kinds")
 
 
 @functools.cache
