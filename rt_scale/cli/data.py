@@ -82,8 +82,8 @@ def data_prepare(
         if own is not None:
             prepared = prepare_own(own, find_data_dir(data_dir), progress)
         else:
-            given = {"size": size, "split_seed": split_seed, "replace": replace}
-            prepared = prepare(name, find_data_dir(data_dir), source, download, progress, **given)
+            folder, more = find_data_dir(data_dir), {"size": size, "split_seed": split_seed}
+            prepared = prepare(name, folder, source, download, progress, replace=replace, **more)
     _show(prepared)
 
 

@@ -110,6 +110,9 @@ class Experiment(Generic[S]):
         """What the run costs; nothing of it is executed. ``known`` knows every data set of the spec."""
         return Cost()
 
+    def load(self) -> None:
+        """Import what ``run`` needs, if that is slow: this time is not counted as the run's."""
+
     def run(self, spec: S, context: Context) -> Outcome:
         """Compute the run, or continue it: everything that it needs to resume is in its directory."""
         raise NotImplementedError

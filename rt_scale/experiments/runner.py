@@ -191,6 +191,7 @@ def _attempt(spec: RunSpec, data: Sets | None, run_dir: RunDir, options: Options
         options.observer.decided(f"accelerate: {execution.accelerate}")
     attempts = [*(earlier.attempts if earlier else []), attempt_record(execution, options.batching)]
     run_dir.write_record(RunRecord(execution=execution.record(), data=_data_record(data), attempts=attempts))
+    experiment.load()
     context = Context(run_dir, execution, options, hparams=spec.canonical(), data=data)
     options.resident.next_run()
     try:

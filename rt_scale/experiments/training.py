@@ -79,6 +79,10 @@ class Training(Experiment[TrainingSpec]):
         also = {name: known.infos[name] for name in spec.probe.also}
         return Cost(length, lambda: count_run(spec, info, also), lambda: meta_batch(spec, info))
 
+    def load(self) -> None:
+        """Import the networks, the loaders and the training loop."""
+        import rt_scale.experiments.train  # noqa: F401
+
     def run(self, spec: TrainingSpec, context: Context) -> Outcome:
         """Train from the start or the newest checkpoint."""
         from rt_scale.experiments.dependencies import start_weights

@@ -149,8 +149,10 @@ def _with_plugins(key: str, part: object, names: Names) -> object:
     """One part of the document."""
     if not isinstance(part, _NESTED):
         return part
-    if key == "encoder" or key == "objective":
-        return _with_plugin(part, names, key)
+    if key == "encoder":
+        return _with_plugin(part, names, "encoder")
+    if key == "objective":
+        return _with_plugin(part, names, "objective")
     if key == "data":
         return _with_reader(part, names)
     if key == "probe" and isinstance(part, Mapping) and isinstance(extra := part.get("extra"), list | tuple):

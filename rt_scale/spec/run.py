@@ -68,7 +68,8 @@ class RunSpec(Part):
         if model is not None and issubclass(cls, model):
             return handler(given)
         if model is not None and issubclass(model, cls):
-            return model.model_validate(given, context=info.context)
+            found: Self = model.model_validate(given, context=info.context)
+            return found
         expected = " or ".join(repr(name) for name in kinds.kinds_of(cls))
         problem = {"type": "literal_error", "loc": ("kind",), "input": kind, "ctx": {"expected": expected}}
         raise ValidationError.from_exception_data(cls.__name__, [problem])  # type: ignore[list-item]
