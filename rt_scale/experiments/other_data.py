@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ _REMEDY = (
 _BUNDLE_ADVICE = (
     "These numbers are right for the bundle's own data; do not compare them with those of runs on what is here."
 )
+_BLOCK = 1 << 16
+"""Bytes that are read at once."""
 _RECORD = b'\n  "data": {'
 """Start of the data record, the last entry of ``result.json``."""
 
@@ -122,12 +125,18 @@ def refuse_other_data(run: str, record: DataRecord | None, data_dir: Path) -> No
 
 
 def _read(path: str) -> bytes | None:
-    """The contents of a file, or None; without Path and buffers, which are slow for 100,000 runs."""
+    """The contents of a file, or None; ``open`` takes twice as long, which is slow for 100,000 runs."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read()
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        text = os.read(file, _BLOCK)
+        while len(text) % _BLOCK == 0 and (more := os.read(file, _BLOCK)):  # a part of a block is the end
+            text += more
+        return text
+    finally:
+        os.close(file)
 
 
 def _names(record: DataRecord) -> Iterator[str]:

@@ -207,7 +207,7 @@ def measure(path: Path) -> tuple[int, float]:
     return size, changed
 
 
-def names_in(folder: Path) -> list[str]:
+def names_in(folder: Path | str) -> list[str]:
     """Sorted names in ``folder``; empty if there is no such folder."""
     try:
         return sorted(os.listdir(folder))

@@ -229,9 +229,9 @@ def latest_attempt(run: Path) -> Attempt | None:
     return Attempt(number, owner, age, beat, stood_still(str(path.absolute()), beat))
 
 
-def attempts_at(run: Path) -> int:
+def attempts_at(run: Path | str) -> int:
     """How many attempts there were at the run in folder ``run``."""
-    numbers = [name.removesuffix(".json") for name in names_in(run / FOLDER) if name.endswith(".json")]
+    numbers = [name.removesuffix(".json") for name in names_in(f"{run}/{FOLDER}") if name.endswith(".json")]
     return max((int(number) for number in numbers if number.isdigit()), default=0)
 
 

@@ -12,8 +12,8 @@ from typing import Self
 
 from rt_scale.spec.errors import InputError, shortened
 from rt_scale.store.atomic import disk_errors, measure, read_json, to_json, write_bytes
-from rt_scale.store.lease import TIMES, file_system_time, latest_attempt
-from rt_scale.store.run_dir import RUNS, SPEC, RunDir, RunStatus, Spec
+from rt_scale.store.lease import TIMES, attempts_at, file_system_time, latest_attempt
+from rt_scale.store.run_dir import RESULT, RUNS, SPEC, RunDir, RunStatus, Spec
 from rt_scale.system.files import TEMPORARY, remove, temporary_name
 
 SWEEPS = "sweeps"
@@ -183,7 +183,10 @@ class Store:
         return [self.sweep(name) for name in _folders(self.root / SWEEPS)]
 
     def status(self, name: str) -> RunStatus:
-        """Status of the run of that name."""
+        """Status of the run of that name; of one that is done without Path, which is slow for 100,000 runs."""
+        folder = f"{self.root}/{RUNS}/{name}"
+        if os.path.exists(f"{folder}/{RESULT}"):
+            return RunStatus("done", attempts_at(folder))
         return self.run(name).status()
 
     def check_writable(self) -> None:
