@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from rt_scale.plugins import is_reference
-from rt_scale.spec.part import MOST, DataName, Part, added, changed
-from rt_scale.spec.plugged import Plugged, data_name
+from rt_scale.spec.part import MOST, DataName, Part, Plugged, added, changed, data_name
 
 GAUSSIAN = "gaussian"
 """The data set of Gaussian noise, which needs no preparation."""

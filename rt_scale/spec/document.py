@@ -16,8 +16,7 @@ from rt_scale.spec.data import BUILT_IN, DataSpec
 from rt_scale.spec.encoders import encoder_names, parse_encoder
 from rt_scale.spec.errors import InputError, cut, guess, shown, unknown_name
 from rt_scale.spec.kinds import DEFAULT, KINDS, import_kinds, model_of
-from rt_scale.spec.part import Document, Part
-from rt_scale.spec.plugged import data_name
+from rt_scale.spec.part import Document, Part, data_name
 from rt_scale.spec.run import RunSpec, SeedSpec
 from rt_scale.spec.schedule import Schedule, parse
 from rt_scale.spec.training import DISTANCES

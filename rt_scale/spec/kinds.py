@@ -14,8 +14,7 @@ from rt_scale.spec.data import GAUSSIAN, AugmentSpec, DataSpec
 from rt_scale.spec.errors import InputError
 from rt_scale.spec.metrics import training_metrics
 from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, TeacherSpec
-from rt_scale.spec.part import Part, changed
-from rt_scale.spec.plugged import Plugged
+from rt_scale.spec.part import Part, Plugged, changed
 from rt_scale.spec.run import OwnSpec, RunSpec, When
 from rt_scale.spec.training import ObjectiveSpec, ProbeSpec, TrainSpec
 

@@ -10,8 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, Wit
 from rt_scale.plugins import is_reference
 from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.errors import cut, guess
-from rt_scale.spec.part import MOST, Part, added, changed
-from rt_scale.spec.plugged import Plugged
+from rt_scale.spec.part import MOST, Part, Plugged, added, changed
 from rt_scale.spec.schedule import Scheduled
 from rt_scale.spec.schedule import parse as parse_schedule
 

@@ -8,8 +8,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema, fiel
 
 from rt_scale.plugins import is_reference
 from rt_scale.spec.errors import InputError, guess
-from rt_scale.spec.part import MOST, DataName, Part, added
-from rt_scale.spec.plugged import Plugged
+from rt_scale.spec.part import MOST, DataName, Part, Plugged, added
 from rt_scale.spec.schedule import Duration, Scheduled
 from rt_scale.spec.schedule import parse as parse_schedule
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from rt_scale.spec.document import set_dotted
-from rt_scale.spec.part import Part
-from rt_scale.spec.plugged import data_name
+from rt_scale.spec.part import Part, data_name
 from rt_scale.spec.run import RunSpec, recorded_name
 from rt_scale.spec.yaml_files import parse_yaml
 
