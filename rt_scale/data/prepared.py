@@ -23,7 +23,7 @@ from rt_scale.data.datasets.base import DataInfo
 from rt_scale.data.files import writing
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError, some
-from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.system.files import TEMPORARY, replace_file, sync_folder

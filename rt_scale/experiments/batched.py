@@ -18,7 +18,7 @@ from rt_scale.experiments.runner import run
 from rt_scale.models.networks import build_pair, to_device
 from rt_scale.spec.batching import batch_problem, same_images
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.kinds import TrainingSpec, training
+from rt_scale.spec.experiments.training import TrainingSpec, training
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import stop_check
 from rt_scale.store.results import BatchSize, RunResult

@@ -11,7 +11,7 @@ from rt_scale.data.prepared import NoiseSet, Prepared
 from rt_scale.spec.document import schedules
 from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.errors import InputError, counted
-from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.store.results import ImageRecord
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from rt_scale.experiments.options import Observer, Options, Silent
 from rt_scale.models.networks import Weights
 from rt_scale.spec.errors import InputError, RunError
-from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.networks import StartFrom
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import stop_check

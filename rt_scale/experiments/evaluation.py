@@ -19,7 +19,7 @@ from rt_scale.probes.evaluator import EXTRA, Prober
 from rt_scale.probes.features import Features, evaluation_mode
 from rt_scale.probes.geometry import geometry
 from rt_scale.probes.statistics import agreement, feature_statistics
-from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.metrics import ProbeName, extra_name
 from rt_scale.spec.run import stream
 from rt_scale.spec.stopping import Stop, StopCheck, never, no_check

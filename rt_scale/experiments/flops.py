@@ -18,7 +18,7 @@ from rt_scale.data.datasets.base import DataInfo
 from rt_scale.experiments.base import Length
 from rt_scale.experiments.check import constant_targets, probed_size
 from rt_scale.models.networks import Network, empty_network
-from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.schedule import duration_steps
 from rt_scale.training.precision import parameter_dtype
 

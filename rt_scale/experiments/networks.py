@@ -13,7 +13,7 @@ from rt_scale.data.prepared import KnownData, NoiseSet, Prepared, load
 from rt_scale.experiments.dependencies import START, TEACHER
 from rt_scale.models.networks import Network, build_network
 from rt_scale.spec.errors import InputError, RunError, counted, unknown_name
-from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.store.results import ImageRecord, SetRecord
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.sweep_runs import recorded_spec

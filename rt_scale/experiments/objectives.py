@@ -21,7 +21,7 @@ from rt_scale.experiments.context import Context
 from rt_scale.losses.distances import view_pairs
 from rt_scale.losses.own import load_objective
 from rt_scale.models.networks import Network
-from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.training.distillation import CachedTargets, ComputedTargets, Distillation, Supervision, Targets, Views
 from rt_scale.training.distributed import ALONE, Group
 from rt_scale.training.precision import arithmetic, parameter_dtype

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rt_scale.plugins import check_arguments, find_source, load
 from rt_scale.spec.errors import InputError, some
-from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.networks import EncoderSpec
 from rt_scale.spec.run import RunSpec, stream
 

@@ -18,7 +18,7 @@ from rt_scale.experiments.objectives import (
 )
 from rt_scale.experiments.own import reproducible
 from rt_scale.models.networks import Pair, build_pair, to_device
-from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.metrics import is_constant, probe_group
 from rt_scale.spec.schedule import duration_steps
 from rt_scale.store.metrics import MetricsTable

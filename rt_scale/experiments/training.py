@@ -16,7 +16,7 @@ from rt_scale.experiments.check import (
 )
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.spec.experiments.training import TrainingSpec
 
 if TYPE_CHECKING:
     from rt_scale.experiments.context import Context

@@ -17,7 +17,7 @@ from rt_scale.models.plain import RectifiedLinear
 from rt_scale.models.projector import Projector
 from rt_scale.models.vit import Tokens
 from rt_scale.spec.errors import InputError, unknown_name
-from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.run import stream
 
 Model = TypeVar("Model", bound=nn.Module)

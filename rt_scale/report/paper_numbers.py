@@ -13,8 +13,8 @@ from rt_scale.data.catalogue import DATASETS
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.differences import telling_keys
 from rt_scale.spec.document import flat_fields
+from rt_scale.spec.experiments.training import training
 from rt_scale.spec.grid import Point, axis_names, value_label
-from rt_scale.spec.kinds import training
 from rt_scale.spec.run import RunSpec
 
 START = "teacher.start_from"

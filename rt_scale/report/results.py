@@ -12,8 +12,8 @@ from typing import Any, Literal
 from rt_scale.report.paper_numbers import START, Number, data_words, number_of, shown_values
 from rt_scale.report.statistics import ROLES, Estimate, estimate, estimates
 from rt_scale.report.status import STYLES
+from rt_scale.spec.experiments.training import TrainingSpec, training
 from rt_scale.spec.grid import Point, grouped
-from rt_scale.spec.kinds import TrainingSpec, training
 from rt_scale.spec.metrics import ProbeName, extra_name, parse_extra_name
 from rt_scale.store.results import RunResult
 

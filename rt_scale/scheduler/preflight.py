@@ -10,9 +10,9 @@ from rt_scale.experiments.base import check_all, unfinished
 from rt_scale.experiments.other_data import DataHere, compare_sweeps
 from rt_scale.scheduler.job import Job, Where
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.explore import ExploreSpec, check_length
 from rt_scale.spec.grid import corner_points
-from rt_scale.spec.kinds import TrainingSpec
 from rt_scale.spec.metrics import parse_probe_name
 from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.stopping import StopCheck, no_check

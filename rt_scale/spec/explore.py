@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from rt_scale.spec.errors import InputError, shown, unknown_name
-from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.metrics import is_constant
 from rt_scale.spec.part import MOST, Part, whole
 from rt_scale.spec.run import RunSpec

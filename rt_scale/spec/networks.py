@@ -15,7 +15,7 @@ from rt_scale.spec.schedule import Scheduled
 from rt_scale.spec.schedule import parse as parse_schedule
 
 if TYPE_CHECKING:
-    from rt_scale.spec.kinds import TrainingSpec
+    from rt_scale.spec.experiments.training import TrainingSpec
 
 
 class StartFrom(Part):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 
-from rt_scale.spec.kinds import DEFAULT, KINDS, TrainingSpec
+from rt_scale.spec.experiments.training import TrainingSpec
+from rt_scale.spec.kinds import DEFAULT, KINDS
 from rt_scale.spec.part import Document
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import SweepSpec

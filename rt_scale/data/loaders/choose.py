@@ -15,7 +15,7 @@ from rt_scale.data.loaders.resident import Resident, ResidentLoader
 from rt_scale.data.prepared import NoiseSet, Prepared
 from rt_scale.data.subsets import nested_subset
 from rt_scale.spec.errors import InputError, unknown_name
-from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.spec.experiments.training import TrainingSpec
 
 SHARE = 0.5
 """Share of the free memory that resident images may take."""

@@ -14,7 +14,7 @@ from rt_scale.data.prepare import Prepared, prepare
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.spec.document import dotted_fields
-from rt_scale.spec.kinds import DistillSpec
+from rt_scale.spec.experiments.training import DistillSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.store import Store

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rt_scale.spec.kinds import TrainingSpec
+from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.run import RunSpec, all_runs
 
 SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}

@@ -14,7 +14,8 @@ from rt_scale.plugins import Names
 from rt_scale.spec import kinds
 from rt_scale.spec.document import build_run, own_run, read_run
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.kinds import DistillSpec, SuperviseSpec, TrainingSpec, import_kinds, model_of
+from rt_scale.spec.experiments.training import DistillSpec, SuperviseSpec, TrainingSpec
+from rt_scale.spec.kinds import import_kinds, model_of
 from rt_scale.spec.run import RunSpec, StoredSpec, all_runs, folder_prefix, read_recorded, recorded_name, runs_within
 from tests.plugins import Write, write
 

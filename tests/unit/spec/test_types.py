@@ -12,8 +12,8 @@ from pydantic import BaseModel, ValidationError
 from rt_scale.plan.costs import PriceSheet
 from rt_scale.spec.document import build, build_run
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.experiments.training import DistillSpec, SuperviseSpec
 from rt_scale.spec.grid import expand
-from rt_scale.spec.kinds import DistillSpec, SuperviseSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.spec.yaml_files import parse_yaml

@@ -1,0 +1,273 @@
+"""The specs of the kinds that train a network: distill and supervise."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from rt_scale.spec.data import GAUSSIAN, AugmentSpec, DataSpec
+from rt_scale.spec.metrics import training_metrics
+from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, TeacherSpec
+from rt_scale.spec.part import Part, Plugged, changed
+from rt_scale.spec.run import RunSpec, When
+from rt_scale.spec.training import ObjectiveSpec, ProbeSpec, TrainSpec
+
+
+class TrainingSpec(RunSpec):
+    """One training of a student, with its probes.
+
+    A plain linear classifier is ``projector: {hidden: [], parts: -/lb/-/-/-/-, init: torch, out_dim: 10}``.
+    """
+
+    learns_labels: ClassVar[bool]
+    """Whether it trains a classifier on labels, without a teacher."""
+    free: ClassVar[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+        "seeds": (),
+        "student": (("alpha",), ("epsilon",), ("start_from",), ("temperature",)),
+        "teacher": (("start_from",), ("temperature",), ("momentum",)),
+        "train": (("epochs",), ("freeze_last",), ("optimizer", "lr"), ("optimizer", "weight_decay")),
+        "probe": (("every",), ("lr",), ("l2",)),
+        "objective": (("label_noise",),),
+        "data": (("sigma",),),
+        "projector": (("init",),),
+    }
+
+    data: DataSpec
+    """The images."""
+    encoder: EncoderSpec
+    """The encoder of teacher and student."""
+    projector: ProjectorSpec = ProjectorSpec()
+    """The projector of teacher and student."""
+    teacher: TeacherSpec = Field(
+        default_factory=functools.cache(lambda: TeacherSpec()), json_schema_extra={"neutral": {}}
+    )
+    """The teacher: its start and its updates."""
+    student: StudentSpec = Field(default_factory=functools.cache(lambda: StudentSpec()))
+    """The student: its start and its softmax."""
+    objective: ObjectiveSpec = Field(ObjectiveSpec(), json_schema_extra={"neutral": {}})
+    """What training minimises."""
+    augment: AugmentSpec = Field(AugmentSpec(), json_schema_extra={"neutral": AugmentSpec().canonical()})
+    """How training images are augmented; probed images never are."""
+    train: TrainSpec = TrainSpec()
+    """Training."""
+    probe: ProbeSpec = ProbeSpec()
+    """Probing."""
+    precision: Literal["float32", "tf32", "float64", "bf16"] = "float32"
+    """Arithmetic of the networks in training and probing: float32, tf32 (in matrix products and convolutions, GPUs
+    only), float64 or bf16 (autocast over float32 parameters). Embeddings are stored in float32."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingSpec:
+        self._check_kind()
+        if self.data.name == GAUSSIAN:
+            _noise(self)
+        if GAUSSIAN in self.probe.also:
+            raise ValueError("probe.also names gaussian, whose inputs have no labels to probe with: leave it out")
+        _pairing(self)
+        for role in ("teacher", "student"):
+            start = getattr(self, role).start_from
+            if start is not None:
+                _same_architecture(self, f"{role}.start_from", start)
+        return self
+
+    def _check_kind(self) -> None:
+        """Raise ValueError for fields that this kind does not use."""
+
+    @property
+    def starts(self) -> tuple[StartFrom, ...]:
+        """The ``start_from`` of teacher and student, if set."""
+        return tuple(start for start in (self.teacher.start_from, self.student.start_from) if start is not None)
+
+    @functools.cached_property
+    def dependencies(self) -> tuple[RunSpec, ...]:
+        """The runs that teacher and student start from."""
+        return tuple({start.run.name: start.run for start in self.starts}.values())
+
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """The sets that are trained on and probed, except drawn inputs."""
+        return tuple(name for name in (self.data.name, *self.probe.also) if name != GAUSSIAN)
+
+    @property
+    def main_set(self) -> str:
+        """The set that is trained on."""
+        return self.data.name
+
+    @property
+    def data_words(self) -> str:
+        """The main set with its size, samples and noise, and the sets that are probed."""
+        fields = {"size": self.data.size, "samples": self.data.samples, "sigma": self.data.sigma}
+        parts = [self.data.name, *(f"{key} {value}" for key, value in fields.items() if value is not None)]
+        also = [f"probed on {', '.join(self.probe.also)}"] if self.probe.also else []
+        return " ".join([*parts, *also, *(["at their own size"] if self.probe.also_size == "own" else [])])
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """That of its networks."""
+        return (self.precision,)
+
+    @property
+    def logged(self) -> Mapping[str, When]:
+        """Its metrics, if its data set has labels."""
+        own = self.probe.own and self.data.name != GAUSSIAN
+        return training_metrics(self.probe, own=own, learns_labels=self.learns_labels)
+
+    @property
+    def plugins(self) -> dict[str, str]:
+        """Those of its parts."""
+        parts: tuple[Plugged, ...] = (self.data, self.encoder, self.objective, *self.probe.extra)
+        return {part.plugin: part.source for part in parts if part.plugin is not None and part.source is not None}
+
+    @property
+    def readers(self) -> tuple[DataSpec, ...]:
+        """The images, if a plugin gives them."""
+        return (self.data,) if self.data.plugin is not None else ()
+
+    @property
+    def alone_because(self) -> str:
+        """Of a plugin: what a user's encoder or objective does in a batch of networks is unknown."""
+        plugin = self.encoder.plugin or self.objective.plugin
+        return f"plugin {plugin} is for one network" if plugin else ""
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """Of its encoders, on its own data set first."""
+        own = self.probe.own and self.data.name != GAUSSIAN
+        sets = ([""] if own else []) + [f"@{data}" for data in self.probe.also]
+        return tuple(f"{probe}{data}" for data in sets for probe in self.probe.kinds)
+
+    @property
+    def title(self) -> str:
+        """Encoder, data set, outputs and epochs."""
+        encoder, epochs = self.encoder, self.train.epochs
+        width = "" if encoder.width == 1 else f" x {encoder.width:g}"
+        norm = "" if encoder.norm == "none" else f" {encoder.norm}"
+        samples = "" if self.data.samples is None else f" ({self.data.samples:,})"
+        length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+        outputs = f"{self.projector.out_dim:,} outputs"
+        return f"{encoder.name}{width}{norm}, {self.data.name}{samples}, {outputs}, {length}"
+
+
+class DistillSpec(TrainingSpec):
+    """The student learns the teacher's outputs."""
+
+    learns_labels: ClassVar[bool] = False
+    kind: Literal["distill"] = "distill"
+    """Kind of run."""
+
+    def _check_kind(self) -> None:
+        if self.objective.label_noise:
+            raise ValueError("objective.label_noise changes labels, which kind distill never uses: set kind: supervise")
+
+    @property
+    def alone_because(self) -> str:
+        """Not empty for a student that equals its teacher bit for bit.
+
+        Its gradient is exactly 0 if the same kernels compute both. A batched network uses other kernels, and the
+        student would learn from the rounding difference.
+        """
+        start = self.student
+        name, share = ("alpha", start.alpha) if start.epsilon is None else ("epsilon", start.epsilon)
+        return super().alone_because or (f"student.{name} is 0" if start.start_from is None and share == 0 else "")
+
+
+class SuperviseSpec(TrainingSpec):
+    """The student learns labels, and projector.out_dim is their number."""
+
+    learns_labels: ClassVar[bool] = True
+    kind: Literal["supervise"] = "supervise"
+    """Kind of run."""
+
+    def _check_kind(self) -> None:
+        _supervised(self)
+
+    @property
+    def title(self) -> str:
+        """As of a distillation, after the kind."""
+        return f"supervise: {super().title}"
+
+
+def _supervised(spec: SuperviseSpec) -> None:
+    """Equal supervised runs have equal hashes: fields that only a distillation uses keep their defaults."""
+    of_distillation = {
+        "objective": ("name",),
+        "student": ("temperature", "center"),
+        "teacher": ("update", "mode", "statistics", "temperature", "center"),
+    }
+    idle = [
+        f"{part}.{name}"
+        for part, names in of_distillation.items()
+        for name in names
+        if changed(getattr(spec, part), name)
+    ]
+    if idle:
+        raise ValueError(f"kind supervise learns labels, not a teacher: leave out {', '.join(idle)}")
+    if not spec.probe.own:
+        raise ValueError("kind supervise measures its classifier on its own test images: leave probe.own at true")
+    if spec.augment.kind == "multicrop":
+        raise ValueError("kind supervise takes one view of an image: set augment.kind to crop_flip or none")
+    if spec.data.name == GAUSSIAN:
+        raise ValueError("kind supervise learns labels, and gaussian inputs have none: name another data set")
+
+
+def _noise(spec: TrainingSpec) -> None:
+    if not spec.probe.also:
+        raise ValueError("gaussian inputs have no labels to probe on: name other data sets in probe.also")
+    if not spec.probe.own:
+        raise ValueError("gaussian inputs are never probed themselves: leave probe.own at true")
+    if spec.probe.statistics:
+        raise ValueError("probe.statistics are of test images, and gaussian inputs have none: leave it false")
+    if spec.augment.kind == "multicrop":
+        raise ValueError(
+            "multi-crop changes the colours of photographs, which gaussian inputs are not: set augment.kind "
+            "to none or crop_flip"
+        )
+
+
+def _pairing(spec: TrainingSpec) -> None:
+    views, pairing = spec.augment, spec.objective.pairing
+    if views.kind != "multicrop":
+        if pairing != "same":
+            raise ValueError(
+                f"objective.pairing {pairing} is between several views of an image, and there is one: set "
+                "augment.kind to multicrop, or leave pairing at same"
+            )
+    elif pairing == "same" and views.local_views:
+        raise ValueError(
+            f"objective.pairing same compares only global views, so the {views.local_views} local views would not be "
+            "used: set augment.local_views to 0, or pairing to opposite or all"
+        )
+    elif pairing != "same" and views.global_views + views.local_views == 1:
+        raise ValueError(f"objective.pairing {pairing} needs a second view: raise augment.global_views or local_views")
+
+
+def _same_architecture(spec: TrainingSpec, name: str, start: StartFrom) -> None:
+    other = start.run
+    if other.encoder != spec.encoder:
+        raise ValueError(
+            f"{name}.run has the encoder {_text(other.encoder)}, this run {_text(spec.encoder)}: weights can only "
+            "be copied between equal encoders"
+        )
+    if start.part == "network" and other.projector != spec.projector:
+        raise ValueError(
+            f"{name}.run has another projector than this run, {_text(other.projector)} and not "
+            f"{_text(spec.projector)}: give part: encoder to draw a new projector, or make them equal"
+        )
+
+
+def _text(part: Part) -> str:
+    values = {name: getattr(part, name) for name in type(part).model_fields}
+    return "{" + ", ".join(f"{name}: {value}" for name, value in values.items() if value is not None) + "}"
+
+
+def training(spec: RunSpec) -> TrainingSpec:
+    """``spec``, a run that trains a network."""
+    assert isinstance(spec, TrainingSpec), spec.kind
+    return spec
+
+
+for _part in (StartFrom, TeacherSpec, StudentSpec, TrainingSpec, DistillSpec, SuperviseSpec):
+    _part.model_rebuild(_types_namespace={"TrainingSpec": TrainingSpec})
