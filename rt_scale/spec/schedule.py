@@ -1,7 +1,7 @@
 """Durations (``5ep``, ``500it``), moments (``0ep``, ``2ep``) and schedules: ``linear(0, 5e-4, 10ep)``.
 
-A schedule, a number that changes during training, is a sequence of pieces joined by '+'. A piece has a name, numbers and a length: 10ep (epochs), 500it
-(optimiser steps) or 20% (of the run); the last piece lasts to the end of the run.
+A schedule, a number that changes during training, is a sequence of pieces joined by '+'. A piece has a name, numbers
+and a length: 10ep (epochs), 500it (optimiser steps) or 20% (of the run); the last piece lasts to the end of the run.
 """
 
 from __future__ import annotations
