@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -24,9 +25,11 @@ from rt_scale.training.loop import compute_gradients
 StartWeights = Mapping[str, Weights]
 """Parameters and buffers by name of ``teacher`` and ``student``, if they start from another run."""
 
+T = TypeVar("T")
+
 TEACHER = "teacher.safetensors"
 START = 0
-"""The step of the checkpoint of the initial teacher and student."""
+"""The checkpoint of the teacher and the student at a run's start, also of a run that goes on from a later step."""
 
 
 def start_weights(spec: TrainingSpec, store: Store) -> dict[str, dict[str, Tensor]]:
@@ -60,6 +63,25 @@ def _weights(start: StartFrom, store: Store) -> dict[str, Tensor]:
             f"'{run_dir.path}' away to have that run computed anew."
         ) from error
     return {name: value for name, value in weights.items() if start.part == "network" or name.startswith("encoder.")}
+
+
+def read_end(run: TrainingSpec, store: Store, load: Callable[[Path], T]) -> T:
+    """The result of ``load`` on the last checkpoint of a finished run.
+
+    RunError if the run is not finished, or its checkpoint is missing or damaged.
+    """
+    run_dir = store.run(run)
+    run_dir.refresh()
+    finished = run_dir.result()
+    if finished is None:
+        raise RunError(f"The run {run.name}, to go on from, is not finished; compute it first.")
+    try:
+        return run_dir.checkpoints.read(finished.steps, load)
+    except RunError as error:
+        raise RunError(
+            f"This run goes on from the end of run {run.name}, but {error} Move the folder '{run_dir.path}' away to "
+            "have that run computed anew."
+        ) from error
 
 
 PATIENCE = 1.0
