@@ -44,10 +44,10 @@ class Training(Experiment[TrainingSpec]):
         for other in data.also.values():
             fits_probing(spec, data.main, other)
         for start in spec.starts:
-            other = data.starts[start.run.name].main
-            fits_start(spec, data.main, start.run, other)
+            before = data.starts[start.run.name].main
+            fits_start(spec, data.main, start.run, before)
             if start.take == "state":
-                fits_state(spec, data.main, start.run, other)
+                fits_state(spec, data.main, start.run, before)
 
     def check_workers(self, spec: TrainingSpec, data: Sets | None, workers: int) -> None:
         """Refuse more workers than images in a batch or in a split."""
