@@ -205,7 +205,7 @@ class TrainingRun:
         """Take another run's state, if so, probe what is constant and the initial student, and write a checkpoint."""
         start = self.spec.student.start_from
         if start is not None and start.take == "state":
-            self.progress, _ = read_end(start.run, self.context.options.store, self._load)
+            self.progress, _ = read_end(start.run, start.take, self.context.options.store, self._load)
         self.constant = self.evaluation.constant()
         self._evaluate()
         self._checkpoint(START)

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from rt_scale.spec.data import GAUSSIAN, AugmentSpec, DataSpec
 from rt_scale.spec.metrics import training_metrics
-from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, TeacherSpec
+from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, Taken, TeacherSpec
 from rt_scale.spec.part import Part, Plugged, changed
 from rt_scale.spec.run import RunSpec, When
 from rt_scale.spec.training import ObjectiveSpec, ProbeSpec, TrainSpec
@@ -89,9 +89,14 @@ class TrainingSpec(RunSpec):
         return 0 if start is None or start.take != "state" else start.run.train.end(steps_per_epoch)
 
     @functools.cached_property
-    def dependencies(self) -> tuple[RunSpec, ...]:
-        """The runs that teacher and student start from."""
+    def contained(self) -> tuple[RunSpec, ...]:
+        """The runs that teacher and student start from, finished or at their start."""
         return tuple({start.run.name: start.run for start in self.starts}.values())
+
+    @functools.cached_property
+    def dependencies(self) -> tuple[RunSpec, ...]:
+        """The runs that must be finished before teacher and student can start."""
+        return tuple({run.name: run for start in self.starts for run in start.needed}.values())
 
     @property
     def data_sets(self) -> tuple[str, ...]:
@@ -298,5 +303,5 @@ def training(spec: RunSpec) -> TrainingSpec:
     return spec
 
 
-for _part in (StartFrom, TeacherSpec, StudentSpec, TrainingSpec, DistillSpec, SuperviseSpec):
+for _part in (Taken, StartFrom, TeacherSpec, StudentSpec, TrainingSpec, DistillSpec, SuperviseSpec):
     _part.model_rebuild(_types_namespace={"TrainingSpec": TrainingSpec})
