@@ -28,8 +28,9 @@ class _Described(GenerateJsonSchema):
 
     def model_schema(self, schema: ModelSchema) -> JsonSchemaValue:
         """The JSON schema of a model."""
-        found, texts = super().model_schema(schema), field_docs(schema["cls"])
-        for name, field in schema["cls"].model_fields.items():
+        model: type[BaseModel] = schema["cls"]
+        found, texts = super().model_schema(schema), field_docs(model)
+        for name, field in model.model_fields.items():
             found["properties"][field.alias or name].setdefault("description", texts[name])
         return found
 
