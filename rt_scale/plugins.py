@@ -286,6 +286,20 @@ def shipped(references: Iterable[str]) -> list[Path]:
     return list(found.values())
 
 
+def differences(plugins: Iterable[Plugin]) -> dict[str, str]:
+    """The plugins that are missing here or have another source, by reference with which of both; none is executed."""
+    found = {}
+    for reference, sha256 in plugins:
+        try:
+            here = find_source(reference)
+        except InputError:
+            found[reference] = "is missing"
+            continue
+        if here.sha256 != sha256:
+            found[reference] = f"has another source (SHA-256 {here.sha256[:12]}, not {sha256[:12]})"
+    return found
+
+
 def takes(function: Callable[..., Any], name: str) -> bool:
     """Whether the signature of ``function`` has a parameter of that name."""
     return name in inspect.signature(function).parameters

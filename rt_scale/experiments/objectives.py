@@ -56,7 +56,7 @@ def build_views(spec: TrainingSpec, info: DataInfo, channels_last: bool, loader:
             size=spec.data.size,
             dtype=parameter_dtype(spec.precision),
             channels_last=channels_last,
-            generator=augment_generator(spec.seeds.data, epoch, batch),
+            generator=augment_generator(spec.seeds.ordering, epoch, batch),
             share=None if loader.world == 1 else loader.share(batch),
         )
 

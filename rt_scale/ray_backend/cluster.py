@@ -7,6 +7,7 @@ import logging
 import math
 import re
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -18,13 +19,15 @@ import yaml
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray._private.state import state
 from ray.experimental.internal_kv import _internal_kv_get
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rt_scale.plugins import shipped
+from rt_scale.plugins import Plugin, differences, shipped
 from rt_scale.ray_backend.local_ray import adapted_start, check_ray_folder, use_token
 from rt_scale.ray_backend.output import log_to
 from rt_scale.ray_backend.probe import probe
 from rt_scale.ray_backend.resources import (
     MOST,
+    NAMED,
     SHARE,
     Kind,
     Node,
@@ -48,6 +51,8 @@ FOLDER = (
     " If it is the folder of its sockets and logs that Ray cannot use, set RAY_TMPDIR to one of your own with a short, "
     "absolute name, e.g. RAY_TMPDIR=$HOME."
 )
+ANSWERS_S = 60.0
+"""Seconds that a node has to say which plugins it has."""
 LAUNCHED = 2
 """Default of ``max_workers`` in Ray's launcher files."""
 
@@ -109,7 +114,7 @@ class Cluster:
 
 @contextmanager
 def connect(
-    address: str | None = None, *, train: bool = False, log_dir: Path | None = None, plugins: Iterable[str] = ()
+    address: str | None = None, *, train: bool = False, log_dir: Path | None = None, plugins: Iterable[Plugin] = ()
 ) -> Iterator[Cluster]:
     """Connect this process to Ray, quietly, and disconnect afterwards.
 
@@ -119,12 +124,13 @@ def connect(
         train: whether Ray Train is used on a local Ray. It needs the dashboard's State API: without it, placement
             groups of ended trainings stay forever.
         log_dir: folder of ``ray.log``, which gets the output of Ray and its workers; None: dropped.
-        plugins: references of the plugins that runs use. Those that are not installed are sent to the machines of a
-            cluster; workers of a local Ray find them where this process does.
+        plugins: those that runs use. Those that are not installed are sent to the machines of a cluster, and what its
+            nodes then have is compared; workers of a local Ray find them where this process does.
 
     Raises:
-        InputError: if no cluster answers, it cannot be joined, or a plugin cannot be sent.
+        InputError: if no cluster answers, it cannot be joined, a plugin cannot be sent, or a node has another or none.
     """
+    plugins = [*dict.fromkeys(plugins)]
     asked, by_variable = asked_address(address)
     local = asked == "local"
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -136,7 +142,10 @@ def connect(
         given: dict[str, Any] = {"num_cpus": allowed_cores(), "include_dashboard": train, "dashboard_host": "127.0.0.1"}
         where, remedy = "A local Ray could not be started", FOLDER
     else:
-        asked, modules = probe(asked, by_variable=by_variable), [str(path) for path in shipped(plugins)]
+        asked, modules = (
+            probe(asked, by_variable=by_variable),
+            [str(path) for path in shipped(reference for reference, _ in plugins)],
+        )
         given = {"runtime_env": {"py_modules": modules}} if modules else {}
         where, remedy = f"The Ray cluster at {asked} could not be joined", ""
     try:
@@ -149,9 +158,38 @@ def connect(
                     f"{where} ({' '.join(str(error.__cause__ or error).split())[:300]}).{remedy}"
                 ) from error
         with log_to(log_dir):
+            if not local and plugins:
+                _refuse_other_plugins(plugins)
             yield Cluster(ray.get_runtime_context().gcs_address, local=local)
     finally:
         ray.shutdown()
+
+
+def _refuse_other_plugins(plugins: Iterable[Plugin]) -> None:
+    """Refuse plugins that a node of the connected cluster lacks, or has from another source (InputError).
+
+    Nodes without CPUs execute no run. Of one that is silent, or that an autoscaler adds later, nothing is known here:
+    there each run refuses the plugin before it writes anything.
+    """
+    look, asked = ray.remote(num_cpus=0)(differences), {}
+    for node in ray.nodes():
+        if node["Alive"] and node["Resources"].get("CPU"):
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked[look.options(scheduling_strategy=there).remote(plugins)] = node["NodeManagerAddress"]
+    wrong = defaultdict[tuple[str, str], list[str]](list)
+    for answer in ray.wait([*asked], num_returns=len(asked), timeout=ANSWERS_S)[0] if asked else ():
+        with suppress(ray.exceptions.RayError):  # the node is lost or shuts down
+            for what in ray.get(answer).items():
+                wrong[what].append(asked[answer])
+    if wrong:
+        each = [
+            f"'{reference}' {how} on {', '.join(nodes[:NAMED])}{', ...' if len(nodes) > NAMED else ''}"
+            for (reference, how), nodes in wrong.items()
+        ]
+        raise InputError(
+            f"The cluster does not have the plugins of this machine: {'; '.join(each)}. Install the same package on "
+            "every node; or put the plugin into a file or package that is not installed: it is sent with the runs."
+        )
 
 
 def node_kinds(address: str) -> list[Node] | None:

@@ -113,7 +113,7 @@ def _run(
 
     launches = dict.fromkeys(sweep.spec.launch for sweep in sweeps)
     train, log_dir = any(launch.workers > 1 for launch in launches), where.store.sweep(sweeps[0].spec.name).path
-    plugins = [plugin.reference for sweep in sweeps for plugin in sweep.spec.names.found.values()]
+    plugins = [plugin for sweep in sweeps for plugin in sweep.spec.names.found.values()]
     with ExitStack() as stack:
         cluster = stack.enter_context(connect(where.address, train=train, log_dir=log_dir, plugins=plugins))
         for launch in launches:

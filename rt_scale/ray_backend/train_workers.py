@@ -15,6 +15,7 @@ from dataclasses import replace
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from rt_scale.plugins import Plugin
 from rt_scale.ray_backend.cluster import connect
 from rt_scale.ray_backend.control import ControlActor, ControlClient
 from rt_scale.ray_backend.resources import bundle
@@ -55,7 +56,7 @@ def run_on_ray(
         except BaseException as error:  # raised in the caller's thread
             result.set_exception(error)
 
-    plugins = [reference for spec in all_runs(config.specs) for reference in spec.plugins]
+    plugins = [Plugin(*found) for spec in all_runs(config.specs) for found in spec.plugins.items()]
     with connect(address, train=True, plugins=plugins) as cluster:
         cluster.refuse_impossible(config.launch)
         with ControlActor() as control:

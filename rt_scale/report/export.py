@@ -170,7 +170,8 @@ def _settings(point: Point, axes: Iterable[str]) -> dict[str, Setting]:
     """The values of all axes, also of those that only other sweeps vary, and the seeds."""
     fields = spec_fields(point.spec.fields)
     values = {key: _value(point, key, fields) for key in axes}
-    seeds = {f"seeds.{name}": value for name, value in point.spec.seeds.model_dump().items()}
+    named = {**point.spec.seeds.model_dump(), "order": point.spec.seeds.ordering}
+    seeds = {f"seeds.{name}": value for name, value in named.items()}
     flat = flat_settings({**values, "seed": point.seed, **seeds})
     return {key: str(value) if type(value) is int and abs(value) >= 2**63 else value for key, value in flat.items()}
 

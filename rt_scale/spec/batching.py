@@ -29,7 +29,7 @@ def batch_problem(specs: Sequence[RunSpec]) -> str:
 
 def same_images(specs: Sequence[RunSpec]) -> bool:
     """Whether batched runs see the same views of the same images at every step."""
-    return len({spec.seeds.data for spec in specs}) == 1
+    return len({(spec.seeds.data, spec.seeds.ordering) for spec in specs}) == 1
 
 
 def _text(spec: RunSpec, name: str) -> str:

@@ -63,6 +63,9 @@ def points_of(specs: Sequence[RunSpec], *, seeds_apart: bool = False) -> list[Po
     Seeds that vary together are no axis, but with ``seeds_apart`` one of them is where nothing else differs.
     """
     rows = [spec_fields(spec.fields) for spec in specs]
+    for row in rows:
+        if row.get("seeds.order") is None and "seeds.data" in row:
+            row["seeds.order"] = row["seeds.data"]
     keys = dict.fromkeys(key for row in rows for key in row)
     differing = list(differences(specs))
     seeds = [key for key in differing if key.startswith("seeds.")]
@@ -93,12 +96,9 @@ class Condition:
 
     def holds(self, recorded: Mapping[str, object]) -> bool:
         """Whether a run with that canonical value meets it; nothing but numbers is less or greater."""
-        found: object = recorded
-        for name in self.key.split("."):
-            if not isinstance(found, Mapping) or name not in found:
-                found = _default(recorded.get("kind"), self.key)
-                break
-            found = found[name]
+        found = _recorded(recorded, self.key)
+        if found is None and self.key == "seeds.order":
+            found = _recorded(recorded, "seeds.data")
         if self.sign not in ("=", "!="):
             return _is_number(found) and _SIGNS[self.sign](found, self.value)
         return _SIGNS[self.sign]((isinstance(found, bool), found), (isinstance(self.value, bool), self.value))
@@ -120,6 +120,16 @@ def parse_condition(text: str) -> Condition:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _recorded(recorded: Mapping[str, object], key: str) -> object:
+    """The value of a dotted field in a canonical value, or the default that it leaves out."""
+    found: object = recorded
+    for name in key.split("."):
+        if not isinstance(found, Mapping) or name not in found:
+            return _default(recorded.get("kind"), key)
+        found = found[name]
+    return found
 
 
 def _default(kind: object, key: str) -> object:

@@ -353,7 +353,8 @@ def merged(document: Mapping[str, object], changes: Mapping[str, object]) -> Doc
 def _seeds(given: object, seed: int) -> object:
     if given is not None and not isinstance(given, Mapping):
         return given  # validation reports this more clearly
-    return {**dict.fromkeys(SeedSpec.model_fields, seed), **(given or {})}
+    every = {name: seed for name in SeedSpec.model_fields if name != "order"}  # which follows data
+    return {**every, **(given or {})}
 
 
 def _without_start(part: object) -> object:

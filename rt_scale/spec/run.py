@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, ValidationInfo, model_validator
 
 from rt_scale.spec.data import DataSpec
-from rt_scale.spec.part import Document, Part, json_text
+from rt_scale.spec.part import Document, Part, added, json_text
 
 When = Literal["probe", "epoch"]
 
@@ -36,9 +36,24 @@ class SeedSpec(Part):
     student: int = Field(0, ge=0)
     """The student's independent draw, whose share is alpha."""
     data: int = Field(0, ge=0)
-    """The subset and the order of the training images."""
+    """The subset of the training images, labels and inputs that are drawn, and the order unless `order` is set."""
+    order: int | None = added(None, ge=0)
+    """Order of the training images and their augmentation, apart from the subset; null: as data. A sweep's seeds do
+    not set it."""
     probe: int = Field(0, ge=0)
     """Initialisation and data order of the linear classifiers."""
+
+    @model_validator(mode="after")
+    def _one_name(self) -> SeedSpec:
+        """Equal runs have equal names."""
+        if self.order == self.data:
+            self.__dict__["order"] = None
+        return self
+
+    @property
+    def ordering(self) -> int:
+        """The seed of the order of the training images and of their augmentation."""
+        return self.data if self.order is None else self.order
 
 
 class RunSpec(Part):

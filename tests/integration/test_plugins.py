@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -111,6 +112,26 @@ def test_a_plugin_reaches_the_machines_of_a_cluster(nodes: Nodes, start: Start, 
     environment = {**nodes.environment, "PYTHONPATH": known, "MINE_DRIVER": "1"}
     swept = start("sweep", mine / "mine.yaml", *where, env=environment, cwd=mine / "elsewhere")
     assert swept.wait(TIMEOUT) == 0, swept.communicate()
+
+
+def test_an_installed_plugin_is_refused_before_it_meets_nodes_without_it(
+    nodes: Nodes, start: Start, mine: Path, data_dir: Path
+) -> None:
+    installed = mine / "site-packages"
+    installed.mkdir()
+    (mine / "mine_swept").rename(installed / "mine_swept")
+    for _ in range(2):
+        nodes("add", 1)
+    where = ["--store", mine / "store", "--data-dir", data_dir, "--address", nodes.address]
+    (mine / "elsewhere").mkdir()
+    environment = {**nodes.environment, "PYTHONPATH": f"{nodes.environment['PYTHONPATH']}:{installed}"}
+    swept = start("sweep", mine / "mine.yaml", *where, env=environment, cwd=mine / "elsewhere")
+    out, err = swept.communicate(timeout=TIMEOUT)
+    refused = Ended(swept.returncode, out, err).refusal()
+    # The head has no CPUs for runs, and is not asked.
+    for plugin in ("Tiny", "shapes"):
+        assert re.search(rf"'mine_swept.nets:{plugin}' is missing on ([\d.]+), \1[;.]", refused), refused
+    assert not (mine / "store" / "runs").exists()
 
 
 BAD = {

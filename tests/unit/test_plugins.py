@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rt_scale import plugins
-from rt_scale.plugins import Names, Plugin, check_arguments, find_source, load, shipped
+from rt_scale.plugins import Names, Plugin, check_arguments, differences, find_source, load, shipped
 from rt_scale.spec.errors import InputError
 from tests.plugins import Write, write
 
@@ -211,3 +211,15 @@ def test_what_other_machines_need(write: Write, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "one"), str(tmp_path / "two")])
     with pytest.raises(InputError, match="lies in several folders"):
         shipped(["mine_p.nets:Tiny"])
+
+
+def test_what_a_machine_lacks_or_has_otherwise(write: Write) -> None:
+    write("mine_q.py", "class Tiny: pass\n")
+    same, gone = Plugin("mine_q:Tiny", find_source("mine_q:Tiny").sha256), Plugin("mine_r:Tiny", "0" * 64)
+    assert differences([same, gone, Plugin("mine_q:Wide", same.source)]) == {
+        "mine_r:Tiny": "is missing",
+        "mine_q:Wide": "is missing",
+    }
+    write("mine_q.py", "class Tiny: width = 2\n")
+    other = find_source("mine_q:Tiny").sha256[:12]
+    assert differences([same]) == {"mine_q:Tiny": f"has another source (SHA-256 {other}, not {same.source[:12]})"}

@@ -57,7 +57,7 @@ class Loader(ABC):
     Args:
         labels: int64 [samples], in the order of the samples' index.
         batch_size: samples a batch over all ranks, at least 1 a rank; the last batch of an epoch may be smaller.
-        seed: the data seed; seed and epoch decide the order of the samples.
+        seed: seed and epoch decide the order of the samples.
         rank: of this loader, from 0.
 
     Raises:

@@ -84,19 +84,18 @@ def training_loader(
     """The loader of the training images of ``spec``; all loaders give the same batches in the same order.
 
     Args:
-        spec: its ``data``, ``train.batch_size`` and ``seeds.data`` are used.
+        spec: its ``data``, ``train.batch_size`` and ``seeds`` are used.
         loader: name of a ``Choice``; InputError if it is unknown, or FFCV cannot be used.
         subset: see :func:`training_subset`.
         dtype: of Gaussian inputs.
         rank, world: as in ``Loader``.
         resident: keeps images in memory between runs.
     """
-    order: Order = {
-        "batch_size": spec.train.batch_size, "seed": spec.seeds.data, "device": device, "rank": rank, "world": world,
-    }  # fmt: skip
+    batch_size, seed = spec.train.batch_size, spec.seeds.ordering
+    order: Order = {"batch_size": batch_size, "seed": seed, "device": device, "rank": rank, "world": world}
     if isinstance(data, NoiseSet):
-        info = data.info
-        return GaussianLoader(info.train, info.size, info.channels, data.sigma, dtype=dtype, **order)
+        info, drawn = data.info, spec.seeds.data
+        return GaussianLoader(info.train, info.size, info.channels, data.sigma, drawn=drawn, dtype=dtype, **order)
     match loader:
         case "ffcv":
             # As many threads as the run computes with, since other runs may share the machine.

@@ -88,8 +88,9 @@ class GaussianLoader(Loader):
         samples: the first n of a larger number are the same.
         size: height and width in pixels.
         sigma: standard deviation of every value.
+        drawn: the data seed, which decides the samples' values.
         dtype: float32 or float64.
-        order: the other arguments of ``Loader``; the seed also decides the samples' values.
+        order: the other arguments of ``Loader``.
     """
 
     def __init__(
@@ -99,16 +100,17 @@ class GaussianLoader(Loader):
         channels: int,
         sigma: float,
         *,
+        drawn: int,
         dtype: torch.dtype = torch.float32,
         **order: Unpack[Order],
     ) -> None:
         super().__init__(np.zeros(samples, np.int64), **order)
         self.image_shape = (size, size, channels)
-        self.sigma, self.dtype = sigma, dtype
+        self.sigma, self.drawn, self.dtype = sigma, drawn, dtype
 
     def _images(self, host: torch.Tensor, there: torch.Tensor, mine: Sequence[slice]) -> Images:
         for share in mine:
             index, shape = there[share], self.image_shape
             yield gaussian_images(
-                index, seed=self.seed, shape=shape, sigma=self.sigma, dtype=self.dtype, device=self.device
+                index, seed=self.drawn, shape=shape, sigma=self.sigma, dtype=self.dtype, device=self.device
             )

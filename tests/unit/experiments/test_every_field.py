@@ -128,6 +128,7 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
     "seeds.teacher": ({}, 1, "probe/teacher/knn"),
     "seeds.student": ({}, 1, "distance/from_teacher"),
     "seeds.data": ({}, 1, "probe/input/linear"),
+    "seeds.order": ({}, 1, "train/loss"),
     "seeds.probe": ({}, 1, "probe/input/linear"),
     "precision": ({}, "bf16", "train/loss"),
 }

@@ -30,7 +30,7 @@ def of(name: str, points: list[Point], store: Store) -> SweepRuns:
     return SweepRuns(SweepSpec(name=name, base={}), points, store)
 
 
-SEEDS = ["seed", "seeds.teacher", "seeds.student", "seeds.data", "seeds.probe"]
+SEEDS = ["seed", "seeds.teacher", "seeds.student", "seeds.data", "seeds.order", "seeds.probe"]
 START = 1_700_000_000.25
 ATTEMPT = {"time": START, "host": "old", "device": "cpu", "versions": {"torch": "2.11", "rt-scale": "0.1"}}
 NEWEST = {

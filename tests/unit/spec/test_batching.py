@@ -70,3 +70,5 @@ def test_a_student_that_starts_as_its_teacher_trains_alone(field: str) -> None:
 def test_images_are_the_same_where_their_seed_is() -> None:
     assert same_images([spec(), spec(seeds__student=1)])
     assert not same_images([spec(), spec(seeds__data=1)])
+    assert not same_images([spec(), spec(seeds__order=1)])
+    assert same_images([spec(), spec(seeds__order=0)])

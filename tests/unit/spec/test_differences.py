@@ -61,10 +61,26 @@ def test_a_run_alone_and_runs_that_differ_in_seeds_are_named_by_what_they_are() 
 def test_seeds_that_vary_alone_are_axes() -> None:
     first, second = run(3, seeds={"data": 5}), run(4)
     assert points_of([first, second])[0].values == {
-        "seeds.teacher": 3, "seeds.student": 3, "seeds.data": 5, "seeds.probe": 3
+        "seeds.teacher": 3, "seeds.student": 3, "seeds.data": 5, "seeds.probe": 3,
     }  # fmt: skip
     assert len(set(labels(first, second))) == 2
     assert labels(run(seeds={"data": 5}), run(seeds={"data": 6}))[0].endswith("seed=5")
+
+
+def test_runs_that_differ_in_their_order_alone() -> None:
+    runs = [run(3), run(3, seeds={"order": 7}), run(3, seeds={"order": 8})]
+    assert differences(runs) == {"seeds.order": [None, 7, 8]}
+    assert [point.seed for point in points_of(runs)] == [3, 7, 8]
+    assert [point.values for point in points_of(runs, seeds_apart=True)] == [{"seeds.order": n} for n in (3, 7, 8)]
+    apart = points_of([run(3), run(4), run(4, seeds={"order": 3})])
+    assert [point.values["seeds.order"] for point in apart] == [3, 4, 3]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "order", "holds"), [({"data": 3}, 3, True), ({"data": 3, "order": 0}, 3, False), ({"order": 1}, 1, True)]
+)
+def test_an_order_that_follows_the_data_meets_a_condition_on_it(seeds: dict[str, int], order: int, holds: bool) -> None:
+    assert parse_condition(f"seeds.order={order}").holds(run(seeds=seeds).canonical()) is holds
 
 
 def test_a_run_to_start_from_is_one_value_for_all_seeds() -> None:

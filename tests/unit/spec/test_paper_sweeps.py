@@ -13,7 +13,7 @@ from rt_scale.data.catalogue import DATASETS
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.encoders import parse_encoder
 from rt_scale.spec.networks import PAPER
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.run import RunSpec, SeedSpec
 from tests.unit.spec.sweep_files import FILES, ORDER, ROOT, hashes, head, load, runs, values
 
 BOTH = {"resnet18", "vgg11"}
@@ -86,7 +86,7 @@ def test_everything_else_is_the_default(name: str) -> None:
         "fig3": {"student"}, "fig10": {"projector"}, "fig12": {"projector"}, "fig18": {"teacher"}, "ema": {"teacher"},
     }.get(name, set())  # fmt: skip
     for seed, spec in ((point.seed, point.spec) for point in load("paper", name)[1]):
-        assert set(spec.seeds.model_dump().values()) == {seed}
+        assert spec.seeds == SeedSpec(**dict.fromkeys(("teacher", "student", "data", "probe"), seed))
         plain = default("vgg11", seed)
         for part in {"kind", "projector", "teacher", "student", "objective", "augment", "precision"} - varied:
             assert getattr(spec, part) == getattr(plain, part), part

@@ -138,7 +138,7 @@ OTHER = {
     "probe.every": "1ep", "probe.linear": False, "probe.knn": 5, "probe.standardized": False,
     "probe.epochs": 3, "probe.batch_size": 8, "probe.lr": 0.1, "probe.logistic": True, "probe.ridge": True,
     "probe.l2": 0.1, "probe.also": ["mnist"], "probe.also_size": "own", "probe.own": False, "probe.statistics": True,
-    "seeds.teacher": 1, "seeds.student": 1, "seeds.data": 1, "seeds.probe": 1, "precision": "bf16",
+    "seeds.teacher": 1, "seeds.student": 1, "seeds.data": 1, "seeds.order": 1, "seeds.probe": 1, "precision": "bf16",
     "encoder.args": {"width": 8}, "encoder.source": "1" * 64, "objective.args": {"power": 2.0},
     "objective.source": "1" * 64, "probe.extra": [{"name": "my_probes:centroids", "source": "0" * 64}],
 }  # fmt: skip
@@ -169,6 +169,16 @@ def test_every_field_changes_the_name(path: str) -> None:
     after = RunSpec.model_validate(set_dotted(base, path, OTHER[path]))
     assert before.name != after.name
     assert before.configuration_hash != after.configuration_hash or path.startswith("seeds.")
+
+
+def test_an_order_equal_to_the_data_seed_is_none() -> None:
+    assert spec(seeds={"order": 0}) == spec(seeds={"order": None}) == spec()
+    assert spec(seeds={"data": 3, "order": 3}).name == spec(seeds={"data": 3}).name
+    assert "order" not in spec(seeds={"data": 3, "order": 3}).canonical()["seeds"]
+    other = spec(seeds={"data": 3, "order": 0})
+    assert (other.seeds.order, other.seeds.ordering, spec(seeds={"data": 3}).seeds.ordering) == (0, 0, 3)
+    assert other.canonical()["seeds"]["order"] == 0
+    assert RunSpec.model_validate(other.canonical()).name == other.name
 
 
 def test_the_name_begins_with_the_kind() -> None:

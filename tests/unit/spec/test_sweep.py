@@ -29,7 +29,7 @@ def test_the_grid_is_the_product_and_seeds_vary_slowest() -> None:
     ]  # fmt: skip
     assert points[1].spec.student.alpha == 0
     assert points[1].spec.projector.out_dim == 4
-    assert points[4].spec.seeds.model_dump() == {"teacher": 1, "student": 1, "data": 1, "probe": 1}
+    assert points[4].spec.seeds.model_dump() == {"teacher": 1, "student": 1, "data": 1, "order": None, "probe": 1}
     assert points[0].configuration == points[4].configuration
 
 
@@ -49,10 +49,20 @@ def test_a_zipped_field_may_have_a_value_again() -> None:
 
 def test_seeds_named_in_the_base_or_on_an_axis_stay() -> None:
     fixed = expand(sweep(base={**BASE, "seeds": {"teacher": 7}}, seeds=[3]))
-    assert fixed[0].spec.seeds.model_dump() == {"teacher": 7, "student": 3, "data": 3, "probe": 3}
+    assert fixed[0].spec.seeds.model_dump() == {"teacher": 7, "student": 3, "data": 3, "order": None, "probe": 3}
     varied = expand(sweep(axes={"seeds.data": [5, 6]}, seeds=[3]))
     assert [point.spec.seeds.data for point in varied] == [5, 6]
     assert varied[0].spec.seeds.teacher == 3
+
+
+def test_the_order_varies_on_an_axis_alone() -> None:
+    points = expand(sweep(axes={"seeds.order": [0, 1, 2]}, seeds=2))
+    found = [(point.spec.seeds.data, point.spec.seeds.teacher, point.spec.seeds.ordering) for point in points]
+    assert found == [(seed, seed, order) for seed in (0, 1) for order in (0, 1, 2)]
+    assert len({point.spec.name for point in points}) == 6
+    plain = expand(sweep(seeds=2))
+    assert {point.spec.name for point in plain} < {point.spec.name for point in points}
+    assert points[1].label == "seeds.order=1,seed=0"
 
 
 def test_equal_specs_appear_once() -> None:
