@@ -70,7 +70,7 @@ def height_square(gram: np.ndarray) -> float:
 def norms(gram: np.ndarray, points: np.ndarray) -> np.ndarray:
     """The l2 norms [...] of the weights at the points [..., 2], in affine coordinates."""
     vectors = np.concatenate([np.ones((*points.shape[:-1], 1)), points], axis=-1)
-    return np.sqrt(np.maximum(np.einsum("...i,ij,...j", vectors, gram, vectors), 0.0))
+    return np.asarray(np.sqrt(np.maximum(np.einsum("...i,ij,...j", vectors, gram, vectors), 0.0)))
 
 
 def centre(gram: np.ndarray, of: str = "least_norm") -> np.ndarray:
@@ -80,7 +80,7 @@ def centre(gram: np.ndarray, of: str = "least_norm") -> np.ndarray:
     if of == "mean":
         return np.full(2, 1 / 3)
     if of == "least_norm":
-        return np.linalg.solve(gram[1:, 1:], -gram[1:, 0])
+        return np.asarray(np.linalg.solve(gram[1:, 1:], -gram[1:, 0]))
     raise unknown_name("centre of a plane", of, CENTRES)
 
 
@@ -89,12 +89,12 @@ def orthonormal(gram: np.ndarray, points: np.ndarray, of: str = "least_norm") ->
 
     The first axis goes from origin to x, the second towards y (Gram-Schmidt); (0, 0) is the ``centre`` of that name.
     """
-    return (points - centre(gram, of)) @ np.linalg.cholesky(gram[1:, 1:])
+    return np.asarray((points - centre(gram, of)) @ np.linalg.cholesky(gram[1:, 1:]))
 
 
 def affine(gram: np.ndarray, points: np.ndarray, of: str = "least_norm") -> np.ndarray:
     """The inverse of :func:`orthonormal`: affine coordinates [..., 2], such as those of a window's corners."""
-    return points @ np.linalg.inv(np.linalg.cholesky(gram[1:, 1:])) + centre(gram, of)
+    return np.asarray(points @ np.linalg.inv(np.linalg.cholesky(gram[1:, 1:])) + centre(gram, of))
 
 
 def coarse_first(width: int, height: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rt_scale.data.prepared import KnownData, Prepared
 from rt_scale.experiments.base import Cost, Experiment, Length, Needs, Outcome, Sets
-from rt_scale.experiments.check import image_bytes
+from rt_scale.experiments.check import image_bytes, training_samples
 from rt_scale.spec.errors import InputError, counted
 from rt_scale.spec.experiments.landscape import LandscapeSpec
 
@@ -27,18 +27,20 @@ class Landscape(Experiment[LandscapeSpec]):
         """Refuse more images than there are, and networks for other images."""
         assert data is not None
         assert isinstance(data.main, Prepared)  # the spec refuses drawn inputs
-        for split, there in (("training", spec.origin.run.data.samples or data.main.info.train), ("test", data.main.info.test)):
+        info, run = data.main.info, spec.origin.run
+        for split, there in (("training", training_samples(run, data.main)), ("test", info.test)):
             if (spec.images or 1) > there:
                 raise InputError(
-                    f"images is {spec.images:,}, but there are {there:,} {split} images of '{data.main.info.name}' for "
+                    f"images is {spec.images:,}, but there are {there:,} {split} images of '{info.name}' for "
                     "this plane; give fewer, or null for all of both splits."
                 )
 
     def check_workers(self, spec: LandscapeSpec, data: Sets | None, workers: int) -> None:
         """Refuse more workers than groups of points."""
-        if workers > (groups := max(1, math.ceil(points_here(spec) / TOGETHER))):
+        points = points_here(spec)
+        if points and workers > (groups := math.ceil(points / TOGETHER)):
             raise InputError(
-                f"{workers} workers were asked for, but this run measures {points_here(spec):,} points, {TOGETHER} "
+                f"{workers} workers were asked for, but '{spec.title}' measures {counted(points, 'point')}, {TOGETHER} "
                 f"together: give at most {counted(groups, 'worker')}."
             )
 

@@ -6,17 +6,16 @@ import functools
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rt_scale.analyses.statistics import combined, refuse_negative_variances
 from rt_scale.analyses.plane import CORNERS, NAMES, axis, coarse_first, gram, refuse_degenerate, shares
+from rt_scale.analyses.statistics import combined, refuse_negative_variances
 from rt_scale.data.loaders.base import Order
 from rt_scale.data.loaders.choose import training_subset
 from rt_scale.data.loaders.resident import ResidentLoader
@@ -30,6 +29,7 @@ from rt_scale.experiments.objectives import clean_inputs
 from rt_scale.models.networks import Network, Weights, build_network, to_device
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.experiments.landscape import LandscapeSpec
+from rt_scale.spec.experiments.network import NetworkOf
 from rt_scale.spec.stopping import Stopped
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.precision import parameter_dtype, set_precision
@@ -74,7 +74,7 @@ class Values:
 def npz(**arrays: np.ndarray) -> bytes:
     """Arrays as the contents of an npz file."""
     file = io.BytesIO()
-    np.savez(file, **arrays)
+    np.savez(file, **arrays)  # type: ignore[arg-type]  # none is called allow_pickle
     return file.getvalue()
 
 
@@ -131,7 +131,7 @@ def _some(labels: np.ndarray, subset: np.ndarray | None, spec: LandscapeSpec) ->
     if spec.images is None:
         return subset
     among = np.arange(len(labels)) if subset is None else subset
-    return among[nested_subset(labels[among], spec.images, spec.seeds.data)]
+    return np.asarray(among[nested_subset(labels[among], spec.images, spec.seeds.data)])
 
 
 class PlaneRun:
@@ -143,7 +143,7 @@ class PlaneRun:
         self.spec, self.context, self.data = spec, context, context.data.main
         run, info = spec.origin.run, context.data.main.info
         set_precision(run.precision)
-        self.weights = [self._load(each.run, each.take) for each in (spec.origin, spec.x, spec.y)]
+        self.weights = [self._load(each) for each in (spec.origin, spec.x, spec.y)]
         self.digest = {name: _digest(weights) for name, weights in zip(NAMES, self.weights, strict=True)}
         network = build_network(run, info.channels, run.data.size or info.size, torch.Generator())
         self.parameters = [name for name, _ in network.named_parameters()]
@@ -167,8 +167,8 @@ class PlaneRun:
             for b in self.spec.window[1]:
                 refuse_negative_variances(combined(self.weights, shares(a, b)), f"the point ({a:g}, {b:g})")
 
-    def _load(self, run: Any, take: str) -> dict[str, Tensor]:
-        return load_weights(self.context.options.store.run(run), take)[1]
+    def _load(self, network: NetworkOf) -> dict[str, Tensor]:
+        return load_weights(self.context.options.store.run(network.run), network.take)[1]
 
     def compute(self) -> Outcome:
         """Measure to the end."""
@@ -228,15 +228,15 @@ class PlaneRun:
 
     def _measure(self, points: np.ndarray) -> dict[str, np.ndarray]:
         """The values [n] of each measure at the points [n, 2], in affine coordinates."""
-        found = []
+        measures, found = self.measures, []
         for a, b in points:
             self.network.load_state_dict(combined(self.weights, shares(a, b)))
-            found.append(self.measures(self.network))
+            found.append(measures(self.network))
         return {name: np.array([each[name] for each in found]) for name in found[0]}
 
     @functools.cached_property
     def measures(self) -> OutputKL:
-        """What is measured at a point."""
+        """What is measured at a point; it changes the weights of ``network``."""
         self.context.observer.stage("the outputs of origin")
         self.network.load_state_dict(self.weights[0])
         return OutputKL(self.spec, self.data, self.network, self.context)
@@ -248,6 +248,8 @@ class PlaneRun:
             self.values.take(self._values_of(other), 1 if other.points == spec.points else 2)
         if not self.values.corners:
             self.values.corners = self.context.group.by_first(lambda: self._measure(CORNERS))
+        for measure in self.values.corners:
+            self.values.grids.setdefault(measure, np.full(self.values.done.shape, np.nan))
         for number, name in enumerate(NAMES):
             values = {f"{name}/{measure}": float(each[number]) for measure, each in self.values.corners.items()}
             self.context.log(0, 0.0, values)
@@ -299,7 +301,6 @@ class PlaneRun:
 
         self.context.checkpoint(done, write)
 
-
     def _log(self, done: int, total: int) -> None:
         """Record the number of points at every twentieth of them and, at the end, where KL is least."""
         known = int(self.context.metrics.last().get("plane/points", -1))
@@ -308,7 +309,7 @@ class PlaneRun:
         values = {"plane/points": float(done)}
         if done == total:
             for measure, grid in self.values.grids.items():
-                if measure.startswith("kl"):
+                if measure.startswith("kl") and not np.isnan(grid).all():
                     row, column = np.unravel_index(np.nanargmin(grid), grid.shape)
                     found = {"": grid[row, column], "/x": self.x[column], "/y": self.y[row]}
                     values |= {f"least/{measure}{key}": float(value) for key, value in found.items()}

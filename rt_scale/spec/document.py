@@ -308,8 +308,8 @@ def resolve_same(document: Mapping[str, object], seed: int | None = None) -> Doc
         part = resolved.get(role)
         start = part.get("start_from") if isinstance(part, Mapping) else None
         if isinstance(part, Mapping) and isinstance(start, Mapping) and "run" in start:
-            origin = {key: _without_start(value) if key in ROLES else value for key, value in resolved.items()}
-            run = _written_out(origin, start["run"], f"{role}.start_from.run", seed)
+            own = {key: _without_start(value) if key in ROLES else value for key, value in resolved.items()}
+            run = _written_out(own, start["run"], f"{role}.start_from.run", seed)
             resolved[role] = {**part, "start_from": {**start, "run": run}}
     first = _with_runs(resolved.get("origin"), lambda run: resolve_same(run, seed))
     origin = first["run"] if isinstance(first, dict) and isinstance(first.get("run"), dict) else None

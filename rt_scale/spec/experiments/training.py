@@ -248,8 +248,8 @@ def _same_architecture(spec: TrainingSpec, name: str, start: StartFrom) -> None:
     other = start.run
     if other.encoder != spec.encoder:
         raise ValueError(
-            f"{name}.run has the encoder {part_text(other.encoder)}, this run {part_text(spec.encoder)}: weights can only "
-            "be copied between equal encoders"
+            f"{name}.run has the encoder {part_text(other.encoder)}, this run {part_text(spec.encoder)}: weights can "
+            "only be copied between equal encoders"
         )
     if start.part == "network" and other.projector != spec.projector:
         raise ValueError(
