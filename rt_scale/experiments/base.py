@@ -31,7 +31,7 @@ Opener = Callable[[str], Prepared]
 
 @dataclass(frozen=True)
 class Sets:
-    """Prepared data sets: the main one, others by name, and by run name those of the runs that come first."""
+    """Prepared data sets: the main one, others by name, and by run name those of the runs that the spec contains."""
 
     main: Prepared | NoiseSet
     also: dict[str, Prepared] = field(default_factory=dict)
@@ -125,7 +125,7 @@ def experiment_of(spec: RunSpec) -> Experiment[Any]:
 
 
 def check(spec: RunSpec, data_dir: Path, check_stop: StopCheck = no_check) -> Sets | None:
-    """The prepared data sets of ``spec`` and of the runs that it depends on, after all checks.
+    """The prepared data sets of ``spec`` and of the runs that it contains, after all checks.
 
     ``check_stop`` is called repeatedly while a data set is fetched or waited for. InputError if a data set is not
     prepared, damaged, or does not fit its spec.
@@ -138,10 +138,10 @@ def _open(spec: RunSpec, data_dir: Path, opener: Opener, check_stop: StopCheck) 
     for own in spec.readers:
         prepare_own(own, data_dir, check_stop=check_stop)
     sets = kind.open(spec, opener)
-    for needed in spec.dependencies:
-        found = _open(needed, data_dir, opener, check_stop)
+    for inner in spec.contained:
+        found = _open(inner, data_dir, opener, check_stop)
         if sets is not None and found is not None:
-            sets.starts[needed.name] = found
+            sets.starts[inner.name] = found
     kind.validate(spec, sets)
     return sets
 

@@ -23,13 +23,12 @@ from rt_scale.data.prepared import Prepared
 from rt_scale.data.subsets import nested_subset
 from rt_scale.experiments.base import Outcome
 from rt_scale.experiments.context import Context
+from rt_scale.experiments.dependencies import weights_of
 from rt_scale.experiments.landscape import TOGETHER, points_here
-from rt_scale.experiments.networks import load_weights
 from rt_scale.experiments.objectives import clean_inputs
 from rt_scale.models.networks import Network, Weights, build_network, to_device
 from rt_scale.spec.errors import RunError
 from rt_scale.spec.experiments.landscape import LandscapeSpec
-from rt_scale.spec.experiments.network import NetworkOf
 from rt_scale.spec.stopping import Stopped
 from rt_scale.store.run_dir import RunDir
 from rt_scale.training.precision import parameter_dtype, set_precision
@@ -143,7 +142,8 @@ class PlaneRun:
         self.spec, self.context, self.data = spec, context, context.data.main
         run, info = spec.origin.run, context.data.main.info
         set_precision(run.precision)
-        self.weights = [self._load(each) for each in (spec.origin, spec.x, spec.y)]
+        store, networks = context.options.store, (spec.origin, spec.x, spec.y)
+        self.weights = [weights_of(each, store, context.data) for each in networks]
         self.digest = {name: _digest(weights) for name, weights in zip(NAMES, self.weights, strict=True)}
         network = build_network(run, info.channels, run.data.size or info.size, torch.Generator())
         self.parameters = [name for name, _ in network.named_parameters()]
@@ -166,9 +166,6 @@ class PlaneRun:
         for a in self.spec.window[0]:
             for b in self.spec.window[1]:
                 refuse_negative_variances(combined(self.weights, shares(a, b)), f"the point ({a:g}, {b:g})")
-
-    def _load(self, network: NetworkOf) -> dict[str, Tensor]:
-        return load_weights(self.context.options.store.run(network.run), network.take)[1]
 
     def compute(self) -> Outcome:
         """Measure to the end."""

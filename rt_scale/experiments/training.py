@@ -88,4 +88,4 @@ class Training(Experiment[TrainingSpec]):
         from rt_scale.experiments.dependencies import start_weights
         from rt_scale.experiments.train import TrainingRun
 
-        return TrainingRun(spec, context, start_weights(spec, context.options.store)).train()
+        return TrainingRun(spec, context, start_weights(spec, context.options.store, context.data)).train()

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from rt_scale.spec.data import GAUSSIAN, AugmentSpec, DataSpec
 from rt_scale.spec.metrics import training_metrics
-from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, TeacherSpec
+from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, Taken, TeacherSpec
 from rt_scale.spec.part import Part, Plugged, changed
 from rt_scale.spec.run import RunSpec, When
 from rt_scale.spec.training import ObjectiveSpec, ProbeSpec, TrainSpec
@@ -28,7 +28,7 @@ class TrainingSpec(RunSpec):
         "seeds": (),
         "student": (("alpha",), ("epsilon",), ("start_from",), ("temperature",)),
         "teacher": (("start_from",), ("temperature",), ("momentum",)),
-        "train": (("epochs",), ("freeze_last",), ("optimizer", "lr"), ("optimizer", "weight_decay")),
+        "train": (("epochs",), ("freeze_last",), ("stop",), ("optimizer", "lr"), ("optimizer", "weight_decay")),
         "probe": (("every",), ("lr",), ("l2",)),
         "objective": (("label_noise",),),
         "data": (("sigma",),),
@@ -82,9 +82,14 @@ class TrainingSpec(RunSpec):
         return tuple(start for start in (self.teacher.start_from, self.student.start_from) if start is not None)
 
     @functools.cached_property
-    def dependencies(self) -> tuple[RunSpec, ...]:
-        """The runs that teacher and student start from."""
+    def contained(self) -> tuple[RunSpec, ...]:
+        """The runs that teacher and student start from, finished or at their start."""
         return tuple({start.run.name: start.run for start in self.starts}.values())
+
+    @functools.cached_property
+    def dependencies(self) -> tuple[RunSpec, ...]:
+        """The runs that must be finished before teacher and student can start."""
+        return tuple({run.name: run for start in self.starts for run in start.needed}.values())
 
     @property
     def data_sets(self) -> tuple[str, ...]:
@@ -141,12 +146,13 @@ class TrainingSpec(RunSpec):
 
     @property
     def title(self) -> str:
-        """Encoder, data set, outputs and epochs."""
+        """Encoder, data set, outputs, epochs, and where in them it ends."""
         encoder, epochs = self.encoder, self.train.epochs
         width = "" if encoder.width == 1 else f" x {encoder.width:g}"
         norm = "" if encoder.norm == "none" else f" {encoder.norm}"
         samples = "" if self.data.samples is None else f" ({self.data.samples:,})"
         length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+        length += "" if self.train.stop is None else f", to {self.train.stop}"
         outputs = f"{self.projector.out_dim:,} outputs"
         return f"{encoder.name}{width}{norm}, {self.data.name}{samples}, {outputs}, {length}"
 
@@ -270,5 +276,5 @@ def training(spec: RunSpec) -> TrainingSpec:
     return spec
 
 
-for _part in (StartFrom, TeacherSpec, StudentSpec, TrainingSpec, DistillSpec, SuperviseSpec):
+for _part in (Taken, StartFrom, TeacherSpec, StudentSpec, TrainingSpec, DistillSpec, SuperviseSpec):
     _part.model_rebuild(_types_namespace={"TrainingSpec": TrainingSpec})
