@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rt_scale.analyses.plane import CORNERS, NAMES, axis, coarse_first, gram, refuse_degenerate, shares
 from rt_scale.analyses.statistics import combined, refuse_negative_variances
