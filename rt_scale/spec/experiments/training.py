@@ -71,6 +71,8 @@ class TrainingSpec(RunSpec):
             start = getattr(self, role).start_from
             if start is not None:
                 _same_architecture(self, f"{role}.start_from", start)
+                if start.take == "state":
+                    _goes_on(self, role, start)
         return self
 
     def _check_kind(self) -> None:
@@ -80,6 +82,11 @@ class TrainingSpec(RunSpec):
     def starts(self) -> tuple[StartFrom, ...]:
         """The ``start_from`` of teacher and student, if set."""
         return tuple(start for start in (self.teacher.start_from, self.student.start_from) if start is not None)
+
+    def first_step(self, steps_per_epoch: int) -> int:
+        """The optimiser steps that were done before its start: those of the run whose state it takes."""
+        start = self.student.start_from
+        return 0 if start is None or start.take != "state" else start.run.train.end(steps_per_epoch)
 
     @functools.cached_property
     def contained(self) -> tuple[RunSpec, ...]:
@@ -262,6 +269,27 @@ def _same_architecture(spec: TrainingSpec, name: str, start: StartFrom) -> None:
             f"{name}.run has another projector than this run, {part_text(other.projector)} and not "
             f"{part_text(spec.projector)}: give part: encoder to draw a new projector, or make them equal"
         )
+
+
+def _goes_on(spec: TrainingSpec, role: str, start: StartFrom) -> None:
+    """Refuse a state that this run's training cannot go on from."""
+    name, other = f"{role}.start_from", start.run
+    if role == "teacher" or start.part != "network":
+        raise ValueError(f"{name}: a state is a student's whole network: take it in student.start_from, without part")
+    equal = {
+        "kind": (spec.kind, other.kind),
+        "train.batch_size": (spec.train.batch_size, other.train.batch_size),
+        "a teacher that moves": (spec.teacher.moves, other.teacher.moves),
+    }
+    optimizers = spec.train.optimizer, other.train.optimizer
+    for field in ("name", "momentum", "decay_norm_and_bias"):
+        equal[f"train.optimizer.{field}"] = getattr(optimizers[0], field), getattr(optimizers[1], field)
+    for field, (ours, theirs) in equal.items():
+        if ours != theirs:
+            raise ValueError(
+                f"{name} takes the state of a run that differs in {field} ({theirs}, here {ours}): training cannot go "
+                "on from it. Make them equal, or take: student, which begins anew"
+            )
 
 
 def part_text(part: Part) -> str:
