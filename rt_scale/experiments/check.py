@@ -60,6 +60,7 @@ def fits(spec: TrainingSpec, data: Prepared | NoiseSet) -> None:
     samples = training_samples(spec, data)
     _fits_batch_norms(spec, samples, size)
     _fits_schedules(spec, samples)
+    _fits_stop(spec, samples)
     if isinstance(data, Prepared):
         _fits_samples(spec, data)
         _fits_labels(spec, data)
@@ -115,6 +116,17 @@ def _fits_schedules(spec: TrainingSpec, samples: int) -> None:
                 f"{counted(epochs, 'epoch')} ({counted(total, 'step')}). Shorten the schedule, e.g. with a length of "
                 "10%, or raise train.epochs."
             )
+
+
+def _fits_stop(spec: TrainingSpec, samples: int) -> None:
+    """Refuse a stop at or beyond the end, which is only known with the number of images."""
+    per_epoch, train = math.ceil(samples / spec.train.batch_size), spec.train
+    total = train.length(per_epoch)
+    if train.stop is not None and train.end(per_epoch) >= total:
+        raise InputError(
+            f"train.stop is {train.stop}, but training ends after {counted(total, 'step')} "
+            f"({counted(train.epochs, 'epoch')} of {per_epoch}). Stop before, or leave train.stop out."
+        )
 
 
 def _fits_samples(spec: TrainingSpec, data: Prepared) -> None:
@@ -220,6 +232,23 @@ def _fits_size(spec: TrainingSpec, main: Prepared | NoiseSet, other: Prepared) -
             f"probe.also_size is own, but encoder '{encoder.name}' for {built} x {built} pixels cannot take images of "
             f"'{other.info.name}', which have {size} x {size}: {reason}. Set probe.also_size to encoder, which has "
             f"them resized, or leave '{other.info.name}' out of probe.also."
+        )
+
+
+def fits_state(spec: TrainingSpec, main: Prepared | NoiseSet, before: TrainingSpec, other: Prepared | NoiseSet) -> None:
+    """Raise InputError if ``spec`` cannot go on from the state of ``before``: at or beyond its end, or other epochs."""
+    samples, samples_before = training_samples(spec, main), training_samples(before, other)
+    if samples != samples_before:
+        raise InputError(
+            f"student.start_from takes the state of a run on {samples_before:,} training images, and this run has "
+            f"{samples:,}: epochs of other lengths cannot go on from each other. Make data.samples equal."
+        )
+    per_epoch = math.ceil(samples / spec.train.batch_size)
+    first, end = spec.first_step(per_epoch), spec.train.end(per_epoch)
+    if first >= end:
+        raise InputError(
+            f"student.start_from takes the state of a run after {counted(first, 'step')}, but this run ends after "
+            f"{counted(end, 'step')}: nothing is left to train. Give the other run a train.stop before that."
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from rt_scale.data.loaders.choose import training_loader, training_subset
 from rt_scale.experiments.base import Outcome
 from rt_scale.experiments.context import Context
-from rt_scale.experiments.dependencies import START, TEACHER, StartWeights
+from rt_scale.experiments.dependencies import START, TEACHER, StartWeights, read_end
 from rt_scale.experiments.evaluation import Evaluation, build_probers
 from rt_scale.experiments.objectives import (
     build_objective,
@@ -84,8 +84,13 @@ class TrainingRun:
 
     @property
     def total_steps(self) -> int:
-        """Optimiser steps of the run."""
-        return self.spec.train.epochs * self.loader.steps
+        """The optimiser steps that schedules are made for."""
+        return self.spec.train.length(self.loader.steps)
+
+    @property
+    def end(self) -> int:
+        """The optimiser step after which the run ends."""
+        return self.spec.train.end(self.loader.steps)
 
     def train(self) -> Outcome:
         """Train to the end."""
@@ -95,7 +100,7 @@ class TrainingRun:
         if self.progress.evaluate_first:
             self._catch_up()
         objective = reproducible(self.spec, self._objective())
-        self.context.observer.started(self.progress.step, self.total_steps)
+        self.context.observer.started(self.progress.step, self.end)
         train(
             self.trained,
             self.loader,
@@ -103,6 +108,7 @@ class TrainingRun:
             self.optimizer,
             epochs=self.spec.train.epochs,
             progress=self.progress,
+            end=self.end,
             before_update=self._update_rules(),
             hooks=[self],
             group=self.group,
@@ -143,7 +149,7 @@ class TrainingRun:
         """Update the teacher, show the step, and evaluate if an evaluation is due within an epoch (a Hook)."""
         self.following.after_step(progress)
         self.context.observer.stepped(progress.step)
-        if progress.step % self.loader.steps and progress.step % self.probe_steps == 0:
+        if progress.step % self.loader.steps and progress.step % self.probe_steps == 0 and progress.step < self.end:
             self._evaluate()
 
     def after_epoch(self, progress: Progress, metrics: dict[str, float]) -> None:
@@ -151,38 +157,41 @@ class TrainingRun:
         values = {f"train/{name}": value for name, value in metrics.items()}
         values["distance/from_init"] = float(distance(self.student, self.initial))
         values["distance/from_teacher"] = float(distance(self.student, list(self.teacher.parameters())))
-        self.context.log(progress.step, progress.epoch, values)
+        self.context.log(progress.step, progress.step / self.loader.steps, values)
         if progress.epoch == 1 and metrics["grad_norm"] == 0:
             self.context.observer.warned(STILL)
         self._end_epoch()
 
     def _end_epoch(self) -> None:
         """Evaluate and checkpoint if due, and update the teacher."""
-        last = self.progress.epoch == self.spec.train.epochs
-        due = last or self.progress.step % self.probe_steps == 0
+        step = self.progress.step
+        last = step == self.end
+        due = last or step % self.probe_steps == 0
         if due:
             self._evaluate()
         # After the evaluation, which is with the epoch's teacher; the checkpoint holds the teacher of the next step.
-        self.following.after_epoch(self.progress, {})
+        if step % self.loader.steps == 0:
+            self.following.after_epoch(self.progress, {})
         if last or self.context.checkpoint_due(evaluated=due):
-            self._checkpoint()
+            self._checkpoint(step)
 
     def stopped(self, progress: Progress) -> None:
         """Write a checkpoint, unless there is one of this step (a Hook); it repeats an interrupted evaluation later."""
         if progress.step not in self.context.run_dir.checkpoints.steps():
             self.context.observer.stage("writing a checkpoint, as it is asked to stop")
-            self._checkpoint()
+            self._checkpoint(progress.step)
+
+    def _load(self, folder: Path) -> tuple[Progress, Spent | None]:
+        """Take everything that training goes on from out of a checkpoint."""
+        # Read before anything is changed: a damaged file must not change the teacher.
+        teacher = read_weights(folder / TEACHER) if self.spec.teacher.moves else None
+        found = load_training(folder, self.student, self.optimizer, self.sharpenings)
+        if teacher is not None:
+            self.teacher.load_state_dict(teacher)
+        return found
 
     def _resume(self) -> bool:
-        def load(folder: Path) -> tuple[Progress, Spent | None]:
-            # Read before anything is changed: a damaged file must not change the teacher.
-            teacher = read_weights(folder / TEACHER) if self.spec.teacher.moves else None
-            found = load_training(folder, self.student, self.optimizer, self.sharpenings)
-            if teacher is not None:
-                self.teacher.load_state_dict(teacher)
-            return found
-
-        found = self.context.restore(load)
+        found = self.context.restore(self._load)
         if found is None:
             return False
         self.progress, spent = found
@@ -193,14 +202,17 @@ class TrainingRun:
         return True
 
     def _begin(self) -> None:
-        """Probe what is constant and the initial student, and write the first checkpoint."""
+        """Take another run's state, if so, probe what is constant and the initial student, and write a checkpoint."""
+        start = self.spec.student.start_from
+        if start is not None and start.take == "state":
+            self.progress, _ = read_end(start.run, start.take, self.context.options.store, self._load)
         self.constant = self.evaluation.constant()
         self._evaluate()
-        self._checkpoint()
+        self._checkpoint(START)
 
     def _catch_up(self) -> None:
         """Repeat the evaluation that a stop interrupted, and what follows it."""
-        if self.progress.step % self.loader.steps:
+        if self.progress.step % self.loader.steps and self.progress.step < self.end:
             self._evaluate()
         else:
             self._end_epoch()
@@ -223,10 +235,10 @@ class TrainingRun:
             if (reason := prober.linear.plain_because) is not None:
                 self.context.slower("linear probe" if data is None else f"linear probe on {data}", reason)
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, step: int) -> None:
         def write(folder: Path) -> None:
             save_training(folder, self.student, self.optimizer, self.progress, self.sharpenings)
-            if self.progress.step == START or self.spec.teacher.moves:
+            if step == START or self.spec.teacher.moves:
                 save_weights(folder / TEACHER, self.teacher)
 
-        self.context.checkpoint(self.progress.step, write)
+        self.context.checkpoint(step, write)

@@ -8,19 +8,28 @@ from typing import Any, NamedTuple
 
 from rt_scale.plugins import Names, Plugin, load
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.experiments.landscape import LandscapeSpec
 from rt_scale.spec.experiments.training import DistillSpec, SuperviseSpec
 from rt_scale.spec.run import OwnSpec, RunSpec
 
 
 class Kind(NamedTuple):
-    """A kind of run: its spec, and where its ``Experiment`` is, as ``module:attribute``; see ``experiments.base``."""
+    """A kind of run: its spec, and as ``module:attribute`` where its ``Experiment`` is (see ``experiments.base``), and
+    what a report shows of its runs (see ``report.analyses.base``) beside their metrics; empty: nothing."""
 
     spec: type[RunSpec]
     experiment: str
+    report: str = ""
 
 
 _TRAINING = "rt_scale.experiments.training:Training"
-KINDS = {"distill": Kind(DistillSpec, _TRAINING), "supervise": Kind(SuperviseSpec, _TRAINING)}
+KINDS = {
+    "distill": Kind(DistillSpec, _TRAINING),
+    "supervise": Kind(SuperviseSpec, _TRAINING, "rt_scale.report.analyses.pruning:analysis"),
+    "landscape": Kind(
+        LandscapeSpec, "rt_scale.experiments.landscape:Landscape", "rt_scale.report.analyses.landscapes:analysis"
+    ),
+}
 """Every kind by name."""
 DEFAULT = "distill"
 """The kind of a document that names none."""
@@ -46,7 +55,17 @@ def experiment(kind: str) -> Any:
     """The experiment of a kind: a subclass of ``experiments.base.Experiment``."""
     if kind in _OWN:
         return _OWN[kind]
-    module, _, attribute = KINDS[kind].experiment.partition(":")
+    return _attribute(KINDS[kind].experiment)
+
+
+def analysis(kind: str) -> Any:
+    """The function that makes ``report.analyses.base.Analysis`` of runs of a kind; None without one."""
+    reference = KINDS[kind].report if kind in KINDS else ""
+    return _attribute(reference) if reference else None
+
+
+def _attribute(reference: str) -> Any:
+    module, _, attribute = reference.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
