@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from rt_scale.plugins import Names, Plugin, load
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.experiments.connect import ConnectSpec
 from rt_scale.spec.experiments.training import DistillSpec, SuperviseSpec
 from rt_scale.spec.run import OwnSpec, RunSpec
 
@@ -20,7 +21,11 @@ class Kind(NamedTuple):
 
 
 _TRAINING = "rt_scale.experiments.training:Training"
-KINDS = {"distill": Kind(DistillSpec, _TRAINING), "supervise": Kind(SuperviseSpec, _TRAINING)}
+KINDS = {
+    "distill": Kind(DistillSpec, _TRAINING),
+    "supervise": Kind(SuperviseSpec, _TRAINING),
+    "connect": Kind(ConnectSpec, "rt_scale.experiments.connect:Connect"),
+}
 """Every kind by name."""
 DEFAULT = "distill"
 """The kind of a document that names none."""
