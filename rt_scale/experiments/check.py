@@ -60,6 +60,7 @@ def fits(spec: TrainingSpec, data: Prepared | NoiseSet) -> None:
     samples = training_samples(spec, data)
     _fits_batch_norms(spec, samples, size)
     _fits_schedules(spec, samples)
+    _fits_stop(spec, samples)
     if isinstance(data, Prepared):
         _fits_samples(spec, data)
         _fits_labels(spec, data)
@@ -115,6 +116,17 @@ def _fits_schedules(spec: TrainingSpec, samples: int) -> None:
                 f"{counted(epochs, 'epoch')} ({counted(total, 'step')}). Shorten the schedule, e.g. with a length of "
                 "10%, or raise train.epochs."
             )
+
+
+def _fits_stop(spec: TrainingSpec, samples: int) -> None:
+    """Refuse a stop at or beyond the end, which is only known with the number of images."""
+    per_epoch, train = math.ceil(samples / spec.train.batch_size), spec.train
+    total = train.length(per_epoch)
+    if train.stop is not None and train.end(per_epoch) >= total:
+        raise InputError(
+            f"train.stop is {train.stop}, but training ends after {counted(total, 'step')} "
+            f"({counted(train.epochs, 'epoch')} of {per_epoch}). Stop before, or leave train.stop out."
+        )
 
 
 def _fits_samples(spec: TrainingSpec, data: Prepared) -> None:

@@ -134,8 +134,8 @@ class RunWork(NamedTuple):
 def run_length(spec: TrainingSpec, images: int) -> Length:
     """The length of a run; ``images``: training images of its data set."""
     epoch = -(-(spec.data.samples or images) // spec.train.batch_size)
-    steps = spec.train.epochs * epoch
-    every = duration_steps(spec.probe.every, epoch) if spec.probe.every else steps
+    steps = spec.train.end(epoch)
+    every = duration_steps(spec.probe.every, epoch) if spec.probe.every else spec.train.length(epoch)
     return Length(steps, epoch, 1 + steps // every + (steps % every > 0))  # at the start, and at the end
 
 

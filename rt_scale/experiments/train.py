@@ -84,8 +84,13 @@ class TrainingRun:
 
     @property
     def total_steps(self) -> int:
-        """Optimiser steps of the run."""
-        return self.spec.train.epochs * self.loader.steps
+        """The optimiser steps that schedules are made for."""
+        return self.spec.train.length(self.loader.steps)
+
+    @property
+    def end(self) -> int:
+        """The optimiser step after which the run ends."""
+        return self.spec.train.end(self.loader.steps)
 
     def train(self) -> Outcome:
         """Train to the end."""
@@ -95,7 +100,7 @@ class TrainingRun:
         if self.progress.evaluate_first:
             self._catch_up()
         objective = reproducible(self.spec, self._objective())
-        self.context.observer.started(self.progress.step, self.total_steps)
+        self.context.observer.started(self.progress.step, self.end)
         train(
             self.trained,
             self.loader,
@@ -103,6 +108,7 @@ class TrainingRun:
             self.optimizer,
             epochs=self.spec.train.epochs,
             progress=self.progress,
+            end=self.end,
             before_update=self._update_rules(),
             hooks=[self],
             group=self.group,
@@ -143,7 +149,7 @@ class TrainingRun:
         """Update the teacher, show the step, and evaluate if an evaluation is due within an epoch (a Hook)."""
         self.following.after_step(progress)
         self.context.observer.stepped(progress.step)
-        if progress.step % self.loader.steps and progress.step % self.probe_steps == 0:
+        if progress.step % self.loader.steps and progress.step % self.probe_steps == 0 and progress.step < self.end:
             self._evaluate()
 
     def after_epoch(self, progress: Progress, metrics: dict[str, float]) -> None:
@@ -151,19 +157,21 @@ class TrainingRun:
         values = {f"train/{name}": value for name, value in metrics.items()}
         values["distance/from_init"] = float(distance(self.student, self.initial))
         values["distance/from_teacher"] = float(distance(self.student, list(self.teacher.parameters())))
-        self.context.log(progress.step, progress.epoch, values)
+        self.context.log(progress.step, progress.step / self.loader.steps, values)
         if progress.epoch == 1 and metrics["grad_norm"] == 0:
             self.context.observer.warned(STILL)
         self._end_epoch()
 
     def _end_epoch(self) -> None:
         """Evaluate and checkpoint if due, and update the teacher."""
-        last = self.progress.epoch == self.spec.train.epochs
-        due = last or self.progress.step % self.probe_steps == 0
+        step = self.progress.step
+        last = step == self.end
+        due = last or step % self.probe_steps == 0
         if due:
             self._evaluate()
         # After the evaluation, which is with the epoch's teacher; the checkpoint holds the teacher of the next step.
-        self.following.after_epoch(self.progress, {})
+        if step % self.loader.steps == 0:
+            self.following.after_epoch(self.progress, {})
         if last or self.context.checkpoint_due(evaluated=due):
             self._checkpoint()
 
@@ -200,7 +208,7 @@ class TrainingRun:
 
     def _catch_up(self) -> None:
         """Repeat the evaluation that a stop interrupted, and what follows it."""
-        if self.progress.step % self.loader.steps:
+        if self.progress.step % self.loader.steps and self.progress.step < self.end:
             self._evaluate()
         else:
             self._end_epoch()

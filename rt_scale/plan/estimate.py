@@ -122,8 +122,9 @@ class Estimator:
         seconds, how = self._known_seconds[key]
         if seconds is None:
             return Estimate(None, 0.0, 0.0, how)
-        left = seconds * (1 - min(self._steps.get(job.name, 0), length.steps) / length.steps)
-        epoch = together * seconds * length.epoch / length.steps
+        steps = max(1, length.steps)  # a run that stops at its start has none
+        left = seconds * (1 - min(self._steps.get(job.name, 0), length.steps) / steps)
+        epoch = together * seconds * length.epoch / steps
         epochs = min(math.ceil(Options.checkpoint_seconds / epoch), math.ceil(length.steps / length.epoch))
         return Estimate(seconds, left, epochs * epoch, how)
 
@@ -192,7 +193,7 @@ class Estimator:
         """Seconds of a run of that length; without measured rates or work only ratios are meaningful."""
         shape, work = job.spec.shape, self._cost(job.spec).work
         if work is None:
-            return float(length.steps)
+            return float(max(1, length.steps))
         if shape not in self._works:
             self._works[shape] = work()
         return self._works[shape].seconds(self._rates(job) or assumed(1.0), length, workers)

@@ -235,9 +235,9 @@ def check_explore(explore: ExploreSpec, specs: Iterable[RunSpec]) -> None:
 
 def check_length(stop: StopSpec, spec: TrainingSpec, steps_per_epoch: int) -> None:
     """Raise InputError if the grace is not shorter than the run; ``steps_per_epoch`` is not used for epochs."""
-    steps = spec.train.epochs * steps_per_epoch
+    steps = spec.train.end(steps_per_epoch)
     if duration_steps(stop.grace, steps_per_epoch) >= steps:
-        length = f"{spec.train.epochs}ep" if stop.unit == "ep" else f"{steps}it"
+        length = spec.train.stop or (f"{spec.train.epochs}ep" if stop.unit == "ep" else f"{steps}it")
         raise InputError(
             f"explore.stop.{stop.name}.grace is {stop.grace}, but a run lasts {length}: none would be stopped early. "
             "Shorten the grace, or leave explore.stop out."
@@ -267,5 +267,5 @@ def _check_stop(explore: ExploreSpec, stop: StopSpec, spec: TrainingSpec, at_pro
             f"{grace}, but {explore.metric} is measured every {every}, so it has no value by then: probe more "
             f"often (probe.every: {stop.grace}), or lengthen the grace."
         )
-    if stop.unit == "ep":
+    if stop.unit == "ep" and not (spec.train.stop or "").endswith("it"):
         check_length(stop, spec, 1)

@@ -1,7 +1,7 @@
-"""Durations (``5ep``, ``500it``) and schedules, numbers that change during training: ``linear(0, 5e-4, 10ep)``.
+"""Durations (``5ep``, ``500it``), moments (``0ep``, ``2ep``) and schedules: ``linear(0, 5e-4, 10ep)``.
 
-A schedule is a sequence of pieces joined by '+'. A piece has a name, numbers and a length: 10ep (epochs), 500it
-(optimiser steps) or 20% (of the run); the last piece lasts to the end of the run.
+A schedule, a number that changes during training, is a sequence of pieces joined by '+'. A piece has a name, numbers
+and a length: 10ep (epochs), 500it (optimiser steps) or 20% (of the run); the last piece lasts to the end of the run.
 """
 
 from __future__ import annotations
@@ -18,22 +18,32 @@ from pydantic import BeforeValidator, WithJsonSchema
 from rt_scale.spec.errors import cut, guess
 
 _DURATION = re.compile(r"^([1-9][0-9]{0,17})(ep|it)$")
+_MOMENT = re.compile(r"^(0|[1-9][0-9]{0,17})(ep|it)$")
 
 
 def parse_duration(value: object) -> str:
     """The canonical text of a duration: a positive whole number and ``ep`` or ``it``; raises ValueError."""
+    return _parsed(value, _DURATION, "a duration; write a positive whole number")
+
+
+def parse_moment(value: object) -> str:
+    """The canonical text of a moment of a run, a duration after its start or ``0ep``; raises ValueError."""
+    text = _parsed(value, _MOMENT, "a moment; write a whole number, 0 for the start,")
+    return "0ep" if text == "0it" else text
+
+
+def _parsed(value: object, pattern: re.Pattern[str], wanted: str) -> str:
     text = str(value).strip().lower().replace(" ", "")
-    if not _DURATION.match(text):
+    if not pattern.match(text):
         raise ValueError(
-            f"'{cut(str(value))}' is not a duration; write a positive whole number and its unit, "
-            "'5ep' for epochs or '500it' for optimiser steps"
+            f"'{cut(str(value))}' is not {wanted} and its unit, '5ep' for epochs or '500it' for optimiser steps"
         )
     return text
 
 
 def duration_steps(duration: str, steps_per_epoch: int) -> int:
-    """``duration`` in optimiser steps."""
-    text = parse_duration(duration)
+    """A duration or a moment in optimiser steps."""
+    text = parse_moment(duration)
     return int(text[:-2]) * (steps_per_epoch if text.endswith("ep") else 1)
 
 
@@ -41,6 +51,11 @@ Duration = Annotated[
     str,
     BeforeValidator(parse_duration),
     WithJsonSchema({"type": "string", "pattern": _DURATION.pattern, "examples": ["5ep", "500it"]}),
+]
+Moment = Annotated[
+    str,
+    BeforeValidator(parse_moment),
+    WithJsonSchema({"type": "string", "pattern": _MOMENT.pattern, "examples": ["0ep", "2ep", "500it"]}),
 ]
 
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema, fiel
 from rt_scale.plugins import is_reference
 from rt_scale.spec.errors import InputError, guess
 from rt_scale.spec.part import MOST, DataName, Part, Plugged, added
-from rt_scale.spec.schedule import Duration, Scheduled
+from rt_scale.spec.schedule import Duration, Moment, Scheduled, duration_steps
 from rt_scale.spec.schedule import parse as parse_schedule
 
 DISTANCES = ("cross_entropy", "kl", "mse")
@@ -83,6 +83,25 @@ class TrainSpec(Part):
     """The optimiser."""
     freeze_last: Duration | None = added(None)
     """How long the projector's last layer is frozen, e.g. 1ep; null: not at all."""
+    stop: Moment | None = added(None)
+    """When training ends, before the end of its schedules, e.g. 2ep, 300it or 0ep (at its start); all schedules stay
+    those of the whole epochs. Within an epoch, its means are those of the images seen. null: after the last epoch."""
+
+    @model_validator(mode="after")
+    def _stops_before_the_end(self) -> TrainSpec:
+        if self.stop is not None and self.stop.endswith("ep") and (stop := int(self.stop[:-2])) >= self.epochs:
+            if stop > self.epochs:
+                raise ValueError(f"stop is {self.stop}, beyond the end of training after {self.epochs} epochs")
+            self.__dict__["stop"] = None  # equal runs have equal hashes
+        return self
+
+    def length(self, steps_per_epoch: int) -> int:
+        """The optimiser steps that schedules are made for."""
+        return self.epochs * steps_per_epoch
+
+    def end(self, steps_per_epoch: int) -> int:
+        """The optimiser steps after which training ends."""
+        return duration_steps(self.stop, steps_per_epoch) if self.stop is not None else self.length(steps_per_epoch)
 
 
 class OwnProbe(Plugged):

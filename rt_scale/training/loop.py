@@ -25,7 +25,7 @@ class Progress:
 
     Attributes:
         epoch, step: completed epochs and optimiser steps.
-        sums: sums of the metrics over all ranks, of a run that was stopped within an epoch.
+        sums: sums of the metrics over all ranks, of a run that was stopped, or ends, within an epoch.
         weight: number of samples in ``sums``.
         evaluate_first: whether the evaluation due after ``step`` is not done yet.
     """
@@ -168,7 +168,7 @@ class Hook(Protocol):
         """Called after every optimiser step; synchronises with the device only where its own work needs it."""
 
     def after_epoch(self, progress: Progress, metrics: dict[str, float]) -> None:
-        """Called after every epoch with the means of its metrics."""
+        """Called after every epoch, and at an end within one, with the means of its metrics."""
 
     def stopped(self, progress: Progress) -> None:
         """Called before training ends early, between two steps, on a stop request or a hook's Stopped."""
@@ -194,33 +194,38 @@ def train(
     *,
     epochs: int,
     progress: Progress,
+    end: int | None = None,
     before_update: BeforeUpdate = _change_nothing,
     hooks: Sequence[Hook] = (),
     group: Group = ALONE,
     stop: Stop = never,
     gradients: Gradients = compute_gradients,
 ) -> None:
-    """Train ``model`` from ``progress``, which is updated, to ``epochs``.
+    """Train ``model`` from ``progress``, which is updated, to ``epochs``, or to the optimiser step ``end`` before.
 
     Within an epoch the host never waits for the device: metrics are summed there and read at its end. They are the
     objective's, ``loss`` and ``grad_norm`` (l2 norm of the whole gradient, before clipping). Each rank of ``group``
     calls this with its shares and equal weights; gradients and metrics are those of the global batch.
+
+    If ``end`` is within an epoch, that epoch ends there, for hooks too, with the means of what was seen; ``progress``
+    keeps their sums, so that the epoch can be continued.
 
     Raises:
         Diverged: at the end of an epoch whose mean loss or gradient is not finite.
         Stopped: by ``stop`` or a hook, on all ranks after the same step; training can be resumed from there.
     """
     requests = _StopRequests(stop, group)
-    arguments = (model, loader, objective, optimizer, progress, before_update, hooks, group, requests, gradients)
+    end = epochs * loader.steps if end is None else end
+    arguments = (model, loader, objective, optimizer, progress, end, before_update, hooks, group, requests, gradients)
     with keep_freed_memory():
         try:
-            while progress.epoch < epochs:
+            while progress.step < end:
                 means = _epoch(*arguments)
-                progress.epoch += 1
+                progress.epoch = progress.step // loader.steps
                 _refuse_divergence(means, progress)
                 for hook in hooks:
                     hook.after_epoch(progress, means)
-                if progress.epoch < epochs and requests.now():
+                if progress.step < end and requests.now():
                     raise Stopped
         except Stopped:
             for hook in hooks:
@@ -263,13 +268,14 @@ def _epoch(
     objective: Objective[Any],
     optimizer: torch.optim.Optimizer,
     progress: Progress,
+    end: int,
     before_update: BeforeUpdate,
     hooks: Sequence[Hook],
     group: Group,
     requests: _StopRequests,
     gradients: Gradients,
 ) -> dict[str, float]:
-    """One pass over the loader, or the rest of one; returns the means of its metrics."""
+    """One pass over the loader, or the rest of one, to step ``end`` at most; returns the means of its metrics."""
     means = Means(group)
     means.restore(progress, next(model.parameters()).device)
     done = progress.step - progress.epoch * loader.steps
@@ -287,11 +293,15 @@ def _epoch(
         try:
             for hook in hooks:
                 hook.after_step(progress)
-            if number + 1 < loader.steps and requests.after_step():
+            if number + 1 < loader.steps and progress.step < end and requests.after_step():
                 raise Stopped
         except Stopped:
             means.save(progress)
             raise
+        if progress.step == end:
+            if number + 1 < loader.steps:
+                means.save(progress)
+            break
         # Setting the modes of a ResNet-18 takes the host as long as some 30 kernel launches: only if one differs.
         if not all(module.training for module in modules):
             model.train()

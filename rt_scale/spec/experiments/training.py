@@ -28,7 +28,7 @@ class TrainingSpec(RunSpec):
         "seeds": (),
         "student": (("alpha",), ("epsilon",), ("start_from",), ("temperature",)),
         "teacher": (("start_from",), ("temperature",), ("momentum",)),
-        "train": (("epochs",), ("freeze_last",), ("optimizer", "lr"), ("optimizer", "weight_decay")),
+        "train": (("epochs",), ("freeze_last",), ("stop",), ("optimizer", "lr"), ("optimizer", "weight_decay")),
         "probe": (("every",), ("lr",), ("l2",)),
         "objective": (("label_noise",),),
         "data": (("sigma",),),
@@ -141,12 +141,13 @@ class TrainingSpec(RunSpec):
 
     @property
     def title(self) -> str:
-        """Encoder, data set, outputs and epochs."""
+        """Encoder, data set, outputs, epochs, and where in them it ends."""
         encoder, epochs = self.encoder, self.train.epochs
         width = "" if encoder.width == 1 else f" x {encoder.width:g}"
         norm = "" if encoder.norm == "none" else f" {encoder.norm}"
         samples = "" if self.data.samples is None else f" ({self.data.samples:,})"
         length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+        length += "" if self.train.stop is None else f", to {self.train.stop}"
         outputs = f"{self.projector.out_dim:,} outputs"
         return f"{encoder.name}{width}{norm}, {self.data.name}{samples}, {outputs}, {length}"
 

@@ -106,6 +106,7 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
     "train.optimizer.decay_norm_and_bias": ({"train.optimizer": {"weight_decay": 0.5}}, False, "train/loss"),
     "train.optimizer.clip": (SGD, 1e-4, "train/loss"),
     "train.freeze_last": ({}, "1it", "train/loss"),
+    "train.stop": ({}, "3it", "train/loss"),
     "train.optimizer.weight_decay": ({}, 0.0, "distance/from_init"),
     "train.optimizer.momentum": (SGD, 0.9, "distance/from_init"),
     "probe.linear": ({}, False, "probe/student/linear"),

@@ -18,7 +18,7 @@ from rt_scale.spec.run import RunSpec
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.spec.yaml_files import parse_yaml
 
-PARSED = {"lr", "weight_decay", "momentum", "temperature", "center", "every", "freeze_last", "grace", "parts"}
+PARSED = {"lr", "weight_decay", "momentum", "temperature", "center", "every", "freeze_last", "stop", "grace", "parts"}
 """Fields whose text is parsed: schedules, durations, bottlenecks; they have tests of their own."""
 
 

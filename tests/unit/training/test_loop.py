@@ -120,6 +120,24 @@ def test_training_goes_on_from_its_progress() -> None:
     assert torch.equal(network.weight, whole.weight)
 
 
+@pytest.mark.parametrize("end", range(9))
+def test_it_ends_at_any_step_and_goes_on_from_there(end: int) -> None:
+    whole, undisturbed = run(3, lr=1e-3)
+    network, recorder = model(), Recorder()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    progress = Progress()
+    train(network, TenNumbers(), squares, optimizer, epochs=3, end=end, progress=progress, hooks=[recorder])
+    assert (progress.epoch, progress.step, bool(progress.sums)) == (end // 3, end, bool(end % 3))
+    assert recorder.epochs[: end // 3] == undisturbed.epochs[: end // 3]
+    assert [each[:2] for each in recorder.epochs[end // 3 :]] == ([(end // 3, end)] if end % 3 else [])
+    ended = list(recorder.epochs[: end // 3])
+    recorder.epochs = []
+    train(network, TenNumbers(), squares, optimizer, epochs=3, progress=progress, hooks=[recorder])
+    assert recorder.steps == list(range(1, 10))
+    assert ended + recorder.epochs == undisturbed.epochs
+    assert torch.equal(network.weight, whole.weight)
+
+
 @pytest.mark.parametrize("at", range(1, 9))
 def test_asked_to_stop_after_any_step_it_goes_on_as_if_it_had_not_been(at: int) -> None:
     whole, undisturbed = run(3, lr=1e-3)
