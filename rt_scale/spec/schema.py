@@ -36,6 +36,9 @@ def _definitions() -> Document:
     whole["EncoderSpec"]["required"].remove("norm")  # the encoder has a default
     whole["EncoderSpec"]["properties"]["norm"]["enum"].append(None)
     del whole["EncoderSpec"]["properties"]["norm"]["type"]
+    for part in whole.values():
+        if (within := part.get("properties", {}).get("run", {})).get("$ref") == f"#/$defs/{TrainingSpec.__name__}":
+            within["$ref"] = "#/$defs/RunSpec"
     run = whole["StartFrom"]["properties"]["run"]
     changed = {
         "type": "object",
@@ -43,7 +46,7 @@ def _definitions() -> Document:
         "required": ["same_but"],
         "additionalProperties": False,
     }
-    del run["$ref"]  # TrainingSpec
+    del run["$ref"]
     run["anyOf"] = [{"const": "same"}, changed, {"$ref": "#/$defs/RunSpec"}]
     return whole | _loose(whole)
 
@@ -61,15 +64,22 @@ def _kinds() -> Document:
     properties = {name: field for run in runs.values() for name, field in run["properties"].items()}
     words = "\n\n".join(f"{name}: {kind.spec.__doc__}" for name, kind in KINDS.items())
     properties["kind"] = {"enum": list(KINDS), "default": DEFAULT, "type": "string", "description": words}
-    required = set.intersection(*(set(run.get("required", ())) for run in runs.values()))
+    kinds = zip(KINDS, runs.values(), strict=True)
     definitions["RunSpec"] = {
         "type": "object",
         "description": inspect.getdoc(RunSpec),
         "properties": properties,
-        "required": [name for name in properties if name in required],
+        "required": [],
+        "allOf": [_demands(name, run.get("required", [])) for name, run in kinds],
         "additionalProperties": False,
     }
     return definitions
+
+
+def _demands(kind: str, required: list[str]) -> Document:
+    """What a run of a kind must have."""
+    named: Document = {"properties": {"kind": {"const": kind}}}
+    return {"if": named if kind == DEFAULT else {**named, "required": ["kind"]}, "then": {"required": required}}
 
 
 def _loose(whole: Document) -> Document:
@@ -83,7 +93,9 @@ def _loose(whole: Document) -> Document:
         text = texts[name]
         for other in names:
             text = text.replace(_reference(other), _reference(f"{other}{_LOOSE}"))
-        copies[f"{name}{_LOOSE}"] = {key: value for key, value in json.loads(text).items() if key != "required"}
+        copies[f"{name}{_LOOSE}"] = {
+            key: value for key, value in json.loads(text).items() if key not in ("required", "allOf")
+        }
     return copies
 
 
