@@ -24,7 +24,7 @@ from rt_scale.data.files import writing
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.errors import InputError, some
 from rt_scale.spec.experiments.training import TrainingSpec
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.run import RunSpec, all_runs
 from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.system.files import TEMPORARY, replace_file, sync_folder
 
@@ -277,9 +277,9 @@ class KnownData:
 
 
 def known_data(specs: Iterable[RunSpec], data_dir: Path) -> KnownData:
-    """Look up the data sets of ``specs``; InputError if a prepared one is damaged."""
+    """Look up the data sets of ``specs`` and of the runs in them; InputError if a prepared one is damaged."""
     known = KnownData()
-    specs = list(specs)
+    specs = all_runs(specs, drawn=True)
     made = BUNDLED | {data.name for spec in specs for data in spec.readers}  # by the runs themselves
     for name in dict.fromkeys(name for spec in specs for name in spec.data_sets):
         prepared = load(name, data_dir)

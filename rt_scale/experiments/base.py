@@ -31,7 +31,7 @@ Opener = Callable[[str], Prepared]
 
 @dataclass(frozen=True)
 class Sets:
-    """Prepared data sets: the main one, others by name, and by run name those of the runs that come first."""
+    """Prepared data sets: the main one, others by name, and by run name those of the runs that the spec contains."""
 
     main: Prepared | NoiseSet
     also: dict[str, Prepared] = field(default_factory=dict)
@@ -47,11 +47,12 @@ class Needs(NamedTuple):
 
 
 class Length(NamedTuple):
-    """Steps of a run and of one of its epochs, and its number of probings."""
+    """Steps of a run and of one of its epochs, its number of probings, and the steps that were done before it."""
 
     steps: int = 1
     epoch: int = 1
     evaluations: int = 0
+    before: int = 0
 
 
 class Cost(NamedTuple):
@@ -125,7 +126,7 @@ def experiment_of(spec: RunSpec) -> Experiment[Any]:
 
 
 def check(spec: RunSpec, data_dir: Path, check_stop: StopCheck = no_check) -> Sets | None:
-    """The prepared data sets of ``spec`` and of the runs that it depends on, after all checks.
+    """The prepared data sets of ``spec`` and of the runs that it contains, after all checks.
 
     ``check_stop`` is called repeatedly while a data set is fetched or waited for. InputError if a data set is not
     prepared, damaged, or does not fit its spec.
@@ -138,10 +139,10 @@ def _open(spec: RunSpec, data_dir: Path, opener: Opener, check_stop: StopCheck) 
     for own in spec.readers:
         prepare_own(own, data_dir, check_stop=check_stop)
     sets = kind.open(spec, opener)
-    for needed in spec.dependencies:
-        found = _open(needed, data_dir, opener, check_stop)
+    for inner in spec.contained:
+        found = _open(inner, data_dir, opener, check_stop)
         if sets is not None and found is not None:
-            sets.starts[needed.name] = found
+            sets.starts[inner.name] = found
     kind.validate(spec, sets)
     return sets
 

@@ -243,10 +243,10 @@ def _values(measured: dict[str, float]) -> dict[str, float]:
 
 def _weights(spec: ConnectSpec, context: Context) -> list[Weights]:
     """The weights of the ends on the device; RunError if two of them are equal."""
-    from rt_scale.experiments.networks import load_weights
+    from rt_scale.experiments.dependencies import weights_of
 
-    device, store = context.execution.device, context.options.store
-    ends = [load_weights(store.run(end.run), end.take)[1] for end in spec.ends]
+    device = context.execution.device
+    ends = [weights_of(end, context.options.store, context.data) for end in spec.ends]
     for first, second in spec.pairs:
         if all(value.equal(ends[second][name]) for name, value in ends[first].items()):
             raise RunError(

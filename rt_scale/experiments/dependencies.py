@@ -1,4 +1,4 @@
-"""Runs that other runs start from: computed first or waited for, and the weights taken from them."""
+"""Runs that other runs contain: computed first or waited for, and the weights taken from them or drawn."""
 
 from __future__ import annotations
 
@@ -6,60 +6,106 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
+from rt_scale.experiments.base import Sets
 from rt_scale.experiments.options import Observer, Options, Silent
-from rt_scale.models.networks import Weights
+from rt_scale.models.networks import Weights, build_pair
 from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.experiments.training import TrainingSpec
-from rt_scale.spec.networks import StartFrom
+from rt_scale.spec.networks import StartFrom, Taken
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import stop_check
 from rt_scale.store.results import RunResult
+from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 from rt_scale.training.checkpoint import STUDENT, read_weights
 from rt_scale.training.loop import compute_gradients
+from rt_scale.training.precision import parameter_dtype
 
 StartWeights = Mapping[str, Weights]
 """Parameters and buffers by name of ``teacher`` and ``student``, if they start from another run."""
 
+T = TypeVar("T")
+
 TEACHER = "teacher.safetensors"
 START = 0
-"""The step of the checkpoint of the initial teacher and student."""
+"""The checkpoint of the teacher and the student at a run's start, also of a run that goes on from a later step."""
 
 
-def start_weights(spec: TrainingSpec, store: Store) -> dict[str, dict[str, Tensor]]:
-    """The weights that teacher and student of ``spec`` start from, float32 or float64 on the CPU.
+def start_weights(spec: TrainingSpec, store: Store, data: Sets | None) -> dict[str, dict[str, Tensor]]:
+    """The weights that teacher and student of ``spec`` start from; arguments and errors as of :func:`weights_of`."""
+    starts = {"teacher": spec.teacher.start_from, "student": spec.student.start_from}
+    return {role: _of_part(start, store, data) for role, start in starts.items() if start is not None}
 
-    RunError if a run is not finished, or its checkpoint is missing or damaged.
+
+def _of_part(start: StartFrom, store: Store, data: Sets | None) -> dict[str, Tensor]:
+    weights = weights_of(start, store, data)
+    return {name: value for name, value in weights.items() if start.part == "network" or name.startswith("encoder.")}
+
+
+def weights_of(network: Taken, store: Store, data: Sets | None) -> dict[str, Tensor]:
+    """Parameters and buffers of another run's network by name, on the CPU, in the dtype of that run's parameters.
+
+    What is as at that run's start (``network.drawn``) is read from the run's checkpoint of step 0, or drawn where the
+    store has none: equal bit for bit. All else is read from the last checkpoint of the finished run.
+
+    Args:
+        data: the open data sets of the run that contains ``network``; those of ``network.run`` are in ``starts``.
+
+    RunError if a run in ``network.needed`` is not finished, or a checkpoint is missing or damaged.
     """
-    roles = {"teacher": spec.teacher.start_from, "student": spec.student.start_from}
-    return {role: _weights(start, store) for role, start in roles.items() if start is not None}
+    file = TEACHER if network.take == "teacher" else STUDENT
+    if not network.drawn:
+        return read_end(network.run, network.take, store, lambda folder: read_weights(folder / file))
+    run_dir = store.run(network.run)
+    run_dir.refresh()
+    if START not in run_dir.checkpoints.steps():
+        return _draw(network, store, data)
+
+    def load(folder: Path) -> dict[str, Tensor] | None:
+        """None: a bundle left the file out."""
+        return read_weights(folder / file) if (folder / file).exists() else None
+
+    weights = _read(run_dir, START, network.take, load)
+    return _draw(network, store, data) if weights is None else weights
 
 
-def _weights(start: StartFrom, store: Store) -> dict[str, Tensor]:
-    run_dir = store.run(start.run)
+def read_end(run: TrainingSpec, what: str, store: Store, load: Callable[[Path], T]) -> T:
+    """The result of ``load`` on the last checkpoint of a finished run, which takes ``what`` of it, in a word.
+
+    RunError if the run is not finished, or its checkpoint is missing or damaged.
+    """
+    run_dir = store.run(run)
     run_dir.refresh()
     finished = run_dir.result()
     if finished is None:
-        raise RunError(f"The run {start.run.name}, to start from, is not finished; compute it first.")
-    frozen = start.take == "teacher" and not start.run.teacher.moves
+        raise RunError(f"The run {run_dir.name}, whose {what} is taken, is not finished; compute it first.")
     # The last step by the result: the newest checkpoint present may be an earlier one.
-    step = START if start.take == "init" or frozen else finished.steps
-    file = TEACHER if start.take == "teacher" else STUDENT
+    return _read(run_dir, finished.steps, what, load)
 
-    def load(folder: Path) -> dict[str, Tensor]:
-        return read_weights(folder / file)
 
+def _read(run_dir: RunDir, step: int, what: str, load: Callable[[Path], T]) -> T:
     try:
-        weights = run_dir.checkpoints.read(step, load)
+        return run_dir.checkpoints.read(step, load)
     except RunError as error:
         raise RunError(
-            f"This run starts from the {start.take} of run {start.run.name}, but {error} Move the folder "
-            f"'{run_dir.path}' away to have that run computed anew."
+            f"This run takes the {what} of run {run_dir.name}, but {error} Move the folder '{run_dir.path}' away to "
+            "have that run computed anew."
         ) from error
-    return {name: value for name, value in weights.items() if start.part == "network" or name.startswith("encoder.")}
+
+
+def _draw(network: Taken, store: Store, data: Sets | None) -> dict[str, Tensor]:
+    """The network as its run's start draws it."""
+    run = network.run
+    assert data is not None, f"{run.name} has images"
+    sets = data.starts[run.name]
+    weights = {role: _of_part(start, store, sets) for role, start in network.origins.items()}
+    pair = build_pair(run, sets.main.info.channels, run.data.size or sets.main.info.size, weights)
+    made = pair.teacher if network.take == "teacher" else pair.student
+    return made.to(parameter_dtype(run.precision)).state_dict()
 
 
 PATIENCE = 1.0

@@ -134,9 +134,10 @@ class RunWork(NamedTuple):
 def run_length(spec: TrainingSpec, images: int) -> Length:
     """The length of a run; ``images``: training images of its data set."""
     epoch = -(-(spec.data.samples or images) // spec.train.batch_size)
-    steps = spec.train.end(epoch)
+    first, end = spec.first_step(epoch), spec.train.end(epoch)
     every = duration_steps(spec.probe.every, epoch) if spec.probe.every else spec.train.length(epoch)
-    return Length(steps, epoch, 1 + steps // every + (steps % every > 0))  # at the start, and at the end
+    within = (end - 1) // every - first // every
+    return Length(end - first, epoch, 2 + within if end > first else 1, first)  # at the start, within, at the end
 
 
 def meta_network(spec: TrainingSpec, info: DataInfo) -> Network:

@@ -58,12 +58,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Drawing:
-    """The data of one panel; ``scale`` is that of the horizontal axis."""
+    """The data of one panel; ``scale`` is that of the horizontal axis, ``log10_down`` falls to the right."""
 
     title: str
     x_label: str
     y_label: str
-    scale: Literal["linear", "log2", "log10", "names"]
+    scale: Literal["linear", "log2", "log10", "log10_down", "names"]
     lines: Sequence[Line] = field(default_factory=tuple)
 
 
@@ -257,12 +257,25 @@ def _draw_panel(axis: Axes, panel: Drawing, colours: Mapping[str, Colour]) -> No
         axis.margins(x=0.1)
     elif panel.scale != "linear":
         axis.set_xscale("log", base=2 if panel.scale == "log2" else 10)
+    if panel.scale == "log10_down":
+        _count_down(axis, sorted({x for line in panel.lines for x in line.x}, reverse=True))
     axis.set(xlabel=panel.x_label, ylabel=panel.y_label)
     if axis.get_ylim()[0] < 0 <= min((min(line.y) for line in panel.lines if len(line.y)), default=0):
         axis.set_ylim(bottom=0)  # the margin of the axis is below possible values
     axis.set_title(panel.title, fontsize=10)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def _count_down(axis: Axes, places: Sequence[float]) -> None:
+    """An axis from the first place down to the last, with a tick about every halving."""
+    ticks = [places[0]]
+    for place in places[1:]:
+        if place < 0.6 * ticks[-1]:
+            ticks.append(place)
+    axis.invert_xaxis()
+    axis.set_xticks(ticks, [f"{tick:.1f}" for tick in ticks])
+    axis.minorticks_off()
 
 
 def _interval(axis: Axes, x: Sequence[float], line: Line, colour: Colour, bars: bool) -> None:

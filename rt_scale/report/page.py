@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 import html
+import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from rich.table import Table
 
+from rt_scale.report.analyses.base import Analysis, Picture
 from rt_scale.report.paper import Judged
 from rt_scale.report.plain import MetricRow, RunPicture, metrics_of
 from rt_scale.report.results import EPOCH, ResultRow, Which, titled_probe
@@ -35,18 +39,12 @@ _GAIN_INTERVAL = f", with its 95 % interval (Student's t, from {LEAST_SEEDS} see
 _SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure with its title and files; ``name`` is their name without suffix."""
-
-    name: str
-    title: str
-    svg: Path
-    png: Path
-
-    def inline(self, prefix: str) -> Markup:
-        """The figure as an HTML element whose ids begin with ``prefix``."""
-        return inline_svg(self.svg.read_text(encoding="utf-8"), prefix)
+_DRAW = Markup(
+    "for (const data of document.querySelectorAll('script.plane'))"
+    " { const { data: traces, layout } = JSON.parse(data.textContent);"
+    " Plotly.newPlot(data.previousElementSibling, traces, layout, { responsive: true, displaylogo: false }); }"
+)
+"""Draws every view into the element before its numbers."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,7 @@ class Report:
         results: of finished runs, by name.
         runs: the folder of run directories.
         departures: fields that differ from the paper.
+        analyses: of planes, lines and pruned networks.
         unsampled: number of runs that a search has not sampled yet.
         other_data: sentences on runs whose images differ from the local ones; else empty.
         files: the figures, then the page and its numbers.
@@ -84,6 +83,7 @@ class Report:
     verdicts: Sequence[Judged] = ()
     pictures: Sequence[Picture] = ()
     departures: Sequence[str] = ()
+    analyses: Sequence[Analysis] = ()
     unsampled: int = 0
     other_data: str = ""
     plugins: Sequence[Sequence[str]] = ()
@@ -97,6 +97,23 @@ class Report:
     def metrics(self) -> list[str]:
         """The metrics of the plain rows."""
         return metrics_of(self.plain)
+
+    @property
+    def scripts(self) -> list[Markup]:
+        """The scripts of the page: Plotly and what starts it, if an analysis has an interactive view."""
+        if not any(analysis.views for analysis in self.analyses):
+            return []
+        from plotly.offline import get_plotlyjs
+
+        return [Markup(get_plotlyjs()), _DRAW]
+
+    @property
+    def allowed(self) -> Markup:
+        """What a browser lets the page do: show its own styles, pictures and views, and ask for nothing."""
+        digests = (base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in self.scripts)
+        allowed = "".join(f" 'sha256-{each}'" for each in digests)
+        scripts = f"; script-src{allowed}" if allowed else ""
+        return Markup(f"default-src 'none'; style-src 'unsafe-inline'; img-src data:{scripts}")
 
     @property
     def finished(self) -> str:
@@ -168,8 +185,13 @@ def titles(rows: Sequence[ResultRow]) -> list[str]:
 
 
 def to_html(report: Report) -> str:
-    """One self-contained HTML page: no scripts, no requests, figures inside."""
+    """One self-contained HTML page: no requests, figures inside; scripts only for interactive views."""
     return _templates().get_template("report.html").render(report=report)
+
+
+def script_json(value: object) -> Markup:
+    """A value as JSON within a script element."""
+    return Markup(json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", r"\u003c"))
 
 
 def to_markdown(report: Report, *, runs: bool = True) -> str:
@@ -218,15 +240,6 @@ def _templates(finalize: Callable[[object], Markup] | None = None) -> Environmen
         lstrip_blocks=True, keep_trailing_newline=True, finalize=finalize,
     )  # fmt: skip
     words = {"JUDGED": JUDGED, "STATED": STATED}
-    found.globals |= {**words, "beside_paper": beside_paper, "caption": caption, "counted": counted, "titles": titles,
-                      "titled_probe": titled_probe}  # fmt: skip
+    found.globals |= {**words, "beside_paper": beside_paper, "caption": caption, "counted": counted,
+                      "script_json": script_json, "titles": titles, "titled_probe": titled_probe}  # fmt: skip
     return found
-
-
-def inline_svg(text: str, prefix: str) -> Markup:
-    """The text of a matplotlib SVG file as an HTML element whose ids begin with ``prefix``."""
-    svg = text[text.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
-    svg = re.sub(r' id="([^"]*)"', lambda found: f' id="{prefix}{found[1]}"' if found[1] in used else "", svg)
-    return Markup(re.sub(r'(url\(#|href="#)', lambda found: f"{found[1]}{prefix}", svg))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from rt_scale.report import claims
-from rt_scale.report.claims import Claim
+from rt_scale.report.analyses import claims as of_analyses
+from rt_scale.report.analyses.base import Analysed
+from rt_scale.report.analyses.connectivity import CONNECTIVITY
+from rt_scale.report.analyses.landscapes import LANDSCAPE
+from rt_scale.report.analyses.pruning import PRUNING
 from rt_scale.report.paper_numbers import data_words, value_text
 from rt_scale.report.results import ProbedRun, count_states, probe_title
 from rt_scale.report.statistics import Verdict
@@ -21,14 +25,20 @@ class Statement:
     """A claim of the paper, and the rule that judges a group of runs under one of ``probes``.
 
     ``over`` are the keys of ``ProbedRun.at`` that vary within a group; ``elsewhere``: whether the claim is on other
-    data sets than the one distilled on; None: on any.
+    data sets than the one distilled on; None: on any. With ``analysis``, it is on the runs of that analysis instead.
     """
 
     text: str
-    rule: Claim
+    rule: Callable[[Sequence[Any]], Verdict]
     over: tuple[str, ...] = ()
     probes: tuple[str, ...] = ("linear",)
     elsewhere: bool | None = None
+    analysis: str = ""
+
+
+Judgeable = ProbedRun | Analysed[Any]
+"""What claims are judged on: runs under a probe, and runs that an analysis reads."""
+R = TypeVar("R", bound=Judgeable)
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,17 @@ _NOISE = (
     Statement("More images make a better student.", claims.more_images_better, ("data", "samples", "sigma")),
 )  # fmt: skip
 _SAMPLES = {"figure-4": (Panel("samples", "data", "encoder", scale="log10", label="data set size n"),)}
+_CURVES = ("start", "round", "prune.rewind")
+_LANDSCAPE = (
+    Statement("A barrier lies between the teacher and the student.", of_analyses.barrier_to_student, ("view",),
+              analysis=LANDSCAPE),
+    Statement("The valley around the teacher is asymmetric: steep away from the student.",
+              of_analyses.valley_asymmetric, ("view",), analysis=LANDSCAPE),
+    Statement("Probing accuracy is high around the student.", of_analyses.probing_high("linear"), ("view",),
+              analysis=LANDSCAPE),
+    Statement("It is high there with standardised features, too.", of_analyses.probing_high("linear_standardized"),
+              ("view",), analysis=LANDSCAPE),
+)  # fmt: skip
 
 EXPERIMENTS: Mapping[str, Experiment] = {
     "fig1": Experiment(
@@ -147,6 +168,32 @@ EXPERIMENTS: Mapping[str, Experiment] = {
             Panel("epoch", "encoder", "round"),
         )},
     ),
+    "fig5": Experiment("Loss and probing landscapes (figures 5, 13 and 15)", _LANDSCAPE),
+    "fig14": Experiment("Landscapes around the teacher (figures 14 and 16)", _LANDSCAPE),
+    "fig8": Experiment(
+        "Lottery tickets (figure 8)",
+        (
+            Statement("The student's ticket is robust to pruning.", of_analyses.student_ticket_robust, _CURVES,
+                      analysis=PRUNING),
+            Statement("A fresh start's ticket is not, rewound to step 0.", of_analyses.init_ticket_not_robust, _CURVES,
+                      analysis=PRUNING),
+            Statement("Pruning costs the student less than a fresh start.", of_analyses.student_ticket_more_robust,
+                      _CURVES, analysis=PRUNING),
+        ),
+    ),
+    "fig9": Experiment(
+        "Linear mode connectivity (figure 9)",
+        (
+            Statement("Runs from one fresh start are not linearly connected.", of_analyses.init_has_barrier,
+                      ("start",), analysis=CONNECTIVITY),
+            Statement("Runs from one student are linearly connected.", of_analyses.student_is_connected, ("start",),
+                      analysis=CONNECTIVITY),
+            Statement("The barrier of errors is lower from the student.", of_analyses.lower_barrier("error"),
+                      ("start",), analysis=CONNECTIVITY),
+            Statement("The barrier of losses is lower from the student.", of_analyses.lower_barrier("loss"),
+                      ("start",), analysis=CONNECTIVITY),
+        ),
+    ),
     "ema": Experiment(
         "A teacher that averages its student (appendix D.1)",
         (Statement("A teacher that is a moving average of its student does not help.",
@@ -168,8 +215,8 @@ class Judged:
     runs: tuple[str, ...]
 
 
-def judge_all(experiment: Experiment, runs: Sequence[ProbedRun]) -> list[Judged]:
-    """Judge every claim on every group of runs and every probe that it applies to."""
+def judge_all(experiment: Experiment, runs: Sequence[Judgeable]) -> list[Judged]:
+    """Judge every claim on every group of runs, and every probe or the analysis, that it applies to."""
     found = []
     for statement in experiment.statements:
         about = [run for run in runs if _is_about(statement, run)]
@@ -186,22 +233,24 @@ def judge_all(experiment: Experiment, runs: Sequence[ProbedRun]) -> list[Judged]
     return found
 
 
-def _is_about(statement: Statement, run: ProbedRun) -> bool:
+def _is_about(statement: Statement, run: Judgeable) -> bool:
+    if isinstance(run, Analysed) or statement.analysis:
+        return run.at.get("analysis") == statement.analysis
     elsewhere = run.at["probed"] != run.at["data"]
     return run.at["probe"] in statement.probes and statement.elsewhere in (None, elsewhere)
 
 
 def _where(shared: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
     data = data_words([(shared.get("data", shared["probed"]), shared["probed"])])
-    keys = [key for key in shared if key not in ("data", "probed", "probe")]
-    telling = telling_keys(keys, others, beside=("data", "probed", "probe"))
+    beside = ("data", "probed", "probe", "analysis")
+    telling = telling_keys([key for key in shared if key not in beside], others, beside)
     names = axis_names(telling)
     values = [f"{names[key]} {value_text(key, shared[key])}" for key in telling]
-    return ", ".join([*values, data, probe_title(shared["probe"])])
+    return ", ".join([*values, data, *([probe_title(shared["probe"])] if "probe" in shared else [])])
 
 
-def groups(runs: Iterable[ProbedRun], over: Sequence[str]) -> list[tuple[dict[str, Any], list[ProbedRun]]]:
-    """Groups of runs that differ only in ``over`` (keys of ``ProbedRun.at``) and in keys that depend on it.
+def groups(runs: Iterable[R], over: Sequence[str]) -> list[tuple[dict[str, Any], list[R]]]:
+    """Groups of runs that differ only in ``over`` (keys of ``at``) and in keys that depend on it.
 
     Each group comes with the values that it shares.
     """
@@ -214,7 +263,7 @@ def groups(runs: Iterable[ProbedRun], over: Sequence[str]) -> list[tuple[dict[st
     return [({key: runs[0].at.get(key) for key in keys}, runs) for runs in alike]
 
 
-def _follows(key: str, by_over: Iterable[list[ProbedRun]]) -> bool:
+def _follows(key: str, by_over: Iterable[Sequence[Judgeable]]) -> bool:
     """Whether the value of ``key`` is a function of what varies, and not the same for all."""
     values = [{repr(run.at.get(key)) for run in runs} for runs in by_over]
     return all(len(each) == 1 for each in values) and len(set.union(*values)) > 1

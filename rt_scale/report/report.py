@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from rt_scale.experiments.other_data import DataHere, compare_sweeps
+from rt_scale.report.analyses.base import Analysis, Asked, Picture
 from rt_scale.report.export import numbers_table, verdicts_table, write_report_table
 from rt_scale.report.figures import GAIN, OF_PROBES, draw, drawings, save
-from rt_scale.report.page import Picture, Report, to_html, to_markdown
+from rt_scale.report.page import Report, to_html, to_markdown
 from rt_scale.report.paper import EXPERIMENTS, Experiment, Panel, judge_all
 from rt_scale.report.paper_numbers import START, data_title, data_words, departures
 from rt_scale.report.plain import metric_rows, metrics_table, run_pictures
@@ -32,7 +33,9 @@ from rt_scale.report.status import StatusRow, status_of_sweep
 from rt_scale.spec.data import GAUSSIAN
 from rt_scale.spec.document import flat_fields
 from rt_scale.spec.errors import InputError
-from rt_scale.spec.grid import Point
+from rt_scale.spec.experiments.training import TrainingSpec
+from rt_scale.spec.grid import Point, grouped
+from rt_scale.spec.kinds import analysis as kind_analysis
 from rt_scale.store.atomic import write_bytes
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.results import RunResult
@@ -57,14 +60,15 @@ def make_report(sweeps: Sequence[SweepRuns], which: Which, here: DataHere) -> Re
     points, unsampled = merged_points([sweep.points for sweep in sweeps]), sum(sweep.to_sample for sweep in sweeps)
     results = _results(points, store)
     check_same_data({sweep.name: sweep.points for sweep in sweeps}, results)
-    if not results:
+    if not results and not any(sweeps[0].store.run(point.spec).artifacts.exists() for point in points):
         raise InputError(
             f"None of the {len(points) + unsampled} runs of {first.words} is finished in '{store.place}'. "
             "Run it with 'rt-scale sweep' or 'rt-scale run', or name the store with --store."
         )
     if first.spec.experiment is not None:
         # Also the runs whose students are teachers here, if the sweep does not contain them.
-        points = with_first_rounds(points)
+        trained = [point for point in points if isinstance(point.spec, TrainingSpec)]
+        points = [*points, *with_first_rounds(trained)[len(trained) :]]
         results = _results(points, store)
     ended = {name: stop for sweep in sweeps for name, stop in sweep.early_stopped.items()}
     report = _report(sweeps, points, results, status_of_sweep(points, store, ended), which)
@@ -96,6 +100,9 @@ def _report(
     probed = [point for point in points if point.spec.probes]
     runs = {key: probed_runs(probed, results, states, key, metrics) for key in probe_keys(probed)}
     every = [run for members in runs.values() for run in members]
+    asked_for = Asked(points, results, states, store, folder, which, asked)
+    analyses = _analyses(asked_for)
+    analysed = [run for analysis in analyses for run in analysis.runs]
     about = Report(
         title=experiment.title,
         sweeps=names,
@@ -109,11 +116,19 @@ def _report(
         results=results,
         folder=folder,
         runs=store.root / "runs",
-        verdicts=judge_all(experiment, every),
+        verdicts=judge_all(experiment, [*every, *analysed]),
+        analyses=analyses,
         departures=departures(probed),
         plugins=plugin_table(probed, results) if probed else [],
     )
     return replace(about, pictures=_pictures(about, experiment, every, metrics))
+
+
+def _analyses(asked: Asked) -> list[Analysis]:
+    """What is shown of the runs of each kind beside metrics and probes."""
+    kinds = grouped(asked.points, lambda point: kind_analysis(point.spec.kind))
+    found = (analyse(replace(asked, points=points)) for analyse, points in kinds.items() if analyse is not None)
+    return [analysis for analysis in found if analysis is not None]
 
 
 def _data(results: Iterable[RunResult]) -> tuple[str, ...]:
@@ -180,6 +195,7 @@ def _write(report: Report) -> list[Path]:
     tables |= {"metrics": metrics_table(report.plain)} if report.metrics else {}
     tables |= {"verdicts": verdicts_table(report)} if report.verdicts else {}
     files = [picture.png for picture in report.pictures] + [picture.svg for picture in report.pictures]
+    files += [file for analysis in report.analyses for file in analysis.files]
     files += [folder / name for name in texts]
     return files + [path for name, table in tables.items() for path in write_report_table(folder / name, table)]
 

@@ -195,10 +195,10 @@ def probed_runs(
         spec, name = training(point.spec), point.spec.name
         result = results.get(name)
         scores = None if result is None else _scores(result, probe, (metrics or {}).get(name, {}))
-        start = spec.teacher.start_from
+        first = _first_round(spec)
         took = {} if result is None else result.device_seconds
-        first = start.run.name if start else None
-        found.append(ProbedRun(name, point.seed, configuration(point, probe), first, scores, states[name], took))
+        before = None if first is None else first.name
+        found.append(ProbedRun(name, point.seed, configuration(point, probe), before, scores, states[name], took))
     return found
 
 
@@ -315,12 +315,18 @@ def with_first_rounds(points: Sequence[Point]) -> list[Point]:
     known = {point.spec.name for point in points}
     found = list(points)
     for point in points:
-        start = training(point.spec).teacher.start_from
-        if start is not None and start.run.name not in known:
-            known.add(start.run.name)
+        first = _first_round(training(point.spec))
+        if first is not None and first.name not in known:
+            known.add(first.name)
             values = {key: value for key, value in point.values.items() if not key.startswith(START)}
-            found.append(Point(values, point.seed, start.run))
+            found.append(Point(values, point.seed, first))
     return found
+
+
+def _first_round(spec: TrainingSpec) -> TrainingSpec | None:
+    """The run whose student is the teacher of this one."""
+    start = spec.teacher.start_from
+    return start.run if start is not None and start.take == "student" else None
 
 
 def series(metrics: Mapping[str, Sequence[Any]]) -> dict[str, list[tuple[float, float]]]:
@@ -346,5 +352,5 @@ def _scores(result: RunResult, probe: str, metrics: Series) -> Scores | None:
 
 def _round(spec: TrainingSpec) -> int:
     """1 for a random teacher, 2 for one that is the student of such a run, ..."""
-    start = spec.teacher.start_from
-    return 1 if start is None or start.take != "student" else 1 + _round(start.run)
+    first = _first_round(spec)
+    return 1 if first is None else 1 + _round(first)

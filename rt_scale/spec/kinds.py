@@ -14,17 +14,21 @@ from rt_scale.spec.run import OwnSpec, RunSpec
 
 
 class Kind(NamedTuple):
-    """A kind of run: its spec, and where its ``Experiment`` is, as ``module:attribute``; see ``experiments.base``."""
+    """A kind of run: its spec, and as ``module:attribute`` where its ``Experiment`` is (see ``experiments.base``), and
+    what a report shows of its runs (see ``report.analyses.base``) beside their metrics; empty: nothing."""
 
     spec: type[RunSpec]
     experiment: str
+    report: str = ""
 
 
 _TRAINING = "rt_scale.experiments.training:Training"
 KINDS = {
     "distill": Kind(DistillSpec, _TRAINING),
-    "supervise": Kind(SuperviseSpec, _TRAINING),
-    "connect": Kind(ConnectSpec, "rt_scale.experiments.connect:Connect"),
+    "supervise": Kind(SuperviseSpec, _TRAINING, "rt_scale.report.analyses.pruning:analysis"),
+    "connect": Kind(
+        ConnectSpec, "rt_scale.experiments.connect:Connect", "rt_scale.report.analyses.connectivity:analysis"
+    ),
 }
 """Every kind by name."""
 DEFAULT = "distill"
@@ -51,7 +55,17 @@ def experiment(kind: str) -> Any:
     """The experiment of a kind: a subclass of ``experiments.base.Experiment``."""
     if kind in _OWN:
         return _OWN[kind]
-    module, _, attribute = KINDS[kind].experiment.partition(":")
+    return _attribute(KINDS[kind].experiment)
+
+
+def analysis(kind: str) -> Any:
+    """The function that makes ``report.analyses.base.Analysis`` of runs of a kind; None without one."""
+    reference = KINDS[kind].report if kind in KINDS else ""
+    return _attribute(reference) if reference else None
+
+
+def _attribute(reference: str) -> Any:
+    module, _, attribute = reference.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 

@@ -18,14 +18,45 @@ if TYPE_CHECKING:
     from rt_scale.spec.experiments.training import TrainingSpec
 
 
-class StartFrom(Part):
-    """Weights from the start or the end of another run, which is a spec itself and is executed first, once."""
+class Taken(Part):
+    """A network of another run, which is a spec itself and is executed first, once, unless its start is enough."""
+
+    run: SerializeAsAny[TrainingSpec]
+    """The run, as a whole spec."""
+    take: Literal["student", "teacher", "init"] = "student"
+    """Its network: student (trained), teacher (at the end) or init (the student at its start)."""
+
+    @property
+    def drawn(self) -> bool:
+        """Whether it is as at the run's start and so follows from its spec: init, or a teacher that never moves."""
+        return self.take == "init" or (self.take == "teacher" and not self.run.teacher.moves)
+
+    @property
+    def origins(self) -> Mapping[str, StartFrom]:
+        """What it was drawn around or copied from: ``teacher`` or ``student`` of ``run`` -> where that starts."""
+        role = "student" if self.take == "init" and self.run.student.start_from is not None else "teacher"
+        start = getattr(self.run, role).start_from
+        return {} if start is None else {role: start}
+
+    @property
+    def needed(self) -> tuple[TrainingSpec, ...]:
+        """The runs that must be finished before it can be read: ``run``, or what its start itself needs."""
+        return tuple(run for start in self.origins.values() for run in start.needed) if self.drawn else (self.run,)
+
+
+class StartFrom(Taken):
+    """Weights from the start or the end of another run, which is a spec itself and is executed first, once.
+
+    A run of which only init or a teacher that never moves is taken is not executed: its weights are drawn.
+    """
 
     run: SerializeAsAny[TrainingSpec]
     """The other run as a whole spec, or in a file `same` (this run without any start_from), or `{same_but: {...}}`
     (that with these fields changed)."""
-    take: Literal["student", "teacher", "init"] = "student"
-    """Its network: student (trained), teacher (at the end) or init (the student at its start)."""
+    take: Literal["student", "teacher", "init", "state"] = "student"  # type: ignore[assignment]  # one value more
+    """Its network: student (trained), teacher (at the end) or init (the student at its start). A student's may be
+    state: with the student also optimiser, step, centres and a moving teacher at the end of that run, whose schedules
+    and order of images go on from there."""
     part: Literal["network", "encoder"] = "network"
     """network (encoder and projector) or encoder (with a newly drawn projector)."""
 

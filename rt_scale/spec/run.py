@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, ValidationInfo, model_validator
 
 from rt_scale.spec.data import DataSpec
+from rt_scale.spec.networks import Taken
 from rt_scale.spec.part import Document, Part, added, json_text
 
 When = Literal["probe", "epoch"]
@@ -115,9 +116,14 @@ class RunSpec(Part):
         return f"{folder_prefix(self.kind)}-{self.hash}"
 
     @functools.cached_property
+    def contained(self) -> tuple[RunSpec, ...]:
+        """The runs that this spec contains, not those that they contain in turn; all of their data sets are opened."""
+        return tuple({run.name: run for run in _runs_in(self, needed=False)}.values())
+
+    @functools.cached_property
     def dependencies(self) -> tuple[RunSpec, ...]:
-        """The runs that come first: those that this spec contains, not those that they contain in turn."""
-        return tuple({run.name: run for run in _runs_in(self)}.values())
+        """The runs that must be finished first: those contained, or of one that is only drawn those that it needs."""
+        return tuple({run.name: run for run in _runs_in(self, needed=True)}.values())
 
     @property
     def data_sets(self) -> tuple[str, ...]:
@@ -215,9 +221,14 @@ class StoredSpec(RunSpec):
         return json_text(self.document)
 
     @functools.cached_property
-    def dependencies(self) -> tuple[RunSpec, ...]:
+    def contained(self) -> tuple[RunSpec, ...]:
         """The runs within the document."""
         return tuple(map(read_recorded, runs_within(self.document)))
+
+    @property
+    def dependencies(self) -> tuple[RunSpec, ...]:
+        """The same: which of them its kind needs is unknown."""
+        return self.contained
 
     @property
     def fields(self) -> Document:
@@ -264,10 +275,12 @@ def _without(fields: tuple[tuple[str, ...], ...], text: str) -> str:
     return json_text(value)
 
 
-def _runs_in(value: object) -> Iterator[RunSpec]:
-    """The runs that are fields, at any depth, but not those within them."""
+def _runs_in(value: object, *, needed: bool) -> Iterator[RunSpec]:
+    """The runs that are fields, at any depth, but not those within them; ``needed``: those that must be finished."""
     inner: Iterable[object] = ()
-    if isinstance(value, BaseModel):
+    if needed and isinstance(value, Taken):
+        inner = value.needed
+    elif isinstance(value, BaseModel):
         inner = (getattr(value, name) for name in type(value).model_fields)
     elif isinstance(value, Mapping):
         inner = value.values()
@@ -277,7 +290,7 @@ def _runs_in(value: object) -> Iterator[RunSpec]:
         if isinstance(each, RunSpec):
             yield each
         else:
-            yield from _runs_in(each)
+            yield from _runs_in(each, needed=needed)
 
 
 def folder_prefix(kind: str) -> str:
@@ -303,18 +316,21 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def all_runs(specs: Iterable[RunSpec]) -> list[RunSpec]:
-    """``specs`` and all runs that they depend on, each once, in the given order but each after the runs it needs."""
+def all_runs(specs: Iterable[RunSpec], *, drawn: bool = False) -> list[RunSpec]:
+    """``specs`` and all runs that they depend on, each once, in the given order but each after the runs it needs.
+
+    ``drawn``: also those that they contain and that need not be finished.
+    """
     found: dict[str, RunSpec] = {}
     for spec in specs:
-        _add(spec, found)
+        _add(spec, found, drawn)
     return list(found.values())
 
 
-def _add(spec: RunSpec, found: dict[str, RunSpec]) -> None:
+def _add(spec: RunSpec, found: dict[str, RunSpec], drawn: bool) -> None:
     # Check first: with two starts from one run per level, the recursion would otherwise double at every level.
     if spec.name in found:
         return
-    for needed in spec.dependencies:
-        _add(needed, found)
+    for needed in spec.contained if drawn else spec.dependencies:
+        _add(needed, found, drawn)
     found[spec.name] = spec

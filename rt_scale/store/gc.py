@@ -117,7 +117,7 @@ def _kept(store: Store, names: Iterable[str], young: float | None = None) -> set
         listed = sweep.runs()
         kept.update(listed)
         if not listed or not all((store.run(name).path / SPEC).exists() for name in listed):
-            kept.update(spec.name for spec in all_runs(_planned(sweep, store)))
+            kept.update(spec.name for spec in all_runs(_planned(sweep, store), drawn=True))
     for name in set(names) - kept:
         run = store.run(name)
         running = run.status(GRACE).state == "running"

@@ -7,13 +7,14 @@ import itertools
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from rt_scale.spec.data import DataSpec
 from rt_scale.spec.errors import counted
 from rt_scale.spec.experiments.network import NetworkOf
 from rt_scale.spec.experiments.training import TrainingSpec
-from rt_scale.spec.part import MOST, Argument, Part, json_text
+from rt_scale.spec.networks import Taken
+from rt_scale.spec.part import MOST, Argument, json_text
 from rt_scale.spec.run import RunSpec, When
 
 ESTIMATION_IMAGES = 10_000
@@ -21,13 +22,9 @@ ESTIMATION_IMAGES = 10_000
 MOST_ENDS, MOST_POINTS = 100, 100_000
 
 
-class Family(Part):
+class Family(Taken):
     """Networks of runs that differ in one field; in a spec each is written out."""
 
-    run: SerializeAsAny[TrainingSpec]
-    """The run, as a whole spec."""
-    take: Literal["student", "teacher", "init"] = "student"
-    """Its network: student (trained), teacher (at the end) or init (the student at its start)."""
     vary: str
     """The dotted field in which the runs differ, e.g. seeds.order."""
     values: tuple[Argument, ...] = Field(strict=False, max_length=MOST_ENDS)
@@ -201,3 +198,7 @@ class ConnectSpec(RunSpec):
 def _subset(run: TrainingSpec) -> tuple[int, int] | None:
     """What decides the images that a run trains on; None: all of its data set."""
     return None if run.data.samples is None else (run.data.samples, run.seeds.data)
+
+
+for _part in (Family, ConnectSpec):
+    _part.model_rebuild(_types_namespace={"TrainingSpec": TrainingSpec})

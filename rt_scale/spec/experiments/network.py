@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from pydantic import SerializeAsAny
-
 from rt_scale.spec.experiments.training import TrainingSpec
-from rt_scale.spec.part import Part
+from rt_scale.spec.networks import Taken
 
 
-class NetworkOf(Part):
-    """A network of a run, which is a spec itself and is executed first, once."""
+class NetworkOf(Taken):
+    """A network of a run; read it with ``experiments.dependencies.weights_of``.
 
-    run: SerializeAsAny[TrainingSpec]
-    """The run, as a whole spec."""
-    take: Literal["student", "teacher", "init"] = "student"
-    """Its network: student (trained), teacher (at the end) or init (the student at its start)."""
+    The run is executed first, once, unless only init or a teacher that never moves is taken.
+    """
+
+
+NetworkOf.model_rebuild(_types_namespace={"TrainingSpec": TrainingSpec})

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from rt_scale.spec.data import GAUSSIAN, AugmentSpec, DataSpec
 from rt_scale.spec.metrics import training_metrics
-from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, TeacherSpec
+from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, Taken, TeacherSpec
 from rt_scale.spec.part import Part, Plugged, changed
 from rt_scale.spec.run import RunSpec, When
 from rt_scale.spec.training import ObjectiveSpec, ProbeSpec, TrainSpec
@@ -71,6 +71,8 @@ class TrainingSpec(RunSpec):
             start = getattr(self, role).start_from
             if start is not None:
                 _same_architecture(self, f"{role}.start_from", start)
+                if start.take == "state":
+                    _goes_on(self, role, start)
         return self
 
     def _check_kind(self) -> None:
@@ -81,10 +83,20 @@ class TrainingSpec(RunSpec):
         """The ``start_from`` of teacher and student, if set."""
         return tuple(start for start in (self.teacher.start_from, self.student.start_from) if start is not None)
 
+    def first_step(self, steps_per_epoch: int) -> int:
+        """The optimiser steps that were done before its start: those of the run whose state it takes."""
+        start = self.student.start_from
+        return 0 if start is None or start.take != "state" else start.run.train.end(steps_per_epoch)
+
+    @functools.cached_property
+    def contained(self) -> tuple[RunSpec, ...]:
+        """The runs that teacher and student start from, finished or at their start."""
+        return tuple({start.run.name: start.run for start in self.starts}.values())
+
     @functools.cached_property
     def dependencies(self) -> tuple[RunSpec, ...]:
-        """The runs that teacher and student start from."""
-        return tuple({start.run.name: start.run for start in self.starts}.values())
+        """The runs that must be finished before teacher and student can start."""
+        return tuple({run.name: run for start in self.starts for run in start.needed}.values())
 
     @property
     def data_sets(self) -> tuple[str, ...]:
@@ -259,6 +271,27 @@ def _same_architecture(spec: TrainingSpec, name: str, start: StartFrom) -> None:
         )
 
 
+def _goes_on(spec: TrainingSpec, role: str, start: StartFrom) -> None:
+    """Refuse a state that this run's training cannot go on from."""
+    name, other = f"{role}.start_from", start.run
+    if role == "teacher" or start.part != "network":
+        raise ValueError(f"{name}: a state is a student's whole network: take it in student.start_from, without part")
+    equal = {
+        "kind": (spec.kind, other.kind),
+        "train.batch_size": (spec.train.batch_size, other.train.batch_size),
+        "a teacher that moves": (spec.teacher.moves, other.teacher.moves),
+    }
+    optimizers = spec.train.optimizer, other.train.optimizer
+    for field in ("name", "momentum", "decay_norm_and_bias"):
+        equal[f"train.optimizer.{field}"] = getattr(optimizers[0], field), getattr(optimizers[1], field)
+    for field, (ours, theirs) in equal.items():
+        if ours != theirs:
+            raise ValueError(
+                f"{name} takes the state of a run that differs in {field} ({theirs}, here {ours}): training cannot go "
+                "on from it. Make them equal, or take: student, which begins anew"
+            )
+
+
 def _text(part: Part) -> str:
     values = {name: getattr(part, name) for name in type(part).model_fields}
     return "{" + ", ".join(f"{name}: {value}" for name, value in values.items() if value is not None) + "}"
@@ -270,5 +303,5 @@ def training(spec: RunSpec) -> TrainingSpec:
     return spec
 
 
-for _part in (StartFrom, TeacherSpec, StudentSpec, TrainingSpec, DistillSpec, SuperviseSpec):
+for _part in (Taken, StartFrom, TeacherSpec, StudentSpec, TrainingSpec, DistillSpec, SuperviseSpec):
     _part.model_rebuild(_types_namespace={"TrainingSpec": TrainingSpec})

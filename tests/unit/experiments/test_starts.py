@@ -50,7 +50,7 @@ def test_what_is_taken(
     run(before, given)
     if step is None:
         step = 4 if changes else 0
-    weights = start_weights(spec, given.store)
+    weights = start_weights(spec, given.store, None)
     assert set(weights) == {role}
     assert equal(weights[role], saved(given.store.run(before), step, name))
     run(spec, given)
@@ -73,7 +73,7 @@ def test_the_encoder_alone_is_under_a_projector_drawn_anew(tiny: Tiny, settings:
     spec = tiny({**FREE, f"{role}.start_from": start})
     run(spec, given)
     other = saved(given.store.run(spec.starts[0].run), 4)
-    taken = start_weights(spec, given.store)[role]
+    taken = start_weights(spec, given.store, None)[role]
     assert taken.keys() == {name for name in other if name.startswith("encoder.")}
     began = saved(given.store.run(spec), 0, role)
     assert equal({name: began[name] for name in taken}, {name: other[name] for name in taken})
@@ -168,9 +168,7 @@ def test_a_checkpoint_that_is_gone_or_damaged(
     with pytest.raises(RunError) as caught:
         run(spec, given)
     message = str(caught.value)
-    assert message.startswith(
-        f"This run starts from the student of run {spec.starts[0].run.name}, but its checkpoint '"
-    )
+    assert message.startswith(f"This run takes the student of run {spec.starts[0].run.name}, but its checkpoint '")
     assert problem in message
     assert f"Move the folder '{before.path}' away to have that run computed anew." in message
     failure = given.store.run(spec).failure()
@@ -182,5 +180,5 @@ def test_a_checkpoint_that_is_gone_or_damaged(
 
 def test_weights_of_a_run_that_is_not_finished(tiny: Tiny, settings: Make) -> None:
     spec = tiny({"teacher.start_from": {"run": "same"}})
-    with pytest.raises(RunError, match=f"{spec.starts[0].run.name}, to start from, is not finished"):
-        start_weights(spec, settings().store)
+    with pytest.raises(RunError, match=f"{spec.starts[0].run.name}, whose student is taken, is not finished"):
+        start_weights(spec, settings().store, None)

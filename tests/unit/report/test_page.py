@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from rt_scale.report.analyses.base import Picture, inline_svg
 from rt_scale.report.export import numbers_table, verdicts_table
-from rt_scale.report.page import Picture, Report, beside_paper, caption, inline_svg, titles, to_html, to_markdown
+from rt_scale.report.page import Report, beside_paper, caption, titles, to_html, to_markdown
 from rt_scale.report.paper import Judged
 from rt_scale.report.paper_numbers import departures
 from rt_scale.report.report import check_same_data, merged_points

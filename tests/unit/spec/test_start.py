@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from rt_scale.spec.run import RunSpec
+from rt_scale.spec.experiments.network import NetworkOf
+from rt_scale.spec.run import OwnSpec, RunSpec, all_runs
 
 SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_32_2"}}
 
@@ -73,3 +74,58 @@ def test_both_networks_may_start_from_runs() -> None:
     assert [start.run.student.alpha for start in value.starts] == [1e-10, 1.0]
     assert [start.take for start in value.starts] == ["student", "init"]
     assert RunSpec.model_validate(SMALL).starts == ()
+
+
+EMA = {"update": "ema"}
+
+
+def taken(take: str, role: str = "teacher", **run: Any) -> RunSpec:
+    return RunSpec.model_validate({**SMALL, role: {"start_from": {"run": {**SMALL, **run}, "take": take}}})
+
+
+@pytest.mark.parametrize(
+    ("take", "run", "finished"),
+    [
+        ("student", {}, True), ("init", {}, False), ("teacher", {}, False),
+        ("init", {"teacher": EMA}, False), ("teacher", {"teacher": EMA}, True),
+        ("teacher", {"teacher": {"statistics": "data", "mode": "train"}}, True),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_a_run_of_which_only_the_start_is_taken_need_not_be_finished(
+    role: str, take: str, run: dict[str, Any], finished: bool
+) -> None:
+    spec = taken(take, role, **run)
+    assert spec.contained == (spec.starts[0].run,)  # type: ignore[attr-defined]
+    assert spec.dependencies == (spec.contained if finished else ())
+    assert all_runs([spec]) == [*spec.dependencies, spec]
+    assert all_runs([spec], drawn=True) == [*spec.contained, spec]
+
+
+def test_a_start_that_is_drawn_needs_what_it_is_drawn_around() -> None:
+    first = {**SMALL, "student": {"alpha": 1.0}}
+    spec, other = taken("init", teacher={"start_from": {"run": first}}), RunSpec.model_validate(first)
+    assert spec.dependencies == (other,)
+    assert all_runs([spec], drawn=True) == [other, *spec.contained, spec]
+    at_start = {"start_from": {"run": first, "take": "init"}}
+    assert taken("init", teacher=at_start).dependencies == ()
+    beside = {"teacher": {"start_from": {"run": first}}, "student": at_start}
+    assert taken("init", **beside).dependencies == ()  # the student is no copy of the teacher
+    assert taken("teacher", **beside).dependencies == (other,)
+    twice = {**SMALL, **beside}
+    assert taken("init", teacher={"start_from": {"run": twice, "take": "teacher"}}).dependencies == (other,)
+
+
+def test_networks_in_any_part_are_needed_as_they_are_taken() -> None:
+    class Part(OwnSpec):
+        ends: list[NetworkOf]
+        other: NetworkOf
+
+    runs = [{**SMALL, "seeds": {"data": seed}} for seed in range(3)]
+    ends, other = [{"run": runs[0]}, {"run": runs[1], "take": "init"}], {"run": runs[2], "take": "teacher"}
+    networks = [NetworkOf.model_validate(each) for each in (*ends, other)]
+    spec = Part.model_construct(kind="own:Part", source="0" * 64, ends=networks[:2], other=networks[2])
+    known = [RunSpec.model_validate(run) for run in runs]
+    assert spec.contained == tuple(known)
+    assert spec.dependencies == (known[0],)
+    assert networks[1].canonical() == {"run": known[1].canonical(), "take": "init"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -255,3 +256,17 @@ def test_folders_that_are_no_runs_and_links_are_left_alone(store: Store, tmp_pat
 def test_an_empty_store_holds_no_garbage(tmp_path: Path) -> None:
     assert find_garbage(Store(tmp_path / "none")) == []
     assert not (tmp_path / "none").exists()
+
+
+def test_a_run_of_which_a_sweep_takes_the_start_stays(store: Store) -> None:
+    """Its checkpoint of step 0 is what is taken, whether the run that takes it was begun or not."""
+    taking = RunSpec.model_validate(
+        {**BASE, "teacher": {"start_from": {"run": ALONE.model_dump(mode="json"), "take": "init"}}}
+    )
+    listed = store.sweep("s")
+    listed.write("name: s\nbase: " + json.dumps(taking.model_dump(mode="json")), [taking.name])
+    assert taking.dependencies == ()
+    assert ALONE.name not in names(store)
+    begin(store, taking, None)
+    assert ALONE.name not in names(store)
+    assert CHILD.name in names(store)

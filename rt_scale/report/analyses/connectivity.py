@@ -1,0 +1,199 @@
+"""Linear mode connectivity in a report: curves between runs as in figure 9, and tables of barriers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from rt_scale.report.analyses.base import Analysed, Analysis, Asked, Picture, Table, configuration, listed, start_word
+from rt_scale.report.paper_numbers import data_title, value_text
+from rt_scale.report.results import NOTHING
+from rt_scale.report.statistics import estimate
+from rt_scale.spec.errors import counted
+from rt_scale.spec.experiments.network import NetworkOf
+from rt_scale.spec.grid import axis_names, grouped
+
+if TYPE_CHECKING:
+    from rt_scale.report.figures import Drawing, Line
+
+CONNECTIVITY = "connectivity"
+CURVES, PAIRS = "curves.parquet", "pairs.parquet"
+SPLITS = ("test", "train")
+MEASURES: Mapping[str, tuple[float, tuple[float, float], str]] = {
+    "error": (100.0, (-1.0, 1.0), "points"), "loss": (1.0, (-float("inf"), float("inf")), "nats"),
+}  # fmt: skip
+"""What has a barrier -> by how much its numbers are multiplied, the bounds of a barrier, and its unit then."""
+_DISTANCES = {"l2": "distance", "cosine": "cosine", "l2_aligned": "distance, aligned",
+              "cosine_aligned": "cosine, aligned", "permuted": "units permuted"}  # fmt: skip
+_CAPTION = (
+    "Barriers between runs that differ in one seed: the highest value on the line less the mean of its ends, and less "
+    "the straight line between the ends' values; means over pairs and seeds with the 95 % interval over seeds, and the "
+    "standard deviation over pairs. Errors in percentage points, losses in nats."
+)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The rows of the two files of a run."""
+
+    curves: Sequence[Mapping[str, Any]]
+    pairs: Sequence[Mapping[str, Any]]
+
+    def barrier(self, split: str, measure: str, kind: str = "barrier") -> float | None:
+        """The mean over pairs; None if it was not measured."""
+        values = self.barriers(split, measure, kind)
+        return fmean(values) if values else None
+
+    def barriers(self, split: str, measure: str, kind: str = "barrier") -> list[float]:
+        """Of every pair."""
+        return [row[kind] for row in self.pairs if (row["split"], row["measure"]) == (split, measure)]
+
+
+def read_curves(curves: Path, pairs: Path) -> Curves:
+    """The files of a run."""
+    return Curves(pq.read_table(curves).to_pylist(), pq.read_table(pairs).to_pylist())
+
+
+def connect_runs(asked: Asked) -> list[Analysed[Curves]]:
+    """The runs with their curves, if they have some."""
+    found = []
+    for point in asked.points:
+        ends: Sequence[NetworkOf] = getattr(point.spec, "ends", ())
+        starts = listed(start_word(end.run) for end in ends)
+        at = configuration(CONNECTIVITY, point, start=starts)
+        paths = [asked.artifact(point, name) for name in (CURVES, PAIRS)]
+        curves = None if None in paths else read_curves(*paths)  # type: ignore[arg-type]
+        found.append(Analysed(point, at, asked.states[point.spec.name], curves))
+    return found
+
+
+def analysis(asked: Asked) -> Analysis:
+    """What the report shows of runs that connect others."""
+    from rt_scale.report.figures import draw, save
+
+    runs = connect_runs(asked)
+    done = [run for run in runs if run.found is not None]
+    if not done:
+        return Analysis("Linear mode connectivity", ["No line is computed yet."], runs=runs)
+    groups = _groups(done)
+    name = "figure-9" if asked.experiment == "fig9" else "connectivity"
+    title = f"{name.capitalize().replace('-', ' ')}, {listed(data_title(run.at['data']) for run in done)}"
+    figure = draw(_panels(groups), title, 2)
+    svg, png = (asked.folder / f"{name}.{form}" for form in ("svg", "png"))
+    save(figure, svg, png)
+    words = "lines are means over pairs and seeds, bands their standard deviation; a share is that of the second run"
+    picture = Picture(name, f"{title}: {words}.", svg, png)
+    return Analysis("Linear mode connectivity", _said(runs, done), [picture], _tables(groups), runs=runs)
+
+
+def _groups(runs: Sequence[Analysed[Curves]]) -> dict[str, list[Analysed[Curves]]]:
+    """The runs of each configuration, by its label."""
+    axes = [key for key in dict.fromkeys(key for run in runs for key in run.at)
+            if key not in ("analysis", "data", "probed", "start")]  # fmt: skip
+    names = axis_names(axes)
+
+    def label(run: Analysed[Curves]) -> str:
+        values = [f"{names[key]} {value_text(key, run.at.get(key))}" for key in axes]
+        return ", ".join([f"from {run.at['start']}", *values])
+
+    return grouped(runs, label)
+
+
+def _of(run: Analysed[Curves]) -> Curves:
+    assert run.found is not None
+    return run.found
+
+
+def _said(runs: Sequence[Analysed[Curves]], done: Sequence[Analysed[Curves]]) -> list[str]:
+    """What was computed, and with which statistics of norms."""
+    pairs = sum(len({(row["first"], row["second"]) for row in _of(run).pairs}) for run in done)
+    specs: list[Any] = [run.point.spec for run in done]
+    images = listed("all images" if spec.images is None else f"{spec.images:,} images" for spec in specs)
+    return [
+        f"{len(done)} of {counted(len(runs), 'run')} done, {counted(pairs, 'pair')}, "
+        f"{listed(f'{spec.points} points' for spec in specs)} a pair, on {images} of each split.",
+        f"Running statistics of batch norms, if there are any: {listed(map(_statistics, specs))}. Units of the second "
+        f"run matched to the first's (align): {listed(str(spec.align) for spec in specs)}.",
+    ]
+
+
+def _statistics(spec: Any) -> str:
+    """Those of a run, in words."""
+    if spec.statistics != "estimated":
+        return f"{spec.statistics}"
+    number = "10,000" if spec.estimation_images is None else f"{spec.estimation_images:,}"
+    return f"estimated at every point from {number} training images"
+
+
+def _panels(groups: Mapping[str, Sequence[Analysed[Curves]]]) -> list[Drawing]:
+    """Error and loss of each split, a line for each configuration."""
+    from rt_scale.report.figures import Drawing
+
+    found = []
+    for measure, (factor, _, _) in MEASURES.items():
+        for split in SPLITS:
+            drawn = [_line(label, runs, split, measure, factor) for label, runs in groups.items()]
+            lines = [line for line in drawn if line is not None]
+            if lines:
+                label = f"{split} {measure}{' (%)' if measure == 'error' else ' (nats)'}"
+                found.append(Drawing("", "share of the way between two runs", label, "linear", lines))
+    return found
+
+
+def _line(label: str, runs: Sequence[Analysed[Curves]], split: str, measure: str, factor: float) -> Line | None:
+    from rt_scale.report.figures import Line
+
+    rows = [row for run in runs for row in _of(run).curves if row["split"] == split]
+    places = grouped(rows, lambda row: round(row["position"], 9))
+    if not places:
+        return None
+    x = sorted(places)
+    values = [[factor * row[measure] for row in places[place]] for place in x]
+    means = [fmean(each) for each in values]
+    spread = [stdev(each) if len(each) > 1 else 0.0 for each in values]
+    low = [mean - each for mean, each in zip(means, spread, strict=True)]
+    high = [mean + each for mean, each in zip(means, spread, strict=True)]
+    return Line(label, x, means, low=low, high=high)
+
+
+def _tables(groups: Mapping[str, Sequence[Analysed[Curves]]]) -> list[Table]:
+    barriers = [["runs", "value", "barrier", "over the line between ends", "± over pairs", "pairs", "seeds"]]
+    for label, runs in groups.items():
+        for measure, (factor, bounds, unit) in MEASURES.items():
+            for split in SPLITS:
+                over = [each for run in runs for each in _of(run).barriers(split, measure)]
+                if over:
+                    texts = [_seeds(runs, split, measure, kind, factor, bounds) for kind in ("barrier", "barrier_line")]
+                    spread = f"{factor * stdev(over):.2f}" if len(over) > 1 else NOTHING
+                    barriers.append(
+                        [label, f"{split} {measure} ({unit})", *texts, spread, str(len(over)), str(len(runs))]
+                    )
+    return [Table("barriers", _CAPTION, barriers), _distances(groups)]
+
+
+def _seeds(
+    runs: Sequence[Analysed[Curves]], split: str, measure: str, kind: str, factor: float, bounds: tuple[float, float]
+) -> str:
+    """A barrier with its interval over seeds."""
+    values = [value for run in runs if (value := _of(run).barrier(split, measure, kind)) is not None]
+    found = estimate(values, bounds)
+    if found.low is None or found.high is None:
+        return f"{factor * found.mean:.2f}"
+    return f"{factor * found.mean:.2f} [{factor * found.low:.2f}, {factor * found.high:.2f}]"
+
+
+def _distances(groups: Mapping[str, Sequence[Analysed[Curves]]]) -> Table:
+    """How far the ends are apart."""
+    every = [row for runs in groups.values() for run in runs for row in _of(run).pairs]
+    names = [name for name in _DISTANCES if any(row.get(name) is not None for row in every)]
+    rows = [["runs", *(_DISTANCES[name] for name in names)]]
+    for label, runs in groups.items():
+        pairs = [row for run in runs for row in _of(run).pairs]
+        columns = ([row[name] for row in pairs if row.get(name) is not None] for name in names)
+        rows.append([label, *(f"{fmean(column):.4g}" if column else NOTHING for column in columns)])
+    return Table("distances", "Between the weights of two runs, means over pairs.", rows)

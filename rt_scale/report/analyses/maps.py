@@ -1,0 +1,155 @@
+"""Maps of planes: measures in colours, contours of the norm, and the three networks, in rows and columns of panels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patheffects import AbstractPathEffect, withStroke
+from matplotlib.ticker import PercentFormatter
+
+from rt_scale.report.analyses.planes import Array, Plane
+
+Coordinates = Literal["affine", "orthonormal", "orthonormal encoder"]
+"""Of a map: affine ones, or orthonormal ones of the whole network or of its encoder alone."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a measure is drawn; ``low`` and ``high`` are the ends of the paper's colour scale."""
+
+    title: str
+    low: float
+    high: float
+    log: bool = False
+    percent: bool = False
+
+    @property
+    def colours(self) -> str:
+        """The name of its colour map."""
+        return "YlGnBu" if self.log else "viridis"
+
+    def scale(self, values: Iterable[Array]) -> tuple[Normalize, str]:
+        """The paper's scale if nearly all values are on it, else their own in whole decades or steps of 0.05; and how
+        to extend the colour bar."""
+        found = np.concatenate([each[np.isfinite(each)] for each in values] or [np.array([])])
+        low, high = self.low, self.high
+        if len(found):
+            least, most = np.quantile(found, [0.02, 0.98])
+            if self.log and most > high:
+                high = 10.0 ** math.ceil(math.log10(most))
+            elif not self.log and not low <= least <= most <= high:
+                low, high = math.floor(20 * least) / 20, math.ceil(20 * most + 1e-9) / 20
+        under, over = bool(len(found) and found.min() < low), bool(len(found) and found.max() > high)
+        extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((under, over), "neither")
+        return (LogNorm if self.log else Normalize)(low, high), extend
+
+    def text(self, value: float) -> str:
+        """A value for readers."""
+        return "-" if not math.isfinite(value) else f"{100 * value:.1f} %" if self.percent else f"{value:.3g}"
+
+
+def _kl(title: str, low: float = 1e-7, high: float = 1e-3) -> Measure:
+    return Measure(title, low, high, log=True)
+
+
+def _accuracy(title: str) -> Measure:
+    return Measure(title, 0.1, 0.5, percent=True)
+
+
+MEASURES = {
+    "kl_train": _kl("KL to the teacher, training images"),
+    "kl_test": _kl("KL to the teacher, test images"),
+    "kl_embedding_train": _kl("KL of embeddings, training images", 1e-6, 1.0),
+    "kl_embedding_test": _kl("KL of embeddings, test images", 1e-6, 1.0),
+    "linear": _accuracy("linear probe"),
+    "linear_standardized": _accuracy("linear probe, standardised"),
+    "ridge": _accuracy("ridge classifier"),
+    "knn": _accuracy("k-nearest-neighbour probe"),
+    "knn_standardized": _accuracy("k-nearest-neighbour probe, standardised"),
+}
+"""The measures with the paper's scales, by name."""
+TOGETHER = ("linear", "linear_standardized", "ridge")
+"""Measures that share one scale, so that raw and standardised features can be compared."""
+
+
+def measure(name: str) -> Measure:
+    """How the measure ``name`` is drawn; one that the paper does not draw has no scale of its own."""
+    return MEASURES.get(name) or Measure(name.replace("_", " "), math.inf, -math.inf)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A plane with its title and the names of its three networks."""
+
+    title: str
+    plane: Plane
+    names: Sequence[str]
+
+
+def draw_maps(columns: Sequence[Column], rows: Sequence[str], coordinates: Coordinates, title: str) -> Figure:
+    """A row for each measure and a column for each plane; a row has one scale of colours."""
+    width, height = 3.6 * len(columns) + 1.2, 3.1 * len(rows) + 0.5
+    figure = Figure((max(width, 5.2), height), layout="constrained")
+    axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex="col", sharey="col")
+    scales = _scales(columns, rows)
+    for line, name in enumerate(rows):
+        norm, extend = scales[name]
+        for place, column in enumerate(columns):
+            axis = axes[line][place]
+            if name in column.plane.values:
+                _draw_map(axis, column, name, coordinates, norm)
+            else:
+                axis.set_axis_off()
+            if line == 0:
+                axis.set_title(column.title, fontsize=10)
+        bar = figure.colorbar(
+            ScalarMappable(norm, measure(name).colours), ax=list(axes[line]), extend=extend, fraction=0.05
+        )
+        bar.set_label(measure(name).title, fontsize=9)
+        if measure(name).percent:
+            bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _scales(columns: Sequence[Column], rows: Sequence[str]) -> Mapping[str, tuple[Normalize, str]]:
+    """Of each row."""
+    found = {}
+    for name in rows:
+        alike = [each for each in rows if each in TOGETHER] if name in TOGETHER else [name]
+        values = [column.plane.values[each] for each in alike for column in columns if each in column.plane.values]
+        found[name] = measure(name).scale(values)
+    return found
+
+
+def _draw_map(axis: Axes, column: Column, name: str, coordinates: Coordinates, norm: Normalize) -> None:
+    plane, encoder = column.plane, coordinates.endswith("encoder")
+    frame, grid, corners = plane.frame(encoder=encoder), plane.grid, plane.corners
+    norms = frame.norm(grid)
+    if coordinates != "affine":
+        grid, corners = frame.place(grid), frame.place(corners)
+    across, up = grid[..., 0], grid[..., 1]
+    values = np.ma.masked_invalid(plane.filled(name))
+    axis.set_facecolor("0.9")
+    axis.pcolormesh(across, up, values, cmap=measure(name).colours, norm=norm, shading="nearest", rasterized=True)
+    outline: list[AbstractPathEffect] = [
+        withStroke(linewidth=1.6, foreground="0.25", alpha=0.5)
+    ]  # white lines are lost on light colours
+    contours = axis.contour(across, up, norms, levels=6, colors="white", linewidths=0.8)
+    contours.set_path_effects(outline)
+    for text in axis.clabel(contours, fontsize=6.5, fmt="%.3g"):
+        text.set_path_effects(outline)
+    for (x, y), label in zip(corners, column.names, strict=True):
+        axis.plot(x, y, "o", ms=4.5, mfc="white", mec="black", mew=1)
+        axis.annotate(label, (x, y), (4, 4), textcoords="offset points", fontsize=9,
+                      path_effects=[withStroke(linewidth=2.2, foreground="white")])  # fmt: skip
+    axis.set_aspect("auto" if coordinates == "affine" else "equal")
+    axis.tick_params(labelsize=8)

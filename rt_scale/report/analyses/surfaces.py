@@ -1,0 +1,147 @@
+"""Planes for looking at from all sides: as figures of Plotly, and as files for ParaView and NumPy."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from rt_scale.report.analyses.maps import Column, measure
+from rt_scale.report.analyses.planes import Array, Plane
+from rt_scale.store.atomic import write_bytes
+
+_FLOOR = 1e-12
+"""KL divergences below this are drawn there, as the teacher's own is 0."""
+
+
+def surface(column: Column, shown: Sequence[str]) -> dict[str, Any]:
+    """The figure of Plotly: one of the measures ``shown`` at a time as height and colour, all of them at the pointer.
+
+    Coordinates are the orthonormal ones; heights of KL are log10.
+    """
+    plane = column.plane
+    frame, names = plane.frame(), [name for name in shown if name in plane.values]
+    grid, corners = frame.place(plane.grid), frame.place(plane.corners)
+    choices = [_choice(plane, name) for name in names]
+    marks = [_marks(plane, name) for name in names]
+    first = choices[0]
+    traces = [
+        {"type": "surface", "x": _plain(grid[..., 0]), "y": _plain(grid[..., 1]), "z": first["z"],
+         "colorscale": first["colorscale"], "colorbar": {"title": {"text": first["title"]}, "len": 0.7},
+         "text": _texts(plane), "hovertemplate": "%{text}<extra></extra>"},
+        {"type": "scatter3d", "x": _plain(corners[:, 0]), "y": _plain(corners[:, 1]), "z": marks[0],
+         "mode": "markers+text", "text": list(column.names), "hoverinfo": "text",
+         "marker": {"size": 4, "color": "black"}},
+    ]  # fmt: skip
+    buttons = [
+        {"label": each["title"], "method": "update", "args": [
+            {"z": [each["z"], mark], "colorscale": [each["colorscale"], None],
+             "colorbar.title.text": [each["title"], None]},
+            {"scene.zaxis.title.text": each["title"]}]}
+        for each, mark in zip(choices, marks, strict=True)
+    ]  # fmt: skip
+    axis = {"title": {"text": ""}}
+    layout = {
+        "height": 620, "margin": {"l": 0, "r": 0, "t": 40, "b": 0}, "showlegend": False,
+        "scene": {"xaxis": axis, "yaxis": axis, "zaxis": {"title": {"text": first["title"]}},
+                  "aspectratio": _proportions(grid), "camera": {"eye": {"x": -1.3, "y": -1.5, "z": 1.0}}},
+        "updatemenus": [{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.05}],
+    }  # fmt: skip
+    return {"data": traces, "layout": layout}
+
+
+def _choice(plane: Plane, name: str) -> dict[str, Any]:
+    """The height, its title and colours of a measure."""
+    about, values = measure(name), plane.values[name]
+    title = f"log10 {about.title}" if about.log else about.title
+    return {
+        "z": _plain(_height(name, values)),
+        "title": title,
+        "colorscale": about.colours.replace("viridis", "Viridis"),
+    }
+
+
+def _height(name: str, values: Array) -> Array:
+    return np.log10(np.maximum(values, _FLOOR)) if measure(name).log else values
+
+
+def _marks(plane: Plane, name: str) -> list[float | None]:
+    """The height of the measure at the grid's point nearest to each network."""
+    rows = [int(np.abs(plane.y - y).argmin()) for y in plane.corners[:, 1]]
+    columns = [int(np.abs(plane.x - x).argmin()) for x in plane.corners[:, 0]]
+    found: list[float | None] = _plain(_height(name, plane.filled(name))[rows, columns])
+    return found
+
+
+def _texts(plane: Plane) -> list[list[str]]:
+    """What the pointer shows at each point."""
+
+    def text(row: int, column: int) -> str:
+        place = f"({plane.x[column]:.3g}, {plane.y[row]:.3g})"
+        lines = (
+            f"{measure(name).title}: {measure(name).text(values[row, column])}" for name, values in plane.values.items()
+        )
+        return "<br>".join([place, *lines])
+
+    return [[text(row, column) for column in range(len(plane.x))] for row in range(len(plane.y))]
+
+
+def _proportions(grid: Array) -> dict[str, float]:
+    sides = np.ptp(grid.reshape(-1, 2), axis=0)
+    across, up = 1.6 * sides / sides.max()
+    return {"x": float(across), "y": float(up), "z": 0.7}
+
+
+def _plain(values: Array) -> Any:
+    """Nested lists with 5 digits; None where there is no number, as JSON has none."""
+    if values.ndim > 1:
+        return [_plain(each) for each in values]
+    return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]
+
+
+def write_planes(plane: Plane, path: Path) -> list[Path]:
+    """Write ``path`` with the suffixes vtp and npz; orthonormal coordinates, and every measure at every point.
+
+    vtp: VTK XML PolyData of Float64, quadrilaterals in the plane z = 0 (ParaView: Warp By Scalar). npz: ``points``
+    [H, W, 2], and the arrays of the run.
+    """
+    points = plane.frame().place(plane.grid)
+    file = io.BytesIO()
+    places = {name: getattr(plane, name) for name in ("x", "y", "corners", "gram", "gram_encoder")}
+    np.savez_compressed(file, allow_pickle=False, points=points, **places, **plane.values)
+    written = {path.with_suffix(".vtp"): _polydata(points, plane), path.with_suffix(".npz"): file.getvalue()}
+    for each, data in written.items():
+        write_bytes(each, data)
+    return list(written)
+
+
+def _polydata(points: Array, plane: Plane) -> bytes:
+    """The text of a vtp file, numbers in base64, which keeps NaN and every digit."""
+    height, width = points.shape[:2]
+    corner = (np.arange(height - 1)[:, None] * width + np.arange(width - 1)).ravel()
+    quads = np.stack([corner, corner + 1, corner + width + 1, corner + width], axis=1)
+    flat = np.concatenate([points, np.zeros((height, width, 1))], axis=-1).reshape(-1, 3)
+    measured = "".join(_data_array(values.ravel(), name) for name, values in plane.values.items())
+    connected = _data_array(quads.ravel(), "connectivity") + _data_array(4 * np.arange(1, len(quads) + 1), "offsets")
+    return (
+        '<?xml version="1.0"?>\n'
+        '<VTKFile type="PolyData" version="1.0" byte_order="LittleEndian" header_type="UInt64">\n<PolyData>\n'
+        f'<Piece NumberOfPoints="{len(flat)}" NumberOfPolys="{len(quads)}">\n'
+        f"<Points>\n{_data_array(flat, 'Points')}</Points>\n<Polys>\n{connected}</Polys>\n"
+        f"<PointData>\n{measured}</PointData>\n</Piece>\n</PolyData>\n</VTKFile>\n"
+    ).encode()
+
+
+def _data_array(values: np.ndarray[Any, Any], name: str) -> str:
+    """An element with the numbers, after their size in bytes."""
+    whole = values.dtype.kind == "i"
+    data = values.astype("<i8" if whole else "<f8").tobytes()
+    text = base64.b64encode(np.array(len(data), "<u8").tobytes() + data).decode()
+    parts = f' NumberOfComponents="{values.shape[1]}"' if values.ndim > 1 else ""
+    kind = "Int64" if whole else "Float64"
+    return f'<DataArray type="{kind}" Name={quoteattr(name)}{parts} format="binary">{text}</DataArray>\n'
