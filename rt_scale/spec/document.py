@@ -309,23 +309,34 @@ _NESTED = (dict, list)
 
 
 def resolve_same(document: Mapping[str, object], seed: int | None = None) -> Document:
-    """A copy of a spec's document in which every ``start_from.run`` is a whole spec.
+    """A copy of a spec's document in which every ``start_from.run``, and the ``run`` of every part, is a whole spec.
 
-    ``same`` becomes this document without any ``start_from``; ``{same_but: {...}}`` becomes that with these fields
-    changed; InputError for any other form. ``seed`` fills every named seed that a run does not set.
+    ``same`` becomes this document without any ``start_from``, or in another part than teacher and student the run of
+    ``origin``; ``{same_but: {...}}`` becomes that with these fields changed; InputError for any other form. ``seed``
+    fills every named seed that a run does not set.
     """
     resolved = dict(document) if seed is None else {**document, "seeds": _seeds(document.get("seeds"), seed)}
     for role in ROLES:
         part = resolved.get(role)
         start = part.get("start_from") if isinstance(part, Mapping) else None
         if isinstance(part, Mapping) and isinstance(start, Mapping) and "run" in start:
-            origin = {key: _without_start(value) if key in ROLES else value for key, value in resolved.items()}
-            run = _written_out(origin, start["run"], f"{role}.start_from.run", seed)
+            own = {key: _without_start(value) if key in ROLES else value for key, value in resolved.items()}
+            run = _written_out(own, start["run"], f"{role}.start_from.run", seed)
             resolved[role] = {**part, "start_from": {**start, "run": run}}
+    first = _with_runs(resolved.get("origin"), lambda run: resolve_same(run, seed))
+    origin = first["run"] if isinstance(first, dict) and isinstance(first.get("run"), dict) else None
     for key, part in document.items():
-        if key not in ROLES and isinstance(part, _NESTED):
+        if key in ROLES or not isinstance(part, _NESTED):
+            continue
+        if origin is not None and key != "origin" and isinstance(part, Mapping) and _is_same(part.get("run")):
+            resolved[key] = {**part, "run": _written_out(origin, part["run"], f"{key}.run", seed)}
+        else:
             resolved[key] = _with_runs(resolved[key], lambda run: resolve_same(run, seed))
     return resolved
+
+
+def _is_same(run: object) -> bool:
+    return isinstance(run, str) or (isinstance(run, Mapping) and "same_but" in run)
 
 
 def _written_out(origin: Mapping[str, object], run: object, path: str, seed: int | None) -> Document:

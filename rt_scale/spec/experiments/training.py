@@ -261,13 +261,13 @@ def _same_architecture(spec: TrainingSpec, name: str, start: StartFrom) -> None:
     other = start.run
     if other.encoder != spec.encoder:
         raise ValueError(
-            f"{name}.run has the encoder {_text(other.encoder)}, this run {_text(spec.encoder)}: weights can only "
-            "be copied between equal encoders"
+            f"{name}.run has the encoder {part_text(other.encoder)}, this run {part_text(spec.encoder)}: weights can "
+            "only be copied between equal encoders"
         )
     if start.part == "network" and other.projector != spec.projector:
         raise ValueError(
-            f"{name}.run has another projector than this run, {_text(other.projector)} and not "
-            f"{_text(spec.projector)}: give part: encoder to draw a new projector, or make them equal"
+            f"{name}.run has another projector than this run, {part_text(other.projector)} and not "
+            f"{part_text(spec.projector)}: give part: encoder to draw a new projector, or make them equal"
         )
 
 
@@ -292,7 +292,8 @@ def _goes_on(spec: TrainingSpec, role: str, start: StartFrom) -> None:
             )
 
 
-def _text(part: Part) -> str:
+def part_text(part: Part) -> str:
+    """The fields of a part that are set, in words."""
     values = {name: getattr(part, name) for name in type(part).model_fields}
     return "{" + ", ".join(f"{name}: {value}" for name, value in values.items() if value is not None) + "}"
 
