@@ -17,6 +17,8 @@ from rt_scale.spec.stopping import StopCheck, no_check
 from rt_scale.training.loop import Means
 from rt_scale.training.precision import arithmetic
 
+Choice = Literal["estimated", "batch", "kept"]
+"""Statistics of batch norms: estimated anew, those of each measured batch, or those in the weights."""
 Measured = dict[str, dict[str, float]]
 """Split -> ``loss`` (cross entropy in nats) and ``accuracy`` (share), means over its images."""
 
@@ -42,12 +44,8 @@ class Classifiers:
     check_stop: StopCheck = no_check
 
     @torch.no_grad()
-    def measure(self, weights: Weights, statistics: Literal["estimated", "batch", "kept"]) -> Measured:
-        """Loss and accuracy of the classifier with these weights, on every split.
-
-        Args:
-            statistics: of batch norms: ``estimated`` anew, those of each measured ``batch``, or ``kept``: in weights.
-        """
+    def measure(self, weights: Weights, statistics: Choice) -> Measured:
+        """Loss and accuracy of the classifier with these weights, on every split."""
         self.network.load_state_dict(weights)
         if statistics == "estimated" and batch_norms(self.network):
             assert self.estimation is not None, "statistics are estimated from images"

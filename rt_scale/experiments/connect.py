@@ -21,7 +21,7 @@ from rt_scale.spec.run import stream
 from rt_scale.spec.stopping import Stopped
 
 if TYPE_CHECKING:
-    from rt_scale.analyses.classifier import Classifiers, Measured
+    from rt_scale.analyses.classifier import Choice, Classifiers, Measured
     from rt_scale.data.beton import Beton
     from rt_scale.data.loaders.base import Loader
     from rt_scale.experiments.context import Context
@@ -89,7 +89,7 @@ class Connect(Experiment[ConnectSpec]):
 def image_counts(spec: ConnectSpec, train: int, test: int) -> dict[str, int]:
     """Images that each network is given, by split, and of ``FOR_STATISTICS``; of a data set with so many images."""
     there = {"test": test, "train": spec.run.data.samples or train}
-    counts = {split: spec.images or there[split] for split in spec.splits}
+    counts: dict[str, int] = {split: spec.images or there[split] for split in spec.splits}
     if spec.estimates:
         counts[FOR_STATISTICS] = spec.estimation_images or min(ESTIMATION_IMAGES, there["train"])
     return counts
@@ -148,12 +148,12 @@ class _Lines:
         """Measure the network of a step."""
         from rt_scale.analyses.statistics import batch_norms, combined
 
-        statistics, measure = self.spec.statistics, self.classifiers.measure
-        ends = len(self.ends)
+        measure, ends = self.classifiers.measure, len(self.ends)
+        statistics: Choice = "kept" if self.spec.statistics == "interpolated" else self.spec.statistics
         if step < ends:
             self.context.observer.stage(f"end {step + 1} of {ends}")
             own = measure(self.ends[step], "kept")
-            same = statistics == "interpolated" or not batch_norms(self.classifiers.network)
+            same = statistics == "kept" or not batch_norms(self.classifiers.network)
             on_line = own if same else measure(self.ends[step], statistics)
             self.own.append(own)
         else:
@@ -161,7 +161,7 @@ class _Lines:
             (first, second), at = self.spec.pairs[number], self.at[point + 1]
             self.context.observer.stage(f"line {number + 1} of {len(self.spec.pairs)}")
             weights = combined([self.ends[first], self.ends[second]], [1 - at, at])
-            on_line = measure(weights, "kept" if statistics == "interpolated" else statistics)
+            on_line = measure(weights, statistics)
         self.on_line.append(on_line)
 
     def _apart(self, number: int) -> dict[str, float]:

@@ -110,11 +110,11 @@ class ConnectSpec(RunSpec):
                     f"ends 0 and {number} differ in {field}, {one} and {other}: only networks of one architecture lie "
                     "on a line"
                 )
-        one, other = ((each.data.name, each.data.size) for each in (first, run))
-        if one != other:
+        data, its = first.data, run.data
+        if (data.name, data.size) != (its.name, its.size):
             raise ValueError(
-                f"ends 0 and {number} are trained on {one[0]} and {other[0]} at the sizes {one[1]} and {other[1]} "
-                "(null: their own): give ends of one data set"
+                f"ends 0 and {number} are trained on {data.name} and {its.name} at the sizes {data.size} and "
+                f"{its.size} (None: as prepared): give ends of one data set"
             )
         if (_subset(first) != _subset(run)) and ("train" in self.splits or self.statistics == "estimated"):
             raise ValueError(
