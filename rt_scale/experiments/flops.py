@@ -162,6 +162,17 @@ def flops(function: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
+def forward_work(spec: TrainingSpec, info: DataInfo) -> Work:
+    """One pass of a training batch of ``spec`` through its network, without gradients."""
+    network, images = meta_batch(spec, info)
+    with torch.no_grad():
+        return Work(network=flops(lambda: network(images)), calls=_calls(network))
+
+
+def _calls(network: Network) -> int:
+    return MODULE_CALLS * sum(not list(module.children()) for module in network.modules())
+
+
 def count_run(spec: TrainingSpec, info: DataInfo, also: Mapping[str, DataInfo]) -> RunWork:
     """Count the work of ``spec`` on the data set of ``info``, probed on the sets in ``also``, too.
 
@@ -174,7 +185,7 @@ class _Counter:
     def __init__(self, spec: TrainingSpec, info: DataInfo, also: Mapping[str, DataInfo]) -> None:
         self.spec, self.info, self.also = spec, info, also
         self.network = meta_network(spec, info)
-        self.calls = MODULE_CALLS * sum(not list(module.children()) for module in self.network.modules())
+        self.calls = _calls(self.network)
         self.size, self.batch = spec.data.size or info.size, spec.train.batch_size
         self.samples = spec.data.samples or info.train
         self.cached = constant_targets(spec)
