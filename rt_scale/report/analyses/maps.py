@@ -160,7 +160,7 @@ def _draw_map(axis: Axes, column: Column, name: str, coordinates: Coordinates, n
     across, up = grid[..., 0], grid[..., 1]
     values = plane.filled(name)
     if measure(name).log:
-        values = np.maximum(values, norm.vmin / 2)  # the teacher's own divergence is 0, which has no logarithm
+        values = np.maximum(values, (norm.vmin or 0) / 2)  # the teacher's own divergence is 0, which has no logarithm
     axis.set_facecolor("0.9")
     axis.pcolormesh(
         across,
