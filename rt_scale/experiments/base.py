@@ -47,11 +47,12 @@ class Needs(NamedTuple):
 
 
 class Length(NamedTuple):
-    """Steps of a run and of one of its epochs, and its number of probings."""
+    """Steps of a run and of one of its epochs, its number of probings, and the steps that were done before it."""
 
     steps: int = 1
     epoch: int = 1
     evaluations: int = 0
+    before: int = 0
 
 
 class Cost(NamedTuple):

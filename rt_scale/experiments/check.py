@@ -235,6 +235,23 @@ def _fits_size(spec: TrainingSpec, main: Prepared | NoiseSet, other: Prepared) -
         )
 
 
+def fits_state(spec: TrainingSpec, main: Prepared | NoiseSet, before: TrainingSpec, other: Prepared | NoiseSet) -> None:
+    """Raise InputError if ``spec`` cannot go on from the state of ``before``: at or beyond its end, or other epochs."""
+    samples, samples_before = training_samples(spec, main), training_samples(before, other)
+    if samples != samples_before:
+        raise InputError(
+            f"student.start_from takes the state of a run on {samples_before:,} training images, and this run has "
+            f"{samples:,}: epochs of other lengths cannot go on from each other. Make data.samples equal."
+        )
+    per_epoch = math.ceil(samples / spec.train.batch_size)
+    first, end = spec.first_step(per_epoch), spec.train.end(per_epoch)
+    if first >= end:
+        raise InputError(
+            f"student.start_from takes the state of a run after {counted(first, 'step')}, but this run ends after "
+            f"{counted(end, 'step')}: nothing is left to train. Give the other run a train.stop before that."
+        )
+
+
 def fits_start(spec: TrainingSpec, main: Prepared | NoiseSet, before: TrainingSpec, other: Prepared | NoiseSet) -> None:
     """Raise InputError if weights of the run ``before``, on images of ``other``, do not fit an encoder for ``main``."""
     if main.info.channels != other.info.channels:

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from rt_scale.spec.networks import StartFrom, Taken
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.stopping import stop_check
 from rt_scale.store.results import RunResult
+from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
 from rt_scale.training.checkpoint import STUDENT, read_weights
 from rt_scale.training.loop import compute_gradients
@@ -26,9 +28,11 @@ from rt_scale.training.precision import parameter_dtype
 StartWeights = Mapping[str, Weights]
 """Parameters and buffers by name of ``teacher`` and ``student``, if they start from another run."""
 
+T = TypeVar("T")
+
 TEACHER = "teacher.safetensors"
 START = 0
-"""The step of the checkpoint of the initial teacher and student."""
+"""The checkpoint of the teacher and the student at a run's start, also of a run that goes on from a later step."""
 
 
 def start_weights(spec: TrainingSpec, store: Store, data: Sets | None) -> dict[str, dict[str, Tensor]]:
@@ -53,29 +57,44 @@ def weights_of(network: Taken, store: Store, data: Sets | None) -> dict[str, Ten
 
     RunError if a run in ``network.needed`` is not finished, or a checkpoint is missing or damaged.
     """
+    file = TEACHER if network.take == "teacher" else STUDENT
+    if not network.drawn:
+        return read_end(network.run, network.take, store, lambda folder: read_weights(folder / file))
     run_dir = store.run(network.run)
     run_dir.refresh()
-    if network.drawn and START not in run_dir.checkpoints.steps():
+    if START not in run_dir.checkpoints.steps():
         return _draw(network, store, data)
-    finished = run_dir.result()
-    if finished is None and not network.drawn:
-        raise RunError(f"The run {run_dir.name}, whose {network.take} is taken, is not finished; compute it first.")
-    # The last step by the result: the newest checkpoint present may be an earlier one.
-    step = START if network.drawn or finished is None else finished.steps
-    file = TEACHER if network.take == "teacher" else STUDENT
 
     def load(folder: Path) -> dict[str, Tensor] | None:
         """None: a bundle left the file out."""
-        return None if network.drawn and not (folder / file).exists() else read_weights(folder / file)
+        return read_weights(folder / file) if (folder / file).exists() else None
 
+    weights = _read(run_dir, START, network.take, load)
+    return _draw(network, store, data) if weights is None else weights
+
+
+def read_end(run: TrainingSpec, what: str, store: Store, load: Callable[[Path], T]) -> T:
+    """The result of ``load`` on the last checkpoint of a finished run, which takes ``what`` of it, in a word.
+
+    RunError if the run is not finished, or its checkpoint is missing or damaged.
+    """
+    run_dir = store.run(run)
+    run_dir.refresh()
+    finished = run_dir.result()
+    if finished is None:
+        raise RunError(f"The run {run_dir.name}, whose {what} is taken, is not finished; compute it first.")
+    # The last step by the result: the newest checkpoint present may be an earlier one.
+    return _read(run_dir, finished.steps, what, load)
+
+
+def _read(run_dir: RunDir, step: int, what: str, load: Callable[[Path], T]) -> T:
     try:
-        weights = run_dir.checkpoints.read(step, load)
+        return run_dir.checkpoints.read(step, load)
     except RunError as error:
         raise RunError(
-            f"This run takes the {network.take} of run {run_dir.name}, but {error} Move the folder '{run_dir.path}' "
-            "away to have that run computed anew."
+            f"This run takes the {what} of run {run_dir.name}, but {error} Move the folder '{run_dir.path}' away to "
+            "have that run computed anew."
         ) from error
-    return _draw(network, store, data) if weights is None else weights
 
 
 def _draw(network: Taken, store: Store, data: Sets | None) -> dict[str, Tensor]:

@@ -134,9 +134,10 @@ class RunWork(NamedTuple):
 def run_length(spec: TrainingSpec, images: int) -> Length:
     """The length of a run; ``images``: training images of its data set."""
     epoch = -(-(spec.data.samples or images) // spec.train.batch_size)
-    steps = spec.train.end(epoch)
+    first, end = spec.first_step(epoch), spec.train.end(epoch)
     every = duration_steps(spec.probe.every, epoch) if spec.probe.every else spec.train.length(epoch)
-    return Length(steps, epoch, 1 + steps // every + (steps % every > 0))  # at the start, and at the end
+    within = (end - 1) // every - first // every
+    return Length(end - first, epoch, 2 + within if end > first else 1, first)  # at the start, within, at the end
 
 
 def meta_network(spec: TrainingSpec, info: DataInfo) -> Network:
@@ -161,6 +162,17 @@ def flops(function: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
+def forward_work(spec: TrainingSpec, info: DataInfo) -> Work:
+    """One pass of a training batch of ``spec`` through its network, without gradients."""
+    network, images = meta_batch(spec, info)
+    with torch.no_grad():
+        return Work(network=flops(lambda: network(images)), calls=_calls(network))
+
+
+def _calls(network: Network) -> int:
+    return MODULE_CALLS * sum(not list(module.children()) for module in network.modules())
+
+
 def count_run(spec: TrainingSpec, info: DataInfo, also: Mapping[str, DataInfo]) -> RunWork:
     """Count the work of ``spec`` on the data set of ``info``, probed on the sets in ``also``, too.
 
@@ -173,7 +185,7 @@ class _Counter:
     def __init__(self, spec: TrainingSpec, info: DataInfo, also: Mapping[str, DataInfo]) -> None:
         self.spec, self.info, self.also = spec, info, also
         self.network = meta_network(spec, info)
-        self.calls = MODULE_CALLS * sum(not list(module.children()) for module in self.network.modules())
+        self.calls = _calls(self.network)
         self.size, self.batch = spec.data.size or info.size, spec.train.batch_size
         self.samples = spec.data.samples or info.train
         self.cached = constant_targets(spec)

@@ -7,7 +7,7 @@ from pathlib import Path
 from rt_scale.data.loaders.choose import training_loader, training_subset
 from rt_scale.experiments.base import Outcome
 from rt_scale.experiments.context import Context
-from rt_scale.experiments.dependencies import START, TEACHER, StartWeights
+from rt_scale.experiments.dependencies import START, TEACHER, StartWeights, read_end
 from rt_scale.experiments.evaluation import Evaluation, build_probers
 from rt_scale.experiments.objectives import (
     build_objective,
@@ -173,24 +173,25 @@ class TrainingRun:
         if step % self.loader.steps == 0:
             self.following.after_epoch(self.progress, {})
         if last or self.context.checkpoint_due(evaluated=due):
-            self._checkpoint()
+            self._checkpoint(step)
 
     def stopped(self, progress: Progress) -> None:
         """Write a checkpoint, unless there is one of this step (a Hook); it repeats an interrupted evaluation later."""
         if progress.step not in self.context.run_dir.checkpoints.steps():
             self.context.observer.stage("writing a checkpoint, as it is asked to stop")
-            self._checkpoint()
+            self._checkpoint(progress.step)
+
+    def _load(self, folder: Path) -> tuple[Progress, Spent | None]:
+        """Take everything that training goes on from out of a checkpoint."""
+        # Read before anything is changed: a damaged file must not change the teacher.
+        teacher = read_weights(folder / TEACHER) if self.spec.teacher.moves else None
+        found = load_training(folder, self.student, self.optimizer, self.sharpenings)
+        if teacher is not None:
+            self.teacher.load_state_dict(teacher)
+        return found
 
     def _resume(self) -> bool:
-        def load(folder: Path) -> tuple[Progress, Spent | None]:
-            # Read before anything is changed: a damaged file must not change the teacher.
-            teacher = read_weights(folder / TEACHER) if self.spec.teacher.moves else None
-            found = load_training(folder, self.student, self.optimizer, self.sharpenings)
-            if teacher is not None:
-                self.teacher.load_state_dict(teacher)
-            return found
-
-        found = self.context.restore(load)
+        found = self.context.restore(self._load)
         if found is None:
             return False
         self.progress, spent = found
@@ -201,10 +202,13 @@ class TrainingRun:
         return True
 
     def _begin(self) -> None:
-        """Probe what is constant and the initial student, and write the first checkpoint."""
+        """Take another run's state, if so, probe what is constant and the initial student, and write a checkpoint."""
+        start = self.spec.student.start_from
+        if start is not None and start.take == "state":
+            self.progress, _ = read_end(start.run, start.take, self.context.options.store, self._load)
         self.constant = self.evaluation.constant()
         self._evaluate()
-        self._checkpoint()
+        self._checkpoint(START)
 
     def _catch_up(self) -> None:
         """Repeat the evaluation that a stop interrupted, and what follows it."""
@@ -231,10 +235,10 @@ class TrainingRun:
             if (reason := prober.linear.plain_because) is not None:
                 self.context.slower("linear probe" if data is None else f"linear probe on {data}", reason)
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, step: int) -> None:
         def write(folder: Path) -> None:
             save_training(folder, self.student, self.optimizer, self.progress, self.sharpenings)
-            if self.progress.step == START or self.spec.teacher.moves:
+            if step == START or self.spec.teacher.moves:
                 save_weights(folder / TEACHER, self.teacher)
 
-        self.context.checkpoint(self.progress.step, write)
+        self.context.checkpoint(step, write)

@@ -11,6 +11,7 @@ from rt_scale.experiments.check import (
     fits,
     fits_probing,
     fits_start,
+    fits_state,
     image_bytes,
     training_samples,
 )
@@ -43,7 +44,10 @@ class Training(Experiment[TrainingSpec]):
         for other in data.also.values():
             fits_probing(spec, data.main, other)
         for start in spec.starts:
-            fits_start(spec, data.main, start.run, data.starts[start.run.name].main)
+            before = data.starts[start.run.name].main
+            fits_start(spec, data.main, start.run, before)
+            if start.take == "state":
+                fits_state(spec, data.main, start.run, before)
 
     def check_workers(self, spec: TrainingSpec, data: Sets | None, workers: int) -> None:
         """Refuse more workers than images in a batch or in a split."""

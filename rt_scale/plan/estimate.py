@@ -123,7 +123,8 @@ class Estimator:
         if seconds is None:
             return Estimate(None, 0.0, 0.0, how)
         steps = max(1, length.steps)  # a run that stops at its start has none
-        left = seconds * (1 - min(self._steps.get(job.name, 0), length.steps) / steps)
+        done = max(0, self._steps.get(job.name, 0) - length.before)
+        left = seconds * (1 - min(done, length.steps) / steps)
         epoch = together * seconds * length.epoch / steps
         epochs = min(math.ceil(Options.checkpoint_seconds / epoch), math.ceil(length.steps / length.epoch))
         return Estimate(seconds, left, epochs * epoch, how)

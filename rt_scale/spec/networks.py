@@ -53,6 +53,10 @@ class StartFrom(Taken):
     run: SerializeAsAny[TrainingSpec]
     """The other run as a whole spec, or in a file `same` (this run without any start_from), or `{same_but: {...}}`
     (that with these fields changed)."""
+    take: Literal["student", "teacher", "init", "state"] = "student"  # type: ignore[assignment]  # one value more
+    """Its network: student (trained), teacher (at the end) or init (the student at its start). A student's may be
+    state: with the student also optimiser, step, centres and a moving teacher at the end of that run, whose schedules
+    and order of images go on from there."""
     part: Literal["network", "encoder"] = "network"
     """network (encoder and projector) or encoder (with a newly drawn projector)."""
 

@@ -71,6 +71,8 @@ class TrainingSpec(RunSpec):
             start = getattr(self, role).start_from
             if start is not None:
                 _same_architecture(self, f"{role}.start_from", start)
+                if start.take == "state":
+                    _goes_on(self, role, start)
         return self
 
     def _check_kind(self) -> None:
@@ -80,6 +82,11 @@ class TrainingSpec(RunSpec):
     def starts(self) -> tuple[StartFrom, ...]:
         """The ``start_from`` of teacher and student, if set."""
         return tuple(start for start in (self.teacher.start_from, self.student.start_from) if start is not None)
+
+    def first_step(self, steps_per_epoch: int) -> int:
+        """The optimiser steps that were done before its start: those of the run whose state it takes."""
+        start = self.student.start_from
+        return 0 if start is None or start.take != "state" else start.run.train.end(steps_per_epoch)
 
     @functools.cached_property
     def contained(self) -> tuple[RunSpec, ...]:
@@ -261,17 +268,39 @@ def _same_architecture(spec: TrainingSpec, name: str, start: StartFrom) -> None:
     other = start.run
     if other.encoder != spec.encoder:
         raise ValueError(
-            f"{name}.run has the encoder {_text(other.encoder)}, this run {_text(spec.encoder)}: weights can only "
-            "be copied between equal encoders"
+            f"{name}.run has the encoder {part_text(other.encoder)}, this run {part_text(spec.encoder)}: weights can "
+            "only be copied between equal encoders"
         )
     if start.part == "network" and other.projector != spec.projector:
         raise ValueError(
-            f"{name}.run has another projector than this run, {_text(other.projector)} and not "
-            f"{_text(spec.projector)}: give part: encoder to draw a new projector, or make them equal"
+            f"{name}.run has another projector than this run, {part_text(other.projector)} and not "
+            f"{part_text(spec.projector)}: give part: encoder to draw a new projector, or make them equal"
         )
 
 
-def _text(part: Part) -> str:
+def _goes_on(spec: TrainingSpec, role: str, start: StartFrom) -> None:
+    """Refuse a state that this run's training cannot go on from."""
+    name, other = f"{role}.start_from", start.run
+    if role == "teacher" or start.part != "network":
+        raise ValueError(f"{name}: a state is a student's whole network: take it in student.start_from, without part")
+    equal = {
+        "kind": (spec.kind, other.kind),
+        "train.batch_size": (spec.train.batch_size, other.train.batch_size),
+        "a teacher that moves": (spec.teacher.moves, other.teacher.moves),
+    }
+    optimizers = spec.train.optimizer, other.train.optimizer
+    for field in ("name", "momentum", "decay_norm_and_bias"):
+        equal[f"train.optimizer.{field}"] = getattr(optimizers[0], field), getattr(optimizers[1], field)
+    for field, (ours, theirs) in equal.items():
+        if ours != theirs:
+            raise ValueError(
+                f"{name} takes the state of a run that differs in {field} ({theirs}, here {ours}): training cannot go "
+                "on from it. Make them equal, or take: student, which begins anew"
+            )
+
+
+def part_text(part: Part) -> str:
+    """The fields of a part that are set, in words."""
     values = {name: getattr(part, name) for name in type(part).model_fields}
     return "{" + ", ".join(f"{name}: {value}" for name, value in values.items() if value is not None) + "}"
 

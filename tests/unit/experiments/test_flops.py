@@ -179,9 +179,9 @@ def test_assumed_rates_say_so() -> None:
 
 def test_lengths_are_those_of_a_run() -> None:
     run = spec(train={"epochs": 7, "batch_size": 100}, probe={"every": "2ep"})
-    assert run_length(run, DIGITS.train) == (105, 15, 1 + 3 + 1)
+    assert run_length(run, DIGITS.train) == (105, 15, 1 + 3 + 1, 0)
     subset = spec(data={"name": "digits", "samples": 256}, train={"epochs": 2}, probe={"every": None})
-    assert run_length(subset, DIGITS.train) == (2, 1, 2)
+    assert run_length(subset, DIGITS.train) == (2, 1, 2, 0)
     by_step = spec(train={"epochs": 2}, probe={"every": "5it"})
     assert run_length(by_step, DIGITS.train).evaluations == 1 + 12 // 5 + 1
     images = spec(data={"name": "cifar10", "samples": 25_600})

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.part import Part, data_name
 from rt_scale.spec.run import RunSpec, recorded_name
+from rt_scale.spec.schema import field_docs
 from rt_scale.spec.yaml_files import parse_yaml
 
 SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_32_2"}}
@@ -275,11 +276,9 @@ def test_specs_are_frozen_and_documented() -> None:
         spec().precision = "bf16"  # type: ignore[misc]
 
     def undocumented(model: type[Part]) -> list[str]:
-        names = []
-        for name, field in model.model_fields.items():
+        names = [f"{model.__name__}.{name}" for name in model.model_fields.keys() - field_docs(model).keys()]
+        for field in model.model_fields.values():
             inner = field.annotation
-            if not field.description:
-                names.append(f"{model.__name__}.{name}")
             if isinstance(inner, type) and issubclass(inner, Part):
                 names += undocumented(inner)
         return names
