@@ -83,6 +83,7 @@ def _definitions() -> Document:
         run = whole[part]["properties"]["run"]
         del run["$ref"]  # TrainingSpec
         run["anyOf"] = [{"const": "same"}, changed, {"$ref": "#/$defs/RunSpec"}]
+    whole["Family"]["properties"]["run"]["$ref"] = "#/$defs/RunSpec"
     return whole | _loose(whole)
 
 
