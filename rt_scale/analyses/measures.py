@@ -129,8 +129,8 @@ class PointMeasures:
         ]
         self._batches: list[tuple[Tensor, ...]] = []
         for split, images in zip(self._splits, (train, test), strict=True):
-            # Those for probes alone are in batches of their own: then no statistics of a batch, so no measure, depends on
-            # what else is measured.
+            # Those for probes alone are in batches of their own: then no statistics of a batch, so no measure, depends
+            # on what else is measured.
             first = images.x[:losses]
             compared, others = torch.split(first, batch_size), images.x[len(first) : probe.images]
             if split.names:
