@@ -16,6 +16,7 @@ from rt_scale.spec.data import BUILT_IN, DataSpec
 from rt_scale.spec.encoders import encoder_names, parse_encoder
 from rt_scale.spec.errors import InputError, cut, guess, shown, unknown_name
 from rt_scale.spec.kinds import DEFAULT, KINDS, import_kinds, model_of
+from rt_scale.spec.networks import Taken
 from rt_scale.spec.part import Document, Part, data_name
 from rt_scale.spec.run import RunSpec, SeedSpec
 from rt_scale.spec.schedule import Schedule, parse
@@ -293,21 +294,25 @@ def _part_model(model: type[RunSpec], name: str) -> type[Part] | None:
 
 
 ROLES = ("teacher", "student")
+PRUNE = "prune"
+"""The part of a run that a run that it starts from as `same` does not share: else both would be pruned."""
 _NESTED = (dict, list)
 
 
 def resolve_same(document: Mapping[str, object], seed: int | None = None) -> Document:
     """A copy of a spec's document in which every ``start_from.run`` is a whole spec.
 
-    ``same`` becomes this document without any ``start_from``; ``{same_but: {...}}`` becomes that with these fields
-    changed; InputError for any other form. ``seed`` fills every named seed that a run does not set.
+    ``same`` becomes this document without any ``start_from`` and ``prune``; ``{same_but: {...}}`` becomes that with
+    these fields changed; InputError for any other form. ``seed`` fills every named seed that a run does not set.
     """
     resolved = dict(document) if seed is None else {**document, "seeds": _seeds(document.get("seeds"), seed)}
     for role in ROLES:
         part = resolved.get(role)
         start = part.get("start_from") if isinstance(part, Mapping) else None
         if isinstance(part, Mapping) and isinstance(start, Mapping) and "run" in start:
-            origin = {key: _without_start(value) if key in ROLES else value for key, value in resolved.items()}
+            origin = {
+                key: _without_start(value) if key in ROLES else value for key, value in resolved.items() if key != PRUNE
+            }
             run = _written_out(origin, start["run"], f"{role}.start_from.run", seed)
             resolved[role] = {**part, "start_from": {**start, "run": run}}
     for key, part in document.items():
@@ -375,8 +380,7 @@ def dotted_fields(model: type[BaseModel], prefix: str = "") -> list[str]:
 def schedules(spec: RunSpec) -> Iterator[tuple[str, Schedule]]:
     """Every dotted field of ``spec`` whose value is a schedule, with that schedule."""
     for name, annotation in _annotated(type(spec)):
-        value = attrgetter(name)(spec)
-        if isinstance(value, str) and _may_be(annotation, str) and _may_be(annotation, float):
+        if _may_be(annotation, str) and _may_be(annotation, float) and isinstance(value := attrgetter(name)(spec), str):
             yield name, parse(value)
 
 
@@ -391,3 +395,11 @@ def _annotated(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, 
             yield from _annotated(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", inner
+        if (part := _optional_part(inner)) is not None:
+            yield from _annotated(part, f"{prefix}{name}.")
+
+
+def _optional_part(annotation: object) -> type[Part] | None:
+    """The part of a field that may be null; None for another run's, whose fields are not this one's."""
+    parts = [each for each in get_args(annotation) if isinstance(each, type) and issubclass(each, Part)]
+    return parts[0] if parts and not issubclass(parts[0], Taken) else None
