@@ -401,5 +401,6 @@ def _annotated(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, 
 
 def _optional_part(annotation: object) -> type[Part] | None:
     """The part of a field that may be null; None for another run's, whose fields are not this one's."""
-    parts = [each for each in get_args(annotation) if isinstance(each, type) and issubclass(each, Part)]
-    return parts[0] if parts and not issubclass(parts[0], Taken) else None
+    inner = get_args(annotation)
+    parts = [each for each in inner if isinstance(each, type) and issubclass(each, Part)]
+    return parts[0] if parts and type(None) in inner and not issubclass(parts[0], Taken) else None
