@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import Field
 
+from rt_scale.spec.networks import part_flags
 from rt_scale.spec.part import MOST, Part
-from rt_scale.spec.schedule import Moment
+from rt_scale.spec.schedule import Moment, parse
 
 if TYPE_CHECKING:
     from rt_scale.spec.experiments.training import TrainingSpec
@@ -45,3 +46,29 @@ class Pruned(NamedTuple):
     how: PruneSpec
     before: TrainingSpec
     rewound: TrainingSpec | None
+
+
+def check_prune(spec: TrainingSpec, how: PruneSpec) -> None:
+    """Raise ValueError for a run that cannot be pruned so, or of which it is unclear how."""
+    start, flags = spec.student.start_from, part_flags(spec.projector.parts)
+    if start is not None and start.take == "state":
+        raise ValueError("prune starts at a run's start: with student.start_from take student, and give prune.rewind")
+    if flags["weight_norm_1"] or flags["weight_norm_2"]:
+        raise ValueError(
+            "prune zeroes weights, and a weight norm divides by the length of a weight vector, which may become 0: "
+            "leave wn out of projector.parts; a linear classifier is {hidden: [], parts: -/lb/-/-/-/-}"
+        )
+    if how.rewind == "0ep":
+        return
+    train, (number, unit) = spec.train, (int(how.rewind[:-2]), how.rewind[-2:])
+    end = train.stop or f"{train.epochs}ep"
+    if end.endswith(unit) and number >= int(end[:-2]):
+        raise ValueError(f"prune.rewind is {how.rewind}, at or beyond the end of the run, {end}: rewind to before it")
+    optimizer = train.optimizer
+    for name, given in (("lr", optimizer.lr), ("weight_decay", optimizer.weight_decay)):
+        if (schedule := parse(given)).relative:
+            raise ValueError(
+                f"train.optimizer.{name} is {schedule}, whose length follows from the run's, and with prune.rewind "
+                "that could be the whole run or what is left of it: give every piece a length in epochs or steps, such "
+                f"as {train.epochs}ep, counted from the start of the unpruned run"
+            )

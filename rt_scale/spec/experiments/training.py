@@ -9,12 +9,11 @@ from typing import ClassVar, Literal, TypeVar
 from pydantic import Field, model_validator
 
 from rt_scale.spec.data import GAUSSIAN, AugmentSpec, DataSpec
-from rt_scale.spec.experiments.pruning import Pruned, PruneSpec
+from rt_scale.spec.experiments.pruning import Pruned, PruneSpec, check_prune
 from rt_scale.spec.metrics import training_metrics
-from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, Taken, TeacherSpec, part_flags
+from rt_scale.spec.networks import EncoderSpec, ProjectorSpec, StartFrom, StudentSpec, Taken, TeacherSpec
 from rt_scale.spec.part import Part, Plugged, added, changed
 from rt_scale.spec.run import RunSpec, When
-from rt_scale.spec.schedule import parse
 from rt_scale.spec.training import ObjectiveSpec, ProbeSpec, TrainSpec
 
 P = TypeVar("P", bound=Part)
@@ -167,7 +166,9 @@ class TrainingSpec(RunSpec):
 
     @property
     def probes(self) -> tuple[str, ...]:
-        """Of its encoders, on its own data set first."""
+        """Of its encoders, on its own data set first; none if the student alone is probed, which has no comparison."""
+        if not self.probe.baselines:
+            return ()
         own = self.probe.own and self.data.name != GAUSSIAN
         sets = ([""] if own else []) + [f"@{data}" for data in self.probe.also]
         return tuple(f"{probe}{data}" for data in sets for probe in self.probe.kinds)
@@ -195,6 +196,11 @@ class DistillSpec(TrainingSpec):
     def _check_kind(self) -> None:
         if self.objective.label_noise:
             raise ValueError("objective.label_noise changes labels, which kind distill never uses: set kind: supervise")
+        if not self.probe.kinds:
+            raise ValueError(
+                "nothing would be probed, and a distillation has no other measure of its student: set probe.linear to "
+                "true or probe.knn to 1 or more"
+            )
 
     @property
     def alone_because(self) -> str:
@@ -220,7 +226,7 @@ class SuperviseSpec(TrainingSpec):
     def _check_kind(self) -> None:
         _supervised(self)
         if self.prune is not None:
-            _prunable(self, self.prune)
+            check_prune(self, self.prune)
         if self.prune is not None and self.prune.round == 0:
             self.__dict__["prune"] = None  # equal runs have equal hashes
 
@@ -261,32 +267,6 @@ def _supervised(spec: SuperviseSpec) -> None:
         raise ValueError("kind supervise takes one view of an image: set augment.kind to crop_flip or none")
     if spec.data.name == GAUSSIAN:
         raise ValueError("kind supervise learns labels, and gaussian inputs have none: name another data set")
-
-
-def _prunable(spec: SuperviseSpec, how: PruneSpec) -> None:
-    """Refuse what makes no sense of pruning, or more than one."""
-    start, flags = spec.student.start_from, part_flags(spec.projector.parts)
-    if start is not None and start.take == "state":
-        raise ValueError("prune starts at a run's start: with student.start_from take student, and give prune.rewind")
-    if flags["weight_norm_1"] or flags["weight_norm_2"]:
-        raise ValueError(
-            "prune zeroes weights, and a weight norm divides by the length of a weight vector, which may become 0: "
-            "leave wn out of projector.parts; a linear classifier is {hidden: [], parts: -/lb/-/-/-/-}"
-        )
-    if how.rewind == "0ep":
-        return
-    train, (number, unit) = spec.train, (int(how.rewind[:-2]), how.rewind[-2:])
-    end = train.stop or f"{train.epochs}ep"
-    if end.endswith(unit) and number >= int(end[:-2]):
-        raise ValueError(f"prune.rewind is {how.rewind}, at or beyond the end of the run, {end}: rewind to before it")
-    optimizer = train.optimizer
-    for name, given in (("lr", optimizer.lr), ("weight_decay", optimizer.weight_decay)):
-        if (schedule := parse(given)).relative:
-            raise ValueError(
-                f"train.optimizer.{name} is {schedule}, whose length follows from the run's, and with prune.rewind "
-                "that could be the whole run or what is left of it: give every piece a length in epochs or steps, such "
-                f"as {train.epochs}ep, counted from the start of the unpruned run"
-            )
 
 
 def _fields(part: Part) -> dict[str, object]:
@@ -333,13 +313,13 @@ def _same_architecture(spec: TrainingSpec, name: str, start: StartFrom) -> None:
     other = start.run
     if other.encoder != spec.encoder:
         raise ValueError(
-            f"{name}.run has the encoder {_text(other.encoder)}, this run {_text(spec.encoder)}: weights can only "
-            "be copied between equal encoders"
+            f"{name}.run has the encoder {part_text(other.encoder)}, this run {part_text(spec.encoder)}: weights can "
+            "only be copied between equal encoders"
         )
     if start.part == "network" and other.projector != spec.projector:
         raise ValueError(
-            f"{name}.run has another projector than this run, {_text(other.projector)} and not "
-            f"{_text(spec.projector)}: give part: encoder to draw a new projector, or make them equal"
+            f"{name}.run has another projector than this run, {part_text(other.projector)} and not "
+            f"{part_text(spec.projector)}: give part: encoder to draw a new projector, or make them equal"
         )
 
 
@@ -364,7 +344,8 @@ def _goes_on(spec: TrainingSpec, role: str, start: StartFrom) -> None:
             )
 
 
-def _text(part: Part) -> str:
+def part_text(part: Part) -> str:
+    """The fields of a part that are set, in words."""
     return "{" + ", ".join(f"{name}: {value}" for name, value in _fields(part).items() if value is not None) + "}"
 
 

@@ -1,0 +1,321 @@
+"""One attempt at a plane: the points that are measured here, in groups, with a checkpoint after a group."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rt_scale.analyses.plane import CORNERS, NAMES, axis, coarse_first, gram, refuse_degenerate, shares
+from rt_scale.analyses.statistics import combined, refuse_negative_variances
+from rt_scale.data.loaders.base import Order
+from rt_scale.data.loaders.choose import training_subset
+from rt_scale.data.loaders.resident import ResidentLoader
+from rt_scale.data.prepared import Prepared
+from rt_scale.data.subsets import nested_subset
+from rt_scale.experiments.base import Outcome
+from rt_scale.experiments.context import Context
+from rt_scale.experiments.dependencies import weights_of
+from rt_scale.experiments.landscape import TOGETHER, points_here
+from rt_scale.experiments.objectives import clean_inputs
+from rt_scale.models.networks import Network, Weights, build_network, to_device
+from rt_scale.spec.errors import RunError
+from rt_scale.spec.experiments.landscape import LandscapeSpec
+from rt_scale.spec.stopping import Stopped
+from rt_scale.store.run_dir import RunDir
+from rt_scale.training.precision import parameter_dtype, set_precision
+
+ARTIFACT = "plane.npz"
+DIGEST, VALUES = "networks.json", "values.npz"
+"""Files of a checkpoint: the SHA-256 of each network, and the values so far."""
+REPORTS = 20
+"""Times that a plane logs how far it is."""
+
+
+@dataclass
+class Values:
+    """What is known of a plane: float64 [H, W] a measure, NaN where it is not measured yet, and at the corners [3].
+
+    ``done`` [H, W] says which points are measured, as a measure may be NaN.
+    """
+
+    done: np.ndarray
+    corners: dict[str, np.ndarray] = field(default_factory=dict)
+    grids: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def put(self, points: np.ndarray, found: Mapping[str, np.ndarray]) -> None:
+        """Values [n] a measure, of the points (row, column) [n, 2]."""
+        where = tuple(points.T)
+        for name, values in found.items():
+            self.grids.setdefault(name, np.full(self.done.shape, np.nan))[where] = values
+        self.done[where] = True
+
+    def take(self, other: Values, stride: int) -> None:
+        """Those of a plane of which each point is every ``stride``-th of this one."""
+        rows, columns = np.nonzero(other.done)
+        points = np.stack([rows, columns], axis=1)
+        self.put(points * stride, {name: grid[rows, columns] for name, grid in other.grids.items()})
+        self.corners = other.corners
+
+    def to_bytes(self) -> bytes:
+        """As an npz file."""
+        return npz(done=self.done, **self.grids, **{f"corner_{name}": each for name, each in self.corners.items()})
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    """Arrays as the contents of an npz file."""
+    file = io.BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type]  # none is called allow_pickle
+    return file.getvalue()
+
+
+def read_values(path: Path) -> Values:
+    """The values in a file of a checkpoint."""
+    with np.load(path, allow_pickle=False) as arrays:
+        found = dict(arrays)
+    done = found.pop("done")
+    corners = {name: found.pop(name) for name in list(found) if name.startswith("corner_")}
+    return Values(done, {name.removeprefix("corner_"): each for name, each in corners.items()}, found)
+
+
+class OutputKL:
+    """KL of the outputs of a network to those of ``network`` as it is now, in nats, on images of both splits."""
+
+    @torch.no_grad()
+    def __init__(self, spec: LandscapeSpec, data: Prepared, network: Network, context: Context) -> None:
+        run, execution = spec.origin.run, context.execution
+        order: Order = {"batch_size": run.train.batch_size, "seed": 0, "device": context.device}
+        train = training_subset(run, data)
+        chosen = {"train": (data.train, _some(data.train.labels, train, spec)),
+                  "test": (data.test, _some(data.test.labels, None, spec))}  # fmt: skip
+        kept = context.options.resident
+        self.loaders = {
+            split: ResidentLoader(beton, subset=subset, resident=kept, **order)
+            for split, (beton, subset) in chosen.items()
+        }
+        self.inputs = clean_inputs(run, data.info, execution.channels_last)
+        self.directions = network.projector.directions()
+        self.directions = None if self.directions is None else self.directions.clone()
+        self.features = {
+            split: torch.cat([network.features(self.inputs(batch.images)) for batch in loader.sequential()])
+            for split, loader in self.loaders.items()
+        }
+
+    @torch.no_grad()
+    def __call__(self, network: Network) -> dict[str, float]:
+        """``kl_train`` and ``kl_test``."""
+        return {f"kl_{split}": self._of(network, split) for split in self.loaders}
+
+    def _of(self, network: Network, split: str) -> float:
+        total, directions = 0.0, network.projector.directions()
+        for batch in self.loaders[split].sequential():
+            targets = network.projector.logits(self.features[split][batch.index], self.directions)
+            logits = network.projector.logits(network.features(self.inputs(batch.images)), directions)
+            p, d = targets.softmax(1), logits - targets
+            d = d - (p * d).sum(1, keepdim=True)
+            total += float((p * d.expm1()).sum(1).log1p().double().sum())
+        return total / self.loaders[split].samples
+
+
+def _some(labels: np.ndarray, subset: np.ndarray | None, spec: LandscapeSpec) -> np.ndarray | None:
+    """Positions of ``spec.images`` images, balanced over the classes, of a subset; None for all."""
+    if spec.images is None:
+        return subset
+    among = np.arange(len(labels)) if subset is None else subset
+    return np.asarray(among[nested_subset(labels[among], spec.images, spec.seeds.data)])
+
+
+class PlaneRun:
+    """One attempt at a plane, from its start or its newest checkpoint."""
+
+    def __init__(self, spec: LandscapeSpec, context: Context) -> None:
+        assert context.data is not None
+        assert isinstance(context.data.main, Prepared)
+        self.spec, self.context, self.data = spec, context, context.data.main
+        run, info = spec.origin.run, context.data.main.info
+        set_precision(run.precision)
+        store, networks = context.options.store, (spec.origin, spec.x, spec.y)
+        self.weights = [weights_of(each, store, context.data) for each in networks]
+        self.digest = {name: _digest(weights) for name, weights in zip(NAMES, self.weights, strict=True)}
+        network = build_network(run, info.channels, run.data.size or info.size, torch.Generator())
+        self.parameters = [name for name, _ in network.named_parameters()]
+        self.gram = gram(self.weights, self.parameters)
+        encoder = [name for name in self.parameters if name.startswith("encoder.")]
+        self.gram_encoder = gram(self.weights, encoder)
+        refuse_degenerate(self.gram)
+        self._refuse_negative_variances()
+        execution = context.execution
+        dtype = parameter_dtype(run.precision)
+        self.weights = [{name: value.to(context.device) for name, value in each.items()} for each in self.weights]
+        self.network = to_device(network, context.device, dtype, channels_last=execution.channels_last).eval()
+        width, height = spec.points
+        (left, right), (bottom, top) = spec.window
+        self.x, self.y = axis(left, right, width), axis(bottom, top, height)
+        self.values = Values(np.zeros((height, width), dtype=bool))
+
+    def _refuse_negative_variances(self) -> None:
+        """Refuse a window in which interpolated statistics are none; variances are least at one of its corners."""
+        for a in self.spec.window[0]:
+            for b in self.spec.window[1]:
+                refuse_negative_variances(combined(self.weights, shares(a, b)), f"the point ({a:g}, {b:g})")
+
+    def compute(self) -> Outcome:
+        """Measure to the end."""
+        context, total = self.context, points_here(self.spec)
+        if not self._resume():
+            self._begin()
+        context.observer.stage("measuring")
+        groups = self._groups()
+        done = self._done(groups)
+        context.observer.started(done, total)
+        world, rank = context.group.world, context.group.rank
+        left = [group for group in groups if not self.values.done[tuple(group.T)].all()]
+        for start in range(0, len(left), world):
+            try:
+                context.check_stop()
+            except Stopped:
+                self._save(done)
+                raise
+            among = left[start : start + world]
+            self._put(among, self._measure(self._at(among[rank])) if rank < len(among) else None)
+            done = self._done(groups)
+            context.observer.stepped(done)
+            if done == total or context.checkpoint_due(evaluated=True):
+                self._save(done)
+        return Outcome(context.metrics.last(), steps=total)
+
+    def _groups(self) -> list[np.ndarray]:
+        """The points (row, column) that are measured here, in groups [TOGETHER, 2]; the last one may be smaller.
+
+        They depend on the spec alone, so that attempts, workers and shares measure the same points together.
+        """
+        if self.spec.shares:
+            return []
+        order = coarse_first(*self.spec.points)
+        if self.spec.coarse is not None:
+            order = order[(order % 2).any(axis=1)]
+        groups = np.split(order, range(TOGETHER, len(order), TOGETHER))
+        return groups if self.spec.share is None else groups[self.spec.share :: self.spec.split]
+
+    def _done(self, groups: Sequence[np.ndarray]) -> int:
+        return int(sum(self.values.done[tuple(group.T)].sum() for group in groups))
+
+    def _at(self, group: np.ndarray) -> np.ndarray:
+        """Affine coordinates [n, 2] of points (row, column) [n, 2]."""
+        return np.stack([self.x[group[:, 1]], self.y[group[:, 0]]], axis=1)
+
+    def _put(self, groups: Sequence[np.ndarray], mine: Mapping[str, np.ndarray] | None) -> None:
+        """Put the values of groups, of which each rank has measured one, or none."""
+        names, rank = list(self.values.corners), self.context.group.rank
+        table = torch.zeros((len(groups), TOGETHER, len(names)), dtype=torch.float64)
+        if mine is not None:
+            found = torch.from_numpy(np.stack([mine[name] for name in names], axis=1))
+            table[rank, : len(found)] = found
+        table = self.context.group.sum(table.to(self.context.device)).cpu()  # others hold 0: it is exact
+        for group, values in zip(groups, table.numpy(), strict=True):
+            self.values.put(group, {name: values[: len(group), each] for each, name in enumerate(names)})
+
+    def _measure(self, points: np.ndarray) -> dict[str, np.ndarray]:
+        """The values [n] of each measure at the points [n, 2], in affine coordinates."""
+        measures, found = self.measures, []
+        for a, b in points:
+            self.network.load_state_dict(combined(self.weights, shares(a, b)))
+            found.append(measures(self.network))
+        return {name: np.array([each[name] for each in found]) for name in found[0]}
+
+    @functools.cached_property
+    def measures(self) -> OutputKL:
+        """What is measured at a point; it changes the weights of ``network``."""
+        self.context.observer.stage("the outputs of origin")
+        self.network.load_state_dict(self.weights[0])
+        return OutputKL(self.spec, self.data, self.network, self.context)
+
+    def _begin(self) -> None:
+        """Take over what other planes have, measure the corners, and write the first checkpoint."""
+        spec = self.spec
+        for other in filter(None, (spec.coarse, *spec.shares)):
+            self.values.take(self._values_of(other), 1 if other.points == spec.points else 2)
+        if not self.values.corners:
+            self.values.corners = self.context.group.by_first(lambda: self._measure(CORNERS))
+        for measure in self.values.corners:
+            self.values.grids.setdefault(measure, np.full(self.values.done.shape, np.nan))
+        for number, name in enumerate(NAMES):
+            values = {f"{name}/{measure}": float(each[number]) for measure, each in self.values.corners.items()}
+            self.context.log(0, 0.0, values)
+        self._save(0)
+
+    def _values_of(self, spec: LandscapeSpec) -> Values:
+        """Those of a finished plane."""
+        run_dir = self.context.options.store.run(spec)
+        run_dir.refresh()
+        finished = run_dir.result()
+        if finished is None:
+            raise RunError(f"The plane {spec.name}, whose points this one takes over, is not finished; run it first.")
+        try:
+            return run_dir.checkpoints.read(finished.steps, functools.partial(self._read, run_dir))
+        except RunError as error:
+            raise RunError(
+                f"The points of the plane {spec.name} cannot be taken over: {error} Move the folder '{run_dir.path}' "
+                "away to have them measured anew."
+            ) from error
+
+    def _read(self, run_dir: RunDir, folder: Path) -> Values:
+        """The values of a checkpoint; RunError if its plane was of other networks."""
+        before = json.loads((folder / DIGEST).read_bytes())
+        changed = [name for name in NAMES if before[name] != self.digest[name]]
+        if changed:
+            of = " and ".join(f"{name} ({getattr(self.spec, name).run.name})" for name in changed)
+            raise RunError(
+                f"The weights of {of} are not those that the plane {run_dir.name} was begun with: the run was computed "
+                f"anew, or its checkpoint replaced. Put it back, or move '{run_dir.path}' away."
+            )
+        return read_values(folder / VALUES)
+
+    def _resume(self) -> bool:
+        found = self.context.restore(functools.partial(self._read, self.context.run_dir))
+        if found is not None:
+            self.values = found
+        return found is not None
+
+    def _save(self, done: int) -> None:
+        """Write the artifact and a checkpoint with ``done`` points, and log how far the plane is."""
+        total = points_here(self.spec)
+        self._log(done, total)
+        arrays = {"x": self.x, "y": self.y, "corners": CORNERS, "gram": self.gram, "gram_encoder": self.gram_encoder}
+        self.context.artifact(ARTIFACT, npz(**arrays, **self.values.grids))
+
+        def write(folder: Path) -> None:
+            (folder / VALUES).write_bytes(self.values.to_bytes())
+            (folder / DIGEST).write_text(json.dumps(self.digest))
+
+        self.context.checkpoint(done, write)
+
+    def _log(self, done: int, total: int) -> None:
+        """Record the number of points at every twentieth of them and, at the end, where KL is least."""
+        known = int(self.context.metrics.last().get("plane/points", -1))
+        if done < total and done * REPORTS // total == known * REPORTS // total:
+            return
+        values = {"plane/points": float(done)}
+        if done == total:
+            for measure, grid in self.values.grids.items():
+                if measure.startswith("kl") and not np.isnan(grid).all():
+                    row, column = np.unravel_index(np.nanargmin(grid), grid.shape)
+                    found = {"": grid[row, column], "/x": self.x[column], "/y": self.y[row]}
+                    values |= {f"least/{measure}{key}": float(value) for key, value in found.items()}
+        self.context.log(done, done / max(1, total), values)
+
+
+def _digest(weights: Weights) -> str:
+    """The SHA-256 of all tensors with their names."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()

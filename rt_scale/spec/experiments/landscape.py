@@ -1,0 +1,187 @@
+"""The spec of the kind landscape: measures on a grid of the plane through three networks (paper, figures 5, 13-16)."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+
+from rt_scale.spec.data import GAUSSIAN
+from rt_scale.spec.errors import shown
+from rt_scale.spec.experiments.network import NetworkOf
+from rt_scale.spec.experiments.training import TrainingSpec, part_text
+from rt_scale.spec.part import MOST
+from rt_scale.spec.run import RunSpec
+
+POINTS_LIMIT = 100_000
+"""Most points of a plane that needs no confirmation."""
+LEAST_COARSE = 11
+"""Points a side, at least, of a plane that a finer one takes its points from."""
+
+Side = tuple[float, float]
+
+
+def _from_crop(value: object) -> object:
+    """The window of ``{around: [x, y], by: r}``, so that equal windows have equal hashes."""
+    if not isinstance(value, Mapping):
+        return value
+    around, by = value.get("around"), value.get("by")
+    numbers = [*(around if isinstance(around, list | tuple) else []), by]
+    if value.keys() != {"around", "by"} or len(numbers) != 3 or not all(type(each) in (int, float) for each in numbers):
+        raise ValueError(f"a crop is {{around: [x, y], by: half a side}}, but {shown(dict(value))} was given")
+    return [[each - by, each + by] for each in around]  # type: ignore[union-attr]
+
+
+Window = Annotated[
+    tuple[Annotated[Side, Field(strict=False)], Annotated[Side, Field(strict=False)]],
+    BeforeValidator(_from_crop),
+    WithJsonSchema({"type": ["array", "object"]}),
+]
+
+
+class LandscapeSpec(RunSpec):
+    """Measures at the points of a grid in the plane through three networks of runs of one architecture.
+
+    A point (a, b) is the network with the weights origin + a (x - origin) + b (y - origin): origin is at (0, 0), x at
+    (1, 0), y at (0, 1). These coordinates are the same for a whole network and for its encoder. Pictures in orthonormal
+    coordinates are the same grid, sheared. Images, their labels and their subset are those of ``origin.run``.
+    """
+
+    free: ClassVar[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+        "seeds": (), "x": (), "y": (), "window": (), "points": (), "split": (), "share": (),
+    }  # fmt: skip
+
+    kind: Literal["landscape"] = "landscape"
+    """Kind of run."""
+    origin: NetworkOf
+    """The network at (0, 0), whose outputs all others are compared with; its run gives the images."""
+    x: NetworkOf
+    """The network at (1, 0); its ``run`` may be `same` (that of origin) or `{same_but: {...}}`."""
+    y: NetworkOf
+    """The network at (0, 1); its ``run`` may be `same` (that of origin) or `{same_but: {...}}`."""
+    window: Window = Field(((-0.5, 1.5), (-0.5, 1.5)), strict=False)
+    """The rectangle [[x from, x to], [y from, y to]] in these coordinates, or `{around: [x, y], by: half a side}`."""
+    points: tuple[Annotated[int, Field(ge=2, le=MOST)], Annotated[int, Field(ge=2, le=MOST)]] = Field(
+        (51, 51), strict=False
+    )
+    """Points along x and along y, edges included. A plane of 2 n - 1 points a side takes over those of the plane of n,
+    a run of its own that comes first, if n is at least 11: 21, 41 and 81 continue 11."""
+    images: Annotated[int, Field(ge=1, le=MOST)] | None = None
+    """Images of each split that are measured on; null: all."""
+    measures: tuple[Literal["kl"], ...] = Field(("kl",), strict=False)
+    """What is measured."""
+    statistics: Literal["interpolated"] = "interpolated"
+    """Running statistics of batch norms at a point: interpolated as the weights are."""
+    split: int = Field(1, ge=1, le=1000)
+    """How many runs, each with a share of the points, compute the plane; this run puts them together."""
+    share: Annotated[int, Field(ge=0)] | None = None
+    """The share that this run computes, from 0 to split - 1; null: all. The runs of a split plane have one each."""
+
+    @field_validator("measures")
+    @classmethod
+    def _one_order(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Sorted, so that the order does not change the hash."""
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"name at least one measure, and each once; given: {', '.join(names) or 'none'}")
+        return tuple(sorted(names))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LandscapeSpec:
+        if self.origin.run.data.name == GAUSSIAN:
+            raise ValueError("origin.run is on gaussian inputs, of which there are no test images: name another run")
+        for name in ("x", "y"):
+            _same_architecture(name, self.origin.run, getattr(self, name).run)
+        networks = [self.origin, self.x, self.y]
+        if len({each.canonical_text for each in networks}) < len(networks):
+            raise ValueError("two of origin, x and y are the same network of the same run: a plane needs three")
+        for name, (low, high), count in zip("xy", self.window, self.points, strict=True):
+            _fits_grid(name, low, high, count)
+        if self.share is not None and (self.split == 1 or self.share >= self.split):
+            raise ValueError(f"share {self.share} is of a plane split into {self.split}: give 0 to split - 1, or null")
+        return self
+
+    @property
+    def size(self) -> int:
+        """Points of the whole grid."""
+        return math.prod(self.points)
+
+    @property
+    def large(self) -> str:
+        """A plane of more than ``POINTS_LIMIT`` points."""
+        if self.size <= POINTS_LIMIT:
+            return ""
+        return f"a plane of {self.points[0]:,} x {self.points[1]:,} = {self.size:,} points, more than {POINTS_LIMIT:,}"
+
+    @functools.cached_property
+    def coarse(self) -> LandscapeSpec | None:
+        """The plane with every second point of each side; None if there is none, or it has too few."""
+        halves = [divmod(count - 1, 2) for count in self.points]
+        if any(odd or half + 1 < LEAST_COARSE for half, odd in halves):
+            return None
+        return self._but(points=tuple(half + 1 for half, _ in halves), share=None)
+
+    @functools.cached_property
+    def shares(self) -> tuple[LandscapeSpec, ...]:
+        """The runs that compute this plane; empty if it is computed here."""
+        if self.split == 1 or self.share is not None:
+            return ()
+        return tuple(self._but(share=number) for number in range(self.split))
+
+    def _but(self, **changes: object) -> LandscapeSpec:
+        """This plane with other values of some fields."""
+        return LandscapeSpec.model_validate({name: getattr(self, name) for name in type(self).model_fields} | changes)
+
+    @functools.cached_property
+    def dependencies(self) -> tuple[RunSpec, ...]:
+        """The runs of its networks, the coarser plane, and the shares of this one."""
+        coarse = () if self.coarse is None else (self.coarse,)
+        return (*super().dependencies, *coarse, *self.shares)
+
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """The set of origin's run."""
+        return (self.origin.run.data.name,)
+
+    @property
+    def data_words(self) -> str:
+        """As of origin's run, with the number of images."""
+        return self.origin.run.data_words + ("" if self.images is None else f" {self.images} images")
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """That of origin's run."""
+        return self.origin.run.precisions
+
+    @property
+    def title(self) -> str:
+        """Points, networks, encoder and data set."""
+        width, height = self.points
+        share = "" if self.share is None else f", share {self.share + 1} of {self.split}"
+        networks = f"{self.origin.take}, {self.x.take} and {self.y.take}"
+        return f"plane of {width} x {height} through {networks}{share}: {self.origin.run.title}"
+
+
+def _same_architecture(name: str, origin: TrainingSpec, other: TrainingSpec) -> None:
+    """Refuse a network without a place in a plane of weights."""
+    for part in ("encoder", "projector"):
+        own, its = getattr(origin, part), getattr(other, part)
+        if own != its:
+            raise ValueError(
+                f"{name}.run has the {part} {part_text(its)}, origin.run {part_text(own)}: a plane goes through "
+                "networks of one architecture"
+            )
+
+
+def _fits_grid(name: str, low: float, high: float, count: int) -> None:
+    """Refuse a side whose points are not all different and ascending."""
+    step = (high - low) / (count - 1)
+    if not step > 0 or not math.isfinite(high - low):
+        raise ValueError(f"window goes along {name} from {low:g} to {high:g}: give two ascending numbers")
+    if step < 1e-9 * max(abs(low), abs(high)):
+        raise ValueError(
+            f"window goes along {name} from {low!r} to {high!r}, and {count} points between them are closer than "
+            "weights can tell apart: give fewer points, or a wider window"
+        )

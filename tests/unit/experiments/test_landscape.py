@@ -1,0 +1,223 @@
+"""Planes through networks of runs: the same values however, wherever and in whatever pieces they are computed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rt_scale.experiments import plane
+from rt_scale.experiments.base import check_all
+from rt_scale.experiments.options import Options
+from rt_scale.experiments.runner import run
+from rt_scale.spec.document import resolve_same, set_dotted
+from rt_scale.spec.errors import InputError, RunError
+from rt_scale.spec.experiments.landscape import LandscapeSpec
+from rt_scale.spec.run import RunSpec, all_runs
+from rt_scale.spec.stopping import Stopped
+from rt_scale.store.run_dir import RunDir
+from rt_scale.store.store import Store
+from rt_scale.training.distributed import Group
+from tests.distributed import Ranks
+from tests.unit.experiments.conftest import TINY, Seen
+
+Make = Callable[..., Options]
+PLANE: dict[str, Any] = {
+    "kind": "landscape",
+    "origin": {"run": TINY, "take": "teacher"},
+    "x": {"run": "same"},
+    "y": {"run": {"same_but": {"student": {"alpha": 1}}}},
+    "points": [7, 5],
+}
+
+
+def landscape(changes: dict[str, Any] | None = None) -> LandscapeSpec:
+    document = PLANE
+    for key, value in (changes or {}).items():
+        document = set_dotted(document, key, value)
+    spec = RunSpec.model_validate(resolve_same(document))
+    assert isinstance(spec, LandscapeSpec)
+    return spec
+
+
+def arrays(run_dir: RunDir) -> dict[str, np.ndarray]:
+    with np.load(run_dir.artifacts / "plane.npz") as found:
+        return dict(found)
+
+
+def equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(one[name].tobytes() == other[name].tobytes() for name in one)
+
+
+@pytest.fixture
+def computed(settings: Make) -> Callable[..., dict[str, np.ndarray]]:
+    def compute(spec: LandscapeSpec, **changes: Any) -> dict[str, np.ndarray]:
+        options = settings(**changes)
+        run(spec, options)
+        return arrays(options.store.run(spec))
+
+    return compute
+
+
+def test_a_plane_is_measured_at_every_point(settings: Make, seen: Seen) -> None:
+    spec, options = landscape(), settings(observer=seen)
+    result = run(spec, options)
+    found = arrays(options.store.run(spec))
+    assert (found["x"][0], found["x"][-1], found["y"][0], found["y"][-1]) == (-0.5, 1.5, -0.5, 1.5)
+    assert found["kl_train"].shape == found["kl_test"].shape == (5, 7)
+    assert (found["kl_train"] >= 0).all()
+    assert result.steps == 35
+    assert result.last["origin/kl_train"] == result.last["origin/kl_test"] == 0
+    assert result.last["y/kl_train"] > 0
+    row, column = np.unravel_index(found["kl_test"].argmin(), (5, 7))
+    assert result.last["least/kl_test"] == found["kl_test"].min()
+    assert (result.last["least/kl_test/x"], result.last["least/kl_test/y"]) == (found["x"][column], found["y"][row])
+    assert result.last["plane/points"] == 35
+
+
+def test_a_window_that_meets_the_networks_has_their_values(computed: Callable[..., Any]) -> None:
+    found = computed(landscape({"window": [[0, 1], [0, 1]], "points": [2, 2]}))
+    assert found["kl_test"][0, 0] == 0
+    assert found["kl_test"][0, 1] > 0
+    assert found["kl_test"][1, 0] > 0
+    assert found["kl_test"][0, 1] != found["kl_test"][1, 0]
+
+
+def stop_after(calls: int) -> Callable[[], bool]:
+    """A stop that is asked for from the ``calls``-th look on."""
+    looks = iter(range(calls))
+    return lambda: next(looks, None) is None
+
+
+@pytest.fixture
+def begun(settings: Make) -> Callable[..., RunDir]:
+    """Compute the networks of a plane, and begin it until it has looked so often whether to stop."""
+
+    def begin(spec: LandscapeSpec, looks: int) -> RunDir:
+        for network in all_runs([spec])[:-1]:
+            run(network, settings())
+        with pytest.raises(Stopped):
+            run(spec, settings(stop=stop_after(looks)))
+        return settings().store.run(spec)
+
+    return begin
+
+
+@pytest.mark.parametrize("looks", range(5))
+def test_stopped_at_any_group_it_ends_the_same(
+    settings: Make, begun: Callable[..., RunDir], computed: Callable[..., Any], tmp_path: Path, looks: int
+) -> None:
+    run_dir = begun(landscape(), looks)
+    partial, undisturbed = arrays(run_dir), computed(landscape(), store=Store(tmp_path / "other"))
+    known = ~np.isnan(partial["kl_train"])
+    assert known.sum() == 8 * looks
+    assert (partial["kl_train"][known] == undisturbed["kl_train"][known]).all()
+    result = run(landscape(), settings())
+    assert result.attempts == 2
+    assert equal(arrays(run_dir), undisturbed)
+
+
+@pytest.mark.parametrize("changes", [{"split": 3}, {"split": 9}])
+def test_shares_of_several_runs_make_the_same_plane(computed: Callable[..., Any], changes: dict[str, Any]) -> None:
+    alone = computed(landscape())
+    spec = landscape(changes)
+    assert [each.share for each in spec.shares] == list(range(spec.split))
+    assert equal(computed(spec), alone)
+
+
+def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    counts: list[int] = []
+    measure = plane.PlaneRun._measure
+
+    def counted(self: plane.PlaneRun, points: np.ndarray) -> dict[str, np.ndarray]:
+        counts.append(len(points))
+        return measure(self, points)
+
+    monkeypatch.setattr(plane.PlaneRun, "_measure", counted)
+    return counts
+
+
+@pytest.mark.parametrize("split", [1, 2])
+def test_a_finer_plane_measures_new_points_alone(settings: Make, monkeypatch: pytest.MonkeyPatch, split: int) -> None:
+    options, counts = settings(), counting(monkeypatch)
+    coarse, fine = (landscape({"points": points, "split": split}) for points in ([11, 12], [21, 23]))
+    assert fine.coarse == coarse
+    assert coarse.coarse is None
+    run(coarse, options)
+    assert sum(counts) == 11 * 12 + 3 * split
+    run(fine, options)
+    assert sum(counts) == 21 * 23 + 3 * split
+    before, after = (arrays(options.store.run(each)) for each in (coarse, fine))
+    for name in ("kl_train", "kl_test"):
+        assert after[name][::2, ::2].tobytes() == before[name].tobytes()
+        assert not np.isnan(after[name]).any()
+
+
+def _compute(group: Group, document: dict[str, Any], options: dict[str, Any]) -> None:
+    spec = RunSpec.model_validate(resolve_same(document))
+    run(spec, Options(**options, device="cpu", threads=1, group=group))
+
+
+def test_two_workers_compute_the_same_plane(settings: Make, computed: Callable[..., Any], tmp_path: Path) -> None:
+    alone, store = computed(landscape()), Store(tmp_path / "two")
+    for network in all_runs([landscape()])[:-1]:
+        run(network, settings(store=store))
+    options = {"store": store, "data_dir": settings().data_dir}
+    Ranks(tmp_path / "ranks", 2, _compute, PLANE, options).results()
+    assert equal(arrays(store.run(landscape())), alone)
+
+
+def test_more_workers_than_groups_of_points(settings: Make) -> None:
+    spec = landscape()
+    check_all([spec], settings().data_dir, workers={spec.name: 5})
+    with pytest.raises(InputError, match="at most 5 workers"):
+        check_all([spec], settings().data_dir, workers={spec.name: 6})
+
+
+def test_networks_that_changed_under_a_plane(settings: Make, begun: Callable[..., RunDir]) -> None:
+    spec, options = landscape(), settings()
+    begun(spec, 3)
+    another = landscape({"x": {"run": {"same_but": {"seeds": {"student": 5}}}}}).x.run
+    run(another, options)
+    student = options.store.run(spec.x.run).path / "checkpoints"
+    shutil.rmtree(student)
+    shutil.copytree(options.store.run(another).path / "checkpoints", student)
+    with pytest.raises(RunError, match=r"weights of x \(distill-.*begun with.*move"):
+        run(spec, options)
+
+
+def test_a_torn_file_of_points_is_noticed(settings: Make, begun: Callable[..., RunDir], seen: Seen) -> None:
+    run_dir = begun(landscape(), 2)
+    step = run_dir.checkpoints.steps()[-1]
+    assert step == 16
+    file = run_dir.path / "checkpoints" / str(step) / "values.npz"
+    file.write_bytes(file.read_bytes()[:-100])
+    result = run(landscape(), settings(observer=seen))
+    assert "values.npz" in seen.named("warned")[0][0]
+    assert result.steps == 35
+
+
+def test_a_student_that_did_not_move(settings: Make) -> None:
+    with pytest.raises(InputError, match="origin and x have equal weights"):
+        run(landscape({"origin.run.student.alpha": 0.0, "x.take": "init"}), settings())
+
+
+def test_more_images_than_there_are(settings: Make) -> None:
+    with pytest.raises(InputError, match=r"61.*60 training images"):
+        run(landscape({"images": 61}), settings())
+
+
+def test_fewer_images_are_other_numbers(computed: Callable[..., Any]) -> None:
+    few = {"points": [2, 2], "window": [[0, 1], [0, 1]]}
+    assert computed(landscape(few))["kl_test"][1, 1] != computed(landscape({**few, "images": 30}))["kl_test"][1, 1]
+
+
+def test_statistics_are_interpolated_and_a_negative_variance_refused(computed: Callable[..., Any]) -> None:
+    norms = {"origin.run.encoder.norm": "batch", "points": [3, 3]}
+    assert np.isfinite(computed(landscape({**norms, "window": [[0, 1], [0, 1]]}))["kl_train"]).all()
+    with pytest.raises(InputError, match="variance"):
+        computed(landscape({**norms, "window": [[-90, 90], [0, 1]]}))
