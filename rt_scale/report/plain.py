@@ -70,18 +70,22 @@ def metrics_of(rows: Iterable[MetricRow]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row.measured))
 
 
-def plain_cells(rows: Sequence[MetricRow]) -> list[list[str | tuple[str, ...]]]:
-    """The rows (at least one) as a table for people, titles first; a cell is a text or the names of a row's runs.
+Cells = list[str | tuple[str, ...]]
+"""A line of a table: texts, and the names of a row's runs."""
+
+
+def plain_cells(rows: Sequence[MetricRow]) -> list[Cells]:
+    """The rows (at least one) as a table for people, titles first.
 
     With more metrics than configurations, each metric is a line and each configuration a column.
     """
     metrics = metrics_of(rows)
     if len(metrics) <= len(rows):
-        titles: list[str | tuple[str, ...]] = [*rows[0].shown, "runs", *metrics]
+        titles: Cells = [*rows[0].shown, "runs", *metrics]
         return [titles, *([*row.shown.values(), row.runs, *row.texts(metrics)] for row in rows)]
     columns = [", ".join(f"{name} {value}" for name, value in row.shown.items()) or "value" for row in rows]
     values = zip(*(row.texts(metrics) for row in rows), strict=True)
-    lines = ([name, *cells] for name, cells in zip(metrics, values, strict=True))
+    lines: Iterable[Cells] = ([name, *cells] for name, cells in zip(metrics, values, strict=True))
     return [["metric", *columns], ["runs", *(row.runs for row in rows)], *lines]
 
 
