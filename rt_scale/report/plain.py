@@ -82,7 +82,8 @@ def plain_cells(rows: Sequence[MetricRow]) -> list[Cells]:
     metrics = metrics_of(rows)
     if len(metrics) <= len(rows):
         titles: Cells = [*rows[0].shown, "runs", *metrics]
-        return [titles, *([*row.shown.values(), row.runs, *row.texts(metrics)] for row in rows)]
+        body: Iterable[Cells] = ([*row.shown.values(), row.runs, *row.texts(metrics)] for row in rows)
+        return [titles, *body]
     columns = [", ".join(f"{name} {value}" for name, value in row.shown.items()) or "value" for row in rows]
     values = zip(*(row.texts(metrics) for row in rows), strict=True)
     lines: Iterable[Cells] = ([name, *cells] for name, cells in zip(metrics, values, strict=True))
