@@ -306,17 +306,16 @@ def _halfway(spec: ConnectSpec, options: Options, curves: list[dict[str, Any]]) 
     assert row["loss_aligned"] == pytest.approx(loss.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("looks", [90, 130])
-def test_aligned_lines_gone_on_with(finished: tuple[ConnectSpec, Options], settings: Make, looks: int) -> None:
-    """Within the first aligned line, and within the second."""
-    spec = connect(values=(1, 2, 3), align="weights", points=3)
-    given, alone = settings(), finished[1]
+def test_aligned_lines_gone_on_with(finished: tuple[ConnectSpec, Options], settings: Make) -> None:
+    """Stopped in the lines, before and after one to matched units."""
+    spec, looks = connect(values=(1, 2, 3), align="weights", points=3), Stop(0)
+    alone, given = settings(store=finished[1].store, stop=looks), settings()
     expected = run(spec, alone)
     for end in spec.ends:
         run(end.run, given)
-    with pytest.raises(Stopped):
-        run(spec, settings(stop=Stop(looks)))
-    steps = given.store.run(spec).checkpoints.steps()
-    assert 3 < steps[-1] < spec.steps, looks
+    for share in (0.6, 0.2):
+        with pytest.raises(Stopped):
+            run(spec, settings(stop=Stop(int(-looks.left * share))))
+    assert len(spec.ends) < given.store.run(spec).checkpoints.steps()[-1] < spec.steps
     assert run(spec, given).last == expected.last
     assert tables(spec, given) == tables(spec, alone)
