@@ -156,7 +156,7 @@ class _DependencyObserver(Silent):
     def started(self, step: int, steps: int) -> None:
         """Announce the run and its length."""
         self.steps = steps
-        self.observer.decided(f"first {self.name}, which this run starts from ({steps:,} steps)")
+        self.observer.decided(f"first {self.name}, which this run needs ({steps:,} steps)")
         self.stage("training")
 
     def stepped(self, step: int) -> None:
@@ -194,4 +194,4 @@ def compute_first(spec: RunSpec, options: Options, run: Callable[[RunSpec, Optio
             stop_check(options.stop)()
             time.sleep(PATIENCE)
         except RunError as error:
-            raise RunError(f"The run {spec.name}, to start from, has no result: {error}") from error
+            raise RunError(f"The run {spec.name}, which this run needs, has no result: {error}") from error
