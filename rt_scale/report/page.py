@@ -36,6 +36,8 @@ JUDGED = (
 )
 """How verdicts are reached."""
 _GAIN_INTERVAL = f", with its 95 % interval (Student's t, from {LEAST_SEEDS} seeds on)"
+_WIDE = 6
+"""Most metrics that a terminal table has columns for."""
 _SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
 
 
@@ -218,12 +220,17 @@ def to_rich(rows: Sequence[ResultRow], which: Which) -> Table:
 
 
 def plain_to_rich(rows: Sequence[MetricRow]) -> Table:
-    """Rows (at least one) of runs without probes as a terminal table."""
-    view, metrics = Table(), metrics_of(rows)
-    for title in [*rows[0].shown, "runs", *metrics]:
+    """Rows (at least one) of runs without probes as a terminal table; many metrics have a line each."""
+    metrics = metrics_of(rows)
+    lines = [[*row.shown.values(), str(len(row.runs)), *row.texts(metrics)] for row in rows]
+    lines.insert(0, [*rows[0].shown, "runs", *metrics])
+    if len(metrics) > _WIDE:
+        lines = [list(column) for column in zip(*lines, strict=True)]
+    view = Table(show_header=len(metrics) <= _WIDE)
+    for title in lines[0]:
         view.add_column(title, justify="right")
-    for row in rows:
-        view.add_row(*row.shown.values(), str(len(row.runs)), *row.texts(metrics))
+    for line in lines[view.show_header :]:
+        view.add_row(*line)
     return view
 
 

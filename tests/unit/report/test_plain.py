@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from rt_scale.experiments.other_data import DataHere
-from rt_scale.report.plain import MOST_PICTURES, metric_rows, metrics_of, metrics_table, run_pictures
+from rt_scale.report.page import plain_to_rich
+from rt_scale.report.plain import MOST_PICTURES, MetricRow, metric_rows, metrics_of, metrics_table, run_pictures
 from rt_scale.report.report import make_report
+from rt_scale.report.statistics import Estimate
 from rt_scale.spec.grid import Point
 from rt_scale.spec.run import read_recorded
 from rt_scale.spec.sweep import SweepSpec
@@ -79,3 +82,18 @@ def test_a_report_of_a_kind_that_is_not_here(store: Store, tmp_path: Path) -> No
     assert page.count("<img") == MOST_PICTURES
     assert "4 [1.516, 6.484]" in page
     assert "4 \\[1.516, 6.484\\]" in (report.folder / "report.md").read_text()
+
+
+def test_many_metrics_have_a_line_each_in_a_terminal() -> None:
+    def shown(number: int) -> list[str]:
+        rows = [MetricRow({"limit": limit}, ("a", "b"), {f"metric {i}": Estimate(i, None, None, None, 2)
+                for i in range(number)}) for limit in ("3", "5")]  # fmt: skip
+        with (console := Console(width=200)).capture() as capture:
+            console.print(plain_to_rich(rows))
+        return capture.get().splitlines()
+
+    few, many = shown(3), shown(20)
+    assert sum("metric" in line for line in few) == 1
+    assert sum("metric" in line for line in many) == 20
+    assert [all(word in line for word in ("limit", "3", "5")) for line in many].index(True) == 1
+    assert any("runs" in line and line.count("2") == 2 for line in many)
