@@ -20,7 +20,7 @@ from rich.table import Table
 
 from rt_scale.report.analyses.base import Analysis, Picture
 from rt_scale.report.paper import Judged
-from rt_scale.report.plain import MetricRow, RunPicture, metrics_of
+from rt_scale.report.plain import MetricRow, RunPicture, metrics_of, plain_cells
 from rt_scale.report.results import EPOCH, ResultRow, Which, titled_probe
 from rt_scale.report.statistics import ROLES
 from rt_scale.report.status import StatusRow
@@ -36,8 +36,6 @@ JUDGED = (
 )
 """How verdicts are reached."""
 _GAIN_INTERVAL = f", with its 95 % interval (Student's t, from {LEAST_SEEDS} seeds on)"
-_WIDE = 6
-"""Most metrics that a terminal table has columns for."""
 _SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
 
 
@@ -220,17 +218,12 @@ def to_rich(rows: Sequence[ResultRow], which: Which) -> Table:
 
 
 def plain_to_rich(rows: Sequence[MetricRow]) -> Table:
-    """Rows (at least one) of runs without probes as a terminal table; many metrics have a line each."""
-    metrics = metrics_of(rows)
-    lines = [[*row.shown.values(), str(len(row.runs)), *row.texts(metrics)] for row in rows]
-    lines.insert(0, [*rows[0].shown, "runs", *metrics])
-    if len(metrics) > _WIDE:
-        lines = [list(column) for column in zip(*lines, strict=True)]
-    view = Table(show_header=len(metrics) <= _WIDE)
-    for title in lines[0]:
-        view.add_column(title, justify="right")
-    for line in lines[view.show_header :]:
-        view.add_row(*line)
+    """Rows (at least one) of runs without probes as a terminal table."""
+    view, (titles, *lines) = Table(), plain_cells(rows)
+    for title in titles:
+        view.add_column(str(title), justify="right")
+    for cells in lines:
+        view.add_row(*(cell if isinstance(cell, str) else str(len(cell)) for cell in cells))
     return view
 
 
@@ -249,5 +242,6 @@ def _templates(finalize: Callable[[object], Markup] | None = None) -> Environmen
     )  # fmt: skip
     words = {"JUDGED": JUDGED, "STATED": STATED}
     found.globals |= {**words, "beside_paper": beside_paper, "caption": caption, "counted": counted,
+                      "plain_cells": plain_cells,
                       "script_json": script_json, "titles": titles, "titled_probe": titled_probe}  # fmt: skip
     return found

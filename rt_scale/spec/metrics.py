@@ -113,7 +113,7 @@ def training_metrics(probe: ProbeSpec, *, own: bool, learns_labels: bool) -> dic
     names: dict[str, When] = {f"train/{name}": "epoch" for name in ("loss", "grad_norm", *training)}
     names |= {f"distance/from_{name}": "epoch" for name in ("init", "teacher")}
     for data in (*([None] if own else []), *probe.also):
-        for role in ("student", "teacher", "input"):
+        for role in probe.roles:
             names |= {str(ProbeName(role, kind, data)): "probe" for kind in probe.kinds}
             names |= {extra_name(ProbeName(role, each.metric, data)): "probe" for each in probe.extra}
     if learns_labels:

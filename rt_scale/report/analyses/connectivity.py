@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ CURVES, PAIRS = "curves.parquet", "pairs.parquet"
 SPLITS = ("test", "train")
 MEASURES = {"error": (100.0, "points"), "loss": (1.0, "nats")}
 """What has a barrier -> by how much its numbers are multiplied for readers, and their unit then."""
+LINES: Mapping[str, str] = {"": "", "_aligned": ", units matched"}
+"""Ending of a column -> what is said of its line; the second goes to the second run with its units permuted."""
 _DISTANCES = {"l2": "distance", "cosine": "cosine", "l2_aligned": "distance, aligned",
               "cosine_aligned": "cosine, aligned", "permuted": "units permuted"}  # fmt: skip
 _CAPTION = (
@@ -49,8 +52,8 @@ class Curves:
         return fmean(values) if values else None
 
     def barriers(self, split: str, measure: str, kind: str = "barrier") -> list[float]:
-        """Of every pair."""
-        return [row[kind] for row in self.pairs if (row["split"], row["measure"]) == (split, measure)]
+        """Of every pair; none if it was not measured."""
+        return [row[kind] for row in self.pairs if (row["split"], row["measure"]) == (split, measure) and kind in row]
 
 
 def read_curves(curves: Path, pairs: Path) -> Curves:
@@ -136,7 +139,11 @@ def _panels(groups: Mapping[str, Sequence[Analysed[Curves]]]) -> list[Drawing]:
     found = []
     for measure, (factor, _) in MEASURES.items():
         for split in SPLITS:
-            drawn = [_line(label, runs, split, measure, factor) for label, runs in groups.items()]
+            drawn = [
+                _line(label + words, runs, split, measure + ending, factor)
+                for label, runs in groups.items()
+                for ending, words in LINES.items()
+            ]
             lines = [line for line in drawn if line is not None]
             if lines:
                 label = f"{split} {measure}{' (%)' if measure == 'error' else ' (nats)'}"
@@ -147,7 +154,7 @@ def _panels(groups: Mapping[str, Sequence[Analysed[Curves]]]) -> list[Drawing]:
 def _line(label: str, runs: Sequence[Analysed[Curves]], split: str, measure: str, factor: float) -> Line | None:
     from rt_scale.report.figures import Line
 
-    rows = [row for run in runs for row in _of(run).curves if row["split"] == split]
+    rows = [row for run in runs for row in _of(run).curves if row["split"] == split and measure in row]
     places = grouped(rows, lambda row: round(row["position"], 9))
     if not places:
         return None
@@ -163,14 +170,15 @@ def _line(label: str, runs: Sequence[Analysed[Curves]], split: str, measure: str
 def _tables(groups: Mapping[str, Sequence[Analysed[Curves]]]) -> list[Table]:
     barriers = [["runs", "value", "barrier", "over the line between ends", "± over pairs", "pairs", "seeds"]]
     for label, runs in groups.items():
-        for measure, (factor, unit) in MEASURES.items():
-            for split in SPLITS:
-                over = [each for run in runs for each in _of(run).barriers(split, measure)]
-                if over:
-                    texts = [_seeds(runs, split, measure, kind) for kind in ("barrier", "barrier_line")]
-                    spread = f"{factor * stdev(over):.3g}" if len(over) > 1 else NOTHING
-                    counts = (str(len(over)), str(len(runs)))
-                    barriers.append([label, f"{split} {measure} ({unit})", *texts, spread, *counts])
+        for (ending, words), measure, split in itertools.product(LINES.items(), MEASURES, SPLITS):
+            factor, unit = MEASURES[measure]
+            kinds = [name + ending for name in ("barrier", "barrier_line")]
+            over = [each for run in runs for each in _of(run).barriers(split, measure, kinds[0])]
+            if over:
+                texts = [_seeds(runs, split, measure, kind) for kind in kinds]
+                spread = f"{factor * stdev(over):.3g}" if len(over) > 1 else NOTHING
+                row = [label + words, f"{split} {measure} ({unit})", *texts, spread, str(len(over)), str(len(runs))]
+                barriers.append(row)
     return [Table("barriers", _CAPTION, barriers), _distances(groups)]
 
 

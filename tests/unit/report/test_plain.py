@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from rt_scale.experiments.other_data import DataHere
-from rt_scale.report.page import plain_to_rich
-from rt_scale.report.plain import MOST_PICTURES, MetricRow, metric_rows, metrics_of, metrics_table, run_pictures
+from rt_scale.report.plain import MOST_PICTURES, metric_rows, metrics_of, metrics_table, plain_cells, run_pictures
 from rt_scale.report.report import make_report
-from rt_scale.report.statistics import Estimate
+from rt_scale.scheduler.comparison import board_metrics
 from rt_scale.spec.grid import Point
-from rt_scale.spec.run import read_recorded
+from rt_scale.spec.run import RunSpec, read_recorded
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
@@ -52,6 +50,17 @@ def test_metrics_over_seeds() -> None:
     ]  # fmt: skip
 
 
+def test_the_shorter_side_of_a_table_has_the_columns() -> None:
+    rows = metric_rows(POINTS, results())
+    first, second = rows[0].runs, rows[1].runs
+    assert plain_cells(rows) == [
+        ["limit", "runs", "sum", "size"], ["3", first, "4 [1.516, 6.484]", "1 [1, 1]"], ["5", second, "5.5", "1"]
+    ]  # fmt: skip
+    assert plain_cells(rows[1:]) == [["metric", "limit 5"], ["runs", second], ["sum", "5.5"], ["size", "1"]]
+    alone = metric_rows([Point({}, 0, POINTS[0].spec)], results())
+    assert plain_cells(alone) == [["metric", "value"], ["runs", first[:1]], ["sum", "3"], ["size", "1"]]
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     found = Store(tmp_path / "store")
@@ -84,16 +93,29 @@ def test_a_report_of_a_kind_that_is_not_here(store: Store, tmp_path: Path) -> No
     assert "4 \\[1.516, 6.484\\]" in (report.folder / "report.md").read_text()
 
 
-def test_many_metrics_have_a_line_each_in_a_terminal() -> None:
-    def shown(number: int) -> list[str]:
-        rows = [MetricRow({"limit": limit}, ("a", "b"), {f"metric {i}": Estimate(i, None, None, None, 2)
-                for i in range(number)}) for limit in ("3", "5")]  # fmt: skip
-        with (console := Console(width=200)).capture() as capture:
-            console.print(plain_to_rich(rows))
-        return capture.get().splitlines()
-
-    few, many = shown(3), shown(20)
-    assert sum("metric" in line for line in few) == 1
-    assert sum("metric" in line for line in many) == 20
-    assert [all(word in line for word in ("limit", "3", "5")) for line in many].index(True) == 1
-    assert any("runs" in line and line.count("2") == 2 for line in many)
+@pytest.mark.parametrize("experiment", [None, "fig3"])
+def test_trainings_without_baselines_stand_beside_probed_ones(tmp_path: Path, experiment: str | None) -> None:
+    base = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
+    alone = {"probe/student/linear": 0.5, "train/loss": 1.0}
+    probed = {**alone, **{f"probe/{role}/linear": 0.25 for role in ("teacher", "input")}}
+    store, points = Store(tmp_path / "store"), []
+    for baselines, last in ((True, probed), (False, alone)):
+        probe = {"knn": 0, "standardized": False, "baselines": baselines}
+        spec = RunSpec.model_validate({**base, "probe": probe})
+        points.append(Point({"probe.baselines": baselines}, 0, spec))
+        run = store.run(spec)
+        with run.acquire():
+            run.complete(run_result(last))
+    sweep = SweepRuns(SweepSpec(name="both", base={}, experiment=experiment), points, store)
+    report = make_report([sweep], "last", DataHere(tmp_path / "data"))
+    (row,) = report.tables["linear"]
+    assert row.runs[0].run == points[0].spec.name
+    (plain,) = report.plain
+    assert (plain.runs, plain.measured["probe/student/linear"].mean) == ((points[1].spec.name,), 0.5)
+    assert board_metrics(points[1:]) == [
+        "probe/student/linear",
+        "train/loss",
+        "train/kl",
+        "distance/from_init",
+        "distance/from_teacher",
+    ]
