@@ -172,11 +172,10 @@ class PlaneRun:
         if not self._resume():
             self._begin()
         context.observer.stage("measuring")
-        groups = self._groups()
-        done = self._done(groups)
-        context.observer.started(done, total)
         world, rank = context.group.world, context.group.rank
-        left = [group for group in groups if not self.values.done[tuple(group.T)].all()]
+        left = [group for group in self._groups() if not self.values.done[tuple(group.T)].all()]
+        done = total - sum(map(len, left))
+        context.observer.started(done, total)
         for start in range(0, len(left), world):
             try:
                 context.check_stop()
@@ -185,7 +184,7 @@ class PlaneRun:
                 raise
             among = left[start : start + world]
             self._put(among, self._measure(self._at(among[rank])) if rank < len(among) else None)
-            done = self._done(groups)
+            done += sum(map(len, among))
             context.observer.stepped(done)
             if done == total or context.checkpoint_due(evaluated=True):
                 self._save(done)
@@ -203,9 +202,6 @@ class PlaneRun:
             order = order[(order % 2).any(axis=1)]
         groups = np.split(order, range(TOGETHER, len(order), TOGETHER))
         return groups if self.spec.share is None else groups[self.spec.share :: self.spec.split]
-
-    def _done(self, groups: Sequence[np.ndarray]) -> int:
-        return int(sum(self.values.done[tuple(group.T)].sum() for group in groups))
 
     def _at(self, group: np.ndarray) -> np.ndarray:
         """Affine coordinates [n, 2] of points (row, column) [n, 2]."""
