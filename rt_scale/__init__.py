@@ -11,25 +11,17 @@ The Python API, described in ``docs/python.md``; importing it imports neither to
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rt_scale.api import Run, Store, Sweep, load, open_store, run, sweep
-    from rt_scale.spec.errors import InputError, RunError
-    from rt_scale.spec.run import RunSpec
 
 __version__ = "0.1.0"
 __all__ = ["InputError", "Run", "RunError", "RunSpec", "Store", "Sweep", "load", "open_store", "run", "sweep"]
 _ELSEWHERE = {"InputError": "spec.errors", "RunError": "spec.errors", "RunSpec": "spec.run"}
-"""Name -> its module, if that is not ``api``."""
+"""Name -> its module, if that is not ``api``; type checkers read ``__init__.pyi``."""
 
 
-if not TYPE_CHECKING:  # a checker would take every name for known
-
-    def __getattr__(name: str) -> Any:
-        if name not in __all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{__name__}.{_ELSEWHERE.get(name, 'api')}"), name)
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_ELSEWHERE.get(name, 'api')}"), name)
 
 
 def __dir__() -> list[str]:

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from rt_scale.store.sweep_runs import SweepRuns
 
 app = typer.Typer()
+Form = Literal["torchvision", "safetensors", "huggingface"]
+Network = Literal["student", "teacher", "init"]
+Written = tuple[dict[str, object], str]
+"""What was written, as JSON and in words."""
 
 
 @app.command()
@@ -47,16 +51,10 @@ def export(
         typer.Option(parser=read_path, help="Folder to write to (tables: export, in the sweep's folder of the store)."),
     ] = None,
     weights: Annotated[
-        Path | None,
-        typer.Option(parser=read_path, help="Write the encoder of one run to this new folder."),
+        Path | None, typer.Option(parser=read_path, help="Write the encoder of one run to this new folder.")
     ] = None,
-    form: Annotated[
-        Literal["torchvision", "safetensors", "huggingface"] | None,
-        typer.Option("--as", help="Form of the weights (safetensors)."),
-    ] = None,
-    network: Annotated[
-        Literal["student", "teacher", "init"] | None, typer.Option(help="Whose encoder (student).")
-    ] = None,
+    form: Annotated[Form | None, typer.Option("--as", help="Form of the weights (safetensors).")] = None,
+    network: Annotated[Network | None, typer.Option(help="Whose encoder (student).")] = None,
     step: Annotated[int | None, typer.Option(min=0, help="Step of the checkpoint (the last).")] = None,
     overrides: SetOption = None,
     imports: ImportOption = None,
@@ -70,17 +68,12 @@ def export(
     place.refresh()
     data = find_data_dir(data_dir)
     if to == "csv" or to == "parquet":
-        _tables(place, sweeps, to, out, data, as_json)
-        return
-    if weights is None:
-        assert to is not None  # see _check_together
+        written, said = _tables(place, sweeps, to, out, data)
+    elif to is not None:
         written, said = _for_tracker(sweeps, to, out)
     else:
-        from rt_scale.report.weights import write_weights
-
-        run = _only_run(place, sweeps)
-        paths = write_weights(run, weights, form or "safetensors", data, network or "student", step)
-        written, said = {"files": [str(path) for path in paths]}, f"{weights}: README.md says how to load the encoder"
+        assert weights is not None  # see _check_together
+        written, said = _encoder(_only_run(place, sweeps), weights, form, data, network, step)
     if as_json:
         show_json(written)
     else:
@@ -106,10 +99,16 @@ def _only_run(place: Store, sweeps: Sequence[SweepRuns]) -> RunDir:
     return place.run(names[0])
 
 
-def _for_tracker(
-    sweeps: Sequence[SweepRuns], tracker: Literal["mlflow", "wandb"], out: Path | None
-) -> tuple[dict[str, object], str]:
-    """What was written, and a sentence about it."""
+def _encoder(
+    run: RunDir, folder: Path, form: Form | None, data: Path, network: Network | None, step: int | None
+) -> Written:
+    from rt_scale.report.weights import write_weights
+
+    paths = write_weights(run, folder, form or "safetensors", data, network or "student", step)
+    return {"files": [str(path) for path in paths]}, f"{folder}: README.md says how to load the encoder"
+
+
+def _for_tracker(sweeps: Sequence[SweepRuns], tracker: Literal["mlflow", "wandb"], out: Path | None) -> Written:
     from rt_scale.report.trackers import export_to
 
     if out is None:
@@ -121,13 +120,8 @@ def _for_tracker(
 
 
 def _tables(
-    place: Store,
-    sweeps: Sequence[SweepRuns],
-    to: Literal["csv", "parquet"],
-    out: Path | None,
-    data_dir: Path,
-    as_json: bool,
-) -> None:
+    place: Store, sweeps: Sequence[SweepRuns], to: Literal["csv", "parquet"], out: Path | None, data_dir: Path
+) -> Written:
     from rt_scale.experiments.other_data import DataHere, compare_sweeps
     from rt_scale.report.export import export as export_tables
 
@@ -143,8 +137,5 @@ def _tables(
     written = export_tables(sweeps, out or folder.export, to, here)
     if out is None:
         send(folder, folder.export)
-    if as_json:
-        show_json({name: {"path": str(table.path), "rows": table.rows} for name, table in written.items()})
-        return
-    for name, table in written.items():
-        open_console().print(f"{name}: {table.rows:,} rows in {table.path}")
+    said = [f"{name}: {table.rows:,} rows in {table.path}" for name, table in written.items()]
+    return {name: {"path": str(table.path), "rows": table.rows} for name, table in written.items()}, "\n".join(said)

@@ -15,7 +15,7 @@ from rt_scale.experiments.base import Sets
 from rt_scale.experiments.check import probed_size
 from rt_scale.losses.supervised import supervised_cross_entropy
 from rt_scale.models.networks import Network, Pair
-from rt_scale.probes.evaluator import EXTRA, Prober
+from rt_scale.probes.evaluator import EXTRA, Embedded, Prober
 from rt_scale.probes.features import Features, evaluation_mode
 from rt_scale.probes.geometry import geometry
 from rt_scale.probes.statistics import agreement, feature_statistics
@@ -67,7 +67,7 @@ class Evaluation:
     def constant(self) -> dict[str, float]:
         """Measure what never changes: the input, and a frozen teacher."""
         values: dict[str, float] = {}
-        for data, prober in self.probers.items():
+        for data, prober in self.probers.items() if "input" in self.spec.probe.roles else ():
             self.stage(f"probing input pixels{_on(data)}")
             values |= _named("input", data, prober.probe_input(self.seed))
         return values if self.spec.teacher.moves else values | self._networks({"teacher": self.teacher})
@@ -81,19 +81,27 @@ class Evaluation:
         return values
 
     def _networks(self, networks: Mapping[str, Network]) -> dict[str, float]:
-        """Probe networks by role, batched, on every data set, and describe them on the main one."""
+        """Probe networks by role, batched, on every data set, and describe them on the main one, as the spec asks."""
         values: dict[str, float] = {}
         described: dict[str, float] = {}
-        for data, prober in self.probers.items():
-            self.stage(f"probing the {' and the '.join(networks)}{_on(data)}")
-            embedded = []
-            for role, network in networks.items():
-                embedded.append(prober.embed_network(network.encoder, self.seed))
-                if data is None:
-                    described |= self._describe(role, network, embedded[-1].test)
-            for role, probed in zip(networks, prober.probe_features(embedded), strict=True):
-                values |= _named(role, data, probed)
+        roles = self.spec.probe.roles
+        asked = {role: network for role, network in networks.items() if role in roles or self._described(role)}
+        for data, prober in self.probers.items() if asked else ():
+            self.stage(f"{'probing' if roles else 'testing'} the {' and the '.join(asked)}{_on(data)}")
+            probed: dict[str, Embedded] = {}
+            for role, network in asked.items():
+                if role in roles:
+                    probed[role] = prober.embed_network(network.encoder, self.seed)
+                if data is None and self._described(role):
+                    test = probed[role].test if role in roles else prober.embed_test(network.encoder)
+                    described |= self._describe(role, network, test)
+            for role, found in zip(probed, prober.probe_features([*probed.values()]) if probed else (), strict=True):
+                values |= _named(role, data, found)
         return values | described
+
+    def _described(self, role: str) -> bool:
+        """Whether the spec asks for more of a network than probes."""
+        return self.spec.probe.statistics or (self.spec.learns_labels and role == "student")
 
     def _describe(self, role: str, network: Network, test: Features) -> dict[str, float]:
         """The other metrics that the spec asks for, from embeddings of the main set's test images."""

@@ -162,6 +162,17 @@ def flops(function: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
+def forward_work(spec: TrainingSpec, info: DataInfo) -> Work:
+    """One pass of a training batch of ``spec`` through its network, without gradients."""
+    network, images = meta_batch(spec, info)
+    with torch.no_grad():
+        return Work(network=flops(lambda: network(images)), calls=_calls(network))
+
+
+def _calls(network: Network) -> int:
+    return MODULE_CALLS * sum(not list(module.children()) for module in network.modules())
+
+
 def count_run(spec: TrainingSpec, info: DataInfo, also: Mapping[str, DataInfo]) -> RunWork:
     """Count the work of ``spec`` on the data set of ``info``, probed on the sets in ``also``, too.
 
@@ -174,7 +185,7 @@ class _Counter:
     def __init__(self, spec: TrainingSpec, info: DataInfo, also: Mapping[str, DataInfo]) -> None:
         self.spec, self.info, self.also = spec, info, also
         self.network = meta_network(spec, info)
-        self.calls = MODULE_CALLS * sum(not list(module.children()) for module in self.network.modules())
+        self.calls = _calls(self.network)
         self.size, self.batch = spec.data.size or info.size, spec.train.batch_size
         self.samples = spec.data.samples or info.train
         self.cached = constant_targets(spec)
@@ -184,23 +195,25 @@ class _Counter:
 
     def run(self) -> RunWork:
         embed, fit, fit_pixels = Work(), Work(), Work()
-        for train, test, size, classes in self.probed:
+        roles = self.spec.probe.roles
+        for train, test, size, classes in self.probed if roles else ():
             embed += self._embedding(size) * ((train + test) / self.batch)
             fit += self._probes(train, test, self.network.encoder.embed_dim, classes)
             fit_pixels += self._probes(train, test, self.info.channels * size**2, classes)
-        moves = self.spec.teacher.moves  # else it is probed once
-        start, evaluation = (Work(), embed * 2) if moves else (embed, embed)
+        teacher, moves = "teacher" in roles, self.spec.teacher.moves  # else it is probed once
+        start = embed if teacher and not moves else Work()
+        once = (fit_pixels if "input" in roles else Work()) + (fit if teacher and not moves else Work())
+        each = 2 if teacher and moves else 1
+        evaluation = embed * each
         if self.cached:
             images = self._images(self.size)
             start += self._passes(lambda: self.network.features(images)) * (self.samples / self.batch)
         if self.spec.learns_labels:
-            evaluation += self._embedding(self.size) * (self.info.test / self.batch)
+            tested = self._classifying() if roles else self._classifying() + self._embedding(self.size)
+            evaluation += tested * (self.info.test / self.batch)
         # The last batch of an epoch may be smaller.
         step = self._step() * (self.samples / self.batch / run_length(self.spec, self.info.train).epoch)
-        return RunWork(
-            Phase(start, fit_pixels if moves else fit_pixels + fit), Phase(step),
-            Phase(evaluation, fit * 2 if moves else fit),
-        )  # fmt: skip
+        return RunWork(Phase(start, once), Phase(step), Phase(evaluation, fit * each))
 
     def _images(self, size: int) -> Tensor:
         dtype = parameter_dtype(self.spec.precision)
@@ -245,6 +258,12 @@ class _Counter:
         """The encoder on a batch of images of ``size`` x ``size`` pixels."""
         images = self._images(size)
         return self._passes(lambda: self.network.encoder(images))
+
+    def _classifying(self) -> Work:
+        """The projector on a batch of embeddings."""
+        dtype = parameter_dtype(self.spec.precision)
+        embeddings = torch.empty(self.batch, self.network.encoder.embed_dim, device="meta", dtype=dtype)
+        return self._passes(lambda: self.network.projector(embeddings))
 
     def _probes(self, train: int, test: int, width: int, classes: int) -> Work:
         """Every probe, fitted on ``train`` and applied to ``test`` vectors of ``width`` numbers."""

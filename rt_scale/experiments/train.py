@@ -56,11 +56,11 @@ class TrainingRun:
         self.subset = training_subset(spec, data.main)
         pair = build_pair(spec, info.channels, spec.data.size or info.size, weights)
         self.teacher, self.student = (
-            to_device(network, execution.device, dtype, channels_last=execution.channels_last) for network in pair
+            to_device(network, context.device, dtype, channels_last=execution.channels_last) for network in pair
         )
         kept = context.options.resident
         self.loader = training_loader(
-            spec, data.main, execution.loader, execution.device, self.subset,
+            spec, data.main, execution.loader, context.device, self.subset,
             dtype=dtype, rank=group.rank, world=group.world, resident=kept,
         )  # fmt: skip
         stand_ins = self.loader.samples % self.loader.batch_size in range(1, group.world)
@@ -132,7 +132,7 @@ class TrainingRun:
         def targets() -> Targets:
             return build_targets(spec, info, self.teacher, self.loader, self.context)
 
-        return build_objective(spec, self.data, self.subset, views, targets, self.sharpenings, execution.device)
+        return build_objective(spec, self.data, self.subset, views, targets, self.sharpenings, self.context.device)
 
     def _update_rules(self) -> UpdateRules:
         recipe = self.spec.train

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rt_scale.losses.distances import Distance
+from rt_scale.losses.kl import from_excess, mean_and_excess
 from rt_scale.models.projector import Outputs
 from rt_scale.spec.errors import unknown_name
 
@@ -63,8 +64,9 @@ def wide_distance(
             f"student outputs {len(features)} x {len(weight)} and teacher outputs {len(taught)} x {len(directions)} "
             "must have the same rows and outputs"
         )
-    cross, *entropies = _WideCrossEntropy.apply(features, weight, student, teacher, product or features.dtype, columns)
-    kl = cross - entropies[0]
+    cross, kl, *entropies = _WideCrossEntropy.apply(
+        features, weight, student, teacher, product or features.dtype, columns
+    )
     return Distance(kl if name == "kl" else cross, kl.detach(), *entropies)
 
 
@@ -74,7 +76,8 @@ def by_tiles(
     """Compare two networks' outputs tile by tile; arguments as of ``wide_distance``.
 
     Returns:
-        Cross entropy, teacher's and student's entropy of every row, [3, B] in nats; the arguments of ``_differences``.
+        Cross entropy, KL, teacher's and student's entropy of every row, [4, B] in nats; the arguments of
+        ``_differences``.
     """
     features, outputs = student.features, len(student.weight)
     rows = len(features)
@@ -82,21 +85,23 @@ def by_tiles(
     # All memory is allocated before the first tile. Blocks freed between tiles would be too small for the next tile, as
     # glibc requests some bytes more than it uses: at m = 65,536 a step would take 411 MB instead of 244.
     take = functools.partial(features.new_empty, dtype=torch.promote_types(product, torch.float32))
-    logits, scratch = take(rows * columns), take(rows * columns)
+    logits, others, scratch = (take(rows * columns) for _ in range(3))
     learned, taught = (_TiledSoftmax(rows, take(rows * outputs), scratch) for _ in range(2))
-    overlaps = []
+    overlaps, apart = [], []
     for start in range(0, outputs, columns):
         part = slice(start, min(start + columns, outputs))
-        tile = _tile(logits, rows, 0, part.stop - start)
-        target = taught.add(_put_logits(tile, teacher, part, product))
+        tile, other, spare = (_tile(each, rows, 0, part.stop - start) for each in (logits, others, scratch))
+        target = taught.add(_put_logits(other, teacher, part, product))
         learned.add(_put_logits(tile, student, part, product))
         overlaps.append(learned.mean(target, tile))
+        apart.append(mean_and_excess(tile.sub_(other), target, other, spare))
     (total, shares), (teacher_total, teacher_shares) = learned.over_all(), taught.over_all()
     # Each is n - <p, z>.
     cross = total - _over_tiles(teacher_shares, overlaps)
     teacher_entropy = teacher_total - _over_tiles(teacher_shares, taught.means)
     student_entropy = total - _over_tiles(shares, learned.means)
-    values = torch.stack([cross, teacher_entropy, student_entropy])
+    kl = _kl_over_tiles(teacher_shares, total - teacher_total, apart)
+    values = torch.stack([cross, kl, teacher_entropy, student_entropy])
     return values, [shares, teacher_shares, *learned.probabilities, *taught.probabilities]
 
 
@@ -131,7 +136,7 @@ class _TiledSoftmax:
     def over_all(self) -> tuple[Tensor, Tensor]:
         """log sum_j exp(z_j) over all columns, [B], and each tile's share of that sum, [B, C]."""
         logits, probabilities = (torch.stack(each, dim=1) for each in zip(*self._largest, strict=True))
-        normalisers = logits - probabilities.log()  # as ``log_normaliser``, for all tiles at once
+        normalisers = logits - probabilities.log()  # as ``softmax_rows``, for all tiles at once
         total = torch.logsumexp(normalisers, dim=1)
         return total, (normalisers - total[:, None]).exp_()
 
@@ -139,6 +144,19 @@ class _TiledSoftmax:
 def _over_tiles(shares: Tensor, values: list[Tensor]) -> Tensor:
     """The mean [B] over all columns, from the means [B] and shares [B, C] of the tiles."""
     return (shares * torch.stack(values, dim=1)).sum(dim=1)
+
+
+def _kl_over_tiles(shares: Tensor, normalisers: Tensor, tiles: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """KL [B], from ``mean_and_excess`` [B] of the tiles, whose shares are [B, C], and the normalisers' difference [B].
+
+    With d_c the mean of tile c less that over all, and e_c its excess, the mean of exp(d') there is exp(d_c) (1 + e_c).
+    """
+    means, excesses = (torch.stack(each, dim=1).double() for each in zip(*tiles, strict=True))
+    weights = shares.double() / shares.double().sum(dim=1, keepdim=True)
+    mean = (weights * means).sum(dim=1)
+    means -= mean[:, None]
+    excess = (weights * (means.expm1() - means + means.exp() * excesses)).sum(dim=1)
+    return from_excess(excess, normalisers - mean).to(shares.dtype)
 
 
 def _tile(memory: Tensor, rows: int, start: int, columns: int) -> Tensor:
@@ -158,7 +176,7 @@ def _put_logits(tile: Tensor, outputs: Outputs, part: slice, product: torch.dtyp
 
 
 class _WideCrossEntropy(torch.autograd.Function):
-    """Means over rows of cross entropy (with gradients of both factors), teacher's and student's entropy."""
+    """Means over rows of cross entropy and KL (with one gradient of both factors), teacher's and student's entropy."""
 
     @staticmethod
     def forward(
@@ -173,16 +191,21 @@ class _WideCrossEntropy(torch.autograd.Function):
         values, kept = by_tiles(student, teacher, product, columns)
         ctx.save_for_backward(features, weight, *kept)
         ctx.unit, ctx.product = student.unit, product
-        cross, *entropies = values.mean(dim=1).unbind()
+        cross, kl, *entropies = values.mean(dim=1).unbind()
         ctx.mark_non_differentiable(*entropies)
-        return cross, *entropies
+        ctx.set_materialize_grads(False)  # no zeros for the output that is not the loss
+        return cross, kl, *entropies
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         features, weight, *kept = ctx.saved_tensors
+        # Cross entropy and KL, of which one is the loss, have the same gradient.
+        slope = grads[1] if grads[0] is None else grads[0]
+        if slope is None:
+            return None, None, None, None, None, None
         # The difference of softmaxes is d loss / d logits but for this, which is cheaper to bring in at the factors.
-        scale = grads[0] / len(features)
+        scale = slope / len(features)
         scaled = (features * scale).to(ctx.product)
         to_features = torch.zeros_like(features, dtype=torch.promote_types(ctx.product, torch.float32))
         to_weight = torch.empty_like(weight)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rt_scale.losses.kl import kl_rows, softmax_rows
 from rt_scale.spec.errors import unknown_name
 from rt_scale.spec.training import DISTANCES
 
@@ -54,7 +55,7 @@ def distance(name: str, student_logits: Tensor, teacher_logits: Tensor, pairs: S
 
     Args:
         name: ``cross_entropy``, -sum_i softmax(teacher)_i log softmax(student)_i; ``kl``, that minus the teacher's
-            entropy; ``mse``, squared difference of logits, mean over outputs.
+            entropy, as of ``losses.kl``; ``mse``, squared difference of logits, mean over outputs.
         student_logits: [S B, m] for S views of B images, floating point, ordered by view, then by image.
         teacher_logits: [T B, m], likewise, of the same dtype.
         pairs: the (teacher, student) views to compare.
@@ -69,12 +70,12 @@ def distance(name: str, student_logits: Tensor, teacher_logits: Tensor, pairs: S
     views = _Views(student_logits, teacher_logits, pairs)
     # The metrics need the cross entropy also for mse; first, so that its memory is free for mse.
     with torch.set_grad_enabled(torch.is_grad_enabled() and name != "mse"):
-        probabilities = torch.softmax(teacher_logits, dim=1)
-        rows = log_normaliser(teacher_logits, probabilities) - _row_dot(probabilities, teacher_logits)
-        cross, student_entropy = _SoftCrossEntropy.apply(student_logits, probabilities, views)
+        probabilities, normaliser, rows = softmax_rows(teacher_logits)
+        cross, kl, student_entropy = _SoftCrossEntropy.apply(
+            student_logits, teacher_logits, probabilities, normaliser, views
+        )
         del probabilities
     teacher_entropy = torch.dot(views.teachers, rows)
-    kl = cross - teacher_entropy
     loss = _SquaredError.apply(student_logits, teacher_logits, views) if name == "mse" else cross
     return Distance(kl if name == "kl" else loss, kl.detach(), teacher_entropy, student_entropy)
 
@@ -85,11 +86,13 @@ class _Views:
     Attributes:
         batch: B, the number of images.
         partners: views of the teacher -> the student's views that are compared with just these.
+        pairs: of a teacher's and a student's view.
         teachers: weight of each row [T B] of the teacher's views.
         students: likewise [S B]; 0 for a view without partners.
     """
 
     def __init__(self, student_logits: Tensor, teacher_logits: Tensor, pairs: Sequence[Pair]) -> None:
+        self.pairs = pairs
         of_teacher, of_student = (Counter(pair[side] for pair in pairs) for side in (0, 1))
         teachers, students = 1 + max(of_teacher), 1 + max(of_student)
         batch = self.batch = len(teacher_logits) // teachers
@@ -112,6 +115,16 @@ class _Views:
         for student in of_student:
             self.partners.setdefault(tuple(i for i, j in pairs if j == student), []).append(student)
 
+    def kl(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """The mean KL, from logits and log-normalisers of the rows of both, and the teacher's softmax."""
+        ours, theirs = ([torch.split(each, self.batch) for each in side] for side in (student, teacher))
+        rows = []
+        for i, j in self.pairs:
+            logits, normalisers = (each[j] for each in ours)
+            taught, normalised, target = (each[i] for each in theirs)
+            rows.append(kl_rows(logits, taught, target, normalisers - normalised))
+        return _joined(rows).mean()
+
 
 def _joined(parts: list[Tensor]) -> Tensor:
     """The concatenated vectors; a single one is returned as it is, to launch no kernel."""
@@ -129,23 +142,25 @@ def _mean_target(views: Sequence[Tensor]) -> Tensor:
 
 
 class _SoftCrossEntropy(torch.autograd.Function):
-    """Cross entropy with soft targets that saves only its gradient, one rows x m tensor, for the backward pass.
+    """Cross entropy with soft targets, KL and the student's entropy.
 
-    With m = 65,536 the step is bound by memory traffic. So the only large tensors it makes are the student's
-    probabilities and, for a view with several partners, their mean [B, m]: cross entropy is linear in its targets, so
-    one term with the mean replaces all pairs of a view. Log-probabilities are not needed: with n = log sum_j exp(z_j),
-    cross entropy and entropy are n - <p, z>.
+    With m = 65,536 the step is bound by memory traffic. So it saves only the gradient, one rows x m tensor, for the
+    backward pass, and the only large tensors it makes are the student's probabilities and, for a view with several
+    partners, their mean [B, m]: cross entropy is linear in its targets, so one term with the mean replaces all pairs of
+    a view. Log-probabilities are not needed: with n = log sum_j exp(z_j), cross entropy and entropy are n - <p, z>.
     """
 
     @staticmethod
-    def forward(ctx: Any, student_logits: Tensor, targets: Tensor, views: _Views) -> tuple[Tensor, Tensor]:
-        ctx.set_materialize_grads(False)  # no zeros for the entropy, which has none
-        predictions = torch.softmax(student_logits, dim=1)
-        normaliser = log_normaliser(student_logits, predictions)
-        student_entropy = torch.dot(views.students, normaliser - _row_dot(predictions, student_logits))
+    def forward(
+        ctx: Any, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, normalisers: Tensor, views: _Views
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.set_materialize_grads(False)  # no zeros for the output that is not the loss
+        predictions, normaliser, entropies = softmax_rows(student_logits)
+        student_entropy = torch.dot(views.students, entropies)
         logits, differences, taught = (
             torch.split(each, views.batch) for each in (student_logits, predictions, targets)
         )
+        kl = views.kl((student_logits, normaliser), (teacher_logits, normalisers, targets))
         overlaps: dict[int, Tensor] = {}
         for teachers, students in views.partners.items():
             target = _mean_target([taught[teacher] for teacher in teachers])
@@ -157,16 +172,18 @@ class _SoftCrossEntropy(torch.autograd.Function):
         ctx.save_for_backward(predictions, views.students)
         ctx.mark_non_differentiable(student_entropy)
         parts = [overlaps[j] if j in overlaps else normaliser.new_zeros(views.batch) for j in range(len(logits))]
-        return torch.dot(views.students, normaliser - _joined(parts)), student_entropy
+        return torch.dot(views.students, normaliser - _joined(parts)), kl, student_entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None]:
-        if (slope := grads[0]) is None:
-            return None, None, None
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None, None, None]:
+        # Cross entropy and KL, of which one is the loss, have the same gradient.
+        slope = grads[1] if grads[0] is None else grads[0]
+        if slope is None:
+            return None, None, None, None, None
         difference, weights = ctx.saved_tensors
         # In place: torch refuses a second backward pass, which would scale it twice.
-        return difference.mul_((slope * weights)[:, None]), None, None
+        return difference.mul_((slope * weights)[:, None]), None, None, None, None
 
 
 class _SquaredError(torch.autograd.Function):
@@ -200,14 +217,6 @@ class _SquaredError(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         differences, weights = ctx.saved_tensors
         return differences.mul_((grads[0] * 2 / differences.shape[1] * weights)[:, None]), None, None
-
-
-def log_normaliser(logits: Tensor, probabilities: Tensor) -> Tensor:
-    """log sum_j exp(z_j) [B] of logits [B, m], from the largest logit and its probability (>= 1 / m).
-
-    torch.logsumexp would read all logits several times more.
-    """
-    return logits.amax(dim=1) - probabilities.amax(dim=1).log()
 
 
 def _row_squares(a: Tensor) -> Tensor:

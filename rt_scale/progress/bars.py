@@ -104,7 +104,7 @@ class RunBar(Progress):
         """Show the newest probes."""
         self._values |= values
         self.update(self._bar, values=probe_text(self._values))
-        if not self.console.is_terminal and any(map(parse_probe_name, values)):
+        if not self.console.is_terminal and scores(values):
             self.console.print(f"epoch {epoch:g}: {probe_text(self._values)}")
 
     def reported(self, report: RunReport) -> None:

@@ -40,11 +40,12 @@ _SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
 
 
 _DRAW = Markup(
-    "for (const data of document.querySelectorAll('script.plane'))"
-    " { const { data: traces, layout } = JSON.parse(data.textContent);"
-    " Plotly.newPlot(data.previousElementSibling, traces, layout, { responsive: true, displaylogo: false }); }"
+    "for (const view of document.querySelectorAll('details.view')) { const draw = () => {"
+    " const { data, layout } = JSON.parse(view.querySelector('script').textContent);"
+    " Plotly.newPlot(view.querySelector('div'), data, layout, { responsive: true, displaylogo: false }); };"
+    " view.open ? draw() : view.addEventListener('toggle', draw, { once: true }); }"
 )
-"""Draws every view into the element before its numbers."""
+"""Draws each view when it is opened, as browsers keep few 3-D scenes at once."""
 
 
 @dataclass(frozen=True)

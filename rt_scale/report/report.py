@@ -36,6 +36,7 @@ from rt_scale.spec.errors import InputError
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.grid import Point, grouped
 from rt_scale.spec.kinds import analysis as kind_analysis
+from rt_scale.spec.run import all_runs
 from rt_scale.store.atomic import write_bytes
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.results import RunResult
@@ -118,7 +119,7 @@ def _report(
         runs=store.root / "runs",
         verdicts=judge_all(experiment, [*every, *analysed]),
         analyses=analyses,
-        departures=departures(probed),
+        departures=departures(_distillations(points) if analyses else probed),
         plugins=plugin_table(probed, results) if probed else [],
     )
     return replace(about, pictures=_pictures(about, experiment, every, metrics))
@@ -129,6 +130,12 @@ def _analyses(asked: Asked) -> list[Analysis]:
     kinds = grouped(asked.points, lambda point: kind_analysis(point.spec.kind))
     found = (analyse(replace(asked, points=points)) for analyse, points in kinds.items() if analyse is not None)
     return [analysis for analysis in found if analysis is not None]
+
+
+def _distillations(points: Iterable[Point]) -> list[Point]:
+    """The runs that train without labels, of those and all that they need; how near they start is what is analysed."""
+    runs = (run for run in all_runs(point.spec for point in points) if isinstance(run, TrainingSpec))
+    return [Point({"student.alpha": run.student.alpha}, 0, run) for run in runs if not run.learns_labels]
 
 
 def _data(results: Iterable[RunResult]) -> tuple[str, ...]:

@@ -60,7 +60,8 @@ def differences(specs: Sequence[RunSpec]) -> dict[str, list[object]]:
 def points_of(specs: Sequence[RunSpec], *, seeds_apart: bool = False) -> list[Point]:
     """Single runs as points whose axes are the fields in which they differ.
 
-    Seeds that vary together are no axis, but with ``seeds_apart`` one of them is where nothing else differs.
+    Seeds that vary together are no axis, but with ``seeds_apart`` one of them is where nothing else differs. The order,
+    which no seed sets, always is one.
     """
     rows = [spec_fields(spec.fields) for spec in specs]
     for row in rows:
@@ -68,7 +69,7 @@ def points_of(specs: Sequence[RunSpec], *, seeds_apart: bool = False) -> list[Po
             row["seeds.order"] = row["seeds.data"]
     keys = dict.fromkeys(key for row in rows for key in row)
     differing = list(differences(specs))
-    seeds = [key for key in differing if key.startswith("seeds.")]
+    seeds = [key for key in differing if key.startswith("seeds.") and key != "seeds.order"]
     together = all(len({row.get(key) for key in seeds}) == 1 for row in rows)
     axes = [key for key in differing if key not in seeds or not together]
     axes = axes or (seeds[:1] if seeds_apart else []) or [key for key in _DESCRIBING if key in keys]

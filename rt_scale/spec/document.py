@@ -7,14 +7,17 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
+from types import UnionType
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic.fields import FieldInfo
 
 from rt_scale.plugins import Kind, Names, is_reference
 from rt_scale.spec.data import BUILT_IN, DataSpec
 from rt_scale.spec.encoders import encoder_names, parse_encoder
 from rt_scale.spec.errors import InputError, cut, guess, shown, unknown_name
+from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.kinds import DEFAULT, KINDS, import_kinds, model_of
 from rt_scale.spec.part import Document, Part, data_name
 from rt_scale.spec.run import RunSpec, SeedSpec
@@ -121,19 +124,28 @@ def _sentence(model: type[BaseModel], problem: Any) -> str:
 
 def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
     for name in location:
+        if name.isdecimal():  # in a list
+            continue
         field = model.model_fields.get(name)
-        inner = _model_of(field.annotation) if field else None
+        inner = _model_of(field) if field else None
         if inner is None:
             return []
         model = inner
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _model_of(annotation: object) -> type[BaseModel] | None:
-    for candidate in (annotation, *get_args(annotation)):
+def _model_of(field: FieldInfo) -> type[BaseModel] | None:
+    written = as_written(field)
+    for candidate in (written, *get_args(written)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     return None
+
+
+def as_written(field: FieldInfo) -> object:
+    """The type that files write for a field; it may have a short form, which validation writes out."""
+    forms = (each.json_schema_input_type for each in field.metadata if isinstance(each, BeforeValidator))
+    return next((form for form in forms if isinstance(form, UnionType)), field.annotation)
 
 
 def with_plugins(document: Mapping[str, object], names: Names) -> Document:
@@ -362,19 +374,20 @@ def _without_start(part: object) -> object:
 
 
 def check_field(what: str, key: str, models: Sequence[type[RunSpec]]) -> None:
-    """Raise InputError, which calls ``key`` a ``what``, unless one of ``models`` has it, or ``start_from``."""
+    """Raise InputError, which calls ``key`` a ``what``, unless one of ``models`` has it, or a run within one."""
     if key.count(".") >= DEEPEST:
         raise InputError(f"Unknown {what} {shown(key)}, {key.count('.')} levels deep; no field is.")
     fields = list(dict.fromkeys(field for model in models for field in dotted_fields(model)))
-    start, inside, rest = key.partition(".start_from.")
+    start, inside, _ = key.partition(".start_from.")
     if inside and f"{start}.start_from" in fields:
         fields += [f"{start}.start_from.{name}" for name in ("run", "take", "part")]
-        for within in ("run.same_but.", "run."):
-            if rest.startswith(within):
-                check_field(what, rest.removeprefix(within), models)
-                return
+    before, inside, rest = key.partition(".run.")
+    if inside and f"{before}.run" in fields:
+        trainings = [kind.spec for kind in KINDS.values() if issubclass(kind.spec, TrainingSpec)]
+        check_field(what, rest.removeprefix("same_but."), trainings)
+        return
     part, argument, _ = key.partition(".args.")  # of a plugin, which knows them
-    if key.replace(".run.same_but.", ".run.") not in fields and not (argument and f"{part}.args" in fields):
+    if key not in fields and not (argument and f"{part}.args" in fields):
         raise unknown_name(what, key, fields)
 
 
@@ -397,8 +410,8 @@ def _may_be(annotation: object, kind: type) -> bool:
 
 def _annotated(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
     for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        inner = field.annotation if as_written(field) is field.annotation else _model_of(field)
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and not issubclass(inner, RunSpec):
             yield from _annotated(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", inner

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from rt_scale.plugins import Names, Plugin, load
 from rt_scale.spec.errors import InputError
+from rt_scale.spec.experiments.connect import ConnectSpec
 from rt_scale.spec.experiments.landscape import LandscapeSpec
 from rt_scale.spec.experiments.training import DistillSpec, SuperviseSpec
 from rt_scale.spec.run import OwnSpec, RunSpec
@@ -26,6 +27,9 @@ _TRAINING = "rt_scale.experiments.training:Training"
 KINDS = {
     "distill": Kind(DistillSpec, _TRAINING),
     "supervise": Kind(SuperviseSpec, _TRAINING, "rt_scale.report.analyses.pruning:analysis"),
+    "connect": Kind(
+        ConnectSpec, "rt_scale.experiments.connect:Connect", "rt_scale.report.analyses.connectivity:analysis"
+    ),
     "landscape": Kind(
         LandscapeSpec, "rt_scale.experiments.landscape:Landscape", "rt_scale.report.analyses.landscapes:analysis"
     ),

@@ -24,6 +24,11 @@ _BOUNDS: dict[str, Bounds] = {
     "test/loss": _AT_LEAST_0,
     "distance/*": _AT_LEAST_0,
     "angle/*": (0.0, 180.0),
+    "barrier*/error": (0.0, 1.0),
+    "barrier*/loss": _AT_LEAST_0,
+    "ends/cosine*": (-1.0, 1.0),
+    "ends/permuted": (0.0, 1.0),
+    "ends/*": _AT_LEAST_0,
     "features/*/dead_units": (0.0, 1.0),
     "features/*/cka_teacher": (0.0, 1.0),
     "features/*/cosine_teacher": (-1.0, 1.0),
@@ -108,7 +113,7 @@ def training_metrics(probe: ProbeSpec, *, own: bool, learns_labels: bool) -> dic
     names: dict[str, When] = {f"train/{name}": "epoch" for name in ("loss", "grad_norm", *training)}
     names |= {f"distance/from_{name}": "epoch" for name in ("init", "teacher")}
     for data in (*([None] if own else []), *probe.also):
-        for role in ("student", "teacher", "input"):
+        for role in probe.roles:
             names |= {str(ProbeName(role, kind, data)): "probe" for kind in probe.kinds}
             names |= {extra_name(ProbeName(role, each.metric, data)): "probe" for each in probe.extra}
     if learns_labels:

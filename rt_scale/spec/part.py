@@ -66,9 +66,7 @@ class Part(BaseModel):
     A tuple, which YAML writes as a list, needs ``Field(strict=False)``.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, strict=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
     @field_validator("*", mode="before")
     @classmethod

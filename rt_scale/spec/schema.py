@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import inspect
+import itertools
 import json
+import textwrap
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core.core_schema import ModelSchema
 
 from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.kinds import DEFAULT, KINDS
@@ -17,6 +25,33 @@ _REQUIRE = ("required", "allOf")
 """What demands fields of a part."""
 
 
+class _Described(GenerateJsonSchema):
+    """Gives fields the docstrings below them; pydantic's own ``use_attribute_docstrings`` slows down every import."""
+
+    def model_schema(self, schema: ModelSchema) -> JsonSchemaValue:
+        """The JSON schema of a model."""
+        model: type[BaseModel] = schema["cls"]
+        found, texts = super().model_schema(schema), field_docs(model)
+        for name, field in model.model_fields.items():
+            found["properties"][field.alias or name].setdefault("description", texts[name])
+        return found
+
+
+@functools.cache
+def field_docs(model: type[BaseModel]) -> dict[str, str]:
+    """The docstring of each field of a model that has one, inherited ones included."""
+    found = {}
+    parts = model.__mro__[: model.__mro__.index(BaseModel)]
+    for part in reversed(parts):
+        (defined,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
+        assert isinstance(defined, ast.ClassDef)
+        for pair in itertools.pairwise(defined.body):
+            match pair:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                    found[name] = inspect.cleandoc(text)
+    return found
+
+
 def run_schema() -> Document:
     """The JSON schema of a single spec file."""
     definitions = _definitions()
@@ -25,7 +60,7 @@ def run_schema() -> Document:
 
 def sweep_schema() -> Document:
     """The JSON schema of a sweep file; no field of ``base`` is required, since axes may give it."""
-    schema = SweepSpec.model_json_schema()
+    schema = SweepSpec.model_json_schema(schema_generator=_Described)
     definitions = _definitions() | schema.pop("$defs", {})
     description = schema["properties"]["base"].get("description")
     schema["properties"]["base"] = {**definitions[f"RunSpec{_LOOSE}"], "description": description}
@@ -48,6 +83,7 @@ def _definitions() -> Document:
         run = whole[part]["properties"]["run"]
         del run["$ref"]  # TrainingSpec
         run["anyOf"] = [{"const": "same"}, changed, {"$ref": "#/$defs/RunSpec"}]
+    whole["Family"]["properties"]["run"]["$ref"] = "#/$defs/RunSpec"
     return whole | _loose(whole)
 
 
@@ -56,7 +92,7 @@ def _kinds() -> Document:
     definitions: Document = {}
     runs: dict[str, Document] = {}
     for kind in KINDS.values():
-        schema = kind.spec.model_json_schema()
+        schema = kind.spec.model_json_schema(schema_generator=_Described)
         definitions |= schema.pop("$defs", {})
         # A model within itself is a definition of its own.
         runs[kind.spec.__name__] = definitions.pop(kind.spec.__name__, schema)

@@ -156,6 +156,8 @@ class ProbeSpec(Part):
     and 4 of the paper, whose teachers are those of tables 1 and 3). Without also: encoder."""
     own: bool = added(True)
     """Whether the training data set is probed too; false: only those in also, e.g. for millions of images."""
+    baselines: bool = added(True)
+    """Whether input and teacher are probed too; false: the student alone, as in an ordinary supervised training."""
     statistics: bool = added(False)
     """Whether every probing also measures rank, dead units and agreement with the teacher of the embeddings, and
     distance and angle of encoder and projector from start and teacher."""
@@ -188,12 +190,19 @@ class ProbeSpec(Part):
 
     @model_validator(mode="after")
     def _something(self) -> ProbeSpec:
-        if not self.kinds:
-            raise ValueError("nothing would be probed: set linear to true or knn to 1 or more")
+        if not self.roles:
+            for name in ("standardized", "epochs", "batch_size", "lr", "l2", "baselines"):  # equal runs, equal names
+                self.__dict__[name] = type(self).model_fields[name].default
+            if self.also:
+                raise ValueError(
+                    f"nothing would be probed on {', '.join(self.also)}: set linear to true, or leave out also"
+                )
         if not self.own and not self.also:
             raise ValueError("nothing would be probed: name data sets in also, or set own to true")
         if not self.own and self.statistics:
             raise ValueError("statistics are of the test images of the data set distilled on: set own to true")
+        if self.statistics and not self.baselines:
+            raise ValueError("statistics compare the student with its teacher: leave baselines at true")
         return self
 
     @property
@@ -202,3 +211,10 @@ class ProbeSpec(Part):
         asked = {"linear": self.linear, "knn": self.knn > 0, "logistic": self.logistic, "ridge": self.ridge}
         plain = tuple(name for name, wanted in asked.items() if wanted)
         return plain + tuple(f"{name}_standardized" for name in plain if self.standardized)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What is probed, the student first; empty without probes."""
+        if not self.kinds and not self.extra:
+            return ()
+        return ("student", "teacher", "input") if self.baselines else ("student",)

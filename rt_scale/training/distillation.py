@@ -135,7 +135,7 @@ class Distillation:
     def __call__(self, model: Network, batch: Batch, step: int) -> Measured:
         """Loss of ``model`` at optimiser step ``step`` and, in nats, ``kl`` and both entropies.
 
-        KL(teacher || student) = cross entropy - teacher entropy (paper, appendix D).
+        KL(teacher || student) = cross entropy - teacher entropy (paper, appendix D), computed as in ``losses.kl``.
         """
         views = self.views(batch.images, step)
         measure = self._by_factors if self._is_wide(model, batch.index) else self._by_logits

@@ -37,17 +37,17 @@ def test_every_folder_is_in_it(drawing: ModuleType) -> None:
 
 def test_nothing_but_its_own_files_knows_a_kind_of_run() -> None:
     """No other file names a kind, or the spec of a single one."""
-    named = (name.partition(":")[0] for kind in KINDS.values() for name in (kind.experiment, kind.report) if name)
-    modules = [f"{name.removeprefix('rt_scale.').replace('.', '/')}.py" for name in named]
-    own = ("spec/kinds.py", "spec/experiments/", "experiments/plane.py", *modules)
-    names = set(KINDS) | {kind.spec.__name__ for kind in KINDS.values()}
+    modules = (name.partition(":")[0] for kind in KINDS.values() for name in (kind.experiment, kind.report) if name)
+    files = [f"{name.removeprefix('rt_scale.').replace('.', '/')}.py" for name in modules]
+    own = ("spec/kinds.py", "spec/experiments/", "experiments/plane.py", *files)
+    specs = {kind.spec.__name__ for kind in KINDS.values()}
     found = []
     for path in sorted((ROOT / "rt_scale").rglob("*.py")):
         file = path.relative_to(ROOT / "rt_scale").as_posix()
         for node in ast.walk(ast.parse(path.read_text())):
-            word = node.value if isinstance(node, ast.Constant) else node.id if isinstance(node, ast.Name) else None
-            if isinstance(word, str) and word in names and not file.startswith(own):
-                found.append(f"{file}:{node.lineno}: {word}")
+            named = isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in KINDS
+            if (named or (isinstance(node, ast.Name) and node.id in specs)) and not file.startswith(own):
+                found.append(f"{file}:{node.lineno}")
     assert found == []
     templates = [*(ROOT / "rt_scale").rglob("*.md"), *(ROOT / "rt_scale").rglob("*.html")]
     assert [path.name for path in templates if ".kind" in path.read_text()] == []

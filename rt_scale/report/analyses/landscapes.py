@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rt_scale.report.analyses.base import Analysed, Analysis, Asked, Picture, Table, View, configuration, listed
-from rt_scale.report.analyses.planes import PLANE, Between, Plane, read_plane
+from rt_scale.report.analyses.planes import PLANE, SIDES, Between, Plane, read_plane
 from rt_scale.report.paper_numbers import data_title, value_text
 from rt_scale.report.results import NOTHING
 from rt_scale.spec.errors import counted
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 LANDSCAPE = "landscape"
 MOST_PLANES = 12
 """Most planes that a report draws."""
-_SIDES = ("origin", "x", "y")
 _WHOLE = ("kl_train", "linear", "linear_standardized")
 _ENCODER = ("kl_embedding_train", "linear", "linear_standardized")
 _FIGURES: Mapping[str | None, Mapping[str, tuple[Coordinates, tuple[str, ...]]]] = {
@@ -55,7 +54,7 @@ class Landscape:
     @property
     def students(self) -> dict[int, NetworkOf]:
         """The trained students among x and y, by their corner."""
-        return {number: self.networks[side] for number, side in enumerate(_SIDES)
+        return {number: self.networks[side] for number, side in enumerate(SIDES)
                 if number and self.networks[side].take == "student"}  # fmt: skip
 
 
@@ -63,11 +62,13 @@ def landscape_runs(asked: Asked) -> list[Analysed[Landscape]]:
     """The runs with their planes, as far as they are computed."""
     found = []
     for point in asked.points:
-        networks = {side: getattr(point.spec, side) for side in _SIDES}
+        networks = {side: getattr(point.spec, side) for side in SIDES}
         at = configuration(LANDSCAPE, point, view=view_title(networks))
-        at = {key: value for key, value in at.items() if key.partition(".")[0] not in _SIDES}
+        at = {key: value for key, value in at.items() if key.partition(".")[0] not in SIDES}
         path = asked.artifact(point, PLANE)
-        plane = None if path is None else Landscape(read_plane(path), networks)
+        result = asked.results.get(point.spec.name)
+        measured = {} if result is None else result.last
+        plane = None if path is None else Landscape(read_plane(path, measured), networks)
         found.append(Analysed(point, at, asked.states[point.spec.name], plane))
     return found
 
@@ -100,7 +101,7 @@ def view_title(networks: Mapping[str, NetworkOf]) -> str:
     takes = sorted(networks[side].take for side in ("x", "y"))
     if networks["origin"].take == "teacher" and takes in (["student", "student"], ["init", "student"]):
         return "shared view" if takes == ["student", "student"] else "non-local view"
-    return ", ".join(network_words(networks[side]) for side in _SIDES)
+    return ", ".join(network_words(networks[side]) for side in SIDES)
 
 
 def analysis(asked: Asked) -> Analysis:
@@ -111,7 +112,7 @@ def analysis(asked: Asked) -> Analysis:
     if not drawn:
         return Analysis("Landscapes", ["No point of a plane is computed yet."], runs=runs)
     views = [_view(run, asked) for run in drawn]
-    return Analysis("Landscapes", _said(begun), _pictures(asked, drawn), [_table(begun)], views, runs)
+    return Analysis("Landscapes", _said(begun), _pictures(asked, drawn), _tables(begun), views, runs)
 
 
 def _view(run: Analysed[Landscape], asked: Asked) -> View:
@@ -121,7 +122,7 @@ def _view(run: Analysed[Landscape], asked: Asked) -> View:
     column = _column(run, network_words)
     shown = dict.fromkeys([*_WHOLE, *_ENCODER, *column.plane.values])
     files = write_planes(column.plane, asked.folder / f"plane-{run.run}")
-    return View(f"view-{run.run}", f"{run.point.label}: {column.title}", surface(column, list(shown)), files)
+    return View(f"view-{run.run}", f"{column.title}, seed {run.seed}", surface(column, list(shown)), files)
 
 
 def _column(run: Analysed[Landscape], name: Callable[[NetworkOf], str]) -> Column:
@@ -133,7 +134,7 @@ def _column(run: Analysed[Landscape], name: Callable[[NetworkOf], str]) -> Colum
     axes = [f"{name} {value_text(key, run.at[key])}" for key, name in axis_names(_axes(run)).items()]
     part = f"{done:,} of {size:,} points" if done < size else ""
     title = ", ".join(word for word in (run.at["view"], *axes, part) if word)
-    return Column(title, found.plane, [name(found.networks[side]) for side in _SIDES])
+    return Column(title, found.plane, [name(found.networks[side]) for side in SIDES])
 
 
 def _of(run: Analysed[Landscape]) -> Landscape:
@@ -155,7 +156,9 @@ def _said(runs: Sequence[Analysed[Landscape]]) -> list[str]:
     found = [
         f"{counted(len(runs), 'plane')}, {done:,} of {size:,} points computed, on {images} of each split. Running "
         f"statistics of batch norms at a point: {statistics}.",
-        "Axes, contours: the norm of the parameters. A point (a, b) is origin + a (x - origin) + b (y - origin).",
+        "A point (a, b) is origin + a (x - origin) + b (y - origin). Contours: the parameters' norm. Colours span "
+        "the paper's range (KL 1e-7 to 1e-3, of embeddings 1e-6 to 1, accuracy 10 to 50 %) if nearly all values are on "
+        "it, else their own.",
     ]
     if done < size:
         found.append("Where a point is not computed yet, the maps show the nearest one that is; views leave a hole.")
@@ -190,8 +193,8 @@ def _pictures(asked: Asked, runs: Sequence[Analysed[Landscape]]) -> list[Picture
     return found
 
 
-def _table(runs: Sequence[Analysed[Landscape]]) -> Table:
-    """What lies between the origin and each trained student."""
+def _tables(runs: Sequence[Analysed[Landscape]]) -> list[Table]:
+    """What lies between the origin and each trained student, without columns of what was not measured."""
     probes = [f"{words}, {where}" for words in ("linear", "standardised") for where in ("origin", "there")]
     rows = [["plane", "seed", "to", "KL there", "highest on the way", "highest / there", "KL(-0.1) / KL(0.1)", *probes]]
     for run in runs:
@@ -202,7 +205,8 @@ def _table(runs: Sequence[Analysed[Landscape]]) -> Table:
             probed = [100 * found.plane.at(name, place) for name in _WHOLE[1:] for place in (0, corner)]
             texts = [_text(value, "{:.3g}") for value in numbers] + [_text(value, "{:.1f}") for value in probed]
             rows.append([run.at["view"], str(run.seed), network_words(network), *texts])
-    return Table("landscapes", _CAPTION, rows)
+    known = [place for place, cells in enumerate(zip(*rows[1:], strict=True)) if set(cells) != {NOTHING}]
+    return [Table("landscapes", _CAPTION, [[row[place] for place in known] for row in rows])] if known else []
 
 
 def _text(value: float, form: str) -> str:

@@ -20,6 +20,9 @@ from rt_scale.report.analyses.planes import Array, Plane
 Coordinates = Literal["affine", "orthonormal", "orthonormal encoder"]
 """Of a map: affine ones, or orthonormal ones of the whole network or of its encoder alone."""
 
+_HEIGHT = 3.1
+"""Of a panel, in inches."""
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -37,19 +40,28 @@ class Measure:
         return "YlGnBu" if self.log else "viridis"
 
     def scale(self, values: Iterable[Array]) -> tuple[Normalize, str]:
-        """The paper's scale if nearly all values are on it, else their own in whole decades or steps of 0.05; and how
-        to extend the colour bar."""
-        found = np.concatenate([each[np.isfinite(each)] for each in values] or [np.array([])])
+        """The paper's scale if nearly all values are on it, else their own in half decades or steps of 0.05; and how to
+        extend the colour bar."""
+        every = np.concatenate([each[np.isfinite(each)] for each in values])
+        found = every[every > 0] if self.log else every
         low, high = self.low, self.high
         if len(found):
             least, most = np.quantile(found, [0.02, 0.98])
-            if self.log and most > high:
-                high = 10.0 ** math.ceil(math.log10(most))
-            elif not self.log and not low <= least <= most <= high:
-                low, high = math.floor(20 * least) / 20, math.ceil(20 * most + 1e-9) / 20
-        under, over = bool(len(found) and found.min() < low), bool(len(found) and found.max() > high)
+            if self.log:  # the low ends are what is looked at, and few points
+                least = found[found >= low].min(initial=most)
+            if not low <= least <= most <= high:
+                low, high = self._own(float(least), float(most))
+        under, over = bool((every < low).any()), bool((every > high).any())
         extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((under, over), "neither")
         return (LogNorm if self.log else Normalize)(low, high), extend
+
+    def _own(self, least: float, most: float) -> tuple[float, float]:
+        """A scale of rounded ends that differ."""
+        if self.log:
+            low, high = math.floor(2 * math.log10(least)), math.ceil(2 * math.log10(most))
+            return 10 ** (low / 2), 10 ** (max(high, low + 1) / 2)
+        low, high = math.floor(20 * least), math.ceil(20 * most)
+        return low / 20, max(high, low + 1) / 20
 
     def text(self, value: float) -> str:
         """A value for readers."""
@@ -96,9 +108,9 @@ class Column:
 
 def draw_maps(columns: Sequence[Column], rows: Sequence[str], coordinates: Coordinates, title: str) -> Figure:
     """A row for each measure and a column for each plane; a row has one scale of colours."""
-    width, height = 3.6 * len(columns) + 1.2, 3.1 * len(rows) + 0.5
-    figure = Figure((max(width, 5.2), height), layout="constrained")
-    axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex="col", sharey="col")
+    widths = [_width(column.plane, coordinates) for column in columns]
+    figure = Figure((max(sum(widths) + 1.8, 5.2), _HEIGHT * len(rows) + 0.5), layout="constrained")
+    axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex="col", sharey="col", width_ratios=widths)
     scales = _scales(columns, rows)
     for line, name in enumerate(rows):
         norm, extend = scales[name]
@@ -120,6 +132,15 @@ def draw_maps(columns: Sequence[Column], rows: Sequence[str], coordinates: Coord
     return figure
 
 
+def _width(plane: Plane, coordinates: Coordinates) -> float:
+    """Of a panel, in inches: wider for a plane that is long in orthonormal coordinates."""
+    if coordinates == "affine":
+        return _HEIGHT + 0.5
+    places = plane.frame(encoder=coordinates.endswith("encoder")).place(plane.grid).reshape(-1, 2)
+    across, up = np.ptp(places, axis=0)
+    return float(np.clip(_HEIGHT * across / up, 1.8, 6.5))
+
+
 def _scales(columns: Sequence[Column], rows: Sequence[str]) -> Mapping[str, tuple[Normalize, str]]:
     """Of each row."""
     found = {}
@@ -137,9 +158,19 @@ def _draw_map(axis: Axes, column: Column, name: str, coordinates: Coordinates, n
     if coordinates != "affine":
         grid, corners = frame.place(grid), frame.place(corners)
     across, up = grid[..., 0], grid[..., 1]
-    values = np.ma.masked_invalid(plane.filled(name))
+    values = plane.filled(name)
+    if measure(name).log:
+        values = np.maximum(values, (norm.vmin or 0) / 2)  # the teacher's own divergence is 0, which has no logarithm
     axis.set_facecolor("0.9")
-    axis.pcolormesh(across, up, values, cmap=measure(name).colours, norm=norm, shading="nearest", rasterized=True)
+    axis.pcolormesh(
+        across,
+        up,
+        np.ma.masked_invalid(values),
+        cmap=measure(name).colours,
+        norm=norm,
+        shading="nearest",
+        rasterized=True,
+    )
     outline: list[AbstractPathEffect] = [
         withStroke(linewidth=1.6, foreground="0.25", alpha=0.5)
     ]  # white lines are lost on light colours

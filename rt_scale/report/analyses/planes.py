@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ Array = NDArray[np.float64]
 PLANE, LINE = "plane.npz", "line.npz"
 NEAR = 0.25
 """Share of the way from the origin to a network within which points count as near it."""
+SIDES = ("origin", "x", "y")
+"""The three networks, in the order of corners."""
 _PLACES = ("x", "y", "corners", "gram", "gram_encoder")
 
 
@@ -62,6 +64,7 @@ class Plane:
         corners: [3, 2], those of origin, x network and y network.
         gram, gram_encoder: [3, 3], inner products of origin, x - origin, y - origin, of the network and its encoder.
         values: measure -> [H, W]; NaN where not computed yet.
+        networks: measure -> [3], its values at origin, x and y themselves, which may lie between points; or NaN.
     """
 
     x: Array
@@ -70,6 +73,7 @@ class Plane:
     gram: Array
     gram_encoder: Array
     values: Mapping[str, Array]
+    networks: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def grid(self) -> Array:
@@ -78,8 +82,8 @@ class Plane:
 
     @functools.cached_property
     def computed(self) -> NDArray[np.bool_]:
-        """Which points have every measure [H, W]."""
-        found: NDArray[np.bool_] = np.all([np.isfinite(each) for each in self.values.values()], axis=0)
+        """Which points have been measured [H, W]."""
+        found: NDArray[np.bool_] = np.any([np.isfinite(each) for each in self.values.values()], axis=0)
         return found
 
     def frame(self, *, encoder: bool = False) -> Frame:
@@ -108,9 +112,11 @@ class Plane:
         return found
 
     def at(self, measure: str, corner: int) -> float:
-        """The measure at the origin (0) or the network ``corner``; NaN if it was not measured there."""
+        """The measure at the origin (0) or the network ``corner``, between points if need be; NaN if it is unknown."""
         if measure not in self.values:
             return math.nan
+        if measure in self.networks and math.isfinite(self.networks[measure][corner]):
+            return float(self.networks[measure][corner])
         return float(self.between(measure, corner or 1, np.array([float(corner > 0)]))[0])
 
     def around(self, measure: str, corner: int, of: int) -> float:
@@ -151,17 +157,20 @@ class Between:
         """To the network ``corner``."""
         if plane.kl not in plane.values:
             return cls(*[math.nan] * 4)
-        inside = plane.between(plane.kl, corner, np.linspace(0, 1, 201))
+        inside = plane.between(plane.kl, corner, np.linspace(0, 1, 201)[1:-1])
         back, forth = plane.between(plane.kl, corner, np.array([-0.1, 0.1]))
-        end, highest = float(inside[-1]), float(inside.max())
+        end = plane.at(plane.kl, corner)
+        highest = float(np.maximum(inside.max(), end))
         barrier = highest / end if end > 0 else math.nan
         return cls(end, highest, barrier, float(back / forth) if forth > 0 else math.nan)
 
 
-def read_plane(path: Path) -> Plane:
-    """The plane in a file of a landscape run."""
+def read_plane(path: Path, measured: Mapping[str, float] | None = None) -> Plane:
+    """The plane in a file of a landscape run; ``measured`` are the run's metrics, ``x/kl_train`` for the x network."""
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: np.asarray(file[name], np.float64) for name in file.files if file[name].dtype.kind == "f"}
     shape = (len(arrays["y"]), len(arrays["x"]))
     values = {name: each for name, each in arrays.items() if name not in _PLACES and each.shape == shape}
-    return Plane(**{name: arrays[name] for name in _PLACES}, values=values)
+    known = measured or {}
+    networks = {name: np.array([known.get(f"{side}/{name}", math.nan) for side in SIDES]) for name in values}
+    return Plane(**{name: arrays[name] for name in _PLACES}, values=values, networks=networks)

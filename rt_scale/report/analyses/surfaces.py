@@ -10,30 +10,38 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 
 from rt_scale.report.analyses.maps import Column, measure
 from rt_scale.report.analyses.planes import Array, Plane
 from rt_scale.store.atomic import write_bytes
 
-_FLOOR = 1e-12
-"""KL divergences below this are drawn there, as the teacher's own is 0."""
+_LIFT = 0.03
+"""How far above the surface the networks are marked, as a share of its height."""
+
+_SCALES = {
+    name: [[float(place), to_hex(colormaps[name](place))] for place in np.linspace(0, 1, 11)]
+    for name in ("YlGnBu", "viridis")
+}
+"""The colour maps as Plotly takes them."""
 
 
 def surface(column: Column, shown: Sequence[str]) -> dict[str, Any]:
     """The figure of Plotly: one of the measures ``shown`` at a time as height and colour, all of them at the pointer.
 
-    Coordinates are the orthonormal ones; heights of KL are log10.
+    Coordinates are affine, as orthonormal planes can be long strips; heights of KL are log10, cut at the low end of the
+    paper's scale.
     """
     plane = column.plane
-    frame, names = plane.frame(), [name for name in shown if name in plane.values]
-    grid, corners = frame.place(plane.grid), frame.place(plane.corners)
+    names, corners = [name for name in shown if name in plane.values], plane.corners
     choices = [_choice(plane, name) for name in names]
     marks = [_marks(plane, name) for name in names]
-    first = choices[0]
+    first, (numbers, template) = choices[0], _pointed(plane)
     traces = [
-        {"type": "surface", "x": _plain(grid[..., 0]), "y": _plain(grid[..., 1]), "z": first["z"],
+        {"type": "surface", "x": _plain(plane.x), "y": _plain(plane.y), "z": first["z"],
          "colorscale": first["colorscale"], "colorbar": {"title": {"text": first["title"]}, "len": 0.7},
-         "text": _texts(plane), "hovertemplate": "%{text}<extra></extra>"},
+         "customdata": numbers, "hovertemplate": template},
         {"type": "scatter3d", "x": _plain(corners[:, 0]), "y": _plain(corners[:, 1]), "z": marks[0],
          "mode": "markers+text", "text": list(column.names), "hoverinfo": "text",
          "marker": {"size": 4, "color": "black"}},
@@ -45,11 +53,11 @@ def surface(column: Column, shown: Sequence[str]) -> dict[str, Any]:
             {"scene.zaxis.title.text": each["title"]}]}
         for each, mark in zip(choices, marks, strict=True)
     ]  # fmt: skip
-    axis = {"title": {"text": ""}}
+    x_axis, y_axis = ({"title": {"text": f"to {name}"}} for name in column.names[1:])
     layout = {
         "height": 620, "margin": {"l": 0, "r": 0, "t": 40, "b": 0}, "showlegend": False,
-        "scene": {"xaxis": axis, "yaxis": axis, "zaxis": {"title": {"text": first["title"]}},
-                  "aspectratio": _proportions(grid), "camera": {"eye": {"x": -1.3, "y": -1.5, "z": 1.0}}},
+        "scene": {"xaxis": x_axis, "yaxis": y_axis, "zaxis": {"title": {"text": first["title"]}},
+                  "aspectratio": {"x": 1.3, "y": 1.3, "z": 0.7}, "camera": {"eye": {"x": 1.1, "y": -2.1, "z": 1.5}}},
         "updatemenus": [{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.05}],
     }  # fmt: skip
     return {"data": traces, "layout": layout}
@@ -62,39 +70,35 @@ def _choice(plane: Plane, name: str) -> dict[str, Any]:
     return {
         "z": _plain(_height(name, values)),
         "title": title,
-        "colorscale": about.colours.replace("viridis", "Viridis"),
+        "colorscale": _SCALES[about.colours],
     }
 
 
 def _height(name: str, values: Array) -> Array:
-    return np.log10(np.maximum(values, _FLOOR)) if measure(name).log else values
+    about = measure(name)
+    return np.log10(np.maximum(values, about.low)) if about.log else values
 
 
 def _marks(plane: Plane, name: str) -> list[float | None]:
-    """The height of the measure at the grid's point nearest to each network."""
+    """Just above the height of the measure at the grid's point nearest to each network."""
     rows = [int(np.abs(plane.y - y).argmin()) for y in plane.corners[:, 1]]
     columns = [int(np.abs(plane.x - x).argmin()) for x in plane.corners[:, 0]]
-    found: list[float | None] = _plain(_height(name, plane.filled(name))[rows, columns])
+    heights = _height(name, plane.filled(name))
+    found: list[float | None] = _plain(heights[rows, columns] + _LIFT * np.ptp(heights))
     return found
 
 
-def _texts(plane: Plane) -> list[list[str]]:
-    """What the pointer shows at each point."""
+def _pointed(plane: Plane) -> tuple[list[list[list[str]]], str]:
+    """What the pointer shows at each point: numbers as text [H][W], and the template that they fill."""
+    titles = ["at", *(measure(name).title for name in plane.values)]
+    template = "<br>".join(f"{title}: %{{customdata[{number}]}}" for number, title in enumerate(titles))
 
-    def text(row: int, column: int) -> str:
+    def texts(row: int, column: int) -> list[str]:
         place = f"({plane.x[column]:.3g}, {plane.y[row]:.3g})"
-        lines = (
-            f"{measure(name).title}: {measure(name).text(values[row, column])}" for name, values in plane.values.items()
-        )
-        return "<br>".join([place, *lines])
+        return [place, *(measure(name).text(values[row, column]) for name, values in plane.values.items())]
 
-    return [[text(row, column) for column in range(len(plane.x))] for row in range(len(plane.y))]
-
-
-def _proportions(grid: Array) -> dict[str, float]:
-    sides = np.ptp(grid.reshape(-1, 2), axis=0)
-    across, up = 1.6 * sides / sides.max()
-    return {"x": float(across), "y": float(up), "z": 0.7}
+    numbers = [[texts(row, column) for column in range(len(plane.x))] for row in range(len(plane.y))]
+    return numbers, f"{template}<extra></extra>"
 
 
 def _plain(values: Array) -> Any:

@@ -146,7 +146,9 @@ class TrainingSpec(RunSpec):
 
     @property
     def probes(self) -> tuple[str, ...]:
-        """Of its encoders, on its own data set first."""
+        """Of its encoders, on its own data set first; none if the student alone is probed, which has no comparison."""
+        if not self.probe.baselines:
+            return ()
         own = self.probe.own and self.data.name != GAUSSIAN
         sets = ([""] if own else []) + [f"@{data}" for data in self.probe.also]
         return tuple(f"{probe}{data}" for data in sets for probe in self.probe.kinds)
@@ -174,6 +176,11 @@ class DistillSpec(TrainingSpec):
     def _check_kind(self) -> None:
         if self.objective.label_noise:
             raise ValueError("objective.label_noise changes labels, which kind distill never uses: set kind: supervise")
+        if not self.probe.kinds:
+            raise ValueError(
+                "nothing would be probed, and a distillation has no other measure of its student: set probe.linear to "
+                "true or probe.knn to 1 or more"
+            )
 
     @property
     def alone_because(self) -> str:

@@ -125,6 +125,7 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
         "probe@digits/student/linear",
     ),
     "probe.own": ({"probe.also": ["noise"]}, False, "probe/student/linear"),
+    "probe.baselines": ({}, False, "probe/teacher/linear"),
     "probe.statistics": ({"probe.statistics": True}, False, "features/student/effective_rank"),
     "seeds.teacher": ({}, 1, "probe/teacher/knn"),
     "seeds.student": ({}, 1, "distance/from_teacher"),

@@ -117,6 +117,20 @@ def test_every_probe_counts(change: dict[str, Any]) -> None:
     assert counted(probe=change).evaluation.alone.product != counted().evaluation.alone.product
 
 
+def test_what_is_not_probed_costs_nothing() -> None:
+    whole, alone = counted(), counted(probe={"baselines": False})
+    teacher = whole.start.shared.network - alone.start.shared.network
+    assert teacher == pytest.approx(whole.evaluation.shared.network)
+    assert alone.start.alone == Work()
+    assert alone.evaluation == whole.evaluation
+    labels = {"kind": "supervise", "projector": {"hidden": [], "parts": "-/lb/-/-/-/-", "out_dim": 10}}
+    none = counted(**labels, probe={"linear": False, "knn": 0})
+    assert (none.start, none.evaluation.alone) == (Phase(Work()), Work())
+    network = meta_network(spec(**labels), DIGITS)
+    images = torch.empty(256, 1, 8, 8, device="meta")
+    assert none.evaluation.shared.network == pytest.approx(DIGITS.test / 256 * forward(lambda: network(images)))
+
+
 def test_other_data_sets_are_probed_whole() -> None:
     with_other = count_run(spec(probe={"also": ["mnist"]}), DIGITS, {"mnist": DATASETS["mnist"]})
     images = (DIGITS.train + DIGITS.test, DATASETS["mnist"].train + DATASETS["mnist"].test)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,13 @@ from rt_scale.experiments import train as training_run
 from rt_scale.experiments.options import Options
 from rt_scale.experiments.runner import run
 from rt_scale.models.networks import build_pair
+from rt_scale.probes.evaluator import Prober
 from rt_scale.probes.features import Features
-from rt_scale.spec.errors import InputError
+from rt_scale.spec.errors import InputError, RunError
 from rt_scale.spec.run import RunSpec
 from rt_scale.store.metrics import read_metrics
 from rt_scale.store.results import Best
+from rt_scale.store.store import Store
 
 Tiny = Callable[..., RunSpec]
 Make = Callable[..., Options]
@@ -136,3 +139,66 @@ def test_from_a_distilled_encoder_to_a_classifier(tiny: Tiny, settings: Make) ->
     encoder = [name for name in ended if name.startswith("encoder.")]
     assert encoder
     assert all(torch.equal(began[name], ended[name]) for name in encoder)
+
+
+NONE = {"probe": {"every": "1it", "linear": False, "knn": 0}}
+
+
+def student(given: Options, spec: RunSpec) -> bytes:
+    return (given.store.run(spec).path / "checkpoints" / "4" / "student.safetensors").read_bytes()
+
+
+def test_without_probes_it_is_tested_all_the_same(tiny: Tiny, settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, probed, plain = settings(), tiny({**LABELS, "probe.every": "1it"}), tiny({**LABELS, **NONE})
+    expected = run(probed, given)
+    for name in ("embed_network", "probe_input", "probe_features"):
+        monkeypatch.setattr(Prober, name, lambda *_: pytest.fail("it was probed"))
+    embedded: list[object] = []
+    original = Prober.embed_test
+    monkeypatch.setattr(Prober, "embed_test", lambda self, encoder: embedded.append(encoder) or original(self, encoder))
+    result = run(plain, given)
+    assert len(embedded) == 1 + 4  # the student at its start and after every step, its teacher never
+    assert {name for name in result.last if name.startswith(("probe", "test"))} == {"test/loss", "test/accuracy"}
+    assert result.last == {name: value for name, value in expected.last.items() if not name.startswith("probe")}
+    assert set(result.best) == {"test/accuracy"}
+    assert student(given, plain) == student(given, probed)
+    table = read_metrics(given.store.run(plain).metrics_path).to_pydict()
+    steps = [step for step, name in zip(table["step"], table["name"], strict=True) if name == "test/accuracy"]
+    assert steps == [0, 1, 2, 3, 4]
+    assert set(plain.logged) == set(result.last)
+
+
+def test_without_baselines_the_student_is_probed_as_with_them(tiny: Tiny, settings: Make, colours: Prepared) -> None:
+    given, also = settings(), {"probe.also": ["digits"]}
+    whole, alone = (run(tiny({**LABELS, **also, "probe.baselines": all_roles}), given) for all_roles in (True, False))
+    kept = {name: value for name, value in whole.last.items() if "/input/" not in name and "/teacher/" not in name}
+    assert alone.last == kept
+    assert "probe@digits/student/linear" in kept
+    assert alone.best == whole.best
+
+
+def test_statistics_need_no_probes(tiny: Tiny, settings: Make) -> None:
+    given = settings()
+    last = run(tiny({**LABELS, **NONE, "probe.statistics": True}), given).last
+    whole = run(tiny({**LABELS, "probe.every": "1it", "probe.statistics": True}), given).last
+    assert last == {name: value for name, value in whole.items() if not name.startswith("probe")}
+
+
+def test_a_run_without_probes_goes_on_bitwise(
+    tiny: Tiny, settings: Make, seen: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spec, alone = tiny({**LABELS, **NONE}), settings(store=Store(tmp_path / "alone"))
+    undisturbed = run(spec, alone)
+
+    def stop(step: int) -> None:
+        if step == 3:
+            raise RuntimeError("stopped on the way")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(seen, "stepped", stop)
+        with pytest.raises(RunError):
+            run(spec, settings(observer=seen))
+    given = settings(observer=seen)
+    assert run(spec, given).last == undisturbed.last
+    assert seen.named("started") == [(0, 4), (2, 4)]
+    assert student(given, spec) == student(alone, spec)

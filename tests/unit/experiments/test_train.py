@@ -171,7 +171,7 @@ def test_the_objective_falls_and_its_parts_add_up(tiny: Tiny, settings: Make) ->
     kl = [value for _, value in found["train/kl"]]
     assert kl[-1] < 0.5 * kl[0]
     for (_, loss), (_, entropy), value in zip(found["train/loss"], found["train/teacher_entropy"], kl, strict=True):
-        assert loss == pytest.approx(entropy + value, abs=1e-9)
+        assert loss == pytest.approx(entropy + value, abs=2e-6)  # two are rounded in float32
 
 
 def test_cached_and_computed_targets_lead_to_the_same_student(tiny: Tiny, settings: Make, tmp_path: Path) -> None:

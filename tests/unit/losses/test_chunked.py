@@ -67,7 +67,7 @@ def test_the_forward_pass_takes_its_memory_once_however_many_tiles(product: torc
     with Made() as made, torch.no_grad():
         by_tiles(student, teacher, product, columns)
     tile = 4 * batch * columns
-    assert sorted(size for size in made.sizes if size >= tile) == [tile, tile, 32 * tile, 32 * tile]
+    assert sorted(size for size in made.sizes if size >= tile) == [tile, tile, tile, 32 * tile, 32 * tile]
     # In a shorter dtype products are made beside the logits.
     assert sum(size for size in made.sizes if tile / 2 <= size < tile) == 64 * extra * tile
 

@@ -11,6 +11,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from rt_scale.losses import kl
 from rt_scale.losses.distances import ONE_VIEW, Distance, Pair, distance, view_pairs
 
 NAMES = ("cross_entropy", "kl", "mse")
@@ -89,7 +90,7 @@ def test_a_mean_over_pairs_is_the_mean_of_their_distances(name: str) -> None:
 
 
 @pytest.mark.parametrize("outputs", [1, 2, 1000])
-def test_where_student_and_teacher_agree_the_loss_is_the_entropy_to_the_bit(outputs: int) -> None:
+def test_where_student_and_teacher_agree_kl_and_gradient_are_0_to_the_bit(outputs: int) -> None:
     """At alpha = 0 a student must not find a gradient that is nobody's."""
     teacher = logits(outputs=outputs)
     for name in NAMES:
@@ -97,7 +98,8 @@ def test_where_student_and_teacher_agree_the_loss_is_the_entropy_to_the_bit(outp
         measured = distance(name, student, teacher)
         assert torch.equal(measured.teacher_entropy, measured.student_entropy)
         assert float(measured.kl) == 0.0
-        assert torch.equal(measured.loss.detach(), measured.teacher_entropy if name == "cross_entropy" else measured.kl)
+        expected = measured.teacher_entropy if name == "cross_entropy" else measured.kl
+        torch.testing.assert_close(measured.loss.detach(), expected, rtol=1e-6, atol=0)
         (gradient,) = torch.autograd.grad(measured.loss, student)
         assert not gradient.any()
 
@@ -183,15 +185,16 @@ class Peak(TorchDispatchMode):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("pairing", "teachers", "students"), [("same", 1, 1), ("opposite", 3, 5), ("all", 3, 4)])
 def test_memory_is_that_of_the_predictions_and_one_view_more(
-    name: str, pairing: str, teachers: int, students: int
+    name: str, pairing: str, teachers: int, students: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At m = 65,536 and 256 images a view's logits are 67 MB, of which multi-crop has 14 (2 taught, 12 learned)."""
     view = 4 * 8 * 4096
     student, teacher = logits(8 * students, 4096, seed=1).requires_grad_(), logits(8 * teachers, 4096, seed=2)
+    monkeypatch.setattr(kl, "BLOCK", 1)  # a row at a time, of 8
     with Peak() as peak:
         distance(name, student, teacher, view_pairs(pairing, teachers, students)).loss.backward()
     mean = int(len(view_pairs(pairing, teachers, students)) > 1)
-    assert (teachers + students) * view <= peak.bytes < (teachers + students + mean + 0.1) * view
+    assert (teachers + students) * view <= peak.bytes < (teachers + students + mean + 3.1 / 8) * view
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,8 +11,9 @@ from PIL import Image
 from rt_scale.experiments.other_data import DataHere
 from rt_scale.report.plain import MOST_PICTURES, metric_rows, metrics_of, metrics_table, run_pictures
 from rt_scale.report.report import make_report
+from rt_scale.scheduler.comparison import board_metrics
 from rt_scale.spec.grid import Point
-from rt_scale.spec.run import read_recorded
+from rt_scale.spec.run import RunSpec, read_recorded
 from rt_scale.spec.sweep import SweepSpec
 from rt_scale.store.run_dir import RunDir
 from rt_scale.store.store import Store
@@ -79,3 +80,31 @@ def test_a_report_of_a_kind_that_is_not_here(store: Store, tmp_path: Path) -> No
     assert page.count("<img") == MOST_PICTURES
     assert "4 [1.516, 6.484]" in page
     assert "4 \\[1.516, 6.484\\]" in (report.folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize("experiment", [None, "fig3"])
+def test_trainings_without_baselines_stand_beside_probed_ones(tmp_path: Path, experiment: str | None) -> None:
+    base = {"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}}
+    alone = {"probe/student/linear": 0.5, "train/loss": 1.0}
+    probed = {**alone, **{f"probe/{role}/linear": 0.25 for role in ("teacher", "input")}}
+    store, points = Store(tmp_path / "store"), []
+    for baselines, last in ((True, probed), (False, alone)):
+        probe = {"knn": 0, "standardized": False, "baselines": baselines}
+        spec = RunSpec.model_validate({**base, "probe": probe})
+        points.append(Point({"probe.baselines": baselines}, 0, spec))
+        run = store.run(spec)
+        with run.acquire():
+            run.complete(run_result(last))
+    sweep = SweepRuns(SweepSpec(name="both", base={}, experiment=experiment), points, store)
+    report = make_report([sweep], "last", DataHere(tmp_path / "data"))
+    (row,) = report.tables["linear"]
+    assert row.runs[0].run == points[0].spec.name
+    (plain,) = report.plain
+    assert (plain.runs, plain.measured["probe/student/linear"].mean) == ((points[1].spec.name,), 0.5)
+    assert board_metrics(points[1:]) == [
+        "probe/student/linear",
+        "train/loss",
+        "train/kl",
+        "distance/from_init",
+        "distance/from_teacher",
+    ]

@@ -70,10 +70,12 @@ def test_seeds_that_vary_alone_are_axes() -> None:
 def test_runs_that_differ_in_their_order_alone() -> None:
     runs = [run(3), run(3, seeds={"order": 7}), run(3, seeds={"order": 8})]
     assert differences(runs) == {"seeds.order": [None, 7, 8]}
-    assert [point.seed for point in points_of(runs)] == [3, 7, 8]
-    assert [point.values for point in points_of(runs, seeds_apart=True)] == [{"seeds.order": n} for n in (3, 7, 8)]
+    assert [(point.values, point.seed) for point in points_of(runs)] == [({"seeds.order": n}, 3) for n in (3, 7, 8)]
+    assert labels(run(3), run(4)) == labels(run(3), run(4, seeds={"order": 4}))
     apart = points_of([run(3), run(4), run(4, seeds={"order": 3})])
-    assert [point.values["seeds.order"] for point in apart] == [3, 4, 3]
+    assert [(point.values, point.seed) for point in apart] == [
+        ({"seeds.order": order}, seed) for order, seed in ((3, 3), (4, 4), (3, 4))
+    ]
 
 
 @pytest.mark.parametrize(

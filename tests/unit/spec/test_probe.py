@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
+from rt_scale.spec.experiments.training import TrainingSpec
 from rt_scale.spec.run import RunSpec
 from rt_scale.spec.training import ProbeSpec
 
@@ -31,3 +36,49 @@ def test_without_further_data_sets_their_size_is_no_difference() -> None:
     assert ProbeSpec(also_size="own") == ProbeSpec()
     assert ProbeSpec(also_size="own").canonical_text == ProbeSpec().canonical_text
     assert ProbeSpec(also=("mnist",), also_size="own").also_size == "own"
+
+
+LABELS: dict[str, Any] = {"kind": "supervise", "projector": {"out_dim": 10}}
+NONE = {"linear": False, "knn": 0}
+
+
+def run_spec(**fields: Any) -> TrainingSpec:
+    found = RunSpec.model_validate({"data": {"name": "digits"}, "encoder": {"name": "convnet_8_2"}, **fields})
+    assert isinstance(found, TrainingSpec)
+    return found
+
+
+@pytest.mark.parametrize("labels", [{}, LABELS], ids=["distill", "supervise"])
+def test_without_baselines_the_student_alone_is_probed(labels: dict[str, Any]) -> None:
+    spec = run_spec(**labels, probe={"baselines": False, "also": ["mnist"]})
+    probed = [name for name in spec.logged if name.startswith("probe")]
+    assert probed == [f"probe{data}/student/{kind}" for data in ("", "@mnist") for kind in spec.probe.kinds]
+    assert spec.probes == ()
+    assert run_spec(**labels).probes
+    assert spec.name != run_spec(**labels, probe={"also": ["mnist"]}).name
+
+
+def test_a_classifier_may_be_tested_alone() -> None:
+    spec = run_spec(**LABELS, probe=NONE)
+    assert [name for name, when in spec.logged.items() if when == "probe"] == ["test/loss", "test/accuracy"]
+    assert (spec.probes, spec.probe.roles) == ((), ())
+    idle = {"baselines": False, "standardized": False, "epochs": 3, "lr": 0.5, "l2": 0.5, "batch_size": 8}
+    assert run_spec(**LABELS, probe={**NONE, **idle}).name == spec.name
+    assert run_spec(**LABELS, probe={**NONE, "every": "1ep"}).name != spec.name
+    own = {"name": "my_probes:centroids", "source": "0" * 64}
+    assert run_spec(**LABELS, probe={**NONE, "extra": [own]}).probe.roles == ("student", "teacher", "input")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"probe": NONE}, "nothing would be probed, and a distillation"),
+        ({**LABELS, "probe": {**NONE, "also": ["mnist"]}}, "nothing would be probed on mnist"),
+        ({"probe": {"baselines": False, "statistics": True}}, "leave baselines at true"),
+        ({"probe": {"baselines": "student"}}, "baselines"),
+        ({**LABELS, "probe": {**NONE, "own": False}}, "nothing would be probed"),
+    ],
+)
+def test_what_is_no_probing(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        run_spec(**fields)

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from rt_scale.spec.document import set_dotted
 from rt_scale.spec.part import Part, data_name
 from rt_scale.spec.run import RunSpec, recorded_name
+from rt_scale.spec.schema import field_docs
 from rt_scale.spec.yaml_files import parse_yaml
 
 SMALL: dict[str, Any] = {"data": {"name": "digits"}, "encoder": {"name": "convnet_32_2"}}
@@ -137,7 +138,8 @@ OTHER = {
     "train.optimizer.clip": 3, "train.freeze_last": "1ep",
     "probe.every": "1ep", "probe.linear": False, "probe.knn": 5, "probe.standardized": False,
     "probe.epochs": 3, "probe.batch_size": 8, "probe.lr": 0.1, "probe.logistic": True, "probe.ridge": True,
-    "probe.l2": 0.1, "probe.also": ["mnist"], "probe.also_size": "own", "probe.own": False, "probe.statistics": True,
+    "probe.l2": 0.1, "probe.also": ["mnist"], "probe.also_size": "own", "probe.own": False,
+    "probe.statistics": True, "probe.baselines": False,
     "seeds.teacher": 1, "seeds.student": 1, "seeds.data": 1, "seeds.order": 1, "seeds.probe": 1, "precision": "bf16",
     "encoder.args": {"width": 8}, "encoder.source": "1" * 64, "objective.args": {"power": 2.0},
     "objective.source": "1" * 64, "probe.extra": [{"name": "my_probes:centroids", "source": "0" * 64}],
@@ -274,11 +276,9 @@ def test_specs_are_frozen_and_documented() -> None:
         spec().precision = "bf16"  # type: ignore[misc]
 
     def undocumented(model: type[Part]) -> list[str]:
-        names = []
-        for name, field in model.model_fields.items():
+        names = [f"{model.__name__}.{name}" for name in model.model_fields.keys() - field_docs(model).keys()]
+        for field in model.model_fields.values():
             inner = field.annotation
-            if not field.description:
-                names.append(f"{model.__name__}.{name}")
             if isinstance(inner, type) and issubclass(inner, Part):
                 names += undocumented(inner)
         return names

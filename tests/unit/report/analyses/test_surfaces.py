@@ -70,13 +70,17 @@ def test_a_surface_has_a_height_for_each_measure_and_all_at_the_pointer(plane: P
     heights = np.array(drawn["z"], float)
     computed = plane.computed
     assert (np.isfinite(heights) == computed).all()
-    expected = np.log10(np.maximum(plane.values["kl_train"], 1e-12))
+    expected = np.log10(np.maximum(plane.values["kl_train"], 1e-7))
     assert heights[computed] == pytest.approx(expected[computed], rel=1e-4)
-    assert np.array(drawn["x"]) == pytest.approx(plane.frame().place(plane.grid)[..., 0], rel=1e-4)
+    assert (drawn["x"], drawn["y"]) == (pytest.approx(plane.x, rel=1e-4), pytest.approx(plane.y, rel=1e-4))
+    assert "alpha 1" in figure["layout"]["scene"]["yaxis"]["title"]["text"]
     assert tuple(marks["text"]) == NAMES
     row, column = next(zip(*np.nonzero(computed), strict=True))
-    for words in ("KL to the teacher", "linear probe:", "standardised", "embeddings", f"{plane.x[column]:.3g}"):
-        assert words in drawn["text"][row][column]
+    place, *numbers = drawn["customdata"][row][column]
+    assert place == f"({plane.x[column]:.3g}, {plane.y[row]:.3g})"
+    linear = list(plane.values).index("linear")
+    assert numbers[linear] == f"{100 * plane.values['linear'][row, column]:.1f} %"
+    assert f"linear probe: %{{customdata[{linear + 1}]}}" in drawn["hovertemplate"]
     (menu,) = figure["layout"]["updatemenus"]
     assert [button["label"] for button in menu["buttons"]] == [
         "log10 KL to the teacher, training images",
