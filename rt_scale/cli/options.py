@@ -67,7 +67,7 @@ PriceOption = Annotated[
 YesOption = Annotated[
     bool,
     typer.Option(
-        "--yes", help="Confirm more than 10,000 runs or 100,000 points of a plane, or a sweep that replaces another."
+        "--yes", help="Confirm a grid of more than 10,000 runs or 100,000 points, or a sweep that replaces another."
     ),
 ]
 AddressOption = Annotated[
