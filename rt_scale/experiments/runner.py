@@ -35,7 +35,7 @@ ALIKE = (InputError, Diverged, Stopped)
 
 
 class Order(NamedTuple):
-    """What the other ranks train: a spec and its resolved options, as JSON."""
+    """What the other ranks train: a spec, as JSON, and how it is executed."""
 
     spec: dict[str, Any]
     execution: Execution
@@ -176,7 +176,9 @@ def _attempt(spec: RunSpec, data: Sets | None, run_dir: RunDir, options: Options
     kept = sources(spec)
     run_dir.write_spec(spec)
     run_dir.write_sources(kept)
-    for needed in spec.dependencies:
+    # Each after those that it needs itself, so that a chain of runs is not one attempt within another.
+    missing = reversed([each for each in unfinished(spec, options.store) if each.name != spec.name])
+    for needed in {each.name: each for each in (*missing, *spec.dependencies)}.values():
         compute_first(needed, options, _run)
     earlier = run_dir.record()
     if earlier:
