@@ -35,7 +35,7 @@ ALIKE = (InputError, Diverged, Stopped)
 
 
 class Order(NamedTuple):
-    """What the other ranks train: a spec and its resolved options, as JSON."""
+    """What the other ranks train: a spec, as JSON, and how it is executed."""
 
     spec: dict[str, Any]
     execution: Execution
