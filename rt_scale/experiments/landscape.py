@@ -28,12 +28,25 @@ class Landscape(Experiment[LandscapeSpec]):
         assert data is not None
         assert isinstance(data.main, Prepared)  # the spec refuses drawn inputs
         info, run = data.main.info, spec.origin.run
-        for split, there in (("training", training_samples(run, data.main)), ("test", info.test)):
-            if (spec.images or 1) > there:
+        train, least = training_samples(run, data.main), len(info.classes) if info.labelled else 1
+        for field in ("images", "probe_images"):
+            asked, there = getattr(spec, field), min(train, info.test)
+            if asked is not None and not least <= asked <= there:
                 raise InputError(
-                    f"images is {spec.images:,}, but there are {there:,} {split} images of '{info.name}' for "
-                    "this plane; give fewer, or null for all of both splits."
+                    f"{field} is {asked:,}, but the smaller split of '{info.name}' has {there:,} images here, and each "
+                    f"class gives at least one: give a number from {least} to {there:,}, or null for all of both."
                 )
+        if spec.probed and not info.labelled:
+            raise InputError(
+                f"measures names {', '.join(spec.probed)}, but images of '{info.name}' have no labels to probe with: "
+                "name losses alone, e.g. [kl_train, kl_test]."
+            )
+        fitted = spec.probe_images or train
+        if any(name.startswith("knn") for name in spec.probed) and not 1 <= run.probe.knn <= fitted:
+            raise InputError(
+                f"measures names knn, and probe.knn of origin.run is {run.probe.knn}: there must be 1 to {fitted:,} "
+                "neighbours among the images that are probed. Change it there, raise probe_images, or leave knn out."
+            )
 
     def check_workers(self, spec: LandscapeSpec, data: Sets | None, workers: int) -> None:
         """Refuse more workers than groups of points."""
