@@ -116,7 +116,7 @@ def draw_maps(columns: Sequence[Column], rows: Sequence[str], coordinates: Coord
     heights = [_height(column.plane, coordinates) for column in columns] if turned else [_SIDE - 0.5] * len(rows)
     margins = (1.0, 1.6) if turned else (1.8, 0.5)
     figure = Figure((max(sum(widths) + margins[0], 5.2), sum(heights) + margins[1]), layout="constrained")
-    share = "row" if turned else "col"
+    share: Literal["row", "col"] = "row" if turned else "col"
     axes = figure.subplots(
         len(heights), len(widths), squeeze=False, sharex=share, sharey=share, height_ratios=heights
     )  # fmt: skip
