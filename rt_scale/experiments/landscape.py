@@ -107,14 +107,15 @@ def _work(spec: LandscapeSpec, info: DataInfo) -> RunWork:
     there = {"train": run.data.samples or info.train, "test": info.test}
     of_losses = [count for split, count in there.items() if any(name.endswith(split) for name in spec.measures)]
     compared = sum(spec.images or count for count in of_losses)
-    probed = [spec.probe_images or count for count in there.values()] if spec.probed else []
+    probed = {split: spec.probe_images or count for split, count in there.items()} if spec.probed else {}
     logits = compared * run.projector.out_dim
     sums = 4 * 3 * sum(each.numel() for each in network.parameters())
     # Logits once more for those of origin, which are kept only where they fit.
-    point = forward_work(run, info) * (max(compared, sum(probed)) / run.train.batch_size)
+    point = forward_work(run, info) * (max(compared, sum(probed.values())) / run.train.batch_size)
     point += Work(product=2.0 * run.projector.bottleneck * logits, traffic=4.0 * (OBJECTIVE_PASSES * logits + sums))
     if spec.probed:
-        point += _probing(spec, there["train"], *probed, network.encoder.embed_dim, len(info.classes))
+        sizes = network.encoder.embed_dim, len(info.classes)
+        point += _probing(spec, there["train"], probed["train"], probed["test"], *sizes)
     return RunWork(Phase(point * 4), Phase(point), Phase(Work()))
 
 
