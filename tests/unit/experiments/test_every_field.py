@@ -127,6 +127,7 @@ CASES: dict[str, tuple[dict[str, Any], Any, str]] = {
     "probe.own": ({"probe.also": ["noise"]}, False, "probe/student/linear"),
     "probe.baselines": ({}, False, "probe/teacher/linear"),
     "probe.statistics": ({"probe.statistics": True}, False, "features/student/effective_rank"),
+    "probe.curvature": ({"probe.curvature": {"images": 20}}, None, "curvature/trace"),
     "seeds.teacher": ({}, 1, "probe/teacher/knn"),
     "seeds.student": ({}, 1, "distance/from_teacher"),
     "seeds.data": ({}, 1, "probe/input/linear"),
